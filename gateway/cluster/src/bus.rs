@@ -1,11 +1,11 @@
-//! The event bus: what one node tells all others.
+//! The event bus: it carries the events of one node to all other nodes.
 //!
 //! Inside: `transport` (the trait) and its four kinds `redis`, `nats` (core and JetStream) and
-//! `rabbitmq`; `event` (what is said, and its bytes); `outbox` (publishing behind the
-//! caller, tried again until it is out) and `inbox` (from bytes to what is to be applied:
-//! namespace, seals, own echo, duplicates and replays); `seal` (who said an event) and `replay`
-//! (whether it was said before); `trial` (the transport under names of its own, for
-//! `lamina doctor`). What is done about an event is `cluster`'s.
+//! `rabbitmq`; `event` (the events and their bytes); `outbox` (publishes in the background and
+//! retries until the broker has taken the event) and `inbox` (turns received bytes into events to
+//! apply: namespace, seals, own echo, duplicates and replays); `seal` (proves which nodes an event
+//! comes from) and `replay` (recognizes an event that came before); `trial` (the transport under
+//! names of its own, for `lamina doctor`). The module `cluster` applies the events.
 
 pub mod config;
 mod dedupe;
@@ -39,7 +39,7 @@ pub enum BusOpenError {
 }
 
 impl BusOpenError {
-    /// The part of the configuration that it is about, and the key in it.
+    /// The section of the configuration that the error is about, and the key in it.
     pub fn place(&self) -> (&'static str, &'static str) {
         match self {
             Self::Redis(error) => ("redis", error.key()),
@@ -50,7 +50,7 @@ impl BusOpenError {
 }
 
 impl BusConfig {
-    /// Files that it names, but for those with secrets.
+    /// The files that this configuration names, except those that hold secrets.
     pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let nats = self.nats.as_mut();
         let nats = nats.map(|nats| [nats.ca_file.as_mut(), nats.credentials_file.as_mut()]);
@@ -60,7 +60,7 @@ impl BusConfig {
         nats.chain(rabbitmq).chain(redis)
     }
 
-    /// How many transports are given.
+    /// The number of transports that are configured.
     pub fn transports(&self) -> usize {
         let given = [
             self.redis.is_some(),
@@ -70,10 +70,11 @@ impl BusConfig {
         given.into_iter().filter(|given| *given).count()
     }
 
-    /// Whether the transport can be meant, as far as can be told without files and network.
+    /// Checks whether the transport's configuration is valid, as far as that is known without
+    /// reading files or using the network.
     ///
     /// # Errors
-    /// What can't be.
+    /// The first setting that is not valid.
     pub fn check(&self) -> Result<(), BusOpenError> {
         if let Some(redis) = &self.redis {
             redis.check()?;
@@ -88,10 +89,10 @@ impl BusConfig {
     }
 }
 
-/// The transport that is configured; it does not connect yet.
+/// Makes the configured transport, if there is one. It does not connect yet.
 ///
 /// # Errors
-/// What can't be meant, or a file that can't be read.
+/// When a setting is not valid, or a file can't be read.
 pub fn open(config: &BusConfig) -> Result<Option<Arc<dyn BusTransport>>, BusOpenError> {
     if let Some(redis) = &config.redis {
         return Ok(Some(redis::open(redis)?));

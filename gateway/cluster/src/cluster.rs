@@ -1,11 +1,13 @@
-//! One cache out of many nodes: what is done about the events of the bus.
+//! Makes one cache out of many nodes: what a node does with the events of the bus.
 //!
-//! Inside: `announce` (what happens here becomes an event), `apply` (what is heard is done
-//! here), `invalidations` (what requests made invalid by themselves), `values` (loaded values for peers and from them), `doubts` (what may have been
-//! missed), `orders` (whose purges stand where in our order), `nodes` (who is there),
-//! `receipts` and `everywhere` (purges that somebody waits for).
+//! Inside: `announce` (makes events for the others out of what happens here), `apply` (applies
+//! received events), `invalidations` (what requests invalidated by themselves), `values` (loaded
+//! values, sent to other nodes and received from them), `doubts` (what may have been missed),
+//! `orders` (the place of each publisher's purges in our order), `nodes` (which nodes there are),
+//! `receipts` and `everywhere` (purges that a caller waits for).
 //!
-//! Invariant: what is heard touches this process alone, and no network is waited for.
+//! Invariant: a received event is applied to this process alone, and without waiting for the
+//! network.
 
 mod announce;
 mod apply;
@@ -48,7 +50,7 @@ pub use receipts::NodeReceipt;
 
 pub use crate::bus::outbox::PublishStatus;
 
-/// This node among the others.
+/// This node as a member of the cluster.
 pub struct Cluster {
     cache: Arc<Cache>,
     outbox: Arc<Outbox>,
@@ -63,45 +65,45 @@ pub struct Cluster {
     hears: AtomicBool,
     /// When this node heard the bus for the first time.
     joined: OnceLock<tokio::time::Instant>,
-    /// It said that it goes.
+    /// It has announced that it leaves.
     has_left: AtomicBool,
     metrics: ClusterMetrics,
 }
 
-/// What the configuration says.
+/// The settings from the configuration.
 struct ClusterRules {
     broadcast: bool,
     max_value_bytes: usize,
     priming: Priming,
     foreign_patterns: crate::bus::config::ForeignPatterns,
     heartbeat: Duration,
-    /// How many nodes there are, where that is known.
+    /// How many nodes there are, if that is configured.
     expect: Option<usize>,
 }
 
-/// How the bus stands.
+/// The state of the bus.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BusStatus {
     pub transport: &'static str,
     pub guarantee: Guarantee,
     /// Whether this node hears the others.
     pub hears: bool,
-    /// Whether the broker took what was published last.
+    /// Whether the broker took what was published, according to the last attempt.
     pub publishing: PublishStatus,
-    /// Purges that the others have not been told yet.
+    /// The number of purges that are not published yet.
     pub unsent: usize,
-    /// Whether something may have been missed, and is not made good.
+    /// Whether events may have been missed, and it is not known yet which.
     pub doubts: bool,
 }
 
-/// A node that was not heard for so many heartbeats is silent.
+/// A node that was not heard for this many heartbeats is silent.
 const MISSED_HEARTBEATS: u32 = 5;
 
 impl Cluster {
-    /// Joins: begins to connect, to tell and to hear. Needs a tokio runtime.
+    /// Joins the cluster: begins to connect, to publish and to receive. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the registry has a cluster already.
+    /// When the registry already has the metrics of a cluster.
     pub fn join(
         cache: Arc<Cache>,
         transport: Arc<dyn BusTransport>,
@@ -179,7 +181,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Says that this node is there, for ever.
+    /// Publishes heartbeats, without end.
     async fn beat(self: Arc<Self>) {
         let mut beats = tokio::time::interval(self.rules.heartbeat);
         loop {
@@ -199,7 +201,7 @@ impl Cluster {
         });
     }
 
-    /// The other nodes that were heard of lately, by name.
+    /// The other nodes that were heard lately, by name.
     pub fn nodes(&self, now: Instant) -> Vec<(String, PeerNode)> {
         let own = &self.outbox.identity.source;
         let mut nodes = self.nodes.lock().list(now);
@@ -207,7 +209,7 @@ impl Cluster {
         nodes
     }
 
-    /// Whether a node was not heard for longer than a busy one is late.
+    /// Whether a node has been silent for longer than a busy node is late.
     pub fn is_silent(&self, node: &PeerNode, now: Instant) -> bool {
         let silence = now.saturating_duration_since(node.heard);
         silence >= self.rules.heartbeat * MISSED_HEARTBEATS
@@ -218,7 +220,7 @@ impl Cluster {
         &self.outbox.identity.source
     }
 
-    /// How the bus stands.
+    /// The state of the bus.
     pub fn standing(&self) -> BusStatus {
         BusStatus {
             transport: self.transport.kind(),
@@ -230,8 +232,8 @@ impl Cluster {
         }
     }
 
-    /// Says that this node goes, and waits until that and every purge is told, as long as
-    /// `patience`.
+    /// Announces that this node leaves, and waits until that and every purge is published, for at
+    /// most `patience`.
     pub async fn finish(&self, patience: Duration) {
         self.has_left.store(true, Ordering::Release);
         self.outbox.say(Message::Leaving);
@@ -243,9 +245,9 @@ impl Cluster {
     }
 }
 
-/// What was purged before this node began is of no use to it: what it holds was loaded since, or is
-/// validated first, and the log in Redis tells the rest. But for a purge that is not in that log
-/// yet and that a durable bus kept for this node.
+/// Purges that were published before this node began have no meaning for it: what it holds was
+/// loaded since or is validated first, and the purge log in Redis has the rest. There is one
+/// exception: a purge that is not in that log yet and that a durable bus kept for this node.
 fn hearing(cache: &Cache, transport: &dyn BusTransport) -> InboxSettings {
     let guarantee = transport.guarantee();
     let kept_beside_a_log = cache.shares_log() && guarantee == Guarantee::Durable;
@@ -259,12 +261,12 @@ fn hearing(cache: &Cache, transport: &dyn BusTransport) -> InboxSettings {
 }
 
 impl BusStatus {
-    /// Whether this node hears and tells all there is.
+    /// Whether this node receives and publishes everything.
     pub fn is_whole(&self) -> bool {
         self.hears && self.publishes() && !self.doubts
     }
 
-    /// Whether the broker took what was published last.
+    /// Whether the broker took what was published, according to the last attempt.
     pub fn publishes(&self) -> bool {
         self.publishing == PublishStatus::Works
     }

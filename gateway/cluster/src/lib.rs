@@ -1,5 +1,5 @@
-//! What nodes tell one another: the bus with its transports and events, and what a node does
-//! about them.
+//! What nodes tell one another: the event bus with its transports and events, and what a node does
+//! with the events that it receives.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

@@ -1,7 +1,8 @@
-//! From a file to code that can be called: read within bounds, taken from what was compiled
-//! before ([`kept_code`]) or compiled in a process of its own ([`compile`](super::compile)).
+//! From a file to code that can be called: the file is read within bounds, and its code is taken
+//! from earlier compilations ([`kept_code`]) or compiled in a process of its own
+//! ([`compile`](super::compile)).
 //!
-//! Compiling takes from 35 ms to some seconds, loading what was compiled 0.25 ms.
+//! To compile takes from 35 ms to some seconds; to load compiled code takes 0.25 ms.
 
 use std::fs;
 use std::io::Read;
@@ -16,14 +17,14 @@ use super::compile::Compiler;
 use super::error::PluginFault;
 use super::kept_code;
 
-/// The largest file that is taken for a plugin.
+/// The largest file in bytes that is accepted as a plugin.
 const MAX_FILE: u64 = 64 << 20;
 /// How every WebAssembly file begins.
 const MAGIC: &[u8] = b"\0asm";
 /// What follows the magic in a core module; a component has another layer number.
 const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
 
-/// Reads a plugin's file; what is not WebAssembly, or too large, is refused unread.
+/// Reads a plugin's file. Refuses a file that is not WebAssembly or too large.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, PluginFault> {
     let unreadable = |error| PluginFault::Unreadable {
         file: file.to_owned(),
@@ -39,7 +40,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, PluginFault> {
         });
     }
     let mut wasm = Vec::new();
-    // Bounded again: the file may grow, or be no ordinary file.
+    // Bounded again: the file may grow, or may not be an ordinary file.
     source
         .take(MAX_FILE)
         .read_to_end(&mut wasm)
@@ -51,8 +52,8 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, PluginFault> {
     }
 }
 
-/// Compiles, or takes from the cache what was compiled before. Dropping the future ends
-/// what compiles.
+/// Compiles a file, or takes its compiled code from the cache. Dropping the future ends the
+/// compiling process.
 pub(super) async fn compile(
     engine: &Engine,
     compiler: &Compiler,
@@ -82,7 +83,7 @@ pub(super) async fn compile(
     .await
 }
 
-/// Runs what blocks on a thread that may.
+/// Runs blocking work on a thread where it may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PluginFault> + Send + 'static,
 ) -> Result<T, PluginFault> {
@@ -90,7 +91,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|e| Err(PluginFault::Engine(e.to_string())))
 }
 
-/// Whether it is a core module, which is yet to be made a component.
+/// Whether this is a core module, which must first be made a component.
 pub(super) fn is_core_module(wasm: &[u8]) -> bool {
     wasm.get(MAGIC.len()..MAGIC.len() + CORE_VERSION.len()) == Some(CORE_VERSION)
 }

@@ -1,8 +1,8 @@
-//! What a plugin's file may be made of, looked at in one cheap pass before anything else
-//! reads it: checking takes time and memory that grow with the square of some of these.
+//! Limits of the structure of a plugin's file, checked in one cheap pass before anything else reads
+//! it: further checks take time and memory that grow with the square of some of these numbers.
 //!
-//! A file that can't be read to its end passes: what is wrong with it is for the check of
-//! the code to say.
+//! A file that can't be read to its end passes: the check of the code reports what is wrong with
+//! it.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ use wasmparser::{
     ModuleTypeDeclaration, Parser, Payload,
 };
 
-/// Something of which a file has too much.
+/// A part of a file that is limited in number or size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CodeBound {
-    /// Components and modules in one another, and types of components in one another.
+    /// Components and modules nested in one another, and types of components nested in one another.
     Nesting,
     /// Functions of all modules, and those that components lift, lower or import.
     Functions,
@@ -26,11 +26,11 @@ pub enum CodeBound {
     Imports,
     /// Types of all modules and components, with those inside them.
     Types,
-    /// Modules and components that are instantiated, and what is taken out of them.
+    /// Modules and components that are instantiated, and the items that are taken out of them.
     Instances,
 }
 
-/// That a file has more of something than is accepted.
+/// A file has more of a part than is accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OverLimit {
     pub part: CodeBound,
@@ -38,8 +38,8 @@ pub struct OverLimit {
 }
 
 impl CodeBound {
-    /// How much of it is accepted. The largest real plugins, with a whole Python or
-    /// JavaScript engine in them, have a tenth to a quarter of each.
+    /// How much of it is accepted. The largest real plugins, with a whole Python or JavaScript
+    /// engine in them, use between a tenth and a quarter of each limit.
     pub fn limit(self) -> u64 {
         match self {
             Self::Nesting => 16,
@@ -77,7 +77,7 @@ impl fmt::Display for OverLimit {
     }
 }
 
-/// Counts, and ends at the first thing that there is too much of.
+/// Counts, and fails at the first limit that is exceeded.
 pub(super) fn check(wasm: &[u8]) -> Result<(), OverLimit> {
     let mut tally = CodeTally::default();
     for payload in Parser::new(0).parse_all(wasm) {
@@ -206,7 +206,8 @@ impl CodeTally {
         }
     }
 
-    /// Reading has recursed as deep already, on a stack whose end ends the compiling process.
+    /// The recursion adds no risk: the parser has already recursed to the same depth, and a stack
+    /// overflow ends only the compiling process.
     fn component_type(&mut self, ty: &ComponentType<'_>, depth: u64) -> Result<(), ScanStop> {
         self.types(1)?;
         let inner = depth + 1;

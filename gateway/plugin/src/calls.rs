@@ -1,8 +1,8 @@
-//! The last calls of a plugin that failed, with what went in, so that somebody can run
-//! them again offline (`lamina plugin replay`).
+//! The last failed calls of a plugin, with their inputs, so that a person can run them again
+//! offline (`lamina plugin replay`).
 //!
-//! What the guest saw is kept, bounded and without secrets ([`redact`]); bodies are left
-//! out. A call that goes well costs nothing here.
+//! Keeps what the guest saw, bounded and without secrets ([`redact`]); bodies are left out. A
+//! successful call costs nothing here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use super::error::CallError;
 use super::load::LoadRequest;
 use super::{Hook, check, redact};
 
-/// Calls of one plugin that are kept.
+/// The most calls that are kept for one plugin.
 const KEPT: usize = 16;
-/// Bytes of one call's inputs, and of its error.
+/// The most bytes of one call's inputs, and of its error.
 const MAX_INPUTS: usize = 16 << 10;
 const MAX_ERROR: usize = 1 << 10;
 
-/// Which version of a plugin it was.
+/// Identifies a version of a plugin.
 #[derive(Clone, Debug)]
 pub(super) struct VersionIdentity {
-    /// Grows with every version of every plugin.
+    /// Increases with every version of every plugin.
     pub(super) number: u64,
     /// SHA-256 of the file, in hex.
     pub(super) sha256: Arc<str>,
@@ -45,12 +45,12 @@ pub struct FailedCall {
     pub sha256: Arc<str>,
 }
 
-/// The failed calls of one plugin, of all its versions.
+/// The failed calls of one plugin, over all its versions.
 #[derive(Default)]
 pub(super) struct FailedCalls(Mutex<VecDeque<FailedCall>>);
 
 impl FailedCalls {
-    /// Keeps a call, in the place of the oldest where there are many.
+    /// Keeps a call; replaces the oldest one when there are too many.
     pub(super) fn keep(&self, of: &VersionIdentity, hook: Hook, error: &CallError, inputs: Value) {
         let call = FailedCall {
             hook,
@@ -65,13 +65,13 @@ impl FailedCalls {
         kept.push_front(call);
     }
 
-    /// The newest first.
+    /// All kept calls, the newest first.
     pub(super) fn all(&self) -> Vec<FailedCall> {
         self.0.lock().iter().cloned().collect()
     }
 }
 
-/// What `key` got: of headers and cookies, what it declares.
+/// The inputs of `key`: of headers and cookies, only those that it declares.
 pub(super) fn key(request: &Parts, host: &str, inputs: &types::KeyInputs) -> Value {
     let path = request.uri.path_and_query().map_or("/", |p| p.as_str());
     let mut kept = KeptInputs::of(request.method.as_str(), "http", host, path);
@@ -88,7 +88,7 @@ pub(super) fn key(request: &Parts, host: &str, inputs: &types::KeyInputs) -> Val
     kept.done()
 }
 
-/// What `load` got.
+/// The inputs of `load`.
 pub(super) fn load(request: &LoadRequest, headers: &[types::Header]) -> Value {
     let LoadRequest {
         method,
@@ -109,7 +109,7 @@ pub(super) fn load(request: &LoadRequest, headers: &[types::Header]) -> Value {
     kept.done()
 }
 
-/// What `request` got, and with a response what `response` got.
+/// The inputs of `request`, or with a response those of `response`.
 pub(super) fn head(request: &types::RequestHead, response: Option<&types::ResponseHead>) -> Value {
     let types::RequestHead {
         method,
@@ -134,10 +134,10 @@ fn lines(headers: &[types::Header]) -> impl Iterator<Item = (&str, &[u8])> {
     headers.iter().map(|h| (&*h.name, &*h.value))
 }
 
-/// Inputs as they are put together, within their bound.
+/// Collects inputs within their limit of bytes.
 struct KeptInputs {
     inputs: Map<String, Value>,
-    /// Bytes that are left.
+    /// Bytes that may still be added.
     room: usize,
     cut: bool,
 }
@@ -162,7 +162,7 @@ impl KeptInputs {
         self.put("headers", headers);
     }
 
-    /// Header lines as an object; those of one name are joined.
+    /// Header lines as an object; lines with the same name are joined.
     fn shown<'a>(&mut self, lines: impl Iterator<Item = (&'a str, &'a [u8])>) -> Value {
         let mut shown = Map::new();
         for (name, value) in lines {
@@ -186,7 +186,7 @@ impl KeptInputs {
         self.inputs.insert(name.to_owned(), value);
     }
 
-    /// As much of a text as there is room for.
+    /// The text, cut to the bytes that are left.
     fn fitted(&mut self, mut text: String) -> String {
         if text.len() > self.room {
             self.cut = true;

@@ -1,4 +1,4 @@
-//! What a guest answered is checked here before anybody acts on it.
+//! Checks what a guest answered before anything acts on it.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use super::{
 };
 use crate::http::forward;
 
-/// Bytes of a key's text.
+/// The most bytes of a key's text.
 const MAX_KEY: usize = 8 << 10;
-/// Parts of a key, and bytes of each.
+/// The most parts of a key, and the most bytes of each.
 const MAX_PARTS: usize = 16;
 const MAX_PART: usize = 1 << 10;
-/// Tags, and bytes of each.
+/// The most tags, and the most bytes of each.
 const MAX_TAGS: usize = 64;
 const MAX_TAG: usize = 256;
-/// Header lines of a message.
+/// The most header lines of a message.
 const MAX_HEADERS: usize = 128;
 /// Bytes of a reason that are kept.
 const MAX_REASON: usize = 1 << 10;
@@ -58,7 +58,7 @@ fn cache_key(key: types::CacheKey) -> Result<KeyDecision, CallError> {
     })
 }
 
-/// Checks what `load` answered; a body may have `max_body` bytes.
+/// Checks what `load` answered; a body may have at most `max_body` bytes.
 pub(super) fn load(
     decision: types::LoadDecision,
     max_body: usize,
@@ -123,7 +123,7 @@ fn passed(pass: types::Request, max_body: usize) -> Result<Request<Bytes>, CallE
     Ok(request)
 }
 
-/// Checks what `request` answered; a body may have `max_body` bytes.
+/// Checks what `request` answered; a body may have at most `max_body` bytes.
 pub(super) fn request_decision(
     decision: types::RequestDecision,
     max_body: usize,
@@ -172,7 +172,7 @@ fn header_change(remove: &[String], set: Vec<types::Header>) -> Result<HeaderCha
     })
 }
 
-/// A request in origin form, without `Host`.
+/// Makes a request in origin form, without `Host`.
 pub(super) fn request(
     method: &str,
     path_and_query: &str,
@@ -196,7 +196,7 @@ fn path(text: &str) -> Result<PathAndQuery, CallError> {
     path.ok_or_else(|| CallError::invalid(format!("the path {:?}", one_line(text, 100))))
 }
 
-/// Legal header lines, without those of the connection.
+/// Makes a header map of valid lines; leaves out headers that belong to the connection.
 fn headers(lines: Vec<types::Header>) -> Result<HeaderMap, CallError> {
     within("header lines", lines.len(), MAX_HEADERS)?;
     let mut headers = HeaderMap::with_capacity(lines.len());
@@ -212,7 +212,8 @@ fn headers(lines: Vec<types::Header>) -> Result<HeaderMap, CallError> {
     Ok(headers)
 }
 
-/// Whether a header belongs to one connection or one framing, so that no guest sets or sees it.
+/// Whether a header belongs to one connection or to message framing. Guests neither set nor see
+/// these.
 pub(super) fn is_of_the_connection(name: &HeaderName) -> bool {
     matches!(*name, header::CONTENT_LENGTH | header::TRAILER) || forward::is_hop_by_hop(name)
 }

@@ -1,8 +1,8 @@
-//! Compiling in a process of its own: what a file makes of the compiler, in time, memory or
-//! a crash, ends that process and nothing else, and it can be ended at any moment.
+//! Compiling in a process of its own: whatever a file makes the compiler do (take too much time or
+//! memory, or crash) ends that process and nothing else. The process can be ended at any moment.
 //!
-//! The process is this program once more (`lamina compile-plugin`, see [`child`]). It gets
-//! the file's bytes and an environment without anything of ours, and gives machine code.
+//! The process runs this same program (`lamina compile-plugin`, see [`child`]). It gets the file's
+//! bytes and an empty environment but for two settings, and returns machine code.
 
 pub mod child;
 
@@ -24,44 +24,44 @@ use super::error::PluginFault;
 
 /// The subcommand of this program that compiles.
 pub const SUBCOMMAND: &str = "compile-plugin";
-/// This program, also after another was put in its place on the disk.
+/// This program, even after its file on the disk was replaced.
 const SELF: &str = "/proc/self/exe";
-/// Machine code of one plugin, at most.
+/// The most bytes of machine code of one plugin.
 const MAX_CODE: u64 = 512 << 20;
-/// What the process says on stderr, of which no more is read.
+/// Bytes of the process's stderr that are kept.
 const MAX_SAID: u64 = 16 << 10;
-/// How much longer than its processor time it may take by the clock: others run as well.
+/// How many times its processor time the process may take by the clock: others run as well.
 const PATIENCE: u32 = 10;
-/// Between two looks whether it has ended, once its output has.
+/// The pause between two checks whether the process has ended, after its output has ended.
 const LOOK: Duration = Duration::from_millis(2);
-/// What the process says where it gets no more memory: Rust's allocator, the system's calls,
-/// and the compiler's threads, whose stacks are memory as well.
+/// What the process prints when it gets no more memory: by Rust's allocator, by system calls, and
+/// by the compiler's threads, whose stacks need memory as well.
 const NO_MEMORY: [&str; 4] = [
     "memory allocation of",
     "allocate memory",
     "out of memory",
     "thread pool has not been initialized",
 ];
-/// Threads of one process.
+/// The most threads of one process.
 const THREADS: usize = 4;
 
 /// Where plugins are compiled.
 pub struct Compiler {
     place: CompilePlace,
     limits: CompileConfig,
-    /// Processes at once.
+    /// Limits how many processes run at once.
     turns: Semaphore,
 }
 
 enum CompilePlace {
     /// In a process of this program.
     Child,
-    /// In this process, without its limits: for programs that are not this one, as tests of
-    /// the library and benchmarks.
+    /// In this process, without limits: for programs that are not `lamina`, like tests of the
+    /// library and benchmarks.
     Here,
 }
 
-/// How the process answers: a byte, then code or a refusal.
+/// The form of the process's answer: one byte, then code or a refusal.
 struct CompilerAnswer;
 
 impl CompilerAnswer {
@@ -88,12 +88,12 @@ impl From<CompileRefusal> for PluginFault {
 }
 
 impl Compiler {
-    /// In processes of this program, within these limits.
+    /// Compiles in processes of this program, within these limits.
     pub fn of_this_program(limits: CompileConfig) -> Self {
         Self::at(CompilePlace::Child, limits)
     }
 
-    /// On the caller's threads, without limits of time and memory.
+    /// Compiles on the caller's threads, without limits of time and memory.
     pub fn here() -> Self {
         Self::at(CompilePlace::Here, CompileConfig::default())
     }
@@ -107,12 +107,12 @@ impl Compiler {
         }
     }
 
-    /// Bytes of compiled code that are kept between starts.
+    /// The most bytes of compiled code that are kept between starts.
     pub(super) fn kept(&self) -> u64 {
         self.limits.kept_code.0
     }
 
-    /// Machine code for a file. Dropping the future ends the process.
+    /// Compiles a file to machine code. Dropping the future ends the process.
     pub(super) async fn compile(&self, wasm: Arc<[u8]>) -> Result<Vec<u8>, PluginFault> {
         match self.place {
             CompilePlace::Here => {
@@ -134,7 +134,8 @@ impl Compiler {
         let (mut process, [stdin, stdout, stderr]) = self.spawn().map_err(failed)?;
         let give = async {
             let mut stdin = pipe::Sender::from_owned_fd(stdin)?;
-            // Whoever ends before it has read all has said why.
+            // An error is ignored: a process that ends before it has read all reports why by other
+            // means.
             _ = stdin.write_all(wasm).await;
             Ok(())
         };
@@ -161,7 +162,7 @@ impl Compiler {
             .arg(self.limits.memory.0.to_string())
             .arg(self.limits.time.0.as_secs().max(1).to_string())
             .env_clear()
-            // Memory is reserved without being taken, since what is taken counts.
+            // Memory is reserved without being committed, because committed memory counts.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .env("RAYON_NUM_THREADS", threads().to_string())
             .stdin(Stdio::piped())
@@ -177,15 +178,15 @@ impl Compiler {
         Ok((CompilerProcess(Some(child)), ends))
     }
 
-    /// What the end of the process means.
+    /// Why the process ended.
     fn why(&self, status: ExitStatus, said: &str) -> PluginFault {
-        // As x86, Arm and RISC-V number them.
+        // The signal numbers of x86, Arm and RISC-V.
         const KILLED: i32 = 9;
         const OUT_OF_TIME: i32 = 24;
         let memory = PluginFault::CompileMemory(self.limits.memory);
         match status.signal() {
             Some(OUT_OF_TIME) => PluginFault::CompileTime(self.limits.time),
-            // By the system, which has no memory left.
+            // By the system, which is out of memory.
             Some(KILLED) => memory,
             _ if NO_MEMORY.iter().any(|words| said.contains(words)) => memory,
             _ if said.contains("overflowed its stack") => PluginFault::TooDeep,
@@ -205,7 +206,7 @@ async fn read(pipe: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut bounded = pipe.take(limit);
     bounded.read_to_end(&mut bytes).await?;
-    // What is said beyond is not kept, and holds nobody up.
+    // Reads the rest without keeping it, so that the process is not blocked.
     let mut pipe = bounded.into_inner();
     let mut rest = [0; 4096];
     let mut over = false;
@@ -220,7 +221,7 @@ async fn read(pipe: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A process that ends when this is dropped.
+/// The compiling process; dropping this ends it.
 struct CompilerProcess(Option<Child>);
 
 impl CompilerProcess {
@@ -243,7 +244,7 @@ impl Drop for CompilerProcess {
             return;
         };
         if child.kill().is_ok() {
-            // Freeing what it had may take a while.
+            // Freeing its memory may take a while.
             std::thread::spawn(move || _ = child.wait());
         }
     }

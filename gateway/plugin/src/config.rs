@@ -1,4 +1,4 @@
-//! What YAML says about plugins.
+//! The YAML configuration of plugins.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,33 +12,35 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::units::{ByteSize, ConfigDuration};
 
-/// The keys beside the names of plugins, which no plugin can have for its name.
+/// The keys next to the names of plugins; no plugin can have one of them as its name.
 const COMPILE: &str = "compile";
 const MAX_TOTAL_MEMORY: &str = "max_total_memory";
-/// Linear memory of all instances of all plugins together, unless configured otherwise.
+/// The default limit of the linear memory of all instances of all plugins together.
 pub const DEFAULT_TOTAL_MEMORY: ByteSize = ByteSize::mib(2_048);
 
-/// Plugins by name, and beside them what is for all of them.
+/// Plugins by name, and the settings for all of them.
 #[derive(Clone, Debug)]
 pub struct PluginsConfig {
-    /// What compiling one may take.
+    /// The limits of compiling a plugin.
     pub compile: CompileConfig,
-    /// Linear memory of all instances of all plugins together. A call that needs more is not
-    /// made.
+    /// The most linear memory of all instances of all plugins together. A call that needs more is
+    /// not made.
     pub max_total_memory: ByteSize,
     pub by_name: BTreeMap<String, PluginConfig>,
 }
 
-/// What compiling one plugin may take: it is done in a process of its own, which ends when it
-/// takes more.
+/// The limits of compiling one plugin. It is compiled in a process of its own, which is ended when
+/// it exceeds them.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompileConfig {
-    /// Memory of the process that compiles.
+    /// The most memory of the compiling process.
     pub memory: ByteSize,
-    /// Processor time of that process, in whole seconds; by the clock ten times as much.
+    /// The most processor time of that process, in whole seconds; by the clock it may take ten
+    /// times as long.
     pub time: ConfigDuration,
-    /// Bytes of compiled code that are kept for the next start; what was not used for the longest time goes.
+    /// The most bytes of compiled code that are kept for the next start; the least recently used
+    /// code is removed first.
     pub kept_code: ByteSize,
 }
 
@@ -46,13 +48,14 @@ pub struct CompileConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PluginConfig {
-    /// The `.wasm` file: a component, or a core module with an embedded component type. Relative to the YAML file.
+    /// The `.wasm` file: a component, or a core module with an embedded component type. Relative to
+    /// the YAML file.
     pub file: PathBuf,
-    /// Handed to the plugin's `manifest` as JSON text.
+    /// Passed to the plugin's `manifest` as JSON text.
     #[serde(default = "empty_map")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: serde_json::Value,
-    /// Names of the upstreams that it may fetch from.
+    /// The names of the upstreams from which it may fetch.
     #[serde(default)]
     pub fetch: Vec<String>,
     /// Further imports that it may use.
@@ -61,16 +64,16 @@ pub struct PluginConfig {
     /// Whether it may import WASI.
     #[serde(default)]
     pub wasi: WasiAccess,
-    /// Whether instances serve more than one call.
+    /// Whether an instance serves more than one call.
     #[serde(default)]
     pub isolation: Isolation,
-    /// Whether a new file in the place of the old one is taken up by itself.
+    /// Whether a new file in place of the old one is loaded automatically.
     #[serde(default = "yes")]
     pub watch: bool,
-    /// What one call and one instance may take.
+    /// The limits of one call and of one instance.
     #[serde(default)]
     pub limits: PluginLimits,
-    /// When it is set aside.
+    /// When the plugin is set aside.
     #[serde(default)]
     pub quarantine: Quarantine,
     /// What happens to the request when a call fails.
@@ -82,7 +85,7 @@ pub struct PluginConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Capability {
-    /// A small store of its own, in memory.
+    /// A small store for the plugin itself, in memory.
     Kv,
     /// The time.
     Clock,
@@ -90,75 +93,79 @@ pub enum Capability {
     Random,
 }
 
-/// Whether a plugin may import WASI (0.2), as the runtimes of some languages do.
+/// Whether a plugin may import WASI (0.2), as the runtimes of some languages require.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WasiAccess {
     /// It may not.
     #[default]
     Off,
-    /// Clocks and randomness; what it prints goes to the log. No files, sockets,
-    /// environment or arguments: those calls are there and fail.
+    /// Clocks and randomness; what the plugin prints goes to the log. No files, sockets,
+    /// environment or arguments: these calls exist and fail.
     Minimal,
 }
 
-/// Whether instances serve more than one call.
+/// Whether an instance serves more than one call.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// They do, until they are worn out (see `limits`) or a call fails.
+    /// Instances are reused until a limit says that they should be replaced (see `limits`), or a
+    /// call fails.
     #[default]
     Reuse,
-    /// Each call gets a fresh one.
+    /// Each call gets a fresh instance.
     PerRequest,
 }
 
-/// When a plugin is set aside: from then on its calls fail at once, as `on_error` says,
-/// until a call that is let through as a probe succeeds. Where an earlier version served
-/// well, that one comes back instead.
+/// When a plugin is set aside: from then on its calls fail at once, as `on_error` says, until a
+/// call that is let through as a probe succeeds. If an earlier version served well, that version
+/// serves again instead.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quarantine {
-    /// Failed calls within `window`; 0 is never.
+    /// Failed calls within `window` after which the plugin is set aside; 0 is never.
     pub failures: usize,
-    /// The time in which they count.
+    /// The time within which failed calls are counted.
     pub window: ConfigDuration,
-    /// When the first probe is let through; after each that fails it takes twice as long,
-    /// up to 10 minutes.
+    /// The time until the first probe; it doubles after each probe that fails, up to 10 minutes.
     pub probe_after: ConfigDuration,
 }
 
-/// What one call and one instance may take.
+/// The limits of one call and of one instance.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginLimits {
-    /// Time for one `key` call. The start of an instance, where the call needs a fresh one, has half a second of its own.
+    /// The time limit of one `key` call. If the call needs a fresh instance, its start has half a
+    /// second in addition.
     pub key_timeout: ConfigDuration,
-    /// Time for one `request` or `response` call; the start likewise.
+    /// The time limit of one `request` or `response` call. If the call needs a fresh instance, its
+    /// start has half a second in addition.
     pub hook_timeout: ConfigDuration,
-    /// Time for one `load` call, its fetches included.
+    /// The time limit of one `load` call, including its fetches.
     pub load_timeout: ConfigDuration,
-    /// Linear memory of one instance.
+    /// The most linear memory of one instance.
     pub max_memory: ByteSize,
-    /// Stack of the guest, for the whole process the largest of all plugins counts.
+    /// The stack of the guest. For the whole process, the largest value of all plugins applies.
     pub max_stack: ByteSize,
-    /// Bytes of a response that a loader returns or fetches.
+    /// The most bytes of a response that a loader returns or fetches.
     pub max_body: ByteSize,
-    /// Calls after which an instance is thrown away.
+    /// Calls after which an instance is dropped.
     pub max_requests: u64,
-    /// Age at which an instance is thrown away.
+    /// Age at which an instance is dropped.
     pub max_age: ConfigDuration,
-    /// Linear memory above which an instance is thrown away after a call.
+    /// Linear memory above which an instance is dropped after a call.
     pub recycle_memory: ByteSize,
-    /// Loader calls at once; above it 503 or stale.
+    /// The most loader calls at the same time; further calls get 503 or a stale copy.
     pub max_concurrent: usize,
-    /// Fetches in one `load` call.
+    /// The most fetches in one `load` call.
     pub max_fetches: usize,
-    /// Bytes that the plugin's `kv` store may hold.
+    /// The most bytes in the plugin's `kv` store.
     pub kv_bytes: ByteSize,
-    /// Keys that each worker thread remembers, so that equal inputs cost no call. 0 switches it off.
+    /// The most keys that each worker thread remembers, so that the same inputs need no second
+    /// call. 0 switches it off.
     pub memo_entries: u64,
-    /// Of so many keys that a thread answers from memory, one is derived anew and compared: a key that is another one by then depends on more than its inputs. 0 switches it off.
+    /// After this many keys that a thread answered from memory, one is derived again and compared.
+    /// If it is different, the key depends on more than its inputs. 0 switches it off.
     pub sample_every: u64,
 }
 
@@ -170,7 +177,7 @@ pub struct OnError {
     pub key: KeyError,
     /// After a failed `load`.
     pub loader: LoaderError,
-    /// After a failed `request`; must be said where a route uses it, as it may guard
+    /// After a failed `request`. Required if a route uses this hook, since the hook may protect
     /// something.
     pub request: Option<RequestError>,
     /// After a failed `response`.
@@ -181,10 +188,10 @@ pub struct OnError {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyError {
-    /// Go on without the cache: never wrong, costs a load.
+    /// Continue without the cache: never wrong, but it costs a load.
     #[default]
     Bypass,
-    /// Go on with the route's native key.
+    /// Continue with the route's native key.
     DefaultKey,
     /// Answer 500.
     Refuse,
@@ -194,12 +201,12 @@ pub enum KeyError {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoaderError {
-    /// The stale copy if there is one, else 502.
+    /// Use the stale copy if there is one, otherwise answer 502.
     #[default]
     StaleThenError,
-    /// A plain request to the route's upstream.
+    /// Send a plain request to the route's upstream.
     Origin,
-    /// Always 502.
+    /// Always answer 502.
     Error,
 }
 
@@ -207,7 +214,7 @@ pub enum LoaderError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestError {
-    /// Go on with the request as it came.
+    /// Continue with the request unchanged.
     Continue,
     /// Answer 500.
     Refuse,
@@ -217,10 +224,10 @@ pub enum RequestError {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseError {
-    /// Send the response as it came, and don't store it.
+    /// Send the response unchanged, and don't store it.
     #[default]
     RefuseStore,
-    /// As if there were no plugin.
+    /// Continue as if there were no plugin.
     Continue,
 }
 
@@ -244,7 +251,8 @@ impl Default for PluginsConfig {
     }
 }
 
-/// By hand, since serde's `flatten` loses the place of an error and knows no unknown keys.
+/// Written by hand, since serde's `flatten` loses the position of an error and does not detect
+/// unknown keys.
 impl<'de> Deserialize<'de> for PluginsConfig {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_map(ByName)

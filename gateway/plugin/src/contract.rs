@@ -1,5 +1,5 @@
-//! Does a component speak our contract, or `wasi:http`? Its imports and exports are looked at before
-//! anything of it runs, so that a refusal can name the interface.
+//! Checks whether a component follows our contract or `wasi:http`. Its imports and exports are
+//! examined before any of its code runs, so that a refusal can name the interface.
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
@@ -29,29 +29,29 @@ pub(super) const LOAD: &str = "lamina:plugin/load@1.0.0";
 pub(super) const ON_REQUEST: &str = "lamina:plugin/on-request@1.0.0";
 pub(super) const ON_RESPONSE: &str = "lamina:plugin/on-response@1.0.0";
 
-/// Where the exported functions of a component are.
+/// The exported functions of a component.
 #[derive(Clone, Copy)]
 pub(super) struct Exports {
-    /// None where the component is a `wasi:http` handler, which says nothing of itself.
+    /// None where the component is a `wasi:http` handler, which has no manifest.
     pub(super) describe: Option<ComponentExportIndex>,
     pub(super) derive: Option<ComponentExportIndex>,
     pub(super) load: Option<ComponentExportIndex>,
     pub(super) on_request: Option<ComponentExportIndex>,
     pub(super) on_response: Option<ComponentExportIndex>,
-    /// It answers requests as `wasi:http` has it.
+    /// Whether it answers requests through `wasi:http`.
     pub(super) handles_http: bool,
-    /// It imports WASI.
+    /// Whether it imports WASI.
     pub(super) uses_wasi: bool,
 }
 
 impl Exports {
-    /// Whether there is a hook to call.
+    /// Whether it exports any hook.
     pub(super) fn has_hook(&self) -> bool {
         let hooks = [self.derive, self.load, self.on_request, self.on_response];
         self.loads() || hooks.iter().any(Option::is_some)
     }
 
-    /// Whether it can load what is missing.
+    /// Whether it can load responses.
     pub(super) fn loads(&self) -> bool {
         self.load.is_some() || self.handles_http
     }
@@ -95,14 +95,14 @@ pub(super) fn check(
     })
 }
 
-/// The imports that exist, for messages.
+/// The imports that exist, for error messages.
 pub(super) fn known_imports() -> String {
     [LOG, FETCH, KV, CLOCK, RANDOM]
         .map(|name| format!("`{name}`"))
         .join(", ")
 }
 
-/// The interface that a plugin exports to have this hook.
+/// The interface that a plugin must export for this hook.
 pub(super) fn interface(hook: Hook) -> &'static str {
     match hook {
         Hook::Key => KEY,
@@ -112,13 +112,14 @@ pub(super) fn interface(hook: Hook) -> &'static str {
     }
 }
 
-/// `kv` of `lamina:plugin/kv@1.0.0`: the name that the YAML grants it by.
+/// `kv` for `lamina:plugin/kv@1.0.0`: the name by which the YAML grants it.
 pub(super) fn short(interface: &str) -> &str {
     let name = interface.rsplit('/').next().unwrap_or(interface);
     name.split('@').next().unwrap_or(name)
 }
 
-/// Names a component that was built for another host by what it exports.
+/// Refuses a component that was built for another host, and names that host, recognized by the
+/// exports.
 fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), PluginFault> {
     const HTTP: &str = "build it for `wasi:http/incoming-handler@0.2`, which is a loader as it is";
     let what = exports.find_map(|name| {
@@ -174,8 +175,7 @@ fn check_import(
     }
 }
 
-/// Exports that we don't know are none of our business, unless they are of another
-/// version of our own contract.
+/// Unknown exports are ignored, unless they are of another version of our own contract.
 fn check_export(name: &str) -> Result<(), PluginFault> {
     match is_other_version(name) {
         true => Err(PluginFault::UnknownVersion(name.into())),
@@ -187,7 +187,7 @@ fn is_other_version(name: &str) -> bool {
     name.starts_with("lamina:plugin/") && name.split_once('@').map(|(_, v)| v) != Some(VERSION)
 }
 
-/// The function of an exported interface; `None` when the interface is not exported.
+/// The function of an exported interface; `None` if the interface is not exported.
 fn function(
     component: &Component,
     interface: &str,

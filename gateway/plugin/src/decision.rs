@@ -1,6 +1,6 @@
-//! What hooks decide: the guests' answers after `check` has looked at them.
+//! The decisions of hooks: the guests' answers after `check` has validated them.
 //!
-//! Plain values without a way back into the plugin: `proxy` acts on them.
+//! Plain values without a connection to the plugin; `proxy` acts on them.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use crate::http::forward;
 /// What `key` decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyDecision {
-    /// The route's own key.
+    /// Use the route's own key.
     Default,
-    /// This key.
+    /// Use this key.
     Key {
-        /// The URL that stands for the request, as `host/path?query`.
+        /// The URL that identifies the request, as `host/path?query`.
         text: String,
-        /// What separates variants of that URL; a purge of the URL takes all.
+        /// What distinguishes variants of that URL; a purge of the URL purges all of them.
         parts: Vec<String>,
-        /// Tags for what is stored.
+        /// Tags for the entry that is stored.
         tags: Vec<String>,
     },
-    /// Go past the cache.
+    /// Do not use the cache.
     Bypass {
-        /// For the log.
+        /// The reason, for the log.
         reason: String,
     },
     /// Answer with this status, 400 to 599.
@@ -37,32 +37,32 @@ pub enum KeyDecision {
 /// What `on-request` decided.
 #[derive(Debug)]
 pub enum RequestDecision {
-    /// On with it, as it is.
+    /// Continue with the request unchanged.
     Next,
-    /// On with it, changed.
+    /// Continue with the changed request.
     Change {
         path_and_query: Option<PathAndQuery>,
         headers: HeaderChange,
     },
-    /// This answer, at once.
+    /// Send this response at once.
     Respond(LoadedResponse),
-    /// This status, 400 to 599, at once.
+    /// Answer with this status, 400 to 599, at once.
     Refuse(StatusCode),
 }
 
 /// How `on-response` changes a response.
 #[derive(Debug)]
 pub struct ResponseChange {
-    /// Whether it may be stored, as far as the plugin is concerned.
+    /// Whether the plugin allows the response to be stored.
     pub store: bool,
-    /// Time to live; counts more than `Cache-Control`.
+    /// Time to live; overrides `Cache-Control`.
     pub ttl: Option<Duration>,
-    /// Further tags.
+    /// Additional tags.
     pub tags: Vec<String>,
     pub headers: HeaderChange,
 }
 
-/// How headers are changed: first these go, then those are set.
+/// How headers are changed: `remove` first, then `set`.
 #[derive(Debug, Default)]
 pub struct HeaderChange {
     pub remove: Vec<HeaderName>,
@@ -74,11 +74,11 @@ pub struct HeaderChange {
 pub enum LoadDecision {
     /// The response.
     Response(LoadedResponse),
-    /// The route's upstream is to answer this request; its URI is absolute.
+    /// Let the route's upstream answer this request; its URI is absolute.
     Pass(Request<Bytes>),
-    /// There is no such thing, and no stale copy of it any more.
+    /// The resource does not exist; a stale copy must not be used either.
     Absent,
-    /// The stale copy if there is one, else a failure.
+    /// Use the stale copy if there is one; otherwise it is a failure.
     Stale { reason: String },
     /// A failure. The reason is for the log, never for a client.
     Error { reason: String },
@@ -87,28 +87,28 @@ pub enum LoadDecision {
 /// A response made by a loader.
 #[derive(Debug)]
 pub struct LoadedResponse {
-    /// 200 to 599.
+    /// The status, 200 to 599.
     pub status: StatusCode,
-    /// Without headers of the connection; `Content-Length` is true.
+    /// Without headers of the connection; `Content-Length` is correct.
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Time to live; counts more than `Cache-Control`.
+    /// Time to live; overrides `Cache-Control`.
     pub ttl: Option<Duration>,
-    /// Tags besides those in the headers.
+    /// Tags in addition to those in the headers.
     pub tags: Vec<String>,
 }
 
 impl HeaderChange {
-    /// Without `Host`: route and key went by the one that came.
+    /// Removes changes of `Host`: route and key were chosen by the original one.
     pub(super) fn but_host(mut self) -> Self {
         self.remove.retain(|name| *name != HOST);
         self.set.remove(HOST);
         self
     }
 
-    /// Makes the change.
+    /// Applies the change to `headers`.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        // `X_User` is the same variable as `X-User` to many a server.
+        // Many servers treat `X_User` as the same variable as `X-User`.
         for name in self.remove.iter().chain(self.set.keys()) {
             forward::remove_spellings(headers, name);
         }

@@ -1,4 +1,4 @@
-//! A key that a manifest declares, derived natively: no call, no instance.
+//! A key that a manifest declares; the gateway derives it natively, without a call or an instance.
 
 use http::header::COOKIE;
 use http::request::Parts;
@@ -10,7 +10,7 @@ use super::manifest::{HeaderNeed, headers, patterns};
 use super::names::{self, NamePattern};
 use super::seen::SeenField;
 
-/// How the gateway derives the key.
+/// The rules by which the gateway derives the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyRules {
     keep: Option<Vec<NamePattern>>,
@@ -31,7 +31,7 @@ impl KeyRules {
         })
     }
 
-    /// `host/path?query`, and a part a header line and cookie.
+    /// The key: `host/path?query`, and one part for each header line and each cookie.
     pub fn derive(&self, request: &Parts, host: &str) -> KeyDecision {
         let mut text = String::with_capacity(host.len() + request.uri.path().len() + 64);
         text.push_str(host);
@@ -54,7 +54,7 @@ impl KeyRules {
         }
     }
 
-    /// The pieces of a query as the key holds them, in its order.
+    /// The pieces of a query that are in the key, in the key's order.
     pub(super) fn pieces<'a>(&self, query: &'a str) -> Vec<&'a str> {
         let mut pieces: Vec<_> = self.kept(query).collect();
         if self.sort {
@@ -64,7 +64,7 @@ impl KeyRules {
         pieces
     }
 
-    /// The pieces of a query that count.
+    /// The pieces of a query that are in the key.
     fn kept<'a>(&self, query: &'a str) -> impl Iterator<Item = &'a str> {
         let any = |names: &[NamePattern], name: &[u8]| names.iter().any(|n| n.matches(name));
         names::parameters(query, move |name| {
@@ -99,14 +99,14 @@ impl KeyRules {
         let lines = request.headers.get_all(COOKIE).iter();
         for (name, value) in lines.flat_map(|line| names::cookies(line.as_bytes())) {
             if self.cookies.iter().any(|wanted| wanted.matches(name)) {
-                // The space tells it from a header's part, whose name has none.
+                // The space distinguishes it from the part of a header, whose name has none.
                 parts.push(format!("cookie {}={}", escape(name), escape(value)));
             }
         }
     }
 }
 
-/// Injective, for two values must not share an entry: `%` is escaped, too.
+/// Injective, since two values must not share an entry: `%` is escaped, too.
 fn escape(bytes: &[u8]) -> String {
     const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
     percent_encoding::percent_encode(bytes, ESCAPED).to_string()
@@ -156,7 +156,7 @@ mod tests {
         );
     }
 
-    /// Guards against a cookie `accept-language:de=1` that passes for the header.
+    /// Guards against a cookie `accept-language:de=1` that is taken for the header.
     #[test]
     fn a_cookie_never_passes_for_a_header() {
         let rules = KeyRules::read(types::KeyRules {

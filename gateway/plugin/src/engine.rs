@@ -1,10 +1,10 @@
-//! The wasmtime engine of one set of plugins, its clock, and the threads of loaders.
+//! The wasmtime engine of one set of plugins, its epoch clock, and the threads of loaders.
 //!
-//! One engine serves both hooks. It has no support for concurrent components, which
-//! would cost each `key` call 0.35 µs; loaders still suspend on a fetch, each on a
-//! stack of its own. A thread of the engine moves its epoch: that is how a guest that
-//! never returns is noticed. Loaders run on threads of their own, a little nicer than
-//! the listeners, so that a busy guest does not delay those.
+//! One engine serves all hooks. Support for concurrent components is off, since it would cost each
+//! `key` call 0.35 µs; loaders still suspend on a fetch, each on a stack of its own. A thread of
+//! the engine advances its epoch: in this way a guest that never returns is noticed. Loaders run on
+//! threads of their own, with a slightly lower priority than the listeners, so that a busy guest
+//! does not delay those.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,38 +15,38 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::config::{PluginConfig, PluginLimits};
 
-/// The time between two looks at a running guest's deadline.
+/// The time between two checks of a running guest's deadline.
 pub(super) const TICK: Duration = Duration::from_millis(2);
-/// The same while no guest runs, and how many ticks without one make it so: a process
-/// whose keys are all remembered need not wake 500 times a second.
+/// The same while no guest runs, and after how many ticks without a guest it applies: a process
+/// that finds all keys in its memory need not wake up 500 times a second.
 const IDLE_TICK: Duration = Duration::from_millis(40);
 const IDLE_AFTER: u32 = 500;
 
-/// Grows with everything that guests do. Clocks only look whether it has moved.
+/// Increases with every guest call. Clocks only check whether it has changed.
 static WORK: AtomicU64 = AtomicU64::new(0);
 
-/// Tells the clocks that a guest runs.
+/// Shows the clocks that a guest runs.
 pub(super) fn guest_runs() {
     WORK.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Stack for the host functions that a guest on a stack of its own calls.
+/// Stack for the host functions that are called by a guest on a stack of its own.
 const HOST_STACK: usize = 512 << 10;
-/// Elements that the tables of a guest may have.
+/// The most elements of a guest's tables.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Core instances that one component may consist of: the module and the shims that make it a
-/// component, or the many libraries of a language's runtime (Python has some 30).
+/// component, or the many libraries of a language's runtime (Python has about 30).
 const CORE_INSTANCES: u32 = 64;
-/// Memories that one component may have: its own, and empty ones of the parts that some
-/// tools compose it of (componentize-qjs: two).
+/// Memories that one component may have: its own, and empty ones of the parts that some tools
+/// compose it from (componentize-qjs: two).
 const MEMORIES: u32 = 4;
-/// Instances of all plugins together, whatever `max_concurrent` says.
+/// The most instances of all plugins together, whatever `max_concurrent` says.
 const MAX_INSTANCES: usize = 4_096;
 
-/// Sets up the engine that `plugins` need together, and starts its clock.
+/// Makes the engine that `plugins` share, and starts its clock.
 pub(super) fn start(plugins: &BTreeMap<String, PluginConfig>) -> wasmtime::Result<Engine> {
     let engine = Engine::new(&pooled(plugins)).or_else(|error| {
-        // Little address space, as under `ulimit -v`: slower, but it works.
+        // Little address space is available, for example under `ulimit -v`: slower, but it works.
         tracing::warn!(%error, "no memory pool for plugins, allocating on demand");
         Engine::new(&base(plugins))
     })?;
@@ -54,8 +54,8 @@ pub(super) fn start(plugins: &BTreeMap<String, PluginConfig>) -> wasmtime::Resul
     Ok(engine)
 }
 
-/// An engine that compiles and runs nothing: its code is good for those of [`start`], since
-/// memory pools and stacks change no code.
+/// An engine that only compiles. Its code can be used by the engines of [`start`], since memory
+/// pools and stacks do not affect the code.
 pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
     Engine::new(&base(&BTreeMap::new()))
 }
@@ -67,7 +67,7 @@ fn base(plugins: &BTreeMap<String, PluginConfig>) -> Config {
     config.epoch_interruption(true);
     config.max_wasm_stack(stack);
     config.async_stack_size(stack + HOST_STACK);
-    // A pure hook answers the same on every machine.
+    // A pure hook must return the same on every machine.
     config.cranelift_nan_canonicalization(true);
     config.relaxed_simd_deterministic(true);
     config.wasm_memory64(false);
@@ -80,7 +80,7 @@ fn pooled(plugins: &BTreeMap<String, PluginConfig>) -> Config {
     pool.total_component_instances(instances);
     pool.total_core_instances(instances * CORE_INSTANCES);
     pool.max_core_instances_per_component(CORE_INSTANCES);
-    // Each reserves 4 GiB of addresses, so not `MEMORIES` for each instance.
+    // Each memory reserves 4 GiB of address space, so fewer than `MEMORIES` for each instance.
     pool.total_memories(instances * 2);
     pool.max_memories_per_component(MEMORIES);
     pool.total_tables(instances * 4);
@@ -95,8 +95,8 @@ fn pooled(plugins: &BTreeMap<String, PluginConfig>) -> Config {
     config
 }
 
-/// An instance a thread and plugin for keys, and what loaders may use at once; some
-/// more for threads that only come and go.
+/// How many instances are needed: one for each thread and plugin for keys, the ones that loaders
+/// may use at once, and some more for threads that exist only for a short time.
 fn instances(plugins: &BTreeMap<String, PluginConfig>) -> u32 {
     let threads = cores() * 4 + 16;
     let wanted: usize = plugins
@@ -118,8 +118,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Moves the epoch until the engine is gone. The first guest after a pause may be looked
-/// at late, by `IDLE_TICK` at most.
+/// Advances the epoch until the engine is dropped. After a pause, the first guest may be checked
+/// late, by at most `IDLE_TICK`.
 fn tick(engine: &Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     let run = move || {
@@ -151,14 +151,14 @@ pub(super) struct LoaderThreads {
 }
 
 impl LoaderThreads {
-    /// Starts a thread a core.
+    /// Starts one thread for each core.
     pub(super) fn start() -> std::io::Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores())
             .thread_name("plugin-loader")
             .on_thread_start(|| {
-                // On Linux this is the thread's own priority. It is a courtesy: if it
-                // is refused, loaders compete on equal terms.
+                // On Linux this is the thread's own priority. It is not required: if it is refused,
+                // loaders compete with equal priority.
                 _ = rustix::process::nice(5);
             })
             .enable_all()
@@ -168,7 +168,7 @@ impl LoaderThreads {
         }))
     }
 
-    /// Runs a call there.
+    /// Runs a call on these threads.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
         call: impl Future<Output = T> + Send + 'static,
@@ -182,7 +182,7 @@ impl LoaderThreads {
 
 impl Drop for LoaderThreads {
     fn drop(&mut self) {
-        // Not waited for: the last plugin may go on a thread that must not block.
+        // Does not wait: the last plugin may be dropped on a thread that must not block.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,4 +1,4 @@
-//! What can go wrong: when a plugin is loaded, and when it is called.
+//! The errors of loading a plugin and of calling it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use super::Hook;
 use super::bounds::OverLimit;
 use crate::units::{ByteSize, ConfigDuration};
 
-/// Why a plugin was not loaded. The gateway keeps what it had.
+/// Why a plugin was not loaded. The gateway keeps the version that it had.
 #[derive(Debug, thiserror::Error)]
 #[error("plugin `{plugin}`: {cause}")]
 pub struct LoadError {
@@ -84,7 +84,7 @@ pub enum PluginFault {
     Engine(String),
 }
 
-/// Why one call gave no answer. The instance is gone; the next call gets a fresh one.
+/// Why one call gave no answer. The instance was dropped; the next call gets a fresh one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The guest trapped: `unreachable`, a panic, exhausted stack, and so on.
@@ -119,7 +119,7 @@ pub enum CallError {
     Quarantined,
 }
 
-/// What a guest wanted too much of.
+/// The resource of which a guest wanted too much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExceededResource {
     /// Bytes of linear memory.
@@ -137,7 +137,8 @@ impl fmt::Display for ExceededResource {
     }
 }
 
-/// The key of the time that a call may take; starting has half a second, and no key.
+/// The configuration key of the time limit of a call; a start has a fixed limit of half a second,
+/// and no key.
 fn time_limit(hook: Option<Hook>) -> &'static str {
     match hook {
         None => "",
@@ -147,7 +148,7 @@ fn time_limit(hook: Option<Hook>) -> &'static str {
     }
 }
 
-/// [`CallError`] without its details, for metrics and for choosing what to do.
+/// [`CallError`] without its details, for metrics and for decisions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallErrorKind {
     Trap,
@@ -173,8 +174,8 @@ impl CallError {
         }
     }
 
-    /// Whether a call was made and failed: being busy, set aside or without a share of the
-    /// memory for all is no failure of it.
+    /// Whether the plugin itself failed. It did not if it was busy or set aside, or if the memory
+    /// for all plugins was used up.
     pub(super) fn is_its_fault(&self) -> bool {
         !matches!(
             self,

@@ -1,7 +1,7 @@
-//! The import `fetch`: requests of a guest, to upstreams that the YAML grants.
+//! The import `fetch`: requests of a guest to upstreams that the YAML grants.
 //!
-//! The guest names an upstream, never an address; who answers to that name is for
-//! `origin` to say. Redirects are handed back, not followed.
+//! The guest names an upstream, never an address; `origin` decides which server answers. Redirects
+//! are returned to the guest, not followed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,29 +21,29 @@ use super::guest::GuestState;
 use super::outcome::NotAllowed;
 use crate::telemetry::limit::LineLimiter;
 
-/// Time that a guest keeps, after the last fetch has timed out, to make something of
-/// what it has: at most this, and at most a tenth of what is left.
+/// The time that remains for the guest after its last fetch has timed out, so that it can answer
+/// with what it has: at most this, and at most a tenth of the time that is left.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// How the program sends a request to an upstream and reads the whole answer; `app`
-/// makes it of `origin`. It runs on the threads of the loaders.
+/// How the program sends a request to an upstream and reads the whole answer. The gateway
+/// implements it with `origin`. It runs on the threads of the loaders.
 pub type UpstreamFetcher =
     Arc<dyn Fn(FetchCall) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> + Send + Sync>;
 
 /// A request of a plugin.
 #[derive(Debug)]
 pub struct FetchCall {
-    /// The name of the upstream; one of those that the YAML grants.
+    /// The name of the upstream: one of those that the YAML grants.
     pub upstream: Arc<str>,
     /// In origin form, without `Host` and without headers of the connection.
     pub request: Request<Bytes>,
-    /// Bytes that the answer's body may have.
+    /// The most bytes that the answer's body may have.
     pub max_body: usize,
-    /// When nobody waits for the answer any more.
+    /// The time when the answer is not awaited any more.
     pub deadline: Instant,
 }
 
-/// Why there is no answer.
+/// Why a fetch has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No answer before the deadline.
@@ -52,7 +52,8 @@ pub enum FetchError {
     /// The body is larger than `max_body`.
     #[error("the body is too large (`limits.max_body`)")]
     TooLarge,
-    /// No connection, or it broke. The text goes to the plugin: no secrets in it.
+    /// There is no connection, or it broke. The text is passed to the plugin, so it must not
+    /// contain secrets.
     #[error("unavailable: {0}")]
     Unavailable(String),
 }
@@ -63,7 +64,7 @@ pub(super) struct FetchAllowance {
     pub(super) send: UpstreamFetcher,
     pub(super) granted: Arc<[GrantedUpstream]>,
     pub(super) denied: DeniedFetches,
-    /// Fetches that are left.
+    /// The number of fetches that are left.
     pub(super) left: usize,
     pub(super) max_body: usize,
 }
@@ -71,11 +72,11 @@ pub(super) struct FetchAllowance {
 /// An upstream that YAML grants.
 pub(super) struct GrantedUpstream {
     pub(super) name: Arc<str>,
-    /// URLs of its servers.
+    /// The URLs of its servers.
     pub(super) targets: Vec<String>,
 }
 
-/// Where fetches are told that go to nothing that is granted.
+/// Counts and logs fetches to targets that are not granted.
 #[derive(Clone)]
 pub(super) struct DeniedFetches {
     pub(super) plugin: Arc<str>,
@@ -110,15 +111,15 @@ impl Host for GuestState {
 }
 
 impl FetchAllowance {
-    /// The granted upstream that a URL's scheme and host mean: by its name, or as one of
-    /// its servers.
+    /// The granted upstream that a URL's scheme and host mean: by its name, or by one of its
+    /// servers.
     pub(super) fn upstream_at(&self, scheme: Option<&str>, host: &Authority) -> Option<Arc<str>> {
         let default = if scheme == Some("http") { 80 } else { 443 };
         let (name, port) = (host.host(), host.port_u16().unwrap_or(default));
         let is_at = |url: &String| {
             place(url).is_some_and(|(host, at)| at == port && host.eq_ignore_ascii_case(name))
         };
-        // Runtimes of some languages write hosts in lower case.
+        // The runtimes of some languages write hosts in lower case.
         let is_it = |granted: &&GrantedUpstream| {
             granted.name.eq_ignore_ascii_case(name) || granted.targets.iter().any(is_at)
         };
@@ -126,7 +127,7 @@ impl FetchAllowance {
         Some(Arc::clone(&granted.name))
     }
 
-    /// Counts and tells a fetch that goes to nothing that is granted.
+    /// Counts and logs a fetch to a target that is not granted.
     pub(super) fn denied(&self, to: &str) {
         let DeniedFetches { plugin, count, log } = &self.denied;
         count.inc();
@@ -142,7 +143,7 @@ impl FetchAllowance {
         }
     }
 
-    /// Checks one request and takes it off the account.
+    /// Checks one request, and subtracts it from the fetches that are left.
     fn admit(&mut self, request: FetchRequest, deadline: Instant) -> Result<FetchCall, GuestError> {
         let upstream = self
             .granted
@@ -196,7 +197,7 @@ async fn answer(
 ) -> Result<FetchResponse, GuestError> {
     let call = call?;
     let (deadline, max_body) = (call.deadline, call.max_body);
-    // The sender keeps the deadline as well; this one holds whatever it does.
+    // The sender enforces the deadline as well; this one holds even if the sender does not.
     let response = tokio::time::timeout_at(deadline.into(), send(call)).await;
     let response = response
         .map_err(|_| GuestError::Timeout)?

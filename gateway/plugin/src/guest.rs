@@ -1,7 +1,7 @@
-//! One instance of a plugin: made, started, limited, and thrown away.
+//! One instance of a plugin: how it is made, started, limited and dropped.
 //!
-//! Invariant: a guest runs only while its deadline is armed and its memory counted;
-//! after any failed call its instance is dropped, never used again.
+//! Invariant: a guest runs only while its deadline is set and its memory is counted; after any
+//! failed call its instance is dropped and never used again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,13 +31,13 @@ use super::outcome::{NotAllowed, TimedOut, explain};
 use super::wasi::WasiState;
 use crate::telemetry::limit::LineLimiter;
 
-/// Time that the start of an instance may take, besides the call's own. Measured: a start
-/// takes 30 µs in Rust, 0.4 ms in QuickJS, 3 ms in Python; the first call of a fresh
-/// instance then 0.1 and 0.2 ms in the latter two, three times as long as the next ones.
-/// So what is slow about a language's runtime is over before the call's deadline begins.
+/// The time that the start of an instance may take, in addition to the call's own time. Measured: a
+/// start takes 30 µs in Rust, 0.4 ms in QuickJS, 3 ms in Python; the first call of a fresh instance
+/// then takes 0.1 ms in QuickJS and 0.2 ms in Python, three times as long as the next ones. So the
+/// slow part of a language's runtime is over before the call's deadline begins.
 pub(super) const START: Duration = Duration::from_millis(500);
-/// Bytes that a hook other than `load` may hand to the host in one go; without it a
-/// small guest could name one long text a million times.
+/// Bytes that a hook other than `load` may pass to the host in one call; without this limit a small
+/// guest could name one long text a million times.
 const HANDED_OVER: usize = 1 << 20;
 
 pub(super) type DescribeResult = (Result<types::Manifest, String>,);
@@ -50,11 +50,11 @@ pub(super) type OnResponse =
 /// What instances of one plugin are made from.
 pub(super) struct GuestBlueprint {
     pub(super) name: Arc<str>,
-    /// With the imports that may be called on a listener's thread.
+    /// Linked with the imports that may be called on a listener's thread.
     pub(super) prompt: InstancePre<GuestState>,
-    /// With the imports that may wait.
+    /// Linked with the imports that may wait.
     pub(super) waiting: InstancePre<GuestState>,
-    /// Some: it answers requests as `wasi:http` has it.
+    /// Present if it answers requests through `wasi:http`.
     pub(super) handler: Option<ProxyPre<GuestState>>,
     pub(super) exports: Exports,
     /// The plugin's `config` as JSON text.
@@ -63,15 +63,15 @@ pub(super) struct GuestBlueprint {
     pub(super) log: Arc<LineLimiter>,
     pub(super) metrics: PluginMetrics,
     pub(super) kv: Arc<KvStore>,
-    /// Of the instances of all plugins.
+    /// The memory of the instances of all plugins.
     pub(super) total_memory: Arc<TotalMemory>,
     pub(super) health: VersionHealth,
     pub(super) identity: VersionIdentity,
-    /// Those that failed.
+    /// The calls that failed.
     pub(super) calls: Arc<FailedCalls>,
-    /// Set when another version has taken its place.
+    /// Set when another version has replaced it.
     pub(super) retired: AtomicBool,
-    /// Its instances on the threads that call hooks which may not wait.
+    /// Its instances on the threads that call hooks that may not wait.
     pub(super) places: InstancePlaces,
 }
 
@@ -87,16 +87,16 @@ pub(super) struct Guest {
     born: Instant,
 }
 
-/// What the host knows of a running guest.
+/// What the host keeps for a running guest.
 pub(super) struct GuestState {
     pub(super) plugin: Arc<str>,
     pub(super) log: Arc<LineLimiter>,
-    /// The hook that runs; none while it describes itself.
+    /// The hook that runs; none while the guest returns its manifest.
     pub(super) hook: Option<Hook>,
     /// Present during a `load`.
     pub(super) fetches: Option<FetchAllowance>,
     pub(super) kv: Arc<KvStore>,
-    /// Present where it is imported.
+    /// Present if the guest imports WASI.
     wasi: Option<Box<WasiState>>,
     deadline: Instant,
     memory: InstanceMemory,
@@ -104,7 +104,7 @@ pub(super) struct GuestState {
     _live: InstanceGauge,
 }
 
-/// Why an instance did not start.
+/// Why an instance could not be started.
 pub(super) enum GuestStartError {
     Instantiate(CallError),
     Describe(CallError),
@@ -116,7 +116,8 @@ pub(super) enum GuestStartError {
 }
 
 impl GuestBlueprint {
-    /// Makes an instance for the hooks that may not wait, and asks it for its manifest.
+    /// Makes an instance for the hooks that may not wait, and calls its `describe` for the
+    /// manifest.
     pub(super) fn start(&self) -> Result<(Guest, types::Manifest), GuestStartError> {
         let mut store = self.store(|| UpdateDeadline::Continue(1), HANDED_OVER);
         let instance = match self.exports.uses_wasi {
@@ -149,14 +150,15 @@ impl GuestBlueprint {
         self.guest(store, &instance)
     }
 
-    /// A store for one that may wait.
+    /// A store for an instance that may wait.
     pub(super) fn waiting_store(&self) -> Store<GuestState> {
         let body = self.limits.max_body.as_usize();
         let handed_over = body.saturating_mul(2).saturating_add(HANDED_OVER);
         self.store(|| UpdateDeadline::Yield(1), handed_over)
     }
 
-    /// The manifest of one that has none: it reads all, since nobody knows what it reads.
+    /// The manifest of a component that has none: it counts as reading everything, since it is not
+    /// known what it reads.
     fn silent(&self) -> types::Manifest {
         types::Manifest {
             name: self.name.to_string(),
@@ -177,8 +179,8 @@ impl GuestBlueprint {
         }
     }
 
-    /// A store whose guest is ended at its deadline, and goes on by `go_on` when it was
-    /// only looked at.
+    /// Makes a store whose guest is stopped at its deadline. When an epoch check comes before the
+    /// deadline, `go_on` says how the guest continues.
     fn store(
         &self,
         go_on: impl Fn() -> UpdateDeadline + Send + Sync + 'static,
@@ -239,12 +241,12 @@ impl GuestBlueprint {
         Ok(guest)
     }
 
-    /// Whether another version has taken its place.
+    /// Whether another version has replaced this one.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Whether a call may begin.
+    /// Asks whether a call may begin.
     ///
     /// # Errors
     /// When the plugin is set aside.
@@ -256,7 +258,7 @@ impl GuestBlueprint {
         })
     }
 
-    /// Counts a call that began at `started`; of one that failed, its inputs are kept.
+    /// Counts a call that began at `started`; if it failed, its inputs are kept.
     pub(super) fn ended<T>(
         &self,
         turn: CallAdmission,
@@ -283,7 +285,7 @@ impl GuestBlueprint {
 }
 
 impl Guest {
-    /// Makes ready for one call.
+    /// Prepares the instance for one call.
     pub(super) fn arm(&mut self, hook: Hook, deadline: Instant) {
         self.calls += 1;
         self.store.data_mut().begin(hook, deadline);
@@ -305,12 +307,13 @@ impl Guest {
         Ok(answer)
     }
 
-    /// Bytes of its linear memories.
+    /// Bytes of the instance's linear memories.
     pub(super) fn linear_memory(&self) -> usize {
         self.store.data().memory.used
     }
 
-    /// Whether it is time for a fresh one: runtimes of some languages leak.
+    /// Whether the instance should be replaced by a fresh one: runtimes of some languages leak
+    /// memory.
     pub(super) fn is_worn_out(&self, limits: &PluginLimits) -> bool {
         self.calls >= limits.max_requests
             || self.store.data().memory.used > limits.recycle_memory.as_usize()
@@ -319,7 +322,7 @@ impl Guest {
     }
 }
 
-/// What a call comes to that must not wait: an import that would is refused.
+/// The result of a call that must not wait; if an import would wait, the call is refused.
 fn at_once<T>(call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
     let refused = || Err(wasmtime::Error::new(NotAllowed("a wait")));
     call.now_or_never().unwrap_or_else(refused)
@@ -341,14 +344,14 @@ where
 }
 
 impl GuestState {
-    /// A call begins.
+    /// Called when a call begins.
     pub(super) fn begin(&mut self, hook: Hook, deadline: Instant) {
         guest_runs();
         self.deadline = deadline;
         self.hook = Some(hook);
     }
 
-    /// What the guest has of WASI.
+    /// The instance's WASI state.
     pub(super) fn wasi(&mut self) -> &mut WasiState {
         self.wasi.as_mut().expect("only who imports WASI calls it")
     }
@@ -357,7 +360,7 @@ impl GuestState {
         self.deadline
     }
 
-    /// What a failed call of this guest means.
+    /// The error that a failed call of this guest stands for.
     pub(super) fn explain(&self, error: &wasmtime::Error) -> CallError {
         explain(&self.memory, self.hook, error)
     }

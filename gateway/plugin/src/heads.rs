@@ -13,7 +13,7 @@ use super::guest::GuestBlueprint;
 use super::reads::DeclaredReads;
 use super::{Hook, RequestDecision, ResponseChange, calls, check, local};
 
-/// A request as these hooks see it.
+/// A request, in the form in which these hooks see it.
 #[derive(Clone, Copy, Debug)]
 pub struct HookRequest<'a> {
     pub parts: &'a Parts,
@@ -21,7 +21,7 @@ pub struct HookRequest<'a> {
     pub scheme: &'a str,
     /// The host that the client named, in lower case.
     pub host: &'a str,
-    /// The client's address, where it is known.
+    /// The client's address, if it is known.
     pub client: Option<IpAddr>,
     /// The name of the route.
     pub route: &'a str,

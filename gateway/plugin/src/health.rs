@@ -1,8 +1,8 @@
-//! Whether a version of a plugin may be called: served, set aside after too many failures,
-//! let through once in a while as a probe.
+//! Whether a version of a plugin may be called. It serves; after too many failures it is set aside,
+//! and from time to time one call is let through as a probe.
 //!
-//! A served call costs one relaxed load. What fails because all instances are busy, or
-//! because the plugin is set aside already, is no failure of the plugin's.
+//! A call of a serving plugin costs one relaxed load. A call that is refused because all instances
+//! are busy, or because the plugin is set aside already, is not a failure of the plugin.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use super::config::Quarantine;
 use super::error::CallError;
 
-/// Served; set aside; set aside, and a probe is under way.
+/// The states: it serves; it is set aside; it is set aside and a probe is running.
 const SERVES: u8 = 0;
 const ASIDE: u8 = 1;
 const PROBED: u8 = 2;
-/// Between two probes at most.
+/// The longest time between two probes.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// How a version of a plugin has fared.
+/// The successes and failures of a version of a plugin.
 pub(super) struct VersionHealth {
     state: AtomicU8,
     record: Mutex<HealthRecord>,
@@ -31,27 +31,27 @@ pub(super) struct VersionHealth {
 struct HealthRecord {
     /// Failed calls within the window.
     failures: VecDeque<Instant>,
-    /// When the next probe may go; none where an operator set it aside.
+    /// When the next probe may run; none if an operator set the plugin aside.
     probe_at: Option<Instant>,
-    /// Probes that failed.
+    /// How many probes have failed.
     probes: u32,
     since: Option<Instant>,
     reason: String,
 }
 
-/// What a call is.
+/// Whether a call is an ordinary one or a probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CallAdmission {
     Serve,
     Probe,
 }
 
-/// What the end of a call made of the plugin, for the log.
+/// How the end of a call changed the state of the plugin, for the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum HealthChange {
-    /// It failed once too often.
+    /// It failed too often and was set aside.
     Aside { reason: String },
-    /// A probe went well.
+    /// A probe succeeded, and the plugin serves again.
     Healed,
 }
 
@@ -59,7 +59,7 @@ pub(super) enum HealthChange {
 #[derive(Clone, Debug)]
 pub struct QuarantineStatus {
     pub since: Duration,
-    /// Until the next probe; none where an operator must resume it.
+    /// The time until the next probe; none if an operator must resume the plugin.
     pub probe_in: Option<Duration>,
     pub reason: String,
 }
@@ -73,7 +73,7 @@ impl VersionHealth {
         }
     }
 
-    /// Whether a call may be made now.
+    /// Whether a call may be made now, and as what.
     pub(super) fn admit(&self, now: Instant) -> Option<CallAdmission> {
         if self.state.load(Ordering::Relaxed) == SERVES {
             return Some(CallAdmission::Serve);
@@ -87,7 +87,7 @@ impl VersionHealth {
         (due && probe().is_ok()).then_some(CallAdmission::Probe)
     }
 
-    /// Notes what a call came to.
+    /// Records the result of a call.
     pub(super) fn ended(
         &self,
         turn: CallAdmission,
@@ -110,8 +110,8 @@ impl VersionHealth {
         }
     }
 
-    /// A call ended that says nothing about the plugin: nobody waited for it any more. The
-    /// next one may be the probe in the place of this one.
+    /// Ends a call whose result says nothing about the plugin, because the caller had gone. If it
+    /// was a probe, the next call may be a probe in its place.
     pub(super) fn given_up(&self, turn: CallAdmission) {
         if turn == CallAdmission::Probe {
             let (probed, aside) = (PROBED, ASIDE);
@@ -121,29 +121,30 @@ impl VersionHealth {
         }
     }
 
-    /// Whether it was set aside for its failures, and not by an operator.
+    /// Whether it was set aside because of its failures, and not by an operator.
     pub(super) fn gave_out(&self) -> bool {
         !self.serves() && self.record.lock().probe_at.is_some()
     }
 
-    /// Since when an operator has it set aside.
+    /// Since when it has been set aside by an operator; none if it is not.
     pub(super) fn kept_aside(&self) -> Option<Instant> {
         let record = self.record.lock();
         let by_operator = !self.serves() && record.probe_at.is_none();
         record.since.filter(|_| by_operator)
     }
 
-    /// Whether calls are served.
+    /// Whether the version serves calls.
     pub(super) fn serves(&self) -> bool {
         self.state.load(Ordering::Relaxed) == SERVES
     }
 
-    /// Serves again, with a clean record.
+    /// Lets the plugin serve again, without a record of failures.
     pub(super) fn resume(&self) {
         self.serve(&mut self.record.lock());
     }
 
-    /// A probe went well. An operator's word since it began counts more.
+    /// A probe succeeded. If an operator changed the state after the probe began, that counts
+    /// instead.
     fn healed(&self) -> Option<HealthChange> {
         let mut record = self.record.lock();
         self.is_probed().then(|| {
@@ -161,7 +162,7 @@ impl VersionHealth {
         self.state.store(SERVES, Ordering::Release);
     }
 
-    /// Sets it aside, as it has been since then, until somebody resumes it.
+    /// Sets it aside until an operator resumes it. `since` is when that began.
     pub(super) fn set_aside(&self, since: Instant) {
         let mut record = self.record.lock();
         record.since = Some(since);
@@ -170,7 +171,7 @@ impl VersionHealth {
         self.state.store(ASIDE, Ordering::Release);
     }
 
-    /// Why and since when it is set aside.
+    /// Why and since when it is set aside; none if it serves.
     pub(super) fn aside(&self, now: Instant) -> Option<QuarantineStatus> {
         let record = self.record.lock();
         let since = record.since.filter(|_| !self.serves())?;

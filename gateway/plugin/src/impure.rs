@@ -7,7 +7,7 @@ use super::bindings::{clock, random};
 use super::contract::{CLOCK, RANDOM};
 use super::guest::GuestState;
 
-/// Bytes that one call hands over.
+/// The most random bytes that one call returns.
 const MAX_BYTES: u32 = 64 << 10;
 
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);

@@ -1,9 +1,9 @@
-//! The declared inputs of a key: taken from a request as one run of bytes.
+//! The declared inputs of a key, taken from a request as one sequence of bytes.
 //!
-//! These bytes are what a key is remembered under, and what the guest's inputs are
-//! decoded from after a miss. So the guest cannot see anything that the memory does
-//! not tell apart. Each piece is written with its length in front: no two requests
-//! with different inputs give the same bytes.
+//! These bytes are the key under which an answer is remembered, and after a miss the guest's inputs
+//! are decoded from them. So the guest cannot see anything that the memory does not distinguish.
+//! Each piece is preceded by its length: two requests with different inputs never give the same
+//! bytes.
 
 use http::header::COOKIE;
 use http::request::Parts;
@@ -12,14 +12,14 @@ use super::bindings::types::{Field, KeyInputs};
 use super::manifest::{HeaderNeed, KeyNeeds, QueryNeed};
 use super::names;
 
-/// Headers and cookies that are named in the log at most.
+/// The most headers and cookies that are named in the log.
 const MAX_NAMED: usize = 32;
 /// Marks one more header or cookie, or the end of them.
 const MORE: u8 = 1;
 const END: u8 = 0;
 
 impl KeyNeeds {
-    /// Appends to `out` what the key of this request depends on.
+    /// Appends to `out` the parts of this request on which the key depends.
     pub fn gather(&self, request: &Parts, host: &str, out: &mut Vec<u8>) {
         if self.method {
             put(out, request.method.as_str().as_bytes());
@@ -85,7 +85,7 @@ impl KeyNeeds {
         out.push(END);
     }
 
-    /// What the guest gets: [`Self::gather`]'s bytes, read again.
+    /// The inputs for the guest: decodes the bytes of [`Self::gather`].
     pub fn decode(&self, gathered: &[u8]) -> KeyInputs {
         let mut rest = InputReader(gathered);
         KeyInputs {
@@ -120,7 +120,7 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     put_joined(out, std::iter::once(bytes));
 }
 
-/// Writes the length of all pieces joined by `&`, then those.
+/// Writes the length of all pieces joined by `&`, then the joined pieces.
 fn put_joined<P: AsRef<[u8]>>(out: &mut Vec<u8>, pieces: impl Iterator<Item = P>) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -140,7 +140,7 @@ fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     put(out, value);
 }
 
-/// Reads what the functions above wrote.
+/// Reads the bytes that the functions above wrote.
 struct InputReader<'a>(&'a [u8]);
 
 impl InputReader<'_> {
@@ -175,7 +175,7 @@ impl InputReader<'_> {
     }
 }
 
-/// Text as it is; bytes that are not UTF-8 as `%XX`.
+/// Valid UTF-8 unchanged; other bytes as `%XX`.
 fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

@@ -1,5 +1,5 @@
-//! What a plugin's file has and wants, found out before anything of it runs; and instances
-//! that are held only to be weighed. For the kit (`lamina plugin …`), not for serving.
+//! Finds out what a plugin's file has and needs before any of its code runs, and holds instances so
+//! that their memory can be measured. For the plugin kit (`lamina plugin …`), not for serving.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,42 +14,42 @@ use super::guest::Guest;
 use super::wasi_http::HANDLER;
 use super::{Hook, Plugin, artifact, contract, engine};
 
-/// What a file says by its imports and exports.
+/// What the imports and exports of a file show.
 #[derive(Clone, Debug)]
 pub struct ComponentSummary {
-    /// Of the file.
+    /// The size of the file in bytes.
     pub bytes: usize,
     /// SHA-256 of the file, in hex.
     pub sha256: String,
-    /// Whether the file is a component; else a core module that was made one.
+    /// Whether the file is a component; if not, it is a core module that was made a component.
     pub is_component: bool,
-    /// The hooks that are exported; one that a manifest declares is not among them.
+    /// The hooks that are exported; a key that the manifest declares is not among them.
     pub hooks: Vec<Hook>,
-    /// Whether it is a loader as a `wasi:http` handler.
+    /// Whether it is a loader through a `wasi:http` handler.
     pub handles_http: bool,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
 }
 
-/// What the YAML has to grant, by its imports.
+/// What the YAML must grant, according to the imports.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RequiredGrants {
-    /// Upstreams in `fetch`.
+    /// Whether it needs upstreams in `fetch`.
     pub fetch: bool,
     pub grant: Vec<Capability>,
-    /// `wasi: minimal`.
+    /// Whether it needs `wasi: minimal`.
     pub wasi: bool,
 }
 
-/// Instances that live until this is dropped.
+/// Instances that exist until this is dropped.
 pub struct LiveInstances(Vec<Guest>);
 
-/// Looks at a file. Nothing of it runs, but its code is compiled: from `cache_dir`, where
-/// it was compiled before.
+/// Examines a file. None of its code runs, but it is compiled, or taken from `cache_dir` if it was
+/// compiled before.
 ///
 /// # Errors
-/// When it is not a component, nor can be made one. Whether the gateway takes it is
-/// for [`super::PluginsConfig::load`] to say.
+/// When it is not a component and can't be made one. Whether the gateway accepts it is decided by
+/// [`super::PluginSet::load`].
 pub async fn inspect(
     file: &Path,
     compiler: &Compiler,
@@ -79,7 +79,7 @@ pub async fn inspect(
 }
 
 impl ComponentSummary {
-    /// What the YAML has to grant for these imports.
+    /// What the YAML must grant for these imports.
     pub fn wants(&self) -> RequiredGrants {
         let imports = |name: &str| self.imports.iter().any(|import| import == name);
         let by_name = [
@@ -98,10 +98,10 @@ impl ComponentSummary {
 }
 
 impl Plugin {
-    /// Starts `count` instances of the version that serves, and holds them.
+    /// Starts `count` instances of the serving version, and holds them.
     ///
     /// # Errors
-    /// When one does not start.
+    /// When an instance does not start.
     pub async fn hold(&self, count: usize) -> Result<LiveInstances, CallError> {
         let version = self.versions.current.load_full();
         let mut held = Vec::with_capacity(count);
@@ -117,8 +117,8 @@ impl Plugin {
 }
 
 impl LiveInstances {
-    /// The linear memory of the largest, in bytes: what `max_memory` bounds. Most of it may
-    /// never have been touched.
+    /// The linear memory of the largest instance in bytes, which `max_memory` limits. Most of it
+    /// may never have been used.
     pub fn linear_memory(&self) -> usize {
         let each = self.0.iter().map(Guest::linear_memory);
         each.max().unwrap_or(0)

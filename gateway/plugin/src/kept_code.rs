@@ -1,7 +1,7 @@
-//! Compiled code that is kept for the next start, named by content and engine, in a folder
-//! that must be the user's own.
+//! Compiled code that is kept for the next start, in files named by content and engine, in a folder
+//! that must belong to the user.
 //!
-//! All of this blocks.
+//! All functions here block.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,14 +17,14 @@ use wasmtime::component::Component;
 
 /// Length of a SHA-256 digest.
 const DIGEST: usize = 32;
-/// How the names of files of ours end, whole ones and those that are being written.
+/// The file extensions of complete files, and of files that are being written.
 const CODE: &str = "cwasm";
 const PART: &str = "part";
-/// Age at which nobody writes a file any more that was not finished.
+/// At this age, an unfinished file counts as abandoned.
 const LEFT_BEHIND: Duration = Duration::from_secs(3_600);
 
-/// Names content and engine, so that neither a changed plugin nor another version of
-/// the gateway finds the file.
+/// A name made of content and engine, so that neither a changed plugin nor another version of the
+/// gateway finds the file.
 pub(super) fn file_name(engine: &Engine, wasm: &[u8]) -> String {
     struct ShaHasher(Sha256);
     impl Hasher for ShaHasher {
@@ -41,8 +41,9 @@ pub(super) fn file_name(engine: &Engine, wasm: &[u8]) -> String {
     format!("{:x}.{CODE}", sha.0.finalize())
 }
 
-/// Writes digest and code beside the final name, then renames: a reader sees all or
-/// nothing. Then what was not used for the longest time goes, until `most` bytes are left.
+/// Writes digest and code to a temporary file in the same folder and renames it, so that a reader
+/// sees all or nothing. Then removes the least recently used files until at most `most` bytes are
+/// left.
 pub(super) fn store(file: &Path, code: &[u8], most: u64) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new(""));
     fs::DirBuilder::new()
@@ -64,13 +65,14 @@ pub(super) fn store(file: &Path, code: &[u8], most: u64) -> io::Result<()> {
     prune(folder, file, most)
 }
 
-/// Removes the files of ours that were last used the longest time ago, but for `newest`.
+/// Removes the least recently used of our files, except `newest`, until at most `most` bytes are
+/// left.
 fn prune(folder: &Path, newest: &Path, most: u64) -> io::Result<()> {
     let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let (path, about) = match entry.and_then(|e| Ok((e.path(), e.metadata()?))) {
             Ok(found) => found,
-            // Another process removes as well.
+            // Another process may remove files at the same time.
             Err(_) => continue,
         };
         let used = about.modified()?;
@@ -101,10 +103,11 @@ fn part_name(file: &Path) -> PathBuf {
     file.with_extension(format!("{}-{n}.{PART}", std::process::id()))
 }
 
-/// Loads code that [`store`] wrote; anything doubtful is compiled anew instead.
+/// Loads code that [`store`] wrote. Returns none for code that is not trusted; it is then compiled
+/// again.
 ///
-/// The file is opened once, and everything is asked of what was opened: nobody can put
-/// another file in its place between the check and the read.
+/// The file is opened once, and all checks are made on the opened file: nobody can replace it
+/// between the check and the read.
 pub(super) fn load(engine: &Engine, file: &Path) -> Option<Component> {
     let mut stored = match OwnFile::open(file) {
         Ok(stored) => stored,
@@ -124,29 +127,29 @@ pub(super) fn load(engine: &Engine, file: &Path) -> Option<Component> {
     if Sha256::digest(code).as_slice() != digest {
         return None;
     }
-    // What is used stays when others have to go; where the time can't be set it may go.
+    // Marks the file as recently used; if that fails, it may be removed earlier.
     _ = stored.0.set_modified(SystemTime::now());
     deserialize(engine, code).ok()
 }
 
-/// Loads code that the compiling process gave over its pipe just now.
+/// Loads code that the compiling process has just returned through its pipe.
 pub(super) fn made_by_compiler(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     deserialize(engine, code)
 }
 
-/// A file that no other user but root can have written or put in place.
+/// A file that no other user but root can have written or placed there.
 struct OwnFile(fs::File);
 
-/// Why a file is not taken for our own.
+/// Why a file is not trusted.
 enum UntrustedFile {
     Missing,
-    /// Another user may write this, or rename what is in it.
+    /// Another user may write to this path, or rename what is in it.
     Open(PathBuf),
 }
 
 impl OwnFile {
-    /// Opens the file without following a link, and checks it, its folder and every folder
-    /// above: whoever may write into one of them could replace what lies below.
+    /// Opens the file without following a link, and checks the file, its folder and every folder
+    /// above: a user who may write to one of them could replace what is in it.
     fn open(file: &Path) -> Result<Self, UntrustedFile> {
         let missing = |_| UntrustedFile::Missing;
         let no_link = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
@@ -175,9 +178,9 @@ impl OwnFile {
     }
 }
 
-/// Whether only our user and root can replace what is in this folder: it belongs to one of
-/// them, and others may not write into it or, with the sticky bit (as in /tmp), may not
-/// rename what is not theirs.
+/// Whether only our user and root can replace the content of this folder: it belongs to one of
+/// them, and others may not write to it or, because of the sticky bit (as in /tmp), may not rename
+/// files of others.
 fn is_closed_to_others(folder: &fs::Metadata) -> bool {
     const STICKY: u32 = 0o1000;
     let is_ours = [geteuid(), 0].contains(&folder.uid());
@@ -190,11 +193,11 @@ fn geteuid() -> u32 {
 
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `deserialize` asks for bytes that `Engine::precompile_component` made. These
-    // came over a pipe from a process of this very program that we started for it, or were
-    // read from a file of our user, in a folder that only our user may enter and nobody else
-    // could have put there (`OwnFile`), are whole (their digest was compared); and wasmtime
-    // itself refuses those of another version or configuration.
+    // SAFETY: `deserialize` requires bytes that `Engine::precompile_component` made. These bytes
+    // came through a pipe from a process of this same program that we started for it, or were read
+    // from a file of our user, in a folder that only our user may enter and where nobody else could
+    // have placed it (`OwnFile`). They are complete (their digest was compared). wasmtime itself
+    // refuses code of another version or configuration.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -220,7 +223,7 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["c.cwasm", "new.cwasm", "other"]);
-        // What is larger than all that may be kept is kept alone.
+        // A file that is larger than the limit is kept alone.
         store(&file("large.cwasm"), &[0; 300], 250).unwrap();
         assert!(file("large.cwasm").exists() && !file("new.cwasm").exists());
     }

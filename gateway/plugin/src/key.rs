@@ -1,5 +1,5 @@
-//! The hook `key`, called on the request's own thread, and answered from what the thread
-//! remembers where it can be.
+//! The hook `key`, called on the request's own thread, or answered from the keys that the thread
+//! remembers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::local::{self, ThreadSlot};
 use super::manifest::KeyNeeds;
 use super::{Hook, KeyDecision, calls, check};
 
-/// Bytes of an answer that the log gets.
+/// The most bytes of an answer that are logged.
 const MAX_TOLD: usize = 512;
 
 /// The key hook of one version of a plugin.
@@ -22,7 +22,7 @@ pub(super) struct KeyHook {
 }
 
 impl KeyHook {
-    /// The decision for a request, from memory or from the guest.
+    /// The decision for a request, from the thread's memory or from the guest.
     pub(super) fn derive(
         &self,
         request: &Parts,
@@ -60,8 +60,8 @@ impl KeyHook {
         Ok(decision)
     }
 
-    /// Derives again what is remembered, and remembers what that gives. A call that fails
-    /// counts like any other, but does not harm a request that needed none.
+    /// Derives a remembered key again, and remembers the new answer. A call that fails is counted
+    /// like any other, but the request gets the remembered key.
     #[cold]
     fn checked(
         &self,
@@ -88,8 +88,8 @@ impl KeyHook {
         }
     }
 
-    /// Another answer for the same inputs: entries are stored under keys that nobody may
-    /// ever ask for again, or what differs is shared.
+    /// Reports a different answer for the same inputs: then entries may be stored under keys that
+    /// are never asked for again, or requests share an entry although they differ.
     fn impure(&self, inputs: &[u8], before: &KeyDecision, now: &KeyDecision) {
         self.blueprint.metrics.impure.inc();
         let Some(dropped) = self.blueprint.log.admit(Instant::now()) else {
@@ -110,7 +110,7 @@ impl KeyHook {
         );
     }
 
-    /// The inputs of the call that failed last, for people.
+    /// The inputs of the last failed call, for people.
     fn inputs(&self, slot: &ThreadSlot, (request, host): (&Parts, &str)) -> serde_json::Value {
         calls::key(request, host, &self.needs.decode(&slot.inputs))
     }

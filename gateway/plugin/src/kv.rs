@@ -1,6 +1,6 @@
-//! The import `kv`: a small store of one plugin, shared by its instances and versions.
+//! The import `kv`: a small store for one plugin, shared by its instances and versions.
 //!
-//! Bounded in bytes; what is least recently used goes first.
+//! Bounded in bytes; the least recently used entry is removed first.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use super::contract::KV;
 use super::guest::GuestState;
 use super::outcome::NotAllowed;
 
-/// Bytes of a key.
+/// The most bytes of a key.
 const MAX_KEY: usize = 256;
-/// What an entry costs beside its bytes.
+/// The bytes that an entry takes besides its key and value.
 const ENTRY_COST: usize = 128;
-/// The share of the store that one value may take.
+/// One value may take at most this fraction (1/16) of the store.
 const LARGEST: usize = 16;
 
 /// The store of one plugin.
@@ -33,7 +33,7 @@ struct HeldValue {
     ttl: Option<Duration>,
 }
 
-/// Each entry has the time that its guest gave it.
+/// Each entry lives as long as its guest said.
 struct KvExpiry;
 
 impl Expiry<Arc<str>, HeldValue> for KvExpiry {
@@ -83,7 +83,8 @@ impl KvStore {
 }
 
 impl GuestState {
-    /// Imports that make a call's answer depend on more than its inputs.
+    /// Refuses an import that makes an answer depend on more than the inputs, where that is not
+    /// allowed.
     pub(super) fn may_be_impure(&self, import: &'static str) -> wasmtime::Result<()> {
         match self.hook {
             None | Some(Hook::Key) => Err(wasmtime::Error::new(NotAllowed(import))),

@@ -1,23 +1,23 @@
 //! Sandboxed WASM plugins: they derive cache keys (`key`), load what is missing (`load`),
 //! and look at requests and responses. The contract is WIT, in `plugin-sdk/wit`.
 //!
-//! [`PluginSet::load`] compiles and checks; [`Plugin::key`] and its like call. A plugin
-//! returns a decision and does nothing else: `proxy` acts on it. Inside:
-//! - making: `setup`, `artifact` (file to code), `bounds` (what a file may be made of),
-//!   `compile` (in a process of its own), `kept_code`, `contract` (imports and exports),
-//!   `engine` (wasmtime, threads), `version`, `swap` (one version after another), `health`
-//!   (set aside after failures), `calls` and `redact` (failed calls, for people);
+//! [`PluginSet::load`] compiles and checks plugins; [`Plugin::key`] and the methods beside it call
+//! them. A plugin returns a decision and does nothing else: `proxy` acts on it. Inside:
+//! - loading: `setup`, `artifact` (file to code), `bounds` (limits of a file's structure),
+//!   `compile` (in a process of its own), `kept_code`, `contract` (imports and exports), `engine`
+//!   (wasmtime, threads), `version`, `swap` (replaces one version by another), `health` (quarantine
+//!   after failures), `calls` and `redact` (failed calls, for people);
 //! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
 //!   (limits, and what a failed call means);
-//! - hooks: `hook` (their names), `decision` (what they come to), `key` with `inputs` and
-//!   `memo`, `load`, `heads` (requests and responses), `reads` (what they see), `seen` (what a
-//!   loader saw of a request), `check` (whether what guests answer is allowed);
-//! - for the kit: `inspect` (what a file has and wants), `words` (manifests in words);
-//! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness), `wasi`; `wasi_http`
-//!   for components of that kind.
+//! - hooks: `hook` (their names), `decision` (their results), `key` with `inputs` and `memo`,
+//!   `load`, `heads` (requests and responses), `reads` (what these hooks see), `seen` (what a
+//!   loader saw of a request), `check` (whether a guest's answer is allowed);
+//! - for the plugin kit: `inspect` (what a file has and needs), `words` (manifests as text);
+//! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness), `wasi`; `wasi_http` for
+//!   components that export `wasi:http`.
 //!
-//! Invariant: every guest call has a deadline, a memory cap, and only the imports that
-//! the YAML grants; a failed call costs that one call and its instance.
+//! Invariant: every guest call has a deadline, a memory limit, and only the imports that the YAML
+//! grants; a failed call affects only that call and its instance.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -118,20 +118,20 @@ pub struct PluginSet {
     by_name: BTreeMap<String, Arc<Plugin>>,
 }
 
-/// What plugins need of the program around them.
+/// What plugins need from the program around them.
 pub struct PluginHostOptions<'a> {
-    /// The folder that `file` is relative to: that of the YAML.
+    /// The folder that `file` is relative to: the folder of the YAML file.
     pub base: PathBuf,
-    /// Where compiled code is kept; made when it is missing. It must be the process's
-    /// own, with mode 0700, else what lies there is ignored.
+    /// Where compiled code is kept; made when it is missing. It must belong to the process's user,
+    /// with mode 0700; otherwise its content is ignored.
     pub cache_dir: Option<PathBuf>,
     /// Where plugins are compiled.
     pub compiler: Compiler,
     /// Linear memory of all instances together.
     pub max_total_memory: ByteSize,
-    /// Sends a plugin's requests.
+    /// Sends the requests that plugins make.
     pub fetch: UpstreamFetcher,
-    /// URLs of the targets of each upstream.
+    /// The URLs of the targets of each upstream.
     pub upstreams: BTreeMap<String, Vec<String>>,
     pub families: &'a PluginFamilies,
 }
@@ -141,34 +141,34 @@ pub struct Plugin {
     versions: Arc<PluginVersions>,
 }
 
-/// How a plugin is, for people.
+/// The state of a plugin, for people.
 #[derive(Clone, Debug)]
 pub struct PluginStatus {
     /// Its name in the YAML.
     pub plugin: String,
-    /// The version that serves: grows with each that is loaded.
+    /// The number of the version that serves; it grows with each version that is loaded.
     pub number: u64,
-    /// What it says of itself.
+    /// The name and version that the plugin gives itself.
     pub name: String,
     pub version: String,
-    /// Of its file.
+    /// SHA-256 of its file, in hex.
     pub sha256: String,
-    /// When it was loaded.
+    /// When that version was loaded.
     pub made: SystemTime,
     pub hooks: Vec<&'static str>,
-    /// Instances that live, of all versions.
+    /// Instances that exist, of all versions.
     pub instances: i64,
-    /// Keys that were other ones when they were derived again, of all versions.
+    /// Keys that were different when they were derived again, of all versions.
     pub impure: u64,
-    /// Some: it is set aside.
+    /// Present while it is set aside.
     pub aside: Option<QuarantineStatus>,
-    /// The version that failed, where the one before it serves again.
+    /// The version that failed, while the version before it serves again.
     pub gave_way: Option<GaveWay>,
 }
 
 impl PluginSet {
-    /// Reads, compiles, checks and starts every plugin, side by side. One that is bad fails
-    /// all, with its name and the reason, and leaves nothing behind.
+    /// Reads, compiles, checks and starts every plugin, in parallel. If one fails, the whole call
+    /// fails with its name and the reason, and nothing stays loaded.
     pub async fn load(
         configs: &BTreeMap<String, config::PluginConfig>,
         options: PluginHostOptions<'_>,
@@ -224,7 +224,7 @@ impl PluginSet {
         self.by_name.values()
     }
 
-    /// Takes up new files in the place of old ones, for ever; where the YAML lets it.
+    /// Reloads plugins whose file was replaced, where the YAML allows it (`watch`). Never ends.
     pub async fn watch(&self) {
         let watched = self
             .iter()
@@ -233,8 +233,8 @@ impl PluginSet {
         join_all(watches).await;
     }
 
-    /// Loads all anew whose files hold something else; those that can't be go on as they
-    /// are, with a line in the log.
+    /// Reloads all plugins whose files have changed. A plugin that can't be reloaded stays as it
+    /// is, and the reason is logged.
     pub async fn reload(&self) {
         join_all(self.iter().map(|plugin| plugin.versions.reload_and_say())).await;
     }
@@ -256,7 +256,7 @@ impl Plugin {
         self.versions.current.load().has(hook)
     }
 
-    /// Notes that a route uses it for this hook: no version without it will serve.
+    /// Notes that a route uses this hook: no version without it will serve.
     ///
     /// # Errors
     /// When the version that serves does not have it.
@@ -264,9 +264,9 @@ impl Plugin {
         self.versions.require(hook)
     }
 
-    /// The key of a request, derived on the calling thread: from its memory, natively,
-    /// or by a call that takes `key_timeout` at most. `host` is the client's, in lower
-    /// case, without a default port.
+    /// The key of a request, derived on the calling thread: from its memory, natively, or by a call
+    /// that takes at most `key_timeout`. `host` is the host that the client named, in lower case,
+    /// without a default port.
     ///
     /// # Errors
     /// When the call fails, or the plugin is set aside.
@@ -281,10 +281,10 @@ impl Plugin {
         }
     }
 
-    /// What becomes of a request, decided on the calling thread within `hook_timeout`.
+    /// Decides what happens with a request, on the calling thread within `hook_timeout`.
     ///
     /// # Errors
-    /// As [`key`](Self::key).
+    /// See [`key`](Self::key).
     pub fn on_request(&self, head: HookRequest<'_>) -> Result<RequestDecision, CallError> {
         let version = self.versions.current.load();
         match &version.heads {
@@ -293,11 +293,10 @@ impl Plugin {
         }
     }
 
-    /// How a response to `head` is changed, decided on the calling thread within
-    /// `hook_timeout`.
+    /// Decides how the response to `head` is changed, on the calling thread within `hook_timeout`.
     ///
     /// # Errors
-    /// As [`key`](Self::key).
+    /// See [`key`](Self::key).
     pub fn on_response(
         &self,
         head: HookRequest<'_>,
@@ -311,8 +310,8 @@ impl Plugin {
         }
     }
 
-    /// The query as the key that it derives holds it, as far as its manifest says. None:
-    /// nothing of it.
+    /// The part of the query that the derived key contains, as far as the manifest says. None: the
+    /// key contains nothing of it.
     pub fn keyed_query(&self, query: &str) -> Option<String> {
         let version = self.versions.current.load();
         let pieces = match &version.manifest.declarative {
@@ -322,14 +321,15 @@ impl Plugin {
         (!pieces.is_empty()).then(|| pieces.join("&"))
     }
 
-    /// Whether its guest derives keys from a whole query: nothing says what these hold of it.
+    /// Whether a guest derives the keys from the whole query: then it is not known what they
+    /// contain of it.
     pub fn keys_by_code(&self) -> bool {
         let version = self.versions.current.load();
         let manifest = &version.manifest;
         manifest.declarative.is_none() && manifest.needs.query == QueryNeed::Whole
     }
 
-    /// Whether the key that it derives depends on this.
+    /// Whether the derived key depends on this.
     pub fn keys_by(&self, field: &SeenField) -> bool {
         let version = self.versions.current.load();
         match &version.manifest.declarative {
@@ -338,7 +338,7 @@ impl Plugin {
         }
     }
 
-    /// Whether its hooks other than `key` are shown this of a request, as its manifest says.
+    /// Whether hooks other than `key` see this part of a request, according to the manifest.
     pub fn reads(&self, field: &SeenField) -> bool {
         let version = self.versions.current.load();
         let reads = &version.manifest.reads;
@@ -349,15 +349,15 @@ impl Plugin {
         }
     }
 
-    /// Whether what it does with a request may go by more than its URL and its client's
-    /// address: headers that it reads, what it keeps, the time, randomness.
+    /// Whether its decisions may depend on more than the URL and the client's address: on headers
+    /// that it reads, on its `kv` store, on the time, on randomness.
     pub fn sees_more_than_urls(&self) -> bool {
         let config = &self.versions.job.config;
         let reads = &self.versions.current.load().manifest.reads;
         !config.grant.is_empty() || config.wasi == config::WasiAccess::Minimal || !reads.is_empty()
     }
 
-    /// What its loader would see of a request, as far as its manifest says.
+    /// What its loader would see of a request, as far as the manifest says.
     pub fn would_see(&self, headers: &HeaderMap, query: Option<&str>) -> RequestReads {
         let version = self.versions.current.load();
         match version
@@ -370,7 +370,7 @@ impl Plugin {
         }
     }
 
-    /// Whether its loader, if it has one, says what it reads of a request.
+    /// Whether its loader, if it has one, declares what it reads of a request.
     pub fn declares_reads(&self) -> bool {
         let version = self.versions.current.load();
         version
@@ -379,10 +379,11 @@ impl Plugin {
             .is_none_or(|loader| loader.is_declared())
     }
 
-    /// Has the guest answer a request; with what it saw of it. Dropping the future ends the call.
+    /// Has the guest answer a request. Returns also what the guest saw of the request. Dropping the
+    /// future ends the call.
     ///
     /// # Errors
-    /// As [`key`](Self::key), and when too many calls are under way.
+    /// See [`key`](Self::key); also when too many calls are running.
     pub async fn load(
         &self,
         request: LoadRequest,
@@ -394,7 +395,7 @@ impl Plugin {
         }
     }
 
-    /// What its response hook sees of a request, as its manifest says.
+    /// What its response hook sees of a request, according to the manifest.
     pub fn response_sees(&self, headers: &HeaderMap, query: Option<&str>) -> RequestReads {
         let version = self.versions.current.load();
         RequestReads::declared(&version.manifest.reads, headers, query)
@@ -411,37 +412,38 @@ impl Plugin {
         answer
     }
 
-    /// Takes up what the file holds now, as an operator's word about this plugin: also what
-    /// failed and gave way, and in the place of what was set aside.
+    /// Loads what the file holds now because an operator asked for it: also a version that failed
+    /// and was replaced, and also while the plugin is set aside.
     ///
     /// # Errors
-    /// When that can't serve; what served goes on.
+    /// When the file's version can't serve; the present version then goes on serving.
     pub async fn reload(&self) -> Result<PluginReloadOutcome, LoadError> {
         self.versions.reload(ReloadInitiator::Operator).await
     }
 
-    /// Sets the version that serves aside until [`resume`](Self::resume), or until
-    /// [`reload`](Self::reload) brings another; so is one that a new file brings.
+    /// Sets the serving version aside until [`resume`](Self::resume), or until
+    /// [`reload`](Self::reload) loads another one. A version that a new file brings is set aside as
+    /// well.
     pub fn set_aside(&self) {
         self.versions.set_aside();
     }
 
-    /// Has the version that serves be called again.
+    /// Lets the serving version be called again.
     pub fn resume(&self) {
         self.versions.current.load().blueprint.health.resume();
     }
 
-    /// Its last calls that failed, the newest first.
+    /// The last calls that failed, the newest first.
     pub fn failed_calls(&self) -> Vec<FailedCall> {
         self.versions.job.calls.all()
     }
 
-    /// Its `config` in the YAML, without secrets.
+    /// The `config` of the plugin in the YAML, without secrets.
     pub fn shown_config(&self) -> serde_json::Value {
         redact::config(&self.versions.job.config.config)
     }
 
-    /// How it is.
+    /// The state of the plugin.
     pub fn report(&self) -> PluginStatus {
         let version = self.versions.current.load();
         let hooks = Hook::ALL.into_iter().filter(|hook| version.has(*hook));

@@ -1,8 +1,8 @@
 //! The hook `load`, called on the loaders' own threads.
 //!
-//! Instances are kept and used again; as many calls run at once as `max_concurrent`
-//! allows, and one more is refused at once instead of waiting in a queue. A caller
-//! that goes away ends its call.
+//! Instances are kept and reused; at most `max_concurrent` calls run at the same time, and a
+//! further call is refused at once instead of waiting in a queue. When the caller drops the future,
+//! its call ends.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,10 +26,10 @@ use super::seen::RequestReads;
 use super::{Hook, LoadDecision, calls, check, wasi_http};
 use crate::http::forward;
 
-/// Instances that wait for work after a burst; the rest give their memory back.
+/// The most idle instances that are kept after a burst; the others release their memory.
 const MAX_IDLE: usize = 32;
 
-/// A request that a loader is to answer.
+/// A request for a loader to answer.
 #[derive(Clone, Debug)]
 pub struct LoadRequest {
     pub method: Method,
@@ -38,12 +38,12 @@ pub struct LoadRequest {
     pub host: String,
     pub path_and_query: PathAndQuery,
     pub headers: HeaderMap,
-    /// The body, whole. Over the plugin's `max_body` the call fails.
+    /// The whole body. If it is larger than the plugin's `max_body`, the call fails.
     pub body: Bytes,
     /// The name of the route.
     pub route: Arc<str>,
-    /// When nobody waits for the answer any more; the plugin's own `load_timeout`
-    /// may come before it.
+    /// When the answer is not awaited any more; the plugin's own `load_timeout` may end the call
+    /// earlier.
     pub deadline: Instant,
 }
 
@@ -52,18 +52,18 @@ pub(super) struct Loader {
     pub(super) blueprint: Arc<GuestBlueprint>,
     reads: DeclaredReads,
     threads: Arc<LoaderThreads>,
-    /// What a fresh call may fetch.
+    /// What one call may fetch.
     fetches: FetchAllowance,
-    /// Instances that wait for work; the youngest is used first.
+    /// Idle instances; the one that became idle last is used first.
     idle: Mutex<Vec<Guest>>,
     permits: Arc<Semaphore>,
 }
 
-/// A call whose end is counted, also where the caller goes away.
+/// A call whose end is counted, even if the caller drops it.
 struct LoadInProgress<'a> {
     loader: &'a Loader,
     request: &'a LoadRequest,
-    /// Taken when it has ended.
+    /// Taken when the call has ended.
     turn: Option<CallAdmission>,
     started: Instant,
 }
@@ -81,7 +81,7 @@ impl LoadInProgress<'_> {
 
 impl Drop for LoadInProgress<'_> {
     fn drop(&mut self) {
-        // The caller's patience may end a moment before the call's own deadline is noticed.
+        // The caller's deadline may pass shortly before the call notices its own.
         if Instant::now() >= self.request.deadline {
             self.ended::<()>(&Err(CallError::Timeout(Some(Hook::Load))));
         } else if let Some(turn) = self.turn.take() {
@@ -108,7 +108,7 @@ impl Loader {
         })
     }
 
-    /// The guest's decision about a request.
+    /// Calls the guest for its decision about a request.
     pub(super) async fn load(
         self: &Arc<Self>,
         request: LoadRequest,
@@ -140,7 +140,7 @@ impl Loader {
             .min(now + self.blueprint.limits.load_timeout.0);
         let this = self.clone();
         let call = async move {
-            // The guest itself is ended at its deadline; this ends whatever waits.
+            // The guest itself is stopped at its deadline; this also ends a call that waits.
             let answer =
                 tokio::time::timeout_at((deadline + 2 * TICK).into(), this.call(request, deadline))
                     .await;
@@ -215,26 +215,27 @@ impl Loader {
         (request, context)
     }
 
-    /// Gives back the memory of instances that wait for work.
+    /// Drops the idle instances, to release their memory.
     pub(super) fn rest(&self) {
         self.idle.lock().clear();
     }
 
-    /// Whether its manifest says what it reads.
+    /// Whether its manifest declares what it reads.
     pub(super) fn is_declared(&self) -> bool {
         self.http_handler().is_none()
     }
 
-    /// Where the contract's own hook is there, it goes first.
+    /// The `wasi:http` handler; if the plugin exports the contract's own hook as well, that one is
+    /// used instead.
     fn http_handler(&self) -> Option<&ProxyPre<GuestState>> {
         let handler = self.blueprint.handler.as_ref();
         handler.filter(|_| self.blueprint.exports.load.is_none())
     }
 
-    /// An instance that waits for work, or a fresh one. Where there is no memory for that, those
-    /// that wait give theirs to the next.
+    /// An idle instance, or a fresh one. If there is no memory for a fresh one, the idle instances
+    /// are dropped, so that the next call can start.
     async fn guest(&self) -> Result<Guest, CallError> {
-        // The lock is gone before anything waits.
+        // The lock is released before anything waits.
         while let Some(guest) = { self.idle.lock().pop() } {
             if !guest.is_worn_out(&self.blueprint.limits) {
                 return Ok(guest);
@@ -251,7 +252,7 @@ impl Loader {
     fn keep(&self, guest: Guest) {
         if !guest.is_worn_out(&self.blueprint.limits) {
             let mut idle = self.idle.lock();
-            // Under the lock, so that `rest` leaves none behind.
+            // Checked under the lock, so that `rest` leaves none behind.
             if idle.len() < MAX_IDLE && !self.blueprint.is_retired() {
                 idle.push(guest);
             }
@@ -259,8 +260,8 @@ impl Loader {
     }
 }
 
-/// Adds what the guest did not see, but nothing beside what it set itself: a client's own
-/// `Authorization` must not stand in for the plugin's.
+/// Adds the headers that the guest did not see, except those that the guest set itself: a client's
+/// own `Authorization` must not replace the plugin's.
 fn keep_unread(given: &mut HeaderMap, unread: HeaderMap) {
     for name in unread
         .keys()

@@ -1,10 +1,10 @@
-//! What each thread holds for the hooks that run on it: one instance of each plugin, and
-//! the keys that it remembers.
+//! What each thread holds for the hooks that run on it: one instance of each plugin, and the keys
+//! that it remembers.
 //!
-//! Threads share nothing here, but that whoever retires a version takes its instances out
-//! of all threads' places at once: each place has a lock that nobody else contends for, and
-//! an answer from memory does not take it. The memory of keys is swept when its thread calls
-//! a plugin next.
+//! Threads share nothing here, with one exception: a version that is retired has its instances
+//! removed from the places of all threads at once. Therefore each place has a lock, which is
+//! otherwise not contended, and which an answer from memory does not take. The remembered keys of a
+//! retired version are dropped when the thread next calls a plugin.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use super::memo::Memo;
 use super::{Hook, KeyDecision};
 use crate::units::ConfigDuration;
 
-/// Grows when a version goes, so that threads know when to sweep.
+/// Increases when a version is dropped or retired, so that threads know when to sweep.
 static GONE: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
@@ -30,7 +30,7 @@ thread_local! {
 
 /// What one thread holds, for all plugins.
 struct ThreadSlots {
-    /// `GONE` when it was last swept.
+    /// The value of `GONE` at the last sweep.
     swept: u64,
     slots: Vec<ThreadSlot>,
 }
@@ -40,9 +40,9 @@ pub(super) struct ThreadSlot {
     version: Weak<GuestBlueprint>,
     place: Arc<InstancePlace>,
     pub(super) memo: Memo<KeyDecision>,
-    /// The inputs of the current request; kept so that a look-up allocates nothing.
+    /// The inputs of the current request; the buffer is reused so that a look-up allocates nothing.
     pub(super) inputs: Vec<u8>,
-    /// Answers from memory until one is checked.
+    /// The number of answers from memory until one is checked.
     unchecked: u64,
 }
 
@@ -54,7 +54,7 @@ type InstancePlace = Mutex<Option<Guest>>;
 pub(super) struct InstancePlaces(Mutex<Vec<Weak<InstancePlace>>>);
 
 impl InstancePlaces {
-    /// One more; those of threads that are gone make room.
+    /// Adds a place; removes those of threads that have ended.
     fn open(&self) -> Arc<InstancePlace> {
         let place = Arc::new(InstancePlace::default());
         let mut places = self.0.lock();
@@ -63,8 +63,8 @@ impl InstancePlaces {
         place
     }
 
-    /// Drops the instances in them. Who marked the version as retired before this finds none
-    /// in them afterwards.
+    /// Drops the instances in all places. If the version was marked as retired before, no instance
+    /// is put there afterwards.
     pub(super) fn clear(&self) {
         let places: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
         for place in places {
@@ -74,7 +74,7 @@ impl InstancePlaces {
     }
 }
 
-/// Tells the threads that a version is gone or retired.
+/// Tells the threads that a version was dropped or retired.
 pub(super) fn sweep() {
     GONE.fetch_add(1, Ordering::Relaxed);
 }
@@ -112,7 +112,7 @@ impl ThreadSlot {
         }
     }
 
-    /// Counts an answer from memory; whether it is this one's turn to be checked.
+    /// Counts an answer from memory. True: this one must be checked.
     pub(super) fn is_sampled(&mut self, limits: &PluginLimits) -> bool {
         self.unchecked -= 1;
         let due = self.unchecked == 0;
@@ -127,8 +127,8 @@ impl ThreadSlot {
         version.is_some_and(|version| !version.is_retired())
     }
 
-    /// Calls a hook in this thread's instance, or in a fresh one, and has `check` read the
-    /// answer. An instance whose answer does not pass is thrown away like one that trapped.
+    /// Calls a hook in this thread's instance, or in a fresh one, and lets `check` validate the
+    /// answer. An instance whose answer is not valid is dropped like one that trapped.
     pub(super) fn call<P, R, T>(
         &mut self,
         version: &GuestBlueprint,
@@ -153,7 +153,7 @@ impl ThreadSlot {
         let answer = check(guest.call(function, inputs)?)?;
         if !guest.is_worn_out(&version.limits) {
             let mut place = self.place.lock();
-            // Under the lock: see `InstancePlaces::clear`.
+            // Checked under the lock: see `InstancePlaces::clear`.
             if !version.is_retired() {
                 *place = Some(guest);
             }
@@ -162,8 +162,8 @@ impl ThreadSlot {
     }
 }
 
-/// A fresh instance. Where there is no memory for it, those that wait on all threads give theirs
-/// to the next.
+/// A fresh instance. If there is no memory for it, the idle instances of all threads are dropped,
+/// so that the next call can start.
 fn started(version: &GuestBlueprint) -> Result<Guest, CallError> {
     let started = version.start().map_err(CallError::from);
     if let Err(CallError::TotalMemory(_)) = started {
@@ -172,10 +172,10 @@ fn started(version: &GuestBlueprint) -> Result<Guest, CallError> {
     started.map(|(guest, _)| guest)
 }
 
-/// Answers from memory for one that is checked.
+/// The number of answers from memory for each one that is checked.
 fn sampled(limits: &PluginLimits) -> u64 {
     match limits.sample_every {
-        // Never, within the life of any thread.
+        // Never reached within the life of a thread.
         0 => u64::MAX,
         every => every,
     }

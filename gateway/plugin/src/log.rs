@@ -1,4 +1,4 @@
-//! The import `log`: lines of a guest in the gateway's log, under its plugin's limit.
+//! The import `log`: writes lines of a guest to the gateway's log, within the plugin's rate limit.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::bindings::log::{Host, Level};
 use super::check::one_line;
 use super::guest::GuestState;
 
-/// Bytes of a message that are kept.
+/// Bytes of a message that are logged.
 const MAX_MESSAGE: usize = 2 << 10;
 
 impl Host for GuestState {

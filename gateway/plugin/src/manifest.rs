@@ -1,4 +1,4 @@
-//! What a plugin says about itself, checked.
+//! What a plugin says about itself, after validation.
 
 use http::HeaderName;
 use http::header::COOKIE;
@@ -10,9 +10,9 @@ use super::names::{self, NamePattern};
 use super::reads::DeclaredReads;
 use super::seen::SeenField;
 
-/// Bytes of a name or version.
+/// The most bytes of a name or version.
 const MAX_NAME: usize = 64;
-/// Names in one list of a manifest.
+/// The most names in one list of a manifest.
 const MAX_NAMES: usize = 64;
 
 /// A plugin's manifest.
@@ -24,13 +24,13 @@ pub struct Manifest {
     pub version: String,
     /// What its key depends on.
     pub needs: KeyNeeds,
-    /// The key that the gateway derives without calling it.
+    /// The rules by which the gateway derives the key without calling the plugin.
     pub declarative: Option<KeyRules>,
     /// What its other hooks see of a request's headers.
     pub reads: DeclaredReads,
 }
 
-/// The parts of a request that a key is made of.
+/// The parts of a request from which a key is made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyNeeds {
     pub method: bool,
@@ -49,7 +49,7 @@ pub enum QueryNeed {
     Parameters(Vec<NamePattern>),
 }
 
-/// One header, or all whose names begin so.
+/// One header, or all headers whose names begin with a prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeaderNeed {
     Exact(HeaderName),
@@ -57,7 +57,7 @@ pub enum HeaderNeed {
 }
 
 impl Manifest {
-    /// Checks what a guest returned.
+    /// Validates what a guest returned.
     pub fn read(given: types::Manifest) -> Result<Self, PluginFault> {
         let printable = |s: &str| s.len() <= MAX_NAME && !s.chars().any(char::is_control);
         if given.name.is_empty() || !printable(&given.name) || !printable(&given.version) {
@@ -76,7 +76,7 @@ impl Manifest {
 }
 
 impl HeaderNeed {
-    /// Whether this header is one of them.
+    /// Whether this is the header, or one of the headers, that is needed.
     pub(super) fn matches(&self, name: &HeaderName) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
@@ -86,7 +86,7 @@ impl HeaderNeed {
 }
 
 impl KeyNeeds {
-    /// Whether this is among them.
+    /// Whether the key may depend on this part of a request.
     pub(super) fn covers(&self, field: &SeenField) -> bool {
         let header = |name| self.headers.iter().any(|need| need.matches(name));
         match field {
@@ -105,7 +105,7 @@ impl KeyNeeds {
         }
     }
 
-    /// The pieces of a query that a key of these needs may hold.
+    /// The pieces of a query that a key with these needs may contain.
     pub(super) fn pieces<'a>(&self, query: &'a str) -> Vec<&'a str> {
         match &self.query {
             QueryNeed::None => Vec::new(),

@@ -1,13 +1,13 @@
-//! Keys that a thread remembers, by the exact bytes of their inputs.
+//! The keys that a thread remembers, by the exact bytes of their inputs.
 //!
-//! Each thread has its own, so a look-up takes no lock and no atomic but the count of
-//! the answer. Two generations take turns: when the young one is full it becomes the
-//! old one, and what was not asked for since the last turn is gone. That keeps what is
-//! in use, bounds entries and bytes, and costs no list to maintain.
+//! Each thread has its own map, so a look-up takes no lock, and no atomic except the counter of the
+//! answer. There are two generations: when the young one is full, it replaces the old one, and
+//! entries that were not asked for since the last replacement are dropped. That keeps what is in
+//! use, bounds entries and bytes, and needs no list to maintain.
 
 use std::sync::Arc;
 
-/// Mean size of inputs that the bound in bytes allows for.
+/// The mean size of inputs on which the limit in bytes is based.
 const MEAN_INPUT: usize = 512;
 
 type MemoMap<V> = std::collections::HashMap<Box<[u8]>, Arc<V>, foldhash::fast::RandomState>;
@@ -17,7 +17,7 @@ pub(super) struct Memo<V> {
     young: MemoMap<V>,
     old: MemoMap<V>,
     young_bytes: usize,
-    /// Entries of one generation.
+    /// The most entries of one generation.
     capacity: usize,
 }
 
@@ -43,7 +43,7 @@ impl<V> Memo<V> {
     }
 
     pub(super) fn put(&mut self, inputs: &[u8], answer: Arc<V>) {
-        // One odd request must not push out a whole generation.
+        // One unusual request must not displace a whole generation.
         if self.capacity > 0 && inputs.len() <= self.max_bytes() / 64 {
             self.insert(inputs.into(), answer);
         }
@@ -60,7 +60,7 @@ impl<V> Memo<V> {
         }
     }
 
-    /// Bytes of inputs in one generation.
+    /// The most bytes of inputs in one generation.
     fn max_bytes(&self) -> usize {
         self.capacity.saturating_mul(MEAN_INPUT).max(64 << 10)
     }

@@ -1,5 +1,5 @@
-//! What an instance takes: its linear memory, its tables, and that it exists; and what the
-//! instances of all plugins take together.
+//! Counts what an instance takes: its linear memory, its tables, and the instance itself; and what
+//! the instances of all plugins take together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use super::engine::MAX_TABLE_ELEMENTS;
 use super::error::{CallError, ExceededResource};
 use crate::units::ByteSize;
 
-/// Ends a guest that wants too much.
+/// Stops a guest that asks for too much.
 #[derive(Debug, thiserror::Error)]
 #[error("out of memory")]
 struct OutOfMemory;
@@ -30,13 +30,13 @@ impl TotalMemory {
         }
     }
 
-    /// Whether so little is left that instances are not kept between calls.
+    /// Whether so little memory is left that instances are not kept between calls.
     pub(super) fn is_scarce(&self) -> bool {
         let limit = self.limit.as_usize();
         self.used.load(Relaxed) > limit - limit / SCARCE
     }
 
-    /// Takes so many bytes more, if they are there.
+    /// Reserves this many bytes more. False: they are not available.
     fn take(&self, bytes: usize) -> bool {
         let taken = |used: usize| {
             let used = used.checked_add(bytes)?;
@@ -50,7 +50,8 @@ impl TotalMemory {
     }
 }
 
-/// The part of the memory of all that is left for calls alone.
+/// When less than this fraction (1/4) of the memory for all is free, it is reserved for running
+/// calls.
 const SCARCE: usize = 4;
 
 /// Counts the linear memory of one instance, until it is dropped.
@@ -58,7 +59,7 @@ pub(super) struct InstanceMemory {
     pub(super) used: usize,
     limit: usize,
     pub(super) total: Arc<TotalMemory>,
-    /// What was too much.
+    /// The limit that was exceeded, as an error.
     pub(super) exceeded: Option<CallError>,
 }
 
@@ -123,7 +124,7 @@ impl ResourceLimiter for InstanceMemory {
     }
 }
 
-/// One in the gauge of live instances, until it is dropped.
+/// Counts one in the gauge of live instances, until it is dropped.
 pub(super) struct InstanceGauge(IntGauge);
 
 impl InstanceGauge {

@@ -1,4 +1,4 @@
-//! What Prometheus sees of plugins. Labels are configured names and fieldless enums;
+//! The Prometheus metrics of plugins. Labels are configured names and fieldless enums; their
 //! children are resolved when a plugin is loaded, not when it is called.
 
 use prometheus::core::Collector;
@@ -10,14 +10,14 @@ use prometheus::{
 use super::Hook;
 use super::error::{CallError, CallErrorKind};
 
-/// From a microsecond, a warm `key`, to ten seconds, the deadline of a `load`.
+/// From one microsecond (a warm `key`) to ten seconds (the deadline of a `load`).
 const BUCKETS: &[f64] = &[
     1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 2.5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0,
     2.5, 5.0, 10.0,
 ];
 
-/// The families of metrics about plugins, made once for the process. A plugin of the same name
-/// in a later set counts on where that of an earlier one was.
+/// The metric families of plugins, made once for the process. A plugin in a later set continues the
+/// counters of an earlier plugin with the same name.
 #[derive(Clone)]
 pub struct PluginFamilies {
     calls: IntCounterVec,
@@ -118,7 +118,7 @@ impl PluginFamilies {
 }
 
 impl PluginMetrics {
-    /// Counts a call that was not made, since the plugin is set aside.
+    /// Counts a call that was not made because the plugin is set aside.
     pub(super) fn not_called(&self, hook: Hook) {
         let kind = CallErrorKind::Quarantined as usize;
         self.calls[hook as usize].failed[kind].inc();

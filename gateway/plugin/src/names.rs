@@ -1,21 +1,21 @@
-//! Names as a manifest writes them: `utm_source`, or `utm_*` for all that begin so.
+//! Names in a manifest: `utm_source`, or `utm_*` for all names that begin with `utm_`.
 //!
-//! Not [`lamina_base::pattern`]: the contract allows a star at the end alone, `?` and `\` are
-//! letters of a name, names are bytes that need not be text, and a manifest with
-//! another form is refused. Header names go by the same two cases.
+//! Not [`lamina_base::pattern`]: the contract allows a star only at the end, `?` and `\` are
+//! ordinary characters of a name, names are bytes that need not be text, and a manifest with any
+//! other form is refused. Header names have the same two forms.
 
-/// One name or one beginning of names.
+/// One name, or a prefix of names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NamePattern {
     /// This name.
     Exact(Box<str>),
-    /// Every name that begins so.
+    /// Every name that begins with this.
     Prefix(Box<str>),
 }
 
 impl NamePattern {
-    /// Reads a pattern; a `*` may stand at its end only. `None` when it is empty, or
-    /// has a `*` elsewhere.
+    /// Reads a pattern; a `*` may only stand at its end. `None` if it is empty, or has a `*`
+    /// elsewhere.
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text.strip_suffix('*') {
             Some(prefix) if !prefix.contains('*') => Some(Self::Prefix(prefix.into())),
@@ -32,10 +32,10 @@ impl NamePattern {
     }
 }
 
-/// The pieces of a query for whose name `wanted` says so, as the request spells them.
-/// The name is compared decoded: `utm%5Fsource` is `utm_source` to every origin. A piece
-/// that holds `;` is always one of them: some origins part parameters there, and would
-/// find one that nobody asked `wanted` for.
+/// The pieces of a query whose name `wanted` accepts, as the request spells them. The name is
+/// decoded before it is compared: every origin takes `utm%5Fsource` for `utm_source`. A piece that
+/// contains `;` is always included: some origins split parameters there, and would find a parameter
+/// that `wanted` was not asked about.
 pub(super) fn parameters(
     query: &str,
     wanted: impl Fn(&[u8]) -> bool,
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(kept, ["a=%3D", "b"]);
     }
 
-    /// Guards against `utm_x=1;id=evil` being dropped as a whole where the origin sees an `id`.
+    /// Guards against `utm_x=1;id=evil` being dropped as a whole although the origin sees an `id`.
     #[test]
     fn a_piece_with_a_semicolon_is_always_wanted() {
         let kept: Vec<_> = parameters("utm_x=1;id=2&b", |_| false).collect();

@@ -1,4 +1,4 @@
-//! What a failed call means: from wasmtime's errors to [`CallError`].
+//! What a failed call means: converts wasmtime's errors to [`CallError`].
 
 use wasmtime::{Trap, WasmBacktrace};
 
@@ -6,7 +6,7 @@ use super::Hook;
 use super::error::CallError;
 use super::meter::InstanceMemory;
 
-/// What a failed call of this hook means; none: the start.
+/// The error of a failed call of this hook; none: of the start.
 pub(super) fn explain(
     memory: &InstanceMemory,
     hook: Option<Hook>,
@@ -29,12 +29,12 @@ pub(super) fn explain(
         Some(trap) => CallError::Trap {
             reason: format!("{trap}{}", place(error)),
         },
-        // Not a trap: what the guest handed over could not be read.
+        // Not a trap: what the guest passed to the host could not be read.
         None => CallError::invalid(error.root_cause().to_string()),
     }
 }
 
-/// ` in NAME`: the function that trapped, when the module names its functions.
+/// ` in NAME`, where NAME is the function that trapped, if the module names its functions.
 fn place(error: &wasmtime::Error) -> String {
     let frames = error
         .downcast_ref::<WasmBacktrace>()
@@ -45,12 +45,12 @@ fn place(error: &wasmtime::Error) -> String {
         .map_or(String::new(), |name| format!(" in `{name}`"))
 }
 
-/// Ends a guest whose time is up.
+/// Stops a guest whose time is up.
 #[derive(Debug, thiserror::Error)]
 #[error("deadline exceeded")]
 pub(super) struct TimedOut;
 
-/// Ends a guest that calls an import which its hook may not use.
+/// Stops a guest that calls an import which its hook may not use.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` may not be called here")]
 pub(super) struct NotAllowed(pub(super) &'static str);

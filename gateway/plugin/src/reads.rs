@@ -1,4 +1,4 @@
-//! What a plugin sees of the headers of a client's request, besides the key hook's inputs.
+//! What a plugin sees of the headers of a client's request, besides the inputs of the key hook.
 
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 
@@ -8,7 +8,7 @@ use super::manifest::{HeaderNeed, headers, patterns};
 use super::names::{self, NamePattern};
 use super::seen::SeenField;
 
-/// Headers and cookies by name.
+/// The headers and cookies that it sees, by name.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DeclaredReads {
     pub(super) headers: Vec<HeaderNeed>,
@@ -28,17 +28,17 @@ impl DeclaredReads {
         self.headers.is_empty() && self.cookies.is_empty()
     }
 
-    /// Whether lines of this name are read as they are.
+    /// Whether header lines with this name are read.
     pub fn reads_header(&self, name: &HeaderName) -> bool {
         self.headers.iter().any(|need| need.matches(name))
     }
 
-    /// Whether this cookie is read, other than as part of the whole line.
+    /// Whether this cookie is read, apart from reading the whole `Cookie` header.
     pub fn reads_cookie(&self, name: &[u8]) -> bool {
         self.cookies.iter().any(|wanted| wanted.matches(name))
     }
 
-    /// What is read by its full name; all cookies that are read by another stand as `Cookie`.
+    /// What is read, as full names; cookies that are read by a prefix are represented by `Cookie`.
     pub(super) fn named(&self) -> impl Iterator<Item = SeenField> {
         let headers = self.headers.iter().filter_map(|need| match need {
             HeaderNeed::Exact(name) => Some(SeenField::Header(name.clone())),
@@ -51,7 +51,7 @@ impl DeclaredReads {
         headers.chain(cookies)
     }
 
-    /// What a guest gets of `headers`.
+    /// The headers that the guest gets.
     pub(super) fn of(&self, headers: &HeaderMap) -> Vec<types::Header> {
         let lines = headers.iter().filter(|(name, _)| self.reads_header(name));
         let mut seen: Vec<_> = lines.map(types::Header::from).collect();
@@ -64,7 +64,7 @@ impl DeclaredReads {
         seen
     }
 
-    /// What a guest does not get, and so can't hand back.
+    /// The headers that the guest does not get, and so can't return.
     pub(super) fn rest(&self, mut headers: HeaderMap) -> HeaderMap {
         let seen: Vec<HeaderName> = headers
             .keys()

@@ -1,8 +1,8 @@
-//! Secrets taken out of what people get to see of a request: the values of credentials,
-//! cookies, and whatever has a name that says so.
+//! Removes secrets from what people see of a request: the values of credentials, cookies, and
+//! fields whose names suggest a secret.
 //!
-//! By name alone, and rather too much than too little: what is hidden here can't be read
-//! by whoever reads failed calls, and a call can mostly be replayed without it.
+//! Decides by name alone, and rather hides too much than too little: a person who reads failed
+//! calls can't read what is hidden, and most calls can be replayed without it.
 
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use percent_encoding::percent_decode_str;
@@ -11,12 +11,12 @@ use serde_json::Value;
 use super::names;
 use crate::http::sensitive::is_secret_name;
 
-/// Stands for what is hidden.
+/// Stands in place of a hidden value.
 pub(super) const HIDDEN: &str = "[redacted]";
-/// In a query this says that a URL is signed.
+/// A query parameter whose name contains this is taken for a signature of the URL.
 const SIGNATURE: &str = "sig";
 
-/// A header's value without its secrets. Names are in lower case.
+/// A header's value without its secrets. Names must be in lower case.
 pub(super) fn header(name: &str, value: &[u8]) -> String {
     if name == COOKIE || name == SET_COOKIE {
         return cookies(value);
@@ -24,7 +24,7 @@ pub(super) fn header(name: &str, value: &[u8]) -> String {
     if name == AUTHORIZATION || name == PROXY_AUTHORIZATION || is_secret_name(name) {
         return HIDDEN.to_owned();
     }
-    // `Referer` and its like hold URLs.
+    // `Referer` and similar headers contain URLs.
     url(&String::from_utf8_lossy(value))
 }
 
@@ -64,7 +64,8 @@ pub(super) fn config(value: &Value) -> Value {
     }
 }
 
-/// Names of cookies; of a `Set-Cookie` that of its first pair is its name.
+/// The names of cookies, without values; for `Set-Cookie`, the name of its first pair is the
+/// cookie's name.
 fn cookies(value: &[u8]) -> String {
     let pairs = names::cookies(value);
     let shown = pairs.map(|(name, _)| format!("{}={HIDDEN}", String::from_utf8_lossy(name)));

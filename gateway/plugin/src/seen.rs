@@ -1,8 +1,8 @@
-//! What a loader saw of a request: what one that the cache takes for the same may have
-//! otherwise. `proxy` compares it with what the key covers.
+//! What a loader saw of a request: another request that the cache treats as the same may differ in
+//! it. `proxy` compares it with what the key covers.
 //!
-//! A plugin of our contract sees what its manifest `reads`, and the query. A `wasi:http`
-//! component may look at anything; what it hands on as it came ([`HandedOnFields`]) it surely used.
+//! A plugin of our contract sees what its manifest `reads`, and the query. A `wasi:http` component
+//! may look at anything; what it passes on unchanged ([`HandedOnFields`]) it certainly used.
 //! Method, scheme, host and path are in every key.
 
 use std::collections::HashSet;
@@ -15,30 +15,31 @@ use super::load::LoadRequest;
 use super::reads::DeclaredReads;
 use super::{check, names};
 
-/// One thing of a request.
+/// One field of a request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum SeenField {
     Header(HeaderName),
-    /// By name.
+    /// The cookie with this name.
     Cookie(Box<[u8]>),
-    /// By the name as the request spells it; what holds `;` is here as a whole.
+    /// By the name as the request spells it; a piece that contains `;` is here as a whole.
     Parameter(Box<str>),
 }
 
 /// What a loader saw of a request.
 #[derive(Clone, Default, Debug)]
 pub struct RequestReads {
-    /// What the request has.
+    /// Fields that the request has.
     pub fields: Vec<SeenField>,
-    /// What the loader would have read, and saw that it is not there.
+    /// Fields that the loader would have read, and that the request does not have: the loader saw
+    /// that.
     pub absent: Vec<SeenField>,
 }
 
-/// Bytes of a name that people get to see.
+/// Bytes of a name that are shown to people.
 const MAX_SHOWN: usize = 64;
 
 impl RequestReads {
-    /// What a plugin that `reads` this gets of a request.
+    /// What a plugin that declares these `reads` gets of a request.
     pub(super) fn declared(
         reads: &DeclaredReads,
         headers: &HeaderMap,
@@ -72,7 +73,7 @@ impl RequestReads {
     }
 }
 
-/// What a `wasi:http` component hands on of the request that it answers.
+/// What a `wasi:http` component passes on of the request that it answers.
 pub(super) struct HandedOnFields {
     asked: Arc<LoadRequest>,
     fields: HashSet<SeenField>,
@@ -86,7 +87,7 @@ impl HandedOnFields {
         }
     }
 
-    /// Notes what is in an outgoing request as it came in.
+    /// Notes the parts of an outgoing request that are unchanged from the incoming one.
     pub(super) fn note(&mut self, headers: &HeaderMap, query: Option<&str>) {
         let asked = &self.asked;
         for (name, value) in headers.iter().filter(|(name, _)| is_news(name)) {
@@ -128,7 +129,8 @@ impl fmt::Display for SeenField {
     }
 }
 
-/// Cookies are looked at one by one, and the host is in every key.
+/// False for the cookie header, whose cookies are examined one by one, and for the host, which is
+/// in every key.
 fn is_news(name: &HeaderName) -> bool {
     *name != COOKIE && *name != HOST
 }
@@ -138,7 +140,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     lines.flat_map(|line| names::cookies(line.as_bytes()))
 }
 
-/// A query's parameters, each with its piece.
+/// A query's parameters, each with the piece that it comes from.
 fn parameters(query: &str) -> impl Iterator<Item = (SeenField, &str)> {
     let pieces = query.split('&').filter(|piece| !piece.is_empty());
     pieces.map(|piece| {

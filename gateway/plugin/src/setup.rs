@@ -1,8 +1,8 @@
-//! From the YAML's plugins to versions that can be called.
+//! From the plugins in the YAML to versions that can be called.
 //!
-//! Each is compiled in a process of its own, and started on a thread that may block: the
-//! first instance runs the guest's own code. What all versions are made with is the
-//! [`VersionFactory`], which stays for as long as plugins may be loaded anew.
+//! Each plugin is compiled in a process of its own, and started on a thread that may block, because
+//! the first instance runs the guest's own code. The [`VersionFactory`] holds what all versions are
+//! made with; it stays as long as plugins may be reloaded.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ pub(super) struct VersionFactory {
     pub(super) threads: Mutex<Option<Arc<LoaderThreads>>>,
 }
 
-/// What one plugin's versions have in common.
+/// What the versions of one plugin have in common.
 #[derive(Clone)]
 pub(super) struct PluginContext {
     pub(super) name: Arc<str>,
@@ -74,13 +74,13 @@ impl PluginContext {
 }
 
 impl VersionFactory {
-    /// What a plugin's file holds.
+    /// Reads the plugin's file.
     pub(super) async fn read(&self, job: &PluginContext) -> Result<Arc<[u8]>, PluginFault> {
         let file = self.base.join(&job.config.file);
         artifact::blocking(move || artifact::read(&file).map(Into::into)).await
     }
 
-    /// Compiles, checks and starts a plugin. Dropping the future ends what compiles.
+    /// Compiles, checks and starts a plugin. Dropping the future ends the compiling process.
     pub(super) async fn make(
         self: &Arc<Self>,
         job: &PluginContext,
@@ -207,7 +207,7 @@ impl VersionFactory {
         Ok(Arc::clone(threads.insert(started)))
     }
 
-    /// Links the imports; what does not fit has other types than the contract.
+    /// Links the imports. It fails if the component's types differ from the contract's.
     fn link(
         &self,
         component: &Component,
@@ -234,7 +234,7 @@ impl VersionFactory {
     }
 }
 
-/// Numbers of versions; unique in the process.
+/// The number of a new version; unique in the process.
 fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -251,8 +251,8 @@ fn limits(config: &Config) -> PluginLimits {
     }
 }
 
-/// The imports that never wait. Those that YAML must grant are linked all the same: what
-/// is not granted was refused by name before.
+/// Adds the imports that never wait. Imports that the YAML must grant are linked as well: a
+/// component that imports one without a grant was already refused by name.
 fn add_prompt(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     log::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)?;
     kv::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)?;
@@ -264,7 +264,7 @@ fn grant_fetch(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     fetch::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)
 }
 
-/// Where a guest may not wait there is a `fetch` that ends the call.
+/// Adds a `fetch` that ends the call, for guests that may not wait.
 fn deny_fetch(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     type Answer = Result<fetch::FetchResponse, fetch::FetchError>;
     let denied = || wasmtime::Error::new(NotAllowed(contract::FETCH));

@@ -1,9 +1,9 @@
-//! A plugin's versions: a new one is made beside the one that serves, and takes its place
-//! between two calls; one that fails too often gives way to the one before.
+//! A plugin's versions. A new one is made while the present one serves, and replaces it between two
+//! calls; one that fails too often is replaced by the version before it.
 //!
-//! Invariant: a version that can't be made, or lacks a hook that a route uses, changes
-//! nothing. Calls in flight end on the version that they began on. What an operator decided
-//! about a plugin, and what its failures decided, no file and no signal undoes.
+//! Invariant: a version that can't be made, or lacks a hook that a route uses, changes nothing.
+//! Calls in flight end on the version on which they began. Neither a new file nor a signal undoes
+//! what an operator, or the plugin's failures, decided about it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,57 +25,58 @@ pub(super) struct PluginVersions {
     pub(super) job: PluginContext,
     workshop: Arc<VersionFactory>,
     pub(super) current: ArcSwap<PluginVersion>,
-    /// The one before, which served well when it was replaced.
+    /// The version before the present one, if it served well when it was replaced.
     before: Mutex<Option<Arc<PluginVersion>>>,
-    /// The one that gave way to the one that serves.
+    /// The version that failed and was replaced by the one that serves.
     gave_way: Mutex<Option<GaveWay>>,
-    /// Hooks that routes use.
+    /// The hooks that routes use.
     needed: Mutex<Vec<Hook>>,
-    /// One reload at a time.
+    /// Allows one reload at a time.
     reloading: tokio::sync::Mutex<()>,
-    /// The reload that is under way, or was the last.
+    /// The reload that is running, or the last one.
     newest: Mutex<StartedReload>,
 }
 
-/// A version that failed too often, so that the one before it serves again.
+/// A version that failed too often and was replaced by the one before it.
 #[derive(Clone, Debug)]
 pub struct GaveWay {
     pub number: u64,
-    /// What it says of itself.
+    /// The version that it gives itself.
     pub version: String,
-    /// Of its file.
+    /// SHA-256 of its file, in hex.
     pub sha256: Arc<str>,
     pub reason: String,
 }
 
-/// Whose word a reload is.
+/// Who asked for a reload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ReloadInitiator {
-    /// That of an operator who names the plugin: it counts more than what was decided before.
+    /// An operator who named the plugin: this overrides earlier decisions.
     Operator,
     /// A new file, or a signal to the whole process.
     File,
 }
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PluginReloadOutcome {
-    /// The file's content is what serves.
+    /// The file's content is the version that serves.
     Same,
-    /// The file's content is the version that failed and gave way to the one that serves,
-    /// and no operator asked for it.
+    /// The file's content is the version that failed and was replaced by the one that serves, and
+    /// no operator asked for it.
     Failed,
     /// The version with this number serves from now on.
     Swapped(u64),
 }
 
-/// A reload: what the file looked like then, and the way to end it when that is no more.
+/// A reload: what the file looked like then, and the token that ends the reload when the file
+/// changes.
 struct StartedReload {
     seen: Option<PluginFileStamp>,
     superseded: CancellationToken,
 }
 
-/// What tells that a file was written anew.
+/// Metadata that shows whether a file was written again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PluginFileStamp {
     inode: u64,
@@ -83,7 +84,7 @@ pub(super) struct PluginFileStamp {
     modified: (i64, i64),
 }
 
-/// Between two looks at the files.
+/// The time between two looks at the files.
 const WATCH: Duration = Duration::from_secs(1);
 
 impl PluginVersions {
@@ -121,11 +122,11 @@ impl PluginVersions {
         Ok(())
     }
 
-    /// Makes a version of what the file holds now, and has it serve. One that is being made
-    /// of what the file held before is given up.
+    /// Makes a version of what the file holds now, and lets it serve. If a version of an earlier
+    /// content is being made, that is cancelled.
     ///
     /// # Errors
-    /// When it can't be made; what served goes on.
+    /// When the version can't be made; the present version then goes on serving.
     pub(super) async fn reload(
         self: &Arc<Self>,
         by: ReloadInitiator,
@@ -159,8 +160,8 @@ impl PluginVersions {
         Ok(PluginReloadOutcome::Swapped(number))
     }
 
-    /// Ends the reload that is under way, where the file is another one by now. What comes
-    /// back is cancelled when the same happens to this one.
+    /// Ends the running reload if the file has changed since it began. The returned token is
+    /// cancelled when the same happens to this reload.
     fn begin(&self) -> CancellationToken {
         let seen = self.job.look(&self.workshop);
         let mut newest = self.newest.lock();
@@ -174,7 +175,7 @@ impl PluginVersions {
         newest.superseded.clone()
     }
 
-    /// A version of what the file holds now. None: it is the one that failed.
+    /// Makes a version of what the file holds now. None: it is the version that failed.
     async fn make(&self, by: ReloadInitiator) -> Result<Option<PluginVersion>, PluginFault> {
         let wasm = self.workshop.read(&self.job).await?;
         let digest = artifact::digest(&wasm);
@@ -210,7 +211,8 @@ impl PluginVersions {
         }
     }
 
-    /// After a failed call: a version that was set aside for it gives way to the one before.
+    /// Called after a failed call: if the version was set aside because of it, the version before
+    /// it serves again.
     pub(super) fn fall_back(&self, failed: &Arc<PluginVersion>) {
         if !failed.blueprint.health.gave_out() {
             return;
@@ -241,7 +243,7 @@ impl PluginVersions {
         failed.retire();
     }
 
-    /// Sets the version that serves aside, and those that files bring after it.
+    /// Sets the serving version aside, and with it the versions that later files bring.
     pub(super) fn set_aside(&self) {
         let _no_other_takes_over = self.before.lock();
         let version = self.current.load();
@@ -253,9 +255,9 @@ impl PluginVersions {
         self.gave_way.lock().clone()
     }
 
-    /// Reloads it whenever its file was written anew and has been left alone for a while. It
-    /// looks on while one is under way, so that a good file that takes the place of one that
-    /// takes long need not wait for that.
+    /// Reloads the plugin whenever its file was written again and then not changed for a while. It
+    /// goes on looking while a reload runs, so that a good file need not wait for a slow one that
+    /// it replaces.
     pub(super) async fn watch(self: Arc<Self>) {
         let mut under_way = JoinSet::new();
         let mut last = self.newest.lock().seen;
@@ -263,7 +265,7 @@ impl PluginVersions {
             tokio::time::sleep(WATCH).await;
             while under_way.try_join_next().is_some() {}
             let now = self.job.look(&self.workshop);
-            // Whoever writes it may not be done before it looks the same twice.
+            // The file may still be being written until it looks the same twice.
             let settled = now.is_some() && now == last;
             last = now;
             if settled && now != self.newest.lock().seen {
@@ -273,7 +275,7 @@ impl PluginVersions {
         }
     }
 
-    /// Reloads it where its file says so, with a line in the log where that comes to nothing.
+    /// Reloads the plugin if its file has changed, and logs a failure.
     pub(super) async fn reload_and_say(self: &Arc<Self>) {
         match self.reload(ReloadInitiator::File).await {
             Ok(PluginReloadOutcome::Same | PluginReloadOutcome::Swapped(_)) => {}
@@ -304,7 +306,7 @@ impl PluginVersions {
 }
 
 impl PluginContext {
-    /// What the file looks like. None: it is not there.
+    /// What the file looks like. None: it does not exist.
     pub(super) fn look(&self, workshop: &VersionFactory) -> Option<PluginFileStamp> {
         let about = fs::metadata(workshop.base.join(&self.config.file)).ok()?;
         Some(PluginFileStamp {

@@ -1,5 +1,5 @@
-//! Facts about plugins, shown with real WebAssembly: the plugins that we ship, built by
-//! `plugins/build.sh`, and bad guests written as text.
+//! Tests of plugins with real WebAssembly: the plugins that we ship, built by `plugins/build.sh`,
+//! and misbehaving guests written as text.
 //!
 //! This file is the harness: guests, their configuration, requests, and metrics.
 
@@ -33,7 +33,7 @@ fn top() -> &'static Path {
         .expect("the crate is a folder in `gateway` of the repository")
 }
 
-/// A plugin that we ship; all are built once.
+/// A plugin that we ship; all of them are built once.
 fn shipped(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -55,7 +55,7 @@ fn shipped(name: &str) -> PathBuf {
     file
 }
 
-/// A core module with the component type of a world that has `items`.
+/// A core module with the component type of a world that contains `items`.
 fn core_guest(items: &str, wat: &str) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
     resolve.push_dir(top().join("plugin-sdk/wit")).unwrap();
@@ -81,7 +81,7 @@ const MANIFEST: &str = "export lamina:plugin/manifest@1.0.0;";
 const KEY: &str = "export lamina:plugin/key@1.0.0;";
 const LOAD: &str = "export lamina:plugin/load@1.0.0;";
 
-/// What every guest below has: memory, an allocator that starts anew in each call, and
+/// The common parts of every guest below: memory, an allocator that starts again in each call, and
 /// a manifest `bad` whose key depends on the path.
 fn module(imports: &str, hooks: &str) -> String {
     format!(
@@ -101,7 +101,7 @@ fn module(imports: &str, hooks: &str) -> String {
     )
 }
 
-/// A guest whose `derive` does `body` and answers what lies at 3072.
+/// A guest whose `derive` runs `body` and returns the value at address 3072.
 fn key_guest(body: &str, data: &str) -> Vec<u8> {
     let hooks = format!(
         r#"(func $derive (export "lamina:plugin/key@1.0.0#derive")
@@ -114,7 +114,7 @@ fn key_guest(body: &str, data: &str) -> Vec<u8> {
     core_guest(&format!("{MANIFEST}{KEY}"), &module("", &hooks))
 }
 
-/// A guest whose `load` does `body` and answers what lies at 3072.
+/// A guest whose `load` runs `body` and returns the value at address 3072.
 fn load_guest(body: &str, data: &str) -> Vec<u8> {
     let hooks = format!(
         r#"(func $load (export "lamina:plugin/load@1.0.0#load")
@@ -129,14 +129,14 @@ fn load_guest(body: &str, data: &str) -> Vec<u8> {
 
 const LOOP: &str = "(loop $again (br $again))";
 
-/// A set of plugins, and what they asked upstreams for.
+/// A set of plugins and their metrics.
 struct Site {
     plugins: PluginSet,
     registry: prometheus::Registry,
 }
 
 impl Site {
-    /// Loads plugins, each a name, a file or code, and its YAML besides `file`.
+    /// Loads plugins. Each has a name, a file or code, and its YAML without `file`.
     async fn load(
         plugins: &[(&str, Guest<'_>, Value)],
         fetch: UpstreamFetcher,
@@ -200,7 +200,7 @@ impl Guest<'_> {
     }
 }
 
-/// Loads one guest under the name `bad`, with time enough for a busy machine.
+/// Loads one guest with the name `bad`, and with enough time for a busy machine.
 async fn load_code(code: Vec<u8>) -> Result<Site, LoadError> {
     load_with(code, json!({})).await
 }
@@ -227,7 +227,7 @@ fn no_fetch() -> UpstreamFetcher {
     Arc::new(|call| panic!("nothing is granted, and yet: {call:?}"))
 }
 
-/// Answers each fetch with its path as a JSON string, and counts.
+/// Answers each fetch with its path as a JSON string, and counts the fetches.
 fn echo(count: Arc<AtomicUsize>) -> UpstreamFetcher {
     Arc::new(move |call: FetchCall| {
         count.fetch_add(1, Ordering::Relaxed);
@@ -255,7 +255,7 @@ fn key_of(site: &Site, name: &str, request: &Parts) -> (String, Vec<String>) {
     }
 }
 
-/// What the guest `bad` fails with.
+/// The error with which the guest `bad` fails.
 fn key_error(site: &Site) -> CallError {
     site.plugin("bad").key(&get("/", &[]), "shop").unwrap_err()
 }

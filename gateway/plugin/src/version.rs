@@ -12,7 +12,7 @@ use super::load::Loader;
 use super::manifest::Manifest;
 use super::{Hook, local};
 
-/// A version.
+/// A version of a plugin.
 pub(super) struct PluginVersion {
     pub(super) made: SystemTime,
     pub(super) manifest: Manifest,
@@ -23,12 +23,12 @@ pub(super) struct PluginVersion {
 }
 
 impl PluginVersion {
-    /// Which one it is.
+    /// The number and the digest of this version.
     pub(super) fn identity(&self) -> &VersionIdentity {
         &self.blueprint.identity
     }
 
-    /// Whether it has this hook, by a call or by declaration.
+    /// Whether it has this hook, by an export or by declaration.
     pub(super) fn has(&self, hook: Hook) -> bool {
         let exports = &self.blueprint.exports;
         match hook {
@@ -39,8 +39,8 @@ impl PluginVersion {
         }
     }
 
-    /// Another has taken its place: calls in flight end on it, and its instances go, those
-    /// of threads that may not call it for long among them.
+    /// Another version has replaced it: calls in flight still end on it, and its instances are
+    /// dropped, including those of threads that would not call it again for a long time.
     pub(super) fn retire(&self) {
         self.blueprint.retired.store(true, Ordering::Relaxed);
         if let Some(loader) = &self.loader {
@@ -50,7 +50,7 @@ impl PluginVersion {
         local::sweep();
     }
 
-    /// It takes its place again.
+    /// Makes it serve again.
     pub(super) fn recall(&self) {
         self.blueprint.retired.store(false, Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
-//! WASI 0.2 for languages that can't do without (`wasi: minimal`): clocks and randomness.
+//! WASI 0.2 for languages that need it (`wasi: minimal`): clocks and randomness.
 //!
-//! All of its interfaces are there, since runtimes import them unasked; what is not granted
-//! fails: no folder is open, no socket may be made, environment and arguments are empty.
-//! What a guest prints goes to the gateway's log, line by line.
+//! All of its interfaces are linked, since the runtimes of languages import them even if they are
+//! not used. What is not granted fails: no folder is open, no socket can be made, environment and
+//! arguments are empty. What a guest prints goes to the gateway's log, line by line.
 
 use std::mem;
 use std::pin::Pin;
@@ -23,15 +23,15 @@ use super::guest::GuestState;
 use super::wasi_http::OutgoingAccess;
 use crate::telemetry::limit::LineLimiter;
 
-/// Random bytes that one call hands over.
+/// The most random bytes that one call returns.
 const MAX_RANDOM: u64 = 64 << 10;
-/// Things of the host that an instance may hold at once: header fields take up to 128 KiB
-/// each, which its memory cap does not see.
+/// The most host resources that an instance may hold at the same time: header fields take up to 128
+/// KiB each, which the instance's memory limit does not count.
 const MAX_RESOURCES: usize = 512;
-/// Bytes of a line that are kept.
+/// Bytes of a line that are logged.
 const MAX_LINE: usize = 2 << 10;
 
-/// What one instance has of WASI.
+/// The WASI state of one instance.
 pub(super) struct WasiState {
     pub(super) context: WasiCtx,
     pub(super) table: ResourceTable,
@@ -65,7 +65,7 @@ impl WasiState {
     }
 }
 
-/// Links all of it.
+/// Links all interfaces.
 pub(super) fn add(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
@@ -87,7 +87,7 @@ enum OutputLevel {
     Warn,
 }
 
-/// Where a guest prints to.
+/// Where the output of a guest goes.
 #[derive(Clone)]
 struct GuestOutput {
     plugin: Arc<str>,
@@ -95,7 +95,7 @@ struct GuestOutput {
     level: OutputLevel,
 }
 
-/// One stream of it: lines as they become whole.
+/// One output stream of a guest; complete lines are logged.
 struct GuestLines {
     to: GuestOutput,
     begun: Vec<u8>,

@@ -1,8 +1,8 @@
-//! Components that export `wasi:http/incoming-handler` (0.2) are loaders as they are.
+//! Components that export `wasi:http/incoming-handler` (0.2) serve as loaders without changes.
 //!
-//! A request gets an instance of its own. What it asks others for goes through the same
-//! allow-list, limits and deadline as the import `fetch`: the host of a URL must be the
-//! name of a granted upstream, or a host and port that one of its targets has.
+//! Each request gets an instance of its own. The requests that the instance makes follow the same
+//! allow-list, limits and deadline as the import `fetch`: the host of a URL must be the name of a
+//! granted upstream, or the host and port of one of its targets.
 
 use std::any::Any;
 use std::mem;
@@ -34,10 +34,10 @@ use super::load::LoadRequest;
 use super::seen::{HandedOnFields, RequestReads};
 use super::{LoadDecision, LoadedResponse};
 
-/// What such a component exports.
+/// The interface that such a component exports.
 pub(super) const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
 
-/// What a guest may ask others for during a call.
+/// What a guest may request during a call.
 #[derive(Default)]
 pub(super) struct OutgoingAccess(Option<OutgoingGrant>);
 
@@ -85,7 +85,8 @@ pub(super) async fn answer(
         handler.call_handle(&mut *store, request, out).await
     };
     let mut response = pin!(received(receiver, max_body));
-    // The body comes while the guest still runs. A failed one is not waited for any longer.
+    // The body is read while the guest still runs. If it fails, the guest is not awaited any
+    // longer.
     let ran = {
         let mut guest = pin!(guest);
         tokio::select! {
@@ -99,7 +100,8 @@ pub(super) async fn answer(
     let response = match ran.map_err(|error| store.data().explain(&error))? {
         Some(response) => response,
         None => {
-            // What it holds on to without running any more never comes.
+            // A body that the guest has not finished will never be finished, since it does not run
+            // any more.
             let mut held = mem::take(&mut store.data_mut().wasi().table);
             held.iter_mut().for_each(abort);
             drop(held);
@@ -111,7 +113,7 @@ pub(super) async fn answer(
     Ok((LoadDecision::Response(response), seen))
 }
 
-/// A body that was begun and not finished is cut off, not whole.
+/// Marks a body that was begun and not finished as cut off, so that it does not look complete.
 fn abort(held: &mut (dyn Any + Send)) {
     if let Some(body) = held.downcast_mut::<HostOutgoingBody>() {
         let (none, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
@@ -125,7 +127,7 @@ fn for_guest(request: &LoadRequest) -> wasmtime::Result<Request<WasiBody>> {
     *given.method_mut() = request.method.clone();
     *given.headers_mut() = request.headers.clone();
     given.headers_mut().remove(HOST);
-    // An HTTP/1.0 client need not name a host; guests expect one.
+    // An HTTP/1.0 client need not name a host, but guests expect one.
     let host = request.host.parse();
     let host = host.unwrap_or(Authority::from_static("localhost"));
     let uri = http::Uri::builder()
@@ -202,7 +204,7 @@ impl WasiHttpHooks for OutgoingAccess {
 }
 
 impl OutgoingAccess {
-    /// The upstream that a request is for, taken off the account.
+    /// The upstream of a request; subtracts the request from the fetches that are left.
     fn admit(
         &mut self,
         request: &Request<WasiBody>,

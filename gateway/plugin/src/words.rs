@@ -1,4 +1,4 @@
-//! What a manifest says, in words: for `lamina plugin check`.
+//! The text form of a manifest, for `lamina plugin check`.
 
 use std::fmt;
 
@@ -51,7 +51,7 @@ impl fmt::Display for HeaderNeed {
     }
 }
 
-/// `headers accept, x-*`, or nothing.
+/// For example `headers accept, x-*`; none if there are no names.
 fn named<T: fmt::Display>(what: &str, names: &[T]) -> Option<String> {
     let names: Vec<String> = names.iter().map(T::to_string).collect();
     (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))

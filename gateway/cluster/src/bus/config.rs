@@ -1,4 +1,4 @@
-//! What YAML says about the event bus.
+//! The YAML configuration of the event bus.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, ConfigDuration};
 
-/// The event bus: how this node tells the others what to forget, and hears it from them.
-/// The names and defaults are those of `lazy-layers-cache`, in snake case.
+/// The event bus: with it this node tells the others what to purge, and learns it from them. The
+/// names and defaults are those of `lazy-layers-cache`, in snake case.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {
@@ -18,127 +18,134 @@ pub struct BusConfig {
     pub nats: Option<super::nats::config::NatsConfig>,
     /// RabbitMQ, plain or durable.
     pub rabbitmq: Option<super::rabbitmq::config::RabbitMqConfig>,
-    /// Whom events are for: nodes with another namespace, or none, ignore them.
+    /// The group of nodes that the events are for: nodes with another namespace, or none, ignore
+    /// them.
     pub namespace: Option<String>,
-    /// This node's name, one for each; unset takes `$HOSTNAME`, else one is made up.
+    /// This node's name, unique among the nodes. Unset takes `$HOSTNAME`; without that, a name is
+    /// generated.
     pub source: Option<String>,
-    /// Off: this node tells and does not listen.
+    /// Off: this node publishes events and ignores those of others.
     pub subscribe_to_events: bool,
-    /// Whether values that were loaded here are told.
+    /// Whether values that were loaded here are published to the other nodes.
     pub broadcast_set: bool,
-    /// Bytes of such a value at most. Of a larger one the others hear that it changed: who
-    /// holds another has it validated. At most 768KiB, as an event has 1 MiB.
+    /// The largest value in bytes that is published. Of a larger one, the other nodes only learn
+    /// that it changed: a node that holds another value has it validated. At most 768KiB, as an
+    /// event has at most 1 MiB.
     pub broadcast_set_max_bytes: ByteSize,
-    /// Which values of peers are taken in.
+    /// Which values of other nodes are accepted.
     pub priming: Priming,
-    /// When publishing values is not even tried; purges are, on a schedule of their own.
+    /// When values are not published for a while because publishing fails. Purges are not affected:
+    /// they have retries of their own.
     pub circuit_breaker: CircuitBreaker,
-    /// Purges that could not be published yet.
+    /// The queue of purges that could not be published yet.
     pub retry_queue: RetryQueue,
-    /// Events that are decoded side by side; they are applied in their order.
+    /// How many events are decoded in parallel; they are applied in their order.
     pub handler_concurrency: usize,
-    /// Events that are remembered, so that a second delivery does nothing.
+    /// How many events are remembered, so that a second delivery has no effect.
     pub event_dedupe_max_entries: usize,
-    /// How long, in milliseconds.
+    /// How long events are remembered, in milliseconds.
     pub event_dedupe_ttl_ms: u64,
-    /// How often this node says that it is there, and how many purges it has told: a lost one
-    /// is noticed after so long at most.
+    /// How often this node announces that it is there, and how many purges it has published. A lost
+    /// purge is noticed after this time at the latest.
     pub heartbeat_interval: ConfigDuration,
-    /// Deadline of a publish.
+    /// The time limit for publishing.
     pub publish_timeout: ConfigDuration,
-    /// What a pattern of a foreign publisher reaches that is not one of URLs.
+    /// What a pattern of another service purges, if it is not a pattern of URLs.
     pub foreign_patterns: ForeignPatterns,
-    /// A secret that all nodes share and that seals events, so that nobody else's count and
-    /// none counts twice; at least 16 bytes. Unset takes `cache.l2.seal_key`, if there is one.
+    /// A secret that all nodes share. It seals events, so that only events of these nodes are
+    /// accepted, and each only once. At least 16 bytes. Unset takes `cache.l2.seal_key`, if there
+    /// is one.
     pub seal_key: Option<String>,
-    /// A file with that secret, in place of `seal_key`.
+    /// A file with that secret, instead of `seal_key`.
     pub seal_key_file: Option<PathBuf>,
-    /// A second secret whose seals are accepted and that seals nothing: while nodes change from
-    /// one key to another.
+    /// A second secret: seals made with it are accepted, but none are made with it. For the time
+    /// while nodes change from one key to another.
     pub accepted_seal_key: Option<String>,
-    /// A file with that secret, in place of `accepted_seal_key`.
+    /// A file with that secret, instead of `accepted_seal_key`.
     pub accepted_seal_key_file: Option<PathBuf>,
-    /// Events of nodes that have no seal, where there is a `seal_key`: `refuse`, or `accept` while
+    /// Events of nodes without a seal, where there is a `seal_key`: `refuse`, or `accept` while
     /// nodes without the key are still being replaced.
     pub unsealed_events: EventAdmission,
-    /// Events of services that run `lazy-layers-cache`, which know no seal: `accept` or `refuse`.
-    /// Unset accepts them where there is no `seal_key` and refuses them where there is one.
+    /// Events of services that run `lazy-layers-cache`, which have no seals: `accept` or `refuse`.
+    /// Unset accepts them where there is no `seal_key`, and refuses them where there is one.
     pub foreign_events: Option<EventAdmission>,
-    /// By how much the clocks of nodes may differ. Where there is a `seal_key`, what a node says
-    /// of the moment is refused when it was made more than this before this node began, or more
-    /// than this after the time here.
+    /// How much the clocks of nodes may differ. Where there is a `seal_key`, an event of a node is
+    /// refused when it was made more than this before this node began (except purges that a durable
+    /// bus kept for a node with a shared purge log), or more than this in the future by the clock
+    /// of this node.
     pub clock_tolerance: ConfigDuration,
-    /// Other nodes that are remembered at most.
+    /// The most other nodes that are remembered.
     pub max_nodes: usize,
-    /// How many nodes there are, this one included: `purge --wait` misses those that it never
-    /// heard. Unset: those count that were heard.
+    /// How many nodes there are, including this one: `purge --wait` then reports those that were
+    /// never heard as missing. Unset: only nodes that were heard count.
     pub expect: Option<usize>,
-    /// How long the nodes that were heard are remembered.
+    /// How long nodes that were heard are remembered.
     pub nodes: RememberedNodes,
 }
 
-/// How long the nodes that were heard are remembered.
+/// How long nodes that were heard are remembered.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RememberedNodes {
-    /// A node that went without a word belongs to the others for so long after its last sign of
-    /// life: `purge --wait` waits for it, and names it as silent.
+    /// For this long after it was last heard, a silent node still belongs to the others:
+    /// `purge --wait` waits for it, and reports it as silent.
     pub forget_after: ConfigDuration,
 }
 
-/// Whether events of a kind are taken.
+/// Whether events of a kind are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EventAdmission {
     Accept,
-    /// Counted, and without effect.
+    /// They are counted and have no effect.
     #[default]
     Refuse,
 }
 
-/// Which values of peers are taken in.
+/// Which values of other nodes are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priming {
-    /// Those of keys that are held here, or were asked for within a minute.
+    /// Those of keys that are held here, or were requested within the last minute.
     #[default]
     Resident,
     Always,
     Off,
 }
 
-/// What a pattern of a foreign publisher, as `user:*`, reaches. Names are kept as hashes,
-/// which no pattern can be compared with.
+/// What a pattern of another service, like `user:*`, purges. Names are kept as hashes, which can't
+/// be compared with a pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ForeignPatterns {
     /// Everything, to be safe.
     #[default]
     All,
-    /// URLs that match it, which may be none.
+    /// Only URLs that match it; there may be none.
     Urls,
 }
 
-/// When publishing is not even tried.
+/// When values are not published for a while.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CircuitBreaker {
-    /// Failures in a row that open it; 0 is never.
+    /// Failures in a row after which it opens; 0 is never.
     pub failure_threshold: u32,
-    /// How long it stays open before one publish tries, in milliseconds. A reconnect
-    /// closes it sooner.
+    /// How long it stays open before one attempt is made, in milliseconds. A reconnect closes it
+    /// earlier.
     pub cooldown_ms: u64,
 }
 
-/// Purges that could not be published yet.
+/// The queue of purges that could not be published yet.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryQueue {
-    /// Off: what can't be published at once is lost to the other nodes, which notice.
+    /// Off: a purge that can't be published at once is lost to the other nodes; they notice the
+    /// loss.
     pub enabled: bool,
-    /// Purges that wait at most; beyond them one purge of everything takes their place.
+    /// The most purges that wait; when there are more, one purge of everything replaces them.
     pub max_size: usize,
-    /// Bytes that wait at most; values are dropped first.
+    /// The most bytes that wait; values are dropped first.
     pub max_bytes: ByteSize,
 }
 

@@ -1,25 +1,25 @@
-//! Events that were applied a while ago, by source and id, within bounds.
+//! Events that were applied recently, by source and id, in bounded memory.
 //!
-//! Pure: `now` is an argument. Noted only once an event was applied, so that one that
+//! Pure: `now` is an argument. An event is noted only after it was applied, so that an event that
 //! failed can be delivered again.
 //!
-//! An id counts for the source that said it: two services that both begin with `1` don't hide
-//! each other's events, and neither does somebody who guesses the ids of others. No source may
-//! take the room of all.
+//! An id counts only for its source: two services that both begin with `1` do not hide each other's
+//! events, and neither does a program that guesses the ids of others. No source may take all of the
+//! memory.
 //!
-//! Decision: ids are kept as 128 bits of keyed hashes, since anybody's id may be 64 KiB
-//! long. The keys are random, so that nobody can make an id that hides another one's event.
+//! Decision: ids are kept as 128 bits of keyed hashes, since an id may be 64 KiB long. The keys are
+//! random, so that nobody can make an id that hides another source's event.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// The ids.
+/// The ids that were noted.
 pub struct DuplicateFilter {
     keys: [RandomState; 2],
     seen: HashSet<EventFingerprint>,
     turns: VecDeque<(Instant, EventFingerprint)>,
-    /// How many of them each source has.
+    /// How many ids each source has.
     counts: HashMap<u64, usize>,
     most: usize,
     life: Duration,
@@ -32,7 +32,7 @@ pub struct EventFingerprint {
     id: [u64; 2],
 }
 
-/// Of all room one source has this part at most.
+/// One source may take at most this fraction (one half) of the memory.
 const SHARE: usize = 2;
 
 impl DuplicateFilter {
@@ -47,8 +47,8 @@ impl DuplicateFilter {
         }
     }
 
-    /// What is kept of this id of this source here. The time that the event states counts as a
-    /// part of its id: a service that counts from 1 again after a restart says something new.
+    /// What is kept of this id of this source. The time that the event states counts as part of its
+    /// id: a service that counts from 1 again after a restart publishes new events.
     pub fn mark(&self, source: &str, id: (&str, u64)) -> EventFingerprint {
         EventFingerprint {
             source: self.keys[0].hash_one(source),
@@ -56,13 +56,13 @@ impl DuplicateFilter {
         }
     }
 
-    /// Whether this id was noted lately.
+    /// Whether this id was noted recently.
     pub fn knows(&mut self, id: EventFingerprint, now: Instant) -> bool {
         self.forget(now);
         self.seen.contains(&id)
     }
 
-    /// Notes an id; the oldest goes where there are too many: of this source, or of all.
+    /// Notes an id. If there are too many, of this source or in total, the oldest one is dropped.
     pub fn note(&mut self, id: EventFingerprint, now: Instant) {
         if self.most == 0 || !self.seen.insert(id) {
             return;

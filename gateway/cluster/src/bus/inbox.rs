@@ -1,13 +1,13 @@
-//! From what a transport delivers to what is to be applied, in this order: decode,
-//! namespace, seal, our own echo, duplicate or replay, apply, note as seen.
+//! From what a transport delivers to what is applied, in this order: decode, check namespace and
+//! seal, drop our own echo, duplicates and replays, apply, record as seen.
 //!
-//! With a `seal_key` an event of a node counts only if its seal holds, and once
-//! ([`replay`](super::replay)). Without one anybody can say anything under any name: such an
-//! event is remembered by its id alone, and whoever applies it is told that nothing vouches for it
-//! ([`EventTrust`]).
+//! With a `seal_key`, an event of a node is accepted only if its seal is valid, and only once
+//! ([`replay`](super::replay)). Without one, any program can publish anything under any name: such
+//! an event is remembered by its id alone, and the handler that applies it learns that it is not
+//! authenticated ([`EventTrust`]).
 //!
-//! Invariant: an event is noted as seen only after it was applied. Invariant: a malformed
-//! message is counted and dropped, and says nothing about any other.
+//! Invariant: an event is recorded as seen only after it was applied. Invariant: a malformed
+//! message is counted and dropped, and has no effect on other messages.
 
 mod metrics;
 
@@ -33,31 +33,31 @@ use metrics::{InboxMetrics, InboxOutcome};
 
 pub use super::replay::EarlierPurges;
 
-/// Applies what is heard, at once and here: nothing may wait for a network.
+/// Applies received events at once and on this node. It must never wait for the network.
 pub trait EventHandler: Send + Sync {
     /// # Errors
-    /// When it could not be applied; a durable transport delivers it again.
+    /// When the event could not be applied; a durable transport delivers it again.
     fn hear(&self, event: BusEvent, trust: EventTrust) -> Result<(), NotApplied>;
-    /// This node hears the others from now on; see [`TransportEvent::Up`].
+    /// This node now receives the events of others; see [`TransportEvent::Up`].
     fn up(&self, behind: Option<u64>);
-    /// It does not any more.
+    /// This node does not receive them any more.
     fn down(&self);
     /// Messages were lost.
     fn lost(&self, what: &'static str);
-    /// What was kept for this node while it was away has been applied.
+    /// What the broker kept for this node while it was away has been applied.
     fn caught_up(&self);
 }
 
-/// Who vouches for an event.
+/// Whether an event is authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventTrust {
-    /// Its seal: a node with our key has said it, and it comes for the first time.
+    /// By its seal: a node with our key published it, and it was not received before.
     Sealed,
-    /// Nobody: whoever can publish there may have said it.
+    /// Not authenticated: any program that can publish on the bus may have made it.
     Unsealed,
 }
 
-/// How this node hears.
+/// How this node receives events.
 #[derive(Clone, Copy, Debug)]
 pub struct InboxSettings {
     pub guarantee: Guarantee,
@@ -70,7 +70,7 @@ pub struct InboxSettings {
 #[error("not applied: {0}")]
 pub struct NotApplied(pub String);
 
-/// Hears.
+/// The receiving side of the bus.
 pub struct Inbox {
     identity: PublisherIdentity,
     listener: Arc<dyn EventHandler>,
@@ -80,7 +80,7 @@ pub struct Inbox {
     unsealed: EventAdmission,
     foreign: EventAdmission,
     concurrency: usize,
-    /// Off: messages are put aside unread.
+    /// Off: messages are acknowledged and have no effect.
     listens: bool,
     metrics: InboxMetrics,
     warnings: LineLimiter,
@@ -88,15 +88,15 @@ pub struct Inbox {
     namesakes: RareLine,
 }
 
-/// What was heard before.
+/// What was received before.
 struct EventsHeard {
-    /// Of what is not sealed.
+    /// Ids of events that are not sealed.
     ids: DuplicateFilter,
-    /// Of what is.
+    /// Numbers of events that are sealed.
     numbers: ReplayGuard,
 }
 
-/// A word whose message has been decoded.
+/// An event of the transport whose message, if it has one, has been decoded.
 enum DecodedWord {
     Event(
         Box<Result<OpenedEvent, UnreadableEvent>>,
@@ -105,7 +105,7 @@ enum DecodedWord {
     Word(TransportEvent),
 }
 
-/// Messages from this size on are decoded off the runtime's threads.
+/// Messages of at least this size in bytes are decoded outside the runtime's threads.
 const LARGE: usize = 64 << 10;
 
 impl Inbox {
@@ -154,7 +154,7 @@ impl Inbox {
         })
     }
 
-    /// Hears, until the transport is dropped.
+    /// Receives until the transport is dropped.
     pub async fn run(&self, words: TransportEventReceiver) {
         let words = stream::unfold(words, async |mut words| {
             let word = words.recv().await?;
@@ -168,7 +168,7 @@ impl Inbox {
         while let Some(told) = told.next().await {
             match told {
                 DecodedWord::Event(event, receipt) => {
-                    // What a broker kept wants a receipt.
+                    // Only what a broker kept has a receipt.
                     let kept = receipt.is_some();
                     self.take(*event, receipt);
                     behind = if kept {
@@ -192,18 +192,19 @@ impl Inbox {
         }
     }
 
-    /// Answers how many messages are behind from here on.
+    /// Returns how many messages that the broker kept are still to come.
     fn pass_on(&self, word: TransportEvent, before: Option<u64>) -> Option<u64> {
         match word {
             TransportEvent::Up { behind } => {
                 self.metrics.consuming(true);
                 self.listener.up(behind);
-                // One to come, so that none is caught up at once.
+                // Adds one, because `counted_down` subtracts one. With no message behind, this
+                // node is caught up at once.
                 let behind = behind.map(|messages| messages + 1);
                 self.counted_down(behind)
             }
             TransportEvent::Down(why) => {
-                // The transport has told it, and tells when it is over.
+                // The transport has logged it, and logs when it is over.
                 tracing::debug!(%why, "the event bus is not heard");
                 self.metrics.consuming(false);
                 self.listener.down();
@@ -265,12 +266,12 @@ impl Inbox {
         }
         match trust {
             EventTrust::Sealed if event.ours.is_some() => self.hear_sealed(event),
-            // Sealed, and of a kind that only newer nodes know: what its shape says is done.
+            // A sealed event of a kind that only newer nodes know: its outer shape is applied.
             EventTrust::Sealed | EventTrust::Unsealed => self.hear_by_id(event, trust),
         }
     }
 
-    /// Whether the event may have an effect, and who vouches for it.
+    /// Whether the event may have an effect, and whether it is authenticated.
     fn trust(&self, event: &BusEvent, seal: SealCheck) -> Result<EventTrust, EventRefusal> {
         let (admission, reason) = match (seal, &event.ours) {
             (SealCheck::Holds, _) => return Ok(EventTrust::Sealed),
@@ -297,7 +298,7 @@ impl Inbox {
             clock: clock(),
             now: Instant::now(),
         };
-        // Held throughout: a second delivery must not be judged while the first is.
+        // Locked until the event is applied: a second delivery must not be judged before that.
         let mut seen = self.seen.lock();
         let taken = match seen.numbers.admit(&event, ours, at) {
             Ok(taken) => taken,
@@ -316,7 +317,7 @@ impl Inbox {
     }
 
     fn hear_by_id(&self, event: BusEvent, trust: EventTrust) -> InboxOutcome {
-        // As above.
+        // Locked until the event is applied, as above.
         let mut seen = self.seen.lock();
         let id = seen.ids.mark(&event.source, (&event.id, event.ts));
         if seen.ids.knows(id, Instant::now()) {
@@ -337,15 +338,15 @@ impl Inbox {
         InboxOutcome::Failed
     }
 
-    /// An echo of what we said.
+    /// Whether it is an echo of our own event.
     fn is_own(&self, event: &BusEvent) -> bool {
         let own = &self.identity;
         let boot = event.ours.as_ref().map(|ours| ours.boot);
         event.source == own.source && boot == Some(own.boot)
     }
 
-    /// Who else speaks under our name is heard, with a warning of its own: the other nodes can't
-    /// tell the two apart. Without a seal it may be our own life before.
+    /// An event of another process with our name is applied, but logged as an error: the other
+    /// nodes can't tell the two apart. Without a seal it may also come from our own earlier life.
     fn tell_of_a_namesake(&self, event: &BusEvent) {
         let ours = event.ours.as_ref();
         let beats = ours.is_some_and(|ours| matches!(ours.message, Message::Heartbeat { .. }));

@@ -1,8 +1,8 @@
-//! NATS as the bus: plain, or with JetStream.
+//! NATS as the event bus: core NATS, or with JetStream.
 //!
-//! Inside: `config`, `link` (connections, one after another), `core` (at most once),
-//! `jetstream` (durable), `stream` (what it needs on the server) and `trial` (both under other
-//! names).
+//! Inside: `config`; `link` (connections, and reconnecting); `core` (at most once); `jetstream`
+//! (durable); `stream` (what JetStream needs on the server); `trial` (both under names of their
+//! own).
 
 pub mod config;
 mod core;
@@ -56,7 +56,7 @@ pub enum NatsOpenError {
 }
 
 impl NatsOpenError {
-    /// The key of the configuration that it is about.
+    /// The key of the configuration that the error is about.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Servers | Self::Server(_) | Self::InUrl => "servers",
@@ -78,10 +78,11 @@ impl NatsOpenError {
     }
 }
 
-/// A transport that connects by itself, from `run` on and whenever the connection is lost.
+/// Makes a transport that connects by itself, first in `run` and again whenever the connection is
+/// lost.
 ///
 /// # Errors
-/// When the configuration can't mean a NATS. One that is down is no error.
+/// When the configuration is not valid for NATS. A server that is down is not an error.
 pub fn open(config: &config::NatsConfig) -> Result<Arc<dyn BusTransport>, NatsOpenError> {
     config.check()?;
     if let Some(file) = &config.ca_file {

@@ -1,17 +1,18 @@
-//! Publishing, behind the caller: one queue, one task, tried again until it's out.
+//! Publishes in the background: one queue and one task, which retries until the broker has taken
+//! the event.
 //!
-//! A purge gets its number when its turn comes, not when it's queued, so that numbers
-//! leave here in order and without holes, whatever became one meanwhile. What was numbered
-//! and not taken is sent again as it is; receivers know it by its id.
+//! A purge gets its number when it leaves the queue, not when it enters it, so that the numbers are
+//! published in order and without holes, even where several purges became one in the meantime. What
+//! has a number and was not taken is sent again unchanged; receivers recognize it by its id.
 //!
-//! Invariant: no purge is dropped while the retry queue is on: it waits, or a wider one
-//! waits for it. A timer tries again, and so does the transport's word that it is up.
+//! Invariant: no purge is dropped while the retry queue is on: it waits, or a wider one waits in
+//! its place. A retry starts after a pause, and also when the transport reports that it is up.
 //!
-//! *Refused* and *down* are different. What the broker will never take, since it is larger than
-//! the broker allows, becomes a wider event that fits ([`widen`]) and goes on, so that no purge
-//! waits behind one that can't leave. What it does not take now is tried again on a schedule of
-//! its own. The circuit breaker is for values alone: it neither opens by a purge or a word, nor
-//! holds one back.
+//! *Refused* and *down* are different. An event that the broker will never take because it is
+//! larger than the broker allows is replaced by a wider event that fits ([`widen`]), so that no
+//! purge waits behind one that can't be sent. What the broker does not take now is retried after a
+//! pause of its own. The circuit breaker applies to values only: purges and other events neither
+//! open it nor are held back by it.
 
 mod history;
 mod metrics;
@@ -46,25 +47,25 @@ use widen::WidenedPurge;
 pub use queue::{QueuedPurge, QueuedPurgeAuthor, QueuedValue};
 pub use standing::PublishStatus;
 
-/// Who publishes.
+/// The identity under which this node publishes.
 #[derive(Clone, Debug)]
 pub struct PublisherIdentity {
     pub source: String,
-    /// Tells two lives of one source apart: [`new_boot`].
+    /// Tells two lives (process runs) of one source apart; see [`new_boot`].
     pub boot: u64,
     pub namespace: Option<String>,
-    /// What its events are sealed with; none where there is no `seal_key`.
+    /// The keys that seal its events; none where there is no `seal_key`.
     pub seal: Option<SealKeys>,
 }
 
-/// Told each purge's number, before anybody hears of it.
+/// Called with each purge and its number before the purge is sent.
 pub type OnNumber = Box<dyn Fn(u64, &QueuedPurge) + Send + Sync>;
 
-/// Makes a selector wider: one of at most so many bytes that reaches all that this one does, or
-/// the widest there is.
+/// Makes a selector wider: returns one of at most `room` bytes that reaches all that this one does,
+/// or the widest one there is.
 pub type WidenSelector = fn(selector: &str, room: usize) -> String;
 
-/// Publishes.
+/// The publishing side of the bus.
 pub struct Outbox {
     pub identity: PublisherIdentity,
     transport: Arc<dyn BusTransport>,
@@ -78,15 +79,15 @@ pub struct Outbox {
     on_number: OnNumber,
     wider: WidenSelector,
     standing: PublishMonitor,
-    /// Purges that were numbered.
+    /// The number of purges that have got a number.
     purges: AtomicU64,
     /// The number of the last purge that the broker took.
     taken: AtomicU64,
-    /// Events that were made.
+    /// The number of events that were made.
     made: AtomicU64,
-    /// Purges that were numbered and not taken yet.
+    /// The number of purges that have a number and are not taken yet.
     under_way: AtomicUsize,
-    /// Something was taken out of the queue and is not out yet.
+    /// Something was taken out of the queue and is not sent yet.
     is_sending: AtomicBool,
     retries: bool,
     timeout: Duration,
@@ -98,32 +99,32 @@ pub struct Outbox {
 struct OutgoingEvent {
     bytes: Bytes,
     kind: PublishedKind,
-    /// The number of a purge that was not said before.
+    /// The number of a purge that was not sent before.
     number: Option<u64>,
 }
 
-/// What a failed attempt to publish means for what waits.
+/// What to do after a failed attempt to publish.
 enum PublishRetryDecision {
-    /// The broker takes nothing now: what counts waits a moment.
+    /// The broker takes nothing now: purges wait for the next attempt, the rest is dropped.
     Later,
-    /// What was refused is out of the way: on with the rest.
+    /// What was refused is removed or made wider: continue with the rest.
     GoOn,
 }
 
-/// Events that are handed to the transport at once, and their bytes.
+/// The most events that are handed to the transport at once, and their bytes.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 1 << 20;
-/// Between two attempts, growing, of which half by the dice.
+/// Pauses between two attempts. They grow, and half of each is random.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// An id that no event has had and nobody can foresee: who knew it before could make the event
-/// that bears it a duplicate.
+/// Makes an event id that no event has had and that nobody can predict. Whoever knew an id in
+/// advance could send another event with it first, and the real one would count as a duplicate.
 pub fn new_id() -> String {
     format!("{:032x}", u128::from_be_bytes(random()))
 }
 
-/// The mark of a life that has just begun.
+/// Makes the identifier of a life (a process run) that has just begun.
 pub fn new_boot() -> u64 {
     u64::from_be_bytes(random())
 }
@@ -175,17 +176,17 @@ impl Outbox {
         })
     }
 
-    /// Takes a purge in.
+    /// Queues a purge.
     pub fn purge(&self, purge: QueuedPurge) {
         self.put(|queue| queue.push_purge(purge));
     }
 
-    /// Takes a value in.
+    /// Queues a value.
     pub fn value(&self, value: QueuedValue) {
         self.put(|queue| queue.push_value(value));
     }
 
-    /// Takes a word in.
+    /// Queues an event that is neither a purge nor a value.
     pub fn say(&self, word: Message) {
         self.put(|queue| {
             queue.push_word(word);
@@ -215,24 +216,25 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Says purges again, from this number on: somebody did not hear them. Those that were
-    /// said too long ago are not; who misses them knows that there were some.
+    /// Publishes purges again from this number on, because another node did not receive them.
+    /// Purges that are too old for the history are left out; the node that misses them knows that
+    /// there were some.
     pub fn say_again(&self, from: u64) {
         self.history.lock().ask(from);
         self.wake.notify_one();
     }
 
-    /// The transport is up again: what waits goes out now.
+    /// The transport is up again: publish what waits now.
     pub fn reconnected(&self) {
         self.breaker.close();
         self.metrics.breaker(self.breaker.passage());
         self.up.notify_one();
     }
 
-    /// Waits until everything is out.
+    /// Waits until everything is sent.
     pub async fn settled(&self) {
         loop {
-            // From here on no word is missed.
+            // Registered before the check, so that no notification is missed.
             let idle = self.idle.notified();
             if self.is_idle() {
                 return;
@@ -241,7 +243,7 @@ impl Outbox {
         }
     }
 
-    /// Purges that are not out yet, those under way included.
+    /// The number of purges that are not sent yet, including those that are being sent.
     pub fn unsent(&self) -> usize {
         self.unsent_of(&self.queue.lock())
     }
@@ -261,15 +263,16 @@ impl Outbox {
         self.metrics.waiting(self.unsent_of(queue), queue.bytes());
     }
 
-    /// Whether the broker takes what is published, by the last attempt.
+    /// Whether the broker takes what is published, according to the last attempt.
     pub fn publishing(&self) -> PublishStatus {
         self.standing.get()
     }
 
-    /// Waits until the broker has taken a purge, whose number `number` tells once it has one.
+    /// Waits until the broker has taken a purge. `number` returns the purge's number once it has
+    /// one.
     pub async fn until_taken(&self, number: impl Fn() -> Option<u64>) {
         loop {
-            // From here on no progress is missed.
+            // Registered before the check, so that no progress is missed.
             let progress = self.progress.notified();
             if self.has_taken(number()) {
                 return;
@@ -283,13 +286,13 @@ impl Outbox {
         number.is_some_and(|number| number <= self.taken.load(Ordering::Acquire))
     }
 
-    /// Bytes of a message that the broker takes at most, as far as is known.
+    /// The largest message in bytes that the broker takes, as far as it is known.
     pub fn max_message_bytes(&self) -> usize {
         let told = self.transport.max_message_bytes();
         told.unwrap_or(MAX_BYTES).min(MAX_BYTES)
     }
 
-    /// Publishes, for ever.
+    /// Publishes, without end.
     pub async fn run(&self) {
         let mut batch = VecDeque::new();
         let mut failures: u32 = 0;
@@ -354,7 +357,7 @@ impl Outbox {
         }
     }
 
-    /// The event, with its number if it is a purge. None: it is not to be told.
+    /// Makes the event, with its number if it is a purge. None: it is not to be published.
     fn outgoing(&self, next: NextPublish) -> Option<OutgoingEvent> {
         let (kind, id, shape, message) = match next {
             NextPublish::Purge(purge) => {
@@ -398,7 +401,7 @@ impl Outbox {
         })
     }
 
-    /// A purge as it is, or a wider one in its place that has at most so many bytes.
+    /// Returns the purge's bytes unchanged, or those of a wider purge of at most `limit` bytes.
     fn fitting(&self, bytes: Bytes, limit: usize) -> Bytes {
         if bytes.len() <= limit {
             return bytes;
@@ -445,7 +448,7 @@ impl Outbox {
         }
     }
 
-    /// Hands the batch to the transport and takes out what the broker has.
+    /// Hands the batch to the transport, and removes from it what the broker has taken.
     async fn send(&self, batch: &mut VecDeque<OutgoingEvent>) -> Result<(), PublishError> {
         while let Some(first) = batch.front() {
             let kind = first.kind;
@@ -477,7 +480,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Those at the front that are of one kind: kept for who is away, of the moment, or values.
+    /// Publishes the events at the front that go together: purges, which are kept for nodes that
+    /// are away; values; or other transient events.
     async fn hand_over(
         &self,
         batch: &VecDeque<OutgoingEvent>,
@@ -491,7 +495,7 @@ impl Outbox {
         };
         match tokio::time::timeout(self.timeout, publish).await {
             Ok(answer) => answer,
-            // Which of them went out is not known; all go again.
+            // It is not known which of them were sent, so all are sent again.
             Err(_) => (0, Some(PublishError::Timeout)),
         }
     }
@@ -499,7 +503,7 @@ impl Outbox {
     fn went_well(&self, kind: PublishedKind, permit: Option<&Permit>) {
         match permit {
             Some(permit) => self.breaker.succeeded(permit),
-            // The connection answers, whatever values came to before.
+            // The connection works, whatever the result of earlier values was.
             None => self.breaker.close(),
         }
         self.metrics.breaker(self.breaker.passage());
@@ -529,7 +533,7 @@ impl Outbox {
             PublishError::Refused(_) | PublishError::TooLarge { .. }
         );
         if is_refused && kind == PublishedKind::Value {
-            // It says nothing about purges, nor about whether the broker is there.
+            // The refusal says nothing about purges, nor about whether the broker is there.
             batch.pop_front();
             return PublishRetryDecision::GoOn;
         }
@@ -538,8 +542,8 @@ impl Outbox {
         PublishRetryDecision::Later
     }
 
-    /// What is too large is wider from now on, or dropped where it is of the moment. False:
-    /// nothing changed.
+    /// Replaces purges that are too large by wider ones, and drops transient events that are too
+    /// large. False: nothing changed.
     fn shrink(&self, batch: &mut VecDeque<OutgoingEvent>, limit: Option<usize>) -> bool {
         let Some(first) = batch.front() else {
             return false;
@@ -572,15 +576,16 @@ impl Outbox {
         has_changed
     }
 
-    /// While the breaker is open values are not tried; they are of the moment.
+    /// Drops the values of the batch: while the breaker is open they are not tried, and they are
+    /// transient.
     fn put_values_aside(&self, batch: &mut VecDeque<OutgoingEvent>) {
         let before = batch.len();
         batch.retain(|outgoing| outgoing.kind != PublishedKind::Value);
         self.metrics.skipped(before - batch.len());
     }
 
-    /// After a failure: purges wait; the rest was of the moment. Where purges don't wait
-    /// their numbers are lost, which receivers notice.
+    /// After a failure: purges stay in the batch, and transient events are dropped. Where the retry
+    /// queue is off, purges are dropped as well; their numbers are lost, and receivers notice that.
     fn keep_what_counts(&self, batch: &mut VecDeque<OutgoingEvent>) {
         batch.retain(|outgoing| self.retries && outgoing.kind == PublishedKind::Purge);
     }
@@ -590,14 +595,14 @@ impl Outbox {
             .iter()
             .filter(|o| o.kind == PublishedKind::Purge)
             .count();
-        // The queue is held, so that nobody counts in between.
+        // The queue is locked meanwhile, so that nobody counts in between.
         let queue = self.queue.lock();
         self.under_way.store(purges, Ordering::Release);
         self.note_waiting(&queue);
     }
 }
 
-/// As much of a purge as a line of the log shows.
+/// The beginning of a selector, as much as a log line shows.
 fn shown(selector: &str) -> String {
     const SHOWN: usize = 120;
     let shown: String = selector.chars().take(SHOWN).collect();

@@ -1,14 +1,13 @@
-//! The bus over RabbitMQ: an exchange, and a queue of each node's own bound to it.
+//! RabbitMQ as the event bus: one exchange, and a queue for each node that is bound to it.
 //!
-//! Inside: `config` and `target` (what YAML says, and what can't be meant); `keeper` (a
-//! connection for ever), `link` (one of them), `line` (its socket), `declare` (exchange,
-//! queue, binding), `desk` (receipts), `publish`, and `trial` (with a queue of no
-//! gateway).
+//! Inside: `config` and `target` (the YAML, and which settings are not valid); `keeper`
+//! (reconnects); `link` (one connection); `line` (its socket); `declare` (exchange, queue,
+//! binding); `desk` (acknowledgements); `publish`; and `trial` (with a queue that no gateway uses).
 //!
-//! Decision: every message is acknowledged, in plain mode too, since prefetch is what
-//! bounds memory and it doesn't hold for messages that want no acknowledgement. What differs
-//! is the queue: in plain mode it ends with the connection, in durable mode it keeps what
-//! comes while the node is away.
+//! Decision: every message is acknowledged, in plain mode too, because the prefetch limit is what
+//! bounds memory, and it does not apply to messages that need no acknowledgement. The modes differ
+//! in the queue: in plain mode it ends with the connection; in durable mode it keeps what arrives
+//! while the node is away.
 
 use std::sync::Arc;
 
@@ -44,14 +43,14 @@ struct RabbitMq {
     standing: Arc<RabbitMqLinkState>,
     knife: Arc<ConnectionCutter>,
     largest: Arc<BrokerSizeLimit>,
-    /// Dropped with the transport: the keeper says good-bye then.
+    /// Dropped with the transport; the reconnector then closes the connection properly.
     stop: DropGuard,
 }
 
-/// The transport, which doesn't connect before [`BusTransport::run`]; never waits.
+/// Makes the transport, which does not connect before [`BusTransport::run`]. Never waits.
 ///
 /// # Errors
-/// What can't be meant, or certificates that can't be read.
+/// When a setting is not valid, or certificates can't be read.
 pub fn open(config: &RabbitMqConfig) -> Result<Arc<dyn BusTransport>, RabbitMqOpenError> {
     Ok(Arc::new(RabbitMq {
         target: Arc::new(RabbitMqTarget::new(config)?),

@@ -1,8 +1,8 @@
-//! Redis Pub/Sub as the bus: at most once, to who is there.
+//! Redis Pub/Sub as the event bus: at most once, to the nodes that are connected.
 //!
-//! Inside: `config`, `session` (two connections, and what is done with them). Decision: one
-//! connection listens and another one publishes, and they live and end together, so that
-//! *up* means both and a publisher knows at once when there is no way.
+//! Inside: `config`; `session` (two connections and their use). Decision: one connection subscribes
+//! and another one publishes. They are opened and closed together, so that *up* means both, and a
+//! publisher learns at once when there is no connection.
 
 pub mod config;
 mod session;
@@ -32,7 +32,7 @@ pub enum RedisBusOpenError {
 }
 
 impl RedisBusOpenError {
-    /// The key of the configuration that it is about.
+    /// The key of the configuration that the error is about.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Server(error) => error.key(),
@@ -49,17 +49,19 @@ struct PubSub {
 struct PubSubState {
     plan: RedisConnector,
     channel: PubSubChannel,
-    /// What publishes, or why nothing does.
+    /// The publisher, or why there is none.
     standing: RwLock<Result<PubSubPublisher, String>>,
-    /// Bytes of a message that reaches subscribers, as Redis said last; 0: it has not.
+    /// The largest message in bytes that reaches subscribers, as Redis said at the last connect; 0:
+    /// it has not said.
     max_message_bytes: AtomicUsize,
     knife: ConnectionCutter,
 }
 
-/// A transport that connects by itself, from `run` on and whenever a connection is lost.
+/// Makes a transport that connects by itself, first in `run` and again whenever a connection is
+/// lost.
 ///
 /// # Errors
-/// When the configuration can't mean a Redis. One that is down is no error.
+/// When the configuration is not valid for Redis. A server that is down is not an error.
 pub fn open(config: &config::RedisBusConfig) -> Result<Arc<dyn BusTransport>, RedisBusOpenError> {
     config.check()?;
     Ok(Arc::new(PubSub {
@@ -119,7 +121,7 @@ impl Drop for PubSub {
     }
 }
 
-/// Connects until nobody listens any more.
+/// Connects again and again until the receiver of events is gone.
 async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
     let mut pauses = inner.plan.pauses();
     loop {
@@ -146,7 +148,8 @@ async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
 }
 
 impl PubSubState {
-    /// From *up* to *down*; answers why, and whether anybody still listens.
+    /// Runs one session from *up* to *down*. Returns why it ended, and whether the receiver of
+    /// events is still there.
     async fn live(
         &self,
         session: PubSubSession,

@@ -1,7 +1,7 @@
-//! Events that are refused: counted by their reason, and each reason told now and then.
+//! Events that are refused: counted by reason, and each reason logged from time to time.
 //!
-//! A reason has a line of its own in a period: who floods the bus with events of one kind
-//! neither fills the log nor hides that there are others.
+//! Each reason has its own log line in each period: a flood of events of one kind neither fills the
+//! log nor hides the other kinds.
 
 use std::time::{Duration, Instant};
 
@@ -13,19 +13,19 @@ use super::replay::ReplayRefusal;
 /// Why an event has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventRefusal {
-    /// It is in the form of a node's and has no seal.
+    /// It is an event of a node, and has no seal.
     Unsealed,
-    /// Its seal is another key's, or it was changed.
+    /// Its seal was made with another key, or the event was changed.
     BadSeal,
-    /// It is none of a node's, and those are not taken.
+    /// It is not an event of a node, and foreign events are not accepted.
     Foreign,
-    /// It came before.
+    /// It was received before.
     Replayed,
-    /// It is of a life of its node that is over.
+    /// It is of an earlier life of its node.
     EarlierLife,
     /// It was made too long ago.
     TooOld,
-    /// By the clock here it is yet to be made.
+    /// By the clock of this node it was made in the future.
     Ahead,
 }
 
@@ -40,7 +40,7 @@ impl EventRefusal {
         Self::Ahead,
     ];
 
-    /// As the value of a metric's label.
+    /// The reason as the value of a metric's label.
     fn label(self) -> &'static str {
         match self {
             Self::Unsealed => "unsealed",
@@ -53,7 +53,7 @@ impl EventRefusal {
         }
     }
 
-    /// What it may be, and what to do if it is none of an attack.
+    /// What the cause may be, and what to do if it is not an attack.
     fn advice(self) -> &'static str {
         match self {
             Self::Unsealed => {
@@ -99,7 +99,7 @@ impl From<ReplayRefusal> for EventRefusal {
     }
 }
 
-/// Counts and tells.
+/// Counts and logs refusals.
 pub struct RefusalReporter {
     counts: [IntCounter; EventRefusal::ALL.len()],
     lines: [RareLine; EventRefusal::ALL.len()],
@@ -138,17 +138,17 @@ impl RefusalReporter {
     }
 }
 
-/// One line of the log in each [`PERIOD`].
+/// Admits one log line in each [`PERIOD`].
 #[derive(Default)]
 pub struct RareLine(Mutex<(Option<Instant>, u64)>);
 
-/// Between two lines of one reason.
+/// The time between two lines of one reason.
 const PERIOD: Duration = Duration::from_secs(30);
 /// Characters of a name that are shown.
 const SHOWN: usize = 64;
 
 impl RareLine {
-    /// Whether the line may be written; then with the number of those that were not since the
+    /// Whether the line may be written; if so, the number of lines that were suppressed since the
     /// last one.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();

@@ -1,19 +1,19 @@
-//! Which sealed events were said before: one that somebody recorded and plays again has no
-//! effect.
+//! Recognizes sealed events that were published before: an event that somebody recorded and sends
+//! again has no effect.
 //!
-//! Every node numbers its events and, apart from them, its purges; each number is taken once
-//! in each life (`boot`) of a source. Another life is taken for a new one only where its
-//! event was made after everything that was heard of this source, by that source's own
-//! clock. So no clock of one machine is compared with another's, but for two bounds that cover
-//! what no memory reaches back to: what a node says of the moment must be about as old as
-//! the moment, and nothing is taken that was made before this node began, `tolerance` allowed.
+//! Every node numbers its events and, separately, its purges; each number is accepted once in each
+//! life (`boot`) of a source. Another life is accepted as a new one only if its event was made
+//! after everything that was heard of this source, by that source's own clock. So the clocks of two
+//! machines are not compared, except for two limits that cover what no memory reaches back to: a
+//! transient event must have been made at most [`MOMENT`] ago, and nothing is accepted that was
+//! made before this node began. Both limits allow for `tolerance`.
 //!
-//! Decision: a number behind the newest is taken if it was missing: reordered deliveries and
-//! purges that are said again are legitimate. Those below the first that was heard of a life are
-//! not: they were said before this node listened.
+//! Decision: a number behind the newest is accepted if it was missing: reordered deliveries and
+//! purges that are published again are legitimate. Numbers below the first one that was heard of a
+//! life are not accepted: they were published before this node listened.
 //!
-//! Pure: both clocks are arguments. The caller has compared the seal: of events without one this
-//! would believe numbers that anybody can make.
+//! Pure: both clocks are arguments. The caller has checked the seal: for events without one, this
+//! module would trust numbers that any program can make.
 
 mod numbers;
 
@@ -32,14 +32,14 @@ pub struct ReplayGuard {
     sources: HashMap<String, SourceHistory>,
 }
 
-/// What does not change while this node runs.
+/// The settings; they do not change while this node runs.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayRules {
-    /// A durable transport delivers purges late, also those of lives that are over.
+    /// Durable transports deliver purges late, also purges of earlier lives.
     pub guarantee: Guarantee,
-    /// What clocks may differ.
+    /// How much the clocks of nodes may differ.
     pub tolerance: Duration,
-    /// Sources that are remembered at most; who was silent longest makes room.
+    /// The most sources that are remembered; the one that was silent for longest is dropped first.
     pub sources: usize,
     pub earlier_purges: EarlierPurges,
 }
@@ -49,29 +49,30 @@ pub struct ReplayRules {
 pub enum EarlierPurges {
     /// Nothing: all that is shown was loaded since, or is validated first.
     MeanNothing,
-    /// The second tier has what is older, and may hear of them by the bus alone.
+    /// They count: the second tier holds older entries, and this node may learn of those purges
+    /// only from the bus.
     Count,
 }
 
-/// Why an event is not taken.
+/// Why an event is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplayRefusal {
-    /// Its number was heard before.
+    /// Its number was received before.
     Replayed,
     /// A later life of its source was heard.
     EarlierLife,
     /// It was made too long ago.
     TooOld,
-    /// By the clock here it is yet to be made.
+    /// By the clock of this node it was made in the future.
     Ahead,
 }
 
-/// One source.
+/// What was heard of one source.
 struct SourceHistory {
     heard: Instant,
-    /// When the newest of its events was made, by its own clock.
+    /// When its newest event was made, by its own clock.
     newest: u64,
-    /// The one heard last comes last.
+    /// The life that was heard last comes last.
     lives: Vec<SourceLife>,
 }
 
@@ -82,12 +83,12 @@ struct SourceLife {
     purges: SequenceWindow,
 }
 
-/// What a node says of the moment (values, heartbeats, answers, questions) is refused when it
-/// took longer.
+/// The greatest age of a transient event (a value, a heartbeat, an answer, a question); an older
+/// one is refused.
 const MOMENT: Duration = Duration::from_secs(60);
-/// Lives of a source that are told apart at most.
+/// The most lives of one source that are told apart.
 const LIVES: usize = 4;
-/// Numbers that may be missing and still come.
+/// How many numbers may be missing and can still come.
 const MISSING_WORDS: usize = 64;
 const MISSING_PURGES: usize = 10_000;
 
@@ -100,10 +101,10 @@ impl ReplayGuard {
         }
     }
 
-    /// Takes the numbers of an event, which no other event will have from now on.
+    /// Takes the number of an event; no other event can have it from now on.
     ///
     /// # Errors
-    /// Why it is not to be taken.
+    /// When the event is to be refused; the error says why.
     pub fn admit(
         &mut self,
         event: &BusEvent,
@@ -133,7 +134,7 @@ impl ReplayGuard {
         })
     }
 
-    /// The event could not be applied: it may come once more.
+    /// The event could not be applied: its number may come once more.
     pub fn retract(&mut self, taken: &TakenNumber) {
         let source = self.sources.get_mut(&taken.source);
         let mut lives = source.into_iter().flat_map(|source| &mut source.lives);
@@ -176,7 +177,7 @@ impl ReplayGuard {
     }
 }
 
-/// The number of an event that was taken.
+/// The number that an accepted event has taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TakenNumber {
     source: String,
@@ -206,7 +207,7 @@ impl EventNumber {
     }
 }
 
-/// What both clocks say.
+/// The time of arrival, on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct ArrivalTime {
     /// Milliseconds since 1970.
@@ -215,8 +216,8 @@ pub struct ArrivalTime {
 }
 
 impl SourceHistory {
-    /// The life that an event made at `made` belongs to. None: it is over, and such an event
-    /// can only be a recorded one.
+    /// The life that an event made at `made` belongs to. None: that life is over, and the event can
+    /// only be a recorded one.
     fn life(
         &mut self,
         boot: u64,
@@ -228,9 +229,9 @@ impl SourceHistory {
         let late_purge = is_purge && guarantee == Guarantee::Durable;
         match self.lives.iter().position(|life| life.boot == boot) {
             Some(at) if at + 1 == self.lives.len() => {}
-            // Purges of any life that is known are told apart by their numbers.
+            // Purges of a life that is known are recognized by their numbers.
             Some(at) if is_purge => return self.lives.get_mut(at),
-            // Two processes with one name, which are warned of elsewhere.
+            // Two processes with one name; this is logged elsewhere.
             Some(at) if is_newest => {
                 let life = self.lives.remove(at);
                 self.lives.push(life);
@@ -241,7 +242,7 @@ impl SourceHistory {
             None => return None,
         }
         if self.lives.len() > LIVES {
-            // Never the one that was just looked up.
+            // Never removes the life that was just looked up.
             let at = usize::from(self.lives[0].boot == boot);
             self.lives.remove(at);
         }

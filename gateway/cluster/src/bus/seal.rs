@@ -1,13 +1,13 @@
-//! The seal of an event: proof that a node with the same `seal_key` has said exactly these bytes.
+//! The seal of an event: proof that a node with the same `seal_key` published exactly these bytes.
 //!
-//! HMAC-SHA256, its first 16 bytes, over the whole msgpack of the event up to the seal, which
-//! stands at its very end: outer map, `lamina` and all that is in them. Decision: the bytes
-//! themselves are sealed, not a canonical form of what they mean. There is no second form
-//! that could disagree with the first, nothing can be cut out of one event and put into
-//! another, and a field that only newer nodes know is sealed as well.
+//! It is the first 16 bytes of HMAC-SHA256 over the whole msgpack of the event up to the seal,
+//! which stands at its very end: outer map, `lamina` and all that is in them. Decision: the bytes
+//! themselves are sealed, not a canonical form of their meaning. So there is no second form that
+//! could disagree with the first, no part of one event can be put into another, and a field that
+//! only newer nodes know is sealed as well.
 //!
-//! Decision: the key is derived from the secret under a label of its own, so that the seal of
-//! an event is never the seal of a record of the second tier, which may have the same secret.
+//! Decision: the key is derived from the secret with a label of its own, so that the seal of an
+//! event is never the seal of a second-tier record, which may use the same secret.
 
 use std::fmt;
 
@@ -17,32 +17,33 @@ use sha2::Sha256;
 /// Bytes of a seal.
 pub const SEAL: usize = 16;
 
-/// What the key of events is derived under; part of the format.
+/// The label with which the key of events is derived; part of the format.
 const LABEL: &[u8] = b"lamina bus event 1";
 /// How the msgpack of a sealed event ends, before the seal: the field's name and its length.
 const FIELD: &[u8] = b"\xa4seal\xc4\x10";
 
-/// Seals events, and says which are sealed.
+/// Seals events, and checks seals.
 #[derive(Clone)]
 pub struct SealKeys {
     own: Hmac<Sha256>,
-    /// While nodes change to another key: its seals hold as well, and none is made with it.
+    /// While nodes change to another key: seals made with it are valid as well, and none is made
+    /// with it.
     accepted: Option<Hmac<Sha256>>,
 }
 
-/// What the seal of some bytes says.
+/// The result of checking a seal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SealCheck {
-    /// A node with the same key has said exactly this.
+    /// A node with the same key published exactly these bytes.
     Holds,
-    /// There is a seal, and it is another one than these bytes would have.
+    /// There is a seal, but it is not valid for these bytes.
     Broken,
-    /// There is none.
+    /// There is no seal.
     Absent,
 }
 
 impl SealKeys {
-    /// By the secret of all nodes, and by one more that is accepted.
+    /// Makes the keys from the secret of all nodes, and from one more that is accepted.
     pub fn new(own: &[u8], accepted: Option<&[u8]>) -> Self {
         Self {
             own: derived(own),
@@ -58,8 +59,8 @@ impl SealKeys {
         }
     }
 
-    /// Whether the msgpack of an event is sealed. Takes a time that does not tell how much of a
-    /// seal is right.
+    /// Checks the seal of an event's msgpack. Takes the same time however much of a wrong seal is
+    /// right.
     pub(super) fn check(&self, packed: &[u8]) -> SealCheck {
         let Some((sealed, seal)) = packed.split_last_chunk::<SEAL>() else {
             return SealCheck::Absent;
@@ -138,7 +139,7 @@ mod tests {
         );
     }
 
-    /// The same secret seals records of the second tier.
+    /// The same secret also seals records of the second tier.
     #[test]
     fn the_seal_of_an_event_is_not_made_with_the_secret_itself() {
         let secret = b"the key of all nodes";

@@ -1,14 +1,14 @@
-//! What carries events between nodes: opaque bytes out, bytes in, and an honest word on
-//! how it stands.
+//! What carries events between nodes. A transport sends and receives opaque bytes, and reports the
+//! state of its connection honestly.
 //!
-//! A transport supervises itself: it connects, subscribes, and after any failure does both
-//! again, for ever, with growing and jittered pauses, whether or not its server was there at the
-//! start. It knows nothing of events: numbering, duplicates, retry and gaps stand once,
-//! above it, in `outbox` and `inbox`.
+//! A transport supervises itself: it connects and subscribes, and after any failure it does both
+//! again, without end, with growing and jittered pauses, whether or not its server was there at the
+//! start. It knows nothing of events: numbering, duplicates, retries and gaps are handled once for
+//! all transports, in `outbox` and `inbox`.
 //!
 //! Invariant: *up* means that this node is subscribed and consuming, not that a socket is open.
-//! Invariant: whatever may have been lost is told as [`TransportEvent::Lost`], before anything that
-//! came after the loss.
+//! Invariant: whatever may have been lost is reported as [`TransportEvent::Lost`], before anything
+//! that came after the loss.
 
 use std::sync::Arc;
 
@@ -17,26 +17,26 @@ use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// A way to all nodes. Dropping it ends its tasks and connections.
+/// The connection to all other nodes over one broker. Dropping it ends its tasks and connections.
 pub trait BusTransport: Send + Sync {
     /// Its name in metrics, logs and `lamina doctor`.
     fn kind(&self) -> &'static str;
 
-    /// What it guarantees as it is configured.
+    /// What it guarantees with its present configuration.
     fn guarantee(&self) -> Guarantee;
 
-    /// Publishes messages in their order and answers how many of the first of them the
-    /// broker has taken (for a durable one: confirmed), and why the next was not. Never
-    /// waits for a connection: while there is none the answer is at once
-    /// `(0, Some(Down))`. The caller bounds the whole by a deadline and drops the future
-    /// then, after which each message may or may not have been sent.
+    /// Publishes messages in their order. Returns how many of the first messages the broker has
+    /// taken (a durable broker: confirmed), and why it has not taken the next one. Never waits for
+    /// a connection: without one it returns `(0, Some(Down))` at once. The caller sets a deadline
+    /// for the whole call and drops the future when it passes; then each message may or may not
+    /// have been sent.
     fn publish<'a>(&'a self, messages: &'a [Bytes])
     -> BoxFuture<'a, (usize, Option<PublishError>)>;
 
-    /// As [`publish`](Self::publish), for what is of the moment (who is there, what was just
-    /// loaded): a durable transport keeps it for nobody who is away, so that streams and
-    /// queues don't grow by it, and waits for no confirmation. It may be lost, and may
-    /// overtake what was published.
+    /// Like [`publish`](Self::publish), for transient messages (which nodes are there, what was
+    /// just loaded). A durable transport does not keep them for nodes that are away, so that
+    /// streams and queues don't grow because of them, and does not wait for a confirmation. Such a
+    /// message may be lost, and may overtake what was published.
     fn whisper<'a>(
         &'a self,
         messages: &'a [Bytes],
@@ -44,28 +44,28 @@ pub trait BusTransport: Send + Sync {
         self.publish(messages)
     }
 
-    /// Bytes of a message that the broker takes at most, as far as it has told: when this node
-    /// connected, or when it refused one.
+    /// The largest message in bytes that the broker takes, if it has said so: when this node
+    /// connected, or when it refused a message.
     fn max_message_bytes(&self) -> Option<usize> {
         None
     }
 
-    /// Begins to connect and to consume; words come by the receiver until the transport is
-    /// dropped. Called once, in a tokio runtime. The channel is bounded, in words and in bytes; a
-    /// transport that finds it full waits with what is durable, and tells of a loss where it
-    /// can't wait ([`TransportEventSender::forward`]).
+    /// Begins to connect and to consume. Events arrive at the receiver until the transport is
+    /// dropped. Called once, in a tokio runtime. The channel is bounded, in events and in bytes.
+    /// When it is full, the transport waits with durable messages; where it can't wait, it reports
+    /// a loss ([`TransportEventSender::forward`]).
     fn run(&self, mail: TransportEventSender);
 
-    /// Ends the connections that stand without a good-bye, as a network does; what keeps them up
-    /// makes others. For `lamina doctor`, which looks how long that takes.
+    /// Ends the present connections without a good-bye, as a network failure does; the reconnector
+    /// then makes new ones. For `lamina doctor`, which measures how long that takes.
     fn cut(&self);
 }
 
-/// Cuts connections when it is told to.
+/// Cuts connections on request.
 #[derive(Default)]
 pub struct ConnectionCutter(Notify);
 
-/// Where a transport puts what it has to tell.
+/// Where a transport puts its events.
 #[derive(Clone)]
 pub struct TransportEventSender {
     words: mpsc::Sender<BudgetedEvent>,
@@ -77,50 +77,51 @@ pub struct TransportEventReceiver {
     letters: mpsc::Receiver<BudgetedEvent>,
 }
 
-/// A word, and the room that it takes until it is read.
+/// An event, and the budget in bytes that it takes until it is read.
 struct BudgetedEvent {
     word: TransportEvent,
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// What a transport tells.
+/// What a transport reports.
 #[derive(Debug)]
 pub enum TransportEvent {
-    /// A message came.
+    /// A message was received.
     Message(IncomingMessage),
-    /// Consuming from now on, where it was not before. `behind`: so many messages that
-    /// were kept for this node come next, and nothing was lost; none: whatever was
-    /// published while it was down may be lost.
+    /// The transport consumes from now on; before, it did not. `behind`: this many messages that
+    /// were kept for this node come next, and nothing was lost. None: whatever was published during
+    /// the outage may be lost.
     Up { behind: Option<u64> },
-    /// Not consuming any more, and why; told once for each time.
+    /// The transport does not consume any more, and why. Reported once for each outage.
     Down(String),
-    /// Messages were lost while up: a slow consumer, a lagging receiver, one that was given
-    /// up after too many deliveries.
+    /// Messages were lost while the transport was up: this node consumed too slowly, a receiver
+    /// lagged, or a message was given up after too many deliveries.
     Lost(&'static str),
 }
 
-/// A message, and how to say what became of it.
+/// A message, and the way to acknowledge it.
 pub struct IncomingMessage {
     pub bytes: Bytes,
-    /// None where the broker wants no word.
+    /// None where the broker needs no acknowledgement.
     pub receipt: Option<Box<dyn DeliveryAck>>,
 }
 
-/// Says to a durable broker what became of a message. Dropped without a word, it is
-/// delivered again.
+/// Tells a durable broker the outcome of a message. If it is dropped without being used, the broker
+/// delivers the message again.
 pub trait DeliveryAck: Send {
-    /// It was applied, or is of no use to anybody.
+    /// The message was applied, or is of no use to any node.
     fn done(self: Box<Self>);
-    /// It could not be applied: again, a bounded number of times.
+    /// The message could not be applied. It is to be delivered again, a bounded number of times.
     fn again(self: Box<Self>);
 }
 
 /// What a transport guarantees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Guarantee {
-    /// Each message comes once or not at all; losses are noticed above.
+    /// Each message comes once or not at all; `inbox` and `cluster` notice losses.
     AtMostOnce,
-    /// Kept for this node while it is away, and delivered until it says that it was applied.
+    /// Kept for this node while it is away, and delivered until this node acknowledges that it was
+    /// applied.
     Durable,
 }
 
@@ -133,24 +134,25 @@ pub enum PublishError {
     Timeout,
     #[error("refused: {0}")]
     Refused(String),
-    /// The broker takes no message of this size, however often it is sent. `limit`: where it
-    /// said how large one may be; without it the first message that was not taken is meant.
+    /// The broker never takes a message of this size, however often it is sent. `limit`: the
+    /// largest size that it takes, if it said so. If it did not, the error is about the first
+    /// message that was not taken.
     #[error("refused as too large: {said}")]
     TooLarge { limit: Option<usize>, said: String },
 }
 
-/// Words that wait to be read at most.
+/// Events that wait to be read, at most.
 const WAITING: usize = 8_192;
-/// Bytes of the messages among them at most; one that is larger takes it all.
+/// Bytes of the messages among them, at most; a larger message takes the whole budget.
 const ROOM: u32 = 32 << 20;
 
 impl ConnectionCutter {
-    /// Those connections that wait for it; later ones not.
+    /// Cuts the connections that wait in [`falls`](Self::falls) now; later ones are not cut.
     pub fn cut(&self) {
         self.0.notify_waiters();
     }
 
-    /// Waits for the next cut; answers why the connection ended.
+    /// Waits for the next cut. Returns why the connection ended.
     pub async fn falls(&self) -> &'static str {
         self.0.notified().await;
         "the connection was cut"
@@ -158,14 +160,14 @@ impl ConnectionCutter {
 }
 
 impl TransportEventSender {
-    /// The channel of a transport.
+    /// Makes the channel of a transport.
     pub fn new() -> (Self, TransportEventReceiver) {
         let (words, letters) = mpsc::channel(WAITING);
         let room = Arc::new(Semaphore::new(ROOM as usize));
         (Self { words, room }, TransportEventReceiver { letters })
     }
 
-    /// Tells, waiting for room. False: nobody listens any more.
+    /// Sends an event, and waits for room. False: the receiver is gone.
     pub async fn tell(&self, word: TransportEvent) -> bool {
         let room = match need(&word) {
             0 => None,
@@ -178,8 +180,8 @@ impl TransportEventSender {
             .is_ok()
     }
 
-    /// Tells without waiting. False: there is no room, or nobody listens; what was to be
-    /// told is lost then.
+    /// Sends an event without waiting. False: there is no room, or the receiver is gone; the event
+    /// is lost then.
     pub fn try_tell(&self, word: TransportEvent) -> bool {
         let room = match need(&word) {
             0 => None,
@@ -193,9 +195,9 @@ impl TransportEventSender {
             .is_ok()
     }
 
-    /// Passes on messages that nobody keeps, never letting them wait: those without room
-    /// are dropped, and so told as lost. None in the stream: some were lost before. Returns
-    /// when the stream ends or nobody listens any more.
+    /// Passes on messages of a transport that keeps none, without letting them wait: messages
+    /// without room are dropped, and a loss is reported. None in the stream: messages were lost
+    /// before. Returns when the stream ends or the receiver is gone.
     pub async fn forward(&self, messages: impl Stream<Item = Option<Bytes>>) {
         let mut messages = std::pin::pin!(messages);
         while let Some(came) = messages.next().await {
@@ -206,7 +208,8 @@ impl TransportEventSender {
             if passed {
                 continue;
             }
-            // Dropping all the while, so that what is told covers it.
+            // Goes on dropping messages until the loss is reported, so that the report covers them
+            // all.
             let told = std::pin::pin!(
                 self.tell(TransportEvent::Lost("they came faster than they were read"))
             );
@@ -220,7 +223,7 @@ impl TransportEventSender {
 }
 
 impl TransportEventReceiver {
-    /// The next word; none when the transport is gone.
+    /// The next event; none when the transport is gone.
     pub async fn recv(&mut self) -> Option<TransportEvent> {
         self.letters.recv().await.map(|letter| letter.word)
     }

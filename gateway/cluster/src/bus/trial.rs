@@ -1,10 +1,10 @@
-//! The configured transport under names that no gateway has: what `lamina doctor` makes its
-//! round trips with, while gateways run over the same broker.
+//! The configured transport under names that no gateway uses: `lamina doctor` makes its round trips
+//! with it, while gateways run over the same broker.
 //!
-//! Channel, subject and exchange are the configured ones, since the rights to them and what they are
-//! on the server is what is tried. What keeps messages for one node (a durable consumer, a
-//! queue) is the trial's own: that of a gateway would lose what is read here. Where the
-//! broker has nothing yet, nothing is left there either.
+//! Channel, subject and exchange are the configured ones, because the trial tests the rights to
+//! them and how they are set up on the server. What keeps messages for one node (a durable
+//! consumer, a queue) is the trial's own: if the trial read from a gateway's queue, that gateway
+//! would lose the messages. Where the broker has nothing yet, the trial leaves nothing behind.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use super::config::BusConfig;
 use super::transport::BusTransport;
 use super::{BusOpenError, nats, open, rabbitmq};
 
-/// A trial, until it is cleared up.
+/// A trial, until [`clear`](Self::clear) removes what it made.
 pub struct BusTrial {
     bus: BusConfig,
     place: TrialResources,
 }
 
-/// What was made on the broker, and is to go.
+/// What was made on the broker and must be removed.
 enum TrialResources {
     /// Nothing that outlives a connection.
     Nowhere,
@@ -26,21 +26,21 @@ enum TrialResources {
     Rabbitmq(Box<rabbitmq::trial::RabbitMqTrial>),
 }
 
-/// Something on the broker that was looked at.
+/// One thing that was examined on the broker.
 #[derive(Debug)]
 pub struct BrokerFinding {
-    /// In a word or two.
+    /// Its name, in a word or two.
     pub what: &'static str,
     pub says: String,
-    /// The key of the configuration that it disagrees with, as `nats.jetstream.stream`.
+    /// The key of the configuration that it disagrees with, for example `nats.jetstream.stream`.
     pub fault: Option<&'static str>,
 }
 
 impl BusTrial {
-    /// Looks at what there is. The caller bounds it by a deadline.
+    /// Examines what is on the broker. The caller sets a deadline.
     ///
     /// # Errors
-    /// Why the broker says nothing, or why a gateway could not work over it.
+    /// Why the broker does not answer, or why a gateway could not work with it.
     pub async fn prepare(
         bus: &BusConfig,
         mark: &str,
@@ -58,10 +58,10 @@ impl BusTrial {
         Ok((Self { bus, place }, seen))
     }
 
-    /// One end; `name` is another one for each.
+    /// Makes one end of the trial. Each end needs another `name`.
     ///
     /// # Errors
-    /// What can't be meant, or a file that can't be read.
+    /// When a setting is not valid, or a file can't be read.
     pub fn open(&self, name: &str) -> Result<Option<Arc<dyn BusTransport>>, BusOpenError> {
         let mut bus = self.bus.clone();
         match &self.place {
@@ -72,11 +72,11 @@ impl BusTrial {
         open(&bus)
     }
 
-    /// Takes away what was made under these names. The ends are to be dropped before; the caller bounds it
-    /// by a deadline.
+    /// Removes what was made under these names. The ends must be dropped before. The caller sets a
+    /// deadline.
     ///
     /// # Errors
-    /// Why something may be left.
+    /// Why something may still be there.
     pub async fn clear(&self, names: &[&str]) -> Result<(), String> {
         match &self.place {
             TrialResources::Nowhere => Ok(()),

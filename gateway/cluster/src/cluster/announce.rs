@@ -1,4 +1,4 @@
-//! What happens here becomes an event for the others.
+//! Makes events for the other nodes out of what happens here.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::cache::peers::PeerNotifier;
 use crate::cache::purge::{PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector};
 use crate::pattern::Pattern;
 
-/// More than the words that statements begin with, as `by-request:pattern:`.
+/// An upper bound of the length of the words that a statement begins with, like
+/// `by-request:pattern:`.
 const WORD: usize = 32;
 
 impl PeerNotifier for Cluster {
@@ -42,8 +43,8 @@ impl PeerNotifier for Cluster {
     }
 }
 
-/// The event of a purge. Of what is too long for one, everything is purged elsewhere:
-/// receivers drop what exceeds their limits.
+/// The event of a purge. A selector that is too long for an event becomes a purge of everything on
+/// the other nodes, because receivers drop what exceeds their limits.
 pub fn purge(selector: &Selector, kind: PurgeKind, order: PurgeOrder) -> QueuedPurge {
     purge_by(PurgeInitiator::Operator, selector, kind, order)
 }
@@ -72,14 +73,14 @@ fn purge_by(
     }
 }
 
-/// Whether other nodes can be told of a purge as it is: its texts are not too long.
+/// Whether other nodes can be told of a purge exactly: whether its texts fit.
 pub fn can_tell(selector: &Selector) -> bool {
     let text = match selector {
         Selector::Prefix(text) | Selector::Tag(text) | Selector::Route(text) => text,
         Selector::Pattern(pattern) => pattern.as_str(),
         Selector::Key(_) | Selector::Url(_) | Selector::Group(_) | Selector::All => return true,
     };
-    // The word before it, or escapes in it, which at most double it.
+    // Besides the text there are the words before it, and escapes in it, which at most double it.
     if text.len() < MAX_TEXT / 2 - WORD {
         return true;
     }
@@ -91,8 +92,9 @@ pub fn can_tell(selector: &Selector) -> bool {
     told.len().max(longest) <= MAX_TEXT
 }
 
-/// A selector of at most `room` bytes that reaches all that this one does, or the widest there
-/// is: what requests caused never purges more, it has everything validated.
+/// A selector of at most `room` bytes that reaches all that this one does, or the widest there is.
+/// For a purge that a request caused, the widest is not a purge of everything: everything is
+/// validated instead.
 pub fn wider(selector: &str, room: usize) -> String {
     let Ok(statement) = selector.parse() else {
         return Selector::All.to_string();
@@ -119,14 +121,14 @@ pub fn wider(selector: &str, room: usize) -> String {
     }
 }
 
-/// What is left of the room for a selector's own text.
+/// The room that is left for the selector's own text.
 fn left(room: usize, author: PurgeInitiator, empty: Selector) -> usize {
     let words = PurgeStatement::Purged(author, empty).to_string();
     room.saturating_sub(words.len())
 }
 
-/// What users of the seed make of it: a tag is a key of theirs, `*` is their one wildcard.
-/// What has no likeness there reaches nothing.
+/// What the purge means to services that run `lazy-layers-cache`: a tag is a key of theirs, and `*`
+/// is their only wildcard. A selector without an equivalent there reaches nothing.
 fn shape(selector: &Selector) -> EventShape {
     let del = |key: &str| EventShape::Del {
         keys: vec![key.to_owned()],
@@ -156,7 +158,7 @@ mod tests {
     use super::*;
     use crate::bus::event::{BusEvent, Message, NodePayload};
 
-    /// What receivers read of it.
+    /// What a receiver reads of it.
     fn heard(purge: QueuedPurge) -> Option<BusEvent> {
         let event = BusEvent {
             id: "1".to_owned(),

@@ -1,4 +1,4 @@
-//! What is heard is done here, at once.
+//! Applies received events on this node, at once.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -38,7 +38,7 @@ impl EventHandler for Cluster {
         self.joined.get_or_init(tokio::time::Instant::now);
         self.beat_once();
         match behind {
-            // Whatever was told while nobody listened here is lost.
+            // Whatever was published while this node did not listen is lost.
             None => self.doubts.open("the bus was not heard for a while"),
             Some(_) => self.doubts.open_until_caught_up(),
         }
@@ -98,7 +98,7 @@ impl Cluster {
         self.count(who, ours.purges, now);
     }
 
-    /// Answers its place in our order.
+    /// Returns the place of the purge in our order.
     fn hear_purge(&self, who: SendingNode<'_>, number: u64, selector: &str, soft: bool) -> u64 {
         let kind = if soft {
             PurgeKind::Soft
@@ -111,7 +111,7 @@ impl Cluster {
             }
             Ok(PurgeStatement::Invalidated(numbers)) => self.cache.invalidated_by_peer(&numbers),
             Ok(PurgeStatement::Doubt) => self.cache.doubt(DoubtDuration::ForGood),
-            // What a newer version knows: what it reaches is unknown, so all.
+            // A statement of a newer version: what it reaches is unknown, so everything is purged.
             Err(_) => {
                 let all = Selector::All;
                 self.cache
@@ -129,8 +129,8 @@ impl Cluster {
         order
     }
 
-    /// A count of purges came with something that may overtake them where the transport is
-    /// durable: it says nothing there, and nothing needs saying.
+    /// Takes the count of purges that came with another event. On a durable transport that event
+    /// may overtake purges: there the count proves nothing, and it is not needed.
     fn count(&self, who: SendingNode<'_>, purges: u64, now: Instant) {
         let mut nodes = self.nodes.lock();
         if self.transport.guarantee() == Guarantee::Durable {
@@ -143,7 +143,7 @@ impl Cluster {
         self.miss(arrival, who);
     }
 
-    /// Where in our order that is which did not come.
+    /// Notes the place in our order of the purges that did not come.
     fn note_missing(
         &self,
         arrival: PurgeCountVerdict,
@@ -160,8 +160,8 @@ impl Cluster {
         }
     }
 
-    /// What is missing is asked for; a stranger's past is only doubted, as each of its purges
-    /// may be older than all that is here.
+    /// Asks for the purges that are missing. For a node that was not known before, a doubt is
+    /// opened instead, since each of its purges may be older than all that is stored here.
     fn miss(&self, arrival: PurgeCountVerdict, who: SendingNode<'_>) {
         let (cause, why) = match arrival {
             PurgeCountVerdict::Whole | PurgeCountVerdict::Late => return,
@@ -189,8 +189,8 @@ impl Cluster {
         }
     }
 
-    /// Of a service that runs `lazy-layers-cache`: its keys are tags here, and URLs where they
-    /// look like one.
+    /// An event of a service that runs `lazy-layers-cache`: its keys are tags here, and also URLs
+    /// where they look like one.
     fn hear_foreign(&self, shape: EventShape) {
         let selectors: Vec<Selector> = match shape {
             EventShape::Del { keys } | EventShape::Set { keys } => {
@@ -224,7 +224,7 @@ fn looks_like_url(text: &str) -> bool {
     text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
 }
 
-/// In the seed's patterns `*` alone is special.
+/// In the patterns of `lazy-layers-cache`, only `*` is special.
 fn starred(pattern: &str) -> String {
     let parts = pattern.split('*');
     let parts: Vec<String> = parts

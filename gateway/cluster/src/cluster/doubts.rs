@@ -1,13 +1,13 @@
-//! What may have been missed, and how it is made good.
+//! Doubts: what may have been missed, and how a doubt is resolved.
 //!
-//! A doubt hides nothing: what was stored before it is validated at its origin before it
-//! is shown ([`Cache::doubt`]). It ends as soon as it's known what was missed: from the
-//! purge log that all nodes follow, or from the durable transport, which delivers what it
-//! kept. Without either it stays, and each entry is validated once.
+//! A doubt hides nothing: what was stored before it is validated at its origin before it is shown
+//! ([`Cache::doubt`]). It ends as soon as it is known what was missed: from the purge log that all
+//! nodes follow, or from the durable transport, which delivers what it kept. Without either it
+//! stays, and each entry is validated once.
 //!
-//! A doubt costs a question to the origin for each entry. What nothing vouches for may open one
-//! only so often ([`DoubtTracker::open_seldom`]); one that comes too soon is opened later, and stands
-//! for all that came meanwhile.
+//! A doubt costs one request to the origin for each entry. Therefore an event that is not
+//! authenticated may open one only at a limited rate ([`DoubtTracker::open_seldom`]); a doubt that
+//! comes too soon is opened later, and covers all that came in the meantime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,36 +22,36 @@ use crate::cache::purge::{DoubtDuration, PurgeOrder};
 /// The doubts of this node.
 pub struct DoubtTracker {
     cache: Arc<Cache>,
-    /// The newest, while it can be made good and is not.
+    /// The newest one, while it can be resolved and is not yet.
     open: Mutex<Option<PurgeOrder>>,
-    /// The newest that ends when the transport has delivered what it kept.
+    /// The newest one that ends when the transport has delivered what it kept.
     awaits_delivery: Mutex<Option<PurgeOrder>>,
     seldom: Mutex<[DoubtBudget; 2]>,
     gaps: IntCounter,
     gauge: IntGauge,
 }
 
-/// What may open a doubt though nothing vouches for it.
+/// Why an event that is not authenticated may open a doubt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnprovenDoubt {
     /// A node that is not known, or whose history is lost.
     Stranger,
-    /// A hole in the numbers of one that is known.
+    /// A hole in the numbers of a node that is known.
     Hole,
 }
 
-/// How often one kind of them may.
+/// How often one kind of them may open a doubt.
 struct DoubtBudget {
     most: u32,
     every: Duration,
     left: u32,
-    /// When one was added last.
+    /// When `left` was last increased.
     filled: Instant,
-    /// One that came too soon waits for its time.
+    /// A doubt that came too soon waits for its time.
     waits: bool,
 }
 
-/// Between two looks at the log, growing.
+/// Pauses between two looks at the log; they grow.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
@@ -82,24 +82,25 @@ impl DoubtTracker {
         })
     }
 
-    /// Whether one is being made good.
+    /// Whether one is being resolved.
     pub fn are_open(&self) -> bool {
         self.open.lock().is_some()
     }
 
-    /// Purges may have been missed until now.
+    /// Opens a doubt: purges may have been missed until now.
     pub fn open(self: &Arc<Self>, why: &'static str) {
         if self.cache.shares_log() {
             let doubt = self.begin(why, DoubtDuration::UntilKnown);
             tokio::spawn(Arc::clone(self).read_log(doubt));
         } else {
-            // Nobody can tell what was missed; it is not being made good.
+            // It can't be known what was missed, so this doubt is not resolved.
             let doubt = self.begin(why, DoubtDuration::ForGood);
             self.end(doubt);
         }
     }
 
-    /// The same on the word of somebody whom nothing vouches for: now, or when it is time.
+    /// Opens a doubt because of an event that is not authenticated: now, or later within the rate
+    /// limit.
     pub fn open_seldom(self: &Arc<Self>, cause: UnprovenDoubt, why: &'static str) {
         let turn = self.seldom.lock()[cause as usize].ask(Instant::now());
         match turn {
@@ -116,14 +117,14 @@ impl DoubtTracker {
         }
     }
 
-    /// Purges have been missed, and the transport delivers them now.
+    /// Opens a doubt: purges were missed, and the transport delivers them now.
     pub fn open_until_caught_up(self: &Arc<Self>) {
         let why = "the bus was not heard for a while, and kept what was told";
         let doubt = self.begin(why, DoubtDuration::UntilKnown);
         *self.awaits_delivery.lock() = Some(doubt);
     }
 
-    /// The transport has delivered what it kept.
+    /// The transport has delivered what it kept: ends the doubt that waits for it.
     pub fn caught_up(&self) {
         if let Some(doubt) = self.awaits_delivery.lock().take() {
             self.cache.trust(doubt);
@@ -169,7 +170,7 @@ impl DoubtTracker {
 enum RationTurn {
     Now,
     At(Instant),
-    /// One waits already, and stands for this one too.
+    /// One waits already, and covers this one too.
     Waiting,
 }
 
@@ -203,7 +204,7 @@ impl DoubtBudget {
         RationTurn::At(self.filled + self.every)
     }
 
-    /// The one that waited is opened.
+    /// The doubt that waited is opened.
     fn came(&mut self, time: Instant) {
         self.waits = false;
         self.filled = time;

@@ -1,8 +1,9 @@
-//! A purge that somebody waits for: on which nodes it holds, and what can't be known.
+//! A purge that a caller waits for: on which nodes it is applied, and what can't be known.
 //!
-//! Every node counts that was heard in this membership, until it left in words or was silent for
-//! `bus.nodes.forget_after`: one that says nothing may serve what was purged. What was not
-//! published is nowhere but here, whatever is known of the others.
+//! Every node counts that was heard since this node joined, until it left with a message or was
+//! silent for `bus.nodes.forget_after`: a node that does not answer may still serve what was
+//! purged. A purge that was not published is applied on this node only, whatever is known of the
+//! others.
 
 use std::time::Duration;
 
@@ -16,28 +17,28 @@ use crate::bus::outbox::{self, PublishStatus};
 use crate::cache::peers::PeerNotifier;
 use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
 
-/// What became of some purges.
+/// The result of some purges.
 pub struct ClusterPurgeReport {
     pub told: Vec<ClusterPurge>,
-    /// Why nobody can say where they hold.
+    /// Why it is not known where they are applied.
     pub unknown: Option<UnconfirmedReason>,
-    /// Nodes of `bus.expect` that were never heard.
+    /// The number of nodes of `bus.expect` that were never heard.
     pub missing: usize,
-    /// Nodes that say nothing, and for how long; by name.
+    /// Nodes that are silent, and for how long; by name.
     pub silent: Vec<(String, Duration)>,
 }
 
-/// A purge as all nodes have taken it.
+/// A purge, and the answers of all nodes.
 pub struct ClusterPurge {
     /// Its place in our own order.
     pub order: PurgeOrder,
-    /// Its number in the second tier's log, once that has it.
+    /// Receives its number in the second tier's log once it is there.
     pub logged: Option<oneshot::Receiver<u64>>,
-    /// Every node that is known, and its answer if there was one in time; by name.
+    /// Every node that is known, and its answer if it came in time; by name.
     pub nodes: Vec<(String, Option<NodeReceipt>)>,
 }
 
-/// Why it can't be said where a purge holds.
+/// Why it is not known where a purge is applied.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UnconfirmedReason {
     #[error(
@@ -50,13 +51,13 @@ pub enum UnconfirmedReason {
     JustJoined,
 }
 
-/// Heartbeats after which every node was heard that is there.
+/// The number of heartbeats after which every node that is there has been heard.
 const HEARTBEATS: u32 = 2;
 
 impl Cluster {
-    /// Purges everywhere and waits, as long as `patience`, until every known node has said
-    /// that it holds there. Where this node has just joined, it purges once more when it knows of
-    /// nodes that it did not know of at first.
+    /// Purges everywhere and waits for at most `patience`, until every known node has answered that
+    /// the purge is applied there. If this node has just joined, it purges a second time when it
+    /// then knows of nodes that it did not know at first.
     pub async fn purge_and_wait(
         &self,
         selectors: &[Selector],
@@ -131,7 +132,7 @@ impl Cluster {
         }
     }
 
-    /// When every other node had the time to be heard.
+    /// The time when every other node has had the time to be heard.
     fn all_known(&self) -> Option<Instant> {
         let joined = self.joined.get()?;
         Some(*joined + self.rules.heartbeat * HEARTBEATS)

@@ -1,10 +1,10 @@
-//! What requests made invalid here, told to the others in few events.
+//! What requests invalidated here, published to the other nodes in few events.
 //!
-//! The first is told at once; what comes within the next moment goes out together, so that
-//! requests for ever new URLs cost the bus a fixed number of events a second and 16 bytes
-//! each. Whether another node holds a URL is not known here, so none is left out. One event
-//! at a time waits in the outbox, and in it nothing of an operator's is displaced; when too
-//! many numbers wait behind it, the others are told to validate what they have.
+//! The first invalidation is published at once; those of the next moment are published together, so
+//! that requests for ever new URLs cost the bus a fixed number of events a second and 16 bytes
+//! each. This node does not know whether another node holds a URL, so none is left out. Only one
+//! event at a time waits in the outbox, and there it displaces nothing of an operator's. When too
+//! many numbers wait behind it, the other nodes are told to validate what they have.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::bus::outbox::{Outbox, QueuedPurge, QueuedPurgeAuthor};
 use crate::cache::key::PurgeHash;
 use crate::cache::purge::{PurgeOrder, PurgeStatement, length_of_invalidated};
 
-/// Numbers that wait at most.
+/// The most numbers that wait.
 const WAITING: usize = 65_536;
-/// Numbers in one event at most, and where the broker takes small messages only at least.
+/// The most numbers in one event, and the least where the broker takes only small messages.
 const MOST: usize = 4_000;
 const LEAST: usize = 16;
 const _: () = assert!(length_of_invalidated(MOST) <= MAX_TEXT);
-/// Bytes of an event beside the numbers, with a long name of its node.
+/// An upper bound of the bytes of an event besides the numbers, with a long name of its node.
 const EVENT: usize = 1_024;
-/// Between two events.
+/// The time between two events.
 const PACE: Duration = Duration::from_millis(50);
 
-/// What waits to be told.
+/// What waits to be published.
 pub struct InvalidationBatcher {
     state: Mutex<PendingInvalidations>,
     waiting: IntGauge,
@@ -39,13 +39,14 @@ pub struct InvalidationBatcher {
 #[derive(Default)]
 struct PendingInvalidations {
     numbers: HashSet<PurgeHash, foldhash::fast::RandomState>,
-    /// Their last place in our order.
+    /// The latest place of theirs in our order.
     order: PurgeOrder,
-    /// How many times the outbox has been promised a purge for them.
+    /// How many purges of our own have begun for them (`PublisherOrders::begin_own`) and are not in
+    /// an event yet.
     promised: u64,
-    /// A task tells what is here.
+    /// A task is publishing what is here.
     is_telling: bool,
-    /// An event of ours has no number yet.
+    /// An event of ours waits in the outbox and has no number yet.
     in_outbox: bool,
 }
 
@@ -70,7 +71,7 @@ impl InvalidationBatcher {
         })
     }
 
-    /// Tells the others, by and by. Needs a tokio runtime.
+    /// Publishes these numbers to the other nodes, in the background. Needs a tokio runtime.
     pub fn tell(self: &Arc<Self>, outbox: &Arc<Outbox>, numbers: &[PurgeHash], order: PurgeOrder) {
         let mut state = self.state.lock();
         state.order = state.order.max(order);
@@ -89,7 +90,7 @@ impl InvalidationBatcher {
         }
     }
 
-    /// A purge got its number, which may be an event of ours.
+    /// Called when a purge got its number; it may be an event of ours.
     pub fn numbered(&self, purge: &QueuedPurge) {
         if matches!(purge.selector.parse(), Ok(PurgeStatement::Invalidated(_))) {
             self.state.lock().in_outbox = false;
@@ -115,14 +116,14 @@ impl InvalidationBatcher {
     }
 }
 
-/// Numbers that fit into an event of so many bytes.
+/// How many numbers fit into an event of `bytes` bytes.
 fn most(bytes: usize) -> usize {
     let one = length_of_invalidated(1) - length_of_invalidated(0);
     (bytes.saturating_sub(EVENT) / one).clamp(LEAST, MOST)
 }
 
 impl PendingInvalidations {
-    /// An event of as many as fit.
+    /// Makes an event of as many numbers as fit.
     fn some(&mut self, most: usize) -> QueuedPurge {
         let first: Vec<PurgeHash> = self.numbers.iter().take(most).copied().collect();
         for number in &first {
@@ -132,14 +133,14 @@ impl PendingInvalidations {
         self.event(&PurgeStatement::Invalidated(first))
     }
 
-    /// An event in the place of all.
+    /// Makes one event in place of all numbers: everything is to be validated.
     fn doubt(&mut self) -> QueuedPurge {
         self.numbers.clear();
         self.event(&PurgeStatement::Doubt)
     }
 
     fn event(&mut self, statement: &PurgeStatement) -> QueuedPurge {
-        // Those that stay keep the promise open.
+        // While numbers stay, one of these purges stays begun.
         let kept = match self.numbers.is_empty() {
             true => 0,
             false => self.promised.min(1),

@@ -1,4 +1,4 @@
-//! What is heard and done, in numbers.
+//! The metrics of what is received and applied.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 

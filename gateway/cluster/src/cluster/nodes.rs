@@ -1,31 +1,32 @@
-//! The other nodes: who was heard of, when, and how many of its purges.
+//! The other nodes: which were heard, when, and how many of their purges came.
 //!
-//! Each publisher counts its purges, and every event of its tells how many there are. Where
-//! nothing vouches for an event anybody can say any number under any name, so a number is
-//! never believed for good: one that leaps further than a publisher could say again, and one
-//! that stays below what was known a while ago, is a history that is lost, and the count goes on
-//! from there. A little below is a word that purges overtook.
+//! Each publisher counts its purges, and each of its events carries the count. Where events are not
+//! authenticated, any program can publish any number under any name. Therefore a number is never
+//! trusted permanently: if it jumps further ahead than a publisher could publish again, or stays
+//! below what was known some seconds ago, the history of the node counts as lost, and the count
+//! continues from that number. A number that is a little lower is that of an event which purges
+//! overtook.
 //!
-//! Pure: `now` is an argument. Invariant: names take a bounded room, and those that nothing vouches
-//! for are taken in at a bounded rate.
+//! Pure: `now` is an argument. Invariant: names take a bounded amount of memory, and names that are
+//! not authenticated are accepted at a bounded rate.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::bus::inbox::EventTrust;
 
-/// The nodes that were heard of lately.
+/// The nodes that were heard lately.
 pub struct NodeTable {
     known: HashMap<String, PeerNode>,
     most: usize,
     forget_after: Duration,
-    /// How many more names that nothing vouches for are taken in.
+    /// How many more names that are not authenticated may be accepted now.
     room: f64,
-    /// Up to when that was counted.
+    /// The time up to which `room` is computed.
     counted: Option<Instant>,
 }
 
-/// Who says something.
+/// The sender of an event.
 #[derive(Clone, Copy, Debug)]
 pub struct SendingNode<'a> {
     pub source: &'a str,
@@ -33,20 +34,20 @@ pub struct SendingNode<'a> {
     pub trust: EventTrust,
 }
 
-/// One node.
+/// One other node.
 #[derive(Clone, Debug)]
 pub struct PeerNode {
     boot: u64,
-    /// Its purges that came here, or are known to be missing.
+    /// Its purges that were received here, or are known to be missing.
     purges: u64,
-    /// What that was a while ago ([`OVERTAKEN`] to twice as long), what it was when it was looked
-    /// at last, and when that was.
+    /// `settled` is what `purges` was some time ago (between [`OVERTAKEN`] and twice as long).
+    /// `looked` is what it was at the last look, and the time of that look.
     settled: u64,
     looked: (u64, Instant),
     pub heard: Instant,
-    /// By its own word; none before its first heartbeat.
+    /// What it says of itself; none before its first heartbeat.
     pub state: Option<NodeState>,
-    /// It said that it goes, and nothing since.
+    /// It announced that it leaves, and was not heard since.
     has_left: bool,
 }
 
@@ -57,19 +58,19 @@ pub struct NodeState {
     pub version: String,
 }
 
-/// What a count of purges tells.
+/// What a count of purges means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PurgeCountVerdict {
     /// Nothing is missing.
     Whole,
-    /// It was not heard before, and has purged: how much of that matters here is unknown.
+    /// The node was not heard before, and has purged: how much of that matters here is unknown.
     Stranger,
-    /// From this number on some did not come.
+    /// From this number on, purges did not come.
     Hole(u64),
-    /// It was known to be missing, or came already.
+    /// The purge was known to be missing, or had come already.
     Late,
-    /// Its numbers went back, or leapt further than it can say them again: nothing is known of
-    /// what it purged before.
+    /// Its numbers went back, or jumped further ahead than it can publish again: nothing is known
+    /// of what it purged before.
     Lost,
     /// There are too many nodes, or too many new ones, to remember this one.
     Crowd,
@@ -86,16 +87,16 @@ impl PurgeCountVerdict {
     }
 }
 
-/// Names that nothing vouches for and that are taken in at once, and a second.
+/// How many names that are not authenticated are accepted at once, and how many a second.
 const CROWD: f64 = 256.0;
 const CROWD_PER_SECOND: f64 = 4.0;
-/// A word that purges overtook is no later than this.
+/// An event that purges overtook comes at most this much later.
 const OVERTAKEN: Duration = Duration::from_secs(5);
-/// Purges that a publisher can say again at most.
+/// The most purges that a publisher can publish again.
 const HISTORY: u64 = 10_000;
 
 impl NodeTable {
-    /// Remembers `most` nodes at most, each for so long after it was heard last.
+    /// Remembers at most `most` nodes, each for `forget_after` after it was last heard.
     pub fn new(most: usize, forget_after: Duration) -> Self {
         Self {
             known: HashMap::new(),
@@ -123,7 +124,7 @@ impl NodeTable {
         }
     }
 
-    /// An event came that says how many purges there were before it.
+    /// An event came that carries the number of purges published before it.
     pub fn counted(
         &mut self,
         who: SendingNode<'_>,
@@ -149,26 +150,26 @@ impl NodeTable {
         }
     }
 
-    /// A sign of life that tells no count.
+    /// An event came whose count is not used.
     pub fn heard(&mut self, who: SendingNode<'_>, now: Instant) {
         let _ = self.node(who, now);
     }
 
-    /// The node said that it goes: it is not waited for until it says something again.
+    /// The node announced that it leaves: nobody waits for it until it is heard again.
     pub fn left(&mut self, source: &str) {
         if let Some(node) = self.known.get_mut(source) {
             node.has_left = true;
         }
     }
 
-    /// What a node said of itself.
+    /// Notes what a node says of itself.
     pub fn stated(&mut self, source: &str, state: NodeState) {
         if let Some(node) = self.known.get_mut(source) {
             node.state = Some(state);
         }
     }
 
-    /// The node, and whether this is the first word of this life of it.
+    /// The node, and whether this is the first event of this life of it.
     fn node(&mut self, who: SendingNode<'_>, now: Instant) -> Option<(&mut PeerNode, bool)> {
         let SendingNode { source, boot, .. } = who;
         let mut is_new = !self.known.contains_key(source);
@@ -219,7 +220,7 @@ impl NodeTable {
             .retain(|_, node| now.saturating_duration_since(node.heard) < forget_after);
     }
 
-    /// All that were heard of lately and have not left, by name.
+    /// All nodes that were heard lately and have not left, by name.
     pub fn list(&mut self, now: Instant) -> Vec<(String, PeerNode)> {
         self.forget(now);
         let mut list: Vec<_> = self
@@ -234,14 +235,14 @@ impl NodeTable {
 }
 
 impl PeerNode {
-    /// Its purges are counted from here on.
+    /// Counts its purges from here on.
     fn begin(&mut self, purges: u64, now: Instant) {
         self.purges = purges;
         self.settled = 0;
         self.looked = (purges, now);
     }
 
-    /// What was known a while ago.
+    /// What was known some time ago.
     fn settled(&mut self, now: Instant) -> u64 {
         let (seen, at) = self.looked;
         if now.saturating_duration_since(at) >= OVERTAKEN {
@@ -252,7 +253,8 @@ impl PeerNode {
     }
 }
 
-/// What a count tells of a node that is not remembered: one that has not purged is missed by nobody.
+/// The verdict on a count of a node that is not remembered. If it has not purged, nothing is
+/// missing.
 fn crowd(purges: u64) -> PurgeCountVerdict {
     match purges {
         0 => PurgeCountVerdict::Whole,
@@ -316,7 +318,7 @@ mod tests {
         assert_eq!(nodes.counted(a(3), 3, now), PurgeCountVerdict::Hole(3));
     }
 
-    /// A forged count must not make the holes of a real one invisible.
+    /// Guards against a forged count that makes the holes of the real one invisible.
     #[test]
     fn a_count_that_leaps_is_not_believed_for_good() {
         let now = Instant::now();

@@ -1,37 +1,37 @@
-//! Which purges of which publisher stand where in our order, so that a value of a peer
-//! can be put where it belongs: before the purges that its load had not heard of.
+//! The place of each publisher's purges in our order, so that a value of another node can be put
+//! where it belongs: before the purges that were not known when its load began.
 //!
-//! Used where nodes follow no common log. Each publisher numbers its purges; we note at
-//! which place of our order each was applied. A load that began at `born` had seen those
-//! that stand before; a receiver puts the value right before the first one that its
-//! publisher had not seen, and from there the purge log judges it like any other.
+//! Used where nodes do not follow a common log. Each publisher numbers its purges, and we note at
+//! which place of our order each was applied. A load that began at `born` knew the purges before
+//! that place. A receiver puts the value right before the first purge that was not known to the
+//! value's load; from there on, the purge log judges it like any other.
 //!
-//! Pure: `now` is an argument. Invariant: where the notes don't reach back far enough, the
-//! answer is none, and the value goes nowhere.
+//! Pure: `now` is an argument. Invariant: where the notes don't reach back far enough, the answer
+//! is none, and the value is not stored.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::cache::purge::PurgeOrder;
 
-/// Publishers and how many of their purges had been heard of: source, boot, number.
+/// Publishers and how many of their purges were known: source, boot, number.
 pub type HeardPurges = Vec<(String, u64, u64)>;
 
-/// The notes.
+/// The notes of all publishers.
 #[derive(Default)]
 pub struct PublisherOrders {
     publishers: HashMap<(String, u64), PublisherNotes>,
-    /// Purges of our own that have no number yet: nobody has heard of them.
+    /// Purges of our own that have no number yet: no other node knows of them.
     own: OwnPurges,
-    /// A publisher was forgotten: nothing can be judged before then.
+    /// Notes were lost: until then nothing can be judged.
     blind_until: Option<Instant>,
 }
 
-/// Purges of our own on their way to a number.
+/// Purges of our own that wait for their numbers.
 #[derive(Default)]
 struct OwnPurges {
     count: u64,
-    /// They all come after this place.
+    /// All of them come after this place.
     after: PurgeOrder,
 }
 
@@ -39,9 +39,10 @@ struct OwnPurges {
 struct PublisherNotes {
     /// The newest number.
     last: u64,
-    /// Ascending by number.
+    /// The notes, in ascending order of their numbers.
     notes: VecDeque<PurgeOrderNote>,
-    /// The newest number and the latest place that were forgotten for want of room.
+    /// `shed` is the newest number that was dropped because there was no room. `forgotten` is the
+    /// latest place that was dropped, for that reason or because of its age.
     shed: u64,
     forgotten: PurgeOrder,
 }
@@ -52,16 +53,16 @@ struct PurgeOrderNote {
     at: Instant,
 }
 
-/// Notes of one publisher at most.
+/// The most notes of one publisher.
 const NOTES: usize = 256;
-/// Publishers at most, each life counted.
+/// The most publishers; each life counts as one.
 const PUBLISHERS: usize = 256;
-/// A purge that is older is taken as known to every load: none takes so long.
+/// Every load is taken to know the purges that are older than this, since no load takes that long.
 const KEEP: Duration = Duration::from_secs(600);
 
 impl PublisherOrders {
-    /// Notes that a purge with this number was applied at this place. Of a hole in the
-    /// numbers, note the first that is missing, at the place where the hole was seen.
+    /// Notes that a purge with this number was applied at this place. For a hole in the numbers,
+    /// note the first number that is missing, at the place where the hole was seen.
     pub fn note(&mut self, source: &str, boot: u64, number: u64, order: PurgeOrder, now: Instant) {
         let publisher = (source.to_owned(), boot);
         if !self.publishers.contains_key(&publisher) {
@@ -87,7 +88,7 @@ impl PublisherOrders {
         ring.notes.insert(at, note);
     }
 
-    /// What was noted of a publisher is worth nothing: its numbers were not what they seemed.
+    /// Drops the notes of a publisher: its numbers turned out to be wrong.
     pub fn lose(&mut self, source: &str, boot: u64, now: Instant) {
         self.publishers.remove(&(source.to_owned(), boot));
         self.blind_until = Some(now + KEEP);
@@ -101,7 +102,7 @@ impl PublisherOrders {
         self.own.count += 1;
     }
 
-    /// So many of them have a number now.
+    /// `count` of them have a number now.
     pub fn end_own(&mut self, count: u64) {
         self.own.count = self.own.count.saturating_sub(count);
     }
@@ -120,7 +121,7 @@ impl PublisherOrders {
         }
     }
 
-    /// What a load that began at `born` had heard of.
+    /// The purges that were known to a load that began at `born`.
     pub fn heard_at(&self, born: PurgeOrder, now: Instant) -> Option<HeardPurges> {
         if self.is_blind(now) {
             return None;
@@ -132,8 +133,8 @@ impl PublisherOrders {
         heard.collect()
     }
 
-    /// Where in our order a value belongs whose load had heard of these; `newest` where it had
-    /// heard of all that we have.
+    /// The place in our order of a value whose load knew these purges; `newest` if it knew all that
+    /// we know.
     pub fn place(
         &self,
         heard: &HeardPurges,
@@ -182,7 +183,7 @@ impl PublisherNotes {
         }
     }
 
-    /// How many of its purges stand at or before `born`, without a hole.
+    /// How many of its purges, counted without a hole, stand at or before `born`.
     fn heard_at(&self, born: PurgeOrder) -> Option<u64> {
         if born < self.forgotten {
             return None;
@@ -192,7 +193,7 @@ impl PublisherNotes {
         Some(first.map_or(self.last, |first| first.saturating_sub(1)))
     }
 
-    /// The place before the first purge after `known`.
+    /// The place before the first purge with a number greater than `known`.
     fn before_news(&self, known: u64, now: Instant) -> Option<PurgeOrder> {
         if known < self.shed {
             return None;
@@ -267,7 +268,7 @@ mod tests {
         assert!(orders.place(&Vec::new(), 20_000, now + KEEP).is_some());
     }
 
-    /// Guards against a value that was told while our own purge waited for its number.
+    /// Guards against a value that was published while our own purge waited for its number.
     #[test]
     fn nothing_is_put_after_a_purge_of_our_own_that_nobody_has_heard_of() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());

@@ -1,7 +1,7 @@
-//! Purges that somebody waits for: which nodes have said that they applied it, and when.
+//! Purges that a caller waits for: which nodes have answered that they applied it, and when.
 //!
-//! Invariant: all times are of our own clock, from the purge to the answer; no node's
-//! clock is compared with another's.
+//! Invariant: all times are measured on our own clock, from the purge to the answer; the clocks of
+//! two nodes are never compared.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Answers that are awaited, by the purge's event id.
+/// The answers that are awaited, by the purge's event id.
 #[derive(Default)]
 pub struct PurgeReceipts {
     open: Mutex<HashMap<String, Arc<PendingReceipt>>>,
@@ -19,9 +19,9 @@ pub struct PurgeReceipts {
 
 struct PendingReceipt {
     began: Instant,
-    /// The number that the purge left with; 0 while it waits.
+    /// The number with which the purge was published; 0 while it waits.
     number: AtomicU64,
-    /// Whose answers count: nobody else's makes room here.
+    /// The nodes whose answers count; answers of others take no memory here.
     nodes: Vec<String>,
     answers: Mutex<HashMap<String, NodeReceipt>>,
     changed: Notify,
@@ -32,11 +32,11 @@ struct PendingReceipt {
 pub struct NodeReceipt {
     /// The place in the order of the node that applied it.
     pub order: u64,
-    /// From the purge to the answer.
+    /// The time from the purge to the answer.
     pub after: Duration,
 }
 
-/// Answers to one purge; no more are awaited when it is dropped.
+/// Waits for the answers to one purge, until it is dropped.
 pub struct AwaitedReceipts<'a> {
     receipts: &'a PurgeReceipts,
     id: String,
@@ -44,7 +44,7 @@ pub struct AwaitedReceipts<'a> {
 }
 
 impl PurgeReceipts {
-    /// Begins to await answers of these nodes.
+    /// Begins to wait for the answers of these nodes.
     pub fn open(&self, id: String, nodes: &[String]) -> AwaitedReceipts<'_> {
         let open = Arc::new(PendingReceipt {
             began: Instant::now(),
@@ -61,14 +61,14 @@ impl PurgeReceipts {
         }
     }
 
-    /// The purge leaves with this number.
+    /// The purge is published with this number.
     pub fn numbered(&self, id: &str, number: u64) {
         if let Some(open) = self.open.lock().get(id) {
             open.number.store(number, Ordering::Release);
         }
     }
 
-    /// A node said that it applied the purge.
+    /// Called when a node has answered that it applied the purge.
     pub fn answered(&self, id: &str, node: &str, order: u64) {
         let Some(open) = self.open.lock().get(id).cloned() else {
             return;
@@ -84,17 +84,17 @@ impl PurgeReceipts {
 }
 
 impl AwaitedReceipts<'_> {
-    /// The number that the purge left with; none while it waits.
+    /// The number with which the purge was published; none while it waits.
     pub fn number(&self) -> Option<u64> {
         let number = self.open.number.load(Ordering::Acquire);
         (number > 0).then_some(number)
     }
 
-    /// Waits until all have answered, or until `patience` is over; all answers.
+    /// Waits until all nodes have answered, for at most `patience`. Returns the answers that came.
     pub async fn all(&self, patience: Duration) -> HashMap<String, NodeReceipt> {
         let complete = async {
             loop {
-                // From here on no answer is missed.
+                // Registered before the check, so that no answer is missed.
                 let changed = self.open.changed.notified();
                 if self.is_complete() {
                     return;

@@ -1,4 +1,4 @@
-//! Nodes over a bus in the process; time stands still but for what they wait for.
+//! Nodes on a bus within the process. The clock stands still, except while a test waits.
 
 mod hub;
 
@@ -30,11 +30,11 @@ struct Site {
     registry: Registry,
 }
 
-/// What a request would meet.
+/// What a request would find.
 #[derive(PartialEq, Eq, Debug)]
 enum Met {
     Fresh,
-    /// To be validated.
+    /// An entry that must be validated first.
     Stale,
     Nothing,
 }
@@ -86,7 +86,7 @@ impl Site {
         }
     }
 
-    /// Stores what a load brought that long ago.
+    /// Stores the result of a load that ended `time` ago.
     fn held_for(&self, path: &str, body: &'static str, time: Duration) {
         let key = key(path);
         let mut entry = entry(&key, body, self.cache.order());
@@ -95,7 +95,7 @@ impl Site {
         assert!(self.cache.admit(key.to_key(), &Vary::None, entry));
     }
 
-    /// Stores what a load brought that began at `born`.
+    /// Stores the result of a load that began at `born`.
     fn store(&self, path: &str, body: &'static str, born: PurgeOrder) {
         let key = key(path);
         let entry = Arc::new(entry(&key, body, born));
@@ -178,14 +178,14 @@ fn entry(key: &KeyBuf, body: &'static str, born: PurgeOrder) -> Entry {
     )
 }
 
-/// Lets all tasks do what they can do now, and no clock go on.
+/// Lets all tasks run as far as they can, without advancing the clock.
 async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Until what is due within this time has happened.
+/// Waits until everything that is due within this time has happened.
 async fn after(time: Duration) {
     tokio::time::sleep(time).await;
     settle().await;
@@ -205,7 +205,7 @@ fn foreign(shape: EventShape) -> Bytes {
     event.encode()
 }
 
-/// Of three bodies held elsewhere: another one, the same, and another one that is young.
+/// The bodies on the other node: a different one, the same one, and a different one that is recent.
 #[tokio::test(start_paused = true)]
 async fn a_value_too_large_to_be_told_has_others_validated() {
     let hub = Arc::<Hub>::default();
@@ -284,7 +284,8 @@ fn is_purge(bytes: &Bytes) -> bool {
     matches!(ours.message, Message::Purge { .. })
 }
 
-/// The heart of at-most-once: the next number tells, and nothing older is shown unchecked.
+/// The core of at-most-once: the next number reveals the loss, and no older entry is shown without
+/// validation.
 #[tokio::test(start_paused = true)]
 async fn a_lost_purge_is_noticed_by_the_next_one() {
     let hub = Arc::default();
@@ -339,7 +340,7 @@ async fn a_lost_last_purge_is_noticed_by_the_heartbeat() {
     assert_eq!(two.look("/p/1"), Met::Stale);
 }
 
-/// Guards against a durable transport on which heartbeats overtake purges.
+/// Guards against heartbeats that overtake purges on a durable transport.
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_of_a_durable_transport_says_nothing_of_purges() {
     let hub = Arc::default();
@@ -413,7 +414,7 @@ async fn a_value_reaches_the_nodes_that_want_it() {
     one.load("/p/1", "unwanted");
     settle().await;
     assert_eq!(two.look("/p/1"), Met::Nothing);
-    // Now somebody has asked for it.
+    // A client has asked for it by now.
     one.load("/p/1", "wanted");
     settle().await;
     assert_eq!(two.body("/p/1").unwrap(), "wanted");
@@ -421,7 +422,7 @@ async fn a_value_reaches_the_nodes_that_want_it() {
     assert_eq!(two.metric("lamina_cluster_values_total", "stored"), 1.0);
 }
 
-/// The resurrection that at-most-once buses are known for.
+/// Guards against a purged value that comes back, a known weakness of at-most-once buses.
 #[tokio::test(start_paused = true)]
 async fn a_value_loaded_before_a_purge_does_not_come_after_it() {
     let hub = Arc::default();
@@ -430,7 +431,7 @@ async fn a_value_loaded_before_a_purge_does_not_come_after_it() {
         bus.priming = Priming::Always;
     });
     settle().await;
-    // One loads while two purges, and hears of it only after it has told its value.
+    // One loads while two purges, and learns of the purge only after it has published its value.
     one.port.set_deaf(true);
     two.purge("tag:t");
     settle().await;
@@ -441,7 +442,7 @@ async fn a_value_loaded_before_a_purge_does_not_come_after_it() {
         three.metric("lamina_cluster_values_total", "overtaken"),
         1.0
     );
-    // What it loads once it knows is welcome.
+    // A value that it loads after it knows of the purge is accepted.
     one.port.set_deaf(false);
     two.purge("tag:other");
     settle().await;
@@ -461,7 +462,7 @@ async fn a_load_that_began_before_our_own_purge_is_told_as_such() {
     let born = one.cache.order();
     one.purge("tag:other");
     settle().await;
-    // It began before a purge that does not reach it.
+    // The load began before a purge that does not affect it.
     one.store("/p/1", "page", born);
     settle().await;
     assert_eq!(two.body("/p/1").unwrap(), "page");

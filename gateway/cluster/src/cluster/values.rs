@@ -1,9 +1,9 @@
-//! Values that were loaded here, for peers, and theirs for us.
+//! Values that were loaded here, sent to other nodes, and theirs received here.
 //!
-//! A value travels as the record that the second tier would keep; of one that is too large
-//! peers hear that it changed. Decision: a value whose
-//! way took long is dropped, and the way counts as age: the publisher's clock is compared
-//! with ours for that alone, and the worst of it is a value that nobody gets.
+//! A value travels as the record that the second tier would keep; if it is too large, the other
+//! nodes only learn that it changed. Decision: a value that was long on its way is dropped, and its
+//! time on the way counts as age. Only for this is the publisher's clock compared with ours, and
+//! the worst result is a value that no node takes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ use crate::cache::record::{self, StoreRecord};
 
 use super::Cluster;
 
-/// What became of a value.
+/// The outcome of a received value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PrimeOutcome {
     Stored,
@@ -29,17 +29,17 @@ pub enum PrimeOutcome {
     Unwanted,
     Corrupt,
     Late,
-    /// It is too large to be told, and another was held here: that one is stale.
+    /// The value was too large to be sent, and another value was held here: that one is stale now.
     Changed,
-    /// It is too large to be told, and none was held here, or the same, or a young one.
+    /// The value was too large to be sent, and here was no value, the same one, or a recent one.
     Unchanged,
 }
 
-/// A value that took longer is of no use.
+/// A value that was on its way for longer is dropped.
 const LATE: Duration = Duration::from_secs(60);
 
 impl Cluster {
-    /// Has peers told of a value.
+    /// Publishes a value to the other nodes.
     pub(super) fn tell_value(&self, primary: &EntryKey, entry: &Arc<Entry>) {
         let (cache, orders) = (Arc::clone(&self.cache), Arc::clone(&self.orders));
         let (primary, entry) = (primary.clone(), Arc::clone(entry));
@@ -76,7 +76,7 @@ impl Cluster {
         });
     }
 
-    /// Takes a peer's value, if it is wanted here and nothing speaks against it.
+    /// Takes a value of another node, if it is wanted here and no purge has overtaken it.
     pub(super) fn take_value(&self, prime: PrimeMessage, ts: u64) {
         if self.rules.priming != Priming::Off {
             let outcome = self.judge_value(prime, ts);
@@ -84,7 +84,7 @@ impl Cluster {
         }
     }
 
-    /// A peer's value for this key is too large to be told.
+    /// Another node has a value for this key that is too large to be sent.
     pub(super) fn take_change(&self, key: &[u8], likeness: u64) {
         let outdated = self.cache.changed_elsewhere(key, likeness);
         self.metrics.value(match outdated {
@@ -125,7 +125,7 @@ impl Cluster {
     }
 
     fn place(&self, heard: &super::orders::HeardPurges) -> Option<PurgeOrder> {
-        // Read first: what is applied meanwhile comes after.
+        // Read first: purges that are applied meanwhile come after it.
         let newest = self.cache.order();
         self.orders.lock().place(heard, newest, Instant::now())
     }
@@ -138,7 +138,7 @@ fn changed(entry: &Entry) -> Message {
     }
 }
 
-/// How long ago that was, by the clocks of two machines; nothing, if it is yet to come.
+/// The time since `ts`, by the clocks of two machines; zero if `ts` is in the future.
 fn since(ts: u64) -> Duration {
     let then = UNIX_EPOCH + Duration::from_millis(ts);
     SystemTime::now().duration_since(then).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! The process that compiles: `lamina compile-plugin`, which a gateway starts and nobody
-//! else. It takes a file's bytes on stdin and gives machine code, or a refusal, on stdout.
+//! The process that compiles: `lamina compile-plugin`, which only a gateway starts. It reads a
+//! file's bytes from stdin and writes machine code, or a refusal, to stdout.
 //!
-//! It limits itself before it reads anything, so that whatever the bytes make of the
-//! compiler ends this process and no other.
+//! It limits itself before it reads anything, so that whatever the bytes make the compiler do ends
+//! this process and no other.
 
 use std::io::{self, Read, Write};
 use std::panic::catch_unwind;
@@ -14,12 +14,13 @@ use wit_component::ComponentEncoder;
 use super::{CompileRefusal, CompilerAnswer};
 use crate::{artifact, bounds, engine};
 
-/// Addresses that a process takes without using them: its program, stacks, reservations.
+/// Bytes of address space that a process reserves without using them: for its program, stacks,
+/// reservations.
 const ADDRESSES: u64 = 4 << 30;
-/// Seconds from the signal that a process is out of time to its end.
+/// Seconds between the signal that a process is out of time and its end.
 const GRACE: u64 = 2;
 
-/// What this process may take.
+/// The limits of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct CompileAllowance {
     /// Bytes of memory.
@@ -28,10 +29,10 @@ pub struct CompileAllowance {
     pub seconds: u64,
 }
 
-/// Compiles what comes on stdin.
+/// Compiles the bytes from stdin.
 ///
 /// # Errors
-/// When the process can't be limited, or nobody gives or takes.
+/// When the process can't be limited, or stdin or stdout fails.
 pub fn run(allowance: CompileAllowance) -> io::Result<()> {
     limit(allowance)?;
     let mut wasm = Vec::new();
@@ -51,18 +52,18 @@ pub fn run(allowance: CompileAllowance) -> io::Result<()> {
     out.flush()
 }
 
-/// The compiler and its inputs, within the limits of this process.
+/// Compiles, after the checks, within the limits of this process.
 pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileRefusal> {
     bounds::check(wasm).map_err(CompileRefusal::OverLimit)?;
     let invalid = |e: wasmtime::Error| CompileRefusal::Invalid(format!("{e:#}"));
     let engine = engine::for_compiling().map_err(invalid)?;
     let component = componentize(&engine, wasm)?;
-    // What the encoder made of a module is as large as the encoder likes.
+    // The component that the encoder made of a module may be of any size.
     bounds::check(&component).map_err(CompileRefusal::OverLimit)?;
     engine.precompile_component(&component).map_err(invalid)
 }
 
-/// Makes a core module with an embedded component type a component.
+/// Makes a component of a core module with an embedded component type.
 fn componentize<'a>(
     engine: &Engine,
     wasm: &'a [u8],
@@ -70,15 +71,15 @@ fn componentize<'a>(
     if !artifact::is_core_module(wasm) {
         return Ok(wasm.into());
     }
-    // The encoder takes a module at its word.
+    // The encoder does not validate the module.
     Module::validate(engine, wasm).map_err(|e| CompileRefusal::Invalid(format!("{e:#}")))?;
     encode(wasm)
         .map(Into::into)
         .map_err(CompileRefusal::NotAComponent)
 }
 
-/// The encoder takes the type in the module's custom section at its word, too, and panics
-/// where that is not of the form that it writes itself.
+/// The encoder does not validate the type in the module's custom section either, and panics where
+/// it is not in the form that the encoder itself writes.
 fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
     let encode = || {
         let encoder = ComponentEncoder::default().module(module);
@@ -90,11 +91,11 @@ fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// It ends with the process that started it, gives way to those that serve, and leaves no
-/// core file.
+/// Sets the limits of this process. It also ends with the process that started it, has a lower
+/// priority than the processes that serve, and leaves no core file.
 fn limit(allowance: CompileAllowance) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // A courtesy: if it is refused, it competes on equal terms.
+    // Not required: if it is refused, the process competes with equal priority.
     _ = rustix::process::nice(10);
     let hard = |limit: u64| Rlimit {
         current: Some(limit),

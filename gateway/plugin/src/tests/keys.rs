@@ -1,4 +1,4 @@
-//! The key hook: shipped plugins, bad guests, and what they must not harm.
+//! The key hook: shipped plugins, misbehaving guests, and what these must not harm.
 
 use super::*;
 
@@ -96,7 +96,7 @@ async fn the_c_plugin_strips_slashes() {
             "{uri}"
         );
     }
-    // Its arena is emptied after each call.
+    // The guest's arena is emptied after each call.
     for i in 0..5_000 {
         let path = format!("/{i}/{}", "x".repeat(1_000));
         assert_eq!(
@@ -195,7 +195,7 @@ async fn a_key_that_breaks_a_rule_is_invalid() {
 
 #[tokio::test]
 async fn one_text_named_a_million_times_does_not_fill_the_host() {
-    // 16 parts of 200,000 bytes are the same 200,000 bytes of the guest.
+    // All 16 parts of 200,000 bytes are the same 200,000 bytes of the guest.
     let parts = r"\00\10\00\00\40\0d\03\00".repeat(16);
     let data = format!(
         r#"(data (i32.const 3072) "\01\00\00\00\00\10\00\00\01\00\00\00\00\0e\00\00\10\00\00\00") (data (i32.const 3584) "{parts}") (data (i32.const 4096) "k")"#
@@ -274,7 +274,7 @@ async fn a_hundred_thousand_traps_leave_nothing_behind() {
     calls(1_000);
     let before = resident();
     calls(99_000);
-    // Other tests run beside this one; a leak of one memory a call would be 6 GiB.
+    // Other tests run at the same time; a leak of one memory for each call would be 6 GiB.
     assert!(
         resident() < before + (128 << 20),
         "grew from {before} to {}",
@@ -287,7 +287,7 @@ async fn a_hundred_thousand_traps_leave_nothing_behind() {
     );
 }
 
-/// Bytes of this process that are in memory.
+/// Bytes of this process that are in physical memory.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
@@ -295,7 +295,7 @@ fn resident() -> usize {
 
 #[tokio::test]
 async fn an_instance_is_recycled_after_its_calls() {
-    // The guest counts its calls and answers the number as a status: 400, 401 and so on.
+    // The guest counts its calls and returns the count as a status: 400, 401 and so on.
     let count = "(i32.store8 (i32.const 3072) (i32.const 3))
         (i32.store16 (i32.const 3076) (i32.add (i32.const 400) (i32.load (i32.const 8192))))
         (i32.store (i32.const 8192) (i32.add (i32.load (i32.const 8192)) (i32.const 1)))";

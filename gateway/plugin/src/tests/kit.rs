@@ -1,4 +1,4 @@
-//! What plugin authors in other languages get is what the contract says.
+//! What plugin authors in other languages get matches the contract.
 
 use std::fmt::Write;
 

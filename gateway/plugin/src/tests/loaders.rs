@@ -1,4 +1,5 @@
-//! The load hook: composing, bad guests, limits on fetching, and what others notice.
+//! The load hook: composed responses, misbehaving guests, limits on fetches, and effects on other
+//! calls.
 
 use super::super::{FetchError, LoadDecision, LoadedResponse};
 use super::*;
@@ -45,7 +46,7 @@ fn body(response: &LoadedResponse) -> Value {
 
 #[tokio::test]
 async fn two_upstreams_are_asked_at_once_and_composed() {
-    // Neither answers before both were asked.
+    // Neither upstream answers before both were asked.
     let both = Arc::new(tokio::sync::Barrier::new(2));
     let fetch: UpstreamFetcher = Arc::new(move |call: FetchCall| {
         let both = both.clone();
@@ -189,7 +190,7 @@ async fn a_caller_that_goes_away_ends_its_call() {
         CallError::Overloaded
     );
     caller.abort();
-    // The instance goes with its call, and its place is free again.
+    // The instance is dropped with its call, and its place is free again.
     while site.metric("lamina_plugin_instances", &[]) > 0.0 {
         tokio::task::yield_now().await;
     }
@@ -259,7 +260,7 @@ async fn a_loader_that_traps_or_eats_memory_fails_alone() {
     ));
 }
 
-/// A response: tag, status, headers at 4096 or none, a body of this length at 2048.
+/// A response: tag, status, headers at 4096 or none, and a body of this length at 2048.
 fn response_data(status: u16, headers: u8, body: u32) -> String {
     let hex = |bytes: &[u8]| {
         bytes

@@ -1,4 +1,4 @@
-//! What is refused when it is loaded, and whether the message helps.
+//! What is refused when a plugin is loaded, and whether the message is helpful.
 
 use super::*;
 
@@ -298,7 +298,7 @@ async fn compiled_code_is_kept_and_damage_is_noticed() {
     };
     let whole = std::fs::read(file).unwrap();
     load().await;
-    // A damaged file is not run; it is written anew.
+    // A damaged file is not run; it is written again.
     let mut damaged = whole.clone();
     damaged[whole.len() / 2] ^= 1;
     for bad in [damaged, whole[..1_000].to_vec(), Vec::new()] {
@@ -308,8 +308,8 @@ async fn compiled_code_is_kept_and_damage_is_noticed() {
     }
 }
 
-/// Guards against code that another user of the machine has put there: a file that is not
-/// trusted is written anew, which gives it another inode.
+/// Guards against code that another user of the machine has placed there: a file that is not
+/// trusted is written again, and so gets another inode.
 #[tokio::test]
 async fn compiled_code_that_others_could_have_written_is_not_run() {
     use std::fs::Permissions;

@@ -1,12 +1,12 @@
-//! The maps of an event on the wire, and the pieces that they are made of.
+//! The maps of an event on the wire, and their parts.
 //!
-//! Decision: what is ours is one borrowed struct for both directions, so that a name can't
-//! differ between them. The outer map has one for each: we write few of its fields and
-//! bear more than we write.
+//! Decision: our own map is one borrowed struct for both directions, so that a name can't differ
+//! between them. The outer map has one struct for each direction: we write few of its fields and
+//! accept more than we write.
 //!
-//! Decision: nothing that is written is an integer of 64 bits. `msgpackr` makes a `BigInt` of
-//! those and `@msgpack/msgpack` an imprecise number, so counts are [`WireCount`], times floats, and
-//! what uses all of its bits is the text of [`HexBits`].
+//! Decision: no integer of 64 bits is written. `msgpackr` reads those as `BigInt`, and
+//! `@msgpack/msgpack` as an imprecise number. So counts are [`WireCount`], times are floats, and a
+//! number that uses all of its bits is the text of [`HexBits`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -27,7 +27,7 @@ pub struct OuterMap {
     pub keys: Option<BoundedList<String>>,
     pub pattern: Option<String>,
     pub namespace: Option<String>,
-    /// Only whether it is there; see [`LaminaOnlyMap`].
+    /// Only whether the field is there; see [`LaminaOnlyMap`].
     pub lamina: Option<IgnoredAny>,
 }
 
@@ -48,14 +48,14 @@ pub struct WrittenOuterMap<'a> {
     pub lamina: Option<LaminaMap<'a>>,
 }
 
-/// The outer map read for what is ours alone, so that a fault in it stays there.
+/// The outer map, read only for `lamina`, so that a fault in that field affects nothing else.
 #[derive(Deserialize)]
 pub struct LaminaOnlyMap<'a> {
     #[serde(borrow)]
     pub lamina: LaminaMap<'a>,
 }
 
-/// What is ours: `kind` says which of the rest are there.
+/// Our own map: `kind` says which of the other fields are there.
 #[derive(Serialize, Deserialize, Default)]
 pub struct LaminaMap<'a> {
     pub boot: HexBits,
@@ -89,16 +89,16 @@ pub struct LaminaMap<'a> {
     pub life: Option<HexBits>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<HexBits>,
-    /// How many events this boot has said; 0 is told by none.
+    /// How many events this boot has published; 0 if the node did not send it.
     #[serde(default)]
     pub sequence: WireCount,
-    /// The last field of all: [`crate::bus::seal`] finds it at the end of the bytes.
+    /// Must be the last field: [`crate::bus::seal`] expects it at the end of the bytes.
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     pub seal: Option<&'a Bin>,
 }
 
-/// A count, as a number that JavaScript reads as one: an integer of 32 bits, or a float above.
-/// Read from any number, since nodes wrote integers of 64 bits before.
+/// A count, written as a number that JavaScript reads exactly: an integer of 32 bits, or a float
+/// for greater ones. Read from any number, since older nodes wrote integers of 64 bits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct WireCount(pub u64);
 
@@ -117,8 +117,8 @@ impl<'de> Deserialize<'de> for WireCount {
     }
 }
 
-/// A number that uses all of its 64 bits and that nobody counts with, as 16 hexadecimal digits:
-/// JavaScript has no such number. Read from an integer, too, as nodes wrote it before.
+/// A number that uses all of its 64 bits and is not counted with, written as 16 hexadecimal digits:
+/// JavaScript has no such number. Read from integers as well, since older nodes wrote those.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct HexBits(pub u64);
 
@@ -163,12 +163,12 @@ impl Visitor<'_> for NumberVisitor {
     }
 }
 
-/// The first [`MAX_KEYS`] of a list.
+/// The first [`MAX_KEYS`] items of a list.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub struct BoundedList<T> {
     pub items: Vec<T>,
-    /// There were more; they were skipped.
+    /// Whether there were more; they were skipped.
     #[serde(skip)]
     pub more: bool,
 }
@@ -188,7 +188,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedVisitor<T> {
         f.write_str("a list")
     }
 
-    /// The declared length is not believed: room is made for what comes.
+    /// The declared length is not trusted: memory grows only with the items that come.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<BoundedList<T>, A::Error> {
         let mut items = Vec::new();
         while items.len() < MAX_KEYS {

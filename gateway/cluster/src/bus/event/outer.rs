@@ -1,8 +1,8 @@
 //! The outer map of an event, read from msgpack without its value.
 //!
-//! Decision: **a `set` whose keys were read is a `set`, whatever is wrong with its value or
-//! behind it.** The value says nothing here, and who drops the event shows the old page for as
-//! long as it lives. The library writes the keys before the value.
+//! Decision: **a `set` whose keys were read counts as a `set`, whatever is wrong with its value or
+//! after it.** The value has no meaning here, and a node that drops the event would show the old
+//! page for as long as that page lives. The library writes the keys before the value.
 
 use std::io::BufRead;
 
@@ -12,17 +12,17 @@ use super::form::{BoundedList, OuterMap};
 use super::skim::{SkimReader, ValueHead};
 use super::{EventFormatError, MAX_BYTES, MAX_KEYS, MAX_READ, MAX_TEXT};
 
-/// Fields of an event that is a record, at most.
+/// The most fields of an event that is a record.
 const MAX_FIELDS: usize = 64;
-/// The longest name that is looked at.
+/// The longest field name that is compared.
 const LONGEST_NAME: u32 = 9;
-/// Bytes of a key that are told.
+/// The most bytes of a key that are logged.
 const SHOWN: usize = 64;
 
-/// What was read, as far as it could be read.
+/// The fields that could be read.
 pub struct SkimmedEvent {
     pub outer: OuterMap,
-    /// Why it was not read to its end.
+    /// Why the event was not read to its end.
     pub fault: Option<EventFormatError>,
     /// How its first key begins.
     pub key: Option<String>,
@@ -50,16 +50,16 @@ enum OuterField {
     Unknown,
 }
 
-/// Reads an event.
+/// Reads the outer map of an event.
 struct OuterMapReader<R> {
     from: SkimReader<R>,
     skimmed: SkimmedEvent,
     seen: Vec<OuterField>,
-    /// Bytes of the texts that were read.
+    /// Bytes of the texts that were kept.
     kept: usize,
 }
 
-/// Reads the event that `from` has.
+/// Reads the outer map of the event in `from`.
 pub fn skim(from: impl BufRead) -> SkimmedEvent {
     let mut reader = OuterMapReader {
         from: SkimReader::new(from, MAX_READ),
@@ -170,7 +170,7 @@ impl<R: BufRead> OuterMapReader<R> {
         }
     }
 
-    /// `null` or `undefined`, if it is that.
+    /// None if the value is `null` or `undefined`; any other value is an error.
     fn absent<T>(&mut self, head: ValueHead) -> Result<Option<T>, EventFormatError> {
         match head {
             ValueHead::Nil | ValueHead::Extension(_) => self.from.skip(head).map(|()| None),
@@ -222,7 +222,7 @@ impl<R: BufRead> OuterMapReader<R> {
         Ok(key)
     }
 
-    /// Notes how the first key begins.
+    /// Records how the first key begins.
     fn tell(&mut self, key: &str) {
         let begins = || key[..key.floor_char_boundary(SHOWN)].to_owned();
         self.skimmed.key.get_or_insert_with(begins);

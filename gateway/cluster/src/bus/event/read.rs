@@ -1,8 +1,8 @@
-//! From bytes to an event: which form they have, then the outer map, then what is ours.
+//! From bytes to an event: finds out their form, then reads the outer map, then our own map.
 //!
-//! What is no larger than an event of a node ([`MAX_BYTES`]) is expanded. Of what is larger, or
-//! can't be expanded, the outer map is read as it comes, to [`MAX_READ`], and nothing is kept
-//! but its fields: so the value of another service may be of any size.
+//! Bytes up to the size of an event of a node ([`MAX_BYTES`]) are expanded. If they are larger, or
+//! can't be expanded, the outer map is read as a stream, up to [`MAX_READ`], and only its fields
+//! are kept: so the value of another service may have any size.
 
 use std::fmt::Write;
 use std::io::BufRead;
@@ -25,7 +25,7 @@ use super::{
 use crate::bus::seal::{SealCheck, SealKeys};
 use crate::hc1;
 
-/// The seed's tag for JSON, and how an object begins.
+/// The tag of `lazy-layers-cache` for JSON, and how an object begins.
 const JSON: &[u8] = b"HC1J";
 const OBJECT: &[u8] = b"{";
 /// How a record of `msgpackr` begins.
@@ -55,7 +55,7 @@ pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, Unre
 }
 
 fn of_json(text: &[u8]) -> Result<OpenedEvent, EventFormatError> {
-    // A list would do for the maps of `form`, its items for their fields.
+    // A list would also be read as a map of `form`, with its items as the fields.
     if !text.trim_ascii_start().starts_with(OBJECT) {
         return Err(EventFormatError::Form);
     }
@@ -69,7 +69,7 @@ fn of_json(text: &[u8]) -> Result<OpenedEvent, EventFormatError> {
     Ok(unsealed(build(outer, None)?))
 }
 
-/// Of what a node may have said.
+/// Reads an event that a node may have made.
 fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, UnreadableEvent> {
     let ours = |outer: &OuterMap| outer.lamina.and_then(|_| ours(packed));
     let event = of_skimmed(outer::skim(&packed[..]), ours)?;
@@ -80,7 +80,7 @@ fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, Un
     })
 }
 
-/// Of what is too large for an event of a node, or was not expanded to its end since `fault`.
+/// Reads an event that is too large for a node, or whose expansion failed with `fault`.
 fn of_stream(
     from: impl BufRead,
     fault: Option<hc1::EnvelopeError>,
@@ -119,7 +119,7 @@ fn of_skimmed(
     event.map_err(|reason| UnreadableEvent { reason, key })
 }
 
-/// What no node says is no event of one.
+/// Refuses an event that claims to be a node's, but that no node would make.
 fn believable(event: &BusEvent) -> Result<(), EventFormatError> {
     let Some(ours) = &event.ours else {
         return Ok(());
@@ -164,7 +164,7 @@ fn is_untagged(packed: &[u8]) -> bool {
     is_map || packed.starts_with(RECORD)
 }
 
-/// What `packed` is, if it is one and nothing follows it.
+/// Reads `packed` as a `T`; none if it is not one, or if something follows it.
 fn all_of<'a, T: Deserialize<'a>>(packed: &'a Bytes) -> Option<T> {
     let mut from = rmp_serde::Deserializer::from_read_ref(packed);
     from.set_max_depth(MAX_DEPTH);
@@ -197,7 +197,7 @@ fn build(outer: OuterMap, ours: Option<NodePayload>) -> Result<BusEvent, EventFo
         id: id.unwrap_or_else(|| made_up(&source, ts, &r#type, &shape)),
         source,
         namespace: text(outer.namespace)?,
-        // A negative one is 0.
+        // A negative time becomes 0.
         ts: ts as u64,
         shape,
         ours,
@@ -226,8 +226,8 @@ fn keys(field: Option<BoundedList<String>>) -> Result<Vec<String>, EventFormatEr
     }
 }
 
-/// The seed's `source:ts:type:keys-or-pattern`, the last part as a hash, since an id is
-/// remembered and that part may be a megabyte.
+/// Makes an id as `lazy-layers-cache` does, `source:ts:type:keys-or-pattern`, with the last part as
+/// a hash, since an id is kept and that part may be a megabyte.
 fn made_up(source: &str, ts: f64, r#type: &str, shape: &EventShape) -> String {
     let mut hash = Sha256::new();
     match shape {

@@ -1,7 +1,8 @@
-//! Reads msgpack front to back: gives what it is asked for, and builds nothing of what it skips.
+//! Reads msgpack from front to back: returns the values that it is asked for, and builds nothing of
+//! those that it skips.
 //!
-//! Three things of `msgpackr` are known beside the format, since behind their extension the
-//! value goes on, so that a reader of the plain format would lose its place:
+//! Three extensions of `msgpackr` are known besides the format. Each is followed by further values,
+//! so that a reader of the plain format would lose its place:
 //!
 //! | bytes | what follows them |
 //! |---|---|
@@ -9,8 +10,8 @@
 //! | `d4 73 00`, `d4 65 00`, `d4 78 00` | what a `Set`, an error, a regular expression is made of |
 //! | `d6 69` and four bytes | the value that they give a number (structured clones) |
 //!
-//! Invariant: neither depth nor declared lengths cost anything: what is left to skip is one
-//! number, and bytes are passed as they come.
+//! Invariant: neither depth nor declared lengths cost memory: what is left to skip is one number,
+//! and bytes are skipped as they arrive.
 
 use std::io::{BufRead, Error, ErrorKind};
 
@@ -18,13 +19,13 @@ use rmp::Marker;
 
 use super::EventFormatError;
 
-/// The extension of a record's definition.
+/// The extension that defines a record.
 const RECORD: u8 = 0x72;
-/// The extensions of one zero byte that stand before a list: a set, an error, a regular expression.
+/// The extensions with one zero byte before a list: a set, an error, a regular expression.
 const PREFIXES: [u8; 3] = [0x73, 0x65, 0x78];
-/// The extension that gives the value behind it a number.
+/// The extension that gives a number to the value after it.
 const NUMBERED: u8 = 0x69;
-/// The first byte that may stand for a record.
+/// The first byte that may stand for a known record.
 const FIRST_RECORD: u8 = 0x40;
 
 /// How a value begins.
@@ -32,28 +33,28 @@ const FIRST_RECORD: u8 = 0x40;
 pub enum ValueHead {
     Nil,
     Number(f64),
-    /// So many bytes of text follow.
+    /// This many bytes of text follow.
     Text(u32),
-    /// So many values follow.
+    /// This many values follow.
     List(u32),
-    /// So many pairs follow.
+    /// This many pairs follow.
     Map(u32),
-    /// So many names follow, and then as many values.
+    /// This many names follow, and then as many values.
     Record(u32),
-    /// So many values follow, whose names came before.
+    /// This many values follow; their names came before.
     KnownRecord(u32),
-    /// An extension, `undefined` among them; so many bytes follow.
+    /// An extension, or `undefined`; this many bytes follow.
     Extension(u32),
-    /// Anything else; so many bytes follow.
+    /// Any other value; this many bytes follow.
     Other(u32),
 }
 
-/// Reads from `R`, up to a limit.
+/// Reads msgpack from `R`, up to a limit of bytes.
 pub struct SkimReader<R> {
     from: R,
     /// Bytes that may still be read.
     left: u64,
-    /// How many values each record has that was defined.
+    /// The number of values of each record that was defined.
     records: [Option<u32>; 64],
 }
 
@@ -66,10 +67,10 @@ impl<R: BufRead> SkimReader<R> {
         }
     }
 
-    /// Whether nothing follows.
+    /// Whether the input has ended.
     ///
     /// # Errors
-    /// When the rest is damaged, or begins behind the limit.
+    /// When what follows is damaged, or begins after the limit.
     pub fn is_at_end(&mut self) -> Result<bool, EventFormatError> {
         match self.some() {
             Err(EventFormatError::Truncated) => Ok(true),
@@ -89,7 +90,7 @@ impl<R: BufRead> SkimReader<R> {
         }
     }
 
-    /// None: only something was read that stands before a value.
+    /// None: only a prefix of a value was read.
     fn head_or_prefix(&mut self) -> Result<Option<ValueHead>, EventFormatError> {
         Ok(Some(match Marker::from_u8(self.byte()?) {
             Marker::Null => ValueHead::Nil,
@@ -158,7 +159,7 @@ impl<R: BufRead> SkimReader<R> {
         Ok(ValueHead::Extension(length))
     }
 
-    /// Of one byte.
+    /// An extension with one byte of data.
     fn short_extension(&mut self) -> Result<Option<ValueHead>, EventFormatError> {
         let [kind, byte] = self.bytes()?;
         Ok(match kind {
@@ -172,7 +173,7 @@ impl<R: BufRead> SkimReader<R> {
         })
     }
 
-    /// How many names the list has that defines a record. Nothing may stand before it, so
+    /// The number of names in the list that defines a record. Nothing may stand before the list, so
     /// that definitions do not nest.
     fn names(&mut self) -> Result<u32, EventFormatError> {
         match Marker::from_u8(self.byte()?) {
@@ -183,7 +184,7 @@ impl<R: BufRead> SkimReader<R> {
         }
     }
 
-    /// Passes over what follows this head.
+    /// Skips what belongs to this head.
     ///
     /// # Errors
     /// See [`head`](Self::head).
@@ -196,7 +197,7 @@ impl<R: BufRead> SkimReader<R> {
         Ok(())
     }
 
-    /// Answers how many values follow.
+    /// Skips the bytes of this head. Returns the number of values that follow.
     fn skip_bytes(&mut self, head: ValueHead) -> Result<u64, EventFormatError> {
         Ok(match head {
             ValueHead::Nil | ValueHead::Number(_) => 0,
@@ -209,10 +210,10 @@ impl<R: BufRead> SkimReader<R> {
         })
     }
 
-    /// Passes over bytes.
+    /// Skips bytes.
     ///
     /// # Errors
-    /// When the input ends before, is damaged or too large.
+    /// When the input ends before that, is damaged or too large.
     pub fn pass(&mut self, mut length: u64) -> Result<(), EventFormatError> {
         while length > 0 {
             let some = self
@@ -225,10 +226,10 @@ impl<R: BufRead> SkimReader<R> {
         Ok(())
     }
 
-    /// Fills `out`.
+    /// Fills `out` with the next bytes.
     ///
     /// # Errors
-    /// When the input ends before, is damaged or too large.
+    /// When the input ends before that, is damaged or too large.
     pub fn read(&mut self, mut out: &mut [u8]) -> Result<(), EventFormatError> {
         while !out.is_empty() {
             let some = self.some()?;
@@ -241,7 +242,7 @@ impl<R: BufRead> SkimReader<R> {
         Ok(())
     }
 
-    /// What can be read now, at least one byte.
+    /// The bytes that can be read now: at least one.
     fn some(&mut self) -> Result<&[u8], EventFormatError> {
         let some = self.from.fill_buf().map_err(|error| broken(&error))?;
         match usize::try_from(self.left).unwrap_or(usize::MAX) {

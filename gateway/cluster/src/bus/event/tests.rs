@@ -1,5 +1,5 @@
-//! What the wire form promises. Bytes that are not ours are in `foreign`, hostile ones in
-//! `hostile`, Node.js in `control`.
+//! Tests of the wire format. Foreign events are in `foreign`, hostile ones in `hostile`, the
+//! comparison with Node.js in `control`.
 
 mod control;
 mod foreign;
@@ -45,7 +45,7 @@ fn prime(record: impl Into<Bytes>, seen: KnownPurges) -> BusEvent {
     event(EventShape::inert(), message)
 }
 
-/// One of each kind.
+/// One event of each kind.
 fn each() -> Vec<BusEvent> {
     let knows = KnownPurges::Publishers(vec![("a".into(), 1, 2), ("b".into(), u64::MAX, 0)]);
     let heartbeat = Message::Heartbeat {
@@ -227,7 +227,7 @@ fn what_no_node_says_is_no_event_of_one() {
         assert_eq!(read(&event), Err(EventFormatError::Count), "{event:?}");
     }
     assert!(read(&counted(MAX_COUNT - 1, MAX_COUNT - 1)).is_ok());
-    // Written out, since we write no such list.
+    // Written by hand, since we never write such a list.
     let mut many = b"HC1M".to_vec();
     let publishers = vec![("a", 1, 1); MAX_PUBLISHERS + 1];
     let lamina = serde_json::json!({
@@ -293,7 +293,8 @@ fn a_record_is_a_part_of_the_bytes_it_came_in() {
     assert!(bytes.as_ptr_range().contains(&prime.record.as_ptr()));
 }
 
-/// Readers of the seed would take a `set` without a value for a value of null.
+/// Services that run `lazy-layers-cache` would take a `set` without a value for one with the value
+/// null.
 #[test]
 fn a_set_of_ours_goes_out_as_a_del() {
     let keys = vec!["a".to_owned()];

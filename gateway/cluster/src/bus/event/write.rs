@@ -28,7 +28,7 @@ pub fn event(event: &BusEvent, keys: Option<&SealKeys>) -> Bytes {
     }
 }
 
-/// With room for a seal at its end where there is to be one.
+/// With room for a seal at its end, if `seal` is given.
 fn written<'a>(event: &'a BusEvent, seal: Option<&'a Bin>) -> WrittenOuterMap<'a> {
     let (r#type, keys, pattern) = match &event.shape {
         EventShape::Del { keys } | EventShape::Set { keys } => ("del", Some(&**keys), None),
@@ -117,7 +117,8 @@ fn told_prime(prime: &PrimeMessage) -> LaminaMap<'_> {
     }
 }
 
-/// The first [`MAX_PUBLISHERS`]: a receiver refuses a value that knew of fewer purges than it does.
+/// The first [`MAX_PUBLISHERS`]: if the list is incomplete, a receiver takes the value as older
+/// than it is.
 fn list(known: &[(String, u64, u64)]) -> BoundedList<(&str, HexBits, WireCount)> {
     let known = known.iter().take(MAX_PUBLISHERS);
     BoundedList {

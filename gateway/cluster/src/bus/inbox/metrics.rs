@@ -1,14 +1,14 @@
-//! What hearing comes to, in numbers.
+//! The metrics of receiving.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::bus::event::EventFormatError;
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InboxOutcome {
     Applied,
-    /// Our own words come back.
+    /// It was our own event.
     Own,
     Duplicate,
     /// It has no effect; [`EventRefusal`](crate::bus::refusals::EventRefusal) says why.

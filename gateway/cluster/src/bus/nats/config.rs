@@ -1,4 +1,4 @@
-//! What YAML says about NATS as the bus.
+//! The YAML configuration of NATS as the event bus.
 
 use std::path::PathBuf;
 
@@ -12,76 +12,87 @@ use crate::units::ConfigDuration;
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NatsConfig {
-    /// Where: `nats://host:4222`, `tls://…` for TLS; further servers of a cluster are found through them.
+    /// The servers: `nats://host:4222`, or `tls://…` for TLS; further servers of a cluster are
+    /// found through them.
     pub servers: Vec<String>,
-    /// `core` delivers at most once to who is there; `jetstream` keeps messages for each node until it has applied them.
+    /// `core` delivers at most once, to the nodes that are connected; `jetstream` keeps messages
+    /// for each node until it has applied them.
     pub mode: NatsMode,
-    /// What nodes publish to and listen on; the same on all of them. With JetStream also the word `now` below it.
+    /// The subject to which nodes publish and subscribe; the same on all of them. With JetStream,
+    /// the subject with `.now` appended is used as well.
     pub subject: String,
-    /// How the server lists this node; unset is `lamina`.
+    /// The name under which the server lists this node; unset is `lamina`.
     pub name: Option<String>,
     /// A user of the server.
     pub username: Option<String>,
     /// The user's password.
     pub password: Option<String>,
-    /// A file with the password, in place of `password`.
+    /// A file with the password, instead of `password`.
     pub password_file: Option<PathBuf>,
-    /// A token, in place of a user.
+    /// A token, instead of a user.
     pub token: Option<String>,
-    /// A file with the token, in place of `token`.
+    /// A file with the token, instead of `token`.
     pub token_file: Option<PathBuf>,
-    /// A credentials file (JWT and seed), read anew for each connection.
+    /// A credentials file (JWT and seed), read again for each connection.
     pub credentials_file: Option<PathBuf>,
-    /// Certificates (PEM) that vouch for the servers, in place of the system's.
+    /// Certificates (PEM) of the authorities that the servers are verified with, instead of the
+    /// system's.
     pub ca_file: Option<PathBuf>,
-    /// Where answers to this node come; its user needs the right to publish and to subscribe below it.
+    /// The subject prefix at which answers to this node arrive; its user needs the right to publish
+    /// and to subscribe below it.
     pub inbox_prefix: String,
-    /// To open a connection and introduce ourselves, for each server.
+    /// The time limit for connecting to a server and logging in, for each server.
     pub connect_timeout: ConfigDuration,
-    /// Between two pings; a server that answers none of three is given up.
+    /// The time between two pings; a server that answers none of three is given up.
     pub ping_interval: ConfigDuration,
-    /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
+    /// The longest pause between two attempts to connect; pauses begin at a tenth of a second and
+    /// grow, with jitter, up to this.
     pub reconnect_max: ConfigDuration,
-    /// With `mode: jetstream`.
+    /// The settings for `mode: jetstream`.
     pub jetstream: JetStreamConfig,
 }
 
-/// How messages are sent.
+/// How messages are delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NatsMode {
-    /// At most once, to who is connected.
+    /// At most once, to the nodes that are connected.
     #[default]
     Core,
-    /// Kept in a stream, until each node has acknowledged them.
+    /// Kept in a stream until each node has acknowledged them.
     Jetstream,
 }
 
-/// The stream that keeps messages, and this node's place in it.
+/// The stream that keeps messages, and this node's consumer.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JetStreamConfig {
-    /// The stream; one for all nodes.
+    /// The name of the stream; one for all nodes.
     pub stream: String,
-    /// This node's own, and the same after its restart: from there it goes on. Required.
+    /// The name of this node's consumer, unique among the nodes and the same after a restart: the
+    /// node continues where it was. Required.
     pub durable_name: Option<String>,
-    /// Where the stream is kept; `memory` is lost with the server.
+    /// Where the stream is kept; `memory` is lost when the server ends.
     pub storage: StreamStorage,
-    /// Servers of a cluster that keep the stream, 1 to 5.
+    /// The number of servers of a cluster that keep the stream, 1 to 5.
     pub replicas: usize,
-    /// Older messages are dropped; unset is never.
+    /// Messages that are older than this, in milliseconds, are dropped; unset is never.
     pub max_age_ms: Option<u64>,
-    /// Messages that the stream keeps; -1 is without limit.
+    /// The most messages that the stream keeps; -1 is without limit.
     pub max_msgs: i64,
-    /// A message that this node has not acknowledged for so long is delivered again.
+    /// A message that this node has not acknowledged for this long, in milliseconds, is delivered
+    /// again.
     pub ack_wait_ms: u64,
-    /// Deliveries of one message, until it is given up and counted as lost. The server's own limit is set one higher: that delivery only tells of it.
+    /// The most deliveries of one message; then it is given up and counted as lost. The server's
+    /// own limit is set one higher: the last delivery only reports the loss.
     pub max_deliver: u32,
-    /// Whether a missing stream is made.
+    /// Whether a missing stream is created.
     pub ensure_stream: bool,
-    /// Whether this node's consumer is made when missing, and kept as configured here.
+    /// Whether this node's consumer is created when it is missing, and changed to match this
+    /// configuration.
     pub ensure_consumer: bool,
-    /// A node that was away for so long is forgotten, so that its place doesn't hold up anything.
+    /// The server forgets a node that was away for this long, so that its unread messages are not
+    /// kept any longer.
     pub inactive_threshold: ConfigDuration,
 }
 
@@ -136,10 +147,11 @@ impl Default for JetStreamConfig {
 }
 
 impl NatsConfig {
-    /// Whether this can be a NATS, as far as can be told without files and network.
+    /// Checks whether the configuration is valid, as far as that is known without reading files or
+    /// using the network.
     ///
     /// # Errors
-    /// What can't be meant.
+    /// The first setting that is not valid.
     pub fn check(&self) -> Result<(), NatsOpenError> {
         if self.servers.is_empty() {
             return Err(NatsOpenError::Servers);
@@ -199,14 +211,14 @@ impl JetStreamConfig {
     }
 }
 
-/// One subject, without wildcards.
+/// Whether it is one subject, without wildcards.
 fn is_subject(text: &str) -> bool {
     let token =
         |t: &str| !t.is_empty() && t.chars().all(|c| !c.is_whitespace() && !"*>".contains(c));
     text.split('.').all(token)
 }
 
-/// The name of a stream or consumer.
+/// Whether it can be the name of a stream or consumer.
 fn is_name(text: &str) -> bool {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !".*>/\\".contains(c);
     !text.is_empty() && text.chars().all(plain)

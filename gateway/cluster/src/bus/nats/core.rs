@@ -1,9 +1,9 @@
-//! NATS without a store: at most once, to who is there.
+//! NATS without a store: at most once, to the nodes that are connected.
 //!
-//! Decision: a batch is published when its mark has come back. The mark is a message to
-//! ourselves behind the batch; the server handles what one client sends in order, so by then
-//! it has taken the batch. A flush alone says that bytes were written to a socket.
-//! A mark also tells that a subscription stands.
+//! Decision: a batch counts as published when its marker has come back. The marker is a message to
+//! ourselves after the batch. The server handles the messages of one client in order, so when the
+//! marker returns, the server has taken the batch. A flush alone only shows that bytes were written
+//! to a socket. A marker also shows that a subscription exists.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ struct NatsCoreSession {
     standing: NatsConnectionState<NatsCorePublisher>,
 }
 
-/// A connection, and how its marks go.
+/// A connection, and the markers that were sent and came back on it.
 #[derive(Clone)]
 struct NatsCorePublisher {
     line: NatsConnection,
@@ -153,7 +153,7 @@ impl NatsCoreSession {
         }
     }
 
-    /// Subscribes, and waits until the server says so.
+    /// Subscribes, and waits until the server confirms it.
     async fn begin(
         &self,
         line: &NatsConnection,
@@ -174,7 +174,7 @@ impl NatsCoreSession {
                 back: watch::Sender::new(0),
             }),
         };
-        // Twice: a refusal came before the first, but is told by another task.
+        // Sent twice: a refusal arrives before the first marker does, but another task reports it.
         for _ in 0..2 {
             way.send_mark().await?;
             marks.next().await.ok_or("the subscription ended")?;
@@ -184,7 +184,7 @@ impl NatsCoreSession {
 }
 
 impl NatsCorePublisher {
-    /// Returns when the server has handled all that was sent before.
+    /// Returns when the server has handled everything that was sent before.
     async fn there_and_back(&self) -> Result<(), String> {
         let mut back = self.marks.back.subscribe();
         let mark = self.send_mark().await?;
@@ -206,7 +206,7 @@ impl NatsCorePublisher {
 }
 
 impl PublishMarks {
-    /// Notes the marks that come, until the subscription ends.
+    /// Records the markers that come back, until the subscription ends.
     async fn come_back(&self, mut marks: Subscriber) {
         while let Some(mark) = marks.next().await {
             if let Ok(number) = <[u8; 8]>::try_from(&*mark.payload) {

@@ -1,10 +1,10 @@
-//! NATS with JetStream: kept for each node until the node has applied it.
+//! NATS with JetStream: messages are kept for each node until that node has applied them.
 //!
-//! Decision: one durable pull consumer for each node, and an answer to each message. The
-//! server is told to deliver once more than configured: that delivery only tells us that
-//! the message is given up, so that none ends in silence, however its deliveries failed.
-//! Answers belong to the transport and not to a connection, so what was taken before a
-//! disconnect is acknowledged after it and not delivered again.
+//! Decision: each node has one durable pull consumer, and acknowledges each message. The server is
+//! configured to deliver once more than our configuration says: that last delivery only tells us
+//! that the message is given up, so that no message is dropped silently, however its deliveries
+//! failed. Acknowledgements belong to the transport and not to a connection, so what was taken
+//! before a disconnect is acknowledged after it and not delivered again.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -50,20 +50,20 @@ struct JetStreamPublisher {
     context: Context,
 }
 
-/// What became of a message.
+/// The acknowledgement of a message, with its kind.
 struct Acknowledgement {
     to: Subject,
     kind: AckKind,
     _held: MessageInHand,
 }
 
-/// One message in our hands.
+/// A message that this process holds and has not acknowledged yet.
 struct MessageInHand {
     number: u64,
     hands: Arc<PendingSequences>,
 }
 
-/// Answers a message.
+/// Acknowledges a message.
 struct JetStreamAck {
     to: Subject,
     delivered: u32,
@@ -71,19 +71,20 @@ struct JetStreamAck {
     held: MessageInHand,
 }
 
-/// Messages that are on their way to the stream at once.
+/// The most messages that are being published to the stream at the same time.
 const WINDOW: usize = 1_000;
-/// Messages that are asked for at once.
+/// The most messages that are requested at once.
 const BATCH: usize = 256;
-/// Bytes that are asked for at once, unless one message may be larger.
+/// The most bytes that are requested at once, unless one message may be larger.
 const BATCH_BYTES: usize = 16 << 20;
-/// Before a message is delivered again that could not be applied; doubled with each time.
+/// The pause before a message that could not be applied is delivered again; doubled each time.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(10);
 
 impl JetStreamTransport {
     pub(super) fn new(config: NatsConfig) -> Self {
-        // Twice, for answers to what was taken before the server forgot us.
+        // Twice as many, so that there is room for acknowledgements of what was taken before the
+        // server forgot us.
         let (answers, answered) = mpsc::channel(2 * UNANSWERED as usize);
         let inner = JetStreamSession {
             config,
@@ -216,7 +217,8 @@ impl JetStreamSession {
         (messages.len(), None)
     }
 
-    /// The subject beside the stream's, which no stream of ours takes.
+    /// The subject for transient messages, next to the stream's subject; the stream does not store
+    /// it.
     fn whispered(&self) -> String {
         format!("{}.now", self.config.subject)
     }
@@ -248,7 +250,7 @@ impl JetStreamSession {
         &self,
         context: &Context,
     ) -> Result<(ConsumerPosition, pull::Stream, Subscriber), String> {
-        // First, so that it stands when the server has answered about the rest.
+        // First, so that the subscription exists when the server has answered the other requests.
         let whispers = context.client().subscribe(self.whispered()).await;
         let whispers = whispers.map_err(|e| chain(&e))?;
         let place = place(context, &self.config, &self.hands, &self.said).await?;
@@ -267,7 +269,7 @@ impl JetStreamSession {
         Ok((place, messages, whispers))
     }
 
-    /// Passes answers on to the server.
+    /// Sends acknowledgements to the server. Returns why it ended.
     async fn answer(&self, line: &NatsConnection) -> String {
         let mut answered = self.answered.lock().await;
         while let Some(answer) = answered.recv().await {
@@ -310,7 +312,7 @@ impl JetStreamSession {
         line.client.connection_state().to_string()
     }
 
-    /// What is to be told of a message: a loss before it, and the message.
+    /// What to report for a message: a loss before it, and the message itself.
     fn word(
         &self,
         message: jetstream::Message,
@@ -348,7 +350,7 @@ impl JetStreamSession {
 }
 
 impl JetStreamAck {
-    /// Without room it is not answered, and so delivered again.
+    /// If there is no room, the message is not acknowledged, and so it is delivered again.
     fn answer(self, kind: AckKind) {
         let (to, _held) = (self.to, self.held);
         let _ = self.answers.try_send(Acknowledgement { to, kind, _held });
@@ -368,7 +370,7 @@ impl DeliveryAck for JetStreamAck {
 }
 
 impl MessageInHand {
-    /// None for what is in our hands already: its answer is to come.
+    /// None if the message is held already: its acknowledgement is still to come.
     fn new(number: u64, hands: &Arc<PendingSequences>) -> Option<Self> {
         hands.take(number).then(|| Self {
             number,
@@ -383,7 +385,7 @@ impl Drop for MessageInHand {
     }
 }
 
-/// Passes on what is of the moment; what has no room is gone.
+/// Passes on transient messages; those for which there is no room are dropped.
 async fn overhear(mut whispers: Subscriber, mail: &TransportEventSender) {
     while let Some(message) = whispers.next().await {
         let (bytes, receipt) = (message.payload, None);
@@ -391,7 +393,8 @@ async fn overhear(mut whispers: Subscriber, mail: &TransportEventSender) {
     }
 }
 
-/// Why a message was not taken: for now, or for ever. `payload`: how large the server lets one be.
+/// Why a message was not taken: for now, or permanently. `payload`: the largest message that the
+/// server takes.
 fn refusal(error: &jetstream::context::PublishError, payload: Option<usize>) -> PublishError {
     let said = chain(error);
     let server = error
@@ -403,13 +406,13 @@ fn refusal(error: &jetstream::context::PublishError, payload: Option<usize>) -> 
             limit: payload,
             said,
         },
-        // The stream's own limit was lowered since we looked.
+        // The stream's own limit was lowered after we read it.
         _ if server
             .is_some_and(|e| e.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) =>
         {
             PublishError::TooLarge { limit: None, said }
         }
-        // Also while the servers choose who leads the stream.
+        // This also happens while the servers elect the leader of the stream.
         PublishErrorKind::StreamNotFound | PublishErrorKind::BrokenPipe => PublishError::Down(said),
         _ if server.is_some_and(|error| error.code() >= 500) => PublishError::Down(said),
         _ => PublishError::Refused(said),

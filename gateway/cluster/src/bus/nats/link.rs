@@ -1,10 +1,10 @@
-//! Connections to NATS, one after another, for ever.
+//! Connections to NATS, one after another, without end.
 //!
-//! Decision: async-nats reconnects by itself, and then sends what callers gave up long ago
-//! and confirms what was lost with the old socket. So each client lives for one
-//! connection: once connected its list of servers is replaced by one that nobody listens at
-//! ([`NOWHERE`]), and when the connection ends, the client and all that waited in it end.
-//! Attempts follow one another with growing, jittered pauses.
+//! Decision: async-nats reconnects by itself, then sends messages that their callers have long
+//! given up, and confirms messages that were lost with the old socket. Therefore each client lives
+//! for one connection: once it is connected, its list of servers is replaced by an address where
+//! nobody listens ([`NOWHERE`]), and when the connection ends, the client and everything that waits
+//! in it end as well. Pauses between attempts grow and are jittered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,26 +29,26 @@ pub(super) struct NatsConnection {
     events: Arc<NatsClientEvents>,
 }
 
-/// What the client says of its connection.
+/// What the client reports about its connection.
 struct NatsClientEvents {
-    /// Why the connection is no good any more.
+    /// Why the connection can't be used any more.
     end: watch::Sender<Option<String>>,
-    /// The server's last refusal of something published.
+    /// The last message that the server refused to take from us.
     refusal: Mutex<Option<String>>,
     dropped: AtomicBool,
     dropping: Notify,
 }
 
-/// What is known of the connection that stands. `W` is what a publisher needs of it.
+/// The state of the present connection. `W` is what a publisher needs of it.
 pub(super) struct NatsConnectionState<W> {
     way: RwLock<Result<W, String>>,
     knife: ConnectionCutter,
-    /// Bytes of a message that the server takes at most, by its own word at the last connect;
-    /// 0: it has not said yet.
+    /// The largest message in bytes that the server takes, as it said at the last connect; 0: it
+    /// has not said yet.
     max_message_bytes: AtomicUsize,
 }
 
-/// What is done with connections.
+/// What a mode of NATS does with its connections.
 pub(super) trait NatsSession: Send + Sync + 'static {
     type Way: Clone + Send + Sync;
 
@@ -56,7 +56,7 @@ pub(super) trait NatsSession: Send + Sync + 'static {
 
     fn standing(&self) -> &NatsConnectionState<Self::Way>;
 
-    /// Consumes on one connection until it is no good any more; answers why.
+    /// Consumes on one connection until it can't be used any more. Returns why.
     fn consume(
         &self,
         line: &NatsConnection,
@@ -64,20 +64,20 @@ pub(super) trait NatsSession: Send + Sync + 'static {
     ) -> impl Future<Output = String> + Send;
 }
 
-/// Nobody listens at port 0.
+/// Port 0, where nobody listens.
 const NOWHERE: &str = "nats://127.0.0.1:0";
-/// Servers of a cluster that are remembered beside the configured ones.
+/// The most servers of a cluster that are remembered in addition to the configured ones.
 const DISCOVERED: usize = 64;
-/// Commands that wait for the socket at most; more of them wait outside.
+/// The most commands that wait for the socket; further callers wait until there is room.
 const COMMANDS: usize = 256;
-/// Messages that may wait for the task that passes them on.
+/// The most messages that wait for the task that passes them on.
 const BUFFER: usize = 4_096;
 /// The pause after the first failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// A connection that lived so long was no failure.
+/// A connection that lived this long does not count as a failure.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// A server's address as people write it.
+/// A server's address as it is written in the configuration.
 pub(super) fn address(text: &str) -> Result<ServerAddr, NatsOpenError> {
     let wrong = || NatsOpenError::Server(text.to_owned());
     if text.contains('@') {
@@ -99,28 +99,28 @@ impl<W: Clone> NatsConnectionState<W> {
         }
     }
 
-    /// What the server said of the size of messages, now or when it was connected last.
+    /// The largest message that the server takes, as it said at the present or the last connect.
     pub(super) fn max_message_bytes(&self) -> Option<usize> {
         let bytes = self.max_message_bytes.load(Ordering::Acquire);
         (bytes > 0).then_some(bytes)
     }
 
-    /// The server takes no larger messages.
+    /// Sets the largest message that the server takes.
     pub(super) fn limit_messages(&self, bytes: usize) {
         self.max_message_bytes.store(bytes, Ordering::Release);
     }
 
-    /// Ends the connection that stands.
+    /// Cuts the present connection.
     pub(super) fn cut(&self) {
         self.knife.cut();
     }
 
-    /// What stands, or why nothing does.
+    /// What a publisher needs of the connection, or why there is none.
     pub(super) fn get(&self) -> Result<W, PublishError> {
         self.way.read().clone().map_err(PublishError::Down)
     }
 
-    /// Consuming from now on. False: nobody listens any more.
+    /// Consuming begins now. False: the receiver of events is gone.
     pub(super) async fn up(
         &self,
         way: W,
@@ -131,14 +131,14 @@ impl<W: Clone> NatsConnectionState<W> {
         mail.tell(TransportEvent::Up { behind }).await
     }
 
-    /// Not any more; told if it was up.
+    /// Consuming has ended; reports it if it was up. False: the receiver of events is gone.
     async fn down(&self, why: &str, mail: &TransportEventSender) -> bool {
         let was = std::mem::replace(&mut *self.way.write(), Err(why.to_owned()));
         was.is_err() || mail.tell(TransportEvent::Down(why.to_owned())).await
     }
 }
 
-/// The task that connects again and again; ends with this.
+/// The task that reconnects; it ends when this is dropped.
 #[derive(Default)]
 pub(super) struct NatsReconnector(Mutex<Option<JoinHandle<()>>>);
 
@@ -157,7 +157,7 @@ impl Drop for NatsReconnector {
     }
 }
 
-/// Connects until nobody listens any more.
+/// Connects again and again until the receiver of events is gone.
 async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
     let config = session.config();
     let mut discovered = Vec::new();
@@ -175,8 +175,9 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
                     why = session.consume(&line, &mail) => why,
                     why = session.standing().knife.falls() => why.to_owned(),
                 };
-                // What ended the connection says more than what failed for it. Who publishes
-                // on it is told: nobody hears its answers any more.
+                // The end of the connection explains more than the operation that failed because of
+                // it. Publishers that use the connection are told, since they will get no answers
+                // any more.
                 line.events.end(&why);
                 line.why().unwrap_or(why)
             }
@@ -185,7 +186,7 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
         if began.is_some_and(|began| began.elapsed() > GOOD) {
             failures = 0;
         }
-        // Once, not with every attempt.
+        // Logged once, not for every attempt.
         outages.fails(failures == 0);
         if failures == 0 {
             tracing::warn!(bus = "nats", error = %why, "not connected");
@@ -200,15 +201,15 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
 }
 
 impl NatsConnection {
-    /// Waits until the connection is no good any more; answers why.
+    /// Waits until the connection can't be used any more. Returns why.
     pub(super) async fn ended(&self) -> String {
         let mut end = self.events.end.subscribe();
         let end = end.wait_for(Option::is_some).await;
-        // The sender is in `self`.
+        // The sender lives in `self`, so it is not gone.
         end.ok().and_then(|why| why.clone()).unwrap_or_default()
     }
 
-    /// Why the client did not even send a message.
+    /// Why the client could not even send a message.
     pub(super) fn refused(&self, error: &client::PublishError) -> PublishError {
         let said = chain(error);
         match error.kind() {
@@ -221,12 +222,12 @@ impl NatsConnection {
         }
     }
 
-    /// The server's refusal of something that was published since the last question.
+    /// The last refusal of something that was published since the previous call.
     pub(super) fn refusal(&self) -> Option<String> {
         self.events.refusal.lock().take()
     }
 
-    /// Waits until the client dropped messages that were not taken from it in time.
+    /// Waits until the client has dropped messages that were not read from it in time.
     pub(super) async fn dropped(&self) {
         while !self.events.dropped.swap(false, Ordering::AcqRel) {
             self.events.dropping.notified().await;
@@ -246,7 +247,7 @@ impl NatsClientEvents {
                 self.dropped.store(true, Ordering::Release);
                 self.dropping.notify_one();
             }
-            // A right to publish that is missing concerns that message alone.
+            // A missing right to publish affects only that message.
             Event::ServerError(ServerError::Other(said))
                 if said.to_lowercase().contains("publish") =>
             {
@@ -257,7 +258,7 @@ impl NatsClientEvents {
         }
     }
 
-    /// The first reason is the reason.
+    /// The first reason is kept.
     fn end(&self, why: &str) {
         self.end.send_if_modified(|end| {
             let first = end.is_none();
@@ -290,7 +291,7 @@ pub(super) async fn connect(
     Ok(line)
 }
 
-/// Notes the servers that are known by now, and binds the client to this connection.
+/// Notes the servers that are known now, and binds the client to this connection.
 async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
     let pool = line.client.server_pool().await.map_err(|e| chain(&e))?;
     let found = pool.into_iter().filter(|server| server.is_discovered);
@@ -303,7 +304,7 @@ async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result
     bound.map_err(|e| chain(&e))
 }
 
-/// The configured servers in any order, behind them those that they told of.
+/// The configured servers, beginning at a random one, and then those that they reported.
 fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
@@ -336,7 +337,7 @@ async fn options(
             events.hear(event);
             std::future::ready(())
         });
-    // Servers that are found through others come without a scheme.
+    // The addresses of servers that others report have no scheme.
     if config.servers.iter().all(|s| s.starts_with("tls://")) {
         options = options.require_tls(true);
     }
@@ -357,7 +358,7 @@ async fn options(
     Ok(options)
 }
 
-/// An error with what it comes from.
+/// The text of an error together with its causes.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,10 +1,11 @@
 //! What JetStream needs on the server: the stream of all nodes, and this node's consumer.
 //!
-//! Decision: what exists is used, whoever made it; where it differs from the configuration
-//! that is said once. The consumer is this node's own, so it is changed to what is
-//! configured. A new consumer begins with what comes next: its node's cache is empty. What
-//! was delivered to a connection that is gone is asked for again at once, since the server
-//! would wait for `ack_wait`, and newer messages would be taken for it.
+//! Decision: an existing stream is used, whoever made it; if it differs from the configuration,
+//! that is logged once. The consumer belongs to this node alone, so it is changed to match the
+//! configuration. A new consumer begins with the next message, since its node's cache is empty.
+//! Messages that were delivered to a connection that has ended are requested again at once:
+//! otherwise the server would wait for `ack_wait`, and newer messages would be taken in their
+//! place.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,43 +24,43 @@ use tokio::time::timeout;
 use super::config::{JetStreamConfig, NatsConfig, StreamStorage};
 use super::link::chain;
 
-/// Where this node is in the stream.
+/// The position of this node in the stream.
 pub(super) struct ConsumerPosition {
     pub(super) consumer: Consumer<pull::Config>,
-    /// Messages that wait for this node; none if some may have been dropped unread.
+    /// The number of messages that wait for this node; none if some may have been dropped unread.
     pub(super) behind: Option<u64>,
     pub(super) track: GapDetection,
-    /// Bytes of a message that the stream takes at most; none: as many as the server.
+    /// The largest message in bytes that the stream takes; none: as large as the server takes.
     pub(super) max_message_bytes: Option<usize>,
 }
 
-/// Whether messages come without holes.
+/// Whether the numbers of the messages show a gap.
 pub(super) enum GapDetection {
-    /// The stream has messages that are not for us, and so holes that mean nothing.
+    /// The stream has messages for others, so holes in the numbers mean nothing.
     Blind,
-    /// The number after which this node's messages come.
+    /// The number of the last message; this node's next messages follow it without holes.
     Last(u64),
 }
 
-/// Messages that this process has taken and not answered yet, by their numbers in the
-/// stream: they are not to come again.
+/// Messages that this process has taken and not acknowledged yet, by their numbers in the stream.
+/// They must not be taken a second time.
 #[derive(Default)]
 pub(super) struct PendingSequences(Mutex<HashSet<u64>>);
 
-/// What was last said about differences, so that it is said once.
+/// The differences that were last logged, so that each is logged once.
 #[derive(Default)]
 pub(super) struct StreamDifferenceLog(Mutex<String>);
 
-/// Messages that this node may have taken and not yet answered.
+/// The most messages that this node may have taken and not yet acknowledged.
 pub(super) const UNANSWERED: i64 = 4_096;
-/// For the server's answers about stream and consumer.
+/// The time limit for the server's answers about stream and consumer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Numbers that are gone through for messages that were not answered.
+/// The longest range of numbers that is searched for messages that were not acknowledged.
 const RANGE: u64 = 4 * UNANSWERED as u64;
-/// The word for it, on the wire.
+/// The negative acknowledgement on the wire.
 const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
 
-/// Finds or makes both.
+/// Finds or makes the stream and the consumer.
 pub(super) async fn place(
     context: &Context,
     config: &NatsConfig,
@@ -102,7 +103,7 @@ pub(super) async fn place(
     })
 }
 
-/// -1 is without limit.
+/// The limit of the stream; -1 means that there is none.
 fn max_message_bytes(stream: &Stream) -> Option<usize> {
     let most = stream.cached_info().config.max_message_size;
     usize::try_from(most).ok().filter(|most| *most > 0)
@@ -117,7 +118,7 @@ async fn find(context: &Context, config: &NatsConfig) -> Result<Stream, String> 
         Err(error) if jetstream.ensure_stream && is_missing(&error.kind()) => {
             let made = context.create_stream(stream(config)).await;
             made.map_err(|e| failed(&e))?;
-            // Another node may have made it at the same moment.
+            // Another node may have made it at the same time.
             let found = context.get_stream(&jetstream.stream).await;
             found.map_err(|e| failed(&e))
         }
@@ -152,7 +153,7 @@ fn storage(storage: StreamStorage) -> stream::StorageType {
     }
 }
 
-/// What a stream has otherwise than it is configured here.
+/// How a stream differs from the configuration of this node.
 pub(super) fn differences(has: &stream::Config, config: &NatsConfig) -> Vec<String> {
     let wants = stream(config);
     let mut found = Vec::new();
@@ -210,7 +211,7 @@ fn consumer(config: &NatsConfig, name: &str) -> pull::Config {
     }
 }
 
-/// `had` with what may be changed of a consumer.
+/// `had`, with the wanted values of those settings of a consumer that can be changed.
 fn adapted(had: &pull::Config, wanted: &pull::Config) -> pull::Config {
     pull::Config {
         ack_wait: wanted.ack_wait,
@@ -248,7 +249,7 @@ fn told(config: &pull::Config) -> String {
     )
 }
 
-/// The first time that the server hears of this node, or after it forgot it.
+/// Makes a consumer because the server does not know this node yet, or has forgotten it.
 async fn begin(
     stream: &Stream,
     config: &NatsConfig,
@@ -270,8 +271,8 @@ async fn begin(
     })
 }
 
-/// How many messages come next, what was delivered in vain among them. None where some
-/// won't, or not next.
+/// How many messages come next, including those that were delivered to a connection that has ended.
+/// None if some will not come, or will come later.
 async fn again(
     context: &Context,
     info: &Info,
@@ -293,14 +294,15 @@ async fn again(
         return None;
     }
     let missing: Vec<_> = (floor + 1..=last).filter(|n| !hands.hold(*n)).collect();
-    // A server counts what it could not deliver twice: as pending and as unanswered.
+    // A server counts a message that it could not deliver twice: as pending and as unanswered.
     let unanswered = unanswered.min(missing.len()) as u64;
     let asked = timeout(PATIENCE, ask_again(context, info, missing)).await;
     asked.ok()??;
     Some(info.num_pending.saturating_add(unanswered))
 }
 
-/// Says of each message that it was not applied; the server skips those that were.
+/// Sends a negative acknowledgement for each message; the server ignores those that were
+/// acknowledged.
 async fn ask_again(context: &Context, info: &Info, missing: Vec<u64>) -> Option<()> {
     let client = context.client();
     let (stream, name, place) = (
@@ -316,7 +318,7 @@ async fn ask_again(context: &Context, info: &Info, missing: Vec<u64>) -> Option<
         }
     }
     match last {
-        // It's answered when all before it were handled.
+        // The server answers when it has handled all messages before this one.
         Some(to) => client.request(to, NOT_APPLIED).await.ok().map(drop),
         None => Some(()),
     }
@@ -328,7 +330,7 @@ impl GapDetection {
         if alone { Self::Last(last) } else { Self::Blind }
     }
 
-    /// Notes a message's number. True: it comes for the first time, and others before it
+    /// Records a message's number. True: it is delivered for the first time, and messages before it
     /// never came.
     pub(super) fn hole(&mut self, number: u64, delivered: u32) -> bool {
         let Self::Last(last) = self else {
@@ -341,7 +343,7 @@ impl GapDetection {
 }
 
 impl PendingSequences {
-    /// False: it is in them already.
+    /// False: it is held already.
     pub(super) fn take(&self, number: u64) -> bool {
         self.0.lock().insert(number)
     }

@@ -1,10 +1,10 @@
-//! NATS under names that no gateway has.
+//! NATS under names that no gateway uses.
 //!
-//! Decision: with JetStream each end has a consumer of its own, which the server forgets
-//! by itself where we can't ask it to. What is published stays in the stream until its
-//! limits drop it, as any event does: taken out it would leave holes in the numbers,
-//! which nodes that are away would take for a loss. A stream that is not there yet is not
-//! made: one of our own, below our own subject, is made and deleted in its place.
+//! Decision: with JetStream each end has a consumer of its own, which the server forgets by itself
+//! if we can't delete it. What is published stays in the stream until the stream's limits remove
+//! it, as with any event: to remove it would leave holes in the numbers, which nodes that are away
+//! would take for a loss. A stream that does not exist yet is not made; instead, the trial makes
+//! and deletes one of its own, with a subject below the configured one.
 
 use std::time::Duration;
 
@@ -19,17 +19,18 @@ use super::stream::{PATIENCE, differences, is_missing};
 use crate::bus::trial::BrokerFinding;
 use crate::units;
 
-/// What the ends are made of.
+/// From what the ends are made.
 pub(in crate::bus) struct NatsTrial {
     config: NatsConfig,
     mark: String,
-    /// The stream is of our own.
+    /// The trial uses a stream of its own.
     own_stream: bool,
 }
 
-/// The server forgets a consumer that nobody used for so long.
+/// The server forgets a consumer that was not used for this long.
 const FORGOTTEN: units::ConfigDuration = units::ConfigDuration::secs(60);
-/// Letters of a configured name that ours begin with: rights may go by them.
+/// The first letters of a configured name, with which our own names begin: rights may depend on
+/// them.
 const KEPT: usize = 64;
 
 impl NatsTrial {
@@ -65,7 +66,7 @@ impl NatsTrial {
         Ok((trial, seen))
     }
 
-    /// How one end is configured.
+    /// The configuration of one end.
     pub(in crate::bus) fn end(&self, name: &str) -> NatsConfig {
         let mut config = self.config.clone();
         config.name = Some("lamina doctor".to_owned());
@@ -184,7 +185,7 @@ async fn seen_consumer(stream: &Stream, config: &NatsConfig) -> Result<BrokerFin
     Ok(BrokerFinding { what, says, fault })
 }
 
-/// One that is not there was never made.
+/// Deletes a consumer. One that does not exist was never made, which is not an error.
 async fn delete(stream: &Stream, name: &str) -> Result<(), String> {
     let Err(error) = stream.delete_consumer(name).await else {
         return Ok(());

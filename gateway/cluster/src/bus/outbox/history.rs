@@ -1,32 +1,34 @@
-//! Purges that were said, for who did not hear them.
+//! Purges that were published, kept for nodes that did not receive them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-/// The last purges, within bounds.
+/// The last purges, bounded in number and bytes.
 #[derive(Default)]
 pub struct PurgeHistory {
-    /// Their numbers ascend by one.
+    /// Their numbers increase by one.
     said: VecDeque<(u64, Bytes)>,
     bytes: usize,
-    /// To be said again, from this number on, up to that one.
+    /// The range of numbers that is being published again: the next one, and the last one.
     again: Option<(u64, u64)>,
-    /// From this number on somebody asks, and it is not their turn yet.
+    /// A node has asked for the purges from this number on, and publishing them again has not
+    /// begun.
     asked: Option<u64>,
-    /// When saying them again began last.
+    /// When publishing again last began.
     began: Option<Instant>,
 }
 
-/// Purges at most, and their bytes.
+/// The most purges that are kept, and their bytes.
 const MOST: usize = 10_000;
 const MOST_BYTES: usize = 4 << 20;
-/// Who asks sooner waits for so long: asking is cheap, and an answer goes to everybody.
+/// The least time between two rounds of publishing again: to ask is cheap, and each answer goes to
+/// all nodes.
 const REST: Duration = Duration::from_secs(1);
 
 impl PurgeHistory {
-    /// A purge is said.
+    /// Adds a purge that is being published.
     pub fn note(&mut self, number: u64, bytes: Bytes) {
         self.bytes += bytes.len();
         self.said.push_back((number, bytes));
@@ -38,7 +40,7 @@ impl PurgeHistory {
         }
     }
 
-    /// A purge that is noted has other bytes from now on.
+    /// Replaces the bytes of a purge that was added.
     pub fn replace(&mut self, number: u64, bytes: &Bytes) {
         let noted = self.said.iter_mut().rev().find(|(n, _)| *n == number);
         if let Some((_, noted)) = noted {
@@ -47,12 +49,12 @@ impl PurgeHistory {
         }
     }
 
-    /// Asks for all from this number on. Several who ask are answered as one.
+    /// Asks for all purges from this number on. Several requests are answered by one round.
     pub fn ask(&mut self, from: u64) {
         self.asked = Some(self.asked.map_or(from, |other| from.min(other)));
     }
 
-    /// The next that is to be said again.
+    /// The next purge that is to be published again.
     pub fn next(&mut self, now: Instant) -> Option<Bytes> {
         if self.again.is_none() {
             self.begin(now);

@@ -1,4 +1,4 @@
-//! What publishing comes to, in numbers.
+//! The metrics of publishing.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
@@ -12,17 +12,17 @@ pub enum PublishedKind {
     Purge,
     Value,
     Word,
-    /// A purge that somebody did not hear.
+    /// A purge that is published again because a node did not receive it.
     Again,
 }
 
 impl PublishedKind {
-    /// Whether who is away is to get it later.
+    /// Whether a node that is away must get it later.
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Purge | Self::Again)
     }
 
-    /// What an attempt to publish it is about.
+    /// How durable its publication must be.
     pub fn errand(self) -> PublishDurability {
         match self.is_kept() {
             true => PublishDurability::Kept,
@@ -30,7 +30,8 @@ impl PublishedKind {
         }
     }
 
-    /// Whether both are published side by side: what becomes of values says nothing about words.
+    /// Whether both may be handed to the transport together. Values go alone: whether they succeed
+    /// says nothing about other events.
     pub fn goes_with(self, other: Self) -> bool {
         self.is_kept() == other.is_kept() && (self == Self::Value) == (other == Self::Value)
     }

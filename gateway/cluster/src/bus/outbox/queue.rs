@@ -1,10 +1,10 @@
-//! What waits to be published, within bounds.
+//! The bounded queue of what waits to be published.
 //!
-//! Purges are never lost: one that waits already takes another of the same selector in,
-//! and when too many wait, one purge of everything takes the place of all. Those that requests
-//! of clients caused are counted apart and take no room from the others: when too many of
-//! them wait, a word that everything is to be validated takes their place. Values go
-//! first when bytes run short, and the oldest of them.
+//! Purges are never lost: a new purge is merged into a waiting one with the same selector, and when
+//! too many wait, one purge of everything replaces them all. Purges that clients' requests caused
+//! are counted separately and take no room from the operators' purges: when too many of them wait,
+//! one event that everything is to be validated replaces them. When bytes run short, values are
+//! dropped first, the oldest before the others.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -18,26 +18,27 @@ pub enum QueuedPurgeAuthor {
     Request,
 }
 
-/// A purge to be told.
+/// A purge to be published.
 #[derive(Clone, PartialEq, Debug)]
 pub struct QueuedPurge {
-    /// As text, see `cache::purge`.
+    /// The selector as text, see `cache::purge`.
     pub selector: String,
     pub soft: bool,
     pub author: QueuedPurgeAuthor,
-    /// What publishers and readers of the seed's kind make of it.
+    /// What the event means to services that run `lazy-layers-cache`.
     pub shape: EventShape,
-    /// Its place in our order; of several that became one, the last.
+    /// Its place in our order; the last place of several purges that were merged.
     pub order: u64,
-    /// How many became this one, itself included.
+    /// How many purges were merged into this one, including itself.
     pub count: u64,
-    /// The event id that answers are awaited for.
+    /// The event id under which receipts are awaited.
     pub receipt: Option<String>,
 }
 
-/// A value to be told: made when its turn comes, as an event may be dropped before.
+/// A value to be published. The event is made only when it leaves the queue, since it may be
+/// dropped before.
 pub struct QueuedValue {
-    /// Bytes that it keeps while it waits.
+    /// Bytes of memory that it holds while it waits.
     pub weight: usize,
     pub make: Box<dyn FnOnce() -> Option<Message> + Send>,
 }
@@ -49,26 +50,26 @@ pub enum NextPublish {
     Value(QueuedValue),
 }
 
-/// What did not fit in.
+/// What was dropped or merged because there was no room.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct QueueOverflow {
     pub values: usize,
-    /// Purges that became one of everything.
+    /// The number of purges that became one purge of everything.
     pub widened: usize,
-    /// Purges that became a word that everything is to be validated.
+    /// The number of purges that became one event that everything is to be validated.
     pub doubted: usize,
 }
 
-/// Answers and other words that wait at most; beyond them the oldest goes.
+/// The most answers and other small events that wait; beyond them the oldest is dropped.
 const WORDS: usize = 4_096;
-/// Values that wait at most.
+/// The most values that wait.
 const VALUES: usize = 1_024;
-/// Bytes of a purge beside its texts.
+/// The bytes of a purge in memory besides its texts.
 const PURGE_COST: usize = 160;
 
-/// The queue.
+/// The queue of what waits to be published.
 pub struct OutboxQueue {
-    /// By number; those of one selector wait once.
+    /// By a running number; purges with the same selector wait as one.
     purges: HashMap<u64, QueuedPurge>,
     turns: VecDeque<u64>,
     by_selector: HashMap<(String, bool), u64>,
@@ -81,7 +82,7 @@ pub struct OutboxQueue {
     max_bytes: usize,
 }
 
-/// How much of the queue purges take that requests caused.
+/// How much of the queue is taken by purges that requests caused.
 #[derive(Default)]
 struct RequestPurgeShare {
     purges: usize,
@@ -104,12 +105,12 @@ impl OutboxQueue {
         }
     }
 
-    /// Purges that wait.
+    /// The number of purges that wait.
     pub fn purges(&self) -> usize {
         self.purges.len()
     }
 
-    /// Words that wait.
+    /// The number of small events that wait.
     pub fn words(&self) -> usize {
         self.words.len()
     }
@@ -137,7 +138,7 @@ impl OutboxQueue {
         dropped
     }
 
-    /// Requests have half of the room, and take none of the operators'.
+    /// Purges that requests caused have half of the room, and take none of the operators' room.
     fn fits(&self, purge: &QueuedPurge) -> bool {
         let (share, cost) = (&self.by_requests, cost(purge));
         match purge.author {
@@ -164,7 +165,8 @@ impl OutboxQueue {
         self.next += 1;
     }
 
-    /// One purge of everything in the place of all. Who waits for an answer gets none.
+    /// Replaces all purges by one purge of everything. Receipts that are awaited for them do not
+    /// come.
     fn widen(&mut self, last: &QueuedPurge) -> usize {
         let many = self.purges.len() + 1;
         let count: u64 = self.purges.values().map(|purge| purge.count).sum();
@@ -186,7 +188,7 @@ impl OutboxQueue {
         many
     }
 
-    /// A word that everything is to be validated in the place of all that requests caused.
+    /// Replaces all purges that requests caused by one event that everything is to be validated.
     fn doubt(&mut self, last: &QueuedPurge) -> usize {
         let is_one = |purge: &QueuedPurge| purge.author == QueuedPurgeAuthor::Request;
         let mut turns: Vec<u64> = Vec::new();
@@ -214,7 +216,7 @@ impl OutboxQueue {
         turns.len() + 1
     }
 
-    /// Takes a purge out that waits.
+    /// Removes a purge that waits.
     fn take(&mut self, turn: u64) -> Option<QueuedPurge> {
         let purge = self.purges.remove(&turn)?;
         self.bytes -= cost(&purge);
@@ -261,7 +263,7 @@ impl OutboxQueue {
 
     pub fn push_word(&mut self, word: Message) {
         if matches!(word, Message::Heartbeat { .. }) {
-            // The last one says it all.
+            // The newest heartbeat replaces the others.
             self.words
                 .retain(|w| !matches!(w, Message::Heartbeat { .. }));
         }
@@ -271,7 +273,7 @@ impl OutboxQueue {
         self.words.push_back(word);
     }
 
-    /// Purges first, then words, then values.
+    /// Takes the next event: purges first, then small events, then values.
     pub fn pop(&mut self) -> Option<NextPublish> {
         while let Some(turn) = self.turns.pop_front() {
             if let Some(purge) = self.take(turn) {

@@ -1,5 +1,5 @@
-//! Whether the broker takes what is published, by the last attempt: the one source of what
-//! `/readyz`, `nodes`, heartbeats and the log say of it.
+//! Whether the broker takes what is published, according to the last attempt. `/readyz`, `nodes`,
+//! heartbeats and the log all report this one state.
 
 use std::time::{Duration, Instant};
 
@@ -7,34 +7,34 @@ use parking_lot::Mutex;
 
 use crate::bus::transport::PublishError;
 
-/// Whether what is published is taken.
+/// Whether the broker takes what is published.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PublishStatus {
     Works,
-    /// Since then no attempt came through, and why the last one did not.
+    /// No attempt has succeeded since then; `why` is the reason of the last failure.
     Fails {
         since: Instant,
         why: String,
     },
 }
 
-/// What an attempt was about.
+/// How durable the publication must be that an attempt was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PublishDurability {
-    /// Purges: the broker says that it has them.
+    /// Purges: the broker confirms that it has them.
     Kept,
-    /// What is of the moment: some transports only send it.
+    /// Transient events: some transports only send them.
     OfTheMoment,
 }
 
-/// Notes each attempt, and says when a state begins and when it ends.
+/// Records each attempt, and logs when an outage of publishing begins and when it ends.
 pub struct PublishMonitor(Mutex<AttemptState>);
 
 struct AttemptState {
     publishing: PublishStatus,
-    /// What failed last.
+    /// What the last failed attempt was about.
     failed: PublishDurability,
-    /// A line of the log said that it fails.
+    /// A log line has reported the failure.
     was_told: bool,
 }
 
@@ -53,8 +53,8 @@ impl PublishMonitor {
         self.0.lock().publishing.clone()
     }
 
-    /// An attempt came through; so many purges wait still. While purges are refused, that
-    /// something of the moment was sent means nothing.
+    /// An attempt succeeded; `waiting` purges still wait. While purges are refused, a transient
+    /// event that was sent proves nothing.
     pub fn works(&self, transport: &'static str, errand: PublishDurability, waiting: usize) {
         let mut state = self.0.lock();
         if errand == PublishDurability::OfTheMoment
@@ -73,7 +73,7 @@ impl PublishMonitor {
         }
     }
 
-    /// An attempt failed. That there is no connection is told by the transport itself.
+    /// An attempt failed. The transport itself logs that there is no connection.
     pub fn fails(&self, transport: &'static str, errand: PublishDurability, error: &PublishError) {
         let mut state = self.0.lock();
         state.failed = errand;
@@ -91,7 +91,7 @@ impl PublishMonitor {
     }
 }
 
-/// For a line of the log.
+/// Seconds with one decimal, for a log line.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 10.0).round() / 10.0
 }

@@ -1,8 +1,9 @@
 //! A purge that is too large for the broker becomes a wider one that fits.
 //!
-//! First what services of the seed's kind are told, which repeats the text of the selector,
-//! becomes everything; then the selector itself, at last to everything there is. Number, id and
-//! all else stay, so that receivers miss nothing and who waits for a receipt gets it.
+//! First the event's shape for services that run `lazy-layers-cache`, which repeats the text of the
+//! selector, becomes everything; then the selector itself becomes wider, in the end everything.
+//! Number, id and all other fields stay, so that receivers miss nothing and awaited receipts still
+//! come.
 
 use bytes::Bytes;
 
@@ -10,19 +11,19 @@ use super::WidenSelector;
 use crate::bus::event::{BusEvent, EventShape, Message};
 use crate::bus::seal::SealKeys;
 
-/// What is told in the place of a purge.
+/// What is published in place of a purge.
 pub struct WidenedPurge {
     pub bytes: Bytes,
-    /// The selector before.
+    /// The original selector.
     pub from: String,
-    /// The selector now.
+    /// The wider selector.
     pub to: String,
 }
 
-/// More than the length of a text takes in msgpack.
+/// An upper bound of the bytes that msgpack takes for the length of a text.
 const LENGTH: usize = 8;
 
-/// An event's bytes, sealed where there is a key.
+/// The bytes of an event, sealed where there are keys.
 pub fn encoded(event: &BusEvent, keys: Option<&SealKeys>) -> Bytes {
     match keys {
         Some(keys) => event.encode_sealed(keys),
@@ -30,7 +31,7 @@ pub fn encoded(event: &BusEvent, keys: Option<&SealKeys>) -> Bytes {
     }
 }
 
-/// A wider purge of at most `limit` bytes. None: there is none, or these are no purge.
+/// Makes a wider purge of at most `limit` bytes. None: there is none, or the bytes are not a purge.
 pub fn to_fit(
     bytes: &Bytes,
     keys: Option<&SealKeys>,

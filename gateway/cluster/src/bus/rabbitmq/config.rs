@@ -1,4 +1,4 @@
-//! What YAML says about RabbitMQ as the bus.
+//! The YAML configuration of RabbitMQ as the event bus.
 
 use std::path::PathBuf;
 
@@ -7,70 +7,74 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::ConfigDuration;
 
-/// An exchange that all nodes publish to, and a queue of each node's own bound to it.
+/// An exchange to which all nodes publish, and a queue for each node that is bound to it.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RabbitMqConfig {
-    /// Where: `amqp://host:5672`, or several servers of one cluster, tried in turn:
-    /// `amqp://a:5672,b:5672`; `amqps` speaks TLS.
+    /// The server: `amqp://host:5672`, or several servers of one cluster, which take turns:
+    /// `amqp://a:5672,b:5672`; `amqps` uses TLS.
     pub url: String,
     /// The virtual host.
     pub vhost: String,
-    /// Who we are; unset is `guest`, whom RabbitMQ takes over loopback only.
+    /// The user; unset is `guest`, which RabbitMQ accepts only over loopback.
     pub username: Option<String>,
     /// The password; unset is `guest`.
     pub password: Option<String>,
-    /// A file with the password, in place of `password`.
+    /// A file with the password, instead of `password`.
     pub password_file: Option<PathBuf>,
-    /// Certificates (PEM) that vouch for the servers, in place of the system's.
+    /// Certificates (PEM) of the authorities that the servers are verified with, instead of the
+    /// system's.
     pub ca_file: Option<PathBuf>,
-    /// The exchange; all nodes name the same.
+    /// The exchange; the same on all nodes.
     pub exchange: String,
-    /// `fanout` reaches every queue; `topic` and `direct` those whose key matches, for
+    /// `fanout` reaches every queue; `topic` and `direct` reach the queues whose key matches, for
     /// several caches on one exchange.
     pub exchange_type: ExchangeType,
-    /// No message is missed while this node is away or the broker restarts: turns on `durable`
-    /// and `persistent`, turns off `exclusive_queue` and `auto_delete_queue`, needs `queue_name`.
+    /// No message is missed while this node is away or the broker restarts. Turns on `durable` and
+    /// `persistent`, turns off `exclusive_queue` and `auto_delete_queue`, and requires
+    /// `queue_name`.
     pub durable_invalidation_mode: bool,
     /// The exchange (and a named queue) survives the broker's restart; unset follows the mode.
     pub durable: Option<bool>,
     /// Messages survive the broker's restart; unset follows `durable`.
     pub persistent: Option<bool>,
-    /// This node's own queue, another name on each node and always the same; unset lets the
-    /// broker choose, anew with each connection.
+    /// This node's own queue, with a name that is unique among the nodes and always the same; unset
+    /// lets the broker choose a new one for each connection.
     pub queue_name: Option<String>,
-    /// The queue ends with our connection; unset is true unless in durable mode.
+    /// The queue ends with our connection; unset is true, except in durable mode.
     pub exclusive_queue: Option<bool>,
-    /// The queue ends with its last consumer; unset is true unless in durable mode.
+    /// The queue ends with its last consumer; unset is true, except in durable mode.
     pub auto_delete_queue: Option<bool>,
-    /// What messages are published and the queue is bound with; `fanout` ignores it.
+    /// The key with which messages are published and the queue is bound; `fanout` ignores it.
     pub routing_key: String,
-    /// Messages that may be on their way or being applied; more wait in the broker.
+    /// The most messages that are on their way or being applied; more wait in the broker.
     pub prefetch: u16,
-    /// A queue that nobody consumes for so long is deleted; unset is 7d in durable mode and
-    /// never otherwise, `0` is never.
+    /// A queue without a consumer for this long is deleted; unset is 7d in durable mode and never
+    /// otherwise, `0` is never.
     pub queue_expires: Option<ConfigDuration>,
-    /// A message that can't be applied is tried again so many times, then given up.
+    /// How many times a message that can't be applied is tried again before it is given up.
     pub max_redeliveries: u32,
-    /// To connect, introduce ourselves, declare what we need and begin to consume.
+    /// The time limit for connecting, logging in, declaring what is needed and beginning to
+    /// consume.
     pub connect_timeout: ConfigDuration,
-    /// A broker that is silent for twice as long is given up; whole seconds.
+    /// A broker that is silent for twice this time is given up; whole seconds.
     pub heartbeat: ConfigDuration,
-    /// The broker confirms what was published within this.
+    /// The time within which the broker must confirm what was published.
     pub confirm_timeout: ConfigDuration,
-    /// Between two attempts to connect; they begin at 200 ms and double, with jitter, to this.
+    /// The longest pause between two attempts to connect; pauses begin at 200 ms and double, with
+    /// jitter, up to this.
     pub reconnect_max: ConfigDuration,
 }
 
-/// How an exchange chooses queues.
+/// How an exchange chooses the queues for a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExchangeType {
     /// Every queue.
     Fanout,
-    /// By patterns of dotted words.
+    /// The queues whose pattern of dotted words matches the key.
     Topic,
-    /// By the exact key.
+    /// The queues with exactly this key.
     Direct,
 }
 
@@ -128,7 +132,7 @@ impl RabbitMqConfig {
             .unwrap_or(!self.durable_invalidation_mode)
     }
 
-    /// After how long without a consumer the queue is deleted.
+    /// How long the queue may be without a consumer before it is deleted.
     pub fn expires(&self) -> Option<std::time::Duration> {
         let unset = self.durable_invalidation_mode.then_some(A_WEEK);
         let expires = self.queue_expires.or(unset)?;

@@ -1,16 +1,16 @@
 //! Exchanges, this node's queues and their bindings: declared with each connection.
 //!
-//! Decision: what is of the moment has, in durable mode, an exchange and queues of its own
-//! that end with their connections. A time to live on the message is not enough:
-//! RabbitMQ drops what has expired only at the head of a queue, and in that of a node that
-//! is away the head is what was kept for it.
+//! Decision: in durable mode, transient messages have an exchange and queues of their own that end
+//! with their connections. A time to live on the message is not enough: RabbitMQ drops expired
+//! messages only at the head of a queue, and in the queue of a node that is away, the head is what
+//! was kept for it.
 //!
-//! Decision: in durable mode we first ask, on channels that the answer may cost, whether
-//! queue and exchange are there. Declaring alone doesn't tell a queue that kept
-//! everything from one that was just made because the old one was deleted or had expired.
+//! Decision: in durable mode we first ask whether queue and exchange exist, on channels that the
+//! answer may close. Declaring alone does not distinguish a queue that kept everything from one
+//! that was just made because the old one was deleted or had expired.
 //!
-//! Not seen here: an exchange that was deleted and made again by others while we were away;
-//! the numbers of events tell that hole.
+//! Not noticed here: an exchange that was deleted and made again by others while we were away. The
+//! numbers of events show that gap.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -19,19 +19,19 @@ use lapin::{Channel, Connection, ExchangeKind};
 use super::config::{ExchangeType, RabbitMqConfig};
 use super::fault::{RabbitMqFault, is_missing};
 
-/// Queues that are ready to be consumed.
+/// Queues from which we can consume.
 pub(super) struct DeclaredQueues {
     pub(super) queue: ShortString,
-    /// Where what is of the moment comes, if not there too.
+    /// The queue for transient messages, if they do not come by the same queue.
     pub(super) moment: Option<ShortString>,
-    /// So many messages were kept for us; none: what came before may be lost.
+    /// The number of messages that were kept for us; none: earlier messages may be lost.
     pub(super) behind: Option<u64>,
 }
 
-/// Behind the exchange's name, for what is of the moment.
+/// Appended to the exchange's name for transient messages.
 pub(super) const MOMENT: &str = ".moment";
 
-/// Declares all, and says what was kept.
+/// Declares everything, and finds out how much was kept.
 pub(super) async fn declare(
     config: &RabbitMqConfig,
     connection: &Connection,
@@ -54,7 +54,8 @@ pub(super) async fn declare(
         .queue_declare(name.into(), options, arguments(config))
         .await?;
     if kept && queue.consumer_count() > 0 {
-        // Our own connection of before, perhaps. What it was sent counts here once it is gone.
+        // It may be our own earlier connection. The messages that it was sent are counted here only
+        // when it is gone.
         let word = format!("queue '{name}' has a consumer already");
         return Err(RabbitMqFault::Locked(word));
     }
@@ -104,7 +105,7 @@ async fn declare_exchange(
     Ok(())
 }
 
-/// The exchange of what is of the moment: in plain mode the one there is.
+/// The exchange of transient messages; in plain mode it is the ordinary one.
 pub(super) fn moment(config: &RabbitMqConfig) -> String {
     match config.durable_invalidation_mode {
         true => format!("{}{MOMENT}", config.exchange),
@@ -112,7 +113,7 @@ pub(super) fn moment(config: &RabbitMqConfig) -> String {
     }
 }
 
-/// Binds the queues; where they are bound already nothing happens.
+/// Binds the queues. If they are bound already, nothing happens.
 pub(super) async fn bind(
     config: &RabbitMqConfig,
     channel: &Channel,
@@ -134,7 +135,7 @@ pub(super) async fn bind(
     Ok(())
 }
 
-/// Whether queue and exchange stood before us. A *no* ends the channel that asked.
+/// Whether queue and exchange existed before us. A negative answer closes the channel that asked.
 async fn was_there(
     config: &RabbitMqConfig,
     connection: &Connection,
@@ -149,7 +150,7 @@ async fn was_there(
     exchange_stands(config, &asks).await
 }
 
-/// Whether the exchange is there, whatever its type. A *no* ends the channel.
+/// Whether the exchange exists, whatever its type. A negative answer closes the channel.
 pub(super) async fn exchange_stands(
     config: &RabbitMqConfig,
     asks: &Channel,

@@ -1,12 +1,14 @@
-//! What becomes of each message: told, then acknowledged, or told again, or given up.
+//! The outcome of each message: it is passed on, and then acknowledged, or passed on again, or
+//! given up.
 //!
-//! Decision: a message that can't be applied is told again from here, after a pause, while
-//! the broker goes on holding it as unacknowledged. Sent back to the queue it would
-//! come again at once and without a count, which classic queues don't keep and messages
-//! of others carry no name for. The count is of this connection; after it the broker delivers
-//! what is unacknowledged once more.
+//! Decision: a message that can't be applied is passed on again from here, after a pause, while the
+//! broker still holds it as unacknowledged. If it were returned to the queue, it would come again
+//! at once and without a count: classic queues keep no count, and messages of other services have
+//! no id by which we could count. The count belongs to this connection; after the connection ends,
+//! the broker delivers unacknowledged messages once more.
 //!
-//! Invariant: receipts of a former connection do nothing: their desk is gone.
+//! Invariant: acknowledgements of an earlier connection have no effect: their [`AckTracker`] is
+//! gone.
 
 use std::time::Duration;
 
@@ -22,8 +24,8 @@ use tokio::time::sleep;
 
 use crate::bus::transport::{DeliveryAck, IncomingMessage, TransportEvent};
 
-/// The messages of one connection that are not acknowledged; as many as `prefetch` at most,
-/// which bounds all that is unbounded here.
+/// The messages of one connection that are not acknowledged: at most as many as `prefetch`, which
+/// also bounds the unbounded channel and the list of pauses here.
 pub(super) struct AckTracker {
     max_redeliveries: u32,
     slips: UnboundedSender<(UnacknowledgedMessage, AckVerdict)>,
@@ -34,7 +36,7 @@ pub(super) struct AckTracker {
 struct UnacknowledgedMessage {
     acker: Acker,
     bytes: Bytes,
-    /// How often it was told again.
+    /// How often it was passed on again.
     again: u32,
 }
 
@@ -43,7 +45,7 @@ enum AckVerdict {
     Again,
 }
 
-/// Before a message is told again the first time; doubled each time.
+/// The pause before a message is passed on again the first time; doubled each time.
 const REST_MIN: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -58,7 +60,7 @@ impl AckTracker {
         }
     }
 
-    /// The word about a message that came.
+    /// The transport event for a message that arrived.
     pub(super) fn receive(&self, came: Came) -> TransportEvent {
         self.word(UnacknowledgedMessage {
             acker: came.acker,
@@ -67,12 +69,13 @@ impl AckTracker {
         })
     }
 
-    /// The next word that follows from a verdict: a message again, or that one was given up.
+    /// The next transport event that follows from an acknowledgement: a message is passed on again,
+    /// or was given up.
     pub(super) async fn next(&mut self) -> TransportEvent {
         loop {
             tokio::select! {
                 verdict = self.verdicts.recv() => {
-                    // Never none: we have a sender of it.
+                    // Never none: this struct holds a sender.
                     let Some((held, verdict)) = verdict else { continue };
                     if let Some(word) = self.apply(held, verdict) {
                         return word;
@@ -90,7 +93,7 @@ impl AckTracker {
     ) -> Option<TransportEvent> {
         match verdict {
             AckVerdict::Done => {
-                // Sent when first polled; nobody needs to wait until it is written.
+                // It is sent when it is first polled; nobody needs to wait until it is written.
                 let _ = held.acker.ack(BasicAckOptions::default()).now_or_never();
                 None
             }
@@ -101,7 +104,8 @@ impl AckTracker {
                 None
             }
             AckVerdict::Again => {
-                // Without requeue: to a dead-letter exchange where a policy names one.
+                // Without requeue: the message goes to a dead-letter exchange if a policy names
+                // one.
                 let _ = held.acker.nack(BasicNackOptions::default()).now_or_never();
                 Some(TransportEvent::Lost(
                     "a message was given up after too many deliveries",
@@ -125,7 +129,7 @@ fn rest(again: u32) -> Duration {
     REST_MIN.saturating_mul(1 << again.min(16)).min(REST_MAX)
 }
 
-/// The receipt of one message.
+/// The acknowledgement of one message.
 struct RabbitMqAck {
     held: Option<UnacknowledgedMessage>,
     desk: UnboundedSender<(UnacknowledgedMessage, AckVerdict)>,
@@ -134,7 +138,8 @@ struct RabbitMqAck {
 impl RabbitMqAck {
     fn hand_in(&mut self, verdict: AckVerdict) {
         if let Some(held) = self.held.take() {
-            // Nobody there: the connection ended, and the broker delivers it again.
+            // If the receiver is gone, the connection has ended, and the broker delivers the
+            // message again.
             let _ = self.desk.send((held, verdict));
         }
     }
@@ -177,7 +182,7 @@ mod tests {
         let mut desk = AckTracker::new(2);
         receipt(desk.receive(came())).again();
         receipt(desk.next().await).again();
-        // Dropped without a word counts like a failure.
+        // Dropping the acknowledgement counts as a failure.
         drop(receipt(desk.next().await));
         assert!(matches!(desk.next().await, TransportEvent::Lost(_)));
     }

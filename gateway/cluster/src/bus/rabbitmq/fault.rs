@@ -1,4 +1,4 @@
-//! lapin's errors in words that help, and the one that is about properties.
+//! Turns lapin's errors into helpful messages, and recognizes the one about different properties.
 
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Error, ErrorKind};
@@ -45,7 +45,7 @@ impl From<Error> for RabbitMqFault {
         match said.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Self::Differs(words),
             AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Locked(words),
-            // An exclusive consumer is there, or wanted where another is.
+            // An exclusive consumer exists, or was requested where another consumer exists.
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if words.contains("exclusive") => {
                 Self::Locked(words)
             }
@@ -54,13 +54,14 @@ impl From<Error> for RabbitMqFault {
     }
 }
 
-/// How large a message may be, where the broker says that one is larger: its `max_message_size`.
+/// The largest message in bytes, taken from the broker's refusal of a larger one: its
+/// `max_message_size`.
 fn size_limit(words: &str) -> Option<usize> {
     let (_, limit) = words.split_once("is larger than configured max size ")?;
     limit.split_whitespace().next()?.parse().ok()
 }
 
-/// Whether the broker says that there is no such queue or exchange.
+/// Whether the broker reports that the queue or exchange does not exist.
 pub(super) fn is_missing(error: &Error) -> bool {
     let ErrorKind::ProtocolError(said) = error.kind() else {
         return false;

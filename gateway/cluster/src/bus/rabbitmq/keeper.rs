@@ -1,7 +1,7 @@
-//! Keeps a link up, for ever: after each end another one, with growing, jittered pauses.
+//! Keeps a link up: after each link ends it opens another one, with growing, jittered pauses.
 //!
-//! lapin's own recovery is off: it gives up after some attempts, and doesn't tell what of
-//! the queue was kept.
+//! lapin's own recovery is off: it gives up after some attempts, and does not report how much the
+//! queue has kept.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ impl RabbitMqLinkState {
     }
 }
 
-/// What a keeper works with.
+/// Opens links, one after another.
 pub(super) struct RabbitMqReconnector {
     pub(super) config: Arc<RabbitMqConfig>,
     pub(super) target: Arc<RabbitMqTarget>,
@@ -49,7 +49,7 @@ pub(super) struct RabbitMqReconnector {
 
 /// The pause after the first failure.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// A link that lived so long was no failure.
+/// A link that lived this long does not count as a failure.
 const GOOD: Duration = Duration::from_secs(10);
 
 impl RabbitMqReconnector {
@@ -66,7 +66,7 @@ impl RabbitMqReconnector {
                 break;
             }
             outages.fails(true);
-            // Not with every attempt, but when another reason comes.
+            // Logged only when the reason changes, not for every attempt.
             if told.as_ref() != Some(&why) {
                 tracing::warn!(bus = "rabbitmq", error = %why, "not consuming");
                 told = Some(why);
@@ -85,7 +85,7 @@ impl RabbitMqReconnector {
             .set(Err("the transport was closed".to_owned()));
     }
 
-    /// One link from its beginning to its end: why it ended, or none to end for good.
+    /// Runs one link from its beginning to its end. Returns why it ended, or none to stop for good.
     async fn once(
         &self,
         attempt: usize,
@@ -116,7 +116,7 @@ impl RabbitMqReconnector {
         let why = ended.err()?;
         self.standing.set(Err(why.to_string()));
         if why == RabbitMqFault::Cancelled {
-            // What was in the queue came before this word, and nobody will have it.
+            // Messages that were in the queue arrived before the cancel, and are lost.
             let lost = TransportEvent::Lost("the broker deleted the queue");
             self.mail.tell(lost).await.then_some(why)
         } else {

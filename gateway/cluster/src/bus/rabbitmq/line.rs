@@ -1,9 +1,9 @@
-//! The socket below a connection, kept in hand so that it can be cut.
+//! The socket of a connection, kept so that it can be cut.
 //!
-//! lapin runs each connection on a thread of its own, which waits for the broker's answer
-//! even to a close. Decision: we keep a second handle of the socket; where the broker is
-//! silent, shutting it down is what ends that thread, and each attempt at a frozen
-//! broker would leave one behind without it.
+//! lapin runs each connection on a thread of its own, which waits for the broker's answer even to a
+//! close. Decision: we keep a second handle to the socket. If the broker is silent, shutting the
+//! socket down ends that thread; otherwise each attempt at a frozen broker would leave a thread
+//! behind.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -51,11 +51,11 @@ impl Drop for RabbitMqSocket {
 }
 
 fn cut(socket: &TcpStream) {
-    // An error says that the other side was first.
+    // An error means that the other side was faster.
     let _ = socket.shutdown(Shutdown::Both);
 }
 
-/// Connects and introduces ourselves; no retries. The caller bounds it by a deadline.
+/// Connects and logs in, without retries. The caller sets a deadline.
 pub(super) async fn dial(
     target: &RabbitMqTarget,
     attempt: usize,
@@ -71,7 +71,7 @@ pub(super) async fn dial(
         runtime::default_runtime()?,
         async move |uri, runtime| {
             let place = (uri.authority.host.as_str(), uri.authority.port);
-            // This runs on lapin's thread, where nobody but us ends it.
+            // This runs on lapin's thread, and nothing else ends it.
             let opened = timeout(limit, async {
                 let addresses: Vec<_> = lookup_host(place).await?.collect();
                 let stream = AsyncTcpStream::connect(&runtime, addresses).await?;

@@ -1,7 +1,7 @@
-//! One connection, from dialling to its end: a channel to consume, one to publish.
+//! One connection from its opening to its end, with a channel to consume and one to publish.
 //!
-//! Invariant: a link that is open consumes. Whatever ends that (the connection, either
-//! channel, a cancel by the broker, silence) ends the link.
+//! Invariant: a link that is open consumes. Whatever ends consuming (the connection ends, a channel
+//! ends, the broker cancels or is silent) ends the link.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +30,15 @@ pub(super) struct RabbitMqLink {
     channel: Channel,
     declared: DeclaredQueues,
     consumer: Consumer,
-    /// Of what is of the moment, where that comes by a queue of its own.
+    /// The consumer of transient messages, if they come by a queue of their own.
     whispers: Option<Consumer>,
-    // Last: cut when the others have said good-bye.
+    // Last, so that the socket is cut after the others were closed.
     line: RabbitMqSocket,
 }
 
-/// Between two looks whether the binding stands.
+/// The time between two checks whether the binding exists.
 const PULSE: Duration = Duration::from_secs(5);
-/// To say good-bye.
+/// The time limit for a proper close.
 const CLOSE: Duration = Duration::from_secs(1);
 
 impl RabbitMqLink {
@@ -71,12 +71,13 @@ impl RabbitMqLink {
         })
     }
 
-    /// As `TransportEvent::Up` says it.
+    /// The value for `TransportEvent::Up`.
     pub(super) fn behind(&self) -> Option<u64> {
         self.declared.behind
     }
 
-    /// Tells what comes, until the end: why it came to it, or Ok if nobody wants more.
+    /// Passes on what arrives, until the link ends. Returns why it ended, or Ok if the receiver is
+    /// gone.
     pub(super) async fn serve(
         mut self,
         mail: &TransportEventSender,
@@ -103,7 +104,7 @@ impl RabbitMqLink {
         Ok(())
     }
 
-    /// What is to be told next, or none where it is already, or there was nothing.
+    /// The next event to report; none if it was reported already, or if there was nothing.
     async fn next(
         &mut self,
         mail: &TransportEventSender,
@@ -129,7 +130,8 @@ impl RabbitMqLink {
         }
     }
 
-    /// An exchange that was deleted takes bindings along without a word to consumers.
+    /// Renews the binding: when an exchange is deleted, its bindings go with it, and consumers are
+    /// not told.
     async fn look(&self) -> Result<(), RabbitMqFault> {
         let bound = bind(&self.config, &self.channel, &self.declared);
         let limit = self.config.connect_timeout.0;
@@ -139,7 +141,7 @@ impl RabbitMqLink {
 
     async fn close(self) {
         let close = self.publisher.connection().close(200, "OK".into());
-        // Cut in any case.
+        // The socket is cut in any case.
         let _ = timeout(CLOSE, close).await;
         drop(self.line);
     }
@@ -158,7 +160,7 @@ async fn consume(
 ) -> Result<ConsumerSetup, RabbitMqFault> {
     let channel = connection.create_channel().await?;
     let declared = declare(config, connection, &channel).await?;
-    // For each consumer.
+    // The limit applies to each consumer.
     channel
         .basic_qos(config.prefetch, BasicQosOptions::default())
         .await?;
@@ -175,7 +177,7 @@ async fn consume(
 }
 
 async fn consumer(channel: &Channel, queue: &ShortString) -> lapin::Result<Consumer> {
-    // Two nodes on one queue would each get half of the messages, and nobody would know.
+    // If two nodes shared one queue, each would get half of the messages, and nobody would notice.
     let options = BasicConsumeOptions {
         exclusive: true,
         ..BasicConsumeOptions::default()
@@ -193,7 +195,7 @@ async fn hear(whispers: &mut Option<Consumer>) -> Option<lapin::Result<Came>> {
     }
 }
 
-/// A whisper is of use at once or not at all.
+/// A transient message is passed on at once or dropped.
 fn pass_on(mail: &TransportEventSender, heard: Came) {
     let _ = heard.acker.ack(BasicAckOptions::default()).now_or_never();
     mail.try_tell(TransportEvent::Message(IncomingMessage {

@@ -1,9 +1,8 @@
-//! Publishing on a channel with confirms.
+//! Publishing on a channel with publisher confirms.
 //!
-//! Decision: a publish takes the channel out of its place and puts it back only when
-//! every confirm has come. One that failed, or that its caller dropped, takes its channel
-//! along, and with it all that lapin keeps of messages without an answer; the next
-//! opens another.
+//! Decision: a publish takes the idle channel and puts it back only when every confirm has come. A
+//! publish that fails, or whose future is dropped, drops its channel, and with it everything that
+//! lapin keeps of unanswered messages; the next publish opens another channel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,15 +24,15 @@ pub(super) struct RabbitMqPublisher {
     config: Arc<RabbitMqConfig>,
     connection: Connection,
     idle: Mutex<Option<Channel>>,
-    /// Without confirms.
+    /// A channel without confirms, for transient messages.
     aside: Mutex<Option<Channel>>,
-    /// Told when the exchange turns out to be gone: all is to be declared anew.
+    /// Notified when the exchange no longer exists: everything must be declared again.
     pub(super) lost: Notify,
     largest: Arc<BrokerSizeLimit>,
 }
 
-/// Bytes of a message that the broker takes at most. It says so only when it refuses one, so it
-/// is kept over connections; 0: it has not said yet.
+/// The largest message in bytes that the broker takes. The broker says so only when it refuses one,
+/// so the value is kept for later connections; 0: it has not said yet.
 #[derive(Default)]
 pub(super) struct BrokerSizeLimit(AtomicUsize);
 
@@ -48,7 +47,7 @@ impl BrokerSizeLimit {
     }
 }
 
-/// As `basic.properties` say it.
+/// The delivery modes of `basic.properties`.
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
@@ -73,7 +72,7 @@ impl RabbitMqPublisher {
         &self.connection
     }
 
-    /// How many of the first messages the broker confirmed, and why not the next.
+    /// Returns how many of the first messages the broker confirmed, and why not the next one.
     pub(super) async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         if let Some(why) = self.blocked() {
             return (0, Some(why));
@@ -93,7 +92,8 @@ impl RabbitMqPublisher {
         (taken, why)
     }
 
-    /// How many of the first messages were sent, and why not the next; nobody confirms.
+    /// Publishes without confirms. Returns how many of the first messages were sent, and why not
+    /// the next one.
     pub(super) async fn whisper(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         if let Some(why) = self.blocked() {
             return (0, Some(why));
@@ -131,7 +131,8 @@ impl RabbitMqPublisher {
         Instant::now() + self.config.confirm_timeout.0
     }
 
-    /// A blocked broker doesn't read what we send; lapin would keep it all.
+    /// The error if the broker has blocked us: it then does not read what we send, and lapin would
+    /// keep it all.
     fn blocked(&self) -> Option<PublishError> {
         let blocked = self.connection.status().blocked();
         blocked.then(|| {
@@ -160,7 +161,7 @@ impl RabbitMqPublisher {
             TRANSIENT
         };
         let properties = properties(mode);
-        // Our own queue is bound, so a message without a queue says that something is wrong.
+        // Our own queue is bound, so a message that reaches no queue shows that something is wrong.
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
@@ -180,8 +181,8 @@ impl RabbitMqPublisher {
         }
     }
 
-    /// Waits for the confirms in their order. After a refusal it goes on, since lapin may give
-    /// a returned message along with another message's confirm.
+    /// Waits for the confirms in their order. Continues after a refusal, since lapin may report a
+    /// returned message with another message's confirm.
     async fn settle(
         &self,
         batch: SentBatch,
@@ -235,7 +236,7 @@ impl RabbitMqPublisher {
     }
 }
 
-/// What was sent of some messages, and why not all.
+/// Which messages of a batch were sent, and why not all.
 #[derive(Default)]
 struct SentBatch {
     sent: Vec<PublisherConfirm>,

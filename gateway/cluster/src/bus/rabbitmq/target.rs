@@ -1,8 +1,8 @@
-//! From the configuration to what a connection needs, or why it can't be meant.
+//! From the configuration to what a connection needs, or why the configuration is not valid.
 //!
-//! Credentials in the URL are refused: a URL is shown in dumps and logs, a password never.
-//! What contradicts the durable mode is refused too: it would promise what the broker then
-//! doesn't keep.
+//! Credentials in the URL are refused: a URL is shown in dumps and logs, a password never is.
+//! Settings that contradict the durable mode are refused too: they would promise what the broker
+//! then does not keep.
 
 use std::fs;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub enum RabbitMqOpenError {
 }
 
 impl RabbitMqOpenError {
-    /// The key of the configuration that it is about.
+    /// The key of the configuration that the error is about.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Credentials | Self::System(_) => "url",
@@ -63,19 +63,21 @@ impl RabbitMqOpenError {
     }
 }
 
-/// AMQP's short strings.
+/// The longest short string of AMQP.
 const NAME_MAX: usize = 255;
-/// What Erlang's timers, and so RabbitMQ's `x-expires`, can hold: 2^32 ms, in whole days.
+/// The most that Erlang's timers, and so RabbitMQ's `x-expires`, can hold: 2^32 ms, rounded down to
+/// whole days.
 const EXPIRES_MAX: Duration = Duration::from_secs(49 * 24 * 60 * 60);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 /// Each connection's buffers hold 32 frames of this size in both directions.
 const FRAME: u32 = 32 << 10;
 
 impl RabbitMqConfig {
-    /// Whether this can be a RabbitMQ, as far as can be told without files and network.
+    /// Checks whether the configuration is valid, as far as that is known without reading files or
+    /// using the network.
     ///
     /// # Errors
-    /// What can't be meant.
+    /// The first setting that is not valid.
     pub fn check(&self) -> Result<(), RabbitMqOpenError> {
         read(&self.url)?;
         self.check_names()?;
@@ -126,7 +128,7 @@ impl RabbitMqConfig {
     }
 }
 
-/// The servers, and how to speak to each.
+/// The servers, and how to connect to each.
 pub(super) struct RabbitMqTarget {
     hosts: Vec<(String, u16)>,
     user: AMQPUserInfo,
@@ -154,16 +156,16 @@ impl RabbitMqTarget {
         })
     }
 
-    /// How many servers there are.
+    /// The number of servers.
     pub(super) fn servers(&self) -> usize {
         self.hosts.len()
     }
 
-    /// What the attempt of this number goes to: the hosts in turn.
+    /// The address for this attempt: the servers take turns.
     pub(super) fn uri(&self, attempt: usize) -> AMQPUri {
         let (host, port) = self.hosts[attempt % self.hosts.len()].clone();
         AMQPUri {
-            // TLS is ours to begin, before the protocol.
+            // We begin TLS ourselves, before the protocol.
             scheme: AMQPScheme::AMQP,
             authority: AMQPAuthority {
                 userinfo: self.user.clone(),
@@ -182,7 +184,7 @@ impl RabbitMqTarget {
 
 type BrokerHosts = Vec<(String, u16)>;
 
-/// Whether TLS is spoken, and to whom.
+/// Whether TLS is used, and the servers.
 fn read(url: &str) -> Result<(bool, BrokerHosts), RabbitMqOpenError> {
     let wrong = || RabbitMqOpenError::Url(url.to_owned());
     if url.contains('@') {

@@ -1,10 +1,10 @@
-//! RabbitMQ with a queue of no gateway: one that the broker names, and that ends with its
+//! RabbitMQ with a queue that no gateway uses: the broker names it, and it ends with its
 //! connection, whatever mode is configured.
 //!
-//! Decision: the exchange is the configured one, declared with the configured properties, so
-//! that what a gateway would be refused is refused here. Where it was not there before,
-//! it is deleted again, unless somebody uses it by then. Queues of nodes that are away keep
-//! what is published, as any event: a durable mode can't be tried without.
+//! Decision: the exchange is the configured one, declared with the configured properties, so that
+//! the trial is refused what a gateway would be refused. If the exchange did not exist before, it
+//! is deleted again, unless it is in use by then. Queues of nodes that are away keep what is
+//! published, as any event: a durable mode can't be tried in another way.
 
 use std::time::Duration;
 
@@ -21,21 +21,21 @@ use super::target::RabbitMqTarget;
 use crate::bus::trial::BrokerFinding;
 use crate::units;
 
-/// What the ends are made of.
+/// From what the ends are made.
 pub(in crate::bus) struct RabbitMqTrial {
     config: RabbitMqConfig,
     target: RabbitMqTarget,
-    /// The exchange was there before us.
+    /// The exchange existed before the trial.
     stood: bool,
 }
 
-/// A connection, and what cuts it when it is dropped.
+/// A connection, and the socket whose drop cuts it.
 struct TrialConnection {
     connection: Connection,
     _line: RabbitMqSocket,
 }
 
-/// Our queues end behind their connections: so long an exchange may be in use by them.
+/// Our queues end some time after their connections; for this long they may still use the exchange.
 const IN_USE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -58,7 +58,7 @@ impl RabbitMqTrial {
         ))
     }
 
-    /// How each end is configured.
+    /// The configuration of each end.
     pub(in crate::bus) fn end(&self) -> RabbitMqConfig {
         RabbitMqConfig {
             durable: Some(self.config.is_durable()),
@@ -87,7 +87,7 @@ impl RabbitMqTrial {
                 Err(error) if !is_refusal(&error) => {
                     return Err(RabbitMqFault::from(error).to_string());
                 }
-                // A gateway began to use it.
+                // A gateway has begun to use it.
                 Err(_) if began.elapsed() >= IN_USE => return Ok(()),
                 Err(_) => sleep(AGAIN).await,
             }
@@ -95,7 +95,7 @@ impl RabbitMqTrial {
     }
 }
 
-/// A connection to the first server that takes one.
+/// Connects to the first server that accepts a connection.
 async fn open(
     config: &RabbitMqConfig,
     target: &RabbitMqTarget,
@@ -118,7 +118,7 @@ async fn open(
     Err(last)
 }
 
-/// Whether the exchange is there, and what else there is to tell.
+/// Whether the exchange exists, and further findings.
 async fn look(
     config: &RabbitMqConfig,
     connection: &Connection,
@@ -170,7 +170,7 @@ async fn delete(connection: &Connection, exchange: &str) -> lapin::Result<()> {
         if_unused: true,
         ..ExchangeDeleteOptions::default()
     };
-    // A *no* ends the channel.
+    // A refusal closes the channel, so each attempt opens one.
     let channel = connection.create_channel().await?;
     channel.exchange_delete(exchange.into(), options).await
 }

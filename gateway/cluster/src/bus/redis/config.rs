@@ -1,4 +1,4 @@
-//! What YAML says about Redis as the bus.
+//! The YAML configuration of Redis as the event bus.
 
 use std::path::PathBuf;
 
@@ -13,8 +13,8 @@ use crate::units::ConfigDuration;
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisBusConfig {
-    /// Where: `redis://host:6379`, `redis-sentinel://s1:26379,s2:26379` or
-    /// `redis-cluster://n1:6379,n2:6379`; `rediss…` speaks TLS.
+    /// The server: `redis://host:6379`, `redis-sentinel://s1:26379,s2:26379` or
+    /// `redis-cluster://n1:6379,n2:6379`; `rediss…` uses TLS.
     pub url: String,
     /// The name under which Sentinel knows the master.
     pub service: String,
@@ -22,37 +22,40 @@ pub struct RedisBusConfig {
     pub username: Option<String>,
     /// The password of the servers.
     pub password: Option<String>,
-    /// A file with the password, in place of `password`.
+    /// A file with the password, instead of `password`.
     pub password_file: Option<PathBuf>,
     /// An ACL user of the Sentinels.
     pub sentinel_username: Option<String>,
     /// The password of the Sentinels.
     pub sentinel_password: Option<String>,
-    /// A file with the password of the Sentinels, in place of `sentinel_password`.
+    /// A file with the password of the Sentinels, instead of `sentinel_password`.
     pub sentinel_password_file: Option<PathBuf>,
-    /// Certificates (PEM) that vouch for the servers, in place of the system's.
+    /// Certificates (PEM) of the authorities that the servers are verified with, instead of the
+    /// system's.
     pub ca_file: Option<PathBuf>,
-    /// What nodes publish to and listen on; the same on all of them.
+    /// The channel to which nodes publish and subscribe; the same on all of them.
     pub channel: String,
-    /// Sharded Pub/Sub (Redis 7): in a Cluster, messages then go through the nodes of one shard
-    /// alone; the same on all nodes.
+    /// Sharded Pub/Sub (Redis 7): in a Cluster, messages then pass only through the nodes of one
+    /// shard. The same on all nodes.
     pub sharded: bool,
-    /// To open a connection and introduce ourselves.
+    /// The time limit for connecting and logging in.
     pub connect_timeout: ConfigDuration,
-    /// A connection that gives no answer for so long is given up.
+    /// A connection without an answer for this long is given up.
     pub silence_timeout: ConfigDuration,
-    /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
+    /// The longest pause between two attempts to connect; pauses begin at a tenth of a second and
+    /// grow, with jitter, up to this.
     pub reconnect_max: ConfigDuration,
 }
 
-/// Channels that Redis itself, and its client here, take for news of keys.
+/// Channels that Redis itself, and our client library, use for key notifications.
 const RESERVED: [&str; 2] = ["__keyspace@", "__keyevent@"];
 
 impl RedisBusConfig {
-    /// Whether this can be a Redis, as far as can be told without files and network.
+    /// Checks whether the configuration is valid, as far as that is known without reading files or
+    /// using the network.
     ///
     /// # Errors
-    /// What can't be meant.
+    /// The first setting that is not valid.
     pub fn check(&self) -> Result<(), RedisBusOpenError> {
         let reserved = RESERVED.iter().any(|r| self.channel.starts_with(r));
         if self.channel.is_empty() || reserved {

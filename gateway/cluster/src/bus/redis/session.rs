@@ -1,11 +1,11 @@
-//! A pair of connections to Redis, from their beginning to the end of either.
+//! A pair of connections to Redis, from their opening to the end of either one.
 //!
-//! Decision: whether we are subscribed is asked all the time, since fred says of a
-//! SUBSCRIBE that it was written, drops the server's refusal, and drops the word that a slot
-//! moved away and its subscriptions with it. With RESP2 a PING on a subscriber's connection has
-//! another answer than on any other (`pong` and a text, in place of `PONG`).
-//! Decision: PUBLISH is sent to the node that holds the channel's slot, though any would take
-//! it: fred would take a random one each time, and mix up the order.
+//! Decision: we ask all the time whether we are subscribed, because fred reports only that a
+//! SUBSCRIBE was written, drops the server's refusal, and drops the notice that a slot, and the
+//! subscriptions with it, moved to another server. With RESP2 a PING on a subscriber's connection
+//! has another answer than on any other connection (`pong` and a text, in place of `PONG`).
+//! Decision: PUBLISH is sent to the node that holds the channel's slot, although any node would
+//! take it: fred would choose a random node each time, and the messages would lose their order.
 
 use std::sync::Arc;
 
@@ -22,19 +22,19 @@ use tokio::time::timeout;
 use crate::bus::transport::{PublishError, TransportEventSender};
 use crate::redis::{RedisConnection, RedisConnector, RedisError, ping, unanswered};
 
-/// Messages that the task which passes them on may be behind.
+/// The most messages that the task which passes them on may be behind.
 const BEHIND: usize = 4_096;
-/// Messages that are sent before the first answer is waited for.
+/// The most messages that are sent before the first answer is awaited.
 const BATCH: usize = 256;
 
-/// What nodes publish to and listen on.
+/// The channel to which nodes publish and subscribe.
 #[derive(Clone)]
 pub(super) struct PubSubChannel {
     name: Arc<str>,
     sharded: bool,
 }
 
-/// A connection that listens, and one that publishes.
+/// A connection that subscribes, and one that publishes.
 pub(super) struct PubSubSession {
     channel: PubSubChannel,
     plan: RedisConnector,
@@ -44,7 +44,7 @@ pub(super) struct PubSubSession {
     max_message_bytes: Option<usize>,
 }
 
-/// What publishes.
+/// Publishes to the channel.
 #[derive(Clone)]
 pub(super) struct PubSubPublisher {
     channel: PubSubChannel,
@@ -58,12 +58,12 @@ impl PubSubChannel {
         Self { name, sharded }
     }
 
-    /// Where publishers go.
+    /// The slot to whose node messages are published.
     fn slot(&self) -> ClusterHash {
         ClusterHash::Custom(redis_keyslot(self.name.as_bytes()))
     }
 
-    /// Where fred subscribes.
+    /// The slot to whose node fred sends subscriptions.
     fn ear(&self, client: &Client) -> ClusterHash {
         if self.sharded {
             return self.slot();
@@ -71,7 +71,7 @@ impl PubSubChannel {
         ClusterHash::Custom(redis_keyslot(client.id().as_bytes()))
     }
 
-    /// Subscribes, and waits until the subscription stands.
+    /// Subscribes, and waits until the subscription exists.
     async fn subscribe(&self, client: &Client) -> Result<(), RedisError> {
         let name = self.name.to_string();
         let said = if self.sharded {
@@ -85,7 +85,7 @@ impl PubSubChannel {
 }
 
 impl PubSubSession {
-    /// Connects both, and subscribes.
+    /// Opens both connections, and subscribes.
     pub(super) async fn begin(
         plan: &RedisConnector,
         channel: &PubSubChannel,
@@ -115,13 +115,14 @@ impl PubSubSession {
         }
     }
 
-    /// Bytes of a message that reaches the subscribers: Redis takes a larger one, and then
-    /// drops those whose buffer for output is full, this node among them. None: it did not say.
+    /// The largest message in bytes that reaches the subscribers: Redis accepts a larger one, and
+    /// then disconnects the subscribers whose output buffer is full, including this node. None: it
+    /// did not say.
     pub(super) fn max_message_bytes(&self) -> Option<usize> {
         self.max_message_bytes
     }
 
-    /// Passes messages on until a connection is no good any more; answers why.
+    /// Passes messages on until a connection can't be used any more. Returns why.
     pub(super) async fn hold(self, mail: &TransportEventSender) -> RedisError {
         let (mut listening, mut publishing) = (self.listening, self.publishing);
         let (ear, mouth) = (listening.client.clone(), publishing.client.clone());
@@ -152,7 +153,7 @@ impl PubSubPublisher {
         (sent, None)
     }
 
-    /// The first messages, as many as subscribers have room for at once; one at least.
+    /// The first messages, as many as the subscribers' buffers hold at once; at least one.
     fn batch<'a>(&self, messages: &'a [Bytes]) -> &'a [Bytes] {
         let mut room = self.max_message_bytes.unwrap_or(usize::MAX);
         let fits = messages.iter().take(BATCH).take_while(|message| {
@@ -163,7 +164,7 @@ impl PubSubPublisher {
         &messages[..fits.count().max(1)]
     }
 
-    /// Sends all and then reads the answers.
+    /// Sends all messages, and then reads the answers.
     async fn publish_batch(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         let name = if self.channel.sharded {
             "SPUBLISH"
@@ -175,7 +176,7 @@ impl PubSubPublisher {
             let command = CustomCommand::new_static(name, self.channel.slot(), false);
             let channel = Value::from(&*self.channel.name);
             let arguments = vec![channel, Value::Bytes(message.clone())];
-            // A pipeline keeps commands and answers nothing yet.
+            // A pipeline only collects commands; the answers come later.
             if let Err(error) = pipeline.custom::<Value, Value>(command, arguments).await {
                 return (0, Some(refusal(RedisError::from(&error))));
             }
@@ -194,8 +195,8 @@ impl PubSubPublisher {
     }
 }
 
-/// Bytes that may wait for one subscriber before Redis ends its connection. None: there is no
-/// limit, or this user may not ask.
+/// The most bytes that may wait for one subscriber before Redis closes its connection. None: there
+/// is no limit, or this user may not read it.
 async fn buffer_limit(client: &Client, channel: &PubSubChannel) -> Option<usize> {
     let ask = CustomCommand::new_static("CONFIG", channel.slot(), false);
     let asked = ["GET", "client-output-buffer-limit"].map(Value::from);
@@ -203,7 +204,7 @@ async fn buffer_limit(client: &Client, channel: &PubSubChannel) -> Option<usize>
     smallest_limit(&answer.ok()?.into_array().get(1)?.as_str()?)
 }
 
-/// Of `normal 0 0 0 slave … pubsub <hard> <soft> <seconds>` that of subscribers.
+/// The limit of subscribers, from `normal 0 0 0 slave … pubsub <hard> <soft> <seconds>`.
 fn smallest_limit(said: &str) -> Option<usize> {
     let mut words = said.split_whitespace();
     words.find(|word| *word == "pubsub")?;
@@ -219,7 +220,7 @@ fn refusal(fault: RedisError) -> PublishError {
     }
 }
 
-/// Whether a PING was answered as it is to a subscriber.
+/// Checks that a PING was answered in the way that it is to a subscriber.
 fn subscribed(answer: Result<Value, RedisError>) -> Result<(), RedisError> {
     match answer? {
         Value::Array(_) => Ok(()),
@@ -229,7 +230,7 @@ fn subscribed(answer: Result<Value, RedisError>) -> Result<(), RedisError> {
     }
 }
 
-/// What the messages on `channel` carry; none where some were lost. Ends with the client.
+/// The content of the messages on `channel`; none where messages were lost. Ends with the client.
 fn bodies(messages: Receiver<Message>, channel: Arc<str>) -> impl Stream<Item = Option<Bytes>> {
     stream::unfold((messages, channel), |(mut messages, channel)| async move {
         loop {

@@ -1,13 +1,13 @@
-//! Which numbers of a growing count have come, within bounds.
+//! Which numbers of a growing count have come, in bounded memory.
 
 use std::collections::BTreeSet;
 
-/// The numbers.
+/// The numbers that have come.
 pub struct SequenceWindow {
     newest: Option<u64>,
-    /// Below the newest, and did not come yet.
+    /// Numbers below the newest that did not come yet.
     missing: BTreeSet<u64>,
-    /// Missing numbers that are remembered at most: the newest of them.
+    /// The most missing numbers that are remembered; the newest ones are kept.
     most: usize,
 }
 
@@ -20,12 +20,12 @@ impl SequenceWindow {
         }
     }
 
-    /// Where nothing has come yet: no number up to this one is to come.
+    /// If nothing has come yet: no number up to this one will be accepted.
     pub fn begin(&mut self, number: u64) {
         self.newest.get_or_insert(number);
     }
 
-    /// Whether this number comes for the first time, which it never does again.
+    /// Takes this number, which can be taken only once. True: it was not taken before.
     pub fn take(&mut self, number: u64) -> bool {
         match self.newest {
             None => self.newest = Some(number),
@@ -42,7 +42,7 @@ impl SequenceWindow {
         true
     }
 
-    /// This number may come once more.
+    /// Lets this number be taken once more.
     pub fn give_back(&mut self, number: u64) {
         self.missing.insert(number);
     }

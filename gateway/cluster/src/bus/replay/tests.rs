@@ -1,4 +1,4 @@
-//! What is taken once, and what not at all.
+//! Which events are accepted once, and which are not accepted at all.
 
 use super::*;
 use crate::bus::event::EventShape;
@@ -31,7 +31,7 @@ impl Ear {
         }
     }
 
-    /// Hears an event of `source` so many milliseconds after the beginning.
+    /// Receives an event of `source` this many milliseconds after the beginning.
     fn hears(&mut self, at: u64, event: &BusEvent) -> Result<(), ReplayRefusal> {
         let moment = ArrivalTime {
             clock: BEGAN + at,
@@ -58,7 +58,7 @@ fn event(source: &str, boot: u64, made: u64, purges: u64, message: Message) -> B
     }
 }
 
-/// Said at this time after the beginning, which is also its number.
+/// An event made this many milliseconds after the beginning, which is also its number.
 fn word(source: &str, boot: u64, made: u64) -> BusEvent {
     let of = String::new();
     let message = Message::Applied { of, order: 1 };
@@ -110,7 +110,7 @@ fn a_life_that_is_over_says_nothing_more() {
     assert_eq!(ear.hears(500, &word("a", 2, 301)), Ok(()));
 }
 
-/// What is warned of elsewhere must not make purges of either one disappear.
+/// Two processes with one name are logged elsewhere, but the purges of neither may disappear.
 #[test]
 fn two_processes_with_one_name_are_both_heard() {
     let mut ear = Ear::new(Guarantee::AtMostOnce);
@@ -175,7 +175,7 @@ fn purges_that_were_counted_before_the_first_word_are_not_to_come() {
     assert_eq!(ear.hears(200, &purge(1, 90, 5)), Ok(()));
 }
 
-/// A broker keeps what lives that are over have said.
+/// A broker keeps the purges of earlier lives.
 #[test]
 fn a_durable_transport_brings_purges_of_an_earlier_life_once() {
     let mut ear = Ear::new(Guarantee::Durable);

@@ -1,4 +1,4 @@
-//! A bus in the process that loses and delays what the tests want it to.
+//! A bus within the process that loses and delays messages as the tests want.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::bus::transport::{
     TransportEventSender,
 };
 
-/// What all ports of it hear.
+/// A bus that delivers to all of its ports.
 #[derive(Default)]
 pub struct Hub {
     ports: Mutex<Vec<Arc<Port>>>,
@@ -23,18 +23,18 @@ pub struct Hub {
 pub struct Port {
     hub: Arc<Hub>,
     mail: Mutex<Option<TransportEventSender>>,
-    /// What is published is refused.
+    /// Set: what this node publishes is refused.
     down: AtomicBool,
-    /// What others publish does not come here.
+    /// Set: what others publish does not arrive here.
     deaf: AtomicBool,
     guarantee: Guarantee,
     pub published: Mutex<Vec<Bytes>>,
 }
 
-/// The receipt of a message that was kept.
+/// The acknowledgement of a message that was kept.
 struct Kept;
 
-/// The transport of a port, which the hub keeps as well.
+/// The transport of a port; the hub holds the same port.
 pub struct Line(pub Arc<Port>);
 
 impl Hub {
@@ -51,7 +51,7 @@ impl Hub {
         port
     }
 
-    /// Delivers to all who hear, the publisher included.
+    /// Delivers to all ports that are not deaf, including the publisher's.
     pub fn deliver(&self, bytes: &Bytes) {
         for port in self.ports.lock().iter() {
             if !port.deaf.load(Ordering::SeqCst) {
@@ -67,7 +67,7 @@ impl DeliveryAck for Kept {
 }
 
 impl Port {
-    /// Delivers what was kept while it was away.
+    /// Delivers a message that was kept while the node was away.
     pub fn hear_kept(&self, bytes: &Bytes) {
         self.hear(bytes, Some(Box::new(Kept)));
     }
@@ -123,6 +123,6 @@ impl BusTransport for Line {
         *self.0.mail.lock() = Some(mail);
     }
 
-    /// There is no connection here.
+    /// Does nothing: there is no connection here.
     fn cut(&self) {}
 }

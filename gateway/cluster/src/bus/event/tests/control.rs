@@ -1,7 +1,7 @@
-//! Node.js as the control: it reads what we write, and we read what it writes.
+//! The comparison with Node.js: it reads what we write, and we read what it writes.
 //!
-//! `tests/bus/wire.mjs` has the format a second time, over msgpackr and node:zlib, with the
-//! seed's own conditions on an event.
+//! `tests/bus/wire.mjs` implements the format a second time, with msgpackr and node:zlib, and
+//! checks an event by the conditions of `lazy-layers-cache`.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Runs the control; what it printed.
+/// Runs the control program. Returns what it printed.
 fn control(arguments: &[&str], input: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/bus/control.sh");
     let mut child = Command::new(script)
@@ -34,7 +34,7 @@ fn control(arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The event as Node.js prints it: bytes as base64.
+/// The event in the form in which Node.js prints it, with bytes as base64.
 fn told(event: &BusEvent) -> Value {
     let ours = event.ours.as_ref().unwrap();
     let number = |number: u64| json!(format!("{number:016x}"));
@@ -159,7 +159,7 @@ fn we_read_what_node_writes() {
     }
 }
 
-/// Each of the values that `tests/bus/wire.mjs` knows and JSON does not.
+/// Each of the values that `tests/bus/wire.mjs` can make and JSON can't.
 #[test]
 fn a_set_of_any_value_of_javascript_names_its_key() {
     let folder = tempfile::tempdir().unwrap();
@@ -188,7 +188,7 @@ fn a_set_of_any_value_of_javascript_names_its_key() {
             BusEvent::decode(&bytes).unwrap_or_else(|malformed| panic!("{odd}: {malformed}"));
         let keys = vec!["user:7".to_owned()];
         assert_eq!(event.shape, EventShape::Set { keys }, "{odd}");
-        // It stands behind the value.
+        // The namespace stands after the value.
         assert_eq!(event.namespace.as_deref(), Some("shop"), "{odd}");
     }
 }

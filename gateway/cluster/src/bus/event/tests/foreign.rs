@@ -1,11 +1,12 @@
-//! Events that no Lamina of this version wrote: by users of the seed, by hand, by newer nodes.
+//! Events that this version of Lamina did not write: from services that run `lazy-layers-cache`,
+//! written by hand, or from newer nodes.
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::hc1::{Compression, EnvelopeCodec};
 
-/// As the seed packs it, but for numbers, which `rmp` makes integers of.
+/// Packs an event as `lazy-layers-cache` does, except that `rmp` writes numbers as integers.
 fn packed(event: &Value) -> Bytes {
     let mut bytes = b"HC1M".to_vec();
     bytes.extend(rmp_serde::to_vec(event).unwrap());
@@ -16,7 +17,7 @@ fn read(event: &Value) -> Result<BusEvent, EventFormatError> {
     BusEvent::decode(&packed(event))
 }
 
-/// A `del` of the seed with these fields changed.
+/// A `del` of `lazy-layers-cache` with these fields changed.
 fn with(changes: Value) -> Value {
     let mut event = json!({
         "id": "1-x", "type": "del", "source": "node-a", "ts": 1_700_000_000_123_u64,
@@ -154,7 +155,7 @@ fn what_is_missing_is_told() {
     }
 }
 
-/// `msgpackr` writes `undefined` as an extension.
+/// `msgpackr` writes `undefined` as an extension, which counts as an absent field.
 #[test]
 fn undefined_is_absent() {
     let undefined = |name: &str| {
@@ -172,13 +173,14 @@ fn undefined_is_absent() {
     assert_eq!(undefined("ts"), Err(EventFormatError::Missing));
 }
 
-/// The fields of a `set` up to its value, as the seed orders them, and these bytes.
+/// The fields of a `set` up to its value, in the order of `lazy-layers-cache`, followed by these
+/// bytes.
 fn set_up_to(value: &[u8]) -> Vec<u8> {
     let fields = b"\x88\xa2id\xa1i\xa4type\xa3set\xa6source\xa1s\xa2ts\x01\xa4keys\x91\xa6user:7";
     [&fields[..], b"\xa5value", value].concat()
 }
 
-/// What the seed writes behind the value.
+/// What `lazy-layers-cache` writes after the value.
 const BEHIND: &[u8] = b"\xa5ttlMs\x05\xa9namespace\xa1n";
 
 fn names_its_key(event: Result<BusEvent, EventFormatError>, namespace: Option<&str>, what: &str) {
@@ -204,7 +206,7 @@ fn a_value_may_be_anything() {
         ("an error", b"\xd4\x65\0\x93\xa5Error\xa1x\xc0"),
         ("a typed array", b"\xc7\x05\x74\x06\x01\0\0\0"),
         ("not text", b"\xa2\xff\xfe"),
-        // {a: 1, b: {a: 2, b: 65}}, the second by the first one's names.
+        // {a: 1, b: {a: 2, b: 65}}, where the second object uses the names of the first.
         ("records", b"\xd4\x72\x40\x92\xa1a\xa1b\x01\x40\x02\x41"),
         ("a record in two", b"\x92\xd4\x72\x41\x91\xa1a\x01\x41\xc0"),
         (
@@ -230,7 +232,7 @@ fn a_value_may_be_anything() {
     }
 }
 
-/// A stale page is worse than a purge too many.
+/// A stale page is worse than an unnecessary purge.
 #[test]
 fn a_value_that_is_damaged_loses_no_purge() {
     let large = [&b"\xc6\x02\x80\0\0"[..], &vec![7; 40 << 20]].concat();
@@ -267,7 +269,7 @@ fn a_value_that_is_damaged_loses_no_purge() {
         Some("n"),
         "a wrong checksum",
     );
-    // What stands before the value is needed.
+    // What stands before the value must be correct.
     for (from, to) in [
         (&b"\xa4keys"[..], &b"\xa4kexs"[..]),
         (b"\xa3set", b"\xa3del"),
@@ -282,7 +284,7 @@ fn a_value_that_is_damaged_loses_no_purge() {
 #[test]
 fn an_event_may_be_a_record() {
     let record = b"\xd4\x72\x40\x96\xa2id\xa4type\xa6source\xa2ts\xa4keys\xa5value\xa1i\xa3set\xa1s\x01\x91\xa6user:7\x40";
-    // Its value is another one of its kind.
+    // Its value is another record of the same kind.
     let value = b"\xa1i\xa3del\xa1t\x02\x90\xc0";
     let packed = [&record[..], value].concat();
     names_its_key(BusEvent::decode(&packed.clone().into()), None, "untagged");
@@ -334,7 +336,7 @@ fn what_is_not_read_is_told_with_the_beginning_of_its_key() {
     }
 }
 
-/// As nodes wrote them before: integers of 64 bits.
+/// Older nodes wrote integers of 64 bits.
 #[test]
 fn numbers_of_older_nodes_are_read() {
     let lamina = json!({

@@ -1,4 +1,4 @@
-//! Bytes that are made to cost much, or damaged.
+//! Bytes that are meant to be expensive, or that are damaged.
 
 use std::io::Write;
 
@@ -63,7 +63,7 @@ fn what_is_no_map_is_told() {
     assert_eq!(read("HC1L...."), Err(EventFormatError::Tag));
     assert_eq!(read("hello"), Err(EventFormatError::Tag));
     assert_eq!(read("[{}]"), Err(EventFormatError::Tag));
-    // Lists would do for maps.
+    // A list would also be read as a map.
     for bytes in ["HC1M\u{1}", "HC1J[]", "HC1Jnull"] {
         assert_eq!(read(bytes), Err(EventFormatError::Form), "{bytes}");
     }
@@ -71,7 +71,7 @@ fn what_is_no_map_is_told() {
     assert_eq!(read(&list[..]), Err(EventFormatError::Form));
 }
 
-/// A binary of so many bytes.
+/// A binary of this many bytes.
 fn bin(length: usize) -> Vec<u8> {
     [
         b"\xc6",
@@ -84,7 +84,7 @@ fn bin(length: usize) -> Vec<u8> {
 #[test]
 fn more_is_read_than_an_event_of_a_node_may_have_and_none_of_it_is_kept() {
     assert!(read(del(b"\x90", &bin(MAX_BYTES * 3))).is_ok());
-    // What nodes say is looked for in as much as they say.
+    // Our own map is read only in as many bytes as a node may send.
     let mut ours = purge().encode().to_vec();
     ours[4] += 1;
     ours.extend_from_slice(b"\xa4more");
@@ -170,7 +170,7 @@ fn declared_lengths_that_the_input_lacks_are_errors() {
 fn nesting_is_harmless() {
     let nested = [vec![0x91; MAX_BYTES - 100], vec![0xc0]].concat();
     assert!(read(del(b"\x90", &nested)).is_ok());
-    // Whoever reads them as they stand goes as deep.
+    // A reader that recursed into them would recurse as deep.
     let records = b"\xd4\x72\x40".repeat(300_000);
     assert_eq!(read(del(b"\x90", &records)), Err(EventFormatError::Form));
     let sets = [0xd4, 0x73, 0].repeat(300_000);
@@ -220,7 +220,7 @@ fn within_limits(event: &BusEvent) -> bool {
     keys.len() <= MAX_KEYS && keys.iter().all(|key| key.len() <= MAX_TEXT)
 }
 
-/// Mutated bytes that are still an event are one that can be written again.
+/// If mutated bytes are still an event, that event can be written again.
 fn holds(bytes: Vec<u8>) -> Result<(), TestCaseError> {
     let Ok(event) = read(bytes) else {
         return Ok(());
