@@ -106,7 +106,7 @@ async fn hyper_flushes_an_http1_connection_that_has_nothing_to_write() {
     tokio::task::yield_now().await;
     assert!(
         empty.load(Relaxed) > 0,
-        "see `server::wire::Wire::send_early`"
+        "see `server::wire::ClientTransport::send_early`"
     );
     serving.abort();
 }
@@ -131,7 +131,7 @@ async fn hyper_drops_a_head_that_it_has_not_written_when_the_body_fails_at_once(
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(answer, b"", "see `server::service::Served`");
+    assert_eq!(answer, b"", "see `server::service::ServedBody`");
     assert!(serving.await.unwrap().is_err());
 }
 
