@@ -125,8 +125,8 @@ impl StoreHealthTracker {
         });
         trouble.is_certain = refusal.is_some() || path == StoreChannel::Writes;
         trouble.why = why;
-        // A store that does not answer is logged by its connection, a disk that takes no writes
-        // below.
+        // A store that does not answer is logged by its connection, and a full or failing disk only
+        // as a failure of `Writes`.
         let is_told_here = refusal.is_some_and(|refusal| !refusal.is_of_the_disk());
         if (is_told_here || path == StoreChannel::Writes) && !trouble.was_told {
             trouble.was_told = true;
