@@ -11,7 +11,7 @@ use crate::breaker::CircuitState;
 use crate::key::KeyId;
 use crate::record::CorruptRecord;
 
-/// One event.
+/// One event in the cache.
 #[derive(Clone, Copy, Debug)]
 pub enum CacheEvent<'a> {
     Hit,

@@ -43,7 +43,7 @@ use writer::{DiskWriteCommand, DiskWriteEffect, DiskWriteOperation};
 
 pub use open::{DiskStoreOpenError, open};
 
-/// The store.
+/// The store on this machine's disk.
 pub struct DiskStore {
     access: Arc<DatabaseAccess>,
     /// std's sender can be used by one thread at a time.

@@ -78,7 +78,7 @@ impl RedisStoreOpenError {
     }
 }
 
-/// The store.
+/// The store in Redis.
 struct RedisStore {
     names: RedisKeyNames,
     /// Connections for commands that are answered at once.

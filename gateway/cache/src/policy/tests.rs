@@ -1,4 +1,4 @@
-//! Tests of `cache::policy`.
+//! Tests of the storage policy.
 
 use super::*;
 use proptest::prelude::*;

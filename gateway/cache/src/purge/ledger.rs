@@ -26,7 +26,7 @@ use crate::entry::PurgeAttributes;
 use crate::key::hash64;
 use crate::pattern::Pattern;
 
-/// The records.
+/// The records of one kind of author.
 pub(super) struct PurgeLedger {
     keys: PurgeHashKeys,
     view: ArcSwap<LedgerView>,

@@ -1,4 +1,4 @@
-//! Tests of `cache::purge`.
+//! Tests of the purge log.
 
 use std::time::{Duration, Instant};
 

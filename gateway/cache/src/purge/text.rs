@@ -14,7 +14,7 @@ use crate::pattern::Pattern;
 /// A statement of one node to the others.
 #[derive(Clone, Debug)]
 pub enum PurgeStatement {
-    /// This was purged.
+    /// This selector was purged.
     Purged(PurgeInitiator, Selector),
     /// URLs and groups with these numbers were invalidated.
     Invalidated(Vec<PurgeHash>),

@@ -35,7 +35,7 @@ fn is_compressed_type(value: &HeaderValue) -> bool {
         .next()
         .unwrap_or_default()
         .trim_ascii();
-    // An SVG is text.
+    // An SVG is text, and so not compressed.
     essence != b"image/svg+xml"
         && (COMPRESSED_FAMILIES
             .iter()
@@ -48,7 +48,7 @@ const COMPRESSED_FAMILIES: [&[u8]; 4] = [
     b"image/",
     b"video/",
     b"audio/",
-    // The office formats, which are zip.
+    // The office formats, which are zip files.
     b"application/vnd.openxmlformats-officedocument.",
 ];
 

@@ -8,7 +8,7 @@
 //! | `notes` | the number of a URL or group | its newest invalidation, when the note expires |
 //! | `meta` | `generation`, `number`, `trimmed`, `bytes`, `arrival`, `marked`, `outages`, `clock`, `clock_boot`, `clock_uptime` | |
 //!
-//! Invariant: each record stands in `arrivals` once, and `bytes` is their sum.
+//! Invariant: each record is in `arrivals` once, and `bytes` is the sum of their sizes.
 
 use std::time::Duration;
 

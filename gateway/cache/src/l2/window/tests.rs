@@ -1,4 +1,4 @@
-//! Tests of `cache::l2::window`.
+//! Tests of the window between the store's purge log and our own order.
 
 use proptest::prelude::*;
 
