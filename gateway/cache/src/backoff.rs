@@ -1,9 +1,10 @@
-//! After a failed load: how long a key's stale copy is served without asking again.
+//! Back-off after a failed load: how long a key's stale copy is served without asking the origin
+//! again.
 //!
-//! With the origin down and a thousand requests for one stale key, the origin sees
-//! a handful. The pause doubles with each failure, with jitter, up to a bound; a
-//! success forgets it. A pause may hold back refreshes behind readers alone. Kept in a
-//! bounded map: what falls out asks again, no more.
+//! With the origin down and a thousand requests for one stale key, the origin sees only a handful.
+//! The pause doubles with each failure, with jitter, up to a bound; a success ends it. A pause may
+//! also apply to background refreshes alone. The pauses are kept in a bounded map: a key that is
+//! dropped from it is asked for again, nothing more.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use moka::sync::Cache;
 use crate::config;
 use crate::key::EntryKey;
 
-/// Pauses of keys whose load failed.
+/// The pauses of keys whose loads failed.
 pub struct LoadBackoff {
     failures: Cache<EntryKey, LoadPause, foldhash::fast::RandomState>,
     base: Duration,
@@ -26,17 +27,17 @@ struct LoadPause {
     paused: PausedLoads,
 }
 
-/// Which loads a pause holds back.
+/// Which loads a pause prevents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PausedLoads {
-    /// All of them: the origin failed.
+    /// All of them, because the origin failed.
     All,
-    /// Those behind readers: the origin answers, but not what can be stored. Whoever may not
-    /// get the stale copy is not kept from asking.
+    /// Background refreshes only: the origin answers, but with nothing that can be stored. A
+    /// request that may not get the stale copy may still ask the origin.
     Refreshes,
 }
 
-/// Keys remembered at most.
+/// The largest number of keys that are remembered.
 const KEYS: u64 = 10_000;
 
 impl LoadBackoff {
@@ -52,12 +53,12 @@ impl LoadBackoff {
         }
     }
 
-    /// Whether every load of `key` is to wait.
+    /// Whether every load of `key` must wait.
     pub fn pauses(&self, key: &[u8], now: Instant) -> bool {
         self.pause(key, now) == Some(PausedLoads::All)
     }
 
-    /// Whether a refresh of `key` behind a reader is to wait.
+    /// Whether a background refresh of `key` must wait.
     pub fn pauses_refresh(&self, key: &[u8], now: Instant) -> bool {
         self.pause(key, now).is_some()
     }
@@ -67,7 +68,7 @@ impl LoadBackoff {
         (now < pause.until).then_some(pause.paused)
     }
 
-    /// Notes a failed load. `dice` is any number; it decides the jitter.
+    /// Notes a failed load. `dice` is a random number that decides the jitter.
     pub fn failed(&self, key: &EntryKey, paused: PausedLoads, now: Instant, dice: u32) {
         let failures = self.failures.get(key).map_or(0, |pause| pause.failures);
         let pause = pause(self.base, self.max, failures, dice);
@@ -87,7 +88,7 @@ impl LoadBackoff {
     }
 }
 
-/// `base` doubled `failures` times, at most `max`, of which 75 to 100 % by the dice.
+/// `base` doubled `failures` times, at most `max`; `dice` selects 75 to 100 % of that.
 fn pause(base: Duration, max: Duration, failures: u32, dice: u32) -> Duration {
     let full = base.saturating_mul(1 << failures.min(20)).min(max);
     full.mul_f64(0.75 + 0.25 * f64::from(dice) / f64::from(u32::MAX))

@@ -1,12 +1,12 @@
-//! One load a key: the first request leads, the others follow its flight.
+//! Coalescing: one load for each key. The first request leads, the others follow its flight.
 //!
-//! A flight is keyed by the look-up key, in a sharded map whose locks are held for
-//! a map operation only. What becomes of it is a [`FlightOutcome`]; followers wait for
-//! it and then read the body while it still streams.
+//! Flights are found by the look-up key, in a sharded map whose locks are held for a map operation
+//! only. A flight ends with a [`FlightOutcome`]. Followers wait for it and may then read the body
+//! while it still arrives.
 //!
-//! Invariant: a [`Leader`] lands its flight or its Drop abandons it: a lost or
-//! panicked leader frees its followers. Only the leader whose flight is in the map
-//! takes it out, so a late one never removes another's.
+//! Invariant: a [`Leader`] either ends its flight or its `Drop` marks the flight as abandoned, so a
+//! lost or panicked leader frees its followers. Only the leader whose flight is in the map removes
+//! it, so a late leader never removes another's flight.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -31,92 +31,93 @@ pub struct FlightTable {
 
 type FlightShard = HashMap<EntryKey, Arc<Flight>, foldhash::fast::RandomState>;
 
-/// Power of two; more than any machine's cores.
+/// A power of two, larger than the number of cores of any machine.
 const SHARDS: usize = 64;
 
 /// One load that is under way.
 struct Flight {
     born: PurgeOrder,
-    /// What purges know it by before its head arrives, and with it its tags.
+    /// The attributes by which purges select it before its head has arrived. The tags come with the
+    /// head.
     marks: PurgeAttributes,
-    /// Invalidations that leave no record are noted here while it is under way.
+    /// Invalidations that leave no record are noted here while the load is under way.
     _watch: InvalidationWatch,
-    /// The number of the request that leads; 0 where it has none.
+    /// The number of the request that leads; 0 if it has none.
     led_by: u64,
     landing: watch::Sender<FlightOutcome>,
 }
 
-/// What became of a flight.
+/// The state and outcome of a flight.
 #[derive(Clone)]
 pub enum FlightOutcome {
-    /// Nothing yet.
+    /// The flight has no outcome yet.
     InFlight,
     /// The response may be shared and its body is arriving.
     Streaming(Arc<Fill>),
-    /// A stored entry, whole: after a 304, or loaded at once.
+    /// A whole stored entry: after a 304, or loaded in one piece.
     Stored(Arc<Entry>),
-    /// The second tier had it.
+    /// The entry was found in the second tier.
     Promoted(Arc<Entry>),
-    /// The response is the leader's client's alone, and so would be those of the requests that
-    /// [`UnsharedScope`] includes: each of these goes on its own.
+    /// The response is for the leader's client alone. The same is expected for the requests that
+    /// [`UnsharedScope`] includes, so each of these loads on its own.
     Private(UnsharedScope),
-    /// The response is about the leader's own request and says nothing about others: one of
+    /// The response concerns only the leader's own request and says nothing about others. One of
     /// the followers loads next.
     LeadersOwn,
-    /// The load failed. [`LoadFailure::blame`] tells whether it failed for all.
+    /// The load failed. [`LoadFailure::blame`] tells whether it failed for everybody.
     Failed(Arc<LoadFailure>),
-    /// The leader was lost: ask again.
+    /// The leader was lost. The follower must ask again.
     Abandoned,
 }
 
-/// Why a load failed, in words for the client's status and `Proxy-Status` (RFC 9209).
+/// Why a load failed, in terms of the client's status and `Proxy-Status` (RFC 9209).
 #[derive(Clone, Debug)]
 pub struct LoadFailure {
     pub status: StatusCode,
     pub error: &'static str,
-    /// Seconds for `Retry-After`.
+    /// Seconds for the `Retry-After` field.
     pub retry_after: Option<u32>,
-    /// For logs; clients never see it.
+    /// For logs; it is never shown to clients.
     pub detail: String,
     pub stale: StaleUse,
     pub blame: LoadFailureScope,
-    /// Nobody answered at all: no address, no connection, or it was closed.
+    /// There was no response at all: no address, no connection, or the connection was closed.
     pub disconnected: bool,
 }
 
-/// Whether a stale copy may stand in for what could not be loaded.
+/// Whether a stale copy may be served in place of the response that could not be loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StaleUse {
-    /// In its `stale_if_error` window.
+    /// Within its `stale_if_error` window.
     InWindow,
-    /// In any case but where the response forbade it: a loader asked for it.
+    /// Always, unless the response forbade it: a loader asked for the stale copy.
     Asked,
     Never,
 }
 
-/// What a failed load is put down to.
+/// Which requests a failed load counts for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LoadFailureScope {
-    /// Any request would have failed: those who waited share the failure.
+    /// Any request would have failed, so those who waited share the failure.
     AnyRequest,
-    /// Perhaps something in this very request: another one may go well.
+    /// Perhaps this request itself caused it. Another one may succeed.
     PerhapsThisRequest,
 }
 
-/// A request's place at a key.
+/// Whether a request leads the load of its key or follows another one.
 pub enum LeadOrFollow {
     Lead(Leader),
     Follow(Follower),
 }
 
-/// The duty to land a flight.
+/// The leading side of a flight, which has to end it.
 pub struct Leader {
     flights: Arc<FlightTable>,
     key: EntryKey,
     flight: Arc<Flight>,
 }
 
-/// A wait for a landing.
+/// The waiting side of a flight.
 pub struct Follower {
     landing: watch::Receiver<FlightOutcome>,
     born: PurgeOrder,
@@ -124,7 +125,7 @@ pub struct Follower {
 }
 
 impl LoadFailure {
-    /// A failure that a stale copy may stand in for in its window.
+    /// A failure for which a stale copy may be served within its window.
     pub fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -137,7 +138,7 @@ impl LoadFailure {
         }
     }
 
-    /// The same, put down to something else.
+    /// The same failure with this scope.
     pub fn blamed_on(self, blame: LoadFailureScope) -> Self {
         Self { blame, ..self }
     }
@@ -154,9 +155,9 @@ impl Default for FlightTable {
 }
 
 impl FlightTable {
-    /// Joins the flight for `key`, or becomes its leader. A flight that began before
-    /// a purge which reaches it takes no more followers: the newcomer leads anew. `number` is
-    /// the request's own, which followers of its load are told.
+    /// Joins the flight for `key`, or becomes its leader. A flight that began before a purge which
+    /// reaches it takes no more followers; the new request leads instead. `number` is the number of
+    /// the request; the followers of its load can read it.
     pub fn board(
         self: &Arc<Self>,
         key: &EntryKey,
@@ -182,8 +183,8 @@ impl FlightTable {
         }
     }
 
-    /// Leads a load that nobody follows, whatever flight there is for `key`. It begins now in
-    /// the order of purges, as every load does.
+    /// Leads a load that nobody follows, whether there is a flight for `key` or not. Like every
+    /// load, it begins at the current place in the order of purges.
     pub fn lead_apart(
         self: &Arc<Self>,
         key: &EntryKey,
@@ -193,7 +194,7 @@ impl FlightTable {
         self.leader(key, Flight::new(log, marks, 0))
     }
 
-    /// How many flights there are.
+    /// The number of flights.
     pub fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
@@ -221,7 +222,8 @@ impl FlightTable {
 
 impl Flight {
     fn new(log: &PurgeLog, marks: PurgeAttributes, led_by: u64) -> Arc<Self> {
-        // First: what is invalidated from its place in the order on is noted.
+        // This must come first: whatever is invalidated after the flight's place in the order must
+        // be noted.
         let watch = log.watch(&marks);
         Arc::new(Self {
             born: log.order(),
@@ -232,8 +234,8 @@ impl Flight {
         })
     }
 
-    /// Whether a purge reaches it: by what its response is known by (its tags), once the
-    /// head is here.
+    /// Whether a purge reaches the flight. Once the head has arrived, the attributes of the
+    /// response (its tags) are used.
     fn is_overtaken(&self, log: &PurgeLog) -> bool {
         match &*self.landing.borrow() {
             FlightOutcome::Streaming(fill) => log.hides(&fill.head.marks, self.born),
@@ -251,12 +253,12 @@ impl Flight {
 }
 
 impl Leader {
-    /// Where the load stands in the order of purges.
+    /// The place in the order of purges at which the load began.
     pub fn born(&self) -> PurgeOrder {
         self.flight.born
     }
 
-    /// What purges know the load by.
+    /// The attributes by which purges select the load.
     pub fn marks(&self) -> &PurgeAttributes {
         &self.flight.marks
     }
@@ -265,21 +267,21 @@ impl Leader {
         &self.key
     }
 
-    /// The leader's own client waits like a follower.
+    /// Lets the leader's own client wait like a follower.
     pub fn follow(&self) -> Follower {
         self.flight.follow()
     }
 
-    /// Lets followers read what is arriving. The flight stays open for more of them
-    /// until the leader is dropped, which it is once the entry is admitted.
+    /// Lets followers read the body while it arrives. The flight accepts more followers until the
+    /// leader is dropped, which happens when the entry has been admitted.
     pub fn stream(&self, fill: Arc<Fill>) {
         self.flight
             .landing
             .send_replace(FlightOutcome::Streaming(fill));
     }
 
-    /// Lets requests follow a load that was begun apart. False: they follow another one,
-    /// whose answer is arriving already.
+    /// Makes a load that was begun apart the flight of its key. False: there is another flight
+    /// whose response is already arriving; requests follow that one.
     pub fn takes_followers(&self) -> bool {
         let mut shard = self.flights.shard(&self.key).lock();
         match shard.entry(self.key.clone()) {
@@ -297,13 +299,14 @@ impl Leader {
         }
     }
 
-    /// Waits until nobody waits for the landing any more: each has gone on with it, or left.
+    /// Waits until nobody waits for the outcome any more: each follower has continued with it, or
+    /// left.
     pub async fn all_followed(&self) {
         self.flight.landing.closed().await;
     }
 
-    /// Ends the flight. What is stored must be in L1 already: a later request
-    /// finds it there or leads anew.
+    /// Ends the flight. What is stored must be in L1 already: a later request then finds it there
+    /// or leads a new load.
     pub fn land(self, landing: FlightOutcome) {
         self.flights.remove(&self.key, &self.flight);
         self.flight.landing.send_replace(landing);
@@ -324,22 +327,23 @@ impl Drop for Leader {
 }
 
 impl Follower {
-    /// The number of the request that leads; 0 where nobody noted one.
+    /// The number of the request that leads; 0 if none was noted.
     pub fn led_by(&self) -> u64 {
         self.led_by
     }
 
-    /// Waits until the flight has come to something.
+    /// Waits until the flight has an outcome.
     pub async fn landing(&mut self) -> FlightOutcome {
         let landed = self
             .landing
             .wait_for(|landing| !matches!(landing, FlightOutcome::InFlight))
             .await;
-        // A closed channel is a leader that went without a word, which its Drop prevents.
+        // A closed channel means that the leader ended without an outcome, which its `Drop`
+        // prevents.
         landed.map_or(FlightOutcome::Abandoned, |landing| landing.clone())
     }
 
-    /// Where the load stands in the order of purges.
+    /// The place in the order of purges at which the load began.
     pub fn born(&self) -> PurgeOrder {
         self.born
     }

@@ -1,4 +1,4 @@
-//! What YAML says about the cache: its tiers here, a route's policy and key beside it.
+//! The cache's part of the YAML configuration: the tiers, and a route's policy and key.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,69 +10,73 @@ use crate::units::{ByteSize, ConfigDuration};
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
-    /// The tier in the process.
+    /// The first tier, in the memory of the process.
     pub l1: L1Config,
-    /// The tier behind it: a store that nodes share, or a disk.
+    /// The second tier: a store that nodes share, or a disk.
     pub l2: L2Config,
-    /// Requests that wait for a load which is already running.
+    /// Coalescing: requests that wait for a load which is already running.
     pub inflight: CoalescingConfig,
-    /// After a load failed with a stale copy at hand.
+    /// Back-off after a load failed for which there is a stale copy.
     pub backoff: LoadBackoffConfig,
-    /// Purges by tag, prefix, pattern, route and all.
+    /// The log of purges by tag, prefix, pattern, route and all.
     pub purge_log: PurgeLogConfig,
 }
 
-/// The tier in the process.
+/// The first tier, in the memory of the process.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct L1Config {
-    /// Bytes in all: bodies, headers, keys and overhead.
+    /// Upper bound of all entries in bytes: bodies, headers, keys and overhead.
     pub max_bytes: ByteSize,
-    /// Entries in all; unset means bytes alone decide.
+    /// Upper bound of the number of entries. Unset: only the bytes count.
     pub max_entries: Option<u64>,
-    /// Bytes of one object; a larger one streams through and is not stored.
+    /// Upper bound of one object in bytes; a larger one streams through and is not stored.
     pub max_object_bytes: ByteSize,
 }
 
-/// Coalescing.
+/// Coalescing of requests.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CoalescingConfig {
     /// How long a request waits for another one's load before it loads by itself.
     pub wait_timeout: ConfigDuration,
-    /// How long a response that may not be shared is remembered, so that requests for it do not queue.
+    /// How long a response that may not be shared is remembered, so that requests for it do not
+    /// wait for each other.
     pub hit_for_miss: ConfigDuration,
-    /// How long a load goes on that nobody reads any more.
+    /// How long a load continues when nobody reads it any more.
     pub unread_timeout: ConfigDuration,
 }
 
-/// How long a stale copy is served without asking the origin again after a failure.
+/// Back-off: how long a stale copy is served without asking the origin again after a failure.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadBackoffConfig {
-    /// After the first failure; doubles with each further one.
+    /// The time after the first failure; it doubles with each further one.
     pub base: ConfigDuration,
-    /// At most.
+    /// The longest time.
     pub max: ConfigDuration,
 }
 
-/// What purges and invalidations leave behind, for entries to be compared with.
+/// The records of purges and invalidations with which entries are compared.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PurgeLogConfig {
-    /// Records of purges by the admin API, `PURGE` and other nodes; when full, the older half
-    /// goes, and what was stored before it.
+    /// The largest number of records of purges by the admin API, `PURGE` and other nodes. When it
+    /// is reached, the older half is removed, together with the entries that were stored before it
+    /// and not requested since.
     pub max_records: usize,
-    /// Records of purges by `invalidate` rules, which requests of clients cause; when full,
-    /// the older half is kept less precisely: a URL may then be purged with another's record.
+    /// The largest number of records of purges by `invalidate` rules, which requests of clients
+    /// cause. When it is reached, the older half is kept less precisely: a URL may then be purged
+    /// by the record of another one.
     pub max_request_records: usize,
-    /// Different patterns with a wildcard before their end, for each of the two kinds of
-    /// records; of one too many the oldest becomes a purge of all URLs that begin as it does.
+    /// The largest number of different patterns with a wildcard before their end, for each of the
+    /// two kinds of records. When there is one too many, the oldest becomes a purge of all URLs
+    /// that begin like it.
     pub max_patterns: usize,
-    /// Places in which invalidations by unsafe requests (RFC 9111 §4.4, RFC 9875) are noted for
-    /// loads under way; they leave no record.
+    /// The number of buckets in which invalidations by unsafe requests (RFC 9111 §4.4, RFC 9875)
+    /// are noted for loads under way; they leave no record.
     pub invalidation_buckets: usize,
-    /// How often the sweep removes what purges hide, and then the records.
+    /// How often a sweep removes the entries that purges hide, and then the records.
     pub sweep_interval: ConfigDuration,
 }
 
@@ -80,25 +84,25 @@ pub struct PurgeLogConfig {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CachePolicyConfig {
-    /// Whose word counts.
+    /// Whether the origin or the route decides about lifetimes.
     pub mode: Option<TtlMode>,
     /// Lifetime in every tier: the fallback (respect), the value (override) or the upper bound (cap).
     pub ttl: Option<ConfigDuration>,
-    /// L1 alone.
+    /// Lifetime in L1 alone.
     pub l1: Option<TierTtl>,
-    /// L2 alone.
+    /// Lifetime in L2 alone.
     pub l2: Option<TierTtl>,
     /// Serve stale this long after expiry while one request refreshes (RFC 5861).
     pub stale_while_revalidate: Option<ConfigDuration>,
     /// Serve stale this long after expiry when the load fails (RFC 5861).
     pub stale_if_error: Option<ConfigDuration>,
-    /// Statuses that may be stored by `ttl` in mode override or respect. A status that concerns
-    /// the requester alone (4xx but 404 and 410, also 510 and 511) is stored only when it is
-    /// listed here or in `negative_cache`, even with freshness of its own.
+    /// Statuses that may be stored by `ttl` in mode override or respect. A status that concerns the
+    /// requester alone (4xx except 404 and 410, also 510 and 511) is stored only when it is listed
+    /// here or in `negative_cache`, even if the response states a lifetime.
     pub statuses: Option<Vec<u16>>,
     /// Answers that say *absent*.
     pub negative_cache: Option<NegativeCacheConfig>,
-    /// Spread of lifetimes in percent, against mass expiry.
+    /// Random variation of lifetimes in percent, so that many entries do not expire at once.
     pub jitter: Option<u8>,
     /// How long a client waits for a load.
     pub timeouts: Option<LoadWaitTimeouts>,
@@ -111,25 +115,26 @@ pub struct CachePolicyConfig {
     pub store_post: Option<bool>,
     /// Whether a request's own `Cache-Control` counts.
     pub request_directives: Option<RequestDirectivePolicy>,
-    /// While what other nodes purge is not heard here: what is older than this is
-    /// validated before it is served. Unset: it is served as ever.
+    /// The largest age at which an entry is served without validation while this node cannot hear
+    /// the purges of other nodes. Unset: there is no limit.
     pub max_staleness: Option<ConfigDuration>,
-    /// How a request for a range of what is not stored is loaded.
+    /// How a request for a range is loaded if the content is not stored.
     pub ranges: Option<RangeLoadMode>,
-    /// Fields of a response that replace its `Cache-Control` and `Expires`, the first valid one (RFC 9213).
+    /// Fields of a response that replace its `Cache-Control` and `Expires`; the first valid one
+    /// counts (RFC 9213).
     pub targeted: Option<Vec<String>>,
 }
 
-/// Whose word counts about lifetime.
+/// Whether the origin or the route decides about lifetimes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TtlMode {
-    /// HTTP semantics rule; the route's `ttl` is for responses without explicit freshness.
+    /// HTTP semantics apply; the route's `ttl` is for responses without explicit freshness.
     #[default]
     Respect,
-    /// The route's `ttl` rules, even over `no-store` and `private`.
+    /// The route's `ttl` applies, even over `no-store` and `private`.
     Override,
-    /// HTTP semantics rule, but never longer than the route's `ttl`.
+    /// HTTP semantics apply, but a lifetime is never longer than the route's `ttl`.
     Cap,
 }
 
@@ -144,9 +149,9 @@ pub struct TierTtl {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NegativeCacheConfig {
-    /// How long, where the response gives no explicit freshness. 0 switches it off.
+    /// Their lifetime if the response gives no explicit freshness. 0 switches it off.
     pub ttl: ConfigDuration,
-    /// Which statuses.
+    /// The statuses of such answers.
     #[serde(default = "absent_statuses")]
     pub statuses: Vec<u16>,
 }
@@ -155,9 +160,9 @@ pub struct NegativeCacheConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadWaitTimeouts {
-    /// With a stale copy at hand: answer stale after this long while the load goes on.
+    /// With a stale copy at hand: answer with it after this time while the load continues.
     pub soft: Option<ConfigDuration>,
-    /// Bounds the wait for the response's head in any case.
+    /// The longest wait for the response's head in any case.
     pub hard: Option<ConfigDuration>,
 }
 
@@ -178,8 +183,8 @@ pub enum SetCookie {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestCookiePolicy {
-    /// The response may be one user's own. It is stored only if it states a lifetime itself, or
-    /// if the key holds every cookie of the request.
+    /// The response may be meant for one user. It is stored only if it states a lifetime itself, or
+    /// if the key contains every cookie of the request.
     Private,
     /// Cookies make no difference to responses on this route.
     Ignore,
@@ -189,22 +194,22 @@ pub enum RequestCookiePolicy {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestDirectivePolicy {
-    /// No: it protects the origin from the public.
+    /// It does not count. This protects the origin from the public.
     #[default]
     Ignore,
     Honor,
 }
 
-/// How a request for a range of what is not stored is loaded (RFC 9110 §14, RFC 9111 §3.3).
+/// How a request for a range is loaded if the content is not stored (RFC 9110 §14, RFC 9111 §3.3).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RangeLoadMode {
-    /// As `whole`, and of what is larger than `cache.l1.max_object_bytes` as `parts`.
+    /// Like `whole`, but objects larger than `cache.l1.max_object_bytes` like `parts`.
     #[default]
     Auto,
     /// The whole is loaded once and answers every range.
     Whole,
-    /// The range alone is loaded; parts are kept, added to, and completed.
+    /// Only the range is loaded; parts are kept, added to, and completed.
     Parts,
 }
 
@@ -220,30 +225,34 @@ pub struct CacheKeyConfig {
     pub cookies: Vec<String>,
     /// Name of the plugin that derives the key.
     pub plugin: Option<String>,
-    /// Which query the origin, a loader and a response plugin get of what is looked up in the cache.
+    /// Which query the origin, a loader and a response plugin get for a request that is looked up
+    /// in the cache.
     pub origin_query: OriginQuery,
 }
 
-/// Which query goes on to the origin, of a request that is looked up in the cache.
+/// Which query is sent to the origin for a request that is looked up in the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OriginQuery {
-    /// What the key holds of it: nothing that one client writes can get into the page of another.
+    /// The part of the query that the key contains. Nothing that one client adds can then affect
+    /// the page of another.
     #[default]
     AsKeyed,
-    /// As the client sent it, with the parameters that the key leaves out: what the origin makes of them is everybody's page.
+    /// The whole query as the client sent it, with the parameters that the key leaves out. What the
+    /// origin makes of them is then served to everybody.
     AsSent,
 }
 
-/// Which query parameters count in a key. One that holds `;` always does: some origins part parameters there.
+/// Which query parameters count in a key. A parameter that contains `;` always counts, because some
+/// origins split parameters there.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeyQueryConfig {
     /// Only these (`*` and `?` are wildcards).
     pub include: Option<Vec<String>>,
-    /// All but these.
+    /// All except these.
     pub drop: Vec<String>,
-    /// In alphabetic order.
+    /// Whether the parameters are sorted in alphabetical order.
     pub sort: bool,
 }
 

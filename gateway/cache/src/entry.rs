@@ -1,4 +1,4 @@
-//! One stored response, ready to be served: what a hit needs is computed once, here.
+//! One stored response, ready to be served. Everything that a hit needs is computed once, here.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,43 +18,45 @@ use crate::purge::{InvalidationWatch, PurgeOrder};
 pub struct Entry {
     pub key: EntryKey,
     pub status: StatusCode,
-    /// What every client gets, but for `Age`, `Cache-Status` and framing.
+    /// The fields that every client gets, except `Age`, `Cache-Status` and framing fields.
     pub headers: HeaderMap,
-    /// The whole; empty where there are `parts`.
+    /// The whole body; empty when there are `parts`.
     pub body: StoredBody,
-    /// Some: not the whole is held. Such an entry has a key of its own, which no look-up
-    /// for the whole finds (see [`crate::key::KeyBuf::of_parts`]).
+    /// Some: only parts of the body are held. Such an entry has a key of its own, which no look-up
+    /// for the whole response finds (see [`crate::key::KeyBuf::of_parts`]).
     pub parts: Option<Box<PartialBody>>,
     pub freshness: Freshness,
-    /// What purges know it by.
+    /// The attributes by which purges select it.
     pub marks: PurgeAttributes,
-    /// Where the load stood in the order of purges when it began.
+    /// The place in the order of purges at which its load began.
     pub born: PurgeOrder,
-    /// From which place on invalidations that leave no record count for it: `born`, or where
-    /// the look-up began that found it in the second tier, which has been told of those before.
+    /// The place in the order from which invalidations without a record count for this entry:
+    /// `born`, or the place at which the look-up began that found it in the second tier. The second
+    /// tier has been told of the earlier invalidations.
     pub(super) known_since: PurgeOrder,
-    /// Where those are noted; set when it is compared for the first time.
+    /// Where these invalidations are noted. Set when the entry is first compared with the purge
+    /// log.
     pub(super) watch: OnceLock<InvalidationWatch>,
-    /// The order up to which it was compared with the purge log, and the soft mark.
+    /// The order up to which it was compared with the purge log, and the mark of a soft purge.
     checked: AtomicU64,
-    /// When it became stale by a soft purge, set before the mark. Unset beside a mark: too
-    /// long ago to be known.
+    /// When a soft purge made it stale; set before the mark. Marked but unset: the time is too long
+    /// ago to be known.
     stale_since: OnceLock<Instant>,
 }
 
-/// What purges know an entry by.
+/// The attributes by which purges select an entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PurgeAttributes {
     /// The short name of the key without its variant (see [`crate::key::KeyId`]).
     pub id: u64,
-    /// The URL, or the text that stands for it, without the parts beside it.
+    /// The URL, or the text of a key plugin that replaces it, without the other parts of the key.
     pub identity: PurgeHash,
     pub route: PurgeHash,
     pub tags: Box<[PurgeHash]>,
     /// Groups of its own origin that it belongs to (RFC 9875).
     pub groups: Box<[PurgeHash]>,
-    /// `host[:port]/path[?query]` of the request that loaded it, or what a key plugin put
-    /// in its place; for prefixes and patterns.
+    /// `host[:port]/path[?query]` of the request that loaded it, or the text that a key plugin put
+    /// in its place. Prefixes and patterns are compared with it.
     pub url: Box<str>,
 }
 
@@ -62,7 +64,7 @@ pub struct PurgeAttributes {
 const SOFT: u64 = 1 << 63;
 
 impl Entry {
-    /// A new entry that no purge has been compared with since `born`.
+    /// Creates an entry that has not been compared with any purge since `born`.
     pub fn new(
         key: EntryKey,
         status: StatusCode,
@@ -88,7 +90,7 @@ impl Entry {
         }
     }
 
-    /// The same, as a look-up in the second tier found it that began at `order`.
+    /// The same entry, found in the second tier by a look-up that began at `order`.
     pub(super) fn found_below(self, order: PurgeOrder) -> Self {
         Self {
             known_since: order,
@@ -96,7 +98,7 @@ impl Entry {
         }
     }
 
-    /// The same with parts in place of the whole.
+    /// The same entry with parts in place of the whole body.
     pub fn holding(self, parts: PartialBody) -> Self {
         Self {
             parts: Some(Box::new(parts)),
@@ -120,8 +122,9 @@ impl Entry {
             .store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Marks it stale since a soft purge, or what is like one; None: too long ago to be known.
-    /// One that is compared with the log at the same moment may lose the mark.
+    /// Marks it stale since the time of a soft purge or a similar event. None: that time is too
+    /// long ago to be known. If the entry is compared with the log at the same moment, the mark may
+    /// be lost.
     pub fn mark(&self, since: Option<Instant>) {
         if let Some(since) = since {
             let _ = self.stale_since.set(since);
@@ -129,7 +132,7 @@ impl Entry {
         self.checked.fetch_or(SOFT, Ordering::Release);
     }
 
-    /// How long it has been stale by a soft purge. None: it is not.
+    /// How long a soft purge has made it stale. None: it is not marked.
     fn marked_for(&self, now: Instant) -> Option<Duration> {
         let for_ages = Duration::MAX;
         self.is_marked().then(|| {
@@ -138,7 +141,7 @@ impl Entry {
         })
     }
 
-    /// Seconds of freshness left at this age, begun ones counted; at most 0 from a soft purge on.
+    /// Seconds of freshness left at this age, rounded up; at most 0 after a soft purge.
     pub fn ttl_at(&self, age: Duration, now: Instant) -> i64 {
         let left = self.freshness.ttl_at(age);
         match self.is_marked() {
@@ -151,13 +154,14 @@ impl Entry {
         }
     }
 
-    /// [`ttl_at`](Self::ttl_at) its age.
+    /// [`ttl_at`](Self::ttl_at) for its current age.
     pub fn ttl(&self, now: Instant) -> i64 {
         self.ttl_at(self.freshness.age(now), now)
     }
 
-    /// Tells whether another node's entry is the same: by status and entity tag, or by
-    /// status and content. Slow without a tag: never on a request.
+    /// A hash that tells whether another node's entry is the same: of the status and the entity
+    /// tag, or of the status and the content. Slow without an entity tag: never call it on a
+    /// request's path.
     pub fn likeness(&self) -> PurgeHash {
         let mut hash = Sha256::new();
         hash.update(self.status.as_u16().to_be_bytes());
@@ -176,7 +180,7 @@ impl Entry {
         }
     }
 
-    /// Whether it is stale, and somebody may get it all the same (RFC 5861).
+    /// Whether it is stale but may still be served to somebody (RFC 5861).
     pub fn is_in_stale_window(&self, now: Instant) -> bool {
         match self.state(now) {
             FreshnessState::Fresh => false,
@@ -188,7 +192,7 @@ impl Entry {
         self.headers.contains_key(ETAG) || self.headers.contains_key(LAST_MODIFIED)
     }
 
-    /// How long the tier keeps it, counted from now.
+    /// How long the tier keeps it, counted from `now`.
     pub fn remaining_life(&self, now: Instant) -> Duration {
         let gone = now.saturating_duration_since(self.freshness.received);
         self.freshness
@@ -196,7 +200,7 @@ impl Entry {
             .saturating_sub(gone)
     }
 
-    /// Bytes that it takes: body, headers, key, and what the structures around them cost.
+    /// Its size in bytes: body, headers, key and the overhead of the structures around them.
     pub fn size(&self) -> usize {
         let headers: usize = self
             .headers
@@ -214,8 +218,8 @@ impl Entry {
     }
 }
 
-/// A header map's share for one field, measured.
+/// The measured memory cost of one field in a header map.
 const HEADER_COST: usize = 104;
-/// The entry, its reference counts, its cell for invalidations and moka's node, added up from their
+/// The entry, its reference counts, its cell for invalidations and moka's node: the sum of their
 /// sizes.
 const ENTRY_COST: usize = 616;

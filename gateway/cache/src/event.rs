@@ -1,7 +1,7 @@
-//! What happens in the cache, as one enum that metrics and logs hang on.
+//! What happens in the cache, as one enum that feeds metrics and logs.
 //!
-//! The names are those of the library this engine carries to HTTP. Emitting costs a
-//! counter: no lock, no allocation; the log line exists only at level debug.
+//! The names come from the library whose engine this crate brings to HTTP. Emitting an event costs
+//! one counter: no lock and no allocation. A log line is only written at level debug.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::breaker::CircuitState;
 use crate::key::KeyId;
 use crate::record::CorruptRecord;
 
-/// One event.
+/// One event in the cache.
 #[derive(Clone, Copy, Debug)]
 pub enum CacheEvent<'a> {
     Hit,
@@ -21,11 +21,11 @@ pub enum CacheEvent<'a> {
         key: &'a [u8],
         bytes: usize,
     },
-    /// A key, a URL, or wider, was asked out.
+    /// A purge of a key, of a URL, or of something wider was requested.
     Purge(PurgeSelectorKind),
-    /// A request made invalid what is held here.
+    /// A request made something invalid that is held here.
     Invalidated,
-    /// A load began, went well (after this long), failed, or took too long.
+    /// A load began, succeeded (after this time), failed, or took too long.
     LoaderStart {
         key: &'a [u8],
     },
@@ -40,7 +40,7 @@ pub enum CacheEvent<'a> {
     LoaderTimeout {
         key: &'a [u8],
     },
-    /// A request followed another's load, or went on its own.
+    /// A request followed another request's load, or loaded on its own.
     InflightReuse,
     InflightBypass(UncoalescedReason),
     /// A stale copy was served.
@@ -55,17 +55,17 @@ pub enum CacheEvent<'a> {
     /// A response carried more tags than are kept.
     TagsDropped(usize),
     Evicted(Eviction),
-    /// The second tier was asked for a request.
+    /// A look-up in the second tier for a request.
     Below(L2LookupOutcome),
-    /// A record was given to the second tier, or not.
+    /// A write to the second tier and its outcome.
     Wrote(L2WriteOutcome),
-    /// A node asked whose turn it is to load, or lost its turn.
+    /// A node asked for a lease, or lost one.
     Leased(L2LeaseOutcome),
-    /// A record of the second tier that can't be used.
+    /// A record of the second tier can't be used.
     Corrupt(CorruptRecord),
-    /// Purges may have been missed: all that is older is hidden.
+    /// Purges may have been missed: everything older is hidden or in doubt.
     Gap,
-    /// Calls to the second tier are tried again, or not any more.
+    /// The circuit breaker of the second tier changed its state.
     Breaker(CircuitState),
 }
 
@@ -89,71 +89,72 @@ pub enum UncoalescedReason {
     Private,
     OtherVariant,
     WaitTimeout,
-    /// Flights were lost, or of other variants, too often.
+    /// Flights were lost, or were of other variants, too often.
     Unsettled,
-    /// It asks for a range of what only its own client gets.
+    /// It asks for a range of a response that only its own client gets.
     Range,
 }
 
 /// Why a stale copy was served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StaleReason {
-    /// Inside `stale_while_revalidate`, or soft-purged.
+    /// Within `stale_while_revalidate`, or after a soft purge.
     Revalidating,
     LoaderError,
     SoftTimeout,
-    /// The key's load failed a moment ago.
+    /// The key's load failed a short time ago.
     Backoff,
-    /// The client said `max-stale`.
+    /// The client sent `max-stale`.
     Tolerated,
 }
 
-/// Why L1 let an entry go.
+/// Why L1 removed an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Eviction {
     Expired,
     Size,
 }
 
-/// What came of a look-up in the second tier.
+/// The outcome of a look-up in the second tier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum L2LookupOutcome {
     Hit,
     Miss,
     /// The store failed.
     Error,
-    /// The store was not asked: it failed a moment ago, is too busy, or its log is not known.
+    /// The store was not asked: it failed a short time ago, is too busy, or its purge log is not
+    /// known.
     Skipped,
     Corrupt,
-    /// Born under a purge log that is no more.
+    /// Born in a generation of the purge log that has ended.
     Outdated,
     /// Born after purges that are not known here yet.
     Ahead,
 }
 
-/// What became of a write to the second tier.
+/// The outcome of a write to the second tier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum L2WriteOutcome {
     Stored,
-    /// Something later is there.
+    /// A later record is there.
     Overtaken,
-    /// The lease is another's now.
+    /// Another node has the lease now.
     NotOwner,
     TooLarge,
     Error,
     Skipped,
 }
 
-/// What came of asking for a lease.
+/// The outcome of asking for a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum L2LeaseOutcome {
     Owned,
     Busy,
-    /// The store does not tell.
+    /// The store did not answer.
     Unknown,
     /// It was not renewed in time.
     Lost,
-    /// Another node's load took longer than one waits.
+    /// Another node's load took longer than this node waits.
     Timeout,
 }
 
@@ -162,7 +163,7 @@ macro_rules! names {
         impl $type {
             const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word in metrics and logs.
+            /// The name in metrics and logs.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
@@ -178,7 +179,7 @@ names!(L2LookupOutcome { Hit => "hit", Miss => "miss", Error => "error", Skipped
 names!(L2WriteOutcome { Stored => "stored", Overtaken => "overtaken", NotOwner => "not-owner", TooLarge => "too-large", Error => "error", Skipped => "skipped" });
 names!(L2LeaseOutcome { Owned => "owned", Busy => "busy", Unknown => "unknown", Lost => "lost", Timeout => "timeout" });
 
-/// The events' counters, resolved once.
+/// The counters of the events, looked up once at the start.
 pub struct CacheEventCounters {
     hits: IntCounter,
     misses: IntCounter,
@@ -204,7 +205,7 @@ impl CacheEventCounters {
     /// Registers the counters.
     ///
     /// # Errors
-    /// When one is registered already: a registry serves one cache.
+    /// When one of them is already registered: a registry serves one cache.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let lookups = vec(
             registry,
@@ -352,7 +353,7 @@ impl CacheEventCounters {
         })
     }
 
-    /// Tells everybody who wants to know.
+    /// Counts the event and, at level debug, logs it.
     pub fn emit(&self, event: CacheEvent<'_>) {
         match event {
             CacheEvent::Hit => self.hits.inc(),
@@ -380,14 +381,14 @@ impl CacheEventCounters {
             CacheEvent::Corrupt(corrupt) => {
                 self.corrupt.with_label_values(&[corrupt.as_str()]).inc()
             }
-            // Counted where they happen.
+            // These are counted where they happen.
             CacheEvent::Gap | CacheEvent::Breaker(_) => {}
         }
         log(event);
     }
 }
 
-/// One line at level debug for the rarer events.
+/// Writes one line at level debug, for the rarer events only.
 fn log(event: CacheEvent<'_>) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;

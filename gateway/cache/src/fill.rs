@@ -1,17 +1,17 @@
-//! A body that arrives once and is read by many, each at its own pace.
+//! A body that arrives once and is read by many clients, each at its own pace.
 //!
-//! While the object fits `max_object_bytes`, everything that arrived is kept, since
-//! it is the entry in the making: late and slow readers find it all. Once it grows
-//! beyond, it can't be stored; then what every reader has passed is dropped, at most the last
-//! `limit` bytes are kept, the load goes as fast as its fastest reader, and a reader who falls
-//! behind the window is cut loose. So a slow reader never slows the load or the others.
+//! While the object fits into `max_object_bytes`, everything that arrived is kept, because it
+//! becomes the stored entry; late and slow readers find all of it. Once the object grows beyond
+//! that limit, it can't be stored. Then chunks that every reader has passed are dropped, at most
+//! the last `limit` bytes are kept, the load goes as fast as its fastest reader, and a reader that
+//! falls behind the window is cut off. So a slow reader never slows the load or the other readers.
 //!
-//! When the body is whole, slow readers go on with the bytes of the entry, and the pieces
-//! that arrived are dropped: nothing is held twice.
+//! When the body is whole, slow readers continue with the bytes of the entry, and the chunks that
+//! arrived are dropped: nothing is held twice.
 //!
-//! While more memory is held than may be (`http::memory`), a load goes as fast as its fastest
-//! reader from the start and keeps a smaller window, and one that nobody reads is given up. So
-//! is, after a while, any load that nobody reads: it may be one without an end.
+//! While more memory is held than is allowed (`http::memory`), a load goes as fast as its fastest
+//! reader from the start and keeps a smaller window, and a load that nobody reads is given up. Any
+//! load that nobody reads is given up after a while, because it may never end.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -35,54 +35,55 @@ use crate::key::EntryKey;
 /// A response whose body is arriving.
 pub struct Fill {
     pub head: FillHead,
-    /// Where its readers say that they read, before and after it is stored.
+    /// The readers report here that they read, before and after the body is stored.
     pub readers: Arc<StoredReaders>,
     limit: usize,
-    /// Of the connection that the load was begun for; None for a load behind the answers.
+    /// The memory of the connection for which the load was begun; None for a background load.
     memory: Option<Arc<ConnectionMemory>>,
     stream: Mutex<FillState>,
 }
 
-/// What is known of the response before its body.
+/// What is known of the response before its body arrives.
 pub struct FillHead {
     /// The key that it will be stored under, its variant included.
     pub key: EntryKey,
     pub status: StatusCode,
     /// As in [`crate::entry::Entry`].
     pub headers: HeaderMap,
-    /// Fields for the client alone that it was loaded for (RFC 9111 §5.2.2.7).
+    /// Fields that are only for the client whose request caused the load (RFC 9111 §5.2.2.7).
     pub own: HeaderMap,
-    /// What `Content-Length` promised.
+    /// The length that `Content-Length` announced.
     pub length: Option<u64>,
     pub freshness: Freshness,
-    /// With tags.
+    /// Includes the tags.
     pub marks: PurgeAttributes,
-    /// Which request fields chose this variant.
+    /// The request fields that selected this variant.
     pub vary: Vary,
 }
 
 #[derive(Default)]
 struct FillState {
     chunks: VecDeque<Bytes>,
-    /// All of it, in place of the chunks, once it has come and is stored.
+    /// The whole body, in place of the chunks, once it has arrived and is stored.
     whole: Option<Bytes>,
-    /// Number of the first chunk that is still here.
+    /// Number of the first chunk that is still held.
     first: usize,
-    /// Bytes before that chunk.
+    /// Number of bytes before that chunk.
     dropped: u64,
-    /// Bytes that arrived in all.
+    /// Number of bytes that have arrived so far.
     arrived: u64,
-    /// How far the fastest reader is.
+    /// The position of the fastest reader.
     fastest: u64,
-    /// How far each reader is, by its number.
+    /// The position of each reader, by the reader's number.
     positions: HashMap<u64, u64>,
-    /// None while somebody reads.
+    /// Since when nobody reads; None while somebody does.
     unread_since: Option<Instant>,
     next_reader: u64,
     trailers: Option<HeaderMap>,
     end: Option<FillEnd>,
     waiting: Vec<Waker>,
-    /// Grows when the waiting are woken: tells a reader whether it still stands in the list.
+    /// Incremented whenever the waiting readers are woken. It tells a reader whether it is still in
+    /// the list.
     woken: u64,
     filler: Option<Waker>,
 }
@@ -91,32 +92,32 @@ struct FillState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum FillEnd {
     Complete,
-    /// The origin broke off, or nobody was left to read what can't be stored.
+    /// The origin broke off, or no reader was left for a body that can't be stored.
     Failed,
 }
 
 /// How far a load that can't be stored may run ahead of its fastest reader.
 const AHEAD: u64 = 256 << 10;
 
-/// The same for any load while memory is short: the next piece comes when the fastest reader
-/// has all before it.
+/// The same for any load while memory is short: the next chunk is read when the fastest reader has
+/// received everything before it.
 const AHEAD_WHEN_SHORT: u64 = 1;
 
 /// The window of a load that can't be stored while memory is short.
 const WINDOW_WHEN_SHORT: u64 = 512 << 10;
 
-/// How much memory there is for bodies that are arriving.
+/// How much memory is left for bodies that are arriving.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FillMemoryLevel {
     Enough,
-    /// The connection that the load is for holds more than it may.
+    /// The connection for which the load runs holds more than it may.
     Short,
-    /// All connections together do.
+    /// All connections together hold more than they may.
     ShortForAll,
 }
 
 impl Fill {
-    /// `memory` is that of the connection that the load is begun for.
+    /// `memory` belongs to the connection for which the load is begun.
     pub fn new(head: FillHead, limit: usize, memory: Option<Arc<ConnectionMemory>>) -> Arc<Self> {
         Arc::new(Self {
             head,
@@ -130,7 +131,7 @@ impl Fill {
         })
     }
 
-    /// Adds what arrived and wakes the readers.
+    /// Adds a chunk that arrived and wakes the readers.
     pub fn push(&self, data: Bytes) {
         let memory = self.memory();
         let mut stream = self.stream.lock();
@@ -147,8 +148,8 @@ impl Fill {
         stream.wake();
     }
 
-    /// Waits until more may be pushed. False: nobody reads what can't be stored, or what
-    /// there is no memory for.
+    /// Waits until more may be pushed. False: the load is to be given up, because nobody reads it
+    /// and it can't be stored or there is no memory for it.
     pub async fn room(&self) -> bool {
         std::future::poll_fn(|cx| {
             let memory = self.memory();
@@ -171,7 +172,7 @@ impl Fill {
         .await
     }
 
-    /// Waits until nobody has read for `limit`.
+    /// Waits until nobody has read for the time `limit`.
     pub async fn unread_for(&self, limit: Duration) {
         loop {
             let since = self.stream.lock().unread_since;
@@ -194,7 +195,7 @@ impl Fill {
         }
     }
 
-    /// Ends the body. Some: all of it, to be stored.
+    /// Ends the body. Some: the whole body, to be stored.
     pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
         let short = {
             let stream = self.stream.lock();
@@ -210,8 +211,8 @@ impl Fill {
         stream.trailers = trailers;
         stream.end = Some(FillEnd::Complete);
         stream.wake();
-        // Trailers are for those who read along: an entry has none, and nobody announced them
-        // (`Refusal::Trailers`).
+        // Trailers are for those who read now. An entry has none, and nobody announced them
+        // (`UncacheableReason::Trailers`).
         let kept = stream.arrived <= self.limit as u64;
         kept.then(|| {
             let body = StoredBody::read_by(&self.readers, stream.join());
@@ -221,7 +222,7 @@ impl Fill {
         })
     }
 
-    /// Ends the body in the middle: every reader's connection breaks off as the origin's did.
+    /// Ends the body before its end: the connection of every reader breaks off as the origin's did.
     pub fn fail(&self) {
         let mut stream = self.stream.lock();
         stream.end.get_or_insert(FillEnd::Failed);
@@ -233,7 +234,7 @@ impl Fill {
         self.stream.lock().arrived > self.limit as u64
     }
 
-    /// A reader from the start, or None when the start is gone already.
+    /// A reader from the start of the body. None: the start has already been dropped.
     pub fn reader(self: &Arc<Self>) -> Option<FillReader> {
         let mut stream = self.stream.lock();
         if stream.first > 0 {
@@ -257,7 +258,7 @@ impl Fill {
 }
 
 impl FillState {
-    /// Drops the oldest chunks that every reader has passed, and more of them until at most
+    /// Drops the oldest chunks that every reader has passed, and further chunks until at most
     /// `window` bytes are held, but none that the fastest reader still has to read.
     fn trim(&mut self, window: u64) {
         let slowest = self.positions.values().min().copied().unwrap_or_default();
@@ -284,7 +285,8 @@ impl FillState {
         }
     }
 
-    /// One buffer of the exact size: chunks are slices of larger read buffers.
+    /// Joins the chunks into one buffer of the exact size, because they are slices of larger read
+    /// buffers.
     fn join(&self) -> Bytes {
         let mut body = BytesMut::with_capacity(self.arrived as usize);
         self.chunks
@@ -304,19 +306,19 @@ pub struct FillReader {
     position: u64,
     /// First and last byte that the client asked for.
     window: Option<(u64, u64)>,
-    /// When it put itself into the list of the waiting, and by which waker.
+    /// The value of `woken` when it entered the list of waiting readers, and its waker there.
     listed: Option<(u64, Waker)>,
     trailers_sent: bool,
 }
 
 impl FillReader {
-    /// Restricts it to the bytes `first..=last`.
+    /// Restricts the reader to the bytes `first..=last`.
     pub fn window(mut self, first: u64, last: u64) -> Self {
         self.window = Some((first, last));
         self
     }
 
-    /// The part of a chunk at `at` that is inside the window.
+    /// The part of a chunk starting at `at` that is inside the window.
     fn clip(&self, at: u64, chunk: Bytes) -> Bytes {
         let Some((first, last)) = self.window else {
             return chunk;
@@ -419,7 +421,7 @@ impl Drop for FillReader {
         if stream.positions.is_empty() {
             stream.unread_since = Some(Instant::now());
         }
-        // The load may be waiting for somebody who has just left.
+        // The load may be waiting for a reader that has just left.
         stream.wake_filler();
     }
 }

@@ -1,7 +1,7 @@
 //! How old an entry is and whether it may be used (RFC 9111 §4.2, RFC 5861).
 //!
-//! Pure: `now` is an argument. Everything that a hit needs was computed when the
-//! entry was made; a hit compares durations.
+//! Pure: `now` is an argument. Everything that a hit needs was computed when the entry was made; a
+//! hit only compares durations.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,18 +11,18 @@ use http::header::DATE;
 
 use crate::http::{age, date};
 
-/// An entry's clock.
+/// The times that decide the age and freshness of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
     /// When the response arrived, by the process's monotonic clock.
     pub received: Instant,
-    /// `corrected_initial_age` of RFC 9111 §4.2.3: how old it was then.
+    /// `corrected_initial_age` of RFC 9111 §4.2.3: its age when it arrived.
     pub initial_age: Duration,
-    /// Counted like age: it is fresh while `age < lifetime`.
+    /// Counted like the age: the entry is fresh while `age < lifetime`.
     pub lifetime: Duration,
-    /// After expiry: served while one request refreshes.
+    /// How long after expiry it may be served while one request refreshes it.
     pub while_revalidate: Duration,
-    /// After expiry: served when the load fails.
+    /// How long after expiry it may be served when the load fails.
     pub if_error: Duration,
     /// Never served stale (`must-revalidate`, `proxy-revalidate`, `no-cache`, `s-maxage`).
     pub must_revalidate: bool,
@@ -43,7 +43,7 @@ pub struct StaleWindows {
 }
 
 impl StaleWindows {
-    /// Of use for validation alone.
+    /// In no window: it may be used for validation only.
     pub const NONE: Self = Self {
         while_revalidate: false,
         if_error: false,
@@ -56,28 +56,30 @@ impl Freshness {
         self.initial_age + now.saturating_duration_since(self.received)
     }
 
-    /// Which of two was generated later, as far as `Date` and `Age` tell (RFC 9111 §4).
+    /// Compares which of two responses was generated later, as far as `Date` and `Age` tell (RFC
+    /// 9111 §4).
     pub fn compare_origin(&self, other: &Self) -> Ordering {
-        // Each side's arrival less its age then, without subtracting from an instant.
+        // Compares each side's arrival minus its age at arrival, without subtracting from an
+        // instant.
         (self.received + other.initial_age).cmp(&(other.received + self.initial_age))
     }
 
-    /// How long it was to stay fresh when it arrived.
+    /// How much of its lifetime was left when it arrived.
     pub fn left_at_arrival(&self) -> Duration {
         self.lifetime.saturating_sub(self.initial_age)
     }
 
-    /// Seconds of freshness left, begun ones counted; negative once stale.
+    /// Seconds of freshness left, rounded up; negative once it is stale.
     pub fn ttl(&self, now: Instant) -> i64 {
         self.ttl_at(self.age(now))
     }
 
-    /// The same while it is fresh; none for what was stale when it came.
+    /// The same while it is fresh. None: it is stale.
     pub fn ttl_left(&self, now: Instant) -> Option<i64> {
         Some(self.ttl(now)).filter(|left| *left >= 0)
     }
 
-    /// [`ttl`](Self::ttl) at this age.
+    /// [`ttl`](Self::ttl) at the given age.
     pub fn ttl_at(&self, age: Duration) -> i64 {
         match self.lifetime.checked_sub(age) {
             Some(left) => begun(left),
@@ -85,7 +87,7 @@ impl Freshness {
         }
     }
 
-    /// Whether it is fresh, and if not, which window it is in. The windows count from expiry.
+    /// Whether it is fresh and, if not, which windows it is in. The windows count from expiry.
     pub fn state(&self, now: Instant) -> FreshnessState {
         let age = self.age(now);
         if age < self.lifetime {
@@ -94,9 +96,9 @@ impl Freshness {
         FreshnessState::Stale(self.windows(age - self.lifetime))
     }
 
-    /// As [`state`](Self::state), for an entry that a soft purge made stale so long ago: its
-    /// windows count from then, or from its expiry if that came first. One without windows
-    /// may be served while it refreshes for as long as it would have lived.
+    /// Like [`state`](Self::state), for an entry that a soft purge made stale `marked_for` ago. Its
+    /// windows count from the purge, or from its expiry if that came first. An entry without
+    /// windows may be served while it is refreshed, for as long as it would have been fresh.
     pub fn state_when_marked(&self, now: Instant, marked_for: Duration) -> FreshnessState {
         let past_expiry = self.age(now).checked_sub(self.lifetime);
         let has_none = self.while_revalidate.max(self.if_error).is_zero();
@@ -109,8 +111,8 @@ impl Freshness {
         FreshnessState::Stale(self.windows(past_expiry.unwrap_or_default().max(marked_for)))
     }
 
-    /// What may be done with an entry that is in doubt: nobody gets it before its origin
-    /// was asked; should that fail, it is as one that has just expired.
+    /// What may be done with an entry that is in doubt. Nobody gets it before its origin was asked.
+    /// If that fails, it counts as an entry that has just expired.
     pub fn when_doubted(&self, now: Instant) -> StaleWindows {
         let windows = match self.state(now) {
             FreshnessState::Fresh if self.must_revalidate => StaleWindows::NONE,
@@ -123,8 +125,8 @@ impl Freshness {
         }
     }
 
-    /// Whether an answer that was loaded for one request serves others who waited for
-    /// it: what must be validated each time does not (RFC 9111 §5.2.2.4).
+    /// Whether a response that was loaded for one request may be served to others who waited for
+    /// it. A response that must be validated before each use may not (RFC 9111 §5.2.2.4).
     pub fn serves_others(&self, now: Instant) -> bool {
         match self.state(now) {
             FreshnessState::Fresh => true,
@@ -142,8 +144,8 @@ impl Freshness {
         }
     }
 
-    /// How long after `received` the entry is of no use at all. One that can be
-    /// validated is kept a while longer: a 304 is cheaper than the whole again.
+    /// How long after `received` the entry is of any use. An entry that can be validated is kept
+    /// longer, because a 304 is cheaper than loading the whole response again.
     pub fn hard_life(&self, has_validator: bool) -> Duration {
         let fresh = self.lifetime.saturating_sub(self.initial_age);
         let keep = if has_validator {
@@ -155,24 +157,24 @@ impl Freshness {
     }
 }
 
-/// Seconds, begun ones counted.
+/// Seconds, rounded up.
 pub(super) fn begun(time: Duration) -> i64 {
     time.saturating_add(Duration::from_millis(999)).as_secs() as i64
 }
 
-/// How long past expiry an entry is kept for revalidation alone.
+/// How long past expiry an entry is kept only for revalidation.
 const VALIDATION_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// `corrected_initial_age` of a response (RFC 9111 §4.2.3).
 ///
-/// `delay` is the time from sending the request to the response's head.
+/// `delay` is the time from sending the request to receiving the response's head.
 pub fn initial_age(headers: &HeaderMap, received: SystemTime, delay: Duration) -> Duration {
     let apparent = date::field(headers, &DATE, received)
         .at()
         .and_then(|sent| received.duration_since(sent).ok())
         .unwrap_or_default();
     let age = Duration::from_secs(u64::from(age::age_value(headers).unwrap_or(0)));
-    // A Date has whole seconds: half a second of it is rounding, not age.
+    // `Date` has whole seconds, so a fraction of a second is rounding and not age.
     let apparent = Duration::from_secs(apparent.as_secs());
     apparent.max(age + delay)
 }

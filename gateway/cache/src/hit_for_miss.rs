@@ -1,9 +1,9 @@
-//! Keys whose responses could not be shared a moment ago.
+//! Keys whose responses could not be shared a short time ago.
 //!
-//! Requests for such a key do not queue: each one loads by itself, side by side with the
-//! others. The first response that may be stored is stored and ends the mark, so that a
-//! mark never keeps a page out of the cache. It holds for a short time and for a bounded
-//! number of keys.
+//! Requests for such a key do not wait for each other: each one loads by itself, at the same time
+//! as the others. The first response that may be stored is stored and ends the mark, so a mark
+//! never keeps a page out of the cache. A mark holds for a short time, and the number of marked
+//! keys is bounded.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use moka::sync::Cache;
 use crate::key::EntryKey;
 use crate::policy::{CameWith, CredentialPresence};
 
-/// Whose responses for a key may not be shared.
+/// To which requests for a key the responses may not be shared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnsharedScope {
     Everybody,
-    /// Those of requests with `Authorization`; the others' may be.
+    /// Requests with `Authorization`. Responses to the other requests may be shared.
     Authorized,
-    /// Those of requests with `Cookie` or `Authorization`; the others' may be.
+    /// Requests with `Cookie` or `Authorization`. Responses to the other requests may be shared.
     Credentialed,
 }
 
 /// The marked keys.
 pub struct HitForMiss(Cache<EntryKey, UnsharedScope, foldhash::fast::RandomState>);
 
-/// Keys that are marked at most.
+/// The largest number of marked keys.
 const KEYS: u64 = 10_000;
 
 impl UnsharedScope {
-    /// Whether a response to such a request is among them.
+    /// Whether such a request is in this scope.
     pub fn includes(self, request: CameWith) -> bool {
         let authorized = request.authorization != CredentialPresence::Not;
         match self {
@@ -41,7 +41,7 @@ impl UnsharedScope {
 }
 
 impl HitForMiss {
-    /// No key is marked; a mark holds for `life`.
+    /// Begins without marks; each mark holds for `life`.
     pub fn new(life: Duration) -> Self {
         let keys = Cache::builder()
             .max_capacity(KEYS)
@@ -55,12 +55,12 @@ impl HitForMiss {
         self.0.insert(key.clone(), whose);
     }
 
-    /// A response for this key may be shared after all.
+    /// Ends the mark of a key, because a response for it may be shared.
     pub fn end(&self, key: &EntryKey) {
         self.0.invalidate(key.as_bytes());
     }
 
-    /// Whether a response to such a request for `key` could not be shared a moment ago.
+    /// Whether responses to such a request for `key` could not be shared a short time ago.
     pub fn applies(&self, key: &EntryKey, request: CameWith) -> bool {
         let mark = self.0.get(key.as_bytes());
         mark.is_some_and(|whose| whose.includes(request))

@@ -1,12 +1,11 @@
-//! Cache keys: what two requests must agree on to share an entry.
+//! Cache keys: what two requests must have in common to share an entry.
 //!
-//! A key is a run of tagged, length-prefixed fields, so that `a|b` + `c` never
-//! equals `a` + `b|c`. It has two parts: the *identity* (the URL, or the text a
-//! key plugin gave) and the *parts* beside it (route, headers, cookies, plugin
-//! parts, later the variant). A purge by URL goes by the identity and so covers
-//! every combination of the parts.
+//! A key is a sequence of tagged, length-prefixed fields, so that `a|b` + `c` never equals `a` +
+//! `b|c`. It has two parts: the *identity* (the URL, or the text that a key plugin returned) and
+//! the *parts* beside it (route, headers, cookies, plugin parts, later the variant). A purge by URL
+//! uses the identity and so covers every combination of the parts.
 //!
-//! Built into a [`KeyBuf`] on the stack: a hit allocates nothing for it.
+//! A key is built in a [`KeyBuf`] on the stack, so a hit allocates nothing for it.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -18,21 +17,21 @@ use smallvec::SmallVec;
 
 use crate::pattern::Pattern;
 
-/// The whole key, shared between the tier, flights and entries.
+/// The whole key, shared between the tier, the flights and the entries.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryKey(Arc<[u8]>);
 
 /// A key under construction, or for one look-up.
 #[derive(Clone)]
 pub struct KeyBuf {
-    /// The first `length` octets, while all of them fit; else they are in `spilled`.
+    /// The first `length` octets, as long as all of them fit; otherwise they are in `spilled`.
     inline: [u8; 256],
     length: usize,
     spilled: Vec<u8>,
     identity_end: usize,
 }
 
-/// What a field of a key holds. The discriminant is its byte in the key.
+/// What a field of a key holds. The discriminant is the byte that marks it in the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum CacheKeyField {
@@ -46,21 +45,21 @@ pub enum CacheKeyField {
     Cookie = b'C',
     Part = b'P',
     Variant = b'V',
-    /// Parts of the content are kept here, not the whole.
+    /// The key is that of stored parts of the content, not of the whole.
     Octets = b'O',
 }
 
-/// A number that stands for a tag, route or URL. Equal things have equal numbers on
-/// every node and after a restart, since what is stored is purged by them; a collision
-/// makes a purge reach too much, never too little.
+/// A number that stands for a tag, a route or a URL. It is the same on every node and after a
+/// restart, because purges use it for what is stored. A collision makes a purge reach too much,
+/// never too little.
 pub type PurgeHash = u64;
 
-/// The first 64 bits of `bytes`' SHA-256. Taken by loads and purges, never by a hit.
+/// The first 64 bits of the SHA-256 of `bytes`. Loads and purges compute it; a hit never does.
 pub fn hash64(bytes: &[u8]) -> PurgeHash {
     first_64_bits(&Sha256::digest(bytes))
 }
 
-/// What is kept of a longer hash.
+/// The first 64 bits of a longer hash.
 pub fn first_64_bits(digest: &[u8]) -> PurgeHash {
     u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
@@ -104,7 +103,7 @@ impl KeyBuf {
         self.spilled.extend_from_slice(value);
     }
 
-    /// Ends the identity: what follows are parts.
+    /// Ends the identity: the fields that follow are parts.
     pub fn end_identity(&mut self) {
         self.identity_end = self.length;
     }
@@ -113,12 +112,12 @@ impl KeyBuf {
         self.inline.get(..self.length).unwrap_or(&self.spilled)
     }
 
-    /// Whether its identity is the text of a key plugin.
+    /// Whether the identity is the text of a key plugin.
     pub fn is_text(&self) -> bool {
         fields(self.as_bytes()).any(|(field, _)| field == CacheKeyField::Text as u8)
     }
 
-    /// The hash of the identity alone, which purges by URL go by.
+    /// The hash of the identity alone, which purges by URL use.
     pub fn identity(&self) -> PurgeHash {
         hash64(&self.as_bytes()[..self.identity_end])
     }
@@ -127,15 +126,15 @@ impl KeyBuf {
         EntryKey(Arc::from(self.as_bytes()))
     }
 
-    /// The key under which parts of the content are kept.
+    /// The key under which parts of the content are stored.
     pub fn of_parts(&self) -> Self {
         let mut parts = self.clone();
         parts.push(CacheKeyField::Octets, b"");
         parts
     }
 
-    /// This key for one variant of the response (RFC 9111 §4.1): the names and the
-    /// selecting values of the request, in a form that can't be ambiguous.
+    /// The key of one variant of the response (RFC 9111 §4.1): the field names and the request's
+    /// values for them, in an unambiguous form.
     pub fn variant(&self, fields: &[http::HeaderName], request: &HeaderMap) -> Self {
         let mut values = Vec::new();
         for name in fields {
@@ -150,7 +149,7 @@ impl KeyBuf {
 }
 
 impl EntryKey {
-    /// A key from its bytes.
+    /// Makes a key from its bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
@@ -159,7 +158,7 @@ impl EntryKey {
         &self.0
     }
 
-    /// The key of a load that asks for the octets that `range` names.
+    /// The key of a load that requests only the octets that `range` names.
     pub fn of_range(&self, range: &[u8], if_range: &[u8]) -> Self {
         let mut key = KeyBuf::default();
         key.append(&[], &self.0);
@@ -168,13 +167,13 @@ impl EntryKey {
         key.to_key()
     }
 
-    /// The bytes, to be kept elsewhere too.
+    /// The bytes of the key, shared without a copy.
     pub fn shared(&self) -> Arc<[u8]> {
         Arc::clone(&self.0)
     }
 
-    /// The key's short name for people, logs and the `key` selector: the same on
-    /// every node, 16 hexadecimal digits.
+    /// The key's short name for people, logs and the `key` selector: 16 hexadecimal digits, the
+    /// same on every node.
     pub fn id(&self) -> KeyId {
         KeyId::of(&self.0)
     }
@@ -185,14 +184,14 @@ impl EntryKey {
 pub struct KeyId(pub u64);
 
 impl KeyId {
-    /// The name of the key with these bytes.
+    /// The short name of the key with these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(hash64(bytes))
     }
 
     /// Reads what [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
-        // `from_str_radix` takes a sign as well.
+        // `from_str_radix` would accept a sign as well.
         let digits = text.len() == 16 && text.bytes().all(|octet| octet.is_ascii_hexdigit());
         digits.then(|| u64::from_str_radix(text, 16).ok().map(Self))?
     }
@@ -216,7 +215,7 @@ impl fmt::Debug for EntryKey {
     }
 }
 
-/// A key's fields as people read them, for `explain`: `host=shop.example path=/a?…`.
+/// The key's fields in readable form, for `explain`: `host=shop.example path=/a?…`.
 pub fn describe(key: &[u8]) -> String {
     let mut out = String::new();
     for (field, value) in fields(key) {
@@ -254,7 +253,7 @@ fn fields(key: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// A route's `key` rules, compiled.
+/// A route's `key` rules, in compiled form.
 #[derive(Clone, Debug, Default)]
 pub struct CacheKeyTemplate {
     include: Option<Box<[Pattern]>>,
@@ -264,11 +263,11 @@ pub struct CacheKeyTemplate {
     cookies: Box<[Box<str>]>,
 }
 
-/// The request as keys see it.
+/// The parts of a request that a key is made of.
 #[derive(Clone, Copy)]
 pub struct CacheKeyInput<'a> {
     pub scheme: &'a str,
-    /// Lower case, with the port unless it is the scheme's own.
+    /// In lower case, with the port unless it is the scheme's default port.
     pub host: &'a str,
     pub path: &'a str,
     pub query: Option<&'a str>,
@@ -277,7 +276,7 @@ pub struct CacheKeyInput<'a> {
 }
 
 impl CacheKeyTemplate {
-    /// Compiles the rules; `config` has checked the names, one that is none is left out.
+    /// Compiles the rules. `config` has already checked the names; an invalid one is left out.
     pub fn new(config: &crate::config::CacheKeyConfig) -> Self {
         let patterns = |list: &[String]| list.iter().map(|p| Pattern::new(p)).collect();
         Self {
@@ -297,7 +296,7 @@ impl CacheKeyTemplate {
         }
     }
 
-    /// The same rules with these headers as well.
+    /// The same rules with these headers added.
     pub fn with_headers(mut self, more: &[http::HeaderName]) -> Self {
         let new = more.iter().filter(|name| !self.headers.contains(name));
         self.headers = self.headers.iter().chain(new).cloned().collect();
@@ -315,7 +314,7 @@ impl CacheKeyTemplate {
         named || self.covers(&http::header::COOKIE)
     }
 
-    /// The native key of a request.
+    /// The native key of a request, made without a key plugin.
     pub fn build(&self, subject: &CacheKeyInput<'_>) -> KeyBuf {
         let mut key = KeyBuf::default();
         key.push(CacheKeyField::Scheme, subject.scheme.as_bytes());
@@ -328,7 +327,8 @@ impl CacheKeyTemplate {
         key
     }
 
-    /// The key of a request whose identity is `text` (a key plugin's), within the same host.
+    /// The key of a request whose identity is `text`, which a key plugin returned; the host is part
+    /// of the key as well.
     pub fn build_text(&self, text: &str, parts: &[String], subject: &CacheKeyInput<'_>) -> KeyBuf {
         let mut key = KeyBuf::default();
         key.push(CacheKeyField::Scheme, subject.scheme.as_bytes());
@@ -343,7 +343,7 @@ impl CacheKeyTemplate {
 
     fn finish(&self, key: &mut KeyBuf, subject: &CacheKeyInput<'_>) {
         key.end_identity();
-        // Two routes may differ by header or method alone and lead to different origins.
+        // Two routes may differ only by header or method and lead to different origins.
         key.push(CacheKeyField::Route, subject.route.as_bytes());
         for name in &self.headers {
             for value in subject.headers.get_all(name) {
@@ -365,7 +365,7 @@ impl CacheKeyTemplate {
         }
     }
 
-    /// The query as the native key holds it. None: nothing of it.
+    /// The query as the native key contains it. None: the key contains no query.
     pub fn query<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
         if self.include.is_none() && self.drop.is_empty() && !self.sort {
             return Some(Cow::Borrowed(query));
@@ -378,9 +378,9 @@ impl CacheKeyTemplate {
         (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
     }
 
-    /// Whether the native key covers this piece of a query.
+    /// Whether the native key contains this parameter of a query.
     pub fn keeps(&self, pair: &str) -> bool {
-        // Some origins part parameters at `;` too, and would find one here that we do not see.
+        // Some origins also split parameters at `;` and would find one here that we do not see.
         if pair.contains(';') {
             return true;
         }
@@ -394,8 +394,8 @@ impl CacheKeyTemplate {
     }
 }
 
-/// The values of all cookies called `name`, in octets (RFC 6265 §4.2): of several, one origin
-/// takes the first and another the last, so all of them count.
+/// The values of all cookies named `name`, in octets (RFC 6265 §4.2). All of them count, because
+/// one origin takes the first and another takes the last.
 fn cookies<'a>(headers: &'a HeaderMap, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(http::header::COOKIE).into_iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|&octet| octet == b';'));

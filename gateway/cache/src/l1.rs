@@ -1,8 +1,8 @@
-//! The tier in the process: moka, bounded by bytes.
+//! The first tier, in the memory of the process: moka, bounded by bytes.
 //!
-//! moka's own clock holds the *hard* end of an entry's life; freshness is in the
-//! entry. A key that varies holds a list of what it varies by, and each variant has
-//! an entry of its own under the longer key.
+//! moka's own clock enforces the *hard* end of an entry's life; freshness is part of the entry. A
+//! key whose responses vary holds a list of the fields they vary by, and each variant has an entry
+//! of its own under the longer key.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::http::vary::Vary;
 use crate::key::{EntryKey, KeyBuf};
 use crate::purge::shared;
 
-/// The tier.
+/// The first tier.
 pub struct L1 {
     slots: Cache<EntryKey, L1Slot, foldhash::fast::RandomState>,
 }
 
-/// What stands at a key.
+/// What is stored under a key.
 #[derive(Clone)]
 enum L1Slot {
     Entry(Arc<Entry>),
-    /// The field lists that responses here varied by, newest first.
+    /// The field lists that responses for this key varied by, newest first.
     Varies(Arc<[VaryFieldNames]>),
 }
 
@@ -38,14 +38,14 @@ type VaryFieldNames = Arc<[HeaderName]>;
 /// What a look-up found.
 pub enum L1Lookup {
     Entry(Arc<Entry>),
-    /// The key varies and no variant fits; this is the key that a load should use.
+    /// The key varies and no variant fits. A load should use the key given here.
     NoVariant(EntryKey),
     Nothing,
 }
 
-/// Different `Vary` lists remembered for one key.
+/// How many different `Vary` lists are remembered for one key.
 const VARY_LISTS: usize = 4;
-/// How long a list is kept; without it the variants are not found.
+/// How long a list is kept. Without it the variants cannot be found.
 const VARY_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
 struct L1Expiry;
@@ -87,12 +87,14 @@ impl L1Slot {
 }
 
 impl L1 {
-    /// A new tier. `on_evict` is told what the size bound pushed out.
+    /// Creates an empty tier. `on_evict` is called for everything that moka removes, with the
+    /// cause.
     pub fn new(
         config: &config::L1Config,
         on_evict: impl Fn(RemovalCause) + Send + Sync + 'static,
     ) -> Self {
-        // moka counts one number. With a bound on entries too, each weighs at least its share of the bytes.
+        // moka counts one number only. With a bound on entries as well, each entry weighs at least
+        // its share of the bytes.
         let max = config.max_bytes.0;
         let least = config
             .max_entries
@@ -139,8 +141,8 @@ impl L1 {
         }
     }
 
-    /// Puts an entry in, under `primary` or the variant's key as its `Vary` says;
-    /// `entry.key` must be the same (see [`variant_key`]).
+    /// Stores an entry under `primary`, or under the variant's key if it has a `Vary`. `entry.key`
+    /// must be that same key (see [`variant_key`]).
     pub fn put(&self, primary: EntryKey, vary: &Vary, entry: Arc<Entry>) {
         if let Vary::Fields(fields) = vary {
             self.note_vary(primary, fields);
@@ -148,8 +150,8 @@ impl L1 {
         self.slots.insert(entry.key.clone(), L1Slot::Entry(entry));
     }
 
-    /// As [`put`](Self::put), for what was stored elsewhere a while ago: an entry that is
-    /// fresh by now and `shown`, or of a load after later purges, stays.
+    /// Like [`put`](Self::put), for an entry that was stored elsewhere a while ago. An entry that
+    /// is already in L1 stays if it is fresh and `shown`, or if its load began after later purges.
     pub fn put_older(
         &self,
         primary: EntryKey,
@@ -190,7 +192,7 @@ impl L1 {
         });
     }
 
-    /// The lists of fields that the responses of `primary` vary by, the newest first.
+    /// The field lists that the responses of `primary` vary by, newest first.
     pub fn lists(&self, primary: &EntryKey) -> Vec<Vec<HeaderName>> {
         match self.slots.get(primary.as_bytes()) {
             Some(L1Slot::Varies(lists)) => lists.iter().map(|fields| fields.to_vec()).collect(),
@@ -198,7 +200,7 @@ impl L1 {
         }
     }
 
-    /// The entry at this whole key, purged or not.
+    /// The entry under this whole key, whether it is purged or not.
     pub fn get(&self, key: &EntryKey) -> Option<Arc<Entry>> {
         match self.slots.get(key.as_bytes()) {
             Some(L1Slot::Entry(entry)) => Some(entry),
@@ -206,7 +208,7 @@ impl L1 {
         }
     }
 
-    /// Takes this entry out, and not one that has replaced it.
+    /// Removes this entry, but not one that has replaced it.
     pub fn remove(&self, entry: &Arc<Entry>) {
         let slot = self.slots.entry(entry.key.clone());
         slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
@@ -215,7 +217,7 @@ impl L1 {
         });
     }
 
-    /// Every entry, for the sweep. Slow: never on a request.
+    /// All entries, for the sweep. Slow: never call it on a request's path.
     pub fn entries(&self) -> impl Iterator<Item = Arc<Entry>> + '_ {
         self.slots.iter().filter_map(|(_, slot)| match slot {
             L1Slot::Entry(entry) => Some(entry),
@@ -228,12 +230,12 @@ impl L1 {
         self.slots.run_pending_tasks();
     }
 
-    /// Entries, as of the last tending.
+    /// The number of entries, as of the last call of [`tend`](Self::tend).
     pub fn entry_count(&self) -> u64 {
         self.slots.entry_count()
     }
 
-    /// Bytes, as of the last tending.
+    /// The size in bytes, as of the last call of [`tend`](Self::tend).
     pub fn bytes(&self) -> u64 {
         self.slots.weighted_size()
     }
@@ -273,7 +275,7 @@ mod tests {
         ))
     }
 
-    /// Guards against a sweep, or a late load, that takes a newer load's entry away.
+    /// Guards against a sweep or a late load that removes the entry of a newer load.
     #[test]
     fn removing_an_entry_leaves_the_one_that_replaced_it() {
         let l1 = L1::new(&config::L1Config::default(), |_| {});

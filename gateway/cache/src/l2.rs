@@ -1,15 +1,16 @@
-//! The second tier: what outlives L1, and what nodes share.
+//! The second tier: records that outlive L1 and, in a shared store, serve all nodes.
 //!
-//! Inside: `store` (the trait), `redis` (what nodes share), `disk` (for one node); `find` and
-//! `put` (what requests come with), `convert` (entries and records); `guard` (deadline,
-//! breaker, gate), `writer` (write-behind), `removals`, `invalidations`, `feed` (the purge log of the store), `standing` (whether that works),
-//! `lease` (one load a key among nodes); `index`, `list` and `clear` (where the store keeps
-//! an index: noting, listing, freeing what purges hide). What a record is, [`super::record`] knows.
+//! Inside: `store` (the trait), `redis` (shared by nodes), `disk` (for one node); `find` and `put`
+//! (what requests use), `convert` (entries and records); `guard` (deadline, breaker, limit of
+//! calls), `writer` (write-behind), `removals`, `invalidations`, `feed` with `window` (the purge
+//! log of the store), `standing` (whether the store works), `lease` (one load for each key among
+//! nodes); `index`, `list` and `clear` (where the store keeps an index: noting records, listing
+//! them, freeing what purges hide). The form of a record is in [`super::record`].
 //!
-//! Invariant: whatever happens here, the request goes on: a failure, a damaged or foreign
-//! record, and what can't be judged for want of the purge log, are misses. Nothing is
-//! read or written before the log was read, and nothing of another log's generation is
-//! believed.
+//! Invariant: whatever happens here, the request continues. A failure, a damaged or foreign record,
+//! and a record that can't be judged because the purge log is not known, are misses. Nothing is
+//! read or written before the log was read, and nothing of another generation of the log is
+//! trusted.
 
 mod clear;
 pub mod config;
@@ -54,7 +55,7 @@ pub use lease::{HeldLease, LeaseHolder};
 pub use list::{RecordListingCursor, RecordListingError, RecordListingItem, RecordListingPage};
 pub use standing::{EVICTS, StoreHealth};
 
-/// The tier.
+/// The second tier.
 pub struct L2 {
     guard: StoreGuard,
     writer: WriteBehindBuffer,
@@ -64,7 +65,7 @@ pub struct L2 {
     feed: PurgeLogSync,
     index: RecordIndexer,
     clearing: Arc<PurgedRecordCleanup>,
-    /// Held by the listing that is under way.
+    /// Held by the listing that is running.
     listing: tokio::sync::Mutex<()>,
     codec: record::RecordOptions,
     max_life: Duration,
@@ -72,14 +73,14 @@ pub struct L2 {
     hooks: Arc<CacheEventCounters>,
 }
 
-/// Writes under way at once.
+/// The number of writes that run at the same time.
 const WRITERS: usize = 4;
 
 impl L2 {
-    /// The tier over `store`. Call [`run`](Self::run) to set it to work.
+    /// Creates the tier over `store`. Call [`run`](Self::run) to start its background work.
     ///
     /// # Errors
-    /// When the registry has a second tier already.
+    /// When the registry already holds the metrics of a second tier.
     pub fn new(
         store: Arc<dyn Store>,
         config: &config::L2Config,
@@ -113,8 +114,8 @@ impl L2 {
         })
     }
 
-    /// Writes behind, notes what was written, appends purges, frees what they hide and
-    /// follows the log, on the runtime that calls it.
+    /// Starts the background work on the calling runtime: writing records, noting them in the
+    /// index, appending purges, freeing what they hide, and following the log.
     pub fn run(self: &Arc<Self>) {
         for _ in 0..WRITERS {
             let tier = Arc::clone(self);
@@ -139,43 +140,43 @@ impl L2 {
         }
     }
 
-    /// Whether all nodes use the store, and follow its purge log.
+    /// Whether all nodes use this store and follow its purge log.
     pub fn is_shared(&self) -> bool {
         self.guard.store.is_shared()
     }
 
-    /// The generation of the purge log; none before it was read.
+    /// The generation of the purge log. None: it was not read yet.
     pub fn generation(&self) -> Option<u64> {
         self.feed.generation()
     }
 
-    /// Where a record that was born at this place of the store's log stands in our own
-    /// order; none: not every purge before that was applied here, or it can't be told.
+    /// The place in our own order that matches this place of birth in the store's log. None: not
+    /// every purge before it was applied here, or it can't be determined.
     pub fn order_of(&self, generation: u64, born: PurgeOrder) -> Option<PurgeOrder> {
         self.feed.order_of(generation, born).ok()
     }
 
-    /// Where a purge with this number of the store's log stands in our own order.
+    /// The place in our own order of the purge with this number in the store's log.
     pub(crate) fn order_at(&self, number: u64) -> PurgeOrder {
         self.feed.order_at(number)
     }
 
-    /// Where in the store's log something stands that began at this place of our own order.
+    /// The place in the store's log that matches this place in our own order.
     pub(crate) fn place_of(&self, order: PurgeOrder) -> Option<LogPlace> {
         self.feed.place_of(order)
     }
 
-    /// Reads what is new in the purge log. False: the store does not tell.
+    /// Reads what is new in the purge log. False: the store does not answer.
     pub async fn catch_up(&self) -> bool {
         self.feed.catch_up(&self.guard).await
     }
 
-    /// Whether the store takes this node's purges and tells those of others.
+    /// Whether the store accepts this node's purges and returns those of others.
     pub fn reach(&self) -> StoreHealth {
         self.feed.standing()
     }
 
-    /// Purges that hold here and are not in the store's log yet.
+    /// The number of purges that are in force here and not yet in the store's log.
     pub fn purges_waiting(&self) -> usize {
         self.feed.waiting()
     }
@@ -185,15 +186,15 @@ impl L2 {
         self.guard.store.kind()
     }
 
-    /// Waits until the purge log was read, so that the tier can be, or until `patience` is over.
+    /// Waits until the purge log was read, so that the tier can be used, or until `patience` is
+    /// over.
     pub async fn known(&self, patience: Duration) -> bool {
         tokio::time::timeout(patience, self.feed.known())
             .await
             .is_ok()
     }
 
-    /// Brings to an end what waits to be written and appended, and makes it last, as far as
-    /// `patience` allows.
+    /// Finishes all pending writes and appends and makes them durable, as far as `patience` allows.
     pub async fn finish(&self, patience: Duration) {
         let all = async {
             self.feed.settled().await;
@@ -210,7 +211,8 @@ impl L2 {
         }
     }
 
-    /// Notes a purge in our log, and tells all nodes. The receiver gets its number.
+    /// Records a purge in our own log and sends it to all nodes by the store's log. The receiver
+    /// gets its number there.
     pub fn purge(
         &self,
         selector: &Selector,
@@ -219,7 +221,7 @@ impl L2 {
         self.purge_by(PurgeInitiator::Operator, selector, kind)
     }
 
-    /// As [`purge`](Self::purge), among those of this author.
+    /// Like [`purge`](Self::purge), among the purges of this author.
     pub fn purge_by(
         &self,
         author: PurgeInitiator,
@@ -229,7 +231,8 @@ impl L2 {
         self.feed.push(author, selector, kind)
     }
 
-    /// Asks the log for a number, which tells before and after apart.
+    /// Asks the store's log for a new number, which separates what was before from what comes
+    /// after.
     pub fn ask_for_number(&self) -> oneshot::Receiver<u64> {
         self.feed.ask_for_number()
     }

@@ -1,8 +1,8 @@
-//! Objects that were found to be larger than the cache takes.
+//! Objects that were found to be larger than the cache stores.
 //!
-//! Each is remembered for as long as the representation would have been fresh: a request for
-//! a range of it is then loaded as that range, and nobody has to find out again by loading the
-//! whole. The number of keys is bounded.
+//! Each is remembered for as long as the representation would have been fresh. A request for a
+//! range of it is then loaded as that range, and no request has to load the whole to find out
+//! again. The number of keys is bounded.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub struct LargeObjects {
     shortest: Duration,
 }
 
-/// Keys that are remembered at most.
+/// The largest number of keys that are remembered.
 const KEYS: u64 = 10_000;
 
 struct LargeObjectExpiry;
@@ -39,7 +39,7 @@ impl Expiry<EntryKey, Duration> for LargeObjectExpiry {
 }
 
 impl LargeObjects {
-    /// None is known; each is remembered for `shortest` at least.
+    /// Begins without keys; each is remembered for `shortest` at least.
     pub fn new(shortest: Duration) -> Self {
         let keys = Cache::builder()
             .max_capacity(KEYS)
@@ -48,12 +48,12 @@ impl LargeObjects {
         Self { keys, shortest }
     }
 
-    /// The object under this key is too large, and stays fresh for so long.
+    /// Notes that the object under this key is too large and stays fresh for the time `fresh`.
     pub fn note(&self, key: &KeyBuf, fresh: Duration) {
         self.keys.insert(key.to_key(), fresh.max(self.shortest));
     }
 
-    /// It is not too large any more.
+    /// Notes that the object under this key is not too large any more.
     pub fn forget(&self, key: &KeyBuf) {
         self.keys.invalidate(key.as_bytes());
     }

@@ -1,15 +1,16 @@
-//! The cache engine: look-up, coalescing, admission and invalidation over the tiers.
+//! The cache engine: look-up, coalescing, admission and invalidation over both tiers.
 //!
-//! It knows requests and responses by their keys, headers and purge marks; sending
-//! requests and running plugins is `proxy`'s. Below it stands `http` alone.
+//! It knows requests and responses by their keys, headers and purge marks. Sending requests and
+//! running plugins belongs to the proxy in `gateway/edge`. This crate depends on `lamina-http` and
+//! `lamina-base` alone.
 //!
-//! Invariant: admit to L1, then land. Invariant: an entry is shown only after
-//! [`PurgeLog::judge`] compared it with every purge so far.
+//! Invariant: an entry is admitted to L1 before its flight is ended. Invariant: an entry is shown
+//! only after [`PurgeLog::judge`] has compared it with every purge so far.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-// The names under which the modules of this crate know the crates below.
+// The modules of this crate use the crates below under these names.
 use lamina_base::{breaker, hc1, pattern, redis, units};
 use lamina_http as http;
 
@@ -68,26 +69,26 @@ pub struct Cache {
     flights: Arc<FlightTable>,
     log: Arc<PurgeLog>,
     below: Option<Arc<L2>>,
-    /// Other nodes, where there may be some.
+    /// The other nodes. Set when there may be some.
     peers: OnceLock<Arc<dyn PeerNotifier>>,
-    /// Primary keys that somebody missed a moment ago; kept only with peers.
+    /// Primary keys that were missed a short time ago. They are kept only when there are peers.
     asked: moka::sync::Cache<u64, (), foldhash::fast::RandomState>,
     pub backoff: LoadBackoff,
-    /// Keys whose responses could not be shared a moment ago.
+    /// Keys whose responses could not be shared a short time ago.
     pub hit_for_miss: HitForMiss,
-    /// Keys whose objects are larger than one may be.
+    /// Keys whose objects are larger than `max_object_bytes`.
     pub large: LargeObjects,
     pub hooks: Arc<CacheEventCounters>,
-    /// What other nodes purge is not heard here at the moment.
+    /// Whether this node cannot hear the purges of other nodes at the moment.
     cut_off: AtomicBool,
-    /// Where the last sweep began.
+    /// The place in the order of purges at which the last sweep began.
     swept: AtomicU64,
     gauges: CacheGauges,
-    /// Bytes of one object at most.
+    /// The largest object that is stored, in bytes.
     pub max_object_bytes: usize,
-    /// How long a request follows another's load.
+    /// How long a request waits for another request's load.
     pub wait_timeout: Duration,
-    /// How long a load goes on that nobody reads.
+    /// How long a load continues when nobody reads it.
     pub unread_timeout: Duration,
 }
 
@@ -101,32 +102,33 @@ struct CacheGauges {
 /// What a look-up found.
 pub enum Lookup {
     Fresh(Arc<Entry>),
-    /// May be served in the windows it names, or validated.
+    /// May be served within the stale windows given here, or validated.
     Stale(Arc<Entry>, StaleWindows),
-    /// Nothing under this key; a load goes by the key given here.
+    /// Nothing is stored under this key. A load must use the key given here.
     Miss(EntryKey, LookupMissKind),
 }
 
-/// What was missing.
+/// What was missing in a miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LookupMissKind {
     Uri,
     Variant,
 }
 
-/// Keys that are remembered as asked for, and how long: a peer's value is wanted then.
+/// How many missed keys are remembered and for how long. While a key is remembered, a peer's value
+/// for it is accepted.
 const ASKED_KEYS: u64 = 10_000;
 const ASKED_LATELY: Duration = Duration::from_secs(60);
 
 impl Cache {
-    /// An empty cache whose counters stand in `registry`.
+    /// Creates an empty cache and registers its counters in `registry`.
     ///
     /// # Errors
-    /// When the registry has a cache already.
+    /// When the registry already holds the counters of a cache.
     pub fn new(config: &config::CacheConfig, registry: &Registry) -> prometheus::Result<Self> {
         let hooks = Arc::new(CacheEventCounters::new(registry)?);
         let log = match config.l2.is_configured() {
-            // What was born before a purge may come back from below for so long.
+            // The second tier may return entries from before a purge for as long as this.
             true => PurgeLog::numbered(&config.purge_log, config.l2.max_life.into()),
             false => PurgeLog::alone(&config.purge_log),
         };
@@ -154,10 +156,10 @@ impl Cache {
         })
     }
 
-    /// Puts a second tier below L1.
+    /// Puts a second tier behind L1.
     ///
     /// # Errors
-    /// When the registry has one already.
+    /// When the registry already holds the counters of a second tier.
     pub fn attach(
         &mut self,
         store: Arc<dyn Store>,
@@ -185,8 +187,8 @@ impl Cache {
         self.below.as_ref()
     }
 
-    /// Takes in what the second tier had, unless L1 has something newer by now. None: a
-    /// purge came since it was loaded, or it was removed since it was read.
+    /// Takes an entry from the second tier into L1, unless L1 has a newer one by now. None: a purge
+    /// came since the entry was loaded, or the entry was removed since it was read.
     pub fn promote(
         &self,
         primary: EntryKey,
@@ -199,7 +201,7 @@ impl Cache {
         }
         let shown = |held: &Entry| self.is_sure(held);
         self.l1.put_older(primary, vary, Arc::clone(entry), shown);
-        // A removal that began meanwhile did not see this copy.
+        // A removal that began in the meantime did not see this copy.
         if self.removes(entry) {
             self.l1.remove(entry);
             return None;
@@ -215,8 +217,8 @@ impl Cache {
         self.below.as_ref().is_some_and(|tier| tier.removes(entry))
     }
 
-    /// A copy that may be of use where a load failed or takes long: what is there now,
-    /// which a load may have found below since a look-up.
+    /// Returns a stored copy to use when a load failed or takes long. It looks at the present state
+    /// of L1, because a load may have found a copy in the second tier after the request's look-up.
     pub fn fallback(
         &self,
         key: &KeyBuf,
@@ -277,12 +279,12 @@ impl Cache {
         Lookup::Miss(load, missing)
     }
 
-    /// Whether what other nodes purge is not heard here at the moment.
+    /// Whether this node cannot hear the purges of other nodes at the moment.
     pub fn is_cut_off(&self) -> bool {
         self.cut_off.load(Ordering::Relaxed)
     }
 
-    /// Notes that.
+    /// Sets whether this node cannot hear the purges of other nodes.
     pub fn set_cut_off(&self, cut_off: bool) {
         self.cut_off.store(cut_off, Ordering::Relaxed);
     }
@@ -300,7 +302,7 @@ impl Cache {
         self.log.judge(entry) != EntryVisibility::Hidden
     }
 
-    /// Looks for a fresh entry once more, as a new leader must.
+    /// Looks for a fresh entry once more. A new leader must do this before it loads.
     pub fn fresh_again(
         &self,
         key: &KeyBuf,
@@ -314,8 +316,8 @@ impl Cache {
         (visible && entry.state(now) == FreshnessState::Fresh).then_some(entry)
     }
 
-    /// The stored parts that such a request may be answered from or add to: those under
-    /// [`KeyBuf::of_parts`], not purged, fresh or not.
+    /// The stored parts from which such a request may be answered, or to which its load may add.
+    /// They are stored under [`KeyBuf::of_parts`]; they are not purged, and may be fresh or stale.
     pub fn parts(&self, key: &KeyBuf, request: &HeaderMap) -> Option<Arc<Entry>> {
         match self.l1.find(key, request) {
             L1Lookup::Entry(entry) if self.is_sure(&entry) => Some(entry),
@@ -323,7 +325,8 @@ impl Cache {
         }
     }
 
-    /// The groups of the entry that such a request finds, fresh or not (RFC 9875 §2.2.1).
+    /// The groups of the entry that such a request finds, whether it is fresh or not (RFC 9875
+    /// §2.2.1).
     pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[PurgeHash]> {
         match self.l1.find(key, request) {
             L1Lookup::Entry(entry) if self.shows(&entry) => entry.marks.groups.clone(),
@@ -331,7 +334,8 @@ impl Cache {
         }
     }
 
-    /// Leads the load of `key` or follows it. Its followers are told the `number` of the request.
+    /// Leads the load of `key`, or follows one that is under way. `number` is the number of this
+    /// request; the followers of its load can read it.
     pub fn board(
         &self,
         key: &EntryKey,
@@ -341,22 +345,23 @@ impl Cache {
         self.flights.board(key, number, marks, &self.log)
     }
 
-    /// Leads a load of `key` beside those that are under way; nobody follows it yet.
+    /// Leads a load of `key` beside those that are under way. Nobody follows it yet.
     pub fn lead_apart(&self, key: &EntryKey, marks: PurgeAttributes) -> Leader {
         self.flights.lead_apart(key, marks, &self.log)
     }
 
-    /// Whether a load that began at `born` may not be shown to somebody who asks now.
+    /// Whether a purge hides a load that began at `born` from requests that arrive now.
     pub fn hides(&self, marks: &PurgeAttributes, born: PurgeOrder) -> bool {
         self.log.hides(marks, born)
     }
 
-    /// The place in the order of purges at which something begins now.
+    /// The current place in the order of purges. What begins now notes it.
     pub fn order(&self) -> PurgeOrder {
         self.log.order()
     }
 
     /// Stores an entry, unless a purge overtook it. `primary` is its key without the variant.
+    /// Returns whether the entry was stored.
     pub fn admit(&self, primary: EntryKey, vary: &Vary, entry: Arc<Entry>) -> bool {
         let key = entry.key.clone();
         self.log.hold(&entry);
@@ -368,7 +373,7 @@ impl Cache {
         }
         let bytes = entry.size();
         self.hit_for_miss.end(&key);
-        // Parts grow with every load, and are nobody else's.
+        // A partial entry grows with every load and is of no use to other nodes.
         if let Some(peers) = self.peers.get().filter(|_| entry.parts.is_none()) {
             peers.loaded(&primary, &entry);
         }
@@ -380,28 +385,30 @@ impl Cache {
         true
     }
 
-    /// Forgets this entry: the origin said that it is no more, or that it may not be kept.
+    /// Removes this entry from both tiers: the origin said that it is gone or that it may not be
+    /// kept.
     pub fn drop_entry(&self, entry: &Arc<Entry>) {
-        // Below first: what comes up from there meanwhile must know. Parts are not kept there.
+        // The second tier comes first: an entry that is promoted from it in the meantime must be
+        // recognized as removed. Parts are not kept there.
         if let Some(tier) = self.below.as_ref().filter(|_| entry.parts.is_none()) {
             tier.forget(entry, self.log.order());
         }
         self.l1.remove(entry);
     }
 
-    /// What the key's responses vary by, as the second tier is to know it.
+    /// The field lists that the key's responses vary by, for the second tier.
     pub fn vary_lists(&self, primary: &EntryKey) -> Vec<Vec<HeaderName>> {
         self.l1.lists(primary)
     }
 
-    /// Forgets what `selector` reaches. It holds when this returns, for entries,
-    /// stale copies, variants, and loads under way alike.
+    /// Purges what `selector` reaches. When this returns, the purge is in force for entries, stale
+    /// copies, variants and loads that are under way.
     pub fn purge(&self, selector: &Selector, kind: PurgeKind) -> PurgeOrder {
         self.purge_everywhere(selector, kind).0
     }
 
-    /// As [`purge`](Self::purge). With a second tier, the receiver gets the purge's number
-    /// when its log has it.
+    /// Like [`purge`](Self::purge). With a second tier, the receiver gets the number of the purge
+    /// when the store's purge log has taken it.
     pub fn purge_everywhere(
         &self,
         selector: &Selector,
@@ -418,8 +425,8 @@ impl Cache {
         (order, told)
     }
 
-    /// As [`purge`](Self::purge), where a rule of the configuration purges since a request of
-    /// a client was answered: bounded apart from what operators purge.
+    /// Like [`purge`](Self::purge), for a rule of the configuration that purges because a client's
+    /// request was answered. These purges have bounds of their own, apart from those of operators.
     pub fn purge_by_request(&self, selector: &Selector, kind: PurgeKind) {
         let peers = self.peers.get();
         if let Some(peers) = peers {
@@ -435,8 +442,8 @@ impl Cache {
         self.hooks.emit(CacheEvent::Purge(reach(selector)));
     }
 
-    /// Hides what a request made invalid by itself (RFC 9111 §4.4, RFC 9875): what bears one of
-    /// these numbers, of URLs or groups. It holds like a purge, and leaves no record anywhere.
+    /// Hides what a request made invalid (RFC 9111 §4.4, RFC 9875): whatever has one of these
+    /// numbers, which stand for URLs or groups. It takes effect like a purge but leaves no record.
     pub fn invalidate(&self, numbers: &[PurgeHash]) {
         if numbers.is_empty() {
             return;
@@ -456,7 +463,8 @@ impl Cache {
         held.for_each(|_| self.hooks.emit(CacheEvent::Invalidated));
     }
 
-    /// As [`purge_everywhere`](Self::purge_everywhere), for a caller who tells peers itself.
+    /// Like [`purge_everywhere`](Self::purge_everywhere), for a caller that informs the peers
+    /// itself.
     pub fn purge_untold(
         &self,
         selector: &Selector,
@@ -473,7 +481,8 @@ impl Cache {
         (order, told)
     }
 
-    /// Takes out what purges hide, then forgets the purges. Slow: run it aside.
+    /// Removes the entries that purges hide, then drops the purge records. Slow: do not run it on a
+    /// request's path.
     pub fn sweep(&self) {
         let begun = self.log.begin_sweep();
         if self.swept.swap(begun, Ordering::Relaxed) == begun && self.log.is_empty() {
@@ -487,7 +496,7 @@ impl Cache {
         self.log.end_sweep(begun, Instant::now());
     }
 
-    /// Lets L1 evict and expire what is due, and sets the gauges.
+    /// Lets L1 evict and expire what is due, and updates the gauges.
     pub fn tend(&self) {
         self.l1.tend();
         self.gauges.bytes.set(clamp(self.l1.bytes()));

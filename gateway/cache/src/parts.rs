@@ -1,8 +1,9 @@
-//! The octets that are held of a representation, when not all are (RFC 9111 §3.3, §3.4).
+//! The octets of a representation that are held when not all of them are (RFC 9111 §3.3, §3.4).
 //!
-//! A value: adding makes another one, which owns the same bytes, so that an entry stays what
-//! it is while others read it. Segments never overlap: of what arrives only the octets that are missing are
-//! taken, and copied, so that no segment keeps a larger buffer alive than it accounts for.
+//! This is a value: adding octets makes a new value that shares the same bytes, so an entry does
+//! not change while others read it. Segments never overlap. Of octets that arrive, only the missing
+//! ones are taken; a piece is copied, so that no segment keeps a larger buffer alive than it
+//! accounts for.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use crate::http::memory::stored::{StoredBody, StoredReaders};
 /// Parts of one representation.
 #[derive(Clone, Debug, Default)]
 pub struct PartialBody {
-    /// By their place; they may touch.
+    /// Sorted by position; neighbours may touch.
     segments: Vec<Segment>,
-    /// Octets of the whole, where the origin said how many.
+    /// The number of octets of the whole, if the origin stated it.
     pub length: Option<u64>,
-    /// The `Range` that the newest part answered, and its first and last octet: an
-    /// equal request is answered by it even where the whole's length is unknown.
+    /// The `Range` that the newest part answered, and its first and last octet. An equal request is
+    /// answered by it even when the length of the whole is unknown.
     answered: Option<(HeaderValue, u64, u64)>,
 }
 
@@ -29,19 +30,19 @@ struct Segment {
     bytes: StoredBody,
 }
 
-/// Segments of one representation at most; touching ones are joined then, and what is
-/// still too much is dropped.
+/// The largest number of segments of one representation. Beyond it, touching segments are joined,
+/// and what is still too much is dropped.
 const MAX_SEGMENTS: usize = 64;
 
 impl Segment {
-    /// The place behind its last octet.
+    /// The position after its last octet.
     fn end(&self) -> u64 {
         self.first + self.bytes.len() as u64
     }
 }
 
 impl PartialBody {
-    /// Nothing of a representation of this length.
+    /// No octets of a representation of this length.
     pub fn of(length: Option<u64>) -> Self {
         Self {
             length,
@@ -49,7 +50,8 @@ impl PartialBody {
         }
     }
 
-    /// These and what arrived, at most `limit` octets: what was there before goes first.
+    /// These octets and the ones that arrived, at most `limit` in all. Octets that were held before
+    /// are dropped first.
     pub fn with(&self, first: u64, bytes: impl Into<StoredBody>, limit: usize) -> Self {
         let bytes = bytes.into();
         let mut all = self.clone();
@@ -82,20 +84,20 @@ impl PartialBody {
         all
     }
 
-    /// Notes which request the octets from `first` to `last` answered.
+    /// Notes the request that the octets from `first` to `last` answered.
     pub fn answering(mut self, range: HeaderValue, first: u64, last: u64) -> Self {
         self.answered = Some((range, first, last));
         self
     }
 
-    /// What a request with this `Range` was answered with before.
+    /// The first and last octet with which a request with this `Range` was answered before.
     pub fn answered(&self, range: &HeaderValue) -> Option<(u64, u64)> {
         let (known, first, last) = self.answered.as_ref()?;
         (known == range).then_some((*first, *last))
     }
 
-    /// The octets from `first` to `last`, both included, if all are held: as slices of what
-    /// is stored, in their order.
+    /// The octets from `first` to `last`, both included, if all are held: as slices of the stored
+    /// bytes, in order.
     pub fn slices(&self, first: u64, last: u64) -> Option<Vec<Bytes>> {
         if self.missing(first, last).is_some() {
             return None;
@@ -110,7 +112,7 @@ impl PartialBody {
         Some(pieces.collect())
     }
 
-    /// The same in one piece, which is a copy where several segments hold it.
+    /// The same in one piece. It is a copy when several segments hold the octets.
     pub fn slice(&self, first: u64, last: u64) -> Option<Bytes> {
         let mut pieces = self.slices(first, last)?;
         match pieces.len() {
@@ -120,7 +122,7 @@ impl PartialBody {
         }
     }
 
-    /// Where readers of the octets from `first` to `last` say that they read.
+    /// Where readers of the octets from `first` to `last` report that they read.
     pub fn readers(&self, first: u64, last: u64) -> Vec<Arc<StoredReaders>> {
         self.overlapping(first, last)
             .filter_map(|segment| segment.bytes.readers().cloned())
@@ -132,7 +134,7 @@ impl PartialBody {
         self.segments.iter().filter(overlaps)
     }
 
-    /// The smallest range that holds all that is missing of `first..=last`.
+    /// The smallest range that contains all missing octets of `first..=last`.
     pub fn missing(&self, first: u64, last: u64) -> Option<(u64, u64)> {
         let end = last.saturating_add(1);
         let mut from = first;
@@ -160,7 +162,7 @@ impl PartialBody {
         }
     }
 
-    /// Bytes that it takes beside the entry.
+    /// Its size in bytes beside the entry.
     pub fn size(&self) -> usize {
         let overhead: usize = self.segments.iter().map(|s| s.bytes.overhead()).sum();
         self.octets() as usize
@@ -191,7 +193,7 @@ impl PartialBody {
         self.segments.drain(..too_much);
     }
 
-    /// Keeps the number of segments in bounds, and the one with octet `newest` in any case.
+    /// Keeps the number of segments within bounds, and always keeps the one with octet `newest`.
     fn settle(&mut self, newest: u64) {
         if self.segments.len() <= MAX_SEGMENTS {
             return;
@@ -218,7 +220,7 @@ impl PartialBody {
     }
 }
 
-/// One segment of several that touch.
+/// Joins touching segments into one.
 fn melt(run: &mut Vec<Segment>) -> Option<Segment> {
     let first = run.first()?.first;
     if run.len() == 1 {
@@ -310,7 +312,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain map of octets.
+        /// Compares the parts with a plain map of octets.
         #[test]
         fn what_is_held_is_what_arrived(adds in prop::collection::vec((0usize..36, 0usize..36), 0..12), ask in (0usize..36, 0usize..36)) {
             let mut parts = empty();

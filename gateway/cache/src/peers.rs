@@ -1,9 +1,9 @@
-//! What the cache has to do with other nodes: it tells them ([`PeerNotifier`]), and takes from
-//! them what they purged, what they loaded, and that something may have been missed.
+//! What the cache exchanges with other nodes: it informs them ([`PeerNotifier`]), and it accepts
+//! what they purged, what they loaded, and the notice that something may have been missed.
 //!
-//! Invariant: a purge of a peer is not told again, and does not go into a log that the
-//! peer has written itself. Invariant: a value of a peer is judged like every entry; it is
-//! shown only where a load of our own that began at `born` would be.
+//! Invariant: a purge of a peer is not passed on again, and is not written to a log that the peer
+//! has written to itself. Invariant: a value of a peer is judged like every entry. It is shown only
+//! if a load of our own that began at `born` would be shown.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,13 +21,13 @@ use super::{Cache, reach};
 use crate::http::vary::Vary;
 use bytes::Bytes;
 
-/// Told what other nodes should know. Never blocks, and costs next to nothing: it is
+/// Receives what other nodes should know. It never blocks and costs very little, because it is
 /// called on the path of requests.
 pub trait PeerNotifier: Send + Sync {
-    /// Something is about to be purged here; [`purged`](Self::purged) follows. From now on no
-    /// value of a peer may be put after it.
+    /// Something is about to be purged here; [`purged`](Self::purged) follows. From now on a peer's
+    /// value must not be ordered after this purge.
     fn purging(&self);
-    /// This was purged here, at this place in our order.
+    /// This was purged here, at this place in our own order.
     fn purged(
         &self,
         author: PurgeInitiator,
@@ -35,13 +35,13 @@ pub trait PeerNotifier: Send + Sync {
         kind: PurgeKind,
         order: PurgeOrder,
     );
-    /// What bears these numbers, of URLs or groups, was invalidated here by a request.
+    /// A request invalidated whatever has these numbers, which stand for URLs or groups.
     fn invalidated(&self, numbers: &[PurgeHash], order: PurgeOrder);
     /// This was loaded here and stored.
     fn loaded(&self, primary: &EntryKey, entry: &Arc<Entry>);
 }
 
-/// A value for peers, or one of theirs.
+/// A value to send to peers, or one received from them.
 pub struct PeerEntry {
     pub key: Bytes,
     /// The key without its variant.
@@ -49,28 +49,29 @@ pub struct PeerEntry {
     pub stored: ResponseRecord,
 }
 
-/// What became of a peer's value.
+/// The outcome of taking in a peer's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PeerValueOutcome {
     Stored,
-    /// Purges hide it, or the shared log does not know it yet.
+    /// Purges hide it, or this node has not yet read the shared log that far.
     Overtaken,
-    /// Nobody asked for it here lately.
+    /// Nobody asked for it here recently.
     Unwanted,
 }
 
-/// A value lives here no longer than this without having been asked for at its origin.
+/// The longest time that a value of a peer is kept here without a request to its origin.
 const MAX_LIFE: Duration = Duration::from_secs(86_400);
 
-/// A younger entry is not doubted because a peer's differs: an origin whose every answer
-/// differs would have the nodes ask it in turns for ever.
+/// A younger entry is not marked stale because a peer's value differs. If every response of an
+/// origin differs, the nodes would otherwise reload it in turn for ever.
 const SETTLED: Duration = Duration::from_secs(5);
 
 impl Cache {
-    /// Has `peers` told from now on; once.
+    /// Informs `peers` from now on. It can be called once.
     pub fn announce_to(&self, peers: Arc<dyn PeerNotifier>) {
         if let Some(tier) = self.below().filter(|tier| tier.is_shared()) {
-            // A peer that heard of it before the store had noted it may have found it there.
+            // A peer that heard of the invalidation before the store had noted it may have found
+            // the record there.
             let (peers, log) = (Arc::downgrade(&peers), Arc::clone(&self.log));
             tier.on_noted(Box::new(move |numbers| {
                 if let Some(peers) = peers.upgrade() {
@@ -82,8 +83,9 @@ impl Cache {
         let _ = self.peers.set(peers);
     }
 
-    /// Whether it holds what an earlier life of this node stored, which missed what was
-    /// purged meanwhile, and what that life had heard and not yet noted there.
+    /// Whether the second tier holds what an earlier process of this node stored. It may have
+    /// missed purges in the meantime, and that process may have heard purges that it did not note
+    /// there.
     pub fn outlives_this_node(&self) -> bool {
         self.below().is_some_and(|tier| !tier.is_shared())
     }
@@ -93,17 +95,17 @@ impl Cache {
         self.below().is_some_and(|tier| tier.is_shared())
     }
 
-    /// How the second tier stands for purges; whole where there is none.
+    /// The health of the second tier for purges; whole if there is no second tier.
     pub fn reach(&self) -> StoreHealth {
         self.below().map_or(StoreHealth::Whole, |tier| tier.reach())
     }
 
-    /// The kind of the second tier's store; none where there is none.
+    /// The kind of the second tier's store; none if there is no second tier.
     pub fn kind_below(&self) -> Option<&'static str> {
         self.below().map(|tier| tier.kind())
     }
 
-    /// Purges that hold here and that the second tier's log has not taken yet.
+    /// The number of purges that are in force here but not yet in the second tier's log.
     pub fn purges_waiting_below(&self) -> usize {
         self.below().map_or(0, |tier| tier.purges_waiting())
     }
@@ -114,15 +116,15 @@ impl Cache {
         tier.generation()
     }
 
-    /// The order that a peer's value was born at, where all nodes follow one log and this
-    /// one has read as far.
+    /// The place in our own order at which a peer's value was born. None: the nodes do not follow
+    /// one log, or this node has not read it that far.
     pub fn born_in_log(&self, stored: &ResponseRecord) -> Option<PurgeOrder> {
         let tier = self.below().filter(|tier| tier.is_shared())?;
         tier.order_of(stored.generation, stored.born)
     }
 
-    /// Forgets what a peer purged. With a log that all nodes follow, the peer's purge gets its
-    /// number there; until it is read, a step of our own hides.
+    /// Records a purge of a peer. If all nodes follow one log, the peer's purge gets its number
+    /// there; until this node reads it, a local step of our own order hides what it reaches.
     pub fn purge_of_peer(
         &self,
         author: PurgeInitiator,
@@ -137,7 +139,8 @@ impl Cache {
         order
     }
 
-    /// Forgets what a request to a peer made invalid. What all nodes share has been told.
+    /// Hides what a request to a peer made invalid. A store that all nodes share has already been
+    /// informed by the peer.
     pub fn invalidated_by_peer(&self, numbers: &[PurgeHash]) -> PurgeOrder {
         let (order, _) = self.log.invalidate(numbers);
         if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
@@ -146,7 +149,8 @@ impl Cache {
         order
     }
 
-    /// Reads what is new in the log that all nodes follow. False: it does not tell.
+    /// Reads what is new in the log that all nodes follow. False: there is none, or it does not
+    /// answer.
     pub async fn catch_up(&self) -> bool {
         match self.below().filter(|tier| tier.is_shared()) {
             Some(tier) => tier.catch_up().await,
@@ -154,15 +158,15 @@ impl Cache {
         }
     }
 
-    /// Says that purges of peers may have been missed until now: what is stored must be
-    /// validated before it is shown. Hand the answer to [`trust`](Self::trust) once it is
-    /// known what was missed.
+    /// Notes that purges of peers may have been missed until now: what is stored must be validated
+    /// before it is shown. Pass the result to [`trust`](Self::trust) once it is known what was
+    /// missed.
     pub fn doubt(&self, lasts: DoubtDuration) -> PurgeOrder {
         let doubt = self.log.doubt(lasts);
         self.hooks.emit(CacheEvent::Gap);
         if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
-            // What is stored below counts in numbers of its own log alone: one that
-            // reaches nothing tells before and after apart.
+            // Records of the second tier are ordered only by numbers of its own log. A purge that
+            // reaches nothing gets such a number, which separates before and after.
             let told = tier.ask_for_number();
             let (log, tier) = (Arc::clone(&self.log), Arc::clone(tier));
             tokio::spawn(async move {
@@ -179,7 +183,7 @@ impl Cache {
         self.log.trust(doubt);
     }
 
-    /// What peers would need of an entry. None: it is of no use to them.
+    /// What peers need of an entry. None: it is of no use to them.
     pub fn value_of(
         &self,
         primary: &EntryKey,
@@ -188,7 +192,7 @@ impl Cache {
     ) -> Option<PeerEntry> {
         let lifetime = entry.freshness.lifetime;
         let born = match generation {
-            // Without a log that all nodes follow its place is told otherwise.
+            // Without a log that all nodes follow, its place in the order is sent in another way.
             0 => LogPlace::default(),
             _ => self.below()?.place_of(entry.born)?,
         };
@@ -203,7 +207,7 @@ impl Cache {
         })
     }
 
-    /// Reads a peer's record for `key`, which took `transit` at most to get here.
+    /// Reads a peer's record for `key`, which took at most `transit` to get here.
     ///
     /// # Errors
     /// See [`CorruptRecord`].
@@ -229,7 +233,7 @@ impl Cache {
         }
     }
 
-    /// Takes a peer's value in as if a load that began here at `born` had brought it.
+    /// Stores a peer's value as if a load that began here at `born` had returned it.
     pub fn prime(
         &self,
         value: PeerEntry,
@@ -256,8 +260,8 @@ impl Cache {
         PeerValueOutcome::Stored
     }
 
-    /// A peer loaded a value for this whole key that is not sent along: what is held here and
-    /// is another one is stale from now on. Whether there was one.
+    /// A peer loaded a value for this whole key and did not send it along. If a different value is
+    /// held here, it is stale from now on. Returns whether one was.
     pub fn changed_elsewhere(&self, key: &[u8], likeness: PurgeHash) -> bool {
         let Some(entry) = self.l1.get(&EntryKey::of(key)) else {
             return false;
@@ -270,12 +274,12 @@ impl Cache {
         outdated
     }
 
-    /// Whether it is held here, or was asked for lately.
+    /// Whether it is held here, or was asked for recently.
     fn is_wanted(&self, key: &EntryKey, primary: &EntryKey) -> bool {
         self.l1.get(key).is_some() || self.asked.contains_key(&primary.id().0)
     }
 
-    /// Notes that somebody asked for what is not here.
+    /// Notes that a request asked for something that is not stored here.
     pub(super) fn note_asked(&self, primary: &KeyBuf) {
         if self.peers.get().is_some() {
             self.asked.insert(KeyId::of(primary.as_bytes()).0, ());

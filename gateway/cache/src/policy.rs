@@ -1,7 +1,7 @@
-//! May a response be stored, and for how long (RFC 9111 §3, §4.2; a route's `policy`).
+//! Whether a response may be stored, and for how long (RFC 9111 §3, §4.2; a route's `policy`).
 //!
-//! Pure: the clock and the dice are arguments. The answer is [`StorageTerms`] or a
-//! [`UncacheableReason`] with the reason that `Cache-Status`, `explain` and the tests read.
+//! Pure: the clock and the random number for the jitter are arguments. The result is
+//! [`StorageTerms`], or an [`UncacheableReason`] that `Cache-Status`, `explain` and the tests read.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,9 +26,9 @@ pub use requester::concerns_requester_alone;
 pub struct Policy {
     pub mode: config::TtlMode,
     pub ttl: Option<Duration>,
-    /// `ttl` in the second tier.
+    /// The `ttl` for the second tier.
     pub ttl_below: Option<Duration>,
-    /// How long L1 keeps what the second tier gave it, where the route says so.
+    /// How long L1 keeps what came from the second tier, if the route says so.
     pub l1_cap: Option<Duration>,
     pub while_revalidate: Option<Duration>,
     pub if_error: Option<Duration>,
@@ -38,17 +38,18 @@ pub struct Policy {
     pub soft_timeout: Option<Duration>,
     pub hard_timeout: Option<Duration>,
     pub set_cookie: config::SetCookie,
-    /// None: as the mode has it.
+    /// None: the mode decides.
     pub cookies: Option<config::RequestCookiePolicy>,
-    /// The response to a POST may be stored for later GETs.
+    /// Whether the response to a POST may be stored for later GETs.
     pub store_post: bool,
     pub request_directives: config::RequestDirectivePolicy,
-    /// The age up to which an entry is served unchecked while peers are not heard.
+    /// The age up to which an entry is served without validation while the purges of other nodes
+    /// are not heard.
     pub max_staleness: Option<Duration>,
     pub ranges: config::RangeLoadMode,
-    /// Fields that replace `Cache-Control` and `Expires`, the first valid one (RFC 9213).
+    /// Fields that replace `Cache-Control` and `Expires`; the first valid one counts (RFC 9213).
     pub targeted: Box<[HeaderName]>,
-    /// The key covers `Authorization`: an answer to one user is never another's.
+    /// The key covers `Authorization`, so an answer to one user is never served to another.
     pub keyed_by_authorization: bool,
 }
 
@@ -58,10 +59,10 @@ pub struct HttpExchange<'a> {
     pub status: StatusCode,
     pub response: &'a HeaderMap,
     pub received: SystemTime,
-    /// A plugin's own word on the lifetime: it goes before everything else.
+    /// The lifetime that a plugin set. It takes precedence over everything else.
     pub plugin_ttl: Option<Duration>,
     pub credentials: Credentials,
-    /// `Authorization` as the client sent it.
+    /// Whether the client sent `Authorization`.
     pub authorization: CredentialPresence,
 }
 
@@ -70,10 +71,10 @@ pub struct HttpExchange<'a> {
 pub enum CredentialPresence {
     #[default]
     Not,
-    /// It came, and goes to the origin.
+    /// It came with the request and goes to the origin.
     Here,
-    /// A request plugin took it away or put another in its place, and the key does not hold
-    /// what it made of it: no key can tell it any more.
+    /// A request plugin removed or replaced it, and the key does not contain what the plugin made
+    /// of it, so no key can distinguish it any more.
     Taken,
 }
 
@@ -94,7 +95,7 @@ impl CredentialPresence {
 }
 
 impl CameWith {
-    /// Those that stand in the head.
+    /// The credentials in this request head.
     pub fn of(request: &HeaderMap) -> Self {
         Self {
             authorization: CredentialPresence::of(request, AUTHORIZATION),
@@ -103,18 +104,18 @@ impl CameWith {
     }
 }
 
-/// What the request said of its user besides what the cache key holds.
+/// What the request said about its user beyond what the cache key contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Credentials {
-    /// Nothing, or the key holds it all.
+    /// Nothing, or the key contains all of it.
     Keyed,
-    /// Cookies that the key does not hold.
+    /// Cookies that the key does not contain.
     Cookies,
-    /// `Authorization` that the key does not hold.
+    /// `Authorization` that the key does not contain.
     Authorization,
 }
 
-/// Whether a lifetime that the response did not state may be given to it.
+/// Whether our rules may give a response a lifetime that it did not state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum OurLifetime {
     Counts,
@@ -124,7 +125,7 @@ enum OurLifetime {
 /// For how long a response is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StorageTerms {
-    /// Counted from the origin's generation of the response, like `Age`, or from its arrival.
+    /// Counted from when the origin generated the response, like `Age`, or from its arrival.
     pub lifetime: Lifetime,
     pub while_revalidate: Duration,
     pub if_error: Duration,
@@ -135,9 +136,9 @@ pub struct StorageTerms {
 /// From when a lifetime counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lifetime {
-    /// HTTP's way: the age that the response had on arrival is used up already.
+    /// By HTTP's rules: the age that the response had on arrival is already used up.
     OfResponse(Duration),
-    /// A route's or plugin's way: from arrival.
+    /// By a route or a plugin: counted from arrival.
     FromArrival(Duration),
 }
 
@@ -151,7 +152,7 @@ pub enum LifetimeSource {
     MaxAge,
     Expires,
     Heuristic,
-    /// No freshness at all: kept for validation.
+    /// No freshness at all: the response is kept for validation.
     Validator,
 }
 
@@ -163,23 +164,23 @@ pub enum UncacheableReason {
     Private,
     SetCookie,
     Authorization,
-    /// The request had cookies or `Authorization` that the key does not hold, and only we
-    /// would have given the response a lifetime.
+    /// The request had cookies or `Authorization` that the key does not contain, and only our own
+    /// rules would have given the response a lifetime.
     Credentials,
     Status,
     VaryAny,
     NoFreshness,
-    /// A stream that goes on while somebody listens, and no word of the origin's that others
+    /// A stream that continues as long as somebody listens, and the origin did not say that others
     /// may have it.
     Endless,
     TooLarge,
-    /// A part that does not say which, or an answer to a range that is none to others.
+    /// A part that does not say which part it is, or an answer to a range that others can't use.
     Part,
-    /// A plugin wants it so.
+    /// A plugin decided it.
     Plugin,
-    /// The loader saw what the key does not cover, and the route does not have that.
+    /// The loader read something that the key does not cover, and the route does not allow that.
     Unkeyed,
-    /// It announces trailers, or means nothing without them; entries have none.
+    /// It announces trailers, or means nothing without them. Entries have no trailers.
     Trailers,
 }
 
@@ -220,21 +221,22 @@ impl LifetimeSource {
     }
 }
 
-/// Statuses that a cache may keep without explicit freshness (RFC 9110 §15.1), but
-/// 206: parts are stored by rules of their own.
+/// Statuses that a cache may keep without explicit freshness (RFC 9110 §15.1), except 206: parts
+/// are stored by rules of their own.
 const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
-/// Statuses that a route's `ttl` is for, unless `statuses` says otherwise.
+/// Statuses to which a route's `ttl` applies, unless `statuses` says otherwise.
 const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
-/// The target that every CDN listens to (RFC 9213 §3.1), and the default one.
+/// The target that every CDN reads (RFC 9213 §3.1); it is the default.
 const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
 /// How the content types of gRPC begin.
 const GRPC: &[u8] = b"application/grpc";
-/// The heuristic share of the time since `Last-Modified` (RFC 9111 §4.2.2), and its bound.
+/// The heuristic share of the time since `Last-Modified` (RFC 9111 §4.2.2), as a divisor, and its
+/// upper bound.
 const HEURISTIC_SHARE: u32 = 10;
 const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
 
 impl Policy {
-    /// The route's words over the defaults'.
+    /// Combines the route's settings with the defaults; the route's take precedence.
     pub fn new(
         route: &config::CachePolicyConfig,
         defaults: &config::CachePolicyConfig,
@@ -292,7 +294,7 @@ impl Policy {
         }
     }
 
-    /// Judges a response. `dice` is any number; it decides the jitter.
+    /// Judges a response. `dice` is a random number that decides the jitter.
     pub fn judge(
         &self,
         exchange: &HttpExchange<'_>,
@@ -312,7 +314,7 @@ impl Policy {
         })
     }
 
-    /// The terms in the second tier, of a response that has these in L1.
+    /// The terms in the second tier for a response that has these terms in L1.
     pub fn below(&self, terms: &StorageTerms) -> StorageTerms {
         let lifetime = match (terms.source, self.ttl_below) {
             (LifetimeSource::Route, Some(ttl)) => Lifetime::FromArrival(ttl),
@@ -321,12 +323,13 @@ impl Policy {
         StorageTerms { lifetime, ..*terms }
     }
 
-    /// What governs a response here: everything that asks for its directives asks this.
+    /// The directives that apply to a response on this route. All code that needs them must use
+    /// this.
     pub fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
         ResponseDirectives::governing(response, &self.targeted)
     }
 
-    /// Whether a lifetime of ours may be given to what such a request was answered with.
+    /// Whether our rules may give a lifetime to the response to a request with these credentials.
     fn our_lifetime(&self, credentials: Credentials) -> OurLifetime {
         let default = match self.mode {
             config::TtlMode::Override => config::RequestCookiePolicy::Ignore,
@@ -346,12 +349,12 @@ impl Policy {
         self.our_lifetime(credentials) == OurLifetime::Counts
     }
 
-    /// Whether the route's `ttl` stands above what the response says.
+    /// Whether the route's `ttl` takes precedence over what the response says.
     fn overrides(&self, ours: OurLifetime) -> bool {
         self.mode == config::TtlMode::Override && ours == OurLifetime::Counts
     }
 
-    /// RFC 9111 §3, in its order.
+    /// The conditions of RFC 9111 §3, in its order.
     fn may_store(
         &self,
         exchange: &HttpExchange<'_>,
@@ -366,7 +369,7 @@ impl Policy {
         {
             return Err(UncacheableReason::Status);
         }
-        // One client could take a page from all others.
+        // Otherwise one client could replace a page for all others.
         if concerns_requester_alone(exchange.status)
             && exchange.plugin_ttl.is_none()
             && !self.names(exchange.status)
@@ -434,7 +437,7 @@ impl Policy {
         }
     }
 
-    /// A lifetime that the response does not state, where rules of ours give one.
+    /// A lifetime that our own rules give to a response that does not state one.
     fn invented(
         &self,
         exchange: &HttpExchange<'_>,
@@ -477,7 +480,8 @@ impl Policy {
         }
     }
 
-    /// A stale window: the response's own word, else the route's; in mode override the route's alone.
+    /// A stale window: the response's own value, otherwise the route's. In mode override the
+    /// route's value comes first.
     fn window(&self, stated: Option<u32>, route: Option<Duration>) -> Duration {
         let stated = stated.map(|secs| Duration::from_secs(secs.into()));
         match self.mode {
@@ -487,7 +491,7 @@ impl Policy {
         .unwrap_or_default()
     }
 
-    /// Spreads lifetimes. The origin's word is never exceeded, only a route's own.
+    /// Spreads lifetimes. A lifetime that the origin stated is never exceeded, only a route's own.
     fn jittered(&self, lifetime: Lifetime, dice: u32) -> Lifetime {
         let share = |ttl: Duration| ttl * u32::from(self.jitter.min(100)) / 100;
         let part = f64::from(dice) / f64::from(u32::MAX);
@@ -505,8 +509,8 @@ impl Policy {
     }
 }
 
-/// RFC 9111 §4.2.4: directives that forbid stale answers. A response that names a
-/// stale window of its own beside `s-maxage` has said otherwise (RFC 5861 §3).
+/// Directives that forbid stale answers (RFC 9111 §4.2.4). A response that states a stale window of
+/// its own beside `s-maxage` allows them (RFC 5861 §3).
 fn forbids_stale(d: &ResponseDirectives) -> bool {
     let own_window = d.stale_while_revalidate.is_some() || d.stale_if_error.is_some();
     d.must_revalidate
@@ -536,8 +540,8 @@ fn explicit(
     expires(exchange.response, exchange.received).map(|ttl| (ttl, LifetimeSource::Expires))
 }
 
-/// A response to be validated before each use (RFC 9111 §5.2.2.4): what §3 lets us store at all,
-/// and only with a validator, since nothing else can ever make it usable.
+/// The terms for a response that must be validated before each use (RFC 9111 §5.2.2.4). It is
+/// stored if §3 allows, and only with a validator, because nothing else can make it usable.
 fn never_unvalidated(
     exchange: &HttpExchange<'_>,
     d: &ResponseDirectives,
@@ -552,13 +556,13 @@ fn never_unvalidated(
     ))
 }
 
-/// A validator that a later request can be made with (RFC 9111 §4.3.1).
+/// Whether it has a validator that a later request can send (RFC 9111 §4.3.1).
 fn has_validator(exchange: &HttpExchange<'_>) -> bool {
     let modified = || date::field(exchange.response, &LAST_MODIFIED, exchange.received).at();
     exchange.response.contains_key(ETAG) || modified().is_some()
 }
 
-/// `Expires` less `Date`; several lines or an invalid one mean already expired (RFC 9111 §5.3).
+/// `Expires` minus `Date`. Several lines or an invalid one mean already expired (RFC 9111 §5.3).
 fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
     match date::field(headers, &EXPIRES, received) {
         FieldDate::Absent => None,
@@ -572,7 +576,7 @@ fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
     }
 }
 
-/// Heuristic freshness (RFC 9111 §4.2.2), or none but a validator to ask with.
+/// Heuristic freshness (RFC 9111 §4.2.2); without it, a lifetime of zero if there is a validator.
 fn heuristic(
     exchange: &HttpExchange<'_>,
     d: &ResponseDirectives,
@@ -598,18 +602,19 @@ fn heuristic(
 }
 
 /// Whether a client would miss trailers that a hit does not have: those that the sender announced
-/// (RFC 9110 §6.6.2), and the status of a gRPC call. Others may be discarded (RFC 9111 §3.1).
+/// (RFC 9110 §6.6.2), and the status of a gRPC call. Other trailers may be discarded (RFC 9111
+/// §3.1).
 fn needs_trailers(response: &HeaderMap) -> bool {
     let kind = response.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     response.contains_key(TRAILER) || kind.is_some_and(|kind| kind.starts_with(GRPC))
 }
 
-/// Final statuses but for parts and validation answers.
+/// Final statuses, except those of parts and of validation responses.
 fn storable_status(status: StatusCode) -> bool {
     status.as_u16() >= 200 && !matches!(status.as_u16(), 206 | 304)
 }
 
-/// Statuses whose meaning for a cache we know (RFC 9111 §5.2.2.3).
+/// Statuses that we understand as a cache must (RFC 9111 §5.2.2.3).
 fn understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -617,7 +622,7 @@ fn understood(status: StatusCode) -> bool {
     )
 }
 
-/// The fields that a route listens to; configuration has checked the names.
+/// The targeted fields that a route reads. `config` has already checked the names.
 fn targets(names: Option<&Vec<String>>) -> Box<[HeaderName]> {
     match names {
         Some(names) => names.iter().filter_map(|name| name.parse().ok()).collect(),

@@ -1,23 +1,21 @@
-//! The purge log: what was asked to be forgotten, in which order.
+//! The purge log: what was purged, and in which order.
 //!
-//! `order` is one growing number. A load notes `born = order` when it begins and
-//! the entry carries it; a purge leaves a record (selector, n = order + 1). **An
-//! entry is visible only if no matching record has n > born.** So no purge looks
-//! for entries, whatever its selector reaches: it costs one insertion, and an
-//! entry that is written late, by a slow load or a revalidation, is hidden from
-//! the start. An entry remembers up to which order it was compared, so a hit costs
-//! one comparison of two numbers while no purge came in, and afterwards it is compared
-//! with what is newer alone.
+//! `order` is one growing number. A load notes `born = order` when it begins, and its entry keeps
+//! that value; a purge leaves a record (selector, n = order + 1). **An entry is visible only if no
+//! matching record has n > born.** So no purge has to look for entries, whatever its selector
+//! reaches: it costs one insertion, and an entry that is written late, by a slow load or a
+//! revalidation, is hidden from the start. An entry remembers up to which order it was compared. So
+//! a hit costs one comparison of two numbers while no purge came in, and after a purge the entry is
+//! compared with the newer records only.
 //!
-//! Inside: `order` (places in the order), `ledger` (records, by `keys` in a `table`), `stamps`
-//! (what requests make invalid by themselves, which leaves no record), `urls`, `text`. Records
-//! that operators made and those that requests made are kept apart, each within bounds of
-//! their own: anonymous requests push out nothing that an operator has purged.
+//! Inside: `order` (places in the order), `ledger` (the records, by `keys` in a `table`), `stamps`
+//! (invalidations by requests, which leave no record), `times` (of soft purges), `urls`, `spelling`
+//! and `text` (selectors). Records of operators and records caused by requests are kept apart, each
+//! within bounds of their own, so anonymous requests push out nothing that an operator has purged.
 //!
-//! Invariant: a record is in place before `order` shows its number, hence whoever
-//! reads order n sees every record up to n. Records go when a sweep has compared
-//! every entry with them; `floor` then tells which loads began too early to be
-//! judged, and those are not admitted.
+//! Invariant: a record is in place before `order` shows its number, so whoever reads order n sees
+//! every record up to n. Records are dropped when a sweep has compared every entry with them;
+//! `floor` then tells which loads began too early to be judged, and those are not admitted.
 
 mod keys;
 mod ledger;
@@ -54,13 +52,13 @@ pub use urls::UrlSelector;
 /// What a purge reaches.
 #[derive(Clone, Debug)]
 pub enum Selector {
-    /// One key with all its variants, by its short name.
+    /// One key with all its variants, by its short name (see [`KeyId`]).
     Key(KeyId),
     /// One URL with every combination of headers, cookies and plugin parts.
     Url(PurgeHash),
     /// URLs (`host/path?query`, or `/path?query` on every host) that begin with this.
     Prefix(String),
-    /// URLs, likewise, that match as a whole.
+    /// URLs in the same forms that match this pattern as a whole.
     Pattern(Pattern),
     Tag(String),
     /// Responses of one origin that share a group (see [`crate::tags::group`]).
@@ -72,19 +70,20 @@ pub enum Selector {
 /// How a purge leaves an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PurgeKind {
-    /// Gone.
+    /// Hidden from now on.
     Hard,
-    /// Stale: served while it refreshes.
+    /// Stale from now on: it may be served while it is refreshed.
     Soft,
 }
 
-/// What the log says of an entry.
+/// What the log says about an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryVisibility {
     Visible,
-    /// Visible, but stale by a soft purge.
+    /// Visible, but made stale by a soft purge.
     Marked,
-    /// Purges that reach it may have been missed: of use only once its origin said so.
+    /// Purges that reach it may have been missed: it may be used only after its origin has
+    /// validated it.
     Doubted,
     Hidden,
 }
@@ -92,65 +91,65 @@ pub enum EntryVisibility {
 /// Who asked for a purge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PurgeInitiator {
-    /// The admin API, `PURGE`, another node.
+    /// The admin API, a `PURGE` request, or another node.
     Operator,
-    /// A rule of the configuration, by a request of anybody.
+    /// A rule of the configuration, caused by a request of any client.
     Request,
 }
 
-/// The log.
+/// The purge log of this node.
 pub struct PurgeLog {
     clock: PurgeClock,
-    /// The newest order of a record.
+    /// The newest order that a record has.
     recorded: AtomicU64,
     operators: PurgeLedger,
     requests: PurgeLedger,
     stamps: InvalidationStamps,
-    /// The newest purges of everything.
+    /// The newest purges that reached everything.
     all: StampCell,
-    /// What was born before this is in doubt.
+    /// Whatever was born before this is in doubt.
     doubted: AtomicU64,
-    /// Entries and loads born before this can't be judged any more.
+    /// Entries and loads that were born before this can't be judged any more.
     floor: AtomicU64,
-    /// When the last soft purges came.
+    /// The times of the last soft purges.
     soft_times: Mutex<SoftTimes>,
-    /// Whoever changes the log holds this.
+    /// Held by whoever changes the log.
     writer: Mutex<PurgeWriterState>,
     max_records: usize,
     max_request_records: usize,
-    /// How long records stay after a sweep, for what a second tier still holds.
+    /// How long records stay after a sweep, because a second tier may still hold what they hide.
     keep: Duration,
 }
 
 #[derive(Default)]
 struct PurgeWriterState {
-    /// See [`PurgeLog::doubt`]: the newest that may be cleared, and the newest that may not.
+    /// The newest doubt that may be cleared and the newest that may not; see [`PurgeLog::doubt`].
     doubts: [PurgeDoubt; 2],
-    /// When sweeps ended and where they had begun: what they saw may be dropped once the
-    /// next one has ended and `keep` is over.
+    /// When each sweep ended and at which order it had begun. The records that a sweep applied may
+    /// be dropped when the next one has ended and `keep` has passed.
     swept: VecDeque<(Instant, PurgeOrder)>,
 }
 
 /// How long a doubt lasts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoubtDuration {
-    /// Until what was missed is known ([`PurgeLog::trust`]).
+    /// Until the missed purges are known ([`PurgeLog::trust`]).
     UntilKnown,
-    /// Nobody can tell what was missed: until each entry was loaded again.
+    /// Until each entry was loaded again, because nobody can tell what was missed.
     ForGood,
 }
 
-/// What was born before is in doubt; 0 is nothing.
+/// Whatever was born before `before` is in doubt; 0 means that there is no doubt.
 #[derive(Clone, Copy, Default, Debug)]
 struct PurgeDoubt {
-    /// As it was given out.
+    /// The order that was returned when the doubt was noted.
     name: PurgeOrder,
     before: PurgeOrder,
 }
 
 impl PurgeLog {
-    /// Keeps up to `max_records`, each for `keep` after a sweep has applied it: as long as
-    /// a second tier may hold what was born before.
+    /// Keeps up to `max_records`, each for `keep` after a sweep has applied it. `keep` is as long
+    /// as a second tier may hold entries from before a purge.
     pub fn new(max_records: usize, keep: Duration) -> Self {
         let limits = config::PurgeLogConfig {
             max_records,
@@ -159,12 +158,12 @@ impl PurgeLog {
         Self::limited(&limits, keep, LocalStepBounds::None)
     }
 
-    /// As [`new`](Self::new), for a node that follows a log which gives out numbers.
+    /// Like [`new`](Self::new), for a node that follows a purge log which gives out numbers.
     pub fn numbered(limits: &config::PurgeLogConfig, keep: Duration) -> Self {
         Self::limited(limits, keep, LocalStepBounds::BelowNextNumber)
     }
 
-    /// As [`new`](Self::new), for a node that follows none.
+    /// Like [`new`](Self::new), for a node that follows no other log.
     pub fn alone(limits: &config::PurgeLogConfig) -> Self {
         Self::limited(limits, Duration::ZERO, LocalStepBounds::None)
     }
@@ -187,17 +186,17 @@ impl PurgeLog {
         }
     }
 
-    /// The newest purge's number. A load reads it when it begins.
+    /// The number of the newest purge. A load reads it when it begins.
     pub fn order(&self) -> PurgeOrder {
         self.clock.now()
     }
 
-    /// Leaves a record. From the return on no read shows what it reaches.
+    /// Leaves a record. After the return, no read shows anything that the purge reaches.
     pub fn record(&self, selector: &Selector, kind: PurgeKind) -> PurgeOrder {
         self.record_by(PurgeInitiator::Operator, selector, kind)
     }
 
-    /// As [`record`](Self::record), among the records of this author.
+    /// Like [`record`](Self::record), among the records of this author.
     pub fn record_by(
         &self,
         author: PurgeInitiator,
@@ -211,7 +210,7 @@ impl PurgeLog {
         order
     }
 
-    /// Leaves a record of the shared log, which may be a purge of our own come back.
+    /// Leaves a record of a purge in the shared log, which may be one of this node's own purges.
     pub fn record_numbered(
         &self,
         author: PurgeInitiator,
@@ -225,8 +224,9 @@ impl PurgeLog {
         self.clock.move_to(order);
     }
 
-    /// Hides what was loaded before now and bears one of these numbers, of URLs or groups. It
-    /// leaves no record. Answers which of them somebody holds here.
+    /// Hides what was loaded before now and has one of these numbers, which stand for URLs or
+    /// groups. It leaves no record. Returns, for each number, whether something with it is held
+    /// here.
     pub fn invalidate(&self, numbers: &[PurgeHash]) -> (PurgeOrder, Vec<LocalPresence>) {
         let _writer = self.writer.lock();
         let order = self.clock.next();
@@ -238,40 +238,40 @@ impl PurgeLog {
         (order, stamped)
     }
 
-    /// Has invalidations noted for what has these marks, as long as the answer lives. A load
-    /// asks for it before it reads its place in the order.
+    /// Lets invalidations of things with these marks be noted for as long as the returned value
+    /// lives. A load must call this before it reads its place in the order.
     pub fn watch(&self, marks: &PurgeAttributes) -> InvalidationWatch {
         self.stamps.watch(marks)
     }
 
-    /// Has invalidations noted for an entry as long as it lives. Whoever keeps one calls this
-    /// before it is judged.
+    /// Lets invalidations be noted for an entry as long as it lives. Whoever stores an entry must
+    /// call this before the entry is judged.
     pub fn hold(&self, entry: &Entry) {
         self.watched(entry);
     }
 
-    /// Whether local steps become rare, so that a number of the shared log is wanted.
+    /// Whether few local steps are left, so that a new number of the shared log is wanted.
     pub fn wants_number(&self) -> bool {
         self.clock.runs_low()
     }
 
-    /// Notes that every purge up to `number` of the shared log is in.
+    /// Notes that every purge up to `number` of the shared log has been recorded.
     pub fn advance(&self, number: u64) {
         let _writer = self.writer.lock();
         self.clock.move_to(numbered(number));
     }
 
-    /// Says that purges up to `number` of the shared log are unknown: what was born
-    /// before can't be judged.
+    /// Notes that the purges up to `number` of the shared log are unknown: what was born before it
+    /// can't be judged.
     pub fn raise_floor(&self, number: u64) {
         let _writer = self.writer.lock();
         self.floor.fetch_max(numbered(number), Ordering::Release);
-        // Whoever was compared already is to look again.
+        // Entries that were already compared must be compared again.
         self.clock.move_to(numbered(number));
     }
 
-    /// Says that purges may have been missed until now: what was born before is in doubt.
-    /// Answers the doubt's name. One that is cleared leaves those that last.
+    /// Notes that purges may have been missed until now: whatever was born before is in doubt.
+    /// Returns the name of the doubt. Clearing a doubt does not clear one that lasts for good.
     pub fn doubt(&self, lasts: DoubtDuration) -> PurgeOrder {
         let mut writer = self.writer.lock();
         let order = self.clock.next();
@@ -284,7 +284,7 @@ impl PurgeLog {
         order
     }
 
-    /// Says that what was born before `number` of the shared log has to be validated.
+    /// Notes that what was born before `number` of the shared log must be validated.
     pub fn doubt_before(&self, number: u64) {
         let mut writer = self.writer.lock();
         let order = numbered(number);
@@ -294,14 +294,14 @@ impl PurgeLog {
         self.clock.move_to(order);
     }
 
-    /// Puts a doubt at a later place in the order, unless another one came since or it is over.
+    /// Moves a doubt to a later place in the order, unless a newer doubt came or it was cleared.
     pub fn move_doubt(&self, doubt: PurgeOrder, to: PurgeOrder) {
         let mut writer = self.writer.lock();
         for known in writer.doubts.iter_mut().filter(|d| d.name == doubt) {
             known.before = known.before.max(to);
         }
         self.note_doubts(&writer);
-        // Whoever was compared with it before it was moved is to look again.
+        // Entries that were compared before the doubt was moved must be compared again.
         let next = self.clock.next();
         match to > next {
             true => self.clock.move_to(to),
@@ -309,7 +309,7 @@ impl PurgeLog {
         }
     }
 
-    /// Clears a doubt: what had been missed is in by now. Not one that came later.
+    /// Clears a doubt: the purges that had been missed are recorded by now. A later doubt stays.
     pub fn trust(&self, doubt: PurgeOrder) {
         let mut writer = self.writer.lock();
         let known = &mut writer.doubts[DoubtDuration::UntilKnown as usize];
@@ -351,7 +351,7 @@ impl PurgeLog {
         {
             self.all.raise(stamp);
             if stamp.hard > 0 {
-                // The widest record swallows those before it.
+                // A purge of everything replaces the records before it.
                 self.operators.forget(stamp.hard);
                 self.requests.forget(stamp.hard);
             }
@@ -359,7 +359,7 @@ impl PurgeLog {
         self.recorded.fetch_max(order, Ordering::Release);
     }
 
-    /// The ledger of an author, in which there is room for one more.
+    /// The ledger of this author, after making room in it for one more record.
     fn with_room(&self, author: PurgeInitiator) -> &PurgeLedger {
         match author {
             PurgeInitiator::Operator => {
@@ -377,15 +377,15 @@ impl PurgeLog {
         }
     }
 
-    /// Lets the older half of the operators' records go. What was not compared with it can't
-    /// be judged any more: that hides too much, and never too little.
+    /// Drops the older half of the operators' records. What was not yet compared with them can't be
+    /// judged any more: that hides too much, but never too little.
     fn shed(&self) {
         let median = self.operators.median();
         self.operators.forget(median);
         self.floor.fetch_max(median, Ordering::Release);
     }
 
-    /// How many records there are.
+    /// The number of records.
     pub fn records(&self) -> usize {
         self.operators.len() + self.requests.len() + self.records_of_everything()
     }
@@ -394,12 +394,12 @@ impl PurgeLog {
         usize::from(self.all.read().newest() > self.floor())
     }
 
-    /// Whether there is nothing that entries would have to be compared with.
+    /// Whether there is no record with which entries would have to be compared.
     pub fn is_empty(&self) -> bool {
         self.records() == 0 && self.requests.is_empty()
     }
 
-    /// Compares an entry with all that came since it was last compared.
+    /// Compares an entry with everything that came since it was last compared.
     pub fn judge(&self, entry: &Entry) -> EntryVisibility {
         let (order, checked) = (self.order(), entry.checked());
         if checked == order {
@@ -417,7 +417,7 @@ impl PurgeLog {
             entry.mark(self.soft_times.lock().of(stamp.soft));
         }
         let marked = entry.is_marked();
-        // Not noted as compared: the doubt may be cleared.
+        // This is not noted as compared, because the doubt may be cleared.
         if entry.born < self.doubted() {
             return EntryVisibility::Doubted;
         }
@@ -429,7 +429,7 @@ impl PurgeLog {
         entry.watch.get_or_init(|| self.watch(&entry.marks))
     }
 
-    /// Whether a load that began at `born` may not be shown to somebody who asks now.
+    /// Whether a purge hides a load that began at `born` from requests that arrive now.
     pub fn hides(&self, marks: &PurgeAttributes, born: PurgeOrder) -> bool {
         if self.clock.is_still(born) {
             return false;
@@ -439,7 +439,7 @@ impl PurgeLog {
         born < unsure || self.stamps.newest(marks) > born || stamp() > born
     }
 
-    /// The newest records that match, of those newer than `since`.
+    /// The newest matching records among those that are newer than `since`.
     fn reaching(&self, marks: &PurgeAttributes, since: PurgeOrder) -> Stamp {
         if self.recorded.load(Ordering::Acquire) <= since {
             return Stamp::default();
@@ -458,13 +458,14 @@ impl PurgeLog {
         self.doubted.load(Ordering::Acquire)
     }
 
-    /// Begins a sweep: every entry is now to be judged. Hand the answer to [`end_sweep`](Self::end_sweep).
+    /// Begins a sweep: the caller must now judge every entry. Pass the result to
+    /// [`end_sweep`](Self::end_sweep).
     pub fn begin_sweep(&self) -> PurgeOrder {
         self.order()
     }
 
-    /// Ends a sweep that judged every entry since `begun`. Records that the sweep
-    /// before had already applied are dropped: loads had a whole interval to end.
+    /// Ends a sweep that has judged every entry since `begun`. Records that the sweep before had
+    /// already applied are dropped: loads had a whole interval to end.
     pub fn end_sweep(&self, begun: PurgeOrder, now: Instant) {
         let mut writer = self.writer.lock();
         let over = |ended: Instant| now.saturating_duration_since(ended) >= self.keep;

@@ -1,21 +1,23 @@
 //! The L2 record: what a store outside the process holds for a key, as bytes.
 //!
-//! Pure but for [`moment`]: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds it to its key,
-//! [`crate::hc1`] shrinks it and undoes that within bounds, [`compress`] says when that is
-//! worth it, [`moment`] reads the clocks, [`inspect`] tells a person.
-//! A record that can't be read is a [`CorruptRecord`] with its reason; the tier makes a miss of it.
+//! Pure except for [`moment`]: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds a
+//! record to its key, [`crate::hc1`] compresses it and expands it within bounds, [`compress`]
+//! decides when compression is worth it, [`moment`] reads the clocks, [`life`] decides how old a
+//! record is, [`inspect`] describes a record to a person. A record that can't be read is a
+//! [`CorruptRecord`] with its reason; the tier treats it as a miss.
 //!
 //! | bytes | |
 //! |---|---|
 //! | `HC1M`, `HC1G` or `HC1Z` | what follows: the msgpack, gzip of it, zstd of it |
 //! | `[2, seal, record]` | msgpack array: version, 16 bytes, the record's own msgpack as a `bin` |
 //!
-//! Version 2 added when the record was written. A record of another version is a miss.
+//! Version 2 added the time at which the record was written. A record of another version is a miss.
 //!
-//! Invariant: what [`decode`] returns was sealed for this key; nothing else of a record is
-//! read before the seal was compared. What a record says of its own age and end is under
-//! the seal as well, and holds against what its store says ([`ResponseRecord::seen_at`]). Invariant: no length that the input declares makes
-//! us allocate more than an input of this size can hold, nor more than [`RecordLimits`].
+//! Invariant: what [`decode`] returns was sealed for this key, and nothing else of a record is read
+//! before the seal was compared. What a record says about its own age and end is under the seal as
+//! well, and counts against what its store says ([`ResponseRecord::seen_at`]). Invariant: no length
+//! that the input declares makes us allocate more than an input of this size can hold, nor more
+//! than [`RecordLimits`].
 
 mod compress;
 mod form;
@@ -59,61 +61,63 @@ pub struct ResponseRecord {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// What purges know it by.
+    /// The attributes by which purges select it.
     pub marks: PurgeAttributes,
-    /// Where its load stood in the store's purge log when it began: a number of that log,
-    /// as [`numbered`](crate::purge::numbered) writes it.
+    /// The place in the store's purge log at which its load began: a number of that log, as
+    /// [`numbered`](crate::purge::numbered) writes it.
     pub born: PurgeOrder,
-    /// Of the purge log that `born` counts in.
+    /// The generation of the purge log to which `born` belongs.
     pub generation: u64,
-    /// Its age when it was written (RFC 9111 §4.2.3); rounded up, so that it is never fresher than it was.
+    /// Its age when it was written (RFC 9111 §4.2.3), rounded up, so that it never seems fresher
+    /// than it was.
     pub age: Duration,
-    /// How long it may be used, from the write, whatever the store says.
+    /// How long it may be used after it was written, whatever the store says.
     pub life: Duration,
-    /// When it was written, since the Unix epoch, by the clock of the node that wrote it:
-    /// `age` and `life` are as of then.
+    /// When it was written, since the Unix epoch, by the clock of the node that wrote it. `age` and
+    /// `life` are as of that time.
     pub written: Duration,
-    /// The same by how long that node's machine had been up; records of other writers lack it.
+    /// The same time by the uptime of that node's machine. Records of other writers do not have it.
     pub uptime: Option<Uptime>,
-    /// It is fresh while its age is less.
+    /// It is fresh while its age is less than this.
     pub lifetime: Duration,
-    /// After expiry: served while one request refreshes.
+    /// How long after expiry it may be served while one request refreshes it.
     pub while_revalidate: Duration,
-    /// After expiry: served when the load fails.
+    /// How long after expiry it may be served when the load fails.
     pub if_error: Duration,
-    /// Never served stale.
+    /// Whether it may never be served stale.
     pub must_revalidate: bool,
 }
 
-/// No time in a record is longer: 2³¹ s, where RFC 9111 §1.2.2 saturates.
+/// The longest time in a record: 2³¹ s, where RFC 9111 §1.2.2 saturates.
 pub const LONGEST: Duration = Duration::from_secs(1 << 31);
 
-/// Fields of a response, or of one `Vary` list, at most; and such lists.
+/// The largest number of fields of a response or of one `Vary` list, and of such lists.
 const MAX_FIELDS: usize = 1_024;
-/// Containers in containers, at most.
+/// The deepest nesting of containers.
 const MAX_DEPTH: usize = 16;
 /// The version that this program writes, and the only one it reads.
 const VERSION: u64 = 2;
 
-/// What a record may take. A writer keeps to them too: what nobody could read is not written.
+/// The size limits of a record. Writers keep to them too: a record that nobody could read is not
+/// written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLimits {
-    /// Bytes as stored.
+    /// Bytes in the stored form.
     pub encoded: usize,
-    /// Bytes of the msgpack.
+    /// Bytes of the expanded msgpack.
     pub expanded: usize,
 }
 
 /// How records are written.
 #[derive(Clone)]
 pub struct RecordOptions {
-    /// None: everything as `HC1M`.
+    /// None: every record is written as `HC1M`.
     pub compression: Option<Compression>,
     pub limits: RecordLimits,
     pub seal: Seal,
 }
 
-/// Why a record can't be used. Each is a miss.
+/// Why a record can't be used. Each reason is a miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CorruptRecord {
     #[error("it does not begin with the tag of a record that this version reads")]
@@ -140,12 +144,13 @@ pub enum CorruptRecord {
     Clock,
 }
 
-/// A record that no reader would take: larger than the limits allow, or with more fields.
+/// A record that no reader would accept: larger than the limits allow, or with too many fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("larger than a record may be")]
 pub struct TooLarge;
 
-/// The bytes to store for `key`. Slow for large bodies when compression is on: run it aside.
+/// The bytes to store for `key`. Slow for large bodies when compression is on: do not run it on the
+/// runtime's threads then.
 ///
 /// # Errors
 /// When the record exceeds `options.limits` or has more than 1,024 fields.
@@ -171,11 +176,11 @@ pub fn encode(
     }
 }
 
-/// The record that was stored for `key`. Without compression its body and header values
-/// are parts of `bytes`, otherwise of what `bytes` expand to; nothing is copied.
+/// The record that was stored for `key`. Its body and header values are slices of `bytes`, or of
+/// the expanded bytes if they were compressed; nothing is copied.
 ///
 /// # Errors
-/// Everything that is not such a record, with the reason.
+/// For everything that is not a valid record for this key, with the reason.
 pub fn decode(
     key: &[u8],
     bytes: &Bytes,
@@ -185,7 +190,7 @@ pub fn decode(
     let packed = expand(bytes, limits)?;
     let envelope = pack::open(&packed)?;
     if !seal.holds(key, &envelope.record, &envelope.seal) {
-        // Only to tell people why; either is a miss.
+        // This only gives people the right reason; both are a miss.
         let another = pack::key(&envelope.record).is_ok_and(|bound| bound != key);
         return Err(if another {
             CorruptRecord::AnotherKey
@@ -218,10 +223,10 @@ impl From<EnvelopeError> for CorruptRecord {
 }
 
 impl RecordLimits {
-    /// Room for headers, key and marks beside a body.
+    /// Space for headers, key and marks beside a body, in bytes.
     const BESIDE: usize = 1 << 20;
 
-    /// For a person who looks at one record: whatever the file has, expanded to 1 GiB.
+    /// For a person who looks at one record: a file of any size, expanded to at most 1 GiB.
     pub fn of_inspection() -> Self {
         Self {
             encoded: usize::MAX,
@@ -241,7 +246,7 @@ impl RecordLimits {
 }
 
 impl Default for RecordLimits {
-    /// 25 MiB, as the seed has; three times the default of `l1.max_object_bytes`.
+    /// 25 MiB, as in the seed; three times the default of `l1.max_object_bytes`.
     fn default() -> Self {
         Self {
             encoded: 25 << 20,
@@ -251,7 +256,7 @@ impl Default for RecordLimits {
 }
 
 impl Default for RecordOptions {
-    /// gzip from 64 KiB on, the default limits, no secret.
+    /// gzip from 64 KiB on, default limits, no secret.
     fn default() -> Self {
         Self {
             compression: Some(Compression::default()),

@@ -1,22 +1,22 @@
-//! Tags (surrogate keys): the names that a purge by tag reaches an entry by.
+//! Tags (surrogate keys): the names by which a purge by tag selects entries.
 //!
-//! They come from the fields in which applications name them ([`FIELDS`]), from the route and
-//! from plugins. These fields are between the origin and us: clients do not get them.
+//! They come from the response fields in which applications state them ([`FIELDS`]), from the route
+//! and from plugins. These fields are for the gateway alone, so clients do not get them.
 //!
-//! Groups (RFC 9875) are tags of an origin's own, which unsafe requests purge; the
-//! client's caches have a use for them, so that field goes on.
+//! Groups (RFC 9875) are tags that belong to one origin and that unsafe requests purge. The
+//! client's caches use them too, so that field is passed on.
 
 use http::{HeaderMap, HeaderName};
 
 use crate::http::cache_groups;
 use crate::key::{CacheKeyField, KeyBuf, PurgeHash, hash64};
 
-/// What stands between two tags.
+/// What separates two tags.
 #[derive(Clone, Copy)]
 enum TagSeparator {
     Spaces,
     Commas,
-    /// Both are in use under this name, and no tag of those who use it holds either.
+    /// Both are in use under this name, and no tag of the applications that use it contains either.
     SpacesAndCommas,
 }
 
@@ -54,16 +54,16 @@ const FIELDS: [(HeaderName, TagSeparator); 8] = [
     ),
 ];
 
-/// Tags of one entry at most; more are dropped and counted.
+/// The largest number of tags of one entry; more are dropped and counted.
 pub const MAX_TAGS: usize = 1_024;
-/// Bytes of one tag at most; a longer one is dropped and counted.
+/// The largest size of one tag in bytes; a longer tag is dropped and counted.
 pub const MAX_TAG_BYTES: usize = 1_024;
 
 /// An entry's tags.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Tags {
     pub hashes: Vec<PurgeHash>,
-    /// How many were too long or too many.
+    /// The number of tags that were dropped because they were too long or too many.
     pub dropped: usize,
 }
 
@@ -80,11 +80,11 @@ impl Tags {
         self.hashes.push(hash64(tag.as_bytes()));
     }
 
-    /// Takes the tag fields out of a response and adds what they say.
+    /// Removes the tag fields from a response and adds the tags that they name.
     pub fn take_from(&mut self, headers: &mut HeaderMap) {
         for (name, between) in FIELDS {
             for line in headers.get_all(&name) {
-                // Names are UTF-8; a broken one must not take its neighbours along.
+                // Names are UTF-8. An invalid one must not affect the other names of the line.
                 let line = String::from_utf8_lossy(line.as_bytes());
                 let parts = |c: char| match between {
                     TagSeparator::Spaces => c.is_ascii_whitespace(),
@@ -98,7 +98,7 @@ impl Tags {
     }
 }
 
-/// A group's mark: groups of different origins have nothing to do with each other (RFC 9875 §2.1).
+/// The hash of a group. Groups of different origins are separate (RFC 9875 §2.1).
 pub fn group(scheme: &str, host: &str, name: &str) -> PurgeHash {
     let mut all = KeyBuf::default();
     all.push(CacheKeyField::Scheme, scheme.as_bytes());
@@ -118,7 +118,7 @@ pub fn groups(
     names.iter().map(|name| group(scheme, host, name)).collect()
 }
 
-/// Takes the tag fields out of a response that is not stored.
+/// Removes the tag fields from a response that is not stored.
 pub fn strip(headers: &mut HeaderMap) {
     for (name, _) in FIELDS {
         headers.remove(name);

@@ -5,9 +5,9 @@
 
 use std::fmt::Write;
 
-/// Players of the listing that goals are stated for.
+/// The number of players for which the goals are stated.
 pub const PLAYERS: u32 = 1_500;
-/// Bytes of JSON that they are.
+/// The size of their listing as JSON, in bytes.
 pub const BYTES: usize = 1_057_083;
 
 /// The JSON of a page with `players` players, 6,399 at most (the day ends after them).

@@ -1,11 +1,11 @@
-//! `make bench-record`: the listing of 1,500 players as a record, against Node.js doing
-//! what the seed does with it, in one run.
+//! `make bench-record`: encodes the listing of 1,500 players as a record and compares that, in one
+//! run, with Node.js doing what the seed does with the listing.
 //!
-//! Ours and the control take turns, round by round, because other work on the machine only
-//! ever adds; of each the median and the least are told. Ours is the whole of `encode`:
-//! msgpack, seal, compression. The control's is msgpack of the object and gzip of that; it
-//! has no seal, and its object needs no parsing. A second line of the control, gzip of the
-//! JSON text alone, compares the compressors.
+//! The gateway's encoder and the control take turns, round by round, because other work on the
+//! machine can only make a measurement slower; the median and the minimum of each are reported. The
+//! gateway's measurement is the whole of `encode`: msgpack, seal, compression. The control's is
+//! msgpack of the object and gzip of that; it has no seal, and its object needs no parsing. A
+//! second measurement of the control, gzip of the JSON text alone, compares the compressors.
 
 mod listing;
 #[path = "../../../edge/benches/micro/report.rs"]
@@ -25,12 +25,12 @@ use lamina_cache::record::{
     decode, encode,
 };
 
-/// The program's allocator.
+/// The allocator that the program uses.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 7;
-/// Calls of each in a round.
+/// The number of calls of each in a round.
 const CALLS: usize = 15;
 const KEY: &[u8] = b"the listing";
 
@@ -43,7 +43,7 @@ struct Line {
 }
 
 fn main() -> anyhow::Result<()> {
-    // `cargo test --benches` starts this too, and wants no measurement.
+    // `cargo test --benches` also starts this, but wants no measurement.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
@@ -133,7 +133,7 @@ impl Line {
     }
 }
 
-/// One round of the control.
+/// Runs one round of the control.
 fn control(lines: &mut [Line; 2]) -> anyhow::Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/record/control.sh");
     let arguments = [

@@ -1,4 +1,4 @@
-//! Tests of `cache::fill`.
+//! Tests of [`Fill`] and its readers.
 
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,13 @@
-//! Frees in the store what purges hide: space, nothing else.
+//! Frees the space of records in the store that purges hide.
 //!
-//! A purge is a record in the log, and what it reaches is hidden from then on, wherever it
-//! lies. The node that appended it then walks the index, page by page with pauses, and
-//! removes the records that were born before it: no other node does, so nobody removes
-//! twice what may have been stored again meanwhile. Purges that come during a walk are
-//! done together in the next one.
+//! A purge is a record in the log, and what it reaches is hidden from then on, wherever it is
+//! stored. The node that appended the purge then walks the index, page by page with pauses, and
+//! removes the records that were born before it. No other node does this, so nobody removes a
+//! second time what may have been stored again in the meantime. Purges that come during a walk are
+//! handled together in the next one.
 //!
-//! Invariant: no record is removed that was born after the purge: the store compares. One
-//! that stays though it is hidden (written late, not noted, the store failed) costs its
+//! Invariant: no record is removed that was born after the purge: the store compares. A record that
+//! stays although it is hidden (written late, not noted in the index, or the store failed) costs
 //! space until it expires, and nothing else.
 
 use std::collections::VecDeque;
@@ -23,11 +23,12 @@ use super::list::{PAGE, RecordListingCursor, reaches};
 use super::store::{IndexMember, IndexPage, LogPlace, LoggedPurge, StoreKey};
 use crate::purge::{PurgeStatement, Selector, UrlSelector};
 
-/// Purges that wait to be walked for at most; more free nothing.
+/// The largest number of purges that wait for a walk. Further purges free nothing.
 const WAITING: usize = 256;
-/// Between two pages: a walk looks at some 10,000 members a second at most.
+/// The pause between two pages: a walk looks at some 10,000 members a second at most.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Between two attempts at a page, growing, and how many there are: about a minute.
+/// The pauses between two attempts at a page, growing, and the number of attempts: about a minute
+/// in all.
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 10;
@@ -42,7 +43,7 @@ pub(super) struct PurgedRecordCleanup {
     given_up: IntCounter,
 }
 
-/// What was purged, and where in the order.
+/// What was purged, and the place of the purge in the log.
 struct RecordCleanupTask {
     what: RecordCleanupTarget,
     before: LogPlace,
@@ -74,12 +75,12 @@ impl PurgedRecordCleanup {
         })
     }
 
-    /// Takes in a purge that got its place in the log.
+    /// Takes in a purge that has its place in the log.
     pub(super) fn logged(&self, purge: &LoggedPurge, before: LogPlace) {
         if !self.is_possible || purge.soft {
             return;
         }
-        // By the index only URLs are known.
+        // The index knows records only by their URL.
         let what = match purge.selector.parse() {
             Ok(PurgeStatement::Purged(_, Selector::Prefix(prefix))) => {
                 RecordCleanupTarget::Urls(UrlSelector::beginning(&prefix))
@@ -101,7 +102,7 @@ impl PurgedRecordCleanup {
 }
 
 impl L2 {
-    /// Removes what purges hide, for ever.
+    /// Removes what purges hide. It never returns.
     pub(super) async fn clear_behind(&self) {
         loop {
             let goals: Vec<_> = self.clearing.queue.lock().drain(..).collect();
@@ -126,7 +127,7 @@ impl L2 {
         Ok(())
     }
 
-    /// Clears one page, in several attempts: the store may be away for a moment.
+    /// Clears one page, in several attempts: the store may be unavailable for a short time.
     async fn clear_patiently(
         &self,
         at: RecordListingCursor,
@@ -143,7 +144,7 @@ impl L2 {
         self.clear_page(at, goals).await
     }
 
-    /// Clears one page; answers where the next one begins.
+    /// Clears one page. Returns where the next page begins.
     async fn clear_page(
         &self,
         at: RecordListingCursor,

@@ -1,4 +1,4 @@
-//! What YAML says about the second tier.
+//! The second tier's part of the YAML configuration.
 
 use std::path::PathBuf;
 
@@ -7,45 +7,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, ConfigDuration};
 
-/// The second tier: where records are kept, and what a call to it may cost.
+/// The second tier: where records are kept, and the limits of calls to it.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct L2Config {
     /// A Redis that nodes share.
     pub redis: Option<super::redis::config::RedisTierConfig>,
-    /// A database of this node's own.
+    /// A database on this node's disk.
     pub disk: Option<super::disk::config::DiskTierConfig>,
-    /// Life of a record at most; purges are remembered as long.
+    /// The longest life of a record. Purges are remembered for the same time.
     pub max_life: ConfigDuration,
-    /// Deadline of a read; then it's a miss.
+    /// Deadline of a read; after it the read counts as a miss.
     pub read_timeout: ConfigDuration,
     /// Deadline of a write.
     pub write_timeout: ConfigDuration,
-    /// Calls under way at once; a read beyond them is a miss.
+    /// The largest number of calls under way; a further read is a miss.
     pub max_concurrent: usize,
-    /// When calls are not even tried.
+    /// The circuit breaker: when no calls are made.
     pub breaker: L2BreakerConfig,
-    /// Bytes of responses that wait to be written; the oldest beyond them are not.
+    /// The largest size of the responses that wait to be written, in bytes. Beyond it, the oldest
+    /// are not written.
     pub write_queue: ByteSize,
     /// Compression of records.
     pub compress: RecordCompressionConfig,
-    /// A secret that all nodes share. It seals records, purges in Redis's log and leases:
-    /// then whoever can write into the store can remove what is there, but forge nothing.
-    /// Without it they can forge all of that. Change it together with `redis.prefix`.
+    /// A secret that all nodes share. It seals records, purges in Redis's log, and leases: whoever
+    /// can write to the store can then remove what is there, but forge nothing. Without the secret,
+    /// all of that can be forged. Change it together with `redis.prefix`.
     pub seal_key: Option<String>,
-    /// A file with that secret.
+    /// A file that contains the secret.
     pub seal_key_file: Option<PathBuf>,
-    /// One load a key among all nodes.
+    /// Leases: only one of all nodes loads a key at a time.
     pub lease: LeaseRules,
 }
 
-/// When calls are not even tried.
+/// The circuit breaker: when no calls are made.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct L2BreakerConfig {
-    /// Failures in a row that open it; 0 is never.
+    /// The number of failures in a row that open it; 0 means never.
     pub failure_threshold: u32,
-    /// How long it stays open before one call tries.
+    /// How long it stays open before one call is tried.
     pub cooldown: ConfigDuration,
 }
 
@@ -53,9 +54,9 @@ pub struct L2BreakerConfig {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecordCompressionConfig {
-    /// From this size on it's tried, and kept if it saves 15 percent.
+    /// From this size on compression is tried; the result is kept if it saves 15 percent.
     pub min_bytes: ByteSize,
-    /// What is written; every form is read.
+    /// The form in which records are written; every form is read.
     pub codec: RecordCodec,
 }
 
@@ -69,29 +70,29 @@ pub enum RecordCodec {
     Zstd,
 }
 
-/// One load a key among all nodes that share the store.
+/// Leases: only one of all nodes that share the store loads a key at a time.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LeaseRules {
-    /// Off: each node loads for itself.
+    /// Off: each node loads by itself.
     pub enabled: bool,
-    /// How long a lease holds without renewal; it's renewed after a third of it. Other nodes
-    /// measure that themselves, whatever the store says of the lease.
+    /// How long a lease is valid without renewal; it is renewed after a third of this time. Other
+    /// nodes measure the time themselves, whatever the store says about the lease.
     pub ttl: ConfigDuration,
-    /// How long a node waits for another's load.
+    /// How long a node waits for another node's load.
     pub wait_timeout: ConfigDuration,
-    /// What it does then.
+    /// What it does after that.
     pub on_timeout: OnTimeout,
 }
 
-/// What a node does that has waited long enough for another's load.
+/// What a node does after it has waited long enough for another node's load.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTimeout {
     /// Load without a lease.
     #[default]
     Load,
-    /// Answer 503, or stale.
+    /// Answer with 503, or with a stale copy.
     Fail,
 }
 

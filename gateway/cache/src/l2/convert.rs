@@ -1,7 +1,7 @@
-//! Entries as records and back, and the work on their bytes.
+//! Converts entries to records and back, and does the work on their bytes.
 //!
-//! Invariant: age only grows: by the time in L1, in the queue, and in the store, each by a
-//! clock of its own, and never less than since the record was written by its own word.
+//! Invariant: the age only grows, by the time in L1, in the queue and in the store, each measured
+//! by its own clock. It is never less than the time since the record says it was written.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +17,12 @@ use crate::key::EntryKey;
 use crate::purge::PurgeOrder;
 use crate::record::{self, ClockReading, Compression, CorruptRecord, ResponseRecord, StoreRecord};
 
-/// Records from this size on are encoded and decoded off the runtime's threads.
+/// Records from this size on, in bytes, are encoded and decoded off the runtime's threads.
 const LARGE: usize = 32 << 10;
-/// The same for compressed ones: they grow.
+/// The same for compressed records, because they expand.
 const LARGE_COMPRESSED: usize = 2 << 10;
 
-/// What the store holds of an entry that was born at `born`. None: it would be of no use there.
+/// What the store keeps of an entry that was born at `born`. None: it would be of no use there.
 pub(crate) fn stored(
     entry: &Entry,
     lifetime: Duration,
@@ -57,7 +57,8 @@ pub(crate) fn stored(
     })
 }
 
-/// The entry that a record makes here, where its load began at `born` in our own order.
+/// The entry that a record becomes here. `born` is the place in our own order at which its load
+/// began.
 pub(crate) fn entry(key: EntryKey, stored: ResponseRecord, born: PurgeOrder) -> Entry {
     let freshness = Freshness {
         received: Instant::now(),
@@ -78,7 +79,7 @@ pub(crate) fn entry(key: EntryKey, stored: ResponseRecord, born: PurgeOrder) -> 
     )
 }
 
-/// The record and how long it lives from now. None: it is too large for one, or has lived.
+/// The record and how long it lives from now on. None: it is too large, or its life is over.
 pub(super) async fn encode(
     write: &Arc<RecordWrite>,
     options: &record::RecordOptions,

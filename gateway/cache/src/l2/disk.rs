@@ -1,12 +1,13 @@
 //! The second tier on this machine's disk: one redb file, for one node.
 //!
-//! Inside: `tables` (what a transaction does), `writer` (the one thread that writes), `open`
-//! and `file` (the database is opened, or begun anew), `aside` (what was damaged or not ours),
-//! `access` (who reads while it is closed), `clock` (its own time), `outage`, `owed` and `trust` (a disk that takes no
-//! writes). Reads are snapshots and wait for no writer.
+//! Inside: `tables` (what a transaction does), `writer` (the one thread that writes), `open` and
+//! `file` (opening the database, or beginning a new one), `aside` (files that were damaged or not
+//! ours), `access` (shared access, also while the database is closed), `clock` (the time of the
+//! tier), `outage`, `owed` and `trust` (a disk that accepts no writes). Reads are snapshots and
+//! wait for no writer.
 //!
-//! Invariant: a crash at any moment leaves the state after some durable transaction, with
-//! every purge that was answered in it, or a file that is not believed at the next start.
+//! Invariant: a crash at any moment leaves the state after some durable transaction, with every
+//! purge that was answered in it; otherwise the file is not trusted at the next start.
 
 mod access;
 mod aside;
@@ -42,13 +43,13 @@ use writer::{DiskWriteCommand, DiskWriteEffect, DiskWriteOperation};
 
 pub use open::{DiskStoreOpenError, open};
 
-/// The store.
+/// The store on this machine's disk.
 pub struct DiskStore {
     access: Arc<DatabaseAccess>,
-    /// std's sender is for one thread at a time.
+    /// std's sender can be used by one thread at a time.
     commands: Mutex<Sender<DiskWriteCommand>>,
     appended: Arc<Notify>,
-    /// Why nothing is written; none while it is.
+    /// Why nothing is written; None while writes work.
     writes: watch::Receiver<Option<StoreError>>,
 }
 
@@ -70,7 +71,7 @@ impl DiskStore {
         Ok(answer)
     }
 
-    /// Runs a read where it may block, and survives what a damaged page does.
+    /// Runs a read on a thread that may block, and survives a panic at a damaged page.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&TimedDatabase) -> Result<T, redb::Error> + Send + 'static,
@@ -80,8 +81,8 @@ impl DiskStore {
             .await
             .map_err(|_| StoreError::Corrupt("a page can't be read".into()))?;
         if matches!(answer, Err(StoreError::Refused(..))) && self.access.is_open() {
-            // redb reads nothing more after a fault of the disk: a write makes the writer see
-            // that, and open the file again. Nobody waits for it.
+            // redb reads nothing more after a fault of the disk. A write lets the writer notice
+            // that and open the file again. Nobody waits for it.
             drop(self.send(DiskWriteOperation::Sync));
         }
         answer
@@ -214,14 +215,14 @@ impl Store for DiskStore {
             if !log.purges.is_empty() {
                 return Ok(log);
             }
-            // Either way the log is read again.
+            // In both cases the log is read again.
             let _ = tokio::time::timeout(patience, appended).await;
             self.read_log(after).await
         }
         .boxed()
     }
 
-    /// There is no other node.
+    /// There is no other node, so every lease is granted.
     fn acquire<'a>(
         &'a self,
         _lease: &'a Lease,

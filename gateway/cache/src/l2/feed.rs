@@ -1,23 +1,23 @@
-//! The purge log of the store and ours: every purge of ours goes into it, and every
-//! purge in it is applied here.
+//! Synchronizes the store's purge log and our own: every purge of this node is appended to it, and
+//! every purge in it is applied here.
 //!
-//! A purge holds here at once, by a local step, and first; it is appended behind the caller, tried
-//! again until it is in, and applied once more with the number it got there: that
-//! reaches a little more and never less. Numbers come in order and without holes
-//! ([`PurgeLogRange`]). Where some are missing, all that was born before is hidden.
+//! A purge first takes effect here at once, by a local step. It is appended in the background,
+//! retried until it is in the log, and then applied once more with the number that it got there;
+//! this may reach a little more, but never less. Numbers come in order and without holes
+//! ([`PurgeLogRange`]). If some are missing, everything that was born before is hidden.
 //!
-//! No number of the store is believed for itself: our own order grows with the purges that
-//! are really there, one after another ([`PurgeLogWindow`]). A number that no purges lead to is a
-//! place where purges are missing, however high it is, so a writer into the store can't
-//! push our order to its end.
+//! No number of the store is trusted by itself: our own order grows with the purges that are really
+//! there, one after another ([`PurgeLogWindow`]). A number that no purges lead to means that purges
+//! are missing, however high it is. So whoever can write to the store can't push our order to its
+//! end.
 //!
-//! Invariant: a purge that was taken in is appended before anything is forgotten of it;
-//! when too many wait, one purge of everything takes the place of all. Those that requests of
-//! clients caused wait apart, and when too many of them wait, a doubt takes their place: what
-//! is stored is validated, not lost.
-//! Invariant: what waits for its number comes after every number that is known here, since
-//! it will get a later one. So it hides whatever the store has, wherever that was born
-//! ([`PurgeLogSync::hides`]), and a record born at a number that was not applied yet can't be judged.
+//! Invariant: a purge that was taken in is not forgotten before it is appended. When too many
+//! purges wait, one purge of everything replaces them all. Purges that requests of clients caused
+//! wait separately; when too many of them wait, a doubt replaces them, so what is stored is
+//! validated and not lost. Invariant: a purge that waits for its number comes after every number
+//! that is known here, because it will get a later one. So it hides whatever the store has,
+//! wherever that was born ([`PurgeLogSync::hides`]). A record that was born at a number that was
+//! not applied yet can't be judged.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -44,39 +44,40 @@ use crate::purge::{
     number_of, numbered, shared,
 };
 
-/// Different purges that wait to be appended at most, of each author.
+/// The largest number of different purges that wait to be appended, for each author.
 const WAITING: usize = 10_000;
-/// Purges that are appended side by side.
+/// The number of purges that are appended at the same time.
 const BATCH: usize = 32;
-/// Between two attempts to append, growing.
+/// The pauses between two attempts to append, growing.
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// How long one look at the log waits for news. A log that began anew wakes nobody who waits
-/// for a number of the one before, so this is how long it takes to be seen; and each look
-/// touches the log, so that an evicting store finds something older.
+/// How long one read of the log waits for news. A log that began anew wakes nobody who waits for a
+/// number of the old one, so a new log is noticed after this time. Each read also touches the log,
+/// so that a store which evicts keys finds an older one.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Between two looks whether the store evicts, and after one that came to nothing.
+/// The pauses between two checks whether the store evicts, after a success and after a failure.
 const EVICTIONS: Duration = Duration::from_secs(60);
 const EVICTIONS_AGAIN: Duration = Duration::from_secs(1);
-/// What a look at the log may take beyond its patience.
+/// How much longer than its patience a read of the log may take.
 const WATCH_MARGIN: Duration = Duration::from_secs(2);
 
-/// Both directions.
+/// Both directions of the synchronization.
 pub(super) struct PurgeLogSync {
     log: Arc<PurgeLog>,
-    /// Told of each purge of ours that got its number.
+    /// Informed of each purge of this node that got its number.
     clearing: Arc<PurgedRecordCleanup>,
     hooks: Arc<CacheEventCounters>,
     queue: Mutex<AppendQueue>,
     wake: Notify,
-    /// Purges were appended, or the log was read for the first time.
+    /// Notified when purges were appended or the log was read for the first time.
     news: Notify,
-    /// Held while a stretch of the log is applied.
+    /// Held while a range of the log is applied.
     applying: Mutex<LastWarning>,
-    /// How far the log was applied; none while it was not read. It is changed when all
-    /// purges up to its end are in our own log.
+    /// How far the log was applied; None while it was not read. It is changed only when all purges
+    /// up to its end are in our own log.
     window: RwLock<Option<PurgeLogWindow>>,
-    /// The number at which one was asked for since steps became rare.
+    /// The number for which a further number was already requested because few local steps were
+    /// left.
     asked_at: AtomicU64,
     depth: IntGauge,
     number: IntGauge,
@@ -85,25 +86,25 @@ pub(super) struct PurgeLogSync {
     pub(super) standing: StoreHealthTracker,
 }
 
-/// When it was last said that the log is not believed.
+/// When a warning was last logged that the purge log is not trusted.
 #[derive(Default)]
 struct LastWarning(Option<Instant>);
 
-/// Between two warnings about the log: what a writer into the store does a thousand times a
-/// second is counted each time, and said now and then.
+/// The time between two warnings about the log. Somebody who writes to the store may cause a
+/// thousand faults a second: each is counted, but only some are logged.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Who waits for a purge's number.
+/// Those who wait for a purge's number.
 type PurgeNumberWaiters = Vec<oneshot::Sender<u64>>;
 
-/// Purges that are not in the store's log yet. Their order among each other has no
-/// meaning: each gets its number when it's appended.
+/// Purges that are not in the store's log yet. Their order among each other has no meaning, because
+/// each gets its number when it is appended.
 struct AppendQueue {
     waiting: HashMap<LoggedPurge, PurgeNumberWaiters>,
-    /// Those that requests of clients caused.
+    /// Purges that requests of clients caused.
     by_requests: HashMap<LoggedPurge, PurgeNumberWaiters>,
     under_way: usize,
-    /// All that waited since none did; an order of its own.
+    /// All purges that waited since the queue was last empty. This log has an order of its own.
     pending: PurgeLog,
 }
 
@@ -158,7 +159,7 @@ impl PurgeLogSync {
         })
     }
 
-    /// The generation of the log that was read last; none before the first.
+    /// The generation of the log that was read last; None before the first read.
     pub(super) fn generation(&self) -> Option<u64> {
         let window = self.window.read();
         let usable = window.as_ref().filter(|window| !window.is_used_up());
@@ -173,10 +174,10 @@ impl PurgeLogSync {
             .map_or(0, |window| window.newest)
     }
 
-    /// Where a record that was born at this place of the store's log stands in our own order.
+    /// The place in our own order that matches this place of birth in the store's log.
     ///
     /// # Errors
-    /// Why it can't be judged.
+    /// The reason why the record can't be judged.
     pub(super) fn order_of(
         &self,
         generation: u64,
@@ -190,13 +191,13 @@ impl PurgeLogSync {
         window.order_of(number_of(born))
     }
 
-    /// Where a purge with this number stands in our own order.
+    /// The place in our own order of the purge with this number.
     pub(super) fn order_at(&self, number: u64) -> PurgeOrder {
         let window = self.window.read();
         window.as_ref().map_or(0, |window| window.order_at(number))
     }
 
-    /// The newest place of the store's log that was applied here, once it was read.
+    /// Waits until the log was read, and returns the newest place of it that was applied here.
     pub(super) async fn newest(&self) -> LogPlace {
         loop {
             self.known().await;
@@ -209,7 +210,7 @@ impl PurgeLogSync {
         }
     }
 
-    /// In the store's log, a place after all that this node can know of.
+    /// A place in the store's log after everything that this node can know of.
     pub(super) async fn after_all_known(&self) -> LogPlace {
         let newest = self.newest().await;
         LogPlace {
@@ -218,18 +219,18 @@ impl PurgeLogSync {
         }
     }
 
-    /// How the store stands for what this node has to say and to hear there.
+    /// The health of the store for purges of this node and of others.
     pub(super) fn standing(&self) -> StoreHealth {
         self.standing.get(Instant::now())
     }
 
-    /// Purges that hold here and are not in the store's log yet.
+    /// The number of purges that are in force here and not yet in the store's log.
     pub(super) fn waiting(&self) -> usize {
         usize::try_from(self.queue.lock().depth()).unwrap_or(0)
     }
 
-    /// Where in the store's log something stands that began at this place of our own order.
-    /// None: the log was not read yet, or began anew since.
+    /// The place in the store's log that matches this place in our own order. None: the log was not
+    /// read yet, or has begun anew since.
     pub(super) fn place_of(&self, order: PurgeOrder) -> Option<LogPlace> {
         let window = self.window.read();
         let window = window.as_ref()?;
@@ -240,18 +241,18 @@ impl PurgeLogSync {
         })
     }
 
-    /// Whether a purge that waits for its number reaches what has these marks.
+    /// Whether a purge that still waits for its number reaches something with these marks.
     pub(super) fn hides(&self, marks: &PurgeAttributes) -> bool {
         let queue = self.queue.lock();
         queue.depth() > 0 && queue.pending.hides(marks, 0)
     }
 
-    /// Waits until the log was read once.
+    /// Waits until the log was read for the first time.
     pub(super) async fn known(&self) {
         self.until(|| self.generation().is_some()).await;
     }
 
-    /// Waits until no purge waits any more.
+    /// Waits until no purge is waiting.
     pub(super) async fn settled(&self) {
         self.until(|| {
             let queue = self.queue.lock();
@@ -262,7 +263,7 @@ impl PurgeLogSync {
 
     async fn until(&self, reached: impl Fn() -> bool) {
         loop {
-            // From here on no news are missed.
+            // From here on no notification is missed.
             let news = self.news.notified();
             if reached() {
                 return;
@@ -271,9 +272,9 @@ impl PurgeLogSync {
         }
     }
 
-    /// Takes in a purge, which holds here when this returns. The receiver gets its number
-    /// in time. Nobody can append it before it is noted here: it would be noted after its
-    /// own number then, and reach what others loaded since.
+    /// Takes in a purge, which is in force here when this returns. The receiver gets its number
+    /// later. Nobody can append the purge before it is recorded here: otherwise it would be
+    /// recorded after its own number and would reach what others have loaded since.
     pub(super) fn push(
         &self,
         author: PurgeInitiator,
@@ -286,7 +287,7 @@ impl PurgeLogSync {
             soft: kind == PurgeKind::Soft,
         };
         let mut queue = self.queue.lock();
-        // First: what is applied in between does not come before it.
+        // This comes first, so that what is applied in between does not come before it.
         queue.pending.record_by(author, selector, PurgeKind::Hard);
         let order = self.log.record_by(author, selector, kind);
         match author {
@@ -298,13 +299,13 @@ impl PurgeLogSync {
         (order, receiver)
     }
 
-    /// The place in the order of purges at which something begins now.
+    /// The current place in the order of purges. What begins now notes it.
     pub(super) fn order(&self) -> PurgeOrder {
         self.log.order()
     }
 
-    /// Has what is stored anywhere validated before it is shown: more was invalidated than can
-    /// be noted.
+    /// Lets everything that is stored anywhere be validated before it is shown, because more was
+    /// invalidated than can be noted.
     pub(super) fn doubt_everything(&self) {
         let mut queue = self.queue.lock();
         if let Place::Vacant(place) = queue.by_requests.entry(doubt()) {
@@ -320,7 +321,8 @@ impl PurgeLogSync {
         self.wake.notify_one();
     }
 
-    /// Asks for a number, once for each, when the local steps of this one become rare.
+    /// Asks for a new number when few local steps of the current one are left, once for each
+    /// number.
     pub(super) fn ask_before_steps_end(&self) {
         let number = shared(self.log.order());
         if self.log.wants_number() && self.asked_at.swap(number, Ordering::Relaxed) != number {
@@ -328,7 +330,8 @@ impl PurgeLogSync {
         }
     }
 
-    /// Asks for a number of the log, by a purge that reaches nothing and leaves no record.
+    /// Asks for a number of the log, by appending a purge that reaches nothing and leaves no
+    /// record.
     pub(super) fn ask_for_number(&self) -> oneshot::Receiver<u64> {
         let (done, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
@@ -339,7 +342,8 @@ impl PurgeLogSync {
         receiver
     }
 
-    /// A purge that waits already is one with this: its number comes after both.
+    /// Queues a purge. If the same purge waits already, the two are one: its number comes after
+    /// both.
     fn wait_for(&self, queue: &mut AppendQueue, purge: LoggedPurge, tellers: PurgeNumberWaiters) {
         let purge = match queue.waiting.contains_key(&purge) || queue.waiting.len() < WAITING {
             true => purge,
@@ -380,7 +384,7 @@ impl PurgeLogSync {
         self.depth.set(queue.depth());
     }
 
-    /// Appends what waits, for ever.
+    /// Appends the waiting purges. It never returns.
     pub(super) async fn append(&self, guard: &StoreGuard) {
         let mut pause = RETRY;
         loop {
@@ -412,7 +416,7 @@ impl PurgeLogSync {
         batch
     }
 
-    /// False: it waits again.
+    /// False: the purge waits again.
     async fn append_one(
         &self,
         guard: &StoreGuard,
@@ -430,7 +434,7 @@ impl PurgeLogSync {
                 self.apply(log);
                 self.came_back(|_| {});
                 self.clearing.logged(&purge, place);
-                // Who waited for the number may have left.
+                // Those who waited for the number may have left.
                 for teller in tellers {
                     let _ = teller.send(newest);
                 }
@@ -452,7 +456,7 @@ impl PurgeLogSync {
         }
     }
 
-    /// A purge that was under way is so no more; `then` is done in the same moment.
+    /// Ends the time in which a purge is under way. `then` is called under the same lock.
     fn came_back(&self, then: impl FnOnce(&mut AppendQueue)) {
         let mut queue = self.queue.lock();
         then(&mut queue);
@@ -463,9 +467,9 @@ impl PurgeLogSync {
         self.depth.set(queue.depth());
     }
 
-    /// Applies what others append, for ever. Not by way of the guard: a look at the log
-    /// takes as long as nothing happens. The first look, and the first after one that came
-    /// to nothing, waits for nothing: the store may have come back with an older log.
+    /// Applies what others append. It never returns. It does not use the guard, because a read of
+    /// the log waits as long as nothing happens. The first read, and the first after a failed one,
+    /// do not wait: the store may have come back with an older log.
     pub(super) async fn follow(&self, guard: &StoreGuard) {
         let mut pause = RETRY;
         let mut patience = None;
@@ -498,8 +502,8 @@ impl PurgeLogSync {
         }
     }
 
-    /// Looks now and then whether the store may evict the log, for ever. Each look at the log
-    /// keeps it from being the oldest there is; that is all that can be done from here.
+    /// Checks regularly whether the store may evict the log. It never returns. Each read of the log
+    /// keeps it from being the oldest key in the store; more can't be done from here.
     pub(super) async fn watch_evictions(&self, guard: &StoreGuard) {
         let mut known = None;
         loop {
@@ -520,7 +524,7 @@ impl PurgeLogSync {
         }
     }
 
-    /// Applies what is in the log by now. False: the store does not tell.
+    /// Applies what is in the log by now. False: the store does not answer.
     pub(super) async fn catch_up(&self, guard: &StoreGuard) -> bool {
         let after = self.applied();
         match guard
@@ -535,7 +539,7 @@ impl PurgeLogSync {
         }
     }
 
-    /// Applies a stretch of the log that begins where some look at it had ended.
+    /// Applies a range of the log that begins where an earlier read had ended.
     fn apply(&self, log: PurgeLogRange) {
         let mut last_warning = self.applying.lock();
         let known = self.window.read().clone();
@@ -562,7 +566,7 @@ impl PurgeLogSync {
             }
         };
         match window.is_used_up() {
-            // There are steps yet, but no numbers: whatever is new may be about anything.
+            // Local steps are left, but no numbers: whatever is new may be about anything.
             true => {
                 self.log.record(&Selector::All, PurgeKind::Hard);
             }
@@ -576,7 +580,7 @@ impl PurgeLogSync {
         }
     }
 
-    /// Applies what came after a number.
+    /// Applies the purges after the number `after`.
     fn take_in(&self, window: &PurgeLogWindow, after: u64, log: &PurgeLogRange) {
         let news = log.purges.iter().filter(|logged| logged.number > after);
         news.for_each(|logged| self.note(logged, window));
@@ -586,7 +590,7 @@ impl PurgeLogSync {
     fn note(&self, logged: &PurgeLogEntry, window: &PurgeLogWindow) {
         let purge = &logged.purge;
         if *purge == nothing() {
-            // The number alone is of use, and whoever applies the log advances to it.
+            // Only its number matters, and the caller advances to that.
             return;
         }
         let kind = if purge.soft {
@@ -600,7 +604,8 @@ impl PurgeLogSync {
                 self.log.record_numbered(author, &selector, kind, number);
             }
             Ok(PurgeStatement::Doubt) => self.log.doubt_before(number),
-            // What a newer version knows: what it reaches is unknown, so all.
+            // Only a newer version knows it. It is unknown what it reaches, so it counts as a purge
+            // of everything.
             Ok(PurgeStatement::Invalidated(_)) | Err(_) => self.log.record_numbered(
                 PurgeInitiator::Operator,
                 &Selector::All,

@@ -1,4 +1,4 @@
-//! Looking a request up in the second tier.
+//! Looks a request up in the second tier.
 
 use http::{HeaderMap, HeaderName};
 
@@ -13,35 +13,35 @@ use crate::key::{EntryKey, KeyBuf, KeyId, PurgeHash};
 use crate::purge::PurgeOrder;
 use crate::record::{ClockReading, ResponseRecord, StoreRecord};
 
-/// What came of a look-up.
+/// The outcome of a look-up.
 pub enum L2Lookup {
     Found(Box<L2Entry>),
     Miss,
-    /// The store does not tell, so that asking it for anything else is in vain, too.
+    /// The store does not answer, so it is useless to ask it for anything else.
     Unknown,
 }
 
-/// What was found below L1. It was not compared with purges.
+/// An entry that was found in the second tier. It was not compared with purges yet.
 pub struct L2Entry {
     pub entry: Entry,
     pub vary: Vary,
 }
 
-/// A record that the purge log of today can judge.
+/// A record that the present purge log can judge.
 enum ReadableRecord {
-    /// And where its load began in our own order.
+    /// With the place in our own order at which its load began.
     Entry(Box<ResponseRecord>, PurgeOrder),
     Varies(Vec<Vec<HeaderName>>),
 }
 
-/// Field lists of one key that are looked under at most.
+/// The largest number of field lists of one key that are tried.
 const LISTS: usize = 4;
 
 impl L2 {
     /// Looks a request up.
     pub async fn find(&self, primary: &KeyBuf, request: &HeaderMap) -> L2Lookup {
         let home = KeyId::of(primary.as_bytes());
-        // Invalidations from here on may have come too late for the store's answer.
+        // The store's answer may not include invalidations that come from here on.
         let began = self.feed.order();
         let found = match self.read(home, primary, primary.as_bytes()).await {
             Ok(ReadableRecord::Entry(stored, born)) => Ok((primary.to_key(), *stored, born)),
@@ -84,10 +84,11 @@ impl L2 {
         Err(L2LookupOutcome::Miss)
     }
 
-    /// The record under a whole key: what waits to be written, else what the store has.
+    /// Reads the record under a whole key: the one that waits to be written, otherwise the one in
+    /// the store.
     ///
-    /// Whether an invalidation hides a record is asked before the store is: one that is still
-    /// under way then hides it here, and one that is done is in what the store answers.
+    /// Pending invalidations are checked before the store is asked. One that is still under way
+    /// then hides the record here, and one that is done is included in the store's answer.
     async fn read(
         &self,
         home: KeyId,
@@ -171,7 +172,7 @@ impl L2 {
 
 fn unread(failed: StoreCallError) -> L2LookupOutcome {
     match failed {
-        // It answers, and a write will put this right.
+        // The store answers, and the next write replaces the record.
         StoreCallError::Store(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => {
             L2LookupOutcome::Corrupt
         }

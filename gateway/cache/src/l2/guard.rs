@@ -1,13 +1,15 @@
-//! A store behind a deadline, a breaker and a gate: what a slow or dead one may cost.
+//! Guards the store with a deadline, a breaker and a limit of calls, to bound what a slow or dead
+//! store may cost.
 //!
-//! Invariant: no call outlives its deadline, and while the breaker is open none is made that a
-//! request needs. A gate that is full is *busy*, not broken: it does not count against the store.
-//! What the store refuses in words of its own doesn't either, for then it is alive.
+//! Invariant: no call outlives its deadline, and while the breaker is open no call is made that a
+//! request waits for. When the limit of calls is reached, the store is *busy* and not broken: that
+//! does not count against it. An explicit refusal by the store does not count either, because it
+//! shows that the store is alive.
 //!
-//! Decision: what carries invalidations (appends to the purge log, removals, notes) passes
-//! neither gate nor breaker: it is tried on a schedule of its own, a bounded number at once, and
-//! says nothing about the rest. But when the store answers it, or a look at the log, the breaker
-//! closes at once, whatever is left of its cooldown.
+//! Decision: calls that carry invalidations (appends to the purge log, removals, notes) pass
+//! neither the limit nor the breaker. They are retried on a schedule of their own, a bounded number
+//! at once, and their failures do not count for other calls. But when the store answers such a
+//! call, or a read of the log, the breaker closes at once, whatever is left of its cooldown.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use super::store::{Store, StoreError, StoreRefusal};
 use crate::breaker::{Breaker, CircuitState};
 use crate::event::{CacheEvent, CacheEventCounters};
 
-/// The store and what guards it.
+/// The store with its guards.
 pub struct StoreGuard {
     pub store: Arc<dyn Store>,
     breaker: Breaker,
@@ -37,20 +39,20 @@ pub struct StoreGuard {
     opened: IntGauge,
 }
 
-/// What a call is for: its deadline and its label.
+/// The purpose of a call, which decides its deadline and its metric label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreCall {
     Get,
     Put,
     Delete,
     Log,
-    /// Reading what others append to the log; it passes no guard.
+    /// Reads what others append to the log; it passes no guard.
     Watch,
     Lease,
-    /// Of a lease that is held.
+    /// Renews a lease that is held.
     Renew,
     Release,
-    /// Of the index: noting what was written, reading it, removing what purges hide.
+    /// Index: notes what was written, lists it, removes what purges hide.
     Note,
     List,
     Clear,
@@ -74,10 +76,10 @@ const OUTCOMES: [&str; 9] = [
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreCallError {
-    /// The breaker is open: not tried.
+    /// The breaker is open, so the call was not made.
     #[error("skipped: the store failed a moment ago")]
     Skipped,
-    /// Too many calls are under way: not tried.
+    /// Too many calls are under way, so the call was not made.
     #[error("skipped: too many calls are under way")]
     Busy,
     #[error(transparent)]
@@ -90,7 +92,7 @@ const BUCKETS: [f64; 12] = [
 
 impl StoreGuard {
     /// # Errors
-    /// When the registry has a second tier already.
+    /// When the registry already holds the metrics of a second tier.
     pub fn new(
         store: Arc<dyn Store>,
         config: &config::L2Config,
@@ -142,10 +144,10 @@ impl StoreGuard {
         })
     }
 
-    /// Makes a call: `what` gets the store.
+    /// Makes a call; `what` gets the store.
     ///
     /// # Errors
-    /// See [`StoreCallError`]; each is counted here.
+    /// See [`StoreCallError`]. Each error is counted here.
     pub async fn call<'a, T, F>(
         &'a self,
         call: StoreCall,
@@ -163,7 +165,7 @@ impl StoreGuard {
         answer
     }
 
-    /// Counts what came of a call.
+    /// Counts the outcome of a call.
     pub fn count<T>(&self, call: StoreCall, answer: &Result<T, StoreCallError>) {
         let outcome = match answer {
             Ok(_) => "ok",
@@ -195,7 +197,7 @@ impl StoreGuard {
             }
             return Ok(answer?);
         }
-        // What a request waits for must not queue; what is done behind it may.
+        // Calls that a request waits for must not queue; background calls may.
         let _place = match call.is_waited_for() {
             true => self.gate.try_acquire().ok(),
             false => self.gate.acquire().await.ok(),
@@ -216,7 +218,7 @@ impl StoreGuard {
         Ok(answer?)
     }
 
-    /// The store has answered: calls are made again.
+    /// Notes that the store has answered, so calls are made again.
     pub fn answered(&self) {
         if self.breaker.passage() != CircuitState::Closed {
             self.breaker.close();
@@ -232,7 +234,7 @@ impl StoreGuard {
         }
     }
 
-    /// How long an answer to a read may take.
+    /// The deadline of a read.
     pub fn read_timeout(&self) -> Duration {
         self.read_timeout
     }

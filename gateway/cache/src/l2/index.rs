@@ -1,13 +1,13 @@
-//! What was written is noted in the store's index, behind the write and in batches.
+//! Notes written records in the store's index, after the write and in batches.
 //!
-//! Decision: the index is another place of the store (another slot of a Cluster), so no
-//! script can touch both. A record is noted after it was stored and by another task: the
-//! write, and whoever waits for its lease, are done by then. What can't be noted is counted
-//! and left: the record is served all the same, it is only not listed until its next write.
-//! Nothing else edits the index: a look-up doesn't, and neither does the removal of one
-//! key, after which another node may have stored it again: what was noted for that would
-//! go too, and the live record be listed no more. Expired members go by their time, those
-//! of a purge by comparing births ([`super::clear`]).
+//! Decision: the index may be in another place of the store (another slot of a Cluster), so no
+//! script can touch both. A record is noted after it was stored and by another task, so neither the
+//! write nor those who wait for its lease wait for the index. If a record can't be noted, this is
+//! counted and nothing more is done: the record is still served, and only missing from listings
+//! until its next write. Nothing else edits the index. A look-up does not, and neither does the
+//! removal of one key: another node may have stored the key again by then, and removing its note
+//! would hide the live record from listings. Expired members are removed by their time, those of a
+//! purge by comparing births ([`super::clear`]).
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -22,31 +22,32 @@ use super::store::{IndexNote, IndexedUrl, Store, StoreKey};
 use crate::purge::PurgeOrder;
 use crate::record::StoreRecord;
 
-/// Records that wait to be noted at most, some 5 MiB where URLs are long; more are not.
+/// The largest number of records that wait to be noted, some 5 MiB with long URLs. Further records
+/// are not noted.
 const WAITING: usize = 4_096;
-/// Records that are noted at once.
+/// The number of records that are noted in one call.
 const BATCH: usize = 64;
 
-/// The records that are to be noted.
+/// The records that wait to be noted.
 pub(super) struct RecordIndexer {
-    /// 0: there is no index.
+    /// The number of shards; 0 means that there is no index.
     shards: u16,
     queue: Mutex<NoteQueue>,
     wake: Notify,
-    /// A batch is done.
+    /// Notified when a batch is done.
     ended: Notify,
     noted: IntCounter,
     failed: IntCounter,
     dropped: IntCounter,
 }
 
-/// By shard.
+/// The queues, one for each shard.
 struct NoteQueue {
     shards: Vec<VecDeque<PendingIndexNote>>,
-    /// Of all shards.
+    /// The number of waiting records in all shards.
     waiting: usize,
     under_way: bool,
-    /// Where the next batch is looked for first.
+    /// The shard at which the next batch is searched for first.
     turn: usize,
 }
 
@@ -84,12 +85,13 @@ impl RecordIndexer {
         })
     }
 
-    /// How many shards there are; 0: there is no index.
+    /// The number of shards; 0 means that there is no index.
     pub(super) fn shards(&self) -> u16 {
         self.shards
     }
 
-    /// Takes a record in that was stored. Lists of variants are no responses.
+    /// Takes in a record that was stored. Lists of variants are not noted, because they are not
+    /// responses.
     pub(super) fn stored(&self, write: &RecordWrite) {
         let StoreRecord::Entry(entry) = write.record() else {
             return;
@@ -114,7 +116,7 @@ impl RecordIndexer {
         self.wake.notify_one();
     }
 
-    /// Notes what was taken in, for ever.
+    /// Notes the records that were taken in. It never returns.
     pub(super) async fn note_behind(&self, guard: &StoreGuard) {
         loop {
             let Some((shard, batch)) = self.batch() else {
@@ -135,7 +137,7 @@ impl RecordIndexer {
         }
     }
 
-    /// Of one shard, each in its turn.
+    /// The next batch. Each batch is of one shard, and the shards take turns.
     fn batch(&self) -> Option<(u16, Vec<IndexNote>)> {
         let mut queue = self.queue.lock();
         let shards = queue.shards.len();
@@ -152,10 +154,10 @@ impl RecordIndexer {
         Some((u16::try_from(place).ok()?, batch))
     }
 
-    /// Waits until nothing waits to be noted.
+    /// Waits until no record waits to be noted.
     pub(super) async fn settled(&self) {
         loop {
-            // From here on no end is missed.
+            // From here on no notification is missed.
             let ended = self.ended.notified();
             {
                 let queue = self.queue.lock();

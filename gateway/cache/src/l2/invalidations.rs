@@ -1,17 +1,17 @@
-//! What requests made invalid by themselves, on its way to the store: hidden here at once,
-//! noted there as soon as it can be.
+//! Invalidations by requests, on their way to the store: they take effect here at once and are
+//! noted there as soon as possible.
 //!
-//! A store keeps a note for each number (of a URL, of a group) of which it has a record, or
-//! for which a load looked for one a moment ago; whoever reads a record compares it with the
-//! notes of its numbers. An invalidation changes a note that is there and makes none, so that
-//! requests for what nobody holds leave nothing behind. Two steps: the first notes our own
-//! place in the order, which hides what this node could know of. Where there was a note, the
-//! log gives out a number, and the second step notes that: it hides whatever any node loaded
-//! before, and nothing that is loaded by somebody who knows that number. Numbers are asked for
-//! at most a few times a second, however many invalidations come.
+//! A store keeps a note for each number (of a URL or a group) if it has a record with that number,
+//! or if a load looked for one a short time ago. Whoever reads a record compares it with the notes
+//! of its numbers. An invalidation changes an existing note and creates none, so that requests for
+//! things that nobody has stored leave nothing behind. There are two steps. The first notes our own
+//! place in the order, which hides what this node could know of. If there was a note, the log gives
+//! out a number, and the second step notes that number: it hides whatever any node loaded before,
+//! and nothing that is loaded by a node that knows the number. Numbers are requested at most a few
+//! times a second, however many invalidations come.
 //!
-//! Invariant: what waits is hidden here. When too much waits, everything that is stored is
-//! doubted instead, which loses nothing.
+//! Invariant: what waits is hidden here. When too many wait, everything that is stored is doubted
+//! instead: then it is validated, and nothing is lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,20 +27,20 @@ use super::guard::StoreCall;
 use super::store::LogPlace;
 use crate::key::PurgeHash;
 
-/// Numbers that are noted or wait to be.
+/// The largest number of invalidations that are not done.
 const WAITING: usize = 65_536;
-/// Numbers that are noted side by side.
+/// The number of invalidations that are noted at the same time.
 const BATCH: usize = 32;
-/// Between two numbers that the log is asked for.
+/// The pause between two requests for a number of the log.
 const PACE: Duration = Duration::from_millis(200);
-/// Between two attempts, growing.
+/// The pauses between two attempts, growing.
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// Told which invalidations were noted that concerned something in the store.
+/// Called with the invalidations that were noted and concerned something in the store.
 pub(crate) type OnNoted = Box<dyn Fn(&[PurgeHash]) + Send + Sync>;
 
-/// The invalidations that are not done.
+/// The invalidations that are not done yet.
 pub(super) struct StoreInvalidations {
     pending: Mutex<InvalidationQueue>,
     wake: Notify,
@@ -51,15 +51,16 @@ pub(super) struct StoreInvalidations {
 
 #[derive(Default)]
 struct InvalidationQueue {
-    /// Every number that is not done, and how often it was asked for.
+    /// Every number that is not done, and how often its invalidation was requested.
     asked: HashMap<PurgeHash, u64>,
-    /// For the first step.
+    /// The numbers that wait for the first step.
     queue: VecDeque<PurgeHash>,
-    /// For the second step, and how often they had been asked for at the first.
+    /// The numbers that wait for the second step, and how often each had been requested at the
+    /// first step.
     noted: Vec<(PurgeHash, u64)>,
 }
 
-/// Whether there was room.
+/// Whether there was room in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum InvalidationEnqueueResult {
     Waits,
@@ -88,7 +89,7 @@ impl StoreInvalidations {
         })
     }
 
-    /// Takes numbers in, which hide from now on what the store has.
+    /// Takes in numbers. From now on what the store has with these numbers is hidden here.
     pub(super) fn ask(&self, numbers: &[PurgeHash]) -> InvalidationEnqueueResult {
         let mut pending = self.pending.lock();
         for number in numbers {
@@ -105,7 +106,7 @@ impl StoreInvalidations {
         InvalidationEnqueueResult::Waits
     }
 
-    /// Whether one that is not done reaches what bears one of these numbers.
+    /// Whether an invalidation that is not done reaches something with one of these numbers.
     pub(super) fn hide(&self, numbers: &[PurgeHash]) -> bool {
         if numbers.is_empty() {
             return false;
@@ -129,7 +130,7 @@ impl StoreInvalidations {
         batch
     }
 
-    /// Done, unless it was asked for once more meanwhile.
+    /// Ends an invalidation, unless it was requested again in the meantime.
     fn done(&self, number: PurgeHash, times: u64) {
         let mut pending = self.pending.lock();
         if pending.asked.get(&number) == Some(&times) {
@@ -140,8 +141,8 @@ impl StoreInvalidations {
 }
 
 impl L2 {
-    /// Notes in the store that what bears these numbers was invalidated, behind the caller. It
-    /// is hidden here at once.
+    /// Notes in the store, in the background, that what has these numbers was invalidated. It is
+    /// hidden here at once.
     pub fn invalidate(&self, numbers: &[PurgeHash]) {
         if self.invalidations.ask(numbers) == InvalidationEnqueueResult::Full {
             self.feed.doubt_everything();
@@ -149,12 +150,13 @@ impl L2 {
         self.feed.ask_before_steps_end();
     }
 
-    /// Has somebody told of what was noted and concerned something in the store; once.
+    /// Sets the function that is called with noted invalidations that concerned something in the
+    /// store. It can be called once.
     pub(crate) fn on_noted(&self, told: OnNoted) {
         let _ = self.on_noted.set(told);
     }
 
-    /// The first step, for ever.
+    /// Runs the first step. It never returns.
     pub(super) async fn invalidate_behind(&self) {
         let mut pause = RETRY;
         loop {
@@ -163,7 +165,7 @@ impl L2 {
                 self.invalidations.wake.notified().await;
                 continue;
             }
-            // Nothing is read from the store before its log was.
+            // Nothing is read from the store before its log was read.
             let at = self.feed.after_all_known().await;
             let notes = batch.iter().map(|(number, _)| self.note(*number, at));
             let noted = join_all(notes).await;
@@ -192,7 +194,7 @@ impl L2 {
         }
     }
 
-    /// The second step, for ever.
+    /// Runs the second step.
     pub(super) async fn settle_behind(self: Arc<Self>) {
         loop {
             let noted = std::mem::take(&mut self.invalidations.pending.lock().noted);
@@ -200,7 +202,7 @@ impl L2 {
                 self.invalidations.settle.notified().await;
                 continue;
             }
-            // An error is a feed that was dropped with its tier.
+            // An error means that the feed was dropped with its tier.
             if self.feed.ask_for_number().await.is_err() {
                 return;
             }
@@ -231,7 +233,7 @@ impl L2 {
         }
     }
 
-    /// Whether there was a note to change. None: the store did not tell.
+    /// Whether there was a note to change. None: the store did not answer.
     async fn note(&self, number: PurgeHash, at: LogPlace) -> Option<bool> {
         let noted = self
             .guard

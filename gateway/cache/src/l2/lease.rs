@@ -1,13 +1,13 @@
-//! One load a key among all nodes: a lease in the store, renewed while the load runs.
+//! One load for each key among all nodes: a lease in the store, renewed while the load runs.
 //!
-//! Three answers: mine, another's, nobody knows. *Nobody knows* means load at once: a
-//! store that is down must not hold anybody up. Who waits looks again when a lease is
-//! given back, and now and then in any case, for such a word can be missed. So giving it
-//! back is tried again while it could hold: a busy or failing store must not make the next
-//! load of the key wait until the lease runs out.
+//! There are three answers: the lease is ours, it is another node's, or nobody knows. *Nobody
+//! knows* means that the node loads at once, because a store that is down must not delay anybody. A
+//! node that waits asks again when a lease is released, and also at short intervals, because that
+//! message can be lost. Releasing a lease is retried for as long as the lease could hold, so that a
+//! busy or failing store does not make the next load of the key wait until the lease expires.
 //!
-//! Invariant: what was loaded under a lease is written only while the lease holds; a
-//! former owner never overwrites what the next one wrote.
+//! Invariant: what was loaded under a lease is written only while the lease holds. A former owner
+//! never overwrites what the next one wrote.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -24,15 +24,15 @@ use super::store::{Lease, LeaseAcquisition, StoreError, StoreKey};
 use crate::event::{CacheEvent, L2LeaseOutcome};
 use crate::key::{EntryKey, KeyId};
 
-/// Whose turn it is to load.
+/// Who may load a key.
 pub enum LeaseHolder {
     Mine(HeldLease),
     Others,
-    /// The store does not tell: load.
+    /// The store does not answer: load at once.
     Unknown,
 }
 
-/// A lease that is renewed until it is dropped, and given back then.
+/// A lease that is renewed until it is dropped, and released then.
 pub struct HeldLease {
     tier: Arc<L2>,
     lease: Lease,
@@ -40,41 +40,42 @@ pub struct HeldLease {
     renewal: AbortHandle,
 }
 
-/// A question for a lease, until it is answered. Dropped before that (no answer came in time, or
-/// who asked has left) it has the lease given back: the store may have given it all the same, or
-/// may do so when it gets to the question, and nobody else could load the key until it ran out.
+/// A request for a lease that is not answered yet. If it is dropped before (no answer came in time,
+/// or the requester has left), the lease is released. The store may have granted it nevertheless,
+/// or may do so when it handles the request, and then nobody else could load the key until it
+/// expired.
 struct PendingLeaseRequest<'a> {
     tier: &'a Arc<L2>,
     /// None: it was answered.
     lease: Option<Lease>,
 }
 
-/// Word of leases that were given back.
+/// Listens for released leases of one key.
 pub struct LeaseReleaseListener {
     key: StoreKey,
     word: Option<broadcast::Receiver<StoreKey>>,
 }
 
-/// Between two looks while somebody else loads, and its random share.
+/// The pause between two requests while another node loads, and its random part.
 const LOOK: Duration = Duration::from_millis(40);
 const LOOK_SPREAD: u32 = 40;
-/// Between two attempts to give a lease back, doubled each time.
+/// The pause between two attempts to release a lease, doubled each time.
 const RETRY: Duration = Duration::from_millis(100);
-/// Until a lease is given back again which the store did not know yet.
+/// The pause before a lease is released again that the store did not know yet.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl L2 {
-    /// Whether nodes load one at a time.
+    /// Whether leases are in use, so that only one node loads a key at a time.
     pub fn leases(&self) -> bool {
         self.lease.enabled && self.guard.store.is_shared() && self.feed.generation().is_some()
     }
 
-    /// How long to wait for another node's load, and what to do then.
+    /// How long to wait for another node's load, and what to do after that.
     pub fn patience(&self) -> (Duration, OnTimeout) {
         (self.lease.wait_timeout.into(), self.lease.on_timeout)
     }
 
-    /// Asks whose turn it is to load `key`, which belongs to `home`.
+    /// Asks for the lease to load `key`, which belongs to `home`.
     pub async fn turn(self: &Arc<Self>, home: KeyId, key: &EntryKey) -> LeaseHolder {
         let lease = Lease::of(StoreKey::below(home, key.as_bytes()));
         let ttl = self.lease.ttl.into();
@@ -106,7 +107,7 @@ impl L2 {
         turn
     }
 
-    /// Listens for the lease of `key` to be given back: begin before asking for it.
+    /// Listens for the release of the lease of `key`. Begin before asking for the lease.
     pub fn freed(&self, home: KeyId, key: &EntryKey) -> LeaseReleaseListener {
         LeaseReleaseListener {
             key: StoreKey::below(home, key.as_bytes()),
@@ -116,11 +117,11 @@ impl L2 {
 }
 
 impl LeaseReleaseListener {
-    /// Waits for the word, or a moment.
+    /// Waits for a release, or for a short time.
     pub async fn wait(&mut self) {
         let spread = RandomState::new().hash_one(0) as u32 % LOOK_SPREAD;
         let moment = LOOK + Duration::from_millis(spread.into());
-        // Either way it's time to look again.
+        // In both cases it is time to ask again.
         let _ = tokio::time::timeout(moment, self.told()).await;
     }
 
@@ -131,7 +132,7 @@ impl LeaseReleaseListener {
         loop {
             match word.recv().await {
                 Ok(key) if key != self.key => {}
-                // Some were missed: perhaps ours.
+                // Some messages were missed, and ours may have been among them.
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
                 Err(broadcast::error::RecvError::Closed) => break,
             }
@@ -181,15 +182,15 @@ impl Drop for PendingLeaseRequest<'_> {
     }
 }
 
-/// Goes on with `work` behind the caller. What isn't given back within `ttl` has run out; so it
-/// does when the runtime ends with us.
+/// Continues `work` in the background, for `ttl` at most. A lease that is not released by then has
+/// expired; the same is true when the runtime ends with the process.
 fn behind(ttl: Duration, work: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(timeout(ttl, work));
     }
 }
 
-/// Answers whether the store had it.
+/// Releases a lease. Returns whether the store had it.
 async fn give_back(tier: &L2, lease: &Lease) -> bool {
     let mut pause = RETRY;
     loop {
@@ -212,7 +213,7 @@ async fn renew(tier: Arc<L2>, lease: Lease, ttl: Duration) {
             .call(StoreCall::Renew, |store| store.renew(&lease, ttl))
             .await;
         if matches!(renewed, Ok(false)) {
-            // It's another's: the store will refuse what we write under it.
+            // Another node has the lease: the store will refuse what we write under it.
             tier.hooks.emit(CacheEvent::Leased(L2LeaseOutcome::Lost));
             return;
         }

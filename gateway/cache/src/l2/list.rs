@@ -1,8 +1,8 @@
-//! Listing what the store holds, by way of its index.
+//! Lists what the store holds, by means of its index.
 //!
-//! A listing is a walk in steps: each does a bounded amount of work and says where the next
-//! one begins. Whether a record is there is the store's word, not the index's, so what
-//! expired, was removed or evicted is not listed. Invariant: a listing changes nothing.
+//! A listing is done in steps: each does a bounded amount of work and returns where the next one
+//! begins. The store, and not the index, tells whether a record is there, so what expired, was
+//! removed or evicted is not listed. Invariant: a listing changes nothing.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,25 +14,25 @@ use super::guard::{StoreCall, StoreCallError};
 use super::store::{IndexMember, IndexedUrl, StoreKey};
 use crate::purge::UrlSelector;
 
-/// A record that is there.
+/// A record that exists in the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordListingItem {
     pub key: StoreKey,
     pub text: IndexedUrl,
-    /// What the store calls it.
+    /// The name of the record in the store.
     pub name: String,
     pub left: Duration,
 }
 
-/// One step of a listing.
+/// The result of one step of a listing.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct RecordListingPage {
     pub keys: Vec<RecordListingItem>,
-    /// Where the next step begins; none: that was all.
+    /// Where the next step begins; None after the last step.
     pub next: Option<RecordListingCursor>,
 }
 
-/// A place in the index. Good for as long as nobody changes the number of shards.
+/// A place in the index. It is valid as long as the number of shards does not change.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RecordListingCursor {
     shard: u16,
@@ -48,18 +48,18 @@ pub enum RecordListingError {
     Failed(#[from] StoreCallError),
 }
 
-/// Members that one call to the store brings.
+/// The number of members that one call to the store returns.
 pub(super) const PAGE: usize = 128;
-/// Members that one call brings at least, about.
+/// The smallest number of members that one call asks for; the store treats it as approximate.
 const PAGE_MIN: usize = 16;
-/// Members that one step looks at, and how long it takes, before it answers with what it has.
+/// How many members one step looks at, and how long it takes, before it returns what it has.
 const STEP: usize = 8_192;
 const STEP_TIME: Duration = Duration::from_secs(1);
 
 impl L2 {
-    /// Lists from `from` on those whose URL is among `urls` (all, without them), until
-    /// there are `limit` of them: the page in which that happens is not cut. A record may
-    /// be listed twice in a walk; one that is there all the while is listed.
+    /// Lists, starting at `from`, the records whose URL is among `urls` (all records without
+    /// `urls`), until there are `limit` of them; the page in which that happens is not cut. A
+    /// record may be listed twice during a walk. One that exists the whole time is listed.
     ///
     /// # Errors
     /// When there is no index, or the store fails.
@@ -73,7 +73,7 @@ impl L2 {
         if shards == 0 {
             return Err(RecordListingError::NoIndex(self.kind()));
         }
-        // One at a time: a listing is in no hurry, and others need the connections.
+        // Only one listing runs at a time: it is not urgent, and others need the connections.
         let _turn = self.listing.lock().await;
         let (began, size) = (Instant::now(), limit.clamp(PAGE_MIN, PAGE));
         let (mut at, mut seen) = (from, 0);
@@ -85,7 +85,7 @@ impl L2 {
                 store.page(at.shard, at.place, size)
             });
             let page = page.await?;
-            // A page that is empty is work as well.
+            // An empty page is work as well.
             seen += page.members.len().max(size);
             let wanted = |member: &IndexMember| urls.is_none_or(|urls| reaches(urls, &member.text));
             let mut members = page.members;
@@ -99,13 +99,13 @@ impl L2 {
         })
     }
 
-    /// Those that the store has.
+    /// The members whose records exist in the store.
     async fn there(
         &self,
         members: Vec<IndexMember>,
     ) -> Result<Vec<RecordListingItem>, StoreCallError> {
         let mut there = Vec::new();
-        // A small shard comes as one page, however large that is.
+        // A small shard is returned as one page, whatever its size.
         for some in members.chunks(PAGE) {
             let keys: Vec<_> = some.iter().map(|member| member.key).collect();
             let left = self.guard.call(StoreCall::List, |store| store.left(&keys));
@@ -124,7 +124,8 @@ impl L2 {
     }
 }
 
-/// Whether a URL is sure to be among them: of one that was cut all its endings must be.
+/// Whether a URL is certainly among `urls`. If it was cut, this must hold for all its possible
+/// endings.
 pub(super) fn reaches(urls: &UrlSelector, text: &IndexedUrl) -> bool {
     match text.is_cut {
         true => urls.matches_all_from(&text.url),
@@ -141,7 +142,7 @@ impl RecordListingCursor {
         self.place
     }
 
-    /// Behind a page that named `next`.
+    /// The place after a page that returned `next`.
     pub(super) fn after(self, next: u64) -> Self {
         match next {
             0 => Self {
@@ -202,7 +203,7 @@ mod tests {
         }
     }
 
-    /// A purge of `/a*b` must not free what may end otherwise.
+    /// A purge of `/a*b` must not free a record whose URL may end differently.
     #[test]
     fn what_was_cut_is_reached_only_where_its_end_does_not_matter() {
         let cut = IndexedUrl::of(&format!("shop.example/{}b", "a".repeat(2_000)));

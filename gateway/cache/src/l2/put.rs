@@ -1,7 +1,8 @@
-//! What goes into the second tier and out of it: at once under a lease, else behind.
+//! What is written to the second tier and removed from it: at once under a lease, otherwise in the
+//! background.
 //!
-//! Invariant: no clock restarts on the way: what waited to be written is older by that,
-//! and lives that much less long.
+//! Invariant: no clock restarts on the way. A record that waited to be written is older by that
+//! time, and lives shorter by the same time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,24 +20,24 @@ use crate::key::{EntryKey, KeyId, PurgeHash};
 use crate::purge::{InvalidationWatch, PurgeKind, PurgeOrder, Selector};
 use crate::record::{ClockReading, StoreRecord};
 
-/// A record on its way to the store.
+/// A record that is to be written to the store.
 pub(super) struct RecordWrite {
     pub(super) key: StoreKey,
     pub(super) whole_key: Arc<[u8]>,
     record: StoreRecord,
-    /// From `since` on.
+    /// How long the record lives, counted from `since`.
     life: Duration,
     pub(super) born: LogPlace,
     since: Instant,
-    /// The numbers that invalidations of it go by.
+    /// The numbers by which it can be invalidated.
     numbers: Box<[PurgeHash]>,
-    /// Where they are noted, and the place in the order from which on they count.
+    /// Where these invalidations are noted, and the place in the order from which they count.
     watch: InvalidationWatch,
     known_since: PurgeOrder,
 }
 
 impl L2 {
-    /// Takes an entry in, to be written by and by. `lists` are the key's field lists.
+    /// Queues an entry to be written in the background. `lists` are the key's field lists.
     pub fn put(
         &self,
         primary: &EntryKey,
@@ -48,7 +49,7 @@ impl L2 {
         writes.into_iter().for_each(|write| self.writer.push(write));
     }
 
-    /// Writes an entry that was loaded under a lease, and gives the lease back.
+    /// Writes an entry that was loaded under a lease, and then releases the lease.
     pub async fn publish(
         &self,
         primary: &EntryKey,
@@ -58,7 +59,7 @@ impl L2 {
         held: HeldLease,
     ) {
         for write in self.writes(primary, lists, entry, lifetime) {
-            // What waits there is older.
+            // A write that waits for this key is older.
             self.writer.cancel(&write.key);
             if let Some(busy) = self.writer.begin(&write) {
                 self.write(&Arc::new(write), Some(held.lease()), busy).await;
@@ -66,7 +67,7 @@ impl L2 {
         }
     }
 
-    /// None: the store would have no use for it, or its log is not known.
+    /// The writes for an entry. Empty: the store would have no use for it, or its log is not known.
     pub(super) fn writes(
         &self,
         primary: &EntryKey,
@@ -94,7 +95,7 @@ impl L2 {
         };
         let mut writes = vec![write(&entry.key, stored.life, StoreRecord::Entry(stored))];
         if entry.key != *primary {
-            // Other variants, which may live longer, are found by it as well.
+            // Other variants, which may live longer, are also found by this list.
             let varies = StoreRecord::Varies(lists.to_vec());
             writes.push(write(primary, self.max_life, varies));
         }
@@ -131,7 +132,7 @@ impl L2 {
         if wrote == L2WriteOutcome::Stored {
             self.index.stored(write);
             if write.is_overtaken() {
-                // The store may have been told before there was anything to note it for.
+                // The invalidation may have reached the store before it had a note for this record.
                 self.invalidate(&write.numbers);
             }
         }
@@ -154,7 +155,7 @@ impl L2 {
         }
     }
 
-    /// Removes an entry's record, behind the caller. It is hidden here at once.
+    /// Removes an entry's record in the background. It is hidden here at once.
     pub fn forget(self: &Arc<Self>, entry: &Entry, at: PurgeOrder) {
         let home = KeyId(entry.marks.id);
         let name = StoreKey::below(home, entry.key.as_bytes());
@@ -168,7 +169,7 @@ impl L2 {
         tokio::spawn(async move {
             // A write that is under way must not come after the removal.
             tier.writer.ended(&name).await;
-            // What has no place in the store's log of today is not shown from there anyway.
+            // A record without a place in the present store's log is not shown from there anyway.
             let at = tier.feed.place_of(at).unwrap_or_default();
             tier.removals.carry_out(&tier.guard, name, at).await;
         });
@@ -176,7 +177,7 @@ impl L2 {
 }
 
 impl L2 {
-    /// Whether the entry's record is being removed, so that no copy of it may come up.
+    /// Whether the entry's record is being removed, so that no copy of it may be promoted.
     pub fn removes(&self, entry: &Entry) -> bool {
         let name = || StoreKey::below(KeyId(entry.marks.id), entry.key.as_bytes());
         !self.removals.is_empty() && self.removals.hides(&name())
@@ -184,7 +185,7 @@ impl L2 {
 }
 
 impl RecordWrite {
-    /// The record as it is now. None: it has lived.
+    /// The record as it is now. None: its life is over.
     pub(super) fn aged(&self) -> Option<StoreRecord> {
         let waited = self.since.elapsed();
         match &self.record {
@@ -196,12 +197,12 @@ impl RecordWrite {
         }
     }
 
-    /// Whether a request made it invalid since it was loaded.
+    /// Whether a request invalidated it after it was loaded.
     pub(super) fn is_overtaken(&self) -> bool {
         self.watch.newest() > self.known_since
     }
 
-    /// How long it lives yet.
+    /// How much longer it lives.
     pub(super) fn left(&self) -> Duration {
         self.life.saturating_sub(self.since.elapsed())
     }
@@ -210,7 +211,7 @@ impl RecordWrite {
         &self.record
     }
 
-    /// Bytes that it keeps while it waits.
+    /// Its size in bytes while it waits.
     pub(super) fn size(&self) -> usize {
         match &self.record {
             StoreRecord::Entry(stored) => stored.body.len() + 1_024,
@@ -240,7 +241,7 @@ impl RecordWrite {
     }
 }
 
-/// What invalidations of something with these marks go by.
+/// The numbers by which something with these marks can be invalidated.
 fn numbers(marks: &PurgeAttributes) -> Box<[PurgeHash]> {
     let numbers = std::iter::once(marks.identity).chain(marks.groups.iter().copied());
     numbers.collect()

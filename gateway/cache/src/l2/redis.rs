@@ -1,12 +1,11 @@
-//! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
+//! The second tier that nodes share: a single Redis server, Sentinel, or a Cluster.
 //!
-//! Inside: `config`, `link` (a connection kept up), `script`, `log` (the purge log), `lease`,
-//! `freed` (word of leases), `note` (what was invalidated), `index`, `names`, `seals`, `fault`,
-//! `server` (what the server is set to);
-//! connecting is `crate::redis`'s. Decision: every write is a
-//! script that looks before it writes, so that a late one never beats a purge, a newer
-//! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
-//! waits for a connection.
+//! Inside: `config`, `link` (a connection that is kept up), `script`, `log` (the purge log),
+//! `lease`, `freed` (messages about released leases), `note` (notes of invalidations), `index`,
+//! `names`, `seals`, `fault`, `server` (settings of the server); connecting is in `crate::redis`.
+//! Decision: every write is a script that checks before it writes, so that a late write never
+//! overrides a purge, a newer record or the owner of a lease. No command ever scans the keys.
+//! Invariant: nothing here waits for a connection.
 
 pub mod config;
 mod fault;
@@ -51,10 +50,10 @@ use seals::RedisSeals;
 /// How long a deleted key keeps out what was born before: longer than any load.
 const TOMBSTONE: Duration = Duration::from_secs(600);
 
-/// Between two times that connections are given up for another master.
+/// The least time before connections are given up again to find another master.
 const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why Redis can't be used as it is configured.
+/// Why Redis can't be used with this configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisStoreOpenError {
     #[error(transparent)]
@@ -68,7 +67,7 @@ pub enum RedisStoreOpenError {
 }
 
 impl RedisStoreOpenError {
-    /// The key of the configuration that it is about.
+    /// The configuration key that the error is about.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Server(error) => error.key(),
@@ -79,41 +78,41 @@ impl RedisStoreOpenError {
     }
 }
 
-/// The store.
+/// The store in Redis.
 struct RedisStore {
     names: RedisKeyNames,
-    /// For what answers at once.
+    /// Connections for commands that are answered at once.
     asking: Vec<RedisStoreLink>,
     turn: AtomicUsize,
-    /// For what waits on the server.
+    /// The connection for commands that wait on the server.
     waiting: RedisStoreLink,
     _listening: RedisStoreLink,
     freed: broadcast::Sender<StoreKey>,
     purge_log_length: u64,
     /// 0: there is no index.
     index_shards: u16,
-    /// None: without a secret everything is believed that has the form.
+    /// None: there is no secret, so everything that has the right form is trusted.
     seals: Option<RedisSeals>,
-    /// How long a record lives at most.
+    /// The longest life of a record.
     max_life: Duration,
     /// What is known of the purge log's generation.
     generation: log::KnownGeneration,
-    /// Leases of others, as they were seen.
+    /// Leases of other nodes, as they were observed.
     watched: lease::ObservedLeases,
-    /// The server is older than flags of scripts.
+    /// The server is too old for flags in scripts.
     is_flagless: AtomicBool,
-    /// When connections were given up last, since the server is no master.
+    /// When connections were last given up because the server is not a master.
     left: Mutex<Option<Instant>>,
 }
 
-/// What all nodes that share a store have in common.
+/// The settings that all nodes sharing a store have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedStoreSettings<'a> {
-    /// Seals purges and leases; none: they are not sealed.
+    /// Seals purges and leases. None: they are not sealed.
     pub secret: Option<&'a str>,
-    /// How long a record lives at most.
+    /// The longest life of a record.
     pub max_life: Duration,
-    /// Nodes with another one share nothing with these, unless a prefix says so.
+    /// Nodes with another namespace share nothing with these, unless a prefix says so.
     pub namespace: Option<&'a str>,
 }
 
@@ -127,19 +126,19 @@ impl Default for SharedStoreSettings<'_> {
     }
 }
 
-/// A store that connects by itself, now and whenever the connection is lost; needs a tokio
+/// Opens a store that connects by itself, now and whenever the connection is lost. It needs a tokio
 /// runtime.
 ///
 /// # Errors
-/// When the configuration can't mean a Redis. One that is down is no error.
+/// When the configuration can't describe a Redis. A Redis that is down is not an error.
 pub fn open(config: &config::RedisTierConfig) -> Result<Arc<dyn Store>, RedisStoreOpenError> {
     open_for(config, SharedStoreSettings::default())
 }
 
-/// As [`open`], for nodes that have this in common.
+/// Like [`open`], for nodes that have these settings in common.
 ///
 /// # Errors
-/// As [`open`].
+/// The same as for [`open`].
 pub fn open_for(
     config: &config::RedisTierConfig,
     common: SharedStoreSettings<'_>,
@@ -179,7 +178,7 @@ pub fn open_for(
 }
 
 impl RedisStore {
-    /// A connected client, each in its turn.
+    /// A connected client; the connections take turns.
     fn client(&self) -> Result<Client, StoreError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let links = (0..self.asking.len()).map(|i| &self.asking[(turn + i) % self.asking.len()]);
@@ -204,7 +203,7 @@ impl RedisStore {
         answer.map_err(|error| self.failed(&error))
     }
 
-    /// Runs a script that carries invalidations, also where memory is used up.
+    /// Runs a script that carries invalidations, even when the server's memory is used up.
     async fn carry(
         &self,
         script: &InvalidationScript,
@@ -225,8 +224,8 @@ impl RedisStore {
         self.run(&script.plain, keys, arguments).await
     }
 
-    /// Whether connections are to be given up since the server is no master: not with each
-    /// command, for a replica that stays one is of use for reading.
+    /// Whether connections should be given up because the server is not a master. This is not done
+    /// with each command, because a server that stays a replica is still of use for reading.
     fn leaves(&self) -> bool {
         let mut left = self.left.lock();
         let leaves = left.is_none_or(|at| at.elapsed() >= LEAVE_AGAIN);
@@ -236,7 +235,8 @@ impl RedisStore {
         leaves
     }
 
-    /// The failure of a command. A master that became a replica is left for the new one.
+    /// The failure of a command. If the master became a replica, its connections are given up for
+    /// the new master.
     fn failed(&self, error: &Error) -> StoreError {
         if is_demotion(error) && self.leaves() {
             self.asking.iter().for_each(RedisStoreLink::reset);
@@ -284,8 +284,8 @@ impl RedisStore {
         }
     }
 
-    /// Whether the place is of another generation than the log that was read last. What goes by
-    /// it must not be stamped with this one: its order may be far above all that come.
+    /// Whether the place is of another generation than the log that was read last. Such a place
+    /// must not be stamped with this generation: its order may be far above all that will come.
     fn has_ended(&self, place: LogPlace) -> bool {
         place.generation != self.generation.generation()
     }
@@ -418,7 +418,7 @@ impl Store for RedisStore {
         async move { self.kept_after_a_crash().await.map(Some) }.boxed()
     }
 
-    /// What survives is Redis's own affair (`appendonly`, replicas).
+    /// Redis decides what survives (`appendonly`, replicas).
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         std::future::ready(Ok(())).boxed()
     }
@@ -461,12 +461,12 @@ impl Store for RedisStore {
     }
 }
 
-/// A place of the purge log as a text, which compares as it does within its generation.
+/// A place of the purge log as a text. Within one generation, the texts compare like the places.
 fn stamp(place: LogPlace) -> String {
     format!("{:016x}{:020}", place.generation, place.order)
 }
 
-/// `[bytes]` or `[bytes, ms left, record]`.
+/// Reads `[bytes]` or `[bytes, ms left, record]`.
 fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreError> {
     let mut parts = parts.into_iter();
     let bytes = parts.next().and_then(|n| n.as_u64());
@@ -489,12 +489,12 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreEr
     }))
 }
 
-/// As a text that compares as the number does.
+/// The order as a text that compares like the number.
 fn order(order: PurgeOrder) -> Value {
     format!("{order:020}").into()
 }
 
-/// Whole milliseconds, at least one and not for ever: Redis refuses neither.
+/// Whole milliseconds, at least one and at most some 136 years, so that Redis accepts them.
 fn millis(span: Duration) -> i64 {
     const MOST: i64 = u32::MAX as i64 * 1_000;
     i64::try_from(span.as_millis()).map_or(MOST, |ms| ms.clamp(1, MOST))
@@ -504,7 +504,7 @@ fn size(bytes: usize) -> Value {
     bytes.to_string().into()
 }
 
-/// An answer that is 1 or 0.
+/// Reads an answer that must be 1 or 0.
 fn done(answer: &Value, command: &str) -> Result<bool, StoreError> {
     match answer.as_i64() {
         Some(1) => Ok(true),

@@ -1,9 +1,9 @@
-//! Records that are to go: hidden here at once, removed from the store when it can be.
+//! Records that are to be removed: hidden here at once, removed from the store as soon as possible.
 //!
-//! A removal that failed is not swallowed: it is tried again until it is done, and the
-//! key is a miss here meanwhile, and a little longer: an answer that left the store before
-//! the record went may still be on its way to L1. Over the bound, one purge of the key in
-//! the log takes the place of the removal (see [`super::L2::forget`]).
+//! A failed removal is retried until it is done. Until then the key is a miss here, and also a
+//! little longer, because an answer that left the store before the record was removed may still be
+//! on its way to L1. Beyond the bound, one purge of the key in the log replaces the removal (see
+//! [`super::L2::forget`]).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use prometheus::{IntGauge, Registry};
 use super::guard::{StoreCall, StoreGuard};
 use super::store::{LogPlace, StoreKey};
 
-/// Removals that may be under way.
+/// The largest number of keys with removals under way.
 const UNDER_WAY: usize = 10_000;
-/// Between two attempts, growing.
+/// The pauses between two attempts, growing.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// From an answer of the store to its place in L1, at most.
+/// The longest time from an answer of the store to its place in L1.
 const PROMOTION: Duration = Duration::from_secs(1);
 
-/// The removals that are not done.
+/// The removals that are not done yet.
 pub(super) struct PendingRemovals {
-    /// And how many of each.
+    /// The keys, and the number of removals of each.
     keys: Mutex<HashMap<StoreKey, usize>>,
     waiting: IntGauge,
 }
@@ -42,7 +42,7 @@ impl PendingRemovals {
         })
     }
 
-    /// Hides a key. False: there are too many.
+    /// Hides a key. False: too many keys are hidden already.
     pub(super) fn begin(&self, key: StoreKey) -> bool {
         let mut keys = self.keys.lock();
         if keys.len() >= UNDER_WAY {
@@ -61,7 +61,7 @@ impl PendingRemovals {
         self.keys.lock().is_empty()
     }
 
-    /// Removes the record, however often that takes.
+    /// Removes the record, in as many attempts as it takes.
     pub(super) async fn carry_out(&self, guard: &StoreGuard, key: StoreKey, at: LogPlace) {
         let mut pause = RETRY;
         while guard

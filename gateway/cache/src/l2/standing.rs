@@ -1,5 +1,6 @@
-//! Whether the store takes this node's purges, tells those of others, and takes writes where it
-//! tells of that by itself: the one source of what `/readyz`, `nodes`, heartbeats, metrics and the log say of it.
+//! Whether the store accepts this node's purges, returns those of other nodes, and accepts writes
+//! (where the store reports that by itself). This is the only source for what `/readyz`, `nodes`,
+//! heartbeats, metrics and the log say about it.
 
 use std::time::{Duration, Instant};
 
@@ -9,50 +10,50 @@ use prometheus::{IntGauge, Registry};
 use super::guard::StoreCallError;
 use super::store::{Store, StoreError, StoreRefusal};
 
-/// How the store stands.
+/// The health of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreHealth {
     Whole,
-    /// For so long purges go no way, or come by none, or nothing is written, and why.
+    /// Since when, and why, purges are not exchanged in one direction or nothing is written.
     Degraded {
         since: Instant,
         why: String,
     },
 }
 
-/// A way into the store or out of it.
+/// A direction in which the store is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StoreChannel {
-    /// Ours into the store's log.
+    /// This node's purges into the store's log.
     Appends,
-    /// Those of others out of it.
+    /// Purges of other nodes out of the store's log.
     Follows,
-    /// Whatever is written, of which the store tells by itself.
+    /// All writes, for a store that reports their failures by itself.
     Writes,
 }
 
-/// All ways.
+/// The state of all channels.
 pub(super) struct StoreHealthTracker {
     paths: [Mutex<Option<StoreChannelFault>>; 3],
     gauge: IntGauge,
     evicts: IntGauge,
 }
 
-/// A way that is shut.
+/// A channel that does not work.
 struct StoreChannelFault {
     since: Instant,
     why: String,
-    /// The store answered and refused, or tells that it takes nothing.
+    /// The store answered with a refusal, or reports that it accepts nothing.
     is_certain: bool,
     was_told: bool,
 }
 
-/// What it means that the store may evict its purge log.
+/// The warning for a store that may evict its purge log.
 pub const EVICTS: &str = "Redis evicts any key when its memory is used up, the purge log too: each \
     time all that is stored is hidden and loaded again; set maxmemory-policy volatile-ttl (records \
     have an end and are evicted, the purge log has none and stays)";
 
-/// What a store does not answer for so long is no hiccup.
+/// If a store does not answer for this long, it is degraded.
 const HICCUP: Duration = Duration::from_secs(1);
 
 impl StoreHealthTracker {
@@ -74,12 +75,12 @@ impl StoreHealthTracker {
         })
     }
 
-    /// Whether the store may evict the log.
+    /// Sets whether the store may evict the log.
     pub(super) fn evicts(&self, evicts: bool) {
         self.evicts.set(i64::from(evicts));
     }
 
-    /// Follows what the store tells of its writes, for ever.
+    /// Follows what the store reports about its writes. It never returns for a store that does.
     pub(super) async fn watch_writes(&self, store: &dyn Store) {
         let Some(mut writes) = store.writes() else {
             return;
@@ -124,7 +125,8 @@ impl StoreHealthTracker {
         });
         trouble.is_certain = refusal.is_some() || path == StoreChannel::Writes;
         trouble.why = why;
-        // That nobody answers is told by the connection; of a disk, that it takes no writes.
+        // A store that does not answer is logged by its connection, and a full or failing disk only
+        // as a failure of `Writes`.
         let is_told_here = refusal.is_some_and(|refusal| !refusal.is_of_the_disk());
         if (is_told_here || path == StoreChannel::Writes) && !trouble.was_told {
             trouble.was_told = true;
@@ -179,7 +181,7 @@ impl StoreChannel {
     }
 }
 
-/// The reason, with what to do about it.
+/// The reason, with advice for the operator.
 fn why(failed: &StoreCallError, refusal: Option<StoreRefusal>) -> String {
     let advice = match refusal {
         Some(StoreRefusal::OutOfMemory) => {

@@ -1,10 +1,10 @@
-//! What a second tier needs of the thing that holds its records: [`Store`].
+//! What a second tier needs of whatever holds its records: [`Store`].
 //!
-//! Records are bytes here; `record` knows what they mean. Each method is a trip to a
-//! network or a disk; deadlines and a breaker are the caller's. Decision: a store is told in
-//! spans and answers in spans: a write says how long the record lives, a read says how much
-//! of that is left. What the record itself says of its age stands beside that, and the
-//! greater age counts ([`ResponseRecord::seen_at`](crate::record::ResponseRecord::seen_at)).
+//! Records are bytes here; `record` knows what they mean. Each method is a trip to a network or a
+//! disk; the caller adds deadlines and a breaker. Decision: stores use durations, not points in
+//! time. A write says how long the record lives, and a read says how much of that is left. What the
+//! record itself says about its age is compared with that, and the greater age counts
+//! ([`ResponseRecord::seen_at`](crate::record::ResponseRecord::seen_at)).
 
 mod index;
 mod persistence;
@@ -25,24 +25,24 @@ use crate::purge::{PurgeOrder, numbered};
 pub use index::{IndexMember, IndexNote, IndexPage, IndexedUrl};
 pub use persistence::{Durability, FsyncPolicy, Persistence, SnapshotRule};
 
-/// A cache key as stores know it. The record carries the whole key and is bound to it.
+/// A cache key in the form that stores use. The record contains the whole key and is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct StoreKey {
     /// The first 128 bits of the key's SHA-256.
     pub id: [u8; 16],
-    /// The key without its variant, by its short name: what has the same home can be
-    /// touched by one script, wherever a store spreads its keys.
+    /// The short name of the key without its variant. One script can touch everything with the same
+    /// home, however a store spreads its keys.
     pub home: KeyId,
 }
 
-/// A record and how long it has left to live.
+/// A record and how long it will still live.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FoundRecord {
     pub record: Bytes,
     pub left: Duration,
 }
 
-/// A place in the purge log of a store. The orders of two generations can't be compared.
+/// A place in the purge log of a store. Orders of two generations can't be compared.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct LogPlace {
     pub generation: u64,
@@ -50,39 +50,40 @@ pub struct LogPlace {
     pub order: PurgeOrder,
 }
 
-/// A record to be written.
+/// A record that is to be written.
 #[derive(Clone, Debug)]
 pub struct StorePut<'a> {
     pub key: &'a StoreKey,
     pub record: Bytes,
     /// How long it lives from now on.
     pub life: Duration,
-    /// Where its load stood in the order of purges, without the local step.
+    /// The place in the order of purges at which its load began, without the local step.
     pub born: LogPlace,
-    /// Write only while this is held; it has the same home.
+    /// Write only while this lease is held; it has the same home.
     pub lease: Option<&'a Lease>,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StorePutOutcome {
     Stored,
-    /// A tombstone or a record of a later load is there, or the generation of the log that it
-    /// was born in has ended, so that nobody would show it.
+    /// A tombstone or a record of a later load is there, or the generation of the log in which it
+    /// was born has ended, so that no node would show it.
     Overtaken,
-    /// The lease is another's now.
+    /// Another node has the lease now.
     NotOwner,
 }
 
-/// A purge as the log holds it.
+/// A purge in the form that the log holds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct LoggedPurge {
-    /// As [`crate::purge::Selector`] writes itself.
+    /// The text of a [`PurgeStatement`](crate::purge::PurgeStatement), which for an operator's
+    /// purge is that of its [`Selector`](crate::purge::Selector).
     pub selector: String,
     pub soft: bool,
 }
 
-/// A purge that reaches nothing: by it the log is asked for a number.
+/// A purge that reaches nothing. It is appended to get a number from the log.
 pub fn nothing() -> LoggedPurge {
     LoggedPurge {
         selector: "route:".to_owned(),
@@ -93,57 +94,57 @@ pub fn nothing() -> LoggedPurge {
 /// A purge with its place in the order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PurgeLogEntry {
-    /// The first number that it stands for: one that reaches nothing may stand for several.
+    /// The first number that it stands for: a purge that reaches nothing may stand for several.
     pub since: u64,
     pub number: u64,
     pub purge: LoggedPurge,
 }
 
-/// A stretch of the purge log.
+/// A range of the purge log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PurgeLogRange {
-    /// Random, made when the log was: another one tells that the old log was lost.
+    /// Random, made when the log was begun. A different value means that the old log was lost.
     pub generation: u64,
     pub newest: u64,
-    /// False: of what came after the number asked for, some is not there any more.
+    /// False: some purges after the requested number are not there any more.
     pub whole: bool,
     /// In ascending order.
     pub purges: Vec<PurgeLogEntry>,
-    /// What the store found wrong with the log when it was asked. Where that was more than
-    /// single purges, the store has begun a new generation.
+    /// What the store found wrong with the log in this call. If it was more than single purges, the
+    /// store has begun a new generation.
     pub fault: Option<LogFault>,
 }
 
-/// Why a purge log, or a part of it, is not believed.
+/// Why a purge log, or a part of it, is not trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFault {
-    /// It is gone, or another one has begun.
+    /// It is gone, or a new one has begun.
     Lost,
     /// It ends before what a node has read of it, holds other purges there, or is of a generation
     /// that had ended: the store came back with an older state.
     RolledBack,
-    /// Its numbers are none that a log of ours can have.
+    /// It has numbers that a log of ours can't have.
     Numbers,
-    /// Something of another type stands in its place.
+    /// Something of another type is stored in its place.
     Foreign,
     /// Its generation was not made by a node that knows the secret.
     Replayed,
-    /// Purges between two numbers are not there.
+    /// Purges between two numbers are missing.
     Missing,
-    /// A purge has not the form of one, or does not bear the seal of a node that knows the secret.
+    /// A purge does not have the right form, or not the seal of a node that knows the secret.
     Unsealed,
 }
 
-/// The right to load one key for all nodes, once it was acquired.
+/// The right to load one key for all nodes, after it was acquired.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
     pub key: StoreKey,
-    /// Never the same twice, on whichever node.
+    /// Unique on all nodes.
     pub token: [u8; 16],
 }
 
 impl Lease {
-    /// One to ask for.
+    /// A new lease, to be acquired.
     pub fn of(key: StoreKey) -> Self {
         static TURN: AtomicU64 = AtomicU64::new(0);
         let turn = TURN.fetch_add(1, Ordering::Relaxed);
@@ -155,14 +156,14 @@ impl Lease {
     }
 }
 
-/// Who may load. An error of the call is the third answer: nobody knows.
+/// Who may load. An error of the call is the third case: nobody knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LeaseAcquisition {
     Owned,
     Busy,
 }
 
-/// Why a store did not do what it was asked.
+/// Why a store did not do what was requested.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It can't be reached.
@@ -170,10 +171,11 @@ pub enum StoreError {
     Down(String),
     #[error("no answer in time")]
     Timeout,
-    /// It answered that it won't, in its own words.
+    /// It refused, with an explanation of its own.
     #[error("refused: {1}")]
     Refused(StoreRefusal, String),
-    /// What it holds under our name is somebody else's: of another type, or without an end.
+    /// What it holds under our name belongs to somebody else: it is of another type, or never
+    /// expires.
     #[error("not ours: {0}")]
     Foreign(String),
     /// What it holds is damaged.
@@ -183,46 +185,47 @@ pub enum StoreError {
     TooLarge { size: usize, limit: usize },
 }
 
-/// Why a store won't: each asks for another remedy.
+/// Why a store refuses; each reason needs another remedy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreRefusal {
     OutOfMemory,
-    /// A replica: another server is the master now.
+    /// It is a replica: another server is the master now.
     ReadOnly,
-    /// It has just started and reads its data.
+    /// It has just started and is still loading its data.
     Loading,
-    /// No password, a wrong one, or a user without the right.
+    /// The password is missing or wrong, or the user lacks the right.
     NoAccess,
-    /// The disk, or our part of it, has no room.
+    /// The disk, or our share of it, is full.
     DiskFull,
-    /// The disk does not read or write.
+    /// The disk can't be read or written.
     Disk,
     Other,
 }
 
 /// Holds records, the purge log and leases.
 pub trait Store: Send + Sync + 'static {
-    /// `redis` or `disk`: the word in metrics and logs.
+    /// `redis` or `disk`: its name in metrics and logs.
     fn kind(&self) -> &'static str;
 
-    /// Whether several nodes use it, so that leases and word of purges have a meaning.
+    /// Whether several nodes use it, so that leases and the exchange of purges have a meaning.
     fn is_shared(&self) -> bool {
         true
     }
 
-    /// Why it takes no writes, as that changes; none while it takes them. None at all: it does
-    /// not tell, but answers each write.
+    /// A channel with the reason why it accepts no writes; the value is None while it accepts them.
+    /// Without a channel, the store does not report this, but answers each write.
     fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
         None
     }
 
-    /// The policy by which it may evict its purge log; none: by none, or it does not say.
+    /// The policy by which it may evict its purge log. None: it evicts no such key, or does not
+    /// say.
     fn evicting(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
         std::future::ready(Ok(None)).boxed()
     }
 
-    /// What is there again after a crash of its server; none: it has no server. Not every
-    /// server tells it.
+    /// What its server still has after a crash. None: it has no server. Not every server reports
+    /// it.
     fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
         std::future::ready(Ok(None)).boxed()
     }
@@ -234,12 +237,12 @@ pub trait Store: Send + Sync + 'static {
         max: usize,
     ) -> BoxFuture<'a, Result<Option<FoundRecord>, StoreError>>;
 
-    /// Writes, unless something later is there.
+    /// Writes a record, unless something later is there.
     fn put<'a>(&'a self, put: StorePut<'a>) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>>;
 
-    /// As [`get`](Self::get), with the newest invalidation that is noted for `number`, 0 where
-    /// there is none: a record that was born before it is not to be shown. From now on, for a
-    /// while, invalidations of the number are noted.
+    /// Like [`get`](Self::get), with the newest invalidation that is noted for `number`, or 0 if
+    /// there is none. A record that was born before it must not be shown. From now on, for a while,
+    /// invalidations of the number are noted.
     fn get_noted<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -249,7 +252,7 @@ pub trait Store: Send + Sync + 'static {
         async move { Ok((self.get(key, max).await?, 0)) }.boxed()
     }
 
-    /// As [`put`](Self::put); invalidations of these numbers are noted as long as the record
+    /// Like [`put`](Self::put). Invalidations of these numbers are noted as long as the record
     /// lives.
     fn put_noted<'a>(
         &'a self,
@@ -259,8 +262,8 @@ pub trait Store: Send + Sync + 'static {
         self.put(put)
     }
 
-    /// Notes that what bears this number and was born before `at` is not to be shown. False:
-    /// there is nothing of the kind and nobody looked for it, so nothing is noted. A place of a
+    /// Notes that what has this number and was born before `at` must not be shown. False: nothing
+    /// with this number is stored and nobody looked for it, so nothing is noted. A place of a
     /// generation that has ended is refused.
     fn invalidate<'a>(
         &'a self,
@@ -278,70 +281,68 @@ pub trait Store: Send + Sync + 'static {
         async { Ok(0) }.boxed()
     }
 
-    /// Removes the record of `key`, unless its load began after `at`, and keeps out, for a
-    /// while, what was born before `at`. Nothing is shown of a generation that has ended, so
-    /// for a place of such a one nothing is done.
+    /// Removes the record of `key`, unless its load began after `at`, and for a while keeps out
+    /// what was born before `at`. If the generation of `at` has ended, nothing is done, because
+    /// nothing of it is shown.
     fn delete<'a>(
         &'a self,
         key: &'a StoreKey,
         at: LogPlace,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Appends to the purge log, with the next number. Answers with all that came after
-    /// `last`, the new purge included; where that is of another generation, with all of it.
+    /// Appends to the purge log, with the next number. Returns everything that came after `last`,
+    /// the new purge included; if `last` is of another generation, the whole log.
     fn append<'a>(
         &'a self,
         purge: &'a LoggedPurge,
         last: u64,
     ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>>;
 
-    /// What came after `after`, a number of the generation that was told last; of another
-    /// generation, all.
+    /// Returns everything that came after `after`, a number of the generation that was returned
+    /// last; if the log has another generation, the whole log.
     fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>>;
 
-    /// As [`read_log`](Self::read_log), once something came or `patience` is over.
+    /// Like [`read_log`](Self::read_log), as soon as something came or when `patience` is over.
     fn watch_log(
         &self,
         after: u64,
         patience: Duration,
     ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>>;
 
-    /// Asks for a lease, for `ttl`. One that another has, and that was not seen to be renewed
-    /// for so long, is taken over. After an error it may be ours all the same, and is to be
-    /// given back.
+    /// Requests a lease for `ttl`. A lease of another node that was not seen to be renewed for that
+    /// long is taken over. After an error the lease may be ours nevertheless, and must be released.
     fn acquire<'a>(
         &'a self,
         lease: &'a Lease,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<LeaseAcquisition, StoreError>>;
 
-    /// Prolongs a lease. False: it is another's now, or nobody's.
+    /// Prolongs a lease. False: another node has it now, or nobody has it.
     fn renew<'a>(
         &'a self,
         lease: &'a Lease,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
-    /// Gives a lease back, if it is ours, and says so to those who wait. False: it is another's,
-    /// or nobody's.
+    /// Releases a lease if it is ours, and informs those who wait for it. False: another node has
+    /// it, or nobody has it.
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>>;
 
-    /// Keys whose leases were given back, by whichever node. A hint: some may be missed.
+    /// The keys of leases that any node released. This is a hint: some may be missed.
     fn freed(&self) -> Option<broadcast::Receiver<StoreKey>> {
         None
     }
 
-    /// Returns when all that was written survives a crash of the process and the machine.
+    /// Returns when everything that was written survives a crash of the process and the machine.
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// How many shards its index of records has; 0: it keeps none, and refuses the calls
-    /// below. No record is read, written or removed by way of the index but by
-    /// [`clear`](Self::clear).
+    /// The number of shards of its index of records. 0: it has no index and refuses the calls
+    /// below. Of all calls that use the index, only [`clear`](Self::clear) changes records.
     fn index_shards(&self) -> u16 {
         0
     }
 
-    /// Notes records of one shard that were written, and drops some that have expired.
+    /// Notes written records of one shard in the index, and drops some members that have expired.
     fn note<'a>(
         &'a self,
         _shard: u16,
@@ -350,8 +351,9 @@ pub trait Store: Send + Sync + 'static {
         unindexed()
     }
 
-    /// About `size` members of a shard, from a place that a page named; 0 is the beginning.
-    /// A member that is there all the while is on some page, and may be on two.
+    /// Returns about `size` members of a shard, from a place that an earlier page returned; 0 is
+    /// the beginning. A member that exists the whole time is on at least one page, and may be on
+    /// two.
     fn page(
         &self,
         _shard: u16,
@@ -361,7 +363,7 @@ pub trait Store: Send + Sync + 'static {
         unindexed()
     }
 
-    /// How long each record has left to live; none: it is not there. It changes nothing.
+    /// How long each record will still live. None: it does not exist. Nothing is changed.
     fn left<'a>(
         &'a self,
         _keys: &'a [StoreKey],
@@ -369,8 +371,8 @@ pub trait Store: Send + Sync + 'static {
         unindexed()
     }
 
-    /// Removes those records of one shard that were born before `before`, and from the
-    /// index what is gone by then; without tombstones. Answers how many it removed: none where
+    /// Removes those records of one shard that were born before `before`, without tombstones, and
+    /// removes from the index what no longer exists. Returns how many records it removed: none if
     /// the generation of `before` has ended.
     fn clear<'a>(
         &'a self,
@@ -398,12 +400,12 @@ fn unindexed<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
 }
 
 impl StoreKey {
-    /// The name of a key without variant.
+    /// The store key of a cache key without a variant.
     pub fn of(key: &[u8]) -> Self {
         Self::below(KeyId::of(key), key)
     }
 
-    /// The name of the whole key of something that belongs to `home`.
+    /// The store key of the whole key of something that belongs to `home`.
     pub fn below(home: KeyId, key: &[u8]) -> Self {
         let digest = Sha256::digest(key);
         Self {
@@ -412,7 +414,7 @@ impl StoreKey {
         }
     }
 
-    /// As it travels.
+    /// The form in which it is sent to other nodes.
     pub fn to_bytes(self) -> [u8; 24] {
         let home = self.home.0.to_be_bytes();
         std::array::from_fn(|i| if i < 16 { self.id[i] } else { home[i - 16] })
@@ -428,7 +430,7 @@ impl StoreKey {
 }
 
 impl StoreError {
-    /// The word in metrics.
+    /// The name of this failure in metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Down(_) => "down",
@@ -452,7 +454,7 @@ impl LogFault {
         Self::Unsealed,
     ];
 
-    /// The word in metrics.
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -465,7 +467,7 @@ impl LogFault {
         }
     }
 
-    /// The sentence in the log.
+    /// The sentence for the log.
     pub fn in_words(self) -> &'static str {
         match self {
             Self::Lost => "it is gone, or another node has begun a new one",
@@ -483,7 +485,7 @@ impl LogFault {
 }
 
 impl StoreRefusal {
-    /// Whether it is about this machine's disk.
+    /// Whether the reason is this machine's disk.
     pub fn is_of_the_disk(self) -> bool {
         matches!(self, Self::DiskFull | Self::Disk)
     }
@@ -498,7 +500,7 @@ impl StoreRefusal {
         Self::Other,
     ];
 
-    /// The word in metrics.
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OutOfMemory => "out-of-memory",

@@ -1,4 +1,4 @@
-//! The tier over a store that several nodes share, and that fails as the tests want it.
+//! Tests of the tier over a store that several nodes share and that can be made to fail.
 
 mod holes;
 mod holes_outage;
@@ -77,7 +77,7 @@ impl Node {
         }
     }
 
-    /// What a request would be shown of it.
+    /// The state in which a request would be shown the entry.
     async fn shown(&self, key: &KeyBuf) -> Option<FreshnessState> {
         let entry = self.find(key).await?;
         self.cache.promote(key.to_key(), &Vary::None, &entry)
@@ -144,7 +144,7 @@ async fn what_one_node_stored_another_finds_with_the_age_it_has() {
     assert_eq!(found.body.bytes(), "body");
 }
 
-/// Guards against a queue that makes what waits in it younger.
+/// Guards against a queue in which waiting records do not age.
 #[tokio::test]
 async fn what_waited_to_be_written_is_older_by_that() {
     let waited = Duration::from_secs(40);
@@ -193,7 +193,7 @@ async fn a_purge_on_one_node_hides_the_record_on_all() {
     assert!(matches!(found, Lookup::Miss(..)), "nor from its L1");
 }
 
-/// A purge of ours gets a later number than any that is given while it waits.
+/// A purge of this node gets a later number than any number that is given out while it waits.
 #[tokio::test]
 async fn a_purge_that_waits_for_its_number_hides_what_was_born_at_earlier_ones() {
     let store = Arc::new(Memory::default());
@@ -273,7 +273,7 @@ async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
         .cache
         .lookup(&key("a"), &HeaderMap::new(), Instant::now());
     assert!(matches!(found, Lookup::Miss(..)));
-    // A replica may have kept the record that the log was lost beside.
+    // A replica may still have a record although it lost the log.
     let name = StoreKey::of(key("a").as_bytes());
     let again = kept.unwrap().unwrap().record;
     let put = store::StorePut {
@@ -300,8 +300,9 @@ async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
     assert!(!node.cache.shows(&shown), "whatever number a purge has");
 }
 
-/// Guards against a purge that is appended before it is noted here: noted after its own
-/// number, it reached what other nodes had loaded since, and they loaded it once more.
+/// Guards against a purge that is appended before it is recorded here. It would be recorded after
+/// its own number and would reach what other nodes had loaded since, which they would load once
+/// more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_leaves_what_was_loaded_after_its_number() {
     let store = Arc::new(Memory::default());
@@ -320,7 +321,7 @@ async fn what_is_forgotten_is_gone_and_does_not_come_back_from_the_queue() {
     let node = Node::known(&store).await;
     let old = Arc::new(entry(&key("a"), Duration::ZERO, node.cache.order()));
     node.put(&old).await;
-    // As a write that waits.
+    // Like a write that waits.
     node.tier.put(&old.key, &[], &old, LIFE);
     store.down.store(true, SeqCst);
     node.cache.drop_entry(&old);
@@ -350,7 +351,7 @@ async fn a_former_owner_does_not_overwrite_the_winner_of_a_variant() {
     let LeaseHolder::Mine(late) = node.tier.turn(home, &primary).await else {
         panic!("it is free");
     };
-    // Its lease ran out and another one has it.
+    // Its lease expired and another load has it.
     store.release(late.lease()).await.unwrap();
     let LeaseHolder::Mine(owner) = node.tier.turn(home, &primary).await else {
         panic!("it is free again");

@@ -1,54 +1,57 @@
-//! Which numbers of the store's purge log stand where in our own order.
+//! Maps the numbers of the store's purge log to places in our own order.
 //!
-//! A window begins at a number of the store and at a place of our own. From there each purge
-//! of the store's log is one number further here, also one that reaches nothing and stands
-//! for many numbers of the store ([`PurgeLogEntry::since`]). A window grows by purges that are there,
-//! without a hole. Where some are missing, or the log is another one, a new window begins
-//! above everything that was given out here so far: what is older is hidden, and what the
-//! store has from before its beginning can't be judged. So our own order grows by what was
-//! appended, and not by what numbers the store shows.
+//! A window begins at a number of the store and at a place in our own order. From there each purge
+//! of the store's log advances our order by one number, including a purge that reaches nothing and
+//! stands for many numbers of the store ([`PurgeLogEntry::since`]). A window grows by purges that
+//! are there, without a hole. If some are missing, or the log is another one, a new window begins
+//! above everything that was given out here so far. Then everything older is hidden, and what the
+//! store has from before the window can't be judged. So our own order grows by what was appended,
+//! and not by the numbers that the store shows.
 //!
-//! Pure: [`PurgeLogWindow::next`] says what a stretch of the log means for what was known.
+//! Pure: [`PurgeLogWindow::next`] tells what a range of the log means for what was known.
 
 use super::store::{LogFault, PurgeLogEntry, PurgeLogRange};
 use crate::event::L2LookupOutcome;
 use crate::purge::{MAX_NUMBER, PurgeOrder, number_of, numbered};
 
-/// A stretch of one generation of the log, applied here without a hole.
+/// A range of one generation of the log that was applied here without a hole.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PurgeLogWindow {
     pub(super) generation: u64,
-    /// Never empty, ascending; from each on, the two numbers grow side by side up to the next.
+    /// Never empty, in ascending order. From each anchor to the next, the two numbers grow
+    /// together.
     anchors: Vec<LogWindowAnchor>,
-    /// The newest number that is in it.
+    /// The newest number in the window.
     pub(super) newest: u64,
 }
 
-/// A number of the store's log, and what stands for it in our own order. The numbers of the
-/// store between two stretches of purges stand where the later stretch begins.
+/// A number of the store's log and the matching number of our own order. Numbers of the store
+/// between two ranges of purges match the place where the later range begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct LogWindowAnchor {
     number: u64,
     ours: u64,
 }
 
-/// What a stretch of the log means for what was known of it.
+/// What a range of the log means for what was known of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum LogWindowAdvance {
-    /// It is known already.
+    /// It contains nothing new.
     Nothing,
-    /// The window goes on, or is the first one and begins with the log.
+    /// The window grows, or it is the first one and begins with the log.
     Further(PurgeLogWindow),
-    /// A new window: what was born before it can't be judged. The fault is what is wrong
-    /// with the log; none where this node just comes late to it.
+    /// A new window: what was born before it can't be judged. The fault tells what is wrong with
+    /// the log; None if this node only comes late to it.
     Anew(PurgeLogWindow, Option<LogFault>),
 }
 
-/// Anchors at most; the oldest go, and with them what was born before the next one.
+/// The largest number of anchors. The oldest is dropped first, and what was born before the next
+/// one can't be judged any more.
 const ANCHORS: usize = 1_024;
 
 impl PurgeLogWindow {
-    /// What `log` means where `known` was known and `order` is the newest of our own.
+    /// Tells what `log` means if `known` was known and `order` is the newest place in our own
+    /// order.
     pub(super) fn next(
         known: Option<&Self>,
         log: &PurgeLogRange,
@@ -75,8 +78,8 @@ impl PurgeLogWindow {
         }
     }
 
-    /// The longest stretch without a hole that ends with the log. It begins above everything
-    /// that was given out here.
+    /// The longest range without a hole that ends with the log. It begins above everything that was
+    /// given out here.
     fn anew(log: &PurgeLogRange, order: PurgeOrder) -> Self {
         let mut first = log.newest;
         for logged in log.purges.iter().rev() {
@@ -100,7 +103,8 @@ impl PurgeLogWindow {
         }
     }
 
-    /// As long as the log, if its purges lead there without a hole and in order.
+    /// Grows the window to the end of the log. None: the log's purges do not lead there in order
+    /// and without a hole.
     fn grown(mut self, log: &PurgeLogRange) -> Option<Self> {
         let known = self.newest;
         for logged in log.purges.iter().filter(|logged| logged.number > known) {
@@ -125,7 +129,8 @@ impl PurgeLogWindow {
         self.newest = logged.number;
     }
 
-    /// What stands for a number here; of one before the window, what stands for its beginning.
+    /// The number of our own order that matches `number`. A number before the window matches the
+    /// window's beginning.
     fn ours(&self, number: u64) -> u64 {
         let after = self
             .anchors
@@ -139,31 +144,31 @@ impl PurgeLogWindow {
         anchor.ours.saturating_add(further).min(later)
     }
 
-    /// The number after which it begins.
+    /// The number of the store after which the window begins.
     pub(super) fn first(&self) -> u64 {
         self.anchors[0].number
     }
 
-    /// The number of our own order from which on things can be judged.
+    /// The number of our own order from which things can be judged.
     pub(super) fn begins_at(&self) -> u64 {
         self.anchors[0].ours
     }
 
-    /// Whether our own order has come to its end, after some 2³⁵ purges in one life of the
-    /// process. Nothing of the store can be judged then.
+    /// Whether our own order has reached its end, after some 2³⁵ purges in one life of the process.
+    /// Nothing in the store can be judged then.
     pub(super) fn is_used_up(&self) -> bool {
         self.ours(self.newest) >= MAX_NUMBER
     }
 
-    /// Where a purge with this number stands in our own order.
+    /// The place in our own order of the purge with this number.
     pub(super) fn order_at(&self, number: u64) -> PurgeOrder {
         numbered(self.ours(number))
     }
 
-    /// Where a record that was born at this number stands in our own order.
+    /// The place in our own order of a record that was born at this number.
     ///
     /// # Errors
-    /// Why it can't be judged.
+    /// The reason why the record can't be judged.
     pub(super) fn order_of(&self, number: u64) -> Result<PurgeOrder, L2LookupOutcome> {
         match number {
             _ if self.is_used_up() => Err(L2LookupOutcome::Skipped),
@@ -173,8 +178,8 @@ impl PurgeLogWindow {
         }
     }
 
-    /// Where in the store's log something stands that began at this place of our own order.
-    /// None: before this window.
+    /// The place in the store's log that matches this place in our own order. None: it is before
+    /// this window.
     pub(super) fn place_of(&self, order: PurgeOrder) -> Option<PurgeOrder> {
         let ours = number_of(order);
         let after = self.anchors.partition_point(|anchor| anchor.ours <= ours);
@@ -183,7 +188,7 @@ impl PurgeLogWindow {
             return None;
         }
         let number = anchor.number.saturating_add(ours - anchor.ours);
-        // While another window takes the place of this one, our order is ahead of it.
+        // While another window replaces this one, our order is ahead of it.
         Some(numbered(number.min(self.newest)))
     }
 }

@@ -1,9 +1,9 @@
-//! Write-behind: what L1 has admitted goes to the store by and by.
+//! Write-behind: what L1 has admitted is written to the store in the background.
 //!
-//! A queue with a bound in bytes. A newer value of a key takes the older one's place in
-//! it, and what doesn't fit pushes out the oldest: a response that isn't shared is a
-//! load elsewhere, never a wrong answer. What waits can be read ([`WriteBehindBuffer::waiting`]).
-//! What is under way counts as well, and is known by its key ([`WriteBehindBuffer::ended`]).
+//! The queue is bounded in bytes. A newer value of a key replaces the older one in it, and what
+//! doesn't fit pushes out the oldest: a response that isn't shared costs another node a load, but
+//! never gives a wrong answer. What waits can be read ([`WriteBehindBuffer::waiting`]). What is
+//! under way counts as well, and is known by its key ([`WriteBehindBuffer::ended`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use tokio::sync::Notify;
 use super::put::RecordWrite;
 use super::store::StoreKey;
 
-/// What waits to be written.
+/// The records that wait to be written.
 pub(super) struct WriteBehindBuffer {
     queue: Mutex<WriteQueue>,
     wake: Notify,
-    /// A write ended.
+    /// Notified when a write has ended.
     ended: Notify,
     max_bytes: usize,
     dropped: IntCounter,
@@ -28,16 +28,16 @@ pub(super) struct WriteBehindBuffer {
 
 #[derive(Default)]
 struct WriteQueue {
-    /// In the order of arrival; a key stands here once.
+    /// The keys in the order of arrival, each once.
     order: VecDeque<StoreKey>,
     writes: HashMap<StoreKey, Arc<RecordWrite>>,
-    /// Keys of writes under way, and how many of each.
+    /// The keys of writes under way, and how many of each there are.
     busy: HashMap<StoreKey, usize>,
-    /// Of both.
+    /// Bytes that wait or are being written.
     bytes: usize,
 }
 
-/// A write that is under way until this is dropped.
+/// A write that counts as under way until this is dropped.
 #[must_use = "the write counts as under way while this lives"]
 pub(super) struct OngoingWrite<'a> {
     writer: &'a WriteBehindBuffer,
@@ -67,7 +67,7 @@ impl WriteBehindBuffer {
         })
     }
 
-    /// Takes a write in, in the place of an older one of the key.
+    /// Queues a write, in place of an older one of the same key.
     pub(super) fn push(&self, write: RecordWrite) {
         let mut queue = self.queue.lock();
         let (key, size) = (write.key, write.size());
@@ -105,7 +105,7 @@ impl WriteBehindBuffer {
         }
     }
 
-    /// Begins a write that does not wait. None: too much is on its way already.
+    /// Begins a write without queueing it. None: too many bytes are waiting or under way.
     pub(super) fn begin(&self, write: &RecordWrite) -> Option<OngoingWrite<'_>> {
         let mut queue = self.queue.lock();
         if queue.bytes.saturating_add(write.size()) > self.max_bytes {
@@ -115,7 +115,7 @@ impl WriteBehindBuffer {
         Some(self.counted(&mut queue, write))
     }
 
-    /// Lets go of what waits under `key`.
+    /// Drops the write that waits under `key`.
     pub(super) fn cancel(&self, key: &StoreKey) {
         let mut queue = self.queue.lock();
         if let Some(write) = queue.writes.remove(key) {
@@ -124,7 +124,7 @@ impl WriteBehindBuffer {
         }
     }
 
-    /// What waits under `key`.
+    /// The write that waits under `key`.
     pub(super) fn waiting(&self, key: &StoreKey) -> Option<Arc<RecordWrite>> {
         self.queue.lock().writes.get(key).cloned()
     }
@@ -142,7 +142,7 @@ impl WriteBehindBuffer {
 
     async fn until(&self, reached: impl Fn(&WriteQueue) -> bool) {
         loop {
-            // From here on no end is missed.
+            // From here on no notification is missed.
             let ended = self.ended.notified();
             if reached(&self.queue.lock()) {
                 return;

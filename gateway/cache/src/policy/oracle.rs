@@ -1,10 +1,11 @@
-//! The policy against another reading of the same RFC: the crate `http-cache-semantics`.
+//! Compares the policy with another implementation of the same RFC: the crate
+//! `http-cache-semantics`.
 //!
-//! Random responses are judged by both; storage, and freshness at a later time, must
-//! agree. Decision: where the crate is known to read otherwise, the case is first put
-//! into words that it reads as the RFC means them, each such adaptation naming its
-//! section; so nothing is left out of the comparison. That every adaptation is needed
-//! is tested, too. (Version 3.0.0, an implementation of RFC 7234, passively maintained.)
+//! Both judge random responses. They must agree on storage, and on freshness at a later time.
+//! Decision: where the crate is known to read the RFC differently, the case is first rewritten into
+//! a form that the crate reads as the RFC means it. Each such adaptation names its section, so
+//! nothing is left out of the comparison. A test also checks that every adaptation is needed.
+//! (Version 3.0.0, an implementation of RFC 7234, passively maintained.)
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -27,7 +28,7 @@ use case::{AGES, DATES, DIRECTIVES, OracleCase, cases, fields, map};
 const NOW: u64 = 784_111_777;
 const CASES: u32 = 20_000;
 
-/// Stored or not; if so, fresh or not at the later time.
+/// Whether it is stored and, if so, whether it is fresh at the later time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Refused,
@@ -42,7 +43,7 @@ fn at(seconds: u64) -> SystemTime {
 fn ours(case: &OracleCase) -> Verdict {
     let policy = config::CachePolicyConfig {
         request_directives: Some(config::RequestDirectivePolicy::Honor),
-        // Else these are kept out, whatever the RFC allows.
+        // Without this list these are not stored, whatever the RFC allows.
         statuses: Some(
             (400..500)
                 .filter(|code| ![404, 410].contains(code))
@@ -104,7 +105,7 @@ fn theirs(case: &AdaptedOracleCase) -> Verdict {
     }
 }
 
-/// Runs `look` on the same random cases in each run.
+/// Calls `look` with random cases, the same in each run.
 fn for_all(look: impl Fn(&OracleCase) -> Result<(), TestCaseError>) {
     let config = ProptestConfig {
         cases: CASES,
@@ -127,7 +128,7 @@ fn storage_and_freshness_agree_with_another_reading_of_the_rfc() {
     });
 }
 
-/// An adaptation that nothing needs would hide a difference to come.
+/// An adaptation that is not needed could hide a future difference.
 #[test]
 fn every_adaptation_is_needed() {
     let forms = [&DIRECTIVES[..], &DATES, &AGES].concat();

@@ -1,14 +1,14 @@
-//! Whom a response is about, as far as its status tells.
+//! Whether a response concerns the requester alone, as far as its status tells.
 
 use http::StatusCode;
 
-/// Whether a response with this status speaks about the request that was made, and not
-/// about the resource: the next client may get another answer for the same URL.
+/// Whether a response with this status is about the request that was made, and not about the
+/// resource: the next client may get another answer for the same URL.
 ///
-/// That is every status of the class 4xx but 404 and 410, which say that the resource is
-/// not there. A status that nobody registered is read as 400 (RFC 9110 §15). Of the class
-/// 5xx, 510 and 511 ask the client for something as 401 does. RFC 6585 forbids caches to
-/// store 428, 429, 431 and 511; for the others RFC 9111 §3 lets a cache store less.
+/// That is every status of the class 4xx except 404 and 410, which say that the resource is not
+/// there. An unregistered status is read as 400 (RFC 9110 §15). Of the class 5xx, 510 and 511 ask
+/// the client for something, as 401 does. RFC 6585 forbids caches to store 428, 429, 431 and 511;
+/// for the others RFC 9111 §3 lets a cache store less.
 pub fn concerns_requester_alone(status: StatusCode) -> bool {
     match status.as_u16() {
         404 | 410 => false,

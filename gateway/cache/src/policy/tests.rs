@@ -1,4 +1,4 @@
-//! Tests of `cache::policy`.
+//! Tests of the storage policy.
 
 use super::*;
 use proptest::prelude::*;
@@ -253,8 +253,8 @@ fn no_lifetime_is_invented() {
     );
 }
 
-/// Guards against a store full of responses that nothing can make usable, and against
-/// one that RFC 9111 §3 does not let in.
+/// Guards against a store full of responses that can never be used, and against a response that RFC
+/// 9111 §3 does not allow to be stored.
 #[test]
 fn no_cache_is_kept_for_validation_alone() {
     let no_cache = ("cache-control", "no-cache");
@@ -389,7 +389,8 @@ proptest! {
     }
 }
 
-/// What goes on while somebody listens gets no lifetime that the origin did not state.
+/// A stream that continues as long as somebody listens gets no lifetime that the origin did not
+/// state.
 #[test]
 fn an_endless_response_is_stored_only_on_its_own_word() {
     let stream = ("content-type", "text/event-stream");

@@ -1,16 +1,16 @@
 //! The numbers under which a ledger keeps its records.
 //!
-//! Every number is made with secrets of this process, so that nobody can look for two
-//! selectors that share one. Two that do make a purge reach too much, never too little.
-//! Prefixes are found by a hash that is carried on from byte to byte of a URL: one walk
-//! over the URL tells the numbers of all its beginnings.
+//! Every number is computed with secrets of this process, so that nobody can search for two
+//! selectors that share one. If two do, a purge reaches too much, never too little. Prefixes are
+//! found by a hash that is continued from byte to byte of a URL: one pass over the URL gives the
+//! numbers of all its prefixes.
 
 use std::hash::{BuildHasher, RandomState};
 
 use super::urls::UrlAnchor;
 use crate::key::PurgeHash;
 
-/// By what an exact record is looked up.
+/// The kind of thing that an exact record names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ExactSelectorKind {
     Key,
@@ -20,25 +20,25 @@ pub(super) enum ExactSelectorKind {
     Route,
 }
 
-/// Whether a text stands for itself alone or for all that begins with it.
+/// Whether a text stands for itself alone or for everything that begins with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum UrlMatchExtent {
     Whole,
     Beginning,
 }
 
-/// What a record is of.
+/// What a record is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PurgeRecordClass {
     Exact(ExactSelectorKind),
     Text(UrlAnchor, UrlMatchExtent),
 }
 
-/// How many classes there are.
+/// The number of classes.
 pub(super) const CLASSES: usize = 9;
 
 impl PurgeRecordClass {
-    /// Its place among all.
+    /// Its index among all classes.
     pub(super) fn index(self) -> usize {
         match self {
             Self::Exact(facet) => facet as usize,
@@ -47,13 +47,13 @@ impl PurgeRecordClass {
     }
 }
 
-/// The secrets.
+/// The secrets of this process.
 pub(super) struct PurgeHashKeys {
     classes: [u64; CLASSES],
     base: u64,
 }
 
-/// A prime; hashes of texts are polynomials modulo it.
+/// A prime; the hashes of texts are polynomials modulo it.
 const MODULUS: u64 = (1 << 61) - 1;
 
 /// The hash of a text so far.
@@ -74,7 +74,7 @@ impl PurgeHashKeys {
         self.mixed(PurgeRecordClass::Exact(facet), hash)
     }
 
-    /// The number of the text that `walk` has gone over.
+    /// The number of the text whose hash is `walk`.
     pub(super) fn text(&self, anchor: UrlAnchor, extent: UrlMatchExtent, walk: PrefixHash) -> u64 {
         self.mixed(PurgeRecordClass::Text(anchor, extent), walk.0)
     }
@@ -85,7 +85,7 @@ impl PurgeHashKeys {
         bytes.fold(PrefixHash::default(), |walk, byte| self.step(walk, byte))
     }
 
-    /// Goes on by one byte.
+    /// Continues the hash by one byte.
     pub(super) fn step(&self, PrefixHash(hash): PrefixHash, byte: u8) -> PrefixHash {
         let product = u128::from(hash) * u128::from(self.base) + u128::from(byte) + 1;
         let folded = (product as u64 & MODULUS) + (product >> 61) as u64;
@@ -96,7 +96,7 @@ impl PurgeHashKeys {
         })
     }
 
-    /// Never 0, which stands for no record.
+    /// The result is never 0, which stands for no record.
     fn mixed(&self, class: PurgeRecordClass, hash: u64) -> u64 {
         let product =
             u128::from(hash ^ self.classes[class.index()]) * u128::from(self.classes[0] | 1);

@@ -1,14 +1,14 @@
-//! Records of purges that one kind of author made, looked up without a lock.
+//! The purge records of one kind of author, looked up without a lock.
 //!
-//! What names one thing (a key, a tag, a whole URL) or a beginning of URLs is a number in one
-//! table ([`super::keys`]), so that a look-up costs by the length of the entry's URL and the
-//! count of its tags, whatever the number of records. Beginnings are tried only for lengths
-//! that some record has. Patterns with wildcards in their middle are a short list, the newest
-//! first; the oldest becomes the beginning that it has before its first wildcard when the
-//! list is full. Nothing is looked at that is not newer than what the caller knows already.
+//! A record that names one thing (a key, a tag, a whole URL) or a prefix of URLs is a number in one
+//! table ([`super::keys`]). So the cost of a look-up depends on the length of the entry's URL and
+//! the number of its tags, and not on the number of records. Prefixes are tried only for lengths
+//! that some record has. Patterns with wildcards in their middle are a short list, newest first.
+//! When that list is full, the oldest pattern is replaced by the prefix before its first wildcard.
+//! A look-up skips everything that is not newer than what the caller knows already.
 //!
-//! Writers come one after another ([`super::PurgeLog`] holds a lock); readers see a view that
-//! is replaced when something has to move.
+//! Writers come one after another ([`super::PurgeLog`] holds a lock). Readers see a view that is
+//! replaced when something has to move.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,25 +26,25 @@ use crate::entry::PurgeAttributes;
 use crate::key::hash64;
 use crate::pattern::Pattern;
 
-/// The records.
+/// The records of one kind of author.
 pub(super) struct PurgeLedger {
     keys: PurgeHashKeys,
     view: ArcSwap<LedgerView>,
-    /// The newest record of each class.
+    /// The newest order of each class of records.
     newest: [AtomicU64; CLASSES],
     newest_pattern: AtomicU64,
     max_patterns: usize,
 }
 
-/// What readers see.
+/// The part that readers see.
 #[derive(Clone)]
 struct LedgerView {
     table: Arc<StampTable>,
-    /// For each anchor and length the newest beginning that long.
+    /// For each anchor and each length, the newest prefix of that length.
     lengths: [Arc<[AtomicU64]>; 2],
-    /// The newest first.
+    /// Newest first.
     patterns: Arc<[PatternRecord]>,
-    /// What was let go of, with less precision.
+    /// The records that were dropped, kept with less precision.
     folded: Option<Arc<StampBuckets>>,
 }
 
@@ -55,7 +55,7 @@ struct PatternRecord {
     stamp: Stamp,
 }
 
-/// What a selector becomes.
+/// The form of a selector in the ledger.
 pub(super) enum CompiledSelector {
     Exact(ExactSelectorKind, u64),
     Text(UrlAnchor, UrlMatchExtent, String),
@@ -63,17 +63,18 @@ pub(super) enum CompiledSelector {
     All,
 }
 
-/// What is left to do after a record was taken in.
+/// What the caller still has to do after a record was taken in.
 #[must_use]
 pub(super) enum LedgerInsertOutcome {
     Whole,
-    /// A pattern had to give way that any URL might match: the caller notes that everything
-    /// is purged as of then.
+    /// A pattern that any URL might match had to be removed. The caller must note that everything
+    /// was purged at that stamp.
     Everything(Stamp),
 }
 
-/// Buckets for records that were let go of: 16 MiB, made when they are wanted for the first
-/// time. When there are fifty thousand, one look-up in four hundred finds another's record.
+/// The number of buckets for records that were dropped: 16 MiB, allocated when they are first
+/// needed. With fifty thousand records in them, one look-up in four hundred finds the record of
+/// another key.
 const FOLDED: usize = 1 << 20;
 
 impl CompiledSelector {
@@ -95,7 +96,7 @@ impl CompiledSelector {
         }
     }
 
-    /// Most patterns are a text or the beginning of one.
+    /// Most patterns are a literal text or a prefix.
     fn of_pattern(pattern: Pattern) -> Self {
         let anchor = UrlAnchor::of(pattern.as_str());
         match (pattern.literal(), pattern.prefix()) {
@@ -117,18 +118,18 @@ impl PurgeLedger {
         }
     }
 
-    /// How many records there are.
+    /// The number of records.
     pub(super) fn len(&self) -> usize {
         let view = self.view.load();
         view.table.len() + view.patterns.len()
     }
 
-    /// Whether it holds nothing, not even of what it let go of.
+    /// Whether it holds nothing, not even dropped records with less precision.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0 && self.view.load().folded.is_none()
     }
 
-    /// Takes a record in. [`CompiledSelector::All`] is the caller's.
+    /// Takes a record in. The caller handles [`CompiledSelector::All`].
     pub(super) fn take(&self, spot: CompiledSelector, stamp: Stamp) -> LedgerInsertOutcome {
         match spot {
             CompiledSelector::Exact(facet, hash) => {
@@ -180,7 +181,7 @@ impl PurgeLedger {
         taken
     }
 
-    /// Puts what all URLs that match begin with in a pattern's place.
+    /// Replaces a pattern by the prefix that all matching URLs begin with.
     fn fold_pattern(
         &self,
         PatternRecord { pattern, stamp }: &PatternRecord,
@@ -199,7 +200,7 @@ impl PurgeLedger {
             return;
         }
         let larger = StampTable::of(&view.table, view.table.len(), |_, _| true);
-        // It has room for as many again.
+        // The larger table has room for as many records again.
         larger.raise(key, stamp);
         self.replace(|view| view.table = Arc::new(larger));
     }
@@ -229,7 +230,7 @@ impl PurgeLedger {
         self.view.store(Arc::new(view));
     }
 
-    /// The newest records that match an entry with these marks, of those newer than `since`.
+    /// The newest records that match an entry with these marks, among those newer than `since`.
     pub(super) fn reaching(&self, marks: &PurgeAttributes, since: PurgeOrder) -> Stamp {
         let view = self.view.load();
         let mut found = Stamp::default();
@@ -255,7 +256,7 @@ impl PurgeLedger {
         found
     }
 
-    /// The newest record of each beginning of a URL and of the URL as a whole.
+    /// The newest record of any prefix of a URL and of the URL as a whole.
     fn along(&self, view: &LedgerView, anchor: UrlAnchor, url: &str, since: PurgeOrder) -> Stamp {
         let beginnings = self.has_news(
             PurgeRecordClass::Text(anchor, UrlMatchExtent::Beginning),
@@ -314,7 +315,7 @@ impl PurgeLedger {
         self.newest[class.index()].load(Ordering::Acquire) > since
     }
 
-    /// The order of the record in the middle.
+    /// The order of the middle record.
     pub(super) fn median(&self) -> PurgeOrder {
         let view = self.view.load();
         let table = view.table.all().map(|(_, stamp)| stamp.newest());
@@ -328,7 +329,7 @@ impl PurgeLedger {
         *median
     }
 
-    /// Drops records up to `order`.
+    /// Drops the records up to `order`.
     pub(super) fn forget(&self, order: PurgeOrder) {
         self.replace(|view| {
             let newer = |_, stamp: Stamp| stamp.newest() > order;
@@ -346,8 +347,8 @@ impl PurgeLedger {
         });
     }
 
-    /// Puts the older half of the table into buckets: each record reaches what it reached
-    /// before, and what shares its bucket.
+    /// Moves the older half of the table into buckets. Each record still reaches what it reached
+    /// before, and also what shares its bucket.
     pub(super) fn fold_older_half(&self) {
         let median = self.median();
         self.replace(|view| {

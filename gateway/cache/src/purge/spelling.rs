@@ -1,12 +1,12 @@
-//! Selectors from texts that people, services and rules wrote: paths are stored in normal
-//! form, so a text in another spelling is made into a selector for that form.
+//! Selectors from texts that people, services and rules wrote. Paths are stored in normal form, so
+//! a text in another spelling is turned into a selector for the normal form.
 //!
-//! The text as it was written counts as well: what a key plugin gave in place of a URL is
-//! compared as the plugin wrote it. One selector too many harms nobody.
+//! The text as it was written counts as well, because a text that a key plugin returned in place of
+//! a URL is compared as the plugin wrote it. One selector too many does no harm.
 //!
-//! Rules make texts of what clients send, and the normal form may be three times as long. One
-//! that other nodes could not be told of would purge everything there, so it is left out; the
-//! paths that listeners take by default are shorter.
+//! Rules build texts from what clients send, and the normal form may be three times as long. A text
+//! that is too long to be sent to other nodes would purge everything there, so it is left out; the
+//! paths that listeners accept by default are shorter.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use super::Selector;
 use crate::http::path::text;
 use crate::pattern::Pattern;
 
-/// Octets of a normal form that other nodes can be told of, whatever escapes it needs.
+/// The longest normal form, in octets, that can be sent to other nodes whatever escapes it needs.
 const MOST_OCTETS: usize = 32_000;
 
 impl Selector {
@@ -41,7 +41,7 @@ impl Selector {
     }
 }
 
-/// The text as it was written, and its normal form where that is another text.
+/// The text as it was written and, if it is different, its normal form.
 fn spellings(written: &str, normal: Cow<'_, str>) -> impl Iterator<Item = String> {
     let is_another = written != normal && normal.len() <= MOST_OCTETS;
     let other = is_another.then(|| normal.into_owned());

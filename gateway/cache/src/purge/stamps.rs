@@ -1,14 +1,15 @@
-//! Where automatic invalidations are noted: no record, and no more than what is held.
+//! Where invalidations by requests are noted: without a record, and with no more memory than what
+//! is held needs.
 //!
-//! What one request makes invalid is named by a number: that of a URL, or of a group of
-//! responses. Everything that is held here or on its way (entries, loads) shares one cell for
-//! each of its numbers, which exists as long as somebody holds it. An invalidation stamps the
-//! cell, if there is one, and hides exactly what was loaded before it.
+//! What one request makes invalid is named by a number, which stands for a URL or for a group of
+//! responses. All entries and loads with the same number share one cell for it, which exists as
+//! long as one of them holds it. An invalidation stamps the cell, if there is one, and hides
+//! exactly what was loaded before it.
 //!
-//! For what gets its cell only later than its load began (a group is known with the
-//! response's head alone) each invalidation is noted in a fixed number of buckets as well. A
-//! new cell begins with its bucket's stamp: so such a load is hidden too, and now and then one
-//! whose bucket another number stamped while it ran. What is stored loses nothing by that.
+//! Something may get its cell only after its load began, because a group is known only with the
+//! response's head. So each invalidation is also noted in a fixed number of buckets, and a new cell
+//! begins with its bucket's stamp. This hides such a load too, and occasionally a load whose bucket
+//! was stamped for another number while it ran. Stored entries are not affected by that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
@@ -20,10 +21,10 @@ use super::table::{Stamp, StampBuckets, StampCell};
 use crate::entry::PurgeAttributes;
 use crate::key::PurgeHash;
 
-/// The cells of what is held.
+/// The cells of everything that is held.
 pub(super) struct InvalidationStamps {
     shards: Box<[Mutex<StampShard>]>,
-    /// Made with the first invalidation.
+    /// Created with the first invalidation.
     buckets: OnceLock<StampBuckets>,
     size: usize,
 }
@@ -31,27 +32,27 @@ pub(super) struct InvalidationStamps {
 #[derive(Default)]
 struct StampShard {
     cells: HashMap<PurgeHash, Weak<StampCell>, foldhash::fast::RandomState>,
-    /// From this size on it is looked for cells that nobody holds any more.
+    /// At this size the shard is searched for cells that nobody holds any more.
     crowded: usize,
 }
 
-/// The cells of one thing that is held. They are stamped while this lives.
+/// The cells of one entry or load. They are stamped as long as this value lives.
 #[derive(Clone, Default)]
 pub struct InvalidationWatch {
     cells: Box<[Arc<StampCell>]>,
 }
 
-/// Whether somebody holds what was invalidated.
+/// Whether something on this node holds what was invalidated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LocalPresence {
     Held,
-    /// Nobody on this node does.
+    /// Nothing on this node holds it.
     Absent,
 }
 
-/// A power of two; more than any machine's cores.
+/// A power of two, larger than the number of cores of any machine.
 const SHARDS: usize = 64;
-/// The size at which a shard is looked through for the first time.
+/// The size at which a shard is searched for the first time.
 const SMALLEST: usize = 64;
 
 impl InvalidationStamps {
@@ -63,8 +64,8 @@ impl InvalidationStamps {
         }
     }
 
-    /// The cells of what has these marks. Hold them before the place in the order is read
-    /// that a load begins at.
+    /// The cells of something with these marks. A load must take them before it reads its place in
+    /// the order.
     pub(super) fn watch(&self, marks: &PurgeAttributes) -> InvalidationWatch {
         let numbers = std::iter::once(marks.identity).chain(marks.groups.iter().copied());
         InvalidationWatch {
@@ -72,13 +73,13 @@ impl InvalidationStamps {
         }
     }
 
-    /// Stamps what bears this number. The order must not be shown before this returns.
+    /// Stamps what has this number. The order must not be shown before this returns.
     pub(super) fn stamp(&self, number: PurgeHash, order: PurgeOrder) -> LocalPresence {
         let stamp = Stamp {
             hard: order,
             soft: 0,
         };
-        // First the bucket: a cell that is made from now on begins with this stamp.
+        // The bucket comes first: a cell that is created from now on begins with this stamp.
         let buckets = self.buckets.get_or_init(|| StampBuckets::new(self.size));
         buckets.raise(number, stamp);
         let shard = self.shard(number).lock();
@@ -91,7 +92,7 @@ impl InvalidationStamps {
         }
     }
 
-    /// The newest invalidation of what has these marks.
+    /// The newest invalidation of something with these marks.
     pub(super) fn newest(&self, marks: &PurgeAttributes) -> PurgeOrder {
         let Some(buckets) = self.buckets.get() else {
             return 0;
@@ -135,7 +136,7 @@ impl InvalidationStamps {
 }
 
 impl StampShard {
-    /// Lets go of cells that nobody holds, each time that their number has doubled.
+    /// Removes cells that nobody holds, each time the number of cells has doubled.
     fn make_room(&mut self) {
         if self.cells.len() < self.crowded.max(SMALLEST) {
             return;
@@ -147,7 +148,7 @@ impl StampShard {
 }
 
 impl InvalidationWatch {
-    /// The newest invalidation.
+    /// The newest invalidation of these cells.
     pub fn newest(&self) -> PurgeOrder {
         let stamps = self.cells.iter().map(|cell| cell.read().hard);
         stamps.max().unwrap_or(0)

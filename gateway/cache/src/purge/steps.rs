@@ -1,5 +1,5 @@
-//! Counts look-ups where tests are built, so that they can bound the work of a hit without
-//! measuring time. Elsewhere it is nothing.
+//! Counts look-ups in test builds, so that tests can bound the work of a hit without measuring
+//! time. In other builds it does nothing.
 
 #[cfg(test)]
 use std::cell::Cell;
@@ -17,7 +17,7 @@ pub(super) fn count() {
 #[cfg(not(test))]
 pub(super) fn count() {}
 
-/// What `work` answers, and how many steps it takes on this thread.
+/// The result of `work` and the number of steps it takes on this thread.
 #[cfg(test)]
 pub(super) fn of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = STEPS.with(Cell::get);

@@ -1,7 +1,7 @@
-//! Stamps by number, which one writer raises while anybody reads without a lock.
+//! Stamps by number, which one writer raises while anybody reads them without a lock.
 //!
-//! [`StampTable`] is exact and grows by being replaced; [`StampBuckets`] has a fixed size, in which a
-//! look-up may find a later stamp than its own, and never an earlier one.
+//! [`StampTable`] is exact and grows by being replaced. [`StampBuckets`] has a fixed size; a
+//! look-up in it may find a later stamp than its own, but never an earlier one.
 //!
 //! Invariant: a key is shown only after its stamp, and a stamp only grows.
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::PurgeOrder;
 use super::steps;
 
-/// The newest purges of one selector; 0 is none.
+/// The newest purges of one selector; 0 means that there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Stamp {
     pub(super) hard: PurgeOrder,
@@ -62,7 +62,7 @@ struct StampSlot {
     cell: StampCell,
 }
 
-/// What became of a stamp.
+/// The outcome of raising a stamp.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StampRaiseOutcome {
     Done,
@@ -73,7 +73,7 @@ pub(super) enum StampRaiseOutcome {
 const SMALLEST: usize = 64;
 
 impl StampTable {
-    /// A table that has room for `keys` keys and as many again.
+    /// A table with room for `keys` keys and as many again.
     pub(super) fn with_room_for(keys: usize) -> Self {
         let slots = (keys * 4).next_power_of_two().max(SMALLEST);
         Self {
@@ -98,7 +98,7 @@ impl StampTable {
         Stamp::default()
     }
 
-    /// For the one writer.
+    /// Only the one writer may call this.
     pub(super) fn raise(&self, key: u64, stamp: Stamp) -> StampRaiseOutcome {
         for slot in self.probe(key) {
             match slot.key.load(Ordering::Relaxed) {
@@ -128,7 +128,7 @@ impl StampTable {
         keys.filter(|(key, _)| *key != 0)
     }
 
-    /// A table of those of `from` that `keep` lets in.
+    /// A table with the stamps of `from` that `keep` selects.
     pub(super) fn of(from: &Self, room: usize, mut keep: impl FnMut(u64, Stamp) -> bool) -> Self {
         let table = Self::with_room_for(room);
         for (key, stamp) in from.all().filter(|(key, stamp)| keep(*key, *stamp)) {
@@ -144,14 +144,14 @@ impl StampTable {
     }
 }
 
-/// A fixed number of stamps. Each key raises several and has the lowest of them, so that it
-/// finds another's only where all of its own are shared with others.
+/// A fixed number of stamps. Each key raises several of them and its value is the lowest, so it
+/// finds the stamp of another key only if all of its own are shared with other keys.
 pub(super) struct StampBuckets {
     cells: Box<[StampCell]>,
     newest: AtomicU64,
 }
 
-/// Stamps of one key.
+/// The number of stamps of one key.
 const SPREAD: u32 = 3;
 
 impl StampBuckets {
@@ -179,7 +179,7 @@ impl StampBuckets {
         self.newest.fetch_max(stamp.newest(), Ordering::Release);
     }
 
-    /// The newest stamp of all.
+    /// The newest of all stamps.
     pub(super) fn newest(&self) -> PurgeOrder {
         self.newest.load(Ordering::Acquire)
     }

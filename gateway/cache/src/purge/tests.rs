@@ -1,4 +1,4 @@
-//! Tests of `cache::purge`.
+//! Tests of the purge log.
 
 use std::time::{Duration, Instant};
 
@@ -184,7 +184,7 @@ fn a_purge_of_all_waits_for_the_sweep_like_every_other() {
     assert_eq!(log.judge(&old), EntryVisibility::Hidden);
 }
 
-/// Guards against counting records of a purge of everything that no record is left of.
+/// Guards against invalidations that leave records or hide more than they name.
 #[test]
 fn one_million_invalidations_leave_no_record_and_reach_what_they_name_alone() {
     let log = PurgeLog::new(100, Duration::ZERO);
@@ -208,7 +208,7 @@ fn one_million_invalidations_leave_no_record_and_reach_what_they_name_alone() {
     assert_eq!(log.judge(&again), EntryVisibility::Visible);
 }
 
-/// The same for URLs that are all held once: a client that gets and posts ever new ones.
+/// The same for URLs that are all held once, as for a client that gets and posts ever new URLs.
 #[test]
 fn cells_of_what_nobody_holds_any_more_go() {
     let log = PurgeLog::new(100, Duration::ZERO);
@@ -309,7 +309,7 @@ fn the_oldest_pattern_becomes_the_beginning_that_it_has() {
     );
 }
 
-/// The work of a look-up, counted and not timed.
+/// The work of a look-up is counted, not timed.
 #[test]
 fn the_work_of_a_hit_does_not_grow_with_the_number_of_purges() {
     let work = |purges: usize| {
@@ -334,7 +334,7 @@ fn the_work_of_a_hit_does_not_grow_with_the_number_of_purges() {
         let (verdict, first) = steps::of(|| log.judge(&page));
         assert_eq!(verdict, EntryVisibility::Visible);
         let (_, second) = steps::of(|| log.judge(&page));
-        // A stream of purges: each hit looks at what is new.
+        // A stream of purges: each hit looks only at the new ones.
         log.record(
             &Selector::Prefix("shop.example/other/".into()),
             PurgeKind::Hard,
@@ -363,7 +363,7 @@ fn a_pattern_is_compared_with_an_entry_once() {
     assert_eq!((first, second), (200, 1));
 }
 
-/// What happens to a log, for the model.
+/// A step of the model: something that happens to a log.
 #[derive(Clone, Debug)]
 enum Step {
     Load(usize),
@@ -408,8 +408,8 @@ fn reaches(selector: &Selector, url: usize) -> bool {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
-    /// Both ledgers and the invalidations, against a plain list of all that happened. Where
-    /// something had to be let go of, more may be hidden, and never less.
+    /// Compares both ledgers and the invalidations with a plain list of everything that happened.
+    /// When something had to be dropped, more may be hidden, but never less.
     #[test]
     fn the_log_says_what_a_list_of_all_purges_says(
         steps in prop::collection::vec(a_step(), 1..60),
@@ -461,7 +461,7 @@ proptest! {
 }
 
 proptest! {
-    /// The rule itself, against a plain list of everything that ever happened.
+    /// Compares the basic rule with a plain list of everything that ever happened.
     #[test]
     fn visible_exactly_when_no_matching_purge_came_after_birth(steps in prop::collection::vec((0usize..9, any::<bool>(), 0u8..4), 1..40)) {
         let log = PurgeLog::new(1_000, Duration::ZERO);

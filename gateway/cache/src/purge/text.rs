@@ -1,8 +1,8 @@
 //! Purges as text, for the log that nodes share and for the bus: `tag:x`, `url:0123456789abcdef`,
-//! `all`; before a purge that a request of a client caused, `by-request:`. `invalidated:` and
-//! numbers is what requests made invalid by themselves, `doubt` says that more was purged than
-//! could be kept. They are read by later versions too: a word, once written, keeps its
-//! meaning; whoever does not know one takes it for a purge of everything.
+//! `all`. A purge that a client's request caused has the prefix `by-request:`. `invalidated:` with
+//! numbers is what requests made invalid. `doubt` says that more was purged than could be kept.
+//! Later versions read these texts too: a word keeps its meaning once it was written, and a reader
+//! that does not know a word takes it for a purge of everything.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,29 +11,29 @@ use super::{PurgeInitiator, Selector};
 use crate::key::{KeyId, PurgeHash};
 use crate::pattern::Pattern;
 
-/// What nodes tell each other.
+/// A statement of one node to the others.
 #[derive(Clone, Debug)]
 pub enum PurgeStatement {
-    /// This was purged.
+    /// This selector was purged.
     Purged(PurgeInitiator, Selector),
     /// URLs and groups with these numbers were invalidated.
     Invalidated(Vec<PurgeHash>),
-    /// Requests purged more than could be kept: what is stored is to be validated.
+    /// Requests purged more than could be kept: what is stored must be validated.
     Doubt,
 }
 
 const BY_REQUEST: &str = "by-request:";
 const INVALIDATED: &str = "invalidated:";
 const DOUBT: &str = "doubt";
-/// Digits of one number.
+/// The digits of one number.
 const DIGITS: usize = 16;
 
-/// How long a statement about so many numbers is, in bytes.
+/// The length in bytes of a statement about this many invalidated numbers.
 pub const fn length_of_invalidated(numbers: usize) -> usize {
     INVALIDATED.len() + numbers * DIGITS
 }
 
-/// What is no selector, or one that only a later version knows.
+/// A text that is not a selector, or that only a later version knows.
 #[derive(Debug, thiserror::Error)]
 #[error("not a selector: {0:?}")]
 pub struct UnknownPurgeText(String);

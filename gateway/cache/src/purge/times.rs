@@ -1,11 +1,12 @@
-//! When soft purges came: the stale windows of what they reach count from then.
+//! When soft purges came: the stale windows of what they reach count from that time.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::order::PurgeOrder;
 
-/// Soft purges whose time is remembered. Of older ones it is only known that they are old.
+/// The number of soft purges whose time is remembered. Of older ones it is only known that they are
+/// old.
 const MOST: usize = 4_096;
 
 /// The times of the last soft purges, in their order.
@@ -13,7 +14,7 @@ const MOST: usize = 4_096;
 pub(super) struct SoftTimes(VecDeque<(PurgeOrder, Instant)>);
 
 impl SoftTimes {
-    /// A soft purge came now.
+    /// Notes that a soft purge came now.
     pub(super) fn note(&mut self, order: PurgeOrder, now: Instant) {
         if self.0.len() == MOST {
             self.0.pop_front();
@@ -21,9 +22,9 @@ impl SoftTimes {
         self.0.push_back((order, now));
     }
 
-    /// When the soft purge with this place in the order came. None: too long ago.
+    /// When the soft purge at this place in the order came. None: too long ago.
     pub(super) fn of(&self, order: PurgeOrder) -> Option<Instant> {
-        // The log of all nodes may give a purge a second, later place.
+        // A soft purge may get a second, later place from the log of all nodes.
         let known = self.0.iter().rev().find(|(noted, _)| *noted <= order);
         known.map(|(_, at)| *at)
     }

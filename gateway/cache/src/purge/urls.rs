@@ -5,13 +5,13 @@ use crate::pattern::Pattern;
 /// URLs of one kind.
 #[derive(Clone, PartialEq, Debug)]
 pub enum UrlSelector {
-    /// Those that begin with this; without a scheme.
+    /// URLs that begin with this text, without a scheme.
     Prefix(String),
-    /// Those that match as a whole; without a scheme.
+    /// URLs that match this pattern as a whole, without a scheme.
     Pattern(Pattern),
 }
 
-/// What part of an entry's URL a text is compared with.
+/// The part of an entry's URL with which a text is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum UrlAnchor {
     /// `host/path?query`.
@@ -23,7 +23,7 @@ pub(super) enum UrlAnchor {
 impl UrlAnchor {
     pub(super) const ALL: [Self; 2] = [Self::Host, Self::Path];
 
-    /// By how a prefix or the source of a pattern begins.
+    /// The anchor of a prefix, or of a pattern's source, by how it begins.
     pub(super) fn of(text: &str) -> Self {
         match text.starts_with('/') {
             true => Self::Path,
@@ -31,7 +31,7 @@ impl UrlAnchor {
         }
     }
 
-    /// That part of `url`.
+    /// The part of `url` that is compared.
     pub(super) fn subject(self, url: &str) -> &str {
         match self {
             Self::Host => url,
@@ -59,7 +59,7 @@ impl UrlSelector {
         }
     }
 
-    /// Whether all URLs that begin with `cut` are sure to be among them.
+    /// Whether it is certain that all URLs that begin with `cut` are among them.
     pub fn matches_all_from(&self, cut: &str) -> bool {
         let is_open = match self {
             Self::Prefix(_) => true,
@@ -69,7 +69,7 @@ impl UrlSelector {
     }
 }
 
-/// Of `host/path?query` what is without the host.
+/// The part of `host/path?query` without the host.
 fn path(url: &str) -> &str {
     url.find('/').map_or("", |at| &url[at..])
 }

@@ -1,6 +1,6 @@
-//! Which records are worth compressing: not those whose body is compressed already.
+//! Which records are worth compressing: not those whose body is already compressed.
 //!
-//! The forms themselves are [`crate::hc1`]'s, which events share.
+//! The compressed forms themselves are in [`crate::hc1`], which events use too.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use super::StoreRecord;
 use crate::hc1::Compression;
 
-/// Whether a record with `packed` bytes of msgpack may shrink enough.
+/// Whether a record with `packed` bytes of msgpack may become enough smaller.
 pub fn is_worth_trying(compression: &Compression, record: &StoreRecord, packed: usize) -> bool {
     packed >= compression.min_bytes
         && match record {
@@ -17,7 +17,7 @@ pub fn is_worth_trying(compression: &Compression, record: &StoreRecord, packed: 
         }
 }
 
-/// Whether a response's body has been compressed already, by its header.
+/// Whether a response's body is already compressed, according to its header.
 fn is_compressed(headers: &HeaderMap) -> bool {
     let coded = headers.get_all(CONTENT_ENCODING).iter().any(|value| {
         !value
@@ -35,7 +35,7 @@ fn is_compressed_type(value: &HeaderValue) -> bool {
         .next()
         .unwrap_or_default()
         .trim_ascii();
-    // An SVG is text.
+    // An SVG is text, and so not compressed.
     essence != b"image/svg+xml"
         && (COMPRESSED_FAMILIES
             .iter()
@@ -48,7 +48,7 @@ const COMPRESSED_FAMILIES: [&[u8]; 4] = [
     b"image/",
     b"video/",
     b"audio/",
-    // The office formats, which are zip.
+    // The office formats, which are zip files.
     b"application/vnd.openxmlformats-officedocument.",
 ];
 

@@ -1,5 +1,5 @@
-//! Parts of a record's msgpack that must not take more than they may: numbers as several
-//! writers write them, lists with a bound, and what a fault in them is called.
+//! Parts of a record's msgpack with bounds: numbers in the forms of several writers, lists with a
+//! maximum length, and the reasons for faults.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,18 +11,18 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{CorruptRecord, MAX_FIELDS};
 
-/// A whole number that is not negative.
+/// A non-negative whole number.
 #[derive(Clone, Copy, Serialize)]
 #[serde(transparent)]
 pub struct RecordInteger(pub u64);
 
-/// At most [`MAX_FIELDS`] things.
+/// A list of at most [`MAX_FIELDS`] items.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub struct RecordList<T>(pub Vec<T>);
 
 impl<T> RecordList<T> {
-    /// None if there are too many.
+    /// None if there are too many items.
     pub fn of(items: impl Iterator<Item = T>) -> Option<Self> {
         let list: Vec<_> = items.take(MAX_FIELDS + 1).collect();
         (list.len() <= MAX_FIELDS).then_some(Self(list))
@@ -53,7 +53,7 @@ impl Visitor<'_> for WholeVisitor {
         Ok(RecordInteger(number))
     }
 
-    /// JavaScript's numbers, as far as they are exact.
+    /// Accepts JavaScript's numbers as far as they are exact.
     fn visit_f64<E: Error>(self, number: f64) -> Result<RecordInteger, E> {
         const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         match number.fract() == 0.0 && (0.0..EXACT).contains(&number) {
@@ -78,7 +78,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         write!(f, "a list of at most {MAX_FIELDS}")
     }
 
-    /// The declared length is not believed: room is made for what comes.
+    /// The declared length is not trusted: memory is allocated only for items that arrive.
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RecordList<T>, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
@@ -91,7 +91,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     }
 }
 
-/// What a fault of the record's msgpack is called.
+/// The reason for a fault in the record's msgpack.
 pub fn of_record(fault: Fault) -> CorruptRecord {
     match fault {
         Fault::InvalidMarkerRead(_) | Fault::InvalidDataRead(_) => CorruptRecord::Truncated,
@@ -100,7 +100,7 @@ pub fn of_record(fault: Fault) -> CorruptRecord {
     }
 }
 
-/// What a fault of the envelope's msgpack is called.
+/// The reason for a fault in the envelope's msgpack.
 pub fn of_value(fault: ValueReadError) -> CorruptRecord {
     match fault {
         ValueReadError::InvalidMarkerRead(_) | ValueReadError::InvalidDataRead(_) => {
@@ -110,7 +110,7 @@ pub fn of_value(fault: ValueReadError) -> CorruptRecord {
     }
 }
 
-/// The same for a number.
+/// The reason for a fault in a number of the envelope.
 pub fn of_number(fault: NumValueReadError) -> CorruptRecord {
     match fault {
         NumValueReadError::InvalidMarkerRead(_) | NumValueReadError::InvalidDataRead(_) => {

@@ -1,7 +1,7 @@
-//! A record as a person reads it: `lamina record inspect`.
+//! A record in readable form: `lamina record inspect`.
 //!
-//! It goes as far as it can: the seal is compared with the key that the record itself
-//! names, and one that does not hold is told beside the content, not in its place.
+//! It shows as much as it can. The seal is compared with the key that the record itself names; a
+//! seal that does not match is reported beside the content, not in place of it.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,18 +16,18 @@ use crate::hc1::TAG;
 use crate::http::date;
 use crate::key::{KeyId, describe};
 
-/// What is known of stored bytes.
+/// What is known about stored bytes.
 #[derive(Debug)]
 pub struct RecordInspection {
     /// `HC1M`, `HC1G` or `HC1Z`.
     pub form: String,
-    /// Bytes as stored, the tag included.
+    /// Bytes in the stored form, the tag included.
     pub stored: usize,
-    /// Bytes of the msgpack.
+    /// Bytes of the expanded msgpack.
     pub expanded: usize,
-    /// The key that it names.
+    /// The key that the record names.
     pub key: Bytes,
-    /// Whether the seal holds for that key.
+    /// Whether the seal matches that key.
     pub sealed: bool,
     pub record: StoreRecord,
 }
@@ -35,7 +35,7 @@ pub struct RecordInspection {
 /// Reads `bytes` without a key to compare with.
 ///
 /// # Errors
-/// As [`super::decode`], but not for the seal and the key.
+/// The same as [`super::decode`], except for the seal and the key.
 pub fn inspect(
     bytes: &Bytes,
     limits: &RecordLimits,
@@ -55,7 +55,8 @@ pub fn inspect(
 }
 
 impl RecordInspection {
-    /// Why no gateway would take it, if it lay under the key that it names; none: one would.
+    /// Why no gateway would accept it if it were stored under the key that it names. None: a
+    /// gateway would accept it.
     pub fn refusal(&self) -> Option<CorruptRecord> {
         let StoreRecord::Entry(stored) = &self.record else {
             return (!self.sealed).then_some(CorruptRecord::Seal);
@@ -92,7 +93,7 @@ impl fmt::Display for RecordInspection {
     }
 }
 
-/// The end of the year 9999, after which HTTP has no dates.
+/// The end of the year 9999, the last for which HTTP has dates.
 const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
 fn entry(stored: &ResponseRecord, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,7 +155,7 @@ fn windows(stored: &ResponseRecord, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-/// `12.5 s`.
+/// A duration shown like `12.5 s`.
 struct DisplaySeconds(Duration);
 
 impl fmt::Display for DisplaySeconds {

@@ -1,19 +1,19 @@
-//! How old a record is and how long it may be used yet: what stands under its seal, against
+//! How old a record is and how much longer it may be used: what is under its seal, compared with
 //! what the store says.
 //!
-//! The store tells how much of a record's life is left, by one clock; but whoever can write
-//! to the store can put an old record back, or prolong it. The record tells when it was
-//! written, by the clock of the node that wrote it, and nobody can change that. Of the two
-//! ages the greater one counts. So an old record never becomes young again, and two clocks
-//! that differ can only make a record older than it is: never by more than they differ.
+//! The store tells how much of a record's life is left, by one clock. But whoever can write to the
+//! store can put an old record back, or prolong it. The record tells when it was written, by the
+//! clock of the node that wrote it, and nobody can change that. The greater of the two ages counts.
+//! So an old record never becomes young again, and a difference between the two clocks can only
+//! make a record older than it is, by at most that difference.
 //!
-//! A record that was written on the same machine since its last start tells its age by a third
-//! clock, which nobody sets: then it does not matter how the wall clock was set meanwhile.
+//! A record that was written on the same machine since its last start also has its age by a third
+//! clock, which nobody sets. Then it does not matter how the wall clock was set in the meantime.
 //!
-//! Else, where the reader's clock is behind the writer's, the record seems younger by that, and
-//! then the store's word alone bounds its age. So a writer into the store gains at most the
-//! difference of two clocks, and [`CLOCK_TOLERANCE`] bounds that: a record from further in
-//! the future is of unknown age and not used.
+//! Otherwise, if the reader's clock is behind the writer's, the record seems younger by that
+//! difference, and only the store's statement bounds its age. So a writer to the store gains at
+//! most the difference of two clocks, and [`CLOCK_TOLERANCE`] bounds that: a record from further in
+//! the future has an unknown age and is not used.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use super::{ClockReading, CorruptRecord, ResponseRecord};
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 impl ResponseRecord {
-    /// As it is at `now`, by the clocks of the node that reads it, while the store would
-    /// keep it for `left`.
+    /// The record as it is at `now`, by the clocks of the node that reads it, while the store would
+    /// keep it for another `left`.
     ///
     /// # Errors
-    /// When its life is over, or it was written in the future.
+    /// When its life is over, or when it was written too far in the future.
     pub fn seen_at(self, now: ClockReading, left: Duration) -> Result<Self, CorruptRecord> {
         let by_uptime = match (&now.uptime, &self.uptime) {
             (Some(now), Some(then)) => now.since(then),
@@ -43,7 +43,7 @@ impl ResponseRecord {
         self.grown(passed, now)
     }
 
-    /// As it is at `now`, when so much time has passed for it.
+    /// The record as it is at `now`, after `passed` since it was written.
     ///
     /// # Errors
     /// When its life is over.
@@ -93,7 +93,7 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(60);
 
-    /// So long after the record was written, on the same machine.
+    /// The uptime at `passed` after the record was written, on the same machine.
     fn at(passed: Duration) -> Uptime {
         Uptime {
             boot: 7,
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// On another machine.
+    /// A reading on another machine.
     fn elsewhere(wall: Duration) -> ClockReading {
         ClockReading { wall, uptime: None }
     }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any number of ways through stores and nodes whose clocks agree.
+        /// A record may pass through any number of stores and nodes whose clocks agree.
         #[test]
         fn no_way_makes_a_record_younger_than_time_does(steps in prop::collection::vec((0..100_000_u64, 0..200_000_u64), 1..8)) {
             let life = Duration::from_secs(150);

@@ -1,5 +1,5 @@
-//! The time by two clocks of this machine: the one that people set, and the one that counts from
-//! its start and that nobody sets.
+//! The time by two clocks of this machine: the wall clock, which people set, and the uptime, which
+//! counts from the machine's start and which nobody sets.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -7,25 +7,26 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-/// A moment on this machine.
+/// The time of one moment by both clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClockReading {
-    /// Since the Unix epoch, by the clock that people and NTP set.
+    /// Time since the Unix epoch, by the clock that people and NTP set.
     pub wall: Duration,
-    /// None where the system does not tell.
+    /// None if the system does not provide it.
     pub uptime: Option<Uptime>,
 }
 
-/// How long a machine had been up. Two of the same start can be subtracted, whatever was done
-/// to the wall clock in between.
+/// How long a machine had been up. Two values of the same start can be subtracted, whatever was
+/// done to the wall clock in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Uptime {
-    /// Which start of which machine: 53 bits, which every reader of msgpack has exactly.
+    /// Identifies one start of one machine: 53 bits, which every reader of msgpack can represent
+    /// exactly.
     pub boot: u64,
     pub at: Duration,
 }
 
-/// What this start of the machine is called, and when this process first looked.
+/// The name of this start of the machine, and when this process first read it.
 struct MachineBoot {
     name: u64,
     first_look: Uptime,
@@ -36,7 +37,7 @@ static BOOT: LazyLock<Option<MachineBoot>> = LazyLock::new(MachineBoot::read);
 
 impl ClockReading {
     pub fn now() -> Self {
-        // A clock from before 1970 is one that was never set.
+        // A clock before 1970 was never set.
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
             wall: wall.unwrap_or_default(),
@@ -46,10 +47,10 @@ impl ClockReading {
 }
 
 impl Uptime {
-    /// How long after `earlier` this was. None: on another machine, or after another start.
+    /// How long after `earlier` this was. None: it was on another machine, or after another start.
     pub fn since(&self, earlier: &Self) -> Option<Duration> {
         match self.boot == earlier.boot {
-            // Containers may count from another zero: then it is no witness.
+            // Containers may count from another zero. Such a value proves nothing.
             true => self.at.checked_sub(earlier.at),
             false => None,
         }
@@ -57,13 +58,14 @@ impl Uptime {
 }
 
 impl MachineBoot {
-    /// proc(5): `boot_id` changes with every start, `uptime` goes on while the machine sleeps.
+    /// See proc(5): `boot_id` changes with every start, and `uptime` continues while the machine
+    /// sleeps.
     fn read() -> Option<Self> {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let uptime = fs::read_to_string("/proc/uptime").ok()?;
         let looked = Instant::now();
         let at = uptime.split_whitespace().next()?.parse().ok()?;
-        // Records travel; the machine's own identifier does not.
+        // Records travel to other machines; the machine's own identifier must not.
         let digest = Sha256::digest(["lamina boot ", id.trim()].concat());
         let name = u64::from_be_bytes(std::array::from_fn(|i| digest[i])) >> 11;
         Some(Self {

@@ -8,7 +8,7 @@
 //! | `status` | number | entry |
 //! | `headers` | array of `[name (str, lower case), value (bin)]` | entry |
 //! | `marks` | map: `id`, `identity`, `route` (numbers), `tags`, `groups` (bin, 8 bytes each, big end first), `url` (str) | entry |
-//! | `born`, `gen` | numbers: order of the load's begin, generation of the purge log | entry |
+//! | `born`, `gen` | numbers: order at which the load began, generation of the purge log | entry |
 //! | `at` | ms since the Unix epoch: when it was written | entry |
 //! | `up` | optional array: a number of the machine's start, below 2⁵³, and ms since then, at the write | entry |
 //! | `age`, `life`, `fresh`, `swr`, `sie` | ms: age at the write, how long it may be used from then on, lifetime, windows for stale-while-revalidate and stale-if-error | entry |
@@ -16,10 +16,11 @@
 //! | `body` | bin | entry |
 //! | `varies` | array of arrays of field names, newest first | varies |
 //!
-//! A number may come as any of msgpack's integers, or as a float that is whole (`msgpackr`
-//! writes those from 2³² on). Keys that are not listed are skipped; one that is missing
-//! (but for `up`, which earlier versions did not write) or comes twice is an error. Decision: one set of structs for both directions, borrowed, so
-//! that a name can't differ between them and a body is not copied on the way in.
+//! A number may have the form of any of msgpack's integers, or of a float without a fraction
+//! (`msgpackr` writes those from 2³² on). Keys that are not listed are skipped. A key that is
+//! missing (except `up`, which earlier versions did not write) or that occurs twice is an error.
+//! Decision: one set of structs serves both directions and borrows its data, so that a name can't
+//! differ between them and a body is not copied when a record is read.
 
 use std::time::Duration;
 
@@ -37,10 +38,11 @@ use crate::entry::PurgeAttributes;
 use crate::hc1;
 use crate::key::PurgeHash;
 
-/// What stands before the record: tag, array of three, version, seal, the record's length.
+/// The size of what comes before the record: tag, array of three, version, seal, the record's
+/// length.
 const AHEAD: usize = hc1::TAG + 1 + 1 + 2 + SEAL + 5;
 
-/// A record as it came, its seal not yet compared.
+/// A record as it was read; its seal has not been compared yet.
 pub struct SealedRecord {
     pub seal: Bytes,
     /// The record's msgpack.
@@ -110,7 +112,7 @@ struct PackedVaryLists<'a> {
     varies: RecordList<RecordList<&'a str>>,
 }
 
-/// Tag, envelope and record; none when a part is too large for msgpack or for a reader.
+/// Tag, envelope and record. None: a part is too large for msgpack or for a reader.
 pub fn pack(key: &[u8], record: &StoreRecord, seal: &Seal) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(AHEAD + key.len() + likely_size(record));
     out.resize(AHEAD, 0);
@@ -204,7 +206,7 @@ fn names(list: &[HeaderName]) -> Option<RecordList<&str>> {
     RecordList::of(list.iter().map(HeaderName::as_str))
 }
 
-/// So that the buffer rarely moves; a guess too low costs a copy.
+/// An estimate, so that the buffer is rarely moved. If it is too low, a copy is made.
 fn likely_size(record: &StoreRecord) -> usize {
     const FIXED: usize = 256;
     match record {
@@ -227,7 +229,7 @@ fn whole_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Takes the envelope apart.
+/// Splits the envelope into its parts.
 pub fn open(packed: &Bytes) -> Result<SealedRecord, CorruptRecord> {
     let mut rest: &[u8] = packed;
     let parts = rmp::decode::read_array_len(&mut rest).map_err(of_value)?;
@@ -252,12 +254,12 @@ fn binary(whole: &Bytes, rest: &mut &[u8]) -> Result<Bytes, CorruptRecord> {
     Ok(whole.slice_ref(value))
 }
 
-/// The key that a record says it is for.
+/// The key that the record names.
 pub fn key(record: &Bytes) -> Result<&[u8], CorruptRecord> {
     Ok(read::<PackedHead>(record)?.key)
 }
 
-/// The record itself.
+/// Reads the record itself.
 pub fn unpack(record: &Bytes) -> Result<StoreRecord, CorruptRecord> {
     let head: PackedHead = read(record)?;
     if head.v.0 != VERSION {

@@ -1,11 +1,11 @@
-//! The seal: what binds a record to its key, and with a secret to those who know it.
+//! The seal binds a record to its key and, with a secret, to those who know the secret.
 //!
-//! The first 16 bytes of HMAC-SHA256 over the key's length (8 bytes, big end first), the
-//! key and the record. The length keeps them apart: without it a key that ends like a
-//! record would lend its seal to a shorter key. Where no secret is configured the word
-//! below stands in for it: that keeps damaged and swapped records out, not forged ones.
-//! The HMAC's key is not the secret itself: it is derived for this purpose ([`keyed`]), so
-//! that no seal of one purpose is ever one of another.
+//! It is the first 16 bytes of HMAC-SHA256 over the key's length (8 bytes, big end first), the key
+//! and the record. The length separates the two: without it, a key that ends like a record could be
+//! split differently, and its seal would also fit a shorter key. Where no secret is configured, the
+//! word below replaces it; that keeps out damaged and swapped records, but not forged ones. The
+//! HMAC's key is not the secret itself: it is derived for this purpose ([`keyed`]), so a seal for
+//! one purpose is never valid for another.
 
 use std::fmt;
 
@@ -15,9 +15,9 @@ use sha2::Sha256;
 /// Bytes of a seal.
 pub const SEAL: usize = 16;
 
-/// What stands in for a secret where none is configured; part of the format.
+/// Used in place of a secret if none is configured; part of the format.
 const PUBLIC: &[u8] = b"lamina record";
-/// What this seal is for; part of the format.
+/// The purpose of this seal; part of the format.
 const PURPOSE: &str = "lamina record 2";
 
 /// Makes and compares seals.
@@ -25,12 +25,12 @@ const PURPOSE: &str = "lamina record 2";
 pub struct Seal(Hmac<Sha256>);
 
 impl Seal {
-    /// By a secret that all nodes of a store share.
+    /// Makes seals with a secret that all nodes of a store share.
     pub fn new(secret: &[u8]) -> Self {
         Self(keyed(secret, PURPOSE))
     }
 
-    /// Without a secret.
+    /// Makes seals without a secret.
     pub fn public() -> Self {
         Self::new(PUBLIC)
     }
@@ -40,7 +40,7 @@ impl Seal {
         std::array::from_fn(|i| whole[i])
     }
 
-    /// In a time that does not tell how much of `seal` is right.
+    /// Compares in a time that does not reveal how much of `seal` is right.
     pub(super) fn holds(&self, key: &[u8], record: &[u8], seal: &[u8]) -> bool {
         seal.len() == SEAL && self.begin(key, record).verify_truncated_left(seal).is_ok()
     }
@@ -52,7 +52,7 @@ impl Seal {
     }
 }
 
-/// An HMAC whose key is derived from a secret for one purpose: the HMAC-SHA256 of the
+/// An HMAC whose key is derived from a secret for one purpose: it is the HMAC-SHA256 of the
 /// purpose's name under the secret.
 pub(crate) fn keyed(secret: &[u8], purpose: &str) -> Hmac<Sha256> {
     let of = |key: &[u8]| -> Hmac<Sha256> {

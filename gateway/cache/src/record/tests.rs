@@ -1,4 +1,4 @@
-//! What the format promises. Hostile input is in `hostile`, Node.js in `control`.
+//! What the format guarantees. Hostile input is in `hostile`, the control by Node.js in `control`.
 
 mod control;
 mod hostile;
@@ -84,7 +84,7 @@ fn text(bytes: usize) -> String {
     text
 }
 
-/// Bytes that nothing shrinks.
+/// Bytes that no compression makes smaller.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {

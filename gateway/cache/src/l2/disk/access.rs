@@ -1,4 +1,4 @@
-//! The database as readers and the writer share it: open, or shut for a reason.
+//! The database as readers and the writer share it: open, or closed for a reason.
 
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
@@ -7,17 +7,17 @@ use super::clock::DiskClock;
 use super::failed;
 use crate::l2::store::StoreError;
 
-/// An open database and its time.
+/// An open database and its clock.
 pub(super) struct TimedDatabase {
     pub(super) database: Database,
     pub(super) clock: DiskClock,
 }
 
-/// What readers and the writer go by.
+/// The access that readers and the writer share.
 pub(super) struct DatabaseAccess {
     state: RwLock<DatabaseState>,
-    /// The first fault of the disk since the database was opened: redb tells it once, and later
-    /// only that there was one.
+    /// The first fault of the disk since the database was opened. redb returns it only once, and
+    /// later says only that there was one.
     fault: Mutex<Option<StoreError>>,
 }
 
@@ -42,10 +42,10 @@ impl DatabaseAccess {
         }
     }
 
-    /// Does something with the database.
+    /// Calls `what` with the database.
     ///
     /// # Errors
-    /// When it is shut, or the disk or the file fails.
+    /// When it is closed, or when the disk or the file fails.
     pub(super) fn with<T>(
         &self,
         what: impl FnOnce(&TimedDatabase) -> Result<T, redb::Error>,
@@ -60,10 +60,10 @@ impl DatabaseAccess {
         matches!(&*self.state.read(), DatabaseState::Open(_))
     }
 
-    /// Waits for those who read, and closes the file.
+    /// Waits until nobody reads, and closes the file.
     pub(super) fn close(&self, why: StoreError) {
         let before = std::mem::replace(&mut *self.state.write(), DatabaseState::Shut(why));
-        // Closing writes; nobody waits for that.
+        // Closing writes to the disk; nobody waits for that.
         drop(before);
     }
 

@@ -1,5 +1,5 @@
-//! Files that were set aside: damaged, or none of ours. The newest is kept, for somebody to
-//! look at, and its size counts towards what the tier may take.
+//! Files that were set aside because they were damaged or not ours. The newest one is kept for
+//! inspection, and its size counts towards the limit of the tier.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use super::clock::millis;
 use super::file::beside;
 use crate::record::ClockReading;
 
-/// What redb's files begin with.
+/// The first bytes of redb's files.
 const MAGIC: &[u8] = b"redb";
 
-/// Renames the database, and removes what was set aside before.
+/// Renames the database, and removes the file that was set aside before.
 pub(super) fn set_aside(path: &Path, reason: &str) -> io::Result<()> {
     let what = match is_a_database(path) {
         true => "is damaged",
@@ -36,7 +36,7 @@ pub(super) fn set_aside(path: &Path, reason: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes of what was set aside.
+/// The size of the files that were set aside.
 pub(super) fn bytes(path: &Path) -> u64 {
     let sizes = all(path).into_iter();
     let sizes = sizes.filter_map(|file| std::fs::metadata(file).ok());

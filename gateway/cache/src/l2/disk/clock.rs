@@ -1,31 +1,32 @@
-//! The time of the disk tier: it never goes back and never leaps while the machine runs, however
+//! The time of the disk tier: it never goes back and does not jump while the machine runs, however
 //! the wall clock is set.
 //!
-//! It is kept in the database with the machine's uptime. After a restart of the process it goes
-//! on by that; after one of the machine by the wall clock, but never from before what was kept.
+//! It is kept in the database together with the machine's uptime. After a restart of the process it
+//! continues by the uptime. After a restart of the machine it continues by the wall clock, but
+//! never from before the time that was kept.
 
 use std::time::{Duration, Instant};
 
 use crate::record::{ClockReading, Uptime};
 
-/// Goes on from some moment.
+/// A clock that continues from some moment.
 #[derive(Clone, Copy)]
 pub(super) struct DiskClock {
     time: u64,
     since: Instant,
 }
 
-/// A time of the clock, as the database keeps it.
+/// A time of the clock in the form that the database keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ClockMark {
-    /// Milliseconds; those of the Unix epoch when the clock was first used.
+    /// In milliseconds: those of the Unix epoch when the clock was first used.
     pub(super) time: u64,
-    /// The machine's uptime then.
+    /// The machine's uptime at that time.
     pub(super) uptime: Option<Uptime>,
 }
 
 impl DiskClock {
-    /// Goes on from what was kept.
+    /// Continues from the time that was kept.
     pub(super) fn resume(kept: Option<ClockMark>, now: &ClockReading) -> Self {
         let wall = millis(now.wall);
         let time = kept.map_or(wall, |kept| match passed(&kept, now) {
@@ -38,12 +39,12 @@ impl DiskClock {
         }
     }
 
-    /// Milliseconds.
+    /// The present time in milliseconds.
     pub(super) fn now(&self) -> u64 {
         self.time.saturating_add(millis(self.since.elapsed()))
     }
 
-    /// What is to be kept.
+    /// The mark that the database must keep.
     pub(super) fn kept(&self) -> ClockMark {
         ClockMark {
             time: self.now(),

@@ -1,4 +1,4 @@
-//! What YAML says about the store on this machine's disk.
+//! The part of the YAML configuration for the store on this machine's disk.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, ConfigDuration};
 
-/// A database file of this node's own: it survives a restart and is shared with nobody.
+/// A database file of this node: it survives a restart and is not shared.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiskTierConfig {
-    /// The file; made when it is missing. Relative to the folder of the YAML.
+    /// The file; it is created if it is missing. Relative to the folder of the YAML file.
     pub path: PathBuf,
-    /// Bytes of records; the oldest beyond them are removed. The file may grow to twice as much.
-    /// A file that was set aside (`PATH.damaged-…`) counts, up to half of it.
+    /// The largest size of the records in bytes; beyond it the oldest are removed. The file may
+    /// grow to twice as much. A file that was set aside (`PATH.damaged-…`) counts, up to half of
+    /// this size.
     pub max_bytes: ByteSize,
-    /// How often what was written is made to survive a crash. Purges are at once.
+    /// How often written records are made durable. Purges are durable at once.
     pub sync_interval: ConfigDuration,
 }
 

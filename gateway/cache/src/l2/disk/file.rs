@@ -1,7 +1,9 @@
-//! The file of the database: opened, examined, begun anew, and whether its disk has room.
+//! The file of the database: opening it, checking it, beginning a new one, and whether its disk has
+//! room.
 //!
-//! A file that is damaged, or no database, is set aside and a new one begun; one that lacks
-//! purges is removed. A cache that can't be read is an empty cache, and no reason not to start.
+//! A file that is damaged, or that is not a database, is set aside and a new one is begun. A file
+//! that lacks purges is removed. A cache that can't be read is an empty cache, and no reason not to
+//! start.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, RandomState};
@@ -19,14 +21,14 @@ use super::trust::TrustMarker;
 use super::{aside, tables};
 use crate::record::ClockReading;
 
-/// The mode of the files: our user alone.
+/// The mode of the files: only our user may read and write them.
 pub(super) const PRIVATE: u32 = 0o600;
-/// Memory for pages of the file.
+/// The memory for pages of the file, in bytes.
 const PAGES: usize = 32 << 20;
-/// Bytes that a disk with room takes.
+/// If the disk accepts these bytes, it has room.
 static ROOM: [u8; 256 << 10] = [0; 256 << 10];
 
-/// The file, and whether it is believed.
+/// The file, and whether it is trusted.
 pub(super) struct DatabaseFile {
     path: PathBuf,
     pub(super) trust: TrustMarker,
@@ -35,16 +37,16 @@ pub(super) struct DatabaseFile {
 /// Why it can't be opened.
 #[derive(Debug)]
 pub(super) enum DatabaseFileError {
-    /// Another process has it.
+    /// Another process has it open.
     InUse,
     /// The disk has no room.
     Full(io::Error),
-    /// We may not have it, or the disk fails.
+    /// We have no right to it, or the disk fails.
     File(io::Error),
     Database(redb::Error),
 }
 
-/// What an attempt to open it came to.
+/// The result of an attempt to open it.
 enum OpenedDatabase {
     Sound(Database),
     /// It lacks purges that nobody knows any more.
@@ -60,7 +62,8 @@ impl DatabaseFile {
         }
     }
 
-    /// The database, examined from end to end; a new one where it is not sound or not believed.
+    /// Opens the database after checking all of it; begins a new one if it is damaged or not
+    /// trusted.
     ///
     /// # Errors
     /// See [`DatabaseFileError`].
@@ -89,10 +92,10 @@ impl DatabaseFile {
         Ok(self.prepared()?)
     }
 
-    /// The database as it is, for reading.
+    /// Opens the database as it is, for reading.
     ///
     /// # Errors
-    /// When it can't be opened without more ado.
+    /// When it can't be opened without a repair.
     pub(super) fn reopen(&self) -> Result<TimedDatabase, String> {
         // redb panics on some damage.
         match std::panic::catch_unwind(|| timed(database(&self.path)?)) {
@@ -101,10 +104,10 @@ impl DatabaseFile {
         }
     }
 
-    /// Looks whether the disk takes writes: a small file is written beside the database.
+    /// Checks whether the disk accepts writes, by writing a small file beside the database.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why it does not.
     pub(super) fn probe(&self) -> io::Result<()> {
         let path = beside(&self.path, ".probe");
         let written = private_file(&path).and_then(|mut file| {
@@ -115,7 +118,7 @@ impl DatabaseFile {
         written.and(removed)
     }
 
-    /// Bytes of a file that was set aside before.
+    /// The size of the file that was set aside.
     pub(super) fn bytes_aside(&self) -> u64 {
         aside::bytes(&self.path)
     }
@@ -135,8 +138,8 @@ impl DatabaseFile {
         }
     }
 
-    /// The database with its tables. Nothing is written where all is there, so that a full disk
-    /// is no hindrance.
+    /// Opens the database and its tables. Nothing is written if all of them exist, so this works on
+    /// a full disk.
     fn prepared(&mut self) -> Result<Database, redb::Error> {
         let mut database = database(&self.path)?;
         // A process that was killed leaves a file whose pages were not all checked.
@@ -171,8 +174,8 @@ fn timed(database: Database) -> Result<TimedDatabase, redb::Error> {
     })
 }
 
-/// Opens or makes a file so that only our user may read it: it holds what clients were
-/// answered. A file that others could read until now is closed to them.
+/// Opens or creates a file that only our user can read, because it contains responses to clients.
+/// If others could read the file until now, this is changed.
 fn private_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -184,19 +187,19 @@ fn private_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A path that is the other one's with something more at its end.
+/// The path with `end` appended.
 pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)
 }
 
-/// A number that no other file has, and not 0.
+/// A number that no other file has; never 0.
 fn generation() -> u64 {
     RandomState::new().hash_one(SystemTime::now()).max(1)
 }
 
-/// Whether it is what the file holds, and not the disk or our rights.
+/// Whether the cause is the content of the file, and not the disk or missing rights.
 fn is_of_the_content(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -205,7 +208,7 @@ fn is_of_the_content(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the disk, or our part of it, has no room.
+/// Whether the disk, or our share of it, is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(

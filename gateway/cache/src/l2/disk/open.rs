@@ -1,4 +1,4 @@
-//! Sets the store to work: at once, or, where the disk has no room, as soon as it has some.
+//! Starts the store: at once, or as soon as a full disk has room.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::writer::{DiskWriter, DiskWriterSettings};
 use super::{DiskStore, config, io_failed};
 use crate::l2::store::{Store, StoreError};
 
-/// Why there is no store.
+/// Why the store can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskStoreOpenError {
     #[error(
@@ -37,10 +37,10 @@ pub enum DiskStoreOpenError {
     },
 }
 
-/// Opens the store. On a full disk it begins to work when there is room.
+/// Opens the store. On a full disk it starts to work when there is room.
 ///
 /// # Errors
-/// When the file is another process's, or can neither be read nor replaced.
+/// When another process uses the file, or when it can neither be read nor replaced.
 pub fn open(config: &config::DiskTierConfig) -> Result<Arc<dyn Store>, DiskStoreOpenError> {
     let mut file = DatabaseFile::new(&config.path);
     let (access, outage) = match file.open() {
@@ -65,7 +65,7 @@ fn start(
     let (commands, receiver) = mpsc::channel();
     let (trouble, writes) = watch::channel(outage.clone());
     let setting = DiskWriterSettings {
-        // What was set aside counts, but the tier keeps half of its room in any case.
+        // A file that was set aside counts, but the tier always keeps at least half of its space.
         max_bytes: (config.max_bytes.0 - file.bytes_aside().min(config.max_bytes.0 / 2)),
         sync_interval: config.sync_interval.0,
         access: Arc::clone(&access),
@@ -76,7 +76,7 @@ fn start(
     let writer = DiskWriter::new(file, setting, outage);
     let thread = std::thread::Builder::new().name("l2-disk".into());
     if let Err(error) = thread.spawn(move || writer.run()) {
-        // Every write is answered with an error then.
+        // Without the thread, every write is answered with an error.
         tracing::error!(%error, "no thread for the second tier's writes");
     }
     DiskStore {

@@ -1,32 +1,33 @@
-//! While the disk takes no writes: what is answered, and when it is tried again.
+//! What happens while the disk accepts no writes: what is answered, and when it is tried again.
 
 use std::time::{Duration, Instant};
 
 use crate::l2::store::StoreError;
 
-/// Between two looks whether there is room.
+/// The pause between two checks whether there is room.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two attempts that find room and fail nevertheless, growing.
+/// The longest pause between two attempts that find room but fail nevertheless; the pauses grow.
 const AGAIN_MAX: Duration = Duration::from_secs(30);
-/// A failure so soon after the last one is one with it: the pauses go on growing.
+/// A failure within this time after the last one counts as the same outage, so the pauses keep
+/// growing.
 const CALM: Duration = Duration::from_secs(60);
 
-/// The disk takes no writes.
+/// A time in which the disk accepts no writes.
 pub(super) struct DiskOutage {
     pub(super) why: StoreError,
     pub(super) reads: ReadsDuringOutage,
     next: Instant,
 }
 
-/// Whether what is in the file may be shown meanwhile.
+/// Whether what is in the file may be shown during the outage.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadsDuringOutage {
     GoOn,
-    /// It may lack removals that were answered.
+    /// The file may lack removals that were already answered.
     Stop,
 }
 
-/// The time to the next attempt.
+/// The pause before the next attempt.
 pub(super) struct DiskRetryDelay {
     pause: Duration,
     failed: Option<Instant>,
@@ -49,7 +50,7 @@ impl DiskOutage {
         self.next.saturating_duration_since(Instant::now())
     }
 
-    /// There is no room yet.
+    /// There is no room yet: checks again after a pause.
     pub(super) fn look_again(&mut self) {
         self.next = Instant::now() + LOOK;
     }
@@ -65,7 +66,7 @@ impl Default for DiskRetryDelay {
 }
 
 impl DiskRetryDelay {
-    /// A write failed though there seemed to be room.
+    /// A write failed although there seemed to be room. Returns the next pause.
     fn failed(&mut self) -> Duration {
         let now = Instant::now();
         let is_soon = |last: Instant| now.duration_since(last) < self.pause + CALM;

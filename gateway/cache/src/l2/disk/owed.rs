@@ -1,8 +1,8 @@
-//! Removals that the database may lack after a crash or a failure of the disk: those that no
-//! durable transaction holds yet.
+//! Removals that the database may lack after a crash or a failure of the disk, because no durable
+//! transaction contains them yet.
 //!
-//! They are put in when the database was opened again. Bound: [`MOST`], beyond which one purge
-//! of everything takes their place.
+//! They are applied when the database has been opened again. At most [`MOST`] are kept; beyond
+//! that, one purge of everything replaces them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,10 +14,10 @@ use crate::key::PurgeHash;
 use crate::l2::store::LoggedPurge;
 use crate::purge::{PurgeOrder, Selector};
 
-/// Removals that are remembered at most.
+/// The largest number of removals that are remembered.
 const MOST: usize = 10_000;
 
-/// What no durable transaction holds.
+/// The removals that no durable transaction contains yet.
 #[derive(Default)]
 pub(super) struct UnsyncedRemovals {
     purges: HashSet<LoggedPurge>,
@@ -30,7 +30,8 @@ impl UnsyncedRemovals {
         self.len() == 0
     }
 
-    /// Whether a durable transaction is due, or what follows is put into one purge.
+    /// Whether a durable transaction is needed now. Otherwise the next removal turns all of them
+    /// into one purge of everything.
     pub(super) fn is_full(&self) -> bool {
         self.len() >= MOST
     }
@@ -57,7 +58,7 @@ impl UnsyncedRemovals {
         }
     }
 
-    /// Puts all into a transaction.
+    /// Puts all of them into a transaction.
     pub(super) fn settle(&self, write: &WriteTransaction) -> Result<(), redb::Error> {
         for key in &self.keys {
             tables::delete(write, key)?;

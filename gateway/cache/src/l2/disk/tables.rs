@@ -8,7 +8,7 @@
 //! | `notes` | the number of a URL or group | its newest invalidation, when the note expires |
 //! | `meta` | `generation`, `number`, `trimmed`, `bytes`, `arrival`, `marked`, `outages`, `clock`, `clock_boot`, `clock_uptime` | |
 //!
-//! Invariant: each record stands in `arrivals` once, and `bytes` is their sum.
+//! Invariant: each record is in `arrivals` once, and `bytes` is the sum of their sizes.
 
 use std::time::Duration;
 
@@ -30,17 +30,17 @@ const PURGES: TableDefinition<'_, u64, &str> = TableDefinition::new("purges");
 const NOTES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("notes");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
-/// What a record costs besides its own bytes.
+/// What a record costs in bytes besides its own size.
 const OVERHEAD: u64 = 96;
-/// Purges that are kept; what is born before the oldest of them can't be judged.
+/// The number of purges that are kept. What was born before the oldest of them can't be judged.
 const MAX_PURGES: u64 = 100_000;
 
-/// The bytes before a record's own.
+/// The number of bytes before a record's own.
 const HEAD: usize = 24;
 
-/// A record as the table holds it.
+/// A record as the table stores it.
 pub(super) struct DiskRecordRow<'a> {
-    /// By the tier's own [`DiskClock`](super::clock::DiskClock).
+    /// When it expires, by the tier's own [`DiskClock`](super::clock::DiskClock).
     pub(super) expires: u64,
     pub(super) born: PurgeOrder,
     arrival: u64,
@@ -63,8 +63,8 @@ impl<'a> DiskRecordRow<'a> {
     }
 }
 
-/// Makes the tables of a database that has the generation `fresh` if it has none, and marks it
-/// as one that has a file of trust beside it.
+/// Creates the tables. The database gets the generation `fresh` if it has none, and is marked as
+/// one that has a trust marker file beside it.
 pub(super) fn prepare(write: &WriteTransaction, fresh: u64) -> Result<(), redb::Error> {
     write.open_table(RECORDS)?;
     write.open_table(ARRIVALS)?;
@@ -78,7 +78,7 @@ pub(super) fn prepare(write: &WriteTransaction, fresh: u64) -> Result<(), redb::
     Ok(())
 }
 
-/// Whether [`prepare`] was done.
+/// Whether [`prepare`] was done before.
 pub(super) fn is_marked(database: &Database) -> Result<bool, redb::Error> {
     match database.begin_read()?.open_table(META) {
         Ok(meta) => Ok(meta.get("marked")?.is_some()),
@@ -103,7 +103,7 @@ pub(super) fn kept_time(database: &Database) -> Result<Option<ClockMark>, redb::
     Ok(number("clock")?.map(|time| ClockMark { time, uptime }))
 }
 
-/// Keeps a time, for the next start.
+/// Keeps a time for the next start.
 pub(super) fn keep_time(write: &WriteTransaction, kept: ClockMark) -> Result<(), redb::Error> {
     let mut meta = write.open_table(META)?;
     meta.insert("clock", kept.time)?;
@@ -119,12 +119,12 @@ pub(super) fn keep_time(write: &WriteTransaction, kept: ClockMark) -> Result<(),
     Ok(())
 }
 
-/// Counts a time in which the disk failed and that is over: something that has to be written.
+/// Counts an outage of the disk that has ended. This also ensures that something is written.
 pub(super) fn count_outage(write: &WriteTransaction) -> Result<(), redb::Error> {
     bump(write, "outages").map(drop)
 }
 
-/// Reads a record; `take` makes of it what is needed.
+/// Reads a record; `take` makes the result from it.
 pub(super) fn get<T>(
     read: &ReadTransaction,
     key: DiskRecordKey<'_>,
@@ -148,7 +148,7 @@ pub(super) fn invalidated(
     Ok(newest)
 }
 
-/// Has invalidations of `number` noted until `expires`.
+/// Ensures that invalidations of `number` are noted until `expires`.
 pub(super) fn keep_note(
     write: &WriteTransaction,
     number: u64,
@@ -162,7 +162,7 @@ pub(super) fn keep_note(
     Ok(())
 }
 
-/// Notes an invalidation. False: nothing is noted of this number.
+/// Notes an invalidation. False: there is no note for this number.
 pub(super) fn invalidate(
     write: &WriteTransaction,
     number: u64,
@@ -176,8 +176,8 @@ pub(super) fn invalidate(
     Ok(true)
 }
 
-/// Looks at some notes from `from` on and drops those that have expired. Answers where to go
-/// on; 0 is the beginning.
+/// Checks `some` notes, starting at `from`, and drops those that have expired. Returns where to
+/// continue; 0 is the beginning.
 pub(super) fn tidy_notes(
     write: &WriteTransaction,
     from: u64,
@@ -202,7 +202,7 @@ pub(super) fn tidy_notes(
     Ok(next)
 }
 
-/// The birth of the record that is there.
+/// The birth of the record that is stored.
 pub(super) fn born(
     write: &WriteTransaction,
     key: DiskRecordKey<'_>,
@@ -212,7 +212,7 @@ pub(super) fn born(
     Ok(value.and_then(|value| DiskRecordRow::read(value.value()).map(|row| row.born)))
 }
 
-/// Writes a record, in the place of an older one.
+/// Writes a record, in place of an older one.
 pub(super) fn put(
     write: &WriteTransaction,
     key: DiskRecordKey<'_>,
@@ -232,7 +232,7 @@ pub(super) fn put(
     add_bytes(write, size(&value) as i64)
 }
 
-/// Removes a record, if it is there.
+/// Removes a record if it exists.
 pub(super) fn delete(write: &WriteTransaction, key: DiskRecordKey<'_>) -> Result<(), redb::Error> {
     let gone = {
         let mut table = write.open_table(RECORDS)?;
@@ -254,7 +254,7 @@ pub(super) fn delete(write: &WriteTransaction, key: DiskRecordKey<'_>) -> Result
     add_bytes(write, -(size as i64))
 }
 
-/// Removes the oldest records until they fit.
+/// Removes the oldest records until the rest fits into `max_bytes`.
 pub(super) fn evict(write: &WriteTransaction, max_bytes: u64) -> Result<u64, redb::Error> {
     let mut evicted = 0;
     while total(write)? > max_bytes {
@@ -272,7 +272,7 @@ pub(super) fn evict(write: &WriteTransaction, max_bytes: u64) -> Result<u64, red
     Ok(evicted)
 }
 
-/// Appends a purge; its number.
+/// Appends a purge and returns its number.
 pub(super) fn append(
     write: &WriteTransaction,
     purge: &LoggedPurge,
@@ -296,7 +296,7 @@ pub(super) fn append(
     Ok(number)
 }
 
-/// What came after `after`.
+/// The purges after the number `after`.
 pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<PurgeLogRange, redb::Error> {
     let meta = read.open_table(META)?;
     let number = |name| -> Result<u64, redb::Error> {

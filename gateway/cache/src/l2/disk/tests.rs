@@ -51,12 +51,12 @@ async fn read(store: &dyn Store, n: u8) -> Option<Bytes> {
     Some(found.record)
 }
 
-/// The last user of a store has gone, and its thread with it.
+/// Closes the store by dropping its last user, which ends its thread, and opens it again.
 async fn closed(store: Arc<dyn Store>, folder: &std::path::Path, max_bytes: u64) -> Arc<dyn Store> {
     store.sync().await.unwrap();
     drop(store);
     loop {
-        // The thread that writes lets go of the file at its own pace.
+        // The thread that writes releases the file a little later.
         let config = config::DiskTierConfig {
             path: folder.join("l2"),
             max_bytes: crate::units::ByteSize(max_bytes),
@@ -201,7 +201,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Against a plain map with births and tombstones.
+    /// Compares the store with a plain map that has births and tombstones.
     #[test]
     fn it_behaves_as_a_map_that_knows_births(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

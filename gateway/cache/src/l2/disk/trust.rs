@@ -1,9 +1,9 @@
-//! Whether the file may be believed at the next start: an empty file beside it says so.
+//! Whether the database file may be trusted at the next start: an empty file beside it says so.
 //!
-//! A purge that can't be written to a full disk must not be forgotten by a crash. Taking the
-//! marker away needs no room, so it is taken away before such a purge is answered, and put back
-//! once the purge is in the database. A database that was made with a marker and has none is
-//! not believed.
+//! A purge that can't be written to a full disk must not be forgotten by a crash. Removing the
+//! marker needs no room, so it is removed before such a purge is answered, and created again once
+//! the purge is in the database. A database that was made with a marker and has none is not
+//! trusted.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,18 +12,18 @@ use std::path::{Path, PathBuf};
 
 use super::file::{PRIVATE, beside};
 
-/// The marker of one database.
+/// The marker file of one database.
 pub(super) struct TrustMarker {
     marker: PathBuf,
     withdrawn: TrustMarkerWithdrawal,
 }
 
-/// Whether this process took the marker away, and so knows what the database lacks.
+/// Whether this process removed the marker and so knows what the database lacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TrustMarkerWithdrawal {
     No,
     ByUs,
-    /// We tried, and it was told that we can't.
+    /// The removal failed, and that was logged.
     Failed,
 }
 
@@ -50,7 +50,7 @@ impl TrustMarker {
                 self.withdrawn = TrustMarkerWithdrawal::ByUs;
                 self.sync_folder();
             }
-            // It lacks more than we know.
+            // The database lacks more than we know.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) if self.withdrawn == TrustMarkerWithdrawal::Failed => {}
             Err(error) => {
@@ -68,7 +68,7 @@ impl TrustMarker {
     /// Notes that the database lacks nothing.
     ///
     /// # Errors
-    /// When the marker can't be made.
+    /// When the marker can't be created.
     pub(super) fn grant(&mut self) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
@@ -78,7 +78,7 @@ impl TrustMarker {
         Ok(())
     }
 
-    /// A crash of the machine may lose the change else; one of the process does not.
+    /// Otherwise a crash of the machine could lose the change; a crash of the process does not.
     fn sync_folder(&self) {
         let folder = self.marker.parent().filter(|at| !at.as_os_str().is_empty());
         let synced = File::open(folder.unwrap_or(Path::new("."))).and_then(|at| at.sync_all());

@@ -1,13 +1,13 @@
-//! The one thread that writes: what came meanwhile goes into one transaction.
+//! The one thread that writes: all commands that have arrived go into one transaction.
 //!
-//! A transaction is made durable when it holds a purge or a `sync`, or when the last
-//! durable one is `sync_interval` old; others are seen by readers at once and may be lost
-//! in a crash, whole. Tombstones live here alone: after a restart nothing of this
-//! process's writes is left that they could keep out.
+//! A transaction is made durable when it contains a purge or a `sync`, or when the last durable one
+//! is `sync_interval` old. Other transactions are visible to readers at once; a crash may lose
+//! them, but only as a whole. Tombstones are kept only in memory: after a restart there are no
+//! writes of the former process that they could keep out.
 //!
-//! When a transaction fails (a full disk, say), all that waits and all that comes is answered
-//! with the reason; the database is opened again, and written to once there is room. What it
-//! lost or could not take of removals ([`UnsyncedRemovals`]) is the first thing that goes in.
+//! When a transaction fails (on a full disk, for example), all waiting and new commands are
+//! answered with the reason. The database is opened again, and is written to once there is room.
+//! Removals that it lost or could not take ([`UnsyncedRemovals`]) are written first.
 
 mod recovery;
 
@@ -31,7 +31,7 @@ use crate::key::PurgeHash;
 use crate::l2::store::{LoggedPurge, StoreError, StoreKey};
 use crate::purge::PurgeOrder;
 
-/// Something to be written, and who waits for it.
+/// An operation that is to be written, and who waits for it.
 pub(super) struct DiskWriteCommand {
     pub(super) work: DiskWriteOperation,
     pub(super) done: DiskWriteReply,
@@ -39,19 +39,19 @@ pub(super) struct DiskWriteCommand {
 
 pub(super) type DiskWriteReply = oneshot::Sender<Result<DiskWriteEffect, StoreError>>;
 
-/// What is to be written.
+/// An operation on the database.
 pub(super) enum DiskWriteOperation {
     Put {
         key: StoreKey,
         record: Bytes,
-        /// From `since` on.
+        /// How long the record lives, counted from `since`.
         life: Duration,
         since: Instant,
         born: PurgeOrder,
-        /// What invalidations of it go by.
+        /// The numbers by which it can be invalidated.
         numbers: Vec<PurgeHash>,
     },
-    /// Notes an invalidation, where there is a note.
+    /// Notes an invalidation, if there is a note for the number.
     Invalidate {
         number: PurgeHash,
         at: PurgeOrder,
@@ -67,7 +67,7 @@ pub(super) enum DiskWriteOperation {
     Sync,
 }
 
-/// What became of it.
+/// The effect of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DiskWriteEffect {
     Took,
@@ -75,22 +75,22 @@ pub(super) enum DiskWriteEffect {
     None,
 }
 
-/// Commands of one transaction at most.
+/// The largest number of commands in one transaction.
 const BATCH: usize = 256;
-/// Notes that a transaction looks at besides, whether they have expired.
+/// How many further notes a transaction checks for expiry.
 const NOTES: usize = 8;
-/// Tombstones and how long they keep out what is older: longer than any load takes.
+/// The number of tombstones, and how long they keep out what is older: longer than any load takes.
 const TOMBSTONES: usize = 10_000;
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
-/// How long to wait for commands where nothing is due.
+/// How long to wait for commands when nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// What a writer works with.
+/// What a writer needs from outside.
 pub(super) struct DiskWriterSettings {
     pub(super) access: Arc<DatabaseAccess>,
     pub(super) commands: Receiver<DiskWriteCommand>,
     pub(super) appended: Arc<Notify>,
-    /// Told why nothing is written, and when that is over.
+    /// The reason why nothing is written; None when writes work again.
     pub(super) trouble: watch::Sender<Option<StoreError>>,
     pub(super) max_bytes: u64,
     pub(super) sync_interval: Duration,
@@ -100,10 +100,10 @@ pub(super) struct DiskWriter {
     setting: DiskWriterSettings,
     file: DatabaseFile,
     tombstones: HashMap<StoreKey, (PurgeOrder, Instant)>,
-    /// The note that is looked at next, whether it has expired.
+    /// The note whose expiry is checked next.
     next_note: PurgeHash,
     synced: Instant,
-    /// Something was written since the last durable transaction.
+    /// Whether something was written since the last durable transaction.
     unsynced: bool,
     owed: UnsyncedRemovals,
     outage: Option<DiskOutage>,
@@ -137,7 +137,7 @@ impl DiskWriter {
         }
     }
 
-    /// Writes until nobody can send any more, and makes all durable then.
+    /// Writes until nobody can send commands any more, and then makes everything durable.
     pub(super) fn run(mut self) {
         loop {
             let first = match self.setting.commands.recv_timeout(self.wait()) {
@@ -246,7 +246,7 @@ impl DiskWriter {
             CommitDurability::UntilSync => write.set_durability(Durability::None)?,
         }
         let now = timed.clock.now();
-        // More than the batch can bring, so that none stays for ever.
+        // More notes than the batch can add, so that none stays for ever.
         let tidied = 2 * works.len() + NOTES;
         let effects: Result<Vec<DiskWriteEffect>, redb::Error> = works
             .iter()
@@ -330,7 +330,7 @@ impl DiskWriter {
 
 fn answer(answers: impl Iterator<Item = (DiskWriteReply, Result<DiskWriteEffect, StoreError>)>) {
     for (done, answer) in answers {
-        // Nobody may wait any more.
+        // The sender may not wait any more.
         let _ = done.send(answer);
     }
 }

@@ -1,4 +1,4 @@
-//! What YAML says about Redis as the second tier.
+//! The part of the YAML configuration for Redis as the second tier.
 
 use std::path::PathBuf;
 
@@ -13,37 +13,39 @@ use crate::units::ConfigDuration;
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisTierConfig {
-    /// Where: `redis://host:6379/0`, `redis-sentinel://s1:26379,s2:26379/0` or
-    /// `redis-cluster://n1:6379,n2:6379`; `rediss…` speaks TLS.
+    /// The address: `redis://host:6379/0`, `redis-sentinel://s1:26379,s2:26379/0` or
+    /// `redis-cluster://n1:6379,n2:6379`; `rediss…` uses TLS.
     pub url: String,
     /// The name under which Sentinel knows the master.
     pub service: String,
-    /// An ACL user; unset is Redis's `default`.
+    /// An ACL user. Unset: Redis's `default`.
     pub username: Option<String>,
     /// The password of the servers.
     pub password: Option<String>,
-    /// A file with the password, in place of `password`.
+    /// A file that contains the password, in place of `password`.
     pub password_file: Option<PathBuf>,
     /// An ACL user of the Sentinels.
     pub sentinel_username: Option<String>,
     /// The password of the Sentinels.
     pub sentinel_password: Option<String>,
-    /// A file with the password of the Sentinels, in place of `sentinel_password`.
+    /// A file that contains the password of the Sentinels, in place of `sentinel_password`.
     pub sentinel_password_file: Option<PathBuf>,
-    /// Certificates (PEM) that vouch for the servers, in place of the system's.
+    /// Certificates (PEM) by which the servers are verified, in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// In front of every key; what doesn't begin so is never touched. Unset is `lamina:`, and
-    /// with a `bus.namespace` `lamina:NAMESPACE:`.
+    /// The beginning of every key; other keys are never touched. Unset: `lamina:`, and with a
+    /// `bus.namespace`, `lamina:NAMESPACE:`.
     pub prefix: Option<String>,
-    /// Connections for reading and writing; one more waits for purges, one for freed leases.
+    /// The number of connections for reading and writing; one more waits for purges, and one for
+    /// released leases.
     pub connections: usize,
-    /// To open a connection and introduce ourselves.
+    /// The time in which a connection must be opened and set up.
     pub connect_timeout: ConfigDuration,
-    /// A connection that gives no answer for so long is given up.
+    /// A connection that gives no answer for this time is given up.
     pub silence_timeout: ConfigDuration,
-    /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
+    /// The longest pause between two attempts to connect. The pauses begin at a tenth of a second
+    /// and grow, with jitter, up to this.
     pub reconnect_max: ConfigDuration,
-    /// Purges that the shared log keeps, about.
+    /// The approximate number of purges that the shared log keeps.
     pub purge_log_length: u64,
     /// An index of the records, for listing and for freeing what purges hide.
     pub index: RedisIndexConfig,
@@ -55,18 +57,19 @@ pub struct RedisTierConfig {
 pub struct RedisIndexConfig {
     /// Off: records can't be listed, and what a purge hides stays until it expires.
     pub enabled: bool,
-    /// Sorted sets that it is spread over, 1 to 1024; the same on all nodes.
+    /// The number of sorted sets over which it is spread, 1 to 1024; it must be the same on all
+    /// nodes.
     pub shards: u16,
 }
 
-/// Shards at most: a listing looks at every one.
+/// The largest number of shards, because a listing looks at each of them.
 const MAX_SHARDS: u16 = 1_024;
 
 impl RedisTierConfig {
-    /// Whether this can be a Redis, as far as can be told without files and network.
+    /// Checks whether this can describe a Redis, without files and network.
     ///
     /// # Errors
-    /// What can't be meant.
+    /// The setting that is not valid.
     pub fn check(&self) -> Result<(), RedisStoreOpenError> {
         if self.connections == 0 {
             return Err(RedisStoreOpenError::Connections);
@@ -84,8 +87,8 @@ impl RedisTierConfig {
         Ok(redis::check(&self.url)?)
     }
 
-    /// What stands in front of every key of nodes with this namespace. Braces of a namespace
-    /// are escaped, and the sign that escapes them, so that no two namespaces share keys.
+    /// The prefix of every key of nodes with this namespace. Braces in a namespace are escaped, and
+    /// so is the escape character, so that no two namespaces share keys.
     pub(super) fn prefix_for(&self, namespace: Option<&str>) -> String {
         match (&self.prefix, namespace) {
             (Some(prefix), _) => prefix.clone(),
@@ -97,7 +100,7 @@ impl RedisTierConfig {
         }
     }
 
-    /// What is needed to connect.
+    /// The settings that are needed to connect.
     pub(super) fn settings(&self) -> RedisConnectionSettings<'_> {
         RedisConnectionSettings {
             url: &self.url,

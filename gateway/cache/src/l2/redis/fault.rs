@@ -1,4 +1,4 @@
-//! What went wrong with Redis, in the store's words.
+//! Maps faults of Redis to errors of the store.
 
 use fred::error::Error;
 
@@ -22,7 +22,7 @@ pub(super) fn fault(error: &Error) -> StoreError {
     RedisError::from(error).into()
 }
 
-/// An answer whose form is not what the command has.
+/// An answer that does not have the form that the command returns.
 pub(super) fn unexpected(command: &str) -> StoreError {
     StoreError::Corrupt(format!("an answer to {command} of a foreign form"))
 }
@@ -41,18 +41,18 @@ fn refusal(said: &str) -> StoreRefusal {
     known.map_or(StoreRefusal::Other, |(_, refusal)| *refusal)
 }
 
-/// Whether a word is among what was said: Redis before 7 wraps the word of a command in a
-/// script.
+/// Whether a word occurs in the message. Versions of Redis before 7 wrap the error of a command in
+/// a script.
 fn says(said: &str, word: &str) -> bool {
     said.split([' ', '-']).any(|one| one == word)
 }
 
-/// Whether a script is to be sent whole.
+/// Whether the server does not know the script, so that its whole text must be sent.
 pub(super) fn is_unknown_script(error: &Error) -> bool {
     error.details().starts_with("NOSCRIPT")
 }
 
-/// Whether the server is older than the words at the beginning of a script.
+/// Whether the server is too old to know the flags at the beginning of a script.
 pub(super) fn knows_no_flags(error: &Error) -> bool {
     error.details().contains("unexpected symbol near '#'")
 }

@@ -1,7 +1,7 @@
-//! Word of leases given back, by Redis Pub/Sub.
+//! Messages about released leases, by Redis Pub/Sub.
 //!
-//! A hint and no more: what is missed is found by those who ask again. Hence a listener
-//! that lags loses the oldest, and nobody waits for it.
+//! They are only hints: nodes that miss one ask again by themselves. So a listener that lags loses
+//! the oldest messages, and nobody waits for it.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use super::fault::fault;
 use super::link::OnRedisConnected;
 use crate::l2::store::{StoreError, StoreKey};
 
-/// Keys that a listener may be behind.
+/// How many keys a listener may be behind.
 pub(super) const BEHIND: usize = 1_024;
 
-/// Makes each new connection listen on `channel` and tell `keys`.
+/// Makes each new connection listen on `channel` and send what it hears to `keys`.
 pub(super) fn greeting(channel: String, keys: broadcast::Sender<StoreKey>) -> OnRedisConnected {
     Arc::new(
         move |client: Client| -> BoxFuture<'static, Result<(), StoreError>> {
@@ -30,7 +30,7 @@ pub(super) fn greeting(channel: String, keys: broadcast::Sender<StoreKey>) -> On
                     .subscribe(channel)
                     .await
                     .map_err(|error| fault(&error))?;
-                // Ends with the client, whose sender it listens to.
+                // The task ends with the client whose messages it receives.
                 tokio::spawn(forward(messages, keys));
                 Ok(())
             })
@@ -43,7 +43,7 @@ async fn forward(mut messages: broadcast::Receiver<Message>, keys: broadcast::Se
         match messages.recv().await {
             Ok(message) => {
                 let key = message.value.as_bytes().and_then(|b| b.try_into().ok());
-                // Nobody may listen.
+                // There may be no listener.
                 let _ = key.map(|key| keys.send(StoreKey::from_bytes(key)));
             }
             Err(RecvError::Lagged(_)) => {}

@@ -1,14 +1,14 @@
-//! The index in Redis: each shard a sorted set of store keys by when they expire, and a
-//! hash of their births and URLs beside it.
+//! The index in Redis: each shard is a sorted set of store keys by their expiry, with a hash of
+//! their births and URLs beside it.
 //!
-//! Decision: times are the server's own (`TIME` in the script), so no node's clock tells
-//! when a member has expired, and a score only grows: two writes that are noted in the
-//! other order leave the longer life and the later birth. So no live record is dropped, and
-//! one whose life became shorter is a member too long, which whoever lists it finds out.
-//! URLs stand in a hash and not in the members: a key is loaded by many URLs (dropped
-//! parameters), and each would be a member more. Expired members go along with what is
-//! noted, some at a time; a shard that nothing is noted in ends by itself with its last
-//! record. Nothing is read by pattern: Redis's globs never see a URL or the prefix.
+//! Decision: times are the server's own (`TIME` in the script), so no node's clock decides when a
+//! member has expired, and a score only grows: if two writes are noted in the reverse order, the
+//! longer life and the later birth stay. So no live record is dropped. A record whose life became
+//! shorter is a member for too long, and a listing finds that out. URLs are in a hash and not in
+//! the members, because a key is loaded by many URLs (dropped parameters), and each would be a
+//! further member. Expired members are removed with what is noted, some at a time; a shard in which
+//! nothing is noted expires with its last record. Nothing is read by pattern, so Redis's globs
+//! never see a URL or the prefix.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use crate::l2::store::{
     IndexMember, IndexNote, IndexPage, IndexedUrl, LogPlace, StoreError, StoreKey,
 };
 
-/// Expired members that go along with one batch at most: more than a batch brings.
+/// The largest number of expired members that are removed with one batch: more than a batch adds.
 const TRIM: usize = 256;
-/// Digits of a birth before the rest of a text.
+/// The number of digits of a birth, before the rest of a text.
 const BIRTH: usize = 20;
 
-/// Keys: index, texts. Arguments: members to trim, then for each record: member, life in
-/// ms, text. Texts of an index that is gone (evicted) would never be trimmed: they go first.
+/// Keys: index, texts. Arguments: number of members to trim, then for each record: member, life in
+/// ms, text. Texts of an index that was evicted would never be trimmed, so they are removed first.
 static NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "local index, texts = KEYS[1], KEYS[2]
@@ -70,9 +70,9 @@ static PAGE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua("return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
 });
 
-/// Keys: record, born. Arguments: stamp. 2: removed, 1: it was not there, 0: it stays, being
-/// of a later load or of one that nothing is known of. One of another generation of the
-/// purge log is shown by nobody.
+/// Keys: record, born. Arguments: stamp. Returns 2: removed, 1: it did not exist, 0: it stays,
+/// because it is of a later load or its birth is unknown. A record of another generation of the
+/// purge log is removed, because no node shows it.
 static CLEAR: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "if redis.call('EXISTS', KEYS[1]) == 0 then return 1 end
@@ -84,8 +84,8 @@ return 2",
     )
 });
 
-/// Keys: index, texts. Arguments: order, then members. What a later load was noted for stays,
-/// also when that was written after its older record was found to be gone.
+/// Keys: index, texts. Arguments: order, then members. A member that was noted for a later load
+/// stays, even if that was written after its older record was found to be gone.
 static FORGET: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "for i = 2, #ARGV do
@@ -138,7 +138,7 @@ impl RedisStore {
         });
         let lives = try_join_all(asked).await;
         let lives = lives.map_err(|error| self.failed(&error))?;
-        // -2: it is not there; -1: it has no end, so it is none of ours.
+        // -2: it does not exist; -1: it never expires, so it is not ours.
         let left = |ms| u64::try_from(ms).ok().map(Duration::from_millis);
         Ok(lives.into_iter().map(left).collect())
     }
@@ -181,7 +181,7 @@ impl RedisStore {
         vec![self.names.index(shard), self.names.index_texts(shard)]
     }
 
-    /// `[place, [member, text, …]]`. What is no member of ours is left out.
+    /// Reads `[place, [member, text, …]]`. Members that are not ours are left out.
     fn page_of(&self, answer: Value) -> Option<IndexPage> {
         let Value::Array(parts) = answer else {
             return None;
@@ -217,7 +217,8 @@ fn member(key: &StoreKey) -> Value {
     key.to_bytes().as_slice().into()
 }
 
-/// The birth as it compares, whether there was more of the URL, the URL.
+/// The birth in a form that can be compared, a mark that tells whether the URL was cut, and the
+/// URL.
 fn text(noted: &IndexNote) -> String {
     let mark = if noted.text.is_cut { '~' } else { '=' };
     format!("{:020}{mark}{}", noted.born, noted.text.url)

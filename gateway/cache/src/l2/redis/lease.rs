@@ -1,14 +1,15 @@
 //! Leases: the right to load one key for all nodes.
 //!
-//! Decision: a lease is a random token under the key's name; whoever changes or ends it
-//! shows the token, in one script, so that a former owner touches nothing. Behind the token
-//! stands a number that is another one after each renewal, so that a lease which is renewed
-//! can be told from one that just stands there, and with a secret a seal over both.
+//! Decision: a lease is a random token under the key's name. Whoever changes or ends it shows the
+//! token, in one script, so that a former owner changes nothing. After the token comes a number
+//! that changes with each renewal, so that a lease which is renewed can be distinguished from one
+//! that merely exists, and with a secret a seal over both.
 //!
-//! Whether a lease of another holds is not asked of Redis: who can write there can have any
-//! key live for ever. A node takes a lease over when it has seen the same value for as long
-//! as a lease holds without renewal, by its own clock ([`ObservedLeases`]), and at once what can be
-//! none: another type, a value without an end, one whose seal does not hold.
+//! Redis is not asked whether a lease of another node is still valid, because whoever can write
+//! there can let any key live for ever. A node takes a lease over when it has seen the same value
+//! for as long as a lease holds without renewal, by its own clock ([`ObservedLeases`]). It takes
+//! over at once what can't be a lease: another type, a value that never expires, a value with a
+//! wrong seal.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,10 +22,10 @@ use super::seals::SEAL;
 use super::{RedisStore, done, millis, script};
 use crate::l2::store::{Lease, LeaseAcquisition, StoreError, StoreKey};
 
-/// Octets of a token, and of the number behind it.
+/// The number of octets of a token, and of a token with the number after it.
 const TOKEN: usize = 16;
 const TERM: usize = TOKEN + 8;
-/// Attempts to take a lease over while somebody forges others.
+/// The number of attempts to take a lease over while somebody forges new ones.
 const ATTEMPTS: u32 = 3;
 
 impl RedisStore {
@@ -51,7 +52,7 @@ impl RedisStore {
         Ok(LeaseAcquisition::Busy)
     }
 
-    /// None: it is ours now. Some: what stands there.
+    /// None: it is ours now. Some: the value that is stored there.
     async fn try_lease(
         &self,
         lease: &Lease,
@@ -70,7 +71,7 @@ impl RedisStore {
         }
     }
 
-    /// A value of the lease that is none that was there before.
+    /// A value of the lease that was never used before.
     fn term(&self, lease: &Lease) -> Vec<u8> {
         static TURN: AtomicU64 = AtomicU64::new(0);
         let turn = TURN.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -81,7 +82,7 @@ impl RedisStore {
         term
     }
 
-    /// Without a secret anything may be one.
+    /// Whether the value may be a lease. Without a secret, any value may be one.
     fn may_be_a_lease(&self, key: &StoreKey, held: &[u8]) -> bool {
         let Some(seals) = &self.seals else {
             return true;
@@ -115,10 +116,10 @@ impl RedisStore {
     }
 }
 
-/// Leases of others, and since when each has been seen as it is.
+/// Leases of other nodes, and since when each has been seen unchanged.
 pub(super) struct ObservedLeases(moka::sync::Cache<StoreKey, LeaseObservation>);
 
-/// What was seen under a key, and when for the first time.
+/// The value that was seen under a key, and when it was first seen.
 #[derive(Clone)]
 struct LeaseObservation {
     held: Bytes,
@@ -126,7 +127,7 @@ struct LeaseObservation {
 }
 
 impl Default for ObservedLeases {
-    /// Of more keys than these some are seen as if for the first time.
+    /// If there are more keys than this, some are treated as if they were seen for the first time.
     fn default() -> Self {
         const KEYS: u64 = 10_000;
         const FORGOTTEN: Duration = Duration::from_secs(3_600);
@@ -136,13 +137,13 @@ impl Default for ObservedLeases {
 }
 
 impl ObservedLeases {
-    /// What stands under a key and was not renewed for `ttl`, so that it holds no more.
+    /// The value under a key, if it was not renewed for `ttl`, so that it is no longer valid.
     fn expired(&self, key: &StoreKey, ttl: Duration) -> Option<Bytes> {
         let sight = self.0.get(key)?;
         (sight.since.elapsed() >= ttl).then_some(sight.held)
     }
 
-    /// Notes what stands under a key now.
+    /// Notes the value that is under a key now.
     fn saw(&self, key: &StoreKey, held: Bytes) {
         if self.0.get(key).is_none_or(|sight| sight.held != held) {
             let since = Instant::now();

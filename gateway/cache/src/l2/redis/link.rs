@@ -1,8 +1,8 @@
-//! One connection of the store, kept up for ever.
+//! One connection of the store, which is reconnected for ever.
 //!
-//! Decision: calls answer *down* at once until the next connection stands
-//! (`crate::redis::RedisConnection` says why fred itself keeps none up). A ping tells a server
-//! that stands still.
+//! Decision: until the next connection is ready, calls are answered with *down* at once
+//! (`crate::redis::RedisConnection` explains why fred itself does not reconnect). A ping detects a
+//! server that hangs.
 
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ pub(super) struct RedisStoreLink {
     keeper: JoinHandle<()>,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone)]
 pub(super) enum RedisLinkRole {
-    /// Commands that answer at once; silence is a failure.
+    /// Commands that are answered at once; silence is a failure.
     Ask,
     /// Commands that wait on the server.
     Wait,
-    /// Listens; told each new client.
+    /// A listener. The function is called with each new client.
     Listen(OnRedisConnected),
 }
 
@@ -47,12 +47,12 @@ enum LinkState {
     Down(StoreError),
 }
 
-/// Names a connection in the lines of the log.
+/// How a connection's failures are logged.
 enum LinkOutageLog {
-    /// That the store's connections are lost, and stand again.
+    /// Logs when the store's connections are lost and when they work again.
     Shared(Arc<SharedOutage>),
-    /// A listener is lost with the others, which tell that. Where it may not listen, the store
-    /// works without it, and its failure must not hide an outage.
+    /// A listener is lost together with the other connections, which log that. If it may not
+    /// listen, the store works without it, and its failure must not hide an outage.
     OfListener,
 }
 
@@ -64,7 +64,7 @@ impl LinkOutageLog {
         }
     }
 
-    /// The connection does not stand: it was not made yet, or it has ended.
+    /// The connection is not ready: it was not made yet, or it has ended.
     fn lost(&self) {
         if let Self::Shared(outage) = self {
             outage.lacks_one();
@@ -77,7 +77,7 @@ impl LinkOutageLog {
         }
     }
 
-    /// An attempt has failed; `is_news` for the first of this connection.
+    /// An attempt has failed; `is_news` is true for the first one of this connection.
     fn failed(&self, why: &StoreError, is_news: bool) {
         match self {
             Self::Shared(outage) => outage.failed(why, is_news),
@@ -89,7 +89,7 @@ impl LinkOutageLog {
 }
 
 impl RedisStoreLink {
-    /// Begins to connect; needs a tokio runtime.
+    /// Begins to connect. It needs a tokio runtime.
     pub(super) fn open(
         plan: RedisConnector,
         duty: RedisLinkRole,
@@ -111,7 +111,7 @@ impl RedisStoreLink {
         Self { shared, keeper }
     }
 
-    /// The client, or why there is none.
+    /// The client, or the reason why there is none.
     pub(super) fn client(&self) -> Result<Client, StoreError> {
         match &*self.shared.standing.read() {
             LinkState::Up(client) => Ok(client.clone()),
@@ -119,7 +119,7 @@ impl RedisStoreLink {
         }
     }
 
-    /// Gives the connection up and makes another one.
+    /// Drops the connection and makes a new one.
     pub(super) fn reset(&self) {
         self.shared.reset.notify_waiters();
     }
@@ -147,7 +147,7 @@ async fn keep(
     loop {
         let why = match connect(&plan, &duty).await {
             Ok(connection) => {
-                // The line is due when all connections stand.
+                // The log line is written when all connections are ready.
                 let _ = pauses.connected();
                 told.connected();
                 shared.set(LinkState::Up(connection.client.clone()));
@@ -176,7 +176,7 @@ async fn connect(
     Ok(connection)
 }
 
-/// Until the connection is no good any more; answers why.
+/// Waits until the connection is unusable, and returns the reason.
 async fn hold(
     shared: &SharedLinkState,
     plan: &RedisConnector,
@@ -187,7 +187,7 @@ async fn hold(
     tokio::select! {
         why = connection.ended() => why,
         () = shared.reset.notified() => RedisError::Down("the connection was given up".to_owned()),
-        // Any answer is one, a refusal too; a broken connection ends by itself.
+        // Any answer is enough, even a refusal; a broken connection ends by itself.
         why = unanswered(&client, ClusterHash::Random, plan.silence(), |_| Ok(())),
             if matches!(duty, RedisLinkRole::Ask) => why,
     }

@@ -1,33 +1,33 @@
-//! The purge log in Redis: a stream, and a head that tells whether the stream is all there.
+//! The purge log in Redis: a stream, and a head that tells whether the stream is complete.
 //!
-//! The head holds `generation` (a greater number than every one before) and its `seal`,
-//! `counter` (the newest number) and `floor` (what came up to it may be missing). Decision:
-//! the log counts as lost, and gets another generation, when the head is gone, when the
-//! stream doesn't end with the counter, and when
-//! a part of it is nothing that we write: another type, a number that no order can hold, an
-//! id that no append leads to. The new one begins above every number that is believable, or
-//! at 0 where there is no room above.
+//! The head holds `generation` (a greater number than every one before) and its `seal`, `counter`
+//! (the newest number) and `floor` (purges up to this number may be missing). Decision: the log
+//! counts as lost, and gets another generation, when the head is gone, when the stream doesn't end
+//! with the counter, or when a part of it is something that we never write: another type, a number
+//! that no order can hold, an id that no append leads to. The new log begins above every number
+//! that is plausible, or at 0 if there is no room above.
 //!
-//! Each purge bears a random token. A node tells the newest number that it has read and the
-//! token of that entry, each time that it reads or appends; where the log ends before that, or
-//! another entry has the number, Redis came back with an older state (a crash, a failover to
-//! a replica that lagged, a backup that was restored), and numbers were given out for a
-//! second time. Such a log is replaced by a new generation as well, and so is one of an
-//! earlier generation than a node has read. `run_id` and replication ids are not asked for:
-//! they tell that a server was restarted, and not that it lost anything, proxies and users with few rights
-//! don't get them, and a token is there whatever brought the old state back.
+//! Each purge has a random token. With each read or append, a node sends the newest number that it
+//! has read and the token of that entry. If the log ends before that number, or another entry has
+//! it, Redis came back with an older state (a crash, a failover to a replica that lagged, a backup
+//! that was restored), and numbers were given out a second time. Such a log is also replaced by a
+//! new generation, and so is a log of an earlier generation than a node has read. `run_id` and
+//! replication ids are not used: they tell that a server was restarted, but not that it lost
+//! anything, and proxies and users with few rights don't get them. A token works whatever brought
+//! the old state back.
 //!
-//! Decision: a purge that reaches nothing, which asks for a number alone, replaces one that is
-//! the last of the stream, and says for which numbers it stands (`since`): those who ask often
-//! push nobody's purges out, and no number is missing. It keeps the token of the one that it
-//! replaces, so that whoever has read that one finds it again.
+//! Decision: a purge that reaches nothing, which only asks for a number, replaces another such
+//! purge if that is the last of the stream, and says for which numbers it stands (`since`). So
+//! nodes that ask often push out no other purges, and no number is missing. It keeps the token of
+//! the purge that it replaces, so that a node which has read that one finds it again.
 //!
-//! With a secret ([`super::seals`]) a purge is sealed for its number and generation before it is
-//! appended: for a few numbers, of which it gets one; when other nodes took them all, it is
-//! sealed again. So a purge can't be changed, moved to another number, or come back in a
-//! later generation. Who sees all commands (`MONITOR`) sees seals for numbers that others got,
-//! and can put such a purge in the place of theirs. One whose seal does not hold counts as a purge of everything, since
-//! what it was is unknown. What generation is believed, [`generation`] says.
+//! With a secret ([`super::seals`]), a purge is sealed for its number and generation before it is
+//! appended. It is sealed for several numbers and gets one of them; if other nodes took them all,
+//! it is sealed again. So a purge can't be changed, moved to another number, or come back in a
+//! later generation. Whoever sees all commands (`MONITOR`) also sees seals for numbers that other
+//! purges got, and can put such a purge in their place. A purge with a wrong seal counts as a purge
+//! of everything, because it is unknown what it was. Which generation is trusted is described in
+//! [`generation`].
 
 mod generation;
 mod script;
@@ -53,15 +53,16 @@ use script::{LOG, LogScriptAnswer, LogStreamEntry};
 pub(super) use generation::KnownGeneration;
 use generation::PurgeLogEnd;
 
-/// Purges fetched at once; whoever is further behind is told so instead.
+/// The largest number of purges that are fetched at once. A node that is further behind is told
+/// that instead.
 const STRETCH: usize = 20_000;
-/// Octets of a selector at most; a longer one is not fetched, and counts as everything.
+/// The largest size of a selector in octets. A longer one is not fetched and counts as everything.
 const LONGEST_SELECTOR: usize = 64 << 10;
-/// Numbers that a purge is sealed for: others may append meanwhile.
+/// For how many numbers a purge is sealed, because others may append in the meantime.
 const SEALS: u64 = 128;
-/// Attempts to append a purge before the caller is told to come again.
+/// The number of attempts to append a purge before the caller must try again.
 const ATTEMPTS: u32 = 4;
-/// On top of what a caller waits for purges, before the connection counts as dead.
+/// Added to the time for which a caller waits for purges. After that the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(2);
 
 impl RedisStore {
@@ -77,8 +78,8 @@ impl RedisStore {
         self.ask_until_believed(after, None).await
     }
 
-    /// Reads what came after `known`, which was read of the generation that was told last,
-    /// and appends a purge where there is one.
+    /// Reads what came after `known`, a number of the generation that was returned last, and
+    /// appends a purge if one is given.
     async fn ask_until_believed(
         &self,
         known: u64,
@@ -94,7 +95,7 @@ impl RedisStore {
             let answer = self.ask(known, &append_to).await?;
             fault = fault.or(answer.fault);
             if answer.generation < self.generation.least() {
-                // It was on its way while the next generation was read.
+                // The answer was under way while the next generation was read.
                 continue;
             }
             if !self.is_genuine(&answer) {
@@ -117,7 +118,7 @@ impl RedisStore {
         patience: Duration,
     ) -> Result<PurgeLogRange, StoreError> {
         let client = self.waiting.client()?;
-        // 0 would mean for ever.
+        // 0 would mean to wait for ever.
         let block = u64::try_from(patience.as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -126,7 +127,7 @@ impl RedisStore {
         match timeout(patience.saturating_add(GRACE), news).await {
             Ok(Ok(_)) => self.read_purges(after).await,
             Ok(Err(error)) => match self.failed(&error) {
-                // Reading the log puts it right.
+                // Reading the log repairs this.
                 StoreError::Foreign(_) => self.read_purges(after).await,
                 failed => Err(failed),
             },
@@ -137,7 +138,7 @@ impl RedisStore {
         }
     }
 
-    /// What the script is told of a purge to append.
+    /// The script's arguments for a purge to append.
     fn to_append(&self, purge: &LoggedPurge) -> Vec<Value> {
         let soft = if purge.soft { "1" } else { "0" };
         let (generation, end) = self.generation.read();
@@ -191,7 +192,7 @@ impl RedisStore {
         ];
         arguments.extend_from_slice(append);
         let keys = vec![self.names.log(), self.names.log_head()];
-        // A replica lets a script read that is not said to write.
+        // A replica accepts a script that only reads, unless the script declares that it writes.
         let answer = match append.is_empty() {
             true => self.run(&LOG.plain, keys, arguments).await?,
             false => self.carry(&LOG, keys, arguments).await?,
@@ -213,7 +214,7 @@ impl RedisStore {
         let is_unsealed = read.iter().any(Option::is_none);
         let purges = answer.entries.iter().zip(read);
         let purges = purges.map(|(entry, purge)| PurgeLogEntry {
-            // What can't be read stands for its own number.
+            // An entry that can't be read stands only for its own number.
             since: if purge.is_some() {
                 entry.since
             } else {
@@ -261,14 +262,14 @@ impl RedisStore {
     }
 }
 
-/// What tells a purge from every other one that ever had its number, as 16 digits.
+/// Distinguishes a purge from every other one that ever had its number: 16 digits.
 fn token() -> String {
     static TURN: AtomicU64 = AtomicU64::new(0);
     let turn = TURN.fetch_add(1, Ordering::Relaxed);
     format!("{:016x}", RandomState::new().hash_one(turn))
 }
 
-/// What stands for a purge that can't be read.
+/// Replaces a purge that can't be read.
 fn everything() -> LoggedPurge {
     LoggedPurge {
         selector: "all".to_owned(),

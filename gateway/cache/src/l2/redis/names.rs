@@ -1,15 +1,15 @@
 //! The names of everything we keep in Redis.
 //!
-//! Decision: what one script touches shares a hash tag, and so a slot of a Cluster; braces
-//! in the prefix would take that away, so there are none. Names are exact, never patterns,
-//! so no character of the prefix means anything.
+//! Decision: what one script touches has the same hash tag, and so the same slot of a Cluster.
+//! Braces in the prefix would prevent that, so they are not allowed. Names are exact and never
+//! patterns, so no character of the prefix has a special meaning.
 
 use std::fmt::Write;
 
 use crate::key::PurgeHash;
 use crate::l2::store::StoreKey;
 
-/// Names below one prefix.
+/// The names with one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct RedisKeyNames {
     prefix: String,
@@ -20,12 +20,12 @@ impl RedisKeyNames {
         Self { prefix }
     }
 
-    /// The record itself, nothing else: other readers GET it.
+    /// The record itself and nothing else: other readers use GET on it.
     pub(super) fn record(&self, key: &StoreKey) -> String {
         self.of(key, 'r')
     }
 
-    /// Where the load of the record stood in the order of purges.
+    /// The place in the order of purges at which the load of the record began.
     pub(super) fn born(&self, key: &StoreKey) -> String {
         self.of(key, 'b')
     }
@@ -38,7 +38,7 @@ impl RedisKeyNames {
         self.of(key, 'l')
     }
 
-    /// What was invalidated of a URL or group.
+    /// The note of invalidations of a URL or group.
     pub(super) fn note(&self, number: PurgeHash) -> String {
         format!("{}{{{number:016x}}}i", self.prefix)
     }
@@ -48,13 +48,13 @@ impl RedisKeyNames {
         format!("{}{{log}}", self.prefix)
     }
 
-    /// What is known of the stream: generation, counter, floor.
+    /// The head of the log: generation, counter, floor.
     pub(super) fn log_head(&self) -> String {
         format!("{}{{log}}h", self.prefix)
     }
 
-    /// A shard of the index: store keys by when they expire. Both names of a shard share a
-    /// slot; shards are spread.
+    /// A shard of the index: store keys by their expiry. Both names of a shard have the same slot;
+    /// the shards are spread over the slots.
     pub(super) fn index(&self, shard: u16) -> String {
         format!("{}index:{{{shard}}}", self.prefix)
     }
@@ -64,12 +64,12 @@ impl RedisKeyNames {
         format!("{}index:{{{shard}}}u", self.prefix)
     }
 
-    /// The channel on which keys of freed leases are told.
+    /// The channel for the keys of released leases.
     pub(super) fn freed(&self) -> String {
         format!("{}freed", self.prefix)
     }
 
-    /// In braces what `lamina explain` calls the key; behind them the variant's own name.
+    /// In braces the id that `lamina explain` shows for the key; after them the variant's own name.
     fn of(&self, key: &StoreKey, kind: char) -> String {
         let mut name = String::with_capacity(self.prefix.len() + 51);
         // Writing to a String can't fail.

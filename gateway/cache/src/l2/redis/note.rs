@@ -1,14 +1,14 @@
-//! Notes of what requests made invalid: one key for each URL or group that something is
-//! stored of, with the newest place in the order that is not to be shown any more.
+//! Notes of what requests made invalid: one key for each URL or group of which something is stored,
+//! with the newest place in the order whose responses must not be shown any more.
 //!
-//! A note is begun when somebody looks for a record, and lives as long as the longest-lived
-//! record that was written under it. Whoever reads a record reads its notes as well: a
-//! record that is written late, by whichever node, is hidden by them.
+//! A note begins when somebody looks for a record, and lives as long as the longest-lived record
+//! that was written under it. Whoever reads a record also reads its notes. So a record that is
+//! written late, by any node, is hidden by them.
 //!
-//! A record whose note is gone (evicted, or taken away) is not shown: what was noted is
-//! unknown, and the load that follows replaces it. Orders are comparable within one
-//! generation of the purge log, so a note says which; with a secret it is sealed for its
-//! number, and one that is not ours counts as one that is gone.
+//! A record whose note is gone (evicted, or removed) is not shown: it is unknown what was noted,
+//! and the load that follows replaces the record. Orders can be compared within one generation of
+//! the purge log only, so a note contains its generation. With a secret it is sealed for its
+//! number, and a note that is not ours counts as one that is gone.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use crate::l2::store::{
 };
 use crate::purge::PurgeOrder;
 
-/// Octets of a stamp, and of the generation that it begins with.
+/// The number of octets of a stamp, and of the generation with which it begins.
 const STAMP: usize = 36;
 const GENERATION: usize = 16;
 
-/// How long a note lives that nothing was written under: longer than loads take.
+/// How long a note lives under which nothing was written: longer than loads take.
 const LOADING: Duration = Duration::from_secs(120);
 
 impl RedisStore {
@@ -48,7 +48,7 @@ impl RedisStore {
         put: StorePut<'_>,
         numbers: &[PurgeHash],
     ) -> Result<StorePutOutcome, StoreError> {
-        // First: an invalidation must find a note of what can be found.
+        // This comes first: for everything that can be found, an invalidation must find a note.
         let life = put.life.max(LOADING);
         try_join_all(numbers.iter().map(|number| self.keep_note(*number, life))).await?;
         self.write(put).await
@@ -76,7 +76,7 @@ impl RedisStore {
         done(&answer, "SET")
     }
 
-    /// What is noted; the end of all orders where nobody can tell.
+    /// The noted place, or the end of all orders if nobody can tell.
     async fn note(&self, number: PurgeHash) -> Result<PurgeOrder, StoreError> {
         let keys = vec![self.names.note(number)];
         let arguments = vec![self.note_of_nothing(number), millis(LOADING).into()];
@@ -96,7 +96,7 @@ impl RedisStore {
         }
     }
 
-    /// A note is not ours: from now on it hides what was born before the newest number.
+    /// Replaces a note that is not ours. The new one hides what was born before the newest number.
     async fn replace_note(&self, number: PurgeHash, held: Bytes) -> Result<(), StoreError> {
         let keys = vec![self.names.note(number)];
         let arguments = vec![
@@ -117,7 +117,7 @@ impl RedisStore {
         note.as_slice().into()
     }
 
-    /// A note that hides nothing which was loaded in today's generation.
+    /// A note that hides nothing that was loaded in the present generation.
     fn note_of_nothing(&self, number: PurgeHash) -> Value {
         let generation = self.generation.generation();
         self.note_of(
@@ -129,7 +129,7 @@ impl RedisStore {
         )
     }
 
-    /// What a note says to those who follow today's purge log. None: it is not ours.
+    /// The noted place in the order of the present purge log. None: the note is not ours.
     fn noted(&self, number: PurgeHash, held: &[u8]) -> Option<PurgeOrder> {
         let (stamp, seal) = held.split_at_checked(STAMP)?;
         let is_ours = match &self.seals {
@@ -142,7 +142,7 @@ impl RedisStore {
         let at = at.parse().ok()?;
         Some(match generation.cmp(&self.generation.generation()) {
             Ordering::Equal => at,
-            // All that can be shown was loaded since.
+            // Everything that can be shown was loaded after that generation.
             Ordering::Less => 0,
             Ordering::Greater => PurgeOrder::MAX,
         })

@@ -1,16 +1,16 @@
-//! What must happen at once, as scripts: Redis runs each without interruption.
+//! Operations that must be atomic, as scripts: Redis runs each without interruption.
 //!
-//! Decision: sent by hash, and whole where the server doesn't know it (after a restart, a
-//! failover, `SCRIPT FLUSH`). Orders are compared as texts of 20 digits, since Lua's
-//! numbers lose the low bits of a u64; before them stands the generation of the purge log,
-//! of which alone they are comparable. A script reads all that could refuse it before its
-//! first write, and Redis denies its memory at the first write or not at all, so none is
-//! left half done.
+//! Decision: a script is sent by its hash, and as a whole if the server doesn't know it (after a
+//! restart, a failover, `SCRIPT FLUSH`). Orders are compared as texts of 20 digits, because Lua's
+//! numbers lose the low bits of a u64. Before them is the generation of the purge log, because only
+//! orders of one generation can be compared. A script reads everything that could make it refuse
+//! before its first write, and Redis refuses memory at the first write or not at all, so no script
+//! stops half way.
 //!
-//! What a script compares with may have been written by somebody else. So a birth or a
-//! tombstone counts only as long as one of ours can live, and one of another type, without
-//! an end or of another generation is as good as none: nothing that is forged here keeps
-//! writes out for longer than that.
+//! What a script compares with may have been written by somebody else. So a birth or a tombstone
+//! counts only as long as one of ours can live, and one of another type, without an expiry or of
+//! another generation does not count: nothing that is forged here keeps writes out for longer than
+//! that.
 
 use std::sync::LazyLock;
 
@@ -22,7 +22,8 @@ use fred::types::scripts::Script;
 
 use super::fault::is_unknown_script;
 
-/// Keys: record. Arguments: limit. Nothing, {bytes} when too long, {bytes, ms left, record}.
+/// Keys: record. Arguments: limit. Returns nothing, {bytes} if it is too long, or {bytes, ms left,
+/// record}.
 pub(super) static GET: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "local n = redis.call('STRLEN', KEYS[1])
@@ -32,8 +33,8 @@ return {n, redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[1])}",
     )
 });
 
-/// `later(key, stamp, ms)`: what stands there, if it is later than `stamp`, of the same
-/// generation, and ends within `ms`.
+/// `later(key, stamp, ms)`: the stored value, if it is later than `stamp`, of the same generation,
+/// and expires within `ms`.
 macro_rules! later {
     () => {
         "local function later(key, stamp, longest)
@@ -47,7 +48,7 @@ end
     };
 }
 
-/// `holds(key, token)`: whether the lease under a key is that of the token.
+/// `holds(key, token)`: whether the lease under a key has this token.
 macro_rules! holds {
     () => {
         "local function holds(key, token)
@@ -58,9 +59,9 @@ end
     };
 }
 
-/// Keys: record, born, tombstone, lease. Arguments: record, life in ms, born, token or
-/// nothing, the longest life of a record and of a tombstone in ms.
-/// 1: stored, 0: overtaken, -1: the lease is not ours.
+/// Keys: record, born, tombstone, lease. Arguments: record, life in ms, born, token or nothing, the
+/// longest life of a record and of a tombstone in ms. Returns 1: stored, 0: overtaken, -1: the
+/// lease is not ours.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(concat!(
         later!(),
@@ -74,9 +75,9 @@ return 1",
     ))
 });
 
-/// Keys: note of invalidations. Arguments: a note of nothing, ms. {0, what is noted}, or
-/// {1, a note of nothing} where there was none: then one is begun, if Redis has room for it,
-/// for it is wanted once something is loaded.
+/// Keys: note of invalidations. Arguments: a note of nothing, ms. Returns {0, the note}, or {1, a
+/// note of nothing} if there was none. Then one is begun, if Redis has memory for it, because it is
+/// needed once something is loaded.
 pub(super) static READ_NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "if redis.call('TYPE', KEYS[1]).ok == 'string' then
@@ -87,8 +88,8 @@ return {1, ARGV[1]}",
     )
 });
 
-/// Keys: note of invalidations. Arguments: a note of nothing, ms. Has the note live so long at
-/// least; one of a former generation is begun anew.
+/// Keys: note of invalidations. Arguments: a note of nothing, ms. Lets the note live at least this
+/// long; a note of a former generation is replaced.
 pub(super) static KEEP_NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "local is_text = redis.call('TYPE', KEYS[1]).ok == 'string'
@@ -101,9 +102,8 @@ return 1",
     )
 });
 
-/// A script that carries invalidations. Redis runs it though its memory is used up, where it
-/// knows the word for that (from version 7 on): what it writes is small, and what it removes is
-/// more.
+/// A script that carries invalidations. Redis runs it even when its memory is used up, if it knows
+/// the flag for that (from version 7 on). The script writes little, and removes more than that.
 pub(super) struct InvalidationScript {
     pub(super) flagged: Script,
     pub(super) plain: Script,
@@ -118,7 +118,8 @@ impl InvalidationScript {
     }
 }
 
-/// Keys: note of invalidations. Arguments: a note, ms. 1: there was one. The later one stays.
+/// Keys: note of invalidations. Arguments: a note, ms. Returns 1 if there was a note, otherwise 0.
+/// The later note stays.
 pub(super) static INVALIDATE: LazyLock<InvalidationScript> = LazyLock::new(|| {
     InvalidationScript::from_lua(
         "local kind = redis.call('TYPE', KEYS[1]).ok
@@ -133,8 +134,8 @@ return 1",
     )
 });
 
-/// Keys: note of invalidations. Arguments: what was found there, a note, ms. Puts the note in
-/// the place of what was found.
+/// Keys: note of invalidations. Arguments: the note that was found, a new note, ms. Replaces the
+/// note that was found.
 pub(super) static REPLACE_NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return 0 end
@@ -144,9 +145,9 @@ return 1",
     )
 });
 
-/// Keys: record, born, tombstone. Arguments: order, the longest life of a record, the life
-/// of a tombstone in ms.
-/// A record of a load after the order stays: a delete that is tried again must not reach it.
+/// Keys: record, born, tombstone. Arguments: order, the longest life of a record, the life of a
+/// tombstone in ms. A record of a load after the order stays, because a repeated delete must not
+/// reach it.
 pub(super) static DELETE: LazyLock<InvalidationScript> = LazyLock::new(|| {
     InvalidationScript::from_lua(concat!(
         later!(),
@@ -157,8 +158,9 @@ return 1",
     ))
 });
 
-/// Keys: lease. Arguments: value, ms, a value to be taken over or nothing. 1: ours; else the
-/// beginning of what stands there. What is no text, or has no end, is no lease of a node.
+/// Keys: lease. Arguments: value, ms, a value to take over or nothing. Returns 1: it is ours;
+/// otherwise the beginning of the stored value. A value that is not a string, or never expires, is
+/// not a lease of a node and is replaced.
 pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "if redis.call('TYPE', KEYS[1]).ok == 'string' then
@@ -170,7 +172,7 @@ return 1",
     )
 });
 
-/// Keys: lease. Arguments: token, ms, the next value. 1: prolonged.
+/// Keys: lease. Arguments: token, ms, the next value. Returns 1 if it was prolonged.
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(concat!(
         holds!(),
@@ -180,8 +182,8 @@ return 1",
     ))
 });
 
-/// Keys: lease. Arguments: token, channel, key. 1: it was ours. Who may not publish may
-/// give back nevertheless.
+/// Keys: lease. Arguments: token, channel, key. Returns 1 if it was ours. A user who may not
+/// publish can still release it.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(concat!(
         holds!(),

@@ -1,9 +1,9 @@
-//! What shows that something in Redis was written by a node that knows the secret: purges
-//! of the log, the log's generation, notes of invalidations, leases.
+//! Proves that something in Redis was written by a node that knows the secret: purges of the log,
+//! the log's generation, notes of invalidations, leases.
 //!
-//! Each purpose has a key of its own, derived from the secret, so that a seal of one is never
-//! one of another. A purge is sealed with its number and the log's generation, a lease and a
-//! note with their key: none can be put in another place.
+//! Each purpose has a key of its own, derived from the secret, so that a seal for one purpose is
+//! never valid for another. A purge is sealed with its number and the log's generation, a lease and
+//! a note with their key, so none of them can be moved to another place.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -17,7 +17,7 @@ pub(super) const SEAL: usize = 16;
 
 type SealHmac = Hmac<Sha256>;
 
-/// The numbers of the log that a purge has, one if it reaches anything.
+/// The numbers of the log that a purge stands for; only one if it reaches anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PurgeNumberRange {
     pub(super) generation: u64,
@@ -110,7 +110,7 @@ fn first(mark: SealHmac) -> [u8; SEAL] {
     std::array::from_fn(|i| whole[i])
 }
 
-/// In a time that does not tell how much of `seal` is right.
+/// Compares in a time that does not reveal how much of `seal` is right.
 fn holds(mark: SealHmac, seal: &[u8]) -> bool {
     seal.len() == SEAL && mark.verify_truncated_left(seal).is_ok()
 }

@@ -1,4 +1,4 @@
-//! What the server is set to, as far as it tells: which keys it evicts, and what it keeps.
+//! The settings of the server, as far as it reports them: which keys it evicts, and what it keeps.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::fault::unexpected;
 use crate::l2::store::{Durability, FsyncPolicy, Persistence, SnapshotRule, StoreError};
 
 impl RedisStore {
-    /// The policy by which the server evicts keys that have no end, as the purge log has none.
-    /// None: it evicts no such keys, or does not say.
+    /// The policy by which the server evicts keys that never expire, such as the purge log. None:
+    /// it evicts no such keys, or does not say.
     pub(super) async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
         let answer = self.ask_log_server("INFO", &["memory"]).await?;
         let said = answer.as_string().unwrap_or_default();
@@ -24,7 +24,7 @@ impl RedisStore {
         Ok(policy.map(str::to_owned))
     }
 
-    /// What the server that has the purge log keeps of what it was told.
+    /// What the server with the purge log keeps in case of a crash.
     pub(super) async fn kept_after_a_crash(&self) -> Result<Durability, StoreError> {
         let persistence = match self.setting("appendonly").await?.as_str() {
             "yes" => Persistence::Appended(flush(&self.setting("appendfsync").await?)),
@@ -37,7 +37,7 @@ impl RedisStore {
         })
     }
 
-    /// One setting: versions before 7 tell no more at once.
+    /// Reads one setting, because versions before 7 return only one at a time.
     async fn setting(&self, name: &str) -> Result<String, StoreError> {
         let answer = self.ask_log_server("CONFIG", &["GET", name]).await?;
         let settings = answer.convert::<HashMap<String, String>>();
@@ -67,7 +67,7 @@ fn flush(setting: &str) -> FsyncPolicy {
     }
 }
 
-/// `3600 1 300 100`: pairs of seconds and changes.
+/// Parses `3600 1 300 100`: pairs of seconds and numbers of changes.
 fn snapshots(setting: &str) -> Persistence {
     let numbers = setting.split_whitespace().map(|word| word.parse().ok());
     let numbers: Vec<u64> = numbers.flatten().collect();

@@ -1,7 +1,7 @@
-//! What a store with an index is told of a record, and what the index tells again.
+//! What a store with an index is given for a record, and what the index returns.
 //!
-//! An index is a help, never a judge: whoever reads it asks the store whether a record is
-//! there, and its births only say what is not worth asking for.
+//! An index only helps and decides nothing. Whoever reads it asks the store whether a record
+//! exists, and the births in it only tell which records are not worth asking for.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use crate::purge::PurgeOrder;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexNote {
     pub key: StoreKey,
-    /// Where its load stood in the order of purges, without the local step.
+    /// The place in the order of purges at which its load began, without the local step.
     pub born: PurgeOrder,
     /// How long it lives from now on.
     pub life: Duration,
     pub text: IndexedUrl,
 }
 
-/// The URL that prefixes and patterns are compared with, as far as it is kept.
+/// The URL with which prefixes and patterns are compared, as far as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexedUrl {
     pub url: Box<str>,
-    /// There was more of it.
+    /// The URL was longer than the part that is kept.
     pub is_cut: bool,
 }
 
-/// What the index says of a record.
+/// What the index knows of a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexMember {
     pub key: StoreKey,
     pub born: PurgeOrder,
     pub text: IndexedUrl,
-    /// What the store calls the record, for people.
+    /// The name of the record in the store, for people.
     pub name: String,
 }
 
@@ -41,16 +41,16 @@ pub struct IndexMember {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct IndexPage {
     pub members: Vec<IndexMember>,
-    /// Where the next page begins; 0: there is none.
+    /// Where the next page begins; 0 after the last page.
     pub next: u64,
 }
 
-/// Octets of a URL that are kept. With the member and what stands around it, an entry of
-/// the index takes some 1.3 KiB at most, and a batch on its way 80 KiB.
+/// The number of octets of a URL that are kept. With the member and the overhead, an entry of the
+/// index takes some 1.3 KiB at most, and a batch that is sent some 80 KiB.
 const MAX_TEXT: usize = 1_024;
 
 impl IndexedUrl {
-    /// Of a longer URL the beginning is kept.
+    /// Of a longer URL only the beginning is kept.
     pub fn of(url: &str) -> Self {
         let end = url.floor_char_boundary(MAX_TEXT);
         Self {
@@ -61,7 +61,7 @@ impl IndexedUrl {
 }
 
 impl StoreKey {
-    /// The shard that notes it, of so many: the same on every node.
+    /// The shard, of `shards` in all, that notes this key: the same on every node.
     pub fn shard(&self, shards: u16) -> u16 {
         let number = u16::from_be_bytes([self.id[0], self.id[1]]);
         number % shards.max(1)

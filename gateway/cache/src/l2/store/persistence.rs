@@ -1,15 +1,15 @@
-//! What of the last moments is there again after a store's server has crashed.
+//! Which of the last changes a store's server still has after a crash.
 
 use std::time::Duration;
 
 /// How a server keeps its changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Persistence {
-    /// Each change goes into a file that is appended to.
+    /// Each change is appended to a file.
     Appended(FsyncPolicy),
-    /// The whole is written now and then, by these rules.
+    /// The whole data set is written from time to time, by these rules.
     Snapshots(Vec<SnapshotRule>),
-    /// Nothing is kept: after a crash it is empty.
+    /// Nothing is kept: after a crash the server is empty.
     Nothing,
 }
 
@@ -22,17 +22,17 @@ pub enum FsyncPolicy {
     ByTheKernel,
 }
 
-/// A snapshot is written when there were so many changes, so long after the last one.
+/// A snapshot is written after this time if there were at least this many changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotRule {
     pub after: Duration,
     pub changes: u64,
 }
 
-/// What a server says of how it keeps what it was told.
+/// What a server says about how it keeps its data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Durability {
     pub persistence: Persistence,
-    /// Replicas that must be connected for it to take a write.
+    /// The number of replicas that must be connected for it to accept a write.
     pub min_replicas: u64,
 }

@@ -1,9 +1,9 @@
-//! Order, values and time: the seed's holes that one store shows (the table of all holes
-//! stands in tests/tests/e2e/l2_holes.rs).
+//! Order, values and time: the weaknesses of the seed that can be shown with one store (the table
+//! of all of them is in tests/tests/e2e/l2_holes.rs).
 
 use super::*;
 
-/// An entry that every kind of selector reaches.
+/// An entry that selectors of every kind reach.
 fn reachable(key: &KeyBuf, born: PurgeOrder) -> Entry {
     let mut entry = entry(key, Duration::ZERO, born);
     entry.marks.identity = 7;
@@ -26,7 +26,8 @@ fn selectors(key: &KeyBuf) -> [Selector; 8] {
     ]
 }
 
-/// A load racing a delete, a pattern wipe racing a set: written late, below and above.
+/// A load racing a delete, a pattern purge racing a set: written late, in the second tier and in
+/// L1.
 #[tokio::test]
 async fn what_was_loaded_before_a_purge_is_shown_by_no_node_however_late_it_is_written() {
     let key = key("a");
@@ -108,7 +109,7 @@ async fn a_node_that_begins_anew_takes_up_the_order_where_it_was() {
     assert!(again.shown(&key("b")).await.is_none(), "a delete was lost");
 }
 
-/// Peers that delete from L2 again on each event, and so destroy a newer value.
+/// Peers that delete from L2 again on each event and so destroy a newer value.
 #[tokio::test]
 async fn who_hears_of_a_purge_deletes_nothing_below() {
     let store = Arc::new(Memory::default());
@@ -132,7 +133,7 @@ async fn a_number_counts_as_known_only_when_its_purges_hold() {
     const MANY: u64 = 20_000;
     let store = Arc::new(Memory::default());
     let node = Arc::new(Node::known(&store).await);
-    // Appended as one stretch.
+    // Appended as one range.
     let news = store.answers.write().await;
     for n in 1..MANY {
         store.purge(&format!("tag:t{n}"));
@@ -174,7 +175,7 @@ async fn no_clock_restarts_below_or_on_the_way_up() {
     assert!(other.shown(&key("a")).await.is_none(), "the window is over");
 }
 
-/// A corrupt record served as a null hit.
+/// A corrupt record that is served as an empty hit.
 #[tokio::test]
 async fn a_damaged_or_foreign_record_is_a_miss_and_the_next_write_puts_it_right() {
     let store = Arc::new(Memory::default());

@@ -1,12 +1,12 @@
-//! Leases and outages: the seed's holes that a store shows when it fails.
+//! Leases and outages: the weaknesses of the seed that a failing store shows.
 
 use super::*;
 
 const COOLDOWN: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Publishes dropped while the breaker is open; a retry queue that drains only on the next
-/// publish.
+/// Publishes that are dropped while the breaker is open; a retry queue that is drained only on the
+/// next publish.
 #[tokio::test]
 async fn a_purge_made_while_the_breaker_is_open_reaches_the_others_by_itself() {
     let store = Arc::new(Memory::default());
@@ -27,7 +27,7 @@ async fn a_purge_made_while_the_breaker_is_open_reaches_the_others_by_itself() {
         .purge_everywhere(&Selector::Tag("x".into()), PurgeKind::Hard)
         .1
         .unwrap();
-    // Long enough for some attempts that come to nothing.
+    // Long enough for some failed attempts.
     let early = tokio::time::timeout(COOLDOWN * 10, &mut told).await;
     assert!(early.is_err(), "it waits");
     store.down.store(false, SeqCst);
@@ -38,7 +38,7 @@ async fn a_purge_made_while_the_breaker_is_open_reaches_the_others_by_itself() {
     assert!(other.shown(&key("a")).await.is_none());
 }
 
-/// A lock error taken for contention.
+/// A failed lock request that is taken for contention.
 #[tokio::test]
 async fn a_store_that_fails_is_not_another_owner() {
     let store = Arc::new(Memory::default());
@@ -54,7 +54,7 @@ async fn a_store_that_fails_is_not_another_owner() {
     }
 }
 
-/// No renewal.
+/// A lease that is not renewed.
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_held_as_long_as_its_load_runs() {
     let store = Arc::new(Memory::default());
@@ -77,7 +77,7 @@ async fn a_lease_is_held_as_long_as_its_load_runs() {
     tokio::time::timeout(LIMIT, freed).await.unwrap();
 }
 
-/// No L2 deadline, in the tier itself: whatever the store does or does not do.
+/// A second tier without a deadline: here in the tier itself, whatever the store does.
 #[tokio::test(start_paused = true)]
 async fn no_read_outlives_its_deadline() {
     let store = Arc::new(Memory::default());
@@ -90,7 +90,7 @@ async fn no_read_outlives_its_deadline() {
     assert!(began.elapsed() <= Duration::from_millis(51));
 }
 
-/// A removal that is done must not show what another one of the key still hides.
+/// A removal that is done must not show a key that another removal still hides.
 #[tokio::test(start_paused = true)]
 async fn a_key_is_hidden_until_its_last_removal_is_done() {
     let store = Arc::new(Memory::default());

@@ -1,9 +1,9 @@
-//! What requests make invalid is shown from below by no node, and nothing else is lost.
+//! No node shows from the second tier what requests made invalid, and nothing else is lost.
 
 use super::*;
 use crate::purge::{numbered, shared};
 
-/// A page whose invalidations go by its path.
+/// A page that can be invalidated by its path.
 fn page(path: &str, groups: &[u64], born: PurgeOrder) -> (KeyBuf, Entry) {
     let mut key = key(path);
     key.end_identity();
@@ -48,7 +48,7 @@ async fn what_a_request_made_invalid_is_shown_from_below_by_no_node() {
         assert!(node.find(&key).await.is_none(), "{path}: at once here");
         noted(&node).await;
         assert!(other.find(&key).await.is_none(), "{path}");
-        // One that was loaded before and is written after, by whichever node.
+        // An entry that was loaded before and is written later, by any node.
         let (_, late) = page(path, groups, shared(old.born));
         other.put(&late).await;
         assert!(node.find(&key).await.is_none(), "{path}: written late");
@@ -61,7 +61,7 @@ async fn what_a_request_made_invalid_is_shown_from_below_by_no_node() {
     assert!(log.purges.iter().all(|p| p.purge.selector == "route:"));
 }
 
-/// The note is done between the store's answer and its arrival.
+/// The note is written between the store's answer and its arrival here.
 #[tokio::test]
 async fn an_answer_of_the_store_that_is_older_than_an_invalidation_is_not_shown() {
     let store = Arc::new(Memory::default());

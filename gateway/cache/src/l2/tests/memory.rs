@@ -1,4 +1,4 @@
-//! A store in memory that tests can break: what several tiers share as several nodes would.
+//! A store in memory that tests can make fail. Several tiers share it as several nodes would.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,9 +27,9 @@ pub struct Memory {
     pub mute: AtomicBool,
     pub reads: AtomicUsize,
     pub deletes: AtomicUsize,
-    /// While it is written, answers to reads are on their way.
+    /// While this is locked for writing, answers to reads are delayed.
     pub answers: tokio::sync::RwLock<()>,
-    /// The same of answers to what was invalidated.
+    /// The same for answers about invalidations.
     pub told: tokio::sync::RwLock<()>,
 }
 
@@ -45,7 +45,7 @@ struct Held {
 }
 
 impl Memory {
-    /// As a server that was restarted without its data.
+    /// Loses everything, like a server that was restarted without its data.
     pub fn lose(&self) {
         let mut held = self.held.lock();
         let generation = held.generation + 1;
@@ -56,7 +56,7 @@ impl Memory {
         self.appended.notify_waiters();
     }
 
-    /// A purge by somebody else.
+    /// A purge by another node.
     pub fn purge(&self, selector: &str) -> u64 {
         let purge = LoggedPurge {
             selector: selector.into(),
@@ -65,14 +65,14 @@ impl Memory {
         self.held.lock().append(purge, 0)
     }
 
-    /// As if so much time had gone by for what it holds.
+    /// Lets `span` pass for everything that it holds.
     pub fn pass(&self, span: Duration) {
         let mut held = self.held.lock();
         let ends = held.records.values_mut().map(|(_, ends, _)| ends);
         ends.for_each(|ends| *ends = ends.checked_sub(span).unwrap_or_else(Instant::now));
     }
 
-    /// Puts other bytes in the place of each record.
+    /// Replaces the bytes of each record.
     pub fn spoil(&self, change: impl Fn(&Bytes) -> Bytes) {
         let mut held = self.held.lock();
         let records = held.records.values_mut().map(|(record, ..)| record);
@@ -291,7 +291,7 @@ impl Store for Memory {
             if !log.purges.is_empty() {
                 return Ok(log);
             }
-            // Either way the log is read again. A loss is not told: it's looked for often.
+            // In both cases the log is read again. A loss is not announced, so it is read often.
             let often = patience.min(Duration::from_millis(5));
             let _ = tokio::time::timeout(often, appended).await;
             self.log(after)

@@ -1,4 +1,4 @@
-//! Tests of `cache::l2::window`.
+//! Tests of the window between the store's purge log and our own order.
 
 use proptest::prelude::*;
 
@@ -132,7 +132,7 @@ fn a_purge_of_nothing_that_stands_for_many_numbers_is_one_here() {
     for (ours, number) in [(0, 0), (1, 1), (2, 9), (3, 10), (4, far), (5, far)] {
         assert_eq!(all.place_of(numbered(ours) + 7), Some(numbered(number)));
     }
-    // Whoever knows a part of it.
+    // For a node that already knows a part of it.
     let known = window(PurgeLogWindow::next(None, &spanning(&[(1, 1), (2, 5)]), 1));
     let rest = spanning(&[(2, 9), (10, 10)]);
     let LogWindowAdvance::Further(further) = PurgeLogWindow::next(Some(&known), &rest, numbered(2))
@@ -172,8 +172,9 @@ fn an_order_that_is_used_up_judges_nothing() {
 }
 
 proptest! {
-    /// Whatever a store shows, in whatever order: our order never falls and grows by what is
-    /// there, no arithmetic overflows, and what was born here finds itself again.
+    /// Whatever a store shows, in whatever order: our order never decreases and grows by the purges
+    /// that are there, no arithmetic overflows, and a place in our order that is mapped to the
+    /// store maps back to itself.
     #[test]
     fn our_order_grows_by_what_is_there(looks in prop::collection::vec((1..3_u64, prop::collection::vec(any::<u64>(), 0..4), prop::collection::vec(0..9_u64, 0..4), any::<u64>(), any::<bool>()), 0..12)) {
         let (mut known, mut order, mut shown) = (None, 1, 0);

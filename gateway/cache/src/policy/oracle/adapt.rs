@@ -1,10 +1,10 @@
-//! What the crate is told otherwise than it came, and the section that asks for it.
+//! The changes to a case that the crate needs, each with the section that requires it.
 
 use http::HeaderMap;
 
 use super::case::{OracleCase, OracleFields, OracleForm, fields};
 
-/// A case in the crate's words.
+/// A case in the form that the crate reads.
 pub struct AdaptedOracleCase {
     pub status: u16,
     pub fields: HeaderMap,
@@ -13,7 +13,7 @@ pub struct AdaptedOracleCase {
 }
 
 impl AdaptedOracleCase {
-    /// With everything said for the crate but what `left_out` names.
+    /// Applies all adaptations except the one that `left_out` names.
     pub fn new(case: &OracleCase, left_out: Option<&str>) -> Self {
         let text = |form: &OracleForm| match form.section == left_out && left_out.is_some() {
             true => form.wire,
@@ -50,7 +50,7 @@ impl AdaptedOracleCase {
         self.fields.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The generator writes one directive a line.
+    /// The generator writes one directive on each line.
     fn directives(&self) -> Vec<String> {
         let lines = self.fields.get_all("cache-control").iter();
         lines
@@ -95,10 +95,10 @@ fn name_of(directive: &str) -> &str {
     directive.split('=').next().unwrap_or_default()
 }
 
-/// Its section and reason, and what is said instead.
+/// The section with the reason, and the change.
 pub type OracleAdaptation = (&'static str, fn(&mut AdaptedOracleCase));
 
-/// In this order; each leaves alone what it is not about.
+/// Applied in this order; each changes only what it is about.
 pub const ADAPTATIONS: [OracleAdaptation; 10] = [
     ("9111 §4.2.1: two values that differ are stale", repeated),
     ("9111 §5.3: several Expires are expired", several_expires),

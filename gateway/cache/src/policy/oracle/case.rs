@@ -1,10 +1,11 @@
-//! Random responses, each part in a form on the wire and in one that the crate reads rightly.
+//! Random responses, each part in its form on the wire and in a form that the crate reads
+//! correctly.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-/// A text as it is on the wire, and what the crate needs to read in its place with the
-/// section that says so.
+/// A text as it is on the wire, and the text that the crate needs in its place, with the section
+/// that says so.
 #[derive(Clone, Copy, Debug)]
 pub struct OracleForm {
     pub wire: &'static str,
@@ -72,7 +73,7 @@ pub const DIRECTIVES: [OracleForm; 29] = [
     read_as("private=\"x-a\"", "", "9111 §5.2.2.7: field form"),
 ];
 
-/// Around [`NOW`], which is `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Dates around [`NOW`], which is `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub const DATES: [OracleForm; 11] = [
     same("Sun, 06 Nov 1994 08:49:37 GMT"),
     same("Sun, 06 Nov 1994 08:50:37 GMT"),
@@ -123,7 +124,7 @@ pub const STATUSES: [u16; 14] = [
 
 pub type OracleFields = Vec<(&'static str, &'static str)>;
 
-/// One response, what asked for it, and how long ago it came.
+/// One response, the request for it, and how long ago it arrived.
 #[derive(Clone, Debug)]
 pub struct OracleCase {
     pub status: u16,
@@ -134,7 +135,7 @@ pub struct OracleCase {
     pub modified: Option<OracleForm>,
     pub others: OracleFields,
     pub asked: OracleFields,
-    /// Seconds since it came.
+    /// Seconds since it arrived.
     pub elapsed: u64,
 }
 

@@ -1,7 +1,7 @@
 //! Node.js as the control: it reads what we write, and we read what it writes.
 //!
-//! `tests/record/control.mjs` has the format a second time, over msgpackr, node:zlib and
-//! node:crypto; both sides tell a record as the same JSON.
+//! `tests/record/control.mjs` implements the format a second time, with msgpackr, node:zlib and
+//! node:crypto. Both sides print a record as the same JSON.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Runs the control; what it printed.
+/// Runs the control and returns what it printed.
 fn control(arguments: &[&str], input: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/record/control.sh");
     let mut child = Command::new(script)
@@ -99,7 +99,7 @@ fn records() -> [StoreRecord; 3] {
     ]
 }
 
-/// The record's file in `folder`, its seal by `secret` where there is one.
+/// Calls `act` with each form of the record's file, sealed with a secret where there is one.
 fn each_form(mut act: impl FnMut(&StoreRecord, Option<EnvelopeCodec>, &str, &str, &[&str])) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("record");
@@ -130,7 +130,7 @@ fn node_reads_what_we_write() {
         std::fs::write(file, &bytes).unwrap();
         let printed = control(&[&["read", file], secret].concat(), "");
         let printed: Value = serde_json::from_str(&printed).unwrap();
-        // A small record does not shrink.
+        // A small record does not become smaller.
         assert_eq!(
             printed,
             told(record, std::str::from_utf8(&bytes[..4]).unwrap())

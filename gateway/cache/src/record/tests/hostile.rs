@@ -1,4 +1,4 @@
-//! Bytes that are not what we wrote: damaged, swapped, forged, or made to cost much.
+//! Bytes that we did not write: damaged, swapped, forged, or made to be expensive.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-/// Tag and envelope around `record`, sealed for [`KEY`] as anybody can without a secret.
+/// Tag and envelope around `record`, sealed for [`KEY`] as anybody can do without a secret.
 fn sealed(record: &[u8]) -> Bytes {
     let seal = Seal::public().over(KEY, record);
     let length = (record.len() as u32).to_be_bytes();
@@ -15,12 +15,12 @@ fn sealed(record: &[u8]) -> Bytes {
         .into()
 }
 
-/// The record's own msgpack out of what [`written`] gave.
+/// The record's own msgpack, taken from the result of [`written`].
 fn inside(bytes: &Bytes) -> Vec<u8> {
     bytes[4 + 4 + 16 + 5..].to_vec()
 }
 
-/// A `varies` record with one more key, whose value is this msgpack.
+/// A `varies` record with one more key that has this msgpack value.
 fn with_further_key(value: &[u8]) -> Bytes {
     let mut map = inside(&written(&StoreRecord::Varies(Vec::new()), None));
     assert_eq!(map[0], 0x84, "a map of four");
@@ -54,7 +54,7 @@ fn bytes_after_the_end_are_an_error() {
     }
 }
 
-/// In compressed forms a few bits mean nothing (gzip's time stamp): then it is the same record.
+/// In compressed forms a few bits mean nothing (gzip's time stamp); the record is the same then.
 #[test]
 fn a_flipped_bit_never_makes_another_record() {
     let record = entry(text(600));
@@ -87,8 +87,9 @@ fn a_record_of_another_key_is_told_from_a_broken_seal() {
     );
 }
 
-/// Guards against a seal over key and record side by side: a key that ends like a record
-/// (a plugin's text may) would have its seal stand for that record under the shorter key.
+/// Guards against a seal over key and record without a length between them. A key that ends like a
+/// record (a plugin's text may) would then have a seal that is also valid for that record under the
+/// shorter key.
 #[test]
 fn a_key_that_ends_like_a_record_lends_its_seal_to_nobody() {
     let empty = StoreRecord::Varies(Vec::new());
@@ -102,7 +103,7 @@ fn a_key_that_ends_like_a_record_lends_its_seal_to_nobody() {
     let rest = inside(&under(&longer(0)));
     let length = rest.len() as u32;
     let honest = under(&longer(length));
-    // Well formed under KEY, and all of it under the seal of the longer key.
+    // Well formed under KEY, but sealed as a whole for the longer key.
     let moved = [forged(length), inside(&honest)].concat();
     assert_eq!(read(&sealed(&moved)), Ok(empty.clone()));
     let mut bytes = sealed(&moved).to_vec();
@@ -162,7 +163,7 @@ fn larger_than_the_limits_is_an_error_before_anything_is_expanded() {
     }
 }
 
-/// The stated length is a lie in both directions; neither it nor the limit is allocated.
+/// The stated length is false in both directions; neither it nor the limit is allocated.
 #[test]
 fn a_gzip_bomb_ends_at_the_limit_whatever_length_it_states() {
     let limits = RecordLimits {
@@ -263,7 +264,7 @@ proptest! {
         prop_assert!(read(&bytes).is_err());
     }
 
-    /// Without a secret anybody can seal what they like.
+    /// Without a secret anybody can seal anything.
     #[test]
     fn a_sealed_record_with_arbitrary_changes_does_not_panic(record in any_record(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let mut map = inside(&written(&record, None));

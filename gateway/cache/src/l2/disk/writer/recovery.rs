@@ -11,9 +11,9 @@ use crate::l2::disk::{failed, io_failed, tables};
 use crate::l2::store::StoreError;
 
 impl DiskWriter {
-    /// A transaction failed.
+    /// Handles a failed transaction.
     pub(super) fn fail(&mut self, why: StoreError, works: &[DiskWriteOperation]) {
-        // What no durable transaction held is lost, and what it removed is there again.
+        // What no durable transaction contained is lost, and what it had removed exists again.
         let reads = match (self.owed.is_empty(), &why) {
             (true, StoreError::Refused(..)) => ReadsDuringOutage::GoOn,
             _ => ReadsDuringOutage::Stop,
@@ -23,7 +23,7 @@ impl DiskWriter {
         self.stop(why, reads);
     }
 
-    /// The database takes nothing: it is opened again for reading, and tried later.
+    /// Stops writing: the database is opened again for reading, and writing is tried later.
     fn stop(&mut self, why: StoreError, reads: ReadsDuringOutage) {
         self.setting.access.close(why.clone());
         if reads == ReadsDuringOutage::GoOn {
@@ -36,7 +36,8 @@ impl DiskWriter {
         self.outage = Some(DiskOutage::new(why, reads, &mut self.pauses));
     }
 
-    /// What could not be written and must not be forgotten: before anybody is answered.
+    /// Remembers what could not be written and must not be forgotten. Call this before anybody is
+    /// answered.
     fn owe<'a>(&mut self, works: impl IntoIterator<Item = &'a DiskWriteOperation>) {
         self.owed.add(works);
         if !self.owed.is_empty() {
@@ -44,7 +45,7 @@ impl DiskWriter {
         }
     }
 
-    /// Answers with the reason why nothing is written, and looks whether it still holds.
+    /// Answers with the reason why nothing is written, and checks whether it still applies.
     pub(super) fn refuse(&mut self, batch: Vec<DiskWriteCommand>) {
         self.owe(batch.iter().map(|command| &command.work));
         let Some(outage) = &mut self.outage else {
@@ -65,7 +66,7 @@ impl DiskWriter {
         }
     }
 
-    /// The disk takes writes again.
+    /// Continues when the disk accepts writes again.
     fn recover(&mut self) {
         let Some(outage) = self.outage.take() else {
             return;
@@ -83,7 +84,7 @@ impl DiskWriter {
         }
     }
 
-    /// The database, with all that it lacked.
+    /// Opens the database and writes everything that it lacked.
     fn reopened(&mut self) -> Result<TimedDatabase, StoreError> {
         let timed = self.file.open().map_err(unusable)?;
         let settled = || {

@@ -1,15 +1,15 @@
-//! Which generation of the purge log is believed.
+//! Which generation of the purge log is trusted.
 //!
-//! A generation is a number: seconds of the Unix epoch, so that a later one is greater, and
-//! random bits, so that no two are equal. No two clocks are compared by that: whoever begins
-//! a generation makes it greater than every one that it knows, whatever its clock says.
+//! A generation is a number: seconds of the Unix epoch, so that a later one is greater, and random
+//! bits, so that no two are equal. This does not compare two clocks: whoever begins a generation
+//! makes it greater than every one that it knows, whatever its clock says.
 //!
-//! An older one than a node has read is not believed: a server that came back with an older
-//! state, or who can write to it, would bring a former log back, from before a purge, and the
-//! records of that time with it. It is replaced by a new one in the moment in which it is found.
-//! With a secret a generation is sealed, too. One that bears another seal is replaced, but no
-//! more often than once in [`PAUSE`], since nodes that were given different secrets by mistake
-//! would do that to each other for ever.
+//! A generation older than one that a node has read is not trusted. A server that came back with an
+//! older state, or somebody who can write to it, would otherwise bring back a former log, from
+//! before a purge, together with the records of that time. It is replaced by a new one as soon as
+//! it is found. With a secret a generation is also sealed. A generation with another seal is
+//! replaced, but at most once in each [`PAUSE`], because nodes that were given different secrets by
+//! mistake would otherwise do that to each other for ever.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -21,26 +21,26 @@ use crate::l2::store::{LogPlace, StoreError};
 use crate::purge::numbered;
 use crate::record::ClockReading;
 
-/// Random bits of a generation; those of the time are above.
+/// The number of random bits of a generation; the bits of the time are above them.
 const RANDOM_BITS: u32 = 29;
-/// Between two generations that are replaced since they are not believed.
+/// The least time between two generations that are replaced because they are not trusted.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is known of the log's generation.
 #[derive(Default)]
 pub(in crate::l2::redis) struct KnownGeneration(Mutex<LogGenerationState>);
 
-/// Seconds in a generation at most.
+/// The upper bound of the seconds in a generation.
 const MOST_SECONDS: u64 = 1 << (62 - RANDOM_BITS);
 
-/// Whether a node of ours can have made it with another one to follow.
+/// Whether a node of ours can have made it, with room for another one after it.
 fn is_plausible(generation: u64) -> bool {
     generation >> RANDOM_BITS < MOST_SECONDS
 }
 
-/// A generation after another one.
+/// A generation that comes after `known`.
 fn after(known: u64, now: Duration) -> u64 {
-    // One that a node of ours can't have made is nothing to go by.
+    // A generation that a node of ours can't have made is ignored.
     let least = match is_plausible(known) {
         true => (known >> RANDOM_BITS) + 1,
         false => 1,
@@ -50,30 +50,30 @@ fn after(known: u64, now: Duration) -> u64 {
     seconds << RANDOM_BITS | random
 }
 
-/// The end of a log as it was read.
+/// The end of a log as it was last read.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct PurgeLogEnd {
     /// The newest number.
     pub(super) newest: u64,
-    /// The first number that a purge of nothing stands for which is the newest one.
+    /// If the newest purge reaches nothing: the first number that it stands for.
     pub(super) nothing_since: Option<u64>,
-    /// The token of the entry that has the newest number; empty: there is none.
+    /// The token of the entry with the newest number; empty if there is none.
     pub(super) token: Bytes,
 }
 
 #[derive(Default)]
 struct LogGenerationState {
-    /// The one that was read last; 0 before any was.
+    /// The generation that was read last; 0 before the first read.
     generation: u64,
     /// How far it was read.
     end: PurgeLogEnd,
-    /// One that was not believed, and when it was found; 0 is none.
+    /// A generation that was not trusted, and when it was found; 0 means none.
     refused: u64,
     refused_at: Option<Instant>,
 }
 
 impl KnownGeneration {
-    /// The generation that was read last, and how far; 0 and nothing before any was.
+    /// The generation that was read last, and how far; 0 and nothing before the first read.
     pub(super) fn read(&self) -> (u64, PurgeLogEnd) {
         let known = self.0.lock();
         (known.generation, known.end.clone())
@@ -88,26 +88,26 @@ impl KnownGeneration {
         }
     }
 
-    /// The generation that was read last; 0 before any was.
+    /// The generation that was read last; 0 before the first read.
     pub(in crate::l2::redis) fn generation(&self) -> u64 {
         self.0.lock().generation
     }
 
-    /// One to begin a new log with: after every one that is known.
+    /// A generation for a new log: greater than every one that is known.
     pub(super) fn next(&self) -> u64 {
         let known = self.0.lock();
         after(known.generation, ClockReading::now().wall)
     }
 
-    /// One that is to be replaced where it is found; 0: none.
+    /// The generation that must be replaced when it is found; 0 means none.
     pub(super) fn refused(&self) -> u64 {
         self.0.lock().refused
     }
 
-    /// The generation before which none is believed; 0: whatever is there is.
+    /// Generations below this one are not trusted; 0 means that any generation is accepted.
     pub(super) fn least(&self) -> u64 {
         let known = self.0.lock().generation;
-        // After a forged one there may be none that is greater.
+        // After a forged generation there may be no greater one.
         if is_plausible(known) { known } else { 0 }
     }
 
@@ -122,10 +122,10 @@ impl KnownGeneration {
         known.generation = generation;
     }
 
-    /// Has a generation replaced at the next look.
+    /// Lets a generation be replaced at the next read.
     ///
     /// # Errors
-    /// When one was replaced a moment ago.
+    /// When another one was replaced a short time ago.
     pub(super) fn refuse(&self, generation: u64) -> Result<(), StoreError> {
         let mut known = self.0.lock();
         let soon = known.refused_at.is_some_and(|at| at.elapsed() < PAUSE);

@@ -1,7 +1,7 @@
-//! The script over the purge log, and its answer.
+//! The script that handles the purge log, and its answer.
 //!
-//! Lua's numbers are floats, so only such are read as are far below 2⁵³; others are told from
-//! them as texts.
+//! Lua's numbers are floats, so the script only reads numbers that are far below 2⁵³; it recognizes
+//! others by their texts.
 
 use std::sync::LazyLock;
 
@@ -11,14 +11,14 @@ use fred::types::Value;
 use crate::l2::redis::script::InvalidationScript;
 use crate::l2::store::{LogFault, LoggedPurge, nothing};
 
-/// Keys: stream, head. Arguments: generation that was read last, number known of it,
-/// generation for a new log, its seal or nothing, generation to be replaced, number from
-/// which on none is believed, stretch, octets of a selector at most, generation before which
-/// none is believed, the newest number that was read of the generation that was read last, the
-/// token of its entry or nothing, and for an append:
-/// length to keep, selector, soft (0 or 1), the number before those it is sealed for, seals
-/// of the generation that was read last or nothing, of a purge that may stand for those
-/// before it: the first number that it stands for then, and its seal; a token.
+/// Keys: stream, head. Arguments: generation that was read last, number known of it, generation for
+/// a new log, its seal or nothing, generation to be replaced, number from which on none is trusted,
+/// largest number of purges to return, largest size of a selector in octets, generation before
+/// which none is trusted, the newest number that was read of the generation that was read last, the
+/// token of its entry or nothing. For an append also: length to keep, selector, soft (0 or 1), the
+/// number before those for which it is sealed, seals of the generation that was read last or
+/// nothing; for a purge that may stand for those before it, the first number that it would stand
+/// for and its seal; a token.
 pub(super) static LOG: LazyLock<InvalidationScript> = LazyLock::new(|| {
     InvalidationScript::from_lua(
         "local stream, head, told, most = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[6])
@@ -139,30 +139,30 @@ return {generation, seal, text(counter), whole, why or '', appended, purges, new
     )
 });
 
-/// What the script answers.
+/// The script's answer.
 pub(super) struct LogScriptAnswer {
     pub(super) generation: u64,
     pub(super) seal: Bytes,
     pub(super) newest: u64,
     /// See [`PurgeLogRange::whole`](crate::l2::store::PurgeLogRange::whole).
     pub(super) whole: bool,
-    /// Why a new generation was begun just now.
+    /// Why this call began a new generation.
     pub(super) fault: Option<LogFault>,
     pub(super) appended: bool,
     pub(super) entries: Vec<LogStreamEntry>,
-    /// The last of the stream.
+    /// The last entry of the stream.
     pub(super) last: Option<LogStreamEntry>,
 }
 
-/// A purge as it stands in the stream.
+/// A purge as it is stored in the stream.
 pub(super) struct LogStreamEntry {
     /// The first number that it stands for.
     pub(super) since: u64,
     pub(super) number: u64,
-    /// None: it has not the form of one.
+    /// None: it does not have the right form.
     pub(super) purge: Option<LoggedPurge>,
     pub(super) seal: Bytes,
-    /// What tells it from every other purge that ever had its number; empty: nothing does.
+    /// Distinguishes it from every other purge that ever had its number; empty if nothing does.
     pub(super) token: Bytes,
 }
 
@@ -200,20 +200,20 @@ impl LogScriptAnswer {
 }
 
 impl LogStreamEntry {
-    /// `[id]` or `[id, selector, soft, since, seal, token]`.
+    /// Reads `[id]` or `[id, selector, soft, since, seal, token]`.
     fn read(entry: Value) -> Option<Self> {
         let Value::Array(parts) = entry else {
             return None;
         };
         let mut parts = parts.into_iter();
         let id = text(&parts.next()?)?;
-        // An id that is none of ours is no number of the log: it leads nowhere.
+        // An id that is not ours is no number of the log and counts as 0.
         let number = id.strip_suffix("-0").and_then(|n| n.parse().ok());
         let number = number.unwrap_or(0);
         let told = purge(parts);
         Some(match told {
             Some((purge, since, seal, token)) => Self {
-                // Only what reaches nothing may stand for several.
+                // Only a purge that reaches nothing may stand for several numbers.
                 since: since
                     .filter(|since| *since <= number && purge == nothing())
                     .unwrap_or(number),
@@ -233,7 +233,7 @@ impl LogStreamEntry {
     }
 }
 
-/// Selector, soft, since, seal, token.
+/// Reads selector, soft, since, seal and token.
 fn purge(
     mut parts: impl Iterator<Item = Value>,
 ) -> Option<(LoggedPurge, Option<u64>, Bytes, Bytes)> {
