@@ -135,7 +135,7 @@ impl Line {
 
 /// Runs one round of the control.
 fn control(lines: &mut [Line; 2]) -> anyhow::Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/record/control.sh");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/record/control.sh");
     let arguments = [
         "bench".into(),
         listing::PLAYERS.to_string(),

@@ -41,7 +41,7 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
     });
     let configs: BTreeMap<_, _> = serde_json::from_value(all).context("the plugins' YAML")?;
     let options = PluginHostOptions {
-        base: Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist"),
+        base: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist"),
         cache_dir: None,
         compiler: Compiler::here(),
         max_total_memory: lamina_plugin_host::config::DEFAULT_TOTAL_MEMORY,
