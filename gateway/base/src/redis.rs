@@ -1,10 +1,12 @@
 //! Connections to Redis: what the second tier and the event bus have in common.
 //!
 //! Inside: `target` (the URL), `connection` (one connection from its beginning to its end, and
-//! the pauses between two), `fault` (what went wrong), `outage` (what is logged). What a
-//! connection is used for, and what its end means, is decided by the modules that hold it.
+//! the pauses between two), `fault` (what went wrong), `outage` (what is logged), `driver` (the
+//! client library, which is named there alone). What a connection is used for, and what its end
+//! means, is decided by the modules that hold it.
 
 mod connection;
+pub mod driver;
 mod fault;
 mod outage;
 mod target;

@@ -272,6 +272,16 @@ fn nothing_is_left_for_later_and_nothing_unwraps() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
+/// A library that may have to be replaced is named where that would be done.
+#[test]
+fn the_client_for_redis_is_named_in_one_file() {
+    let sources = sources();
+    let names = |source: &&Source| !after_word(&source.code, "fred::").is_empty();
+    let files: Vec<_> = sources.iter().filter(names).collect();
+    let files: Vec<_> = files.iter().map(|source| source.path.clone()).collect();
+    assert_eq!(files, [Path::new("redis/driver.rs")]);
+}
+
 #[test]
 fn wildcard_imports_are_left_out() {
     let (mut faults, mut imports) = (Vec::new(), 0);

@@ -6,12 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use fred::clients::Client;
-use fred::interfaces::ClientLike;
-use fred::types::config::{
+use crate::redis::driver::Client;
+use crate::redis::driver::ClientLike;
+use crate::redis::driver::config::{
     Config as Fred, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig,
 };
-use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Value};
+use crate::redis::driver::{ClusterHash, ConnectHandle, CustomCommand, Value};
 use tokio::task::JoinError;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -127,7 +127,7 @@ impl RedisConnector {
     }
 
     fn client(&self) -> Client {
-        let keepalive = fred::socket2::TcpKeepalive::new()
+        let keepalive = crate::redis::driver::TcpKeepalive::new()
             .with_time(KEEPALIVE)
             .with_interval(KEEPALIVE);
         let connection = ConnectionConfig {
@@ -234,7 +234,7 @@ pub async fn ping(client: &Client, slot: &ClusterHash) -> Result<Value, RedisErr
     answer.map_err(|error| RedisError::from(&error))
 }
 
-fn ended(end: Result<Result<(), fred::error::Error>, JoinError>) -> RedisError {
+fn ended(end: Result<Result<(), crate::redis::driver::Error>, JoinError>) -> RedisError {
     match end {
         Ok(Err(error)) => RedisError::from(&error),
         Ok(Ok(())) | Err(_) => RedisError::Down("the connection ended".to_owned()),

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use fred::error::{Error, ErrorKind};
+use crate::redis::driver::{Error, ErrorKind};
 
 /// The failure of a command, or of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

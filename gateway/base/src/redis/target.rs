@@ -8,14 +8,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use fred::rustls::crypto::ring;
-use fred::rustls::pki_types::CertificateDer;
-use fred::rustls::pki_types::pem::PemObject;
-use fred::rustls::{ClientConfig, RootCertStore};
-use fred::types::RespVersion;
-use fred::types::config::{
+use crate::redis::driver::RespVersion;
+use crate::redis::driver::config::{
     ClusterDiscoveryPolicy, Config as Fred, Server, ServerConfig, TlsConfig, TlsConnector,
 };
+use crate::redis::driver::rustls::crypto::ring;
+use crate::redis::driver::rustls::pki_types::CertificateDer;
+use crate::redis::driver::rustls::pki_types::pem::PemObject;
+use crate::redis::driver::rustls::{ClientConfig, RootCertStore};
 
 use super::RedisConnectionSettings;
 use crate::units::host_and_port;
@@ -182,7 +182,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, RedisTargetError> {
 }
 
 fn roots_of_the_system() -> Result<RootCertStore, RedisTargetError> {
-    let found = fred::rustls_native_certs::load_native_certs();
+    let found = crate::redis::driver::rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {

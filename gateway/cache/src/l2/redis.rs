@@ -25,12 +25,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::error::Error;
-use fred::types::Value;
-use fred::types::scripts::Script;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use lamina_base::redis::driver::Client;
+use lamina_base::redis::driver::Error;
+use lamina_base::redis::driver::Script;
+use lamina_base::redis::driver::Value;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 

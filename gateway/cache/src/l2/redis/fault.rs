@@ -1,6 +1,6 @@
 //! Maps faults of Redis to errors of the store.
 
-use fred::error::Error;
+use lamina_base::redis::driver::Error;
 
 use crate::l2::store::{StoreError, StoreRefusal};
 use crate::redis::RedisError;
@@ -59,7 +59,7 @@ pub(super) fn knows_no_flags(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fred::error::ErrorKind;
+    use lamina_base::redis::driver::ErrorKind;
 
     use super::*;
 

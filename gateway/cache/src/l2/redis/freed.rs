@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use fred::clients::Client;
-use fred::interfaces::{EventInterface, PubsubInterface};
-use fred::types::Message;
 use futures_util::future::BoxFuture;
+use lamina_base::redis::driver::Client;
+use lamina_base::redis::driver::Message;
+use lamina_base::redis::driver::{EventInterface, PubsubInterface};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 

@@ -13,10 +13,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use fred::interfaces::KeysInterface;
-use fred::types::Value;
-use fred::types::scripts::Script;
 use futures_util::future::{join_all, try_join_all};
+use lamina_base::redis::driver::KeysInterface;
+use lamina_base::redis::driver::Script;
+use lamina_base::redis::driver::Value;
 
 use super::fault::unexpected;
 use super::{RedisStore, done, millis, order, stamp};

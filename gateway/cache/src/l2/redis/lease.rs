@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::types::Value;
+use lamina_base::redis::driver::Value;
 
 use super::fault::unexpected;
 use super::seals::SEAL;

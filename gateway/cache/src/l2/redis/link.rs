@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use fred::clients::Client;
-use fred::types::ClusterHash;
 use futures_util::future::BoxFuture;
+use lamina_base::redis::driver::Client;
+use lamina_base::redis::driver::ClusterHash;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;

@@ -37,8 +37,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::interfaces::StreamsInterface;
-use fred::types::Value;
+use lamina_base::redis::driver::StreamsInterface;
+use lamina_base::redis::driver::Value;
 use tokio::time::timeout;
 
 use super::RedisStore;

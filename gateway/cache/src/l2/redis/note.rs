@@ -14,8 +14,8 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::types::Value;
 use futures_util::future::try_join_all;
+use lamina_base::redis::driver::Value;
 
 use super::fault::unexpected;
 use super::seals::SEAL;

@@ -14,11 +14,11 @@
 
 use std::sync::LazyLock;
 
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::LuaInterface;
-use fred::types::Value;
-use fred::types::scripts::Script;
+use lamina_base::redis::driver::Client;
+use lamina_base::redis::driver::Error;
+use lamina_base::redis::driver::LuaInterface;
+use lamina_base::redis::driver::Script;
+use lamina_base::redis::driver::Value;
 
 use super::fault::is_unknown_script;
 

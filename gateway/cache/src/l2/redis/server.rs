@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, Value};
-use fred::util::redis_keyslot;
+use lamina_base::redis::driver::ClientLike;
+use lamina_base::redis::driver::redis_keyslot;
+use lamina_base::redis::driver::{ClusterHash, CustomCommand, Value};
 
 use super::RedisStore;
 use super::fault::unexpected;

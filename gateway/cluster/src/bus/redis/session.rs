@@ -10,11 +10,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::{ClusterHash, CustomCommand, Message, Value};
-use fred::util::redis_keyslot;
 use futures_util::{Stream, stream};
+use lamina_base::redis::driver::Client;
+use lamina_base::redis::driver::redis_keyslot;
+use lamina_base::redis::driver::{ClientLike, EventInterface, PubsubInterface};
+use lamina_base::redis::driver::{ClusterHash, CustomCommand, Message, Value};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
@@ -247,8 +247,8 @@ fn bodies(messages: Receiver<Message>, channel: Arc<str>) -> impl Stream<Item = 
 
 #[cfg(test)]
 mod tests {
-    use fred::types::MessageKind;
-    use fred::types::config::Server;
+    use lamina_base::redis::driver::MessageKind;
+    use lamina_base::redis::driver::config::Server;
     use tokio::sync::broadcast;
 
     use super::*;

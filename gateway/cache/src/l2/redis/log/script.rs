@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use fred::types::Value;
+use lamina_base::redis::driver::Value;
 
 use crate::l2::redis::script::InvalidationScript;
 use crate::l2::store::{LogFault, LoggedPurge, nothing};
