@@ -122,17 +122,17 @@ c_compiler() {
         fi
     done
     local zig
-    zig=$(zig) && echo "$zig cc --target=wasm32-freestanding -nostdlib"
+    zig=$(zig_command) && echo "$zig cc --target=wasm32-freestanding -nostdlib"
 }
 
 # Prints the command that is Zig, or fails. The installed one comes first: the language
 # changes from version to version.
-zig() {
+zig_command() {
     local candidate
     for candidate in "$python" python3; do
         "$candidate" -m ziglang version >/dev/null 2>&1 && { echo "$candidate -m ziglang"; return; }
     done
-    command -v zig
+    type -P zig
 }
 
 run_tests() {
@@ -145,7 +145,7 @@ run_tests() {
     for name in "${python_plugins[@]}"; do
         (cd "$name" && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest -q)
     done
-    if compiler=$(zig); then
+    if compiler=$(zig_command); then
         for name in "${zig_plugins[@]}"; do $compiler test "$name/lower.zig" --cache-dir target/zig; done
     else
         skip "tests of ${zig_plugins[*]}" "no zig"
@@ -187,7 +187,7 @@ else
     skip "${c_plugins[*]}" "no clang with wasm-ld, and no zig (plugins/build.sh --install)"
 fi
 
-if compiler=$(zig); then
+if compiler=$(zig_command); then
     for name in "${zig_plugins[@]}"; do
         fresh "$name" "$name" $sdk/c $sdk/zig ||
             $compiler build-exe -target wasm32-freestanding -fno-entry -rdynamic -O ReleaseSmall \
