@@ -310,3 +310,23 @@ async fn the_command_prints_them_for_people() {
         assert!(ran.stdout.contains(part), "{part} in {}", ran.stdout);
     }
 }
+
+/// What clients and origins send is kept in short copies, and of `Cache-Status` our own part.
+#[tokio::test]
+async fn long_names_are_cut_and_our_own_cache_status_is_told() {
+    let origin = Origin::pages(|_| {
+        Reply::fresh("x")
+            .header("cache-status", "inner; hit")
+            .header("content-encoding", &"x".repeat(2_000))
+    })
+    .await;
+    let gateway = started(&origin).await;
+    let path = format!("/long?{}", "a".repeat(7_000));
+    gateway.client().get(&path).await;
+    let long = record(&gateway, "/long").await;
+    let length = |name: &str| long[name].as_str().unwrap().len();
+    assert!(length("url") < 4_200, "{}", length("url"));
+    assert_eq!(length("encoding"), 512);
+    let told = long["cache_status"].as_str().unwrap();
+    assert!(told.starts_with("lamina; fwd=uri-miss"), "{told}");
+}

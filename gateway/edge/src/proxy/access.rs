@@ -15,7 +15,7 @@ pub fn write(record: &RequestRecord) {
         id = record.id,
         client = record.client.map(tracing::field::display),
         peer = %record.peer,
-        method = record.method.as_str(),
+        method = &*record.method,
         host = &*record.host,
         path = &*record.path,
         route = record.route.as_deref().unwrap_or("-"),

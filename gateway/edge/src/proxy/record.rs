@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http::Version;
 use http::request::Parts;
-use http::{HeaderValue, Method, Version};
 
 use crate::http::forward::RequestSender;
 use crate::proxy::metrics::RequestOutcome;
@@ -34,7 +34,8 @@ pub struct RequestRecord {
     /// The number of the request, unique in the process.
     pub id: u64,
     pub started: Instant,
-    pub method: Method,
+    /// At most 64 octets of it.
+    pub method: Box<str>,
     pub version: Version,
     pub scheme: &'static str,
     /// The host, at most 255 octets of it.
@@ -72,12 +73,13 @@ pub struct AnswerHead {
     /// The time from the request's head to the head of the answer.
     pub after: Duration,
     /// The `Cache-Status` that the client got (RFC 9211).
-    pub cache_status: Option<HeaderValue>,
+    pub cache_status: Option<Box<str>>,
     /// The answer's `Content-Encoding`.
-    pub encoding: Option<HeaderValue>,
+    pub encoding: Option<Box<str>>,
 }
 
 /// The most octets of a host name, of a path with its query, and of `User-Agent` that are kept.
+const MOST_METHOD: usize = 64;
 const MOST_HOST: usize = 255;
 const MOST_PATH: usize = 4 << 10;
 const MOST_AGENT: usize = 512;
@@ -189,7 +191,7 @@ impl RequestRecorder {
         let record = RequestRecord {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             started,
-            method: parts.method.clone(),
+            method: cut(parts.method.as_str(), MOST_METHOD),
             version: parts.version,
             scheme: caller.scheme(),
             host: cut(host, MOST_HOST),

@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::trail::RequestTrail;
-use super::{AnswerHead, HitRecord, RequestRecord, RequestRecorder};
+use super::{AnswerHead, HitRecord, MOST_AGENT, MOST_PATH, RequestRecord, RequestRecorder, cut};
 use crate::http::body::{Body, BodyError};
 use crate::http::cache_status::CACHE_STATUS;
 use crate::proxy::CountedResponse;
@@ -38,7 +38,7 @@ impl PendingRecord {
 
     /// Notes why the request is refused.
     pub fn because(mut self, refused: &impl ToString) -> Self {
-        self.change(|record| record.refused = Some(refused.to_string().into()));
+        self.change(|record| record.refused = Some(cut(&refused.to_string(), MOST_PATH)));
         self
     }
 
@@ -64,8 +64,9 @@ impl PendingRecord {
                 status: response.status().as_u16(),
                 outcome,
                 after: record.started.elapsed(),
-                cache_status: headers.get(CACHE_STATUS).cloned(),
-                encoding: headers.get(CONTENT_ENCODING).cloned(),
+                // Ours is the last one; those before it are of caches nearer to the origin.
+                cache_status: headers.get_all(CACHE_STATUS).iter().next_back().map(text),
+                encoding: headers.get(CONTENT_ENCODING).map(text),
             });
             record.grpc_status = grpc_status(headers);
             if whole {
@@ -103,7 +104,13 @@ impl Drop for PendingRecord {
 /// The status of a gRPC call: in the trailers, or in the head if nothing follows it.
 fn grpc_status(fields: &HeaderMap) -> Option<String> {
     let status = fields.get("grpc-status")?;
-    Some(String::from_utf8_lossy(status.as_bytes()).into_owned())
+    Some(text(status).into())
+}
+
+/// A copy of a value, since the value itself may be a slice of a large read buffer; at most 512
+/// octets of it.
+fn text(value: &HeaderValue) -> Box<str> {
+    cut(&String::from_utf8_lossy(value.as_bytes()), MOST_AGENT)
 }
 
 /// A streaming body that carries the record of its request.

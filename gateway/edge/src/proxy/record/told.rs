@@ -21,22 +21,20 @@ impl RequestRecord {
             steps.push(json!({"what": format!("{dropped} more steps were not kept")}));
         }
         let head = self.answer.as_ref();
-        let text =
-            |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         json!({
             "id": self.id,
             "began_ms_ago": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "client": self.client,
             "peer": self.peer,
             "protocol": format!("{:?}", self.version),
-            "method": self.method.as_str(),
+            "method": self.method,
             "url": format!("{}://{}{}", self.scheme, self.host, self.path),
             "agent": self.agent,
             "route": self.route.as_deref(),
             "status": self.status(),
             "result": self.result(),
-            "cache_status": head.and_then(|head| head.cache_status.as_ref()).map(text),
-            "encoding": head.and_then(|head| head.encoding.as_ref()).map(text),
+            "cache_status": head.and_then(|head| head.cache_status.as_deref()),
+            "encoding": head.and_then(|head| head.encoding.as_deref()),
             "grpc_status": self.grpc_status,
             "bytes": self.bytes,
             "complete": self.complete,
