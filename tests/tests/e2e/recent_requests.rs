@@ -3,6 +3,7 @@
 use e2e::cli::run;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
+use e2e::h2raw::{H2, code, get, reset};
 use e2e::origin::Origin;
 use e2e::raw::RawConnection;
 use e2e::redis::Redis;
@@ -309,6 +310,38 @@ async fn the_command_prints_them_for_people() {
     ] {
         assert!(ran.stdout.contains(part), "{part} in {}", ran.stdout);
     }
+}
+
+/// The same over HTTP/2, where the client resets its stream and the connection goes on, for a
+/// load and for what goes past the cache.
+#[tokio::test]
+async fn a_stream_that_its_client_resets_is_there_too() {
+    let (origin, gate) = gated().await;
+    let setup = asked_by_token(&origin)
+        .route("{name: passed, match: {path: /passed}, upstream: origin, cache: off}")
+        .route("{name: loaded, upstream: origin}");
+    let gateway = setup.start().await.with_token(TOKEN);
+    for (arrived, path) in [(1, "/passed"), (2, "/loaded")] {
+        let mut client = H2::open(gateway.address).await;
+        client.write(get(1, path)).await;
+        origin.saw(arrived).await;
+        client.write(reset(1, code::CANCEL)).await;
+        let left = record(&gateway, path).await;
+        assert_eq!(left["result"], "left", "{left}");
+        assert_eq!(left["protocol"], "HTTP/2.0", "{left}");
+    }
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_purge_by_its_method_is_there_too() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = started(&origin).await;
+    let purge = Method::from_bytes(b"PURGE").unwrap();
+    let answer = gateway.client().ask(purge, "/purged").send().await;
+    let told = record(&gateway, "/purged").await;
+    assert_eq!(told["method"], "PURGE");
+    assert_eq!(told["status"], answer.status.as_u16());
 }
 
 /// What clients and origins send is kept in short copies, and of `Cache-Status` our own part.

@@ -105,6 +105,8 @@ fn sentence(waypoint: &TrailEvent) -> String {
         }
         .to_owned(),
         TrailEvent::Leads => "It leads the load; others may follow it.".to_owned(),
+        // A load beside others and one without a record have no number.
+        TrailEvent::Follows(0) => "It waits for the load of another request.".to_owned(),
         TrailEvent::Follows(leader) => format!("It waits for the load of request {leader}."),
         TrailEvent::SideBySide(why) => format!("It loads beside others: {}.", alone(*why)),
         TrailEvent::WaitedForNode => {
