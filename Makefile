@@ -67,7 +67,7 @@ test-install:
 
 test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
-	$(CARGO) test --locked --workspace
+	@scripts/test.sh
 
 # The plugins' own unit tests, each in its language; those in Rust run natively, in their
 # own workspace.

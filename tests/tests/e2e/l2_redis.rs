@@ -514,10 +514,9 @@ async fn a_lease_given_back_is_told_to_other_nodes() {
     listening(&redis, 2).await;
     let lease = owned(&*here, &key(7), MINUTE).await;
     here.release(&lease).await.unwrap();
-    let told = within("word of the lease", SOON, freed.recv())
-        .await
-        .unwrap();
-    assert_eq!(told, key(7));
+    // Word of the lease that `back` took and gave back may come first.
+    let told = async { while freed.recv().await.unwrap() != key(7) {} };
+    within("word of the lease", SOON, told).await;
 }
 
 /// Waits until `stores` listen for leases.

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs all tests of the workspace. Where LAMINA_SECOND_TRY is set (in .ci/run, on shared machines
+# that pause for seconds), up to three tests of the end-to-end suite that failed among all the
+# others are run once more, each alone. What fails again, fails; what passes then is named at the
+# end, with the output of its failure above, as a fault of the test to be mended.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+CARGO="${CARGO:-cargo}"
+MOST=3
+
+# Always the whole workspace, so that no dependency is built again with other features.
+"$CARGO" test --locked --workspace --lib --bins
+"$CARGO" test --locked --workspace --doc
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if "$CARGO" test --locked --workspace --test e2e 2>&1 | tee "$log"; then
+    exit 0
+fi
+mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | sort -u)
+if [ -z "${LAMINA_SECOND_TRY:-}" ] || [ ${#failed[@]} -eq 0 ] || [ ${#failed[@]} -gt $MOST ]; then
+    exit 1
+fi
+for test in "${failed[@]}"; do
+    "$CARGO" test --locked --workspace --test e2e -- --exact "$test"
+done
+printf 'UNSTABLE: %s failed among the others and passed alone.\n' "${failed[@]}" >&2
