@@ -67,6 +67,7 @@ impl ExitOutcome {
 }
 
 fn main() -> ExitCode {
+    lamina_base::tls::install_provider();
     match execute(CommandLine::parse().command) {
         Ok(ExitOutcome::Well) => ExitCode::SUCCESS,
         Ok(ExitOutcome::Failed) => ExitCode::FAILURE,
@@ -272,8 +273,9 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    for address in &app.addresses {
-        tracing::info!("lamina listening on http://{address}");
+    for (address, listener) in app.addresses.iter().zip(&config.listeners) {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        tracing::info!("lamina listening on {scheme}://{address}");
     }
     match &app.admin {
         Endpoint::Tcp(address) => tracing::info!("lamina admin on http://{address}"),

@@ -21,7 +21,9 @@ use crate::config::GatewayConfig;
 use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
-use crate::http::server::{self, BindError, BoundListeners, HandlerAnswer, RunningListeners};
+use crate::http::server::{
+    self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
+};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
@@ -84,7 +86,8 @@ impl GatewayStartError {
             | Self::Route(_)
             | Self::PurgeMethod(_)
             | Self::Redis(_)
-            | Self::Bus(_) => true,
+            | Self::Bus(_)
+            | Self::Bind(BindError::Tls { .. }) => true,
             Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
         }
     }
@@ -106,7 +109,11 @@ const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 /// # Errors
 /// See [`GatewayStartError`].
 pub async fn build(config: &GatewayConfig) -> Result<Arc<Generation>, GatewayStartError> {
-    ProcessState::new(config, None)?.generation(config).await
+    let process = ProcessState::new(config, None)?;
+    for listener in &config.listeners {
+        server::open_tls(listener, &process.tls)?;
+    }
+    process.generation(config).await
 }
 
 impl RunningGateway {
@@ -124,6 +131,7 @@ impl RunningGateway {
             cache,
             registry,
             recent,
+            tls,
             ..
         } = process;
         if let Some(tier) = cache.below()
@@ -151,7 +159,11 @@ impl RunningGateway {
             .iter()
             .map(|route| route.limits.max_body_bytes);
         let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
-        let bound = BoundListeners::bind(&config.listeners, threads, body_bytes)?;
+        let shared = SharedByListeners {
+            body_bytes,
+            tls: Arc::clone(&tls),
+        };
+        let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
         let addresses = bound.addresses();
         let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
             .map_err(GatewayStartError::Admin)?;
@@ -175,6 +187,7 @@ impl RunningGateway {
             refresh: Box::new(move || {
                 scraped.tend();
                 dropped.update();
+                tls.update();
                 held.update();
             }),
         });

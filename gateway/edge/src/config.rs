@@ -105,7 +105,12 @@ impl GatewayConfig {
             .as_mut()
             .into_iter()
             .flat_map(bus::config::BusConfig::files);
-        plugins.chain(disk).chain(redis).chain(bus)
+        let tls = self
+            .listeners
+            .iter_mut()
+            .filter_map(|listener| listener.tls.as_mut());
+        let tls = tls.flat_map(http::tls::config::ListenerTlsConfig::files);
+        plugins.chain(disk).chain(redis).chain(bus).chain(tls)
     }
 }
 

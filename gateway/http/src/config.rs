@@ -9,6 +9,7 @@ use super::body::MinimumRate;
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::PathRules;
+use super::tls::config::{HstsConfig, ListenerTlsConfig, RedirectToHttps};
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One address that clients connect to.
@@ -17,7 +18,7 @@ use crate::units::{ByteSize, ConfigDuration};
 pub struct ListenerConfig {
     /// Address and port, as in `0.0.0.0:8080`. Port 0 takes a free one and logs it.
     pub address: SocketAddr,
-    /// Protocols that are spoken; HTTP/2 by prior knowledge (cleartext).
+    /// Protocols that are spoken. Without TLS a client speaks HTTP/2 by prior knowledge, with TLS it is agreed on (ALPN).
     #[serde(default = "both_protocols")]
     pub protocols: Vec<Protocol>,
     /// Addresses (CIDR) of proxies in front that say who the client is (`X-Forwarded-For` or `Forwarded`) and what it spoke (`X-Forwarded-Proto`, or the `proto` of `Forwarded`). The origin is told both by the gateway itself.
@@ -30,6 +31,15 @@ pub struct ListenerConfig {
     /// connections from others than `trusted_proxies` are refused.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// TLS: certificates, policies by name, client certificates. Unset speaks clear text.
+    #[serde(default)]
+    pub tls: Option<ListenerTlsConfig>,
+    /// Sends the clients of a clear-text listener to HTTPS: `on`, `off`, or `{port: …, status: …}`.
+    #[serde(default)]
+    pub redirect_to_https: RedirectToHttps,
+    /// `Strict-Transport-Security` on every response of a TLS listener that has none; unset sends none.
+    #[serde(default)]
+    pub hsts: Option<HstsConfig>,
     /// What a connection and a request may take.
     #[serde(default)]
     pub limits: ListenerLimits,
@@ -39,6 +49,23 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
+    /// A listener of clear text at this address, with both protocols and the usual limits, that
+    /// trusts nobody.
+    pub fn clear_text(address: SocketAddr) -> Self {
+        Self {
+            address,
+            protocols: both_protocols(),
+            trusted_proxies: Vec::new(),
+            trusted_headers: Vec::new(),
+            proxy_protocol: false,
+            tls: None,
+            redirect_to_https: RedirectToHttps::default(),
+            hsts: None,
+            limits: ListenerLimits::default(),
+            path: PathRules::default(),
+        }
+    }
+
     /// Whether `trusted_headers` of a listener may have this field.
     ///
     /// # Errors

@@ -52,6 +52,7 @@ pub mod range;
 pub mod reference;
 pub mod sensitive;
 pub mod server;
+pub mod tls;
 pub mod trace;
 #[cfg(test)]
 mod upgrade_hazards;

@@ -3,7 +3,7 @@
 //! Inside: `socket` and `unix` open the ports, `worker` is one thread with its runtime, `accept`
 //! its accept loops, `descriptors` keeps the last descriptors for others, and `roster` decides
 //! which connection is cut for a new one on a reserved listener. `arrival` finds out who the
-//! client is, `connection` serves one client over a `stream`, `wire` is its transport,
+//! client is, `handshake` begins TLS, `connection` serves one client over a `stream`, `wire` is its transport,
 //! `activity` records what happens on it, and `watch` enforces its deadlines, also by what the
 //! kernel still holds (`send_queue`); `stream_task` enforces those of one HTTP/2 stream.
 //! `service` is the step from hyper to the handler, `sending` an answer on its way, and `early`
@@ -27,6 +27,7 @@ use http::request::Parts;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use self::handshake::SecuredPort;
 use self::roster::ConnectionRoster;
 use self::signal::{DrainSignal, DrainStage};
 use self::socket::ListeningSocket;
@@ -38,6 +39,9 @@ use super::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
 use super::endpoint::Endpoint;
 use super::forward::{ForwardingContext, TrustedProxies};
 use super::path::PathRules;
+use super::tls::config::RedirectTarget;
+use super::tls::listeners::TlsListeners;
+use super::tls::{TlsListener, TlsSession, TlsSetupError};
 
 mod accept;
 mod activity;
@@ -45,6 +49,7 @@ mod arrival;
 mod connection;
 mod descriptors;
 mod early;
+mod handshake;
 mod roster;
 mod send_queue;
 mod sending;
@@ -90,13 +95,17 @@ pub struct Peer {
     pub reached: LocalEndpoint,
     /// The path rules of the listener that it has connected to.
     pub path_rules: PathRules,
+    /// Where the listener sends its clients, instead of serving them.
+    pub redirect: Option<RedirectTarget>,
 }
 
 /// How a request came in: over which connection, and what it says about its way here.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RequestArrival {
     pub peer: Peer,
     pub received: ForwardingContext,
+    /// What is known of TLS. None if the listener speaks clear text.
+    pub tls: Option<Arc<TlsSession>>,
 }
 
 /// The local end of a client's connection.
@@ -114,6 +123,15 @@ pub struct BoundListeners {
     workers: Vec<Worker>,
     ports: Vec<OpenedPort>,
     file: Option<SocketFile>,
+    shared: SharedByListeners,
+}
+
+/// What all listeners of the process share.
+#[derive(Clone, Default)]
+pub struct SharedByListeners {
+    /// The largest request body in bytes that any route allows; each route enforces its own limit.
+    pub body_bytes: u64,
+    pub tls: Arc<TlsListeners>,
 }
 
 /// A port and its sockets.
@@ -131,6 +149,7 @@ pub struct RunningListeners {
     ports: Vec<RunningPort>,
     /// Closed when the last worker has ended.
     alive: mpsc::Receiver<()>,
+    shared: SharedByListeners,
     _file: Option<SocketFile>,
 }
 
@@ -171,6 +190,11 @@ pub enum BindError {
         address: SocketAddr,
         source: CidrError,
     },
+    #[error("listener {address}: {source}")]
+    Tls {
+        address: SocketAddr,
+        source: TlsSetupError,
+    },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }
@@ -190,6 +214,9 @@ struct Port {
     trust: Arc<TrustedProxies>,
     proxy_protocol: bool,
     path_rules: PathRules,
+    redirect: Option<RedirectTarget>,
+    /// None: the port speaks clear text.
+    secured: Option<SecuredPort>,
     /// Tells the accept loops and connections of the port to drain, then to stop.
     signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
@@ -202,24 +229,24 @@ struct Port {
 }
 
 impl BoundListeners {
-    /// Opens every listener, for `threads` workers (at least one). `body_bytes` is the largest
-    /// request body that any route allows; each route enforces its own limit.
+    /// Opens every listener, for `threads` workers (at least one).
     ///
     /// # Errors
     /// Says which address failed, and what to do about it.
     pub fn bind(
         listeners: &[ListenerConfig],
         threads: usize,
-        body_bytes: u64,
+        shared: SharedByListeners,
     ) -> Result<Self, BindError> {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
-        let open = |listener| OpenedPort::of(listener, workers.len(), body_bytes);
+        let open = |listener| OpenedPort::of(listener, workers.len(), &shared);
         let ports = listeners.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             workers,
             ports,
             file: None,
+            shared,
         })
     }
 
@@ -251,6 +278,7 @@ impl BoundListeners {
             workers: vec![worker],
             ports: vec![port],
             file,
+            shared: SharedByListeners::default(),
         })
     }
 
@@ -292,6 +320,7 @@ impl BoundListeners {
             stop: Arc::clone(&stop),
             ports: Vec::new(),
             alive,
+            shared: self.shared,
             _file: self.file,
         };
         for opened in self.ports {
@@ -306,12 +335,8 @@ impl RunningListeners {
     ///
     /// # Errors
     /// As for [`BoundListeners::bind`].
-    pub fn open(
-        &mut self,
-        listener: &ListenerConfig,
-        body_bytes: u64,
-    ) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::of(listener, self.workers.len(), body_bytes)?;
+    pub fn open(&mut self, listener: &ListenerConfig) -> Result<SocketAddr, BindError> {
+        let opened = OpenedPort::of(listener, self.workers.len(), &self.shared)?;
         let address = opened.port.address;
         self.accept_on(opened);
         Ok(address)
@@ -326,9 +351,8 @@ impl RunningListeners {
         &mut self,
         listener: &ListenerConfig,
         sockets: &[TcpListener],
-        body_bytes: u64,
     ) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::on(listener, sockets, self.workers.len(), body_bytes)?;
+        let opened = OpenedPort::on(listener, sockets, self.workers.len(), &self.shared)?;
         let address = opened.port.address;
         self.accept_on(opened);
         Ok(address)
@@ -411,10 +435,14 @@ impl Drop for RunningListeners {
 
 impl OpenedPort {
     /// Opens one socket for each of `workers` workers.
-    fn of(listener: &ListenerConfig, workers: usize, body_bytes: u64) -> Result<Self, BindError> {
+    fn of(
+        listener: &ListenerConfig,
+        workers: usize,
+        shared: &SharedByListeners,
+    ) -> Result<Self, BindError> {
         let (address, sockets) = socket::open(listener.address, workers)?;
         Ok(Self {
-            port: Arc::new(Port::of(listener, address, body_bytes)?),
+            port: Arc::new(Port::of(listener, address, shared)?),
             sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(),
         })
     }
@@ -425,7 +453,7 @@ impl OpenedPort {
         listener: &ListenerConfig,
         sockets: &[TcpListener],
         workers: usize,
-        body_bytes: u64,
+        shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket {
             address: listener.address,
@@ -436,13 +464,13 @@ impl OpenedPort {
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let address = first.local_addr().map_err(failed)?;
         let count = sockets.len().max(workers);
-        let shared = sockets.iter().cycle().take(count).map(|socket| {
+        let used = sockets.iter().cycle().take(count).map(|socket| {
             socket.set_nonblocking(true)?;
             socket.try_clone().map(ListeningSocket::Tcp)
         });
         Ok(Self {
-            port: Arc::new(Port::of(listener, address, body_bytes)?),
-            sockets: shared.collect::<io::Result<_>>().map_err(failed)?,
+            port: Arc::new(Port::of(listener, address, shared)?),
+            sockets: used.collect::<io::Result<_>>().map_err(failed)?,
         })
     }
 }
@@ -451,20 +479,31 @@ impl Port {
     fn of(
         listener: &ListenerConfig,
         address: SocketAddr,
-        body_bytes: u64,
+        shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
+        let SharedByListeners {
+            body_bytes,
+            tls: listeners,
+        } = shared;
         let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
             address: listener.address,
             source,
         })?;
+        let tls = open_tls(listener, listeners)?;
+        if let Some(tls) = &tls {
+            listeners.add(tls);
+            tls.watch_files();
+        }
         Ok(Self {
             protocols: listener.protocols.clone(),
             trust: Arc::new(trust),
             proxy_protocol: listener.proxy_protocol,
             path_rules: listener.path,
+            redirect: listener.redirect_to_https.target(),
+            secured: tls.map(SecuredPort::new),
             spares: true,
-            body_bytes: body_bytes.max(listener.limits.max_body_bytes.0),
+            body_bytes: (*body_bytes).max(listener.limits.max_body_bytes.0),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
         })
     }
@@ -488,6 +527,8 @@ impl Port {
             trust: Arc::default(),
             proxy_protocol: false,
             path_rules: PathRules::default(),
+            redirect: None,
+            secured: None,
             signal: DrainSignal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
@@ -503,6 +544,32 @@ impl Port {
             trusted: self.trust.has_proxy(address.ip()),
             reached,
             path_rules: self.path_rules,
+            redirect: self.redirect,
         }
     }
+}
+
+/// Sets TLS of a listener up, if it has any.
+///
+/// # Errors
+/// If its files can't be used.
+pub fn open_tls(
+    listener: &ListenerConfig,
+    listeners: &Arc<TlsListeners>,
+) -> Result<Option<Arc<TlsListener>>, BindError> {
+    let Some(config) = &listener.tls else {
+        return Ok(None);
+    };
+    let opened = TlsListener::open(
+        config,
+        &listener.protocols,
+        listener.hsts.as_ref(),
+        listeners,
+    );
+    opened
+        .map(|opened| Some(Arc::new(opened)))
+        .map_err(|source| BindError::Tls {
+            address: listener.address,
+            source,
+        })
 }

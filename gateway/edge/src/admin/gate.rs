@@ -227,6 +227,7 @@ mod tests {
             trusted: false,
             reached: LocalEndpoint::Unix { user: None },
             path_rules: PathRules::default(),
+            redirect: None,
         }
     }
 

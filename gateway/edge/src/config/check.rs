@@ -14,6 +14,7 @@ use crate::units::ByteSize;
 
 mod admin_listener;
 mod form;
+mod listener_tls;
 mod policy;
 mod routes;
 
@@ -215,6 +216,7 @@ fn listeners(config: &GatewayConfig, report: &mut FindingCollector) {
                  expected the addresses of the proxies that speak it",
             );
         }
+        listener_tls::check(listener, &at, report);
         limits(&listener.limits, &at.key("limits"), report);
     }
 }

@@ -110,6 +110,13 @@ pub struct RouteDependencies<'a> {
 }
 
 impl Routes {
+    /// Whether a route names this host, and not just takes every host.
+    pub fn name_host(&self, host: &str) -> bool {
+        self.in_order
+            .iter()
+            .any(|route| route.matches.names_host(host))
+    }
+
     /// Compiles the routes.
     ///
     /// # Errors

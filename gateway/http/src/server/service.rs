@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, ready};
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -23,13 +23,14 @@ use super::stream_task::{self, UnsentAnswer};
 use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
 use crate::body::{Body, BodyError, BoundedBody, TimeLift, UploadTerms};
 use crate::forward::{
-    self, ForwardingContext, HopFieldNames, PeerTrust, RequestSender, TrustedProxies,
+    self, CLIENT_CERT, ForwardingContext, HopFieldNames, PeerTrust, RequestSender, TrustedProxies,
 };
 use crate::frames::FragmentPaths;
 use crate::guard::framing::FramingFault;
 use crate::guard::{self, RequestRefusal};
 use crate::memory::stored::ReadsStored;
 use crate::telemetry::limit::LineLimiter;
+use crate::tls::{ClientCertificatePresented, TlsSession};
 
 /// Answers the requests of one connection.
 pub(super) struct ConnectionService<H> {
@@ -40,6 +41,8 @@ pub(super) struct ConnectionService<H> {
     pub(super) body_bytes: u64,
     pub(super) trust: Arc<TrustedProxies>,
     pub(super) early: InterimChannel,
+    /// What is known of TLS, if the connection has it.
+    pub(super) tls: Option<Arc<TlsSession>>,
     /// Paths that came with a fragment over HTTP/2.
     pub(super) fragments: Arc<FragmentPaths>,
 }
@@ -105,24 +108,31 @@ where
             None => self.admit(&mut request),
             Some(fault) => Err(guard::broken(fault)),
         };
+        let hsts = self.tls.as_ref().and_then(|tls| tls.listener.hsts.clone());
         let called = match admitted {
             // The call itself may panic, and so may its future.
             Ok((received, named)) => catch_unwind(AssertUnwindSafe(|| {
                 let (mut head, incoming) = request.into_parts();
                 let body = self.bounded(&mut head, incoming, named, &mut upload);
-                (self.handler)(head, body, RequestArrival { peer, received }, &self.early)
+                let tls = self.tls.clone();
+                let arrival = RequestArrival {
+                    peer,
+                    received,
+                    tls,
+                };
+                (self.handler)(head, body, arrival, &self.early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
         };
         match called {
             Ok(HandlerAnswer::Now(response)) | Err(response) => {
-                Either::Left(ready(Ok(delivered(response, in_flight, upload))))
+                Either::Left(ready(Ok(delivered(response, in_flight, upload, hsts))))
             }
             Ok(HandlerAnswer::Later(answer)) => Either::Right(async move {
                 let response = AssertUnwindSafe(answer).catch_unwind().await;
                 let response = response.unwrap_or_else(|_| panicked(peer));
-                Ok(delivered(response, in_flight, upload))
+                Ok(delivered(response, in_flight, upload, hsts))
             }),
         }
     }
@@ -139,10 +149,23 @@ where
             true => PeerTrust::Proxy(&self.trust),
             false => PeerTrust::Nothing,
         };
-        // Listeners have no TLS.
-        let direct = RequestSender::direct(self.peer.address, "http");
+        let scheme = match &self.tls {
+            Some(tls) if !tls.may_serve(requested_host(request)) => return Err(MISDIRECTED),
+            Some(_) => "https",
+            None => "http",
+        };
+        let direct = RequestSender::direct(self.peer.address, scheme);
         let headers = request.headers_mut();
-        Ok(forward::receive(headers, version, direct, belief))
+        let received = forward::receive(headers, version, direct, belief);
+        let shown = self
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client_certificate.as_ref());
+        if let Some(certificate) = shown {
+            headers.insert(CLIENT_CERT, certificate.clone());
+            request.extensions_mut().insert(ClientCertificatePresented);
+        }
+        Ok(received)
     }
 
     /// The body of a request under its limits. A request with a body gets an `upload`; when that is
@@ -173,13 +196,37 @@ where
     }
 }
 
+/// The refusal of a request for a host that the connection is not for (RFC 9110 §15.5.20).
+const MISDIRECTED: RequestRefusal = RequestRefusal {
+    status: StatusCode::MISDIRECTED_REQUEST,
+    reason: "this connection is not for the host of the request",
+};
+
+/// The host that a request is for; empty in HTTP/1.0 without one.
+fn requested_host<B>(request: &Request<B>) -> &str {
+    let host = || request.headers().get(HOST)?.to_str().ok();
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
+    authority.or_else(host).unwrap_or_default()
+}
+
 /// The final answer of a request, as hyper gets it.
 fn delivered(
     mut response: Response<Body>,
     in_flight: InFlight,
     upload: Option<TimeLift>,
+    hsts: Option<HeaderValue>,
 ) -> Response<ServedBody> {
     in_flight.answered();
+    if let Some(hsts) = hsts {
+        // That of an origin counts: there must never be two (RFC 6797 §8.1).
+        response
+            .headers_mut()
+            .entry(STRICT_TRANSPORT_SECURITY)
+            .or_insert(hsts);
+    }
     if let Some(upload) = upload {
         upload.lift();
     }
@@ -201,8 +248,10 @@ fn refused(refusal: RequestRefusal, version: Version) -> Response<Body> {
         "request refused"
     );
     let mut response = plain(refusal.status, refusal.reason);
-    // It is unclear where the next request begins. A stream of HTTP/2 has an end of its own.
-    if version != Version::HTTP_2 {
+    // It is unclear where the next request begins. A stream of HTTP/2 has an end of its own, and a
+    // request for another host may be followed by one for the right host.
+    let misdirected = refusal.status == StatusCode::MISDIRECTED_REQUEST;
+    if version != Version::HTTP_2 && !misdirected {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

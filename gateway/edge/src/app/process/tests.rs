@@ -43,7 +43,7 @@ fn origin(gate: &Arc<Gate>) -> (RunningListeners, SocketAddr) {
 
 fn bound(listener: &str) -> BoundListeners {
     let listener = serde_yaml::from_str(listener).unwrap();
-    BoundListeners::bind(&[listener], 1, 0).unwrap()
+    BoundListeners::bind(&[listener], 1, SharedByListeners::default()).unwrap()
 }
 
 fn configuration(origin: SocketAddr, routes: &str) -> GatewayConfig {
