@@ -274,7 +274,11 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
         }
     };
     for (address, listener) in app.addresses.iter().zip(&config.listeners) {
-        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        let scheme = if listener.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         tracing::info!("lamina listening on {scheme}://{address}");
     }
     match &app.admin {
