@@ -75,6 +75,8 @@ pub enum FlightOutcome {
 pub struct LoadFailure {
     pub status: StatusCode,
     pub error: &'static str,
+    /// The TLS alert that the origin sent (`alert-id` of RFC 9209 §2.3.17).
+    pub alert: Option<u8>,
     /// Seconds for the `Retry-After` field.
     pub retry_after: Option<u32>,
     /// For logs; it is never shown to clients.
@@ -130,6 +132,7 @@ impl LoadFailure {
         Self {
             status,
             error,
+            alert: None,
             retry_after: None,
             detail: detail.into(),
             stale: StaleUse::InWindow,

@@ -110,7 +110,14 @@ impl GatewayConfig {
             .iter_mut()
             .filter_map(|listener| listener.tls.as_mut());
         let tls = tls.flat_map(http::tls::config::ListenerTlsConfig::files);
-        plugins.chain(disk).chain(redis).chain(bus).chain(tls)
+        let upstreams = self.upstreams.values_mut();
+        let origins = upstreams.flat_map(|upstream| upstream.tls.files());
+        plugins
+            .chain(disk)
+            .chain(redis)
+            .chain(bus)
+            .chain(tls)
+            .chain(origins)
     }
 }
 

@@ -12,7 +12,7 @@
 
 pub mod certificate;
 pub mod config;
-mod files;
+pub mod files;
 pub mod fingerprint;
 pub mod listeners;
 pub mod names;

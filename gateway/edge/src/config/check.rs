@@ -10,6 +10,7 @@ use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, nearest, one_of, p
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
 use crate::http::config::ListenerConfig;
+use crate::origin::config::{OriginVerification, UpstreamConfig};
 use crate::units::ByteSize;
 
 mod admin_listener;
@@ -255,6 +256,7 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             );
         }
         report.each(&at.key("targets"), &upstream.targets, form::target);
+        origin_tls(upstream, &at, report);
         report.positive(
             at.key("timeouts").key("connect"),
             upstream.timeouts.connect.0.as_millis() as u64,
@@ -275,6 +277,25 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             at.key("load").key("max_concurrent"),
             upstream.load.max_concurrent as u64,
         );
+    }
+}
+
+/// Checks what an upstream says of TLS, as far as that is possible without its files.
+fn origin_tls(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let (tls, at) = (&upstream.tls, at.key("tls"));
+    match (tls.verify, &tls.insecure) {
+        (OriginVerification::Off, reason) => {
+            let reason = reason.as_deref().unwrap_or_default();
+            if reason.trim().is_empty() {
+                let message = "anybody on the way can pose as the origin; expected `insecure: \"why\"` beside it, or `ca_file` with the origin's authority";
+                report.add(at.key("verify"), message);
+            }
+        }
+        (OriginVerification::On, Some(_)) => {
+            let message = "origins are verified; expected `insecure` beside `verify: off` alone";
+            report.add(at.key("insecure"), message);
+        }
+        (OriginVerification::On, None) => {}
     }
 }
 

@@ -2,21 +2,23 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::http::config::Protocol;
+use crate::http::tls::config::TlsVersion;
 use crate::units::ConfigDuration;
 
 /// A named group of origin servers: a URL alone, or a map.
 #[derive(Clone, Debug, Serialize)]
 pub struct UpstreamConfig {
     pub targets: Vec<String>,
-    pub protocol: Protocol,
+    pub protocol: OriginProtocol,
     pub host_header: HostHeader,
+    pub tls: OriginTlsConfig,
     pub timeouts: UpstreamTimeouts,
     pub pool: UpstreamPoolConfig,
     pub load: UpstreamLoadLimits,
@@ -26,14 +28,17 @@ pub struct UpstreamConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UpstreamLongForm {
-    /// URLs (`http://host:port`) of the servers; requests go round them.
+    /// URLs (`http://host:port`, or `https://host:port` for TLS) of the servers; requests go round them.
     targets: Vec<String>,
-    /// What the origin speaks.
-    #[serde(default = "http1")]
-    protocol: Protocol,
+    /// What the origin speaks. `auto` is what a target with TLS agrees to, HTTP/2 or else HTTP/1.1, and HTTP/1.1 in clear text.
+    #[serde(default)]
+    protocol: OriginProtocol,
     /// Which `Host` the origin gets.
     #[serde(default)]
     host_header: HostHeader,
+    /// TLS to targets with `https://`.
+    #[serde(default)]
+    tls: OriginTlsConfig,
     /// Deadlines of one exchange.
     #[serde(default)]
     timeouts: UpstreamTimeouts,
@@ -43,6 +48,66 @@ struct UpstreamLongForm {
     /// How much this upstream is asked at once.
     #[serde(default)]
     load: UpstreamLoadLimits,
+}
+
+/// What an origin speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginProtocol {
+    /// With TLS what the origin agrees to (ALPN): HTTP/2, or else HTTP/1.1. In clear text HTTP/1.1.
+    #[default]
+    Auto,
+    Http1,
+    /// In clear text by prior knowledge.
+    Http2,
+}
+
+/// TLS to the targets of an upstream.
+#[derive(Clone, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OriginTlsConfig {
+    /// PEM file with the authorities that origins are verified against; unset takes those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The name that origins must have in their certificate, and that they are asked for (SNI); unset takes the host of the target. It is never the client's `Host`.
+    pub server_name: Option<String>,
+    /// The certificate that origins are shown.
+    pub client: Option<OriginClientCertificate>,
+    /// The lowest version of TLS.
+    pub min_version: TlsVersion,
+    /// SHA-256 of public keys (SPKI) in base64, of which the origin's own certificate must have one, in addition to all else.
+    pub pins: Vec<String>,
+    /// Whether the origin's certificate is verified. `off` needs `insecure`.
+    pub verify: OriginVerification,
+    /// Why origins are not verified. Demanded by `verify: off`, and told in the log.
+    pub insecure: Option<String>,
+}
+
+/// A certificate that origins are shown. The files are looked at again when they change.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OriginClientCertificate {
+    /// PEM file with the certificate, and those of the authorities between it and the root.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// Whether the certificate of an origin is verified.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginVerification {
+    #[default]
+    On,
+    Off,
+}
+
+impl OriginTlsConfig {
+    /// The files that it names.
+    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let client = self.client.iter_mut();
+        let client = client.flat_map(|client| [&mut client.cert, &mut client.key]);
+        client.chain(&mut self.ca_file)
+    }
 }
 
 /// Which `Host` the origin gets.
@@ -104,6 +169,7 @@ impl From<UpstreamLongForm> for UpstreamConfig {
             targets,
             protocol,
             host_header,
+            tls,
             timeouts,
             pool,
             load,
@@ -112,6 +178,7 @@ impl From<UpstreamLongForm> for UpstreamConfig {
             targets,
             protocol,
             host_header,
+            tls,
             timeouts,
             pool,
             load,
@@ -124,8 +191,9 @@ impl UpstreamConfig {
     pub fn from_url(url: impl Into<String>) -> Self {
         Self {
             targets: vec![url.into()],
-            protocol: http1(),
+            protocol: OriginProtocol::default(),
             host_header: HostHeader::default(),
+            tls: OriginTlsConfig::default(),
             timeouts: UpstreamTimeouts::default(),
             pool: UpstreamPoolConfig::default(),
             load: UpstreamLoadLimits::default(),
@@ -202,8 +270,4 @@ impl Default for UpstreamLoadLimits {
             queue_timeout: ConfigDuration::secs(1),
         }
     }
-}
-
-fn http1() -> Protocol {
-    Protocol::Http1
 }

@@ -120,7 +120,7 @@ impl ServerCertificate {
         pair: &CertificatePair,
         only: &[ServerNamePattern],
     ) -> Result<Self, CertificateError> {
-        let (cert_file, key_file) = files;
+        let (cert_file, _) = files;
         let file = || cert_file.to_owned();
         let malformed = |reason: String| CertificateError::Malformed {
             file: file(),
@@ -147,7 +147,7 @@ impl ServerCertificate {
             });
         }
         let not_after = instant(parsed.validity().not_after.timestamp());
-        let certified = certified(chain.clone(), (cert_file, key_file), &pair.key)?;
+        let certified = certified(chain.clone(), files, &pair.key)?;
         Ok(Self {
             file: file(),
             names: match only.is_empty() {
@@ -182,6 +182,28 @@ impl ServerCertificate {
     pub(super) fn is_ecdsa(&self) -> bool {
         self.certified.key.algorithm() == SignatureAlgorithm::ECDSA
     }
+}
+
+/// A certificate and its key that need no names, such as those of a client.
+///
+/// # Errors
+/// If they can't be used together.
+pub fn certified_key(
+    files: (&Path, &Path),
+    pair: &CertificatePair,
+) -> Result<CertifiedKey, CertificateError> {
+    let file = files.0;
+    let chain = CertificateDer::pem_slice_iter(&pair.cert).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| CertificateError::Malformed {
+        file: file.to_owned(),
+        reason: error.to_string(),
+    })?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate {
+            file: file.to_owned(),
+        });
+    }
+    certified(chain, files, &pair.key)
 }
 
 fn certified(

@@ -48,7 +48,7 @@ struct KnownPair {
 
 /// What shows, without reading a file, that it may have changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
+pub struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -166,7 +166,11 @@ impl FileStamp {
     }
 }
 
-fn stamp(file: &Path) -> io::Result<FileStamp> {
+/// The stamp of a file.
+///
+/// # Errors
+/// If the file is not there or its folder can't be read.
+pub fn stamp(file: &Path) -> io::Result<FileStamp> {
     let file = fs::metadata(file)?;
     Ok(FileStamp {
         device: file.dev(),

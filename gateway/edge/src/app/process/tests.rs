@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::ProcessState;
 use crate::config::{self, GatewayConfig};
 use crate::http::body::Body;
-use crate::http::server::{BoundListeners, HandlerAnswer, RunningListeners};
+use crate::http::server::{BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners};
 use crate::proxy::{Generation, Proxy};
 
 /// Requests wait at an origin until the gate lets them go on.

@@ -340,6 +340,7 @@ pub fn origin_failure(origin: &Origin, error: &OriginError) -> LoadFailure {
         blame,
         retry_after: retry_after(status),
         disconnected: error.is_disconnect(),
+        alert: error.tls_alert(),
         ..LoadFailure::new(status, error.proxy_status(), detail)
     }
 }
