@@ -9,7 +9,7 @@ use super::body::MinimumRate;
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::PathRules;
-use super::tls::config::{HstsConfig, ListenerTlsConfig, RedirectToHttps};
+use super::tls::config::{AltSvcConfig, HstsConfig, ListenerTlsConfig, RedirectToHttps};
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One address that clients connect to.
@@ -40,6 +40,9 @@ pub struct ListenerConfig {
     /// `Strict-Transport-Security` on every response of a TLS listener that has none; unset sends none.
     #[serde(default)]
     pub hsts: Option<HstsConfig>,
+    /// What clients are told of HTTP/3, where it is spoken.
+    #[serde(default)]
+    pub alt_svc: AltSvcConfig,
     /// What a connection and a request may take.
     #[serde(default)]
     pub limits: ListenerLimits,
@@ -61,6 +64,7 @@ impl ListenerConfig {
             tls: None,
             redirect_to_https: RedirectToHttps::default(),
             hsts: None,
+            alt_svc: AltSvcConfig::default(),
             limits: ListenerLimits::default(),
             path: PathRules::default(),
         }
@@ -133,6 +137,8 @@ impl ListenerLimits {
 pub enum Protocol {
     Http1,
     Http2,
+    /// Over QUIC, on the UDP port with the number of the listener's. Needs `tls`, and another protocol beside it, by which clients learn of it (`Alt-Svc`).
+    Http3,
 }
 
 /// What a connection and a request may take; over a limit the client gets a proper status.

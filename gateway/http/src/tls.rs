@@ -2,7 +2,7 @@
 //!
 //! Inside: `config` is the YAML; `names` compares the names of servers; `certificate` is one
 //! certificate with its key, `files` finds those of a listener and notices changes; `policy` is
-//! what some names demand, `tickets` binds sessions to it; `fingerprint` recognises clients (JA4);
+//! what some names demand, `tickets` binds sessions to it; `quic` is TLS below HTTP/3; `fingerprint` recognises clients (JA4);
 //! `session` is what is known of a connection after its handshake; `listeners` knows all listeners
 //! of the process, and counts.
 //! Neighbours: `server::handshake` does handshakes by what stands here.
@@ -17,6 +17,7 @@ pub mod fingerprint;
 pub mod listeners;
 pub mod names;
 mod policy;
+mod quic;
 mod session;
 mod tickets;
 
@@ -28,6 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
@@ -42,12 +44,13 @@ use self::tickets::TicketSecrets;
 use crate::config::Protocol;
 
 pub use policy::TlsPolicyError;
+pub(crate) use quic::QuicSecrets;
 pub use session::{ClientCertificatePresented, TlsSession};
 
 /// TLS of one listener: what new connections are made by. It is replaced when files change.
 pub struct TlsListener {
     config: ListenerTlsConfig,
-    protocols: Vec<Vec<u8>>,
+    protocols: Vec<Protocol>,
     secrets: TicketSecrets,
     files: Mutex<CertificateFiles>,
     current: ArcSwap<TlsTables>,
@@ -68,6 +71,10 @@ pub enum TlsSetupError {
         name: String,
         source: TlsPolicyError,
     },
+    #[error(
+        "tls.ciphers: QUIC needs TLS13_AES_128_GCM_SHA256; expected it among them, or no `http3`"
+    )]
+    NoQuicCipher,
     #[error("tls.certificates: no certificate was found; expected at least one pair of files")]
     NoCertificates,
     #[error(
@@ -78,13 +85,14 @@ pub enum TlsSetupError {
 }
 
 /// Certificates and policies by name, as they are at one time.
-#[derive(Debug)]
 pub(crate) struct TlsTables {
     certificates: Arc<CertificateTable>,
     /// That of the listener, then those of names.
     policies: Vec<Arc<TlsPolicy>>,
     /// Which of `policies` a name has.
-    policy_of: ServerNameTable<usize>,
+    policy_of: Arc<ServerNameTable<usize>>,
+    /// What QUIC is spoken by. None if the listener does not speak HTTP/3.
+    quic: Option<Arc<QuicServerConfig>>,
 }
 
 /// Certificates by name.
@@ -130,12 +138,11 @@ impl TlsListener {
                 }
             }
         }
-        let protocols: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
         let secrets = policy::secrets(&config.tickets.keys)?;
-        let tables = TlsTables::new(config, &protocols, &secrets, files.good())?;
+        let tables = TlsTables::new(config, protocols, &secrets, files.good())?;
         Ok(Self {
             config: config.clone(),
-            protocols,
+            protocols: protocols.to_vec(),
             secrets,
             files: Mutex::new(files),
             current: ArcSwap::from_pointee(tables),
@@ -209,6 +216,34 @@ impl TlsListener {
         name.is_some_and(|name| tables.certificates.by_name.get(&name).is_some())
     }
 
+    /// What QUIC is spoken by now. None if the listener does not speak HTTP/3.
+    pub(crate) fn quic_config(&self) -> Option<Arc<QuicServerConfig>> {
+        self.current.load().quic.clone()
+    }
+
+    /// The secrets of QUIC.
+    pub(crate) fn quic_secrets(&self) -> QuicSecrets {
+        QuicSecrets::new(&self.secrets, self.quic_config())
+    }
+
+    /// Whether names of this policy are served over HTTP/3: those without a policy of their own.
+    pub(crate) fn serves_over_quic(&self, policy: &TlsPolicy) -> bool {
+        let tables = self.current.load();
+        tables.quic.is_some() && tables.policies[0].id == policy.id
+    }
+
+    /// A certificate for this name, and the policy of names without one of their own.
+    pub(crate) fn choice_over_quic(&self, name: Option<&str>) -> Option<ServerChoice> {
+        let tables = self.current.load();
+        let certificates = &tables.certificates;
+        let named = name.and_then(|name| certificates.by_name.get(&canonical(name)?));
+        let named = named.and_then(|all| all.first());
+        Some(ServerChoice {
+            certificate: Arc::clone(named.or(certificates.default.as_ref())?),
+            policy: Arc::clone(&tables.policies[0]),
+        })
+    }
+
     /// The certificates that are in use.
     pub fn certificates(&self) -> Vec<Arc<ServerCertificate>> {
         self.current.load().certificates.all.clone()
@@ -236,15 +271,16 @@ fn watch_until_gone(listener: &Weak<TlsListener>, interval: Duration) {
 impl TlsTables {
     fn new(
         config: &ListenerTlsConfig,
-        protocols: &[Vec<u8>],
+        protocols: &[Protocol],
         secrets: &TicketSecrets,
         certificates: Vec<Arc<ServerCertificate>>,
     ) -> Result<Self, TlsSetupError> {
         let certificates = CertificateTable::new(certificates, config.default.as_deref())?;
         let certificates = Arc::new(certificates);
+        let alpn: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
         let common = CommonParameters {
             listener: config,
-            protocols,
+            protocols: &alpn,
             secrets,
             certificates: Arc::new(ByClientHello(Arc::clone(&certificates))),
         };
@@ -274,10 +310,16 @@ impl TlsTables {
             }
             policies.push(Arc::new(made));
         }
+        let policy_of = Arc::new(policy_of);
+        let quic = match protocols.contains(&Protocol::Http3) {
+            true => Some(quic::config(&policies[0], &certificates, &policy_of)?),
+            false => None,
+        };
         Ok(Self {
             certificates,
             policies,
             policy_of,
+            quic,
         })
     }
 

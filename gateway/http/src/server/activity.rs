@@ -153,7 +153,7 @@ impl ConnectionActivity {
         let new = || Arc::new(AnswerCut::new(Arc::clone(&self.memory)));
         match self.protocol {
             Protocol::Http1 => Arc::clone(self.cut.get_or_init(new)),
-            Protocol::Http2 => new(),
+            Protocol::Http2 | Protocol::Http3 => new(),
         }
     }
 

@@ -107,6 +107,7 @@ where
         handler,
         peer,
         limits: Arc::clone(&port.limits),
+        port: Arc::clone(&port),
         body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
         early: InterimChannel(Arc::clone(&activity)),
@@ -121,6 +122,8 @@ where
                 http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
             run(connection.with_upgrades(), watch, &activity, &port.signal).await;
         }
+        // QUIC alone carries it, and `http3` serves it.
+        Protocol::Http3 => {}
         Protocol::Http2 => {
             let wire = MeteredConnection::client(wire, fragments)
                 .with_window(Arc::clone(&activity.window));

@@ -92,7 +92,7 @@ impl HandshakeError {
 
 /// TLS of a port: what handshakes are made by, and those that are under way.
 pub(super) struct SecuredPort {
-    listener: Arc<TlsListener>,
+    pub(super) listener: Arc<TlsListener>,
     under_way: HandshakeQueue,
 }
 

@@ -246,6 +246,25 @@ pub struct HstsConfig {
     pub preload: bool,
 }
 
+/// What clients are told of HTTP/3 (`Alt-Svc`, RFC 7838).
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AltSvcConfig {
+    /// The UDP port as clients see it; unset takes that of the listener.
+    pub port: Option<u16>,
+    /// How long clients remember it; 0 tells nobody.
+    pub max_age: ConfigDuration,
+}
+
+impl Default for AltSvcConfig {
+    fn default() -> Self {
+        Self {
+            port: None,
+            max_age: ConfigDuration::secs(24 * 3_600),
+        }
+    }
+}
+
 fn handshake_timeout() -> ConfigDuration {
     ConfigDuration::secs(10)
 }

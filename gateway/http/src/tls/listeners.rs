@@ -20,6 +20,8 @@ pub enum HandshakeOutcome {
     UnknownName,
     /// The client spoke no TLS.
     ClearText,
+    /// QUIC: the client must first show that it gets what is sent to its address.
+    Retry,
     /// The time was over.
     Timeout,
     /// It was the oldest one when there were too many.
@@ -35,6 +37,7 @@ impl HandshakeOutcome {
             Self::Resumed => "resumed",
             Self::UnknownName => "unknown_name",
             Self::ClearText => "clear_text",
+            Self::Retry => "retry",
             Self::Timeout => "timeout",
             Self::Crowded => "crowded",
             Self::Failed => "failed",

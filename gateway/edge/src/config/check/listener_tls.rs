@@ -35,6 +35,25 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
         }
         report.positive(at.key("port"), target.port.into());
     }
+    if listener.protocols.contains(&Protocol::Http3) {
+        let at = at.key("protocols");
+        if listener.tls.is_none() {
+            report.add(
+                at.clone(),
+                "http3 is spoken over TLS alone; expected `tls` beside it",
+            );
+        }
+        if listener.proxy_protocol {
+            report.add(
+                at.clone(),
+                "http3 knows no PROXY protocol; expected one of both",
+            );
+        }
+        if listener.protocols == [Protocol::Http3] {
+            let message = "http3 alone reaches no client that was not told of it; expected `http2` or `http1` beside it";
+            report.add(at, message);
+        }
+    }
     let twice = |protocol| {
         listener
             .protocols
@@ -43,7 +62,8 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
             .count()
             > 1
     };
-    if [Protocol::Http1, Protocol::Http2].into_iter().any(twice) {
+    let all = [Protocol::Http1, Protocol::Http2, Protocol::Http3];
+    if all.into_iter().any(twice) {
         report.add(
             at.key("protocols"),
             "a protocol stands there twice; expected each once",
