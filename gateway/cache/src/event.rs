@@ -240,7 +240,7 @@ impl CacheEventCounters {
         let evictions = vec(
             registry,
             "lamina_cache_evictions_total",
-            "Entries that a tier let go, by cause.",
+            "Entries that a tier removed, by cause.",
             &["tier", "cause"],
         )?;
         let writes = vec(
@@ -252,7 +252,7 @@ impl CacheEventCounters {
         let leases = vec(
             registry,
             "lamina_l2_leases_total",
-            "Turns to load that were asked for among nodes, by outcome.",
+            "Leases that were requested so that only one node loads, by outcome.",
             &["outcome"],
         )?;
         let corrupt = vec(
@@ -320,12 +320,12 @@ impl CacheEventCounters {
             overtaken: one(
                 registry,
                 "lamina_cache_overtaken_loads_total",
-                "Loads not stored since a purge came in between.",
+                "Loads that were not stored because a purge happened meanwhile.",
             )?,
             tags_dropped: one(
                 registry,
                 "lamina_cache_tags_dropped_total",
-                "Tags over the limits.",
+                "Tags that were dropped because they exceeded the limits.",
             )?,
             evictions: Eviction::ALL
                 .iter()
@@ -415,7 +415,7 @@ fn log(event: CacheEvent<'_>) {
         CacheEvent::StaleHit(reason) => tracing::debug!(reason = reason.as_str(), "stale:hit"),
         CacheEvent::NegativeSet { key } => tracing::debug!(key = %KeyId::of(key), "negative:set"),
         CacheEvent::Overtaken { key } => {
-            tracing::debug!(key = %KeyId::of(key), "a purge overtook the load")
+            tracing::debug!(key = %KeyId::of(key), "load not stored: a purge happened meanwhile")
         }
         CacheEvent::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
         CacheEvent::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
@@ -425,7 +425,7 @@ fn log(event: CacheEvent<'_>) {
         CacheEvent::Corrupt(corrupt) => {
             tracing::debug!(reason = corrupt.as_str(), "l2: corrupt record")
         }
-        CacheEvent::Gap => tracing::debug!("a gap opened: what is older is hidden"),
+        CacheEvent::Gap => tracing::debug!("purges may have been missed: older entries are hidden"),
         CacheEvent::Breaker(passage) => tracing::debug!(passage = passage.as_str(), "breaker"),
     }
 }

@@ -148,7 +148,7 @@ impl L2 {
             Ok(StorePutOutcome::Overtaken) => L2WriteOutcome::Overtaken,
             Ok(StorePutOutcome::NotOwner) => L2WriteOutcome::NotOwner,
             Err(StoreCallError::Store(error)) => {
-                tracing::debug!(%error, "not written to the second tier");
+                tracing::debug!(%error, "a response was not written to the second tier");
                 L2WriteOutcome::Error
             }
             Err(StoreCallError::Skipped | StoreCallError::Busy) => L2WriteOutcome::Skipped,

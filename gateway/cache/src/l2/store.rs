@@ -176,7 +176,7 @@ pub enum StoreError {
     Refused(StoreRefusal, String),
     /// What it holds under our name belongs to somebody else: it is of another type, or never
     /// expires.
-    #[error("not ours: {0}")]
+    #[error("not written by Lamina: {0}")]
     Foreign(String),
     /// What it holds is damaged.
     #[error("damaged: {0}")]
@@ -475,11 +475,13 @@ impl LogFault {
                 "the store came back with an older state (a crash, a failover, a restored backup), \
                  so that purges which this node had read there are gone; a new log was begun"
             }
-            Self::Numbers => "its numbers are beyond what is believable",
-            Self::Foreign => "something of another type stands in its place",
+            Self::Numbers => "its numbers are not plausible",
+            Self::Foreign => "its key holds a value of another type",
             Self::Replayed => "its generation was not made with this seal_key",
-            Self::Missing => "purges between two numbers are not there",
-            Self::Unsealed => "a purge has not the form, or not the seal, of one of ours",
+            Self::Missing => "purges between two numbers are missing",
+            Self::Unsealed => {
+                "a purge does not have the form or the seal of the purges that these nodes write"
+            }
         }
     }
 }

@@ -792,7 +792,7 @@ fn what_the_second_tier_names_lies_beside_the_configuration() {
         ),
         (
             "{ redis: { url: x } }",
-            "cache.l2.redis.url: \"x\" is not where a Redis is",
+            "cache.l2.redis.url: \"x\" is not the address of a Redis server",
         ),
         (
             "{ redis: { url: 'redis://me:s3cret@h' } }",

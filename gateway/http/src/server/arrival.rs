@@ -50,7 +50,9 @@ impl ClientArrival {
     /// even a plain request is refused, since the listener is only for clients behind such a proxy.
     async fn introduce(&mut self, stream: &mut ClientStream, port: &Port) -> io::Result<()> {
         if !self.peer.trusted {
-            return Err(io::Error::other("it is no trusted proxy"));
+            return Err(io::Error::other(
+                "the connection does not come from a trusted proxy (`trusted_proxies`)",
+            ));
         }
         loop {
             match proxy_protocol::parse(&self.first) {

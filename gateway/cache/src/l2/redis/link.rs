@@ -82,7 +82,7 @@ impl LinkOutageLog {
         match self {
             Self::Shared(outage) => outage.failed(why, is_news),
             Self::OfListener => {
-                tracing::debug!(%why, "word of leases that are given back is not heard");
+                tracing::debug!(%why, "notifications about released leases are not received");
             }
         }
     }
