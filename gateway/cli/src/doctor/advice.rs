@@ -217,7 +217,7 @@ mod tests {
             FailureSubject::User
         );
         assert_eq!(
-            about("what is declared exists with other properties: PRECONDITION_FAILED"),
+            about("the exchange or queue exists with other properties: PRECONDITION_FAILED"),
             FailureSubject::Exchange
         );
         assert_eq!(

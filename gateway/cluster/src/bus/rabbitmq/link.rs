@@ -117,7 +117,10 @@ impl RabbitMqLink {
                 Ok(Some(desk.receive(came)))
             }
             heard = hear(&mut self.whispers) => {
-                let gone = || RabbitMqFault::Broken("the queue of the moment is gone".to_owned());
+                let gone = || {
+                    let why = "the temporary queue of this connection is gone";
+                    RabbitMqFault::Broken(why.to_owned())
+                };
                 pass_on(mail, heard.ok_or_else(gone)??);
                 Ok(None)
             }
@@ -135,7 +138,7 @@ impl RabbitMqLink {
     async fn look(&self) -> Result<(), RabbitMqFault> {
         let bound = bind(&self.config, &self.channel, &self.declared);
         let limit = self.config.connect_timeout.0;
-        let late = |_| RabbitMqFault::Silent("looking at the binding");
+        let late = |_| RabbitMqFault::Silent("checking the binding");
         timeout(limit, bound).await.map_err(late)?
     }
 
