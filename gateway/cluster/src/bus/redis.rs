@@ -168,7 +168,7 @@ impl PubSubState {
                 why = self.knife.falls() => RedisError::Down(why.to_owned()),
             }
         } else {
-            RedisError::Down("nobody listens".to_owned())
+            RedisError::Down("the receiver of events has ended".to_owned())
         };
         *self.standing.write() = Err(why.to_string());
         let told = told && mail.tell(TransportEvent::Down(why.to_string())).await;

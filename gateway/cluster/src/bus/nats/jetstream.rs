@@ -170,7 +170,7 @@ impl NatsSession for JetStreamSession {
             context,
         };
         if !self.standing.up(way, place.behind, mail).await {
-            return "nobody listens".to_owned();
+            return "the receiver of events has ended".to_owned();
         }
         tokio::select! {
             biased;
@@ -278,7 +278,7 @@ impl JetStreamSession {
                 return chain(&error);
             }
         }
-        "nobody answers".to_owned()
+        "the sender of acknowledgements has ended".to_owned()
     }
 
     async fn pull(
@@ -305,7 +305,7 @@ impl JetStreamSession {
             .flatten()
             {
                 if !mail.tell(word).await {
-                    return "nobody listens".to_owned();
+                    return "the receiver of events has ended".to_owned();
                 }
             }
         }
