@@ -237,7 +237,8 @@ fn raise_limits(config: &GatewayConfig) {
         tracing::warn!(
             descriptors,
             connections,
-            "fewer descriptors than max_connections: accepting will pause before that limit"
+            "the process may open fewer file descriptors than max_connections: accepting \
+             connections will pause before that limit; raise the limit of open files"
         );
     }
 }
@@ -272,12 +273,14 @@ async fn renew(proxy: Arc<Proxy>) {
     match signal(SignalKind::hangup()) {
         Ok(mut hangups) => {
             while hangups.recv().await.is_some() {
-                tracing::info!("SIGHUP: loading plugins anew");
+                tracing::info!("SIGHUP: reloading plugins");
                 let plugins = Arc::clone(&proxy.generation().plugins);
                 plugins.reload().await;
             }
         }
-        Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP can't be handled, so it will not reload plugins")
+        }
     }
 }
 
@@ -297,7 +300,9 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
             }
         });
         if work.await.is_err() {
-            tracing::error!("tending the cache failed; it goes on at the next tick");
+            tracing::error!(
+                "the periodic maintenance of the cache failed; it runs again at its next interval"
+            );
         }
         if due {
             swept = tokio::time::Instant::now();

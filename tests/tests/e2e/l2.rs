@@ -34,7 +34,7 @@ pub async fn reads_below(gateway: &Gateway) {
     wait_for("it reads below", SOON, || async {
         let url = json!({"url": "http://site.example/"}).to_string();
         let told = gateway.admin(Method::POST, "/v1/explain", &url).await;
-        (!told.text.contains("not to be read now")).then_some(())
+        (!told.text.contains("can't be read at the moment")).then_some(())
     })
     .await;
 }

@@ -156,7 +156,7 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
         () = leader.all_followed(), if load.mode == LoadMode::SideBySide => None,
     };
     let Some(mut loaded) = loaded else {
-        tracing::debug!("a load ends that nobody waits for");
+        tracing::debug!("load cancelled: no request waits for it any more");
         return LoadStep::Landed;
     };
     if renew::is_about_another(load, &loaded) {

@@ -197,7 +197,9 @@ async fn pump(
             biased;
             next = body.frame() => next,
             () = &mut unread => {
-                tracing::debug!("a load that nobody reads is given up");
+                tracing::debug!(
+                    "load cancelled: nobody reads it any more (cache.inflight.unread_timeout)"
+                );
                 break;
             }
         };
@@ -205,7 +207,7 @@ async fn pump(
             None => return fill.complete(trailers),
             Some(Err(error)) => {
                 if let Some(unsaid) = BROKEN_OFF.admit(Instant::now()) {
-                    tracing::warn!(%error, unsaid, "an origin's response broke off");
+                    tracing::warn!(%error, unsaid, "an origin's response ended early");
                 }
                 break;
             }

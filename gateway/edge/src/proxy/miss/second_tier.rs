@@ -273,7 +273,8 @@ fn cap_of(entry: &Entry, cap: Duration) -> Duration {
 }
 
 fn too_long() -> LoadFailure {
-    let detail = "another node loads, and takes longer than lease.wait_timeout";
+    let detail = "another node is loading this, and it takes longer than \
+                  cache.l2.lease.wait_timeout";
     LoadFailure {
         retry_after: Some(1),
         ..LoadFailure::new(
