@@ -58,7 +58,9 @@ impl ExitOutcome {
         match holds {
             RemotePurgeCoverage::Everywhere => Self::Well,
             RemotePurgeCoverage::NotEverywhere => {
-                say::wrong("lamina: it was not confirmed everywhere");
+                say::wrong(
+                    "lamina: not every node (or not the second tier) has confirmed the purge",
+                );
                 Self::Failed
             }
             RemotePurgeCoverage::Unknown => Self::Unknown,
@@ -108,7 +110,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
         GatewayCommand::Doctor { file } => with_config(&file.config, |config| {
             let report = runtime()?.block_on(doctor::examine(&config, &file.config))?;
             say::text(&report);
-            anyhow::ensure!(report.is_well(), "not well: {}", report.unwell());
+            anyhow::ensure!(report.is_well(), "checks failed: {}", report.unwell());
             Ok(())
         }),
         GatewayCommand::Purge(arguments) => purge(&arguments),
@@ -194,7 +196,7 @@ fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
         }
         runtime()?
             .block_on(app::build(&config))
-            .context("the file is well formed, but")?;
+            .context("the file has the right form, but")?;
         say::line(format_args!(
             "{}: ok, {} routes, {} upstreams, {} plugins",
             file.display(),
@@ -220,7 +222,9 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
             }
             // The gateway may have received the request.
             Err(error @ (RemoteError::Timeout(_) | RemoteError::Broken(_))) => {
-                say::wrong(format_args!("lamina: unknown where it holds: {error}"));
+                say::wrong(format_args!(
+                    "lamina: it is unknown where the purge applies: {error}"
+                ));
                 Ok(ExitOutcome::Unknown)
             }
             Err(error) => Err(error.into()),
@@ -268,7 +272,7 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     let app = tokio::select! {
         app = RunningGateway::start(config, &logs) => app?,
         () = stopping.asked() => {
-            tracing::info!("ended before it served");
+            tracing::info!("stopped before it began to serve");
             return Ok(());
         }
     };
@@ -281,10 +285,12 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     }
     tracing::info!("{}", app.admin_openness);
     stopping.asked().await;
-    tracing::info!("draining; a second signal ends at once");
+    tracing::info!(
+        "draining: no new connections are accepted; a second signal ends the process at once"
+    );
     tokio::select! {
-        () = app.drain() => tracing::info!("drained"),
-        () = stopping.asked_again() => tracing::warn!("ended before everything was answered"),
+        () = app.drain() => tracing::info!("drained: every request was answered"),
+        () = stopping.asked_again() => tracing::warn!("stopped before every request was answered"),
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use lamina_edge::config::GatewayConfig;
 pub enum RecordsError {
     #[error(transparent)]
     Start(#[from] GatewayStartError),
-    #[error("no route caches this request: see `lamina explain`")]
+    #[error("no route caches this request; `lamina explain` shows why")]
     NotCached,
     #[error("cache.l2 has no store")]
     NoStore,

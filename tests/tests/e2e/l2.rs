@@ -371,7 +371,7 @@ async fn doctor_measures_the_store_and_says_what_it_guarantees() {
     for word in [
         "get 1 KiB",
         "append purge",
-        "one load a key among all nodes",
+        "only one of all nodes loads a key at a time",
         "seal_key_file",
     ] {
         assert!(said.contains(word), "{word}: {said}");
@@ -384,7 +384,10 @@ async fn doctor_measures_the_store_and_says_what_it_guarantees() {
     );
     let (code, said) = doctor("{}");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("a restart begins empty"), "{said}");
+    assert!(
+        said.contains("after a restart the cache is empty"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

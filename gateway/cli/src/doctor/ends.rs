@@ -159,7 +159,7 @@ impl BusProbe {
             }
             Ok(())
         });
-        let late = |_| "what was published is not heard: no event came in time".to_owned();
+        let late = |_| "a published event was not received in time".to_owned();
         heard.await.map_err(late)?
     }
 
@@ -184,7 +184,7 @@ impl BusProbe {
             while !matches!(self.next().await?, ListenerEvent::Down) {}
             Ok(())
         });
-        let late = |_| "the connection was cut, and goes on".to_owned();
+        let late = |_| "the connection was cut, but it still works".to_owned();
         down.await.map_err(late)?
     }
 
@@ -193,7 +193,7 @@ impl BusProbe {
         let (began, before) = (Instant::now(), self.voice.said);
         self.speaker.cut();
         self.cut_listener().await?;
-        let mut why = "no event came in time".to_owned();
+        let mut why = "no event arrived in time".to_owned();
         while began.elapsed() < limit {
             let event = self.events(1);
             match self.publish(&event, PATIENCE).await {
@@ -214,7 +214,7 @@ impl BusProbe {
 
     async fn next(&mut self) -> Result<ListenerEvent, String> {
         match take(self.words.recv().await) {
-            None => Err("the transport is gone".to_owned()),
+            None => Err("the transport has ended".to_owned()),
             Some(TransportEvent::Down(_)) => Ok(ListenerEvent::Down),
             Some(TransportEvent::Message(delivery)) => {
                 self.came.extend(self.voice.number(&delivery.bytes));

@@ -72,7 +72,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         ReplayFile::One(call) => vec![*call],
     };
     if kept.is_empty() {
-        return Err(format!("{}: there is no call in it", calls.display()));
+        return Err(format!("{}: the file contains no call", calls.display()));
     }
     let opened = open(file).await?;
     let mut well = true;
@@ -91,7 +91,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         let hook = Hook::from(call.hook);
         if !plugin.has(hook) {
             return Err(format!(
-                "{}: it has no hook `{hook}`; is it the file that failed?",
+                "{}: it has no hook `{hook}`; is this the plugin whose call failed?",
                 file.display()
             ));
         }
@@ -116,7 +116,8 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         }
         for asked in answers.asked_in_vain() {
             say::line(format_args!(
-                "  it asked `{asked}`; give an answer in `inputs.fetch` of the call to go on from there"
+                "  it requested `{asked}`; put an answer into `inputs.fetch` of the call to \
+                 continue from there"
             ));
         }
     }
