@@ -56,7 +56,7 @@ pub enum CacheEvent<'a> {
     TagsDropped(usize),
     Evicted(Eviction),
     /// A look-up in the second tier for a request.
-    Below(L2LookupOutcome),
+    SecondTierLookup(L2LookupOutcome),
     /// A write to the second tier and its outcome.
     Wrote(L2WriteOutcome),
     /// A node asked for a lease, or lost one.
@@ -195,7 +195,7 @@ pub struct CacheEventCounters {
     overtaken: IntCounter,
     tags_dropped: IntCounter,
     evictions: Box<[IntCounter]>,
-    below: Box<[IntCounter]>,
+    second_tier_lookups: Box<[IntCounter]>,
     writes: Box<[IntCounter]>,
     leases: Box<[IntCounter]>,
     corrupt: IntCounterVec,
@@ -331,7 +331,7 @@ impl CacheEventCounters {
                 .iter()
                 .map(|cause| evictions.with_label_values(&["l1", cause.as_str()]))
                 .collect(),
-            below: L2LookupOutcome::ALL
+            second_tier_lookups: L2LookupOutcome::ALL
                 .iter()
                 .map(|look| lookups.with_label_values(&["l2", look.as_str()]))
                 .collect(),
@@ -375,7 +375,7 @@ impl CacheEventCounters {
             CacheEvent::Overtaken { .. } => self.overtaken.inc(),
             CacheEvent::TagsDropped(count) => self.tags_dropped.inc_by(count as u64),
             CacheEvent::Evicted(cause) => self.evictions[cause as usize].inc(),
-            CacheEvent::Below(look) => self.below[look as usize].inc(),
+            CacheEvent::SecondTierLookup(look) => self.second_tier_lookups[look as usize].inc(),
             CacheEvent::Wrote(wrote) => self.writes[wrote as usize].inc(),
             CacheEvent::Leased(leased) => self.leases[leased as usize].inc(),
             CacheEvent::Corrupt(corrupt) => {
@@ -419,7 +419,7 @@ fn log(event: CacheEvent<'_>) {
         }
         CacheEvent::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
         CacheEvent::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
-        CacheEvent::Below(look) => tracing::debug!(result = look.as_str(), "l2"),
+        CacheEvent::SecondTierLookup(look) => tracing::debug!(result = look.as_str(), "l2"),
         CacheEvent::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),
         CacheEvent::Leased(leased) => tracing::debug!(outcome = leased.as_str(), "lock"),
         CacheEvent::Corrupt(corrupt) => {

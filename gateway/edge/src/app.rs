@@ -126,7 +126,7 @@ impl RunningGateway {
             recent,
             ..
         } = process;
-        if let Some(tier) = cache.below()
+        if let Some(tier) = cache.second_tier()
             && !tier.known(KNOWN).await
         {
             let kind = tier.kind();
@@ -170,7 +170,7 @@ impl RunningGateway {
             registry,
             recent,
             gate,
-            desk: AdminWorkLimits::default(),
+            work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
             refresh: Box::new(move || {
                 scraped.tend();
@@ -214,7 +214,7 @@ impl RunningGateway {
             }
         };
         let written = async {
-            if let Some(tier) = self.cache.below() {
+            if let Some(tier) = self.cache.second_tier() {
                 tier.finish(left).await;
             }
         };

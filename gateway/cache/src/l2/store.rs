@@ -402,11 +402,11 @@ fn unindexed<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
 impl StoreKey {
     /// The store key of a cache key without a variant.
     pub fn of(key: &[u8]) -> Self {
-        Self::below(KeyId::of(key), key)
+        Self::with_home(KeyId::of(key), key)
     }
 
     /// The store key of the whole key of something that belongs to `home`.
-    pub fn below(home: KeyId, key: &[u8]) -> Self {
+    pub fn with_home(home: KeyId, key: &[u8]) -> Self {
         let digest = Sha256::digest(key);
         Self {
             id: std::array::from_fn(|i| digest[i]),

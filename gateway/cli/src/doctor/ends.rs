@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::AGAIN;
-use super::voice::{self, ProbeEventWriter};
+use super::probe_events::{self, ProbeEventWriter};
 use lamina_cluster::bus::BusOpenError;
 use lamina_cluster::bus::event::EventShape;
 use lamina_cluster::bus::seal::SealKeys;
@@ -28,7 +28,7 @@ pub(super) struct BusProbe {
     speaker: Arc<dyn BusTransport>,
     listener: Arc<dyn BusTransport>,
     words: TransportEventReceiver,
-    voice: ProbeEventWriter,
+    writer: ProbeEventWriter,
     /// The numbers of our events that arrived, in the order of their arrival.
     pub(super) came: Vec<u64>,
     _deaf: DiscardTask,
@@ -62,7 +62,7 @@ impl BusProbe {
             speaker,
             listener,
             words,
-            voice: ProbeEventWriter::new(seal),
+            writer: ProbeEventWriter::new(seal),
             came: Vec::new(),
             _deaf: DiscardTask(deaf),
         }))
@@ -91,17 +91,17 @@ impl BusProbe {
     /// This many events with the next numbers.
     pub(super) fn events(&mut self, count: usize) -> Vec<Bytes> {
         let inert = (0..count).map(|_| EventShape::inert());
-        inert.map(|shape| self.voice.say(shape)).collect()
+        inert.map(|shape| self.writer.next_event(shape)).collect()
     }
 
     /// One event of about this size.
     pub(super) fn event_of(&mut self, bytes: usize) -> Bytes {
-        self.voice.say(voice::keys(bytes))
+        self.writer.next_event(probe_events::keys(bytes))
     }
 
     /// Takes back the number of the last event, which is not published.
     pub(super) fn forget_last(&mut self) {
-        self.voice.said -= 1;
+        self.writer.written -= 1;
     }
 
     /// Publishes all events. Returns how long the broker took to accept them.
@@ -123,7 +123,7 @@ impl BusProbe {
         limit: Duration,
     ) -> Result<(Duration, Duration), String> {
         let (event, began) = (self.events(1), Instant::now());
-        let number = self.voice.said;
+        let number = self.writer.written;
         let speaker = Arc::clone(&self.speaker);
         let publish = async {
             let answer = timeout(limit, speaker.publish(&event)).await;
@@ -143,7 +143,7 @@ impl BusProbe {
         event: Bytes,
         limit: Duration,
     ) -> Result<Duration, String> {
-        let (began, number) = (Instant::now(), self.voice.said);
+        let (began, number) = (Instant::now(), self.writer.written);
         let event = [event];
         let answer = timeout(limit, self.speaker.whisper(&event)).await;
         taken(answer.unwrap_or((0, Some(PublishError::Timeout))))?;
@@ -173,7 +173,7 @@ impl BusProbe {
     }
 
     fn unheard(&self) -> Vec<u64> {
-        let said = 1..=self.voice.said;
+        let said = 1..=self.writer.written;
         said.filter(|number| !self.came.contains(number)).collect()
     }
 
@@ -190,7 +190,7 @@ impl BusProbe {
 
     /// Cuts both connections. Returns how long it took until events arrived again.
     pub(super) async fn reconnect(&mut self, limit: Duration) -> Result<Duration, String> {
-        let (began, before) = (Instant::now(), self.voice.said);
+        let (began, before) = (Instant::now(), self.writer.written);
         self.speaker.cut();
         self.cut_listener().await?;
         let mut why = "no event arrived in time".to_owned();
@@ -198,7 +198,7 @@ impl BusProbe {
             let event = self.events(1);
             match self.publish(&event, PATIENCE).await {
                 Ok(_) => {
-                    let _ = self.hear(self.voice.said, AGAIN).await;
+                    let _ = self.hear(self.writer.written, AGAIN).await;
                 }
                 Err(error) => {
                     why = error;
@@ -217,7 +217,7 @@ impl BusProbe {
             None => Err("the transport has ended".to_owned()),
             Some(TransportEvent::Down(_)) => Ok(ListenerEvent::Down),
             Some(TransportEvent::Message(delivery)) => {
-                self.came.extend(self.voice.number(&delivery.bytes));
+                self.came.extend(self.writer.number(&delivery.bytes));
                 Ok(ListenerEvent::Other)
             }
             Some(TransportEvent::Up { .. } | TransportEvent::Lost(_)) => Ok(ListenerEvent::Other),

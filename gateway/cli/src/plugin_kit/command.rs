@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{FirstHook, TemplateLanguage, bench, build, check, config, new, replay, test};
-use crate::say;
+use crate::output;
 
 /// A subcommand of `lamina plugin`.
 #[derive(Subcommand)]
@@ -98,7 +98,7 @@ impl PluginCommand {
                 hook,
                 sdk,
             } => {
-                say::text(new::new(&name, lang, hook, sdk.as_deref())?);
+                output::text(new::new(&name, lang, hook, sdk.as_deref())?);
                 Ok(true)
             }
             Self::Build { folder, config } => {
@@ -118,8 +118,8 @@ impl PluginCommand {
             } => {
                 let table = bench::bench(&file, cases.as_deref(), config, seconds).await?;
                 match json {
-                    true => say::line(format_args!("{:#}", table.json())),
-                    false => say::text(table),
+                    true => output::line(format_args!("{:#}", table.json())),
+                    false => output::text(table),
                 }
                 Ok(true)
             }
@@ -133,6 +133,6 @@ impl PluginCommand {
 async fn checked(file: &Path, config: Option<Value>) -> bool {
     let report = check::check(file, config).await;
     let is_accepted = report.is_accepted();
-    say::text(report);
+    output::text(report);
     is_accepted
 }

@@ -125,9 +125,9 @@ impl Proxy {
             let held = self.cache.fallback(&keyed.key, &parts.headers, now);
             let held = held.map(|(entry, _)| state(&entry, now));
             explanation.tiers.push(tier("l1", held));
-            if let Some(below) = self.cache.below() {
-                let found = below.find(&keyed.key, &parts.headers).await;
-                explanation.tiers.push(self.told(below.kind(), found));
+            if let Some(second_tier) = self.cache.second_tier() {
+                let found = second_tier.find(&keyed.key, &parts.headers).await;
+                explanation.tiers.push(self.told(second_tier.kind(), found));
             }
         }
         explanation
@@ -382,9 +382,9 @@ fn lifetime(route: &Route) -> Vec<String> {
             "in L1 at most {cap:?}; then the second tier is asked again"
         ));
     }
-    if let Some(below) = policy.ttl_below.filter(|below| Some(*below) != policy.ttl) {
+    if let Some(ttl) = policy.ttl_l2.filter(|ttl| Some(*ttl) != policy.ttl) {
         rules.push(format!(
-            "where policy.ttl applies, {below:?} in the second tier"
+            "where policy.ttl applies, {ttl:?} in the second tier"
         ));
     }
     if let Some((ttl, statuses)) = &policy.negative {

@@ -83,8 +83,8 @@ pub async fn publish(
     if let Some(entry) = stored {
         let left = entry.freshness.left_at_arrival();
         load.ask.note(|| TrailEvent::Stored(left));
-        let below = load.ask.route.policy.below(&terms);
-        let lifetime = freshness(&below, at, age).lifetime;
+        let second_tier_terms = load.ask.route.policy.for_second_tier(&terms);
+        let lifetime = freshness(&second_tier_terms, at, age).lifetime;
         second_tier::store(load, &entry, lifetime).await;
     }
 }
@@ -243,7 +243,8 @@ mod tests {
     async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
         let cache = cache();
         let key = KeyBuf::default().to_key();
-        let LeadOrFollow::Lead(leader) = cache.board(&key, 0, PurgeAttributes::default) else {
+        let LeadOrFollow::Lead(leader) = cache.lead_or_follow(&key, 0, PurgeAttributes::default)
+        else {
             panic!("nobody else leads");
         };
         let head = FillHead {
