@@ -117,7 +117,8 @@ impl PurgeLogSync {
     ) -> prometheus::Result<Self> {
         let depth = IntGauge::new(
             "lamina_l2_purges_waiting",
-            "Purges that hold here and wait to be appended to the second tier's log.",
+            "Purges that already apply on this node and wait to be appended to the second tier's \
+             log.",
         )?;
         let number = IntGauge::new(
             "lamina_l2_purge_log_number",

@@ -52,7 +52,7 @@ pub enum NatsOpenError {
          without . * > / \\"
     )]
     Name { key: &'static str, given: String },
-    #[error("`{0}` is out of its range")]
+    #[error("`{0}` is out of its range; expected {range}", range = range_of(.0))]
     Number(&'static str),
     #[error("{file}: {reason}")]
     File {
@@ -60,6 +60,15 @@ pub enum NatsOpenError {
         file: String,
         reason: String,
     },
+}
+
+/// The values that a number of the JetStream configuration may have.
+fn range_of(key: &str) -> &'static str {
+    match key {
+        "replicas" => "1 to 5",
+        "max_msgs" => "-1 for no limit, or 1 or more",
+        _ => "1 or more",
+    }
 }
 
 impl NatsOpenError {
