@@ -289,8 +289,8 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
         "draining: no new connections are accepted; a second signal ends the process at once"
     );
     tokio::select! {
-        () = app.drain() => tracing::info!("drained: every request was answered"),
-        () = stopping.asked_again() => tracing::warn!("stopped before every request was answered"),
+        () = app.drain() => tracing::info!("drained"),
+        () = stopping.asked_again() => tracing::warn!("stopped before the drain was finished"),
     }
     Ok(())
 }
