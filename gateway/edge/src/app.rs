@@ -134,7 +134,7 @@ impl RunningGateway {
             tls,
             ..
         } = process;
-        if let Some(tier) = cache.below()
+        if let Some(tier) = cache.second_tier()
             && !tier.known(KNOWN).await
         {
             let kind = tier.kind();
@@ -182,7 +182,7 @@ impl RunningGateway {
             registry,
             recent,
             gate,
-            desk: AdminWorkLimits::default(),
+            work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
             refresh: Box::new(move || {
                 scraped.tend();
@@ -227,7 +227,7 @@ impl RunningGateway {
             }
         };
         let written = async {
-            if let Some(tier) = self.cache.below() {
+            if let Some(tier) = self.cache.second_tier() {
                 tier.finish(left).await;
             }
         };
@@ -250,7 +250,8 @@ fn raise_limits(config: &GatewayConfig) {
         tracing::warn!(
             descriptors,
             connections,
-            "fewer descriptors than max_connections: accepting will pause before that limit"
+            "the process may open fewer file descriptors than max_connections: accepting \
+             connections will pause before that limit; raise the limit of open files"
         );
     }
 }
@@ -285,12 +286,14 @@ async fn renew(proxy: Arc<Proxy>) {
     match signal(SignalKind::hangup()) {
         Ok(mut hangups) => {
             while hangups.recv().await.is_some() {
-                tracing::info!("SIGHUP: loading plugins anew");
+                tracing::info!("SIGHUP: reloading plugins");
                 let plugins = Arc::clone(&proxy.generation().plugins);
                 plugins.reload().await;
             }
         }
-        Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP can't be handled, so it will not reload plugins")
+        }
     }
 }
 
@@ -310,7 +313,9 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
             }
         });
         if work.await.is_err() {
-            tracing::error!("tending the cache failed; it goes on at the next tick");
+            tracing::error!(
+                "the periodic maintenance of the cache failed; it runs again at its next interval"
+            );
         }
         if due {
             swept = tokio::time::Instant::now();

@@ -171,10 +171,11 @@ pub enum BindError {
     #[error("{address} is in use: stop the program that listens there, or choose another port")]
     InUse { address: SocketAddr },
     #[error(
-        "{address} needs a privilege: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        "{address} needs a privilege: choose a port of 1024 or higher, or grant \
+         CAP_NET_BIND_SERVICE"
     )]
     Denied { address: SocketAddr },
-    #[error("{address} is no address of this machine: try 0.0.0.0 or 127.0.0.1")]
+    #[error("{address} is not an address of this machine: try 0.0.0.0 or 127.0.0.1")]
     NotHere { address: SocketAddr },
     #[error("cannot listen on {address}")]
     Socket {
@@ -186,9 +187,10 @@ pub enum BindError {
         path.display()
     )]
     UnixInUse { path: PathBuf },
-    #[error("{} is there and is no socket: remove it, or choose another path", path.display())]
+    #[error("{} exists and is not a socket: remove it, or choose another path", path.display())]
     NoSocket { path: PathBuf },
-    #[error("cannot make the Unix socket {}: does its folder exist, and may this user write there?", path.display())]
+    #[error("cannot create the Unix socket {}: does its folder exist, and does this user have the \
+             right to write there?", path.display())]
     UnixSocket { path: PathBuf, source: io::Error },
     #[error("listener {address}: trusted_proxies")]
     Network {

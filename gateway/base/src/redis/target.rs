@@ -24,8 +24,8 @@ use crate::units::host_and_port;
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTargetError {
     #[error(
-        "{0:?} is not where a Redis is; expected redis://host:6379/0, redis-sentinel://a:26379,b:26379/0 \
-         or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
+        "{0:?} is not the address of a Redis server; expected redis://host:6379/0, \
+         redis-sentinel://a:26379,b:26379/0 or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
     )]
     Url(String),
     #[error("credentials in the URL; expected `username` and `password_file`")]
@@ -176,7 +176,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, RedisTargetError> {
         roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
+        return Err(wrong("it contains no certificate".to_owned()));
     }
     Ok(roots)
 }
@@ -188,7 +188,7 @@ fn roots_of_the_system() -> Result<RootCertStore, RedisTargetError> {
     if roots.is_empty() {
         let reason = found.errors.first().map(ToString::to_string);
         return Err(RedisTargetError::System(
-            reason.unwrap_or_else(|| "there are none".to_owned()),
+            reason.unwrap_or_else(|| "none were found".to_owned()),
         ));
     }
     Ok(roots)

@@ -288,7 +288,7 @@ fn io_failed(error: &io::Error) -> StoreError {
 }
 
 fn gone() -> StoreError {
-    StoreError::Down("the thread that writes has ended; its last words are in the log".into())
+    StoreError::Down("the thread that writes has ended; the log says why".into())
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ impl FromStr for RecordListingCursor {
                 place: place.parse().ok()?,
             })
         };
-        numbers().ok_or("expected a cursor that a listing gave")
+        numbers().ok_or("expected the cursor of an earlier listing")
     }
 }
 
@@ -180,7 +180,7 @@ fn hint(kind: &str) -> &'static str {
         "redis" => {
             "set `cache.l2.redis.index.enabled: true` on every node; what is written from then on is listed"
         }
-        _ => "only `cache.l2.redis` can, with `index.enabled: true`",
+        _ => "only `cache.l2.redis` can list its records, with `index.enabled: true`",
     }
 }
 

@@ -58,7 +58,10 @@ const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 pub enum RedisStoreOpenError {
     #[error(transparent)]
     Server(#[from] redis::RedisTargetError),
-    #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
+    #[error(
+        "prefix {0:?} contains braces, which would decide in which slot a Redis Cluster keeps a \
+         key; expected a prefix without braces"
+    )]
     Prefix(String),
     #[error("`connections` is 0; expected 1 or more")]
     Connections,
@@ -478,7 +481,7 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreEr
     let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
     if left == -1 {
         return Err(StoreError::Foreign(
-            "a value without an end of life".to_owned(),
+            "a value without an expiry time".to_owned(),
         ));
     }
     let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;

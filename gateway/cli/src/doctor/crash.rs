@@ -20,8 +20,8 @@ pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) ->
         Ok(durability) => durability,
         Err(error) => {
             let why = format!(
-                "it can't be told what a crash of Redis may undo: CONFIG GET is not answered \
-                 ({error}); ask whoever runs it for appendonly, appendfsync and save"
+                "it is unknown what a crash of Redis may undo, because CONFIG GET is not answered \
+                 ({error}); ask whoever runs Redis for appendonly, appendfsync and save"
             );
             return vec![FindingLine::warned("crash", why)];
         }
@@ -57,7 +57,7 @@ fn of_crash(persistence: &Persistence) -> FindingLine {
         Persistence::Nothing => FindingLine::fine(
             name,
             "undoes no purge and loses every stored page: Redis keeps nothing (appendonly no, no \
-             save) and comes back empty, and all is loaded again"
+             save) and comes back empty, so everything is loaded again"
                 .to_owned(),
         ),
     }
@@ -88,16 +88,16 @@ fn of_failover(min_replicas: u64) -> FindingLine {
     match min_replicas {
         0 => FindingLine::warned(
             name,
-            "a failover may undo the purges that no replica had yet, and the master takes them \
-             though all replicas are away (min-replicas-to-write 0); set it to 1 or more, so that \
-             it takes none once they lag by min-replicas-max-lag"
+            "a failover may undo the purges that no replica had yet, and the master accepts \
+             purges even when all replicas are away (min-replicas-to-write 0); set it to 1 or \
+             more, so that the master accepts none once the replicas lag by min-replicas-max-lag"
                 .to_owned(),
         ),
         count => FindingLine::fine(
             name,
             format!(
-                "may undo what the new master had not received: no more than \
-                 min-replicas-max-lag, since {count} must follow (min-replicas-to-write)"
+                "may undo what the new master had not received: at most the last \
+                 min-replicas-max-lag, because {count} must follow (min-replicas-to-write)"
             ),
         ),
     }

@@ -2,7 +2,7 @@
 //!
 //! Inside: `config` and `target` (the YAML, and which settings are not valid); `keeper`
 //! (reconnects); `link` (one connection); `line` (its socket); `declare` (exchange, queue,
-//! binding); `desk` (acknowledgements); `publish`; and `trial` (with a queue that no gateway uses).
+//! binding); `acks` (acknowledgements); `publish`; and `trial` (with a queue that no gateway uses).
 //!
 //! Decision: every message is acknowledged, in plain mode too, because the prefetch limit is what
 //! bounds memory, and it does not apply to messages that need no acknowledgement. The modes differ
@@ -19,9 +19,9 @@ use super::transport::{
     BusTransport, ConnectionCutter, Guarantee, PublishError, TransportEventSender,
 };
 
+mod acks;
 pub mod config;
 mod declare;
-mod desk;
 mod fault;
 mod keeper;
 mod line;

@@ -27,7 +27,10 @@ use session::{PubSubChannel, PubSubPublisher, PubSubSession};
 pub enum RedisBusOpenError {
     #[error(transparent)]
     Server(#[from] redis::RedisTargetError),
-    #[error("{0:?} is no channel; expected a name of our own, as `lamina:events`")]
+    #[error(
+        "{0:?} is empty or the name of a channel of Redis itself; expected a channel for Lamina \
+         alone, as `lamina:events`"
+    )]
     Channel(String),
 }
 
@@ -128,7 +131,7 @@ async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
         let (why, listened) = match PubSubSession::begin(&inner.plan, &inner.channel).await {
             Ok(session) => {
                 if let Some(after_seconds) = pauses.connected() {
-                    tracing::info!(bus = "redis", after_seconds, "connected");
+                    tracing::info!(bus = "redis", after_seconds, "connected to Redis");
                 }
                 inner.live(session, &mail).await
             }
@@ -141,7 +144,7 @@ async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
             return;
         }
         if pauses.failed() {
-            tracing::warn!(bus = "redis", error = %why, "not connected");
+            tracing::warn!(bus = "redis", error = %why, "no connection to Redis; reconnecting");
         }
         sleep(pauses.next()).await;
     }
@@ -165,7 +168,7 @@ impl PubSubState {
                 why = self.knife.falls() => RedisError::Down(why.to_owned()),
             }
         } else {
-            RedisError::Down("nobody listens".to_owned())
+            RedisError::Down("the receiver of events has ended".to_owned())
         };
         *self.standing.write() = Err(why.to_string());
         let told = told && mail.tell(TransportEvent::Down(why.to_string())).await;

@@ -118,7 +118,7 @@ impl FindingCollector {
 
     fn positive(&mut self, at: ConfigPath, n: u64) {
         if n == 0 {
-            self.add(at, "0 would let nothing through; expected more");
+            self.add(at, "0 would allow nothing; expected 1 or more");
         }
     }
 }
@@ -134,7 +134,10 @@ fn server(config: &GatewayConfig, report: &mut FindingCollector) {
     if held.0 < LEAST_HELD.0 {
         report.add(
             path(&["server", "max_held_bytes"]),
-            format!("{held} is too little for answers on their way; expected {LEAST_HELD} or more"),
+            format!(
+                "{held} is too little for the answers that are being sent; expected {LEAST_HELD} \
+                 or more"
+            ),
         );
     }
 }
@@ -159,7 +162,7 @@ fn recent_requests(config: &GatewayConfig, report: &mut FindingCollector) {
         report.add(at.key("keep"), message);
     }
     if recent.one_hit_in == 0 {
-        let message = "0 says nothing; expected 1 to keep each hit, or more to keep fewer";
+        let message = "0 is not valid; expected 1 to keep each hit, or more to keep fewer";
         report.add(at.key("one_hit_in"), message);
     }
 }
@@ -206,8 +209,8 @@ fn listeners(config: &GatewayConfig, report: &mut FindingCollector) {
         if !listener.trusted_headers.is_empty() && listener.trusted_proxies.is_empty() {
             report.add(
                 at.key("trusted_headers"),
-                "no trusted_proxies, so that nobody is believed; \
-                 expected the addresses of the proxies that set these fields",
+                "no trusted_proxies, so that these fields are accepted from nobody; expected the \
+                 addresses of the proxies that set these fields",
             );
         }
         if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
@@ -366,7 +369,7 @@ fn seal_key(key: &Option<String>, at: &ConfigPath, report: &mut FindingCollector
     let bytes = key.as_ref().map_or(usize::MAX, |key| key.trim().len());
     if bytes < MIN_SEAL_KEY {
         let message = format!(
-            "{bytes} bytes can be guessed; expected {MIN_SEAL_KEY} or more by chance, as of \
+            "{bytes} bytes can be guessed; expected {MIN_SEAL_KEY} or more random bytes, as from \
              `openssl rand -hex 32`, the same on all nodes"
         );
         report.add(at.clone(), message);
@@ -396,11 +399,12 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
         report.add(at.key("source"), message);
     }
     let problem = match bus.transports() {
-        0 => Some("no way to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
+        0 => Some("no transport to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
         1 => None,
-        _ => {
-            Some("one way is given beside `redis`, `nats` or `rabbitmq`; expected one of the three")
-        }
+        _ => Some(
+            "another transport is given beside `redis`, `nats` or `rabbitmq`; expected only one \
+             of the three",
+        ),
     };
     if let Some(message) = problem {
         report.push(ConfigFinding::key(at.clone(), message));
@@ -444,7 +448,7 @@ fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {
     let at = path(&["plugins", "compile"]);
     if compile.memory < LEAST_TO_COMPILE {
         let message = format!(
-            "{} is less than compiling takes at all; expected {LEAST_TO_COMPILE} or more",
+            "{} is less than any plugin needs to be compiled; expected {LEAST_TO_COMPILE} or more",
             compile.memory
         );
         report.add(at.key("memory"), message);

@@ -37,9 +37,9 @@ const BUFFER: usize = 64 << 10;
 /// The errors of the client; `error` turns them into an [`OriginError`](super::OriginError).
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    #[error("no response by HTTP/1")]
+    #[error("no response over HTTP/1")]
     Http1(#[source] Error),
-    #[error("no response by HTTP/2")]
+    #[error("no response over HTTP/2")]
     Http2(#[source] hyper::Error),
     #[error("no connection")]
     Connect(#[source] io::Error),
@@ -47,9 +47,9 @@ pub enum SendError {
     Tls(#[source] OriginTlsError),
     #[error("no address")]
     Dns(#[source] io::Error),
-    #[error("the Host is no authority")]
+    #[error("the Host is not a valid host and port")]
     Host(#[source] http::Error),
-    #[error("the response is not to be trusted: {0}")]
+    #[error("the response is malformed: {0}")]
     Response(&'static str),
 }
 

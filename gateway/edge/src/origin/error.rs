@@ -12,7 +12,7 @@ use crate::http::body::BodyError;
 /// Why there is no response from the origin.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
-    #[error("the upstream is asked too much at once ({reason})")]
+    #[error("the upstream has too many requests at once ({reason})")]
     Overloaded { reason: OverloadReason },
     #[error("cannot connect")]
     Connect { source: SendError },
@@ -20,7 +20,7 @@ pub enum OriginError {
     Tls { cause: TlsFailure, stage: TlsStage },
     #[error("no name server knows the host")]
     Dns { source: SendError },
-    #[error("time ran out {phase}")]
+    #[error("timeout while {phase}")]
     Timeout { phase: TimeoutPhase },
     #[error("the origin closed the connection before its response")]
     Closed { source: SendError },
@@ -28,7 +28,7 @@ pub enum OriginError {
     Protocol { source: SendError },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
-    #[error("the request body stood still for too long")]
+    #[error("the request body stalled for too long")]
     BodyTimeout,
     #[error("the request ended early or cannot be sent")]
     Request,

@@ -285,13 +285,15 @@ async fn run<C: DrainableConnection>(
             connection.as_mut().drain();
         }
         if activity.is_cut() {
-            tracing::debug!("a connection is cut: more memory is held than may be");
+            tracing::debug!(
+                "connection closed: its answers hold more memory than allowed (max_held_bytes)"
+            );
             return Poll::Ready(());
         }
         loop {
             match ready!(watch.poll(cx, activity)) {
                 DeadlineAction::Cut(phase) => {
-                    tracing::debug!(?phase, "a client was too slow and is cut");
+                    tracing::debug!(?phase, "connection closed: the client was too slow");
                     if phase == ConnectionPhase::Head && activity.expire() {
                         // One more poll: the read in it writes the answer 408 and ends.
                         let _ = connection.as_mut().poll(cx);

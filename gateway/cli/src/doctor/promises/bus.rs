@@ -8,8 +8,8 @@ use lamina_cluster::bus::rabbitmq::RabbitMqConfig as RabbitMq;
 
 pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     let mut all = vec![
-        "a purge holds here from its answer on, on the others when they have heard it; \
-         `lamina purge --wait` waits for their word"
+        "a purge applies on this node as soon as it is answered, and on the other nodes when they \
+         have received it; `lamina purge --wait` waits for their confirmation"
             .to_owned(),
     ];
     if !bus.subscribe_to_events {
@@ -20,7 +20,8 @@ pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     all.push(writers(case, bus).to_owned());
     if bus.namespace.is_none() && case.config.bus_seal_key().is_none() {
         all.push(
-            "no `namespace`: this node takes events from everybody who publishes there".to_owned(),
+            "no `namespace`: this node accepts events from everybody who publishes on the bus"
+                .to_owned(),
         );
     }
     all
@@ -32,19 +33,22 @@ fn writers(case: &PromiseConditions<'_>, bus: &BusConfig) -> &'static str {
     let foreign = bus.foreign_events == Some(EventAdmission::Accept);
     match (sealed, bus.unsealed_events) {
         (false, _) => {
-            "events are not sealed: whoever may publish there may purge and prime; see bus.seal_key_file"
+            "events are not sealed: whoever can publish on the bus can purge, and can put values \
+             into caches; see bus.seal_key_file"
         }
         (true, EventAdmission::Accept) => {
-            "events are sealed by your key, and those without a seal count as well \
-             (unsealed_events: accept): whoever may publish there may purge and prime"
+            "events are sealed with your key, but events without a seal are accepted as well \
+             (unsealed_events: accept): whoever can publish on the bus can purge, and can put \
+             values into caches"
         }
         (true, EventAdmission::Refuse) if foreign => {
-            "events of nodes count with the seal of your key alone, and once; services may purge \
-             without one (foreign_events: accept), and so may whoever else publishes there"
+            "events of nodes are accepted only with the seal of your key, and only once; services \
+             can purge without a seal (foreign_events: accept), and so can everybody else who \
+             publishes on the bus"
         }
         (true, EventAdmission::Refuse) => {
-            "events count with the seal of your key alone, and once: what others publish there, or \
-             recorded and publish again, does nothing"
+            "events are accepted only with the seal of your key, and only once: what others \
+             publish on the bus, or record and publish again, has no effect"
         }
     }
 }
@@ -52,9 +56,9 @@ fn writers(case: &PromiseConditions<'_>, bus: &BusConfig) -> &'static str {
 fn deaf(case: &PromiseConditions<'_>) -> String {
     let rest = match case.has_log {
         true => "follows the purge log in Redis",
-        false => "keeps what others purge for as long as it is fresh",
+        false => "keeps serving what others purge for as long as it is fresh",
     };
-    format!("subscribe_to_events: false: this node tells and does not listen; it {rest}")
+    format!("subscribe_to_events: false: this node publishes events and does not listen; it {rest}")
 }
 
 /// How reliably each event arrives.
@@ -78,8 +82,8 @@ fn carried(bus: &BusConfig) -> Vec<String> {
 
 fn at_most_once(by: &str, bus: &BusConfig) -> String {
     format!(
-        "{by} delivers at most once: a purge that was lost is noticed by the next one or a \
-         heartbeat, after {} at most, and asked for again",
+        "{by} delivers at most once: a lost purge is noticed with the next purge or heartbeat, \
+         after {} at most, and is requested again",
         bus.heartbeat_interval
     )
 }
@@ -88,19 +92,20 @@ fn in_stream(jetstream: &JetStreamConfig) -> Vec<String> {
     let name = jetstream.durable_name.as_deref().unwrap_or_default();
     let mut all = vec![
         format!(
-            "purges are kept in the stream {} until this node has applied them; it goes on where it \
-             stopped, as {name}, a name that no other node may have",
+            "purges are kept in the stream {} until this node has applied them; after a restart \
+             it continues where it stopped, as {name}, a name that no other node is allowed to \
+             have",
             jetstream.stream
         ),
         storage(jetstream),
         format!(
-            "away for longer than {} (inactive_threshold) this node is forgotten, and validates what \
-             it has when it is back",
+            "if this node is away for longer than {} (inactive_threshold), the stream forgets it, \
+             and it validates what it has when it is back",
             jetstream.inactive_threshold
         ),
         format!(
-            "a purge that can't be applied is given up after {} deliveries: what is stored is \
-             validated then",
+            "a purge that can't be applied is given up after {} deliveries: then all stored \
+             entries are validated",
             jetstream.max_deliver
         ),
     ];
@@ -110,9 +115,11 @@ fn in_stream(jetstream: &JetStreamConfig) -> Vec<String> {
         .then(|| format!("what is beyond {} messages (max_msgs)", jetstream.max_msgs));
     let drops: Vec<String> = age.into_iter().chain(count).collect();
     all.push(match drops.is_empty() {
-        true => "neither max_age_ms nor max_msgs is set: the stream grows for ever".to_owned(),
+        true => {
+            "neither max_age_ms nor max_msgs is set: the stream grows without a limit".to_owned()
+        }
         false => format!(
-            "the stream drops {}: a node that did not read it by then validates what it has",
+            "the stream drops {}: a node that has not read it by then validates what it has",
             drops.join(" and ")
         ),
     });
@@ -124,20 +131,22 @@ fn storage(jetstream: &JetStreamConfig) -> String {
     let servers = jetstream.replicas;
     match (jetstream.storage, servers) {
         (StreamStorage::File, 1) => {
-            "the stream is on the disk of one server: it outlives that server's restart, not its disk"
+            "the stream is on the disk of one server: it survives a restart of that server, but \
+             not the loss of its disk"
                 .to_owned()
         }
         (StreamStorage::File, _) => format!(
-            "the stream is on the disks of {servers} servers, and goes on while {down} of them are down"
+            "the stream is on the disks of {servers} servers, and works while {down} of them are \
+             down"
         ),
         (StreamStorage::Memory, 1) => {
-            "storage: memory: a restart of the server forgets what was kept; nodes then validate \
-             what they have"
+            "storage: memory: when the server restarts, the kept purges are lost; nodes then \
+             validate what they have"
                 .to_owned()
         }
         (StreamStorage::Memory, _) => format!(
-            "storage: memory: the stream goes on while {down} of {servers} servers are down, and is \
-             forgotten when all of them restart"
+            "storage: memory: the stream works while {down} of {servers} servers are down, and is \
+             lost when all of them restart"
         ),
     }
 }
@@ -146,13 +155,13 @@ fn in_queue(rabbitmq: &RabbitMq) -> Vec<String> {
     let name = rabbitmq.queue_name.as_deref().unwrap_or_default();
     vec![
         format!(
-            "purges are kept in the queue {name} until this node has applied them, also over a \
-             restart of the broker; no other node may have that name"
+            "purges are kept in the queue {name} until this node has applied them, even if the \
+             broker restarts; no other node is allowed to use that name"
         ),
         match rabbitmq.expires() {
             Some(expires) => format!(
-                "away for longer than {} (queue_expires) this node loses its queue, and validates \
-                 what it has when it is back",
+                "if this node is away for longer than {} (queue_expires), it loses its queue, and \
+                 it validates what it has when it is back",
                 ConfigDuration(expires)
             ),
             None => "queue_expires: 0: the queue of a node that never comes back grows until you \
@@ -160,8 +169,8 @@ fn in_queue(rabbitmq: &RabbitMq) -> Vec<String> {
                 .to_owned(),
         },
         format!(
-            "a purge that can't be applied is given up after {} more deliveries: what is stored is \
-             validated then",
+            "a purge that can't be applied is given up after {} more deliveries: then all stored \
+             entries are validated",
             rabbitmq.max_redeliveries
         ),
     ]
@@ -178,13 +187,13 @@ fn half_durable(rabbitmq: &RabbitMq) -> Option<String> {
                 None => "nothing deletes it, and it grows while this node is away".to_owned(),
             };
             Some(format!(
-                "the queue {name} stays without this node, but durable_invalidation_mode is off: it is \
-                 not relied on; {end}"
+                "the queue {name} stays when this node is away, but durable_invalidation_mode is \
+                 off, so it is not relied on; {end}"
             ))
         }
         None if rabbitmq.is_durable() || rabbitmq.is_persistent() => Some(
-            "durable or persistent without durable_invalidation_mode keep no purge: the queue ends \
-             with its connection"
+            "`durable` and `persistent` without durable_invalidation_mode keep no purge: the \
+             queue is deleted with its connection"
                 .to_owned(),
         ),
         None => None,
@@ -193,22 +202,28 @@ fn half_durable(rabbitmq: &RabbitMq) -> Option<String> {
 
 fn values(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     if !bus.broadcast_set {
-        return "what is loaded here is not told (broadcast_set): the others load for themselves"
+        return "values that are loaded here are not published (broadcast_set: false): the other \
+                nodes load for themselves"
             .to_owned();
     }
     let taken = match bus.priming {
         Priming::Off => {
-            return "values are told, and this node takes none (priming: off)".to_owned();
+            return "values are published, and this node accepts none (priming: off)".to_owned();
         }
-        Priming::Resident => "takes those of keys that it holds or was lately asked for",
-        Priming::Always => "takes all of them (priming: always), which may push out what it uses",
+        Priming::Resident => "accepts those of keys that it holds or that were requested recently",
+        Priming::Always => {
+            "accepts all of them (priming: always), which may push out entries that it uses"
+        }
     };
     let seal = match case.config.bus_seal_key() {
-        Some(_) => "sealed by your key",
-        None => "sealed against damage alone, so that whoever may publish there may make some",
+        Some(_) => "sealed with your key",
+        None => {
+            "protected against damage only, so that whoever can publish on the bus can forge some"
+        }
     };
     let most = bus.broadcast_set_max_bytes;
     format!(
-        "values up to {most} are told, and of larger ones that they changed, {seal}; this node {taken}"
+        "values up to {most} are published, and of larger ones only that they changed, {seal}; \
+         this node {taken}"
     )
 }

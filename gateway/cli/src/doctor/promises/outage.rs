@@ -13,8 +13,8 @@ pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     all.push(killed(case, bus));
     all.push(staleness(case));
     all.push(
-        "a node in a partition of its own is as one whose broker is down, both sides of it: /readyz \
-         says `degraded`"
+        "a node that the network cuts off behaves like a node whose broker is down, and so do the \
+         nodes on the other side: /readyz says `degraded`"
             .to_owned(),
     );
     all
@@ -30,14 +30,16 @@ fn is_durable(bus: &BusConfig) -> bool {
 /// How a node gets the purges of the time when it did not listen.
 fn away(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     match (is_durable(bus), case.has_log) {
-        (true, _) => "what is purged while a node is away comes when it is back; until then it \
-                      validates what it has before it is shown"
+        (true, _) => "purges that happen while a node is away are delivered when it is back; \
+                      until then it validates what it has before it is served"
             .to_owned(),
-        (false, true) => "what is purged while a node is away it reads from the log in Redis when it \
-                          is back; until then it validates what it has before it is shown"
+        (false, true) => "purges that happen while a node is away are read from the log in Redis \
+                          when it is back; until then it validates what it has before it is \
+                          served"
             .to_owned(),
-        (false, false) => "what is purged while a node is away may not reach it: when it is back, \
-                           all that it stored before is validated at its origin, once, before it is shown"
+        (false, false) => "purges that happen while a node is away may be lost for it: when it is \
+                           back, everything that it stored before is validated at its origin, \
+                           once, before it is served"
             .to_owned(),
     }
 }
@@ -46,26 +48,30 @@ fn down(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     let queue = &bus.retry_queue;
     let waits = match (queue.enabled, is_durable(bus)) {
         (true, _) => format!(
-            "up to {} purges ({}) wait until it is back; beyond them one of everything takes their place",
+            "up to {} purges ({}) wait until it is back; if there are more, one purge of \
+             everything replaces them",
             queue.max_size, queue.max_bytes
         ),
         (false, false) => format!(
-            "a purge that can't be told at once does not wait (retry_queue.enabled: false): the others \
-             notice by a heartbeat ({}) once it is back, and ask for it",
+            "a purge that can't be published at once does not wait (retry_queue.enabled: false): \
+             the other nodes notice it with a heartbeat ({}) once the broker is back, and request \
+             it",
             bus.heartbeat_interval
         ),
-        (false, true) => "a purge that can't be told at once does not wait (retry_queue.enabled: \
-                          false): the others notice by this node's next purge, and not before"
+        (false, true) => "a purge that can't be published at once does not wait \
+                          (retry_queue.enabled: false): the other nodes notice it with this \
+                          node's next purge, and not before"
             .to_owned(),
     };
     let log = match case.has_log {
-        true => "; the log in Redis tells it all the same",
+        true => "; the log in Redis distributes it nevertheless",
         false => "",
     };
     let rest = match bus.circuit_breaker.failure_threshold {
         0 => String::new(),
         n => format!(
-            "; after {n} failures in a row publishing rests for {}, or until the connection is back",
+            "; after {n} failures in a row no values are published for {}, or until the \
+             connection is back",
             lamina_base::units::ConfigDuration::millis(bus.circuit_breaker.cooldown_ms)
         ),
     };
@@ -75,14 +81,15 @@ fn down(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
 fn killed(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     let begins = match &case.config.cache.l2.disk {
         Some(_) => {
-            "a node that is killed comes back with what is on its disk, judged as after any absence"
+            "a node that is killed comes back with what is on its disk, and validates it as after \
+             any absence"
         }
         None => "a node that is killed comes back with an empty L1",
     };
     let takes = match (bus.retry_queue.enabled, case.has_log) {
-        (true, false) => "; purges that it could not tell yet are gone with it",
+        (true, false) => "; purges that it could not publish yet are lost",
         (true, true) => {
-            "; purges that it could not tell yet are gone with it, but for those in Redis's log"
+            "; purges that it could not publish yet are lost, except those in Redis's log"
         }
         (false, _) => "",
     };

@@ -168,7 +168,12 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
         let why = match connect(config, &mut discovered).await {
             Ok(line) => {
                 if let Some(after_seconds) = outages.end().line() {
-                    tracing::info!(bus = "nats", mode = ?config.mode, after_seconds, "connected");
+                    tracing::info!(
+                        bus = "nats",
+                        mode = ?config.mode,
+                        after_seconds,
+                        "connected to NATS"
+                    );
                 }
                 began = Some(Instant::now());
                 let why = tokio::select! {
@@ -189,7 +194,7 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
         // Logged once, not for every attempt.
         outages.fails(failures == 0);
         if failures == 0 {
-            tracing::warn!(bus = "nats", error = %why, "not connected");
+            tracing::warn!(bus = "nats", error = %why, "no connection to NATS; reconnecting");
         }
         if !session.standing().down(&why, &mail).await {
             return;
@@ -308,7 +313,7 @@ async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result
 fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
-    let turn = backoff::dice() as usize % servers.len().max(1);
+    let turn = backoff::random() as usize % servers.len().max(1);
     servers.rotate_left(turn);
     let new = discovered
         .iter()

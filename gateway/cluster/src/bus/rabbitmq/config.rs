@@ -41,9 +41,10 @@ pub struct RabbitMqConfig {
     /// This node's own queue, with a name that is unique among the nodes and always the same; unset
     /// lets the broker choose a new one for each connection.
     pub queue_name: Option<String>,
-    /// The queue ends with our connection; unset is true, except in durable mode.
+    /// The queue is deleted when this node's connection ends; unset is true, except in durable
+    /// mode.
     pub exclusive_queue: Option<bool>,
-    /// The queue ends with its last consumer; unset is true, except in durable mode.
+    /// The queue is deleted when its last consumer ends; unset is true, except in durable mode.
     pub auto_delete_queue: Option<bool>,
     /// The key with which messages are published and the queue is bound; `fanout` ignores it.
     pub routing_key: String,

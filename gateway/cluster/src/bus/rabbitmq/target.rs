@@ -21,8 +21,8 @@ use crate::units::host_and_port;
 #[derive(Debug, thiserror::Error)]
 pub enum RabbitMqOpenError {
     #[error(
-        "{0:?} is not where a RabbitMQ is; expected amqp://host:5672 or amqp://a:5672,b:5672 \
-         (amqps for TLS), with the virtual host in `vhost`"
+        "{0:?} is not the address of a RabbitMQ server; expected amqp://host:5672 or \
+         amqp://a:5672,b:5672 (amqps for TLS), with the virtual host in `vhost`"
     )]
     Url(String),
     #[error("credentials in the URL; expected `username` and `password_file`")]
@@ -34,9 +34,9 @@ pub enum RabbitMqOpenError {
     NoQueue,
     #[error("`{key}: {value}` contradicts durable_invalidation_mode: messages would be lost")]
     Contradiction { key: &'static str, value: bool },
-    #[error("`{0}` is empty or too long for AMQP, which has 255 bytes for a name")]
+    #[error("`{0}` is empty or too long; expected 1 to 255 bytes, as AMQP allows for a name")]
     Name(&'static str),
-    #[error("`prefetch` is 0, without a bound; expected 1 or more")]
+    #[error("`prefetch` is 0, which is no limit; expected 1 or more")]
     Prefetch,
     #[error("`heartbeat` of {0:?}; expected whole seconds from 1s to 60s")]
     Heartbeat(Duration),
@@ -220,7 +220,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RabbitMqOpe
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = found.map_err(|e| wrong(e.to_string()))?;
     if found.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
+        return Err(wrong("it contains no certificate".to_owned()));
     }
     Ok(found)
 }
