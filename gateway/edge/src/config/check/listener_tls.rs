@@ -16,7 +16,7 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
             if redirect.is_some() {
                 report.add(
                     at.key("redirect_to_https"),
-                    "the listener speaks HTTPS itself; expected `redirect_to_https` on one without `tls`",
+                    "given beside `tls`; expected it on a listener that speaks clear text",
                 );
             }
         }
