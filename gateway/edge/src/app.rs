@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
-use crate::bus;
 use crate::cache::Cache;
 use crate::cache::l2::store::Store;
 use crate::cache::l2::{disk, redis};
 use crate::cluster::Cluster;
 use crate::config::GatewayConfig;
+use crate::description::InvalidSetting;
 use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
@@ -70,7 +70,7 @@ pub enum GatewayStartError {
     #[error("cache.l2.redis")]
     Redis(#[from] redis::RedisStoreOpenError),
     #[error("bus")]
-    Bus(#[from] bus::BusOpenError),
+    Bus(#[source] InvalidSetting),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }

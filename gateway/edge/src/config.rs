@@ -100,11 +100,8 @@ impl GatewayConfig {
         let l2 = &mut self.cache.l2;
         let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
         let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
-        let bus = self
-            .bus
-            .as_mut()
-            .into_iter()
-            .flat_map(bus::config::BusConfig::files);
+        let transports = self.bus.iter_mut().flat_map(|bus| bus.transports_mut());
+        let bus = transports.flat_map(|transport| transport.files());
         plugins.chain(disk).chain(redis).chain(bus)
     }
 }

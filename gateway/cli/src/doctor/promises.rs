@@ -27,12 +27,17 @@ pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
         has_log: config.cache.l2.redis.is_some(),
     };
     let mut all = l2::of(&case);
-    match &config.bus {
-        Some(bus) if bus.transports() > 0 => {
-            all.extend(bus::of(&case, bus));
-            all.extend(outage::of(&case, bus));
+    match case
+        .config
+        .bus
+        .as_ref()
+        .and_then(|bus| Some((bus, bus.transport()?)))
+    {
+        Some((bus, transport)) => {
+            all.extend(bus::of(&case, bus, transport));
+            all.extend(outage::of(&case, bus, transport));
         }
-        Some(_) | None => all.extend(alone(&case)),
+        None => all.extend(alone(&case)),
     }
     all
 }

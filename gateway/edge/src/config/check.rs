@@ -372,12 +372,15 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
         let message = format!("{bytes} bytes; expected a name of 1 to {MAX_NAME} bytes");
         report.add(at.key("source"), message);
     }
-    let problem = match bus.transports() {
-        0 => Some("no way to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
+    let transports = bus.transports();
+    let all = one_of(BusConfig::TRANSPORTS);
+    let problem = match transports.len() {
+        0 => Some(format!("no way to the other nodes; expected {all}")),
         1 => None,
-        _ => {
-            Some("one way is given beside `redis`, `nats` or `rabbitmq`; expected one of the three")
-        }
+        _ => Some(format!(
+            "one way is given beside {all}; expected one of the {}",
+            in_words(BusConfig::TRANSPORTS.len())
+        )),
     };
     if let Some(message) = problem {
         report.push(ConfigFinding::key(at.clone(), message));
@@ -407,13 +410,20 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
             "more than 768KiB, which no event has room for; expected less",
         );
     }
-    if let Err(error) = bus.check() {
-        let (transport, key) = error.place();
-        let at = key
-            .split('.')
-            .fold(at.key(transport), |at, key| at.key(key));
+    let checked = transports.into_iter().map(|one| (one.name(), one.check()));
+    let wrong = checked.filter_map(|(name, checked)| Some((name, checked.err()?)));
+    for (name, error) in wrong.take(1) {
+        let keys = error.key().split('.');
+        let at = keys.fold(at.key(name), |at, key| at.key(key));
         report.add(at, error.to_string());
     }
+}
+
+/// A small number as a word.
+fn in_words(number: usize) -> String {
+    let words = ["none", "one", "two", "three", "four", "five", "six"];
+    let word = words.get(number);
+    word.map_or_else(|| number.to_string(), |word| (*word).to_owned())
 }
 
 fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {

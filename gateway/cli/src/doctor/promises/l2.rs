@@ -36,7 +36,8 @@ pub(super) fn of(case: &PromiseConditions<'_>) -> Vec<String> {
 }
 
 fn of_redis(case: &PromiseConditions<'_>, l2: &L2Config, redis: &RedisTierConfig) -> Vec<String> {
-    let tells = case.config.bus.as_ref().is_some_and(|b| b.transports() > 0);
+    let bus = case.config.bus.as_ref();
+    let tells = bus.is_some_and(|bus| bus.transport().is_some());
     let mut all = vec![
         "a purge holds on the node that was asked from its answer on, on each other node when it \
          has read the log in Redis: a round trip later while Redis answers"

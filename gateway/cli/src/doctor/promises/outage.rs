@@ -2,14 +2,20 @@
 
 use super::{PromiseConditions, staleness};
 use lamina_cluster::bus::config::BusConfig;
-use lamina_cluster::bus::nats::config::NatsMode;
+use lamina_cluster::bus::description::TransportDescription;
+use lamina_cluster::bus::transport::Guarantee;
 
-pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
+pub(super) fn of(
+    case: &PromiseConditions<'_>,
+    bus: &BusConfig,
+    transport: &dyn TransportDescription,
+) -> Vec<String> {
+    let guarantee = transport.guarantee();
     let mut all = Vec::new();
     if bus.subscribe_to_events {
-        all.push(away(case, bus));
+        all.push(away(case, guarantee));
     }
-    all.push(down(case, bus));
+    all.push(down(case, bus, guarantee));
     all.push(killed(case, bus));
     all.push(staleness(case));
     all.push(
@@ -20,43 +26,38 @@ pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     all
 }
 
-/// Whether the broker keeps purges for nodes that are away.
-fn is_durable(bus: &BusConfig) -> bool {
-    let nats = bus.nats.as_ref().map(|n| n.mode == NatsMode::Jetstream);
-    let rabbitmq = bus.rabbitmq.as_ref();
-    nats.or(rabbitmq.map(|r| r.durable_invalidation_mode)) == Some(true)
-}
-
 /// How a node gets the purges of the time when it did not listen.
-fn away(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
-    match (is_durable(bus), case.has_log) {
-        (true, _) => "what is purged while a node is away comes when it is back; until then it \
+fn away(case: &PromiseConditions<'_>, guarantee: Guarantee) -> String {
+    match (guarantee, case.has_log) {
+        (Guarantee::Durable, _) => "what is purged while a node is away comes when it is back; until then it \
                       validates what it has before it is shown"
             .to_owned(),
-        (false, true) => "what is purged while a node is away it reads from the log in Redis when it \
+        (Guarantee::AtMostOnce, true) => "what is purged while a node is away it reads from the log in Redis when it \
                           is back; until then it validates what it has before it is shown"
             .to_owned(),
-        (false, false) => "what is purged while a node is away may not reach it: when it is back, \
+        (Guarantee::AtMostOnce, false) => "what is purged while a node is away may not reach it: when it is back, \
                            all that it stored before is validated at its origin, once, before it is shown"
             .to_owned(),
     }
 }
 
-fn down(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
+fn down(case: &PromiseConditions<'_>, bus: &BusConfig, guarantee: Guarantee) -> String {
     let queue = &bus.retry_queue;
-    let waits = match (queue.enabled, is_durable(bus)) {
+    let waits = match (queue.enabled, guarantee) {
         (true, _) => format!(
             "up to {} purges ({}) wait until it is back; beyond them one of everything takes their place",
             queue.max_size, queue.max_bytes
         ),
-        (false, false) => format!(
+        (false, Guarantee::AtMostOnce) => format!(
             "a purge that can't be told at once does not wait (retry_queue.enabled: false): the others \
              notice by a heartbeat ({}) once it is back, and ask for it",
             bus.heartbeat_interval
         ),
-        (false, true) => "a purge that can't be told at once does not wait (retry_queue.enabled: \
+        (false, Guarantee::Durable) => {
+            "a purge that can't be told at once does not wait (retry_queue.enabled: \
                           false): the others notice by this node's next purge, and not before"
-            .to_owned(),
+                .to_owned()
+        }
     };
     let log = match case.has_log {
         true => "; the log in Redis tells it all the same",
