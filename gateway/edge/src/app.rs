@@ -13,8 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
 use crate::cache::Cache;
+use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
 use crate::cache::l2::store::Store;
-use crate::cache::l2::{disk, redis};
 use crate::cluster::Cluster;
 use crate::config::GatewayConfig;
 use crate::description::InvalidSetting;
@@ -66,9 +66,7 @@ pub enum GatewayStartError {
     #[error("purge_method")]
     PurgeMethod(#[from] crate::proxy::TokenError),
     #[error(transparent)]
-    Disk(#[from] disk::DiskStoreOpenError),
-    #[error("cache.l2.redis")]
-    Redis(#[from] redis::RedisStoreOpenError),
+    Store(#[from] StoreOpenError),
     #[error("bus")]
     Bus(#[source] InvalidSetting),
     #[error("metrics")]
@@ -83,9 +81,9 @@ impl GatewayStartError {
             | Self::Plugin(_)
             | Self::Route(_)
             | Self::PurgeMethod(_)
-            | Self::Redis(_)
             | Self::Bus(_) => true,
-            Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
+            Self::Store(error) => error.is_configuration(),
+            Self::Bind(_) | Self::Admin(_) | Self::Metrics(_) => false,
         }
     }
 }
@@ -248,18 +246,15 @@ fn raise_limits(config: &GatewayConfig) {
 /// When the store can't be opened.
 pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
     let l2 = &config.cache.l2;
-    match (&l2.redis, &l2.disk) {
-        (Some(redis), _) => {
-            let common = redis::SharedStoreSettings {
-                secret: l2.seal_key.as_deref(),
-                max_life: l2.max_life.0,
-                namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
-            };
-            Ok(Some(redis::open_for(redis, common)?))
-        }
-        (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
-        (None, None) => Ok(None),
-    }
+    let Some(store) = l2.store() else {
+        return Ok(None);
+    };
+    let common = SharedStoreSettings {
+        secret: l2.seal_key.as_deref(),
+        max_life: l2.max_life.0,
+        namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
+    };
+    Ok(Some(store.open(common)?))
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {

@@ -97,12 +97,11 @@ impl GatewayConfig {
             .by_name
             .values_mut()
             .map(|plugin| &mut plugin.file);
-        let l2 = &mut self.cache.l2;
-        let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
-        let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
+        let stores = self.cache.l2.stores_mut().into_iter();
+        let stores = stores.flat_map(|store| store.files());
         let transports = self.bus.iter_mut().flat_map(|bus| bus.transports_mut());
         let bus = transports.flat_map(|transport| transport.files());
-        plugins.chain(disk).chain(redis).chain(bus)
+        plugins.chain(stores).chain(bus)
     }
 }
 

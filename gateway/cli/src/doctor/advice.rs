@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use lamina_base::description::FailureSubject;
-use lamina_cache::config::L2Config;
+use lamina_cache::l2::description::StoreDescription;
 use lamina_cluster::bus::description::TransportDescription;
 use lamina_edge::config;
 
@@ -116,18 +116,23 @@ pub(super) fn of_bus(
     told(why, &address(transport), question, &places.at(&key))
 }
 
-/// A failure of the store, with its key and a question.
-pub(super) fn of_store(l2: &L2Config, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
+/// A failure of the store, with its key and, if it has a server, a question.
+pub(super) fn of_store(
+    store: &dyn StoreDescription,
+    why: &str,
+    places: &ConfigKeyPlaces<'_>,
+) -> String {
     let (about, question) = sign(why);
-    let Some(redis) = &l2.redis else {
-        return format!("{why} ({})", places.at("cache.l2.disk.path"));
-    };
-    let key = match about {
-        FailureSubject::User => "cache.l2.redis.username",
-        FailureSubject::Certificates => "cache.l2.redis.ca_file",
-        _ => "cache.l2.redis.url",
-    };
-    told(why, &redis.url, question, &places.at(key))
+    let place = places.at(&key_of_store(store, about));
+    match store.servers().as_slice() {
+        [] => format!("{why} ({place})"),
+        servers => told(why, &servers.join(","), question, &place),
+    }
+}
+
+/// The key of the store's section to look at after a failure that is about this.
+pub(super) fn key_of_store(store: &dyn StoreDescription, about: FailureSubject) -> String {
+    format!("cache.l2.{}.{}", store.name(), store.key_of(about))
 }
 
 fn told(why: &str, address: &str, question: &str, place: &str) -> String {

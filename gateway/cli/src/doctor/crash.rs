@@ -2,17 +2,11 @@
 
 use super::FindingLine;
 use lamina_base::units::ConfigDuration;
+use lamina_cache::l2::description::Failover;
 use lamina_cache::l2::store::{Durability, FsyncPolicy, Persistence, SnapshotRule, StoreError};
 
 /// How to limit what a crash undoes.
 const REMEDY: &str = "set appendonly yes and appendfsync everysec to bound it to the last second";
-
-/// Whether another server may take over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Failover {
-    ToReplicas,
-    Never,
-}
 
 /// What a crash may undo and, if there can be one, a failover.
 pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) -> Vec<FindingLine> {

@@ -10,21 +10,25 @@ mod l2;
 mod outage;
 
 use lamina_base::units::ConfigDuration;
+use lamina_cache::l2::description::StoreDescription;
 use lamina_edge::config::GatewayConfig;
 use lamina_edge::proxy::config::OnOffSwitch;
 
 /// The conditions that the sentences depend on.
 struct PromiseConditions<'a> {
     config: &'a GatewayConfig,
-    /// Whether the nodes follow a shared purge log.
-    has_log: bool,
+    store: Option<&'a dyn StoreDescription>,
+    /// The server whose purge log the nodes share and follow.
+    log: Option<&'static str>,
 }
 
 /// The sentences, the most interesting ones first.
 pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
+    let store = config.cache.l2.store();
     let case = PromiseConditions {
         config,
-        has_log: config.cache.l2.redis.is_some(),
+        store,
+        log: store.and_then(StoreDescription::shared_through),
     };
     let mut all = l2::of(&case);
     match case
@@ -44,7 +48,7 @@ pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
 
 fn alone(case: &PromiseConditions<'_>) -> Option<String> {
     // If there is a log, another sentence says it.
-    let alone = !case.has_log;
+    let alone = case.log.is_none();
     alone.then(|| "there is no bus: purges reach this node alone".to_owned())
 }
 

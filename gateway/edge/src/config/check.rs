@@ -58,6 +58,12 @@ impl FindingCollector {
         self.push(ConfigFinding::value(at, message));
     }
 
+    /// Adds a finding about the key `below` of a section. Dots in it lead into further sections.
+    fn add_below(&mut self, section: ConfigPath, below: &str, message: String) {
+        let at = below.split('.').fold(section, |at, key| at.key(key));
+        self.add(at, message);
+    }
+
     fn add_near(&mut self, at: ConfigPath, message: String, near: Option<&str>) {
         self.push(ConfigFinding::value(at, message).near(near));
     }
@@ -318,9 +324,14 @@ fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
 }
 
 fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
-    if l2.redis.is_some() && l2.disk.is_some() {
-        let message = "given beside `redis`; expected one of the two";
-        report.push(ConfigFinding::key(at.key("disk"), message));
+    let stores = l2.stores();
+    if let [first, second, ..] = stores.as_slice() {
+        let count = in_words(L2Config::STORES.len());
+        let message = format!(
+            "given beside `{}`; expected one of the {count}",
+            first.name()
+        );
+        report.push(ConfigFinding::key(at.key(second.name()), message));
     }
     for (key, number) in [
         ("max_life", l2.max_life.0.as_millis()),
@@ -333,8 +344,11 @@ fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
     let lease = l2.lease.ttl.0.as_millis() as u64;
     report.positive(at.key("lease").key("ttl"), lease);
     seal_key(&l2.seal_key, &at.key("seal_key"), report);
-    if let Some(Err(error)) = l2.redis.as_ref().map(|redis| redis.check()) {
-        report.add(at.key("redis").key(error.key()), error.to_string());
+    let invalid = stores
+        .iter()
+        .find_map(|store| Some((store.name(), store.check().err()?)));
+    if let Some((section, error)) = invalid {
+        report.add_below(at.key(section), error.key(), error.to_string());
     }
 }
 
@@ -410,12 +424,11 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
             "more than 768KiB, which no event has room for; expected less",
         );
     }
-    let checked = transports.into_iter().map(|one| (one.name(), one.check()));
-    let wrong = checked.filter_map(|(name, checked)| Some((name, checked.err()?)));
-    for (name, error) in wrong.take(1) {
-        let keys = error.key().split('.');
-        let at = keys.fold(at.key(name), |at, key| at.key(key));
-        report.add(at, error.to_string());
+    let invalid = transports
+        .iter()
+        .find_map(|transport| Some((transport.name(), transport.check().err()?)));
+    if let Some((section, error)) = invalid {
+        report.add_below(at.key(section), error.key(), error.to_string());
     }
 }
 

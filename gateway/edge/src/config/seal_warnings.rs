@@ -48,10 +48,11 @@ fn bus_that_takes_others(bus: &BusConfig) -> Option<ConfigFinding> {
 
 fn unsealed_records(config: &GatewayConfig) -> Option<ConfigFinding> {
     let l2 = &config.cache.l2;
-    let redis = l2.redis.as_ref().filter(|_| l2.seal_key.is_none())?;
-    let place = first_beyond_this_machine([redis.url.as_str()])?;
+    let store = l2.store().filter(|_| l2.seal_key.is_none())?;
+    let server = store.shared_through()?;
+    let place = first_beyond_this_machine(store.servers())?;
     let message = format!(
-        "`seal_key` is not set, and Redis is not on this machine ({place}): whoever can write there \
+        "`seal_key` is not set, and {server} is not on this machine ({place}): whoever can write there \
          can put pages of their own into the caches of all nodes; expected `seal_key_file` with \
          one secret for all nodes (SECURITY.md says what a writer can do without it)"
     );

@@ -130,12 +130,11 @@ pub fn read_files(config: &mut GatewayConfig, base: &FilePath) -> Vec<ConfigFind
 fn second_tier(l2: &mut L2Config, reader: &mut SecretFileReader<'_>) {
     let at = path(&["cache", "l2"]);
     reader.fill(&at, "seal_key", &mut l2.seal_key, &l2.seal_key_file);
-    if let Some(redis) = &mut l2.redis {
-        let at = at.key("redis");
-        let file = &redis.password_file;
-        reader.fill(&at, "password", &mut redis.password, file);
-        let file = &redis.sentinel_password_file;
-        reader.fill(&at, "sentinel_password", &mut redis.sentinel_password, file);
+    for store in l2.stores_mut() {
+        let at = at.key(store.name());
+        for secret in store.secrets() {
+            reader.fill(&at, secret.key, secret.value, secret.file);
+        }
     }
 }
 

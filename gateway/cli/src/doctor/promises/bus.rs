@@ -52,9 +52,9 @@ fn writers(case: &PromiseConditions<'_>, bus: &BusConfig) -> &'static str {
 }
 
 fn deaf(case: &PromiseConditions<'_>) -> String {
-    let rest = match case.has_log {
-        true => "follows the purge log in Redis",
-        false => "keeps what others purge for as long as it is fresh",
+    let rest = match case.log {
+        Some(server) => format!("follows the purge log in {server}"),
+        None => "keeps what others purge for as long as it is fresh".to_owned(),
     };
     format!("subscribe_to_events: false: this node tells and does not listen; it {rest}")
 }

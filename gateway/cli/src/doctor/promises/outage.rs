@@ -1,6 +1,7 @@
 //! What happens if a node is away, if a broker is down, and in a partition.
 
 use super::{PromiseConditions, staleness};
+use lamina_cache::l2::description::{NOTHING_KEPT, StoreDescription};
 use lamina_cluster::bus::config::BusConfig;
 use lamina_cluster::bus::description::TransportDescription;
 use lamina_cluster::bus::transport::Guarantee;
@@ -28,16 +29,21 @@ pub(super) fn of(
 
 /// How a node gets the purges of the time when it did not listen.
 fn away(case: &PromiseConditions<'_>, guarantee: Guarantee) -> String {
-    match (guarantee, case.has_log) {
-        (Guarantee::Durable, _) => "what is purged while a node is away comes when it is back; until then it \
-                      validates what it has before it is shown"
-            .to_owned(),
-        (Guarantee::AtMostOnce, true) => "what is purged while a node is away it reads from the log in Redis when it \
-                          is back; until then it validates what it has before it is shown"
-            .to_owned(),
-        (Guarantee::AtMostOnce, false) => "what is purged while a node is away may not reach it: when it is back, \
-                           all that it stored before is validated at its origin, once, before it is shown"
-            .to_owned(),
+    match (guarantee, case.log) {
+        (Guarantee::Durable, _) => {
+            "what is purged while a node is away comes when it is back; until then it validates what \
+             it has before it is shown"
+                .to_owned()
+        }
+        (Guarantee::AtMostOnce, Some(server)) => format!(
+            "what is purged while a node is away it reads from the log in {server} when it is back; \
+             until then it validates what it has before it is shown"
+        ),
+        (Guarantee::AtMostOnce, None) => {
+            "what is purged while a node is away may not reach it: when it is back, all that it \
+             stored before is validated at its origin, once, before it is shown"
+                .to_owned()
+        }
     }
 }
 
@@ -59,9 +65,9 @@ fn down(case: &PromiseConditions<'_>, bus: &BusConfig, guarantee: Guarantee) -> 
                 .to_owned()
         }
     };
-    let log = match case.has_log {
-        true => "; the log in Redis tells it all the same",
-        false => "",
+    let log = match case.log {
+        Some(server) => format!("; the log in {server} tells it all the same"),
+        None => String::new(),
     };
     let rest = match bus.circuit_breaker.failure_threshold {
         0 => String::new(),
@@ -74,18 +80,16 @@ fn down(case: &PromiseConditions<'_>, bus: &BusConfig, guarantee: Guarantee) -> 
 }
 
 fn killed(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
-    let begins = match &case.config.cache.l2.disk {
-        Some(_) => {
-            "a node that is killed comes back with what is on its disk, judged as after any absence"
-        }
-        None => "a node that is killed comes back with an empty L1",
-    };
-    let takes = match (bus.retry_queue.enabled, case.has_log) {
-        (true, false) => "; purges that it could not tell yet are gone with it",
-        (true, true) => {
-            "; purges that it could not tell yet are gone with it, but for those in Redis's log"
-        }
-        (false, _) => "",
-    };
-    format!("{begins}{takes}")
+    let kept = case
+        .store
+        .map_or(NOTHING_KEPT, StoreDescription::kept_over_kill);
+    let begins = format!("a node that is killed comes back with {kept}");
+    match (bus.retry_queue.enabled, case.log) {
+        (true, None) => format!("{begins}; purges that it could not tell yet are gone with it"),
+        (true, Some(server)) => format!(
+            "{begins}; purges that it could not tell yet are gone with it, but for those in \
+             {server}'s log"
+        ),
+        (false, _) => begins,
+    }
 }

@@ -1,0 +1,147 @@
+//! What the rest of the program may ask of a configured store, and the table of all stores.
+//!
+//! Whoever adds a store writes a module whose configuration implements [`StoreDescription`], gives
+//! [`L2Config`] its section, and names that section in the table at the end of this file. Nobody
+//! else names a store.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{L2Config, LeaseRules};
+use super::store::Store;
+use crate::description::{InvalidSetting, SectionDescription};
+
+/// A configured store, before it is opened.
+pub trait StoreDescription: SectionDescription + Send + Sync {
+    /// Checks whether the configuration is valid, as far as that is known without reading files or
+    /// using the network.
+    ///
+    /// # Errors
+    /// The first setting that is not valid.
+    fn check(&self) -> Result<(), InvalidSetting> {
+        Ok(())
+    }
+
+    /// Opens the store. It needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When a setting is not valid, or the machine does not give what the store needs. A server
+    /// that is down is not an error.
+    fn open(&self, common: SharedStoreSettings<'_>) -> Result<Arc<dyn Store>, StoreOpenError>;
+
+    /// Where it is, for `lamina doctor`.
+    fn place(&self) -> String;
+
+    /// The name of the server through which nodes share the store and its purge log. None: the
+    /// store is of this node alone.
+    fn shared_through(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether another server may take over.
+    fn failover(&self) -> Failover {
+        Failover::Never
+    }
+
+    /// What the store adds, in sentences for `lamina doctor`.
+    fn promises(&self, conditions: &StorePromiseConditions<'_>) -> Vec<String>;
+
+    /// What a node has when it comes back after it was killed, as the end of a sentence.
+    fn kept_over_kill(&self) -> &'static str {
+        NOTHING_KEPT
+    }
+}
+
+/// What a node has when it comes back after it was killed, where no store keeps anything for it.
+pub const NOTHING_KEPT: &str = "an empty L1";
+
+/// The settings that all nodes sharing a store have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedStoreSettings<'a> {
+    /// Seals purges and leases. None: they are not sealed.
+    pub secret: Option<&'a str>,
+    /// The longest life of a record.
+    pub max_life: Duration,
+    /// Nodes with another namespace share nothing with these, unless a prefix says so.
+    pub namespace: Option<&'a str>,
+}
+
+/// What the sentences about a store depend on, beside its own section.
+pub struct StorePromiseConditions<'a> {
+    pub lease: &'a LeaseRules,
+    /// Whether nodes are told of purges over a bus as well.
+    pub has_bus: bool,
+}
+
+/// Whether another server may take over from the one that a store uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failover {
+    ToReplicas,
+    Never,
+}
+
+/// Why a store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreOpenError {
+    /// The configuration is the cause.
+    #[error("cache.l2.{section}")]
+    Setting {
+        section: &'static str,
+        #[source]
+        why: InvalidSetting,
+    },
+    /// The machine is the cause.
+    #[error(transparent)]
+    Machine(Box<dyn Error + Send + Sync>),
+}
+
+impl StoreOpenError {
+    /// Whether the configuration is the cause, and not the machine.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Setting { .. })
+    }
+}
+
+impl Default for SharedStoreSettings<'_> {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            max_life: L2Config::default().max_life.0,
+            namespace: None,
+        }
+    }
+}
+
+impl L2Config {
+    /// The store that is used, if there is a second tier.
+    pub fn store(&self) -> Option<&dyn StoreDescription> {
+        self.stores().into_iter().next()
+    }
+}
+
+/// The table: the sections of [`L2Config`] that are stores. The first configured one is used.
+macro_rules! stores {
+    ($($section:ident),*) => {
+        impl L2Config {
+            /// The keys of all stores.
+            pub const STORES: &'static [&'static str] = &[$(stringify!($section)),*];
+
+            /// The stores that are configured.
+            pub fn stores(&self) -> Vec<&dyn StoreDescription> {
+                let mut configured: Vec<&dyn StoreDescription> = Vec::new();
+                $(if let Some(section) = &self.$section { configured.push(section); })*
+                configured
+            }
+
+            /// The stores that are configured, to complete their configuration.
+            pub fn stores_mut(&mut self) -> Vec<&mut dyn StoreDescription> {
+                let mut configured: Vec<&mut dyn StoreDescription> = Vec::new();
+                $(if let Some(section) = &mut self.$section { configured.push(section); })*
+                configured
+            }
+        }
+    };
+}
+
+stores![redis, disk];
