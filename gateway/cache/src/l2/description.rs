@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{L2Config, LeaseRules};
-use super::store::Store;
+use super::store::{Durability, Store, StoreError};
 use crate::description::{InvalidSetting, SectionDescription};
 
 /// A configured store, before it is opened.
@@ -39,9 +39,9 @@ pub trait StoreDescription: SectionDescription + Send + Sync {
         None
     }
 
-    /// Whether another server may take over.
-    fn failover(&self) -> Failover {
-        Failover::Never
+    /// What a crash of its server may undo, from what the open store said of its durability.
+    fn crash_findings(&self, _said: Result<Durability, StoreError>) -> Vec<StoreFinding> {
+        Vec::new()
     }
 
     /// What the store adds, in sentences for `lamina doctor`.
@@ -74,11 +74,21 @@ pub struct StorePromiseConditions<'a> {
     pub has_bus: bool,
 }
 
-/// Whether another server may take over from the one that a store uses.
+/// What was found out about the server of a store.
+#[derive(Debug)]
+pub struct StoreFinding {
+    /// What it is about, in a word or two.
+    pub what: &'static str,
+    pub says: String,
+    pub gravity: FindingGravity,
+}
+
+/// What follows from a finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Failover {
-    ToReplicas,
-    Never,
+pub enum FindingGravity {
+    Sound,
+    /// It works, but is risky.
+    Risky,
 }
 
 /// Why a store can't be opened.
@@ -100,6 +110,26 @@ impl StoreOpenError {
     /// Whether the configuration is the cause, and not the machine.
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Setting { .. })
+    }
+}
+
+impl StoreFinding {
+    pub(super) fn sound(what: &'static str, says: String) -> Self {
+        let gravity = FindingGravity::Sound;
+        Self {
+            what,
+            says,
+            gravity,
+        }
+    }
+
+    pub(super) fn risky(what: &'static str, says: String) -> Self {
+        let gravity = FindingGravity::Risky;
+        Self {
+            what,
+            says,
+            gravity,
+        }
     }
 }
 

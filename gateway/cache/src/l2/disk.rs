@@ -99,6 +99,10 @@ impl Store for DiskStore {
         false
     }
 
+    fn index_remedy(&self) -> &'static str {
+        "only `cache.l2.redis` can, with `index.enabled: true`"
+    }
+
     fn get<'a>(
         &'a self,
         key: &'a StoreKey,

@@ -1,6 +1,6 @@
 //! The second tier that nodes share: a single Redis server, Sentinel, or a Cluster.
 //!
-//! Inside: `config`, `description`, `link` (a connection that is kept up), `script`, `log` (the purge log),
+//! Inside: `config`, `description` with `crash` (what a crash may undo), `link` (a connection that is kept up), `script`, `log` (the purge log),
 //! `lease`, `freed` (messages about released leases), `note` (notes of invalidations), `index`,
 //! `names`, `seals`, `fault`, `server` (settings of the server); connecting is in `crate::redis`.
 //! Decision: every write is a script that checks before it writes, so that a late write never
@@ -8,6 +8,7 @@
 //! Invariant: nothing here waits for a connection.
 
 pub mod config;
+mod crash;
 mod description;
 mod fault;
 mod freed;

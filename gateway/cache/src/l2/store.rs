@@ -344,7 +344,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// What to do so that there is an index.
     fn index_remedy(&self) -> &'static str {
-        "only `cache.l2.redis` can, with `index.enabled: true`"
+        "it can't keep one"
     }
 
     /// Notes written records of one shard in the index, and drops some members that have expired.

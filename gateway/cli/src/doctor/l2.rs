@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::advice::{self, ConfigKeyPlaces, key_of_store};
-use super::crash;
 use super::{AGAIN, FindingLine, ReportSection};
 use lamina_base::description::FailureSubject;
 use lamina_cache::config::L2Config;
 use lamina_cache::l2::EVICTS;
-use lamina_cache::l2::description::{Failover, StoreDescription};
+use lamina_cache::l2::description::{FindingGravity, StoreDescription, StoreFinding};
 use lamina_cache::l2::store::{
     Lease, LeaseAcquisition, LogPlace, LoggedPurge, Store, StoreError, StoreKey, StorePut,
 };
@@ -99,15 +98,23 @@ async fn trips(
     ]
     .into_iter()
     .chain(eviction(store).await)
-    .chain(crash(store, description.failover()).await)
+    .chain(crash(store, description).await)
     .collect()
 }
 
 /// What a crash of the store's server may undo. Empty for a store without a server.
-async fn crash(store: &Arc<dyn Store>, failover: Failover) -> Vec<FindingLine> {
+async fn crash(store: &Arc<dyn Store>, description: &dyn StoreDescription) -> Vec<FindingLine> {
     let said = tokio::time::timeout(PATIENCE, store.durability()).await;
     let said = said.unwrap_or(Err(StoreError::Timeout)).transpose();
-    said.map_or(Vec::new(), |said| crash::lines(said, failover))
+    let findings = said.map_or(Vec::new(), |said| description.crash_findings(said));
+    findings.into_iter().map(line_of).collect()
+}
+
+fn line_of(found: StoreFinding) -> FindingLine {
+    match found.gravity {
+        FindingGravity::Sound => FindingLine::fine(found.what, found.says),
+        FindingGravity::Risky => FindingLine::warned(found.what, found.says),
+    }
 }
 
 /// A failure if the store may evict its purge log.

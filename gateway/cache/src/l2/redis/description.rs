@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::config::{RedisStoreOpenError, RedisTierConfig};
+use super::crash::{self, Failover};
 use super::open_for;
 use crate::description::InvalidSetting;
 use crate::l2::description::{
-    Failover, SharedStoreSettings, StoreDescription, StoreOpenError, StorePromiseConditions,
+    SharedStoreSettings, StoreDescription, StoreFinding, StoreOpenError, StorePromiseConditions,
 };
-use crate::l2::store::Store;
+use crate::l2::store::{Durability, Store, StoreError};
 use crate::redis;
 
 /// The largest number of shards, because a listing looks at each of them.
@@ -27,6 +28,13 @@ pub(super) fn check(config: &RedisTierConfig) -> Result<(), RedisStoreOpenError>
         return Err(RedisStoreOpenError::Shards(config.index.shards));
     }
     Ok(redis::check(&config.url)?)
+}
+
+fn failover(config: &RedisTierConfig) -> Failover {
+    match redis::may_fail_over(&config.url) {
+        true => Failover::ToReplicas,
+        false => Failover::Never,
+    }
 }
 
 impl StoreDescription for RedisTierConfig {
@@ -49,11 +57,8 @@ impl StoreDescription for RedisTierConfig {
         Some("Redis")
     }
 
-    fn failover(&self) -> Failover {
-        match redis::may_fail_over(&self.url) {
-            true => Failover::ToReplicas,
-            false => Failover::Never,
-        }
+    fn crash_findings(&self, said: Result<Durability, StoreError>) -> Vec<StoreFinding> {
+        crash::findings(said, failover(self))
     }
 
     fn promises(&self, conditions: &StorePromiseConditions<'_>) -> Vec<String> {
@@ -82,7 +87,7 @@ impl StoreDescription for RedisTierConfig {
                 ),
                 false => "each node loads for itself (lease.enabled: false)".to_owned(),
             },
-            match self.failover() {
+            match failover(self) {
                 Failover::ToReplicas => {
                     "a fail-over may lose the last writes of the old master, purges among them"
                 }
