@@ -81,3 +81,35 @@ impl Error for InvalidSetting {
         self.why.source()
     }
 }
+
+/// The table of the sections of one configuration that are described alike. Each section is an
+/// `Option` under its key.
+///
+/// `described_sections! { BusConfig, TransportDescription, TRANSPORTS, transports, transports_mut: redis, nats }`
+/// gives the type the keys as a constant, and two methods that return the sections which are given.
+#[macro_export]
+macro_rules! described_sections {
+    (
+        $config:ty, $description:path, $keys:ident, $given:ident, $given_mut:ident:
+        $($section:ident),*
+    ) => {
+        impl $config {
+            /// The keys of all these sections.
+            pub const $keys: &'static [&'static str] = &[$(stringify!($section)),*];
+
+            /// The sections that are given.
+            pub fn $given(&self) -> Vec<&dyn $description> {
+                let mut given: Vec<&dyn $description> = Vec::new();
+                $(if let Some(section) = &self.$section { given.push(section); })*
+                given
+            }
+
+            /// The sections that are given, to complete them.
+            pub fn $given_mut(&mut self) -> Vec<&mut dyn $description> {
+                let mut given: Vec<&mut dyn $description> = Vec::new();
+                $(if let Some(section) = &mut self.$section { given.push(section); })*
+                given
+            }
+        }
+    };
+}

@@ -58,8 +58,9 @@ impl RedisTargetError {
     }
 }
 
-/// Defines a section `redis` of the configuration: the keys of every such section, and between them
-/// those that are given with their defaults. The section describes itself as
+/// Defines a section `redis` of the configuration: the keys of every such section, and those that
+/// are given with their defaults. The word `times;` stands where the common time limits come, since
+/// people see the order of the keys in messages. The section describes itself as
 /// [`SectionDescription`](crate::description::SectionDescription).
 #[macro_export]
 macro_rules! redis_section {
@@ -67,6 +68,8 @@ macro_rules! redis_section {
         $(#[$about:meta])*
         pub struct $name:ident {
             $($(#[$doc:meta])* pub $key:ident: $type:ty = $default:expr,)*
+            times;
+            $($(#[$late_doc:meta])* pub $late_key:ident: $late_type:ty = $late_default:expr,)*
         }
     ) => {
         $(#[$about])*
@@ -104,6 +107,7 @@ macro_rules! redis_section {
             /// The longest pause between two attempts to connect; pauses begin at a tenth of a
             /// second and grow, with jitter, up to this.
             pub reconnect_max: $crate::units::ConfigDuration,
+            $($(#[$late_doc])* pub $late_key: $late_type,)*
         }
 
         impl Default for $name {
@@ -122,6 +126,7 @@ macro_rules! redis_section {
                     connect_timeout: $crate::units::ConfigDuration::secs(2),
                     silence_timeout: $crate::units::ConfigDuration::secs(2),
                     reconnect_max: $crate::units::ConfigDuration::millis(500),
+                    $($late_key: $late_default,)*
                 }
             }
         }

@@ -150,28 +150,7 @@ impl L2Config {
     }
 }
 
-/// The table: the sections of [`L2Config`] that are stores. The first configured one is used.
-macro_rules! stores {
-    ($($section:ident),*) => {
-        impl L2Config {
-            /// The keys of all stores.
-            pub const STORES: &'static [&'static str] = &[$(stringify!($section)),*];
-
-            /// The stores that are configured.
-            pub fn stores(&self) -> Vec<&dyn StoreDescription> {
-                let mut configured: Vec<&dyn StoreDescription> = Vec::new();
-                $(if let Some(section) = &self.$section { configured.push(section); })*
-                configured
-            }
-
-            /// The stores that are configured, to complete their configuration.
-            pub fn stores_mut(&mut self) -> Vec<&mut dyn StoreDescription> {
-                let mut configured: Vec<&mut dyn StoreDescription> = Vec::new();
-                $(if let Some(section) = &mut self.$section { configured.push(section); })*
-                configured
-            }
-        }
-    };
+// The table of all stores. The first one that is configured is used.
+lamina_base::described_sections! {
+    L2Config, StoreDescription, STORES, stores, stores_mut: redis, disk
 }
-
-stores![redis, disk];

@@ -72,28 +72,7 @@ impl BusConfig {
     }
 }
 
-/// The table: the sections of [`BusConfig`] that are transports. The first configured one is used.
-macro_rules! transports {
-    ($($section:ident),*) => {
-        impl BusConfig {
-            /// The keys of all transports.
-            pub const TRANSPORTS: &'static [&'static str] = &[$(stringify!($section)),*];
-
-            /// The transports that are configured.
-            pub fn transports(&self) -> Vec<&dyn TransportDescription> {
-                let mut configured: Vec<&dyn TransportDescription> = Vec::new();
-                $(if let Some(section) = &self.$section { configured.push(section); })*
-                configured
-            }
-
-            /// The transports that are configured, to complete their configuration.
-            pub fn transports_mut(&mut self) -> Vec<&mut dyn TransportDescription> {
-                let mut configured: Vec<&mut dyn TransportDescription> = Vec::new();
-                $(if let Some(section) = &mut self.$section { configured.push(section); })*
-                configured
-            }
-        }
-    };
+// The table of all transports. The first one that is configured is used.
+lamina_base::described_sections! {
+    BusConfig, TransportDescription, TRANSPORTS, transports, transports_mut: redis, nats, rabbitmq
 }
-
-transports![redis, nats, rabbitmq];

@@ -14,6 +14,7 @@ lamina_base::redis_section! {
         /// The number of connections for reading and writing; one more waits for purges, and one for
         /// released leases.
         pub connections: usize = 2,
+        times;
         /// The approximate number of purges that the shared log keeps.
         pub purge_log_length: u64 = 100_000,
         /// An index of the records, for listing and for freeing what purges hide.

@@ -10,6 +10,7 @@ lamina_base::redis_section! {
         /// Sharded Pub/Sub (Redis 7): in a Cluster, messages then pass only through the nodes of one
         /// shard. The same on all nodes.
         pub sharded: bool = false,
+        times;
     }
 }
 
