@@ -351,7 +351,8 @@ impl Log {
     fn addresses(&self) -> Option<(SocketAddr, SocketAddr, Option<PathBuf>)> {
         let lines = self.0.lock().unwrap();
         let after = |words: &str| lines.iter().find_map(|line| address_after(line, words));
-        let address = after("lamina listening on http://")?;
+        let address = after("lamina listening on http://")
+            .or_else(|| after("lamina listening on https://"))?;
         if let Some(admin) = after("lamina admin on http://") {
             return Some((address, admin, None));
         }

@@ -12,4 +12,5 @@ pub mod hc1;
 pub mod pattern;
 pub mod redis;
 pub mod telemetry;
+pub mod tls;
 pub mod units;

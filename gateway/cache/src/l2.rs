@@ -207,9 +207,9 @@ impl L2 {
         match tokio::time::timeout(patience, all).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the second tier could not be brought to an end");
+                tracing::warn!(%error, "the second tier could not finish its pending writes");
             }
-            Err(_) => tracing::warn!("the second tier took too long to be brought to an end"),
+            Err(_) => tracing::warn!("the second tier did not finish its pending writes in time"),
         }
     }
 

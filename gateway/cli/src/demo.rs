@@ -11,9 +11,10 @@ use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::site::DemoSite;
-use lamina_http::config::{ListenerConfig, ListenerLimits, Protocol};
-use lamina_http::path::PathRules;
-use lamina_http::server::{BindError, BoundListeners, HandlerAnswer, RunningListeners};
+use lamina_http::config::ListenerConfig;
+use lamina_http::server::{
+    BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
+};
 
 mod pages;
 mod reply;
@@ -43,8 +44,12 @@ pub async fn run(listen: &[SocketAddr]) -> Result<(), BindError> {
 /// # Errors
 /// Returns which address cannot be listened on, and what to do about it.
 pub fn start(listen: &[SocketAddr]) -> Result<(RunningListeners, Vec<SocketAddr>), BindError> {
-    let listeners: Vec<_> = listen.iter().copied().map(listener).collect();
-    let bound = BoundListeners::bind(&listeners, 1, 0)?;
+    let listeners: Vec<_> = listen
+        .iter()
+        .copied()
+        .map(ListenerConfig::clear_text)
+        .collect();
+    let bound = BoundListeners::bind(&listeners, 1, SharedByListeners::default())?;
     let addresses = bound.addresses();
     let site = Arc::new(DemoSite::default());
     let running = bound.start(move |head, body, _entered, _early| {
@@ -53,18 +58,6 @@ pub fn start(listen: &[SocketAddr]) -> Result<(RunningListeners, Vec<SocketAddr>
         HandlerAnswer::later(async move { site.answer(request).await })
     });
     Ok((running, addresses))
-}
-
-fn listener(address: SocketAddr) -> ListenerConfig {
-    ListenerConfig {
-        address,
-        protocols: vec![Protocol::Http1, Protocol::Http2],
-        trusted_proxies: Vec::new(),
-        trusted_headers: Vec::new(),
-        proxy_protocol: false,
-        limits: ListenerLimits::default(),
-        path: PathRules::default(),
-    }
 }
 
 /// Waits for a signal to stop. Waits for ever if signals cannot be handled.

@@ -1,7 +1,7 @@
 //! `lamina doctor`: makes real round trips to what the configuration names, and says in plain words
 //! what this configuration guarantees.
 //!
-//! The parts: `l2` and `bus` (the round trips), `ends` and `voice` (both ends of the bus, and the
+//! The parts: `l2` and `bus` (the round trips), `ends` and `probe_events` (both ends of the bus, and the
 //! events that they send), `advice` (what to do about a failure) and `promises` (the sentences about
 //! guarantees). It may run beside a gateway: all that it leaves behind is one purge of a key that
 //! nobody has, and events that nodes ignore.
@@ -10,8 +10,8 @@ mod advice;
 mod bus;
 mod ends;
 pub(super) mod l2;
+mod probe_events;
 mod promises;
-mod voice;
 
 use std::fmt;
 use std::path::Path;

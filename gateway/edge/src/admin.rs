@@ -53,7 +53,7 @@ pub struct AdminService {
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
     pub gate: AdminGate,
-    pub desk: AdminWorkLimits,
+    pub work_limits: AdminWorkLimits,
     /// Whether the gateway accepts requests: false as soon as a drain begins.
     pub ready: Arc<AtomicBool>,
     /// Updates the gauges before a scrape.
@@ -108,7 +108,7 @@ impl AdminService {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 if refusal.audit == RefusalAudit::Line {
-                    self.desk.refusals.tell(&refusal, &request, peer);
+                    self.work_limits.refusals.tell(&refusal, &request, peer);
                 }
                 return answer::guarded(refusal.response);
             }
@@ -129,7 +129,7 @@ impl AdminService {
         match access {
             AdminAccess::Open => Ok(None),
             AdminAccess::Needs(_) | AdminAccess::NeedsToken(_) => {
-                self.desk.places.try_acquire().map(Some)
+                self.work_limits.places.try_acquire().map(Some)
             }
         }
     }
@@ -153,7 +153,7 @@ impl AdminService {
             AdminAction::Quarantine => plugins::quarantine(plugins, name, &self.proxy),
             AdminAction::Resume => plugins::resume(plugins, name),
             AdminAction::Keys => {
-                let tier = self.proxy.cache.below().map(Arc::as_ref);
+                let tier = self.proxy.cache.second_tier().map(Arc::as_ref);
                 l2::keys(tier, request.uri().query().unwrap_or_default()).await
             }
             AdminAction::RecentRequests => {

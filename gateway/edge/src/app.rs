@@ -21,7 +21,9 @@ use crate::description::InvalidSetting;
 use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
-use crate::http::server::{self, BindError, BoundListeners, HandlerAnswer, RunningListeners};
+use crate::http::server::{
+    self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
+};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
@@ -81,7 +83,8 @@ impl GatewayStartError {
             | Self::Plugin(_)
             | Self::Route(_)
             | Self::PurgeMethod(_)
-            | Self::Bus(_) => true,
+            | Self::Bus(_)
+            | Self::Bind(BindError::Tls { .. }) => true,
             Self::Store(error) => error.is_configuration(),
             Self::Bind(_) | Self::Admin(_) | Self::Metrics(_) => false,
         }
@@ -104,7 +107,11 @@ const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 /// # Errors
 /// See [`GatewayStartError`].
 pub async fn build(config: &GatewayConfig) -> Result<Arc<Generation>, GatewayStartError> {
-    ProcessState::new(config, None)?.generation(config).await
+    let process = ProcessState::new(config, None)?;
+    for listener in &config.listeners {
+        server::open_tls(listener, &process.tls)?;
+    }
+    process.generation(config).await
 }
 
 impl RunningGateway {
@@ -122,9 +129,10 @@ impl RunningGateway {
             cache,
             registry,
             recent,
+            tls,
             ..
         } = process;
-        if let Some(tier) = cache.below()
+        if let Some(tier) = cache.second_tier()
             && !tier.known(KNOWN).await
         {
             let kind = tier.kind();
@@ -149,7 +157,11 @@ impl RunningGateway {
             .iter()
             .map(|route| route.limits.max_body_bytes);
         let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
-        let bound = BoundListeners::bind(&config.listeners, threads, body_bytes)?;
+        let shared = SharedByListeners {
+            body_bytes,
+            tls: Arc::clone(&tls),
+        };
+        let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
         let addresses = bound.addresses();
         let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
             .map_err(GatewayStartError::Admin)?;
@@ -168,11 +180,12 @@ impl RunningGateway {
             registry,
             recent,
             gate,
-            desk: AdminWorkLimits::default(),
+            work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
             refresh: Box::new(move || {
                 scraped.tend();
                 dropped.update();
+                tls.update();
                 held.update();
             }),
         });
@@ -212,7 +225,7 @@ impl RunningGateway {
             }
         };
         let written = async {
-            if let Some(tier) = self.cache.below() {
+            if let Some(tier) = self.cache.second_tier() {
                 tier.finish(left).await;
             }
         };
@@ -235,7 +248,8 @@ fn raise_limits(config: &GatewayConfig) {
         tracing::warn!(
             descriptors,
             connections,
-            "fewer descriptors than max_connections: accepting will pause before that limit"
+            "the process may open fewer file descriptors than max_connections: accepting \
+             connections will pause before that limit; raise the limit of open files"
         );
     }
 }
@@ -267,12 +281,14 @@ async fn renew(proxy: Arc<Proxy>) {
     match signal(SignalKind::hangup()) {
         Ok(mut hangups) => {
             while hangups.recv().await.is_some() {
-                tracing::info!("SIGHUP: loading plugins anew");
+                tracing::info!("SIGHUP: reloading plugins");
                 let plugins = Arc::clone(&proxy.generation().plugins);
                 plugins.reload().await;
             }
         }
-        Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP can't be handled, so it will not reload plugins")
+        }
     }
 }
 
@@ -292,7 +308,9 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
             }
         });
         if work.await.is_err() {
-            tracing::error!("tending the cache failed; it goes on at the next tick");
+            tracing::error!(
+                "the periodic maintenance of the cache failed; it runs again at its next interval"
+            );
         }
         if due {
             swept = tokio::time::Instant::now();

@@ -1,7 +1,8 @@
 //! Named upstreams: choosing a target, sending the request, enforcing deadlines.
 //!
 //! The parts: `admission` limits how many requests an upstream gets at once, `target` chooses the
-//! server, `client` holds the connections, `response` refuses ambiguous heads, `exchange` watches
+//! server, `connect` opens connections, with `tls` and `verify` where a target has TLS, `client`
+//! holds them, `response` refuses ambiguous heads, `exchange` watches
 //! the request body and the response body, `error` names what went wrong. The caller has already
 //! made the request as the origin shall see it; this module sets only `Host` (by `host_header`) and
 //! the address, and adds nothing.
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use self::admission::{AdmissionPermit, UpstreamAdmission};
 use self::attempt::PendingAttempt;
 use self::client::OriginClientPools;
-use self::config::{HostHeader, UpstreamConfig, UpstreamTimeouts};
+use self::config::{HostHeader, OriginVerification, UpstreamConfig, UpstreamTimeouts};
 use self::exchange::OriginUploadState;
 use self::target::{OriginTarget, OriginTargets};
 use crate::http::body::{Body, BoundedBody};
@@ -32,6 +33,7 @@ mod admission;
 mod attempt;
 mod client;
 pub mod config;
+mod connect;
 mod error;
 mod exchange;
 mod http2;
@@ -39,6 +41,8 @@ pub mod response;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod verify;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
 pub use self::client::SendError;
@@ -78,13 +82,22 @@ impl Origins {
 
 impl Origin {
     fn new(name: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
+        let targets = OriginTargets::parse(name, upstream)?;
+        if upstream.tls.verify == OriginVerification::Off {
+            let reason = upstream.tls.insecure.as_deref().unwrap_or_default();
+            tracing::warn!(
+                upstream = name,
+                reason,
+                "origins are not verified (tls.verify: off)"
+            );
+        }
         Ok(Self {
             name: name.into(),
             host_header: upstream.host_header,
             timeouts: upstream.timeouts.clone(),
             admission: UpstreamAdmission::new(&upstream.load),
-            targets: OriginTargets::parse(name, &upstream.targets)?,
-            clients: OriginClientPools::new(upstream),
+            clients: OriginClientPools::new(upstream, &targets.tls()),
+            targets,
         })
     }
 
@@ -118,7 +131,7 @@ impl Origin {
             .flatten();
         let target = self.targets.next();
         let response = match (self.attempt(request, target, told).await, again) {
-            (Err(OriginError::Connect { .. }), Some(request)) => {
+            (Err(error), Some(request)) if error.is_before_the_request() => {
                 self.attempt(request, self.targets.next(), told).await
             }
             (outcome, _) => outcome,
@@ -154,6 +167,7 @@ impl Origin {
         target: &OriginTarget,
     ) -> Result<(Response<hyper::body::Incoming>, OriginUploadState), OriginError> {
         self.address(&mut request, target)?;
+        let began = std::time::Instant::now();
         let (request, sending) = exchange::watched(request);
         let response = self.clients.send(request, target);
         match sending.limit(response, self.timeouts.first_byte.0).await {
@@ -162,8 +176,10 @@ impl Origin {
             }),
             Some(Ok(response)) => Ok((response, sending)),
             Some(Err(error)) => {
-                let error = error::classify(error);
-                if matches!(error, OriginError::Connect { .. }) {
+                let tls = target.tls.as_ref();
+                let alert = tls.and_then(|tls| tls.alert_since(began));
+                let error = error::classify(error).because_of(alert.as_ref());
+                if error.is_before_the_request() {
                     self.targets.failed(target);
                     tracing::warn!(upstream = &*self.name, target = %target.authority, %error, "cannot connect to an origin");
                 }
@@ -186,7 +202,6 @@ impl Origin {
         if self.host_header == HostHeader::Upstream || !headers.contains_key(HOST) {
             headers.insert(HOST, target.host.clone());
         }
-        *request.version_mut() = self.clients.version();
         Ok(())
     }
 

@@ -29,6 +29,7 @@ pub mod record;
 mod respond;
 pub mod route;
 mod target;
+mod to_https;
 mod tunnel;
 mod unkeyed;
 mod watch;
@@ -53,6 +54,7 @@ use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::forward::{self, ForwardingContext, HopWishes};
 use crate::http::path;
 use crate::http::server::{HandlerAnswer, InterimChannel, RequestArrival};
+use crate::http::tls::listeners::TlsListeners;
 use context::{DerivedKey, RequestContext};
 use metrics::RequestOutcome;
 use miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
@@ -74,6 +76,7 @@ const MOST_PASSES: usize = 10;
 /// Answers requests from the cache, by the rules of the current generation.
 pub struct Proxy {
     pub cache: Arc<Cache>,
+    tls: Arc<TlsListeners>,
     generation: ArcSwap<Generation>,
 }
 
@@ -153,9 +156,10 @@ impl CountedResponse {
 
 impl Proxy {
     /// Creates a proxy that serves this generation.
-    pub fn new(cache: Arc<Cache>, generation: Arc<Generation>) -> Self {
+    pub fn new(cache: Arc<Cache>, tls: Arc<TlsListeners>, generation: Arc<Generation>) -> Self {
         Self {
             cache,
+            tls,
             generation: ArcSwap::new(generation),
         }
     }
@@ -186,12 +190,13 @@ impl Proxy {
         let generation = self.generation.load();
         let path_rules = entered.peer.path_rules;
         let ForwardingContext { caller, wishes } = entered.received;
+        let tls = entered.tls.as_ref();
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
         let recorder = &generation.recorder;
         let begin = |parts: &Parts, host: &str, route: Option<&Route>| {
-            recorder.begin(RecordBeginning::of(parts, host, &caller, route, started))
+            recorder.begin(RecordBeginning::of(parts, host, &caller, route, started).over(tls))
         };
         if generation.purge_method.takes(&parts) {
             let record = begin(&parts, &host, None);
@@ -199,6 +204,12 @@ impl Proxy {
             let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
             return HandlerAnswer::Now(answered(record, served));
+        }
+        if let Some(target) = entered.peer.redirect
+            && let Some(served) =
+                to_https::answer(target, &parts, &host, &generation.routes, &self.tls)
+        {
+            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served));
         }
         let target = match spelling {
             Ok(spelling) => generation
@@ -224,7 +235,7 @@ impl Proxy {
                 return HandlerAnswer::Now(answered(record, generation.refuse(&refused, started)));
             }
         };
-        let beginning = RecordBeginning::of(&parts, &host, &caller, Some(route), started);
+        let beginning = RecordBeginning::of(&parts, &host, &caller, Some(route), started).over(tls);
         let mut record = recorder.of_perhaps_a_hit(beginning);
         if !admits(route, &parts) {
             let record = record.or_else(|| begin(&parts, &host, Some(route)));

@@ -40,6 +40,7 @@ pub mod forward;
 pub mod frames;
 pub mod guard;
 mod hpack;
+pub mod http3;
 mod list;
 pub mod max_forwards;
 pub mod media;
@@ -52,6 +53,7 @@ pub mod range;
 pub mod reference;
 pub mod sensitive;
 pub mod server;
+pub mod tls;
 pub mod trace;
 #[cfg(test)]
 mod upgrade_hazards;

@@ -3,7 +3,7 @@
 //! Inside: `socket` and `unix` open the ports, `worker` is one thread with its runtime, `accept`
 //! its accept loops, `descriptors` keeps the last descriptors for others, and `roster` decides
 //! which connection is cut for a new one on a reserved listener. `arrival` finds out who the
-//! client is, `connection` serves one client over a `stream`, `wire` is its transport,
+//! client is, `handshake` begins TLS, `connection` serves one client over a `stream`, `wire` is its transport,
 //! `activity` records what happens on it, and `watch` enforces its deadlines, also by what the
 //! kernel still holds (`send_queue`); `stream_task` enforces those of one HTTP/2 stream.
 //! `service` is the step from hyper to the handler, `sending` an answer on its way, and `early`
@@ -16,28 +16,33 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use http::Response;
 use http::request::Parts;
+use http::{HeaderValue, Response};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use self::handshake::SecuredPort;
+use self::quic::QuicSocket;
 use self::roster::ConnectionRoster;
 use self::signal::{DrainSignal, DrainStage};
 use self::socket::ListeningSocket;
 use self::unix::SocketFile;
-use self::worker::{AcceptOn, Worker};
+use self::worker::{AcceptOn, PortSocket, Worker};
 use super::body::Body;
 use super::cidr::CidrError;
 use super::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
 use super::endpoint::Endpoint;
 use super::forward::{ForwardingContext, TrustedProxies};
 use super::path::PathRules;
+use super::tls::config::{AltSvcConfig, RedirectTarget};
+use super::tls::listeners::TlsListeners;
+use super::tls::{TlsListener, TlsSession, TlsSetupError};
 
 mod accept;
 mod activity;
@@ -45,6 +50,9 @@ mod arrival;
 mod connection;
 mod descriptors;
 mod early;
+mod handshake;
+mod http3;
+mod quic;
 mod roster;
 mod send_queue;
 mod sending;
@@ -90,13 +98,17 @@ pub struct Peer {
     pub reached: LocalEndpoint,
     /// The path rules of the listener that it has connected to.
     pub path_rules: PathRules,
+    /// Where the listener sends its clients, instead of serving them.
+    pub redirect: Option<RedirectTarget>,
 }
 
 /// How a request came in: over which connection, and what it says about its way here.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RequestArrival {
     pub peer: Peer,
     pub received: ForwardingContext,
+    /// What is known of TLS. None if the listener speaks clear text.
+    pub tls: Option<Arc<TlsSession>>,
 }
 
 /// The local end of a client's connection.
@@ -114,12 +126,23 @@ pub struct BoundListeners {
     workers: Vec<Worker>,
     ports: Vec<OpenedPort>,
     file: Option<SocketFile>,
+    shared: SharedByListeners,
+}
+
+/// What all listeners of the process share.
+#[derive(Clone, Default)]
+pub struct SharedByListeners {
+    /// The largest request body in bytes that any route allows; each route enforces its own limit.
+    pub body_bytes: u64,
+    pub tls: Arc<TlsListeners>,
 }
 
 /// A port and its sockets.
 struct OpenedPort {
     port: Arc<Port>,
     sockets: Vec<ListeningSocket>,
+    /// One for each worker, if the port speaks HTTP/3.
+    quic: Vec<UdpSocket>,
 }
 
 /// Listeners at work. Dropping them cuts all connections.
@@ -131,6 +154,7 @@ pub struct RunningListeners {
     ports: Vec<RunningPort>,
     /// Closed when the last worker has ended.
     alive: mpsc::Receiver<()>,
+    shared: SharedByListeners,
     _file: Option<SocketFile>,
 }
 
@@ -147,10 +171,11 @@ pub enum BindError {
     #[error("{address} is in use: stop the program that listens there, or choose another port")]
     InUse { address: SocketAddr },
     #[error(
-        "{address} needs a privilege: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        "{address} needs a privilege: choose a port of 1024 or higher, or grant \
+         CAP_NET_BIND_SERVICE"
     )]
     Denied { address: SocketAddr },
-    #[error("{address} is no address of this machine: try 0.0.0.0 or 127.0.0.1")]
+    #[error("{address} is not an address of this machine: try 0.0.0.0 or 127.0.0.1")]
     NotHere { address: SocketAddr },
     #[error("cannot listen on {address}")]
     Socket {
@@ -162,18 +187,34 @@ pub enum BindError {
         path.display()
     )]
     UnixInUse { path: PathBuf },
-    #[error("{} is there and is no socket: remove it, or choose another path", path.display())]
+    #[error("{} exists and is not a socket: remove it, or choose another path", path.display())]
     NoSocket { path: PathBuf },
-    #[error("cannot make the Unix socket {}: does its folder exist, and may this user write there?", path.display())]
+    #[error("cannot create the Unix socket {}: does its folder exist, and does this user have the \
+             right to write there?", path.display())]
     UnixSocket { path: PathBuf, source: io::Error },
     #[error("listener {address}: trusted_proxies")]
     Network {
         address: SocketAddr,
         source: CidrError,
     },
+    #[error(
+        "{address} over UDP, for HTTP/3: {source}; stop the program that uses the port, or choose another one"
+    )]
+    Quic {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("listener {address}: {source}")]
+    Tls {
+        address: SocketAddr,
+        source: TlsSetupError,
+    },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }
+
+/// The most workers that have a socket for QUIC: connection ids have one octet for the number.
+const MOST_QUIC_WORKERS: usize = 256;
 
 /// The address that is used for the clients of a Unix socket, which have none.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -190,6 +231,10 @@ struct Port {
     trust: Arc<TrustedProxies>,
     proxy_protocol: bool,
     path_rules: PathRules,
+    redirect: Option<RedirectTarget>,
+    /// None: the port speaks clear text.
+    secured: Option<SecuredPort>,
+    alt_svc: AltSvcConfig,
     /// Tells the accept loops and connections of the port to drain, then to stop.
     signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
@@ -202,24 +247,24 @@ struct Port {
 }
 
 impl BoundListeners {
-    /// Opens every listener, for `threads` workers (at least one). `body_bytes` is the largest
-    /// request body that any route allows; each route enforces its own limit.
+    /// Opens every listener, for `threads` workers (at least one).
     ///
     /// # Errors
     /// Says which address failed, and what to do about it.
     pub fn bind(
         listeners: &[ListenerConfig],
         threads: usize,
-        body_bytes: u64,
+        shared: SharedByListeners,
     ) -> Result<Self, BindError> {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
-        let open = |listener| OpenedPort::of(listener, workers.len(), body_bytes);
+        let open = |listener| OpenedPort::of(listener, workers.len(), &shared);
         let ports = listeners.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             workers,
             ports,
             file: None,
+            shared,
         })
     }
 
@@ -246,11 +291,13 @@ impl BoundListeners {
         let port = OpenedPort {
             port: Arc::new(Port::reserved(endpoint, reserved)),
             sockets: vec![listening],
+            quic: Vec::new(),
         };
         Ok(Self {
             workers: vec![worker],
             ports: vec![port],
             file,
+            shared: SharedByListeners::default(),
         })
     }
 
@@ -292,6 +339,7 @@ impl BoundListeners {
             stop: Arc::clone(&stop),
             ports: Vec::new(),
             alive,
+            shared: self.shared,
             _file: self.file,
         };
         for opened in self.ports {
@@ -306,12 +354,8 @@ impl RunningListeners {
     ///
     /// # Errors
     /// As for [`BoundListeners::bind`].
-    pub fn open(
-        &mut self,
-        listener: &ListenerConfig,
-        body_bytes: u64,
-    ) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::of(listener, self.workers.len(), body_bytes)?;
+    pub fn open(&mut self, listener: &ListenerConfig) -> Result<SocketAddr, BindError> {
+        let opened = OpenedPort::of(listener, self.workers.len(), &self.shared)?;
         let address = opened.port.address;
         self.accept_on(opened);
         Ok(address)
@@ -326,9 +370,8 @@ impl RunningListeners {
         &mut self,
         listener: &ListenerConfig,
         sockets: &[TcpListener],
-        body_bytes: u64,
     ) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::on(listener, sockets, self.workers.len(), body_bytes)?;
+        let opened = OpenedPort::on(listener, sockets, self.workers.len(), &self.shared)?;
         let address = opened.port.address;
         self.accept_on(opened);
         Ok(address)
@@ -374,9 +417,18 @@ impl RunningListeners {
 
     /// Lets every worker accept on a port.
     fn accept_on(&mut self, opened: OpenedPort) {
-        let OpenedPort { port, sockets } = opened;
+        let OpenedPort {
+            port,
+            sockets,
+            quic,
+        } = opened;
         let (accepts, accepting) = mpsc::channel(1);
-        for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
+        let streams = sockets.into_iter().map(PortSocket::Stream);
+        let quic = quic.into_iter().zip(0u8..);
+        let quic = quic.map(|(socket, worker)| PortSocket::Quic(QuicSocket { socket, worker }));
+        // The n-th socket of QUIC must go to the n-th worker.
+        let streams = streams.zip(self.workers.iter().cycle());
+        for (socket, worker) in streams.chain(quic.zip(self.workers.iter())) {
             // A worker exists until it is stopped, so this does not fail.
             let _ = worker.send(AcceptOn {
                 port: Arc::clone(&port),
@@ -411,11 +463,22 @@ impl Drop for RunningListeners {
 
 impl OpenedPort {
     /// Opens one socket for each of `workers` workers.
-    fn of(listener: &ListenerConfig, workers: usize, body_bytes: u64) -> Result<Self, BindError> {
+    fn of(
+        listener: &ListenerConfig,
+        workers: usize,
+        shared: &SharedByListeners,
+    ) -> Result<Self, BindError> {
         let (address, sockets) = socket::open(listener.address, workers)?;
+        let port = Port::of(listener, address, shared)?;
+        let quic = match port.speaks_http3() {
+            true => quic::open(address, workers.min(MOST_QUIC_WORKERS))
+                .map_err(|source| BindError::Quic { address, source })?,
+            false => Vec::new(),
+        };
         Ok(Self {
-            port: Arc::new(Port::of(listener, address, body_bytes)?),
+            port: Arc::new(port),
             sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(),
+            quic,
         })
     }
 
@@ -425,7 +488,7 @@ impl OpenedPort {
         listener: &ListenerConfig,
         sockets: &[TcpListener],
         workers: usize,
-        body_bytes: u64,
+        shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket {
             address: listener.address,
@@ -436,13 +499,14 @@ impl OpenedPort {
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let address = first.local_addr().map_err(failed)?;
         let count = sockets.len().max(workers);
-        let shared = sockets.iter().cycle().take(count).map(|socket| {
+        let used = sockets.iter().cycle().take(count).map(|socket| {
             socket.set_nonblocking(true)?;
             socket.try_clone().map(ListeningSocket::Tcp)
         });
         Ok(Self {
-            port: Arc::new(Port::of(listener, address, body_bytes)?),
-            sockets: shared.collect::<io::Result<_>>().map_err(failed)?,
+            port: Arc::new(Port::of(listener, address, shared)?),
+            sockets: used.collect::<io::Result<_>>().map_err(failed)?,
+            quic: Vec::new(),
         })
     }
 }
@@ -451,20 +515,32 @@ impl Port {
     fn of(
         listener: &ListenerConfig,
         address: SocketAddr,
-        body_bytes: u64,
+        shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
+        let SharedByListeners {
+            body_bytes,
+            tls: listeners,
+        } = shared;
         let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
             address: listener.address,
             source,
         })?;
+        let tls = open_tls(listener, listeners)?;
+        if let Some(tls) = &tls {
+            listeners.add(tls);
+            tls.watch_files();
+        }
         Ok(Self {
             protocols: listener.protocols.clone(),
             trust: Arc::new(trust),
             proxy_protocol: listener.proxy_protocol,
             path_rules: listener.path,
+            redirect: listener.redirect_to_https.target(),
+            secured: tls.map(SecuredPort::new),
+            alt_svc: listener.alt_svc,
             spares: true,
-            body_bytes: body_bytes.max(listener.limits.max_body_bytes.0),
+            body_bytes: (*body_bytes).max(listener.limits.max_body_bytes.0),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
         })
     }
@@ -488,12 +564,34 @@ impl Port {
             trust: Arc::default(),
             proxy_protocol: false,
             path_rules: PathRules::default(),
+            redirect: None,
+            secured: None,
+            alt_svc: AltSvcConfig::default(),
             signal: DrainSignal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
             roster: None,
         }
+    }
+
+    /// Whether HTTP/3 is spoken on the port.
+    fn speaks_http3(&self) -> bool {
+        self.secured.is_some() && self.protocols.contains(&Protocol::Http3)
+    }
+
+    /// What clients of other protocols are told of HTTP/3. None if it is not spoken, or nobody is
+    /// to be told.
+    fn alt_svc(&self) -> Option<HeaderValue> {
+        let age = self.alt_svc.max_age.0.as_secs();
+        if !self.speaks_http3() || age == 0 {
+            return None;
+        }
+        if self.signal.is(DrainStage::Drain) {
+            return Some(HeaderValue::from_static("clear"));
+        }
+        let port = self.alt_svc.port.unwrap_or(self.address.port());
+        HeaderValue::from_str(&format!("h3=\":{port}\"; ma={age}")).ok()
     }
 
     /// The client at `address`, which has connected to this local end.
@@ -503,6 +601,32 @@ impl Port {
             trusted: self.trust.has_proxy(address.ip()),
             reached,
             path_rules: self.path_rules,
+            redirect: self.redirect,
         }
     }
+}
+
+/// Sets TLS of a listener up, if it has any.
+///
+/// # Errors
+/// If its files can't be used.
+pub fn open_tls(
+    listener: &ListenerConfig,
+    listeners: &Arc<TlsListeners>,
+) -> Result<Option<Arc<TlsListener>>, BindError> {
+    let Some(config) = &listener.tls else {
+        return Ok(None);
+    };
+    let opened = TlsListener::open(
+        config,
+        &listener.protocols,
+        listener.hsts.as_ref(),
+        listeners,
+    );
+    opened
+        .map(|opened| Some(Arc::new(opened)))
+        .map_err(|source| BindError::Tls {
+            address: listener.address,
+            source,
+        })
 }

@@ -36,8 +36,8 @@ pub struct RedisConnectionSettings<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTargetError {
     #[error(
-        "{0:?} is not where a Redis is; expected redis://host:6379/0, redis-sentinel://a:26379,b:26379/0 \
-         or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
+        "{0:?} is not the address of a Redis server; expected redis://host:6379/0, \
+         redis-sentinel://a:26379,b:26379/0 or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
     )]
     Url(String),
     #[error("credentials in the URL; expected `username` and `password_file`")]

@@ -12,7 +12,7 @@ use crate::redis::driver::RespVersion;
 use crate::redis::driver::config::{
     ClusterDiscoveryPolicy, Config as Fred, Server, ServerConfig, TlsConfig, TlsConnector,
 };
-use crate::redis::driver::rustls::crypto::ring;
+use crate::redis::driver::rustls::crypto::aws_lc_rs;
 use crate::redis::driver::rustls::pki_types::CertificateDer;
 use crate::redis::driver::rustls::pki_types::pem::PemObject;
 use crate::redis::driver::rustls::{ClientConfig, RootCertStore};
@@ -135,7 +135,7 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, RedisTargetError> {
         Some(file) => roots_of(file)?,
         None => roots_of_the_system()?,
     };
-    let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| RedisTargetError::System(e.to_string()))?
         .with_root_certificates(roots)
@@ -155,7 +155,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, RedisTargetError> {
         roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
+        return Err(wrong("it contains no certificate".to_owned()));
     }
     Ok(roots)
 }
@@ -167,7 +167,7 @@ fn roots_of_the_system() -> Result<RootCertStore, RedisTargetError> {
     if roots.is_empty() {
         let reason = found.errors.first().map(ToString::to_string);
         return Err(RedisTargetError::System(
-            reason.unwrap_or_else(|| "there are none".to_owned()),
+            reason.unwrap_or_else(|| "none were found".to_owned()),
         ));
     }
     Ok(roots)

@@ -100,7 +100,7 @@ impl Store for DiskStore {
     }
 
     fn index_remedy(&self) -> &'static str {
-        "only `cache.l2.redis` can, with `index.enabled: true`"
+        "only `cache.l2.redis` can list its records, with `index.enabled: true`"
     }
 
     fn get<'a>(
@@ -293,7 +293,7 @@ fn io_failed(error: &io::Error) -> StoreError {
 }
 
 fn gone() -> StoreError {
-    StoreError::Down("the thread that writes has ended; its last words are in the log".into())
+    StoreError::Down("the thread that writes has ended; the log says why".into())
 }
 
 #[cfg(test)]

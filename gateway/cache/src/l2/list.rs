@@ -177,7 +177,7 @@ impl FromStr for RecordListingCursor {
                 place: place.parse().ok()?,
             })
         };
-        numbers().ok_or("expected a cursor that a listing gave")
+        numbers().ok_or("expected the cursor of an earlier listing")
     }
 }
 

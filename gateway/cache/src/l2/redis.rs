@@ -440,7 +440,7 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreEr
     let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
     if left == -1 {
         return Err(StoreError::Foreign(
-            "a value without an end of life".to_owned(),
+            "a value without an expiry time".to_owned(),
         ));
     }
     let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;

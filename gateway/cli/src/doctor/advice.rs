@@ -33,19 +33,23 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
     (
         &["other properties"],
         FailureSubject::Exchange,
-        "do all nodes configure it alike?",
+        "do all nodes configure it in the same way?",
     ),
     (
         &["has a consumer", "exclusive"],
         FailureSubject::Queue,
-        "is it another one on each node?",
+        "does each node have its own name for it?",
     ),
     (
         &["payload size"],
         FailureSubject::Size,
-        "is that more than the server takes?",
+        "is that more than the server accepts?",
     ),
-    (&["ensure_"], FailureSubject::Stream, "who is to make it?"),
+    (
+        &["ensure_"],
+        FailureSubject::Stream,
+        "who should create it?",
+    ),
     (
         &["jetstream not enabled", "no responders"],
         FailureSubject::Mode,
@@ -60,27 +64,28 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
             "noauth",
         ],
         FailureSubject::User,
-        "are user and password right?",
+        "are the user and the password correct?",
     ),
     (
         &["vhost"],
         FailureSubject::Vhost,
-        "is it there, and may this user use it?",
+        "does it exist, and does this user have the right to use it?",
     ),
     (
         &["noperm", "permission", "access_refused"],
         FailureSubject::User,
-        "may this user do that?",
+        "does this user have the right to do that?",
     ),
     (
         &["stream "],
         FailureSubject::Stream,
-        "what does the server say about it?",
+        "what does the server's log say about it?",
     ),
     (
         &["certificate", "tls"],
         FailureSubject::Certificates,
-        "does it vouch for the server, which speaks TLS there?",
+        "does this file contain the authority of the server's certificate, and does the server \
+         use TLS at this address?",
     ),
     (
         &["refused", "not reachable"],
@@ -90,7 +95,7 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
     (
         &["lookup", "resolve", "name or service"],
         FailureSubject::Address,
-        "is the host's name right?",
+        "is the name of the host correct?",
     ),
     (
         &["no answer", "timed out", "not connected yet"],
@@ -100,7 +105,7 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
 ];
 
 const STANDS_STILL: &str =
-    "does the server stand still, or is something between that lets nothing through?";
+    "does the server hang, or does something in the network block the connection?";
 
 /// A failure of the bus, with its key and a question.
 pub(super) fn of_bus(
@@ -145,7 +150,7 @@ fn sign(why: &str) -> (FailureSubject, &'static str) {
         .iter()
         .find(|(words, ..)| words.iter().any(|word| why.contains(word)));
     found.map_or(
-        (FailureSubject::Address, "is it right?"),
+        (FailureSubject::Address, "is it correct?"),
         |(_, about, question)| (*about, question),
     )
 }
@@ -183,7 +188,7 @@ mod tests {
             FailureSubject::User
         );
         assert_eq!(
-            about("what is declared exists with other properties: PRECONDITION_FAILED"),
+            about("the exchange or queue exists with other properties: PRECONDITION_FAILED"),
             FailureSubject::Exchange
         );
         assert_eq!(

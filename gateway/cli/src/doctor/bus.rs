@@ -158,12 +158,12 @@ fn judged(came: &[u64], lost: usize) -> String {
     once.dedup();
     let order = match is_in_order(came) {
         true => "kept",
-        false => "not kept, so that nodes take it for losses",
+        false => "not kept, which nodes treat as lost events",
     };
     let duplicates = came.len() - once.len();
     let all = once.len() + lost;
     format!(
-        "{order}; {} of {all} came, {duplicates} of them twice",
+        "{order}; {} of {all} arrived, {duplicates} of them twice",
         once.len()
     )
 }
@@ -194,7 +194,7 @@ async fn size(
         true => FindingLine::fine("over 1 MiB", "refused by every node".to_owned()),
         false => FindingLine::failed(
             "over 1 MiB",
-            "taken, though no event may be so large".to_owned(),
+            "accepted, although events of this size must be refused".to_owned(),
         ),
     }];
     let largest = bus.broadcast_set_max_bytes;
@@ -217,7 +217,7 @@ async fn kept(ends: &mut BusProbe, limit: Duration) -> Result<FindingLine, Strin
     ends.publish(&events, limit).await?;
     let lost = ends.hear_all().await.len();
     let said = format!(
-        "{} of {KEPT} came after the listener was back",
+        "{} of {KEPT} arrived after the listener was back",
         KEPT - lost.min(KEPT)
     );
     Ok(match lost {
@@ -236,8 +236,8 @@ mod tests {
         assert!(!is_in_order(&[1, 3, 2]));
         assert_eq!(
             judged(&[1, 2, 2, 3], 0),
-            "kept; 3 of 3 came, 1 of them twice"
+            "kept; 3 of 3 arrived, 1 of them twice"
         );
-        assert_eq!(judged(&[1, 4], 2), "kept; 2 of 4 came, 0 of them twice");
+        assert_eq!(judged(&[1, 4], 2), "kept; 2 of 4 arrived, 0 of them twice");
     }
 }

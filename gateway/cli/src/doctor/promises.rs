@@ -49,7 +49,7 @@ pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
 fn alone(case: &PromiseConditions<'_>) -> Option<String> {
     // If there is a log, another sentence says it.
     let alone = case.log.is_none();
-    alone.then(|| "there is no bus: purges reach this node alone".to_owned())
+    alone.then(|| "there is no bus: purges reach only this node".to_owned())
 }
 
 /// How old a served response may be while the bus is not heard.
@@ -66,14 +66,16 @@ fn staleness(case: &PromiseConditions<'_>) -> String {
         .map(|(name, _)| *name)
         .collect();
     let longest = bounds.iter().filter_map(|(_, bound)| *bound).max();
-    let silence = "while a node does not hear the bus, what";
+    let silence = "while a node receives no events from the bus, what";
     match (longest, unbounded.is_empty()) {
         (Some(longest), true) => format!(
-            "{silence} is older than {longest} (max_staleness) is validated at its origin before it is shown"
+            "{silence} is older than {longest} (max_staleness) is validated at its origin before \
+             it is served"
         ),
         (Some(longest), false) => format!(
-            "{silence} is older than {longest} (max_staleness) is validated at its origin before it is \
-             shown, but on {}, without a max_staleness: that is served for as long as it is fresh",
+            "{silence} is older than {longest} (max_staleness) is validated at its origin before \
+             it is served, except on {}, without a max_staleness: there it is served for as long \
+             as it is fresh",
             unbounded.join(", ")
         ),
         (None, _) => format!(

@@ -59,7 +59,7 @@ fn certificates(file: &Path) -> Result<(), String> {
     let text = std::fs::read(file).map_err(|e| e.to_string())?;
     let mut all = CertificateDer::pem_slice_iter(&text);
     match all.next() {
-        None => Err("no certificate in it".to_owned()),
+        None => Err("it contains no certificate".to_owned()),
         Some(first) => std::iter::once(first)
             .chain(all)
             .try_for_each(|one| one.map(drop))

@@ -2,7 +2,7 @@
 //!
 //! Inside: `config`, with its `check`; `description`, with its `promises`; `target` (what a
 //! connection needs of the configuration); `keeper` (reconnects); `link` (one connection); `line` (its socket); `declare` (exchange, queue,
-//! binding); `desk` (acknowledgements); `publish`; and `trial` (with a queue that no gateway uses).
+//! binding); `acks` (acknowledgements); `publish`; and `trial` (with a queue that no gateway uses).
 //!
 //! Decision: every message is acknowledged, in plain mode too, because the prefetch limit is what
 //! bounds memory, and it does not apply to messages that need no acknowledgement. The modes differ
@@ -20,11 +20,11 @@ use super::transport::{
     BusTransport, ConnectionCutter, Guarantee, PublishError, PublishOutcome, TransportEventSender,
 };
 
+mod acks;
 mod check;
 pub mod config;
 mod declare;
 mod description;
-mod desk;
 mod fault;
 mod keeper;
 mod line;

@@ -102,7 +102,7 @@ async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
         let (why, listened) = match PubSubSession::begin(&inner.plan, &inner.channel).await {
             Ok(session) => {
                 if let Some(after_seconds) = pauses.connected() {
-                    tracing::info!(bus = KIND, after_seconds, "connected");
+                    tracing::info!(bus = KIND, after_seconds, "connected to Redis");
                 }
                 inner.live(session, &mail).await
             }
@@ -115,7 +115,7 @@ async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
             return;
         }
         if pauses.failed() {
-            tracing::warn!(bus = KIND, error = %why, "not connected");
+            tracing::warn!(bus = KIND, error = %why, "no connection to Redis; reconnecting");
         }
         sleep(pauses.next()).await;
     }
@@ -139,7 +139,7 @@ impl PubSubState {
                 why = self.knife.falls() => RedisError::Down(why.to_owned()),
             }
         } else {
-            RedisError::Down("nobody listens".to_owned())
+            RedisError::Down("the receiver of events has ended".to_owned())
         };
         *self.standing.write() = Err(why.to_string());
         let told = told && mail.tell(TransportEvent::Down(why.to_string())).await;

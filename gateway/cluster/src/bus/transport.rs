@@ -230,9 +230,9 @@ impl TransportEventSender {
             }
             // Goes on dropping messages until the loss is reported, so that the report covers them
             // all.
-            let told = std::pin::pin!(
-                self.tell(TransportEvent::Lost("they came faster than they were read"))
-            );
+            let told = std::pin::pin!(self.tell(TransportEvent::Lost(
+                "messages arrived faster than they were read"
+            )));
             let dropping = messages.by_ref().for_each(|_| std::future::ready(()));
             let left = futures_util::future::select(told, dropping).await;
             if !matches!(left, futures_util::future::Either::Left((true, _))) {

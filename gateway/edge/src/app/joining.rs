@@ -34,7 +34,7 @@ pub(super) fn join(
     tracing::info!(
         node = identity.source,
         transport = transport.kind(),
-        "joining the other nodes"
+        "joining the event bus"
     );
     let cache = Arc::clone(cache);
     let cluster = Cluster::join(cache, transport, identity, bus, codec, registry)?;

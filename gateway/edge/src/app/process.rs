@@ -14,6 +14,7 @@ use crate::config::GatewayConfig;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
+use crate::http::tls::listeners::TlsListeners;
 use crate::origin::Origins;
 use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
@@ -31,6 +32,7 @@ pub struct ProcessState {
     pub cache: Arc<Cache>,
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
+    pub tls: Arc<TlsListeners>,
     requests: RequestFamilies,
     plugins: PluginFamilies,
 }
@@ -53,6 +55,7 @@ impl ProcessState {
             recent: Arc::new(RecentRequestLog::new(&config.telemetry.recent_requests)),
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginFamilies::new(&registry)?,
+            tls: TlsListeners::register(&registry)?,
             registry,
         })
     }
@@ -64,7 +67,8 @@ impl ProcessState {
     pub async fn proxy(&self, config: &GatewayConfig) -> Result<Arc<Proxy>, GatewayStartError> {
         let generation = self.generation(config).await?;
         generation.begin_periodic_work();
-        Ok(Arc::new(Proxy::new(Arc::clone(&self.cache), generation)))
+        let (cache, tls) = (Arc::clone(&self.cache), Arc::clone(&self.tls));
+        Ok(Arc::new(Proxy::new(cache, tls, generation)))
     }
 
     /// Makes a generation from this configuration, beside any existing ones. In `config`, the paths

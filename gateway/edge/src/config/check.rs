@@ -10,10 +10,12 @@ use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, nearest, one_of, p
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
 use crate::http::config::ListenerConfig;
+use crate::origin::config::{OriginVerification, UpstreamConfig};
 use crate::units::ByteSize;
 
 mod admin_listener;
 mod form;
+mod listener_tls;
 mod policy;
 mod routes;
 
@@ -122,7 +124,7 @@ impl FindingCollector {
 
     fn positive(&mut self, at: ConfigPath, n: u64) {
         if n == 0 {
-            self.add(at, "0 would let nothing through; expected more");
+            self.add(at, "0 would allow nothing; expected 1 or more");
         }
     }
 }
@@ -138,7 +140,10 @@ fn server(config: &GatewayConfig, report: &mut FindingCollector) {
     if held.0 < LEAST_HELD.0 {
         report.add(
             path(&["server", "max_held_bytes"]),
-            format!("{held} is too little for answers on their way; expected {LEAST_HELD} or more"),
+            format!(
+                "{held} is too little for the answers that are being sent; expected {LEAST_HELD} \
+                 or more"
+            ),
         );
     }
 }
@@ -163,7 +168,7 @@ fn recent_requests(config: &GatewayConfig, report: &mut FindingCollector) {
         report.add(at.key("keep"), message);
     }
     if recent.one_hit_in == 0 {
-        let message = "0 says nothing; expected 1 to keep each hit, or more to keep fewer";
+        let message = "0 is not valid; expected 1 to keep each hit, or more to keep fewer";
         report.add(at.key("one_hit_in"), message);
     }
 }
@@ -210,8 +215,8 @@ fn listeners(config: &GatewayConfig, report: &mut FindingCollector) {
         if !listener.trusted_headers.is_empty() && listener.trusted_proxies.is_empty() {
             report.add(
                 at.key("trusted_headers"),
-                "no trusted_proxies, so that nobody is believed; \
-                 expected the addresses of the proxies that set these fields",
+                "no trusted_proxies, so that these fields are accepted from nobody; expected the \
+                 addresses of the proxies that set these fields",
             );
         }
         if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
@@ -221,6 +226,7 @@ fn listeners(config: &GatewayConfig, report: &mut FindingCollector) {
                  expected the addresses of the proxies that speak it",
             );
         }
+        listener_tls::check(listener, &at, report);
         limits(&listener.limits, &at.key("limits"), report);
     }
 }
@@ -259,6 +265,7 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             );
         }
         report.each(&at.key("targets"), &upstream.targets, form::target);
+        origin_tls(upstream, &at, report);
         report.positive(
             at.key("timeouts").key("connect"),
             upstream.timeouts.connect.0.as_millis() as u64,
@@ -279,6 +286,25 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             at.key("load").key("max_concurrent"),
             upstream.load.max_concurrent as u64,
         );
+    }
+}
+
+/// Checks what an upstream says of TLS, as far as that is possible without its files.
+fn origin_tls(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let (tls, at) = (&upstream.tls, at.key("tls"));
+    match (tls.verify, &tls.insecure) {
+        (OriginVerification::Off, reason) => {
+            let reason = reason.as_deref().unwrap_or_default();
+            if reason.trim().is_empty() {
+                let message = "anybody on the way can pose as the origin; expected `insecure: \"why\"` beside it, or `ca_file` with the origin's authority";
+                report.add(at.key("verify"), message);
+            }
+        }
+        (OriginVerification::On, Some(_)) => {
+            let message = "origins are verified; expected `insecure` beside `verify: off` alone";
+            report.add(at.key("insecure"), message);
+        }
+        (OriginVerification::On, None) => {}
     }
 }
 
@@ -357,7 +383,7 @@ fn seal_key(key: &Option<String>, at: &ConfigPath, report: &mut FindingCollector
     let bytes = key.as_ref().map_or(usize::MAX, |key| key.trim().len());
     if bytes < MIN_SEAL_KEY {
         let message = format!(
-            "{bytes} bytes can be guessed; expected {MIN_SEAL_KEY} or more by chance, as of \
+            "{bytes} bytes can be guessed; expected {MIN_SEAL_KEY} or more random bytes, as from \
              `openssl rand -hex 32`, the same on all nodes"
         );
         report.add(at.clone(), message);
@@ -389,10 +415,10 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
     let transports = bus.transports();
     let all = one_of(BusConfig::TRANSPORTS);
     let problem = match transports.len() {
-        0 => Some(format!("no way to the other nodes; expected {all}")),
+        0 => Some(format!("no transport to the other nodes; expected {all}")),
         1 => None,
         _ => Some(format!(
-            "one way is given beside {all}; expected one of the {}",
+            "another transport is given beside {all}; expected only one of the {}",
             in_words(BusConfig::TRANSPORTS.len())
         )),
     };
@@ -444,7 +470,7 @@ fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {
     let at = path(&["plugins", "compile"]);
     if compile.memory < LEAST_TO_COMPILE {
         let message = format!(
-            "{} is less than compiling takes at all; expected {LEAST_TO_COMPILE} or more",
+            "{} is less than any plugin needs to be compiled; expected {LEAST_TO_COMPILE} or more",
             compile.memory
         );
         report.add(at.key("memory"), message);

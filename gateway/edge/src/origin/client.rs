@@ -8,24 +8,25 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::TokioTimer;
 use tokio::select;
 use tokio::task::yield_now;
 
-use super::config::UpstreamConfig;
-use super::http2::OriginHttp2Pool;
+use super::config::{OriginProtocol, UpstreamConfig};
+use super::connect::{OriginConnector, SpareConnections, TlsByTarget};
+use super::http2::{Http2Outcome, OriginHttp2Pool};
 use super::response::{self, OriginInterimCounter};
 use super::target::OriginTarget;
+use super::tls::{OriginTlsError, SpokenProtocol};
 use crate::http::body::Body;
-use crate::http::config::Protocol;
 use crate::http::fair::ShortTurns;
 
 /// The most header fields of a response.
@@ -36,29 +37,32 @@ const BUFFER: usize = 64 << 10;
 /// The errors of the client; `error` turns them into an [`OriginError`](super::OriginError).
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    #[error("no response by HTTP/1")]
+    #[error("no response over HTTP/1")]
     Http1(#[source] Error),
-    #[error("no response by HTTP/2")]
+    #[error("no response over HTTP/2")]
     Http2(#[source] hyper::Error),
     #[error("no connection")]
     Connect(#[source] io::Error),
+    #[error("no TLS connection")]
+    Tls(#[source] OriginTlsError),
     #[error("no address")]
     Dns(#[source] io::Error),
-    #[error("the Host is no authority")]
+    #[error("the Host is not a valid host and port")]
     Host(#[source] http::Error),
-    #[error("the response is not to be trusted: {0}")]
+    #[error("the response is malformed: {0}")]
     Response(&'static str),
 }
 
 /// The pools, one for each lane.
 pub(super) struct OriginClientPools {
     lanes: Vec<PoolLane>,
-    protocol: Protocol,
+    protocol: OriginProtocol,
 }
 
-enum PoolLane {
-    Http1(Box<Client<HttpConnector, Body>>),
-    Http2(OriginHttp2Pool),
+struct PoolLane {
+    http1: Client<OriginConnector, Body>,
+    http2: OriginHttp2Pool,
+    spares: SpareConnections,
 }
 
 static NEXT_LANE: AtomicUsize = AtomicUsize::new(0);
@@ -70,23 +74,21 @@ thread_local! {
 }
 
 impl OriginClientPools {
-    pub(super) fn new(upstream: &UpstreamConfig) -> Self {
+    pub(super) fn new(upstream: &UpstreamConfig, tls: &TlsByTarget) -> Self {
         let count = available_parallelism().map_or(1, usize::from);
-        let lane = |_| match upstream.protocol {
-            Protocol::Http1 => PoolLane::Http1(Box::new(http1_client(upstream, count))),
-            Protocol::Http2 => PoolLane::Http2(OriginHttp2Pool::new(upstream)),
+        let lane = |_| {
+            let spares = SpareConnections::default();
+            let limit = upstream.timeouts.connect.0;
+            let connector = OriginConnector::new(Arc::clone(tls), spares.clone(), limit);
+            PoolLane {
+                http1: http1_client(upstream, count, connector),
+                http2: OriginHttp2Pool::new(upstream),
+                spares,
+            }
         };
         Self {
             lanes: (0..count).map(lane).collect(),
             protocol: upstream.protocol,
-        }
-    }
-
-    /// The HTTP version of requests to this upstream.
-    pub(super) fn version(&self) -> Version {
-        match self.protocol {
-            Protocol::Http1 => Version::HTTP_11,
-            Protocol::Http2 => Version::HTTP_2,
         }
     }
 
@@ -96,17 +98,37 @@ impl OriginClientPools {
         request: Request<Body>,
         target: &OriginTarget,
     ) -> Result<Response<Incoming>, SendError> {
-        match &self.lanes[LANE.with(Cell::get) % self.lanes.len()] {
-            PoolLane::Http1(client) => by_http1(client, request).await,
-            PoolLane::Http2(client) => client.send(request, target).await,
-        }
+        let lane = &self.lanes[LANE.with(Cell::get) % self.lanes.len()];
+        let spoken = match (&target.tls, self.protocol) {
+            (Some(tls), _) => tls.spoken(),
+            (None, OriginProtocol::Http2) => SpokenProtocol::Http2,
+            (None, OriginProtocol::Http1 | OriginProtocol::Auto) => SpokenProtocol::Http1,
+        };
+        // Only HTTP/1.1 can switch to another protocol.
+        let switches = request.headers().contains_key(UPGRADE);
+        let request = match spoken {
+            SpokenProtocol::Http1 => request,
+            SpokenProtocol::Unknown if switches => request,
+            SpokenProtocol::Http2 | SpokenProtocol::Unknown => {
+                match lane.http2.send(request, target).await? {
+                    Http2Outcome::Answered(response) => return Ok(response),
+                    Http2Outcome::SpeaksHttp1(returned) => {
+                        let (request, stream) = *returned;
+                        lane.spares.put(&target.authority, stream);
+                        request
+                    }
+                }
+            }
+        };
+        by_http1(&lane.http1, request).await
     }
 }
 
 async fn by_http1(
-    client: &Client<HttpConnector, Body>,
+    client: &Client<OriginConnector, Body>,
     mut request: Request<Body>,
 ) -> Result<Response<Incoming>, SendError> {
+    *request.version_mut() = Version::HTTP_11;
     // Yielding lets pending input be read first, so that a pooled connection that its origin has
     // closed is recognized: a request sent on it cannot always be sent again.
     yield_now().await;
@@ -127,10 +149,11 @@ async fn by_http1(
     Ok(response)
 }
 
-fn http1_client(upstream: &UpstreamConfig, lanes: usize) -> Client<HttpConnector, Body> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(upstream.timeouts.connect.0));
+fn http1_client(
+    upstream: &UpstreamConfig,
+    lanes: usize,
+    connector: OriginConnector,
+) -> Client<OriginConnector, Body> {
     let idle = match upstream.pool.max_idle {
         0 => 0,
         all => (all / lanes).max(1),

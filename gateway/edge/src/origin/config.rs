@@ -2,50 +2,115 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::http::config::Protocol;
+use crate::http::tls::config::TlsVersion;
 use crate::units::ConfigDuration;
 
 /// A named group of origin servers: a URL alone, or a map.
 #[derive(Clone, Debug, Serialize)]
 pub struct UpstreamConfig {
     pub targets: Vec<String>,
-    pub protocol: Protocol,
+    pub protocol: OriginProtocol,
     pub host_header: HostHeader,
+    pub tls: OriginTlsConfig,
     pub timeouts: UpstreamTimeouts,
     pub pool: UpstreamPoolConfig,
     pub load: UpstreamLoadLimits,
 }
 
-/// The long way to write an upstream.
+/// The long form of an upstream.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UpstreamLongForm {
-    /// URLs (`http://host:port`) of the servers; requests go round them.
+    /// URLs (`http://host:port`, or `https://host:port` for TLS) of the servers; requests are distributed over them in turn.
     targets: Vec<String>,
-    /// What the origin speaks.
-    #[serde(default = "http1")]
-    protocol: Protocol,
-    /// Which `Host` the origin gets.
+    /// What the origin speaks. `auto` is what a target with TLS agrees to, HTTP/2 or else HTTP/1.1, and HTTP/1.1 in clear text.
+    #[serde(default)]
+    protocol: OriginProtocol,
+    /// The `Host` that the origin gets.
     #[serde(default)]
     host_header: HostHeader,
+    /// TLS to targets with `https://`.
+    #[serde(default)]
+    tls: OriginTlsConfig,
     /// Deadlines of one exchange.
     #[serde(default)]
     timeouts: UpstreamTimeouts,
     /// Idle connections that are kept.
     #[serde(default)]
     pool: UpstreamPoolConfig,
-    /// How much this upstream is asked at once.
+    /// How many requests this upstream gets at the same time.
     #[serde(default)]
     load: UpstreamLoadLimits,
 }
 
-/// Which `Host` the origin gets.
+/// What an origin speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginProtocol {
+    /// With TLS what the origin agrees to (ALPN): HTTP/2, or else HTTP/1.1. In clear text HTTP/1.1.
+    #[default]
+    Auto,
+    Http1,
+    /// In clear text by prior knowledge.
+    Http2,
+}
+
+/// TLS to the targets of an upstream.
+#[derive(Clone, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OriginTlsConfig {
+    /// PEM file with the authorities that origins are verified against; unset takes those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The name that origins must have in their certificate, and that they are asked for (SNI); unset takes the host of the target. It is never the client's `Host`.
+    pub server_name: Option<String>,
+    /// The certificate that origins are shown.
+    pub client: Option<OriginClientCertificate>,
+    /// The lowest version of TLS.
+    pub min_version: TlsVersion,
+    /// SHA-256 of public keys (SPKI) in base64, of which the origin's own certificate must have one, in addition to all else.
+    pub pins: Vec<String>,
+    /// Whether the origin's certificate is verified. `off` needs `insecure`.
+    pub verify: OriginVerification,
+    /// Why origins are not verified. Demanded by `verify: off`, and told in the log.
+    pub insecure: Option<String>,
+}
+
+/// A certificate that origins are shown. The files are looked at again when they change.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OriginClientCertificate {
+    /// PEM file with the certificate, and those of the authorities between it and the root.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// Whether the certificate of an origin is verified.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginVerification {
+    #[default]
+    On,
+    Off,
+}
+
+impl OriginTlsConfig {
+    /// The files that it names.
+    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let client = self.client.iter_mut();
+        let client = client.flat_map(|client| [&mut client.cert, &mut client.key]);
+        client.chain(&mut self.ca_file)
+    }
+}
+
+/// The `Host` that the origin gets.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HostHeader {
@@ -60,19 +125,19 @@ pub enum HostHeader {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTimeouts {
-    /// To open a connection.
+    /// The time limit for opening a connection.
     pub connect: ConfigDuration,
-    /// From the request sent to the response's head.
+    /// The time limit from the end of the request to the head of the response.
     pub first_byte: ConfigDuration,
-    /// Between two pieces of a body.
+    /// The longest time between two pieces of a body.
     pub idle: ConfigDuration,
-    /// The same in a stream, whose silence says nothing: silence on both sides while the
-    /// request's body is still under way, and in an answer that has no end of its own
-    /// (`text/event-stream`, `multipart/x-mixed-replace`, gRPC).
+    /// The same for streams, in which silence is normal: the longest silence on both sides while
+    /// the request's body is still being sent, and in answers without an end (`text/event-stream`,
+    /// `multipart/x-mixed-replace`, gRPC).
     pub stream_idle: ConfigDuration,
-    /// The whole exchange, to the last byte of the body; 0 is no limit.
+    /// The time limit for the whole exchange, to the last byte of the body; 0 means no limit.
     pub total: ConfigDuration,
-    /// After a switch of protocols (WebSocket): silence on both sides.
+    /// The longest silence on both sides after a switch of protocols (WebSocket).
     pub tunnel: ConfigDuration,
 }
 
@@ -80,21 +145,22 @@ pub struct UpstreamTimeouts {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamPoolConfig {
-    /// Idle connections kept per target.
+    /// The most idle connections that are kept for each target.
     pub max_idle: usize,
-    /// How long one is kept.
+    /// How long an idle connection is kept.
     pub idle_timeout: ConfigDuration,
 }
 
-/// How much an upstream is asked at once; over it requests queue, then get stale or 503.
+/// How many requests an upstream gets at the same time; further requests wait in a queue, and then
+/// get a stale copy or 503.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamLoadLimits {
-    /// Requests at once.
+    /// The most requests at the same time.
     pub max_concurrent: usize,
-    /// Requests that wait for a place.
+    /// The most requests that wait.
     pub max_queued: usize,
-    /// How long one waits.
+    /// How long a request waits.
     pub queue_timeout: ConfigDuration,
 }
 
@@ -104,6 +170,7 @@ impl From<UpstreamLongForm> for UpstreamConfig {
             targets,
             protocol,
             host_header,
+            tls,
             timeouts,
             pool,
             load,
@@ -112,6 +179,7 @@ impl From<UpstreamLongForm> for UpstreamConfig {
             targets,
             protocol,
             host_header,
+            tls,
             timeouts,
             pool,
             load,
@@ -124,8 +192,9 @@ impl UpstreamConfig {
     pub fn from_url(url: impl Into<String>) -> Self {
         Self {
             targets: vec![url.into()],
-            protocol: http1(),
+            protocol: OriginProtocol::default(),
             host_header: HostHeader::default(),
+            tls: OriginTlsConfig::default(),
             timeouts: UpstreamTimeouts::default(),
             pool: UpstreamPoolConfig::default(),
             load: UpstreamLoadLimits::default(),
@@ -202,8 +271,4 @@ impl Default for UpstreamLoadLimits {
             queue_timeout: ConfigDuration::secs(1),
         }
     }
-}
-
-fn http1() -> Protocol {
-    Protocol::Http1
 }

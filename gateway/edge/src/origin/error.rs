@@ -6,18 +6,21 @@ use std::io;
 use http::StatusCode;
 
 use super::SendError;
+use super::tls::{OriginTlsError, OriginTlsSetupError};
 use crate::http::body::BodyError;
 
 /// Why there is no response from the origin.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
-    #[error("the upstream is asked too much at once ({reason})")]
+    #[error("the upstream has too many requests at once ({reason})")]
     Overloaded { reason: OverloadReason },
     #[error("cannot connect")]
     Connect { source: SendError },
+    #[error("no TLS connection: {cause}")]
+    Tls { cause: TlsFailure, stage: TlsStage },
     #[error("no name server knows the host")]
     Dns { source: SendError },
-    #[error("time ran out {phase}")]
+    #[error("timeout while {phase}")]
     Timeout { phase: TimeoutPhase },
     #[error("the origin closed the connection before its response")]
     Closed { source: SendError },
@@ -25,10 +28,31 @@ pub enum OriginError {
     Protocol { source: SendError },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
-    #[error("the request body stood still for too long")]
+    #[error("the request body stalled for too long")]
     BodyTimeout,
     #[error("the request ended early or cannot be sent")]
     Request,
+}
+
+/// How far an exchange was when TLS failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsStage {
+    /// Nothing of the request was sent.
+    Handshake,
+    /// The request may have been sent: with TLS 1.3 an origin judges our certificate later.
+    Exchange,
+}
+
+/// Why TLS to an origin failed, in the terms of RFC 9209.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TlsFailure {
+    #[error("the origin's certificate is not accepted: {0}")]
+    Certificate(String),
+    /// The number of the alert (RFC 8446 §6).
+    #[error("the origin sent the alert {name} ({number})")]
+    Alert { number: u8, name: String },
+    #[error("{0}")]
+    Protocol(String),
 }
 
 /// Why a request was not admitted.
@@ -52,13 +76,15 @@ pub enum TimeoutPhase {
 pub enum BuildError {
     #[error("upstream {upstream:?} has no targets: list at least one, as http://host:port")]
     NoTargets { upstream: String },
-    #[error("upstream {upstream:?}: {target:?} is not of the form http://host:port")]
-    Target { upstream: String, target: String },
     #[error(
-        "upstream {upstream:?}: {target:?}: TLS to origins is not in this release; \
-         use http:// to the origin, or to a TLS proxy beside the gateway"
+        "upstream {upstream:?}: {target:?} is not of the form http://host:port or https://host:port"
     )]
-    Tls { upstream: String, target: String },
+    Target { upstream: String, target: String },
+    #[error("upstream {upstream:?}: {source}")]
+    Tls {
+        upstream: String,
+        source: OriginTlsSetupError,
+    },
 }
 
 impl OriginError {
@@ -66,7 +92,7 @@ impl OriginError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect { .. } | Self::Dns { .. } => StatusCode::BAD_GATEWAY,
+            Self::Connect { .. } | Self::Tls { .. } | Self::Dns { .. } => StatusCode::BAD_GATEWAY,
             Self::Closed { .. } | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -75,11 +101,20 @@ impl OriginError {
         }
     }
 
+    /// Whether nothing of the request was sent, because there was no connection.
+    pub(super) fn is_before_the_request(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Tls { stage, .. } => *stage == TlsStage::Handshake,
+            _ => false,
+        }
+    }
+
     /// Whether nobody answered at all.
     pub fn is_disconnect(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Dns { .. } | Self::Closed { .. }
+            Self::Connect { .. } | Self::Tls { .. } | Self::Dns { .. } | Self::Closed { .. }
         )
     }
 
@@ -88,6 +123,7 @@ impl OriginError {
     pub fn may_be_the_requests(&self) -> bool {
         match self {
             Self::Overloaded { .. } | Self::Connect { .. } | Self::Dns { .. } => false,
+            Self::Tls { stage, .. } => *stage == TlsStage::Exchange,
             Self::Timeout { phase } => *phase == TimeoutPhase::FirstByte,
             Self::Closed { .. }
             | Self::Protocol { .. }
@@ -108,6 +144,11 @@ impl OriginError {
                 }
                 _ => "destination_unavailable",
             },
+            Self::Tls { cause, .. } => match cause {
+                TlsFailure::Certificate(_) => "tls_certificate_error",
+                TlsFailure::Alert { .. } => "tls_alert_received",
+                TlsFailure::Protocol(_) => "tls_protocol_error",
+            },
             Self::Dns { .. } => "dns_error",
             Self::Timeout {
                 phase: TimeoutPhase::Connect,
@@ -118,6 +159,47 @@ impl OriginError {
             Self::Closed { .. } => "connection_terminated",
             Self::Protocol { .. } => "http_protocol_error",
             Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::Request => "http_request_error",
+        }
+    }
+}
+
+impl OriginError {
+    /// The same error; if the connection just ended, the alert that the origin has sent is why.
+    pub(super) fn because_of(self, alert: Option<&OriginTlsError>) -> Self {
+        match (self, alert) {
+            (Self::Closed { .. }, Some(alert)) => Self::Tls {
+                cause: TlsFailure::from(alert),
+                stage: TlsStage::Exchange,
+            },
+            (error, _) => error,
+        }
+    }
+
+    /// The TLS alert that the origin sent, if that is why there is no response.
+    pub fn tls_alert(&self) -> Option<u8> {
+        match self {
+            Self::Tls {
+                cause: TlsFailure::Alert { number, .. },
+                ..
+            } => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl From<&OriginTlsError> for TlsFailure {
+    fn from(error: &OriginTlsError) -> Self {
+        match error {
+            OriginTlsError::Handshake(
+                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
+            ) => Self::Certificate(error.to_string()),
+            OriginTlsError::Handshake(rustls::Error::AlertReceived(alert)) => Self::Alert {
+                number: u8::from(*alert),
+                name: format!("{alert:?}"),
+            },
+            OriginTlsError::Handshake(_)
+            | OriginTlsError::Connection(_)
+            | OriginTlsError::NoHttp2 => Self::Protocol(error.to_string()),
         }
     }
 }
@@ -153,7 +235,7 @@ pub(super) fn classify(source: SendError) -> OriginError {
         SendError::Host(_) => return OriginError::Request,
         SendError::Response(_) => return OriginError::Protocol { source },
         SendError::Dns(_) => return OriginError::Dns { source },
-        SendError::Connect(_) => return classify_connect(source),
+        SendError::Connect(_) | SendError::Tls(_) => return classify_connect(source),
         SendError::Http1(error) if error.is_connect() => return classify_connect(source),
         SendError::Http1(_) | SendError::Http2(_) => {}
     }
@@ -166,6 +248,13 @@ pub(super) fn classify(source: SendError) -> OriginError {
 }
 
 fn classify_connect(source: SendError) -> OriginError {
+    if let Some(error) = cause::<OriginTlsError>(&source) {
+        let cause = TlsFailure::from(error);
+        return OriginError::Tls {
+            cause,
+            stage: TlsStage::Handshake,
+        };
+    }
     // hyper-util's connector keeps its own error type private, so only its text can be checked.
     let dns = chain(&source).any(|error| error.to_string() == "dns error");
     match io_kind(&source) {

@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::Authority;
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +22,9 @@ use tokio::time::timeout;
 
 use super::client::SendError;
 use super::config::UpstreamConfig;
+use super::connect::{OriginStream, SecuredOriginStream};
 use super::target::OriginTarget;
+use super::tls::SpokenProtocol;
 use crate::http::body::Body;
 use crate::http::frames::MeteredConnection;
 
@@ -44,30 +47,42 @@ impl OriginHttp2Pool {
     }
 
     /// Sends a request. Sends it again on a new connection if the shared one turned out to be
-    /// closed before the request was begun.
+    /// closed before the request was begun. A request to a target that turns out to speak HTTP/1.1
+    /// alone comes back, with the connection.
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
         target: &OriginTarget,
-    ) -> Result<Response<Incoming>, SendError> {
-        name_authority(&mut request).map_err(SendError::Host)?;
+    ) -> Result<Http2Outcome, SendError> {
         let open = self.senders.lock().get(&target.authority).cloned();
         if let Some(mut sender) = open.filter(|sender| !sender.is_closed()) {
+            request = as_http2(request)?;
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(Http2Outcome::Answered(response)),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(SendError::Http2(error.into_error())),
                 },
             }
         }
-        let mut sender = self.connect(target).await?;
-        sender.send_request(request).await.map_err(SendError::Http2)
+        let opened = timeout(self.connect_timeout, open_any(target)).await;
+        let opened = opened.map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))??;
+        let mut sender = match opened {
+            (stream, SpokenProtocol::Http2) => self.connect(target, stream).await?,
+            (stream, _) => return Ok(Http2Outcome::SpeaksHttp1(Box::new((request, stream)))),
+        };
+        let request = as_http2(request)?;
+        let response = sender.send_request(request).await;
+        response
+            .map(Http2Outcome::Answered)
+            .map_err(SendError::Http2)
     }
 
-    async fn connect(&self, target: &OriginTarget) -> Result<SendRequest<Body>, SendError> {
-        let stream = timeout(self.connect_timeout, open(target)).await;
-        let stream = stream.map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))??;
+    async fn connect(
+        &self,
+        target: &OriginTarget,
+        stream: OriginStream,
+    ) -> Result<SendRequest<Body>, SendError> {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -93,8 +108,30 @@ impl OriginHttp2Pool {
     }
 }
 
+/// What became of a request that was to go over HTTP/2.
+pub(super) enum Http2Outcome {
+    Answered(Response<Incoming>),
+    /// The target speaks HTTP/1.1 alone: the request was not sent.
+    SpeaksHttp1(Box<(Request<Body>, OriginStream)>),
+}
+
+/// Opens a connection, and finds out what is spoken on it.
+async fn open_any(target: &OriginTarget) -> Result<(OriginStream, SpokenProtocol), SendError> {
+    let tcp = open(target).await?;
+    let Some(tls) = &target.tls else {
+        return Ok((OriginStream::Clear(tcp), SpokenProtocol::Http2));
+    };
+    let (stream, spoken) = tls.connect_any(tcp).await.map_err(SendError::Tls)?;
+    let secured = SecuredOriginStream {
+        stream,
+        tls: Arc::clone(tls),
+    };
+    Ok((OriginStream::Tls(Box::new(secured)), spoken))
+}
+
 async fn open(target: &OriginTarget) -> Result<TcpStream, SendError> {
-    let port = target.authority.port_u16().unwrap_or(80);
+    let usual = if target.tls.is_some() { 443 } else { 80 };
+    let port = target.authority.port_u16().unwrap_or(usual);
     let host = target.authority.host().trim_matches(['[', ']']);
     let addresses = lookup_host((host, port)).await.map_err(SendError::Dns)?;
     let mut refused = io::Error::from(io::ErrorKind::NotFound);
@@ -108,6 +145,13 @@ async fn open(target: &OriginTarget) -> Result<TcpStream, SendError> {
         }
     }
     Err(SendError::Connect(refused))
+}
+
+/// The request in the form of HTTP/2.
+fn as_http2(mut request: Request<Body>) -> Result<Request<Body>, SendError> {
+    *request.version_mut() = Version::HTTP_2;
+    name_authority(&mut request).map_err(SendError::Host)?;
+    Ok(request)
 }
 
 /// HTTP/2 carries `Host` in `:authority`, and not twice (RFC 9113 §8.3.1).

@@ -3,6 +3,7 @@
 //! Decision: round-robin, with one addition: a target that could not be connected to is skipped for
 //! a second if there is another one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
 use super::BuildError;
+use super::config::UpstreamConfig;
+use super::connect::TlsByTarget;
+use super::tls::OriginTls;
 
 /// How long a target is skipped after a failed connect.
 const PASS_OVER: Duration = Duration::from_secs(1);
@@ -22,6 +26,8 @@ pub(super) struct OriginTargets {
 
 pub(super) struct OriginTarget {
     pub(super) authority: Authority,
+    /// None: clear text.
+    pub(super) tls: Option<Arc<OriginTls>>,
     /// The authority as a value of `Host`.
     pub(super) host: HeaderValue,
     /// The target is skipped until this many milliseconds after `born`.
@@ -29,14 +35,17 @@ pub(super) struct OriginTarget {
 }
 
 impl OriginTargets {
-    /// Reads the URLs of the upstream `name`.
-    pub(super) fn parse(name: &str, urls: &[String]) -> Result<Self, BuildError> {
+    /// Reads the URLs of the upstream `name`, and the files of its TLS.
+    pub(super) fn parse(name: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
+        let urls = &upstream.targets;
         if urls.is_empty() {
             return Err(BuildError::NoTargets {
                 upstream: name.to_owned(),
             });
         }
-        let targets = urls.iter().map(|url| OriginTarget::parse(name, url));
+        let targets = urls
+            .iter()
+            .map(|url| OriginTarget::parse(name, url, upstream));
         Ok(Self {
             targets: targets.collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),
@@ -46,6 +55,15 @@ impl OriginTargets {
 
     pub(super) fn len(&self) -> usize {
         self.targets.len()
+    }
+
+    /// TLS of the targets that have it.
+    pub(super) fn tls(&self) -> TlsByTarget {
+        let secured = self.targets.iter().filter_map(|target| {
+            let tls = target.tls.as_ref()?;
+            Some((target.authority.clone(), Arc::clone(tls)))
+        });
+        Arc::new(secured.collect())
     }
 
     /// The next target that is not to be skipped, or simply the next one if all are.
@@ -73,29 +91,35 @@ impl OriginTargets {
 }
 
 impl OriginTarget {
-    fn parse(upstream: &str, url: &str) -> Result<Self, BuildError> {
+    fn parse(name: &str, url: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
         let bad = || BuildError::Target {
-            upstream: upstream.to_owned(),
+            upstream: name.to_owned(),
             target: url.to_owned(),
         };
         let uri: Uri = url.parse().map_err(|_| bad())?;
-        if uri.scheme() == Some(&Scheme::HTTPS) {
-            return Err(BuildError::Tls {
-                upstream: upstream.to_owned(),
-                target: url.to_owned(),
-            });
-        }
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        let plain = bare && uri.scheme() == Some(&Scheme::HTTP);
         let authority = uri
             .authority()
             .filter(|authority| !authority.as_str().contains('@'));
-        let (Some(authority), true) = (authority, plain) else {
+        let (Some(authority), true) = (authority, bare) else {
             return Err(bad());
+        };
+        let tls = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => Some(
+                OriginTls::new(&upstream.tls, upstream.protocol, authority.host()).map_err(
+                    |source| BuildError::Tls {
+                        upstream: name.to_owned(),
+                        source,
+                    },
+                )?,
+            ),
+            Some(scheme) if *scheme == Scheme::HTTP => None,
+            _ => return Err(bad()),
         };
         Ok(Self {
             host: HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?,
             authority: authority.clone(),
+            tls: tls.map(Arc::new),
             passed_over: AtomicU64::new(0),
         })
     }
@@ -104,7 +128,10 @@ impl OriginTarget {
     pub(super) fn uri(&self, request: &Uri) -> Result<Uri, http::Error> {
         let root = PathAndQuery::from_static("/");
         Uri::builder()
-            .scheme(Scheme::HTTP)
+            .scheme(match self.tls {
+                Some(_) => Scheme::HTTPS,
+                None => Scheme::HTTP,
+            })
             .authority(self.authority.clone())
             .path_and_query(request.path_and_query().cloned().unwrap_or(root))
             .build()
@@ -113,11 +140,15 @@ impl OriginTarget {
 
 #[cfg(test)]
 mod tests {
-    use super::{BuildError, OriginTargets};
+    use super::{BuildError, OriginTargets, UpstreamConfig};
 
     fn targets(urls: &[&str]) -> Result<OriginTargets, BuildError> {
-        let urls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
-        OriginTargets::parse("shop", &urls)
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        let upstream = UpstreamConfig {
+            targets: urls,
+            ..UpstreamConfig::from_url("")
+        };
+        OriginTargets::parse("shop", &upstream)
     }
 
     #[test]
@@ -134,7 +165,6 @@ mod tests {
     #[test]
     fn urls_that_cannot_be_used_are_named() {
         let said = |url: &str| targets(&[url]).err().unwrap().to_string();
-        assert!(said("https://a").contains("TLS"));
         for url in [
             "a",
             "a:80",

@@ -16,10 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::config::{HostHeader, UpstreamConfig, UpstreamLoadLimits, UpstreamTimeouts};
+use super::config::{
+    HostHeader, OriginProtocol, UpstreamConfig, UpstreamLoadLimits, UpstreamTimeouts,
+};
 use super::{BuildError, Origin, OriginError, Origins, OverloadReason, TimeoutPhase};
 use crate::http::body::{Body, BodyError, collect};
-use crate::http::config::Protocol;
 use crate::units;
 
 /// The longest wait for any condition.
@@ -168,7 +169,7 @@ async fn an_idle_connection_that_was_closed_or_has_stray_bytes_is_not_used_again
 async fn an_http2_origin_is_spoken_to_by_prior_knowledge() {
     let (socket, upstream) = listen().await;
     let origin = origin(UpstreamConfig {
-        protocol: Protocol::Http2,
+        protocol: OriginProtocol::Http2,
         ..upstream
     })
     .unwrap();

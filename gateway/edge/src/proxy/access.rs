@@ -1,5 +1,7 @@
 //! The access log: one line for each request, written when its response has ended.
 
+use http::Version;
+
 use crate::origin::Attempt;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
@@ -9,12 +11,18 @@ pub fn write(record: &RequestRecord) {
     let noted = record.trail.as_ref().map(|trail| trail.noted().0);
     let attempts = attempts(noted.as_deref().unwrap_or_default());
     let last = attempts.last();
+    let tls = record.tls.as_deref();
     let micros = |time: std::time::Duration| time.as_micros() as u64;
     tracing::info!(
         target: "lamina::access",
         id = record.id,
         client = record.client.map(tracing::field::display),
         peer = %record.peer,
+        protocol = protocol(record.version),
+        tls = tls.map(|tls| tls.version),
+        sni = tls.and_then(|tls| tls.server_name.as_deref()),
+        resumed = tls.map(|tls| tls.resumed),
+        ja4 = tls.and_then(|tls| tls.ja4.as_deref()),
         method = &*record.method,
         host = &*record.host,
         path = &*record.path,
@@ -34,6 +42,16 @@ pub fn write(record: &RequestRecord) {
         reason = record.refused.as_deref(),
         "request"
     );
+}
+
+/// The protocol as ALPN names it, shortened.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_3 => "h3",
+        Version::HTTP_2 => "h2",
+        Version::HTTP_10 => "http/1.0",
+        _ => "http/1.1",
+    }
 }
 
 /// The upstream attempts for the request, in order.

@@ -9,6 +9,8 @@ use http::{Method, StatusCode};
 use crate::cache::entry::Entry;
 use crate::http::cache_control::{MaxStale, RequestDirectives};
 use crate::http::cache_status::ForwardReason;
+use crate::http::forward;
+use crate::http::tls::ClientCertificatePresented;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
 use crate::proxy::RoutedRequest;
@@ -48,6 +50,11 @@ pub(super) fn plan(visit: &RoutedRequest<'_>) -> RequestPlan {
     }
     if visit.wishes.upgrade.is_some() {
         return RequestPlan::Pass(ForwardReason::Bypass, Some("upgrade"));
+    }
+    // The origin may answer by the certificate that `Client-Cert` tells it (RFC 9440 §3.2).
+    let presented = visit.parts.extensions.get::<ClientCertificatePresented>();
+    if presented.is_some() && !visit.route.key.covers(&forward::CLIENT_CERT) {
+        return RequestPlan::Pass(ForwardReason::Bypass, Some("client-cert"));
     }
     key(visit)
 }

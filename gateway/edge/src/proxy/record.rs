@@ -6,9 +6,9 @@
 //! has two readers: the access log ([`access`](super::access)), and the last requests that
 //! `GET /v1/requests/recent` explains ([`recent`], in the words of [`told`]).
 
+mod explained;
 mod pending;
 pub mod recent;
-mod told;
 pub mod trail;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +20,7 @@ use http::Version;
 use http::request::Parts;
 
 use crate::http::forward::RequestSender;
+use crate::http::tls::TlsSession;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::route::Route;
 use crate::telemetry::config::AccessLog;
@@ -29,7 +30,6 @@ use trail::RequestTrail;
 pub use pending::PendingRecord;
 
 /// What is known about one request.
-#[derive(Debug)]
 pub struct RequestRecord {
     /// The number of the request, unique in the process.
     pub id: u64,
@@ -37,6 +37,8 @@ pub struct RequestRecord {
     /// At most 64 octets of it.
     pub method: Box<str>,
     pub version: Version,
+    /// What is known of TLS. None if the client spoke clear text.
+    pub tls: Option<Arc<TlsSession>>,
     pub scheme: &'static str,
     /// The host, at most 255 octets of it.
     pub host: Box<str>,
@@ -110,6 +112,7 @@ pub struct RecordBeginning<'a> {
     caller: &'a RequestSender,
     route: Option<&'a Route>,
     started: Instant,
+    tls: Option<&'a Arc<TlsSession>>,
 }
 
 impl<'a> RecordBeginning<'a> {
@@ -126,7 +129,13 @@ impl<'a> RecordBeginning<'a> {
             caller,
             route,
             started,
+            tls: None,
         }
+    }
+
+    /// The same, for a request that came over this TLS connection.
+    pub fn over(self, tls: Option<&'a Arc<TlsSession>>) -> Self {
+        Self { tls, ..self }
     }
 }
 
@@ -182,6 +191,7 @@ impl RequestRecorder {
             caller,
             route,
             started,
+            tls,
         } = beginning;
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let agent = parts.headers.get(http::header::USER_AGENT);
@@ -193,6 +203,7 @@ impl RequestRecorder {
             started,
             method: cut(parts.method.as_str(), MOST_METHOD),
             version: parts.version,
+            tls: tls.cloned(),
             scheme: caller.scheme(),
             host: cut(host, MOST_HOST),
             path: cut(path, MOST_PATH),

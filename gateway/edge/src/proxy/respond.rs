@@ -114,11 +114,15 @@ pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Respons
 /// An error response of ours, with its cause in the terms of RFC 9209.
 pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body> {
     let mut response = plain(failure.status, text(failure.status));
-    if let Ok(value) = HeaderValue::from_str(&format!(
-        "{}; error={}",
+    let alert = failure
+        .alert
+        .map_or_else(String::new, |id| format!("; alert-id={id}"));
+    let value = format!(
+        "{}; error={}{alert}",
         super::context::PSEUDONYM,
         failure.error
-    )) {
+    );
+    if let Ok(value) = HeaderValue::from_str(&value) {
         response.headers_mut().insert("proxy-status", value);
     }
     if let Some(seconds) = failure.retry_after {

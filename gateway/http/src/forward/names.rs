@@ -24,8 +24,10 @@ const HOP_BY_HOP: [&str; 10] = [
 
 /// Fields by which a request poses as another (with another path, method, host, scheme or
 /// address), besides all that begin with `x-forwarded` (sorted).
-const POSING: [&str; 40] = [
+const POSING: [&str; 42] = [
     "cf-connecting-ip",
+    "client-cert",
+    "client-cert-chain",
     "client-ip",
     "fastly-client-ip",
     "fly-client-ip",
@@ -67,6 +69,10 @@ const POSING: [&str; 40] = [
     "x-server-name",
     "x-url-scheme",
 ];
+
+/// The field with the certificate that a client has shown (RFC 9440 §2.2), which the listener
+/// itself sets.
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
 const POSING_PREFIX: &str = "x-forwarded";
 

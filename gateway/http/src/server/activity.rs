@@ -153,7 +153,7 @@ impl ConnectionActivity {
         let new = || Arc::new(AnswerCut::new(Arc::clone(&self.memory)));
         match self.protocol {
             Protocol::Http1 => Arc::clone(self.cut.get_or_init(new)),
-            Protocol::Http2 => new(),
+            Protocol::Http2 | Protocol::Http3 => new(),
         }
     }
 
@@ -223,13 +223,28 @@ impl ConnectionActivity {
         self.head_begun.store(begun, Relaxed);
     }
 
-    pub(super) fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Notes what was written. `taken` is the count of all bytes that the kernel took, where that
+    /// is not the same.
+    pub(super) fn wrote(
+        &self,
+        written: Poll<io::Result<usize>>,
+        taken: Option<u64>,
+    ) -> Poll<io::Result<usize>> {
         self.blocked.store(written.is_pending(), Relaxed);
-        if let Poll::Ready(Ok(count)) = written {
+        if let Some(taken) = taken {
+            self.progress.store(taken, Relaxed);
+        } else if let Poll::Ready(Ok(count)) = written {
             let progress = self.progress() + count as u64;
             self.progress.store(progress, Relaxed);
         }
         written
+    }
+
+    /// Notes the flush of a transport that holds bytes back: until they are gone, the client is
+    /// waited for.
+    pub(super) fn flushed(&self, flushed: &Poll<io::Result<()>>, taken: u64) {
+        self.blocked.store(flushed.is_pending(), Relaxed);
+        self.progress.store(taken, Relaxed);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The first bytes of a connection: who the client is, and which protocol it speaks.
 //!
 //! `connection` waits for this, under the deadline of a head. Bytes that were read beyond the
-//! PROXY protocol header belong to HTTP and must be read again.
+//! PROXY protocol header belong to TLS or HTTP and must be read again.
 
 use std::io;
 
@@ -22,15 +22,13 @@ pub(super) struct ClientArrival {
 }
 
 impl ClientArrival {
-    /// Finds out who the client is and which protocol it speaks. May be dropped while it waits.
-    pub(super) async fn tell(
+    /// Finds out which protocol the client speaks where it is not agreed on by TLS. May be dropped
+    /// while it waits.
+    pub(super) async fn sniff(
         &mut self,
         stream: &mut ClientStream,
         port: &Port,
     ) -> io::Result<Protocol> {
-        if port.proxy_protocol {
-            self.introduce(stream, port).await?;
-        }
         if let [only] = port.protocols[..] {
             return Ok(only);
         }
@@ -46,11 +44,23 @@ impl ClientArrival {
         }
     }
 
-    /// Reads the PROXY protocol header. Only a trusted proxy may say who the client is; from others
+    /// Finds out who the client is, by the PROXY protocol header if the port demands one. May be
+    /// dropped while it waits.
+    ///
+    /// Only a trusted proxy may say who the client is; from others
     /// even a plain request is refused, since the listener is only for clients behind such a proxy.
-    async fn introduce(&mut self, stream: &mut ClientStream, port: &Port) -> io::Result<()> {
+    pub(super) async fn introduce(
+        &mut self,
+        stream: &mut ClientStream,
+        port: &Port,
+    ) -> io::Result<()> {
+        if !port.proxy_protocol {
+            return Ok(());
+        }
         if !self.peer.trusted {
-            return Err(io::Error::other("it is no trusted proxy"));
+            return Err(io::Error::other(
+                "the connection does not come from a trusted proxy (`trusted_proxies`)",
+            ));
         }
         loop {
             match proxy_protocol::parse(&self.first) {

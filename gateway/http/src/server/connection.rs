@@ -2,6 +2,7 @@
 //! protocol it speaks is found out by `arrival`.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -13,10 +14,12 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::arrival::ClientArrival;
+use super::handshake::{self, HandshakeError, SecuredConnection};
 use super::roster::RosterMembership;
 use super::service::{ConnectionService, ServedBody};
 use super::signal::{DrainSignal, DrainStage};
@@ -29,6 +32,7 @@ use super::{
 };
 use crate::frames::{FragmentPaths, MeteredConnection};
 use crate::memory::{ConnectionMemory, PROCESS};
+use crate::tls::TlsSession;
 
 /// Bytes of one response that hyper may buffer while the client does not take them.
 const WRITE_BUFFER: usize = 128 << 10;
@@ -70,37 +74,28 @@ where
         + 'static,
 {
     let AcceptedConnection {
-        mut stream,
+        stream,
         peer,
         place,
         seat,
         port,
     } = accepted;
     stream.send_at_once();
-    let since = Instant::now();
-    let mut arrival = ClientArrival {
-        peer,
-        first: Vec::new(),
-    };
-    let told = select! {
+    let begun = select! {
         biased;
-        told = timeout(
-            port.limits.header_timeout.0,
-            arrival.tell(&mut stream, &port),
-        ) => told,
-        () = port.signal.reached(DrainStage::Drain) => return,
+        begun = begin(stream, peer, &port) => begun,
+        () = ends_early(&port) => return,
     };
-    let protocol = match told {
-        Ok(Ok(protocol)) => protocol,
-        Ok(Err(error)) => return tracing::debug!(%peer.address, %error, "a client is turned away"),
-        Err(_) => {
-            if !arrival.first.is_empty() {
-                let _ = stream.try_write(TOO_SLOW);
-            }
-            return;
-        }
+    let BegunConnection {
+        stream,
+        since,
+        arrival: ClientArrival { peer, first },
+        protocol,
+        tls,
+    } = match begun {
+        Ok(begun) => begun,
+        Err(error) => return tracing::debug!(%peer.address, %error, "client rejected"),
     };
-    let ClientArrival { peer, first } = arrival;
     let memory = ConnectionMemory::new(&PROCESS, port.limits.max_held_bytes.0);
     let activity = Arc::new(ConnectionActivity::new(protocol, memory));
     if let Some(seat) = &seat {
@@ -112,9 +107,11 @@ where
         handler,
         peer,
         limits: Arc::clone(&port.limits),
+        port: Arc::clone(&port),
         body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
         early: InterimChannel(Arc::clone(&activity)),
+        tls,
         fragments: Arc::clone(&fragments),
     };
     let service = service_fn(move |request| service.answer(request));
@@ -125,6 +122,8 @@ where
                 http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
             run(connection.with_upgrades(), watch, &activity, &port.signal).await;
         }
+        // QUIC alone carries it, and `http3` serves it.
+        Protocol::Http3 => {}
         Protocol::Http2 => {
             let wire = MeteredConnection::client(wire, fragments)
                 .with_window(Arc::clone(&activity.window));
@@ -137,6 +136,80 @@ where
             run(connection, watch, &activity, &port.signal).await;
         }
     }
+}
+
+/// A connection of which the client and its protocol are known.
+struct BegunConnection {
+    stream: ClientStream,
+    /// When the time for the first head began.
+    since: Instant,
+    arrival: ClientArrival,
+    protocol: Protocol,
+    tls: Option<Arc<TlsSession>>,
+}
+
+/// Waits until the port drains. A TLS handshake that has begun may end, so that its client gets an
+/// answer: a client whose connection is reset in the middle of one can't tell why.
+async fn ends_early(port: &Port) {
+    let stage = match port.secured {
+        Some(_) => DrainStage::Cut,
+        None => DrainStage::Drain,
+    };
+    port.signal.reached(stage).await;
+}
+
+/// Finds out who the client is and which protocol it speaks; does the TLS handshake.
+async fn begin(
+    mut stream: ClientStream,
+    peer: Peer,
+    port: &Port,
+) -> Result<BegunConnection, BeginError> {
+    let mut arrival = ClientArrival {
+        peer,
+        first: Vec::new(),
+    };
+    let limit = port.limits.header_timeout.0;
+    let mut since = Instant::now();
+    timeout(limit, arrival.introduce(&mut stream, port)).await??;
+    let (protocol, tls) = match (&port.secured, stream) {
+        (Some(secured), ClientStream::Tcp(tcp)) => {
+            let first = std::mem::take(&mut arrival.first);
+            let SecuredConnection {
+                stream: encrypted,
+                session,
+            } = secured.handshake(tcp, first).await?;
+            since = Instant::now();
+            let protocol = handshake::agreed_protocol(&encrypted, &port.protocols)?;
+            stream = ClientStream::Tls(encrypted);
+            (protocol, Some(session))
+        }
+        (_, clear) => {
+            stream = clear;
+            let told = timeout(limit, arrival.sniff(&mut stream, port)).await;
+            if told.is_err() && !arrival.first.is_empty() {
+                poll_fn(|cx| Poll::Ready(stream.write_at_once(cx, TOO_SLOW))).await;
+            }
+            (told??, None)
+        }
+    };
+    Ok(BegunConnection {
+        stream,
+        since,
+        arrival,
+        protocol,
+        tls,
+    })
+}
+
+/// Why a connection ends before its first request.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error("its first bytes took too long")]
+    Slow(#[from] Elapsed),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("TLS: {0}")]
+    Handshake(#[from] HandshakeError),
 }
 
 fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
@@ -212,13 +285,15 @@ async fn run<C: DrainableConnection>(
             connection.as_mut().drain();
         }
         if activity.is_cut() {
-            tracing::debug!("a connection is cut: more memory is held than may be");
+            tracing::debug!(
+                "connection closed: its answers hold more memory than allowed (max_held_bytes)"
+            );
             return Poll::Ready(());
         }
         loop {
             match ready!(watch.poll(cx, activity)) {
                 DeadlineAction::Cut(phase) => {
-                    tracing::debug!(?phase, "a client was too slow and is cut");
+                    tracing::debug!(?phase, "connection closed: the client was too slow");
                     if phase == ConnectionPhase::Head && activity.expire() {
                         // One more poll: the read in it writes the answer 408 and ends.
                         let _ = connection.as_mut().poll(cx);

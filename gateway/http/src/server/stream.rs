@@ -1,6 +1,7 @@
-//! The transport below HTTP: a TCP connection, or a connection over a Unix socket.
+//! The transport below HTTP: a TCP connection, one with TLS, or one over a Unix socket.
 //!
-//! Neighbours: `socket` accepts it, `arrival` reads its first bytes, `wire` the rest.
+//! Neighbours: `socket` accepts it, `handshake` begins TLS on it, `arrival` reads its first bytes,
+//! `wire` the rest.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,11 +13,15 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+use tokio_rustls::server::TlsStream;
+
 use super::LocalEndpoint;
+use super::handshake::TlsSocket;
 
 /// The connection of a client.
 pub(super) enum ClientStream {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TlsSocket>>),
     Unix(UnixStream),
 }
 
@@ -31,11 +36,18 @@ pub(super) enum CloseState {
 }
 
 impl ClientStream {
-    /// Writes as much as the kernel takes at once.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes what the connection takes at once. What it does not take is lost.
+    pub(super) fn write_at_once(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        let _ = Pin::new(&mut *self).poll_write(cx, bytes);
+        let _ = Pin::new(self).poll_flush(cx);
+    }
+
+    /// Bytes that the kernel took, where that is not what was written: TLS adds to it, and holds
+    /// some back.
+    pub(super) fn taken_by_kernel(&self) -> Option<u64> {
         match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tls(stream) => Some(stream.get_ref().0.taken()),
+            Self::Tcp(_) | Self::Unix(_) => None,
         }
     }
 
@@ -43,6 +55,7 @@ impl ClientStream {
     pub(super) fn closed(&self) -> CloseState {
         let ready = |interest| match self {
             Self::Tcp(stream) => stream.ready(interest).now_or_never(),
+            Self::Tls(stream) => stream.get_ref().0.tcp().ready(interest).now_or_never(),
             Self::Unix(stream) => stream.ready(interest).now_or_never(),
         };
         let is = |interest, closed: fn(Ready) -> bool| matches!(ready(interest), Some(Ok(ready)) if closed(ready));
@@ -65,6 +78,10 @@ impl ClientStream {
     pub(super) fn reached(&self, listener: SocketAddr) -> LocalEndpoint {
         match self {
             Self::Tcp(stream) => LocalEndpoint::Tcp(stream.local_addr().unwrap_or(listener)),
+            Self::Tls(stream) => {
+                let stream = stream.get_ref().0.tcp();
+                LocalEndpoint::Tcp(stream.local_addr().unwrap_or(listener))
+            }
             Self::Unix(stream) => LocalEndpoint::Unix {
                 user: stream.peer_cred().ok().map(|process| process.uid()),
             },
@@ -76,6 +93,7 @@ impl AsRawFd for ClientStream {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().0.tcp().as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
         }
     }
@@ -89,6 +107,7 @@ impl AsyncRead for ClientStream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
@@ -102,6 +121,7 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -113,6 +133,7 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
         }
     }
@@ -124,6 +145,7 @@ impl AsyncWrite for ClientStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -131,6 +153,7 @@ impl AsyncWrite for ClientStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

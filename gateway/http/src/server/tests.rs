@@ -14,10 +14,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{BindError, BoundListeners, HandlerAnswer, RunningListeners};
+use super::{BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners};
 use crate::body::{Body, collect};
-use crate::config::{ListenerConfig, ListenerLimits, Protocol};
-use crate::path::PathRules;
+use crate::config::{ListenerConfig, ListenerLimits};
 use crate::units;
 
 /// The longest time that a test waits for one condition.
@@ -25,19 +24,15 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 fn listener(limits: ListenerLimits) -> ListenerConfig {
     ListenerConfig {
-        address: "127.0.0.1:0".parse().unwrap(),
-        protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: vec!["127.0.0.0/8".to_owned()],
-        trusted_headers: Vec::new(),
-        proxy_protocol: false,
         limits,
-        path: PathRules::default(),
+        ..ListenerConfig::clear_text("127.0.0.1:0".parse().unwrap())
     }
 }
 
 /// A site that echoes bodies, panics at /panic, and streams without end at /endless.
 fn start(limits: ListenerLimits) -> (RunningListeners, std::net::SocketAddr) {
-    let bound = BoundListeners::bind(&[listener(limits)], 2, 0).unwrap();
+    let bound = BoundListeners::bind(&[listener(limits)], 2, SharedByListeners::default()).unwrap();
     let address = bound.addresses()[0];
     let running = bound.start(|head, body, entered, _early| {
         HandlerAnswer::later(async move {
@@ -215,7 +210,7 @@ async fn clients_that_stand_still_are_cut() {
     }
     let mut client = TcpStream::connect(address).await.unwrap();
     let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf";
-    assert!(talk(&mut client, half, "").await.contains("stood still"));
+    assert!(talk(&mut client, half, "").await.contains("stalled"));
 }
 
 #[tokio::test]
@@ -262,7 +257,12 @@ async fn a_handler_that_panics_costs_its_own_request_only() {
 
 #[tokio::test]
 async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
-    let bound = BoundListeners::bind(&[listener(ListenerLimits::default())], 1, 0).unwrap();
+    let bound = BoundListeners::bind(
+        &[listener(ListenerLimits::default())],
+        1,
+        SharedByListeners::default(),
+    )
+    .unwrap();
     let address = bound.addresses()[0];
     let (arrivals, mut arrived) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
     let running = bound.start(move |_head, _body, _entered, _early| {
@@ -316,7 +316,7 @@ async fn over_max_connections_accepting_waits_for_a_place() {
         max_connections: 1,
         ..ListenerLimits::default()
     };
-    let bound = BoundListeners::bind(&[listener(limits)], 1, 0).unwrap();
+    let bound = BoundListeners::bind(&[listener(limits)], 1, SharedByListeners::default()).unwrap();
     let address = bound.addresses()[0];
     let _running = bound.start(|_head, _body, _entered, _early| {
         HandlerAnswer::Now(Response::new(Body::full("got:")))
@@ -335,7 +335,12 @@ async fn over_max_connections_accepting_waits_for_a_place() {
 
 #[tokio::test]
 async fn an_upgrade_hands_the_connection_over() {
-    let bound = BoundListeners::bind(&[listener(ListenerLimits::default())], 1, 0).unwrap();
+    let bound = BoundListeners::bind(
+        &[listener(ListenerLimits::default())],
+        1,
+        SharedByListeners::default(),
+    )
+    .unwrap();
     let address = bound.addresses()[0];
     let _running = bound.start(|head, body, _entered, _early| {
         HandlerAnswer::later(async move {
@@ -372,7 +377,9 @@ async fn a_port_in_use_is_named() {
         address,
         ..listener(ListenerLimits::default())
     };
-    let error = BoundListeners::bind(&[taken], 1, 0).err().unwrap();
+    let error = BoundListeners::bind(&[taken], 1, SharedByListeners::default())
+        .err()
+        .unwrap();
     assert!(matches!(error, BindError::InUse { address: at } if at == address));
 }
 
@@ -381,9 +388,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 #[tokio::test]
 async fn a_listener_is_opened_and_closed_while_others_serve() {
     let (mut running, first) = start(ListenerLimits::default());
-    let second = running
-        .open(&listener(ListenerLimits::default()), 0)
-        .unwrap();
+    let second = running.open(&listener(ListenerLimits::default())).unwrap();
     assert_ne!(first, second);
     let mut to_first = TcpStream::connect(first).await.unwrap();
     let mut to_second = TcpStream::connect(second).await.unwrap();
@@ -427,10 +432,10 @@ async fn sockets_that_another_process_opened_are_taken_over_with_what_waits_in_t
     let mut waits = TcpStream::connect(address).await.unwrap();
     waits.write_all(GET.as_bytes()).await.unwrap();
     let listener = listener(ListenerLimits::default());
-    let taken = running.take_over(&listener, &[opened], 0).unwrap();
+    let taken = running.take_over(&listener, &[opened]).unwrap();
     assert_eq!(taken, address);
     assert!(read_until(&mut waits, "got:").await.ends_with("got:"));
     let mut later = TcpStream::connect(address).await.unwrap();
     assert!(talk(&mut later, GET, "got:").await.ends_with("got:"));
-    assert!(running.take_over(&listener, &[], 0).is_err());
+    assert!(running.take_over(&listener, &[]).is_err());
 }

@@ -105,13 +105,18 @@ impl ClientTransport {
         }
         while !self.early.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.early);
-            match ready!(self.activity.wrote(written))? {
+            match ready!(self.wrote(written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => drop(self.early.drain(..count)),
             }
         }
         self.at_rest = flushing;
         Poll::Ready(Ok(()))
+    }
+
+    /// Notes what was written.
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.activity.wrote(written, self.stream.taken_by_kernel())
     }
 
     /// Looks whether the client is still there. A client that has sent everything may have closed
@@ -215,7 +220,7 @@ impl AsyncRead for ClientTransport {
             WireMode::Tunnel => this.framing = None,
             WireMode::Expired => {
                 // If the kernel takes nothing, the connection ends without this answer.
-                let _ = this.stream.try_write(TOO_SLOW);
+                this.stream.write_at_once(cx, TOO_SLOW);
                 return Poll::Ready(Ok(()));
             }
         }
@@ -242,7 +247,7 @@ impl AsyncWrite for ClientTransport {
     ) -> Poll<io::Result<usize>> {
         ready!(self.send_early(cx, false))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.activity.wrote(written)
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -254,13 +259,13 @@ impl AsyncWrite for ClientTransport {
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         if total > GATHERED {
             let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
-            return self.activity.wrote(written);
+            return self.wrote(written);
         }
         let mut gathered = [MaybeUninit::uninit(); GATHERED];
         let mut gathered = ReadBuf::uninit(&mut gathered);
         pieces.iter().for_each(|piece| gathered.put_slice(piece));
         let written = Pin::new(&mut self.stream).poll_write(cx, gathered.filled());
-        self.activity.wrote(written)
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -272,7 +277,11 @@ impl AsyncWrite for ClientTransport {
             self.look()?;
         }
         ready!(self.send_early(cx, true))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Some(taken) = self.stream.taken_by_kernel() {
+            self.activity.flushed(&flushed, taken);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

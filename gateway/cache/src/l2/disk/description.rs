@@ -45,16 +45,18 @@ impl StoreDescription for DiskTierConfig {
     fn promises(&self, _conditions: &StorePromiseConditions<'_>) -> Vec<String> {
         vec![
             format!(
-                "what was stored is there after a restart; after a crash, what was stored {} before it",
+                "stored entries are there after a restart; after a crash, those that were stored \
+                 at least {} before it",
                 self.sync_interval
             ),
-            "a purge whose receipt says `logged` is never lost on this node, not even in a crash"
+            "a purge whose receipt says `logged: true` is never lost on this node, not even in a \
+             crash"
                 .to_owned(),
-            "nothing is shared by the file: each gateway needs one of its own".to_owned(),
+            "the file shares nothing with other nodes: each gateway needs its own file".to_owned(),
         ]
     }
 
     fn kept_over_kill(&self) -> &'static str {
-        "what is on its disk, judged as after any absence"
+        "what is on its disk, and validates it as after any absence"
     }
 }

@@ -38,7 +38,10 @@ pub struct RedisIndexConfig {
 pub enum RedisStoreOpenError {
     #[error(transparent)]
     Server(#[from] RedisTargetError),
-    #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
+    #[error(
+        "prefix {0:?} contains braces, which would decide in which slot a Redis Cluster keeps a \
+         key; expected a prefix without braces"
+    )]
     Prefix(String),
     #[error("`connections` is 0; expected 1 or more")]
     Connections,

@@ -23,8 +23,8 @@ pub(super) fn findings(
         Ok(durability) => durability,
         Err(error) => {
             let why = format!(
-                "it can't be told what a crash of Redis may undo: CONFIG GET is not answered \
-                 ({error}); ask whoever runs it for appendonly, appendfsync and save"
+                "it is unknown what a crash of Redis may undo, because CONFIG GET is not answered \
+                 ({error}); ask whoever runs Redis for appendonly, appendfsync and save"
             );
             return vec![StoreFinding::risky("crash", why)];
         }
@@ -60,7 +60,7 @@ fn of_crash(persistence: &Persistence) -> StoreFinding {
         Persistence::Nothing => StoreFinding::sound(
             name,
             "undoes no purge and loses every stored page: Redis keeps nothing (appendonly no, no \
-             save) and comes back empty, and all is loaded again"
+             save) and comes back empty, so everything is loaded again"
                 .to_owned(),
         ),
     }
@@ -91,16 +91,16 @@ fn of_failover(min_replicas: u64) -> StoreFinding {
     match min_replicas {
         0 => StoreFinding::risky(
             name,
-            "a failover may undo the purges that no replica had yet, and the master takes them \
-             though all replicas are away (min-replicas-to-write 0); set it to 1 or more, so that \
-             it takes none once they lag by min-replicas-max-lag"
+            "a failover may undo the purges that no replica had yet, and the master accepts \
+             purges even when all replicas are away (min-replicas-to-write 0); set it to 1 or \
+             more, so that the master accepts none once the replicas lag by min-replicas-max-lag"
                 .to_owned(),
         ),
         count => StoreFinding::sound(
             name,
             format!(
-                "may undo what the new master had not received: no more than \
-                 min-replicas-max-lag, since {count} must follow (min-replicas-to-write)"
+                "may undo what the new master had not received: at most the last \
+                 min-replicas-max-lag, because {count} must follow (min-replicas-to-write)"
             ),
         ),
     }

@@ -63,40 +63,43 @@ impl StoreDescription for RedisTierConfig {
 
     fn promises(&self, conditions: &StorePromiseConditions<'_>) -> Vec<String> {
         vec![
-            "a purge holds on the node that was asked from its answer on, on each other node when it \
-             has read the log in Redis: a round trip later while Redis answers"
+            "a purge applies on the node that received it as soon as it is answered, and on each \
+             other node when that node has read the log in Redis: one round trip later while Redis \
+             answers"
                 .to_owned(),
             match conditions.has_bus {
                 true => {
-                    "while Redis does not answer, the bus alone tells purges; each is tried again \
-                     until it is in the log"
+                    "while Redis does not answer, only the bus distributes purges; writing each of \
+                     them to the log is tried again until it succeeds"
                 }
                 false => {
-                    "while Redis does not answer, a purge holds on its own node alone; it is told \
-                     and tried again until it is in the log"
+                    "while Redis does not answer, a purge applies only on the node that received \
+                     it; writing it to the log is tried again until it succeeds, and its receipt \
+                     says so"
                 }
             }
             .to_owned(),
-            "a load that began before a purge is shown nowhere after it, whenever it is written"
+            "the result of a load that began before a purge is never served after it, whenever it \
+             is written"
                 .to_owned(),
             match conditions.lease.enabled {
                 true => format!(
-                    "one load a key among all nodes; a node whose load takes longer than {} without a \
-                     sign of life loses its turn, and what it loaded is not written",
+                    "only one of all nodes loads a key at a time; a node that does not renew its \
+                     lease for {} loses it, and what it loaded is not written",
                     conditions.lease.ttl
                 ),
                 false => "each node loads for itself (lease.enabled: false)".to_owned(),
             },
             match failover(self) {
                 Failover::ToReplicas => {
-                    "a fail-over may lose the last writes of the old master, purges among them"
+                    "a failover may lose the last writes of the old master, including purges"
                 }
-                Failover::Never => "one server: when it is down, each node has L1 and its own loads",
+                Failover::Never => "one server: when it is down, each node has only L1 and loads for itself",
             }
             .to_owned(),
-            "a purge that Redis forgot (an older state came back) is noticed by each running node \
-             that had read it, and then all that is older is hidden on all nodes; where none is left \
-             that had, the purge is undone"
+            "a purge that Redis lost (because an older state came back) is noticed by each running \
+             node that had read it, and then everything older is hidden on all nodes; if no such \
+             node is left, the purge is undone"
                 .to_owned(),
         ]
     }

@@ -10,8 +10,8 @@ pub(super) fn of(
     transport: &dyn TransportDescription,
 ) -> Vec<String> {
     let mut all = vec![
-        "a purge holds here from its answer on, on the others when they have heard it; \
-         `lamina purge --wait` waits for their word"
+        "a purge applies on this node as soon as it is answered, and on the other nodes when they \
+         have received it; `lamina purge --wait` waits for their confirmation"
             .to_owned(),
     ];
     if !bus.subscribe_to_events {
@@ -22,7 +22,8 @@ pub(super) fn of(
     all.push(writers(case, bus).to_owned());
     if bus.namespace.is_none() && case.config.bus_seal_key().is_none() {
         all.push(
-            "no `namespace`: this node takes events from everybody who publishes there".to_owned(),
+            "no `namespace`: this node accepts events from everybody who publishes on the bus"
+                .to_owned(),
         );
     }
     all
@@ -34,19 +35,22 @@ fn writers(case: &PromiseConditions<'_>, bus: &BusConfig) -> &'static str {
     let foreign = bus.foreign_events == Some(EventAdmission::Accept);
     match (sealed, bus.unsealed_events) {
         (false, _) => {
-            "events are not sealed: whoever may publish there may purge and prime; see bus.seal_key_file"
+            "events are not sealed: whoever can publish on the bus can purge, and can put values \
+             into caches; see bus.seal_key_file"
         }
         (true, EventAdmission::Accept) => {
-            "events are sealed by your key, and those without a seal count as well \
-             (unsealed_events: accept): whoever may publish there may purge and prime"
+            "events are sealed with your key, but events without a seal are accepted as well \
+             (unsealed_events: accept): whoever can publish on the bus can purge, and can put \
+             values into caches"
         }
         (true, EventAdmission::Refuse) if foreign => {
-            "events of nodes count with the seal of your key alone, and once; services may purge \
-             without one (foreign_events: accept), and so may whoever else publishes there"
+            "events of nodes are accepted only with the seal of your key, and only once; services \
+             can purge without a seal (foreign_events: accept), and so can everybody else who \
+             publishes on the bus"
         }
         (true, EventAdmission::Refuse) => {
-            "events count with the seal of your key alone, and once: what others publish there, or \
-             recorded and publish again, does nothing"
+            "events are accepted only with the seal of your key, and only once: what others \
+             publish on the bus, or record and publish again, has no effect"
         }
     }
 }
@@ -54,29 +58,35 @@ fn writers(case: &PromiseConditions<'_>, bus: &BusConfig) -> &'static str {
 fn deaf(case: &PromiseConditions<'_>) -> String {
     let rest = match case.log {
         Some(server) => format!("follows the purge log in {server}"),
-        None => "keeps what others purge for as long as it is fresh".to_owned(),
+        None => "keeps serving what others purge for as long as it is fresh".to_owned(),
     };
-    format!("subscribe_to_events: false: this node tells and does not listen; it {rest}")
+    format!("subscribe_to_events: false: this node publishes events and does not listen; it {rest}")
 }
 
 fn values(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     if !bus.broadcast_set {
-        return "what is loaded here is not told (broadcast_set): the others load for themselves"
+        return "values that are loaded here are not published (broadcast_set: false): the other \
+                nodes load for themselves"
             .to_owned();
     }
     let taken = match bus.priming {
         Priming::Off => {
-            return "values are told, and this node takes none (priming: off)".to_owned();
+            return "values are published, and this node accepts none (priming: off)".to_owned();
         }
-        Priming::Resident => "takes those of keys that it holds or was lately asked for",
-        Priming::Always => "takes all of them (priming: always), which may push out what it uses",
+        Priming::Resident => "accepts those of keys that it holds or that were requested recently",
+        Priming::Always => {
+            "accepts all of them (priming: always), which may push out entries that it uses"
+        }
     };
     let seal = match case.config.bus_seal_key() {
-        Some(_) => "sealed by your key",
-        None => "sealed against damage alone, so that whoever may publish there may make some",
+        Some(_) => "sealed with your key",
+        None => {
+            "protected against damage only, so that whoever can publish on the bus can forge some"
+        }
     };
     let most = bus.broadcast_set_max_bytes;
     format!(
-        "values up to {most} are told, and of larger ones that they changed, {seal}; this node {taken}"
+        "values up to {most} are published, and of larger ones only that they changed, {seal}; \
+         this node {taken}"
     )
 }

@@ -20,8 +20,8 @@ pub(super) fn of(
     all.push(killed(case, bus));
     all.push(staleness(case));
     all.push(
-        "a node in a partition of its own is as one whose broker is down, both sides of it: /readyz \
-         says `degraded`"
+        "a node that the network cuts off behaves like a node whose broker is down, and so do the \
+         nodes on the other side: /readyz says `degraded`"
             .to_owned(),
     );
     all
@@ -31,17 +31,17 @@ pub(super) fn of(
 fn away(case: &PromiseConditions<'_>, guarantee: Guarantee) -> String {
     match (guarantee, case.log) {
         (Guarantee::Durable, _) => {
-            "what is purged while a node is away comes when it is back; until then it validates what \
-             it has before it is shown"
+            "purges that happen while a node is away are delivered when it is back; until then it \
+             validates what it has before it is served"
                 .to_owned()
         }
         (Guarantee::AtMostOnce, Some(server)) => format!(
-            "what is purged while a node is away it reads from the log in {server} when it is back; \
-             until then it validates what it has before it is shown"
+            "purges that happen while a node is away are read from the log in {server} when it is \
+             back; until then it validates what it has before it is served"
         ),
         (Guarantee::AtMostOnce, None) => {
-            "what is purged while a node is away may not reach it: when it is back, all that it \
-             stored before is validated at its origin, once, before it is shown"
+            "purges that happen while a node is away may be lost for it: when it is back, \
+             everything that it stored before is validated at its origin, once, before it is served"
                 .to_owned()
         }
     }
@@ -51,28 +51,31 @@ fn down(case: &PromiseConditions<'_>, bus: &BusConfig, guarantee: Guarantee) -> 
     let queue = &bus.retry_queue;
     let waits = match (queue.enabled, guarantee) {
         (true, _) => format!(
-            "up to {} purges ({}) wait until it is back; beyond them one of everything takes their place",
+            "up to {} purges ({}) wait until it is back; if there are more, one purge of \
+             everything replaces them",
             queue.max_size, queue.max_bytes
         ),
         (false, Guarantee::AtMostOnce) => format!(
-            "a purge that can't be told at once does not wait (retry_queue.enabled: false): the others \
-             notice by a heartbeat ({}) once it is back, and ask for it",
+            "a purge that can't be published at once does not wait (retry_queue.enabled: false): \
+             the other nodes notice it with a heartbeat ({}) once the broker is back, and request \
+             it",
             bus.heartbeat_interval
         ),
         (false, Guarantee::Durable) => {
-            "a purge that can't be told at once does not wait (retry_queue.enabled: \
-                          false): the others notice by this node's next purge, and not before"
+            "a purge that can't be published at once does not wait (retry_queue.enabled: false): \
+             the other nodes notice it with this node's next purge, and not before"
                 .to_owned()
         }
     };
     let log = match case.log {
-        Some(server) => format!("; the log in {server} tells it all the same"),
+        Some(server) => format!("; the log in {server} distributes it nevertheless"),
         None => String::new(),
     };
     let rest = match bus.circuit_breaker.failure_threshold {
         0 => String::new(),
         n => format!(
-            "; after {n} failures in a row publishing rests for {}, or until the connection is back",
+            "; after {n} failures in a row no values are published for {}, or until the \
+             connection is back",
             lamina_base::units::ConfigDuration::millis(bus.circuit_breaker.cooldown_ms)
         ),
     };
@@ -85,10 +88,9 @@ fn killed(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
         .map_or(NOTHING_KEPT, StoreDescription::kept_over_kill);
     let begins = format!("a node that is killed comes back with {kept}");
     match (bus.retry_queue.enabled, case.log) {
-        (true, None) => format!("{begins}; purges that it could not tell yet are gone with it"),
+        (true, None) => format!("{begins}; purges that it could not publish yet are lost"),
         (true, Some(server)) => format!(
-            "{begins}; purges that it could not tell yet are gone with it, but for those in \
-             {server}'s log"
+            "{begins}; purges that it could not publish yet are lost, except those in {server}'s log"
         ),
         (false, _) => begins,
     }

@@ -148,28 +148,35 @@ impl Default for JetStreamConfig {
 /// Why NATS can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsOpenError {
-    #[error("no servers; expected one at least, as in nats://host:4222")]
+    #[error("no servers; expected at least one, as in nats://host:4222")]
     Servers,
-    #[error("{0:?} is not where a NATS is; expected nats://host:4222, or tls://host:4222 for TLS")]
+    #[error(
+        "{0:?} is not the address of a NATS server; expected nats://host:4222, or tls://host:4222 \
+         for TLS"
+    )]
     Server(String),
     #[error("credentials in the URL; expected `username` and `password_file`, or `token_file`")]
     InUrl,
-    #[error("{given:?} is no subject; expected words with dots between them, without wildcards")]
+    #[error("{given:?} is not a subject; expected words with dots between them, without wildcards")]
     Subject { key: &'static str, given: String },
     #[error(
-        "one way to introduce ourselves is given beside `username`, `token` or `credentials_file`; expected one of them"
+        "another login is given beside `username`, `token` or `credentials_file`; expected only \
+         one of the three"
     )]
     Ways,
-    #[error("`ping_interval` is 0; expected a time after which silence is suspicious")]
+    #[error("`ping_interval` is 0; expected the time between two pings, as in 2s")]
     Ping,
     #[error(
-        "no durable name; JetStream keeps this node's place under it, so expected a name that this node \
-         alone has and keeps over restarts"
+        "no durable name; expected a name that only this node has and that stays the same after a \
+         restart, since JetStream remembers under it what this node has read"
     )]
     DurableName,
-    #[error("{given:?} is no name for the server; expected no spaces and none of . * > / \\")]
+    #[error(
+        "{given:?} is not a name that the server accepts; expected a name without spaces and \
+         without . * > / \\"
+    )]
     Name { key: &'static str, given: String },
-    #[error("`{0}` is out of its range")]
+    #[error("`{0}` is out of its range; expected {range}", range = range_of(.0))]
     Number(&'static str),
     #[error("{file}: {reason}")]
     File {
@@ -177,6 +184,15 @@ pub enum NatsOpenError {
         file: String,
         reason: String,
     },
+}
+
+/// The values that a number of the JetStream configuration may have.
+fn range_of(key: &str) -> &'static str {
+    match key {
+        "replicas" => "1 to 5",
+        "max_msgs" => "-1 for no limit, or 1 or more",
+        _ => "1 or more",
+    }
 }
 
 impl NatsOpenError {

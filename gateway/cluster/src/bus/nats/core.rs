@@ -61,7 +61,7 @@ impl NatsSession for NatsCoreSession {
         };
         self.standing.limit_messages(line.client.max_payload());
         if !self.standing.up(publisher.clone(), None, mail).await {
-            return "nobody listens".to_owned();
+            return "the receiver of events has ended".to_owned();
         }
         let dropped = stream::repeat(()).then(|()| line.dropped());
         let messages = stream::select(messages.map(|m| Some(m.payload)), dropped.map(|()| None));

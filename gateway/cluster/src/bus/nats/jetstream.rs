@@ -109,7 +109,7 @@ impl NatsSession for JetStreamSession {
             context,
         };
         if !self.standing.up(publisher, place.behind, mail).await {
-            return "nobody listens".to_owned();
+            return "the receiver of events has ended".to_owned();
         }
         tokio::select! {
             biased;
@@ -217,7 +217,7 @@ impl JetStreamSession {
                 return chain(&error);
             }
         }
-        "nobody answers".to_owned()
+        "the sender of acknowledgements has ended".to_owned()
     }
 
     async fn pull(
@@ -244,7 +244,7 @@ impl JetStreamSession {
             .flatten()
             {
                 if !mail.tell(word).await {
-                    return "nobody listens".to_owned();
+                    return "the receiver of events has ended".to_owned();
                 }
             }
         }
@@ -263,7 +263,7 @@ impl JetStreamSession {
         let to = message
             .reply
             .clone()
-            .ok_or("a message without an address for its answer")?;
+            .ok_or("a message without a reply subject")?;
         let Some(held) = MessageInHand::new(number, &self.hands) else {
             return Ok((None, None));
         };
@@ -275,10 +275,14 @@ impl JetStreamSession {
         };
         if delivered > self.config.jetstream.max_deliver {
             taken.answer(AckKind::Term);
-            return Ok((Some("given up after too many deliveries"), None));
+            return Ok((
+                Some("a message was given up after too many deliveries"),
+                None,
+            ));
         }
         let lost = track.hole(number, delivered).then_some(
-            "the stream dropped them unread, or another node uses the same durable name",
+            "the stream dropped messages before this node read them, or another node uses the \
+             same durable name",
         );
         let delivery = IncomingMessage {
             bytes: message.message.payload,

@@ -184,7 +184,7 @@ async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result
 fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
-    let turn = backoff::dice() as usize % servers.len().max(1);
+    let turn = backoff::random() as usize % servers.len().max(1);
     servers.rotate_left(turn);
     let new = discovered
         .iter()

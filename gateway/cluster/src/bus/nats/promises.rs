@@ -10,19 +10,20 @@ pub(super) fn in_stream(jetstream: &JetStreamConfig) -> Vec<String> {
     let name = jetstream.durable_name.as_deref().unwrap_or_default();
     let mut all = vec![
         format!(
-            "purges are kept in the stream {} until this node has applied them; it goes on where it \
-             stopped, as {name}, a name that no other node may have",
+            "purges are kept in the stream {} until this node has applied them; after a restart \
+             it continues where it stopped, as {name}, a name that no other node is allowed to \
+             have",
             jetstream.stream
         ),
         storage(jetstream),
         format!(
-            "away for longer than {} (inactive_threshold) this node is forgotten, and validates what \
-             it has when it is back",
+            "if this node is away for longer than {} (inactive_threshold), the stream forgets it, \
+             and it validates what it has when it is back",
             jetstream.inactive_threshold
         ),
         format!(
-            "a purge that can't be applied is given up after {} deliveries: what is stored is \
-             validated then",
+            "a purge that can't be applied is given up after {} deliveries: then all stored \
+             entries are validated",
             jetstream.max_deliver
         ),
     ];
@@ -32,9 +33,11 @@ pub(super) fn in_stream(jetstream: &JetStreamConfig) -> Vec<String> {
         .then(|| format!("what is beyond {} messages (max_msgs)", jetstream.max_msgs));
     let drops: Vec<String> = age.into_iter().chain(count).collect();
     all.push(match drops.is_empty() {
-        true => "neither max_age_ms nor max_msgs is set: the stream grows for ever".to_owned(),
+        true => {
+            "neither max_age_ms nor max_msgs is set: the stream grows without a limit".to_owned()
+        }
         false => format!(
-            "the stream drops {}: a node that did not read it by then validates what it has",
+            "the stream drops {}: a node that has not read it by then validates what it has",
             drops.join(" and ")
         ),
     });
@@ -46,20 +49,22 @@ fn storage(jetstream: &JetStreamConfig) -> String {
     let servers = jetstream.replicas;
     match (jetstream.storage, servers) {
         (StreamStorage::File, 1) => {
-            "the stream is on the disk of one server: it outlives that server's restart, not its disk"
+            "the stream is on the disk of one server: it survives a restart of that server, but \
+             not the loss of its disk"
                 .to_owned()
         }
         (StreamStorage::File, _) => format!(
-            "the stream is on the disks of {servers} servers, and goes on while {down} of them are down"
+            "the stream is on the disks of {servers} servers, and works while {down} of them are \
+             down"
         ),
         (StreamStorage::Memory, 1) => {
-            "storage: memory: a restart of the server forgets what was kept; nodes then validate \
-             what they have"
+            "storage: memory: when the server restarts, the kept purges are lost; nodes then \
+             validate what they have"
                 .to_owned()
         }
         (StreamStorage::Memory, _) => format!(
-            "storage: memory: the stream goes on while {down} of {servers} servers are down, and is \
-             forgotten when all of them restart"
+            "storage: memory: the stream works while {down} of {servers} servers are down, and is \
+             lost when all of them restart"
         ),
     }
 }

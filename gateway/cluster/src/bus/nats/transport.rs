@@ -179,7 +179,12 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
         let why = match connect(config, &mut discovered).await {
             Ok(line) => {
                 if let Some(after_seconds) = outages.end().line() {
-                    tracing::info!(bus = "nats", mode = ?config.mode, after_seconds, "connected");
+                    tracing::info!(
+                        bus = "nats",
+                        mode = ?config.mode,
+                        after_seconds,
+                        "connected to NATS"
+                    );
                 }
                 began = Some(Instant::now());
                 let why = tokio::select! {
@@ -200,7 +205,7 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
         // Logged once, not for every attempt.
         outages.fails(failures == 0);
         if failures == 0 {
-            tracing::warn!(bus = "nats", error = %why, "not connected");
+            tracing::warn!(bus = "nats", error = %why, "no connection to NATS; reconnecting");
         }
         if !session.standing().down(&why, &mail).await {
             return;

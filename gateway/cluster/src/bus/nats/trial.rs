@@ -59,7 +59,8 @@ impl NatsTrial {
             None => vec![BrokerFinding {
                 what: "stream",
                 says: format!(
-                    "{} is not there yet: the first gateway makes it; tried with one of our own",
+                    "{} does not exist yet: the first gateway creates it; a temporary one was \
+                     used for these checks",
                     config.jetstream.stream
                 ),
                 fault: None,
@@ -161,7 +162,10 @@ fn seen_stream(stream: &Stream, config: &NatsConfig) -> BrokerFinding {
             None,
         ),
         false => (
-            format!("{name} is used as it is: {}", found.join("; ")),
+            format!(
+                "{name} is used as it is, although it differs from the configuration: {}",
+                found.join("; ")
+            ),
             Some("nats.jetstream.stream"),
         ),
     };
@@ -185,7 +189,7 @@ async fn seen_consumer(stream: &Stream, config: &NatsConfig) -> Result<BrokerFin
             return Err(format!("consumer {name}: {}", chain(&error)));
         }
         Err(_) if config.jetstream.ensure_consumer => (
-            format!("{name} is not there yet: this node makes it when it starts"),
+            format!("{name} does not exist yet: this node creates it when it starts"),
             None,
         ),
         Err(_) => (

@@ -42,9 +42,10 @@ pub struct RabbitMqConfig {
     /// This node's own queue, with a name that is unique among the nodes and always the same; unset
     /// lets the broker choose a new one for each connection.
     pub queue_name: Option<String>,
-    /// The queue ends with our connection; unset is true, except in durable mode.
+    /// The queue is deleted when this node's connection ends; unset is true, except in durable
+    /// mode.
     pub exclusive_queue: Option<bool>,
-    /// The queue ends with its last consumer; unset is true, except in durable mode.
+    /// The queue is deleted when its last consumer ends; unset is true, except in durable mode.
     pub auto_delete_queue: Option<bool>,
     /// The key with which messages are published and the queue is bound; `fanout` ignores it.
     pub routing_key: String,
@@ -145,8 +146,8 @@ impl RabbitMqConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum RabbitMqOpenError {
     #[error(
-        "{0:?} is not where a RabbitMQ is; expected amqp://host:5672 or amqp://a:5672,b:5672 \
-         (amqps for TLS), with the virtual host in `vhost`"
+        "{0:?} is not the address of a RabbitMQ server; expected amqp://host:5672 or \
+         amqp://a:5672,b:5672 (amqps for TLS), with the virtual host in `vhost`"
     )]
     Url(String),
     #[error("credentials in the URL; expected `username` and `password_file`")]
@@ -158,9 +159,9 @@ pub enum RabbitMqOpenError {
     NoQueue,
     #[error("`{key}: {value}` contradicts durable_invalidation_mode: messages would be lost")]
     Contradiction { key: &'static str, value: bool },
-    #[error("`{0}` is empty or too long for AMQP, which has 255 bytes for a name")]
+    #[error("`{0}` is empty or too long; expected 1 to 255 bytes, as AMQP allows for a name")]
     Name(&'static str),
-    #[error("`prefetch` is 0, without a bound; expected 1 or more")]
+    #[error("`prefetch` is 0, which is no limit; expected 1 or more")]
     Prefetch,
     #[error("`heartbeat` of {0:?}; expected whole seconds from 1s to 60s")]
     Heartbeat(Duration),

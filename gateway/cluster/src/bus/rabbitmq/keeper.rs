@@ -69,7 +69,7 @@ impl RabbitMqReconnector {
             outages.fails(true);
             // Logged only when the reason changes, not for every attempt.
             if told.as_ref() != Some(&why) {
-                tracing::warn!(bus = KIND, error = %why, "not consuming");
+                tracing::warn!(bus = KIND, error = %why, "no consumer on RabbitMQ; reconnecting");
                 told = Some(why);
             }
             if began.elapsed() > GOOD {
@@ -102,7 +102,7 @@ impl RabbitMqReconnector {
                 *told = None;
                 let behind = link.behind();
                 let after_seconds = outages.end().line();
-                tracing::info!(bus = KIND, behind, after_seconds, "consuming");
+                tracing::info!(bus = KIND, behind, after_seconds, "consuming from RabbitMQ");
                 self.standing.set(Ok(Arc::clone(&link.publisher)));
                 if !self.mail.tell(TransportEvent::Up { behind }).await {
                     return None;

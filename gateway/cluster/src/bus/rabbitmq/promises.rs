@@ -10,13 +10,13 @@ pub(super) fn in_queue(rabbitmq: &RabbitMqConfig) -> Vec<String> {
     let name = rabbitmq.queue_name.as_deref().unwrap_or_default();
     vec![
         format!(
-            "purges are kept in the queue {name} until this node has applied them, also over a \
-             restart of the broker; no other node may have that name"
+            "purges are kept in the queue {name} until this node has applied them, even if the \
+             broker restarts; no other node is allowed to use that name"
         ),
         match rabbitmq.expires() {
             Some(expires) => format!(
-                "away for longer than {} (queue_expires) this node loses its queue, and validates \
-                 what it has when it is back",
+                "if this node is away for longer than {} (queue_expires), it loses its queue, and \
+                 it validates what it has when it is back",
                 ConfigDuration(expires)
             ),
             None => "queue_expires: 0: the queue of a node that never comes back grows until you \
@@ -24,8 +24,8 @@ pub(super) fn in_queue(rabbitmq: &RabbitMqConfig) -> Vec<String> {
                 .to_owned(),
         },
         format!(
-            "a purge that can't be applied is given up after {} more deliveries: what is stored is \
-             validated then",
+            "a purge that can't be applied is given up after {} more deliveries: then all stored \
+             entries are validated",
             rabbitmq.max_redeliveries
         ),
     ]
@@ -42,13 +42,13 @@ pub(super) fn half_durable(rabbitmq: &RabbitMqConfig) -> Option<String> {
                 None => "nothing deletes it, and it grows while this node is away".to_owned(),
             };
             Some(format!(
-                "the queue {name} stays without this node, but durable_invalidation_mode is off: it is \
-                 not relied on; {end}"
+                "the queue {name} stays when this node is away, but durable_invalidation_mode is \
+                 off, so it is not relied on; {end}"
             ))
         }
         None if rabbitmq.is_durable() || rabbitmq.is_persistent() => Some(
-            "durable or persistent without durable_invalidation_mode keep no purge: the queue ends \
-             with its connection"
+            "`durable` and `persistent` without durable_invalidation_mode keep no purge: the \
+             queue is deleted with its connection"
                 .to_owned(),
         ),
         None => None,

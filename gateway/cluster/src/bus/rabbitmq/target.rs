@@ -109,7 +109,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RabbitMqOpe
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = found.map_err(|e| wrong(e.to_string()))?;
     if found.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
+        return Err(wrong("it contains no certificate".to_owned()));
     }
     Ok(found)
 }

@@ -139,8 +139,8 @@ async fn look(
     let name = &config.exchange;
     let says = match stood {
         // Its type is compared when the ends declare it.
-        true => format!("{name} is there"),
-        false => format!("{name} is not there yet: the first gateway makes it"),
+        true => format!("{name} exists"),
+        false => format!("{name} does not exist yet: the first gateway creates it"),
     };
     let (what, fault) = ("exchange", None);
     let mut seen = vec![BrokerFinding { what, says, fault }];
@@ -163,12 +163,12 @@ async fn look_at_queue(
             "{name}: {} messages wait for this node, {}",
             queue.message_count(),
             match queue.consumer_count() {
-                0 => "which is away",
-                _ => "which consumes",
+                0 => "which is not connected",
+                _ => "which is connected",
             }
         ),
         Err(error) if is_missing(&error) => {
-            format!("{name} is not there yet: this node makes it when it starts")
+            format!("{name} does not exist yet: this node creates it when it starts")
         }
         Err(error) => return Err(error.into()),
     };

@@ -19,7 +19,10 @@ lamina_base::redis_section! {
 pub enum RedisBusOpenError {
     #[error(transparent)]
     Server(#[from] RedisTargetError),
-    #[error("{0:?} is no channel; expected a name of our own, as `lamina:events`")]
+    #[error(
+        "{0:?} is empty or the name of a channel of Redis itself; expected a channel for Lamina \
+         alone, as `lamina:events`"
+    )]
     Channel(String),
 }
 

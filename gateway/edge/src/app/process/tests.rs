@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::ProcessState;
 use crate::config::{self, GatewayConfig};
 use crate::http::body::Body;
-use crate::http::server::{BoundListeners, HandlerAnswer, RunningListeners};
+use crate::http::server::{BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners};
 use crate::proxy::{Generation, Proxy};
 
 /// Requests wait at an origin until the gate lets them go on.
@@ -43,7 +43,7 @@ fn origin(gate: &Arc<Gate>) -> (RunningListeners, SocketAddr) {
 
 fn bound(listener: &str) -> BoundListeners {
     let listener = serde_yaml::from_str(listener).unwrap();
-    BoundListeners::bind(&[listener], 1, 0).unwrap()
+    BoundListeners::bind(&[listener], 1, SharedByListeners::default()).unwrap()
 }
 
 fn configuration(origin: SocketAddr, routes: &str) -> GatewayConfig {

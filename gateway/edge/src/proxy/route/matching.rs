@@ -50,6 +50,12 @@ impl ValuePatterns {
 }
 
 impl RouteConditions {
+    /// Whether one of the patterns is for this host, and not for all hosts.
+    pub(super) fn names_host(&self, host: &str) -> bool {
+        let mut patterns = self.hosts.iter().filter(|pattern| pattern.as_str() != "*");
+        patterns.any(|pattern| pattern.matches(host))
+    }
+
     pub(super) fn new(config: &config::RouteMatchConfig) -> Self {
         fn all(list: &Option<config::OneOrMany>) -> &[String] {
             list.as_ref().map_or(&[][..], config::OneOrMany::as_slice)

@@ -1,0 +1,448 @@
+//! TLS of the listeners: certificates, policies by name, session tickets.
+//!
+//! Inside: `config` is the YAML; `names` compares the names of servers; `certificate` is one
+//! certificate with its key, `files` finds those of a listener and notices changes; `policy` is
+//! what some names demand, `tickets` binds sessions to it; `quic` is TLS below HTTP/3; `fingerprint` recognises clients (JA4);
+//! `session` is what is known of a connection after its handshake; `listeners` knows all listeners
+//! of the process, and counts.
+//! Neighbours: `server::handshake` does handshakes by what stands here.
+//!
+//! Decision: the names of the client decide on a policy before rustls sees a configuration, so
+//! that each policy has a configuration of its own with tickets of its own.
+
+pub mod certificate;
+pub mod config;
+pub mod files;
+pub mod fingerprint;
+pub mod listeners;
+pub mod names;
+mod policy;
+mod quic;
+mod session;
+mod tickets;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use parking_lot::Mutex;
+use quinn::crypto::rustls::QuicServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ServerConfig};
+
+use self::certificate::{CertificateError, ServerCertificate};
+use self::config::{HstsConfig, ListenerTlsConfig};
+use self::files::{CertificateFiles, FilesLook, PairOrigin};
+use self::listeners::TlsListeners;
+use self::names::{ServerNamePattern, ServerNameTable, canonical};
+use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
+use self::tickets::TicketSecrets;
+use crate::config::Protocol;
+
+pub use policy::TlsPolicyError;
+pub(crate) use quic::QuicSecrets;
+pub use session::{ClientCertificatePresented, TlsSession};
+
+/// TLS of one listener: what new connections are made by. It is replaced when files change.
+pub struct TlsListener {
+    config: ListenerTlsConfig,
+    protocols: Vec<Protocol>,
+    secrets: TicketSecrets,
+    files: Mutex<CertificateFiles>,
+    current: ArcSwap<TlsTables>,
+    pub(crate) listeners: Arc<TlsListeners>,
+    /// The value of `Strict-Transport-Security`, if it is sent.
+    pub(crate) hsts: Option<HeaderValue>,
+}
+
+/// Why TLS of a listener can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsSetupError {
+    #[error("tls.certificates: {0}")]
+    Certificate(#[from] CertificateError),
+    #[error("tls.{0}")]
+    Policy(#[from] TlsPolicyError),
+    #[error("tls.policies: {name}: {source}")]
+    OfName {
+        name: String,
+        source: TlsPolicyError,
+    },
+    #[error(
+        "tls.ciphers: QUIC needs TLS13_AES_128_GCM_SHA256; expected it among them, or no `http3`"
+    )]
+    NoQuicCipher,
+    #[error("tls.certificates: no certificate was found; expected at least one pair of files")]
+    NoCertificates,
+    #[error(
+        "tls.default: {} is the `cert` of none of the certificates; expected one of them",
+        file.display()
+    )]
+    Default { file: PathBuf },
+}
+
+/// Certificates and policies by name, as they are at one time.
+pub(crate) struct TlsTables {
+    certificates: Arc<CertificateTable>,
+    /// That of the listener, then those of names.
+    policies: Vec<Arc<TlsPolicy>>,
+    /// Which of `policies` a name has.
+    policy_of: Arc<ServerNameTable<usize>>,
+    /// What QUIC is spoken by. None if the listener does not speak HTTP/3.
+    quic: Option<Arc<QuicServerConfig>>,
+}
+
+/// Certificates by name.
+#[derive(Debug, Default)]
+struct CertificateTable {
+    by_name: ServerNameTable<Vec<Arc<ServerCertificate>>>,
+    /// For clients without a name or with an unknown one.
+    default: Option<Arc<ServerCertificate>>,
+    all: Vec<Arc<ServerCertificate>>,
+}
+
+/// What is used for a client.
+pub(crate) struct ServerChoice {
+    pub(crate) certificate: Arc<ServerCertificate>,
+    pub(crate) policy: Arc<TlsPolicy>,
+}
+
+impl ServerChoice {
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.policy.config)
+    }
+}
+
+impl TlsListener {
+    /// Reads all files that the configuration names.
+    ///
+    /// # Errors
+    /// If one of them can't be used.
+    pub fn open(
+        config: &ListenerTlsConfig,
+        protocols: &[Protocol],
+        hsts: Option<&HstsConfig>,
+        listeners: &Arc<TlsListeners>,
+    ) -> Result<Self, TlsSetupError> {
+        let mut files = CertificateFiles::new(&config.certificates);
+        let FilesLook { errors, .. } = files.look();
+        for (origin, error) in errors {
+            match origin {
+                PairOrigin::Files => return Err(error.into()),
+                PairOrigin::Folder => {
+                    listeners.reload_failures.inc();
+                    tracing::error!(%error, "TLS certificate not taken");
+                }
+            }
+        }
+        let secrets = policy::secrets(&config.tickets.keys)?;
+        let tables = TlsTables::new(config, protocols, &secrets, files.good())?;
+        Ok(Self {
+            config: config.clone(),
+            protocols: protocols.to_vec(),
+            secrets,
+            files: Mutex::new(files),
+            current: ArcSwap::from_pointee(tables),
+            listeners: Arc::clone(listeners),
+            hsts: hsts.map(HstsConfig::value),
+        })
+    }
+
+    /// Looks at the files again. New connections are made by what is good in them; what is not is
+    /// reported once and changes nothing.
+    pub fn look_at_files(&self) {
+        let mut files = self.files.lock();
+        let FilesLook { changed, errors } = files.look();
+        for (_, error) in errors {
+            self.listeners.reload_failures.inc();
+            tracing::error!(%error, "TLS certificate not taken; the one before stays in use");
+        }
+        if !changed && !self.current.load().have_policies_changed(&self.config) {
+            return;
+        }
+        match TlsTables::new(&self.config, &self.protocols, &self.secrets, files.good()) {
+            Ok(tables) => {
+                let certificates = tables.certificates.all.len();
+                self.current.store(Arc::new(tables));
+                tracing::info!(certificates, "TLS certificates reloaded");
+            }
+            Err(error) => {
+                self.listeners.reload_failures.inc();
+                tracing::error!(%error, "TLS settings not taken; those before stay in use");
+            }
+        }
+    }
+
+    /// Looks at the files every `reload_interval`, on a thread of its own, until the listener is
+    /// gone.
+    pub(crate) fn watch_files(self: &Arc<Self>) {
+        let interval = self.config.reload_interval.0;
+        if interval.is_zero() {
+            return;
+        }
+        let listener = Arc::downgrade(self);
+        let watch = thread::Builder::new().name("lamina-tls-files".to_owned());
+        if let Err(error) = watch.spawn(move || watch_until_gone(&listener, interval)) {
+            tracing::error!(%error, "files of certificates are not watched: no thread");
+        }
+    }
+
+    /// What is used for a client with this ClientHello. None if it is refused.
+    pub(crate) fn choose(&self, hello: &ClientHello<'_>) -> Option<ServerChoice> {
+        let tables = self.current.load();
+        let name = hello.server_name().and_then(canonical);
+        let certificate = match self.config.strict_sni {
+            true => tables.certificates.by_name(name.as_deref(), hello)?,
+            false => tables.certificates.choose(name.as_deref(), hello)?,
+        };
+        Some(ServerChoice {
+            certificate: Arc::clone(certificate),
+            policy: Arc::clone(tables.policy(name.as_deref())),
+        })
+    }
+
+    /// The policy for a host.
+    pub(crate) fn policy_of(&self, host: &str) -> Arc<TlsPolicy> {
+        Arc::clone(self.current.load().policy(canonical(host).as_deref()))
+    }
+
+    /// Whether there is a certificate for this host.
+    pub(crate) fn has_certificate_for(&self, host: &str) -> bool {
+        let name = canonical(host);
+        let tables = self.current.load();
+        name.is_some_and(|name| tables.certificates.by_name.get(&name).is_some())
+    }
+
+    /// What QUIC is spoken by now. None if the listener does not speak HTTP/3.
+    pub(crate) fn quic_config(&self) -> Option<Arc<QuicServerConfig>> {
+        self.current.load().quic.clone()
+    }
+
+    /// The secrets of QUIC.
+    pub(crate) fn quic_secrets(&self) -> QuicSecrets {
+        QuicSecrets::new(&self.secrets, self.quic_config())
+    }
+
+    /// Whether names of this policy are served over HTTP/3: those without a policy of their own.
+    pub(crate) fn serves_over_quic(&self, policy: &TlsPolicy) -> bool {
+        let tables = self.current.load();
+        tables.quic.is_some() && tables.policies[0].id == policy.id
+    }
+
+    /// A certificate for this name, and the policy of names without one of their own.
+    pub(crate) fn choice_over_quic(&self, name: Option<&str>) -> Option<ServerChoice> {
+        let tables = self.current.load();
+        let certificates = &tables.certificates;
+        let named = name.and_then(|name| certificates.by_name.get(&canonical(name)?));
+        let named = named.and_then(|all| all.first());
+        Some(ServerChoice {
+            certificate: Arc::clone(named.or(certificates.default.as_ref())?),
+            policy: Arc::clone(&tables.policies[0]),
+        })
+    }
+
+    /// The certificates that are in use.
+    pub fn certificates(&self) -> Vec<Arc<ServerCertificate>> {
+        self.current.load().certificates.all.clone()
+    }
+
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.config.handshake_timeout.0
+    }
+
+    pub(crate) fn max_handshakes(&self) -> usize {
+        self.config.max_handshakes.max(1)
+    }
+}
+
+fn watch_until_gone(listener: &Weak<TlsListener>, interval: Duration) {
+    loop {
+        thread::sleep(interval);
+        match listener.upgrade() {
+            Some(listener) => listener.look_at_files(),
+            None => return,
+        }
+    }
+}
+
+impl TlsTables {
+    fn new(
+        config: &ListenerTlsConfig,
+        protocols: &[Protocol],
+        secrets: &TicketSecrets,
+        certificates: Vec<Arc<ServerCertificate>>,
+    ) -> Result<Self, TlsSetupError> {
+        let certificates = CertificateTable::new(certificates, config.default.as_deref())?;
+        let certificates = Arc::new(certificates);
+        let alpn: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
+        let common = CommonParameters {
+            listener: config,
+            protocols: &alpn,
+            secrets,
+            certificates: Arc::new(ByClientHello(Arc::clone(&certificates))),
+        };
+        let own = common.policy(&PolicyDemands {
+            names: &[],
+            min_version: config.min_version,
+            client_auth: None,
+        })?;
+        let mut policies = vec![Arc::new(own)];
+        let mut policy_of = ServerNameTable::default();
+        for policy in &config.policies {
+            let made = common.policy(&PolicyDemands {
+                names: &policy.names,
+                min_version: policy.min_version.unwrap_or(config.min_version),
+                client_auth: policy.client_auth.as_ref(),
+            });
+            let made = made.map_err(|source| TlsSetupError::OfName {
+                name: policy.names.join(", "),
+                source,
+            })?;
+            for name in policy
+                .names
+                .iter()
+                .filter_map(|name| ServerNamePattern::parse(name))
+            {
+                *policy_of.entry(&name) = policies.len();
+            }
+            policies.push(Arc::new(made));
+        }
+        let policy_of = Arc::new(policy_of);
+        let quic = match protocols.contains(&Protocol::Http3) {
+            true => Some(quic::config(&policies[0], &certificates, &policy_of)?),
+            false => None,
+        };
+        Ok(Self {
+            certificates,
+            policies,
+            policy_of,
+            quic,
+        })
+    }
+
+    fn policy(&self, name: Option<&str>) -> &Arc<TlsPolicy> {
+        let at = name.and_then(|name| self.policy_of.get(name));
+        &self.policies[at.copied().unwrap_or(0)]
+    }
+
+    /// Whether the files of a policy make another one now. What can't be read changes nothing.
+    fn have_policies_changed(&self, config: &ListenerTlsConfig) -> bool {
+        let made = self.policies.iter().skip(1);
+        made.zip(&config.policies).any(|(made, policy)| {
+            let demands = PolicyDemands {
+                names: &policy.names,
+                min_version: policy.min_version.unwrap_or(config.min_version),
+                client_auth: policy.client_auth.as_ref(),
+            };
+            policy::identity(&demands).is_ok_and(|id| id != made.id)
+        })
+    }
+}
+
+impl CertificateTable {
+    fn new(
+        all: Vec<Arc<ServerCertificate>>,
+        default: Option<&Path>,
+    ) -> Result<Self, TlsSetupError> {
+        if all.is_empty() {
+            return Err(TlsSetupError::NoCertificates);
+        }
+        let mut by_name = ServerNameTable::<Vec<_>>::default();
+        for certificate in &all {
+            for name in &certificate.names {
+                by_name.entry(name).push(Arc::clone(certificate));
+            }
+        }
+        let find = |file: &Path| {
+            let found = all.iter().find(|certificate| certificate.file == file);
+            found.cloned().ok_or_else(|| TlsSetupError::Default {
+                file: file.to_owned(),
+            })
+        };
+        let default = default.map(find).transpose()?;
+        Ok(Self {
+            by_name,
+            default,
+            all,
+        })
+    }
+
+    fn choose(
+        &self,
+        name: Option<&str>,
+        hello: &ClientHello<'_>,
+    ) -> Option<&Arc<ServerCertificate>> {
+        self.by_name(name, hello).or(self.default.as_ref())
+    }
+
+    fn by_name(
+        &self,
+        name: Option<&str>,
+        hello: &ClientHello<'_>,
+    ) -> Option<&Arc<ServerCertificate>> {
+        let candidates = self.by_name.get(name?)?;
+        let usable = |certificate: &&&Arc<ServerCertificate>| is_usable(certificate, hello);
+        let mut usable = candidates.iter().filter(|one| usable(&one));
+        let first = usable.next();
+        let ecdsa = first.into_iter().chain(usable).find(|one| one.is_ecdsa());
+        // If the client can use none, the handshake fails with the right alert.
+        ecdsa.or(first).or(candidates.first())
+    }
+}
+
+/// Whether the client accepts the certificate's kind of key.
+fn is_usable(certificate: &ServerCertificate, hello: &ClientHello<'_>) -> bool {
+    let key = &certificate.certified.key;
+    let has_suite = !certificate.is_ecdsa() || hello.cipher_suites().iter().any(allows_ecdsa);
+    has_suite && key.choose_scheme(hello.signature_schemes()).is_some()
+}
+
+/// Whether a session of this suite may have a server with an ECDSA key. The suites of TLS 1.3 say
+/// nothing about keys.
+fn allows_ecdsa(suite: &CipherSuite) -> bool {
+    let is_of_1_3 = u16::from(*suite) >> 8 == 0x13;
+    is_of_1_3
+        || matches!(
+            suite,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        )
+}
+
+/// Gives rustls the certificate for a client.
+#[derive(Debug)]
+struct ByClientHello(Arc<CertificateTable>);
+
+impl ResolvesServerCert for ByClientHello {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(canonical);
+        let chosen = self.0.choose(name.as_deref(), &hello)?;
+        Some(Arc::clone(&chosen.certified))
+    }
+}
+
+/// The names of protocols for ALPN (RFC 7301), in our order.
+fn alpn(protocols: &[Protocol]) -> impl Iterator<Item = &'static [u8]> {
+    let known: [(Protocol, &[u8]); 2] = [(Protocol::Http2, b"h2"), (Protocol::Http1, b"http/1.1")];
+    let spoken = known.into_iter().filter(|(one, _)| protocols.contains(one));
+    spoken.map(|(_, name)| name)
+}
+
+impl HstsConfig {
+    /// The value of the field (RFC 6797 §6.1).
+    fn value(&self) -> HeaderValue {
+        let mut text = format!("max-age={}", self.max_age.0.as_secs());
+        if self.include_subdomains {
+            text.push_str("; includeSubDomains");
+        }
+        if self.preload {
+            text.push_str("; preload");
+        }
+        // Digits and letters can always be a value.
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("max-age=0"))
+    }
+}

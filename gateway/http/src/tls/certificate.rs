@@ -1,0 +1,259 @@
+//! A certificate of the server with its key, as files hold them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::digest;
+use lamina_base::tls;
+use rustls::SignatureAlgorithm;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::names::ServerNamePattern;
+
+/// A certificate with its chain and key, ready for handshakes.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    /// The file that it came from, by which operators know it.
+    pub file: PathBuf,
+    /// The names that it is used for.
+    pub names: Vec<ServerNamePattern>,
+    /// The addresses that stand in it. No client asks for them by SNI.
+    pub addresses: Vec<std::net::IpAddr>,
+    pub not_after: SystemTime,
+    pub(super) certified: Arc<CertifiedKey>,
+}
+
+/// The octets of the two files of a certificate.
+#[derive(Clone)]
+pub struct CertificatePair {
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+/// Why a certificate can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    #[error("{}: {reason}", file.display())]
+    Read { file: PathBuf, reason: String },
+    #[error(
+        "{}: no certificate in it; expected PEM, that of the server first",
+        file.display()
+    )]
+    NoCertificate { file: PathBuf },
+    #[error("{}: not a certificate: {reason}", file.display())]
+    Malformed { file: PathBuf, reason: String },
+    #[error("{}: no private key that can be used: {reason}; expected PEM", file.display())]
+    Key { file: PathBuf, reason: String },
+    #[error(
+        "{} and {} do not belong together: the key is another certificate's",
+        cert.display(),
+        key.display()
+    )]
+    Mismatch { cert: PathBuf, key: PathBuf },
+    #[error(
+        "{}: it names no host; expected names in its subjectAltName",
+        file.display()
+    )]
+    NoNames { file: PathBuf },
+    #[error("{}: it has expired", file.display())]
+    Expired { file: PathBuf },
+    #[error(
+        "{}: the name {name} does not stand in it; expected one of: {}",
+        file.display(),
+        listed(present)
+    )]
+    NotItsName {
+        file: PathBuf,
+        name: String,
+        present: Vec<ServerNamePattern>,
+    },
+}
+
+fn listed(names: &[ServerNamePattern]) -> String {
+    let names = names.iter().map(ToString::to_string);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+impl CertificatePair {
+    /// Reads the two files.
+    ///
+    /// # Errors
+    /// If one of them can't be read.
+    pub fn read(cert: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let read = |file: &Path| {
+            std::fs::read(file).map_err(|error| CertificateError::Read {
+                file: file.to_owned(),
+                reason: error.to_string(),
+            })
+        };
+        Ok(Self {
+            cert: read(cert)?,
+            key: read(key)?,
+        })
+    }
+
+    /// A number that differs when the content of one of the files differs.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut both = digest::Context::new(&digest::SHA256);
+        both.update(&(self.cert.len() as u64).to_be_bytes());
+        both.update(&self.cert);
+        both.update(&self.key);
+        let mut out = [0; 32];
+        out.copy_from_slice(both.finish().as_ref());
+        out
+    }
+}
+
+impl ServerCertificate {
+    /// Takes the certificates and the key from their files' content. `only` narrows the names that
+    /// it is used for.
+    ///
+    /// # Errors
+    /// If they can't be used together.
+    pub fn new(
+        files: (&Path, &Path),
+        pair: &CertificatePair,
+        only: &[ServerNamePattern],
+    ) -> Result<Self, CertificateError> {
+        let (cert_file, _) = files;
+        let file = || cert_file.to_owned();
+        let malformed = |reason: String| CertificateError::Malformed {
+            file: file(),
+            reason,
+        };
+        let chain = CertificateDer::pem_slice_iter(&pair.cert).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| malformed(error.to_string()))?;
+        let Some(leaf) = chain.first() else {
+            return Err(CertificateError::NoCertificate { file: file() });
+        };
+        let (_, parsed) =
+            X509Certificate::from_der(leaf).map_err(|error| malformed(error.to_string()))?;
+        let (names, addresses) = names_of(&parsed);
+        if names.is_empty() && addresses.is_empty() {
+            return Err(CertificateError::NoNames { file: file() });
+        }
+        let stranger =
+            |name: &&ServerNamePattern| !names.iter().any(|present| present.covers_all_of(name));
+        if let Some(name) = only.iter().find(stranger) {
+            return Err(CertificateError::NotItsName {
+                file: file(),
+                name: name.to_string(),
+                present: names,
+            });
+        }
+        let not_after = instant(parsed.validity().not_after.timestamp());
+        let certified = certified(chain.clone(), files, &pair.key)?;
+        Ok(Self {
+            file: file(),
+            names: match only.is_empty() {
+                true => names,
+                false => only.to_vec(),
+            },
+            addresses,
+            not_after,
+            certified: Arc::new(certified),
+        })
+    }
+
+    /// Whether a client that asks for this host may trust it. `host` is a name in any case, or an
+    /// address.
+    pub fn covers(&self, host: &str) -> bool {
+        match super::names::canonical(host) {
+            Some(name) => self.names.iter().any(|pattern| pattern.covers(&name)),
+            None => {
+                let bare = host.trim_start_matches('[').trim_end_matches(']');
+                let address = bare.parse::<std::net::IpAddr>();
+                address.is_ok_and(|address| self.addresses.contains(&address))
+            }
+        }
+    }
+
+    /// Whether it is no longer valid.
+    pub fn is_expired(&self) -> bool {
+        self.not_after <= SystemTime::now()
+    }
+
+    /// Whether its key is one of ECDSA, which is quicker than RSA.
+    pub(super) fn is_ecdsa(&self) -> bool {
+        self.certified.key.algorithm() == SignatureAlgorithm::ECDSA
+    }
+}
+
+/// A certificate and its key that need no names, such as those of a client.
+///
+/// # Errors
+/// If they can't be used together.
+pub fn certified_key(
+    files: (&Path, &Path),
+    pair: &CertificatePair,
+) -> Result<CertifiedKey, CertificateError> {
+    let file = files.0;
+    let chain = CertificateDer::pem_slice_iter(&pair.cert).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| CertificateError::Malformed {
+        file: file.to_owned(),
+        reason: error.to_string(),
+    })?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate {
+            file: file.to_owned(),
+        });
+    }
+    certified(chain, files, &pair.key)
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    (cert, key): (&Path, &Path),
+    text: &[u8],
+) -> Result<CertifiedKey, CertificateError> {
+    let wrong = |reason: String| CertificateError::Key {
+        file: key.to_owned(),
+        reason,
+    };
+    let der = PrivateKeyDer::from_pem_slice(text).map_err(|error| wrong(error.to_string()))?;
+    let signing = tls::provider().key_provider.load_private_key(der);
+    let signing = signing.map_err(|error| wrong(error.to_string()))?;
+    let certified = CertifiedKey::new(chain, signing);
+    certified
+        .keys_match()
+        .map_err(|_| CertificateError::Mismatch {
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+        })?;
+    Ok(certified)
+}
+
+/// The names and the addresses of the extension subjectAltName. The subject's common name counts
+/// nothing (RFC 9525 §2).
+fn names_of(certificate: &X509Certificate<'_>) -> (Vec<ServerNamePattern>, Vec<std::net::IpAddr>) {
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    let found = certificate.subject_alternative_name().ok().flatten();
+    for name in found.iter().flat_map(|found| &found.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => names.extend(ServerNamePattern::parse(name)),
+            GeneralName::IPAddress(octets) => addresses.extend(address_of(octets)),
+            _ => {}
+        }
+    }
+    (names, addresses)
+}
+
+fn address_of(octets: &[u8]) -> Option<std::net::IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(std::net::IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(octets).map(std::net::IpAddr::from);
+    v4.or_else(|_| v6()).ok()
+}
+
+/// The moment of a certificate's clock, in seconds since 1970.
+pub(super) fn instant(seconds: i64) -> SystemTime {
+    let span = Duration::from_secs(seconds.unsigned_abs());
+    match seconds >= 0 {
+        true => UNIX_EPOCH + span,
+        false => UNIX_EPOCH,
+    }
+}

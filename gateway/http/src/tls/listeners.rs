@@ -1,0 +1,135 @@
+//! All TLS listeners of the process: what is counted of them, and which hosts they have
+//! certificates for.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+use super::TlsListener;
+
+/// How a handshake ended, as the value of the label `outcome`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandshakeOutcome {
+    /// A new session.
+    Full,
+    /// An earlier session was resumed.
+    Resumed,
+    /// The client asked for no name, or for one without certificate.
+    UnknownName,
+    /// The client spoke no TLS.
+    ClearText,
+    /// QUIC: the client must first show that it gets what is sent to its address.
+    Retry,
+    /// The time was over.
+    Timeout,
+    /// It was the oldest one when there were too many.
+    Crowded,
+    /// The client left, or client and server had nothing in common.
+    Failed,
+}
+
+impl HandshakeOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::UnknownName => "unknown_name",
+            Self::ClearText => "clear_text",
+            Self::Retry => "retry",
+            Self::Timeout => "timeout",
+            Self::Crowded => "crowded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The TLS listeners of the process, with their metrics.
+pub struct TlsListeners {
+    handshakes: IntCounterVec,
+    pub(super) reload_failures: IntCounter,
+    not_after: IntGaugeVec,
+    listeners: Mutex<Vec<std::sync::Weak<TlsListener>>>,
+}
+
+/// The certificates that have a series of their own: those that expire first.
+const MOST_CERTIFICATES: usize = 100;
+
+impl Default for TlsListeners {
+    /// Families that are in no registry yet.
+    fn default() -> Self {
+        let valid = "names of metrics and labels are valid";
+        Self {
+            handshakes: IntCounterVec::new(
+                Opts::new(
+                    "lamina_tls_handshakes_total",
+                    "TLS handshakes with clients, by how they ended.",
+                ),
+                &["outcome"],
+            )
+            .expect(valid),
+            reload_failures: IntCounter::new(
+                "lamina_tls_reload_failures_total",
+                "Certificates and TLS settings that were changed and not taken, because they can't be used.",
+            )
+            .expect(valid),
+            not_after: IntGaugeVec::new(
+                Opts::new(
+                    "lamina_tls_certificate_not_after_seconds",
+                    "When a certificate of a listener expires, in seconds since 1970; those that expire first.",
+                ),
+                &["certificate"],
+            )
+            .expect(valid),
+            listeners: Mutex::default(),
+        }
+    }
+}
+
+impl TlsListeners {
+    /// Creates the families and registers them.
+    ///
+    /// # Errors
+    /// If the registry has families of these names already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Arc<Self>> {
+        let metrics = Self::default();
+        registry.register(Box::new(metrics.handshakes.clone()))?;
+        registry.register(Box::new(metrics.reload_failures.clone()))?;
+        registry.register(Box::new(metrics.not_after.clone()))?;
+        Ok(Arc::new(metrics))
+    }
+
+    /// Adds a listener, which counts as long as it is there.
+    pub(crate) fn add(&self, listener: &Arc<TlsListener>) {
+        self.listeners.lock().push(Arc::downgrade(listener));
+    }
+
+    /// Whether one of the listeners has a certificate for this host.
+    pub fn have_certificate_for(&self, host: &str) -> bool {
+        let listeners = self.listeners.lock();
+        let mut open = listeners.iter().filter_map(std::sync::Weak::upgrade);
+        open.any(|listener| listener.has_certificate_for(host))
+    }
+
+    pub(crate) fn ended(&self, outcome: HandshakeOutcome) {
+        self.handshakes.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// Brings the gauges up to date, before a scrape.
+    pub fn update(&self) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        let open = listeners.iter().filter_map(std::sync::Weak::upgrade);
+        let mut all: Vec<_> = open.flat_map(|listener| listener.certificates()).collect();
+        all.sort_by_key(|certificate| certificate.not_after);
+        self.not_after.reset();
+        for certificate in all.iter().take(MOST_CERTIFICATES) {
+            let file = certificate.file.display().to_string();
+            let at = certificate.not_after.duration_since(UNIX_EPOCH);
+            let at = at.map_or(0, |at| at.as_secs());
+            let gauge = self.not_after.with_label_values(&[&file]);
+            gauge.set(i64::try_from(at).unwrap_or(i64::MAX));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! TLS policies: what a listener, or some of its names, demand of a session.
+
+use std::fs::read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use lamina_base::tls::{self, TrustedAuthoritiesError};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{KeyLogFile, ServerConfig, SupportedProtocolVersion};
+
+use super::config::{
+    ClientAuthConfig, ClientAuthMode, ClientCertificateField, KeyLogSwitch, ListenerTlsConfig,
+    TlsVersion,
+};
+use super::tickets::{LEAST_SECRET, PolicyTicketer, TicketSecrets, TlsPolicyId};
+
+/// What sessions of some names are made by.
+#[derive(Debug)]
+pub struct TlsPolicy {
+    pub id: TlsPolicyId,
+    /// Which field tells the certificate of the client.
+    pub forward: ClientCertificateField,
+    pub(super) config: Arc<ServerConfig>,
+}
+
+/// Why a listener's TLS can't be set up, certificates apart.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsPolicyError {
+    #[error("ciphers: {name:?} is not a cipher suite that is offered; expected some of: {known}")]
+    Cipher { name: String, known: String },
+    #[error("ciphers: none of them is one of TLS {0}, which min_version demands")]
+    NoCipher(&'static str),
+    #[error("groups: {name:?} is not a group that is offered; expected some of: {known}")]
+    Group { name: String, known: String },
+    #[error("client_auth.ca: {0}")]
+    Authorities(String),
+    #[error("client_auth.crl: {}: {reason}", file.display())]
+    Revocations { file: PathBuf, reason: String },
+    #[error("tickets.keys: {}: {reason}", file.display())]
+    TicketKey { file: PathBuf, reason: String },
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl From<TrustedAuthoritiesError> for TlsPolicyError {
+    fn from(error: TrustedAuthoritiesError) -> Self {
+        Self::Authorities(error.to_string())
+    }
+}
+
+impl From<rustls::Error> for TlsPolicyError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+/// What all policies of a listener have in common.
+pub(super) struct CommonParameters<'a> {
+    pub(super) listener: &'a ListenerTlsConfig,
+    /// Protocols for ALPN, in our order.
+    pub(super) protocols: &'a [Vec<u8>],
+    pub(super) secrets: &'a TicketSecrets,
+    pub(super) certificates: Arc<dyn ResolvesServerCert>,
+}
+
+/// What one policy demands.
+pub(super) struct PolicyDemands<'a> {
+    /// The names it is for; empty for the listener's own.
+    pub(super) names: &'a [String],
+    pub(super) min_version: TlsVersion,
+    pub(super) client_auth: Option<&'a ClientAuthConfig>,
+}
+
+impl CommonParameters<'_> {
+    /// Makes a policy. Reads the files that it names.
+    pub(super) fn policy(&self, demands: &PolicyDemands<'_>) -> Result<TlsPolicy, TlsPolicyError> {
+        let provider = Arc::new(provider(self.listener)?);
+        let id = identity(demands)?;
+        let versions: &[&SupportedProtocolVersion] = match demands.min_version {
+            TlsVersion::Tls12 => &[&TLS13, &TLS12],
+            TlsVersion::Tls13 => &[&TLS13],
+        };
+        let versions: Vec<_> = versions
+            .iter()
+            .copied()
+            .filter(|version| has_suite_of(&provider, version))
+            .collect();
+        if versions.is_empty() {
+            return Err(TlsPolicyError::NoCipher("1.3"));
+        }
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions)?;
+        let builder = match demands.client_auth {
+            Some(auth) => builder.with_client_cert_verifier(verifier(auth, &provider)?),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&self.certificates));
+        config.alpn_protocols = self.protocols.to_vec();
+        // Sessions live in tickets alone, which are bound to the policy.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let tickets = &self.listener.tickets;
+        if tickets.enabled {
+            let rotate = tickets.rotate.0;
+            config.ticketer = Arc::new(PolicyTicketer::new(self.secrets.clone(), id, rotate));
+        } else {
+            config.send_tls13_tickets = 0;
+        }
+        if self.listener.keylog == KeyLogSwitch::On {
+            config.key_log = Arc::new(KeyLogFile::new());
+        }
+        Ok(TlsPolicy {
+            id,
+            forward: demands
+                .client_auth
+                .map_or(ClientCertificateField::Off, |auth| auth.forward),
+            config: Arc::new(config),
+        })
+    }
+}
+
+/// The digest of all that a session under the policy is checked by.
+pub(super) fn identity(demands: &PolicyDemands<'_>) -> Result<TlsPolicyId, TlsPolicyError> {
+    let mut all = digest::Context::new(&digest::SHA256);
+    let mut add = |octets: &[u8]| {
+        all.update(&(octets.len() as u64).to_be_bytes());
+        all.update(octets);
+    };
+    add(demands.names.join("\n").as_bytes());
+    add(&[match demands.min_version {
+        TlsVersion::Tls12 => 2,
+        TlsVersion::Tls13 => 3,
+    }]);
+    if let Some(auth) = demands.client_auth {
+        add(&[match auth.mode {
+            ClientAuthMode::Require => 1,
+            ClientAuthMode::Request => 2,
+        }]);
+        let authorities = read(&auth.ca).map_err(|error| {
+            TlsPolicyError::Authorities(format!("{}: {error}", auth.ca.display()))
+        })?;
+        add(&authorities);
+    }
+    let mut id = [0; 32];
+    id.copy_from_slice(all.finish().as_ref());
+    Ok(TlsPolicyId(id))
+}
+
+fn verifier(
+    auth: &ClientAuthConfig,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsPolicyError> {
+    let roots = Arc::new(tls::authorities_of(&auth.ca)?);
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    if let Some(file) = &auth.crl {
+        builder = builder
+            .with_crls(revocations(file)?)
+            .only_check_end_entity_revocation();
+    }
+    if auth.mode == ClientAuthMode::Request {
+        builder = builder.allow_unauthenticated();
+    }
+    let verifier = builder.build();
+    verifier.map_err(|error| TlsPolicyError::Authorities(error.to_string()))
+}
+
+fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsPolicyError> {
+    let wrong = |reason: String| TlsPolicyError::Revocations {
+        file: file.to_owned(),
+        reason,
+    };
+    let text = read(file).map_err(|error| wrong(error.to_string()))?;
+    let lists = CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let lists = lists.map_err(|error| wrong(error.to_string()))?;
+    match lists.is_empty() {
+        true => Err(wrong("no list in it; expected PEM (X509 CRL)".to_owned())),
+        false => Ok(lists),
+    }
+}
+
+/// The provider with the cipher suites and groups that the configuration names.
+fn provider(listener: &ListenerTlsConfig) -> Result<CryptoProvider, TlsPolicyError> {
+    let all = tls::provider();
+    let mut chosen = (*all).clone();
+    if !listener.ciphers.is_empty() {
+        let find = |name: &String| {
+            let is = |known: &&rustls::SupportedCipherSuite| {
+                let known = format!("{:?}", known.suite());
+                known == *name || known.replacen("TLS13_", "TLS_", 1) == *name
+            };
+            let found = all.cipher_suites.iter().find(is).copied();
+            found.ok_or_else(|| TlsPolicyError::Cipher {
+                name: name.clone(),
+                known: listed(
+                    all.cipher_suites
+                        .iter()
+                        .map(|known| format!("{:?}", known.suite())),
+                ),
+            })
+        };
+        chosen.cipher_suites = listener
+            .ciphers
+            .iter()
+            .map(find)
+            .collect::<Result<_, _>>()?;
+    }
+    if !listener.groups.is_empty() {
+        let find = |name: &String| {
+            let is = |known: &&&'static dyn rustls::crypto::SupportedKxGroup| {
+                format!("{:?}", known.name()).eq_ignore_ascii_case(name)
+            };
+            let found = all.kx_groups.iter().find(is).copied();
+            found.ok_or_else(|| TlsPolicyError::Group {
+                name: name.clone(),
+                known: listed(
+                    all.kx_groups
+                        .iter()
+                        .map(|known| format!("{:?}", known.name()).to_ascii_lowercase()),
+                ),
+            })
+        };
+        chosen.kx_groups = listener.groups.iter().map(find).collect::<Result<_, _>>()?;
+    }
+    Ok(chosen)
+}
+
+fn listed(names: impl Iterator<Item = String>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn has_suite_of(provider: &CryptoProvider, version: &SupportedProtocolVersion) -> bool {
+    let suites = provider.cipher_suites.iter();
+    let mut versions = suites.map(|suite| suite.version().version);
+    versions.any(|of| of == version.version)
+}
+
+/// The secrets of tickets: those of the files, or a random one.
+pub(super) fn secrets(files: &[PathBuf]) -> Result<TicketSecrets, TlsPolicyError> {
+    if files.is_empty() {
+        return Ok(TicketSecrets::random());
+    }
+    let secret = |file: &PathBuf| {
+        let wrong = |reason: String| TlsPolicyError::TicketKey {
+            file: file.clone(),
+            reason,
+        };
+        let secret = read(file).map_err(|error| wrong(error.to_string()))?;
+        let short = secret.len() < LEAST_SECRET;
+        let expected = format!(
+            "{} bytes; expected at least {LEAST_SECRET} random ones, as of `openssl rand {LEAST_SECRET}`",
+            secret.len()
+        );
+        if short {
+            Err(wrong(expected))
+        } else {
+            Ok(secret)
+        }
+    };
+    let all = files.iter().map(secret).collect::<Result<_, _>>()?;
+    Ok(TicketSecrets::shared(all))
+}

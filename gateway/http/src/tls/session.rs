@@ -1,0 +1,142 @@
+//! What is known of a TLS connection after its handshake.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
+use rustls::{HandshakeKind, ServerConnection};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::certificate::{ServerCertificate, instant};
+use super::config::ClientCertificateField;
+use super::policy::TlsPolicy;
+use super::{ServerChoice, TlsListener};
+
+/// A TLS connection with a client.
+pub struct TlsSession {
+    /// As in `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite, by its name in the IANA registry; empty over QUIC, where it is not told.
+    pub cipher: String,
+    /// The name that the client asked for (SNI).
+    pub server_name: Option<Box<str>>,
+    /// Whether an earlier session was resumed; false over QUIC, where it is not told.
+    pub resumed: bool,
+    /// The fingerprint of the client's software (JA4); None over QUIC, where it is not told.
+    pub ja4: Option<Box<str>>,
+    /// The field `Client-Cert` (RFC 9440), if the policy asks for it and the client showed a
+    /// certificate, which was verified.
+    pub client_certificate: Option<HeaderValue>,
+    pub(crate) listener: Arc<TlsListener>,
+    certificate: Arc<ServerCertificate>,
+    policy: Arc<TlsPolicy>,
+    /// Whether the certificate covers the name that the client asked for.
+    covers_its_name: bool,
+}
+
+/// Marks a request whose client has shown a certificate that the request's fields tell.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientCertificatePresented;
+
+/// Why a connection is not used although its handshake succeeded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum SessionRefusal {
+    #[error("the certificate of the client has expired since the session began")]
+    ClientCertificateExpired,
+}
+
+impl TlsSession {
+    pub(crate) fn new(
+        connection: &ServerConnection,
+        choice: ServerChoice,
+        listener: &Arc<TlsListener>,
+        ja4: Option<String>,
+    ) -> Result<Self, SessionRefusal> {
+        let ServerChoice {
+            certificate,
+            policy,
+        } = choice;
+        let shown = connection.peer_certificates().and_then(<[_]>::first);
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        // A resumed session brings the certificate of the handshake that it goes back to.
+        if resumed && shown.is_some_and(has_expired) {
+            return Err(SessionRefusal::ClientCertificateExpired);
+        }
+        let told = shown.filter(|_| policy.forward == ClientCertificateField::ClientCert);
+        let suite = connection.negotiated_cipher_suite();
+        Ok(Self {
+            version: match connection.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "unknown",
+            },
+            cipher: suite.map_or_else(String::new, |suite| {
+                format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
+            }),
+            server_name: connection.server_name().map(Into::into),
+            resumed,
+            ja4: ja4.map(Into::into),
+            client_certificate: told.and_then(|certificate| field(certificate)),
+            listener: Arc::clone(listener),
+            covers_its_name: connection
+                .server_name()
+                .is_some_and(|name| certificate.covers(name)),
+            certificate,
+            policy,
+        })
+    }
+
+    /// The session of a QUIC connection. None if no certificate is for this name any more.
+    pub(crate) fn over_quic(name: Option<&str>, listener: &Arc<TlsListener>) -> Option<Self> {
+        let ServerChoice {
+            certificate,
+            policy,
+        } = listener.choice_over_quic(name)?;
+        Some(Self {
+            version: "TLSv1.3",
+            cipher: String::new(),
+            server_name: name.map(Into::into),
+            resumed: false,
+            ja4: None,
+            client_certificate: None,
+            listener: Arc::clone(listener),
+            covers_its_name: name.is_some_and(|name| certificate.covers(name)),
+            certificate,
+            policy,
+        })
+    }
+
+    /// Whether clients of this connection may be told of HTTP/3.
+    pub(crate) fn may_use_quic(&self) -> bool {
+        self.listener.serves_over_quic(&self.policy)
+    }
+
+    /// Whether a request for this host may come over the connection: its certificate covers the
+    /// host, and the host's policy is the one that the session was made under (RFC 9110 §15.5.20).
+    pub(crate) fn may_serve(&self, host: &str) -> bool {
+        let host = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let asked_for = self.server_name.as_deref();
+        if self.covers_its_name && asked_for.is_some_and(|name| name.eq_ignore_ascii_case(host)) {
+            return true;
+        }
+        self.certificate.covers(host) && self.listener.policy_of(host).id == self.policy.id
+    }
+}
+
+fn has_expired(certificate: &CertificateDer<'_>) -> bool {
+    match X509Certificate::from_der(certificate) {
+        Ok((_, parsed)) => instant(parsed.validity().not_after.timestamp()) <= SystemTime::now(),
+        Err(_) => true,
+    }
+}
+
+/// A certificate as a field: a byte sequence (RFC 9440 §2.1, RFC 9651 §3.3.5).
+fn field(certificate: &CertificateDer<'_>) -> Option<HeaderValue> {
+    let item = sfv::ItemSerializer::new();
+    let text = item.bare_item(&certificate[..]).finish();
+    HeaderValue::from_str(&text).ok()
+}
