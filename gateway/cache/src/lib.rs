@@ -11,7 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // The modules of this crate use the crates below under these names.
-use lamina_base::{breaker, hc1, pattern, redis, units};
+use lamina_base::{breaker, description, hc1, pattern, redis, units};
 use lamina_http as http;
 
 pub mod backoff;
@@ -127,7 +127,7 @@ impl Cache {
     /// When the registry already holds the counters of a cache.
     pub fn new(config: &config::CacheConfig, registry: &Registry) -> prometheus::Result<Self> {
         let hooks = Arc::new(CacheEventCounters::new(registry)?);
-        let log = match config.l2.is_configured() {
+        let log = match config.l2.store().is_some() {
             // The second tier may return entries from before a purge for as long as this.
             true => PurgeLog::numbered(&config.purge_log, config.l2.max_life.into()),
             false => PurgeLog::alone(&config.purge_log),

@@ -2,13 +2,12 @@
 //! what this configuration guarantees.
 //!
 //! The parts: `l2` and `bus` (the round trips), `ends` and `probe_events` (both ends of the bus, and the
-//! events that they send), `advice` (what to do about a failure), `crash` (what a crash may undo)
-//! and `promises` (the sentences about guarantees). It may run beside a gateway: all that it leaves
-//! behind is one purge of a key that nobody has, and events that nodes ignore.
+//! events that they send), `advice` (what to do about a failure) and `promises` (the sentences about
+//! guarantees). It may run beside a gateway: all that it leaves behind is one purge of a key that
+//! nobody has, and events that nodes ignore.
 
 mod advice;
 mod bus;
-mod crash;
 mod ends;
 pub(super) mod l2;
 mod probe_events;

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
-use crate::bus;
 use crate::cache::Cache;
+use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
 use crate::cache::l2::store::Store;
-use crate::cache::l2::{disk, redis};
 use crate::cluster::Cluster;
 use crate::config::GatewayConfig;
+use crate::description::InvalidSetting;
 use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
@@ -70,11 +70,9 @@ pub enum GatewayStartError {
     #[error("purge_method")]
     PurgeMethod(#[from] crate::proxy::TokenError),
     #[error(transparent)]
-    Disk(#[from] disk::DiskStoreOpenError),
-    #[error("cache.l2.redis")]
-    Redis(#[from] redis::RedisStoreOpenError),
+    Store(#[from] StoreOpenError),
     #[error("bus")]
-    Bus(#[from] bus::BusOpenError),
+    Bus(#[source] InvalidSetting),
     #[error(transparent)]
     LocalCertificate(#[from] LocalCertificateError),
     #[error("metrics")]
@@ -89,14 +87,10 @@ impl GatewayStartError {
             | Self::Plugin(_)
             | Self::Route(_)
             | Self::PurgeMethod(_)
-            | Self::Redis(_)
             | Self::Bus(_)
             | Self::Bind(BindError::Tls { .. }) => true,
-            Self::Bind(_)
-            | Self::Admin(_)
-            | Self::Disk(_)
-            | Self::LocalCertificate(_)
-            | Self::Metrics(_) => false,
+            Self::Store(error) => error.is_configuration(),
+            Self::Bind(_) | Self::Admin(_) | Self::LocalCertificate(_) | Self::Metrics(_) => false,
         }
     }
 }
@@ -276,18 +270,15 @@ fn raise_limits(config: &GatewayConfig) {
 /// When the store can't be opened.
 pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
     let l2 = &config.cache.l2;
-    match (&l2.redis, &l2.disk) {
-        (Some(redis), _) => {
-            let common = redis::SharedStoreSettings {
-                secret: l2.seal_key.as_deref(),
-                max_life: l2.max_life.0,
-                namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
-            };
-            Ok(Some(redis::open_for(redis, common)?))
-        }
-        (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
-        (None, None) => Ok(None),
-    }
+    let Some(store) = l2.store() else {
+        return Ok(None);
+    };
+    let common = SharedStoreSettings {
+        secret: l2.seal_key.as_deref(),
+        max_life: l2.max_life.0,
+        namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
+    };
+    Ok(Some(store.open(common)?))
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {

@@ -97,14 +97,10 @@ impl GatewayConfig {
             .by_name
             .values_mut()
             .map(|plugin| &mut plugin.file);
-        let l2 = &mut self.cache.l2;
-        let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
-        let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
-        let bus = self
-            .bus
-            .as_mut()
-            .into_iter()
-            .flat_map(bus::config::BusConfig::files);
+        let stores = self.cache.l2.stores_mut().into_iter();
+        let stores = stores.flat_map(|store| store.files());
+        let transports = self.bus.iter_mut().flat_map(|bus| bus.transports_mut());
+        let bus = transports.flat_map(|transport| transport.files());
         let tls = self
             .listeners
             .iter_mut()
@@ -112,12 +108,7 @@ impl GatewayConfig {
         let tls = tls.flat_map(http::tls::config::ListenerTlsConfig::files);
         let upstreams = self.upstreams.values_mut();
         let origins = upstreams.flat_map(|upstream| upstream.tls.files());
-        plugins
-            .chain(disk)
-            .chain(redis)
-            .chain(bus)
-            .chain(tls)
-            .chain(origins)
+        plugins.chain(stores).chain(bus).chain(tls).chain(origins)
     }
 }
 

@@ -17,34 +17,8 @@ use crate::redis::driver::rustls::pki_types::CertificateDer;
 use crate::redis::driver::rustls::pki_types::pem::PemObject;
 use crate::redis::driver::rustls::{ClientConfig, RootCertStore};
 
-use super::RedisConnectionSettings;
+use super::{RedisConnectionSettings, RedisTargetError};
 use crate::units::host_and_port;
-
-/// Why Redis can't be used as it is configured.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisTargetError {
-    #[error(
-        "{0:?} is not the address of a Redis server; expected redis://host:6379/0, \
-         redis-sentinel://a:26379,b:26379/0 or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
-    )]
-    Url(String),
-    #[error("credentials in the URL; expected `username` and `password_file`")]
-    Credentials,
-    #[error("{file}: {reason}")]
-    Certificates { file: String, reason: String },
-    #[error("the system's certificates: {0}")]
-    System(String),
-}
-
-impl RedisTargetError {
-    /// The key of the configuration that the error is about.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Url(_) | Self::Credentials | Self::System(_) => "url",
-            Self::Certificates { .. } => "ca_file",
-        }
-    }
-}
 
 /// Checks that a URL can be one of Redis, as far as that is possible without files and network.
 ///
@@ -52,6 +26,11 @@ impl RedisTargetError {
 /// When it cannot be one.
 pub fn check(url: &str) -> Result<(), RedisTargetError> {
     read(url).map(drop)
+}
+
+/// Whether another server may take over from one at this URL, as with Sentinel and in a Cluster.
+pub fn may_fail_over(url: &str) -> bool {
+    read(url).is_ok_and(|place| place.kind != RedisTopology::Alone)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

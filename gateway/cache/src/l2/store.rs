@@ -204,7 +204,7 @@ pub enum StoreRefusal {
 
 /// Holds records, the purge log and leases.
 pub trait Store: Send + Sync + 'static {
-    /// `redis` or `disk`: its name in metrics and logs.
+    /// Its name in metrics and logs.
     fn kind(&self) -> &'static str;
 
     /// Whether several nodes use it, so that leases and the exchange of purges have a meaning.
@@ -340,6 +340,11 @@ pub trait Store: Send + Sync + 'static {
     /// below. Of all calls that use the index, only [`clear`](Self::clear) changes records.
     fn index_shards(&self) -> u16 {
         0
+    }
+
+    /// What to do so that there is an index.
+    fn index_remedy(&self) -> &'static str {
+        "it can't keep one"
     }
 
     /// Notes written records of one shard in the index, and drops some members that have expired.

@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use lamina_cache::config::L2Config;
-use lamina_cluster::bus::config::BusConfig;
+use lamina_base::description::FailureSubject;
+use lamina_cache::l2::description::StoreDescription;
+use lamina_cluster::bus::description::TransportDescription;
 use lamina_edge::config;
 
 /// The lines of keys in the configuration file.
@@ -25,20 +26,6 @@ impl<'a> ConfigKeyPlaces<'a> {
             None => format!("{key}, which is not set"),
         }
     }
-}
-
-/// What a failure is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum FailureSubject {
-    Address,
-    User,
-    Certificates,
-    Vhost,
-    Exchange,
-    Queue,
-    Mode,
-    Stream,
-    Size,
 }
 
 /// Words of a failure in lower case, what it is about, and a question. The first match counts.
@@ -121,24 +108,36 @@ const STANDS_STILL: &str =
     "does the server hang, or does something in the network block the connection?";
 
 /// A failure of the bus, with its key and a question.
-pub(super) fn of_bus(bus: &BusConfig, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
+pub(super) fn of_bus(
+    transport: &dyn TransportDescription,
+    why: &str,
+    places: &ConfigKeyPlaces<'_>,
+) -> String {
     let (about, question) = sign(why);
-    let key = format!("bus.{}", key_of_bus(bus, about));
-    told(why, &address(bus), question, &places.at(&key))
+    let key = match about {
+        FailureSubject::Size => "bus.broadcast_set_max_bytes".to_owned(),
+        _ => format!("bus.{}.{}", transport.name(), transport.key_of(about)),
+    };
+    told(why, &address(transport), question, &places.at(&key))
 }
 
-/// A failure of the store, with its key and a question.
-pub(super) fn of_store(l2: &L2Config, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
+/// A failure of the store, with its key and, if it has a server, a question.
+pub(super) fn of_store(
+    store: &dyn StoreDescription,
+    why: &str,
+    places: &ConfigKeyPlaces<'_>,
+) -> String {
     let (about, question) = sign(why);
-    let Some(redis) = &l2.redis else {
-        return format!("{why} ({})", places.at("cache.l2.disk.path"));
-    };
-    let key = match about {
-        FailureSubject::User => "cache.l2.redis.username",
-        FailureSubject::Certificates => "cache.l2.redis.ca_file",
-        _ => "cache.l2.redis.url",
-    };
-    told(why, &redis.url, question, &places.at(key))
+    let place = places.at(&key_of_store(store, about));
+    match store.servers().as_slice() {
+        [] => format!("{why} ({place})"),
+        servers => told(why, &servers.join(","), question, &place),
+    }
+}
+
+/// The key of the store's section to look at after a failure that is about this.
+pub(super) fn key_of_store(store: &dyn StoreDescription, about: FailureSubject) -> String {
+    format!("cache.l2.{}.{}", store.name(), store.key_of(about))
 }
 
 fn told(why: &str, address: &str, question: &str, place: &str) -> String {
@@ -157,41 +156,8 @@ fn sign(why: &str) -> (FailureSubject, &'static str) {
 }
 
 /// The address of the broker.
-pub(super) fn address(bus: &BusConfig) -> String {
-    let redis = bus.redis.iter().map(|redis| redis.url.clone());
-    let nats = bus.nats.iter().map(|nats| nats.servers.join(","));
-    let rabbitmq = bus.rabbitmq.iter().map(|rabbitmq| rabbitmq.url.clone());
-    redis.chain(nats).chain(rabbitmq).collect()
-}
-
-fn key_of_bus(bus: &BusConfig, about: FailureSubject) -> &'static str {
-    if about == FailureSubject::Size {
-        return "broadcast_set_max_bytes";
-    }
-    if bus.redis.is_some() {
-        return match about {
-            FailureSubject::User => "redis.username",
-            FailureSubject::Certificates => "redis.ca_file",
-            _ => "redis.url",
-        };
-    }
-    if bus.nats.is_some() {
-        return match about {
-            FailureSubject::User => "nats.username",
-            FailureSubject::Certificates => "nats.ca_file",
-            FailureSubject::Mode => "nats.mode",
-            FailureSubject::Stream => "nats.jetstream.stream",
-            _ => "nats.servers",
-        };
-    }
-    match about {
-        FailureSubject::User => "rabbitmq.username",
-        FailureSubject::Certificates => "rabbitmq.ca_file",
-        FailureSubject::Vhost => "rabbitmq.vhost",
-        FailureSubject::Exchange => "rabbitmq.exchange",
-        FailureSubject::Queue => "rabbitmq.queue_name",
-        _ => "rabbitmq.url",
-    }
+pub(super) fn address(transport: &dyn TransportDescription) -> String {
+    transport.servers().join(",")
 }
 
 #[cfg(test)]
@@ -240,19 +206,16 @@ mod tests {
         let text =
             "version: 1\nbus:\n  source: a\n  nats:\n    servers: [\"nats://127.0.0.1:1\"]\n";
         std::fs::write(&file, text).unwrap();
-        let bus = BusConfig {
-            nats: Some(nats::config::NatsConfig {
-                servers: vec!["nats://127.0.0.1:1".to_owned()],
-                ..nats::config::NatsConfig::default()
-            }),
-            ..BusConfig::default()
+        let nats = nats::config::NatsConfig {
+            servers: vec!["nats://127.0.0.1:1".to_owned()],
+            ..nats::config::NatsConfig::default()
         };
-        let told = of_bus(&bus, "Connection refused", &ConfigKeyPlaces::of(&file));
+        let told = of_bus(&nats, "Connection refused", &ConfigKeyPlaces::of(&file));
         assert_eq!(
             told,
             "Connection refused, at nats://127.0.0.1:1: is the server running? (bus.nats.servers, line 5)"
         );
-        let told = of_bus(&bus, "permission denied", &ConfigKeyPlaces::of(&file));
+        let told = of_bus(&nats, "permission denied", &ConfigKeyPlaces::of(&file));
         assert!(
             told.ends_with("(bus.nats.username, which is not set)"),
             "{told}"

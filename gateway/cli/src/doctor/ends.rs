@@ -10,13 +10,13 @@ use tokio::time::{sleep, timeout};
 
 use super::AGAIN;
 use super::probe_events::{self, ProbeEventWriter};
-use lamina_cluster::bus::BusOpenError;
+use lamina_base::description::InvalidSetting;
 use lamina_cluster::bus::event::EventShape;
 use lamina_cluster::bus::seal::SealKeys;
 use lamina_cluster::bus::transport::{
     BusTransport, PublishError, TransportEvent, TransportEventReceiver, TransportEventSender,
 };
-use lamina_cluster::bus::trial::BusTrial;
+use lamina_cluster::bus::trial::TransportTrial;
 
 /// The names of the two ends.
 pub(super) const NAMES: [&str; 2] = ["speaker", "listener"];
@@ -44,28 +44,26 @@ impl Drop for DiscardTask {
 }
 
 impl BusProbe {
-    /// Starts to connect. None if no transport is configured.
+    /// Starts to connect.
     pub(super) fn open(
-        trial: &BusTrial,
+        trial: &dyn TransportTrial,
         seal: Option<SealKeys>,
-    ) -> Result<Option<Self>, BusOpenError> {
+    ) -> Result<Self, InvalidSetting> {
         let [speaker, listener] = NAMES.map(|name| trial.open(name));
-        let (Some(speaker), Some(listener)) = (speaker?, listener?) else {
-            return Ok(None);
-        };
+        let (speaker, listener) = (speaker?, listener?);
         let (mail, mut unread) = TransportEventSender::new();
         speaker.run(mail);
         let deaf = tokio::spawn(async move { while take(unread.recv().await).is_some() {} });
         let (mail, words) = TransportEventSender::new();
         listener.run(mail);
-        Ok(Some(Self {
+        Ok(Self {
             speaker,
             listener,
             words,
             writer: ProbeEventWriter::new(seal),
             came: Vec::new(),
             _deaf: DiscardTask(deaf),
-        }))
+        })
     }
 
     /// Waits until both ends are connected.

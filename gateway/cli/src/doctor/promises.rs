@@ -10,36 +10,45 @@ mod l2;
 mod outage;
 
 use lamina_base::units::ConfigDuration;
+use lamina_cache::l2::description::StoreDescription;
 use lamina_edge::config::GatewayConfig;
 use lamina_edge::proxy::config::OnOffSwitch;
 
 /// The conditions that the sentences depend on.
 struct PromiseConditions<'a> {
     config: &'a GatewayConfig,
-    /// Whether the nodes follow a shared purge log.
-    has_log: bool,
+    store: Option<&'a dyn StoreDescription>,
+    /// The server whose purge log the nodes share and follow.
+    log: Option<&'static str>,
 }
 
 /// The sentences, the most interesting ones first.
 pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
+    let store = config.cache.l2.store();
     let case = PromiseConditions {
         config,
-        has_log: config.cache.l2.redis.is_some(),
+        store,
+        log: store.and_then(StoreDescription::shared_through),
     };
     let mut all = l2::of(&case);
-    match &config.bus {
-        Some(bus) if bus.transports() > 0 => {
-            all.extend(bus::of(&case, bus));
-            all.extend(outage::of(&case, bus));
+    match case
+        .config
+        .bus
+        .as_ref()
+        .and_then(|bus| Some((bus, bus.transport()?)))
+    {
+        Some((bus, transport)) => {
+            all.extend(bus::of(&case, bus, transport));
+            all.extend(outage::of(&case, bus, transport));
         }
-        Some(_) | None => all.extend(alone(&case)),
+        None => all.extend(alone(&case)),
     }
     all
 }
 
 fn alone(case: &PromiseConditions<'_>) -> Option<String> {
     // If there is a log, another sentence says it.
-    let alone = !case.has_log;
+    let alone = case.log.is_none();
     alone.then(|| "there is no bus: purges reach only this node".to_owned())
 }
 

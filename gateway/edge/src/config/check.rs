@@ -60,6 +60,12 @@ impl FindingCollector {
         self.push(ConfigFinding::value(at, message));
     }
 
+    /// Adds a finding about the key `below` of a section. Dots in it lead into further sections.
+    fn add_below(&mut self, section: ConfigPath, below: &str, message: String) {
+        let at = below.split('.').fold(section, |at, key| at.key(key));
+        self.add(at, message);
+    }
+
     fn add_near(&mut self, at: ConfigPath, message: String, near: Option<&str>) {
         self.push(ConfigFinding::value(at, message).near(near));
     }
@@ -344,9 +350,14 @@ fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
 }
 
 fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
-    if l2.redis.is_some() && l2.disk.is_some() {
-        let message = "given beside `redis`; expected one of the two";
-        report.push(ConfigFinding::key(at.key("disk"), message));
+    let stores = l2.stores();
+    if let [first, second, ..] = stores.as_slice() {
+        let count = in_words(L2Config::STORES.len());
+        let message = format!(
+            "given beside `{}`; expected one of the {count}",
+            first.name()
+        );
+        report.push(ConfigFinding::key(at.key(second.name()), message));
     }
     for (key, number) in [
         ("max_life", l2.max_life.0.as_millis()),
@@ -359,8 +370,11 @@ fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
     let lease = l2.lease.ttl.0.as_millis() as u64;
     report.positive(at.key("lease").key("ttl"), lease);
     seal_key(&l2.seal_key, &at.key("seal_key"), report);
-    if let Some(Err(error)) = l2.redis.as_ref().map(|redis| redis.check()) {
-        report.add(at.key("redis").key(error.key()), error.to_string());
+    let invalid = stores
+        .iter()
+        .find_map(|store| Some((store.name(), store.check().err()?)));
+    if let Some((section, error)) = invalid {
+        report.add_below(at.key(section), error.key(), error.to_string());
     }
 }
 
@@ -398,13 +412,15 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
         let message = format!("{bytes} bytes; expected a name of 1 to {MAX_NAME} bytes");
         report.add(at.key("source"), message);
     }
-    let problem = match bus.transports() {
-        0 => Some("no transport to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
+    let transports = bus.transports();
+    let all = one_of(BusConfig::TRANSPORTS);
+    let problem = match transports.len() {
+        0 => Some(format!("no transport to the other nodes; expected {all}")),
         1 => None,
-        _ => Some(
-            "another transport is given beside `redis`, `nats` or `rabbitmq`; expected only one \
-             of the three",
-        ),
+        _ => Some(format!(
+            "another transport is given beside {all}; expected only one of the {}",
+            in_words(BusConfig::TRANSPORTS.len())
+        )),
     };
     if let Some(message) = problem {
         report.push(ConfigFinding::key(at.clone(), message));
@@ -434,13 +450,19 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
             "more than 768KiB, which no event has room for; expected less",
         );
     }
-    if let Err(error) = bus.check() {
-        let (transport, key) = error.place();
-        let at = key
-            .split('.')
-            .fold(at.key(transport), |at, key| at.key(key));
-        report.add(at, error.to_string());
+    let invalid = transports
+        .iter()
+        .find_map(|transport| Some((transport.name(), transport.check().err()?)));
+    if let Some((section, error)) = invalid {
+        report.add_below(at.key(section), error.key(), error.to_string());
     }
+}
+
+/// A small number as a word.
+fn in_words(number: usize) -> String {
+    let words = ["none", "one", "two", "three", "four", "five", "six"];
+    let word = words.get(number);
+    word.map_or_else(|| number.to_string(), |word| (*word).to_owned())
 }
 
 fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {
