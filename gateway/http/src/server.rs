@@ -190,7 +190,7 @@ pub enum BindError {
         address: SocketAddr,
         source: CidrError,
     },
-    #[error("listener {address}: {source}")]
+    #[error("listener {address}")]
     Tls {
         address: SocketAddr,
         source: TlsSetupError,
