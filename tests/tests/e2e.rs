@@ -246,5 +246,23 @@ mod storage;
 mod streaming;
 #[path = "e2e/targeted.rs"]
 mod targeted;
+#[path = "e2e/tls.rs"]
+mod tls;
+#[path = "e2e/tls_clients.rs"]
+mod tls_clients;
+#[path = "e2e/tls_config.rs"]
+mod tls_config;
+#[path = "e2e/tls_files.rs"]
+mod tls_files;
+#[path = "e2e/tls_limits.rs"]
+mod tls_limits;
+#[path = "e2e/tls_names.rs"]
+mod tls_names;
+#[path = "e2e/tls_redirect.rs"]
+mod tls_redirect;
+#[path = "e2e/tls_tickets.rs"]
+mod tls_tickets;
+#[path = "e2e/tls_writes.rs"]
+mod tls_writes;
 #[path = "e2e/unusual.rs"]
 mod unusual;
