@@ -132,6 +132,7 @@ impl RunningGateway {
             registry,
             recent,
             tls,
+            origin_tls,
             ..
         } = process;
         if let Some(tier) = cache.below()
@@ -188,6 +189,7 @@ impl RunningGateway {
                 scraped.tend();
                 dropped.update();
                 tls.update();
+                origin_tls.update();
                 held.update();
             }),
         });
