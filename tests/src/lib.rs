@@ -41,6 +41,7 @@ pub mod rogue;
 pub mod setup;
 pub mod small_disk;
 pub mod tap;
+pub mod tls_origin;
 pub mod tools;
 pub mod wait;
 pub mod wire;
