@@ -453,8 +453,8 @@ async fn serve(mut stream: TcpStream, shared: &FrontState) {
         Manner::Serve | Manner::CloseAfterHandshake => {}
         Manner::Flood | Manner::HangUp => return,
         Manner::Stall => {
-            let () = std::future::pending().await;
-            drop(start);
+            let mut stream = start.io;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
             return;
         }
         Manner::Alert(number) => {
@@ -471,8 +471,15 @@ async fn serve(mut stream: TcpStream, shared: &FrontState) {
             return;
         }
     }
-    let Ok(mut stream) = start.into_stream(config).await else {
-        return;
+    let mut stream = match start.into_stream(config).into_fallible().await {
+        Ok(stream) => stream,
+        Err((_, mut stream)) => {
+            // What the client has sent by now would make a reset of a close, and that would overtake
+            // the alert.
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            return;
+        }
     };
     let number = {
         let connection = stream.get_ref().1;

@@ -31,15 +31,15 @@ async fn what_is_offered_and_spoken_follows_the_protocol_and_the_origin() {
         tls.front.change(|settings| settings.alpn = speaks.to_vec());
         let more = format!(", protocol: {protocol}");
         let gateway = setup(&tls, TRUSTING, &more).start().await;
+        // One connection, so that one worker asks.
+        let client = gateway.client();
         for path in ["/a", "/b"] {
-            let client = gateway.client();
             assert_eq!(client.post(path, "body").await.text(), path, "{what}");
             let last = tls.origin.last();
             assert_eq!(last.version, spoken, "{what}");
             assert_eq!(last.body.as_deref(), Some(&b"body"[..]), "{what}");
         }
         let greetings = tls.front.greetings();
-        // The same client, so the same connection.
         assert_eq!(greetings.len(), n + 1, "{what}: {greetings:?}");
         assert_eq!(greetings[n].alpn, offered, "{what}");
     }

@@ -238,3 +238,23 @@ impl AsyncWrite for OriginStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_spare_connection_lives_as_long_as_the_request_that_it_is_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let open = || async { OriginStream::Clear(TcpStream::connect(address).await.unwrap()) };
+        let [one, other] = ["one:1", "other:1"].map(|name| name.parse::<Authority>().unwrap());
+        let spares = SpareConnections::default();
+        let first = spares.put(&one, open().await);
+        let second = spares.put(&one, open().await);
+        assert!(spares.take(&other).is_none(), "another target");
+        assert!(spares.take(&one).is_some());
+        drop((first, second));
+        assert!(spares.take(&one).is_none(), "nobody waits for it any more");
+    }
+}
