@@ -566,7 +566,7 @@ fn text(bytes: &[u8]) -> String {
 /// How a server that speaks clear text is reached: as it is, or through a front.
 pub enum Reached {
     Clear(SocketAddr),
-    Tls(TlsFront, TestAuthority),
+    Tls(Box<(TlsFront, TestAuthority)>),
 }
 
 impl Reached {
@@ -575,14 +575,16 @@ impl Reached {
         let authority = TestAuthority::new("authority");
         let mut settings = FrontSettings::new(authority.certify(&["localhost"]));
         settings.alpn = vec![alpn];
-        Self::Tls(TlsFront::before(behind, settings).await, authority)
+        let front = TlsFront::before(behind, settings).await;
+        Self::Tls(Box::new((front, authority)))
     }
 
     /// Keys of an upstream: where it is, and whom to trust.
     pub fn keys(&self) -> String {
         match self {
             Self::Clear(address) => format!("targets: [\"http://{address}\"]"),
-            Self::Tls(front, authority) => {
+            Self::Tls(sealed) => {
+                let (front, authority) = &**sealed;
                 format!(
                     "targets: [\"{}\"], tls: {{ca_file: {}}}",
                     front.url(),
@@ -596,7 +598,7 @@ impl Reached {
     pub fn file(&self) -> Option<(String, String)> {
         match self {
             Self::Clear(_) => None,
-            Self::Tls(_, authority) => Some((authority.file(), authority.pem().to_owned())),
+            Self::Tls(sealed) => Some((sealed.1.file(), sealed.1.pem().to_owned())),
         }
     }
 }
