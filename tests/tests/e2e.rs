@@ -164,6 +164,18 @@ mod match_values;
 mod observability;
 #[path = "e2e/origin_query.rs"]
 mod origin_query;
+#[path = "e2e/origin_tls.rs"]
+mod origin_tls;
+#[path = "e2e/origin_tls_attacks.rs"]
+mod origin_tls_attacks;
+#[path = "e2e/origin_tls_failures.rs"]
+mod origin_tls_failures;
+#[path = "e2e/origin_tls_identity.rs"]
+mod origin_tls_identity;
+#[path = "e2e/origin_tls_protocol.rs"]
+mod origin_tls_protocol;
+#[path = "e2e/origin_tls_unverified.rs"]
+mod origin_tls_unverified;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]

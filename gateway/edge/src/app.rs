@@ -139,6 +139,7 @@ impl RunningGateway {
             registry,
             recent,
             tls,
+            origin_tls,
             ..
         } = process;
         if let Some(tier) = cache.second_tier()
@@ -197,6 +198,7 @@ impl RunningGateway {
                 scraped.tend();
                 dropped.update();
                 tls.update();
+                origin_tls.update();
                 held.update();
             }),
         });
