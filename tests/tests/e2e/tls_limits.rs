@@ -15,24 +15,6 @@ async fn counted(site: &HttpsSite, outcome: &str) -> f64 {
     site.gateway.metric(HANDSHAKES, &labels).await
 }
 
-/// A connection that has got the answer to its ClientHello and says nothing more.
-async fn half_way(site: &HttpsSite) -> RawConnection {
-    let mut raw = site.gateway.raw().await;
-    raw.write(site.client().hello()).await;
-    raw.exactly(5).await;
-    raw
-}
-
-/// Reads the rest of the server's first flight, behind the head of its first record.
-async fn drain(raw: &mut RawConnection) {
-    let begun = Instant::now();
-    // It has left as one piece. What would come later makes the connection look as if it ended.
-    passed(begun, Duration::from_millis(100)).await;
-    while !raw.is_silent() {
-        raw.forget();
-    }
-}
-
 #[tokio::test]
 async fn a_handshake_has_a_deadline_of_its_own() {
     let patient = |setup: e2e::setup::Setup| {
@@ -51,7 +33,7 @@ async fn a_handshake_has_a_deadline_of_its_own() {
         raw.write(&hello[..length]).await;
         all.push(raw);
     }
-    all.push(half_way(&site).await);
+    all.push(site.client().stuck().await);
     let count = all.len() as f64;
     for mut raw in all {
         within("it is cut", SOON, raw.to_end()).await;
@@ -95,10 +77,7 @@ async fn the_oldest_handshake_makes_room() {
     let site = HttpsSite::start("handshake_timeout: 10m, max_handshakes: 5").await;
     let mut stuck = Vec::new();
     for _ in 0..5 {
-        stuck.push(half_way(&site).await);
-    }
-    for raw in &mut stuck {
-        drain(raw).await;
+        stuck.push(site.client().stuck().await);
     }
     // Each takes the place of the oldest one, and leaves it for the next one that is stuck.
     for served in 1..=3 {
@@ -107,12 +86,9 @@ async fn the_oldest_handshake_makes_room() {
         let mut oldest = stuck.remove(0);
         within("the oldest is cut", SOON, oldest.to_end()).await;
         for raw in &mut stuck {
-            raw.forget();
             assert!(raw.is_open(), "it is not the oldest");
         }
-        let mut next = half_way(&site).await;
-        drain(&mut next).await;
-        stuck.push(next);
+        stuck.push(site.client().stuck().await);
     }
 }
 
