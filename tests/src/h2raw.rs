@@ -387,6 +387,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H2<S> {
         code
     }
 
+    /// The same as a proper client, which answers each PING: a graceful end waits for that.
+    pub async fn end_in_order(&mut self) -> Option<u32> {
+        let mut code = None;
+        while let Some(frame) = self.frame().await {
+            if frame.kind == kind::GOAWAY {
+                code = Some(frame.code());
+            } else if frame.kind == kind::PING && frame.flags & flag::ACK == 0 {
+                let ack = self::frame(kind::PING, flag::ACK, 0, &frame.payload);
+                self.write(ack).await;
+            }
+        }
+        code
+    }
+
     /// Whether the other side still answers a PING, whatever comes before that.
     pub async fn lives(&mut self) -> bool {
         let ping = b"are you?";

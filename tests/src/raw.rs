@@ -88,11 +88,6 @@ impl RawConnection {
         let _ = self.stream.set_zero_linger();
     }
 
-    /// Forgets what was read and not asked for.
-    pub fn forget(&mut self) {
-        self.unread.clear();
-    }
-
     /// Whether nothing at all has come so far (does not wait).
     pub fn is_silent(&mut self) -> bool {
         let mut buffer = [0; 1024];

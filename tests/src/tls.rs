@@ -224,6 +224,29 @@ impl TlsClient {
         bytes
     }
 
+    /// A connection on which the server has sent all of its handshake, and waits for the client's
+    /// last message, which never comes.
+    pub async fn stuck(&self) -> RawConnection {
+        let name = ServerName::try_from(self.name.clone().unwrap_or_default()).unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(self.config()), name).unwrap();
+        let stream = within("connecting", SOON, TcpStream::connect(self.address)).await;
+        let mut stream = stream.expect("the listener accepts");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        stream.write_all(&hello).await.unwrap();
+        while client.is_handshaking() {
+            let mut read = Vec::new();
+            let count = within("a handshake", SOON, stream.read_buf(&mut read)).await;
+            assert!(count.unwrap() > 0, "the server closed");
+            let mut rest = &read[..];
+            while !rest.is_empty() {
+                client.read_tls(&mut rest).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        RawConnection::over(stream)
+    }
+
     /// The status of a GET for `/` on this host, over a connection of its own.
     pub async fn status(&self, host: &str) -> Result<u16, TlsFailure> {
         self.connect().await?.status(host).await

@@ -42,6 +42,34 @@ async fn a_request_over_tls_is_served_by_either_protocol() {
     counted(&site, &[("full", 2.0)]).await;
 }
 
+/// What a client claims to speak is not what it speaks.
+#[tokio::test]
+async fn the_scheme_is_that_of_the_connection() {
+    let site = HttpsSite::start("").await;
+    let mut h2 = site.client().http2().connect().await.unwrap().h2().await;
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", NAME),
+        (":path", "/scheme"),
+    ];
+    let request = e2e::h2raw::headers(1, e2e::h2raw::flag::END_STREAM, &fields);
+    h2.write([e2e::h2raw::setting(1, 0), request].concat())
+        .await;
+    let answered = h2.end_of(1).await;
+    if site.origin.count() > 0 {
+        assert_eq!(site.origin.last().header("x-forwarded-proto"), "https");
+    } else {
+        let refused = matches!(answered, e2e::h2raw::End::Answered { status: 400, .. });
+        assert!(refused, "{answered:?}");
+    }
+    let mut raw = site.client().connect().await.unwrap().raw();
+    raw.write("GET http://a.example/absolute HTTP/1.1\r\nhost: a.example\r\n\r\n")
+        .await;
+    assert_eq!(raw.head().await.status, 200);
+    assert_eq!(site.origin.last().header("x-forwarded-proto"), "https");
+}
+
 #[tokio::test]
 async fn clear_http_on_a_port_of_https_is_told_so_and_never_routed() {
     let site = HttpsSite::start("").await;

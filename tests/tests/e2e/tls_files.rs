@@ -243,11 +243,17 @@ async fn files_change_in_every_way() {
 #[tokio::test]
 async fn a_change_counts_within_three_seconds_by_default() {
     let site = HttpsSite::start("").await;
-    for _ in 0..3 {
+    let reloads = || {
+        let log = site.gateway.log();
+        let reloads = |line: &&String| line.contains("certificates reloaded");
+        log.iter().filter(reloads).count()
+    };
+    for n in 1..=3 {
         let new = site.authority.server(&[NAME]);
         rename_over(&site.gateway.dir().join("a.key"), &new.key);
         rename_over(&site.gateway.dir().join("a.crt"), &new.pem);
-        shown(&site.gateway, NAME, &new, Duration::from_secs(3)).await;
+        wait_until("it is loaded", Duration::from_secs(3), || reloads() == n).await;
+        shown(&site.gateway, NAME, &new, SOON).await;
     }
 }
 

@@ -317,6 +317,24 @@ async fn misdirected() {
         }
     }
     assert_eq!((asked, refused), (288, 288 - 4 * 13), "all were looked at");
+    // The host that counts is that of the target, however it is written.
+    let asked = origin.count();
+    for target in [
+        "https://mtls.w.example/",
+        "http://mtls.w.example/",
+        "https://MTLS.w.example.:443/",
+        "https://other.example/",
+    ] {
+        let client = client.clone().named("a.w.example");
+        let mut raw = client.connect().await.unwrap().raw();
+        raw.write(format!(
+            "GET {target} HTTP/1.1\r\nhost: a.w.example\r\n\r\n"
+        ))
+        .await;
+        let head = raw.head().await;
+        assert!([400, 421].contains(&head.status), "{target}: {}", head.text);
+    }
+    assert_eq!(origin.count(), asked);
     let mut address = client.nameless().http().await;
     assert_eq!(address.get("127.0.0.1:8443", "/").await.status, 200);
     assert_eq!(address.get("127.0.0.2", "/").await.status, 421);
