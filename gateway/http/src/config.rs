@@ -9,6 +9,7 @@ use super::body::MinimumRate;
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::PathRules;
+pub use super::tls::config as tls;
 use super::tls::config::{
     AltSvcConfig, ClientCertificateField, HstsConfig, ListenerTlsConfig, RedirectToHttps,
 };
