@@ -44,7 +44,8 @@ const SEND_WINDOW: u64 = 1 << 20;
 /// Unidirectional streams of a client: its control stream, two of QPACK, and some that test
 /// whether unknown types are ignored.
 const ONE_WAY_STREAMS: u32 = 8;
-/// The longest silence of a client; the idle time of the listener may be shorter.
+/// The longest silence of a client. It says nothing of the time without requests, which `http3`
+/// watches: a client may be silent for longer while it waits for an answer.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Clients whose handshake has not begun, and the octets that are kept of one and of all of them.
 const MOST_INCOMING: usize = 1_024;
@@ -307,7 +308,6 @@ fn server_config(
     secrets: &QuicSecrets,
 ) -> ServerConfig {
     let mut transport = TransportConfig::default();
-    let silence = SILENCE.min(limits.idle_timeout.0);
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MOST_PAYLOAD);
     transport
@@ -316,7 +316,7 @@ fn server_config(
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
-        .max_idle_timeout(IdleTimeout::try_from(silence).ok())
+        .max_idle_timeout(IdleTimeout::try_from(SILENCE).ok())
         .mtu_discovery_config(Some(mtu))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(crypto, Arc::clone(&secrets.token_key));
