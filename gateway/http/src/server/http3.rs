@@ -118,9 +118,10 @@ impl Http3Connection {
         self.connection.close(VarInt::from_u32(code as u32), b"");
     }
 
-    /// Notes that the client gave up a request.
-    fn given_up(&self) {
-        if !self.resets.spend() {
+    /// Notes that the client gave up a request. It is counted once, though the client may end both
+    /// directions of its stream.
+    fn given_up(&self, counted: &AtomicBool) {
+        if !counted.swap(true, Relaxed) && !self.resets.spend() {
             self.close(Http3Code::ExcessiveLoad);
         }
     }
