@@ -318,10 +318,8 @@ impl Download {
         trailers.map_err(|error| failure(&error, &self.connection))
     }
 
-    /// Wants no more of it.
-    pub fn stop(&mut self) {
-        self.stream.stop_sending(Code::H3_REQUEST_CANCELLED);
-    }
+    /// Wants no more of it. h3 can't stop a stream that it waits for, but quinn does when it goes.
+    pub fn stop(self) {}
 }
 
 fn failure(error: &StreamError, connection: &quinn::Connection) -> H3Failure {

@@ -458,10 +458,13 @@ impl Drop for Pending {
 async fn a_client_that_leaves_cancels_a_load_that_nobody_else_waits_for() {
     let given_up = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&given_up);
-    let origin = Origin::start(move |_| {
+    let origin = Origin::start(move |asked| {
         let pending = Pending(Some(Arc::clone(&counted)));
         async move {
             let _pending = pending;
+            if asked.body.collect().await.is_err() {
+                return Reply::hang_up();
+            }
             std::future::pending().await
         }
     })
@@ -559,15 +562,20 @@ async fn an_answer_that_the_origin_cuts_is_cut_for_the_client() {
 async fn log_and_recent_requests_say_h3() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
     let setup = Setup::new(&origin).top(
-        "telemetry",
-        "{log_format: json, recent_requests: {keep: 100}}",
+        "admin",
+        "{address: \"127.0.0.1:0\", token: a-token-for-reading}",
     );
-    let secured = SecuredGateway::start(setup).await;
+    let mut secured = SecuredGateway::start(setup).await;
+    secured.gateway = secured.gateway.with_token("a-token-for-reading");
     secured.client().await.get("/over-three").await;
     secured
         .ask_over_tcp(over_tcp(Version::HTTP_2, "/over-two"))
         .await;
-    for (path, protocol) in [("/over-three", "h3"), ("/over-two", "h2")] {
+    let protocols = [
+        ("/over-three", "h3", "HTTP/3.0"),
+        ("/over-two", "h2", "HTTP/2.0"),
+    ];
+    for (path, protocol, version) in protocols {
         let line = secured
             .gateway
             .logged("the access line", |line| line.contains(path))
@@ -582,7 +590,7 @@ async fn log_and_recent_requests_say_h3() {
             answer["requests"].get(0).cloned()
         })
         .await;
-        assert_eq!(recent["protocol"], protocol, "{recent}");
+        assert_eq!(recent["protocol"], version, "{recent}");
     }
 }
 

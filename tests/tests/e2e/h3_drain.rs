@@ -169,7 +169,8 @@ async fn no_request_is_lost_without_a_word() {
 async fn a_drain_has_an_end() {
     let (_origin, mut secured, gate) = gated("{threads: 2, drain_timeout: 500ms}").await;
     let raw = secured.raw().await;
-    let _under_way = raw.stream(headers(&raw.get("/held/for-ever"))).await;
+    let mut under_way = raw.stream(headers(&raw.get("/held/for-ever"))).await;
+    let _ = under_way.send.finish();
     gate.reached_by(1).await;
     secured.gateway.terminate();
     assert_eq!(raw.closed().await, RawEnd::Closed(code::NO_ERROR));
