@@ -102,77 +102,96 @@ impl Bystander {
 /// Writes as much of 1.2 MiB as the gateway takes; how much that was.
 async fn pour(stream: Option<RawStream>) -> u64 {
     let Some(mut stream) = stream else { return 0 };
+    // A write that waits for a window does not always notice that the stream was stopped.
+    let stopped = stream.send.stopped();
     let (piece, mut sent) = (vec![0; 64 * KIB], 0);
-    while sent < 1_200 * KIB as u64 {
-        match tokio::time::timeout(SOON, stream.send.write(&piece)).await {
-            Ok(Ok(count)) => sent += count as u64,
-            Ok(Err(_)) => break,
-            Err(_) => panic!("the gateway neither takes nor stops a frame without end"),
+    let pouring = async {
+        while sent < 1_200 * KIB as u64 {
+            match stream.send.write(&piece).await {
+                Ok(count) => sent += count as u64,
+                Err(_) => break,
+            }
         }
-    }
+    };
+    let either = async {
+        tokio::select! {
+            () = pouring => {}
+            _ = stopped => {}
+        }
+    };
+    within(
+        "the gateway takes or stops a frame without end",
+        SOON,
+        either,
+    )
+    .await;
     sent
 }
 
-/// F2 of the design: frames that say that they are 1 GiB long, on 100 streams at once, until
-/// 120 MiB are sent or refused.
+/// F2 of the design: frames that say that they are 1 GiB long, on 100 streams at once, each of which
+/// sends 1.2 MiB or as much as is taken of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_of_any_length_cost_nothing() {
     let (_origin, secured) = site("{}").await;
-    let bystander = Bystander::begin(&secured).await;
+    let bystander = secured.client().await;
     let head = |raw: &RawH3| headers(&raw.head("POST", "/upload"));
-    type Begin = fn(&RawH3, Vec<u8>) -> Vec<u8>;
+    type Begin = fn(Vec<u8>) -> Vec<u8>;
     let kinds: [(&str, Begin); 4] = [
-        ("HEADERS", |_, _| frame_head(kind::HEADERS, 1 << 30)),
-        ("an unknown frame", |_, _| frame_head(kind::GREASE, 1 << 30)),
-        ("an unknown frame behind the head", |_, head| {
+        ("HEADERS", |_| frame_head(kind::HEADERS, 1 << 30)),
+        ("an unknown frame", |_| frame_head(kind::GREASE, 1 << 30)),
+        ("an unknown frame behind the head", |head| {
             [head, frame_head(kind::GREASE, 1 << 30)].concat()
         }),
-        ("trailers", |_, head| {
-            [
-                head,
-                frame(kind::DATA, b"x"),
-                frame_head(kind::HEADERS, 1 << 30),
-            ]
-            .concat()
+        ("trailers", |head| {
+            let content = frame(kind::DATA, b"x");
+            [head, content, frame_head(kind::HEADERS, 1 << 30)].concat()
         }),
     ];
     // What stays after the first of each kind is what every gateway has.
-    for warm_up in [true, false] {
+    for (round, batches) in [("to warm up", 1), ("measured", 3)] {
         let before = secured.gateway.resident_bytes();
         secured.gateway.forget_peak();
+        let mut served = 0;
         for (what, begin) in kinds {
-            let (mut sent, mut streams) = (0, 0);
-            let most = if warm_up { 10 * MIB } else { 120 * MIB };
-            while sent < most && streams < 1_000 {
+            let mut sent = 0;
+            for _ in 0..batches {
                 let raw = secured.raw().await;
-                let begun = begin(&raw, head(&raw));
+                let begun = begin(head(&raw));
                 let pouring = (0..100).map(|_| async { pour(raw.try_stream(&begun).await).await });
-                sent += join_all(pouring).await.iter().sum::<u64>();
-                streams += 100;
+                let beside = async {
+                    for _ in 0..20 {
+                        assert_eq!(bystander.get("/page").await.status, 200, "beside {what}");
+                        served += 1;
+                    }
+                };
+                let (poured, ()) = futures_util::future::join(join_all(pouring), beside).await;
+                assert_eq!(poured.len(), 100);
+                sent += poured.iter().sum::<u64>();
             }
-            eprintln!("{what}: {} MiB on {streams} streams", sent / MIB);
-            assert!(streams >= 100, "{what}");
+            eprintln!("{round}: {what}: {} MiB were taken", sent / MIB);
         }
-        for _ in 0..if warm_up { 5 } else { 100 } {
+        for _ in 0..batches * 10 {
             let raw = secured.bare().await;
-            let mut control = raw
-                .one_way(one_way::CONTROL, frame_head(kind::SETTINGS, 1 << 30))
-                .await;
+            let begun = frame_head(kind::SETTINGS, 1 << 30);
+            let mut control = raw.one_way(one_way::CONTROL, begun).await;
             while control.write(&[0; 64 * KIB]).await.is_ok() {}
             assert_eq!(raw.closed().await, RawEnd::Closed(code::EXCESSIVE_LOAD));
         }
-        let peak = secured.gateway.peak_bytes();
-        let grown = peak.saturating_sub(before);
+        assert_eq!(served, batches * 80);
+        let grown = secured.gateway.peak_bytes().saturating_sub(before);
         eprintln!(
-            "warm-up {warm_up}: grown by {} KiB from {} KiB",
+            "{round}: grown by {} KiB from {} KiB",
             grown >> 10,
             before >> 10
         );
-        assert!(warm_up || grown < 4 * MIB, "grown by {grown} octets");
+        // To keep what came on a hundred streams would take more even then.
+        let most = if round == "measured" {
+            4 * MIB
+        } else {
+            16 * MIB
+        };
+        assert!(grown < most, "{round}: grown by {grown} octets");
     }
-    bystander.goes_on().await;
-    let served = bystander.end().await;
-    assert!(served > 20, "{served}");
 }
 
 /// Sends a request over and over, each broken off in this way, until the connection ends; how
@@ -182,11 +201,14 @@ async fn flood(
     mut begin: impl FnMut(&RawH3) -> Vec<u8>,
     end: fn(&mut RawStream),
 ) -> usize {
+    // To drop a stream would stop its answer, too.
+    let mut kept = Vec::new();
     for count in 0..5_000 {
         let Some(mut stream) = raw.try_stream(begin(raw)).await else {
             return count;
         };
         end(&mut stream);
+        kept.push(stream);
         if count % 50 == 49 {
             // Both directions of the stream are gone, but what was sent before must have arrived.
             tokio::task::yield_now().await;
@@ -600,7 +622,7 @@ async fn more_streams_than_allowed_at_once_are_not_begun() {
 async fn handshakes_that_never_end_are_cut_and_real_clients_are_served() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
     let setup = Setup::new(&origin).top("server", "{threads: 1, drain_timeout: 1m}");
-    let secured = SecuredGateway::start_with(setup, ", handshake_timeout: 5s").await;
+    let secured = SecuredGateway::start_with(setup, ", handshake_timeout: 20s").await;
     let relay = Relay::start(secured.address(), || Fate::Passes, || Fate::IsLost).await;
     let reach = Reach::default();
     let endpoint = secured.endpoint(&reach);
@@ -625,7 +647,7 @@ async fn handshakes_that_never_end_are_cut_and_real_clients_are_served() {
         .metric_until(
             "lamina_tls_handshakes_total",
             &[("outcome", "timeout")],
-            |count| count >= 250.0,
+            |count| count >= 200.0,
         )
         .await;
     for attempt in forged {
