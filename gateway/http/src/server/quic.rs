@@ -298,7 +298,15 @@ fn endpoint(on: QuicSocket, secrets: &QuicSecrets) -> io::Result<Endpoint> {
     config.cid_generator(move || Box::new(WorkerIds { worker }));
     // No configuration is used without one that is chosen when a client comes.
     let endpoint = Endpoint::new(config, None, on.socket, Arc::new(TokioRuntime))?;
-    endpoint.set_server_config(secrets.placeholder.clone());
+    // The limits of clients that were not looked at yet are those of the endpoint.
+    let placeholder = secrets.placeholder.clone().map(|mut config| {
+        config
+            .max_incoming(MOST_INCOMING)
+            .incoming_buffer_size(INCOMING_OCTETS)
+            .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
+        config
+    });
+    endpoint.set_server_config(placeholder);
     Ok(endpoint)
 }
 
@@ -320,10 +328,6 @@ fn server_config(
         .mtu_discovery_config(Some(mtu))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(crypto, Arc::clone(&secrets.token_key));
-    config
-        .transport_config(Arc::new(transport))
-        .max_incoming(MOST_INCOMING)
-        .incoming_buffer_size(INCOMING_OCTETS)
-        .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
+    config.transport_config(Arc::new(transport));
     config
 }
