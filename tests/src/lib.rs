@@ -25,6 +25,7 @@ pub mod gate;
 pub mod gateway;
 pub mod guest;
 pub mod h2raw;
+pub mod h3;
 pub mod metrics;
 pub mod nats;
 pub mod origin;

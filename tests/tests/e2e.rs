@@ -88,6 +88,18 @@ mod followers;
 mod forwarding;
 #[path = "e2e/groups.rs"]
 mod groups;
+#[path = "e2e/h3.rs"]
+mod h3;
+#[path = "e2e/h3_connections.rs"]
+mod h3_connections;
+#[path = "e2e/h3_drain.rs"]
+mod h3_drain;
+#[path = "e2e/h3_frames.rs"]
+mod h3_frames;
+#[path = "e2e/h3_heads.rs"]
+mod h3_heads;
+#[path = "e2e/h3_limits.rs"]
+mod h3_limits;
 #[path = "e2e/harness.rs"]
 mod harness;
 #[path = "e2e/head.rs"]
