@@ -187,7 +187,11 @@ async fn begin(
             stream = clear;
             let told = timeout(limit, arrival.sniff(&mut stream, port)).await;
             if told.is_err() && !arrival.first.is_empty() {
-                poll_fn(|cx| Poll::Ready(stream.write_at_once(cx, TOO_SLOW))).await;
+                poll_fn(|cx| {
+                    stream.write_at_once(cx, TOO_SLOW);
+                    Poll::Ready(())
+                })
+                .await;
             }
             (told??, None)
         }

@@ -204,7 +204,7 @@ impl RequestReader {
     /// The next frame. None at the end of the stream.
     async fn next(&mut self) -> Result<Option<RequestFrame>, FrameFault> {
         loop {
-            if let Some(frame) = self.frames.next()? {
+            if let Some(frame) = self.frames.next_frame()? {
                 return Ok(Some(frame));
             }
             match self.stream.read_chunk(READ, true).await {
