@@ -24,6 +24,7 @@ use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{
     self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
 };
+use crate::local_authority::{self, LocalCertificateError};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
@@ -50,6 +51,7 @@ pub struct RunningGateway {
     // These tasks end with the gateway.
     _tending: AbortOnDropHandle<()>,
     _renewing: AbortOnDropHandle<()>,
+    _issuing: AbortOnDropHandle<()>,
 }
 
 /// Why a gateway can't start.
@@ -71,6 +73,8 @@ pub enum GatewayStartError {
     Store(#[from] StoreOpenError),
     #[error("bus")]
     Bus(#[source] InvalidSetting),
+    #[error(transparent)]
+    LocalCertificate(#[from] LocalCertificateError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -86,7 +90,7 @@ impl GatewayStartError {
             | Self::Bus(_)
             | Self::Bind(BindError::Tls { .. }) => true,
             Self::Store(error) => error.is_configuration(),
-            Self::Bind(_) | Self::Admin(_) | Self::Metrics(_) => false,
+            Self::Bind(_) | Self::Admin(_) | Self::LocalCertificate(_) | Self::Metrics(_) => false,
         }
     }
 }
@@ -98,6 +102,8 @@ const TEND: Duration = Duration::from_secs(1);
 const KNOWN: Duration = Duration::from_millis(500);
 /// How long a drain waits for writes to the second tier and for events to the other nodes.
 const FINISH: Duration = Duration::from_secs(3);
+/// How often local certificates are looked at.
+const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
 /// How long requests to the admin listener may take while the process ends.
 const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 
@@ -109,7 +115,9 @@ const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 pub async fn build(config: &GatewayConfig) -> Result<Arc<Generation>, GatewayStartError> {
     let process = ProcessState::new(config, None)?;
     for listener in &config.listeners {
-        server::open_tls(listener, &process.tls)?;
+        if let Some(listener) = local_authority::without_unissued(listener) {
+            server::open_tls(&listener, &process.tls)?;
+        }
     }
     process.generation(config).await
 }
@@ -157,6 +165,7 @@ impl RunningGateway {
             .iter()
             .map(|route| route.limits.max_body_bytes);
         let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
+        local_authority::issue_all(config)?;
         let shared = SharedByListeners {
             body_bytes,
             tls: Arc::clone(&tls),
@@ -206,6 +215,7 @@ impl RunningGateway {
             admin_openness,
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
             _renewing: spawn(renew(renewed)),
+            _issuing: spawn(issue_again(config.clone())),
         })
     }
 
@@ -288,6 +298,22 @@ async fn renew(proxy: Arc<Proxy>) {
         }
         Err(error) => {
             tracing::error!(%error, "SIGHUP can't be handled, so it will not reload plugins")
+        }
+    }
+}
+
+/// Issues local certificates again before they end.
+async fn issue_again(config: GatewayConfig) {
+    let config = Arc::new(config);
+    let mut ticks = tokio::time::interval(ISSUE_AGAIN);
+    // The first tick comes at once, when all were just issued.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let config = Arc::clone(&config);
+        let issued = tokio::task::spawn_blocking(move || local_authority::issue_all(&config)).await;
+        if let Ok(Err(error)) = issued {
+            tracing::error!(%error, "local certificate not issued again; the next attempt is in 12 hours");
         }
     }
 }

@@ -16,5 +16,6 @@ use lamina_plugin_host as plugin;
 pub mod admin;
 pub mod app;
 pub mod config;
+mod local_authority;
 pub mod origin;
 pub mod proxy;

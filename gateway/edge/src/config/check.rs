@@ -301,7 +301,7 @@ fn origin_tls(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCo
             }
         }
         (OriginVerification::On, Some(_)) => {
-            let message = "origins are verified; expected `insecure` beside `verify: off` alone";
+            let message = "given beside `verify: on`; expected it beside `verify: off` alone";
             report.add(at.key("insecure"), message);
         }
         (OriginVerification::On, None) => {}

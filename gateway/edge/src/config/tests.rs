@@ -498,10 +498,6 @@ fn listeners_and_targets_are_checked() {
         "5:20: upstreams.demo.targets: no targets",
     );
     says(
-        &file("").replace("http://127", "https://127"),
-        "5:9: upstreams.demo.targets[0]: \"https://127.0.0.1:8081\": TLS to origins is not supported yet",
-    );
-    says(
         &file("").replace(
             "http://127.0.0.1:8081",
             "{ targets: [http://a, http://b/c] }",

@@ -54,7 +54,8 @@ impl ListenerTlsConfig {
         let sources = self.certificates.iter_mut();
         let certificates = sources.flat_map(|source| {
             let all = [&mut source.cert, &mut source.key, &mut source.dir];
-            all.into_iter().flatten()
+            let local = source.local.as_mut().map(|local| &mut local.dir);
+            all.into_iter().flatten().chain(local)
         });
         let policies = self.policies.iter_mut();
         let clients = policies.filter_map(|policy| policy.client_auth.as_mut());
@@ -66,7 +67,7 @@ impl ListenerTlsConfig {
     }
 }
 
-/// Where certificates come from: one pair of files, or all pairs of a folder.
+/// Where certificates come from: one pair of files, all pairs of a folder, or a local authority.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateSource {
@@ -79,9 +80,29 @@ pub struct CertificateSource {
     /// A folder: every `NAME.crt` with its `NAME.key`, and every folder in it with `tls.crt` and `tls.key`, as Kubernetes mounts secrets.
     #[serde(default)]
     pub dir: Option<PathBuf>,
+    /// A certificate for this machine, of an authority that is made on the spot. Nobody trusts it who was not told to.
+    #[serde(default)]
+    pub local: Option<LocalCertificateConfig>,
     /// The only names that the certificate is used for; empty uses it for all names that stand in it. A name that does not stand in the certificate is an error.
     #[serde(default)]
     pub names: Vec<String>,
+}
+
+/// A certificate for local use.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LocalCertificateConfig {
+    /// Names and addresses, as in `[localhost, 127.0.0.1]`.
+    pub names: Vec<String>,
+    /// The folder of the authority and of the certificate; it is made. Clients must trust the `ca.pem` in it.
+    pub dir: PathBuf,
+}
+
+impl LocalCertificateConfig {
+    /// The files of the certificate and of its key.
+    pub fn files(&self) -> (PathBuf, PathBuf) {
+        (self.dir.join("local.pem"), self.dir.join("local.key"))
+    }
 }
 
 /// A version of TLS.

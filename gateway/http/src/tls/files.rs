@@ -193,6 +193,10 @@ fn places(source: &CertificateSource) -> Result<Vec<PairPlace>, CertificateError
         only: only.clone(),
         origin,
     };
+    if let Some(local) = &source.local {
+        let (cert, key) = local.files();
+        return Ok(vec![place(PairOrigin::Files, cert, key)]);
+    }
     match (&source.cert, &source.key, &source.dir) {
         (Some(cert), Some(key), _) => Ok(vec![place(PairOrigin::Files, cert.clone(), key.clone())]),
         (.., Some(dir)) => {

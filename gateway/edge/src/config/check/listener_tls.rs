@@ -1,8 +1,10 @@
 //! Checks what a listener says of TLS, as far as that is possible without its files.
 
+use std::net::IpAddr;
+
 use super::{ConfigPath, FindingCollector};
 use crate::http::config::{ListenerConfig, Protocol};
-use crate::http::tls::config::{CertificateSource, ListenerTlsConfig};
+use crate::http::tls::config::{CertificateSource, ListenerTlsConfig, LocalCertificateConfig};
 use crate::http::tls::names::ServerNamePattern;
 
 /// Checks TLS of a listener, and what goes with it.
@@ -14,7 +16,7 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
             if redirect.is_some() {
                 report.add(
                     at.key("redirect_to_https"),
-                    "the listener speaks HTTPS itself; expected `redirect_to_https` on one without `tls`",
+                    "given beside `tls`; expected it on a listener that speaks clear text",
                 );
             }
         }
@@ -118,6 +120,10 @@ fn check_tls(tls: &ListenerTlsConfig, at: &ConfigPath, report: &mut FindingColle
 }
 
 fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut FindingCollector) {
+    if let Some(local) = &source.local {
+        check_local(source, local, at, report);
+        return;
+    }
     match (&source.cert, &source.key, &source.dir) {
         (Some(_), Some(_), None) => {}
         (None, None, Some(_)) if source.names.is_empty() => {}
@@ -132,9 +138,34 @@ fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut Findin
             at.clone(),
             "no `cert`; expected the file of the certificate",
         ),
-        _ => report.add(at.clone(), "expected `cert` and `key`, or `dir`"),
+        _ => report.add(at.clone(), "expected `cert` and `key`, `dir`, or `local`"),
     }
     report.each(&at.key("names"), &source.names, server_name);
+}
+
+fn check_local(
+    source: &CertificateSource,
+    local: &LocalCertificateConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    if source.cert.is_some() || source.key.is_some() || source.dir.is_some() {
+        report.add(
+            at.clone(),
+            "`local` makes its own files; expected nothing beside it",
+        );
+    }
+    let names = at.key("local").key("names");
+    if local.names.is_empty() {
+        report.add(
+            names.clone(),
+            "no names; expected at least one, as in [localhost, 127.0.0.1]",
+        );
+    }
+    report.each(&names, &local.names, |name| match name.parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => server_name(name),
+    });
 }
 
 fn server_name(name: &str) -> Result<(), String> {
