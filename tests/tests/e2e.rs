@@ -88,6 +88,18 @@ mod followers;
 mod forwarding;
 #[path = "e2e/groups.rs"]
 mod groups;
+#[path = "e2e/h3.rs"]
+mod h3;
+#[path = "e2e/h3_connections.rs"]
+mod h3_connections;
+#[path = "e2e/h3_drain.rs"]
+mod h3_drain;
+#[path = "e2e/h3_frames.rs"]
+mod h3_frames;
+#[path = "e2e/h3_heads.rs"]
+mod h3_heads;
+#[path = "e2e/h3_limits.rs"]
+mod h3_limits;
 #[path = "e2e/harness.rs"]
 mod harness;
 #[path = "e2e/head.rs"]
@@ -164,6 +176,18 @@ mod match_values;
 mod observability;
 #[path = "e2e/origin_query.rs"]
 mod origin_query;
+#[path = "e2e/origin_tls.rs"]
+mod origin_tls;
+#[path = "e2e/origin_tls_attacks.rs"]
+mod origin_tls_attacks;
+#[path = "e2e/origin_tls_failures.rs"]
+mod origin_tls_failures;
+#[path = "e2e/origin_tls_identity.rs"]
+mod origin_tls_identity;
+#[path = "e2e/origin_tls_protocol.rs"]
+mod origin_tls_protocol;
+#[path = "e2e/origin_tls_unverified.rs"]
+mod origin_tls_unverified;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]
@@ -246,5 +270,23 @@ mod storage;
 mod streaming;
 #[path = "e2e/targeted.rs"]
 mod targeted;
+#[path = "e2e/tls.rs"]
+mod tls;
+#[path = "e2e/tls_clients.rs"]
+mod tls_clients;
+#[path = "e2e/tls_config.rs"]
+mod tls_config;
+#[path = "e2e/tls_files.rs"]
+mod tls_files;
+#[path = "e2e/tls_limits.rs"]
+mod tls_limits;
+#[path = "e2e/tls_names.rs"]
+mod tls_names;
+#[path = "e2e/tls_redirect.rs"]
+mod tls_redirect;
+#[path = "e2e/tls_tickets.rs"]
+mod tls_tickets;
+#[path = "e2e/tls_writes.rs"]
+mod tls_writes;
 #[path = "e2e/unusual.rs"]
 mod unusual;

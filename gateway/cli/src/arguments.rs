@@ -12,6 +12,7 @@ use lamina_http::endpoint::Endpoint;
 use lamina_plugin_host::compile;
 use serde_json::{Value, json};
 
+use crate::first_file::FirstFileArguments;
 use crate::plugin_kit;
 use crate::remote::{RemoteGateway, RequestsFilter};
 
@@ -25,6 +26,7 @@ pub struct CommandLine {
 
 const EXAMPLES: &str = "Examples:
   lamina run -c config/quickstart.yaml
+  lamina run --domain localhost --to http://127.0.0.1:3000
   lamina validate -c lamina.yaml
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
   lamina doctor -c lamina.yaml
@@ -50,6 +52,8 @@ pub enum GatewayCommand {
     Run {
         #[command(flatten)]
         file: ConfigFileArgument,
+        #[command(flatten)]
+        first: FirstFileArguments,
         /// The form of log lines, in place of `telemetry.log_format`.
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,

@@ -6,6 +6,7 @@
 mod arguments;
 mod demo;
 mod doctor;
+mod first_file;
 mod output;
 mod plugin_kit;
 mod records;
@@ -20,7 +21,8 @@ use arguments::{
     AdminArguments, CommandLine, GatewayCommand, L2Command, PurgeArguments, RecordCommand,
 };
 use clap::Parser;
-use lamina_base::telemetry::config::TelemetryConfig;
+use first_file::FirstFileArguments;
+use lamina_base::telemetry::config::{LogFormat, TelemetryConfig};
 use lamina_base::telemetry::logs;
 use lamina_cache::key::KeyId;
 use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
@@ -88,14 +90,11 @@ fn main() -> ExitCode {
 
 fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
     match command {
-        GatewayCommand::Run { file, log_format } => with_config(&file.config, |mut config| {
-            config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
-            let runtime = runtime()?;
-            let ended = runtime.block_on(run(&config));
-            // Blocking work, such as a name look-up that hangs, must not delay the end.
-            runtime.shutdown_background();
-            ended
-        }),
+        GatewayCommand::Run {
+            file,
+            first,
+            log_format,
+        } => start(&file.config, &first, log_format),
         GatewayCommand::Validate { file } => validate(&file.config),
         GatewayCommand::Explain {
             file,
@@ -231,6 +230,36 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
             Err(error) => Err(error.into()),
         }
     })
+}
+
+/// Serves by a configuration file, or by the options that take its place.
+fn start(
+    file: &Path,
+    first: &FirstFileArguments,
+    log_format: Option<LogFormat>,
+) -> anyhow::Result<ExitOutcome> {
+    let serve = |mut config: GatewayConfig| {
+        config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
+        let runtime = runtime()?;
+        let ended = runtime.block_on(run(&config));
+        // Blocking work, such as a name look-up that hangs, must not delay the end.
+        runtime.shutdown_background();
+        ended
+    };
+    let Some(text) = first.text() else {
+        return with_config(file, serve);
+    };
+    if first.print_config {
+        output::text(&text);
+        return Ok(ExitOutcome::Well);
+    }
+    match first_file::read(&text) {
+        Ok(config) => serve(config).map(Into::into),
+        Err(problems) => {
+            output::error(problems);
+            Ok(ExitOutcome::Wrong)
+        }
+    }
 }
 
 fn with_config<D: Into<ExitOutcome>>(

@@ -5,7 +5,7 @@
 //! a closed pipe. Clippy forbids `print!` and similar macros in the whole crate.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process;
 
 /// 128 plus the number of SIGPIPE.
@@ -27,6 +27,15 @@ pub fn text(shown: impl Display) {
 /// Prints an error as a line on stderr. If nobody reads it, the exit code still tells.
 pub fn error(shown: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{shown}");
+}
+
+/// A word in red, if a person reads it at a terminal that has colours.
+pub fn alarming(word: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    match !plain && io::stdout().is_terminal() {
+        true => format!("\x1b[1;31m{word}\x1b[0m"),
+        false => word.to_owned(),
+    }
 }
 
 fn end(error: &io::Error) -> ! {

@@ -56,6 +56,8 @@ pub struct AdminService {
     pub work_limits: AdminWorkLimits,
     /// Whether the gateway accepts requests: false as soon as a drain begins.
     pub ready: Arc<AtomicBool>,
+    /// Whether secrets of TLS sessions are written to a file.
+    pub keylog: bool,
     /// Updates the gauges before a scrape.
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }

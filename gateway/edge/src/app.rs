@@ -24,6 +24,7 @@ use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{
     self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
 };
+use crate::http::tls::config::KeyLogSwitch;
 use crate::local_authority::{self, LocalCertificateError};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
@@ -138,6 +139,7 @@ impl RunningGateway {
             registry,
             recent,
             tls,
+            origin_tls,
             ..
         } = process;
         if let Some(tier) = cache.second_tier()
@@ -191,10 +193,12 @@ impl RunningGateway {
             gate,
             work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
+            keylog: warns_of_key_log(config),
             refresh: Box::new(move || {
                 scraped.tend();
                 dropped.update();
                 tls.update();
+                origin_tls.update();
                 held.update();
             }),
         });
@@ -262,6 +266,18 @@ fn raise_limits(config: &GatewayConfig) {
              connections will pause before that limit; raise the limit of open files"
         );
     }
+}
+
+/// Whether secrets of TLS sessions are written to a file; warns of it.
+fn warns_of_key_log(config: &GatewayConfig) -> bool {
+    let tls = config.listeners.iter().filter_map(|one| one.tls.as_ref());
+    let logs = tls.map(|tls| tls.keylog).any(|log| log == KeyLogSwitch::On);
+    if logs {
+        tracing::warn!(
+            "tls.keylog is on: whoever reads the file of SSLKEYLOGFILE can decrypt the traffic"
+        );
+    }
+    logs
 }
 
 /// Opens the store of the second tier.

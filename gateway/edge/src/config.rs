@@ -105,7 +105,7 @@ impl GatewayConfig {
             .listeners
             .iter_mut()
             .filter_map(|listener| listener.tls.as_mut());
-        let tls = tls.flat_map(http::tls::config::ListenerTlsConfig::files);
+        let tls = tls.flat_map(|tls| tls.files());
         let upstreams = self.upstreams.values_mut();
         let origins = upstreams.flat_map(|upstream| upstream.tls.files());
         plugins.chain(stores).chain(bus).chain(tls).chain(origins)

@@ -9,7 +9,10 @@ use super::body::MinimumRate;
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::PathRules;
-use super::tls::config::{AltSvcConfig, HstsConfig, ListenerTlsConfig, RedirectToHttps};
+pub use super::tls::config as tls;
+use super::tls::config::{
+    AltSvcConfig, ClientCertificateField, HstsConfig, ListenerTlsConfig, RedirectToHttps,
+};
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One address that clients connect to.
@@ -75,6 +78,13 @@ impl ListenerConfig {
         }
     }
 
+    /// Whether requests of clients with a certificate get the field `Client-Cert`.
+    fn tells_certificates(&self) -> bool {
+        let policies = self.tls.iter().flat_map(|tls| &tls.policies);
+        let mut auths = policies.filter_map(|policy| policy.client_auth.as_ref());
+        auths.any(|auth| auth.forward == ClientCertificateField::ClientCert)
+    }
+
     /// Whether `trusted_headers` of a listener may have this field.
     ///
     /// # Errors
@@ -95,6 +105,9 @@ impl ListenerConfig {
         };
         let mut listed = listeners.iter().flat_map(|l| &l.trusted_headers);
         if listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str())) {
+            return Ok(());
+        }
+        if name == forward::CLIENT_CERT && listeners.iter().any(Self::tells_certificates) {
             return Ok(());
         }
         if forward::is_hop_by_hop(&name) {

@@ -204,7 +204,7 @@ pub enum BindError {
         address: SocketAddr,
         source: io::Error,
     },
-    #[error("listener {address}: {source}")]
+    #[error("listener {address}")]
     Tls {
         address: SocketAddr,
         source: TlsSetupError,

@@ -40,7 +40,7 @@ use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
 use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
-use self::tickets::TicketSecrets;
+use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
 pub use policy::TlsPolicyError;
@@ -52,24 +52,33 @@ pub struct TlsListener {
     config: ListenerTlsConfig,
     protocols: Vec<Protocol>,
     secrets: TicketSecrets,
-    files: Mutex<CertificateFiles>,
+    watched: Mutex<WatchedFiles>,
     current: ArcSwap<TlsTables>,
     pub(crate) listeners: Arc<TlsListeners>,
     /// The value of `Strict-Transport-Security`, if it is sent.
     pub(crate) hsts: Option<HeaderValue>,
 }
 
+/// The files of a listener, and what became of their last change.
+struct WatchedFiles {
+    certificates: CertificateFiles,
+    /// Whether certificates wait to be used because a policy could not be made.
+    waiting: bool,
+    /// The policies, as [`TlsTables::policies_now`] tells them, that could not be made.
+    refused: Option<Option<Vec<TlsPolicyId>>>,
+}
+
 /// Why TLS of a listener can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
     #[error("tls.certificates: {0}")]
-    Certificate(#[from] CertificateError),
+    Certificate(CertificateError),
     #[error("tls.{0}")]
-    Policy(#[from] TlsPolicyError),
-    #[error("tls.policies: {name}: {source}")]
+    Policy(TlsPolicyError),
+    #[error("tls.policies: {name}: {reason}")]
     OfName {
         name: String,
-        source: TlsPolicyError,
+        reason: TlsPolicyError,
     },
     #[error(
         "tls.ciphers: QUIC needs TLS13_AES_128_GCM_SHA256; expected it among them, or no `http3`"
@@ -82,6 +91,19 @@ pub enum TlsSetupError {
         file.display()
     )]
     Default { file: PathBuf },
+}
+
+// Not as sources: the messages above hold them already.
+impl From<CertificateError> for TlsSetupError {
+    fn from(error: CertificateError) -> Self {
+        Self::Certificate(error)
+    }
+}
+
+impl From<TlsPolicyError> for TlsSetupError {
+    fn from(error: TlsPolicyError) -> Self {
+        Self::Policy(error)
+    }
 }
 
 /// Certificates and policies by name, as they are at one time.
@@ -144,7 +166,11 @@ impl TlsListener {
             config: config.clone(),
             protocols: protocols.to_vec(),
             secrets,
-            files: Mutex::new(files),
+            watched: Mutex::new(WatchedFiles {
+                certificates: files,
+                waiting: false,
+                refused: None,
+            }),
             current: ArcSwap::from_pointee(tables),
             listeners: Arc::clone(listeners),
             hsts: hsts.map(HstsConfig::value),
@@ -154,22 +180,32 @@ impl TlsListener {
     /// Looks at the files again. New connections are made by what is good in them; what is not is
     /// reported once and changes nothing.
     pub fn look_at_files(&self) {
-        let mut files = self.files.lock();
-        let FilesLook { changed, errors } = files.look();
+        let mut watched = self.watched.lock();
+        let FilesLook { changed, errors } = watched.certificates.look();
         for (_, error) in errors {
             self.listeners.reload_failures.inc();
             tracing::error!(%error, "TLS certificate not taken; the one before stays in use");
         }
-        if !changed && !self.current.load().have_policies_changed(&self.config) {
+        let current = self.current.load();
+        let policies = TlsTables::policies_now(&self.config);
+        watched.waiting |= changed;
+        let differ = policies.as_ref().is_some_and(|now| !current.has(now));
+        if !watched.waiting && !differ {
             return;
         }
-        match TlsTables::new(&self.config, &self.protocols, &self.secrets, files.good()) {
+        if !changed && watched.refused.as_ref() == Some(&policies) {
+            return;
+        }
+        let certificates = watched.certificates.good();
+        match TlsTables::new(&self.config, &self.protocols, &self.secrets, certificates) {
             Ok(tables) => {
                 let certificates = tables.certificates.all.len();
+                (watched.waiting, watched.refused) = (false, None);
                 self.current.store(Arc::new(tables));
                 tracing::info!(certificates, "TLS certificates reloaded");
             }
             Err(error) => {
+                watched.refused = Some(policies);
                 self.listeners.reload_failures.inc();
                 tracing::error!(%error, "TLS settings not taken; those before stay in use");
             }
@@ -297,9 +333,9 @@ impl TlsTables {
                 min_version: policy.min_version.unwrap_or(config.min_version),
                 client_auth: policy.client_auth.as_ref(),
             });
-            let made = made.map_err(|source| TlsSetupError::OfName {
+            let made = made.map_err(|reason| TlsSetupError::OfName {
                 name: policy.names.join(", "),
-                source,
+                reason,
             })?;
             for name in policy
                 .names
@@ -328,17 +364,23 @@ impl TlsTables {
         &self.policies[at.copied().unwrap_or(0)]
     }
 
-    /// Whether the files of a policy make another one now. What can't be read changes nothing.
-    fn have_policies_changed(&self, config: &ListenerTlsConfig) -> bool {
-        let made = self.policies.iter().skip(1);
-        made.zip(&config.policies).any(|(made, policy)| {
+    /// The policies of names, as their files make them now. None if one can't be read.
+    fn policies_now(config: &ListenerTlsConfig) -> Option<Vec<TlsPolicyId>> {
+        let policies = config.policies.iter().map(|policy| {
             let demands = PolicyDemands {
                 names: &policy.names,
                 min_version: policy.min_version.unwrap_or(config.min_version),
                 client_auth: policy.client_auth.as_ref(),
             };
-            policy::identity(&demands).is_ok_and(|id| id != made.id)
-        })
+            policy::identity(&demands).ok()
+        });
+        policies.collect()
+    }
+
+    /// Whether these are its policies of names.
+    fn has(&self, policies: &[TlsPolicyId]) -> bool {
+        let made = self.policies.iter().skip(1).map(|policy| policy.id);
+        made.eq(policies.iter().copied())
     }
 }
 

@@ -38,6 +38,9 @@ impl AdminService {
             (true, true) => (StatusCode::OK, "serving"),
         };
         let mut body = json!({"ready": ready, "state": state});
+        if self.keylog {
+            body["tls"] = json!({"keylog": "on"});
+        }
         if let Some(standing) = standing {
             body["bus"] = bus(&standing);
         }

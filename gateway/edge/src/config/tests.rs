@@ -497,6 +497,22 @@ fn listeners_and_targets_are_checked() {
         &file("").replace("http://127.0.0.1:8081", "{ targets: [] }"),
         "5:20: upstreams.demo.targets: no targets",
     );
+    let sealed = file("").replace("http://127", "https://127");
+    assert!(said(&sealed).is_empty(), "{:#?}", said(&sealed));
+    says(
+        &file("").replace(
+            "http://127.0.0.1:8081",
+            "{ targets: [https://a], tls: { verify: off } }",
+        ),
+        "5:48: upstreams.demo.tls.verify: anybody on the way can pose as the origin",
+    );
+    says(
+        &file("").replace(
+            "http://127.0.0.1:8081",
+            "{ targets: [https://a], tls: { insecure: why } }",
+        ),
+        "5:50: upstreams.demo.tls.insecure: given beside `verify: on`",
+    );
     says(
         &file("").replace(
             "http://127.0.0.1:8081",

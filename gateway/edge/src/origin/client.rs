@@ -106,21 +106,23 @@ impl OriginClientPools {
         };
         // Only HTTP/1.1 can switch to another protocol.
         let switches = request.headers().contains_key(UPGRADE);
-        let request = match spoken {
-            SpokenProtocol::Http1 => request,
-            SpokenProtocol::Unknown if switches => request,
-            SpokenProtocol::Http2 | SpokenProtocol::Unknown => {
+        let (request, spare) = match (spoken, self.protocol) {
+            (SpokenProtocol::Http1, _) => (request, None),
+            (_, OriginProtocol::Auto) if switches => (request, None),
+            (SpokenProtocol::Http2 | SpokenProtocol::Unknown, _) => {
                 match lane.http2.send(request, target).await? {
                     Http2Outcome::Answered(response) => return Ok(response),
                     Http2Outcome::SpeaksHttp1(returned) => {
                         let (request, stream) = *returned;
-                        lane.spares.put(&target.authority, stream);
-                        request
+                        let spare = lane.spares.put(&target.authority, stream);
+                        (request, Some(spare))
                     }
                 }
             }
         };
-        by_http1(&lane.http1, request).await
+        let response = by_http1(&lane.http1, request).await;
+        drop(spare);
+        response
     }
 }
 

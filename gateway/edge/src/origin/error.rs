@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use http::StatusCode;
+use rustls::AlertDescription;
 
 use super::SendError;
 use super::tls::{OriginTlsError, OriginTlsSetupError};
@@ -193,6 +194,14 @@ impl From<&OriginTlsError> for TlsFailure {
             OriginTlsError::Handshake(
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             ) => Self::Certificate(error.to_string()),
+            // An origin that speaks none of the protocols that it was offered, and one that chooses
+            // another one, are the same failure.
+            OriginTlsError::Handshake(rustls::Error::AlertReceived(
+                AlertDescription::NoApplicationProtocol,
+            )) => Self::Protocol(
+                "TLS: the origin speaks none of the protocols that it was offered (ALPN)"
+                    .to_owned(),
+            ),
             OriginTlsError::Handshake(rustls::Error::AlertReceived(alert)) => Self::Alert {
                 number: u8::from(*alert),
                 name: format!("{alert:?}"),

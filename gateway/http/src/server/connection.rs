@@ -298,8 +298,9 @@ async fn run<C: DrainableConnection>(
             match ready!(watch.poll(cx, activity)) {
                 DeadlineAction::Cut(phase) => {
                     tracing::debug!(?phase, "connection closed: the client was too slow");
-                    if phase == ConnectionPhase::Head && activity.expire() {
-                        // One more poll: the read in it writes the answer 408 and ends.
+                    if matches!(phase, ConnectionPhase::Head | ConnectionPhase::Idle { .. }) {
+                        activity.expire();
+                        // One more poll: the read in it writes the answer 408, or ends.
                         let _ = connection.as_mut().poll(cx);
                     }
                     return Poll::Ready(());

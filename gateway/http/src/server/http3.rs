@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use quinn::{Connection, SendStream, VarInt};
 use tokio::select;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::request::RequestStream;
 use super::activity::ConnectionActivity;
@@ -46,7 +46,7 @@ const NO_STREAM: u64 = varint::MAX - 3;
 
 /// Streams that a client may reset or stop before they are answered: so many at once, and so many
 /// more each second.
-const RESETS: u32 = 256;
+const RESETS: u64 = 256;
 const RESETS_PER_SECOND: u64 = 64;
 
 /// How long the second GOAWAY waits, so that requests that are on their way arrive before it.
@@ -66,7 +66,7 @@ struct Http3Connection {
     connection: Connection,
     limits: Arc<ListenerLimits>,
     activity: Arc<ConnectionActivity>,
-    resets: ResetBudget,
+    resets: ClientBudget,
     /// Requests that are not answered, or whose answer is not acknowledged.
     open: AtomicU32,
     /// When the last of them ended.
@@ -82,15 +82,19 @@ struct OneWayStreams {
     decoder: AtomicBool,
 }
 
-/// Counts resets.
-struct ResetBudget {
+/// Counts what a client may do so often at once, and so often more each second.
+struct ClientBudget {
+    at_once: u64,
+    per_second: u64,
     since: Instant,
     used: AtomicU64,
 }
 
-impl ResetBudget {
-    fn new() -> Self {
+impl ClientBudget {
+    fn new(at_once: u64, per_second: u64) -> Self {
         Self {
+            at_once,
+            per_second,
             since: Instant::now(),
             used: AtomicU64::new(0),
         }
@@ -98,9 +102,9 @@ impl ResetBudget {
 
     /// Counts one more. False if there were too many.
     fn spend(&self) -> bool {
-        let earned = self.since.elapsed().as_secs() * RESETS_PER_SECOND;
+        let earned = self.since.elapsed().as_secs() * self.per_second;
         let used = self.used.fetch_add(1, Relaxed) + 1;
-        used <= u64::from(RESETS) + earned
+        used <= self.at_once + earned
     }
 }
 
@@ -114,9 +118,10 @@ impl Http3Connection {
         self.connection.close(VarInt::from_u32(code as u32), b"");
     }
 
-    /// Notes that the client gave up a request.
-    fn given_up(&self) {
-        if !self.resets.spend() {
+    /// Notes that the client gave up a request. It is counted once, though the client may end both
+    /// directions of its stream.
+    fn given_up(&self, counted: &AtomicBool) {
+        if !counted.swap(true, Relaxed) && !self.resets.spend() {
             self.close(Http3Code::ExcessiveLoad);
         }
     }
@@ -162,7 +167,7 @@ where
         connection: connection.clone(),
         limits: Arc::clone(&port.limits),
         activity: Arc::clone(&activity),
-        resets: ResetBudget::new(),
+        resets: ClientBudget::new(RESETS, RESETS_PER_SECOND),
         open: AtomicU32::new(0),
         ended: Notify::new(),
         one_way: OneWayStreams::default(),
@@ -178,8 +183,12 @@ where
         tls: Some(session),
         fragments: Arc::new(FragmentPaths::default()),
     });
-    let Ok(control) = open_control(&connection, &port.limits).await else {
-        return;
+    let opening = open_control(&connection, &port.limits);
+    let control = match timeout(port.limits.header_timeout.0, opening).await {
+        Ok(Ok(control)) => control,
+        Ok(Err(_)) => return,
+        // The client leaves no room for it, and would hold its place without being served.
+        Err(_) => return shared.close(Http3Code::ExcessiveLoad),
     };
     let control = ControlStream(Mutex::new(Some(control)));
     let last = run(&shared, &service, &port).await;
@@ -201,8 +210,9 @@ impl ControlStream {
         varint::write(&mut frame, kind::GOAWAY);
         varint::write(&mut frame, length.len() as u64);
         frame.put(length);
-        // It fails on a connection that is gone, where nobody needs it.
-        let _ = stream.write_chunk(frame.freeze()).await;
+        // It fails on a connection that is gone, where nobody needs it, and takes too long if the
+        // client leaves no room for it.
+        let _ = timeout(LAST_REQUESTS, stream.write_chunk(frame.freeze())).await;
         *self.0.lock() = Some(stream);
     }
 }
@@ -303,7 +313,10 @@ async fn drain<H>(
         }
     }
     control.go_away(next_id).await;
-    while shared.open.load(Relaxed) > 0 {
+    // Closing takes what is not sent yet with it: the client would not learn which of its requests
+    // it may send again.
+    let told = Instant::now() + LAST_REQUESTS.max(shared.connection.rtt());
+    while shared.open.load(Relaxed) > 0 || Instant::now() < told {
         select! {
             stream = shared.connection.accept_bi() => {
                 let Ok((mut send, mut receive)) = stream else { return };
@@ -313,6 +326,7 @@ async fn drain<H>(
                 let _ = receive.stop(code);
             }
             () = shared.ended.notified() => {}
+            () = sleep_until(told), if Instant::now() < told => {}
         }
     }
     let code = VarInt::from_u32(Http3Code::NoError as u32);

@@ -44,7 +44,8 @@ const SEND_WINDOW: u64 = 1 << 20;
 /// Unidirectional streams of a client: its control stream, two of QPACK, and some that test
 /// whether unknown types are ignored.
 const ONE_WAY_STREAMS: u32 = 8;
-/// The longest silence of a client; the idle time of the listener may be shorter.
+/// The longest silence of a client. It says nothing of the time without requests, which `http3`
+/// watches: a client may be silent for longer while it waits for an answer.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Clients whose handshake has not begun, and the octets that are kept of one and of all of them.
 const MOST_INCOMING: usize = 1_024;
@@ -297,7 +298,15 @@ fn endpoint(on: QuicSocket, secrets: &QuicSecrets) -> io::Result<Endpoint> {
     config.cid_generator(move || Box::new(WorkerIds { worker }));
     // No configuration is used without one that is chosen when a client comes.
     let endpoint = Endpoint::new(config, None, on.socket, Arc::new(TokioRuntime))?;
-    endpoint.set_server_config(secrets.placeholder.clone());
+    // The limits of clients that were not looked at yet are those of the endpoint.
+    let placeholder = secrets.placeholder.clone().map(|mut config| {
+        config
+            .max_incoming(MOST_INCOMING)
+            .incoming_buffer_size(INCOMING_OCTETS)
+            .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
+        config
+    });
+    endpoint.set_server_config(placeholder);
     Ok(endpoint)
 }
 
@@ -307,7 +316,6 @@ fn server_config(
     secrets: &QuicSecrets,
 ) -> ServerConfig {
     let mut transport = TransportConfig::default();
-    let silence = SILENCE.min(limits.idle_timeout.0);
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MOST_PAYLOAD);
     transport
@@ -316,14 +324,10 @@ fn server_config(
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
-        .max_idle_timeout(IdleTimeout::try_from(silence).ok())
+        .max_idle_timeout(IdleTimeout::try_from(SILENCE).ok())
         .mtu_discovery_config(Some(mtu))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(crypto, Arc::clone(&secrets.token_key));
-    config
-        .transport_config(Arc::new(transport))
-        .max_incoming(MOST_INCOMING)
-        .incoming_buffer_size(INCOMING_OCTETS)
-        .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
+    config.transport_config(Arc::new(transport));
     config
 }

@@ -147,7 +147,7 @@ where
         let tells = version <= Version::HTTP_2 && tls.may_use_quic();
         AddedFields {
             hsts: tls.listener.hsts.clone(),
-            alt_svc: tells.then(|| self.port.alt_svc()).flatten(),
+            tells: tells.then(|| Arc::clone(&self.port)),
         }
     }
 
@@ -244,7 +244,9 @@ fn requested_host<B>(request: &Request<B>) -> &str {
 #[derive(Default)]
 struct AddedFields {
     hsts: Option<HeaderValue>,
-    alt_svc: Option<HeaderValue>,
+    /// The port that tells of HTTP/3, or when it drains, that there is none any more: what counts
+    /// is the moment of the answer.
+    tells: Option<Arc<Port>>,
 }
 
 /// The final answer of a request, as hyper gets it.
@@ -262,8 +264,8 @@ fn delivered(
             .entry(STRICT_TRANSPORT_SECURITY)
             .or_insert(hsts);
     }
-    if let Some(alt_svc) = added.alt_svc
-        && response.status() != StatusCode::MISDIRECTED_REQUEST
+    if response.status() != StatusCode::MISDIRECTED_REQUEST
+        && let Some(alt_svc) = added.tells.and_then(|port| port.alt_svc())
     {
         // That of an origin is about the connection to the origin.
         response.headers_mut().insert(ALT_SVC, alt_svc);

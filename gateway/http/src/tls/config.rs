@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::names::ServerNamePattern;
 use crate::units::ConfigDuration;
 
 /// TLS of a listener. Without it the listener speaks clear text.

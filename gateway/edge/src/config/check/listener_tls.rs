@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::{ConfigPath, FindingCollector};
+use crate::http::config::tls::ServerNamePattern;
+use crate::http::config::tls::{CertificateSource, ListenerTlsConfig, LocalCertificateConfig};
 use crate::http::config::{ListenerConfig, Protocol};
-use crate::http::tls::config::{CertificateSource, ListenerTlsConfig, LocalCertificateConfig};
-use crate::http::tls::names::ServerNamePattern;
 
 /// Checks TLS of a listener, and what goes with it.
 pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCollector) {

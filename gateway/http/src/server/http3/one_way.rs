@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use quinn::{ReadExactError, RecvStream, VarInt};
 
-use super::{CONTROL_STREAM, Http3Connection};
+use super::{CONTROL_STREAM, ClientBudget, Http3Connection};
 use crate::http3::frame::kind;
 use crate::http3::{Http3Code, varint};
 
@@ -17,8 +17,14 @@ const QPACK_DECODER_STREAM: u64 = 0x3;
 /// The most octets of SETTINGS, and of any other frame that is read.
 const MOST_SETTINGS: u64 = 4 << 10;
 const MOST_FRAME: u64 = 1 << 10;
-/// Frames on the control stream: each is small, and none is needed often.
-const MOST_FRAMES: u32 = 1_024;
+/// Frames on the control stream, and instructions of QPACK: so many at once, and so many more each
+/// second. A browser sends one for each request whose priority changes, as long as it lives.
+const FRAMES: u64 = 1_024;
+const FRAMES_PER_SECOND: u64 = 64;
+const INSTRUCTIONS: u64 = 8_192;
+const INSTRUCTIONS_PER_SECOND: u64 = 64;
+/// The octets of an integer in an instruction behind its first: 63 bits need no more.
+const MOST_OF_INTEGER: usize = 9;
 
 /// Why a stream is not read any further.
 enum StreamEnd {
@@ -76,15 +82,24 @@ impl OneWayReader {
     /// Reads the control stream, which begins with SETTINGS.
     async fn control(&mut self) -> StreamResult<()> {
         let mut most_push_id = None;
-        for count in 0.. {
+        let budget = ClientBudget::new(FRAMES, FRAMES_PER_SECOND);
+        let mut is_first = true;
+        loop {
             let kind = self.number().await?;
             let length = self.number().await?;
-            match (kind, count) {
-                (kind::SETTINGS, 0) => self.settings(length).await?,
-                (_, 0) => return Err(StreamEnd::Fault(Http3Code::MissingSettings)),
-                (_, MOST_FRAMES..) => return Err(StreamEnd::Fault(Http3Code::ExcessiveLoad)),
-                (kind::GOAWAY | kind::CANCEL_PUSH, _) => {
+            if !budget.spend() {
+                return Err(StreamEnd::Fault(Http3Code::ExcessiveLoad));
+            }
+            match (kind, std::mem::take(&mut is_first)) {
+                (kind::SETTINGS, true) => self.settings(length).await?,
+                (_, true) => return Err(StreamEnd::Fault(Http3Code::MissingSettings)),
+                (kind::GOAWAY, _) => {
                     self.sole_number(length).await?;
+                }
+                (kind::CANCEL_PUSH, _) => {
+                    self.sole_number(length).await?;
+                    // No push was ever promised (RFC 9114 §7.2.3).
+                    return Err(StreamEnd::Fault(Http3Code::IdError));
                 }
                 (kind::MAX_PUSH_ID, _) => {
                     let id = self.sole_number(length).await?;
@@ -102,7 +117,6 @@ impl OneWayReader {
                 _ => self.skip(length).await?,
             }
         }
-        Ok(())
     }
 
     /// Reads settings. None of them changes what we do; wrong ones are told (RFC 9114 §7.2.4).
@@ -149,14 +163,21 @@ impl OneWayReader {
         allowed: impl Fn(u8) -> bool,
         fault: Http3Code,
     ) -> StreamResult<()> {
-        for _ in 0..MOST_FRAMES * 8 {
+        let budget = ClientBudget::new(INSTRUCTIONS, INSTRUCTIONS_PER_SECOND);
+        while budget.spend() {
             let octet = self.octets(1).await?;
             if !allowed(octet[0]) {
                 return Err(StreamEnd::Fault(fault));
             }
             // An integer of more than one octet goes on.
             if octet[0] & 0x3f == 0x3f {
-                while self.octets(1).await?[0] & 0x80 != 0 {}
+                let mut count = 1;
+                while self.octets(1).await?[0] & 0x80 != 0 {
+                    count += 1;
+                    if count > MOST_OF_INTEGER {
+                        return Err(StreamEnd::Fault(fault));
+                    }
+                }
             }
         }
         Err(StreamEnd::Fault(Http3Code::ExcessiveLoad))

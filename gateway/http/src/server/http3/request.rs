@@ -1,18 +1,21 @@
 //! One request over HTTP/3: its head, its content, and the way of its answer.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use http::header::EXPECT;
 use http::request::Parts;
-use http::{StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use quinn::{ReadError, RecvStream, SendStream, VarInt};
+use quinn::{RecvStream, SendStream, VarInt};
 use tokio::select;
 use tokio::time::timeout;
 
+use super::respond::NotDelivered;
 use super::{Http3Connection, OpenRequest, respond};
 use crate::body::BodyError;
 use crate::guard::framing::FramingFault;
@@ -37,12 +40,21 @@ pub(super) struct RequestStream {
     receive: RequestReader,
 }
 
-/// Reads a request.
+/// Reads a request. What it was not read of when it is dropped, the client need not send.
 struct RequestReader {
     stream: RecvStream,
     frames: FrameReader,
+    /// What was read before its turn.
+    peeked: Option<FrameResult>,
+    /// Nothing more comes of the stream.
+    ended: bool,
     shared: Arc<Http3Connection>,
+    /// Whether it is counted that the client gave the request up.
+    given_up: Arc<AtomicBool>,
 }
+
+/// The next frame. None at the end of the stream.
+type FrameResult = Result<Option<RequestFrame>, FrameFault>;
 
 impl RequestStream {
     pub(super) fn new(
@@ -56,7 +68,10 @@ impl RequestStream {
             receive: RequestReader {
                 stream: receive,
                 frames: FrameReader::new(most),
+                peeked: None,
+                ended: false,
                 shared: Arc::clone(shared),
+                given_up: Arc::default(),
             },
         }
     }
@@ -79,8 +94,9 @@ pub(super) async fn serve<H>(
         mut receive,
     } = stream;
     let shared = Arc::clone(&receive.shared);
+    let given_up = Arc::clone(&receive.given_up);
     let limit = shared.limits.header_timeout.0;
-    let head = match timeout(limit, receive.head()).await {
+    let head = match timeout(limit, receive.request()).await {
         Ok(head) => head,
         Err(_) => Err(HeadEnd::Refused(RequestRefusal {
             status: StatusCode::REQUEST_TIMEOUT,
@@ -91,7 +107,7 @@ pub(super) async fn serve<H>(
         Ok(RequestHead {
             had_fragment: true, ..
         }) => {
-            receive.stop(Http3Code::RequestRejected);
+            receive.stop(Http3Code::NoError);
             (
                 service.refusal(guard::broken(FramingFault::Fragment), Version::HTTP_3),
                 false,
@@ -102,7 +118,14 @@ pub(super) async fn serve<H>(
             content_length,
             ..
         }) => {
-            let is_head = request.method() == http::Method::HEAD;
+            let is_head = request.method() == Method::HEAD;
+            if !receive.ended && waits_for_100(&request) {
+                let pause = shared.limits.body_timeout.0;
+                if !matches!(timeout(pause, respond::go_on(&mut send)).await, Ok(true)) {
+                    shared.given_up(&given_up);
+                    return;
+                }
+            }
             let body = RequestContent::new(receive, content_length);
             let stopped = send.stopped();
             let answer = service.answer(request.map(|()| body));
@@ -111,7 +134,7 @@ pub(super) async fn serve<H>(
                 answered = answer => answered,
                 // The client wants no answer any more: the handler's future is dropped.
                 _ = stopped => {
-                    shared.given_up();
+                    shared.given_up(&given_up);
                     return;
                 }
             };
@@ -121,18 +144,23 @@ pub(super) async fn serve<H>(
             }
         }
         Err(HeadEnd::Refused(refusal)) => {
-            receive.stop(Http3Code::RequestRejected);
+            receive.stop(Http3Code::NoError);
             (service.refusal(refusal, Version::HTTP_3), false)
         }
         Err(HeadEnd::Fault(fault)) => return end(fault, &shared, &mut send, &mut receive),
     };
-    if respond::send(&mut send, response, is_head, &shared)
-        .await
-        .is_err()
+    if let Err(NotDelivered::ToThisClient) =
+        respond::send(&mut send, response, is_head, &shared).await
     {
-        shared.given_up();
+        shared.given_up(&given_up);
     }
     drop(open);
+}
+
+/// Whether the client sends no content before it is told to (RFC 9110 §10.1.1).
+fn waits_for_100(request: &Request<()>) -> bool {
+    let expected = request.headers().get(EXPECT);
+    expected.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Ends what a fault ends.
@@ -149,7 +177,11 @@ fn end(
             // Fails only if it has ended.
             let _ = send.reset(VarInt::from_u32(code as u32));
         }
-        Http3Fault::Left => shared.given_up(),
+        Http3Fault::Left => {
+            shared.given_up(&receive.given_up);
+            // There will be no answer: its direction must not look as if one ended there.
+            let _ = send.reset(VarInt::from_u32(Http3Code::RequestCancelled as u32));
+        }
     }
 }
 
@@ -166,6 +198,39 @@ const HEAD_TOO_LARGE: RequestRefusal = RequestRefusal {
 };
 
 impl RequestReader {
+    /// Reads the head, and what came of the content with it.
+    async fn request(&mut self) -> Result<RequestHead, HeadEnd> {
+        let head = self.head().await?;
+        self.begin_content(&head).await?;
+        Ok(head)
+    }
+
+    /// Finds out whether there is content, as far as that is known now. The end of a stream tells
+    /// it and comes with the head, or soon after it. It is waited for where content is rare, and
+    /// where the head says that there is none: everybody behind us wants to know.
+    async fn begin_content(&mut self, head: &RequestHead) -> Result<(), HeadEnd> {
+        let method = head.request.method();
+        let is_rare = matches!(
+            *method,
+            Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
+        );
+        let waits = match head.content_length {
+            Some(length) => length == 0,
+            None => is_rare && !waits_for_100(&head.request),
+        };
+        if waits {
+            self.peeked = Some(self.next().await);
+        }
+        let malformed = HeadEnd::Fault(Http3Fault::Stream(Http3Code::MessageError));
+        match (self.peek().await, head.content_length) {
+            (Some(Ok(Some(RequestFrame::Content(_)))), Some(0)) => Err(malformed),
+            (Some(Ok(None)), Some(1..)) => Err(malformed),
+            (Some(Err(FrameFault::Http3(fault))), _) => Err(HeadEnd::Fault(*fault)),
+            (Some(Err(FrameFault::SectionTooLarge)), _) => Err(malformed),
+            _ => Ok(()),
+        }
+    }
+
     async fn head(&mut self) -> Result<RequestHead, HeadEnd> {
         let section = match self.next().await {
             Ok(Some(RequestFrame::Section(section))) => section,
@@ -201,27 +266,56 @@ impl RequestReader {
         )
     }
 
-    /// The next frame. None at the end of the stream.
-    async fn next(&mut self) -> Result<Option<RequestFrame>, FrameFault> {
+    /// The next frame, if it is there already. It stays the next one.
+    async fn peek(&mut self) -> Option<&FrameResult> {
+        if self.peeked.is_none() {
+            let read = respond::now(pin!(self.next())).await;
+            self.peeked = read;
+        }
+        self.peeked.as_ref()
+    }
+
+    /// The next frame. Nothing is lost if it is not waited for to the end.
+    async fn next(&mut self) -> FrameResult {
+        if let Some(peeked) = self.peeked.take() {
+            return peeked;
+        }
         loop {
             if let Some(frame) = self.frames.next_frame()? {
                 return Ok(Some(frame));
             }
+            if self.ended {
+                return Ok(None);
+            }
             match self.stream.read_chunk(READ, true).await {
                 Ok(Some(chunk)) => self.frames.feed(chunk.bytes),
-                Ok(None) => return self.frames.end().map(|()| None),
-                Err(ReadError::Reset(_) | ReadError::ConnectionLost(_)) => {
+                Ok(None) => {
+                    self.ended = true;
+                    return self.frames.end().map(|()| None);
+                }
+                // It was reset or the connection is lost; the others are about our own use of it.
+                Err(_) => {
+                    self.ended = true;
                     return Err(FrameFault::Http3(Http3Fault::Left));
                 }
-                // The others are about our own use of the stream.
-                Err(_) => return Err(FrameFault::Http3(Http3Fault::Left)),
             }
         }
     }
 
+    /// Reads no more. What the client sends after this, it sends in vain.
     fn stop(&mut self, code: Http3Code) {
+        self.ended = true;
         // Fails only if it has ended.
         let _ = self.stream.stop(VarInt::from_u32(code as u32));
+    }
+}
+
+impl Drop for RequestReader {
+    fn drop(&mut self) {
+        if !self.ended {
+            // quinn would say 0, which is no code of HTTP/3.
+            self.stop(Http3Code::NoError);
+        }
     }
 }
 
@@ -243,10 +337,11 @@ struct ContentReader {
 
 impl RequestContent {
     fn new(reader: RequestReader, length: Option<u64>) -> Self {
+        let nothing = reader.ended && matches!(reader.peeked, Some(Ok(None)));
         let state = ContentReader {
             reader,
             left: length,
-            done: false,
+            done: nothing,
         };
         let frames = futures_util::stream::unfold(state, async |mut state| {
             let frame = state.next().await?;
@@ -254,7 +349,7 @@ impl RequestContent {
         });
         Self {
             frames: Box::pin(frames),
-            ended: false,
+            ended: nothing,
             length,
         }
     }
@@ -267,18 +362,21 @@ impl ContentReader {
         }
         let read = self.reader.next().await;
         let outcome = match read {
-            Ok(Some(RequestFrame::Content(piece))) => {
-                let came = piece.len() as u64;
-                match self.left.map(|left| left.checked_sub(came)) {
-                    Some(None) => Err(self.malformed()),
-                    Some(left) => {
-                        self.left = left;
-                        Ok(Frame::data(piece))
+            Ok(Some(RequestFrame::Content(piece))) => match self.counts(piece.len()).await {
+                true => Ok(Frame::data(piece)),
+                false => Err(self.malformed()),
+            },
+            Ok(Some(RequestFrame::Section(section))) => {
+                // Nobody reads on behind trailers: what must not come there is looked for now.
+                match self.reader.peek().await {
+                    Some(Err(FrameFault::Http3(Http3Fault::Connection(code)))) => {
+                        let code = *code;
+                        self.reader.shared.close(code);
+                        Err(BodyError::Aborted)
                     }
-                    None => Ok(Frame::data(piece)),
+                    _ => self.trailers(&section),
                 }
             }
-            Ok(Some(RequestFrame::Section(section))) => self.trailers(&section),
             Ok(None) if self.left.is_some_and(|left| left > 0) => Err(self.malformed()),
             Ok(None) => {
                 self.done = true;
@@ -289,10 +387,26 @@ impl ContentReader {
                 Err(BodyError::Aborted)
             }
             Err(FrameFault::SectionTooLarge) => Err(self.malformed()),
-            Err(FrameFault::Http3(_)) => Err(BodyError::Aborted),
+            Err(FrameFault::Http3(Http3Fault::Left)) => {
+                self.reader.shared.given_up(&self.reader.given_up);
+                Err(BodyError::Aborted)
+            }
+            Err(FrameFault::Http3(Http3Fault::Stream(_))) => Err(BodyError::Aborted),
         };
         self.done = outcome.is_err();
         Some(outcome)
+    }
+
+    /// Counts octets of the content. False if there are more than the head has announced: then
+    /// those that belong to it must not look whole, either.
+    async fn counts(&mut self, came: usize) -> bool {
+        let Some(left) = self.left else { return true };
+        let Some(left) = left.checked_sub(came as u64) else {
+            return false;
+        };
+        self.left = Some(left);
+        let surplus = |read: &FrameResult| matches!(read, Ok(Some(RequestFrame::Content(_))));
+        left > 0 || !self.reader.peek().await.is_some_and(surplus)
     }
 
     fn trailers(&mut self, section: &[u8]) -> Result<Frame<Bytes>, BodyError> {
@@ -330,7 +444,7 @@ impl HttpBody for RequestContent {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.length == Some(0)
+        self.ended
     }
 
     fn size_hint(&self) -> SizeHint {

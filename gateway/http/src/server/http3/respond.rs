@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use quinn::{SendStream, VarInt, WriteError};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -24,8 +24,13 @@ use crate::http3::{qpack, varint};
 use crate::server::sending::AnswerProgress;
 use crate::server::service::ServedBody;
 
-/// The client did not get all of an answer.
-pub(super) struct NotDelivered;
+/// Why the client did not get all of an answer.
+pub(super) enum NotDelivered {
+    /// It stopped the answer, took too little of it, or is gone.
+    ToThisClient,
+    /// The answer broke off, whoever had asked for it.
+    ToAnybody,
+}
 
 /// The most bytes that are handed to the connection at a time.
 const PIECE: usize = 64 << 10;
@@ -69,18 +74,25 @@ pub(super) async fn send(
         true => writer.flush().await,
         false => writer.body(body).await,
     };
-    if sent.is_err() {
+    if let Err(why) = sent {
         // Fails only if it has ended.
         let _ = writer.stream.reset(BROKE_OFF);
-        return Err(NotDelivered);
+        return Err(why);
     }
     // Fails only if the client has stopped it.
     let _ = writer.stream.finish();
     // A connection that is closed now would take what is not acknowledged with it.
     match timeout(LAST_ACKNOWLEDGED, stream.stopped()).await {
         Ok(Ok(None)) => Ok(()),
-        _ => Err(NotDelivered),
+        _ => Err(NotDelivered::ToThisClient),
     }
+}
+
+/// Tells a client to send its content (100). False if it takes nothing any more.
+pub(super) async fn go_on(stream: &mut SendStream) -> bool {
+    let section = qpack::encode_response(StatusCode::CONTINUE, &HeaderMap::new());
+    let mut interim = [frame(kind::HEADERS, &section)];
+    stream.write_all_chunks(&mut interim).await.is_ok()
 }
 
 /// Writes one answer.
@@ -114,7 +126,7 @@ impl AnswerWriter<'_> {
                 Some(Err(_)) => {
                     // The client sees what there was, and then that it broke off.
                     self.flush().await?;
-                    return Err(NotDelivered);
+                    return Err(NotDelivered::ToAnybody);
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(mut piece) => {
@@ -160,13 +172,13 @@ impl AnswerWriter<'_> {
             if let Some(progress) = &progress {
                 progress.register(cx.waker());
                 if progress.is_cut() {
-                    return Poll::Ready(Err(NotDelivered));
+                    return Poll::Ready(Err(NotDelivered::ToAnybody));
                 }
             }
             write
                 .as_mut()
                 .poll(cx)
-                .map_err(|_: WriteError| NotDelivered)
+                .map_err(|_: WriteError| NotDelivered::ToThisClient)
         }));
         let written = match now(step.as_mut()).await {
             Some(written) => written?,
@@ -220,14 +232,14 @@ impl PatientWrite<'_> {
             }
             if slow || now - began >= self.pause {
                 tracing::debug!("a stream is cut: its client took too little of it");
-                return Err(NotDelivered);
+                return Err(NotDelivered::ToThisClient);
             }
         }
     }
 }
 
 /// The output of a future that is ready at once.
-async fn now<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+pub(super) async fn now<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| {
         Poll::Ready(match future.as_mut().poll(cx) {
             Poll::Ready(output) => Some(output),

@@ -1,0 +1,76 @@
+//! An authority and a server's certificate for a gateway that speaks HTTP/3.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::Reach;
+use crate::setup::Setup;
+
+/// What a gateway shows and its clients trust.
+pub struct Certificates {
+    /// The certificate of the authority, as PEM.
+    pub authority: String,
+    /// The certificate of the server, as PEM.
+    pub server: String,
+    key: String,
+    root: CertificateDer<'static>,
+}
+
+impl Certificates {
+    /// A certificate for these names.
+    pub fn new(names: &[&str]) -> Self {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut authority = CertificateParams::new(Vec::new()).expect("no names are valid names");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let name = "Lamina's tests of HTTP/3";
+        authority.distinguished_name.push(DnType::CommonName, name);
+        let root = authority.self_signed(&key).expect("a root can be signed");
+        let issuer = Issuer::new(authority, key);
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let server = CertificateParams::new(names).expect("the names are valid");
+        let key = KeyPair::generate().expect("a key can be made");
+        let server = server.signed_by(&key, &issuer).expect("it can be signed");
+        Self {
+            authority: root.pem(),
+            server: server.pem(),
+            key: key.serialize_pem(),
+            root: root.der().clone(),
+        }
+    }
+
+    /// The setup with these files, TLS, and all protocols. `tls` are further keys of it.
+    pub fn secure(&self, setup: Setup, tls: &str) -> Setup {
+        let certificates = "certificates: [{cert: server.crt, key: server.key}]";
+        setup
+            .file("server.crt", self.server.as_bytes())
+            .file("server.key", self.key.as_bytes())
+            .file("ca.crt", self.authority.as_bytes())
+            .listener("protocols", "[http1, http2, http3]")
+            .listener("tls", &format!("{{{certificates}{tls}}}"))
+    }
+
+    /// TLS of a client that offers this protocol alone.
+    pub fn tls(&self, protocol: &str) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("the root is one");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        config
+    }
+
+    pub(super) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
+        let tls = QuicClientConfig::try_from(self.tls("h3")).expect("TLS 1.3 is there");
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::clone(&reach.transport));
+        config
+    }
+}
