@@ -60,8 +60,8 @@ pub trait TransportDescription: SectionDescription + Send + Sync {
 /// The promise of a transport that keeps nothing.
 pub(super) fn at_most_once(by: &str, noticed_after: ConfigDuration) -> String {
     format!(
-        "{by} delivers at most once: a purge that was lost is noticed by the next one or a \
-         heartbeat, after {noticed_after} at most, and asked for again"
+        "{by} delivers at most once: a lost purge is noticed with the next purge or heartbeat, \
+         after {noticed_after} at most, and is requested again"
     )
 }
 
