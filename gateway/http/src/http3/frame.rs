@@ -115,7 +115,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// When the client breaks the protocol; nothing more can be read then.
-    pub fn next(&mut self) -> Result<Option<RequestFrame>, FrameFault> {
+    pub fn next_frame(&mut self) -> Result<Option<RequestFrame>, FrameFault> {
         loop {
             match &mut self.state {
                 ReadState::Head(head) => {
@@ -262,7 +262,7 @@ mod tests {
         let (mut sections, mut content) = (Vec::new(), Vec::new());
         for piece in octets.chunks(piece) {
             reader.feed(Bytes::copy_from_slice(piece));
-            while let Some(frame) = reader.next()? {
+            while let Some(frame) = reader.next_frame()? {
                 match frame {
                     RequestFrame::Section(section) => sections.push(section),
                     RequestFrame::Content(piece) => content.extend_from_slice(&piece),

@@ -281,7 +281,7 @@ impl RequestReader {
             return peeked;
         }
         loop {
-            if let Some(frame) = self.frames.next()? {
+            if let Some(frame) = self.frames.next_frame()? {
                 return Ok(Some(frame));
             }
             if self.ended {
