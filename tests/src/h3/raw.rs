@@ -407,7 +407,10 @@ async fn listen(connection: quinn::Connection, seen: Arc<Mutex<ControlSeen>>) {
 
 async fn read_control(mut stream: RecvStream, seen: Arc<Mutex<ControlSeen>>) -> Option<()> {
     let kind = read_number(&mut stream).await?;
-    while kind == one_way::CONTROL {
+    if kind != one_way::CONTROL {
+        return Some(());
+    }
+    loop {
         let kind = read_number(&mut stream).await?;
         let length = read_number(&mut stream).await?;
         let mut body = vec![0; usize::try_from(length).ok()?];
@@ -426,7 +429,6 @@ async fn read_control(mut stream: RecvStream, seen: Arc<Mutex<ControlSeen>>) -> 
             _ => {}
         }
     }
-    Some(())
 }
 
 async fn read_number(stream: &mut RecvStream) -> Option<u64> {
