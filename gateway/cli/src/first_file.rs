@@ -3,7 +3,6 @@
 //! The options become the text of a configuration, which is read like any other file;
 //! `--print-config` shows it, so that it can be the beginning of one.
 
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -13,10 +12,9 @@ use lamina_edge::config::{self, ConfigProblems, GatewayConfig};
 /// What a configuration is made of.
 #[derive(Args)]
 pub struct FirstFileArguments {
-    /// Serve this host over HTTPS, without a configuration file; may be given several times. Public
-    /// names get certificates of Let's Encrypt, whose terms of service you agree to by this;
-    /// `localhost`, addresses and names that end in .localhost, .test, .local or .internal get them
-    /// of a local authority.
+    /// Serve this host over HTTPS, without a configuration file; may be given several times.
+    /// `localhost`, addresses and names that end in .localhost, .test, .local or .internal get a
+    /// certificate of a local authority; others need --cert and --key.
     #[arg(
         long = "domain",
         value_name = "HOST",
@@ -27,103 +25,97 @@ pub struct FirstFileArguments {
     /// The origin for --domain, as in http://127.0.0.1:3000.
     #[arg(long, value_name = "URL", requires = "domains")]
     to: Option<String>,
-    /// Where the certificate authority can reach you.
-    #[arg(long, requires = "domains")]
-    email: Option<String>,
+    /// PEM file with the certificate for the hosts, and those of the authorities above it.
+    #[arg(long, value_name = "FILE", requires_all = ["domains", "key"])]
+    cert: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Where HTTPS is served: 0.0.0.0:443, or 127.0.0.1:8443 for local names alone.
     #[arg(long, value_name = "ADDRESS", requires = "domains")]
     https: Option<SocketAddr>,
     /// Where clients are sent on to HTTPS: 0.0.0.0:80, or 127.0.0.1:8080 for local names alone.
     #[arg(long, value_name = "ADDRESS", requires = "domains")]
     http: Option<SocketAddr>,
-    /// The directory of another certificate authority (RFC 8555).
-    #[arg(long, value_name = "URL", requires = "domains")]
-    acme_directory: Option<String>,
-    /// PEM file with the authorities that the server of that directory is verified against.
-    #[arg(long, value_name = "FILE", requires = "acme_directory")]
-    acme_ca_file: Option<PathBuf>,
     /// Print the configuration that the options stand for, and end.
     #[arg(long, requires = "domains")]
     pub print_config: bool,
 }
-
-/// The directory of Let's Encrypt.
-const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// What the text of the configuration is called in messages about it.
 const NAME: &str = "the configuration of --domain (see --print-config)";
 
 impl FirstFileArguments {
     /// The text of the configuration. None if no domain is given.
-    pub fn text(&self) -> Option<String> {
-        let to = self.to.as_deref()?;
-        let (local, public): (Vec<_>, Vec<_>) = self
-            .domains
-            .iter()
-            .map(String::as_str)
-            .partition(|name| is_local(name));
-        let state = state_folder();
-        let all_local = public.is_empty();
-        let usual = |ip: [u8; 4], port| SocketAddr::from((ip, port));
-        let (https, http) = match all_local {
-            true => (usual([127, 0, 0, 1], 8443), usual([127, 0, 0, 1], 8080)),
-            false => (usual([0; 4], 443), usual([0; 4], 80)),
+    ///
+    /// # Errors
+    /// The first name that only a public authority could vouch for, if there is no certificate.
+    pub fn text(&self) -> Result<Option<String>, PublicName> {
+        let Some(to) = &self.to else {
+            return Ok(None);
+        };
+        let public = self.domains.iter().find(|name| !is_local(name));
+        let (certificates, https, http) = match (self.cert.as_ref().zip(self.key.as_ref()), public)
+        {
+            (Some((cert, key)), _) => (
+                of_files(cert, key),
+                SocketAddr::from(([0; 4], 443)),
+                SocketAddr::from(([0; 4], 80)),
+            ),
+            (None, None) => (
+                self.of_local_authority(),
+                SocketAddr::from(([127, 0, 0, 1], 8443)),
+                SocketAddr::from(([127, 0, 0, 1], 8080)),
+            ),
+            (None, Some(name)) => return Err(PublicName(name.clone())),
         };
         let (https, http) = (self.https.unwrap_or(https), self.http.unwrap_or(http));
-        let mut text = String::from("version: 1\nlisteners:\n");
-        // Writing into memory cannot fail.
-        let _ = write!(
-            text,
-            "  - address: {https}\n    protocols: [http1, http2, http3]\n    tls:\n      certificates:\n"
-        );
-        if !public.is_empty() {
-            let _ = writeln!(
-                text,
-                "        - {{ acme: main, names: {} }}",
-                listed(&public)
-            );
-        }
-        if !local.is_empty() {
-            let dir = quoted(&state.join("ca"));
-            let names = listed(&local);
-            let _ = writeln!(text, "        - local: {{ names: {names}, dir: {dir} }}");
-            let _ = writeln!(
-                text,
-                "      default: {}",
-                quoted(&state.join("ca/local.pem"))
-            );
-        }
-        let port = https.port();
-        let _ = write!(
-            text,
-            "  - address: {http}\n    redirect_to_https: {{ port: {port} }}\n"
-        );
-        if !public.is_empty() {
-            self.write_issuer(&mut text, &state);
-        }
-        let _ = write!(
-            text,
-            "upstreams:\n  origin: {to}\nroutes:\n  - name: site\n    match: {{ host: {} }}\n    upstream: origin\n",
-            listed(&self.domains.iter().map(String::as_str).collect::<Vec<_>>())
-        );
-        Some(text)
+        let (port, hosts) = (https.port(), listed(&self.domains));
+        Ok(Some(format!(
+            "version: 1
+listeners:
+  - address: {https}
+    protocols: [http1, http2, http3]
+    tls:
+{certificates}  - address: {http}
+    redirect_to_https: {{ port: {port} }}
+upstreams:
+  origin: {to}
+routes:
+  - name: site
+    match: {{ host: {hosts} }}
+    upstream: origin
+"
+        )))
     }
 
-    fn write_issuer(&self, text: &mut String, state: &Path) {
-        let directory = self.acme_directory.as_deref().unwrap_or(LETS_ENCRYPT);
-        let _ = write!(
-            text,
-            "acme:\n  storage: {}\n  issuers:\n    main:\n      directory: {directory}\n",
-            quoted(&state.join("acme"))
+    fn of_local_authority(&self) -> String {
+        let state = state_folder();
+        let (dir, default) = (
+            quoted(&state.join("ca")),
+            quoted(&state.join("ca/local.pem")),
         );
-        if let Some(file) = &self.acme_ca_file {
-            let _ = writeln!(text, "      ca_file: {}", quoted(file));
-        }
-        if let Some(email) = &self.email {
-            let _ = writeln!(text, "      contact: [\"mailto:{email}\"]");
-        }
-        text.push_str("      agree_to_terms: true\n");
+        let names = listed(&self.domains);
+        format!(
+            "      certificates:
+        - local: {{ names: {names}, dir: {dir} }}
+      default: {default}
+"
+        )
     }
+}
+
+/// A name that only a public authority can vouch for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--domain {0}: no local authority can vouch for a public name; expected --cert and --key with \
+     its certificate (this version obtains none by itself)"
+)]
+pub struct PublicName(String);
+
+fn of_files(cert: &Path, key: &Path) -> String {
+    let (cert, key) = (quoted(cert), quoted(key));
+    format!("      certificates: [{{ cert: {cert}, key: {key} }}]\n")
 }
 
 /// Reads the text of a configuration that the options stand for.
@@ -151,7 +143,7 @@ fn state_folder() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(".lamina"))
 }
 
-fn listed(names: &[&str]) -> String {
+fn listed(names: &[String]) -> String {
     let names = names.iter().map(|name| format!("{name:?}"));
     format!("[{}]", names.collect::<Vec<_>>().join(", "))
 }
@@ -176,7 +168,7 @@ mod tests {
 
     fn text(options: &str) -> Option<String> {
         let line = ["lamina"].into_iter().chain(options.split_whitespace());
-        Line::try_parse_from(line).ok()?.first.text()
+        Line::try_parse_from(line).ok()?.first.text().ok()?
     }
 
     #[test]
@@ -188,7 +180,16 @@ mod tests {
             text.contains("names: [\"localhost\", \"127.0.0.1\"]"),
             "{text}"
         );
-        assert!(!text.contains("acme"), "{text}");
+        read(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    }
+
+    #[test]
+    fn a_public_name_needs_a_certificate() {
+        let options = "--domain shop.example.com --to http://127.0.0.1:3000";
+        assert!(text(options).is_none());
+        let text = text(&format!("{options} --cert a.pem --key a.key")).unwrap();
+        assert!(text.contains("address: 0.0.0.0:443"), "{text}");
+        assert!(text.contains("cert: \"a.pem\", key: \"a.key\""), "{text}");
         read(&text).unwrap_or_else(|problems| panic!("{problems}"));
     }
 

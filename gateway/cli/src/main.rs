@@ -246,8 +246,13 @@ fn start(
         runtime.shutdown_background();
         ended
     };
-    let Some(text) = first.text() else {
-        return with_config(file, serve);
+    let text = match first.text() {
+        Ok(Some(text)) => text,
+        Ok(None) => return with_config(file, serve),
+        Err(error) => {
+            output::error(format_args!("lamina: {error}"));
+            return Ok(ExitOutcome::Wrong);
+        }
     };
     if first.print_config {
         output::text(&text);
