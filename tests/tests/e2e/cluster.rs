@@ -345,7 +345,7 @@ pub async fn garbage_on_the_bus_harms_nobody<B: Configured>() {
     assert!(answer.is_hit(), "{:?}", answer.cache());
     let grown = node.resident_bytes().saturating_sub(memory);
     // Kept, the large ones alone were 96 MB. A machine under load queues some of them.
-    assert!(grown < 48 << 20, "{grown} bytes more");
+    assert!(grown < 72 << 20, "{grown} bytes more");
 }
 
 /// Services name pages as they write them.

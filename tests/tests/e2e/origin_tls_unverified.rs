@@ -179,7 +179,7 @@ async fn a_doctor_looks_at_the_certificates_of_origins() {
         // It looks what verification would say.
         "UnknownIssuer",
         "expires on Fri, 01 Jan 2100",
-        "not well: upstream",
+        "checks failed: upstream",
     ] {
         let said = unverified.output();
         assert!(said.contains(words), "{words}: {said}");

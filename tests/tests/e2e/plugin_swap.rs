@@ -121,7 +121,7 @@ async fn a_watched_bad_file_is_refused_once_with_a_line_in_the_log() {
     std::fs::write(file(&gateway), b"not wasm").unwrap();
     gateway
         .logged("the refusal", |line| {
-            line.contains("refused") && line.contains("not a WebAssembly file")
+            line.contains("rejected") && line.contains("not a WebAssembly file")
         })
         .await;
     assert_eq!(gateway.client().get("/").await.text(), "version-one");

@@ -133,7 +133,7 @@ fn a_mistake_is_shown_where_it_stands() {
         (
             with("", "redirect_to_https: on"),
             "redirect_to_https",
-            "HTTPS itself",
+            "beside `tls`",
         ),
         (with("", "protocols: [http1, http1]"), "protocols", "twice"),
         (
