@@ -12,7 +12,7 @@ use super::problem::{ConfigFinding, ConfigPath, path};
 /// The most bytes of a secret. A larger file means a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
 
-const SECRET_NAMES: [&str; 7] = [
+const SECRET_NAMES: [&str; 8] = [
     "token",
     "secret",
     "password",
@@ -20,6 +20,7 @@ const SECRET_NAMES: [&str; 7] = [
     "api_key",
     "private_key",
     "seal_key",
+    "hmac",
 ];
 
 /// The most bytes of a name that is compared with the names of secrets, since comparing longer ones
@@ -114,7 +115,7 @@ struct SecretSetting<'a> {
 
 fn secrets(config: &mut GatewayConfig) -> Vec<SecretSetting<'_>> {
     let (admin, purge) = (&mut config.admin, &mut config.purge_method);
-    let (l2, bus) = (&mut config.cache.l2, &mut config.bus);
+    let (l2, bus, acme) = (&mut config.cache.l2, &mut config.bus, &mut config.acme);
     let of = |parent: &[&str], name, value, file| SecretSetting {
         parent: path(parent),
         name,
@@ -144,6 +145,19 @@ fn secrets(config: &mut GatewayConfig) -> Vec<SecretSetting<'_>> {
             value: &mut token.token,
             file: &token.token_file,
         });
+    }
+    if let Some(acme) = acme {
+        let (value, file) = (&mut acme.seal_key, &acme.seal_key_file);
+        all.push(of(&["acme"], "seal_key", value, file));
+        for (name, issuer) in &mut acme.issuers {
+            let Some(eab) = &mut issuer.eab else { continue };
+            all.push(SecretSetting {
+                parent: path(&["acme", "issuers", name, "eab"]),
+                name: "hmac",
+                value: &mut eab.hmac,
+                file: &eab.hmac_file,
+            });
+        }
     }
     if let Some(redis) = &mut l2.redis {
         let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);

@@ -1,6 +1,6 @@
 //! Checks what a listener says of TLS, as far as that is possible without its files.
 
-use super::{ConfigPath, FindingCollector};
+use super::{ConfigFinding, ConfigPath, FindingCollector};
 use crate::http::config::{ListenerConfig, Protocol};
 use crate::http::tls::config::{CertificateSource, ListenerTlsConfig};
 use crate::http::tls::names::ServerNamePattern;
@@ -98,6 +98,10 @@ fn check_tls(tls: &ListenerTlsConfig, at: &ConfigPath, report: &mut FindingColle
 }
 
 fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut FindingCollector) {
+    report.each(&at.key("names"), &source.names, server_name);
+    if source.acme.is_some() {
+        return check_obtained(source, at, report);
+    }
     match (&source.cert, &source.key, &source.dir) {
         (Some(_), Some(_), None) => {}
         (None, None, Some(_)) if source.names.is_empty() => {}
@@ -112,9 +116,29 @@ fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut Findin
             at.clone(),
             "no `cert`; expected the file of the certificate",
         ),
-        _ => report.add(at.clone(), "expected `cert` and `key`, or `dir`"),
+        _ => report.add(
+            at.clone(),
+            "expected `cert` and `key`, or `dir`, or `acme` and `names`",
+        ),
     }
-    report.each(&at.key("names"), &source.names, server_name);
+}
+
+/// What is beside `acme`; whether its issuers are there is checked with them.
+fn check_obtained(source: &CertificateSource, at: &ConfigPath, report: &mut FindingCollector) {
+    let files = [
+        ("cert", &source.cert),
+        ("key", &source.key),
+        ("dir", &source.dir),
+    ];
+    for (key, _) in files.into_iter().filter(|(_, file)| file.is_some()) {
+        let message = "given beside `acme`; expected one of the two";
+        report.push(ConfigFinding::key(at.key(key), message));
+    }
+    if source.names.is_empty() {
+        let message =
+            "no names; expected those that the certificate is for, as in `[shop.example.com]`";
+        report.add(at.key("names"), message);
+    }
 }
 
 fn server_name(name: &str) -> Result<(), String> {

@@ -1,0 +1,3 @@
+//! Certificates that are obtained from certificate authorities, and renewed (RFC 8555).
+
+pub mod config;
