@@ -28,6 +28,7 @@ pub mod h2raw;
 pub mod metrics;
 pub mod nats;
 pub mod origin;
+pub mod pebble;
 pub mod peers;
 pub mod places;
 pub mod process;

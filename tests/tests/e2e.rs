@@ -6,6 +6,8 @@
 // A failed unwrap in a test is a failed test.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e/acme.rs"]
+mod acme;
 #[path = "e2e/admin.rs"]
 mod admin;
 #[path = "e2e/admin_browser.rs"]

@@ -28,6 +28,7 @@ use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
+use crate::acme::AcmeManager;
 use crate::cluster::Cluster;
 use crate::http::body::{Body, collect};
 use crate::http::config::ListenerLimits;
@@ -56,6 +57,8 @@ pub struct AdminService {
     pub desk: AdminWorkLimits,
     /// Whether the gateway accepts requests: false as soon as a drain begins.
     pub ready: Arc<AtomicBool>,
+    /// What obtains certificates, if any are to be obtained.
+    pub acme: Option<Arc<AcmeManager>>,
     /// Updates the gauges before a scrape.
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }

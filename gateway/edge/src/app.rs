@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::acme::{AcmeManager, AcmeOpenError};
 use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
 use crate::bus;
 use crate::cache::Cache;
@@ -24,11 +25,13 @@ use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{
     self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
 };
+use crate::http::tls::listeners::TlsListeners;
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
 use crate::proxy::{Generation, Proxy};
 use crate::telemetry::logs::LogWriterGuard;
+use crate::telemetry::metrics::Registry;
 
 use process::ProcessState;
 
@@ -50,6 +53,7 @@ pub struct RunningGateway {
     // These tasks end with the gateway.
     _tending: AbortOnDropHandle<()>,
     _renewing: AbortOnDropHandle<()>,
+    _obtaining: Option<AbortOnDropHandle<()>>,
 }
 
 /// Why a gateway can't start.
@@ -73,6 +77,8 @@ pub enum GatewayStartError {
     Redis(#[from] redis::RedisStoreOpenError),
     #[error("bus")]
     Bus(#[from] bus::BusOpenError),
+    #[error("acme")]
+    Acme(#[from] AcmeOpenError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -88,7 +94,10 @@ impl GatewayStartError {
             | Self::Redis(_)
             | Self::Bus(_)
             | Self::Bind(BindError::Tls { .. }) => true,
-            Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
+            Self::Acme(AcmeOpenError::Issuer { .. }) => true,
+            Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Acme(_) | Self::Metrics(_) => {
+                false
+            }
         }
     }
 }
@@ -163,6 +172,7 @@ impl RunningGateway {
             body_bytes,
             tls: Arc::clone(&tls),
         };
+        let acme = obtaining(config, &tls, &registry).await?;
         let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
         let addresses = bound.addresses();
         let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
@@ -172,7 +182,7 @@ impl RunningGateway {
         let gate = AdminGate::new(&config.admin, &admin_endpoint);
         let admin_openness = gate.openness();
         let ready = Arc::new(AtomicBool::new(true));
-        let scraped = Arc::clone(&cache);
+        let (scraped, shown) = (Arc::clone(&cache), acme.clone());
         let dropped = logs.register(&registry)?;
         memory::PROCESS.set_bound(config.server.max_held_bytes.0);
         let held = HeldGauge::register(&registry)?;
@@ -184,11 +194,13 @@ impl RunningGateway {
             gate,
             desk: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
+            acme: acme.clone(),
             refresh: Box::new(move || {
                 scraped.tend();
                 dropped.update();
                 tls.update();
                 held.update();
+                shown.iter().for_each(|acme| acme.update_metrics());
             }),
         });
         let renewed = Arc::clone(&proxy);
@@ -208,6 +220,7 @@ impl RunningGateway {
             admin_openness,
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
             _renewing: spawn(renew(renewed)),
+            _obtaining: acme.map(|acme| spawn(acme.run())),
         })
     }
 
@@ -235,6 +248,21 @@ impl RunningGateway {
         // Not earlier: a load writes to the second tier on its own worker.
         self.listeners.cut().await;
         self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
+    }
+}
+
+/// What obtains certificates, with those that are stored already. None if none are to be obtained.
+async fn obtaining(
+    config: &GatewayConfig,
+    tls: &Arc<TlsListeners>,
+    registry: &Registry,
+) -> Result<Option<Arc<AcmeManager>>, GatewayStartError> {
+    match &config.acme {
+        Some(acme) => {
+            let opened = AcmeManager::open(acme, &config.listeners, tls, registry).await?;
+            Ok(Some(opened))
+        }
+        None => Ok(None),
     }
 }
 

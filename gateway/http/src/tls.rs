@@ -1,7 +1,8 @@
 //! TLS of the listeners: certificates, policies by name, session tickets.
 //!
 //! Inside: `config` is the YAML; `names` compares the names of servers; `certificate` is one
-//! certificate with its key, `files` finds those of a listener and notices changes; `policy` is
+//! certificate with its key, `files` finds those of a listener and notices changes, `obtained` has
+//! those that come from certificate authorities, and their challenges; `policy` is
 //! what some names demand, `tickets` binds sessions to it; `fingerprint` recognises clients (JA4);
 //! `session` is what is known of a connection after its handshake; `listeners` knows all listeners
 //! of the process, and counts.
@@ -16,6 +17,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod listeners;
 pub mod names;
+pub mod obtained;
 mod policy;
 mod session;
 mod tickets;
@@ -37,6 +39,7 @@ use self::config::{HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
+use self::obtained::ObtainedSourceId;
 use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
 use self::tickets::TicketSecrets;
 use crate::config::Protocol;
@@ -50,6 +53,8 @@ pub struct TlsListener {
     protocols: Vec<Vec<u8>>,
     secrets: TicketSecrets,
     files: Mutex<CertificateFiles>,
+    /// The sources whose certificates do not come from files.
+    obtained: Vec<ObtainedSourceId>,
     current: ArcSwap<TlsTables>,
     pub(crate) listeners: Arc<TlsListeners>,
     /// The value of `Strict-Transport-Security`, if it is sent.
@@ -132,8 +137,15 @@ impl TlsListener {
         }
         let protocols: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
         let secrets = policy::secrets(&config.tickets.keys)?;
-        let tables = TlsTables::new(config, &protocols, &secrets, files.good())?;
+        let sources = config.certificates.iter();
+        let obtained: Vec<_> = sources.filter_map(ObtainedSourceId::of).collect();
+        let certificates = [files.good(), listeners.obtained(&obtained)].concat();
+        if certificates.is_empty() && obtained.is_empty() {
+            return Err(TlsSetupError::NoCertificates);
+        }
+        let tables = TlsTables::new(config, &protocols, &secrets, certificates)?;
         Ok(Self {
+            obtained,
             config: config.clone(),
             protocols,
             secrets,
@@ -153,10 +165,24 @@ impl TlsListener {
             self.listeners.reload_failures.inc();
             tracing::error!(%error, "TLS certificate not taken; the one before stays in use");
         }
-        if !changed && !self.current.load().have_policies_changed(&self.config) {
-            return;
+        if changed || self.current.load().have_policies_changed(&self.config) {
+            self.renew_tables(&files);
         }
-        match TlsTables::new(&self.config, &self.protocols, &self.secrets, files.good()) {
+    }
+
+    /// Takes over the certificates that were obtained for it.
+    pub(crate) fn take_obtained(&self) {
+        if !self.obtained.is_empty() {
+            self.renew_tables(&self.files.lock());
+        }
+    }
+
+    /// Makes the tables anew. Whoever calls it holds the lock of the files, so that no older tables
+    /// follow newer ones.
+    fn renew_tables(&self, files: &CertificateFiles) {
+        let obtained = self.listeners.obtained(&self.obtained);
+        let certificates = [files.good(), obtained].concat();
+        match TlsTables::new(&self.config, &self.protocols, &self.secrets, certificates) {
             Ok(tables) => {
                 let certificates = tables.certificates.all.len();
                 self.current.store(Arc::new(tables));
@@ -305,9 +331,6 @@ impl CertificateTable {
         all: Vec<Arc<ServerCertificate>>,
         default: Option<&Path>,
     ) -> Result<Self, TlsSetupError> {
-        if all.is_empty() {
-            return Err(TlsSetupError::NoCertificates);
-        }
         let mut by_name = ServerNameTable::<Vec<_>>::default();
         for certificate in &all {
             for name in &certificate.names {
