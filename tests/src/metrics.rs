@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 /// Labels whose values are names that a configuration gives.
-const OF_THE_CONFIGURATION: [&str; 2] = ["plugin", "route"];
+const OF_THE_CONFIGURATION: [&str; 4] = ["plugin", "route", "issuer", "certificate"];
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]

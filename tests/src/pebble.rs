@@ -196,6 +196,13 @@ impl Pebble {
         CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
     }
 
+    /// The root of one of its further chains.
+    pub async fn root_of_chain(&self, number: usize) -> CertificateDer<'static> {
+        let path = format!("/roots/{number}");
+        let pem = self.ask(self.management, &path).await.unwrap();
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+    }
+
     /// What it says of the certificate with this serial number, in hexadecimal digits.
     pub async fn status_of(&self, serial: &str) -> String {
         let path = format!("/cert-status-by-serial/{serial}");
@@ -209,12 +216,12 @@ impl Pebble {
 
     /// How many orders it has taken.
     pub fn orders(&self) -> usize {
-        self.count("POST /order-plz ->")
+        self.count("Added order")
     }
 
     /// How many accounts it has made.
     pub fn accounts(&self) -> usize {
-        self.count("There are now")
+        self.count("accounts in memory")
     }
 
     fn count(&self, words: &str) -> usize {
@@ -229,7 +236,7 @@ impl Pebble {
         roots
             .add(CertificateDer::from_pem_slice(&authority).unwrap())
             .unwrap();
-        let mut stream = connect(port, "127.0.0.1", roots, &[]).await.ok()?;
+        let mut stream = connect(here(port), "127.0.0.1", roots, &[]).await.ok()?;
         let request = format!("GET {path} HTTP/1.0\r\nhost: pebble\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = Vec::new();
@@ -239,6 +246,13 @@ impl Pebble {
         answer
             .split_once("\r\n\r\n")
             .map(|(_, body)| body.to_owned())
+    }
+
+    /// Starts it again. It knows no account and no order any more, and has another root.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.spawn_authority();
+        self.ready().await;
     }
 
     /// Ends it at once.
@@ -257,12 +271,15 @@ impl Pebble {
         crate::process::thaw(self.authority.id());
     }
 
-    /// The certificate that a server at a port of this machine shows for a name, if it goes back to
-    /// this authority.
-    pub async fn shown_by(&self, port: u16, name: &str) -> Result<CertificateDer<'static>, String> {
+    /// The certificate that a server shows for a name, if it goes back to this authority.
+    pub async fn shown_by(
+        &self,
+        server: SocketAddr,
+        name: &str,
+    ) -> Result<CertificateDer<'static>, String> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root().await).unwrap();
-        let stream = connect(port, name, roots, &[]).await?;
+        let stream = connect(server, name, roots, &[]).await?;
         let shown = stream.get_ref().1.peer_certificates();
         Ok(shown
             .and_then(<[_]>::first)
@@ -277,9 +294,9 @@ impl Pebble {
     }
 }
 
-/// A TLS connection to a port of this machine.
+/// A TLS connection to a server.
 pub async fn connect(
-    port: u16,
+    server: SocketAddr,
     name: &str,
     roots: RootCertStore,
     protocols: &[&[u8]],
@@ -292,7 +309,7 @@ pub async fn connect(
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connected = async {
-        let stream = TcpStream::connect(("127.0.0.1", port))
+        let stream = TcpStream::connect(server)
             .await
             .map_err(|error| error.to_string())?;
         let connector = TlsConnector::from(Arc::new(config));
@@ -300,6 +317,37 @@ pub async fn connect(
         secured.map_err(|error| error.to_string())
     };
     within("a TLS handshake", SOON, connected).await
+}
+
+/// The common name of a certificate, as `openssl` reads it.
+pub fn common_name(certificate: &CertificateDer<'_>) -> String {
+    let mut openssl = Command::new("openssl")
+        .args([
+            "x509",
+            "-inform",
+            "DER",
+            "-noout",
+            "-subject",
+            "-nameopt",
+            "multiline",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("openssl is installed (make test-install)");
+    let mut pipe = openssl.stdin.take().expect("stdin is piped");
+    std::io::Write::write_all(&mut pipe, certificate).unwrap();
+    drop(pipe);
+    let said = openssl.wait_with_output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let line = said.lines().find(|line| line.contains("commonName"));
+    let (_, name) = line.unwrap().split_once("= ").unwrap();
+    name.to_owned()
+}
+
+/// A port of this machine.
+pub fn here(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// A process that has ended already, until there is a real one.

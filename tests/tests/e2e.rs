@@ -8,6 +8,10 @@
 
 #[path = "e2e/acme.rs"]
 mod acme;
+#[path = "e2e/acme_failures.rs"]
+mod acme_failures;
+#[path = "e2e/acme_nodes.rs"]
+mod acme_nodes;
 #[path = "e2e/admin.rs"]
 mod admin;
 #[path = "e2e/admin_browser.rs"]

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::challenges::AcmeChallenges;
 use self::config::{AcmeConfig, AcmeStorageConfig};
@@ -44,6 +44,7 @@ use self::metrics::AcmeMetrics;
 use self::records::{StoredCertificate, StoredRenewal};
 use self::schedule::AcmeStep;
 use self::storage::folder::AcmeFolder;
+use self::storage::redis::AcmeRedis;
 use self::storage::{AcmeRecordKey, AcmeRecordKind, AcmeStorage, AcmeStorageError};
 use crate::http::config::ListenerConfig;
 use crate::http::tls::listeners::TlsListeners;
@@ -51,6 +52,7 @@ use crate::http::tls::obtained::{ObtainedCertificates, ObtainedSourceId, names_o
 use crate::telemetry::metrics::Registry;
 
 pub use self::status::MissingCertificates;
+pub use self::storage::redis::AcmeRedisSettings;
 
 /// Obtains and renews certificates.
 pub struct AcmeManager {
@@ -81,7 +83,7 @@ pub enum AcmeOpenError {
         issuer: String,
         source: lamina_base::tls::TrustedAuthoritiesError,
     },
-    #[error("storage: redis: no Redis is given")]
+    #[error("storage: redis: no Redis or no seal key is given")]
     NoRedis,
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
@@ -93,6 +95,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a start waits for the storage; certificates that come later are used from then on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How soon a storage that does not answer is asked again while the process starts.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 impl AcmeManager {
     /// Reads the certificates that are stored, and gives them to the listeners.
     ///
@@ -101,12 +106,17 @@ impl AcmeManager {
     pub async fn open(
         config: &AcmeConfig,
         listeners: &[ListenerConfig],
+        redis: Option<AcmeRedisSettings>,
         tls: &Arc<TlsListeners>,
         registry: &Registry,
     ) -> Result<Arc<Self>, AcmeOpenError> {
         let storage: Arc<dyn AcmeStorage> = match &config.storage {
             AcmeStorageConfig::Folder(folder) => Arc::new(AcmeFolder::open(folder)?),
-            AcmeStorageConfig::Redis => return Err(AcmeOpenError::NoRedis),
+            AcmeStorageConfig::Redis => {
+                let settings = redis.zip(config.seal_key.as_deref());
+                let (settings, secret) = settings.ok_or(AcmeOpenError::NoRedis)?;
+                Arc::new(AcmeRedis::open(settings, secret)?)
+            }
         };
         let manager = Arc::new(Self {
             issuers: issuers(config)?,
@@ -120,10 +130,18 @@ impl AcmeManager {
         });
         let answers = Arc::clone(&manager.challenges);
         tls.answer_challenges_by(answers);
-        if timeout(PATIENCE, manager.look_at_storage()).await.is_err() {
+        if timeout(PATIENCE, manager.begin()).await.is_err() {
             tracing::warn!("the storage of certificates does not answer; starting without it");
         }
         Ok(manager)
+    }
+
+    /// Reads what is stored as soon as the storage answers.
+    async fn begin(&self) {
+        while self.storage.version().await.is_err() {
+            sleep(LOOK_AGAIN).await;
+        }
+        self.look_at_storage().await;
     }
 
     /// Does what is due, for ever.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::acme::{AcmeManager, AcmeOpenError};
+use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
 use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
 use crate::bus;
 use crate::cache::Cache;
@@ -259,7 +259,16 @@ async fn obtaining(
 ) -> Result<Option<Arc<AcmeManager>>, GatewayStartError> {
     match &config.acme {
         Some(acme) => {
-            let opened = AcmeManager::open(acme, &config.listeners, tls, registry).await?;
+            let namespace = config.bus.as_ref().and_then(|bus| bus.namespace.as_deref());
+            let tier = config.cache.l2.redis.as_ref();
+            let settings = tier.map(|redis| {
+                let prefix = redis.prefix_for(namespace);
+                AcmeRedisSettings::new(&redis.settings(), prefix)
+            });
+            let settings = settings.transpose();
+            let settings = settings.map_err(redis::RedisStoreOpenError::from)?;
+            let listeners = &config.listeners;
+            let opened = AcmeManager::open(acme, listeners, settings, tls, registry).await?;
             Ok(Some(opened))
         }
         None => Ok(None),

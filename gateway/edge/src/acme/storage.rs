@@ -5,6 +5,8 @@
 //! Invariant: whoever has lost a lease writes nothing under it any more.
 
 pub mod folder;
+pub mod redis;
+mod seal;
 
 use std::fmt;
 use std::time::Duration;

@@ -89,7 +89,7 @@ impl RedisTierConfig {
 
     /// The prefix of every key of nodes with this namespace. Braces in a namespace are escaped, and
     /// so is the escape character, so that no two namespaces share keys.
-    pub(super) fn prefix_for(&self, namespace: Option<&str>) -> String {
+    pub fn prefix_for(&self, namespace: Option<&str>) -> String {
         match (&self.prefix, namespace) {
             (Some(prefix), _) => prefix.clone(),
             (None, Some(namespace)) => {
@@ -101,7 +101,7 @@ impl RedisTierConfig {
     }
 
     /// The settings that are needed to connect.
-    pub(super) fn settings(&self) -> RedisConnectionSettings<'_> {
+    pub fn settings(&self) -> RedisConnectionSettings<'_> {
         RedisConnectionSettings {
             url: &self.url,
             service: &self.service,
