@@ -13,6 +13,7 @@
 // This is test code: a panic is a failed test with a place and a message.
 #![allow(clippy::unwrap_used)]
 
+pub mod acme_responder;
 pub mod attack;
 pub mod browser;
 pub mod certificates;

@@ -159,6 +159,8 @@ impl Pebble {
 
     /// Says where a name is.
     pub async fn name_is_at(&self, name: &str, address: &str) {
+        self.tell_names("/clear-a", &json!({"host": format!("{name}.")}))
+            .await;
         self.tell_names(
             "/add-a",
             &json!({"host": format!("{name}."), "addresses": [address]}),

@@ -17,7 +17,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use arguments::{
-    AdminArguments, CommandLine, GatewayCommand, L2Command, PurgeArguments, RecordCommand,
+    AcmeCommand, AdminArguments, CommandLine, GatewayCommand, L2Command, PurgeArguments,
+    RecordCommand,
 };
 use clap::Parser;
 use lamina_base::telemetry::config::TelemetryConfig;
@@ -141,6 +142,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             say::text(runtime()?.block_on(keys)?);
             Ok(ExitOutcome::Well)
         }),
+        GatewayCommand::Acme { command } => certificates(&command),
         GatewayCommand::Schema => {
             say::line(format_args!("{:#}", config::schema()));
             Ok(ExitOutcome::Well)
@@ -226,6 +228,29 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
             }
             Err(error) => Err(error.into()),
         }
+    })
+}
+
+/// Asks about automatic certificates, or for other ones.
+fn certificates(command: &AcmeCommand) -> anyhow::Result<ExitOutcome> {
+    let (admin, right) = match command {
+        AcmeCommand::Status { admin } => (admin, AdminRight::Read),
+        AcmeCommand::Renew { admin, .. } | AcmeCommand::Revoke { admin, .. } => {
+            (admin, AdminRight::Certificates)
+        }
+    };
+    with_remote(admin, right, |remote| {
+        let runtime = runtime()?;
+        match command {
+            AcmeCommand::Status { .. } => say::text(runtime.block_on(remote.certificates())?),
+            AcmeCommand::Renew { name, .. } => {
+                say::text(runtime.block_on(remote.renew_certificate(name))?);
+            }
+            AcmeCommand::Revoke { name, .. } => {
+                say::text(runtime.block_on(remote.revoke_certificate(name))?);
+            }
+        }
+        Ok(ExitOutcome::Well)
     })
 }
 

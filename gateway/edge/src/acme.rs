@@ -4,7 +4,7 @@
 //! nobody waits for it. Inside: `config` is the YAML; `managed` is one certificate, `schedule` says
 //! when something is due, `work` does it, under a lease so that of all nodes one does; `order` is
 //! one order with an `issuer`, over `transport`; `challenges` are the answers by which the issuer
-//! sees that names are ours; `storage` keeps all of it, as `records`; `keys` and `chain` make and
+//! sees that names are ours (`dns_challenge` with `dns` for records of the DNS); `storage` keeps all of it, as `records`; `keys` and `chain` make and
 //! read what is in certificates; `failure` says what went wrong, `metrics` counts.
 //!
 //! Invariants: a start never waits for an issuer, and a certificate that is there is used until
@@ -14,6 +14,8 @@
 mod chain;
 mod challenges;
 pub mod config;
+mod dns;
+mod dns_challenge;
 mod failure;
 mod issuer;
 mod keys;
@@ -51,7 +53,7 @@ use crate::http::tls::listeners::TlsListeners;
 use crate::http::tls::obtained::{ObtainedCertificates, ObtainedSourceId, names_of};
 use crate::telemetry::metrics::Registry;
 
-pub use self::status::MissingCertificates;
+pub use self::status::{MissingCertificates, ObtainedStatus};
 pub use self::storage::redis::AcmeRedisSettings;
 
 /// Obtains and renews certificates.

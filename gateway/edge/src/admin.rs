@@ -8,6 +8,7 @@
 mod answer;
 mod audit;
 mod browser;
+mod certificates;
 pub mod config;
 mod explain;
 mod gate;
@@ -155,6 +156,11 @@ impl AdminService {
             AdminAction::Reload => plugins::reload(plugins, name).await,
             AdminAction::Quarantine => plugins::quarantine(plugins, name, &self.proxy),
             AdminAction::Resume => plugins::resume(plugins, name),
+            AdminAction::Certificates => certificates::list(self.acme.as_deref()),
+            AdminAction::RenewCertificate => certificates::renew(self.acme.as_deref(), name),
+            AdminAction::RevokeCertificate => {
+                certificates::revoke(self.acme.as_deref(), name).await
+            }
             AdminAction::Keys => {
                 let tier = self.proxy.cache.below().map(Arc::as_ref);
                 l2::keys(tier, request.uri().query().unwrap_or_default()).await

@@ -218,16 +218,14 @@ async fn a_certificate_of_each_kind_of_key_is_obtained() {
     };
     let site = wanted.from(&pebble, &origin);
     let gateway = site.setup.start().await;
-    wait_for("both are there", SOON * 2, || async {
-        (orders(&gateway, "pebble", "issued").await == 2.0).then_some(())
-    })
-    .await;
-    let scrape = gateway.scrape().await;
-    let name = "lamina_tls_certificate_not_after_seconds";
     for kind in ["ecdsa-p256", "rsa-2048"] {
         let id = format!("acme: pebble {SHOP} {kind}");
-        assert!(scrape.has(name, &[("certificate", &id)]), "{id}");
+        let not_after = "lamina_tls_certificate_not_after_seconds";
+        gateway
+            .metric_until(not_after, &[("certificate", &id)], |at| at > 0.0)
+            .await;
     }
+    assert_eq!(pebble.orders(), 2);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub struct LeafFacts {
 
 /// Reads the first certificate of a chain in PEM. None if there is none that can be read.
 pub fn leaf(chain: &str) -> Option<LeafFacts> {
-    let der = certificates(chain).next()?;
+    let der = first(chain)?;
     let (_, parsed) = X509Certificate::from_der(&der).ok()?;
     let at = |time: i64| u64::try_from(time).unwrap_or(0);
     let validity = CertificateValidity {
@@ -37,6 +37,11 @@ pub fn leaf(chain: &str) -> Option<LeafFacts> {
         digest: octets.iter().map(|octet| format!("{octet:02x}")).collect(),
         identifier: identifier.map(CertificateIdentifier::into_owned),
     })
+}
+
+/// The first certificate of a chain in PEM.
+pub fn first(chain: &str) -> Option<CertificateDer<'static>> {
+    certificates(chain).next()
 }
 
 /// Whether the last certificate of a chain was given out by an authority with this common name.

@@ -1,5 +1,6 @@
 //! Why a certificate was not obtained.
 
+use super::dns_challenge::DnsChallengeError;
 use super::keys::KeyMakingError;
 use super::schedule::AttemptFault;
 use super::storage::AcmeStorageError;
@@ -17,6 +18,8 @@ pub enum AcmeFailure {
         name: String,
         challenge: &'static str,
     },
+    #[error(transparent)]
+    Dns(#[from] DnsChallengeError),
     #[error("the certificate that came can't be used: {0}")]
     Certificate(#[from] CertificateError),
     #[error(transparent)]

@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder,
-    Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier,
+    KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 
 use super::challenges::{AcmeChallenges, ChallengeSubject, PublishedChallenge};
 use super::config::AcmeChallengeConfig;
+use super::dns_challenge::PublishedRecord;
 use super::failure::AcmeFailure;
 use super::issuer::AcmeIssuer;
 use super::keys::{self, KeyAlgorithm};
@@ -37,6 +38,12 @@ pub struct CertificateOrder<'a> {
 struct OpenOrder {
     order: Order,
     key: String,
+}
+
+/// What is there until it is dropped, so that the issuer finds it.
+enum PublishedAnswer {
+    Challenge(#[expect(dead_code, reason = "it is dropped alone")] PublishedChallenge),
+    Record(#[expect(dead_code, reason = "it is dropped alone")] PublishedRecord),
 }
 
 impl CertificateOrder<'_> {
@@ -174,7 +181,7 @@ impl CertificateOrder<'_> {
     }
 
     /// Publishes the answers to all challenges, and tells the issuer of them.
-    async fn answer(&self, order: &mut Order) -> Result<Vec<PublishedChallenge>, AcmeFailure> {
+    async fn answer(&self, order: &mut Order) -> Result<Vec<PublishedAnswer>, AcmeFailure> {
         let mut published = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -191,21 +198,32 @@ impl CertificateOrder<'_> {
             let Some(mut offered) = offered else {
                 return Err(AcmeFailure::NoChallenge { name, challenge });
             };
-            let subject = match &self.issuer.config.challenge {
-                AcmeChallengeConfig::Http01 => ChallengeSubject::Token(offered.token.clone()),
-                AcmeChallengeConfig::TlsAlpn01 => ChallengeSubject::ServerName(name),
-                AcmeChallengeConfig::Dns01(_) => {
-                    return Err(AcmeFailure::NoChallenge { name, challenge });
-                }
-            };
             let text = offered.key_authorization();
-            let answer = self
-                .challenges
-                .publish(subject, text.as_str(), self.timeout);
-            published.push(answer.await?);
+            published.push(self.publish(name, &offered.token, &text).await?);
             offered.set_ready().await?;
         }
         Ok(published)
+    }
+
+    /// Publishes the answer to one challenge.
+    async fn publish(
+        &self,
+        name: String,
+        token: &str,
+        text: &KeyAuthorization,
+    ) -> Result<PublishedAnswer, AcmeFailure> {
+        let subject = match &self.issuer.config.challenge {
+            AcmeChallengeConfig::Http01 => ChallengeSubject::Token(token.to_owned()),
+            AcmeChallengeConfig::TlsAlpn01 => ChallengeSubject::ServerName(name),
+            AcmeChallengeConfig::Dns01(dns) => {
+                let record = PublishedRecord::publish(dns, &name, text.dns_value());
+                return Ok(PublishedAnswer::Record(record.await?));
+            }
+        };
+        let answer = self
+            .challenges
+            .publish(subject, text.as_str(), self.timeout);
+        Ok(PublishedAnswer::Challenge(answer.await?))
     }
 
     fn challenge(&self) -> (ChallengeType, &'static str) {

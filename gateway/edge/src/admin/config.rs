@@ -55,13 +55,21 @@ pub enum AdminRight {
     Purge,
     /// To reload plugins, set them aside and resume them.
     Plugins,
+    /// To renew and revoke automatic certificates.
+    Certificates,
     /// To change the targets of upstreams. Nothing asks for this right yet: this version
     /// has no such request.
     Targets,
 }
 
 impl AdminRight {
-    pub const ALL: [Self; 4] = [Self::Read, Self::Purge, Self::Plugins, Self::Targets];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Purge,
+        Self::Plugins,
+        Self::Certificates,
+        Self::Targets,
+    ];
 
     /// The word in YAML.
     pub fn as_str(self) -> &'static str {
@@ -69,6 +77,7 @@ impl AdminRight {
             Self::Read => "read",
             Self::Purge => "purge",
             Self::Plugins => "plugins",
+            Self::Certificates => "certificates",
             Self::Targets => "targets",
         }
     }

@@ -1,5 +1,7 @@
 //! Checks what is said of automatic certificates, and whether listeners name what is there.
 
+use hyper::Uri;
+
 use super::{FindingCollector, form, seal_key};
 use crate::acme::config::{
     AcmeChallengeConfig, AcmeConfig, AcmeDnsChallenge, AcmeIssuerConfig, AcmeStorageConfig,
@@ -180,10 +182,10 @@ impl ObtainedSource<'_> {
 }
 
 fn directory(url: &str) -> Result<(), String> {
-    let is_url = |url: &http::Uri| {
+    let is_url = |url: &Uri| {
         url.scheme_str() == Some("https") && url.host().is_some_and(|host| !host.is_empty())
     };
-    match url.parse::<http::Uri>() {
+    match url.parse::<Uri>() {
         Ok(parsed) if is_url(&parsed) => Ok(()),
         _ => Err(format!(
             "{url:?} is not the URL of a directory; expected one that begins with https://"
