@@ -130,6 +130,14 @@ impl Gateway {
         Client::http2(self.address)
     }
 
+    /// Where its listeners are, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.log()
+            .iter()
+            .filter_map(|line| listening_on(line))
+            .collect()
+    }
+
     /// A socket to write bytes on.
     pub async fn raw(&self) -> RawConnection {
         RawConnection::open(self.address).await
@@ -351,8 +359,7 @@ impl Log {
     fn addresses(&self) -> Option<(SocketAddr, SocketAddr, Option<PathBuf>)> {
         let lines = self.0.lock().unwrap();
         let after = |words: &str| lines.iter().find_map(|line| address_after(line, words));
-        let address = after("lamina listening on http://")
-            .or_else(|| after("lamina listening on https://"))?;
+        let address = lines.iter().find_map(|line| listening_on(line))?;
         if let Some(admin) = after("lamina admin on http://") {
             return Some((address, admin, None));
         }
@@ -395,6 +402,15 @@ fn spawn(config: &Path, environment: &[(String, String)]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("lamina starts")
+}
+
+/// The address of a listener that a log line tells.
+fn listening_on(line: &str) -> Option<SocketAddr> {
+    let words = [
+        "lamina listening on http://",
+        "lamina listening on https://",
+    ];
+    words.iter().find_map(|words| address_after(line, words))
 }
 
 /// The address that follows `words` in a log line of any form.

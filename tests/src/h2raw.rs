@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::wait::{SOON, within};
@@ -71,9 +71,9 @@ pub enum End {
     Closed,
 }
 
-/// One connection, from either side.
-pub struct H2 {
-    stream: TcpStream,
+/// One connection, from either side; plain TCP if nothing else is said.
+pub struct H2<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -254,14 +254,6 @@ impl H2 {
         }
     }
 
-    /// Writes; false when the other side has closed, or takes nothing for a while: a
-    /// flood may be answered by not being read any more.
-    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        let write = self.stream.write_all(bytes.as_ref());
-        let patience = SOON / 10;
-        matches!(tokio::time::timeout(patience, write).await, Ok(Ok(())))
-    }
-
     /// The same, but reads at the same time, as a client does that wants to see the answers
     /// of its flood; they are kept. Ends early when the connection does.
     pub async fn flood(&mut self, bytes: &[u8]) -> bool {
@@ -281,6 +273,33 @@ impl H2 {
             }
         })
         .await
+    }
+
+    /// Closes with a reset, as a killed client on a machine that is gone.
+    pub fn abort(self) {
+        let _ = self.stream.set_zero_linger();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> H2<S> {
+    /// Over a connection with a transport of its own, which has sent or read its preface.
+    pub fn on(stream: S) -> Self {
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    /// Writes; false when the other side has closed, or takes nothing for a while: a
+    /// flood may be answered by not being read any more.
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let write = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            // TLS may hold bytes back.
+            self.stream.flush().await
+        };
+        let patience = SOON / 10;
+        matches!(tokio::time::timeout(patience, write).await, Ok(Ok(())))
     }
 
     /// The next frame, within the usual limit; `None` at the end of the connection.
@@ -368,6 +387,20 @@ impl H2 {
         code
     }
 
+    /// The same as a proper client, which answers each PING: a graceful end waits for that.
+    pub async fn end_in_order(&mut self) -> Option<u32> {
+        let mut code = None;
+        while let Some(frame) = self.frame().await {
+            if frame.kind == kind::GOAWAY {
+                code = Some(frame.code());
+            } else if frame.kind == kind::PING && frame.flags & flag::ACK == 0 {
+                let ack = self::frame(kind::PING, flag::ACK, 0, &frame.payload);
+                self.write(ack).await;
+            }
+        }
+        code
+    }
+
     /// Whether the other side still answers a PING, whatever comes before that.
     pub async fn lives(&mut self) -> bool {
         let ping = b"are you?";
@@ -380,11 +413,6 @@ impl H2 {
             }
         }
         false
-    }
-
-    /// Closes with a reset, as a killed client on a machine that is gone.
-    pub fn abort(self) {
-        let _ = self.stream.set_zero_linger();
     }
 
     async fn fill(&mut self, length: usize) -> Option<()> {

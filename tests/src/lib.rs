@@ -43,6 +43,8 @@ pub mod rogue;
 pub mod setup;
 pub mod small_disk;
 pub mod tap;
+pub mod tls;
+pub mod tls_origin;
 pub mod tools;
 pub mod wait;
 pub mod wire;

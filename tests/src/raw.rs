@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::check;
@@ -21,9 +21,10 @@ pub async fn narrow(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A plain TCP connection with what was read from it but not yet asked for.
-pub struct RawConnection {
-    stream: TcpStream,
+/// A connection, plain TCP if nothing else is said, with what was read from it but not yet asked
+/// for.
+pub struct RawConnection<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -81,29 +82,62 @@ impl RawConnection {
         }
     }
 
+    /// Ends the connection by a reset.
+    pub fn reset(self) {
+        // A lingering time of zero makes the kernel send RST.
+        let _ = self.stream.set_zero_linger();
+    }
+
+    /// Whether nothing at all has come so far (does not wait).
+    pub fn is_silent(&mut self) -> bool {
+        let mut buffer = [0; 1024];
+        match self.stream.try_read(&mut buffer) {
+            Ok(n) => self.unread.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+        self.unread.is_empty()
+    }
+
+    /// Whether the other side has neither said anything nor closed so far (does not wait).
+    pub fn is_open(&mut self) -> bool {
+        let mut peeked = [0];
+        let nothing = self.stream.try_read(&mut peeked);
+        self.unread.is_empty()
+            && nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
+    /// Over a connection that is there.
+    pub fn over(stream: S) -> Self {
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        within("writing", SOON, self.stream.write_all(bytes.as_ref()))
+        within("writing", SOON, self.send(bytes.as_ref()))
             .await
             .expect("the connection takes bytes");
     }
 
     /// Writes; false when the other side has closed.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
-        within("writing", SOON, self.stream.write_all(bytes))
-            .await
-            .is_ok()
+        within("writing", SOON, self.send(bytes)).await.is_ok()
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        // TLS may hold bytes back.
+        self.stream.flush().await
     }
 
     /// Closes the side for writing; what comes can still be read.
     pub async fn finish(&mut self) {
         // Nothing to close on a connection that was reset.
         let _ = self.stream.shutdown().await;
-    }
-
-    /// Ends the connection by a reset.
-    pub fn reset(self) {
-        // A lingering time of zero makes the kernel send RST.
-        let _ = self.stream.set_zero_linger();
     }
 
     /// Reads a head up to its empty line; panics when the connection ends first.
@@ -159,23 +193,17 @@ impl RawConnection {
         std::mem::take(&mut self.unread)
     }
 
-    /// Whether nothing at all has come so far (does not wait).
-    pub fn is_silent(&mut self) -> bool {
-        let mut buffer = [0; 1024];
-        match self.stream.try_read(&mut buffer) {
-            Ok(n) => self.unread.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return false,
+    /// Reads until the other side closes. Also tells whether it closed in order, as TLS demands
+    /// (close_notify), or broke off.
+    pub async fn to_close(&mut self) -> (Vec<u8>, bool) {
+        loop {
+            let read = within("reading", SOON, self.stream.read_buf(&mut self.unread)).await;
+            match read {
+                Ok(0) => return (std::mem::take(&mut self.unread), true),
+                Ok(_) => {}
+                Err(_) => return (std::mem::take(&mut self.unread), false),
+            }
         }
-        self.unread.is_empty()
-    }
-
-    /// Whether the other side has neither said anything nor closed so far (does not wait).
-    pub fn is_open(&mut self) -> bool {
-        let mut peeked = [0];
-        let nothing = self.stream.try_read(&mut peeked);
-        self.unread.is_empty()
-            && nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// One read into the buffer; false at the end or on a reset.

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::gateway::Gateway;
 use crate::origin::{Origin, Seen};
 use crate::reply::Reply;
+use crate::tls::authority::Certificate;
 
 /// A configuration that is being put together.
 ///
@@ -76,6 +77,12 @@ impl Setup {
         self
     }
 
+    /// The files `NAME.crt` and `NAME.key` of a certificate.
+    pub fn pair(self, name: &str, certificate: &Certificate) -> Self {
+        self.file(&format!("{name}.crt"), certificate.pem.clone())
+            .file(&format!("{name}.key"), certificate.key.clone())
+    }
+
     /// An environment variable of the gateway.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -92,7 +99,9 @@ impl Setup {
     pub fn write(&self) -> (TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in &self.files {
-            std::fs::write(dir.path().join(name), content).unwrap();
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
         }
         let config = write_config(dir.path(), &self.yaml());
         (dir, config)

@@ -176,6 +176,18 @@ mod match_values;
 mod observability;
 #[path = "e2e/origin_query.rs"]
 mod origin_query;
+#[path = "e2e/origin_tls.rs"]
+mod origin_tls;
+#[path = "e2e/origin_tls_attacks.rs"]
+mod origin_tls_attacks;
+#[path = "e2e/origin_tls_failures.rs"]
+mod origin_tls_failures;
+#[path = "e2e/origin_tls_identity.rs"]
+mod origin_tls_identity;
+#[path = "e2e/origin_tls_protocol.rs"]
+mod origin_tls_protocol;
+#[path = "e2e/origin_tls_unverified.rs"]
+mod origin_tls_unverified;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]
@@ -258,5 +270,23 @@ mod storage;
 mod streaming;
 #[path = "e2e/targeted.rs"]
 mod targeted;
+#[path = "e2e/tls.rs"]
+mod tls;
+#[path = "e2e/tls_clients.rs"]
+mod tls_clients;
+#[path = "e2e/tls_config.rs"]
+mod tls_config;
+#[path = "e2e/tls_files.rs"]
+mod tls_files;
+#[path = "e2e/tls_limits.rs"]
+mod tls_limits;
+#[path = "e2e/tls_names.rs"]
+mod tls_names;
+#[path = "e2e/tls_redirect.rs"]
+mod tls_redirect;
+#[path = "e2e/tls_tickets.rs"]
+mod tls_tickets;
+#[path = "e2e/tls_writes.rs"]
+mod tls_writes;
 #[path = "e2e/unusual.rs"]
 mod unusual;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// The pause after so many failures in a row: `min`, doubled with each further failure, up to
 /// `max`. A random 50 to 100 % of it is taken, so that many nodes do not retry at once.
 pub fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
-    diced(failures, (min, max), dice())
+    with_jitter(failures, (min, max), random())
 }
 
 /// Tracks outages, so that each is reported once when it begins and once when it ends, and not
@@ -60,15 +60,15 @@ impl ConnectionNotice {
 }
 
 /// A random number. Not for secrets.
-pub fn dice() -> u32 {
+pub fn random() -> u32 {
     RandomState::new().hash_one(0) as u32
 }
 
-fn diced(failures: u32, (min, max): (Duration, Duration), dice: u32) -> Duration {
+fn with_jitter(failures: u32, (min, max): (Duration, Duration), random: u32) -> Duration {
     let full = min
         .saturating_mul(1 << failures.saturating_sub(1).min(16))
         .min(max.max(min));
-    full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX))
+    full.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -90,10 +90,10 @@ mod tests {
     fn pauses_between_attempts_grow_to_their_bound() {
         let (min, max) = (Duration::from_millis(200), Duration::from_secs(30));
         let bounds = (min, max);
-        assert_eq!(diced(1, bounds, u32::MAX), min);
-        assert_eq!(diced(2, bounds, u32::MAX), min * 2);
-        assert_eq!(diced(1_000, bounds, u32::MAX), max);
-        assert_eq!(diced(1_000, bounds, 0), max / 2);
-        assert_eq!(diced(1_000, (min, Duration::ZERO), u32::MAX), min);
+        assert_eq!(with_jitter(1, bounds, u32::MAX), min);
+        assert_eq!(with_jitter(2, bounds, u32::MAX), min * 2);
+        assert_eq!(with_jitter(1_000, bounds, u32::MAX), max);
+        assert_eq!(with_jitter(1_000, bounds, 0), max / 2);
+        assert_eq!(with_jitter(1_000, (min, Duration::ZERO), u32::MAX), min);
     }
 }

@@ -1,5 +1,5 @@
 //! What every other crate of the gateway builds on: units, patterns, back-off between attempts,
-//! the circuit breaker, the envelope of records and events, the connection to Redis, logs and
+//! the circuit breaker, what sections of the configuration say of themselves, the envelope of records and events, the connection to Redis, logs and
 //! the metric registry. This crate depends on no other crate of the gateway.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -7,6 +7,7 @@
 
 pub mod backoff;
 pub mod breaker;
+pub mod description;
 pub mod hc1;
 pub mod pattern;
 pub mod redis;

@@ -68,10 +68,10 @@ impl LoadBackoff {
         (now < pause.until).then_some(pause.paused)
     }
 
-    /// Notes a failed load. `dice` is a random number that decides the jitter.
-    pub fn failed(&self, key: &EntryKey, paused: PausedLoads, now: Instant, dice: u32) {
+    /// Notes a failed load. `random` is a random number that decides the jitter.
+    pub fn failed(&self, key: &EntryKey, paused: PausedLoads, now: Instant, random: u32) {
         let failures = self.failures.get(key).map_or(0, |pause| pause.failures);
-        let pause = pause(self.base, self.max, failures, dice);
+        let pause = pause(self.base, self.max, failures, random);
         self.failures.insert(
             key.clone(),
             LoadPause {
@@ -88,10 +88,10 @@ impl LoadBackoff {
     }
 }
 
-/// `base` doubled `failures` times, at most `max`; `dice` selects 75 to 100 % of that.
-fn pause(base: Duration, max: Duration, failures: u32, dice: u32) -> Duration {
+/// `base` doubled `failures` times, at most `max`; `random` selects 75 to 100 % of that.
+fn pause(base: Duration, max: Duration, failures: u32, random: u32) -> Duration {
     let full = base.saturating_mul(1 << failures.min(20)).min(max);
-    full.mul_f64(0.75 + 0.25 * f64::from(dice) / f64::from(u32::MAX))
+    full.mul_f64(0.75 + 0.25 * f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -126,9 +126,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pause_stays_within_its_bounds(failures in any::<u32>(), dice in any::<u32>()) {
+        fn a_pause_stays_within_its_bounds(failures in any::<u32>(), random in any::<u32>()) {
             let (base, max) = (Duration::from_millis(500), Duration::from_secs(30));
-            let pause = pause(base, max, failures, dice);
+            let pause = pause(base, max, failures, random);
             prop_assert!(pause >= base.mul_f64(0.74) && pause <= max);
         }
     }

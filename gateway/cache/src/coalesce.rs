@@ -44,7 +44,7 @@ struct Flight {
     _watch: InvalidationWatch,
     /// The number of the request that leads; 0 if it has none.
     led_by: u64,
-    landing: watch::Sender<FlightOutcome>,
+    outcome: watch::Sender<FlightOutcome>,
 }
 
 /// The state and outcome of a flight.
@@ -121,7 +121,7 @@ pub struct Leader {
 
 /// The waiting side of a flight.
 pub struct Follower {
-    landing: watch::Receiver<FlightOutcome>,
+    outcome: watch::Receiver<FlightOutcome>,
     born: PurgeOrder,
     led_by: u64,
 }
@@ -161,7 +161,7 @@ impl FlightTable {
     /// Joins the flight for `key`, or becomes its leader. A flight that began before a purge which
     /// reaches it takes no more followers; the new request leads instead. `number` is the number of
     /// the request; the followers of its load can read it.
-    pub fn board(
+    pub fn lead_or_follow(
         self: &Arc<Self>,
         key: &EntryKey,
         number: u64,
@@ -233,14 +233,14 @@ impl Flight {
             marks,
             _watch: watch,
             led_by,
-            landing: watch::Sender::new(FlightOutcome::InFlight),
+            outcome: watch::Sender::new(FlightOutcome::InFlight),
         })
     }
 
     /// Whether a purge reaches the flight. Once the head has arrived, the attributes of the
     /// response (its tags) are used.
     fn is_overtaken(&self, log: &PurgeLog) -> bool {
-        match &*self.landing.borrow() {
+        match &*self.outcome.borrow() {
             FlightOutcome::Streaming(fill) => log.hides(&fill.head.marks, self.born),
             _ => log.hides(&self.marks, self.born),
         }
@@ -248,7 +248,7 @@ impl Flight {
 
     fn follow(&self) -> Follower {
         Follower {
-            landing: self.landing.subscribe(),
+            outcome: self.outcome.subscribe(),
             born: self.born,
             led_by: self.led_by,
         }
@@ -279,7 +279,7 @@ impl Leader {
     /// leader is dropped, which happens when the entry has been admitted.
     pub fn stream(&self, fill: Arc<Fill>) {
         self.flight
-            .landing
+            .outcome
             .send_replace(FlightOutcome::Streaming(fill));
     }
 
@@ -293,7 +293,7 @@ impl Leader {
                 true
             }
             Place::Occupied(mut place) => {
-                let waits = matches!(*place.get().landing.borrow(), FlightOutcome::InFlight);
+                let waits = matches!(*place.get().outcome.borrow(), FlightOutcome::InFlight);
                 if waits {
                     place.insert(Arc::clone(&self.flight));
                 }
@@ -305,24 +305,24 @@ impl Leader {
     /// Waits until nobody waits for the outcome any more: each follower has continued with it, or
     /// left.
     pub async fn all_followed(&self) {
-        self.flight.landing.closed().await;
+        self.flight.outcome.closed().await;
     }
 
     /// Ends the flight. What is stored must be in L1 already: a later request then finds it there
     /// or leads a new load.
-    pub fn land(self, landing: FlightOutcome) {
+    pub fn land(self, outcome: FlightOutcome) {
         self.flights.remove(&self.key, &self.flight);
-        self.flight.landing.send_replace(landing);
+        self.flight.outcome.send_replace(outcome);
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
         self.flights.remove(&self.key, &self.flight);
-        self.flight.landing.send_if_modified(|landing| {
-            let lost = matches!(landing, FlightOutcome::InFlight);
+        self.flight.outcome.send_if_modified(|outcome| {
+            let lost = matches!(outcome, FlightOutcome::InFlight);
             if lost {
-                *landing = FlightOutcome::Abandoned;
+                *outcome = FlightOutcome::Abandoned;
             }
             lost
         });
@@ -336,14 +336,14 @@ impl Follower {
     }
 
     /// Waits until the flight has an outcome.
-    pub async fn landing(&mut self) -> FlightOutcome {
+    pub async fn outcome(&mut self) -> FlightOutcome {
         let landed = self
-            .landing
-            .wait_for(|landing| !matches!(landing, FlightOutcome::InFlight))
+            .outcome
+            .wait_for(|outcome| !matches!(outcome, FlightOutcome::InFlight))
             .await;
         // A closed channel means that the leader ended without an outcome, which its `Drop`
         // prevents.
-        landed.map_or(FlightOutcome::Abandoned, |landing| landing.clone())
+        landed.map_or(FlightOutcome::Abandoned, |outcome| outcome.clone())
     }
 
     /// The place in the order of purges at which the load began.
@@ -369,14 +369,14 @@ mod tests {
     }
 
     fn lead(flights: &Arc<FlightTable>, log: &PurgeLog) -> Leader {
-        match flights.board(&key("a"), 0, PurgeAttributes::default, log) {
+        match flights.lead_or_follow(&key("a"), 0, PurgeAttributes::default, log) {
             LeadOrFollow::Lead(leader) => leader,
             LeadOrFollow::Follow(_) => panic!("somebody leads already"),
         }
     }
 
     fn follow(flights: &Arc<FlightTable>, log: &PurgeLog) -> Follower {
-        match flights.board(&key("a"), 0, PurgeAttributes::default, log) {
+        match flights.lead_or_follow(&key("a"), 0, PurgeAttributes::default, log) {
             LeadOrFollow::Follow(follower) => follower,
             LeadOrFollow::Lead(_) => panic!("nobody leads"),
         }
@@ -392,7 +392,7 @@ mod tests {
         let mut followers: Vec<_> = (0..100).map(|_| follow(&flights, &log)).collect();
         leader.land(failed());
         for follower in &mut followers {
-            assert!(matches!(follower.landing().await, FlightOutcome::Failed(_)));
+            assert!(matches!(follower.outcome().await, FlightOutcome::Failed(_)));
         }
         assert_eq!(flights.count(), 0);
     }
@@ -410,7 +410,7 @@ mod tests {
             panic!("as a bug would");
         });
         assert!(task.await.is_err());
-        assert!(matches!(follower.landing().await, FlightOutcome::Abandoned));
+        assert!(matches!(follower.outcome().await, FlightOutcome::Abandoned));
         drop(lead(&flights, &log));
     }
 
@@ -426,9 +426,9 @@ mod tests {
         assert!(apart.takes_followers());
         let mut follower = follow(&flights, &log);
         apart.land(failed());
-        assert!(matches!(follower.landing().await, FlightOutcome::Failed(_)));
+        assert!(matches!(follower.outcome().await, FlightOutcome::Failed(_)));
         slow.land(FlightOutcome::LeadersOwn);
-        assert!(matches!(waiting.landing().await, FlightOutcome::LeadersOwn));
+        assert!(matches!(waiting.outcome().await, FlightOutcome::LeadersOwn));
         assert_eq!(flights.count(), 0);
     }
 

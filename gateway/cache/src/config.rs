@@ -100,7 +100,7 @@ pub struct CachePolicyConfig {
     /// requester alone (4xx except 404 and 410, also 510 and 511) is stored only when it is listed
     /// here or in `negative_cache`, even if the response states a lifetime.
     pub statuses: Option<Vec<u16>>,
-    /// Answers that say *absent*.
+    /// Answers that say that the content does not exist.
     pub negative_cache: Option<NegativeCacheConfig>,
     /// Random variation of lifetimes in percent, so that many entries do not expire at once.
     pub jitter: Option<u8>,
@@ -145,7 +145,7 @@ pub struct TierTtl {
     pub ttl: ConfigDuration,
 }
 
-/// Answers that say *absent*, kept for a short time of their own.
+/// Answers that say that the content does not exist; they are kept for a short time of their own.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NegativeCacheConfig {
@@ -160,7 +160,7 @@ pub struct NegativeCacheConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadWaitTimeouts {
-    /// With a stale copy at hand: answer with it after this time while the load continues.
+    /// If there is a stale copy: answer with it after this time, while the load continues.
     pub soft: Option<ConfigDuration>,
     /// The longest wait for the response's head in any case.
     pub hard: Option<ConfigDuration>,
@@ -204,7 +204,7 @@ pub enum RequestDirectivePolicy {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RangeLoadMode {
-    /// Like `whole`, but objects larger than `cache.l1.max_object_bytes` like `parts`.
+    /// Like `whole`, but like `parts` for objects that are larger than `cache.l1.max_object_bytes`.
     #[default]
     Auto,
     /// The whole is loaded once and answers every range.

@@ -91,7 +91,7 @@ impl Entry {
     }
 
     /// The same entry, found in the second tier by a look-up that began at `order`.
-    pub(super) fn found_below(self, order: PurgeOrder) -> Self {
+    pub(super) fn found_in_second_tier(self, order: PurgeOrder) -> Self {
         Self {
             known_since: order,
             ..self

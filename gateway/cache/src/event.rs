@@ -56,7 +56,7 @@ pub enum CacheEvent<'a> {
     TagsDropped(usize),
     Evicted(Eviction),
     /// A look-up in the second tier for a request.
-    Below(L2LookupOutcome),
+    SecondTierLookup(L2LookupOutcome),
     /// A write to the second tier and its outcome.
     Wrote(L2WriteOutcome),
     /// A node asked for a lease, or lost one.
@@ -195,7 +195,7 @@ pub struct CacheEventCounters {
     overtaken: IntCounter,
     tags_dropped: IntCounter,
     evictions: Box<[IntCounter]>,
-    below: Box<[IntCounter]>,
+    second_tier_lookups: Box<[IntCounter]>,
     writes: Box<[IntCounter]>,
     leases: Box<[IntCounter]>,
     corrupt: IntCounterVec,
@@ -240,7 +240,7 @@ impl CacheEventCounters {
         let evictions = vec(
             registry,
             "lamina_cache_evictions_total",
-            "Entries that a tier let go, by cause.",
+            "Entries that a tier removed, by cause.",
             &["tier", "cause"],
         )?;
         let writes = vec(
@@ -252,7 +252,7 @@ impl CacheEventCounters {
         let leases = vec(
             registry,
             "lamina_l2_leases_total",
-            "Turns to load that were asked for among nodes, by outcome.",
+            "Leases that were requested so that only one node loads, by outcome.",
             &["outcome"],
         )?;
         let corrupt = vec(
@@ -320,18 +320,18 @@ impl CacheEventCounters {
             overtaken: one(
                 registry,
                 "lamina_cache_overtaken_loads_total",
-                "Loads not stored since a purge came in between.",
+                "Loads that were not stored because a purge happened meanwhile.",
             )?,
             tags_dropped: one(
                 registry,
                 "lamina_cache_tags_dropped_total",
-                "Tags over the limits.",
+                "Tags that were dropped because they exceeded the limits.",
             )?,
             evictions: Eviction::ALL
                 .iter()
                 .map(|cause| evictions.with_label_values(&["l1", cause.as_str()]))
                 .collect(),
-            below: L2LookupOutcome::ALL
+            second_tier_lookups: L2LookupOutcome::ALL
                 .iter()
                 .map(|look| lookups.with_label_values(&["l2", look.as_str()]))
                 .collect(),
@@ -375,7 +375,7 @@ impl CacheEventCounters {
             CacheEvent::Overtaken { .. } => self.overtaken.inc(),
             CacheEvent::TagsDropped(count) => self.tags_dropped.inc_by(count as u64),
             CacheEvent::Evicted(cause) => self.evictions[cause as usize].inc(),
-            CacheEvent::Below(look) => self.below[look as usize].inc(),
+            CacheEvent::SecondTierLookup(look) => self.second_tier_lookups[look as usize].inc(),
             CacheEvent::Wrote(wrote) => self.writes[wrote as usize].inc(),
             CacheEvent::Leased(leased) => self.leases[leased as usize].inc(),
             CacheEvent::Corrupt(corrupt) => {
@@ -415,17 +415,17 @@ fn log(event: CacheEvent<'_>) {
         CacheEvent::StaleHit(reason) => tracing::debug!(reason = reason.as_str(), "stale:hit"),
         CacheEvent::NegativeSet { key } => tracing::debug!(key = %KeyId::of(key), "negative:set"),
         CacheEvent::Overtaken { key } => {
-            tracing::debug!(key = %KeyId::of(key), "a purge overtook the load")
+            tracing::debug!(key = %KeyId::of(key), "load not stored: a purge happened meanwhile")
         }
         CacheEvent::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
         CacheEvent::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
-        CacheEvent::Below(look) => tracing::debug!(result = look.as_str(), "l2"),
+        CacheEvent::SecondTierLookup(look) => tracing::debug!(result = look.as_str(), "l2"),
         CacheEvent::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),
         CacheEvent::Leased(leased) => tracing::debug!(outcome = leased.as_str(), "lock"),
         CacheEvent::Corrupt(corrupt) => {
             tracing::debug!(reason = corrupt.as_str(), "l2: corrupt record")
         }
-        CacheEvent::Gap => tracing::debug!("a gap opened: what is older is hidden"),
+        CacheEvent::Gap => tracing::debug!("purges may have been missed: older entries are hidden"),
         CacheEvent::Breaker(passage) => tracing::debug!(passage = passage.as_str(), "breaker"),
     }
 }

@@ -1,6 +1,7 @@
 //! The second tier: records that outlive L1 and, in a shared store, serve all nodes.
 //!
-//! Inside: `store` (the trait), `redis` (shared by nodes), `disk` (for one node); `find` and `put`
+//! Inside: `store` (the trait), `redis` (shared by nodes), `disk` (for one node), `description` (what
+//! the rest of the program asks of a configured store, and the table of both); `find` and `put`
 //! (what requests use), `convert` (entries and records); `guard` (deadline, breaker, limit of
 //! calls), `writer` (write-behind), `removals`, `invalidations`, `feed` with `window` (the purge
 //! log of the store), `standing` (whether the store works), `lease` (one load for each key among
@@ -15,6 +16,7 @@
 mod clear;
 pub mod config;
 pub(super) mod convert;
+pub mod description;
 pub mod disk;
 mod feed;
 mod find;
@@ -205,9 +207,9 @@ impl L2 {
         match tokio::time::timeout(patience, all).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the second tier could not be brought to an end");
+                tracing::warn!(%error, "the second tier could not finish its pending writes");
             }
-            Err(_) => tracing::warn!("the second tier took too long to be brought to an end"),
+            Err(_) => tracing::warn!("the second tier did not finish its pending writes in time"),
         }
     }
 

@@ -11,7 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // The modules of this crate use the crates below under these names.
-use lamina_base::{breaker, hc1, pattern, redis, units};
+use lamina_base::{breaker, description, hc1, pattern, redis, units};
 use lamina_http as http;
 
 pub mod backoff;
@@ -68,7 +68,7 @@ pub struct Cache {
     l1: L1,
     flights: Arc<FlightTable>,
     log: Arc<PurgeLog>,
-    below: Option<Arc<L2>>,
+    second_tier: Option<Arc<L2>>,
     /// The other nodes. Set when there may be some.
     peers: OnceLock<Arc<dyn PeerNotifier>>,
     /// Primary keys that were missed a short time ago. They are kept only when there are peers.
@@ -127,7 +127,7 @@ impl Cache {
     /// When the registry already holds the counters of a cache.
     pub fn new(config: &config::CacheConfig, registry: &Registry) -> prometheus::Result<Self> {
         let hooks = Arc::new(CacheEventCounters::new(registry)?);
-        let log = match config.l2.is_configured() {
+        let log = match config.l2.store().is_some() {
             // The second tier may return entries from before a purge for as long as this.
             true => PurgeLog::numbered(&config.purge_log, config.l2.max_life.into()),
             false => PurgeLog::alone(&config.purge_log),
@@ -137,7 +137,7 @@ impl Cache {
             l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
             flights: Arc::default(),
             log: Arc::new(log),
-            below: None,
+            second_tier: None,
             peers: OnceLock::new(),
             asked: moka::sync::Cache::builder()
                 .max_capacity(ASKED_KEYS)
@@ -178,13 +178,13 @@ impl Cache {
             Arc::clone(&self.hooks),
             registry,
         )?);
-        self.below = Some(Arc::clone(&tier));
+        self.second_tier = Some(Arc::clone(&tier));
         Ok(tier)
     }
 
     /// The second tier.
-    pub fn below(&self) -> Option<&Arc<L2>> {
-        self.below.as_ref()
+    pub fn second_tier(&self) -> Option<&Arc<L2>> {
+        self.second_tier.as_ref()
     }
 
     /// Takes an entry from the second tier into L1, unless L1 has a newer one by now. None: a purge
@@ -214,7 +214,9 @@ impl Cache {
     }
 
     fn removes(&self, entry: &Entry) -> bool {
-        self.below.as_ref().is_some_and(|tier| tier.removes(entry))
+        self.second_tier
+            .as_ref()
+            .is_some_and(|tier| tier.removes(entry))
     }
 
     /// Returns a stored copy to use when a load failed or takes long. It looks at the present state
@@ -336,13 +338,13 @@ impl Cache {
 
     /// Leads the load of `key`, or follows one that is under way. `number` is the number of this
     /// request; the followers of its load can read it.
-    pub fn board(
+    pub fn lead_or_follow(
         &self,
         key: &EntryKey,
         number: u64,
         marks: impl FnOnce() -> PurgeAttributes,
     ) -> LeadOrFollow {
-        self.flights.board(key, number, marks, &self.log)
+        self.flights.lead_or_follow(key, number, marks, &self.log)
     }
 
     /// Leads a load of `key` beside those that are under way. Nobody follows it yet.
@@ -390,7 +392,7 @@ impl Cache {
     pub fn drop_entry(&self, entry: &Arc<Entry>) {
         // The second tier comes first: an entry that is promoted from it in the meantime must be
         // recognized as removed. Parts are not kept there.
-        if let Some(tier) = self.below.as_ref().filter(|_| entry.parts.is_none()) {
+        if let Some(tier) = self.second_tier.as_ref().filter(|_| entry.parts.is_none()) {
             tier.forget(entry, self.log.order());
         }
         self.l1.remove(entry);
@@ -432,7 +434,7 @@ impl Cache {
         if let Some(peers) = peers {
             peers.purging();
         }
-        let order = match &self.below {
+        let order = match &self.second_tier {
             Some(tier) => tier.purge_by(PurgeInitiator::Request, selector, kind).0,
             None => self.log.record_by(PurgeInitiator::Request, selector, kind),
         };
@@ -453,7 +455,7 @@ impl Cache {
             peers.purging();
         }
         let (order, held) = self.log.invalidate(numbers);
-        if let Some(tier) = &self.below {
+        if let Some(tier) = &self.second_tier {
             tier.invalidate(numbers);
         }
         if let Some(peers) = peers {
@@ -470,7 +472,7 @@ impl Cache {
         selector: &Selector,
         kind: PurgeKind,
     ) -> (PurgeOrder, Option<oneshot::Receiver<u64>>) {
-        let (order, told) = match &self.below {
+        let (order, told) = match &self.second_tier {
             Some(tier) => {
                 let (order, told) = tier.purge(selector, kind);
                 (order, Some(told))

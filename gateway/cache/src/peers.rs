@@ -69,7 +69,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 impl Cache {
     /// Informs `peers` from now on. It can be called once.
     pub fn announce_to(&self, peers: Arc<dyn PeerNotifier>) {
-        if let Some(tier) = self.below().filter(|tier| tier.is_shared()) {
+        if let Some(tier) = self.second_tier().filter(|tier| tier.is_shared()) {
             // A peer that heard of the invalidation before the store had noted it may have found
             // the record there.
             let (peers, log) = (Arc::downgrade(&peers), Arc::clone(&self.log));
@@ -87,39 +87,40 @@ impl Cache {
     /// missed purges in the meantime, and that process may have heard purges that it did not note
     /// there.
     pub fn outlives_this_node(&self) -> bool {
-        self.below().is_some_and(|tier| !tier.is_shared())
+        self.second_tier().is_some_and(|tier| !tier.is_shared())
     }
 
     /// Whether all nodes follow one purge log.
     pub fn shares_log(&self) -> bool {
-        self.below().is_some_and(|tier| tier.is_shared())
+        self.second_tier().is_some_and(|tier| tier.is_shared())
     }
 
     /// The health of the second tier for purges; whole if there is no second tier.
     pub fn reach(&self) -> StoreHealth {
-        self.below().map_or(StoreHealth::Whole, |tier| tier.reach())
+        self.second_tier()
+            .map_or(StoreHealth::Whole, |tier| tier.reach())
     }
 
     /// The kind of the second tier's store; none if there is no second tier.
-    pub fn kind_below(&self) -> Option<&'static str> {
-        self.below().map(|tier| tier.kind())
+    pub fn second_tier_kind(&self) -> Option<&'static str> {
+        self.second_tier().map(|tier| tier.kind())
     }
 
     /// The number of purges that are in force here but not yet in the second tier's log.
-    pub fn purges_waiting_below(&self) -> usize {
-        self.below().map_or(0, |tier| tier.purges_waiting())
+    pub fn purges_waiting_for_second_tier(&self) -> usize {
+        self.second_tier().map_or(0, |tier| tier.purges_waiting())
     }
 
     /// The generation of the purge log that all nodes follow, if there is one and it was read.
     pub fn shared_generation(&self) -> Option<u64> {
-        let tier = self.below().filter(|tier| tier.is_shared())?;
+        let tier = self.second_tier().filter(|tier| tier.is_shared())?;
         tier.generation()
     }
 
     /// The place in our own order at which a peer's value was born. None: the nodes do not follow
     /// one log, or this node has not read it that far.
     pub fn born_in_log(&self, stored: &ResponseRecord) -> Option<PurgeOrder> {
-        let tier = self.below().filter(|tier| tier.is_shared())?;
+        let tier = self.second_tier().filter(|tier| tier.is_shared())?;
         tier.order_of(stored.generation, stored.born)
     }
 
@@ -131,7 +132,7 @@ impl Cache {
         selector: &Selector,
         kind: PurgeKind,
     ) -> PurgeOrder {
-        let order = match self.below().filter(|tier| !tier.is_shared()) {
+        let order = match self.second_tier().filter(|tier| !tier.is_shared()) {
             Some(tier) => tier.purge_by(author, selector, kind).0,
             None => self.log.record_by(author, selector, kind),
         };
@@ -143,7 +144,7 @@ impl Cache {
     /// informed by the peer.
     pub fn invalidated_by_peer(&self, numbers: &[PurgeHash]) -> PurgeOrder {
         let (order, _) = self.log.invalidate(numbers);
-        if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
+        if let Some(tier) = self.second_tier().filter(|tier| !tier.is_shared()) {
             tier.invalidate(numbers);
         }
         order
@@ -152,7 +153,7 @@ impl Cache {
     /// Reads what is new in the log that all nodes follow. False: there is none, or it does not
     /// answer.
     pub async fn catch_up(&self) -> bool {
-        match self.below().filter(|tier| tier.is_shared()) {
+        match self.second_tier().filter(|tier| tier.is_shared()) {
             Some(tier) => tier.catch_up().await,
             None => false,
         }
@@ -164,7 +165,7 @@ impl Cache {
     pub fn doubt(&self, lasts: DoubtDuration) -> PurgeOrder {
         let doubt = self.log.doubt(lasts);
         self.hooks.emit(CacheEvent::Gap);
-        if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
+        if let Some(tier) = self.second_tier().filter(|tier| !tier.is_shared()) {
             // Records of the second tier are ordered only by numbers of its own log. A purge that
             // reaches nothing gets such a number, which separates before and after.
             let told = tier.ask_for_number();
@@ -194,7 +195,7 @@ impl Cache {
         let born = match generation {
             // Without a log that all nodes follow, its place in the order is sent in another way.
             0 => LogPlace::default(),
-            _ => self.below()?.place_of(entry.born)?,
+            _ => self.second_tier()?.place_of(entry.born)?,
         };
         if born.generation != generation {
             return None;

@@ -27,7 +27,7 @@ pub struct Policy {
     pub mode: config::TtlMode,
     pub ttl: Option<Duration>,
     /// The `ttl` for the second tier.
-    pub ttl_below: Option<Duration>,
+    pub ttl_l2: Option<Duration>,
     /// How long L1 keeps what came from the second tier, if the route says so.
     pub l1_cap: Option<Duration>,
     pub while_revalidate: Option<Duration>,
@@ -243,7 +243,7 @@ impl Policy {
         keyed_by_authorization: bool,
     ) -> Self {
         let ttl = |p: &config::CachePolicyConfig| p.l1.map(|tier| tier.ttl).or(p.ttl);
-        let below = |p: &config::CachePolicyConfig| p.l2.map(|tier| tier.ttl).or(p.ttl);
+        let second_tier_ttl = |p: &config::CachePolicyConfig| p.l2.map(|tier| tier.ttl).or(p.ttl);
         let negative = route
             .negative_cache
             .as_ref()
@@ -260,7 +260,9 @@ impl Policy {
         Self {
             mode: route.mode.or(defaults.mode).unwrap_or_default(),
             ttl: ttl(route).or(ttl(defaults)).map(Into::into),
-            ttl_below: below(route).or(below(defaults)).map(Into::into),
+            ttl_l2: second_tier_ttl(route)
+                .or(second_tier_ttl(defaults))
+                .map(Into::into),
             l1_cap: route.l1.or(defaults.l1).map(|tier| tier.ttl.into()),
             while_revalidate: route
                 .stale_while_revalidate
@@ -294,11 +296,11 @@ impl Policy {
         }
     }
 
-    /// Judges a response. `dice` is a random number that decides the jitter.
+    /// Judges a response. `random` is a random number that decides the jitter.
     pub fn judge(
         &self,
         exchange: &HttpExchange<'_>,
-        dice: u32,
+        random: u32,
     ) -> Result<StorageTerms, UncacheableReason> {
         let directives = self.directives(exchange.response);
         let ours = self.our_lifetime(exchange.credentials);
@@ -306,7 +308,7 @@ impl Policy {
         let (lifetime, source) = self.lifetime(exchange, &directives, ours)?;
         let by_route = matches!(lifetime, Lifetime::FromArrival(_));
         Ok(StorageTerms {
-            lifetime: self.jittered(lifetime, dice),
+            lifetime: self.jittered(lifetime, random),
             while_revalidate: self.window(directives.stale_while_revalidate, self.while_revalidate),
             if_error: self.window(directives.stale_if_error, self.if_error),
             must_revalidate: !by_route && forbids_stale(&directives),
@@ -315,8 +317,8 @@ impl Policy {
     }
 
     /// The terms in the second tier for a response that has these terms in L1.
-    pub fn below(&self, terms: &StorageTerms) -> StorageTerms {
-        let lifetime = match (terms.source, self.ttl_below) {
+    pub fn for_second_tier(&self, terms: &StorageTerms) -> StorageTerms {
+        let lifetime = match (terms.source, self.ttl_l2) {
             (LifetimeSource::Route, Some(ttl)) => Lifetime::FromArrival(ttl),
             _ => terms.lifetime,
         };
@@ -492,9 +494,9 @@ impl Policy {
     }
 
     /// Spreads lifetimes. A lifetime that the origin stated is never exceeded, only a route's own.
-    fn jittered(&self, lifetime: Lifetime, dice: u32) -> Lifetime {
+    fn jittered(&self, lifetime: Lifetime, random: u32) -> Lifetime {
         let share = |ttl: Duration| ttl * u32::from(self.jitter.min(100)) / 100;
-        let part = f64::from(dice) / f64::from(u32::MAX);
+        let part = f64::from(random) / f64::from(u32::MAX);
         match lifetime {
             _ if self.jitter == 0 => lifetime,
             Lifetime::OfResponse(ttl) => Lifetime::OfResponse(ttl - share(ttl).mul_f64(part)),

@@ -130,23 +130,25 @@ pub enum CorruptRecord {
     TooLarge,
     #[error("it nests deeper than {MAX_DEPTH} containers")]
     TooDeep,
-    #[error("the seal does not hold")]
+    #[error("the seal is not valid")]
     Seal,
     #[error("it is the record of another key")]
     AnotherKey,
     #[error("the compressed data are damaged")]
     Compression,
-    #[error("its content has not the form of a record")]
+    #[error("its content does not have the form of a record")]
     Form,
-    #[error("its life is over, though the store still has it")]
+    #[error("it has expired, although the store still has it")]
     Ended,
-    #[error("it was written later than now, by more than two clocks may differ")]
+    #[error(
+        "its time of writing is in the future, by more than the clocks of two machines may differ"
+    )]
     Clock,
 }
 
 /// A record that no reader would accept: larger than the limits allow, or with too many fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("larger than a record may be")]
+#[error("larger than the limit for a record")]
 pub struct TooLarge;
 
 /// The bytes to store for `key`. Slow for large bodies when compression is on: do not run it on the

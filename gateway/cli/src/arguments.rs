@@ -12,6 +12,7 @@ use lamina_http::endpoint::Endpoint;
 use lamina_plugin_host::compile;
 use serde_json::{Value, json};
 
+use crate::first_file::FirstFileArguments;
 use crate::plugin_kit;
 use crate::remote::{RemoteGateway, RequestsFilter};
 
@@ -25,6 +26,7 @@ pub struct CommandLine {
 
 const EXAMPLES: &str = "Examples:
   lamina run -c config/quickstart.yaml
+  lamina run --domain localhost --to http://127.0.0.1:3000
   lamina validate -c lamina.yaml
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
   lamina doctor -c lamina.yaml
@@ -42,27 +44,31 @@ const EXAMPLES: &str = "Examples:
   lamina plugin check plugins/dist/normalize-query.wasm
   lamina demo-origin --listen 127.0.0.1:8081
 
-Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
-Of purge: 0 it holds everywhere, 1 some nodes or the second tier did not confirm it, 3 unknown where it holds.";
+Exit codes: 0 success, 1 failure, 2 the command line or the configuration is wrong.
+Of `purge`: 0 it applies everywhere, 1 some nodes or the second tier did not confirm it, 3 it is unknown where it applies.";
 
 #[derive(Subcommand)]
 pub enum GatewayCommand {
-    /// Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+    /// Serve until SIGTERM or SIGINT, then finish the requests under way; a second signal ends at
+    /// once.
     Run {
         #[command(flatten)]
         file: ConfigFileArgument,
-        /// Overrides telemetry.log_format.
+        #[command(flatten)]
+        first: FirstFileArguments,
+        /// The form of log lines, in place of `telemetry.log_format`.
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
     },
-    /// Check a configuration, with all its plugins, and say what is wrong.
+    /// Check a configuration with all its plugins, and print what is wrong.
     Validate {
         #[command(flatten)]
         file: ConfigFileArgument,
     },
     /// Print the JSON Schema of the configuration.
     Schema,
-    /// Say what would be done with a request: route, key and its parts, lifetime and the rule that gives it.
+    /// Print what would be done with a request: its route, key and parts of the key, lifetime and
+    /// the rule for it.
     Explain {
         #[command(flatten)]
         file: ConfigFileArgument,
@@ -78,19 +84,20 @@ pub enum GatewayCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make real round trips to the second tier and over the event bus, and say what the configuration guarantees.
+    /// Make real round trips to the second tier and over the event bus, and print what the
+    /// configuration guarantees.
     Doctor {
         #[command(flatten)]
         file: ConfigFileArgument,
     },
-    /// Ask a running gateway to forget, here and on every node.
+    /// Purge content from a running gateway and from all other nodes.
     Purge(PurgeArguments),
-    /// Ask a running gateway which other nodes it hears.
+    /// List the other nodes from which a running gateway receives events.
     Nodes {
         #[command(flatten)]
         admin: AdminArguments,
     },
-    /// Ask a running gateway what became of the last requests, and why.
+    /// Print what a running gateway did with the last requests, and why.
     Requests {
         #[command(flatten)]
         filter: RequestsFilter,
@@ -100,7 +107,7 @@ pub enum GatewayCommand {
         #[command(flatten)]
         admin: AdminArguments,
     },
-    /// The second tier of a running gateway.
+    /// Commands about the second tier of a running gateway.
     L2 {
         #[command(subcommand)]
         command: L2Command,
@@ -110,7 +117,7 @@ pub enum GatewayCommand {
         #[command(subcommand)]
         command: AcmeCommand,
     },
-    /// Records of a second tier.
+    /// Commands about records of a second tier.
     Record {
         #[command(subcommand)]
         command: RecordCommand,
@@ -122,7 +129,7 @@ pub enum GatewayCommand {
     },
     /// Serve a small web site to try the gateway on.
     DemoOrigin {
-        /// Address and port.
+        /// The address and port to listen on.
         #[arg(long, default_value = "127.0.0.1:8081")]
         listen: SocketAddr,
     },
@@ -140,12 +147,12 @@ pub enum GatewayCommand {
 
 #[derive(Subcommand)]
 pub enum L2Command {
-    /// List what it holds; Redis with `index.enabled` can tell.
+    /// List the keys in it; this needs `cache.l2.redis` with `index.enabled: true`.
     Keys {
         /// URLs that match: `*` is any run of characters, `?` one; `/…` is a path on every host.
         #[arg(long)]
         pattern: Option<String>,
-        /// Keys at most.
+        /// The largest number of keys to print.
         #[arg(long, default_value_t = 100)]
         limit: usize,
         #[command(flatten)]
@@ -178,26 +185,28 @@ pub enum AcmeCommand {
 
 #[derive(Subcommand)]
 pub enum RecordCommand {
-    /// Say what a record holds: form, sizes, key, seal, status, headers, times, marks.
+    /// Print what a record contains: form, sizes, key, seal, status, headers, times, hashes for
+    /// purges.
     Inspect {
-        /// A file with the bytes that stand in the store; or an absolute URL, whose record
-        /// is read from the store that the configuration names.
+        /// A file with the bytes of a record from the store; or an absolute URL, whose record
+        /// is then read from the store that the configuration names.
         what: String,
-        /// Of a file: the key that it should be for, by its 16 digits as `lamina explain` prints them.
+        /// For a file: the key that the record must have, as the 16 digits that `lamina explain`
+        /// prints.
         #[arg(long, value_parser = key_id)]
         key: Option<KeyId>,
-        /// Of a file: another one, with the secret that records are sealed by.
+        /// For a file: another file, which contains the secret that records are sealed with.
         #[arg(long)]
         seal_key_file: Option<PathBuf>,
         #[command(flatten)]
         file: ConfigFileArgument,
-        /// Of a URL: a request header, as `Name: value`.
+        /// For a URL: a request header, as `Name: value`.
         #[arg(short = 'H', long = "header")]
         headers: Vec<String>,
     },
 }
 
-/// What to forget; each of these may be given several times.
+/// What to purge; each selector can be given several times.
 #[derive(clap::Args)]
 pub struct PurgeArguments {
     /// A tag.
@@ -206,7 +215,7 @@ pub struct PurgeArguments {
     /// An absolute URL, with all its variants.
     #[arg(long)]
     pub url: Vec<String>,
-    /// URLs that begin so: `host/path` or `/path`.
+    /// URLs that begin with this text: `host/path` or `/path`.
     #[arg(long)]
     pub prefix: Vec<String>,
     /// URLs that match: `*` is any run of characters, `?` one.
@@ -215,16 +224,17 @@ pub struct PurgeArguments {
     /// A route by its name.
     #[arg(long)]
     pub route: Vec<String>,
-    /// A key by its 16 digits, as `lamina explain` prints them.
+    /// A key, as the 16 digits that `lamina explain` prints.
     #[arg(long)]
     pub key: Vec<String>,
     /// Everything.
     #[arg(long)]
     pub all: bool,
-    /// Leave it stale: served while it refreshes.
+    /// Mark it as stale instead of removing it: it is served while it is refreshed.
     #[arg(long)]
     pub soft: bool,
-    /// Wait so long for the other nodes, and fail if one does not answer (1) or it can't be known (3).
+    /// How long to wait for the other nodes; exit code 1 if one of them does not confirm the purge,
+    /// 3 if that is unknown.
     #[arg(long)]
     pub wait: Option<ConfigDuration>,
     #[command(flatten)]
@@ -235,10 +245,11 @@ pub struct PurgeArguments {
 #[derive(clap::Args)]
 pub struct AdminArguments {
     /// Its admin listener: an address, or a Unix socket as in `unix:/run/lamina/admin.sock`.
-    /// Without it the one of `--config`, else 127.0.0.1:9180.
+    /// By default that of the `--config` file, or else 127.0.0.1:9180.
     #[arg(long, env = "LAMINA_ADMIN")]
     pub admin: Option<Endpoint>,
-    /// A file with the admin token. Without it a token of `--config` that is good for this.
+    /// A file with the admin token. By default, a token of the `--config` file that has the right
+    /// for this command.
     #[arg(long)]
     pub token_file: Option<PathBuf>,
     /// The gateway's configuration file.

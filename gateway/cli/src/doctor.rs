@@ -1,23 +1,26 @@
 //! `lamina doctor`: makes real round trips to what the configuration names, and says in plain words
 //! what this configuration guarantees.
 //!
-//! The parts: `l2` and `bus` (the round trips), `ends` and `voice` (both ends of the bus, and the
-//! events that they send), `advice` (what to do about a failure), `crash` (what a crash may undo)
-//! and `promises` (the sentences about guarantees). It may run beside a gateway: all that it leaves
-//! behind is one purge of a key that nobody has, and events that nodes ignore.
+//! The parts: `l2` and `bus` (the round trips), `origins` (TLS to
+//! the targets of upstreams), `ends` and `probe_events` (both ends of the bus, and the
+//! events that they send), `advice` (what to do about a failure) and `promises` (the sentences about
+//! guarantees). It may run beside a gateway: all that it leaves behind is one purge of a key that
+//! nobody has, and events that nodes ignore.
 
 mod advice;
 mod bus;
-mod crash;
 mod ends;
 pub(super) mod l2;
+mod origins;
+mod probe_events;
 mod promises;
-mod voice;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::output;
 use advice::ConfigKeyPlaces;
 use lamina_edge::app::GatewayStartError;
 use lamina_edge::config::{ConfigProblem, GatewayConfig};
@@ -38,7 +41,7 @@ struct ReportSection {
 }
 
 struct FindingLine {
-    name: &'static str,
+    name: Cow<'static, str>,
     outcome: DoctorOutcome,
 }
 
@@ -55,7 +58,7 @@ enum DoctorOutcome {
 /// The pause between two checks whether something is there.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Checks the second tier and the bus. `file` is the file of the configuration.
+/// Checks the second tier, the bus and TLS to origins. `file` is the file of the configuration.
 ///
 /// # Errors
 /// If the second tier or the bus can't be used as it is configured.
@@ -64,10 +67,11 @@ pub async fn examine(
     file: &Path,
 ) -> Result<DoctorReport, GatewayStartError> {
     let places = ConfigKeyPlaces::of(file);
-    let sections = vec![
+    let mut sections = vec![
         l2::examine(config, &places).await?,
         bus::examine(config, &places).await?,
     ];
+    sections.extend(origins::examine(config, &places).await);
     Ok(DoctorReport {
         sections,
         promises: promises::of(config),
@@ -88,7 +92,8 @@ impl DoctorReport {
     /// The names of the sections with failures.
     pub fn unwell(&self) -> String {
         let unwell = self.sections.iter().filter(|section| !section.is_well());
-        let names: Vec<_> = unwell.map(|section| section.name).collect();
+        let mut names: Vec<_> = unwell.map(|section| section.name).collect();
+        names.dedup();
         names.join(" and ")
     }
 }
@@ -102,22 +107,23 @@ impl ReportSection {
 impl FindingLine {
     fn took(name: &'static str, mut times: Vec<Duration>, deadline: Duration) -> Self {
         times.sort_unstable();
-        let outcome = DoctorOutcome::Took(times, deadline);
-        Self { name, outcome }
+        Self::of(name, DoctorOutcome::Took(times, deadline))
     }
 
-    fn fine(name: &'static str, says: String) -> Self {
-        let outcome = DoctorOutcome::Fine(says);
-        Self { name, outcome }
+    fn fine(name: impl Into<Cow<'static, str>>, says: String) -> Self {
+        Self::of(name, DoctorOutcome::Fine(says))
     }
 
-    fn warned(name: &'static str, why: String) -> Self {
-        let outcome = DoctorOutcome::Warned(why);
-        Self { name, outcome }
+    fn warned(name: impl Into<Cow<'static, str>>, why: String) -> Self {
+        Self::of(name, DoctorOutcome::Warned(why))
     }
 
-    fn failed(name: &'static str, why: String) -> Self {
-        let outcome = DoctorOutcome::Failed(why);
+    fn failed(name: impl Into<Cow<'static, str>>, why: String) -> Self {
+        Self::of(name, DoctorOutcome::Failed(why))
+    }
+
+    fn of(name: impl Into<Cow<'static, str>>, outcome: DoctorOutcome) -> Self {
+        let name = name.into();
         Self { name, outcome }
     }
 }
@@ -137,7 +143,7 @@ impl fmt::Display for DoctorReport {
         for section in &self.sections {
             writeln!(f, "{:11}  {}", section.name, section.what)?;
             for line in &section.lines {
-                writeln!(f, "  {:15}{}", line.name, line.outcome)?;
+                writeln!(f, "  {:14} {}", line.name, line.outcome)?;
             }
         }
         writeln!(f, "what this configuration guarantees")?;
@@ -155,7 +161,7 @@ impl fmt::Display for DoctorOutcome {
             Self::Took(times, deadline) => (times, deadline),
             Self::Fine(says) => return f.write_str(says),
             Self::Warned(why) => return write!(f, "WARNING  {why}"),
-            Self::Failed(why) => return write!(f, "FAILED  {why}"),
+            Self::Failed(why) => return write!(f, "{}  {why}", output::alarming("FAILED")),
         };
         let ms = |took: Option<&Duration>| took.map_or(0.0, Duration::as_secs_f64) * 1_000.0;
         match times.len() {

@@ -6,10 +6,11 @@
 mod arguments;
 mod demo;
 mod doctor;
+mod first_file;
+mod output;
 mod plugin_kit;
 mod records;
 mod remote;
-mod say;
 mod stopping;
 
 use std::path::Path;
@@ -21,7 +22,8 @@ use arguments::{
     RecordCommand,
 };
 use clap::Parser;
-use lamina_base::telemetry::config::TelemetryConfig;
+use first_file::FirstFileArguments;
+use lamina_base::telemetry::config::{LogFormat, TelemetryConfig};
 use lamina_base::telemetry::logs;
 use lamina_cache::key::KeyId;
 use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
@@ -59,7 +61,9 @@ impl ExitOutcome {
         match holds {
             RemotePurgeCoverage::Everywhere => Self::Well,
             RemotePurgeCoverage::NotEverywhere => {
-                say::wrong("lamina: it was not confirmed everywhere");
+                output::error(
+                    "lamina: not every node (or not the second tier) has confirmed the purge",
+                );
                 Self::Failed
             }
             RemotePurgeCoverage::Unknown => Self::Unknown,
@@ -75,7 +79,7 @@ fn main() -> ExitCode {
         Ok(ExitOutcome::Wrong) => ExitCode::from(2),
         Ok(ExitOutcome::Unknown) => ExitCode::from(3),
         Err(error) => {
-            say::wrong(format_args!("lamina: {error:#}"));
+            output::error(format_args!("lamina: {error:#}"));
             let start = error.downcast_ref::<GatewayStartError>();
             match start.is_some_and(GatewayStartError::is_configuration) {
                 true => ExitCode::from(2),
@@ -87,14 +91,11 @@ fn main() -> ExitCode {
 
 fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
     match command {
-        GatewayCommand::Run { file, log_format } => with_config(&file.config, |mut config| {
-            config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
-            let runtime = runtime()?;
-            let ended = runtime.block_on(run(&config));
-            // Blocking work, such as a name look-up that hangs, must not delay the end.
-            runtime.shutdown_background();
-            ended
-        }),
+        GatewayCommand::Run {
+            file,
+            first,
+            log_format,
+        } => start(&file.config, &first, log_format),
         GatewayCommand::Validate { file } => validate(&file.config),
         GatewayCommand::Explain {
             file,
@@ -109,13 +110,13 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
         }),
         GatewayCommand::Doctor { file } => with_config(&file.config, |config| {
             let report = runtime()?.block_on(doctor::examine(&config, &file.config))?;
-            say::text(&report);
-            anyhow::ensure!(report.is_well(), "not well: {}", report.unwell());
+            output::text(&report);
+            anyhow::ensure!(report.is_well(), "checks failed: {}", report.unwell());
             Ok(())
         }),
         GatewayCommand::Purge(arguments) => purge(&arguments),
         GatewayCommand::Nodes { admin } => with_remote(&admin, AdminRight::Read, |remote| {
-            say::text(runtime()?.block_on(remote.nodes())?);
+            output::text(runtime()?.block_on(remote.nodes())?);
             Ok(ExitOutcome::Well)
         }),
         GatewayCommand::Requests {
@@ -125,8 +126,8 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
         } => with_remote(&admin, AdminRight::Read, |remote| {
             let requests = runtime()?.block_on(remote.requests(&filter))?;
             match json {
-                true => say::line(serde_json::to_string_pretty(requests.json())?),
-                false => say::text(&requests),
+                true => output::line(serde_json::to_string_pretty(requests.json())?),
+                false => output::text(&requests),
             }
             Ok(ExitOutcome::Well)
         }),
@@ -139,12 +140,12 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
                 },
         } => with_remote(&admin, AdminRight::Read, |remote| {
             let keys = remote.keys(pattern.as_deref(), limit);
-            say::text(runtime()?.block_on(keys)?);
+            output::text(runtime()?.block_on(keys)?);
             Ok(ExitOutcome::Well)
         }),
         GatewayCommand::Acme { command } => certificates(&command),
         GatewayCommand::Schema => {
-            say::line(format_args!("{:#}", config::schema()));
+            output::line(format_args!("{:#}", config::schema()));
             Ok(ExitOutcome::Well)
         }
         GatewayCommand::Record {
@@ -180,7 +181,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             Ok(ExitOutcome::Well)
         }
         GatewayCommand::Version => {
-            say::line(concat!("lamina ", env!("CARGO_PKG_VERSION")));
+            output::line(concat!("lamina ", env!("CARGO_PKG_VERSION")));
             Ok(ExitOutcome::Well)
         }
         GatewayCommand::CompilePlugin { memory, seconds } => {
@@ -193,12 +194,12 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
 fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
     with_config(file, |config| {
         for warning in &config.warnings {
-            say::wrong(format_args!("warning: {warning}"));
+            output::error(format_args!("warning: {warning}"));
         }
         runtime()?
             .block_on(app::build(&config))
-            .context("the file is well formed, but")?;
-        say::line(format_args!(
+            .context("the file has the right form, but")?;
+        output::line(format_args!(
             "{}: ok, {} routes, {} upstreams, {} plugins",
             file.display(),
             config.routes.len(),
@@ -218,12 +219,14 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
     with_remote(&purge.admin, AdminRight::Purge, |remote| {
         match runtime()?.block_on(remote.purge(&asked, wait)) {
             Ok(receipt) => {
-                say::text(&receipt);
+                output::text(&receipt);
                 Ok(ExitOutcome::of(receipt.holds()))
             }
             // The gateway may have received the request.
             Err(error @ (RemoteError::Timeout(_) | RemoteError::Broken(_))) => {
-                say::wrong(format_args!("lamina: unknown where it holds: {error}"));
+                output::error(format_args!(
+                    "lamina: it is unknown where the purge applies: {error}"
+                ));
                 Ok(ExitOutcome::Unknown)
             }
             Err(error) => Err(error.into()),
@@ -242,16 +245,46 @@ fn certificates(command: &AcmeCommand) -> anyhow::Result<ExitOutcome> {
     with_remote(admin, right, |remote| {
         let runtime = runtime()?;
         match command {
-            AcmeCommand::Status { .. } => say::text(runtime.block_on(remote.certificates())?),
+            AcmeCommand::Status { .. } => output::text(runtime.block_on(remote.certificates())?),
             AcmeCommand::Renew { name, .. } => {
-                say::text(runtime.block_on(remote.renew_certificate(name))?);
+                output::text(runtime.block_on(remote.renew_certificate(name))?);
             }
             AcmeCommand::Revoke { name, .. } => {
-                say::text(runtime.block_on(remote.revoke_certificate(name))?);
+                output::text(runtime.block_on(remote.revoke_certificate(name))?);
             }
         }
         Ok(ExitOutcome::Well)
     })
+}
+
+/// Serves by a configuration file, or by the options that take its place.
+fn start(
+    file: &Path,
+    first: &FirstFileArguments,
+    log_format: Option<LogFormat>,
+) -> anyhow::Result<ExitOutcome> {
+    let serve = |mut config: GatewayConfig| {
+        config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
+        let runtime = runtime()?;
+        let ended = runtime.block_on(run(&config));
+        // Blocking work, such as a name look-up that hangs, must not delay the end.
+        runtime.shutdown_background();
+        ended
+    };
+    let Some(text) = first.text() else {
+        return with_config(file, serve);
+    };
+    if first.print_config {
+        output::text(&text);
+        return Ok(ExitOutcome::Well);
+    }
+    match first_file::read(&text) {
+        Ok(config) => serve(config).map(Into::into),
+        Err(problems) => {
+            output::error(problems);
+            Ok(ExitOutcome::Wrong)
+        }
+    }
 }
 
 fn with_config<D: Into<ExitOutcome>>(
@@ -261,7 +294,7 @@ fn with_config<D: Into<ExitOutcome>>(
     match config::load(file) {
         Ok(config) => act(config).map(Into::into),
         Err(problems) => {
-            say::wrong(problems);
+            output::error(problems);
             Ok(ExitOutcome::Wrong)
         }
     }
@@ -294,7 +327,7 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     let app = tokio::select! {
         app = RunningGateway::start(config, &logs) => app?,
         () = stopping.asked() => {
-            tracing::info!("ended before it served");
+            tracing::info!("stopped before it began to serve");
             return Ok(());
         }
     };
@@ -312,10 +345,12 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     }
     tracing::info!("{}", app.admin_openness);
     stopping.asked().await;
-    tracing::info!("draining; a second signal ends at once");
+    tracing::info!(
+        "draining: no new connections are accepted; a second signal ends the process at once"
+    );
     tokio::select! {
         () = app.drain() => tracing::info!("drained"),
-        () = stopping.asked_again() => tracing::warn!("ended before everything was answered"),
+        () = stopping.asked_again() => tracing::warn!("stopped before the drain was finished"),
     }
     Ok(())
 }
@@ -329,7 +364,7 @@ fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> any
     };
     let told = record::inspect(&read(file)?.into(), &RecordLimits::of_inspection(), &seal)
         .with_context(|| format!("{}: not a record", file.display()))?;
-    say::text(&told);
+    output::text(&told);
     let bound = key.is_none_or(|key| key == KeyId::of(&told.key));
     anyhow::ensure!(bound, "{}: {}", file.display(), CorruptRecord::AnotherKey);
     match told.refusal() {
@@ -346,7 +381,7 @@ fn inspect_stored(config: &GatewayConfig, request: http::Request<()>) -> anyhow:
     let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
     for bytes in &records {
         let told = record::inspect(bytes, &RecordLimits::of_inspection(), &seal)?;
-        say::line(&told);
+        output::line(&told);
         if let Some(why) = told.refusal() {
             anyhow::bail!(why);
         }
@@ -377,8 +412,8 @@ fn request(
 
 fn print_explanation(explanation: &proxy::Explanation, json: bool) -> anyhow::Result<()> {
     match json {
-        true => say::line(serde_json::to_string_pretty(explanation)?),
-        false => say::text(explanation),
+        true => output::line(serde_json::to_string_pretty(explanation)?),
+        false => output::text(explanation),
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod cases;
 mod check;
 mod command;
 mod compare;
+mod decision_json;
 mod language;
 mod new;
 mod opened;
@@ -21,7 +22,6 @@ mod replay;
 mod run;
 mod sdk;
 mod test;
-mod told;
 
 use serde_json::Value;
 

@@ -19,7 +19,7 @@ use lamina_edge::config::GatewayConfig;
 pub enum RecordsError {
     #[error(transparent)]
     Start(#[from] GatewayStartError),
-    #[error("no route caches this request: see `lamina explain`")]
+    #[error("no route caches this request; `lamina explain` shows why")]
     NotCached,
     #[error("cache.l2 has no store")]
     NoStore,
@@ -40,7 +40,7 @@ pub async fn of(config: &GatewayConfig, request: Request<()>) -> Result<Vec<Byte
     let store = open_store(config)?.ok_or(RecordsError::NoStore)?;
     let home = KeyId::of(primary.as_bytes());
     let limits = RecordLimits::of_inspection();
-    let own = StoreKey::below(home, primary.as_bytes());
+    let own = StoreKey::with_home(home, primary.as_bytes());
     connected(&store, &own).await?;
     let Some(found) = store.get(&own, limits.encoded).await? else {
         return Ok(Vec::new());
@@ -51,7 +51,7 @@ pub async fn of(config: &GatewayConfig, request: Request<()>) -> Result<Vec<Byte
     if let Ok(StoreRecord::Varies(lists)) = told.map(|told| told.record) {
         for fields in lists {
             let key = primary.variant(&fields, &headers);
-            let name = StoreKey::below(home, key.as_bytes());
+            let name = StoreKey::with_home(home, key.as_bytes());
             let found = store.get(&name, limits.encoded).await?;
             records.extend(found.map(|found| found.record));
         }

@@ -38,7 +38,7 @@ pub enum RemoteError {
     Connect(Endpoint, #[source] std::io::Error),
     #[error("{0} does not answer in time")]
     Timeout(Endpoint),
-    #[error("the exchange with the admin listener broke off: {0}")]
+    #[error("the connection to the admin listener broke: {0}")]
     Broken(String),
     #[error("{status}: {message}")]
     Refused { status: StatusCode, message: String },
@@ -232,9 +232,9 @@ impl fmt::Display for RemotePurgeResult {
             )?;
         }
         let held = nodes.iter().filter(|node| node["applied"] == true).count();
-        writeln!(f, "{held} of {} other nodes", nodes.len())?;
+        writeln!(f, "applied on {held} of {} other nodes", nodes.len())?;
         match peers["reason"].as_str() {
-            Some(why) => writeln!(f, "unknown where it holds: {why}"),
+            Some(why) => writeln!(f, "it is unknown where the purge applies: {why}"),
             None => Ok(()),
         }
     }
@@ -250,9 +250,9 @@ impl fmt::Display for RemoteNodeList {
             list["node"].as_str().unwrap_or_default(),
             bus["transport"].as_str().unwrap_or_default(),
             if bus["hears"] == true {
-                "hears"
+                "receives events"
             } else {
-                "hears nothing"
+                "receives no events"
             },
             if bus["publishes"] == true {
                 "publishes"
@@ -261,7 +261,7 @@ impl fmt::Display for RemoteNodeList {
             },
             bus["purges_waiting"],
             if bus["gap_open"] == true {
-                ", a gap is open"
+                ", purges may have been missed"
             } else {
                 ""
             },

@@ -167,9 +167,10 @@ impl Cluster {
         let inbox = Inbox::new(identity, listener, config, hearing, registry)?;
         cache.set_cut_off(true);
         if cache.outlives_this_node() {
-            cluster
-                .doubts
-                .open("an earlier life of this node stored it");
+            cluster.doubts.open(
+                "this node was restarted, and its second tier may contain what was purged \
+                 meanwhile",
+            );
         }
         cache.announce_to(Arc::clone(&cluster) as Arc<dyn PeerNotifier>);
         let (mail, words) = TransportEventSender::new();
@@ -240,7 +241,10 @@ impl Cluster {
         let settled = self.outbox.settled();
         if tokio::time::timeout(patience, settled).await.is_err() {
             let purges = self.outbox.unsent();
-            tracing::warn!(purges, "the other nodes were not told of all purges");
+            tracing::warn!(
+                purges,
+                "not all purges were published to the other nodes before the end"
+            );
         }
     }
 }

@@ -87,6 +87,8 @@ pub enum AcmeOpenError {
     },
     #[error("storage: redis: no Redis or no seal key is given")]
     NoRedis,
+    #[error("storage: {0}")]
+    Redis(#[from] lamina_base::redis::RedisTargetError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }

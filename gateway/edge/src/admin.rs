@@ -55,11 +55,13 @@ pub struct AdminService {
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
     pub gate: AdminGate,
-    pub desk: AdminWorkLimits,
+    pub work_limits: AdminWorkLimits,
     /// Whether the gateway accepts requests: false as soon as a drain begins.
     pub ready: Arc<AtomicBool>,
     /// What obtains certificates, if any are to be obtained.
     pub acme: Option<Arc<AcmeManager>>,
+    /// Whether secrets of TLS sessions are written to a file.
+    pub keylog: bool,
     /// Updates the gauges before a scrape.
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }
@@ -112,7 +114,7 @@ impl AdminService {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 if refusal.audit == RefusalAudit::Line {
-                    self.desk.refusals.tell(&refusal, &request, peer);
+                    self.work_limits.refusals.tell(&refusal, &request, peer);
                 }
                 return answer::guarded(refusal.response);
             }
@@ -133,7 +135,7 @@ impl AdminService {
         match access {
             AdminAccess::Open => Ok(None),
             AdminAccess::Needs(_) | AdminAccess::NeedsToken(_) => {
-                self.desk.places.try_acquire().map(Some)
+                self.work_limits.places.try_acquire().map(Some)
             }
         }
     }
@@ -162,7 +164,7 @@ impl AdminService {
                 certificates::revoke(self.acme.as_deref(), name).await
             }
             AdminAction::Keys => {
-                let tier = self.proxy.cache.below().map(Arc::as_ref);
+                let tier = self.proxy.cache.second_tier().map(Arc::as_ref);
                 l2::keys(tier, request.uri().query().unwrap_or_default()).await
             }
             AdminAction::RecentRequests => {

@@ -13,19 +13,21 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
 use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
-use crate::bus;
 use crate::cache::Cache;
+use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
 use crate::cache::l2::store::Store;
-use crate::cache::l2::{disk, redis};
 use crate::cluster::Cluster;
 use crate::config::GatewayConfig;
+use crate::description::InvalidSetting;
 use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{
     self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
 };
+use crate::http::tls::config::KeyLogSwitch;
 use crate::http::tls::listeners::TlsListeners;
+use crate::local_authority::{self, LocalCertificateError};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
@@ -54,6 +56,7 @@ pub struct RunningGateway {
     _tending: AbortOnDropHandle<()>,
     _renewing: AbortOnDropHandle<()>,
     _obtaining: Option<AbortOnDropHandle<()>>,
+    _issuing: AbortOnDropHandle<()>,
 }
 
 /// Why a gateway can't start.
@@ -72,13 +75,13 @@ pub enum GatewayStartError {
     #[error("purge_method")]
     PurgeMethod(#[from] crate::proxy::TokenError),
     #[error(transparent)]
-    Disk(#[from] disk::DiskStoreOpenError),
-    #[error("cache.l2.redis")]
-    Redis(#[from] redis::RedisStoreOpenError),
+    Store(#[from] StoreOpenError),
     #[error("bus")]
-    Bus(#[from] bus::BusOpenError),
+    Bus(#[source] InvalidSetting),
     #[error("acme")]
     Acme(#[from] AcmeOpenError),
+    #[error(transparent)]
+    LocalCertificate(#[from] LocalCertificateError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -91,13 +94,15 @@ impl GatewayStartError {
             | Self::Plugin(_)
             | Self::Route(_)
             | Self::PurgeMethod(_)
-            | Self::Redis(_)
             | Self::Bus(_)
             | Self::Bind(BindError::Tls { .. }) => true,
-            Self::Acme(AcmeOpenError::Issuer { .. }) => true,
-            Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Acme(_) | Self::Metrics(_) => {
-                false
-            }
+            Self::Acme(AcmeOpenError::Issuer { .. } | AcmeOpenError::Redis(_)) => true,
+            Self::Store(error) => error.is_configuration(),
+            Self::Bind(_)
+            | Self::Admin(_)
+            | Self::Acme(_)
+            | Self::LocalCertificate(_)
+            | Self::Metrics(_) => false,
         }
     }
 }
@@ -109,6 +114,8 @@ const TEND: Duration = Duration::from_secs(1);
 const KNOWN: Duration = Duration::from_millis(500);
 /// How long a drain waits for writes to the second tier and for events to the other nodes.
 const FINISH: Duration = Duration::from_secs(3);
+/// How often local certificates are looked at.
+const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
 /// How long requests to the admin listener may take while the process ends.
 const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 
@@ -120,7 +127,9 @@ const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 pub async fn build(config: &GatewayConfig) -> Result<Arc<Generation>, GatewayStartError> {
     let process = ProcessState::new(config, None)?;
     for listener in &config.listeners {
-        server::open_tls(listener, &process.tls)?;
+        if let Some(listener) = local_authority::without_unissued(listener) {
+            server::open_tls(&listener, &process.tls)?;
+        }
     }
     process.generation(config).await
 }
@@ -141,9 +150,10 @@ impl RunningGateway {
             registry,
             recent,
             tls,
+            origin_tls,
             ..
         } = process;
-        if let Some(tier) = cache.below()
+        if let Some(tier) = cache.second_tier()
             && !tier.known(KNOWN).await
         {
             let kind = tier.kind();
@@ -168,6 +178,7 @@ impl RunningGateway {
             .iter()
             .map(|route| route.limits.max_body_bytes);
         let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
+        local_authority::issue_all(config)?;
         let shared = SharedByListeners {
             body_bytes,
             tls: Arc::clone(&tls),
@@ -192,13 +203,15 @@ impl RunningGateway {
             registry,
             recent,
             gate,
-            desk: AdminWorkLimits::default(),
+            work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
             acme: acme.clone(),
+            keylog: warns_of_key_log(config),
             refresh: Box::new(move || {
                 scraped.tend();
                 dropped.update();
                 tls.update();
+                origin_tls.update();
                 held.update();
                 shown.iter().for_each(|acme| acme.update_metrics());
             }),
@@ -221,6 +234,7 @@ impl RunningGateway {
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
             _renewing: spawn(renew(renewed)),
             _obtaining: acme.map(|acme| spawn(acme.run())),
+            _issuing: spawn(issue_again(config.clone())),
         })
     }
 
@@ -240,7 +254,7 @@ impl RunningGateway {
             }
         };
         let written = async {
-            if let Some(tier) = self.cache.below() {
+            if let Some(tier) = self.cache.second_tier() {
                 tier.finish(left).await;
             }
         };
@@ -260,13 +274,11 @@ async fn obtaining(
     match &config.acme {
         Some(acme) => {
             let namespace = config.bus.as_ref().and_then(|bus| bus.namespace.as_deref());
-            let tier = config.cache.l2.redis.as_ref();
-            let settings = tier.map(|redis| {
-                let prefix = redis.prefix_for(namespace);
-                AcmeRedisSettings::new(&redis.settings(), prefix)
-            });
-            let settings = settings.transpose();
-            let settings = settings.map_err(redis::RedisStoreOpenError::from)?;
+            let shared = config.cache.l2.shared_redis(namespace);
+            let settings = shared
+                .map(|shared| AcmeRedisSettings::new(&shared.settings, shared.prefix))
+                .transpose()
+                .map_err(AcmeOpenError::from)?;
             let listeners = &config.listeners;
             let opened = AcmeManager::open(acme, listeners, settings, tls, registry).await?;
             Ok(Some(opened))
@@ -287,9 +299,22 @@ fn raise_limits(config: &GatewayConfig) {
         tracing::warn!(
             descriptors,
             connections,
-            "fewer descriptors than max_connections: accepting will pause before that limit"
+            "the process may open fewer file descriptors than max_connections: accepting \
+             connections will pause before that limit; raise the limit of open files"
         );
     }
+}
+
+/// Whether secrets of TLS sessions are written to a file; warns of it.
+fn warns_of_key_log(config: &GatewayConfig) -> bool {
+    let tls = config.listeners.iter().filter_map(|one| one.tls.as_ref());
+    let logs = tls.map(|tls| tls.keylog).any(|log| log == KeyLogSwitch::On);
+    if logs {
+        tracing::warn!(
+            "tls.keylog is on: whoever reads the file of SSLKEYLOGFILE can decrypt the traffic"
+        );
+    }
+    logs
 }
 
 /// Opens the store of the second tier.
@@ -298,18 +323,15 @@ fn raise_limits(config: &GatewayConfig) {
 /// When the store can't be opened.
 pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
     let l2 = &config.cache.l2;
-    match (&l2.redis, &l2.disk) {
-        (Some(redis), _) => {
-            let common = redis::SharedStoreSettings {
-                secret: l2.seal_key.as_deref(),
-                max_life: l2.max_life.0,
-                namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
-            };
-            Ok(Some(redis::open_for(redis, common)?))
-        }
-        (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
-        (None, None) => Ok(None),
-    }
+    let Some(store) = l2.store() else {
+        return Ok(None);
+    };
+    let common = SharedStoreSettings {
+        secret: l2.seal_key.as_deref(),
+        max_life: l2.max_life.0,
+        namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
+    };
+    Ok(Some(store.open(common)?))
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
@@ -322,12 +344,30 @@ async fn renew(proxy: Arc<Proxy>) {
     match signal(SignalKind::hangup()) {
         Ok(mut hangups) => {
             while hangups.recv().await.is_some() {
-                tracing::info!("SIGHUP: loading plugins anew");
+                tracing::info!("SIGHUP: reloading plugins");
                 let plugins = Arc::clone(&proxy.generation().plugins);
                 plugins.reload().await;
             }
         }
-        Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP can't be handled, so it will not reload plugins")
+        }
+    }
+}
+
+/// Issues local certificates again before they end.
+async fn issue_again(config: GatewayConfig) {
+    let config = Arc::new(config);
+    let mut ticks = tokio::time::interval(ISSUE_AGAIN);
+    // The first tick comes at once, when all were just issued.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let config = Arc::clone(&config);
+        let issued = tokio::task::spawn_blocking(move || local_authority::issue_all(&config)).await;
+        if let Ok(Err(error)) = issued {
+            tracing::error!(%error, "local certificate not issued again; the next attempt is in 12 hours");
+        }
     }
 }
 
@@ -347,7 +387,9 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
             }
         });
         if work.await.is_err() {
-            tracing::error!("tending the cache failed; it goes on at the next tick");
+            tracing::error!(
+                "the periodic maintenance of the cache failed; it runs again at its next interval"
+            );
         }
         if due {
             swept = tokio::time::Instant::now();

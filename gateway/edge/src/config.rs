@@ -58,12 +58,12 @@ pub struct GatewayConfig {
     /// The cache as a whole.
     #[serde(default)]
     pub cache: cache::config::CacheConfig,
-    /// Policy of every route that does not say otherwise.
+    /// The policy of every route that does not set its own.
     #[serde(default)]
     pub defaults: cache::config::CachePolicyConfig,
-    /// Routes; the first that matches a request counts.
+    /// Routes; the first one that matches a request is used.
     pub routes: Vec<proxy::config::RouteConfig>,
-    /// Plugins by name, and what is for all of them.
+    /// Plugins by name, and the settings for all of them.
     #[serde(default)]
     pub plugins: plugin::config::PluginsConfig,
     /// The event bus between nodes.
@@ -100,26 +100,21 @@ impl GatewayConfig {
             .by_name
             .values_mut()
             .map(|plugin| &mut plugin.file);
-        let l2 = &mut self.cache.l2;
-        let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
-        let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
-        let bus = self
-            .bus
-            .as_mut()
-            .into_iter()
-            .flat_map(bus::config::BusConfig::files);
+        let stores = self.cache.l2.stores_mut().into_iter();
+        let stores = stores.flat_map(|store| store.files());
+        let transports = self.bus.iter_mut().flat_map(|bus| bus.transports_mut());
+        let bus = transports.flat_map(|transport| transport.files());
         let tls = self
             .listeners
             .iter_mut()
             .filter_map(|listener| listener.tls.as_mut());
-        let tls = tls.flat_map(http::tls::config::ListenerTlsConfig::files);
+        let tls = tls.flat_map(|tls| tls.files());
         let acme = self.acme.as_mut().into_iter();
-        let acme = acme.flat_map(acme::config::AcmeConfig::files);
+        let acme = acme.flat_map(|acme| acme.files());
         let upstreams = self.upstreams.values_mut();
         let origins = upstreams.flat_map(|upstream| upstream.tls.files());
         plugins
-            .chain(disk)
-            .chain(redis)
+            .chain(stores)
             .chain(bus)
             .chain(tls)
             .chain(acme)
@@ -131,14 +126,15 @@ impl GatewayConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProcessConfig {
-    /// Worker threads, each with its own runtime and sockets; unset takes one per core.
+    /// Worker threads, each with its own runtime and sockets. Unset: one for each core.
     pub threads: Option<usize>,
-    /// How long after SIGTERM the process ends at the latest. Requests that are under way have
-    /// nine tenths of it (all but 3 s of a long one), what is told to others the rest.
+    /// The time after SIGTERM within which the process ends. Requests under way have nine tenths of
+    /// it (or all but 3 s, if that is more); the rest is for what must still be published to other
+    /// nodes.
     pub drain_timeout: ConfigDuration,
-    /// Bytes that the answers of all connections may hold beyond what the cache counts as its
-    /// own. Above it the answers that have read evicted bodies for the longest time are cut,
-    /// and what would have to be loaded is answered by 503; hits go on.
+    /// The most bytes that the answers of all connections may hold in memory beyond what the cache
+    /// counts as its own. Above this, the answers that have been sending evicted bodies for the
+    /// longest time are cut, and requests that need a load get 503; hits are still answered.
     pub max_held_bytes: ByteSize,
 }
 

@@ -1,9 +1,9 @@
 //! Named upstreams: choosing a target, sending the request, enforcing deadlines.
 //!
 //! The parts: `admission` limits how many requests an upstream gets at once, `target` chooses the
-//! server, `connect` opens connections, with `tls` and `verify` where a target has TLS, `client`
+//! server, `connect` opens connections, with `tls`, `verify` and `watch` where a target has TLS, `client`
 //! holds them, `response` refuses ambiguous heads, `exchange` watches
-//! the request body and the response body, `error` names what went wrong. The caller has already
+//! the request body and the response body, `error` names what went wrong, `trial` connects for `lamina doctor`. The caller has already
 //! made the request as the origin shall see it; this module sets only `Host` (by `host_header`) and
 //! the address, and adds nothing.
 //!
@@ -22,9 +22,10 @@ use tokio::time::Instant;
 use self::admission::{AdmissionPermit, UpstreamAdmission};
 use self::attempt::PendingAttempt;
 use self::client::OriginClientPools;
-use self::config::{HostHeader, OriginVerification, UpstreamConfig, UpstreamTimeouts};
+use self::config::{HostHeader, UpstreamConfig, UpstreamTimeouts};
 use self::exchange::OriginUploadState;
 use self::target::{OriginTarget, OriginTargets};
+use self::watch::UpstreamTlsWatch;
 use crate::http::body::{Body, BoundedBody};
 use crate::http::memory::ConnectionMemory;
 use crate::http::{forward, media};
@@ -42,12 +43,15 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub mod trial;
 mod verify;
+mod watch;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
 pub use self::client::SendError;
 pub use self::error::{BuildError, OriginError, OverloadReason, TimeoutPhase};
 pub use self::response::OnInterim;
+pub use self::watch::OriginTlsWatch;
 
 /// All upstreams by name.
 pub struct Origins(HashMap<String, Arc<Origin>>);
@@ -67,9 +71,12 @@ impl Origins {
     ///
     /// # Errors
     /// Returns which upstream or target cannot be used, and why.
-    pub fn new(upstreams: &BTreeMap<String, UpstreamConfig>) -> Result<Self, BuildError> {
+    pub fn new(
+        upstreams: &BTreeMap<String, UpstreamConfig>,
+        tls: &OriginTlsWatch,
+    ) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
-            let origin = Origin::new(name, upstream)?;
+            let origin = Origin::new(name, upstream, tls)?;
             Ok((name.clone(), Arc::new(origin)))
         });
         origins.collect::<Result<_, _>>().map(Self)
@@ -81,15 +88,16 @@ impl Origins {
 }
 
 impl Origin {
-    fn new(name: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
-        let targets = OriginTargets::parse(name, upstream)?;
-        if upstream.tls.verify == OriginVerification::Off {
-            let reason = upstream.tls.insecure.as_deref().unwrap_or_default();
-            tracing::warn!(
-                upstream = name,
-                reason,
-                "origins are not verified (tls.verify: off)"
-            );
+    fn new(
+        name: &str,
+        upstream: &UpstreamConfig,
+        tls: &OriginTlsWatch,
+    ) -> Result<Self, BuildError> {
+        let watch = Arc::new(UpstreamTlsWatch::new(name, &upstream.tls));
+        let targets = OriginTargets::parse(name, upstream, &watch)?;
+        if targets.iter().any(|target| target.tls.is_some()) {
+            watch.warn_of_unverified();
+            tls.add(&watch);
         }
         Ok(Self {
             name: name.into(),

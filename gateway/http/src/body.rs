@@ -47,7 +47,7 @@ pub enum BodyError {
     Aborted,
     /// No piece arrived within the pause that is allowed between two pieces, the pieces came too
     /// slowly, or the whole body took too long.
-    #[error("the body stood still or came too slowly")]
+    #[error("the body stalled or arrived too slowly")]
     Timeout,
     /// The body is larger than `limit` bytes.
     #[error("the body is larger than {limit} bytes")]

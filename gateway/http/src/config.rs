@@ -9,7 +9,10 @@ use super::body::MinimumRate;
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::PathRules;
-use super::tls::config::{HstsConfig, ListenerTlsConfig, RedirectToHttps};
+pub use super::tls::config as tls;
+use super::tls::config::{
+    AltSvcConfig, ClientCertificateField, HstsConfig, ListenerTlsConfig, RedirectToHttps,
+};
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One address that clients connect to.
@@ -21,10 +24,15 @@ pub struct ListenerConfig {
     /// Protocols that are spoken. Without TLS a client speaks HTTP/2 by prior knowledge, with TLS it is agreed on (ALPN).
     #[serde(default = "both_protocols")]
     pub protocols: Vec<Protocol>,
-    /// Addresses (CIDR) of proxies in front that say who the client is (`X-Forwarded-For` or `Forwarded`) and what it spoke (`X-Forwarded-Proto`, or the `proto` of `Forwarded`). The origin is told both by the gateway itself.
+    /// Addresses (CIDR) of proxies in front of the gateway whose statements about the client's
+    /// address (`X-Forwarded-For` or `Forwarded`) and scheme (`X-Forwarded-Proto`, or the `proto`
+    /// of `Forwarded`) are trusted. The gateway itself writes both for the origin.
     #[serde(default)]
     pub trusted_proxies: Vec<String>,
-    /// Further fields by which a request poses as another, such as `x-forwarded-prefix` or `x-original-url`, that are believed when a trusted proxy sends them: they reach routes, plugins and the origin, and are part of every key. From everybody else, and where they are not listed, they are removed on arrival.
+    /// Further fields that make a request stand for another one, such as `x-forwarded-prefix` or
+    /// `x-original-url`, and that are trusted when a trusted proxy sends them: they reach routes,
+    /// plugins and the origin, and are part of every key. If somebody else sends them, or if they
+    /// are not listed, they are removed on arrival.
     #[serde(default)]
     pub trusted_headers: Vec<String>,
     /// Each connection begins with a PROXY protocol header (v1 or v2) that names the client;
@@ -40,10 +48,13 @@ pub struct ListenerConfig {
     /// `Strict-Transport-Security` on every response of a TLS listener that has none; unset sends none.
     #[serde(default)]
     pub hsts: Option<HstsConfig>,
-    /// What a connection and a request may take.
+    /// What clients are told of HTTP/3, where it is spoken.
+    #[serde(default)]
+    pub alt_svc: AltSvcConfig,
+    /// The limits of connections and requests.
     #[serde(default)]
     pub limits: ListenerLimits,
-    /// How paths are read; what a route says in its own `path` goes before.
+    /// How paths are read; a route's own `path` takes precedence.
     #[serde(default)]
     pub path: PathRules,
 }
@@ -61,9 +72,17 @@ impl ListenerConfig {
             tls: None,
             redirect_to_https: RedirectToHttps::default(),
             hsts: None,
+            alt_svc: AltSvcConfig::default(),
             limits: ListenerLimits::default(),
             path: PathRules::default(),
         }
+    }
+
+    /// Whether requests of clients with a certificate get the field `Client-Cert`.
+    fn tells_certificates(&self) -> bool {
+        let policies = self.tls.iter().flat_map(|tls| &tls.policies);
+        let mut auths = policies.filter_map(|policy| policy.client_auth.as_ref());
+        auths.any(|auth| auth.forward == ClientCertificateField::ClientCert)
     }
 
     /// Whether `trusted_headers` of a listener may have this field.
@@ -86,6 +105,9 @@ impl ListenerConfig {
         };
         let mut listed = listeners.iter().flat_map(|l| &l.trusted_headers);
         if listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str())) {
+            return Ok(());
+        }
+        if name == forward::CLIENT_CERT && listeners.iter().any(Self::tells_certificates) {
             return Ok(());
         }
         if forward::is_hop_by_hop(&name) {
@@ -133,43 +155,47 @@ impl ListenerLimits {
 pub enum Protocol {
     Http1,
     Http2,
+    /// Over QUIC, on the UDP port with the number of the listener's. Needs `tls`, and another protocol beside it, by which clients learn of it (`Alt-Svc`).
+    Http3,
 }
 
-/// What a connection and a request may take; over a limit the client gets a proper status.
+/// The limits of connections and requests; a request that exceeds one gets a suitable error status.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
-    /// Connections at once on this listener; over it, accepting pauses.
+    /// The most connections at the same time on this listener; when it is reached, no more are
+    /// accepted for a while.
     pub max_connections: usize,
-    /// Bytes of request line and headers together (431 above).
+    /// The most bytes of the request line and headers together (431 above this).
     pub max_header_bytes: ByteSize,
-    /// Header fields of a request (431 above).
+    /// The most header fields of a request (431 above this).
     pub max_headers: usize,
-    /// Bytes of a request target (414 above).
+    /// The most bytes of a request target (414 above this).
     pub max_uri_bytes: ByteSize,
-    /// Bytes of a request body (413 above).
+    /// The most bytes of a request body (413 above this).
     pub max_body_bytes: ByteSize,
-    /// Time for the whole request head to arrive.
+    /// The time within which the whole request head must arrive.
     pub header_timeout: ConfigDuration,
-    /// Time a request body or a response may stand still before its connection, or with
-    /// HTTP/2 its stream alone, is cut. Of a response counts what the client acknowledged.
+    /// How long a request body or a response may make no progress before its connection, or with
+    /// HTTP/2 only its stream, is closed. The progress of a response is what the client has
+    /// acknowledged.
     pub body_timeout: ConfigDuration,
-    /// Bytes a second that a client must send of a body, or take of a response, while it
-    /// is waited for; 0 asks for none.
+    /// The bytes per second that a client must send of a body, or receive of a response, while the
+    /// gateway waits for it; 0 means no minimum.
     pub min_rate: ByteSize,
-    /// Time over which `min_rate` is measured; before it nobody is too slow.
+    /// The time over which `min_rate` is measured; a client is not too slow before it has passed.
     pub min_rate_grace: ConfigDuration,
-    /// Time for a whole request body to arrive. Neither this nor `body_timeout` and `min_rate`
-    /// judge a request body whose response is under way.
+    /// The time within which a whole request body must arrive. This, `body_timeout` and `min_rate`
+    /// do not apply to a request body whose response has begun.
     pub upload_timeout: ConfigDuration,
-    /// Time a kept-alive connection may be idle.
+    /// How long a kept-alive connection may be idle.
     pub idle_timeout: ConfigDuration,
-    /// HTTP/2 streams at once on one connection.
+    /// The most HTTP/2 streams at the same time on one connection.
     pub max_streams: u32,
-    /// Bytes that the answers of one connection may hold beyond what the cache counts as its
-    /// own: bodies that arrive for it, and stored ones that were evicted while it reads them.
-    /// Above it loads go no faster than it reads, and the answers whose bodies are evicted are
-    /// cut.
+    /// The most bytes that the answers of one connection may hold in memory beyond what the cache
+    /// counts as its own: bodies that arrive for it, and stored bodies that were evicted while it
+    /// reads them. Above this, its loads are no faster than it reads, and the answers whose bodies
+    /// were evicted are cut.
     pub max_held_bytes: ByteSize,
 }
 

@@ -327,7 +327,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for MeteredConnection<T> {
             let Some(whole) = end else {
                 return Poll::Ready(Ok(()));
             };
-            tracing::debug!("an HTTP/2 peer sent too many frames that do nothing and is cut");
+            tracing::debug!(
+                "HTTP/2 connection closed: the peer sent too many frames that have no effect"
+            );
             into.set_filled(before + whole);
             self.ended = Some(0);
         }

@@ -132,7 +132,7 @@ fn target<B>(request: &Request<B>) -> Result<(), RequestRefusal> {
     // HTTP/2 has no absolute form; `?x` would be a path with nothing before its query.
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let is_path = target.starts_with('/') || target == "*";
-    if request.version() == Version::HTTP_2 && !is_path {
+    if request.version() >= Version::HTTP_2 && !is_path {
         return refuse(
             StatusCode::BAD_REQUEST,
             "the path does not begin with a slash",
@@ -158,7 +158,7 @@ fn host<B>(request: &Request<B>, seen: &DecisiveFields<'_>) -> Result<(), Reques
     let authority = request.uri().authority();
     let Some(host) = seen.host else {
         return match (request.version(), authority) {
-            (Version::HTTP_11, _) | (Version::HTTP_2, None) => {
+            (Version::HTTP_11, _) | (Version::HTTP_2 | Version::HTTP_3, None) => {
                 refuse(StatusCode::BAD_REQUEST, "Host is missing")
             }
             _ => Ok(()),
@@ -238,7 +238,10 @@ fn is_literal(name: &[u8]) -> bool {
 }
 
 fn same_host(authority: &Authority, host: &[u8]) -> bool {
-    let bare = |name: &[u8]| name.strip_suffix(b":80").map_or(name.len(), <[u8]>::len);
+    let bare = |name: &[u8]| {
+        let usual = name.strip_suffix(b":80").or(name.strip_suffix(b":443"));
+        usual.map_or(name.len(), <[u8]>::len)
+    };
     let target = authority.as_str().as_bytes();
     target[..bare(target)].eq_ignore_ascii_case(&host[..bare(host)])
 }

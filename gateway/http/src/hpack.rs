@@ -327,7 +327,7 @@ enum HpackStringCoding {
 }
 
 /// Decodes a Huffman-coded text. The bits that are left over must be ones, fewer than eight.
-fn decode(coded: &[u8], into: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn decode(coded: &[u8], into: &mut Vec<u8>) -> Option<()> {
     let mut rest = coded.iter();
     // The bits that are decoded next, from the highest one on.
     let (mut window, mut bits) = (0_u64, 0_usize);

@@ -40,6 +40,7 @@ pub mod forward;
 pub mod frames;
 pub mod guard;
 mod hpack;
+pub mod http3;
 mod list;
 pub mod max_forwards;
 pub mod media;

@@ -206,7 +206,7 @@ impl HeldGauge {
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = IntGauge::new(
             "lamina_held_bytes",
-            "Bytes that answers hold beyond what the cache counts as its own.",
+            "Bytes that answers to clients hold in memory beyond what the cache counts as its own.",
         )?;
         registry.register(Box::new(gauge.clone()))?;
         Ok(Self(gauge))

@@ -72,8 +72,8 @@ impl PathFault {
             Self::Backslash => "the path has a backslash",
             Self::RepeatedSlashes => "the path has two slashes in a row",
             Self::EscapedSlash => "the path has a percent-encoded slash",
-            Self::TooDeep => "the path is percent-encoded again and again",
-            Self::TooLong => "the path is too long once it is percent-encoded",
+            Self::TooDeep => "the path is percent-encoded several times",
+            Self::TooLong => "the path is too long after percent-encoding",
         }
     }
 }

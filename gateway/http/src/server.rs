@@ -16,30 +16,31 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use http::Response;
 use http::request::Parts;
+use http::{HeaderValue, Response};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use self::handshake::SecuredPort;
+use self::quic::QuicSocket;
 use self::roster::ConnectionRoster;
 use self::signal::{DrainSignal, DrainStage};
 use self::socket::ListeningSocket;
 use self::unix::SocketFile;
-use self::worker::{AcceptOn, Worker};
+use self::worker::{AcceptOn, PortSocket, Worker};
 use super::body::Body;
 use super::cidr::CidrError;
 use super::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
 use super::endpoint::Endpoint;
 use super::forward::{ForwardingContext, TrustedProxies};
 use super::path::PathRules;
-use super::tls::config::RedirectTarget;
+use super::tls::config::{AltSvcConfig, RedirectTarget};
 use super::tls::listeners::TlsListeners;
 use super::tls::{TlsListener, TlsSession, TlsSetupError};
 
@@ -50,6 +51,8 @@ mod connection;
 mod descriptors;
 mod early;
 mod handshake;
+mod http3;
+mod quic;
 mod roster;
 mod send_queue;
 mod sending;
@@ -138,6 +141,8 @@ pub struct SharedByListeners {
 struct OpenedPort {
     port: Arc<Port>,
     sockets: Vec<ListeningSocket>,
+    /// One for each worker, if the port speaks HTTP/3.
+    quic: Vec<UdpSocket>,
 }
 
 /// Listeners at work. Dropping them cuts all connections.
@@ -166,10 +171,11 @@ pub enum BindError {
     #[error("{address} is in use: stop the program that listens there, or choose another port")]
     InUse { address: SocketAddr },
     #[error(
-        "{address} needs a privilege: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        "{address} needs a privilege: choose a port of 1024 or higher, or grant \
+         CAP_NET_BIND_SERVICE"
     )]
     Denied { address: SocketAddr },
-    #[error("{address} is no address of this machine: try 0.0.0.0 or 127.0.0.1")]
+    #[error("{address} is not an address of this machine: try 0.0.0.0 or 127.0.0.1")]
     NotHere { address: SocketAddr },
     #[error("cannot listen on {address}")]
     Socket {
@@ -181,16 +187,24 @@ pub enum BindError {
         path.display()
     )]
     UnixInUse { path: PathBuf },
-    #[error("{} is there and is no socket: remove it, or choose another path", path.display())]
+    #[error("{} exists and is not a socket: remove it, or choose another path", path.display())]
     NoSocket { path: PathBuf },
-    #[error("cannot make the Unix socket {}: does its folder exist, and may this user write there?", path.display())]
+    #[error("cannot create the Unix socket {}: does its folder exist, and does this user have the \
+             right to write there?", path.display())]
     UnixSocket { path: PathBuf, source: io::Error },
     #[error("listener {address}: trusted_proxies")]
     Network {
         address: SocketAddr,
         source: CidrError,
     },
-    #[error("listener {address}: {source}")]
+    #[error(
+        "{address} over UDP, for HTTP/3: {source}; stop the program that uses the port, or choose another one"
+    )]
+    Quic {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("listener {address}")]
     Tls {
         address: SocketAddr,
         source: TlsSetupError,
@@ -198,6 +212,9 @@ pub enum BindError {
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }
+
+/// The most workers that have a socket for QUIC: connection ids have one octet for the number.
+const MOST_QUIC_WORKERS: usize = 256;
 
 /// The address that is used for the clients of a Unix socket, which have none.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -217,6 +234,7 @@ struct Port {
     redirect: Option<RedirectTarget>,
     /// None: the port speaks clear text.
     secured: Option<SecuredPort>,
+    alt_svc: AltSvcConfig,
     /// Tells the accept loops and connections of the port to drain, then to stop.
     signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
@@ -273,6 +291,7 @@ impl BoundListeners {
         let port = OpenedPort {
             port: Arc::new(Port::reserved(endpoint, reserved)),
             sockets: vec![listening],
+            quic: Vec::new(),
         };
         Ok(Self {
             workers: vec![worker],
@@ -398,9 +417,18 @@ impl RunningListeners {
 
     /// Lets every worker accept on a port.
     fn accept_on(&mut self, opened: OpenedPort) {
-        let OpenedPort { port, sockets } = opened;
+        let OpenedPort {
+            port,
+            sockets,
+            quic,
+        } = opened;
         let (accepts, accepting) = mpsc::channel(1);
-        for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
+        let streams = sockets.into_iter().map(PortSocket::Stream);
+        let quic = quic.into_iter().zip(0u8..);
+        let quic = quic.map(|(socket, worker)| PortSocket::Quic(QuicSocket { socket, worker }));
+        // The n-th socket of QUIC must go to the n-th worker.
+        let streams = streams.zip(self.workers.iter().cycle());
+        for (socket, worker) in streams.chain(quic.zip(self.workers.iter())) {
             // A worker exists until it is stopped, so this does not fail.
             let _ = worker.send(AcceptOn {
                 port: Arc::clone(&port),
@@ -441,9 +469,16 @@ impl OpenedPort {
         shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
         let (address, sockets) = socket::open(listener.address, workers)?;
+        let port = Port::of(listener, address, shared)?;
+        let quic = match port.speaks_http3() {
+            true => quic::open(address, workers.min(MOST_QUIC_WORKERS))
+                .map_err(|source| BindError::Quic { address, source })?,
+            false => Vec::new(),
+        };
         Ok(Self {
-            port: Arc::new(Port::of(listener, address, shared)?),
+            port: Arc::new(port),
             sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(),
+            quic,
         })
     }
 
@@ -471,6 +506,7 @@ impl OpenedPort {
         Ok(Self {
             port: Arc::new(Port::of(listener, address, shared)?),
             sockets: used.collect::<io::Result<_>>().map_err(failed)?,
+            quic: Vec::new(),
         })
     }
 }
@@ -502,6 +538,7 @@ impl Port {
             path_rules: listener.path,
             redirect: listener.redirect_to_https.target(),
             secured: tls.map(SecuredPort::new),
+            alt_svc: listener.alt_svc,
             spares: true,
             body_bytes: (*body_bytes).max(listener.limits.max_body_bytes.0),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
@@ -529,12 +566,32 @@ impl Port {
             path_rules: PathRules::default(),
             redirect: None,
             secured: None,
+            alt_svc: AltSvcConfig::default(),
             signal: DrainSignal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
             roster: None,
         }
+    }
+
+    /// Whether HTTP/3 is spoken on the port.
+    fn speaks_http3(&self) -> bool {
+        self.secured.is_some() && self.protocols.contains(&Protocol::Http3)
+    }
+
+    /// What clients of other protocols are told of HTTP/3. None if it is not spoken, or nobody is
+    /// to be told.
+    fn alt_svc(&self) -> Option<HeaderValue> {
+        let age = self.alt_svc.max_age.0.as_secs();
+        if !self.speaks_http3() || age == 0 {
+            return None;
+        }
+        if self.signal.is(DrainStage::Drain) {
+            return Some(HeaderValue::from_static("clear"));
+        }
+        let port = self.alt_svc.port.unwrap_or(self.address.port());
+        HeaderValue::from_str(&format!("h3=\":{port}\"; ma={age}")).ok()
     }
 
     /// The client at `address`, which has connected to this local end.

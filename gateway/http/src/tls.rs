@@ -2,8 +2,9 @@
 //!
 //! Inside: `config` is the YAML; `names` compares the names of servers; `certificate` is one
 //! certificate with its key, `files` finds those of a listener and notices changes, `obtained` has
-//! those that come from certificate authorities, and their challenges; `policy` is
-//! what some names demand, `tickets` binds sessions to it; `fingerprint` recognises clients (JA4);
+//! those that come from certificate authorities, and their challenges; `policy` is what some names
+//! demand, `tickets` binds sessions to it; `quic` is TLS below HTTP/3; `fingerprint` recognises
+//! clients (JA4);
 //! `session` is what is known of a connection after its handshake; `listeners` knows all listeners
 //! of the process, and counts.
 //! Neighbours: `server::handshake` does handshakes by what stands here.
@@ -19,6 +20,7 @@ pub mod listeners;
 pub mod names;
 pub mod obtained;
 mod policy;
+mod quic;
 mod session;
 mod tickets;
 
@@ -30,6 +32,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
@@ -41,18 +44,19 @@ use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
 use self::obtained::ObtainedSourceId;
 use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
-use self::tickets::TicketSecrets;
+use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
 pub use policy::TlsPolicyError;
+pub(crate) use quic::QuicSecrets;
 pub use session::{ClientCertificatePresented, TlsSession};
 
 /// TLS of one listener: what new connections are made by. It is replaced when files change.
 pub struct TlsListener {
     config: ListenerTlsConfig,
-    protocols: Vec<Vec<u8>>,
+    protocols: Vec<Protocol>,
     secrets: TicketSecrets,
-    files: Mutex<CertificateFiles>,
+    watched: Mutex<WatchedFiles>,
     /// The sources whose certificates do not come from files.
     obtained: Vec<ObtainedSourceId>,
     current: ArcSwap<TlsTables>,
@@ -61,18 +65,31 @@ pub struct TlsListener {
     pub(crate) hsts: Option<HeaderValue>,
 }
 
+/// The files of a listener, and what became of their last change.
+struct WatchedFiles {
+    certificates: CertificateFiles,
+    /// Whether certificates wait to be used because a policy could not be made.
+    waiting: bool,
+    /// The policies, as [`TlsTables::policies_now`] tells them, that could not be made.
+    refused: Option<Option<Vec<TlsPolicyId>>>,
+}
+
 /// Why TLS of a listener can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
     #[error("tls.certificates: {0}")]
-    Certificate(#[from] CertificateError),
+    Certificate(CertificateError),
     #[error("tls.{0}")]
-    Policy(#[from] TlsPolicyError),
-    #[error("tls.policies: {name}: {source}")]
+    Policy(TlsPolicyError),
+    #[error("tls.policies: {name}: {reason}")]
     OfName {
         name: String,
-        source: TlsPolicyError,
+        reason: TlsPolicyError,
     },
+    #[error(
+        "tls.ciphers: QUIC needs TLS13_AES_128_GCM_SHA256; expected it among them, or no `http3`"
+    )]
+    NoQuicCipher,
     #[error("tls.certificates: no certificate was found; expected at least one pair of files")]
     NoCertificates,
     #[error(
@@ -82,14 +99,28 @@ pub enum TlsSetupError {
     Default { file: PathBuf },
 }
 
+// Not as sources: the messages above hold them already.
+impl From<CertificateError> for TlsSetupError {
+    fn from(error: CertificateError) -> Self {
+        Self::Certificate(error)
+    }
+}
+
+impl From<TlsPolicyError> for TlsSetupError {
+    fn from(error: TlsPolicyError) -> Self {
+        Self::Policy(error)
+    }
+}
+
 /// Certificates and policies by name, as they are at one time.
-#[derive(Debug)]
 pub(crate) struct TlsTables {
     certificates: Arc<CertificateTable>,
     /// That of the listener, then those of names.
     policies: Vec<Arc<TlsPolicy>>,
     /// Which of `policies` a name has.
-    policy_of: ServerNameTable<usize>,
+    policy_of: Arc<ServerNameTable<usize>>,
+    /// What QUIC is spoken by. None if the listener does not speak HTTP/3.
+    quic: Option<Arc<QuicServerConfig>>,
 }
 
 /// Certificates by name.
@@ -135,7 +166,6 @@ impl TlsListener {
                 }
             }
         }
-        let protocols: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
         let secrets = policy::secrets(&config.tickets.keys)?;
         let sources = config.certificates.iter();
         let obtained: Vec<_> = sources.filter_map(ObtainedSourceId::of).collect();
@@ -143,13 +173,17 @@ impl TlsListener {
         if certificates.is_empty() && obtained.is_empty() {
             return Err(TlsSetupError::NoCertificates);
         }
-        let tables = TlsTables::new(config, &protocols, &secrets, certificates)?;
+        let tables = TlsTables::new(config, protocols, &secrets, certificates)?;
         Ok(Self {
             obtained,
             config: config.clone(),
-            protocols,
+            protocols: protocols.to_vec(),
             secrets,
-            files: Mutex::new(files),
+            watched: Mutex::new(WatchedFiles {
+                certificates: files,
+                waiting: false,
+                refused: None,
+            }),
             current: ArcSwap::from_pointee(tables),
             listeners: Arc::clone(listeners),
             hsts: hsts.map(HstsConfig::value),
@@ -159,36 +193,47 @@ impl TlsListener {
     /// Looks at the files again. New connections are made by what is good in them; what is not is
     /// reported once and changes nothing.
     pub fn look_at_files(&self) {
-        let mut files = self.files.lock();
-        let FilesLook { changed, errors } = files.look();
+        let mut watched = self.watched.lock();
+        let FilesLook { changed, errors } = watched.certificates.look();
         for (_, error) in errors {
             self.listeners.reload_failures.inc();
             tracing::error!(%error, "TLS certificate not taken; the one before stays in use");
         }
-        if changed || self.current.load().have_policies_changed(&self.config) {
-            self.renew_tables(&files);
+        let current = self.current.load();
+        let policies = TlsTables::policies_now(&self.config);
+        watched.waiting |= changed;
+        let differ = policies.as_ref().is_some_and(|now| !current.has(now));
+        if !watched.waiting && !differ {
+            return;
         }
+        if !changed && watched.refused.as_ref() == Some(&policies) {
+            return;
+        }
+        self.renew_tables(&mut watched, policies);
     }
 
     /// Takes over the certificates that were obtained for it.
     pub(crate) fn take_obtained(&self) {
         if !self.obtained.is_empty() {
-            self.renew_tables(&self.files.lock());
+            let policies = TlsTables::policies_now(&self.config);
+            self.renew_tables(&mut self.watched.lock(), policies);
         }
     }
 
     /// Makes the tables anew. Whoever calls it holds the lock of the files, so that no older tables
     /// follow newer ones.
-    fn renew_tables(&self, files: &CertificateFiles) {
+    fn renew_tables(&self, watched: &mut WatchedFiles, policies: Option<Vec<TlsPolicyId>>) {
         let obtained = self.listeners.obtained(&self.obtained);
-        let certificates = [files.good(), obtained].concat();
+        let certificates = [watched.certificates.good(), obtained].concat();
         match TlsTables::new(&self.config, &self.protocols, &self.secrets, certificates) {
             Ok(tables) => {
                 let certificates = tables.certificates.all.len();
+                (watched.waiting, watched.refused) = (false, None);
                 self.current.store(Arc::new(tables));
                 tracing::info!(certificates, "TLS certificates reloaded");
             }
             Err(error) => {
+                watched.refused = Some(policies);
                 self.listeners.reload_failures.inc();
                 tracing::error!(%error, "TLS settings not taken; those before stay in use");
             }
@@ -235,6 +280,34 @@ impl TlsListener {
         name.is_some_and(|name| tables.certificates.by_name.get(&name).is_some())
     }
 
+    /// What QUIC is spoken by now. None if the listener does not speak HTTP/3.
+    pub(crate) fn quic_config(&self) -> Option<Arc<QuicServerConfig>> {
+        self.current.load().quic.clone()
+    }
+
+    /// The secrets of QUIC.
+    pub(crate) fn quic_secrets(&self) -> QuicSecrets {
+        QuicSecrets::new(&self.secrets, self.quic_config())
+    }
+
+    /// Whether names of this policy are served over HTTP/3: those without a policy of their own.
+    pub(crate) fn serves_over_quic(&self, policy: &TlsPolicy) -> bool {
+        let tables = self.current.load();
+        tables.quic.is_some() && tables.policies[0].id == policy.id
+    }
+
+    /// A certificate for this name, and the policy of names without one of their own.
+    pub(crate) fn choice_over_quic(&self, name: Option<&str>) -> Option<ServerChoice> {
+        let tables = self.current.load();
+        let certificates = &tables.certificates;
+        let named = name.and_then(|name| certificates.by_name.get(&canonical(name)?));
+        let named = named.and_then(|all| all.first());
+        Some(ServerChoice {
+            certificate: Arc::clone(named.or(certificates.default.as_ref())?),
+            policy: Arc::clone(&tables.policies[0]),
+        })
+    }
+
     /// The certificates that are in use.
     pub fn certificates(&self) -> Vec<Arc<ServerCertificate>> {
         self.current.load().certificates.all.clone()
@@ -262,15 +335,16 @@ fn watch_until_gone(listener: &Weak<TlsListener>, interval: Duration) {
 impl TlsTables {
     fn new(
         config: &ListenerTlsConfig,
-        protocols: &[Vec<u8>],
+        protocols: &[Protocol],
         secrets: &TicketSecrets,
         certificates: Vec<Arc<ServerCertificate>>,
     ) -> Result<Self, TlsSetupError> {
         let certificates = CertificateTable::new(certificates, config.default.as_deref())?;
         let certificates = Arc::new(certificates);
+        let alpn: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
         let common = CommonParameters {
             listener: config,
-            protocols,
+            protocols: &alpn,
             secrets,
             certificates: Arc::new(ByClientHello(Arc::clone(&certificates))),
         };
@@ -287,9 +361,9 @@ impl TlsTables {
                 min_version: policy.min_version.unwrap_or(config.min_version),
                 client_auth: policy.client_auth.as_ref(),
             });
-            let made = made.map_err(|source| TlsSetupError::OfName {
+            let made = made.map_err(|reason| TlsSetupError::OfName {
                 name: policy.names.join(", "),
-                source,
+                reason,
             })?;
             for name in policy
                 .names
@@ -300,10 +374,16 @@ impl TlsTables {
             }
             policies.push(Arc::new(made));
         }
+        let policy_of = Arc::new(policy_of);
+        let quic = match protocols.contains(&Protocol::Http3) {
+            true => Some(quic::config(&policies[0], &certificates, &policy_of)?),
+            false => None,
+        };
         Ok(Self {
             certificates,
             policies,
             policy_of,
+            quic,
         })
     }
 
@@ -312,17 +392,23 @@ impl TlsTables {
         &self.policies[at.copied().unwrap_or(0)]
     }
 
-    /// Whether the files of a policy make another one now. What can't be read changes nothing.
-    fn have_policies_changed(&self, config: &ListenerTlsConfig) -> bool {
-        let made = self.policies.iter().skip(1);
-        made.zip(&config.policies).any(|(made, policy)| {
+    /// The policies of names, as their files make them now. None if one can't be read.
+    fn policies_now(config: &ListenerTlsConfig) -> Option<Vec<TlsPolicyId>> {
+        let policies = config.policies.iter().map(|policy| {
             let demands = PolicyDemands {
                 names: &policy.names,
                 min_version: policy.min_version.unwrap_or(config.min_version),
                 client_auth: policy.client_auth.as_ref(),
             };
-            policy::identity(&demands).is_ok_and(|id| id != made.id)
-        })
+            policy::identity(&demands).ok()
+        });
+        policies.collect()
+    }
+
+    /// Whether these are its policies of names.
+    fn has(&self, policies: &[TlsPolicyId]) -> bool {
+        let made = self.policies.iter().skip(1).map(|policy| policy.id);
+        made.eq(policies.iter().copied())
     }
 }
 

@@ -34,6 +34,7 @@ pub fn strip_secrets(headers: &mut HeaderMap) {
 pub fn reflection(request: &Parts) -> String {
     let version = match request.version {
         Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_3 => "HTTP/3",
         Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
     };

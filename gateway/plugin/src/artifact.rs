@@ -74,7 +74,11 @@ pub(super) async fn compile(
         if let Some(file) = stored {
             // The cache is a convenience; without it the next start takes longer.
             if let Err(error) = kept_code::store(&file, &code, kept) {
-                tracing::warn!(%error, file = %file.display(), "can't keep compiled plugin code");
+                tracing::warn!(
+                    %error,
+                    file = %file.display(),
+                    "compiled plugin code could not be kept for the next start"
+                );
             }
         }
         kept_code::made_by_compiler(&engine, &code)

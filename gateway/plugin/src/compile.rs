@@ -147,8 +147,11 @@ impl Compiler {
         match answer.split_first() {
             Some((&CompilerAnswer::CODE, code)) if status.success() => Ok(code.to_vec()),
             Some((&CompilerAnswer::REFUSAL, refusal)) if status.success() => {
-                let refusal: CompileRefusal = serde_json::from_slice(refusal)
-                    .map_err(|e| PluginFault::Compiler(format!("its answer can't be read: {e}")))?;
+                let refusal: CompileRefusal = serde_json::from_slice(refusal).map_err(|e| {
+                    PluginFault::Compiler(format!(
+                        "the answer of the compiling process can't be read: {e}"
+                    ))
+                })?;
                 Err(refusal.into())
             }
             _ => Err(self.why(status, &String::from_utf8_lossy(&said))),
@@ -169,7 +172,7 @@ impl Compiler {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let missing = || io::Error::other("a process without its pipes");
+        let missing = || io::Error::other("the compiling process has no pipes");
         let ends = [
             child.stdin.take().ok_or_else(missing)?.into(),
             child.stdout.take().ok_or_else(missing)?.into(),

@@ -301,7 +301,7 @@ impl JsonSchema for PluginsConfig {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "object",
-            "description": "Plugins by name, and beside them what is for all of them.",
+            "description": "Plugins by name, and the settings for all of them.",
             "properties": {
                 COMPILE: generator.subschema_for::<CompileConfig>(),
                 MAX_TOTAL_MEMORY: generator.subschema_for::<ByteSize>(),

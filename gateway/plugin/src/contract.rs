@@ -121,7 +121,8 @@ pub(super) fn short(interface: &str) -> &str {
 /// Refuses a component that was built for another host, and names that host, recognized by the
 /// exports.
 fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), PluginFault> {
-    const HTTP: &str = "build it for `wasi:http/incoming-handler@0.2`, which is a loader as it is";
+    const HTTP: &str = "build it for `wasi:http/incoming-handler@0.2`, which can be used as a \
+                        loader without changes";
     let what = exports.find_map(|name| {
         let is = |prefix: &str| name.starts_with(prefix);
         match () {
@@ -130,9 +131,7 @@ fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), PluginF
             () if is("wasi:cli/run@") => {
                 Some("a command (`wasi:cli/run`), as `wasm32-wasip2` builds a program")
             }
-            () if is("fermyon:spin/") || is("spin:") => {
-                Some("a component of a Spin world of its own")
-            }
+            () if is("fermyon:spin/") || is("spin:") => Some("a component for Spin"),
             () => None,
         }
     });

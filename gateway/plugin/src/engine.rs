@@ -47,7 +47,10 @@ const MAX_INSTANCES: usize = 4_096;
 pub(super) fn start(plugins: &BTreeMap<String, PluginConfig>) -> wasmtime::Result<Engine> {
     let engine = Engine::new(&pooled(plugins)).or_else(|error| {
         // Little address space is available, for example under `ulimit -v`: slower, but it works.
-        tracing::warn!(%error, "no memory pool for plugins, allocating on demand");
+        tracing::warn!(
+            %error,
+            "no memory pool for plugins could be created; memory is allocated on demand"
+        );
         Engine::new(&base(plugins))
     })?;
     tick(&engine).map_err(|e| wasmtime::format_err!("{e}"))?;

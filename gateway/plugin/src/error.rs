@@ -47,12 +47,13 @@ pub enum PluginFault {
     CompileMemory(ByteSize),
     #[error("it can't be compiled: {0}")]
     Compiler(String),
-    #[error("another file took its place while it was compiled")]
+    #[error("another file replaced it while it was compiled")]
     Superseded,
     #[error("it imports `{0}`, which does not exist; known are {known}", known = super::contract::known_imports())]
     UnknownImport(String),
     #[error(
-        "it imports `{0}`: plugins get WASI only with `wasi: minimal` in the YAML, for languages that can't do without"
+        "it imports `{0}`: plugins get WASI only with `wasi: minimal` in the YAML, which is meant \
+         for languages whose runtime needs it"
     )]
     Wasi(String),
     #[error("`{0}` is not of contract version {version}", version = super::contract::VERSION)]
@@ -61,7 +62,7 @@ pub enum PluginFault {
     FetchNotGranted,
     #[error("it imports `{import}`, which the YAML does not grant; add `grant: [{name}]`", name = super::contract::short(import))]
     NotGranted { import: &'static str },
-    #[error("it is {what}, no plugin: {instead}")]
+    #[error("it is {what}, not a plugin: {instead}")]
     Foreign {
         what: &'static str,
         instead: &'static str,
@@ -105,11 +106,12 @@ pub enum CallError {
     Overloaded,
     /// The instances of all plugins hold as much memory as they may.
     #[error(
-        "the instances of all plugins hold as much memory as they may: {0} (`plugins.max_total_memory`)"
+        "the instances of all plugins together already hold the allowed memory: {0} \
+         (`plugins.max_total_memory`)"
     )]
     TotalMemory(ByteSize),
     /// The guest called an import that this hook may not use.
-    #[error("it called `{import}`, which this hook may not use")]
+    #[error("it called `{import}`, which this hook is not allowed to use")]
     Refused { import: &'static str },
     /// The guest answered something that the contract does not allow.
     #[error("the answer is not valid: {what}")]
@@ -132,7 +134,7 @@ impl fmt::Display for ExceededResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => "bytes, `limits.max_memory`",
-            Self::Table => "elements of a table, for which there is no key",
+            Self::Table => "elements of a table, a limit that no key sets",
         })
     }
 }

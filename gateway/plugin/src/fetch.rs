@@ -138,7 +138,7 @@ impl FetchAllowance {
                 plugin,
                 to,
                 dropped,
-                "a fetch to what is not granted was refused"
+                "plugin fetch refused: its target is not granted"
             );
         }
     }

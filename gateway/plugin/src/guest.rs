@@ -277,9 +277,15 @@ impl GuestBlueprint {
         match self.health.ended(turn, error, now) {
             None => {}
             Some(HealthChange::Aside { reason }) => {
-                tracing::error!(plugin, reason, "a plugin is set aside");
+                tracing::error!(
+                    plugin,
+                    reason,
+                    "plugin in quarantine: it is not called until a probe succeeds"
+                );
             }
-            Some(HealthChange::Healed) => tracing::info!(plugin, "a plugin is called again"),
+            Some(HealthChange::Healed) => {
+                tracing::info!(plugin, "plugin quarantine ended: it is called again")
+            }
         }
     }
 }

@@ -167,7 +167,7 @@ impl VersionHealth {
         let mut record = self.record.lock();
         record.since = Some(since);
         record.probe_at = None;
-        record.reason = "an operator set it aside".to_owned();
+        record.reason = "an operator put it in quarantine".to_owned();
         self.state.store(ASIDE, Ordering::Release);
     }
 
@@ -198,7 +198,7 @@ impl VersionHealth {
         record.failures.clear();
         record.since = Some(now);
         record.probe_at = Some(now + probe_after.0);
-        record.reason = format!("{most} calls failed within {window}, the last one: {error}");
+        record.reason = format!("{most} calls failed within {window}; the last error: {error}");
         self.state.store(ASIDE, Ordering::Release);
         let reason = record.reason.clone();
         Some(HealthChange::Aside { reason })

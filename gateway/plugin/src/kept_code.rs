@@ -116,7 +116,7 @@ pub(super) fn load(engine: &Engine, file: &Path) -> Option<Component> {
             tracing::warn!(
                 file = %file.display(),
                 open = %path.display(),
-                "compiled plugin code is ignored: another user may write or replace it there"
+                "kept compiled plugin code is ignored: another user could write or replace it there"
             );
             return None;
         }

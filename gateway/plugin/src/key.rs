@@ -106,7 +106,7 @@ impl KeyHook {
             before = told(before),
             now = told(now),
             dropped,
-            "a key plugin is impure: it answered the same inputs in another way"
+            "a key plugin is impure: it gave another key for the same inputs"
         );
     }
 

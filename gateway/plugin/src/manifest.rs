@@ -62,7 +62,8 @@ impl Manifest {
         let printable = |s: &str| s.len() <= MAX_NAME && !s.chars().any(char::is_control);
         if given.name.is_empty() || !printable(&given.name) || !printable(&given.version) {
             return Err(bad(
-                "name and version are at most 64 bytes without control characters, and the name is not empty",
+                "name and version must have at most 64 bytes and no control characters, and the \
+                 name must not be empty",
             ));
         }
         Ok(Self {

@@ -71,12 +71,12 @@ impl PluginFamilies {
             )?,
             denied: counter(
                 "lamina_plugin_denied_fetches_total",
-                "Fetches of plugins to what is not granted.",
+                "Fetches of plugins that were refused because their target is not granted.",
                 &["plugin"],
             )?,
             impure: counter(
                 "lamina_plugin_impure_total",
-                "Keys that were derived again from the same inputs and were other ones.",
+                "Keys that were derived again from the same inputs and were different.",
                 &["plugin"],
             )?,
         };

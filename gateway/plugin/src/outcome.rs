@@ -52,5 +52,5 @@ pub(super) struct TimedOut;
 
 /// Stops a guest that calls an import which its hook may not use.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` may not be called here")]
+#[error("`{0}` must not be called in this hook")]
 pub(super) struct NotAllowed(pub(super) &'static str);

@@ -194,13 +194,18 @@ impl PluginVersions {
             number,
             name,
             version = of,
-            "a plugin's new version serves"
+            "new plugin version in use"
         );
         let mut before = self.before.lock();
         let kept_aside = self.current.load().blueprint.health.kept_aside();
         if let Some(since) = kept_aside.filter(|_| by == ReloadInitiator::File) {
             version.blueprint.health.set_aside(since);
-            tracing::warn!(plugin, number, "it is set aside, as an operator wanted");
+            tracing::warn!(
+                plugin,
+                number,
+                "the new plugin version stays in quarantine, because an operator put the plugin \
+                 there"
+            );
         }
         *self.gave_way.lock() = None;
         let old = self.current.swap(version);
@@ -230,7 +235,7 @@ impl PluginVersions {
             plugin,
             number,
             reason,
-            "a plugin's earlier version serves again"
+            "plugin rolled back: its new version failed, and the earlier version is in use again"
         );
         let of = failed.identity();
         *self.gave_way.lock() = Some(GaveWay {
@@ -281,18 +286,22 @@ impl PluginVersions {
             Ok(PluginReloadOutcome::Same | PluginReloadOutcome::Swapped(_)) => {}
             Ok(PluginReloadOutcome::Failed) => tracing::warn!(
                 plugin = &*self.job.name,
-                "the file holds the version that failed: the earlier one serves on until there \
-                 is another, or until somebody asks for it by `POST /v1/plugins/NAME/reload`"
+                "the plugin's file still contains the version that failed: the earlier version \
+                 stays in use until the file changes, or until it is loaded with \
+                 `POST /v1/plugins/NAME/reload`"
             ),
             Err(LoadError {
                 cause: PluginFault::Superseded,
                 ..
             }) => tracing::info!(
                 plugin = &*self.job.name,
-                "another file took the place of one that was being compiled"
+                "the plugin's file was replaced while it was being compiled; the newer file is used"
             ),
             Err(error) => {
-                tracing::error!(%error, "a plugin's new version is refused; the old one serves on");
+                tracing::error!(
+                    %error,
+                    "new plugin version rejected; the old version stays in use"
+                );
             }
         }
     }

@@ -111,6 +111,10 @@ impl Rogue {
         Self { address, accepting }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

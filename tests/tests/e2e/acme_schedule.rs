@@ -97,7 +97,10 @@ async fn a_certificate_is_renewed_in_the_window_that_the_issuer_suggests() {
         .expect("it says what it replaces");
     assert!(replaces.contains('.'), "{replaces}");
     assert!(taken[0].replaces.is_none());
-    assert_ne!(site.obtained(&responder).await, first);
+    wait_for("the new one is shown", SOON, || async {
+        (site.obtained(&responder).await != first).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

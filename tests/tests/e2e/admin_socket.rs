@@ -94,7 +94,7 @@ async fn what_is_no_socket_is_left_alone() {
     std::fs::write(&site.socket, "precious").unwrap();
     let (dir, config) = site.setup("").write();
     let refused = Gateway::try_start(dir, &config, &[]).await.err().unwrap();
-    assert!(refused.log.contains("is no socket"), "{}", refused.log);
+    assert!(refused.log.contains("is not a socket"), "{}", refused.log);
     assert_eq!(std::fs::read_to_string(&site.socket).unwrap(), "precious");
     assert_eq!(
         site.dir.path().read_dir().unwrap().count(),

@@ -170,7 +170,9 @@ async fn without_descriptors_accepting_pauses_and_the_admin_port_answers() {
         held.push(raw);
     }
     gateway
-        .logged("accepting pauses", |line| line.contains("accepting pauses"))
+        .logged("accepting pauses", |line| {
+            line.contains("accepting connections paused")
+        })
         .await;
     let paused = Instant::now();
     for _ in 0..5 {
@@ -182,12 +184,16 @@ async fn without_descriptors_accepting_pauses_and_the_admin_port_answers() {
     assert_eq!(served.head().await.status, 200);
     // Each worker has tried again several times by now, every tenth of a second.
     passed(paused, Duration::from_millis(600)).await;
-    let pauses = |log: Vec<String>| log.iter().filter(|line| line.contains("pauses")).count();
+    let pauses = |log: Vec<String>| {
+        log.iter()
+            .filter(|line| line.contains("accepting connections paused"))
+            .count()
+    };
     assert!(pauses(gateway.log()) <= 4, "it is said once a worker");
     drop(held);
     gateway
         .logged("accepting goes on", |line| {
-            line.contains("accepting goes on")
+            line.contains("accepting connections resumed")
         })
         .await;
     assert_eq!(gateway.client().apart().get("/").await.status, 200);

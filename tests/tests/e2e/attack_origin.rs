@@ -8,6 +8,7 @@ use e2e::client::Client;
 use e2e::gateway::Gateway;
 use e2e::rogue::{Play, Rogue};
 use e2e::setup::Setup;
+use e2e::tls_origin::Reached;
 use e2e::wait::{SOON, wait_until};
 use futures_util::{StreamExt, stream};
 use http::Method;
@@ -26,12 +27,15 @@ const PATIENT: &str = "{first_byte: 10m, idle: 10m}";
 
 /// A gateway with a route that caches and one, `/off/*`, that does not; the same again
 /// below `/hasty/`, with deadlines that end soon.
-async fn before(rogue: &Rogue) -> Gateway {
+async fn before(reached: &Reached) -> Gateway {
     let upstream = |timeouts: &str| {
-        let url = rogue.url();
-        format!("{{targets: [\"{url}\"], timeouts: {timeouts}, pool: {POOL}}}")
+        let keys = reached.keys();
+        format!("{{{keys}, timeouts: {timeouts}, pool: {POOL}}}")
     };
-    Setup::default()
+    let setup = Setup::default();
+    let files = reached.file().into_iter();
+    let setup = files.fold(setup, |setup, (name, text)| setup.file(&name, text));
+    setup
         .upstream("hasty", &upstream(HASTY))
         .upstream("origin", &upstream(PATIENT))
         .route("{name: hasty-off, match: {path: /hasty/off/*}, upstream: hasty, cache: off}")
@@ -48,11 +52,23 @@ const AT_ONCE: usize = 8;
 /// Each play, and afterwards nothing may be left of them.
 async fn each(plays: &'static [Play]) {
     let rogue = Rogue::start(plays).await;
-    let gateway = before(&rogue).await;
+    let reached = Reached::Clear(rogue.address());
+    each_of(plays, &rogue, &reached).await;
+}
+
+/// The same over TLS.
+pub async fn each_over_tls(plays: &'static [Play]) {
+    let rogue = Rogue::start(plays).await;
+    let reached = Reached::by_tls(rogue.address(), "http/1.1").await;
+    each_of(plays, &rogue, &reached).await;
+}
+
+async fn each_of(plays: &'static [Play], rogue: &Rogue, reached: &Reached) {
+    let gateway = before(reached).await;
     gateway.client().get("/good/0").await;
     gateway.client_http2().get("/good/0").await;
     let before = Before::of(&gateway);
-    let looks = plays.iter().map(|play| one(&gateway, &rogue, play));
+    let looks = plays.iter().map(|play| one(&gateway, rogue, play));
     let faults: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).concat().await;
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     before.is_back(&gateway, "rogue origins").await;
@@ -129,7 +145,7 @@ async fn floods_and_drips_of_an_origin_have_an_end() {
 #[tokio::test]
 async fn a_body_for_head_reaches_nobody() {
     let rogue = Rogue::start(origin::MORE).await;
-    let gateway = before(&rogue).await;
+    let gateway = before(&Reached::Clear(rogue.address())).await;
     for client in [gateway.client(), gateway.client_http2()] {
         for play in origin::MORE {
             let path = format!("/off/{}", play.name);
@@ -144,7 +160,7 @@ async fn a_body_for_head_reaches_nobody() {
 #[tokio::test]
 async fn a_304_that_nobody_asked_for_is_no_answer_and_its_body_reaches_nobody() {
     let rogue = Rogue::start(origin::UNASKED_304).await;
-    let gateway = before(&rogue).await;
+    let gateway = before(&Reached::Clear(rogue.address())).await;
     let name = origin::UNASKED_304[0].name;
     for client in [gateway.client(), gateway.client_http2()] {
         let passed = Sees::Whole(304, "");

@@ -11,6 +11,7 @@ use e2e::attack::origin::{Sees, look};
 use e2e::attack::origin_http2::{PLAYS, Play, Rogue};
 use e2e::gateway::Gateway;
 use e2e::setup::Setup;
+use e2e::tls_origin::Reached;
 use e2e::wait::{SOON, wait_until};
 use futures_util::{StreamExt, stream};
 use http::Method;
@@ -27,10 +28,12 @@ const HASTY: &str = "{first_byte: 3500ms, idle: 3500ms, total: 4s}";
 const PATIENT: &str = "{first_byte: 10m, idle: 10m}";
 
 /// A gateway with an upstream and a route for each play.
-async fn before(rogues: &[(&Play, Rogue)]) -> Gateway {
+async fn before(rogues: &[(&Play, Rogue, Reached)]) -> Gateway {
     let mut setup = Setup::default();
-    for (play, rogue) in rogues {
-        let (name, url) = (play.name, rogue.url());
+    for (play, _, reached) in rogues {
+        let (name, keys) = (play.name, reached.keys());
+        let files = reached.file().into_iter();
+        setup = files.fold(setup, |setup, (name, text)| setup.file(&name, text));
         let timeouts = match name {
             "silence" | "silence-in-the-body" | "switching-protocols" | "bytes-without-end" => {
                 HASTY
@@ -40,7 +43,7 @@ async fn before(rogues: &[(&Play, Rogue)]) -> Gateway {
         setup = setup
             .upstream(
                 name,
-                &format!("{{targets: [\"{url}\"], protocol: http2, timeouts: {timeouts}}}"),
+                &format!("{{{keys}, protocol: http2, timeouts: {timeouts}}}"),
             )
             .route(&format!(
                 "{{name: {name}, match: {{path: /{name}/*}}, upstream: {name}}}"
@@ -53,8 +56,25 @@ async fn before(rogues: &[(&Play, Rogue)]) -> Gateway {
 async fn what_an_http2_origin_sends_wrong_is_an_error_or_cut() {
     let mut rogues = Vec::new();
     for play in PLAYS {
-        rogues.push((play, Rogue::start(play).await));
+        let rogue = Rogue::start(play).await;
+        let reached = Reached::Clear(rogue.address());
+        rogues.push((play, rogue, reached));
     }
+    each_of(rogues).await;
+}
+
+/// The same over TLS.
+pub async fn each_over_tls() {
+    let mut rogues = Vec::new();
+    for play in PLAYS {
+        let rogue = Rogue::start(play).await;
+        let reached = Reached::by_tls(rogue.address(), "h2").await;
+        rogues.push((play, rogue, reached));
+    }
+    each_of(rogues).await;
+}
+
+async fn each_of(rogues: Vec<(&'static Play, Rogue, Reached)>) {
     let gateway = before(&rogues).await;
     gateway.client().get("/right/0").await;
     let before = Before::of(&gateway);

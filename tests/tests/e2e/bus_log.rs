@@ -27,7 +27,7 @@ fn is_trouble(line: &Value) -> bool {
 async fn a_wrong_password_is_told_once(bus: &str) {
     let origin = Pages::default().origin().await;
     let node = node(&origin, "a", bus).start().await;
-    node.logged("why not", |line| line.contains("not connected"))
+    node.logged("why not", |line| line.contains("no connection to"))
         .await;
     let receipt = node.purge(json!({"tag": "x", "wait": "3s"})).await;
     assert_eq!(receipt["peers"]["outcome"], "unknown", "{receipt}");
@@ -69,7 +69,7 @@ async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end() {
     let fleet = Fleet::start(1, |_| bus.clone()).await;
     let [node] = &fleet.nodes[..] else { panic!() };
     nats.kill();
-    node.logged("that it begins", |line| line.contains("not connected"))
+    node.logged("that it begins", |line| line.contains("no connection to"))
         .await;
     let receipt = node.purge(json!({"tag": "x", "wait": "1s"})).await;
     assert_eq!(receipt["peers"]["outcome"], "unknown", "{receipt}");
@@ -105,11 +105,11 @@ async fn an_outage_of_the_second_tier_has_one_line_at_either_end_whatever_its_co
     };
     connected(1).await;
     redis.kill();
-    node.logged("that it begins", |line| line.contains("not connected"))
+    node.logged("that it begins", |line| line.contains("no connection to"))
         .await;
     redis.restart().await;
     connected(2).await;
-    assert_eq!(lines(&node, "not connected").len(), 1);
+    assert_eq!(lines(&node, "no connection to").len(), 1);
 }
 
 /// A connection that may not do its duty is no outage, and hides none.
@@ -132,5 +132,5 @@ async fn a_user_that_may_not_listen_hides_no_outage_of_the_second_tier() {
     };
     has("after_seconds").await;
     redis.kill();
-    has("not connected").await;
+    has("no connection to").await;
 }

@@ -110,7 +110,7 @@ async fn a_key_that_is_too_long_is_told(fleet: &Fleet, place: &Place) {
     let reason = [("reason", "too_long")];
     node.metric_until("lamina_bus_malformed_total", &reason, |n| n == 1.0)
         .await;
-    let of_it = |line: &str| line.contains("catalogue:kkkk") && line.contains("is not purged");
+    let of_it = |line: &str| line.contains("catalogue:kkkk") && line.contains("are not purged");
     node.logged("the line about the key", of_it).await;
 }
 

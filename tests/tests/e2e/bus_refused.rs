@@ -56,7 +56,7 @@ async fn what_is_too_large_is_told_as_a_wider_purge(fleet: &Fleet, limit: usize)
 async fn names_the_purge_and_the_limit(node: &Gateway, limit: usize) {
     let line = node
         .logged("the purge that is too large", |line| {
-            line.contains("a purge makes a larger message")
+            line.contains("a purge is larger than the broker accepts")
         })
         .await;
     for word in ["tag:xxx", &format!("limit\":{limit}"), "told\":\"all\""] {

@@ -157,11 +157,11 @@ pub async fn what_has_no_seal_of_ours_does_nothing<B: Configured>() {
     for node in &fleet.nodes {
         assert_eq!(state(node).await, "serving");
         node.logged("the reason is told", |line| {
-            line.contains("an event of the bus is refused") && line.contains("seal_key")
+            line.contains("an event of the bus was refused") && line.contains("seal_key")
         })
         .await;
         let lines = node.log();
-        let told = lines.iter().filter(|line| line.contains("is refused"));
+        let told = lines.iter().filter(|line| line.contains("was refused"));
         assert!(told.count() < 20, "a line a reason");
     }
     fleet.pages.change("/p");

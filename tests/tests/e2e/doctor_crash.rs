@@ -62,7 +62,7 @@ async fn what_a_crash_may_undo_follows_from_how_redis_keeps_its_changes() {
         (
             &[],
             "undoes no purge and loses every stored page: Redis keeps nothing (appendonly no, no \
-             save) and comes back empty, and all is loaded again",
+             save) and comes back empty, so everything is loaded again",
         ),
     ] {
         let redis = Redis::start_with(settings).await;
@@ -80,7 +80,7 @@ async fn a_redis_that_does_not_tell_its_settings_is_named() {
     assert_eq!(redis.cli(&user).await, "OK");
     let ran = doctor(&redis.url(), ", username: edge, password: right").await;
     let said = line(&ran, "crash");
-    assert!(said.starts_with("WARNING  it can't be told"), "{said}");
+    assert!(said.starts_with("WARNING  it is unknown"), "{said}");
     assert!(
         said.contains("NOPERM") && said.contains("appendonly"),
         "{said}"
@@ -100,5 +100,5 @@ async fn a_group_is_told_how_far_its_replicas_may_lag() {
     }
     let ran = doctor(&group.url(), "").await;
     let said = line(&ran, "failover");
-    assert!(said.contains("since 1 must follow"), "{said}");
+    assert!(said.contains("because 1 must follow"), "{said}");
 }

@@ -34,7 +34,7 @@ pub async fn reads_below(gateway: &Gateway) {
     wait_for("it reads below", SOON, || async {
         let url = json!({"url": "http://site.example/"}).to_string();
         let told = gateway.admin(Method::POST, "/v1/explain", &url).await;
-        (!told.text.contains("not to be read now")).then_some(())
+        (!told.text.contains("can't be read at the moment")).then_some(())
     })
     .await;
 }
@@ -371,7 +371,7 @@ async fn doctor_measures_the_store_and_says_what_it_guarantees() {
     for word in [
         "get 1 KiB",
         "append purge",
-        "one load a key among all nodes",
+        "only one of all nodes loads a key at a time",
         "seal_key_file",
     ] {
         assert!(said.contains(word), "{word}: {said}");
@@ -384,7 +384,10 @@ async fn doctor_measures_the_store_and_says_what_it_guarantees() {
     );
     let (code, said) = doctor("{}");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("a restart begins empty"), "{said}");
+    assert!(
+        said.contains("after a restart the cache is empty"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -132,11 +132,11 @@ async fn a_full_disk_is_told_and_written_to_again_when_there_is_room() {
     node.metric_until("lamina_l2_purges_waiting", &[], |n| n == 0.0)
         .await;
     node.logged("that it is over", |line| {
-        line.contains("the second tier takes writes again") && line.contains("seconds")
+        line.contains("the second tier accepts writes again") && line.contains("seconds")
     })
     .await;
-    assert_eq!(lines(&node, "the second tier takes no writes"), 1);
-    assert_eq!(lines(&node, "takes no purges"), 0, "it is one state");
+    assert_eq!(lines(&node, "the second tier accepts no writes"), 1);
+    assert_eq!(lines(&node, "accepts no purges"), 0, "it is one state");
     assert_eq!(lines(&node, "has ended"), 0, "the thread lives");
     let labels = [("outcome", "stored")];
     let before = node.metric("lamina_l2_writes_total", &labels).await;
@@ -228,7 +228,7 @@ async fn a_start_on_a_full_disk_is_told_and_the_tier_begins_when_there_is_room()
     says(&node, "serving").await;
     page(&node, "/q").await;
     stored(&node, 1.0).await;
-    assert_eq!(lines(&node, "the second tier takes no writes"), 1);
+    assert_eq!(lines(&node, "the second tier accepts no writes"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -155,7 +155,7 @@ async fn a_wrong_password_is_told_and_heals_when_it_is_right() {
     let node = introduced(&redis, "password_file: secret", &origin).await;
     told(&node, refused(&[("reason", "no-access")])).await;
     let said = node
-        .logged("why not", |line| line.contains("not connected"))
+        .logged("why not", |line| line.contains("no connection to Redis"))
         .await;
     assert!(
         said.contains("WRONGPASS") && !said.contains("ours"),

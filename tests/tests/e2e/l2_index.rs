@@ -163,7 +163,10 @@ async fn the_command_lists_what_matches_and_says_when_there_is_more() {
     assert!(!users.stdout.contains("/other"));
     let few = keys(&["--limit", "3"]);
     assert_eq!(few.stdout.lines().count(), 4);
-    assert!(few.stdout.ends_with("3 keys; there are more (--limit)\n"));
+    assert!(
+        few.stdout
+            .ends_with("3 keys; there are more (raise --limit)\n")
+    );
 }
 
 #[tokio::test]

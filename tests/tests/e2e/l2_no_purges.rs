@@ -80,7 +80,7 @@ async fn a_replica_that_takes_no_purges_makes_the_node_degraded_and_is_named() {
     assert_eq!(body["l2"]["purges_waiting"], 1, "{body}");
     a.metric_until("lamina_l2_degraded", &[], |n| n == 1.0)
         .await;
-    let told = |line: &str| line.contains("the second tier takes no purges");
+    let told = |line: &str| line.contains("the second tier accepts no purges");
     a.logged("why", told).await;
     redis.cli(&["REPLICAOF", "NO", "ONE"]).await;
     says(&a, "serving").await;
@@ -88,7 +88,7 @@ async fn a_replica_that_takes_no_purges_makes_the_node_degraded_and_is_named() {
         .await;
     assert_eq!(a.log().iter().filter(|line| told(line)).count(), 1);
     a.logged("that it is over", |line| {
-        line.contains("the second tier takes purges again") && line.contains("seconds")
+        line.contains("the second tier accepts purges again") && line.contains("seconds")
     })
     .await;
 }

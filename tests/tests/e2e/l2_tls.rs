@@ -74,7 +74,7 @@ async fn a_server_that_nobody_vouches_for_is_named_and_delays_no_page() {
     let answer = within("a page", SOON, ask(&gateway, "/")).await;
     assert_eq!(answer.text(), "v1");
     let said = gateway
-        .logged("why not", |line| line.contains("not connected"))
+        .logged("why not", |line| line.contains("no connection to Redis"))
         .await;
     assert!(said.to_lowercase().contains("certificate"), "{said}");
     assert_eq!(connected_users(&sealed.redis).await, 0);

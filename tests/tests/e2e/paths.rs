@@ -367,7 +367,10 @@ async fn the_reason_stands_in_the_log_and_in_explain() {
     let (_dir, config) = setup.write();
     let config = config.to_str().unwrap();
     for (target, reason) in [
-        ("//account/me", "route site, but /account/me"),
+        (
+            "//account/me",
+            "route site, but an origin may read it as /account/me",
+        ),
         ("/account%2Fme", "selects route account"),
         ("/account%5Cme", "the path has a backslash"),
         ("/account%00", "the path has a NUL"),

@@ -151,7 +151,7 @@ async fn a_newer_file_takes_the_place_of_one_that_is_being_compiled() {
         if let Some((status, body)) = refused {
             assert_eq!(status, 422, "{body}");
             let error = body["error"].as_str().unwrap();
-            assert!(error.contains("took its place"), "{error}");
+            assert!(error.contains("replaced it"), "{error}");
         }
     }
 }

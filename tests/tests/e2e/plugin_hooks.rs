@@ -72,7 +72,7 @@ async fn a_purge_by_url_reaches_what_clients_see_there_and_so_does_explain() {
     assert_eq!(old["request"], "plugin p: /new?a=1");
     assert_eq!(old["key"], new["key"]);
     assert!(old["tiers"][0].as_str().unwrap().contains("fresh"), "{old}");
-    assert_eq!(new["request"], "plugin p: as it is");
+    assert_eq!(new["request"], "plugin p: unchanged");
     let refused = explain("/no").await;
     assert_eq!(
         refused["decision"], "answered by the request plugin",
@@ -91,9 +91,9 @@ async fn a_purge_by_url_says_what_a_plugin_that_sees_more_than_urls_leaves_open(
     let config = format!("{{reads: [accept], rules: {rules}}}");
     let gateway = asking(&origin, &config, "{request: refuse}").start().await;
     for (path, why) in [
-        ("/old", "for a client's headers"),
-        ("/no", "answers it by itself"),
-        ("/trap", "can't be asked about it: trap"),
+        ("/old", "for other headers of a client"),
+        ("/no", "answers the request itself"),
+        ("/trap", "failed when it was called for this URL: trap"),
     ] {
         let url = format!("http://{}{path}", gateway.address);
         let receipt = gateway.purge(json!({"url": url})).await;

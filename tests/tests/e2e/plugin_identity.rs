@@ -122,7 +122,7 @@ async fn what_a_plugin_sets_is_watched_as_what_a_plugin_sees_is() {
     assert_eq!((origin.count(), unkeyed_loads(&gateway).await), (1, 1.0));
     let line = gateway
         .logged("a warning", |line| {
-            line.contains("the cache key does not hold")
+            line.contains("the cache key does not contain")
         })
         .await;
     assert!(

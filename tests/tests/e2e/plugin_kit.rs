@@ -359,7 +359,7 @@ fn a_new_project_of_each_language_and_hook_is_whole() {
     // There was no SDK above, so one lies beside them, once.
     assert!(dir.path().join("plugin-sdk/wit/plugin.wit").is_file());
     let again = kit_in(dir.path(), &["new", "--lang", "c", "my-c-key"]);
-    says(&again, 1, &["is there already"]);
+    says(&again, 1, &["exists already"]);
     let odd = kit_in(dir.path(), &["new", "--lang", "c", "My_C"]);
     says(&odd, 1, &["lower-case letters"]);
     let none = kit_in(

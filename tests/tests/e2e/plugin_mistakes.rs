@@ -126,7 +126,7 @@ async fn a_component_for_another_host_is_named_for_what_it_is() {
     for (interface, what) in [
         ("wasi:http/handler@0.3.0", "a `wasi:http` 0.3 component"),
         ("wasi:cli/run@0.2.0", "a command"),
-        ("fermyon:spin/inbound-http", "a Spin world"),
+        ("fermyon:spin/inbound-http", "a component for Spin"),
     ] {
         let component =
             format!("(component (instance $nothing) (export \"{interface}\" (instance $nothing)))");

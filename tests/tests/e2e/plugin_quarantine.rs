@@ -91,7 +91,7 @@ async fn after_its_failures_a_plugin_is_not_called_and_others_go_on() {
         );
         gateway
             .logged("that it was set aside", |line| {
-                line.contains("set aside") && line.contains("\"p\"")
+                line.contains("plugin in quarantine") && line.contains("\"p\"")
             })
             .await;
     }
@@ -168,7 +168,7 @@ async fn a_version_that_fails_gives_way_to_the_good_one_before() {
     );
     gateway
         .logged("that it came back", |line| {
-            line.contains("earlier version serves again")
+            line.contains("the earlier version is in use again")
         })
         .await;
     let report = told(&gateway, "p").await;
@@ -210,7 +210,7 @@ async fn a_file_that_failed_comes_back_by_an_operators_word_alone() {
     hang_up(&gateway).await;
     gateway
         .logged("that it is not taken up", |line| {
-            line.contains("holds the version that failed") && line.contains("\"p\"")
+            line.contains("still contains the version that failed") && line.contains("\"p\"")
         })
         .await;
     assert_eq!(status(&gateway, "/marked").await, 200);

@@ -235,7 +235,7 @@ async fn what_a_response_plugin_reads_and_the_key_lacks_is_watched_like_a_loader
             "{unkeyed}: {loads}"
         );
         let told =
-            |line: &String| line.contains("does not hold") && line.contains("header `x-lang`");
+            |line: &String| line.contains("does not contain") && line.contains("header `x-lang`");
         if unkeyed == "warn" {
             gateway
                 .logged("the warning", |line| told(&line.to_owned()))

@@ -84,7 +84,9 @@ async fn a_new_file_serves_by_itself_renamed_or_written_in_place_and_no_request_
     }
     assert!(asked.load(Ordering::Relaxed) > 10);
     gateway
-        .logged("the swap", |line| line.contains("new version serves"))
+        .logged("the swap", |line| {
+            line.contains("new plugin version in use")
+        })
         .await;
 }
 

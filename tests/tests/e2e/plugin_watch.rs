@@ -205,7 +205,7 @@ async fn what_a_loader_sees_and_the_key_lacks_is_told_once_and_counted() {
     ask(&gateway, "/other", GERMAN).await;
     ask(&gateway, "/without", &[]).await;
     assert_eq!(unkeyed_loads(&gateway).await, 2.0);
-    let told = |line: &str| line.contains("does not hold") && line.contains("header `x-lang`");
+    let told = |line: &str| line.contains("does not contain") && line.contains("header `x-lang`");
     gateway.logged("the warning", told).await;
     assert_eq!(gateway.log().iter().filter(|line| told(line)).count(), 1);
     let question = r#"{"url": "http://a/x", "headers": {"x-lang": "de"}}"#;

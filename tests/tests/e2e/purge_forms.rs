@@ -64,7 +64,8 @@ async fn a_page_behind_a_tls_terminator_is_reached_by_a_purge_over_http() {
     let text = purged.text();
     assert!(text.contains("https://shop.example/a"), "{text}");
     assert!(!is_held(&gateway, "/a").await);
-    let logged = |line: &str| line.contains("purged by method") && line.contains("https://shop");
+    let logged =
+        |line: &str| line.contains("purged by the PURGE method") && line.contains("https://shop");
     gateway.logged("what was purged", logged).await;
 }
 

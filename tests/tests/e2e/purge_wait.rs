@@ -71,7 +71,7 @@ async fn a_node_that_is_cut_off_does_not_know_where_a_purge_holds() {
     let ran = purge(&fleet.nodes[0], "1s").await;
     assert_eq!(ran.code, Some(3), "{}", ran.output());
     assert!(
-        ran.stdout.contains("unknown where it holds"),
+        ran.stdout.contains("unknown where the purge applies"),
         "{}",
         ran.stdout
     );

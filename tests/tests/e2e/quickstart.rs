@@ -44,6 +44,7 @@ async fn quickstart() -> (Demo, Gateway) {
     let text = text
         .replace("127.0.0.1:8081", &address.to_string())
         .replace("127.0.0.1:8080", "127.0.0.1:0")
+        .replace("127.0.0.1:8443", "127.0.0.1:0")
         .replace("127.0.0.1:9180", "127.0.0.1:0")
         .replace("../plugins/dist", dist.to_str().unwrap())
         .replace("../.lamina/", "");

@@ -170,7 +170,7 @@ async fn a_client_that_leaves_a_path_that_is_refused_and_no_route_are_there_too(
     let gateway = setup.start().await.with_token(TOKEN);
     assert_eq!(gateway.client().get("/nowhere").await.status, 404);
     let nowhere = record(&gateway, "/nowhere").await;
-    assert_eq!(nowhere["end"], "No route takes it: 404.");
+    assert_eq!(nowhere["end"], "No route matches it: 404.");
     assert_eq!(nowhere["route"], Value::Null);
     assert_eq!(gateway.client().get("/site/a%00b").await.status, 400);
     let refused = record(&gateway, "a%2500b").await;

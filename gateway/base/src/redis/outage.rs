@@ -32,7 +32,7 @@ impl SharedOutage {
         lost.outages.fails(is_news);
         if is_news {
             lost.was_told = true;
-            tracing::warn!(store = "redis", error = %why, "not connected");
+            tracing::warn!(store = "redis", error = %why, "no connection to Redis; reconnecting");
         }
     }
 
@@ -45,7 +45,7 @@ impl SharedOutage {
         }
         lost.was_told = false;
         if let Some(after_seconds) = lost.outages.end().line() {
-            tracing::info!(store = "redis", after_seconds, "connected");
+            tracing::info!(store = "redis", after_seconds, "connected to Redis");
         }
     }
 }

@@ -17,34 +17,8 @@ use crate::redis::driver::rustls::pki_types::CertificateDer;
 use crate::redis::driver::rustls::pki_types::pem::PemObject;
 use crate::redis::driver::rustls::{ClientConfig, RootCertStore};
 
-use super::RedisConnectionSettings;
+use super::{RedisConnectionSettings, RedisTargetError};
 use crate::units::host_and_port;
-
-/// Why Redis can't be used as it is configured.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisTargetError {
-    #[error(
-        "{0:?} is not where a Redis is; expected redis://host:6379/0, redis-sentinel://a:26379,b:26379/0 \
-         or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
-    )]
-    Url(String),
-    #[error("credentials in the URL; expected `username` and `password_file`")]
-    Credentials,
-    #[error("{file}: {reason}")]
-    Certificates { file: String, reason: String },
-    #[error("the system's certificates: {0}")]
-    System(String),
-}
-
-impl RedisTargetError {
-    /// The key of the configuration that the error is about.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Url(_) | Self::Credentials | Self::System(_) => "url",
-            Self::Certificates { .. } => "ca_file",
-        }
-    }
-}
 
 /// Checks that a URL can be one of Redis, as far as that is possible without files and network.
 ///
@@ -52,6 +26,11 @@ impl RedisTargetError {
 /// When it cannot be one.
 pub fn check(url: &str) -> Result<(), RedisTargetError> {
     read(url).map(drop)
+}
+
+/// Whether another server may take over from one at this URL, as with Sentinel and in a Cluster.
+pub fn may_fail_over(url: &str) -> bool {
+    read(url).is_ok_and(|place| place.kind != RedisTopology::Alone)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,7 +155,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, RedisTargetError> {
         roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
+        return Err(wrong("it contains no certificate".to_owned()));
     }
     Ok(roots)
 }
@@ -188,7 +167,7 @@ fn roots_of_the_system() -> Result<RootCertStore, RedisTargetError> {
     if roots.is_empty() {
         let reason = found.errors.first().map(ToString::to_string);
         return Err(RedisTargetError::System(
-            reason.unwrap_or_else(|| "there are none".to_owned()),
+            reason.unwrap_or_else(|| "none were found".to_owned()),
         ));
     }
     Ok(roots)

@@ -13,14 +13,14 @@ pub const SERIES_OF_A_ROUTE: u64 = 126;
 pub struct TelemetryConfig {
     /// The form of every line.
     pub log_format: LogFormat,
-    /// The least level that is written: `error`, `warn`, `info`, `debug`, `trace`.
+    /// The lowest level that is written: `error`, `warn`, `info`, `debug`, `trace`.
     pub log_level: LogLevel,
     /// One line for each request.
     pub access_log: AccessLog,
-    /// The last requests, which `GET /v1/requests/recent` and `lamina requests` explain.
+    /// The most recent requests, which `GET /v1/requests/recent` and `lamina requests` explain.
     pub recent_requests: RecentRequestsConfig,
-    /// Series of metrics with the name of a route as a label, at most; what finds no room is
-    /// counted under the route `other`.
+    /// The most series of metrics with the name of a route as a label; further routes are counted
+    /// under the route `other`.
     pub max_series: u64,
 }
 
@@ -36,14 +36,15 @@ impl Default for TelemetryConfig {
     }
 }
 
-/// How many of the last requests are kept in memory, at most 4 KiB each as a rule.
+/// How many of the most recent requests are kept in memory; each usually takes at most 4 KiB.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecentRequestsConfig {
-    /// Requests at most, 10000 or less; 0 keeps none.
+    /// The most requests that are kept, at most 10000; 0 keeps none.
     #[schemars(range(max = 10_000))]
     pub keep: usize,
-    /// Of requests that the first tier answers fresh, one in so many is kept; of all others each.
+    /// One of this many requests that the first tier answers with a fresh entry is kept; all other
+    /// requests are kept.
     #[schemars(range(min = 1))]
     pub one_hit_in: u32,
 }
@@ -68,7 +69,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The least level that is written.
+/// The lowest level that is written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {

@@ -61,7 +61,7 @@ impl LogWriterGuard {
     pub fn register(&self, registry: &Registry) -> prometheus::Result<DroppedLines> {
         let counter = IntCounter::new(
             "lamina_log_lines_dropped_total",
-            "Log lines dropped since the writer could not keep up.",
+            "Log lines that were dropped because the writer could not keep up.",
         )?;
         registry.register(Box::new(counter.clone()))?;
         Ok(DroppedLines {

@@ -44,11 +44,13 @@ impl SeriesBudget {
             decided: Mutex::default(),
             made: gauge(
                 "lamina_metric_series",
-                "Series of routes that were made, of `telemetry.max_series` at most.",
+                "Series of metrics that exist with the name of a route as a label; at most \
+                 `telemetry.max_series`.",
             )?,
             folded: gauge(
                 "lamina_metric_series_folded",
-                "Series of routes that found no room and are counted under `other`.",
+                "Series of metrics beyond `telemetry.max_series`, which are counted under the \
+                 route `other`.",
             )?,
         })
     }

@@ -58,11 +58,12 @@ impl PurgedRecordCleanup {
     pub(super) fn new(is_possible: bool, registry: &Registry) -> prometheus::Result<Self> {
         let removed = IntCounter::new(
             "lamina_l2_cleared_total",
-            "Records that were removed from the second tier since a purge hides them.",
+            "Records that were removed from the second tier because a purge hides them.",
         )?;
         let given_up = IntCounter::new(
             "lamina_l2_clearings_failed_total",
-            "Purges that hide records which were not looked for to the end.",
+            "Purges whose hidden records were not all removed from the second tier; they stay \
+             there until they expire.",
         )?;
         registry.register(Box::new(removed.clone()))?;
         registry.register(Box::new(given_up.clone()))?;
@@ -112,7 +113,12 @@ impl L2 {
             }
             if let Err(error) = self.walk(&goals).await {
                 self.clearing.given_up.inc_by(goals.len() as u64);
-                tracing::warn!(%error, purges = goals.len(), "what purges hide stays in the second tier until it expires");
+                tracing::warn!(
+                    %error,
+                    purges = goals.len(),
+                    "purged records could not be removed from the second tier: they stay hidden \
+                     there until they expire"
+                );
             }
         }
     }

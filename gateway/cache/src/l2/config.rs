@@ -96,13 +96,6 @@ pub enum OnTimeout {
     Fail,
 }
 
-impl L2Config {
-    /// Whether there is a second tier.
-    pub fn is_configured(&self) -> bool {
-        self.redis.is_some() || self.disk.is_some()
-    }
-}
-
 impl Default for L2Config {
     fn default() -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! The second tier on this machine's disk: one redb file, for one node.
 //!
-//! Inside: `tables` (what a transaction does), `writer` (the one thread that writes), `open` and
+//! Inside: `config`, `description`, `tables` (what a transaction does), `writer` (the one thread that writes), `open` and
 //! `file` (opening the database, or beginning a new one), `aside` (files that were damaged or not
 //! ours), `access` (shared access, also while the database is closed), `clock` (the time of the
 //! tier), `outage`, `owed` and `trust` (a disk that accepts no writes). Reads are snapshots and
@@ -13,6 +13,7 @@ mod access;
 mod aside;
 mod clock;
 pub mod config;
+mod description;
 mod file;
 mod open;
 mod outage;
@@ -96,6 +97,10 @@ impl Store for DiskStore {
 
     fn is_shared(&self) -> bool {
         false
+    }
+
+    fn index_remedy(&self) -> &'static str {
+        "only `cache.l2.redis` can list its records, with `index.enabled: true`"
     }
 
     fn get<'a>(
@@ -288,7 +293,7 @@ fn io_failed(error: &io::Error) -> StoreError {
 }
 
 fn gone() -> StoreError {
-    StoreError::Down("the thread that writes has ended; its last words are in the log".into())
+    StoreError::Down("the thread that writes has ended; the log says why".into())
 }
 
 #[cfg(test)]

@@ -117,7 +117,8 @@ impl PurgeLogSync {
     ) -> prometheus::Result<Self> {
         let depth = IntGauge::new(
             "lamina_l2_purges_waiting",
-            "Purges that hold here and wait to be appended to the second tier's log.",
+            "Purges that already apply on this node and wait to be appended to the second tier's \
+             log.",
         )?;
         let number = IntGauge::new(
             "lamina_l2_purge_log_number",
@@ -130,7 +131,7 @@ impl PurgeLogSync {
         let faults = IntCounterVec::new(
             Opts::new(
                 "lamina_l2_purge_log_faults_total",
-                "Times that the second tier's purge log, or a purge in it, was not believed.",
+                "Times that the second tier's purge log, or a purge in it, was not trusted.",
             ),
             &["reason"],
         )?;
@@ -313,8 +314,8 @@ impl PurgeLogSync {
             self.log.doubt(DoubtDuration::ForGood);
             self.depth.set(queue.depth());
             tracing::warn!(
-                "too many invalidations wait for the second tier; what is stored is validated \
-                 instead"
+                "too many invalidations wait for the second tier; instead, all stored entries are \
+                 validated before they are served"
             );
         }
         drop(queue);
@@ -374,8 +375,8 @@ impl PurgeLogSync {
                 self.log.doubt(DoubtDuration::ForGood);
                 queue.by_requests.insert(doubt(), all);
                 tracing::warn!(
-                    "too many purges by `invalidate` rules wait for the second tier; what is \
-                     stored is validated instead"
+                    "too many purges by `invalidate` rules wait for the second tier; instead, all \
+                     stored entries are validated before they are served"
                 );
                 doubt()
             }
@@ -626,7 +627,8 @@ impl PurgeLogSync {
             tracing::warn!(
                 newest = log.newest,
                 reason = fault.as_str(),
-                "the second tier's purge log is not believed: {}. What purges may be missing for is not shown until it was loaded again",
+                "the second tier's purge log is not trusted: {}. Entries that a missing purge may \
+                 concern are hidden until they are loaded again",
                 fault.in_words()
             );
         }

@@ -51,11 +51,11 @@ impl L2 {
         let look = found
             .as_ref()
             .map_or_else(|look| *look, |_| L2LookupOutcome::Hit);
-        self.hooks.emit(CacheEvent::Below(look));
+        self.hooks.emit(CacheEvent::SecondTierLookup(look));
         match found {
             Ok((key, stored, born)) => L2Lookup::Found(Box::new(L2Entry {
                 vary: Vary::parse(&stored.headers),
-                entry: convert::entry(key, stored, born).found_below(began),
+                entry: convert::entry(key, stored, born).found_in_second_tier(began),
             })),
             Err(L2LookupOutcome::Error | L2LookupOutcome::Skipped) => L2Lookup::Unknown,
             Err(_) => L2Lookup::Miss,
@@ -96,7 +96,7 @@ impl L2 {
         key: &[u8],
     ) -> Result<ReadableRecord, L2LookupOutcome> {
         self.feed.generation().ok_or(L2LookupOutcome::Skipped)?;
-        let name = StoreKey::below(home, key);
+        let name = StoreKey::with_home(home, key);
         if self.removals.hides(&name) || self.invalidations.hide(&[primary.identity()]) {
             return Err(L2LookupOutcome::Miss);
         }

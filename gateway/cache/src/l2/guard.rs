@@ -77,7 +77,7 @@ const OUTCOMES: [&str; 9] = [
 #[derive(Debug, thiserror::Error)]
 pub enum StoreCallError {
     /// The breaker is open, so the call was not made.
-    #[error("skipped: the store failed a moment ago")]
+    #[error("skipped: the circuit breaker is open, because the store failed")]
     Skipped,
     /// Too many calls are under way, so the call was not made.
     #[error("skipped: too many calls are under way")]
@@ -114,13 +114,13 @@ impl StoreGuard {
         let refusals = IntCounterVec::new(
             Opts::new(
                 "lamina_l2_refusals_total",
-                "Calls that the second tier refused in words of its own, by reason.",
+                "Calls that the second tier answered with a refusal, by reason.",
             ),
             &["reason"],
         )?;
         let opened = IntGauge::new(
             "lamina_l2_breaker_open",
-            "1 while calls to the second tier are not tried.",
+            "1 while the circuit breaker of the second tier is open, so that no calls are made.",
         )?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
@@ -209,7 +209,12 @@ impl StoreGuard {
         match &answer {
             Err(error @ (StoreError::Down(_) | StoreError::Timeout)) => {
                 if self.breaker.failed(&permit, Instant::now()) {
-                    tracing::warn!(store = self.store.kind(), %error, "the second tier is given a rest");
+                    tracing::warn!(
+                        store = self.store.kind(),
+                        %error,
+                        "second tier circuit open: calls failed repeatedly and are skipped until \
+                         cache.l2.breaker.cooldown is over"
+                    );
                 }
             }
             Ok(_) | Err(_) => self.breaker.succeeded(&permit),

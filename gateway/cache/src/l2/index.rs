@@ -127,7 +127,11 @@ impl RecordIndexer {
             let count = match noted.await {
                 Ok(()) => &self.noted,
                 Err(error) => {
-                    tracing::debug!(%error, shard, "records not noted in the index");
+                    tracing::debug!(
+                        %error,
+                        shard,
+                        "written records could not be noted in the index"
+                    );
                     &self.failed
                 }
             };

@@ -72,7 +72,8 @@ impl StoreInvalidations {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let waiting = IntGauge::new(
             "lamina_l2_invalidations_waiting",
-            "URLs and groups that unsafe requests made invalid and that the second tier is to note.",
+            "URLs and groups that unsafe requests made invalid and that are not yet noted in the \
+             second tier.",
         )?;
         let doubts = IntCounter::new(
             "lamina_l2_invalidations_doubted_total",

@@ -77,7 +77,7 @@ impl L2 {
 
     /// Asks for the lease to load `key`, which belongs to `home`.
     pub async fn turn(self: &Arc<Self>, home: KeyId, key: &EntryKey) -> LeaseHolder {
-        let lease = Lease::of(StoreKey::below(home, key.as_bytes()));
+        let lease = Lease::of(StoreKey::with_home(home, key.as_bytes()));
         let ttl = self.lease.ttl.into();
         let mut unanswered = PendingLeaseRequest {
             tier: self,
@@ -110,7 +110,7 @@ impl L2 {
     /// Listens for the release of the lease of `key`. Begin before asking for the lease.
     pub fn freed(&self, home: KeyId, key: &EntryKey) -> LeaseReleaseListener {
         LeaseReleaseListener {
-            key: StoreKey::below(home, key.as_bytes()),
+            key: StoreKey::with_home(home, key.as_bytes()),
             word: self.guard.store.freed(),
         }
     }

@@ -42,8 +42,11 @@ pub struct RecordListingCursor {
 /// Why there is no listing.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordListingError {
-    #[error("the {0} store keeps no index of what it holds: {hint}", hint = hint(.0))]
-    NoIndex(&'static str),
+    #[error("the {kind} store keeps no index of what it holds: {remedy}")]
+    NoIndex {
+        kind: &'static str,
+        remedy: &'static str,
+    },
     #[error("the second tier does not answer: {0}")]
     Failed(#[from] StoreCallError),
 }
@@ -71,7 +74,10 @@ impl L2 {
     ) -> Result<RecordListingPage, RecordListingError> {
         let shards = self.index.shards();
         if shards == 0 {
-            return Err(RecordListingError::NoIndex(self.kind()));
+            return Err(RecordListingError::NoIndex {
+                kind: self.kind(),
+                remedy: self.guard.store.index_remedy(),
+            });
         }
         // Only one listing runs at a time: it is not urgent, and others need the connections.
         let _turn = self.listing.lock().await;
@@ -171,16 +177,7 @@ impl FromStr for RecordListingCursor {
                 place: place.parse().ok()?,
             })
         };
-        numbers().ok_or("expected a cursor that a listing gave")
-    }
-}
-
-fn hint(kind: &str) -> &'static str {
-    match kind {
-        "redis" => {
-            "set `cache.l2.redis.index.enabled: true` on every node; what is written from then on is listed"
-        }
-        _ => "only `cache.l2.redis` can, with `index.enabled: true`",
+        numbers().ok_or("expected the cursor of an earlier listing")
     }
 }
 

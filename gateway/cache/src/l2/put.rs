@@ -83,7 +83,7 @@ impl L2 {
         };
         let home = KeyId::of(primary.as_bytes());
         let write = |key: &EntryKey, life, record| RecordWrite {
-            key: StoreKey::below(home, key.as_bytes()),
+            key: StoreKey::with_home(home, key.as_bytes()),
             whole_key: key.shared(),
             record,
             life,
@@ -148,7 +148,7 @@ impl L2 {
             Ok(StorePutOutcome::Overtaken) => L2WriteOutcome::Overtaken,
             Ok(StorePutOutcome::NotOwner) => L2WriteOutcome::NotOwner,
             Err(StoreCallError::Store(error)) => {
-                tracing::debug!(%error, "not written to the second tier");
+                tracing::debug!(%error, "a response was not written to the second tier");
                 L2WriteOutcome::Error
             }
             Err(StoreCallError::Skipped | StoreCallError::Busy) => L2WriteOutcome::Skipped,
@@ -158,7 +158,7 @@ impl L2 {
     /// Removes an entry's record in the background. It is hidden here at once.
     pub fn forget(self: &Arc<Self>, entry: &Entry, at: PurgeOrder) {
         let home = KeyId(entry.marks.id);
-        let name = StoreKey::below(home, entry.key.as_bytes());
+        let name = StoreKey::with_home(home, entry.key.as_bytes());
         self.writer.cancel(&name);
         if !self.removals.begin(name) {
             // Nobody waits for the number.
@@ -179,7 +179,7 @@ impl L2 {
 impl L2 {
     /// Whether the entry's record is being removed, so that no copy of it may be promoted.
     pub fn removes(&self, entry: &Entry) -> bool {
-        let name = || StoreKey::below(KeyId(entry.marks.id), entry.key.as_bytes());
+        let name = || StoreKey::with_home(KeyId(entry.marks.id), entry.key.as_bytes());
         !self.removals.is_empty() && self.removals.hides(&name())
     }
 }

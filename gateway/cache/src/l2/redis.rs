@@ -1,6 +1,6 @@
 //! The second tier that nodes share: a single Redis server, Sentinel, or a Cluster.
 //!
-//! Inside: `config`, `link` (a connection that is kept up), `script`, `log` (the purge log),
+//! Inside: `config`, `description` with `crash` (what a crash may undo), `link` (a connection that is kept up), `script`, `log` (the purge log),
 //! `lease`, `freed` (messages about released leases), `note` (notes of invalidations), `index`,
 //! `names`, `seals`, `fault`, `server` (settings of the server); connecting is in `crate::redis`.
 //! Decision: every write is a script that checks before it writes, so that a late write never
@@ -8,6 +8,8 @@
 //! Invariant: nothing here waits for a connection.
 
 pub mod config;
+mod crash;
+mod description;
 mod fault;
 mod freed;
 mod index;
@@ -34,13 +36,15 @@ use lamina_base::redis::driver::Value;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use super::description::SharedStoreSettings;
 use super::store::{
     Durability, FoundRecord, IndexNote, IndexPage, Lease, LeaseAcquisition, LogPlace, LoggedPurge,
     PurgeLogRange, Store, StoreError, StoreKey, StorePut, StorePutOutcome,
 };
 use crate::key::PurgeHash;
 use crate::purge::PurgeOrder;
-use crate::redis::{self, RedisConnector, SharedOutage, is_demotion};
+use crate::redis::{RedisConnector, SharedOutage, is_demotion};
+pub use config::RedisStoreOpenError;
 use fault::{fault, knows_no_flags, unexpected};
 use link::{RedisLinkRole, RedisStoreLink};
 use names::RedisKeyNames;
@@ -52,31 +56,6 @@ const TOMBSTONE: Duration = Duration::from_secs(600);
 
 /// The least time before connections are given up again to find another master.
 const LEAVE_AGAIN: Duration = Duration::from_secs(1);
-
-/// Why Redis can't be used with this configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisStoreOpenError {
-    #[error(transparent)]
-    Server(#[from] redis::RedisTargetError),
-    #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
-    Prefix(String),
-    #[error("`connections` is 0; expected 1 or more")]
-    Connections,
-    #[error("`index.shards` is {0}; expected 1 to 1024")]
-    Shards(u16),
-}
-
-impl RedisStoreOpenError {
-    /// The configuration key that the error is about.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Server(error) => error.key(),
-            Self::Prefix(_) => "prefix",
-            Self::Connections => "connections",
-            Self::Shards(_) => "index",
-        }
-    }
-}
 
 /// The store in Redis.
 struct RedisStore {
@@ -105,27 +84,6 @@ struct RedisStore {
     left: Mutex<Option<Instant>>,
 }
 
-/// The settings that all nodes sharing a store have in common.
-#[derive(Clone, Copy, Debug)]
-pub struct SharedStoreSettings<'a> {
-    /// Seals purges and leases. None: they are not sealed.
-    pub secret: Option<&'a str>,
-    /// The longest life of a record.
-    pub max_life: Duration,
-    /// Nodes with another namespace share nothing with these, unless a prefix says so.
-    pub namespace: Option<&'a str>,
-}
-
-impl Default for SharedStoreSettings<'_> {
-    fn default() -> Self {
-        Self {
-            secret: None,
-            max_life: super::config::L2Config::default().max_life.0,
-            namespace: None,
-        }
-    }
-}
-
 /// Opens a store that connects by itself, now and whenever the connection is lost. It needs a tokio
 /// runtime.
 ///
@@ -143,8 +101,8 @@ pub fn open_for(
     config: &config::RedisTierConfig,
     common: SharedStoreSettings<'_>,
 ) -> Result<Arc<dyn Store>, RedisStoreOpenError> {
-    config.check()?;
-    let plan = RedisConnector::new(&config.settings())?;
+    description::check(config)?;
+    let plan = RedisConnector::new(&config.connection())?;
     let names = RedisKeyNames::new(config.prefix_for(common.namespace));
     let (freed, _) = broadcast::channel(freed::BEHIND);
     let outage = Arc::new(SharedOutage::default());
@@ -175,6 +133,29 @@ pub fn open_for(
         is_flagless: AtomicBool::new(false),
         left: Mutex::default(),
     }))
+}
+
+/// How others than the second tier reach its Redis, which nodes share.
+pub struct SharedRedis<'a> {
+    pub settings: lamina_base::redis::RedisConnectionSettings<'a>,
+    /// What keys begin with.
+    pub prefix: String,
+}
+
+impl super::config::L2Config {
+    /// The Redis of nodes with this namespace. None if the second tier is somewhere else.
+    pub fn shared_redis(&self, namespace: Option<&str>) -> Option<SharedRedis<'_>> {
+        let redis = self.redis.as_ref()?;
+        Some(SharedRedis {
+            settings: redis.connection(),
+            prefix: redis.prefix_for(namespace),
+        })
+    }
+
+    /// Whether there is a Redis that nodes share.
+    pub fn has_shared_redis(&self) -> bool {
+        self.redis.is_some()
+    }
 }
 
 impl RedisStore {
@@ -423,6 +404,10 @@ impl Store for RedisStore {
         std::future::ready(Ok(())).boxed()
     }
 
+    fn index_remedy(&self) -> &'static str {
+        "set `cache.l2.redis.index.enabled: true` on every node; what is written from then on is listed"
+    }
+
     fn index_shards(&self) -> u16 {
         self.index_shards
     }
@@ -478,7 +463,7 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreEr
     let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
     if left == -1 {
         return Err(StoreError::Foreign(
-            "a value without an end of life".to_owned(),
+            "a value without an expiry time".to_owned(),
         ));
     }
     let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;

@@ -49,9 +49,10 @@ struct StoreChannelFault {
 }
 
 /// The warning for a store that may evict its purge log.
-pub const EVICTS: &str = "Redis evicts any key when its memory is used up, the purge log too: each \
-    time all that is stored is hidden and loaded again; set maxmemory-policy volatile-ttl (records \
-    have an end and are evicted, the purge log has none and stays)";
+pub const EVICTS: &str = "Redis may evict any key when its memory is full, including the purge \
+                          log; each time, everything stored is hidden and loaded again: set \
+                          maxmemory-policy volatile-ttl, which evicts only keys that expire \
+                          (records do, the purge log does not)";
 
 /// If a store does not answer for this long, it is degraded.
 const HICCUP: Duration = Duration::from_secs(1);
@@ -60,11 +61,12 @@ impl StoreHealthTracker {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = IntGauge::new(
             "lamina_l2_degraded",
-            "1 while purges do not get into the second tier's log, or are not read from it, or nothing can be written to it.",
+            "1 while purges are not written to the second tier's log, or not read from it, or \
+             nothing can be written to the second tier.",
         )?;
         let evicts = IntGauge::new(
             "lamina_l2_evicts_purge_log",
-            "1 while the second tier may evict its purge log when its memory is used up.",
+            "1 while the second tier may evict its purge log when its memory is full.",
         )?;
         registry.register(Box::new(gauge.clone()))?;
         registry.register(Box::new(evicts.clone()))?;
@@ -134,17 +136,18 @@ impl StoreHealthTracker {
             match path {
                 StoreChannel::Appends => tracing::warn!(
                     %why,
-                    "the second tier takes no purges: they hold here, wait, and are tried again; \
-                     nodes that hear no event bus do not learn of them"
+                    "the second tier accepts no purges: they apply on this node, wait, and are \
+                     tried again; nodes without an event bus do not learn of them"
                 ),
                 StoreChannel::Follows => tracing::warn!(
                     %why,
-                    "the second tier does not tell the purges of other nodes; it is asked again"
+                    "the purges of other nodes can't be read from the second tier; it is tried \
+                     again"
                 ),
                 StoreChannel::Writes => tracing::warn!(
                     %why,
-                    "the second tier takes no writes: what is loaded is kept in memory alone, \
-                     purges hold here and wait; it is tried again"
+                    "the second tier accepts no writes: loaded content is kept in memory only, \
+                     purges apply on this node and wait; it is tried again"
                 ),
             }
         }
@@ -174,9 +177,9 @@ impl StoreHealthTracker {
 impl StoreChannel {
     fn in_words(self) -> &'static str {
         match self {
-            Self::Appends => "takes purges",
-            Self::Follows => "tells purges",
-            Self::Writes => "takes writes",
+            Self::Appends => "accepts purges",
+            Self::Follows => "reports the purges of other nodes",
+            Self::Writes => "accepts writes",
         }
     }
 }
@@ -185,18 +188,19 @@ impl StoreChannel {
 fn why(failed: &StoreCallError, refusal: Option<StoreRefusal>) -> String {
     let advice = match refusal {
         Some(StoreRefusal::OutOfMemory) => {
-            "; it is full and evicts nothing: raise its maxmemory, or set maxmemory-policy \
-             volatile-ttl, which evicts records and never the purge log"
+            "; its memory is full and nothing is evicted: raise its maxmemory, or set \
+             maxmemory-policy volatile-ttl, which evicts records and never the purge log"
         }
         Some(StoreRefusal::ReadOnly) => {
-            "; it is a replica: name the master, or Sentinel or the Cluster, which know it"
+            "; it is a replica: configure the address of the master, or of Sentinel or the \
+             Cluster, which know the master"
         }
-        Some(StoreRefusal::NoAccess) => "; give its user the rights that the documents name",
+        Some(StoreRefusal::NoAccess) => "; give its user the right that this message names",
         Some(StoreRefusal::DiskFull) => {
-            "; make room on the disk of cache.l2.disk.path, or lower cache.l2.disk.max_bytes; it \
-             is written to again by itself"
+            "; make room on the disk of cache.l2.disk.path, or lower cache.l2.disk.max_bytes; \
+             writing then resumes by itself"
         }
-        Some(StoreRefusal::Disk) => "; look at the disk of cache.l2.disk.path",
+        Some(StoreRefusal::Disk) => "; check the disk of cache.l2.disk.path",
         Some(StoreRefusal::Loading | StoreRefusal::Other) | None => "",
     };
     format!("{failed}{advice}")

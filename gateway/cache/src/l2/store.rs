@@ -176,7 +176,7 @@ pub enum StoreError {
     Refused(StoreRefusal, String),
     /// What it holds under our name belongs to somebody else: it is of another type, or never
     /// expires.
-    #[error("not ours: {0}")]
+    #[error("not written by Lamina: {0}")]
     Foreign(String),
     /// What it holds is damaged.
     #[error("damaged: {0}")]
@@ -204,7 +204,7 @@ pub enum StoreRefusal {
 
 /// Holds records, the purge log and leases.
 pub trait Store: Send + Sync + 'static {
-    /// `redis` or `disk`: its name in metrics and logs.
+    /// Its name in metrics and logs.
     fn kind(&self) -> &'static str;
 
     /// Whether several nodes use it, so that leases and the exchange of purges have a meaning.
@@ -342,6 +342,11 @@ pub trait Store: Send + Sync + 'static {
         0
     }
 
+    /// What to do so that there is an index.
+    fn index_remedy(&self) -> &'static str {
+        "it can't keep one"
+    }
+
     /// Notes written records of one shard in the index, and drops some members that have expired.
     fn note<'a>(
         &'a self,
@@ -402,11 +407,11 @@ fn unindexed<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
 impl StoreKey {
     /// The store key of a cache key without a variant.
     pub fn of(key: &[u8]) -> Self {
-        Self::below(KeyId::of(key), key)
+        Self::with_home(KeyId::of(key), key)
     }
 
     /// The store key of the whole key of something that belongs to `home`.
-    pub fn below(home: KeyId, key: &[u8]) -> Self {
+    pub fn with_home(home: KeyId, key: &[u8]) -> Self {
         let digest = Sha256::digest(key);
         Self {
             id: std::array::from_fn(|i| digest[i]),
@@ -475,11 +480,13 @@ impl LogFault {
                 "the store came back with an older state (a crash, a failover, a restored backup), \
                  so that purges which this node had read there are gone; a new log was begun"
             }
-            Self::Numbers => "its numbers are beyond what is believable",
-            Self::Foreign => "something of another type stands in its place",
+            Self::Numbers => "its numbers are not plausible",
+            Self::Foreign => "its key holds a value of another type",
             Self::Replayed => "its generation was not made with this seal_key",
-            Self::Missing => "purges between two numbers are not there",
-            Self::Unsealed => "a purge has not the form, or not the seal, of one of ours",
+            Self::Missing => "purges between two numbers are missing",
+            Self::Unsealed => {
+                "a purge does not have the form or the seal of the purges that these nodes write"
+            }
         }
     }
 }

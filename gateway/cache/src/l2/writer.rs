@@ -49,7 +49,7 @@ impl WriteBehindBuffer {
     pub(super) fn new(max_bytes: usize, registry: &Registry) -> prometheus::Result<Self> {
         let dropped = IntCounter::new(
             "lamina_l2_writes_dropped_total",
-            "Responses that were not written to the second tier since its queue was full.",
+            "Responses that were not written to the second tier because its queue was full.",
         )?;
         let bytes = IntGauge::new(
             "lamina_l2_write_queue_bytes",

@@ -379,11 +379,11 @@ fn stale_windows_come_from_the_response_then_the_route() {
 
 proptest! {
     #[test]
-    fn jitter_never_outlives_the_origins_word(secs in 0u64..1_000_000, jitter in 0u8..=100, dice in any::<u32>()) {
+    fn jitter_never_outlives_the_origins_word(secs in 0u64..1_000_000, jitter in 0u8..=100, random in any::<u32>()) {
         let policy = Policy::new(&config::CachePolicyConfig { jitter: Some(jitter), ..Default::default() }, &config::CachePolicyConfig::default(), false);
-        let Lifetime::OfResponse(ttl) = policy.jittered(of_response(secs), dice) else { unreachable!() };
+        let Lifetime::OfResponse(ttl) = policy.jittered(of_response(secs), random) else { unreachable!() };
         prop_assert!(ttl <= Duration::from_secs(secs));
-        let Lifetime::FromArrival(ttl) = policy.jittered(from_arrival(secs), dice) else { unreachable!() };
+        let Lifetime::FromArrival(ttl) = policy.jittered(from_arrival(secs), random) else { unreachable!() };
         let share = Duration::from_secs(secs) * u32::from(jitter) / 100;
         prop_assert!(ttl >= Duration::from_secs(secs) - share && ttl <= Duration::from_secs(secs) + share);
     }

@@ -62,10 +62,10 @@ pub(super) struct PrefixHash(u64);
 
 impl PurgeHashKeys {
     pub(super) fn random() -> Self {
-        let dice = RandomState::new();
+        let random = RandomState::new();
         Self {
-            classes: std::array::from_fn(|class| dice.hash_one(class)),
-            base: dice.hash_one("base") % (MODULUS - 256) + 256,
+            classes: std::array::from_fn(|class| random.hash_one(class)),
+            base: random.hash_one("base") % (MODULUS - 256) + 256,
         }
     }
 

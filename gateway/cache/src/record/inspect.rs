@@ -79,7 +79,7 @@ impl fmt::Display for RecordInspection {
             self.form, self.stored, self.expanded
         )?;
         writeln!(f, "version   {VERSION}")?;
-        let seal = if self.sealed { "ok" } else { "does not hold" };
+        let seal = if self.sealed { "ok" } else { "is not valid" };
         writeln!(f, "seal      {seal}")?;
         writeln!(f, "key       {}", KeyId::of(&self.key))?;
         writeln!(f, "  of      {}", describe(&self.key))?;

@@ -333,7 +333,7 @@ fn an_inspection_tells_what_the_record_holds() {
     }
     let told = inspect(&bytes, &limits, &Seal::new(b"secret")).unwrap();
     assert!(
-        told.to_string().contains("seal      does not hold"),
+        told.to_string().contains("seal      is not valid"),
         "{told}"
     );
 }

@@ -277,6 +277,6 @@ fn index() -> String {
         let method = page.method.as_str();
         lines += &format!("{method:5} {:15} {}\n", page.path, page.shows);
     }
-    lines += "\nReload a page: its request number stands still while it comes from a cache.\n";
+    lines += "\nReload a page: its request number stays the same while it comes from a cache.\n";
     lines
 }

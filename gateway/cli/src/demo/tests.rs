@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::start;
-use lamina_edge::origin::Origins;
+use lamina_edge::origin::{OriginTlsWatch, Origins};
 use lamina_http::body::{Body, collect};
 use lamina_http::server::RunningListeners;
 
@@ -22,7 +22,8 @@ impl Demo {
         let (_running, addresses) = start(&[any]).unwrap();
         let url = serde_json::json!(format!("http://{}", addresses[0]));
         let upstream = serde_json::from_value(url).unwrap();
-        let origins = Origins::new(&BTreeMap::from([("demo".to_owned(), upstream)])).unwrap();
+        let upstreams = BTreeMap::from([("demo".to_owned(), upstream)]);
+        let origins = Origins::new(&upstreams, &OriginTlsWatch::default()).unwrap();
         Self { origins, _running }
     }
 

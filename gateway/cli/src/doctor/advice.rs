@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use lamina_cache::config::L2Config;
-use lamina_cluster::bus::config::BusConfig;
+use lamina_base::description::FailureSubject;
+use lamina_cache::l2::description::StoreDescription;
+use lamina_cluster::bus::description::TransportDescription;
 use lamina_edge::config;
 
 /// The lines of keys in the configuration file.
@@ -27,38 +28,28 @@ impl<'a> ConfigKeyPlaces<'a> {
     }
 }
 
-/// What a failure is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum FailureSubject {
-    Address,
-    User,
-    Certificates,
-    Vhost,
-    Exchange,
-    Queue,
-    Mode,
-    Stream,
-    Size,
-}
-
 /// Words of a failure in lower case, what it is about, and a question. The first match counts.
 const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
     (
         &["other properties"],
         FailureSubject::Exchange,
-        "do all nodes configure it alike?",
+        "do all nodes configure it in the same way?",
     ),
     (
         &["has a consumer", "exclusive"],
         FailureSubject::Queue,
-        "is it another one on each node?",
+        "does each node have its own name for it?",
     ),
     (
         &["payload size"],
         FailureSubject::Size,
-        "is that more than the server takes?",
+        "is that more than the server accepts?",
     ),
-    (&["ensure_"], FailureSubject::Stream, "who is to make it?"),
+    (
+        &["ensure_"],
+        FailureSubject::Stream,
+        "who should create it?",
+    ),
     (
         &["jetstream not enabled", "no responders"],
         FailureSubject::Mode,
@@ -73,27 +64,28 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
             "noauth",
         ],
         FailureSubject::User,
-        "are user and password right?",
+        "are the user and the password correct?",
     ),
     (
         &["vhost"],
         FailureSubject::Vhost,
-        "is it there, and may this user use it?",
+        "does it exist, and does this user have the right to use it?",
     ),
     (
         &["noperm", "permission", "access_refused"],
         FailureSubject::User,
-        "may this user do that?",
+        "does this user have the right to do that?",
     ),
     (
         &["stream "],
         FailureSubject::Stream,
-        "what does the server say about it?",
+        "what does the server's log say about it?",
     ),
     (
         &["certificate", "tls"],
         FailureSubject::Certificates,
-        "does it vouch for the server, which speaks TLS there?",
+        "does this file contain the authority of the server's certificate, and does the server \
+         use TLS at this address?",
     ),
     (
         &["refused", "not reachable"],
@@ -103,7 +95,7 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
     (
         &["lookup", "resolve", "name or service"],
         FailureSubject::Address,
-        "is the host's name right?",
+        "is the name of the host correct?",
     ),
     (
         &["no answer", "timed out", "not connected yet"],
@@ -113,27 +105,39 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
 ];
 
 const STANDS_STILL: &str =
-    "does the server stand still, or is something between that lets nothing through?";
+    "does the server hang, or does something in the network block the connection?";
 
 /// A failure of the bus, with its key and a question.
-pub(super) fn of_bus(bus: &BusConfig, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
+pub(super) fn of_bus(
+    transport: &dyn TransportDescription,
+    why: &str,
+    places: &ConfigKeyPlaces<'_>,
+) -> String {
     let (about, question) = sign(why);
-    let key = format!("bus.{}", key_of_bus(bus, about));
-    told(why, &address(bus), question, &places.at(&key))
+    let key = match about {
+        FailureSubject::Size => "bus.broadcast_set_max_bytes".to_owned(),
+        _ => format!("bus.{}.{}", transport.name(), transport.key_of(about)),
+    };
+    told(why, &address(transport), question, &places.at(&key))
 }
 
-/// A failure of the store, with its key and a question.
-pub(super) fn of_store(l2: &L2Config, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
+/// A failure of the store, with its key and, if it has a server, a question.
+pub(super) fn of_store(
+    store: &dyn StoreDescription,
+    why: &str,
+    places: &ConfigKeyPlaces<'_>,
+) -> String {
     let (about, question) = sign(why);
-    let Some(redis) = &l2.redis else {
-        return format!("{why} ({})", places.at("cache.l2.disk.path"));
-    };
-    let key = match about {
-        FailureSubject::User => "cache.l2.redis.username",
-        FailureSubject::Certificates => "cache.l2.redis.ca_file",
-        _ => "cache.l2.redis.url",
-    };
-    told(why, &redis.url, question, &places.at(key))
+    let place = places.at(&key_of_store(store, about));
+    match store.servers().as_slice() {
+        [] => format!("{why} ({place})"),
+        servers => told(why, &servers.join(","), question, &place),
+    }
+}
+
+/// The key of the store's section to look at after a failure that is about this.
+pub(super) fn key_of_store(store: &dyn StoreDescription, about: FailureSubject) -> String {
+    format!("cache.l2.{}.{}", store.name(), store.key_of(about))
 }
 
 fn told(why: &str, address: &str, question: &str, place: &str) -> String {
@@ -146,47 +150,14 @@ fn sign(why: &str) -> (FailureSubject, &'static str) {
         .iter()
         .find(|(words, ..)| words.iter().any(|word| why.contains(word)));
     found.map_or(
-        (FailureSubject::Address, "is it right?"),
+        (FailureSubject::Address, "is it correct?"),
         |(_, about, question)| (*about, question),
     )
 }
 
 /// The address of the broker.
-pub(super) fn address(bus: &BusConfig) -> String {
-    let redis = bus.redis.iter().map(|redis| redis.url.clone());
-    let nats = bus.nats.iter().map(|nats| nats.servers.join(","));
-    let rabbitmq = bus.rabbitmq.iter().map(|rabbitmq| rabbitmq.url.clone());
-    redis.chain(nats).chain(rabbitmq).collect()
-}
-
-fn key_of_bus(bus: &BusConfig, about: FailureSubject) -> &'static str {
-    if about == FailureSubject::Size {
-        return "broadcast_set_max_bytes";
-    }
-    if bus.redis.is_some() {
-        return match about {
-            FailureSubject::User => "redis.username",
-            FailureSubject::Certificates => "redis.ca_file",
-            _ => "redis.url",
-        };
-    }
-    if bus.nats.is_some() {
-        return match about {
-            FailureSubject::User => "nats.username",
-            FailureSubject::Certificates => "nats.ca_file",
-            FailureSubject::Mode => "nats.mode",
-            FailureSubject::Stream => "nats.jetstream.stream",
-            _ => "nats.servers",
-        };
-    }
-    match about {
-        FailureSubject::User => "rabbitmq.username",
-        FailureSubject::Certificates => "rabbitmq.ca_file",
-        FailureSubject::Vhost => "rabbitmq.vhost",
-        FailureSubject::Exchange => "rabbitmq.exchange",
-        FailureSubject::Queue => "rabbitmq.queue_name",
-        _ => "rabbitmq.url",
-    }
+pub(super) fn address(transport: &dyn TransportDescription) -> String {
+    transport.servers().join(",")
 }
 
 #[cfg(test)]
@@ -217,7 +188,7 @@ mod tests {
             FailureSubject::User
         );
         assert_eq!(
-            about("what is declared exists with other properties: PRECONDITION_FAILED"),
+            about("the exchange or queue exists with other properties: PRECONDITION_FAILED"),
             FailureSubject::Exchange
         );
         assert_eq!(
@@ -235,19 +206,16 @@ mod tests {
         let text =
             "version: 1\nbus:\n  source: a\n  nats:\n    servers: [\"nats://127.0.0.1:1\"]\n";
         std::fs::write(&file, text).unwrap();
-        let bus = BusConfig {
-            nats: Some(nats::config::NatsConfig {
-                servers: vec!["nats://127.0.0.1:1".to_owned()],
-                ..nats::config::NatsConfig::default()
-            }),
-            ..BusConfig::default()
+        let nats = nats::config::NatsConfig {
+            servers: vec!["nats://127.0.0.1:1".to_owned()],
+            ..nats::config::NatsConfig::default()
         };
-        let told = of_bus(&bus, "Connection refused", &ConfigKeyPlaces::of(&file));
+        let told = of_bus(&nats, "Connection refused", &ConfigKeyPlaces::of(&file));
         assert_eq!(
             told,
             "Connection refused, at nats://127.0.0.1:1: is the server running? (bus.nats.servers, line 5)"
         );
-        let told = of_bus(&bus, "permission denied", &ConfigKeyPlaces::of(&file));
+        let told = of_bus(&nats, "permission denied", &ConfigKeyPlaces::of(&file));
         assert!(
             told.ends_with("(bus.nats.username, which is not set)"),
             "{told}"

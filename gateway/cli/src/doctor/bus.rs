@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use super::advice::{self, ConfigKeyPlaces};
 use super::ends::{BusProbe, NAMES};
 use super::{FindingLine, ReportSection};
-use lamina_cluster::bus;
+use lamina_base::description::InvalidSetting;
 use lamina_cluster::bus::config::{BusConfig, Priming};
+use lamina_cluster::bus::description::TransportDescription;
 use lamina_cluster::bus::event::{BusEvent, EventFormatError, MAX_BYTES};
-use lamina_cluster::bus::nats::config::NatsMode;
 use lamina_cluster::bus::seal::SealKeys;
-use lamina_cluster::bus::trial::{BrokerFinding, BusTrial};
+use lamina_cluster::bus::trial::BrokerFinding;
 use lamina_edge::app::GatewayStartError;
 use lamina_edge::app::seal_keys;
 use lamina_edge::config::GatewayConfig;
@@ -38,7 +38,7 @@ pub(super) async fn examine(
     places: &ConfigKeyPlaces<'_>,
 ) -> Result<ReportSection, GatewayStartError> {
     let (name, bus) = ("event bus", config.bus.as_ref());
-    let transport = bus.map(bus::open).transpose()?.flatten();
+    let transport = bus.and_then(BusConfig::transport);
     let (Some(bus), Some(transport)) = (bus, transport) else {
         return Ok(ReportSection {
             name,
@@ -46,10 +46,14 @@ pub(super) async fn examine(
             lines: Vec::new(),
         });
     };
-    let what = format!("{} {}", transport.kind(), advice::address(bus));
+    // Finds out whether a gateway could open it.
+    transport.open().map_err(GatewayStartError::Bus)?;
+    let what = format!("{} {}", transport.kind(), advice::address(transport));
     let mut lines = Vec::new();
-    if let Err((name, why)) = look(bus, seal_keys(config), places, &mut lines).await? {
-        lines.push(FindingLine::failed(name, advice::of_bus(bus, &why, places)));
+    let looked = look(transport, bus, seal_keys(config), places, &mut lines).await;
+    if let Err((name, why)) = looked.map_err(GatewayStartError::Bus)? {
+        let advised = advice::of_bus(transport, &why, places);
+        lines.push(FindingLine::failed(name, advised));
     }
     Ok(ReportSection { name, what, lines })
 }
@@ -58,24 +62,23 @@ pub(super) async fn examine(
 type FailedBusCheck = (&'static str, String);
 
 async fn look(
+    transport: &dyn TransportDescription,
     bus: &BusConfig,
     seal: Option<SealKeys>,
     places: &ConfigKeyPlaces<'_>,
     lines: &mut Vec<FindingLine>,
-) -> Result<Result<(), FailedBusCheck>, bus::BusOpenError> {
+) -> Result<Result<(), FailedBusCheck>, InvalidSetting> {
     let began = Instant::now();
     let mark = format!("{:08x}", RandomState::new().hash_one(0) as u32);
     let late = || Err(format!("no answer within {CONNECT:?}"));
-    let prepared = timeout(CONNECT, BusTrial::prepare(bus, &mark)).await;
+    let prepared = timeout(CONNECT, transport.prepare_trial(&mark)).await;
     let (trial, seen) = match prepared.unwrap_or_else(|_| late()) {
         Ok(prepared) => prepared,
         Err(why) => return Ok(Err(("connect", why))),
     };
     lines.extend(seen.into_iter().map(|seen| line_of(seen, places)));
-    let Some(mut ends) = BusProbe::open(&trial, seal)? else {
-        return Ok(Ok(()));
-    };
-    let tried = trips(&mut ends, bus, began, lines).await;
+    let mut ends = BusProbe::open(&*trial, seal)?;
+    let tried = trips(&mut ends, transport, bus, began, lines).await;
     drop(ends);
     let late = || Err(format!("no answer within {CLEAR:?}"));
     let cleared = timeout(CLEAR, trial.clear(&NAMES)).await;
@@ -99,6 +102,7 @@ fn line_of(seen: BrokerFinding, places: &ConfigKeyPlaces<'_>) -> FindingLine {
 
 async fn trips(
     ends: &mut BusProbe,
+    transport: &dyn TransportDescription,
     bus: &BusConfig,
     began: Instant,
     lines: &mut Vec<FindingLine>,
@@ -120,11 +124,11 @@ async fn trips(
     lines.push(FindingLine::took("round trip", whole, limit));
     lines.push(order(ends, limit).await.map_err(in_step("order"))?);
     lines.extend(
-        size(ends, bus, limit)
+        size(ends, transport, bus)
             .await
             .map_err(in_step("largest event"))?,
     );
-    if is_jetstream(bus) {
+    if transport.trial_outlasts_absence() {
         lines.push(kept(ends, limit).await.map_err(in_step("kept"))?);
     }
     let back = ends
@@ -154,12 +158,12 @@ fn judged(came: &[u64], lost: usize) -> String {
     once.dedup();
     let order = match is_in_order(came) {
         true => "kept",
-        false => "not kept, so that nodes take it for losses",
+        false => "not kept, which nodes treat as lost events",
     };
     let duplicates = came.len() - once.len();
     let all = once.len() + lost;
     format!(
-        "{order}; {} of {all} came, {duplicates} of them twice",
+        "{order}; {} of {all} arrived, {duplicates} of them twice",
         once.len()
     )
 }
@@ -179,8 +183,8 @@ fn is_in_order(came: &[u64]) -> bool {
 /// event of that size is not sent, since every gateway would warn of it.
 async fn size(
     ends: &mut BusProbe,
+    transport: &dyn TransportDescription,
     bus: &BusConfig,
-    limit: Duration,
 ) -> Result<Vec<FindingLine>, String> {
     let over = ends.event_of(MAX_BYTES + 1);
     let refused = BusEvent::decode(&over) == Err(EventFormatError::TooLarge);
@@ -190,29 +194,20 @@ async fn size(
         true => FindingLine::fine("over 1 MiB", "refused by every node".to_owned()),
         false => FindingLine::failed(
             "over 1 MiB",
-            "taken, though no event may be so large".to_owned(),
+            "accepted, although events of this size must be refused".to_owned(),
         ),
     }];
     let largest = bus.broadcast_set_max_bytes;
-    // A durable RabbitMQ would keep this event for nodes that are away, and it accepts 16 MiB or
-    // more.
-    let keeps = bus
-        .rabbitmq
-        .as_ref()
-        .is_some_and(|r| r.durable_invalidation_mode);
+    let keeps = transport.keeps_large_trial_events();
     if !bus.broadcast_set || bus.priming == Priming::Off || keeps {
         return Ok(lines);
     }
     // Everything but the keys is less than a tenth of an event.
     let event = ends.event_of(largest.as_usize() * 9 / 10);
+    let limit = bus.publish_timeout.0;
     let took = ends.round_trip_of(event, limit).await?;
     lines.push(FindingLine::took("largest event", vec![took], limit));
     Ok(lines)
-}
-
-fn is_jetstream(bus: &BusConfig) -> bool {
-    let nats = bus.nats.as_ref();
-    nats.is_some_and(|nats| nats.mode == NatsMode::Jetstream)
 }
 
 /// Checks that events published while the listener is away arrive when it is back.
@@ -222,7 +217,7 @@ async fn kept(ends: &mut BusProbe, limit: Duration) -> Result<FindingLine, Strin
     ends.publish(&events, limit).await?;
     let lost = ends.hear_all().await.len();
     let said = format!(
-        "{} of {KEPT} came after the listener was back",
+        "{} of {KEPT} arrived after the listener was back",
         KEPT - lost.min(KEPT)
     );
     Ok(match lost {
@@ -241,8 +236,8 @@ mod tests {
         assert!(!is_in_order(&[1, 3, 2]));
         assert_eq!(
             judged(&[1, 2, 2, 3], 0),
-            "kept; 3 of 3 came, 1 of them twice"
+            "kept; 3 of 3 arrived, 1 of them twice"
         );
-        assert_eq!(judged(&[1, 4], 2), "kept; 2 of 4 came, 0 of them twice");
+        assert_eq!(judged(&[1, 4], 2), "kept; 2 of 4 arrived, 0 of them twice");
     }
 }

@@ -9,14 +9,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::AGAIN;
-use super::voice::{self, ProbeEventWriter};
-use lamina_cluster::bus::BusOpenError;
+use super::probe_events::{self, ProbeEventWriter};
+use lamina_base::description::InvalidSetting;
 use lamina_cluster::bus::event::EventShape;
 use lamina_cluster::bus::seal::SealKeys;
 use lamina_cluster::bus::transport::{
     BusTransport, PublishError, TransportEvent, TransportEventReceiver, TransportEventSender,
 };
-use lamina_cluster::bus::trial::BusTrial;
+use lamina_cluster::bus::trial::TransportTrial;
 
 /// The names of the two ends.
 pub(super) const NAMES: [&str; 2] = ["speaker", "listener"];
@@ -28,7 +28,7 @@ pub(super) struct BusProbe {
     speaker: Arc<dyn BusTransport>,
     listener: Arc<dyn BusTransport>,
     words: TransportEventReceiver,
-    voice: ProbeEventWriter,
+    writer: ProbeEventWriter,
     /// The numbers of our events that arrived, in the order of their arrival.
     pub(super) came: Vec<u64>,
     _deaf: DiscardTask,
@@ -44,28 +44,26 @@ impl Drop for DiscardTask {
 }
 
 impl BusProbe {
-    /// Starts to connect. None if no transport is configured.
+    /// Starts to connect.
     pub(super) fn open(
-        trial: &BusTrial,
+        trial: &dyn TransportTrial,
         seal: Option<SealKeys>,
-    ) -> Result<Option<Self>, BusOpenError> {
+    ) -> Result<Self, InvalidSetting> {
         let [speaker, listener] = NAMES.map(|name| trial.open(name));
-        let (Some(speaker), Some(listener)) = (speaker?, listener?) else {
-            return Ok(None);
-        };
+        let (speaker, listener) = (speaker?, listener?);
         let (mail, mut unread) = TransportEventSender::new();
         speaker.run(mail);
         let deaf = tokio::spawn(async move { while take(unread.recv().await).is_some() {} });
         let (mail, words) = TransportEventSender::new();
         listener.run(mail);
-        Ok(Some(Self {
+        Ok(Self {
             speaker,
             listener,
             words,
-            voice: ProbeEventWriter::new(seal),
+            writer: ProbeEventWriter::new(seal),
             came: Vec::new(),
             _deaf: DiscardTask(deaf),
-        }))
+        })
     }
 
     /// Waits until both ends are connected.
@@ -91,17 +89,17 @@ impl BusProbe {
     /// This many events with the next numbers.
     pub(super) fn events(&mut self, count: usize) -> Vec<Bytes> {
         let inert = (0..count).map(|_| EventShape::inert());
-        inert.map(|shape| self.voice.say(shape)).collect()
+        inert.map(|shape| self.writer.next_event(shape)).collect()
     }
 
     /// One event of about this size.
     pub(super) fn event_of(&mut self, bytes: usize) -> Bytes {
-        self.voice.say(voice::keys(bytes))
+        self.writer.next_event(probe_events::keys(bytes))
     }
 
     /// Takes back the number of the last event, which is not published.
     pub(super) fn forget_last(&mut self) {
-        self.voice.said -= 1;
+        self.writer.written -= 1;
     }
 
     /// Publishes all events. Returns how long the broker took to accept them.
@@ -123,7 +121,7 @@ impl BusProbe {
         limit: Duration,
     ) -> Result<(Duration, Duration), String> {
         let (event, began) = (self.events(1), Instant::now());
-        let number = self.voice.said;
+        let number = self.writer.written;
         let speaker = Arc::clone(&self.speaker);
         let publish = async {
             let answer = timeout(limit, speaker.publish(&event)).await;
@@ -143,7 +141,7 @@ impl BusProbe {
         event: Bytes,
         limit: Duration,
     ) -> Result<Duration, String> {
-        let (began, number) = (Instant::now(), self.voice.said);
+        let (began, number) = (Instant::now(), self.writer.written);
         let event = [event];
         let answer = timeout(limit, self.speaker.whisper(&event)).await;
         taken(answer.unwrap_or((0, Some(PublishError::Timeout))))?;
@@ -159,7 +157,7 @@ impl BusProbe {
             }
             Ok(())
         });
-        let late = |_| "what was published is not heard: no event came in time".to_owned();
+        let late = |_| "a published event was not received in time".to_owned();
         heard.await.map_err(late)?
     }
 
@@ -173,7 +171,7 @@ impl BusProbe {
     }
 
     fn unheard(&self) -> Vec<u64> {
-        let said = 1..=self.voice.said;
+        let said = 1..=self.writer.written;
         said.filter(|number| !self.came.contains(number)).collect()
     }
 
@@ -184,21 +182,21 @@ impl BusProbe {
             while !matches!(self.next().await?, ListenerEvent::Down) {}
             Ok(())
         });
-        let late = |_| "the connection was cut, and goes on".to_owned();
+        let late = |_| "the connection was cut, but it still works".to_owned();
         down.await.map_err(late)?
     }
 
     /// Cuts both connections. Returns how long it took until events arrived again.
     pub(super) async fn reconnect(&mut self, limit: Duration) -> Result<Duration, String> {
-        let (began, before) = (Instant::now(), self.voice.said);
+        let (began, before) = (Instant::now(), self.writer.written);
         self.speaker.cut();
         self.cut_listener().await?;
-        let mut why = "no event came in time".to_owned();
+        let mut why = "no event arrived in time".to_owned();
         while began.elapsed() < limit {
             let event = self.events(1);
             match self.publish(&event, PATIENCE).await {
                 Ok(_) => {
-                    let _ = self.hear(self.voice.said, AGAIN).await;
+                    let _ = self.hear(self.writer.written, AGAIN).await;
                 }
                 Err(error) => {
                     why = error;
@@ -214,10 +212,10 @@ impl BusProbe {
 
     async fn next(&mut self) -> Result<ListenerEvent, String> {
         match take(self.words.recv().await) {
-            None => Err("the transport is gone".to_owned()),
+            None => Err("the transport has ended".to_owned()),
             Some(TransportEvent::Down(_)) => Ok(ListenerEvent::Down),
             Some(TransportEvent::Message(delivery)) => {
-                self.came.extend(self.voice.number(&delivery.bytes));
+                self.came.extend(self.writer.number(&delivery.bytes));
                 Ok(ListenerEvent::Other)
             }
             Some(TransportEvent::Up { .. } | TransportEvent::Lost(_)) => Ok(ListenerEvent::Other),

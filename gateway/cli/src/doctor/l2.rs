@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::advice::{self, ConfigKeyPlaces};
-use super::crash::{self, Failover};
+use super::advice::{self, ConfigKeyPlaces, key_of_store};
 use super::{AGAIN, FindingLine, ReportSection};
+use lamina_base::description::FailureSubject;
 use lamina_cache::config::L2Config;
 use lamina_cache::l2::EVICTS;
-use lamina_cache::l2::redis::config::RedisTierConfig;
+use lamina_cache::l2::description::{FindingGravity, StoreDescription, StoreFinding};
 use lamina_cache::l2::store::{
     Lease, LeaseAcquisition, LogPlace, LoggedPurge, Store, StoreError, StoreKey, StorePut,
 };
@@ -30,34 +30,35 @@ pub(super) async fn examine(
     places: &ConfigKeyPlaces<'_>,
 ) -> Result<ReportSection, GatewayStartError> {
     let l2 = &config.cache.l2;
+    let name = "second tier";
+    let Some(description) = l2.store() else {
+        return Ok(ReportSection {
+            name,
+            what: "none".to_owned(),
+            lines: Vec::new(),
+        });
+    };
     let lines = match open_store(config) {
-        Ok(Some(store)) => trips(&store, l2, places).await,
+        Ok(Some(store)) => trips(&store, description, l2, places).await,
         Ok(None) => Vec::new(),
         Err(error) if error.is_configuration() => return Err(error),
         // A running gateway may hold the file, for example; the checks of the bus are useful even
         // then.
         Err(error) => {
-            let at = places.at("cache.l2.disk.path");
+            let at = places.at(&key_of_store(description, FailureSubject::Address));
             vec![FindingLine::failed("open", format!("{error} ({at})"))]
         }
     };
     Ok(ReportSection {
-        name: "second tier",
-        what: name(l2),
+        name,
+        what: description.place(),
         lines,
     })
 }
 
-fn name(l2: &L2Config) -> String {
-    match (&l2.redis, &l2.disk) {
-        (Some(redis), _) => redis.url.clone(),
-        (None, Some(disk)) => format!("disk {}", disk.path.display()),
-        (None, None) => "none".to_owned(),
-    }
-}
-
 async fn trips(
     store: &Arc<dyn Store>,
+    description: &dyn StoreDescription,
     l2: &L2Config,
     places: &ConfigKeyPlaces<'_>,
 ) -> Vec<FindingLine> {
@@ -66,7 +67,7 @@ async fn trips(
     let name = format!("lamina doctor {:?} {}", began, std::process::id());
     let key = &StoreKey::of(name.as_bytes());
     if let Err(error) = connected(store, key).await {
-        let why = advice::of_store(l2, &error.to_string(), places);
+        let why = advice::of_store(description, &error.to_string(), places);
         return vec![FindingLine::failed("connect", why)];
     }
     let (append, place) = append(store, write).await;
@@ -97,24 +98,23 @@ async fn trips(
     ]
     .into_iter()
     .chain(eviction(store).await)
-    .chain(crash(store, l2).await)
+    .chain(crash(store, description).await)
     .collect()
 }
 
 /// What a crash of the store's server may undo. Empty for a store without a server.
-async fn crash(store: &Arc<dyn Store>, l2: &L2Config) -> Vec<FindingLine> {
+async fn crash(store: &Arc<dyn Store>, description: &dyn StoreDescription) -> Vec<FindingLine> {
     let said = tokio::time::timeout(PATIENCE, store.durability()).await;
     let said = said.unwrap_or(Err(StoreError::Timeout)).transpose();
-    let is_group = |redis: &RedisTierConfig| {
-        ["-sentinel://", "-cluster://"]
-            .iter()
-            .any(|word| redis.url.contains(word))
-    };
-    let failover = match l2.redis.as_ref().is_some_and(is_group) {
-        true => Failover::ToReplicas,
-        false => Failover::Never,
-    };
-    said.map_or(Vec::new(), |said| crash::lines(said, failover))
+    let findings = said.map_or(Vec::new(), |said| description.crash_findings(said));
+    findings.into_iter().map(line_of).collect()
+}
+
+fn line_of(found: StoreFinding) -> FindingLine {
+    match found.gravity {
+        FindingGravity::Sound => FindingLine::fine(found.what, found.says),
+        FindingGravity::Risky => FindingLine::warned(found.what, found.says),
+    }
 }
 
 /// A failure if the store may evict its purge log.

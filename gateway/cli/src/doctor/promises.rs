@@ -10,37 +10,46 @@ mod l2;
 mod outage;
 
 use lamina_base::units::ConfigDuration;
+use lamina_cache::l2::description::StoreDescription;
 use lamina_edge::config::GatewayConfig;
 use lamina_edge::proxy::config::OnOffSwitch;
 
 /// The conditions that the sentences depend on.
 struct PromiseConditions<'a> {
     config: &'a GatewayConfig,
-    /// Whether the nodes follow a shared purge log.
-    has_log: bool,
+    store: Option<&'a dyn StoreDescription>,
+    /// The server whose purge log the nodes share and follow.
+    log: Option<&'static str>,
 }
 
 /// The sentences, the most interesting ones first.
 pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
+    let store = config.cache.l2.store();
     let case = PromiseConditions {
         config,
-        has_log: config.cache.l2.redis.is_some(),
+        store,
+        log: store.and_then(StoreDescription::shared_through),
     };
     let mut all = l2::of(&case);
-    match &config.bus {
-        Some(bus) if bus.transports() > 0 => {
-            all.extend(bus::of(&case, bus));
-            all.extend(outage::of(&case, bus));
+    match case
+        .config
+        .bus
+        .as_ref()
+        .and_then(|bus| Some((bus, bus.transport()?)))
+    {
+        Some((bus, transport)) => {
+            all.extend(bus::of(&case, bus, transport));
+            all.extend(outage::of(&case, bus, transport));
         }
-        Some(_) | None => all.extend(alone(&case)),
+        None => all.extend(alone(&case)),
     }
     all
 }
 
 fn alone(case: &PromiseConditions<'_>) -> Option<String> {
     // If there is a log, another sentence says it.
-    let alone = !case.has_log;
-    alone.then(|| "there is no bus: purges reach this node alone".to_owned())
+    let alone = case.log.is_none();
+    alone.then(|| "there is no bus: purges reach only this node".to_owned())
 }
 
 /// How old a served response may be while the bus is not heard.
@@ -57,14 +66,16 @@ fn staleness(case: &PromiseConditions<'_>) -> String {
         .map(|(name, _)| *name)
         .collect();
     let longest = bounds.iter().filter_map(|(_, bound)| *bound).max();
-    let silence = "while a node does not hear the bus, what";
+    let silence = "while a node receives no events from the bus, what";
     match (longest, unbounded.is_empty()) {
         (Some(longest), true) => format!(
-            "{silence} is older than {longest} (max_staleness) is validated at its origin before it is shown"
+            "{silence} is older than {longest} (max_staleness) is validated at its origin before \
+             it is served"
         ),
         (Some(longest), false) => format!(
-            "{silence} is older than {longest} (max_staleness) is validated at its origin before it is \
-             shown, but on {}, without a max_staleness: that is served for as long as it is fresh",
+            "{silence} is older than {longest} (max_staleness) is validated at its origin before \
+             it is served, except on {}, without a max_staleness: there it is served for as long \
+             as it is fresh",
             unbounded.join(", ")
         ),
         (None, _) => format!(

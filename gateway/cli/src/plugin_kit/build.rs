@@ -24,8 +24,8 @@ pub fn build(folder: &Path) -> Result<PathBuf, String> {
     let shown = folder.display();
     let language = TemplateLanguage::of(folder).ok_or_else(|| {
         format!(
-            "{shown}: no project that is known; expected Cargo.toml, package.json, *.py with \
-             requirements.txt, *.zig or *.c. `lamina plugin new --lang rust NAME` writes one"
+            "{shown}: not a known kind of project; expected Cargo.toml, package.json, *.py with \
+             requirements.txt, *.zig or *.c. `lamina plugin new --lang rust NAME` creates one"
         )
     })?;
     if let Some(missing) = language.missing() {
@@ -45,7 +45,7 @@ pub fn build(folder: &Path) -> Result<PathBuf, String> {
         let ended = ran.map_err(|error| format!("{shown}: `{words}`: {error}"))?;
         if !ended.success() {
             return Err(format!(
-                "{shown}: `{words}` failed ({ended}); what it said stands above"
+                "{shown}: `{words}` failed ({ended}); its output is above"
             ));
         }
     }
@@ -74,7 +74,8 @@ fn commands(
             &["npm", "run", "build"],
         ]),
         TemplateLanguage::Python | TemplateLanguage::C | TemplateLanguage::Zig => Err(format!(
-            "{}: no build.sh, which says how it is built; `lamina plugin new --lang {} NAME` writes one to begin from",
+            "{}: build.sh is missing, which builds the project; `lamina plugin new --lang {} \
+             NAME` creates one to start from",
             folder.display(),
             language.folder()
         )),
@@ -88,7 +89,8 @@ fn ship(folder: &Path) -> Result<PathBuf, String> {
     let built = built.iter().flat_map(|folder| wasm_files(folder));
     let (_, newest) = built.max_by_key(|(modified, _)| *modified).ok_or_else(|| {
         format!(
-            "{}: the build ended well but left no .wasm file there; let build.sh write one beside itself",
+            "{}: the build succeeded but wrote no .wasm file; build.sh must write one into its \
+             own folder",
             folder.display()
         )
     })?;

@@ -80,7 +80,7 @@ impl fmt::Display for PluginCheckReport {
         match &self.outcome {
             Ok(accepted) => {
                 write_manifest(f, accepted)?;
-                writeln!(f, "\nA gateway takes it with this in its YAML:\n")?;
+                writeln!(f, "\nA gateway accepts it with this in its YAML:\n")?;
                 self.write_yaml(f, accepted)
             }
             Err(cause) => {
@@ -101,7 +101,7 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, says: impl fmt::Display) -> fmt:
 fn write_anatomy(f: &mut fmt::Formatter<'_>, anatomy: &ComponentSummary) -> fmt::Result {
     let form = match anatomy.is_component {
         true => "a component",
-        false => "a core module, which the gateway makes a component",
+        false => "a core module, which the gateway turns into a component",
     };
     let kib = anatomy.bytes.div_ceil(1024);
     line(f, "size", format_args!("{kib} KiB, {form}"))?;
@@ -164,7 +164,11 @@ fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &AcceptedPlugin) -> fmt:
     let words: Vec<_> = hooks.iter().map(|hook| hook.as_str()).collect();
     line(f, "hooks", words.join(", "))?;
     if manifest.declarative.is_some() {
-        line(f, "key", "declared: the gateway derives it without a call")?;
+        line(
+            f,
+            "key",
+            "declared: the gateway derives the key without a call",
+        )?;
     } else if hooks.contains(&Hook::Key) {
         line(f, "inputs", told(&manifest.needs.to_string()))?;
     }
@@ -247,10 +251,10 @@ pub(super) fn advice(cause: &PluginFault) -> Option<&'static str> {
             "build it against plugin-sdk/wit; `lamina plugin new --lang rust NAME` writes a project that does"
         }
         PluginFault::UnknownImport(_) => {
-            "take out what needs that import, or use one of those that exist"
+            "remove what needs that import, or use an import that exists"
         }
         PluginFault::UnknownVersion(_) => {
-            "build it anew against plugin-sdk/wit of this version of Lamina"
+            "build it again, against plugin-sdk/wit of this version of Lamina"
         }
         PluginFault::MissingExport(_) => {
             "export it: `manifest`, and one or more of `key`, `load`, `on-request`, `on-response`; what a \
@@ -258,10 +262,11 @@ pub(super) fn advice(cause: &PluginFault) -> Option<&'static str> {
              plugin-sdk/c/key_plugin_component_type.s"
         }
         PluginFault::Config(_) => {
-            "give it the configuration that it asks for: --config '{\"…\": …}' or --config @file"
+            "pass the configuration that it needs: --config '{\"…\": …}' or --config @file"
         }
         PluginFault::Describe(_) | PluginFault::Start(_) => {
-            "its log lines above may say why; plugins in Rust, JavaScript and Python log what they trap by"
+            "its log lines above may say why; plugins in Rust, JavaScript and Python log the \
+             cause of a trap"
         }
         PluginFault::Manifest(_) => "change what its `describe` returns",
         PluginFault::WrongType { .. } => "build it against plugin-sdk/wit, unchanged",

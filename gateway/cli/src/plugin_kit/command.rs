@@ -8,22 +8,22 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{FirstHook, TemplateLanguage, bench, build, check, config, new, replay, test};
-use crate::say;
+use crate::output;
 
 /// A subcommand of `lamina plugin`.
 #[derive(Subcommand)]
 pub enum PluginCommand {
-    /// Write a project that builds, in a new folder.
+    /// Create a project for a plugin, ready to build, in a new folder.
     New {
         /// Its name: lower-case letters, digits and `-`.
         name: String,
         #[arg(long, value_enum)]
         lang: TemplateLanguage,
-        /// The hook that it begins with.
+        /// The hook that the new project implements.
         #[arg(long, value_enum, default_value = "key")]
         hook: FirstHook,
-        /// Where plugin-sdk is. Otherwise it is looked for upwards from here, and written
-        /// beside the project where it is not found.
+        /// The folder of plugin-sdk. By default it is searched for from the current folder upwards,
+        /// and written beside the project if it is not found.
         #[arg(long)]
         sdk: Option<PathBuf>,
     },
@@ -36,12 +36,12 @@ pub enum PluginCommand {
         #[arg(long, value_parser = config)]
         config: Option<Value>,
     },
-    /// Say what a plugin exports, imports and needs, and whether a gateway would take it.
+    /// Print what a plugin exports, imports and needs, and whether a gateway would accept it.
     Check {
         #[command(flatten)]
         plugin: PluginFile,
     },
-    /// Run hooks on given requests and compare what they decide with what is expected.
+    /// Call hooks with given requests and compare their decisions with the expected ones.
     Test {
         #[command(flatten)]
         plugin: PluginFile,
@@ -49,25 +49,26 @@ pub enum PluginCommand {
         #[arg(long, default_value = "cases.yaml")]
         cases: PathBuf,
     },
-    /// Measure what calls cost, fresh, reused and remembered, and what an instance holds.
+    /// Measure the cost of calls (with a fresh instance, with a reused one, and from memory) and
+    /// the memory of an instance.
     Bench {
         #[command(flatten)]
         plugin: PluginFile,
-        /// A file of cases, whose requests are made in place of one that is made up.
+        /// A file of cases: their requests are used in place of a default request.
         #[arg(long)]
         cases: Option<PathBuf>,
-        /// How long it may take in all.
+        /// How many seconds the whole measurement may take.
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Make a call again, offline, that failed at a gateway.
+    /// Repeat, without a gateway, a call that failed in a gateway.
     Replay {
         #[command(flatten)]
         plugin: PluginFile,
-        /// A file with what `GET /v1/plugins/NAME/calls` gave.
+        /// A file with the answer of `GET /v1/plugins/NAME/calls`.
         #[arg(long)]
         call: PathBuf,
     },
@@ -97,7 +98,7 @@ impl PluginCommand {
                 hook,
                 sdk,
             } => {
-                say::text(new::new(&name, lang, hook, sdk.as_deref())?);
+                output::text(new::new(&name, lang, hook, sdk.as_deref())?);
                 Ok(true)
             }
             Self::Build { folder, config } => {
@@ -117,8 +118,8 @@ impl PluginCommand {
             } => {
                 let table = bench::bench(&file, cases.as_deref(), config, seconds).await?;
                 match json {
-                    true => say::line(format_args!("{:#}", table.json())),
-                    false => say::text(table),
+                    true => output::line(format_args!("{:#}", table.json())),
+                    false => output::text(table),
                 }
                 Ok(true)
             }
@@ -132,6 +133,6 @@ impl PluginCommand {
 async fn checked(file: &Path, config: Option<Value>) -> bool {
     let report = check::check(file, config).await;
     let is_accepted = report.is_accepted();
-    say::text(report);
+    output::text(report);
     is_accepted
 }

@@ -65,7 +65,7 @@ fn fields(
             }
             (wanted, Some(told)) => values(&at, wanted, told, found),
             (wanted, None) => found.push(DecisionDifference {
-                got: format!("nothing of that name; there are: {}", names(told)),
+                got: format!("there is no such name; expected one of: {}", names(told)),
                 place: at,
                 expected: wanted.to_string(),
             }),

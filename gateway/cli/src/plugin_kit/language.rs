@@ -85,25 +85,30 @@ impl TemplateLanguage {
         let has_zig = || instead("ZIG") || runs("zig", &["version"]) || has_python();
         match self {
             Self::Rust if !runs("cargo", &["--version"]) => {
-                Some("cargo is not there: install Rust 1.95 or later from https://rustup.rs")
+                Some("cargo was not found: install Rust 1.95 or later from https://rustup.rs")
             }
             Self::Rust if !has_wasm_target() => Some(
-                "Rust's target wasm32-unknown-unknown is not there: rustup target add wasm32-unknown-unknown \
-                 (Debian without rustup: apt-get install rustc-web cargo-web rust-web-src lld-19)",
+                "Rust's target wasm32-unknown-unknown was not found: rustup target add \
+                 wasm32-unknown-unknown (Debian without rustup: apt-get install rustc-web \
+                 cargo-web rust-web-src lld-19)",
             ),
             Self::Js if !runs("npm", &["--version"]) => Some(
-                "npm is not there: install Node.js 20 or later from https://nodejs.org (Debian: apt-get install nodejs npm)",
+                "npm was not found: install Node.js 20 or later from https://nodejs.org (Debian: \
+                 apt-get install nodejs npm)",
             ),
             Self::Python if !has_python() => Some(
-                "python3 is not there: install Python 3.10 or later (Debian: apt-get install python3 python3-venv)",
+                "python3 was not found: install Python 3.10 or later (Debian: apt-get install \
+                 python3 python3-venv)",
             ),
             Self::C if !instead("CC") && !has_clang() && !has_zig() => Some(
-                "no C compiler for WebAssembly is there: apt-get install clang lld; or install Python 3 \
-                 (Debian: apt-get install python3 python3-venv), and the build takes Zig's from PyPI",
+                "no C compiler for WebAssembly was found: apt-get install clang lld; or install \
+                 Python 3 (Debian: apt-get install python3 python3-venv), and the build takes \
+                 Zig's from PyPI",
             ),
             Self::Zig if !has_zig() => Some(
-                "zig is not there: install Zig 0.17 from https://ziglang.org; or install Python 3 \
-                 (Debian: apt-get install python3 python3-venv), and the build takes it from PyPI",
+                "zig was not found: install Zig 0.17 from https://ziglang.org; or install Python \
+                 3 (Debian: apt-get install python3 python3-venv), and the build takes it from \
+                 PyPI",
             ),
             _ => None,
         }

@@ -99,7 +99,7 @@ pub fn new(
     let folder = PathBuf::from(name);
     if folder.exists() {
         return Err(format!(
-            "{name} is there already; choose another name, or remove it"
+            "{name} exists already; choose another name, or remove it"
         ));
     }
     let failed = |error: io::Error| format!("{name}: {error}");
@@ -167,9 +167,9 @@ fn without_template(language: TemplateLanguage, hook: FirstHook) -> String {
     let there = hooks.filter(|hook| files_of(format!("{lang}/{hook}")).next().is_some());
     let there: Vec<_> = there.map(|hook| format!("`--hook {hook}`")).collect();
     format!(
-        "there is no template with the hook `{wanted}` in this language; there are {}. \
-         Begin with one of them and change what it exports: plugin-sdk/README.md names the hooks \
-         and plugin-sdk/wit what they get and answer",
+        "there is no template with the hook `{wanted}` in this language; there are {}. Start with \
+         one of them and change what it exports: plugin-sdk/README.md lists the hooks, and \
+         plugin-sdk/wit what they receive and return",
         there.join(" and ")
     )
 }
@@ -181,7 +181,8 @@ fn check_name(name: &str) -> Result<(), String> {
     match begins && name.len() <= 64 && name.chars().all(is_letter) {
         true => Ok(()),
         false => Err(format!(
-            "{name:?} can't be a name; expected lower-case letters, digits and `-`, a letter first, as my-key"
+            "{name:?} is not a valid name; expected lower-case letters, digits and `-`, beginning \
+             with a letter, as my-key"
         )),
     }
 }

@@ -125,7 +125,7 @@ fn compiler() -> Compiler {
 pub(super) fn nowhere() -> UpstreamFetcher {
     Arc::new(|call: FetchCall| {
         let why = format!(
-            "the kit asks no real upstream, not even `{}`",
+            "`lamina plugin` sends no requests to real upstreams, not even to `{}`",
             call.upstream
         );
         std::future::ready(Err(FetchError::Unavailable(why))).boxed()

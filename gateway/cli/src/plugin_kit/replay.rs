@@ -13,7 +13,7 @@ use super::cases::{CaseFetchAnswer, CaseRequest, CaseResponse, HookName};
 use super::opened::{self, PluginCallMode};
 use super::run::{HookInvocation, StubUpstreams, upstreams};
 use super::test::{open, told};
-use crate::say;
+use crate::output;
 use lamina_plugin_host::Hook;
 
 /// A recorded call. Fields that are not listed here are for people.
@@ -72,7 +72,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         ReplayFile::One(call) => vec![*call],
     };
     if kept.is_empty() {
-        return Err(format!("{}: there is no call in it", calls.display()));
+        return Err(format!("{}: the file contains no call", calls.display()));
     }
     let opened = open(file).await?;
     let mut well = true;
@@ -91,14 +91,14 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         let hook = Hook::from(call.hook);
         if !plugin.has(hook) {
             return Err(format!(
-                "{}: it has no hook `{hook}`; is it the file that failed?",
+                "{}: it has no hook `{hook}`; is this the plugin whose call failed?",
                 file.display()
             ));
         }
         let asked = call.inputs.request.asked();
-        say::line(format_args!("{hook}  {} {}", asked.method, asked.url));
+        output::line(format_args!("{hook}  {} {}", asked.method, asked.url));
         if let Some(error) = &call.error {
-            say::line(format_args!("  at the gateway  {error}"));
+            output::line(format_args!("  at the gateway  {error}"));
         }
         let (request, response) = (&asked, call.inputs.response.as_ref());
         let prepared = HookInvocation {
@@ -108,15 +108,16 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         }
         .prepare()?;
         match prepared.call(&plugin).await {
-            Ok(decision) => say::line(format_args!("  here            {decision}")),
+            Ok(decision) => output::line(format_args!("  here            {decision}")),
             Err(error) => {
                 well = false;
-                say::line(format_args!("  here            {error}"));
+                output::line(format_args!("  here            {error}"));
             }
         }
         for asked in answers.asked_in_vain() {
-            say::line(format_args!(
-                "  it asked `{asked}`; give an answer in `inputs.fetch` of the call to go on from there"
+            output::line(format_args!(
+                "  it requested `{asked}`; put an answer into `inputs.fetch` of the call to \
+                 continue from there"
             ));
         }
     }

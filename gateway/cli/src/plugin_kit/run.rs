@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::cases::{CaseFetchAnswer, CaseRequest, CaseResponse, PreparedCaseRequest};
-use super::{opened, told};
+use super::{decision_json, opened};
 use lamina_plugin_host::{
     CallError, FetchCall, FetchError, Hook, HookRequest, LoadRequest, Plugin, UpstreamFetcher,
 };
@@ -77,7 +77,7 @@ impl PreparedInvocation {
     pub(super) async fn tell(&self, plugin: &Plugin) -> Value {
         match self.call(plugin).await {
             Ok(told) => told,
-            Err(error) => told::failed(&error),
+            Err(error) => decision_json::failed(&error),
         }
     }
 
@@ -85,19 +85,21 @@ impl PreparedInvocation {
     pub(super) async fn call(&self, plugin: &Plugin) -> Result<Value, CallError> {
         let PreparedCaseRequest { parts, host, .. } = &self.ready;
         match self.hook {
-            Hook::Key => plugin.key(parts, host).map(|decision| told::key(&decision)),
+            Hook::Key => plugin
+                .key(parts, host)
+                .map(|decision| decision_json::key(&decision)),
             Hook::Load => plugin
                 .load(self.for_loader())
                 .await
-                .map(|(decision, _)| told::load(&decision)),
+                .map(|(decision, _)| decision_json::load(&decision)),
             Hook::Request => plugin
                 .on_request(self.head())
-                .map(|decision| told::request(&decision)),
+                .map(|decision| decision_json::request(&decision)),
             Hook::Response => {
                 let none = Default::default();
                 let (status, headers) = self.response.as_ref().unwrap_or(&none);
                 let change = plugin.on_response(self.head(), *status, headers)?;
-                Ok(told::response(change.as_ref()))
+                Ok(decision_json::response(change.as_ref()))
             }
         }
     }

@@ -15,7 +15,7 @@ use super::check;
 use super::compare::differences;
 use super::opened::{self, InspectedPlugin, PluginCallMode};
 use super::run::{HookInvocation, StubUpstreams, upstreams};
-use crate::say;
+use crate::output;
 use lamina_plugin_host::{Hook, Plugin, PluginSet};
 
 /// How many cases there were, and how many failed.
@@ -44,14 +44,14 @@ pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Te
     for case in &cases.cases {
         score.cases += 1;
         let faults = bench.run(case, general.as_ref()).await;
-        say::text(format_args!(
+        output::text(format_args!(
             "{:4}  {}\n{faults}",
             if faults.is_empty() { "ok" } else { "FAIL" },
             case.name
         ));
         score.failed += usize::from(!faults.is_empty());
     }
-    say::line(format_args!(
+    output::line(format_args!(
         "{} cases, {} failed",
         score.cases, score.failed
     ));

@@ -82,7 +82,7 @@ impl fmt::Display for RemoteKeyList {
             )?;
         }
         let more = if self.there_are_more {
-            "; there are more (--limit)"
+            "; there are more (raise --limit)"
         } else {
             ""
         };

@@ -12,19 +12,19 @@ use super::{RemoteError, RemoteGateway};
 /// Which of the last requests are asked for.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RequestsFilter {
-    /// Requests at most.
+    /// The largest number of requests to print.
     #[arg(short = 'n', long, default_value_t = 20)]
     limit: usize,
-    /// Those of this route.
+    /// Only requests of this route.
     #[arg(long)]
     route: Option<String>,
-    /// Those with this result, as `miss`, `pass`, `stale`, `error` or `left`.
+    /// Only requests with this result, for example `miss`, `pass`, `stale`, `error` or `left`.
     #[arg(long)]
     result: Option<String>,
-    /// Those whose status begins so, as `404` or `5`.
+    /// Only requests whose status begins with these digits, as `404` or `5`.
     #[arg(long)]
     status: Option<String>,
-    /// Those with this in host, path or query.
+    /// Only requests with this text in the host, path or query.
     #[arg(long)]
     contains: Option<String>,
 }

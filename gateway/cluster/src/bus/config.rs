@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, ConfigDuration};
 
-/// The event bus: with it this node tells the others what to purge, and learns it from them. The
-/// names and defaults are those of `lazy-layers-cache`, in snake case.
+/// The event bus: over it this node tells the other nodes what to purge, and learns what they
+/// purge. The names and defaults are those of `lazy-layers-cache`, in snake case.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {

@@ -199,13 +199,13 @@ pub struct UnreadableEvent {
 /// Why the bytes are not a valid event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EventFormatError {
-    #[error("it begins with no tag that this version reads, and is no JSON object")]
+    #[error("it does not begin with a tag that this version reads, and it is not a JSON object")]
     Tag,
     #[error("it ends too early")]
     Truncated,
     #[error(
-        "it is an event of a node, or has texts, of more than {MAX_BYTES} bytes, or its keys stand \
-         behind its first {MAX_READ} bytes"
+        "it is an event of a node of more than {MAX_BYTES} bytes, or its texts have more than \
+         that, or its keys come after its first {MAX_READ} bytes"
     )]
     TooLarge,
     #[error("it has more than {MAX_KEYS} keys")]
@@ -214,15 +214,18 @@ pub enum EventFormatError {
     TooLong,
     #[error("a name, a version or an id of a node is empty or has more than {MAX_NAME} bytes")]
     Name,
-    #[error("it counts further than a node can, or a purge that it does not count")]
+    #[error(
+        "one of its numbers is larger than a node can count, or it has a purge that its numbers \
+         do not include"
+    )]
     Count,
     #[error("the compressed data are damaged")]
     Compression,
-    #[error("its content has not the form of an event")]
+    #[error("its content does not have the form of an event")]
     Form,
     #[error("a field is missing that its type needs")]
     Missing,
-    #[error("its type is none of del, pattern and set")]
+    #[error("its type is not del, pattern or set")]
     Type,
 }
 

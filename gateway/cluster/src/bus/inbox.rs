@@ -205,7 +205,7 @@ impl Inbox {
             }
             TransportEvent::Down(why) => {
                 // The transport has logged it, and logs when it is over.
-                tracing::debug!(%why, "the event bus is not heard");
+                tracing::debug!(%why, "no events are received from the event bus");
                 self.metrics.consuming(false);
                 self.listener.down();
                 None
@@ -245,9 +245,17 @@ impl Inbox {
         self.metrics.malformed(*reason);
         self.warn(|dropped| match key {
             Some(key) => {
-                tracing::warn!(%reason, key, dropped, "a message is no event: this key is not purged");
+                tracing::warn!(
+                    %reason,
+                    key,
+                    dropped,
+                    "a message on the event bus is not a valid event: its keys are not purged \
+                     (`key` is the beginning of the first one)"
+                );
             }
-            None => tracing::warn!(%reason, dropped, "a message is no event"),
+            None => {
+                tracing::warn!(%reason, dropped, "a message on the event bus is not a valid event")
+            }
         });
     }
 
@@ -334,7 +342,7 @@ impl Inbox {
     }
 
     fn failed(&self, error: &NotApplied) -> InboxOutcome {
-        self.warn(|dropped| tracing::warn!(%error, dropped, "an event"));
+        self.warn(|dropped| tracing::warn!(%error, dropped, "an event could not be applied"));
         InboxOutcome::Failed
     }
 
@@ -355,7 +363,11 @@ impl Inbox {
         }
         if let Some(unsaid) = self.namesakes.admit(Instant::now()) {
             let source = &event.source;
-            tracing::error!(%source, unsaid, "another process uses this node's name (`bus.source`)");
+            tracing::error!(
+                %source,
+                unsaid,
+                "another process uses this node's name: give each node its own `bus.source`"
+            );
         }
     }
 

@@ -1,15 +1,20 @@
 //! NATS as the event bus: core NATS, or with JetStream.
 //!
-//! Inside: `config`; `link` (connections, and reconnecting); `core` (at most once); `jetstream`
+//! Inside: `config`, with its `check`; `description`, with its `promises`; `link` (one connection);
+//! `transport` (one connection after another, in either mode); `core` (at most once); `jetstream`
 //! (durable); `stream` (what JetStream needs on the server); `trial` (both under names of their
 //! own).
 
+mod check;
 pub mod config;
 mod core;
+mod description;
 mod jetstream;
 mod link;
+mod promises;
 mod stream;
-pub(super) mod trial;
+mod transport;
+mod trial;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,63 +25,10 @@ use async_nats::rustls::pki_types::pem::PemObject;
 
 use super::transport::BusTransport;
 use config::NatsMode;
-
-/// Why NATS can't be used as it is configured.
-#[derive(Debug, thiserror::Error)]
-pub enum NatsOpenError {
-    #[error("no servers; expected one at least, as in nats://host:4222")]
-    Servers,
-    #[error("{0:?} is not where a NATS is; expected nats://host:4222, or tls://host:4222 for TLS")]
-    Server(String),
-    #[error("credentials in the URL; expected `username` and `password_file`, or `token_file`")]
-    InUrl,
-    #[error("{given:?} is no subject; expected words with dots between them, without wildcards")]
-    Subject { key: &'static str, given: String },
-    #[error(
-        "one way to introduce ourselves is given beside `username`, `token` or `credentials_file`; expected one of them"
-    )]
-    Ways,
-    #[error("`ping_interval` is 0; expected a time after which silence is suspicious")]
-    Ping,
-    #[error(
-        "no durable name; JetStream keeps this node's place under it, so expected a name that this node \
-         alone has and keeps over restarts"
-    )]
-    DurableName,
-    #[error("{given:?} is no name for the server; expected no spaces and none of . * > / \\")]
-    Name { key: &'static str, given: String },
-    #[error("`{0}` is out of its range")]
-    Number(&'static str),
-    #[error("{file}: {reason}")]
-    File {
-        key: &'static str,
-        file: String,
-        reason: String,
-    },
-}
-
-impl NatsOpenError {
-    /// The key of the configuration that the error is about.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Servers | Self::Server(_) | Self::InUrl => "servers",
-            Self::Subject { key, .. } | Self::File { key, .. } => key,
-            Self::Ways => "username",
-            Self::Ping => "ping_interval",
-            Self::DurableName
-            | Self::Name {
-                key: "durable_name",
-                ..
-            } => "jetstream.durable_name",
-            Self::Name { .. } => "jetstream.stream",
-            Self::Number("replicas") => "jetstream.replicas",
-            Self::Number("max_deliver") => "jetstream.max_deliver",
-            Self::Number("ack_wait_ms") => "jetstream.ack_wait_ms",
-            Self::Number("max_age_ms") => "jetstream.max_age_ms",
-            Self::Number(_) => "jetstream.max_msgs",
-        }
-    }
-}
+pub use config::NatsOpenError;
+use core::NatsCoreSession;
+use jetstream::JetStreamSession;
+use transport::NatsTransport;
 
 /// Makes a transport that connects by itself, first in `run` and again whenever the connection is
 /// lost.
@@ -84,7 +36,7 @@ impl NatsOpenError {
 /// # Errors
 /// When the configuration is not valid for NATS. A server that is down is not an error.
 pub fn open(config: &config::NatsConfig) -> Result<Arc<dyn BusTransport>, NatsOpenError> {
-    config.check()?;
+    check::check(config)?;
     if let Some(file) = &config.ca_file {
         certificates(file).map_err(|reason| unreadable("ca_file", file, reason))?;
     }
@@ -93,8 +45,8 @@ pub fn open(config: &config::NatsConfig) -> Result<Arc<dyn BusTransport>, NatsOp
     }
     let config = config.clone();
     Ok(match config.mode {
-        NatsMode::Core => Arc::new(core::NatsCoreTransport::new(config)),
-        NatsMode::Jetstream => Arc::new(jetstream::JetStreamTransport::new(config)),
+        NatsMode::Core => Arc::new(NatsTransport::new(NatsCoreSession::new(config))),
+        NatsMode::Jetstream => Arc::new(NatsTransport::new(JetStreamSession::new(config))),
     })
 }
 
@@ -107,7 +59,7 @@ fn certificates(file: &Path) -> Result<(), String> {
     let text = std::fs::read(file).map_err(|e| e.to_string())?;
     let mut all = CertificateDer::pem_slice_iter(&text);
     match all.next() {
-        None => Err("no certificate in it".to_owned()),
+        None => Err("it contains no certificate".to_owned()),
         Some(first) => std::iter::once(first)
             .chain(all)
             .try_for_each(|one| one.map(drop))

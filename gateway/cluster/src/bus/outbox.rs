@@ -203,14 +203,14 @@ impl Outbox {
         if dropped.widened > 0 {
             tracing::warn!(
                 purges = dropped.widened,
-                "too many purges wait for the event bus; one of everything takes their place"
+                "too many purges wait for the event bus; one purge of everything replaces them"
             );
         }
         if dropped.doubted > 0 {
             tracing::warn!(
                 purges = dropped.doubted,
-                "too many purges that requests caused wait for the event bus; the other nodes \
-                 validate what they have instead"
+                "too many purges by `invalidate` rules wait for the event bus; instead, the other \
+                 nodes validate all their entries"
             );
         }
         self.wake.notify_one();
@@ -424,9 +424,9 @@ impl Outbox {
                 limit,
                 told = shown(&wider.to),
                 unsaid,
-                "a purge makes a larger message than the broker takes (`limit`, in bytes): it holds \
-                 here as it is, and the other nodes are told of a wider one (`told`); raise the \
-                 broker's limit, or purge by shorter texts"
+                "a purge is larger than the broker accepts (`limit`, in bytes): it applies on \
+                 this node as it is, and a wider purge (`told`) is published to the other nodes; \
+                 raise the broker's limit, or purge by shorter texts"
             );
         }
     }

@@ -1,8 +1,8 @@
 //! RabbitMQ as the event bus: one exchange, and a queue for each node that is bound to it.
 //!
-//! Inside: `config` and `target` (the YAML, and which settings are not valid); `keeper`
-//! (reconnects); `link` (one connection); `line` (its socket); `declare` (exchange, queue,
-//! binding); `desk` (acknowledgements); `publish`; and `trial` (with a queue that no gateway uses).
+//! Inside: `config`, with its `check`; `description`, with its `promises`; `target` (what a
+//! connection needs of the configuration); `keeper` (reconnects); `link` (one connection); `line` (its socket); `declare` (exchange, queue,
+//! binding); `acks` (acknowledgements); `publish`; and `trial` (with a queue that no gateway uses).
 //!
 //! Decision: every message is acknowledged, in plain mode too, because the prefetch limit is what
 //! bounds memory, and it does not apply to messages that need no acknowledgement. The modes differ
@@ -15,27 +15,33 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::description::TransportDescription;
 use super::transport::{
-    BusTransport, ConnectionCutter, Guarantee, PublishError, TransportEventSender,
+    BusTransport, ConnectionCutter, Guarantee, PublishError, PublishOutcome, TransportEventSender,
 };
 
+mod acks;
+mod check;
 pub mod config;
 mod declare;
-mod desk;
+mod description;
 mod fault;
 mod keeper;
 mod line;
 mod link;
+mod promises;
 mod publish;
 mod target;
-pub(super) mod trial;
+mod trial;
 
-pub use config::{ExchangeType, RabbitMqConfig};
-pub use target::RabbitMqOpenError;
+pub use config::{ExchangeType, RabbitMqConfig, RabbitMqOpenError};
 
 use keeper::{RabbitMqLinkState, RabbitMqReconnector};
 use publish::BrokerSizeLimit;
 use target::RabbitMqTarget;
+
+/// Its name in metrics, logs and `lamina doctor`.
+const KIND: &str = "rabbitmq";
 
 struct RabbitMq {
     config: Arc<RabbitMqConfig>,
@@ -64,21 +70,14 @@ pub fn open(config: &RabbitMqConfig) -> Result<Arc<dyn BusTransport>, RabbitMqOp
 
 impl BusTransport for RabbitMq {
     fn kind(&self) -> &'static str {
-        "rabbitmq"
+        KIND
     }
 
     fn guarantee(&self) -> Guarantee {
-        if self.config.durable_invalidation_mode {
-            Guarantee::Durable
-        } else {
-            Guarantee::AtMostOnce
-        }
+        TransportDescription::guarantee(&*self.config)
     }
 
-    fn publish<'a>(
-        &'a self,
-        messages: &'a [Bytes],
-    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+    fn publish<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
         Box::pin(async move {
             match self.standing.publisher() {
                 Ok(publisher) => publisher.publish(messages).await,
@@ -87,10 +86,7 @@ impl BusTransport for RabbitMq {
         })
     }
 
-    fn whisper<'a>(
-        &'a self,
-        messages: &'a [Bytes],
-    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+    fn whisper<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
         Box::pin(async move {
             match self.standing.publisher() {
                 Ok(publisher) => publisher.whisper(messages).await,

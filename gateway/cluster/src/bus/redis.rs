@@ -1,10 +1,11 @@
 //! Redis Pub/Sub as the event bus: at most once, to the nodes that are connected.
 //!
-//! Inside: `config`; `session` (two connections and their use). Decision: one connection subscribes
+//! Inside: `config`; `description`; `session` (two connections and their use). Decision: one connection subscribes
 //! and another one publishes. They are opened and closed together, so that *up* means both, and a
 //! publisher learns at once when there is no connection.
 
 pub mod config;
+mod description;
 mod session;
 
 use std::sync::Arc;
@@ -12,38 +13,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use parking_lot::{Mutex, RwLock};
-use tokio::task::JoinHandle;
+use parking_lot::RwLock;
 use tokio::time::sleep;
 
 use super::transport::{
-    BusTransport, ConnectionCutter, Guarantee, PublishError, TransportEvent, TransportEventSender,
+    BusTransport, ConnectionCutter, Guarantee, PublishError, PublishOutcome, ReconnectTask,
+    TransportEvent, TransportEventSender,
 };
-use crate::redis::{self, RedisConnector, RedisError};
+use crate::redis::{RedisConnector, RedisError};
+pub use config::RedisBusOpenError;
 use session::{PubSubChannel, PubSubPublisher, PubSubSession};
 
-/// Why Redis can't be used as it is configured.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisBusOpenError {
-    #[error(transparent)]
-    Server(#[from] redis::RedisTargetError),
-    #[error("{0:?} is no channel; expected a name of our own, as `lamina:events`")]
-    Channel(String),
-}
-
-impl RedisBusOpenError {
-    /// The key of the configuration that the error is about.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Server(error) => error.key(),
-            Self::Channel(_) => "channel",
-        }
-    }
-}
+/// Its name in metrics, logs and `lamina doctor`.
+const KIND: &str = "redis";
 
 struct PubSub {
     inner: Arc<PubSubState>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    keeper: ReconnectTask,
 }
 
 struct PubSubState {
@@ -63,32 +49,29 @@ struct PubSubState {
 /// # Errors
 /// When the configuration is not valid for Redis. A server that is down is not an error.
 pub fn open(config: &config::RedisBusConfig) -> Result<Arc<dyn BusTransport>, RedisBusOpenError> {
-    config.check()?;
+    description::check(config)?;
     Ok(Arc::new(PubSub {
         inner: Arc::new(PubSubState {
-            plan: RedisConnector::new(&config.settings())?,
+            plan: RedisConnector::new(&config.connection())?,
             channel: PubSubChannel::new(&config.channel, config.sharded),
             standing: RwLock::new(Err("not connected yet".to_owned())),
             max_message_bytes: AtomicUsize::new(0),
             knife: ConnectionCutter::default(),
         }),
-        keeper: Mutex::default(),
+        keeper: ReconnectTask::default(),
     }))
 }
 
 impl BusTransport for PubSub {
     fn kind(&self) -> &'static str {
-        "redis"
+        KIND
     }
 
     fn guarantee(&self) -> Guarantee {
         Guarantee::AtMostOnce
     }
 
-    fn publish<'a>(
-        &'a self,
-        messages: &'a [Bytes],
-    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+    fn publish<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
         Box::pin(async move {
             let mouth = self.inner.standing.read().clone();
             match mouth {
@@ -104,20 +87,11 @@ impl BusTransport for PubSub {
     }
 
     fn run(&self, mail: TransportEventSender) {
-        let task = tokio::spawn(keep(Arc::clone(&self.inner), mail));
-        *self.keeper.lock() = Some(task);
+        self.keeper.start(keep(Arc::clone(&self.inner), mail));
     }
 
     fn cut(&self) {
         self.inner.knife.cut();
-    }
-}
-
-impl Drop for PubSub {
-    fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.lock().take() {
-            keeper.abort();
-        }
     }
 }
 
@@ -128,7 +102,7 @@ async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
         let (why, listened) = match PubSubSession::begin(&inner.plan, &inner.channel).await {
             Ok(session) => {
                 if let Some(after_seconds) = pauses.connected() {
-                    tracing::info!(bus = "redis", after_seconds, "connected");
+                    tracing::info!(bus = KIND, after_seconds, "connected to Redis");
                 }
                 inner.live(session, &mail).await
             }
@@ -141,7 +115,7 @@ async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
             return;
         }
         if pauses.failed() {
-            tracing::warn!(bus = "redis", error = %why, "not connected");
+            tracing::warn!(bus = KIND, error = %why, "no connection to Redis; reconnecting");
         }
         sleep(pauses.next()).await;
     }
@@ -165,7 +139,7 @@ impl PubSubState {
                 why = self.knife.falls() => RedisError::Down(why.to_owned()),
             }
         } else {
-            RedisError::Down("nobody listens".to_owned())
+            RedisError::Down("the receiver of events has ended".to_owned())
         };
         *self.standing.write() = Err(why.to_string());
         let told = told && mail.tell(TransportEvent::Down(why.to_string())).await;

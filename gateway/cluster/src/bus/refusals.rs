@@ -57,31 +57,34 @@ impl EventRefusal {
     fn advice(self) -> &'static str {
         match self {
             Self::Unsealed => {
-                "somebody who has no seal_key publishes there: if it is a node, give it the same \
-                 bus.seal_key; while nodes get one, bus.unsealed_events: accept takes both"
+                "it comes from a publisher without a seal_key: if that is a node, give it the \
+                 same bus.seal_key; while the nodes get their key one by one, set \
+                 bus.unsealed_events: accept"
             }
             Self::BadSeal => {
-                "the seal does not hold: this node and that one have different seal_keys (give all \
-                 nodes the same; bus.accepted_seal_key takes a second one during a change), or \
-                 somebody forges events"
+                "its seal is not valid: this node and the sender have different seal_keys (give \
+                 all nodes the same one; bus.accepted_seal_key accepts a second one during a \
+                 change), or somebody forges events"
             }
             Self::Foreign => {
-                "it is none of a gateway's and has no seal: if it is a service of yours that is to \
-                 purge here, set bus.foreign_events: accept; then everybody who can publish there can"
+                "it does not come from a gateway and has no seal: if it comes from a service of \
+                 yours that should be able to purge here, set bus.foreign_events: accept; then \
+                 everybody who can publish on the bus can purge"
             }
             Self::Replayed => {
-                "it came before: the broker delivered it twice, it was said again for another \
-                 node, or somebody plays recorded events"
+                "it was received before: the broker delivered it twice, it was published again \
+                 for another node, or somebody replays recorded events"
             }
             Self::EarlierLife => {
-                "its node has been started again since: it was late, or somebody plays recorded events"
+                "its node has been restarted since: the event was late, or somebody replays \
+                 recorded events"
             }
             Self::TooOld => {
-                "it is too old: somebody plays recorded events, or the clocks of the two nodes \
+                "it is too old: somebody replays recorded events, or the clocks of the two nodes \
                  differ by more than bus.clock_tolerance"
             }
             Self::Ahead => {
-                "it comes from the future: the clocks of the two nodes differ by more than \
+                "its time is in the future: the clocks of the two nodes differ by more than \
                  bus.clock_tolerance"
             }
         }
@@ -132,7 +135,7 @@ impl RefusalReporter {
                 reason = why,
                 claimed_source = source,
                 unsaid,
-                "an event of the bus is refused: {advice}"
+                "an event of the bus was refused: {advice}"
             );
         }
     }

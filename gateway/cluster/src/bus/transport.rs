@@ -15,7 +15,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 /// The connection to all other nodes over one broker. Dropping it ends its tasks and connections.
 pub trait BusTransport: Send + Sync {
@@ -30,17 +32,13 @@ pub trait BusTransport: Send + Sync {
     /// a connection: without one it returns `(0, Some(Down))` at once. The caller sets a deadline
     /// for the whole call and drops the future when it passes; then each message may or may not
     /// have been sent.
-    fn publish<'a>(&'a self, messages: &'a [Bytes])
-    -> BoxFuture<'a, (usize, Option<PublishError>)>;
+    fn publish<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome>;
 
     /// Like [`publish`](Self::publish), for transient messages (which nodes are there, what was
     /// just loaded). A durable transport does not keep them for nodes that are away, so that
     /// streams and queues don't grow because of them, and does not wait for a confirmation. Such a
     /// message may be lost, and may overtake what was published.
-    fn whisper<'a>(
-        &'a self,
-        messages: &'a [Bytes],
-    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+    fn whisper<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
         self.publish(messages)
     }
 
@@ -61,9 +59,16 @@ pub trait BusTransport: Send + Sync {
     fn cut(&self);
 }
 
+/// How many of the first messages the broker has taken, and why it has not taken the next one.
+pub type PublishOutcome = (usize, Option<PublishError>);
+
 /// Cuts connections on request.
 #[derive(Default)]
 pub struct ConnectionCutter(Notify);
+
+/// The task that keeps a transport connected. It ends when this is dropped.
+#[derive(Default)]
+pub(super) struct ReconnectTask(Mutex<Option<JoinHandle<()>>>);
 
 /// Where a transport puts its events.
 #[derive(Clone)]
@@ -159,6 +164,21 @@ impl ConnectionCutter {
     }
 }
 
+impl ReconnectTask {
+    /// Starts the task, once.
+    pub(super) fn start(&self, work: impl Future<Output = ()> + Send + 'static) {
+        *self.0.lock() = Some(tokio::spawn(work));
+    }
+}
+
+impl Drop for ReconnectTask {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.lock().take() {
+            task.abort();
+        }
+    }
+}
+
 impl TransportEventSender {
     /// Makes the channel of a transport.
     pub fn new() -> (Self, TransportEventReceiver) {
@@ -210,9 +230,9 @@ impl TransportEventSender {
             }
             // Goes on dropping messages until the loss is reported, so that the report covers them
             // all.
-            let told = std::pin::pin!(
-                self.tell(TransportEvent::Lost("they came faster than they were read"))
-            );
+            let told = std::pin::pin!(self.tell(TransportEvent::Lost(
+                "messages arrived faster than they were read"
+            )));
             let dropping = messages.by_ref().for_each(|_| std::future::ready(()));
             let left = futures_util::future::select(told, dropping).await;
             if !matches!(left, futures_util::future::Either::Left((true, _))) {

@@ -8,23 +8,29 @@
 
 use std::sync::Arc;
 
-use super::config::BusConfig;
+use futures_util::future::BoxFuture;
+
 use super::transport::BusTransport;
-use super::{BusOpenError, nats, open, rabbitmq};
+use crate::description::InvalidSetting;
 
 /// A trial, until [`clear`](Self::clear) removes what it made.
-pub struct BusTrial {
-    bus: BusConfig,
-    place: TrialResources,
+pub trait TransportTrial: Send + Sync {
+    /// Makes one end of the trial. Each end needs another `name`.
+    ///
+    /// # Errors
+    /// When a setting is not valid, or a file can't be read.
+    fn open(&self, name: &str) -> Result<Arc<dyn BusTransport>, InvalidSetting>;
+
+    /// Removes what was made under these names. The ends must be dropped before. The caller sets a
+    /// deadline.
+    ///
+    /// # Errors
+    /// Why something may still be there.
+    fn clear<'a>(&'a self, names: &'a [&'a str]) -> BoxFuture<'a, Result<(), String>>;
 }
 
-/// What was made on the broker and must be removed.
-enum TrialResources {
-    /// Nothing that outlives a connection.
-    Nowhere,
-    Nats(Box<nats::trial::NatsTrial>),
-    Rabbitmq(Box<rabbitmq::trial::RabbitMqTrial>),
-}
+/// A trial that can begin, and what was found on the broker before it.
+pub type PreparedTrial = (Box<dyn TransportTrial>, Vec<BrokerFinding>);
 
 /// One thing that was examined on the broker.
 #[derive(Debug)]
@@ -34,54 +40,4 @@ pub struct BrokerFinding {
     pub says: String,
     /// The key of the configuration that it disagrees with, for example `nats.jetstream.stream`.
     pub fault: Option<&'static str>,
-}
-
-impl BusTrial {
-    /// Examines what is on the broker. The caller sets a deadline.
-    ///
-    /// # Errors
-    /// Why the broker does not answer, or why a gateway could not work with it.
-    pub async fn prepare(
-        bus: &BusConfig,
-        mark: &str,
-    ) -> Result<(Self, Vec<BrokerFinding>), String> {
-        let (place, seen) = if let Some(nats) = &bus.nats {
-            let (trial, seen) = nats::trial::NatsTrial::prepare(nats, mark).await?;
-            (TrialResources::Nats(Box::new(trial)), seen)
-        } else if let Some(rabbitmq) = &bus.rabbitmq {
-            let (trial, seen) = rabbitmq::trial::RabbitMqTrial::prepare(rabbitmq).await?;
-            (TrialResources::Rabbitmq(Box::new(trial)), seen)
-        } else {
-            (TrialResources::Nowhere, Vec::new())
-        };
-        let bus = bus.clone();
-        Ok((Self { bus, place }, seen))
-    }
-
-    /// Makes one end of the trial. Each end needs another `name`.
-    ///
-    /// # Errors
-    /// When a setting is not valid, or a file can't be read.
-    pub fn open(&self, name: &str) -> Result<Option<Arc<dyn BusTransport>>, BusOpenError> {
-        let mut bus = self.bus.clone();
-        match &self.place {
-            TrialResources::Nowhere => {}
-            TrialResources::Nats(trial) => bus.nats = Some(trial.end(name)),
-            TrialResources::Rabbitmq(trial) => bus.rabbitmq = Some(trial.end()),
-        }
-        open(&bus)
-    }
-
-    /// Removes what was made under these names. The ends must be dropped before. The caller sets a
-    /// deadline.
-    ///
-    /// # Errors
-    /// Why something may still be there.
-    pub async fn clear(&self, names: &[&str]) -> Result<(), String> {
-        match &self.place {
-            TrialResources::Nowhere => Ok(()),
-            TrialResources::Nats(trial) => trial.clear(names).await,
-            TrialResources::Rabbitmq(trial) => trial.clear().await,
-        }
-    }
 }

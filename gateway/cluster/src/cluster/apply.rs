@@ -39,7 +39,7 @@ impl EventHandler for Cluster {
         self.beat_once();
         match behind {
             // Whatever was published while this node did not listen is lost.
-            None => self.doubts.open("the bus was not heard for a while"),
+            None => self.doubts.open("this node received no events for a while"),
             Some(_) => self.doubts.open_until_caught_up(),
         }
     }
@@ -165,16 +165,19 @@ impl Cluster {
     fn miss(&self, arrival: PurgeCountVerdict, who: SendingNode<'_>) {
         let (cause, why) = match arrival {
             PurgeCountVerdict::Whole | PurgeCountVerdict::Late => return,
-            PurgeCountVerdict::Stranger => (UnprovenDoubt::Stranger, "a node was not heard before"),
+            PurgeCountVerdict::Stranger => (
+                UnprovenDoubt::Stranger,
+                "events of a new node were received",
+            ),
             PurgeCountVerdict::Crowd => (
                 UnprovenDoubt::Stranger,
-                "there are too many nodes to know them all",
+                "there are more nodes than this node can remember (`bus.max_nodes`)",
             ),
             PurgeCountVerdict::Lost => (
                 UnprovenDoubt::Stranger,
-                "the numbers of a node's purges leapt",
+                "the numbers of a node's purges jumped",
             ),
-            PurgeCountVerdict::Hole(_) => (UnprovenDoubt::Hole, "purges of a node did not come"),
+            PurgeCountVerdict::Hole(_) => (UnprovenDoubt::Hole, "purges of a node did not arrive"),
         };
         match who.trust {
             EventTrust::Sealed => self.doubts.open(why),

@@ -65,7 +65,7 @@ impl DoubtTracker {
         )?;
         let gauge = IntGauge::new(
             "lamina_cluster_gap_open",
-            "1 while it is being found out what was missed.",
+            "1 while this node finds out which purges it missed.",
         )?;
         registry.register(Box::new(gaps.clone()))?;
         registry.register(Box::new(gauge.clone()))?;
@@ -119,7 +119,7 @@ impl DoubtTracker {
 
     /// Opens a doubt: purges were missed, and the transport delivers them now.
     pub fn open_until_caught_up(self: &Arc<Self>) {
-        let why = "the bus was not heard for a while, and kept what was told";
+        let why = "this node received no events for a while, and the bus kept them";
         let doubt = self.begin(why, DoubtDuration::UntilKnown);
         *self.awaits_delivery.lock() = Some(doubt);
     }
@@ -138,7 +138,11 @@ impl DoubtTracker {
         *open = Some(doubt);
         self.gaps.inc();
         self.gauge.set(1);
-        tracing::info!(why, "what is stored is in doubt");
+        tracing::info!(
+            why,
+            "purges of other nodes may have been missed: stored entries are validated before they \
+             are served"
+        );
         doubt
     }
 

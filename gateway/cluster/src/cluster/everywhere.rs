@@ -42,10 +42,11 @@ pub struct ClusterPurge {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UnconfirmedReason {
     #[error(
-        "the event bus has not taken the purge ({0}); it waits, and is told as soon as that works"
+        "the event bus has not accepted the purge ({0}); it waits, and is published as soon as \
+         that works"
     )]
     NotPublished(String),
-    #[error("this node does not hear the event bus, and so no answer")]
+    #[error("this node receives no events from the event bus, and so no answers of other nodes")]
     HearsNothing,
     #[error("this node has just joined the event bus and does not know yet who else is there")]
     JustJoined,
@@ -148,7 +149,9 @@ impl Cluster {
             return Ok(());
         }
         let why = match self.outbox.publishing() {
-            PublishStatus::Works => "it takes longer than was waited".to_owned(),
+            PublishStatus::Works => {
+                "publishing takes longer than the time that was waited".to_owned()
+            }
             PublishStatus::Fails { why, .. } => why,
         };
         Err(UnconfirmedReason::NotPublished(why))

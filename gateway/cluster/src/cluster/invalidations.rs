@@ -56,11 +56,13 @@ impl InvalidationBatcher {
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let waiting = IntGauge::new(
             "lamina_bus_invalidations_waiting",
-            "URLs and groups that unsafe requests made invalid and that the other nodes are to be told of.",
+            "URLs and groups that unsafe requests made invalid and that are not yet published to \
+             the other nodes.",
         )?;
         let doubts = IntCounter::new(
             "lamina_bus_invalidations_doubted_total",
-            "Times that too many invalidations waited for the bus, so that the other nodes were told to validate what they have.",
+            "Times that too many invalidations waited for the bus, so that the other nodes were \
+             told to validate all their entries.",
         )?;
         registry.register(Box::new(waiting.clone()))?;
         registry.register(Box::new(doubts.clone()))?;

@@ -31,14 +31,15 @@ impl ClusterMetrics {
         let purges = IntCounterVec::new(
             Opts::new(
                 "lamina_cluster_purges_total",
-                "Purges of other nodes that were applied, by how they came.",
+                "Purges of other nodes that were applied, by how they arrived.",
             ),
             &["arrival"],
         )?;
         let values = IntCounterVec::new(
             Opts::new(
                 "lamina_cluster_values_total",
-                "Values of other nodes by what became of them here (changed, unchanged: those too large to be told).",
+                "Values of other nodes by outcome on this node (changed, unchanged: those too \
+                 large to be published).",
             ),
             &["outcome"],
         )?;

@@ -250,7 +250,7 @@ impl Herd {
             anyhow::bail!("the key is cold");
         };
         let marks = || entries::marks(&self.key, self.page, "bench");
-        let mut follower = match self.cache.board(&key, 0, marks) {
+        let mut follower = match self.cache.lead_or_follow(&key, 0, marks) {
             LeadOrFollow::Follow(follower) => follower,
             LeadOrFollow::Lead(leader) => {
                 let follower = leader.follow();
@@ -261,7 +261,7 @@ impl Herd {
         if self.waiting.fetch_add(1, Ordering::SeqCst) + 1 == CALLERS {
             self.all_wait.notify_one();
         }
-        let FlightOutcome::Streaming(fill) = follower.landing().await else {
+        let FlightOutcome::Streaming(fill) = follower.outcome().await else {
             anyhow::bail!("the load streams");
         };
         let reader = fill.reader().context("the body from its start")?;

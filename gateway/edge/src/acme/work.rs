@@ -58,7 +58,7 @@ impl AcmeManager {
         let name = format!("certificate {}", certificate.id);
         let life = self.config.lease.0;
         let Some(lease) = self.storage.acquire(&name, life).await? else {
-            let jitter = Duration::from_millis(u64::from(backoff::dice() % 500));
+            let jitter = Duration::from_millis(u64::from(backoff::random() % 500));
             certificate.state.lock().busy_until = Some(Instant::now() + BUSY + jitter);
             return Ok(());
         };
@@ -200,7 +200,7 @@ impl AcmeManager {
         let mut attempts = certificate.state.lock().attempts.clone();
         match fault {
             Some(fault) => {
-                let dice = backoff::dice();
+                let dice = backoff::random();
                 schedule::note_failure(&mut attempts, fault, &self.config.retry, dice, now);
             }
             None => attempts.not_before = paused_until,

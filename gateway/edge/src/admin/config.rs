@@ -15,13 +15,13 @@ pub struct AdminConfig {
     /// Address and port, or a Unix socket as in `unix:/run/lamina/admin.sock`. Beyond
     /// loopback a token is required.
     pub address: Endpoint,
-    /// Permissions of the Unix socket, in octal: who may write to it may connect.
+    /// Permissions of the Unix socket, in octal: whoever can write to it can connect.
     pub socket_mode: SocketMode,
-    /// Further names by which the listener may be asked (`Host`), without a port, as in
-    /// `*.svc.cluster.local`; `*` and `?` are wildcards. Loopback names and the listener's
-    /// own address are always known; a request for any other name gets 421.
+    /// Further names (`Host`) by which the listener can be reached, without a port, as in
+    /// `*.svc.cluster.local`; `*` and `?` are wildcards. Loopback names and the listener's own
+    /// address are always accepted; a request for any other name gets 421.
     pub hosts: Vec<String>,
-    /// Token with every right, which comes as `Authorization: Bearer …`.
+    /// A token with every right, which requests send as `Authorization: Bearer …`.
     pub token: Option<String>,
     /// A file with that token.
     pub token_file: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub struct AdminConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedToken {
-    /// Stands in the audit lines of what is done with the token.
+    /// The name that audit lines show for actions with this token.
     pub name: String,
     /// The token, at least 8 characters.
     #[serde(default)]
@@ -41,11 +41,11 @@ pub struct NamedToken {
     /// A file with the token.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
-    /// What it is good for.
+    /// The rights of the token.
     pub can: Vec<AdminRight>,
 }
 
-/// What a token may be good for.
+/// A right that a token can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminRight {
@@ -53,12 +53,11 @@ pub enum AdminRight {
     Read,
     /// To purge.
     Purge,
-    /// To reload plugins, set them aside and resume them.
+    /// To reload plugins, to put them in quarantine and to resume them.
     Plugins,
     /// To renew and revoke automatic certificates.
     Certificates,
-    /// To change the targets of upstreams. Nothing asks for this right yet: this version
-    /// has no such request.
+    /// To change the targets of upstreams. This version has no request that needs this right.
     Targets,
 }
 

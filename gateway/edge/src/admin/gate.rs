@@ -52,17 +52,17 @@ pub enum RefusalAudit {
 const FOREIGN_HOST: &str = "this host name is not known here; expected a loopback name, the \
     address of the listener, or one of `admin.hosts` in the configuration";
 
-const FOREIGN_SITE: &str = "this comes from a web page of another site (`Sec-Fetch-Site`, \
-    `Origin`), which may not ask for it";
+const FOREIGN_SITE: &str = "this request comes from a web page of another site (`Sec-Fetch-Site`, \
+                            `Origin`), which is not allowed to make it";
 
 const NOT_JSON: &str = "the body is not declared to be JSON; expected \
     `Content-Type: application/json`";
 
-const BARE: &str = "a change without a body must show that no web page sends it; expected \
-    `X-Lamina-Admin: 1` or `Content-Type: application/json`";
+const BARE: &str = "a request that changes something and has no body must prove that no web page \
+                    sends it; expected `X-Lamina-Admin: 1` or `Content-Type: application/json`";
 
-const NO_TOKENS: &str = "this tells what clients asked for, so that it needs a token, and none \
-    is configured; set `admin.token` or `admin.tokens` in the configuration";
+const NO_TOKENS: &str = "this shows what clients requested, so it needs a token, and none is \
+                         configured; set `admin.token` or `admin.tokens` in the configuration";
 
 impl AdminGate {
     /// The gate of a listener at `endpoint`.
@@ -162,11 +162,12 @@ impl AdminGate {
         let open: Vec<&str> = open.map(|entry| entry.path).collect();
         match self.tokens.are_asked_for() {
             true => format!(
-                "{} are open to everybody who reaches the admin listener; all else needs a token",
+                "{} are open to everybody who reaches the admin listener; everything else needs a \
+                 token",
                 open.join(", ")
             ),
-            false => "no admin token is configured: everybody who reaches the admin listener may \
-                purge, change plugins and read all but the last requests"
+            false => "no admin token is configured: everybody who reaches the admin listener can \
+                      purge, change plugins and read everything except the last requests"
                 .to_owned(),
         }
     }
@@ -209,7 +210,7 @@ fn lacks(right: AdminRight) -> Response<Body> {
 
 fn unknown() -> Response<Body> {
     let all: Vec<&str> = TABLE.iter().map(|entry| entry.path).collect();
-    let message = format!("there is no such page; there are {}", all.join(", "));
+    let message = format!("there is no such path; expected one of {}", all.join(", "));
     answer::error(StatusCode::NOT_FOUND, &message)
 }
 

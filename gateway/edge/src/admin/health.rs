@@ -41,6 +41,9 @@ impl AdminService {
             (true, true) => (StatusCode::OK, "serving"),
         };
         let mut body = json!({"ready": ready, "state": state});
+        if self.keylog {
+            body["tls"] = json!({"keylog": "on"});
+        }
         if let Some(standing) = standing {
             body["bus"] = bus(&standing);
         }
@@ -55,8 +58,8 @@ impl AdminService {
 
     /// The state of the second tier. None if no second tier is configured.
     fn second_tier(&self, reach: &StoreHealth) -> Option<Value> {
-        let kind = self.proxy.cache.kind_below()?;
-        let waiting = self.proxy.cache.purges_waiting_below();
+        let kind = self.proxy.cache.second_tier_kind()?;
+        let waiting = self.proxy.cache.purges_waiting_for_second_tier();
         let mut body = json!({"store": kind, "purges_waiting": waiting});
         match reach {
             StoreHealth::Whole => body["state"] = "serving".into(),
@@ -108,7 +111,7 @@ impl AdminService {
         let asked = Instant::now();
         // Lets the other tasks of this thread run: other requests for metrics join this scrape.
         tokio::task::yield_now().await;
-        let mut last = self.desk.last_scrape.0.lock();
+        let mut last = self.work_limits.last_scrape.0.lock();
         let shared = last.as_ref().filter(|(begun, _)| *begun > asked);
         if let Some((_, text)) = shared {
             return answer::text(StatusCode::OK, metrics::MEDIA_TYPE, text.clone());

@@ -43,7 +43,7 @@ pub async fn keys(tier: Option<&L2>, query: &str) -> (StatusCode, Value) {
         }
         Err(error) => {
             let status = match error {
-                RecordListingError::NoIndex(_) => StatusCode::NOT_FOUND,
+                RecordListingError::NoIndex { .. } => StatusCode::NOT_FOUND,
                 RecordListingError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             (status, json!({"error": error.to_string()}))

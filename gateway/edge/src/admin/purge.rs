@@ -126,7 +126,7 @@ fn texts<'a>(name: &str, value: &'a Value) -> Result<Vec<&'a str>, String> {
         .as_array()
         .map_or(std::slice::from_ref(value), Vec::as_slice);
     let texts: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
-    texts.ok_or_else(|| format!("{name}: expected texts"))
+    texts.ok_or_else(|| format!("{name}: expected a text or a list of texts"))
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
@@ -205,7 +205,8 @@ async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Va
         Ok(Ok(numbers)) => json!({"logged": true, "number": numbers.iter().max()}),
         Ok(Err(_)) | Err(_) => json!({
             "logged": false,
-            "note": "it holds on this node; the second tier's log did not take it yet, which is tried again until it does",
+            "note": "it applies on this node; the second tier's log has not accepted it yet, and \
+                     this is tried again until it does",
         }),
     })
 }
@@ -226,7 +227,8 @@ fn told(name: &str, text: &str, proxy: &Proxy) -> Result<UrlPurgeSelectors, Stri
     match asked.selectors.iter().all(cluster::can_tell) {
         true => Ok(asked),
         false => Err(format!(
-            "{name}: too long to tell other nodes, who take 64 KiB of text, each of * ? \\ in a prefix counted twice"
+            "{name}: too long to publish to other nodes, which accept 64 KiB of text (each of * ? \
+             \\ in a prefix counts twice)"
         )),
     }
 }

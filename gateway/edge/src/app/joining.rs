@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::GatewayStartError;
 use super::process::seal;
-use crate::bus;
 use crate::bus::config::BusConfig;
 use crate::bus::event::MAX_NAME;
 use crate::bus::outbox::{PublisherIdentity, new_boot};
@@ -22,9 +21,10 @@ pub(super) fn join(
     cache: &Arc<Cache>,
     registry: &Registry,
 ) -> Result<Option<Arc<Cluster>>, GatewayStartError> {
-    let Some(transport) = bus::open(bus)? else {
+    let Some(transport) = bus.transport() else {
         return Ok(None);
     };
+    let transport = transport.open().map_err(GatewayStartError::Bus)?;
     let codec = record::RecordOptions {
         compression: None,
         limits: RecordLimits::for_objects(bus.broadcast_set_max_bytes.as_usize()),
@@ -34,7 +34,7 @@ pub(super) fn join(
     tracing::info!(
         node = identity.source,
         transport = transport.kind(),
-        "joining the other nodes"
+        "joining the event bus"
     );
     let cache = Arc::clone(cache);
     let cluster = Cluster::join(cache, transport, identity, bus, codec, registry)?;

@@ -15,7 +15,7 @@ use crate::http::body::{self, Body, BodyError};
 use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
 use crate::http::tls::listeners::TlsListeners;
-use crate::origin::Origins;
+use crate::origin::{OriginTlsWatch, Origins};
 use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
 };
@@ -33,6 +33,7 @@ pub struct ProcessState {
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
     pub tls: Arc<TlsListeners>,
+    pub origin_tls: Arc<OriginTlsWatch>,
     requests: RequestFamilies,
     plugins: PluginFamilies,
 }
@@ -56,6 +57,7 @@ impl ProcessState {
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginFamilies::new(&registry)?,
             tls: TlsListeners::register(&registry)?,
+            origin_tls: OriginTlsWatch::register(&registry)?,
             registry,
         })
     }
@@ -81,7 +83,7 @@ impl ProcessState {
         &self,
         config: &GatewayConfig,
     ) -> Result<Arc<Generation>, GatewayStartError> {
-        let origins = Arc::new(Origins::new(&config.upstreams)?);
+        let origins = Arc::new(Origins::new(&config.upstreams, &self.origin_tls)?);
         let options = PluginHostOptions {
             base: PathBuf::new(),
             cache_dir: code_cache(),

@@ -62,6 +62,12 @@ impl FindingCollector {
         self.push(ConfigFinding::value(at, message));
     }
 
+    /// Adds a finding about the key `below` of a section. Dots in it lead into further sections.
+    fn add_below(&mut self, section: ConfigPath, below: &str, message: String) {
+        let at = below.split('.').fold(section, |at, key| at.key(key));
+        self.add(at, message);
+    }
+
     fn add_near(&mut self, at: ConfigPath, message: String, near: Option<&str>) {
         self.push(ConfigFinding::value(at, message).near(near));
     }
@@ -120,7 +126,7 @@ impl FindingCollector {
 
     fn positive(&mut self, at: ConfigPath, n: u64) {
         if n == 0 {
-            self.add(at, "0 would let nothing through; expected more");
+            self.add(at, "0 would allow nothing; expected 1 or more");
         }
     }
 }
@@ -136,7 +142,10 @@ fn server(config: &GatewayConfig, report: &mut FindingCollector) {
     if held.0 < LEAST_HELD.0 {
         report.add(
             path(&["server", "max_held_bytes"]),
-            format!("{held} is too little for answers on their way; expected {LEAST_HELD} or more"),
+            format!(
+                "{held} is too little for the answers that are being sent; expected {LEAST_HELD} \
+                 or more"
+            ),
         );
     }
 }
@@ -161,7 +170,7 @@ fn recent_requests(config: &GatewayConfig, report: &mut FindingCollector) {
         report.add(at.key("keep"), message);
     }
     if recent.one_hit_in == 0 {
-        let message = "0 says nothing; expected 1 to keep each hit, or more to keep fewer";
+        let message = "0 is not valid; expected 1 to keep each hit, or more to keep fewer";
         report.add(at.key("one_hit_in"), message);
     }
 }
@@ -208,8 +217,8 @@ fn listeners(config: &GatewayConfig, report: &mut FindingCollector) {
         if !listener.trusted_headers.is_empty() && listener.trusted_proxies.is_empty() {
             report.add(
                 at.key("trusted_headers"),
-                "no trusted_proxies, so that nobody is believed; \
-                 expected the addresses of the proxies that set these fields",
+                "no trusted_proxies, so that these fields are accepted from nobody; expected the \
+                 addresses of the proxies that set these fields",
             );
         }
         if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
@@ -294,7 +303,7 @@ fn origin_tls(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCo
             }
         }
         (OriginVerification::On, Some(_)) => {
-            let message = "origins are verified; expected `insecure` beside `verify: off` alone";
+            let message = "given beside `verify: on`; expected it beside `verify: off` alone";
             report.add(at.key("insecure"), message);
         }
         (OriginVerification::On, None) => {}
@@ -343,9 +352,14 @@ fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
 }
 
 fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
-    if l2.redis.is_some() && l2.disk.is_some() {
-        let message = "given beside `redis`; expected one of the two";
-        report.push(ConfigFinding::key(at.key("disk"), message));
+    let stores = l2.stores();
+    if let [first, second, ..] = stores.as_slice() {
+        let count = in_words(L2Config::STORES.len());
+        let message = format!(
+            "given beside `{}`; expected one of the {count}",
+            first.name()
+        );
+        report.push(ConfigFinding::key(at.key(second.name()), message));
     }
     for (key, number) in [
         ("max_life", l2.max_life.0.as_millis()),
@@ -358,8 +372,11 @@ fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
     let lease = l2.lease.ttl.0.as_millis() as u64;
     report.positive(at.key("lease").key("ttl"), lease);
     seal_key(&l2.seal_key, &at.key("seal_key"), report);
-    if let Some(Err(error)) = l2.redis.as_ref().map(|redis| redis.check()) {
-        report.add(at.key("redis").key(error.key()), error.to_string());
+    let invalid = stores
+        .iter()
+        .find_map(|store| Some((store.name(), store.check().err()?)));
+    if let Some((section, error)) = invalid {
+        report.add_below(at.key(section), error.key(), error.to_string());
     }
 }
 
@@ -368,7 +385,7 @@ fn seal_key(key: &Option<String>, at: &ConfigPath, report: &mut FindingCollector
     let bytes = key.as_ref().map_or(usize::MAX, |key| key.trim().len());
     if bytes < MIN_SEAL_KEY {
         let message = format!(
-            "{bytes} bytes can be guessed; expected {MIN_SEAL_KEY} or more by chance, as of \
+            "{bytes} bytes can be guessed; expected {MIN_SEAL_KEY} or more random bytes, as from \
              `openssl rand -hex 32`, the same on all nodes"
         );
         report.add(at.clone(), message);
@@ -397,12 +414,15 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
         let message = format!("{bytes} bytes; expected a name of 1 to {MAX_NAME} bytes");
         report.add(at.key("source"), message);
     }
-    let problem = match bus.transports() {
-        0 => Some("no way to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
+    let transports = bus.transports();
+    let all = one_of(BusConfig::TRANSPORTS);
+    let problem = match transports.len() {
+        0 => Some(format!("no transport to the other nodes; expected {all}")),
         1 => None,
-        _ => {
-            Some("one way is given beside `redis`, `nats` or `rabbitmq`; expected one of the three")
-        }
+        _ => Some(format!(
+            "another transport is given beside {all}; expected only one of the {}",
+            in_words(BusConfig::TRANSPORTS.len())
+        )),
     };
     if let Some(message) = problem {
         report.push(ConfigFinding::key(at.clone(), message));
@@ -432,13 +452,19 @@ fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
             "more than 768KiB, which no event has room for; expected less",
         );
     }
-    if let Err(error) = bus.check() {
-        let (transport, key) = error.place();
-        let at = key
-            .split('.')
-            .fold(at.key(transport), |at, key| at.key(key));
-        report.add(at, error.to_string());
+    let invalid = transports
+        .iter()
+        .find_map(|transport| Some((transport.name(), transport.check().err()?)));
+    if let Some((section, error)) = invalid {
+        report.add_below(at.key(section), error.key(), error.to_string());
     }
+}
+
+/// A small number as a word.
+fn in_words(number: usize) -> String {
+    let words = ["none", "one", "two", "three", "four", "five", "six"];
+    let word = words.get(number);
+    word.map_or_else(|| number.to_string(), |word| (*word).to_owned())
 }
 
 fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {
@@ -446,7 +472,7 @@ fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {
     let at = path(&["plugins", "compile"]);
     if compile.memory < LEAST_TO_COMPILE {
         let message = format!(
-            "{} is less than compiling takes at all; expected {LEAST_TO_COMPILE} or more",
+            "{} is less than any plugin needs to be compiled; expected {LEAST_TO_COMPILE} or more",
             compile.memory
         );
         report.add(at.key("memory"), message);

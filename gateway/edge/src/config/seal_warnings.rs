@@ -19,7 +19,9 @@ pub fn warnings(config: &GatewayConfig) -> impl Iterator<Item = ConfigFinding> {
 }
 
 fn unsealed_bus(bus: &BusConfig) -> Option<ConfigFinding> {
-    let place = first_beyond_this_machine(places(bus))?;
+    let transports = bus.transports().into_iter();
+    let servers = transports.flat_map(|transport| transport.servers());
+    let place = first_beyond_this_machine(servers)?;
     let message = format!(
         "`seal_key` is not set, and the event bus is not on this machine ({place}): whoever can \
          publish there can purge the caches of all nodes and put pages of their own into them; \
@@ -46,28 +48,18 @@ fn bus_that_takes_others(bus: &BusConfig) -> Option<ConfigFinding> {
 
 fn unsealed_records(config: &GatewayConfig) -> Option<ConfigFinding> {
     let l2 = &config.cache.l2;
-    let redis = l2.redis.as_ref().filter(|_| l2.seal_key.is_none())?;
-    let place = first_beyond_this_machine(vec![&redis.url])?;
+    let store = l2.store().filter(|_| l2.seal_key.is_none())?;
+    let server = store.shared_through()?;
+    let place = first_beyond_this_machine(store.servers())?;
     let message = format!(
-        "`seal_key` is not set, and Redis is not on this machine ({place}): whoever can write there \
+        "`seal_key` is not set, and {server} is not on this machine ({place}): whoever can write there \
          can put pages of their own into the caches of all nodes; expected `seal_key_file` with \
          one secret for all nodes (SECURITY.md says what a writer can do without it)"
     );
     Some(ConfigFinding::key(path(&["cache", "l2"]), message))
 }
 
-/// The URLs of all servers.
-fn places(bus: &BusConfig) -> Vec<&str> {
-    let redis = bus.redis.iter().map(|redis| redis.url.as_str());
-    let nats = bus.nats.iter().flat_map(|nats| &nats.servers);
-    let rabbitmq = bus.rabbitmq.iter().map(|rabbitmq| rabbitmq.url.as_str());
-    redis
-        .chain(nats.map(String::as_str))
-        .chain(rabbitmq)
-        .collect()
-}
-
-fn first_beyond_this_machine(urls: Vec<&str>) -> Option<&str> {
+fn first_beyond_this_machine<'a>(urls: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let hosts = urls.into_iter().flat_map(hosts);
     let mut beyond = hosts.filter(|host| !is_this_machine(host));
     beyond.next()

@@ -8,6 +8,9 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
+use crate::acme::config::AcmeConfig;
+use crate::bus::config::BusConfig;
+use crate::cache::config::L2Config;
 
 /// The most bytes of a secret. A larger file means a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
@@ -98,129 +101,109 @@ fn find_value_of_secret_key(line: &str) -> Option<usize> {
 
 /// Replaces each secret that a `*_file` key names by the content of the file.
 pub fn read_files(config: &mut GatewayConfig, base: &FilePath) -> Vec<ConfigFinding> {
-    secrets(config)
-        .into_iter()
-        .filter_map(|secret| fill(secret, base))
-        .collect()
-}
-
-/// A secret and the file that may hold it.
-struct SecretSetting<'a> {
-    parent: ConfigPath,
-    /// The key of the secret itself. The key of its file has `_file` appended.
-    name: &'static str,
-    value: &'a mut Option<String>,
-    file: &'a Option<PathBuf>,
-}
-
-fn secrets(config: &mut GatewayConfig) -> Vec<SecretSetting<'_>> {
-    let (admin, purge) = (&mut config.admin, &mut config.purge_method);
-    let (l2, bus, acme) = (&mut config.cache.l2, &mut config.bus, &mut config.acme);
-    let of = |parent: &[&str], name, value, file| SecretSetting {
-        parent: path(parent),
-        name,
-        value,
-        file,
+    let mut reader = SecretFileReader {
+        base,
+        findings: Vec::new(),
     };
-    let below = ["cache", "l2", "redis"];
-    let mut all = vec![
-        of(&["admin"], "token", &mut admin.token, &admin.token_file),
-        of(
-            &["purge_method"],
-            "token",
-            &mut purge.token,
-            &purge.token_file,
-        ),
-        of(
-            &["cache", "l2"],
-            "seal_key",
-            &mut l2.seal_key,
-            &l2.seal_key_file,
-        ),
-    ];
+    let (admin, purge) = (&mut config.admin, &mut config.purge_method);
+    reader.fill(
+        &path(&["admin"]),
+        "token",
+        &mut admin.token,
+        &admin.token_file,
+    );
+    reader.fill(
+        &path(&["purge_method"]),
+        "token",
+        &mut purge.token,
+        &purge.token_file,
+    );
+    second_tier(&mut config.cache.l2, &mut reader);
     for (n, token) in admin.tokens.iter_mut().enumerate() {
-        all.push(SecretSetting {
-            parent: path(&["admin", "tokens"]).index(n),
-            name: "token",
-            value: &mut token.token,
-            file: &token.token_file,
-        });
+        let at = path(&["admin", "tokens"]).index(n);
+        reader.fill(&at, "token", &mut token.token, &token.token_file);
     }
-    if let Some(acme) = acme {
-        let (value, file) = (&mut acme.seal_key, &acme.seal_key_file);
-        all.push(of(&["acme"], "seal_key", value, file));
-        for (name, issuer) in &mut acme.issuers {
-            let Some(eab) = &mut issuer.eab else { continue };
-            all.push(SecretSetting {
-                parent: path(&["acme", "issuers", name, "eab"]),
-                name: "hmac",
-                value: &mut eab.hmac,
-                file: &eab.hmac_file,
-            });
+    if let Some(given) = &mut config.acme {
+        acme(given, &mut reader);
+    }
+    if let Some(given) = &mut config.bus {
+        bus(given, &mut reader);
+    }
+    reader.findings
+}
+
+fn acme(acme: &mut AcmeConfig, reader: &mut SecretFileReader<'_>) {
+    let at = path(&["acme"]);
+    reader.fill(&at, "seal_key", &mut acme.seal_key, &acme.seal_key_file);
+    for (name, issuer) in &mut acme.issuers {
+        if let Some(eab) = &mut issuer.eab {
+            let at = at.key("issuers").key(name).key("eab");
+            reader.fill(&at, "hmac", &mut eab.hmac, &eab.hmac_file);
         }
     }
-    if let Some(redis) = &mut l2.redis {
-        let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);
-        all.push(of(&below, "password", &mut redis.password, password));
-        let value = &mut redis.sentinel_password;
-        all.push(of(&below, "sentinel_password", value, sentinel));
-    }
-    let Some(bus) = bus else {
-        return all;
-    };
-    let value = &mut bus.accepted_seal_key;
-    let file = &bus.accepted_seal_key_file;
-    all.push(of(&["bus"], "accepted_seal_key", value, file));
-    all.push(of(
-        &["bus"],
-        "seal_key",
-        &mut bus.seal_key,
-        &bus.seal_key_file,
-    ));
-    if let Some(redis) = &mut bus.redis {
-        let at = ["bus", "redis"];
-        let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);
-        all.push(of(&at, "password", &mut redis.password, password));
-        let value = &mut redis.sentinel_password;
-        all.push(of(&at, "sentinel_password", value, sentinel));
-    }
-    if let Some(rabbitmq) = &mut bus.rabbitmq {
-        let (at, file) = (["bus", "rabbitmq"], &rabbitmq.password_file);
-        all.push(of(&at, "password", &mut rabbitmq.password, file));
-    }
-    if let Some(nats) = &mut bus.nats {
-        let at = ["bus", "nats"];
-        let (password, token) = (&nats.password_file, &nats.token_file);
-        all.push(of(&at, "password", &mut nats.password, password));
-        all.push(of(&at, "token", &mut nats.token, token));
-    }
-    all
 }
 
-fn fill(of: SecretSetting<'_>, base: &FilePath) -> Option<ConfigFinding> {
-    let SecretSetting {
-        parent,
-        name,
-        value: secret,
-        file,
-    } = of;
-    let file = file.as_ref().map(|file| base.join(file));
-    let key = parent.key(name);
-    let Some(file) = file else {
-        let empty = secret.as_ref().is_some_and(|t| t.trim().is_empty());
-        let message = format!("an empty {name}; expected a long random text, or no key at all");
-        return empty.then(|| ConfigFinding::value(key, message));
-    };
-    let file_key = parent.key(format!("{name}_file"));
-    if secret.is_some() {
-        let message = format!("given beside `{name}`; expected one of the two");
-        return Some(ConfigFinding::key(file_key, message));
+fn second_tier(l2: &mut L2Config, reader: &mut SecretFileReader<'_>) {
+    let at = path(&["cache", "l2"]);
+    reader.fill(&at, "seal_key", &mut l2.seal_key, &l2.seal_key_file);
+    for store in l2.stores_mut() {
+        let at = at.key(store.name());
+        for secret in store.secrets() {
+            reader.fill(&at, secret.key, secret.value, secret.file);
+        }
     }
-    match read(&file) {
-        Ok(text) => *secret = Some(text),
-        Err(reason) => return Some(ConfigFinding::value(file_key, reason)),
+}
+
+fn bus(bus: &mut BusConfig, reader: &mut SecretFileReader<'_>) {
+    let at = path(&["bus"]);
+    let file = &bus.accepted_seal_key_file;
+    let accepted = &mut bus.accepted_seal_key;
+    reader.fill(&at, "accepted_seal_key", accepted, file);
+    let file = &bus.seal_key_file;
+    reader.fill(&at, "seal_key", &mut bus.seal_key, file);
+    for transport in bus.transports_mut() {
+        let at = at.key(transport.name());
+        for secret in transport.secrets() {
+            reader.fill(&at, secret.key, secret.value, secret.file);
+        }
     }
-    None
+}
+
+/// Reads the files with secrets, relative to the folder `base`.
+struct SecretFileReader<'a> {
+    base: &'a FilePath,
+    findings: Vec<ConfigFinding>,
+}
+
+impl SecretFileReader<'_> {
+    /// Fills in the secret `name` of the section `parent` from its file, if one is named.
+    fn fill(
+        &mut self,
+        parent: &ConfigPath,
+        name: &str,
+        secret: &mut Option<String>,
+        file: &Option<PathBuf>,
+    ) {
+        let key = parent.key(name);
+        let Some(file) = file.as_ref().map(|file| self.base.join(file)) else {
+            if secret.as_ref().is_some_and(|t| t.trim().is_empty()) {
+                let message =
+                    format!("an empty {name}; expected a long random text, or no key at all");
+                self.findings.push(ConfigFinding::value(key, message));
+            }
+            return;
+        };
+        let file_key = parent.key(format!("{name}_file"));
+        if secret.is_some() {
+            let message = format!("given beside `{name}`; expected one of the two");
+            self.findings.push(ConfigFinding::key(file_key, message));
+            return;
+        }
+        match read(&file) {
+            Ok(text) => *secret = Some(text),
+            Err(reason) => self.findings.push(ConfigFinding::value(file_key, reason)),
+        }
+    }
 }
 
 fn read(file: &FilePath) -> Result<String, String> {

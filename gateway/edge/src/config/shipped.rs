@@ -245,13 +245,14 @@ fn the_reference_gives_exactly_the_codes_defaults() {
     );
 }
 
-/// The reference with its `# key: example` lines uncommented.
+/// The reference with its `# key: example` and `# - key: example` lines uncommented.
 fn uncommented() -> String {
     let real = |line: &str| {
         let body = line.trim_start();
         let indent = &line[..line.len() - body.len()];
         let example = body.strip_prefix("# ").filter(|rest| {
-            let key = rest.split(':').next().unwrap_or_default();
+            let key = rest.trim_start_matches("- ").split(':').next();
+            let key = key.unwrap_or_default();
             !indent.is_empty()
                 && rest.contains(':')
                 && key
@@ -265,6 +266,7 @@ fn uncommented() -> String {
     text.join("\n")
         .replace("    invalidate: []  ", "    # ")
         .replace("  tokens: []  ", "  # ")
+        .replace("redirect_to_https: off ", "redirect_to_https: ")
 }
 
 #[test]

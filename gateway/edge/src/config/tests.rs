@@ -252,7 +252,7 @@ fn a_route_that_can_never_match_is_refused() {
             "{first}{}",
             second.replace("two", "site").replace("/b", "/c")
         ),
-        "12:11: routes[1].name: `site` is the name of routes[0] too",
+        "12:11: routes[1].name: routes[0] is also named `site`",
     );
 }
 
@@ -265,7 +265,7 @@ fn values_that_cannot_be_meant_are_refused() {
         ),
         (
             "    policy: { jitter: 101 }\n",
-            "11:23: routes[0].policy.jitter: 101 is more than everything; expected 0 to 100",
+            "11:23: routes[0].policy.jitter: 101 is more than 100 percent; expected 0 to 100",
         ),
         (
             "    policy: { mode: override }\n",
@@ -335,7 +335,7 @@ fn who_may_use_the_admin_listener_is_checked() {
     for (given, message) in [
         (
             format!("{{ name: a, {token}, can: [] }}"),
-            "11:56: admin.tokens[0].can: good for nothing; expected one or more of `read`",
+            "11:56: admin.tokens[0].can: a token without rights; expected one or more of `read`",
         ),
         (
             format!("{{ name: a, {token}, can: [raed] }}"),
@@ -347,7 +347,7 @@ fn who_may_use_the_admin_listener_is_checked() {
         ),
         (
             format!("{{ name: admin, {token}, can: [read] }}"),
-            "11:27: admin.tokens[0].name: audit lines call somebody else \"admin\"",
+            "11:27: admin.tokens[0].name: \"admin\" has another meaning in audit lines",
         ),
         (
             "{ name: a, can: [read] }".to_owned(),
@@ -381,7 +381,7 @@ fn who_may_use_the_admin_listener_is_checked() {
     for (given, message) in [
         (
             "{ hosts: [\"*\"] }",
-            "11:18: admin.hosts[0]: \"*\" takes the names of foreign web pages",
+            "11:18: admin.hosts[0]: \"*\" also matches the names of foreign web sites",
         ),
         (
             "{ hosts: [\"http://a\"] }",
@@ -497,9 +497,21 @@ fn listeners_and_targets_are_checked() {
         &file("").replace("http://127.0.0.1:8081", "{ targets: [] }"),
         "5:20: upstreams.demo.targets: no targets",
     );
+    let sealed = file("").replace("http://127", "https://127");
+    assert!(said(&sealed).is_empty(), "{:#?}", said(&sealed));
     says(
-        &file("").replace("http://127", "https://127"),
-        "5:9: upstreams.demo.targets[0]: \"https://127.0.0.1:8081\": TLS to origins is not supported yet",
+        &file("").replace(
+            "http://127.0.0.1:8081",
+            "{ targets: [https://a], tls: { verify: off } }",
+        ),
+        "5:48: upstreams.demo.tls.verify: anybody on the way can pose as the origin",
+    );
+    says(
+        &file("").replace(
+            "http://127.0.0.1:8081",
+            "{ targets: [https://a], tls: { insecure: why } }",
+        ),
+        "5:50: upstreams.demo.tls.insecure: given beside `verify: on`",
     );
     says(
         &file("").replace(
@@ -792,7 +804,7 @@ fn what_the_second_tier_names_lies_beside_the_configuration() {
         ),
         (
             "{ redis: { url: x } }",
-            "cache.l2.redis.url: \"x\" is not where a Redis is",
+            "cache.l2.redis.url: \"x\" is not the address of a Redis server",
         ),
         (
             "{ redis: { url: 'redis://me:s3cret@h' } }",
@@ -990,10 +1002,10 @@ fn a_bus_has_one_way_to_the_other_nodes_and_what_that_needs() {
     };
     assert!(with("{ nats: {} }").is_ok());
     for (bus, problem) in [
-        ("{ source: a }", "bus: no way to the other nodes"),
+        ("{ source: a }", "bus: no transport to the other nodes"),
         (
             "{ nats: {}, redis: {} }",
-            "bus: one way is given beside `redis`",
+            "bus: another transport is given beside `redis`",
         ),
         ("{ nats: {}, publish_timeout: 0s }", "bus.publish_timeout: "),
         (

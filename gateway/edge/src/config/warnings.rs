@@ -126,7 +126,7 @@ fn query_as_sent(route: &RouteConfig, at: &ConfigPath) -> Option<ConfigFinding> 
     let message = format!(
         "route `{}`: the origin gets query parameters that the key leaves out, so one client \
          decides by them what is stored for all the others (an echo of `utm_source`, say); \
-         expected `origin_query: as_keyed`, unless the origin makes nothing of them in its answer",
+         expected `origin_query: as_keyed`, unless the origin's answer does not depend on them",
         route.name
     );
     Some(ConfigFinding::value(

@@ -37,9 +37,9 @@ const BUFFER: usize = 64 << 10;
 /// The errors of the client; `error` turns them into an [`OriginError`](super::OriginError).
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    #[error("no response by HTTP/1")]
+    #[error("no response over HTTP/1")]
     Http1(#[source] Error),
-    #[error("no response by HTTP/2")]
+    #[error("no response over HTTP/2")]
     Http2(#[source] hyper::Error),
     #[error("no connection")]
     Connect(#[source] io::Error),
@@ -47,9 +47,9 @@ pub enum SendError {
     Tls(#[source] OriginTlsError),
     #[error("no address")]
     Dns(#[source] io::Error),
-    #[error("the Host is no authority")]
+    #[error("the Host is not a valid host and port")]
     Host(#[source] http::Error),
-    #[error("the response is not to be trusted: {0}")]
+    #[error("the response is malformed: {0}")]
     Response(&'static str),
 }
 
@@ -106,21 +106,23 @@ impl OriginClientPools {
         };
         // Only HTTP/1.1 can switch to another protocol.
         let switches = request.headers().contains_key(UPGRADE);
-        let request = match spoken {
-            SpokenProtocol::Http1 => request,
-            SpokenProtocol::Unknown if switches => request,
-            SpokenProtocol::Http2 | SpokenProtocol::Unknown => {
+        let (request, spare) = match (spoken, self.protocol) {
+            (SpokenProtocol::Http1, _) => (request, None),
+            (_, OriginProtocol::Auto) if switches => (request, None),
+            (SpokenProtocol::Http2 | SpokenProtocol::Unknown, _) => {
                 match lane.http2.send(request, target).await? {
                     Http2Outcome::Answered(response) => return Ok(response),
                     Http2Outcome::SpeaksHttp1(returned) => {
                         let (request, stream) = *returned;
-                        lane.spares.put(&target.authority, stream);
-                        request
+                        let spare = lane.spares.put(&target.authority, stream);
+                        (request, Some(spare))
                     }
                 }
             }
         };
-        by_http1(&lane.http1, request).await
+        let response = by_http1(&lane.http1, request).await;
+        drop(spare);
+        response
     }
 }
 

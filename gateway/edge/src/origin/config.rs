@@ -24,16 +24,16 @@ pub struct UpstreamConfig {
     pub load: UpstreamLoadLimits,
 }
 
-/// The long way to write an upstream.
+/// The long form of an upstream.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UpstreamLongForm {
-    /// URLs (`http://host:port`, or `https://host:port` for TLS) of the servers; requests go round them.
+    /// URLs (`http://host:port`, or `https://host:port` for TLS) of the servers; requests are distributed over them in turn.
     targets: Vec<String>,
     /// What the origin speaks. `auto` is what a target with TLS agrees to, HTTP/2 or else HTTP/1.1, and HTTP/1.1 in clear text.
     #[serde(default)]
     protocol: OriginProtocol,
-    /// Which `Host` the origin gets.
+    /// The `Host` that the origin gets.
     #[serde(default)]
     host_header: HostHeader,
     /// TLS to targets with `https://`.
@@ -45,7 +45,7 @@ struct UpstreamLongForm {
     /// Idle connections that are kept.
     #[serde(default)]
     pool: UpstreamPoolConfig,
-    /// How much this upstream is asked at once.
+    /// How many requests this upstream gets at the same time.
     #[serde(default)]
     load: UpstreamLoadLimits,
 }
@@ -110,7 +110,7 @@ impl OriginTlsConfig {
     }
 }
 
-/// Which `Host` the origin gets.
+/// The `Host` that the origin gets.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HostHeader {
@@ -125,19 +125,19 @@ pub enum HostHeader {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTimeouts {
-    /// To open a connection.
+    /// The time limit for opening a connection.
     pub connect: ConfigDuration,
-    /// From the request sent to the response's head.
+    /// The time limit from the end of the request to the head of the response.
     pub first_byte: ConfigDuration,
-    /// Between two pieces of a body.
+    /// The longest time between two pieces of a body.
     pub idle: ConfigDuration,
-    /// The same in a stream, whose silence says nothing: silence on both sides while the
-    /// request's body is still under way, and in an answer that has no end of its own
-    /// (`text/event-stream`, `multipart/x-mixed-replace`, gRPC).
+    /// The same for streams, in which silence is normal: the longest silence on both sides while
+    /// the request's body is still being sent, and in answers without an end (`text/event-stream`,
+    /// `multipart/x-mixed-replace`, gRPC).
     pub stream_idle: ConfigDuration,
-    /// The whole exchange, to the last byte of the body; 0 is no limit.
+    /// The time limit for the whole exchange, to the last byte of the body; 0 means no limit.
     pub total: ConfigDuration,
-    /// After a switch of protocols (WebSocket): silence on both sides.
+    /// The longest silence on both sides after a switch of protocols (WebSocket).
     pub tunnel: ConfigDuration,
 }
 
@@ -145,21 +145,22 @@ pub struct UpstreamTimeouts {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamPoolConfig {
-    /// Idle connections kept per target.
+    /// The most idle connections that are kept for each target.
     pub max_idle: usize,
-    /// How long one is kept.
+    /// How long an idle connection is kept.
     pub idle_timeout: ConfigDuration,
 }
 
-/// How much an upstream is asked at once; over it requests queue, then get stale or 503.
+/// How many requests an upstream gets at the same time; further requests wait in a queue, and then
+/// get a stale copy or 503.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamLoadLimits {
-    /// Requests at once.
+    /// The most requests at the same time.
     pub max_concurrent: usize,
-    /// Requests that wait for a place.
+    /// The most requests that wait.
     pub max_queued: usize,
-    /// How long one waits.
+    /// How long a request waits.
     pub queue_timeout: ConfigDuration,
 }
 

@@ -13,16 +13,18 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::client::SendError;
+use super::target::OriginTarget;
 use super::tls::OriginTls;
 
 /// A connection to a target.
@@ -40,21 +42,51 @@ pub(super) struct SecuredOriginStream {
 /// TLS of the targets that have it.
 pub(super) type TlsByTarget = Arc<HashMap<Authority, Arc<OriginTls>>>;
 
-/// Connections that were opened to find out what a target speaks, and that speak HTTP/1.1.
+/// A target by its authority, and whether it has TLS: one host may be a target in both ways.
+pub(super) type TargetKey = (bool, Authority);
+
+/// Connections that were opened to find out what a target speaks, and that speak HTTP/1.1. Each
+/// waits only as long as the request that it was opened for: one that is used later could have been
+/// closed by its origin, and nobody would notice.
 #[derive(Clone, Default)]
-pub(super) struct SpareConnections(Arc<Mutex<HashMap<Authority, Vec<OriginStream>>>>);
+pub(super) struct SpareConnections(Arc<Mutex<SpareList>>);
+
+#[derive(Default)]
+struct SpareList {
+    next: u64,
+    waiting: Vec<(u64, Authority, OriginStream)>,
+}
+
+/// Closes a spare connection when it is dropped, unless somebody has taken it.
+pub(super) struct SpareGuard {
+    spares: SpareConnections,
+    number: u64,
+}
 
 impl SpareConnections {
-    pub(super) fn put(&self, target: &Authority, stream: OriginStream) {
-        self.0
-            .lock()
-            .entry(target.clone())
-            .or_default()
-            .push(stream);
+    pub(super) fn put(&self, target: &Authority, stream: OriginStream) -> SpareGuard {
+        let mut list = self.0.lock();
+        list.next += 1;
+        let number = list.next;
+        list.waiting.push((number, target.clone(), stream));
+        SpareGuard {
+            spares: self.clone(),
+            number,
+        }
     }
 
     fn take(&self, target: &Authority) -> Option<OriginStream> {
-        self.0.lock().get_mut(target)?.pop()
+        let mut list = self.0.lock();
+        let place = list.waiting.iter().position(|(_, of, _)| of == target)?;
+        Some(list.waiting.swap_remove(place).2)
+    }
+}
+
+impl Drop for SpareGuard {
+    fn drop(&mut self) {
+        let mut list = self.spares.0.lock();
+        let number = self.number;
+        list.waiting.retain(|(spare, ..)| *spare != number);
     }
 }
 
@@ -95,13 +127,13 @@ impl Service<Uri> for OriginConnector {
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let tls = target
-            .authority()
-            .and_then(|name| self.tls.get(name))
-            .cloned();
-        if let Some(spare) = target.authority().and_then(|name| self.spares.take(name)) {
+        // One host may be a target in clear text, too.
+        let secured = (target.scheme() == Some(&Scheme::HTTPS)).then_some(());
+        let secured = secured.and_then(|()| target.authority());
+        if let Some(spare) = secured.and_then(|name| self.spares.take(name)) {
             return std::future::ready(Ok(TokioIo::new(spare))).boxed();
         }
+        let tls = secured.and_then(|name| self.tls.get(name)).cloned();
         let deadline = Instant::now() + self.limit;
         let opening = self.tcp.call(target);
         async move {
@@ -119,6 +151,25 @@ impl Service<Uri> for OriginConnector {
         }
         .boxed()
     }
+}
+
+/// Opens a connection without TLS.
+pub(super) async fn open(target: &OriginTarget) -> Result<TcpStream, SendError> {
+    let usual = if target.tls.is_some() { 443 } else { 80 };
+    let port = target.authority.port_u16().unwrap_or(usual);
+    let host = target.authority.host().trim_matches(['[', ']']);
+    let addresses = lookup_host((host, port)).await.map_err(SendError::Dns)?;
+    let mut refused = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(SendError::Connect)?;
+                return Ok(stream);
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(SendError::Connect(refused))
 }
 
 impl Connection for OriginStream {
@@ -185,5 +236,25 @@ impl AsyncWrite for OriginStream {
             Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(secured) => Pin::new(&mut secured.stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_spare_connection_lives_as_long_as_the_request_that_it_is_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let open = || async { OriginStream::Clear(TcpStream::connect(address).await.unwrap()) };
+        let [one, other] = ["one:1", "other:1"].map(|name| name.parse::<Authority>().unwrap());
+        let spares = SpareConnections::default();
+        let first = spares.put(&one, open().await);
+        let second = spares.put(&one, open().await);
+        assert!(spares.take(&other).is_none(), "another target");
+        assert!(spares.take(&one).is_some());
+        drop((first, second));
+        assert!(spares.take(&one).is_none(), "nobody waits for it any more");
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use http::StatusCode;
+use rustls::AlertDescription;
 
 use super::SendError;
 use super::tls::{OriginTlsError, OriginTlsSetupError};
@@ -12,7 +13,7 @@ use crate::http::body::BodyError;
 /// Why there is no response from the origin.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
-    #[error("the upstream is asked too much at once ({reason})")]
+    #[error("the upstream has too many requests at once ({reason})")]
     Overloaded { reason: OverloadReason },
     #[error("cannot connect")]
     Connect { source: SendError },
@@ -20,7 +21,7 @@ pub enum OriginError {
     Tls { cause: TlsFailure, stage: TlsStage },
     #[error("no name server knows the host")]
     Dns { source: SendError },
-    #[error("time ran out {phase}")]
+    #[error("timeout while {phase}")]
     Timeout { phase: TimeoutPhase },
     #[error("the origin closed the connection before its response")]
     Closed { source: SendError },
@@ -28,7 +29,7 @@ pub enum OriginError {
     Protocol { source: SendError },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
-    #[error("the request body stood still for too long")]
+    #[error("the request body stalled for too long")]
     BodyTimeout,
     #[error("the request ended early or cannot be sent")]
     Request,
@@ -193,6 +194,14 @@ impl From<&OriginTlsError> for TlsFailure {
             OriginTlsError::Handshake(
                 rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented,
             ) => Self::Certificate(error.to_string()),
+            // An origin that speaks none of the protocols that it was offered, and one that chooses
+            // another one, are the same failure.
+            OriginTlsError::Handshake(rustls::Error::AlertReceived(
+                AlertDescription::NoApplicationProtocol,
+            )) => Self::Protocol(
+                "TLS: the origin speaks none of the protocols that it was offered (ALPN)"
+                    .to_owned(),
+            ),
             OriginTlsError::Handshake(rustls::Error::AlertReceived(alert)) => Self::Alert {
                 number: u8::from(*alert),
                 name: format!("{alert:?}"),

@@ -17,12 +17,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::client::SendError;
 use super::config::UpstreamConfig;
-use super::connect::{OriginStream, SecuredOriginStream};
+use super::connect::{OriginStream, SecuredOriginStream, TargetKey, open};
 use super::target::OriginTarget;
 use super::tls::SpokenProtocol;
 use crate::http::body::Body;
@@ -35,7 +34,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// The connections of one lane.
 pub(super) struct OriginHttp2Pool {
     connect_timeout: Duration,
-    senders: Mutex<HashMap<Authority, SendRequest<Body>>>,
+    senders: Mutex<HashMap<TargetKey, SendRequest<Body>>>,
 }
 
 impl OriginHttp2Pool {
@@ -54,7 +53,7 @@ impl OriginHttp2Pool {
         mut request: Request<Body>,
         target: &OriginTarget,
     ) -> Result<Http2Outcome, SendError> {
-        let open = self.senders.lock().get(&target.authority).cloned();
+        let open = self.senders.lock().get(&target.key()).cloned();
         if let Some(mut sender) = open.filter(|sender| !sender.is_closed()) {
             request = as_http2(request)?;
             match sender.try_send_request(request).await {
@@ -98,11 +97,9 @@ impl OriginHttp2Pool {
             }
         });
         let mut senders = self.senders.lock();
-        if senders
-            .get(&target.authority)
-            .is_none_or(SendRequest::is_closed)
-        {
-            senders.insert(target.authority.clone(), sender.clone());
+        let key = target.key();
+        if senders.get(&key).is_none_or(SendRequest::is_closed) {
+            senders.insert(key, sender.clone());
         }
         Ok(sender)
     }
@@ -127,24 +124,6 @@ async fn open_any(target: &OriginTarget) -> Result<(OriginStream, SpokenProtocol
         tls: Arc::clone(tls),
     };
     Ok((OriginStream::Tls(Box::new(secured)), spoken))
-}
-
-async fn open(target: &OriginTarget) -> Result<TcpStream, SendError> {
-    let usual = if target.tls.is_some() { 443 } else { 80 };
-    let port = target.authority.port_u16().unwrap_or(usual);
-    let host = target.authority.host().trim_matches(['[', ']']);
-    let addresses = lookup_host((host, port)).await.map_err(SendError::Dns)?;
-    let mut refused = io::Error::from(io::ErrorKind::NotFound);
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(SendError::Connect)?;
-                return Ok(stream);
-            }
-            Err(error) => refused = error,
-        }
-    }
-    Err(SendError::Connect(refused))
 }
 
 /// The request in the form of HTTP/2.

@@ -58,7 +58,7 @@ impl OriginInterimCounter {
     /// Waits until too many have arrived.
     pub(super) async fn too_many(&self) -> SendError {
         self.too_many.notified().await;
-        SendError::Response("too many heads of 1xx")
+        SendError::Response("too many interim responses (1xx)")
     }
 }
 
@@ -67,7 +67,7 @@ impl OriginInterimCounter {
 pub fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendError> {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS && !upgrading {
-        return Err(SendError::Response("101 that nobody asked for"));
+        return Err(SendError::Response("101 without a request for an upgrade"));
     }
     let headers = response.headers_mut();
     if headers.contains_key(TRANSFER_ENCODING) {

@@ -12,8 +12,9 @@ use http::{HeaderValue, Uri};
 
 use super::BuildError;
 use super::config::UpstreamConfig;
-use super::connect::TlsByTarget;
+use super::connect::{TargetKey, TlsByTarget};
 use super::tls::OriginTls;
+use super::watch::UpstreamTlsWatch;
 
 /// How long a target is skipped after a failed connect.
 const PASS_OVER: Duration = Duration::from_secs(1);
@@ -36,7 +37,11 @@ pub(super) struct OriginTarget {
 
 impl OriginTargets {
     /// Reads the URLs of the upstream `name`, and the files of its TLS.
-    pub(super) fn parse(name: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
+    pub(super) fn parse(
+        name: &str,
+        upstream: &UpstreamConfig,
+        watch: &Arc<UpstreamTlsWatch>,
+    ) -> Result<Self, BuildError> {
         let urls = &upstream.targets;
         if urls.is_empty() {
             return Err(BuildError::NoTargets {
@@ -45,12 +50,16 @@ impl OriginTargets {
         }
         let targets = urls
             .iter()
-            .map(|url| OriginTarget::parse(name, url, upstream));
+            .map(|url| OriginTarget::parse(name, url, upstream, watch));
         Ok(Self {
             targets: targets.collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),
             born: Instant::now(),
         })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &OriginTarget> {
+        self.targets.iter()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -91,7 +100,12 @@ impl OriginTargets {
 }
 
 impl OriginTarget {
-    fn parse(name: &str, url: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
+    fn parse(
+        name: &str,
+        url: &str,
+        upstream: &UpstreamConfig,
+        watch: &Arc<UpstreamTlsWatch>,
+    ) -> Result<Self, BuildError> {
         let bad = || BuildError::Target {
             upstream: name.to_owned(),
             target: url.to_owned(),
@@ -106,7 +120,7 @@ impl OriginTarget {
         };
         let tls = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => Some(
-                OriginTls::new(&upstream.tls, upstream.protocol, authority.host()).map_err(
+                OriginTls::new(&upstream.tls, upstream.protocol, authority.host(), watch).map_err(
                     |source| BuildError::Tls {
                         upstream: name.to_owned(),
                         source,
@@ -122,6 +136,10 @@ impl OriginTarget {
             tls: tls.map(Arc::new),
             passed_over: AtomicU64::new(0),
         })
+    }
+
+    pub(super) fn key(&self) -> TargetKey {
+        (self.tls.is_some(), self.authority.clone())
     }
 
     /// The absolute URI of `request`'s path at this target.
@@ -140,7 +158,9 @@ impl OriginTarget {
 
 #[cfg(test)]
 mod tests {
-    use super::{BuildError, OriginTargets, UpstreamConfig};
+    use std::sync::Arc;
+
+    use super::{BuildError, OriginTargets, UpstreamConfig, UpstreamTlsWatch};
 
     fn targets(urls: &[&str]) -> Result<OriginTargets, BuildError> {
         let urls = urls.iter().map(|url| (*url).to_owned()).collect();
@@ -148,7 +168,8 @@ mod tests {
             targets: urls,
             ..UpstreamConfig::from_url("")
         };
-        OriginTargets::parse("shop", &upstream)
+        let watch = Arc::new(UpstreamTlsWatch::new("shop", &upstream.tls));
+        OriginTargets::parse("shop", &upstream, &watch)
     }
 
     #[test]

@@ -19,7 +19,9 @@ use tokio::time::timeout;
 use super::config::{
     HostHeader, OriginProtocol, UpstreamConfig, UpstreamLoadLimits, UpstreamTimeouts,
 };
-use super::{BuildError, Origin, OriginError, Origins, OverloadReason, TimeoutPhase};
+use super::{
+    BuildError, Origin, OriginError, OriginTlsWatch, Origins, OverloadReason, TimeoutPhase,
+};
 use crate::http::body::{Body, BodyError, collect};
 use crate::units;
 
@@ -32,7 +34,8 @@ fn upstream(targets: &[String]) -> UpstreamConfig {
 }
 
 fn origin(upstream: UpstreamConfig) -> Result<Arc<Origin>, BuildError> {
-    let origins = Origins::new(&BTreeMap::from([("shop".to_owned(), upstream)]))?;
+    let upstreams = BTreeMap::from([("shop".to_owned(), upstream)]);
+    let origins = Origins::new(&upstreams, &OriginTlsWatch::default())?;
     Ok(origins.get("shop").unwrap())
 }
 

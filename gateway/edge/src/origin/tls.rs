@@ -24,7 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification};
-use super::verify::{PinnedVerifier, PublicKeyPin, UnverifiedOrigin};
+use super::verify::{OriginVerifier, PublicKeyPin, UnverifiedOrigin};
+use super::watch::{ShownCertificate, UpstreamTlsWatch};
 use crate::http::tls::certificate::{CertificatePair, certified_key};
 use crate::http::tls::config::TlsVersion;
 use crate::http::tls::files::{FileStamp, stamp};
@@ -40,6 +41,8 @@ pub(super) struct OriginTls {
     /// What the target has agreed to speak, where that is not fixed.
     agreed: AgreedProtocol,
     reports: LineLimiter,
+    watch: Arc<UpstreamTlsWatch>,
+    shown: Arc<ShownCertificate>,
     /// The last alert, and when it came.
     alert: Mutex<Option<(Instant, AlertDescription)>>,
 }
@@ -131,12 +134,14 @@ impl OriginTls {
         settings: &OriginTlsConfig,
         protocol: OriginProtocol,
         host: &str,
+        watch: &Arc<UpstreamTlsWatch>,
     ) -> Result<Self, OriginTlsSetupError> {
         let name = settings.server_name.as_deref().unwrap_or(host);
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned())
             .map_err(|_| OriginTlsSetupError::Name(name.to_owned()))?;
-        let config = Arc::new(client_config(settings)?);
+        let shown = watch.target();
+        let config = Arc::new(client_config(settings, &shown)?);
         Ok(Self {
             name,
             protocol,
@@ -148,6 +153,8 @@ impl OriginTls {
             settings: settings.clone(),
             agreed: AgreedProtocol::default(),
             reports: LineLimiter::new(Instant::now()),
+            watch: Arc::clone(watch),
+            shown,
             alert: Mutex::new(None),
         })
     }
@@ -210,11 +217,17 @@ impl OriginTls {
         )))
     }
 
+    /// The certificate that the target has shown last.
+    pub(super) fn shown(&self) -> &ShownCertificate {
+        &self.shown
+    }
+
     async fn connect(
         &self,
         stream: TcpStream,
         offered: &[&[u8]],
     ) -> Result<TlsStream<TcpStream>, OriginTlsError> {
+        self.watch.opening(Instant::now());
         let mut config = (*self.config()).clone();
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         let connector = TlsConnector::from(Arc::new(config));
@@ -234,7 +247,7 @@ impl OriginTls {
         current.looked = Instant::now();
         let now = stamps(&self.settings);
         if now != current.stamps {
-            match client_config(&self.settings) {
+            match client_config(&self.settings, &self.shown) {
                 Ok(config) => {
                     current.config = Arc::new(config);
                     current.stamps = now;
@@ -267,7 +280,10 @@ fn stamps(settings: &OriginTlsConfig) -> Vec<Option<FileStamp>> {
     files.map(|file: &PathBuf| stamp(file).ok()).collect()
 }
 
-fn client_config(settings: &OriginTlsConfig) -> Result<ClientConfig, OriginTlsSetupError> {
+fn client_config(
+    settings: &OriginTlsConfig,
+    shown: &Arc<ShownCertificate>,
+) -> Result<ClientConfig, OriginTlsSetupError> {
     let provider = tls::provider();
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -278,7 +294,7 @@ fn client_config(settings: &OriginTlsConfig) -> Result<ClientConfig, OriginTlsSe
         .with_protocol_versions(versions)
         .map_err(|error| unusable(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier(settings)?);
+        .with_custom_certificate_verifier(verifier(settings, shown)?);
     let Some(client) = &settings.client else {
         return Ok(builder.with_no_client_auth());
     };
@@ -293,6 +309,7 @@ fn client_config(settings: &OriginTlsConfig) -> Result<ClientConfig, OriginTlsSe
 
 fn verifier(
     settings: &OriginTlsConfig,
+    shown: &Arc<ShownCertificate>,
 ) -> Result<Arc<dyn ServerCertVerifier>, OriginTlsSetupError> {
     let provider = tls::provider();
     let verified: Arc<dyn ServerCertVerifier> = match settings.verify {
@@ -307,14 +324,12 @@ fn verifier(
         }
         OriginVerification::Off => Arc::new(UnverifiedOrigin::new(provider)),
     };
-    if settings.pins.is_empty() {
-        return Ok(verified);
-    }
     let pin = |text: &String| {
         PublicKeyPin::parse(text).ok_or_else(|| OriginTlsSetupError::Pin(text.clone()))
     };
     let pins = settings.pins.iter().map(pin).collect::<Result<_, _>>()?;
-    Ok(Arc::new(PinnedVerifier::new(verified, pins)))
+    let shown = Arc::clone(shown);
+    Ok(Arc::new(OriginVerifier::new(verified, pins, shown)))
 }
 
 /// The system's authorities, which are read once.

@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::watch::ShownCertificate;
+
 /// The SHA-256 of a public key in the form that certificates have it (SPKI, RFC 7469 §2.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PublicKeyPin([u8; 32]);
@@ -30,21 +32,31 @@ impl PublicKeyPin {
     }
 }
 
-/// Accepts only certificates that another verifier accepts and whose own key is pinned. Keys of
-/// authorities do not count: anybody may add their certificates to a chain.
+/// Accepts only certificates that another verifier accepts and whose own key is pinned, if there
+/// are pins. Keys of authorities do not count: anybody may add their certificates to a chain. Notes
+/// what it is shown.
 #[derive(Debug)]
-pub(super) struct PinnedVerifier {
+pub(super) struct OriginVerifier {
     verified: Arc<dyn ServerCertVerifier>,
     pins: Vec<PublicKeyPin>,
+    shown: Arc<ShownCertificate>,
 }
 
-impl PinnedVerifier {
-    pub(super) fn new(verified: Arc<dyn ServerCertVerifier>, pins: Vec<PublicKeyPin>) -> Self {
-        Self { verified, pins }
+impl OriginVerifier {
+    pub(super) fn new(
+        verified: Arc<dyn ServerCertVerifier>,
+        pins: Vec<PublicKeyPin>,
+        shown: Arc<ShownCertificate>,
+    ) -> Self {
+        Self {
+            verified,
+            pins,
+            shown,
+        }
     }
 }
 
-impl ServerCertVerifier for PinnedVerifier {
+impl ServerCertVerifier for OriginVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -53,6 +65,7 @@ impl ServerCertVerifier for PinnedVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        self.shown.note(end_entity);
         let verified = self.verified.verify_server_cert(
             end_entity,
             intermediates,
@@ -60,7 +73,8 @@ impl ServerCertVerifier for PinnedVerifier {
             ocsp_response,
             now,
         )?;
-        match PublicKeyPin::of(end_entity).is_some_and(|pin| self.pins.contains(&pin)) {
+        let pinned = || PublicKeyPin::of(end_entity).is_some_and(|pin| self.pins.contains(&pin));
+        match self.pins.is_empty() || pinned() {
             true => Ok(verified),
             false => Err(Error::InvalidCertificate(
                 CertificateError::ApplicationVerificationFailure,

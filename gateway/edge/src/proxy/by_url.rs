@@ -119,27 +119,27 @@ fn as_changed(
             return (key(route, &parts, scheme, host), note);
         }
         Ok(RequestPluginOutcome::Respond(_) | RequestPluginOutcome::Refuse(_)) => {
-            "answers it by itself".to_owned()
+            "answers the request itself".to_owned()
         }
         Ok(RequestPluginOutcome::BadPath(fault)) => {
             format!("writes a path that is refused: {}", fault.reason())
         }
-        Err(error) => format!("can't be asked about it: {error}"),
+        Err(error) => format!("failed when it was called for this URL: {error}"),
     };
     (None, Some(told(plugin, &note)))
 }
 
 /// What the answer of a request plugin may depend on besides the URL.
 fn depends(plugin: &Plugin) -> Option<String> {
-    let note = "may make something else of it for a client's headers, or at another time";
+    let note = "may change the URL differently for other headers of a client, or at another time";
     plugin.sees_more_than_urls().then(|| note.to_owned())
 }
 
 fn told(plugin: &Plugin, note: &str) -> String {
     let name = plugin.name();
     format!(
-        "the request plugin `{name}` {note}; what is stored under another URL for that is not \
-         reached: purge it by tag, prefix or pattern"
+        "the request plugin `{name}` {note}; entries that are stored under another URL because of \
+         that are not purged: purge them by tag, prefix or pattern"
     )
 }
 

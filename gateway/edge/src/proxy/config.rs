@@ -15,16 +15,17 @@ use crate::http::body::UploadLimits;
 use crate::http::path::PathRuleOverrides;
 use crate::units::{ByteSize, ConfigDuration};
 
-/// One route: which requests, where they go, what is kept. The first that matches counts.
+/// One route: which requests it takes, where they go, and what is stored. The first route that
+/// matches a request is used.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// The name in metrics, logs and purges; unique.
     pub name: String,
-    /// Which requests; empty means all.
+    /// Which requests the route takes; empty means all.
     #[serde(default, rename = "match")]
     pub matches: RouteMatchConfig,
-    /// Where they go: the name of an upstream.
+    /// The name of the upstream to which the requests go.
     #[serde(default)]
     pub upstream: Option<String>,
     /// `off` passes everything through.
@@ -33,13 +34,13 @@ pub struct RouteConfig {
     /// `on` answers `TRACE` and passes it on, without the fields that may carry a secret; `off` refuses it (405), since its answer repeats the request.
     #[serde(default = "off")]
     pub trace: OnOffSwitch,
-    /// How paths are read, over the listener's `path`.
+    /// How paths are read, in place of the listener's `path`.
     #[serde(default)]
     pub path: PathRuleOverrides,
-    /// What a request may take, over the listener's `limits`.
+    /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,
-    /// What is stored and for how long, over `defaults`.
+    /// What is stored and for how long, in place of `defaults`.
     #[serde(default)]
     pub policy: CachePolicyConfig,
     /// What the cache key is made of.
@@ -51,10 +52,10 @@ pub struct RouteConfig {
     /// What happens where the loader or the response plugin sees something of a request (headers, cookies, query parameters), or the request plugin sets a header, that neither the key nor the response's `Vary` covers, or the origin gets a query parameter that makes no difference to the key of a key plugin: two requests that differ in it share an answer.
     #[serde(default)]
     pub unkeyed: UnkeyedAction,
-    /// The plugin that looks at each request before its key is derived.
+    /// The plugin that is called for each request before its key is derived.
     #[serde(default)]
     pub request: Option<RoutePluginConfig>,
-    /// The plugin that looks at each response before it is judged for the cache.
+    /// The plugin that is called for each response before it is decided whether it is stored.
     #[serde(default)]
     pub response: Option<RoutePluginConfig>,
     /// Tags that each entry of this route carries.
@@ -65,15 +66,16 @@ pub struct RouteConfig {
     pub invalidate: Vec<InvalidateConfig>,
 }
 
-/// What a request may take, over the `limits` of the listener that it came by.
+/// The limits of a request, in place of those in the `limits` of its listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RequestLimits {
-    /// Bytes of a request body (413 above), fewer or more than the listener's.
+    /// The most bytes of a request body (413 above this); it can be lower or higher than that of
+    /// the listener.
     pub max_body_bytes: Option<ByteSize>,
-    /// Time a request body may stand still.
+    /// How long a request body may make no progress.
     pub body_timeout: Option<ConfigDuration>,
-    /// Time for a whole request body to arrive.
+    /// The time within which a whole request body must arrive.
     pub upload_timeout: Option<ConfigDuration>,
 }
 
@@ -88,14 +90,15 @@ impl RequestLimits {
     }
 }
 
-/// What happens where a plugin sees what the key does not cover.
+/// What happens when a plugin sees something that the key does not cover.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UnkeyedAction {
-    /// It is stored; the log has a line, once for each field.
+    /// The response is stored; the log gets one line for each field.
     #[default]
     Warn,
-    /// The field's name is added to the response's `Vary`; for a query parameter, which can't be there, as `refuse_store`.
+    /// The field's name is added to the response's `Vary`. For a query parameter, which `Vary`
+    /// can't contain, the same as `refuse_store`.
     Vary,
     /// The response is not stored.
     RefuseStore,
@@ -115,19 +118,22 @@ impl UnkeyedAction {
     }
 }
 
-/// Which requests a route takes. Every part that is given must hold.
+/// Which requests a route takes. Every part that is given must match.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteMatchConfig {
     /// Host names; `*` is a wildcard, as in `*.example.com`.
     pub host: Option<OneOrMany>,
-    /// Paths; `*` is any run of characters, `?` one, `\` takes the next as it is.
+    /// Paths; `*` matches any number of characters, `?` matches one, and `\` makes the next
+    /// character literal.
     pub path: Option<OneOrMany>,
     /// Methods, in capitals.
     pub method: Option<OneOrMany>,
-    /// Header fields and what their value must match: a pattern, a list of which one must, or `{any: …, case: ignore}`.
+    /// Header fields and what their value must match: a pattern, a list of patterns of which one
+    /// must match, or `{any: …, case: ignore}`.
     pub header: BTreeMap<String, ValueMatchConfig>,
-    /// Query parameters, by patterns for their name, and what the value of one must match, likewise. `{"*": "*"}` is any query.
+    /// Query parameters: patterns for their names, and what the value of one such parameter must
+    /// match, as for `header`. `{"*": "*"}` matches any query.
     pub query: BTreeMap<String, ValueMatchConfig>,
 }
 
@@ -135,7 +141,7 @@ pub struct RouteMatchConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ValueMatchConfig {
-    /// One of these, as they are written.
+    /// One of these patterns, with upper and lower case as written.
     Any(OneOrMany),
     Worded(DetailedValueMatch),
 }
@@ -144,7 +150,7 @@ pub enum ValueMatchConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DetailedValueMatch {
-    /// A pattern, or a list of which one must match.
+    /// A pattern, or a list of patterns of which one must match.
     pub any: OneOrMany,
     /// Whether capital and small letters of ASCII are the same.
     #[serde(default)]
@@ -203,7 +209,7 @@ pub enum OnOffSwitch {
     Off,
 }
 
-/// A plugin in one of a route's places.
+/// A plugin that a route uses.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoutePluginConfig {
@@ -240,11 +246,12 @@ pub enum PurgeRule {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PurgeMethodConfig {
-    /// Whether `PURGE` is answered at all (405 otherwise).
+    /// Whether `PURGE` is answered (405 otherwise).
     pub enabled: bool,
     /// Addresses (CIDR) that may purge.
     pub allow: Vec<String>,
-    /// A token that must come as `Authorization: Bearer …`; unset means the address alone decides.
+    /// A token that requests must send as `Authorization: Bearer …`. Unset: only the address
+    /// decides.
     pub token: Option<String>,
     /// A file with that token.
     pub token_file: Option<std::path::PathBuf>,

@@ -125,9 +125,9 @@ impl Proxy {
             let held = self.cache.fallback(&keyed.key, &parts.headers, now);
             let held = held.map(|(entry, _)| state(&entry, now));
             explanation.tiers.push(tier("l1", held));
-            if let Some(below) = self.cache.below() {
-                let found = below.find(&keyed.key, &parts.headers).await;
-                explanation.tiers.push(self.told(below.kind(), found));
+            if let Some(second_tier) = self.cache.second_tier() {
+                let found = second_tier.find(&keyed.key, &parts.headers).await;
+                explanation.tiers.push(self.told(second_tier.kind(), found));
             }
         }
         explanation
@@ -140,7 +140,7 @@ impl Proxy {
             }
             L2Lookup::Found(_) => tier(kind, Some("hidden by a purge".to_owned())),
             L2Lookup::Miss => tier(kind, None),
-            L2Lookup::Unknown => tier(kind, Some("not to be read now".to_owned())),
+            L2Lookup::Unknown => tier(kind, Some("can't be read at the moment".to_owned())),
         }
     }
 }
@@ -249,7 +249,7 @@ fn asked(
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     match wish {
         Ok(RequestPluginOutcome::Further) => match (parts.uri == uri, parts.headers == headers) {
-            (true, true) => (format!("plugin {name}: as it is"), true),
+            (true, true) => (format!("plugin {name}: unchanged"), true),
             (true, false) => (format!("plugin {name}: other headers"), true),
             (false, true) => (format!("plugin {name}: {path}"), true),
             (false, false) => (format!("plugin {name}: {path}, other headers"), true),
@@ -368,21 +368,23 @@ fn lifetime(route: &Route) -> Vec<String> {
                 policy.statuses
             ));
         }
-        (_, None) => rules.push("the response's freshness (RFC 9111); none is invented".to_owned()),
+        (_, None) => {
+            rules.push("the response's freshness (RFC 9111); the route adds none".to_owned())
+        }
     }
     for target in &policy.targeted {
         rules.push(format!(
-            "a valid {target} stands for Cache-Control and Expires (RFC 9213)"
+            "a valid {target} replaces Cache-Control and Expires (RFC 9213)"
         ));
     }
     if let Some(cap) = policy.l1_cap {
         rules.push(format!(
-            "in L1, of what the second tier has, at most {cap:?} at a time"
+            "in L1 at most {cap:?}; then the second tier is asked again"
         ));
     }
-    if let Some(below) = policy.ttl_below.filter(|below| Some(*below) != policy.ttl) {
+    if let Some(ttl) = policy.ttl_l2.filter(|ttl| Some(*ttl) != policy.ttl) {
         rules.push(format!(
-            "where policy.ttl counts, {below:?} in the second tier"
+            "where policy.ttl applies, {ttl:?} in the second tier"
         ));
     }
     if let Some((ttl, statuses)) = &policy.negative {
@@ -399,7 +401,7 @@ fn with_cookies(route: &Route) -> Option<String> {
         true if route.policy.cookies.is_none() => return None,
         true => "cookies of a request make no difference (policy.cookies: ignore)",
         false => {
-            "for a request with cookies or Authorization that the key does not hold, only what \
+            "for a request with cookies or Authorization that the key does not contain, only what \
              the response states (policy.cookies: private)"
         }
     };
@@ -414,7 +416,7 @@ fn withheld(route: &Route, credentials: Credentials) -> Option<String> {
         Credentials::Cookies | Credentials::Keyed => "cookies",
     };
     Some(format!(
-        "this request has {what} that the key does not hold: a response that states no \
+        "this request has {what} that the key does not contain: a response that states no \
          lifetime is not stored"
     ))
 }
@@ -440,7 +442,7 @@ fn source(route: &Route, method: &Method) -> String {
         };
     }
     let whole = whole_source(route);
-    let parts = "of a range that is not stored, the parts that are missing";
+    let parts = "for a range that is not stored, only the missing parts";
     match (ranges::kept(route), route.policy.ranges) {
         (false, _) | (true, RangeLoadMode::Whole) => whole,
         (true, RangeLoadMode::Parts) => format!("{whole}; {parts}"),

@@ -21,7 +21,7 @@ use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head::{compact, freshness, stored_headers};
-use crate::proxy::miss::load::dice;
+use crate::proxy::miss::load::random;
 use crate::proxy::miss::renew::update;
 use crate::proxy::miss::source::SourceResponse;
 
@@ -103,7 +103,7 @@ fn renewed(
         credentials: ask.credentials(primary),
         authorization: ask.came_with(primary).authorization,
     };
-    let terms = policy.judge(&exchange, dice())?;
+    let terms = policy.judge(&exchange, random())?;
     let age = initial_age(&headers, wall, now - sent.at);
     Ok(Some(Entry::new(
         copy.key.clone(),

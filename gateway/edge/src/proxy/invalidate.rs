@@ -170,7 +170,8 @@ impl AnsweredRequest<'_> {
         let Some(text) = expand(template, self.parts, host, matches!(purge, ByPattern(_))) else {
             tracing::debug!(
                 template,
-                "an invalidate rule names what the request lacks; it purges nothing"
+                "an `invalidate` rule refers to something that the request does not have, so it \
+                 purges nothing"
             );
             return;
         };

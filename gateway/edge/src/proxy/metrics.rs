@@ -114,14 +114,14 @@ impl RequestFamilies {
         let unkeyed = IntCounterVec::new(
             Opts::new(
                 "lamina_plugin_unkeyed_total",
-                "Loads in which a plugin saw what the cache key does not cover.",
+                "Loads in which a plugin saw something that the cache key does not cover.",
             ),
             &["route", "plugin"],
         )?;
         let purges = IntCounterVec::new(
             Opts::new(
                 "lamina_purge_requests_total",
-                "Requests to purge on the listeners, by what became of them.",
+                "Requests to purge on the listeners, by result.",
             ),
             &["result"],
         )?;

@@ -11,10 +11,10 @@
 //! gets a result that another one caused, and the origin never gets all of them at once.
 
 mod combine;
+mod flight_outcome;
 mod join;
 pub mod judge;
 mod keep_private;
-mod landing;
 pub mod load;
 mod look;
 mod pass_on;
@@ -44,7 +44,7 @@ use join::FlightPlace;
 use patience::WaitBudget;
 use stale::StaleCopy;
 
-pub use landing::lost;
+pub use flight_outcome::lost;
 pub use refresh::refresh;
 
 /// One step of a miss.

@@ -80,7 +80,7 @@ async fn pass_on(
     }
     let Some(origin) = &ask.route.origin else {
         if !reads {
-            let answer = respond::loads_alone("405 this is loaded by a plugin alone\n");
+            let answer = respond::loads_alone("405 this route is loaded by a plugin only\n");
             return CountedResponse::new(answer, RequestOutcome::Error);
         }
         return failure::answer(&ask.route, reason, &source::no_origin());

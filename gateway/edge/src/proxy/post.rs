@@ -71,14 +71,15 @@ pub(super) async fn keep(
         Ok(terms) if is_explicit(terms.source) => terms,
         Ok(_) | Err(_) => return Err(arrived.answer.response),
     };
-    let leader = match cache.board(&keyed.key.to_key(), ask.number(), || get.marks(&keyed)) {
+    let leader = match cache.lead_or_follow(&keyed.key.to_key(), ask.number(), || get.marks(&keyed))
+    {
         LeadOrFollow::Lead(leader) => leader,
         LeadOrFollow::Follow(_) => return Err(arrived.answer.response),
     };
     prepare(&mut arrived);
     let mut follower = leader.follow();
     tokio::spawn(async move { publish(&mut load, leader, arrived, terms).await });
-    Ok(while_stored(ask, follower.landing().await))
+    Ok(while_stored(ask, follower.outcome().await))
 }
 
 /// The GET request that the POST stands for, on the route that takes the GET.
@@ -129,9 +130,9 @@ fn as_get(ask: &RequestContext) -> Option<(RequestContext, DerivedKey)> {
 }
 
 /// The answer for the client of the POST: the whole, whatever its preconditions say.
-fn while_stored(ask: &RequestContext, landing: FlightOutcome) -> CountedResponse {
+fn while_stored(ask: &RequestContext, outcome: FlightOutcome) -> CountedResponse {
     let now = Instant::now();
-    let FlightOutcome::Streaming(fill) = landing else {
+    let FlightOutcome::Streaming(fill) = outcome else {
         return failure::answer(&ask.route, ForwardReason::Method, &lost());
     };
     let status = CacheStatus::Fwd {

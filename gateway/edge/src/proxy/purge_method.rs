@@ -186,7 +186,7 @@ impl PurgeMethod {
             client = caller.client().map(display),
             kind = ?wanted.kind,
             reached = reached.names.join(", "),
-            "purged by method"
+            "purged by the PURGE method"
         );
         let answer = done(
             wanted.answer,

@@ -6,9 +6,9 @@
 //! has two readers: the access log ([`access`](super::access)), and the last requests that
 //! `GET /v1/requests/recent` explains ([`recent`], in the words of [`told`]).
 
+mod explained;
 mod pending;
 pub mod recent;
-mod told;
 pub mod trail;
 
 use std::net::{IpAddr, SocketAddr};

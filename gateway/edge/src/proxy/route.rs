@@ -80,16 +80,16 @@ pub enum RouteError {
     #[error("route {route}: there is no plugin {plugin:?}")]
     NoPlugin { route: String, plugin: String },
     #[error(
-        "route {route}: plugin {plugin:?} looks at requests, and may guard something; say what a \
-         failed call means: `on_error: {{request: refuse}}` or `continue`"
+        "route {route}: plugin {plugin:?} looks at requests, and may protect something; set what \
+         happens when a call fails: `on_error: {{request: refuse}}` or `continue`"
     )]
     NoRequestError { route: String, plugin: String },
     #[error("route {route}")]
     NoHook { route: String, source: LoadError },
     #[error(
         "route {route}: `unkeyed: {unkeyed}` can have no effect with plugin {plugin:?}, a \
-         `wasi:http` component: it may read every field of a request and says of none that it \
-         does; expected `warn` or `allow`, and in `key` what it goes by"
+         `wasi:http` component: it may read every field of a request and does not declare which; \
+         expected `warn` or `allow`, and in `key` the fields that its answer depends on"
     )]
     Undeclared {
         route: String,

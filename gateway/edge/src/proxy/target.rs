@@ -67,7 +67,7 @@ impl fmt::Display for PathRefusal {
         };
         write!(
             f,
-            "{} selects {}, but {}, which an origin may read in it, selects {}",
+            "{} selects {}, but an origin may read it as {}, which selects {}",
             found.path,
             name(&found.route),
             found.reading,

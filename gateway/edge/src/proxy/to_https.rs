@@ -48,6 +48,10 @@ fn redirect(target: RedirectTarget, parts: &Parts, name: &str) -> Option<Respons
         port => format!(":{port}"),
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    // `*` asks the server itself (RFC 9110 §7.1): no URL says so.
+    if path.starts_with('*') {
+        return None;
+    }
     let location = HeaderValue::from_str(&format!("https://{name}{port}{path}")).ok()?;
     // Clients may make a GET of other methods at a 301 (RFC 9110 §15.4.2).
     let keeps_method = !matches!(parts.method, Method::GET | Method::HEAD);

@@ -136,9 +136,11 @@ impl UnkeyedWatch {
             let does = match self.how {
                 PluginInfluence::Sees => "sees it",
                 PluginInfluence::Sets => "sets it for the origin",
-                PluginInfluence::LeavesOut => "makes no difference by it and the origin gets it",
+                PluginInfluence::LeavesOut => "does not use it for the key, and the origin gets it",
             };
-            format!("{field}: plugin {plugin} {does}, the key does not hold it (unkeyed: {rule})")
+            format!(
+                "{field}: plugin {plugin} {does}, but the key does not contain it (unkeyed: {rule})"
+            )
         };
         let lines: BTreeSet<String> = bare.map(line).collect();
         lines.into_iter().collect()
@@ -153,14 +155,15 @@ impl UnkeyedWatch {
         let does = match self.how {
             PluginInfluence::Sees => "sees",
             PluginInfluence::Sets => "sets for the origin",
-            PluginInfluence::LeavesOut => "leaves for the origin",
+            PluginInfluence::LeavesOut => "leaves in the request for the origin",
         };
         tracing::warn!(
             route = &*route.name,
             plugin = &*self.plugin,
             %field,
-            "a plugin {does} what the cache key does not hold: who differs in it gets what was made for another; \
-             put it into the route's `key` or into the response's `Vary`, or say `unkeyed: vary`, `refuse_store` or `allow`"
+            "a plugin {does} something that the cache key does not contain: requests that differ \
+             in it share one answer; put it into the route's `key` or into the response's `Vary`, \
+             or set `unkeyed: vary`, `refuse_store` or `allow`"
         );
     }
 

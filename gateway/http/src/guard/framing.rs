@@ -90,7 +90,7 @@ impl FramingFault {
         match self {
             Self::LengthAndCoding => "Content-Length beside Transfer-Encoding",
             Self::Lengths => "more than one Content-Length",
-            Self::Length => "Content-Length is no number",
+            Self::Length => "Content-Length is not a number",
             Self::BareLf => "a line ends without CR",
             Self::Fragment => "the target has a fragment",
             Self::Chunk => "the chunks are malformed",

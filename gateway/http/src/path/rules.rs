@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::PathFault;
 use super::normal::remove_dot_segments;
 
-/// How paths are read on a listener. What a route says in its own `path` goes before.
+/// How paths are read on a listener. A route's own `path` takes precedence.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PathRules {
@@ -22,7 +22,9 @@ pub struct PathRules {
     pub nul: UnusualOctet,
 }
 
-/// How paths are read on a route; what it does not say is the listener's. The route is chosen by the path in the listener's form, and what its own rules make of the path must select it again (400 otherwise).
+/// How paths are read on a route; rules that it does not set are those of the listener. The route
+/// is chosen by the path as the listener's rules read it, and the path that results from the
+/// route's own rules must select the same route (400 otherwise).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PathRuleOverrides {
@@ -40,7 +42,7 @@ pub struct PathRuleOverrides {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RepeatedSlashes {
-    /// The origin gets them as they came.
+    /// The origin gets them unchanged.
     #[default]
     Keep,
     /// They become one slash.
@@ -53,7 +55,7 @@ pub enum RepeatedSlashes {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EscapedSlash {
-    /// The origin gets it as it came.
+    /// The origin gets it unchanged.
     #[default]
     Keep,
     /// It becomes a slash.
@@ -62,7 +64,7 @@ pub enum EscapedSlash {
     Refuse,
 }
 
-/// What is done with an octet that no path needs.
+/// What is done with an octet that paths do not normally contain.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnusualOctet {

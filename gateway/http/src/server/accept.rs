@@ -53,7 +53,9 @@ where
     };
     let socket = match socket.begin() {
         Ok(socket) => socket,
-        Err(error) => return tracing::error!(address = %port.endpoint, %error, "cannot accept"),
+        Err(error) => {
+            return tracing::error!(address = %port.endpoint, %error, "cannot accept a connection");
+        }
     };
     let mut pause = AcceptPause::default();
     loop {
@@ -91,7 +93,7 @@ async fn next(
             }
         };
         if port.spares && descriptors::are_scarce(&accepted.0) {
-            pause.begin(port, "few descriptors are left");
+            pause.begin(port, "few file descriptors are left");
             descriptors::are_free().await;
         }
         pause.end(port);
@@ -107,20 +109,20 @@ async fn next(
     }
 }
 
-/// Whether accepting pauses, so that it is logged once.
+/// Whether accepting is paused, so that it is logged once.
 #[derive(Default)]
 struct AcceptPause(bool);
 
 impl AcceptPause {
     fn begin(&mut self, port: &Port, why: &str) {
         if !std::mem::replace(&mut self.0, true) {
-            tracing::warn!(address = %port.endpoint, why, "accepting pauses");
+            tracing::warn!(address = %port.endpoint, why, "accepting connections paused");
         }
     }
 
     fn end(&mut self, port: &Port) {
         if std::mem::take(&mut self.0) {
-            tracing::info!(address = %port.endpoint, "accepting goes on");
+            tracing::info!(address = %port.endpoint, "accepting connections resumed");
         }
     }
 

@@ -73,8 +73,10 @@ pub(super) enum WireMode {
     Plain,
     /// The protocol was switched.
     Tunnel,
-    /// The time for a head is over: nothing more is read.
+    /// The time for a head is over: it is answered so, and nothing more is read.
     Expired,
+    /// The time for a request is over: nothing more is read.
+    Over,
 }
 
 /// A request under way, from its head to the end of its response.
@@ -153,7 +155,7 @@ impl ConnectionActivity {
         let new = || Arc::new(AnswerCut::new(Arc::clone(&self.memory)));
         match self.protocol {
             Protocol::Http1 => Arc::clone(self.cut.get_or_init(new)),
-            Protocol::Http2 => new(),
+            Protocol::Http2 | Protocol::Http3 => new(),
         }
     }
 
@@ -166,18 +168,18 @@ impl ConnectionActivity {
         match self.mode.load(Relaxed) {
             mode if mode == WireMode::Plain as u8 => WireMode::Plain,
             mode if mode == WireMode::Tunnel as u8 => WireMode::Tunnel,
-            _ => WireMode::Expired,
+            mode if mode == WireMode::Expired as u8 => WireMode::Expired,
+            _ => WireMode::Over,
         }
     }
 
-    /// Notes that the time for a head is over. Returns true if a head had begun, which must then be
-    /// answered.
-    pub(super) fn expire(&self) -> bool {
-        let begun = self.head_begun.load(Relaxed);
-        if begun {
-            self.mode.store(WireMode::Expired as u8, Relaxed);
-        }
-        begun
+    /// Notes that the time for the next request is over. A head that has begun is answered.
+    pub(super) fn expire(&self) {
+        let mode = match self.head_begun.load(Relaxed) {
+            true => WireMode::Expired,
+            false => WireMode::Over,
+        };
+        self.mode.store(mode as u8, Relaxed);
     }
 
     pub(super) fn is_closing(&self) -> bool {

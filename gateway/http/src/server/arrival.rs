@@ -58,7 +58,9 @@ impl ClientArrival {
             return Ok(());
         }
         if !self.peer.trusted {
-            return Err(io::Error::other("it is no trusted proxy"));
+            return Err(io::Error::other(
+                "the connection does not come from a trusted proxy (`trusted_proxies`)",
+            ));
         }
         loop {
             match proxy_protocol::parse(&self.first) {

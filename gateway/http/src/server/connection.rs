@@ -107,6 +107,7 @@ where
         handler,
         peer,
         limits: Arc::clone(&port.limits),
+        port: Arc::clone(&port),
         body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
         early: InterimChannel(Arc::clone(&activity)),
@@ -121,6 +122,8 @@ where
                 http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
             run(connection.with_upgrades(), watch, &activity, &port.signal).await;
         }
+        // QUIC alone carries it, and `http3` serves it.
+        Protocol::Http3 => {}
         Protocol::Http2 => {
             let wire = MeteredConnection::client(wire, fragments)
                 .with_window(Arc::clone(&activity.window));
@@ -184,7 +187,11 @@ async fn begin(
             stream = clear;
             let told = timeout(limit, arrival.sniff(&mut stream, port)).await;
             if told.is_err() && !arrival.first.is_empty() {
-                poll_fn(|cx| Poll::Ready(stream.write_at_once(cx, TOO_SLOW))).await;
+                poll_fn(|cx| {
+                    stream.write_at_once(cx, TOO_SLOW);
+                    Poll::Ready(())
+                })
+                .await;
             }
             (told??, None)
         }
@@ -282,15 +289,18 @@ async fn run<C: DrainableConnection>(
             connection.as_mut().drain();
         }
         if activity.is_cut() {
-            tracing::debug!("a connection is cut: more memory is held than may be");
+            tracing::debug!(
+                "connection closed: its answers hold more memory than allowed (max_held_bytes)"
+            );
             return Poll::Ready(());
         }
         loop {
             match ready!(watch.poll(cx, activity)) {
                 DeadlineAction::Cut(phase) => {
-                    tracing::debug!(?phase, "a client was too slow and is cut");
-                    if phase == ConnectionPhase::Head && activity.expire() {
-                        // One more poll: the read in it writes the answer 408 and ends.
+                    tracing::debug!(?phase, "connection closed: the client was too slow");
+                    if matches!(phase, ConnectionPhase::Head | ConnectionPhase::Idle { .. }) {
+                        activity.expire();
+                        // One more poll: the read in it writes the answer 408, or ends.
                         let _ = connection.as_mut().poll(cx);
                     }
                     return Poll::Ready(());

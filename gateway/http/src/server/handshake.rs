@@ -34,6 +34,9 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// The alert `unrecognized_name` (RFC 6066 §3), as a record: fatal, 112.
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 
+/// The alert `decode_error` (RFC 8446 §6.2), as a record: fatal, 50.
+const DECODE_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 50];
+
 /// The alert `no_application_protocol` (RFC 7301 §3.2) can't be sent after a handshake, so a
 /// client that speaks none of our protocols there is closed.
 const NO_COMMON_PROTOCOL: &str = "the listener does not speak HTTP/1.1";
@@ -96,7 +99,7 @@ impl HandshakeError {
 
 /// TLS of a port: what handshakes are made by, and those that are under way.
 pub(super) struct SecuredPort {
-    listener: Arc<TlsListener>,
+    pub(super) listener: Arc<TlsListener>,
     under_way: HandshakeQueue,
 }
 
@@ -151,9 +154,12 @@ async fn handshake(
     let mut start = match (&mut acceptor).await {
         Ok(start) => start,
         Err(error) => {
-            // rustls has sent the alert.
-            if let Some(mut socket) = acceptor.take_io() {
-                socket.linger().await;
+            // rustls has sent an alert, except for records that can't begin a handshake and for
+            // messages that are too long.
+            match acceptor.take_io() {
+                Some(mut socket) if socket.taken() == 0 => socket.refuse(DECODE_ERROR).await,
+                Some(mut socket) => socket.linger().await,
+                None => {}
             }
             return Err(error.into());
         }

@@ -89,7 +89,8 @@ impl ConnectionRoster {
         if let Some(dropped) = self.warnings.admit(Instant::now()) {
             tracing::warn!(
                 dropped,
-                "every place of the listener is taken; the connection that waited the longest was cut"
+                "all connections of the listener are in use; the one that waited the longest was \
+                 closed"
             );
         }
     }

@@ -110,6 +110,11 @@ impl AnswerPiece {
         }
     }
 
+    /// What is left of it, `most` bytes at most, without taking them.
+    pub(super) fn bytes(&self, most: usize) -> Bytes {
+        self.bytes.slice(..self.bytes.len().min(most))
+    }
+
     /// A piece of a watched answer.
     pub(super) fn of(sending: &Arc<AnswerProgress>, bytes: Bytes) -> Self {
         let unsent = sending.unsent() + bytes.len();

@@ -11,16 +11,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, ready};
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, STRICT_TRANSPORT_SECURITY};
+use http::header::{ALT_SVC, CONNECTION, CONTENT_TYPE, HOST, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::activity::InFlight;
 use super::sending::{AnswerPiece, AnswerProgress, LOW_WATER};
 use super::stream_task::{self, UnsentAnswer};
-use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
+use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival};
 use crate::body::{Body, BodyError, BoundedBody, TimeLift, UploadTerms};
 use crate::forward::{
     self, CLIENT_CERT, ForwardingContext, HopFieldNames, PeerTrust, RequestSender, TrustedProxies,
@@ -37,6 +36,7 @@ pub(super) struct ConnectionService<H> {
     pub(super) handler: H,
     pub(super) peer: Peer,
     pub(super) limits: Arc<ListenerLimits>,
+    pub(super) port: Arc<Port>,
     /// The largest request body in bytes that the listener or any route allows.
     pub(super) body_bytes: u64,
     pub(super) trust: Arc<TrustedProxies>,
@@ -93,10 +93,13 @@ where
         + Sync
         + 'static,
 {
-    pub(super) fn answer(
+    pub(super) fn answer<B>(
         &self,
-        mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ServedBody>, Infallible>> + Send + use<H> {
+        mut request: Request<B>,
+    ) -> impl Future<Output = Result<Response<ServedBody>, Infallible>> + Send + use<H, B>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+    {
         let in_flight = InFlight::begin(&self.early.0);
         let mut upload = None;
         let peer = self.peer;
@@ -108,7 +111,7 @@ where
             None => self.admit(&mut request),
             Some(fault) => Err(guard::broken(fault)),
         };
-        let hsts = self.tls.as_ref().and_then(|tls| tls.listener.hsts.clone());
+        let added = self.added_fields(version);
         let called = match admitted {
             // The call itself may panic, and so may its future.
             Ok((received, named)) => catch_unwind(AssertUnwindSafe(|| {
@@ -127,21 +130,43 @@ where
         };
         match called {
             Ok(HandlerAnswer::Now(response)) | Err(response) => {
-                Either::Left(ready(Ok(delivered(response, in_flight, upload, hsts))))
+                Either::Left(ready(Ok(delivered(response, in_flight, upload, added))))
             }
             Ok(HandlerAnswer::Later(answer)) => Either::Right(async move {
                 let response = AssertUnwindSafe(answer).catch_unwind().await;
                 let response = response.unwrap_or_else(|_| panicked(peer));
-                Ok(delivered(response, in_flight, upload, hsts))
+                Ok(delivered(response, in_flight, upload, added))
             }),
         }
     }
 
+    fn added_fields(&self, version: Version) -> AddedFields {
+        let Some(tls) = &self.tls else {
+            return AddedFields::default();
+        };
+        let tells = version <= Version::HTTP_2 && tls.may_use_quic();
+        AddedFields {
+            hsts: tls.listener.hsts.clone(),
+            alt_svc: tells.then(|| self.port.alt_svc()).flatten(),
+        }
+    }
+
+    /// The answer to a request that is refused before it is one for the handler.
+    pub(super) fn refusal(
+        &self,
+        refusal: RequestRefusal,
+        version: Version,
+    ) -> Response<ServedBody> {
+        let in_flight = InFlight::begin(&self.early.0);
+        let added = self.added_fields(version);
+        delivered(refused(refusal, version), in_flight, None, added)
+    }
+
     /// Checks a request and normalises its head, or refuses it. Also returns the fields that
     /// `Connection` named.
-    fn admit(
+    fn admit<B>(
         &self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<B>,
     ) -> Result<(ForwardingContext, HopFieldNames), RequestRefusal> {
         guard::check(request, &self.limits, self.body_bytes)?;
         let version = request.version();
@@ -171,13 +196,16 @@ where
     /// The body of a request under its limits. A request with a body gets an `upload`; when that is
     /// lifted, the limits of time end: an answer that is under way may need as much time of both
     /// sides as it likes.
-    fn bounded(
+    fn bounded<B>(
         &self,
         head: &mut Parts,
-        incoming: Incoming,
+        incoming: B,
         named: HopFieldNames,
         upload: &mut Option<TimeLift>,
-    ) -> Body {
+    ) -> Body
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+    {
         if incoming.is_end_stream() {
             return Body::empty();
         }
@@ -212,20 +240,33 @@ fn requested_host<B>(request: &Request<B>) -> &str {
     authority.or_else(host).unwrap_or_default()
 }
 
+/// Fields that the listener adds to every response.
+#[derive(Default)]
+struct AddedFields {
+    hsts: Option<HeaderValue>,
+    alt_svc: Option<HeaderValue>,
+}
+
 /// The final answer of a request, as hyper gets it.
 fn delivered(
     mut response: Response<Body>,
     in_flight: InFlight,
     upload: Option<TimeLift>,
-    hsts: Option<HeaderValue>,
+    added: AddedFields,
 ) -> Response<ServedBody> {
     in_flight.answered();
-    if let Some(hsts) = hsts {
+    if let Some(hsts) = added.hsts {
         // That of an origin counts: there must never be two (RFC 6797 §8.1).
         response
             .headers_mut()
             .entry(STRICT_TRANSPORT_SECURITY)
             .or_insert(hsts);
+    }
+    if let Some(alt_svc) = added.alt_svc
+        && response.status() != StatusCode::MISDIRECTED_REQUEST
+    {
+        // That of an origin is about the connection to the origin.
+        response.headers_mut().insert(ALT_SVC, alt_svc);
     }
     if let Some(upload) = upload {
         upload.lift();
@@ -251,7 +292,7 @@ fn refused(refusal: RequestRefusal, version: Version) -> Response<Body> {
     // It is unclear where the next request begins. A stream of HTTP/2 has an end of its own, and a
     // request for another host may be followed by one for the right host.
     let misdirected = refusal.status == StatusCode::MISDIRECTED_REQUEST;
-    if version != Version::HTTP_2 && !misdirected {
+    if version < Version::HTTP_2 && !misdirected {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -282,7 +323,7 @@ impl ServedBody {
         let activity = &in_flight.activity;
         let protocol = activity.protocol;
         let free = match protocol {
-            Protocol::Http1 => usize::MAX,
+            Protocol::Http1 | Protocol::Http3 => usize::MAX,
             Protocol::Http2 => DIRECT.min(activity.window.of_new_streams() as usize),
         };
         let direct = match &body {
@@ -309,6 +350,16 @@ impl ServedBody {
     }
 }
 
+impl ServedBody {
+    /// The answer, if it is watched until its last byte.
+    pub(super) fn progress(&self) -> Option<Arc<AnswerProgress>> {
+        match &self.delivery {
+            BodyDelivery::Direct(_) => None,
+            BodyDelivery::Watched(watched) => Some(Arc::clone(&watched.sending)),
+        }
+    }
+}
+
 fn sending(in_flight: InFlight, reads: Option<&ReadsStored>) -> Arc<AnswerProgress> {
     let Some(reads) = reads else {
         return Arc::new(AnswerProgress::new(in_flight, None, Vec::new()));
@@ -325,7 +376,7 @@ impl WatchedDelivery {
     fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
         self.sending.register(cx.waker());
         match self.protocol {
-            Protocol::Http1 => Pin::new(body).poll_frame(cx).map_ok(|frame| {
+            Protocol::Http1 | Protocol::Http3 => Pin::new(body).poll_frame(cx).map_ok(|frame| {
                 let sending = &self.sending;
                 frame.map_data(|data| AnswerPiece::of(sending, data))
             }),

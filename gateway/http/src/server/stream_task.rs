@@ -121,7 +121,9 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         }
         let (sent, until) = match &*this.handed {
             UnsentAnswer::Pieces(sending) if sending.is_cut() => {
-                tracing::debug!("a stream is cut: more memory is held than may be");
+                tracing::debug!(
+                    "stream closed: its answer holds more memory than allowed (max_held_bytes)"
+                );
                 return Poll::Ready(());
             }
             UnsentAnswer::Pieces(sending) if sending.unsent() > 0 => {
@@ -137,7 +139,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         };
         let wait = this.wait.get_or_insert_with(|| this.tasks.begin_wait(sent));
         if wait.poll(cx, this.tasks, sent, until).is_ready() {
-            tracing::debug!("a stream is cut: its client took too little of it");
+            tracing::debug!("stream closed: the client read the answer too slowly");
             return Poll::Ready(());
         }
         Poll::Pending

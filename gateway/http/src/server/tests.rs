@@ -210,7 +210,7 @@ async fn clients_that_stand_still_are_cut() {
     }
     let mut client = TcpStream::connect(address).await.unwrap();
     let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf";
-    assert!(talk(&mut client, half, "").await.contains("stood still"));
+    assert!(talk(&mut client, half, "").await.contains("stalled"));
 }
 
 #[tokio::test]

@@ -221,6 +221,14 @@ impl AsyncRead for ClientTransport {
             WireMode::Expired => {
                 // If the kernel takes nothing, the connection ends without this answer.
                 this.stream.write_at_once(cx, TOO_SLOW);
+                // hyper does not close a connection in order that ends in the middle of a head.
+                let _ = Pin::new(&mut this.stream).poll_shutdown(cx);
+                return Poll::Ready(Ok(()));
+            }
+            WireMode::Over => {
+                // As if the client had closed: hyper closes in order then, and over TLS the client
+                // is told so (RFC 8446 §6.1).
+                this.input = ClientInputState::Ended;
                 return Poll::Ready(Ok(()));
             }
         }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::accept::accept;
+use super::quic::{self, QuicSocket};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::{BindError, Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
@@ -24,8 +25,16 @@ pub(super) struct Worker {
 /// A socket to accept on, until its port drains. `_accepts` is dropped then.
 pub(super) struct AcceptOn {
     pub(super) port: Arc<Port>,
-    pub(super) socket: ListeningSocket,
+    pub(super) socket: PortSocket,
     pub(super) _accepts: mpsc::Sender<()>,
+}
+
+/// A socket of a port.
+pub(super) enum PortSocket {
+    /// Connections are accepted on it.
+    Stream(ListeningSocket),
+    /// Datagrams of QUIC come in on it.
+    Quic(QuicSocket),
 }
 
 impl Worker {
@@ -68,7 +77,10 @@ impl Worker {
                             let handler = handler.clone();
                             loops.spawn(async move {
                                 let AcceptOn { port, socket, _accepts } = on;
-                                accept(port, socket, handler).await;
+                                match socket {
+                                    PortSocket::Stream(socket) => accept(port, socket, handler).await,
+                                    PortSocket::Quic(socket) => quic::accept(port, socket, handler).await,
+                                }
                             });
                         }
                         () = stop.reached(DrainStage::Drain) => break,

@@ -8,6 +8,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use super::names::ServerNamePattern;
 use crate::units::ConfigDuration;
 
 /// TLS of a listener. Without it the listener speaks clear text.
@@ -57,7 +58,8 @@ impl ListenerTlsConfig {
         let sources = self.certificates.iter_mut();
         let certificates = sources.flat_map(|source| {
             let all = [&mut source.cert, &mut source.key, &mut source.dir];
-            all.into_iter().flatten()
+            let local = source.local.as_mut().map(|local| &mut local.dir);
+            all.into_iter().flatten().chain(local)
         });
         let policies = self.policies.iter_mut();
         let clients = policies.filter_map(|policy| policy.client_auth.as_mut());
@@ -69,7 +71,7 @@ impl ListenerTlsConfig {
     }
 }
 
-/// Where certificates come from: one pair of files, all pairs of a folder, or a certificate authority.
+/// Where certificates come from: one pair of files, all pairs of a folder, a local authority, or a certificate authority that is asked for them.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateSource {
@@ -82,6 +84,9 @@ pub struct CertificateSource {
     /// A folder: every `NAME.crt` with its `NAME.key`, and every folder in it with `tls.crt` and `tls.key`, as Kubernetes mounts secrets.
     #[serde(default)]
     pub dir: Option<PathBuf>,
+    /// A certificate for this machine, of an authority that is made on the spot. Nobody trusts it who was not told to.
+    #[serde(default)]
+    pub local: Option<LocalCertificateConfig>,
     /// A certificate authority of `acme.issuers` that the certificate is obtained from and renewed by; of several the first is asked, and the next if that fails.
     #[serde(default)]
     pub acme: Option<IssuerNames>,
@@ -130,6 +135,23 @@ impl<'de> Visitor<'de> for NameOrNames {
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<IssuerNames, A::Error> {
         Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(IssuerNames::Many)
+    }
+}
+
+/// A certificate for local use.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LocalCertificateConfig {
+    /// Names and addresses, as in `[localhost, 127.0.0.1]`.
+    pub names: Vec<String>,
+    /// The folder of the authority and of the certificate; it is made. Clients must trust the `ca.pem` in it.
+    pub dir: PathBuf,
+}
+
+impl LocalCertificateConfig {
+    /// The files of the certificate and of its key.
+    pub fn files(&self) -> (PathBuf, PathBuf) {
+        (self.dir.join("local.pem"), self.dir.join("local.key"))
     }
 }
 
@@ -293,6 +315,25 @@ pub struct HstsConfig {
     /// Whether browsers may ship it in their lists. Can hardly be undone.
     #[serde(default)]
     pub preload: bool,
+}
+
+/// What clients are told of HTTP/3 (`Alt-Svc`, RFC 7838).
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AltSvcConfig {
+    /// The UDP port as clients see it; unset takes that of the listener.
+    pub port: Option<u16>,
+    /// How long clients remember it; 0 tells nobody.
+    pub max_age: ConfigDuration,
+}
+
+impl Default for AltSvcConfig {
+    fn default() -> Self {
+        Self {
+            port: None,
+            max_age: ConfigDuration::secs(24 * 3_600),
+        }
+    }
 }
 
 fn handshake_timeout() -> ConfigDuration {

@@ -141,8 +141,13 @@ impl KnownPair {
             .filter(|all| all.iter().all(FileStamp::is_settled));
         let digest = pair.digest();
         if self.digest == Some(digest) {
+            // What could not be read is back, as it was.
+            self.reported
+                .take_if(|error| matches!(error, CertificateError::Read { .. }));
             return self.reported.clone().map_or(Ok(false), Err);
         }
+        // The same mistake in other content is told again.
+        self.reported = None;
         let files = (&*place.cert, &*place.key);
         let new = ServerCertificate::new(files, &pair, &place.only);
         self.digest = Some(digest);
@@ -193,6 +198,10 @@ fn places(source: &CertificateSource) -> Result<Vec<PairPlace>, CertificateError
         only: only.clone(),
         origin,
     };
+    if let Some(local) = &source.local {
+        let (cert, key) = local.files();
+        return Ok(vec![place(PairOrigin::Files, cert, key)]);
+    }
     match (&source.cert, &source.key, &source.dir) {
         (Some(cert), Some(key), _) => Ok(vec![place(PairOrigin::Files, cert.clone(), key.clone())]),
         (.., Some(dir)) => {

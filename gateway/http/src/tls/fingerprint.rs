@@ -60,9 +60,9 @@ fn message(mut records: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Reads octets from the front of a slice.
-struct Cursor<'a>(&'a [u8]);
+struct OctetCursor<'a>(&'a [u8]);
 
-impl<'a> Cursor<'a> {
+impl<'a> OctetCursor<'a> {
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -106,7 +106,7 @@ fn is_grease(number: u16) -> bool {
 
 impl OfferedParameters {
     fn read(message: &[u8]) -> Option<Self> {
-        let mut hello = Cursor(message);
+        let mut hello = OctetCursor(message);
         if hello.u8()? != CLIENT_HELLO {
             return None;
         }
@@ -119,7 +119,7 @@ impl OfferedParameters {
         hello.short()?;
         offered.ciphers = numbers(hello.long()?);
         hello.short()?;
-        let mut extensions = Cursor(hello.long().unwrap_or_default());
+        let mut extensions = OctetCursor(hello.long().unwrap_or_default());
         while !extensions.0.is_empty() {
             let (kind, body) = (extensions.u16()?, extensions.long()?);
             if !is_grease(kind) {
@@ -131,7 +131,7 @@ impl OfferedParameters {
     }
 
     fn note(&mut self, kind: u16, body: &[u8]) {
-        let mut body = Cursor(body);
+        let mut body = OctetCursor(body);
         match kind {
             extension::SIGNATURE_ALGORITHMS => {
                 self.signatures = numbers(body.long().unwrap_or_default());
@@ -141,7 +141,7 @@ impl OfferedParameters {
                 self.version = offered.into_iter().max().unwrap_or(self.version);
             }
             extension::ALPN => {
-                let mut protocols = Cursor(body.long().unwrap_or_default());
+                let mut protocols = OctetCursor(body.long().unwrap_or_default());
                 self.protocol = protocols.short().unwrap_or_default().to_vec();
             }
             _ => {}

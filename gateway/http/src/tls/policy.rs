@@ -145,6 +145,10 @@ pub(super) fn identity(demands: &PolicyDemands<'_>) -> Result<TlsPolicyId, TlsPo
             TlsPolicyError::Authorities(format!("{}: {error}", auth.ca.display()))
         })?;
         add(&authorities);
+        // A session with a certificate that has been revoked since then must not be resumed.
+        if let Some(file) = &auth.crl {
+            add(&read_revocations(file)?);
+        }
     }
     let mut id = [0; 32];
     id.copy_from_slice(all.finish().as_ref());
@@ -169,12 +173,19 @@ fn verifier(
     verifier.map_err(|error| TlsPolicyError::Authorities(error.to_string()))
 }
 
+fn read_revocations(file: &Path) -> Result<Vec<u8>, TlsPolicyError> {
+    read(file).map_err(|error| TlsPolicyError::Revocations {
+        file: file.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
 fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsPolicyError> {
     let wrong = |reason: String| TlsPolicyError::Revocations {
         file: file.to_owned(),
         reason,
     };
-    let text = read(file).map_err(|error| wrong(error.to_string()))?;
+    let text = read_revocations(file)?;
     let lists = CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let lists = lists.map_err(|error| wrong(error.to_string()))?;
     match lists.is_empty() {

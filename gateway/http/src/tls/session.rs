@@ -17,13 +17,13 @@ use super::{ServerChoice, TlsListener};
 pub struct TlsSession {
     /// As in `TLSv1.3`.
     pub version: &'static str,
-    /// The cipher suite, by its name in the IANA registry.
+    /// The cipher suite, by its name in the IANA registry; empty over QUIC, where it is not told.
     pub cipher: String,
     /// The name that the client asked for (SNI).
     pub server_name: Option<Box<str>>,
-    /// Whether an earlier session was resumed.
+    /// Whether an earlier session was resumed; false over QUIC, where it is not told.
     pub resumed: bool,
-    /// The fingerprint of the client's software (JA4).
+    /// The fingerprint of the client's software (JA4); None over QUIC, where it is not told.
     pub ja4: Option<Box<str>>,
     /// The field `Client-Cert` (RFC 9440), if the policy asks for it and the client showed a
     /// certificate, which was verified.
@@ -85,6 +85,31 @@ impl TlsSession {
             certificate,
             policy,
         })
+    }
+
+    /// The session of a QUIC connection. None if no certificate is for this name any more.
+    pub(crate) fn over_quic(name: Option<&str>, listener: &Arc<TlsListener>) -> Option<Self> {
+        let ServerChoice {
+            certificate,
+            policy,
+        } = listener.choice_over_quic(name)?;
+        Some(Self {
+            version: "TLSv1.3",
+            cipher: String::new(),
+            server_name: name.map(Into::into),
+            resumed: false,
+            ja4: None,
+            client_certificate: None,
+            listener: Arc::clone(listener),
+            covers_its_name: name.is_some_and(|name| certificate.covers(name)),
+            certificate,
+            policy,
+        })
+    }
+
+    /// Whether clients of this connection may be told of HTTP/3.
+    pub(crate) fn may_use_quic(&self) -> bool {
+        self.listener.serves_over_quic(&self.policy)
     }
 
     /// Whether a request for this host may come over the connection: its certificate covers the

@@ -45,6 +45,11 @@ impl TicketSecrets {
         Self(vec![secret])
     }
 
+    /// The first secret, which others are derived from.
+    pub(super) fn first(&self) -> &[u8] {
+        self.0.first().map_or(&[], Vec::as_slice)
+    }
+
     /// These secrets, of which there is at least one, each with [`LEAST_SECRET`] octets or more.
     pub fn shared(secrets: Vec<Vec<u8>>) -> Self {
         Self(secrets)

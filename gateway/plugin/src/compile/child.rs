@@ -87,7 +87,7 @@ fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
     };
     match catch_unwind(encode) {
         Ok(component) => component.map_err(|e| format!("{e:#}")),
-        Err(_) => Err("its section `component-type` describes no world".to_owned()),
+        Err(_) => Err("its section `component-type` does not describe a world".to_owned()),
     }
 }
 

@@ -29,8 +29,8 @@ struct Case {
 pub fn check(data: &[u8]) {
     let [words, request, response] = input::blocks(data);
     let case = Case::read(words, request, response);
-    for dice in [0, 1 << 31, u32::MAX] {
-        if let Ok(terms) = case.judge(dice) {
+    for random in [0, 1 << 31, u32::MAX] {
+        if let Ok(terms) = case.judge(random) {
             case.allowed(&terms);
         }
     }
@@ -53,8 +53,8 @@ impl Case {
         }
     }
 
-    fn judge(&self, dice: u32) -> Result<StorageTerms, UncacheableReason> {
-        self.with(&self.request, &self.response, self.status, dice)
+    fn judge(&self, random: u32) -> Result<StorageTerms, UncacheableReason> {
+        self.with(&self.request, &self.response, self.status, random)
     }
 
     fn with(
@@ -62,7 +62,7 @@ impl Case {
         request: &HeaderMap,
         response: &HeaderMap,
         status: StatusCode,
-        dice: u32,
+        random: u32,
     ) -> Result<StorageTerms, UncacheableReason> {
         let exchange = HttpExchange {
             request,
@@ -76,7 +76,7 @@ impl Case {
                 false => CredentialPresence::Not,
             },
         };
-        self.policy.judge(&exchange, dice)
+        self.policy.judge(&exchange, random)
     }
 
     fn credentials(&self, request: &HeaderMap) -> Credentials {

@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures every server once a round, each round in another order by the dice, since
+/// Measures every server once a round, each round in another order by the random, since
 /// the machine is not the same at each place of a round, nor behind each other server.
 /// One that cannot run is named and left out.
 fn compare(
@@ -52,7 +52,7 @@ fn compare(
     options: &Options,
     measure: impl Fn(Kind) -> anyhow::Result<Sample>,
 ) -> Vec<Row> {
-    let mut dice = Random::new(u64::from(lamina_base::backoff::dice()));
+    let mut random = Random::new(u64::from(lamina_base::backoff::random()));
     let mut rows: Vec<Row> = kinds
         .iter()
         .filter(|kind| options.wants(**kind))
@@ -60,7 +60,7 @@ fn compare(
         .collect();
     for round in 1..=options.rounds {
         let mut order: Vec<&mut Row> = rows.iter_mut().collect();
-        dice.shuffle(&mut order);
+        random.shuffle(&mut order);
         for row in order {
             if row.problem.is_some() {
                 continue;

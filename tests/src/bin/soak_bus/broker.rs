@@ -13,7 +13,6 @@ use e2e::redis::Redis;
 use e2e::wire::Wire;
 use futures_util::future::join_all;
 use lamina_cluster::bus::transport::BusTransport;
-use lamina_cluster::bus::{nats, rabbitmq, redis};
 
 /// A transport, as it is configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,11 +114,7 @@ impl Broker {
     pub fn open(&self, name: &str) -> Arc<dyn BusTransport> {
         let yaml = format!("{{{}}}", self.yaml(name));
         let bus: lamina_cluster::bus::config::BusConfig = serde_norway::from_str(&yaml).unwrap();
-        match (bus.redis, bus.nats, bus.rabbitmq) {
-            (Some(config), _, _) => redis::open(&config).unwrap(),
-            (_, Some(config), _) => nats::open(&config).unwrap(),
-            (_, _, config) => rabbitmq::open(&config.unwrap()).unwrap(),
-        }
+        bus.transport().unwrap().open().unwrap()
     }
 
     /// Where the node of this name reaches it.

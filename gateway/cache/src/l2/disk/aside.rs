@@ -30,8 +30,8 @@ pub(super) fn set_aside(path: &Path, reason: &str) -> io::Result<()> {
         kept = %kept.display(),
         bytes = bytes(path),
         reason,
-        "the second tier's file {what}; it was set aside in the place of any before, its size \
-         counts towards max_bytes until it is removed, and a new file was begun"
+        "the second tier's file {what}; it was set aside, in place of any earlier one, and a new \
+         file was begun; the old file counts towards max_bytes until you remove it"
     );
     Ok(())
 }

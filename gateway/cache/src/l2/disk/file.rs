@@ -84,7 +84,7 @@ impl DatabaseFile {
                 tracing::warn!(
                     file = %self.path.display(),
                     "purges could not be written to the second tier's file when its disk failed, \
-                     so nothing in it is shown: it was removed and a new one begun"
+                     so its content can't be trusted: the file was removed and a new one begun"
                 );
             }
             OpenedDatabase::Damaged(reason) => aside::set_aside(&self.path, &reason)?,

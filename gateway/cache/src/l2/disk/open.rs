@@ -77,7 +77,10 @@ fn start(
     let thread = std::thread::Builder::new().name("l2-disk".into());
     if let Err(error) = thread.spawn(move || writer.run()) {
         // Without the thread, every write is answered with an error.
-        tracing::error!(%error, "no thread for the second tier's writes");
+        tracing::error!(
+            %error,
+            "the thread that writes to the second tier's file could not be started"
+        );
     }
     DiskStore {
         access,

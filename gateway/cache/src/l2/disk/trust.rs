@@ -59,7 +59,8 @@ impl TrustMarker {
                     %error,
                     marker = %self.marker.display(),
                     "a purge can neither be written to the second tier's file nor be noted as \
-                     missing: remove the file if this process ends before the disk works again"
+                     missing: if this process ends before the disk works again, remove the file, \
+                     or purged content may be served"
                 );
             }
         }

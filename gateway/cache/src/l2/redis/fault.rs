@@ -24,7 +24,7 @@ pub(super) fn fault(error: &Error) -> StoreError {
 
 /// An answer that does not have the form that the command returns.
 pub(super) fn unexpected(command: &str) -> StoreError {
-    StoreError::Corrupt(format!("an answer to {command} of a foreign form"))
+    StoreError::Corrupt(format!("the answer to {command} has an unexpected form"))
 }
 
 fn refusal(said: &str) -> StoreRefusal {

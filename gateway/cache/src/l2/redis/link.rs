@@ -82,7 +82,7 @@ impl LinkOutageLog {
         match self {
             Self::Shared(outage) => outage.failed(why, is_news),
             Self::OfListener => {
-                tracing::debug!(%why, "word of leases that are given back is not heard");
+                tracing::debug!(%why, "notifications about released leases are not received");
             }
         }
     }
@@ -186,7 +186,7 @@ async fn hold(
     let client = connection.client.clone();
     tokio::select! {
         why = connection.ended() => why,
-        () = shared.reset.notified() => RedisError::Down("the connection was given up".to_owned()),
+        () = shared.reset.notified() => RedisError::Down("the connection was closed by the gateway".to_owned()),
         // Any answer is enough, even a refusal; a broken connection ends by itself.
         why = unanswered(&client, ClusterHash::Random, plan.silence(), |_| Ok(())),
             if matches!(duty, RedisLinkRole::Ask) => why,

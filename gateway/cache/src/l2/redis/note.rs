@@ -67,7 +67,7 @@ impl RedisStore {
         at: LogPlace,
     ) -> Result<bool, StoreError> {
         if self.has_ended(at) {
-            let why = "the purge log began anew".to_owned();
+            let why = "a new purge log was begun".to_owned();
             return Err(StoreError::Refused(StoreRefusal::Other, why));
         }
         let arguments = vec![self.note_of(number, at), millis(LOADING).into()];

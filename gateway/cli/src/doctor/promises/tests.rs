@@ -40,16 +40,19 @@ fn rabbitmq(more: &str) -> String {
 
 #[test]
 fn without_a_bus_purges_stay_here_unless_a_log_is_shared() {
-    says(&words(""), &["purges reach this node alone"]);
+    says(&words(""), &["purges reach only this node"]);
     let shared = words(LOG);
     says(
         &shared,
-        &["read the log in Redis", "holds on its own node alone"],
+        &[
+            "has read the log in Redis",
+            "applies only on the node that received it",
+        ],
     );
-    says_not(&shared, &["reach this node alone"]);
+    says_not(&shared, &["reach only this node"]);
     let both = words(&format!("{LOG}\nbus: {{ nats: {{}} }}"));
-    says(&both, &["the bus alone tells purges"]);
-    says_not(&both, &["holds on its own node alone"]);
+    says(&both, &["only the bus distributes purges"]);
+    says_not(&both, &["applies only on the node that received it"]);
 }
 
 #[test]
@@ -73,11 +76,11 @@ fn a_shared_log_tells_who_was_away_what_it_missed() {
     says(
         &told,
         &[
-            "reads from the log in Redis",
-            "but for those in Redis's log",
+            "are read from the log in Redis",
+            "except those in Redis's log",
         ],
     );
-    says_not(&told, &["may not reach it"]);
+    says_not(&told, &["may be lost for it"]);
 }
 
 #[test]
@@ -88,24 +91,24 @@ fn what_jetstream_keeps_depends_on_where_and_how_long() {
         &[
             "as edge-1",
             "on the disk of one server",
-            "grows for ever",
-            "comes when it is back",
+            "grows without a limit",
+            "are delivered when it is back",
         ],
     );
-    says_not(&told, &["at most once", "may not reach it"]);
+    says_not(&told, &["at most once", "may be lost for it"]);
     says(
         &jetstream(", storage: memory"),
-        &["a restart of the server forgets"],
+        &["when the server restarts, the kept purges are lost"],
     );
     says(
         &jetstream(", replicas: 5, max_age_ms: 60000, max_msgs: 10"),
         &[
-            "on the disks of 5 servers, and goes on while 2",
+            "on the disks of 5 servers, and works while 2",
             "older than 1m (max_age_ms) and what is beyond 10 messages",
         ],
     );
     let memory = jetstream(", storage: memory, replicas: 3");
-    says(&memory, &["goes on while 1 of 3 servers are down"]);
+    says(&memory, &["works while 1 of 3 servers are down"]);
 }
 
 #[test]
@@ -113,7 +116,11 @@ fn rabbitmq_keeps_purges_in_durable_mode_alone() {
     let durable = rabbitmq("durable_invalidation_mode: true, queue_name: q");
     says(
         &durable,
-        &["in the queue q", "longer than 7d", "comes when it is back"],
+        &[
+            "in the queue q",
+            "longer than 7d",
+            "are delivered when it is back",
+        ],
     );
     let forever = rabbitmq("durable_invalidation_mode: true, queue_name: q, queue_expires: 0s");
     says(&forever, &["grows until you delete it"]);
@@ -134,18 +141,24 @@ fn what_waits_for_the_broker_depends_on_the_retry_queue() {
     let queued = words("bus: { nats: {}, retry_queue: { max_size: 77 } }");
     says(
         &queued,
-        &["up to 77 purges (16MiB) wait", "are gone with it"],
+        &[
+            "up to 77 purges (16MiB) wait",
+            "could not publish yet are lost",
+        ],
     );
     let at_once = words("bus: { nats: {}, retry_queue: { enabled: false } }");
-    says(&at_once, &["does not wait", "notice by a heartbeat (1s)"]);
-    says_not(&at_once, &["are gone with it"]);
+    says(
+        &at_once,
+        &["does not wait", "notice it with a heartbeat (1s)"],
+    );
+    says_not(&at_once, &["could not publish yet are lost"]);
     let bus = "nats: { mode: jetstream, jetstream: { durable_name: a } }";
     let durable = words(&format!(
         "bus: {{ {bus}, retry_queue: {{ enabled: false }} }}"
     ));
-    says(&durable, &["by this node's next purge, and not before"]);
+    says(&durable, &["with this node's next purge, and not before"]);
     let never = words("bus: { nats: {}, circuit_breaker: { failure_threshold: 0 } }");
-    says_not(&never, &["publishing rests"]);
+    says_not(&never, &["no values are published for"]);
 }
 
 #[test]
@@ -155,15 +168,15 @@ fn values_are_told_as_configured() {
         &told,
         &[
             "values up to 32KiB",
-            "whoever may publish",
-            "holds or was lately asked for",
+            "whoever can publish",
+            "holds or that were requested recently",
         ],
     );
     says(
         &words("bus: { nats: {}, broadcast_set: false }"),
         &["load for themselves"],
     );
-    says(&words("bus: { nats: {}, priming: off }"), &["takes none"]);
+    says(&words("bus: { nats: {}, priming: off }"), &["accepts none"]);
     says(
         &words("bus: { nats: {}, priming: always }"),
         &["may push out"],
@@ -173,8 +186,11 @@ fn values_are_told_as_configured() {
 #[test]
 fn who_does_not_listen_is_told_so() {
     let deaf = words("bus: { nats: {}, subscribe_to_events: false }");
-    says(&deaf, &["does not listen; it keeps what others purge"]);
-    says_not(&deaf, &["when it is back, all that it stored"]);
+    says(
+        &deaf,
+        &["does not listen; it keeps serving what others purge"],
+    );
+    says_not(&deaf, &["when it is back, everything that it stored"]);
 }
 
 #[test]
@@ -184,7 +200,7 @@ fn the_bound_is_max_staleness_where_a_route_has_one() {
         &told,
         &[
             "what is older than 30s",
-            "but on site, without a max_staleness",
+            "except on site, without a max_staleness",
         ],
     );
     let all = words("bus: { nats: {} }\ndefaults: { max_staleness: 1m }");

@@ -47,24 +47,24 @@ impl InboxMetrics {
         let heard = IntCounterVec::new(
             Opts::new(
                 "lamina_bus_received_total",
-                "Messages by what became of them.",
+                "Messages that were received, by outcome.",
             ),
             &["outcome"],
         )?;
         let malformed = IntCounterVec::new(
             Opts::new(
                 "lamina_bus_malformed_total",
-                "Messages that are no events, by reason.",
+                "Messages that are not valid events, by reason.",
             ),
             &["reason"],
         )?;
         let lost = IntCounter::new(
             "lamina_bus_lost_total",
-            "Times that the transport told of lost messages.",
+            "Times that the transport reported lost messages.",
         )?;
         let consuming = IntGauge::new(
             "lamina_bus_consuming",
-            "1 while this node hears the others.",
+            "1 while this node receives the events of the other nodes.",
         )?;
         registry.register(Box::new(heard.clone()))?;
         registry.register(Box::new(malformed.clone()))?;

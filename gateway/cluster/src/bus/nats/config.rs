@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NatsOpenError;
 use crate::units::ConfigDuration;
 
 /// A NATS server or cluster, plain (at most once) or with JetStream (durable).
@@ -146,160 +145,75 @@ impl Default for JetStreamConfig {
     }
 }
 
-impl NatsConfig {
-    /// Checks whether the configuration is valid, as far as that is known without reading files or
-    /// using the network.
-    ///
-    /// # Errors
-    /// The first setting that is not valid.
-    pub fn check(&self) -> Result<(), NatsOpenError> {
-        if self.servers.is_empty() {
-            return Err(NatsOpenError::Servers);
-        }
-        for server in &self.servers {
-            super::link::address(server)?;
-        }
-        let subjects = [
-            ("subject", &self.subject),
-            ("inbox_prefix", &self.inbox_prefix),
-        ];
-        for (key, given) in subjects {
-            if !is_subject(given) {
-                let given = given.clone();
-                return Err(NatsOpenError::Subject { key, given });
-            }
-        }
-        let ways = [
-            self.username.is_some() || self.password.is_some() || self.password_file.is_some(),
-            self.token.is_some() || self.token_file.is_some(),
-            self.credentials_file.is_some(),
-        ];
-        if ways.into_iter().filter(|way| *way).count() > 1 {
-            return Err(NatsOpenError::Ways);
-        }
-        if self.ping_interval == ConfigDuration::ZERO {
-            return Err(NatsOpenError::Ping);
-        }
-        match self.mode {
-            NatsMode::Core => Ok(()),
-            NatsMode::Jetstream => self.jetstream.check(),
-        }
+/// Why NATS can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsOpenError {
+    #[error("no servers; expected at least one, as in nats://host:4222")]
+    Servers,
+    #[error(
+        "{0:?} is not the address of a NATS server; expected nats://host:4222, or tls://host:4222 \
+         for TLS"
+    )]
+    Server(String),
+    #[error("credentials in the URL; expected `username` and `password_file`, or `token_file`")]
+    InUrl,
+    #[error("{given:?} is not a subject; expected words with dots between them, without wildcards")]
+    Subject { key: &'static str, given: String },
+    #[error(
+        "another login is given beside `username`, `token` or `credentials_file`; expected only \
+         one of the three"
+    )]
+    Ways,
+    #[error("`ping_interval` is 0; expected the time between two pings, as in 2s")]
+    Ping,
+    #[error(
+        "no durable name; expected a name that only this node has and that stays the same after a \
+         restart, since JetStream remembers under it what this node has read"
+    )]
+    DurableName,
+    #[error(
+        "{given:?} is not a name that the server accepts; expected a name without spaces and \
+         without . * > / \\"
+    )]
+    Name { key: &'static str, given: String },
+    #[error("`{0}` is out of its range; expected {range}", range = range_of(.0))]
+    Number(&'static str),
+    #[error("{file}: {reason}")]
+    File {
+        key: &'static str,
+        file: String,
+        reason: String,
+    },
+}
+
+/// The values that a number of the JetStream configuration may have.
+fn range_of(key: &str) -> &'static str {
+    match key {
+        "replicas" => "1 to 5",
+        "max_msgs" => "-1 for no limit, or 1 or more",
+        _ => "1 or more",
     }
 }
 
-impl JetStreamConfig {
-    fn check(&self) -> Result<(), NatsOpenError> {
-        let durable = self.durable_name.as_ref();
-        let durable = durable.ok_or(NatsOpenError::DurableName)?;
-        for (key, given) in [("stream", &self.stream), ("durable_name", durable)] {
-            if !is_name(given) {
-                let given = given.clone();
-                return Err(NatsOpenError::Name { key, given });
-            }
+impl NatsOpenError {
+    /// The key of the configuration that the error is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Servers | Self::Server(_) | Self::InUrl => "servers",
+            Self::Subject { key, .. } | Self::File { key, .. } => key,
+            Self::Ways => "username",
+            Self::Ping => "ping_interval",
+            Self::DurableName
+            | Self::Name {
+                key: "durable_name",
+                ..
+            } => "jetstream.durable_name",
+            Self::Name { .. } => "jetstream.stream",
+            Self::Number("replicas") => "jetstream.replicas",
+            Self::Number("max_deliver") => "jetstream.max_deliver",
+            Self::Number("ack_wait_ms") => "jetstream.ack_wait_ms",
+            Self::Number("max_age_ms") => "jetstream.max_age_ms",
+            Self::Number(_) => "jetstream.max_msgs",
         }
-        let numbers = [
-            ("replicas", (1..=5).contains(&self.replicas)),
-            ("max_deliver", self.max_deliver > 0),
-            ("ack_wait_ms", self.ack_wait_ms > 0),
-            ("max_age_ms", self.max_age_ms != Some(0)),
-            ("max_msgs", self.max_msgs == -1 || self.max_msgs > 0),
-        ];
-        match numbers.into_iter().find(|(_, fits)| !fits) {
-            Some((key, _)) => Err(NatsOpenError::Number(key)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Whether it is one subject, without wildcards.
-fn is_subject(text: &str) -> bool {
-    let token =
-        |t: &str| !t.is_empty() && t.chars().all(|c| !c.is_whitespace() && !"*>".contains(c));
-    text.split('.').all(token)
-}
-
-/// Whether it can be the name of a stream or consumer.
-fn is_name(text: &str) -> bool {
-    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !".*>/\\".contains(c);
-    !text.is_empty() && text.chars().all(plain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(change: impl FnOnce(&mut NatsConfig)) -> Option<&'static str> {
-        let mut nats = NatsConfig {
-            mode: NatsMode::Jetstream,
-            ..NatsConfig::default()
-        };
-        nats.jetstream.durable_name = Some("node-1".to_owned());
-        change(&mut nats);
-        nats.check().err().map(|error| error.key())
-    }
-
-    #[test]
-    fn what_can_be_no_nats_is_told_with_its_key() {
-        assert_eq!(key(|_| {}), None);
-        assert_eq!(key(|n| n.servers.clear()), Some("servers"));
-        for wrong in ["", "http://a", "nats://me:pw@a", "nats://me@a", "nats://"] {
-            assert_eq!(
-                key(|n| n.servers[0] = wrong.to_owned()),
-                Some("servers"),
-                "{wrong}"
-            );
-        }
-        for fine in ["a", "a:4223", "tls://a:1", "nats://[::1]:4222"] {
-            assert_eq!(key(|n| n.servers[0] = fine.to_owned()), None, "{fine}");
-        }
-        for wrong in ["", "a..b", "a.*", ">", "a b", "a.\r\nPUB"] {
-            assert_eq!(
-                key(|n| n.subject = wrong.to_owned()),
-                Some("subject"),
-                "{wrong}"
-            );
-        }
-        assert_eq!(
-            key(|n| n.inbox_prefix = String::new()),
-            Some("inbox_prefix")
-        );
-        let two = |n: &mut NatsConfig| {
-            n.username = Some("a".to_owned());
-            n.token = Some("b".to_owned());
-        };
-        assert_eq!(key(two), Some("username"));
-        assert_eq!(
-            key(|n| n.ping_interval = ConfigDuration::ZERO),
-            Some("ping_interval")
-        );
-        assert_eq!(
-            key(|n| n.jetstream.durable_name = None),
-            Some("jetstream.durable_name")
-        );
-        assert_eq!(
-            key(|n| n.jetstream.durable_name = Some("a.b".to_owned())),
-            Some("jetstream.durable_name")
-        );
-        assert_eq!(
-            key(|n| n.jetstream.stream = "a/b".to_owned()),
-            Some("jetstream.stream")
-        );
-        assert_eq!(
-            key(|n| n.jetstream.replicas = 0),
-            Some("jetstream.replicas")
-        );
-        assert_eq!(
-            key(|n| n.jetstream.max_deliver = 0),
-            Some("jetstream.max_deliver")
-        );
-        assert_eq!(
-            key(|n| n.jetstream.max_msgs = 0),
-            Some("jetstream.max_msgs")
-        );
-        let core = |n: &mut NatsConfig| {
-            n.mode = NatsMode::Core;
-            n.jetstream.durable_name = None;
-        };
-        assert_eq!(key(core), None, "only JetStream needs a durable name");
     }
 }

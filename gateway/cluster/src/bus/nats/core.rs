@@ -16,22 +16,18 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::NatsConfig;
-use super::link::{NatsConnection, NatsConnectionState, NatsReconnector, NatsSession, chain};
-use crate::bus::transport::{BusTransport, Guarantee, PublishError, TransportEventSender};
+use super::link::{NatsConnection, chain};
+use super::transport::{NatsConnectionState, NatsSession};
+use crate::bus::transport::{PublishError, PublishOutcome, TransportEventSender};
 
-pub(super) struct NatsCoreTransport {
-    inner: Arc<NatsCoreSession>,
-    keeper: NatsReconnector,
-}
-
-struct NatsCoreSession {
+pub(super) struct NatsCoreSession {
     config: NatsConfig,
     standing: NatsConnectionState<NatsCorePublisher>,
 }
 
 /// A connection, and the markers that were sent and came back on it.
 #[derive(Clone)]
-struct NatsCorePublisher {
+pub(super) struct NatsCorePublisher {
     line: NatsConnection,
     marks: Arc<PublishMarks>,
 }
@@ -42,47 +38,8 @@ struct PublishMarks {
     back: watch::Sender<u64>,
 }
 
-impl NatsCoreTransport {
-    pub(super) fn new(config: NatsConfig) -> Self {
-        let standing = NatsConnectionState::new();
-        Self {
-            inner: Arc::new(NatsCoreSession { config, standing }),
-            keeper: NatsReconnector::default(),
-        }
-    }
-}
-
-impl BusTransport for NatsCoreTransport {
-    fn kind(&self) -> &'static str {
-        "nats"
-    }
-
-    fn guarantee(&self) -> Guarantee {
-        Guarantee::AtMostOnce
-    }
-
-    fn publish<'a>(
-        &'a self,
-        messages: &'a [Bytes],
-    ) -> futures_util::future::BoxFuture<'a, (usize, Option<PublishError>)> {
-        Box::pin(self.inner.publish(messages))
-    }
-
-    fn max_message_bytes(&self) -> Option<usize> {
-        self.inner.standing.max_message_bytes()
-    }
-
-    fn run(&self, mail: TransportEventSender) {
-        self.keeper.start(&self.inner, mail);
-    }
-
-    fn cut(&self) {
-        self.inner.standing.cut();
-    }
-}
-
 impl NatsSession for NatsCoreSession {
-    type Way = NatsCorePublisher;
+    type Publisher = NatsCorePublisher;
 
     fn config(&self) -> &NatsConfig {
         &self.config
@@ -97,57 +54,45 @@ impl NatsSession for NatsCoreSession {
             begun = timeout(self.config.connect_timeout.0, self.begin(line)) => begun,
             why = line.ended() => return why,
         };
-        let (messages, marks, way) = match begun {
+        let (messages, marks, publisher) = match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(why)) => return why,
             Err(_) => return "no answer to the subscription".to_owned(),
         };
         self.standing.limit_messages(line.client.max_payload());
-        if !self.standing.up(way.clone(), None, mail).await {
-            return "nobody listens".to_owned();
+        if !self.standing.up(publisher.clone(), None, mail).await {
+            return "the receiver of events has ended".to_owned();
         }
         let dropped = stream::repeat(()).then(|()| line.dropped());
         let messages = stream::select(messages.map(|m| Some(m.payload)), dropped.map(|()| None));
         tokio::select! {
             biased;
             why = line.ended() => why,
-            () = way.marks.come_back(marks) => "the subscription ended".to_owned(),
+            () = publisher.marks.come_back(marks) => "the subscription ended".to_owned(),
             () = mail.forward(messages) => "the subscription ended".to_owned(),
+        }
+    }
+
+    async fn publish(&self, publisher: NatsCorePublisher, messages: &[Bytes]) -> PublishOutcome {
+        tokio::select! {
+            done = self.send(&publisher, messages) => done,
+            why = publisher.line.ended() => (0, Some(PublishError::Down(why))),
         }
     }
 }
 
 impl NatsCoreSession {
-    async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
-        let way = match self.standing.get() {
-            Ok(way) => way,
-            Err(down) => return (0, Some(down)),
-        };
-        tokio::select! {
-            done = self.send(&way, messages) => done,
-            why = way.line.ended() => (0, Some(PublishError::Down(why))),
-        }
+    pub(super) fn new(config: NatsConfig) -> Self {
+        let standing = NatsConnectionState::new();
+        Self { config, standing }
     }
 
-    async fn send(
-        &self,
-        way: &NatsCorePublisher,
-        messages: &[Bytes],
-    ) -> (usize, Option<PublishError>) {
-        let mut refused = None;
-        let mut sent = 0;
-        for message in messages {
-            let subject = self.config.subject.clone();
-            if let Err(error) = way.line.client.publish(subject, message.clone()).await {
-                refused = Some(way.line.refused(&error));
-                break;
-            }
-            sent += 1;
-        }
-        if let Err(why) = way.there_and_back().await {
+    async fn send(&self, publisher: &NatsCorePublisher, messages: &[Bytes]) -> PublishOutcome {
+        let (sent, refused) = publisher.line.send(&self.config.subject, messages).await;
+        if let Err(why) = publisher.there_and_back().await {
             return (0, Some(PublishError::Down(why)));
         }
-        match way.line.refusal() {
+        match publisher.line.refusal() {
             Some(said) => (0, Some(PublishError::Refused(said))),
             None => (sent, refused),
         }
@@ -166,7 +111,7 @@ impl NatsCoreSession {
             .map_err(|e| chain(&e))?;
         let messages = client.subscribe(self.config.subject.clone()).await;
         let messages = messages.map_err(|e| chain(&e))?;
-        let way = NatsCorePublisher {
+        let publisher = NatsCorePublisher {
             line: line.clone(),
             marks: Arc::new(PublishMarks {
                 inbox,
@@ -176,10 +121,10 @@ impl NatsCoreSession {
         };
         // Sent twice: a refusal arrives before the first marker does, but another task reports it.
         for _ in 0..2 {
-            way.send_mark().await?;
+            publisher.send_mark().await?;
             marks.next().await.ok_or("the subscription ended")?;
         }
-        Ok((messages, marks, way))
+        Ok((messages, marks, publisher))
     }
 }
 

@@ -16,26 +16,21 @@ use async_nats::jetstream::{self, AckKind, Context, ErrorCode};
 use async_nats::{Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::config::NatsConfig;
-use super::link::{NatsConnection, NatsConnectionState, NatsReconnector, NatsSession, chain};
+use super::link::{NatsConnection, chain};
 use super::stream::{
     ConsumerPosition, GapDetection, PATIENCE, PendingSequences, StreamDifferenceLog, UNANSWERED,
     place,
 };
+use super::transport::{NatsConnectionState, NatsSession};
 use crate::bus::transport::{
-    BusTransport, DeliveryAck, Guarantee, IncomingMessage, PublishError, TransportEvent,
+    DeliveryAck, IncomingMessage, PublishError, PublishOutcome, TransportEvent,
     TransportEventSender,
 };
 
-pub(super) struct JetStreamTransport {
-    inner: Arc<JetStreamSession>,
-    keeper: NatsReconnector,
-}
-
-struct JetStreamSession {
+pub(super) struct JetStreamSession {
     config: NatsConfig,
     standing: NatsConnectionState<JetStreamPublisher>,
     said: StreamDifferenceLog,
@@ -45,7 +40,7 @@ struct JetStreamSession {
 }
 
 #[derive(Clone)]
-struct JetStreamPublisher {
+pub(super) struct JetStreamPublisher {
     line: NatsConnection,
     context: Context,
 }
@@ -81,64 +76,8 @@ const BATCH_BYTES: usize = 16 << 20;
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(10);
 
-impl JetStreamTransport {
-    pub(super) fn new(config: NatsConfig) -> Self {
-        // Twice as many, so that there is room for acknowledgements of what was taken before the
-        // server forgot us.
-        let (answers, answered) = mpsc::channel(2 * UNANSWERED as usize);
-        let inner = JetStreamSession {
-            config,
-            standing: NatsConnectionState::new(),
-            said: StreamDifferenceLog::default(),
-            hands: Arc::default(),
-            answers,
-            answered: tokio::sync::Mutex::new(answered),
-        };
-        Self {
-            inner: Arc::new(inner),
-            keeper: NatsReconnector::default(),
-        }
-    }
-}
-
-impl BusTransport for JetStreamTransport {
-    fn kind(&self) -> &'static str {
-        "jetstream"
-    }
-
-    fn guarantee(&self) -> Guarantee {
-        Guarantee::Durable
-    }
-
-    fn publish<'a>(
-        &'a self,
-        messages: &'a [Bytes],
-    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
-        Box::pin(self.inner.publish(messages))
-    }
-
-    fn whisper<'a>(
-        &'a self,
-        messages: &'a [Bytes],
-    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
-        Box::pin(self.inner.whisper(messages))
-    }
-
-    fn max_message_bytes(&self) -> Option<usize> {
-        self.inner.standing.max_message_bytes()
-    }
-
-    fn run(&self, mail: TransportEventSender) {
-        self.keeper.start(&self.inner, mail);
-    }
-
-    fn cut(&self) {
-        self.inner.standing.cut();
-    }
-}
-
 impl NatsSession for JetStreamSession {
-    type Way = JetStreamPublisher;
+    type Publisher = JetStreamPublisher;
 
     fn config(&self) -> &NatsConfig {
         &self.config
@@ -165,12 +104,12 @@ impl NatsSession for JetStreamSession {
         let largest = line.client.max_payload();
         let largest = largest.min(place.max_message_bytes.unwrap_or(largest));
         self.standing.limit_messages(largest);
-        let way = JetStreamPublisher {
+        let publisher = JetStreamPublisher {
             line: line.clone(),
             context,
         };
-        if !self.standing.up(way, place.behind, mail).await {
-            return "nobody listens".to_owned();
+        if !self.standing.up(publisher, place.behind, mail).await {
+            return "the receiver of events has ended".to_owned();
         }
         tokio::select! {
             biased;
@@ -180,20 +119,14 @@ impl NatsSession for JetStreamSession {
             () = overhear(whispers, mail) => "the subscription ended".to_owned(),
         }
     }
-}
 
-impl JetStreamSession {
-    async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
-        let way = match self.standing.get() {
-            Ok(way) => way,
-            Err(down) => return (0, Some(down)),
-        };
+    async fn publish(&self, publisher: JetStreamPublisher, messages: &[Bytes]) -> PublishOutcome {
         let mut taken = 0;
         for window in messages.chunks(WINDOW) {
             let (count, failed) = tokio::select! {
                 biased;
-                why = way.line.ended() => (0, Some(PublishError::Down(why))),
-                done = self.send(&way.context, window) => done,
+                why = publisher.line.ended() => (0, Some(PublishError::Down(why))),
+                done = self.send(&publisher.context, window) => done,
             };
             taken += count;
             if failed.is_some() {
@@ -203,18 +136,24 @@ impl JetStreamSession {
         (taken, None)
     }
 
-    async fn whisper(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
-        let way = match self.standing.get() {
-            Ok(way) => way,
-            Err(down) => return (0, Some(down)),
-        };
-        for (sent, message) in messages.iter().enumerate() {
-            let said = way.line.client.publish(self.whispered(), message.clone());
-            if let Err(error) = said.await {
-                return (sent, Some(way.line.refused(&error)));
-            }
+    async fn whisper(&self, publisher: JetStreamPublisher, messages: &[Bytes]) -> PublishOutcome {
+        publisher.line.send(&self.whispered(), messages).await
+    }
+}
+
+impl JetStreamSession {
+    pub(super) fn new(config: NatsConfig) -> Self {
+        // Twice as many, so that there is room for acknowledgements of what was taken before the
+        // server forgot us.
+        let (answers, answered) = mpsc::channel(2 * UNANSWERED as usize);
+        Self {
+            config,
+            standing: NatsConnectionState::new(),
+            said: StreamDifferenceLog::default(),
+            hands: Arc::default(),
+            answers,
+            answered: tokio::sync::Mutex::new(answered),
         }
-        (messages.len(), None)
     }
 
     /// The subject for transient messages, next to the stream's subject; the stream does not store
@@ -223,7 +162,7 @@ impl JetStreamSession {
         format!("{}.now", self.config.subject)
     }
 
-    async fn send(&self, context: &Context, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+    async fn send(&self, context: &Context, messages: &[Bytes]) -> PublishOutcome {
         let mut acks = Vec::with_capacity(messages.len());
         let mut failed = None;
         for message in messages {
@@ -278,7 +217,7 @@ impl JetStreamSession {
                 return chain(&error);
             }
         }
-        "nobody answers".to_owned()
+        "the sender of acknowledgements has ended".to_owned()
     }
 
     async fn pull(
@@ -305,7 +244,7 @@ impl JetStreamSession {
             .flatten()
             {
                 if !mail.tell(word).await {
-                    return "nobody listens".to_owned();
+                    return "the receiver of events has ended".to_owned();
                 }
             }
         }
@@ -324,7 +263,7 @@ impl JetStreamSession {
         let to = message
             .reply
             .clone()
-            .ok_or("a message without an address for its answer")?;
+            .ok_or("a message without a reply subject")?;
         let Some(held) = MessageInHand::new(number, &self.hands) else {
             return Ok((None, None));
         };
@@ -336,10 +275,14 @@ impl JetStreamSession {
         };
         if delivered > self.config.jetstream.max_deliver {
             taken.answer(AckKind::Term);
-            return Ok((Some("given up after too many deliveries"), None));
+            return Ok((
+                Some("a message was given up after too many deliveries"),
+                None,
+            ));
         }
         let lost = track.hole(number, delivered).then_some(
-            "the stream dropped them unread, or another node uses the same durable name",
+            "the stream dropped messages before this node read them, or another node uses the \
+             same durable name",
         );
         let delivery = IncomingMessage {
             bytes: message.message.payload,

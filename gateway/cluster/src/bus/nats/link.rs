@@ -1,26 +1,25 @@
-//! Connections to NATS, one after another, without end.
+//! One connection to NATS, from its beginning to its end.
 //!
 //! Decision: async-nats reconnects by itself, then sends messages that their callers have long
 //! given up, and confirms messages that were lost with the old socket. Therefore each client lives
 //! for one connection: once it is connected, its list of servers is replaced by an address where
 //! nobody listens ([`NOWHERE`]), and when the connection ends, the client and everything that waits
-//! in it end as well. Pauses between attempts grow and are jittered.
+//! in it end as well.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_nats::client::{self, PublishErrorKind};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
-use parking_lot::{Mutex, RwLock};
+use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::NatsOpenError;
-use super::config::NatsConfig;
-use crate::backoff::{self, OutageTracker};
-use crate::bus::transport::{ConnectionCutter, PublishError, TransportEvent, TransportEventSender};
+use super::config::{NatsConfig, NatsOpenError};
+use crate::backoff;
+use crate::bus::transport::{PublishError, PublishOutcome};
 
 /// One connection.
 #[derive(Clone)]
@@ -39,31 +38,6 @@ struct NatsClientEvents {
     dropping: Notify,
 }
 
-/// The state of the present connection. `W` is what a publisher needs of it.
-pub(super) struct NatsConnectionState<W> {
-    way: RwLock<Result<W, String>>,
-    knife: ConnectionCutter,
-    /// The largest message in bytes that the server takes, as it said at the last connect; 0: it
-    /// has not said yet.
-    max_message_bytes: AtomicUsize,
-}
-
-/// What a mode of NATS does with its connections.
-pub(super) trait NatsSession: Send + Sync + 'static {
-    type Way: Clone + Send + Sync;
-
-    fn config(&self) -> &NatsConfig;
-
-    fn standing(&self) -> &NatsConnectionState<Self::Way>;
-
-    /// Consumes on one connection until it can't be used any more. Returns why.
-    fn consume(
-        &self,
-        line: &NatsConnection,
-        mail: &TransportEventSender,
-    ) -> impl Future<Output = String> + Send;
-}
-
 /// Port 0, where nobody listens.
 const NOWHERE: &str = "nats://127.0.0.1:0";
 /// The most servers of a cluster that are remembered in addition to the configured ones.
@@ -72,11 +46,6 @@ const DISCOVERED: usize = 64;
 const COMMANDS: usize = 256;
 /// The most messages that wait for the task that passes them on.
 const BUFFER: usize = 4_096;
-/// The pause after the first failure.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// A connection that lived this long does not count as a failure.
-const GOOD: Duration = Duration::from_secs(5);
-
 /// A server's address as it is written in the configuration.
 pub(super) fn address(text: &str) -> Result<ServerAddr, NatsOpenError> {
     let wrong = || NatsOpenError::Server(text.to_owned());
@@ -90,116 +59,6 @@ pub(super) fn address(text: &str) -> Result<ServerAddr, NatsOpenError> {
         .ok_or_else(wrong)
 }
 
-impl<W: Clone> NatsConnectionState<W> {
-    pub(super) fn new() -> Self {
-        Self {
-            way: RwLock::new(Err("not connected yet".to_owned())),
-            knife: ConnectionCutter::default(),
-            max_message_bytes: AtomicUsize::new(0),
-        }
-    }
-
-    /// The largest message that the server takes, as it said at the present or the last connect.
-    pub(super) fn max_message_bytes(&self) -> Option<usize> {
-        let bytes = self.max_message_bytes.load(Ordering::Acquire);
-        (bytes > 0).then_some(bytes)
-    }
-
-    /// Sets the largest message that the server takes.
-    pub(super) fn limit_messages(&self, bytes: usize) {
-        self.max_message_bytes.store(bytes, Ordering::Release);
-    }
-
-    /// Cuts the present connection.
-    pub(super) fn cut(&self) {
-        self.knife.cut();
-    }
-
-    /// What a publisher needs of the connection, or why there is none.
-    pub(super) fn get(&self) -> Result<W, PublishError> {
-        self.way.read().clone().map_err(PublishError::Down)
-    }
-
-    /// Consuming begins now. False: the receiver of events is gone.
-    pub(super) async fn up(
-        &self,
-        way: W,
-        behind: Option<u64>,
-        mail: &TransportEventSender,
-    ) -> bool {
-        *self.way.write() = Ok(way);
-        mail.tell(TransportEvent::Up { behind }).await
-    }
-
-    /// Consuming has ended; reports it if it was up. False: the receiver of events is gone.
-    async fn down(&self, why: &str, mail: &TransportEventSender) -> bool {
-        let was = std::mem::replace(&mut *self.way.write(), Err(why.to_owned()));
-        was.is_err() || mail.tell(TransportEvent::Down(why.to_owned())).await
-    }
-}
-
-/// The task that reconnects; it ends when this is dropped.
-#[derive(Default)]
-pub(super) struct NatsReconnector(Mutex<Option<JoinHandle<()>>>);
-
-impl NatsReconnector {
-    pub(super) fn start<S: NatsSession>(&self, session: &Arc<S>, mail: TransportEventSender) {
-        let task = tokio::spawn(keep(Arc::clone(session), mail));
-        *self.0.lock() = Some(task);
-    }
-}
-
-impl Drop for NatsReconnector {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.lock().take() {
-            task.abort();
-        }
-    }
-}
-
-/// Connects again and again until the receiver of events is gone.
-async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
-    let config = session.config();
-    let mut discovered = Vec::new();
-    let mut failures: u32 = 0;
-    let mut outages = OutageTracker::default();
-    loop {
-        let mut began = None;
-        let why = match connect(config, &mut discovered).await {
-            Ok(line) => {
-                if let Some(after_seconds) = outages.end().line() {
-                    tracing::info!(bus = "nats", mode = ?config.mode, after_seconds, "connected");
-                }
-                began = Some(Instant::now());
-                let why = tokio::select! {
-                    why = session.consume(&line, &mail) => why,
-                    why = session.standing().knife.falls() => why.to_owned(),
-                };
-                // The end of the connection explains more than the operation that failed because of
-                // it. Publishers that use the connection are told, since they will get no answers
-                // any more.
-                line.events.end(&why);
-                line.why().unwrap_or(why)
-            }
-            Err(why) => why,
-        };
-        if began.is_some_and(|began| began.elapsed() > GOOD) {
-            failures = 0;
-        }
-        // Logged once, not for every attempt.
-        outages.fails(failures == 0);
-        if failures == 0 {
-            tracing::warn!(bus = "nats", error = %why, "not connected");
-        }
-        if !session.standing().down(&why, &mail).await {
-            return;
-        }
-        failures = failures.saturating_add(1);
-        let max = config.reconnect_max.0.max(PAUSE_MIN);
-        sleep(backoff::pause(failures, PAUSE_MIN, max)).await;
-    }
-}
-
 impl NatsConnection {
     /// Waits until the connection can't be used any more. Returns why.
     pub(super) async fn ended(&self) -> String {
@@ -209,8 +68,19 @@ impl NatsConnection {
         end.ok().and_then(|why| why.clone()).unwrap_or_default()
     }
 
+    /// Gives the messages to the client, until it refuses one.
+    pub(super) async fn send(&self, subject: &str, messages: &[Bytes]) -> PublishOutcome {
+        for (sent, message) in messages.iter().enumerate() {
+            let taken = self.client.publish(subject.to_owned(), message.clone());
+            if let Err(error) = taken.await {
+                return (sent, Some(self.refused(&error)));
+            }
+        }
+        (messages.len(), None)
+    }
+
     /// Why the client could not even send a message.
-    pub(super) fn refused(&self, error: &client::PublishError) -> PublishError {
+    fn refused(&self, error: &client::PublishError) -> PublishError {
         let said = chain(error);
         match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
@@ -234,7 +104,13 @@ impl NatsConnection {
         }
     }
 
-    fn why(&self) -> Option<String> {
+    /// Ends the use of the connection, for this reason unless there was one before.
+    pub(super) fn end(&self, why: &str) {
+        self.events.end(why);
+    }
+
+    /// Why the connection can't be used any more. None: it can.
+    pub(super) fn why(&self) -> Option<String> {
         self.events.end.borrow().clone()
     }
 }
@@ -308,7 +184,7 @@ async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result
 fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
-    let turn = backoff::dice() as usize % servers.len().max(1);
+    let turn = backoff::random() as usize % servers.len().max(1);
     servers.rotate_left(turn);
     let new = discovered
         .iter()

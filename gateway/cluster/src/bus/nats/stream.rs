@@ -366,7 +366,12 @@ impl StreamDifferenceLog {
         let text = differences.join("; ");
         let mut last = self.0.lock();
         if *last != text && !text.is_empty() {
-            tracing::warn!(bus = "jetstream", stream = %jetstream.stream, differences = %text, "used as it is");
+            tracing::warn!(
+                bus = "jetstream",
+                stream = %jetstream.stream,
+                differences = %text,
+                "the stream is used as it is, although it differs from the configuration"
+            );
         }
         *last = text;
     }

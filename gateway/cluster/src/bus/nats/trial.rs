@@ -6,21 +6,26 @@
 //! would take for a loss. A stream that does not exist yet is not made; instead, the trial makes
 //! and deletes one of its own, with a subject below the configured one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, ContextBuilder};
 use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::config::{NatsConfig, NatsMode};
 use super::link::{NatsConnection, chain, connect};
 use super::stream::{PATIENCE, differences, is_missing};
-use crate::bus::trial::BrokerFinding;
+use crate::bus::transport::BusTransport;
+use crate::bus::trial::{BrokerFinding, PreparedTrial, TransportTrial};
+use crate::description::InvalidSetting;
 use crate::units;
 
 /// From what the ends are made.
-pub(in crate::bus) struct NatsTrial {
+pub(super) struct NatsTrial {
     config: NatsConfig,
     mark: String,
     /// The trial uses a stream of its own.
@@ -34,17 +39,14 @@ const FORGOTTEN: units::ConfigDuration = units::ConfigDuration::secs(60);
 const KEPT: usize = 64;
 
 impl NatsTrial {
-    pub(in crate::bus) async fn prepare(
-        config: &NatsConfig,
-        mark: &str,
-    ) -> Result<(Self, Vec<BrokerFinding>), String> {
+    pub(super) async fn prepare(config: &NatsConfig, mark: &str) -> Result<PreparedTrial, String> {
         let mut trial = Self {
             config: config.clone(),
             mark: mark.to_owned(),
             own_stream: false,
         };
         if config.mode == NatsMode::Core {
-            return Ok((trial, Vec::new()));
+            return Ok((Box::new(trial), Vec::new()));
         }
         let line = connect(config, &mut Vec::new()).await?;
         let found = find(&context(&line), config).await?;
@@ -57,17 +59,18 @@ impl NatsTrial {
             None => vec![BrokerFinding {
                 what: "stream",
                 says: format!(
-                    "{} is not there yet: the first gateway makes it; tried with one of our own",
+                    "{} does not exist yet: the first gateway creates it; a temporary one was \
+                     used for these checks",
                     config.jetstream.stream
                 ),
                 fault: None,
             }],
         };
-        Ok((trial, seen))
+        Ok((Box::new(trial), seen))
     }
 
     /// The configuration of one end.
-    pub(in crate::bus) fn end(&self, name: &str) -> NatsConfig {
+    fn end(&self, name: &str) -> NatsConfig {
         let mut config = self.config.clone();
         config.name = Some("lamina doctor".to_owned());
         let mark = &self.mark;
@@ -97,7 +100,7 @@ impl NatsTrial {
         format!("{durable:.KEPT$}-doctor-{mark}-{name}")
     }
 
-    pub(in crate::bus) async fn clear(&self, names: &[&str]) -> Result<(), String> {
+    async fn remove(&self, names: &[&str]) -> Result<(), String> {
         if self.config.mode == NatsMode::Core {
             return Ok(());
         }
@@ -116,6 +119,16 @@ impl NatsTrial {
             delete(&stream, &self.consumer(name)).await?;
         }
         Ok(())
+    }
+}
+
+impl TransportTrial for NatsTrial {
+    fn open(&self, name: &str) -> Result<Arc<dyn BusTransport>, InvalidSetting> {
+        Ok(super::open(&self.end(name))?)
+    }
+
+    fn clear<'a>(&'a self, names: &'a [&'a str]) -> BoxFuture<'a, Result<(), String>> {
+        self.remove(names).boxed()
     }
 }
 
@@ -149,7 +162,10 @@ fn seen_stream(stream: &Stream, config: &NatsConfig) -> BrokerFinding {
             None,
         ),
         false => (
-            format!("{name} is used as it is: {}", found.join("; ")),
+            format!(
+                "{name} is used as it is, although it differs from the configuration: {}",
+                found.join("; ")
+            ),
             Some("nats.jetstream.stream"),
         ),
     };
@@ -173,7 +189,7 @@ async fn seen_consumer(stream: &Stream, config: &NatsConfig) -> Result<BrokerFin
             return Err(format!("consumer {name}: {}", chain(&error)));
         }
         Err(_) if config.jetstream.ensure_consumer => (
-            format!("{name} is not there yet: this node makes it when it starts"),
+            format!("{name} does not exist yet: this node creates it when it starts"),
             None,
         ),
         Err(_) => (

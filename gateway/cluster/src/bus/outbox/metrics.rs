@@ -58,7 +58,7 @@ impl OutboxMetrics {
         let published = IntCounterVec::new(
             Opts::new(
                 "lamina_bus_published_total",
-                "Events that the broker took, by what they are.",
+                "Events that the broker accepted, by kind.",
             ),
             &["kind"],
         )?;
@@ -82,35 +82,37 @@ impl OutboxMetrics {
             )?,
             skipped: counter(
                 "lamina_bus_publish_skipped_total",
-                "Values that were not tried while the breaker was open.",
+                "Values that were not published because the circuit breaker was open.",
             )?,
             oversize: counter(
                 "lamina_bus_values_oversize_total",
-                "Values that no event has room for, or that are larger than the broker takes.",
+                "Values that are too large for an event, or larger than the broker accepts.",
             )?,
             values_dropped: counter(
                 "lamina_bus_values_dropped_total",
-                "Values that were dropped while they waited to be told.",
+                "Values that were dropped while they waited to be published.",
             )?,
             widened: counter(
                 "lamina_bus_purges_widened_total",
-                "Purges that one of everything took the place of, as too many waited.",
+                "Purges that were replaced by one purge of everything, because too many waited.",
             )?,
             too_large: counter(
                 "lamina_bus_purges_too_large_total",
-                "Purges that a wider one took the place of, as the broker takes no message so large.",
+                "Purges that were replaced by a wider one, because the broker does not accept \
+                 messages of that size.",
             )?,
             purges: gauge(
                 "lamina_bus_purges_waiting",
-                "Purges that the broker has not taken yet.",
+                "Purges that the broker has not accepted yet.",
             )?,
             bytes: gauge(
                 "lamina_bus_queue_bytes",
-                "Bytes of what waits to be published.",
+                "Bytes of the events that wait to be published.",
             )?,
             open: gauge(
                 "lamina_bus_breaker_open",
-                "1 while publishing values is not tried.",
+                "1 while the circuit breaker of the publisher is open, so that no values are \
+                 published.",
             )?,
         })
     }

@@ -69,7 +69,12 @@ impl PublishMonitor {
         state.publishing = PublishStatus::Works;
         if std::mem::take(&mut state.was_told) {
             let seconds = seconds(since.elapsed());
-            tracing::info!(transport, seconds, waiting, "publishing works again");
+            tracing::info!(
+                transport,
+                seconds,
+                waiting,
+                "publishing to the event bus works again"
+            );
         }
     }
 
@@ -85,7 +90,11 @@ impl PublishMonitor {
         let is_known = matches!(error, PublishError::Down(_)) || state.was_told;
         if !is_known {
             state.was_told = true;
-            tracing::warn!(transport, %error, "publishing fails; purges wait, and are tried again");
+            tracing::warn!(
+                transport,
+                %error,
+                "publishing to the event bus fails; purges wait and are tried again"
+            );
         }
         state.publishing = PublishStatus::Fails { since, why };
     }

@@ -1,6 +1,7 @@
 //! The YAML configuration of RabbitMQ as the event bus.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,9 +42,10 @@ pub struct RabbitMqConfig {
     /// This node's own queue, with a name that is unique among the nodes and always the same; unset
     /// lets the broker choose a new one for each connection.
     pub queue_name: Option<String>,
-    /// The queue ends with our connection; unset is true, except in durable mode.
+    /// The queue is deleted when this node's connection ends; unset is true, except in durable
+    /// mode.
     pub exclusive_queue: Option<bool>,
-    /// The queue ends with its last consumer; unset is true, except in durable mode.
+    /// The queue is deleted when its last consumer ends; unset is true, except in durable mode.
     pub auto_delete_queue: Option<bool>,
     /// The key with which messages are published and the queue is bound; `fanout` ignores it.
     pub routing_key: String,
@@ -133,10 +135,56 @@ impl RabbitMqConfig {
     }
 
     /// How long the queue may be without a consumer before it is deleted.
-    pub fn expires(&self) -> Option<std::time::Duration> {
+    pub fn expires(&self) -> Option<Duration> {
         let unset = self.durable_invalidation_mode.then_some(A_WEEK);
         let expires = self.queue_expires.or(unset)?;
         (expires != ConfigDuration::ZERO).then_some(expires.0)
+    }
+}
+
+/// Why RabbitMQ can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum RabbitMqOpenError {
+    #[error(
+        "{0:?} is not the address of a RabbitMQ server; expected amqp://host:5672 or \
+         amqp://a:5672,b:5672 (amqps for TLS), with the virtual host in `vhost`"
+    )]
+    Url(String),
+    #[error("credentials in the URL; expected `username` and `password_file`")]
+    Credentials,
+    #[error(
+        "durable_invalidation_mode without a `queue_name`: the broker would make a new queue with \
+         each connection, and what waited in the old one would be lost"
+    )]
+    NoQueue,
+    #[error("`{key}: {value}` contradicts durable_invalidation_mode: messages would be lost")]
+    Contradiction { key: &'static str, value: bool },
+    #[error("`{0}` is empty or too long; expected 1 to 255 bytes, as AMQP allows for a name")]
+    Name(&'static str),
+    #[error("`prefetch` is 0, which is no limit; expected 1 or more")]
+    Prefetch,
+    #[error("`heartbeat` of {0:?}; expected whole seconds from 1s to 60s")]
+    Heartbeat(Duration),
+    #[error("`queue_expires` of {0:?}; expected at most 49d, which is RabbitMQ's limit")]
+    Expires(Duration),
+    #[error("{file}: {reason}")]
+    Certificates { file: String, reason: String },
+    #[error("the system's certificates: {0}")]
+    System(String),
+}
+
+impl RabbitMqOpenError {
+    /// The key of the configuration that the error is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Url(_) | Self::Credentials | Self::System(_) => "url",
+            Self::NoQueue => "queue_name",
+            Self::Contradiction { key, .. } | Self::Name(key) => key,
+            Self::Prefetch => "prefetch",
+            Self::Heartbeat(_) => "heartbeat",
+            Self::Expires(_) => "queue_expires",
+            Self::Certificates { .. } => "ca_file",
+        }
     }
 }
 

@@ -8,15 +8,16 @@ use lapin::{Error, ErrorKind};
 pub(super) enum RabbitMqFault {
     #[error("no answer while {0}")]
     Silent(&'static str),
-    #[error("no heartbeat: the broker stands still or the network is cut")]
+    #[error("no heartbeat: the broker does not respond, or the network connection is broken")]
     Frozen,
     #[error(
-        "what is declared exists with other properties: {0}; delete it there, or configure what it has"
+        "the exchange or queue exists with other properties: {0}; delete it on the broker, or \
+         configure the properties that it has"
     )]
     Differs(String),
     #[error(
-        "{0}; the queue has a consumer: this node's own connection from before, until the broker \
-         misses its heartbeat, or another node with the same `queue_name`"
+        "{0}; the queue has a consumer: this node's previous connection, until the broker notices \
+         that its heartbeats are missing, or another node with the same `queue_name`"
     )]
     Locked(String),
     #[error("{said}")]

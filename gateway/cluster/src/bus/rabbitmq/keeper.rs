@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::KIND;
 use super::config::RabbitMqConfig;
 use super::fault::RabbitMqFault;
 use super::link::RabbitMqLink;
@@ -68,7 +69,7 @@ impl RabbitMqReconnector {
             outages.fails(true);
             // Logged only when the reason changes, not for every attempt.
             if told.as_ref() != Some(&why) {
-                tracing::warn!(bus = "rabbitmq", error = %why, "not consuming");
+                tracing::warn!(bus = KIND, error = %why, "no consumer on RabbitMQ; reconnecting");
                 told = Some(why);
             }
             if began.elapsed() > GOOD {
@@ -101,7 +102,7 @@ impl RabbitMqReconnector {
                 *told = None;
                 let behind = link.behind();
                 let after_seconds = outages.end().line();
-                tracing::info!(bus = "rabbitmq", behind, after_seconds, "consuming");
+                tracing::info!(bus = KIND, behind, after_seconds, "consuming from RabbitMQ");
                 self.standing.set(Ok(Arc::clone(&link.publisher)));
                 if !self.mail.tell(TransportEvent::Up { behind }).await {
                     return None;

@@ -14,9 +14,9 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::acks::AckTracker;
 use super::config::RabbitMqConfig;
 use super::declare::{DeclaredQueues, bind, declare};
-use super::desk::AckTracker;
 use super::fault::RabbitMqFault;
 use super::line::{RabbitMqSocket, dial};
 use super::publish::{BrokerSizeLimit, RabbitMqPublisher};
@@ -83,12 +83,12 @@ impl RabbitMqLink {
         mail: &TransportEventSender,
         stop: &CancellationToken,
     ) -> Result<(), RabbitMqFault> {
-        let mut desk = AckTracker::new(self.config.max_redeliveries);
+        let mut acks = AckTracker::new(self.config.max_redeliveries);
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until_nobody_listens = async {
             loop {
-                let word = self.next(mail, &mut desk, &mut pulse).await?;
+                let word = self.next(mail, &mut acks, &mut pulse).await?;
                 if let Some(word) = word
                     && !mail.tell(word).await
                 {
@@ -108,20 +108,23 @@ impl RabbitMqLink {
     async fn next(
         &mut self,
         mail: &TransportEventSender,
-        desk: &mut AckTracker,
+        acks: &mut AckTracker,
         pulse: &mut Interval,
     ) -> Result<Option<TransportEvent>, RabbitMqFault> {
         tokio::select! {
             came = self.consumer.next() => {
                 let came = came.ok_or(RabbitMqFault::Cancelled)??;
-                Ok(Some(desk.receive(came)))
+                Ok(Some(acks.receive(came)))
             }
             heard = hear(&mut self.whispers) => {
-                let gone = || RabbitMqFault::Broken("the queue of the moment is gone".to_owned());
+                let gone = || {
+                    let why = "the temporary queue of this connection is gone";
+                    RabbitMqFault::Broken(why.to_owned())
+                };
                 pass_on(mail, heard.ok_or_else(gone)??);
                 Ok(None)
             }
-            word = desk.next() => Ok(Some(word)),
+            word = acks.next() => Ok(Some(word)),
             () = self.publisher.lost.notified() => {
                 let exchange = &self.config.exchange;
                 Err(RabbitMqFault::Refused(format!("there is no exchange {exchange}")))
@@ -135,7 +138,7 @@ impl RabbitMqLink {
     async fn look(&self) -> Result<(), RabbitMqFault> {
         let bound = bind(&self.config, &self.channel, &self.declared);
         let limit = self.config.connect_timeout.0;
-        let late = |_| RabbitMqFault::Silent("looking at the binding");
+        let late = |_| RabbitMqFault::Silent("checking the binding");
         timeout(limit, bound).await.map_err(late)?
     }
 

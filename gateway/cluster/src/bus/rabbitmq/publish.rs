@@ -136,7 +136,9 @@ impl RabbitMqPublisher {
     fn blocked(&self) -> Option<PublishError> {
         let blocked = self.connection.status().blocked();
         blocked.then(|| {
-            refused("connection.blocked: RabbitMQ has a memory or disk alarm and takes no messages")
+            refused(
+                "connection.blocked: RabbitMQ has a memory or disk alarm and accepts no messages",
+            )
         })
     }
 

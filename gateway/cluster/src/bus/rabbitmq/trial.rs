@@ -6,8 +6,11 @@
 //! is deleted again, unless it is in use by then. Queues of nodes that are away keep what is
 //! published, as any event: a durable mode can't be tried in another way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, Error, ErrorKind};
@@ -18,11 +21,13 @@ use super::declare::exchange_stands;
 use super::fault::{RabbitMqFault, is_missing};
 use super::line::{RabbitMqSocket, dial};
 use super::target::RabbitMqTarget;
-use crate::bus::trial::BrokerFinding;
+use crate::bus::transport::BusTransport;
+use crate::bus::trial::{BrokerFinding, PreparedTrial, TransportTrial};
+use crate::description::InvalidSetting;
 use crate::units;
 
 /// From what the ends are made.
-pub(in crate::bus) struct RabbitMqTrial {
+pub(super) struct RabbitMqTrial {
     config: RabbitMqConfig,
     target: RabbitMqTarget,
     /// The exchange existed before the trial.
@@ -40,26 +45,22 @@ const IN_USE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(50);
 
 impl RabbitMqTrial {
-    pub(in crate::bus) async fn prepare(
-        config: &RabbitMqConfig,
-    ) -> Result<(Self, Vec<BrokerFinding>), String> {
+    pub(super) async fn prepare(config: &RabbitMqConfig) -> Result<PreparedTrial, String> {
         let target = RabbitMqTarget::new(config).map_err(|e| e.to_string())?;
         let open = open(config, &target).await.map_err(|e| e.to_string())?;
         let looked = look(config, &open.connection).await;
         let (stood, seen) = looked.map_err(|e| e.to_string())?;
         let config = config.clone();
-        Ok((
-            Self {
-                config,
-                target,
-                stood,
-            },
-            seen,
-        ))
+        let trial = Self {
+            config,
+            target,
+            stood,
+        };
+        Ok((Box::new(trial), seen))
     }
 
     /// The configuration of each end.
-    pub(in crate::bus) fn end(&self) -> RabbitMqConfig {
+    fn end(&self) -> RabbitMqConfig {
         RabbitMqConfig {
             durable: Some(self.config.is_durable()),
             persistent: Some(self.config.is_persistent()),
@@ -72,7 +73,7 @@ impl RabbitMqTrial {
         }
     }
 
-    pub(in crate::bus) async fn clear(&self) -> Result<(), String> {
+    async fn remove(&self) -> Result<(), String> {
         if self.stood {
             return Ok(());
         }
@@ -92,6 +93,16 @@ impl RabbitMqTrial {
                 Err(_) => sleep(AGAIN).await,
             }
         }
+    }
+}
+
+impl TransportTrial for RabbitMqTrial {
+    fn open(&self, _name: &str) -> Result<Arc<dyn BusTransport>, InvalidSetting> {
+        Ok(super::open(&self.end())?)
+    }
+
+    fn clear<'a>(&'a self, _names: &'a [&'a str]) -> BoxFuture<'a, Result<(), String>> {
+        self.remove().boxed()
     }
 }
 
@@ -128,8 +139,8 @@ async fn look(
     let name = &config.exchange;
     let says = match stood {
         // Its type is compared when the ends declare it.
-        true => format!("{name} is there"),
-        false => format!("{name} is not there yet: the first gateway makes it"),
+        true => format!("{name} exists"),
+        false => format!("{name} does not exist yet: the first gateway creates it"),
     };
     let (what, fault) = ("exchange", None);
     let mut seen = vec![BrokerFinding { what, says, fault }];
@@ -152,12 +163,12 @@ async fn look_at_queue(
             "{name}: {} messages wait for this node, {}",
             queue.message_count(),
             match queue.consumer_count() {
-                0 => "which is away",
-                _ => "which consumes",
+                0 => "which is not connected",
+                _ => "which is connected",
             }
         ),
         Err(error) if is_missing(&error) => {
-            format!("{name} is not there yet: this node makes it when it starts")
+            format!("{name} does not exist yet: this node creates it when it starts")
         }
         Err(error) => return Err(error.into()),
     };

@@ -189,7 +189,9 @@ impl PubSubPublisher {
             None if taken == messages.len() => (taken, None),
             None => (
                 taken,
-                Some(PublishError::Down("answers are missing".to_owned())),
+                Some(PublishError::Down(
+                    "the server did not answer every command".to_owned(),
+                )),
             ),
         }
     }
@@ -225,7 +227,7 @@ fn subscribed(answer: Result<Value, RedisError>) -> Result<(), RedisError> {
     match answer? {
         Value::Array(_) => Ok(()),
         _ => Err(RedisError::Refused(
-            "the server has no subscription of us".to_owned(),
+            "the server has lost the subscription of this node".to_owned(),
         )),
     }
 }

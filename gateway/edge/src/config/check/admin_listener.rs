@@ -39,8 +39,8 @@ pub fn check(admin: &AdminConfig, at: &ConfigPath, report: &mut FindingCollector
                 .clone()
                 .any(|other| Some(other) == token.token.as_ref())
         {
-            let message = "the same token is given twice, so that nobody could tell whose it is; \
-                expected one of its own";
+            let message = "the same token is given twice, so that its owner would be unknown; \
+                           expected a different token";
             report.add(at.key(given_as(token)), message);
         }
     }
@@ -50,7 +50,7 @@ fn token(token: &NamedToken, at: &ConfigPath, report: &mut FindingCollector) {
     report.form(&at.key("name"), form::name(&token.name));
     if RESERVED.contains(&token.name.as_str()) {
         let message = format!(
-            "audit lines call somebody else {:?}; expected another name",
+            "{:?} has another meaning in audit lines; expected another name",
             token.name
         );
         report.add(at.key("name"), message);
@@ -73,7 +73,7 @@ fn token(token: &NamedToken, at: &ConfigPath, report: &mut FindingCollector) {
     }
     if token.can.is_empty() {
         let message =
-            "good for nothing; expected one or more of `read`, `purge`, `plugins`, `targets`";
+            "a token without rights; expected one or more of `read`, `purge`, `plugins`, `targets`";
         report.add(at.key("can"), message);
     }
 }
@@ -102,7 +102,7 @@ fn host(text: &str) -> Result<(), String> {
     form::host(text)?;
     match text.chars().all(|c| "*?.".contains(c)) {
         true => Err(format!(
-            "{text:?} takes the names of foreign web pages, too, which could then read the \
+            "{text:?} also matches the names of foreign web sites, which could then read the \
              listener by DNS rebinding; expected names, as in admin.example.com or *.example.com"
         )),
         false => Ok(()),

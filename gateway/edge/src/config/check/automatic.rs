@@ -9,7 +9,7 @@ use crate::acme::config::{
 use crate::config::GatewayConfig;
 use crate::config::problem::{ConfigPath, path};
 use crate::http::config::ListenerConfig;
-use crate::http::tls::config::{CertificateSource, IssuerNames};
+use crate::http::config::tls::{CertificateSource, IssuerNames};
 
 /// The most names of one certificate: that is Let's Encrypt's limit.
 const MOST_NAMES: usize = 100;
@@ -39,7 +39,7 @@ fn check_acme(
 ) {
     seal_key(&acme.seal_key, &at.key("seal_key"), report);
     if acme.storage == AcmeStorageConfig::Redis {
-        if config.cache.l2.redis.is_none() {
+        if !config.cache.l2.has_shared_redis() {
             let message = "there is no `cache.l2.redis`; expected one, or the path of a folder";
             report.add(at.key("storage"), message);
         }

@@ -1,9 +1,11 @@
 //! Checks what a listener says of TLS, as far as that is possible without its files.
 
+use std::net::IpAddr;
+
 use super::{ConfigFinding, ConfigPath, FindingCollector};
+use crate::http::config::tls::ServerNamePattern;
+use crate::http::config::tls::{CertificateSource, ListenerTlsConfig, LocalCertificateConfig};
 use crate::http::config::{ListenerConfig, Protocol};
-use crate::http::tls::config::{CertificateSource, ListenerTlsConfig};
-use crate::http::tls::names::ServerNamePattern;
 
 /// Checks TLS of a listener, and what goes with it.
 pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCollector) {
@@ -14,7 +16,7 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
             if redirect.is_some() {
                 report.add(
                     at.key("redirect_to_https"),
-                    "the listener speaks HTTPS itself; expected `redirect_to_https` on one without `tls`",
+                    "given beside `tls`; expected it on a listener that speaks clear text",
                 );
             }
         }
@@ -35,6 +37,25 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
         }
         report.positive(at.key("port"), target.port.into());
     }
+    if listener.protocols.contains(&Protocol::Http3) {
+        let at = at.key("protocols");
+        if listener.tls.is_none() {
+            report.add(
+                at.clone(),
+                "http3 is spoken over TLS alone; expected `tls` beside it",
+            );
+        }
+        if listener.proxy_protocol {
+            report.add(
+                at.clone(),
+                "http3 knows no PROXY protocol; expected one of both",
+            );
+        }
+        if listener.protocols == [Protocol::Http3] {
+            let message = "http3 alone reaches no client that was not told of it; expected `http2` or `http1` beside it";
+            report.add(at, message);
+        }
+    }
     let twice = |protocol| {
         listener
             .protocols
@@ -43,7 +64,8 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
             .count()
             > 1
     };
-    if [Protocol::Http1, Protocol::Http2].into_iter().any(twice) {
+    let all = [Protocol::Http1, Protocol::Http2, Protocol::Http3];
+    if all.into_iter().any(twice) {
         report.add(
             at.key("protocols"),
             "a protocol stands there twice; expected each once",
@@ -102,6 +124,10 @@ fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut Findin
     if source.acme.is_some() {
         return check_obtained(source, at, report);
     }
+    if let Some(local) = &source.local {
+        check_local(source, local, at, report);
+        return;
+    }
     match (&source.cert, &source.key, &source.dir) {
         (Some(_), Some(_), None) => {}
         (None, None, Some(_)) if source.names.is_empty() => {}
@@ -118,19 +144,20 @@ fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut Findin
         ),
         _ => report.add(
             at.clone(),
-            "expected `cert` and `key`, or `dir`, or `acme` and `names`",
+            "expected `cert` and `key`, `dir`, `local`, or `acme` and `names`",
         ),
     }
 }
 
 /// What is beside `acme`; whether its issuers are there is checked with them.
 fn check_obtained(source: &CertificateSource, at: &ConfigPath, report: &mut FindingCollector) {
-    let files = [
-        ("cert", &source.cert),
-        ("key", &source.key),
-        ("dir", &source.dir),
+    let others = [
+        ("cert", source.cert.is_some()),
+        ("key", source.key.is_some()),
+        ("dir", source.dir.is_some()),
+        ("local", source.local.is_some()),
     ];
-    for (key, _) in files.into_iter().filter(|(_, file)| file.is_some()) {
+    for (key, _) in others.into_iter().filter(|(_, given)| *given) {
         let message = "given beside `acme`; expected one of the two";
         report.push(ConfigFinding::key(at.key(key), message));
     }
@@ -139,6 +166,31 @@ fn check_obtained(source: &CertificateSource, at: &ConfigPath, report: &mut Find
             "no names; expected those that the certificate is for, as in `[shop.example.com]`";
         report.add(at.key("names"), message);
     }
+}
+
+fn check_local(
+    source: &CertificateSource,
+    local: &LocalCertificateConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    if source.cert.is_some() || source.key.is_some() || source.dir.is_some() {
+        report.add(
+            at.clone(),
+            "`local` makes its own files; expected nothing beside it",
+        );
+    }
+    let names = at.key("local").key("names");
+    if local.names.is_empty() {
+        report.add(
+            names.clone(),
+            "no names; expected at least one, as in [localhost, 127.0.0.1]",
+        );
+    }
+    report.each(&names, &local.names, |name| match name.parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => server_name(name),
+    });
 }
 
 fn server_name(name: &str) -> Result<(), String> {

@@ -16,7 +16,7 @@ pub fn check(
     if let Some(jitter) = own.jitter.filter(|percent| *percent > 100) {
         report.add(
             at.key("jitter"),
-            format!("{jitter} is more than everything; expected 0 to 100 (percent)"),
+            format!("{jitter} is more than 100 percent; expected 0 to 100"),
         );
     }
     if let Some(statuses) = &own.statuses {

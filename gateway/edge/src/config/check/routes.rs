@@ -31,7 +31,7 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
             report.add(
                 at.key("name"),
                 format!(
-                    "`{}` is the name of routes[{first}] too; expected a name of its own",
+                    "routes[{first}] is also named `{}`; expected a different name",
                     route.name
                 ),
             );
@@ -109,8 +109,9 @@ impl RouteCheckScope<'_> {
             report.add(
                 self.at.key("request").key("plugin"),
                 format!(
-                    "plugin `{0}` looks at requests, and may guard something; expected \
-                     `plugins.{0}.on_error.request`: refuse (answer 500 when a call fails) or continue",
+                    "plugin `{0}` looks at requests, and may protect something; expected \
+                     `plugins.{0}.on_error.request`: refuse (answer 500 when a call fails) or \
+                     continue",
                     hooked.plugin
                 ),
             );

@@ -42,7 +42,7 @@ impl FlightPlace {
 pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
     let Miss { ask, keyed, .. } = miss;
     let cache = &miss.proxy.cache;
-    let leader = match cache.board(&miss.key, ask.number(), || ask.marks(keyed)) {
+    let leader = match cache.lead_or_follow(&miss.key, ask.number(), || ask.marks(keyed)) {
         LeadOrFollow::Follow(follower) => {
             cache.hooks.emit(CacheEvent::InflightReuse);
             ask.note(|| TrailEvent::Follows(follower.led_by()));

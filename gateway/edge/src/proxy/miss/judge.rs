@@ -10,7 +10,7 @@ use http_body::Body as _;
 
 use super::LoadKind;
 use super::keep_private::{self, hand_over};
-use super::load::{ERRORS, LoadMode, LoadStep, MissLoad, ReceivedResponse, dice};
+use super::load::{ERRORS, LoadMode, LoadStep, MissLoad, ReceivedResponse, random};
 use super::source::SourceResponse;
 use super::stale::{StaleSituation, verdict};
 use crate::cache::coalesce::{FlightOutcome, Leader, LoadFailure, LoadFailureScope, StaleUse};
@@ -110,7 +110,7 @@ pub fn terms(
         credentials: ask.credentials(&load.primary),
         authorization: ask.came_with(&load.primary).authorization,
     };
-    let terms = ask.route.policy.judge(&exchange, dice())?;
+    let terms = ask.route.policy.judge(&exchange, random())?;
     match response.body().size_hint().lower() > load.cache.max_object_bytes as u64 {
         true => {
             note_large(load, &terms, arrived);

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::load::{MissLoad, ReceivedResponse, dice};
+use super::load::{MissLoad, ReceivedResponse, random};
 use crate::cache::UnsharedScope;
 use crate::cache::backoff::PausedLoads;
 use crate::cache::coalesce::{FlightOutcome, Leader};
@@ -57,7 +57,7 @@ pub(super) fn keep_private(
         refusal = refusal.as_str(),
         "not stored"
     );
-    let landing = match PrivacySubject::of(status, refusal) {
+    let outcome = match PrivacySubject::of(status, refusal) {
         PrivacySubject::Request if load.is_behind_reader() => {
             refresh_refused(load, &leader, status);
             FlightOutcome::LeadersOwn
@@ -75,18 +75,18 @@ pub(super) fn keep_private(
             FlightOutcome::Private(whose)
         }
     };
-    hand_over(load, leader, landing, arrived, Some(refusal));
+    hand_over(load, leader, outcome, arrived, Some(refusal));
 }
 
 /// Ends the flight and gives the response to the leader's client.
 pub(super) fn hand_over(
     load: &mut MissLoad,
     leader: Leader,
-    landing: FlightOutcome,
+    outcome: FlightOutcome,
     arrived: ReceivedResponse,
     refusal: Option<UncacheableReason>,
 ) {
-    leader.land(landing);
+    leader.land(outcome);
     if let Some(client) = load.private.take() {
         let mut response = arrived.answer.response;
         crate::cache::tags::strip(response.headers_mut());
@@ -114,7 +114,7 @@ pub(super) fn spares_copy(load: &MissLoad, status: StatusCode) -> bool {
 fn refresh_refused(load: &MissLoad, leader: &Leader, status: StatusCode) {
     let key = leader.key();
     let backoff = &load.cache.backoff;
-    backoff.failed(key, PausedLoads::Refreshes, Instant::now(), dice());
+    backoff.failed(key, PausedLoads::Refreshes, Instant::now(), random());
     load.cache.hooks.emit(CacheEvent::LoaderError {
         key: key.as_bytes(),
         detail: &format!("a refresh was answered {status}"),

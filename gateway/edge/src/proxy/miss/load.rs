@@ -156,7 +156,7 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
         () = leader.all_followed(), if load.mode == LoadMode::SideBySide => None,
     };
     let Some(mut loaded) = loaded else {
-        tracing::debug!("a load ends that nobody waits for");
+        tracing::debug!("load cancelled: no request waits for it any more");
         return LoadStep::Landed;
     };
     if renew::is_about_another(load, &loaded) {
@@ -216,13 +216,13 @@ fn fail(load: &MissLoad, leader: Leader, failure: LoadFailure) {
     load.cache.hooks.emit(event);
     if load.stale.is_some() && failure.stale != StaleUse::Never {
         let backoff = &load.cache.backoff;
-        backoff.failed(&key, PausedLoads::All, Instant::now(), dice());
+        backoff.failed(&key, PausedLoads::All, Instant::now(), random());
     }
     leader.land(FlightOutcome::Failed(Arc::new(failure)));
 }
 
 /// An unpredictable number, for jitter.
-pub fn dice() -> u32 {
+pub fn random() -> u32 {
     // Each `RandomState` has its own random keys.
     RandomState::new().hash_one(0) as u32
 }

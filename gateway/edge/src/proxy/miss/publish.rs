@@ -83,8 +83,8 @@ pub async fn publish(
     if let Some(entry) = stored {
         let left = entry.freshness.left_at_arrival();
         load.ask.note(|| TrailEvent::Stored(left));
-        let below = load.ask.route.policy.below(&terms);
-        let lifetime = freshness(&below, at, age).lifetime;
+        let second_tier_terms = load.ask.route.policy.for_second_tier(&terms);
+        let lifetime = freshness(&second_tier_terms, at, age).lifetime;
         second_tier::store(load, &entry, lifetime).await;
     }
 }
@@ -197,7 +197,9 @@ async fn pump(
             biased;
             next = body.frame() => next,
             () = &mut unread => {
-                tracing::debug!("a load that nobody reads is given up");
+                tracing::debug!(
+                    "load cancelled: nobody reads it any more (cache.inflight.unread_timeout)"
+                );
                 break;
             }
         };
@@ -205,7 +207,7 @@ async fn pump(
             None => return fill.complete(trailers),
             Some(Err(error)) => {
                 if let Some(unsaid) = BROKEN_OFF.admit(Instant::now()) {
-                    tracing::warn!(%error, unsaid, "an origin's response broke off");
+                    tracing::warn!(%error, unsaid, "an origin's response ended early");
                 }
                 break;
             }
@@ -241,7 +243,8 @@ mod tests {
     async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
         let cache = cache();
         let key = KeyBuf::default().to_key();
-        let LeadOrFollow::Lead(leader) = cache.board(&key, 0, PurgeAttributes::default) else {
+        let LeadOrFollow::Lead(leader) = cache.lead_or_follow(&key, 0, PurgeAttributes::default)
+        else {
             panic!("nobody else leads");
         };
         let head = FillHead {

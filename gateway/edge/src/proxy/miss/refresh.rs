@@ -17,7 +17,8 @@ pub fn refresh(cache: &Arc<Cache>, ask: &RequestContext, keyed: DerivedKey, stal
     if is_paused(ask.started) {
         return;
     }
-    let LeadOrFollow::Lead(leader) = cache.board(&key, ask.number(), || ask.marks(&keyed)) else {
+    let LeadOrFollow::Lead(leader) = cache.lead_or_follow(&key, ask.number(), || ask.marks(&keyed))
+    else {
         return;
     };
     let again = cache.fresh_again(&keyed.key, &ask.parts.headers, Instant::now());

@@ -95,8 +95,8 @@ async fn store(
     if admitted {
         let left = entry.freshness.left_at_arrival();
         load.ask.note(|| TrailEvent::Stored(left));
-        let below = load.ask.route.policy.below(terms);
-        let lifetime = freshness(&below, arrived.at, age).lifetime;
+        let second_tier_terms = load.ask.route.policy.for_second_tier(terms);
+        let lifetime = freshness(&second_tier_terms, arrived.at, age).lifetime;
         second_tier::store(load, &entry, lifetime).await;
     }
 }

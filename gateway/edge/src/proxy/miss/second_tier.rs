@@ -71,7 +71,7 @@ pub(super) async fn look(load: &mut MissLoad, mut leader: Leader) -> LoadStep {
             Some(refresh) => leader = refresh,
             None => return LoadStep::Landed,
         }
-        outlook = match load.cache.below().cloned() {
+        outlook = match load.cache.second_tier().cloned() {
             Some(tier) => take_turn(load, &tier, &leader).await,
             None => SecondTierOutcome::Load(None),
         };
@@ -91,7 +91,7 @@ pub(super) async fn look(load: &mut MissLoad, mut leader: Leader) -> LoadStep {
 
 /// Looks into the second tier. A stale copy from there may become the one to validate.
 async fn find(load: &mut MissLoad, leader: &Leader) -> SecondTierOutcome {
-    let Some(tier) = load.cache.below().cloned() else {
+    let Some(tier) = load.cache.second_tier().cloned() else {
         return SecondTierOutcome::Load(None);
     };
     match look_once(load, &tier).await {
@@ -112,7 +112,7 @@ fn answer_stale_and_refresh(
     leader.land(FlightOutcome::Promoted(Arc::clone(&entry)));
     load.private = None;
     let number = load.ask.number();
-    let FlightTurn::Lead(leader) = load.cache.board(&entry.key, number, || marks) else {
+    let FlightTurn::Lead(leader) = load.cache.lead_or_follow(&entry.key, number, || marks) else {
         return None;
     };
     let now = Instant::now();
@@ -136,7 +136,7 @@ fn answer_stale_and_refresh(
 /// soon, in the queue of other writes.
 pub(super) async fn store(load: &mut MissLoad, entry: &Entry, lifetime: Duration) {
     let lease = load.lease.take();
-    let Some(tier) = load.cache.below() else {
+    let Some(tier) = load.cache.second_tier() else {
         return;
     };
     let primary = load.primary.to_key();
@@ -241,7 +241,7 @@ pub(super) async fn answer(
     keyed: &DerivedKey,
 ) -> Option<CountedResponse> {
     let (route, parts) = (&ask.route, &ask.parts);
-    let L2Lookup::Found(found) = cache.below()?.find(&keyed.key, &parts.headers).await else {
+    let L2Lookup::Found(found) = cache.second_tier()?.find(&keyed.key, &parts.headers).await else {
         return None;
     };
     let (entry, state) = take_up(cache, route, &keyed.key, *found)?;
@@ -273,7 +273,8 @@ fn cap_of(entry: &Entry, cap: Duration) -> Duration {
 }
 
 fn too_long() -> LoadFailure {
-    let detail = "another node loads, and takes longer than lease.wait_timeout";
+    let detail = "another node is loading this, and it takes longer than \
+                  cache.l2.lease.wait_timeout";
     LoadFailure {
         retry_after: Some(1),
         ..LoadFailure::new(

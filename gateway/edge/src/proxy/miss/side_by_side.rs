@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::join::lead;
 use super::load::LoadMode;
 use super::patience::WaitBudget;
-use super::{LoadKind, Miss, RequestStep, landing, wait};
+use super::{LoadKind, Miss, RequestStep, flight_outcome, wait};
 use crate::cache::event::{CacheEvent, UncoalescedReason};
 use crate::http::conditional;
 use crate::proxy::hit;
@@ -35,7 +35,7 @@ pub(super) async fn load(miss: &mut Miss, why: UncoalescedReason) -> RequestStep
     let mut place = lead(miss, leader, LoadMode::SideBySide, Some(why));
     let patience = WaitBudget::new(cache.wait_timeout);
     let waited = wait::for_landing(miss, &mut place, &patience).await;
-    match landing::next(miss, place, waited).await {
+    match flight_outcome::next(miss, place, waited).await {
         RequestStep::Answered(served) => RequestStep::Answered(served),
         // The load was lost, and there is no flight to join again.
         _ => RequestStep::PassOn(Some(why.as_str())),

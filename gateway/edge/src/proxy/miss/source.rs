@@ -298,7 +298,7 @@ fn unloaded(status: StatusCode, detail: String) -> LoadFailure {
 /// The failure when responses hold as much memory as they may: no new load may begin.
 pub fn too_much_held() -> LoadFailure {
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let detail = "answers that clients read slowly hold as much as server.max_held_bytes";
+    let detail = "answers that clients read slowly already hold server.max_held_bytes";
     LoadFailure {
         retry_after: retry_after(status),
         ..LoadFailure::new(status, "proxy_internal_error", detail)

@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::flight_outcome::{self, fallback_now};
 use super::join::FlightPlace;
-use super::landing::{self, fallback_now};
 use super::patience::WaitBudget;
 use super::stale::StaleSituation;
 use super::{Miss, RequestStep};
@@ -23,7 +23,7 @@ pub(super) enum FlightWaitOutcome {
 
 pub(super) async fn wait(miss: &mut Miss, mut place: FlightPlace) -> RequestStep {
     let waited = for_landing(miss, &mut place, &miss.patience).await;
-    landing::next(miss, place, waited).await
+    flight_outcome::next(miss, place, waited).await
 }
 
 /// Waits for the end of the flight, at most as long as this request may wait.
@@ -37,7 +37,7 @@ pub(super) async fn for_landing(
         verdict.reason().is_some()
     };
     let usable = miss.stale.as_ref().filter(|copy| will_do(copy));
-    let may_come = usable.is_some() || miss.proxy.cache.below().is_some();
+    let may_come = usable.is_some() || miss.proxy.cache.second_tier().is_some();
     let soft = miss.ask.route.policy.soft_timeout.filter(|_| may_come);
     let soft = soft.and_then(|soft| patience.after(soft));
     // A leader's client waits for its own load, which has a deadline of its own.
@@ -47,7 +47,7 @@ pub(super) async fn for_landing(
     loop {
         tokio::select! {
             biased;
-            landing = place.follower.landing() => return FlightWaitOutcome::Landed(landing),
+            outcome = place.follower.outcome() => return FlightWaitOutcome::Landed(outcome),
             () = &mut soft, if patient => match (miss.shown().filter(|copy| will_do(copy)), usable) {
                 (Some(copy), _) => return FlightWaitOutcome::Soft(Arc::clone(&copy.entry)),
                 (None, Some(_)) => return FlightWaitOutcome::Long,

@@ -151,7 +151,7 @@ fn bad(why: impl Into<String>) -> InvalidPurgeRequest {
 /// The text of a field, with its lines joined.
 fn field(headers: &HeaderMap, name: &str) -> Result<Option<String>, InvalidPurgeRequest> {
     let lines: Result<Vec<&str>, _> = headers.get_all(name).iter().map(|l| l.to_str()).collect();
-    let lines = lines.map_err(|_| bad(format!("the field {name} is no text")))?;
+    let lines = lines.map_err(|_| bad(format!("the field {name} is not text")))?;
     Ok((!lines.is_empty()).then(|| lines.join(",").trim().to_owned()))
 }
 

@@ -29,7 +29,10 @@ impl DiskWriter {
         if reads == ReadsDuringOutage::GoOn {
             match self.file.reopen() {
                 Ok(database) => self.setting.access.reopen(database),
-                Err(error) => tracing::debug!(error, "the second tier can't be read meanwhile"),
+                Err(error) => tracing::debug!(
+                    error,
+                    "the second tier's file can't be read until its disk works again"
+                ),
             }
         }
         self.setting.trouble.send_replace(Some(why.clone()));
@@ -108,6 +111,6 @@ fn unusable(why: DatabaseFileError) -> StoreError {
     match why {
         DatabaseFileError::Full(error) | DatabaseFileError::File(error) => io_failed(&error),
         DatabaseFileError::Database(error) => failed(&error),
-        DatabaseFileError::InUse => StoreError::Down("another process has the file".into()),
+        DatabaseFileError::InUse => StoreError::Down("another process uses the file".into()),
     }
 }

@@ -1,8 +1,8 @@
-//! What a crash of the store's server may undo, in one sentence.
+//! What a crash of Redis, or a failover, may undo, each in one sentence for `lamina doctor`.
 
-use super::FindingLine;
-use lamina_base::units::ConfigDuration;
-use lamina_cache::l2::store::{Durability, FsyncPolicy, Persistence, SnapshotRule, StoreError};
+use crate::l2::description::StoreFinding;
+use crate::l2::store::{Durability, FsyncPolicy, Persistence, SnapshotRule, StoreError};
+use crate::units::ConfigDuration;
 
 /// How to limit what a crash undoes.
 const REMEDY: &str = "set appendonly yes and appendfsync everysec to bound it to the last second";
@@ -15,49 +15,52 @@ pub(super) enum Failover {
 }
 
 /// What a crash may undo and, if there can be one, a failover.
-pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) -> Vec<FindingLine> {
+pub(super) fn findings(
+    said: Result<Durability, StoreError>,
+    failover: Failover,
+) -> Vec<StoreFinding> {
     let durability = match said {
         Ok(durability) => durability,
         Err(error) => {
             let why = format!(
-                "it can't be told what a crash of Redis may undo: CONFIG GET is not answered \
-                 ({error}); ask whoever runs it for appendonly, appendfsync and save"
+                "it is unknown what a crash of Redis may undo, because CONFIG GET is not answered \
+                 ({error}); ask whoever runs Redis for appendonly, appendfsync and save"
             );
-            return vec![FindingLine::warned("crash", why)];
+            return vec![StoreFinding::risky("crash", why)];
         }
     };
-    let mut lines = vec![of_crash(&durability.persistence)];
+    let mut findings = vec![of_crash(&durability.persistence)];
     if failover == Failover::ToReplicas {
-        lines.push(of_failover(durability.min_replicas));
+        findings.push(of_failover(durability.min_replicas));
     }
-    lines
+    findings
 }
 
-fn of_crash(persistence: &Persistence) -> FindingLine {
+fn of_crash(persistence: &Persistence) -> StoreFinding {
     let name = "crash";
     match persistence {
-        Persistence::Appended(FsyncPolicy::BeforeTheAnswer) => FindingLine::fine(
+        Persistence::Appended(FsyncPolicy::BeforeTheAnswer) => StoreFinding::sound(
             name,
             "undoes nothing: Redis has each change on its disk before it answers (appendfsync \
              always)"
                 .to_owned(),
         ),
-        Persistence::Appended(FsyncPolicy::EachSecond) => FindingLine::fine(
+        Persistence::Appended(FsyncPolicy::EachSecond) => StoreFinding::sound(
             name,
             "may undo the last second of purges and stored pages (appendfsync everysec)".to_owned(),
         ),
-        Persistence::Appended(FsyncPolicy::ByTheKernel) => FindingLine::warned(
+        Persistence::Appended(FsyncPolicy::ByTheKernel) => StoreFinding::risky(
             name,
             format!(
                 "a crash of Redis's machine may undo the purges and stored pages that the kernel \
                  had not written yet (appendfsync no), often half a minute of them; {REMEDY}"
             ),
         ),
-        Persistence::Snapshots(rules) => FindingLine::warned(name, of_snapshots(rules)),
-        Persistence::Nothing => FindingLine::fine(
+        Persistence::Snapshots(rules) => StoreFinding::risky(name, of_snapshots(rules)),
+        Persistence::Nothing => StoreFinding::sound(
             name,
             "undoes no purge and loses every stored page: Redis keeps nothing (appendonly no, no \
-             save) and comes back empty, and all is loaded again"
+             save) and comes back empty, so everything is loaded again"
                 .to_owned(),
         ),
     }
@@ -83,21 +86,21 @@ fn of_snapshots(rules: &[SnapshotRule]) -> String {
     )
 }
 
-fn of_failover(min_replicas: u64) -> FindingLine {
+fn of_failover(min_replicas: u64) -> StoreFinding {
     let name = "failover";
     match min_replicas {
-        0 => FindingLine::warned(
+        0 => StoreFinding::risky(
             name,
-            "a failover may undo the purges that no replica had yet, and the master takes them \
-             though all replicas are away (min-replicas-to-write 0); set it to 1 or more, so that \
-             it takes none once they lag by min-replicas-max-lag"
+            "a failover may undo the purges that no replica had yet, and the master accepts \
+             purges even when all replicas are away (min-replicas-to-write 0); set it to 1 or \
+             more, so that the master accepts none once the replicas lag by min-replicas-max-lag"
                 .to_owned(),
         ),
-        count => FindingLine::fine(
+        count => StoreFinding::sound(
             name,
             format!(
-                "may undo what the new master had not received: no more than \
-                 min-replicas-max-lag, since {count} must follow (min-replicas-to-write)"
+                "may undo what the new master had not received: at most the last \
+                 min-replicas-max-lag, because {count} must follow (min-replicas-to-write)"
             ),
         ),
     }

@@ -31,8 +31,8 @@ pub(super) async fn next(
     place: FlightPlace,
     waited: FlightWaitOutcome,
 ) -> RequestStep {
-    let landing = match waited {
-        FlightWaitOutcome::Landed(landing) => landing,
+    let outcome = match waited {
+        FlightWaitOutcome::Landed(outcome) => outcome,
         FlightWaitOutcome::Soft(entry) => {
             let reason = StaleReason::SoftTimeout;
             let served = stale::serve(&miss.proxy.cache, &miss.ask, &entry, reason);
@@ -40,7 +40,7 @@ pub(super) async fn next(
         }
         FlightWaitOutcome::Long => return RequestStep::SideBySide(UncoalescedReason::WaitTimeout),
     };
-    match landing {
+    match outcome {
         FlightOutcome::Streaming(fill) => read_along(miss, &fill, &place),
         FlightOutcome::Stored(entry) => stored(miss, &entry, &place),
         FlightOutcome::Promoted(entry) => promoted(miss, &entry, place.leads()),
@@ -88,8 +88,8 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
 
 /// A follower gets the failure only if its own load would have failed in the same way.
 fn failed(miss: &Miss, failure: &LoadFailure, leads: bool) -> RequestStep {
-    let below = fallback_now(miss);
-    let copy = below.as_ref().or(miss.stale.as_ref());
+    let fallback = fallback_now(miss);
+    let copy = fallback.as_ref().or(miss.stale.as_ref());
     let is_ours = leads || failure.blame == LoadFailureScope::AnyRequest;
     match stale::stand_in(miss, copy, failure) {
         // It tries again for as long as its wait budget lasts: each of these rounds is a failed
@@ -192,7 +192,7 @@ fn other_variant(miss: &Miss, entry: &Entry) -> Option<EntryKey> {
 /// The copy to fall back on now: a load may have found one in the second tier.
 pub(super) fn fallback_now(miss: &Miss) -> Option<StaleCopy> {
     let cache = &miss.proxy.cache;
-    cache.below()?;
+    cache.second_tier()?;
     let (ask, keyed) = (&miss.ask, &miss.keyed);
     let found = cache.fallback(&keyed.key, &ask.parts.headers, Instant::now());
     found.map(|(entry, windows)| StaleCopy { entry, windows })

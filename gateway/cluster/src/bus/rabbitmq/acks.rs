@@ -119,7 +119,7 @@ impl AckTracker {
             bytes: held.bytes.clone(),
             receipt: Some(Box::new(RabbitMqAck {
                 held: Some(held),
-                desk: self.slips.clone(),
+                verdicts: self.slips.clone(),
             })),
         })
     }
@@ -132,7 +132,7 @@ fn rest(again: u32) -> Duration {
 /// The acknowledgement of one message.
 struct RabbitMqAck {
     held: Option<UnacknowledgedMessage>,
-    desk: UnboundedSender<(UnacknowledgedMessage, AckVerdict)>,
+    verdicts: UnboundedSender<(UnacknowledgedMessage, AckVerdict)>,
 }
 
 impl RabbitMqAck {
@@ -140,7 +140,7 @@ impl RabbitMqAck {
         if let Some(held) = self.held.take() {
             // If the receiver is gone, the connection has ended, and the broker delivers the
             // message again.
-            let _ = self.desk.send((held, verdict));
+            let _ = self.verdicts.send((held, verdict));
         }
     }
 }
@@ -179,27 +179,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_applied_comes_again_so_often_and_is_given_up_then() {
-        let mut desk = AckTracker::new(2);
-        receipt(desk.receive(came())).again();
-        receipt(desk.next().await).again();
+        let mut acks = AckTracker::new(2);
+        receipt(acks.receive(came())).again();
+        receipt(acks.next().await).again();
         // Dropping the acknowledgement counts as a failure.
-        drop(receipt(desk.next().await));
-        assert!(matches!(desk.next().await, TransportEvent::Lost(_)));
+        drop(receipt(acks.next().await));
+        assert!(matches!(acks.next().await, TransportEvent::Lost(_)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_done_does_not_come_again() {
-        let mut desk = AckTracker::new(2);
-        receipt(desk.receive(came())).done();
-        let more = tokio::time::timeout(Duration::from_secs(60), desk.next());
+        let mut acks = AckTracker::new(2);
+        receipt(acks.receive(came())).done();
+        let more = tokio::time::timeout(Duration::from_secs(60), acks.next());
         assert!(more.await.is_err());
     }
 
     #[tokio::test]
     async fn a_receipt_of_a_former_connection_does_nothing() {
-        let desk = AckTracker::new(2);
-        let old = receipt(desk.receive(came()));
-        drop(desk);
+        let acks = AckTracker::new(2);
+        let old = receipt(acks.receive(came()));
+        drop(acks);
         old.done();
     }
 

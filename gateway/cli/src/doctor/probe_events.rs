@@ -24,7 +24,7 @@ const KEY: usize = 1_024;
 pub(super) struct ProbeEventWriter {
     boot: u64,
     /// The number of the last event.
-    pub(super) said: u64,
+    pub(super) written: u64,
     seal: Option<SealKeys>,
 }
 
@@ -32,13 +32,13 @@ impl ProbeEventWriter {
     pub(super) fn new(seal: Option<SealKeys>) -> Self {
         Self {
             boot: new_boot(),
-            said: 0,
+            written: 0,
             seal,
         }
     }
 
     /// The next event, as bytes.
-    pub(super) fn say(&mut self, shape: EventShape) -> Bytes {
+    pub(super) fn next_event(&mut self, shape: EventShape) -> Bytes {
         let event = self.event(shape);
         match &self.seal {
             Some(keys) => event.encode_sealed(keys),
@@ -47,8 +47,8 @@ impl ProbeEventWriter {
     }
 
     fn event(&mut self, shape: EventShape) -> BusEvent {
-        self.said += 1;
-        let (boot, number) = (self.boot, self.said);
+        self.written += 1;
+        let (boot, number) = (self.boot, self.written);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         BusEvent {
             id: new_id(),

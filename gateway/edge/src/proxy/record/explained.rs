@@ -65,7 +65,7 @@ impl RequestRecord {
         }
         let mut end = match (self.result(), &self.refused, &self.route) {
             (_, Some(why), _) => format!("It was refused with {status}: {why}."),
-            (_, None, None) if status == 404 => "No route takes it: 404.".to_owned(),
+            (_, None, None) if status == 404 => "No route matches it: 404.".to_owned(),
             ("hit", ..) => format!("It was answered {status} from the cache."),
             ("stale", ..) => format!("It was answered {status} with a stale copy."),
             ("revalidated", ..) => {
@@ -75,7 +75,7 @@ impl RequestRecord {
             }
             ("coalesced", ..) => format!("It was answered {status} by another request's load."),
             ("miss", ..) => format!("It was answered {status} by its own load."),
-            ("pass", ..) => format!("It was answered {status} past the cache."),
+            ("pass", ..) => format!("It was answered {status} without the cache."),
             _ => format!("It was answered {status} with an error of the gateway's own."),
         };
         if !self.complete {
@@ -116,9 +116,12 @@ fn sentence(waypoint: &TrailEvent) -> String {
         // A load beside others and one without a record have no number.
         TrailEvent::Follows(0) => "It waits for the load of another request.".to_owned(),
         TrailEvent::Follows(leader) => format!("It waits for the load of request {leader}."),
-        TrailEvent::SideBySide(why) => format!("It loads beside others: {}.", alone(*why)),
+        TrailEvent::SideBySide(why) => format!(
+            "It loads by itself, in parallel with other requests: {}.",
+            alone(*why)
+        ),
         TrailEvent::WaitedForNode => {
-            "Another node was loading the same; its load was waited for.".to_owned()
+            "Another node was loading the same key; the request waited for that load.".to_owned()
         }
         TrailEvent::Attempt(attempt) => {
             let place = format!("Upstream {}, target {}", attempt.upstream, attempt.target);
@@ -140,12 +143,12 @@ fn sentence(waypoint: &TrailEvent) -> String {
 fn passes(reason: ForwardReason, detail: Option<&str>) -> String {
     let why = match reason {
         ForwardReason::Method => "its method is not GET or HEAD",
-        ForwardReason::Bypass => "its route or its own form bypasses the cache",
+        ForwardReason::Bypass => "its route or its form excludes it from the cache",
         _ => reason.as_str(),
     };
     match detail {
-        Some(detail) => format!("It goes past the cache: {why} ({detail})."),
-        None => format!("It goes past the cache: {why}."),
+        Some(detail) => format!("It bypasses the cache: {why} ({detail})."),
+        None => format!("It bypasses the cache: {why}."),
     }
 }
 
@@ -159,21 +162,25 @@ fn not_in_l1(reason: ForwardReason) -> &'static str {
         ForwardReason::Request => {
             "The first tier has a fresh copy that the request's Cache-Control does not accept."
         }
-        ForwardReason::Partial => "The first tier has a part, and not all of what is asked for.",
+        ForwardReason::Partial => "The first tier has only a part of what is requested.",
         _ => "The first tier could not answer it.",
     }
 }
 
 fn alone(why: UncoalescedReason) -> &'static str {
     match why {
-        UncoalescedReason::HitForMiss => "answers under this key could not be shared a moment ago",
-        UncoalescedReason::Private => "the answer of the request that leads is for its own client",
+        UncoalescedReason::HitForMiss => {
+            "a recent answer under this key could not be shared (hit_for_miss)"
+        }
+        UncoalescedReason::Private => "the answer to the leading request is for its client only",
         UncoalescedReason::OtherVariant => "the load is of another variant",
         UncoalescedReason::WaitTimeout => {
-            "the load of others took longer than coalescing.wait_timeout"
+            "the load of another request took longer than cache.inflight.wait_timeout"
         }
-        UncoalescedReason::Unsettled => "loads were lost, or were of other variants, too often",
-        UncoalescedReason::Range => "it asks for a range of what only its own client gets",
+        UncoalescedReason::Unsettled => {
+            "the loads that it waited for failed, or were of other variants, too often"
+        }
+        UncoalescedReason::Range => "it asks for a range of an answer that is for its client only",
     }
 }
 

@@ -1,0 +1,320 @@
+//! One HTTP/3 connection from its handshake to its end (RFC 9114).
+//!
+//! Inside: `one_way` reads the client's control stream and those of QPACK, `request` reads one
+//! request and hands it to `service`, `respond` writes the answer.
+//! Neighbours: `quic` accepts the connection, `crate::http3` reads and writes what is on the wire.
+//!
+//! Each request is a task of its own on the worker of the connection. A fault that ends the
+//! connection closes it at once; all tasks then fail at their next read or write.
+
+mod one_way;
+mod request;
+mod respond;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use http::request::Parts;
+use parking_lot::Mutex;
+use quinn::{Connection, SendStream, VarInt};
+use tokio::select;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use self::request::RequestStream;
+use super::activity::ConnectionActivity;
+use super::service::ConnectionService;
+use super::signal::DrainStage;
+use super::{
+    Body, HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival,
+};
+use crate::frames::FragmentPaths;
+use crate::http3::frame::kind;
+use crate::http3::{Http3Code, varint};
+use crate::memory::{ConnectionMemory, PROCESS};
+use crate::tls::TlsSession;
+
+/// The type of a control stream (RFC 9114 §6.2.1).
+const CONTROL_STREAM: u64 = 0x0;
+/// Settings (RFC 9114 §7.2.4.1, RFC 9204 §5).
+const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
+
+/// The id of a stream that no client reaches: the first GOAWAY of a drain (RFC 9114 §5.2).
+const NO_STREAM: u64 = varint::MAX - 3;
+
+/// Streams that a client may reset or stop before they are answered: so many at once, and so many
+/// more each second.
+const RESETS: u32 = 256;
+const RESETS_PER_SECOND: u64 = 64;
+
+/// How long the second GOAWAY waits, so that requests that are on their way arrive before it.
+const LAST_REQUESTS: Duration = Duration::from_millis(50);
+
+/// A connection whose handshake is done.
+pub(super) struct AcceptedQuicConnection {
+    pub(super) connection: Connection,
+    pub(super) session: Arc<TlsSession>,
+    pub(super) peer: Peer,
+    pub(super) port: Arc<Port>,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// What the tasks of a connection share.
+struct Http3Connection {
+    connection: Connection,
+    limits: Arc<ListenerLimits>,
+    activity: Arc<ConnectionActivity>,
+    resets: ResetBudget,
+    /// Requests that are not answered, or whose answer is not acknowledged.
+    open: AtomicU32,
+    /// When the last of them ended.
+    ended: Notify,
+    one_way: OneWayStreams,
+}
+
+/// Which streams of the client have come, each of which may come once.
+#[derive(Default)]
+struct OneWayStreams {
+    control: AtomicBool,
+    encoder: AtomicBool,
+    decoder: AtomicBool,
+}
+
+/// Counts resets.
+struct ResetBudget {
+    since: Instant,
+    used: AtomicU64,
+}
+
+impl ResetBudget {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            used: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one more. False if there were too many.
+    fn spend(&self) -> bool {
+        let earned = self.since.elapsed().as_secs() * RESETS_PER_SECOND;
+        let used = self.used.fetch_add(1, Relaxed) + 1;
+        used <= u64::from(RESETS) + earned
+    }
+}
+
+impl Http3Connection {
+    /// Ends the connection because of what the client did.
+    fn close(&self, code: Http3Code) {
+        tracing::debug!(
+            ?code,
+            "an HTTP/3 connection is closed for a fault of its client"
+        );
+        self.connection.close(VarInt::from_u32(code as u32), b"");
+    }
+
+    /// Notes that the client gave up a request.
+    fn given_up(&self) {
+        if !self.resets.spend() {
+            self.close(Http3Code::ExcessiveLoad);
+        }
+    }
+}
+
+/// A request that is under way, until it is dropped.
+struct OpenRequest(Arc<Http3Connection>);
+
+impl OpenRequest {
+    fn begin(connection: &Arc<Http3Connection>) -> Self {
+        connection.open.fetch_add(1, Relaxed);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Relaxed) == 1 {
+            self.0.ended.notify_one();
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<H>(accepted: AcceptedQuicConnection, handler: H)
+where
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let AcceptedQuicConnection {
+        connection,
+        session,
+        peer,
+        port,
+        _place,
+    } = accepted;
+    let memory = ConnectionMemory::new(&PROCESS, port.limits.max_held_bytes.0);
+    let activity = Arc::new(ConnectionActivity::new(Protocol::Http3, memory));
+    let shared = Arc::new(Http3Connection {
+        connection: connection.clone(),
+        limits: Arc::clone(&port.limits),
+        activity: Arc::clone(&activity),
+        resets: ResetBudget::new(),
+        open: AtomicU32::new(0),
+        ended: Notify::new(),
+        one_way: OneWayStreams::default(),
+    });
+    let service = Arc::new(ConnectionService {
+        handler,
+        peer,
+        limits: Arc::clone(&port.limits),
+        port: Arc::clone(&port),
+        body_bytes: port.body_bytes,
+        trust: Arc::clone(&port.trust),
+        early: InterimChannel(activity),
+        tls: Some(session),
+        fragments: Arc::new(FragmentPaths::default()),
+    });
+    let Ok(control) = open_control(&connection, &port.limits).await else {
+        return;
+    };
+    let control = ControlStream(Mutex::new(Some(control)));
+    let last = run(&shared, &service, &port).await;
+    if let Some(last) = last {
+        drain(&shared, &service, &control, last).await;
+    }
+}
+
+/// Our control stream, which lives as long as the connection.
+struct ControlStream(Mutex<Option<SendStream>>);
+
+impl ControlStream {
+    async fn go_away(&self, id: u64) {
+        let stream = self.0.lock().take();
+        let Some(mut stream) = stream else { return };
+        let mut frame = BytesMut::new();
+        let mut length = BytesMut::new();
+        varint::write(&mut length, id);
+        varint::write(&mut frame, kind::GOAWAY);
+        varint::write(&mut frame, length.len() as u64);
+        frame.put(length);
+        // It fails on a connection that is gone, where nobody needs it.
+        let _ = stream.write_chunk(frame.freeze()).await;
+        *self.0.lock() = Some(stream);
+    }
+}
+
+/// Opens our control stream with our settings. There is no dynamic table, which is what a client
+/// assumes (RFC 9204 §5).
+async fn open_control(
+    connection: &Connection,
+    limits: &ListenerLimits,
+) -> Result<SendStream, quinn::ConnectionError> {
+    let mut stream = connection.open_uni().await?;
+    let mut settings = BytesMut::new();
+    varint::write(&mut settings, MAX_FIELD_SECTION_SIZE);
+    varint::write(&mut settings, limits.max_header_bytes.0);
+    let mut first = BytesMut::new();
+    varint::write(&mut first, CONTROL_STREAM);
+    varint::write(&mut first, kind::SETTINGS);
+    varint::write(&mut first, settings.len() as u64);
+    first.put(settings);
+    // An error shows at the next use of the connection.
+    let _ = stream.write_chunk(first.freeze()).await;
+    Ok(stream)
+}
+
+/// Accepts streams. Returns the id that the next request would have when the port drains or the
+/// connection was idle for too long; None when the connection has ended.
+async fn run<H>(
+    shared: &Arc<Http3Connection>,
+    service: &Arc<ConnectionService<H>>,
+    port: &Port,
+) -> Option<u64>
+where
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let idle_timeout = shared.limits.idle_timeout.0;
+    let idle = sleep(idle_timeout);
+    tokio::pin!(idle);
+    let mut next_id = 0;
+    loop {
+        select! {
+            biased;
+            stream = shared.connection.accept_bi() => {
+                let (send, receive) = stream.ok()?;
+                next_id = u64::from(VarInt::from(send.id())) + 4;
+                let open = OpenRequest::begin(shared);
+                let stream = RequestStream::new(send, receive, shared);
+                tokio::spawn(request::serve(stream, Arc::clone(service), open));
+            }
+            stream = shared.connection.accept_uni() => {
+                let stream = stream.ok()?;
+                tokio::spawn(one_way::read(stream, Arc::clone(shared)));
+            }
+            () = shared.ended.notified() => {
+                idle.as_mut().reset(Instant::now() + idle_timeout);
+            }
+            () = idle.as_mut() => {
+                if shared.open.load(Relaxed) == 0 {
+                    return Some(next_id);
+                }
+                idle.as_mut().reset(Instant::now() + idle_timeout);
+            }
+            () = port.signal.reached(DrainStage::Drain) => return Some(next_id),
+        }
+    }
+}
+
+/// Tells the client to go elsewhere, serves the requests that are under way or on their way, and
+/// closes the connection.
+async fn drain<H>(
+    shared: &Arc<Http3Connection>,
+    service: &Arc<ConnectionService<H>>,
+    control: &ControlStream,
+    mut next_id: u64,
+) where
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    control.go_away(NO_STREAM).await;
+    let deadline = Instant::now() + LAST_REQUESTS.max(shared.connection.rtt());
+    loop {
+        select! {
+            biased;
+            stream = shared.connection.accept_bi() => {
+                let Ok((send, receive)) = stream else { return };
+                next_id = u64::from(VarInt::from(send.id())) + 4;
+                let open = OpenRequest::begin(shared);
+                let stream = RequestStream::new(send, receive, shared);
+                tokio::spawn(request::serve(stream, Arc::clone(service), open));
+            }
+            () = sleep_until(deadline) => break,
+        }
+    }
+    control.go_away(next_id).await;
+    while shared.open.load(Relaxed) > 0 {
+        select! {
+            stream = shared.connection.accept_bi() => {
+                let Ok((mut send, mut receive)) = stream else { return };
+                let code = VarInt::from_u32(Http3Code::RequestRejected as u32);
+                // Both fail only on a stream that has ended already.
+                let _ = send.reset(code);
+                let _ = receive.stop(code);
+            }
+            () = shared.ended.notified() => {}
+        }
+    }
+    let code = VarInt::from_u32(Http3Code::NoError as u32);
+    shared.connection.close(code, b"");
+}

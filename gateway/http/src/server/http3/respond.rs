@@ -1,0 +1,259 @@
+//! The answer of a request over HTTP/3, written to its stream.
+//!
+//! A client that takes too little of it is given up: the same limits hold as for a stream of
+//! HTTP/2. Waiting counts, however the client makes us wait: its own window, that of the
+//! connection, or acknowledgements that do not come.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, DATE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::Body as _;
+use quinn::{SendStream, VarInt, WriteError};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Http3Connection;
+use crate::body::MinimumRate;
+use crate::http3::frame::kind;
+use crate::http3::{qpack, varint};
+use crate::server::sending::AnswerProgress;
+use crate::server::service::ServedBody;
+
+/// The client did not get all of an answer.
+pub(super) struct NotDelivered;
+
+/// The most bytes that are handed to the connection at a time.
+const PIECE: usize = 64 << 10;
+
+/// How long it may take until a client has acknowledged the end of an answer.
+const LAST_ACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// `H3_INTERNAL_ERROR`: the answer broke off.
+const BROKE_OFF: VarInt = VarInt::from_u32(0x102);
+
+/// Sends an answer. `is_head`: the request asked for its head alone.
+pub(super) async fn send(
+    stream: &mut SendStream,
+    response: Response<ServedBody>,
+    is_head: bool,
+    shared: &Http3Connection,
+) -> Result<(), NotDelivered> {
+    let (mut parts, body) = response.into_parts();
+    let bare = is_head
+        || matches!(
+            parts.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    if let (Some(length), false) = (body.size_hint().exact(), bare) {
+        let headers = &mut parts.headers;
+        headers
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    }
+    parts.headers.entry(DATE).or_insert_with(date);
+    let section = qpack::encode_response(parts.status, &parts.headers);
+    let mut writer = AnswerWriter {
+        stream,
+        pace: shared.limits.pace(),
+        pause: shared.limits.body_timeout.0,
+        progress: body.progress(),
+        waiting: vec![frame(kind::HEADERS, &section)],
+        shared,
+    };
+    let sent = match bare || body.is_end_stream() {
+        true => writer.flush().await,
+        false => writer.body(body).await,
+    };
+    if sent.is_err() {
+        // Fails only if it has ended.
+        let _ = writer.stream.reset(BROKE_OFF);
+        return Err(NotDelivered);
+    }
+    // Fails only if the client has stopped it.
+    let _ = writer.stream.finish();
+    // A connection that is closed now would take what is not acknowledged with it.
+    match timeout(LAST_ACKNOWLEDGED, stream.stopped()).await {
+        Ok(Ok(None)) => Ok(()),
+        _ => Err(NotDelivered),
+    }
+}
+
+/// Writes one answer.
+struct AnswerWriter<'a> {
+    stream: &'a mut SendStream,
+    pace: Option<MinimumRate>,
+    pause: Duration,
+    /// The answer, if it is watched.
+    progress: Option<Arc<AnswerProgress>>,
+    /// Frames that are written together with what comes next.
+    waiting: Vec<Bytes>,
+    shared: &'a Http3Connection,
+}
+
+impl AnswerWriter<'_> {
+    async fn body(&mut self, body: ServedBody) -> Result<(), NotDelivered> {
+        let mut body = pin!(body);
+        loop {
+            let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+                // What waits must not wait for content that takes its time.
+                Poll::Pending if !self.waiting.is_empty() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+            });
+            let Some(frame) = frame.await else {
+                self.flush().await?;
+                continue;
+            };
+            match frame {
+                None => return self.flush().await,
+                Some(Err(_)) => {
+                    // The client sees what there was, and then that it broke off.
+                    self.flush().await?;
+                    return Err(NotDelivered);
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(mut piece) => {
+                        while piece.has_remaining() {
+                            let bytes = piece.bytes(PIECE);
+                            let count = bytes.len();
+                            self.waiting.push(data_head(count));
+                            self.waiting.push(bytes);
+                            self.flush().await?;
+                            piece.advance(count);
+                        }
+                    }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            let section = qpack::encode_trailers(&trailers);
+                            self.waiting.push(self::frame(kind::HEADERS, &section));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Writes what waits.
+    async fn flush(&mut self) -> Result<(), NotDelivered> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut left = &mut waiting[..];
+        while let Some(first) = left.first() {
+            if first.is_empty() {
+                left = &mut left[1..];
+                continue;
+            }
+            self.write(left).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes some of the pieces.
+    async fn write(&mut self, pieces: &mut [Bytes]) -> Result<(), NotDelivered> {
+        let progress = self.progress.clone();
+        let mut write = pin!(self.stream.write_chunks(pieces));
+        let mut step = pin!(poll_fn(|cx| {
+            if let Some(progress) = &progress {
+                progress.register(cx.waker());
+                if progress.is_cut() {
+                    return Poll::Ready(Err(NotDelivered));
+                }
+            }
+            write
+                .as_mut()
+                .poll(cx)
+                .map_err(|_: WriteError| NotDelivered)
+        }));
+        let written = match now(step.as_mut()).await {
+            Some(written) => written?,
+            None => {
+                let waiting = PatientWrite {
+                    pace: &mut self.pace,
+                    pause: self.pause,
+                };
+                waiting.finish(step).await?
+            }
+        };
+        if let Some(pace) = &mut self.pace {
+            pace.moved(written.bytes as u64);
+        }
+        let _ = self
+            .shared
+            .activity
+            .wrote(Poll::Ready(Ok(written.bytes)), None);
+        Ok(())
+    }
+}
+
+/// The limits of a write that does not end at once.
+struct PatientWrite<'a> {
+    pace: &'a mut Option<MinimumRate>,
+    pause: Duration,
+}
+
+impl PatientWrite<'_> {
+    async fn finish<T>(
+        self,
+        mut write: Pin<&mut impl Future<Output = Result<T, NotDelivered>>>,
+    ) -> Result<T, NotDelivered> {
+        let began = Instant::now();
+        let mut counted = began;
+        loop {
+            let window = self.pace.as_ref().map(MinimumRate::left);
+            let by_pace = window.and_then(|left| counted.checked_add(left));
+            let by_pause = began.checked_add(self.pause);
+            let due = [by_pace, by_pause].into_iter().flatten().min();
+            let due = due.unwrap_or_else(|| began + LAST_ACKNOWLEDGED);
+            let written = timeout_at(due, write.as_mut()).await;
+            let now = Instant::now();
+            let slow = match &mut *self.pace {
+                Some(pace) => pace.waited(now - counted),
+                None => false,
+            };
+            counted = now;
+            if let Ok(written) = written {
+                return written;
+            }
+            if slow || now - began >= self.pause {
+                tracing::debug!("a stream is cut: its client took too little of it");
+                return Err(NotDelivered);
+            }
+        }
+    }
+}
+
+/// The output of a future that is ready at once.
+async fn now<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+fn frame(kind: u64, body: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(16 + body.len());
+    varint::write(&mut frame, kind);
+    varint::write(&mut frame, body.len() as u64);
+    frame.put_slice(body);
+    frame.freeze()
+}
+
+fn data_head(length: usize) -> Bytes {
+    let mut head = BytesMut::with_capacity(16);
+    varint::write(&mut head, kind::DATA);
+    varint::write(&mut head, length as u64);
+    head.freeze()
+}
+
+/// The present time as a field. hyper sets it for the other protocols.
+fn date() -> HeaderValue {
+    let text = httpdate::fmt_http_date(SystemTime::now());
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,329 @@
+//! QUIC on the UDP port of a listener: one socket and one endpoint for each worker.
+//!
+//! All sockets of a port share it. The kernel gives a datagram to the worker that its connection
+//! belongs to: the first octet of every connection id of ours is the number of the worker, and a
+//! filter in the kernel reads it, so that neither a new address of the client nor another number of
+//! workers' connections moves one to a worker that does not know it.
+//!
+//! Neighbours: `http3` serves the connections; `tls` has the certificates.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use http::request::Parts;
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::select;
+use tokio::time::timeout;
+
+use super::http3::{self, AcceptedQuicConnection};
+use super::signal::DrainStage;
+use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, Port, RequestArrival};
+use crate::config::ListenerLimits;
+use crate::tls::listeners::HandshakeOutcome;
+use crate::tls::{QuicSecrets, TlsSession};
+
+/// Octets of a connection id: the worker, the generation of the process, and random ones.
+const ID_LENGTH: usize = 8;
+
+/// The largest datagram that is sent: it fits into IPv6 over Ethernet.
+const MOST_PAYLOAD: u16 = 1_452;
+/// Octets that one stream, and all streams of a connection, may bring before they are read.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Octets of a connection's answers that wait to be sent or to be acknowledged.
+const SEND_WINDOW: u64 = 1 << 20;
+/// Unidirectional streams of a client: its control stream, two of QPACK, and some that test
+/// whether unknown types are ignored.
+const ONE_WAY_STREAMS: u32 = 8;
+/// The longest silence of a client; the idle time of the listener may be shorter.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Clients whose handshake has not begun, and the octets that are kept of one and of all of them.
+const MOST_INCOMING: usize = 1_024;
+const INCOMING_OCTETS: u64 = 16 << 10;
+const ALL_INCOMING_OCTETS: u64 = 16 << 20;
+/// The unfinished handshakes of a worker above which a client must first show that it gets what is
+/// sent to its address (Retry).
+const RETRY_ABOVE: usize = 256;
+/// What is asked of the kernel for datagrams that were not read.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// How long the last packets of a port that closes may take.
+const LAST_PACKETS: Duration = Duration::from_millis(200);
+
+/// Opens one socket for each of `workers` workers.
+///
+/// # Errors
+/// If the port is used by another program, or can't be used.
+pub(super) fn open(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    // Another program of the same user could share the port otherwise: see `socket::open`.
+    socket(address)?.bind(&SockAddr::from(address))?;
+    let sockets = (0..workers).map(|_| {
+        let socket = socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        Ok(UdpSocket::from(socket))
+    });
+    let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+    if let Some(first) = sockets.first()
+        && workers > 1
+    {
+        steer(first, workers)?;
+    }
+    Ok(sockets)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    socket.set_nonblocking(true)?;
+    // The kernel may give less, which costs packets in a burst and nothing else.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    Ok(socket)
+}
+
+/// Attaches the filter that chooses the socket of a datagram. A datagram with a long header has the
+/// id at octet 6, and before the handshake the client has chosen it; one with a short header has it
+/// at octet 1 (RFC 9000 §17).
+fn steer(socket: &UdpSocket, workers: usize) -> io::Result<()> {
+    const LOAD_OCTET: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const MODULO: u16 = 0x94;
+    const RETURN: u16 = 0x16;
+    let step = |code, jump_true, jump_false, k| libc::sock_filter {
+        code,
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    };
+    let mut filter = [
+        step(LOAD_OCTET, 0, 0, 0),
+        step(JUMP_IF_SET, 0, 2, 0x80),
+        step(LOAD_OCTET, 0, 0, 6),
+        // Jumps over the load for short headers.
+        step(0x05, 0, 0, 1),
+        step(LOAD_OCTET, 0, 0, 1),
+        step(MODULO, 0, 0, u32::try_from(workers).unwrap_or(1)),
+        step(RETURN, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    set_filter(socket, &program)
+}
+
+#[allow(unsafe_code)]
+fn set_filter(socket: &UdpSocket, program: &libc::sock_fprog) -> io::Result<()> {
+    // SAFETY: the socket is open, and the program and the filter that it points to live until the
+    // call returns; the kernel copies both.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            std::ptr::from_ref(program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A socket with the number of the worker that it belongs to.
+pub(super) struct QuicSocket {
+    pub(super) socket: UdpSocket,
+    pub(super) worker: u8,
+}
+
+/// Makes connection ids by which the kernel finds the worker.
+struct WorkerIds {
+    worker: u8,
+}
+
+impl ConnectionIdGenerator for WorkerIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; ID_LENGTH];
+        // AWS-LC's generator ends the process rather than fail.
+        let _ = rand::fill(&mut id);
+        (id[0], id[1]) = (self.worker, 0);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_LENGTH
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Accepts connections on one socket until its port drains, and serves them to their end.
+pub(super) async fn accept<H>(port: Arc<Port>, on: QuicSocket, handler: H)
+where
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let Some(secured) = &port.secured else {
+        return;
+    };
+    let secrets = secured.listener.quic_secrets();
+    let endpoint = match endpoint(on, &secrets) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return tracing::error!(address = %port.endpoint, %error, "cannot serve QUIC"),
+    };
+    let unfinished = Arc::new(AtomicUsize::new(0));
+    loop {
+        let incoming = select! {
+            incoming = endpoint.accept() => incoming,
+            () = port.signal.reached(DrainStage::Drain) => break,
+        };
+        let Some(incoming) = incoming else {
+            return;
+        };
+        if unfinished.load(Relaxed) > RETRY_ABOVE && incoming.may_retry() {
+            secured.listener.listeners.ended(HandshakeOutcome::Retry);
+            // An error means that it was told to come again already.
+            let _ = incoming.retry();
+            continue;
+        }
+        let Ok(place) = Arc::clone(&port.places).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let counted = UnfinishedHandshake::begin(&unfinished);
+        let (port, handler, secrets) = (Arc::clone(&port), handler.clone(), secrets.clone());
+        tokio::spawn(async move {
+            let begun = begin(incoming, &port, &secrets).await;
+            drop(counted);
+            if let Some((connection, session)) = begun {
+                let reached = connection.local_ip().unwrap_or(port.address.ip());
+                let reached = SocketAddr::new(reached, port.address.port());
+                let peer = port.peer(connection.remote_address(), LocalEndpoint::Tcp(reached));
+                let accepted = AcceptedQuicConnection {
+                    connection,
+                    session,
+                    peer,
+                    port,
+                    _place: place,
+                };
+                http3::serve(accepted, handler).await;
+            }
+        });
+    }
+    endpoint.set_server_config(None);
+    // Connections end by themselves; the last worker waits for them before the process ends.
+    endpoint_is_idle(&endpoint, &port).await;
+}
+
+async fn endpoint_is_idle(endpoint: &Endpoint, port: &Port) {
+    select! {
+        () = endpoint.wait_idle() => {}
+        () = port.signal.reached(DrainStage::Cut) => {
+            endpoint.close(VarInt::from_u32(crate::http3::Http3Code::NoError as u32), b"");
+            // A timeout is no error: clients notice by silence then.
+            let _ = timeout(LAST_PACKETS, endpoint.wait_idle()).await;
+        }
+    }
+}
+
+/// Counts a handshake until it is dropped.
+struct UnfinishedHandshake(Arc<AtomicUsize>);
+
+impl UnfinishedHandshake {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnfinishedHandshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Does the handshake of a connection.
+async fn begin(
+    incoming: Incoming,
+    port: &Port,
+    secrets: &QuicSecrets,
+) -> Option<(quinn::Connection, Arc<TlsSession>)> {
+    let listener = &port.secured.as_ref()?.listener;
+    let Some(crypto) = listener.quic_config() else {
+        incoming.refuse();
+        return None;
+    };
+    let config = server_config(crypto, &port.limits, secrets);
+    let handshake = async { incoming.accept_with(Arc::new(config))?.await };
+    let outcome = timeout(listener.handshake_timeout(), handshake).await;
+    let (outcome, connection) = match outcome {
+        Ok(Ok(connection)) => (HandshakeOutcome::Full, Some(connection)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "QUIC: client rejected");
+            (HandshakeOutcome::Failed, None)
+        }
+        Err(_) => (HandshakeOutcome::Timeout, None),
+    };
+    listener.listeners.ended(outcome);
+    let connection = connection?;
+    let told = connection.handshake_data()?;
+    let told = told
+        .downcast::<quinn::crypto::rustls::HandshakeData>()
+        .ok()?;
+    let session = TlsSession::over_quic(told.server_name.as_deref(), listener)?;
+    Some((connection, Arc::new(session)))
+}
+
+fn endpoint(on: QuicSocket, secrets: &QuicSecrets) -> io::Result<Endpoint> {
+    let worker = on.worker;
+    let mut config = EndpointConfig::new(Arc::clone(&secrets.reset_key));
+    config.cid_generator(move || Box::new(WorkerIds { worker }));
+    // No configuration is used without one that is chosen when a client comes.
+    let endpoint = Endpoint::new(config, None, on.socket, Arc::new(TokioRuntime))?;
+    endpoint.set_server_config(secrets.placeholder.clone());
+    Ok(endpoint)
+}
+
+fn server_config(
+    crypto: Arc<dyn quinn::crypto::ServerConfig>,
+    limits: &ListenerLimits,
+    secrets: &QuicSecrets,
+) -> ServerConfig {
+    let mut transport = TransportConfig::default();
+    let silence = SILENCE.min(limits.idle_timeout.0);
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MOST_PAYLOAD);
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits.max_streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(IdleTimeout::try_from(silence).ok())
+        .mtu_discovery_config(Some(mtu))
+        .datagram_receive_buffer_size(None);
+    let mut config = ServerConfig::new(crypto, Arc::clone(&secrets.token_key));
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(MOST_INCOMING)
+        .incoming_buffer_size(INCOMING_OCTETS)
+        .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
+    config
+}
