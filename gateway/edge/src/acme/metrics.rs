@@ -35,7 +35,7 @@ pub struct AcmeMetrics {
 }
 
 /// What is shown of one certificate.
-pub struct ShownCertificate<'a> {
+pub struct ScheduledCertificate<'a> {
     pub id: &'a str,
     /// When something is done about it next, in seconds since 1970.
     pub next: u64,
@@ -83,7 +83,7 @@ impl AcmeMetrics {
     }
 
     /// Brings the gauges up to date, before a scrape.
-    pub fn update(&self, mut certificates: Vec<ShownCertificate<'_>>) {
+    pub fn update(&self, mut certificates: Vec<ScheduledCertificate<'_>>) {
         certificates.sort_by_key(|certificate| (certificate.failures == 0, certificate.next));
         self.next_renewal.reset();
         self.failures.reset();

@@ -7,7 +7,7 @@ use instant_acme::RevocationRequest;
 
 use super::failure::AcmeFailure;
 use super::managed::ManagedCertificate;
-use super::metrics::ShownCertificate;
+use super::metrics::ScheduledCertificate;
 use super::{AcmeManager, chain, schedule};
 
 /// The most names that are listed as missing.
@@ -52,7 +52,7 @@ impl AcmeManager {
         let now = schedule::now();
         let shown = self.certificates.iter().map(|certificate| {
             let state = certificate.state.lock();
-            ShownCertificate {
+            ScheduledCertificate {
                 id: &certificate.id,
                 next: state.next_time(now),
                 failures: state.attempts.failures,

@@ -339,7 +339,7 @@ fn who_may_use_the_admin_listener_is_checked() {
         ),
         (
             format!("{{ name: a, {token}, can: [raed] }}"),
-            "11:57: admin.tokens[0].can[0]: unknown word `raed`; expected `read`, `purge`, `plugins` or `targets`; did you mean `read`?",
+            "11:57: admin.tokens[0].can[0]: unknown word `raed`; expected `read`, `purge`, `plugins`, `certificates` or `targets`; did you mean `read`?",
         ),
         (
             format!("{{ name: a b, {token}, can: [read] }}"),
@@ -1117,7 +1117,7 @@ fn what_an_automatic_certificate_lacks_is_told() {
         (
             "storage: certificates",
             "storage: redis\n  seal_key: 0123456789abcdef",
-            "14:12: acme.storage: there is no `cache.l2.redis`",
+            "14:12: acme.storage: `cache.l2` has no Redis",
         ),
         (
             "acme: letsencrypt,",

@@ -64,7 +64,7 @@ impl RedisStoreOpenError {
 impl RedisTierConfig {
     /// The prefix of every key of nodes with this namespace. Braces in a namespace are escaped, and
     /// so is the escape character, so that no two namespaces share keys.
-    pub(in crate::l2) fn prefix_for(&self, namespace: Option<&str>) -> String {
+    pub(super) fn prefix_for(&self, namespace: Option<&str>) -> String {
         match (&self.prefix, namespace) {
             (Some(prefix), _) => prefix.clone(),
             (None, Some(namespace)) => {

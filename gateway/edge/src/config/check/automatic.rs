@@ -40,7 +40,7 @@ fn check_acme(
     seal_key(&acme.seal_key, &at.key("seal_key"), report);
     if acme.storage == AcmeStorageConfig::Redis {
         if !config.cache.l2.has_shared_redis() {
-            let message = "there is no `cache.l2.redis`; expected one, or the path of a folder";
+            let message = "`cache.l2` has no Redis that nodes share; expected one there, or the path of a folder";
             report.add(at.key("storage"), message);
         }
         if acme.seal_key.is_none() {
