@@ -146,13 +146,13 @@ async fn another_node_goes_on_with_the_order_of_one_that_was_killed() {
         nodes.nodes.iter().position(ordered)
     })
     .await;
-    // The name must be at one that lives.
+    // The name must be at one that lives, and nobody looks for the answer meanwhile.
     let other = (leader + 1) % 3 + 1;
-    nodes
-        .pebble
-        .name_is_at(SHOP, &format!("127.0.0.{other}"))
-        .await;
+    let address = format!("127.0.0.{other}");
+    nodes.pebble.name_is_at(SHOP, &address).await;
+    nodes.pebble.freeze();
     nodes.nodes[leader].kill();
+    nodes.pebble.thaw();
     let survivors = (0..3).filter(|n| *n != leader);
     for n in survivors {
         obtained(&nodes.pebble, nodes.secured(n), SHOP).await;
