@@ -51,6 +51,9 @@ BROKERS := redis-server redis-sentinel redis-tools nats-server rabbitmq-server
 # libfaketime: wall clocks that are wrong.
 CLOCK := faketime
 
+# A certificate authority with a name server, for automatic certificates; curl changes its records.
+AUTHORITY := pebble curl
+
 # A real browser, for what web pages may do to a gateway.
 BROWSER := chromium
 
@@ -60,7 +63,7 @@ BROWSER := chromium
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers.
 test-install:
-	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK)
+	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY)
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
 	@tests/bus/control.sh --install

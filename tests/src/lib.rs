@@ -13,6 +13,7 @@
 // This is test code: a panic is a failed test with a place and a message.
 #![allow(clippy::unwrap_used)]
 
+pub mod acme_responder;
 pub mod attack;
 pub mod browser;
 pub mod certificates;
@@ -29,6 +30,7 @@ pub mod h3;
 pub mod metrics;
 pub mod nats;
 pub mod origin;
+pub mod pebble;
 pub mod peers;
 pub mod places;
 pub mod process;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 /// Labels whose values are names that a configuration gives.
-const OF_THE_CONFIGURATION: [&str; 3] = ["plugin", "route", "upstream"];
+const OF_THE_CONFIGURATION: [&str; 5] = ["plugin", "route", "upstream", "issuer", "certificate"];
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]

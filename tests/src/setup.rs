@@ -62,6 +62,15 @@ impl Setup {
         self
     }
 
+    /// The value of a top-level key with another text in place of `what`.
+    pub fn replaced(mut self, key: &str, what: &str, with: &str) -> Self {
+        for (_, yaml) in self.top.iter_mut().filter(|(known, _)| known == key) {
+            assert!(yaml.contains(what), "{key} has {what}");
+            *yaml = yaml.replace(what, with);
+        }
+        self
+    }
+
     /// A file beside the YAML.
     pub fn file(mut self, name: &str, content: impl Into<Vec<u8>>) -> Self {
         self.files.push((name.to_owned(), content.into()));

@@ -6,6 +6,18 @@
 // A failed unwrap in a test is a failed test.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e/acme.rs"]
+mod acme;
+#[path = "e2e/acme_dns.rs"]
+mod acme_dns;
+#[path = "e2e/acme_failures.rs"]
+mod acme_failures;
+#[path = "e2e/acme_nodes.rs"]
+mod acme_nodes;
+#[path = "e2e/acme_operator.rs"]
+mod acme_operator;
+#[path = "e2e/acme_schedule.rs"]
+mod acme_schedule;
 #[path = "e2e/admin.rs"]
 mod admin;
 #[path = "e2e/admin_browser.rs"]

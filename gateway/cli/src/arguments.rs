@@ -34,6 +34,8 @@ const EXAMPLES: &str = "Examples:
   lamina nodes --admin 127.0.0.1:9180
   lamina nodes --admin unix:/run/lamina/admin.sock
   lamina requests --result miss -n 5 --token-file /run/secrets/admin
+  lamina acme status
+  lamina acme renew shop.example.com
   lamina l2 keys --pattern 'shop.example/user/*'
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
@@ -110,6 +112,11 @@ pub enum GatewayCommand {
         #[command(subcommand)]
         command: L2Command,
     },
+    /// The automatic certificates of a running gateway.
+    Acme {
+        #[command(subcommand)]
+        command: AcmeCommand,
+    },
     /// Commands about records of a second tier.
     Record {
         #[command(subcommand)]
@@ -148,6 +155,29 @@ pub enum L2Command {
         /// The largest number of keys to print.
         #[arg(long, default_value_t = 100)]
         limit: usize,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum AcmeCommand {
+    /// List them: names, issuer, until when each is valid, when it is renewed, what failed.
+    Status {
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Renew those for a name now.
+    Renew {
+        /// The name, as the configuration has it.
+        name: String,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Have those for a name revoked by their issuers, and others obtained.
+    Revoke {
+        /// The name, as the configuration has it.
+        name: String,
         #[command(flatten)]
         admin: AdminArguments,
     },

@@ -14,7 +14,8 @@ use lamina_edge::config::{self, ConfigProblems, GatewayConfig};
 pub struct FirstFileArguments {
     /// Serve this host over HTTPS, without a configuration file; may be given several times.
     /// `localhost`, addresses and names that end in .localhost, .test, .local or .internal get a
-    /// certificate of a local authority; others need --cert and --key.
+    /// certificate of a local authority; public names get one of Let's Encrypt, whose terms of
+    /// service you agree to by this.
     #[arg(
         long = "domain",
         value_name = "HOST",
@@ -31,6 +32,15 @@ pub struct FirstFileArguments {
     /// PEM file with its private key.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// Where the certificate authority can reach you.
+    #[arg(long, requires = "domains")]
+    email: Option<String>,
+    /// The directory of another certificate authority (RFC 8555).
+    #[arg(long, value_name = "URL", requires = "domains")]
+    acme_directory: Option<String>,
+    /// PEM file with the authorities that the server of that directory is verified against.
+    #[arg(long, value_name = "FILE", requires = "acme_directory")]
+    acme_ca_file: Option<PathBuf>,
     /// Where HTTPS is served: 0.0.0.0:443, or 127.0.0.1:8443 for local names alone.
     #[arg(long, value_name = "ADDRESS", requires = "domains")]
     https: Option<SocketAddr>,
@@ -42,36 +52,40 @@ pub struct FirstFileArguments {
     pub print_config: bool,
 }
 
+/// The directory of Let's Encrypt.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
 /// What the text of the configuration is called in messages about it.
 const NAME: &str = "the configuration of --domain (see --print-config)";
 
 impl FirstFileArguments {
     /// The text of the configuration. None if no domain is given.
-    ///
-    /// # Errors
-    /// The first name that only a public authority could vouch for, if there is no certificate.
-    pub fn text(&self) -> Result<Option<String>, PublicName> {
-        let Some(to) = &self.to else {
-            return Ok(None);
+    pub fn text(&self) -> Option<String> {
+        let to = self.to.as_ref()?;
+        let (local, public): (Vec<_>, Vec<_>) = self
+            .domains
+            .iter()
+            .cloned()
+            .partition(|name| is_local(name));
+        let given = self.cert.as_ref().zip(self.key.as_ref());
+        let certificates = match given {
+            Some((cert, key)) => of_files(cert, key),
+            None => of_authorities(&local, &public),
         };
-        let public = self.domains.iter().find(|name| !is_local(name));
-        let (certificates, https, http) = match (self.cert.as_ref().zip(self.key.as_ref()), public)
-        {
-            (Some((cert, key)), _) => (
-                of_files(cert, key),
-                SocketAddr::from(([0; 4], 443)),
-                SocketAddr::from(([0; 4], 80)),
-            ),
-            (None, None) => (
-                self.of_local_authority(),
-                SocketAddr::from(([127, 0, 0, 1], 8443)),
-                SocketAddr::from(([127, 0, 0, 1], 8080)),
-            ),
-            (None, Some(name)) => return Err(PublicName(name.clone())),
+        let acme = match given.is_none() && !public.is_empty() {
+            true => self.issuer(),
+            false => String::new(),
         };
-        let (https, http) = (self.https.unwrap_or(https), self.http.unwrap_or(http));
+        let (https, http) = match given.is_none() && public.is_empty() {
+            true => (([127, 0, 0, 1], 8443), ([127, 0, 0, 1], 8080)),
+            false => (([0; 4], 443), ([0; 4], 80)),
+        };
+        let (https, http) = (
+            self.https.unwrap_or(https.into()),
+            self.http.unwrap_or(http.into()),
+        );
         let (port, hosts) = (https.port(), listed(&self.domains));
-        Ok(Some(format!(
+        Some(format!(
             "version: 1
 listeners:
   - address: {https}
@@ -79,39 +93,62 @@ listeners:
     tls:
 {certificates}  - address: {http}
     redirect_to_https: {{ port: {port} }}
-upstreams:
+{acme}upstreams:
   origin: {to}
 routes:
   - name: site
     match: {{ host: {hosts} }}
     upstream: origin
 "
-        )))
+        ))
     }
 
-    fn of_local_authority(&self) -> String {
-        let state = state_folder();
-        let (dir, default) = (
-            quoted(&state.join("ca")),
-            quoted(&state.join("ca/local.pem")),
-        );
-        let names = listed(&self.domains);
+    /// The part `acme`, with the issuer that [`of_authorities`] names.
+    fn issuer(&self) -> String {
+        let storage = quoted(&state_folder().join("acme"));
+        let directory = self.acme_directory.as_deref().unwrap_or(LETS_ENCRYPT);
+        let ca_file = self.acme_ca_file.as_ref();
+        let ca_file = ca_file.map_or_else(String::new, |file| {
+            format!("      ca_file: {}\n", quoted(file))
+        });
+        let email = self.email.as_ref();
+        let contact = email.map_or_else(String::new, |email| {
+            format!("      contact: [\"mailto:{email}\"]\n")
+        });
         format!(
-            "      certificates:
-        - local: {{ names: {names}, dir: {dir} }}
-      default: {default}
+            "acme:
+  storage: {storage}
+  issuers:
+    main:
+      directory: {directory}
+{ca_file}{contact}      agree_to_terms: true
 "
         )
     }
 }
 
-/// A name that only a public authority can vouch for.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "--domain {0}: no local authority can vouch for a public name; expected --cert and --key with \
-     its certificate (this version obtains none by itself)"
-)]
-pub struct PublicName(String);
+/// Certificates of the local authority and of the issuer `main`.
+fn of_authorities(local: &[String], public: &[String]) -> String {
+    let mut text = String::from("      certificates:\n");
+    if !public.is_empty() {
+        let names = listed(public);
+        text += &format!("        - {{ acme: main, names: {names} }}\n");
+    }
+    if !local.is_empty() {
+        let state = state_folder();
+        let (dir, default) = (
+            quoted(&state.join("ca")),
+            quoted(&state.join("ca/local.pem")),
+        );
+        let names = listed(local);
+        text += &format!(
+            "        - local: {{ names: {names}, dir: {dir} }}
+      default: {default}
+"
+        );
+    }
+    text
+}
 
 fn of_files(cert: &Path, key: &Path) -> String {
     let (cert, key) = (quoted(cert), quoted(key));
@@ -168,7 +205,7 @@ mod tests {
 
     fn text(options: &str) -> Option<String> {
         let line = ["lamina"].into_iter().chain(options.split_whitespace());
-        Line::try_parse_from(line).ok()?.first.text().ok()?
+        Line::try_parse_from(line).ok()?.first.text()
     }
 
     #[test]
@@ -184,13 +221,22 @@ mod tests {
     }
 
     #[test]
-    fn a_public_name_needs_a_certificate() {
+    fn a_public_name_gets_a_certificate_of_an_issuer_or_the_given_one() {
         let options = "--domain shop.example.com --to http://127.0.0.1:3000";
-        assert!(text(options).is_none());
-        let text = text(&format!("{options} --cert a.pem --key a.key")).unwrap();
-        assert!(text.contains("address: 0.0.0.0:443"), "{text}");
-        assert!(text.contains("cert: \"a.pem\", key: \"a.key\""), "{text}");
-        read(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        let obtained = text(&format!("{options} --email ops@example.com")).unwrap();
+        for part in [
+            "acme: main, names: [\"shop.example.com\"]",
+            LETS_ENCRYPT,
+            "mailto:ops@example.com",
+            "address: 0.0.0.0:443",
+        ] {
+            assert!(obtained.contains(part), "{part}: {obtained}");
+        }
+        read(&obtained).unwrap_or_else(|problems| panic!("{problems}"));
+        let given = text(&format!("{options} --cert a.pem --key a.key")).unwrap();
+        assert!(given.contains("cert: \"a.pem\", key: \"a.key\""), "{given}");
+        assert!(!given.contains("acme"), "{given}");
+        read(&given).unwrap_or_else(|problems| panic!("{problems}"));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use arguments::{
-    AdminArguments, CommandLine, GatewayCommand, L2Command, PurgeArguments, RecordCommand,
+    AcmeCommand, AdminArguments, CommandLine, GatewayCommand, L2Command, PurgeArguments,
+    RecordCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
@@ -142,6 +143,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             output::text(runtime()?.block_on(keys)?);
             Ok(ExitOutcome::Well)
         }),
+        GatewayCommand::Acme { command } => certificates(&command),
         GatewayCommand::Schema => {
             output::line(format_args!("{:#}", config::schema()));
             Ok(ExitOutcome::Well)
@@ -232,6 +234,29 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
     })
 }
 
+/// Asks about automatic certificates, or for other ones.
+fn certificates(command: &AcmeCommand) -> anyhow::Result<ExitOutcome> {
+    let (admin, right) = match command {
+        AcmeCommand::Status { admin } => (admin, AdminRight::Read),
+        AcmeCommand::Renew { admin, .. } | AcmeCommand::Revoke { admin, .. } => {
+            (admin, AdminRight::Certificates)
+        }
+    };
+    with_remote(admin, right, |remote| {
+        let runtime = runtime()?;
+        match command {
+            AcmeCommand::Status { .. } => output::text(runtime.block_on(remote.certificates())?),
+            AcmeCommand::Renew { name, .. } => {
+                output::text(runtime.block_on(remote.renew_certificate(name))?);
+            }
+            AcmeCommand::Revoke { name, .. } => {
+                output::text(runtime.block_on(remote.revoke_certificate(name))?);
+            }
+        }
+        Ok(ExitOutcome::Well)
+    })
+}
+
 /// Serves by a configuration file, or by the options that take its place.
 fn start(
     file: &Path,
@@ -246,13 +271,8 @@ fn start(
         runtime.shutdown_background();
         ended
     };
-    let text = match first.text() {
-        Ok(Some(text)) => text,
-        Ok(None) => return with_config(file, serve),
-        Err(error) => {
-            output::error(format_args!("lamina: {error}"));
-            return Ok(ExitOutcome::Wrong);
-        }
+    let Some(text) = first.text() else {
+        return with_config(file, serve);
     };
     if first.print_config {
         output::text(&text);

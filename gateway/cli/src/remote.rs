@@ -1,6 +1,7 @@
-//! `lamina purge`, `lamina nodes`, `lamina requests` and `lamina l2 keys`: they ask a running
+//! `lamina purge`, `lamina nodes`, `lamina requests`, `lamina acme` and `lamina l2 keys`: they ask a running
 //! gateway through its admin listener.
 
+mod certificates;
 mod keys;
 mod requests;
 

@@ -8,6 +8,7 @@
 mod answer;
 mod audit;
 mod browser;
+mod certificates;
 pub mod config;
 mod explain;
 mod gate;
@@ -28,6 +29,7 @@ use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
+use crate::acme::AcmeManager;
 use crate::cluster::Cluster;
 use crate::http::body::{Body, collect};
 use crate::http::config::ListenerLimits;
@@ -56,6 +58,8 @@ pub struct AdminService {
     pub work_limits: AdminWorkLimits,
     /// Whether the gateway accepts requests: false as soon as a drain begins.
     pub ready: Arc<AtomicBool>,
+    /// What obtains certificates, if any are to be obtained.
+    pub acme: Option<Arc<AcmeManager>>,
     /// Whether secrets of TLS sessions are written to a file.
     pub keylog: bool,
     /// Updates the gauges before a scrape.
@@ -154,6 +158,11 @@ impl AdminService {
             AdminAction::Reload => plugins::reload(plugins, name).await,
             AdminAction::Quarantine => plugins::quarantine(plugins, name, &self.proxy),
             AdminAction::Resume => plugins::resume(plugins, name),
+            AdminAction::Certificates => certificates::list(self.acme.as_deref()),
+            AdminAction::RenewCertificate => certificates::renew(self.acme.as_deref(), name),
+            AdminAction::RevokeCertificate => {
+                certificates::revoke(self.acme.as_deref(), name).await
+            }
             AdminAction::Keys => {
                 let tier = self.proxy.cache.second_tier().map(Arc::as_ref);
                 l2::keys(tier, request.uri().query().unwrap_or_default()).await

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
 use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
 use crate::cache::Cache;
 use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
@@ -25,12 +26,14 @@ use crate::http::server::{
     self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
 };
 use crate::http::tls::config::KeyLogSwitch;
+use crate::http::tls::listeners::TlsListeners;
 use crate::local_authority::{self, LocalCertificateError};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
 use crate::proxy::{Generation, Proxy};
 use crate::telemetry::logs::LogWriterGuard;
+use crate::telemetry::metrics::Registry;
 
 use process::ProcessState;
 
@@ -52,6 +55,7 @@ pub struct RunningGateway {
     // These tasks end with the gateway.
     _tending: AbortOnDropHandle<()>,
     _renewing: AbortOnDropHandle<()>,
+    _obtaining: Option<AbortOnDropHandle<()>>,
     _issuing: AbortOnDropHandle<()>,
 }
 
@@ -74,6 +78,8 @@ pub enum GatewayStartError {
     Store(#[from] StoreOpenError),
     #[error("bus")]
     Bus(#[source] InvalidSetting),
+    #[error("acme")]
+    Acme(#[from] AcmeOpenError),
     #[error(transparent)]
     LocalCertificate(#[from] LocalCertificateError),
     #[error("metrics")]
@@ -90,8 +96,13 @@ impl GatewayStartError {
             | Self::PurgeMethod(_)
             | Self::Bus(_)
             | Self::Bind(BindError::Tls { .. }) => true,
+            Self::Acme(AcmeOpenError::Issuer { .. } | AcmeOpenError::Redis(_)) => true,
             Self::Store(error) => error.is_configuration(),
-            Self::Bind(_) | Self::Admin(_) | Self::LocalCertificate(_) | Self::Metrics(_) => false,
+            Self::Bind(_)
+            | Self::Admin(_)
+            | Self::Acme(_)
+            | Self::LocalCertificate(_)
+            | Self::Metrics(_) => false,
         }
     }
 }
@@ -172,6 +183,7 @@ impl RunningGateway {
             body_bytes,
             tls: Arc::clone(&tls),
         };
+        let acme = obtaining(config, &tls, &registry).await?;
         let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
         let addresses = bound.addresses();
         let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
@@ -181,7 +193,7 @@ impl RunningGateway {
         let gate = AdminGate::new(&config.admin, &admin_endpoint);
         let admin_openness = gate.openness();
         let ready = Arc::new(AtomicBool::new(true));
-        let scraped = Arc::clone(&cache);
+        let (scraped, shown) = (Arc::clone(&cache), acme.clone());
         let dropped = logs.register(&registry)?;
         memory::PROCESS.set_bound(config.server.max_held_bytes.0);
         let held = HeldGauge::register(&registry)?;
@@ -193,6 +205,7 @@ impl RunningGateway {
             gate,
             work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
+            acme: acme.clone(),
             keylog: warns_of_key_log(config),
             refresh: Box::new(move || {
                 scraped.tend();
@@ -200,6 +213,7 @@ impl RunningGateway {
                 tls.update();
                 origin_tls.update();
                 held.update();
+                shown.iter().for_each(|acme| acme.update_metrics());
             }),
         });
         let renewed = Arc::clone(&proxy);
@@ -219,6 +233,7 @@ impl RunningGateway {
             admin_openness,
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
             _renewing: spawn(renew(renewed)),
+            _obtaining: acme.map(|acme| spawn(acme.run())),
             _issuing: spawn(issue_again(config.clone())),
         })
     }
@@ -247,6 +262,28 @@ impl RunningGateway {
         // Not earlier: a load writes to the second tier on its own worker.
         self.listeners.cut().await;
         self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
+    }
+}
+
+/// What obtains certificates, with those that are stored already. None if none are to be obtained.
+async fn obtaining(
+    config: &GatewayConfig,
+    tls: &Arc<TlsListeners>,
+    registry: &Registry,
+) -> Result<Option<Arc<AcmeManager>>, GatewayStartError> {
+    match &config.acme {
+        Some(acme) => {
+            let namespace = config.bus.as_ref().and_then(|bus| bus.namespace.as_deref());
+            let shared = config.cache.l2.shared_redis(namespace);
+            let settings = shared
+                .map(|shared| AcmeRedisSettings::new(&shared.settings, shared.prefix))
+                .transpose()
+                .map_err(AcmeOpenError::from)?;
+            let listeners = &config.listeners;
+            let opened = AcmeManager::open(acme, listeners, settings, tls, registry).await?;
+            Ok(Some(opened))
+        }
+        None => Ok(None),
     }
 }
 

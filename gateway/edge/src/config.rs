@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, ConfigDuration};
-use crate::{admin, bus, cache, http, origin, plugin, proxy, telemetry};
+use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, telemetry};
 
 mod check;
 mod de;
@@ -69,6 +69,9 @@ pub struct GatewayConfig {
     /// The event bus between nodes.
     #[serde(default)]
     pub bus: Option<bus::config::BusConfig>,
+    /// Certificates that are obtained automatically, and renewed.
+    #[serde(default)]
+    pub acme: Option<acme::config::AcmeConfig>,
     /// The `PURGE` method on the listeners.
     #[serde(default)]
     pub purge_method: proxy::config::PurgeMethodConfig,
@@ -106,9 +109,16 @@ impl GatewayConfig {
             .iter_mut()
             .filter_map(|listener| listener.tls.as_mut());
         let tls = tls.flat_map(|tls| tls.files());
+        let acme = self.acme.as_mut().into_iter();
+        let acme = acme.flat_map(|acme| acme.files());
         let upstreams = self.upstreams.values_mut();
         let origins = upstreams.flat_map(|upstream| upstream.tls.files());
-        plugins.chain(stores).chain(bus).chain(tls).chain(origins)
+        plugins
+            .chain(stores)
+            .chain(bus)
+            .chain(tls)
+            .chain(acme)
+            .chain(origins)
     }
 }
 

@@ -13,6 +13,7 @@ use lamina_cluster::{bus, cluster};
 use lamina_http as http;
 use lamina_plugin_host as plugin;
 
+pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod config;

@@ -7,6 +7,7 @@
 mod access;
 mod by_url;
 mod came;
+mod challenge;
 pub mod config;
 mod context;
 mod cover;
@@ -55,6 +56,7 @@ use crate::http::forward::{self, ForwardingContext, HopWishes};
 use crate::http::path;
 use crate::http::server::{HandlerAnswer, InterimChannel, RequestArrival};
 use crate::http::tls::listeners::TlsListeners;
+use crate::http::tls::obtained::ChallengeLookup;
 use context::{DerivedKey, RequestContext};
 use metrics::RequestOutcome;
 use miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
@@ -181,10 +183,34 @@ impl Proxy {
     /// A hit needs no future of its own: on the hottest path nothing is boxed or spawned.
     pub fn handle(
         self: &Arc<Self>,
-        mut parts: Parts,
+        parts: Parts,
         body: Body,
         entered: RequestArrival,
         early: &InterimChannel,
+    ) -> HandlerAnswer {
+        match challenge::look(&parts, &entered, &self.tls) {
+            ChallengeLookup::Unknown => self.serve((parts, body), entered, early, None),
+            ChallengeLookup::Known(text) => self.serve((parts, body), entered, early, Some(text)),
+            ChallengeLookup::Asked(answer) => {
+                let (proxy, early) = (Arc::clone(self), early.clone());
+                HandlerAnswer::later(async move {
+                    let text = answer.await;
+                    match proxy.serve((parts, body), entered, &early, text) {
+                        HandlerAnswer::Now(response) => response,
+                        HandlerAnswer::Later(response) => response.await,
+                    }
+                })
+            }
+        }
+    }
+
+    /// Answers a request that is about no challenge, or about one with this answer.
+    fn serve(
+        self: &Arc<Self>,
+        (mut parts, body): (Parts, Body),
+        entered: RequestArrival,
+        early: &InterimChannel,
+        challenge: Option<Arc<str>>,
     ) -> HandlerAnswer {
         let started = early.began();
         let generation = self.generation.load();
@@ -198,6 +224,10 @@ impl Proxy {
         let begin = |parts: &Parts, host: &str, route: Option<&Route>| {
             recorder.begin(RecordBeginning::of(parts, host, &caller, route, started).over(tls))
         };
+        if let Some(text) = challenge {
+            let served = challenge::answer(&text);
+            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served));
+        }
         if generation.purge_method.takes(&parts) {
             let record = begin(&parts, &host, None);
             let purge_method = &generation.purge_method;

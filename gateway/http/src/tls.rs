@@ -1,8 +1,10 @@
 //! TLS of the listeners: certificates, policies by name, session tickets.
 //!
 //! Inside: `config` is the YAML; `names` compares the names of servers; `certificate` is one
-//! certificate with its key, `files` finds those of a listener and notices changes; `policy` is
-//! what some names demand, `tickets` binds sessions to it; `quic` is TLS below HTTP/3; `fingerprint` recognises clients (JA4);
+//! certificate with its key, `files` finds those of a listener and notices changes, `obtained` has
+//! those that come from certificate authorities, and their challenges; `policy` is what some names
+//! demand, `tickets` binds sessions to it; `quic` is TLS below HTTP/3; `fingerprint` recognises
+//! clients (JA4);
 //! `session` is what is known of a connection after its handshake; `listeners` knows all listeners
 //! of the process, and counts.
 //! Neighbours: `server::handshake` does handshakes by what stands here.
@@ -16,6 +18,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod listeners;
 pub mod names;
+pub mod obtained;
 mod policy;
 mod quic;
 mod session;
@@ -39,6 +42,7 @@ use self::config::{HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
+use self::obtained::ObtainedSourceId;
 use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
 use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
@@ -53,6 +57,8 @@ pub struct TlsListener {
     protocols: Vec<Protocol>,
     secrets: TicketSecrets,
     watched: Mutex<WatchedFiles>,
+    /// The sources whose certificates do not come from files.
+    obtained: Vec<ObtainedSourceId>,
     current: ArcSwap<TlsTables>,
     pub(crate) listeners: Arc<TlsListeners>,
     /// The value of `Strict-Transport-Security`, if it is sent.
@@ -161,8 +167,15 @@ impl TlsListener {
             }
         }
         let secrets = policy::secrets(&config.tickets.keys)?;
-        let tables = TlsTables::new(config, protocols, &secrets, files.good())?;
+        let sources = config.certificates.iter();
+        let obtained: Vec<_> = sources.filter_map(ObtainedSourceId::of).collect();
+        let certificates = [files.good(), listeners.obtained(&obtained)].concat();
+        if certificates.is_empty() && obtained.is_empty() {
+            return Err(TlsSetupError::NoCertificates);
+        }
+        let tables = TlsTables::new(config, protocols, &secrets, certificates)?;
         Ok(Self {
+            obtained,
             config: config.clone(),
             protocols: protocols.to_vec(),
             secrets,
@@ -196,7 +209,22 @@ impl TlsListener {
         if !changed && watched.refused.as_ref() == Some(&policies) {
             return;
         }
-        let certificates = watched.certificates.good();
+        self.renew_tables(&mut watched, policies);
+    }
+
+    /// Takes over the certificates that were obtained for it.
+    pub(crate) fn take_obtained(&self) {
+        if !self.obtained.is_empty() {
+            let policies = TlsTables::policies_now(&self.config);
+            self.renew_tables(&mut self.watched.lock(), policies);
+        }
+    }
+
+    /// Makes the tables anew. Whoever calls it holds the lock of the files, so that no older tables
+    /// follow newer ones.
+    fn renew_tables(&self, watched: &mut WatchedFiles, policies: Option<Vec<TlsPolicyId>>) {
+        let obtained = self.listeners.obtained(&self.obtained);
+        let certificates = [watched.certificates.good(), obtained].concat();
         match TlsTables::new(&self.config, &self.protocols, &self.secrets, certificates) {
             Ok(tables) => {
                 let certificates = tables.certificates.all.len();
@@ -389,9 +417,6 @@ impl CertificateTable {
         all: Vec<Arc<ServerCertificate>>,
         default: Option<&Path>,
     ) -> Result<Self, TlsSetupError> {
-        if all.is_empty() {
-            return Err(TlsSetupError::NoCertificates);
-        }
         let mut by_name = ServerNameTable::<Vec<_>>::default();
         for certificate in &all {
             for name in &certificate.names {

@@ -135,6 +135,29 @@ pub fn open_for(
     }))
 }
 
+/// How others than the second tier reach its Redis, which nodes share.
+pub struct SharedRedis<'a> {
+    pub settings: lamina_base::redis::RedisConnectionSettings<'a>,
+    /// What keys begin with.
+    pub prefix: String,
+}
+
+impl super::config::L2Config {
+    /// The Redis of nodes with this namespace. None if the second tier is somewhere else.
+    pub fn shared_redis(&self, namespace: Option<&str>) -> Option<SharedRedis<'_>> {
+        let redis = self.redis.as_ref()?;
+        Some(SharedRedis {
+            settings: redis.connection(),
+            prefix: redis.prefix_for(namespace),
+        })
+    }
+
+    /// Whether there is a Redis that nodes share.
+    pub fn has_shared_redis(&self) -> bool {
+        self.redis.is_some()
+    }
+}
+
 impl RedisStore {
     /// A connected client; the connections take turns.
     fn client(&self) -> Result<Client, StoreError> {

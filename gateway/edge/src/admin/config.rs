@@ -55,12 +55,20 @@ pub enum AdminRight {
     Purge,
     /// To reload plugins, to put them in quarantine and to resume them.
     Plugins,
+    /// To renew and revoke automatic certificates.
+    Certificates,
     /// To change the targets of upstreams. This version has no request that needs this right.
     Targets,
 }
 
 impl AdminRight {
-    pub const ALL: [Self; 4] = [Self::Read, Self::Purge, Self::Plugins, Self::Targets];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Purge,
+        Self::Plugins,
+        Self::Certificates,
+        Self::Targets,
+    ];
 
     /// The word in YAML.
     pub fn as_str(self) -> &'static str {
@@ -68,6 +76,7 @@ impl AdminRight {
             Self::Read => "read",
             Self::Purge => "purge",
             Self::Plugins => "plugins",
+            Self::Certificates => "certificates",
             Self::Targets => "targets",
         }
     }

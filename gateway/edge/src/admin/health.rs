@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{AdminService, answer};
+use crate::acme::MissingCertificates;
 use crate::cache::l2::StoreHealth;
 use crate::cluster::{BusStatus, PublishStatus};
 use crate::http::body::Body;
@@ -30,8 +31,10 @@ impl AdminService {
         let ready = self.ready.load(Ordering::Acquire);
         let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
         let reach = self.proxy.cache.reach();
-        let is_whole =
-            standing.as_ref().is_none_or(BusStatus::is_whole) && reach == StoreHealth::Whole;
+        let missing = self.acme.as_ref().and_then(|acme| acme.missing());
+        let is_whole = standing.as_ref().is_none_or(BusStatus::is_whole)
+            && reach == StoreHealth::Whole
+            && missing.is_none();
         let (status, state) = match (ready, is_whole) {
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             (true, false) => (StatusCode::OK, "degraded"),
@@ -46,6 +49,9 @@ impl AdminService {
         }
         if let Some(l2) = self.second_tier(&reach) {
             body["l2"] = l2;
+        }
+        if let Some(MissingCertificates { names, count }) = missing {
+            body["certificates"] = json!({"state": "degraded", "missing": names, "count": count});
         }
         answer::json(status, &body)
     }

@@ -54,6 +54,9 @@ pub enum AdminAction {
     Reload,
     Quarantine,
     Resume,
+    Certificates,
+    RenewCertificate,
+    RevokeCertificate,
 }
 
 /// The result of looking up a method and a path.
@@ -86,7 +89,7 @@ const fn post(path: &'static str, right: AdminRight, action: AdminAction) -> Adm
 }
 
 /// All entries.
-pub const TABLE: [AdminOperation; 13] = [
+pub const TABLE: [AdminOperation; 16] = [
     get("/livez", AdminAccess::Open, AdminAction::Live),
     get("/readyz", AdminAccess::Open, AdminAction::Ready),
     get("/metrics", AdminAccess::Open, AdminAction::Metrics),
@@ -123,6 +126,21 @@ pub const TABLE: [AdminOperation; 13] = [
         "/v1/plugins/{name}/resume",
         AdminRight::Plugins,
         AdminAction::Resume,
+    ),
+    get(
+        "/v1/certificates",
+        AdminAccess::Needs(AdminRight::Read),
+        AdminAction::Certificates,
+    ),
+    post(
+        "/v1/certificates/{name}/renew",
+        AdminRight::Certificates,
+        AdminAction::RenewCertificate,
+    ),
+    post(
+        "/v1/certificates/{name}/revoke",
+        AdminRight::Certificates,
+        AdminAction::RevokeCertificate,
     ),
 ];
 
@@ -195,6 +213,9 @@ mod tests {
             ("POST", "/v1/plugins/{name}/reload", "plugins"),
             ("POST", "/v1/plugins/{name}/quarantine", "plugins"),
             ("POST", "/v1/plugins/{name}/resume", "plugins"),
+            ("GET, HEAD", "/v1/certificates", "read"),
+            ("POST", "/v1/certificates/{name}/renew", "certificates"),
+            ("POST", "/v1/certificates/{name}/revoke", "certificates"),
         ];
         let expected = expected.map(|(verb, path, right)| (verb, path, right.to_owned()));
         assert_eq!(said, expected);

@@ -14,6 +14,7 @@ use crate::origin::config::{OriginVerification, UpstreamConfig};
 use crate::units::ByteSize;
 
 mod admin_listener;
+mod automatic;
 mod form;
 mod listener_tls;
 mod policy;
@@ -44,6 +45,7 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
     if let Some(given) = &config.bus {
         bus(config, given, &mut report);
     }
+    automatic::check(config, &mut report);
     access(config, &mut report);
     recent_requests(config, &mut report);
     report.findings

@@ -8,13 +8,14 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
+use crate::acme::config::AcmeConfig;
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
 
 /// The most bytes of a secret. A larger file means a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
 
-const SECRET_NAMES: [&str; 7] = [
+const SECRET_NAMES: [&str; 8] = [
     "token",
     "secret",
     "password",
@@ -22,6 +23,7 @@ const SECRET_NAMES: [&str; 7] = [
     "api_key",
     "private_key",
     "seal_key",
+    "hmac",
 ];
 
 /// The most bytes of a name that is compared with the names of secrets, since comparing longer ones
@@ -121,10 +123,24 @@ pub fn read_files(config: &mut GatewayConfig, base: &FilePath) -> Vec<ConfigFind
         let at = path(&["admin", "tokens"]).index(n);
         reader.fill(&at, "token", &mut token.token, &token.token_file);
     }
+    if let Some(given) = &mut config.acme {
+        acme(given, &mut reader);
+    }
     if let Some(given) = &mut config.bus {
         bus(given, &mut reader);
     }
     reader.findings
+}
+
+fn acme(acme: &mut AcmeConfig, reader: &mut SecretFileReader<'_>) {
+    let at = path(&["acme"]);
+    reader.fill(&at, "seal_key", &mut acme.seal_key, &acme.seal_key_file);
+    for (name, issuer) in &mut acme.issuers {
+        if let Some(eab) = &mut issuer.eab {
+            let at = at.key("issuers").key(name).key("eab");
+            reader.fill(&at, "hmac", &mut eab.hmac, &eab.hmac_file);
+        }
+    }
 }
 
 fn second_tier(l2: &mut L2Config, reader: &mut SecretFileReader<'_>) {

@@ -257,7 +257,7 @@ fn uncommented() -> String {
                 && rest.contains(':')
                 && key
                     .chars()
-                    .all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+                    .all(|c| c.is_ascii_lowercase() || "_-".contains(c) || c.is_ascii_digit())
         });
         example.map_or_else(|| line.to_owned(), |rest| format!("{indent}{rest}"))
     };

@@ -8,15 +8,13 @@ use http::header::LOCATION;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 
+use super::challenge::CHALLENGES;
 use super::metrics::RequestOutcome;
 use super::route::Routes;
 use super::{CountedResponse, respond};
 use crate::http::body::Body;
 use crate::http::tls::config::RedirectTarget;
 use crate::http::tls::listeners::TlsListeners;
-
-/// Where CAs ask for the answers to challenges.
-const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// The answer that sends a client to HTTPS. None if the request is served here.
 pub fn answer(

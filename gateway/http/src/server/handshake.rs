@@ -15,17 +15,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::tls::listeners::HandshakeOutcome;
-use crate::tls::{TlsListener, TlsSession, fingerprint};
+use crate::tls::{TlsListener, TlsSession, fingerprint, obtained};
 
 /// The first byte of a TLS connection: a record of the handshake (RFC 8446 §5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -73,6 +74,8 @@ pub(super) enum HandshakeError {
     ClearText,
     #[error("no certificate for the name that the client asked for ({})", name.as_deref().unwrap_or("none"))]
     UnknownName { name: Option<String> },
+    #[error("it was a challenge of ACME, which is answered")]
+    Challenge,
     #[error("the handshake took too long")]
     Timeout,
     #[error("there were more handshakes than max_handshakes, and this was the oldest")]
@@ -86,6 +89,7 @@ impl HandshakeError {
         match self {
             Self::ClearText => HandshakeOutcome::ClearText,
             Self::UnknownName { .. } => HandshakeOutcome::UnknownName,
+            Self::Challenge => HandshakeOutcome::Challenge,
             Self::Timeout => HandshakeOutcome::Timeout,
             Self::Crowded => HandshakeOutcome::Crowded,
             Self::Failed(_) => HandshakeOutcome::Failed,
@@ -161,6 +165,10 @@ async fn handshake(
         }
     };
     let hello = start.io.hello.take().unwrap_or_default();
+    let challenge = obtained::challenge_config(&listener.listeners, &start.client_hello()).await;
+    if let Some(config) = challenge {
+        return Err(answer_challenge(start, config).await);
+    }
     let Some(choice) = listener.choose(&start.client_hello()) else {
         let name = start.client_hello().server_name().map(str::to_owned);
         start.io.refuse(UNRECOGNIZED_NAME).await;
@@ -182,6 +190,24 @@ async fn handshake(
         session: Arc::new(session),
         stream: Box::new(stream),
     })
+}
+
+/// Does a handshake that is a challenge, and closes: no request may follow (RFC 8737 §3).
+async fn answer_challenge(
+    start: StartHandshake<TlsSocket>,
+    config: Arc<ServerConfig>,
+) -> HandshakeError {
+    match start.into_stream(config).into_fallible().await {
+        Ok(mut stream) => {
+            // However that ends, the handshake was all that was asked for.
+            let _ = stream.shutdown().await;
+            HandshakeError::Challenge
+        }
+        Err((error, mut socket)) => {
+            socket.linger().await;
+            error.into()
+        }
+    }
 }
 
 /// The protocol that client and server have agreed on. A client that offers none speaks HTTP/1.1.

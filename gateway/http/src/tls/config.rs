@@ -1,9 +1,12 @@
 //! The configuration of TLS on a listener, as written in YAML.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use super::names::ServerNamePattern;
 use crate::units::ConfigDuration;
@@ -68,7 +71,7 @@ impl ListenerTlsConfig {
     }
 }
 
-/// Where certificates come from: one pair of files, all pairs of a folder, or a local authority.
+/// Where certificates come from: one pair of files, all pairs of a folder, a local authority, or a certificate authority that is asked for them.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateSource {
@@ -84,9 +87,55 @@ pub struct CertificateSource {
     /// A certificate for this machine, of an authority that is made on the spot. Nobody trusts it who was not told to.
     #[serde(default)]
     pub local: Option<LocalCertificateConfig>,
-    /// The only names that the certificate is used for; empty uses it for all names that stand in it. A name that does not stand in the certificate is an error.
+    /// A certificate authority of `acme.issuers` that the certificate is obtained from and renewed by; of several the first is asked, and the next if that fails.
+    #[serde(default)]
+    pub acme: Option<IssuerNames>,
+    /// The only names that the certificate is used for; empty uses it for all names that stand in it. A name that does not stand in the certificate is an error. With `acme`: the names that it is obtained for.
     #[serde(default)]
     pub names: Vec<String>,
+}
+
+/// The name of a certificate authority, or a list of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum IssuerNames {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl IssuerNames {
+    /// The names, in the order in which the authorities are asked.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// Written by hand, since serde's untagged enums lose the reason and the position of an error.
+impl<'de> Deserialize<'de> for IssuerNames {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(NameOrNames)
+    }
+}
+
+struct NameOrNames;
+
+impl<'de> Visitor<'de> for NameOrNames {
+    type Value = IssuerNames;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of an issuer, or a list of them")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<IssuerNames, E> {
+        Ok(IssuerNames::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<IssuerNames, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(IssuerNames::Many)
+    }
 }
 
 /// A certificate for local use.

@@ -1,13 +1,16 @@
 //! All TLS listeners of the process: what is counted of them, and which hosts they have
 //! certificates for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::TlsListener;
+use super::certificate::ServerCertificate;
+use super::obtained::{ChallengeAnswers, ObtainedCertificates, ObtainedSourceId};
 
 /// How a handshake ended, as the value of the label `outcome`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +23,8 @@ pub enum HandshakeOutcome {
     UnknownName,
     /// The client spoke no TLS.
     ClearText,
+    /// A certificate authority got the answer to a challenge.
+    Challenge,
     /// QUIC: the client must first show that it gets what is sent to its address.
     Retry,
     /// The time was over.
@@ -37,6 +42,7 @@ impl HandshakeOutcome {
             Self::Resumed => "resumed",
             Self::UnknownName => "unknown_name",
             Self::ClearText => "clear_text",
+            Self::Challenge => "challenge",
             Self::Retry => "retry",
             Self::Timeout => "timeout",
             Self::Crowded => "crowded",
@@ -51,6 +57,9 @@ pub struct TlsListeners {
     pub(super) reload_failures: IntCounter,
     not_after: IntGaugeVec,
     listeners: Mutex<Vec<std::sync::Weak<TlsListener>>>,
+    /// Those that come from certificate authorities.
+    obtained: ArcSwap<ObtainedCertificates>,
+    challenges: OnceLock<Arc<dyn ChallengeAnswers>>,
 }
 
 /// The certificates that have a series of their own: those that expire first.
@@ -83,6 +92,8 @@ impl Default for TlsListeners {
             )
             .expect(valid),
             listeners: Mutex::default(),
+            obtained: ArcSwap::default(),
+            challenges: OnceLock::new(),
         }
     }
 }
@@ -103,6 +114,32 @@ impl TlsListeners {
     /// Adds a listener, which counts as long as it is there.
     pub(crate) fn add(&self, listener: &Arc<TlsListener>) {
         self.listeners.lock().push(Arc::downgrade(listener));
+    }
+
+    /// Gives the listeners the certificates that were obtained, in place of all that were given
+    /// before. New connections are made by them.
+    pub fn provide(&self, certificates: ObtainedCertificates) {
+        self.obtained.store(Arc::new(certificates));
+        let open: Vec<_> = self.listeners.lock().clone();
+        let open = open.iter().filter_map(std::sync::Weak::upgrade);
+        open.for_each(|listener| listener.take_obtained());
+    }
+
+    /// The certificates that were obtained for these sources.
+    pub(super) fn obtained(&self, sources: &[ObtainedSourceId]) -> Vec<Arc<ServerCertificate>> {
+        let obtained = self.obtained.load();
+        let found = sources.iter().filter_map(|source| obtained.get(source));
+        found.flatten().cloned().collect()
+    }
+
+    /// Says who knows the answers to challenges. Only the first one counts.
+    pub fn answer_challenges_by(&self, answers: Arc<dyn ChallengeAnswers>) {
+        self.challenges.get_or_init(|| answers);
+    }
+
+    /// Who knows the answers to challenges. None if no certificates are obtained.
+    pub fn challenges(&self) -> Option<&Arc<dyn ChallengeAnswers>> {
+        self.challenges.get()
     }
 
     /// Whether one of the listeners has a certificate for this host.

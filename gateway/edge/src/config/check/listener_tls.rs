@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ConfigPath, FindingCollector};
+use super::{ConfigFinding, ConfigPath, FindingCollector};
 use crate::http::config::tls::ServerNamePattern;
 use crate::http::config::tls::{CertificateSource, ListenerTlsConfig, LocalCertificateConfig};
 use crate::http::config::{ListenerConfig, Protocol};
@@ -120,6 +120,10 @@ fn check_tls(tls: &ListenerTlsConfig, at: &ConfigPath, report: &mut FindingColle
 }
 
 fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut FindingCollector) {
+    report.each(&at.key("names"), &source.names, server_name);
+    if source.acme.is_some() {
+        return check_obtained(source, at, report);
+    }
     if let Some(local) = &source.local {
         check_local(source, local, at, report);
         return;
@@ -138,9 +142,30 @@ fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut Findin
             at.clone(),
             "no `cert`; expected the file of the certificate",
         ),
-        _ => report.add(at.clone(), "expected `cert` and `key`, `dir`, or `local`"),
+        _ => report.add(
+            at.clone(),
+            "expected `cert` and `key`, `dir`, `local`, or `acme` and `names`",
+        ),
     }
-    report.each(&at.key("names"), &source.names, server_name);
+}
+
+/// What is beside `acme`; whether its issuers are there is checked with them.
+fn check_obtained(source: &CertificateSource, at: &ConfigPath, report: &mut FindingCollector) {
+    let others = [
+        ("cert", source.cert.is_some()),
+        ("key", source.key.is_some()),
+        ("dir", source.dir.is_some()),
+        ("local", source.local.is_some()),
+    ];
+    for (key, _) in others.into_iter().filter(|(_, given)| *given) {
+        let message = "given beside `acme`; expected one of the two";
+        report.push(ConfigFinding::key(at.key(key), message));
+    }
+    if source.names.is_empty() {
+        let message =
+            "no names; expected those that the certificate is for, as in `[shop.example.com]`";
+        report.add(at.key("names"), message);
+    }
 }
 
 fn check_local(

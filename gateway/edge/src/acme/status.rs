@@ -1,0 +1,132 @@
+//! What is told of automatic certificates: to `/readyz`, to metrics, and to operators, who can ask
+//! for more.
+
+use std::sync::Arc;
+
+use instant_acme::RevocationRequest;
+
+use super::failure::AcmeFailure;
+use super::managed::ManagedCertificate;
+use super::metrics::ScheduledCertificate;
+use super::{AcmeManager, chain, schedule};
+
+/// The most names that are listed as missing.
+const MOST_LISTED: usize = 20;
+
+/// Names that have no certificate.
+pub struct MissingCertificates {
+    /// The first of them.
+    pub names: Vec<String>,
+    pub count: usize,
+}
+
+/// What is known of one certificate. Times are seconds since 1970.
+pub struct ObtainedStatus {
+    pub id: String,
+    pub names: Vec<String>,
+    /// The issuer that it was obtained from. None if there is none yet.
+    pub issuer: Option<String>,
+    pub not_after: Option<u64>,
+    /// When it is renewed, or tried again.
+    pub next: u64,
+    pub failures: u32,
+    pub last_error: Option<String>,
+}
+
+impl AcmeManager {
+    /// Names without a certificate that clients accept. None if all have one.
+    pub fn missing(&self) -> Option<MissingCertificates> {
+        let now = schedule::now();
+        let missing = self.certificates.iter();
+        let missing = missing.filter(|certificate| !certificate.state.lock().is_usable(now));
+        let names: Vec<_> = missing.flat_map(|certificate| &certificate.names).collect();
+        let listed = names.iter().take(MOST_LISTED).map(|name| (*name).clone());
+        (!names.is_empty()).then(|| MissingCertificates {
+            names: listed.collect(),
+            count: names.len(),
+        })
+    }
+
+    /// Brings the gauges up to date, before a scrape.
+    pub fn update_metrics(&self) {
+        let now = schedule::now();
+        let shown = self.certificates.iter().map(|certificate| {
+            let state = certificate.state.lock();
+            ScheduledCertificate {
+                id: &certificate.id,
+                next: state.next_time(now),
+                failures: state.attempts.failures,
+            }
+        });
+        self.metrics.update(shown.collect());
+    }
+
+    /// Every certificate.
+    pub fn statuses(&self) -> Vec<ObtainedStatus> {
+        let now = schedule::now();
+        let told = self.certificates.iter().map(|certificate| {
+            let state = certificate.state.lock();
+            let held = state.held.as_ref();
+            ObtainedStatus {
+                id: certificate.id.clone(),
+                names: certificate.names.clone(),
+                issuer: held.map(|held| held.stored.issuer.clone()),
+                not_after: held.map(|held| held.facts.validity.not_after),
+                next: state.next_time(now),
+                failures: state.attempts.failures,
+                last_error: state.attempts.last_error.clone(),
+            }
+        });
+        told.collect()
+    }
+
+    /// Has the certificates for a name renewed now, whatever pauses there are. Returns how many
+    /// there are.
+    pub fn renew(&self, name: &str) -> usize {
+        let found = self.for_name(name);
+        for certificate in &found {
+            let mut state = certificate.state.lock();
+            state.renewal_asked = true;
+            state.busy_until = None;
+        }
+        found.len()
+    }
+
+    /// Has the certificates for a name revoked by their issuers, and others obtained in their
+    /// place. Returns how many there are.
+    ///
+    /// # Errors
+    /// If an issuer refuses.
+    pub async fn revoke(&self, name: &str) -> Result<usize, AcmeFailure> {
+        let mut count = 0;
+        for certificate in self.for_name(name) {
+            let Some(held) = certificate.state.lock().held.clone() else {
+                continue;
+            };
+            let issuer = self.issuers.get(&held.stored.issuer);
+            let Some((issuer, shown)) = issuer.zip(chain::first(&held.stored.chain)) else {
+                continue;
+            };
+            let account = issuer.real.account(&*self.storage).await?;
+            let request = RevocationRequest {
+                certificate: &shown,
+                reason: None,
+            };
+            account.revoke(&request).await?;
+            tracing::warn!(certificate = certificate.id, "a certificate is revoked");
+            certificate.state.lock().renewal_asked = true;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn for_name(&self, name: &str) -> Vec<&Arc<ManagedCertificate>> {
+        let has = |certificate: &&Arc<ManagedCertificate>| {
+            certificate
+                .names
+                .iter()
+                .any(|one| one.eq_ignore_ascii_case(name))
+        };
+        self.certificates.iter().filter(has).collect()
+    }
+}

@@ -1,0 +1,339 @@
+//! A certificate authority of our own, for what `pebble` does not do: refusals with `Retry-After`,
+//! renewal windows (RFC 9773), and answers that never come. It verifies no signature and no name:
+//! every challenge is well at once.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
+    DistinguishedName, DnType, IsCa, Issuer, KeyPair, SerialNumber,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// A running authority.
+pub struct AcmeResponder {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    dir: TempDir,
+    accepting: JoinHandle<()>,
+}
+
+/// How it behaves; can be changed while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Behaviour {
+    /// New orders are refused, with so many seconds in `Retry-After`.
+    pub refuses_for: Option<u64>,
+    /// The window that it suggests, in seconds from now; none if it has no renewal information.
+    pub window: Option<(i64, i64)>,
+    /// How a request to finalize an order ends.
+    pub hangs: bool,
+}
+
+struct Shared {
+    behaviour: Mutex<Behaviour>,
+    orders: Mutex<Vec<OrderAtResponder>>,
+    refusals: Mutex<usize>,
+    authority: Issuer<'static, KeyPair>,
+    root: Certificate,
+    base: String,
+}
+
+/// An order, as the authority knows it.
+#[derive(Clone, Debug, Default)]
+pub struct OrderAtResponder {
+    pub names: Vec<String>,
+    /// The certificate that the new one takes the place of.
+    pub replaces: Option<String>,
+    chain: Option<String>,
+}
+
+impl AcmeResponder {
+    pub async fn start(behaviour: Behaviour) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "responder");
+        let root = params.self_signed(&key).unwrap();
+        std::fs::write(dir.path().join("ca.pem"), root.pem()).unwrap();
+        let authority = Issuer::new(params, key);
+        let server_key = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let server = server.signed_by(&server_key, &authority).unwrap();
+        let config = ServerConfig::builder_with_provider(lamina_base::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![server.der().clone()],
+                PrivateKeyDer::try_from(server_key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let shared = Arc::new(Shared {
+            behaviour: Mutex::new(behaviour),
+            orders: Mutex::default(),
+            refusals: Mutex::default(),
+            authority,
+            root,
+            base: format!("https://{address}"),
+        });
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let accepting = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            dir,
+            accepting,
+        }
+    }
+
+    /// The YAML of an issuer that is this one.
+    pub fn issuer(&self) -> String {
+        format!(
+            "{{directory: \"https://{}/dir\", ca_file: \"{}\", agree_to_terms: true}}",
+            self.address,
+            self.dir.path().join("ca.pem").display()
+        )
+    }
+
+    /// From now on it behaves like this.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// The orders that it has taken.
+    pub fn orders(&self) -> Vec<OrderAtResponder> {
+        self.shared.orders.lock().unwrap().clone()
+    }
+
+    /// How many orders it has refused.
+    pub fn refusals(&self) -> usize {
+        *self.shared.refusals.lock().unwrap()
+    }
+
+    /// The root that its certificates go back to.
+    pub fn root(&self) -> CertificateDer<'static> {
+        self.shared.root.der().clone()
+    }
+}
+
+impl Drop for AcmeResponder {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let answer = service_fn(move |request| {
+                let shared = Arc::clone(&shared);
+                async move { Ok::<_, Infallible>(shared.answer(request).await) }
+            });
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), answer)
+                .await;
+        });
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Shared {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let payload = payload(&body.collect().await.unwrap().to_bytes());
+        let path = parts.uri.path().to_owned();
+        let words: Vec<_> = path.trim_start_matches('/').split('/').collect();
+        let number = || words[1].parse::<usize>().unwrap();
+        match (&parts.method, words[0]) {
+            (_, "dir") => self.directory(),
+            (_, "nonce") => said(200, json!({}), &[]),
+            (_, "account") => self.at("account/1", json!({"status": "valid"}), 201),
+            (_, "new-order") => self.new_order(&payload),
+            (&Method::POST, "order") => said(200, self.order(number()), &[]),
+            (_, "authz") => said(200, self.authorization(number()), &[]),
+            (_, "challenge") => said(200, self.challenge(number()), &[]),
+            (_, "finalize") => self.finalize(number(), &payload).await,
+            (_, "cert") => self.certificate(number()),
+            (&Method::GET, "renewal") => self.renewal(),
+            _ => said(
+                404,
+                json!({"type": "urn:ietf:params:acme:error:malformed"}),
+                &[],
+            ),
+        }
+    }
+
+    fn directory(&self) -> Answer {
+        let url = |name: &str| format!("{}/{name}", self.base);
+        let mut directory = json!({
+            "newNonce": url("nonce"),
+            "newAccount": url("account"),
+            "newOrder": url("new-order"),
+            "revokeCert": url("revoke"),
+        });
+        if self.behaviour.lock().unwrap().window.is_some() {
+            directory["renewalInfo"] = url("renewal").into();
+        }
+        said(200, directory, &[])
+    }
+
+    fn at(&self, place: &str, body: Value, status: u16) -> Answer {
+        let location = format!("{}/{place}", self.base);
+        said(status, body, &[("location", &location)])
+    }
+
+    fn new_order(&self, payload: &Value) -> Answer {
+        if let Some(seconds) = self.behaviour.lock().unwrap().refuses_for {
+            *self.refusals.lock().unwrap() += 1;
+            let problem = json!({
+                "type": "urn:ietf:params:acme:error:rateLimited",
+                "detail": "too many orders",
+            });
+            return said(429, problem, &[("retry-after", &seconds.to_string())]);
+        }
+        let names = payload["identifiers"].as_array().unwrap().iter();
+        let order = OrderAtResponder {
+            names: names
+                .map(|name| name["value"].as_str().unwrap().to_owned())
+                .collect(),
+            replaces: payload["replaces"].as_str().map(str::to_owned),
+            chain: None,
+        };
+        let mut orders = self.orders.lock().unwrap();
+        orders.push(order);
+        let number = orders.len() - 1;
+        drop(orders);
+        self.at(&format!("order/{number}"), self.order(number), 201)
+    }
+
+    /// Ready at once: authorizations of an account are used again.
+    fn order(&self, number: usize) -> Value {
+        let orders = self.orders.lock().unwrap();
+        let order = &orders[number];
+        let mut told = json!({
+            "status": if order.chain.is_some() { "valid" } else { "ready" },
+            "authorizations": [format!("{}/authz/{number}", self.base)],
+            "finalize": format!("{}/finalize/{number}", self.base),
+        });
+        if order.chain.is_some() {
+            told["certificate"] = format!("{}/cert/{number}", self.base).into();
+        }
+        if let Some(replaces) = &order.replaces {
+            told["replaces"] = replaces.as_str().into();
+        }
+        told
+    }
+
+    fn authorization(&self, number: usize) -> Value {
+        let name = self.orders.lock().unwrap()[number].names[0].clone();
+        json!({
+            "status": "valid",
+            "identifier": {"type": "dns", "value": name},
+            "challenges": [self.challenge(number), {"type": "new-99", "url": "x", "status": "pending"}],
+        })
+    }
+
+    fn challenge(&self, number: usize) -> Value {
+        json!({
+            "type": "http-01",
+            "url": format!("{}/challenge/{number}", self.base),
+            "token": format!("token-{number}"),
+            "status": "valid",
+        })
+    }
+
+    async fn finalize(&self, number: usize, payload: &Value) -> Answer {
+        let request = payload["csr"].as_str().unwrap();
+        let request = BASE64_URL_SAFE_NO_PAD.decode(request).unwrap();
+        let request = CertificateSigningRequestDer::from(request);
+        let mut wanted = CertificateSigningRequestParams::from_der(&request).unwrap();
+        wanted.params.use_authority_key_identifier_extension = true;
+        let serial = u64::try_from(number).unwrap() + 1_000;
+        wanted.params.serial_number = Some(SerialNumber::from(serial));
+        let certificate = wanted.signed_by(&self.authority).unwrap();
+        self.orders.lock().unwrap()[number].chain = Some(certificate.pem());
+        if self.behaviour.lock().unwrap().hangs {
+            // The order has gone on, and nobody hears of it.
+            std::future::pending::<()>().await;
+        }
+        said(200, self.order(number), &[])
+    }
+
+    fn certificate(&self, number: usize) -> Answer {
+        let chain = self.orders.lock().unwrap()[number].chain.clone();
+        let mut response = said(200, json!({}), &[]);
+        *response.body_mut() = Full::from(chain.unwrap());
+        response
+    }
+
+    fn renewal(&self) -> Answer {
+        let Some((start, end)) = self.behaviour.lock().unwrap().window else {
+            return said(404, json!({}), &[]);
+        };
+        let now = std::time::SystemTime::now();
+        let at = |offset: i64| {
+            let span = std::time::Duration::from_secs(offset.unsigned_abs());
+            let time = if offset < 0 { now - span } else { now + span };
+            rfc3339(time)
+        };
+        let window = json!({"suggestedWindow": {"start": at(start), "end": at(end)}});
+        said(200, window, &[("retry-after", "3600")])
+    }
+}
+
+/// A time as RFC 3339 has it, by the form of HTTP's dates.
+fn rfc3339(time: std::time::SystemTime) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let text = httpdate::fmt_http_date(time);
+    let words: Vec<_> = text.split(' ').collect();
+    let month = MONTHS.iter().position(|name| *name == words[2]).unwrap() + 1;
+    format!("{}-{month:02}-{}T{}Z", words[3], words[1], words[4])
+}
+
+/// The payload of a signed request; empty where there is none.
+fn payload(body: &[u8]) -> Value {
+    let signed: Value = serde_json::from_slice(body).unwrap_or_default();
+    let payload = signed["payload"].as_str().unwrap_or_default();
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap();
+    serde_json::from_slice(&payload).unwrap_or_default()
+}
+
+fn said(status: u16, body: Value, fields: &[(&str, &str)]) -> Answer {
+    let mut response = Response::builder()
+        .status(status)
+        .header("replay-nonce", "nonce");
+    for (name, value) in fields {
+        response = response.header(*name, *value);
+    }
+    response.body(Full::from(body.to_string())).unwrap()
+}

@@ -1,0 +1,47 @@
+//! What operators ask of automatic certificates: `lamina acme`.
+
+use e2e::cli;
+use e2e::pebble::Pebble;
+use e2e::wait::{SOON, wait_for};
+
+use crate::acme::{SHOP, Wanted, obtained, page};
+
+#[tokio::test]
+async fn certificates_are_listed_renewed_and_revoked() {
+    let (origin, pebble) = (page().await, Pebble::start().await);
+    let site = Wanted::default().from(&pebble, &origin);
+    let gateway = site.setup.start().await;
+    let first = obtained(&pebble, site.secured, SHOP).await;
+    let admin = gateway.admin.to_string();
+    let acme = |words: &[&str]| {
+        let words = [&["acme"], words, &["--admin", &admin]].concat();
+        cli::run(&words)
+    };
+    let another = async |than: &rustls::pki_types::CertificateDer<'static>| {
+        wait_for("another certificate is there", SOON, || async {
+            let shown = pebble.shown_by(site.secured, SHOP).await.ok();
+            shown.filter(|shown| shown != than)
+        })
+        .await
+    };
+    let listed = acme(&["status"]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    let start = format!("{SHOP}: from pebble, ends in ");
+    assert!(listed.stdout.starts_with(&start), "{listed:?}");
+
+    let renewed = acme(&["renew", SHOP]);
+    assert_eq!(renewed.code, Some(0), "{renewed:?}");
+    let second = another(&first).await;
+
+    let revoked = acme(&["revoke", SHOP]);
+    assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    another(&second).await;
+    assert!(pebble.log().contains("POST /revoke-cert"), "it was told");
+
+    let unknown = acme(&["renew", "other.acme.test"]);
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("no automatic certificate"),
+        "{unknown:?}"
+    );
+}
