@@ -182,7 +182,9 @@ async fn a_certificate_is_obtained_by_tls_alpn_01_and_no_request_is_served_there
     let mut roots = RootCertStore::empty();
     roots.add(pebble.root().await).unwrap();
     let refused = connect(site.secured, SHOP, roots, &[b"acme-tls/1"]).await;
-    let error = refused.err().expect("there is no challenge any more");
+    let Err(error) = refused else {
+        panic!("there is no challenge any more");
+    };
     assert!(error.contains("NoApplicationProtocol"), "{error}");
 }
 

@@ -28,7 +28,9 @@ async fn a_start_never_waits_for_the_issuer_and_tells_which_name_is_missing() {
         .await;
     let unknown = rustls::RootCertStore::empty();
     let refused = e2e::pebble::connect(site.secured, SHOP, unknown, &[]).await;
-    let error = refused.err().expect("there is no certificate");
+    let Err(error) = refused else {
+        panic!("there is no certificate");
+    };
     assert!(
         error.contains("UnrecognizedName") || error.contains("UnrecognisedName"),
         "{error}"
