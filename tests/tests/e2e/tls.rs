@@ -337,18 +337,24 @@ async fn a_client_hello_in_records_of_one_byte_works() {
 async fn a_client_hello_over_64_kib_is_refused() {
     let site = HttpsSite::start("").await;
     let address = site.gateway.address;
-    let before = site.gateway.resident_bytes();
-    for length in [0x01_0000, 0xff_ffff] {
-        let mut message = hello::message(&vec![0; length]);
-        message.truncate(1 << 20);
-        let answer = hello::answer(address, &hello::records(&message, 1 << 14)).await;
-        assert!(
-            matches!(answer, HelloAnswer::Alert(_)),
-            "{length}: {answer:?}"
-        );
+    let mut before = 0;
+    // What is allocated once comes with the first of them. Kept, the others were 20 MiB.
+    for round in 0..=10 {
+        for length in [0x01_0000, 0xff_ffff] {
+            let mut message = hello::message(&vec![0; length]);
+            message.truncate(1 << 20);
+            let answer = hello::answer(address, &hello::records(&message, 1 << 14)).await;
+            assert!(
+                matches!(answer, HelloAnswer::Alert(_)),
+                "{length}: {answer:?}"
+            );
+        }
+        if round == 0 {
+            before = site.gateway.resident_bytes();
+        }
     }
     let grown = site.gateway.resident_bytes().saturating_sub(before);
-    assert!(grown < 4 << 20, "{grown} bytes are kept");
+    assert!(grown < 8 << 20, "{grown} bytes are kept");
     assert_eq!(site.client().status(NAME).await, Ok(200));
 }
 
