@@ -40,7 +40,7 @@ use super::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
 use super::endpoint::Endpoint;
 use super::forward::{ForwardingContext, TrustedProxies};
 use super::path::PathRules;
-use super::tls::config::{AltSvcConfig, RedirectTarget};
+use super::tls::config::RedirectTarget;
 use super::tls::listeners::TlsListeners;
 use super::tls::{TlsListener, TlsSession, TlsSetupError};
 
@@ -234,7 +234,8 @@ struct Port {
     redirect: Option<RedirectTarget>,
     /// None: the port speaks clear text.
     secured: Option<SecuredPort>,
-    alt_svc: AltSvcConfig,
+    /// The value of `Alt-Svc` by which clients learn of HTTP/3.
+    alt_svc: Option<HeaderValue>,
     /// Tells the accept loops and connections of the port to drain, then to stop.
     signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
@@ -538,7 +539,7 @@ impl Port {
             path_rules: listener.path,
             redirect: listener.redirect_to_https.target(),
             secured: tls.map(SecuredPort::new),
-            alt_svc: listener.alt_svc,
+            alt_svc: alt_svc(listener, address),
             spares: true,
             body_bytes: (*body_bytes).max(listener.limits.max_body_bytes.0),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
@@ -566,7 +567,7 @@ impl Port {
             path_rules: PathRules::default(),
             redirect: None,
             secured: None,
-            alt_svc: AltSvcConfig::default(),
+            alt_svc: None,
             signal: DrainSignal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
@@ -580,18 +581,14 @@ impl Port {
         self.secured.is_some() && self.protocols.contains(&Protocol::Http3)
     }
 
-    /// What clients of other protocols are told of HTTP/3. None if it is not spoken, or nobody is
-    /// to be told.
+    /// What clients of other protocols are told of HTTP/3 now. None if it is not spoken, or nobody
+    /// is to be told.
     fn alt_svc(&self) -> Option<HeaderValue> {
-        let age = self.alt_svc.max_age.0.as_secs();
-        if !self.speaks_http3() || age == 0 {
-            return None;
+        let told = self.alt_svc.clone()?;
+        match self.signal.is(DrainStage::Drain) {
+            true => Some(HeaderValue::from_static("clear")),
+            false => Some(told),
         }
-        if self.signal.is(DrainStage::Drain) {
-            return Some(HeaderValue::from_static("clear"));
-        }
-        let port = self.alt_svc.port.unwrap_or(self.address.port());
-        HeaderValue::from_str(&format!("h3=\":{port}\"; ma={age}")).ok()
     }
 
     /// The client at `address`, which has connected to this local end.
@@ -604,6 +601,18 @@ impl Port {
             redirect: self.redirect,
         }
     }
+}
+
+/// What clients are told of HTTP/3 on a listener (RFC 7838 §3). None if it is not spoken, or nobody
+/// is to be told.
+fn alt_svc(listener: &ListenerConfig, address: SocketAddr) -> Option<HeaderValue> {
+    let age = listener.alt_svc.max_age.0.as_secs();
+    let spoken = listener.tls.is_some() && listener.protocols.contains(&Protocol::Http3);
+    if !spoken || age == 0 {
+        return None;
+    }
+    let port = listener.alt_svc.port.unwrap_or(address.port());
+    HeaderValue::from_str(&format!("h3=\":{port}\"; ma={age}")).ok()
 }
 
 /// Sets TLS of a listener up, if it has any.

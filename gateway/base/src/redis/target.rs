@@ -4,20 +4,16 @@
 //! (`redis-sentinel://a:26379,b:26379/0`) are what people write and no URL parser accepts.
 //! Credentials in it are refused: a URL is shown in dumps and logs, a password never.
 
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::redis::driver::RespVersion;
 use crate::redis::driver::config::{
     ClusterDiscoveryPolicy, Config as Fred, Server, ServerConfig, TlsConfig, TlsConnector,
 };
-use crate::redis::driver::rustls::crypto::aws_lc_rs;
-use crate::redis::driver::rustls::pki_types::CertificateDer;
-use crate::redis::driver::rustls::pki_types::pem::PemObject;
-use crate::redis::driver::rustls::{ClientConfig, RootCertStore};
+use crate::redis::driver::rustls::ClientConfig;
 
 use super::{RedisConnectionSettings, RedisTargetError};
+use crate::tls::{self, TrustedAuthoritiesError};
 use crate::units::host_and_port;
 
 /// Checks that a URL can be one of Redis, as far as that is possible without files and network.
@@ -52,7 +48,7 @@ struct ParsedUrl {
 /// The target for fred, without anything that could wait or retry.
 pub(super) fn target(settings: &RedisConnectionSettings<'_>) -> Result<Fred, RedisTargetError> {
     let place = read(settings.url)?;
-    let tls = place.tls.then(|| tls(settings.ca_file));
+    let tls = place.tls.then(|| tls_config(settings.ca_file));
     Ok(Fred {
         fail_fast: true,
         // In RESP2 alone a PING shows whether a connection subscribes; the Redis bus needs that.
@@ -130,12 +126,12 @@ fn kind(scheme: &str) -> Option<(RedisTopology, bool)> {
     }
 }
 
-fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, RedisTargetError> {
+fn tls_config(ca_file: Option<&Path>) -> Result<TlsConfig, RedisTargetError> {
     let roots = match ca_file {
-        Some(file) => roots_of(file)?,
-        None => roots_of_the_system()?,
+        Some(file) => tls::authorities_of(file)?,
+        None => tls::authorities_of_the_system()?,
     };
-    let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let client = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| RedisTargetError::System(e.to_string()))?
         .with_root_certificates(roots)
@@ -143,34 +139,16 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, RedisTargetError> {
     Ok(TlsConnector::from(client).into())
 }
 
-fn roots_of(file: &Path) -> Result<RootCertStore, RedisTargetError> {
-    let wrong = |reason: String| RedisTargetError::Certificates {
-        file: file.display().to_string(),
-        reason,
-    };
-    let text = fs::read(file).map_err(|e| wrong(e.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
-        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+impl From<TrustedAuthoritiesError> for RedisTargetError {
+    fn from(error: TrustedAuthoritiesError) -> Self {
+        match error {
+            TrustedAuthoritiesError::File { file, reason } => Self::Certificates {
+                file: file.display().to_string(),
+                reason,
+            },
+            TrustedAuthoritiesError::System(reason) => Self::System(reason),
+        }
     }
-    if roots.is_empty() {
-        return Err(wrong("it contains no certificate".to_owned()));
-    }
-    Ok(roots)
-}
-
-fn roots_of_the_system() -> Result<RootCertStore, RedisTargetError> {
-    let found = crate::redis::driver::rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let reason = found.errors.first().map(ToString::to_string);
-        return Err(RedisTargetError::System(
-            reason.unwrap_or_else(|| "none were found".to_owned()),
-        ));
-    }
-    Ok(roots)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cidr::Cidr;
 use crate::http::forward::RequestSender;
+use crate::http::reference::without_port;
 use crate::proxy::by_url::UrlPurgeSelectors;
 use crate::proxy::context::normal_host;
 use crate::proxy::metrics::RequestFamilies;
@@ -283,14 +284,6 @@ impl PurgeMethod {
         let token = self.token.as_ref();
         let token = token.is_none_or(|token| bearer::brings(&parts.headers, token));
         address && token && (!self.allow.is_empty() || self.token.is_some())
-    }
-}
-
-/// A host without its port.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => name,
-        _ => host,
     }
 }
 

@@ -13,6 +13,7 @@ use super::metrics::RequestOutcome;
 use super::route::Routes;
 use super::{CountedResponse, respond};
 use crate::http::body::Body;
+use crate::http::reference::without_port;
 use crate::http::tls::config::RedirectTarget;
 use crate::http::tls::listeners::TlsListeners;
 
@@ -54,19 +55,12 @@ fn redirect(target: RedirectTarget, parts: &Parts, name: &str) -> Option<Respons
     }
     let location = HeaderValue::from_str(&format!("https://{name}{port}{path}")).ok()?;
     // Clients may make a GET of other methods at a 301 (RFC 9110 §15.4.2).
-    let keeps_method = !matches!(parts.method, Method::GET | Method::HEAD);
+    let may_lose_its_method = !matches!(parts.method, Method::GET | Method::HEAD);
     let status = match target.status {
-        301 if !keeps_method => StatusCode::MOVED_PERMANENTLY,
+        301 if !may_lose_its_method => StatusCode::MOVED_PERMANENTLY,
         _ => StatusCode::PERMANENT_REDIRECT,
     };
     let mut response = respond::plain(status, format!("{} use HTTPS\n", status.as_u16()));
     response.headers_mut().insert(LOCATION, location);
     Some(response)
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => name,
-        _ => host,
-    }
 }

@@ -8,6 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConnection};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::reference::without_port;
+
 use super::certificate::{ServerCertificate, instant};
 use super::config::ClientCertificateField;
 use super::policy::TlsPolicy;
@@ -115,10 +117,7 @@ impl TlsSession {
     /// Whether a request for this host may come over the connection: its certificate covers the
     /// host, and the host's policy is the one that the session was made under (RFC 9110 §15.5.20).
     pub(crate) fn may_serve(&self, host: &str) -> bool {
-        let host = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => host,
-        };
+        let host = without_port(host);
         let asked_for = self.server_name.as_deref();
         if self.covers_its_name && asked_for.is_some_and(|name| name.eq_ignore_ascii_case(host)) {
             return true;

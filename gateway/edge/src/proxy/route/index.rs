@@ -7,7 +7,8 @@
 
 use foldhash::HashMap;
 
-use super::matching::{RouteConditions, without_port};
+use super::matching::RouteConditions;
+use crate::http::reference::without_port;
 use crate::pattern::Pattern;
 
 /// A route's position in the order of the file.

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderName, Method};
 
 use crate::http::path;
+use crate::http::reference::without_port;
 use crate::pattern::Pattern;
 use crate::proxy::config;
 
@@ -121,13 +122,6 @@ fn decoded(text: &str) -> Cow<'_, str> {
             let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy();
             Cow::Owned(decoded.into_owned())
         }
-    }
-}
-
-pub(super) fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
     }
 }
 

@@ -15,8 +15,8 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::select;
 use tokio::time::timeout;
 
-use super::respond::NotDelivered;
-use super::{Http3Connection, OpenRequest, respond};
+use super::respond::{self, NotDelivered, WantedAnswer};
+use super::{Http3Connection, OpenRequest};
 use crate::body::BodyError;
 use crate::guard::framing::FramingFault;
 use crate::guard::{self, RequestRefusal};
@@ -103,14 +103,14 @@ pub(super) async fn serve<H>(
             reason: "the head of the request took too long",
         })),
     };
-    let (response, is_head) = match head {
+    let (response, wanted) = match head {
         Ok(RequestHead {
             had_fragment: true, ..
         }) => {
             receive.stop(Http3Code::NoError);
             (
                 service.refusal(guard::broken(FramingFault::Fragment), Version::HTTP_3),
-                false,
+                WantedAnswer::Whole,
             )
         }
         Ok(RequestHead {
@@ -118,7 +118,7 @@ pub(super) async fn serve<H>(
             content_length,
             ..
         }) => {
-            let is_head = request.method() == Method::HEAD;
+            let wanted = WantedAnswer::by(request.method());
             if !receive.ended && waits_for_100(&request) {
                 let pause = shared.limits.body_timeout.0;
                 if !matches!(timeout(pause, respond::go_on(&mut send)).await, Ok(true)) {
@@ -139,18 +139,21 @@ pub(super) async fn serve<H>(
                 }
             };
             match answered {
-                Ok(response) => (response, is_head),
+                Ok(response) => (response, wanted),
                 Err(never) => match never {},
             }
         }
         Err(HeadEnd::Refused(refusal)) => {
             receive.stop(Http3Code::NoError);
-            (service.refusal(refusal, Version::HTTP_3), false)
+            (
+                service.refusal(refusal, Version::HTTP_3),
+                WantedAnswer::Whole,
+            )
         }
         Err(HeadEnd::Fault(fault)) => return end(fault, &shared, &mut send, &mut receive),
     };
     if let Err(NotDelivered::ToThisClient) =
-        respond::send(&mut send, response, is_head, &shared).await
+        respond::send(&mut send, response, wanted, &shared).await
     {
         shared.given_up(&given_up);
     }

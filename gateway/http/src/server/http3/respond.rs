@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 use quinn::{SendStream, VarInt, WriteError};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -41,15 +41,31 @@ const LAST_ACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// `H3_INTERNAL_ERROR`: the answer broke off.
 const BROKE_OFF: VarInt = VarInt::from_u32(0x102);
 
-/// Sends an answer. `is_head`: the request asked for its head alone.
+/// How much of an answer a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WantedAnswer {
+    Whole,
+    HeadAlone,
+}
+
+impl WantedAnswer {
+    pub(super) fn by(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::HeadAlone,
+            _ => Self::Whole,
+        }
+    }
+}
+
+/// Sends an answer.
 pub(super) async fn send(
     stream: &mut SendStream,
     response: Response<ServedBody>,
-    is_head: bool,
+    wanted: WantedAnswer,
     shared: &Http3Connection,
 ) -> Result<(), NotDelivered> {
     let (mut parts, body) = response.into_parts();
-    let bare = is_head
+    let bare = wanted == WantedAnswer::HeadAlone
         || matches!(
             parts.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
