@@ -1,29 +1,34 @@
 //! Named upstreams: choosing a target, sending the request, enforcing deadlines.
 //!
 //! The parts: `admission` limits how many requests an upstream gets at once, `target` chooses the
-//! server, `connect` opens connections, with `tls`, `verify` and `watch` where a target has TLS, `client`
-//! holds them, `response` refuses ambiguous heads, `exchange` watches
-//! the request body and the response body, `error` names what went wrong, `trial` connects for `lamina doctor`. The caller has already
-//! made the request as the origin shall see it; this module sets only `Host` (by `host_header`) and
-//! the address, and adds nothing.
+//! server, `pool` keeps its connections, which `connect` opens as `stream`s, with `tls`, `verify`
+//! and `watch` where a target has TLS. `outgoing` is a request that may have to be sent again,
+//! `response` refuses ambiguous heads, `exchange` watches the request body and the response body,
+//! `error` names what went wrong, `trial` connects for `lamina doctor`. The caller has already made
+//! the request as the origin shall see it; this module sets only `Host` (by `host_header`) and the
+//! address, and adds nothing.
 //!
-//! Decision: a request is sent a second time only if nothing of it was sent the first time: because
-//! a pooled connection turned out to be closed, or because a target could not be connected to while
-//! there is another one and the request has no body.
+//! Decision: a request is sent again, without counting as a retry, where the origin has not
+//! processed it: a connection was closed before anything was sent, the origin said so (HTTP/2), or
+//! it closed a connection that had served before, without a byte of an answer, and the request may
+//! be repeated (RFC 9110 §9.2.2).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use self::admission::{AdmissionPermit, UpstreamAdmission};
 use self::attempt::PendingAttempt;
-use self::client::OriginClientPools;
 use self::config::{HostHeader, UpstreamConfig, UpstreamTimeouts};
 use self::exchange::OriginUploadState;
+use self::outgoing::OutgoingRequest;
+use self::pool::body::OriginBody;
+use self::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use self::target::{OriginTarget, OriginTargets};
 use self::watch::UpstreamTlsWatch;
 use crate::http::body::{Body, BoundedBody};
@@ -32,13 +37,14 @@ use crate::http::{forward, media};
 
 mod admission;
 mod attempt;
-mod client;
 pub mod config;
 mod connect;
 mod error;
 mod exchange;
-mod http2;
+mod outgoing;
+mod pool;
 pub mod response;
+mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -48,8 +54,7 @@ mod verify;
 mod watch;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
-pub use self::client::SendError;
-pub use self::error::{BuildError, OriginError, OverloadReason, TimeoutPhase};
+pub use self::error::{BuildError, OriginError, OverloadReason, SendError, TimeoutPhase};
 pub use self::response::OnInterim;
 pub use self::watch::OriginTlsWatch;
 
@@ -63,7 +68,30 @@ pub struct Origin {
     timeouts: UpstreamTimeouts,
     admission: UpstreamAdmission,
     targets: OriginTargets,
-    clients: OriginClientPools,
+}
+
+/// The head of a response with its body, and how far the request's own body is.
+type OriginExchange = (Response<OriginBody>, OriginUploadState);
+
+/// An attempt without a response.
+struct FailedAttempt {
+    error: OriginError,
+    progress: RequestProgress,
+}
+
+/// How often connections are looked at that nobody uses.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+
+/// How often a request is sent again because no origin has processed it.
+const REPEATS: u32 = 3;
+
+impl From<OriginError> for FailedAttempt {
+    fn from(error: OriginError) -> Self {
+        Self {
+            error,
+            progress: RequestProgress::Unknown,
+        }
+    }
 }
 
 impl Origins {
@@ -85,6 +113,17 @@ impl Origins {
     pub fn get(&self, name: &str) -> Option<Arc<Origin>> {
         self.0.get(name).cloned()
     }
+
+    /// Closes connections that are not needed any more, from time to time. Never ends.
+    pub async fn maintain(&self) {
+        let mut turns = tokio::time::interval(MAINTENANCE);
+        loop {
+            turns.tick().await;
+            for origin in self.0.values() {
+                origin.targets.close_unused();
+            }
+        }
+    }
 }
 
 impl Origin {
@@ -104,7 +143,6 @@ impl Origin {
             host_header: upstream.host_header,
             timeouts: upstream.timeouts.clone(),
             admission: UpstreamAdmission::new(&upstream.load),
-            clients: OriginClientPools::new(upstream, &targets.tls()),
             targets,
         })
     }
@@ -134,17 +172,43 @@ impl Origin {
         let told = told.as_ref();
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
-        let again = (self.targets.len() > 1)
-            .then(|| bodiless_copy(&request))
-            .flatten();
-        let target = self.targets.next();
-        let response = match (self.attempt(request, target, told).await, again) {
-            (Err(error), Some(request)) if error.is_before_the_request() => {
-                self.attempt(request, self.targets.next(), told).await
+        let (response, sending) = self.deliver(OutgoingRequest::new(request), told).await?;
+        Ok(self.hold(response, sending, place, deadline, memory))
+    }
+
+    /// Sends a request, and sends it again as long as no origin has processed it.
+    async fn deliver(
+        &self,
+        mut outgoing: OutgoingRequest,
+        told: Option<&OnAttempt>,
+    ) -> Result<OriginExchange, OriginError> {
+        let mut target = self.targets.next();
+        let mut choice = ConnectionChoice::Standing;
+        let mut left = REPEATS;
+        let mut other_target = self.targets.len() > 1;
+        loop {
+            let request = outgoing.next().ok_or(OriginError::Request)?;
+            let failed = match self.attempt(request, target, choice, told).await {
+                Ok(answered) => return Ok(answered),
+                Err(failed) => failed,
+            };
+            match failed.progress {
+                RequestProgress::NotConnected if other_target => {
+                    other_target = false;
+                    target = self.targets.next();
+                }
+                RequestProgress::NotProcessed if left > 0 => left -= 1,
+                RequestProgress::ClosedWhileIdle
+                    if left > 0 && target.tls.is_none() && outgoing.may_be_repeated() =>
+                {
+                    left -= 1;
+                }
+                _ => return Err(failed.error),
             }
-            (outcome, _) => outcome,
-        };
-        response.map(|(response, sending)| self.hold(response, sending, place, deadline, memory))
+            if failed.progress != RequestProgress::NotConnected {
+                choice = ConnectionChoice::New;
+            }
+        }
     }
 
     /// When an exchange that begins now must have ended; `None` for `total: 0`.
@@ -160,11 +224,17 @@ impl Origin {
         &self,
         request: Request<Body>,
         target: &OriginTarget,
+        choice: ConnectionChoice,
         told: Option<&OnAttempt>,
-    ) -> Result<(Response<hyper::body::Incoming>, OriginUploadState), OriginError> {
+    ) -> Result<OriginExchange, FailedAttempt> {
         let pending = PendingAttempt::begin(told, &self.name, &target.authority);
-        let outcome = self.exchange(request, target).await;
-        pending.ended(outcome.as_ref().map(|(response, _)| response));
+        let outcome = self.exchange(request, target, choice).await;
+        let known = outcome.as_ref();
+        pending.ended(
+            known
+                .map(|(response, _)| response)
+                .map_err(|failed| &failed.error),
+        );
         outcome
     }
 
@@ -173,51 +243,51 @@ impl Origin {
         &self,
         mut request: Request<Body>,
         target: &OriginTarget,
-    ) -> Result<(Response<hyper::body::Incoming>, OriginUploadState), OriginError> {
-        self.address(&mut request, target)?;
+        choice: ConnectionChoice,
+    ) -> Result<OriginExchange, FailedAttempt> {
+        self.address(&mut request, target);
         let began = std::time::Instant::now();
         let (request, sending) = exchange::watched(request);
-        let response = self.clients.send(request, target);
+        let response = target.connections.send(request, target, choice);
         match sending.limit(response, self.timeouts.first_byte.0).await {
-            None => Err(OriginError::Timeout {
+            None => Err(FailedAttempt::from(OriginError::Timeout {
                 phase: TimeoutPhase::FirstByte,
-            }),
-            Some(Ok(response)) => Ok((response, sending)),
-            Some(Err(error)) => {
+            })),
+            Some(Ok(mut response)) => {
+                if sending.is_under_way() {
+                    response.body_mut().work_in_a_task();
+                }
+                Ok((response, sending))
+            }
+            Some(Err(SendFailure { error, progress })) => {
                 let tls = target.tls.as_ref();
                 let alert = tls.and_then(|tls| tls.alert_since(began));
                 let error = error::classify(error).because_of(alert.as_ref());
-                if error.is_before_the_request() {
+                if progress == RequestProgress::NotConnected {
                     self.targets.failed(target);
                     tracing::warn!(upstream = &*self.name, target = %target.authority, %error, "cannot connect to an origin");
                 }
-                Err(error)
+                Err(FailedAttempt { error, progress })
             }
         }
     }
 
-    /// Sets the address of the request and its `Host`.
-    fn address(
-        &self,
-        request: &mut Request<Body>,
-        target: &OriginTarget,
-    ) -> Result<(), OriginError> {
-        let uri = target
-            .uri(request.uri())
-            .map_err(|_| OriginError::Request)?;
-        *request.uri_mut() = uri;
+    /// Leaves only the path in the request's URI, and sets `Host`.
+    fn address(&self, request: &mut Request<Body>, target: &OriginTarget) {
+        let root = PathAndQuery::from_static("/");
+        let path = request.uri().path_and_query().cloned().unwrap_or(root);
+        *request.uri_mut() = Uri::from(path);
         let headers = request.headers_mut();
         if self.host_header == HostHeader::Upstream || !headers.contains_key(HOST) {
             headers.insert(HOST, target.host.clone());
         }
-        Ok(())
     }
 
     /// Removes the connection's fields from the response's head, and adds the deadlines and the
     /// place among `max_concurrent` to its body.
     fn hold(
         &self,
-        mut response: Response<hyper::body::Incoming>,
+        mut response: Response<OriginBody>,
         sending: OriginUploadState,
         place: AdmissionPermit,
         deadline: Option<Instant>,
@@ -249,16 +319,4 @@ impl Origin {
             Body::boxed(exchange::AdmittedBody::new(body, place, memory))
         })
     }
-}
-
-/// A copy of the request to send again, if it has no body.
-fn bodiless_copy(request: &Request<Body>) -> Option<Request<Body>> {
-    request.body().is_empty().then(|| {
-        let mut copy = Request::new(Body::empty());
-        *copy.method_mut() = Method::clone(request.method());
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = HeaderMap::clone(request.headers());
-        *copy.extensions_mut() = request.extensions().clone();
-        copy
-    })
 }

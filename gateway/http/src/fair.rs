@@ -4,45 +4,18 @@
 //! connection that hyper drives: hyper parses a chunk's size byte by byte and without a limit on
 //! its digits, so a peer that sent zeros for ever blocked a worker, and all clients on it, for
 //! the time of 128 full buffers (32 MiB) at a stretch. Here large reads count for more.
-//! Neighbours: `server` charges what its connections read; `origin`, which cannot see the bytes,
-//! gives its connections fewer reads in each poll.
+//! Neighbours: `server` and `origin` charge what their connections read.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::task::{Context, Poll};
 
-use hyper::rt::Executor;
 use tokio::task::coop;
 
 /// Bytes that cost one of the 128 steps of tokio's budget: half a MiB uses up all of it.
 const STEP: usize = 4 << 10;
 
-/// Steps that a connection to an origin gives up in each poll: 16 reads are left.
-const WITHOUT: usize = 112;
-
 /// Charges the budget of this task for reading this many bytes. Small reads cost nothing extra.
 pub fn charge(cx: &mut Context<'_>, bytes: usize) {
     spend(cx, bytes / STEP);
-}
-
-/// Runs connections with a smaller budget for each poll.
-#[derive(Clone, Copy)]
-pub struct ShortTurns;
-
-impl<F> Executor<F> for ShortTurns
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, connection: F) {
-        tokio::spawn(async move {
-            let mut connection = pin!(connection);
-            poll_fn(|cx| {
-                spend(cx, WITHOUT);
-                connection.as_mut().poll(cx)
-            })
-            .await;
-        });
-    }
 }
 
 fn spend(cx: &mut Context<'_>, steps: usize) {
@@ -57,6 +30,7 @@ fn spend(cx: &mut Context<'_>, steps: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -84,18 +58,5 @@ mod tests {
         assert_eq!(left(|cx| charge(cx, STEP - 1)).await, whole);
         assert_eq!(left(|cx| charge(cx, 10 * STEP)).await, whole - 10);
         assert_eq!(left(|cx| charge(cx, usize::MAX)).await, 0);
-    }
-
-    #[tokio::test]
-    async fn short_turns_leave_some_steps() {
-        assert_eq!(left(|_| {}).await - WITHOUT, 16);
-        let (done, ended) = tokio::sync::oneshot::channel();
-        ShortTurns.execute(async move {
-            for _ in 0..1_000 {
-                coop::consume_budget().await;
-            }
-            done.send(()).unwrap();
-        });
-        ended.await.unwrap();
     }
 }

@@ -27,13 +27,16 @@ use tokio::time::Instant;
 
 mod fragments;
 mod interim;
+mod peer;
 mod window;
 
 use fragments::{BlockReadState, HeaderBlockReader};
 use interim::ContinueInjector;
+use peer::PeerReader;
 use window::WindowReader;
 
 pub use fragments::FragmentPaths;
+pub use peer::Http2PeerState;
 pub use window::SendWindow;
 
 /// Bytes that begin a frame (RFC 9113 §4.1).
@@ -88,6 +91,8 @@ struct FrameScanner {
     have: usize,
     /// If set, what the peer says about windows is noted.
     windows: Option<WindowReader>,
+    /// If set, what an origin says about the connection is noted.
+    peer: Option<PeerReader>,
     counts_headers: bool,
     /// Reads the header blocks of a client.
     blocks: Option<HeaderBlockReader>,
@@ -128,6 +133,12 @@ impl<T> MeteredConnection<T> {
         self
     }
 
+    /// Also notes in `state` what the origin says about the connection.
+    pub fn with_peer(mut self, state: Arc<Http2PeerState>) -> Self {
+        self.scan.peer = Some(PeerReader::new(state));
+        self
+    }
+
     /// For a connection to an origin.
     pub fn origin(io: T) -> Self {
         Self::new(io, 0, IDLE_OF_ORIGIN, true)
@@ -140,6 +151,7 @@ impl<T> MeteredConnection<T> {
             head: [0; HEAD],
             have: 0,
             windows: None,
+            peer: None,
             counts_headers,
             blocks: None,
             resets: FrameTokenBucket::full(RESETS, now),
@@ -210,6 +222,9 @@ impl FrameScanner {
             if let Some(windows) = &mut self.windows {
                 windows.payload(&rest[..skipped]);
             }
+            if let Some(peer) = &mut self.peer {
+                peer.payload(&rest[..skipped]);
+            }
             if let Some(blocks) = &mut self.blocks
                 && skipped > 0
                 && blocks.take(&rest[..skipped]) == BlockReadState::Over
@@ -238,6 +253,9 @@ impl FrameScanner {
         self.skip = u32::from_be_bytes([0, high, middle, low]);
         if let Some(windows) = &mut self.windows {
             windows.frame(&self.head);
+        }
+        if let Some(peer) = &mut self.peer {
+            peer.frame(&self.head, self.skip);
         }
         let free = match kind {
             DATA => self.skip > 0 || flags & END_STREAM != 0,

@@ -113,6 +113,7 @@ impl ProcessState {
         Ok(Generation::new(
             routes,
             plugins,
+            origins,
             purge_method,
             path_rules,
             recorder,

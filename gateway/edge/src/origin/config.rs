@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,7 +11,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::http::tls::config::TlsVersion;
-use crate::units::ConfigDuration;
+use crate::units::{ByteSize, ConfigDuration};
 
 /// A named group of origin servers: a URL alone, or a map.
 #[derive(Clone, Debug, Serialize)]
@@ -42,7 +43,7 @@ struct UpstreamLongForm {
     /// Deadlines of one exchange.
     #[serde(default)]
     timeouts: UpstreamTimeouts,
-    /// Idle connections that are kept.
+    /// The connections to each target.
     #[serde(default)]
     pool: UpstreamPoolConfig,
     /// How many requests this upstream gets at the same time.
@@ -141,14 +142,23 @@ pub struct UpstreamTimeouts {
     pub tunnel: ConfigDuration,
 }
 
-/// Idle connections kept for the next request.
+/// The connections to each target.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamPoolConfig {
     /// The most idle connections that are kept for each target.
     pub max_idle: usize,
-    /// How long an idle connection is kept.
+    /// How long an idle connection is kept. If the origin says that it keeps it for a shorter time
+    /// (`Keep-Alive: timeout`), or is seen to, that counts.
     pub idle_timeout: ConfigDuration,
+    /// How old a connection may be for a new request, so that none stays on an address that its
+    /// name has left.
+    pub max_age: ConfigDuration,
+    /// The most requests at the same time on a connection over HTTP/2, if the origin takes as many;
+    /// for more, further connections are opened.
+    pub max_streams: NonZeroU32,
+    /// How much of each response over HTTP/2 is read ahead of a slow reader.
+    pub stream_window: ByteSize,
 }
 
 /// How many requests an upstream gets at the same time; further requests wait in a queue, and then
@@ -259,6 +269,9 @@ impl Default for UpstreamPoolConfig {
         Self {
             max_idle: 64,
             idle_timeout: ConfigDuration::secs(60),
+            max_age: ConfigDuration::secs(3_600),
+            max_streams: NonZeroU32::new(100).unwrap_or(NonZeroU32::MIN),
+            stream_window: ByteSize(512 << 10),
         }
     }
 }

@@ -6,9 +6,27 @@ use std::io;
 use http::StatusCode;
 use rustls::AlertDescription;
 
-use super::SendError;
 use super::tls::{OriginTlsError, OriginTlsSetupError};
 use crate::http::body::BodyError;
+
+/// The errors of connections and of their libraries; [`classify`] turns them into [`OriginError`].
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("no response over HTTP/1")]
+    Http1(#[source] hyper::Error),
+    #[error("no response over HTTP/2")]
+    Http2(#[source] hyper::Error),
+    #[error("no connection")]
+    Connect(#[source] io::Error),
+    #[error("no TLS connection")]
+    Tls(#[source] OriginTlsError),
+    #[error("no address")]
+    Dns(#[source] io::Error),
+    #[error("the Host is not a valid host and port")]
+    Host(#[source] http::Error),
+    #[error("the response is malformed: {0}")]
+    Response(&'static str),
+}
 
 /// Why there is no response from the origin.
 #[derive(Debug, thiserror::Error)]
@@ -99,15 +117,6 @@ impl OriginError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Request => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// Whether nothing of the request was sent, because there was no connection.
-    pub(super) fn is_before_the_request(&self) -> bool {
-        match self {
-            Self::Connect { .. } => true,
-            Self::Tls { stage, .. } => *stage == TlsStage::Handshake,
-            _ => false,
         }
     }
 
@@ -245,7 +254,6 @@ pub(super) fn classify(source: SendError) -> OriginError {
         SendError::Response(_) => return OriginError::Protocol { source },
         SendError::Dns(_) => return OriginError::Dns { source },
         SendError::Connect(_) | SendError::Tls(_) => return classify_connect(source),
-        SendError::Http1(error) if error.is_connect() => return classify_connect(source),
         SendError::Http1(_) | SendError::Http2(_) => {}
     }
     match cause::<hyper::Error>(&source) {
@@ -264,10 +272,7 @@ fn classify_connect(source: SendError) -> OriginError {
             stage: TlsStage::Handshake,
         };
     }
-    // hyper-util's connector keeps its own error type private, so only its text can be checked.
-    let dns = chain(&source).any(|error| error.to_string() == "dns error");
     match io_kind(&source) {
-        _ if dns => OriginError::Dns { source },
         Some(io::ErrorKind::TimedOut) => OriginError::Timeout {
             phase: TimeoutPhase::Connect,
         },

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::AdmissionPermit;
+use super::pool::body::OriginBody;
 use crate::http::body::{Body, BodyError, BoundedBody, LastMove};
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 
@@ -37,7 +37,7 @@ struct TrackedRequestBody {
 /// A response body that holds a place among `max_concurrent`. Its pieces are counted as memory
 /// until they are dropped.
 pub(super) struct AdmittedBody {
-    body: BoundedBody<Incoming>,
+    body: BoundedBody<OriginBody>,
     place: Option<AdmissionPermit>,
     /// The account of the connection that it is loaded for.
     memory: Option<Arc<ConnectionMemory>>,
@@ -81,6 +81,12 @@ impl OriginUploadState {
         }
     }
 
+    /// Whether the request body is still being sent.
+    pub(super) fn is_under_way(&self) -> bool {
+        let upload = self.0.as_ref();
+        upload.is_some_and(|upload| !upload.ended.load(Relaxed))
+    }
+
     /// The request body, if it is still being sent.
     pub(super) fn under_way(self) -> Option<RequestUpload> {
         self.0.filter(|upload| !upload.ended.load(Relaxed))
@@ -122,7 +128,7 @@ impl Drop for TrackedRequestBody {
 
 impl AdmittedBody {
     pub(super) fn new(
-        body: BoundedBody<Incoming>,
+        body: BoundedBody<OriginBody>,
         place: AdmissionPermit,
         memory: Option<Arc<ConnectionMemory>>,
     ) -> Self {

@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use tokio::sync::Notify;
 
-use super::SendError;
+use super::error::SendError;
 
 /// The most 1xx heads before the response; origins usually send a 100 and a few 102 or 103.
 const MAX_INTERIM: u32 = 16;
@@ -84,6 +85,19 @@ pub fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendE
         None => {}
     }
     Ok(())
+}
+
+/// How long the origin says that it keeps the connection: `timeout` of `Keep-Alive`, which no RFC
+/// defines any more and most servers send.
+pub(super) fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let field = headers.get("keep-alive")?.to_str().ok()?;
+    let mut parameters = field.split(',').map(str::trim);
+    let seconds = parameters.find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let named = name.trim().eq_ignore_ascii_case("timeout");
+        named.then(|| value.trim().parse::<u32>().ok())?
+    })?;
+    Some(Duration::from_secs(seconds.into()))
 }
 
 /// RFC 9112 §6.1: only `chunked` is accepted, without a length beside it. A word that names no

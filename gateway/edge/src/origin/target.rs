@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
 
 use super::BuildError;
-use super::config::UpstreamConfig;
-use super::connect::{TargetKey, TlsByTarget};
-use super::tls::OriginTls;
+use super::config::{OriginProtocol, UpstreamConfig};
+use super::connect::WantedProtocol;
+use super::pool::{PoolLimits, TargetConnections};
+use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
 
 /// How long a target is skipped after a failed connect.
@@ -29,6 +30,9 @@ pub(super) struct OriginTarget {
     pub(super) authority: Authority,
     /// None: clear text.
     pub(super) tls: Option<Arc<OriginTls>>,
+    /// What is spoken without TLS.
+    clear: SpokenProtocol,
+    pub(super) connections: TargetConnections,
     /// The authority as a value of `Host`.
     pub(super) host: HeaderValue,
     /// The target is skipped until this many milliseconds after `born`.
@@ -66,15 +70,6 @@ impl OriginTargets {
         self.targets.len()
     }
 
-    /// TLS of the targets that have it.
-    pub(super) fn tls(&self) -> TlsByTarget {
-        let secured = self.targets.iter().filter_map(|target| {
-            let tls = target.tls.as_ref()?;
-            Some((target.authority.clone(), Arc::clone(tls)))
-        });
-        Arc::new(secured.collect())
-    }
-
     /// The next target that is not to be skipped, or simply the next one if all are.
     pub(super) fn next(&self) -> &OriginTarget {
         let count = self.targets.len();
@@ -86,6 +81,14 @@ impl OriginTargets {
         let in_turn = (0..count).map(|step| &self.targets[(first + step) % count]);
         let mut well = in_turn.filter(|target| target.passed_over.load(Relaxed) <= now);
         well.next().unwrap_or(&self.targets[first])
+    }
+
+    /// Closes connections that were unused for too long or that their origin has closed.
+    pub(super) fn close_unused(&self) {
+        let now = Instant::now();
+        for target in &self.targets {
+            target.connections.close_unused(now);
+        }
     }
 
     /// Records that a connect to `target` failed.
@@ -134,25 +137,42 @@ impl OriginTarget {
             host: HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?,
             authority: authority.clone(),
             tls: tls.map(Arc::new),
+            clear: match upstream.protocol {
+                OriginProtocol::Http2 => SpokenProtocol::Http2,
+                OriginProtocol::Http1 | OriginProtocol::Auto => SpokenProtocol::Http1,
+            },
+            connections: TargetConnections::new(PoolLimits::new(upstream)),
             passed_over: AtomicU64::new(0),
         })
     }
 
-    pub(super) fn key(&self) -> TargetKey {
-        (self.tls.is_some(), self.authority.clone())
+    /// What connections speak without TLS: there is no way to agree on it.
+    pub(super) fn clear_protocol(&self) -> SpokenProtocol {
+        self.clear
     }
 
-    /// The absolute URI of `request`'s path at this target.
-    pub(super) fn uri(&self, request: &Uri) -> Result<Uri, http::Error> {
-        let root = PathAndQuery::from_static("/");
-        Uri::builder()
-            .scheme(match self.tls {
-                Some(_) => Scheme::HTTPS,
-                None => Scheme::HTTP,
-            })
-            .authority(self.authority.clone())
-            .path_and_query(request.path_and_query().cloned().unwrap_or(root))
-            .build()
+    /// What a connection for this speaks, as far as it is known before it stands.
+    pub(super) fn spoken(&self, wanted: WantedProtocol) -> SpokenProtocol {
+        let spoken = self.tls.as_ref().map_or(self.clear, |tls| tls.spoken());
+        match (wanted, spoken) {
+            (WantedProtocol::Http1, SpokenProtocol::Unknown) => SpokenProtocol::Http1,
+            (WantedProtocol::Http1, SpokenProtocol::Http2) if self.may_speak_http1() => {
+                SpokenProtocol::Http1
+            }
+            (_, spoken) => spoken,
+        }
+    }
+
+    /// Whether the configuration leaves the protocol to the target.
+    fn may_speak_http1(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.may_speak_http1())
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        match self.tls {
+            Some(_) => Scheme::HTTPS,
+            None => Scheme::HTTP,
+        }
     }
 }
 

@@ -168,6 +168,11 @@ impl OriginTls {
         }
     }
 
+    /// Whether a connection that is opened for HTTP/1.1 alone is within the configuration.
+    pub(super) fn may_speak_http1(&self) -> bool {
+        self.protocol != OriginProtocol::Http2
+    }
+
     /// Opens TLS for HTTP/2, or for HTTP/1.1 as well where the protocol is not fixed. Returns what
     /// was agreed on.
     pub(super) async fn connect_any(

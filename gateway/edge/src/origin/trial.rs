@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::BuildError;
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification, UpstreamConfig};
-use super::connect::open;
+use super::connect::open_tcp;
 use super::target::{OriginTarget, OriginTargets};
 use super::tls::SpokenProtocol;
 use super::watch::UpstreamTlsWatch;
@@ -65,7 +65,7 @@ pub async fn of_upstream(
 }
 
 async fn connect(target: &OriginTarget, protocol: OriginProtocol) -> Result<&'static str, String> {
-    let tcp = open(target).await.map_err(|error| with_cause(&error))?;
+    let tcp = open_tcp(target).await.map_err(|error| with_cause(&error))?;
     let Some(tls) = &target.tls else {
         return Err("it has no TLS".to_owned());
     };

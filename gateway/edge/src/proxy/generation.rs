@@ -16,6 +16,7 @@ use super::record::RequestRecorder;
 use super::route::Routes;
 use crate::http::forward::TrustedProxies;
 use crate::http::path::PathRules;
+use crate::origin::Origins;
 use crate::plugin::PluginSet;
 use crate::telemetry::limit::LineLimiter;
 
@@ -23,6 +24,7 @@ use crate::telemetry::limit::LineLimiter;
 pub struct Generation {
     pub(super) routes: Routes,
     pub plugins: Arc<PluginSet>,
+    pub origins: Arc<Origins>,
     pub(super) purge_method: PurgeMethod,
     /// The distinct rules by which the listeners read paths; at least one.
     pub(super) path_rules: Box<[PathRules]>,
@@ -40,6 +42,7 @@ impl Generation {
     pub fn new(
         routes: Routes,
         plugins: Arc<PluginSet>,
+        origins: Arc<Origins>,
         purge_method: PurgeMethod,
         listeners: impl Iterator<Item = PathRules>,
         recorder: RequestRecorder,
@@ -57,6 +60,7 @@ impl Generation {
         Arc::new(Self {
             routes,
             plugins,
+            origins,
             purge_method,
             path_rules: path_rules.into(),
             recorder,
@@ -66,11 +70,15 @@ impl Generation {
         })
     }
 
-    /// Starts the periodic work of the generation: it loads new files of watched plugins.
+    /// Starts the periodic work of the generation: it loads new files of watched plugins, and closes
+    /// connections to origins that nobody uses.
     pub fn begin_periodic_work(&self) {
         self.periodic_work.get_or_init(|| {
             let plugins = Arc::clone(&self.plugins);
-            let work = async move { plugins.watch().await };
+            let origins = Arc::clone(&self.origins);
+            let work = async move {
+                tokio::join!(plugins.watch(), origins.maintain());
+            };
             AbortOnDropHandle::new(tokio::spawn(work))
         });
     }

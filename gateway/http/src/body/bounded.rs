@@ -11,7 +11,7 @@
 //! does not make its sender late. The timer is made at the first wait; a body that is always
 //! ready has none.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::upload::UploadTerms;
@@ -285,6 +286,9 @@ where
             if timer.deadline() != due {
                 timer.as_mut().reset(due);
             }
+            // Input without end may have used up the task's budget, and a timer that has none left
+            // does not tell that it is over.
+            let mut timer = pin!(coop::unconstrained(timer.as_mut()));
             ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
             let slow = this

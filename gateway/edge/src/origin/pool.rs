@@ -1,0 +1,167 @@
+//! The connections to one target: an idle HTTP/1.1 connection or a stream of an HTTP/2 connection
+//! for each request.
+//!
+//! Decision: there is one set of connections for each worker thread (a "lane"), since a connection
+//! belongs to the runtime that opened it: with one set for all workers most misses would wake
+//! another thread and be woken by it. What is bounded is counted over all lanes.
+//! The connections are hyper's (`hyper::client::conn`); which one a request goes over, how long
+//! each is kept and what may be said of a failure is decided here. Neighbours: `connect` opens
+//! them, `http1` and `http2` send over them, `body` gives them back.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use http::header::UPGRADE;
+use http::{Request, Response};
+
+use self::body::OriginBody;
+use self::http1::Http1Connection;
+use self::http2::{Http2Lane, ReservedStream};
+use self::idle::IdleConnections;
+use super::config::UpstreamConfig;
+use super::connect::{WantedProtocol, open};
+use super::error::SendError;
+use super::target::OriginTarget;
+use super::tls::SpokenProtocol;
+use crate::http::body::Body;
+
+pub(super) mod body;
+mod http1;
+mod http2;
+mod idle;
+
+/// The connections to one target.
+pub(super) struct TargetConnections {
+    idle: Arc<IdleConnections>,
+    http2: Box<[Http2Lane]>,
+    limits: PoolLimits,
+}
+
+/// What the configuration allows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolLimits {
+    connect: Duration,
+    max_idle: usize,
+    idle: Duration,
+    max_age: Duration,
+    max_streams: u32,
+    stream_window: u32,
+}
+
+/// Which connection a request may go over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ConnectionChoice {
+    /// One that stands already, or else a new one.
+    Standing,
+    /// A new one: one that stood before turned out to be closed.
+    New,
+}
+
+/// Why a request has no answer, and what the origin may have done with it.
+#[derive(Debug)]
+pub(super) struct SendFailure {
+    pub(super) error: SendError,
+    pub(super) progress: RequestProgress,
+}
+
+/// How far a request that failed has got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RequestProgress {
+    /// There was no connection.
+    NotConnected,
+    /// The connection ended before anything of the request was sent, or the origin has said that
+    /// it did not process it (RFC 9113 §6.8, §8.7).
+    NotProcessed,
+    /// A connection that had served before ended without a byte of an answer: the origin closed it
+    /// while the request was on its way, as far as one can tell.
+    ClosedWhileIdle,
+    /// The origin may have processed it.
+    Unknown,
+}
+
+static NEXT_LANE: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// The lane of this thread. Two threads may have the same: then they share its connections,
+    /// which is correct, too.
+    static LANE: Cell<usize> = Cell::new(NEXT_LANE.fetch_add(1, Relaxed));
+}
+
+impl PoolLimits {
+    pub(super) fn new(upstream: &UpstreamConfig) -> Self {
+        let pool = &upstream.pool;
+        Self {
+            connect: upstream.timeouts.connect.0,
+            max_idle: pool.max_idle,
+            idle: pool.idle_timeout.0,
+            max_age: pool.max_age.0,
+            max_streams: pool.max_streams.get(),
+            stream_window: pool.stream_window.0.try_into().unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl TargetConnections {
+    pub(super) fn new(limits: PoolLimits) -> Self {
+        let lanes = available_parallelism().map_or(1, usize::from);
+        Self {
+            idle: Arc::new(IdleConnections::new(lanes, limits)),
+            http2: (0..lanes).map(|_| Http2Lane::new(limits)).collect(),
+            limits,
+        }
+    }
+
+    /// Sends a request whose `Host` is set, and whose URI is a path.
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+        target: &OriginTarget,
+        choice: ConnectionChoice,
+    ) -> Result<Response<OriginBody>, SendFailure> {
+        let lane = LANE.with(Cell::get) % self.http2.len();
+        // Only HTTP/1.1 can switch to another protocol.
+        let wanted = match request.headers().contains_key(UPGRADE) {
+            true => WantedProtocol::Http1,
+            false => WantedProtocol::Any,
+        };
+        if target.spoken(wanted) != SpokenProtocol::Http1 {
+            let reserved = self.http2[lane].reserve(target, choice).await;
+            match reserved.map_err(not_connected)? {
+                ReservedStream::Http2(stream) => return stream.send(request, target).await,
+                ReservedStream::OpenedForHttp1(stream) => {
+                    let connection = Http1Connection::begin(*stream, lane).await?;
+                    return connection.send(request, &self.idle).await;
+                }
+                // Another request has found out.
+                ReservedStream::SpeaksHttp1 => {}
+            }
+        }
+        if choice == ConnectionChoice::Standing
+            && let Some(connection) = self.idle.take(lane).await
+        {
+            return connection.send(request, &self.idle).await;
+        }
+        let opened = open(target, WantedProtocol::Http1, self.limits.connect).await;
+        let (stream, _) = opened.map_err(not_connected)?;
+        let connection = Http1Connection::begin(stream, lane).await?;
+        connection.send(request, &self.idle).await
+    }
+
+    /// Closes connections that were idle for too long or that the origin has closed.
+    pub(super) fn close_unused(&self, now: Instant) {
+        self.idle.close_unused(now);
+        for lane in &self.http2 {
+            lane.close_unused(now);
+        }
+    }
+}
+
+fn not_connected(error: SendError) -> SendFailure {
+    SendFailure {
+        error,
+        progress: RequestProgress::NotConnected,
+    }
+}

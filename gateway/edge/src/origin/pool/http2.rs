@@ -1,0 +1,339 @@
+//! HTTP/2 connections of one lane to one target: as many as there are streams to carry.
+//!
+//! A request never waits for another one: when each connection has as many streams as its origin
+//! takes (SETTINGS_MAX_CONCURRENT_STREAMS) or as `pool.max_streams` allows, the next request gets a
+//! new connection. The window of a connection is that of all its streams together, so that readers
+//! who stand still keep nobody else from reading.
+//!
+//! Decision: this does not use hyper-util's pooled client, which connects to whatever `:authority`
+//! names: with `host_header: preserve` the client chooses that name, and each name would get its own
+//! connection.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{Request, Response, Uri, Version};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::body::OriginBody;
+use super::{ConnectionChoice, PoolLimits, RequestProgress, SendFailure};
+use crate::http::body::Body;
+use crate::http::frames::{Http2PeerState, MeteredConnection};
+use crate::origin::connect::{WantedProtocol, open};
+use crate::origin::error::SendError;
+use crate::origin::stream::OriginStream;
+use crate::origin::target::OriginTarget;
+use crate::origin::tls::SpokenProtocol;
+
+/// A silent connection with open requests gets a PING at this interval.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// The greatest window (RFC 9113 §6.9.1).
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
+/// The connections of one lane.
+pub(super) struct Http2Lane {
+    limits: PoolLimits,
+    state: Mutex<LaneState>,
+    /// Tells those who wait that a connection has been opened, or could not be.
+    opened: Notify,
+}
+
+#[derive(Default)]
+struct LaneState {
+    connections: Vec<Arc<Http2Connection>>,
+    /// Connections that are being opened, and requests that wait for them.
+    opening: u32,
+    waiting: u32,
+}
+
+struct Http2Connection {
+    sender: SendRequest<Body>,
+    peer: Arc<Http2PeerState>,
+    streams: AtomicU32,
+    opened: Instant,
+    last_used: Mutex<Instant>,
+}
+
+/// A stream of a connection, which no other request may use. Dropping it gives it back.
+pub(super) struct Http2StreamPermit(Arc<Http2Connection>);
+
+/// What a request goes over.
+pub(super) enum ReservedStream {
+    Http2(Http2StreamPermit),
+    /// A connection was opened, and the target speaks HTTP/1.1 alone.
+    OpenedForHttp1(Box<OriginStream>),
+    /// The target speaks HTTP/1.1 alone, as the connection of another request has shown.
+    SpeaksHttp1,
+}
+
+/// What a request without a connection does.
+enum LaneTurn {
+    Send(Http2StreamPermit),
+    Open,
+    Wait,
+}
+
+/// Counts a connection that is being opened until it is dropped.
+struct Opening<'a>(&'a Http2Lane);
+
+/// Counts a request that waits until it is dropped.
+struct Waiting<'a>(&'a Http2Lane);
+
+impl Http2Lane {
+    pub(super) fn new(limits: PoolLimits) -> Self {
+        Self {
+            limits,
+            state: Mutex::default(),
+            opened: Notify::new(),
+        }
+    }
+
+    /// Finds a stream for a request, on a connection that stands or on a new one. A request waits
+    /// once at most for a connection that another one opens.
+    pub(super) async fn reserve(
+        &self,
+        target: &OriginTarget,
+        choice: ConnectionChoice,
+    ) -> Result<ReservedStream, SendError> {
+        let opened = self.opened.notified();
+        match self.turn(choice) {
+            LaneTurn::Send(permit) => return Ok(ReservedStream::Http2(permit)),
+            LaneTurn::Open => return self.open(target, Opening(self)).await,
+            LaneTurn::Wait => {
+                let _waiting = Waiting(self);
+                let waited = timeout(self.limits.connect, opened).await;
+                waited.map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))?;
+            }
+        }
+        if target.spoken(WantedProtocol::Any) == SpokenProtocol::Http1 {
+            return Ok(ReservedStream::SpeaksHttp1);
+        }
+        // What has been opened meanwhile is new enough.
+        match self.free_stream_or_open() {
+            Some(permit) => Ok(ReservedStream::Http2(permit)),
+            None => self.open(target, Opening(self)).await,
+        }
+    }
+
+    /// A free stream. None: the caller opens a connection, and is counted for it.
+    fn free_stream_or_open(&self) -> Option<Http2StreamPermit> {
+        let mut state = self.state.lock();
+        let free = state.free_stream(self.limits);
+        if free.is_none() {
+            state.opening += 1;
+        }
+        free
+    }
+
+    fn turn(&self, choice: ConnectionChoice) -> LaneTurn {
+        let mut state = self.state.lock();
+        if choice == ConnectionChoice::Standing
+            && let Some(permit) = state.free_stream(self.limits)
+        {
+            return LaneTurn::Send(permit);
+        }
+        let known = state.connections.iter().map(|one| one.peer.max_streams());
+        let each = known
+            .min()
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.limits.max_streams);
+        // The one who opens a connection takes a stream of it, too.
+        if state.waiting < state.opening.saturating_mul(each - 1) {
+            state.waiting += 1;
+            return LaneTurn::Wait;
+        }
+        state.opening += 1;
+        LaneTurn::Open
+    }
+
+    async fn open(
+        &self,
+        target: &OriginTarget,
+        opening: Opening<'_>,
+    ) -> Result<ReservedStream, SendError> {
+        let opened = open(target, WantedProtocol::Any, self.limits.connect).await?;
+        let connection = match opened {
+            (stream, SpokenProtocol::Http2) => self.begin(stream).await?,
+            (stream, _) => return Ok(ReservedStream::OpenedForHttp1(Box::new(stream))),
+        };
+        let connection = Arc::new(connection);
+        // An origin that takes no stream at all gets this one request, and its answer is final.
+        let permit = connection.reserve(self.limits.max_streams);
+        let permit = permit.unwrap_or_else(|| Http2StreamPermit::beyond_the_limit(&connection));
+        self.state.lock().connections.push(connection);
+        drop(opening);
+        Ok(ReservedStream::Http2(permit))
+    }
+
+    /// Begins to speak HTTP/2, and waits until the origin has said how many streams it takes.
+    async fn begin(&self, stream: OriginStream) -> Result<Http2Connection, SendError> {
+        let peer = Arc::new(Http2PeerState::default());
+        let metered = MeteredConnection::origin(stream).with_peer(Arc::clone(&peer));
+        let window = self.limits.stream_window.clamp(1 << 14, MAX_WINDOW);
+        let all = window.saturating_mul(self.limits.max_streams);
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(all.min(MAX_WINDOW))
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let begun = builder.handshake(TokioIo::new(metered)).await;
+        let (sender, connection) = begun.map_err(SendError::Http2)?;
+        let ended = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an HTTP/2 connection to an origin failed");
+            }
+        });
+        let settled = async {
+            tokio::select! {
+                () = peer.settled() => {}
+                _ = ended => {}
+            }
+        };
+        timeout(self.limits.connect, settled)
+            .await
+            .map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))?;
+        let now = Instant::now();
+        Ok(Http2Connection {
+            sender,
+            peer,
+            streams: AtomicU32::new(0),
+            opened: now,
+            last_used: Mutex::new(now),
+        })
+    }
+
+    /// Closes connections that have carried nothing for too long.
+    pub(super) fn close_unused(&self, now: Instant) {
+        let PoolLimits { idle, max_age, .. } = self.limits;
+        let mut state = self.state.lock();
+        // A connection ends when nobody can send on it and its last stream has ended.
+        state.connections.retain(|one| {
+            let unused = one.streams.load(Relaxed) == 0
+                && now.saturating_duration_since(*one.last_used.lock()) >= idle;
+            one.takes_requests(now, max_age) && !unused
+        });
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().opening -= 1;
+        self.0.opened.notify_waiters();
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting -= 1;
+    }
+}
+
+impl LaneState {
+    /// Takes a stream of a connection that has one left, and forgets those that take no more
+    /// requests.
+    fn free_stream(&mut self, limits: PoolLimits) -> Option<Http2StreamPermit> {
+        let now = Instant::now();
+        self.connections
+            .retain(|one| one.takes_requests(now, limits.max_age));
+        let mut connections = self.connections.iter();
+        connections.find_map(|one| one.reserve(limits.max_streams))
+    }
+}
+
+impl Http2Connection {
+    fn takes_requests(&self, now: Instant, max_age: Duration) -> bool {
+        !self.sender.is_closed()
+            && !self.peer.is_going_away()
+            && now.saturating_duration_since(self.opened) < max_age
+    }
+
+    /// Takes a stream, if one is free.
+    fn reserve(self: &Arc<Self>, most: u32) -> Option<Http2StreamPermit> {
+        let most = most.min(self.peer.max_streams());
+        let taken = self.streams.fetch_update(Relaxed, Relaxed, |streams| {
+            (streams < most).then_some(streams + 1)
+        });
+        taken.ok().map(|_| Http2StreamPermit(Arc::clone(self)))
+    }
+}
+
+impl Http2StreamPermit {
+    fn beyond_the_limit(connection: &Arc<Http2Connection>) -> Self {
+        connection.streams.fetch_add(1, Relaxed);
+        Self(Arc::clone(connection))
+    }
+
+    /// Sends a request. The body gives the stream back when it ends.
+    pub(super) async fn send(
+        self,
+        mut request: Request<Body>,
+        target: &OriginTarget,
+    ) -> Result<Response<OriginBody>, SendFailure> {
+        *request.version_mut() = Version::HTTP_2;
+        name_target(&mut request, target).map_err(|error| SendFailure {
+            error: SendError::Host(error),
+            progress: RequestProgress::Unknown,
+        })?;
+        let mut sender = self.0.sender.clone();
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok(response.map(|body| OriginBody::http2(body, self))),
+            Err(failed) => {
+                let unsent = failed.message().is_some();
+                let error = failed.into_error();
+                let progress = match unsent || was_not_processed(&error) {
+                    true => RequestProgress::NotProcessed,
+                    false => RequestProgress::Unknown,
+                };
+                let error = SendError::Http2(error);
+                Err(SendFailure { error, progress })
+            }
+        }
+    }
+}
+
+impl Drop for Http2StreamPermit {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+        *self.0.last_used.lock() = Instant::now();
+    }
+}
+
+/// Whether the origin has said that it did not process the request: it refused the stream
+/// (RFC 9113 §8.7), or the stream is above the last one that its GOAWAY names (§6.8), which h2
+/// ends with that GOAWAY, and no other.
+fn was_not_processed(error: &hyper::Error) -> bool {
+    let Some(error) = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>())
+    else {
+        return false;
+    };
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (refused || error.is_go_away())
+}
+
+/// Sets scheme and authority. HTTP/2 carries `Host` in `:authority`, and not twice (RFC 9113
+/// §8.3.1).
+fn name_target(request: &mut Request<Body>, target: &OriginTarget) -> Result<(), http::Error> {
+    let host = request.headers_mut().remove(HOST);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(target.scheme());
+    parts.authority = Some(match host {
+        Some(host) => Authority::try_from(host.as_bytes())?,
+        None => target.authority.clone(),
+    });
+    *request.uri_mut() = Uri::from_parts(parts)?;
+    Ok(())
+}
