@@ -60,6 +60,7 @@ struct Shared {
     handler: Mutex<Handler>,
     log: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    open: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
 }
@@ -75,6 +76,7 @@ impl Origin {
             handler: Mutex::new(boxed(handler)),
             log: Mutex::default(),
             connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
         });
@@ -159,6 +161,11 @@ impl Origin {
     /// How many connections were opened to it.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many connections to it are open.
+    pub fn open_connections(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
     }
 
     /// How many handlers ran at the same time at most.
@@ -255,12 +262,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let service = service_fn(move |request| answer(request, shared.clone()));
+    shared.open.fetch_add(1, Ordering::SeqCst);
+    let of_requests = shared.clone();
+    let service = service_fn(move |request| answer(request, of_requests.clone()));
     let server = auto::Builder::new(TokioExecutor::new());
     // A connection that ends in an error is a thing tests do on purpose.
     let _ = server
         .serve_connection_with_upgrades(TokioIo::new(stream), service)
         .await;
+    shared.open.fetch_sub(1, Ordering::SeqCst);
 }
 
 async fn answer(

@@ -302,3 +302,7 @@ mod tls_tickets;
 mod tls_writes;
 #[path = "e2e/unusual.rs"]
 mod unusual;
+#[path = "e2e/upstream_failures.rs"]
+mod upstream_failures;
+#[path = "e2e/upstream_pool.rs"]
+mod upstream_pool;

@@ -151,6 +151,7 @@ impl RunningGateway {
             recent,
             tls,
             origin_tls,
+            origins,
             ..
         } = process;
         if let Some(tier) = cache.second_tier()
@@ -212,6 +213,7 @@ impl RunningGateway {
                 dropped.update();
                 tls.update();
                 origin_tls.update();
+                origins.update();
                 held.update();
                 shown.iter().for_each(|acme| acme.update_metrics());
             }),

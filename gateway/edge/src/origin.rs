@@ -14,22 +14,23 @@
 //! be repeated (RFC 9110 §9.2.2).
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use self::admission::{AdmissionPermit, UpstreamAdmission};
-use self::attempt::PendingAttempt;
-use self::config::{HostHeader, UpstreamConfig, UpstreamTimeouts};
-use self::exchange::OriginUploadState;
+use self::budget::RetryBudget;
+use self::config::{HashSource, HostHeader, RetryConfig, UpstreamConfig, UpstreamTimeouts};
+use self::delivery::{DeliveredResponse, RequestDelivery};
+use self::metrics::UpstreamMetrics;
 use self::outgoing::OutgoingRequest;
-use self::pool::body::OriginBody;
-use self::pool::{ConnectionChoice, RequestProgress, SendFailure};
-use self::target::{OriginTarget, OriginTargets};
+use self::target::OriginTarget;
+use self::targets::{OriginTargets, stable_hash};
 use self::watch::UpstreamTlsWatch;
 use crate::http::body::{Body, BoundedBody};
 use crate::http::memory::ConnectionMemory;
@@ -37,15 +38,21 @@ use crate::http::{forward, media};
 
 mod admission;
 mod attempt;
+mod budget;
 pub mod config;
 mod connect;
+mod delivery;
 mod error;
 mod exchange;
+mod health;
+mod latency;
+pub mod metrics;
 mod outgoing;
 mod pool;
 pub mod response;
 mod stream;
 mod target;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -54,7 +61,10 @@ mod verify;
 mod watch;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
+pub use self::delivery::FailureFallback;
 pub use self::error::{BuildError, OriginError, OverloadReason, SendError, TimeoutPhase};
+pub use self::metrics::OriginFamilies;
+pub use self::outgoing::RequestClient;
 pub use self::response::OnInterim;
 pub use self::watch::OriginTlsWatch;
 
@@ -68,31 +78,13 @@ pub struct Origin {
     timeouts: UpstreamTimeouts,
     admission: UpstreamAdmission,
     targets: OriginTargets,
-}
-
-/// The head of a response with its body, and how far the request's own body is.
-type OriginExchange = (Response<OriginBody>, OriginUploadState);
-
-/// An attempt without a response.
-struct FailedAttempt {
-    error: OriginError,
-    progress: RequestProgress,
+    retry: RetryConfig,
+    budget: RetryBudget,
+    hash: Option<HashSource>,
 }
 
 /// How often connections are looked at that nobody uses.
 const MAINTENANCE: Duration = Duration::from_secs(1);
-
-/// How often a request is sent again because no origin has processed it.
-const REPEATS: u32 = 3;
-
-impl From<OriginError> for FailedAttempt {
-    fn from(error: OriginError) -> Self {
-        Self {
-            error,
-            progress: RequestProgress::Unknown,
-        }
-    }
-}
 
 impl Origins {
     /// Reads the targets; does not connect yet.
@@ -102,10 +94,12 @@ impl Origins {
     pub fn new(
         upstreams: &BTreeMap<String, UpstreamConfig>,
         tls: &OriginTlsWatch,
+        families: &Arc<OriginFamilies>,
     ) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
-            let origin = Origin::new(name, upstream, tls)?;
-            Ok((name.clone(), Arc::new(origin)))
+            let origin = Arc::new(Origin::new(name, upstream, tls, families.of(name))?);
+            families.add(&origin);
+            Ok((name.clone(), origin))
         });
         origins.collect::<Result<_, _>>().map(Self)
     }
@@ -131,9 +125,10 @@ impl Origin {
         name: &str,
         upstream: &UpstreamConfig,
         tls: &OriginTlsWatch,
+        metrics: UpstreamMetrics,
     ) -> Result<Self, BuildError> {
         let watch = Arc::new(UpstreamTlsWatch::new(name, &upstream.tls));
-        let targets = OriginTargets::parse(name, upstream, &watch)?;
+        let targets = OriginTargets::parse(name, upstream, &watch, metrics)?;
         if targets.iter().any(|target| target.tls.is_some()) {
             watch.warn_of_unverified();
             tls.add(&watch);
@@ -144,12 +139,20 @@ impl Origin {
             timeouts: upstream.timeouts.clone(),
             admission: UpstreamAdmission::new(&upstream.load),
             targets,
+            budget: RetryBudget::new(&upstream.retry, std::time::Instant::now()),
+            retry: upstream.retry.clone(),
+            hash: upstream.balance.hash.clone(),
         })
     }
 
     /// The name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it needs to know the client of each request ([`RequestClient`]).
+    pub fn chooses_by_client(&self) -> bool {
+        self.hash == Some(HashSource::Client)
     }
 
     /// How long a tunnel to this upstream may be silent.
@@ -169,46 +172,14 @@ impl Origin {
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let told = request.extensions_mut().remove::<OnAttempt>();
-        let told = told.as_ref();
+        let fallback = request.extensions_mut().remove::<FailureFallback>();
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
-        let (response, sending) = self.deliver(OutgoingRequest::new(request), told).await?;
-        Ok(self.hold(response, sending, place, deadline, memory))
-    }
-
-    /// Sends a request, and sends it again as long as no origin has processed it.
-    async fn deliver(
-        &self,
-        mut outgoing: OutgoingRequest,
-        told: Option<&OnAttempt>,
-    ) -> Result<OriginExchange, OriginError> {
-        let mut target = self.targets.next();
-        let mut choice = ConnectionChoice::Standing;
-        let mut left = REPEATS;
-        let mut other_target = self.targets.len() > 1;
-        loop {
-            let request = outgoing.next().ok_or(OriginError::Request)?;
-            let failed = match self.attempt(request, target, choice, told).await {
-                Ok(answered) => return Ok(answered),
-                Err(failed) => failed,
-            };
-            match failed.progress {
-                RequestProgress::NotConnected if other_target => {
-                    other_target = false;
-                    target = self.targets.next();
-                }
-                RequestProgress::NotProcessed if left > 0 => left -= 1,
-                RequestProgress::ClosedWhileIdle
-                    if left > 0 && target.tls.is_none() && outgoing.may_be_repeated() =>
-                {
-                    left -= 1;
-                }
-                _ => return Err(failed.error),
-            }
-            if failed.progress != RequestProgress::NotConnected {
-                choice = ConnectionChoice::New;
-            }
-        }
+        let outgoing = OutgoingRequest::new(request);
+        let fallback = fallback.unwrap_or_default();
+        let delivered = RequestDelivery::new(self, outgoing, told.as_ref(), fallback);
+        let delivered = delivered.run().await?;
+        Ok(self.hold(delivered, place, deadline, memory))
     }
 
     /// When an exchange that begins now must have ended; `None` for `total: 0`.
@@ -219,56 +190,23 @@ impl Origin {
             .filter(|_| !total.is_zero())
     }
 
-    /// Sends one request to one target, and reports the attempt to `told`.
-    async fn attempt(
-        &self,
-        request: Request<Body>,
-        target: &OriginTarget,
-        choice: ConnectionChoice,
-        told: Option<&OnAttempt>,
-    ) -> Result<OriginExchange, FailedAttempt> {
-        let pending = PendingAttempt::begin(told, &self.name, &target.authority);
-        let outcome = self.exchange(request, target, choice).await;
-        let known = outcome.as_ref();
-        pending.ended(
-            known
-                .map(|(response, _)| response)
-                .map_err(|failed| &failed.error),
-        );
-        outcome
+    /// The time limit of an attempt to the head of its response.
+    fn head_limit(&self) -> Duration {
+        let first_byte = self.timeouts.first_byte.0;
+        match self.retry.per_try.0 {
+            Duration::ZERO => first_byte,
+            per_try => per_try.min(first_byte),
+        }
     }
 
-    /// Sends one request to one target and waits for the response's head.
-    async fn exchange(
-        &self,
-        mut request: Request<Body>,
-        target: &OriginTarget,
-        choice: ConnectionChoice,
-    ) -> Result<OriginExchange, FailedAttempt> {
-        self.address(&mut request, target);
-        let began = std::time::Instant::now();
-        let (request, sending) = exchange::watched(request);
-        let response = target.connections.send(request, target, choice);
-        match sending.limit(response, self.timeouts.first_byte.0).await {
-            None => Err(FailedAttempt::from(OriginError::Timeout {
-                phase: TimeoutPhase::FirstByte,
-            })),
-            Some(Ok(mut response)) => {
-                if sending.is_under_way() {
-                    response.body_mut().work_in_a_task();
-                }
-                Ok((response, sending))
+    /// A hash of what the configuration chooses targets by, if the request has it.
+    fn hash_of(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Option<u64> {
+        match self.hash.as_ref()? {
+            HashSource::Client => client.map(|client| stable_hash(client.to_string().as_bytes())),
+            HashSource::Header(name) => {
+                headers.get(name).map(|value| stable_hash(value.as_bytes()))
             }
-            Some(Err(SendFailure { error, progress })) => {
-                let tls = target.tls.as_ref();
-                let alert = tls.and_then(|tls| tls.alert_since(began));
-                let error = error::classify(error).because_of(alert.as_ref());
-                if progress == RequestProgress::NotConnected {
-                    self.targets.failed(target);
-                    tracing::warn!(upstream = &*self.name, target = %target.authority, %error, "cannot connect to an origin");
-                }
-                Err(FailedAttempt { error, progress })
-            }
+            HashSource::Cookie(name) => cookie(headers, name).map(stable_hash),
         }
     }
 
@@ -287,16 +225,20 @@ impl Origin {
     /// place among `max_concurrent` to its body.
     fn hold(
         &self,
-        mut response: Response<OriginBody>,
-        sending: OriginUploadState,
+        delivered: DeliveredResponse,
         place: AdmissionPermit,
         deadline: Option<Instant>,
         memory: Option<Arc<ConnectionMemory>>,
     ) -> Response<Body> {
+        let DeliveredResponse {
+            mut response,
+            upload,
+            in_flight,
+        } = delivered;
         let named = forward::end_response_hop(response.status(), response.headers_mut());
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let http2 = response.version() == Version::HTTP_2;
-        let upload = sending.under_way();
+        let upload = upload.under_way();
         // In a stream, either side may be silent for a long time.
         let streams = upload.is_some() || media::is_endless(response.headers());
         response.map(|incoming| {
@@ -316,7 +258,20 @@ impl Origin {
             if let Some(deadline) = deadline {
                 body = body.within(deadline.saturating_duration_since(Instant::now()));
             }
-            Body::boxed(exchange::AdmittedBody::new(body, place, memory))
+            Body::boxed(exchange::AdmittedBody::new(
+                body,
+                (place, in_flight),
+                memory,
+            ))
         })
     }
+}
+
+/// The value of a cookie.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let fields = headers.get_all(COOKIE).into_iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs
+        .map(<[u8]>::trim_ascii)
+        .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

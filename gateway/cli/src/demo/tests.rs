@@ -23,7 +23,8 @@ impl Demo {
         let url = serde_json::json!(format!("http://{}", addresses[0]));
         let upstream = serde_json::from_value(url).unwrap();
         let upstreams = BTreeMap::from([("demo".to_owned(), upstream)]);
-        let origins = Origins::new(&upstreams, &OriginTlsWatch::default()).unwrap();
+        let origins =
+            Origins::new(&upstreams, &OriginTlsWatch::default(), &Default::default()).unwrap();
         Self { origins, _running }
     }
 

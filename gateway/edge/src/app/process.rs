@@ -15,7 +15,7 @@ use crate::http::body::{self, Body, BodyError};
 use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
 use crate::http::tls::listeners::TlsListeners;
-use crate::origin::{OriginTlsWatch, Origins};
+use crate::origin::{OriginFamilies, OriginTlsWatch, Origins};
 use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
 };
@@ -34,6 +34,7 @@ pub struct ProcessState {
     pub recent: Arc<RecentRequestLog>,
     pub tls: Arc<TlsListeners>,
     pub origin_tls: Arc<OriginTlsWatch>,
+    pub origins: Arc<OriginFamilies>,
     requests: RequestFamilies,
     plugins: PluginFamilies,
 }
@@ -58,6 +59,7 @@ impl ProcessState {
             plugins: PluginFamilies::new(&registry)?,
             tls: TlsListeners::register(&registry)?,
             origin_tls: OriginTlsWatch::register(&registry)?,
+            origins: OriginFamilies::register(&registry)?,
             registry,
         })
     }
@@ -83,7 +85,11 @@ impl ProcessState {
         &self,
         config: &GatewayConfig,
     ) -> Result<Arc<Generation>, GatewayStartError> {
-        let origins = Arc::new(Origins::new(&config.upstreams, &self.origin_tls)?);
+        let origins = Arc::new(Origins::new(
+            &config.upstreams,
+            &self.origin_tls,
+            &self.origins,
+        )?);
         let options = PluginHostOptions {
             base: PathBuf::new(),
             cache_dir: code_cache(),
@@ -188,7 +194,10 @@ fn trust(listeners: &[ListenerConfig]) -> Option<TrustedProxies> {
 /// The addresses of each upstream's servers.
 fn targets(config: &GatewayConfig) -> BTreeMap<String, Vec<String>> {
     let upstreams = config.upstreams.iter();
-    let targets = upstreams.map(|(name, upstream)| (name.clone(), upstream.targets.clone()));
+    let targets = upstreams.map(|(name, upstream)| {
+        let urls = upstream.targets.iter().map(|target| target.url.clone());
+        (name.clone(), urls.collect())
+    });
     targets.collect()
 }
 

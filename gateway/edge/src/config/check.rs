@@ -10,7 +10,7 @@ use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, nearest, one_of, p
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
 use crate::http::config::ListenerConfig;
-use crate::origin::config::{OriginVerification, UpstreamConfig};
+use crate::origin::config::{BalanceMethod, OriginVerification, UpstreamConfig};
 use crate::units::ByteSize;
 
 mod admin_listener;
@@ -266,7 +266,10 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
                 "no targets; expected at least one URL, as in http://127.0.0.1:9000",
             );
         }
-        report.each(&at.key("targets"), &upstream.targets, form::target);
+        for (n, target) in upstream.targets.iter().enumerate() {
+            report.form(&at.key("targets").index(n), form::target(&target.url));
+        }
+        balance(upstream, &at, report);
         origin_tls(upstream, &at, report);
         report.positive(
             at.key("timeouts").key("connect"),
@@ -289,6 +292,53 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             upstream.load.max_concurrent as u64,
         );
     }
+}
+
+/// Checks how requests are distributed and repeated.
+fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let (balance, at_balance) = (&upstream.balance, at.key("balance"));
+    match (balance.by, &balance.hash) {
+        (BalanceMethod::Hash, None) => report.add(
+            at_balance.key("by"),
+            "nothing to choose by; set `hash` to client, `header NAME` or `cookie NAME`",
+        ),
+        (BalanceMethod::LeastRequest | BalanceMethod::RoundRobin, Some(_)) => report.add(
+            at_balance.key("hash"),
+            "given beside `by` with another method; expected `by: hash`",
+        ),
+        _ => {}
+    }
+    if !(1.0..=100.0).contains(&balance.bound) {
+        let said = format!(
+            "{} is no bound; expected a number from 1 to 100",
+            balance.bound
+        );
+        report.add(at_balance.key("bound"), said);
+    }
+    let passive = &upstream.health.passive;
+    let percents = [
+        (at_balance.key("panic"), balance.panic),
+        (
+            at.key("health").key("passive").key("max_ejected"),
+            passive.max_ejected,
+        ),
+        (at.key("retry").key("budget"), upstream.retry.budget),
+    ];
+    for (key, percent) in percents {
+        if percent > 100 {
+            report.add(
+                key,
+                format!("{percent} is no share in percent; expected 0 to 100"),
+            );
+        }
+    }
+    let attempts = u64::from(upstream.retry.attempts);
+    report.positive(at.key("retry").key("attempts"), attempts);
+    report.each(
+        &at.key("retry").key("methods"),
+        &upstream.retry.methods,
+        form::method,
+    );
 }
 
 /// Checks what an upstream says of TLS, as far as that is possible without its files.

@@ -49,7 +49,12 @@ fn says(text: &str, start: &str) {
 #[test]
 fn a_minimal_file_is_accepted() {
     let config = read(&file("")).unwrap();
-    assert_eq!(config.upstreams["demo"].targets, ["http://127.0.0.1:8081"]);
+    assert_eq!(
+        config.upstreams["demo"].targets,
+        [crate::origin::config::TargetConfig::from_url(
+            "http://127.0.0.1:8081"
+        )]
+    );
     assert_eq!(config.routes[0].upstream.as_deref(), Some("demo"));
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:9180");
 }

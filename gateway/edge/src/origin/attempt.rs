@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::uri::Authority;
 use http::{Response, StatusCode};
 
 use super::OriginError;
@@ -13,7 +12,8 @@ use super::OriginError;
 #[derive(Clone, Debug)]
 pub struct Attempt {
     pub upstream: Arc<str>,
-    pub target: Authority,
+    /// The name of the target.
+    pub target: Arc<str>,
     pub took: Duration,
     pub outcome: AttemptOutcome,
 }
@@ -44,7 +44,7 @@ impl OnAttempt {
 pub(super) struct PendingAttempt<'a> {
     told: Option<&'a OnAttempt>,
     upstream: &'a Arc<str>,
-    target: &'a Authority,
+    target: &'a Arc<str>,
     began: Instant,
 }
 
@@ -53,7 +53,7 @@ impl<'a> PendingAttempt<'a> {
     pub fn begin(
         told: Option<&'a OnAttempt>,
         upstream: &'a Arc<str>,
-        target: &'a Authority,
+        target: &'a Arc<str>,
     ) -> Self {
         Self {
             told,
@@ -75,7 +75,7 @@ impl<'a> PendingAttempt<'a> {
         if let Some(OnAttempt(told)) = self.told.take() {
             told(Attempt {
                 upstream: Arc::clone(self.upstream),
-                target: self.target.clone(),
+                target: Arc::clone(self.target),
                 took: self.began.elapsed(),
                 outcome: outcome(),
             });

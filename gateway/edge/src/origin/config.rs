@@ -10,13 +10,21 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+mod balance;
+mod failures;
+
+pub use self::balance::{BalanceConfig, BalanceMethod, HashSource, TargetConfig};
+pub use self::failures::{FailureKind, HealthConfig, PassiveHealthConfig, RetryConfig};
 use crate::http::tls::config::TlsVersion;
 use crate::units::{ByteSize, ConfigDuration};
 
 /// A named group of origin servers: a URL alone, or a map.
 #[derive(Clone, Debug, Serialize)]
 pub struct UpstreamConfig {
-    pub targets: Vec<String>,
+    pub targets: Vec<TargetConfig>,
+    pub balance: BalanceConfig,
+    pub health: HealthConfig,
+    pub retry: RetryConfig,
     pub protocol: OriginProtocol,
     pub host_header: HostHeader,
     pub tls: OriginTlsConfig,
@@ -29,8 +37,17 @@ pub struct UpstreamConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UpstreamLongForm {
-    /// URLs (`http://host:port`, or `https://host:port` for TLS) of the servers; requests are distributed over them in turn.
-    targets: Vec<String>,
+    /// The servers: URLs (`http://host:port`, or `https://host:port` for TLS), or maps.
+    targets: Vec<TargetConfig>,
+    /// How requests are distributed over the targets.
+    #[serde(default)]
+    balance: BalanceConfig,
+    /// When a target counts as sick.
+    #[serde(default)]
+    health: HealthConfig,
+    /// Which requests are sent to another target after a failure.
+    #[serde(default)]
+    retry: RetryConfig,
     /// What the origin speaks. `auto` is what a target with TLS agrees to, HTTP/2 or else HTTP/1.1, and HTTP/1.1 in clear text.
     #[serde(default)]
     protocol: OriginProtocol,
@@ -178,6 +195,9 @@ impl From<UpstreamLongForm> for UpstreamConfig {
     fn from(full: UpstreamLongForm) -> Self {
         let UpstreamLongForm {
             targets,
+            balance,
+            health,
+            retry,
             protocol,
             host_header,
             tls,
@@ -187,6 +207,9 @@ impl From<UpstreamLongForm> for UpstreamConfig {
         } = full;
         Self {
             targets,
+            balance,
+            health,
+            retry,
             protocol,
             host_header,
             tls,
@@ -201,7 +224,10 @@ impl UpstreamConfig {
     /// An upstream with one target, and defaults for everything else.
     pub fn from_url(url: impl Into<String>) -> Self {
         Self {
-            targets: vec![url.into()],
+            targets: vec![TargetConfig::from_url(url)],
+            balance: BalanceConfig::default(),
+            health: HealthConfig::default(),
+            retry: RetryConfig::default(),
             protocol: OriginProtocol::default(),
             host_header: HostHeader::default(),
             tls: OriginTlsConfig::default(),

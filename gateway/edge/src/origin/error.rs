@@ -6,6 +6,7 @@ use std::io;
 use http::StatusCode;
 use rustls::AlertDescription;
 
+use super::config::FailureKind;
 use super::tls::{OriginTlsError, OriginTlsSetupError};
 use crate::http::body::BodyError;
 
@@ -33,6 +34,8 @@ pub enum SendError {
 pub enum OriginError {
     #[error("the upstream has too many requests at once ({reason})")]
     Overloaded { reason: OverloadReason },
+    #[error("so few targets can be used that none was asked, since there is a stale copy")]
+    FewTargets,
     #[error("cannot connect")]
     Connect { source: SendError },
     #[error("no TLS connection: {cause}")]
@@ -110,13 +113,34 @@ impl OriginError {
     /// The status that the client gets (RFC 9110 §15.6), unless a stale copy may be served.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } | Self::FewTargets => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. } | Self::Tls { .. } | Self::Dns { .. } => StatusCode::BAD_GATEWAY,
             Self::Closed { .. } | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Request => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// In which way the target has failed; None if the request was at fault.
+    pub(super) fn failure_kind(&self) -> Option<FailureKind> {
+        match self {
+            Self::Connect { .. } | Self::Dns { .. } => Some(FailureKind::Connect),
+            Self::Tls { stage, .. } => Some(match stage {
+                TlsStage::Handshake => FailureKind::Connect,
+                TlsStage::Exchange => FailureKind::Reset,
+            }),
+            Self::Timeout { phase } => Some(match phase {
+                TimeoutPhase::Connect => FailureKind::Connect,
+                TimeoutPhase::FirstByte => FailureKind::Timeout,
+            }),
+            Self::Closed { .. } | Self::Protocol { .. } => Some(FailureKind::Reset),
+            Self::Overloaded { .. }
+            | Self::FewTargets
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout
+            | Self::Request => None,
         }
     }
 
@@ -132,7 +156,10 @@ impl OriginError {
     /// for all errors after the origin has begun to read the request.
     pub fn may_be_the_requests(&self) -> bool {
         match self {
-            Self::Overloaded { .. } | Self::Connect { .. } | Self::Dns { .. } => false,
+            Self::Overloaded { .. }
+            | Self::FewTargets
+            | Self::Connect { .. }
+            | Self::Dns { .. } => false,
             Self::Tls { stage, .. } => *stage == TlsStage::Exchange,
             Self::Timeout { phase } => *phase == TimeoutPhase::FirstByte,
             Self::Closed { .. }
@@ -147,6 +174,7 @@ impl OriginError {
     pub fn proxy_status(&self) -> &'static str {
         match self {
             Self::Overloaded { .. } => "connection_limit_reached",
+            Self::FewTargets => "destination_unavailable",
             Self::Connect { source } => match io_kind(source) {
                 Some(io::ErrorKind::ConnectionRefused) => "connection_refused",
                 Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {

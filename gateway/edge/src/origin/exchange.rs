@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::AdmissionPermit;
 use super::pool::body::OriginBody;
+use super::target::InFlightRequest;
 use crate::http::body::{Body, BodyError, BoundedBody, LastMove};
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 
@@ -34,11 +35,15 @@ struct TrackedRequestBody {
     upload: RequestUpload,
 }
 
+/// What an exchange takes up until its response ends: a place among `max_concurrent`, and its part
+/// of the target's load.
+pub(super) type ExchangePlace = (AdmissionPermit, InFlightRequest);
+
 /// A response body that holds a place among `max_concurrent`. Its pieces are counted as memory
 /// until they are dropped.
 pub(super) struct AdmittedBody {
     body: BoundedBody<OriginBody>,
-    place: Option<AdmissionPermit>,
+    place: Option<ExchangePlace>,
     /// The account of the connection that it is loaded for.
     memory: Option<Arc<ConnectionMemory>>,
 }
@@ -129,7 +134,7 @@ impl Drop for TrackedRequestBody {
 impl AdmittedBody {
     pub(super) fn new(
         body: BoundedBody<OriginBody>,
-        place: AdmissionPermit,
+        place: ExchangePlace,
         memory: Option<Arc<ConnectionMemory>>,
     ) -> Self {
         Self {

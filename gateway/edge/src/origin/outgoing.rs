@@ -4,6 +4,7 @@
 //! [`KEPT_BODY`] bytes, so that a request that the origin has not processed can be sent again;
 //! when more has been sent, it can't.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,6 +27,11 @@ pub(super) struct OutgoingRequest {
     extensions: Extensions,
     body: OutgoingBody,
 }
+
+/// The address of the client that a request is sent for. It is attached to the request as an
+/// extension.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestClient(pub IpAddr);
 
 enum OutgoingBody {
     Empty,
@@ -81,6 +87,30 @@ impl OutgoingRequest {
             Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
         );
         safe && matches!(self.body, OutgoingBody::Empty)
+    }
+
+    /// Whether its method is one of these, and it has no body.
+    pub(super) fn has_method_of(&self, methods: &[String]) -> bool {
+        let listed = methods.iter().any(|method| method == self.method.as_str());
+        listed && matches!(self.body, OutgoingBody::Empty)
+    }
+
+    /// Whether it can be sent once more.
+    pub(super) fn can_be_sent(&self) -> bool {
+        match &self.body {
+            OutgoingBody::Empty => true,
+            OutgoingBody::Kept(kept) => !kept.lock().is_lost,
+        }
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The address of the client, where the caller has given it.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        let given = self.extensions.get::<RequestClient>();
+        given.map(|RequestClient(address)| *address)
     }
 
     /// The request, to be sent. None if too much of its body was sent before.

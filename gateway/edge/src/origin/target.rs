@@ -1,119 +1,59 @@
-//! The servers of one upstream, and which one is next.
-//!
-//! Decision: round-robin, with one addition: a target that could not be connected to is skipped for
-//! a second if there is another one.
+//! One server of an upstream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
 
 use super::BuildError;
-use super::config::{OriginProtocol, UpstreamConfig};
+use super::config::{OriginProtocol, TargetConfig, UpstreamConfig};
 use super::connect::WantedProtocol;
+use super::health::TargetHealth;
+use super::latency::LatencyEstimate;
 use super::pool::{PoolLimits, TargetConnections};
+use super::targets::stable_hash;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
 
-/// How long a target is skipped after a failed connect.
-const PASS_OVER: Duration = Duration::from_secs(1);
-
-pub(super) struct OriginTargets {
-    targets: Vec<OriginTarget>,
-    turn: AtomicUsize,
-    born: Instant,
-}
-
 pub(super) struct OriginTarget {
+    /// The name in logs and metrics.
+    pub(super) name: Arc<str>,
     pub(super) authority: Authority,
     /// None: clear text.
     pub(super) tls: Option<Arc<OriginTls>>,
     /// What is spoken without TLS.
     clear: SpokenProtocol,
-    pub(super) connections: TargetConnections,
     /// The authority as a value of `Host`.
     pub(super) host: HeaderValue,
-    /// The target is skipped until this many milliseconds after `born`.
-    passed_over: AtomicU64,
+    pub(super) weight: f64,
+    pub(super) priority: u8,
+    /// The same for the same target in each process.
+    pub(super) identity: u64,
+    pub(super) connections: TargetConnections,
+    pub(super) health: TargetHealth,
+    pub(super) latency: LatencyEstimate,
+    in_flight: AtomicU32,
+    /// What the target is owed when targets take turns.
+    pub(super) credit: AtomicI64,
 }
 
-impl OriginTargets {
-    /// Reads the URLs of the upstream `name`, and the files of its TLS.
-    pub(super) fn parse(
-        name: &str,
-        upstream: &UpstreamConfig,
-        watch: &Arc<UpstreamTlsWatch>,
-    ) -> Result<Self, BuildError> {
-        let urls = &upstream.targets;
-        if urls.is_empty() {
-            return Err(BuildError::NoTargets {
-                upstream: name.to_owned(),
-            });
-        }
-        let targets = urls
-            .iter()
-            .map(|url| OriginTarget::parse(name, url, upstream, watch));
-        Ok(Self {
-            targets: targets.collect::<Result<_, _>>()?,
-            turn: AtomicUsize::new(0),
-            born: Instant::now(),
-        })
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &OriginTarget> {
-        self.targets.iter()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.targets.len()
-    }
-
-    /// The next target that is not to be skipped, or simply the next one if all are.
-    pub(super) fn next(&self) -> &OriginTarget {
-        let count = self.targets.len();
-        let first = self.turn.fetch_add(1, Relaxed) % count;
-        if count == 1 {
-            return &self.targets[0];
-        }
-        let now = self.now();
-        let in_turn = (0..count).map(|step| &self.targets[(first + step) % count]);
-        let mut well = in_turn.filter(|target| target.passed_over.load(Relaxed) <= now);
-        well.next().unwrap_or(&self.targets[first])
-    }
-
-    /// Closes connections that were unused for too long or that their origin has closed.
-    pub(super) fn close_unused(&self) {
-        let now = Instant::now();
-        for target in &self.targets {
-            target.connections.close_unused(now);
-        }
-    }
-
-    /// Records that a connect to `target` failed.
-    pub(super) fn failed(&self, target: &OriginTarget) {
-        let until = self.now() + PASS_OVER.as_millis() as u64;
-        target.passed_over.store(until, Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
-    }
-}
+/// Counts a request at a target until it is dropped, which is when its response has ended.
+pub(super) struct InFlightRequest(Arc<OriginTarget>);
 
 impl OriginTarget {
-    fn parse(
-        name: &str,
-        url: &str,
+    pub(super) fn parse(
+        upstream_name: &str,
+        target: &TargetConfig,
         upstream: &UpstreamConfig,
         watch: &Arc<UpstreamTlsWatch>,
     ) -> Result<Self, BuildError> {
         let bad = || BuildError::Target {
-            upstream: name.to_owned(),
-            target: url.to_owned(),
+            upstream: upstream_name.to_owned(),
+            target: target.url.clone(),
         };
-        let uri: Uri = url.parse().map_err(|_| bad())?;
+        let uri: Uri = target.url.parse().map_err(|_| bad())?;
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
         let authority = uri
             .authority()
@@ -125,7 +65,7 @@ impl OriginTarget {
             Some(scheme) if *scheme == Scheme::HTTPS => Some(
                 OriginTls::new(&upstream.tls, upstream.protocol, authority.host(), watch).map_err(
                     |source| BuildError::Tls {
-                        upstream: name.to_owned(),
+                        upstream: upstream_name.to_owned(),
                         source,
                     },
                 )?,
@@ -133,7 +73,9 @@ impl OriginTarget {
             Some(scheme) if *scheme == Scheme::HTTP => None,
             _ => return Err(bad()),
         };
+        let name = target.name.as_deref().unwrap_or(authority.as_str());
         Ok(Self {
+            name: name.into(),
             host: HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?,
             authority: authority.clone(),
             tls: tls.map(Arc::new),
@@ -141,8 +83,14 @@ impl OriginTarget {
                 OriginProtocol::Http2 => SpokenProtocol::Http2,
                 OriginProtocol::Http1 | OriginProtocol::Auto => SpokenProtocol::Http1,
             },
+            weight: f64::from(target.weight.get()),
+            priority: target.priority,
+            identity: stable_hash(name.as_bytes()),
             connections: TargetConnections::new(PoolLimits::new(upstream)),
-            passed_over: AtomicU64::new(0),
+            health: TargetHealth::new(),
+            latency: LatencyEstimate::new(Instant::now()),
+            in_flight: AtomicU32::new(0),
+            credit: AtomicI64::new(0),
         })
     }
 
@@ -174,50 +122,21 @@ impl OriginTarget {
             None => Scheme::HTTP,
         }
     }
+
+    /// How many requests it is working on.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Counts a request that begins.
+    pub(super) fn begin_request(self: &Arc<Self>) -> InFlightRequest {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlightRequest(Arc::clone(self))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::{BuildError, OriginTargets, UpstreamConfig, UpstreamTlsWatch};
-
-    fn targets(urls: &[&str]) -> Result<OriginTargets, BuildError> {
-        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-        let upstream = UpstreamConfig {
-            targets: urls,
-            ..UpstreamConfig::from_url("")
-        };
-        let watch = Arc::new(UpstreamTlsWatch::new("shop", &upstream.tls));
-        OriginTargets::parse("shop", &upstream, &watch)
-    }
-
-    #[test]
-    fn targets_take_turns_and_a_failed_one_is_passed_over() {
-        let targets = targets(&["http://a", "http://b:81/"]).unwrap();
-        let next = || targets.next().authority.as_str().to_owned();
-        assert_eq!([next(), next(), next()], ["a", "b:81", "a"]);
-        targets.failed(&targets.targets[1]);
-        assert_eq!([next(), next()], ["a", "a"]);
-        targets.failed(&targets.targets[0]);
-        assert_eq!([next(), next()], ["b:81", "a"], "all failed: in turn again");
-    }
-
-    #[test]
-    fn urls_that_cannot_be_used_are_named() {
-        let said = |url: &str| targets(&[url]).err().unwrap().to_string();
-        for url in [
-            "a",
-            "a:80",
-            "ftp://a",
-            "http://a/path",
-            "http://a/?q",
-            "http://u@a",
-            "http://",
-            "",
-        ] {
-            assert!(said(url).contains("http://host:port"), "{url}");
-        }
-        assert!(matches!(targets(&[]), Err(BuildError::NoTargets { .. })));
+impl Drop for InFlightRequest {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
     }
 }

@@ -35,7 +35,7 @@ fn upstream(targets: &[String]) -> UpstreamConfig {
 
 fn origin(upstream: UpstreamConfig) -> Result<Arc<Origin>, BuildError> {
     let upstreams = BTreeMap::from([("shop".to_owned(), upstream)]);
-    let origins = Origins::new(&upstreams, &OriginTlsWatch::default())?;
+    let origins = Origins::new(&upstreams, &OriginTlsWatch::default(), &Arc::default())?;
     Ok(origins.get("shop").unwrap())
 }
 

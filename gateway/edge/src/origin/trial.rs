@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::BuildError;
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification, UpstreamConfig};
 use super::connect::open_tcp;
-use super::target::{OriginTarget, OriginTargets};
+use super::target::OriginTarget;
 use super::tls::SpokenProtocol;
 use super::watch::UpstreamTlsWatch;
 
@@ -43,9 +43,11 @@ pub async fn of_upstream(
         ..upstream.clone()
     };
     let watch = Arc::new(UpstreamTlsWatch::new(name, &verified.tls));
-    let targets = OriginTargets::parse(name, &verified, &watch)?;
+    let targets = verified.targets.iter();
+    let targets = targets.map(|target| OriginTarget::parse(name, target, &verified, &watch));
+    let targets = targets.collect::<Result<Vec<_>, _>>()?;
     let mut trials = Vec::new();
-    for target in targets.iter() {
+    for target in &targets {
         let Some(tls) = &target.tls else {
             continue;
         };

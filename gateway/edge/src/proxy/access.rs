@@ -35,7 +35,7 @@ pub fn write(record: &RequestRecord) {
         head_us = record.answer.as_ref().map(|head| micros(head.after)),
         total_us = micros(record.total),
         upstream = last.map(|attempt| &*attempt.upstream),
-        target = last.map(|attempt| attempt.target.as_str()),
+        target = last.map(|attempt| &*attempt.target),
         attempts = last.map(|_| attempts.len()),
         upstream_us = last.map(|attempt| micros(attempt.took)),
         agent = &*record.agent,

@@ -17,7 +17,7 @@ use crate::http::forward::{self, HopWishes, RequestSender, TrailerWish};
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::PathRules;
 use crate::http::server::InterimSender;
-use crate::origin::{OnAttempt, OnInterim};
+use crate::origin::{OnAttempt, OnInterim, RequestClient};
 use crate::plugin::KeyDecision;
 use crate::proxy::Generation;
 use crate::proxy::came;
@@ -202,11 +202,17 @@ impl RequestContext {
         }
     }
 
-    /// Attaches to a request of ours the memory account that its answer is charged to, and the
-    /// trail on which its attempts are noted.
+    /// Attaches to a request of ours the memory account that its answer is charged to, its client
+    /// where targets are chosen by it, and the trail on which its attempts are noted.
     pub fn charge(&self, request: &mut Request<Body>) {
         if let Some(memory) = &self.memory {
             request.extensions_mut().insert(Arc::clone(memory));
+        }
+        if let Some(origin) = &self.route.origin
+            && origin.chooses_by_client()
+            && let Some(client) = self.caller.client()
+        {
+            request.extensions_mut().insert(RequestClient(client));
         }
         if let Some(trail) = self.trail.clone() {
             let noted = move |attempt| trail.note(TrailEvent::Attempt(attempt));

@@ -84,10 +84,10 @@ enum LaneTurn {
 }
 
 /// Counts a connection that is being opened until it is dropped.
-struct Opening<'a>(&'a Http2Lane);
+struct OpeningCount<'a>(&'a Http2Lane);
 
 /// Counts a request that waits until it is dropped.
-struct Waiting<'a>(&'a Http2Lane);
+struct WaitingCount<'a>(&'a Http2Lane);
 
 impl Http2Lane {
     pub(super) fn new(limits: PoolLimits) -> Self {
@@ -108,9 +108,9 @@ impl Http2Lane {
         let opened = self.opened.notified();
         match self.turn(choice) {
             LaneTurn::Send(permit) => return Ok(ReservedStream::Http2(permit)),
-            LaneTurn::Open => return self.open(target, Opening(self)).await,
+            LaneTurn::Open => return self.open(target, OpeningCount(self)).await,
             LaneTurn::Wait => {
-                let _waiting = Waiting(self);
+                let _waiting = WaitingCount(self);
                 let waited = timeout(self.limits.connect, opened).await;
                 waited.map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))?;
             }
@@ -121,7 +121,7 @@ impl Http2Lane {
         // What has been opened meanwhile is new enough.
         match self.free_stream_or_open() {
             Some(permit) => Ok(ReservedStream::Http2(permit)),
-            None => self.open(target, Opening(self)).await,
+            None => self.open(target, OpeningCount(self)).await,
         }
     }
 
@@ -159,7 +159,7 @@ impl Http2Lane {
     async fn open(
         &self,
         target: &OriginTarget,
-        opening: Opening<'_>,
+        opening: OpeningCount<'_>,
     ) -> Result<ReservedStream, SendError> {
         let opened = open(target, WantedProtocol::Any, self.limits.connect).await?;
         let connection = match opened {
@@ -227,14 +227,14 @@ impl Http2Lane {
     }
 }
 
-impl Drop for Opening<'_> {
+impl Drop for OpeningCount<'_> {
     fn drop(&mut self) {
         self.0.state.lock().opening -= 1;
         self.0.opened.notify_waiters();
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingCount<'_> {
     fn drop(&mut self) {
         self.0.state.lock().waiting -= 1;
     }

@@ -15,14 +15,14 @@ use super::http1::Http1Connection;
 
 /// The idle connections to one target.
 pub(super) struct IdleConnections {
-    lanes: Box<[Mutex<Vec<IdleConnection>>]>,
+    lanes: Box<[Mutex<Vec<IdleHttp1Connection>>]>,
     /// How many there are in all lanes.
     count: AtomicUsize,
     limits: PoolLimits,
     learned: LearnedIdleLimit,
 }
 
-struct IdleConnection {
+struct IdleHttp1Connection {
     connection: Http1Connection,
     since: Instant,
     /// How long it may stay idle.
@@ -75,7 +75,8 @@ impl IdleConnections {
         loop {
             let mut idle = self.lanes[lane].lock().pop()?;
             self.count.fetch_sub(1, Relaxed);
-            if idle.is_usable(Instant::now()) {
+            let is_young = idle.connection.age() < self.limits.max_age;
+            if is_young && idle.is_usable(Instant::now()) {
                 idle.connection.waited(idle.since.elapsed());
                 return Some(idle.connection);
             }
@@ -94,7 +95,7 @@ impl IdleConnections {
             return;
         }
         let lane = connection.lane();
-        self.lanes[lane].lock().push(IdleConnection {
+        self.lanes[lane].lock().push(IdleHttp1Connection {
             connection,
             since: Instant::now(),
             limit,
@@ -110,7 +111,9 @@ impl IdleConnections {
         for lane in &self.lanes {
             let mut lane = lane.lock();
             let before = lane.len();
-            lane.retain_mut(|idle| idle.is_usable(now));
+            lane.retain_mut(|idle| {
+                idle.connection.age() < self.limits.max_age && idle.is_usable(now)
+            });
             self.count.fetch_sub(before - lane.len(), Relaxed);
         }
     }
@@ -130,7 +133,7 @@ impl IdleConnections {
     }
 }
 
-impl IdleConnection {
+impl IdleHttp1Connection {
     fn is_usable(&mut self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) < self.limit && self.connection.is_idle()
     }

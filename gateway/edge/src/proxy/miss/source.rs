@@ -13,11 +13,12 @@ use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::http::{conditional, range};
-use crate::origin::{Origin, OriginError};
+use crate::origin::{FailureFallback, Origin, OriginError};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
 use crate::proxy::context::RequestContext;
 use crate::proxy::head::withholds;
+use crate::proxy::miss::stale::{self, StaleSituation, StaleVerdict};
 use crate::proxy::watch;
 
 /// What a source answered.
@@ -124,12 +125,31 @@ async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
+    let fallback = fallback(ask, stale);
     let stale = stale
         .filter(|entry| entry.has_validator() && !withholds(&entry.headers, &ask.route.policy));
     if let Some(entry) = stale {
         add_validators(&mut request, entry);
     }
+    if fallback == FailureFallback::StaleCopy {
+        request.extensions_mut().insert(fallback);
+    }
     sent(origin, request, stale.is_some()).await
+}
+
+/// What the client gets if the origin fails: the stale copy, if it may be shown then.
+fn fallback(ask: &RequestContext, stale: Option<&Entry>) -> FailureFallback {
+    let now = Instant::now();
+    let shown = stale.is_some_and(|entry| {
+        let copy = (entry, entry.freshness.when_doubted(now));
+        let request = (&*ask.route, &ask.parts);
+        let failed = StaleSituation::Failed(StaleUse::InWindow);
+        stale::verdict(failed, copy, request, now) != StaleVerdict::Withhold
+    });
+    match shown {
+        true => FailureFallback::StaleCopy,
+        false => FailureFallback::Error,
+    }
 }
 
 /// Loads the octets of `gap`, from the first to the last, both included, if `validator` is still

@@ -1,0 +1,313 @@
+//! The way of one request to an answer: to which targets it goes, and how often.
+//!
+//! Two things are told apart. A request that no origin has processed is sent again to the same
+//! target, which counts for nothing. After a failure of the target the request may go to another
+//! one: that is a retry, and retries have a budget.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Response, StatusCode};
+use smallvec::SmallVec;
+
+use super::attempt::PendingAttempt;
+use super::config::FailureKind;
+use super::error::{self, OriginError, TimeoutPhase};
+use super::exchange::{self, OriginUploadState};
+use super::metrics::RetryOutcome;
+use super::outgoing::OutgoingRequest;
+use super::pool::body::OriginBody;
+use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
+use super::target::{InFlightRequest, OriginTarget};
+use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
+use super::{OnAttempt, Origin};
+
+/// What the client gets if there is no good answer.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum FailureFallback {
+    /// An error.
+    #[default]
+    Error,
+    /// A stale copy. It is not worth a second attempt, and none at all while most targets fail.
+    StaleCopy,
+}
+
+/// A response, and what is held until its body ends.
+pub(super) struct DeliveredResponse {
+    pub(super) response: Response<OriginBody>,
+    pub(super) upload: OriginUploadState,
+    pub(super) in_flight: InFlightRequest,
+}
+
+/// A request on its way.
+pub(super) struct RequestDelivery<'a> {
+    origin: &'a Origin,
+    outgoing: OutgoingRequest,
+    told: Option<&'a OnAttempt>,
+    fallback: FailureFallback,
+    hash: Option<u64>,
+    tried: SmallVec<[Arc<OriginTarget>; 2]>,
+    /// How often it may still be sent again because no origin has processed it.
+    repeats: u32,
+}
+
+/// An attempt without a response.
+struct FailedAttempt {
+    error: OriginError,
+    progress: RequestProgress,
+}
+
+type AttemptResult = Result<DeliveredResponse, FailedAttempt>;
+
+/// How often a request is sent again because no origin has processed it.
+const REPEATS: u32 = 3;
+/// The longest pause before the first retry; before each further one it is twice as long.
+const PAUSE: Duration = Duration::from_millis(25);
+
+impl<'a> RequestDelivery<'a> {
+    pub(super) fn new(
+        origin: &'a Origin,
+        outgoing: OutgoingRequest,
+        told: Option<&'a OnAttempt>,
+        fallback: FailureFallback,
+    ) -> Self {
+        Self {
+            origin,
+            hash: origin.hash_of(outgoing.headers(), outgoing.client()),
+            outgoing,
+            told,
+            fallback,
+            tried: SmallVec::new(),
+            repeats: REPEATS,
+        }
+    }
+
+    /// Sends the request until there is an answer or no further attempt is allowed. An answer that
+    /// says that the server can't is an answer, too.
+    pub(super) async fn run(mut self) -> Result<DeliveredResponse, OriginError> {
+        let origin = self.origin;
+        origin.budget.earn();
+        let TargetChoice { target, situation } = self.choose();
+        if situation == ChoiceSituation::Panic && self.fallback == FailureFallback::StaleCopy {
+            return Err(OriginError::FewTargets);
+        }
+        let mut outcome = self.attempt(target).await;
+        while let Some(failure) = self.may_try_another(&outcome) {
+            if !origin.budget.take(Instant::now()) {
+                origin
+                    .targets
+                    .metrics
+                    .retried(failure, RetryOutcome::Refused);
+                break;
+            }
+            tokio::time::sleep(self.pause()).await;
+            let TargetChoice { target, .. } = self.choose();
+            outcome = self.attempt(target).await;
+            let came_of_it = match failure_of(&outcome) {
+                None => RetryOutcome::Answered,
+                Some(_) => RetryOutcome::Failed,
+            };
+            origin.targets.metrics.retried(failure, came_of_it);
+        }
+        outcome.map_err(|failed| failed.error)
+    }
+
+    fn choose(&self) -> TargetChoice {
+        let now = Instant::now();
+        self.origin.targets.choose(self.hash, &self.tried, now)
+    }
+
+    /// The failure after which the request goes to another target, if it may.
+    fn may_try_another(&self, outcome: &AttemptResult) -> Option<FailureKind> {
+        let failure = failure_of(outcome)?;
+        let rules = &self.origin.retry;
+        let progress = match outcome {
+            Ok(_) => RequestProgress::Unknown,
+            Err(failed) => failed.progress,
+        };
+        let repeatable = match progress {
+            RequestProgress::NotConnected | RequestProgress::NotProcessed => {
+                self.outgoing.can_be_sent()
+            }
+            RequestProgress::ClosedWhileIdle | RequestProgress::Unknown => {
+                self.outgoing.has_method_of(&rules.methods)
+            }
+        };
+        let allowed = repeatable
+            && self.fallback == FailureFallback::Error
+            && self.tried.len() < rules.attempts as usize
+            && rules.on.iter().any(|listed| listed.covers(failure))
+            && self.origin.targets.has_another(&self.tried, Instant::now());
+        allowed.then_some(failure)
+    }
+
+    fn pause(&self) -> Duration {
+        let doubled = PAUSE * 2_u32.saturating_pow(self.tried.len() as u32 - 1);
+        doubled.mul_f64(self.origin.targets.random_fraction())
+    }
+
+    /// Sends the request to one target; again, as long as nobody has processed it.
+    async fn attempt(&mut self, target: Arc<OriginTarget>) -> AttemptResult {
+        let origin = self.origin;
+        self.tried.push(Arc::clone(&target));
+        let mut choice = ConnectionChoice::Standing;
+        loop {
+            let pending = PendingAttempt::begin(self.told, &origin.name, &target.name);
+            let began = Instant::now();
+            let outcome = self.exchange(&target, choice).await;
+            let known = outcome.as_ref();
+            pending.ended(
+                known
+                    .map(|delivered| &delivered.response)
+                    .map_err(|failed| &failed.error),
+            );
+            if let Err(failed) = &outcome
+                && self.may_be_repeated(failed.progress, &target)
+            {
+                self.repeats -= 1;
+                choice = ConnectionChoice::New;
+                continue;
+            }
+            self.note(&target, &outcome, began.elapsed());
+            return outcome;
+        }
+    }
+
+    fn may_be_repeated(&self, progress: RequestProgress, target: &OriginTarget) -> bool {
+        let unprocessed = match progress {
+            RequestProgress::NotProcessed => self.outgoing.can_be_sent(),
+            RequestProgress::ClosedWhileIdle => {
+                // Over TLS this counts as a retry, since something was sent.
+                target.tls.is_none() && self.outgoing.may_be_repeated()
+            }
+            RequestProgress::NotConnected | RequestProgress::Unknown => false,
+        };
+        unprocessed && self.repeats > 0
+    }
+
+    /// Sends the request once and waits for the response's head.
+    async fn exchange(
+        &mut self,
+        target: &Arc<OriginTarget>,
+        choice: ConnectionChoice,
+    ) -> AttemptResult {
+        let origin = self.origin;
+        let mut request = self.outgoing.next().ok_or(OriginError::Request)?;
+        origin.address(&mut request, target);
+        let began = Instant::now();
+        let in_flight = target.begin_request();
+        let (request, upload) = exchange::watched(request);
+        let response = target.connections.send(request, target, choice);
+        match upload.limit(response, origin.head_limit()).await {
+            None => Err(FailedAttempt::from(OriginError::Timeout {
+                phase: TimeoutPhase::FirstByte,
+            })),
+            Some(Ok(mut response)) => {
+                if upload.is_under_way() {
+                    response.body_mut().work_in_a_task();
+                }
+                Ok(DeliveredResponse {
+                    response,
+                    upload,
+                    in_flight,
+                })
+            }
+            Some(Err(SendFailure { error, progress })) => {
+                let tls = target.tls.as_ref();
+                let alert = tls.and_then(|tls| tls.alert_since(began));
+                let error = error::classify(error).because_of(alert.as_ref());
+                if progress == RequestProgress::NotConnected {
+                    tracing::warn!(upstream = &*origin.name, target = &*target.name, %error, "cannot connect to an origin");
+                }
+                Err(FailedAttempt { error, progress })
+            }
+        }
+    }
+
+    /// Notes what the outcome says about the target.
+    fn note(&self, target: &Arc<OriginTarget>, outcome: &AttemptResult, took: Duration) {
+        let (quality, rest) = match outcome {
+            Ok(delivered) => {
+                let response = &delivered.response;
+                let rest = retry_after(response.status(), response.headers());
+                match failure_of(outcome) {
+                    Some(failure) => (AnswerQuality::Failed(failure), rest),
+                    // It is as quick to refuse as it likes, and not for that the better target.
+                    None if rest.is_some() => (AnswerQuality::Neutral, rest),
+                    None => (AnswerQuality::Good, rest),
+                }
+            }
+            Err(_) => match failure_of(outcome) {
+                Some(failure) => (AnswerQuality::Failed(failure), None),
+                None => (AnswerQuality::Neutral, None),
+            },
+        };
+        let metrics = &self.origin.targets.metrics;
+        match (outcome, quality) {
+            (Ok(delivered), _) => {
+                metrics.head_after(took);
+                metrics.request(&target.name, class_of(delivered.response.status()));
+            }
+            (Err(_), AnswerQuality::Failed(failure)) => {
+                metrics.request(&target.name, &failure.word());
+            }
+            (Err(_), _) => metrics.request(&target.name, "other"),
+        }
+        self.origin.targets.note(target, quality, took, rest);
+    }
+}
+
+impl From<OriginError> for FailedAttempt {
+    fn from(error: OriginError) -> Self {
+        Self {
+            error,
+            progress: RequestProgress::Unknown,
+        }
+    }
+}
+
+/// In which way the target has failed, if it has.
+fn failure_of(outcome: &AttemptResult) -> Option<FailureKind> {
+    match outcome {
+        Ok(delivered) => {
+            let (status, headers) = (delivered.response.status(), delivered.response.headers());
+            // The gRPC status "unavailable" in a response without a body.
+            let unavailable = headers.get("grpc-status").is_some_and(|code| code == "14");
+            match status.is_server_error() {
+                true => Some(FailureKind::Status(status.as_u16())),
+                false if unavailable => Some(FailureKind::Status(503)),
+                false => None,
+            }
+        }
+        Err(failed) => failed.error.failure_kind(),
+    }
+}
+
+fn class_of(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// For how long a target asks to be left alone (RFC 9110 §10.2.3), in seconds only.
+fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if !matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        return None;
+    }
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
+}

@@ -1,0 +1,188 @@
+//! The health of one target, as the answers to requests show it.
+//!
+//! After some failures in a row a target is ejected: it gets no requests for a while, the longer
+//! the more often. Who else is ejected is not known here: `targets` asks first whether one more may
+//! be. Administrative states and what is observed are told apart.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::config::PassiveHealthConfig;
+
+/// What was observed of a target.
+pub(super) struct TargetHealth(Mutex<HealthState>);
+
+#[derive(Default)]
+struct HealthState {
+    /// Failures since the last good answer.
+    failures: u32,
+    /// Ejections since it was well for `max_eject`.
+    ejections: u32,
+    ejected_until: Option<Instant>,
+    /// The target has asked to be left alone until then (`Retry-After`).
+    rests_until: Option<Instant>,
+    /// It has come back then, and gets less than its share for a while.
+    returned: Option<Instant>,
+}
+
+/// Whether a target gets requests, as far as its answers tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ObservedState {
+    Usable,
+    /// It can be used, but has asked for less.
+    Rests,
+    Ejected,
+}
+
+/// What a failure leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FailureOutcome {
+    Counted,
+    /// It has failed often enough to be ejected.
+    EjectionDue,
+}
+
+impl TargetHealth {
+    pub(super) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    /// Whether the target gets requests now.
+    pub(super) fn observed(&self, now: Instant) -> ObservedState {
+        let mut state = self.0.lock();
+        if let Some(until) = state.ejected_until {
+            if now < until {
+                return ObservedState::Ejected;
+            }
+            state.ejected_until = None;
+            state.returned = Some(until);
+        }
+        match state.rests_until {
+            Some(until) if now < until => ObservedState::Rests,
+            _ => ObservedState::Usable,
+        }
+    }
+
+    /// Which part of its share the target gets: from a tenth to all of it within `slow_start` after
+    /// it came back.
+    pub(super) fn share(&self, slow_start: Duration, now: Instant) -> f64 {
+        let returned = self.0.lock().returned;
+        let since = returned.map(|at| now.saturating_duration_since(at));
+        match since.filter(|since| *since < slow_start) {
+            Some(since) => 0.1 + 0.9 * since.as_secs_f64() / slow_start.as_secs_f64(),
+            None => 1.0,
+        }
+    }
+
+    pub(super) fn succeeded(&self, rules: &PassiveHealthConfig, now: Instant) {
+        let mut state = self.0.lock();
+        state.failures = 0;
+        let well_since = state.returned;
+        if well_since.is_some_and(|at| now.saturating_duration_since(at) >= rules.max_eject.0) {
+            state.ejections = 0;
+            state.returned = None;
+        }
+    }
+
+    pub(super) fn failed(&self, rules: &PassiveHealthConfig) -> FailureOutcome {
+        let mut state = self.0.lock();
+        state.failures = state.failures.saturating_add(1);
+        match rules.failures > 0
+            && state.failures >= rules.failures
+            && state.ejected_until.is_none()
+        {
+            true => FailureOutcome::EjectionDue,
+            false => FailureOutcome::Counted,
+        }
+    }
+
+    /// Ejects the target. `jitter` is between -1 and 1, of which a tenth counts. Returns for how
+    /// long.
+    pub(super) fn eject(&self, rules: &PassiveHealthConfig, jitter: f64, now: Instant) -> Duration {
+        let mut state = self.0.lock();
+        state.ejections = state.ejections.saturating_add(1);
+        let times = rules.eject.0.saturating_mul(state.ejections);
+        let length = times.min(rules.max_eject.0).mul_f64(1.0 + 0.1 * jitter);
+        state.ejected_until = Some(now + length);
+        length
+    }
+
+    /// Leaves the target alone for this long.
+    pub(super) fn rest(&self, length: Duration, now: Instant) {
+        self.0.lock().rests_until = Some(now + length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::ConfigDuration;
+
+    fn rules() -> PassiveHealthConfig {
+        PassiveHealthConfig {
+            failures: 3,
+            eject: ConfigDuration::secs(10),
+            max_eject: ConfigDuration::secs(25),
+            ..PassiveHealthConfig::default()
+        }
+    }
+
+    fn after(began: Instant, seconds: u64) -> Instant {
+        began + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_for_longer_each_time_and_good_answers_forgive() {
+        let (rules, began) = (rules(), Instant::now());
+        let health = TargetHealth::new();
+        let failures =
+            |count: usize| -> Vec<_> { (0..count).map(|_| health.failed(&rules)).collect() };
+        use FailureOutcome::{Counted, EjectionDue};
+        assert_eq!(failures(2), [Counted, Counted]);
+        health.succeeded(&rules, began);
+        assert_eq!(failures(3), [Counted, Counted, EjectionDue], "in a row");
+        assert_eq!(health.eject(&rules, 0.0, began), Duration::from_secs(10));
+        assert_eq!(health.observed(after(began, 9)), ObservedState::Ejected);
+        assert_eq!(health.observed(after(began, 10)), ObservedState::Usable);
+        assert_eq!(failures(1), [EjectionDue], "it has not been well since");
+        assert_eq!(
+            health.eject(&rules, 0.0, after(began, 10)),
+            Duration::from_secs(20)
+        );
+        assert_eq!(health.observed(after(began, 30)), ObservedState::Usable);
+        assert_eq!(
+            health.eject(&rules, 1.0, after(began, 30)),
+            Duration::from_millis(27_500),
+            "at most, with jitter"
+        );
+        assert_eq!(health.observed(after(began, 60)), ObservedState::Usable);
+        health.succeeded(&rules, after(began, 90));
+        assert_eq!(
+            health.eject(&rules, 0.0, after(began, 90)),
+            Duration::from_secs(10),
+            "forgotten"
+        );
+    }
+
+    #[test]
+    fn a_target_that_comes_back_gets_a_growing_share() {
+        let (rules, began) = (rules(), Instant::now());
+        let (health, slow_start) = (TargetHealth::new(), Duration::from_secs(10));
+        assert_eq!(health.share(slow_start, began), 1.0);
+        health.eject(&rules, 0.0, began);
+        assert_eq!(health.observed(after(began, 10)), ObservedState::Usable);
+        assert_eq!(health.share(slow_start, after(began, 10)), 0.1);
+        assert_eq!(health.share(slow_start, after(began, 15)), 0.55);
+        assert_eq!(health.share(slow_start, after(began, 20)), 1.0);
+    }
+
+    #[test]
+    fn retry_after_is_a_rest_and_no_ejection() {
+        let began = Instant::now();
+        let health = TargetHealth::new();
+        health.rest(Duration::from_secs(5), began);
+        assert_eq!(health.observed(after(began, 4)), ObservedState::Rests);
+        assert_eq!(health.observed(after(began, 5)), ObservedState::Usable);
+    }
+}

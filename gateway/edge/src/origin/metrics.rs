@@ -1,0 +1,182 @@
+//! The metrics of upstreams.
+//!
+//! Labels are names of the configuration. Gauges are brought up to date before a scrape.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+
+use super::Origin;
+use super::config::FailureKind;
+use super::targets::ChoiceSituation;
+use crate::telemetry::metrics::Registry;
+
+/// The metric families about upstreams, created once for the process.
+pub struct OriginFamilies {
+    requests: IntCounterVec,
+    head_seconds: HistogramVec,
+    ejections: IntCounterVec,
+    retries: IntCounterVec,
+    in_flight: IntGaugeVec,
+    usable: IntGaugeVec,
+    panic: IntGaugeVec,
+    origins: Mutex<Vec<Weak<Origin>>>,
+}
+
+/// The metrics of one upstream.
+#[derive(Clone)]
+pub(super) struct UpstreamMetrics {
+    families: Arc<OriginFamilies>,
+    upstream: Arc<str>,
+}
+
+/// What came of a further attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RetryOutcome {
+    Answered,
+    Failed,
+    /// The budget had none left.
+    Refused,
+}
+
+/// Seconds to the head of a response.
+const SECONDS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+
+impl Default for OriginFamilies {
+    /// Families that are in no registry yet.
+    fn default() -> Self {
+        const VALID: &str = "names of metrics and labels are valid";
+        let counters = |name, help, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels).expect(VALID)
+        };
+        let gauges = |name, help, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID)
+        };
+        let seconds = HistogramOpts::new(
+            "lamina_upstream_head_seconds",
+            "The time from sending a request to a target to the head of its response.",
+        );
+        Self {
+            requests: counters(
+                "lamina_upstream_requests_total",
+                "Attempts to get a response from a target, by what came of them: a class of statuses (2xx to 5xx), or connect, reset, timeout, or other.",
+                &["upstream", "target", "outcome"],
+            ),
+            head_seconds: HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["upstream"])
+                .expect(VALID),
+            ejections: counters(
+                "lamina_upstream_ejections_total",
+                "Targets that got no requests for a while, by the failure that was one too many.",
+                &["upstream", "reason"],
+            ),
+            retries: counters(
+                "lamina_upstream_retries_total",
+                "Further attempts with another target, by the failure before and by what came of them: answered, failed, or refused where the budget had none left.",
+                &["upstream", "reason", "outcome"],
+            ),
+            in_flight: gauges(
+                "lamina_upstream_inflight",
+                "Requests that a target is working on, to the last byte of the response.",
+                &["upstream", "target"],
+            ),
+            usable: gauges(
+                "lamina_upstream_usable_targets",
+                "Targets that are not ejected.",
+                &["upstream"],
+            ),
+            panic: gauges(
+                "lamina_upstream_panic",
+                "1 while so few targets can be used that requests go to all of them, else 0.",
+                &["upstream"],
+            ),
+            origins: Mutex::default(),
+        }
+    }
+}
+
+impl OriginFamilies {
+    /// Creates the families and registers them.
+    ///
+    /// # Errors
+    /// If the registry has families of these names already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Arc<Self>> {
+        let families = Self::default();
+        registry.register(Box::new(families.requests.clone()))?;
+        registry.register(Box::new(families.head_seconds.clone()))?;
+        registry.register(Box::new(families.ejections.clone()))?;
+        registry.register(Box::new(families.retries.clone()))?;
+        registry.register(Box::new(families.in_flight.clone()))?;
+        registry.register(Box::new(families.usable.clone()))?;
+        registry.register(Box::new(families.panic.clone()))?;
+        Ok(Arc::new(families))
+    }
+
+    pub(super) fn of(self: &Arc<Self>, upstream: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            families: Arc::clone(self),
+            upstream: upstream.into(),
+        }
+    }
+
+    /// Knows an upstream as long as it is in use.
+    pub(super) fn add(&self, origin: &Arc<Origin>) {
+        self.origins.lock().push(Arc::downgrade(origin));
+    }
+
+    /// Brings the gauges up to date, before a scrape.
+    pub fn update(&self) {
+        let mut origins = self.origins.lock();
+        origins.retain(|origin| origin.strong_count() > 0);
+        self.in_flight.reset();
+        self.usable.reset();
+        let now = Instant::now();
+        for origin in origins.iter().filter_map(Weak::upgrade) {
+            let usable = self.usable.with_label_values(&[origin.name()]);
+            usable.add(origin.targets.usable(now) as i64);
+            for target in origin.targets.iter() {
+                let gauge = self
+                    .in_flight
+                    .with_label_values(&[origin.name(), &target.name]);
+                gauge.add(i64::from(target.in_flight()));
+            }
+        }
+    }
+}
+
+impl UpstreamMetrics {
+    pub(super) fn request(&self, target: &str, outcome: &str) {
+        let labels = [&*self.upstream, target, outcome];
+        self.families.requests.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn head_after(&self, took: Duration) {
+        let seconds = &self.families.head_seconds;
+        let seconds = seconds.with_label_values(&[&*self.upstream]);
+        seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn ejected(&self, failure: FailureKind) {
+        let labels = [&*self.upstream, &failure.word()];
+        self.families.ejections.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn retried(&self, failure: FailureKind, outcome: RetryOutcome) {
+        let outcome = match outcome {
+            RetryOutcome::Answered => "answered",
+            RetryOutcome::Failed => "failed",
+            RetryOutcome::Refused => "refused",
+        };
+        let labels = [&*self.upstream, &failure.word(), outcome];
+        self.families.retries.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn panic(&self, situation: ChoiceSituation) {
+        let panics = i64::from(situation == ChoiceSituation::Panic);
+        let gauge = self.families.panic.with_label_values(&[&*self.upstream]);
+        gauge.set(panics);
+    }
+}

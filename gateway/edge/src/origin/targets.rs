@@ -1,0 +1,417 @@
+//! The targets of one upstream, and which one a request goes to.
+//!
+//! A target can be used unless it is ejected. Of the targets with the smallest priority number those
+//! that can be used are candidates; where too few of them can (`balance.panic`), those of the next
+//! number are, too; where too few of all can, all are, since then the failures are more likely the
+//! requests' or everybody's. The last target that can be used is never ejected.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::BuildError;
+use super::config::{
+    BalanceConfig, BalanceMethod, FailureKind, PassiveHealthConfig, UpstreamConfig,
+};
+use super::health::{FailureOutcome, ObservedState};
+use super::latency::LatencyHistogram;
+use super::metrics::UpstreamMetrics;
+use super::target::OriginTarget;
+use super::watch::UpstreamTlsWatch;
+
+pub(super) struct OriginTargets {
+    upstream: Arc<str>,
+    /// Those with a smaller priority number first.
+    targets: Box<[Arc<OriginTarget>]>,
+    balance: BalanceConfig,
+    passive: PassiveHealthConfig,
+    random: RandomNumbers,
+    /// How long all targets take.
+    times: LatencyHistogram,
+    /// One decision at a time about who is ejected or whose turn it is.
+    deciding: Mutex<()>,
+    /// A bit for each priority whose requests go to the next one, too.
+    spilled: AtomicU32,
+    pub(super) metrics: UpstreamMetrics,
+}
+
+/// Where a request goes.
+pub(super) struct TargetChoice {
+    pub(super) target: Arc<OriginTarget>,
+    pub(super) situation: ChoiceSituation,
+}
+
+/// What the targets are like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ChoiceSituation {
+    Usual,
+    /// So few targets can be used that requests go to all of them.
+    Panic,
+}
+
+/// How a target has answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AnswerQuality {
+    Good,
+    Failed(FailureKind),
+    /// It says nothing about the target: the request was at fault, or nobody waited for the answer.
+    Neutral,
+}
+
+/// The targets that a request may go to; at least one.
+type TargetCandidates<'a> = SmallVec<[&'a Arc<OriginTarget>; 8]>;
+
+/// A target gets traffic of others again only when this many points more can be used.
+const HYSTERESIS: usize = 10;
+/// The longest rest that a target is given for its `Retry-After`.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// The least time that a failed answer counts as.
+const FAILURE_COUNTS_AS: Duration = Duration::from_secs(1);
+/// Times below this are taken to be equal.
+const EQUAL_BELOW: f64 = 0.001;
+
+impl OriginTargets {
+    /// Reads the targets of the upstream `name`, and the files of its TLS.
+    pub(super) fn parse(
+        name: &str,
+        upstream: &UpstreamConfig,
+        watch: &Arc<UpstreamTlsWatch>,
+        metrics: UpstreamMetrics,
+    ) -> Result<Self, BuildError> {
+        if upstream.targets.is_empty() {
+            return Err(BuildError::NoTargets {
+                upstream: name.to_owned(),
+            });
+        }
+        let targets = upstream.targets.iter();
+        let targets = targets.map(|target| OriginTarget::parse(name, target, upstream, watch));
+        let mut targets = targets
+            .map(|target| target.map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        targets.sort_by_key(|target| target.priority);
+        Ok(Self {
+            upstream: name.into(),
+            targets: targets.into(),
+            balance: upstream.balance.clone(),
+            passive: upstream.health.passive.clone(),
+            random: RandomNumbers::default(),
+            times: LatencyHistogram::new(Instant::now()),
+            deciding: Mutex::new(()),
+            spilled: AtomicU32::new(0),
+            metrics,
+        })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<OriginTarget>> {
+        self.targets.iter()
+    }
+
+    /// Chooses a target, but for those that were tried if there is another one. `hash` is of what
+    /// the configuration chooses targets by, where the request has it.
+    pub(super) fn choose(
+        &self,
+        hash: Option<u64>,
+        tried: &[Arc<OriginTarget>],
+        now: Instant,
+    ) -> TargetChoice {
+        if let [only] = &*self.targets {
+            return TargetChoice {
+                target: Arc::clone(only),
+                situation: ChoiceSituation::Usual,
+            };
+        }
+        let (mut candidates, situation) = self.candidates(now);
+        let is_new = |target: &Arc<OriginTarget>| !tried.iter().any(|one| Arc::ptr_eq(one, target));
+        if !tried.is_empty() && candidates.iter().any(|target| is_new(target)) {
+            candidates.retain(|target| is_new(target));
+        }
+        let target = match (self.balance.by, hash) {
+            (BalanceMethod::Hash, Some(hash)) => self.by_hash(&candidates, hash),
+            (BalanceMethod::RoundRobin, _) => self.in_turn(&candidates, now),
+            (BalanceMethod::Hash | BalanceMethod::LeastRequest, _) => {
+                self.less_loaded(&candidates, now)
+            }
+        };
+        TargetChoice {
+            target: Arc::clone(target),
+            situation,
+        }
+    }
+
+    /// Whether another target than those that were tried can be used.
+    pub(super) fn has_another(&self, tried: &[Arc<OriginTarget>], now: Instant) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|target| {
+            target.health.observed(now) != ObservedState::Ejected
+                && !tried.iter().any(|one| Arc::ptr_eq(one, target))
+        })
+    }
+
+    /// The share of the targets that can be used, in percent.
+    fn usable_percent(targets: &[Arc<OriginTarget>], now: Instant) -> usize {
+        let usable =
+            |target: &&Arc<OriginTarget>| target.health.observed(now) != ObservedState::Ejected;
+        targets.iter().filter(usable).count() * 100 / targets.len().max(1)
+    }
+
+    fn candidates(&self, now: Instant) -> (TargetCandidates<'_>, ChoiceSituation) {
+        let panic = usize::from(self.balance.panic);
+        let mut candidates = TargetCandidates::new();
+        for (nth, class) in self
+            .targets
+            .chunk_by(|a, b| a.priority == b.priority)
+            .enumerate()
+        {
+            let usable =
+                |target: &&Arc<OriginTarget>| target.health.observed(now) == ObservedState::Usable;
+            candidates.extend(class.iter().filter(usable));
+            if !self.spills(nth, Self::usable_percent(class, now), panic) {
+                if candidates.is_empty() {
+                    // Those that can be used have all asked for a rest.
+                    break;
+                }
+                return (candidates, ChoiceSituation::Usual);
+            }
+        }
+        let situation = match Self::usable_percent(&self.targets, now) < panic {
+            true => ChoiceSituation::Panic,
+            false => ChoiceSituation::Usual,
+        };
+        self.metrics.panic(situation);
+        if situation == ChoiceSituation::Panic || candidates.is_empty() {
+            candidates = self.targets.iter().collect();
+        }
+        (candidates, situation)
+    }
+
+    /// Whether the nth priority gives requests to the next one.
+    fn spills(&self, nth: usize, usable: usize, panic: usize) -> bool {
+        let bit = 1_u32.checked_shl(nth as u32).unwrap_or(0);
+        let spilled = self.spilled.load(Relaxed) & bit != 0;
+        let needed = if spilled { panic + HYSTERESIS } else { panic };
+        let spills = usable < needed.min(100);
+        if spills != spilled {
+            self.spilled.fetch_xor(bit, Relaxed);
+        }
+        if nth == 0 && !spills {
+            self.metrics.panic(ChoiceSituation::Usual);
+        }
+        spills
+    }
+
+    /// Of two candidates, drawn by their weights, the one that has less to do.
+    fn less_loaded<'a>(
+        &self,
+        candidates: &TargetCandidates<'a>,
+        now: Instant,
+    ) -> &'a Arc<OriginTarget> {
+        let first = self.draw(candidates, None, now);
+        let second = self.draw(candidates, Some(first), now);
+        match second.costs_less_than(first, now) {
+            true => second,
+            false => first,
+        }
+    }
+
+    /// Draws a candidate by weight, but not this one if there is another.
+    fn draw<'a>(
+        &self,
+        candidates: &TargetCandidates<'a>,
+        not: Option<&Arc<OriginTarget>>,
+        now: Instant,
+    ) -> &'a Arc<OriginTarget> {
+        let weight = |target: &Arc<OriginTarget>| match not {
+            Some(not) if Arc::ptr_eq(not, target) => 0.0,
+            _ => self.weight(target, now),
+        };
+        let all: f64 = candidates.iter().map(|target| weight(target)).sum();
+        let mut left = self.random.fraction() * all;
+        let drawn = candidates.iter().find(|target| {
+            let weight = weight(target);
+            left -= weight;
+            weight > 0.0 && left < 0.0
+        });
+        drawn.copied().unwrap_or(candidates[0])
+    }
+
+    /// The candidates in turn, those with more weight more often, evenly spread.
+    fn in_turn<'a>(
+        &self,
+        candidates: &TargetCandidates<'a>,
+        now: Instant,
+    ) -> &'a Arc<OriginTarget> {
+        let _deciding = self.deciding.lock();
+        let mut all = 0;
+        let mut chosen = candidates[0];
+        for target in candidates {
+            let weight = (self.weight(target, now) * 1_000.0) as i64;
+            all += weight;
+            let credit = target.credit.fetch_add(weight, Relaxed) + weight;
+            if credit > chosen.credit.load(Relaxed) {
+                chosen = target;
+            }
+        }
+        chosen.credit.fetch_sub(all, Relaxed);
+        chosen
+    }
+
+    /// The candidate that this hash belongs to (rendezvous hashing, so that taking one away moves
+    /// its own requests only), or the next one if it has more than `bound` times its share under
+    /// way.
+    fn by_hash<'a>(&self, candidates: &TargetCandidates<'a>, hash: u64) -> &'a Arc<OriginTarget> {
+        let weights: f64 = candidates.iter().map(|target| target.weight).sum();
+        let under_way: u32 = candidates.iter().map(|target| target.in_flight()).sum();
+        let has_room = |target: &Arc<OriginTarget>| {
+            let share = f64::from(under_way + 1) * target.weight / weights;
+            f64::from(target.in_flight()) < (share * self.balance.bound).ceil()
+        };
+        let score = |target: &Arc<OriginTarget>| {
+            let draw = (mixed(hash ^ target.identity) >> 11) as f64 / (1_u64 << 53) as f64;
+            -target.weight / draw.max(f64::MIN_POSITIVE).ln()
+        };
+        let best = |admits: &dyn Fn(&Arc<OriginTarget>) -> bool| {
+            let admitted = candidates.iter().filter(|target| admits(target));
+            admitted
+                .max_by(|a, b| score(a).total_cmp(&score(b)))
+                .copied()
+        };
+        let bounded = best(&has_room).or_else(|| best(&|_| true));
+        bounded.unwrap_or(candidates[0])
+    }
+
+    fn weight(&self, target: &OriginTarget, now: Instant) -> f64 {
+        target.weight * target.health.share(self.balance.slow_start.0, now)
+    }
+
+    /// Notes how a target has answered, after this time. `rest` is its `Retry-After`.
+    pub(super) fn note(
+        &self,
+        target: &Arc<OriginTarget>,
+        quality: AnswerQuality,
+        took: Duration,
+        rest: Option<Duration>,
+    ) {
+        let now = Instant::now();
+        if let Some(rest) = rest {
+            target.health.rest(rest.min(LONGEST_REST), now);
+        }
+        match quality {
+            AnswerQuality::Neutral => {}
+            AnswerQuality::Good => {
+                target.latency.observe(took, now);
+                self.times.observe(took, now);
+                target.health.succeeded(&self.passive, now);
+            }
+            AnswerQuality::Failed(failure) => {
+                // A target that fails at once must not look like a quick one.
+                let usual = self.times.quantile(0.9, now).unwrap_or_default();
+                let counts_as = took.max(usual).max(FAILURE_COUNTS_AS);
+                target.latency.observe(counts_as, now);
+                let counted = self.passive.on.iter().any(|listed| listed.covers(failure));
+                if counted && target.health.failed(&self.passive) == FailureOutcome::EjectionDue {
+                    self.eject(target, failure, now);
+                }
+            }
+        }
+    }
+
+    /// Ejects a target, unless too many would be ejected then.
+    fn eject(&self, target: &Arc<OriginTarget>, failure: FailureKind, now: Instant) {
+        let _deciding = self.deciding.lock();
+        let is_ejected =
+            |one: &&Arc<OriginTarget>| one.health.observed(now) == ObservedState::Ejected;
+        let ejected = self.targets.iter().filter(is_ejected).count() + 1;
+        let most = self.targets.len() * usize::from(self.passive.max_ejected) / 100;
+        if ejected > most || ejected >= self.targets.len() {
+            return;
+        }
+        let jitter = self.random.fraction() * 2.0 - 1.0;
+        let length = target.health.eject(&self.passive, jitter, now);
+        target.latency.forget(now);
+        self.metrics.ejected(failure);
+        tracing::warn!(
+            upstream = &*self.upstream,
+            target = &*target.name,
+            failure = failure.word(),
+            for_ms = length.as_millis() as u64,
+            "a target of an upstream failed too often and gets no requests for a while"
+        );
+    }
+
+    /// How many targets can be used now.
+    pub(super) fn usable(&self, now: Instant) -> usize {
+        let usable =
+            |target: &&Arc<OriginTarget>| target.health.observed(now) != ObservedState::Ejected;
+        self.targets.iter().filter(usable).count()
+    }
+
+    /// A number from 0 to below 1.
+    pub(super) fn random_fraction(&self) -> f64 {
+        self.random.fraction()
+    }
+
+    /// Closes connections that were unused for too long or that their origin has closed.
+    pub(super) fn close_unused(&self) {
+        let now = Instant::now();
+        for target in &self.targets {
+            target.connections.close_unused(now);
+        }
+    }
+}
+
+impl OriginTarget {
+    /// Whether a request is better sent here than to `other`: by the requests under way for the
+    /// weight, and by the time to the answers where one takes twice as long as the other.
+    fn costs_less_than(&self, other: &Self, now: Instant) -> bool {
+        let load = |target: &Self| f64::from(target.in_flight()) / target.weight + 1.0;
+        let time = |target: &Self| target.latency.seconds(now).max(EQUAL_BELOW);
+        let (here, there) = (time(self), time(other));
+        let ratio = here / there;
+        let ratio = if (0.5..=2.0).contains(&ratio) {
+            1.0
+        } else {
+            ratio
+        };
+        load(self) * ratio < load(other)
+    }
+}
+
+/// Numbers that spread requests; nobody gains by foreseeing them.
+struct RandomNumbers(AtomicU64);
+
+impl Default for RandomNumbers {
+    fn default() -> Self {
+        let seed = std::hash::RandomState::new().build_hasher().finish();
+        Self(AtomicU64::new(seed))
+    }
+}
+
+impl RandomNumbers {
+    /// From 0 to below 1.
+    fn fraction(&self) -> f64 {
+        let step = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        (mixed(step) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// Spreads the bits of a number (the finalizer of SplitMix64).
+pub(super) fn mixed(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// A hash that is the same in each process: of FNV-1a, with the bits spread.
+pub(super) fn stable_hash(text: &[u8]) -> u64 {
+    let hash = text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    mixed(hash)
+}
+
+#[cfg(test)]
+mod tests;

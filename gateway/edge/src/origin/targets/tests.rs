@@ -1,0 +1,284 @@
+//! Shares, ejections, priorities and rests of targets that no request is sent to.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::origin::config::TargetConfig;
+use crate::origin::metrics::OriginFamilies;
+
+/// An upstream whose targets and balancing are this YAML.
+fn targets(yaml: &str) -> OriginTargets {
+    let upstream: UpstreamConfig = serde_yaml::from_str(yaml).unwrap();
+    parsed(&upstream).unwrap()
+}
+
+fn parsed(upstream: &UpstreamConfig) -> Result<OriginTargets, BuildError> {
+    let watch = Arc::new(UpstreamTlsWatch::new("shop", &upstream.tls));
+    let metrics = Arc::new(OriginFamilies::default()).of("shop");
+    OriginTargets::parse("shop", upstream, &watch, metrics)
+}
+
+fn named<'a>(targets: &'a OriginTargets, name: &str) -> &'a Arc<OriginTarget> {
+    targets.iter().find(|target| &*target.name == name).unwrap()
+}
+
+/// How many of so many requests each target gets. `hold` tells whether they stay under way.
+fn shares(
+    targets: &OriginTargets,
+    requests: u64,
+    by_hash: bool,
+    now: Instant,
+) -> BTreeMap<String, u32> {
+    let mut shares = BTreeMap::new();
+    for n in 0..requests {
+        let hash = by_hash.then(|| mixed(n));
+        let choice = targets.choose(hash, &[], now);
+        *shares.entry(choice.target.name.to_string()).or_default() += 1;
+    }
+    shares
+}
+
+fn eject(targets: &OriginTargets, name: &str) {
+    let target = named(targets, name);
+    for _ in 0..5 {
+        targets.note(
+            target,
+            AnswerQuality::Failed(FailureKind::Reset),
+            Duration::ZERO,
+            None,
+        );
+    }
+}
+
+const THREE: &str = "targets: [http://a, http://b, http://c]\n";
+
+#[test]
+fn equal_targets_get_equal_shares_and_others_by_their_weights() {
+    let now = Instant::now();
+    let weighted = "targets: [http://a, { url: http://b, weight: 2 }, http://c]\n";
+    for by in ["least_request", "round_robin", "hash"] {
+        for (yaml, expected) in [(THREE, [667, 667, 667]), (weighted, [500, 1_000, 500])] {
+            let targets = targets(&format!("{yaml}balance: {{ by: {by}, hash: client }}"));
+            let shares = shares(&targets, 2_000, by == "hash", now);
+            for (share, expected) in shares.values().zip(expected) {
+                assert!(share.abs_diff(expected) <= 100, "{by}: {shares:?}");
+            }
+            assert_eq!(shares.len(), 3);
+        }
+    }
+}
+
+#[test]
+fn less_goes_to_a_target_with_more_under_way_or_slower_answers() {
+    let now = Instant::now();
+    let targets = targets(THREE);
+    let held: Vec<_> = (0..10)
+        .map(|_| named(&targets, "a").begin_request())
+        .collect();
+    assert_eq!(shares(&targets, 200, false, now).get("a"), None);
+    drop(held);
+    let slow = named(&targets, "b");
+    targets.note(slow, AnswerQuality::Good, Duration::from_secs(1), None);
+    let shares = shares(&targets, 200, false, Instant::now());
+    assert_eq!((shares.get("b"), shares.len()), (None, 2));
+}
+
+/// linkerd/linkerd2#11669: a target that fails at once must not look like a quick one.
+#[test]
+fn a_failed_answer_never_attracts_requests() {
+    let targets = targets(THREE);
+    for name in ["a", "c"] {
+        targets.note(
+            named(&targets, name),
+            AnswerQuality::Good,
+            Duration::from_millis(30),
+            None,
+        );
+    }
+    let failure = AnswerQuality::Failed(FailureKind::Status(500));
+    targets.note(
+        named(&targets, "b"),
+        failure,
+        Duration::from_micros(50),
+        None,
+    );
+    assert_eq!(shares(&targets, 200, false, Instant::now()).get("b"), None);
+}
+
+#[test]
+fn taking_a_target_away_moves_only_its_own_keys() {
+    let hashed = format!("{THREE}balance: {{ by: hash, hash: client }}");
+    let targets = targets(&hashed);
+    let now = Instant::now();
+    let owner = |n: u64| {
+        targets
+            .choose(Some(mixed(n)), &[], now)
+            .target
+            .name
+            .to_string()
+    };
+    let before: Vec<_> = (0..1_000).map(owner).collect();
+    eject(&targets, "b");
+    let now = Instant::now();
+    let moved = (0..1_000).filter(|n| {
+        let after = targets
+            .choose(Some(mixed(*n)), &[], now)
+            .target
+            .name
+            .to_string();
+        let before = &before[*n as usize];
+        assert!(after != "b");
+        after != *before && *before != "b"
+    });
+    assert_eq!(moved.count(), 0);
+}
+
+#[test]
+fn no_target_gets_more_than_its_bound_of_one_key() {
+    let targets = targets(&format!(
+        "{THREE}balance: {{ by: hash, hash: client, bound: 1.25 }}"
+    ));
+    let now = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        let choice = targets.choose(Some(7), &[], now);
+        held.push(choice.target.begin_request());
+    }
+    for target in targets.iter() {
+        assert!(
+            target.in_flight() <= 126,
+            "{}: {}",
+            target.name,
+            target.in_flight()
+        );
+    }
+}
+
+#[test]
+fn a_retry_goes_elsewhere_while_another_target_can_be_used() {
+    let targets = targets(THREE);
+    let tried = [
+        Arc::clone(named(&targets, "a")),
+        Arc::clone(named(&targets, "b")),
+    ];
+    for _ in 0..50 {
+        let choice = targets.choose(None, &tried, Instant::now());
+        assert_eq!(&*choice.target.name, "c");
+    }
+    eject(&targets, "c");
+    assert!(!targets.has_another(&tried, Instant::now()));
+}
+
+#[test]
+fn at_most_the_allowed_share_is_ejected_and_never_the_last() {
+    let all = targets(THREE);
+    ["a", "b", "c"].iter().for_each(|name| eject(&all, name));
+    assert_eq!(all.usable(Instant::now()), 2, "half of three is one");
+    let two = targets("targets: [http://a, http://b]\nhealth: { passive: { max_ejected: 100 } }");
+    ["a", "b"].iter().for_each(|name| eject(&two, name));
+    assert_eq!(two.usable(Instant::now()), 1);
+    let one = targets("targets: [http://a]\nhealth: { passive: { max_ejected: 100 } }");
+    eject(&one, "a");
+    assert_eq!(one.usable(Instant::now()), 1);
+    let off = targets("targets: [http://a, http://b]\nhealth: { passive: { failures: 0 } }");
+    eject(&off, "a");
+    assert_eq!(off.usable(Instant::now()), 2);
+}
+
+#[test]
+fn where_too_few_can_be_used_requests_go_to_all() {
+    let all = "targets: [http://a, http://b, http://c]\nhealth: { passive: { max_ejected: 100 } }";
+    let targets = targets(all);
+    eject(&targets, "a");
+    let choice = targets.choose(None, &[], Instant::now());
+    assert_eq!(choice.situation, ChoiceSituation::Usual, "two of three");
+    eject(&targets, "b");
+    let now = Instant::now();
+    let panics = (0..100).map(|_| targets.choose(None, &[], now));
+    let situations: Vec<_> = panics
+        .map(|choice| (choice.situation, choice.target.name.to_string()))
+        .collect();
+    assert!(
+        situations
+            .iter()
+            .all(|(situation, _)| *situation == ChoiceSituation::Panic)
+    );
+    assert!(situations.iter().any(|(_, name)| name == "a"));
+}
+
+#[test]
+fn a_lower_class_gets_requests_only_while_too_few_of_the_upper_can_be_used() {
+    let targets = targets(
+        "targets: [{ url: http://b1, priority: 1 }, http://a1, http://a2]\nhealth: { passive: { max_ejected: 100 } }\nbalance: { panic: 60, slow_start: 0s }",
+    );
+    let now = Instant::now();
+    assert_eq!(shares(&targets, 100, false, now).get("b1"), None);
+    eject(&targets, "a1");
+    let spilled = shares(&targets, 100, false, Instant::now());
+    assert!(
+        spilled.contains_key("b1") && !spilled.contains_key("a1"),
+        "{spilled:?}"
+    );
+    let back = Instant::now() + Duration::from_secs(20);
+    assert_eq!(shares(&targets, 100, false, back).get("b1"), None);
+}
+
+#[test]
+fn a_target_that_asked_for_a_rest_gets_none_while_there_is_another() {
+    let targets = targets("targets: [http://a, http://b]");
+    let rest = Some(Duration::from_secs(3_600));
+    let busy = AnswerQuality::Neutral;
+    targets.note(named(&targets, "a"), busy, Duration::ZERO, rest);
+    let now = Instant::now();
+    assert_eq!(shares(&targets, 50, false, now).get("a"), None);
+    assert_eq!(targets.usable(now), 2, "it is not unhealthy");
+    targets.note(named(&targets, "b"), busy, Duration::ZERO, rest);
+    assert_eq!(shares(&targets, 50, false, now).len(), 2);
+    let later = now + Duration::from_secs(31);
+    assert_eq!(
+        shares(&targets, 50, false, later).len(),
+        2,
+        "half a minute at most"
+    );
+}
+
+#[test]
+fn a_target_that_comes_back_begins_with_a_tenth() {
+    let targets = targets(&format!(
+        "{THREE}balance: {{ by: round_robin, slow_start: 10s }}"
+    ));
+    eject(&targets, "a");
+    let now = Instant::now();
+    let back = now + Duration::from_secs(12);
+    let first = shares(&targets, 2_000, false, now + Duration::from_millis(11_001));
+    assert!(
+        first.get("a").is_some_and(|share| *share < 300),
+        "{first:?}"
+    );
+    assert!(shares(&targets, 2_000, false, back + Duration::from_secs(10))["a"] > 600);
+}
+
+#[test]
+fn urls_that_cannot_be_used_are_named() {
+    let said = |url: &str| {
+        let upstream = UpstreamConfig::from_url(url);
+        parsed(&upstream).err().unwrap().to_string()
+    };
+    for url in [
+        "a",
+        "a:80",
+        "ftp://a",
+        "http://a/path",
+        "http://a/?q",
+        "http://u@a",
+        "http://",
+        "",
+    ] {
+        assert!(said(url).contains("http://host:port"), "{url}");
+    }
+    let none = UpstreamConfig {
+        targets: Vec::<TargetConfig>::new(),
+        ..UpstreamConfig::from_url("http://a")
+    };
+    assert!(matches!(parsed(&none), Err(BuildError::NoTargets { .. })));
+}

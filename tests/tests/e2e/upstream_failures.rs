@@ -1,0 +1,348 @@
+//! Targets that fail while others are well: requests go elsewhere, within a budget, and nothing is
+//! sent twice that must not be.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// A gateway with an upstream of these targets, and a route that never stores.
+async fn before(targets: &[&str], more: &str) -> Gateway {
+    let targets = targets.join(", ");
+    Setup::default()
+        .upstream("shop", &format!("{{targets: [{targets}]{more}}}"))
+        .route("{name: cached, match: {path: /cached/*}, upstream: shop}")
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await
+}
+
+async fn well(name: &'static str) -> Origin {
+    Origin::pages(move |_| Reply::ok(name)).await
+}
+
+/// A port that refuses connections.
+async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// The answers to so many requests, one after the other.
+async fn statuses(gateway: &Gateway, count: usize, path: &str) -> Vec<u16> {
+    let client = gateway.client();
+    let mut statuses = Vec::new();
+    for n in 0..count {
+        statuses.push(client.get(&format!("{path}{n}")).await.status.as_u16());
+    }
+    statuses
+}
+
+fn assert_all_well(statuses: &[u16], count: usize) {
+    assert_eq!(statuses, vec![200; count]);
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_costs_no_request() {
+    let (a, b) = (well("a").await, well("b").await);
+    for by in ["least_request", "round_robin"] {
+        let balance = format!(", balance: {{by: {by}}}, retry: {{budget: 100}}");
+        let gateway = before(&[&a.url(), &nobody().await, &b.url()], &balance).await;
+        assert_all_well(&statuses(&gateway, 100, "/").await, 100);
+        let answered = [
+            ("upstream", "shop"),
+            ("reason", "connect"),
+            ("outcome", "answered"),
+        ];
+        let retries = gateway
+            .metric("lamina_upstream_retries_total", &answered)
+            .await;
+        assert!((1.0..=10.0).contains(&retries), "{by}: {retries} retries");
+    }
+    assert!(a.count() > 20 && b.count() > 20);
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_is_asked_a_few_times_and_costs_no_request() {
+    let (a, b) = (well("a").await, well("b").await);
+    let hangs = Origin::start(|_| async { pending().await }).await;
+    let more = ", timeouts: {first_byte: 1s}";
+    let gateway = before(&[&a.url(), &hangs.url(), &b.url()], more).await;
+    assert_all_well(&statuses(&gateway, 100, "/").await, 100);
+    assert!((1..=5).contains(&hangs.count()), "{} times", hangs.count());
+    let line = gateway
+        .logged("a request with two attempts", |line| {
+            line.contains("\"attempts\":2")
+        })
+        .await;
+    assert!(line.contains("\"status\":200"), "{line}");
+}
+
+#[tokio::test]
+async fn statuses_that_are_failures_go_elsewhere_and_eject() {
+    let (a, b) = (well("a").await, well("b").await);
+    for (status, on) in [(503, ""), (500, ", on: [5xx]")] {
+        let sick = Origin::pages(move |_| Reply::ok("sick").status(status)).await;
+        let more = format!(
+            ", balance: {{by: round_robin}}, retry: {{budget: 100{on}}}, health: {{passive: {{failures: 5, eject: 1h, max_eject: 1h{on}}}}}"
+        );
+        let gateway = before(&[&a.url(), &sick.url(), &b.url()], &more).await;
+        assert_all_well(&statuses(&gateway, 60, "/").await, 60);
+        assert_eq!(sick.count(), 5, "it is ejected after five failures");
+        let labels = [("upstream", "shop"), ("reason", &*status.to_string())];
+        assert_eq!(
+            gateway
+                .metric("lamina_upstream_ejections_total", &labels)
+                .await,
+            1.0
+        );
+        let usable = [("upstream", "shop")];
+        assert_eq!(
+            gateway
+                .metric("lamina_upstream_usable_targets", &usable)
+                .await,
+            2.0
+        );
+    }
+}
+
+/// A plain 500 is an answer of the application by default.
+#[tokio::test]
+async fn a_plain_500_is_passed_on_and_ejects_nobody() {
+    let sick = Origin::pages(|_| Reply::ok("sick").status(500)).await;
+    let other = Origin::pages(|_| Reply::ok("sick").status(500)).await;
+    let gateway = before(&[&sick.url(), &other.url()], "").await;
+    assert_eq!(statuses(&gateway, 20, "/").await, vec![500; 20]);
+    assert_eq!(sick.count() + other.count(), 20);
+    let usable = [("upstream", "shop")];
+    assert_eq!(
+        gateway
+            .metric("lamina_upstream_usable_targets", &usable)
+            .await,
+        2.0
+    );
+}
+
+#[tokio::test]
+async fn an_ejected_target_comes_back() {
+    let sick = Origin::pages(|_| Reply::ok("sick").status(503)).await;
+    let other = well("other").await;
+    let more = ", balance: {by: round_robin, slow_start: 0s}, retry: {budget: 100}, health: {passive: {failures: 2, eject: 200ms}}";
+    let gateway = before(&[&sick.url(), &other.url()], more).await;
+    assert_all_well(&statuses(&gateway, 10, "/").await, 10);
+    sick.behave(|_| async { Reply::ok("well") });
+    let client = gateway.client();
+    wait_for("the target answers again", SOON, || async {
+        (client.get("/").await.text() == "well").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_only_target_is_always_asked_and_never_twice() {
+    let sick = Origin::pages(|_| Reply::ok("sick").status(503)).await;
+    let gateway = before(&[&sick.url()], "").await;
+    assert_eq!(statuses(&gateway, 30, "/").await, vec![503; 30]);
+    assert_eq!(sick.count(), 30);
+}
+
+#[tokio::test]
+async fn where_all_targets_fail_attempts_have_a_budget() {
+    let sick = Origin::pages(|_| Reply::ok("sick").status(503)).await;
+    let also = Origin::pages(|_| Reply::ok("sick").status(503)).await;
+    let began = std::time::Instant::now();
+    let gateway = before(&[&sick.url(), &also.url()], "").await;
+    assert_eq!(statuses(&gateway, 300, "/").await, vec![503; 300]);
+    let attempts = sick.count() + also.count();
+    let allowed = 360.0 + 3.0 * (began.elapsed().as_secs_f64() + 1.0);
+    assert!(
+        (300.0..=allowed).contains(&(attempts as f64)),
+        "{attempts} of {allowed}"
+    );
+}
+
+/// A target that reads a request and then resets the connection; the requests are counted.
+async fn resets() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut read = Vec::new();
+                while !read.windows(4).any(|end| end == b"\r\n\r\n") {
+                    if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.set_zero_linger();
+            });
+        }
+    });
+    (url, count)
+}
+
+#[tokio::test]
+async fn a_post_that_a_target_has_read_is_sent_once() {
+    let (url, count) = resets().await;
+    let other = well("other").await;
+    let gateway = before(
+        &[&url, &other.url()],
+        ", balance: {by: round_robin}, health: {passive: {failures: 0}}",
+    )
+    .await;
+    let client = gateway.client();
+    let mut failed = 0;
+    for n in 0..20 {
+        let answer = client.post(&format!("/{n}"), "order").await;
+        failed += usize::from(answer.status != 200);
+    }
+    assert_eq!(count.load(Ordering::SeqCst) + other.count(), 20);
+    assert_eq!(failed, count.load(Ordering::SeqCst));
+    assert_all_well(&statuses(&gateway, 20, "/get/").await, 20);
+}
+
+/// The connection could not be opened, so nobody has the order yet.
+#[tokio::test]
+async fn a_post_to_a_target_that_refuses_goes_to_another_with_its_body() {
+    let other = Origin::start(|asked| async { Reply::ok(asked.read().await.body.unwrap()) }).await;
+    let gateway = before(
+        &[&nobody().await, &other.url()],
+        ", balance: {by: round_robin}, retry: {budget: 100}",
+    )
+    .await;
+    let client = gateway.client();
+    for n in 0..10 {
+        let body = format!("order {n}");
+        assert_eq!(client.post("/", body.clone()).await.text(), body);
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_asks_for_a_rest_gets_no_requests_meanwhile() {
+    let busy = Origin::pages(|_| Reply::ok("busy").status(429).header("retry-after", "20")).await;
+    let other = well("other").await;
+    let gateway = before(&[&busy.url(), &other.url()], ", balance: {by: round_robin}").await;
+    let statuses = statuses(&gateway, 20, "/").await;
+    assert_eq!(busy.count(), 1);
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 1);
+    let usable = [("upstream", "shop")];
+    assert_eq!(
+        gateway
+            .metric("lamina_upstream_usable_targets", &usable)
+            .await,
+        2.0
+    );
+}
+
+/// A stale copy is better than a second attempt.
+#[tokio::test]
+async fn with_a_stale_copy_nobody_else_is_asked() {
+    let page = || Reply::ok("page").header("cache-control", "max-age=0, stale-if-error=3600");
+    let (a, b) = (
+        Origin::pages(move |_| page()).await,
+        Origin::pages(move |_| page()).await,
+    );
+    let gateway = before(&[&a.url(), &b.url()], "").await;
+    let client = gateway.client();
+    assert_eq!(client.get("/cached/page").await.text(), "page");
+    for origin in [&a, &b] {
+        origin.forget();
+        origin.behave(|_| async { Reply::ok("sick").status(503) });
+    }
+    let answer = client.get("/cached/page").await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "page"));
+    assert_eq!(a.count() + b.count(), 1);
+}
+
+#[tokio::test]
+async fn requests_stay_with_the_target_that_their_header_chooses() {
+    let (a, b) = (well("a").await, well("b").await);
+    for (hash, name, value) in [
+        ("header x-user", "x-user", ""),
+        ("cookie session", "cookie", "other=1; session="),
+    ] {
+        let balance = format!(", balance: {{by: hash, hash: {hash}}}");
+        let gateway = before(&[&a.url(), &b.url()], &balance).await;
+        let client = gateway.client();
+        let mut owners = Vec::new();
+        for user in 0..20 {
+            let ask = || {
+                client
+                    .request("/")
+                    .header(name, &format!("{value}{user}"))
+                    .send()
+            };
+            let first = ask().await.text().to_owned();
+            for _ in 0..3 {
+                assert_eq!(ask().await.text(), first, "user {user}");
+            }
+            owners.push(first);
+        }
+        assert!(owners.contains(&"a".to_owned()) && owners.contains(&"b".to_owned()));
+    }
+}
+
+/// An origin that closes a kept connection when the next request is already on its way.
+#[tokio::test]
+async fn a_get_on_a_connection_that_was_closed_meanwhile_is_sent_again_and_a_post_is_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                for nth in 0..2 {
+                    let mut read = Vec::new();
+                    while !read.windows(4).any(|end| end == b"\r\n\r\n") {
+                        if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    if nth == 0 {
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                        stream.write_all(answer).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let gateway = Setup::default()
+        .top("server", "{threads: 1, drain_timeout: 1m}")
+        .upstream("shop", &format!("\"{url}\""))
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await;
+    let client = gateway.client();
+    let saw = || seen.load(Ordering::SeqCst);
+    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(
+        (client.get("/").await.status.as_u16(), saw()),
+        (200, 3),
+        "lost once, then on a new one"
+    );
+    let lost = within("a POST", SOON, client.post("/", "order")).await;
+    assert_eq!(
+        (lost.status.as_u16(), saw()),
+        (502, 4),
+        "it may have been processed"
+    );
+    assert_eq!(
+        lost.header("proxy-status").split("error=").nth(1),
+        Some("connection_terminated")
+    );
+}

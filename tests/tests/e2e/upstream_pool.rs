@@ -1,0 +1,329 @@
+//! Connections to origins: how many there are, how long they live, and that no request waits for
+//! another one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use e2e::gateway::Gateway;
+use e2e::h2raw::{H2, flag, frame, headers, kind, setting};
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for, within};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// A gateway with one worker before this upstream, that never stores.
+async fn before(url: &str, more: &str) -> Gateway {
+    Setup::default()
+        .top("server", "{threads: 1, drain_timeout: 1m}")
+        .upstream("shop", &format!("{{targets: [\"{url}\"]{more}}}"))
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await
+}
+
+/// An HTTP/2 origin that takes so many requests at once on a connection.
+struct LimitedOrigin {
+    url: String,
+    connections: Arc<AtomicUsize>,
+    at_once: Arc<AtomicUsize>,
+    /// Answers are given out by permits.
+    answers: Arc<Semaphore>,
+}
+
+impl LimitedOrigin {
+    async fn start(streams: u32, body: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            connections: Arc::default(),
+            at_once: Arc::default(),
+            answers: Arc::new(Semaphore::new(0)),
+        };
+        let (connections, at_once) = (origin.connections.clone(), origin.at_once.clone());
+        let answers = origin.answers.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Ordering::SeqCst);
+                let (at_once, answers) = (at_once.clone(), answers.clone());
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    let (at_once, answers) = (at_once.clone(), answers.clone());
+                    async move {
+                        at_once.fetch_add(1, Ordering::SeqCst);
+                        if request.uri().path().starts_with("/held") {
+                            answers.acquire().await.unwrap().forget();
+                        }
+                        at_once.fetch_sub(1, Ordering::SeqCst);
+                        let body = match request.uri().path().starts_with("/big") {
+                            true => Bytes::from(vec![b'x'; body]),
+                            false => Bytes::from("small"),
+                        };
+                        Ok::<_, hyper::Error>(Response::new(Full::new(body)))
+                    }
+                });
+                let mut server = http2::Builder::new(TokioExecutor::new());
+                server.max_concurrent_streams(streams);
+                tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        origin
+    }
+}
+
+/// RFC 9113 §5.1.2: nobody waits behind SETTINGS_MAX_CONCURRENT_STREAMS.
+#[tokio::test]
+async fn more_requests_than_a_connection_takes_get_further_connections() {
+    let origin = LimitedOrigin::start(3, 0).await;
+    let gateway = before(&origin.url, ", protocol: http2").await;
+    assert_eq!(gateway.client().get("/first").await.text(), "small");
+    let client = gateway.client_http2();
+    let asking: Vec<_> = (0..20)
+        .map(|n| {
+            let client = client.apart().uncached();
+            tokio::spawn(async move { client.get(&format!("/held/{n}")).await.status })
+        })
+        .collect();
+    wait_for("all are worked on at once", SOON, || async {
+        (origin.at_once.load(Ordering::SeqCst) == 20).then_some(())
+    })
+    .await;
+    let connections = origin.connections.load(Ordering::SeqCst);
+    assert!((7..=20).contains(&connections), "{connections} connections");
+    origin.answers.add_permits(20);
+    for one in asking {
+        assert_eq!(one.await.unwrap(), 200);
+    }
+    let before = origin.connections.load(Ordering::SeqCst);
+    assert_eq!(client.get("/more").await.text(), "small");
+    assert_eq!(
+        origin.connections.load(Ordering::SeqCst),
+        before,
+        "they are used again"
+    );
+}
+
+#[tokio::test]
+async fn readers_that_stand_still_keep_nobody_from_reading() {
+    let origin = LimitedOrigin::start(100, 32 << 20).await;
+    let gateway = before(&origin.url, ", protocol: http2").await;
+    let mut standing = Vec::new();
+    for n in 0..8 {
+        let client = gateway.client();
+        let mut streaming = client.request(&format!("/big/{n}")).open().await;
+        streaming.at_least(1).await;
+        standing.push(streaming);
+    }
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 1);
+    let client = gateway.client();
+    for n in 0..20 {
+        let answer = within("a page beside them", SOON, client.get(&format!("/{n}"))).await;
+        assert_eq!(answer.text(), "small");
+    }
+    assert_eq!(standing.len(), 8);
+    let resident = gateway.resident_bytes();
+    assert!(resident < 250 << 20, "{} MiB", resident >> 20);
+}
+
+/// An origin of bytes: the first connection answers `/first`, and does with the next request what
+/// `refuse` writes; each further connection answers everything. Requests that it took are counted.
+async fn refusing(refuse: fn(u32) -> Vec<u8>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&refused);
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut preface = [0; 24];
+                stream.read_exact(&mut preface).await.unwrap();
+                let mut h2 = H2::over(stream);
+                h2.write(setting(3, 100)).await;
+                let mut asked = 0;
+                while let Some(came) = h2.arrived().await {
+                    if came.kind != kind::HEADERS {
+                        continue;
+                    }
+                    asked += 1;
+                    if connection == 0 && asked == 2 {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        h2.write(refuse(came.stream)).await;
+                        continue;
+                    }
+                    let head = headers(came.stream, 0, &[(":status", "200")]);
+                    let body = frame(kind::DATA, flag::END_STREAM, came.stream, "fine");
+                    h2.write([head, body].concat()).await;
+                }
+            });
+        }
+    });
+    (url, refused)
+}
+
+/// RFC 9113 §6.8 and §8.7: such a request was not processed, so any method may be sent again.
+#[tokio::test]
+async fn what_an_http2_origin_has_not_processed_is_sent_again_whatever_the_method() {
+    let refused_stream = |stream: u32| frame(kind::RST_STREAM, 0, stream, 7_u32.to_be_bytes());
+    let goaway = |stream: u32| {
+        let last = (stream - 2).to_be_bytes();
+        frame(kind::GOAWAY, 0, 0, [last, 0_u32.to_be_bytes()].concat())
+    };
+    for (name, refuse) in [
+        ("REFUSED_STREAM", refused_stream as fn(u32) -> Vec<u8>),
+        ("GOAWAY", goaway),
+    ] {
+        for method in [Method::GET, Method::POST] {
+            let (url, refused) = refusing(refuse).await;
+            let gateway = before(&url, ", protocol: http2").await;
+            let client = gateway.client();
+            assert_eq!(client.get("/first").await.text(), "fine");
+            let ask = client.ask(method.clone(), "/again");
+            let ask = match method == Method::POST {
+                true => ask.body("order"),
+                false => ask,
+            };
+            let answer = ask.send().await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.text()),
+                (200, "fine"),
+                "{name} {method}"
+            );
+            assert_eq!(refused.load(Ordering::SeqCst), 1, "{name} {method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_are_bounded_over_all_workers_and_closed_in_time() {
+    let origin = Origin::pages(|_| Reply::ok("page")).await;
+    let url = origin.url();
+    let gateway = Setup::default()
+        .top("server", "{threads: 2, drain_timeout: 1m}")
+        .upstream(
+            "shop",
+            &format!("{{targets: [\"{url}\"], pool: {{max_idle: 3, idle_timeout: 2s}}}}"),
+        )
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await;
+    let asking: Vec<_> = (0..40)
+        .map(|n| {
+            let client = gateway.client();
+            tokio::spawn(async move { client.get(&format!("/{n}")).await.status })
+        })
+        .collect();
+    for one in asking {
+        assert_eq!(one.await.unwrap(), 200);
+    }
+    wait_for("three stay", SOON, || async {
+        (origin.open_connections() <= 3).then_some(())
+    })
+    .await;
+    wait_for("none stays", SOON, || async {
+        (origin.open_connections() == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_origin_will_not_keep_is_not_used_again() {
+    for (field, connections) in [("timeout=0", 3), ("timeout=30, max=100", 1)] {
+        let opened = Arc::new(AtomicUsize::new(0));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let counted = Arc::clone(&opened);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::SeqCst);
+                let answer = service_fn(move |request: Request<Incoming>| async move {
+                    request.into_body().collect().await?;
+                    let response = Response::builder().header("keep-alive", field);
+                    Ok::<_, hyper::Error>(response.body(Full::new(Bytes::from("page"))).unwrap())
+                });
+                let server = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        let gateway = before(&url, "").await;
+        let client = gateway.client();
+        for n in 0..3 {
+            assert_eq!(client.get(&format!("/{n}")).await.text(), "page");
+        }
+        assert_eq!(opened.load(Ordering::SeqCst), connections, "{field}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_connection_gets_no_further_requests() {
+    for protocol in ["http1", "http2"] {
+        let origin = Origin::pages(|_| Reply::ok("page")).await;
+        let more = format!(", protocol: {protocol}, pool: {{max_age: 1ms}}");
+        let gateway = before(&origin.url(), &more).await;
+        let client = gateway.client();
+        for n in 0..3 {
+            assert_eq!(client.get(&format!("/{n}")).await.text(), "page");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(origin.connections(), 3, "{protocol}");
+        wait_for("old connections are closed", SOON, || async {
+            (origin.open_connections() == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The answer begins while the request's body is still on its way, and nobody reads the answer yet.
+#[tokio::test]
+async fn an_upload_goes_on_while_nobody_reads_the_answer() {
+    let took = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&took);
+    let origin = Origin::start(move |asked| {
+        let counted = Arc::clone(&counted);
+        async move {
+            let (reply, pieces) = Reply::stream();
+            let mut body = asked.body;
+            tokio::spawn(async move {
+                pieces.send(vec![b'x'; 1 << 20]).await;
+                while let Some(Ok(frame)) = body.frame().await {
+                    let size = frame.data_ref().map_or(0, Bytes::len);
+                    counted.fetch_add(size, Ordering::SeqCst);
+                }
+                pieces.finish().await;
+            });
+            reply
+        }
+    })
+    .await;
+    let gateway = before(&origin.url(), "").await;
+    let client = gateway.client();
+    let (ask, upload) = client.ask(Method::POST, "/").upload();
+    let opening = tokio::spawn(async move { ask.open().await });
+    upload.send(Bytes::from(vec![b'u'; 1_000])).await.unwrap();
+    let streaming = opening.await.unwrap();
+    for _ in 0..64 {
+        upload
+            .send(Bytes::from(vec![b'u'; 64 << 10]))
+            .await
+            .unwrap();
+    }
+    wait_for("the origin has all of it", SOON, || async {
+        (took.load(Ordering::SeqCst) == 1_000 + (4 << 20)).then_some(())
+    })
+    .await;
+    drop(upload);
+    let answer = streaming.into_answer().await.unwrap();
+    assert_eq!(answer.body.len(), 1 << 20);
+}
