@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use self::authority::Certificate;
+use self::authority::{Authority, Certificate};
 use crate::check;
 use crate::client::Answer;
 use crate::h2raw::H2;
@@ -171,10 +171,17 @@ impl TlsClient {
     }
 
     /// Shows this certificate if it is asked for one.
-    pub fn showing(mut self, certificate: &Certificate) -> Self {
+    pub fn showing(self, certificate: &Certificate) -> Self {
+        self.showing_chain(certificate, &[])
+    }
+
+    /// Shows this certificate, and those of authorities behind it.
+    pub fn showing_chain(mut self, certificate: &Certificate, others: &[&Authority]) -> Self {
         let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap();
         let key = self.provider.key_provider.load_private_key(key).unwrap();
-        let chain = vec![CertificateDer::from(certificate.der.clone())];
+        let mut chain = vec![CertificateDer::from(certificate.der.clone())];
+        let others = others.iter().map(|one| one.pem.as_bytes());
+        chain.extend(others.map(|pem| CertificateDer::from_pem_slice(pem).unwrap()));
         self.shown = Arc::new(ShownCertificate(Some(Arc::new(CertifiedKey::new(
             chain, key,
         )))));

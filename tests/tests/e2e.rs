@@ -14,6 +14,8 @@ mod acme_dns;
 mod acme_failures;
 #[path = "e2e/acme_nodes.rs"]
 mod acme_nodes;
+#[path = "e2e/acme_on_demand.rs"]
+mod acme_on_demand;
 #[path = "e2e/acme_operator.rs"]
 mod acme_operator;
 #[path = "e2e/acme_schedule.rs"]
@@ -290,12 +292,16 @@ mod tls_clients;
 mod tls_config;
 #[path = "e2e/tls_files.rs"]
 mod tls_files;
+#[path = "e2e/tls_ja4.rs"]
+mod tls_ja4;
 #[path = "e2e/tls_limits.rs"]
 mod tls_limits;
 #[path = "e2e/tls_names.rs"]
 mod tls_names;
 #[path = "e2e/tls_redirect.rs"]
 mod tls_redirect;
+#[path = "e2e/tls_review.rs"]
+mod tls_review;
 #[path = "e2e/tls_tickets.rs"]
 mod tls_tickets;
 #[path = "e2e/tls_writes.rs"]

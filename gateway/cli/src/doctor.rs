@@ -1,8 +1,8 @@
 //! `lamina doctor`: makes real round trips to what the configuration names, and says in plain words
 //! what this configuration guarantees.
 //!
-//! The parts: `l2` and `bus` (the round trips), `origins` (TLS to
-//! the targets of upstreams), `ends` and `probe_events` (both ends of the bus, and the
+//! The parts: `l2` and `bus` (the round trips), `listeners` (certificates and HTTP/3), `origins` (TLS
+//! to the targets of upstreams), `ends` and `probe_events` (both ends of the bus, and the
 //! events that they send), `advice` (what to do about a failure) and `promises` (the sentences about
 //! guarantees). It may run beside a gateway: all that it leaves behind is one purge of a key that
 //! nobody has, and events that nodes ignore.
@@ -11,6 +11,7 @@ mod advice;
 mod bus;
 mod ends;
 pub(super) mod l2;
+mod listeners;
 mod origins;
 mod probe_events;
 mod promises;
@@ -71,6 +72,7 @@ pub async fn examine(
         l2::examine(config, &places).await?,
         bus::examine(config, &places).await?,
     ];
+    sections.extend(listeners::examine(config).await?);
     sections.extend(origins::examine(config, &places).await);
     Ok(DoctorReport {
         sections,
@@ -108,6 +110,11 @@ impl FindingLine {
     fn took(name: &'static str, mut times: Vec<Duration>, deadline: Duration) -> Self {
         times.sort_unstable();
         Self::of(name, DoctorOutcome::Took(times, deadline))
+    }
+
+    /// Whether there is nothing to do about it.
+    fn says_all_is_fine(&self) -> bool {
+        matches!(self.outcome, DoctorOutcome::Fine(_))
     }
 
     fn fine(name: impl Into<Cow<'static, str>>, says: String) -> Self {

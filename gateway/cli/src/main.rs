@@ -29,6 +29,7 @@ use lamina_cache::key::KeyId;
 use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
 use lamina_edge::admin::config::AdminRight;
 use lamina_edge::app::{self, GatewayStartError, RunningGateway};
+use lamina_edge::certificate_review;
 use lamina_edge::config::{self, GatewayConfig};
 use lamina_edge::proxy;
 use lamina_http::endpoint::Endpoint;
@@ -105,8 +106,8 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             json,
         } => with_config(&file.config, |config| {
             let request = request(&url, &headers, method)?;
-            let generation = runtime()?.block_on(app::build(&config))?;
-            print_explanation(&generation.explain(request), json)
+            let plan = runtime()?.block_on(app::build(&config))?;
+            print_explanation(&plan.generation.explain(request), json)
         }),
         GatewayCommand::Doctor { file } => with_config(&file.config, |config| {
             let report = runtime()?.block_on(doctor::examine(&config, &file.config))?;
@@ -196,9 +197,12 @@ fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
         for warning in &config.warnings {
             output::error(format_args!("warning: {warning}"));
         }
-        runtime()?
-            .block_on(app::build(&config))
-            .context("the file has the right form, but")?;
+        let plan = runtime()?.block_on(app::build(&config));
+        let plan = plan.context("the file has the right form, but")?;
+        for finding in certificate_review::of_listeners(&config, &plan.certificates) {
+            let problem = config::problem_at(file, &finding.key, finding.message);
+            output::error(format_args!("warning: {problem}"));
+        }
         output::line(format_args!(
             "{}: ok, {} routes, {} upstreams, {} plugins",
             file.display(),
@@ -291,12 +295,21 @@ fn with_config<D: Into<ExitOutcome>>(
     file: &Path,
     act: impl FnOnce(GatewayConfig) -> anyhow::Result<D>,
 ) -> anyhow::Result<ExitOutcome> {
-    match config::load(file) {
-        Ok(config) => act(config).map(Into::into),
+    let acted = match config::load(file) {
+        Ok(config) => act(config),
         Err(problems) => {
             output::error(problems);
+            return Ok(ExitOutcome::Wrong);
+        }
+    };
+    let start = acted.as_ref().err();
+    let start = start.and_then(|error| error.downcast_ref::<GatewayStartError>());
+    match start.and_then(GatewayStartError::place) {
+        Some((key, message)) => {
+            output::error(config::problem_at(file, &key, message));
             Ok(ExitOutcome::Wrong)
         }
+        None => acted.map(Into::into),
     }
 }
 
@@ -331,12 +344,7 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    for (address, listener) in app.addresses.iter().zip(&config.listeners) {
-        let scheme = if listener.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+    for (address, scheme) in &app.addresses {
         tracing::info!("lamina listening on {scheme}://{address}");
     }
     match &app.admin {

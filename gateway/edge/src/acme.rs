@@ -4,13 +4,15 @@
 //! nobody waits for it. Inside: `config` is the YAML; `managed` is one certificate, `schedule` says
 //! when something is due, `work` does it, under a lease so that of all nodes one does; `order` is
 //! one order with an `issuer`, over `transport`; `challenges` are the answers by which the issuer
-//! sees that names are ours (`dns_challenge` with `dns` for records of the DNS); `storage` keeps all of it, as `records`; `keys` and `chain` make and
+//! sees that names are ours (`dns_challenge` with `dns` for records of the DNS); `on_demand` is for
+//! names that nobody lists, and `ask` asks whether they are ours; `storage` keeps all of it, as `records`; `keys` and `chain` make and
 //! read what is in certificates; `failure` says what went wrong, `metrics` counts.
 //!
 //! Invariants: a start never waits for an issuer, and a certificate that is there is used until
 //! there is a better one. What a restart must know (orders, pauses, windows) is stored before it is
 //! acted upon.
 
+mod ask;
 mod chain;
 mod challenges;
 pub mod config;
@@ -21,11 +23,12 @@ mod issuer;
 mod keys;
 mod managed;
 mod metrics;
+mod on_demand;
 mod order;
 mod records;
 mod schedule;
 mod status;
-mod storage;
+pub mod storage;
 mod transport;
 mod work;
 
@@ -33,16 +36,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use self::ask::AskSetupError;
 use self::challenges::AcmeChallenges;
 use self::config::{AcmeConfig, AcmeStorageConfig};
 use self::issuer::AcmeIssuer;
 use self::keys::KeyAlgorithm;
 use self::managed::{ManagedCertificate, WorkState};
 use self::metrics::AcmeMetrics;
+use self::on_demand::OnDemandIssuance;
 use self::records::{StoredCertificate, StoredRenewal};
 use self::schedule::AcmeStep;
 use self::storage::folder::AcmeFolder;
@@ -61,7 +67,7 @@ pub struct AcmeManager {
     config: AcmeConfig,
     storage: Arc<dyn AcmeStorage>,
     issuers: BTreeMap<String, KnownIssuer>,
-    certificates: Vec<Arc<ManagedCertificate>>,
+    certificates: ArcSwap<Vec<Arc<ManagedCertificate>>>,
     challenges: Arc<AcmeChallenges>,
     tls: Arc<TlsListeners>,
     metrics: AcmeMetrics,
@@ -89,6 +95,8 @@ pub enum AcmeOpenError {
     NoRedis,
     #[error("storage: {0}")]
     Redis(#[from] lamina_base::redis::RedisTargetError),
+    #[error("on_demand.ask: {0}")]
+    Ask(#[from] AskSetupError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -124,7 +132,7 @@ impl AcmeManager {
         };
         let manager = Arc::new(Self {
             issuers: issuers(config)?,
-            certificates: wanted(config, listeners),
+            certificates: ArcSwap::from_pointee(wanted(config, listeners)),
             challenges: Arc::new(AcmeChallenges::new(Arc::clone(&storage))),
             tls: Arc::clone(tls),
             metrics: AcmeMetrics::register(registry)?,
@@ -134,6 +142,10 @@ impl AcmeManager {
         });
         let answers = Arc::clone(&manager.challenges);
         tls.answer_challenges_by(answers);
+        if let Some(on_demand) = &config.on_demand {
+            let issuance = OnDemandIssuance::new(on_demand, listeners, &manager, registry)?;
+            tls.obtain_on_demand_by(Arc::new(issuance));
+        }
         if timeout(PATIENCE, manager.begin()).await.is_err() {
             tracing::warn!("the storage of certificates does not answer; starting without it");
         }
@@ -170,8 +182,9 @@ impl AcmeManager {
     fn begin_due_work(self: &Arc<Self>, works: &mut JoinSet<()>) {
         let now = schedule::now();
         let is_busy = |one: &&Arc<ManagedCertificate>| one.state.lock().work == WorkState::UnderWay;
-        let mut busy: Vec<_> = self.certificates.iter().filter(is_busy).collect();
-        for certificate in &self.certificates {
+        let certificates = self.certificates.load_full();
+        let mut busy: Vec<_> = certificates.iter().filter(is_busy).collect();
+        for certificate in certificates.iter() {
             // A handshake of TLS-ALPN-01 names the host alone, so that two orders for the same
             // name would take each other's answers.
             if busy.iter().any(|other| other.overlaps(certificate)) || !is_due(certificate, now) {
@@ -210,7 +223,7 @@ impl AcmeManager {
     /// Reads all that is stored of the certificates, and gives them to the listeners.
     async fn look_at_storage(&self) {
         let mut has_changed = false;
-        for certificate in &self.certificates {
+        for certificate in self.certificates.load_full().iter() {
             if certificate.state.lock().work == WorkState::UnderWay {
                 continue;
             }
@@ -260,7 +273,7 @@ impl AcmeManager {
     /// Gives the listeners the certificates that are there.
     fn provide(&self) {
         let mut all = ObtainedCertificates::new();
-        for certificate in &self.certificates {
+        for certificate in self.certificates.load().iter() {
             if let Some(held) = &certificate.state.lock().held {
                 let of_source = all.entry(certificate.source.clone()).or_default();
                 of_source.push(Arc::clone(&held.served));
@@ -306,6 +319,9 @@ fn wanted(config: &AcmeConfig, listeners: &[ListenerConfig]) -> Vec<Arc<ManagedC
         let (Some(id), Some(issuers)) = (ObtainedSourceId::of(source), &source.acme) else {
             continue;
         };
+        if source.is_on_demand() {
+            continue;
+        }
         let issuers = issuers.as_slice();
         // The first issuer says which keys there are.
         let first = issuers.first().and_then(|name| config.issuers.get(name));

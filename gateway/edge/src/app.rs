@@ -1,6 +1,7 @@
 //! The composition root: it turns a configuration into a running gateway. It is the one place that
 //! names every concrete type.
 
+pub mod certificates;
 mod joining;
 pub mod process;
 
@@ -16,6 +17,7 @@ use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
 use crate::cache::Cache;
 use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
 use crate::cache::l2::store::Store;
+use crate::certificate_review::ListenerCertificates;
 use crate::cluster::Cluster;
 use crate::config::GatewayConfig;
 use crate::description::InvalidSetting;
@@ -32,6 +34,7 @@ use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
 use crate::proxy::{Generation, Proxy};
+use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LogWriterGuard;
 use crate::telemetry::metrics::Registry;
 
@@ -47,8 +50,8 @@ pub struct RunningGateway {
     cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
     drain_timeout: Duration,
-    /// The addresses of the client listeners, in the order of the configuration.
-    pub addresses: Vec<SocketAddr>,
+    /// The addresses of the client listeners with their scheme, in the order of the configuration.
+    pub addresses: Vec<(SocketAddr, &'static str)>,
     pub admin: Endpoint,
     /// What the admin listener allows, and to whom.
     pub admin_openness: String,
@@ -56,6 +59,7 @@ pub struct RunningGateway {
     _tending: AbortOnDropHandle<()>,
     _renewing: AbortOnDropHandle<()>,
     _obtaining: Option<AbortOnDropHandle<()>>,
+    _sharing: Option<AbortOnDropHandle<()>>,
     _issuing: AbortOnDropHandle<()>,
 }
 
@@ -87,6 +91,22 @@ pub enum GatewayStartError {
 }
 
 impl GatewayStartError {
+    /// The key of the configuration that is the cause, as in `listeners[0].tls.default`, and what
+    /// is wrong with it. None if it is not known.
+    pub fn place(&self) -> Option<(String, String)> {
+        match self {
+            Self::Bind(BindError::Tls {
+                listener: Some(n),
+                source,
+                ..
+            }) => {
+                let key = format!("listeners[{n}].tls.{}", source.key);
+                Some((key, source.fault.to_string()))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the configuration is the cause, and not the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
@@ -119,19 +139,24 @@ const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
 /// How long requests to the admin listener may take while the process ends.
 const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 
-/// Makes a generation from a configuration, without a store and without listeners: all that
-/// `validate` and `explain` need. In `config`, the paths of plugin files are already resolved.
+/// What a configuration makes, without a store and without listeners.
+pub struct GatewayPlan {
+    pub generation: Arc<Generation>,
+    /// The certificates of the listeners with TLS that come from files.
+    pub certificates: Vec<ListenerCertificates>,
+}
+
+/// Makes all that `validate` and `explain` need of a configuration, in which the paths of plugin
+/// files are already resolved.
 ///
 /// # Errors
 /// See [`GatewayStartError`].
-pub async fn build(config: &GatewayConfig) -> Result<Arc<Generation>, GatewayStartError> {
+pub async fn build(config: &GatewayConfig) -> Result<GatewayPlan, GatewayStartError> {
     let process = ProcessState::new(config, None)?;
-    for listener in &config.listeners {
-        if let Some(listener) = local_authority::without_unissued(listener) {
-            server::open_tls(&listener, &process.tls)?;
-        }
-    }
-    process.generation(config).await
+    Ok(GatewayPlan {
+        certificates: certificates::open(config, &process.tls)?,
+        generation: process.generation(config).await?,
+    })
 }
 
 impl RunningGateway {
@@ -185,8 +210,9 @@ impl RunningGateway {
             tls: Arc::clone(&tls),
         };
         let acme = obtaining(config, &tls, &registry).await?;
+        let tickets = sharing_tickets(config, &tls)?;
         let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
-        let addresses = bound.addresses();
+        let addresses = bound.addresses_with_scheme();
         let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
             .map_err(GatewayStartError::Admin)?;
         let admin_endpoint = admin_bound.endpoints().next();
@@ -236,6 +262,7 @@ impl RunningGateway {
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
             _renewing: spawn(renew(renewed)),
             _obtaining: acme.map(|acme| spawn(acme.run())),
+            _sharing: tickets.map(|tickets| spawn(tickets.run())),
             _issuing: spawn(issue_again(config.clone())),
         })
     }
@@ -275,18 +302,36 @@ async fn obtaining(
 ) -> Result<Option<Arc<AcmeManager>>, GatewayStartError> {
     match &config.acme {
         Some(acme) => {
-            let namespace = config.bus.as_ref().and_then(|bus| bus.namespace.as_deref());
-            let shared = config.cache.l2.shared_redis(namespace);
-            let settings = shared
-                .map(|shared| AcmeRedisSettings::new(&shared.settings, shared.prefix))
-                .transpose()
-                .map_err(AcmeOpenError::from)?;
+            let settings = shared_redis(config)?;
             let listeners = &config.listeners;
             let opened = AcmeManager::open(acme, listeners, settings, tls, registry).await?;
             Ok(Some(opened))
         }
         None => Ok(None),
     }
+}
+
+/// The Redis that nodes share, if there is one.
+fn shared_redis(config: &GatewayConfig) -> Result<Option<AcmeRedisSettings>, AcmeOpenError> {
+    let namespace = config.bus.as_ref().and_then(|bus| bus.namespace.as_deref());
+    let shared = config.cache.l2.shared_redis(namespace);
+    let settings = shared.map(|shared| AcmeRedisSettings::new(&shared.settings, shared.prefix));
+    Ok(settings.transpose()?)
+}
+
+/// What brings the secrets of session tickets that nodes share. None if no listener shares any.
+fn sharing_tickets(
+    config: &GatewayConfig,
+    tls: &Arc<TlsListeners>,
+) -> Result<Option<SharedTicketKeeper>, AcmeOpenError> {
+    let redis = shared_redis(config)?;
+    let secret = config.ticket_seal_key();
+    Ok(SharedTicketKeeper::open(
+        &config.listeners,
+        redis,
+        secret,
+        tls,
+    )?)
 }
 
 /// Raises the limit of file descriptors as far as the system allows. Warns if that is too few for

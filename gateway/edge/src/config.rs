@@ -93,6 +93,13 @@ impl GatewayConfig {
         own.or(self.cache.l2.seal_key.as_deref())
     }
 
+    /// The secret that seals the secrets of session tickets: that of the second tier, or else that
+    /// of automatic certificates.
+    pub fn ticket_seal_key(&self) -> Option<&str> {
+        let of_acme = self.acme.as_ref().and_then(|acme| acme.seal_key.as_deref());
+        self.cache.l2.seal_key.as_deref().or(of_acme)
+    }
+
     /// The files and folders that it names, except those with secrets.
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let plugins = self
@@ -174,6 +181,16 @@ pub fn line_of(file: &Path, key: &str) -> Option<usize> {
     let keys: Vec<&str> = key.split('.').collect();
     let path = problem::path(&keys);
     root.node(&path).map(|_| root.find(&path).1.line)
+}
+
+/// Something that is wrong with what the configuration in this file names at this key, as in
+/// `listeners[0].tls.default`, shown where the key stands.
+pub fn problem_at(file: &Path, key: &str, message: impl Into<String>) -> ConfigProblem {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let root = parser::parse(text).ok();
+    let finding = ConfigFinding::value(problem::ConfigPath::read(key), message);
+    finding.locate(&file.display().to_string(), text, root.as_ref())
 }
 
 /// Reads and checks `text`. `file` names it in messages, and the files that it names are relative

@@ -17,7 +17,6 @@ use rcgen::{
 };
 
 use crate::config::GatewayConfig;
-use crate::http::config::ListenerConfig;
 use crate::http::tls::certificate::{CertificatePair, ServerCertificate};
 use crate::http::tls::config::LocalCertificateConfig;
 
@@ -52,22 +51,6 @@ pub fn issue_all(config: &GatewayConfig) -> Result<(), LocalCertificateError> {
         issue(local)?;
     }
     Ok(())
-}
-
-/// The listener without local certificates that were not issued yet. None if it has no other ones:
-/// a check of the configuration makes no files.
-pub fn without_unissued(listener: &ListenerConfig) -> Option<ListenerConfig> {
-    let mut listener = listener.clone();
-    if let Some(tls) = &mut listener.tls {
-        tls.certificates.retain(|source| {
-            let files = source.local.as_ref().map(LocalCertificateConfig::files);
-            files.is_none_or(|(cert, key)| cert.is_file() && key.is_file())
-        });
-        if tls.certificates.is_empty() {
-            return None;
-        }
-    }
-    Some(listener)
 }
 
 fn issue(local: &LocalCertificateConfig) -> Result<(), LocalCertificateError> {

@@ -11,7 +11,8 @@ use super::forward;
 use super::path::PathRules;
 pub use super::tls::config as tls;
 use super::tls::config::{
-    AltSvcConfig, ClientCertificateField, HstsConfig, ListenerTlsConfig, RedirectToHttps,
+    AltSvcConfig, ClientCertificateField, FingerprintField, HstsConfig, ListenerTlsConfig,
+    RedirectToHttps,
 };
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -59,6 +60,10 @@ pub struct ListenerConfig {
     pub path: PathRules,
 }
 
+/// Why no request has the field `Client-JA4`.
+pub const NO_FINGERPRINTS: &str =
+    "no listener tells the fingerprints of clients; expected `ja4: on` in the `tls` of one";
+
 impl ListenerConfig {
     /// A listener of clear text at this address, with both protocols and the usual limits, that
     /// trusts nobody.
@@ -80,9 +85,26 @@ impl ListenerConfig {
 
     /// Whether requests of clients with a certificate get the field `Client-Cert`.
     fn tells_certificates(&self) -> bool {
+        self.told_of_certificates()
+            .any(|told| told != ClientCertificateField::Off)
+    }
+
+    /// Whether they get the field `Client-Cert-Chain`.
+    fn tells_chains(&self) -> bool {
+        self.told_of_certificates()
+            .any(|told| told == ClientCertificateField::ClientCertChain)
+    }
+
+    fn told_of_certificates(&self) -> impl Iterator<Item = ClientCertificateField> {
         let policies = self.tls.iter().flat_map(|tls| &tls.policies);
-        let mut auths = policies.filter_map(|policy| policy.client_auth.as_ref());
-        auths.any(|auth| auth.forward == ClientCertificateField::ClientCert)
+        let auths = policies.filter_map(|policy| policy.client_auth.as_ref());
+        auths.map(|auth| auth.forward)
+    }
+
+    /// Whether requests get the field `Client-JA4`.
+    pub fn tells_fingerprints(&self) -> bool {
+        let switch = self.tls.as_ref().map(|tls| tls.ja4);
+        switch == Some(FingerprintField::On)
     }
 
     /// Whether `trusted_headers` of a listener may have this field.
@@ -107,8 +129,17 @@ impl ListenerConfig {
         if listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str())) {
             return Ok(());
         }
-        if name == forward::CLIENT_CERT && listeners.iter().any(Self::tells_certificates) {
+        let told: [(_, fn(&Self) -> bool); 3] = [
+            (forward::CLIENT_CERT, Self::tells_certificates),
+            (forward::CLIENT_CERT_CHAIN, Self::tells_chains),
+            (forward::CLIENT_JA4, Self::tells_fingerprints),
+        ];
+        let mut told = told.iter().filter(|(told, _)| *told == name);
+        if told.any(|(_, tells)| listeners.iter().any(tells)) {
             return Ok(());
+        }
+        if name == forward::CLIENT_JA4 {
+            return Err(NO_FINGERPRINTS.to_owned());
         }
         if forward::is_hop_by_hop(&name) {
             return Err(format!(

@@ -16,7 +16,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,7 @@ mod stream;
 mod stream_task;
 #[cfg(test)]
 mod tests;
+mod udp_buffer;
 mod unix;
 mod watch;
 mod wire;
@@ -70,6 +71,7 @@ mod worker;
 
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
+pub use self::udp_buffer::UdpReceiveBuffer;
 
 /// What a handler returns for a request.
 pub enum HandlerAnswer {
@@ -207,10 +209,38 @@ pub enum BindError {
     #[error("listener {address}")]
     Tls {
         address: SocketAddr,
+        /// The place of the listener in the configuration. None if it was opened alone.
+        listener: Option<usize>,
         source: TlsSetupError,
     },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
+}
+
+impl BindError {
+    /// The error with the place of the listener in the configuration.
+    pub fn of_listener(self, n: usize) -> Self {
+        match self {
+            Self::Tls {
+                address, source, ..
+            } => Self::Tls {
+                address,
+                listener: Some(n),
+                source,
+            },
+            other => other,
+        }
+    }
+}
+
+/// Whether an address is the loopback of IPv6, and the same port of IPv4's has a listener too, so
+/// that a machine without IPv6 can do without it.
+fn has_twin(address: SocketAddr, listeners: &[ListenerConfig]) -> bool {
+    let is_twin = |listener: &ListenerConfig| {
+        let other = listener.address;
+        other.ip() == Ipv4Addr::LOCALHOST && other.port() == address.port()
+    };
+    address.ip() == Ipv6Addr::LOCALHOST && listeners.iter().any(is_twin)
 }
 
 /// The most workers that have a socket for QUIC: connection ids have one octet for the number.
@@ -259,8 +289,19 @@ impl BoundListeners {
     ) -> Result<Self, BindError> {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
-        let open = |listener| OpenedPort::of(listener, workers.len(), &shared);
-        let ports = listeners.iter().map(open).collect::<Result<_, _>>()?;
+        let open = |(n, listener)| {
+            let opened = OpenedPort::of(listener, workers.len(), &shared);
+            opened.map_err(|error| error.of_listener(n))
+        };
+        let mut ports = Vec::new();
+        for opened in listeners.iter().enumerate().map(open) {
+            match opened {
+                Err(BindError::NotHere { address }) if has_twin(address, listeners) => {
+                    tracing::warn!(%address, "this machine has no IPv6: the listener is left out");
+                }
+                opened => ports.push(opened?),
+            }
+        }
         Ok(Self {
             workers,
             ports,
@@ -308,6 +349,15 @@ impl BoundListeners {
             .iter()
             .map(|opened| opened.port.address)
             .collect()
+    }
+
+    /// The same with the scheme that clients use there.
+    pub fn addresses_with_scheme(&self) -> Vec<(SocketAddr, &'static str)> {
+        let of = |port: &Port| match port.secured {
+            Some(_) => (port.address, "https"),
+            None => (port.address, "http"),
+        };
+        self.ports.iter().map(|opened| of(&opened.port)).collect()
     }
 
     /// Where the listeners can be reached, with the real port in place of port 0.
@@ -636,6 +686,7 @@ pub fn open_tls(
         .map(|opened| Some(Arc::new(opened)))
         .map_err(|source| BindError::Tls {
             address: listener.address,
+            listener: None,
             source,
         })
 }

@@ -3,8 +3,10 @@
 //! Inside: `config` is the YAML; `names` compares the names of servers; `certificate` is one
 //! certificate with its key, `files` finds those of a listener and notices changes, `obtained` has
 //! those that come from certificate authorities, and their challenges; `policy` is what some names
-//! demand, `tickets` binds sessions to it; `quic` is TLS below HTTP/3; `fingerprint` recognises
+//! demand, `tickets` binds sessions to it; `remarks` finds what is risky about a certificate,
+//! `setup_check` and `setup_error` say what is wrong and under which key of the configuration; `quic` is TLS below HTTP/3; `fingerprint` recognises
 //! clients (JA4);
+//! `client_chain` tells by whom a client's certificate was verified;
 //! `session` is what is known of a connection after its handshake; `listeners` knows all listeners
 //! of the process, and counts.
 //! Neighbours: `server::handshake` does handshakes by what stands here.
@@ -13,6 +15,7 @@
 //! that each policy has a configuration of its own with tickets of its own.
 
 pub mod certificate;
+mod client_chain;
 pub mod config;
 pub mod files;
 pub mod fingerprint;
@@ -21,10 +24,12 @@ pub mod names;
 pub mod obtained;
 mod policy;
 mod quic;
+pub mod remarks;
 mod session;
-mod tickets;
+mod setup_check;
+mod setup_error;
+pub mod tickets;
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
@@ -37,19 +42,21 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
 
-use self::certificate::{CertificateError, ServerCertificate};
-use self::config::{HstsConfig, ListenerTlsConfig};
+use self::certificate::ServerCertificate;
+use self::config::{CertificateSource, HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
 use self::obtained::ObtainedSourceId;
 use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
+use self::setup_check::{is_issued_later, policies_for_nobody};
 use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
 pub use policy::TlsPolicyError;
 pub(crate) use quic::QuicSecrets;
 pub use session::{ClientCertificatePresented, TlsSession};
+pub use setup_error::{TlsSetupError, TlsSetupFault};
 
 /// TLS of one listener: what new connections are made by. It is replaced when files change.
 pub struct TlsListener {
@@ -59,6 +66,8 @@ pub struct TlsListener {
     watched: Mutex<WatchedFiles>,
     /// The sources whose certificates do not come from files.
     obtained: Vec<ObtainedSourceId>,
+    /// The one of them that has certificates for whatever names clients ask for.
+    on_demand: Option<ObtainedSourceId>,
     current: ArcSwap<TlsTables>,
     pub(crate) listeners: Arc<TlsListeners>,
     /// The value of `Strict-Transport-Security`, if it is sent.
@@ -72,44 +81,6 @@ struct WatchedFiles {
     waiting: bool,
     /// The policies, as [`TlsTables::policies_now`] tells them, that could not be made.
     refused: Option<Option<Vec<TlsPolicyId>>>,
-}
-
-/// Why TLS of a listener can't be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsSetupError {
-    #[error("tls.certificates: {0}")]
-    Certificate(CertificateError),
-    #[error("tls.{0}")]
-    Policy(TlsPolicyError),
-    #[error("tls.policies: {name}: {reason}")]
-    OfName {
-        name: String,
-        reason: TlsPolicyError,
-    },
-    #[error(
-        "tls.ciphers: QUIC needs TLS13_AES_128_GCM_SHA256; expected it among them, or no `http3`"
-    )]
-    NoQuicCipher,
-    #[error("tls.certificates: no certificate was found; expected at least one pair of files")]
-    NoCertificates,
-    #[error(
-        "tls.default: {} is the `cert` of none of the certificates; expected one of them",
-        file.display()
-    )]
-    Default { file: PathBuf },
-}
-
-// Not as sources: the messages above hold them already.
-impl From<CertificateError> for TlsSetupError {
-    fn from(error: CertificateError) -> Self {
-        Self::Certificate(error)
-    }
-}
-
-impl From<TlsPolicyError> for TlsSetupError {
-    fn from(error: TlsPolicyError) -> Self {
-        Self::Policy(error)
-    }
 }
 
 /// Certificates and policies by name, as they are at one time.
@@ -157,24 +128,38 @@ impl TlsListener {
     ) -> Result<Self, TlsSetupError> {
         let mut files = CertificateFiles::new(&config.certificates);
         let FilesLook { errors, .. } = files.look();
-        for (origin, error) in errors {
-            match origin {
-                PairOrigin::Files => return Err(error.into()),
+        for fault in errors {
+            match fault.origin {
+                PairOrigin::Files => return Err(TlsSetupError::of_source(config, fault)),
                 PairOrigin::Folder => {
                     listeners.reload_failures.inc();
-                    tracing::error!(%error, "TLS certificate not taken");
+                    tracing::error!(error = %fault.error, "TLS certificate not taken");
                 }
             }
         }
-        let secrets = policy::secrets(&config.tickets.keys)?;
+        let secrets = policy::secrets(&config.tickets.keys);
+        let secrets = secrets.map_err(|error| TlsSetupError::of_policy(None, error))?;
+        let secrets = match config.tickets.shared {
+            true => secrets.beside(&listeners.shared_tickets),
+            false => secrets,
+        };
         let sources = config.certificates.iter();
         let obtained: Vec<_> = sources.filter_map(ObtainedSourceId::of).collect();
         let certificates = [files.good(), listeners.obtained(&obtained)].concat();
-        if certificates.is_empty() && obtained.is_empty() {
-            return Err(TlsSetupError::NoCertificates);
+        let comes_later =
+            |source: &CertificateSource| source.acme.is_some() || source.is_unissued();
+        if certificates.is_empty() && !config.certificates.iter().any(comes_later) {
+            return Err(TlsSetupError::at(
+                "certificates",
+                TlsSetupFault::NoCertificates,
+            ));
         }
+        policies_for_nobody(config, &certificates)?;
         let tables = TlsTables::new(config, protocols, &secrets, certificates)?;
+        let mut sources = config.certificates.iter();
+        let on_demand = sources.find(|source| source.is_on_demand());
         Ok(Self {
+            on_demand: on_demand.and_then(ObtainedSourceId::of),
             obtained,
             config: config.clone(),
             protocols: protocols.to_vec(),
@@ -195,9 +180,9 @@ impl TlsListener {
     pub fn look_at_files(&self) {
         let mut watched = self.watched.lock();
         let FilesLook { changed, errors } = watched.certificates.look();
-        for (_, error) in errors {
+        for fault in errors {
             self.listeners.reload_failures.inc();
-            tracing::error!(%error, "TLS certificate not taken; the one before stays in use");
+            tracing::error!(error = %fault.error, "TLS certificate not taken; the one before stays in use");
         }
         let current = self.current.load();
         let policies = TlsTables::policies_now(&self.config);
@@ -266,6 +251,19 @@ impl TlsListener {
             certificate: Arc::clone(certificate),
             policy: Arc::clone(tables.policy(name.as_deref())),
         })
+    }
+
+    /// Waits for a certificate for the name that a client asks for, if there is none and this
+    /// listener obtains certificates on demand.
+    pub(crate) async fn await_certificate(&self, hello: &ClientHello<'_>) {
+        let source = self.on_demand.as_ref().zip(self.listeners.on_demand());
+        let name = hello.server_name().and_then(canonical);
+        let Some(((source, on_demand), name)) = source.zip(name) else {
+            return;
+        };
+        if !self.has_certificate_for(&name) {
+            on_demand.wanted(source, &name).await;
+        }
     }
 
     /// The policy for a host.
@@ -339,7 +337,7 @@ impl TlsTables {
         secrets: &TicketSecrets,
         certificates: Vec<Arc<ServerCertificate>>,
     ) -> Result<Self, TlsSetupError> {
-        let certificates = CertificateTable::new(certificates, config.default.as_deref())?;
+        let certificates = CertificateTable::new(certificates, config)?;
         let certificates = Arc::new(certificates);
         let alpn: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
         let common = CommonParameters {
@@ -352,19 +350,17 @@ impl TlsTables {
             names: &[],
             min_version: config.min_version,
             client_auth: None,
-        })?;
+        });
+        let own = own.map_err(|error| TlsSetupError::of_policy(None, error))?;
         let mut policies = vec![Arc::new(own)];
         let mut policy_of = ServerNameTable::default();
-        for policy in &config.policies {
+        for (n, policy) in config.policies.iter().enumerate() {
             let made = common.policy(&PolicyDemands {
                 names: &policy.names,
                 min_version: policy.min_version.unwrap_or(config.min_version),
                 client_auth: policy.client_auth.as_ref(),
             });
-            let made = made.map_err(|reason| TlsSetupError::OfName {
-                name: policy.names.join(", "),
-                reason,
-            })?;
+            let made = made.map_err(|error| TlsSetupError::of_policy(Some(n), error))?;
             for name in policy
                 .names
                 .iter()
@@ -415,7 +411,7 @@ impl TlsTables {
 impl CertificateTable {
     fn new(
         all: Vec<Arc<ServerCertificate>>,
-        default: Option<&Path>,
+        config: &ListenerTlsConfig,
     ) -> Result<Self, TlsSetupError> {
         let mut by_name = ServerNameTable::<Vec<_>>::default();
         for certificate in &all {
@@ -423,13 +419,18 @@ impl CertificateTable {
                 by_name.entry(name).push(Arc::clone(certificate));
             }
         }
-        let find = |file: &Path| {
-            let found = all.iter().find(|certificate| certificate.file == file);
-            found.cloned().ok_or_else(|| TlsSetupError::Default {
-                file: file.to_owned(),
-            })
+        let default = config.default.as_deref();
+        let found = default.and_then(|file| all.iter().find(|one| one.file == file));
+        let default = match (default, found.cloned()) {
+            (Some(file), None) if !is_issued_later(config, file) => {
+                let file = file.to_owned();
+                return Err(TlsSetupError::at(
+                    "default",
+                    TlsSetupFault::Default { file },
+                ));
+            }
+            (_, found) => found,
         };
-        let default = default.map(find).transpose()?;
         Ok(Self {
             by_name,
             default,

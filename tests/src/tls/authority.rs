@@ -70,6 +70,11 @@ impl Order {
         Self { kind, ..self }
     }
 
+    /// Valid from this time on.
+    pub fn since(self, from: SystemTime) -> Self {
+        Self { from, ..self }
+    }
+
     /// Valid up to this time.
     pub fn until(self, to: SystemTime) -> Self {
         Self { to, ..self }
@@ -89,6 +94,20 @@ impl Authority {
         wanted.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         wanted.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = wanted.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(wanted, key),
+            pem,
+        }
+    }
+
+    /// An authority that this one vouches for.
+    pub fn below(&self, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut wanted = CertificateParams::new(Vec::new()).unwrap();
+        wanted.distinguished_name.push(DnType::CommonName, name);
+        wanted.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        wanted.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let pem = wanted.signed_by(&key, &self.issuer).unwrap().pem();
         Self {
             issuer: Issuer::new(wanted, key),
             pem,

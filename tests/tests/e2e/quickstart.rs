@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use e2e::cli::{binary, repository};
 use e2e::gateway::Gateway;
+use e2e::tls::TlsClient;
 use e2e::wait::{SOON, wait_for};
 
 /// `lamina demo-origin`, ended on drop.
@@ -45,6 +46,7 @@ async fn quickstart() -> (Demo, Gateway) {
         .replace("127.0.0.1:8081", &address.to_string())
         .replace("127.0.0.1:8080", "127.0.0.1:0")
         .replace("127.0.0.1:8443", "127.0.0.1:0")
+        .replace("[::1]:8443", "[::1]:0")
         .replace("127.0.0.1:9180", "127.0.0.1:0")
         .replace("../plugins/dist", dist.to_str().unwrap())
         .replace("../.lamina/", "");
@@ -58,6 +60,20 @@ fn free_address() -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+/// Browsers take `localhost` for either.
+#[tokio::test]
+async fn https_is_served_on_the_loopback_of_both_families() {
+    let (_demo, gateway) = quickstart().await;
+    let addresses = gateway.addresses();
+    let secured: Vec<_> = addresses.iter().skip(1).copied().collect();
+    let families: Vec<_> = secured.iter().map(SocketAddr::is_ipv6).collect();
+    assert_eq!(families, [false, true], "{addresses:?}");
+    for address in secured {
+        let client = TlsClient::new(address, "localhost");
+        assert_eq!(client.status("localhost").await, Ok(200), "{address}");
+    }
 }
 
 #[tokio::test]

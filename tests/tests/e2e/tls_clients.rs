@@ -232,6 +232,53 @@ async fn client_cert_headers() {
     assert_eq!(looked_at, SPOOFED.len() * 9);
 }
 
+/// Only what the certificate was verified by, in order, whatever else the client sends.
+#[tokio::test]
+async fn client_cert_chain_is_the_validated_one() {
+    let chain = "forward: client-cert-chain";
+    let site = Site::start(chain, |_, setup| setup).await;
+    let upper = site.clients.below("upper");
+    let lower = upper.below("lower");
+    let (deep, direct) = (lower.client("deep"), site.clients.client("direct"));
+    let stranger = Authority::new("stranger");
+    let text = |authority: &Authority| {
+        let lines = authority
+            .pem
+            .lines()
+            .filter(|line| !line.starts_with("-----"));
+        format!(":{}:", lines.collect::<String>())
+    };
+    let root = &site.clients;
+    let expected = format!("{}, {}", text(&lower), text(&upper));
+    let mut looked_at = 0;
+    for (shown, others, expected) in [
+        (&deep, &[&lower, &upper][..], &*expected),
+        (&deep, &[&stranger, &upper, root, &lower], &expected),
+        (&direct, &[], ""),
+        (&direct, &[&stranger, &upper], ""),
+    ] {
+        for client in [
+            site.client("need.test").only_tls12(),
+            site.client("need.test").only_tls13(),
+        ] {
+            let client = client.showing_chain(shown, others);
+            // The second session is resumed.
+            for n in 0..2 {
+                let mut https = client.http().await;
+                let spoofed = Request::get("/").header("client-cert-chain", ":eA==:");
+                assert_eq!(https.send("need.test", spoofed).await.status, 200);
+                let seen = site.origin.last();
+                assert_eq!(seen.header("client-cert-chain"), expected, "{n}");
+                assert_eq!(seen.header("client-cert"), field(shown), "{n}");
+                looked_at += 1;
+            }
+        }
+    }
+    assert_eq!(looked_at, 16);
+    let unverified = site.client("need.test").showing_chain(&deep, &[&upper]);
+    assert!(unverified.status("need.test").await.is_err());
+}
+
 #[tokio::test]
 async fn what_was_answered_to_a_certificate_is_stored_only_by_its_key() {
     let site = Site::start("", |_, setup| setup).await;

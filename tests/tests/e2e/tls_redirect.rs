@@ -4,11 +4,12 @@ use e2e::client::Answer;
 use e2e::gateway::Gateway;
 use e2e::h2raw::{End, H2, flag, headers};
 use e2e::origin::Origin;
-use e2e::raw::RawConnection;
+use e2e::raw::{RawConnection, RawHead};
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tls::TlsClient;
 use e2e::tls::authority::Authority;
+use e2e::tls::site::HttpsSite;
 use http::{Method, Request};
 
 const FIELD: &str = "strict-transport-security";
@@ -36,6 +37,41 @@ async fn redirecting(redirect: &str, more: &str) -> (Origin, Gateway) {
 async fn ask(gateway: &Gateway, method: Method, host: &str, target: &str) -> Answer {
     let client = gateway.client().uncached();
     client.ask(method, target).host(host).send().await
+}
+
+/// Answers that no service makes: to a head that is too slow, and to what is no request.
+#[tokio::test]
+async fn hsts_is_on_refusals_that_nobody_but_the_listener_makes() {
+    let further = |setup: Setup| {
+        setup
+            .listener("hsts", "{max_age: 1d}")
+            .listener("limits", "{header_timeout: 1s}")
+    };
+    let site = HttpsSite::with("", further, |_| Reply::fresh("page")).await;
+    let told = |head: &RawHead| {
+        let text = head.text.to_lowercase();
+        text.matches("strict-transport-security: max-age=86400")
+            .count()
+    };
+    let mut looked_at = 0;
+    for (sent, status) in [
+        ("GET / HTTP/1.1\r\nhost: a.ex", 408),
+        ("\u{1}\u{2} / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/9.9\r\nhost: a.example\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a.example\r\na b: c\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+    ] {
+        let mut raw = site.client().connect().await.unwrap().raw();
+        raw.write(sent).await;
+        let head = raw.head().await;
+        assert_eq!(head.status, status, "{sent:?}");
+        assert_eq!(told(&head), 1, "{sent:?}: {}", head.text);
+        looked_at += 1;
+    }
+    assert_eq!(looked_at, 5);
+    let mut clear = site.gateway.raw().await;
+    clear.write("GET / HTTP/1.1\r\n\r\n").await;
+    assert_eq!(told(&clear.head().await), 0, "in clear text");
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
+use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::tls::authority::{Authority, Order};
+use e2e::tls::authority::{Authority, Certificate, Order};
 use e2e::tls::site::{HttpsSite, NAME};
 use e2e::tls::{TlsClient, TlsFailure};
 use e2e::wait::{SOON, passed, wait_for};
@@ -342,4 +343,156 @@ async fn a_certificate_that_has_expired_resumes_nothing() {
         assert!(refused.is_err(), "{refused:?}");
     }
     assert_eq!(site.origin.count(), asked);
+}
+
+/// A node whose tickets are shared through Redis: the first listener asks nobody for a certificate,
+/// the second requires one.
+async fn sharing_node(
+    origin: &Origin,
+    servers: &Certificate,
+    redis: &Redis,
+    seal: &str,
+) -> Gateway {
+    let tls = |policies: &str| {
+        let tickets = "tickets: {shared: true, rotate: 2s}";
+        let pair = "certificates: [{cert: a.crt, key: a.key}]";
+        format!("{{address: \"127.0.0.1:0\", tls: {{{pair}, {tickets}, policies: [{policies}]}}}}")
+    };
+    let policy = format!("{{names: [{NAME}], client_auth: {{mode: require, ca: ca.pem}}}}");
+    let cache = format!(
+        "{{l2: {{seal_key: {seal}, redis: {{url: \"{}\"}}}}, inflight: {{wait_timeout: 10m}}}}",
+        redis.url()
+    );
+    Setup::new(origin)
+        .pair("a", servers)
+        .file("ca.pem", Authority::new("clients").pem)
+        .top("listeners", &format!("[{}, {}]", tls(""), tls(&policy)))
+        .top("cache", &cache)
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn nodes_agree_upon_secrets_in_redis_and_change_them_without_a_gap() {
+    let (origin, redis) = (
+        Origin::pages(|_| Reply::fresh("page")).await,
+        Redis::start().await,
+    );
+    let certificate = Authority::new("servers").server(&[NAME]);
+    let seal = "0123456789abcdef0123456789abcdef";
+    let one = sharing_node(&origin, &certificate, &redis, seal).await;
+    let other = sharing_node(&origin, &certificate, &redis, seal).await;
+    let stranger = sharing_node(&origin, &certificate, &redis, &seal.replace('0', "9")).await;
+    let at = |node: &Gateway| node.addresses();
+    let client = TlsClient::new(at(&one)[0], NAME);
+    // As soon as the secrets are there, each node resumes what the other one has begun.
+    wait_for("sessions are shared", SOON, || async {
+        let fresh = client.clone().anew();
+        resumed(&fresh).await.ok()?;
+        let again = resumed(&fresh.at(at(&other)[0])).await;
+        (again == Ok(true)).then_some(())
+    })
+    .await;
+    let clients = versions(&client);
+    for client in &clients {
+        assert_eq!(resumed(client).await, Ok(false));
+    }
+    let start = Instant::now();
+    let mut again = 0;
+    for step in 1..=30 {
+        passed(start, Duration::from_millis(200 * step)).await;
+        for client in &clients {
+            let node = [&one, &other][usize::try_from(step % 2).unwrap()];
+            let here = client.clone().at(at(node)[0]);
+            assert_eq!(
+                resumed(&here).await,
+                Ok(true),
+                "after {:?}",
+                start.elapsed()
+            );
+            again += 1;
+        }
+    }
+    assert_eq!(again, 60, "over at least two changes of the secret");
+    for client in &clients {
+        // Another policy, on either node.
+        for node in [&one, &other] {
+            let refused = resumed(&client.clone().at(at(node)[1])).await;
+            assert!(matches!(refused, Err(TlsFailure::Alert(_))), "{refused:?}");
+        }
+        // Who has another seal key gets nothing from Redis.
+        assert_eq!(
+            resumed(&client.clone().at(at(&stranger)[0])).await,
+            Ok(false)
+        );
+    }
+    let keys = redis.cli(&["KEYS", "lamina:{acme}:tickets/*"]).await;
+    assert!(
+        (2..=6).contains(&keys.lines().count()),
+        "old ones are gone: {keys}"
+    );
+    for key in keys.lines() {
+        assert_ne!(redis.cli(&["PTTL", key]).await.trim(), "-1");
+    }
+}
+
+#[tokio::test]
+async fn sessions_go_on_while_redis_is_away() {
+    let (origin, mut redis) = (
+        Origin::pages(|_| Reply::fresh("page")).await,
+        Redis::start().await,
+    );
+    let certificate = Authority::new("servers").server(&[NAME]);
+    let seal = "0123456789abcdef0123456789abcdef";
+    let node = sharing_node(&origin, &certificate, &redis, seal).await;
+    redis.kill();
+    let client = TlsClient::new(node.addresses()[0], NAME);
+    passed(Instant::now(), Duration::from_secs(7)).await;
+    assert_eq!(resumed(&client).await, Ok(false));
+    assert_eq!(resumed(&client).await, Ok(true), "by secrets of its own");
+}
+
+#[test]
+fn shared_tickets_need_a_redis_and_a_seal() {
+    let validate = |tickets: &str, rest: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let certificate = Authority::new("servers").server(&[NAME]);
+        std::fs::write(dir.path().join("a.crt"), certificate.pem).unwrap();
+        std::fs::write(dir.path().join("a.key"), certificate.key).unwrap();
+        std::fs::write(dir.path().join("t.key"), [1; 32]).unwrap();
+        let yaml = format!(
+            "version: 1\nlisteners:\n  - address: \"127.0.0.1:0\"\n    tls:\n      certificates: [{{cert: a.crt, key: a.key}}]\n      tickets: {tickets}\nadmin: {{address: \"127.0.0.1:0\"}}\nupstreams: {{o: \"http://127.0.0.1:9\"}}\nroutes: [{{name: r, upstream: o}}]\n{rest}"
+        );
+        let config = e2e::setup::write_config(dir.path(), &yaml);
+        e2e::cli::run(&["validate", "-c", config.to_str().unwrap()])
+    };
+    let redis = "redis: {url: \"redis://127.0.0.1:9\"}";
+    let seal = "seal_key: 0123456789abcdef";
+    for (tickets, rest, word) in [
+        ("{shared: true}", String::new(), "no Redis"),
+        (
+            "{shared: true}",
+            format!("cache: {{l2: {{{redis}}}}}\n"),
+            "seal_key_file",
+        ),
+        (
+            "{shared: true, keys: [t.key]}",
+            format!("cache: {{l2: {{{redis}, {seal}}}}}\n"),
+            "beside `keys`",
+        ),
+    ] {
+        let ran = validate(tickets, &rest);
+        assert_eq!(ran.code, Some(2), "{}", ran.output());
+        assert!(ran.output().contains(word), "{word}: {}", ran.output());
+        assert!(
+            ran.output().contains("tls.tickets.shared: "),
+            "{}",
+            ran.output()
+        );
+    }
+    let ran = validate(
+        "{shared: true}",
+        &format!("cache: {{l2: {{{redis}, {seal}}}}}\n"),
+    );
+    assert_eq!(ran.code, Some(0), "{}", ran.output());
 }

@@ -44,6 +44,27 @@ pub struct AcmeConfig {
     /// How often the storage is looked at for what other nodes have obtained.
     #[serde(default = "poll_interval")]
     pub poll_interval: ConfigDuration,
+    /// Certificates for names that nobody lists, when clients ask for them. Unset: none. Sources of certificates with `acme` and without `names` use it.
+    #[serde(default)]
+    pub on_demand: Option<AcmeOnDemandConfig>,
+}
+
+/// Certificates for names that nobody lists.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcmeOnDemandConfig {
+    /// The URL that says whether a certificate for a name may be obtained: it is asked by GET with the query `domain=NAME`, and 200 to 299 is yes. Required.
+    #[serde(default)]
+    pub ask: String,
+    /// The most orders that this node begins within a minute.
+    #[serde(default = "on_demand_per_minute")]
+    pub per_minute: usize,
+    /// The most names at once that are asked about or ordered.
+    #[serde(default = "on_demand_max_pending")]
+    pub max_pending: usize,
+    /// How long a handshake waits for its certificate. The order goes on.
+    #[serde(default = "on_demand_wait")]
+    pub wait: ConfigDuration,
 }
 
 /// Where accounts, certificates and orders are kept.
@@ -185,6 +206,16 @@ impl AcmeConfig {
     }
 }
 
+impl AcmeConfig {
+    /// Whether there is something to read: a folder is made by the first gateway that uses it.
+    pub fn is_storage_there(&self) -> bool {
+        match &self.storage {
+            AcmeStorageConfig::Redis => true,
+            AcmeStorageConfig::Folder(folder) => folder.is_dir(),
+        }
+    }
+}
+
 impl AcmeIssuerConfig {
     /// The directory of the staging environment, if there is one.
     pub fn staging(&self) -> Option<&str> {
@@ -289,6 +320,18 @@ impl JsonSchema for AcmeChallengeConfig {
             "anyOf": [{ "type": "string", "enum": ["http-01", "tls-alpn-01"] }, dns]
         })
     }
+}
+
+fn on_demand_per_minute() -> usize {
+    10
+}
+
+fn on_demand_max_pending() -> usize {
+    20
+}
+
+fn on_demand_wait() -> ConfigDuration {
+    ConfigDuration::secs(8)
 }
 
 fn max_orders() -> usize {

@@ -24,7 +24,17 @@ pub struct ManagedCertificate {
     pub issuers: Vec<String>,
     pub names: Vec<String>,
     pub algorithm: KeyAlgorithm,
+    pub occasion: CertificateOccasion,
     pub state: Mutex<ManagedState>,
+}
+
+/// Why a certificate is obtained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CertificateOccasion {
+    /// The configuration lists its names.
+    Listed,
+    /// A client has asked for its name.
+    OnDemand,
 }
 
 /// What is known of a certificate now.
@@ -68,8 +78,22 @@ impl ManagedCertificate {
             issuers: issuers.to_vec(),
             names,
             algorithm,
+            occasion: CertificateOccasion::Listed,
             state: Mutex::default(),
         }
+    }
+
+    /// One for a name that a client has asked for.
+    pub fn on_demand(
+        source: &ObtainedSourceId,
+        issuers: &[String],
+        name: &str,
+        algorithm: KeyAlgorithm,
+    ) -> Self {
+        let mut made = Self::new(source.clone(), issuers, vec![name.to_owned()], algorithm);
+        made.id = format!("{source}on demand {name} {}", algorithm.as_str());
+        made.occasion = CertificateOccasion::OnDemand;
+        made
     }
 
     /// Makes a certificate of what is stored, if it is for all of the names.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use instant_acme::RevocationRequest;
 
 use super::failure::AcmeFailure;
-use super::managed::ManagedCertificate;
+use super::managed::{CertificateOccasion, ManagedCertificate};
 use super::metrics::ScheduledCertificate;
 use super::{AcmeManager, chain, schedule};
 
@@ -33,24 +33,35 @@ pub struct ObtainedStatus {
     pub last_error: Option<String>,
 }
 
+impl MissingCertificates {
+    /// None if there are no names.
+    pub fn of(names: Vec<String>) -> Option<Self> {
+        let count = names.len();
+        let listed = names.into_iter().take(MOST_LISTED).collect();
+        (count > 0).then_some(Self {
+            names: listed,
+            count,
+        })
+    }
+}
+
 impl AcmeManager {
     /// Names without a certificate that clients accept. None if all have one.
     pub fn missing(&self) -> Option<MissingCertificates> {
         let now = schedule::now();
-        let missing = self.certificates.iter();
-        let missing = missing.filter(|certificate| !certificate.state.lock().is_usable(now));
-        let names: Vec<_> = missing.flat_map(|certificate| &certificate.names).collect();
-        let listed = names.iter().take(MOST_LISTED).map(|name| (*name).clone());
-        (!names.is_empty()).then(|| MissingCertificates {
-            names: listed.collect(),
-            count: names.len(),
-        })
+        let certificates = self.certificates.load();
+        let listed = certificates.iter();
+        let listed = listed.filter(|one| one.occasion == CertificateOccasion::Listed);
+        let missing = listed.filter(|certificate| !certificate.state.lock().is_usable(now));
+        let names = missing.flat_map(|certificate| certificate.names.clone());
+        MissingCertificates::of(names.collect())
     }
 
     /// Brings the gauges up to date, before a scrape.
     pub fn update_metrics(&self) {
         let now = schedule::now();
-        let shown = self.certificates.iter().map(|certificate| {
+        let certificates = self.certificates.load();
+        let shown = certificates.iter().map(|certificate| {
             let state = certificate.state.lock();
             ScheduledCertificate {
                 id: &certificate.id,
@@ -64,7 +75,8 @@ impl AcmeManager {
     /// Every certificate.
     pub fn statuses(&self) -> Vec<ObtainedStatus> {
         let now = schedule::now();
-        let told = self.certificates.iter().map(|certificate| {
+        let certificates = self.certificates.load();
+        let told = certificates.iter().map(|certificate| {
             let state = certificate.state.lock();
             let held = state.held.as_ref();
             ObtainedStatus {
@@ -120,13 +132,18 @@ impl AcmeManager {
         Ok(count)
     }
 
-    fn for_name(&self, name: &str) -> Vec<&Arc<ManagedCertificate>> {
+    fn for_name(&self, name: &str) -> Vec<Arc<ManagedCertificate>> {
         let has = |certificate: &&Arc<ManagedCertificate>| {
             certificate
                 .names
                 .iter()
                 .any(|one| one.eq_ignore_ascii_case(name))
         };
-        self.certificates.iter().filter(has).collect()
+        self.certificates
+            .load()
+            .iter()
+            .filter(has)
+            .cloned()
+            .collect()
     }
 }

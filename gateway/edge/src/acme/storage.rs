@@ -33,10 +33,12 @@ pub enum AcmeRecordKind {
     Pause,
     /// The answer to a challenge.
     Challenge,
+    /// The secret that session tickets of one span of time are sealed by.
+    TicketSecret,
 }
 
 impl AcmeRecordKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Account,
         Self::Certificate,
         Self::Renewal,
@@ -44,6 +46,7 @@ impl AcmeRecordKind {
         Self::Attempts,
         Self::Pause,
         Self::Challenge,
+        Self::TicketSecret,
     ];
 
     fn as_str(self) -> &'static str {
@@ -55,6 +58,7 @@ impl AcmeRecordKind {
             Self::Attempts => "attempts",
             Self::Pause => "pauses",
             Self::Challenge => "challenges",
+            Self::TicketSecret => "tickets",
         }
     }
 

@@ -80,6 +80,21 @@ impl ConfigPath {
         Self(steps)
     }
 
+    /// The path that reads like this, as in `listeners[0].tls.default`; without quotes.
+    pub fn read(text: &str) -> Self {
+        let mut path = Self::default();
+        for piece in text.split('.') {
+            let mut parts = piece.split(['[', ']']).filter(|part| !part.is_empty());
+            path = parts
+                .next()
+                .map_or_else(|| path.clone(), |key| path.key(key));
+            path = parts
+                .filter_map(|number| number.parse().ok())
+                .fold(path, |path, n| path.index(n));
+        }
+        path
+    }
+
     /// Whether the path leads to a secret, whose value must not be repeated.
     pub fn is_secret(&self) -> bool {
         matches!(self.0.last(), Some(ConfigPathStep::Key(name)) if super::secret::resembles_secret_name(name))
@@ -304,5 +319,8 @@ mod tests {
     fn a_path_reads_as_it_is_written_in_code() {
         let p = path(&["plugins", "a.b"]).key("fetch").index(1);
         assert_eq!(p.to_string(), "plugins.\"a.b\".fetch[1]");
+        for text in ["listeners[0].tls.certificates[12].key", "acme", ""] {
+            assert_eq!(ConfigPath::read(text).to_string(), text);
+        }
     }
 }

@@ -5,6 +5,7 @@ pub mod paths;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::body::UploadLimits;
+use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -135,6 +137,27 @@ pub struct RouteMatchConfig {
     /// Query parameters: patterns for their names, and what the value of one such parameter must
     /// match, as for `header`. `{"*": "*"}` matches any query.
     pub query: BTreeMap<String, ValueMatchConfig>,
+    /// What is known of the client's TLS. A request without TLS, or over HTTP/3, does not match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMatchConfig>,
+}
+
+/// What is known of a client's TLS.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsMatchConfig {
+    /// The fingerprint of the client's software (JA4): a pattern, or a list of patterns of which one
+    /// must match, as in `t13d1516h2_*`. A listener must have `tls.ja4: on`.
+    pub ja4: OneOrMany,
+}
+
+impl TlsMatchConfig {
+    /// The field by which the listener tells the fingerprint, which clients can't set, and what it
+    /// must match.
+    pub fn field(&self) -> (HeaderName, ValueMatchConfig) {
+        let patterns = ValueMatchConfig::Any(self.ja4.clone());
+        (forward::CLIENT_JA4, patterns)
+    }
 }
 
 /// What a value must match.

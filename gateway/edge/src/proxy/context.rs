@@ -236,6 +236,8 @@ impl RequestContext {
 /// Adds the fields that name the client and this gateway. Everything else in the head stays as the
 /// key was derived from it; [`forward::DIFFERENCES`] lists where the two may differ.
 fn sign(headers: &mut HeaderMap, caller: &RequestSender, host: &str, version: Version) {
+    // It is for routes, keys and plugins alone.
+    headers.remove(forward::CLIENT_JA4);
     forward::tell_origin(headers, caller, host);
     forward::append_via(headers, version, PSEUDONYM);
     forward::append_cdn_loop(headers, &CDN_ID);

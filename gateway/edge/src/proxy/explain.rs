@@ -36,6 +36,9 @@ pub struct Explanation {
     /// The normal form of the URL that routes, key, purges, log and origin use, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub form: Option<String>,
+    /// The fingerprint of the client's software that the request was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ja4: Option<String>,
     /// The route. None: the request would get 404.
     pub route: Option<String>,
     /// What the route's request plugin changes in the request. Everything below is about the
@@ -77,6 +80,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "url       {}", self.url)?;
         if let Some(form) = &self.form {
             writeln!(f, "form      {form}")?;
+        }
+        if let Some(ja4) = &self.ja4 {
+            writeln!(f, "ja4       {ja4}")?;
         }
         writeln!(f, "route     {}", self.route.as_deref().unwrap_or("none"))?;
         if let Some(request) = &self.request {
@@ -169,7 +175,13 @@ impl Generation {
             None => PeerTrust::Nothing,
         };
         let nobody = RequestSender::nobody(scheme);
-        forward::receive(&mut parts.headers, parts.version, nobody, belief).0
+        // A listener would have set it, and removed that of the client.
+        let ja4 = parts.headers.get(forward::CLIENT_JA4).cloned();
+        let ja4 = ja4.filter(|_| scheme == "https");
+        let received = forward::receive(&mut parts.headers, parts.version, nobody, belief).0;
+        let told = ja4.map(|ja4| (forward::CLIENT_JA4, ja4));
+        parts.headers.extend(told);
+        received
     }
 
     /// Explains a request. The route's plugin may change it.
@@ -181,7 +193,9 @@ impl Generation {
             let target = uri.path_and_query().map_or("/", |target| target.as_str());
             format!("{scheme}://{host}{target}")
         };
+        let ja4 = parts.headers.get(forward::CLIENT_JA4);
         let mut explanation = Explanation {
+            ja4: ja4.map(|ja4| String::from_utf8_lossy(ja4.as_bytes()).into_owned()),
             url: url(&parts.uri),
             decision: "404: no route matches".into(),
             ..Explanation::default()

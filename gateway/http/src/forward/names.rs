@@ -24,11 +24,12 @@ const HOP_BY_HOP: [&str; 10] = [
 
 /// Fields by which a request poses as another (with another path, method, host, scheme or
 /// address), besides all that begin with `x-forwarded` (sorted).
-const POSING: [&str; 42] = [
+const POSING: [&str; 43] = [
     "cf-connecting-ip",
     "client-cert",
     "client-cert-chain",
     "client-ip",
+    "client-ja4",
     "fastly-client-ip",
     "fly-client-ip",
     "forwarded",
@@ -73,6 +74,14 @@ const POSING: [&str; 42] = [
 /// The field with the certificate that a client has shown (RFC 9440 §2.2), which the listener
 /// itself sets.
 pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+
+/// The field with the certificates of the authorities that a client's certificate was verified by
+/// (RFC 9440 §2.3), which the listener itself sets.
+pub const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+
+/// The field with the fingerprint of a client's software (JA4), which the listener itself sets for
+/// routes and plugins. Origins do not get it.
+pub const CLIENT_JA4: HeaderName = HeaderName::from_static("client-ja4");
 
 const POSING_PREFIX: &str = "x-forwarded";
 

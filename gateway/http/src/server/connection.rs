@@ -101,7 +101,8 @@ where
     if let Some(seat) = &seat {
         seat.shows(&activity);
     }
-    let wire = ClientTransport::new(stream, first, Arc::clone(&activity), place);
+    let hsts = tls.as_ref().and_then(|tls| tls.listener.hsts.clone());
+    let wire = ClientTransport::new(stream, first, Arc::clone(&activity), hsts, place);
     let fragments = Arc::new(FragmentPaths::default());
     let service = ConnectionService {
         handler,

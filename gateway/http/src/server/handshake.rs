@@ -169,6 +169,7 @@ async fn handshake(
     if let Some(config) = challenge {
         return Err(answer_challenge(start, config).await);
     }
+    listener.await_certificate(&start.client_hello()).await;
     let Some(choice) = listener.choose(&start.client_hello()) else {
         let name = start.client_hello().server_name().map(str::to_owned);
         start.io.refuse(UNRECOGNIZED_NAME).await;
@@ -184,12 +185,20 @@ async fn handshake(
             return Err(error.into());
         }
     };
+    let mut stream = stream;
     let (_, connection) = stream.get_ref();
-    let session = TlsSession::new(connection, choice, listener, ja4).map_err(io::Error::other)?;
-    Ok(SecuredConnection {
-        session: Arc::new(session),
-        stream: Box::new(stream),
-    })
+    match TlsSession::new(connection, choice, listener, ja4) {
+        Ok(session) => Ok(SecuredConnection {
+            session: Arc::new(session),
+            stream: Box::new(stream),
+        }),
+        Err(refusal) => {
+            // rustls sends no alert of ours after a handshake, but it closes in order.
+            let _ = stream.shutdown().await;
+            stream.get_mut().0.linger().await;
+            Err(io::Error::other(refusal).into())
+        }
+    }
 }
 
 /// Does a handshake that is a challenge, and closes: no request may follow (RFC 8737 §3).

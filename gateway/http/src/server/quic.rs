@@ -55,7 +55,7 @@ const ALL_INCOMING_OCTETS: u64 = 16 << 20;
 /// sent to its address (Retry).
 const RETRY_ABOVE: usize = 256;
 /// What is asked of the kernel for datagrams that were not read.
-const RECEIVE_BUFFER: usize = 4 << 20;
+pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 /// How long the last packets of a port that closes may take.
 const LAST_PACKETS: Duration = Duration::from_millis(200);
 

@@ -22,7 +22,8 @@ use super::stream_task::{self, UnsentAnswer};
 use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival};
 use crate::body::{Body, BodyError, BoundedBody, TimeLift, UploadTerms};
 use crate::forward::{
-    self, CLIENT_CERT, ForwardingContext, HopFieldNames, PeerTrust, RequestSender, TrustedProxies,
+    self, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, ForwardingContext, HopFieldNames, PeerTrust,
+    RequestSender, TrustedProxies,
 };
 use crate::frames::FragmentPaths;
 use crate::guard::framing::FramingFault;
@@ -187,6 +188,15 @@ where
             .tls
             .as_ref()
             .and_then(|tls| tls.client_certificate.as_ref());
+        if let Some(tls) = &self.tls {
+            let told = [
+                (CLIENT_CERT_CHAIN, &tls.client_chain),
+                (CLIENT_JA4, &tls.ja4_field),
+            ];
+            for (name, value) in told {
+                headers.extend(value.clone().map(|value| (name, value)));
+            }
+        }
         if let Some(certificate) = shown {
             headers.insert(CLIENT_CERT, certificate.clone());
             request.extensions_mut().insert(ClientCertificatePresented);

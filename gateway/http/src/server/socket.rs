@@ -146,6 +146,8 @@ fn explain(address: SocketAddr, source: io::Error) -> BindError {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
         io::ErrorKind::PermissionDenied => BindError::Denied { address },
         io::ErrorKind::AddrNotAvailable => BindError::NotHere { address },
+        // A kernel without IPv6.
+        _ if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => BindError::NotHere { address },
         _ => BindError::Socket { address, source },
     }
 }

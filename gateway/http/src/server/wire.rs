@@ -15,6 +15,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::HeaderValue;
+use http::header::STRICT_TRANSPORT_SECURITY;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -42,6 +44,8 @@ pub(super) struct ClientTransport {
     input: ClientInputState,
     /// Bytes that may still be read after our side was closed.
     linger: usize,
+    /// The value of `Strict-Transport-Security`, for answers that do not come from the service.
+    hsts: Option<HeaderValue>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -68,11 +72,15 @@ const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What a refusal begins with.
+const REFUSAL: &[u8] = b"HTTP/1.1 4";
+
 impl ClientTransport {
     pub(super) fn new(
         stream: ClientStream,
         first: Vec<u8>,
         activity: Arc<ConnectionActivity>,
+        hsts: Option<HeaderValue>,
         place: OwnedSemaphorePermit,
     ) -> Self {
         activity.queue.opens(&stream);
@@ -86,6 +94,7 @@ impl ClientTransport {
             asked: false,
             input: ClientInputState::Open,
             linger: LINGER,
+            hsts,
             _place: place,
         }
     }
@@ -112,6 +121,27 @@ impl ClientTransport {
         }
         self.at_rest = flushing;
         Poll::Ready(Ok(()))
+    }
+
+    /// A refusal with `Strict-Transport-Security` in it. None if these bytes are something else, or
+    /// it is not sent: hyper answers by itself to what it can't read, and where it has nothing else
+    /// to write, what it writes is the beginning of a head.
+    fn refusal_with_hsts(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let hsts = self.hsts.as_ref().filter(|_| self.at_rest)?;
+        if !bytes.starts_with(REFUSAL) {
+            return None;
+        }
+        let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")?;
+        let name = STRICT_TRANSPORT_SECURITY.as_str();
+        let is_field = |line: &[u8]| {
+            line.get(..name.len())
+                .is_some_and(|begins| begins.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        if bytes[..head].split(|byte| *byte == b'\n').any(is_field) {
+            return None;
+        }
+        let field = [b"\r\n", name.as_bytes(), b": ", hsts.as_bytes()].concat();
+        Some([&bytes[..head], &field, &bytes[head..]].concat())
     }
 
     /// Notes what was written.
@@ -220,7 +250,9 @@ impl AsyncRead for ClientTransport {
             WireMode::Tunnel => this.framing = None,
             WireMode::Expired => {
                 // If the kernel takes nothing, the connection ends without this answer.
-                this.stream.write_at_once(cx, TOO_SLOW);
+                let answer = this.refusal_with_hsts(TOO_SLOW);
+                let answer = answer.as_deref().unwrap_or(TOO_SLOW);
+                this.stream.write_at_once(cx, answer);
                 // hyper does not close a connection in order that ends in the middle of a head.
                 let _ = Pin::new(&mut this.stream).poll_shutdown(cx);
                 return Poll::Ready(Ok(()));
@@ -253,6 +285,11 @@ impl AsyncWrite for ClientTransport {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(refusal) = self.refusal_with_hsts(bytes) {
+            self.early.extend(refusal);
+            self.at_rest = false;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         ready!(self.send_early(cx, false))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(written)
@@ -263,6 +300,13 @@ impl AsyncWrite for ClientTransport {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [refusal] = pieces
+            && let Some(refusal) = self.refusal_with_hsts(refusal)
+        {
+            self.early.extend(refusal);
+            self.at_rest = false;
+            return Poll::Ready(Ok(pieces[0].len()));
+        }
         ready!(self.send_early(cx, false))?;
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         if total > GATHERED {

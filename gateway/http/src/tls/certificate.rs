@@ -13,7 +13,9 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::config::CertificateSource;
 use super::names::ServerNamePattern;
+use super::remarks::{LEAST_RSA_BITS, rsa_bits};
 
 /// A certificate with its chain and key, ready for handshakes.
 #[derive(Debug)]
@@ -63,6 +65,11 @@ pub enum CertificateError {
     #[error("{}: it has expired", file.display())]
     Expired { file: PathBuf },
     #[error(
+        "{}: its RSA key has {bits} bits, which can be broken; expected 2048 or more",
+        file.display()
+    )]
+    SmallKey { file: PathBuf, bits: usize },
+    #[error(
         "{}: the name {name} does not stand in it; expected one of: {}",
         file.display(),
         listed(present)
@@ -72,6 +79,35 @@ pub enum CertificateError {
         name: String,
         present: Vec<ServerNamePattern>,
     },
+}
+
+impl CertificateError {
+    /// The key of a source of certificates that it is about, as in `names[1]`.
+    pub(super) fn key(&self, source: &CertificateSource) -> String {
+        let whole = [
+            ("dir", source.dir.is_some()),
+            ("local", source.local.is_some()),
+        ];
+        if let Some((key, _)) = whole.iter().find(|(_, given)| *given) {
+            return (*key).to_owned();
+        }
+        match self {
+            Self::NotItsName { name, .. } => {
+                let pattern = ServerNamePattern::parse(name);
+                let mut names = source.names.iter();
+                let at = names.position(|given| ServerNamePattern::parse(given) == pattern);
+                at.map_or_else(|| "names".to_owned(), |at| format!("names[{at}]"))
+            }
+            Self::Key { .. } | Self::Mismatch { .. } => "key".to_owned(),
+            Self::Read { file, .. } if source.key.as_ref() == Some(file) => "key".to_owned(),
+            Self::Read { .. }
+            | Self::NoCertificate { .. }
+            | Self::Malformed { .. }
+            | Self::NoNames { .. }
+            | Self::Expired { .. }
+            | Self::SmallKey { .. } => "cert".to_owned(),
+        }
+    }
 }
 
 fn listed(names: &[ServerNamePattern]) -> String {
@@ -145,6 +181,9 @@ impl ServerCertificate {
                 name: name.to_string(),
                 present: names,
             });
+        }
+        if let Some(bits) = rsa_bits(&parsed).filter(|bits| *bits < LEAST_RSA_BITS) {
+            return Err(CertificateError::SmallKey { file: file(), bits });
         }
         let not_after = instant(parsed.validity().not_after.timestamp());
         let certified = certified(chain.clone(), files, &pair.key)?;

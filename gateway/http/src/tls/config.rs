@@ -47,6 +47,9 @@ pub struct ListenerTlsConfig {
     /// How often the files of certificates are looked at for changes; 0 never.
     #[serde(default = "reload_interval")]
     pub reload_interval: ConfigDuration,
+    /// Whether `match.tls.ja4`, keys and plugins see the fingerprint of the client's software (JA4), as the field `client-ja4`. Origins do not get it; the access log has it always.
+    #[serde(default)]
+    pub ja4: FingerprintField,
     /// Whether the secrets of all sessions are written to the file that the environment variable `SSLKEYLOGFILE` names, so that recorded traffic can be decrypted. For debugging alone.
     #[serde(default)]
     pub keylog: KeyLogSwitch,
@@ -90,7 +93,7 @@ pub struct CertificateSource {
     /// A certificate authority of `acme.issuers` that the certificate is obtained from and renewed by; of several the first is asked, and the next if that fails.
     #[serde(default)]
     pub acme: Option<IssuerNames>,
-    /// The only names that the certificate is used for; empty uses it for all names that stand in it. A name that does not stand in the certificate is an error. With `acme`: the names that it is obtained for.
+    /// The only names that the certificate is used for; empty uses it for all names that stand in it. A name that does not stand in the certificate is an error. With `acme`: the names that it is obtained for; empty obtains certificates for names that clients ask for, by `acme.on_demand`.
     #[serde(default)]
     pub names: Vec<String>,
 }
@@ -152,6 +155,24 @@ impl LocalCertificateConfig {
     /// The files of the certificate and of its key.
     pub fn files(&self) -> (PathBuf, PathBuf) {
         (self.dir.join("local.pem"), self.dir.join("local.key"))
+    }
+
+    /// Whether the certificate was made already.
+    pub fn is_issued(&self) -> bool {
+        let (cert, key) = self.files();
+        cert.is_file() && key.is_file()
+    }
+}
+
+impl CertificateSource {
+    /// Whether it obtains certificates for names that nobody lists, when clients ask for them.
+    pub fn is_on_demand(&self) -> bool {
+        self.acme.is_some() && self.names.is_empty()
+    }
+
+    /// Whether it is of a local authority that has not made the certificate yet.
+    pub fn is_unissued(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| !local.is_issued())
     }
 }
 
@@ -216,6 +237,17 @@ pub enum ClientCertificateField {
     /// `Client-Cert`, with the certificate of the client. What a request with this field gets is stored only on routes whose key holds `client-cert`.
     #[default]
     ClientCert,
+    /// `Client-Cert-Chain` beside it, with the certificates of the authorities that it was verified by, from the issuer of the client's up to the one that `ca` has, which is left out.
+    ClientCertChain,
+}
+
+/// Whether a field tells the fingerprint of clients: `on` or `off`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FingerprintField {
+    On,
+    #[default]
+    Off,
 }
 
 /// Session tickets.
@@ -228,6 +260,8 @@ pub struct TicketConfig {
     pub rotate: ConfigDuration,
     /// Files with secrets of at least 32 bytes, the same on all nodes that are to resume each other's sessions: the first seals tickets, all of them open tickets. Empty takes a random secret of the process.
     pub keys: Vec<PathBuf>,
+    /// Whether nodes agree upon secrets in the Redis of `cache.l2.redis`, a new one for each `rotate`. What lies there is sealed by `cache.l2.seal_key`, or else by `acme.seal_key`.
+    pub shared: bool,
 }
 
 impl Default for TicketConfig {
@@ -236,6 +270,7 @@ impl Default for TicketConfig {
             enabled: true,
             rotate: ConfigDuration::secs(12 * 3_600),
             keys: Vec::new(),
+            shared: false,
         }
     }
 }

@@ -24,6 +24,8 @@ struct PairPlace {
     key: PathBuf,
     only: Vec<ServerNamePattern>,
     origin: PairOrigin,
+    /// The place of its source in the configuration.
+    source: usize,
 }
 
 /// How a pair is named in the configuration.
@@ -70,7 +72,15 @@ pub(super) struct FilesLook {
     /// Whether another certificate is good than before.
     pub(super) changed: bool,
     /// What is wrong with pairs and was not reported before.
-    pub(super) errors: Vec<(PairOrigin, CertificateError)>,
+    pub(super) errors: Vec<PairFault>,
+}
+
+/// What is wrong with a pair.
+pub(super) struct PairFault {
+    pub(super) origin: PairOrigin,
+    /// The place of its source in the configuration.
+    pub(super) source: usize,
+    pub(super) error: CertificateError,
 }
 
 /// A file that was changed this short a time ago may change again without another stamp.
@@ -98,10 +108,14 @@ impl CertificateFiles {
     pub(super) fn look(&mut self) -> FilesLook {
         let mut seen = FilesLook::default();
         let mut order = Vec::new();
-        for source in &self.sources {
-            match places(source) {
+        for (n, source) in self.sources.iter().enumerate() {
+            match places(n, source) {
                 Ok(places) => order.extend(places),
-                Err(error) => seen.errors.push((PairOrigin::Files, error)),
+                Err(error) => seen.errors.push(PairFault {
+                    origin: PairOrigin::Files,
+                    source: n,
+                    error,
+                }),
             }
         }
         let there: HashSet<_> = order.iter().map(|place| place.cert.clone()).collect();
@@ -117,7 +131,11 @@ impl CertificateFiles {
                 Err(error) if pair.reported.as_ref() == Some(&error) => {}
                 Err(error) => {
                     pair.reported = Some(error.clone());
-                    seen.errors.push((place.origin, error));
+                    seen.errors.push(PairFault {
+                        origin: place.origin,
+                        source: place.source,
+                        error,
+                    });
                 }
             }
         }
@@ -186,8 +204,9 @@ pub fn stamp(file: &Path) -> io::Result<FileStamp> {
     })
 }
 
-/// The pairs of a source.
-fn places(source: &CertificateSource) -> Result<Vec<PairPlace>, CertificateError> {
+/// The pairs of the source that stands at this place. One of a local authority that was not issued
+/// yet is none.
+fn places(n: usize, source: &CertificateSource) -> Result<Vec<PairPlace>, CertificateError> {
     let names = source.names.iter();
     let only: Vec<_> = names
         .filter_map(|name| ServerNamePattern::parse(name))
@@ -197,10 +216,14 @@ fn places(source: &CertificateSource) -> Result<Vec<PairPlace>, CertificateError
         key,
         only: only.clone(),
         origin,
+        source: n,
     };
     if let Some(local) = &source.local {
         let (cert, key) = local.files();
-        return Ok(vec![place(PairOrigin::Files, cert, key)]);
+        return Ok(match local.is_issued() {
+            true => vec![place(PairOrigin::Files, cert, key)],
+            false => Vec::new(),
+        });
     }
     match (&source.cert, &source.key, &source.dir) {
         (Some(cert), Some(key), _) => Ok(vec![place(PairOrigin::Files, cert.clone(), key.clone())]),

@@ -10,7 +10,10 @@ use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::TlsListener;
 use super::certificate::ServerCertificate;
-use super::obtained::{ChallengeAnswers, ObtainedCertificates, ObtainedSourceId};
+use super::obtained::{
+    ChallengeAnswers, ObtainedCertificates, ObtainedSourceId, OnDemandCertificates,
+};
+use super::tickets::SharedTicketSecrets;
 
 /// How a handshake ended, as the value of the label `outcome`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +63,9 @@ pub struct TlsListeners {
     /// Those that come from certificate authorities.
     obtained: ArcSwap<ObtainedCertificates>,
     challenges: OnceLock<Arc<dyn ChallengeAnswers>>,
+    on_demand: OnceLock<Arc<dyn OnDemandCertificates>>,
+    /// Secrets of tickets that nodes have agreed upon, for listeners that share theirs.
+    pub shared_tickets: Arc<SharedTicketSecrets>,
 }
 
 /// The certificates that have a series of their own: those that expire first.
@@ -94,6 +100,8 @@ impl Default for TlsListeners {
             listeners: Mutex::default(),
             obtained: ArcSwap::default(),
             challenges: OnceLock::new(),
+            on_demand: OnceLock::new(),
+            shared_tickets: Arc::default(),
         }
     }
 }
@@ -135,6 +143,16 @@ impl TlsListeners {
     /// Says who knows the answers to challenges. Only the first one counts.
     pub fn answer_challenges_by(&self, answers: Arc<dyn ChallengeAnswers>) {
         self.challenges.get_or_init(|| answers);
+    }
+
+    /// Says who obtains certificates for names that nobody lists. Only the first one counts.
+    pub fn obtain_on_demand_by(&self, on_demand: Arc<dyn OnDemandCertificates>) {
+        self.on_demand.get_or_init(|| on_demand);
+    }
+
+    /// Who obtains certificates for names that nobody lists. None if nobody does.
+    pub(super) fn on_demand(&self) -> Option<&Arc<dyn OnDemandCertificates>> {
+        self.on_demand.get()
     }
 
     /// Who knows the answers to challenges. None if no certificates are obtained.

@@ -53,6 +53,11 @@ impl ServerNamePattern {
         }
     }
 
+    /// Whether some name is covered by both.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.covers_all_of(other) || other.covers_all_of(self)
+    }
+
     /// Whether it covers every name that the other one covers.
     pub fn covers_all_of(&self, other: &Self) -> bool {
         match other {

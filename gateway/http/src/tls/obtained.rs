@@ -51,6 +51,13 @@ pub fn names_of(source: &CertificateSource) -> Vec<String> {
     names
 }
 
+/// Obtains certificates for names that clients ask for and that no source lists.
+pub trait OnDemandCertificates: Send + Sync {
+    /// Resolves when the source has a certificate for this name, in lower case, or when none comes
+    /// in time.
+    fn wanted<'a>(&'a self, source: &'a ObtainedSourceId, name: &'a str) -> BoxFuture<'a, ()>;
+}
+
 /// Who knows the answers to running challenges.
 pub trait ChallengeAnswers: Send + Sync {
     /// What is to be said at `/.well-known/acme-challenge/TOKEN` (RFC 8555 §8.3).

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{KeyLogFile, ServerConfig, SupportedProtocolVersion};
+use rustls::{KeyLogFile, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::config::{
     ClientAuthConfig, ClientAuthMode, ClientCertificateField, KeyLogSwitch, ListenerTlsConfig,
@@ -26,26 +26,56 @@ pub struct TlsPolicy {
     pub id: TlsPolicyId,
     /// Which field tells the certificate of the client.
     pub forward: ClientCertificateField,
+    /// The authorities that certificates of clients are verified by. None if nobody is asked for one.
+    pub(super) authorities: Option<Arc<RootCertStore>>,
     pub(super) config: Arc<ServerConfig>,
 }
 
 /// Why a listener's TLS can't be set up, certificates apart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsPolicyError {
-    #[error("ciphers: {name:?} is not a cipher suite that is offered; expected some of: {known}")]
-    Cipher { name: String, known: String },
-    #[error("ciphers: none of them is one of TLS {0}, which min_version demands")]
+    #[error("{name:?} is not a cipher suite that is offered; expected some of: {known}")]
+    Cipher {
+        at: usize,
+        name: String,
+        known: String,
+    },
+    #[error("none of them is one of TLS {0}, which min_version demands; expected one more")]
     NoCipher(&'static str),
-    #[error("groups: {name:?} is not a group that is offered; expected some of: {known}")]
-    Group { name: String, known: String },
-    #[error("client_auth.ca: {0}")]
+    #[error("{name:?} is not a group that is offered; expected some of: {known}")]
+    Group {
+        at: usize,
+        name: String,
+        known: String,
+    },
+    #[error("{0}")]
     Authorities(String),
-    #[error("client_auth.crl: {}: {reason}", file.display())]
+    #[error("{}: {reason}", file.display())]
     Revocations { file: PathBuf, reason: String },
-    #[error("tickets.keys: {}: {reason}", file.display())]
-    TicketKey { file: PathBuf, reason: String },
+    #[error("{}: {reason}", file.display())]
+    TicketKey {
+        at: usize,
+        file: PathBuf,
+        reason: String,
+    },
     #[error("{0}")]
     Unusable(String),
+}
+
+impl TlsPolicyError {
+    /// The key that it is about: below `tls`, or below the policy of names that is given.
+    pub(super) fn key(&self, policy: Option<usize>) -> String {
+        let policy = policy.map_or_else(String::new, |policy| format!("policies[{policy}]."));
+        match self {
+            Self::Cipher { at, .. } => format!("ciphers[{at}]"),
+            Self::NoCipher(_) => "ciphers".to_owned(),
+            Self::Group { at, .. } => format!("groups[{at}]"),
+            Self::Authorities(_) => format!("{policy}client_auth.ca"),
+            Self::Revocations { .. } => format!("{policy}client_auth.crl"),
+            Self::TicketKey { at, .. } => format!("tickets.keys[{at}]"),
+            Self::Unusable(_) => policy.trim_end_matches('.').to_owned(),
+        }
+    }
 }
 
 impl From<TrustedAuthoritiesError> for TlsPolicyError {
@@ -96,8 +126,14 @@ impl CommonParameters<'_> {
         }
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?;
-        let builder = match demands.client_auth {
-            Some(auth) => builder.with_client_cert_verifier(verifier(auth, &provider)?),
+        let authorities = demands
+            .client_auth
+            .map(|auth| tls::authorities_of(&auth.ca).map(Arc::new));
+        let authorities = authorities.transpose()?;
+        let builder = match demands.client_auth.zip(authorities.as_ref()) {
+            Some((auth, roots)) => {
+                builder.with_client_cert_verifier(verifier(auth, roots, &provider)?)
+            }
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&self.certificates));
@@ -119,6 +155,7 @@ impl CommonParameters<'_> {
             forward: demands
                 .client_auth
                 .map_or(ClientCertificateField::Off, |auth| auth.forward),
+            authorities,
             config: Arc::new(config),
         })
     }
@@ -157,9 +194,10 @@ pub(super) fn identity(demands: &PolicyDemands<'_>) -> Result<TlsPolicyId, TlsPo
 
 fn verifier(
     auth: &ClientAuthConfig,
+    roots: &Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsPolicyError> {
-    let roots = Arc::new(tls::authorities_of(&auth.ca)?);
+    let roots = Arc::clone(roots);
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     if let Some(file) = &auth.crl {
         builder = builder
@@ -199,13 +237,14 @@ fn provider(listener: &ListenerTlsConfig) -> Result<CryptoProvider, TlsPolicyErr
     let all = tls::provider();
     let mut chosen = (*all).clone();
     if !listener.ciphers.is_empty() {
-        let find = |name: &String| {
+        let find = |(at, name): (usize, &String)| {
             let is = |known: &&rustls::SupportedCipherSuite| {
                 let known = format!("{:?}", known.suite());
                 known == *name || known.replacen("TLS13_", "TLS_", 1) == *name
             };
             let found = all.cipher_suites.iter().find(is).copied();
             found.ok_or_else(|| TlsPolicyError::Cipher {
+                at,
                 name: name.clone(),
                 known: listed(
                     all.cipher_suites
@@ -217,16 +256,18 @@ fn provider(listener: &ListenerTlsConfig) -> Result<CryptoProvider, TlsPolicyErr
         chosen.cipher_suites = listener
             .ciphers
             .iter()
+            .enumerate()
             .map(find)
             .collect::<Result<_, _>>()?;
     }
     if !listener.groups.is_empty() {
-        let find = |name: &String| {
+        let find = |(at, name): (usize, &String)| {
             let is = |known: &&&'static dyn rustls::crypto::SupportedKxGroup| {
                 format!("{:?}", known.name()).eq_ignore_ascii_case(name)
             };
             let found = all.kx_groups.iter().find(is).copied();
             found.ok_or_else(|| TlsPolicyError::Group {
+                at,
                 name: name.clone(),
                 known: listed(
                     all.kx_groups
@@ -235,7 +276,8 @@ fn provider(listener: &ListenerTlsConfig) -> Result<CryptoProvider, TlsPolicyErr
                 ),
             })
         };
-        chosen.kx_groups = listener.groups.iter().map(find).collect::<Result<_, _>>()?;
+        let groups = listener.groups.iter().enumerate();
+        chosen.kx_groups = groups.map(find).collect::<Result<_, _>>()?;
     }
     Ok(chosen)
 }
@@ -255,8 +297,9 @@ pub(super) fn secrets(files: &[PathBuf]) -> Result<TicketSecrets, TlsPolicyError
     if files.is_empty() {
         return Ok(TicketSecrets::random());
     }
-    let secret = |file: &PathBuf| {
+    let secret = |(at, file): (usize, &PathBuf)| {
         let wrong = |reason: String| TlsPolicyError::TicketKey {
+            at,
             file: file.clone(),
             reason,
         };
@@ -272,6 +315,7 @@ pub(super) fn secrets(files: &[PathBuf]) -> Result<TicketSecrets, TlsPolicyError
             Ok(secret)
         }
     };
-    let all = files.iter().map(secret).collect::<Result<_, _>>()?;
-    Ok(TicketSecrets::shared(all))
+    let all = files.iter().enumerate().map(secret);
+    let all = all.collect::<Result<_, _>>()?;
+    Ok(TicketSecrets::of(all))
 }

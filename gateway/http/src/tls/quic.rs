@@ -16,7 +16,7 @@ use rustls::sign::CertifiedKey;
 use super::names::{ServerNameTable, canonical};
 use super::policy::TlsPolicy;
 use super::tickets::TicketSecrets;
-use super::{CertificateTable, TlsSetupError};
+use super::{CertificateTable, TlsSetupError, TlsSetupFault};
 
 /// The protocol of HTTP/3 for ALPN (RFC 9114 §3.1).
 const ALPN: &[u8] = b"h3";
@@ -63,7 +63,7 @@ pub(super) fn config(
     let config = QuicServerConfig::try_from(Arc::new(config));
     config
         .map(Arc::new)
-        .map_err(|_| TlsSetupError::NoQuicCipher)
+        .map_err(|_| TlsSetupError::at("ciphers", TlsSetupFault::NoQuicCipher))
 }
 
 /// Gives rustls the certificate for a client that asks for a name without a policy of its own.

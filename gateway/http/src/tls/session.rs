@@ -11,9 +11,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::reference::without_port;
 
 use super::certificate::{ServerCertificate, instant};
-use super::config::ClientCertificateField;
+use super::config::{ClientCertificateField, FingerprintField};
 use super::policy::TlsPolicy;
-use super::{ServerChoice, TlsListener};
+use super::{ServerChoice, TlsListener, client_chain};
 
 /// A TLS connection with a client.
 pub struct TlsSession {
@@ -30,6 +30,10 @@ pub struct TlsSession {
     /// The field `Client-Cert` (RFC 9440), if the policy asks for it and the client showed a
     /// certificate, which was verified.
     pub client_certificate: Option<HeaderValue>,
+    /// The field `Client-Cert-Chain` (RFC 9440), if the policy asks for it and there is one.
+    pub(crate) client_chain: Option<HeaderValue>,
+    /// The field `Client-JA4`, if the listener tells it.
+    pub(crate) ja4_field: Option<HeaderValue>,
     pub(crate) listener: Arc<TlsListener>,
     certificate: Arc<ServerCertificate>,
     policy: Arc<TlsPolicy>,
@@ -59,13 +63,20 @@ impl TlsSession {
             certificate,
             policy,
         } = choice;
-        let shown = connection.peer_certificates().and_then(<[_]>::first);
+        let presented = connection.peer_certificates().unwrap_or_default();
+        let shown = presented.first();
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         // A resumed session brings the certificate of the handshake that it goes back to.
         if resumed && shown.is_some_and(has_expired) {
             return Err(SessionRefusal::ClientCertificateExpired);
         }
-        let told = shown.filter(|_| policy.forward == ClientCertificateField::ClientCert);
+        let told = shown.filter(|_| policy.forward != ClientCertificateField::Off);
+        let client_chain = match policy.forward {
+            ClientCertificateField::ClientCertChain => client_chain::field(presented, &policy),
+            ClientCertificateField::ClientCert | ClientCertificateField::Off => None,
+        };
+        let tells_ja4 = listener.config.ja4 == FingerprintField::On;
+        let ja4_field = ja4.as_deref().filter(|_| tells_ja4);
         let suite = connection.negotiated_cipher_suite();
         Ok(Self {
             version: match connection.protocol_version() {
@@ -78,8 +89,10 @@ impl TlsSession {
             }),
             server_name: connection.server_name().map(Into::into),
             resumed,
+            ja4_field: ja4_field.and_then(|ja4| HeaderValue::from_str(ja4).ok()),
             ja4: ja4.map(Into::into),
             client_certificate: told.and_then(|certificate| field(certificate)),
+            client_chain,
             listener: Arc::clone(listener),
             covers_its_name: connection
                 .server_name()
@@ -102,6 +115,8 @@ impl TlsSession {
             resumed: false,
             ja4: None,
             client_certificate: None,
+            client_chain: None,
+            ja4_field: None,
             listener: Arc::clone(listener),
             covers_its_name: name.is_some_and(|name| certificate.covers(name)),
             certificate,

@@ -8,8 +8,14 @@
 //!
 //! A ticket is the epoch (8 octets), a nonce (12), and the sealed session. One epoch seals; it and
 //! its two neighbours open, so that neither a rotation nor clocks that differ cut anybody off.
+//!
+//! Nodes have the same secrets if files hold them, or if somebody above this crate brings those of
+//! each epoch ([`SharedTicketSecrets`]). Until those are there, a node seals by a secret of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -21,9 +27,79 @@ use rustls::server::ProducesTickets;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TlsPolicyId(pub [u8; 32]);
 
-/// The secrets that the keys of tickets are derived from: the first seals, all open.
+/// The secrets that the keys of tickets are derived from: the first seals, all open. A shared one
+/// for the current epoch seals before them.
 #[derive(Clone)]
-pub struct TicketSecrets(Vec<Vec<u8>>);
+pub struct TicketSecrets {
+    own: Vec<Vec<u8>>,
+    shared: Option<Arc<SharedTicketSecrets>>,
+}
+
+/// A span of time in which one key seals tickets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TicketEpoch {
+    /// Its length in seconds.
+    pub rotate: u64,
+    /// How many of this length were before it since 1970.
+    pub number: u64,
+}
+
+/// Secrets that nodes have agreed upon, each for one epoch.
+#[derive(Default)]
+pub struct SharedTicketSecrets {
+    known: RwLock<BTreeMap<TicketEpoch, Vec<u8>>>,
+    /// Grows with each change.
+    version: AtomicU64,
+}
+
+impl TicketEpoch {
+    /// The current one.
+    pub fn now(rotate: Duration) -> Self {
+        let rotate = rotate.as_secs().max(1);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            rotate,
+            number: now.map_or(0, |now| now.as_secs() / rotate),
+        }
+    }
+
+    /// The one with this number.
+    fn numbered(self, number: u64) -> Self {
+        Self { number, ..self }
+    }
+
+    /// The one before, this one, and the one after it.
+    pub fn neighbourhood(self) -> [Self; 3] {
+        let numbers = [
+            self.number.wrapping_sub(1),
+            self.number,
+            self.number.wrapping_add(1),
+        ];
+        numbers.map(|number| self.numbered(number))
+    }
+}
+
+impl SharedTicketSecrets {
+    pub fn has(&self, epoch: TicketEpoch) -> bool {
+        self.known.read().contains_key(&epoch)
+    }
+
+    /// Takes the secret of an epoch, and forgets those that are of no use any more.
+    pub fn put(&self, epoch: TicketEpoch, secret: Vec<u8>) {
+        let mut known = self.known.write();
+        let oldest = epoch.number.saturating_sub(MOST_EPOCHS);
+        known.retain(|one, _| one.rotate != epoch.rotate || one.number >= oldest);
+        known.insert(epoch, secret);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn get(&self, epoch: TicketEpoch) -> Option<Vec<u8>> {
+        self.known.read().get(&epoch).cloned()
+    }
+}
+
+/// The most earlier epochs whose shared secrets are kept.
+const MOST_EPOCHS: u64 = 3;
 
 /// The fewest octets of a secret.
 pub const LEAST_SECRET: usize = 32;
@@ -42,23 +118,44 @@ impl TicketSecrets {
         let mut secret = vec![0; LEAST_SECRET];
         // AWS-LC's generator ends the process rather than fail.
         let _ = rand::fill(&mut secret);
-        Self(vec![secret])
+        Self::of(vec![secret])
     }
 
     /// The first secret, which others are derived from.
     pub(super) fn first(&self) -> &[u8] {
-        self.0.first().map_or(&[], Vec::as_slice)
+        self.own.first().map_or(&[], Vec::as_slice)
     }
 
     /// These secrets, of which there is at least one, each with [`LEAST_SECRET`] octets or more.
-    pub fn shared(secrets: Vec<Vec<u8>>) -> Self {
-        Self(secrets)
+    pub fn of(secrets: Vec<Vec<u8>>) -> Self {
+        Self {
+            own: secrets,
+            shared: None,
+        }
+    }
+
+    /// The same beside those that nodes agree upon.
+    pub(super) fn beside(self, shared: &Arc<SharedTicketSecrets>) -> Self {
+        Self {
+            shared: Some(Arc::clone(shared)),
+            ..self
+        }
+    }
+
+    /// Changes when shared secrets come.
+    fn version(&self) -> u64 {
+        let shared = self.shared.as_ref();
+        shared.map_or(0, |shared| shared.version.load(Ordering::Acquire))
+    }
+
+    fn shared_for(&self, epoch: TicketEpoch) -> Option<Vec<u8>> {
+        self.shared.as_ref()?.get(epoch)
     }
 }
 
 impl fmt::Debug for TicketSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TicketSecrets({})", self.0.len())
+        write!(f, "TicketSecrets({})", self.own.len())
     }
 }
 
@@ -74,6 +171,8 @@ pub struct PolicyTicketer {
 /// The keys of an epoch and its neighbours, for each secret.
 struct EpochKeys {
     epoch: u64,
+    /// That of the secrets which they were derived from.
+    version: u64,
     seal: LessSafeKey,
     open: Vec<(u64, LessSafeKey)>,
 }
@@ -89,15 +188,15 @@ impl PolicyTicketer {
     }
 
     fn epoch(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.map_or(0, |now| now.as_secs() / self.rotate.as_secs().max(1))
+        TicketEpoch::now(self.rotate).number
     }
 
     /// Works with the keys of the current epoch.
     fn with_keys<T>(&self, work: impl FnOnce(&EpochKeys) -> Option<T>) -> Option<T> {
-        let epoch = self.epoch();
+        let (epoch, version) = (self.epoch(), self.secrets.version());
+        let is_current = |keys: &&EpochKeys| keys.epoch == epoch && keys.version == version;
         let known = self.keys.read();
-        if let Some(keys) = known.as_ref().filter(|keys| keys.epoch == epoch) {
+        if let Some(keys) = known.as_ref().filter(is_current) {
             return work(keys);
         }
         drop(known);
@@ -107,15 +206,21 @@ impl PolicyTicketer {
     }
 
     fn derive_all(&self, epoch: u64) -> Option<EpochKeys> {
+        let version = self.secrets.version();
+        let current = TicketEpoch::now(self.rotate).numbered(epoch);
         let mut open = Vec::new();
-        for secret in &self.secrets.0 {
-            for near in [epoch, epoch.wrapping_sub(1), epoch.wrapping_add(1)] {
-                open.push((near, self.derive(secret, near)?));
+        for near in current.neighbourhood() {
+            let shared = self.secrets.shared_for(near);
+            for secret in shared.iter().chain(&self.secrets.own) {
+                open.push((near.number, self.derive(secret, near.number)?));
             }
         }
+        let shared = self.secrets.shared_for(current);
+        let seal = shared.as_ref().or(self.secrets.own.first())?;
         Some(EpochKeys {
             epoch,
-            seal: self.derive(self.secrets.0.first()?, epoch)?,
+            version,
+            seal: self.derive(seal, epoch)?,
             open,
         })
     }
@@ -185,11 +290,7 @@ mod tests {
 
     fn ticketer(secrets: &[&[u8]], policy: u8) -> PolicyTicketer {
         let secrets = secrets.iter().map(|secret| secret.to_vec()).collect();
-        PolicyTicketer::new(
-            TicketSecrets::shared(secrets),
-            TlsPolicyId([policy; 32]),
-            DAY,
-        )
+        PolicyTicketer::new(TicketSecrets::of(secrets), TlsPolicyId([policy; 32]), DAY)
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl RecordSeal {
     /// If it was sealed by another secret, for another place, or not at all.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>, AcmeStorageError> {
         let foreign = || {
-            let reason = "it is not sealed by this `acme.seal_key`";
+            let reason = "it is not sealed by this `seal_key`";
             AcmeStorageError::Corrupt(place.to_owned(), reason.to_owned())
         };
         let rest = sealed.strip_prefix(&[FORM]).ok_or_else(foreign)?;

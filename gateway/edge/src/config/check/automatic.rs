@@ -4,12 +4,13 @@ use hyper::Uri;
 
 use super::{FindingCollector, form, seal_key};
 use crate::acme::config::{
-    AcmeChallengeConfig, AcmeConfig, AcmeDnsChallenge, AcmeIssuerConfig, AcmeStorageConfig,
+    AcmeChallengeConfig, AcmeConfig, AcmeDnsChallenge, AcmeIssuerConfig, AcmeOnDemandConfig,
+    AcmeStorageConfig,
 };
 use crate::config::GatewayConfig;
 use crate::config::problem::{ConfigPath, path};
 use crate::http::config::ListenerConfig;
-use crate::http::config::tls::{CertificateSource, IssuerNames};
+use crate::http::config::tls::{CertificateSource, IssuerNames, TicketConfig};
 
 /// The most names of one certificate: that is Let's Encrypt's limit.
 const MOST_NAMES: usize = 100;
@@ -20,6 +21,10 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
         check_acme(config, acme, &path(&["acme"]), report);
     }
     for (i, listener) in config.listeners.iter().enumerate() {
+        if let Some(tls) = &listener.tls {
+            let at = path(&["listeners"]).index(i).key("tls").key("tickets");
+            check_tickets(config, &tls.tickets, &at.key("shared"), report);
+        }
         let at = path(&["listeners"]).index(i).key("tls").key("certificates");
         let sources = listener.tls.iter().flat_map(|tls| &tls.certificates);
         for (n, source) in sources.enumerate() {
@@ -28,6 +33,32 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
                 wanted.check(config, &at.index(n), report);
             }
         }
+    }
+}
+
+/// Checks what nodes need that share their session tickets.
+fn check_tickets(
+    config: &GatewayConfig,
+    tickets: &TicketConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    if !tickets.shared {
+        return;
+    }
+    if !tickets.keys.is_empty() {
+        let message = "given beside `keys`, which nodes share already; expected one of both";
+        report.add(at.clone(), message);
+    }
+    if !config.cache.l2.has_shared_redis() {
+        let message =
+            "`cache.l2` has no Redis that nodes share; expected one there, or `keys` from files";
+        report.add(at.clone(), message);
+    }
+    if config.ticket_seal_key().is_none() {
+        let message = "whoever reads in Redis could decrypt sessions; expected \
+                       `cache.l2.seal_key_file`, with a secret that all nodes share";
+        report.add(at.clone(), message);
     }
 }
 
@@ -67,6 +98,9 @@ fn check_acme(
     ] {
         report.positive(at.key(key), number);
     }
+    if let Some(on_demand) = &acme.on_demand {
+        check_on_demand(config, on_demand, &at.key("on_demand"), report);
+    }
     let retry = at.key("retry");
     report.positive(retry.key("min"), acme.retry.min.0.as_millis() as u64);
     if acme.retry.min > acme.retry.max {
@@ -75,6 +109,49 @@ fn check_acme(
             acme.retry.min, acme.retry.max
         );
         report.add(retry.key("min"), message);
+    }
+}
+
+fn check_on_demand(
+    config: &GatewayConfig,
+    on_demand: &AcmeOnDemandConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    if on_demand.ask.is_empty() {
+        let message = "whoever connects could have certificates ordered for any name; expected \
+                       `ask`, a URL that says which names are yours";
+        report.add(at.key("ask"), message);
+    } else {
+        report.form(&at.key("ask"), ask_url(&on_demand.ask));
+    }
+    for (key, number) in [
+        ("per_minute", on_demand.per_minute as u64),
+        ("max_pending", on_demand.max_pending as u64),
+        ("wait", on_demand.wait.0.as_millis() as u64),
+    ] {
+        report.positive(at.key(key), number);
+    }
+    let tls = config.listeners.iter().filter_map(|one| one.tls.as_ref());
+    let mut using = tls.filter(|tls| tls.certificates.iter().any(|one| one.is_on_demand()));
+    if using.any(|tls| tls.handshake_timeout <= on_demand.wait) {
+        let message = "as long as `handshake_timeout` of a listener or longer, so that handshakes \
+                       are cut before; expected less";
+        report.add(at.key("wait"), message);
+    }
+}
+
+fn ask_url(url: &str) -> Result<(), String> {
+    let is_url = |url: &Uri| {
+        let scheme = url.scheme_str();
+        let host = url.host().is_some_and(|host| !host.is_empty());
+        host && [Some("http"), Some("https")].contains(&scheme) && url.query().is_none()
+    };
+    match url.parse::<Uri>() {
+        Ok(parsed) if is_url(&parsed) => Ok(()),
+        _ => Err(format!(
+            "{url:?} can't be asked; expected a URL without query, as in http://127.0.0.1:9000/tls-allowed"
+        )),
     }
 }
 
@@ -123,6 +200,11 @@ impl ObtainedSource<'_> {
             let message = "there is no `acme`; expected it at the top of the file, with `issuers`";
             return report.add(at.key("acme"), message);
         };
+        if self.source.is_on_demand() && acme.on_demand.is_none() {
+            let message = "no names; expected those that the certificate is for, as in \
+                           `[shop.example.com]`, or `acme.on_demand`";
+            report.add(at.key("names"), message);
+        }
         let names = self.issuers.as_slice();
         if names.is_empty() {
             report.add(at.key("acme"), "no issuer; expected at least one");

@@ -149,7 +149,7 @@ fn check_source(source: &CertificateSource, at: &ConfigPath, report: &mut Findin
     }
 }
 
-/// What is beside `acme`; whether its issuers are there is checked with them.
+/// What is beside `acme`; whether its issuers are there, and its names, is checked with them.
 fn check_obtained(source: &CertificateSource, at: &ConfigPath, report: &mut FindingCollector) {
     let others = [
         ("cert", source.cert.is_some()),
@@ -160,11 +160,6 @@ fn check_obtained(source: &CertificateSource, at: &ConfigPath, report: &mut Find
     for (key, _) in others.into_iter().filter(|(_, given)| *given) {
         let message = "given beside `acme`; expected one of the two";
         report.push(ConfigFinding::key(at.key(key), message));
-    }
-    if source.names.is_empty() {
-        let message =
-            "no names; expected those that the certificate is for, as in `[shop.example.com]`";
-        report.add(at.key("names"), message);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{FindingCollector, form};
 use crate::config::GatewayConfig;
 use crate::config::problem::{ConfigPath, nearest, one_of, path};
-use crate::http::config::ListenerConfig;
+use crate::http::config::{ListenerConfig, NO_FINGERPRINTS};
 use crate::plugin::config::LoaderError;
 use crate::proxy::config::{
     InvalidateConfig, LetterCase, OneOrMany, PurgeRule, RouteConfig, RouteMatchConfig,
@@ -179,6 +179,17 @@ impl RouteCheckScope<'_> {
                 form::header_name(name).and_then(|()| ListenerConfig::arrives(name, listeners));
             report.form_of_key(&at.key("header").key(name), checked);
         }
+        if let Some(tls) = &given.tls {
+            let at = at.key("tls").key("ja4");
+            if tls.ja4.as_slice().is_empty() {
+                let empty = "an empty list matches nothing; expected at least one";
+                report.add(at.clone(), empty);
+            }
+            let listeners = &self.config.listeners;
+            if !listeners.iter().any(ListenerConfig::tells_fingerprints) {
+                report.add(at, NO_FINGERPRINTS);
+            }
+        }
         for (key, given) in [("header", &given.header), ("query", &given.query)] {
             for (name, values) in given {
                 if values.patterns().as_slice().is_empty() {
@@ -322,7 +333,12 @@ fn normal(given: &RouteMatchConfig) -> NormalizedMatch {
         (any, case)
     };
     let header = given.header.iter();
-    let header = header.map(|(k, v)| (k.to_lowercase(), values(v))).collect();
+    let ja4 = given.tls.as_ref().map(|tls| {
+        let (name, patterns) = tls.field();
+        (name.as_str().to_owned(), values(&patterns))
+    });
+    let header = header.map(|(k, v)| (k.to_lowercase(), values(v)));
+    let header = header.chain(ja4).collect();
     let query = given.query.iter();
     let query = query.map(|(k, v)| (k.clone(), values(v))).collect();
     (

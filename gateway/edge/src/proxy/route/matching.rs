@@ -74,6 +74,10 @@ impl RouteConditions {
                 .header
                 .iter()
                 .filter_map(|(name, values)| Some((name.parse().ok()?, ValuePatterns::new(values))))
+                .chain(config.tls.iter().map(|tls| {
+                    let (name, values) = tls.field();
+                    (name, ValuePatterns::new(&values))
+                }))
                 .collect(),
             parameters: config
                 .query
