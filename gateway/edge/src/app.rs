@@ -103,6 +103,13 @@ impl GatewayStartError {
                 let key = format!("listeners[{n}].tls.{}", source.key);
                 Some((key, source.fault.to_string()))
             }
+            Self::Acme(AcmeOpenError::Issuer { issuer, source }) => {
+                let key = format!("acme.issuers.{issuer}.ca_file");
+                Some((key, source.to_string()))
+            }
+            Self::Acme(AcmeOpenError::Ask(error)) => {
+                Some(("acme.on_demand.ask".to_owned(), error.to_string()))
+            }
             _ => None,
         }
     }
@@ -116,7 +123,9 @@ impl GatewayStartError {
             | Self::PurgeMethod(_)
             | Self::Bus(_)
             | Self::Bind(BindError::Tls { .. }) => true,
-            Self::Acme(AcmeOpenError::Issuer { .. } | AcmeOpenError::Redis(_)) => true,
+            Self::Acme(
+                AcmeOpenError::Issuer { .. } | AcmeOpenError::Ask(_) | AcmeOpenError::Redis(_),
+            ) => true,
             Self::Store(error) => error.is_configuration(),
             Self::Bind(_)
             | Self::Admin(_)

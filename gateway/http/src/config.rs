@@ -129,13 +129,13 @@ impl ListenerConfig {
         if listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str())) {
             return Ok(());
         }
-        let told: [(_, fn(&Self) -> bool); 3] = [
-            (forward::CLIENT_CERT, Self::tells_certificates),
-            (forward::CLIENT_CERT_CHAIN, Self::tells_chains),
-            (forward::CLIENT_JA4, Self::tells_fingerprints),
-        ];
-        let mut told = told.iter().filter(|(told, _)| *told == name);
-        if told.any(|(_, tells)| listeners.iter().any(tells)) {
+        let tells = |listener: &Self| match name.as_str() {
+            "client-cert" => listener.tells_certificates(),
+            "client-cert-chain" => listener.tells_chains(),
+            "client-ja4" => listener.tells_fingerprints(),
+            _ => false,
+        };
+        if listeners.iter().any(tells) {
             return Ok(());
         }
         if name == forward::CLIENT_JA4 {

@@ -14,7 +14,7 @@ pub struct TlsSetupError {
     /// The key below `tls`, as in `certificates[0].cert`; empty for `tls` as a whole.
     pub key: String,
     // Not as a source: the message above holds it already.
-    pub fault: TlsSetupFault,
+    pub fault: Box<TlsSetupFault>,
 }
 
 /// What is wrong with TLS of a listener.
@@ -42,8 +42,10 @@ pub enum TlsSetupFault {
 
 impl TlsSetupError {
     pub(super) fn at(key: impl Into<String>, fault: TlsSetupFault) -> Self {
-        let key = key.into();
-        Self { key, fault }
+        Self {
+            key: key.into(),
+            fault: Box::new(fault),
+        }
     }
 
     /// Something is wrong with what a source of certificates names.
