@@ -20,6 +20,7 @@ use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
 };
 use crate::proxy::metrics::RequestFamilies;
+use crate::proxy::protocol::ProtocolCounts;
 use crate::proxy::record::RequestRecorder;
 use crate::proxy::record::recent::RecentRequestLog;
 use crate::proxy::route::{RouteDependencies, Routes};
@@ -35,6 +36,7 @@ pub struct ProcessState {
     pub tls: Arc<TlsListeners>,
     pub origin_tls: Arc<OriginTlsWatch>,
     requests: RequestFamilies,
+    protocols: ProtocolCounts,
     plugins: PluginFamilies,
 }
 
@@ -57,6 +59,7 @@ impl ProcessState {
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginFamilies::new(&registry)?,
             tls: TlsListeners::register(&registry)?,
+            protocols: ProtocolCounts::register(&registry)?,
             origin_tls: OriginTlsWatch::register(&registry)?,
             registry,
         })
@@ -70,7 +73,8 @@ impl ProcessState {
         let generation = self.generation(config).await?;
         generation.begin_periodic_work();
         let (cache, tls) = (Arc::clone(&self.cache), Arc::clone(&self.tls));
-        Ok(Arc::new(Proxy::new(cache, tls, generation)))
+        let protocols = self.protocols.clone();
+        Ok(Arc::new(Proxy::new(cache, tls, protocols, generation)))
     }
 
     /// Makes a generation from this configuration, beside any existing ones. In `config`, the paths
