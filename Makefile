@@ -90,7 +90,7 @@ FRONT ?= clear
 # Installs the suite into target/conformance the first time.
 conformance:
 	$(CARGO) build --locked -p lamina
-	[ $(FRONT) = clear ] || $(CARGO) build --locked -p e2e --bin front
+	[ $(FRONT) = clear ] || $(CARGO) build --locked --workspace --bin front
 	@tests/conformance/run.sh --front=$(FRONT)
 
 # A workspace of its own: libFuzzer and coverage on the stable toolchain.

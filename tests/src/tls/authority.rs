@@ -132,6 +132,8 @@ impl Authority {
         wanted.not_before = order.from.into();
         wanted.not_after = order.to.into();
         wanted.serial_number = Some(SerialNumber::from(serial));
+        // Some clients verify nothing without it.
+        wanted.use_authority_key_identifier_extension = true;
         wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         wanted.extended_key_usages = vec![match order.client {
             true => ExtendedKeyUsagePurpose::ClientAuth,

@@ -85,7 +85,6 @@ async fn sslyze_finds_the_profile_intermediate_kept() {
         "--certinfo",
         &authority,
         "--early_data",
-        "--resum",
         &site.target(),
     ];
     let Some(scan) = scanned(script.to_str().unwrap(), &arguments).await else {
