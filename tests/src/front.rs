@@ -24,7 +24,7 @@ pub mod inapplicable;
 mod translator;
 mod tunnel;
 
-use translator::Far;
+use translator::GatewayTarget;
 use tunnel::Tls;
 
 /// A way to the gateway.
@@ -135,7 +135,7 @@ impl Fronted {
     /// For HTTP/3.
     pub async fn bytes_over(&self, front: Front) -> FrontDoor {
         let protocol = match front {
-            Front::Clear => return FrontDoor::none(self.gateway.address),
+            Front::Clear => return FrontDoor::direct(self.gateway.address),
             Front::TlsHttp1 => "http/1.1",
             Front::TlsHttp2 => "h2",
             Front::Http3 => panic!("HTTP/3 has no connection of bytes"),
@@ -147,10 +147,10 @@ impl Fronted {
 /// A door of messages to the gateway at this address, which has these certificates.
 pub async fn messages(front: Front, gateway: SocketAddr, certificates: &Certificates) -> FrontDoor {
     let far = match front {
-        Front::Clear => return FrontDoor::none(gateway),
+        Front::Clear => return FrontDoor::direct(gateway),
         Front::TlsHttp1 => return tunnel_to(gateway, certificates, "http/1.1").await,
-        Front::TlsHttp2 => Far::Http2(Tls::new(gateway, certificates.tls("h2"))),
-        Front::Http3 => Far::Http3(http3::Quic::new(
+        Front::TlsHttp2 => GatewayTarget::Http2(Tls::new(gateway, certificates.tls("h2"))),
+        Front::Http3 => GatewayTarget::Http3(http3::Quic::new(
             gateway,
             certificates.quic(&Reach::default()),
         )),
@@ -174,7 +174,7 @@ async fn tunnel_to(gateway: SocketAddr, certificates: &Certificates, protocol: &
 
 impl FrontDoor {
     /// The gateway itself.
-    fn none(address: SocketAddr) -> Self {
+    fn direct(address: SocketAddr) -> Self {
         Self {
             address,
             accepting: None,

@@ -128,7 +128,7 @@ async fn one(case: &Case, host: &str, place: Place, stage: &Stage) -> Result<(),
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         fault.map_err(|fault| format!("step {}: {fault}", number + 1))?;
-        last = begun;
+        last = Instant::now();
     }
     Ok(())
 }

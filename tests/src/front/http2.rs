@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
-use super::translator::Part;
+use super::translator::AnswerPart;
 
 /// A connection to the gateway.
 pub struct Http2 {
@@ -68,23 +68,23 @@ impl Http2Exchange {
         let _ = self.upload.send_data(content, true);
     }
 
-    pub async fn next(&mut self) -> Option<Part> {
+    pub async fn next(&mut self) -> Option<AnswerPart> {
         match &mut self.answer {
             Answer::Awaited(awaited) => {
                 if let Some(interim) = poll_fn(|cx| awaited.poll_informational(cx)).await {
-                    return Some(Part::Interim(interim.ok()?));
+                    return Some(AnswerPart::Interim(interim.ok()?));
                 }
                 let (head, body) = awaited.await.ok()?.into_parts();
                 self.answer = Answer::Begun(body);
-                Some(Part::Head(http::Response::from_parts(head, ())))
+                Some(AnswerPart::Head(http::Response::from_parts(head, ())))
             }
             Answer::Begun(body) => match body.data().await {
                 Some(piece) => {
                     let piece = piece.ok()?;
                     body.flow_control().release_capacity(piece.len()).ok()?;
-                    Some(Part::Piece(piece))
+                    Some(AnswerPart::Piece(piece))
                 }
-                None => body.trailers().await.ok().map(Part::End),
+                None => body.trailers().await.ok().map(AnswerPart::End),
             },
         }
     }

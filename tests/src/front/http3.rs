@@ -9,7 +9,7 @@ use h3_quinn::{BidiStream, OpenStreams};
 use http::Request;
 use tokio::task::JoinHandle;
 
-use super::translator::Part;
+use super::translator::AnswerPart;
 use crate::h3::NAME;
 use crate::wait::{SOON, within};
 
@@ -93,18 +93,18 @@ impl Http3Exchange {
         let _ = self.stream.finish().await;
     }
 
-    pub async fn next(&mut self) -> Option<Part> {
+    pub async fn next(&mut self) -> Option<AnswerPart> {
         if !self.has_begun {
             let head = self.stream.recv_response().await.ok()?;
             if head.status().is_informational() {
-                return Some(Part::Interim(head));
+                return Some(AnswerPart::Interim(head));
             }
             self.has_begun = true;
-            return Some(Part::Head(head));
+            return Some(AnswerPart::Head(head));
         }
         match self.stream.recv_data().await.ok()? {
-            Some(mut piece) => Some(Part::Piece(piece.copy_to_bytes(piece.remaining()))),
-            None => self.stream.recv_trailers().await.ok().map(Part::End),
+            Some(mut piece) => Some(AnswerPart::Piece(piece.copy_to_bytes(piece.remaining()))),
+            None => self.stream.recv_trailers().await.ok().map(AnswerPart::End),
         }
     }
 }

@@ -17,25 +17,25 @@ use super::tunnel::Tls;
 use crate::rfc::wire::{Framing, Head, Wire};
 
 /// Where requests go.
-pub enum Far {
+pub enum GatewayTarget {
     Http2(Tls),
     Http3(Quic),
 }
 
 /// A connection to the gateway.
-enum Line {
+enum GatewayConnection {
     Http2(Http2),
     Http3(Http3),
 }
 
 /// One request under way.
-enum Exchange {
+enum StartedExchange {
     Http2(Http2Exchange),
     Http3(Box<Http3Exchange>),
 }
 
 /// What comes from the gateway, in this order; interim heads and pieces may be many.
-pub enum Part {
+pub enum AnswerPart {
     Interim(Response<()>),
     Head(Response<()>),
     Piece(Bytes),
@@ -44,7 +44,7 @@ pub enum Part {
 }
 
 /// Answers the requests of one connection until one of them can't be answered.
-pub async fn serve(near: TcpStream, far: &Far) {
+pub async fn serve(near: TcpStream, far: &GatewayTarget) {
     let mut near = Wire::new(near);
     let mut line = None;
     while let Some(head) = near.head().await {
@@ -55,20 +55,25 @@ pub async fn serve(near: TcpStream, far: &Far) {
 }
 
 /// Passes one request on and its answer back. None when the connection can't go on.
-async fn pass(near: &mut Wire, head: Head, far: &Far, line: &mut Option<Line>) -> Option<()> {
+async fn pass(
+    near: &mut Wire,
+    head: Head,
+    far: &GatewayTarget,
+    line: &mut Option<GatewayConnection>,
+) -> Option<()> {
     let framing = Framing::of(&head.fields, Framing::None);
     let mut waits = head.fields.contains_key(EXPECT);
     let request = translated(head)?;
     let mut answer = AnswerWriter::to(request.method());
     let has_content = !matches!(framing, Framing::None);
-    let mut exchange = Exchange::begin(far, line, request, has_content).await?;
+    let mut exchange = StartedExchange::begin(far, line, request, has_content).await?;
     if has_content && !waits {
         exchange.send(near.body(framing).await.0).await;
     }
     loop {
         let part = exchange.next().await?;
-        let goes_on = matches!(&part, Part::Interim(interim) if interim.status() == 100);
-        let is_end = matches!(part, Part::End(_));
+        let goes_on = matches!(&part, AnswerPart::Interim(interim) if interim.status() == 100);
+        let is_end = matches!(part, AnswerPart::End(_));
         if !near.write(&answer.bytes(part)).await {
             return None;
         }
@@ -112,19 +117,21 @@ fn translated(head: Head) -> Option<Request<()>> {
     Some(request)
 }
 
-impl Exchange {
+impl StartedExchange {
     async fn begin(
-        far: &Far,
-        line: &mut Option<Line>,
+        far: &GatewayTarget,
+        line: &mut Option<GatewayConnection>,
         request: Request<()>,
         has_content: bool,
     ) -> Option<Self> {
-        if line.as_ref().is_none_or(Line::is_closed) {
-            *line = Some(Line::open(far).await?);
+        if line.as_ref().is_none_or(GatewayConnection::is_closed) {
+            *line = Some(GatewayConnection::open(far).await?);
         }
         match line.as_mut()? {
-            Line::Http2(line) => line.begin(request, has_content).await.map(Self::Http2),
-            Line::Http3(line) => {
+            GatewayConnection::Http2(line) => {
+                line.begin(request, has_content).await.map(Self::Http2)
+            }
+            GatewayConnection::Http3(line) => {
                 let exchange = line.begin(request, has_content).await?;
                 Some(Self::Http3(Box::new(exchange)))
             }
@@ -140,7 +147,7 @@ impl Exchange {
     }
 
     /// The next part; none when the gateway broke off.
-    async fn next(&mut self) -> Option<Part> {
+    async fn next(&mut self) -> Option<AnswerPart> {
         match self {
             Self::Http2(exchange) => exchange.next().await,
             Self::Http3(exchange) => exchange.next().await,
@@ -148,11 +155,11 @@ impl Exchange {
     }
 }
 
-impl Line {
-    async fn open(far: &Far) -> Option<Self> {
+impl GatewayConnection {
+    async fn open(far: &GatewayTarget) -> Option<Self> {
         Some(match far {
-            Far::Http2(tls) => Self::Http2(Http2::over(tls.connect().await?).await?),
-            Far::Http3(quic) => Self::Http3(quic.connect().await?),
+            GatewayTarget::Http2(tls) => Self::Http2(Http2::over(tls.connect().await?).await?),
+            GatewayTarget::Http3(quic) => Self::Http3(quic.connect().await?),
         })
     }
 
@@ -178,10 +185,10 @@ impl AnswerWriter {
         }
     }
 
-    fn bytes(&mut self, part: Part) -> Vec<u8> {
+    fn bytes(&mut self, part: AnswerPart) -> Vec<u8> {
         match part {
-            Part::Interim(interim) => head(&interim),
-            Part::Head(answer) => {
+            AnswerPart::Interim(interim) => head(&interim),
+            AnswerPart::Head(answer) => {
                 let is_empty = self.method == Method::HEAD
                     || matches!(
                         answer.status(),
@@ -196,18 +203,18 @@ impl AnswerWriter {
                 }
                 bytes
             }
-            Part::Piece(piece) if self.is_chunked && !piece.is_empty() => {
+            AnswerPart::Piece(piece) if self.is_chunked && !piece.is_empty() => {
                 let size = format!("{:x}\r\n", piece.len());
                 [size.as_bytes(), &piece, b"\r\n"].concat()
             }
-            Part::Piece(piece) => piece.to_vec(),
-            Part::End(trailers) if self.is_chunked => {
+            AnswerPart::Piece(piece) => piece.to_vec(),
+            AnswerPart::End(trailers) if self.is_chunked => {
                 let mut bytes = b"0\r\n".to_vec();
                 lines(&mut bytes, &trailers.unwrap_or_default());
                 bytes.extend_from_slice(b"\r\n");
                 bytes
             }
-            Part::End(_) => Vec::new(),
+            AnswerPart::End(_) => Vec::new(),
         }
     }
 }

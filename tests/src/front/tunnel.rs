@@ -26,7 +26,7 @@ pub struct Tls {
 }
 
 /// Why one direction ended.
-enum End {
+enum PumpEnd {
     /// Its source has said all.
     Closed,
     /// Its source broke off.
@@ -63,9 +63,9 @@ pub async fn serve(mut near: TcpStream, tls: &Tls) {
     };
     match pass(&mut near, &mut far).await {
         // A lingering time of zero makes the kernel send RST.
-        End::Broken => drop(far.get_ref().0.set_zero_linger()),
+        PumpEnd::Broken => drop(far.get_ref().0.set_zero_linger()),
         // What the gateway said last must arrive: unread bytes would make this end a reset.
-        End::Closed | End::Refused => {
+        PumpEnd::Closed | PumpEnd::Refused => {
             let rest = &mut near.take(MOST_UNREAD);
             let _ = tokio::io::copy(rest, &mut tokio::io::sink()).await;
         }
@@ -73,12 +73,12 @@ pub async fn serve(mut near: TcpStream, tls: &Tls) {
 }
 
 /// Passes bytes in both directions; answers how the client's ended.
-async fn pass(near: &mut TcpStream, far: &mut TlsStream<TcpStream>) -> End {
+async fn pass(near: &mut TcpStream, far: &mut TlsStream<TcpStream>) -> PumpEnd {
     let (mut from_client, mut to_client) = near.split();
     let (mut from_gateway, mut to_gateway) = tokio::io::split(far);
     let forth = async {
         let end = pump(&mut from_client, &mut to_gateway).await;
-        if matches!(end, End::Closed) {
+        if matches!(end, PumpEnd::Closed) {
             let _ = to_gateway.shutdown().await;
         }
         end
@@ -90,22 +90,22 @@ async fn pass(near: &mut TcpStream, far: &mut TlsStream<TcpStream>) -> End {
     tokio::pin!(forth, back);
     tokio::select! {
         end = &mut forth => {
-            if !matches!(end, End::Broken) {
+            if !matches!(end, PumpEnd::Broken) {
                 back.await;
             }
             end
         }
-        () = &mut back => End::Closed,
+        () = &mut back => PumpEnd::Closed,
     }
 }
 
-async fn pump(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> End {
+async fn pump(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> PumpEnd {
     let mut piece = vec![0; 16 << 10];
     loop {
         let count = match from.read(&mut piece).await {
-            Ok(0) => return End::Closed,
+            Ok(0) => return PumpEnd::Closed,
             Ok(count) => count,
-            Err(_) => return End::Broken,
+            Err(_) => return PumpEnd::Broken,
         };
         let passed = async {
             to.write_all(&piece[..count]).await?;
@@ -113,7 +113,7 @@ async fn pump(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + U
             to.flush().await
         };
         if passed.await.is_err() {
-            return End::Refused;
+            return PumpEnd::Refused;
         }
     }
 }

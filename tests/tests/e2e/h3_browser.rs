@@ -1,4 +1,7 @@
-//! A real browser loads a page of many parts by HTTP/3 (edge.md, 6).
+//! Clients of others that find HTTP/3 (edge.md, 6): a real browser, and curl where it speaks HTTP/3.
+
+use std::path::Path;
+use std::process::Command;
 
 use e2e::browser::Browser;
 use e2e::h3::SecuredGateway;
@@ -9,6 +12,8 @@ use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use serde_json::{Value, json};
 
+/// Where a Debian 13 is, whose curl speaks HTTP/3; Debian 12 has none.
+const TRIXIE: &str = "/work/trixie";
 const NAME: &str = "shop.example";
 /// Parts of the page: scripts, style sheets and pictures in turn.
 const PARTS: usize = 200;
@@ -100,4 +105,40 @@ async fn a_page_of_two_hundred_parts_comes_by_http3_without_an_error() {
     let counted = "lamina_requests_by_protocol_total";
     let count = secured.gateway.metric(counted, &by_http3).await;
     assert!(count >= (PARTS + 2) as f64, "{count} requests by HTTP/3");
+}
+
+/// By TCP first, and then by what `Alt-Svc` has told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn curl_goes_from_http2_to_http3_by_alt_svc() {
+    let root = std::env::var("LAMINA_TRIXIE").unwrap_or_else(|_| TRIXIE.to_owned());
+    if !Path::new(&root).join("usr/bin/curl").exists() {
+        eprintln!("skipped: curl_goes_from_http2_to_http3_by_alt_svc, since there is no {root}");
+        return;
+    }
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let certificates = Certificates::new(&[NAME]);
+    let gateway = certificates.secure(Setup::new(&origin), "").start().await;
+    let folder = tempfile::tempdir_in(Path::new(&root).join("tmp")).unwrap();
+    std::fs::write(folder.path().join("ca.crt"), &certificates.authority).unwrap();
+    let inside = Path::new("/tmp").join(folder.path().file_name().unwrap());
+    let port = gateway.address.port();
+    let mut versions = Vec::new();
+    for _ in 0..3 {
+        let mut curl = Command::new("chroot");
+        curl.arg(&root)
+            .args(["curl", "--silent", "--show-error", "--max-time", "20"])
+            .arg("--cacert")
+            .arg(inside.join("ca.crt"))
+            .arg("--alt-svc")
+            .arg(inside.join("alt-svc"))
+            .args(["--resolve", &format!("{NAME}:{port}:127.0.0.1")])
+            .args(["--write-out", "%{http_version}", "--output", "/dev/null"])
+            .arg(format!("https://{NAME}:{port}/"));
+        let ran = tokio::task::spawn_blocking(move || curl.output());
+        let ran = ran.await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(ran.status.success(), "{said}");
+        versions.push(String::from_utf8_lossy(&ran.stdout).into_owned());
+    }
+    assert_eq!(versions, ["2", "3", "3"]);
 }
