@@ -4,16 +4,18 @@
 #   make build      a build for use: target/release/lamina
 #   make dist       the build that is shipped and measured: target/dist/lamina
 #   make test       install what the tests need, run all of them
-#   make conformance  the public conformance suite for HTTP caches (needs Node.js)
+#   make conformance  the public conformance suite for HTTP caches (needs Node.js); FRONT=tls-h1,
+#                   tls-h2 or h3 asks over TLS
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
 #   make check      fmt, clippy, deny
-#   make differential    ours beside nginx and Varnish: each difference explained or shown
+#   make differential    (FRONT=h3 over HTTP/3, or tls-h1, tls-h2) ours beside nginx and Varnish: each difference explained or shown
 #   make bench      every figure of BENCHMARKS.md but those of soaks: the parts below in turn, and `soak`
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
 #   make bench-plugins   a call of each shipped plugin, in every language
 #   make bench-record    records of the second tier, against Node.js
-#   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
+#   make soak-attacks    ten minutes of attacks beside normal load, in clear text and then over TLS
+#                   (DURATION=60 for a minute of each)
 #   make soak-l2    Redis frozen under load; a hundred kills with a disk; rounds of faults of both
 #   make soak-bus   eight nodes and 10,000 purges on each transport; the broker and a node killed;
 #                   rounds of faults on each with each second tier (ROUNDS=20 SEED=7 for a few others)
@@ -54,16 +56,20 @@ CLOCK := faketime
 # A certificate authority with a name server, for automatic certificates; curl changes its records.
 AUTHORITY := pebble curl
 
+# What scans TLS listeners; sslyze comes from PyPI.
+SCANNERS := sslscan testssl.sh python3-venv
+
 # A real browser, for what web pages may do to a gateway.
 BROWSER := chromium
 
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
-# what web pages may do;
+# what web pages may do; scanners of TLS;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers.
 test-install:
-	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY)
+	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(SCANNERS)
+	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
 	@tests/bus/control.sh --install
@@ -78,10 +84,14 @@ test-plugins:
 	$(CARGO) test --locked --quiet --manifest-path plugins/Cargo.toml --target-dir plugins/target
 	@plugins/build.sh --install --strict --test
 
+# How the gateway is asked in `make conformance` and `make differential`: clear, tls-h1, tls-h2, h3.
+FRONT ?= clear
+
 # Installs the suite into target/conformance the first time.
 conformance:
 	$(CARGO) build --locked -p lamina
-	@tests/conformance/run.sh
+	[ $(FRONT) = clear ] || $(CARGO) build --locked --workspace --bin front
+	@tests/conformance/run.sh --front=$(FRONT)
 
 # A workspace of its own: libFuzzer and coverage on the stable toolchain.
 fuzz:
@@ -109,7 +119,7 @@ REQUESTS ?= 12000
 
 differential: bench-install
 	$(CARGO) build --locked -p lamina
-	$(CARGO) run --locked -p e2e --bin differential -- --seed $(SEED) --requests $(REQUESTS)
+	$(CARGO) run --locked -p e2e --bin differential -- --seed $(SEED) --requests $(REQUESTS) --front $(FRONT)
 
 # In turn, never side by side, also under `make -j`: each wants the machine for itself.
 bench:
@@ -138,6 +148,7 @@ soak: build-dist
 
 soak-attacks: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_attacks -- $(or $(DURATION),600)
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_attacks -- $(or $(DURATION),600) tls
 
 # Rounds of faults for each transport and second tier, drawn by a seed: with the three second
 # tiers more than 1,000 a transport, in an hour and a half.

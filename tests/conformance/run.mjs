@@ -11,7 +11,7 @@ import { start } from './processes.mjs'
 import { score } from './score.mjs'
 
 const { values: options } = parseArgs({
-  options: { suite: { type: 'string' }, gateway: { type: 'string' }, id: { type: 'string' }, bless: { type: 'boolean' }, checks: { type: 'boolean' } }
+  options: { suite: { type: 'string' }, gateway: { type: 'string' }, id: { type: 'string' }, bless: { type: 'boolean' }, front: { type: 'string' }, 'front-program': { type: 'string' }, checks: { type: 'boolean' } }
 })
 const ours = name => new URL(name, import.meta.url)
 const json = name => JSON.parse(fs.readFileSync(ours(name), 'utf8'))
@@ -20,7 +20,8 @@ const theirs = name => import(pathToFileURL(path.join(options.suite, name)))
 const suites = (await theirs('tests/index.mjs')).default
 const { runTests, getResults } = await theirs('client/runner.mjs')
 const fetch = createRequire(path.join(options.suite, 'package.json'))('node-fetch')
-const base = await start(options.suite, options.gateway)
+const front = options.front && options.front !== 'clear' ? { program: options['front-program'], name: options.front } : undefined
+const base = await start(options.suite, options.gateway, front)
 
 const chosen = options.id ? only(options.id) : suites
 await runTests(chosen, fetch, false, base)

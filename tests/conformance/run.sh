@@ -5,6 +5,8 @@
 #   tests/conformance/run.sh              all tests, the scores, the ratchet
 #   tests/conformance/run.sh --id=ID      one test with its requests and answers
 #   tests/conformance/run.sh --bless      writes the scores into ratchet.json
+#   tests/conformance/run.sh --front=F    over tls-h1, tls-h2 or h3; needs the program `front` of
+#                                         the package e2e beside the gateway
 #
 # LAMINA_BIN names the gateway; without it target/debug/lamina, else target/release/lamina.
 set -euo pipefail
@@ -27,4 +29,4 @@ if ! cmp -s package-lock.json "$work/.installed"; then
     cp package-lock.json "$work/.installed"
 fi
 
-exec node --no-warnings "$here/run.mjs" --suite="$work/node_modules/http-cache-tests" --gateway="$(realpath "$LAMINA_BIN")" "$@"
+exec node --no-warnings "$here/run.mjs" --suite="$work/node_modules/http-cache-tests" --gateway="$(realpath "$LAMINA_BIN")" --front-program="${LAMINA_BIN%/*}/front" "$@"

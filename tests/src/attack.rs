@@ -28,6 +28,9 @@ pub struct Attack {
     pub run: fn(SocketAddr) -> BoxFuture<'static, ()>,
 }
 
+/// Hosts that attacks ask for: over TLS the certificate has to cover them.
+pub const HOSTS: [&str; 3] = ["*.test", "a", "x"];
+
 /// What a gateway holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {

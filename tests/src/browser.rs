@@ -15,42 +15,66 @@ use tempfile::TempDir;
 /// A running browser; dropping it ends it with all its processes.
 pub struct Browser {
     process: Child,
-    _profile: TempDir,
+    profile: TempDir,
 }
+
+/// The file in the profile with what the browser says.
+const LOG: &str = "browser.log";
 
 impl Browser {
     /// Opens a page. Every name below `example` is an address of this machine.
     pub fn open(url: &str) -> Self {
+        Self::launch(url, &["--disable-quic".to_owned()])
+    }
+
+    /// Opens a page by HTTP/3. `place` is the host and port for which QUIC is used unasked; `pin` is
+    /// the SHA-256 of its certificate's key, which is trusted whoever signed it.
+    pub fn open_by_http3(url: &str, place: &str, pin: &str) -> Self {
+        let more = [
+            "--enable-quic".to_owned(),
+            format!("--origin-to-force-quic-on={place}"),
+            format!("--ignore-certificate-errors-spki-list={pin}"),
+        ];
+        Self::launch(url, &more)
+    }
+
+    /// What pages have written to the console so far, and what the browser wrote there about them.
+    pub fn console(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.profile.path().join(LOG)).unwrap_or_default();
+        let lines = log.lines().filter(|line| line.contains(":CONSOLE"));
+        lines.map(str::to_owned).collect()
+    }
+
+    fn launch(url: &str, more: &[String]) -> Self {
         let profile = tempfile::tempdir().expect("a folder for the profile");
+        let log = std::fs::File::create(profile.path().join(LOG)).expect("a file for the log");
         let process = Command::new("chromium")
             .args([
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",
-                "--disable-quic",
                 "--no-first-run",
                 "--disable-background-networking",
                 "--disable-component-update",
                 "--disable-sync",
                 "--disable-dev-shm-usage",
                 "--host-resolver-rules=MAP *.example 127.0.0.1",
+                "--enable-logging=stderr",
                 // Keeps the process until it is ended, whatever the page does.
                 "--remote-debugging-port=0",
             ])
+            .args(more)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(url)
             .env("HOME", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             // A group of its own, so that its helpers end with it.
             .process_group(0)
             .spawn()
             .expect("chromium starts; `make test-install` installs it");
-        Self {
-            process,
-            _profile: profile,
-        }
+        Self { process, profile }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod cli;
 pub mod client;
 pub mod crash;
 pub mod fleet;
+pub mod front;
 pub mod gate;
 pub mod gateway;
 pub mod guest;

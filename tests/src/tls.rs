@@ -234,6 +234,25 @@ impl TlsClient {
     /// A connection on which the server has sent all of its handshake, and waits for the client's
     /// last message, which never comes.
     pub async fn stuck(&self) -> RawConnection {
+        self.stopped_after(0).await
+    }
+
+    /// How many bytes a client sends after it has got all of the server's handshake.
+    pub async fn last_messages(&self) -> usize {
+        self.half_a_handshake().await.1.len()
+    }
+
+    /// A connection on which the client has sent so many bytes of its last messages.
+    pub async fn stopped_after(&self, length: usize) -> RawConnection {
+        let (mut stream, last) = self.half_a_handshake().await;
+        // The server may have ended it meanwhile.
+        let _ = within("writing", SOON, stream.write_all(&last[..length])).await;
+        RawConnection::over(stream)
+    }
+
+    /// A connection on which the server has sent all of its handshake, and the client's last
+    /// messages, which are not sent.
+    async fn half_a_handshake(&self) -> (TcpStream, Vec<u8>) {
         let name = ServerName::try_from(self.name.clone().unwrap_or_default()).unwrap();
         let mut client = rustls::ClientConnection::new(Arc::new(self.config()), name).unwrap();
         let stream = within("connecting", SOON, TcpStream::connect(self.address)).await;
@@ -251,7 +270,11 @@ impl TlsClient {
                 client.process_new_packets().unwrap();
             }
         }
-        RawConnection::over(stream)
+        let mut last = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut last).unwrap();
+        }
+        (stream, last)
     }
 
     /// The status of a GET for `/` on this host, over a connection of its own.

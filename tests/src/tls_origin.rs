@@ -167,7 +167,7 @@ impl TestCertificate {
     }
 }
 
-fn pin(key_pem: &str) -> String {
+pub(crate) fn pin(key_pem: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("key.pem"), key_pem).unwrap();
     let command = "openssl pkey -in key.pem -pubout -outform der | openssl dgst -sha256 -binary | openssl base64 -A";

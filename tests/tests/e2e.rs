@@ -12,6 +12,8 @@ mod acme;
 mod acme_dns;
 #[path = "e2e/acme_failures.rs"]
 mod acme_failures;
+#[path = "e2e/acme_first_file.rs"]
+mod acme_first_file;
 #[path = "e2e/acme_nodes.rs"]
 mod acme_nodes;
 #[path = "e2e/acme_on_demand.rs"]
@@ -46,6 +48,8 @@ mod attack_listener;
 mod attack_origin;
 #[path = "e2e/attack_origin_http2.rs"]
 mod attack_origin_http2;
+#[path = "e2e/bodiless.rs"]
+mod bodiless;
 #[path = "e2e/bus_attacker.rs"]
 mod bus_attacker;
 #[path = "e2e/bus_doctor.rs"]
@@ -104,6 +108,8 @@ mod forwarding;
 mod groups;
 #[path = "e2e/h3.rs"]
 mod h3;
+#[path = "e2e/h3_browser.rs"]
+mod h3_browser;
 #[path = "e2e/h3_connections.rs"]
 mod h3_connections;
 #[path = "e2e/h3_drain.rs"]
@@ -296,14 +302,20 @@ mod tls_files;
 mod tls_ja4;
 #[path = "e2e/tls_limits.rs"]
 mod tls_limits;
+#[path = "e2e/tls_many.rs"]
+mod tls_many;
 #[path = "e2e/tls_names.rs"]
 mod tls_names;
 #[path = "e2e/tls_redirect.rs"]
 mod tls_redirect;
 #[path = "e2e/tls_review.rs"]
 mod tls_review;
+#[path = "e2e/tls_scanners.rs"]
+mod tls_scanners;
 #[path = "e2e/tls_tickets.rs"]
 mod tls_tickets;
+#[path = "e2e/tls_told.rs"]
+mod tls_told;
 #[path = "e2e/tls_writes.rs"]
 mod tls_writes;
 #[path = "e2e/unusual.rs"]

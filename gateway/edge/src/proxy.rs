@@ -25,6 +25,7 @@ mod origin_query;
 mod pass;
 mod plan;
 mod post;
+pub mod protocol;
 mod purge_method;
 pub mod record;
 mod respond;
@@ -61,6 +62,7 @@ use context::{DerivedKey, RequestContext};
 use metrics::RequestOutcome;
 use miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
 use plan::RequestPlan;
+use protocol::ProtocolCounts;
 use record::trail::{RequestTrail, TrailEvent};
 use record::{PendingRecord, RecordBeginning};
 use route::Route;
@@ -79,6 +81,7 @@ const MOST_PASSES: usize = 10;
 pub struct Proxy {
     pub cache: Arc<Cache>,
     tls: Arc<TlsListeners>,
+    protocols: ProtocolCounts,
     generation: ArcSwap<Generation>,
 }
 
@@ -158,10 +161,16 @@ impl CountedResponse {
 
 impl Proxy {
     /// Creates a proxy that serves this generation.
-    pub fn new(cache: Arc<Cache>, tls: Arc<TlsListeners>, generation: Arc<Generation>) -> Self {
+    pub fn new(
+        cache: Arc<Cache>,
+        tls: Arc<TlsListeners>,
+        protocols: ProtocolCounts,
+        generation: Arc<Generation>,
+    ) -> Self {
         Self {
             cache,
             tls,
+            protocols,
             generation: ArcSwap::new(generation),
         }
     }
@@ -217,6 +226,7 @@ impl Proxy {
         let path_rules = entered.peer.path_rules;
         let ForwardingContext { caller, wishes } = entered.received;
         let tls = entered.tls.as_ref();
+        self.protocols.count(parts.version, tls.map(|tls| &**tls));
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);

@@ -28,8 +28,8 @@ pub const STREAMS: usize = 120;
 /// SETTINGS_INITIAL_WINDOW_SIZE.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// All of them, as the soak runs them.
-pub const ALL: &[Attack] = &[
+/// Those of HTTP/2, as the soak runs them.
+pub const HTTP2: &[Attack] = &[
     Attack {
         name: "many ranges of a large page, behind shut windows",
         run: |address| Box::pin(two_ranges(address)),
@@ -46,11 +46,13 @@ pub const ALL: &[Attack] = &[
         name: "many pages, behind shut windows",
         run: |address| Box::pin(many_pages(address)),
     },
-    Attack {
-        name: "many connections that read nothing of a large page",
-        run: |address| Box::pin(deaf_connections(address)),
-    },
 ];
+
+/// The one of HTTP/1.
+pub const HTTP1: &[Attack] = &[Attack {
+    name: "many connections that read nothing of a large page",
+    run: |address| Box::pin(deaf_connections(address)),
+}];
 
 /// What the origin answers on these paths.
 pub fn page(path: &str) -> Option<Reply> {

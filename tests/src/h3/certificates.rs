@@ -42,13 +42,26 @@ impl Certificates {
         }
     }
 
+    /// The SHA-256 of the server's public key, as browsers and curl pin it.
+    pub fn pin(&self) -> String {
+        crate::tls_origin::pin(&self.key)
+    }
+
+    /// The files that a gateway and its clients need: names and contents.
+    pub fn files(&self) -> [(&'static str, &str); 3] {
+        [
+            ("server.crt", &self.server),
+            ("server.key", &self.key),
+            ("ca.crt", &self.authority),
+        ]
+    }
+
     /// The setup with these files, TLS, and all protocols. `tls` are further keys of it.
     pub fn secure(&self, setup: Setup, tls: &str) -> Setup {
         let certificates = "certificates: [{cert: server.crt, key: server.key}]";
-        setup
-            .file("server.crt", self.server.as_bytes())
-            .file("server.key", self.key.as_bytes())
-            .file("ca.crt", self.authority.as_bytes())
+        let files = self.files().into_iter();
+        files
+            .fold(setup, |setup, (name, content)| setup.file(name, content))
             .listener("protocols", "[http1, http2, http3]")
             .listener("tls", &format!("{{{certificates}{tls}}}"))
     }
@@ -67,7 +80,7 @@ impl Certificates {
         config
     }
 
-    pub(super) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
+    pub(crate) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
         let tls = QuicClientConfig::try_from(self.tls("h3")).expect("TLS 1.3 is there");
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&reach.transport));

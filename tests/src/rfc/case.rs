@@ -61,7 +61,7 @@ pub struct Step {
     pub answers: Vec<Answer>,
     #[serde(default)]
     pub expect: Expect,
-    /// Milliseconds that must have passed since the step before began: for lifetimes.
+    /// Milliseconds that must have passed since the step before ended: for lifetimes.
     #[serde(default)]
     pub wait: Option<u64>,
     /// Asked again until it holds: for what happens behind a reader.

@@ -1,13 +1,17 @@
 //! Times in a table: `<now>`, `<now-60>` and `<now+3600>` stand for a date of HTTP (RFC 9110
 //! §5.6.7) that many seconds from the case's start; `<rfc850 now>` and `<asctime now>` for
-//! its obsolete forms. `<host>` is the case's host name.
+//! its obsolete forms. `<host>` is the case's host name; `<scheme>`, `<port>` and `<version>` are
+//! the scheme of the client's front, the port that its URLs need not say, and its version of HTTP.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A case's start and name.
+use crate::front::Front;
+
+/// A case's start, name, and front.
 #[derive(Clone, Debug)]
 pub struct Clock {
     host: String,
+    front: Front,
     start: i64,
 }
 
@@ -34,10 +38,11 @@ const MONTHS: [&str; 12] = [
 ];
 
 impl Clock {
-    pub fn new(host: &str) -> Self {
+    pub fn new(host: &str, front: Front) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             host: host.to_owned(),
+            front,
             start: now.map_or(0, |since| since.as_secs().cast_signed()),
         }
     }
@@ -61,8 +66,12 @@ impl Clock {
     }
 
     fn value(&self, word: &str) -> Option<String> {
-        if word == "host" {
-            return Some(self.host.clone());
+        match word {
+            "host" => return Some(self.host.clone()),
+            "scheme" => return Some(self.front.scheme().to_owned()),
+            "port" => return Some(self.front.default_port().to_string()),
+            "version" => return Some(self.front.version().to_owned()),
+            _ => {}
         }
         let (form, time) = word.split_once(' ').unwrap_or(("", word));
         let offset = time.strip_prefix("now")?;
@@ -135,6 +144,7 @@ mod tests {
     fn the_three_forms_are_those_of_rfc_9110() {
         let clock = Clock {
             host: "h".to_owned(),
+            front: Front::Clear,
             start: 784_111_777 - 60,
         };
         assert_eq!(clock.fill("<now+60>"), "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -147,6 +157,7 @@ mod tests {
             "a Sun Nov  6 08:49:37 1994 b"
         );
         assert_eq!(clock.fill("</x>; rel=<host>"), "</x>; rel=h");
+        assert_eq!(clock.fill("<scheme>://<host>:<port>"), "http://h:80");
         assert_eq!(
             Civil::of(951_782_400).imf(),
             "Tue, 29 Feb 2000 00:00:00 GMT"

@@ -22,8 +22,8 @@ pub struct Got {
     pub interim: Vec<u16>,
 }
 
-/// Sends a step's request and reads what comes; panics when that is no answer.
-pub async fn exchange(gateway: SocketAddr, step: &Step, clock: &Clock) -> Got {
+/// Sends a step's request and reads what comes; none when that is no answer.
+pub async fn exchange(gateway: SocketAddr, step: &Step, clock: &Clock) -> Option<Got> {
     let stream = within("connecting", SOON, TcpStream::connect(gateway)).await;
     let mut wire = Wire::new(stream.expect("the gateway accepts"));
     let body = clock.fill(step.send.body.as_deref().unwrap_or(""));
@@ -34,7 +34,7 @@ pub async fn exchange(gateway: SocketAddr, step: &Step, clock: &Clock) -> Got {
     }
     let mut interim = Vec::new();
     loop {
-        let head = wire.head().await.expect("the gateway answers");
+        let head = wire.head().await?;
         let status = status(&head);
         if (100..200).contains(&status) && status != 101 {
             interim.push(status);
@@ -43,7 +43,7 @@ pub async fn exchange(gateway: SocketAddr, step: &Step, clock: &Clock) -> Got {
             }
             continue;
         }
-        return finish(&mut wire, step, status, head.fields, interim).await;
+        return Some(finish(&mut wire, step, status, head.fields, interim).await);
     }
 }
 

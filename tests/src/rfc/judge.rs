@@ -26,17 +26,22 @@ impl Story {
                 .or_else(|| saw(&step.expect.seen, &scene.clock, seen.last()))
                 .or_else(|| never(step, got))
         });
-        for n in 0..seen.len() {
-            let answer = step.answer(n);
-            self.said
-                .push((answer.status.unwrap_or(200), scene.body(&answer)));
-        }
+        self.remember(step, scene);
         match fault {
             None => Ok(()),
             Some(fault) => Err(format!(
                 "{fault}\n    got {} {:?} {:?}\n    the origin saw {seen:?}",
                 got.status, got.fields, got.body
             )),
+        }
+    }
+
+    /// Keeps what the origin said in a step.
+    pub fn remember(&mut self, step: &Step, scene: &Scene) {
+        for n in 0..scene.seen().len() {
+            let answer = step.answer(n);
+            let said = (answer.status.unwrap_or(200), scene.body(&answer));
+            self.said.push(said);
         }
     }
 

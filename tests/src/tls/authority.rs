@@ -35,6 +35,21 @@ pub enum KeyKind {
     Rsa2048,
 }
 
+/// A private key, which several certificates may be for.
+pub struct Key(KeyPair);
+
+impl Key {
+    pub fn new(kind: KeyKind) -> Self {
+        let key = match kind {
+            KeyKind::P256 => KeyPair::generate(),
+            KeyKind::Rsa2048 => {
+                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
+            }
+        };
+        Self(key.unwrap())
+    }
+}
+
 /// A certificate that is to be made.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -125,25 +140,25 @@ impl Authority {
     }
 
     pub fn make(&self, order: &Order) -> Certificate {
+        self.sign(order, &Key::new(order.kind))
+    }
+
+    /// The same for a key that is there.
+    pub fn sign(&self, order: &Order, Key(key): &Key) -> Certificate {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let key = match order.kind {
-            KeyKind::P256 => KeyPair::generate(),
-            KeyKind::Rsa2048 => {
-                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
-            }
-        }
-        .unwrap();
         let mut wanted = CertificateParams::new(order.names.clone()).unwrap();
         wanted.not_before = order.from.into();
         wanted.not_after = order.to.into();
         wanted.serial_number = Some(SerialNumber::from(serial));
+        // Some clients verify nothing without it.
+        wanted.use_authority_key_identifier_extension = true;
         wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         wanted.extended_key_usages = vec![match order.client {
             true => ExtendedKeyUsagePurpose::ClientAuth,
             false => ExtendedKeyUsagePurpose::ServerAuth,
         }];
-        let made = wanted.signed_by(&key, &self.issuer).unwrap();
+        let made = wanted.signed_by(key, &self.issuer).unwrap();
         Certificate {
             pem: made.pem(),
             der: made.der().to_vec(),

@@ -1,13 +1,78 @@
 //! What an attacker would have others get from the cache (http.md, Bad input: cache
 //! safety): keys that cover too little, paths that look harmless, answers to strange
-//! requests, loops.
+//! requests, loops. Over every front.
 
-use e2e::gateway::Gateway;
+use e2e::attack::HOSTS;
+use e2e::client::Client;
+use e2e::front::{Front, FrontDoor, Fronted};
 use e2e::origin::Origin;
+use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+
+/// A test over each front.
+macro_rules! over_every_front {
+    ($($name:ident)+) => {
+        $(mod $name {
+            use super::Front;
+
+            #[tokio::test]
+            async fn in_clear_text() {
+                super::$name(Front::Clear).await;
+            }
+
+            #[tokio::test]
+            async fn over_tls_by_http1() {
+                super::$name(Front::TlsHttp1).await;
+            }
+
+            #[tokio::test]
+            async fn over_tls_by_http2() {
+                super::$name(Front::TlsHttp2).await;
+            }
+
+            #[tokio::test]
+            async fn over_http3() {
+                super::$name(Front::Http3).await;
+            }
+        })+
+    };
+}
+
+over_every_front! {
+    the_same_path_on_another_host_port_or_scheme_is_another_entry
+    a_strangers_fields_poison_no_entry
+    a_path_that_looks_like_a_file_is_cached_no_sooner_for_it
+    paths_that_an_origin_may_tell_apart_are_two_entries
+    what_an_origin_says_of_a_strange_request_is_nobody_elses
+    a_request_that_comes_round_again_is_a_508
+    where_cdn_loop_is_lost_via_still_ends_the_loop
+    ranges_without_end_cost_no_more_than_the_page
+}
+
+/// A gateway, and the way to it.
+struct Site {
+    /// Ends with the site.
+    _fronted: Fronted,
+    door: FrontDoor,
+}
+
+impl Site {
+    async fn start(front: Front, setup: Setup) -> Self {
+        let fronted = front.start(setup, &HOSTS).await;
+        let door = fronted.messages().await;
+        Self {
+            door,
+            _fronted: fronted,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::http1(self.door.address)
+    }
+}
 
 const TRUST: (&str, &str) = ("trusted_proxies", "[127.0.0.0/8]");
 
@@ -22,11 +87,10 @@ async fn echo() -> Origin {
     .await
 }
 
-#[tokio::test]
-async fn the_same_path_on_another_host_port_or_scheme_is_another_entry() {
+async fn the_same_path_on_another_host_port_or_scheme_is_another_entry(front: Front) {
     let origin = echo().await;
-    let gateway = Setup::new(&origin).listener(TRUST.0, TRUST.1).start().await;
-    let client = gateway.client();
+    let site = Site::start(front, Setup::new(&origin).listener(TRUST.0, TRUST.1)).await;
+    let client = site.client();
     for (n, (host, proto)) in [
         ("a.test", "http"),
         ("b.test", "http"),
@@ -50,15 +114,18 @@ async fn the_same_path_on_another_host_port_or_scheme_is_another_entry() {
     }
 }
 
-#[tokio::test]
-async fn a_strangers_fields_poison_no_entry() {
+async fn a_strangers_fields_poison_no_entry(front: Front) {
     let origin = echo().await;
-    let gateway = Setup::new(&origin).start().await;
-    let client = gateway.client();
+    let site = Site::start(front, Setup::new(&origin)).await;
+    let client = site.client();
+    let other_scheme = match front {
+        Front::Clear => "https",
+        _ => "http",
+    };
     let poison = [
         ("x-forwarded-host", "evil.test"),
-        ("x-forwarded-proto", "https"),
-        ("x-forwarded-scheme", "https"),
+        ("x-forwarded-proto", other_scheme),
+        ("x-forwarded-scheme", other_scheme),
         ("x-forwarded-port", "1"),
         ("x-forwarded-prefix", "/evil"),
         ("x-host", "evil.test"),
@@ -86,14 +153,13 @@ async fn a_strangers_fields_poison_no_entry() {
     }
 }
 
-#[tokio::test]
-async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it() {
+async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it(front: Front) {
     let origin = Origin::pages(|seen| match seen.path.contains("said-so") {
         true => Reply::ok("me").header("cache-control", "private, max-age=60"),
         false => Reply::ok("me"),
     })
     .await;
-    let gateway = Setup::new(&origin).start().await;
+    let site = Site::start(front, Setup::new(&origin)).await;
     for (n, path) in [
         "/account/x.css",
         "/account;x.css",
@@ -111,7 +177,7 @@ async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it() {
     {
         // A cookie alone keeps an invented lifetime away.
         for cookie in ["", "", "Cookie: me=1\r\n", "Cookie: me=1\r\n"] {
-            let mut raw = gateway.raw().await;
+            let mut raw = RawConnection::open(site.door.address).await;
             raw.write(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{cookie}\r\n"))
                 .await;
             assert_eq!(raw.head().await.status, 200, "{path}");
@@ -121,16 +187,15 @@ async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it() {
     }
 }
 
-#[tokio::test]
-async fn paths_that_an_origin_may_tell_apart_are_two_entries() {
+async fn paths_that_an_origin_may_tell_apart_are_two_entries(front: Front) {
     let origin = echo().await;
-    let gateway = Setup::new(&origin).start().await;
+    let site = Site::start(front, Setup::new(&origin)).await;
     let paths = [
         "/a/b", "/a%2Fb", "/a//b", "//a/b", "/a/b/", "/a/b?", "/A/b", "/a/b;x", "/a%252Fb",
     ];
     for path in paths {
         for _ in 0..2 {
-            let mut raw = gateway.raw().await;
+            let mut raw = RawConnection::open(site.door.address).await;
             raw.write(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
                 .await;
             let head = raw.head().await;
@@ -142,8 +207,7 @@ async fn paths_that_an_origin_may_tell_apart_are_two_entries() {
     assert_eq!(origin.count(), paths.len());
 }
 
-#[tokio::test]
-async fn what_an_origin_says_of_a_strange_request_is_nobody_elses() {
+async fn what_an_origin_says_of_a_strange_request_is_nobody_elses(front: Front) {
     let origin = Origin::pages(|seen| {
         match seen.headers.contains_key("x-strange") {
             true => Reply::status_only(seen.header("x-strange").parse().unwrap()),
@@ -152,8 +216,8 @@ async fn what_an_origin_says_of_a_strange_request_is_nobody_elses() {
         .header("cache-control", "max-age=3600")
     })
     .await;
-    let gateway = Setup::new(&origin).start().await;
-    let client = gateway.client();
+    let site = Site::start(front, Setup::new(&origin)).await;
+    let client = site.client();
     for status in ["400", "413", "414", "431"] {
         let path = format!("/{status}");
         let attack = client
@@ -167,14 +231,14 @@ async fn what_an_origin_says_of_a_strange_request_is_nobody_elses() {
 }
 
 /// A gateway whose origin is the gateway itself.
-async fn loop_of_one() -> Gateway {
+async fn loop_of_one(front: Front) -> Site {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = format!(
         "{{targets: [\"http://{}\"]}}",
         listener.local_addr().unwrap()
     );
-    let gateway = Setup::default().upstream("origin", &upstream).start().await;
-    let address = gateway.address;
+    let site = Site::start(front, Setup::default().upstream("origin", &upstream)).await;
+    let address = site.door.address;
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -183,24 +247,21 @@ async fn loop_of_one() -> Gateway {
             });
         }
     });
-    gateway
+    site
 }
 
-#[tokio::test]
-async fn a_request_that_comes_round_again_is_a_508() {
-    let gateway = loop_of_one().await;
-    assert_eq!(gateway.client().get("/x").await.status, 508);
-    assert_eq!(gateway.client().post("/x", "y").await.status, 508);
+async fn a_request_that_comes_round_again_is_a_508(front: Front) {
+    let site = loop_of_one(front).await;
+    assert_eq!(site.client().get("/x").await.status, 508);
+    assert_eq!(site.client().post("/x", "y").await.status, 508);
 }
 
-#[tokio::test]
-async fn where_cdn_loop_is_lost_via_still_ends_the_loop() {
+async fn where_cdn_loop_is_lost_via_still_ends_the_loop(front: Front) {
     let origin = echo().await;
-    let gateway = Setup::new(&origin).start().await;
+    let site = Site::start(front, Setup::new(&origin)).await;
     let ask = |hops: usize| {
         let via = ["1.1 lamina"; 20][..hops].join(", ");
-        gateway
-            .client()
+        site.client()
             .request(&format!("/{hops}"))
             .header("via", &via)
     };
@@ -209,16 +270,13 @@ async fn where_cdn_loop_is_lost_via_still_ends_the_loop() {
     assert_eq!(origin.count(), 1);
 }
 
-#[tokio::test]
-async fn ranges_without_end_cost_no_more_than_the_page() {
+async fn ranges_without_end_cost_no_more_than_the_page(front: Front) {
     let page = "0123456789".repeat(1_000);
     let length = page.len();
     let origin = Origin::pages(move |_| Reply::fresh(page.clone())).await;
-    let gateway = Setup::new(&origin)
-        .listener("limits", "{max_header_bytes: 128KiB}")
-        .start()
-        .await;
-    gateway.client().get("/").await;
+    let setup = Setup::new(&origin).listener("limits", "{max_header_bytes: 128KiB}");
+    let site = Site::start(front, setup).await;
+    site.client().get("/").await;
     let many = format!("bytes={}", vec!["0-"; 10_000].join(","));
     let tiny = format!("bytes={}", vec!["0-0"; 10_000].join(","));
     let nested = (0..5_000).map(|n| format!("{n}-9999")).collect::<Vec<_>>();
@@ -235,7 +293,7 @@ async fn ranges_without_end_cost_no_more_than_the_page() {
         "bytes=9-1",
         "bytes=-0",
     ] {
-        let answer = gateway
+        let answer = site
             .client()
             .request("/")
             .header("range", range)

@@ -1,5 +1,6 @@
 //! What a hostile client may write on an HTTP/1 connection, and what comes of it
-//! (http.md, Bad input: framing, sizes). The bytes are in `e2e::attack::http1`.
+//! (http.md, Bad input: framing, sizes), in clear text and over TLS. The bytes are in
+//! `e2e::attack::http1`.
 //!
 //! Who refuses what: hyper by itself what has no other reading (names, values, folds,
 //! coded HTTP/1.0, broken chunks); `http::guard::framing` what hyper repairs (a length
@@ -9,9 +10,11 @@
 use std::sync::{Arc, Mutex};
 
 use e2e::attack::bytes::{Case, Expected, SMUGGLED};
-use e2e::attack::{Before, http1, http1_bodies};
-use e2e::gateway::Gateway;
+use e2e::attack::{Before, HOSTS, http1, http1_bodies};
+use e2e::client::Client;
+use e2e::front::{Front, FrontDoor, Fronted};
 use e2e::origin::Origin;
+use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use http_body_util::BodyExt;
@@ -22,12 +25,13 @@ const SANE: &str = "/sane";
 /// An origin that notes the path of every request and whether its body came to its end.
 struct Site {
     origin: Origin,
-    gateway: Gateway,
+    fronted: Fronted,
+    door: FrontDoor,
     whole: Arc<Mutex<Vec<String>>>,
 }
 
 impl Site {
-    async fn start() -> Self {
+    async fn start(front: Front) -> Self {
         let whole = Arc::new(Mutex::new(Vec::new()));
         let noted = whole.clone();
         let origin = Origin::start(move |asked| {
@@ -41,10 +45,11 @@ impl Site {
             }
         })
         .await;
-        let gateway = Setup::new(&origin).start().await;
+        let fronted = front.start(Setup::new(&origin), &HOSTS).await;
         Self {
             origin,
-            gateway,
+            door: fronted.bytes().await,
+            fronted,
             whole,
         }
     }
@@ -55,16 +60,16 @@ impl Site {
 
     /// Runs one after the other; the gateway must be as before after each.
     async fn withstands(&self, attacks: Vec<Case>) {
-        let (mut failures, client) = (Vec::new(), self.gateway.client());
+        let (mut failures, client) = (Vec::new(), Client::http1(self.door.address));
         // Opens the connections that stay.
         assert_eq!(client.get(SANE).await.status, 200);
         for attack in attacks {
-            let held = Before::of(&self.gateway);
+            let held = Before::of(&self.fronted.gateway);
             let (before, whole) = (self.begun().len(), self.ended().len());
-            let outcome = attack.run(self.gateway.address).await;
+            let outcome = attack.run(self.door.address).await;
             failures.extend(attack.judge(&outcome).err());
             assert_eq!(client.get(SANE).await.status, 200, "after {}", attack.name);
-            held.is_back(&self.gateway, attack.name).await;
+            held.is_back(&self.fronted.gateway, attack.name).await;
             let (begun, ended) = (&self.begun()[before..], self.ended().len() - whole);
             let untouched = match attack.expected {
                 Expected::Refused(_) => begun.is_empty(),
@@ -89,17 +94,40 @@ impl Site {
 
 #[tokio::test]
 async fn a_head_that_has_two_readings_is_refused_and_nothing_is_smuggled() {
-    Site::start().await.withstands(http1::heads()).await;
+    let site = Site::start(Front::Clear).await;
+    site.withstands(http1::heads()).await;
+}
+
+#[tokio::test]
+async fn a_head_that_has_two_readings_is_refused_over_tls() {
+    let site = Site::start(Front::TlsHttp1).await;
+    site.withstands(http1::heads()).await;
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_never_ends_at_the_origin() {
-    Site::start().await.withstands(http1_bodies::bodies()).await;
+    let site = Site::start(Front::Clear).await;
+    site.withstands(http1_bodies::bodies()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_over_tls_never_ends_at_the_origin() {
+    let site = Site::start(Front::TlsHttp1).await;
+    site.withstands(http1_bodies::bodies()).await;
 }
 
 #[tokio::test]
 async fn an_attack_that_comes_byte_by_byte_fares_no_better() {
-    let site = Site::start().await;
+    byte_by_byte(Front::Clear).await;
+}
+
+#[tokio::test]
+async fn an_attack_that_comes_byte_by_byte_over_tls_fares_no_better() {
+    byte_by_byte(Front::TlsHttp1).await;
+}
+
+async fn byte_by_byte(front: Front) {
+    let site = Site::start(front).await;
     let (mut sent, mut judged) = (0, 0);
     for attack in http1::heads() {
         if attack.bytes.len() > 400 {
@@ -108,7 +136,7 @@ async fn an_attack_that_comes_byte_by_byte_fares_no_better() {
         let refused = matches!(attack.expected, Expected::Refused(_));
         sent += usize::from(refused);
         let begun = site.begun().len();
-        let mut raw = site.gateway.raw().await;
+        let mut raw = RawConnection::open(site.door.address).await;
         for byte in &attack.bytes {
             if !raw.try_write(&[*byte]).await {
                 break;

@@ -1,9 +1,11 @@
 //! HTTP/2 requests that are malformed: each gets what its RFC says, and nothing of them
-//! reaches an HTTP/1 origin (http.md, Bad input). The requests are in `e2e::attack::http2`.
+//! reaches an HTTP/1 origin (http.md, Bad input), in clear text and over TLS. The requests are in
+//! `e2e::attack::http2`.
 
-use e2e::attack::Before;
 use e2e::attack::http2::{self, Gets, Malformed};
-use e2e::gateway::Gateway;
+use e2e::attack::{Before, HOSTS};
+use e2e::client::Client;
+use e2e::front::{Front, Fronted};
 use e2e::h2raw::{End, H2, code, frame, get, kind, post, reset};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
@@ -13,26 +15,26 @@ use e2e::wait::{SOON, within};
 use http_body_util::BodyExt;
 
 /// An origin behind a tap, and a gateway before it.
-async fn tapped() -> (Origin, Tap, Gateway) {
+async fn tapped(front: Front) -> (Origin, Tap, Fronted) {
     let origin = Origin::pages(|_| Reply::ok("page")).await;
     let tap = Tap::before(origin.address()).await;
     let upstream = format!("\"{}\"", tap.url());
-    let gateway = Setup::new(&origin)
-        .upstream("origin", &upstream)
-        .start()
-        .await;
-    (origin, tap, gateway)
+    let setup = Setup::new(&origin).upstream("origin", &upstream);
+    let fronted = front.start(setup, &HOSTS).await;
+    (origin, tap, fronted)
 }
 
 /// Sends each of a table and looks at what it gets, what the origin got, what is left.
-async fn each(table: &[Malformed]) {
-    let (origin, tap, gateway) = tapped().await;
-    gateway.client().get("/").await;
-    let before = Before::of(&gateway);
+async fn each(front: Front, table: &[Malformed]) {
+    let (origin, tap, fronted) = tapped(front).await;
+    let door = fronted.bytes().await;
+    let client = || Client::http2(door.address);
+    client().get("/").await;
+    let before = Before::of(&fronted.gateway);
     let mut faults = Vec::new();
     for attack in table {
         tap.forget();
-        let (gets, mut h2) = http2::send(gateway.address, attack).await;
+        let (gets, mut h2) = http2::send(door.address, attack).await;
         if gets != Some(attack.gets) {
             faults.push(format!("{}: {gets:?}, not {:?}", attack.name, attack.gets));
         }
@@ -50,8 +52,8 @@ async fn each(table: &[Malformed]) {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert_eq!(gateway.client().get("/").await.text(), "page");
-    before.is_back(&gateway, "malformed requests").await;
+    assert_eq!(client().get("/").await.text(), "page");
+    before.is_back(&fronted.gateway, "malformed requests").await;
 }
 
 /// A body that turns out wrong after its head was passed on: the origin must have been
@@ -67,22 +69,42 @@ fn is_cut(attack: &Malformed, origin: &Origin) -> bool {
 
 #[tokio::test]
 async fn malformed_heads_are_refused_and_nothing_of_them_is_forwarded() {
-    each(http2::HEADS).await;
+    each(Front::Clear, http2::HEADS).await;
+}
+
+#[tokio::test]
+async fn malformed_heads_are_refused_over_tls() {
+    each(Front::TlsHttp2, http2::HEADS).await;
 }
 
 #[tokio::test]
 async fn malformed_fields_are_refused_and_nothing_of_them_is_forwarded() {
-    each(http2::FIELDS).await;
+    each(Front::Clear, http2::FIELDS).await;
+}
+
+#[tokio::test]
+async fn malformed_fields_are_refused_over_tls() {
+    each(Front::TlsHttp2, http2::FIELDS).await;
 }
 
 #[tokio::test]
 async fn bodies_that_are_not_as_announced_never_arrive_whole() {
-    each(http2::BODIES).await;
+    each(Front::Clear, http2::BODIES).await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_as_announced_never_arrive_whole_over_tls() {
+    each(Front::TlsHttp2, http2::BODIES).await;
 }
 
 #[tokio::test]
 async fn frames_out_of_place_end_the_connection() {
-    each(http2::FRAMES).await;
+    each(Front::Clear, http2::FRAMES).await;
+}
+
+#[tokio::test]
+async fn frames_out_of_place_end_the_connection_over_tls() {
+    each(Front::TlsHttp2, http2::FRAMES).await;
 }
 
 /// hyper takes a reset with NO_ERROR for the end of the body; the origin must not.

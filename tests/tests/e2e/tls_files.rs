@@ -145,12 +145,13 @@ async fn gateway(authority: &Authority, interval: &str) -> (Gateway, [Certificat
     (gateway, [plain, kube], origin)
 }
 
-const ROUNDS: usize = 8;
+/// Each has ten changes.
+const ROUNDS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_change_in_every_way() {
     let authority = Authority::new("authority");
-    let (gateway, [plain, kube], _origin) = gateway(&authority, "100ms").await;
+    let (gateway, [plain, kube], _origin) = gateway(&authority, "20ms").await;
     let kept = TlsClient::new(gateway.address, PLAIN);
     let mut kept = kept.http().await;
     kept.get(PLAIN, "/").await;

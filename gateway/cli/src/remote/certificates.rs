@@ -71,7 +71,8 @@ impl fmt::Display for RemoteCertificateList {
             let next = one["next"].as_u64().unwrap_or_default();
             write!(f, ", {}", span("next attempt", next))?;
             if let Some(failures) = one["failures"].as_u64().filter(|count| *count > 0) {
-                write!(f, ", {failures} failures")?;
+                let noun = if failures == 1 { "failure" } else { "failures" };
+                write!(f, ", {failures} {noun}")?;
             }
             match one["last_error"].as_str() {
                 Some(error) => writeln!(f, ": {error}")?,
@@ -98,12 +99,19 @@ impl fmt::Display for RemoteCertificateChange {
     }
 }
 
-/// A time as the span from now.
+/// Seconds of a day, an hour and a minute.
+const UNITS: [u64; 3] = [86_400, 3_600, 60];
+
+/// A time as the span from now, in the largest unit of which there are two.
 fn span(what: &str, time: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs());
     match time.checked_sub(now) {
         None | Some(0) => format!("{what} now"),
-        Some(seconds) => format!("{what} in {}", ConfigDuration::secs(seconds)),
+        Some(seconds) => {
+            let unit = UNITS.into_iter().find(|unit| seconds >= 2 * unit);
+            let rounded = seconds - seconds % unit.unwrap_or(1);
+            format!("{what} in {}", ConfigDuration::secs(rounded))
+        }
     }
 }

@@ -179,11 +179,11 @@ impl TransportState {
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| no_url())?;
+        let port = uri.port_u16().unwrap_or(443);
         let failed = |source| AcmeTransportError::Connect {
-            host: host.to_owned(),
+            host: format!("{host}:{port}"),
             source,
         };
-        let port = uri.port_u16().unwrap_or(443);
         let stream = TcpStream::connect((bare, port)).await.map_err(failed)?;
         let stream = self.connector.connect(name, stream).await.map_err(failed)?;
         let made = http1::handshake(TokioIo::new(stream)).await;

@@ -20,6 +20,7 @@ use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
 };
 use crate::proxy::metrics::RequestFamilies;
+use crate::proxy::protocol::ProtocolCounts;
 use crate::proxy::record::RequestRecorder;
 use crate::proxy::record::recent::RecentRequestLog;
 use crate::proxy::route::{RouteDependencies, Routes};
@@ -36,6 +37,7 @@ pub struct ProcessState {
     pub origin_tls: Arc<OriginTlsWatch>,
     pub origins: Arc<OriginFamilies>,
     requests: RequestFamilies,
+    protocols: ProtocolCounts,
     plugins: PluginFamilies,
 }
 
@@ -58,6 +60,7 @@ impl ProcessState {
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginFamilies::new(&registry)?,
             tls: TlsListeners::register(&registry)?,
+            protocols: ProtocolCounts::register(&registry)?,
             origin_tls: OriginTlsWatch::register(&registry)?,
             origins: OriginFamilies::register(&registry)?,
             registry,
@@ -72,7 +75,8 @@ impl ProcessState {
         let generation = self.generation(config).await?;
         generation.begin_periodic_work();
         let (cache, tls) = (Arc::clone(&self.cache), Arc::clone(&self.tls));
-        Ok(Arc::new(Proxy::new(cache, tls, generation)))
+        let protocols = self.protocols.clone();
+        Ok(Arc::new(Proxy::new(cache, tls, protocols, generation)))
     }
 
     /// Makes a generation from this configuration, beside any existing ones. In `config`, the paths

@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, ready};
 use http::header::{ALT_SVC, CONNECTION, CONTENT_TYPE, HOST, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::activity::InFlight;
@@ -56,7 +56,34 @@ pub(super) struct ConnectionService<H> {
 pub(super) struct ServedBody {
     body: Body,
     delivery: BodyDelivery,
+    wanted: WantedAnswer,
     error: Option<BodyError>,
+}
+
+/// How much of an answer goes to the client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WantedAnswer {
+    Whole,
+    /// The answer to HEAD, and one without content by its status (RFC 9110 §6.4.1).
+    HeadAlone,
+}
+
+impl WantedAnswer {
+    /// What a request by this method asks for.
+    pub(super) fn by(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::HeadAlone,
+            _ => Self::Whole,
+        }
+    }
+
+    /// What is left of it when the answer has this status.
+    fn of(self, status: StatusCode) -> Self {
+        match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Self::HeadAlone,
+            _ => self,
+        }
+    }
 }
 
 /// How the content is sent.
@@ -105,6 +132,7 @@ where
         let mut upload = None;
         let peer = self.peer;
         let version = request.version();
+        let wanted = WantedAnswer::by(request.method());
         let admitted = match self.early.0.fault() {
             None if self.fragments.take(request.uri()) => {
                 Err(guard::broken(FramingFault::Fragment))
@@ -130,13 +158,13 @@ where
             Err(refusal) => Err(refused(refusal, version)),
         };
         match called {
-            Ok(HandlerAnswer::Now(response)) | Err(response) => {
-                Either::Left(ready(Ok(delivered(response, in_flight, upload, added))))
-            }
+            Ok(HandlerAnswer::Now(response)) | Err(response) => Either::Left(ready(Ok(delivered(
+                response, in_flight, upload, added, wanted,
+            )))),
             Ok(HandlerAnswer::Later(answer)) => Either::Right(async move {
                 let response = AssertUnwindSafe(answer).catch_unwind().await;
                 let response = response.unwrap_or_else(|_| panicked(peer));
-                Ok(delivered(response, in_flight, upload, added))
+                Ok(delivered(response, in_flight, upload, added, wanted))
             }),
         }
     }
@@ -161,7 +189,8 @@ where
     ) -> Response<ServedBody> {
         let in_flight = InFlight::begin(&self.early.0);
         let added = self.added_fields(version);
-        delivered(refused(refusal, version), in_flight, None, added)
+        let response = refused(refusal, version);
+        delivered(response, in_flight, None, added, WantedAnswer::Whole)
     }
 
     /// Checks a request and normalises its head, or refuses it. Also returns the fields that
@@ -266,6 +295,7 @@ fn delivered(
     in_flight: InFlight,
     upload: Option<TimeLift>,
     added: AddedFields,
+    wanted: WantedAnswer,
 ) -> Response<ServedBody> {
     in_flight.answered();
     if let Some(hsts) = added.hsts {
@@ -292,7 +322,8 @@ fn delivered(
         true => None,
         false => extensions.remove::<ReadsStored>(),
     };
-    response.map(|body| ServedBody::new(body, in_flight, reads.as_ref()))
+    let wanted = wanted.of(response.status());
+    response.map(|body| ServedBody::new(body, in_flight, reads.as_ref(), wanted))
 }
 
 fn refused(refusal: RequestRefusal, version: Version) -> Response<Body> {
@@ -332,9 +363,19 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 }
 
 impl ServedBody {
-    fn new(body: Body, in_flight: InFlight, reads: Option<&ReadsStored>) -> Self {
+    fn new(
+        body: Body,
+        in_flight: InFlight,
+        reads: Option<&ReadsStored>,
+        wanted: WantedAnswer,
+    ) -> Self {
         let activity = &in_flight.activity;
         let protocol = activity.protocol;
+        // By HTTP/1 hyper, and by HTTP/3 the sender of answers looks at that.
+        let wanted = match protocol {
+            Protocol::Http2 => wanted,
+            Protocol::Http1 | Protocol::Http3 => WantedAnswer::Whole,
+        };
         let free = match protocol {
             Protocol::Http1 | Protocol::Http3 => usize::MAX,
             Protocol::Http2 => DIRECT.min(activity.window.of_new_streams() as usize),
@@ -358,6 +399,7 @@ impl ServedBody {
         Self {
             body,
             delivery,
+            wanted,
             error: None,
         }
     }
@@ -447,6 +489,7 @@ impl http_body::Body for ServedBody {
             return Poll::Ready(Some(Err(error)));
         }
         let polled = match &mut this.delivery {
+            _ if this.wanted == WantedAnswer::HeadAlone => read_away(&mut this.body, cx),
             BodyDelivery::Direct(in_flight) => direct(&mut this.body, in_flight),
             BodyDelivery::Watched(watched) => watched.poll(&mut this.body, cx),
         };
@@ -469,6 +512,10 @@ impl http_body::Body for ServedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // hyper would tell the length of content that the client does not get.
+        if self.wanted == WantedAnswer::HeadAlone {
+            return SizeHint::default();
+        }
         let hint = self.body.size_hint();
         let rest = match &self.delivery {
             BodyDelivery::Direct(_) => 0,
@@ -477,6 +524,17 @@ impl http_body::Body for ServedBody {
         match hint.exact() {
             Some(exact) => SizeHint::with_exact(exact + rest),
             None => hint,
+        }
+    }
+}
+
+/// Reads content to its end, and hands out nothing of it.
+fn read_away(body: &mut Body, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
+    loop {
+        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => return Poll::Ready(None),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `differential [--seed N] [--requests N]`: ours beside nginx and Varnish.
+//! `differential [--seed N] [--requests N] [--front NAME]`: ours beside nginx and Varnish.
 //!
 //! One seeded stream of sequences ([`generate`]), each a few requests about one URL and
 //! what the origin would answer, is played against the three ([`run`]), each before an
@@ -51,14 +51,18 @@ fn main() -> anyhow::Result<()> {
 async fn differential(options: &Options) -> anyhow::Result<()> {
     let table = table::read()?;
     let script = Script::new();
-    let servers = Servers::start(&script).await?;
+    let servers = Servers::start(&script, options.front).await?;
     let stage = Stage { script, servers };
     let sequences = generate::stream(options.seed, options.requests);
     let played = stage
         .play(sequences.into_iter().map(Arc::new).collect())
         .await;
     let report = Report::of(&played);
-    println!("{}", report.text(&table));
+    println!(
+        "Ours over {}: {}",
+        options.front.name(),
+        report.text(&table)
+    );
     if report.slow * 10 > report.sequences {
         bail!("{} sequences were too slow to be judged", report.slow);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use e2e::client::Client;
-use e2e::gateway::Gateway;
+use e2e::front::{Front, FrontDoor, Fronted};
 use e2e::origin::Origin;
 use e2e::peers;
 use e2e::process::Server;
@@ -41,7 +41,7 @@ pub struct Subject {
 
 /// Ends with its subject.
 enum Process {
-    Ours(#[allow(dead_code, reason = "held for its Drop")] Box<Gateway>),
+    Ours(#[allow(dead_code, reason = "held for its Drop")] Box<(Fronted, FrontDoor)>),
     Theirs(#[allow(dead_code, reason = "held for its Drop")] Server),
 }
 
@@ -62,7 +62,7 @@ const VARNISH: [&str; 3] = ["default_ttl=0", "default_grace=0", "default_keep=36
 const OURS: &str = "{backoff: {base: 1ms, max: 1ms}, inflight: {hit_for_miss: 0s}}";
 
 impl Servers {
-    pub async fn start(script: &Arc<Script>) -> anyhow::Result<Self> {
+    pub async fn start(script: &Arc<Script>, front: Front) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir().context("a folder for the servers' files")?;
         let folder = |name: &str| -> anyhow::Result<_> {
             let folder = dir.path().join(name);
@@ -70,17 +70,17 @@ impl Servers {
             Ok(folder)
         };
         let (origin, record) = script.origin().await;
-        let gateway = Setup::new(&origin)
+        let setup = Setup::new(&origin)
             .top("cache", OURS)
-            .top("telemetry", "{log_format: json, access_log: off}")
-            .start()
-            .await;
+            .top("telemetry", "{log_format: json, access_log: off}");
+        let fronted = front.start(setup, &["site.example"]).await;
+        let door = fronted.messages().await;
         let ours = Subject {
             // The stream's origin says things that no server may say; they go through.
-            client: gateway.client().unchecked(),
+            client: Client::http1(door.address).unchecked(),
             record,
             _origin: origin,
-            _process: Process::Ours(Box::new(gateway)),
+            _process: Process::Ours(Box::new((fronted, door))),
         };
         let (origin, record) = script.origin().await;
         let server = peers::nginx(None, origin.address(), &folder("nginx")?, NGINX)?;

@@ -5,23 +5,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use e2e::attack::bytes::Case;
-use e2e::attack::{Attack, held, http1, http1_bodies, http2, http2_floods, origin};
+use e2e::attack::{
+    Attack, held, http1 as heads, http1_bodies, http2 as malformed, http2_floods, origin,
+};
 use e2e::client::Client;
-use e2e::gateway::Gateway;
 use e2e::random::Random;
 use http::Method;
 use tokio::task::JoinSet;
 
 use crate::report::Report;
+use crate::ways::Ways;
 
 /// Starts them; they end when the set is dropped.
-pub fn start(gateway: &Gateway, report: &Arc<Report>) -> JoinSet<()> {
-    let (address, mut attackers) = (gateway.address, JoinSet::new());
+pub fn start(ways: &Ways, report: &Arc<Report>) -> JoinSet<()> {
+    let (http1, http2) = (ways.http1.address, ways.http2.address);
+    let mut attackers = JoinSet::new();
     for seed in 0..2 {
         let random = Random::new(seed);
-        attackers.spawn(bytes(address, random.clone(), Arc::clone(report)));
-        attackers.spawn(frames(address, random.clone(), Arc::clone(report)));
-        for client in [gateway.client(), gateway.client_http2()] {
+        attackers.spawn(bytes(http1, random.clone(), Arc::clone(report)));
+        attackers.spawn(frames((http1, http2), random.clone(), Arc::clone(report)));
+        for client in ways.clients() {
             attackers.spawn(plays(client, random.clone(), Arc::clone(report)));
         }
     }
@@ -30,7 +33,7 @@ pub fn start(gateway: &Gateway, report: &Arc<Report>) -> JoinSet<()> {
 
 /// Bytes on HTTP/1 connections.
 async fn bytes(address: SocketAddr, mut random: Random, report: Arc<Report>) {
-    let all: Vec<Case> = http1::heads()
+    let all: Vec<Case> = heads::heads()
         .into_iter()
         .chain(http1_bodies::bodies())
         .collect();
@@ -43,16 +46,19 @@ async fn bytes(address: SocketAddr, mut random: Random, report: Arc<Report>) {
 
 /// Frames on HTTP/2 connections, and clients that do not read. An attack that gets what it must not panics; in a task of
 /// its own that ends nothing else, and the report hears of it.
-async fn frames(address: SocketAddr, mut random: Random, report: Arc<Report>) {
+async fn frames((http1, http2): (SocketAddr, SocketAddr), mut random: Random, report: Arc<Report>) {
     let tables = [
-        http2::ALL,
-        http2_floods::STOPPED,
-        http2_floods::BORNE,
-        held::ALL,
+        (http2, malformed::ALL),
+        (http2, http2_floods::STOPPED),
+        (http2, http2_floods::BORNE),
+        (http2, held::HTTP2),
+        (http1, held::HTTP1),
     ];
-    let all: Vec<&Attack> = tables.into_iter().flatten().collect();
+    let all = tables.into_iter();
+    let all = all.flat_map(|(address, table)| table.iter().map(move |attack| (address, attack)));
+    let all: Vec<(SocketAddr, &Attack)> = all.collect();
     loop {
-        let attack = all[random.below(all.len() as u64) as usize];
+        let (address, attack) = all[random.below(all.len() as u64) as usize];
         let ended = tokio::spawn((attack.run)(address)).await;
         let fault = ended.err().map(|error| error.to_string());
         report.attacked(attack.name, fault);

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use e2e::client::{Client, Failure};
-use e2e::gateway::Gateway;
 use e2e::random::Random;
 use e2e::reply::Reply;
 use tokio::task::JoinSet;
 
 use crate::report::Report;
+use crate::ways::Ways;
 
 /// Clients of each protocol.
 const CLIENTS: u64 = 4;
@@ -17,10 +17,10 @@ const CLIENTS: u64 = 4;
 const PAGES: u64 = 400;
 
 /// Starts the clients; they end when the set is dropped.
-pub fn start(gateway: &Gateway, report: &Arc<Report>) -> JoinSet<()> {
+pub fn start(ways: &Ways, report: &Arc<Report>) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for n in 0..CLIENTS {
-        for client in [gateway.client(), gateway.client_http2()] {
+        for client in ways.clients() {
             clients.spawn(ask(client, Random::new(n), Arc::clone(report)));
         }
     }

@@ -2,7 +2,8 @@
 //! the load may be wrong, the gateway may not end, and memory and descriptors must be
 //! what they were.
 //!
-//! `soak_attacks [SECONDS]`, by default 600. Inside: `load` is the clients that behave and
+//! `soak_attacks [SECONDS] [tls]`, by default 600 and in clear text; with `tls` the same over TLS,
+//! with clients of HTTP/3 beside those of HTTP/1 and HTTP/2. Inside: `ways` leads to the gateway, `load` is the clients that behave and
 //! check each byte, `attackers` those that do not, `report` what was seen.
 
 // A panic here is a soak that ended, with a place and a message.
@@ -11,12 +12,14 @@
 mod attackers;
 mod load;
 mod report;
+mod ways;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use e2e::attack::{held, origin};
+use e2e::front::Front;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
@@ -24,9 +27,10 @@ use e2e::rogue::Rogue;
 use e2e::setup::Setup;
 
 use report::{Report, Sample};
+use ways::Ways;
 
 /// How it is called.
-const USAGE: &str = "soak_attacks [SECONDS]";
+const USAGE: &str = "soak_attacks [SECONDS] [tls]";
 /// Between two looks at the gateway.
 const LOOK: Duration = Duration::from_secs(1);
 /// The load alone, before the first look: connections are opened, the cache is filled.
@@ -38,6 +42,11 @@ fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(USAGE) {
         return Ok(());
     }
+    let front = match std::env::args().nth(2).as_deref() {
+        None => Front::Clear,
+        Some("tls") => Front::Http3,
+        Some(other) => anyhow::bail!("{other} is unknown; {USAGE}"),
+    };
     let seconds = match std::env::args().nth(1) {
         Some(given) => given.parse().context(USAGE)?,
         None => 600,
@@ -46,38 +55,38 @@ fn main() -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let report = runtime.block_on(soak(Duration::from_secs(seconds)));
+    let report = runtime.block_on(soak(Duration::from_secs(seconds), front));
     println!("{}", report.text());
     ensure!(report.is_good(), "the soak found something");
     Ok(())
 }
 
-async fn soak(span: Duration) -> Arc<Report> {
+async fn soak(span: Duration, front: Front) -> Arc<Report> {
     let origin = Origin::pages(|seen| {
         let page = load::page(&seen.path).or_else(|| held::page(&seen.path));
         page.unwrap_or_else(|| Reply::ok("page").header("cache-control", "no-store"))
     })
     .await;
     let rogue = Rogue::start(origin::TABLES.into_iter().flatten()).await;
-    let mut gateway = start(&origin, &rogue).await;
+    let mut ways = Ways::open(setup(&origin, &rogue), front).await;
     let report = Arc::new(Report::default());
     report::catch_panics(&report);
-    let load = load::start(&gateway, &report);
+    let load = load::start(&ways, &report);
     tokio::time::sleep(WARM_UP).await;
-    report.sample(sample(&gateway));
-    let attackers = attackers::start(&gateway, &report);
+    report.sample(sample(ways.gateway()));
+    let attackers = attackers::start(&ways, &report);
     let end = Instant::now() + span;
-    while Instant::now() < end && report.note_alive(&mut gateway) {
+    while Instant::now() < end && report.note_alive(ways.gateway()) {
         tokio::time::sleep(LOOK).await;
         origin.forget();
         rogue.forget();
-        report.sample(sample(&gateway));
+        report.sample(sample(ways.gateway()));
     }
     drop(attackers);
     tokio::time::sleep(CALM).await;
-    report.note_alive(&mut gateway);
+    report.note_alive(ways.gateway());
     drop(load);
-    report.sample(sample(&gateway));
+    report.sample(sample(ways.gateway()));
     report
 }
 
@@ -90,7 +99,7 @@ fn sample(gateway: &Gateway) -> Sample {
 
 /// Deadlines are short, so that what stalls is shed within the calm; the upstreams are
 /// apart, so that rogue answers take no place of the load's.
-async fn start(origin: &Origin, rogue: &Rogue) -> Gateway {
+fn setup(origin: &Origin, rogue: &Rogue) -> Setup {
     let pool = "pool: {max_idle: 16, idle_timeout: 2s}";
     let timeouts = "timeouts: {first_byte: 2s, idle: 1s, total: 3s}";
     Setup::new(origin)
@@ -112,6 +121,4 @@ async fn start(origin: &Origin, rogue: &Rogue) -> Gateway {
         .route("{name: off, match: {path: /off/*}, upstream: rogue, cache: off}")
         .route("{name: play, match: {path: /play/*}, upstream: rogue}")
         .route("{name: page, upstream: origin}")
-        .start()
-        .await
 }

@@ -15,7 +15,7 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::select;
 use tokio::time::timeout;
 
-use super::respond::{self, NotDelivered, WantedAnswer};
+use super::respond::{self, NotDelivered};
 use super::{Http3Connection, OpenRequest};
 use crate::body::BodyError;
 use crate::guard::framing::FramingFault;
@@ -24,7 +24,7 @@ use crate::http3::frame::{FrameFault, FrameReader, RequestFrame};
 use crate::http3::message::{self, RequestHead};
 use crate::http3::qpack::{self, SectionError, SectionLimits};
 use crate::http3::{Http3Code, Http3Fault};
-use crate::server::service::ConnectionService;
+use crate::server::service::{ConnectionService, WantedAnswer};
 use crate::server::{Body, HandlerAnswer, InterimChannel, RequestArrival};
 
 /// Octets that a section may have on the wire beyond what is allowed of it: Huffman codes and

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use quinn::{SendStream, VarInt, WriteError};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -22,7 +22,7 @@ use crate::body::MinimumRate;
 use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
 use crate::server::sending::AnswerProgress;
-use crate::server::service::ServedBody;
+use crate::server::service::{ServedBody, WantedAnswer};
 
 /// Why the client did not get all of an answer.
 pub(super) enum NotDelivered {
@@ -40,22 +40,6 @@ const LAST_ACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// `H3_INTERNAL_ERROR`: the answer broke off.
 const BROKE_OFF: VarInt = VarInt::from_u32(0x102);
-
-/// How much of an answer a request asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum WantedAnswer {
-    Whole,
-    HeadAlone,
-}
-
-impl WantedAnswer {
-    pub(super) fn by(method: &Method) -> Self {
-        match *method {
-            Method::HEAD => Self::HeadAlone,
-            _ => Self::Whole,
-        }
-    }
-}
 
 /// Sends an answer.
 pub(super) async fn send(
