@@ -112,6 +112,8 @@ mod h3_frames;
 mod h3_heads;
 #[path = "e2e/h3_limits.rs"]
 mod h3_limits;
+#[path = "e2e/h3_metrics.rs"]
+mod h3_metrics;
 #[path = "e2e/harness.rs"]
 mod harness;
 #[path = "e2e/head.rs"]

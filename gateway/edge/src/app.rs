@@ -150,6 +150,7 @@ impl RunningGateway {
             registry,
             recent,
             tls,
+            quic,
             origin_tls,
             ..
         } = process;
@@ -182,6 +183,7 @@ impl RunningGateway {
         let shared = SharedByListeners {
             body_bytes,
             tls: Arc::clone(&tls),
+            quic,
         };
         let acme = obtaining(config, &tls, &registry).await?;
         let bound = BoundListeners::bind(&config.listeners, threads, shared)?;

@@ -70,6 +70,7 @@ mod worker;
 
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
+pub use self::quic::metrics::QuicMetrics;
 
 /// What a handler returns for a request.
 pub enum HandlerAnswer {
@@ -135,6 +136,7 @@ pub struct SharedByListeners {
     /// The largest request body in bytes that any route allows; each route enforces its own limit.
     pub body_bytes: u64,
     pub tls: Arc<TlsListeners>,
+    pub quic: Arc<QuicMetrics>,
 }
 
 /// A port and its sockets.
@@ -236,6 +238,7 @@ struct Port {
     secured: Option<SecuredPort>,
     /// The value of `Alt-Svc` by which clients learn of HTTP/3.
     alt_svc: Option<HeaderValue>,
+    quic: Arc<QuicMetrics>,
     /// Tells the accept loops and connections of the port to drain, then to stop.
     signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
@@ -521,6 +524,7 @@ impl Port {
         let SharedByListeners {
             body_bytes,
             tls: listeners,
+            quic,
         } = shared;
         let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
@@ -540,6 +544,7 @@ impl Port {
             redirect: listener.redirect_to_https.target(),
             secured: tls.map(SecuredPort::new),
             alt_svc: alt_svc(listener, address),
+            quic: Arc::clone(quic),
             spares: true,
             body_bytes: (*body_bytes).max(listener.limits.max_body_bytes.0),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
@@ -568,6 +573,7 @@ impl Port {
             redirect: None,
             secured: None,
             alt_svc: None,
+            quic: Arc::default(),
             signal: DrainSignal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),

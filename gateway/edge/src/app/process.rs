@@ -14,6 +14,7 @@ use crate::config::GatewayConfig;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
+use crate::http::server::QuicMetrics;
 use crate::http::tls::listeners::TlsListeners;
 use crate::origin::{OriginTlsWatch, Origins};
 use crate::plugin::{
@@ -33,6 +34,7 @@ pub struct ProcessState {
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
     pub tls: Arc<TlsListeners>,
+    pub quic: Arc<QuicMetrics>,
     pub origin_tls: Arc<OriginTlsWatch>,
     requests: RequestFamilies,
     plugins: PluginFamilies,
@@ -57,6 +59,7 @@ impl ProcessState {
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginFamilies::new(&registry)?,
             tls: TlsListeners::register(&registry)?,
+            quic: QuicMetrics::register(&registry)?,
             origin_tls: OriginTlsWatch::register(&registry)?,
             registry,
         })

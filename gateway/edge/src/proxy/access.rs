@@ -1,7 +1,5 @@
 //! The access log: one line for each request, written when its response has ended.
 
-use http::Version;
-
 use crate::origin::Attempt;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
@@ -18,7 +16,7 @@ pub fn write(record: &RequestRecord) {
         id = record.id,
         client = record.client.map(tracing::field::display),
         peer = %record.peer,
-        protocol = protocol(record.version),
+        protocol = record.protocol(),
         tls = tls.map(|tls| tls.version),
         sni = tls.and_then(|tls| tls.server_name.as_deref()),
         resumed = tls.map(|tls| tls.resumed),
@@ -42,16 +40,6 @@ pub fn write(record: &RequestRecord) {
         reason = record.refused.as_deref(),
         "request"
     );
-}
-
-/// The protocol as ALPN names it, shortened.
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_3 => "h3",
-        Version::HTTP_2 => "h2",
-        Version::HTTP_10 => "http/1.0",
-        _ => "http/1.1",
-    }
 }
 
 /// The upstream attempts for the request, in order.

@@ -140,6 +140,16 @@ impl<'a> RecordBeginning<'a> {
 }
 
 impl RequestRecord {
+    /// The protocol by its name for ALPN, which is the word for it everywhere.
+    pub fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_3 => "h3",
+            Version::HTTP_2 => "h2",
+            Version::HTTP_10 => "http/1.0",
+            _ => "http/1.1",
+        }
+    }
+
     /// The status of the response, or [`CLIENT_LEFT`] if there was none.
     pub fn status(&self) -> u16 {
         self.answer.as_ref().map_or(CLIENT_LEFT, |head| head.status)

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::request::RequestStream;
 use super::activity::ConnectionActivity;
+use super::quic::metrics::{Http3Guard, PathWatch, QuicMetrics};
 use super::service::ConnectionService;
 use super::signal::DrainStage;
 use super::{
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::frames::FragmentPaths;
 use crate::http3::frame::kind;
-use crate::http3::{Http3Code, varint};
+use crate::http3::{Http3Code, Http3Excess, varint};
 use crate::memory::{ConnectionMemory, PROCESS};
 use crate::tls::TlsSession;
 
@@ -72,6 +73,7 @@ struct Http3Connection {
     /// When the last of them ended.
     ended: Notify,
     one_way: OneWayStreams,
+    metrics: Arc<QuicMetrics>,
 }
 
 /// Which streams of the client have come, each of which may come once.
@@ -115,14 +117,15 @@ impl Http3Connection {
             ?code,
             "an HTTP/3 connection is closed for a fault of its client"
         );
-        self.connection.close(VarInt::from_u32(code as u32), b"");
+        self.metrics.guarded(Http3Guard::Code(code));
+        self.connection.close(VarInt::from_u32(code.number()), b"");
     }
 
     /// Notes that the client gave up a request. It is counted once, though the client may end both
     /// directions of its stream.
     fn given_up(&self, counted: &AtomicBool) {
         if !counted.swap(true, Relaxed) && !self.resets.spend() {
-            self.close(Http3Code::ExcessiveLoad);
+            self.close(Http3Code::ExcessiveLoad(Http3Excess::Resets));
         }
     }
 }
@@ -171,6 +174,7 @@ where
         open: AtomicU32::new(0),
         ended: Notify::new(),
         one_way: OneWayStreams::default(),
+        metrics: Arc::clone(&port.quic),
     });
     let service = Arc::new(ConnectionService {
         handler,
@@ -188,10 +192,14 @@ where
         Ok(Ok(control)) => control,
         Ok(Err(_)) => return,
         // The client leaves no room for it, and would hold its place without being served.
-        Err(_) => return shared.close(Http3Code::ExcessiveLoad),
+        Err(_) => {
+            let blocked = Http3Excess::BlockedControlStream;
+            return shared.close(Http3Code::ExcessiveLoad(blocked));
+        }
     };
     let control = ControlStream(Mutex::new(Some(control)));
-    let last = run(&shared, &service, &port).await;
+    let mut watch = PathWatch::new(&connection, &port.quic);
+    let last = run(&shared, &service, &port, &mut watch).await;
     if let Some(last) = last {
         drain(&shared, &service, &control, last).await;
     }
@@ -243,6 +251,7 @@ async fn run<H>(
     shared: &Arc<Http3Connection>,
     service: &Arc<ConnectionService<H>>,
     port: &Port,
+    watch: &mut PathWatch,
 ) -> Option<u64>
 where
     H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
@@ -270,6 +279,7 @@ where
                 tokio::spawn(one_way::read(stream, Arc::clone(shared)));
             }
             () = shared.ended.notified() => {
+                watch.look();
                 idle.as_mut().reset(Instant::now() + idle_timeout);
             }
             () = idle.as_mut() => {
@@ -320,7 +330,7 @@ async fn drain<H>(
         select! {
             stream = shared.connection.accept_bi() => {
                 let Ok((mut send, mut receive)) = stream else { return };
-                let code = VarInt::from_u32(Http3Code::RequestRejected as u32);
+                let code = VarInt::from_u32(Http3Code::RequestRejected.number());
                 // Both fail only on a stream that has ended already.
                 let _ = send.reset(code);
                 let _ = receive.stop(code);
@@ -329,6 +339,6 @@ async fn drain<H>(
             () = sleep_until(told), if Instant::now() < told => {}
         }
     }
-    let code = VarInt::from_u32(Http3Code::NoError as u32);
+    let code = VarInt::from_u32(Http3Code::NoError.number());
     shared.connection.close(code, b"");
 }

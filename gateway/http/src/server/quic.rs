@@ -5,7 +5,10 @@
 //! filter in the kernel reads it, so that neither a new address of the client nor another number of
 //! workers' connections moves one to a worker that does not know it.
 //!
+//! Inside: `metrics` counts.
 //! Neighbours: `http3` serves the connections; `tls` has the certificates.
+
+pub(super) mod metrics;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -24,11 +27,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::select;
 use tokio::time::timeout;
 
+use self::metrics::QuicHandshakeOutcome;
 use super::http3::{self, AcceptedQuicConnection};
 use super::signal::DrainStage;
 use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, Port, RequestArrival};
 use crate::config::ListenerLimits;
-use crate::tls::listeners::HandshakeOutcome;
 use crate::tls::{QuicSecrets, TlsSession};
 
 /// Octets of a connection id: the worker, the generation of the process, and random ones.
@@ -199,12 +202,13 @@ where
             return;
         };
         if unfinished.load(Relaxed) > RETRY_ABOVE && incoming.may_retry() {
-            secured.listener.listeners.ended(HandshakeOutcome::Retry);
+            port.quic.retried();
             // An error means that it was told to come again already.
             let _ = incoming.retry();
             continue;
         }
         let Ok(place) = Arc::clone(&port.places).try_acquire_owned() else {
+            port.quic.ended(QuicHandshakeOutcome::Refused);
             incoming.refuse();
             continue;
         };
@@ -237,7 +241,7 @@ async fn endpoint_is_idle(endpoint: &Endpoint, port: &Port) {
     select! {
         () = endpoint.wait_idle() => {}
         () = port.signal.reached(DrainStage::Cut) => {
-            endpoint.close(VarInt::from_u32(crate::http3::Http3Code::NoError as u32), b"");
+            endpoint.close(VarInt::from_u32(crate::http3::Http3Code::NoError.number()), b"");
             // A timeout is no error: clients notice by silence then.
             let _ = timeout(LAST_PACKETS, endpoint.wait_idle()).await;
         }
@@ -268,6 +272,7 @@ async fn begin(
 ) -> Option<(quinn::Connection, Arc<TlsSession>)> {
     let listener = &port.secured.as_ref()?.listener;
     let Some(crypto) = listener.quic_config() else {
+        port.quic.ended(QuicHandshakeOutcome::Refused);
         incoming.refuse();
         return None;
     };
@@ -275,14 +280,14 @@ async fn begin(
     let handshake = async { incoming.accept_with(Arc::new(config))?.await };
     let outcome = timeout(listener.handshake_timeout(), handshake).await;
     let (outcome, connection) = match outcome {
-        Ok(Ok(connection)) => (HandshakeOutcome::Full, Some(connection)),
+        Ok(Ok(connection)) => (QuicHandshakeOutcome::Full, Some(connection)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "QUIC: client rejected");
-            (HandshakeOutcome::Failed, None)
+            (QuicHandshakeOutcome::Failed, None)
         }
-        Err(_) => (HandshakeOutcome::Timeout, None),
+        Err(_) => (QuicHandshakeOutcome::Timeout, None),
     };
-    listener.listeners.ended(outcome);
+    port.quic.ended(outcome);
     let connection = connection?;
     let told = connection.handshake_data()?;
     let told = told

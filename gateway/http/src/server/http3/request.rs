@@ -24,6 +24,7 @@ use crate::http3::frame::{FrameFault, FrameReader, RequestFrame};
 use crate::http3::message::{self, RequestHead};
 use crate::http3::qpack::{self, SectionError, SectionLimits};
 use crate::http3::{Http3Code, Http3Fault};
+use crate::server::quic::metrics::Http3Guard;
 use crate::server::service::ConnectionService;
 use crate::server::{Body, HandlerAnswer, InterimChannel, RequestArrival};
 
@@ -98,10 +99,7 @@ pub(super) async fn serve<H>(
     let limit = shared.limits.header_timeout.0;
     let head = match timeout(limit, receive.request()).await {
         Ok(head) => head,
-        Err(_) => Err(HeadEnd::Refused(RequestRefusal {
-            status: StatusCode::REQUEST_TIMEOUT,
-            reason: "the head of the request took too long",
-        })),
+        Err(_) => Err(HeadEnd::Refused(HEAD_TOO_SLOW)),
     };
     let (response, wanted) = match head {
         Ok(RequestHead {
@@ -144,6 +142,10 @@ pub(super) async fn serve<H>(
             }
         }
         Err(HeadEnd::Refused(refusal)) => {
+            shared.metrics.guarded(match refusal.status {
+                StatusCode::REQUEST_TIMEOUT => Http3Guard::SlowHead,
+                _ => Http3Guard::HeadTooLarge,
+            });
             receive.stop(Http3Code::NoError);
             (
                 service.refusal(refusal, Version::HTTP_3),
@@ -176,14 +178,15 @@ fn end(
     match fault {
         Http3Fault::Connection(code) => shared.close(code),
         Http3Fault::Stream(code) => {
+            shared.metrics.guarded(Http3Guard::Code(code));
             receive.stop(code);
             // Fails only if it has ended.
-            let _ = send.reset(VarInt::from_u32(code as u32));
+            let _ = send.reset(VarInt::from_u32(code.number()));
         }
         Http3Fault::Left => {
             shared.given_up(&receive.given_up);
             // There will be no answer: its direction must not look as if one ended there.
-            let _ = send.reset(VarInt::from_u32(Http3Code::RequestCancelled as u32));
+            let _ = send.reset(VarInt::from_u32(Http3Code::RequestCancelled.number()));
         }
     }
 }
@@ -194,6 +197,11 @@ enum HeadEnd {
     /// The stream gets an answer, and the connection lives.
     Refused(RequestRefusal),
 }
+
+const HEAD_TOO_SLOW: RequestRefusal = RequestRefusal {
+    status: StatusCode::REQUEST_TIMEOUT,
+    reason: "the head of the request took too long",
+};
 
 const HEAD_TOO_LARGE: RequestRefusal = RequestRefusal {
     status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -309,7 +317,7 @@ impl RequestReader {
     fn stop(&mut self, code: Http3Code) {
         self.ended = true;
         // Fails only if it has ended.
-        let _ = self.stream.stop(VarInt::from_u32(code as u32));
+        let _ = self.stream.stop(VarInt::from_u32(code.number()));
     }
 }
 
@@ -428,7 +436,9 @@ impl ContentReader {
 
     /// Ends the client's direction: what it sent is no message.
     fn malformed(&mut self) -> BodyError {
-        self.reader.stop(Http3Code::MessageError);
+        let code = Http3Code::MessageError;
+        self.reader.shared.metrics.guarded(Http3Guard::Code(code));
+        self.reader.stop(code);
         BodyError::Aborted
     }
 }

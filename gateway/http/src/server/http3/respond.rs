@@ -21,6 +21,7 @@ use super::Http3Connection;
 use crate::body::MinimumRate;
 use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
+use crate::server::quic::metrics::{Http3Guard, QuicMetrics};
 use crate::server::sending::AnswerProgress;
 use crate::server::service::ServedBody;
 
@@ -200,6 +201,7 @@ impl AnswerWriter<'_> {
             Some(written) => written?,
             None => {
                 let waiting = PatientWrite {
+                    metrics: &self.shared.metrics,
                     pace: &mut self.pace,
                     pause: self.pause,
                 };
@@ -219,6 +221,7 @@ impl AnswerWriter<'_> {
 
 /// The limits of a write that does not end at once.
 struct PatientWrite<'a> {
+    metrics: &'a QuicMetrics,
     pace: &'a mut Option<MinimumRate>,
     pause: Duration,
 }
@@ -248,6 +251,7 @@ impl PatientWrite<'_> {
             }
             if slow || now - began >= self.pause {
                 tracing::debug!("a stream is cut: its client took too little of it");
+                self.metrics.guarded(Http3Guard::SlowReader);
                 return Err(NotDelivered::ToThisClient);
             }
         }
