@@ -8,11 +8,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
+
 use crate::gateway::Gateway;
 use crate::h3::certificates::Certificates;
 use crate::h3::client::H3Client;
 use crate::h3::raw::RawH3;
 use crate::setup::Setup;
+use crate::tls::authority::Certificate;
 use crate::wait::{SOON, within};
 
 pub mod certificates;
@@ -39,6 +42,10 @@ pub struct SecuredGateway {
 pub struct Reach {
     pub name: String,
     pub transport: Arc<quinn::TransportConfig>,
+    /// Sessions that may be resumed; clones share them.
+    pub sessions: Resumption,
+    /// The certificate that is shown to who asks for one.
+    pub shown: Option<Certificate>,
 }
 
 impl Default for Reach {
@@ -46,6 +53,8 @@ impl Default for Reach {
         Self {
             name: NAME.to_owned(),
             transport: Arc::default(),
+            sessions: Resumption::default(),
+            shown: None,
         }
     }
 }
@@ -57,6 +66,12 @@ impl Reach {
             name: name.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// Shows this certificate.
+    pub fn showing(mut self, certificate: &Certificate) -> Self {
+        self.shown = Some(certificate.clone());
+        self
     }
 
     /// Another behaviour of the client's side of QUIC.
@@ -132,7 +147,7 @@ impl SecuredGateway {
     }
 
     async fn connect(&self, endpoint: &quinn::Endpoint, reach: &Reach) -> quinn::Connection {
-        let connecting = self.try_connect(endpoint, reach);
+        let connecting = connect_to(self.gateway.address, endpoint, reach);
         let connection = within("a QUIC handshake", SOON, connecting).await;
         connection.expect("the gateway accepts a QUIC connection")
     }

@@ -114,6 +114,8 @@ mod h3_heads;
 mod h3_limits;
 #[path = "e2e/h3_metrics.rs"]
 mod h3_metrics;
+#[path = "e2e/h3_policies.rs"]
+mod h3_policies;
 #[path = "e2e/harness.rs"]
 mod harness;
 #[path = "e2e/head.rs"]

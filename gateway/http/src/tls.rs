@@ -32,7 +32,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
-use quinn::crypto::rustls::QuicServerConfig;
+use rustls::quic::Suite;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
@@ -43,12 +43,12 @@ use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
 use self::obtained::ObtainedSourceId;
-use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
+use self::policy::{CommonParameters, PolicyDemands, TlsPolicy, TlsTransports};
 use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
 pub use policy::TlsPolicyError;
-pub(crate) use quic::QuicSecrets;
+pub(crate) use quic::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls};
 pub use session::{ClientCertificatePresented, TlsSession};
 
 /// TLS of one listener: what new connections are made by. It is replaced when files change.
@@ -118,9 +118,9 @@ pub(crate) struct TlsTables {
     /// That of the listener, then those of names.
     policies: Vec<Arc<TlsPolicy>>,
     /// Which of `policies` a name has.
-    policy_of: Arc<ServerNameTable<usize>>,
-    /// What QUIC is spoken by. None if the listener does not speak HTTP/3.
-    quic: Option<Arc<QuicServerConfig>>,
+    policy_of: ServerNameTable<usize>,
+    /// What protects the first packets of QUIC. None if the listener does not speak HTTP/3.
+    quic: Option<Suite>,
 }
 
 /// Certificates by name.
@@ -133,6 +133,7 @@ struct CertificateTable {
 }
 
 /// What is used for a client.
+#[derive(Clone)]
 pub(crate) struct ServerChoice {
     pub(crate) certificate: Arc<ServerCertificate>,
     pub(crate) policy: Arc<TlsPolicy>,
@@ -280,32 +281,9 @@ impl TlsListener {
         name.is_some_and(|name| tables.certificates.by_name.get(&name).is_some())
     }
 
-    /// What QUIC is spoken by now. None if the listener does not speak HTTP/3.
-    pub(crate) fn quic_config(&self) -> Option<Arc<QuicServerConfig>> {
-        self.current.load().quic.clone()
-    }
-
     /// The secrets of QUIC.
     pub(crate) fn quic_secrets(&self) -> QuicSecrets {
-        QuicSecrets::new(&self.secrets, self.quic_config())
-    }
-
-    /// Whether names of this policy are served over HTTP/3: those without a policy of their own.
-    pub(crate) fn serves_over_quic(&self, policy: &TlsPolicy) -> bool {
-        let tables = self.current.load();
-        tables.quic.is_some() && tables.policies[0].id == policy.id
-    }
-
-    /// A certificate for this name, and the policy of names without one of their own.
-    pub(crate) fn choice_over_quic(&self, name: Option<&str>) -> Option<ServerChoice> {
-        let tables = self.current.load();
-        let certificates = &tables.certificates;
-        let named = name.and_then(|name| certificates.by_name.get(&canonical(name)?));
-        let named = named.and_then(|all| all.first());
-        Some(ServerChoice {
-            certificate: Arc::clone(named.or(certificates.default.as_ref())?),
-            policy: Arc::clone(&tables.policies[0]),
-        })
+        QuicSecrets::new(&self.secrets)
     }
 
     /// The certificates that are in use.
@@ -345,6 +323,10 @@ impl TlsTables {
         let common = CommonParameters {
             listener: config,
             protocols: &alpn,
+            transports: match protocols.contains(&Protocol::Http3) {
+                true => TlsTransports::TcpAndQuic,
+                false => TlsTransports::Tcp,
+            },
             secrets,
             certificates: Arc::new(ByClientHello(Arc::clone(&certificates))),
         };
@@ -374,9 +356,8 @@ impl TlsTables {
             }
             policies.push(Arc::new(made));
         }
-        let policy_of = Arc::new(policy_of);
         let quic = match protocols.contains(&Protocol::Http3) {
-            true => Some(quic::config(&policies[0], &certificates, &policy_of)?),
+            true => Some(quic::initial_suite(&policies[0])?),
             false => None,
         };
         Ok(Self {

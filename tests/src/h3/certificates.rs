@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::CertificateDer;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Reach;
@@ -68,7 +71,16 @@ impl Certificates {
     }
 
     pub(super) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
-        let tls = QuicClientConfig::try_from(self.tls("h3")).expect("TLS 1.3 is there");
+        let mut tls = self.tls("h3");
+        tls.resumption = reach.sessions.clone();
+        if let Some(shown) = &reach.shown {
+            let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).expect("it is a key");
+            let key = any_supported_type(&key).expect("the key is of a known kind");
+            let chain = vec![CertificateDer::from(shown.der.clone())];
+            let certified = CertifiedKey::new(chain, key);
+            tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        }
+        let tls = QuicClientConfig::try_from(tls).expect("TLS 1.3 is there");
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&reach.transport));
         config

@@ -32,7 +32,8 @@ use super::http3::{self, AcceptedQuicConnection};
 use super::signal::DrainStage;
 use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, Port, RequestArrival};
 use crate::config::ListenerLimits;
-use crate::tls::{QuicSecrets, TlsSession};
+use crate::http3::Http3Code;
+use crate::tls::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls, TlsListener, TlsSession};
 
 /// Octets of a connection id: the worker, the generation of the process, and random ones.
 const ID_LENGTH: usize = 8;
@@ -188,7 +189,7 @@ where
         return;
     };
     let secrets = secured.listener.quic_secrets();
-    let endpoint = match endpoint(on, &secrets) {
+    let endpoint = match endpoint(on, &port, &secured.listener, &secrets) {
         Ok(endpoint) => endpoint,
         Err(error) => return tracing::error!(address = %port.endpoint, %error, "cannot serve QUIC"),
     };
@@ -241,7 +242,7 @@ async fn endpoint_is_idle(endpoint: &Endpoint, port: &Port) {
     select! {
         () = endpoint.wait_idle() => {}
         () = port.signal.reached(DrainStage::Cut) => {
-            endpoint.close(VarInt::from_u32(crate::http3::Http3Code::NoError.number()), b"");
+            endpoint.close(VarInt::from_u32(Http3Code::NoError.number()), b"");
             // A timeout is no error: clients notice by silence then.
             let _ = timeout(LAST_PACKETS, endpoint.wait_idle()).await;
         }
@@ -271,48 +272,71 @@ async fn begin(
     secrets: &QuicSecrets,
 ) -> Option<(quinn::Connection, Arc<TlsSession>)> {
     let listener = &port.secured.as_ref()?.listener;
-    let Some(crypto) = listener.quic_config() else {
+    let Some(tls) = QuicTls::new(listener) else {
         port.quic.ended(QuicHandshakeOutcome::Refused);
         incoming.refuse();
         return None;
     };
-    let config = server_config(crypto, &port.limits, secrets);
+    let config = server_config(Arc::new(tls), &port.limits, secrets);
     let handshake = async { incoming.accept_with(Arc::new(config))?.await };
-    let outcome = timeout(listener.handshake_timeout(), handshake).await;
-    let (outcome, connection) = match outcome {
-        Ok(Ok(connection)) => (QuicHandshakeOutcome::Full, Some(connection)),
+    let ended = timeout(listener.handshake_timeout(), handshake).await;
+    let begun = match ended {
+        Ok(Ok(connection)) => secured(connection, listener),
         Ok(Err(error)) => {
             tracing::debug!(%error, "QUIC: client rejected");
-            (QuicHandshakeOutcome::Failed, None)
+            Err(QuicHandshakeOutcome::of(&error))
         }
-        Err(_) => (QuicHandshakeOutcome::Timeout, None),
+        Err(_) => Err(QuicHandshakeOutcome::Timeout),
     };
-    port.quic.ended(outcome);
-    let connection = connection?;
-    let told = connection.handshake_data()?;
-    let told = told
-        .downcast::<quinn::crypto::rustls::HandshakeData>()
-        .ok()?;
-    let session = TlsSession::over_quic(told.server_name.as_deref(), listener)?;
-    Some((connection, Arc::new(session)))
+    port.quic.ended(match &begun {
+        Ok((_, session)) if session.resumed => QuicHandshakeOutcome::Resumed,
+        Ok(_) => QuicHandshakeOutcome::Full,
+        Err(outcome) => *outcome,
+    });
+    begun.ok()
 }
 
-fn endpoint(on: QuicSocket, secrets: &QuicSecrets) -> io::Result<Endpoint> {
+/// A connection whose handshake is complete, with its session.
+fn secured(
+    connection: quinn::Connection,
+    listener: &Arc<TlsListener>,
+) -> Result<(quinn::Connection, Arc<TlsSession>), QuicHandshakeOutcome> {
+    let told = connection.handshake_data();
+    let told = told.and_then(|told| told.downcast::<QuicHandshake>().ok());
+    // It is there when the handshake is complete.
+    let told = told.ok_or(QuicHandshakeOutcome::Failed)?;
+    match TlsSession::over_quic(*told, listener) {
+        Ok(session) => Ok((connection, Arc::new(session))),
+        Err(error) => {
+            tracing::debug!(%error, "QUIC: client rejected");
+            connection.close(VarInt::from_u32(Http3Code::RequestRejected.number()), b"");
+            Err(QuicHandshakeOutcome::Failed)
+        }
+    }
+}
+
+fn endpoint(
+    on: QuicSocket,
+    port: &Port,
+    listener: &Arc<TlsListener>,
+    secrets: &QuicSecrets,
+) -> io::Result<Endpoint> {
     let worker = on.worker;
     let mut config = EndpointConfig::new(Arc::clone(&secrets.reset_key));
-    config.cid_generator(move || Box::new(WorkerIds { worker }));
-    // No configuration is used without one that is chosen when a client comes.
-    let endpoint = Endpoint::new(config, None, on.socket, Arc::new(TokioRuntime))?;
-    // The limits of clients that were not looked at yet are those of the endpoint.
-    let placeholder = secrets.placeholder.clone().map(|mut config| {
+    config
+        .cid_generator(move || Box::new(WorkerIds { worker }))
+        .supported_versions(vec![QUIC_VERSION]);
+    // Each client gets a configuration when it comes. The limits of those that were not looked at
+    // yet are of the endpoint's own.
+    let own = QuicTls::new(listener).map(|tls| {
+        let mut config = server_config(Arc::new(tls), &port.limits, secrets);
         config
             .max_incoming(MOST_INCOMING)
             .incoming_buffer_size(INCOMING_OCTETS)
             .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
         config
     });
-    endpoint.set_server_config(placeholder);
-    Ok(endpoint)
+    Endpoint::new(config, own, on.socket, Arc::new(TokioRuntime))
 }
 
 fn server_config(

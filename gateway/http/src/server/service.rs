@@ -144,8 +144,7 @@ where
         let Some(tls) = &self.tls else {
             return AddedFields::default();
         };
-        let may_tell = version <= Version::HTTP_2 && self.port.alt_svc.is_some();
-        let tells = may_tell && tls.may_use_quic();
+        let tells = version <= Version::HTTP_2 && self.port.alt_svc.is_some();
         AddedFields {
             hsts: tls.listener.hsts.clone(),
             tells: tells.then(|| Arc::clone(&self.port)),

@@ -18,6 +18,7 @@ use super::config::{
     ClientAuthConfig, ClientAuthMode, ClientCertificateField, KeyLogSwitch, ListenerTlsConfig,
     TlsVersion,
 };
+use super::quic;
 use super::tickets::{LEAST_SECRET, PolicyTicketer, TicketSecrets, TlsPolicyId};
 
 /// What sessions of some names are made by.
@@ -27,6 +28,8 @@ pub struct TlsPolicy {
     /// Which field tells the certificate of the client.
     pub forward: ClientCertificateField,
     pub(super) config: Arc<ServerConfig>,
+    /// The same for QUIC. None if the listener does not speak HTTP/3.
+    pub(super) quic: Option<Arc<ServerConfig>>,
 }
 
 /// Why a listener's TLS can't be set up, certificates apart.
@@ -65,8 +68,16 @@ pub(super) struct CommonParameters<'a> {
     pub(super) listener: &'a ListenerTlsConfig,
     /// Protocols for ALPN, in our order.
     pub(super) protocols: &'a [Vec<u8>],
+    pub(super) transports: TlsTransports,
     pub(super) secrets: &'a TicketSecrets,
     pub(super) certificates: Arc<dyn ResolvesServerCert>,
+}
+
+/// What the sessions of a listener run over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TlsTransports {
+    Tcp,
+    TcpAndQuic,
 }
 
 /// What one policy demands.
@@ -114,8 +125,13 @@ impl CommonParameters<'_> {
         if self.listener.keylog == KeyLogSwitch::On {
             config.key_log = Arc::new(KeyLogFile::new());
         }
+        let quic = match self.transports {
+            TlsTransports::Tcp => None,
+            TlsTransports::TcpAndQuic => Some(Arc::new(quic::config(&config))),
+        };
         Ok(TlsPolicy {
             id,
+            quic,
             forward: demands
                 .client_auth
                 .map_or(ClientCertificateField::Off, |auth| auth.forward),

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
-use quinn::{Connection, ConnectionError};
+use quinn::{Connection, ConnectionError, TransportErrorCode};
+use rustls::AlertDescription;
 
 use crate::http3::Http3Code;
 
@@ -13,6 +14,10 @@ use crate::http3::Http3Code;
 pub(in crate::server) enum QuicHandshakeOutcome {
     /// A new session.
     Full,
+    /// An earlier session was resumed.
+    Resumed,
+    /// The client asked for no name, or for one without certificate.
+    UnknownName,
     /// The time was over.
     Timeout,
     /// There was no place for the connection (`max_connections`), or the listener speaks no QUIC
@@ -23,9 +28,20 @@ pub(in crate::server) enum QuicHandshakeOutcome {
 }
 
 impl QuicHandshakeOutcome {
+    /// How a handshake ended that failed with this error.
+    pub(in crate::server) fn of(error: &ConnectionError) -> Self {
+        let unknown = TransportErrorCode::crypto(u8::from(AlertDescription::UnrecognisedName));
+        match error {
+            ConnectionError::TransportError(ended) if ended.code == unknown => Self::UnknownName,
+            _ => Self::Failed,
+        }
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::UnknownName => "unknown_name",
             Self::Timeout => "timeout",
             Self::Refused => "refused",
             Self::Failed => "failed",
