@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use http::request::Parts;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, Version};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
@@ -587,13 +587,14 @@ impl Port {
         self.secured.is_some() && self.protocols.contains(&Protocol::Http3)
     }
 
-    /// What clients of other protocols are told of HTTP/3 now. None if it is not spoken, or nobody
-    /// is to be told.
-    fn alt_svc(&self) -> Option<HeaderValue> {
-        let told = self.alt_svc.clone()?;
-        match self.signal.is(DrainStage::Drain) {
-            true => Some(HeaderValue::from_static("clear")),
-            false => Some(told),
+    /// What a client of this protocol is told of HTTP/3 now. None if it is not spoken, nobody is to
+    /// be told, or the client speaks it already.
+    fn alt_svc(&self, version: Version) -> Option<HeaderValue> {
+        let told = self.alt_svc.as_ref()?;
+        match (self.signal.is(DrainStage::Drain), version) {
+            (true, _) => Some(HeaderValue::from_static("clear")),
+            (false, Version::HTTP_3) => None,
+            (false, _) => Some(told.clone()),
         }
     }
 

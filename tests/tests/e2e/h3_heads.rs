@@ -346,16 +346,20 @@ async fn clients_of_the_other_protocols_are_told_of_http3() {
         assert_eq!(misdirected.status, 421);
         assert!(!misdirected.has("alt-svc"), "{version:?}");
     }
-    let by_http3 = secured.client().await.get("/").await;
-    assert_ne!(by_http3.header("alt-svc"), told);
+    let client = secured.client().await;
+    for target in ["/", "/own", "/own"] {
+        assert!(!client.get(target).await.has("alt-svc"), "HTTP/3 {target}");
+    }
     let setup = Setup::new(&origin).listener("alt_svc", "{port: 443, max_age: 1h}");
     let secured = SecuredGateway::start(setup).await;
     let answer = secured.ask_over_tcp(over_tcp(Version::HTTP_2, "/")).await;
     assert_eq!(answer.header("alt-svc"), "h3=\":443\"; ma=3600");
     let setup = Setup::new(&origin).listener("alt_svc", "{max_age: 0s}");
     let secured = SecuredGateway::start(setup).await;
-    let answer = secured.ask_over_tcp(over_tcp(Version::HTTP_2, "/")).await;
-    assert!(!answer.has("alt-svc"));
+    for target in ["/", "/own"] {
+        let answer = secured.ask_over_tcp(over_tcp(Version::HTTP_2, target)).await;
+        assert!(!answer.has("alt-svc"), "{target}");
+    }
 }
 
 /// In a drain clients must forget that there is HTTP/3 here (RFC 7838 §3).
@@ -381,7 +385,9 @@ async fn a_drain_clears_what_clients_were_told() {
         };
         tokio::spawn(async move { secured.ask_over_tcp(over_tcp(version, target)).await })
     });
-    gate.reached_by(2).await;
+    let client = secured.client().await;
+    let by_http3 = tokio::spawn(async move { client.get("/three").await });
+    gate.reached_by(3).await;
     secured.gateway.terminate();
     let drains = |line: &str| line.contains("stopping") || line.contains("signal");
     secured
@@ -389,7 +395,7 @@ async fn a_drain_clears_what_clients_were_told() {
         .logged("the line of the signal", drains)
         .await;
     gate.open();
-    for answer in asking {
+    for answer in asking.into_iter().chain([by_http3]) {
         let answer = answer.await.unwrap();
         assert_eq!(answer.header("alt-svc"), "clear", "{:?}", answer.version);
     }

@@ -144,10 +144,9 @@ where
         let Some(tls) = &self.tls else {
             return AddedFields::default();
         };
-        let tells = version <= Version::HTTP_2 && self.port.alt_svc.is_some();
         AddedFields {
             hsts: tls.listener.hsts.clone(),
-            tells: tells.then(|| Arc::clone(&self.port)),
+            alt_svc: Some((Arc::clone(&self.port), version)),
         }
     }
 
@@ -244,9 +243,10 @@ fn requested_host<B>(request: &Request<B>) -> &str {
 #[derive(Default)]
 struct AddedFields {
     hsts: Option<HeaderValue>,
-    /// The port that tells of HTTP/3, or when it drains, that there is none any more: what counts
-    /// is the moment of the answer.
-    tells: Option<Arc<Port>>,
+    /// The port that tells of HTTP/3, or when it drains, that there is none any more, and the
+    /// protocol of the client: what counts is the moment of the answer. None on a listener without
+    /// TLS, which leaves `Alt-Svc` alone.
+    alt_svc: Option<(Arc<Port>, Version)>,
 }
 
 /// The final answer of a request, as hyper gets it.
@@ -264,11 +264,16 @@ fn delivered(
             .entry(STRICT_TRANSPORT_SECURITY)
             .or_insert(hsts);
     }
-    if response.status() != StatusCode::MISDIRECTED_REQUEST
-        && let Some(alt_svc) = added.tells.and_then(|port| port.alt_svc())
-    {
-        // That of an origin is about the connection to the origin.
-        response.headers_mut().insert(ALT_SVC, alt_svc);
+    if let Some((port, version)) = added.alt_svc {
+        let told = match response.status() {
+            StatusCode::MISDIRECTED_REQUEST => None,
+            _ => port.alt_svc(version),
+        };
+        // That of an origin would lead clients past this listener.
+        match told {
+            Some(told) => drop(response.headers_mut().insert(ALT_SVC, told)),
+            None => drop(response.headers_mut().remove(ALT_SVC)),
+        }
     }
     if let Some(upload) = upload {
         upload.lift();
