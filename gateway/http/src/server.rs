@@ -7,7 +7,8 @@
 //! `activity` records what happens on it, and `watch` enforces its deadlines, also by what the
 //! kernel still holds (`send_queue`); `stream_task` enforces those of one HTTP/2 stream.
 //! `service` is the step from hyper to the handler, `sending` an answer on its way, and `early`
-//! sends interim answers. `signal` tells all of them to drain. What a request may look like is
+//! sends interim answers; `early_data` marks requests that come before the handshake is complete.
+//! `signal` tells all of them to drain. What a request may look like is
 //! decided by `guard`.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket for
@@ -50,6 +51,7 @@ mod arrival;
 mod connection;
 mod descriptors;
 mod early;
+mod early_data;
 mod handshake;
 mod http3;
 mod quic;
@@ -70,6 +72,7 @@ mod worker;
 
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
+pub use self::early_data::{AwaitedHandshake, EarlyRequest};
 pub use self::quic::metrics::QuicMetrics;
 
 /// What a handler returns for a request.

@@ -38,12 +38,13 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
 
 use self::certificate::{CertificateError, ServerCertificate};
-use self::config::{HstsConfig, ListenerTlsConfig};
+use self::config::{EarlyDataMode, HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
 use self::obtained::ObtainedSourceId;
 use self::policy::{CommonParameters, PolicyDemands, TlsPolicy, TlsTransports};
+use self::quic::KeptSessions;
 use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
@@ -56,6 +57,8 @@ pub struct TlsListener {
     config: ListenerTlsConfig,
     protocols: Vec<Protocol>,
     secrets: TicketSecrets,
+    /// The sessions of QUIC if it takes early data.
+    kept: Option<KeptSessions>,
     watched: Mutex<WatchedFiles>,
     /// The sources whose certificates do not come from files.
     obtained: Vec<ObtainedSourceId>,
@@ -174,12 +177,14 @@ impl TlsListener {
         if certificates.is_empty() && obtained.is_empty() {
             return Err(TlsSetupError::NoCertificates);
         }
-        let tables = TlsTables::new(config, protocols, &secrets, certificates)?;
+        let kept = (config.early_data == EarlyDataMode::Safe).then(KeptSessions::new);
+        let tables = TlsTables::new(config, protocols, &secrets, kept.as_ref(), certificates)?;
         Ok(Self {
             obtained,
             config: config.clone(),
             protocols: protocols.to_vec(),
             secrets,
+            kept,
             watched: Mutex::new(WatchedFiles {
                 certificates: files,
                 waiting: false,
@@ -226,7 +231,14 @@ impl TlsListener {
     fn renew_tables(&self, watched: &mut WatchedFiles, policies: Option<Vec<TlsPolicyId>>) {
         let obtained = self.listeners.obtained(&self.obtained);
         let certificates = [watched.certificates.good(), obtained].concat();
-        match TlsTables::new(&self.config, &self.protocols, &self.secrets, certificates) {
+        let tables = TlsTables::new(
+            &self.config,
+            &self.protocols,
+            &self.secrets,
+            self.kept.as_ref(),
+            certificates,
+        );
+        match tables {
             Ok(tables) => {
                 let certificates = tables.certificates.all.len();
                 (watched.waiting, watched.refused) = (false, None);
@@ -291,6 +303,11 @@ impl TlsListener {
         self.current.load().certificates.all.clone()
     }
 
+    /// Whether requests over QUIC may come before the handshake is complete.
+    pub(crate) fn early_data(&self) -> EarlyDataMode {
+        self.config.early_data
+    }
+
     pub(crate) fn handshake_timeout(&self) -> Duration {
         self.config.handshake_timeout.0
     }
@@ -315,6 +332,7 @@ impl TlsTables {
         config: &ListenerTlsConfig,
         protocols: &[Protocol],
         secrets: &TicketSecrets,
+        kept: Option<&KeptSessions>,
         certificates: Vec<Arc<ServerCertificate>>,
     ) -> Result<Self, TlsSetupError> {
         let certificates = CertificateTable::new(certificates, config.default.as_deref())?;
@@ -328,6 +346,7 @@ impl TlsTables {
                 false => TlsTransports::Tcp,
             },
             secrets,
+            kept,
             certificates: Arc::new(ByClientHello(Arc::clone(&certificates))),
         };
         let own = common.policy(&PolicyDemands {

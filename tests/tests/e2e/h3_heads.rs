@@ -357,7 +357,9 @@ async fn clients_of_the_other_protocols_are_told_of_http3() {
     let setup = Setup::new(&origin).listener("alt_svc", "{max_age: 0s}");
     let secured = SecuredGateway::start(setup).await;
     for target in ["/", "/own"] {
-        let answer = secured.ask_over_tcp(over_tcp(Version::HTTP_2, target)).await;
+        let answer = secured
+            .ask_over_tcp(over_tcp(Version::HTTP_2, target))
+            .await;
         assert!(!answer.has("alt-svc"), "{target}");
     }
 }

@@ -25,6 +25,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::request::RequestStream;
 use super::activity::ConnectionActivity;
+use super::early_data::EarlyRequest;
+use super::quic::BegunQuicConnection;
 use super::quic::metrics::{Http3Guard, PathWatch, QuicMetrics};
 use super::service::ConnectionService;
 use super::signal::DrainStage;
@@ -35,7 +37,6 @@ use crate::frames::FragmentPaths;
 use crate::http3::frame::kind;
 use crate::http3::{Http3Code, Http3Excess, varint};
 use crate::memory::{ConnectionMemory, PROCESS};
-use crate::tls::TlsSession;
 
 /// The type of a control stream (RFC 9114 §6.2.1).
 const CONTROL_STREAM: u64 = 0x0;
@@ -53,10 +54,9 @@ const RESETS_PER_SECOND: u64 = 64;
 /// How long the second GOAWAY waits, so that requests that are on their way arrive before it.
 const LAST_REQUESTS: Duration = Duration::from_millis(50);
 
-/// A connection whose handshake is done.
+/// A connection that is to be served.
 pub(super) struct AcceptedQuicConnection {
-    pub(super) connection: Connection,
-    pub(super) session: Arc<TlsSession>,
+    pub(super) begun: BegunQuicConnection,
     pub(super) peer: Peer,
     pub(super) port: Arc<Port>,
     pub(super) _place: OwnedSemaphorePermit,
@@ -73,6 +73,8 @@ struct Http3Connection {
     /// When the last of them ended.
     ended: Notify,
     one_way: OneWayStreams,
+    /// The mark of requests that come before the handshake is complete.
+    early: Option<EarlyRequest>,
     metrics: Arc<QuicMetrics>,
 }
 
@@ -158,12 +160,16 @@ where
         + 'static,
 {
     let AcceptedQuicConnection {
-        connection,
-        session,
+        begun,
         peer,
         port,
         _place,
     } = accepted;
+    let BegunQuicConnection {
+        connection,
+        session,
+        early,
+    } = begun;
     let memory = ConnectionMemory::new(&PROCESS, port.limits.max_held_bytes.0);
     let activity = Arc::new(ConnectionActivity::new(Protocol::Http3, memory));
     let shared = Arc::new(Http3Connection {
@@ -174,6 +180,7 @@ where
         open: AtomicU32::new(0),
         ended: Notify::new(),
         one_way: OneWayStreams::default(),
+        early,
         metrics: Arc::clone(&port.quic),
     });
     let service = Arc::new(ConnectionService {

@@ -20,19 +20,22 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use http::request::Parts;
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ZeroRttAccepted,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::select;
-use tokio::time::timeout;
+use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
 use self::metrics::QuicHandshakeOutcome;
+use super::early_data::{EarlyRequest, HandshakeReport};
 use super::http3::{self, AcceptedQuicConnection};
 use super::signal::DrainStage;
 use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, Port, RequestArrival};
 use crate::config::ListenerLimits;
 use crate::http3::Http3Code;
+use crate::tls::config::EarlyDataMode;
 use crate::tls::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls, TlsListener, TlsSession};
 
 /// Octets of a connection id: the worker, the generation of the process, and random ones.
@@ -218,14 +221,13 @@ where
         tokio::spawn(async move {
             let begun = begin(incoming, &port, &secrets).await;
             drop(counted);
-            if let Some((connection, session)) = begun {
-                let reached = connection.local_ip().unwrap_or(port.address.ip());
+            if let Some(begun) = begun {
+                let reached = begun.connection.local_ip().unwrap_or(port.address.ip());
                 let reached = SocketAddr::new(reached, port.address.port());
-                let peer = port.peer(connection.remote_address(), LocalEndpoint::Tcp(reached));
+                let client = begun.connection.remote_address();
                 let accepted = AcceptedQuicConnection {
-                    connection,
-                    session,
-                    peer,
+                    peer: port.peer(client, LocalEndpoint::Tcp(reached)),
+                    begun,
                     port,
                     _place: place,
                 };
@@ -265,12 +267,27 @@ impl Drop for UnfinishedHandshake {
     }
 }
 
+/// A connection that requests may come over.
+pub(super) struct BegunQuicConnection {
+    pub(super) connection: Connection,
+    pub(super) session: Arc<TlsSession>,
+    /// The mark of requests that come before the handshake is complete. None if it is.
+    pub(super) early: Option<EarlyRequest>,
+}
+
+/// How far a handshake has come when requests may come.
+enum QuicHandshakeStage {
+    Complete(Connection),
+    /// It goes on beside the first requests.
+    EarlyData(Connection, ZeroRttAccepted),
+}
+
 /// Does the handshake of a connection.
 async fn begin(
     incoming: Incoming,
-    port: &Port,
+    port: &Arc<Port>,
     secrets: &QuicSecrets,
-) -> Option<(quinn::Connection, Arc<TlsSession>)> {
+) -> Option<BegunQuicConnection> {
     let listener = &port.secured.as_ref()?.listener;
     let Some(tls) = QuicTls::new(listener) else {
         port.quic.ended(QuicHandshakeOutcome::Refused);
@@ -278,39 +295,100 @@ async fn begin(
         return None;
     };
     let config = server_config(Arc::new(tls), &port.limits, secrets);
-    let handshake = async { incoming.accept_with(Arc::new(config))?.await };
-    let ended = timeout(listener.handshake_timeout(), handshake).await;
-    let begun = match ended {
-        Ok(Ok(connection)) => secured(connection, listener),
+    let limit = listener.handshake_timeout();
+    let deadline = Instant::now() + limit;
+    let handshake = handshake(incoming, config, listener.early_data());
+    let outcome = match timeout_at(deadline, handshake).await {
+        Ok(Ok(QuicHandshakeStage::Complete(connection))) => match session(&connection, listener) {
+            Some(session) => {
+                port.quic.ended(match session.resumed {
+                    true => QuicHandshakeOutcome::Resumed,
+                    false => QuicHandshakeOutcome::Full,
+                });
+                return Some(BegunQuicConnection {
+                    connection,
+                    session,
+                    early: None,
+                });
+            }
+            None => QuicHandshakeOutcome::Failed,
+        },
+        Ok(Ok(QuicHandshakeStage::EarlyData(connection, rest))) => {
+            if let Some(session) = session(&connection, listener) {
+                let (report, early) = HandshakeReport::new();
+                let rest = timeout_at(deadline, rest);
+                let (quic, closing) = (Arc::clone(&port.quic), connection.clone());
+                tokio::spawn(async move { quic.ended(complete(closing, rest, report).await) });
+                return Some(BegunQuicConnection {
+                    connection,
+                    session,
+                    early: Some(early),
+                });
+            }
+            QuicHandshakeOutcome::Failed
+        }
         Ok(Err(error)) => {
             tracing::debug!(%error, "QUIC: client rejected");
-            Err(QuicHandshakeOutcome::of(&error))
+            QuicHandshakeOutcome::of(&error)
         }
-        Err(_) => Err(QuicHandshakeOutcome::Timeout),
+        Err(_) => QuicHandshakeOutcome::Timeout,
     };
-    port.quic.ended(match &begun {
-        Ok((_, session)) if session.resumed => QuicHandshakeOutcome::Resumed,
-        Ok(_) => QuicHandshakeOutcome::Full,
-        Err(outcome) => *outcome,
-    });
-    begun.ok()
+    port.quic.ended(outcome);
+    None
 }
 
-/// A connection whose handshake is complete, with its session.
-fn secured(
-    connection: quinn::Connection,
-    listener: &Arc<TlsListener>,
-) -> Result<(quinn::Connection, Arc<TlsSession>), QuicHandshakeOutcome> {
-    let told = connection.handshake_data();
-    let told = told.and_then(|told| told.downcast::<QuicHandshake>().ok());
-    // It is there when the handshake is complete.
-    let told = told.ok_or(QuicHandshakeOutcome::Failed)?;
+async fn handshake(
+    incoming: Incoming,
+    config: ServerConfig,
+    early_data: EarlyDataMode,
+) -> Result<QuicHandshakeStage, ConnectionError> {
+    let mut connecting = incoming.accept_with(Arc::new(config))?;
+    if early_data == EarlyDataMode::Safe {
+        let told = connecting
+            .handshake_data()
+            .await?
+            .downcast::<QuicHandshake>();
+        if told.is_ok_and(|told| told.takes_early_data) {
+            connecting = match connecting.into_0rtt() {
+                Ok((connection, rest)) => {
+                    return Ok(QuicHandshakeStage::EarlyData(connection, rest));
+                }
+                Err(connecting) => connecting,
+            };
+        }
+    }
+    connecting.await.map(QuicHandshakeStage::Complete)
+}
+
+/// Waits for the rest of a handshake beside the first requests, and tells them how it has ended.
+async fn complete(
+    connection: Connection,
+    rest: Timeout<ZeroRttAccepted>,
+    report: HandshakeReport,
+) -> QuicHandshakeOutcome {
+    match (rest.await, connection.close_reason()) {
+        (Ok(_), None) => {
+            report.complete();
+            QuicHandshakeOutcome::Resumed
+        }
+        (Ok(_), Some(_)) => QuicHandshakeOutcome::Failed,
+        (Err(_), _) => {
+            connection.close(VarInt::from_u32(Http3Code::RequestRejected.number()), b"");
+            QuicHandshakeOutcome::Timeout
+        }
+    }
+}
+
+/// The session of a connection. None if it must not be used, and is closed.
+fn session(connection: &Connection, listener: &Arc<TlsListener>) -> Option<Arc<TlsSession>> {
+    let told = connection.handshake_data()?;
+    let told = told.downcast::<QuicHandshake>().ok()?;
     match TlsSession::over_quic(*told, listener) {
-        Ok(session) => Ok((connection, Arc::new(session))),
+        Ok(session) => Some(Arc::new(session)),
         Err(error) => {
             tracing::debug!(%error, "QUIC: client rejected");
             connection.close(VarInt::from_u32(Http3Code::RequestRejected.number()), b"");
-            Err(QuicHandshakeOutcome::Failed)
+            None
         }
     }
 }

@@ -18,7 +18,7 @@ use super::config::{
     ClientAuthConfig, ClientAuthMode, ClientCertificateField, KeyLogSwitch, ListenerTlsConfig,
     TlsVersion,
 };
-use super::quic;
+use super::quic::{self, KeptSessions};
 use super::tickets::{LEAST_SECRET, PolicyTicketer, TicketSecrets, TlsPolicyId};
 
 /// What sessions of some names are made by.
@@ -70,6 +70,8 @@ pub(super) struct CommonParameters<'a> {
     pub(super) protocols: &'a [Vec<u8>],
     pub(super) transports: TlsTransports,
     pub(super) secrets: &'a TicketSecrets,
+    /// Where sessions of QUIC are kept if it takes early data.
+    pub(super) kept: Option<&'a KeptSessions>,
     pub(super) certificates: Arc<dyn ResolvesServerCert>,
 }
 
@@ -127,7 +129,12 @@ impl CommonParameters<'_> {
         }
         let quic = match self.transports {
             TlsTransports::Tcp => None,
-            TlsTransports::TcpAndQuic => Some(Arc::new(quic::config(&config))),
+            TlsTransports::TcpAndQuic => {
+                // What comes early was not seen with a certificate of its client.
+                let kept = self.kept.filter(|_| demands.client_auth.is_none());
+                let early = kept.map(|kept| kept.of(id));
+                Some(Arc::new(quic::config(&config, early)))
+            }
         };
         Ok(TlsPolicy {
             id,

@@ -1,6 +1,6 @@
 //! TLS below QUIC: the same certificates and the same policies as over TCP.
 //!
-//! Inside: `session` is the TLS of one connection.
+//! Inside: `session` is the TLS of one connection, `sessions` keeps those that early data needs.
 //!
 //! Decision: quinn is given a session of our own, and not its own one, which takes one
 //! configuration before it knows the name that a client asks for. Ours keeps the ClientHello until
@@ -8,6 +8,7 @@
 //! begins rustls then. It also tells what quinn's keeps to itself: whether a session was resumed.
 
 mod session;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -23,8 +24,10 @@ use super::policy::TlsPolicy;
 use super::tickets::TicketSecrets;
 use super::{TlsListener, TlsSetupError};
 use session::PolicySession;
+use sessions::{NoTickets, SessionsOfPolicy};
 
 pub(crate) use session::QuicHandshake;
+pub(super) use sessions::KeptSessions;
 
 /// The protocol of HTTP/3 for ALPN (RFC 9114 §3.1).
 const ALPN: &[u8] = b"h3";
@@ -54,10 +57,17 @@ impl QuicSecrets {
     }
 }
 
-/// What QUIC is spoken by under a policy.
-pub(super) fn config(over_tcp: &ServerConfig) -> ServerConfig {
+/// What QUIC is spoken by under a policy. With `early`, requests may come before the handshake is
+/// complete, and sessions live there and not in tickets.
+pub(super) fn config(over_tcp: &ServerConfig, early: Option<SessionsOfPolicy>) -> ServerConfig {
     let mut config = over_tcp.clone();
     config.alpn_protocols = vec![ALPN.to_vec()];
+    if let Some(sessions) = early {
+        config.ticketer = Arc::new(NoTickets);
+        config.session_storage = Arc::new(sessions);
+        // The only value beside 0 (RFC 9001 §4.6.1); what bounds it are the windows of QUIC.
+        config.max_early_data_size = u32::MAX;
+    }
     config
 }
 

@@ -94,6 +94,7 @@ impl TlsSession {
             suite,
             ja4,
             shown,
+            ..
         } = handshake;
         let handshake = CompletedHandshake {
             version: "TLSv1.3",

@@ -96,6 +96,10 @@ pub(super) async fn serve<H>(
     } = stream;
     let shared = Arc::clone(&receive.shared);
     let given_up = Arc::clone(&receive.given_up);
+    let early = match receive.stream.is_0rtt() {
+        true => shared.early.clone(),
+        false => None,
+    };
     let limit = shared.limits.header_timeout.0;
     let head = match timeout(limit, receive.request()).await {
         Ok(head) => head,
@@ -126,7 +130,11 @@ pub(super) async fn serve<H>(
             }
             let body = RequestContent::new(receive, content_length);
             let stopped = send.stopped();
-            let answer = service.answer(request.map(|()| body));
+            let mut request = request.map(|()| body);
+            if let Some(early) = early {
+                request.extensions_mut().insert(early);
+            }
+            let answer = service.answer(request);
             let answered = select! {
                 biased;
                 answered = answer => answered,

@@ -29,6 +29,8 @@ pub(crate) struct QuicHandshake {
     pub(crate) choice: ServerChoice,
     pub(crate) server_name: Option<Box<str>>,
     pub(crate) resumed: bool,
+    /// Whether requests may come before the handshake is complete.
+    pub(crate) takes_early_data: bool,
     pub(crate) suite: Option<rustls::SupportedCipherSuite>,
     pub(crate) ja4: Option<Box<str>>,
     /// The verified certificate of the client.
@@ -156,6 +158,7 @@ impl crypto::Session for PolicySession {
         Some(Box::new(QuicHandshake {
             choice: begun.choice.clone(),
             server_name: connection.server_name().map(Into::into),
+            takes_early_data: connection.zero_rtt_keys().is_some(),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             suite: connection.negotiated_cipher_suite(),
             ja4: begun.ja4.as_deref().map(Into::into),
