@@ -17,7 +17,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,7 +147,7 @@ struct OpenedPort {
     port: Arc<Port>,
     sockets: Vec<ListeningSocket>,
     /// One for each worker, if the port speaks HTTP/3.
-    quic: Vec<UdpSocket>,
+    quic: Vec<QuicSocket>,
 }
 
 /// Listeners at work. Dropping them cuts all connections.
@@ -431,8 +431,7 @@ impl RunningListeners {
         } = opened;
         let (accepts, accepting) = mpsc::channel(1);
         let streams = sockets.into_iter().map(PortSocket::Stream);
-        let quic = quic.into_iter().zip(0u8..);
-        let quic = quic.map(|(socket, worker)| PortSocket::Quic(QuicSocket { socket, worker }));
+        let quic = quic.into_iter().map(PortSocket::Quic);
         // The n-th socket of QUIC must go to the n-th worker.
         let streams = streams.zip(self.workers.iter().cycle());
         for (socket, worker) in streams.chain(quic.zip(self.workers.iter())) {

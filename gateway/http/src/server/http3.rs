@@ -190,7 +190,7 @@ where
         port: Arc::clone(&port),
         body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
-        early: InterimChannel(activity),
+        early: InterimChannel::new(activity),
         tls: Some(session),
         fragments: Arc::new(FragmentPaths::default()),
     });

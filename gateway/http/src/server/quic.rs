@@ -5,14 +5,16 @@
 //! filter in the kernel reads it, so that neither a new address of the client nor another number of
 //! workers' connections moves one to a worker that does not know it.
 //!
-//! Inside: `metrics` counts.
+//! Inside: `socket` opens the sockets, `steering` hands on what reaches the wrong worker, `metrics`
+//! counts.
 //! Neighbours: `http3` serves the connections; `tls` has the certificates.
 
 pub(super) mod metrics;
+mod socket;
+mod steering;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,14 +23,15 @@ use aws_lc_rs::rand;
 use http::request::Parts;
 use quinn::{
     Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-    ZeroRttAccepted,
+    IdleTimeout, Incoming, MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt, ZeroRttAccepted,
 };
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::select;
 use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
 use self::metrics::QuicHandshakeOutcome;
+pub(super) use self::socket::{QuicSocket, open};
+use self::steering::SteeredSocket;
 use super::early_data::{EarlyRequest, HandshakeReport};
 use super::http3::{self, AcceptedQuicConnection};
 use super::signal::DrainStage;
@@ -61,100 +64,8 @@ const ALL_INCOMING_OCTETS: u64 = 16 << 20;
 /// The unfinished handshakes of a worker above which a client must first show that it gets what is
 /// sent to its address (Retry).
 const RETRY_ABOVE: usize = 256;
-/// What is asked of the kernel for datagrams that were not read.
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// How long the last packets of a port that closes may take.
 const LAST_PACKETS: Duration = Duration::from_millis(200);
-
-/// Opens one socket for each of `workers` workers.
-///
-/// # Errors
-/// If the port is used by another program, or can't be used.
-pub(super) fn open(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
-    // Another program of the same user could share the port otherwise: see `socket::open`.
-    socket(address)?.bind(&SockAddr::from(address))?;
-    let sockets = (0..workers).map(|_| {
-        let socket = socket(address)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&SockAddr::from(address))?;
-        Ok(UdpSocket::from(socket))
-    });
-    let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
-    if let Some(first) = sockets.first()
-        && workers > 1
-    {
-        steer(first, workers)?;
-    }
-    Ok(sockets)
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    socket.set_nonblocking(true)?;
-    // The kernel may give less, which costs packets in a burst and nothing else.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    Ok(socket)
-}
-
-/// Attaches the filter that chooses the socket of a datagram. A datagram with a long header has the
-/// id at octet 6, and before the handshake the client has chosen it; one with a short header has it
-/// at octet 1 (RFC 9000 §17).
-fn steer(socket: &UdpSocket, workers: usize) -> io::Result<()> {
-    const LOAD_OCTET: u16 = 0x30;
-    const JUMP_IF_SET: u16 = 0x45;
-    const MODULO: u16 = 0x94;
-    const RETURN: u16 = 0x16;
-    let step = |code, jump_true, jump_false, k| libc::sock_filter {
-        code,
-        jt: jump_true,
-        jf: jump_false,
-        k,
-    };
-    let mut filter = [
-        step(LOAD_OCTET, 0, 0, 0),
-        step(JUMP_IF_SET, 0, 2, 0x80),
-        step(LOAD_OCTET, 0, 0, 6),
-        // Jumps over the load for short headers.
-        step(0x05, 0, 0, 1),
-        step(LOAD_OCTET, 0, 0, 1),
-        step(MODULO, 0, 0, u32::try_from(workers).unwrap_or(1)),
-        step(RETURN, 0, 0, 0),
-    ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
-    set_filter(socket, &program)
-}
-
-#[allow(unsafe_code)]
-fn set_filter(socket: &UdpSocket, program: &libc::sock_fprog) -> io::Result<()> {
-    // SAFETY: the socket is open, and the program and the filter that it points to live until the
-    // call returns; the kernel copies both.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            std::ptr::from_ref(program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A socket with the number of the worker that it belongs to.
-pub(super) struct QuicSocket {
-    pub(super) socket: UdpSocket,
-    pub(super) worker: u8,
-}
 
 /// Makes connection ids by which the kernel finds the worker.
 struct WorkerIds {
@@ -414,7 +325,9 @@ fn endpoint(
             .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
         config
     });
-    Endpoint::new(config, own, on.socket, Arc::new(TokioRuntime))
+    let socket = TokioRuntime.wrap_udp_socket(on.socket)?;
+    let socket = Arc::new(SteeredSocket::new(socket, on.inbox, &port.quic));
+    Endpoint::new_with_abstract_socket(config, own, socket, Arc::new(TokioRuntime))
 }
 
 fn server_config(

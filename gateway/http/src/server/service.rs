@@ -96,15 +96,16 @@ where
     pub(super) fn answer<B>(
         &self,
         mut request: Request<B>,
+        early: &InterimChannel,
     ) -> impl Future<Output = Result<Response<ServedBody>, Infallible>> + Send + use<H, B>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
     {
-        let in_flight = InFlight::begin(&self.early.0);
+        let in_flight = InFlight::begin(&self.early.activity);
         let mut upload = None;
         let peer = self.peer;
         let version = request.version();
-        let admitted = match self.early.0.fault() {
+        let admitted = match self.early.activity.fault() {
             None if self.fragments.take(request.uri()) => {
                 Err(guard::broken(FramingFault::Fragment))
             }
@@ -123,7 +124,7 @@ where
                     received,
                     tls,
                 };
-                (self.handler)(head, body, arrival, &self.early)
+                (self.handler)(head, body, arrival, early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
@@ -156,7 +157,7 @@ where
         refusal: RequestRefusal,
         version: Version,
     ) -> Response<ServedBody> {
-        let in_flight = InFlight::begin(&self.early.0);
+        let in_flight = InFlight::begin(&self.early.activity);
         let added = self.added_fields(version);
         delivered(refused(refusal, version), in_flight, None, added)
     }

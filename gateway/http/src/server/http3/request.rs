@@ -105,6 +105,7 @@ pub(super) async fn serve<H>(
         Ok(head) => head,
         Err(_) => Err(HeadEnd::Refused(HEAD_TOO_SLOW)),
     };
+    let mut before = Vec::new();
     let (response, wanted) = match head {
         Ok(RequestHead {
             had_fragment: true, ..
@@ -123,7 +124,7 @@ pub(super) async fn serve<H>(
             let wanted = WantedAnswer::by(request.method());
             if !receive.ended && waits_for_100(&request) {
                 let pause = shared.limits.body_timeout.0;
-                if !matches!(timeout(pause, respond::go_on(&mut send)).await, Ok(true)) {
+                if !respond::go_on(&mut send, pause).await {
                     shared.given_up(&given_up);
                     return;
                 }
@@ -134,16 +135,31 @@ pub(super) async fn serve<H>(
             if let Some(early) = early {
                 request.extensions_mut().insert(early);
             }
-            let answer = service.answer(request);
-            let answered = select! {
-                biased;
-                answered = answer => answered,
-                // The client wants no answer any more: the handler's future is dropped.
-                _ = stopped => {
+            let (channel, mut interims) = service.early.of_stream();
+            let mut answer = pin!(service.answer(request, &channel));
+            let mut stopped = pin!(stopped);
+            drop(channel);
+            let answered = loop {
+                let section = select! {
+                    biased;
+                    answered = answer.as_mut() => break answered,
+                    // The client wants no answer any more: the handler's future is dropped.
+                    _ = stopped.as_mut() => {
+                        shared.given_up(&given_up);
+                        return;
+                    }
+                    Some(section) = interims.recv() => section,
+                };
+                let pause = shared.limits.body_timeout.0;
+                if !respond::interim(&mut send, &section, pause).await {
                     shared.given_up(&given_up);
                     return;
                 }
             };
+            // None may come behind the answer.
+            while let Ok(section) = interims.try_recv() {
+                before.push(section);
+            }
             match answered {
                 Ok(response) => (response, wanted),
                 Err(never) => match never {},
@@ -163,7 +179,7 @@ pub(super) async fn serve<H>(
         Err(HeadEnd::Fault(fault)) => return end(fault, &shared, &mut send, &mut receive),
     };
     if let Err(NotDelivered::ToThisClient) =
-        respond::send(&mut send, response, wanted, &shared).await
+        respond::send(&mut send, before, response, wanted, &shared).await
     {
         shared.given_up(&given_up);
     }

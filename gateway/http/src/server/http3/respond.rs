@@ -58,9 +58,10 @@ impl WantedAnswer {
     }
 }
 
-/// Sends an answer.
+/// Sends an answer, `before` it the sections of interim ones.
 pub(super) async fn send(
     stream: &mut SendStream,
+    before: Vec<Bytes>,
     response: Response<ServedBody>,
     wanted: WantedAnswer,
     shared: &Http3Connection,
@@ -84,7 +85,12 @@ pub(super) async fn send(
         pace: shared.limits.pace(),
         pause: shared.limits.body_timeout.0,
         progress: body.progress(),
-        waiting: vec![frame(kind::HEADERS, &section)],
+        waiting: before
+            .iter()
+            .map(|section| &section[..])
+            .chain([&section[..]])
+            .map(|section| frame(kind::HEADERS, section))
+            .collect(),
         shared,
     };
     let sent = match bare || body.is_end_stream() {
@@ -106,10 +112,16 @@ pub(super) async fn send(
 }
 
 /// Tells a client to send its content (100). False if it takes nothing any more.
-pub(super) async fn go_on(stream: &mut SendStream) -> bool {
+pub(super) async fn go_on(stream: &mut SendStream, pause: Duration) -> bool {
     let section = qpack::encode_response(StatusCode::CONTINUE, &HeaderMap::new());
-    let mut interim = [frame(kind::HEADERS, &section)];
-    stream.write_all_chunks(&mut interim).await.is_ok()
+    interim(stream, &section, pause).await
+}
+
+/// Sends an interim answer. False if the client takes nothing any more, or not within `pause`.
+pub(super) async fn interim(stream: &mut SendStream, section: &[u8], pause: Duration) -> bool {
+    let mut interim = [frame(kind::HEADERS, section)];
+    let sent = timeout(pause, stream.write_all_chunks(&mut interim)).await;
+    matches!(sent, Ok(Ok(())))
 }
 
 /// Writes one answer.

@@ -81,6 +81,7 @@ pub struct QuicMetrics {
     handshakes: IntCounterVec,
     retries: IntCounter,
     lost_packets: IntCounter,
+    wrong_worker: IntCounter,
     migrations: IntCounter,
     guards: IntCounterVec,
 }
@@ -107,6 +108,10 @@ impl Default for QuicMetrics {
                 "lamina_quic_lost_packets_total",
                 "Packets to QUIC clients that were lost on the way.",
             ),
+            wrong_worker: counter(
+                "lamina_quic_wrong_worker_packets_total",
+                "Datagrams that reached another worker than that of their connection, and were handed on.",
+            ),
             migrations: counter(
                 "lamina_quic_migrations_total",
                 "QUIC connections that went on from another address of the client.",
@@ -130,6 +135,7 @@ impl QuicMetrics {
         registry.register(Box::new(metrics.handshakes.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.lost_packets.clone()))?;
+        registry.register(Box::new(metrics.wrong_worker.clone()))?;
         registry.register(Box::new(metrics.migrations.clone()))?;
         registry.register(Box::new(metrics.guards.clone()))?;
         Ok(Arc::new(metrics))
@@ -141,6 +147,10 @@ impl QuicMetrics {
 
     pub(in crate::server) fn retried(&self) {
         self.retries.inc();
+    }
+
+    pub(super) fn wrong_worker(&self) {
+        self.wrong_worker.inc();
     }
 
     pub(in crate::server) fn guarded(&self, guard: Http3Guard) {
