@@ -8,7 +8,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::SignatureScheme;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::gateway::Gateway;
 use crate::h3::certificates::Certificates;
@@ -44,8 +49,8 @@ pub struct Reach {
     pub transport: Arc<quinn::TransportConfig>,
     /// Sessions that may be resumed; clones share them.
     pub sessions: Resumption,
-    /// The certificate that is shown to who asks for one.
-    pub shown: Option<Certificate>,
+    /// What is shown to who asks for a certificate. A session is resumed with the same one alone.
+    pub shows: Arc<dyn ResolvesClientCert>,
 }
 
 impl Default for Reach {
@@ -54,8 +59,22 @@ impl Default for Reach {
             name: NAME.to_owned(),
             transport: Arc::default(),
             sessions: Resumption::default(),
-            shown: None,
+            shows: Arc::new(NoCertificate),
         }
+    }
+}
+
+/// Shows no certificate.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 
@@ -70,7 +89,10 @@ impl Reach {
 
     /// Shows this certificate.
     pub fn showing(mut self, certificate: &Certificate) -> Self {
-        self.shown = Some(certificate.clone());
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("it is a key");
+        let key = any_supported_type(&key).expect("the key is of a known kind");
+        let chain = vec![CertificateDer::from(certificate.der.clone())];
+        self.shows = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
         self
     }
 
@@ -136,6 +158,18 @@ impl SecuredGateway {
         let endpoint = self.endpoint(reach);
         let connection = self.connect(&endpoint, reach).await;
         RawH3::over(endpoint, connection, &reach.name)
+    }
+
+    /// The raw client on a connection that is there, with a control stream.
+    pub async fn raw_over(
+        &self,
+        endpoint: quinn::Endpoint,
+        connection: quinn::Connection,
+        reach: &Reach,
+    ) -> RawH3 {
+        let mut raw = RawH3::over(endpoint, connection, &reach.name);
+        raw.open_control().await;
+        raw
     }
 
     /// An endpoint on a port of its own.

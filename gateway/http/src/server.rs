@@ -221,6 +221,9 @@ pub enum BindError {
 /// The most workers that have a socket for QUIC: connection ids have one octet for the number.
 const MOST_QUIC_WORKERS: usize = 256;
 
+/// How often another port is tried where the system chooses it.
+const MOST_PORTS_TRIED: usize = 16;
+
 /// The address that is used for the clients of a Unix socket, which have none.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -467,6 +470,39 @@ impl Drop for RunningListeners {
     }
 }
 
+/// The sockets of a port, over TCP and, if it speaks HTTP/3, over UDP.
+struct OpenedSockets {
+    address: SocketAddr,
+    streams: Vec<TcpListener>,
+    quic: Vec<QuicSocket>,
+}
+
+impl OpenedSockets {
+    /// Opens one of each for each of `workers` workers.
+    fn of(listener: &ListenerConfig, workers: usize) -> Result<Self, BindError> {
+        let mut tries = 0;
+        loop {
+            let (address, streams) = socket::open(listener.address, workers)?;
+            let quic = match speaks_http3(listener) {
+                true => quic::open(address, workers.min(MOST_QUIC_WORKERS)),
+                false => Ok(Vec::new()),
+            };
+            match quic {
+                Ok(quic) => {
+                    return Ok(Self {
+                        address,
+                        streams,
+                        quic,
+                    });
+                }
+                // The port that the system has chosen for TCP may be taken over UDP.
+                Err(_) if listener.address.port() == 0 && tries < MOST_PORTS_TRIED => tries += 1,
+                Err(source) => return Err(BindError::Quic { address, source }),
+            }
+        }
+    }
+}
+
 impl OpenedPort {
     /// Opens one socket for each of `workers` workers.
     fn of(
@@ -474,16 +510,14 @@ impl OpenedPort {
         workers: usize,
         shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
-        let (address, sockets) = socket::open(listener.address, workers)?;
-        let port = Port::of(listener, address, shared)?;
-        let quic = match port.speaks_http3() {
-            true => quic::open(address, workers.min(MOST_QUIC_WORKERS))
-                .map_err(|source| BindError::Quic { address, source })?,
-            false => Vec::new(),
-        };
+        let OpenedSockets {
+            address,
+            streams,
+            quic,
+        } = OpenedSockets::of(listener, workers)?;
         Ok(Self {
-            port: Arc::new(port),
-            sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(),
+            port: Arc::new(Port::of(listener, address, shared)?),
+            sockets: streams.into_iter().map(ListeningSocket::Tcp).collect(),
             quic,
         })
     }
@@ -584,11 +618,6 @@ impl Port {
         }
     }
 
-    /// Whether HTTP/3 is spoken on the port.
-    fn speaks_http3(&self) -> bool {
-        self.secured.is_some() && self.protocols.contains(&Protocol::Http3)
-    }
-
     /// What a client of this protocol is told of HTTP/3 now. None if it is not spoken, nobody is to
     /// be told, or the client speaks it already.
     fn alt_svc(&self, version: Version) -> Option<HeaderValue> {
@@ -612,12 +641,15 @@ impl Port {
     }
 }
 
+fn speaks_http3(listener: &ListenerConfig) -> bool {
+    listener.tls.is_some() && listener.protocols.contains(&Protocol::Http3)
+}
+
 /// What clients are told of HTTP/3 on a listener (RFC 7838 §3). None if it is not spoken, or nobody
 /// is to be told.
 fn alt_svc(listener: &ListenerConfig, address: SocketAddr) -> Option<HeaderValue> {
     let age = listener.alt_svc.max_age.0.as_secs();
-    let spoken = listener.tls.is_some() && listener.protocols.contains(&Protocol::Http3);
-    if !spoken || age == 0 {
+    if !speaks_http3(listener) || age == 0 {
         return None;
     }
     let port = listener.alt_svc.port.unwrap_or(address.port());

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Reach;
@@ -20,7 +17,8 @@ pub struct Certificates {
     /// The certificate of the server, as PEM.
     pub server: String,
     key: String,
-    root: CertificateDer<'static>,
+    /// One for all connections, since a session is resumed under the same one alone.
+    verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl Certificates {
@@ -37,11 +35,17 @@ impl Certificates {
         let server = CertificateParams::new(names).expect("the names are valid");
         let key = KeyPair::generate().expect("a key can be made");
         let server = server.signed_by(&key, &issuer).expect("it can be signed");
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).expect("the root is one");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .expect("there is a root");
         Self {
             authority: root.pem(),
             server: server.pem(),
             key: key.serialize_pem(),
-            root: root.der().clone(),
+            verifier,
         }
     }
 
@@ -58,13 +62,12 @@ impl Certificates {
 
     /// TLS of a client that offers this protocol alone.
     pub fn tls(&self, protocol: &str) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).expect("the root is one");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.3")
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier.clone())
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         config
@@ -73,13 +76,8 @@ impl Certificates {
     pub(super) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
         let mut tls = self.tls("h3");
         tls.resumption = reach.sessions.clone();
-        if let Some(shown) = &reach.shown {
-            let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).expect("it is a key");
-            let key = any_supported_type(&key).expect("the key is of a known kind");
-            let chain = vec![CertificateDer::from(shown.der.clone())];
-            let certified = CertifiedKey::new(chain, key);
-            tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
-        }
+        tls.enable_early_data = true;
+        tls.client_auth_cert_resolver = Arc::clone(&reach.shows);
         let tls = QuicClientConfig::try_from(tls).expect("TLS 1.3 is there");
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&reach.transport));

@@ -153,7 +153,8 @@ async fn slow_clients_and_those_that_give_up_count() {
         transport.stream_receive_window(quinn::VarInt::from_u32(1_000));
     });
     let reader = secured.raw_by(&shut).await;
-    let _held = reader.stream(&get).await;
+    let mut held = reader.stream(&get).await;
+    held.send.finish().unwrap();
     let hasty = secured.raw().await;
     while let Some(mut stream) = hasty.try_stream(&get[..9]).await {
         stream.reset(code::REQUEST_CANCELLED);

@@ -119,7 +119,10 @@ impl Http3Connection {
             ?code,
             "an HTTP/3 connection is closed for a fault of its client"
         );
-        self.metrics.guarded(Http3Guard::Code(code));
+        // What ends with its connection was not ended by us.
+        if self.connection.close_reason().is_none() {
+            self.metrics.guarded(Http3Guard::Code(code));
+        }
         self.connection.close(VarInt::from_u32(code.number()), b"");
     }
 
