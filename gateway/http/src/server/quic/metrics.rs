@@ -185,10 +185,9 @@ impl PathWatch {
             self.metrics.migrations.inc();
         }
         let lost = self.connection.stats().path.lost_packets;
-        // A new path counts from zero.
         self.metrics
             .lost_packets
-            .inc_by(lost.checked_sub(self.lost).unwrap_or(lost));
+            .inc_by(lost.saturating_sub(self.lost));
         self.lost = lost;
     }
 }
