@@ -8,11 +8,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::SignatureScheme;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
 use crate::gateway::Gateway;
 use crate::h3::certificates::Certificates;
 use crate::h3::client::H3Client;
 use crate::h3::raw::RawH3;
 use crate::setup::Setup;
+use crate::tls::authority::Certificate;
 use crate::wait::{SOON, within};
 
 pub mod certificates;
@@ -39,6 +47,10 @@ pub struct SecuredGateway {
 pub struct Reach {
     pub name: String,
     pub transport: Arc<quinn::TransportConfig>,
+    /// Sessions that may be resumed; clones share them.
+    pub sessions: Resumption,
+    /// What is shown to who asks for a certificate. A session is resumed with the same one alone.
+    pub shows: Arc<dyn ResolvesClientCert>,
 }
 
 impl Default for Reach {
@@ -46,7 +58,23 @@ impl Default for Reach {
         Self {
             name: NAME.to_owned(),
             transport: Arc::default(),
+            sessions: Resumption::default(),
+            shows: Arc::new(NoCertificate),
         }
+    }
+}
+
+/// Shows no certificate.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 
@@ -57,6 +85,15 @@ impl Reach {
             name: name.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// Shows this certificate.
+    pub fn showing(mut self, certificate: &Certificate) -> Self {
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("it is a key");
+        let key = any_supported_type(&key).expect("the key is of a known kind");
+        let chain = vec![CertificateDer::from(certificate.der.clone())];
+        self.shows = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
+        self
     }
 
     /// Another behaviour of the client's side of QUIC.
@@ -123,6 +160,18 @@ impl SecuredGateway {
         RawH3::over(endpoint, connection, &reach.name)
     }
 
+    /// The raw client on a connection that is there, with a control stream.
+    pub async fn raw_over(
+        &self,
+        endpoint: quinn::Endpoint,
+        connection: quinn::Connection,
+        reach: &Reach,
+    ) -> RawH3 {
+        let mut raw = RawH3::over(endpoint, connection, &reach.name);
+        raw.open_control().await;
+        raw
+    }
+
     /// An endpoint on a port of its own.
     pub fn endpoint(&self, reach: &Reach) -> quinn::Endpoint {
         let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())
@@ -132,7 +181,7 @@ impl SecuredGateway {
     }
 
     async fn connect(&self, endpoint: &quinn::Endpoint, reach: &Reach) -> quinn::Connection {
-        let connecting = self.try_connect(endpoint, reach);
+        let connecting = connect_to(self.gateway.address, endpoint, reach);
         let connection = within("a QUIC handshake", SOON, connecting).await;
         connection.expect("the gateway accepts a QUIC connection")
     }

@@ -114,12 +114,22 @@ mod h3_browser;
 mod h3_connections;
 #[path = "e2e/h3_drain.rs"]
 mod h3_drain;
+#[path = "e2e/h3_early.rs"]
+mod h3_early;
 #[path = "e2e/h3_frames.rs"]
 mod h3_frames;
 #[path = "e2e/h3_heads.rs"]
 mod h3_heads;
+#[path = "e2e/h3_interim.rs"]
+mod h3_interim;
 #[path = "e2e/h3_limits.rs"]
 mod h3_limits;
+#[path = "e2e/h3_metrics.rs"]
+mod h3_metrics;
+#[path = "e2e/h3_policies.rs"]
+mod h3_policies;
+#[path = "e2e/h3_workers.rs"]
+mod h3_workers;
 #[path = "e2e/harness.rs"]
 mod harness;
 #[path = "e2e/head.rs"]

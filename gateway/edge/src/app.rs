@@ -184,6 +184,7 @@ impl RunningGateway {
             registry,
             recent,
             tls,
+            quic,
             origin_tls,
             origins,
             ..
@@ -217,6 +218,7 @@ impl RunningGateway {
         let shared = SharedByListeners {
             body_bytes,
             tls: Arc::clone(&tls),
+            quic,
         };
         let acme = obtaining(config, &tls, &registry).await?;
         let tickets = sharing_tickets(config, &tls)?;

@@ -11,6 +11,7 @@ mod challenge;
 pub mod config;
 mod context;
 mod cover;
+mod early;
 mod excerpt;
 mod explain;
 mod failure;
@@ -55,7 +56,7 @@ use crate::http::body::{Body, UploadTerms};
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::forward::{self, ForwardingContext, HopWishes};
 use crate::http::path;
-use crate::http::server::{HandlerAnswer, InterimChannel, RequestArrival};
+use crate::http::server::{EarlyRequest, HandlerAnswer, InterimChannel, RequestArrival};
 use crate::http::tls::listeners::TlsListeners;
 use crate::http::tls::obtained::ChallengeLookup;
 use context::{DerivedKey, RequestContext};
@@ -192,11 +193,14 @@ impl Proxy {
     /// A hit needs no future of its own: on the hottest path nothing is boxed or spawned.
     pub fn handle(
         self: &Arc<Self>,
-        parts: Parts,
+        mut parts: Parts,
         body: Body,
         entered: RequestArrival,
         early: &InterimChannel,
     ) -> HandlerAnswer {
+        if let Some(too_early) = parts.extensions.remove::<EarlyRequest>() {
+            return self.handle_early(too_early, (parts, body), entered, early);
+        }
         match challenge::look(&parts, &entered, &self.tls) {
             ChallengeLookup::Unknown => self.serve((parts, body), entered, early, None),
             ChallengeLookup::Known(text) => self.serve((parts, body), entered, early, Some(text)),

@@ -7,7 +7,8 @@
 //! `activity` records what happens on it, and `watch` enforces its deadlines, also by what the
 //! kernel still holds (`send_queue`); `stream_task` enforces those of one HTTP/2 stream.
 //! `service` is the step from hyper to the handler, `sending` an answer on its way, and `early`
-//! sends interim answers. `signal` tells all of them to drain. What a request may look like is
+//! sends interim answers; `early_data` marks requests that come before the handshake is complete.
+//! `signal` tells all of them to drain. What a request may look like is
 //! decided by `guard`.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket for
@@ -16,14 +17,14 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use http::request::Parts;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, Version};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
@@ -50,6 +51,7 @@ mod arrival;
 mod connection;
 mod descriptors;
 mod early;
+mod early_data;
 mod handshake;
 mod http3;
 mod quic;
@@ -72,6 +74,8 @@ mod worker;
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
 pub use self::udp_buffer::UdpReceiveBuffer;
+pub use self::early_data::{AwaitedHandshake, EarlyRequest};
+pub use self::quic::metrics::QuicMetrics;
 
 /// What a handler returns for a request.
 pub enum HandlerAnswer {
@@ -137,6 +141,7 @@ pub struct SharedByListeners {
     /// The largest request body in bytes that any route allows; each route enforces its own limit.
     pub body_bytes: u64,
     pub tls: Arc<TlsListeners>,
+    pub quic: Arc<QuicMetrics>,
 }
 
 /// A port and its sockets.
@@ -144,7 +149,7 @@ struct OpenedPort {
     port: Arc<Port>,
     sockets: Vec<ListeningSocket>,
     /// One for each worker, if the port speaks HTTP/3.
-    quic: Vec<UdpSocket>,
+    quic: Vec<QuicSocket>,
 }
 
 /// Listeners at work. Dropping them cuts all connections.
@@ -246,6 +251,9 @@ fn has_twin(address: SocketAddr, listeners: &[ListenerConfig]) -> bool {
 /// The most workers that have a socket for QUIC: connection ids have one octet for the number.
 const MOST_QUIC_WORKERS: usize = 256;
 
+/// How often another port is tried where the system chooses it.
+const MOST_PORTS_TRIED: usize = 16;
+
 /// The address that is used for the clients of a Unix socket, which have none.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -266,6 +274,7 @@ struct Port {
     secured: Option<SecuredPort>,
     /// The value of `Alt-Svc` by which clients learn of HTTP/3.
     alt_svc: Option<HeaderValue>,
+    quic: Arc<QuicMetrics>,
     /// Tells the accept loops and connections of the port to drain, then to stop.
     signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
@@ -475,8 +484,7 @@ impl RunningListeners {
         } = opened;
         let (accepts, accepting) = mpsc::channel(1);
         let streams = sockets.into_iter().map(PortSocket::Stream);
-        let quic = quic.into_iter().zip(0u8..);
-        let quic = quic.map(|(socket, worker)| PortSocket::Quic(QuicSocket { socket, worker }));
+        let quic = quic.into_iter().map(PortSocket::Quic);
         // The n-th socket of QUIC must go to the n-th worker.
         let streams = streams.zip(self.workers.iter().cycle());
         for (socket, worker) in streams.chain(quic.zip(self.workers.iter())) {
@@ -512,6 +520,39 @@ impl Drop for RunningListeners {
     }
 }
 
+/// The sockets of a port, over TCP and, if it speaks HTTP/3, over UDP.
+struct OpenedSockets {
+    address: SocketAddr,
+    streams: Vec<TcpListener>,
+    quic: Vec<QuicSocket>,
+}
+
+impl OpenedSockets {
+    /// Opens one of each for each of `workers` workers.
+    fn of(listener: &ListenerConfig, workers: usize) -> Result<Self, BindError> {
+        let mut tries = 0;
+        loop {
+            let (address, streams) = socket::open(listener.address, workers)?;
+            let quic = match speaks_http3(listener) {
+                true => quic::open(address, workers.min(MOST_QUIC_WORKERS)),
+                false => Ok(Vec::new()),
+            };
+            match quic {
+                Ok(quic) => {
+                    return Ok(Self {
+                        address,
+                        streams,
+                        quic,
+                    });
+                }
+                // The port that the system has chosen for TCP may be taken over UDP.
+                Err(_) if listener.address.port() == 0 && tries < MOST_PORTS_TRIED => tries += 1,
+                Err(source) => return Err(BindError::Quic { address, source }),
+            }
+        }
+    }
+}
+
 impl OpenedPort {
     /// Opens one socket for each of `workers` workers.
     fn of(
@@ -519,16 +560,14 @@ impl OpenedPort {
         workers: usize,
         shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
-        let (address, sockets) = socket::open(listener.address, workers)?;
-        let port = Port::of(listener, address, shared)?;
-        let quic = match port.speaks_http3() {
-            true => quic::open(address, workers.min(MOST_QUIC_WORKERS))
-                .map_err(|source| BindError::Quic { address, source })?,
-            false => Vec::new(),
-        };
+        let OpenedSockets {
+            address,
+            streams,
+            quic,
+        } = OpenedSockets::of(listener, workers)?;
         Ok(Self {
-            port: Arc::new(port),
-            sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(),
+            port: Arc::new(Port::of(listener, address, shared)?),
+            sockets: streams.into_iter().map(ListeningSocket::Tcp).collect(),
             quic,
         })
     }
@@ -571,6 +610,7 @@ impl Port {
         let SharedByListeners {
             body_bytes,
             tls: listeners,
+            quic,
         } = shared;
         let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
@@ -590,6 +630,7 @@ impl Port {
             redirect: listener.redirect_to_https.target(),
             secured: tls.map(SecuredPort::new),
             alt_svc: alt_svc(listener, address),
+            quic: Arc::clone(quic),
             spares: true,
             body_bytes: (*body_bytes).max(listener.limits.max_body_bytes.0),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
@@ -618,6 +659,7 @@ impl Port {
             redirect: None,
             secured: None,
             alt_svc: None,
+            quic: Arc::default(),
             signal: DrainSignal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
@@ -626,18 +668,14 @@ impl Port {
         }
     }
 
-    /// Whether HTTP/3 is spoken on the port.
-    fn speaks_http3(&self) -> bool {
-        self.secured.is_some() && self.protocols.contains(&Protocol::Http3)
-    }
-
-    /// What clients of other protocols are told of HTTP/3 now. None if it is not spoken, or nobody
-    /// is to be told.
-    fn alt_svc(&self) -> Option<HeaderValue> {
-        let told = self.alt_svc.clone()?;
-        match self.signal.is(DrainStage::Drain) {
-            true => Some(HeaderValue::from_static("clear")),
-            false => Some(told),
+    /// What a client of this protocol is told of HTTP/3 now. None if it is not spoken, nobody is to
+    /// be told, or the client speaks it already.
+    fn alt_svc(&self, version: Version) -> Option<HeaderValue> {
+        let told = self.alt_svc.as_ref()?;
+        match (self.signal.is(DrainStage::Drain), version) {
+            (true, _) => Some(HeaderValue::from_static("clear")),
+            (false, Version::HTTP_3) => None,
+            (false, _) => Some(told.clone()),
         }
     }
 
@@ -653,12 +691,15 @@ impl Port {
     }
 }
 
+fn speaks_http3(listener: &ListenerConfig) -> bool {
+    listener.tls.is_some() && listener.protocols.contains(&Protocol::Http3)
+}
+
 /// What clients are told of HTTP/3 on a listener (RFC 7838 §3). None if it is not spoken, or nobody
 /// is to be told.
 fn alt_svc(listener: &ListenerConfig, address: SocketAddr) -> Option<HeaderValue> {
     let age = listener.alt_svc.max_age.0.as_secs();
-    let spoken = listener.tls.is_some() && listener.protocols.contains(&Protocol::Http3);
-    if !spoken || age == 0 {
+    if !speaks_http3(listener) || age == 0 {
         return None;
     }
     let port = listener.alt_svc.port.unwrap_or(address.port());

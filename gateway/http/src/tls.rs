@@ -37,24 +37,25 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
-use quinn::crypto::rustls::QuicServerConfig;
+use rustls::quic::Suite;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
 
 use self::certificate::ServerCertificate;
-use self::config::{CertificateSource, HstsConfig, ListenerTlsConfig};
+use self::config::{CertificateSource, EarlyDataMode, HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
 use self::names::{ServerNamePattern, ServerNameTable, canonical};
 use self::obtained::ObtainedSourceId;
-use self::policy::{CommonParameters, PolicyDemands, TlsPolicy};
+use self::policy::{CommonParameters, PolicyDemands, TlsPolicy, TlsTransports};
+use self::quic::KeptSessions;
 use self::setup_check::{is_issued_later, policies_for_nobody};
 use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
 pub use policy::TlsPolicyError;
-pub(crate) use quic::QuicSecrets;
+pub(crate) use quic::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls};
 pub use session::{ClientCertificatePresented, TlsSession};
 pub use setup_error::{TlsSetupError, TlsSetupFault};
 
@@ -63,6 +64,8 @@ pub struct TlsListener {
     config: ListenerTlsConfig,
     protocols: Vec<Protocol>,
     secrets: TicketSecrets,
+    /// The sessions of QUIC if it takes early data.
+    kept: Option<KeptSessions>,
     watched: Mutex<WatchedFiles>,
     /// The sources whose certificates do not come from files.
     obtained: Vec<ObtainedSourceId>,
@@ -89,9 +92,9 @@ pub(crate) struct TlsTables {
     /// That of the listener, then those of names.
     policies: Vec<Arc<TlsPolicy>>,
     /// Which of `policies` a name has.
-    policy_of: Arc<ServerNameTable<usize>>,
-    /// What QUIC is spoken by. None if the listener does not speak HTTP/3.
-    quic: Option<Arc<QuicServerConfig>>,
+    policy_of: ServerNameTable<usize>,
+    /// What protects the first packets of QUIC. None if the listener does not speak HTTP/3.
+    quic: Option<Suite>,
 }
 
 /// Certificates by name.
@@ -104,6 +107,7 @@ struct CertificateTable {
 }
 
 /// What is used for a client.
+#[derive(Clone)]
 pub(crate) struct ServerChoice {
     pub(crate) certificate: Arc<ServerCertificate>,
     pub(crate) policy: Arc<TlsPolicy>,
@@ -155,7 +159,8 @@ impl TlsListener {
             ));
         }
         policies_for_nobody(config, &certificates)?;
-        let tables = TlsTables::new(config, protocols, &secrets, certificates)?;
+        let kept = (config.early_data == EarlyDataMode::Safe).then(KeptSessions::new);
+        let tables = TlsTables::new(config, protocols, &secrets, kept.as_ref(), certificates)?;
         let mut sources = config.certificates.iter();
         let on_demand = sources.find(|source| source.is_on_demand());
         Ok(Self {
@@ -164,6 +169,7 @@ impl TlsListener {
             config: config.clone(),
             protocols: protocols.to_vec(),
             secrets,
+            kept,
             watched: Mutex::new(WatchedFiles {
                 certificates: files,
                 waiting: false,
@@ -210,7 +216,14 @@ impl TlsListener {
     fn renew_tables(&self, watched: &mut WatchedFiles, policies: Option<Vec<TlsPolicyId>>) {
         let obtained = self.listeners.obtained(&self.obtained);
         let certificates = [watched.certificates.good(), obtained].concat();
-        match TlsTables::new(&self.config, &self.protocols, &self.secrets, certificates) {
+        let tables = TlsTables::new(
+            &self.config,
+            &self.protocols,
+            &self.secrets,
+            self.kept.as_ref(),
+            certificates,
+        );
+        match tables {
             Ok(tables) => {
                 let certificates = tables.certificates.all.len();
                 (watched.waiting, watched.refused) = (false, None);
@@ -278,37 +291,19 @@ impl TlsListener {
         name.is_some_and(|name| tables.certificates.by_name.get(&name).is_some())
     }
 
-    /// What QUIC is spoken by now. None if the listener does not speak HTTP/3.
-    pub(crate) fn quic_config(&self) -> Option<Arc<QuicServerConfig>> {
-        self.current.load().quic.clone()
-    }
-
     /// The secrets of QUIC.
     pub(crate) fn quic_secrets(&self) -> QuicSecrets {
-        QuicSecrets::new(&self.secrets, self.quic_config())
-    }
-
-    /// Whether names of this policy are served over HTTP/3: those without a policy of their own.
-    pub(crate) fn serves_over_quic(&self, policy: &TlsPolicy) -> bool {
-        let tables = self.current.load();
-        tables.quic.is_some() && tables.policies[0].id == policy.id
-    }
-
-    /// A certificate for this name, and the policy of names without one of their own.
-    pub(crate) fn choice_over_quic(&self, name: Option<&str>) -> Option<ServerChoice> {
-        let tables = self.current.load();
-        let certificates = &tables.certificates;
-        let named = name.and_then(|name| certificates.by_name.get(&canonical(name)?));
-        let named = named.and_then(|all| all.first());
-        Some(ServerChoice {
-            certificate: Arc::clone(named.or(certificates.default.as_ref())?),
-            policy: Arc::clone(&tables.policies[0]),
-        })
+        QuicSecrets::new(&self.secrets)
     }
 
     /// The certificates that are in use.
     pub fn certificates(&self) -> Vec<Arc<ServerCertificate>> {
         self.current.load().certificates.all.clone()
+    }
+
+    /// Whether requests over QUIC may come before the handshake is complete.
+    pub(crate) fn early_data(&self) -> EarlyDataMode {
+        self.config.early_data
     }
 
     pub(crate) fn handshake_timeout(&self) -> Duration {
@@ -335,6 +330,7 @@ impl TlsTables {
         config: &ListenerTlsConfig,
         protocols: &[Protocol],
         secrets: &TicketSecrets,
+        kept: Option<&KeptSessions>,
         certificates: Vec<Arc<ServerCertificate>>,
     ) -> Result<Self, TlsSetupError> {
         let certificates = CertificateTable::new(certificates, config)?;
@@ -343,7 +339,12 @@ impl TlsTables {
         let common = CommonParameters {
             listener: config,
             protocols: &alpn,
+            transports: match protocols.contains(&Protocol::Http3) {
+                true => TlsTransports::TcpAndQuic,
+                false => TlsTransports::Tcp,
+            },
             secrets,
+            kept,
             certificates: Arc::new(ByClientHello(Arc::clone(&certificates))),
         };
         let own = common.policy(&PolicyDemands {
@@ -370,9 +371,8 @@ impl TlsTables {
             }
             policies.push(Arc::new(made));
         }
-        let policy_of = Arc::new(policy_of);
         let quic = match protocols.contains(&Protocol::Http3) {
-            true => Some(quic::config(&policies[0], &certificates, &policy_of)?),
+            true => Some(quic::initial_suite(&policies[0])?),
             false => None,
         };
         Ok(Self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::CertificateDer;
+use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Reach;
@@ -17,7 +17,8 @@ pub struct Certificates {
     /// The certificate of the server, as PEM.
     pub server: String,
     key: String,
-    root: CertificateDer<'static>,
+    /// One for all connections, since a session is resumed under the same one alone.
+    verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl Certificates {
@@ -34,11 +35,17 @@ impl Certificates {
         let server = CertificateParams::new(names).expect("the names are valid");
         let key = KeyPair::generate().expect("a key can be made");
         let server = server.signed_by(&key, &issuer).expect("it can be signed");
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).expect("the root is one");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .expect("there is a root");
         Self {
             authority: root.pem(),
             server: server.pem(),
             key: key.serialize_pem(),
-            root: root.der().clone(),
+            verifier,
         }
     }
 
@@ -68,20 +75,23 @@ impl Certificates {
 
     /// TLS of a client that offers this protocol alone.
     pub fn tls(&self, protocol: &str) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).expect("the root is one");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.3")
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier.clone())
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         config
     }
 
     pub(crate) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
-        let tls = QuicClientConfig::try_from(self.tls("h3")).expect("TLS 1.3 is there");
+        let mut tls = self.tls("h3");
+        tls.resumption = reach.sessions.clone();
+        tls.enable_early_data = true;
+        tls.client_auth_cert_resolver = Arc::clone(&reach.shows);
+        let tls = QuicClientConfig::try_from(tls).expect("TLS 1.3 is there");
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&reach.transport));
         config

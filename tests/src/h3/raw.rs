@@ -97,6 +97,8 @@ pub enum RawEnd {
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct RawAnswer {
+    /// The heads that came before the final one, with their status.
+    pub interim: Vec<Vec<(String, String)>>,
     pub status: u16,
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -352,7 +354,7 @@ fn of_connection(closed: &quinn::ConnectionError) -> RawEnd {
     }
 }
 
-/// The frames of an answer, interim ones left out.
+/// The frames of an answer. An interim head behind the final one counts as another final one.
 fn answer(mut bytes: &[u8]) -> Option<RawAnswer> {
     let mut answer = RawAnswer::default();
     while !bytes.is_empty() {
@@ -366,7 +368,7 @@ fn answer(mut bytes: &[u8]) -> Option<RawAnswer> {
                 let fields = fields(body)?;
                 let status = fields.iter().find(|(name, _)| name == ":status");
                 match status.and_then(|(_, status)| status.parse().ok()) {
-                    Some(100..200) => {}
+                    Some(100..200) if answer.status == 0 => answer.interim.push(fields),
                     Some(status) => (answer.status, answer.fields) = (status, fields),
                     None => answer.trailers = fields,
                 }

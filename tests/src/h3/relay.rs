@@ -1,8 +1,8 @@
 //! A network between a client and a gateway that loses, repeats and spoils datagrams.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -23,7 +23,11 @@ pub struct Relay {
     pub address: SocketAddr,
     carrying: JoinHandle<()>,
     carried: Arc<AtomicUsize>,
+    recorded: Arc<Mutex<Vec<Vec<u8>>>>,
 }
+
+/// The most datagrams that are recorded.
+const MOST_RECORDED: usize = 100;
 
 impl Relay {
     /// `there` says what becomes of datagrams to the gateway, `back` of those to the client.
@@ -36,19 +40,26 @@ impl Relay {
         let gateway_side = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         gateway_side.connect(gateway).await.unwrap();
         let address = client_side.local_addr().unwrap();
-        let carried = Arc::default();
+        let (carried, recorded) = (Arc::default(), Arc::default());
         let carrying = tokio::spawn(carry(
             client_side,
             gateway_side,
             there,
             back,
             Arc::clone(&carried),
+            Arc::clone(&recorded),
         ));
         Self {
             address,
             carrying,
             carried,
+            recorded,
         }
+    }
+
+    /// The first datagrams that came from the client.
+    pub fn recorded(&self) -> Vec<Vec<u8>> {
+        self.recorded.lock().unwrap().clone()
     }
 
     /// The datagrams that came from either side.
@@ -69,6 +80,7 @@ async fn carry(
     mut there: impl FnMut() -> Fate,
     mut back: impl FnMut() -> Fate,
     carried: Arc<AtomicUsize>,
+    recorded: Arc<Mutex<Vec<Vec<u8>>>>,
 ) {
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
     let mut client = None;
@@ -77,6 +89,7 @@ async fn carry(
         tokio::select! {
             came = client_side.recv_from(&mut up) => if let Ok((length, from)) = came {
                 client = Some(from);
+                record(&recorded, &up[..length]);
                 for datagram in copies(&mut up[..length], there()) {
                     let _ = gateway_side.send(datagram).await;
                 }
@@ -88,6 +101,13 @@ async fn carry(
             },
         }
         carried.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn record(recorded: &Mutex<Vec<Vec<u8>>>, datagram: &[u8]) {
+    let mut recorded = recorded.lock().unwrap();
+    if recorded.len() < MOST_RECORDED {
+        recorded.push(datagram.to_vec());
     }
 }
 

@@ -559,7 +559,7 @@ async fn an_answer_that_the_origin_cuts_is_cut_for_the_client() {
 }
 
 #[tokio::test]
-async fn log_and_recent_requests_say_h3() {
+async fn log_and_recent_requests_name_the_protocol_alike() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
     let setup = Setup::new(&origin).top(
         "admin",
@@ -571,11 +571,15 @@ async fn log_and_recent_requests_say_h3() {
     secured
         .ask_over_tcp(over_tcp(Version::HTTP_2, "/over-two"))
         .await;
+    secured
+        .ask_over_tcp(over_tcp(Version::HTTP_11, "/over-one"))
+        .await;
     let protocols = [
-        ("/over-three", "h3", "HTTP/3.0"),
-        ("/over-two", "h2", "HTTP/2.0"),
+        ("/over-three", "h3"),
+        ("/over-two", "h2"),
+        ("/over-one", "http/1.1"),
     ];
-    for (path, protocol, version) in protocols {
+    for (path, protocol) in protocols {
         let line = secured
             .gateway
             .logged("the access line", |line| line.contains(path))
@@ -590,7 +594,7 @@ async fn log_and_recent_requests_say_h3() {
             answer["requests"].get(0).cloned()
         })
         .await;
-        assert_eq!(recent["protocol"], version, "{recent}");
+        assert_eq!(recent["protocol"], protocol, "{recent}");
     }
 }
 

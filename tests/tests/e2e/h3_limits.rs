@@ -623,8 +623,8 @@ async fn handshakes_that_never_end_are_cut_and_real_clients_are_served() {
     let reach = Reach::default();
     let endpoint = secured.endpoint(&reach);
     let retried = async || {
-        let name = "lamina_tls_handshakes_total";
-        secured.gateway.metric(name, &[("outcome", "retry")]).await > 0.0
+        let name = "lamina_quic_retries_total";
+        secured.gateway.metric(name, &[]).await > 0.0
     };
     let mut forged = Vec::new();
     while !retried().await {
@@ -647,7 +647,7 @@ async fn handshakes_that_never_end_are_cut_and_real_clients_are_served() {
     secured
         .gateway
         .metric_until(
-            "lamina_tls_handshakes_total",
+            "lamina_quic_handshakes_total",
             &[("outcome", "timeout")],
             |count| count >= 200.0,
         )

@@ -328,7 +328,7 @@ async fn a_stream_that_its_client_resets_is_there_too() {
         client.write(reset(1, code::CANCEL)).await;
         let left = record(&gateway, path).await;
         assert_eq!(left["result"], "left", "{left}");
-        assert_eq!(left["protocol"], "HTTP/2.0", "{left}");
+        assert_eq!(left["protocol"], "h2", "{left}");
     }
     gate.open();
 }

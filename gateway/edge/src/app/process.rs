@@ -14,6 +14,7 @@ use crate::config::GatewayConfig;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
+use crate::http::server::QuicMetrics;
 use crate::http::tls::listeners::TlsListeners;
 use crate::origin::{OriginFamilies, OriginTlsWatch, Origins};
 use crate::plugin::{
@@ -34,6 +35,7 @@ pub struct ProcessState {
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
     pub tls: Arc<TlsListeners>,
+    pub quic: Arc<QuicMetrics>,
     pub origin_tls: Arc<OriginTlsWatch>,
     pub origins: Arc<OriginFamilies>,
     requests: RequestFamilies,
@@ -61,6 +63,7 @@ impl ProcessState {
             plugins: PluginFamilies::new(&registry)?,
             tls: TlsListeners::register(&registry)?,
             protocols: ProtocolCounts::register(&registry)?,
+            quic: QuicMetrics::register(&registry)?,
             origin_tls: OriginTlsWatch::register(&registry)?,
             origins: OriginFamilies::register(&registry)?,
             registry,

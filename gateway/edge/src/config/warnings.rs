@@ -5,6 +5,8 @@
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
 use crate::cache::config::{CachePolicyConfig, OriginQuery, TtlMode};
+use crate::http::config::ListenerConfig;
+use crate::http::config::tls::EarlyDataMode;
 use crate::proxy::config::{OnOffSwitch, PurgeRule, RouteConfig};
 use crate::telemetry::config::SERIES_OF_A_ROUTE;
 
@@ -14,6 +16,9 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     purges_by_client_data(config, &mut found);
     found.extend(super::seal_warnings::warnings(config));
     found.extend(more_series_than_are_made(config));
+    for (n, listener) in config.listeners.iter().enumerate() {
+        found.extend(early_data_beside_shared_tickets(listener, n));
+    }
     for (n, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(n);
         found.extend(override_without_cookie_rule(route, &config.defaults, &at));
@@ -21,6 +26,19 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
         found.extend(no_place_for_other_methods(route, &at));
     }
     found
+}
+
+/// rustls takes early data with sessions alone that are kept in the process.
+fn early_data_beside_shared_tickets(listener: &ListenerConfig, n: usize) -> Option<ConfigFinding> {
+    let tls = listener.tls.as_ref()?;
+    if tls.early_data == EarlyDataMode::Off || tls.tickets.keys.is_empty() {
+        return None;
+    }
+    let message = "with `early_data: safe` sessions of HTTP/3 are kept in this process instead of \
+                   tickets: no other node resumes them, and no restart keeps them; \
+                   `tickets.keys` hold for TLS over TCP alone";
+    let at = path(&["listeners"]).index(n).key("tls").key("early_data");
+    Some(ConfigFinding::value(at, message))
 }
 
 /// More routes than metric series allow: requests beyond the limit are still counted, but no longer

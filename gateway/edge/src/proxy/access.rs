@@ -1,7 +1,6 @@
 //! The access log: one line for each request, written when its response has ended.
 
 use crate::origin::Attempt;
-use crate::proxy::protocol;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
 
@@ -17,7 +16,7 @@ pub fn write(record: &RequestRecord) {
         id = record.id,
         client = record.client.map(tracing::field::display),
         peer = %record.peer,
-        protocol = protocol::name(record.version),
+        protocol = record.protocol(),
         tls = tls.map(|tls| tls.version),
         sni = tls.and_then(|tls| tls.server_name.as_deref()),
         resumed = tls.map(|tls| tls.resumed),

@@ -22,6 +22,7 @@ use http::request::Parts;
 use crate::http::forward::RequestSender;
 use crate::http::tls::TlsSession;
 use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::protocol;
 use crate::proxy::route::Route;
 use crate::telemetry::config::AccessLog;
 use recent::RecentRequestLog;
@@ -140,6 +141,11 @@ impl<'a> RecordBeginning<'a> {
 }
 
 impl RequestRecord {
+    /// The protocol by its name for ALPN, which is the word for it everywhere.
+    pub fn protocol(&self) -> &'static str {
+        protocol::name(self.version)
+    }
+
     /// The status of the response, or [`CLIENT_LEFT`] if there was none.
     pub fn status(&self) -> u16 {
         self.answer.as_ref().map_or(CLIENT_LEFT, |head| head.status)

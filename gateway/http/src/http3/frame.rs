@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Http3Code, Http3Fault, varint};
+use super::{Http3Code, Http3Excess, Http3Fault, varint};
 
 /// Types of frames (RFC 9114 §11.2.1).
 pub mod kind {
@@ -44,7 +44,8 @@ pub enum FrameFault {
 impl FrameFault {
     const UNEXPECTED: Self = Self::of_connection(Http3Code::FrameUnexpected);
     const BROKEN: Self = Self::of_connection(Http3Code::FrameError);
-    const EXCESSIVE: Self = Self::of_connection(Http3Code::ExcessiveLoad);
+    const EMPTY: Self = Self::of_connection(Http3Code::ExcessiveLoad(Http3Excess::EmptyFrames));
+    const UNKNOWN: Self = Self::of_connection(Http3Code::ExcessiveLoad(Http3Excess::UnknownFrames));
 
     const fn of_connection(code: Http3Code) -> Self {
         Self::Http3(Http3Fault::Connection(code))
@@ -157,7 +158,7 @@ impl FrameReader {
                     let piece = take(&mut self.rest, left);
                     self.skipped += piece.len() as u64;
                     if self.skipped > MOST_SKIPPED {
-                        return Err(FrameFault::EXCESSIVE);
+                        return Err(FrameFault::UNKNOWN);
                     }
                 }
             }
@@ -223,7 +224,7 @@ impl FrameReader {
     fn count_idle(&mut self, length: u64) -> Result<(), FrameFault> {
         self.idle += u32::from(length == 0);
         match self.idle > MOST_IDLE {
-            true => Err(FrameFault::EXCESSIVE),
+            true => Err(FrameFault::EMPTY),
             false => Ok(()),
         }
     }
@@ -321,11 +322,11 @@ mod tests {
     fn frames_that_carry_nothing_and_unknown_ones_are_bounded() {
         let head = frame(kind::HEADERS, b"h");
         let many = [head.clone(), frame(kind::DATA, b"").repeat(200)].concat();
-        assert_eq!(read(&many, 64), Err(FrameFault::EXCESSIVE));
+        assert_eq!(read(&many, 64), Err(FrameFault::EMPTY));
         let many = [head.clone(), frame(0x21, b"").repeat(200)].concat();
-        assert_eq!(read(&many, 64), Err(FrameFault::EXCESSIVE));
+        assert_eq!(read(&many, 64), Err(FrameFault::EMPTY));
         let long = [head, frame(0x21, &[0; 70_000])].concat();
-        assert_eq!(read(&long, 1_000), Err(FrameFault::EXCESSIVE));
+        assert_eq!(read(&long, 1_000), Err(FrameFault::UNKNOWN));
     }
 
     #[test]

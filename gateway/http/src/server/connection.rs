@@ -111,11 +111,11 @@ where
         port: Arc::clone(&port),
         body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
-        early: InterimChannel(Arc::clone(&activity)),
+        early: InterimChannel::new(Arc::clone(&activity)),
         tls,
         fragments: Arc::clone(&fragments),
     };
-    let service = service_fn(move |request| service.answer(request));
+    let service = service_fn(move |request| service.answer(request, &service.early));
     let watch = ConnectionDeadlines::new(&port.limits, protocol, since);
     match protocol {
         Protocol::Http1 => {

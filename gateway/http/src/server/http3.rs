@@ -25,6 +25,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::request::RequestStream;
 use super::activity::ConnectionActivity;
+use super::early_data::EarlyRequest;
+use super::quic::BegunQuicConnection;
+use super::quic::metrics::{Http3Guard, PathWatch, QuicMetrics};
 use super::service::ConnectionService;
 use super::signal::DrainStage;
 use super::{
@@ -32,9 +35,8 @@ use super::{
 };
 use crate::frames::FragmentPaths;
 use crate::http3::frame::kind;
-use crate::http3::{Http3Code, varint};
+use crate::http3::{Http3Code, Http3Excess, varint};
 use crate::memory::{ConnectionMemory, PROCESS};
-use crate::tls::TlsSession;
 
 /// The type of a control stream (RFC 9114 §6.2.1).
 const CONTROL_STREAM: u64 = 0x0;
@@ -52,10 +54,9 @@ const RESETS_PER_SECOND: u64 = 64;
 /// How long the second GOAWAY waits, so that requests that are on their way arrive before it.
 const LAST_REQUESTS: Duration = Duration::from_millis(50);
 
-/// A connection whose handshake is done.
+/// A connection that is to be served.
 pub(super) struct AcceptedQuicConnection {
-    pub(super) connection: Connection,
-    pub(super) session: Arc<TlsSession>,
+    pub(super) begun: BegunQuicConnection,
     pub(super) peer: Peer,
     pub(super) port: Arc<Port>,
     pub(super) _place: OwnedSemaphorePermit,
@@ -72,6 +73,9 @@ struct Http3Connection {
     /// When the last of them ended.
     ended: Notify,
     one_way: OneWayStreams,
+    /// The mark of requests that come before the handshake is complete.
+    early: Option<EarlyRequest>,
+    metrics: Arc<QuicMetrics>,
 }
 
 /// Which streams of the client have come, each of which may come once.
@@ -115,14 +119,18 @@ impl Http3Connection {
             ?code,
             "an HTTP/3 connection is closed for a fault of its client"
         );
-        self.connection.close(VarInt::from_u32(code as u32), b"");
+        // What ends with its connection was not ended by us.
+        if self.connection.close_reason().is_none() {
+            self.metrics.guarded(Http3Guard::Code(code));
+        }
+        self.connection.close(VarInt::from_u32(code.number()), b"");
     }
 
     /// Notes that the client gave up a request. It is counted once, though the client may end both
     /// directions of its stream.
     fn given_up(&self, counted: &AtomicBool) {
         if !counted.swap(true, Relaxed) && !self.resets.spend() {
-            self.close(Http3Code::ExcessiveLoad);
+            self.close(Http3Code::ExcessiveLoad(Http3Excess::Resets));
         }
     }
 }
@@ -155,12 +163,16 @@ where
         + 'static,
 {
     let AcceptedQuicConnection {
-        connection,
-        session,
+        begun,
         peer,
         port,
         _place,
     } = accepted;
+    let BegunQuicConnection {
+        connection,
+        session,
+        early,
+    } = begun;
     let memory = ConnectionMemory::new(&PROCESS, port.limits.max_held_bytes.0);
     let activity = Arc::new(ConnectionActivity::new(Protocol::Http3, memory));
     let shared = Arc::new(Http3Connection {
@@ -171,6 +183,8 @@ where
         open: AtomicU32::new(0),
         ended: Notify::new(),
         one_way: OneWayStreams::default(),
+        early,
+        metrics: Arc::clone(&port.quic),
     });
     let service = Arc::new(ConnectionService {
         handler,
@@ -179,7 +193,7 @@ where
         port: Arc::clone(&port),
         body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
-        early: InterimChannel(activity),
+        early: InterimChannel::new(activity),
         tls: Some(session),
         fragments: Arc::new(FragmentPaths::default()),
     });
@@ -188,10 +202,14 @@ where
         Ok(Ok(control)) => control,
         Ok(Err(_)) => return,
         // The client leaves no room for it, and would hold its place without being served.
-        Err(_) => return shared.close(Http3Code::ExcessiveLoad),
+        Err(_) => {
+            let blocked = Http3Excess::BlockedControlStream;
+            return shared.close(Http3Code::ExcessiveLoad(blocked));
+        }
     };
     let control = ControlStream(Mutex::new(Some(control)));
-    let last = run(&shared, &service, &port).await;
+    let mut watch = PathWatch::new(&connection, &port.quic);
+    let last = run(&shared, &service, &port, &mut watch).await;
     if let Some(last) = last {
         drain(&shared, &service, &control, last).await;
     }
@@ -243,6 +261,7 @@ async fn run<H>(
     shared: &Arc<Http3Connection>,
     service: &Arc<ConnectionService<H>>,
     port: &Port,
+    watch: &mut PathWatch,
 ) -> Option<u64>
 where
     H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
@@ -270,6 +289,7 @@ where
                 tokio::spawn(one_way::read(stream, Arc::clone(shared)));
             }
             () = shared.ended.notified() => {
+                watch.look();
                 idle.as_mut().reset(Instant::now() + idle_timeout);
             }
             () = idle.as_mut() => {
@@ -320,7 +340,7 @@ async fn drain<H>(
         select! {
             stream = shared.connection.accept_bi() => {
                 let Ok((mut send, mut receive)) = stream else { return };
-                let code = VarInt::from_u32(Http3Code::RequestRejected as u32);
+                let code = VarInt::from_u32(Http3Code::RequestRejected.number());
                 // Both fail only on a stream that has ended already.
                 let _ = send.reset(code);
                 let _ = receive.stop(code);
@@ -329,6 +349,6 @@ async fn drain<H>(
             () = sleep_until(told), if Instant::now() < told => {}
         }
     }
-    let code = VarInt::from_u32(Http3Code::NoError as u32);
+    let code = VarInt::from_u32(Http3Code::NoError.number());
     shared.connection.close(code, b"");
 }

@@ -5,11 +5,16 @@
 //! filter in the kernel reads it, so that neither a new address of the client nor another number of
 //! workers' connections moves one to a worker that does not know it.
 //!
+//! Inside: `socket` opens the sockets, `steering` hands on what reaches the wrong worker, `metrics`
+//! counts.
 //! Neighbours: `http3` serves the connections; `tls` has the certificates.
 
+pub(super) mod metrics;
+pub(super) mod socket;
+mod steering;
+
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,19 +22,24 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use http::request::Parts;
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    IdleTimeout, Incoming, MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt, ZeroRttAccepted,
 };
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::select;
-use tokio::time::timeout;
+use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
+use self::metrics::QuicHandshakeOutcome;
+pub(super) use self::socket::{QuicSocket, open};
+use self::steering::SteeredSocket;
+use super::early_data::{EarlyRequest, HandshakeReport};
 use super::http3::{self, AcceptedQuicConnection};
 use super::signal::DrainStage;
 use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, Port, RequestArrival};
 use crate::config::ListenerLimits;
-use crate::tls::listeners::HandshakeOutcome;
-use crate::tls::{QuicSecrets, TlsSession};
+use crate::http3::Http3Code;
+use crate::tls::config::EarlyDataMode;
+use crate::tls::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls, TlsListener, TlsSession};
 
 /// Octets of a connection id: the worker, the generation of the process, and random ones.
 const ID_LENGTH: usize = 8;
@@ -54,100 +64,8 @@ const ALL_INCOMING_OCTETS: u64 = 16 << 20;
 /// The unfinished handshakes of a worker above which a client must first show that it gets what is
 /// sent to its address (Retry).
 const RETRY_ABOVE: usize = 256;
-/// What is asked of the kernel for datagrams that were not read.
-pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 /// How long the last packets of a port that closes may take.
 const LAST_PACKETS: Duration = Duration::from_millis(200);
-
-/// Opens one socket for each of `workers` workers.
-///
-/// # Errors
-/// If the port is used by another program, or can't be used.
-pub(super) fn open(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
-    // Another program of the same user could share the port otherwise: see `socket::open`.
-    socket(address)?.bind(&SockAddr::from(address))?;
-    let sockets = (0..workers).map(|_| {
-        let socket = socket(address)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&SockAddr::from(address))?;
-        Ok(UdpSocket::from(socket))
-    });
-    let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
-    if let Some(first) = sockets.first()
-        && workers > 1
-    {
-        steer(first, workers)?;
-    }
-    Ok(sockets)
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    socket.set_nonblocking(true)?;
-    // The kernel may give less, which costs packets in a burst and nothing else.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    Ok(socket)
-}
-
-/// Attaches the filter that chooses the socket of a datagram. A datagram with a long header has the
-/// id at octet 6, and before the handshake the client has chosen it; one with a short header has it
-/// at octet 1 (RFC 9000 §17).
-fn steer(socket: &UdpSocket, workers: usize) -> io::Result<()> {
-    const LOAD_OCTET: u16 = 0x30;
-    const JUMP_IF_SET: u16 = 0x45;
-    const MODULO: u16 = 0x94;
-    const RETURN: u16 = 0x16;
-    let step = |code, jump_true, jump_false, k| libc::sock_filter {
-        code,
-        jt: jump_true,
-        jf: jump_false,
-        k,
-    };
-    let mut filter = [
-        step(LOAD_OCTET, 0, 0, 0),
-        step(JUMP_IF_SET, 0, 2, 0x80),
-        step(LOAD_OCTET, 0, 0, 6),
-        // Jumps over the load for short headers.
-        step(0x05, 0, 0, 1),
-        step(LOAD_OCTET, 0, 0, 1),
-        step(MODULO, 0, 0, u32::try_from(workers).unwrap_or(1)),
-        step(RETURN, 0, 0, 0),
-    ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
-    set_filter(socket, &program)
-}
-
-#[allow(unsafe_code)]
-fn set_filter(socket: &UdpSocket, program: &libc::sock_fprog) -> io::Result<()> {
-    // SAFETY: the socket is open, and the program and the filter that it points to live until the
-    // call returns; the kernel copies both.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            std::ptr::from_ref(program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A socket with the number of the worker that it belongs to.
-pub(super) struct QuicSocket {
-    pub(super) socket: UdpSocket,
-    pub(super) worker: u8,
-}
 
 /// Makes connection ids by which the kernel finds the worker.
 struct WorkerIds {
@@ -185,7 +103,7 @@ where
         return;
     };
     let secrets = secured.listener.quic_secrets();
-    let endpoint = match endpoint(on, &secrets) {
+    let endpoint = match endpoint(on, &port, &secured.listener, &secrets) {
         Ok(endpoint) => endpoint,
         Err(error) => return tracing::error!(address = %port.endpoint, %error, "cannot serve QUIC"),
     };
@@ -199,12 +117,13 @@ where
             return;
         };
         if unfinished.load(Relaxed) > RETRY_ABOVE && incoming.may_retry() {
-            secured.listener.listeners.ended(HandshakeOutcome::Retry);
+            port.quic.retried();
             // An error means that it was told to come again already.
             let _ = incoming.retry();
             continue;
         }
         let Ok(place) = Arc::clone(&port.places).try_acquire_owned() else {
+            port.quic.ended(QuicHandshakeOutcome::Refused);
             incoming.refuse();
             continue;
         };
@@ -213,14 +132,13 @@ where
         tokio::spawn(async move {
             let begun = begin(incoming, &port, &secrets).await;
             drop(counted);
-            if let Some((connection, session)) = begun {
-                let reached = connection.local_ip().unwrap_or(port.address.ip());
+            if let Some(begun) = begun {
+                let reached = begun.connection.local_ip().unwrap_or(port.address.ip());
                 let reached = SocketAddr::new(reached, port.address.port());
-                let peer = port.peer(connection.remote_address(), LocalEndpoint::Tcp(reached));
+                let client = begun.connection.remote_address();
                 let accepted = AcceptedQuicConnection {
-                    connection,
-                    session,
-                    peer,
+                    peer: port.peer(client, LocalEndpoint::Tcp(reached)),
+                    begun,
                     port,
                     _place: place,
                 };
@@ -237,7 +155,7 @@ async fn endpoint_is_idle(endpoint: &Endpoint, port: &Port) {
     select! {
         () = endpoint.wait_idle() => {}
         () = port.signal.reached(DrainStage::Cut) => {
-            endpoint.close(VarInt::from_u32(crate::http3::Http3Code::NoError as u32), b"");
+            endpoint.close(VarInt::from_u32(Http3Code::NoError.number()), b"");
             // A timeout is no error: clients notice by silence then.
             let _ = timeout(LAST_PACKETS, endpoint.wait_idle()).await;
         }
@@ -260,54 +178,156 @@ impl Drop for UnfinishedHandshake {
     }
 }
 
+/// A connection that requests may come over.
+pub(super) struct BegunQuicConnection {
+    pub(super) connection: Connection,
+    pub(super) session: Arc<TlsSession>,
+    /// The mark of requests that come before the handshake is complete. None if it is.
+    pub(super) early: Option<EarlyRequest>,
+}
+
+/// How far a handshake has come when requests may come.
+enum QuicHandshakeStage {
+    Complete(Connection),
+    /// It goes on beside the first requests.
+    EarlyData(Connection, ZeroRttAccepted),
+}
+
 /// Does the handshake of a connection.
 async fn begin(
     incoming: Incoming,
-    port: &Port,
+    port: &Arc<Port>,
     secrets: &QuicSecrets,
-) -> Option<(quinn::Connection, Arc<TlsSession>)> {
+) -> Option<BegunQuicConnection> {
     let listener = &port.secured.as_ref()?.listener;
-    let Some(crypto) = listener.quic_config() else {
+    let Some(tls) = QuicTls::new(listener) else {
+        port.quic.ended(QuicHandshakeOutcome::Refused);
         incoming.refuse();
         return None;
     };
-    let config = server_config(crypto, &port.limits, secrets);
-    let handshake = async { incoming.accept_with(Arc::new(config))?.await };
-    let outcome = timeout(listener.handshake_timeout(), handshake).await;
-    let (outcome, connection) = match outcome {
-        Ok(Ok(connection)) => (HandshakeOutcome::Full, Some(connection)),
+    let config = server_config(Arc::new(tls), &port.limits, secrets);
+    let limit = listener.handshake_timeout();
+    let deadline = Instant::now() + limit;
+    let handshake = handshake(incoming, config, listener.early_data());
+    let outcome = match timeout_at(deadline, handshake).await {
+        Ok(Ok(QuicHandshakeStage::Complete(connection))) => match session(&connection, listener) {
+            Some(session) => {
+                port.quic.ended(match session.resumed {
+                    true => QuicHandshakeOutcome::Resumed,
+                    false => QuicHandshakeOutcome::Full,
+                });
+                return Some(BegunQuicConnection {
+                    connection,
+                    session,
+                    early: None,
+                });
+            }
+            None => QuicHandshakeOutcome::Failed,
+        },
+        Ok(Ok(QuicHandshakeStage::EarlyData(connection, rest))) => {
+            if let Some(session) = session(&connection, listener) {
+                let (report, early) = HandshakeReport::new();
+                let rest = timeout_at(deadline, rest);
+                let (quic, closing) = (Arc::clone(&port.quic), connection.clone());
+                tokio::spawn(async move { quic.ended(complete(closing, rest, report).await) });
+                return Some(BegunQuicConnection {
+                    connection,
+                    session,
+                    early: Some(early),
+                });
+            }
+            QuicHandshakeOutcome::Failed
+        }
         Ok(Err(error)) => {
             tracing::debug!(%error, "QUIC: client rejected");
-            (HandshakeOutcome::Failed, None)
+            QuicHandshakeOutcome::of(&error)
         }
-        Err(_) => (HandshakeOutcome::Timeout, None),
+        Err(_) => QuicHandshakeOutcome::Timeout,
     };
-    listener.listeners.ended(outcome);
-    let connection = connection?;
-    let told = connection.handshake_data()?;
-    let told = told
-        .downcast::<quinn::crypto::rustls::HandshakeData>()
-        .ok()?;
-    let session = TlsSession::over_quic(told.server_name.as_deref(), listener)?;
-    Some((connection, Arc::new(session)))
+    port.quic.ended(outcome);
+    None
 }
 
-fn endpoint(on: QuicSocket, secrets: &QuicSecrets) -> io::Result<Endpoint> {
+async fn handshake(
+    incoming: Incoming,
+    config: ServerConfig,
+    early_data: EarlyDataMode,
+) -> Result<QuicHandshakeStage, ConnectionError> {
+    let mut connecting = incoming.accept_with(Arc::new(config))?;
+    if early_data == EarlyDataMode::Safe {
+        let told = connecting
+            .handshake_data()
+            .await?
+            .downcast::<QuicHandshake>();
+        if told.is_ok_and(|told| told.takes_early_data) {
+            connecting = match connecting.into_0rtt() {
+                Ok((connection, rest)) => {
+                    return Ok(QuicHandshakeStage::EarlyData(connection, rest));
+                }
+                Err(connecting) => connecting,
+            };
+        }
+    }
+    connecting.await.map(QuicHandshakeStage::Complete)
+}
+
+/// Waits for the rest of a handshake beside the first requests, and tells them how it has ended.
+async fn complete(
+    connection: Connection,
+    rest: Timeout<ZeroRttAccepted>,
+    report: HandshakeReport,
+) -> QuicHandshakeOutcome {
+    match (rest.await, connection.close_reason()) {
+        (Ok(_), None) => {
+            report.complete();
+            QuicHandshakeOutcome::Resumed
+        }
+        (Ok(_), Some(_)) => QuicHandshakeOutcome::Failed,
+        (Err(_), _) => {
+            connection.close(VarInt::from_u32(Http3Code::RequestRejected.number()), b"");
+            QuicHandshakeOutcome::Timeout
+        }
+    }
+}
+
+/// The session of a connection. None if it must not be used, and is closed.
+fn session(connection: &Connection, listener: &Arc<TlsListener>) -> Option<Arc<TlsSession>> {
+    let told = connection.handshake_data()?;
+    let told = told.downcast::<QuicHandshake>().ok()?;
+    match TlsSession::over_quic(*told, listener) {
+        Ok(session) => Some(Arc::new(session)),
+        Err(error) => {
+            tracing::debug!(%error, "QUIC: client rejected");
+            connection.close(VarInt::from_u32(Http3Code::RequestRejected.number()), b"");
+            None
+        }
+    }
+}
+
+fn endpoint(
+    on: QuicSocket,
+    port: &Port,
+    listener: &Arc<TlsListener>,
+    secrets: &QuicSecrets,
+) -> io::Result<Endpoint> {
     let worker = on.worker;
     let mut config = EndpointConfig::new(Arc::clone(&secrets.reset_key));
-    config.cid_generator(move || Box::new(WorkerIds { worker }));
-    // No configuration is used without one that is chosen when a client comes.
-    let endpoint = Endpoint::new(config, None, on.socket, Arc::new(TokioRuntime))?;
-    // The limits of clients that were not looked at yet are those of the endpoint.
-    let placeholder = secrets.placeholder.clone().map(|mut config| {
+    config
+        .cid_generator(move || Box::new(WorkerIds { worker }))
+        .supported_versions(vec![QUIC_VERSION]);
+    // Each client gets a configuration when it comes. The limits of those that were not looked at
+    // yet are of the endpoint's own.
+    let own = QuicTls::new(listener).map(|tls| {
+        let mut config = server_config(Arc::new(tls), &port.limits, secrets);
         config
             .max_incoming(MOST_INCOMING)
             .incoming_buffer_size(INCOMING_OCTETS)
             .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
         config
     });
-    endpoint.set_server_config(placeholder);
-    Ok(endpoint)
+    let socket = TokioRuntime.wrap_udp_socket(on.socket)?;
+    let socket = Arc::new(SteeredSocket::new(socket, on.inbox, &port.quic));
+    Endpoint::new_with_abstract_socket(config, own, socket, Arc::new(TokioRuntime))
 }
 
 fn server_config(

@@ -124,16 +124,17 @@ where
     pub(super) fn answer<B>(
         &self,
         mut request: Request<B>,
+        early: &InterimChannel,
     ) -> impl Future<Output = Result<Response<ServedBody>, Infallible>> + Send + use<H, B>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
     {
-        let in_flight = InFlight::begin(&self.early.0);
+        let in_flight = InFlight::begin(&self.early.activity);
         let mut upload = None;
         let peer = self.peer;
         let version = request.version();
         let wanted = WantedAnswer::by(request.method());
-        let admitted = match self.early.0.fault() {
+        let admitted = match self.early.activity.fault() {
             None if self.fragments.take(request.uri()) => {
                 Err(guard::broken(FramingFault::Fragment))
             }
@@ -152,7 +153,7 @@ where
                     received,
                     tls,
                 };
-                (self.handler)(head, body, arrival, &self.early)
+                (self.handler)(head, body, arrival, early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
@@ -173,11 +174,9 @@ where
         let Some(tls) = &self.tls else {
             return AddedFields::default();
         };
-        let may_tell = version <= Version::HTTP_2 && self.port.alt_svc.is_some();
-        let tells = may_tell && tls.may_use_quic();
         AddedFields {
             hsts: tls.listener.hsts.clone(),
-            tells: tells.then(|| Arc::clone(&self.port)),
+            alt_svc: Some((Arc::clone(&self.port), version)),
         }
     }
 
@@ -187,7 +186,7 @@ where
         refusal: RequestRefusal,
         version: Version,
     ) -> Response<ServedBody> {
-        let in_flight = InFlight::begin(&self.early.0);
+        let in_flight = InFlight::begin(&self.early.activity);
         let added = self.added_fields(version);
         let response = refused(refusal, version);
         delivered(response, in_flight, None, added, WantedAnswer::Whole)
@@ -284,9 +283,10 @@ fn requested_host<B>(request: &Request<B>) -> &str {
 #[derive(Default)]
 struct AddedFields {
     hsts: Option<HeaderValue>,
-    /// The port that tells of HTTP/3, or when it drains, that there is none any more: what counts
-    /// is the moment of the answer.
-    tells: Option<Arc<Port>>,
+    /// The port that tells of HTTP/3, or when it drains, that there is none any more, and the
+    /// protocol of the client: what counts is the moment of the answer. None on a listener without
+    /// TLS, which leaves `Alt-Svc` alone.
+    alt_svc: Option<(Arc<Port>, Version)>,
 }
 
 /// The final answer of a request, as hyper gets it.
@@ -305,11 +305,16 @@ fn delivered(
             .entry(STRICT_TRANSPORT_SECURITY)
             .or_insert(hsts);
     }
-    if response.status() != StatusCode::MISDIRECTED_REQUEST
-        && let Some(alt_svc) = added.tells.and_then(|port| port.alt_svc())
-    {
-        // That of an origin is about the connection to the origin.
-        response.headers_mut().insert(ALT_SVC, alt_svc);
+    if let Some((port, version)) = added.alt_svc {
+        let told = match response.status() {
+            StatusCode::MISDIRECTED_REQUEST => None,
+            _ => port.alt_svc(version),
+        };
+        // That of an origin would lead clients past this listener.
+        match told {
+            Some(told) => drop(response.headers_mut().insert(ALT_SVC, told)),
+            None => drop(response.headers_mut().remove(ALT_SVC)),
+        }
     }
     if let Some(upload) = upload {
         upload.lift();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::quic::RECEIVE_BUFFER;
+use super::quic::socket::RECEIVE_BUFFER;
 
 /// The receive buffer of a UDP socket, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,6 +38,9 @@ pub struct ListenerTlsConfig {
     /// Session tickets, with which a client resumes an earlier session.
     #[serde(default)]
     pub tickets: TicketConfig,
+    /// Requests over HTTP/3 that come with the first packet of a resumed session, before the handshake is complete (0-RTT). Whoever recorded them can send them again.
+    #[serde(default)]
+    pub early_data: EarlyDataMode,
     /// Time for the whole handshake, from the first byte that the client may send.
     #[serde(default = "handshake_timeout")]
     pub handshake_timeout: ConfigDuration,
@@ -273,6 +276,17 @@ impl Default for TicketConfig {
             shared: false,
         }
     }
+}
+
+/// What becomes of requests that come before the handshake is complete (RFC 8470).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EarlyDataMode {
+    /// None are taken.
+    #[default]
+    Off,
+    /// GET and HEAD are answered where a fresh copy in memory is the answer. All others wait until the handshake is complete, and reach the origin with `Early-Data: 1`.
+    Safe,
 }
 
 /// `on` or `off`.

@@ -28,8 +28,6 @@ pub enum HandshakeOutcome {
     ClearText,
     /// A certificate authority got the answer to a challenge.
     Challenge,
-    /// QUIC: the client must first show that it gets what is sent to its address.
-    Retry,
     /// The time was over.
     Timeout,
     /// It was the oldest one when there were too many.
@@ -46,7 +44,6 @@ impl HandshakeOutcome {
             Self::UnknownName => "unknown_name",
             Self::ClearText => "clear_text",
             Self::Challenge => "challenge",
-            Self::Retry => "retry",
             Self::Timeout => "timeout",
             Self::Crowded => "crowded",
             Self::Failed => "failed",

@@ -18,6 +18,7 @@ use super::config::{
     ClientAuthConfig, ClientAuthMode, ClientCertificateField, KeyLogSwitch, ListenerTlsConfig,
     TlsVersion,
 };
+use super::quic::{self, KeptSessions};
 use super::tickets::{LEAST_SECRET, PolicyTicketer, TicketSecrets, TlsPolicyId};
 
 /// What sessions of some names are made by.
@@ -29,6 +30,8 @@ pub struct TlsPolicy {
     /// The authorities that certificates of clients are verified by. None if nobody is asked for one.
     pub(super) authorities: Option<Arc<RootCertStore>>,
     pub(super) config: Arc<ServerConfig>,
+    /// The same for QUIC. None if the listener does not speak HTTP/3.
+    pub(super) quic: Option<Arc<ServerConfig>>,
 }
 
 /// Why a listener's TLS can't be set up, certificates apart.
@@ -95,8 +98,18 @@ pub(super) struct CommonParameters<'a> {
     pub(super) listener: &'a ListenerTlsConfig,
     /// Protocols for ALPN, in our order.
     pub(super) protocols: &'a [Vec<u8>],
+    pub(super) transports: TlsTransports,
     pub(super) secrets: &'a TicketSecrets,
+    /// Where sessions of QUIC are kept if it takes early data.
+    pub(super) kept: Option<&'a KeptSessions>,
     pub(super) certificates: Arc<dyn ResolvesServerCert>,
+}
+
+/// What the sessions of a listener run over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TlsTransports {
+    Tcp,
+    TcpAndQuic,
 }
 
 /// What one policy demands.
@@ -150,8 +163,18 @@ impl CommonParameters<'_> {
         if self.listener.keylog == KeyLogSwitch::On {
             config.key_log = Arc::new(KeyLogFile::new());
         }
+        let quic = match self.transports {
+            TlsTransports::Tcp => None,
+            TlsTransports::TcpAndQuic => {
+                // What comes early was not seen with a certificate of its client.
+                let kept = self.kept.filter(|_| demands.client_auth.is_none());
+                let early = kept.map(|kept| kept.of(id));
+                Some(Arc::new(quic::config(&config, early)))
+            }
+        };
         Ok(TlsPolicy {
             id,
+            quic,
             forward: demands
                 .client_auth
                 .map_or(ClientCertificateField::Off, |auth| auth.forward),

@@ -1,25 +1,39 @@
-//! TLS below QUIC: the same certificates, and one policy.
+//! TLS below QUIC: the same certificates and the same policies as over TCP.
 //!
-//! Decision: names with a policy of their own are not served over QUIC. quinn takes one
-//! configuration before it knows the name that a client asks for, and a session must not escape
-//! the policy of its name. Such clients are refused in the handshake and are not told of HTTP/3;
-//! they use TCP.
+//! Inside: `session` is the TLS of one connection, `sessions` keeps those that early data needs.
+//!
+//! Decision: quinn is given a session of our own, and not its own one, which takes one
+//! configuration before it knows the name that a client asks for. Ours keeps the ClientHello until
+//! it is whole, chooses certificate and policy by it as `server::handshake` does over TCP, and
+//! begins rustls then. It also tells what quinn's keeps to itself: whether a session was resumed.
+
+mod session;
+mod sessions;
 
 use std::sync::Arc;
 
 use aws_lc_rs::{hkdf, hmac};
+use quinn::ConnectionId;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::crypto::{HandshakeTokenKey, HmacKey};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use quinn::crypto::{self, HandshakeTokenKey, HmacKey, Keys, UnsupportedVersion};
+use quinn_proto::transport_parameters::TransportParameters;
+use rustls::ServerConfig;
+use rustls::quic::{Suite, Version};
 
-use super::names::{ServerNameTable, canonical};
 use super::policy::TlsPolicy;
 use super::tickets::TicketSecrets;
-use super::{CertificateTable, TlsSetupError, TlsSetupFault};
+use super::{TlsListener, TlsSetupError, TlsSetupFault};
+use session::PolicySession;
+use sessions::{NoTickets, SessionsOfPolicy};
+
+pub(crate) use session::QuicHandshake;
+pub(super) use sessions::KeptSessions;
 
 /// The protocol of HTTP/3 for ALPN (RFC 9114 §3.1).
 const ALPN: &[u8] = b"h3";
+
+/// The version of QUIC that is spoken (RFC 9000 §15).
+pub(crate) const QUIC_VERSION: u32 = 1;
 
 /// What the derived keys are for (RFC 5869 §3.2).
 const PURPOSE: &[u8] = b"lamina quic 1";
@@ -30,59 +44,91 @@ const PURPOSE: &[u8] = b"lamina quic 1";
 pub(crate) struct QuicSecrets {
     pub(crate) reset_key: Arc<dyn HmacKey>,
     pub(crate) token_key: Arc<dyn HandshakeTokenKey>,
-    /// What an endpoint is opened with, before it chooses a configuration for each client.
-    pub(crate) placeholder: Option<quinn::ServerConfig>,
 }
 
 impl QuicSecrets {
-    pub(crate) fn new(secrets: &TicketSecrets, config: Option<Arc<QuicServerConfig>>) -> Self {
+    pub(crate) fn new(secrets: &TicketSecrets) -> Self {
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, PURPOSE);
         let reset = hmac::Key::new(hmac::HMAC_SHA256, secrets.first());
-        let token_key: Arc<dyn HandshakeTokenKey> = Arc::new(extracted.extract(secrets.first()));
-        let token = Arc::clone(&token_key);
         Self {
             reset_key: Arc::new(reset),
-            token_key,
-            placeholder: config.map(|config| quinn::ServerConfig::new(config, token)),
+            token_key: Arc::new(extracted.extract(secrets.first())),
         }
     }
 }
 
-/// What QUIC is spoken by, made of the listener's own policy.
-pub(super) fn config(
-    policy: &TlsPolicy,
-    certificates: &Arc<CertificateTable>,
-    policy_of: &Arc<ServerNameTable<usize>>,
-) -> Result<Arc<QuicServerConfig>, TlsSetupError> {
-    let mut config = (*policy.config).clone();
+/// What QUIC is spoken by under a policy. With `early`, requests may come before the handshake is
+/// complete, and sessions live there and not in tickets.
+pub(super) fn config(over_tcp: &ServerConfig, early: Option<SessionsOfPolicy>) -> ServerConfig {
+    let mut config = over_tcp.clone();
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.cert_resolver = Arc::new(WithoutPolicy {
-        certificates: Arc::clone(certificates),
-        policy_of: Arc::clone(policy_of),
-    });
-    let config = QuicServerConfig::try_from(Arc::new(config));
+    if let Some(sessions) = early {
+        config.ticketer = Arc::new(NoTickets);
+        config.session_storage = Arc::new(sessions);
+        // The only value beside 0 (RFC 9001 §4.6.1); what bounds it are the windows of QUIC.
+        config.max_early_data_size = u32::MAX;
+    }
     config
-        .map(Arc::new)
-        .map_err(|_| TlsSetupError::at("ciphers", TlsSetupFault::NoQuicCipher))
 }
 
-/// Gives rustls the certificate for a client that asks for a name without a policy of its own.
-#[derive(Debug)]
-struct WithoutPolicy {
-    certificates: Arc<CertificateTable>,
-    policy_of: Arc<ServerNameTable<usize>>,
+/// The protection of the first packets, before there is a policy: AES-128-GCM (RFC 9001 §5.2).
+///
+/// # Errors
+/// If the policy does not offer that cipher.
+pub(super) fn initial_suite(policy: &TlsPolicy) -> Result<Suite, TlsSetupError> {
+    let suites = &policy.config.crypto_provider().cipher_suites;
+    let initial = suites.iter().find_map(|suite| {
+        let is_initial = suite.suite() == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
+        suite.tls13().filter(|_| is_initial)?.quic_suite()
+    });
+    initial.ok_or_else(|| TlsSetupError::at("ciphers", TlsSetupFault::NoQuicCipher))
 }
 
-impl ResolvesServerCert for WithoutPolicy {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().and_then(canonical);
-        if name
-            .as_deref()
-            .is_some_and(|name| self.policy_of.get(name).is_some())
-        {
-            return None;
+/// Begins the TLS of connections by what the listener has at that moment.
+pub(crate) struct QuicTls {
+    listener: Arc<TlsListener>,
+    suite: Suite,
+    /// Only for the tag of a Retry, which has nothing to do with certificates.
+    retries: Arc<QuicServerConfig>,
+}
+
+impl QuicTls {
+    /// None if the listener does not speak HTTP/3.
+    pub(crate) fn new(listener: &Arc<TlsListener>) -> Option<Self> {
+        let tables = listener.current.load();
+        let suite = tables.quic?;
+        let any = Arc::clone(tables.policies.first()?.quic.as_ref()?);
+        Some(Self {
+            listener: Arc::clone(listener),
+            suite,
+            retries: Arc::new(QuicServerConfig::with_initial(any, suite).ok()?),
+        })
+    }
+
+    fn first_keys(&self, id: &ConnectionId) -> Keys {
+        session::keys(self.suite.keys(id, rustls::Side::Server, Version::V1))
+    }
+}
+
+impl crypto::ServerConfig for QuicTls {
+    fn initial_keys(&self, version: u32, id: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
+        match version {
+            QUIC_VERSION => Ok(self.first_keys(id)),
+            _ => Err(UnsupportedVersion),
         }
-        let chosen = self.certificates.choose(name.as_deref(), &hello)?;
-        Some(Arc::clone(&chosen.certified))
+    }
+
+    fn retry_tag(&self, version: u32, id: &ConnectionId, packet: &[u8]) -> [u8; 16] {
+        self.retries.retry_tag(version, id, packet)
+    }
+
+    fn start_session(
+        self: Arc<Self>,
+        _version: u32,
+        parameters: &TransportParameters,
+    ) -> Box<dyn crypto::Session> {
+        let mut octets = Vec::new();
+        parameters.write(&mut octets);
+        Box::new(PolicySession::new(self, octets))
     }
 }

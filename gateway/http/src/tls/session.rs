@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
-use rustls::{HandshakeKind, ServerConnection};
+use rustls::{HandshakeKind, ServerConnection, SupportedCipherSuite};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::reference::without_port;
@@ -13,19 +13,19 @@ use crate::reference::without_port;
 use super::certificate::{ServerCertificate, instant};
 use super::config::{ClientCertificateField, FingerprintField};
 use super::policy::TlsPolicy;
-use super::{ServerChoice, TlsListener, client_chain};
+use super::{QuicHandshake, ServerChoice, TlsListener, client_chain};
 
 /// A TLS connection with a client.
 pub struct TlsSession {
     /// As in `TLSv1.3`.
     pub version: &'static str,
-    /// The cipher suite, by its name in the IANA registry; empty over QUIC, where it is not told.
+    /// The cipher suite, by its name in the IANA registry.
     pub cipher: String,
     /// The name that the client asked for (SNI).
     pub server_name: Option<Box<str>>,
-    /// Whether an earlier session was resumed; false over QUIC, where it is not told.
+    /// Whether an earlier session was resumed.
     pub resumed: bool,
-    /// The fingerprint of the client's software (JA4); None over QUIC, where it is not told.
+    /// The fingerprint of the client's software (JA4).
     pub ja4: Option<Box<str>>,
     /// The field `Client-Cert` (RFC 9440), if the policy asks for it and the client showed a
     /// certificate, which was verified.
@@ -52,6 +52,17 @@ pub(crate) enum SessionRefusal {
     ClientCertificateExpired,
 }
 
+/// What a handshake has led to, whatever it ran over.
+struct CompletedHandshake<'a> {
+    version: &'static str,
+    suite: Option<SupportedCipherSuite>,
+    server_name: Option<Box<str>>,
+    resumed: bool,
+    ja4: Option<Box<str>>,
+    /// What the client has shown, its own certificate first, which is verified.
+    presented: &'a [CertificateDer<'static>],
+}
+
 impl TlsSession {
     pub(crate) fn new(
         connection: &ServerConnection,
@@ -59,13 +70,59 @@ impl TlsSession {
         listener: &Arc<TlsListener>,
         ja4: Option<String>,
     ) -> Result<Self, SessionRefusal> {
+        let handshake = CompletedHandshake {
+            version: match connection.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "unknown",
+            },
+            suite: connection.negotiated_cipher_suite(),
+            server_name: connection.server_name().map(Into::into),
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            ja4: ja4.map(Into::into),
+            presented: connection.peer_certificates().unwrap_or_default(),
+        };
+        Self::of(handshake, choice, listener)
+    }
+
+    /// The session of a QUIC connection whose handshake is complete.
+    pub(crate) fn over_quic(
+        handshake: QuicHandshake,
+        listener: &Arc<TlsListener>,
+    ) -> Result<Self, SessionRefusal> {
+        let QuicHandshake {
+            choice,
+            server_name,
+            resumed,
+            suite,
+            ja4,
+            presented,
+            ..
+        } = handshake;
+        let handshake = CompletedHandshake {
+            version: "TLSv1.3",
+            suite,
+            server_name,
+            resumed,
+            ja4,
+            presented: &presented,
+        };
+        Self::of(handshake, choice, listener)
+    }
+
+    fn of(
+        handshake: CompletedHandshake<'_>,
+        choice: ServerChoice,
+        listener: &Arc<TlsListener>,
+    ) -> Result<Self, SessionRefusal> {
         let ServerChoice {
             certificate,
             policy,
         } = choice;
-        let presented = connection.peer_certificates().unwrap_or_default();
+        let CompletedHandshake {
+            presented, resumed, ..
+        } = handshake;
         let shown = presented.first();
-        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         // A resumed session brings the certificate of the handshake that it goes back to.
         if resumed && shown.is_some_and(has_expired) {
             return Err(SessionRefusal::ClientCertificateExpired);
@@ -76,57 +133,24 @@ impl TlsSession {
             ClientCertificateField::ClientCert | ClientCertificateField::Off => None,
         };
         let tells_ja4 = listener.config.ja4 == FingerprintField::On;
-        let ja4_field = ja4.as_deref().filter(|_| tells_ja4);
-        let suite = connection.negotiated_cipher_suite();
+        let ja4_field = handshake.ja4.as_deref().filter(|_| tells_ja4);
+        let name = handshake.server_name;
         Ok(Self {
-            version: match connection.protocol_version() {
-                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                _ => "unknown",
-            },
-            cipher: suite.map_or_else(String::new, |suite| {
+            version: handshake.version,
+            cipher: handshake.suite.map_or_else(String::new, |suite| {
                 format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
             }),
-            server_name: connection.server_name().map(Into::into),
             resumed,
             ja4_field: ja4_field.and_then(|ja4| HeaderValue::from_str(ja4).ok()),
-            ja4: ja4.map(Into::into),
+            ja4: handshake.ja4,
             client_certificate: told.and_then(|certificate| field(certificate)),
             client_chain,
             listener: Arc::clone(listener),
-            covers_its_name: connection
-                .server_name()
-                .is_some_and(|name| certificate.covers(name)),
+            covers_its_name: name.as_deref().is_some_and(|name| certificate.covers(name)),
+            server_name: name,
             certificate,
             policy,
         })
-    }
-
-    /// The session of a QUIC connection. None if no certificate is for this name any more.
-    pub(crate) fn over_quic(name: Option<&str>, listener: &Arc<TlsListener>) -> Option<Self> {
-        let ServerChoice {
-            certificate,
-            policy,
-        } = listener.choice_over_quic(name)?;
-        Some(Self {
-            version: "TLSv1.3",
-            cipher: String::new(),
-            server_name: name.map(Into::into),
-            resumed: false,
-            ja4: None,
-            client_certificate: None,
-            client_chain: None,
-            ja4_field: None,
-            listener: Arc::clone(listener),
-            covers_its_name: name.is_some_and(|name| certificate.covers(name)),
-            certificate,
-            policy,
-        })
-    }
-
-    /// Whether clients of this connection may be told of HTTP/3.
-    pub(crate) fn may_use_quic(&self) -> bool {
-        self.listener.serves_over_quic(&self.policy)
     }
 
     /// Whether a request for this host may come over the connection: its certificate covers the

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::{ConfigFinding, ConfigPath, FindingCollector};
 use crate::http::config::tls::ServerNamePattern;
-use crate::http::config::tls::{CertificateSource, ListenerTlsConfig, LocalCertificateConfig};
+use crate::http::config::tls::{
+    CertificateSource, EarlyDataMode, ListenerTlsConfig, LocalCertificateConfig,
+};
 use crate::http::config::{ListenerConfig, Protocol};
 
 /// Checks TLS of a listener, and what goes with it.
@@ -13,6 +15,7 @@ pub fn check(listener: &ListenerConfig, at: &ConfigPath, report: &mut FindingCol
     match &listener.tls {
         Some(tls) => {
             check_tls(tls, &at.key("tls"), report);
+            check_early_data(listener, tls, &at.key("tls"), report);
             if redirect.is_some() {
                 report.add(
                     at.key("redirect_to_https"),
@@ -115,6 +118,29 @@ fn check_tls(tls: &ListenerTlsConfig, at: &ConfigPath, report: &mut FindingColle
         report.add(
             at.key("default"),
             "never used, since `strict_sni` refuses those whom it is for; expected one of both",
+        );
+    }
+}
+
+fn check_early_data(
+    listener: &ListenerConfig,
+    tls: &ListenerTlsConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    if tls.early_data == EarlyDataMode::Off {
+        return;
+    }
+    if !listener.protocols.contains(&Protocol::Http3) {
+        report.add(
+            at.key("early_data"),
+            "taken over HTTP/3 alone; expected `http3` among the `protocols`",
+        );
+    }
+    if !tls.tickets.enabled {
+        report.add(
+            at.key("early_data"),
+            "only a session that is resumed has early data, and `tickets.enabled: false` lets none be resumed; expected one of both",
         );
     }
 }

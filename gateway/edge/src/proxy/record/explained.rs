@@ -26,7 +26,7 @@ impl RequestRecord {
             "began_ms_ago": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "client": self.client,
             "peer": self.peer,
-            "protocol": format!("{:?}", self.version),
+            "protocol": self.protocol(),
             "tls": self.tls.as_ref().map(|tls| json!({
                 "version": tls.version,
                 "cipher": tls.cipher,

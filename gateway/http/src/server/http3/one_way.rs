@@ -8,7 +8,7 @@ use quinn::{ReadExactError, RecvStream, VarInt};
 
 use super::{CONTROL_STREAM, ClientBudget, Http3Connection};
 use crate::http3::frame::kind;
-use crate::http3::{Http3Code, varint};
+use crate::http3::{Http3Code, Http3Excess, varint};
 
 const PUSH_STREAM: u64 = 0x1;
 const QPACK_ENCODER_STREAM: u64 = 0x2;
@@ -73,7 +73,7 @@ impl OneWayReader {
                 // Fails only if it has ended.
                 let _ = self
                     .0
-                    .stop(VarInt::from_u32(Http3Code::StreamCreationError as u32));
+                    .stop(VarInt::from_u32(Http3Code::StreamCreationError.number()));
                 Ok(())
             }
         }
@@ -88,7 +88,7 @@ impl OneWayReader {
             let kind = self.number().await?;
             let length = self.number().await?;
             if !budget.spend() {
-                return Err(StreamEnd::Fault(Http3Code::ExcessiveLoad));
+                return Err(too_much(Http3Excess::ControlFrames));
             }
             match (kind, std::mem::take(&mut is_first)) {
                 (kind::SETTINGS, true) => self.settings(length).await?,
@@ -122,7 +122,7 @@ impl OneWayReader {
     /// Reads settings. None of them changes what we do; wrong ones are told (RFC 9114 §7.2.4).
     async fn settings(&mut self, length: u64) -> StreamResult<()> {
         if length > MOST_SETTINGS {
-            return Err(StreamEnd::Fault(Http3Code::ExcessiveLoad));
+            return Err(too_much(Http3Excess::ControlFrameSize));
         }
         let octets = self.octets(length).await?;
         let mut rest = &octets[..];
@@ -180,12 +180,12 @@ impl OneWayReader {
                 }
             }
         }
-        Err(StreamEnd::Fault(Http3Code::ExcessiveLoad))
+        Err(too_much(Http3Excess::QpackInstructions))
     }
 
     async fn skip(&mut self, length: u64) -> StreamResult<()> {
         if length > MOST_FRAME {
-            return Err(StreamEnd::Fault(Http3Code::ExcessiveLoad));
+            return Err(too_much(Http3Excess::ControlFrameSize));
         }
         self.octets(length).await.map(drop)
     }
@@ -208,6 +208,10 @@ impl OneWayReader {
             }
         }
     }
+}
+
+fn too_much(of: Http3Excess) -> StreamEnd {
+    StreamEnd::Fault(Http3Code::ExcessiveLoad(of))
 }
 
 /// Notes that a stream of a type has come, of which there may be one.

@@ -24,6 +24,7 @@ use crate::http3::frame::{FrameFault, FrameReader, RequestFrame};
 use crate::http3::message::{self, RequestHead};
 use crate::http3::qpack::{self, SectionError, SectionLimits};
 use crate::http3::{Http3Code, Http3Fault};
+use crate::server::quic::metrics::Http3Guard;
 use crate::server::service::{ConnectionService, WantedAnswer};
 use crate::server::{Body, HandlerAnswer, InterimChannel, RequestArrival};
 
@@ -95,14 +96,16 @@ pub(super) async fn serve<H>(
     } = stream;
     let shared = Arc::clone(&receive.shared);
     let given_up = Arc::clone(&receive.given_up);
+    let early = match receive.stream.is_0rtt() {
+        true => shared.early.clone(),
+        false => None,
+    };
     let limit = shared.limits.header_timeout.0;
     let head = match timeout(limit, receive.request()).await {
         Ok(head) => head,
-        Err(_) => Err(HeadEnd::Refused(RequestRefusal {
-            status: StatusCode::REQUEST_TIMEOUT,
-            reason: "the head of the request took too long",
-        })),
+        Err(_) => Err(HeadEnd::Refused(HEAD_TOO_SLOW)),
     };
+    let mut before = Vec::new();
     let (response, wanted) = match head {
         Ok(RequestHead {
             had_fragment: true, ..
@@ -121,29 +124,52 @@ pub(super) async fn serve<H>(
             let wanted = WantedAnswer::by(request.method());
             if !receive.ended && waits_for_100(&request) {
                 let pause = shared.limits.body_timeout.0;
-                if !matches!(timeout(pause, respond::go_on(&mut send)).await, Ok(true)) {
+                if !respond::go_on(&mut send, pause).await {
                     shared.given_up(&given_up);
                     return;
                 }
             }
             let body = RequestContent::new(receive, content_length);
             let stopped = send.stopped();
-            let answer = service.answer(request.map(|()| body));
-            let answered = select! {
-                biased;
-                answered = answer => answered,
-                // The client wants no answer any more: the handler's future is dropped.
-                _ = stopped => {
+            let mut request = request.map(|()| body);
+            if let Some(early) = early {
+                request.extensions_mut().insert(early);
+            }
+            let (channel, mut interims) = service.early.of_stream();
+            let mut answer = pin!(service.answer(request, &channel));
+            let mut stopped = pin!(stopped);
+            drop(channel);
+            let answered = loop {
+                let section = select! {
+                    biased;
+                    answered = answer.as_mut() => break answered,
+                    // The client wants no answer any more: the handler's future is dropped.
+                    _ = stopped.as_mut() => {
+                        shared.given_up(&given_up);
+                        return;
+                    }
+                    Some(section) = interims.recv() => section,
+                };
+                let pause = shared.limits.body_timeout.0;
+                if !respond::interim(&mut send, &section, pause).await {
                     shared.given_up(&given_up);
                     return;
                 }
             };
+            // None may come behind the answer.
+            while let Ok(section) = interims.try_recv() {
+                before.push(section);
+            }
             match answered {
                 Ok(response) => (response, wanted),
                 Err(never) => match never {},
             }
         }
         Err(HeadEnd::Refused(refusal)) => {
+            shared.metrics.guarded(match refusal.status {
+                StatusCode::REQUEST_TIMEOUT => Http3Guard::SlowHead,
+                _ => Http3Guard::HeadTooLarge,
+            });
             receive.stop(Http3Code::NoError);
             (
                 service.refusal(refusal, Version::HTTP_3),
@@ -153,7 +179,7 @@ pub(super) async fn serve<H>(
         Err(HeadEnd::Fault(fault)) => return end(fault, &shared, &mut send, &mut receive),
     };
     if let Err(NotDelivered::ToThisClient) =
-        respond::send(&mut send, response, wanted, &shared).await
+        respond::send(&mut send, before, response, wanted, &shared).await
     {
         shared.given_up(&given_up);
     }
@@ -176,14 +202,15 @@ fn end(
     match fault {
         Http3Fault::Connection(code) => shared.close(code),
         Http3Fault::Stream(code) => {
+            shared.metrics.guarded(Http3Guard::Code(code));
             receive.stop(code);
             // Fails only if it has ended.
-            let _ = send.reset(VarInt::from_u32(code as u32));
+            let _ = send.reset(VarInt::from_u32(code.number()));
         }
         Http3Fault::Left => {
             shared.given_up(&receive.given_up);
             // There will be no answer: its direction must not look as if one ended there.
-            let _ = send.reset(VarInt::from_u32(Http3Code::RequestCancelled as u32));
+            let _ = send.reset(VarInt::from_u32(Http3Code::RequestCancelled.number()));
         }
     }
 }
@@ -194,6 +221,11 @@ enum HeadEnd {
     /// The stream gets an answer, and the connection lives.
     Refused(RequestRefusal),
 }
+
+const HEAD_TOO_SLOW: RequestRefusal = RequestRefusal {
+    status: StatusCode::REQUEST_TIMEOUT,
+    reason: "the head of the request took too long",
+};
 
 const HEAD_TOO_LARGE: RequestRefusal = RequestRefusal {
     status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -309,7 +341,7 @@ impl RequestReader {
     fn stop(&mut self, code: Http3Code) {
         self.ended = true;
         // Fails only if it has ended.
-        let _ = self.stream.stop(VarInt::from_u32(code as u32));
+        let _ = self.stream.stop(VarInt::from_u32(code.number()));
     }
 }
 
@@ -428,7 +460,9 @@ impl ContentReader {
 
     /// Ends the client's direction: what it sent is no message.
     fn malformed(&mut self) -> BodyError {
-        self.reader.stop(Http3Code::MessageError);
+        let code = Http3Code::MessageError;
+        self.reader.shared.metrics.guarded(Http3Guard::Code(code));
+        self.reader.stop(code);
         BodyError::Aborted
     }
 }

@@ -21,6 +21,7 @@ use super::Http3Connection;
 use crate::body::MinimumRate;
 use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
+use crate::server::quic::metrics::{Http3Guard, QuicMetrics};
 use crate::server::sending::AnswerProgress;
 use crate::server::service::{ServedBody, WantedAnswer};
 
@@ -41,9 +42,10 @@ const LAST_ACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// `H3_INTERNAL_ERROR`: the answer broke off.
 const BROKE_OFF: VarInt = VarInt::from_u32(0x102);
 
-/// Sends an answer.
+/// Sends an answer, `before` it the sections of interim ones.
 pub(super) async fn send(
     stream: &mut SendStream,
+    before: Vec<Bytes>,
     response: Response<ServedBody>,
     wanted: WantedAnswer,
     shared: &Http3Connection,
@@ -67,7 +69,12 @@ pub(super) async fn send(
         pace: shared.limits.pace(),
         pause: shared.limits.body_timeout.0,
         progress: body.progress(),
-        waiting: vec![frame(kind::HEADERS, &section)],
+        waiting: before
+            .iter()
+            .map(|section| &section[..])
+            .chain([&section[..]])
+            .map(|section| frame(kind::HEADERS, section))
+            .collect(),
         shared,
     };
     let sent = match bare || body.is_end_stream() {
@@ -89,10 +96,16 @@ pub(super) async fn send(
 }
 
 /// Tells a client to send its content (100). False if it takes nothing any more.
-pub(super) async fn go_on(stream: &mut SendStream) -> bool {
+pub(super) async fn go_on(stream: &mut SendStream, pause: Duration) -> bool {
     let section = qpack::encode_response(StatusCode::CONTINUE, &HeaderMap::new());
-    let mut interim = [frame(kind::HEADERS, &section)];
-    stream.write_all_chunks(&mut interim).await.is_ok()
+    interim(stream, &section, pause).await
+}
+
+/// Sends an interim answer. False if the client takes nothing any more, or not within `pause`.
+pub(super) async fn interim(stream: &mut SendStream, section: &[u8], pause: Duration) -> bool {
+    let mut interim = [frame(kind::HEADERS, section)];
+    let sent = timeout(pause, stream.write_all_chunks(&mut interim)).await;
+    matches!(sent, Ok(Ok(())))
 }
 
 /// Writes one answer.
@@ -184,6 +197,7 @@ impl AnswerWriter<'_> {
             Some(written) => written?,
             None => {
                 let waiting = PatientWrite {
+                    metrics: &self.shared.metrics,
                     pace: &mut self.pace,
                     pause: self.pause,
                 };
@@ -203,6 +217,7 @@ impl AnswerWriter<'_> {
 
 /// The limits of a write that does not end at once.
 struct PatientWrite<'a> {
+    metrics: &'a QuicMetrics,
     pace: &'a mut Option<MinimumRate>,
     pause: Duration,
 }
@@ -232,6 +247,7 @@ impl PatientWrite<'_> {
             }
             if slow || now - began >= self.pause {
                 tracing::debug!("a stream is cut: its client took too little of it");
+                self.metrics.guarded(Http3Guard::SlowReader);
                 return Err(NotDelivered::ToThisClient);
             }
         }

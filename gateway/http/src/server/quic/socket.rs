@@ -1,0 +1,116 @@
+//! The UDP sockets of a port, and the filter in the kernel that chooses between them.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::steering::WorkerInbox;
+
+/// What is asked of the kernel for datagrams that were not read.
+pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The socket of one worker.
+pub(in crate::server) struct QuicSocket {
+    pub(super) socket: UdpSocket,
+    pub(in crate::server) worker: u8,
+    pub(super) inbox: WorkerInbox,
+}
+
+/// Opens one socket for each of `workers` workers.
+///
+/// # Errors
+/// If the port is used by another program, or can't be used.
+pub(in crate::server) fn open(address: SocketAddr, workers: usize) -> io::Result<Vec<QuicSocket>> {
+    // Another program of the same user could share the port otherwise: see `socket::open`.
+    socket(address)?.bind(&SockAddr::from(address))?;
+    let sockets = (0..workers).map(|_| {
+        let socket = socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        Ok(UdpSocket::from(socket))
+    });
+    let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+    if let Some(first) = sockets.first()
+        && workers > 1
+        && let Err(error) = steer(first, workers)
+    {
+        tracing::warn!(
+            %address, %error,
+            "the kernel takes no filter for QUIC: workers hand datagrams on to each other, which \
+             costs time"
+        );
+    }
+    let inboxes = WorkerInbox::for_all(workers).zip(0u8..);
+    let sockets = sockets.into_iter().zip(inboxes);
+    Ok(sockets
+        .map(|(socket, (inbox, worker))| QuicSocket {
+            socket,
+            worker,
+            inbox,
+        })
+        .collect())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    socket.set_nonblocking(true)?;
+    // The kernel may give less, which costs packets in a burst and nothing else.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    Ok(socket)
+}
+
+/// Attaches the filter that chooses the socket of a datagram. A datagram with a long header has the
+/// id at octet 6, and before the handshake the client has chosen it; one with a short header has it
+/// at octet 1 (RFC 9000 §17).
+fn steer(socket: &UdpSocket, workers: usize) -> io::Result<()> {
+    const LOAD_OCTET: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const MODULO: u16 = 0x94;
+    const RETURN: u16 = 0x16;
+    let step = |code, jump_true, jump_false, k| libc::sock_filter {
+        code,
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    };
+    let mut filter = [
+        step(LOAD_OCTET, 0, 0, 0),
+        step(JUMP_IF_SET, 0, 2, 0x80),
+        step(LOAD_OCTET, 0, 0, 6),
+        // Jumps over the load for short headers.
+        step(0x05, 0, 0, 1),
+        step(LOAD_OCTET, 0, 0, 1),
+        step(MODULO, 0, 0, u32::try_from(workers).unwrap_or(1)),
+        step(RETURN, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    set_filter(socket, &program)
+}
+
+#[allow(unsafe_code)]
+fn set_filter(socket: &UdpSocket, program: &libc::sock_fprog) -> io::Result<()> {
+    // SAFETY: the socket is open, and the program and the filter that it points to live until the
+    // call returns; the kernel copies both.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            std::ptr::from_ref(program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
