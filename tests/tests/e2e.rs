@@ -100,6 +100,8 @@ mod followers;
 mod forwarding;
 #[path = "e2e/groups.rs"]
 mod groups;
+#[path = "e2e/grpc_errors.rs"]
+mod grpc_errors;
 #[path = "e2e/h3.rs"]
 mod h3;
 #[path = "e2e/h3_connections.rs"]

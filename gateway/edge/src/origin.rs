@@ -58,6 +58,11 @@ pub use self::error::{BuildError, OriginError, OverloadReason, SendError, Timeou
 pub use self::response::OnInterim;
 pub use self::watch::OriginTlsWatch;
 
+/// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`. It is
+/// attached to a request as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamSilence(pub Duration);
+
 /// All upstreams by name.
 pub struct Origins(HashMap<String, Arc<Origin>>);
 
@@ -160,7 +165,7 @@ impl Origin {
     /// Sends a request, whose URI needs only a path. Returns the response's head, without the
     /// fields for the connection, and a body that streams. The request holds its place among
     /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
-    /// request may carry the extensions [`OnInterim`] and [`OnAttempt`], and an
+    /// request may carry the extensions [`OnInterim`], [`OnAttempt`] and [`StreamSilence`], and an
     /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
     /// extensions of a client's request, since hyper reads these, too.
     ///
@@ -170,10 +175,12 @@ impl Origin {
         let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let told = request.extensions_mut().remove::<OnAttempt>();
         let told = told.as_ref();
+        let silence = request.extensions_mut().remove::<StreamSilence>();
+        let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let (response, sending) = self.deliver(OutgoingRequest::new(request), told).await?;
-        Ok(self.hold(response, sending, place, deadline, memory))
+        Ok(self.hold(response, (sending, silence), place, deadline, memory))
     }
 
     /// Sends a request, and sends it again as long as no origin has processed it.
@@ -288,7 +295,7 @@ impl Origin {
     fn hold(
         &self,
         mut response: Response<OriginBody>,
-        sending: OriginUploadState,
+        (sending, silence): (OriginUploadState, StreamSilence),
         place: AdmissionPermit,
         deadline: Option<Instant>,
         memory: Option<Arc<ConnectionMemory>>,
@@ -304,7 +311,7 @@ impl Origin {
                 return Body::empty();
             }
             let pause = match streams {
-                true => self.timeouts.stream_idle.0,
+                true => silence.0,
                 false => self.timeouts.idle.0,
             };
             let mut body = BoundedBody::new(incoming, u64::MAX, pause)

@@ -14,10 +14,11 @@ use crate::cache::key::{CacheKeyInput, KeyBuf, KeyId, hash64};
 use crate::cache::policy::{CameWith, Credentials};
 use crate::http::body::Body;
 use crate::http::forward::{self, HopWishes, RequestSender, TrailerWish};
+use crate::http::grpc::AnswerDialect;
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::PathRules;
 use crate::http::server::InterimSender;
-use crate::origin::{OnAttempt, OnInterim};
+use crate::origin::{OnAttempt, OnInterim, StreamSilence};
 use crate::plugin::KeyDecision;
 use crate::proxy::Generation;
 use crate::proxy::came;
@@ -60,6 +61,11 @@ impl DerivedKey {
             _ => (None, &[]),
         }
     }
+}
+
+/// In which form the client of a request reads errors.
+pub fn dialect(parts: &Parts) -> AnswerDialect {
+    AnswerDialect::of(parts.version, &parts.method, &parts.headers)
 }
 
 /// The host that a request is addressed to, in its normal form (RFC 9110 §4.2.3). The authority of
@@ -202,9 +208,12 @@ impl RequestContext {
         }
     }
 
-    /// Attaches to a request of ours the memory account that its answer is charged to, and the
-    /// trail on which its attempts are noted.
+    /// Attaches to a request of ours the memory account that its answer is charged to, the silence
+    /// that its route allows to streams, and the trail on which its attempts are noted.
     pub fn charge(&self, request: &mut Request<Body>) {
+        if let Some(longest) = self.route.timeouts.stream_idle {
+            request.extensions_mut().insert(StreamSilence(longest.0));
+        }
         if let Some(memory) = &self.memory {
             request.extensions_mut().insert(Arc::clone(memory));
         }
@@ -212,6 +221,11 @@ impl RequestContext {
             let noted = move |attempt| trail.note(TrailEvent::Attempt(attempt));
             request.extensions_mut().insert(OnAttempt::new(noted));
         }
+    }
+
+    /// In which form the client reads errors.
+    pub fn dialect(&self) -> AnswerDialect {
+        dialect(&self.parts)
     }
 
     /// The number of the request's record; 0 if it has none.
