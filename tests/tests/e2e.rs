@@ -64,6 +64,8 @@ mod bus_rabbitmq_outage;
 mod bus_redis;
 #[path = "e2e/bus_refused.rs"]
 mod bus_refused;
+#[path = "e2e/bus_restored.rs"]
+mod bus_restored;
 #[path = "e2e/bus_sealed.rs"]
 mod bus_sealed;
 #[path = "e2e/bus_strangers.rs"]

@@ -218,7 +218,9 @@ impl BusProbe {
                 self.came.extend(self.writer.number(&delivery.bytes));
                 Ok(ListenerEvent::Other)
             }
-            Some(TransportEvent::Up { .. } | TransportEvent::Lost(_)) => Ok(ListenerEvent::Other),
+            Some(TransportEvent::Up { .. } | TransportEvent::Lost(_) | TransportEvent::Forgot) => {
+                Ok(ListenerEvent::Other)
+            }
         }
     }
 }
