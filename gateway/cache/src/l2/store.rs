@@ -191,6 +191,10 @@ pub enum StoreRefusal {
     OutOfMemory,
     /// It is a replica: another server is the master now.
     ReadOnly,
+    /// Too few replicas follow it (`min-replicas-to-write`).
+    NoReplicas,
+    /// It can't save its snapshots, and stops writes for that.
+    Unsaved,
     /// It has just started and is still loading its data.
     Loading,
     /// The password is missing or wrong, or the user lacks the right.
@@ -213,8 +217,14 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// A channel with the reason why it accepts no writes; the value is None while it accepts them.
-    /// Without a channel, the store does not report this, but answers each write.
+    /// Without a channel, the store does not report this.
     fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
+        None
+    }
+
+    /// Counts the connections that were made to its server, so that who waits to try again may do so
+    /// as soon as there is one. None: it has no connections.
+    fn connects(&self) -> Option<watch::Receiver<u64>> {
         None
     }
 
@@ -492,14 +502,30 @@ impl LogFault {
 }
 
 impl StoreRefusal {
-    /// Whether the reason is this machine's disk.
-    pub fn is_of_the_disk(self) -> bool {
-        matches!(self, Self::DiskFull | Self::Disk)
+    /// Whether purges may be refused for this reason while other writes are not. Redis takes purges
+    /// while it is full, but for versions before 7.
+    pub fn may_be_of_purges_alone(self) -> bool {
+        match self {
+            Self::DiskFull | Self::Disk | Self::ReadOnly | Self::NoReplicas | Self::Unsaved => {
+                false
+            }
+            Self::OutOfMemory | Self::Loading | Self::NoAccess | Self::Other => true,
+        }
     }
 
-    pub const ALL: [Self; 7] = [
+    /// Whether a refusal of one write means that all are refused.
+    pub fn is_of_every_write(self) -> bool {
+        matches!(
+            self,
+            Self::OutOfMemory | Self::ReadOnly | Self::NoReplicas | Self::Unsaved
+        )
+    }
+
+    pub const ALL: [Self; 9] = [
         Self::OutOfMemory,
         Self::ReadOnly,
+        Self::NoReplicas,
+        Self::Unsaved,
         Self::Loading,
         Self::NoAccess,
         Self::DiskFull,
@@ -512,6 +538,8 @@ impl StoreRefusal {
         match self {
             Self::OutOfMemory => "out-of-memory",
             Self::ReadOnly => "read-only",
+            Self::NoReplicas => "no-replicas",
+            Self::Unsaved => "unsaved",
             Self::Loading => "loading",
             Self::NoAccess => "no-access",
             Self::DiskFull => "disk-full",

@@ -64,6 +64,11 @@ impl RedisKeyNames {
         format!("{}index:{{{shard}}}u", self.prefix)
     }
 
+    /// A name in the slot of one of these names, for a probe.
+    pub(super) fn probe(&self, beside: &str) -> String {
+        format!("{beside}w")
+    }
+
     /// The channel for the keys of released leases.
     pub(super) fn freed(&self) -> String {
         format!("{}freed", self.prefix)

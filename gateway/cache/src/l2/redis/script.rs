@@ -194,6 +194,15 @@ return 1",
     ))
 });
 
+/// Keys: one that nobody uses. Writes and leaves nothing.
+pub(super) static PROBE: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(
+        "redis.call('SET', KEYS[1], '', 'PX', 1000)
+redis.call('UNLINK', KEYS[1])
+return 1",
+    )
+});
+
 /// Runs a script.
 pub(super) async fn run(
     script: &Script,
