@@ -92,6 +92,8 @@ mod conditional;
 mod cookies;
 #[path = "e2e/doctor_crash.rs"]
 mod doctor_crash;
+#[path = "e2e/doctor_rights.rs"]
+mod doctor_rights;
 #[path = "e2e/documents.rs"]
 mod documents;
 #[path = "e2e/expectations.rs"]

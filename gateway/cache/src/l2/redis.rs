@@ -2,7 +2,7 @@
 //!
 //! Inside: `config`, `description` with `crash` (what a crash may undo), `link` (a connection that is kept up), `script`, `log` (the purge log),
 //! `lease`, `freed` (messages about released leases), `note` (notes of invalidations), `index`,
-//! `names`, `seals`, `fault`, `server` (settings of the server), `writes` (whether it takes writes); connecting is in `crate::redis`.
+//! `names`, `seals`, `fault`, `server` (settings of the server), `rights` (what our user may not do), `writes` (whether it takes writes); connecting is in `crate::redis`.
 //! Decision: every write is a script that checks before it writes, so that a late write never
 //! overrides a purge, a newer record or the owner of a lease. No command ever scans the keys.
 //! Invariant: nothing here waits for a connection.
@@ -18,6 +18,7 @@ mod link;
 mod log;
 mod names;
 mod note;
+mod rights;
 mod script;
 mod seals;
 mod server;
@@ -40,7 +41,7 @@ use tokio::sync::{broadcast, watch};
 use super::description::SharedStoreSettings;
 use super::store::{
     Durability, FoundRecord, IndexNote, IndexPage, Lease, LeaseAcquisition, LogPlace, LoggedPurge,
-    PurgeLogRange, Store, StoreError, StoreKey, StorePut, StorePutOutcome,
+    PurgeLogRange, Store, StoreError, StoreKey, StorePut, StorePutOutcome, StoreRight,
 };
 use crate::key::PurgeHash;
 use crate::purge::PurgeOrder;
@@ -432,6 +433,10 @@ impl Store for RedisStore {
 
     fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
         async move { self.kept_after_a_crash().await.map(Some) }.boxed()
+    }
+
+    fn lacks(&self) -> BoxFuture<'_, Result<Vec<StoreRight>, StoreError>> {
+        self.lacking().boxed()
     }
 
     /// Redis decides what survives (`appendonly`, replicas).

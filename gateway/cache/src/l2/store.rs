@@ -206,6 +206,20 @@ pub enum StoreRefusal {
     Other,
 }
 
+/// Something that the server does not let us do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreRight {
+    /// To run a command.
+    Command(String),
+    /// To reach the keys with this pattern.
+    Keys(String),
+    /// To hear what is published on a channel. The store works without it: nodes ask again and
+    /// again for leases of which they would hear that they are free.
+    Subscribe(String),
+    /// To publish on a channel, with the same consequence.
+    Publish(String),
+}
+
 /// Holds records, the purge log and leases.
 pub trait Store: Send + Sync + 'static {
     /// Its name in metrics and logs.
@@ -238,6 +252,11 @@ pub trait Store: Send + Sync + 'static {
     /// it.
     fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
         std::future::ready(Ok(None)).boxed()
+    }
+
+    /// What this user of its server may not do. Empty for a store without users.
+    fn lacks(&self) -> BoxFuture<'_, Result<Vec<StoreRight>, StoreError>> {
+        std::future::ready(Ok(Vec::new())).boxed()
     }
 
     /// The record of `key`, if it has at most `max` bytes; a longer one is not fetched.
