@@ -124,6 +124,41 @@ async fn the_silence_of_a_stream_is_the_routes_own() {
     drop(origin);
 }
 
+/// The upstream allows ten minutes of silence to a tunnel, and this one route a second.
+#[tokio::test]
+async fn the_silence_of_a_tunnel_is_the_routes_own() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let origin = Origin::start(|_| async {
+        Reply::upgrade("echo", |mut tunnel| async move {
+            let mut word = [0; 4];
+            while tunnel.read_exact(&mut word).await.is_ok() {
+                let _ = tunnel.write_all(&word).await;
+            }
+        })
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .route("{name: brief, match: {path: /brief}, upstream: origin, timeouts: {tunnel: 1s}}")
+        .route("{name: rest, upstream: origin}")
+        .start()
+        .await;
+    let open = async |path: &str| {
+        let mut raw = gateway.raw().await;
+        raw.write(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nword"
+        ))
+        .await;
+        assert_eq!(raw.head().await.status, 101);
+        assert_eq!(raw.exactly(4).await, b"word");
+        raw
+    };
+    let mut patient = open("/rest").await;
+    let mut brief = open("/brief").await;
+    assert_eq!(brief.to_end().await, b"");
+    patient.write("more").await;
+    assert_eq!(patient.exactly(4).await, b"more");
+}
+
 /// Every limit of the listener for uploads has its counterpart at the route.
 #[tokio::test]
 async fn a_route_may_let_an_upload_rest_for_as_long_as_it_likes() {
