@@ -131,7 +131,7 @@ impl L2 {
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.feed.watch_evictions(&tier.guard).await });
         let tier = Arc::clone(self);
-        tokio::spawn(async move { tier.feed.standing.watch_writes(&*tier.guard.store).await });
+        tokio::spawn(async move { tier.feed.standing.watch_writes(&tier.guard).await });
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.invalidate_behind().await });
         tokio::spawn(Arc::clone(self).settle_behind());

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
-use super::guard::StoreCallError;
-use super::store::{Store, StoreError, StoreRefusal};
+use super::guard::{StoreCallError, StoreGuard};
+use super::store::{StoreError, StoreRefusal};
 
 /// The health of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,14 +83,17 @@ impl StoreHealthTracker {
     }
 
     /// Follows what the store reports about its writes. It never returns for a store that does.
-    pub(super) async fn watch_writes(&self, store: &dyn Store) {
-        let Some(mut writes) = store.writes() else {
+    pub(super) async fn watch_writes(&self, guard: &StoreGuard) {
+        let Some(mut writes) = guard.store.writes() else {
             return;
         };
         loop {
             let why = writes.borrow_and_update().clone();
             match why {
-                Some(why) => self.fails(StoreChannel::Writes, &StoreCallError::Store(why)),
+                Some(why) => {
+                    guard.count_refusal(&why);
+                    self.fails(StoreChannel::Writes, &StoreCallError::Store(why));
+                }
                 None => self.works(StoreChannel::Writes),
             }
             if writes.changed().await.is_err() {
