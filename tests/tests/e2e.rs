@@ -56,6 +56,8 @@ mod bus_nats;
 mod bus_node;
 #[path = "e2e/bus_rabbitmq.rs"]
 mod bus_rabbitmq;
+#[path = "e2e/bus_rabbitmq_alarm.rs"]
+mod bus_rabbitmq_alarm;
 #[path = "e2e/bus_rabbitmq_broker.rs"]
 mod bus_rabbitmq_broker;
 #[path = "e2e/bus_rabbitmq_outage.rs"]
