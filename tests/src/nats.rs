@@ -1,7 +1,7 @@
 //! Real NATS servers with JetStream, each a process with a folder and a port of its own.
 //!
 //! One server here, a cluster of three inside. A server can be killed, frozen (SIGSTOP) and
-//! started again with its data. Dropping kills it. What a test has to ask of a server goes
+//! started again with its data, or with those of a backup. Dropping kills it. What a test has to ask of a server goes
 //! through a connection of its own in NATS's plain text ([`Nats::ask`]).
 
 mod cluster;
@@ -123,6 +123,18 @@ impl Nats {
         process::thaw(self.process.id());
     }
 
+    /// A copy of its folder, of a server that is not running.
+    pub fn backup(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(self.dir.path(), copy.path());
+        copy
+    }
+
+    /// Gives a server that is not running another folder: one that [`backup`](Self::backup) made.
+    pub fn restore(&mut self, backup: TempDir) {
+        self.dir = backup;
+    }
+
     /// Starts it again on its port, with what its folder holds, and doesn't wait.
     pub fn respawn(&mut self) {
         self.kill();
@@ -133,6 +145,22 @@ impl Nats {
 impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let copy = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => {
+                std::fs::create_dir_all(&copy).unwrap();
+                copy_folder(&entry.path(), &copy);
+            }
+            false => {
+                std::fs::copy(entry.path(), &copy).unwrap();
+            }
+        }
     }
 }
 

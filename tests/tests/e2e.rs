@@ -62,6 +62,8 @@ mod bus_nats;
 mod bus_node;
 #[path = "e2e/bus_rabbitmq.rs"]
 mod bus_rabbitmq;
+#[path = "e2e/bus_rabbitmq_alarm.rs"]
+mod bus_rabbitmq_alarm;
 #[path = "e2e/bus_rabbitmq_broker.rs"]
 mod bus_rabbitmq_broker;
 #[path = "e2e/bus_rabbitmq_outage.rs"]
@@ -70,6 +72,8 @@ mod bus_rabbitmq_outage;
 mod bus_redis;
 #[path = "e2e/bus_refused.rs"]
 mod bus_refused;
+#[path = "e2e/bus_restored.rs"]
+mod bus_restored;
 #[path = "e2e/bus_sealed.rs"]
 mod bus_sealed;
 #[path = "e2e/bus_strangers.rs"]
@@ -96,6 +100,8 @@ mod conditional;
 mod cookies;
 #[path = "e2e/doctor_crash.rs"]
 mod doctor_crash;
+#[path = "e2e/doctor_rights.rs"]
+mod doctor_rights;
 #[path = "e2e/documents.rs"]
 mod documents;
 #[path = "e2e/expectations.rs"]
@@ -106,6 +112,8 @@ mod followers;
 mod forwarding;
 #[path = "e2e/groups.rs"]
 mod groups;
+#[path = "e2e/grpc_errors.rs"]
+mod grpc_errors;
 #[path = "e2e/h3.rs"]
 mod h3;
 #[path = "e2e/h3_browser.rs"]

@@ -3,7 +3,7 @@
 //! Inside: `store` (the trait), `redis` (shared by nodes), `disk` (for one node), `description` (what
 //! the rest of the program asks of a configured store, and the table of both); `find` and `put`
 //! (what requests use), `convert` (entries and records); `guard` (deadline, breaker, limit of
-//! calls), `writer` (write-behind), `removals`, `invalidations`, `feed` with `window` (the purge
+//! calls), `writer` (write-behind), `removals`, `invalidations`, `feed` with `window` and `pauses` (the purge
 //! log of the store), `standing` (whether the store works), `lease` (one load for each key among
 //! nodes); `index`, `list` and `clear` (where the store keeps an index: noting records, listing
 //! them, freeing what purges hide). The form of a record is in [`super::record`].
@@ -25,6 +25,7 @@ mod index;
 mod invalidations;
 mod lease;
 mod list;
+mod pauses;
 mod put;
 pub mod redis;
 mod removals;
@@ -130,7 +131,7 @@ impl L2 {
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.feed.watch_evictions(&tier.guard).await });
         let tier = Arc::clone(self);
-        tokio::spawn(async move { tier.feed.standing.watch_writes(&*tier.guard.store).await });
+        tokio::spawn(async move { tier.feed.standing.watch_writes(&tier.guard).await });
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.invalidate_behind().await });
         tokio::spawn(Arc::clone(self).settle_behind());

@@ -68,6 +68,11 @@ pub use self::outgoing::RequestClient;
 pub use self::response::OnInterim;
 pub use self::watch::OriginTlsWatch;
 
+/// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`. It is
+/// attached to a request as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamSilence(pub Duration);
+
 /// All upstreams by name.
 pub struct Origins(HashMap<String, Arc<Origin>>);
 
@@ -163,7 +168,7 @@ impl Origin {
     /// Sends a request, whose URI needs only a path. Returns the response's head, without the
     /// fields for the connection, and a body that streams. The request holds its place among
     /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
-    /// request may carry the extensions [`OnInterim`] and [`OnAttempt`], and an
+    /// request may carry the extensions [`OnInterim`], [`OnAttempt`] and [`StreamSilence`], and an
     /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
     /// extensions of a client's request, since hyper reads these, too.
     ///
@@ -173,13 +178,15 @@ impl Origin {
         let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let told = request.extensions_mut().remove::<OnAttempt>();
         let fallback = request.extensions_mut().remove::<FailureFallback>();
+        let silence = request.extensions_mut().remove::<StreamSilence>();
+        let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let outgoing = OutgoingRequest::new(request);
         let fallback = fallback.unwrap_or_default();
         let delivered = RequestDelivery::new(self, outgoing, told.as_ref(), fallback);
         let delivered = delivered.run().await?;
-        Ok(self.hold(delivered, place, deadline, memory))
+        Ok(self.hold((delivered, silence), place, deadline, memory))
     }
 
     /// When an exchange that begins now must have ended; `None` for `total: 0`.
@@ -225,7 +232,7 @@ impl Origin {
     /// place among `max_concurrent` to its body.
     fn hold(
         &self,
-        delivered: DeliveredResponse,
+        (delivered, silence): (DeliveredResponse, StreamSilence),
         place: AdmissionPermit,
         deadline: Option<Instant>,
         memory: Option<Arc<ConnectionMemory>>,
@@ -246,7 +253,7 @@ impl Origin {
                 return Body::empty();
             }
             let pause = match streams {
-                true => self.timeouts.stream_idle.0,
+                true => silence.0,
                 false => self.timeouts.idle.0,
             };
             let mut body = BoundedBody::new(incoming, u64::MAX, pause)

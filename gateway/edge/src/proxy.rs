@@ -16,7 +16,6 @@ mod excerpt;
 mod explain;
 mod failure;
 mod generation;
-mod grpc;
 mod head;
 mod head_update;
 mod invalidate;
@@ -55,6 +54,7 @@ use crate::cache::{Cache, Lookup};
 use crate::http::body::{Body, UploadTerms};
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::forward::{self, ForwardingContext, HopWishes};
+use crate::http::grpc::AnswerDialect;
 use crate::http::path;
 use crate::http::server::{EarlyRequest, HandlerAnswer, InterimChannel, RequestArrival};
 use crate::http::tls::listeners::TlsListeners;
@@ -231,6 +231,7 @@ impl Proxy {
         let ForwardingContext { caller, wishes } = entered.received;
         let tls = entered.tls.as_ref();
         self.protocols.count(parts.version, tls.map(|tls| &**tls));
+        let dialect = context::dialect(&parts);
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
@@ -240,20 +241,20 @@ impl Proxy {
         };
         if let Some(text) = challenge {
             let served = challenge::answer(&text);
-            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served));
+            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served, dialect));
         }
         if generation.purge_method.takes(&parts) {
             let record = begin(&parts, &host, None);
             let purge_method = &generation.purge_method;
             let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
-            return HandlerAnswer::Now(answered(record, served));
+            return HandlerAnswer::Now(answered(record, served, dialect));
         }
         if let Some(target) = entered.peer.redirect
             && let Some(served) =
                 to_https::answer(target, &parts, &host, &generation.routes, &self.tls)
         {
-            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served));
+            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served, dialect));
         }
         let target = match spelling {
             Ok(spelling) => generation
@@ -271,19 +272,20 @@ impl Proxy {
             RoutingOutcome::Nowhere => {
                 let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
                 let served = CountedResponse::new(answer, RequestOutcome::Error);
-                return HandlerAnswer::Now(answered(begin(&parts, &host, None), served));
+                return HandlerAnswer::Now(answered(begin(&parts, &host, None), served, dialect));
             }
             RoutingOutcome::Refused(refused) => {
                 let record = begin(&parts, &host, None);
                 let record = record.map(|record| record.because(&refused));
-                return HandlerAnswer::Now(answered(record, generation.refuse(&refused, started)));
+                let served = generation.refuse(&refused, started);
+                return HandlerAnswer::Now(answered(record, served, dialect));
             }
         };
         let beginning = RecordBeginning::of(&parts, &host, &caller, Some(route), started).over(tls);
         let mut record = recorder.of_perhaps_a_hit(beginning);
         if !admits(route, &parts) {
             let record = record.or_else(|| begin(&parts, &host, Some(route)));
-            return HandlerAnswer::Now(finish(route, record, too_large(), started));
+            return HandlerAnswer::Now(finish(route, record, (too_large(), dialect), started));
         }
         let trail = match route.has_plugins() {
             true => record.as_mut().and_then(PendingRecord::trail),
@@ -296,6 +298,7 @@ impl Proxy {
                 let trail = trail.as_deref();
                 let answer = watch::request(route, &mut parts, &host, &caller, path_rules, trail);
                 if let Some(served) = answer {
+                    let served = (served, dialect);
                     return HandlerAnswer::Now(finish(route, record, served, started));
                 }
                 Cow::Owned(host)
@@ -317,6 +320,7 @@ impl Proxy {
         }
         let work = match found {
             CacheLookupOutcome::Answer(served) => {
+                let served = (served, dialect);
                 return HandlerAnswer::Now(finish(route, record, served, started));
             }
             CacheLookupOutcome::Further(work) => work,
@@ -354,6 +358,7 @@ impl Proxy {
         match work {
             RemainingWork::Refresh(served, keyed, stale) => {
                 ask.note(|| TrailEvent::Stale(StaleReason::Revalidating));
+                let served = (served, ask.dialect());
                 let answer = finish(&ask.route, record, served, ask.started);
                 let behind = RequestContext {
                     memory: None,
@@ -465,7 +470,7 @@ impl Proxy {
         early: InterimChannel,
     ) -> Response<Body> {
         ask.interim = poll_fn(|cx| Poll::Ready(early.open(ask.parts.version, cx.waker()))).await;
-        let (route, started) = (Arc::clone(&ask.route), ask.started);
+        let (route, started, dialect) = (Arc::clone(&ask.route), ask.started, ask.dialect());
         let served = match work {
             // A flight that waits for itself would hang.
             _ if loops(&ask.parts) => {
@@ -475,7 +480,7 @@ impl Proxy {
             SourceWork::AwaitBody => self.when_begun(ask, body).await,
             work => self.work(ask, body, work).await,
         };
-        finish(&route, record, served, started)
+        finish(&route, record, (served, dialect), started)
     }
 
     /// Answers once it is known whether the request has a body.
@@ -568,15 +573,23 @@ impl Generation {
 fn finish(
     route: &Route,
     record: Option<PendingRecord>,
-    served: CountedResponse,
+    (served, dialect): (CountedResponse, AnswerDialect),
     started: Instant,
 ) -> Response<Body> {
     route.metrics.count(served.outcome, started.elapsed());
-    answered(record, served)
+    answered(record, served, dialect)
 }
 
-/// The response. If there is a record of the request, it is finished when the body ends.
-fn answered(record: Option<PendingRecord>, served: CountedResponse) -> Response<Body> {
+/// The response. An error of ours is told in the client's dialect. If there is a record of the
+/// request, it is finished when the body ends.
+fn answered(
+    record: Option<PendingRecord>,
+    mut served: CountedResponse,
+    dialect: AnswerDialect,
+) -> Response<Body> {
+    if served.outcome == RequestOutcome::Error {
+        served.response = dialect.error(served.response);
+    }
     match record {
         Some(record) => record.answered(served),
         None => served.response,

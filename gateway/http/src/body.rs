@@ -22,7 +22,7 @@ mod upload;
 pub use bounded::{BoundedBody, LastMove, TimeLift};
 pub use excerpt::BodyExcerpt;
 pub use pace::MinimumRate;
-pub use upload::{UploadLimits, UploadTerms};
+pub use upload::{ListenerUploadLimits, UploadLimits, UploadTerms};
 
 /// The stream inside [`Body::Boxed`].
 pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;

@@ -38,6 +38,7 @@ pub mod etag;
 pub mod fair;
 pub mod forward;
 pub mod frames;
+pub mod grpc;
 pub mod guard;
 mod hpack;
 pub mod http3;

@@ -73,9 +73,9 @@ mod worker;
 
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
-pub use self::udp_buffer::UdpReceiveBuffer;
 pub use self::early_data::{AwaitedHandshake, EarlyRequest};
 pub use self::quic::metrics::QuicMetrics;
+pub use self::udp_buffer::UdpReceiveBuffer;
 
 /// What a handler returns for a request.
 pub enum HandlerAnswer {

@@ -89,7 +89,10 @@ impl Node {
         loop {
             match self.word().await {
                 TransportEvent::Up { behind } => return behind,
-                TransportEvent::Message(_) | TransportEvent::Down(_) | TransportEvent::Lost(_) => {}
+                TransportEvent::Message(_)
+                | TransportEvent::Down(_)
+                | TransportEvent::Lost(_)
+                | TransportEvent::Forgot => {}
             }
         }
     }
@@ -101,7 +104,8 @@ impl Node {
                 TransportEvent::Down(why) => return why,
                 TransportEvent::Message(_)
                 | TransportEvent::Up { .. }
-                | TransportEvent::Lost(_) => {}
+                | TransportEvent::Lost(_)
+                | TransportEvent::Forgot => {}
             }
         }
     }

@@ -1,11 +1,14 @@
-//! `Expect: 100-continue` over HTTP/2 (RFC 9110 §10.1.1): a client that waits hears at once
-//! that it may go on.
+//! `Expect: 100-continue` (RFC 9110 §10.1.1): a client that waits hears at once that it may go on,
+//! and the origin, which has nothing left to answer, is not asked again.
 
 use e2e::gateway::Gateway;
 use e2e::h2raw::{End, Frame, H2, PREFACE, flag, frame, get, kind, post, setting, window};
+use e2e::h3::{SecuredGateway, raw as h3};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::wait::{SOON, within};
+use http::Method;
 
 const WAITS: &[(&str, &str)] = &[("expect", "100-continue"), ("content-length", "5")];
 /// `:status: 100`.
@@ -92,4 +95,63 @@ async fn a_client_with_a_smaller_table_sends_its_content_unasked() {
     let mut h2 = client(&gateway, 0).await;
     h2.write(post(1, "/", WAITS)).await;
     finishes(&mut h2, 1).await;
+}
+
+/// HTTP/1: the interim head, then the final one, on a connection of our own.
+#[tokio::test]
+async fn what_was_answered_here_is_not_asked_of_the_origin_over_http_1() {
+    let (origin, gateway) = echo().await;
+    let mut raw = gateway.raw().await;
+    raw.write("POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+        .await;
+    assert_eq!(raw.head().await.status, 100);
+    raw.write("hello").await;
+    assert_eq!(raw.head().await.status, 200);
+    assert_eq!(raw.exactly(5).await, b"hello");
+    assert_eq!(origin.last().header("expect"), "");
+}
+
+#[tokio::test]
+async fn what_was_answered_here_is_not_asked_of_the_origin_over_http_2() {
+    let (origin, gateway) = echo().await;
+    let mut h2 = client(&gateway, 4_096).await;
+    h2.write(post(1, "/", WAITS)).await;
+    assert_eq!(head(&mut h2).await.payload, CONTINUE);
+    finishes(&mut h2, 1).await;
+    assert_eq!(origin.last().header("expect"), "");
+}
+
+#[tokio::test]
+async fn what_was_answered_here_is_not_asked_of_the_origin_over_http_3() {
+    let origin = Origin::pages(|seen| Reply::ok(seen.body.clone().unwrap_or_default())).await;
+    let secured = SecuredGateway::start(Setup::new(&origin)).await;
+    let raw = secured.raw().await;
+    let more = WAITS
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let asked = [raw.head("POST", "/"), more.collect()].concat();
+    let mut stream = raw.stream(h3::headers(&asked)).await;
+    let mut first = [0; 4];
+    let interim = stream.receive.read_exact(&mut first);
+    within("an interim answer", SOON, interim).await.unwrap();
+    assert!(stream.write(h3::frame(h3::kind::DATA, b"hello")).await);
+    stream.send.finish().unwrap();
+    let rest = within("the answer", SOON, stream.receive.read_to_end(10_000));
+    assert!(rest.await.unwrap().ends_with(b"hello"));
+    assert_eq!(origin.last().header("expect"), "");
+}
+
+/// As nginx does: an origin that refuses an expectation has not read this one here, and whatever it
+/// answers is its answer.
+#[tokio::test]
+async fn an_origin_that_answers_417_has_answered() {
+    let origin = Origin::start(|_| async { Reply::status_only(417) }).await;
+    let gateway = Setup::new(&origin).start().await;
+    let client = gateway.client().uncached();
+    let ask = client
+        .ask(Method::POST, "/")
+        .header("expect", "100-continue");
+    assert_eq!(ask.body("hello").send().await.status, 417);
+    assert_eq!(origin.count(), 1, "nothing is tried again");
+    assert_eq!(origin.last().header("expect"), "");
 }

@@ -20,6 +20,12 @@ const LONGER: Duration = Duration::from_millis(2_500);
 
 /// An origin that answers each piece with the same piece, and the gateway before it.
 async fn echo(timeouts: &str) -> (Origin, Gateway) {
+    let (origin, setup) = echo_setup(timeouts).await;
+    let gateway = setup.start().await;
+    (origin, gateway)
+}
+
+async fn echo_setup(timeouts: &str) -> (Origin, Setup) {
     let origin = Origin::start(|mut asked| async move {
         let kind = asked.seen.header("content-type").to_owned();
         let (reply, pieces) = Reply::stream();
@@ -38,12 +44,10 @@ async fn echo(timeouts: &str) -> (Origin, Gateway) {
         "{{targets: [\"{}\"], protocol: http2, timeouts: {timeouts}}}",
         origin.url()
     );
-    let gateway = Setup::new(&origin)
+    let setup = Setup::new(&origin)
         .upstream("origin", &upstream)
-        .listener("limits", TIGHT)
-        .start()
-        .await;
-    (origin, gateway)
+        .listener("limits", TIGHT);
+    (origin, setup)
 }
 
 async fn says(stream: &mut Streaming, piece: &'static str) {
@@ -88,6 +92,110 @@ async fn a_stream_that_is_silent_on_both_sides_ends_and_grpc_says_so() {
         .expect("trailers");
     assert_eq!(trailers["grpc-status"], "4");
     drop(upload);
+}
+
+/// The upstream allows an hour, and this one route a second.
+#[tokio::test]
+async fn the_silence_of_a_stream_is_the_routes_own() {
+    let (origin, setup) = echo_setup("{stream_idle: 1h}").await;
+    let gateway = setup
+        .route("{name: watches, match: {path: /pkg.Watches/*}, upstream: origin, timeouts: {stream_idle: 1s}}")
+        .route("{name: rest, upstream: origin}")
+        .start()
+        .await;
+    let open = async |path: &str| {
+        let ask = gateway.client_http2().ask(Method::POST, path);
+        let ask = ask
+            .header("te", "trailers")
+            .header("content-type", "application/grpc");
+        let (ask, upload) = ask.upload();
+        (ask.open().await, upload)
+    };
+    let (mut patient, patient_upload) = open("/pkg.Rest/Watch").await;
+    let (stream, _upload) = open("/pkg.Watches/Watch").await;
+    let answer = within("the call ends", SOON, stream.into_answer()).await;
+    let trailers = answer
+        .expect("it ends properly")
+        .trailers
+        .expect("trailers");
+    assert_eq!(trailers["grpc-status"], "4");
+    patient_upload.send(Bytes::from("still")).await.unwrap();
+    says(&mut patient, "still").await;
+    drop(origin);
+}
+
+/// The upstream allows ten minutes of silence to a tunnel, and this one route a second.
+#[tokio::test]
+async fn the_silence_of_a_tunnel_is_the_routes_own() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let origin = Origin::start(|_| async {
+        Reply::upgrade("echo", |mut tunnel| async move {
+            let mut word = [0; 4];
+            while tunnel.read_exact(&mut word).await.is_ok() {
+                let _ = tunnel.write_all(&word).await;
+            }
+        })
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .route("{name: brief, match: {path: /brief}, upstream: origin, timeouts: {tunnel: 1s}}")
+        .route("{name: rest, upstream: origin}")
+        .start()
+        .await;
+    let open = async |path: &str| {
+        let mut raw = gateway.raw().await;
+        raw.write(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nword"
+        ))
+        .await;
+        assert_eq!(raw.head().await.status, 101);
+        assert_eq!(raw.exactly(4).await, b"word");
+        raw
+    };
+    let mut patient = open("/rest").await;
+    let mut brief = open("/brief").await;
+    assert_eq!(brief.to_end().await, b"");
+    patient.write("more").await;
+    assert_eq!(patient.exactly(4).await, b"more");
+}
+
+/// Every limit of the listener for uploads has its counterpart at the route.
+#[tokio::test]
+async fn a_route_may_let_an_upload_rest_for_as_long_as_it_likes() {
+    let origin = Origin::pages(|seen| Reply::ok(seen.body.clone().unwrap_or_default())).await;
+    let gateway = Setup::new(&origin)
+        .listener("limits", TIGHT)
+        .route("{name: patient, match: {path: /patient}, upstream: origin, limits: {body_timeout: 1m, upload_timeout: 1h, min_rate: 0}}")
+        .route("{name: grace, match: {path: /grace}, upstream: origin, limits: {body_timeout: 1m, upload_timeout: 1h, min_rate_grace: 1m}}")
+        .route("{name: rate, match: {path: /rate}, upstream: origin, limits: {body_timeout: 1m, upload_timeout: 1h}}")
+        .start()
+        .await;
+    let begin = |path: &'static str| {
+        let client = gateway.client().uncached();
+        let (ask, upload) = client.ask(Method::POST, path).upload();
+        (tokio::spawn(ask.try_send()), upload)
+    };
+    let start = Instant::now();
+    let (patient, patient_upload) = begin("/patient");
+    let (grace, grace_upload) = begin("/grace");
+    let (rate, rate_upload) = begin("/rate");
+    for upload in [&patient_upload, &grace_upload, &rate_upload] {
+        upload.send(Bytes::from("first,")).await.unwrap();
+    }
+    passed(start, LONGER).await;
+    for (answer, upload) in [(patient, patient_upload), (grace, grace_upload)] {
+        upload.send(Bytes::from("second")).await.unwrap();
+        drop(upload);
+        let answer = answer.await.unwrap().expect("an answer");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, "first,second")
+        );
+    }
+    // The rate of the listener still holds for the third.
+    let cut = rate.await.unwrap();
+    assert!(cut.map_or(true, |answer| answer.status == 408));
+    drop(rate_upload);
 }
 
 /// The origin never answers: what the gateway says instead is a gRPC status, too.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{L2Config, LeaseRules};
-use super::store::{Durability, Store, StoreError};
+use super::store::{Durability, Store, StoreError, StoreRight};
 use crate::description::{InvalidSetting, SectionDescription};
 
 /// A configured store, before it is opened.
@@ -42,6 +42,11 @@ pub trait StoreDescription: SectionDescription + Send + Sync {
     /// What a crash of its server may undo, from what the open store said of its durability.
     fn crash_findings(&self, _said: Result<Durability, StoreError>) -> Vec<StoreFinding> {
         Vec::new()
+    }
+
+    /// What follows from the rights that the open store says that its user lacks.
+    fn rights_finding(&self, _lacks: &[StoreRight]) -> Option<StoreFinding> {
+        None
     }
 
     /// What the store adds, in sentences for `lamina doctor`.
@@ -89,6 +94,8 @@ pub enum FindingGravity {
     Sound,
     /// It works, but is risky.
     Risky,
+    /// Something does not work.
+    Broken,
 }
 
 /// Why a store can't be opened.
@@ -116,6 +123,15 @@ impl StoreOpenError {
 impl StoreFinding {
     pub(super) fn sound(what: &'static str, says: String) -> Self {
         let gravity = FindingGravity::Sound;
+        Self {
+            what,
+            says,
+            gravity,
+        }
+    }
+
+    pub(super) fn broken(what: &'static str, says: String) -> Self {
+        let gravity = FindingGravity::Broken;
         Self {
             what,
             says,

@@ -32,6 +32,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::clear::PurgedRecordCleanup;
 use super::guard::{StoreCall, StoreCallError, StoreGuard};
+use super::pauses::StoreRetryPauses;
 use super::standing::{EVICTS, StoreChannel, StoreHealth, StoreHealthTracker};
 use super::store::{
     LogFault, LogPlace, LoggedPurge, PurgeLogEntry, PurgeLogRange, StoreError, nothing,
@@ -48,9 +49,6 @@ use crate::purge::{
 const WAITING: usize = 10_000;
 /// The number of purges that are appended at the same time.
 const BATCH: usize = 32;
-/// The pauses between two attempts to append, growing.
-const RETRY: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How long one read of the log waits for news. A log that began anew wakes nobody who waits for a
 /// number of the old one, so a new log is noticed after this time. Each read also touches the log,
 /// so that a store which evicts keys finds an older one.
@@ -387,8 +385,9 @@ impl PurgeLogSync {
 
     /// Appends the waiting purges. It never returns.
     pub(super) async fn append(&self, guard: &StoreGuard) {
-        let mut pause = RETRY;
+        let mut pauses = StoreRetryPauses::new(guard.store.connects());
         loop {
+            pauses.begin();
             let batch = self.batch();
             if batch.is_empty() {
                 self.wake.notified().await;
@@ -399,11 +398,9 @@ impl PurgeLogSync {
                 .map(|(purge, tellers)| self.append_one(guard, purge, tellers));
             let well = join_all(appends).await.into_iter().all(|well| well);
             self.news.notify_waiters();
-            if well {
-                pause = RETRY;
-            } else {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
+            match well {
+                true => pauses.reset(),
+                false => pauses.wait().await,
             }
         }
     }
@@ -472,9 +469,10 @@ impl PurgeLogSync {
     /// the log waits as long as nothing happens. The first read, and the first after a failed one,
     /// do not wait: the store may have come back with an older log.
     pub(super) async fn follow(&self, guard: &StoreGuard) {
-        let mut pause = RETRY;
+        let mut pauses = StoreRetryPauses::new(guard.store.connects());
         let mut patience = None;
         loop {
+            pauses.begin();
             let after = self.applied();
             let look = match patience {
                 None => guard.store.read_log(after),
@@ -487,7 +485,7 @@ impl PurgeLogSync {
             guard.count(StoreCall::Watch, &look);
             match look {
                 Ok(log) => {
-                    pause = RETRY;
+                    pauses.reset();
                     patience = Some(PATIENCE);
                     guard.answered();
                     self.standing.works(StoreChannel::Follows);
@@ -496,8 +494,7 @@ impl PurgeLogSync {
                 Err(failed) => {
                     patience = None;
                     self.standing.fails(StoreChannel::Follows, &failed);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
+                    pauses.wait().await;
                 }
             }
         }

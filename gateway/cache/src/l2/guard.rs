@@ -175,7 +175,14 @@ impl StoreGuard {
         };
         let outcome = OUTCOMES.iter().position(|known| *known == outcome);
         self.calls[call as usize][outcome.unwrap_or(0)].inc();
-        if let Err(StoreCallError::Store(StoreError::Refused(why, _))) = answer {
+        if let Err(StoreCallError::Store(error)) = answer {
+            self.count_refusal(error);
+        }
+    }
+
+    /// Counts a refusal, if it is one: also of a call that the store made by itself.
+    pub fn count_refusal(&self, error: &StoreError) {
+        if let StoreError::Refused(why, _) = error {
             self.refusals[*why as usize].inc();
         }
     }

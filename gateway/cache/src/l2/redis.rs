@@ -2,7 +2,7 @@
 //!
 //! Inside: `config`, `description` with `crash` (what a crash may undo), `link` (a connection that is kept up), `script`, `log` (the purge log),
 //! `lease`, `freed` (messages about released leases), `note` (notes of invalidations), `index`,
-//! `names`, `seals`, `fault`, `server` (settings of the server); connecting is in `crate::redis`.
+//! `names`, `seals`, `fault`, `server` (settings of the server), `rights` (what our user may not do), `writes` (whether it takes writes); connecting is in `crate::redis`.
 //! Decision: every write is a script that checks before it writes, so that a late write never
 //! overrides a purge, a newer record or the owner of a lease. No command ever scans the keys.
 //! Invariant: nothing here waits for a connection.
@@ -18,12 +18,14 @@ mod link;
 mod log;
 mod names;
 mod note;
+mod rights;
 mod script;
 mod seals;
 mod server;
+mod writes;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -34,12 +36,12 @@ use lamina_base::redis::driver::Error;
 use lamina_base::redis::driver::Script;
 use lamina_base::redis::driver::Value;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::description::SharedStoreSettings;
 use super::store::{
     Durability, FoundRecord, IndexNote, IndexPage, Lease, LeaseAcquisition, LogPlace, LoggedPurge,
-    PurgeLogRange, Store, StoreError, StoreKey, StorePut, StorePutOutcome,
+    PurgeLogRange, Store, StoreError, StoreKey, StorePut, StorePutOutcome, StoreRight,
 };
 use crate::key::PurgeHash;
 use crate::purge::PurgeOrder;
@@ -50,6 +52,7 @@ use link::{RedisLinkRole, RedisStoreLink};
 use names::RedisKeyNames;
 use script::InvalidationScript;
 use seals::RedisSeals;
+use writes::{WriteProbe, WriteWatch};
 
 /// How long a deleted key keeps out what was born before: longer than any load.
 const TOMBSTONE: Duration = Duration::from_secs(600);
@@ -65,7 +68,7 @@ struct RedisStore {
     turn: AtomicUsize,
     /// The connection for commands that wait on the server.
     waiting: RedisStoreLink,
-    _listening: RedisStoreLink,
+    listening: RedisStoreLink,
     freed: broadcast::Sender<StoreKey>,
     purge_log_length: u64,
     /// 0: there is no index.
@@ -82,6 +85,9 @@ struct RedisStore {
     is_flagless: AtomicBool,
     /// When connections were last given up because the server is not a master.
     left: Mutex<Option<Instant>>,
+    connects: watch::Sender<u64>,
+    writing: WriteWatch,
+    probing: OnceLock<WriteProbe>,
 }
 
 /// Opens a store that connects by itself, now and whenever the connection is lost. It needs a tokio
@@ -106,14 +112,16 @@ pub fn open_for(
     let names = RedisKeyNames::new(config.prefix_for(common.namespace));
     let (freed, _) = broadcast::channel(freed::BEHIND);
     let outage = Arc::new(SharedOutage::default());
-    let link = |duty| RedisStoreLink::open(plan.clone(), duty, Arc::clone(&outage));
-    Ok(Arc::new(RedisStore {
+    let connects = watch::Sender::new(0);
+    let link =
+        |duty| RedisStoreLink::open(plan.clone(), duty, Arc::clone(&outage), connects.clone());
+    let store = Arc::new(RedisStore {
         asking: (0..config.connections)
             .map(|_| link(RedisLinkRole::Ask))
             .collect(),
         turn: AtomicUsize::new(0),
         waiting: link(RedisLinkRole::Wait),
-        _listening: link(RedisLinkRole::Listen(freed::greeting(
+        listening: link(RedisLinkRole::Listen(freed::greeting(
             names.freed(),
             freed.clone(),
         ))),
@@ -132,7 +140,14 @@ pub fn open_for(
         watched: lease::ObservedLeases::default(),
         is_flagless: AtomicBool::new(false),
         left: Mutex::default(),
-    }))
+        connects,
+        writing: WriteWatch::new(),
+        probing: OnceLock::new(),
+    });
+    let probe = WriteProbe::start(&store);
+    // It is the first one.
+    let _ = store.probing.set(probe);
+    Ok(store)
 }
 
 /// How others than the second tier reach its Redis, which nodes share.
@@ -180,8 +195,9 @@ impl RedisStore {
         arguments: Vec<Value>,
     ) -> Result<Value, StoreError> {
         let client = self.client()?;
+        let about = keys.first().cloned().unwrap_or_default();
         let answer = script::run(script, &client, keys, arguments).await;
-        answer.map_err(|error| self.failed(&error))
+        answer.map_err(|error| self.failed_about(&about, &error))
     }
 
     /// Runs a script that carries invalidations, even when the server's memory is used up.
@@ -199,7 +215,12 @@ impl RedisStore {
                 Err(error) if knows_no_flags(&error) => {
                     self.is_flagless.store(true, Ordering::Relaxed);
                 }
-                answer => return answer.map_err(|error| self.failed(&error)),
+                answer => {
+                    return answer.map_err(|error| {
+                        let about = keys.first().map_or("", String::as_str);
+                        self.failed_about(about, &error)
+                    });
+                }
             }
         }
         self.run(&script.plain, keys, arguments).await
@@ -224,6 +245,13 @@ impl RedisStore {
             self.waiting.reset();
         }
         fault(error)
+    }
+
+    /// The failure of a command about a key.
+    fn failed_about(&self, key: &str, error: &Error) -> StoreError {
+        let failed = self.failed(error);
+        self.writing.noted(key, &failed);
+        failed
     }
 
     async fn read(&self, key: &StoreKey, max: usize) -> Result<Option<FoundRecord>, StoreError> {
@@ -293,6 +321,14 @@ impl RedisStore {
 impl Store for RedisStore {
     fn kind(&self) -> &'static str {
         "redis"
+    }
+
+    fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
+        Some(self.writing.told())
+    }
+
+    fn connects(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.connects.subscribe())
     }
 
     fn get<'a>(
@@ -397,6 +433,10 @@ impl Store for RedisStore {
 
     fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
         async move { self.kept_after_a_crash().await.map(Some) }.boxed()
+    }
+
+    fn lacks(&self) -> BoxFuture<'_, Result<Vec<StoreRight>, StoreError>> {
+        self.lacking().boxed()
     }
 
     /// Redis decides what survives (`appendonly`, replicas).

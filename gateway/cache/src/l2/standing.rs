@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
-use super::guard::StoreCallError;
-use super::store::{Store, StoreError, StoreRefusal};
+use super::guard::{StoreCallError, StoreGuard};
+use super::store::{StoreError, StoreRefusal};
 
 /// The health of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,14 +83,17 @@ impl StoreHealthTracker {
     }
 
     /// Follows what the store reports about its writes. It never returns for a store that does.
-    pub(super) async fn watch_writes(&self, store: &dyn Store) {
-        let Some(mut writes) = store.writes() else {
+    pub(super) async fn watch_writes(&self, guard: &StoreGuard) {
+        let Some(mut writes) = guard.store.writes() else {
             return;
         };
         loop {
             let why = writes.borrow_and_update().clone();
             match why {
-                Some(why) => self.fails(StoreChannel::Writes, &StoreCallError::Store(why)),
+                Some(why) => {
+                    guard.count_refusal(&why);
+                    self.fails(StoreChannel::Writes, &StoreCallError::Store(why));
+                }
                 None => self.works(StoreChannel::Writes),
             }
             if writes.changed().await.is_err() {
@@ -127,9 +130,9 @@ impl StoreHealthTracker {
         });
         trouble.is_certain = refusal.is_some() || path == StoreChannel::Writes;
         trouble.why = why;
-        // A store that does not answer is logged by its connection, and a full or failing disk only
-        // as a failure of `Writes`.
-        let is_told_here = refusal.is_some_and(|refusal| !refusal.is_of_the_disk());
+        // A store that does not answer is logged by its connection, and one that accepts no writes of
+        // any kind only as a failure of `Writes`.
+        let is_told_here = refusal.is_some_and(StoreRefusal::may_be_of_purges_alone);
         if (is_told_here || path == StoreChannel::Writes) && !trouble.was_told {
             trouble.was_told = true;
             let why = &trouble.why;
@@ -144,6 +147,14 @@ impl StoreHealthTracker {
                     "the purges of other nodes can't be read from the second tier; it is tried \
                      again"
                 ),
+                StoreChannel::Writes if refusal == Some(StoreRefusal::OutOfMemory) => {
+                    tracing::warn!(
+                        %why,
+                        "the second tier is full and stores nothing new: loaded content is kept in \
+                         memory only; purges get into its log nevertheless, from version 7 of Redis \
+                         on; it is tried again"
+                    );
+                }
                 StoreChannel::Writes => tracing::warn!(
                     %why,
                     "the second tier accepts no writes: loaded content is kept in memory only, \
@@ -194,6 +205,14 @@ fn why(failed: &StoreCallError, refusal: Option<StoreRefusal>) -> String {
         Some(StoreRefusal::ReadOnly) => {
             "; it is a replica: configure the address of the master, or of Sentinel or the \
              Cluster, which know the master"
+        }
+        Some(StoreRefusal::NoReplicas) => {
+            "; fewer replicas follow it than its min-replicas-to-write asks for: start them, or lower \
+             that setting"
+        }
+        Some(StoreRefusal::Unsaved) => {
+            "; it can't save its snapshots and refuses writes for that: make room on its disk, or see \
+             its log"
         }
         Some(StoreRefusal::NoAccess) => "; give its user the right that this message names",
         Some(StoreRefusal::DiskFull) => {

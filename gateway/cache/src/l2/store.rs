@@ -191,6 +191,10 @@ pub enum StoreRefusal {
     OutOfMemory,
     /// It is a replica: another server is the master now.
     ReadOnly,
+    /// Too few replicas follow it (`min-replicas-to-write`).
+    NoReplicas,
+    /// It can't save its snapshots, and stops writes for that.
+    Unsaved,
     /// It has just started and is still loading its data.
     Loading,
     /// The password is missing or wrong, or the user lacks the right.
@@ -200,6 +204,20 @@ pub enum StoreRefusal {
     /// The disk can't be read or written.
     Disk,
     Other,
+}
+
+/// Something that the server does not let us do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreRight {
+    /// To run a command.
+    Command(String),
+    /// To reach the keys with this pattern.
+    Keys(String),
+    /// To hear what is published on a channel. The store works without it: nodes ask again and
+    /// again for leases of which they would hear that they are free.
+    Subscribe(String),
+    /// To publish on a channel, with the same consequence.
+    Publish(String),
 }
 
 /// Holds records, the purge log and leases.
@@ -213,8 +231,14 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// A channel with the reason why it accepts no writes; the value is None while it accepts them.
-    /// Without a channel, the store does not report this, but answers each write.
+    /// Without a channel, the store does not report this.
     fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
+        None
+    }
+
+    /// Counts the connections that were made to its server, so that who waits to try again may do so
+    /// as soon as there is one. None: it has no connections.
+    fn connects(&self) -> Option<watch::Receiver<u64>> {
         None
     }
 
@@ -228,6 +252,11 @@ pub trait Store: Send + Sync + 'static {
     /// it.
     fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
         std::future::ready(Ok(None)).boxed()
+    }
+
+    /// What this user of its server may not do. Empty for a store without users.
+    fn lacks(&self) -> BoxFuture<'_, Result<Vec<StoreRight>, StoreError>> {
+        std::future::ready(Ok(Vec::new())).boxed()
     }
 
     /// The record of `key`, if it has at most `max` bytes; a longer one is not fetched.
@@ -492,14 +521,30 @@ impl LogFault {
 }
 
 impl StoreRefusal {
-    /// Whether the reason is this machine's disk.
-    pub fn is_of_the_disk(self) -> bool {
-        matches!(self, Self::DiskFull | Self::Disk)
+    /// Whether purges may be refused for this reason while other writes are not. Redis takes purges
+    /// while it is full, but for versions before 7.
+    pub fn may_be_of_purges_alone(self) -> bool {
+        match self {
+            Self::DiskFull | Self::Disk | Self::ReadOnly | Self::NoReplicas | Self::Unsaved => {
+                false
+            }
+            Self::OutOfMemory | Self::Loading | Self::NoAccess | Self::Other => true,
+        }
     }
 
-    pub const ALL: [Self; 7] = [
+    /// Whether a refusal of one write means that all are refused.
+    pub fn is_of_every_write(self) -> bool {
+        matches!(
+            self,
+            Self::OutOfMemory | Self::ReadOnly | Self::NoReplicas | Self::Unsaved
+        )
+    }
+
+    pub const ALL: [Self; 9] = [
         Self::OutOfMemory,
         Self::ReadOnly,
+        Self::NoReplicas,
+        Self::Unsaved,
         Self::Loading,
         Self::NoAccess,
         Self::DiskFull,
@@ -512,6 +557,8 @@ impl StoreRefusal {
         match self {
             Self::OutOfMemory => "out-of-memory",
             Self::ReadOnly => "read-only",
+            Self::NoReplicas => "no-replicas",
+            Self::Unsaved => "unsaved",
             Self::Loading => "loading",
             Self::NoAccess => "no-access",
             Self::DiskFull => "disk-full",

@@ -109,8 +109,7 @@ impl BusProbe {
         limit: Duration,
     ) -> Result<Duration, String> {
         let began = Instant::now();
-        let answer = timeout(limit, self.speaker.publish(events)).await;
-        taken(answer.unwrap_or((0, Some(PublishError::Timeout))))?;
+        accepted(&*self.speaker, events, limit).await?;
         Ok(began.elapsed())
     }
 
@@ -124,8 +123,7 @@ impl BusProbe {
         let number = self.writer.written;
         let speaker = Arc::clone(&self.speaker);
         let publish = async {
-            let answer = timeout(limit, speaker.publish(&event)).await;
-            taken(answer.unwrap_or((0, Some(PublishError::Timeout))))?;
+            accepted(&*speaker, &event, limit).await?;
             Ok(began.elapsed())
         };
         let hear = async {
@@ -218,7 +216,9 @@ impl BusProbe {
                 self.came.extend(self.writer.number(&delivery.bytes));
                 Ok(ListenerEvent::Other)
             }
-            Some(TransportEvent::Up { .. } | TransportEvent::Lost(_)) => Ok(ListenerEvent::Other),
+            Some(TransportEvent::Up { .. } | TransportEvent::Lost(_) | TransportEvent::Forgot) => {
+                Ok(ListenerEvent::Other)
+            }
         }
     }
 }
@@ -240,6 +240,23 @@ fn take(word: Option<TransportEvent>) -> Option<TransportEvent> {
         }
         other => Some(other),
     }
+}
+
+/// Publishes events. A broker may say why it takes none only after the first one was sent to it, as
+/// RabbitMQ does with an alarm: after a silence, the transport is asked what it knows by then.
+async fn accepted(
+    speaker: &dyn BusTransport,
+    events: &[Bytes],
+    limit: Duration,
+) -> Result<(), String> {
+    let answer = timeout(limit, speaker.publish(events)).await;
+    let answer = answer.unwrap_or((0, Some(PublishError::Timeout)));
+    let (_, Some(PublishError::Timeout)) = answer else {
+        return taken(answer);
+    };
+    let known = timeout(AGAIN, speaker.publish(&[])).await;
+    let (_, why) = known.unwrap_or((0, None));
+    taken((0, why.or(Some(PublishError::Timeout))))
 }
 
 fn taken((_, error): (usize, Option<PublishError>)) -> Result<(), String> {

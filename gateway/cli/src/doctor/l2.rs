@@ -68,7 +68,11 @@ async fn trips(
     let key = &StoreKey::of(name.as_bytes());
     if let Err(error) = connected(store, key).await {
         let why = advice::of_store(description, &error.to_string(), places);
-        return vec![FindingLine::failed("connect", why)];
+        let failed = FindingLine::failed("connect", why);
+        return [failed]
+            .into_iter()
+            .chain(rights(store, description).await)
+            .collect();
     }
     let (append, place) = append(store, write).await;
     let put = || StorePut {
@@ -88,7 +92,7 @@ async fn trips(
             store.get(key, 1 << 20).await.map(drop)
         })
         .await,
-        trip("lease", read, async || lease(store, key).await).await,
+        lease(store, key, l2).await,
         trip("delete", write, async || store.delete(key, place).await).await,
         append,
         trip("read purge log", write, async || {
@@ -97,9 +101,16 @@ async fn trips(
         .await,
     ]
     .into_iter()
+    .chain(rights(store, description).await)
     .chain(eviction(store).await)
     .chain(crash(store, description).await)
     .collect()
+}
+
+/// What the store's user may not do. None: nothing that we need, or it can't be found out.
+async fn rights(store: &Arc<dyn Store>, description: &dyn StoreDescription) -> Option<FindingLine> {
+    let lacks = tokio::time::timeout(PATIENCE, store.lacks()).await;
+    description.rights_finding(&lacks.ok()?.ok()?).map(line_of)
 }
 
 /// What a crash of the store's server may undo. Empty for a store without a server.
@@ -114,6 +125,7 @@ fn line_of(found: StoreFinding) -> FindingLine {
     match found.gravity {
         FindingGravity::Sound => FindingLine::fine(found.what, found.says),
         FindingGravity::Risky => FindingLine::warned(found.what, found.says),
+        FindingGravity::Broken => FindingLine::failed(found.what, found.says),
     }
 }
 
@@ -159,12 +171,22 @@ pub(crate) async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<
     }
 }
 
-async fn lease(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
-    let lease = Lease::of(*key);
-    match store.acquire(&lease, PATIENCE).await? {
-        LeaseAcquisition::Owned => store.release(&lease).await.map(drop),
-        LeaseAcquisition::Busy => Ok(()),
+/// Takes a lease and gives it back. It is given back as well when no answer came: the store may
+/// have granted it nevertheless, and nobody else would know whose it is.
+async fn lease(store: &Arc<dyn Store>, key: &StoreKey, l2: &L2Config) -> FindingLine {
+    let (lease, ttl) = (Lease::of(*key), l2.lease.ttl.0);
+    let line = trip("lease", l2.read_timeout.0, async || {
+        match store.acquire(&lease, ttl).await? {
+            LeaseAcquisition::Owned => store.release(&lease).await.map(drop),
+            LeaseAcquisition::Busy => Ok(()),
+        }
+    })
+    .await;
+    if !line.outcome.is_well() {
+        // The answer changes nothing: what was not given back ends with its `ttl`.
+        let _ = tokio::time::timeout(PATIENCE, store.release(&lease)).await;
     }
+    line
 }
 
 async fn trip(

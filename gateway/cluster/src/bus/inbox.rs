@@ -44,6 +44,8 @@ pub trait EventHandler: Send + Sync {
     fn down(&self);
     /// Messages were lost.
     fn lost(&self, what: &'static str);
+    /// The broker lacks messages that it had taken.
+    fn forgot(&self);
     /// What the broker kept for this node while it was away has been applied.
     fn caught_up(&self);
 }
@@ -213,6 +215,11 @@ impl Inbox {
             TransportEvent::Lost(what) => {
                 self.metrics.lost();
                 self.listener.lost(what);
+                before
+            }
+            TransportEvent::Forgot => {
+                self.metrics.lost();
+                self.listener.forgot();
                 before
             }
             TransportEvent::Message(_) => before,

@@ -2,7 +2,7 @@
 //!
 //! Inside: `config`, with its `check`; `description`, with its `promises`; `link` (one connection);
 //! `transport` (one connection after another, in either mode); `core` (at most once); `jetstream`
-//! (durable); `stream` (what JetStream needs on the server); `trial` (both under names of their
+//! (durable), `stream` (what JetStream needs on the server) and `memory` (what was seen of the stream); `trial` (both under names of their
 //! own).
 
 mod check;
@@ -11,6 +11,7 @@ mod core;
 mod description;
 mod jetstream;
 mod link;
+mod memory;
 mod promises;
 mod stream;
 mod transport;

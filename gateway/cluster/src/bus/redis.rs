@@ -53,7 +53,11 @@ pub fn open(config: &config::RedisBusConfig) -> Result<Arc<dyn BusTransport>, Re
     Ok(Arc::new(PubSub {
         inner: Arc::new(PubSubState {
             plan: RedisConnector::new(&config.connection())?,
-            channel: PubSubChannel::new(&config.channel, config.sharded),
+            channel: PubSubChannel::new(
+                &config.channel,
+                config.sharded,
+                config.username.as_deref().unwrap_or("default"),
+            ),
             standing: RwLock::new(Err("not connected yet".to_owned())),
             max_message_bytes: AtomicUsize::new(0),
             knife: ConnectionCutter::default(),

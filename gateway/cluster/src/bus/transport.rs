@@ -102,6 +102,9 @@ pub enum TransportEvent {
     /// Messages were lost while the transport was up: this node consumed too slowly, a receiver
     /// lagged, or a message was given up after too many deliveries.
     Lost(&'static str),
+    /// The broker is up and lacks messages that it had taken, or had delivered here: other nodes
+    /// may not get them. It has logged what it lacks.
+    Forgot,
 }
 
 /// A message, and the way to acknowledge it.
@@ -254,7 +257,10 @@ fn need(word: &TransportEvent) -> u32 {
         TransportEvent::Message(delivery) => {
             u32::try_from(delivery.bytes.len()).map_or(ROOM, |n| n.min(ROOM))
         }
-        TransportEvent::Up { .. } | TransportEvent::Down(_) | TransportEvent::Lost(_) => 0,
+        TransportEvent::Up { .. }
+        | TransportEvent::Down(_)
+        | TransportEvent::Lost(_)
+        | TransportEvent::Forgot => 0,
     }
 }
 

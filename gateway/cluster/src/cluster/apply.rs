@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Cluster;
 use super::doubts::UnprovenDoubt;
-use super::nodes::{NodeState, PurgeCountVerdict, SendingNode};
+use super::nodes::{KeptDelivery, NodeState, PurgeCountVerdict, SendingNode};
 use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{BusEvent, EventShape, Message, NodePayload};
 use crate::bus::inbox::{EventHandler, EventTrust, NotApplied};
@@ -51,6 +51,13 @@ impl EventHandler for Cluster {
 
     fn lost(&self, what: &'static str) {
         self.doubts.open(what);
+    }
+
+    fn forgot(&self) {
+        self.doubts
+            .open("the broker lacks messages that it had taken");
+        // Nobody else has those of this node.
+        self.outbox.say_again(1);
     }
 
     fn caught_up(&self) {
@@ -130,14 +137,19 @@ impl Cluster {
     }
 
     /// Takes the count of purges that came with another event. On a durable transport that event
-    /// may overtake purges: there the count proves nothing, and it is not needed.
+    /// may overtake purges, so it counts later, and only if this node has caught up.
     fn count(&self, who: SendingNode<'_>, purges: u64, now: Instant) {
         let mut nodes = self.nodes.lock();
-        if self.transport.guarantee() == Guarantee::Durable {
-            nodes.heard(who, now);
-            return;
-        }
-        let arrival = nodes.counted(who, purges, now);
+        let arrival = match self.transport.guarantee() {
+            Guarantee::AtMostOnce => nodes.counted(who, purges, now),
+            Guarantee::Durable => {
+                let delivery = match self.doubts.await_delivery() {
+                    true => KeptDelivery::UnderWay,
+                    false => KeptDelivery::CaughtUp,
+                };
+                nodes.claimed(who, purges, delivery, now)
+            }
+        };
         drop(nodes);
         self.note_missing(arrival, who, self.cache.order() + 1, now);
         self.miss(arrival, who);

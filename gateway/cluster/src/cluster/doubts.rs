@@ -87,6 +87,11 @@ impl DoubtTracker {
         self.open.lock().is_some()
     }
 
+    /// Whether the transport still delivers what it kept.
+    pub fn await_delivery(&self) -> bool {
+        self.awaits_delivery.lock().is_some()
+    }
+
     /// Opens a doubt: purges may have been missed until now.
     pub fn open(self: &Arc<Self>, why: &'static str) {
         if self.cache.shares_log() {

@@ -44,6 +44,9 @@ pub struct PeerNode {
     /// `looked` is what it was at the last look, and the time of that look.
     settled: u64,
     looked: (u64, Instant),
+    /// A count of its purges that are still to come over a durable transport, and since when they
+    /// are waited for.
+    claimed: Option<(u64, Instant)>,
     pub heard: Instant,
     /// What it says of itself; none before its first heartbeat.
     pub state: Option<NodeState>,
@@ -85,6 +88,13 @@ impl PurgeCountVerdict {
             Self::Hole(first) => Some(first),
         }
     }
+}
+
+/// Whether a durable transport has delivered what it kept while this node was away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeptDelivery {
+    UnderWay,
+    CaughtUp,
 }
 
 /// How many names that are not authenticated are accepted at once, and how many a second.
@@ -150,9 +160,46 @@ impl NodeTable {
         }
     }
 
-    /// An event came whose count is not used.
-    pub fn heard(&mut self, who: SendingNode<'_>, now: Instant) {
-        let _ = self.node(who, now);
+    /// An event came over a durable transport that carries the number of purges published before
+    /// it, and may have overtaken them. Purges that still have not come some seconds later, though
+    /// the transport has nothing left for this node, never will: its broker lost them. What a node
+    /// published before it was first heard may have come to an earlier life of this one.
+    pub fn claimed(
+        &mut self,
+        who: SendingNode<'_>,
+        purges: u64,
+        delivery: KeptDelivery,
+        now: Instant,
+    ) -> PurgeCountVerdict {
+        let Some((node, is_new)) = self.node(who, now) else {
+            return PurgeCountVerdict::Whole;
+        };
+        if is_new {
+            node.purges = purges;
+        }
+        if purges.saturating_sub(node.purges) > HISTORY {
+            node.begin(purges, now);
+            return PurgeCountVerdict::Lost;
+        }
+        if delivery == KeptDelivery::UnderWay || purges <= node.purges {
+            node.claimed = None;
+            return PurgeCountVerdict::Whole;
+        }
+        match node.claimed {
+            Some((claimed, since)) if claimed > node.purges => {
+                if now.saturating_duration_since(since) < OVERTAKEN {
+                    return PurgeCountVerdict::Whole;
+                }
+                let first = node.purges + 1;
+                node.purges = claimed;
+                node.claimed = None;
+                PurgeCountVerdict::Hole(first)
+            }
+            _ => {
+                node.claimed = Some((purges, now));
+                PurgeCountVerdict::Whole
+            }
+        }
     }
 
     /// The node announced that it leaves: nobody waits for it until it is heard again.
@@ -181,6 +228,7 @@ impl NodeTable {
             purges: 0,
             settled: 0,
             looked: (0, now),
+            claimed: None,
             heard: now,
             state: None,
             has_left: false,
@@ -240,6 +288,7 @@ impl PeerNode {
         self.purges = purges;
         self.settled = 0;
         self.looked = (purges, now);
+        self.claimed = None;
     }
 
     /// What was known some time ago.
@@ -385,9 +434,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_durable_broker_lost_is_missed_after_a_while() {
+        let (mut nodes, start) = (NodeTable::new(10, FORGOTTEN), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let claims = |nodes: &mut NodeTable, purges, millis| {
+            nodes.claimed(a(1), purges, KeptDelivery::CaughtUp, at(millis))
+        };
+        assert_eq!(claims(&mut nodes, 7, 0), PurgeCountVerdict::Whole, "new");
+        assert_eq!(claims(&mut nodes, 9, 1_000), PurgeCountVerdict::Whole);
+        assert_eq!(
+            nodes.purged(a(1), 8, at(1_500)),
+            PurgeCountVerdict::Whole,
+            "it was overtaken"
+        );
+        assert_eq!(claims(&mut nodes, 9, 5_900), PurgeCountVerdict::Whole);
+        assert_eq!(claims(&mut nodes, 10, 6_100), PurgeCountVerdict::Hole(9));
+        assert_eq!(claims(&mut nodes, 10, 6_200), PurgeCountVerdict::Whole);
+        let under_way = nodes.claimed(a(1), 10, KeptDelivery::UnderWay, at(20_000));
+        assert_eq!(under_way, PurgeCountVerdict::Whole, "it may still come");
+        assert_eq!(claims(&mut nodes, 10, 20_100), PurgeCountVerdict::Whole);
+        assert_eq!(nodes.purged(a(1), 10, at(20_200)), PurgeCountVerdict::Whole);
+        assert_eq!(claims(&mut nodes, 10, 40_000), PurgeCountVerdict::Whole);
+        assert_eq!(claims(&mut nodes, 1 << 40, 41_000), PurgeCountVerdict::Lost);
+    }
+
+    #[test]
     fn a_silent_node_is_forgotten() {
         let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
-        nodes.heard(a(1), now);
+        nodes.counted(a(1), 0, now);
         assert_eq!(nodes.list(now).len(), 1);
         assert!(nodes.list(now + FORGOTTEN).is_empty());
     }

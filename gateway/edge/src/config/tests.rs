@@ -69,6 +69,23 @@ fn a_problem_shows_its_line_with_a_caret() {
 }
 
 #[test]
+fn a_route_gives_its_streams_some_time() {
+    for (section, key) in [
+        ("limits", "body_timeout"),
+        ("limits", "upload_timeout"),
+        ("limits", "min_rate_grace"),
+        ("timeouts", "stream_idle"),
+        ("timeouts", "tunnel"),
+    ] {
+        let all = said(&file(&format!("    {section}: {{ {key}: 0s }}\n")));
+        let told = format!("routes[0].{section}.{key}: 0 would allow nothing");
+        assert!(all.len() == 1 && all[0].contains(&told), "{all:#?}");
+    }
+    let unlimited = file("    limits: { min_rate: 0 }\n    timeouts: { tunnel: 1h }\n");
+    assert_eq!(said(&unlimited), [""; 0]);
+}
+
+#[test]
 fn unknown_keys_are_found_at_any_depth() {
     says(
         &file("sever: {}\n"),

@@ -42,6 +42,9 @@ pub struct RouteConfig {
     /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,
+    /// How long streams may be silent, in place of the upstream's `timeouts`.
+    #[serde(default)]
+    pub timeouts: RouteTimeouts,
     /// What is stored and for how long, in place of `defaults`.
     #[serde(default)]
     pub policy: CachePolicyConfig,
@@ -79,6 +82,22 @@ pub struct RequestLimits {
     pub body_timeout: Option<ConfigDuration>,
     /// The time within which a whole request body must arrive.
     pub upload_timeout: Option<ConfigDuration>,
+    /// The bytes per second that a client must send of a request body while the gateway waits for
+    /// it; 0 means no minimum.
+    pub min_rate: Option<ByteSize>,
+    /// The time over which `min_rate` is measured.
+    pub min_rate_grace: Option<ConfigDuration>,
+}
+
+/// How long streams may be silent, in place of the `timeouts` of the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTimeouts {
+    /// The longest silence on both sides while the request's body is still being sent, and in
+    /// answers without an end (`text/event-stream`, `multipart/x-mixed-replace`, gRPC).
+    pub stream_idle: Option<ConfigDuration>,
+    /// The longest silence on both sides after a switch of protocols (WebSocket).
+    pub tunnel: Option<ConfigDuration>,
 }
 
 impl RequestLimits {
@@ -88,6 +107,8 @@ impl RequestLimits {
             bytes: self.max_body_bytes.map(|bytes| bytes.0),
             pause: self.body_timeout.map(|time| time.0),
             total: self.upload_timeout.map(|time| time.0),
+            rate: self.min_rate.map(|bytes| bytes.0),
+            grace: self.min_rate_grace.map(|time| time.0),
         }
     }
 }

@@ -14,10 +14,11 @@ use crate::cache::key::{CacheKeyInput, KeyBuf, KeyId, hash64};
 use crate::cache::policy::{CameWith, Credentials};
 use crate::http::body::Body;
 use crate::http::forward::{self, HopWishes, RequestSender, TrailerWish};
+use crate::http::grpc::AnswerDialect;
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::PathRules;
 use crate::http::server::InterimSender;
-use crate::origin::{OnAttempt, OnInterim, RequestClient};
+use crate::origin::{OnAttempt, OnInterim, RequestClient, StreamSilence};
 use crate::plugin::KeyDecision;
 use crate::proxy::Generation;
 use crate::proxy::came;
@@ -60,6 +61,11 @@ impl DerivedKey {
             _ => (None, &[]),
         }
     }
+}
+
+/// In which form the client of a request reads errors.
+pub fn dialect(parts: &Parts) -> AnswerDialect {
+    AnswerDialect::of(parts.version, &parts.method, &parts.headers)
 }
 
 /// The host that a request is addressed to, in its normal form (RFC 9110 §4.2.3). The authority of
@@ -203,8 +209,12 @@ impl RequestContext {
     }
 
     /// Attaches to a request of ours the memory account that its answer is charged to, its client
-    /// where targets are chosen by it, and the trail on which its attempts are noted.
+    /// where targets are chosen by it, the silence that its route allows to streams, and the trail
+    /// on which its attempts are noted.
     pub fn charge(&self, request: &mut Request<Body>) {
+        if let Some(longest) = self.route.timeouts.stream_idle {
+            request.extensions_mut().insert(StreamSilence(longest.0));
+        }
         if let Some(memory) = &self.memory {
             request.extensions_mut().insert(Arc::clone(memory));
         }
@@ -218,6 +228,11 @@ impl RequestContext {
             let noted = move |attempt| trail.note(TrailEvent::Attempt(attempt));
             request.extensions_mut().insert(OnAttempt::new(noted));
         }
+    }
+
+    /// In which form the client reads errors.
+    pub fn dialect(&self) -> AnswerDialect {
+        dialect(&self.parts)
     }
 
     /// The number of the request's record; 0 if it has none.

@@ -93,6 +93,11 @@ impl Proxy {
         let record = generation
             .recorder
             .of_perhaps_a_hit(beginning.over(entered.tls.as_ref()));
-        Some(finish(route, record, served, started))
+        Some(finish(
+            route,
+            record,
+            (served, context::dialect(&parts)),
+            started,
+        ))
     }
 }

@@ -15,17 +15,17 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
-use crate::http::{forward, media, trace};
+use crate::http::{forward, trace};
 use crate::proxy::context::{PSEUDONYM, RequestContext};
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
-use crate::proxy::{CountedResponse, excerpt, failure, grpc, post, respond, tunnel, watch};
+use crate::proxy::{CountedResponse, excerpt, failure, post, respond, tunnel, watch};
 
-/// Sends the request on as it is and streams the answer back. If it is a gRPC call, our errors are
-/// reported in gRPC's own fields.
+/// Sends the request on as it is and streams the answer back. If it is a gRPC call whose answer
+/// breaks off, the trailers say so.
 pub(super) async fn pass(
     cache: &Arc<Cache>,
     ask: RequestContext,
@@ -34,15 +34,9 @@ pub(super) async fn pass(
     detail: Option<&'static str>,
 ) -> CountedResponse {
     ask.note(|| TrailEvent::Passes(reason, detail));
-    let is_call = media::is_grpc(&ask.parts.headers);
-    let served = pass_on(cache, ask, body, reason, detail).await;
-    match (is_call, served.outcome) {
-        (false, _) => served,
-        (true, RequestOutcome::Error) => {
-            CountedResponse::new(grpc::failed(served.response), RequestOutcome::Error)
-        }
-        (true, outcome) => CountedResponse::new(grpc::told_in_trailers(served.response), outcome),
-    }
+    let dialect = ask.dialect();
+    let CountedResponse { response, outcome } = pass_on(cache, ask, body, reason, detail).await;
+    CountedResponse::new(dialect.passed(response), outcome)
 }
 
 /// Sends the request on. What its answer makes invalid is purged before the client sees the answer.
@@ -103,7 +97,8 @@ async fn pass_on(
     };
     answered.invalidate(&ask.route.invalidate, response.status(), response.headers());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let idle = origin.tunnel_timeout();
+        let idle = ask.route.timeouts.tunnel;
+        let idle = idle.map_or(origin.tunnel_timeout(), |longest| longest.0);
         return switch(response, upgrade, idle);
     }
     let mut answer = SourceResponse {

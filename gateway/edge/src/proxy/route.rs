@@ -40,6 +40,7 @@ pub struct Route {
     pub path: PathRuleOverrides,
     /// The limits for request bodies, overriding those of the listener.
     pub upload: UploadLimits,
+    pub timeouts: config::RouteTimeouts,
     pub policy: Policy,
     pub key: CacheKeyTemplate,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
@@ -282,6 +283,7 @@ impl Route {
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,
             upload: config.limits.of_upload(),
+            timeouts: config.timeouts,
             policy: Policy::new(
                 &config.policy,
                 parts.defaults,

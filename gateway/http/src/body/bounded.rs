@@ -208,10 +208,15 @@ where
     /// Applies the limits that the route has set.
     fn take_terms(self: Pin<&mut Self>) {
         let this = self.project();
-        let Some((limits, began)) = this.terms.as_ref().and_then(UploadTerms::said) else {
+        let said = this.terms.as_ref().and_then(|terms| {
+            let (limits, began) = terms.said()?;
+            Some((limits, began, terms.pace(limits)))
+        });
+        let Some((limits, began, pace)) = said else {
             return;
         };
         *this.terms = None;
+        *this.pace = pace;
         *this.limit = limits.bytes.unwrap_or(*this.limit);
         *this.pause = limits.pause.unwrap_or(*this.pause);
         if let Some(total) = limits.total {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::MinimumRate;
+
 /// The limits that a route sets; `None` means the listener's.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct UploadLimits {
@@ -18,6 +20,21 @@ pub struct UploadLimits {
     pub pause: Option<Duration>,
     /// Time for the whole body, counted from its head.
     pub total: Option<Duration>,
+    /// The lowest rate in bytes a second; 0 means none.
+    pub rate: Option<u64>,
+    /// The time over which the rate is measured.
+    pub grace: Option<Duration>,
+}
+
+/// The limits of the listener that those of a route replace one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenerUploadLimits {
+    /// The most bytes of the body.
+    pub bytes: u64,
+    /// The lowest rate in bytes a second; 0 means none.
+    pub rate: u64,
+    /// The time over which the rate is measured.
+    pub grace: Duration,
 }
 
 /// Passes limits from a request's route to its body.
@@ -27,17 +44,16 @@ pub struct UploadTerms(Arc<UploadTermsState>);
 #[derive(Debug)]
 struct UploadTermsState {
     began: Instant,
-    /// The most bytes that the listener allows.
-    bytes: u64,
+    listener: ListenerUploadLimits,
     said: OnceLock<UploadLimits>,
 }
 
 impl UploadTerms {
-    /// For a body that begins now, on a listener that allows this many bytes.
-    pub fn new(bytes: u64) -> Self {
+    /// For a body that begins now, on a listener with these limits.
+    pub fn new(listener: ListenerUploadLimits) -> Self {
         Self(Arc::new(UploadTermsState {
             began: Instant::now(),
-            bytes,
+            listener,
             said: OnceLock::new(),
         }))
     }
@@ -48,11 +64,17 @@ impl UploadTerms {
             .said
             .get_or_init(|| limits)
             .bytes
-            .unwrap_or(self.0.bytes)
+            .unwrap_or(self.0.listener.bytes)
     }
 
     /// The limits that were set, and when the body began.
     pub(super) fn said(&self) -> Option<(UploadLimits, Instant)> {
         self.0.said.get().map(|said| (*said, self.0.began))
+    }
+
+    /// The lowest rate of a body with these limits of its route.
+    pub(super) fn pace(&self, limits: UploadLimits) -> Option<MinimumRate> {
+        let ListenerUploadLimits { rate, grace, .. } = self.0.listener;
+        MinimumRate::new(limits.rate.unwrap_or(rate), limits.grace.unwrap_or(grace))
     }
 }

@@ -2,7 +2,7 @@
 //! all use the head that is left here.
 //!
 //! It removes the fields of the connection and those that `Connection` names (RFC 9110 §7.6.1),
-//! and every field by which a request poses as another, unless the listener trusts that field and
+//! `Expect`, which the listener itself answers (§10.1.1), and every field by which a request poses as another, unless the listener trusts that field and
 //! a trusted proxy sent it. One pass over the names finds them; a head without any is not changed.
 //! `Cookie` becomes one line, in however many it came (RFC 9113 §8.2.3).
 
@@ -85,7 +85,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// Whether a field is removed here, whatever `Connection` names.
 fn ends(name: &HeaderName, belief: PeerTrust<'_>) -> bool {
     match names::ending(name) {
-        Some(FieldRemovalReason::HopByHop) => true,
+        Some(FieldRemovalReason::HopByHop | FieldRemovalReason::Granted) => true,
         Some(FieldRemovalReason::Posing) => {
             !matches!(belief, PeerTrust::Proxy(trust) if trust.lists(name))
         }
@@ -144,6 +144,13 @@ mod tests {
             ("trailer", "x-sum"),
         ]);
         assert_eq!(headers, map(&[("trailer", "x-sum")]), "RFC 9110 §7.6.1");
+    }
+
+    #[test]
+    fn an_expectation_ends_where_it_is_answered() {
+        let headers = left(&[("expect", "100-continue"), ("content-length", "5")]);
+        let granted = map(&[("content-length", "5")]);
+        assert_eq!(headers, granted, "RFC 9110 §10.1.1");
     }
 
     #[test]

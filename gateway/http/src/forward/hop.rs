@@ -12,7 +12,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use smallvec::SmallVec;
 
-use super::names::{self, FieldRemovalReason};
+use super::names;
 use crate::list;
 
 /// Names of fields. Nearly always empty.
@@ -36,14 +36,13 @@ pub enum TrailerWish {
 
 /// End-to-end fields that `Connection` cannot remove, besides all that begin with one of
 /// [`PROTECTED_PREFIXES`].
-const PROTECTED: [HeaderName; 28] = [
+const PROTECTED: [HeaderName; 27] = [
     header::AGE,
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
     header::COOKIE,
     header::DATE,
     header::ETAG,
-    header::EXPECT,
     header::EXPIRES,
     header::FORWARDED,
     header::HOST,
@@ -177,7 +176,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
 
 fn is_forbidden_trailer(name: &HeaderName) -> bool {
     match names::ending(name) {
-        Some(FieldRemovalReason::HopByHop | FieldRemovalReason::Posing) => true,
+        Some(_) => true,
         None => *name == header::TRAILER || is_protected(name) && !TRAILERS.contains(name),
     }
 }

@@ -22,6 +22,10 @@ const HOP_BY_HOP: [&str; 10] = [
     "upgrade",
 ];
 
+/// The field whose wish the listener itself grants: it answers `Expect: 100-continue` with a 100 or
+/// a final status (RFC 9110 §10.1.1), so the expectation is met before anybody else reads the head.
+const GRANTED: &str = "expect";
+
 /// Fields by which a request poses as another (with another path, method, host, scheme or
 /// address), besides all that begin with `x-forwarded` (sorted).
 const POSING: [&str; 43] = [
@@ -98,6 +102,7 @@ static LENGTHS: [u64; 26] = {
         lengths[(name[0] - b'a') as usize] |= 1 << name.len();
         at += 1;
     }
+    lengths[(GRANTED.as_bytes()[0] - b'a') as usize] |= 1 << GRANTED.len();
     lengths[(POSING_PREFIX.as_bytes()[0] - b'a') as usize] = u64::MAX;
     lengths
 };
@@ -107,6 +112,8 @@ static LENGTHS: [u64; 26] = {
 pub(super) enum FieldRemovalReason {
     /// It is for this connection only.
     HopByHop,
+    /// The listener has done what it asks for.
+    Granted,
     /// It claims what only a proxy in front could know.
     Posing,
 }
@@ -123,6 +130,8 @@ pub(super) fn ending(name: &HeaderName) -> Option<FieldRemovalReason> {
     };
     if among(&HOP_BY_HOP) {
         Some(FieldRemovalReason::HopByHop)
+    } else if name == GRANTED {
+        Some(FieldRemovalReason::Granted)
     } else if among(&POSING) || begins_posing(name) {
         Some(FieldRemovalReason::Posing)
     } else {
@@ -238,6 +247,7 @@ mod tests {
             ending(&named("Proxy_Connection")),
             Some(FieldRemovalReason::HopByHop)
         );
+        assert_eq!(ending(&named("Expect")), Some(FieldRemovalReason::Granted));
     }
 
     #[test]
@@ -246,6 +256,7 @@ mod tests {
             "host",
             "x",
             "accept",
+            "expect-ct",
             "te-x",
             "x-forward",
             "x-original-filename",

@@ -20,12 +20,13 @@ use super::activity::InFlight;
 use super::sending::{AnswerPiece, AnswerProgress, LOW_WATER};
 use super::stream_task::{self, UnsentAnswer};
 use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival};
-use crate::body::{Body, BodyError, BoundedBody, TimeLift, UploadTerms};
+use crate::body::{Body, BodyError, BoundedBody, ListenerUploadLimits, TimeLift, UploadTerms};
 use crate::forward::{
     self, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, ForwardingContext, HopFieldNames, PeerTrust,
     RequestSender, TrustedProxies,
 };
 use crate::frames::FragmentPaths;
+use crate::grpc::AnswerDialect;
 use crate::guard::framing::FramingFault;
 use crate::guard::{self, RequestRefusal};
 use crate::memory::stored::ReadsStored;
@@ -134,6 +135,7 @@ where
         let peer = self.peer;
         let version = request.version();
         let wanted = WantedAnswer::by(request.method());
+        let dialect = AnswerDialect::of(version, request.method(), request.headers());
         let admitted = match self.early.activity.fault() {
             None if self.fragments.take(request.uri()) => {
                 Err(guard::broken(FramingFault::Fragment))
@@ -155,8 +157,8 @@ where
                 };
                 (self.handler)(head, body, arrival, early)
             }))
-            .map_err(|_| panicked(peer)),
-            Err(refusal) => Err(refused(refusal, version)),
+            .map_err(|_| dialect.error(panicked(peer))),
+            Err(refusal) => Err(dialect.error(refused(refusal, version))),
         };
         match called {
             Ok(HandlerAnswer::Now(response)) | Err(response) => Either::Left(ready(Ok(delivered(
@@ -164,7 +166,7 @@ where
             )))),
             Ok(HandlerAnswer::Later(answer)) => Either::Right(async move {
                 let response = AssertUnwindSafe(answer).catch_unwind().await;
-                let response = response.unwrap_or_else(|_| panicked(peer));
+                let response = response.unwrap_or_else(|_| dialect.error(panicked(peer)));
                 Ok(delivered(response, in_flight, upload, added, wanted))
             }),
         }
@@ -250,7 +252,11 @@ where
         }
         let limits = &self.limits;
         let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
-        let terms = UploadTerms::new(size);
+        let terms = UploadTerms::new(ListenerUploadLimits {
+            bytes: size,
+            rate: limits.min_rate.0,
+            grace: limits.min_rate_grace.0,
+        });
         let body = BoundedBody::new(incoming, size, pause)
             .with_marked_end(head.version == Version::HTTP_2)
             .without_trailers(named)

@@ -9,7 +9,7 @@ use crate::description::InvalidSetting;
 use crate::l2::description::{
     SharedStoreSettings, StoreDescription, StoreFinding, StoreOpenError, StorePromiseConditions,
 };
-use crate::l2::store::{Durability, Store, StoreError};
+use crate::l2::store::{Durability, Store, StoreError, StoreRight};
 use crate::redis;
 
 /// The largest number of shards, because a listing looks at each of them.
@@ -37,6 +37,38 @@ fn failover(config: &RedisTierConfig) -> Failover {
     }
 }
 
+/// What `user` may not do, and the command that grants it.
+fn rights(user: &str, lacks: &[StoreRight]) -> Option<StoreFinding> {
+    if lacks.is_empty() {
+        return None;
+    }
+    let mut rules: Vec<String> = lacks.iter().map(StoreRight::rule).collect();
+    rules.dedup();
+    let missing: Vec<String> = lacks
+        .iter()
+        .map(|right| match right {
+            StoreRight::Command(name) => format!("run {name}"),
+            StoreRight::Keys(pattern) => format!("reach the keys {pattern}"),
+            StoreRight::Subscribe(channel) => format!("subscribe to the channel {channel}"),
+            StoreRight::Publish(channel) => format!("publish on the channel {channel}"),
+        })
+        .collect();
+    let says = format!(
+        "the user {user} may not {}; to grant it: ACL SETUSER {user} {}",
+        missing.join(", "),
+        rules.join(" ")
+    );
+    let is_needed = |right: &StoreRight| match right {
+        StoreRight::Command(name) => name != "info",
+        StoreRight::Keys(_) => true,
+        StoreRight::Subscribe(_) | StoreRight::Publish(_) => false,
+    };
+    Some(match lacks.iter().any(is_needed) {
+        true => StoreFinding::broken("rights", says),
+        false => StoreFinding::risky("rights", says),
+    })
+}
+
 impl StoreDescription for RedisTierConfig {
     fn check(&self) -> Result<(), InvalidSetting> {
         Ok(check(self)?)
@@ -59,6 +91,10 @@ impl StoreDescription for RedisTierConfig {
 
     fn crash_findings(&self, said: Result<Durability, StoreError>) -> Vec<StoreFinding> {
         crash::findings(said, failover(self))
+    }
+
+    fn rights_finding(&self, lacks: &[StoreRight]) -> Option<StoreFinding> {
+        rights(self.username.as_deref().unwrap_or("default"), lacks)
     }
 
     fn promises(&self, conditions: &StorePromiseConditions<'_>) -> Vec<String> {

@@ -27,18 +27,30 @@ pub(super) fn unexpected(command: &str) -> StoreError {
     StoreError::Corrupt(format!("the answer to {command} has an unexpected form"))
 }
 
+/// How Redis 7.0 begins to say that a script's command is refused for want of a right. Later versions
+/// say `ACL failure in script`.
+const OF_A_SCRIPT: &str = "The user executing the script can't";
+
 fn refusal(said: &str) -> StoreRefusal {
-    const WORDS: [(&str, StoreRefusal); 7] = [
+    const WORDS: [(&str, StoreRefusal); 10] = [
         ("OOM", StoreRefusal::OutOfMemory),
         ("READONLY", StoreRefusal::ReadOnly),
         ("MASTERDOWN", StoreRefusal::ReadOnly),
+        ("NOREPLICAS", StoreRefusal::NoReplicas),
+        ("MISCONF", StoreRefusal::Unsaved),
         ("LOADING", StoreRefusal::Loading),
         ("NOAUTH", StoreRefusal::NoAccess),
         ("WRONGPASS", StoreRefusal::NoAccess),
         ("NOPERM", StoreRefusal::NoAccess),
+        // A command of a script.
+        ("ACL", StoreRefusal::NoAccess),
     ];
     let known = WORDS.iter().find(|(word, _)| says(said, word));
-    known.map_or(StoreRefusal::Other, |(_, refusal)| *refusal)
+    match known {
+        Some((_, refusal)) => *refusal,
+        None if said.contains(OF_A_SCRIPT) => StoreRefusal::NoAccess,
+        None => StoreRefusal::Other,
+    }
 }
 
 /// Whether a word occurs in the message. Versions of Redis before 7 wrap the error of a command in
@@ -80,7 +92,20 @@ mod tests {
             ("LOADING Redis is loading", "loading"),
             ("NOAUTH Authentication required.", "no-access"),
             ("NOPERM this user has no permissions", "no-access"),
-            ("MISCONF Redis is configured to save", "other"),
+            (
+                "ERR ACL failure in script: User x has no permissions",
+                "no-access",
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand",
+                "no-access",
+            ),
+            (
+                "NOREPLICAS Not enough good replicas to write.",
+                "no-replicas",
+            ),
+            ("MISCONF Redis is configured to save", "unsaved"),
+            ("ERR something else", "other"),
         ] {
             assert_eq!(refusal(said).as_str(), why, "{said}");
         }

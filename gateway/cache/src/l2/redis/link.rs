@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 use lamina_base::redis::driver::Client;
 use lamina_base::redis::driver::ClusterHash;
 use parking_lot::RwLock;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::l2::store::StoreError;
-use crate::redis::{RedisConnection, RedisConnector, RedisError, SharedOutage, unanswered};
+use crate::redis::{RedisConnection, RedisConnector, SharedOutage, unanswered};
 
 /// A connection that is kept up.
 pub(super) struct RedisStoreLink {
@@ -89,11 +89,12 @@ impl LinkOutageLog {
 }
 
 impl RedisStoreLink {
-    /// Begins to connect. It needs a tokio runtime.
+    /// Begins to connect, and counts each connection in `connects`. It needs a tokio runtime.
     pub(super) fn open(
         plan: RedisConnector,
         duty: RedisLinkRole,
         outage: Arc<SharedOutage>,
+        connects: watch::Sender<u64>,
     ) -> Self {
         let plan = match duty {
             RedisLinkRole::Wait => plan.waiting(),
@@ -107,7 +108,7 @@ impl RedisStoreLink {
         });
         let told = LinkOutageLog::of(&duty, outage);
         told.lost();
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), plan, duty, told));
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), plan, duty, (told, connects)));
         Self { shared, keeper }
     }
 
@@ -141,23 +142,34 @@ async fn keep(
     shared: Arc<SharedLinkState>,
     plan: RedisConnector,
     duty: RedisLinkRole,
-    told: LinkOutageLog,
+    (told, connects): (LinkOutageLog, watch::Sender<u64>),
 ) {
     let mut pauses = plan.pauses();
     loop {
-        let why = match connect(&plan, &duty).await {
+        let ended = match connect(&plan, &duty).await {
             Ok(connection) => {
                 // The log line is written when all connections are ready.
                 let _ = pauses.connected();
                 told.connected();
                 shared.set(LinkState::Up(connection.client.clone()));
-                let why = hold(&shared, &plan, &duty, connection).await.into();
+                connects.send_modify(|count| *count += 1);
+                let ended = hold(&shared, &plan, &duty, connection).await;
                 told.lost();
+                ended
+            }
+            Err(why) => LinkEnd::Failed(why),
+        };
+        let why = match ended {
+            LinkEnd::Failed(why) => {
+                told.failed(&why, pauses.failed());
                 why
             }
-            Err(why) => why,
+            LinkEnd::GivenUp => {
+                let why = StoreError::Down("the gateway looks for another master".to_owned());
+                told.failed(&why, false);
+                why
+            }
         };
-        told.failed(&why, pauses.failed());
         shared.set(LinkState::Down(why));
         sleep(pauses.next()).await;
     }
@@ -176,19 +188,27 @@ async fn connect(
     Ok(connection)
 }
 
+/// Why there is no connection any more.
+enum LinkEnd {
+    Failed(StoreError),
+    /// By us, and whoever did it says why.
+    GivenUp,
+}
+
 /// Waits until the connection is unusable, and returns the reason.
 async fn hold(
     shared: &SharedLinkState,
     plan: &RedisConnector,
     duty: &RedisLinkRole,
     mut connection: RedisConnection,
-) -> RedisError {
+) -> LinkEnd {
     let client = connection.client.clone();
-    tokio::select! {
+    let why = tokio::select! {
         why = connection.ended() => why,
-        () = shared.reset.notified() => RedisError::Down("the connection was closed by the gateway".to_owned()),
+        () = shared.reset.notified() => return LinkEnd::GivenUp,
         // Any answer is enough, even a refusal; a broken connection ends by itself.
         why = unanswered(&client, ClusterHash::Random, plan.silence(), |_| Ok(())),
             if matches!(duty, RedisLinkRole::Ask) => why,
-    }
+    };
+    LinkEnd::Failed(why.into())
 }

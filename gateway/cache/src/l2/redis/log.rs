@@ -129,6 +129,12 @@ impl RedisStore {
             Ok(Err(error)) => match self.failed(&error) {
                 // Reading the log repairs this.
                 StoreError::Foreign(_) => self.read_purges(after).await,
+                // It became a replica, or a master: nobody waits on it any more, and it may take no
+                // writes now.
+                StoreError::Refused(_, said) if said.starts_with("UNBLOCKED") => {
+                    self.writing.look();
+                    self.read_purges(after).await
+                }
                 failed => Err(failed),
             },
             Err(_) => {

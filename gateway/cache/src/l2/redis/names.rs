@@ -64,6 +64,16 @@ impl RedisKeyNames {
         format!("{}index:{{{shard}}}u", self.prefix)
     }
 
+    /// A pattern of all names, as ACL rules have it.
+    pub(super) fn all(&self) -> String {
+        format!("{}*", self.prefix)
+    }
+
+    /// A name in the slot of one of these names, for a probe.
+    pub(super) fn probe(&self, beside: &str) -> String {
+        format!("{beside}w")
+    }
+
     /// The channel for the keys of released leases.
     pub(super) fn freed(&self) -> String {
         format!("{}freed", self.prefix)

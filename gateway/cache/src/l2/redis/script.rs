@@ -194,6 +194,51 @@ return 1",
     ))
 });
 
+/// Keys: one that nobody uses. Writes and leaves nothing.
+pub(super) static PROBE: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(
+        "redis.call('SET', KEYS[1], '', 'PX', 1000)
+redis.call('UNLINK', KEYS[1])
+return 1",
+    )
+});
+
+/// Keys: one that nobody uses. Arguments: channel, 1 with an index. Returns the commands that the
+/// user may not run, in lower case, and `&` if it may not use the channel. The key is a text while
+/// they are tried, so those for other types change nothing.
+pub(super) static RIGHTS: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(
+        "local lacking, key = {}, KEYS[1]
+local function try(name, ...)
+  local answer = redis.pcall(name, ...)
+  local said = type(answer) == 'table' and answer.err or ''
+  if string.find(said, 'channel', 1, true) then
+    lacking[#lacking + 1] = '&'
+  elseif string.find(said, 'no permissions', 1, true)
+    or string.find(said, 'The user executing the script', 1, true) then
+    lacking[#lacking + 1] = string.lower(name)
+    return false
+  end
+  return true
+end
+local writes = try('SET', key, '', 'PX', 1000)
+try('GET', key) try('STRLEN', key) try('GETRANGE', key, 0, 1) try('TYPE', key) try('PTTL', key)
+try('EXISTS', key) try('PEXPIRE', key, 1000) try('HMGET', key, 'x') try('XLEN', key)
+try('XRANGE', key, '-', '+', 'COUNT', 1) try('XREVRANGE', key, '+', '-', 'COUNT', 1)
+try('XINFO', 'STREAM', key) try('XDEL', key, '1-1')
+if writes then try('HSET', key, 'x', '') try('XADD', key, '*', 'x', '') end
+if ARGV[2] == '1' then
+  try('TIME') try('HGET', key, 'x') try('HDEL', key, 'x') try('HLEN', key) try('HSCAN', key, 0)
+  try('ZCARD', key) try('ZSCORE', key, 'x') try('ZREM', key, 'x')
+  try('ZRANGEBYSCORE', key, 0, 1, 'LIMIT', 0, 1)
+  if writes then try('ZADD', key, 1, 'x') end
+end
+try('DEL', key) try('UNLINK', key)
+try('PUBLISH', ARGV[1], '')
+return lacking",
+    )
+});
+
 /// Runs a script.
 pub(super) async fn run(
     script: &Script,

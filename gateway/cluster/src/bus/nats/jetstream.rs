@@ -20,9 +20,10 @@ use tokio::sync::mpsc;
 
 use super::config::NatsConfig;
 use super::link::{NatsConnection, chain};
+use super::memory::StreamMemory;
 use super::stream::{
-    ConsumerPosition, GapDetection, PATIENCE, PendingSequences, StreamDifferenceLog, UNANSWERED,
-    place,
+    ConsumerPosition, GapDetection, PATIENCE, PendingSequences, StreamDifferenceLog,
+    StreamKnowledge, UNANSWERED, place,
 };
 use super::transport::{NatsConnectionState, NatsSession};
 use crate::bus::transport::{
@@ -34,6 +35,7 @@ pub(super) struct JetStreamSession {
     config: NatsConfig,
     standing: NatsConnectionState<JetStreamPublisher>,
     said: StreamDifferenceLog,
+    memory: StreamMemory,
     hands: Arc<PendingSequences>,
     answers: mpsc::Sender<Acknowledgement>,
     answered: tokio::sync::Mutex<mpsc::Receiver<Acknowledgement>>,
@@ -111,6 +113,20 @@ impl NatsSession for JetStreamSession {
         if !self.standing.up(publisher, place.behind, mail).await {
             return "the receiver of events has ended".to_owned();
         }
+        if let Some(what) = place.forgot {
+            let stream = &self.config.jetstream.stream;
+            tracing::warn!(
+                bus = "jetstream",
+                %stream,
+                %what,
+                "the stream lacks messages that were in it, as after a restore from a backup: \
+                 stored entries are validated before they are served, and this node tells its \
+                 purges again"
+            );
+            if !mail.tell(TransportEvent::Forgot).await {
+                return "the receiver of events has ended".to_owned();
+            }
+        }
         tokio::select! {
             biased;
             why = line.ended() => why,
@@ -150,6 +166,7 @@ impl JetStreamSession {
             config,
             standing: NatsConnectionState::new(),
             said: StreamDifferenceLog::default(),
+            memory: StreamMemory::default(),
             hands: Arc::default(),
             answers,
             answered: tokio::sync::Mutex::new(answered),
@@ -177,8 +194,9 @@ impl JetStreamSession {
         }
         let mut taken = 0;
         for ack in acks {
-            if let Err(error) = ack.await {
-                return (taken, Some(refusal(&error, None)));
+            match ack.await {
+                Ok(ack) => self.memory.saw(ack.sequence),
+                Err(error) => return (taken, Some(refusal(&error, None))),
             }
             taken += 1;
         }
@@ -192,7 +210,12 @@ impl JetStreamSession {
         // First, so that the subscription exists when the server has answered the other requests.
         let whispers = context.client().subscribe(self.whispered()).await;
         let whispers = whispers.map_err(|e| chain(&e))?;
-        let place = place(context, &self.config, &self.hands, &self.said).await?;
+        let known = StreamKnowledge {
+            hands: &self.hands,
+            said: &self.said,
+            memory: &self.memory,
+        };
+        let place = place(context, &self.config, known).await?;
         let heartbeat = self.config.ping_interval.0;
         let largest = context.client().max_payload().saturating_mul(2);
         let messages = place
@@ -259,6 +282,7 @@ impl JetStreamSession {
     ) -> Result<(Option<&'static str>, Option<IncomingMessage>), String> {
         let info = message.info().map_err(|e| e.to_string())?;
         let (number, delivered) = (info.stream_sequence, info.delivered);
+        self.memory.saw(number);
         let delivered = u32::try_from(delivered).unwrap_or(u32::MAX);
         let to = message
             .reply

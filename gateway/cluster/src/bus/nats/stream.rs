@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::config::{JetStreamConfig, NatsConfig, StreamStorage};
 use super::link::chain;
+use super::memory::StreamMemory;
 
 /// The position of this node in the stream.
 pub(super) struct ConsumerPosition {
@@ -32,6 +33,15 @@ pub(super) struct ConsumerPosition {
     pub(super) track: GapDetection,
     /// The largest message in bytes that the stream takes; none: as large as the server takes.
     pub(super) max_message_bytes: Option<usize>,
+    /// How the stream shows that it lacks messages that were in it.
+    pub(super) forgot: Option<String>,
+}
+
+/// What this process knows of the stream from its earlier connections.
+pub(super) struct StreamKnowledge<'a> {
+    pub(super) hands: &'a PendingSequences,
+    pub(super) said: &'a StreamDifferenceLog,
+    pub(super) memory: &'a StreamMemory,
 }
 
 /// Whether the numbers of the messages show a gap.
@@ -64,18 +74,24 @@ const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
 pub(super) async fn place(
     context: &Context,
     config: &NatsConfig,
-    hands: &PendingSequences,
-    said: &StreamDifferenceLog,
+    known: StreamKnowledge<'_>,
 ) -> Result<ConsumerPosition, String> {
     let jetstream = &config.jetstream;
+    let StreamKnowledge {
+        hands,
+        said,
+        memory,
+    } = known;
     let stream = find(context, config).await?;
+    let forgot = memory.compare(stream.cached_info());
     let mut differences = differences(&stream.cached_info().config, config);
     let name = jetstream.durable_name.as_deref().unwrap_or_default();
     let info = match stream.consumer_info(name).await {
         Ok(info) => info,
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
             said.say(jetstream, &differences);
-            return begin(&stream, config, name).await;
+            let place = begin(&stream, config, name).await?;
+            return Ok(ConsumerPosition { forgot, ..place });
         }
         Err(error) => return Err(format!("consumer {name}: {}", chain(&error))),
     };
@@ -94,6 +110,7 @@ pub(super) async fn place(
     said.say(jetstream, &differences);
     Ok(ConsumerPosition {
         max_message_bytes: max_message_bytes(&stream),
+        forgot,
         behind: again(context, &info, &stream, hands).await,
         track: GapDetection::of(&stream, config, info.delivered.stream_sequence),
         consumer: match changed {
@@ -268,6 +285,7 @@ async fn begin(
         behind: None,
         track: GapDetection::of(stream, config, last),
         max_message_bytes: max_message_bytes(stream),
+        forgot: None,
     })
 }
 

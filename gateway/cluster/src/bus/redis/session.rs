@@ -32,6 +32,8 @@ const BATCH: usize = 256;
 pub(super) struct PubSubChannel {
     name: Arc<str>,
     sharded: bool,
+    /// Who may use it.
+    user: Arc<str>,
 }
 
 /// A connection that subscribes, and one that publishes.
@@ -53,9 +55,12 @@ pub(super) struct PubSubPublisher {
 }
 
 impl PubSubChannel {
-    pub(super) fn new(name: &str, sharded: bool) -> Self {
-        let name = Arc::from(name);
-        Self { name, sharded }
+    pub(super) fn new(name: &str, sharded: bool, user: &str) -> Self {
+        Self {
+            name: name.into(),
+            sharded,
+            user: user.into(),
+        }
     }
 
     /// The slot to whose node messages are published.
@@ -80,7 +85,24 @@ impl PubSubChannel {
             client.subscribe(name).await
         };
         said.map_err(|error| RedisError::from(&error))?;
-        subscribed(ping(client, &self.ear(client)).await)
+        match subscribed(ping(client, &self.ear(client)).await) {
+            Err(RedisError::Refused(_)) => Err(RedisError::Refused(self.not_subscribed())),
+            outcome => outcome,
+        }
+    }
+
+    /// The server does not say why, and there is hardly another reason.
+    fn not_subscribed(&self) -> String {
+        let (user, name) = (&self.user, &self.name);
+        let listen = if self.sharded {
+            "ssubscribe"
+        } else {
+            "subscribe"
+        };
+        format!(
+            "Redis did not subscribe this node: the user {user} has no permission for the channel \
+             {name}; to grant it: ACL SETUSER {user} +{listen} &{name}"
+        )
     }
 }
 

@@ -38,6 +38,7 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
         }
         report.form(&at.key("name"), form::name(&route.name));
         whole.references(report);
+        whole.limits(report);
         whole.matches(report);
         whole.reachable(&earlier, report);
         whole.key(report);
@@ -95,6 +96,21 @@ impl RouteCheckScope<'_> {
         self.guarded(report);
         if self.route.upstream.is_none() {
             self.without_upstream(report);
+        }
+    }
+
+    /// A span of nothing would end every request body and every stream at once.
+    fn limits(&self, report: &mut FindingCollector) {
+        let (limits, timeouts) = (&self.route.limits, &self.route.timeouts);
+        for (section, key, span) in [
+            ("limits", "body_timeout", limits.body_timeout),
+            ("limits", "upload_timeout", limits.upload_timeout),
+            ("limits", "min_rate_grace", limits.min_rate_grace),
+            ("timeouts", "stream_idle", timeouts.stream_idle),
+            ("timeouts", "tunnel", timeouts.tunnel),
+        ] {
+            let millis = span.map_or(1, |span| span.0.as_millis() as u64);
+            report.positive(self.at.key(section).key(key), millis);
         }
     }
 

@@ -1,0 +1,46 @@
+//! RabbitMQ with an alarm takes nothing from publishers: nodes, log and `doctor` name it alike, and
+//! what was purged meanwhile arrives when it is over.
+
+use e2e::cli::run;
+use e2e::fleet::{Fleet, node, shown, state};
+use e2e::wait::{SOON, wait_for};
+use http::Method;
+use serde_json::json;
+
+use crate::bus_rabbitmq_broker::Of;
+use crate::bus_transport::Broker;
+use crate::cluster::Configured;
+
+const NAME: &str = "connection.blocked";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_has_one_name_everywhere_and_holds_purges_up_until_it_is_over() {
+    let broker = Of::<false>::start().await;
+    let fleet = Fleet::start(2, |name| broker.yaml(broker.port(), name)).await;
+    let [a, b] = &fleet.nodes[..] else { panic!() };
+    assert_eq!(shown(b, "/p").await, 1);
+    let watermark = "set_vm_memory_high_watermark";
+    broker.ctl(&[watermark, "0.0001"]).await;
+    // RabbitMQ blocks a connection when something is published on it.
+    wait_for("the node says that it can't publish", SOON * 2, || async {
+        let nodes = a.admin(Method::GET, "/v1/nodes", "").await.text;
+        nodes.contains(NAME).then_some(())
+    })
+    .await;
+    fleet.pages.change("/p");
+    a.purge(json!({"tag": "/p"})).await;
+    assert_eq!(state(a).await, "degraded");
+    a.logged("why", |line| line.contains("WARN") && line.contains(NAME))
+        .await;
+    let (_dir, file) = node(&fleet.origin, "d", &broker.yaml(broker.port(), "d")).write();
+    let file = file.to_str().unwrap().to_owned();
+    let ran = tokio::task::spawn_blocking(move || run(&["doctor", "-c", &file]));
+    let ran = ran.await.unwrap();
+    broker.ctl(&[watermark, "0.9"]).await;
+    assert!(ran.stdout.contains(NAME), "{}", ran.output());
+    wait_for("the purge arrives", SOON * 2, || async {
+        (shown(b, "/p").await == 2).then_some(())
+    })
+    .await;
+    fleet.whole().await;
+}
