@@ -31,12 +31,13 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
 /// rustls takes early data with sessions alone that are kept in the process.
 fn early_data_beside_shared_tickets(listener: &ListenerConfig, n: usize) -> Option<ConfigFinding> {
     let tls = listener.tls.as_ref()?;
-    if tls.early_data == EarlyDataMode::Off || tls.tickets.keys.is_empty() {
+    let are_shared = tls.tickets.shared || !tls.tickets.keys.is_empty();
+    if tls.early_data == EarlyDataMode::Off || !are_shared {
         return None;
     }
     let message = "with `early_data: safe` sessions of HTTP/3 are kept in this process instead of \
                    tickets: no other node resumes them, and no restart keeps them; \
-                   `tickets.keys` hold for TLS over TCP alone";
+                   `tickets.keys` and `tickets.shared` hold for TLS over TCP alone";
     let at = path(&["listeners"]).index(n).key("tls").key("early_data");
     Some(ConfigFinding::value(at, message))
 }
