@@ -111,7 +111,7 @@ deny:
 	@scripts/deny.sh
 
 bench-install:
-	@tests/install.sh bench-install wrk nginx haproxy varnish nats-server
+	@tests/install.sh bench-install wrk nginx haproxy varnish nats-server nghttp2-client
 
 # SEED and REQUESTS choose another stream, as in `make differential SEED=7`.
 SEED ?= 1

@@ -21,7 +21,36 @@ pub fn nginx(
     dir: &Path,
     location: &str,
 ) -> anyhow::Result<Server> {
+    nginx_listening(core, origin, dir, location, "")
+}
+
+/// nginx with TLS and HTTP/2, by the files `tls.crt` and `tls.key` in its folder.
+///
+/// # Errors
+/// When it is not installed or does not start.
+pub fn nginx_secured(
+    core: Option<usize>,
+    origin: SocketAddr,
+    dir: &Path,
+) -> anyhow::Result<Server> {
+    nginx_listening(core, origin, dir, "", " ssl http2")
+}
+
+fn nginx_listening(
+    core: Option<usize>,
+    origin: SocketAddr,
+    dir: &Path,
+    location: &str,
+    listen: &str,
+) -> anyhow::Result<Server> {
     let (address, home) = (free_address()?, text(dir)?);
+    let certificate = match listen.is_empty() {
+        true => String::new(),
+        false => format!(
+            "    ssl_certificate {home}/tls.crt;\n    ssl_certificate_key {home}/tls.key;\n\
+             \x20   http2_max_requests 1000000000;\n"
+        ),
+    };
     let config = format!(
         "user root;\nworker_processes 1;\ndaemon off;\npid {home}/nginx.pid;\nerror_log {home}/error.log;\n\
          worker_rlimit_nofile 8192;\nevents {{ worker_connections 4096; }}\n\
@@ -30,7 +59,7 @@ pub fn nginx(
          \x20 uwsgi_temp_path {home}/u;\n  scgi_temp_path {home}/s;\n\
          \x20 proxy_cache_path {home}/cache levels=1:2 keys_zone=small:64m max_size=4g inactive=1h use_temp_path=off;\n\
          \x20 upstream origin {{ server {origin}; keepalive 64; keepalive_requests 1000000000; }}\n\
-         \x20 server {{\n    listen {address};\n    location / {{\n      proxy_pass http://origin;\n\
+         \x20 server {{\n    listen {address}{listen};\n{certificate}    location / {{\n      proxy_pass http://origin;\n\
          \x20     proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      proxy_cache small;\n\
          \x20     {location}\n    }}\n  }}\n}}\n"
     );

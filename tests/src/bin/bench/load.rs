@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::options::Options;
-use crate::peers::OTHER_CORE;
+use crate::peers::{Kind, OTHER_CORE};
 use e2e::process::{Server, pinned};
 
 const CONNECTIONS: usize = 64;
@@ -41,8 +41,37 @@ pub fn hits(server: &Server, options: &Options) -> anyhow::Result<Sample> {
     for _ in 0..3 {
         fetch(server)?;
     }
-    wrk(&url, 1, None)?;
-    measure(server, &url, options.seconds, None)
+    wrk(&url, 1, &[])?;
+    measure(server, || wrk(&url, options.seconds, &[]))
+}
+
+/// The same over TLS, on connections that are kept.
+pub fn secured_hits(server: &Server, kind: Kind, options: &Options) -> anyhow::Result<Sample> {
+    let url = url_of(server, kind);
+    fetch_by_curl(&url)?;
+    wrk(&url, 1, &[])?;
+    measure(server, || wrk(&url, options.seconds, &[]))
+}
+
+/// The same over HTTP/2: four connections with sixteen streams each.
+pub fn multiplexed_hits(server: &Server, kind: Kind, options: &Options) -> anyhow::Result<Sample> {
+    let url = url_of(server, kind);
+    fetch_by_curl(&url)?;
+    h2load(&url, 1)?;
+    measure(server, || h2load(&url, options.seconds))
+}
+
+/// A new connection with a full handshake for each request.
+pub fn handshakes(server: &Server, kind: Kind, options: &Options) -> anyhow::Result<Sample> {
+    let url = url_of(server, kind);
+    fetch_by_curl(&url)?;
+    let closing = ["-H", "Connection: close"];
+    measure(server, || wrk(&url, options.seconds, &closing))
+}
+
+fn url_of(server: &Server, kind: Kind) -> String {
+    let scheme = if kind.key().is_some() { "https" } else { "http" };
+    format!("{scheme}://{}{HIT_TARGET}", server.address)
 }
 
 /// A page of its own for every request.
@@ -64,22 +93,14 @@ fn unique(method: &str, server: &Server, work: &Path, options: &Options) -> anyh
     );
     std::fs::write(&script, lua).context("the wrk script")?;
     fetch(server)?;
-    measure(
-        server,
-        &format!("http://{}/", server.address),
-        options.seconds,
-        Some(&script),
-    )
+    let url = format!("http://{}/", server.address);
+    let script = script.to_str().context("the script's path is not UTF-8")?;
+    measure(server, || wrk(&url, options.seconds, &["-s", script]))
 }
 
-fn measure(
-    server: &Server,
-    url: &str,
-    seconds: u64,
-    script: Option<&Path>,
-) -> anyhow::Result<Sample> {
+fn measure(server: &Server, load: impl Fn() -> anyhow::Result<Ran>) -> anyhow::Result<Sample> {
     let before = server.cpu();
-    let ran = wrk(url, seconds, script)?;
+    let ran = load()?;
     let spent = server.cpu().saturating_sub(before);
     if ran.requests == 0 {
         bail!("no request was answered");
@@ -98,7 +119,43 @@ struct Ran {
     p99: f64,
 }
 
-fn wrk(url: &str, seconds: u64, script: Option<&Path>) -> anyhow::Result<Ran> {
+fn h2load(url: &str, seconds: u64) -> anyhow::Result<Ran> {
+    let duration = seconds.to_string();
+    let output = pinned(OTHER_CORE, "h2load")
+        .args(["-t1", "-c4", "-m16", "-D", &duration, url])
+        .output()
+        .context("h2load (make bench-install installs it)")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = |line: &str, before: &str| -> Option<f64> {
+        let line = text.lines().find(|found| found.starts_with(line))?;
+        line.split(before).next()?.split_whitespace().last()?.parse().ok()
+    };
+    let succeeded = number("requests:", " succeeded");
+    let per_second = number("finished in", " req/s");
+    match (succeeded, per_second) {
+        (Some(requests), Some(per_second)) => Ok(Ran {
+            requests: requests as u64,
+            per_second,
+            p99: f64::NAN,
+        }),
+        _ => bail!("h2load's report was not understood:\n{text}"),
+    }
+}
+
+/// One request by curl, so that a server which answers wrongly is not measured.
+fn fetch_by_curl(url: &str) -> anyhow::Result<()> {
+    for _ in 0..3 {
+        let mut curl = pinned(OTHER_CORE, "curl");
+        let output = curl.args(["--silent", "--insecure", url]).output();
+        let output = output.context("curl")?;
+        if output.stdout != [b'x'; 1024] {
+            bail!("answered {:?}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+    Ok(())
+}
+
+fn wrk(url: &str, seconds: u64, more: &[&str]) -> anyhow::Result<Ran> {
     let mut command = pinned(OTHER_CORE, "wrk");
     command.args([
         "-t1",
@@ -106,10 +163,8 @@ fn wrk(url: &str, seconds: u64, script: Option<&Path>) -> anyhow::Result<Ran> {
         &format!("-d{seconds}s"),
         "--latency",
     ]);
-    if let Some(script) = script {
-        command.arg("-s").arg(script);
-    }
     let output = command
+        .args(more)
         .arg(url)
         .output()
         .context("wrk (make bench-install installs it)")?;

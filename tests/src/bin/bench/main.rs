@@ -33,6 +33,18 @@ fn main() -> anyhow::Result<()> {
         load::hits(&start(kind)?, &options)
     });
     println!("{}", report::hits(&hits, &options));
+    let secured = compare(Kind::SECURED, &options, |kind| {
+        load::secured_hits(&start(kind)?, kind, &options)
+    });
+    println!("{}", report::secured(&secured, &options));
+    let multiplexed = compare(Kind::MULTIPLEXED, &options, |kind| {
+        load::multiplexed_hits(&start(kind)?, kind, &options)
+    });
+    println!("{}", report::multiplexed(&multiplexed, &options));
+    let handshakes = compare(Kind::HANDSHAKES, &options, |kind| {
+        load::handshakes(&start(kind)?, kind, &options)
+    });
+    println!("{}", report::handshakes(&handshakes, &options));
     let misses = compare(Kind::MISSES, &options, |kind| {
         load::misses(&start(kind)?, work.path(), &options)
     });

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use e2e::peers;
 use e2e::process::{Server, free_address};
+use e2e::tls::authority::{Authority, KeyKind, Order};
 
 use crate::options::Options;
 
@@ -34,6 +35,14 @@ pub enum Kind {
     Haproxy,
     Nginx,
     Varnish,
+    /// The same with TLS; the certificate has a key of the curve P-256.
+    LaminaTls,
+    HaproxyTls,
+    NginxTls,
+    /// With a key of RSA, 2048 bits.
+    LaminaRsa,
+    HaproxyRsa,
+    NginxRsa,
 }
 
 impl Kind {
@@ -47,6 +56,21 @@ impl Kind {
         Self::Haproxy,
         Self::Nginx,
         Self::Varnish,
+    ];
+    pub const SECURED: &[Self] = &[
+        Self::Lamina,
+        Self::LaminaTls,
+        Self::HaproxyTls,
+        Self::NginxTls,
+    ];
+    pub const MULTIPLEXED: &[Self] = &[Self::LaminaTls, Self::HaproxyTls, Self::NginxTls];
+    pub const HANDSHAKES: &[Self] = &[
+        Self::LaminaTls,
+        Self::HaproxyTls,
+        Self::NginxTls,
+        Self::LaminaRsa,
+        Self::HaproxyRsa,
+        Self::NginxRsa,
     ];
     pub const MISSES: &[Self] = &[Self::Lamina, Self::LaminaL2, Self::LaminaBus, Self::Nginx];
     pub const PURGES: &[Self] = &[Self::Lamina, Self::LaminaBus];
@@ -62,6 +86,23 @@ impl Kind {
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Varnish => "varnish",
+            Self::LaminaTls => "lamina-tls",
+            Self::HaproxyTls => "haproxy-tls",
+            Self::NginxTls => "nginx-tls",
+            Self::LaminaRsa => "lamina-rsa",
+            Self::HaproxyRsa => "haproxy-rsa",
+            Self::NginxRsa => "nginx-rsa",
+        }
+    }
+}
+
+impl Kind {
+    /// The key of its certificate, if it speaks TLS.
+    pub fn key(self) -> Option<KeyKind> {
+        match self {
+            Self::LaminaTls | Self::HaproxyTls | Self::NginxTls => Some(KeyKind::P256),
+            Self::LaminaRsa | Self::HaproxyRsa | Self::NginxRsa => Some(KeyKind::Rsa2048),
+            _ => None,
         }
     }
 }
@@ -104,9 +145,16 @@ pub fn start(
     }
     fs::create_dir_all(&dir)?;
     let address = free_address()?;
+    if let Some(key) = kind.key() {
+        certify(key, &dir)?;
+    }
     match kind {
+        Kind::NginxTls | Kind::NginxRsa => {
+            peers::nginx_secured(Some(SERVER_CORE), origin.address, &dir)
+        }
+        Kind::HaproxyTls | Kind::HaproxyRsa => haproxy(address, origin, &dir, Some("tls.pem")),
         Kind::Floor => floor(SERVER_CORE),
-        Kind::Haproxy => haproxy(address, origin, &dir),
+        Kind::Haproxy => haproxy(address, origin, &dir, None),
         Kind::Nginx => peers::nginx(Some(SERVER_CORE), origin.address, &dir, ""),
         Kind::Varnish => peers::varnish(Some(SERVER_CORE), origin.address, &dir, &THREADS),
         _ => lamina(kind, address, beside, &dir, options),
@@ -165,8 +213,18 @@ fn lamina(
         }
         _ => ("", String::new()),
     };
+    let tls = kind.key().map(|_| {
+        let (cert, key) = (dir.join("tls.crt"), dir.join("tls.key"));
+        format!(
+            ", tls: {{certificates: [{{cert: \"{}\", key: \"{}\"}}], default: \"{}\"}}",
+            cert.display(),
+            key.display(),
+            cert.display()
+        )
+    });
+    let tls = tls.unwrap_or_default();
     let yaml = format!(
-        "version: 1\nserver: {{threads: 1}}\nlisteners: [{{address: \"{address}\"}}]\n\
+        "version: 1\nserver: {{threads: 1}}\nlisteners: [{{address: \"{address}\"{tls}}}]\n\
          admin: {{address: \"127.0.0.1:0\"}}\ntelemetry: {{access_log: off, log_level: warn}}\n\
          upstreams: {{origin: \"http://{}\"}}\n{more}\
          purge_method: {{enabled: true, allow: [127.0.0.1/32]}}\n\
@@ -183,12 +241,32 @@ fn lamina(
     )
 }
 
-fn haproxy(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Server> {
+/// Writes a certificate and its key, apart and together, as servers want them.
+fn certify(key: KeyKind, dir: &Path) -> anyhow::Result<()> {
+    let certificate = Authority::new("bench").make(&Order::server(&["localhost"]).key(key));
+    write(dir, "tls.crt", &certificate.pem)?;
+    write(dir, "tls.key", &certificate.key)?;
+    let both = format!("{}{}", certificate.pem, certificate.key);
+    write(dir, "tls.pem", &both)?;
+    Ok(())
+}
+
+fn haproxy(
+    address: SocketAddr,
+    origin: &Server,
+    dir: &Path,
+    certificate: Option<&str>,
+) -> anyhow::Result<Server> {
+    let secured = certificate.map(|file| {
+        let file = dir.join(file);
+        format!(" ssl crt {} alpn h2,http/1.1", file.display())
+    });
+    let secured = secured.unwrap_or_default();
     let config = format!(
         "global\n  nbthread 1\n  maxconn 4096\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
          cache small\n  total-max-size 256\n  max-object-size 100000\n  max-age 3600\n\
-         frontend clients\n  bind {address}\n  default_backend pages\n\
+         frontend clients\n  bind {address}{secured}\n  default_backend pages\n\
          backend pages\n  http-request cache-use small\n  http-response cache-store small\n  server origin {}\n",
         origin.address
     );

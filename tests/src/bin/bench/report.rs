@@ -43,6 +43,24 @@ pub fn hits(rows: &[Row], options: &Options) -> String {
     table("1 KiB hit", "floor", rows, Kind::Floor, options)
 }
 
+/// Hits over TLS on kept connections, as multiples of clear text.
+pub fn secured(rows: &[Row], options: &Options) -> String {
+    let title = "1 KiB hit over TLS, HTTP/1.1";
+    table(title, "lamina", rows, Kind::Lamina, options)
+}
+
+/// Hits over TLS and HTTP/2, as multiples of HAProxy.
+pub fn multiplexed(rows: &[Row], options: &Options) -> String {
+    let title = "1 KiB hit over TLS, HTTP/2 (h2load, 4 connections with 16 streams)";
+    table(title, "haproxy", rows, Kind::HaproxyTls, options)
+}
+
+/// New connections, as multiples of HAProxy with the same curve.
+pub fn handshakes(rows: &[Row], options: &Options) -> String {
+    let title = "New TLS 1.3 connection and a 1 KiB hit";
+    table(title, "haproxy", rows, Kind::HaproxyTls, options)
+}
+
 /// Misses, as multiples of nginx.
 pub fn misses(rows: &[Row], options: &Options) -> String {
     table(
