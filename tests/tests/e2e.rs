@@ -338,6 +338,8 @@ mod tls_told;
 mod tls_writes;
 #[path = "e2e/unusual.rs"]
 mod unusual;
+#[path = "e2e/upstream_checks.rs"]
+mod upstream_checks;
 #[path = "e2e/upstream_failures.rs"]
 mod upstream_failures;
 #[path = "e2e/upstream_pool.rs"]

@@ -4,7 +4,8 @@
 //! server, `pool` keeps its connections, which `connect` opens as `stream`s, with `tls`, `verify`
 //! and `watch` where a target has TLS. `outgoing` is a request that may have to be sent again,
 //! `response` refuses ambiguous heads, `exchange` watches the request body and the response body,
-//! `error` names what went wrong, `trial` connects for `lamina doctor`. The caller has already made
+//! `error` names what went wrong, `check` asks targets how they are, `trial` connects for
+//! `lamina doctor`. The caller has already made
 //! the request as the origin shall see it; this module sets only `Host` (by `host_header`) and the
 //! address, and adds nothing.
 //!
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 
 use self::admission::{AdmissionPermit, UpstreamAdmission};
 use self::budget::RetryBudget;
+use self::check::HealthCheck;
 use self::config::{HashSource, HostHeader, RetryConfig, UpstreamConfig, UpstreamTimeouts};
 use self::delivery::{DeliveredResponse, RequestDelivery};
 use self::metrics::UpstreamMetrics;
@@ -39,6 +41,7 @@ use crate::http::{forward, media};
 mod admission;
 mod attempt;
 mod budget;
+mod check;
 pub mod config;
 mod connect;
 mod delivery;
@@ -86,6 +89,7 @@ pub struct Origin {
     retry: RetryConfig,
     budget: RetryBudget,
     hash: Option<HashSource>,
+    check: Option<HealthCheck>,
 }
 
 /// How often connections are looked at that nobody uses.
@@ -113,8 +117,14 @@ impl Origins {
         self.0.get(name).cloned()
     }
 
-    /// Closes connections that are not needed any more, from time to time. Never ends.
+    /// Closes connections that are not needed any more and checks targets, from time to time. Never
+    /// ends.
     pub async fn maintain(&self) {
+        let checks = self.0.values().map(|origin| check::repeat(origin));
+        tokio::join!(self.close_unused(), futures_util::future::join_all(checks));
+    }
+
+    async fn close_unused(&self) {
         let mut turns = tokio::time::interval(MAINTENANCE);
         loop {
             turns.tick().await;
@@ -134,6 +144,10 @@ impl Origin {
     ) -> Result<Self, BuildError> {
         let watch = Arc::new(UpstreamTlsWatch::new(name, &upstream.tls));
         let targets = OriginTargets::parse(name, upstream, &watch, metrics)?;
+        let active = upstream.health.active.as_ref();
+        let check = active
+            .map(|rules| HealthCheck::new(name, rules))
+            .transpose()?;
         if targets.iter().any(|target| target.tls.is_some()) {
             watch.warn_of_unverified();
             tls.add(&watch);
@@ -147,6 +161,7 @@ impl Origin {
             budget: RetryBudget::new(&upstream.retry, std::time::Instant::now()),
             retry: upstream.retry.clone(),
             hash: upstream.balance.hash.clone(),
+            check,
         })
     }
 

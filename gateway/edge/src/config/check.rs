@@ -270,6 +270,7 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             report.form(&at.key("targets").index(n), form::target(&target.url));
         }
         balance(upstream, &at, report);
+        active_health(upstream, &at, report);
         origin_tls(upstream, &at, report);
         report.positive(
             at.key("timeouts").key("connect"),
@@ -339,6 +340,30 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
         &upstream.retry.methods,
         form::method,
     );
+}
+
+/// Checks how targets are asked whether they are well.
+fn active_health(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let Some(active) = &upstream.health.active else {
+        return;
+    };
+    let at = at.key("health").key("active");
+    report.form(&at.key("path"), form::origin_path(&active.path));
+    if let Some(host) = &active.host {
+        report.form(&at.key("host"), form::host_field(host));
+    }
+    for (key, number) in [
+        ("interval", active.interval.0.as_millis() as u64),
+        ("timeout", active.timeout.0.as_millis() as u64),
+        ("fall", u64::from(active.fall)),
+        ("rise", u64::from(active.rise)),
+    ] {
+        report.positive(at.key(key), number);
+    }
+    if active.statuses.is_empty() {
+        let message = "no status would be good; expected some, as in [200-399]";
+        report.add(at.key("statuses"), message);
+    }
 }
 
 /// Checks what an upstream says of TLS, as far as that is possible without its files.

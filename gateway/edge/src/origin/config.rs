@@ -10,9 +10,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+mod active_health;
 mod balance;
 mod failures;
 
+pub use self::active_health::{ActiveHealthConfig, StatusRange};
 pub use self::balance::{BalanceConfig, BalanceMethod, HashSource, TargetConfig};
 pub use self::failures::{FailureKind, HealthConfig, PassiveHealthConfig, RetryConfig};
 use crate::http::tls::config::TlsVersion;

@@ -102,6 +102,10 @@ pub enum BuildError {
         "upstream {upstream:?}: {target:?} is not of the form http://host:port or https://host:port"
     )]
     Target { upstream: String, target: String },
+    #[error(
+        "upstream {upstream:?}: health.active: {what:?} is not valid; expected a path as in /healthz and a host as in shop.example"
+    )]
+    HealthCheck { upstream: String, what: String },
     #[error("upstream {upstream:?}: {source}")]
     Tls {
         upstream: String,
@@ -265,6 +269,14 @@ impl std::fmt::Display for TimeoutPhase {
             Self::Connect => "connecting to the origin",
             Self::FirstByte => "waiting for the origin's response",
         })
+    }
+}
+
+/// An error with what caused it.
+pub(super) fn with_cause(error: &dyn StdError) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The health of one target, as the answers to requests show it.
+//! The health of one target, as the answers to requests and to checks show it.
 //!
 //! After some failures in a row a target is ejected: it gets no requests for a while, the longer
 //! the more often. Who else is ejected is not known here: `targets` asks first whether one more may
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::config::PassiveHealthConfig;
+use super::check::CheckOutcome;
+use super::config::{ActiveHealthConfig, PassiveHealthConfig};
 
 /// What was observed of a target.
 pub(super) struct TargetHealth(Mutex<HealthState>);
@@ -24,6 +25,24 @@ struct HealthState {
     rests_until: Option<Instant>,
     /// It has come back then, and gets less than its share for a while.
     returned: Option<Instant>,
+    checks: CheckRecord,
+}
+
+/// What the active checks have shown.
+#[derive(Default)]
+struct CheckRecord {
+    verdict: CheckVerdict,
+    /// The last results in a row that speak against the verdict.
+    against: u32,
+}
+
+/// Whether a target gets requests, as far as its active checks tell.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum CheckVerdict {
+    /// Until checks have failed, requests tell.
+    #[default]
+    Up,
+    Down,
 }
 
 /// Whether a target gets requests, as far as its answers tell.
@@ -32,7 +51,18 @@ pub(super) enum ObservedState {
     Usable,
     /// It can be used, but has asked for less.
     Rests,
+    /// It has failed requests.
     Ejected,
+    /// It has failed its active checks.
+    Down,
+}
+
+/// What an active check changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CheckChange {
+    Nothing,
+    WentDown,
+    CameBack,
 }
 
 /// What a failure leads to.
@@ -51,17 +81,18 @@ impl TargetHealth {
     /// Whether the target gets requests now.
     pub(super) fn observed(&self, now: Instant) -> ObservedState {
         let mut state = self.0.lock();
-        if let Some(until) = state.ejected_until {
-            if now < until {
-                return ObservedState::Ejected;
-            }
-            state.ejected_until = None;
-            state.returned = Some(until);
-        }
+        let is_ejected = state.is_ejected(now);
         match state.rests_until {
+            _ if state.checks.verdict == CheckVerdict::Down => ObservedState::Down,
+            _ if is_ejected => ObservedState::Ejected,
             Some(until) if now < until => ObservedState::Rests,
             _ => ObservedState::Usable,
         }
+    }
+
+    /// Whether it is ejected, whatever its checks say.
+    pub(super) fn is_ejected(&self, now: Instant) -> bool {
+        self.0.lock().is_ejected(now)
     }
 
     /// Which part of its share the target gets: from a tenth to all of it within `slow_start` after
@@ -108,14 +139,69 @@ impl TargetHealth {
         length
     }
 
+    /// Notes the result of an active check.
+    pub(super) fn checked(
+        &self,
+        outcome: &CheckOutcome,
+        rules: &ActiveHealthConfig,
+        now: Instant,
+    ) -> CheckChange {
+        let mut state = self.0.lock();
+        let checks = &mut state.checks;
+        let speaks_for = match outcome {
+            CheckOutcome::Passed => CheckVerdict::Up,
+            CheckOutcome::WrongStatus(_) | CheckOutcome::Failed { .. } => CheckVerdict::Down,
+        };
+        if speaks_for == checks.verdict {
+            checks.against = 0;
+            return CheckChange::Nothing;
+        }
+        checks.against = checks.against.saturating_add(1);
+        let needed = match speaks_for {
+            CheckVerdict::Up => rules.rise,
+            CheckVerdict::Down => rules.fall,
+        };
+        if checks.against < needed {
+            return CheckChange::Nothing;
+        }
+        *checks = CheckRecord {
+            verdict: speaks_for,
+            against: 0,
+        };
+        match speaks_for {
+            CheckVerdict::Up => {
+                state.failures = 0;
+                state.returned = Some(now);
+                CheckChange::CameBack
+            }
+            CheckVerdict::Down => CheckChange::WentDown,
+        }
+    }
+
     /// Leaves the target alone for this long.
     pub(super) fn rest(&self, length: Duration, now: Instant) {
         self.0.lock().rests_until = Some(now + length);
     }
 }
 
+impl HealthState {
+    fn is_ejected(&mut self, now: Instant) -> bool {
+        let Some(until) = self.ejected_until else {
+            return false;
+        };
+        if now < until {
+            return true;
+        }
+        self.ejected_until = None;
+        self.returned = Some(until);
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::units::ConfigDuration;
 
@@ -184,5 +270,32 @@ mod tests {
         health.rest(Duration::from_secs(5), began);
         assert_eq!(health.observed(after(began, 4)), ObservedState::Rests);
         assert_eq!(health.observed(after(began, 5)), ObservedState::Usable);
+    }
+
+    #[test]
+    fn results_of_checks_count_in_a_row_and_a_return_begins_slowly() {
+        let rules: ActiveHealthConfig =
+            serde_yaml::from_str("{path: /, fall: 3, rise: 2}").unwrap();
+        let (began, health) = (Instant::now(), TargetHealth::new());
+        let checks = |outcomes: &str| -> Vec<CheckChange> {
+            let outcome = |letter| match letter {
+                '+' => CheckOutcome::Passed,
+                _ => CheckOutcome::WrongStatus(StatusCode::INTERNAL_SERVER_ERROR),
+            };
+            let outcomes = outcomes.chars().map(outcome);
+            outcomes
+                .map(|outcome| health.checked(&outcome, &rules, began))
+                .collect()
+        };
+        use CheckChange::{CameBack, Nothing, WentDown};
+        assert_eq!(checks("--+--+-"), [Nothing; 7], "never three in a row");
+        assert_eq!(checks("-"), [Nothing]);
+        assert_eq!(checks("-"), [WentDown]);
+        assert_eq!(health.observed(began), ObservedState::Down);
+        assert!(!health.is_ejected(began));
+        assert_eq!(checks("-+-+"), [Nothing; 4], "never two in a row");
+        assert_eq!(checks("+"), [CameBack]);
+        assert_eq!(health.observed(began), ObservedState::Usable);
+        assert_eq!(health.share(Duration::from_secs(10), began), 0.1);
     }
 }

@@ -22,6 +22,7 @@ pub struct OriginFamilies {
     in_flight: IntGaugeVec,
     usable: IntGaugeVec,
     panic: IntGaugeVec,
+    checks: IntCounterVec,
     origins: Mutex<Vec<Weak<Origin>>>,
 }
 
@@ -85,13 +86,18 @@ impl Default for OriginFamilies {
             ),
             usable: gauges(
                 "lamina_upstream_usable_targets",
-                "Targets that are not ejected.",
+                "Targets that are neither ejected nor down by their active checks.",
                 &["upstream"],
             ),
             panic: gauges(
                 "lamina_upstream_panic",
                 "1 while so few targets can be used that requests go to all of them, else 0.",
                 &["upstream"],
+            ),
+            checks: counters(
+                "lamina_upstream_checks_total",
+                "Active checks of a target, by what came of them: passed, status (one that is not good), connect, reset, timeout, or other.",
+                &["upstream", "target", "outcome"],
             ),
             origins: Mutex::default(),
         }
@@ -112,6 +118,7 @@ impl OriginFamilies {
         registry.register(Box::new(families.in_flight.clone()))?;
         registry.register(Box::new(families.usable.clone()))?;
         registry.register(Box::new(families.panic.clone()))?;
+        registry.register(Box::new(families.checks.clone()))?;
         Ok(Arc::new(families))
     }
 
@@ -172,6 +179,11 @@ impl UpstreamMetrics {
         };
         let labels = [&*self.upstream, &failure.word(), outcome];
         self.families.retries.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn checked(&self, target: &str, outcome: &str) {
+        let labels = [&*self.upstream, target, outcome];
+        self.families.checks.with_label_values(&labels).inc();
     }
 
     pub(super) fn panic(&self, situation: ChoiceSituation) {

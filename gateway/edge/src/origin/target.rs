@@ -1,7 +1,7 @@
 //! One server of an upstream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use http::uri::{Authority, Scheme};
@@ -10,7 +10,7 @@ use http::{HeaderValue, Uri};
 use super::BuildError;
 use super::config::{OriginProtocol, TargetConfig, UpstreamConfig};
 use super::connect::WantedProtocol;
-use super::health::TargetHealth;
+use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
 use super::pool::{PoolLimits, TargetConnections};
 use super::targets::stable_hash;
@@ -35,6 +35,8 @@ pub(super) struct OriginTarget {
     pub(super) health: TargetHealth,
     pub(super) latency: LatencyEstimate,
     in_flight: AtomicU32,
+    /// Whether somebody checks it from time to time.
+    is_checked: AtomicBool,
     /// What the target is owed when targets take turns.
     pub(super) credit: AtomicI64,
 }
@@ -90,6 +92,7 @@ impl OriginTarget {
             health: TargetHealth::new(),
             latency: LatencyEstimate::new(Instant::now()),
             in_flight: AtomicU32::new(0),
+            is_checked: AtomicBool::new(false),
             credit: AtomicI64::new(0),
         })
     }
@@ -121,6 +124,19 @@ impl OriginTarget {
             Some(_) => Scheme::HTTPS,
             None => Scheme::HTTP,
         }
+    }
+
+    /// Whether it can get requests.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        match self.health.observed(now) {
+            ObservedState::Usable | ObservedState::Rests => true,
+            ObservedState::Ejected | ObservedState::Down => false,
+        }
+    }
+
+    /// Whether its checks are to be begun; true only once.
+    pub(super) fn needs_checks(&self) -> bool {
+        !self.is_checked.swap(true, Relaxed)
     }
 
     /// How many requests it is working on.

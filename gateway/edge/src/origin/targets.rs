@@ -1,9 +1,10 @@
 //! The targets of one upstream, and which one a request goes to.
 //!
-//! A target can be used unless it is ejected. Of the targets with the smallest priority number those
+//! A target can be used unless it is ejected or down by its active check. Of the targets with the smallest priority number those
 //! that can be used are candidates; where too few of them can (`balance.panic`), those of the next
 //! number are, too; where too few of all can, all are, since then the failures are more likely the
-//! requests' or everybody's. The last target that can be used is never ejected.
+//! requests' or everybody's. The last target that can be used is never ejected, and the only one is
+//! always asked.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -121,7 +122,10 @@ impl OriginTargets {
         if let [only] = &*self.targets {
             return TargetChoice {
                 target: Arc::clone(only),
-                situation: ChoiceSituation::Usual,
+                situation: match only.health.observed(now) {
+                    ObservedState::Down => ChoiceSituation::Panic,
+                    _ => ChoiceSituation::Usual,
+                },
             };
         }
         let (mut candidates, situation) = self.candidates(now);
@@ -146,15 +150,13 @@ impl OriginTargets {
     pub(super) fn has_another(&self, tried: &[Arc<OriginTarget>], now: Instant) -> bool {
         let mut targets = self.targets.iter();
         targets.any(|target| {
-            target.health.observed(now) != ObservedState::Ejected
-                && !tried.iter().any(|one| Arc::ptr_eq(one, target))
+            target.is_usable(now) && !tried.iter().any(|one| Arc::ptr_eq(one, target))
         })
     }
 
     /// The share of the targets that can be used, in percent.
     fn usable_percent(targets: &[Arc<OriginTarget>], now: Instant) -> usize {
-        let usable =
-            |target: &&Arc<OriginTarget>| target.health.observed(now) != ObservedState::Ejected;
+        let usable = |target: &&Arc<OriginTarget>| target.is_usable(now);
         targets.iter().filter(usable).count() * 100 / targets.len().max(1)
     }
 
@@ -319,14 +321,14 @@ impl OriginTargets {
         }
     }
 
-    /// Ejects a target, unless too many would be ejected then.
+    /// Ejects a target, unless too many would be ejected then. Those that are down by their checks
+    /// do not count as ejected.
     fn eject(&self, target: &Arc<OriginTarget>, failure: FailureKind, now: Instant) {
         let _deciding = self.deciding.lock();
-        let is_ejected =
-            |one: &&Arc<OriginTarget>| one.health.observed(now) == ObservedState::Ejected;
+        let is_ejected = |one: &&Arc<OriginTarget>| one.health.is_ejected(now);
         let ejected = self.targets.iter().filter(is_ejected).count() + 1;
         let most = self.targets.len() * usize::from(self.passive.max_ejected) / 100;
-        if ejected > most || ejected >= self.targets.len() {
+        if ejected > most || !self.has_another(std::slice::from_ref(target), now) {
             return;
         }
         let jitter = self.random.fraction() * 2.0 - 1.0;
@@ -344,8 +346,7 @@ impl OriginTargets {
 
     /// How many targets can be used now.
     pub(super) fn usable(&self, now: Instant) -> usize {
-        let usable =
-            |target: &&Arc<OriginTarget>| target.health.observed(now) != ObservedState::Ejected;
+        let usable = |target: &&Arc<OriginTarget>| target.is_usable(now);
         self.targets.iter().filter(usable).count()
     }
 

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::BuildError;
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification, UpstreamConfig};
 use super::connect::open_tcp;
+use super::error::with_cause;
 use super::target::OriginTarget;
 use super::tls::SpokenProtocol;
 use super::watch::UpstreamTlsWatch;
@@ -81,13 +82,5 @@ async fn connect(target: &OriginTarget, protocol: OriginProtocol) -> Result<&'st
         Ok(SpokenProtocol::Http2) => Ok("HTTP/2"),
         Ok(SpokenProtocol::Http1 | SpokenProtocol::Unknown) => Ok("HTTP/1.1"),
         Err(error) => Err(with_cause(&error)),
-    }
-}
-
-/// An error with what caused it.
-fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }

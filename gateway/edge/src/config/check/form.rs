@@ -135,6 +135,28 @@ pub fn host(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks a path that an origin is asked for, with or without a query.
+pub fn origin_path(text: &str) -> Result<(), String> {
+    let parsed: Result<::http::uri::PathAndQuery, _> = text.parse();
+    match parsed.is_ok() && text.starts_with('/') && !text.contains('#') {
+        true => Ok(()),
+        false => Err(format!(
+            "{text:?} is not a path; expected one as in /healthz"
+        )),
+    }
+}
+
+/// Checks a value of `Host`.
+pub fn host_field(text: &str) -> Result<(), String> {
+    let parsed: Result<::http::uri::Authority, _> = text.parse();
+    match parsed.is_ok() && !text.contains('@') {
+        true => Ok(()),
+        false => Err(format!(
+            "{text:?} is not a host; expected one as in shop.example or shop.example:8080"
+        )),
+    }
+}
+
 /// Checks a pattern for a path.
 pub fn path_pattern(text: &str) -> Result<(), String> {
     if !text.starts_with(['/', '*']) {

@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::active_health::ActiveHealthConfig;
 use crate::units::ConfigDuration;
 
 /// How the health of targets is judged.
@@ -11,6 +12,8 @@ use crate::units::ConfigDuration;
 pub struct HealthConfig {
     /// By the answers to requests.
     pub passive: PassiveHealthConfig,
+    /// By checks of its own; unset: none are made.
+    pub active: Option<ActiveHealthConfig>,
 }
 
 /// Targets whose answers are failures get no requests for a while ("ejection").

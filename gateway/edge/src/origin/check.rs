@@ -1,0 +1,231 @@
+//! Active checks: each target is asked from time to time how it is.
+//!
+//! A check goes over the target's own connections and is no request: it takes no place among
+//! `max_concurrent`, and says nothing about the target's times. Each target has one check at a
+//! time, whatever routes lead to it, and whatever other upstreams have the same address. The first
+//! checks are spread over the interval, and each pause is a tenth longer or shorter, so that targets
+//! are not all asked at the same moment by all gateways.
+
+use std::future::pending;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::header::{HOST, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, interval, sleep_until, timeout};
+
+use super::Origin;
+use super::config::{ActiveHealthConfig, FailureKind};
+use super::error::{self, BuildError, with_cause};
+use super::health::CheckChange;
+use super::pool::body::OriginBody;
+use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
+use super::target::OriginTarget;
+use crate::http::body::Body;
+
+/// How targets of one upstream are checked.
+pub(super) struct HealthCheck {
+    rules: ActiveHealthConfig,
+    path: PathAndQuery,
+    host: Option<HeaderValue>,
+}
+
+/// The result of a check.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum CheckOutcome {
+    Passed,
+    /// The status is not among the good ones.
+    WrongStatus(StatusCode),
+    Failed {
+        /// None: the check itself was at fault.
+        kind: Option<FailureKind>,
+        why: String,
+    },
+}
+
+const AGENT: HeaderValue = HeaderValue::from_static("lamina-health");
+/// How often targets are looked for that have come since.
+const NEW_TARGETS: Duration = Duration::from_secs(1);
+/// The most bytes that are read of the answer to a check, so that its connection can be kept.
+const MAX_BODY: usize = 64 << 10;
+
+/// Checks the targets of an upstream, if it has checks. Never ends.
+pub(super) async fn repeat(origin: &Origin) {
+    let Some(check) = &origin.check else {
+        return pending().await;
+    };
+    let mut checked = FuturesUnordered::new();
+    let mut turns = interval(NEW_TARGETS);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => {
+                let new = origin.targets.iter().filter(|target| target.needs_checks());
+                checked.extend(new.map(|target| check.repeat(origin, Arc::downgrade(target))));
+            }
+            Some(()) = checked.next(), if !checked.is_empty() => {}
+        }
+    }
+}
+
+impl HealthCheck {
+    pub(super) fn new(upstream: &str, rules: &ActiveHealthConfig) -> Result<Self, BuildError> {
+        let wrong = |what: &str| BuildError::HealthCheck {
+            upstream: upstream.to_owned(),
+            what: what.to_owned(),
+        };
+        let host = rules.host.as_deref();
+        let host = host.map(|host| HeaderValue::from_str(host).map_err(|_| wrong(host)));
+        Ok(Self {
+            rules: rules.clone(),
+            path: rules.path.parse().map_err(|_| wrong(&rules.path))?,
+            host: host.transpose()?,
+        })
+    }
+
+    /// Checks one target until it is gone.
+    async fn repeat(&self, origin: &Origin, target: Weak<OriginTarget>) {
+        let interval = self.rules.interval.0;
+        let mut next = Instant::now() + interval.mul_f64(origin.targets.random_fraction());
+        loop {
+            sleep_until(next).await;
+            let Some(target) = target.upgrade() else {
+                return;
+            };
+            let jitter = 0.9 + 0.2 * origin.targets.random_fraction();
+            next = Instant::now() + interval.mul_f64(jitter);
+            let outcome = self.run(&target).await;
+            self.note(origin, &target, &outcome);
+        }
+    }
+
+    /// Checks a target once.
+    pub(super) async fn run(&self, target: &OriginTarget) -> CheckOutcome {
+        let limit = self.rules.timeout;
+        match timeout(limit.0, self.ask(target)).await {
+            Ok(outcome) => outcome,
+            Err(_) => CheckOutcome::Failed {
+                kind: Some(FailureKind::Timeout),
+                why: format!("there was no answer within {limit}"),
+            },
+        }
+    }
+
+    async fn ask(&self, target: &OriginTarget) -> CheckOutcome {
+        let send = |choice| {
+            let request = self.request(target);
+            target.connections.send(request, target, choice)
+        };
+        match send(ConnectionChoice::Standing).await {
+            Err(lost)
+                if matches!(
+                    lost.progress,
+                    RequestProgress::ClosedWhileIdle | RequestProgress::NotProcessed
+                ) =>
+            {
+                self.judge(send(ConnectionChoice::New).await).await
+            }
+            answer => self.judge(answer).await,
+        }
+    }
+
+    fn request(&self, target: &OriginTarget) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from(self.path.clone());
+        let headers = request.headers_mut();
+        let host = self.host.as_ref().unwrap_or(&target.host);
+        headers.insert(HOST, host.clone());
+        headers.insert(USER_AGENT, AGENT);
+        request
+    }
+
+    async fn judge(&self, answer: Result<Response<OriginBody>, SendFailure>) -> CheckOutcome {
+        let response = match answer {
+            Ok(response) => response,
+            Err(SendFailure { error, .. }) => {
+                let error = error::classify(error);
+                return CheckOutcome::Failed {
+                    kind: error.failure_kind(),
+                    why: with_cause(&error),
+                };
+            }
+        };
+        let status = response.status();
+        if !read_to_end(response.into_body()).await {
+            return CheckOutcome::Failed {
+                kind: Some(FailureKind::Reset),
+                why: "the answer broke off".to_owned(),
+            };
+        }
+        let mut good = self.rules.statuses.iter();
+        match good.any(|range| range.contains(status)) {
+            true => CheckOutcome::Passed,
+            false => CheckOutcome::WrongStatus(status),
+        }
+    }
+
+    /// Counts a result, and says in the log what it changes.
+    fn note(&self, origin: &Origin, target: &OriginTarget, outcome: &CheckOutcome) {
+        let now = std::time::Instant::now();
+        let metrics = &origin.targets.metrics;
+        metrics.checked(&target.name, &outcome.word());
+        let (upstream, name) = (&*origin.name, &*target.name);
+        match target.health.checked(outcome, &self.rules, now) {
+            CheckChange::Nothing => {}
+            CheckChange::WentDown => tracing::warn!(
+                upstream,
+                target = name,
+                reason = outcome.reason(),
+                failed_checks = self.rules.fall,
+                "a target of an upstream is down by its active check"
+            ),
+            CheckChange::CameBack => {
+                target.latency.forget(now);
+                tracing::info!(
+                    upstream,
+                    target = name,
+                    good_checks = self.rules.rise,
+                    "a target of an upstream is up again by its active check"
+                );
+            }
+        }
+    }
+}
+
+impl CheckOutcome {
+    /// The word in metrics.
+    fn word(&self) -> String {
+        match self {
+            Self::Passed => "passed".to_owned(),
+            Self::WrongStatus(_) => "status".to_owned(),
+            Self::Failed { kind, .. } => kind.map_or("other".to_owned(), FailureKind::word),
+        }
+    }
+
+    /// The result in words.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Passed => "it answered well".to_owned(),
+            Self::WrongStatus(status) => format!("it answered {}", status.as_u16()),
+            Self::Failed { why, .. } => why.clone(),
+        }
+    }
+}
+
+/// Reads a body to its end, or to [`MAX_BODY`]. Returns whether it did not break off.
+async fn read_to_end(mut body: OriginBody) -> bool {
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return false;
+        };
+        read += frame.data_ref().map_or(0, bytes::Bytes::len);
+        if read > MAX_BODY {
+            break;
+        }
+    }
+    true
+}
