@@ -344,3 +344,7 @@ mod upstream_checks;
 mod upstream_failures;
 #[path = "e2e/upstream_pool.rs"]
 mod upstream_pool;
+#[path = "e2e/upstream_states.rs"]
+mod upstream_states;
+#[path = "e2e/upstream_tools.rs"]
+mod upstream_tools;

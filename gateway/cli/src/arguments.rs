@@ -33,6 +33,8 @@ const EXAMPLES: &str = "Examples:
   lamina purge --tag user-7 --wait 2s
   lamina nodes --admin 127.0.0.1:9180
   lamina nodes --admin unix:/run/lamina/admin.sock
+  lamina upstreams
+  lamina upstreams drain shop 10.0.1.20:8080 --for 10m
   lamina requests --result miss -n 5 --token-file /run/secrets/admin
   lamina acme status
   lamina acme renew shop.example.com
@@ -84,7 +86,8 @@ pub enum GatewayCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make real round trips to the second tier and over the event bus, and print what the
+    /// Make real round trips to the second tier and over the event bus, ask each target of each
+    /// upstream, and print what the
     /// configuration guarantees.
     Doctor {
         #[command(flatten)]
@@ -94,6 +97,17 @@ pub enum GatewayCommand {
     Purge(PurgeArguments),
     /// List the other nodes from which a running gateway receives events.
     Nodes {
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// List the targets of a running gateway's upstreams, or take one out.
+    #[command(args_conflicts_with_subcommands = true)]
+    Upstreams {
+        #[command(subcommand)]
+        command: Option<UpstreamsCommand>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         admin: AdminArguments,
     },
@@ -158,6 +172,42 @@ pub enum L2Command {
         #[command(flatten)]
         admin: AdminArguments,
     },
+}
+
+#[derive(Subcommand)]
+pub enum UpstreamsCommand {
+    /// Send no new requests to a target; those under way end.
+    Drain(ChangedTarget),
+    /// As `drain`; also close its idle connections and do not check it.
+    Out(ChangedTarget),
+    /// Send requests to it again.
+    Ready {
+        #[command(flatten)]
+        target: NamedTarget,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+}
+
+/// A target that gets no requests.
+#[derive(clap::Args)]
+pub struct ChangedTarget {
+    #[command(flatten)]
+    pub target: NamedTarget,
+    /// After this time it is ready again by itself.
+    #[arg(long = "for")]
+    pub lasts: Option<ConfigDuration>,
+    #[command(flatten)]
+    pub admin: AdminArguments,
+}
+
+/// The names that `lamina upstreams` prints.
+#[derive(clap::Args)]
+pub struct NamedTarget {
+    /// The upstream.
+    pub upstream: String,
+    /// The target.
+    pub target: String,
 }
 
 #[derive(Subcommand)]

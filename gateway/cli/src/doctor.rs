@@ -1,11 +1,11 @@
 //! `lamina doctor`: makes real round trips to what the configuration names, and says in plain words
 //! what this configuration guarantees.
 //!
-//! The parts: `l2` and `bus` (the round trips), `listeners` (certificates and HTTP/3), `origins` (TLS
-//! to the targets of upstreams), `ends` and `probe_events` (both ends of the bus, and the
+//! The parts: `l2` and `bus` (the round trips), `listeners` (certificates and HTTP/3), `origins` (the
+//! targets of upstreams), `ends` and `probe_events` (both ends of the bus, and the
 //! events that they send), `advice` (what to do about a failure) and `promises` (the sentences about
 //! guarantees). It may run beside a gateway: all that it leaves behind is one purge of a key that
-//! nobody has, and events that nodes ignore.
+//! nobody has, events that nodes ignore, and one request to each target that changes nothing.
 
 mod advice;
 mod bus;
@@ -59,7 +59,7 @@ enum DoctorOutcome {
 /// The pause between two checks whether something is there.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Checks the second tier, the bus and TLS to origins. `file` is the file of the configuration.
+/// Checks the second tier, the bus and the targets of upstreams. `file` is the file of the configuration.
 ///
 /// # Errors
 /// If the second tier or the bus can't be used as it is configured.

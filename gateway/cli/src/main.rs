@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use arguments::{
     AcmeCommand, AdminArguments, CommandLine, GatewayCommand, L2Command, PurgeArguments,
-    RecordCommand,
+    RecordCommand, UpstreamsCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
@@ -144,6 +144,14 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             output::text(runtime()?.block_on(keys)?);
             Ok(ExitOutcome::Well)
         }),
+        GatewayCommand::Upstreams {
+            command,
+            json,
+            admin,
+        } => match command {
+            Some(command) => change_target(&command),
+            None => upstreams(&admin, json),
+        },
         GatewayCommand::Acme { command } => certificates(&command),
         GatewayCommand::Schema => {
             output::line(format_args!("{:#}", config::schema()));
@@ -235,6 +243,33 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
             }
             Err(error) => Err(error.into()),
         }
+    })
+}
+
+/// Lists the targets of upstreams.
+fn upstreams(admin: &AdminArguments, json: bool) -> anyhow::Result<ExitOutcome> {
+    with_remote(admin, AdminRight::Read, |remote| {
+        let list = runtime()?.block_on(remote.upstreams())?;
+        match json {
+            true => output::line(serde_json::to_string_pretty(list.json())?),
+            false => output::text(list),
+        }
+        Ok(ExitOutcome::Well)
+    })
+}
+
+/// Takes a target out, or makes it ready again.
+fn change_target(command: &UpstreamsCommand) -> anyhow::Result<ExitOutcome> {
+    let (state, target, lasts, admin) = match command {
+        UpstreamsCommand::Drain(asked) => ("drain", &asked.target, asked.lasts, &asked.admin),
+        UpstreamsCommand::Out(asked) => ("out", &asked.target, asked.lasts, &asked.admin),
+        UpstreamsCommand::Ready { target, admin } => ("ready", target, None, admin),
+    };
+    with_remote(admin, AdminRight::Targets, |remote| {
+        let names = (&*target.upstream, &*target.target);
+        let changed = runtime()?.block_on(remote.change_target(names, state, lasts))?;
+        output::text(changed);
+        Ok(ExitOutcome::Well)
     })
 }
 

@@ -1,9 +1,10 @@
-//! `lamina purge`, `lamina nodes`, `lamina requests`, `lamina acme` and `lamina l2 keys`: they ask a running
-//! gateway through its admin listener.
+//! `lamina purge`, `lamina nodes`, `lamina upstreams`, `lamina requests`, `lamina acme` and
+//! `lamina l2 keys`: they ask a running gateway through its admin listener.
 
 mod certificates;
 mod keys;
 mod requests;
+mod upstreams;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

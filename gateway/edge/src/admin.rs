@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, purge, plugins, the second tier's keys, explain.
+//! The admin listener: health, metrics, purge, plugins, upstreams, the second tier's keys, explain.
 //!
 //! It runs on a thread and a runtime of its own, so that it answers even when the listeners are
 //! overloaded. `table` lists every request that is answered, with the right that it needs; `gate`
@@ -20,6 +20,7 @@ mod purge;
 mod requests;
 pub mod table;
 mod tokens;
+mod upstreams;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -171,6 +172,11 @@ impl AdminService {
                 let query = request.uri().query().unwrap_or_default();
                 return answer::told(requests::recent(&self.recent, query));
             }
+            AdminAction::Upstreams => (StatusCode::OK, upstreams::list(&generation.origins)),
+            AdminAction::ChangeTarget => match asked(request, line).await {
+                Ok(body) => upstreams::change(&generation.origins, name, &admitted.target, &body),
+                Err(refusal) => return refusal,
+            },
             AdminAction::Explain => {
                 return match asked(request, line).await {
                     Ok(body) => answer::told(explain::explain(&self.proxy, &body).await),

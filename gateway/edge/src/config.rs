@@ -30,6 +30,7 @@ mod shipped;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod upstream_warnings;
 mod warnings;
 
 pub use problem::{ConfigProblem, ConfigProblems};

@@ -4,8 +4,8 @@
 //! server, `pool` keeps its connections, which `connect` opens as `stream`s, with `tls`, `verify`
 //! and `watch` where a target has TLS. `outgoing` is a request that may have to be sent again,
 //! `response` refuses ambiguous heads, `exchange` watches the request body and the response body,
-//! `error` names what went wrong, `check` asks targets how they are, `trial` connects for
-//! `lamina doctor`. The caller has already made
+//! `error` names what went wrong, `check` asks targets how they are, `control` is
+//! what operators want of them, `status` what operators see, `trial` connects for `lamina doctor`. The caller has already made
 //! the request as the origin shall see it; this module sets only `Host` (by `host_header`) and the
 //! address, and adds nothing.
 //!
@@ -44,6 +44,7 @@ mod budget;
 mod check;
 pub mod config;
 mod connect;
+mod control;
 mod delivery;
 mod error;
 mod exchange;
@@ -53,6 +54,7 @@ pub mod metrics;
 mod outgoing;
 mod pool;
 pub mod response;
+mod status;
 mod stream;
 mod target;
 mod targets;
@@ -64,11 +66,14 @@ mod verify;
 mod watch;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
+pub use self::control::AdministrativeState;
 pub use self::delivery::FailureFallback;
 pub use self::error::{BuildError, OriginError, OverloadReason, SendError, TimeoutPhase};
+pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
 pub use self::outgoing::RequestClient;
 pub use self::response::OnInterim;
+pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
 pub use self::watch::OriginTlsWatch;
 
 /// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`. It is
@@ -107,6 +112,9 @@ impl Origins {
     ) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
             let origin = Arc::new(Origin::new(name, upstream, tls, families.of(name))?);
+            if let Some(before) = families.latest(name) {
+                origin.take_over_orders(&before);
+            }
             families.add(&origin);
             Ok((name.clone(), origin))
         });
@@ -117,19 +125,22 @@ impl Origins {
         self.0.get(name).cloned()
     }
 
-    /// Closes connections that are not needed any more and checks targets, from time to time. Never
-    /// ends.
+    /// Closes connections that are not needed any more, checks targets and ends what operators have
+    /// ordered for some time. Never ends.
     pub async fn maintain(&self) {
         let checks = self.0.values().map(|origin| check::repeat(origin));
-        tokio::join!(self.close_unused(), futures_util::future::join_all(checks));
+        tokio::join!(
+            self.maintain_targets(),
+            futures_util::future::join_all(checks)
+        );
     }
 
-    async fn close_unused(&self) {
+    async fn maintain_targets(&self) {
         let mut turns = tokio::time::interval(MAINTENANCE);
         loop {
             turns.tick().await;
             for origin in self.0.values() {
-                origin.targets.close_unused();
+                origin.maintain_targets();
             }
         }
     }

@@ -61,12 +61,13 @@ async fn before(targets: &[&CheckedOrigin], more: &str) -> Gateway {
         true => more.replace("health: {", &format!("health: {{{check}, ")),
         false => format!("{more}, health: {{{check}}}"),
     };
-    let upstream = format!("{{targets: [{targets}], balance: {{slow_start: 0s}}{health}}}");
+    let upstream =
+        format!("{{targets: [{targets}], balance: {{by: round_robin, slow_start: 0s}}{health}}}");
     Setup::default()
         .upstream("shop", &upstream)
         .route("{name: cached, match: {path: /cached/*}, upstream: shop}")
-        .route("{name: shop, upstream: shop, cache: off}")
         .route("{name: other, match: {host: other.example}, upstream: shop, cache: off}")
+        .route("{name: shop, upstream: shop, cache: off}")
         .start()
         .await
 }

@@ -1,4 +1,4 @@
-//! TLS to the targets of upstreams: a connection to each, and what its certificate says.
+//! The targets of upstreams: a connection to each, what its certificate says, and one request.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,13 +6,13 @@ use super::advice::ConfigKeyPlaces;
 use super::{FindingLine, ReportSection};
 use lamina_edge::config::GatewayConfig;
 use lamina_edge::origin::config::{OriginVerification, UpstreamConfig};
-use lamina_edge::origin::trial::{self, TargetTlsTrial};
+use lamina_edge::origin::trial::{self, TargetTlsTrial, TargetTrial, TrialAnswer};
 use lamina_http::date;
 
 /// A certificate that expires within this time is a warning.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
 
-/// One section for each upstream with TLS.
+/// One section for each upstream.
 pub(super) async fn examine(
     config: &GatewayConfig,
     places: &ConfigKeyPlaces<'_>,
@@ -20,7 +20,6 @@ pub(super) async fn examine(
     let mut sections = Vec::new();
     for (name, upstream) in &config.upstreams {
         let targets = match trial::of_upstream(name, upstream).await {
-            Ok(trials) if trials.is_empty() => continue,
             Ok(trials) => trials.into_iter().map(line).collect(),
             Err(error) => vec![FindingLine::failed("setup", error.to_string())],
         };
@@ -28,7 +27,7 @@ pub(super) async fn examine(
         let lines = unverified.into_iter().chain(targets).collect();
         sections.push(ReportSection {
             name: "upstream",
-            what: format!("{name}, TLS to its targets"),
+            what: format!("{name}, its targets"),
             lines,
         });
     }
@@ -51,19 +50,42 @@ fn unverified(
     })
 }
 
-fn line(trial: TargetTlsTrial) -> FindingLine {
-    let certificate = certificate(&trial);
-    match trial.outcome {
-        Err(why) => FindingLine::failed(trial.target, format!("{why}{certificate}")),
+fn line(trial: TargetTrial) -> FindingLine {
+    let Some(tls) = &trial.tls else {
+        return match &trial.connected {
+            // An origin may be down without a fault of the configuration.
+            Err(why) => FindingLine::warned(trial.target, format!("{why}; it gets no request")),
+            Ok(took) => answered(&trial, format!("connected in {took:.1?}"), None),
+        };
+    };
+    let certificate = certificate(tls);
+    match tls.outcome {
+        Err(ref why) => FindingLine::failed(trial.target, format!("{why}{certificate}")),
         Ok(spoken) => {
             let says = format!("verified; it speaks {spoken}{certificate}");
-            match trial.not_after {
-                Some(ends) if ends <= SystemTime::now() + SOON => {
-                    FindingLine::warned(trial.target, format!("{says}, which is soon"))
-                }
-                Some(_) | None => FindingLine::fine(trial.target, says),
-            }
+            answered(&trial, says, tls.not_after)
         }
+    }
+}
+
+/// The line of a target with a connection, and what came of a request to it.
+fn answered(trial: &TargetTrial, says: String, not_after: Option<SystemTime>) -> FindingLine {
+    let target = trial.target.clone();
+    let Some(request) = &trial.request else {
+        return FindingLine::fine(target, says);
+    };
+    let (question, took) = (&request.question, request.took);
+    let (told, is_good) = match &request.answer {
+        TrialAnswer::Good(told) => (told, true),
+        TrialAnswer::Bad(told) => (told, false),
+    };
+    let says = format!("{says}; {question}: {told} in {took:.1?}");
+    match not_after {
+        Some(ends) if ends <= SystemTime::now() + SOON => {
+            FindingLine::warned(target, format!("{says}; the certificate expires soon"))
+        }
+        _ if is_good => FindingLine::fine(target, says),
+        _ => FindingLine::warned(target, says),
     }
 }
 

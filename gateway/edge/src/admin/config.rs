@@ -49,7 +49,7 @@ pub struct NamedToken {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminRight {
-    /// To read what may be private: failed plugin calls, keys of the second tier, explain.
+    /// To read what may be private: failed plugin calls, keys of the second tier, targets of upstreams, explain.
     Read,
     /// To purge.
     Purge,
@@ -57,7 +57,7 @@ pub enum AdminRight {
     Plugins,
     /// To renew and revoke automatic certificates.
     Certificates,
-    /// To change the targets of upstreams. This version has no request that needs this right.
+    /// To drain targets of upstreams, to take them out and to make them ready again.
     Targets,
 }
 

@@ -27,8 +27,10 @@ pub struct AdminGate {
 #[derive(Debug)]
 pub struct AdmittedAdminRequest<'a> {
     pub entry: &'static AdminOperation,
-    /// The name of the plugin in the path, if the entry has one.
+    /// The name in the path of what the request is about; empty if the entry has none.
     pub name: String,
+    /// The name in the path of the target; empty if the entry has none.
+    pub target: String,
     pub caller: AdminCaller<'a>,
 }
 
@@ -88,8 +90,8 @@ impl AdminGate {
             let response = answer::error(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST);
             return Err(self.refused(headers, response, RefusalAudit::Line));
         }
-        let (entry, name) = match table::find(request.method(), request.uri().path()) {
-            TableMatch::Entry(entry, name) => (entry, name.to_owned()),
+        let (entry, names) = match table::find(request.method(), request.uri().path()) {
+            TableMatch::Entry(entry, names) => (entry, names),
             TableMatch::WrongMethod(verb) => {
                 return Err(self.refused(
                     headers,
@@ -101,14 +103,16 @@ impl AdminGate {
                 return Err(self.refused(headers, unknown(), RefusalAudit::Nothing));
             }
         };
+        let admitted = |caller| AdmittedAdminRequest {
+            entry,
+            name: names.name.to_owned(),
+            target: names.target.to_owned(),
+            caller,
+        };
         let right = match entry.access {
             AdminAccess::Needs(right) | AdminAccess::NeedsToken(right) => right,
             AdminAccess::Open => {
-                return Ok(AdmittedAdminRequest {
-                    entry,
-                    name,
-                    caller: AdminCaller::Anonymous,
-                });
+                return Ok(admitted(AdminCaller::Anonymous));
             }
         };
         if let Some(response) = refused_to_pages(request, entry.verb, host.as_ref()) {
@@ -122,13 +126,7 @@ impl AdminGate {
             {
                 answer::error(StatusCode::FORBIDDEN, NO_TOKENS)
             }
-            AuthorizationVerdict::Allowed => {
-                return Ok(AdmittedAdminRequest {
-                    entry,
-                    name,
-                    caller,
-                });
-            }
+            AuthorizationVerdict::Allowed => return Ok(admitted(caller)),
             AuthorizationVerdict::NoToken => answer::unauthorized(),
             AuthorizationVerdict::Lacks(right) => lacks(right),
         };
@@ -167,7 +165,7 @@ impl AdminGate {
                 open.join(", ")
             ),
             false => "no admin token is configured: everybody who reaches the admin listener can \
-                      purge, change plugins and read everything except the last requests"
+                      purge, change plugins and targets, and read everything except the last requests"
                 .to_owned(),
         }
     }

@@ -11,7 +11,7 @@ use super::config::AdminRight;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AdminOperation {
     pub verb: AdminMethod,
-    /// `{name}` stands for one segment.
+    /// `{name}` and `{target}` stand for one segment each.
     pub path: &'static str,
     pub access: AdminAccess,
     pub action: AdminAction,
@@ -57,17 +57,24 @@ pub enum AdminAction {
     Certificates,
     RenewCertificate,
     RevokeCertificate,
+    Upstreams,
+    ChangeTarget,
 }
 
 /// The result of looking up a method and a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableMatch<'a> {
-    /// The entry, and the segment in the place of `{name}`, which is empty if the entry has no
-    /// name.
-    Entry(&'static AdminOperation, &'a str),
+    Entry(&'static AdminOperation, PathNames<'a>),
     /// The path has entries, but none for this method.
     WrongMethod(AdminMethod),
     Nothing,
+}
+
+/// The segments in the places of `{name}` and `{target}`; empty where the entry has none.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PathNames<'a> {
+    pub name: &'a str,
+    pub target: &'a str,
 }
 
 const fn get(path: &'static str, access: AdminAccess, action: AdminAction) -> AdminOperation {
@@ -89,7 +96,7 @@ const fn post(path: &'static str, right: AdminRight, action: AdminAction) -> Adm
 }
 
 /// All entries.
-pub const TABLE: [AdminOperation; 16] = [
+pub const TABLE: [AdminOperation; 18] = [
     get("/livez", AdminAccess::Open, AdminAction::Live),
     get("/readyz", AdminAccess::Open, AdminAction::Ready),
     get("/metrics", AdminAccess::Open, AdminAction::Metrics),
@@ -142,28 +149,43 @@ pub const TABLE: [AdminOperation; 16] = [
         AdminRight::Certificates,
         AdminAction::RevokeCertificate,
     ),
+    get(
+        "/v1/upstreams",
+        AdminAccess::Needs(AdminRight::Read),
+        AdminAction::Upstreams,
+    ),
+    post(
+        "/v1/upstreams/{name}/targets/{target}",
+        AdminRight::Targets,
+        AdminAction::ChangeTarget,
+    ),
 ];
 
 /// Looks a request up.
 pub fn find<'a>(method: &Method, path: &'a str) -> TableMatch<'a> {
-    let of_path = |entry: &'static AdminOperation| Some((entry, entry.name_in(path)?));
+    let of_path = |entry: &'static AdminOperation| Some((entry, entry.names_in(path)?));
     let mut found = TABLE.iter().filter_map(of_path);
     match found.next() {
         None => TableMatch::Nothing,
-        Some((entry, name)) if entry.verb.is(method) => TableMatch::Entry(entry, name),
+        Some((entry, names)) if entry.verb.is(method) => TableMatch::Entry(entry, names),
         Some((entry, _)) => TableMatch::WrongMethod(entry.verb),
     }
 }
 
 impl AdminOperation {
-    /// The segment in the place of `{name}` in `path`, which is empty if the entry has no name.
-    /// None if the path is another one.
-    fn name_in<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let Some((before, behind)) = self.path.split_once("{name}") else {
-            return (path == self.path).then_some("");
-        };
-        let name = path.strip_prefix(before)?.strip_suffix(behind)?;
-        (!name.is_empty() && !name.contains('/')).then_some(name)
+    /// The names in `path`. None if the path is another one.
+    fn names_in<'a>(&self, path: &'a str) -> Option<PathNames<'a>> {
+        let mut names = PathNames::default();
+        let (mut wanted, mut given) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (wanted.next(), given.next()) {
+                (None, None) => return Some(names),
+                (Some("{name}"), Some(name)) if !name.is_empty() => names.name = name,
+                (Some("{target}"), Some(target)) if !target.is_empty() => names.target = target,
+                (Some(wanted), Some(given)) if wanted == given => {}
+                _ => return None,
+            }
+        }
     }
 }
 
@@ -216,6 +238,8 @@ mod tests {
             ("GET, HEAD", "/v1/certificates", "read"),
             ("POST", "/v1/certificates/{name}/renew", "certificates"),
             ("POST", "/v1/certificates/{name}/revoke", "certificates"),
+            ("GET, HEAD", "/v1/upstreams", "read"),
+            ("POST", "/v1/upstreams/{name}/targets/{target}", "targets"),
         ];
         let expected = expected.map(|(verb, path, right)| (verb, path, right.to_owned()));
         assert_eq!(said, expected);
@@ -226,7 +250,7 @@ mod tests {
     fn each_path_has_one_entry() {
         for entry in &TABLE {
             let path = entry.path.replace("{name}", "p");
-            let all = TABLE.iter().filter(|other| other.name_in(&path).is_some());
+            let all = TABLE.iter().filter(|other| other.names_in(&path).is_some());
             assert_eq!(all.count(), 1, "{path}");
         }
     }
@@ -235,6 +259,7 @@ mod tests {
     fn a_path_is_taken_as_it_is_written() {
         let purge = |path| matches!(find(&Method::POST, path), TableMatch::Entry(..));
         assert!(purge("/v1/purge") && purge("/v1/plugins/p.q/reload"));
+        assert!(purge("/v1/upstreams/shop/targets/10.0.0.1:80"));
         for path in [
             "/v1/purge/",
             "//v1/purge",
@@ -244,6 +269,9 @@ mod tests {
             "/v1/plugins//reload",
             "/v1/plugins/a/b/reload",
             "/v1/plugins/p/dance",
+            "/v1/upstreams/shop/targets/",
+            "/v1/upstreams//targets/a",
+            "/v1/upstreams/shop/targets/a/b",
         ] {
             assert!(
                 matches!(find(&Method::POST, path), TableMatch::Nothing),

@@ -15,6 +15,7 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     let mut found = Vec::new();
     purges_by_client_data(config, &mut found);
     found.extend(super::seal_warnings::warnings(config));
+    found.extend(super::upstream_warnings::warnings(config));
     found.extend(more_series_than_are_made(config));
     for (n, listener) in config.listeners.iter().enumerate() {
         found.extend(early_data_beside_shared_tickets(listener, n));

@@ -89,6 +89,17 @@ impl Drop for PendingAttempt<'_> {
     }
 }
 
+impl AttemptOutcome {
+    /// Whether the target gave no answer, or said that it can't.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Answered(status) => status.is_server_error(),
+            Self::Failed(_) => true,
+            Self::GivenUp => false,
+        }
+    }
+}
+
 impl fmt::Display for AttemptOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -14,21 +14,24 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::header::{HOST, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use super::Origin;
-use super::config::{ActiveHealthConfig, FailureKind};
+use super::config::{ActiveHealthConfig, FailureKind, StatusRange, UpstreamConfig};
+use super::control::AdministrativeState;
 use super::error::{self, BuildError, with_cause};
 use super::health::CheckChange;
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use super::target::OriginTarget;
 use crate::http::body::Body;
+use crate::units::ConfigDuration;
 
 /// How targets of one upstream are checked.
 pub(super) struct HealthCheck {
+    method: Method,
     rules: ActiveHealthConfig,
     path: PathAndQuery,
     host: Option<HeaderValue>,
@@ -37,7 +40,7 @@ pub(super) struct HealthCheck {
 /// The result of a check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum CheckOutcome {
-    Passed,
+    Passed(StatusCode),
     /// The status is not among the good ones.
     WrongStatus(StatusCode),
     Failed {
@@ -48,6 +51,8 @@ pub(super) enum CheckOutcome {
 }
 
 const AGENT: HeaderValue = HeaderValue::from_static("lamina-health");
+/// The longest that a trial waits for an answer.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often targets are looked for that have come since.
 const NEW_TARGETS: Duration = Duration::from_secs(1);
 /// The most bytes that are read of the answer to a check, so that its connection can be kept.
@@ -80,10 +85,33 @@ impl HealthCheck {
         let host = rules.host.as_deref();
         let host = host.map(|host| HeaderValue::from_str(host).map_err(|_| wrong(host)));
         Ok(Self {
+            method: Method::GET,
             rules: rules.clone(),
             path: rules.path.parse().map_err(|_| wrong(&rules.path))?,
             host: host.transpose()?,
         })
+    }
+
+    /// The one question to a target that `lamina doctor` tries: the upstream's check, or HEAD of `/`,
+    /// to which every status below 500 is a good answer.
+    pub(super) fn trial(name: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
+        if let Some(rules) = &upstream.health.active {
+            return Self::new(name, rules);
+        }
+        let rules = ActiveHealthConfig {
+            timeout: ConfigDuration(upstream.timeouts.first_byte.0.min(TRIAL_TIMEOUT)),
+            ..ActiveHealthConfig::accepting("/", StatusRange::BELOW_500)
+        };
+        let check = Self::new(name, &rules)?;
+        Ok(Self {
+            method: Method::HEAD,
+            ..check
+        })
+    }
+
+    /// Method and path of the question.
+    pub(super) fn question(&self) -> String {
+        format!("{} {}", self.method, self.path)
     }
 
     /// Checks one target until it is gone.
@@ -95,6 +123,10 @@ impl HealthCheck {
             let Some(target) = target.upgrade() else {
                 return;
             };
+            if target.control.state() == AdministrativeState::Out {
+                next += interval;
+                continue;
+            }
             let jitter = 0.9 + 0.2 * origin.targets.random_fraction();
             next = Instant::now() + interval.mul_f64(jitter);
             let outcome = self.run(&target).await;
@@ -134,6 +166,7 @@ impl HealthCheck {
 
     fn request(&self, target: &OriginTarget) -> Request<Body> {
         let mut request = Request::new(Body::empty());
+        *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
         let headers = request.headers_mut();
         let host = self.host.as_ref().unwrap_or(&target.host);
@@ -154,7 +187,8 @@ impl HealthCheck {
             }
         };
         let status = response.status();
-        if !read_to_end(response.into_body()).await {
+        let has_body = self.method != Method::HEAD;
+        if has_body && !read_to_end(response.into_body()).await {
             return CheckOutcome::Failed {
                 kind: Some(FailureKind::Reset),
                 why: "the answer broke off".to_owned(),
@@ -162,7 +196,7 @@ impl HealthCheck {
         }
         let mut good = self.rules.statuses.iter();
         match good.any(|range| range.contains(status)) {
-            true => CheckOutcome::Passed,
+            true => CheckOutcome::Passed(status),
             false => CheckOutcome::WrongStatus(status),
         }
     }
@@ -199,7 +233,7 @@ impl CheckOutcome {
     /// The word in metrics.
     fn word(&self) -> String {
         match self {
-            Self::Passed => "passed".to_owned(),
+            Self::Passed(_) => "passed".to_owned(),
             Self::WrongStatus(_) => "status".to_owned(),
             Self::Failed { kind, .. } => kind.map_or("other".to_owned(), FailureKind::word),
         }
@@ -208,8 +242,9 @@ impl CheckOutcome {
     /// The result in words.
     pub(super) fn reason(&self) -> String {
         match self {
-            Self::Passed => "it answered well".to_owned(),
-            Self::WrongStatus(status) => format!("it answered {}", status.as_u16()),
+            Self::Passed(status) | Self::WrongStatus(status) => {
+                format!("it answered {}", status.as_u16())
+            }
             Self::Failed { why, .. } => why.clone(),
         }
     }

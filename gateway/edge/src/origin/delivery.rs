@@ -88,7 +88,7 @@ impl<'a> RequestDelivery<'a> {
     pub(super) async fn run(mut self) -> Result<DeliveredResponse, OriginError> {
         let origin = self.origin;
         origin.budget.earn();
-        let TargetChoice { target, situation } = self.choose();
+        let TargetChoice { target, situation } = self.choose().ok_or(OriginError::NoTarget)?;
         if situation == ChoiceSituation::Panic && self.fallback == FailureFallback::StaleCopy {
             return Err(OriginError::FewTargets);
         }
@@ -102,7 +102,9 @@ impl<'a> RequestDelivery<'a> {
                 break;
             }
             tokio::time::sleep(self.pause()).await;
-            let TargetChoice { target, .. } = self.choose();
+            let Some(TargetChoice { target, .. }) = self.choose() else {
+                break;
+            };
             outcome = self.attempt(target).await;
             let came_of_it = match failure_of(&outcome) {
                 None => RetryOutcome::Answered,
@@ -113,7 +115,7 @@ impl<'a> RequestDelivery<'a> {
         outcome.map_err(|failed| failed.error)
     }
 
-    fn choose(&self) -> TargetChoice {
+    fn choose(&self) -> Option<TargetChoice> {
         let now = Instant::now();
         self.origin.targets.choose(self.hash, &self.tried, now)
     }

@@ -36,6 +36,8 @@ pub enum OriginError {
     Overloaded { reason: OverloadReason },
     #[error("so few targets can be used that none was asked, since there is a stale copy")]
     FewTargets,
+    #[error("all targets were taken out by operators")]
+    NoTarget,
     #[error("cannot connect")]
     Connect { source: SendError },
     #[error("no TLS connection: {cause}")]
@@ -117,7 +119,9 @@ impl OriginError {
     /// The status that the client gets (RFC 9110 §15.6), unless a stale copy may be served.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Overloaded { .. } | Self::FewTargets => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } | Self::FewTargets | Self::NoTarget => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Connect { .. } | Self::Tls { .. } | Self::Dns { .. } => StatusCode::BAD_GATEWAY,
             Self::Closed { .. } | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -142,6 +146,7 @@ impl OriginError {
             Self::Closed { .. } | Self::Protocol { .. } => Some(FailureKind::Reset),
             Self::Overloaded { .. }
             | Self::FewTargets
+            | Self::NoTarget
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::Request => None,
@@ -162,6 +167,7 @@ impl OriginError {
         match self {
             Self::Overloaded { .. }
             | Self::FewTargets
+            | Self::NoTarget
             | Self::Connect { .. }
             | Self::Dns { .. } => false,
             Self::Tls { stage, .. } => *stage == TlsStage::Exchange,
@@ -178,7 +184,7 @@ impl OriginError {
     pub fn proxy_status(&self) -> &'static str {
         match self {
             Self::Overloaded { .. } => "connection_limit_reached",
-            Self::FewTargets => "destination_unavailable",
+            Self::FewTargets | Self::NoTarget => "destination_unavailable",
             Self::Connect { source } => match io_kind(source) {
                 Some(io::ErrorKind::ConnectionRefused) => "connection_refused",
                 Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
@@ -272,12 +278,17 @@ impl std::fmt::Display for TimeoutPhase {
     }
 }
 
-/// An error with what caused it.
+/// An error with what caused it, to the last cause.
 pub(super) fn with_cause(error: &dyn StdError) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| {
+        let cause = cause.to_string();
+        // Some errors name their cause themselves.
+        match told.ends_with(&cause) {
+            true => told,
+            false => format!("{told}: {cause}"),
+        }
+    })
 }
 
 /// Finds out from the client's error, which is a chain of errors, what caused it.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::check::CheckOutcome;
-use super::config::{ActiveHealthConfig, PassiveHealthConfig};
+use super::config::{ActiveHealthConfig, FailureKind, PassiveHealthConfig};
 
 /// What was observed of a target.
 pub(super) struct TargetHealth(Mutex<HealthState>);
@@ -26,6 +26,7 @@ struct HealthState {
     /// It has come back then, and gets less than its share for a while.
     returned: Option<Instant>,
     checks: CheckRecord,
+    last_failure: Option<(FailureKind, Instant)>,
 }
 
 /// What the active checks have shown.
@@ -34,6 +35,8 @@ struct CheckRecord {
     verdict: CheckVerdict,
     /// The last results in a row that speak against the verdict.
     against: u32,
+    /// The last result in words.
+    last: Option<(String, Instant)>,
 }
 
 /// Whether a target gets requests, as far as its active checks tell.
@@ -47,7 +50,7 @@ enum CheckVerdict {
 
 /// Whether a target gets requests, as far as its answers tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ObservedState {
+pub enum ObservedState {
     Usable,
     /// It can be used, but has asked for less.
     Rests,
@@ -55,6 +58,36 @@ pub(super) enum ObservedState {
     Ejected,
     /// It has failed its active checks.
     Down,
+}
+
+impl ObservedState {
+    /// The word for operators.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Usable => "usable",
+            Self::Rests => "rests",
+            Self::Ejected => "ejected",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What was observed of a target, for operators.
+#[derive(Clone, Debug)]
+pub struct HealthStatus {
+    pub observed: ObservedState,
+    /// Failures since the last good answer.
+    pub failures: u32,
+    /// Ejections since it was well for `max_eject`.
+    pub ejections: u32,
+    /// For how long it is still ejected.
+    pub ejected_for: Option<Duration>,
+    /// For how long it has asked to be left alone.
+    pub rests_for: Option<Duration>,
+    /// The last failure of a request, and how long ago it was.
+    pub last_failure: Option<(FailureKind, Duration)>,
+    /// The last result of an active check in words, and how long ago it was.
+    pub last_check: Option<(String, Duration)>,
 }
 
 /// What an active check changes.
@@ -148,8 +181,9 @@ impl TargetHealth {
     ) -> CheckChange {
         let mut state = self.0.lock();
         let checks = &mut state.checks;
+        checks.last = Some((outcome.reason(), now));
         let speaks_for = match outcome {
-            CheckOutcome::Passed => CheckVerdict::Up,
+            CheckOutcome::Passed(_) => CheckVerdict::Up,
             CheckOutcome::WrongStatus(_) | CheckOutcome::Failed { .. } => CheckVerdict::Down,
         };
         if speaks_for == checks.verdict {
@@ -164,17 +198,44 @@ impl TargetHealth {
         if checks.against < needed {
             return CheckChange::Nothing;
         }
-        *checks = CheckRecord {
-            verdict: speaks_for,
-            against: 0,
-        };
+        checks.verdict = speaks_for;
+        checks.against = 0;
         match speaks_for {
             CheckVerdict::Up => {
-                state.failures = 0;
-                state.returned = Some(now);
+                state.come_back(now);
                 CheckChange::CameBack
             }
             CheckVerdict::Down => CheckChange::WentDown,
+        }
+    }
+
+    /// Notes that it gets requests again.
+    pub(super) fn came_back(&self, now: Instant) {
+        self.0.lock().come_back(now);
+    }
+
+    /// Notes a failure of a request, whether it counts or not.
+    pub(super) fn note_failure(&self, failure: FailureKind, now: Instant) {
+        self.0.lock().last_failure = Some((failure, now));
+    }
+
+    pub(super) fn status(&self, now: Instant) -> HealthStatus {
+        let observed = self.observed(now);
+        let state = self.0.lock();
+        let left = |until: Option<Instant>| {
+            let left = until?.saturating_duration_since(now);
+            (!left.is_zero()).then_some(left)
+        };
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        let check = state.checks.last.as_ref();
+        HealthStatus {
+            observed,
+            failures: state.failures,
+            ejections: state.ejections,
+            ejected_for: left(state.ejected_until),
+            rests_for: left(state.rests_until),
+            last_failure: state.last_failure.map(|(kind, at)| (kind, ago(at))),
+            last_check: check.map(|(result, at)| (result.clone(), ago(*at))),
         }
     }
 
@@ -185,6 +246,11 @@ impl TargetHealth {
 }
 
 impl HealthState {
+    fn come_back(&mut self, now: Instant) {
+        self.failures = 0;
+        self.returned = Some(now);
+    }
+
     fn is_ejected(&mut self, now: Instant) -> bool {
         let Some(until) = self.ejected_until else {
             return false;
@@ -279,7 +345,7 @@ mod tests {
         let (began, health) = (Instant::now(), TargetHealth::new());
         let checks = |outcomes: &str| -> Vec<CheckChange> {
             let outcome = |letter| match letter {
-                '+' => CheckOutcome::Passed,
+                '+' => CheckOutcome::Passed(StatusCode::OK),
                 _ => CheckOutcome::WrongStatus(StatusCode::INTERNAL_SERVER_ERROR),
             };
             let outcomes = outcomes.chars().map(outcome);

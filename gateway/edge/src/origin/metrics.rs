@@ -134,6 +134,13 @@ impl OriginFamilies {
         self.origins.lock().push(Arc::downgrade(origin));
     }
 
+    /// The upstream of this name that was made last, if it is still in use.
+    pub(super) fn latest(&self, name: &str) -> Option<Arc<Origin>> {
+        let origins = self.origins.lock();
+        let mut known = origins.iter().rev().filter_map(Weak::upgrade);
+        known.find(|origin| origin.name() == name)
+    }
+
     /// Brings the gauges up to date, before a scrape.
     pub fn update(&self) {
         let mut origins = self.origins.lock();

@@ -157,6 +157,14 @@ impl TargetConnections {
             lane.close_unused(now);
         }
     }
+
+    /// Closes all connections that no request uses.
+    pub(super) fn close_idle(&self) {
+        self.idle.close_all();
+        for lane in &self.http2 {
+            lane.close_idle();
+        }
+    }
 }
 
 fn not_connected(error: SendError) -> SendFailure {

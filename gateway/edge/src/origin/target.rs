@@ -10,6 +10,7 @@ use http::{HeaderValue, Uri};
 use super::BuildError;
 use super::config::{OriginProtocol, TargetConfig, UpstreamConfig};
 use super::connect::WantedProtocol;
+use super::control::{AdministrativeState, TargetControl};
 use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
 use super::pool::{PoolLimits, TargetConnections};
@@ -33,6 +34,7 @@ pub(super) struct OriginTarget {
     pub(super) identity: u64,
     pub(super) connections: TargetConnections,
     pub(super) health: TargetHealth,
+    pub(super) control: TargetControl,
     pub(super) latency: LatencyEstimate,
     in_flight: AtomicU32,
     /// Whether somebody checks it from time to time.
@@ -90,6 +92,7 @@ impl OriginTarget {
             identity: stable_hash(name.as_bytes()),
             connections: TargetConnections::new(PoolLimits::new(upstream)),
             health: TargetHealth::new(),
+            control: TargetControl::new(),
             latency: LatencyEstimate::new(Instant::now()),
             in_flight: AtomicU32::new(0),
             is_checked: AtomicBool::new(false),
@@ -126,12 +129,18 @@ impl OriginTarget {
         }
     }
 
-    /// Whether it can get requests.
+    /// Whether operators let it get new requests.
+    pub(super) fn is_ready(&self) -> bool {
+        self.control.state() == AdministrativeState::Ready
+    }
+
+    /// Whether it can get new requests.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        match self.health.observed(now) {
+        let well = match self.health.observed(now) {
             ObservedState::Usable | ObservedState::Rests => true,
             ObservedState::Ejected | ObservedState::Down => false,
-        }
+        };
+        well && self.is_ready()
     }
 
     /// Whether its checks are to be begun; true only once.

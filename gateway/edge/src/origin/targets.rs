@@ -4,7 +4,7 @@
 //! that can be used are candidates; where too few of them can (`balance.panic`), those of the next
 //! number are, too; where too few of all can, all are, since then the failures are more likely the
 //! requests' or everybody's. The last target that can be used is never ejected, and the only one is
-//! always asked.
+//! always asked. Those that operators have taken out get none, and count for nothing here.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -112,23 +112,27 @@ impl OriginTargets {
     }
 
     /// Chooses a target, but for those that were tried if there is another one. `hash` is of what
-    /// the configuration chooses targets by, where the request has it.
+    /// the configuration chooses targets by, where the request has it. None: operators have taken out
+    /// all of them.
     pub(super) fn choose(
         &self,
         hash: Option<u64>,
         tried: &[Arc<OriginTarget>],
         now: Instant,
-    ) -> TargetChoice {
+    ) -> Option<TargetChoice> {
         if let [only] = &*self.targets {
-            return TargetChoice {
+            return only.is_ready().then(|| TargetChoice {
                 target: Arc::clone(only),
                 situation: match only.health.observed(now) {
                     ObservedState::Down => ChoiceSituation::Panic,
                     _ => ChoiceSituation::Usual,
                 },
-            };
+            });
         }
         let (mut candidates, situation) = self.candidates(now);
+        if candidates.is_empty() {
+            return None;
+        }
         let is_new = |target: &Arc<OriginTarget>| !tried.iter().any(|one| Arc::ptr_eq(one, target));
         if !tried.is_empty() && candidates.iter().any(|target| is_new(target)) {
             candidates.retain(|target| is_new(target));
@@ -140,10 +144,10 @@ impl OriginTargets {
                 self.less_loaded(&candidates, now)
             }
         };
-        TargetChoice {
+        Some(TargetChoice {
             target: Arc::clone(target),
             situation,
-        }
+        })
     }
 
     /// Whether another target than those that were tried can be used.
@@ -154,13 +158,15 @@ impl OriginTargets {
         })
     }
 
-    /// The share of the targets that can be used, in percent.
+    /// The share of the targets that can be used, in percent of those that are not taken out.
     fn usable_percent(targets: &[Arc<OriginTarget>], now: Instant) -> usize {
-        let usable = |target: &&Arc<OriginTarget>| target.is_usable(now);
-        targets.iter().filter(usable).count() * 100 / targets.len().max(1)
+        let ready = targets.iter().filter(|target| target.is_ready()).count();
+        let usable = targets.iter().filter(|target| target.is_usable(now));
+        usable.count() * 100 / ready.max(1)
     }
 
-    fn candidates(&self, now: Instant) -> (TargetCandidates<'_>, ChoiceSituation) {
+    /// The targets that a request may go to; empty if operators have taken out all of them.
+    pub(super) fn candidates(&self, now: Instant) -> (TargetCandidates<'_>, ChoiceSituation) {
         let panic = usize::from(self.balance.panic);
         let mut candidates = TargetCandidates::new();
         for (nth, class) in self
@@ -168,8 +174,9 @@ impl OriginTargets {
             .chunk_by(|a, b| a.priority == b.priority)
             .enumerate()
         {
-            let usable =
-                |target: &&Arc<OriginTarget>| target.health.observed(now) == ObservedState::Usable;
+            let usable = |target: &&Arc<OriginTarget>| {
+                target.is_ready() && target.health.observed(now) == ObservedState::Usable
+            };
             candidates.extend(class.iter().filter(usable));
             if !self.spills(nth, Self::usable_percent(class, now), panic) {
                 if candidates.is_empty() {
@@ -185,7 +192,8 @@ impl OriginTargets {
         };
         self.metrics.panic(situation);
         if situation == ChoiceSituation::Panic || candidates.is_empty() {
-            candidates = self.targets.iter().collect();
+            let ready = self.targets.iter().filter(|target| target.is_ready());
+            candidates = ready.collect();
         }
         (candidates, situation)
     }
@@ -313,6 +321,7 @@ impl OriginTargets {
                 let usual = self.times.quantile(0.9, now).unwrap_or_default();
                 let counts_as = took.max(usual).max(FAILURE_COUNTS_AS);
                 target.latency.observe(counts_as, now);
+                target.health.note_failure(failure, now);
                 let counted = self.passive.on.iter().any(|listed| listed.covers(failure));
                 if counted && target.health.failed(&self.passive) == FailureOutcome::EjectionDue {
                     self.eject(target, failure, now);
@@ -353,14 +362,6 @@ impl OriginTargets {
     /// A number from 0 to below 1.
     pub(super) fn random_fraction(&self) -> f64 {
         self.random.fraction()
-    }
-
-    /// Closes connections that were unused for too long or that their origin has closed.
-    pub(super) fn close_unused(&self) {
-        let now = Instant::now();
-        for target in &self.targets {
-            target.connections.close_unused(now);
-        }
     }
 }
 

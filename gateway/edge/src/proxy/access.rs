@@ -35,11 +35,22 @@ pub fn write(record: &RequestRecord) {
         upstream = last.map(|attempt| &*attempt.upstream),
         target = last.map(|attempt| &*attempt.target),
         attempts = last.map(|_| attempts.len()),
+        failed_attempts = failures(&attempts),
         upstream_us = last.map(|attempt| micros(attempt.took)),
         agent = &*record.agent,
         reason = record.refused.as_deref(),
         "request"
     );
+}
+
+/// Which targets have failed, in order, and why. None if none has.
+fn failures(attempts: &[&Attempt]) -> Option<String> {
+    let failed = attempts
+        .iter()
+        .filter(|attempt| attempt.outcome.is_failure());
+    let told = failed.map(|attempt| format!("{}: {}", attempt.target, attempt.outcome));
+    let told: Vec<_> = told.collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 /// The upstream attempts for the request, in order.

@@ -53,6 +53,10 @@ pub struct Explanation {
     pub stale: Vec<String>,
     /// Where a missing value comes from.
     pub source: Option<String>,
+    /// The upstream's targets: which of them a request may go to now, and why not to the others. Empty
+    /// if there is only one, and nothing is wrong with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
     /// What the loader or the response plugin sees, or the request plugin sets, and the key does
     /// not cover. The response's `Vary` may still cover it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -112,6 +116,9 @@ impl fmt::Display for Explanation {
         self.source
             .iter()
             .try_for_each(|source| writeln!(f, "source    {source}"))?;
+        self.targets
+            .iter()
+            .try_for_each(|target| writeln!(f, "target    {target}"))?;
         self.unkeyed
             .iter()
             .try_for_each(|field| writeln!(f, "unkeyed   {field}"))?;
@@ -298,6 +305,8 @@ fn explain(explanation: &mut Explanation, visit: &RoutedRequest<'_>) -> Option<D
     explanation.lifetime.extend(with_cookies(route));
     explanation.stale = stale(route);
     explanation.source = Some(source(route, &visit.parts.method));
+    let origin = route.origin.as_ref();
+    explanation.targets = origin.map_or_else(Vec::new, |origin| origin.explain_targets());
     if let Some(keyed) = &keyed {
         let by = route.key_plugin.as_ref();
         explanation.key = Some(ExplainedKey {

@@ -64,7 +64,28 @@ fn usual_statuses() -> Vec<StatusRange> {
     }]
 }
 
+impl ActiveHealthConfig {
+    /// A check for this path to which these statuses are good, with defaults for all else.
+    pub fn accepting(path: &str, statuses: StatusRange) -> Self {
+        Self {
+            path: path.to_owned(),
+            host: None,
+            interval: usual_interval(),
+            timeout: usual_timeout(),
+            fall: usual_fall(),
+            rise: usual_rise(),
+            statuses: vec![statuses],
+        }
+    }
+}
+
 impl StatusRange {
+    /// Whatever does not say that the server can't.
+    pub const BELOW_500: Self = Self {
+        first: 100,
+        last: 499,
+    };
+
     pub fn contains(self, status: StatusCode) -> bool {
         (self.first..=self.last).contains(&status.as_u16())
     }
@@ -89,13 +110,13 @@ impl<'de> Deserialize<'de> for StatusRange {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum NumberOrText {
+        enum StatusText {
             Number(u16),
             Text(String),
         }
-        let text = match NumberOrText::deserialize(d)? {
-            NumberOrText::Number(status) => status.to_string(),
-            NumberOrText::Text(text) => text,
+        let text = match StatusText::deserialize(d)? {
+            StatusText::Number(status) => status.to_string(),
+            StatusText::Text(text) => text,
         };
         Self::parse(&text).ok_or_else(|| {
             serde::de::Error::custom(format!(

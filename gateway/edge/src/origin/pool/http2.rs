@@ -225,6 +225,13 @@ impl Http2Lane {
             one.takes_requests(now, max_age) && !unused
         });
     }
+
+    /// Closes connections without a stream.
+    pub(super) fn close_idle(&self) {
+        let mut state = self.state.lock();
+        let connections = &mut state.connections;
+        connections.retain(|one| one.streams.load(Relaxed) > 0);
+    }
 }
 
 impl Drop for OpeningCount<'_> {

@@ -118,6 +118,14 @@ impl IdleConnections {
         }
     }
 
+    /// Closes all of them.
+    pub(super) fn close_all(&self) {
+        for lane in &self.lanes {
+            let closed = std::mem::take(&mut *lane.lock());
+            self.count.fetch_sub(closed.len(), Relaxed);
+        }
+    }
+
     /// Counts one more connection, unless there are `max_idle`.
     fn has_room(&self) -> bool {
         let counted = self.count.fetch_update(Relaxed, Relaxed, |count| {

@@ -32,7 +32,7 @@ fn shares(
     let mut shares = BTreeMap::new();
     for n in 0..requests {
         let hash = by_hash.then(|| mixed(n));
-        let choice = targets.choose(hash, &[], now);
+        let choice = targets.choose(hash, &[], now).unwrap();
         *shares.entry(choice.target.name.to_string()).or_default() += 1;
     }
     shares
@@ -113,6 +113,7 @@ fn taking_a_target_away_moves_only_its_own_keys() {
     let owner = |n: u64| {
         targets
             .choose(Some(mixed(n)), &[], now)
+            .unwrap()
             .target
             .name
             .to_string()
@@ -123,6 +124,7 @@ fn taking_a_target_away_moves_only_its_own_keys() {
     let moved = (0..1_000).filter(|n| {
         let after = targets
             .choose(Some(mixed(*n)), &[], now)
+            .unwrap()
             .target
             .name
             .to_string();
@@ -141,7 +143,7 @@ fn no_target_gets_more_than_its_bound_of_one_key() {
     let now = Instant::now();
     let mut held = Vec::new();
     for _ in 0..300 {
-        let choice = targets.choose(Some(7), &[], now);
+        let choice = targets.choose(Some(7), &[], now).unwrap();
         held.push(choice.target.begin_request());
     }
     for target in targets.iter() {
@@ -162,7 +164,7 @@ fn a_retry_goes_elsewhere_while_another_target_can_be_used() {
         Arc::clone(named(&targets, "b")),
     ];
     for _ in 0..50 {
-        let choice = targets.choose(None, &tried, Instant::now());
+        let choice = targets.choose(None, &tried, Instant::now()).unwrap();
         assert_eq!(&*choice.target.name, "c");
     }
     eject(&targets, "c");
@@ -190,11 +192,11 @@ fn where_too_few_can_be_used_requests_go_to_all() {
     let all = "targets: [http://a, http://b, http://c]\nhealth: { passive: { max_ejected: 100 } }";
     let targets = targets(all);
     eject(&targets, "a");
-    let choice = targets.choose(None, &[], Instant::now());
+    let choice = targets.choose(None, &[], Instant::now()).unwrap();
     assert_eq!(choice.situation, ChoiceSituation::Usual, "two of three");
     eject(&targets, "b");
     let now = Instant::now();
-    let panics = (0..100).map(|_| targets.choose(None, &[], now));
+    let panics = (0..100).map(|_| targets.choose(None, &[], now).unwrap());
     let situations: Vec<_> = panics
         .map(|choice| (choice.situation, choice.target.name.to_string()))
         .collect();

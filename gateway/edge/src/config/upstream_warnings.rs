@@ -1,0 +1,52 @@
+//! Warnings about upstreams: settings that have no effect, and requests that may be made twice.
+
+use super::GatewayConfig;
+use super::problem::{ConfigFinding, ConfigPath, path};
+use crate::origin::config::UpstreamConfig;
+
+/// The methods that may be sent twice without harm (RFC 9110 §9.2.2).
+const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+
+/// All these warnings.
+pub fn warnings(config: &GatewayConfig) -> impl Iterator<Item = ConfigFinding> {
+    let all = config.upstreams.iter();
+    all.flat_map(|(name, upstream)| {
+        let at = path(&["upstreams"]).key(name);
+        let repeated = repeated_changes(upstream, &at);
+        repeated.into_iter().chain(without_effect(upstream, &at))
+    })
+}
+
+/// A request that changes something may be sent to a second target after the first has read it.
+fn repeated_changes(upstream: &UpstreamConfig, at: &ConfigPath) -> Option<ConfigFinding> {
+    let methods = &upstream.retry.methods;
+    let is_change = |method: &&String| !IDEMPOTENT.contains(&method.as_str());
+    let nth = methods.iter().position(|method| is_change(&method))?;
+    let message = format!(
+        "a {} without a body is sent to another target after one has failed, which may have acted \
+         on it, so one order may be made twice; expected idempotent methods alone (a request that \
+         no target has processed is sent again anyway)",
+        methods[nth]
+    );
+    let at = at.key("retry").key("methods").index(nth);
+    Some(ConfigFinding::value(at, message))
+}
+
+/// Where there is one target, there is nothing to choose.
+fn without_effect(upstream: &UpstreamConfig, at: &ConfigPath) -> Vec<ConfigFinding> {
+    let mut found = Vec::new();
+    if upstream.targets.len() != 1 {
+        return found;
+    }
+    if upstream.balance.hash.is_some() {
+        let message = "there is one target, so nothing is chosen; expected several targets, or no \
+                       `hash`";
+        found.push(ConfigFinding::value(at.key("balance").key("hash"), message));
+    }
+    if upstream.health.active.is_some() {
+        let message = "there is one target, which is asked whatever its check says; the check only \
+                       prefers stale copies, and counts";
+        found.push(ConfigFinding::key(at.key("health").key("active"), message));
+    }
+    found
+}
