@@ -70,7 +70,11 @@ pub fn handshakes(server: &Server, kind: Kind, options: &Options) -> anyhow::Res
 }
 
 fn url_of(server: &Server, kind: Kind) -> String {
-    let scheme = if kind.key().is_some() { "https" } else { "http" };
+    let scheme = if kind.key().is_some() {
+        "https"
+    } else {
+        "http"
+    };
     format!("{scheme}://{}{HIT_TARGET}", server.address)
 }
 
@@ -128,7 +132,12 @@ fn h2load(url: &str, seconds: u64) -> anyhow::Result<Ran> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = |line: &str, before: &str| -> Option<f64> {
         let line = text.lines().find(|found| found.starts_with(line))?;
-        line.split(before).next()?.split_whitespace().last()?.parse().ok()
+        line.split(before)
+            .next()?
+            .split_whitespace()
+            .last()?
+            .parse()
+            .ok()
     };
     let succeeded = number("requests:", " succeeded");
     let per_second = number("finished in", " req/s");

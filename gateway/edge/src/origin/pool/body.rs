@@ -17,6 +17,16 @@ use super::idle::IdleConnections;
 pub(in crate::origin) struct OriginBody {
     content: Incoming,
     source: BodySource,
+    turn: ReadTurn,
+}
+
+/// Whether the task may read on in its present turn. It reads one piece each turn: a quick origin
+/// would otherwise fill memory before the other loads, and whoever counts what they hold, had
+/// theirs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadTurn {
+    MayRead,
+    HasRead,
 }
 
 /// What the content comes over.
@@ -49,6 +59,7 @@ impl OriginBody {
         let mut body = Self {
             content,
             source: BodySource::Http1(Box::new(source)),
+            turn: ReadTurn::MayRead,
         };
         body.give_back_if_ended();
         body
@@ -58,6 +69,7 @@ impl OriginBody {
         let mut body = Self {
             content,
             source: BodySource::Http2(permit),
+            turn: ReadTurn::MayRead,
         };
         body.give_back_if_ended();
         body
@@ -100,6 +112,11 @@ impl Body for OriginBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
+        if this.turn == ReadTurn::HasRead {
+            this.turn = ReadTurn::MayRead;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut frame = Pin::new(&mut this.content).poll_frame(cx);
         if frame.is_pending() {
             // What is asked for is read now, and may be there at once.
@@ -108,7 +125,12 @@ impl Body for OriginBody {
         }
         match &frame {
             Poll::Pending => {}
-            Poll::Ready(Some(Ok(_))) => this.give_back_if_ended(),
+            Poll::Ready(Some(Ok(_))) => {
+                this.give_back_if_ended();
+                if !this.content.is_end_stream() {
+                    this.turn = ReadTurn::HasRead;
+                }
+            }
             Poll::Ready(None) => this.give_back(),
             // Dropping the connection closes it.
             Poll::Ready(Some(Err(_))) => this.source = BodySource::Returned,
