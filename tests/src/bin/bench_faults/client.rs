@@ -84,7 +84,8 @@ pub async fn ask(proxy: SocketAddr, method: &str, path: &str) -> Outcome {
         Ok(Ok((200, body))) if body == path.as_bytes() => Outcome::Right,
         Ok(Ok((status, body))) => {
             let body = String::from_utf8_lossy(&body[..body.len().min(100)]).into_owned();
-            Outcome::Wrong(format!("{status} {}", body.replace('\n', " ")))
+            let body = body.replace(path, "PATH").replace(['\r', '\n'], " ");
+            Outcome::Wrong(format!("{status} {body}"))
         }
         Ok(Err(problem)) => Outcome::Broken(format!("{problem:#}")),
         Err(_) => Outcome::Broken(format!("no answer in {PATIENCE:?}")),

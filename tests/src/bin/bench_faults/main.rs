@@ -24,6 +24,7 @@ mod target;
 mod trials;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::time::{Instant, sleep_until};
@@ -36,6 +37,12 @@ use origins::Origins;
 use report::{Cell, Report, Subject};
 use tally::Tally;
 use target::Behaviour;
+
+/// A client that is later than this measures what else runs on the machine, and the run is
+/// repeated,
+const IN_TIME: Duration = Duration::from_millis(100);
+/// until there are so many.
+const MOST_RUNS: usize = 4;
 
 fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
@@ -100,29 +107,40 @@ async fn cell(
     let mut cell = Cell {
         fault,
         tallies: Vec::new(),
-        problem: None,
+        problem: program.err().cloned(),
     };
-    for _ in 0..rounds {
-        let ran = match program {
-            Ok(program) => run(subject, fault, program)
-                .await
-                .map_err(|problem| format!("{problem:#}")),
-            Err(problem) => Err(problem.clone()),
-        };
-        let name = subject.name();
-        match ran {
-            Ok(tally) => {
-                eprintln!("{name} {}: {tally:?}", fault.word());
-                cell.tallies.push(tally);
-            }
-            Err(problem) => {
-                eprintln!("{name} {}: {problem}", fault.word());
-                cell.problem = Some(problem);
-                break;
+    if let Ok(program) = program {
+        for _ in 0..rounds {
+            match quiet_run(subject, fault, program).await {
+                Ok(tally) => cell.tallies.push(tally),
+                Err(problem) => cell.problem = Some(format!("{problem:#}")),
             }
         }
     }
+    if let Some(problem) = &cell.problem {
+        eprintln!("{} {}: {problem}", subject.name(), fault.word());
+    }
     cell
+}
+
+/// A run in which the client was in time; after [`MOST_RUNS`] the one in which it was least late.
+async fn quiet_run(subject: Subject, fault: Fault, program: &Path) -> anyhow::Result<Tally> {
+    let mut quietest: Option<Tally> = None;
+    for _ in 0..MOST_RUNS {
+        let tally = run(subject, fault, program).await?;
+        eprintln!("{} {}: {tally}", subject.name(), fault.word());
+        let in_time = tally.late <= IN_TIME;
+        if quietest
+            .as_ref()
+            .is_none_or(|least| tally.late < least.late)
+        {
+            quietest = Some(tally);
+        }
+        if in_time {
+            break;
+        }
+    }
+    quietest.context("no run")
 }
 
 /// One run.

@@ -1,6 +1,7 @@
 //! What a run costs: failed and slow requests, and those that reached the origins twice.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::arrivals::Arrivals;
@@ -51,6 +52,20 @@ impl Tally {
     }
 }
 
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} failed, {} slow, {} twice; client {} ms late {:?}",
+            self.failed,
+            self.slow,
+            self.twice,
+            self.late.as_millis(),
+            self.failures
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,7 +91,9 @@ mod tests {
             exchange(2_200, 1, wrong()),
         ];
         let arrivals = Arrivals::default();
-        ["/0", "/1", "/2", "/2", "/3"].map(|path| arrivals.note(path));
+        for path in ["/0", "/1", "/2", "/2", "/3"] {
+            arrivals.note(path);
+        }
         let tally = Tally::of(&exchanges, &arrivals, Duration::from_secs(2));
         assert_eq!((tally.requests, tally.failed, tally.slow), (5, 3, 2));
         assert_eq!(tally.twice, 1);
