@@ -40,7 +40,7 @@ use target::Behaviour;
 
 /// A client that is later than this measures what else runs on the machine, and the run is
 /// repeated,
-const IN_TIME: Duration = Duration::from_millis(100);
+const IN_TIME: Duration = Duration::from_millis(50);
 /// until there are so many.
 const MOST_RUNS: usize = 4;
 

@@ -189,3 +189,52 @@ fn demand(fault: Fault) -> String {
         _ => format!("{failed} ({slow})"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(fault: Fault, counts: &[[u64; 3]]) -> Report {
+        let tally = |[failed, slow, twice]: &[u64; 3]| Tally {
+            failed: *failed,
+            slow: *slow,
+            twice: *twice,
+            ..Tally::default()
+        };
+        let cell = Cell {
+            fault,
+            tallies: counts.iter().map(tally).collect(),
+            problem: None,
+        };
+        Report {
+            rows: vec![(Subject::Lamina, vec![cell])],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_cell_has_one_number_or_the_least_and_the_most_of_its_rounds() {
+        let text = report(Fault::Hangs, &[[0, 5, 9], [0, 2, 9]]).text();
+        assert!(text.contains("| **lamina, default** | 0 (2–5) |"), "{text}");
+        assert!(
+            text.contains("| *demanded of lamina* | 0 (≤ 5) |"),
+            "{text}"
+        );
+        let text = report(Fault::PostReset, &[[1, 5, 0]]).text();
+        assert!(text.contains("| **lamina, default** | 1 / 0 |"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_kept_to_in_one_round_is_named() {
+        let kept = [(Fault::Hangs, [0, 5, 9]), (Fault::PostReset, [9, 9, 0])];
+        for (fault, counts) in kept {
+            assert_eq!(report(fault, &[counts]).broken_demands(), [""; 0]);
+        }
+        let broken = report(Fault::Hangs, &[[0, 5, 0], [1, 6, 0]]).broken_demands();
+        let named = [
+            "hangs: 1 failed, 0 are allowed",
+            "hangs: 6 slow, 5 are allowed",
+        ];
+        assert_eq!(broken, named);
+    }
+}
