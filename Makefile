@@ -14,6 +14,8 @@
 #   make bench-micro     the parts, in process
 #   make bench-plugins   a call of each shipped plugin, in every language
 #   make bench-record    records of the second tier, against Node.js
+#   make bench-faults    a target that fails, with Lamina and five other proxies from PyPI
+#                   (FAULTS="--only lamina,nginx-tuned --faults hangs --rounds 3" for a few)
 #   make soak-attacks    ten minutes of attacks beside normal load, in clear text and then over TLS
 #                   (DURATION=60 for a minute of each)
 #   make soak-l2    Redis frozen under load; a hundred kills with a disk; rounds of faults of both
@@ -22,7 +24,7 @@
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record soak soak-attacks soak-l2 soak-bus soak-plugins clean
+.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins clean
 
 CARGO ?= cargo
 
@@ -127,6 +129,7 @@ bench:
 	$(MAKE) bench-micro
 	$(MAKE) bench-plugins
 	$(MAKE) bench-record
+	$(MAKE) bench-faults
 	$(MAKE) soak
 
 bench-program: build-dist bench-install
@@ -142,6 +145,11 @@ bench-plugins: build-dist plugins
 bench-record:
 	@tests/record/control.sh --install
 	$(CARGO) bench --locked -p lamina-cache --bench record
+
+# Installs the proxies into target/peers the first time.
+bench-faults: build-dist
+	@tests/install.sh bench-faults python3-venv
+	$(CARGO) run --profile dist --locked -p e2e --bin bench_faults -- $(FAULTS)
 
 soak: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak

@@ -1,0 +1,240 @@
+//! The tables, in Markdown.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::fault::Fault;
+use crate::peers::{Peer, Tuning};
+use crate::tally::Tally;
+
+/// A row of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Subject {
+    Lamina,
+    Peer(Peer, Tuning),
+}
+
+impl Subject {
+    /// On the command line.
+    pub fn name(self) -> String {
+        match self {
+            Self::Lamina => "lamina".to_owned(),
+            Self::Peer(peer, Tuning::Default) => peer.name().to_owned(),
+            Self::Peer(peer, Tuning::Tuned) => format!("{}-tuned", peer.name()),
+        }
+    }
+
+    fn heading(self) -> String {
+        match self {
+            Self::Lamina => "**lamina, default**".to_owned(),
+            Self::Peer(peer, Tuning::Default) => format!("{}, default", peer.name()),
+            Self::Peer(peer, Tuning::Tuned) => format!("{}, tuned", peer.name()),
+        }
+    }
+}
+
+/// All rounds of one subject with one fault.
+pub struct Cell {
+    pub fault: Fault,
+    pub tallies: Vec<Tally>,
+    /// Why there are no more rounds.
+    pub problem: Option<String>,
+}
+
+impl Cell {
+    fn text(&self) -> String {
+        if self.tallies.is_empty() {
+            let why = self.problem.as_deref().unwrap_or("not run");
+            return why.replace(['|', '\n'], " ");
+        }
+        let [failed, slow, twice] = [
+            self.spread(|tally| tally.failed),
+            self.spread(|tally| tally.slow),
+            self.spread(|tally| tally.twice),
+        ];
+        match self.fault {
+            Fault::PostReset => format!("{failed} / {twice}"),
+            _ => format!("{failed} ({slow})"),
+        }
+    }
+
+    /// One number where all rounds agree, else the least and the most.
+    fn spread(&self, count: fn(&Tally) -> u64) -> String {
+        let counts = self.tallies.iter().map(count);
+        let (least, most) = (counts.clone().min(), counts.max());
+        let (least, most) = (least.unwrap_or_default(), most.unwrap_or_default());
+        match least == most {
+            true => most.to_string(),
+            false => format!("{least}–{most}"),
+        }
+    }
+
+    /// What a round had more of than Lamina may have.
+    fn broken_demands(&self) -> Vec<String> {
+        let [failed, slow, twice] = self.fault.demands();
+        let limits = [
+            (
+                "failed",
+                failed,
+                (|tally| tally.failed) as fn(&Tally) -> u64,
+            ),
+            ("slow", slow, |tally| tally.slow),
+            ("twice", twice, |tally| tally.twice),
+        ];
+        let mut broken = Vec::new();
+        for (what, limit, count) in limits {
+            let most = self.tallies.iter().map(count).max().unwrap_or_default();
+            if let Some(limit) = limit.filter(|limit| most > *limit) {
+                let word = self.fault.word();
+                broken.push(format!("{word}: {most} {what}, {limit} are allowed"));
+            }
+        }
+        broken
+    }
+}
+
+/// What is demanded of Lamina by itself, and what was seen.
+pub struct Trial {
+    pub what: String,
+    pub seen: String,
+    pub demand: String,
+    pub kept: bool,
+}
+
+/// Everything that was measured.
+#[derive(Default)]
+pub struct Report {
+    pub versions: Vec<String>,
+    pub rows: Vec<(Subject, Vec<Cell>)>,
+    pub trials: Vec<Trial>,
+}
+
+impl Report {
+    pub fn text(&self) -> String {
+        let mut text = format!("Versions: {}.\n", self.versions.join(", "));
+        if !self.rows.is_empty() {
+            self.write_faults(&mut text);
+        }
+        if !self.trials.is_empty() {
+            text.push_str("\n| Lamina alone | seen | demanded |\n|---|---|---|\n");
+        }
+        for Trial {
+            what, seen, demand, ..
+        } in &self.trials
+        {
+            let _ = writeln!(text, "| {what} | {seen} | {demand} |");
+        }
+        text
+    }
+
+    fn write_faults(&self, text: &mut String) {
+        let faults = self.rows.first().map(|(_, cells)| cells.iter());
+        let faults: Vec<Fault> = faults
+            .into_iter()
+            .flatten()
+            .map(|cell| cell.fault)
+            .collect();
+        let headings: Vec<_> = faults.iter().map(|fault| fault.heading()).collect();
+        let _ = writeln!(text, "\n| failed (slow) | {} |", headings.join(" | "));
+        let _ = writeln!(text, "|---|{}", "---|".repeat(faults.len()));
+        for (subject, cells) in &self.rows {
+            let cells: Vec<_> = cells.iter().map(Cell::text).collect();
+            let _ = writeln!(text, "| {} | {} |", subject.heading(), cells.join(" | "));
+        }
+        let demands: Vec<_> = faults.iter().map(|fault| demand(*fault)).collect();
+        let _ = writeln!(text, "| *demanded of lamina* | {} |\n", demands.join(" | "));
+        let _ = writeln!(text, "{}", self.noise());
+    }
+
+    fn noise(&self) -> String {
+        let cells = self.rows.iter().flat_map(|(_, cells)| cells);
+        let tallies: Vec<&Tally> = cells.flat_map(|cell| &cell.tallies).collect();
+        let noise: u64 = tallies.iter().map(|tally| tally.noise).sum();
+        let late = tallies.iter().map(|tally| tally.late).max();
+        let late = late.unwrap_or(Duration::ZERO);
+        format!(
+            "Noise: in {} runs {noise} requests were slow or failed before the fault; the client was {} ms late at most.",
+            tallies.len(),
+            late.as_millis()
+        )
+    }
+
+    /// What Lamina did not keep to.
+    pub fn broken_demands(&self) -> Vec<String> {
+        let lamina = self
+            .rows
+            .iter()
+            .filter(|(subject, _)| *subject == Subject::Lamina);
+        let cells = lamina.flat_map(|(_, cells)| cells);
+        let mut broken: Vec<_> = cells.flat_map(Cell::broken_demands).collect();
+        for Trial {
+            what, seen, demand, ..
+        } in self.trials.iter().filter(|trial| !trial.kept)
+        {
+            broken.push(format!("{what}: {seen} where {demand} is demanded"));
+        }
+        broken
+    }
+}
+
+fn demand(fault: Fault) -> String {
+    let limit = |limit: Option<u64>| match limit {
+        None => "–".to_owned(),
+        Some(0) => "0".to_owned(),
+        Some(most) => format!("≤ {most}"),
+    };
+    let [failed, slow, twice] = fault.demands().map(limit);
+    match fault {
+        Fault::PostReset => format!("{failed} / {twice}"),
+        _ => format!("{failed} ({slow})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(fault: Fault, counts: &[[u64; 3]]) -> Report {
+        let tally = |[failed, slow, twice]: &[u64; 3]| Tally {
+            failed: *failed,
+            slow: *slow,
+            twice: *twice,
+            ..Tally::default()
+        };
+        let cell = Cell {
+            fault,
+            tallies: counts.iter().map(tally).collect(),
+            problem: None,
+        };
+        Report {
+            rows: vec![(Subject::Lamina, vec![cell])],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_cell_has_one_number_or_the_least_and_the_most_of_its_rounds() {
+        let text = report(Fault::Hangs, &[[0, 5, 9], [0, 2, 9]]).text();
+        assert!(text.contains("| **lamina, default** | 0 (2–5) |"), "{text}");
+        assert!(
+            text.contains("| *demanded of lamina* | 0 (≤ 5) |"),
+            "{text}"
+        );
+        let text = report(Fault::PostReset, &[[1, 5, 0]]).text();
+        assert!(text.contains("| **lamina, default** | 1 / 0 |"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_kept_to_in_one_round_is_named() {
+        let kept = [(Fault::Hangs, [0, 5, 9]), (Fault::PostReset, [9, 9, 0])];
+        for (fault, counts) in kept {
+            assert_eq!(report(fault, &[counts]).broken_demands(), [""; 0]);
+        }
+        let broken = report(Fault::Hangs, &[[0, 5, 0], [1, 6, 0]]).broken_demands();
+        let named = [
+            "hangs: 1 failed, 0 are allowed",
+            "hangs: 6 slow, 5 are allowed",
+        ];
+        assert_eq!(broken, named);
+    }
+}

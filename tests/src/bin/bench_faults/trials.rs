@@ -1,0 +1,150 @@
+//! What Lamina must keep to beside the table: all targets down, and one target that is asked
+//! for more than it can do.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::ensure;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{self, Load, Outcome};
+use crate::fault::PER_SECOND;
+use crate::lamina::Lamina;
+use crate::origins::Origins;
+use crate::report::Trial;
+use crate::tally::Tally;
+use crate::target::Behaviour;
+
+/// For how long all targets are down.
+const DOWN: Duration = Duration::from_secs(5);
+/// Pages of which there are stale copies.
+const PAGES: u32 = 50;
+/// Longer than copies are fresh.
+const UNTIL_STALE: Duration = Duration::from_millis(2_100);
+/// A target that takes so long for each request can do half of what it is asked for.
+const EACH: Duration = Duration::from_millis(2_000 / PER_SECOND as u64);
+/// What waits at its end stays below `load.max_concurrent`, which is another limit.
+const OVERLOAD: Duration = Duration::from_secs(4);
+
+/// How targets can be down, with the words for it.
+const FAILURES: [(Behaviour, &str); 3] = [
+    (Behaviour::Refuses, "refuse"),
+    (Behaviour::Resets, "reset"),
+    (Behaviour::Fails(503), "answer 503"),
+];
+
+/// Runs all of them.
+///
+/// # Errors
+/// When Lamina does not start or does not serve before the fault.
+pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
+    let mut trials = Vec::new();
+    for (behaviour, words) in FAILURES {
+        trials.push(attempts(behaviour, words, home).await?);
+    }
+    for (behaviour, words) in FAILURES {
+        trials.push(stale(behaviour, words, home).await?);
+    }
+    trials.push(overload(home).await?);
+    Ok(trials)
+}
+
+/// Requests that nobody can answer are not multiplied. Counted since Lamina's start, by seconds
+/// begun: what requests have earned before the fault may be spent in it.
+async fn attempts(behaviour: Behaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
+    let mut origins = Origins::start().await?;
+    let started = Instant::now();
+    let lamina = Lamina::start(&origins.addresses(), "", home)?;
+    client::settle(lamina.server.address).await?;
+    let before = origins.arrivals.attempts();
+    origins.all(behaviour).await?;
+    let load = get(DOWN, |number| format!("/{number}"));
+    let exchanges = client::send(lamina.server.address, load, Instant::now()).await;
+    let seconds = started.elapsed().as_secs() + 1;
+    // Its own count has also those that have reached nobody.
+    let attempts = lamina.attempts().await?.max(origins.arrivals.attempts());
+    let requests = before + exchanges.len() as u64;
+    let most = requests * 12 / 10 + 3 * seconds;
+    Ok(Trial {
+        what: format!(
+            "all targets {words}: {} requests in {} s, {requests} in {seconds} s since the start",
+            exchanges.len(),
+            DOWN.as_secs()
+        ),
+        seen: format!("{} attempts, {attempts} since the start", attempts - before),
+        demand: format!("≤ 1.2 × requests + 3/s = {most} since the start"),
+        kept: attempts <= most,
+    })
+}
+
+/// Every copy that may be served while there are errors is served.
+async fn stale(behaviour: Behaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
+    let mut origins = Origins::start().await?;
+    let lamina = Lamina::start(&origins.addresses(), "", home)?;
+    let address = lamina.server.address;
+    client::settle(address).await?;
+    for number in 0..PAGES {
+        let outcome = client::ask(address, "GET", &page(number)).await;
+        ensure!(outcome == Outcome::Right, "warming: {outcome:?}");
+    }
+    sleep(UNTIL_STALE).await;
+    origins.all(behaviour).await?;
+    let exchanges = client::send(address, get(DOWN, page), Instant::now()).await;
+    let tally = Tally::of(&exchanges, &origins.arrivals, Duration::ZERO);
+    let served = tally.requests - tally.failed;
+    eprintln!("all {words}, stale: {:?}", tally.failures);
+    Ok(Trial {
+        what: format!("all targets {words}, {PAGES} pages with stale copies"),
+        seen: format!(
+            "{served} of {} requests got one, {} slow",
+            tally.requests, tally.slow
+        ),
+        demand: "all".to_owned(),
+        kept: tally.failed == 0,
+    })
+}
+
+/// A target that is slow because it has too much to do answers everybody in the end.
+async fn overload(home: &Path) -> anyhow::Result<Trial> {
+    let mut origins = Origins::start().await?;
+    let only = &mut origins.targets[0];
+    let lamina = Lamina::start(&[only.address], "", home)?;
+    client::settle(lamina.server.address).await?;
+    only.behave(Behaviour::InTurn(EACH)).await?;
+    let load = get(OVERLOAD, |number| format!("/{number}"));
+    let exchanges = client::send(lamina.server.address, load, Instant::now()).await;
+    let tally = Tally::of(&exchanges, &origins.arrivals, Duration::ZERO);
+    let slowest = exchanges
+        .iter()
+        .map(|one| one.took)
+        .max()
+        .unwrap_or_default();
+    eprintln!("overload: {:?}", tally.failures);
+    Ok(Trial {
+        what: format!(
+            "one target under twice its load: {} requests in {} s",
+            tally.requests,
+            OVERLOAD.as_secs()
+        ),
+        seen: format!(
+            "{} refused, the slowest took {:.1} s",
+            tally.failed,
+            slowest.as_secs_f64()
+        ),
+        demand: "0 refused".to_owned(),
+        kept: tally.failed == 0,
+    })
+}
+
+fn get(span: Duration, path: fn(u32) -> String) -> Load {
+    Load {
+        method: "GET",
+        per_second: PER_SECOND,
+        span,
+        path,
+    }
+}
+
+fn page(number: u32) -> String {
+    format!("/cached/{}", number % PAGES)
+}
