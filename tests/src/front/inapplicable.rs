@@ -36,8 +36,8 @@ pub const ALL: &[Inapplicable] = inapplicable! {
         "it is about HTTP/1.0";
     "rfc9110 §7.7: an empty path before a query goes on as a slash", MULTIPLEXED,
         "a client writes the slash itself (RFC 9113 §8.3.1, RFC 9114 §4.3.1)";
-    "rfc9110 §15.2: an interim response that nobody asked us for reaches the client", MULTIPLEXED,
-        "only 100 is sent there: hyper's server has no way for others, and clients lose nothing";
+    "rfc9110 §15.2: an interim response that nobody asked us for reaches the client", &[Front::TlsHttp2],
+        "only 100 is sent there: hyper does not tell which stream a request has, and clients lose nothing";
     "attack::http1, attack::http1_bodies", MULTIPLEXED,
         "bytes of HTTP/1; `attack_http2` and `h3_frames` have the like";
     "attack::http2, attack::http2_floods", &[Front::TlsHttp1, Front::Http3],

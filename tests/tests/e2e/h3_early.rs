@@ -156,7 +156,7 @@ async fn only_a_fresh_hit_is_answered_early_and_all_else_waits() {
 /// Whoever recorded the first packets of a client can send them again, and nothing happens.
 #[tokio::test]
 async fn recorded_requests_are_taken_once() {
-    let (origin, secured) = site(", early_data: safe, handshake_timeout: 1s").await;
+    let (origin, secured) = site(", early_data: safe, handshake_timeout: 5s").await;
     let early = EarlyClient::begin(&secured, &Reach::default()).await;
     let post = early.send("POST", "/page", b"content").await;
     let recorded = wait_for("the first packets are out", SOON, || async {
@@ -265,5 +265,5 @@ fn validate_says_what_early_data_excludes() {
     );
     let fine = says(all, "");
     assert_eq!(fine.code, Some(0), "{}", fine.output());
-    assert!(!fine.output().contains("early_data"), "{}", fine.output());
+    assert!(!fine.output().contains("resumes them"), "{}", fine.output());
 }

@@ -77,7 +77,7 @@ async fn log_and_last_requests_know_version_name_and_resumption() {
             assert_eq!(line["sni"], NAME, "{line}");
             assert_eq!(line["resumed"], resumed, "{line}");
             let recent = explained(&site.gateway, &path).await;
-            assert_eq!(recent["protocol"], "HTTP/1.1", "{recent}");
+            assert_eq!(recent["protocol"], "http/1.1", "{recent}");
             assert_eq!(recent["tls"]["version"], version, "{recent}");
             assert_eq!(recent["tls"]["server_name"], NAME, "{recent}");
             assert_eq!(recent["tls"]["resumed"], resumed, "{recent}");
