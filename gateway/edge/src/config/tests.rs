@@ -63,7 +63,7 @@ fn a_minimal_file_is_accepted() {
 fn a_problem_shows_its_line_with_a_caret() {
     let text = file("    polcy: {}\n");
     let all = said(&text);
-    let want = "lamina.yaml:11:5: routes[0].polcy: unknown key; expected `name`, `match`, `upstream`, `cache`, `trace`, `path`, `limits`, `policy`, `key`, \
+    let want = "lamina.yaml:11:5: routes[0].polcy: unknown key; expected `name`, `match`, `upstream`, `cache`, `trace`, `path`, `limits`, `timeouts`, `policy`, `key`, \
                 `loader`, `unkeyed`, `request`, `response`, `tags` or `invalidate`; did you mean `policy`?\n   |\n11 |     polcy: ***\n   |     ^^^^^";
     assert_eq!(all, [want]);
 }
@@ -93,7 +93,7 @@ fn unknown_keys_are_found_at_any_depth() {
     );
     says(
         &file("    match: { paht: / }\n"),
-        "11:14: routes[0].match.paht: unknown key; expected `host`, `path`, `method`, `header` or `query`; did you mean `path`?",
+        "11:14: routes[0].match.paht: unknown key; expected `host`, `path`, `method`, `header`, `query` or `tls`; did you mean `path`?",
     );
     says(
         &file("cache:\n  l1:\n    max_byte: 5\n"),

@@ -222,7 +222,7 @@ async fn a_name_that_nobody_knows_is_a_dns_error() {
 #[tokio::test]
 async fn silence_before_the_head_and_within_the_body_has_a_deadline() {
     let (socket, upstream) = listen().await;
-    let brief = units::ConfigDuration::millis(100);
+    let brief = units::ConfigDuration::millis(800);
     let timeouts = UpstreamTimeouts {
         first_byte: brief,
         idle: brief,
