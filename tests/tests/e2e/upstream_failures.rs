@@ -4,6 +4,7 @@
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
@@ -242,6 +243,28 @@ async fn a_target_that_asks_for_a_rest_gets_no_requests_meanwhile() {
             .metric("lamina_upstream_usable_targets", &usable)
             .await,
         2.0
+    );
+}
+
+/// linkerd/linkerd2#15374: what is refused at once must not make the target look quick.
+#[tokio::test]
+async fn a_target_that_refuses_at_once_by_429_attracts_nobody() {
+    let unhurried = |name: &'static str| {
+        Origin::start(move |_| async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Reply::ok(name)
+        })
+    };
+    let (a, b) = (unhurried("a").await, unhurried("b").await);
+    let full = Origin::pages(|_| Reply::ok("full").status(429)).await;
+    let gateway = before(&[&a.url(), &full.url(), &b.url()], "").await;
+    let statuses = statuses(&gateway, 60, "/").await;
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(refused <= 5, "{refused} of 60 were refused");
+    assert_eq!(
+        full.count(),
+        refused,
+        "429 is an answer, and no reason to ask another target"
     );
 }
 

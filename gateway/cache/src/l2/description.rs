@@ -44,7 +44,7 @@ pub trait StoreDescription: SectionDescription + Send + Sync {
         Vec::new()
     }
 
-    /// What follows from the rights that the open store says that its user lacks.
+    /// Tells what follows from the rights that the user of the open store lacks.
     fn rights_finding(&self, _lacks: &[StoreRight]) -> Option<StoreFinding> {
         None
     }

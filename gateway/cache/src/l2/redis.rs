@@ -150,10 +150,10 @@ pub fn open_for(
     Ok(store)
 }
 
-/// How others than the second tier reach its Redis, which nodes share.
+/// The second tier's Redis, which nodes share, as others than the second tier reach it.
 pub struct SharedRedis<'a> {
     pub settings: lamina_base::redis::RedisConnectionSettings<'a>,
-    /// What keys begin with.
+    /// All keys begin with this.
     pub prefix: String,
 }
 
@@ -167,7 +167,7 @@ impl super::config::L2Config {
         })
     }
 
-    /// Whether there is a Redis that nodes share.
+    /// Returns whether there is a Redis that nodes share.
     pub fn has_shared_redis(&self) -> bool {
         self.redis.is_some()
     }

@@ -20,6 +20,8 @@ mod listener_tls;
 mod policy;
 mod routes;
 
+/// What a stream to an origin may be read ahead: at least a frame (RFC 9113 §4.2).
+const STREAM_WINDOWS: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(16)..=ByteSize::mib(1_024);
 /// The least memory that compiles a small plugin.
 const LEAST_TO_COMPILE: ByteSize = ByteSize::mib(64);
 /// The most bytes of a node's name, as the bus allows.
@@ -332,6 +334,11 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
                 format!("{percent} is no share in percent; expected 0 to 100"),
             );
         }
+    }
+    let window = upstream.pool.stream_window;
+    if !STREAM_WINDOWS.contains(&window) {
+        let said = format!("{window} is no window of a stream; expected 16KiB to 1GiB");
+        report.add(at.key("pool").key("stream_window"), said);
     }
     let attempts = u64::from(upstream.retry.attempts);
     report.positive(at.key("retry").key("attempts"), attempts);

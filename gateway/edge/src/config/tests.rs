@@ -519,6 +519,13 @@ fn listeners_and_targets_are_checked() {
         &file("").replace("http://127.0.0.1:8081", "{ targets: [] }"),
         "5:20: upstreams.demo.targets: no targets",
     );
+    says(
+        &file("").replace(
+            "http://127.0.0.1:8081",
+            "{ targets: [http://a], pool: { stream_window: 0 } }",
+        ),
+        "5:55: upstreams.demo.pool.stream_window: 0B is no window of a stream",
+    );
     let sealed = file("").replace("http://127", "https://127");
     assert!(said(&sealed).is_empty(), "{:#?}", said(&sealed));
     says(

@@ -235,8 +235,6 @@ impl<'a> RequestDelivery<'a> {
                 let rest = retry_after(response.status(), response.headers());
                 match failure_of(outcome) {
                     Some(failure) => (AnswerQuality::Failed(failure), rest),
-                    // It is as quick to refuse as it likes, and not for that the better target.
-                    None if rest.is_some() => (AnswerQuality::Neutral, rest),
                     None => (AnswerQuality::Good, rest),
                 }
             }
@@ -276,7 +274,9 @@ fn failure_of(outcome: &AttemptResult) -> Option<FailureKind> {
             let (status, headers) = (delivered.response.status(), delivered.response.headers());
             // The gRPC status "unavailable" in a response without a body.
             let unavailable = headers.get("grpc-status").is_some_and(|code| code == "14");
-            match status.is_server_error() {
+            // Who has no more capacity (429) refuses quickly, and is not the better target for that.
+            let refused = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+            match refused {
                 true => Some(FailureKind::Status(status.as_u16())),
                 false if unavailable => Some(FailureKind::Status(503)),
                 false => None,

@@ -2,11 +2,12 @@
 //!
 //! Labels are names of the configuration. Gauges are brought up to date before a scrape.
 
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
 use super::Origin;
 use super::config::FailureKind;
@@ -31,6 +32,10 @@ pub struct OriginFamilies {
 pub(super) struct UpstreamMetrics {
     families: Arc<OriginFamilies>,
     upstream: Arc<str>,
+    /// The series of times, made when the first one is noted.
+    head_seconds: Arc<OnceLock<Histogram>>,
+    /// What the gauge of panics says.
+    panics: Arc<AtomicBool>,
 }
 
 /// What came of a further attempt.
@@ -126,6 +131,8 @@ impl OriginFamilies {
         UpstreamMetrics {
             families: Arc::clone(self),
             upstream: upstream.into(),
+            head_seconds: Arc::default(),
+            panics: Arc::default(),
         }
     }
 
@@ -168,8 +175,11 @@ impl UpstreamMetrics {
     }
 
     pub(super) fn head_after(&self, took: Duration) {
-        let seconds = &self.families.head_seconds;
-        let seconds = seconds.with_label_values(&[&*self.upstream]);
+        let series = || {
+            let family = &self.families.head_seconds;
+            family.with_label_values(&[&*self.upstream])
+        };
+        let seconds = self.head_seconds.get_or_init(series);
         seconds.observe(took.as_secs_f64());
     }
 
@@ -194,8 +204,12 @@ impl UpstreamMetrics {
     }
 
     pub(super) fn panic(&self, situation: ChoiceSituation) {
-        let panics = i64::from(situation == ChoiceSituation::Panic);
-        let gauge = self.families.panic.with_label_values(&[&*self.upstream]);
-        gauge.set(panics);
+        let panics = situation == ChoiceSituation::Panic;
+        // Each choice tells; the gauge is looked up when that changes.
+        if self.panics.load(Relaxed) != panics {
+            self.panics.store(panics, Relaxed);
+            let gauge = self.families.panic.with_label_values(&[&*self.upstream]);
+            gauge.set(i64::from(panics));
+        }
     }
 }

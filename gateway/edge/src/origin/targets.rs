@@ -59,7 +59,7 @@ pub(super) enum ChoiceSituation {
 pub(super) enum AnswerQuality {
     Good,
     Failed(FailureKind),
-    /// It says nothing about the target: the request was at fault, or nobody waited for the answer.
+    /// It says nothing about the target: the request was at fault.
     Neutral,
 }
 

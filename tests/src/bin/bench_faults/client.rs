@@ -34,11 +34,11 @@ pub struct Exchange {
     pub late: Duration,
     /// From when it was due to the end of its answer.
     pub took: Duration,
-    pub outcome: Outcome,
+    pub outcome: ExchangeOutcome,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum ExchangeOutcome {
     /// 200 with the body of this very path.
     Right,
     /// Another answer.
@@ -79,16 +79,16 @@ async fn exchange(
 }
 
 /// Asks once, over a connection of its own: what kept connections do is another subject.
-pub async fn ask(proxy: SocketAddr, method: &str, path: &str) -> Outcome {
+pub async fn ask(proxy: SocketAddr, method: &str, path: &str) -> ExchangeOutcome {
     match timeout(PATIENCE, try_ask(proxy, method, path)).await {
-        Ok(Ok((200, body))) if body == path.as_bytes() => Outcome::Right,
+        Ok(Ok((200, body))) if body == path.as_bytes() => ExchangeOutcome::Right,
         Ok(Ok((status, body))) => {
             let body = String::from_utf8_lossy(&body[..body.len().min(100)]).into_owned();
             let body = body.replace(path, "PATH").replace(['\r', '\n'], " ");
-            Outcome::Wrong(format!("{status} {body}"))
+            ExchangeOutcome::Wrong(format!("{status} {body}"))
         }
-        Ok(Err(problem)) => Outcome::Broken(format!("{problem:#}")),
-        Err(_) => Outcome::Broken(format!("no answer in {PATIENCE:?}")),
+        Ok(Err(problem)) => ExchangeOutcome::Broken(format!("{problem:#}")),
+        Err(_) => ExchangeOutcome::Broken(format!("no answer in {PATIENCE:?}")),
     }
 }
 
@@ -159,8 +159,8 @@ pub async fn settle(proxy: SocketAddr) -> anyhow::Result<()> {
     while right < RIGHT_IN_A_ROW {
         number += 1;
         match ask(proxy, "GET", &format!("/settle/{number}")).await {
-            Outcome::Right => right += 1,
-            Outcome::Wrong(problem) | Outcome::Broken(problem) => {
+            ExchangeOutcome::Right => right += 1,
+            ExchangeOutcome::Wrong(problem) | ExchangeOutcome::Broken(problem) => {
                 ensure!(
                     Instant::now() < until,
                     "it does not serve its targets: {problem}"

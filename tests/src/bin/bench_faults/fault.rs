@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::client::Load;
-use crate::target::Behaviour;
+use crate::target::TargetBehaviour;
 
 /// Requests a second: a third of them is a target's share.
 pub const PER_SECOND: u32 = 200;
@@ -59,14 +59,14 @@ impl Fault {
         }
     }
 
-    pub fn behaviour(self) -> Behaviour {
+    pub fn behaviour(self) -> TargetBehaviour {
         match self {
-            Self::Refused => Behaviour::Refuses,
-            Self::Hangs => Behaviour::Hangs,
-            Self::BlackHole => Behaviour::BlackHole,
-            Self::Fast500 => Behaviour::Fails(500),
-            Self::Slow => Behaviour::Slow,
-            Self::PostReset => Behaviour::Resets,
+            Self::Refused => TargetBehaviour::Refuses,
+            Self::Hangs => TargetBehaviour::Hangs,
+            Self::BlackHole => TargetBehaviour::BlackHole,
+            Self::Fast500 => TargetBehaviour::Fails(500),
+            Self::Slow => TargetBehaviour::Slow,
+            Self::PostReset => TargetBehaviour::Resets,
         }
     }
 

@@ -35,8 +35,8 @@ use lamina::Lamina;
 use options::Options;
 use origins::Origins;
 use report::{Cell, Report, Subject};
-use tally::Tally;
-use target::Behaviour;
+use tally::ExchangeTally;
+use target::TargetBehaviour;
 
 /// A client that is later than this measures what else runs on the machine, and the run is
 /// repeated,
@@ -124,8 +124,12 @@ async fn cell(
 }
 
 /// A run in which the client was in time; after [`MOST_RUNS`] the one in which it was least late.
-async fn quiet_run(subject: Subject, fault: Fault, program: &Path) -> anyhow::Result<Tally> {
-    let mut quietest: Option<Tally> = None;
+async fn quiet_run(
+    subject: Subject,
+    fault: Fault,
+    program: &Path,
+) -> anyhow::Result<ExchangeTally> {
+    let mut quietest: Option<ExchangeTally> = None;
     for _ in 0..MOST_RUNS {
         let tally = run(subject, fault, program).await?;
         eprintln!("{} {}: {tally}", subject.name(), fault.word());
@@ -144,7 +148,7 @@ async fn quiet_run(subject: Subject, fault: Fault, program: &Path) -> anyhow::Re
 }
 
 /// One run.
-async fn run(subject: Subject, fault: Fault, program: &Path) -> anyhow::Result<Tally> {
+async fn run(subject: Subject, fault: Fault, program: &Path) -> anyhow::Result<ExchangeTally> {
     let home = tempfile::tempdir().context("a folder for the proxy's files")?;
     let mut origins = Origins::start().await?;
     let server = match subject {
@@ -160,7 +164,7 @@ async fn run(subject: Subject, fault: Fault, program: &Path) -> anyhow::Result<T
     sleep_until(began + BEGINS).await;
     origins.second().behave(fault.behaviour()).await?;
     sleep_until(began + ENDS).await;
-    origins.second().behave(Behaviour::Answers).await?;
+    origins.second().behave(TargetBehaviour::Answers).await?;
     let exchanges = sending.await.context("the client")?;
-    Ok(Tally::of(&exchanges, &origins.arrivals, BEGINS))
+    Ok(ExchangeTally::of(&exchanges, &origins.arrivals, BEGINS))
 }

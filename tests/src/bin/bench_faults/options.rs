@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 
 use crate::fault::Fault;
-use crate::peers::{Peer, Tuning};
+use crate::peers::{Peer, PeerTuning};
 use crate::report::Subject;
 
 /// How it is called.
@@ -52,7 +52,7 @@ impl Options {
 
     /// The rows of the table.
     pub fn subjects(&self) -> Vec<Subject> {
-        let tunings = [Tuning::Default, Tuning::Tuned].into_iter();
+        let tunings = [PeerTuning::Default, PeerTuning::Tuned].into_iter();
         let peers = tunings.flat_map(|tuning| Peer::ALL.map(|peer| Subject::Peer(peer, tuning)));
         let all = std::iter::once(Subject::Lamina).chain(peers);
         all.filter(|subject| self.wants(&subject.name())).collect()

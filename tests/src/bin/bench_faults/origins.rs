@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::arrivals::Arrivals;
-use crate::target::{Behaviour, Target};
+use crate::target::{Target, TargetBehaviour};
 
 /// Three targets.
 pub struct Origins {
@@ -43,7 +43,7 @@ impl Origins {
     ///
     /// # Errors
     /// When a port can't be taken again.
-    pub async fn all(&mut self, behaviour: Behaviour) -> anyhow::Result<()> {
+    pub async fn all(&mut self, behaviour: TargetBehaviour) -> anyhow::Result<()> {
         for target in &mut self.targets {
             target.behave(behaviour).await?;
         }

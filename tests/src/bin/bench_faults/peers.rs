@@ -21,7 +21,7 @@ pub enum Peer {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tuning {
+pub enum PeerTuning {
     Default,
     Tuned,
 }
@@ -45,18 +45,18 @@ impl Peer {
         }
     }
 
-    fn template(self, tuning: Tuning) -> &'static str {
+    fn template(self, tuning: PeerTuning) -> &'static str {
         match (self, tuning) {
-            (Self::Haproxy, Tuning::Default) => include_str!("peers/haproxy.cfg"),
-            (Self::Haproxy, Tuning::Tuned) => include_str!("peers/haproxy-tuned.cfg"),
-            (Self::Envoy, Tuning::Default) => include_str!("peers/envoy.yaml"),
-            (Self::Envoy, Tuning::Tuned) => include_str!("peers/envoy-tuned.yaml"),
-            (Self::Traefik, Tuning::Default) => include_str!("peers/traefik.yaml"),
-            (Self::Traefik, Tuning::Tuned) => include_str!("peers/traefik-tuned.yaml"),
-            (Self::Caddy, Tuning::Default) => include_str!("peers/Caddyfile"),
-            (Self::Caddy, Tuning::Tuned) => include_str!("peers/Caddyfile-tuned"),
-            (Self::Nginx, Tuning::Default) => include_str!("peers/nginx.conf"),
-            (Self::Nginx, Tuning::Tuned) => include_str!("peers/nginx-tuned.conf"),
+            (Self::Haproxy, PeerTuning::Default) => include_str!("peers/haproxy.cfg"),
+            (Self::Haproxy, PeerTuning::Tuned) => include_str!("peers/haproxy-tuned.cfg"),
+            (Self::Envoy, PeerTuning::Default) => include_str!("peers/envoy.yaml"),
+            (Self::Envoy, PeerTuning::Tuned) => include_str!("peers/envoy-tuned.yaml"),
+            (Self::Traefik, PeerTuning::Default) => include_str!("peers/traefik.yaml"),
+            (Self::Traefik, PeerTuning::Tuned) => include_str!("peers/traefik-tuned.yaml"),
+            (Self::Caddy, PeerTuning::Default) => include_str!("peers/Caddyfile"),
+            (Self::Caddy, PeerTuning::Tuned) => include_str!("peers/Caddyfile-tuned"),
+            (Self::Nginx, PeerTuning::Default) => include_str!("peers/nginx.conf"),
+            (Self::Nginx, PeerTuning::Tuned) => include_str!("peers/nginx-tuned.conf"),
         }
     }
 
@@ -83,7 +83,7 @@ impl Peer {
 /// # Errors
 /// When it does not start.
 pub fn start(
-    (peer, tuning): (Peer, Tuning),
+    (peer, tuning): (Peer, PeerTuning),
     program: &Path,
     origins: &Origins,
     home: &Path,

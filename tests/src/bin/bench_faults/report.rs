@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::peers::{Peer, Tuning};
-use crate::tally::Tally;
+use crate::peers::{Peer, PeerTuning};
+use crate::tally::ExchangeTally;
 
 /// A row of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Subject {
     Lamina,
-    Peer(Peer, Tuning),
+    Peer(Peer, PeerTuning),
 }
 
 impl Subject {
@@ -19,16 +19,16 @@ impl Subject {
     pub fn name(self) -> String {
         match self {
             Self::Lamina => "lamina".to_owned(),
-            Self::Peer(peer, Tuning::Default) => peer.name().to_owned(),
-            Self::Peer(peer, Tuning::Tuned) => format!("{}-tuned", peer.name()),
+            Self::Peer(peer, PeerTuning::Default) => peer.name().to_owned(),
+            Self::Peer(peer, PeerTuning::Tuned) => format!("{}-tuned", peer.name()),
         }
     }
 
     fn heading(self) -> String {
         match self {
             Self::Lamina => "**lamina, default**".to_owned(),
-            Self::Peer(peer, Tuning::Default) => format!("{}, default", peer.name()),
-            Self::Peer(peer, Tuning::Tuned) => format!("{}, tuned", peer.name()),
+            Self::Peer(peer, PeerTuning::Default) => format!("{}, default", peer.name()),
+            Self::Peer(peer, PeerTuning::Tuned) => format!("{}, tuned", peer.name()),
         }
     }
 }
@@ -36,7 +36,7 @@ impl Subject {
 /// All rounds of one subject with one fault.
 pub struct Cell {
     pub fault: Fault,
-    pub tallies: Vec<Tally>,
+    pub tallies: Vec<ExchangeTally>,
     /// Why there are no more rounds.
     pub problem: Option<String>,
 }
@@ -59,7 +59,7 @@ impl Cell {
     }
 
     /// One number where all rounds agree, else the least and the most.
-    fn spread(&self, count: fn(&Tally) -> u64) -> String {
+    fn spread(&self, count: fn(&ExchangeTally) -> u64) -> String {
         let counts = self.tallies.iter().map(count);
         let (least, most) = (counts.clone().min(), counts.max());
         let (least, most) = (least.unwrap_or_default(), most.unwrap_or_default());
@@ -76,7 +76,7 @@ impl Cell {
             (
                 "failed",
                 failed,
-                (|tally| tally.failed) as fn(&Tally) -> u64,
+                (|tally| tally.failed) as fn(&ExchangeTally) -> u64,
             ),
             ("slow", slow, |tally| tally.slow),
             ("twice", twice, |tally| tally.twice),
@@ -148,7 +148,7 @@ impl Report {
 
     fn noise(&self) -> String {
         let cells = self.rows.iter().flat_map(|(_, cells)| cells);
-        let tallies: Vec<&Tally> = cells.flat_map(|cell| &cell.tallies).collect();
+        let tallies: Vec<&ExchangeTally> = cells.flat_map(|cell| &cell.tallies).collect();
         let noise: u64 = tallies.iter().map(|tally| tally.noise).sum();
         let late = tallies.iter().map(|tally| tally.late).max();
         let late = late.unwrap_or(Duration::ZERO);
@@ -195,11 +195,11 @@ mod tests {
     use super::*;
 
     fn report(fault: Fault, counts: &[[u64; 3]]) -> Report {
-        let tally = |[failed, slow, twice]: &[u64; 3]| Tally {
+        let tally = |[failed, slow, twice]: &[u64; 3]| ExchangeTally {
             failed: *failed,
             slow: *slow,
             twice: *twice,
-            ..Tally::default()
+            ..ExchangeTally::default()
         };
         let cell = Cell {
             fault,

@@ -5,14 +5,14 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::arrivals::Arrivals;
-use crate::client::{Exchange, Outcome};
+use crate::client::{Exchange, ExchangeOutcome};
 
 /// From here on a request is slow, whether it fails or not.
 pub const SLOW: Duration = Duration::from_millis(500);
 
 /// The counts of one run.
 #[derive(Clone, Default, Debug)]
-pub struct Tally {
+pub struct ExchangeTally {
     pub requests: u64,
     /// Not answered by 200 with the right body.
     pub failed: u64,
@@ -28,7 +28,7 @@ pub struct Tally {
     pub failures: BTreeMap<String, u64>,
 }
 
-impl Tally {
+impl ExchangeTally {
     /// Counts a run whose fault began `fault_at` after its start.
     pub fn of(exchanges: &[Exchange], arrivals: &Arrivals, fault_at: Duration) -> Self {
         let mut tally = Self {
@@ -37,14 +37,18 @@ impl Tally {
             ..Self::default()
         };
         for exchange in exchanges {
-            let (failed, slow) = (exchange.outcome != Outcome::Right, exchange.took >= SLOW);
+            let (failed, slow) = (
+                exchange.outcome != ExchangeOutcome::Right,
+                exchange.took >= SLOW,
+            );
             tally.failed += u64::from(failed);
             tally.slow += u64::from(slow);
             // A request that was under way when the fault began may have met it.
             let before = exchange.due + SLOW < fault_at;
             tally.noise += u64::from(before && (failed || slow));
             tally.late = tally.late.max(exchange.late);
-            if let Outcome::Wrong(seen) | Outcome::Broken(seen) = &exchange.outcome {
+            if let ExchangeOutcome::Wrong(seen) | ExchangeOutcome::Broken(seen) = &exchange.outcome
+            {
                 *tally.failures.entry(seen.clone()).or_default() += 1;
             }
         }
@@ -52,7 +56,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for ExchangeTally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -70,7 +74,7 @@ impl fmt::Display for Tally {
 mod tests {
     use super::*;
 
-    fn exchange(due_ms: u64, took_ms: u64, outcome: Outcome) -> Exchange {
+    fn exchange(due_ms: u64, took_ms: u64, outcome: ExchangeOutcome) -> Exchange {
         Exchange {
             due: Duration::from_millis(due_ms),
             late: Duration::from_millis(due_ms / 100),
@@ -81,11 +85,11 @@ mod tests {
 
     #[test]
     fn failed_and_slow_are_counted_apart_and_both_at_once() {
-        let broken = || Outcome::Broken("reset".to_owned());
-        let wrong = || Outcome::Wrong("502 Bad Gateway".to_owned());
+        let broken = || ExchangeOutcome::Broken("reset".to_owned());
+        let wrong = || ExchangeOutcome::Wrong("502 Bad Gateway".to_owned());
         let exchanges = [
-            exchange(0, 499, Outcome::Right),
-            exchange(100, 500, Outcome::Right),
+            exchange(0, 499, ExchangeOutcome::Right),
+            exchange(100, 500, ExchangeOutcome::Right),
             exchange(2_000, 1, broken()),
             exchange(2_100, 600, wrong()),
             exchange(2_200, 1, wrong()),
@@ -94,7 +98,7 @@ mod tests {
         for path in ["/0", "/1", "/2", "/2", "/3"] {
             arrivals.note(path);
         }
-        let tally = Tally::of(&exchanges, &arrivals, Duration::from_secs(2));
+        let tally = ExchangeTally::of(&exchanges, &arrivals, Duration::from_secs(2));
         assert_eq!((tally.requests, tally.failed, tally.slow), (5, 3, 2));
         assert_eq!(tally.twice, 1);
         assert_eq!(tally.noise, 1, "slow before the fault");

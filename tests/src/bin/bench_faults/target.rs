@@ -27,7 +27,7 @@ const BACKLOG: u32 = 128;
 
 /// What a target does with a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Behaviour {
+pub enum TargetBehaviour {
     Answers,
     /// Its port is closed, as that of a process that has ended.
     Refuses,
@@ -52,7 +52,7 @@ pub struct Target {
 }
 
 struct Shared {
-    behaviour: watch::Sender<Behaviour>,
+    behaviour: watch::Sender<TargetBehaviour>,
     arrivals: Arc<Arrivals>,
     /// When [`Behaviour::InTurn`] is done with all requests so far.
     free_at: Mutex<Instant>,
@@ -72,7 +72,7 @@ impl Target {
     pub async fn start(arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let shared = Arc::new(Shared {
-            behaviour: watch::Sender::new(Behaviour::Answers),
+            behaviour: watch::Sender::new(TargetBehaviour::Answers),
             arrivals,
             free_at: Mutex::new(Instant::now()),
         });
@@ -88,15 +88,15 @@ impl Target {
     ///
     /// # Errors
     /// When the port can't be taken again.
-    pub async fn behave(&mut self, behaviour: Behaviour) -> anyhow::Result<()> {
+    pub async fn behave(&mut self, behaviour: TargetBehaviour) -> anyhow::Result<()> {
         self.shared.behaviour.send_replace(behaviour);
         match (&mut self.socket, behaviour) {
-            (Socket::Serving(accepting), Behaviour::Refuses) => {
+            (Socket::Serving(accepting), TargetBehaviour::Refuses) => {
                 accepting.abort();
                 let _ = accepting.await;
                 self.socket = Socket::Closed(self.bound().await);
             }
-            (Socket::Closed(_), Behaviour::Refuses) | (Socket::Serving(_), _) => {}
+            (Socket::Closed(_), TargetBehaviour::Refuses) | (Socket::Serving(_), _) => {}
             (Socket::Closed(_), _) => {
                 let listener = self.listen_again()?;
                 let accepting = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
@@ -141,7 +141,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        if *behaviour.borrow_and_update() == Behaviour::BlackHole {
+        if *behaviour.borrow_and_update() == TargetBehaviour::BlackHole {
             let _full = fill_queue(&listener).await;
             let _ = behaviour.changed().await;
             continue;
@@ -182,19 +182,19 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()>
         }
         let now = *behaviour.borrow_and_update();
         match now {
-            Behaviour::Answers => {}
-            Behaviour::Slow => sleep(SLOWNESS).await,
-            Behaviour::InTurn(each) => shared.take_turn(each).await,
-            Behaviour::Hangs | Behaviour::BlackHole => {
+            TargetBehaviour::Answers => {}
+            TargetBehaviour::Slow => sleep(SLOWNESS).await,
+            TargetBehaviour::InTurn(each) => shared.take_turn(each).await,
+            TargetBehaviour::Hangs | TargetBehaviour::BlackHole => {
                 let _ = behaviour.changed().await;
                 return Ok(());
             }
-            Behaviour::Resets => {
+            TargetBehaviour::Resets => {
                 stream.set_zero_linger()?;
                 return Ok(());
             }
-            Behaviour::Refuses => return Ok(()),
-            Behaviour::Fails(status) => {
+            TargetBehaviour::Refuses => return Ok(()),
+            TargetBehaviour::Fails(status) => {
                 answer(&mut stream, &request, status).await?;
                 continue;
             }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{self, Load, Outcome};
+use crate::client::{self, ExchangeOutcome, Load};
 use crate::fault::PER_SECOND;
 use crate::lamina::Lamina;
 use crate::origins::Origins;
 use crate::report::Trial;
-use crate::tally::Tally;
-use crate::target::Behaviour;
+use crate::tally::ExchangeTally;
+use crate::target::TargetBehaviour;
 
 /// For how long all targets are down.
 const DOWN: Duration = Duration::from_secs(5);
@@ -27,10 +27,10 @@ const EACH: Duration = Duration::from_millis(2_000 / PER_SECOND as u64);
 const OVERLOAD: Duration = Duration::from_secs(4);
 
 /// How targets can be down, with the words for it.
-const FAILURES: [(Behaviour, &str); 3] = [
-    (Behaviour::Refuses, "refuse"),
-    (Behaviour::Resets, "reset"),
-    (Behaviour::Fails(503), "answer 503"),
+const FAILURES: [(TargetBehaviour, &str); 3] = [
+    (TargetBehaviour::Refuses, "refuse"),
+    (TargetBehaviour::Resets, "reset"),
+    (TargetBehaviour::Fails(503), "answer 503"),
 ];
 
 /// Runs all of them.
@@ -51,7 +51,7 @@ pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
 
 /// Requests that nobody can answer are not multiplied. Counted since Lamina's start, by seconds
 /// begun: what requests have earned before the fault may be spent in it.
-async fn attempts(behaviour: Behaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
+async fn attempts(behaviour: TargetBehaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
     let mut origins = Origins::start().await?;
     let started = Instant::now();
     let lamina = Lamina::start(&origins.addresses(), "", home)?;
@@ -78,19 +78,19 @@ async fn attempts(behaviour: Behaviour, words: &str, home: &Path) -> anyhow::Res
 }
 
 /// Every copy that may be served while there are errors is served.
-async fn stale(behaviour: Behaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
+async fn stale(behaviour: TargetBehaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
     let mut origins = Origins::start().await?;
     let lamina = Lamina::start(&origins.addresses(), "", home)?;
     let address = lamina.server.address;
     client::settle(address).await?;
     for number in 0..PAGES {
         let outcome = client::ask(address, "GET", &page(number)).await;
-        ensure!(outcome == Outcome::Right, "warming: {outcome:?}");
+        ensure!(outcome == ExchangeOutcome::Right, "warming: {outcome:?}");
     }
     sleep(UNTIL_STALE).await;
     origins.all(behaviour).await?;
     let exchanges = client::send(address, get(DOWN, page), Instant::now()).await;
-    let tally = Tally::of(&exchanges, &origins.arrivals, Duration::ZERO);
+    let tally = ExchangeTally::of(&exchanges, &origins.arrivals, Duration::ZERO);
     let served = tally.requests - tally.failed;
     eprintln!("all {words}, stale: {:?}", tally.failures);
     Ok(Trial {
@@ -110,10 +110,10 @@ async fn overload(home: &Path) -> anyhow::Result<Trial> {
     let only = &mut origins.targets[0];
     let lamina = Lamina::start(&[only.address], "", home)?;
     client::settle(lamina.server.address).await?;
-    only.behave(Behaviour::InTurn(EACH)).await?;
+    only.behave(TargetBehaviour::InTurn(EACH)).await?;
     let load = get(OVERLOAD, |number| format!("/{number}"));
     let exchanges = client::send(lamina.server.address, load, Instant::now()).await;
-    let tally = Tally::of(&exchanges, &origins.arrivals, Duration::ZERO);
+    let tally = ExchangeTally::of(&exchanges, &origins.arrivals, Duration::ZERO);
     let slowest = exchanges
         .iter()
         .map(|one| one.took)

@@ -27,7 +27,7 @@ pub(super) fn unexpected(command: &str) -> StoreError {
     StoreError::Corrupt(format!("the answer to {command} has an unexpected form"))
 }
 
-/// How Redis 7.0 begins to say that a script's command is refused for want of a right. Later versions
+/// Redis 7.0 begins with this when a script's command is refused for want of a right. Later versions
 /// say `ACL failure in script`.
 const OF_A_SCRIPT: &str = "The user executing the script can't";
 

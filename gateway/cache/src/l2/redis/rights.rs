@@ -1,4 +1,4 @@
-//! What the user that we log in as may not do, for `lamina doctor`.
+//! Finds out what the user that we log in as may not do, for `lamina doctor`.
 //!
 //! `ACL DRYRUN` would tell, but is itself a right that such a user lacks. So each command is tried
 //! on a key that nobody uses, in a form that changes nothing there; what matters is only whether
@@ -13,7 +13,7 @@ use crate::l2::store::{StoreError, StoreRefusal, StoreRight};
 use crate::redis::ping;
 
 impl RedisStore {
-    /// What this user lacks. Where it may not run scripts or reach our keys at all, that is all
+    /// Returns what this user lacks. Where it may not run scripts or reach our keys at all, that is all
     /// that can be found out.
     pub(super) async fn lacking(&self) -> Result<Vec<StoreRight>, StoreError> {
         let mut lacking = self.lacking_in_scripts().await?;

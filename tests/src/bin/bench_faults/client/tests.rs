@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Load, Outcome, ask, send};
+use super::{ExchangeOutcome, Load, ask, send};
 use crate::arrivals::Arrivals;
-use crate::target::{Behaviour, Target};
+use crate::target::{Target, TargetBehaviour};
 
 fn page(number: u32) -> String {
     format!("/{number}")
@@ -21,7 +21,7 @@ async fn target() -> (Target, Arc<Arrivals>) {
 #[tokio::test]
 async fn requests_are_sent_however_long_others_take() {
     let (mut target, arrivals) = target().await;
-    target.behave(Behaviour::Hangs).await.expect("hangs");
+    target.behave(TargetBehaviour::Hangs).await.expect("hangs");
     let address = target.address;
     let load = Load {
         method: "GET",
@@ -34,13 +34,16 @@ async fn requests_are_sent_however_long_others_take() {
         arrivals.attempts() == 30
     })
     .await;
-    target.behave(Behaviour::Answers).await.expect("answers");
+    target
+        .behave(TargetBehaviour::Answers)
+        .await
+        .expect("answers");
     let exchanges = sending.await.expect("no panic");
     assert_eq!(exchanges.len(), 30);
     assert!(
         exchanges
             .iter()
-            .all(|one| matches!(one.outcome, Outcome::Broken(_)))
+            .all(|one| matches!(one.outcome, ExchangeOutcome::Broken(_)))
     );
     let first = exchanges.iter().min_by_key(|one| one.due).expect("30");
     assert!(first.took >= Duration::from_millis(290), "{first:?}");
@@ -49,7 +52,7 @@ async fn requests_are_sent_however_long_others_take() {
 }
 
 /// What the client makes of one answer, and whether the request reached the target.
-async fn outcome(behaviour: Behaviour, method: &str) -> (Outcome, u64) {
+async fn outcome(behaviour: TargetBehaviour, method: &str) -> (ExchangeOutcome, u64) {
     let (mut target, arrivals) = target().await;
     target.behave(behaviour).await.expect("behaves");
     let outcome = ask(target.address, method, "/x").await;
@@ -60,24 +63,24 @@ async fn outcome(behaviour: Behaviour, method: &str) -> (Outcome, u64) {
 async fn each_behaviour_is_what_it_says() {
     for method in ["GET", "POST"] {
         assert_eq!(
-            outcome(Behaviour::Answers, method).await,
-            (Outcome::Right, 1)
+            outcome(TargetBehaviour::Answers, method).await,
+            (ExchangeOutcome::Right, 1)
         );
-        let (failed, arrived) = outcome(Behaviour::Fails(500), method).await;
+        let (failed, arrived) = outcome(TargetBehaviour::Fails(500), method).await;
         assert!(
-            matches!(&failed, Outcome::Wrong(what) if what.starts_with("500")),
+            matches!(&failed, ExchangeOutcome::Wrong(what) if what.starts_with("500")),
             "{failed:?}"
         );
         assert_eq!(arrived, 1);
-        let (reset, arrived) = outcome(Behaviour::Resets, method).await;
+        let (reset, arrived) = outcome(TargetBehaviour::Resets, method).await;
         assert!(
-            matches!(&reset, Outcome::Broken(what) if what.contains("reset")),
+            matches!(&reset, ExchangeOutcome::Broken(what) if what.contains("reset")),
             "{reset:?}"
         );
         assert_eq!(arrived, 1, "it was read before the reset");
-        let (refused, arrived) = outcome(Behaviour::Refuses, method).await;
+        let (refused, arrived) = outcome(TargetBehaviour::Refuses, method).await;
         assert!(
-            matches!(&refused, Outcome::Broken(what) if what.contains("refused")),
+            matches!(&refused, ExchangeOutcome::Broken(what) if what.contains("refused")),
             "{refused:?}"
         );
         assert_eq!(arrived, 0);
@@ -87,12 +90,19 @@ async fn each_behaviour_is_what_it_says() {
 #[tokio::test]
 async fn a_target_serves_again_at_the_same_address() {
     let (mut target, _) = target().await;
-    for behaviour in [Behaviour::Refuses, Behaviour::BlackHole, Behaviour::Hangs] {
+    for behaviour in [
+        TargetBehaviour::Refuses,
+        TargetBehaviour::BlackHole,
+        TargetBehaviour::Hangs,
+    ] {
         target.behave(behaviour).await.expect("behaves");
-        target.behave(Behaviour::Answers).await.expect("answers");
+        target
+            .behave(TargetBehaviour::Answers)
+            .await
+            .expect("answers");
         assert_eq!(
             ask(target.address, "GET", "/x").await,
-            Outcome::Right,
+            ExchangeOutcome::Right,
             "{behaviour:?}"
         );
     }
@@ -104,7 +114,10 @@ async fn a_target_serves_again_at_the_same_address() {
 async fn a_black_hole_takes_no_connection() {
     const FEW: usize = 64;
     let (mut target, arrivals) = target().await;
-    target.behave(Behaviour::BlackHole).await.expect("behaves");
+    target
+        .behave(TargetBehaviour::BlackHole)
+        .await
+        .expect("behaves");
     let mut opened = Vec::new();
     let connect = || tokio::net::TcpStream::connect(target.address);
     while let Ok(connected) = tokio::time::timeout(Duration::from_millis(500), connect()).await {
