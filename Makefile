@@ -58,6 +58,9 @@ CLOCK := faketime
 # A certificate authority with a name server, for automatic certificates; curl changes its records.
 AUTHORITY := pebble curl
 
+# A name server, for the names of origins.
+NAMES := dnsmasq-base
+
 # What scans TLS listeners; sslyze comes from PyPI.
 SCANNERS := sslscan testssl.sh python3-venv
 
@@ -70,7 +73,7 @@ BROWSER := chromium
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers.
 test-install:
-	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(SCANNERS)
+	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS)
 	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install

@@ -29,6 +29,7 @@ pub mod guest;
 pub mod h2raw;
 pub mod h3;
 pub mod metrics;
+pub mod name_server;
 pub mod nats;
 pub mod origin;
 pub mod pebble;

@@ -72,6 +72,15 @@ impl Origin {
         H: Fn(Asked) -> F + Send + Sync + 'static,
         F: Future<Output = Reply> + Send + 'static,
     {
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), handler).await
+    }
+
+    /// The same at this address.
+    pub async fn start_at<H, F>(address: SocketAddr, handler: H) -> Self
+    where
+        H: Fn(Asked) -> F + Send + Sync + 'static,
+        F: Future<Output = Reply> + Send + 'static,
+    {
         let shared = Arc::new(Shared {
             handler: Mutex::new(boxed(handler)),
             log: Mutex::default(),
@@ -80,7 +89,7 @@ impl Origin {
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
         });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = Some(tokio::spawn(accept(listener, shared.clone())));
         Self {

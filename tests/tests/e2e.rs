@@ -342,6 +342,10 @@ mod unusual;
 mod upstream_checks;
 #[path = "e2e/upstream_failures.rs"]
 mod upstream_failures;
+#[path = "e2e/upstream_names.rs"]
+mod upstream_names;
+#[path = "e2e/upstream_places.rs"]
+mod upstream_places;
 #[path = "e2e/upstream_pool.rs"]
 mod upstream_pool;
 #[path = "e2e/upstream_states.rs"]

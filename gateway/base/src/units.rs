@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A length of time: a whole or decimal number with `ms`, `s`, `m`, `h` or `d`; `0` alone is
 /// allowed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
 pub struct ConfigDuration(pub std::time::Duration);
 
 /// A number of bytes: a whole number alone, or with `B`, `KB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`.

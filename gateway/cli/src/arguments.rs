@@ -197,6 +197,9 @@ pub struct ChangedTarget {
     /// After this time it is ready again by itself.
     #[arg(long = "for")]
     pub lasts: Option<ConfigDuration>,
+    /// Keep the state over a restart of the gateway.
+    #[arg(long)]
+    pub keep: bool,
     #[command(flatten)]
     pub admin: AdminArguments,
 }

@@ -18,8 +18,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use arguments::{
-    AcmeCommand, AdminArguments, CommandLine, GatewayCommand, L2Command, PurgeArguments,
-    RecordCommand, UpstreamsCommand,
+    AcmeCommand, AdminArguments, ChangedTarget, CommandLine, GatewayCommand, L2Command,
+    PurgeArguments, RecordCommand, UpstreamsCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
@@ -34,7 +34,7 @@ use lamina_edge::config::{self, GatewayConfig};
 use lamina_edge::proxy;
 use lamina_http::endpoint::Endpoint;
 use lamina_plugin_host::compile::{self, child::CompileAllowance};
-use remote::{RemoteError, RemoteGateway, RemotePurgeCoverage};
+use remote::{RemoteError, RemoteGateway, RemotePurgeCoverage, TargetChange};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -260,14 +260,26 @@ fn upstreams(admin: &AdminArguments, json: bool) -> anyhow::Result<ExitOutcome> 
 
 /// Takes a target out, or makes it ready again.
 fn change_target(command: &UpstreamsCommand) -> anyhow::Result<ExitOutcome> {
-    let (state, target, lasts, admin) = match command {
-        UpstreamsCommand::Drain(asked) => ("drain", &asked.target, asked.lasts, &asked.admin),
-        UpstreamsCommand::Out(asked) => ("out", &asked.target, asked.lasts, &asked.admin),
-        UpstreamsCommand::Ready { target, admin } => ("ready", target, None, admin),
+    let taken_out = |state, asked: &ChangedTarget| TargetChange {
+        state,
+        lasts: asked.lasts,
+        outlives_process: asked.keep,
+    };
+    let (change, target, admin) = match command {
+        UpstreamsCommand::Drain(asked) => (taken_out("drain", asked), &asked.target, &asked.admin),
+        UpstreamsCommand::Out(asked) => (taken_out("out", asked), &asked.target, &asked.admin),
+        UpstreamsCommand::Ready { target, admin } => {
+            let ready = TargetChange {
+                state: "ready",
+                lasts: None,
+                outlives_process: false,
+            };
+            (ready, target, admin)
+        }
     };
     with_remote(admin, AdminRight::Targets, |remote| {
         let names = (&*target.upstream, &*target.target);
-        let changed = runtime()?.block_on(remote.change_target(names, state, lasts))?;
+        let changed = runtime()?.block_on(remote.change_target(names, change))?;
         output::text(changed);
         Ok(ExitOutcome::Well)
     })

@@ -25,6 +25,7 @@ use lamina_edge::admin::INTENT;
 use lamina_http::endpoint::Endpoint;
 
 pub use requests::RequestsFilter;
+pub use upstreams::TargetChange;
 
 /// The address of a gateway's admin listener, and the token for it.
 pub struct RemoteGateway {

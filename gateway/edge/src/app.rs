@@ -185,7 +185,6 @@ impl RunningGateway {
             recent,
             tls,
             quic,
-            origin_tls,
             origins,
             ..
         } = process;
@@ -249,7 +248,6 @@ impl RunningGateway {
                 scraped.tend();
                 dropped.update();
                 tls.update();
-                origin_tls.update();
                 origins.update();
                 held.update();
                 shown.iter().for_each(|acme| acme.update_metrics());

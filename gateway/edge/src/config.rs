@@ -27,6 +27,7 @@ mod seal_warnings;
 mod secret;
 #[cfg(test)]
 mod shipped;
+mod targets_file;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -36,6 +37,7 @@ mod warnings;
 pub use problem::{ConfigProblem, ConfigProblems};
 pub use schema::schema;
 pub use secret::redacted;
+pub use targets_file::load as load_targets;
 
 use problem::ConfigFinding;
 
@@ -120,7 +122,7 @@ impl GatewayConfig {
         let acme = self.acme.as_mut().into_iter();
         let acme = acme.flat_map(|acme| acme.files());
         let upstreams = self.upstreams.values_mut();
-        let origins = upstreams.flat_map(|upstream| upstream.tls.files());
+        let origins = upstreams.flat_map(|upstream| upstream.files());
         plugins
             .chain(stores)
             .chain(bus)
@@ -158,6 +160,12 @@ impl Default for ProcessConfig {
 
 /// Reads and checks the file, with the environment variables of the process.
 pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
+    let (name, text) = read_text(file)?;
+    parse(&text, &name, &|variable| std::env::var(variable).ok())
+}
+
+/// The name and the text of a file, which is not larger than a configuration may be.
+fn read_text(file: &Path) -> Result<(String, String), ConfigProblems> {
     let name = file.display().to_string();
     let whole =
         |message: String| ConfigProblems::one(ConfigFinding::file(message).locate(&name, "", None));
@@ -170,7 +178,7 @@ pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
     }
     let text = String::from_utf8(bytes)
         .map_err(|e| not_utf8(&name, e.as_bytes(), e.utf8_error().valid_up_to()))?;
-    parse(&text, &name, &|variable| std::env::var(variable).ok())
+    Ok((name, text))
 }
 
 /// The line of the file on which a key such as `bus.nats.servers` stands. None if the key isn't
@@ -210,12 +218,7 @@ pub fn parse(
     }
     let mut root = parser::parse(text).map_err(|e| one(e, None))?;
     shape(&root).map_err(|e| one(e, Some(&root)))?;
-    let located = |findings: Vec<ConfigFinding>, root: &tree::YamlNode| -> Vec<ConfigProblem> {
-        let more = findings.len().saturating_sub(MOST_SHOWN);
-        let more = (more > 0).then(|| ConfigFinding::file(format!("{more} more are not shown")));
-        let shown = findings.into_iter().take(MOST_SHOWN).chain(more);
-        shown.map(|f| f.locate(file, text, Some(root))).collect()
-    };
+    let located = |findings, root: &tree::YamlNode| located(findings, (file, text), root);
     let all = |findings, root: &tree::YamlNode| ConfigProblems::new(located(findings, root));
     let findings = expand::expand(&mut root, env);
     all(findings, &root).map_or(Ok(()), Err)?;
@@ -229,6 +232,18 @@ pub fn parse(
     all(findings, &root).map_or(Ok(()), Err)?;
     config.warnings = located(warnings::warnings(&config), &root);
     Ok(config)
+}
+
+/// Shows findings where they stand in the file.
+fn located(
+    findings: Vec<ConfigFinding>,
+    (file, text): (&str, &str),
+    root: &tree::YamlNode,
+) -> Vec<ConfigProblem> {
+    let more = findings.len().saturating_sub(MOST_SHOWN);
+    let more = (more > 0).then(|| ConfigFinding::file(format!("{more} more are not shown")));
+    let shown = findings.into_iter().take(MOST_SHOWN).chain(more);
+    shown.map(|f| f.locate(file, text, Some(root))).collect()
 }
 
 /// The most problems, or warnings, of one file that are listed one by one.

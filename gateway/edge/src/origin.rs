@@ -1,7 +1,7 @@
 //! Named upstreams: choosing a target, sending the request, enforcing deadlines.
 //!
 //! The parts: `admission` limits how many requests an upstream gets at once, `target` chooses the
-//! server, `pool` keeps its connections, which `connect` opens as `stream`s, with `tls`, `verify`
+//! server among those that `discovery` finds (with `names` and `targets_file`), `pool` keeps its connections, which `connect` opens as `stream`s, with `tls`, `verify`
 //! and `watch` where a target has TLS. `outgoing` is a request that may have to be sent again,
 //! `response` refuses ambiguous heads, `exchange` watches the request body and the response body,
 //! `error` names what went wrong, `check` asks targets how they are, `control` is
@@ -16,9 +16,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::header::{COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
@@ -29,7 +31,6 @@ use self::budget::RetryBudget;
 use self::check::HealthCheck;
 use self::config::{HashSource, HostHeader, RetryConfig, UpstreamConfig, UpstreamTimeouts};
 use self::delivery::{DeliveredResponse, RequestDelivery};
-use self::metrics::UpstreamMetrics;
 use self::outgoing::OutgoingRequest;
 use self::target::OriginTarget;
 use self::targets::{OriginTargets, stable_hash};
@@ -37,7 +38,9 @@ use self::watch::UpstreamTlsWatch;
 use crate::http::body::{Body, BoundedBody};
 use crate::http::memory::ConnectionMemory;
 use crate::http::{forward, media};
+use crate::telemetry::metrics::Registry;
 
+mod address;
 mod admission;
 mod attempt;
 mod budget;
@@ -46,11 +49,13 @@ pub mod config;
 mod connect;
 mod control;
 mod delivery;
+mod discovery;
 mod error;
 mod exchange;
 mod health;
 mod latency;
 pub mod metrics;
+mod names;
 mod outgoing;
 mod pool;
 pub mod response;
@@ -58,6 +63,7 @@ mod status;
 mod stream;
 mod target;
 mod targets;
+mod targets_file;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -66,14 +72,16 @@ mod verify;
 mod watch;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
-pub use self::control::AdministrativeState;
+pub use self::control::{AdministrativeState, OrderLifetime, TargetOrders};
 pub use self::delivery::FailureFallback;
 pub use self::error::{BuildError, OriginError, OverloadReason, SendError, TimeoutPhase};
 pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
+pub use self::names::{NameStatus, OriginNames};
 pub use self::outgoing::RequestClient;
 pub use self::response::OnInterim;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
+pub use self::targets_file::TargetsFileReader;
 pub use self::watch::OriginTlsWatch;
 
 /// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`. It is
@@ -82,7 +90,48 @@ pub use self::watch::OriginTlsWatch;
 pub struct StreamSilence(pub Duration);
 
 /// All upstreams by name.
-pub struct Origins(HashMap<String, Arc<Origin>>);
+pub struct Origins {
+    by_name: HashMap<String, Arc<Origin>>,
+    shared: SharedOriginState,
+}
+
+/// What the upstreams of all generations share.
+#[derive(Clone, Default)]
+pub struct SharedOriginState {
+    pub tls: Arc<OriginTlsWatch>,
+    pub families: Arc<OriginFamilies>,
+    pub names: Arc<OriginNames>,
+    pub orders: Arc<TargetOrders>,
+    pub read_targets: TargetsFileReader,
+}
+
+impl SharedOriginState {
+    /// Creates the metrics and registers them. `kept_orders` is the file with the orders about
+    /// targets that outlive the process.
+    ///
+    /// # Errors
+    /// If the registry has families of these names already.
+    pub fn register(
+        registry: &Registry,
+        kept_orders: Option<PathBuf>,
+        read_targets: TargetsFileReader,
+    ) -> prometheus::Result<Self> {
+        Ok(Self {
+            tls: OriginTlsWatch::register(registry)?,
+            families: OriginFamilies::register(registry)?,
+            names: OriginNames::register(registry)?,
+            orders: Arc::new(TargetOrders::open(kept_orders)),
+            read_targets,
+        })
+    }
+
+    /// Brings the gauges up to date, before a scrape.
+    pub fn update(&self) {
+        self.tls.update();
+        self.families.update();
+        self.names.update();
+    }
+}
 
 /// One upstream.
 pub struct Origin {
@@ -107,39 +156,37 @@ impl Origins {
     /// Returns which upstream or target cannot be used, and why.
     pub fn new(
         upstreams: &BTreeMap<String, UpstreamConfig>,
-        tls: &OriginTlsWatch,
-        families: &Arc<OriginFamilies>,
+        shared: &SharedOriginState,
     ) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
-            let origin = Arc::new(Origin::new(name, upstream, tls, families.of(name))?);
-            if let Some(before) = families.latest(name) {
-                origin.take_over_orders(&before);
-            }
-            families.add(&origin);
+            let origin = Arc::new(Origin::new(name, upstream, shared)?);
+            shared.families.add(&origin);
             Ok((name.clone(), origin))
         });
-        origins.collect::<Result<_, _>>().map(Self)
+        Ok(Self {
+            by_name: origins.collect::<Result<_, _>>()?,
+            shared: shared.clone(),
+        })
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Origin>> {
-        self.0.get(name).cloned()
+        self.by_name.get(name).cloned()
     }
 
-    /// Closes connections that are not needed any more, checks targets and ends what operators have
-    /// ordered for some time. Never ends.
+    /// Follows the names and files of targets, checks targets, closes connections that are not needed
+    /// any more, and ends what operators have ordered for some time. Never ends.
     pub async fn maintain(&self) {
-        let checks = self.0.values().map(|origin| check::repeat(origin));
-        tokio::join!(
-            self.maintain_targets(),
-            futures_util::future::join_all(checks)
-        );
+        let checks = self.by_name.values().map(|origin| check::repeat(origin));
+        let names = self.by_name.values();
+        let names = names.map(|origin| origin.targets.follow_names());
+        tokio::join!(self.maintain_targets(), join_all(checks), join_all(names));
     }
 
     async fn maintain_targets(&self) {
         let mut turns = tokio::time::interval(MAINTENANCE);
         loop {
             turns.tick().await;
-            for origin in self.0.values() {
+            for origin in self.by_name.values() {
                 origin.maintain_targets();
             }
         }
@@ -150,18 +197,18 @@ impl Origin {
     fn new(
         name: &str,
         upstream: &UpstreamConfig,
-        tls: &OriginTlsWatch,
-        metrics: UpstreamMetrics,
+        shared: &SharedOriginState,
     ) -> Result<Self, BuildError> {
         let watch = Arc::new(UpstreamTlsWatch::new(name, &upstream.tls));
-        let targets = OriginTargets::parse(name, upstream, &watch, metrics)?;
+        let metrics = shared.families.of(name);
+        let targets = OriginTargets::parse(name, upstream, &watch, metrics, shared)?;
         let active = upstream.health.active.as_ref();
         let check = active
             .map(|rules| HealthCheck::new(name, rules))
             .transpose()?;
-        if targets.iter().any(|target| target.tls.is_some()) {
+        if upstream.may_speak_tls() {
             watch.warn_of_unverified();
-            tls.add(&watch);
+            shared.tls.add(&watch);
         }
         Ok(Self {
             name: name.into(),

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::start;
-use lamina_edge::origin::{OriginTlsWatch, Origins};
+use lamina_edge::origin::{Origins, SharedOriginState};
 use lamina_http::body::{Body, collect};
 use lamina_http::server::RunningListeners;
 
@@ -23,8 +23,7 @@ impl Demo {
         let url = serde_json::json!(format!("http://{}", addresses[0]));
         let upstream = serde_json::from_value(url).unwrap();
         let upstreams = BTreeMap::from([("demo".to_owned(), upstream)]);
-        let origins =
-            Origins::new(&upstreams, &OriginTlsWatch::default(), &Default::default()).unwrap();
+        let origins = Origins::new(&upstreams, &SharedOriginState::default()).unwrap();
         Self { origins, _running }
     }
 

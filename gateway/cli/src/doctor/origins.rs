@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use super::advice::ConfigKeyPlaces;
 use super::{FindingLine, ReportSection};
+use lamina_edge::app::process::target_file_reader;
 use lamina_edge::config::GatewayConfig;
+use lamina_edge::origin::NameStatus;
 use lamina_edge::origin::config::{OriginVerification, UpstreamConfig};
-use lamina_edge::origin::trial::{self, TargetTlsTrial, TargetTrial, TrialAnswer};
+use lamina_edge::origin::trial::{self, TargetTlsTrial, TargetTrial, TrialAnswer, UpstreamTrial};
 use lamina_http::date;
 
 /// A certificate that expires within this time is a warning.
@@ -19,8 +21,12 @@ pub(super) async fn examine(
 ) -> Vec<ReportSection> {
     let mut sections = Vec::new();
     for (name, upstream) in &config.upstreams {
-        let targets = match trial::of_upstream(name, upstream).await {
-            Ok(trials) => trials.into_iter().map(line).collect(),
+        let tried = trial::of_upstream(name, upstream, target_file_reader()).await;
+        let targets = match tried {
+            Ok(UpstreamTrial { names, targets }) => {
+                let names = names.into_iter().map(name_line);
+                names.chain(targets.into_iter().map(line)).collect()
+            }
             Err(error) => vec![FindingLine::failed("setup", error.to_string())],
         };
         let unverified = unverified(name, upstream, places);
@@ -48,6 +54,18 @@ fn unverified(
         );
         FindingLine::failed("verification", why)
     })
+}
+
+/// What name servers say about a name.
+fn name_line(name: NameStatus) -> FindingLine {
+    let what = format!("the name {}", name.name);
+    match name.failing {
+        Some((why, _)) => FindingLine::failed(what, why),
+        None => {
+            let addresses: Vec<_> = name.addresses.iter().map(ToString::to_string).collect();
+            FindingLine::fine(what, format!("leads to {}", addresses.join(", ")))
+        }
+    }
 }
 
 fn line(trial: TargetTrial) -> FindingLine {

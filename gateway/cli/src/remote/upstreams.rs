@@ -13,6 +13,16 @@ use super::{RemoteError, RemoteGateway, span};
 /// Upstreams with their targets.
 pub struct RemoteUpstreamList(Value);
 
+/// What is to become of a target.
+pub struct TargetChange<'a> {
+    /// `ready`, `drain` or `out`.
+    pub state: &'a str,
+    /// For how long; None: until the next change.
+    pub lasts: Option<ConfigDuration>,
+    /// Whether the next process shall know it, too.
+    pub outlives_process: bool,
+}
+
 const HEAD: [&str; 8] = [
     "UPSTREAM",
     "TARGET",
@@ -35,23 +45,24 @@ impl RemoteGateway {
         answer.await.map(RemoteUpstreamList)
     }
 
-    /// Changes the state of a target: `ready`, `drain` or `out`, for some time or until the next
-    /// change.
+    /// Changes the state of a target.
     ///
     /// # Errors
     /// See [`RemoteError`].
     pub async fn change_target(
         &self,
         (upstream, target): (&str, &str),
-        state: &str,
-        lasts: Option<ConfigDuration>,
+        change: TargetChange<'_>,
     ) -> Result<RemoteUpstreamList, RemoteError> {
         let encoded = |name| utf8_percent_encode(name, NON_ALPHANUMERIC);
         let (upstream, target) = (encoded(upstream), encoded(target));
         let path = format!("/v1/upstreams/{upstream}/targets/{target}");
-        let mut body = json!({"state": state});
-        if let Some(lasts) = lasts {
+        let mut body = json!({"state": change.state});
+        if let Some(lasts) = change.lasts {
             body["for"] = json!(lasts.to_string());
+        }
+        if change.outlives_process {
+            body["keep"] = json!(true);
         }
         let answer = self.ask(Method::POST, &path, body.to_string(), Duration::ZERO);
         answer.await.map(RemoteUpstreamList)
@@ -91,6 +102,11 @@ impl fmt::Display for RemoteUpstreamList {
             line(f, columns, &widths)?;
             if let Some(remark) = remark {
                 writeln!(f, "  {remark}")?;
+            }
+        }
+        for upstream in self.0["upstreams"].as_array().into_iter().flatten() {
+            for problem in problems(upstream) {
+                writeln!(f, "{problem}")?;
             }
         }
         Ok(())
@@ -142,4 +158,26 @@ fn remark(target: &Value) -> Option<String> {
         remarks.push(format!("last check: {result}, {} ago", ago(check)));
     }
     (!remarks.is_empty()).then(|| remarks.join("; "))
+}
+
+/// What is wrong with the names and the file that the targets come from.
+fn problems(upstream: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let about = text(&upstream["upstream"]);
+    let mut problems = Vec::new();
+    for name in upstream["names"].as_array().into_iter().flatten() {
+        if let Some(failing) = name["failing_for_ms"].as_u64() {
+            let (name, why) = (text(&name["name"]), text(&name["reason"]));
+            let since = span(failing);
+            problems.push(format!(
+                "{about}: no new answer about {name} for {since}: {why}"
+            ));
+        }
+    }
+    if let Some(problem) = upstream["targets_file_problem"].as_str() {
+        problems.push(format!(
+            "{about}: the file of targets can't be used, and the targets stay as they were: {problem}"
+        ));
+    }
+    problems
 }

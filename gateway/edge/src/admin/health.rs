@@ -13,7 +13,7 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{AdminService, answer};
+use super::{AdminService, answer, upstreams};
 use crate::acme::MissingCertificates;
 use crate::cache::l2::StoreHealth;
 use crate::cluster::{BusStatus, PublishStatus};
@@ -31,10 +31,12 @@ impl AdminService {
         let ready = self.ready.load(Ordering::Acquire);
         let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
         let reach = self.proxy.cache.reach();
+        let names = self.proxy.generation().origins.failing_names();
         let missing = self.acme.as_ref().and_then(|acme| acme.missing());
         let is_whole = standing.as_ref().is_none_or(BusStatus::is_whole)
             && reach == StoreHealth::Whole
-            && missing.is_none();
+            && missing.is_none()
+            && names.is_empty();
         let (status, state) = match (ready, is_whole) {
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             (true, false) => (StatusCode::OK, "degraded"),
@@ -52,6 +54,9 @@ impl AdminService {
         }
         if let Some(MissingCertificates { names, count }) = missing {
             body["certificates"] = json!({"state": "degraded", "missing": names, "count": count});
+        }
+        if !names.is_empty() {
+            body["names"] = upstreams::failing_names(names);
         }
         answer::json(status, &body)
     }

@@ -7,8 +7,14 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::origin::{AdministrativeState, Origins, TargetOrder, TargetStatus, UpstreamStatus};
+use crate::origin::{
+    AdministrativeState, NameStatus, OrderLifetime, Origins, TargetOrder, TargetOrderError,
+    TargetStatus, UpstreamStatus,
+};
 use crate::units::ConfigDuration;
+
+/// The most names that `/readyz` lists.
+const MOST_NAMES: usize = 16;
 
 /// The body of `POST /v1/upstreams/NAME/targets/TARGET`.
 #[derive(Debug, Deserialize)]
@@ -17,12 +23,22 @@ struct TargetOrderBody {
     state: AdministrativeState,
     #[serde(rename = "for", default)]
     lasts: Option<ConfigDuration>,
+    /// Whether it outlives the process.
+    #[serde(default)]
+    keep: bool,
 }
 
 /// Every upstream.
 pub fn list(origins: &Origins) -> Value {
     let upstreams: Vec<Value> = origins.statuses().into_iter().map(told).collect();
     json!({"upstreams": upstreams})
+}
+
+/// The names that name servers give no new answer about, for `/readyz`.
+pub fn failing_names(names: Vec<NameStatus>) -> Value {
+    let count = names.len();
+    let shown: Vec<Value> = names.into_iter().take(MOST_NAMES).map(told_name).collect();
+    json!({"state": "degraded", "failing": shown, "count": count})
 }
 
 /// Changes the state of a target. Its name is as in the path, percent-encoded where need be.
@@ -40,24 +56,57 @@ pub fn change(
     let decoded = |name| percent_decode_str(name).decode_utf8_lossy();
     match origins.order(&decoded(upstream), &decoded(target), order) {
         Ok(changed) => (StatusCode::OK, json!({"upstreams": [told(changed)]})),
-        Err(error) => refused(StatusCode::NOT_FOUND, error.to_string()),
+        Err(error) => {
+            let status = match error {
+                TargetOrderError::NoUpstream { .. } | TargetOrderError::NoTarget { .. } => {
+                    StatusCode::NOT_FOUND
+                }
+                TargetOrderError::NotKept(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            refused(status, error.to_string())
+        }
     }
 }
 
 fn order(body: &Value) -> Result<TargetOrder, String> {
-    const FORM: &str = "expected {\"state\": \"drain\", \"for\": \"10m\"}, with `ready`, `drain` or `out`, and `for` only where the target is to be ready again by itself";
+    const FORM: &str = "expected {\"state\": \"drain\", \"for\": \"10m\"}, with `ready`, `drain` or `out`, `for` only where the target is to be ready again by itself, and `\"keep\": true` where the state is to outlive the process";
     let body = TargetOrderBody::deserialize(body).map_err(|error| format!("{error}; {FORM}"))?;
     let lasts = body.lasts.map(Duration::from);
     match (body.state, lasts) {
         (_, Some(Duration::ZERO)) => Err(format!("`for` is 0; {FORM}")),
         (AdministrativeState::Ready, Some(_)) => Err(format!("`for` beside `ready`; {FORM}")),
-        (state, lasts) => Ok(TargetOrder { state, lasts }),
+        (state, lasts) => Ok(TargetOrder {
+            state,
+            lasts,
+            lifetime: match body.keep {
+                true => OrderLifetime::Kept,
+                false => OrderLifetime::Process,
+            },
+        }),
     }
 }
 
 fn told(upstream: UpstreamStatus) -> Value {
     let targets: Vec<Value> = upstream.targets.into_iter().map(told_target).collect();
-    json!({"upstream": upstream.name, "targets": targets})
+    let names: Vec<Value> = upstream.names.into_iter().map(told_name).collect();
+    let mut told = json!({"upstream": upstream.name, "targets": targets});
+    if !names.is_empty() {
+        told["names"] = names.into();
+    }
+    if let Some(problem) = upstream.file_problem {
+        told["targets_file_problem"] = problem.into();
+    }
+    told
+}
+
+fn told_name(name: NameStatus) -> Value {
+    let (reason, failing) = name.failing.unzip();
+    json!({
+        "name": name.name,
+        "addresses": name.addresses,
+        "failing_for_ms": failing.map(|failing| failing.as_millis() as u64),
+        "reason": reason,
+    })
 }
 
 fn told_target(target: TargetStatus) -> Value {

@@ -10,13 +10,14 @@ use super::GatewayStartError;
 use crate::cache::Cache;
 use crate::cache::l2::store::Store;
 use crate::cache::record::Seal;
-use crate::config::GatewayConfig;
+use crate::config::{self, GatewayConfig};
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
 use crate::http::server::QuicMetrics;
 use crate::http::tls::listeners::TlsListeners;
-use crate::origin::{OriginFamilies, OriginTlsWatch, Origins};
+use crate::origin::config::TargetConfig;
+use crate::origin::{Origins, SharedOriginState, TargetsFileReader};
 use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
 };
@@ -36,8 +37,7 @@ pub struct ProcessState {
     pub recent: Arc<RecentRequestLog>,
     pub tls: Arc<TlsListeners>,
     pub quic: Arc<QuicMetrics>,
-    pub origin_tls: Arc<OriginTlsWatch>,
-    pub origins: Arc<OriginFamilies>,
+    pub origins: SharedOriginState,
     requests: RequestFamilies,
     protocols: ProtocolCounts,
     plugins: PluginFamilies,
@@ -64,8 +64,7 @@ impl ProcessState {
             tls: TlsListeners::register(&registry)?,
             protocols: ProtocolCounts::register(&registry)?,
             quic: QuicMetrics::register(&registry)?,
-            origin_tls: OriginTlsWatch::register(&registry)?,
-            origins: OriginFamilies::register(&registry)?,
+            origins: SharedOriginState::register(&registry, target_states(), target_file_reader())?,
             registry,
         })
     }
@@ -92,11 +91,7 @@ impl ProcessState {
         &self,
         config: &GatewayConfig,
     ) -> Result<Arc<Generation>, GatewayStartError> {
-        let origins = Arc::new(Origins::new(
-            &config.upstreams,
-            &self.origin_tls,
-            &self.origins,
-        )?);
+        let origins = Arc::new(Origins::new(&config.upstreams, &self.origins)?);
         let options = PluginHostOptions {
             base: PathBuf::new(),
             cache_dir: code_cache(),
@@ -202,17 +197,34 @@ fn trust(listeners: &[ListenerConfig]) -> Option<TrustedProxies> {
 fn targets(config: &GatewayConfig) -> BTreeMap<String, Vec<String>> {
     let upstreams = config.upstreams.iter();
     let targets = upstreams.map(|(name, upstream)| {
-        let urls = upstream.targets.iter().map(|target| target.url.clone());
+        let urls = upstream.targets.iter().map(TargetConfig::url);
         (name.clone(), urls.collect())
     });
     targets.collect()
 }
 
+/// Reads files of targets as the configuration is read.
+pub fn target_file_reader() -> TargetsFileReader {
+    TargetsFileReader::new(|file| {
+        config::load_targets(file).map_err(|problems| problems.to_string())
+    })
+}
+
 /// The folder, owned by the user, where compiled plugins are kept between starts.
 pub fn code_cache() -> Option<PathBuf> {
+    cache_folder("code")
+}
+
+/// The file, owned by the user, with the states of targets that outlive the process.
+fn target_states() -> Option<PathBuf> {
+    cache_folder("").map(|folder| folder.join("targets.json"))
+}
+
+/// The folder for what outlives the process. Only that of `LAMINA_CACHE_DIR` has parts.
+fn cache_folder(part: &str) -> Option<PathBuf> {
     let home =
         |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
-    home("LAMINA_CACHE_DIR", "code")
+    home("LAMINA_CACHE_DIR", part)
         .or_else(|| home("XDG_CACHE_HOME", "lamina"))
         .or_else(|| home("HOME", ".cache/lamina"))
 }

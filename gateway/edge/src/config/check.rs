@@ -10,8 +10,11 @@ use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, nearest, one_of, p
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
 use crate::http::config::ListenerConfig;
-use crate::origin::config::{BalanceMethod, OriginVerification, UpstreamConfig};
-use crate::units::ByteSize;
+use crate::origin::config::{
+    BalanceMethod, NameResolutionConfig, OriginVerification, TargetConfig, TargetLocation,
+    UpstreamConfig,
+};
+use crate::units::{ByteSize, ConfigDuration};
 
 mod admin_listener;
 mod automatic;
@@ -262,15 +265,16 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
     for (name, upstream) in &config.upstreams {
         let at = path(&["upstreams"]).key(name);
         report.form_of_key(&at, form::name(name));
-        if upstream.targets.is_empty() {
+        if upstream.targets.is_empty() && upstream.targets_file.is_none() {
             report.add(
                 at.key("targets"),
                 "no targets; expected at least one URL, as in http://127.0.0.1:9000",
             );
         }
-        for (n, target) in upstream.targets.iter().enumerate() {
-            report.form(&at.key("targets").index(n), form::target(&target.url));
-        }
+        report
+            .findings
+            .extend(listed_targets(&upstream.targets, &at.key("targets")));
+        name_resolution(&upstream.resolver, &at.key("resolver"), report);
         balance(upstream, &at, report);
         active_health(upstream, &at, report);
         origin_tls(upstream, &at, report);
@@ -295,6 +299,47 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             upstream.load.max_concurrent as u64,
         );
     }
+}
+
+/// Checks a list of targets that stands at this place.
+pub fn listed_targets(targets: &[TargetConfig], at: &ConfigPath) -> Vec<ConfigFinding> {
+    let mut report = FindingCollector::default();
+    for (n, target) in targets.iter().enumerate() {
+        let at = at.index(n);
+        match &target.location {
+            TargetLocation::Url(url) => report.form(&at, form::target(url)),
+            TargetLocation::Dns(named) => {
+                report.form(&at.key("dns"), form::host_name(&named.name));
+                if named.port == Some(0) {
+                    report.add(at.key("port"), "0 is no port; expected 1 to 65535");
+                }
+            }
+            TargetLocation::Srv(service) => {
+                report.form(&at.key("srv"), form::host_name(&service.name));
+            }
+        }
+    }
+    report.findings
+}
+
+/// Checks how names are resolved.
+fn name_resolution(
+    resolver: &NameResolutionConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    if resolver.floor < ConfigDuration::secs(1) {
+        let said = format!("{} is too often; expected at least 1s", resolver.floor);
+        report.add(at.key("floor"), said);
+    }
+    if resolver.ceiling < resolver.floor {
+        let said = format!(
+            "{} is less than the floor of {}; expected as much or more",
+            resolver.ceiling, resolver.floor
+        );
+        report.add(at.key("ceiling"), said);
+    }
+    report.positive(at.key("max_targets"), resolver.max_targets as u64);
 }
 
 /// Checks how requests are distributed and repeated.

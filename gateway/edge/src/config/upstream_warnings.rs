@@ -35,7 +35,7 @@ fn repeated_changes(upstream: &UpstreamConfig, at: &ConfigPath) -> Option<Config
 /// Where there is one target, there is nothing to choose.
 fn without_effect(upstream: &UpstreamConfig, at: &ConfigPath) -> Vec<ConfigFinding> {
     let mut found = Vec::new();
-    if upstream.targets.len() != 1 {
+    if upstream.may_have_several_targets() {
         return found;
     }
     if upstream.balance.hash.is_some() {

@@ -68,7 +68,8 @@ pub(super) async fn repeat(origin: &Origin) {
     loop {
         tokio::select! {
             _ = turns.tick() => {
-                let new = origin.targets.iter().filter(|target| target.needs_checks());
+                let targets = origin.targets.all();
+                let new = targets.iter().filter(|target| target.needs_checks());
                 checked.extend(new.map(|target| check.repeat(origin, Arc::downgrade(target))));
             }
             Some(()) = checked.next(), if !checked.is_empty() => {}
@@ -205,7 +206,7 @@ impl HealthCheck {
     fn note(&self, origin: &Origin, target: &OriginTarget, outcome: &CheckOutcome) {
         let now = std::time::Instant::now();
         let metrics = &origin.targets.metrics;
-        metrics.checked(&target.name, &outcome.word());
+        metrics.checked(target.label.as_str(), &outcome.word());
         let (upstream, name) = (&*origin.name, &*target.name);
         match target.health.checked(outcome, &self.rules, now) {
             CheckChange::Nothing => {}

@@ -13,10 +13,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 mod active_health;
 mod balance;
 mod failures;
+mod listed_target;
+mod name_resolution;
 
 pub use self::active_health::{ActiveHealthConfig, StatusRange};
-pub use self::balance::{BalanceConfig, BalanceMethod, HashSource, TargetConfig};
+pub use self::balance::{BalanceConfig, BalanceMethod, HashSource};
 pub use self::failures::{FailureKind, HealthConfig, PassiveHealthConfig, RetryConfig};
+pub use self::listed_target::{
+    NamedLocation, ServiceLocation, TargetConfig, TargetLocation, TargetScheme,
+};
+pub use self::name_resolution::{NameResolutionConfig, NameServerAddress};
 use crate::http::tls::config::TlsVersion;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -24,6 +30,8 @@ use crate::units::{ByteSize, ConfigDuration};
 #[derive(Clone, Debug, Serialize)]
 pub struct UpstreamConfig {
     pub targets: Vec<TargetConfig>,
+    pub targets_file: Option<PathBuf>,
+    pub resolver: NameResolutionConfig,
     pub balance: BalanceConfig,
     pub health: HealthConfig,
     pub retry: RetryConfig,
@@ -40,7 +48,14 @@ pub struct UpstreamConfig {
 #[serde(deny_unknown_fields)]
 struct UpstreamLongForm {
     /// The servers: URLs (`http://host:port`, or `https://host:port` for TLS), or maps.
+    #[serde(default)]
     targets: Vec<TargetConfig>,
+    /// A YAML file with a list of further targets, in the same form. It is read again when it changes; if it can't be used then, the targets stay as they are.
+    #[serde(default)]
+    targets_file: Option<PathBuf>,
+    /// How the names of targets are resolved.
+    #[serde(default)]
+    resolver: NameResolutionConfig,
     /// How requests are distributed over the targets.
     #[serde(default)]
     balance: BalanceConfig,
@@ -197,6 +212,8 @@ impl From<UpstreamLongForm> for UpstreamConfig {
     fn from(full: UpstreamLongForm) -> Self {
         let UpstreamLongForm {
             targets,
+            targets_file,
+            resolver,
             balance,
             health,
             retry,
@@ -209,6 +226,8 @@ impl From<UpstreamLongForm> for UpstreamConfig {
         } = full;
         Self {
             targets,
+            targets_file,
+            resolver,
             balance,
             health,
             retry,
@@ -223,10 +242,33 @@ impl From<UpstreamLongForm> for UpstreamConfig {
 }
 
 impl UpstreamConfig {
+    /// The files that it names.
+    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.tls.files().chain(&mut self.targets_file)
+    }
+
+    /// Whether it has a target with TLS, or may get one while the gateway runs.
+    pub fn may_speak_tls(&self) -> bool {
+        let secured = |target: &TargetConfig| target.url().starts_with("https:");
+        self.targets_file.is_some() || self.targets.iter().any(secured)
+    }
+
+    /// Whether it has several targets, or may get them while the gateway runs.
+    pub fn may_have_several_targets(&self) -> bool {
+        let is_one_server =
+            |target: &TargetConfig| matches!(target.location, TargetLocation::Url(_));
+        match &self.targets[..] {
+            [only] if self.targets_file.is_none() => !is_one_server(only),
+            _ => true,
+        }
+    }
+
     /// An upstream with one target, and defaults for everything else.
     pub fn from_url(url: impl Into<String>) -> Self {
         Self {
             targets: vec![TargetConfig::from_url(url)],
+            targets_file: None,
+            resolver: NameResolutionConfig::default(),
             balance: BalanceConfig::default(),
             health: HealthConfig::default(),
             retry: RetryConfig::default(),

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::address::ReachableAddresses;
 use super::error::SendError;
 use super::stream::{OriginStream, OriginTransport, SecuredOriginStream};
 use super::target::OriginTarget;
@@ -41,7 +42,9 @@ pub(super) async fn open(
     wanted: WantedProtocol,
     limit: Duration,
 ) -> Result<(OriginStream, SpokenProtocol), SendError> {
-    match timeout(limit, open_any(target, wanted)).await {
+    let addresses = target.addresses.reachable(limit).await;
+    let addresses = addresses.map_err(SendError::Dns)?;
+    match timeout(limit, open_any(target, addresses, wanted)).await {
         Ok(opened) => opened,
         Err(_) => Err(SendError::Connect(io::ErrorKind::TimedOut.into())),
     }
@@ -49,12 +52,20 @@ pub(super) async fn open(
 
 async fn open_any(
     target: &OriginTarget,
+    addresses: ReachableAddresses<'_>,
     wanted: WantedProtocol,
 ) -> Result<(OriginStream, SpokenProtocol), SendError> {
-    let tcp = open_tcp(target).await?;
-    let Some(tls) = &target.tls else {
-        let clear = OriginStream::new(OriginTransport::Clear(tcp));
-        return Ok((clear, target.clear_protocol()));
+    let socket = open_socket(addresses).await.map_err(SendError::Connect)?;
+    let (tcp, tls) = match (socket, &target.tls) {
+        (OpenedSocket::Internet(tcp), Some(tls)) => (tcp, tls),
+        (OpenedSocket::Internet(tcp), None) => {
+            let clear = OriginStream::new(OriginTransport::Clear(tcp));
+            return Ok((clear, target.clear_protocol()));
+        }
+        (OpenedSocket::Local(socket), _) => {
+            let local = OriginStream::new(OriginTransport::Local(socket));
+            return Ok((local, target.clear_protocol()));
+        }
     };
     let (stream, spoken) = match wanted {
         WantedProtocol::Http1 => (tls.connect_http1(tcp).await, SpokenProtocol::Http1),
@@ -71,19 +82,33 @@ async fn open_any(
     Ok((secured, spoken))
 }
 
-/// Opens a connection without TLS to one of the target's addresses.
+/// A connection without TLS.
+pub(super) enum OpenedSocket {
+    Internet(TcpStream),
+    Local(UnixStream),
+}
+
+/// Opens a connection without TLS to one of these addresses.
 ///
 /// # Errors
-/// If the target has no address, or none of them answers.
-pub(super) async fn open_tcp(target: &OriginTarget) -> Result<TcpStream, SendError> {
-    let usual = if target.tls.is_some() { 443 } else { 80 };
-    let port = target.authority.port_u16().unwrap_or(usual);
-    let host = target.authority.host().trim_matches(['[', ']']);
-    let addresses = lookup_host((host, port)).await.map_err(SendError::Dns)?;
-    let stream = first_to_answer(addresses.collect()).await;
-    let stream = stream.map_err(SendError::Connect)?;
-    stream.set_nodelay(true).map_err(SendError::Connect)?;
-    Ok(stream)
+/// If there is no address, or none of them answers.
+pub(super) async fn open_socket(addresses: ReachableAddresses<'_>) -> io::Result<OpenedSocket> {
+    match addresses {
+        ReachableAddresses::Internet(addresses) => {
+            let stream = first_to_answer(addresses).await?;
+            stream.set_nodelay(true)?;
+            Ok(OpenedSocket::Internet(stream))
+        }
+        ReachableAddresses::Socket(path) => {
+            let opened = UnixStream::connect(path).await;
+            opened.map(OpenedSocket::Local).map_err(|error| {
+                let path = path.display();
+                let user = rustix::process::getuid().as_raw();
+                let explained = format!("{path}: {error} (the gateway runs as user {user})");
+                io::Error::new(error.kind(), explained)
+            })
+        }
+    }
 }
 
 /// Connects to the first address that answers. Each further one is tried when the ones before have

@@ -88,6 +88,7 @@ impl<'a> RequestDelivery<'a> {
     pub(super) async fn run(mut self) -> Result<DeliveredResponse, OriginError> {
         let origin = self.origin;
         origin.budget.earn();
+        origin.targets.settle(origin.timeouts.connect.0).await?;
         let TargetChoice { target, situation } = self.choose().ok_or(OriginError::NoTarget)?;
         if situation == ChoiceSituation::Panic && self.fallback == FailureFallback::StaleCopy {
             return Err(OriginError::FewTargets);
@@ -220,7 +221,13 @@ impl<'a> RequestDelivery<'a> {
                 let alert = tls.and_then(|tls| tls.alert_since(began));
                 let error = error::classify(error).because_of(alert.as_ref());
                 if progress == RequestProgress::NotConnected {
-                    tracing::warn!(upstream = &*origin.name, target = &*target.name, %error, "cannot connect to an origin");
+                    let error = error::with_cause(&error);
+                    tracing::warn!(
+                        upstream = &*origin.name,
+                        target = &*target.name,
+                        error,
+                        "cannot connect to an origin"
+                    );
                 }
                 Err(FailedAttempt { error, progress })
             }
@@ -247,12 +254,12 @@ impl<'a> RequestDelivery<'a> {
         match (outcome, quality) {
             (Ok(delivered), _) => {
                 metrics.head_after(took);
-                metrics.request(&target.name, class_of(delivered.response.status()));
+                metrics.request(target.label.as_str(), class_of(delivered.response.status()));
             }
             (Err(_), AnswerQuality::Failed(failure)) => {
-                metrics.request(&target.name, &failure.word());
+                metrics.request(target.label.as_str(), &failure.word());
             }
-            (Err(_), _) => metrics.request(&target.name, "other"),
+            (Err(_), _) => metrics.request(target.label.as_str(), "other"),
         }
         self.origin.targets.note(target, quality, took, rest);
     }

@@ -21,8 +21,8 @@ pub enum SendError {
     Connect(#[source] io::Error),
     #[error("no TLS connection")]
     Tls(#[source] OriginTlsError),
-    #[error("no address")]
-    Dns(#[source] io::Error),
+    #[error("no address is known: {0}")]
+    Dns(String),
     #[error("the Host is not a valid host and port")]
     Host(#[source] http::Error),
     #[error("the response is malformed: {0}")]
@@ -42,7 +42,7 @@ pub enum OriginError {
     Connect { source: SendError },
     #[error("no TLS connection: {cause}")]
     Tls { cause: TlsFailure, stage: TlsStage },
-    #[error("no name server knows the host")]
+    #[error("there is no address to connect to")]
     Dns { source: SendError },
     #[error("timeout while {phase}")]
     Timeout { phase: TimeoutPhase },
@@ -101,13 +101,15 @@ pub enum BuildError {
     #[error("upstream {upstream:?} has no targets: list at least one, as http://host:port")]
     NoTargets { upstream: String },
     #[error(
-        "upstream {upstream:?}: {target:?} is not of the form http://host:port or https://host:port"
+        "upstream {upstream:?}: {target:?} is not of the form http://host:port, https://host:port or unix:PATH"
     )]
     Target { upstream: String, target: String },
     #[error(
         "upstream {upstream:?}: health.active: {what:?} is not valid; expected a path as in /healthz and a host as in shop.example"
     )]
     HealthCheck { upstream: String, what: String },
+    #[error("upstream {upstream:?}: targets_file: {message}")]
+    TargetsFile { upstream: String, message: String },
     #[error("upstream {upstream:?}: {source}")]
     Tls {
         upstream: String,
@@ -119,10 +121,10 @@ impl OriginError {
     /// The status that the client gets (RFC 9110 §15.6), unless a stale copy may be served.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Overloaded { .. } | Self::FewTargets | Self::NoTarget => {
+            Self::Overloaded { .. } | Self::FewTargets | Self::NoTarget | Self::Dns { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Connect { .. } | Self::Tls { .. } | Self::Dns { .. } => StatusCode::BAD_GATEWAY,
+            Self::Connect { .. } | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
             Self::Closed { .. } | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -2,6 +2,7 @@
 //!
 //! Labels are names of the configuration. Gauges are brought up to date before a scrape.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -24,7 +25,10 @@ pub struct OriginFamilies {
     usable: IntGaugeVec,
     panic: IntGaugeVec,
     checks: IntCounterVec,
+    file_failing: IntGaugeVec,
     origins: Mutex<Vec<Weak<Origin>>>,
+    /// The labels of targets that names lead to, with how many targets have each.
+    discovered: Mutex<HashMap<(Arc<str>, Arc<str>), u32>>,
 }
 
 /// The metrics of one upstream.
@@ -37,6 +41,29 @@ pub(super) struct UpstreamMetrics {
     /// What the gauge of panics says.
     panics: Arc<AtomicBool>,
 }
+
+/// The name of a target in metrics. What a name leads to comes and goes: the series of a target end
+/// with it, and beyond [`MOST_DISCOVERED`] at a time they are of [`OTHER_TARGETS`].
+pub(super) struct TargetLabel {
+    label: Arc<str>,
+    /// None: it is listed.
+    _discovered: Option<DiscoveredLabel>,
+}
+
+/// A place among the labels of targets that names lead to. Dropping it ends its series.
+struct DiscoveredLabel {
+    families: Arc<OriginFamilies>,
+    key: (Arc<str>, Arc<str>),
+}
+
+/// The most targets of one upstream that names lead to and that have series of their own.
+const MOST_DISCOVERED: usize = 64;
+/// The label of all further ones.
+const OTHER_TARGETS: &str = "other";
+/// The values of the label `outcome` of a target's series.
+const OUTCOMES: [&str; 11] = [
+    "1xx", "2xx", "3xx", "4xx", "5xx", "connect", "reset", "timeout", "other", "passed", "status",
+];
 
 /// What came of a further attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +131,13 @@ impl Default for OriginFamilies {
                 "Active checks of a target, by what came of them: passed, status (one that is not good), connect, reset, timeout, or other.",
                 &["upstream", "target", "outcome"],
             ),
+            file_failing: gauges(
+                "lamina_upstream_targets_file_failing",
+                "1 while the file of targets can't be used as it is (targets_file), else 0.",
+                &["upstream"],
+            ),
             origins: Mutex::default(),
+            discovered: Mutex::default(),
         }
     }
 }
@@ -124,6 +157,7 @@ impl OriginFamilies {
         registry.register(Box::new(families.usable.clone()))?;
         registry.register(Box::new(families.panic.clone()))?;
         registry.register(Box::new(families.checks.clone()))?;
+        registry.register(Box::new(families.file_failing.clone()))?;
         Ok(Arc::new(families))
     }
 
@@ -141,27 +175,25 @@ impl OriginFamilies {
         self.origins.lock().push(Arc::downgrade(origin));
     }
 
-    /// The upstream of this name that was made last, if it is still in use.
-    pub(super) fn latest(&self, name: &str) -> Option<Arc<Origin>> {
-        let origins = self.origins.lock();
-        let mut known = origins.iter().rev().filter_map(Weak::upgrade);
-        known.find(|origin| origin.name() == name)
-    }
-
     /// Brings the gauges up to date, before a scrape.
     pub fn update(&self) {
         let mut origins = self.origins.lock();
         origins.retain(|origin| origin.strong_count() > 0);
         self.in_flight.reset();
         self.usable.reset();
+        self.file_failing.reset();
         let now = Instant::now();
         for origin in origins.iter().filter_map(Weak::upgrade) {
             let usable = self.usable.with_label_values(&[origin.name()]);
             usable.add(origin.targets.usable(now) as i64);
-            for target in origin.targets.iter() {
+            if let Some(failing) = origin.targets.discovery().file_failing() {
+                let gauge = self.file_failing.with_label_values(&[origin.name()]);
+                gauge.set(i64::from(failing));
+            }
+            for target in origin.targets.all().iter() {
                 let gauge = self
                     .in_flight
-                    .with_label_values(&[origin.name(), &target.name]);
+                    .with_label_values(&[origin.name(), target.label.as_str()]);
                 gauge.add(i64::from(target.in_flight()));
             }
         }
@@ -169,6 +201,24 @@ impl OriginFamilies {
 }
 
 impl UpstreamMetrics {
+    /// The label of a target that a name has led to.
+    pub(super) fn discovered(&self, target: &Arc<str>) -> TargetLabel {
+        let key = (Arc::clone(&self.upstream), Arc::clone(target));
+        let mut known = self.families.discovered.lock();
+        let of_upstream = known.keys().filter(|(upstream, _)| *upstream == key.0);
+        if !known.contains_key(&key) && of_upstream.count() >= MOST_DISCOVERED {
+            return TargetLabel::configured(&OTHER_TARGETS.into());
+        }
+        *known.entry(key.clone()).or_default() += 1;
+        TargetLabel {
+            label: Arc::clone(target),
+            _discovered: Some(DiscoveredLabel {
+                families: Arc::clone(&self.families),
+                key,
+            }),
+        }
+    }
+
     pub(super) fn request(&self, target: &str, outcome: &str) {
         let labels = [&*self.upstream, target, outcome];
         self.families.requests.with_label_values(&labels).inc();
@@ -211,5 +261,70 @@ impl UpstreamMetrics {
             let gauge = self.families.panic.with_label_values(&[&*self.upstream]);
             gauge.set(i64::from(panics));
         }
+    }
+}
+
+impl TargetLabel {
+    /// The label of a target that is listed.
+    pub(super) fn configured(name: &Arc<str>) -> Self {
+        Self {
+            label: Arc::clone(name),
+            _discovered: None,
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.label
+    }
+}
+
+impl Drop for DiscoveredLabel {
+    fn drop(&mut self) {
+        let mut known = self.families.discovered.lock();
+        let Some(targets) = known.get_mut(&self.key) else {
+            return;
+        };
+        *targets -= 1;
+        if *targets > 0 {
+            return;
+        }
+        known.remove(&self.key);
+        let (upstream, target) = &self.key;
+        for outcome in OUTCOMES {
+            let labels = [&**upstream, &**target, outcome];
+            // Most of these series were never made.
+            let _ = self.families.requests.remove_label_values(&labels);
+            let _ = self.families.checks.remove_label_values(&labels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(families: &OriginFamilies) -> usize {
+        let collected = prometheus::core::Collector::collect(&families.requests);
+        collected
+            .iter()
+            .map(|family| family.get_metric().len())
+            .sum()
+    }
+
+    #[test]
+    fn series_of_found_targets_end_with_them_and_are_bounded() {
+        let families = Arc::new(OriginFamilies::default());
+        let metrics = families.of("shop");
+        let name = |n: usize| Arc::from(format!("10.0.0.{n}:80"));
+        let labels: Vec<_> = (0..70).map(|n| metrics.discovered(&name(n))).collect();
+        for label in &labels {
+            metrics.request(label.as_str(), "2xx");
+        }
+        assert_eq!(requests(&families), MOST_DISCOVERED + 1);
+        let again = metrics.discovered(&name(3));
+        assert_eq!(again.as_str(), "10.0.0.3:80");
+        drop(labels);
+        assert_eq!(requests(&families), 2, "what is in use, and the others");
+        assert_eq!(metrics.discovered(&name(69)).as_str(), "10.0.0.69:80");
     }
 }

@@ -9,6 +9,7 @@
 //! them, `http1` and `http2` send over them, `body` gives them back.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
@@ -18,6 +19,7 @@ use http::header::UPGRADE;
 use http::{Request, Response};
 
 use self::body::OriginBody;
+use self::endings::WantedAddresses;
 use self::http1::Http1Connection;
 use self::http2::{Http2Lane, ReservedStream};
 use self::idle::IdleConnections;
@@ -29,6 +31,7 @@ use super::tls::SpokenProtocol;
 use crate::http::body::Body;
 
 pub(super) mod body;
+mod endings;
 mod http1;
 mod http2;
 mod idle;
@@ -38,6 +41,7 @@ pub(super) struct TargetConnections {
     idle: Arc<IdleConnections>,
     http2: Box<[Http2Lane]>,
     limits: PoolLimits,
+    wanted: Arc<WantedAddresses>,
 }
 
 /// What the configuration allows.
@@ -107,10 +111,13 @@ impl PoolLimits {
 impl TargetConnections {
     pub(super) fn new(limits: PoolLimits) -> Self {
         let lanes = available_parallelism().map_or(1, usize::from);
+        let wanted = Arc::<WantedAddresses>::default();
+        let lane = |_| Http2Lane::new(limits, Arc::clone(&wanted));
         Self {
-            idle: Arc::new(IdleConnections::new(lanes, limits)),
-            http2: (0..lanes).map(|_| Http2Lane::new(limits)).collect(),
+            idle: Arc::new(IdleConnections::new(lanes, limits, Arc::clone(&wanted))),
+            http2: (0..lanes).map(lane).collect(),
             limits,
+            wanted,
         }
     }
 
@@ -156,6 +163,18 @@ impl TargetConnections {
         for lane in &self.http2 {
             lane.close_unused(now);
         }
+    }
+
+    /// Uses connections to these addresses alone. Requests on others end; then they are closed.
+    pub(super) fn keep_only(&self, addresses: Vec<IpAddr>) {
+        if self.wanted.replace(addresses) {
+            self.close_unused(Instant::now());
+        }
+    }
+
+    /// Uses no connection any more. Requests under way end; then they are closed.
+    pub(super) fn retire(&self) {
+        self.keep_only(Vec::new());
     }
 
     /// Closes all connections that no request uses.

@@ -1,10 +1,12 @@
 //! Upstreams as operators see them, and what they can change: `GET /v1/upstreams` and its kind.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::control::{AdministrativeState, ControlOrder};
+use super::control::{AdministrativeState, ControlOrder, OrderLifetime, TargetOrders};
 use super::health::{HealthStatus, ObservedState};
+use super::names::NameStatus;
 use super::target::OriginTarget;
 use super::targets::ChoiceSituation;
 use super::{Origin, Origins};
@@ -14,6 +16,10 @@ use super::{Origin, Origins};
 pub struct UpstreamStatus {
     pub name: String,
     pub targets: Vec<TargetStatus>,
+    /// The names that lead to targets or to their addresses.
+    pub names: Vec<NameStatus>,
+    /// Why the file of targets can't be used as it is now.
+    pub file_problem: Option<String>,
 }
 
 /// One target.
@@ -22,7 +28,7 @@ pub struct TargetStatus {
     pub name: String,
     pub url: String,
     pub weight: f64,
-    pub priority: u8,
+    pub priority: u16,
     /// What operators want.
     pub administrative: AdministrativeState,
     /// When it is ready again by itself.
@@ -41,6 +47,7 @@ pub struct TargetOrder {
     pub state: AdministrativeState,
     /// After this time the target is ready again by itself. None: it stays so.
     pub lasts: Option<Duration>,
+    pub lifetime: OrderLifetime,
 }
 
 /// Why nothing can be changed.
@@ -54,14 +61,32 @@ pub enum TargetOrderError {
         name: String,
         known: String,
     },
+    /// It holds, but only for this process.
+    #[error("the state holds now, but can't be kept for the next start: {0}")]
+    NotKept(#[source] io::Error),
 }
 
 impl Origins {
     /// All upstreams, by their names.
     pub fn statuses(&self) -> Vec<UpstreamStatus> {
-        let mut statuses: Vec<_> = self.0.values().map(|origin| origin.status()).collect();
+        let mut statuses: Vec<_> = self
+            .by_name
+            .values()
+            .map(|origin| origin.status())
+            .collect();
         statuses.sort_by(|a, b| a.name.cmp(&b.name));
         statuses
+    }
+
+    /// The names that name servers give no new answer about now, each once.
+    pub fn failing_names(&self) -> Vec<NameStatus> {
+        let now = Instant::now();
+        let origins = self.by_name.values();
+        let names = origins.flat_map(|origin| origin.targets.discovery().name_statuses(now));
+        let mut failing: Vec<_> = names.filter(|name| name.failing.is_some()).collect();
+        failing.sort_by(|a, b| a.name.cmp(&b.name));
+        failing.dedup_by(|a, b| a.name == b.name);
+        failing
     }
 
     /// Follows an operator's order about the target of this name. If several targets of the upstream
@@ -75,15 +100,15 @@ impl Origins {
         target: &str,
         order: TargetOrder,
     ) -> Result<UpstreamStatus, TargetOrderError> {
-        let Some(origin) = self.0.get(upstream) else {
-            let mut known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let Some(origin) = self.by_name.get(upstream) else {
+            let mut known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
             known.sort_unstable();
             return Err(TargetOrderError::NoUpstream {
                 name: upstream.to_owned(),
                 known: known.join(", "),
             });
         };
-        origin.order(target, order)
+        origin.order(target, order, &self.shared.orders)
     }
 }
 
@@ -92,7 +117,8 @@ impl Origin {
     /// there is only one, and nothing is wrong with it.
     pub fn explain_targets(&self) -> Vec<String> {
         let now = Instant::now();
-        let (candidates, situation) = self.targets.candidates(now);
+        let targets = self.targets.all();
+        let (candidates, situation) = self.targets.candidates(&targets, now);
         let is_candidate =
             |target: &Arc<OriginTarget>| candidates.iter().any(|one| Arc::ptr_eq(one, target));
         let line = |target: &Arc<OriginTarget>| {
@@ -112,28 +138,36 @@ impl Origin {
             };
             format!("{}: {states}; {why}", status.name)
         };
-        let all: Vec<_> = self.targets.iter().collect();
-        match all[..] {
+        match &targets[..] {
             [only] if only.is_ready() && only.health.observed(now) == ObservedState::Usable => {
                 Vec::new()
             }
-            _ => all.into_iter().map(line).collect(),
+            all => all.iter().map(line).collect(),
         }
     }
 
     fn status(&self) -> UpstreamStatus {
         let now = Instant::now();
+        let targets = self.targets.all();
+        self.status_of(targets.iter().map(|target| target.status(now)).collect())
+    }
+
+    fn status_of(&self, targets: Vec<TargetStatus>) -> UpstreamStatus {
+        let discovery = self.targets.discovery();
         UpstreamStatus {
             name: self.name.to_string(),
-            targets: self
-                .targets
-                .iter()
-                .map(|target| target.status(now))
-                .collect(),
+            targets,
+            names: discovery.name_statuses(Instant::now()),
+            file_problem: discovery.file_problem(),
         }
     }
 
-    fn order(&self, name: &str, order: TargetOrder) -> Result<UpstreamStatus, TargetOrderError> {
+    fn order(
+        &self,
+        name: &str,
+        order: TargetOrder,
+        orders: &TargetOrders,
+    ) -> Result<UpstreamStatus, TargetOrderError> {
         let now = Instant::now();
         let followed = ControlOrder {
             state: order.state,
@@ -141,39 +175,30 @@ impl Origin {
         };
         let named = |target: &&Arc<OriginTarget>| &*target.name == name;
         let mut changed = Vec::new();
-        for target in self.targets.iter().filter(named) {
+        let targets = self.targets.all();
+        for target in targets.iter().filter(named) {
             let before = target.control.follow(followed);
             target.after_order(before, now);
             changed.push(target.status(now));
         }
         if changed.is_empty() {
-            let known = self.targets.iter().map(|target| target.name.to_string());
+            let known = targets.iter().map(|target| target.name.to_string());
             return Err(TargetOrderError::NoTarget {
                 upstream: self.name.to_string(),
                 name: name.to_owned(),
                 known: known.collect::<Vec<_>>().join(", "),
             });
         }
-        Ok(UpstreamStatus {
-            name: self.name.to_string(),
-            targets: changed,
-        })
-    }
-
-    /// Takes over what operators have said about targets of these names in an earlier generation.
-    pub(super) fn take_over_orders(&self, before: &Self) {
-        for target in self.targets.iter() {
-            let mut known = before.targets.iter();
-            if let Some(same) = known.find(|one| one.name == target.name) {
-                target.control.follow(same.control.order());
-            }
-        }
+        let kept = orders.note((&self.name, name), followed, order.lifetime);
+        kept.map_err(TargetOrderError::NotKept)?;
+        Ok(self.status_of(changed))
     }
 
     /// Ends the orders whose time is over, and closes connections that are not needed.
     pub(super) fn maintain_targets(&self) {
         let now = Instant::now();
-        for target in self.targets.iter() {
+        self.targets.look(now);
+        for target in self.targets.all().iter() {
             if let Some(before) = target.control.expire(now) {
                 target.after_order(before, now);
                 tracing::info!(
@@ -193,7 +218,7 @@ impl OriginTarget {
         let order = self.control.order();
         TargetStatus {
             name: self.name.to_string(),
-            url: format!("{}://{}", self.scheme(), self.authority),
+            url: self.url(),
             weight: self.weight,
             priority: self.priority,
             administrative: order.state,
@@ -232,26 +257,24 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::origin::{OriginFamilies, OriginTlsWatch};
-    use crate::telemetry::metrics;
+    use crate::origin::SharedOriginState;
 
     #[test]
     fn orders_outlive_the_generation_that_they_were_given_to() {
         let upstream = "targets: [http://a, http://b]";
         let upstreams =
             BTreeMap::from([("shop".to_owned(), serde_yaml::from_str(upstream).unwrap())]);
-        let tls = OriginTlsWatch::register(&metrics::registry().unwrap()).unwrap();
-        let families = Arc::new(OriginFamilies::default());
-        let generation = || Origins::new(&upstreams, &tls, &families).unwrap();
+        let shared = SharedOriginState::default();
+        let generation = || Origins::new(&upstreams, &shared).unwrap();
         let first = generation();
         let drain = TargetOrder {
             state: AdministrativeState::Drain,
             lasts: Some(Duration::from_secs(600)),
+            lifetime: OrderLifetime::Process,
         };
         first.order("shop", "b", drain).unwrap();
-        let second = generation();
         drop(first);
-        let targets = second.statuses().remove(0).targets;
+        let targets = generation().statuses().remove(0).targets;
         let states: Vec<_> = targets.iter().map(|target| target.administrative).collect();
         assert_eq!(
             states,

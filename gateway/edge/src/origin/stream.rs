@@ -1,13 +1,14 @@
 //! The byte stream to a target, in clear text or with TLS, with counts of what passed.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::tls::OriginTls;
@@ -22,6 +23,8 @@ pub(super) struct OriginStream {
 /// What the bytes go over.
 pub(super) enum OriginTransport {
     Clear(TcpStream),
+    /// A Unix domain socket.
+    Local(UnixStream),
     Tls(Box<SecuredOriginStream>),
 }
 
@@ -73,6 +76,16 @@ impl OriginStream {
         }
     }
 
+    /// The address of the other side, if it has one.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        let stream = match &self.transport {
+            OriginTransport::Clear(stream) => stream,
+            OriginTransport::Local(_) => return None,
+            OriginTransport::Tls(secured) => secured.stream.get_ref().0,
+        };
+        stream.peer_addr().ok().map(|address| address.ip())
+    }
+
     /// The counts of this connection.
     pub(super) fn traffic(&self) -> Arc<StreamTraffic> {
         Arc::clone(&self.traffic)
@@ -83,6 +96,7 @@ impl OriginTransport {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Clear(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Local(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Tls(secured) => {
                 let read = Pin::new(&mut secured.stream).poll_read(cx, into);
                 if let Poll::Ready(Err(error)) = &read {
@@ -98,6 +112,10 @@ impl OriginTransport {
         match self {
             Self::Clear(stream) => {
                 let stream: Pin<&mut TcpStream> = Pin::new(stream);
+                stream
+            }
+            Self::Local(stream) => {
+                let stream: Pin<&mut UnixStream> = Pin::new(stream);
                 stream
             }
             Self::Tls(secured) => {

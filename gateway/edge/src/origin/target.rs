@@ -4,23 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
+use http::HeaderValue;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Uri};
 
 use super::BuildError;
-use super::config::{OriginProtocol, TargetConfig, UpstreamConfig};
+use super::address::TargetAddresses;
+use super::config::{OriginProtocol, TargetScheme, UpstreamConfig};
 use super::connect::WantedProtocol;
 use super::control::{AdministrativeState, TargetControl};
 use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
+use super::metrics::TargetLabel;
 use super::pool::{PoolLimits, TargetConnections};
 use super::targets::stable_hash;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
 
 pub(super) struct OriginTarget {
-    /// The name in logs and metrics.
+    /// The name in logs and for operators.
     pub(super) name: Arc<str>,
+    /// The name in metrics.
+    pub(super) label: TargetLabel,
+    pub(super) addresses: TargetAddresses,
     pub(super) authority: Authority,
     /// None: clear text.
     pub(super) tls: Option<Arc<OriginTls>>,
@@ -29,7 +34,7 @@ pub(super) struct OriginTarget {
     /// The authority as a value of `Host`.
     pub(super) host: HeaderValue,
     pub(super) weight: f64,
-    pub(super) priority: u8,
+    pub(super) priority: u16,
     /// The same for the same target in each process.
     pub(super) identity: u64,
     pub(super) connections: TargetConnections,
@@ -43,53 +48,66 @@ pub(super) struct OriginTarget {
     pub(super) credit: AtomicI64,
 }
 
+/// A target that is to be made.
+#[derive(Clone, Debug)]
+pub(super) struct TargetDescription {
+    pub(super) name: Arc<str>,
+    pub(super) scheme: TargetScheme,
+    pub(super) authority: Authority,
+    pub(super) addresses: TargetAddresses,
+    pub(super) weight: f64,
+    pub(super) priority: u16,
+}
+
 /// Counts a request at a target until it is dropped, which is when its response has ended.
 pub(super) struct InFlightRequest(Arc<OriginTarget>);
 
 impl OriginTarget {
-    pub(super) fn parse(
-        upstream_name: &str,
-        target: &TargetConfig,
-        upstream: &UpstreamConfig,
+    /// Reads the files of the upstream's TLS, if the target speaks TLS; does not connect yet.
+    pub(super) fn new(
+        described: TargetDescription,
+        label: TargetLabel,
+        upstream: (&str, &UpstreamConfig),
         watch: &Arc<UpstreamTlsWatch>,
     ) -> Result<Self, BuildError> {
-        let bad = || BuildError::Target {
-            upstream: upstream_name.to_owned(),
-            target: target.url.clone(),
+        let (upstream_name, upstream) = upstream;
+        let TargetDescription {
+            name,
+            scheme,
+            authority,
+            addresses,
+            weight,
+            priority,
+        } = described;
+        let tls = match scheme {
+            TargetScheme::Http => None,
+            TargetScheme::Https => {
+                let host = authority.host();
+                let tls = OriginTls::new(&upstream.tls, upstream.protocol, host, watch);
+                Some(tls.map_err(|source| BuildError::Tls {
+                    upstream: upstream_name.to_owned(),
+                    source,
+                })?)
+            }
         };
-        let uri: Uri = target.url.parse().map_err(|_| bad())?;
-        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        let authority = uri
-            .authority()
-            .filter(|authority| !authority.as_str().contains('@'));
-        let (Some(authority), true) = (authority, bare) else {
-            return Err(bad());
-        };
-        let tls = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => Some(
-                OriginTls::new(&upstream.tls, upstream.protocol, authority.host(), watch).map_err(
-                    |source| BuildError::Tls {
-                        upstream: upstream_name.to_owned(),
-                        source,
-                    },
-                )?,
-            ),
-            Some(scheme) if *scheme == Scheme::HTTP => None,
-            _ => return Err(bad()),
-        };
-        let name = target.name.as_deref().unwrap_or(authority.as_str());
+        let host = HeaderValue::from_str(authority.as_str());
         Ok(Self {
-            name: name.into(),
-            host: HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?,
-            authority: authority.clone(),
+            host: host.map_err(|_| BuildError::Target {
+                upstream: upstream_name.to_owned(),
+                target: name.to_string(),
+            })?,
+            label,
+            addresses,
+            authority,
             tls: tls.map(Arc::new),
             clear: match upstream.protocol {
                 OriginProtocol::Http2 => SpokenProtocol::Http2,
                 OriginProtocol::Http1 | OriginProtocol::Auto => SpokenProtocol::Http1,
             },
-            weight: f64::from(target.weight.get()),
-            priority: target.priority,
+            weight,
+            priority,
             identity: stable_hash(name.as_bytes()),
+            name,
             connections: TargetConnections::new(PoolLimits::new(upstream)),
             health: TargetHealth::new(),
             control: TargetControl::new(),
@@ -98,6 +116,15 @@ impl OriginTarget {
             is_checked: AtomicBool::new(false),
             credit: AtomicI64::new(0),
         })
+    }
+
+    /// Whether it is the target of this description.
+    pub(super) fn matches(&self, described: &TargetDescription) -> bool {
+        self.name == described.name
+            && self.authority == described.authority
+            && self.addresses == described.addresses
+            && self.weight == described.weight
+            && self.priority == described.priority
     }
 
     /// What connections speak without TLS: there is no way to agree on it.
@@ -126,6 +153,14 @@ impl OriginTarget {
         match self.tls {
             Some(_) => Scheme::HTTPS,
             None => Scheme::HTTP,
+        }
+    }
+
+    /// The URL for operators.
+    pub(super) fn url(&self) -> String {
+        match self.addresses {
+            TargetAddresses::Socket(_) => self.name.to_string(),
+            _ => format!("{}://{}", self.scheme(), self.authority),
         }
     }
 

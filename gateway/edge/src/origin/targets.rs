@@ -11,13 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use super::BuildError;
+use super::SharedOriginState;
 use super::config::{
     BalanceConfig, BalanceMethod, FailureKind, PassiveHealthConfig, UpstreamConfig,
 };
+use super::discovery::{TargetDiscovery, TargetList};
+use super::error::{BuildError, OriginError, SendError};
 use super::health::{FailureOutcome, ObservedState};
 use super::latency::LatencyHistogram;
 use super::metrics::UpstreamMetrics;
@@ -26,8 +32,11 @@ use super::watch::UpstreamTlsWatch;
 
 pub(super) struct OriginTargets {
     upstream: Arc<str>,
-    /// Those with a smaller priority number first.
-    targets: Box<[Arc<OriginTarget>]>,
+    /// Those with a smaller priority number first. It is replaced as a whole.
+    targets: ArcSwap<TargetList>,
+    discovery: TargetDiscovery,
+    /// Tells those who wait for the first targets.
+    refreshed: Notify,
     balance: BalanceConfig,
     passive: PassiveHealthConfig,
     random: RandomNumbers,
@@ -82,21 +91,14 @@ impl OriginTargets {
         upstream: &UpstreamConfig,
         watch: &Arc<UpstreamTlsWatch>,
         metrics: UpstreamMetrics,
+        shared: &SharedOriginState,
     ) -> Result<Self, BuildError> {
-        if upstream.targets.is_empty() {
-            return Err(BuildError::NoTargets {
-                upstream: name.to_owned(),
-            });
-        }
-        let targets = upstream.targets.iter();
-        let targets = targets.map(|target| OriginTarget::parse(name, target, upstream, watch));
-        let mut targets = targets
-            .map(|target| target.map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
-        targets.sort_by_key(|target| target.priority);
+        let discovery = TargetDiscovery::new(name, upstream, watch, metrics.clone(), shared)?;
         Ok(Self {
             upstream: name.into(),
-            targets: targets.into(),
+            targets: ArcSwap::from_pointee(discovery.targets(&[])),
+            discovery,
+            refreshed: Notify::new(),
             balance: upstream.balance.clone(),
             passive: upstream.health.passive.clone(),
             random: RandomNumbers::default(),
@@ -107,8 +109,78 @@ impl OriginTargets {
         })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<OriginTarget>> {
-        self.targets.iter()
+    /// The targets as they are now.
+    pub(super) fn all(&self) -> Arc<TargetList> {
+        self.targets.load_full()
+    }
+
+    pub(super) fn discovery(&self) -> &TargetDiscovery {
+        &self.discovery
+    }
+
+    /// Follows the names of the targets. Never ends.
+    pub(super) async fn follow_names(&self) {
+        loop {
+            // The order matters: no change after the refresh is missed, and it does not tell itself.
+            let mut changes = self.discovery.begin_following();
+            self.refresh();
+            let refreshed = self.refreshed.notified();
+            tokio::select! {
+                Some(()) = changes.next() => {}
+                // The file of targets may name others.
+                () = refreshed => {}
+            }
+        }
+    }
+
+    /// Looks at what changes without telling.
+    pub(super) fn look(&self, now: Instant) {
+        if self.discovery.look(&self.all(), now) {
+            self.refresh();
+        }
+    }
+
+    fn refresh(&self) {
+        let _deciding = self.deciding.lock();
+        let before = self.all();
+        let targets = self.discovery.targets(&before);
+        let stays = |target: &Arc<OriginTarget>| targets.iter().any(|one| Arc::ptr_eq(one, target));
+        for gone in before.iter().filter(|target| !stays(target)) {
+            gone.connections.retire();
+        }
+        for target in &targets {
+            target.follow_its_name();
+        }
+        self.targets.store(Arc::new(targets));
+        self.refreshed.notify_waiters();
+    }
+
+    /// Waits until there is a target or the name servers have said why there is none, for `limit` at
+    /// most.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn settle(&self, limit: Duration) -> Result<(), OriginError> {
+        if !self.targets.load().is_empty() {
+            return Ok(());
+        }
+        let settled = async {
+            loop {
+                let refreshed = self.refreshed.notified();
+                if !self.targets.load().is_empty() || self.discovery.is_settled() {
+                    return;
+                }
+                refreshed.await;
+            }
+        };
+        // When the time is over, what is known counts.
+        let _ = timeout(limit, settled).await;
+        match self.targets.load().is_empty() {
+            false => Ok(()),
+            true => Err(OriginError::Dns {
+                source: SendError::Dns(self.discovery.why_none()),
+            }),
+        }
     }
 
     /// Chooses a target, but for those that were tried if there is another one. `hash` is of what
@@ -120,7 +192,8 @@ impl OriginTargets {
         tried: &[Arc<OriginTarget>],
         now: Instant,
     ) -> Option<TargetChoice> {
-        if let [only] = &*self.targets {
+        let targets = self.targets.load();
+        if let [only] = &targets[..] {
             return only.is_ready().then(|| TargetChoice {
                 target: Arc::clone(only),
                 situation: match only.health.observed(now) {
@@ -129,7 +202,7 @@ impl OriginTargets {
                 },
             });
         }
-        let (mut candidates, situation) = self.candidates(now);
+        let (mut candidates, situation) = self.candidates(&targets, now);
         if candidates.is_empty() {
             return None;
         }
@@ -152,8 +225,8 @@ impl OriginTargets {
 
     /// Whether another target than those that were tried can be used.
     pub(super) fn has_another(&self, tried: &[Arc<OriginTarget>], now: Instant) -> bool {
-        let mut targets = self.targets.iter();
-        targets.any(|target| {
+        let targets = self.targets.load();
+        targets.iter().any(|target| {
             target.is_usable(now) && !tried.iter().any(|one| Arc::ptr_eq(one, target))
         })
     }
@@ -165,12 +238,15 @@ impl OriginTargets {
         usable.count() * 100 / ready.max(1)
     }
 
-    /// The targets that a request may go to; empty if operators have taken out all of them.
-    pub(super) fn candidates(&self, now: Instant) -> (TargetCandidates<'_>, ChoiceSituation) {
+    /// Those of `targets` that a request may go to; empty if operators have taken out all of them.
+    pub(super) fn candidates<'a>(
+        &self,
+        targets: &'a [Arc<OriginTarget>],
+        now: Instant,
+    ) -> (TargetCandidates<'a>, ChoiceSituation) {
         let panic = usize::from(self.balance.panic);
         let mut candidates = TargetCandidates::new();
-        for (nth, class) in self
-            .targets
+        for (nth, class) in targets
             .chunk_by(|a, b| a.priority == b.priority)
             .enumerate()
         {
@@ -186,13 +262,13 @@ impl OriginTargets {
                 return (candidates, ChoiceSituation::Usual);
             }
         }
-        let situation = match Self::usable_percent(&self.targets, now) < panic {
+        let situation = match Self::usable_percent(targets, now) < panic {
             true => ChoiceSituation::Panic,
             false => ChoiceSituation::Usual,
         };
         self.metrics.panic(situation);
         if situation == ChoiceSituation::Panic || candidates.is_empty() {
-            let ready = self.targets.iter().filter(|target| target.is_ready());
+            let ready = targets.iter().filter(|target| target.is_ready());
             candidates = ready.collect();
         }
         (candidates, situation)
@@ -335,8 +411,9 @@ impl OriginTargets {
     fn eject(&self, target: &Arc<OriginTarget>, failure: FailureKind, now: Instant) {
         let _deciding = self.deciding.lock();
         let is_ejected = |one: &&Arc<OriginTarget>| one.health.is_ejected(now);
-        let ejected = self.targets.iter().filter(is_ejected).count() + 1;
-        let most = self.targets.len() * usize::from(self.passive.max_ejected) / 100;
+        let targets = self.all();
+        let ejected = targets.iter().filter(is_ejected).count() + 1;
+        let most = targets.len() * usize::from(self.passive.max_ejected) / 100;
         if ejected > most || !self.has_another(std::slice::from_ref(target), now) {
             return;
         }
@@ -356,7 +433,7 @@ impl OriginTargets {
     /// How many targets can be used now.
     pub(super) fn usable(&self, now: Instant) -> usize {
         let usable = |target: &&Arc<OriginTarget>| target.is_usable(now);
-        self.targets.iter().filter(usable).count()
+        self.targets.load().iter().filter(usable).count()
     }
 
     /// A number from 0 to below 1.

@@ -20,7 +20,7 @@ use super::config::{
     HostHeader, OriginProtocol, UpstreamConfig, UpstreamLoadLimits, UpstreamTimeouts,
 };
 use super::{
-    BuildError, Origin, OriginError, OriginTlsWatch, Origins, OverloadReason, TimeoutPhase,
+    BuildError, Origin, OriginError, Origins, OverloadReason, SharedOriginState, TimeoutPhase,
 };
 use crate::http::body::{Body, BodyError, collect};
 use crate::units;
@@ -35,7 +35,7 @@ fn upstream(targets: &[String]) -> UpstreamConfig {
 
 fn origin(upstream: UpstreamConfig) -> Result<Arc<Origin>, BuildError> {
     let upstreams = BTreeMap::from([("shop".to_owned(), upstream)]);
-    let origins = Origins::new(&upstreams, &OriginTlsWatch::default(), &Arc::default())?;
+    let origins = Origins::new(&upstreams, &SharedOriginState::default())?;
     Ok(origins.get("shop").unwrap())
 }
 
@@ -214,9 +214,14 @@ async fn a_refused_connection_is_told_and_another_target_is_tried() {
 
 #[tokio::test]
 async fn a_name_that_nobody_knows_is_a_dns_error() {
-    let origin = origin(upstream(&["http://no-such-host.invalid".to_owned()])).unwrap();
+    let unknown = upstream(&["http://no-such-host.invalid".to_owned()]);
+    let upstreams = BTreeMap::from([("shop".to_owned(), unknown)]);
+    let origins = Origins::new(&upstreams, &SharedOriginState::default()).unwrap();
+    let origin = origins.get("shop").unwrap();
+    tokio::spawn(async move { origins.maintain().await });
     let error = origin.send(get()).await.unwrap_err();
     assert_eq!(error.proxy_status(), "dns_error", "{error:?}");
+    assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]

@@ -9,15 +9,21 @@ use tokio::time::timeout;
 use super::BuildError;
 use super::check::{CheckOutcome, HealthCheck};
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification, UpstreamConfig};
-use super::connect::open_tcp;
-use super::error::with_cause;
+use super::connect::{OpenedSocket, open_socket};
+use super::discovery::TargetDiscovery;
+use super::error::{SendError, with_cause};
+use super::names::NameStatus;
 use super::target::OriginTarget;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
+use super::{SharedOriginState, TargetsFileReader};
+
+/// How long the first answers about names are waited for.
+const NAMES_LIMIT: Duration = Duration::from_secs(10);
 
 /// What came of trying one target.
 pub struct TargetTrial {
-    /// Host and port.
+    /// Its name.
     pub target: String,
     /// How long a connection took, without TLS, or why there is none.
     pub connected: Result<Duration, String>,
@@ -52,15 +58,24 @@ pub enum TrialAnswer {
     Bad(String),
 }
 
-/// Tries the targets of the upstream `name`, one after the other. Those with TLS are verified here
-/// even if the configuration says that they are not, and get no request if that fails.
+/// What came of trying an upstream.
+pub struct UpstreamTrial {
+    /// What the name servers say about its names.
+    pub names: Vec<NameStatus>,
+    pub targets: Vec<TargetTrial>,
+}
+
+/// Asks for the names of the upstream `name`, and tries its targets, one after the other. Those with
+/// TLS are verified here even if the configuration says that they are not, and get no request if
+/// that fails.
 ///
 /// # Errors
 /// If the upstream can't be used as it is configured.
 pub async fn of_upstream(
     name: &str,
     upstream: &UpstreamConfig,
-) -> Result<Vec<TargetTrial>, BuildError> {
+    read_targets: TargetsFileReader,
+) -> Result<UpstreamTrial, BuildError> {
     let verified = UpstreamConfig {
         tls: OriginTlsConfig {
             verify: OriginVerification::On,
@@ -69,16 +84,20 @@ pub async fn of_upstream(
         },
         ..upstream.clone()
     };
+    let shared = SharedOriginState {
+        read_targets,
+        ..SharedOriginState::default()
+    };
     let watch = Arc::new(UpstreamTlsWatch::new(name, &verified.tls));
+    let metrics = shared.families.of(name);
     let check = HealthCheck::trial(name, &verified)?;
-    let targets = verified.targets.iter();
-    let targets = targets.map(|target| OriginTarget::parse(name, target, &verified, &watch));
-    let targets = targets.collect::<Result<Vec<_>, _>>()?;
-    let mut trials = Vec::new();
-    for target in &targets {
-        trials.push(of_target(target, upstream, &check).await);
+    let discovery = TargetDiscovery::new(name, &verified, &watch, metrics, &shared)?;
+    let names = discovery.ask_for_names(NAMES_LIMIT).await;
+    let mut targets = Vec::new();
+    for target in discovery.targets(&[]) {
+        targets.push(of_target(&target, upstream, &check).await);
     }
-    Ok(trials)
+    Ok(UpstreamTrial { names, targets })
 }
 
 async fn of_target(
@@ -108,7 +127,7 @@ async fn of_target(
         false => None,
     };
     TargetTrial {
-        target: target.authority.to_string(),
+        target: target.name.to_string(),
         connected,
         tls,
         request,
@@ -117,9 +136,15 @@ async fn of_target(
 
 async fn connect(target: &OriginTarget, limit: Duration) -> Result<Duration, String> {
     let began = Instant::now();
-    match timeout(limit, open_tcp(target)).await {
-        Ok(Ok(_)) => Ok(began.elapsed()),
-        Ok(Err(error)) => Err(with_cause(&error)),
+    open_unsecured(target, limit).await.map(|_| began.elapsed())
+}
+
+/// Opens a connection without TLS.
+async fn open_unsecured(target: &OriginTarget, limit: Duration) -> Result<OpenedSocket, String> {
+    let addresses = target.addresses.reachable(limit).await?;
+    match timeout(limit, open_socket(addresses)).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) => Err(with_cause(&SendError::Connect(error))),
         Err(_) => Err(format!("no connection within {limit:?}")),
     }
 }
@@ -132,11 +157,11 @@ async fn secure(
     limit: Duration,
 ) -> (Result<Duration, String>, Result<&'static str, String>) {
     let began = Instant::now();
-    let too_late = || format!("no TLS connection within {limit:?}");
-    let tcp = match timeout(limit, open_tcp(target)).await {
-        Ok(Ok(tcp)) => tcp,
-        Ok(Err(error)) => return (Err(with_cause(&error)), Err(with_cause(&error))),
-        Err(_) => return (Err(too_late()), Err(too_late())),
+    let tcp = match open_unsecured(target, limit).await {
+        Ok(OpenedSocket::Internet(tcp)) => tcp,
+        // Sockets of this machine are used in clear text.
+        Ok(OpenedSocket::Local(_)) => return (Ok(began.elapsed()), Ok("HTTP/1.1")),
+        Err(why) => return (Err(why.clone()), Err(why)),
     };
     let connected = began.elapsed();
     let handshake = async {
@@ -151,7 +176,7 @@ async fn secure(
         Ok(Ok(SpokenProtocol::Http2)) => Ok("HTTP/2"),
         Ok(Ok(SpokenProtocol::Http1 | SpokenProtocol::Unknown)) => Ok("HTTP/1.1"),
         Ok(Err(error)) => Err(with_cause(&error)),
-        Err(_) => Err(too_late()),
+        Err(_) => Err(format!("no TLS connection within {limit:?}")),
     };
     (Ok(connected), outcome)
 }

@@ -28,7 +28,7 @@ pub struct OriginTlsWatch {
 pub(super) struct UpstreamTlsWatch {
     upstream: String,
     reminder: Option<UnverifiedReminder>,
-    shown: Mutex<Vec<Arc<ShownCertificate>>>,
+    shown: Mutex<Vec<Weak<ShownCertificate>>>,
 }
 
 /// Says from time to time that an upstream is not verified.
@@ -143,13 +143,16 @@ impl UpstreamTlsWatch {
     /// A place for the certificates that one more target shows.
     pub(super) fn target(&self) -> Arc<ShownCertificate> {
         let shown = Arc::<ShownCertificate>::default();
-        self.shown.lock().push(Arc::clone(&shown));
+        let mut known = self.shown.lock();
+        known.retain(|target| target.strong_count() > 0);
+        known.push(Arc::downgrade(&shown));
         shown
     }
 
     fn first_to_expire(&self) -> Option<SystemTime> {
         let shown = self.shown.lock();
-        let ends = shown.iter().filter_map(|target| target.not_after());
+        let shown = shown.iter().filter_map(Weak::upgrade);
+        let ends = shown.filter_map(|target| target.not_after());
         ends.min()
     }
 }

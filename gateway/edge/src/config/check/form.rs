@@ -35,9 +35,39 @@ pub fn cidr(text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks the URL of an origin server: `http://host:port` or `https://host:port`, and nothing more.
+/// The most bytes of the path of a socket (`sun_path`, unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Checks a name that name servers are asked for: labels of letters, digits, `-` and `_` (RFC 1035
+/// §2.3.1, RFC 2782).
+pub fn host_name(text: &str) -> Result<(), String> {
+    const FORM: &str = "expected a name as in app.internal or _http._tcp.shop.example";
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(format!("{text:?} is an address; expected `url`, or a name"));
+    }
+    let label = |label: &str| {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(good)
+    };
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    match bare.len() <= 253 && bare.split('.').all(label) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a host name; {FORM}")),
+    }
+}
+
+/// Checks the URL of an origin server: `http://host:port`, `https://host:port` or `unix:PATH`, and
+/// nothing more.
 pub fn target(text: &str) -> Result<(), String> {
     const FORM: &str = "expected a URL as in http://127.0.0.1:9000";
+    if let Some(path) = text.strip_prefix("unix:") {
+        return match path.starts_with('/') && path.len() <= MAX_SOCKET_PATH {
+            true => Ok(()),
+            false => Err(format!(
+                "{text:?} is not the path of a socket; expected an absolute path of {MAX_SOCKET_PATH} bytes at most, as in unix:/run/app.sock"
+            )),
+        };
+    }
     // This comes first, since the other messages repeat the text, which holds a password here.
     if text.contains('@') {
         return Err("user information in a URL; expected scheme, host and port only".to_owned());

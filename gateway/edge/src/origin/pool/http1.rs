@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::select;
 
 use super::body::OriginBody;
+use super::endings::ConnectionOrigin;
 use super::idle::IdleConnections;
 use super::{RequestProgress, SendFailure};
 use crate::http::body::Body;
@@ -37,7 +38,7 @@ pub(super) struct Http1Connection {
     sender: SendRequest<Body>,
     driver: Http1Driver,
     traffic: Arc<StreamTraffic>,
-    opened: Instant,
+    origin: ConnectionOrigin,
     lane: usize,
     /// How long it was idle before the present request. None: this is its first.
     waited: Option<Duration>,
@@ -57,6 +58,10 @@ impl Http1Connection {
     /// Begins to speak HTTP/1.1 on a new stream.
     pub(super) async fn begin(stream: OriginStream, lane: usize) -> Result<Self, SendFailure> {
         let traffic = stream.traffic();
+        let origin = ConnectionOrigin {
+            opened: Instant::now(),
+            peer: stream.peer(),
+        };
         let mut builder = Builder::new();
         builder
             // These spaces are removed from the name (RFC 9112 §5.1).
@@ -72,7 +77,7 @@ impl Http1Connection {
             sender,
             driver: Http1Driver::Exchange(Box::new(connection)),
             traffic,
-            opened: Instant::now(),
+            origin,
             lane,
             waited: None,
         })
@@ -82,8 +87,8 @@ impl Http1Connection {
         self.lane
     }
 
-    pub(super) fn age(&self) -> Duration {
-        self.opened.elapsed()
+    pub(super) fn origin(&self) -> ConnectionOrigin {
+        self.origin
     }
 
     /// Notes that it was idle for this long.

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::body::OriginBody;
+use super::endings::{ConnectionOrigin, WantedAddresses};
 use super::{ConnectionChoice, PoolLimits, RequestProgress, SendFailure};
 use crate::http::body::Body;
 use crate::http::frames::{Http2PeerState, MeteredConnection};
@@ -43,6 +44,7 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// The connections of one lane.
 pub(super) struct Http2Lane {
     limits: PoolLimits,
+    wanted: Arc<WantedAddresses>,
     state: Mutex<LaneState>,
     /// Tells those who wait that a connection has been opened, or could not be.
     opened: Notify,
@@ -60,7 +62,7 @@ struct Http2Connection {
     sender: SendRequest<Body>,
     peer: Arc<Http2PeerState>,
     streams: AtomicU32,
-    opened: Instant,
+    origin: ConnectionOrigin,
     last_used: Mutex<Instant>,
 }
 
@@ -90,9 +92,10 @@ struct OpeningCount<'a>(&'a Http2Lane);
 struct WaitingCount<'a>(&'a Http2Lane);
 
 impl Http2Lane {
-    pub(super) fn new(limits: PoolLimits) -> Self {
+    pub(super) fn new(limits: PoolLimits, wanted: Arc<WantedAddresses>) -> Self {
         Self {
             limits,
+            wanted,
             state: Mutex::default(),
             opened: Notify::new(),
         }
@@ -128,7 +131,7 @@ impl Http2Lane {
     /// A free stream. None: the caller opens a connection, and is counted for it.
     fn free_stream_or_open(&self) -> Option<Http2StreamPermit> {
         let mut state = self.state.lock();
-        let free = state.free_stream(self.limits);
+        let free = state.free_stream(self);
         if free.is_none() {
             state.opening += 1;
         }
@@ -138,7 +141,7 @@ impl Http2Lane {
     fn turn(&self, choice: ConnectionChoice) -> LaneTurn {
         let mut state = self.state.lock();
         if choice == ConnectionChoice::Standing
-            && let Some(permit) = state.free_stream(self.limits)
+            && let Some(permit) = state.free_stream(self)
         {
             return LaneTurn::Send(permit);
         }
@@ -178,6 +181,7 @@ impl Http2Lane {
     /// Begins to speak HTTP/2, and waits until the origin has said how many streams it takes.
     async fn begin(&self, stream: OriginStream) -> Result<Http2Connection, SendError> {
         let peer = Arc::new(Http2PeerState::default());
+        let address = stream.peer();
         let metered = MeteredConnection::origin(stream).with_peer(Arc::clone(&peer));
         let window = self.limits.stream_window.clamp(1 << 14, MAX_WINDOW);
         let all = window.saturating_mul(self.limits.max_streams);
@@ -209,21 +213,29 @@ impl Http2Lane {
             sender,
             peer,
             streams: AtomicU32::new(0),
-            opened: now,
+            origin: ConnectionOrigin {
+                opened: now,
+                peer: address,
+            },
             last_used: Mutex::new(now),
         })
     }
 
     /// Closes connections that have carried nothing for too long.
     pub(super) fn close_unused(&self, now: Instant) {
-        let PoolLimits { idle, max_age, .. } = self.limits;
+        let idle = self.limits.idle;
         let mut state = self.state.lock();
         // A connection ends when nobody can send on it and its last stream has ended.
         state.connections.retain(|one| {
             let unused = one.streams.load(Relaxed) == 0
                 && now.saturating_duration_since(*one.last_used.lock()) >= idle;
-            one.takes_requests(now, max_age) && !unused
+            self.admits(one) && !unused
         });
+    }
+
+    /// Whether the connection may take one more request.
+    fn admits(&self, connection: &Http2Connection) -> bool {
+        connection.stands() && self.wanted.admit(connection.origin, self.limits)
     }
 
     /// Closes connections without a stream.
@@ -250,20 +262,16 @@ impl Drop for WaitingCount<'_> {
 impl LaneState {
     /// Takes a stream of a connection that has one left, and forgets those that take no more
     /// requests.
-    fn free_stream(&mut self, limits: PoolLimits) -> Option<Http2StreamPermit> {
-        let now = Instant::now();
-        self.connections
-            .retain(|one| one.takes_requests(now, limits.max_age));
+    fn free_stream(&mut self, lane: &Http2Lane) -> Option<Http2StreamPermit> {
+        self.connections.retain(|one| lane.admits(one));
         let mut connections = self.connections.iter();
-        connections.find_map(|one| one.reserve(limits.max_streams))
+        connections.find_map(|one| one.reserve(lane.limits.max_streams))
     }
 }
 
 impl Http2Connection {
-    fn takes_requests(&self, now: Instant, max_age: Duration) -> bool {
-        !self.sender.is_closed()
-            && !self.peer.is_going_away()
-            && now.saturating_duration_since(self.opened) < max_age
+    fn stands(&self) -> bool {
+        !self.sender.is_closed() && !self.peer.is_going_away()
     }
 
     /// Takes a stream, if one is free.

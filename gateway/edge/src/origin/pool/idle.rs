@@ -4,6 +4,7 @@
 //! A connection is looked at before it is used: its origin may have closed it, or may have sent
 //! bytes that nobody asked for.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::task::yield_now;
 
 use super::PoolLimits;
+use super::endings::WantedAddresses;
 use super::http1::Http1Connection;
 
 /// The idle connections to one target.
@@ -19,6 +21,7 @@ pub(super) struct IdleConnections {
     /// How many there are in all lanes.
     count: AtomicUsize,
     limits: PoolLimits,
+    wanted: Arc<WantedAddresses>,
     learned: LearnedIdleLimit,
 }
 
@@ -51,11 +54,12 @@ const BEFORE_THE_ORIGIN: Duration = Duration::from_secs(1);
 const BRIEF: Duration = Duration::from_millis(500);
 
 impl IdleConnections {
-    pub(super) fn new(lanes: usize, limits: PoolLimits) -> Self {
+    pub(super) fn new(lanes: usize, limits: PoolLimits, wanted: Arc<WantedAddresses>) -> Self {
         Self {
             lanes: (0..lanes).map(|_| Mutex::default()).collect(),
             count: AtomicUsize::new(0),
             limits,
+            wanted,
             learned: LearnedIdleLimit {
                 began: Instant::now(),
                 limit: AtomicU32::new(0),
@@ -75,8 +79,7 @@ impl IdleConnections {
         loop {
             let mut idle = self.lanes[lane].lock().pop()?;
             self.count.fetch_sub(1, Relaxed);
-            let is_young = idle.connection.age() < self.limits.max_age;
-            if is_young && idle.is_usable(Instant::now()) {
+            if self.admits(&idle.connection) && idle.is_usable(Instant::now()) {
                 idle.connection.waited(idle.since.elapsed());
                 return Some(idle.connection);
             }
@@ -87,10 +90,7 @@ impl IdleConnections {
     /// origin keeps it (`Keep-Alive: timeout`).
     pub(super) fn keep(&self, mut connection: Http1Connection, said: Option<Duration>) {
         let limit = self.limit(said);
-        if limit.is_zero()
-            || connection.age() >= self.limits.max_age
-            || !connection.is_idle()
-            || !self.has_room()
+        if limit.is_zero() || !self.admits(&connection) || !connection.is_idle() || !self.has_room()
         {
             return;
         }
@@ -111,11 +111,13 @@ impl IdleConnections {
         for lane in &self.lanes {
             let mut lane = lane.lock();
             let before = lane.len();
-            lane.retain_mut(|idle| {
-                idle.connection.age() < self.limits.max_age && idle.is_usable(now)
-            });
+            lane.retain_mut(|idle| self.admits(&idle.connection) && idle.is_usable(now));
             self.count.fetch_sub(before - lane.len(), Relaxed);
         }
+    }
+
+    fn admits(&self, connection: &Http1Connection) -> bool {
+        self.wanted.admit(connection.origin(), self.limits)
     }
 
     /// Closes all of them.

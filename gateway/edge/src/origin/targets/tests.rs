@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::origin::config::TargetConfig;
-use crate::origin::metrics::OriginFamilies;
 
 /// An upstream whose targets and balancing are this YAML.
 fn targets(yaml: &str) -> OriginTargets {
@@ -14,12 +13,15 @@ fn targets(yaml: &str) -> OriginTargets {
 
 fn parsed(upstream: &UpstreamConfig) -> Result<OriginTargets, BuildError> {
     let watch = Arc::new(UpstreamTlsWatch::new("shop", &upstream.tls));
-    let metrics = Arc::new(OriginFamilies::default()).of("shop");
-    OriginTargets::parse("shop", upstream, &watch, metrics)
+    let shared = SharedOriginState::default();
+    let metrics = shared.families.of("shop");
+    OriginTargets::parse("shop", upstream, &watch, metrics, &shared)
 }
 
-fn named<'a>(targets: &'a OriginTargets, name: &str) -> &'a Arc<OriginTarget> {
-    targets.iter().find(|target| &*target.name == name).unwrap()
+fn named(targets: &OriginTargets, name: &str) -> Arc<OriginTarget> {
+    let all = targets.all();
+    let found = all.iter().find(|target| &*target.name == name);
+    Arc::clone(found.unwrap())
 }
 
 /// How many of so many requests each target gets. `hold` tells whether they stay under way.
@@ -39,7 +41,7 @@ fn shares(
 }
 
 fn eject(targets: &OriginTargets, name: &str) {
-    let target = named(targets, name);
+    let target = &named(targets, name);
     for _ in 0..5 {
         targets.note(
             target,
@@ -77,7 +79,7 @@ fn less_goes_to_a_target_with_more_under_way_or_slower_answers() {
         .collect();
     assert_eq!(shares(&targets, 200, false, now).get("a"), None);
     drop(held);
-    let slow = named(&targets, "b");
+    let slow = &named(&targets, "b");
     targets.note(slow, AnswerQuality::Good, Duration::from_secs(1), None);
     let shares = shares(&targets, 200, false, Instant::now());
     assert_eq!((shares.get("b"), shares.len()), (None, 2));
@@ -89,7 +91,7 @@ fn a_failed_answer_never_attracts_requests() {
     let targets = targets(THREE);
     for name in ["a", "c"] {
         targets.note(
-            named(&targets, name),
+            &named(&targets, name),
             AnswerQuality::Good,
             Duration::from_millis(30),
             None,
@@ -97,7 +99,7 @@ fn a_failed_answer_never_attracts_requests() {
     }
     let failure = AnswerQuality::Failed(FailureKind::Status(500));
     targets.note(
-        named(&targets, "b"),
+        &named(&targets, "b"),
         failure,
         Duration::from_micros(50),
         None,
@@ -146,7 +148,7 @@ fn no_target_gets_more_than_its_bound_of_one_key() {
         let choice = targets.choose(Some(7), &[], now).unwrap();
         held.push(choice.target.begin_request());
     }
-    for target in targets.iter() {
+    for target in targets.all().iter() {
         assert!(
             target.in_flight() <= 126,
             "{}: {}",
@@ -159,10 +161,7 @@ fn no_target_gets_more_than_its_bound_of_one_key() {
 #[test]
 fn a_retry_goes_elsewhere_while_another_target_can_be_used() {
     let targets = targets(THREE);
-    let tried = [
-        Arc::clone(named(&targets, "a")),
-        Arc::clone(named(&targets, "b")),
-    ];
+    let tried = [named(&targets, "a"), named(&targets, "b")];
     for _ in 0..50 {
         let choice = targets.choose(None, &tried, Instant::now()).unwrap();
         assert_eq!(&*choice.target.name, "c");
@@ -230,11 +229,11 @@ fn a_target_that_asked_for_a_rest_gets_none_while_there_is_another() {
     let targets = targets("targets: [http://a, http://b]");
     let rest = Some(Duration::from_secs(3_600));
     let busy = AnswerQuality::Neutral;
-    targets.note(named(&targets, "a"), busy, Duration::ZERO, rest);
+    targets.note(&named(&targets, "a"), busy, Duration::ZERO, rest);
     let now = Instant::now();
     assert_eq!(shares(&targets, 50, false, now).get("a"), None);
     assert_eq!(targets.usable(now), 2, "it is not unhealthy");
-    targets.note(named(&targets, "b"), busy, Duration::ZERO, rest);
+    targets.note(&named(&targets, "b"), busy, Duration::ZERO, rest);
     assert_eq!(shares(&targets, 50, false, now).len(), 2);
     let later = now + Duration::from_secs(31);
     assert_eq!(

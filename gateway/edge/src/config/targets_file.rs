@@ -1,0 +1,93 @@
+//! Files with the targets of an upstream (`targets_file`): a YAML list, read and checked as
+//! `upstreams.NAME.targets` is, with environment variables.
+
+use std::path::Path;
+
+use super::check::listed_targets;
+use super::problem::{ConfigFinding, ConfigPath, ConfigProblems};
+use super::{de, expand, located, parser, read_text, tree};
+use crate::origin::config::TargetConfig;
+
+/// Reads and checks a file of targets.
+///
+/// # Errors
+/// Everything that is wrong, where it stands, and what was expected.
+pub fn load(file: &Path) -> Result<Vec<TargetConfig>, ConfigProblems> {
+    let (name, text) = read_text(file)?;
+    parse(&text, &name, &|variable| std::env::var(variable).ok())
+}
+
+fn parse(
+    text: &str,
+    file: &str,
+    env: expand::VariableLookup<'_>,
+) -> Result<Vec<TargetConfig>, ConfigProblems> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
+        ConfigProblems::one(finding.locate(file, text, root))
+    };
+    let mut root =
+        parser::parse(text).map_err(|finding| match finding.message == parser::EMPTY {
+            true => one(ConfigFinding::file(NO_LIST), None),
+            false => one(finding, None),
+        })?;
+    if !matches!(root.body, tree::YamlValue::List(_)) {
+        return Err(one(ConfigFinding::at(root.at, NO_LIST), Some(&root)));
+    }
+    let all = |findings: Vec<ConfigFinding>, root: &tree::YamlNode| {
+        ConfigProblems::new(located(findings, (file, text), root)).map_or(Ok(()), Err)
+    };
+    let findings = expand::expand(&mut root, env);
+    all(findings, &root)?;
+    let targets: Vec<TargetConfig> = de::read(&root).map_err(|e| one(e, Some(&root)))?;
+    if targets.is_empty() {
+        return Err(one(ConfigFinding::at(root.at, NO_LIST), Some(&root)));
+    }
+    all(listed_targets(&targets, &ConfigPath::default()), &root)?;
+    Ok(targets)
+}
+
+const NO_LIST: &str = "no list of targets; expected at least one, as in `- http://127.0.0.1:9000`";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> String {
+        let env = |name: &str| (name == "PORT").then(|| "9000".to_owned());
+        match parse(text, "targets.yaml", &env) {
+            Ok(targets) => format!("{} targets, {}", targets.len(), targets[0].url()),
+            Err(problems) => problems.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_as_the_targets_of_an_upstream_are() {
+        let list = "# blue\n- http://10.0.0.1:${PORT}\n- { url: http://b, weight: 2 }\n- { dns: app.internal }\n- unix:/run/app.sock\n";
+        assert_eq!(said(list), "4 targets, http://10.0.0.1:9000");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_its_place() {
+        for (text, expected) in [
+            ("", "no list of targets"),
+            ("\n# nothing\n", "no list of targets"),
+            ("[]", "no list of targets"),
+            ("targets: [http://a]", "targets.yaml:1:1"),
+            ("- http://a\n- http://b/path\n", "targets.yaml:2:3: [1]: "),
+            (
+                "- http://a\n- { url: http://b, wieght: 2 }\n",
+                "did you mean `weight`?",
+            ),
+            (
+                "- { dns: a, srv: b }",
+                "expected one of `url`, `dns` and `srv`",
+            ),
+            ("- http://a\n- [", "targets.yaml:2"),
+            ("- http://${NOBODY}", "NOBODY"),
+        ] {
+            let said = said(text);
+            assert!(said.contains(expected), "{text:?}: {said}");
+        }
+    }
+}

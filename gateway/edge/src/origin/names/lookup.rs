@@ -1,0 +1,311 @@
+//! Asks name servers for addresses and services.
+//!
+//! `/etc/hosts` and `/etc/resolv.conf` are read again when they change. The families of addresses are
+//! asked for side by side, and each keeps what was known of it if only that one fails.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::{Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{Hosts, Resolver, TokioResolver};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use super::{NameAnswer, NameQuestion, NameRecords, NamedEndpoint, ServiceRecord};
+use crate::origin::config::NameServerAddress;
+
+/// The name servers that upstreams use.
+#[derive(Default)]
+pub(super) struct NameServers {
+    clients: Mutex<HashMap<Vec<NameServerAddress>, NameServerClient>>,
+}
+
+/// A client of some name servers, and what it was made of.
+#[derive(Clone)]
+struct NameServerClient {
+    resolver: TokioResolver,
+    hosts: Arc<Hosts>,
+    made_of: SystemFiles,
+}
+
+/// When the files of the system that tell about names were changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct SystemFiles([Option<SystemTime>; 2]);
+
+/// What a question about records of one type has led to.
+enum RecordsFound<T> {
+    Some(Vec<T>, Duration),
+    /// The name servers say that there are none.
+    None(String),
+    Failed(String),
+}
+
+/// The time limit for the answer of one name server.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the second family of addresses is waited for when the first is there.
+const FAMILY_DELAY: Duration = Duration::from_secs(1);
+/// The most bytes of an answer over UDP; longer ones are fetched over TCP. Larger packets may be
+/// lost on the way when they are fragmented (DNS flag day 2020).
+const UDP_PAYLOAD: u16 = 1232;
+/// For how long an entry of `/etc/hosts` is believed: the file may change at any time.
+const HOSTS_LIVE: Duration = Duration::ZERO;
+
+impl NameServers {
+    /// Asks for the records of a name. `known` is the last good answer; parts of it stay where name
+    /// servers fail. The answer is not empty.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    pub(super) async fn ask(
+        &self,
+        question: &NameQuestion,
+        known: Option<&NameAnswer>,
+    ) -> Result<(NameAnswer, Duration), String> {
+        let client = self.client(&question.rules.servers)?;
+        let known = known.map_or(&[][..], |known| &known.endpoints);
+        let (endpoints, live) = match question.records {
+            NameRecords::Addresses => {
+                let addresses = known.iter().map(|one| one.address).collect::<Vec<_>>();
+                let (found, live) = client.addresses(&question.name, &addresses).await?;
+                let endpoints = found.into_iter().map(|address| NamedEndpoint {
+                    address,
+                    service: None,
+                });
+                (endpoints.collect(), live)
+            }
+            NameRecords::Services => client.services(&question.name, known).await?,
+        };
+        Ok((NameAnswer::new(endpoints), live))
+    }
+
+    /// The client of these name servers, or of those of the system.
+    fn client(&self, servers: &[NameServerAddress]) -> Result<NameServerClient, String> {
+        let files = SystemFiles::now();
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(servers).filter(|known| known.made_of == files) {
+            return Ok(client.clone());
+        }
+        let client = NameServerClient::new(servers, files)?;
+        clients.insert(servers.to_vec(), client.clone());
+        Ok(client)
+    }
+}
+
+impl SystemFiles {
+    fn now() -> Self {
+        let changed = |file: &str| Path::new(file).metadata().and_then(|file| file.modified());
+        Self(["/etc/hosts", "/etc/resolv.conf"].map(|file| changed(file).ok()))
+    }
+}
+
+impl NameServerClient {
+    fn new(servers: &[NameServerAddress], made_of: SystemFiles) -> Result<Self, String> {
+        let provider = TokioRuntimeProvider::default();
+        let mut builder = match servers {
+            [] => Resolver::builder(provider)
+                .map_err(|error| format!("/etc/resolv.conf can't be used: {error}"))?,
+            listed => {
+                let listed = listed.iter().map(name_server).collect();
+                let config = ResolverConfig::from_parts(None, Vec::new(), listed);
+                Resolver::builder_with_config(config, provider)
+            }
+        };
+        set_options(builder.options_mut());
+        let resolver = builder
+            .build()
+            .map_err(|error| format!("the name servers can't be used: {error}"))?;
+        Ok(Self {
+            resolver,
+            hosts: Arc::new(Hosts::from_system().unwrap_or_default()),
+            made_of,
+        })
+    }
+
+    /// The addresses of a host, of both families. Of a family that can't be found out the known
+    /// ones stay.
+    async fn addresses(
+        &self,
+        host: &str,
+        known: &[IpAddr],
+    ) -> Result<(Vec<IpAddr>, Duration), String> {
+        let listed = self.in_hosts_file(host);
+        if !listed.is_empty() {
+            return Ok((listed, HOSTS_LIVE));
+        }
+        let (v4, v6) = self.both_families(host).await;
+        let found = [(v4, RecordType::A), (v6, RecordType::AAAA)];
+        if let [(RecordsFound::Some(..), _), _] | [_, (RecordsFound::Some(..), _)] = &found {
+            let mut addresses = Vec::new();
+            let mut live = Duration::MAX;
+            for (records, family) in found {
+                match records {
+                    RecordsFound::Some(records, for_as_long) => {
+                        addresses.extend(records);
+                        live = live.min(for_as_long);
+                    }
+                    RecordsFound::None(_) => {}
+                    RecordsFound::Failed(_) => {
+                        let is_of_it = |ip: &&IpAddr| ip.is_ipv6() == (family == RecordType::AAAA);
+                        addresses.extend(known.iter().filter(is_of_it));
+                    }
+                }
+            }
+            return Ok((addresses, live));
+        }
+        let [(v4, _), (v6, _)] = found;
+        Err(match (v4, v6) {
+            // A failure says more than a family that does not exist.
+            (RecordsFound::Failed(why), _) | (_, RecordsFound::Failed(why)) => why,
+            (RecordsFound::None(why), _) | (_, RecordsFound::None(why)) => why,
+            (RecordsFound::Some(..), RecordsFound::Some(..)) => String::new(),
+        })
+    }
+
+    /// Asks for both families side by side. When one is there, the other has [`FAMILY_DELAY`].
+    async fn both_families(&self, host: &str) -> (RecordsFound<IpAddr>, RecordsFound<IpAddr>) {
+        let v4 = self.records(host, RecordType::A, RData::ip_addr);
+        let v6 = self.records(host, RecordType::AAAA, RData::ip_addr);
+        tokio::pin!(v4, v6);
+        let late = || RecordsFound::Failed("the name servers have not answered in time".to_owned());
+        tokio::select! {
+            found = &mut v4 => match found {
+                RecordsFound::Some(..) => {
+                    let other = timeout(FAMILY_DELAY, v6).await;
+                    (found, other.unwrap_or_else(|_| late()))
+                }
+                _ => (found, v6.await),
+            },
+            found = &mut v6 => match found {
+                RecordsFound::Some(..) => {
+                    let other = timeout(FAMILY_DELAY, v4).await;
+                    (other.unwrap_or_else(|_| late()), found)
+                }
+                _ => (v4.await, found),
+            },
+        }
+    }
+
+    /// The servers of a service. Of a host that can't be found out the known addresses stay.
+    async fn services(
+        &self,
+        name: &str,
+        known: &[NamedEndpoint],
+    ) -> Result<(Vec<NamedEndpoint>, Duration), String> {
+        let records = self.records(name, RecordType::SRV, |data| match data {
+            RData::SRV(record) if !record.target.is_root() => Some(ServiceRecord {
+                host: record.target.to_utf8().trim_end_matches('.').to_owned(),
+                port: record.port,
+                priority: record.priority,
+                weight: record.weight,
+            }),
+            _ => None,
+        });
+        let (services, mut live) = match records.await {
+            RecordsFound::Some(services, live) => (services, live),
+            RecordsFound::None(why) | RecordsFound::Failed(why) => return Err(why),
+        };
+        let mut endpoints = Vec::new();
+        let mut failed = None;
+        for service in services {
+            let of_host = known.iter().filter(|endpoint| {
+                let known = endpoint.service.as_ref();
+                known.is_some_and(|known| known.host == service.host)
+            });
+            let of_host: Vec<IpAddr> = of_host.map(|endpoint| endpoint.address).collect();
+            let addresses = match self.addresses(&service.host, &of_host).await {
+                Ok((addresses, for_as_long)) => {
+                    live = live.min(for_as_long);
+                    addresses
+                }
+                Err(why) => {
+                    failed = Some(format!("{}: {why}", service.host));
+                    of_host
+                }
+            };
+            endpoints.extend(addresses.into_iter().map(|address| NamedEndpoint {
+                address,
+                service: Some(service.clone()),
+            }));
+        }
+        match (endpoints.is_empty(), failed) {
+            (true, Some(why)) => Err(why),
+            _ => Ok((endpoints, live)),
+        }
+    }
+
+    fn in_hosts_file(&self, host: &str) -> Vec<IpAddr> {
+        let Ok(name) = Name::from_utf8(host) else {
+            return Vec::new();
+        };
+        let of = |family| {
+            let found = self
+                .hosts
+                .lookup_static_host(&Query::query(name.clone(), family));
+            let records = found
+                .map(|found| found.answers().to_vec())
+                .unwrap_or_default();
+            records
+                .into_iter()
+                .filter_map(|record| record.data.ip_addr())
+        };
+        of(RecordType::A).chain(of(RecordType::AAAA)).collect()
+    }
+
+    /// Asks for the records of one type.
+    async fn records<T>(
+        &self,
+        name: &str,
+        records: RecordType,
+        read: impl Fn(&RData) -> Option<T>,
+    ) -> RecordsFound<T> {
+        let why_none = |code: ResponseCode| match code {
+            ResponseCode::NXDomain => format!("the name servers say that {name} does not exist"),
+            _ => format!("the name servers say that {name} has no record of type {records}"),
+        };
+        match self.resolver.lookup(name, records).await {
+            Ok(found) => {
+                let found = found.answers().iter();
+                let found = found.filter_map(|record| Some((read(&record.data)?, record.ttl)));
+                let (found, lives): (Vec<_>, Vec<u32>) = found.unzip();
+                match lives.into_iter().min() {
+                    Some(live) => RecordsFound::Some(found, Duration::from_secs(live.into())),
+                    None => RecordsFound::None(why_none(ResponseCode::NoError)),
+                }
+            }
+            Err(error) if error.is_nx_domain() => {
+                RecordsFound::None(why_none(ResponseCode::NXDomain))
+            }
+            Err(error) if error.is_no_records_found() => {
+                RecordsFound::None(why_none(ResponseCode::NoError))
+            }
+            Err(error) => RecordsFound::Failed(format!(
+                "the name servers give no answer about {name}: {error}"
+            )),
+        }
+    }
+}
+
+fn name_server(server: &NameServerAddress) -> NameServerConfig {
+    let port = server.0.port();
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = port;
+        connection
+    });
+    NameServerConfig::new(server.0.ip(), true, connections.into())
+}
+
+fn set_options(options: &mut ResolverOpts) {
+    // Names are asked for when their time is over, and not before.
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.timeout = ANSWER_LIMIT;
+    options.edns_payload_len = UDP_PAYLOAD;
+}

@@ -1,0 +1,161 @@
+//! Real name servers: `dnsmasq` with a port and a folder of its own, for names below `test`; and one
+//! that refuses everything.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::redis::free_port;
+use crate::wait::{SOON, wait_for};
+
+/// A running name server, whose records live for a second.
+pub struct NameServer {
+    process: Option<Child>,
+    dir: TempDir,
+    pub address: SocketAddr,
+    services: Vec<String>,
+}
+
+/// The response code SERVFAIL (RFC 1035 §4.1.1).
+pub const SERVFAIL: u8 = 2;
+
+impl NameServer {
+    /// Starts one that knows these names with their addresses.
+    pub async fn start(names: &[(&str, &[&str])]) -> Self {
+        let mut server = Self {
+            process: None,
+            dir: tempfile::tempdir().unwrap(),
+            address: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            services: Vec::new(),
+        };
+        server.write(names);
+        server.start_again().await;
+        server
+    }
+
+    /// Replaces all names and their addresses.
+    pub fn set(&self, names: &[(&str, &[&str])]) {
+        self.write(names);
+        self.signal("-HUP");
+    }
+
+    /// Replaces all services: name, host, port, priority and weight. The server starts anew.
+    pub async fn set_services(&mut self, services: &[(&str, &str, u16, u16, u16)]) {
+        let option = |(name, host, port, priority, weight): &(&str, &str, u16, u16, u16)| {
+            format!("--srv-host={name},{host},{port},{priority},{weight}")
+        };
+        self.services = services.iter().map(option).collect();
+        self.stop();
+        self.start_again().await;
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts it at the same address with the same names.
+    pub async fn start_again(&mut self) {
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        let process = Command::new("dnsmasq")
+            .args([
+                "--keep-in-foreground",
+                "--conf-file=/dev/null",
+                "--user=root",
+            ])
+            .args([
+                "--no-resolv",
+                "--no-hosts",
+                "--local=/test/",
+                "--log-queries",
+            ])
+            .args(["--local-ttl=1", "--neg-ttl=1", "--listen-address=127.0.0.1"])
+            .args(["--bind-interfaces", &format!("--pid-file={}", file("pid"))])
+            .arg(format!("--port={}", self.address.port()))
+            .arg(format!("--addn-hosts={}", file("names")))
+            .arg(format!("--log-facility={}", file("log")))
+            .args(&self.services)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dnsmasq is installed (make test-install)");
+        self.process = Some(process);
+        let address = self.address;
+        wait_for("the name server answers", SOON, || async move {
+            TcpStream::connect(address).await.ok()
+        })
+        .await;
+    }
+
+    /// Lets it hang: it answers nothing and closes nothing.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// How often it was asked for records of this type of a name.
+    pub fn asked(&self, records: &str, name: &str) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        log.matches(&format!("query[{records}] {name} from"))
+            .count()
+    }
+
+    /// The settings of an upstream that uses this server, and asks as often as it may.
+    pub fn resolver(&self) -> String {
+        format!("resolver: {{servers: [\"{}\"], floor: 1s}}", self.address)
+    }
+
+    fn write(&self, names: &[(&str, &[&str])]) {
+        let lines = names.iter().flat_map(|(name, addresses)| {
+            addresses
+                .iter()
+                .map(move |address| format!("{address} {name}\n"))
+        });
+        let unfinished = self.dir.path().join("unfinished");
+        fs::write(&unfinished, lines.collect::<String>()).unwrap();
+        fs::rename(unfinished, self.dir.path().join("names")).unwrap();
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("the name server runs").id();
+        let sent = Command::new("kill")
+            .args([signal, &process.to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Answers every question at this address with a response code, until the test ends.
+pub fn refuse_all(address: SocketAddr, code: u8) {
+    let socket = UdpSocket::bind(address).unwrap();
+    thread::spawn(move || {
+        let mut packet = [0; 1_500];
+        while let Ok((length, from)) = socket.recv_from(&mut packet) {
+            // QR and RD; RA and the code (RFC 1035 §4.1.1).
+            packet[2] |= 0x80;
+            packet[3] = 0x80 | code;
+            let _ = socket.send_to(&packet[..length], from);
+        }
+    });
+}
+
+/// Addresses of this machine, one for each `n` from 2 on.
+pub fn loopback(n: u8) -> IpAddr {
+    IpAddr::from([127, 0, 0, n])
+}

@@ -1,0 +1,493 @@
+//! Targets that names lead to, with real name servers: addresses that come and go, name servers that
+//! fail, and how often they are asked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use e2e::cli::run;
+use e2e::gateway::Gateway;
+use e2e::name_server::{NameServer, SERVFAIL, loopback, refuse_all};
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for, within};
+use http::Method;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+/// Origins with the same port at 127.0.0.2, 127.0.0.3 and so on, each of which answers with its
+/// last number.
+async fn origins(count: u8) -> Vec<Origin> {
+    let mut port = 0;
+    let mut origins = Vec::new();
+    for n in 2..2 + count {
+        let address = SocketAddr::new(loopback(n), port);
+        let origin = Origin::start_at(address, move |asked| async move {
+            asked.read().await;
+            Reply::ok(n.to_string())
+        })
+        .await;
+        port = origin.address().port();
+        origins.push(origin);
+    }
+    origins
+}
+
+fn setup(target: &str, names: &NameServer) -> Setup {
+    setup_with(target, &names.resolver())
+}
+
+fn setup_with(target: &str, resolver: &str) -> Setup {
+    let upstream = format!(
+        "{{targets: [{target}], balance: {{by: round_robin, slow_start: 0s}}, {resolver}}}"
+    );
+    Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: shop, upstream: shop, cache: off}")
+}
+
+fn dns(origins: &[Origin]) -> String {
+    let port = origins[0].address().port();
+    format!("{{dns: app.test, port: {port}}}")
+}
+
+async fn upstream(gateway: &Gateway) -> Value {
+    let answer = gateway.admin(Method::GET, "/v1/upstreams", "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let all: Value = serde_json::from_str(&answer.text).unwrap();
+    all["upstreams"][0].clone()
+}
+
+/// The names of the targets, in their order.
+async fn targets(gateway: &Gateway) -> Vec<String> {
+    let upstream = upstream(gateway).await;
+    let targets = upstream["targets"].as_array().unwrap().iter();
+    let names = targets.map(|target| target["target"].as_str().unwrap().to_owned());
+    names.collect()
+}
+
+/// Waits until requests are answered by exactly these origins.
+async fn answered_by(gateway: &Gateway, expected: &[&str]) {
+    let client = gateway.client();
+    let mut last = Vec::new();
+    for _ in 0..3_000 {
+        last = Vec::new();
+        for _ in 0..6 {
+            last.push(client.get("/").await.text().to_owned());
+        }
+        last.sort();
+        last.dedup();
+        if last == expected {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("requests are answered by {last:?} and not by {expected:?}");
+}
+
+#[tokio::test]
+async fn each_address_is_a_target_that_comes_and_goes() {
+    let origins = origins(3).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2", "127.0.0.3"])]).await;
+    let gateway = setup(&dns(&origins), &names).start().await;
+    answered_by(&gateway, &["2", "3"]).await;
+    let begun = Arc::new(Notify::new());
+    let release = Arc::new(Notify::new());
+    let (tells, waits) = (Arc::clone(&begun), Arc::clone(&release));
+    origins[1].behave(move |asked| {
+        let (tells, waits) = (Arc::clone(&tells), Arc::clone(&waits));
+        async move {
+            if asked.seen.path == "/slow" {
+                tells.notify_one();
+                waits.notified().await;
+            }
+            Reply::ok("3")
+        }
+    });
+    // One of two goes to the slow one.
+    let slow: Vec<_> = (0..2)
+        .map(|_| {
+            let client = gateway.client();
+            tokio::spawn(async move { client.get("/slow").await.text().to_owned() })
+        })
+        .collect();
+    within("it is under way", SOON, begun.notified()).await;
+    names.set(&[("app.test", &["127.0.0.2", "127.0.0.4"])]);
+    answered_by(&gateway, &["2", "4"]).await;
+    wait_for(
+        "idle connections to the old address are closed",
+        SOON,
+        || async { (origins[1].open_connections() <= 1).then_some(()) },
+    )
+    .await;
+    let before = origins[1].count();
+    release.notify_waiters();
+    let mut answers = Vec::new();
+    for slow in slow {
+        answers.push(slow.await.unwrap());
+    }
+    answers.sort();
+    assert_eq!(answers, ["2", "3"], "what was under way ends");
+    wait_for("its connection is closed, too", SOON, || async {
+        (origins[1].open_connections() == 0).then_some(())
+    })
+    .await;
+    assert_eq!(origins[1].count(), before, "and it gets nothing new");
+    let metrics = gateway.admin(Method::GET, "/metrics", "").await.text;
+    let counted = |n: usize| metrics.contains(&format!("target=\"{}\"", origins[n].address()));
+    assert_eq!(
+        [0, 1, 2].map(counted),
+        [true, false, true],
+        "series of gone targets end"
+    );
+}
+
+/// Requests all the time, every one of which must be answered well.
+struct SteadyLoad {
+    ends: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    work: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl SteadyLoad {
+    fn begin(gateway: &Gateway) -> Self {
+        let (ends, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (client, until, count) = (gateway.client(), Arc::clone(&ends), Arc::clone(&answered));
+        let work = tokio::spawn(async move {
+            let mut failed = Vec::new();
+            while !until.load(Ordering::SeqCst) {
+                let answer = client.get("/").await;
+                if answer.status != 200 {
+                    failed.push(format!("{} {}", answer.status, answer.text()));
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            failed
+        });
+        Self {
+            ends,
+            answered,
+            work,
+        }
+    }
+
+    async fn end(self) {
+        self.ends.store(true, Ordering::SeqCst);
+        assert_eq!(self.work.await.unwrap(), Vec::<String>::new());
+        assert!(self.answered.load(Ordering::SeqCst) > 20);
+    }
+}
+
+/// For how long there was no new answer about the name.
+async fn stale_seconds(gateway: &Gateway) -> f64 {
+    let labels = [("name", "app.test")];
+    gateway.metric("lamina_dns_stale_seconds", &labels).await
+}
+
+/// Waits until the name servers have given no new answer for some seconds, and says what is told.
+async fn stale(gateway: &Gateway) -> String {
+    wait_for("the name is stale", SOON, || async {
+        (stale_seconds(gateway).await >= 3.0).then_some(())
+    })
+    .await;
+    let ready = gateway.admin(Method::GET, "/readyz", "").await;
+    assert_eq!(ready.status, 200);
+    let ready: Value = serde_json::from_str(&ready.text).unwrap();
+    assert_eq!(ready["state"], "degraded");
+    ready["names"]["failing"][0]["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+async fn confirmed(gateway: &Gateway) {
+    wait_for("the name servers answer again", SOON, || async {
+        (stale_seconds(gateway).await == 0.0).then_some(())
+    })
+    .await;
+    let ready = gateway.admin(Method::GET, "/readyz", "").await;
+    assert!(ready.text.contains("serving"), "{}", ready.text);
+}
+
+#[tokio::test]
+async fn name_servers_that_fail_in_any_way_change_nothing() {
+    let origins = origins(2).await;
+    let known: &[(&str, &[&str])] = &[("app.test", &["127.0.0.2", "127.0.0.3"])];
+    let mut names = NameServer::start(known).await;
+    let gateway = setup(&dns(&origins), &names).start().await;
+    answered_by(&gateway, &["2", "3"]).await;
+    let load = SteadyLoad::begin(&gateway);
+
+    names.set(&[("other.test", &["127.0.0.2"])]);
+    assert!(stale(&gateway).await.contains("does not exist"), "NXDOMAIN");
+    answered_by(&gateway, &["2", "3"]).await;
+    names.set(known);
+    confirmed(&gateway).await;
+
+    names.stop();
+    assert!(stale(&gateway).await.contains("no answer"), "a closed port");
+    refuse_all(names.address, SERVFAIL);
+    // The last failure is told, of however many.
+    wait_for("SERVFAIL is told", SOON, || async {
+        let ready = gateway.admin(Method::GET, "/readyz", "").await.text;
+        ready.contains("Server Failure").then_some(())
+    })
+    .await;
+    answered_by(&gateway, &["2", "3"]).await;
+    load.end().await;
+    let told = gateway.log().into_iter();
+    let told = told.filter(|line| line.contains("has no new answer"));
+    assert_eq!(told.count(), 2, "once for each outage");
+}
+
+#[tokio::test]
+async fn a_name_server_that_hangs_changes_nothing() {
+    let origins = origins(2).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2", "127.0.0.3"])]).await;
+    let gateway = setup(&dns(&origins), &names).start().await;
+    answered_by(&gateway, &["2", "3"]).await;
+    let load = SteadyLoad::begin(&gateway);
+    names.freeze();
+    stale(&gateway).await;
+    answered_by(&gateway, &["2", "3"]).await;
+    names.thaw();
+    names.set(&[("app.test", &["127.0.0.3"])]);
+    confirmed(&gateway).await;
+    answered_by(&gateway, &["3"]).await;
+    load.end().await;
+}
+
+#[tokio::test]
+async fn addresses_that_do_not_answer_either_are_dropped_after_the_hold() {
+    let mut origins = origins(2).await;
+    let known: &[(&str, &[&str])] = &[("app.test", &["127.0.0.2", "127.0.0.3"])];
+    let names = NameServer::start(known).await;
+    let gateway = setup_with(
+        &dns(&origins),
+        &names.resolver().replace("1s", "1s, hold: 2s"),
+    )
+    .start()
+    .await;
+    answered_by(&gateway, &["2", "3"]).await;
+    origins[1].stop().await;
+    names.set(&[]);
+    // Requests show that it does not answer.
+    let client = gateway.client();
+    wait_for("the silent address is dropped", SOON, || async {
+        client.get("/").await;
+        (targets(&gateway).await.len() == 1).then_some(())
+    })
+    .await;
+    stale(&gateway).await;
+    assert_eq!(
+        targets(&gateway).await,
+        [origins[0].address().to_string()],
+        "the other one stays"
+    );
+    origins[1].start_again().await;
+    names.set(known);
+    answered_by(&gateway, &["2", "3"]).await;
+}
+
+#[tokio::test]
+async fn a_start_with_a_name_that_nobody_knows_succeeds() {
+    let origins = origins(1).await;
+    let names = NameServer::start(&[]).await;
+    let gateway = setup(&dns(&origins), &names).start().await;
+    let client = gateway.client();
+    let answer = client.get("/").await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(
+        answer.header("proxy-status").contains("dns_error"),
+        "{answer:?}"
+    );
+    let ready = gateway.admin(Method::GET, "/readyz", "").await;
+    assert_eq!(ready.status, 200);
+    assert!(
+        ready.text.contains("degraded") && ready.text.contains("app.test"),
+        "{}",
+        ready.text
+    );
+    names.set(&[("app.test", &["127.0.0.2"])]);
+    wait_for("it serves", SOON, || async {
+        (client.get("/").await.status == 200).then_some(())
+    })
+    .await;
+    confirmed(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_name_is_asked_for_once_for_all_upstreams_and_by_its_time_to_live() {
+    let origins = origins(1).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2"])]).await;
+    let port = origins[0].address().port();
+    let mut setup = Setup::default();
+    for n in 0..4 {
+        let target = match n {
+            0 => format!("\"http://app.test:{port}\""),
+            _ => dns(&origins),
+        };
+        let upstream = format!("{{targets: [{target}], {}}}", names.resolver());
+        setup = setup.upstream(&format!("u{n}"), &upstream).route(&format!(
+            "{{name: r{n}, match: {{path: /{n}}}, upstream: u{n}, cache: off}}"
+        ));
+    }
+    let gateway = setup.start().await;
+    let began = std::time::Instant::now();
+    let client = gateway.client();
+    let mut requests = 0;
+    wait_for("the name was asked for a few times", SOON, || {
+        requests += 1;
+        let (path, client, names) = (format!("/{}", requests % 4), client.clone(), &names);
+        async move {
+            assert_eq!(client.get(&path).await.status, 200);
+            (names.asked("A", "app.test") >= 4).then_some(())
+        }
+    })
+    .await;
+    assert!(requests > 20, "{requests}");
+    let (v4, v6) = (
+        names.asked("A", "app.test"),
+        names.asked("AAAA", "app.test"),
+    );
+    let most = began.elapsed().as_secs() as usize + 3;
+    assert!(
+        v4 <= most && v6 <= most,
+        "{v4} and {v6} look-ups in {:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn long_answers_come_over_tcp_and_are_bounded() {
+    let addresses: Vec<String> = (1..=150).map(|n| format!("10.9.8.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let names = NameServer::start(&[("app.test", &addresses)]).await;
+    let upstream = |more: &str| {
+        format!(
+            "{{targets: [{{dns: app.test, port: 9}}], resolver: {{servers: [\"{}\"]{more}}}}}",
+            names.address
+        )
+    };
+    for (more, expected) in [("", 150), (", max_targets: 20", 20)] {
+        let gateway = Setup::default()
+            .upstream("shop", &upstream(more))
+            .route("{name: shop, upstream: shop}")
+            .start()
+            .await;
+        wait_for("there are targets", SOON, || async {
+            (!targets(&gateway).await.is_empty()).then_some(())
+        })
+        .await;
+        assert_eq!(targets(&gateway).await.len(), expected);
+        let mut log = gateway.log().into_iter();
+        let told = log.any(|line| line.contains("more targets than resolver.max_targets allows"));
+        assert_eq!(told, expected == 20);
+    }
+}
+
+#[tokio::test]
+async fn services_say_port_weight_and_priority() {
+    let mut names = NameServer::start(&[("a.test", &["127.0.0.1"])]).await;
+    let mut origins = Vec::new();
+    for name in ["first", "second", "spare"] {
+        origins.push(Origin::pages(move |_| Reply::ok(name)).await);
+    }
+    let port = |n: usize| origins[n].address().port();
+    let service = "_http._tcp.shop.test";
+    let all = [
+        (service, "a.test", port(0), 10, 30),
+        (service, "a.test", port(1), 10, 10),
+        (service, "a.test", port(2), 20, 10),
+    ];
+    names.set_services(&all).await;
+    let gateway = setup(&format!("{{srv: {service}}}"), &names).start().await;
+    let client = gateway.client();
+    let mut answers = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..40 {
+        *answers
+            .entry(client.get("/").await.text().to_owned())
+            .or_default() += 1;
+    }
+    let shares: Vec<_> = answers
+        .iter()
+        .map(|(name, count)| (&**name, *count))
+        .collect();
+    assert_eq!(shares, [("first", 30), ("second", 10)]);
+    let shown = upstream(&gateway).await;
+    let spare = &shown["targets"][2];
+    assert_eq!(
+        (&spare["priority"], &spare["weight"]),
+        (&20.into(), &10.0.into()),
+        "{shown}"
+    );
+
+    // Seven, none, and seven again: none changes nothing.
+    let load = SteadyLoad::begin(&gateway);
+    names.set_services(&[]).await;
+    wait_for("the answer is missed", SOON, || async {
+        let ready = gateway.admin(Method::GET, "/readyz", "").await.text;
+        ready.contains(service).then_some(())
+    })
+    .await;
+    assert_eq!(targets(&gateway).await.len(), 3);
+    names
+        .set_services(&[(service, "a.test", port(2), 1, 1)])
+        .await;
+    answered_by(&gateway, &["spare"]).await;
+    load.end().await;
+}
+
+#[tokio::test]
+async fn connections_of_a_url_with_a_name_follow_its_addresses() {
+    let origins = origins(3).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2"])]).await;
+    let url = format!("\"http://app.test:{}\"", origins[0].address().port());
+    let gateway = setup(&url, &names).start().await;
+    answered_by(&gateway, &["2"]).await;
+    names.set(&[("app.test", &["127.0.0.3"])]);
+    answered_by(&gateway, &["3"]).await;
+    wait_for(
+        "connections to the old address are closed",
+        SOON,
+        || async { (origins[0].open_connections() == 0).then_some(()) },
+    )
+    .await;
+    assert_eq!(
+        targets(&gateway).await,
+        [format!("app.test:{}", origins[0].address().port())]
+    );
+    // An address where nobody listens is passed over.
+    names.set(&[("app.test", &["127.0.0.4", "127.0.0.77"])]);
+    answered_by(&gateway, &["4"]).await;
+    assert_eq!(
+        origins[2].last().header("host"),
+        gateway.addresses()[0].to_string()
+    );
+}
+
+#[tokio::test]
+async fn doctor_says_what_name_servers_say() {
+    let origins = origins(1).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2"])]).await;
+    let (_dir, config) = setup(&dns(&origins), &names).write();
+    let doctor = async || {
+        let config = config.to_str().unwrap().to_owned();
+        let ran = tokio::task::spawn_blocking(move || run(&["doctor", "-c", &config]));
+        ran.await.unwrap().output()
+    };
+    let text = doctor().await;
+    assert!(
+        text.contains("the name app.test leads to 127.0.0.2"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("{} connected", origins[0].address())),
+        "{text}"
+    );
+    names.set(&[]);
+    let text = doctor().await;
+    assert!(text.contains("app.test does not exist"), "{text}");
+}
