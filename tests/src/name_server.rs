@@ -76,6 +76,7 @@ impl NameServer {
                 "--log-queries",
             ])
             .args(["--local-ttl=1", "--neg-ttl=1", "--listen-address=127.0.0.1"])
+            .args(["--cname=alias.test,app.test", "--cname=far.test,alias.test"])
             .args(["--bind-interfaces", &format!("--pid-file={}", file("pid"))])
             .arg(format!("--port={}", self.address.port()))
             .arg(format!("--addn-hosts={}", file("names")))

@@ -11,6 +11,7 @@ use e2e::name_server::{NameServer, SERVFAIL, loopback, refuse_all};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::tls_origin::{FrontSettings, TestAuthority, TlsFront};
 use e2e::wait::{SOON, wait_for, within};
 use http::Method;
 use serde_json::Value;
@@ -490,4 +491,74 @@ async fn doctor_says_what_name_servers_say() {
     names.set(&[]);
     let text = doctor().await;
     assert!(text.contains("app.test does not exist"), "{text}");
+}
+
+#[tokio::test]
+async fn with_tls_the_certificate_is_that_of_the_name() {
+    let authority = TestAuthority::new("A test");
+    let origin = Origin::pages(|_| Reply::ok("page")).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.1"])]).await;
+    for (certified, expected) in [("app.test", 200), ("other.test", 502)] {
+        let front = FrontSettings::new(authority.certify(&[certified]));
+        let front = TlsFront::before(origin.address(), front).await;
+        let target = format!(
+            "{{dns: app.test, port: {}, scheme: https}}",
+            front.address().port()
+        );
+        let gateway = setup_with(
+            &target,
+            &format!("{}, tls: {{ca_file: ca.pem}}", names.resolver()),
+        )
+        .file("ca.pem", authority.pem())
+        .start()
+        .await;
+        let answer = gateway.client().get("/").await;
+        assert_eq!(answer.status, expected, "{certified}: {answer:?}");
+        let asked_for = front.greetings().remove(0).sni;
+        assert_eq!(asked_for.as_deref(), Some("app.test"));
+    }
+}
+
+#[tokio::test]
+async fn both_families_and_other_names_of_a_name_count() {
+    let six = Origin::start_at("[::1]:0".parse().unwrap(), |_| async { Reply::ok("six") }).await;
+    let port = six.address().port();
+    let four = SocketAddr::new(loopback(2), port);
+    let four = Origin::start_at(four, |_| async { Reply::ok("four") }).await;
+    let names = NameServer::start(&[("app.test", &["::1", "127.0.0.2"])]).await;
+    let alias = format!("{{dns: far.test, port: {port}}}");
+    let gateway = setup(&alias, &names).start().await;
+    answered_by(&gateway, &["four", "six"]).await;
+    let expected = [four.address().to_string(), six.address().to_string()];
+    assert_eq!(targets(&gateway).await, expected);
+    names.set(&[("app.test", &["::1"])]);
+    answered_by(&gateway, &["six"]).await;
+    assert_eq!(targets(&gateway).await, [six.address().to_string()]);
+}
+
+#[tokio::test]
+async fn a_start_with_a_name_server_that_hangs_does_not_wait_for_it() {
+    let origins = origins(1).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2"])]).await;
+    names.freeze();
+    let port = origins[0].address().port();
+    let by_name = format!("\"http://app.test:{port}\"");
+    for target in [dns(&origins), by_name] {
+        let gateway = setup_with(
+            &target,
+            &format!("{}, timeouts: {{connect: 300ms}}", names.resolver()),
+        )
+        .start()
+        .await;
+        let client = gateway.client();
+        let answer = client.get("/").await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.header("proxy-status").contains("dns_error"));
+        names.thaw();
+        wait_for("it serves", SOON, || async {
+            (client.get("/").await.status == 200).then_some(())
+        })
+        .await;
+        names.freeze();
+    }
 }

@@ -182,6 +182,8 @@ async fn a_file_of_targets_is_followed_and_a_bad_one_changes_nothing() {
 async fn a_target_that_stays_in_the_file_keeps_its_state() {
     let (a, b) = (named("a").await, named("b").await);
     let gateway = shop("{targets_file: targets.yaml, balance: {slow_start: 0s}}")
+        // Each worker has connections of its own.
+        .top("server", "{threads: 1}")
         .file(
             "targets.yaml",
             format!("- {{ url: \"{}\", name: a }}\n", a.url()),

@@ -425,7 +425,10 @@ impl NamedTargets {
         Some(TargetDescription {
             name: address.to_string().into(),
             scheme: self.scheme,
-            authority: format!("{host}:{port}").parse().ok()?,
+            authority: match port == self.scheme.usual_port() {
+                true => host.parse().ok()?,
+                false => format!("{host}:{port}").parse().ok()?,
+            },
             addresses: TargetAddresses::Fixed(address),
             weight: match service {
                 // RFC 2782: "a very small chance".

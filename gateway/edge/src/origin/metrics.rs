@@ -28,7 +28,7 @@ pub struct OriginFamilies {
     file_failing: IntGaugeVec,
     origins: Mutex<Vec<Weak<Origin>>>,
     /// The labels of targets that names lead to, with how many targets have each.
-    discovered: Mutex<HashMap<(Arc<str>, Arc<str>), u32>>,
+    discovered: Mutex<HashMap<TargetSeries, u32>>,
 }
 
 /// The metrics of one upstream.
@@ -53,7 +53,14 @@ pub(super) struct TargetLabel {
 /// A place among the labels of targets that names lead to. Dropping it ends its series.
 struct DiscoveredLabel {
     families: Arc<OriginFamilies>,
-    key: (Arc<str>, Arc<str>),
+    series: TargetSeries,
+}
+
+/// Whose series they are.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct TargetSeries {
+    upstream: Arc<str>,
+    target: Arc<str>,
 }
 
 /// The most targets of one upstream that names lead to and that have series of their own.
@@ -203,18 +210,21 @@ impl OriginFamilies {
 impl UpstreamMetrics {
     /// The label of a target that a name has led to.
     pub(super) fn discovered(&self, target: &Arc<str>) -> TargetLabel {
-        let key = (Arc::clone(&self.upstream), Arc::clone(target));
+        let series = TargetSeries {
+            upstream: Arc::clone(&self.upstream),
+            target: Arc::clone(target),
+        };
         let mut known = self.families.discovered.lock();
-        let of_upstream = known.keys().filter(|(upstream, _)| *upstream == key.0);
-        if !known.contains_key(&key) && of_upstream.count() >= MOST_DISCOVERED {
+        let of_upstream = known.keys().filter(|one| one.upstream == self.upstream);
+        if !known.contains_key(&series) && of_upstream.count() >= MOST_DISCOVERED {
             return TargetLabel::configured(&OTHER_TARGETS.into());
         }
-        *known.entry(key.clone()).or_default() += 1;
+        *known.entry(series.clone()).or_default() += 1;
         TargetLabel {
             label: Arc::clone(target),
             _discovered: Some(DiscoveredLabel {
                 families: Arc::clone(&self.families),
-                key,
+                series,
             }),
         }
     }
@@ -281,15 +291,15 @@ impl TargetLabel {
 impl Drop for DiscoveredLabel {
     fn drop(&mut self) {
         let mut known = self.families.discovered.lock();
-        let Some(targets) = known.get_mut(&self.key) else {
+        let Some(targets) = known.get_mut(&self.series) else {
             return;
         };
         *targets -= 1;
         if *targets > 0 {
             return;
         }
-        known.remove(&self.key);
-        let (upstream, target) = &self.key;
+        known.remove(&self.series);
+        let TargetSeries { upstream, target } = &self.series;
         for outcome in OUTCOMES {
             let labels = [&**upstream, &**target, outcome];
             // Most of these series were never made.

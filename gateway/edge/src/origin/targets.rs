@@ -175,6 +175,10 @@ impl OriginTargets {
         };
         // When the time is over, what is known counts.
         let _ = timeout(limit, settled).await;
+        if self.targets.load().is_empty() {
+            // An answer may be there that `follow_names` has not seen yet.
+            self.refresh();
+        }
         match self.targets.load().is_empty() {
             false => Ok(()),
             true => Err(OriginError::Dns {

@@ -4,7 +4,7 @@
 //! asked for side by side, and each keeps what was known of it if only that one fails.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,7 +31,8 @@ pub(super) struct NameServers {
 /// A client of some name servers, and what it was made of.
 #[derive(Clone)]
 struct NameServerClient {
-    resolver: TokioResolver,
+    /// Or why there is none.
+    resolver: Result<TokioResolver, String>,
     hosts: Arc<Hosts>,
     made_of: SystemFiles,
 }
@@ -69,7 +70,7 @@ impl NameServers {
         question: &NameQuestion,
         known: Option<&NameAnswer>,
     ) -> Result<(NameAnswer, Duration), String> {
-        let client = self.client(&question.rules.servers)?;
+        let client = self.client(&question.rules.servers);
         let known = known.map_or(&[][..], |known| &known.endpoints);
         let (endpoints, live) = match question.records {
             NameRecords::Addresses => {
@@ -87,15 +88,19 @@ impl NameServers {
     }
 
     /// The client of these name servers, or of those of the system.
-    fn client(&self, servers: &[NameServerAddress]) -> Result<NameServerClient, String> {
+    fn client(&self, servers: &[NameServerAddress]) -> NameServerClient {
         let files = SystemFiles::now();
         let mut clients = self.clients.lock();
         if let Some(client) = clients.get(servers).filter(|known| known.made_of == files) {
-            return Ok(client.clone());
+            return client.clone();
         }
-        let client = NameServerClient::new(servers, files)?;
+        let client = NameServerClient {
+            resolver: resolver(servers),
+            hosts: Arc::new(Hosts::from_system().unwrap_or_default()),
+            made_of: files,
+        };
         clients.insert(servers.to_vec(), client.clone());
-        Ok(client)
+        client
     }
 }
 
@@ -107,28 +112,6 @@ impl SystemFiles {
 }
 
 impl NameServerClient {
-    fn new(servers: &[NameServerAddress], made_of: SystemFiles) -> Result<Self, String> {
-        let provider = TokioRuntimeProvider::default();
-        let mut builder = match servers {
-            [] => Resolver::builder(provider)
-                .map_err(|error| format!("/etc/resolv.conf can't be used: {error}"))?,
-            listed => {
-                let listed = listed.iter().map(name_server).collect();
-                let config = ResolverConfig::from_parts(None, Vec::new(), listed);
-                Resolver::builder_with_config(config, provider)
-            }
-        };
-        set_options(builder.options_mut());
-        let resolver = builder
-            .build()
-            .map_err(|error| format!("the name servers can't be used: {error}"))?;
-        Ok(Self {
-            resolver,
-            hosts: Arc::new(Hosts::from_system().unwrap_or_default()),
-            made_of,
-        })
-    }
-
     /// The addresses of a host, of both families. Of a family that can't be found out the known
     /// ones stay.
     async fn addresses(
@@ -139,6 +122,13 @@ impl NameServerClient {
         let listed = self.in_hosts_file(host);
         if !listed.is_empty() {
             return Ok((listed, HOSTS_LIVE));
+        }
+        if is_localhost(host) {
+            let loopback = [
+                IpAddr::from(Ipv6Addr::LOCALHOST),
+                Ipv4Addr::LOCALHOST.into(),
+            ];
+            return Ok((loopback.into(), Duration::MAX));
         }
         let (v4, v6) = self.both_families(host).await;
         let found = [(v4, RecordType::A), (v6, RecordType::AAAA)];
@@ -270,7 +260,11 @@ impl NameServerClient {
             ResponseCode::NXDomain => format!("the name servers say that {name} does not exist"),
             _ => format!("the name servers say that {name} has no record of type {records}"),
         };
-        match self.resolver.lookup(name, records).await {
+        let resolver = match &self.resolver {
+            Ok(resolver) => resolver,
+            Err(why) => return RecordsFound::Failed(why.clone()),
+        };
+        match resolver.lookup(name, records).await {
             Ok(found) => {
                 let found = found.answers().iter();
                 let found = found.filter_map(|record| Some((read(&record.data)?, record.ttl)));
@@ -293,6 +287,29 @@ impl NameServerClient {
     }
 }
 
+/// Name servers are not asked for the machine itself (RFC 6761 §6.3).
+fn is_localhost(host: &str) -> bool {
+    let bare = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    bare == "localhost" || bare.ends_with(".localhost")
+}
+
+/// A client of these name servers, or of those of the system.
+fn resolver(servers: &[NameServerAddress]) -> Result<TokioResolver, String> {
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = match servers {
+        [] => Resolver::builder(provider)
+            .map_err(|error| format!("/etc/resolv.conf can't be used: {error}"))?,
+        listed => {
+            let listed = listed.iter().map(name_server).collect();
+            let config = ResolverConfig::from_parts(None, Vec::new(), listed);
+            Resolver::builder_with_config(config, provider)
+        }
+    };
+    set_options(builder.options_mut());
+    let built = builder.build();
+    built.map_err(|error| format!("the name servers can't be used: {error}"))
+}
+
 fn name_server(server: &NameServerAddress) -> NameServerConfig {
     let port = server.0.port();
     let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
@@ -308,4 +325,41 @@ fn set_options(options: &mut ResolverOpts) {
     options.use_hosts_file = ResolveHosts::Never;
     options.timeout = ANSWER_LIMIT;
     options.edns_payload_len = UDP_PAYLOAD;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a machine without `/etc/resolv.conf`.
+    fn without_name_servers(hosts: &str) -> NameServerClient {
+        let mut listed = Hosts::default();
+        listed.read_hosts_conf(hosts.as_bytes()).unwrap();
+        NameServerClient {
+            resolver: Err("there is no name server".to_owned()),
+            hosts: Arc::new(listed),
+            made_of: SystemFiles::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_hosts_file_and_localhost_need_no_name_server() {
+        let client = without_name_servers("10.1.2.3 app.test app\nfd00::7 app.test\n");
+        let found = async |host: &str| match client.addresses(host, &[]).await {
+            Ok((addresses, _)) => addresses.iter().map(IpAddr::to_string).collect(),
+            Err(why) => vec![why],
+        };
+        assert_eq!(found("app.test").await, ["10.1.2.3", "fd00::7"]);
+        assert_eq!(found("app").await, ["10.1.2.3"]);
+        for local in ["localhost", "LocalHost.", "shop.localhost"] {
+            assert_eq!(found(local).await, ["::1", "127.0.0.1"], "{local}");
+        }
+        assert_eq!(found("other.test").await, ["there is no name server"]);
+    }
+
+    #[test]
+    fn the_settings_make_a_client() {
+        let server = NameServerAddress("127.0.0.1:5353".parse().unwrap());
+        assert!(resolver(&[server]).is_ok());
+    }
 }
