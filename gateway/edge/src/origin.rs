@@ -15,7 +15,6 @@
 //! be repeated (RFC 9110 §9.2.2).
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +54,7 @@ mod outgoing;
 mod pool;
 pub mod response;
 mod status;
+mod sticky;
 mod stream;
 mod target;
 mod targets;
@@ -71,9 +71,10 @@ pub use self::delivery::FailureFallback;
 pub use self::error::{BuildError, OriginError, OverloadReason, SendError, TimeoutPhase};
 pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
-pub use self::outgoing::RequestClient;
+pub use self::outgoing::{RequestClient, RequestKey};
 pub use self::response::OnInterim;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
+pub use self::sticky::{StickyCookie, StickyPin};
 pub use self::watch::OriginTlsWatch;
 
 /// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`. It is
@@ -94,6 +95,7 @@ pub struct Origin {
     retry: RetryConfig,
     budget: RetryBudget,
     hash: Option<HashSource>,
+    sticky: Option<StickyCookie>,
     check: Option<HealthCheck>,
 }
 
@@ -172,6 +174,7 @@ impl Origin {
             budget: RetryBudget::new(&upstream.retry, std::time::Instant::now()),
             retry: upstream.retry.clone(),
             hash: upstream.balance.hash.clone(),
+            sticky: upstream.balance.sticky.as_ref().map(StickyCookie::new),
             check,
         })
     }
@@ -186,6 +189,16 @@ impl Origin {
         self.hash == Some(HashSource::Client)
     }
 
+    /// Whether it needs to know the key of each request ([`RequestKey`]).
+    pub fn chooses_by_key(&self) -> bool {
+        self.hash == Some(HashSource::Key)
+    }
+
+    /// The cookie by which clients stay with their target, if there is one.
+    pub fn sticky(&self) -> Option<&StickyCookie> {
+        self.sticky.as_ref()
+    }
+
     /// How long a tunnel to this upstream may be silent.
     pub fn tunnel_timeout(&self) -> Duration {
         self.timeouts.tunnel.0
@@ -194,7 +207,8 @@ impl Origin {
     /// Sends a request, whose URI needs only a path. Returns the response's head, without the
     /// fields for the connection, and a body that streams. The request holds its place among
     /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
-    /// request may carry the extensions [`OnInterim`], [`OnAttempt`] and [`StreamSilence`], and an
+    /// request may carry the extensions [`OnInterim`], [`OnAttempt`], [`RequestClient`], [`RequestKey`],
+    /// [`StickyPin`] and [`StreamSilence`], and an
     /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
     /// extensions of a client's request, since hyper reads these, too.
     ///
@@ -204,6 +218,7 @@ impl Origin {
         let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let told = request.extensions_mut().remove::<OnAttempt>();
         let fallback = request.extensions_mut().remove::<FailureFallback>();
+        let pinned = request.extensions().get::<StickyPin>().copied();
         let silence = request.extensions_mut().remove::<StreamSilence>();
         let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
         let place = self.admission.enter().await?;
@@ -211,7 +226,8 @@ impl Origin {
         let outgoing = OutgoingRequest::new(request);
         let fallback = fallback.unwrap_or_default();
         let delivered = RequestDelivery::new(self, outgoing, told.as_ref(), fallback);
-        let delivered = delivered.run().await?;
+        let mut delivered = delivered.run().await?;
+        self.pin(&mut delivered, pinned);
         Ok(self.hold((delivered, silence), place, deadline, memory))
     }
 
@@ -233,13 +249,26 @@ impl Origin {
     }
 
     /// A hash of what the configuration chooses targets by, if the request has it.
-    fn hash_of(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Option<u64> {
+    fn hash_of(&self, request: &OutgoingRequest) -> Option<u64> {
+        let headers = request.headers();
         match self.hash.as_ref()? {
-            HashSource::Client => client.map(|client| stable_hash(client.to_string().as_bytes())),
+            HashSource::Key => Some(request.key()),
+            HashSource::Client => {
+                let client = request.client()?;
+                Some(stable_hash(client.to_string().as_bytes()))
+            }
             HashSource::Header(name) => {
                 headers.get(name).map(|value| stable_hash(value.as_bytes()))
             }
             HashSource::Cookie(name) => cookie(headers, name).map(stable_hash),
+        }
+    }
+
+    /// Tells which target the client is to stay with, unless it came with that one.
+    fn pin(&self, delivered: &mut DeliveredResponse, came_with: Option<StickyPin>) {
+        let pin = delivered.in_flight.target().pin;
+        if self.sticky.is_some() && came_with != Some(pin) {
+            delivered.response.extensions_mut().insert(pin);
         }
     }
 

@@ -303,7 +303,7 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
     match (balance.by, &balance.hash) {
         (BalanceMethod::Hash, None) => report.add(
             at_balance.key("by"),
-            "nothing to choose by; set `hash` to client, `header NAME` or `cookie NAME`",
+            "nothing to choose by; set `hash` to key, client, `header NAME` or `cookie NAME`",
         ),
         (BalanceMethod::LeastRequest | BalanceMethod::RoundRobin, Some(_)) => report.add(
             at_balance.key("hash"),
@@ -317,6 +317,12 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
             balance.bound
         );
         report.add(at_balance.key("bound"), said);
+    }
+    if let Some(sticky) = &balance.sticky {
+        let at = at_balance.key("sticky");
+        report.form(&at.key("cookie"), form::name(&sticky.cookie));
+        let seconds = sticky.max_age.map_or(1, |age| age.0.as_secs());
+        report.positive(at.key("max_age"), seconds);
     }
     let passive = &upstream.health.passive;
     let percents = [

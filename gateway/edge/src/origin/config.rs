@@ -13,10 +13,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 mod active_health;
 mod balance;
 mod failures;
+mod sticky;
 
 pub use self::active_health::{ActiveHealthConfig, StatusRange};
 pub use self::balance::{BalanceConfig, BalanceMethod, HashSource, TargetConfig};
 pub use self::failures::{FailureKind, HealthConfig, PassiveHealthConfig, RetryConfig};
+pub use self::sticky::StickyConfig;
 use crate::http::tls::config::TlsVersion;
 use crate::units::{ByteSize, ConfigDuration};
 

@@ -19,6 +19,7 @@ use super::metrics::RetryOutcome;
 use super::outgoing::OutgoingRequest;
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
+use super::sticky::StickyPin;
 use super::target::{InFlightRequest, OriginTarget};
 use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
 use super::{OnAttempt, Origin};
@@ -47,6 +48,8 @@ pub(super) struct RequestDelivery<'a> {
     told: Option<&'a OnAttempt>,
     fallback: FailureFallback,
     hash: Option<u64>,
+    /// The target that the client stays with, if it can.
+    pin: Option<StickyPin>,
     tried: SmallVec<[Arc<OriginTarget>; 2]>,
     /// How often it may still be sent again because no origin has processed it.
     repeats: u32,
@@ -74,7 +77,8 @@ impl<'a> RequestDelivery<'a> {
     ) -> Self {
         Self {
             origin,
-            hash: origin.hash_of(outgoing.headers(), outgoing.client()),
+            hash: origin.hash_of(&outgoing),
+            pin: outgoing.pin(),
             outgoing,
             told,
             fallback,
@@ -116,8 +120,15 @@ impl<'a> RequestDelivery<'a> {
     }
 
     fn choose(&self) -> Option<TargetChoice> {
-        let now = Instant::now();
-        self.origin.targets.choose(self.hash, &self.tried, now)
+        let (now, targets) = (Instant::now(), &self.origin.targets);
+        let pin = self.pin.filter(|_| self.tried.is_empty());
+        match pin.and_then(|pin| targets.pinned(pin, now)) {
+            Some(target) => Some(TargetChoice {
+                target,
+                situation: ChoiceSituation::Usual,
+            }),
+            None => targets.choose(self.hash, &self.tried, now),
+        }
     }
 
     /// The failure after which the request goes to another target, if it may.

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::sticky::StickyPin;
+use super::targets::stable_hash;
 use crate::http::body::{Body, BodyError};
 
 /// The most bytes of a request's body that are kept until its response begins.
@@ -32,6 +35,11 @@ pub(super) struct OutgoingRequest {
 /// extension.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestClient(pub IpAddr);
+
+/// A hash of the key that the cache has, or would have, for the answer; the same in each process.
+/// It is attached to the request as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestKey(pub u64);
 
 enum OutgoingBody {
     Empty,
@@ -111,6 +119,25 @@ impl OutgoingRequest {
     pub(super) fn client(&self) -> Option<IpAddr> {
         let given = self.extensions.get::<RequestClient>();
         given.map(|RequestClient(address)| *address)
+    }
+
+    /// The target that the client stays with, where the caller has given it.
+    pub(super) fn pin(&self) -> Option<StickyPin> {
+        self.extensions.get::<StickyPin>().copied()
+    }
+
+    /// What the answer is known by: the key that the caller has given, or else host, path and
+    /// query.
+    pub(super) fn key(&self) -> u64 {
+        if let Some(RequestKey(key)) = self.extensions.get::<RequestKey>() {
+            return *key;
+        }
+        let host = self
+            .headers
+            .get(HOST)
+            .map_or(&b""[..], |host| host.as_bytes());
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        stable_hash(&[host, path.as_bytes()].concat())
     }
 
     /// The request, to be sent. None if too much of its body was sent before.

@@ -14,6 +14,7 @@ use super::control::{AdministrativeState, TargetControl};
 use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
 use super::pool::{PoolLimits, TargetConnections};
+use super::sticky::StickyPin;
 use super::targets::stable_hash;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
@@ -32,6 +33,8 @@ pub(super) struct OriginTarget {
     pub(super) priority: u8,
     /// The same for the same target in each process.
     pub(super) identity: u64,
+    /// Its name in cookies.
+    pub(super) pin: StickyPin,
     pub(super) connections: TargetConnections,
     pub(super) health: TargetHealth,
     pub(super) control: TargetControl,
@@ -90,6 +93,7 @@ impl OriginTarget {
             weight: f64::from(target.weight.get()),
             priority: target.priority,
             identity: stable_hash(name.as_bytes()),
+            pin: StickyPin::of(upstream_name, name),
             connections: TargetConnections::new(PoolLimits::new(upstream)),
             health: TargetHealth::new(),
             control: TargetControl::new(),
@@ -157,6 +161,13 @@ impl OriginTarget {
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlightRequest {
         self.in_flight.fetch_add(1, Relaxed);
         InFlightRequest(Arc::clone(self))
+    }
+}
+
+impl InFlightRequest {
+    /// The target that works on it.
+    pub(super) fn target(&self) -> &OriginTarget {
+        &self.0
     }
 }
 
