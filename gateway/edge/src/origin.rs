@@ -71,7 +71,7 @@ pub use self::delivery::FailureFallback;
 pub use self::error::{BuildError, OriginError, OverloadReason, SendError, TimeoutPhase};
 pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
-pub use self::outgoing::{RequestClient, RequestKey};
+pub use self::outgoing::{RequestClient, RequestKey, SharedLoad};
 pub use self::response::OnInterim;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
 pub use self::sticky::{StickyCookie, StickyPin};
@@ -208,7 +208,7 @@ impl Origin {
     /// fields for the connection, and a body that streams. The request holds its place among
     /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
     /// request may carry the extensions [`OnInterim`], [`OnAttempt`], [`RequestClient`], [`RequestKey`],
-    /// [`StickyPin`] and [`StreamSilence`], and an
+    /// [`SharedLoad`], [`StickyPin`] and [`StreamSilence`], and an
     /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
     /// extensions of a client's request, since hyper reads these, too.
     ///

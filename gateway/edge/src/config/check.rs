@@ -10,7 +10,7 @@ use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, nearest, one_of, p
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
 use crate::http::config::ListenerConfig;
-use crate::origin::config::{BalanceMethod, OriginVerification, UpstreamConfig};
+use crate::origin::config::{BalanceMethod, HedgeDelay, OriginVerification, UpstreamConfig};
 use crate::units::ByteSize;
 
 mod admin_listener;
@@ -345,6 +345,17 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
     if !STREAM_WINDOWS.contains(&window) {
         let said = format!("{window} is no window of a stream; expected 16KiB to 1GiB");
         report.add(at.key("pool").key("stream_window"), said);
+    }
+    if let Some(hedge) = &upstream.retry.hedge {
+        let at = at.key("retry").key("hedge");
+        if let HedgeDelay::Fixed(time) = hedge.after {
+            report.positive(at.key("after"), time.0.as_millis() as u64);
+        }
+        if upstream.retry.attempts < 2 {
+            let message = "a second request is one more attempt than `attempts` allows; \
+                           expected 2 or more attempts, or no `hedge`";
+            report.push(ConfigFinding::key(at, message));
+        }
     }
     let attempts = u64::from(upstream.retry.attempts);
     report.positive(at.key("retry").key("attempts"), attempts);

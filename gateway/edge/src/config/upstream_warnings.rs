@@ -72,6 +72,11 @@ fn without_effect(upstream: &UpstreamConfig, at: &ConfigPath) -> Vec<ConfigFindi
                        targets, or no `sticky`";
         found.push(ConfigFinding::key(at.key("balance").key("sticky"), message));
     }
+    if upstream.retry.hedge.is_some() {
+        let message = "there is one target, and a second request never goes to the same one; \
+                       expected several targets, or no `hedge`";
+        found.push(ConfigFinding::key(at.key("retry").key("hedge"), message));
+    }
     if upstream.health.active.is_some() {
         let message = "there is one target, which is asked whatever its check says; the check only \
                        prefers stale copies, and counts";

@@ -57,6 +57,11 @@ impl UpstreamAdmission {
         }
     }
 
+    /// Takes a place if one is free and nobody waits.
+    pub(super) fn enter_if_free(&self) -> Option<AdmissionPermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
     fn join_queue(&self) -> Option<QueuedRequest<'_>> {
         let joined = self.waiting.fetch_update(Relaxed, Relaxed, |waiting| {
             (waiting < self.max_queued).then_some(waiting + 1)

@@ -13,11 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 mod active_health;
 mod balance;
 mod failures;
+mod hedge;
 mod sticky;
 
 pub use self::active_health::{ActiveHealthConfig, StatusRange};
 pub use self::balance::{BalanceConfig, BalanceMethod, HashSource, TargetConfig};
 pub use self::failures::{FailureKind, HealthConfig, PassiveHealthConfig, RetryConfig};
+pub use self::hedge::{HedgeConfig, HedgeDelay};
 pub use self::sticky::StickyConfig;
 use crate::http::tls::config::TlsVersion;
 use crate::units::{ByteSize, ConfigDuration};

@@ -2,7 +2,8 @@
 //!
 //! Two things are told apart. A request that no origin has processed is sent again to the same
 //! target, which counts for nothing. After a failure of the target the request may go to another
-//! one: that is a retry, and retries have a budget.
+//! one: that is a retry, and retries have a budget. `hedge` sends a load to a second target before
+//! the first has failed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ use super::sticky::StickyPin;
 use super::target::{InFlightRequest, OriginTarget};
 use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
 use super::{OnAttempt, Origin};
+
+mod hedge;
 
 /// What the client gets if there is no good answer.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -50,10 +53,10 @@ pub(super) struct RequestDelivery<'a> {
     hash: Option<u64>,
     /// The target that the client stays with, if it can.
     pin: Option<StickyPin>,
-    tried: SmallVec<[Arc<OriginTarget>; 2]>,
-    /// How often it may still be sent again because no origin has processed it.
-    repeats: u32,
 }
+
+/// The targets that a request was sent to.
+type TriedTargets = SmallVec<[Arc<OriginTarget>; 2]>;
 
 /// An attempt without a response.
 struct FailedAttempt {
@@ -82,22 +85,24 @@ impl<'a> RequestDelivery<'a> {
             outgoing,
             told,
             fallback,
-            tried: SmallVec::new(),
-            repeats: REPEATS,
         }
     }
 
     /// Sends the request until there is an answer or no further attempt is allowed. An answer that
     /// says that the server can't is an answer, too.
-    pub(super) async fn run(mut self) -> Result<DeliveredResponse, OriginError> {
+    pub(super) async fn run(self) -> Result<DeliveredResponse, OriginError> {
         let origin = self.origin;
         origin.budget.earn();
-        let TargetChoice { target, situation } = self.choose().ok_or(OriginError::NoTarget)?;
+        // How often it may still be sent again because no origin has processed it.
+        let mut repeats = REPEATS;
+        let mut tried = TriedTargets::new();
+        let choice = self.choose(&tried).ok_or(OriginError::NoTarget)?;
+        let TargetChoice { target, situation } = choice;
         if situation == ChoiceSituation::Panic && self.fallback == FailureFallback::StaleCopy {
             return Err(OriginError::FewTargets);
         }
-        let mut outcome = self.attempt(target).await;
-        while let Some(failure) = self.may_try_another(&outcome) {
+        let mut outcome = self.first_attempt(target, &mut tried, &mut repeats).await;
+        while let Some(failure) = self.may_try_another(&outcome, &tried) {
             if !origin.budget.take(Instant::now()) {
                 origin
                     .targets
@@ -105,11 +110,12 @@ impl<'a> RequestDelivery<'a> {
                     .retried(failure, RetryOutcome::Refused);
                 break;
             }
-            tokio::time::sleep(self.pause()).await;
-            let Some(TargetChoice { target, .. }) = self.choose() else {
+            tokio::time::sleep(self.pause(&tried)).await;
+            let Some(TargetChoice { target, .. }) = self.choose(&tried) else {
                 break;
             };
-            outcome = self.attempt(target).await;
+            tried.push(Arc::clone(&target));
+            outcome = self.attempt(&target, &mut repeats).await;
             let came_of_it = match failure_of(&outcome) {
                 None => RetryOutcome::Answered,
                 Some(_) => RetryOutcome::Failed,
@@ -119,20 +125,24 @@ impl<'a> RequestDelivery<'a> {
         outcome.map_err(|failed| failed.error)
     }
 
-    fn choose(&self) -> Option<TargetChoice> {
+    fn choose(&self, tried: &TriedTargets) -> Option<TargetChoice> {
         let (now, targets) = (Instant::now(), &self.origin.targets);
-        let pin = self.pin.filter(|_| self.tried.is_empty());
+        let pin = self.pin.filter(|_| tried.is_empty());
         match pin.and_then(|pin| targets.pinned(pin, now)) {
             Some(target) => Some(TargetChoice {
                 target,
                 situation: ChoiceSituation::Usual,
             }),
-            None => targets.choose(self.hash, &self.tried, now),
+            None => targets.choose(self.hash, tried, now),
         }
     }
 
     /// The failure after which the request goes to another target, if it may.
-    fn may_try_another(&self, outcome: &AttemptResult) -> Option<FailureKind> {
+    fn may_try_another(
+        &self,
+        outcome: &AttemptResult,
+        tried: &TriedTargets,
+    ) -> Option<FailureKind> {
         let failure = failure_of(outcome)?;
         let rules = &self.origin.retry;
         let progress = match outcome {
@@ -149,26 +159,25 @@ impl<'a> RequestDelivery<'a> {
         };
         let allowed = repeatable
             && self.fallback == FailureFallback::Error
-            && self.tried.len() < rules.attempts as usize
+            && tried.len() < rules.attempts as usize
             && rules.on.iter().any(|listed| listed.covers(failure))
-            && self.origin.targets.has_another(&self.tried, Instant::now());
+            && self.origin.targets.has_another(tried, Instant::now());
         allowed.then_some(failure)
     }
 
-    fn pause(&self) -> Duration {
-        let doubled = PAUSE * 2_u32.saturating_pow(self.tried.len() as u32 - 1);
+    fn pause(&self, tried: &TriedTargets) -> Duration {
+        let doubled = PAUSE * 2_u32.saturating_pow(tried.len() as u32 - 1);
         doubled.mul_f64(self.origin.targets.random_fraction())
     }
 
     /// Sends the request to one target; again, as long as nobody has processed it.
-    async fn attempt(&mut self, target: Arc<OriginTarget>) -> AttemptResult {
+    async fn attempt(&self, target: &Arc<OriginTarget>, repeats: &mut u32) -> AttemptResult {
         let origin = self.origin;
-        self.tried.push(Arc::clone(&target));
         let mut choice = ConnectionChoice::Standing;
         loop {
             let pending = PendingAttempt::begin(self.told, &origin.name, &target.name);
             let began = Instant::now();
-            let outcome = self.exchange(&target, choice).await;
+            let outcome = self.exchange(target, choice).await;
             let known = outcome.as_ref();
             pending.ended(
                 known
@@ -176,32 +185,32 @@ impl<'a> RequestDelivery<'a> {
                     .map_err(|failed| &failed.error),
             );
             if let Err(failed) = &outcome
-                && self.may_be_repeated(failed.progress, &target)
+                && *repeats > 0
+                && self.may_be_repeated(failed.progress, target)
             {
-                self.repeats -= 1;
+                *repeats -= 1;
                 choice = ConnectionChoice::New;
                 continue;
             }
-            self.note(&target, &outcome, began.elapsed());
+            self.note(target, &outcome, began.elapsed());
             return outcome;
         }
     }
 
     fn may_be_repeated(&self, progress: RequestProgress, target: &OriginTarget) -> bool {
-        let unprocessed = match progress {
+        match progress {
             RequestProgress::NotProcessed => self.outgoing.can_be_sent(),
             RequestProgress::ClosedWhileIdle => {
                 // Over TLS this counts as a retry, since something was sent.
                 target.tls.is_none() && self.outgoing.may_be_repeated()
             }
             RequestProgress::NotConnected | RequestProgress::Unknown => false,
-        };
-        unprocessed && self.repeats > 0
+        }
     }
 
     /// Sends the request once and waits for the response's head.
     async fn exchange(
-        &mut self,
+        &self,
         target: &Arc<OriginTarget>,
         choice: ConnectionChoice,
     ) -> AttemptResult {

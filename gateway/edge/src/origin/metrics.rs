@@ -20,6 +20,7 @@ pub struct OriginFamilies {
     head_seconds: HistogramVec,
     ejections: IntCounterVec,
     retries: IntCounterVec,
+    hedges: IntCounterVec,
     in_flight: IntGaugeVec,
     usable: IntGaugeVec,
     panic: IntGaugeVec,
@@ -44,6 +45,16 @@ pub(super) enum RetryOutcome {
     Answered,
     Failed,
     /// The budget had none left.
+    Refused,
+}
+
+/// What came of a second request beside one that had no answer yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum HedgeOutcome {
+    /// Its answer was the first good one.
+    Won,
+    Lost,
+    /// The budget, or the limit of requests at once, had none left.
     Refused,
 }
 
@@ -84,6 +95,11 @@ impl Default for OriginFamilies {
                 "Further attempts with another target, by the failure before and by what came of them: answered, failed, or refused where the budget had none left.",
                 &["upstream", "reason", "outcome"],
             ),
+            hedges: counters(
+                "lamina_upstream_hedges_total",
+                "Second requests beside a load without an answer yet, by what came of them: won, lost, or refused where the budget of retries or `load.max_concurrent` had none left.",
+                &["upstream", "outcome"],
+            ),
             in_flight: gauges(
                 "lamina_upstream_inflight",
                 "Requests that a target is working on, to the last byte of the response.",
@@ -120,6 +136,7 @@ impl OriginFamilies {
         registry.register(Box::new(families.head_seconds.clone()))?;
         registry.register(Box::new(families.ejections.clone()))?;
         registry.register(Box::new(families.retries.clone()))?;
+        registry.register(Box::new(families.hedges.clone()))?;
         registry.register(Box::new(families.in_flight.clone()))?;
         registry.register(Box::new(families.usable.clone()))?;
         registry.register(Box::new(families.panic.clone()))?;
@@ -196,6 +213,16 @@ impl UpstreamMetrics {
         };
         let labels = [&*self.upstream, &failure.word(), outcome];
         self.families.retries.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn hedged(&self, outcome: HedgeOutcome) {
+        let outcome = match outcome {
+            HedgeOutcome::Won => "won",
+            HedgeOutcome::Lost => "lost",
+            HedgeOutcome::Refused => "refused",
+        };
+        let labels = [&*self.upstream, outcome];
+        self.families.hedges.with_label_values(&labels).inc();
     }
 
     pub(super) fn checked(&self, target: &str, outcome: &str) {

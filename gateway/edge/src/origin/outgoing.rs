@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
@@ -40,6 +40,11 @@ pub struct RequestClient(pub IpAddr);
 /// It is attached to the request as an extension.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestKey(pub u64);
+
+/// Marks a load whose answer may be for many, as an extension of the request: where upstreams hedge,
+/// it may go to a second target while the first has not answered.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedLoad;
 
 enum OutgoingBody {
     Empty,
@@ -103,6 +108,14 @@ impl OutgoingRequest {
         listed && matches!(self.body, OutgoingBody::Empty)
     }
 
+    /// Whether it may be sent to a second target before the first has answered.
+    pub(super) fn may_be_hedged(&self) -> bool {
+        self.extensions.get::<SharedLoad>().is_some()
+            && self.method == Method::GET
+            && matches!(self.body, OutgoingBody::Empty)
+            && !self.headers.contains_key(UPGRADE)
+    }
+
     /// Whether it can be sent once more.
     pub(super) fn can_be_sent(&self) -> bool {
         match &self.body {
@@ -141,7 +154,7 @@ impl OutgoingRequest {
     }
 
     /// The request, to be sent. None if too much of its body was sent before.
-    pub(super) fn next(&mut self) -> Option<Request<Body>> {
+    pub(super) fn next(&self) -> Option<Request<Body>> {
         let body = match &self.body {
             OutgoingBody::Empty => Body::empty(),
             OutgoingBody::Kept(kept) => next_sending(kept)?,
@@ -265,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_body_is_sent_again_from_its_beginning() {
-        let mut outgoing = request(&[10, 20, 30]);
+        let outgoing = request(&[10, 20, 30]);
         let mut first = outgoing.next().unwrap();
         let piece = first.body_mut().frame().now_or_never().unwrap();
         assert_eq!(piece.unwrap().unwrap().data_ref().unwrap().len(), 10);
@@ -283,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_body_of_which_more_was_sent_than_is_kept_is_sent_once() {
-        let mut outgoing = request(&[KEPT_BODY, 1, 5]);
+        let outgoing = request(&[KEPT_BODY, 1, 5]);
         assert_eq!(read(outgoing.next().unwrap()).unwrap(), KEPT_BODY + 6);
         assert!(outgoing.next().is_none());
     }
@@ -291,7 +304,7 @@ mod tests {
     #[test]
     fn a_request_without_a_body_is_sent_any_number_of_times() {
         let empty = Request::get("/a").header("x", "y").body(Body::empty());
-        let mut outgoing = OutgoingRequest::new(empty.unwrap());
+        let outgoing = OutgoingRequest::new(empty.unwrap());
         for _ in 0..3 {
             let request = outgoing.next().unwrap();
             assert_eq!(request.headers()["x"], "y");
