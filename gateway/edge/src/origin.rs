@@ -41,6 +41,7 @@ mod admission;
 mod attempt;
 mod budget;
 mod check;
+mod concurrency;
 pub mod config;
 mod connect;
 mod control;
@@ -116,6 +117,7 @@ impl Origins {
             let origin = Arc::new(Origin::new(name, upstream, tls, families.of(name))?);
             if let Some(before) = families.latest(name) {
                 origin.take_over_orders(&before);
+                origin.admission.take_over(&before.admission);
             }
             families.add(&origin);
             Ok((name.clone(), origin))

@@ -294,6 +294,7 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             at.key("load").key("max_concurrent"),
             upstream.load.max_concurrent as u64,
         );
+        adaptive_limit(upstream, &at, report);
     }
 }
 
@@ -364,6 +365,22 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
         &upstream.retry.methods,
         form::method,
     );
+}
+
+/// Checks between which bounds a limit is found out.
+fn adaptive_limit(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let (load, at) = (&upstream.load, at.key("load").key("adaptive").key("min"));
+    let Some(adaptive) = &load.adaptive else {
+        return;
+    };
+    report.positive(at.clone(), adaptive.min as u64);
+    if adaptive.min > load.max_concurrent {
+        let message = format!(
+            "{} is more than max_concurrent ({}); expected at most that",
+            adaptive.min, load.max_concurrent
+        );
+        report.add(at, message);
+    }
 }
 
 /// Checks how targets are asked whether they are well.

@@ -11,12 +11,14 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 mod active_health;
+mod adaptive;
 mod balance;
 mod failures;
 mod hedge;
 mod sticky;
 
 pub use self::active_health::{ActiveHealthConfig, StatusRange};
+pub use self::adaptive::AdaptiveLimitConfig;
 pub use self::balance::{BalanceConfig, BalanceMethod, HashSource, TargetConfig};
 pub use self::failures::{FailureKind, HealthConfig, PassiveHealthConfig, RetryConfig};
 pub use self::hedge::{HedgeConfig, HedgeDelay};
@@ -191,6 +193,8 @@ pub struct UpstreamPoolConfig {
 pub struct UpstreamLoadLimits {
     /// The most requests at the same time.
     pub max_concurrent: usize,
+    /// A limit below `max_concurrent` that is found out by the times of the answers; unset: `max_concurrent` alone.
+    pub adaptive: Option<AdaptiveLimitConfig>,
     /// The most requests that wait.
     pub max_queued: usize,
     /// How long a request waits.
@@ -312,6 +316,7 @@ impl Default for UpstreamLoadLimits {
     fn default() -> Self {
         Self {
             max_concurrent: 512,
+            adaptive: None,
             max_queued: 1_024,
             queue_timeout: ConfigDuration::secs(1),
         }

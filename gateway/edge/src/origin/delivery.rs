@@ -13,6 +13,7 @@ use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::attempt::PendingAttempt;
+use super::concurrency::LoadSign;
 use super::config::FailureKind;
 use super::error::{self, OriginError, TimeoutPhase};
 use super::exchange::{self, OriginUploadState};
@@ -274,6 +275,9 @@ impl<'a> RequestDelivery<'a> {
             }
             (Err(_), _) => metrics.request(&target.name, "other"),
         }
+        if let Some(sign) = sign_of(quality, took) {
+            self.origin.admission.observe(sign);
+        }
         self.origin.targets.note(target, quality, took, rest);
     }
 }
@@ -303,6 +307,17 @@ fn failure_of(outcome: &AttemptResult) -> Option<FailureKind> {
             }
         }
         Err(failed) => failed.error.failure_kind(),
+    }
+}
+
+/// What an attempt says about the load of the origin.
+fn sign_of(quality: AnswerQuality, took: Duration) -> Option<LoadSign> {
+    match quality {
+        AnswerQuality::Good => Some(LoadSign::Answered(took)),
+        AnswerQuality::Failed(FailureKind::Timeout | FailureKind::Status(429 | 503)) => {
+            Some(LoadSign::Overloaded)
+        }
+        AnswerQuality::Failed(_) | AnswerQuality::Neutral => None,
     }
 }
 

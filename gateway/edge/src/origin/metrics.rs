@@ -24,6 +24,7 @@ pub struct OriginFamilies {
     in_flight: IntGaugeVec,
     usable: IntGaugeVec,
     panic: IntGaugeVec,
+    concurrency_limit: IntGaugeVec,
     checks: IntCounterVec,
     origins: Mutex<Vec<Weak<Origin>>>,
 }
@@ -115,6 +116,11 @@ impl Default for OriginFamilies {
                 "1 while so few targets can be used that requests go to all of them, else 0.",
                 &["upstream"],
             ),
+            concurrency_limit: gauges(
+                "lamina_upstream_concurrency_limit",
+                "The most requests at once that an upstream gets: `load.max_concurrent`, or what `load.adaptive` has found out.",
+                &["upstream"],
+            ),
             checks: counters(
                 "lamina_upstream_checks_total",
                 "Active checks of a target, by what came of them: passed, status (one that is not good), connect, reset, timeout, or other.",
@@ -140,6 +146,7 @@ impl OriginFamilies {
         registry.register(Box::new(families.in_flight.clone()))?;
         registry.register(Box::new(families.usable.clone()))?;
         registry.register(Box::new(families.panic.clone()))?;
+        registry.register(Box::new(families.concurrency_limit.clone()))?;
         registry.register(Box::new(families.checks.clone()))?;
         Ok(Arc::new(families))
     }
@@ -171,10 +178,13 @@ impl OriginFamilies {
         origins.retain(|origin| origin.strong_count() > 0);
         self.in_flight.reset();
         self.usable.reset();
+        self.concurrency_limit.reset();
         let now = Instant::now();
         for origin in origins.iter().filter_map(Weak::upgrade) {
             let usable = self.usable.with_label_values(&[origin.name()]);
             usable.add(origin.targets.usable(now) as i64);
+            let limit = self.concurrency_limit.with_label_values(&[origin.name()]);
+            limit.set(origin.admission.limit() as i64);
             for target in origin.targets.iter() {
                 let gauge = self
                     .in_flight
