@@ -125,7 +125,8 @@ impl UpstreamAdmission {
         let joined = self.waiting.fetch_update(Relaxed, Relaxed, |waiting| {
             (waiting < self.max_queued).then_some(waiting + 1)
         });
-        joined.is_ok().then_some(QueuedRequest(&self.waiting))
+        // One that was made for nothing would leave a queue that it never joined.
+        joined.is_ok().then(|| QueuedRequest(&self.waiting))
     }
 }
 
@@ -217,6 +218,29 @@ mod tests {
         assert_eq!(fill(&admission).len(), 2);
         assert_eq!(places.taken.load(Relaxed), 0);
         assert_eq!(places.surplus.load(Relaxed), 0);
+    }
+
+    /// Guards against a count that sinks below zero by those that the queue has no room for, after
+    /// which nobody could wait any more.
+    #[tokio::test]
+    async fn who_finds_the_queue_full_does_not_leave_it() {
+        let admission = UpstreamAdmission::new(&UpstreamLoadLimits {
+            max_concurrent: 1,
+            max_queued: 1,
+            ..UpstreamLoadLimits::default()
+        });
+        let held = fill(&admission);
+        let waits = admission.enter();
+        let refused = async {
+            for _ in 0..5 {
+                assert!(admission.enter().await.is_err());
+                assert_eq!(admission.waiting.load(Relaxed), 1);
+            }
+            drop(held);
+        };
+        let (waited, ()) = tokio::join!(waits, refused);
+        assert!(waited.is_ok());
+        assert_eq!(admission.waiting.load(Relaxed), 0);
     }
 
     #[test]

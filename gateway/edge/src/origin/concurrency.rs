@@ -4,7 +4,8 @@
 //! Time goes in windows of one round trip (the time to the head of a response). In each the limit
 //! grows by one, if the window's answers took less than twice as long as in the best window of the
 //! last minutes and the limit was in use; if they took longer, or the origin refused (503, 429, no
-//! answer in time), it sinks by a tenth, at most once in a window. Until it sinks for the first time
+//! answer in time), it sinks by a tenth, at most once in a window; the window after that changes
+//! nothing, since its answers are to requests of the one before. Until it sinks for the first time
 //! it doubles, as TCP does at its beginning, so that a start under load does not take minutes.
 //!
 //! Decision: no window is spent on measuring the time without load, as gradient algorithms do,
@@ -53,7 +54,17 @@ struct RoundTripWindow {
     signs: usize,
     /// The most requests that were under way at once.
     busiest: usize,
-    has_sunk: bool,
+    change: WindowChange,
+}
+
+/// Whether the limit may change by what is seen in a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WindowChange {
+    Open,
+    /// It has sunk.
+    Sunk,
+    /// It has sunk in the window before: what is answered now was sent before that.
+    Settling,
 }
 
 /// The shortest times of windows, in the present span and in the one before.
@@ -85,7 +96,7 @@ impl AdaptiveLimit {
             most: most as f64,
             limit: least,
             phase: GrowthPhase::Doubling,
-            window: RoundTripWindow::new(now, Duration::ZERO),
+            window: RoundTripWindow::new(now, Duration::ZERO, WindowChange::Open),
             best: BestTimes {
                 present: None,
                 before: None,
@@ -126,7 +137,7 @@ impl AdaptiveLimit {
     fn end_window(&mut self, now: Instant) {
         let Some(time) = self.window.median() else {
             // Nothing but refusals.
-            self.window = RoundTripWindow::new(now, self.window.length);
+            self.window = self.window.next(now, self.window.length);
             return;
         };
         let best = self.best.with(time);
@@ -136,10 +147,10 @@ impl AdaptiveLimit {
             self.best.doubt();
         } else if is_slow {
             self.sink();
-        } else if !self.window.has_sunk && in_use {
+        } else if self.window.change == WindowChange::Open && in_use {
             self.grow();
         }
-        self.window = RoundTripWindow::new(now, time);
+        self.window = self.window.next(now, time);
     }
 
     fn grow(&mut self) {
@@ -152,8 +163,8 @@ impl AdaptiveLimit {
 
     /// Once in a window at most.
     fn sink(&mut self) {
-        if !self.window.has_sunk {
-            self.window.has_sunk = true;
+        if self.window.change == WindowChange::Open {
+            self.window.change = WindowChange::Sunk;
             self.phase = GrowthPhase::Steady;
             self.limit = (self.limit * KEPT).max(self.least);
         }
@@ -161,15 +172,24 @@ impl AdaptiveLimit {
 }
 
 impl RoundTripWindow {
-    fn new(began: Instant, length: Duration) -> Self {
+    fn new(began: Instant, length: Duration, change: WindowChange) -> Self {
         Self {
             began,
             length,
             times: Vec::new(),
             signs: 0,
             busiest: 0,
-            has_sunk: false,
+            change,
         }
+    }
+
+    /// The window after this one.
+    fn next(&self, now: Instant, length: Duration) -> Self {
+        let change = match self.change {
+            WindowChange::Sunk => WindowChange::Settling,
+            WindowChange::Open | WindowChange::Settling => WindowChange::Open,
+        };
+        Self::new(now, length, change)
     }
 
     fn median(&mut self) -> Option<Duration> {
@@ -287,8 +307,8 @@ mod tests {
             origin.limit.observe(LoadSign::Overloaded, 500, origin.now);
         }
         assert_eq!(origin.limit(), 460);
-        origin.run(1_000, 2);
-        assert!((460..=462).contains(&origin.limit()), "then by one");
+        origin.run(1_000, 3);
+        assert!((461..=462).contains(&origin.limit()), "then by one");
     }
 
     #[test]
@@ -307,7 +327,7 @@ mod tests {
         let mut origin = SimulatedOrigin::new(50, (8, 512));
         origin.run(1_000, 100);
         origin.time *= 10;
-        origin.run(1_000, 30);
+        origin.run(1_000, 55);
         assert_eq!(origin.limit(), 8, "it can't know better yet");
         origin.run(1_000, 200);
         assert!(origin.limit() > 40, "{}", origin.limit());
