@@ -340,6 +340,8 @@ mod tls_writes;
 mod unusual;
 #[path = "e2e/upstream_checks.rs"]
 mod upstream_checks;
+#[path = "e2e/upstream_choice.rs"]
+mod upstream_choice;
 #[path = "e2e/upstream_failures.rs"]
 mod upstream_failures;
 #[path = "e2e/upstream_names.rs"]

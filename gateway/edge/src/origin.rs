@@ -15,7 +15,6 @@
 //! be repeated (RFC 9110 §9.2.2).
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +44,7 @@ mod admission;
 mod attempt;
 mod budget;
 mod check;
+mod concurrency;
 pub mod config;
 mod connect;
 mod control;
@@ -60,6 +60,7 @@ mod outgoing;
 mod pool;
 pub mod response;
 mod status;
+mod sticky;
 mod stream;
 mod target;
 mod targets;
@@ -78,9 +79,10 @@ pub use self::error::{BuildError, OriginError, OverloadReason, SendError, Timeou
 pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
 pub use self::names::{NameStatus, OriginNames};
-pub use self::outgoing::RequestClient;
+pub use self::outgoing::{RequestClient, RequestKey, SharedLoad};
 pub use self::response::OnInterim;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
+pub use self::sticky::{StickyCookie, StickyPin};
 pub use self::targets_file::TargetsFileReader;
 pub use self::watch::OriginTlsWatch;
 
@@ -143,6 +145,7 @@ pub struct Origin {
     retry: RetryConfig,
     budget: RetryBudget,
     hash: Option<HashSource>,
+    sticky: Option<StickyCookie>,
     check: Option<HealthCheck>,
 }
 
@@ -160,6 +163,9 @@ impl Origins {
     ) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
             let origin = Arc::new(Origin::new(name, upstream, shared)?);
+            if let Some(before) = shared.families.latest(name) {
+                origin.admission.take_over(&before.admission);
+            }
             shared.families.add(&origin);
             Ok((name.clone(), origin))
         });
@@ -219,6 +225,7 @@ impl Origin {
             budget: RetryBudget::new(&upstream.retry, std::time::Instant::now()),
             retry: upstream.retry.clone(),
             hash: upstream.balance.hash.clone(),
+            sticky: upstream.balance.sticky.as_ref().map(StickyCookie::new),
             check,
         })
     }
@@ -233,6 +240,16 @@ impl Origin {
         self.hash == Some(HashSource::Client)
     }
 
+    /// Whether it needs to know the key of each request ([`RequestKey`]).
+    pub fn chooses_by_key(&self) -> bool {
+        self.hash == Some(HashSource::Key)
+    }
+
+    /// The cookie by which clients stay with their target, if there is one.
+    pub fn sticky(&self) -> Option<&StickyCookie> {
+        self.sticky.as_ref()
+    }
+
     /// How long a tunnel to this upstream may be silent.
     pub fn tunnel_timeout(&self) -> Duration {
         self.timeouts.tunnel.0
@@ -241,7 +258,8 @@ impl Origin {
     /// Sends a request, whose URI needs only a path. Returns the response's head, without the
     /// fields for the connection, and a body that streams. The request holds its place among
     /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
-    /// request may carry the extensions [`OnInterim`], [`OnAttempt`] and [`StreamSilence`], and an
+    /// request may carry the extensions [`OnInterim`], [`OnAttempt`], [`RequestClient`], [`RequestKey`],
+    /// [`SharedLoad`], [`StickyPin`] and [`StreamSilence`], and an
     /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
     /// extensions of a client's request, since hyper reads these, too.
     ///
@@ -251,6 +269,7 @@ impl Origin {
         let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let told = request.extensions_mut().remove::<OnAttempt>();
         let fallback = request.extensions_mut().remove::<FailureFallback>();
+        let pinned = request.extensions().get::<StickyPin>().copied();
         let silence = request.extensions_mut().remove::<StreamSilence>();
         let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
         let place = self.admission.enter().await?;
@@ -258,7 +277,8 @@ impl Origin {
         let outgoing = OutgoingRequest::new(request);
         let fallback = fallback.unwrap_or_default();
         let delivered = RequestDelivery::new(self, outgoing, told.as_ref(), fallback);
-        let delivered = delivered.run().await?;
+        let mut delivered = delivered.run().await?;
+        self.pin(&mut delivered, pinned);
         Ok(self.hold((delivered, silence), place, deadline, memory))
     }
 
@@ -280,13 +300,26 @@ impl Origin {
     }
 
     /// A hash of what the configuration chooses targets by, if the request has it.
-    fn hash_of(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Option<u64> {
+    fn hash_of(&self, request: &OutgoingRequest) -> Option<u64> {
+        let headers = request.headers();
         match self.hash.as_ref()? {
-            HashSource::Client => client.map(|client| stable_hash(client.to_string().as_bytes())),
+            HashSource::Key => Some(request.key()),
+            HashSource::Client => {
+                let client = request.client()?;
+                Some(stable_hash(client.to_string().as_bytes()))
+            }
             HashSource::Header(name) => {
                 headers.get(name).map(|value| stable_hash(value.as_bytes()))
             }
             HashSource::Cookie(name) => cookie(headers, name).map(stable_hash),
+        }
+    }
+
+    /// Tells which target the client is to stay with, unless it came with that one.
+    fn pin(&self, delivered: &mut DeliveredResponse, came_with: Option<StickyPin>) {
+        let pin = delivered.in_flight.target().pin;
+        if self.sticky.is_some() && came_with != Some(pin) {
+            delivered.response.extensions_mut().insert(pin);
         }
     }
 

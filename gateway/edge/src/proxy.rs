@@ -30,6 +30,7 @@ mod purge_method;
 pub mod record;
 mod respond;
 pub mod route;
+mod sticky;
 mod target;
 mod to_https;
 mod tunnel;
@@ -279,6 +280,14 @@ impl Proxy {
                 let record = record.map(|record| record.because(&refused));
                 let served = generation.refuse(&refused, started);
                 return HandlerAnswer::Now(answered(record, served, dialect));
+            }
+        };
+        let host = match sticky::of(route) {
+            None => host,
+            Some(cookie) => {
+                let host = host.into_owned();
+                sticky::take(cookie, &mut parts);
+                Cow::Owned(host)
             }
         };
         let beginning = RecordBeginning::of(&parts, &host, &caller, Some(route), started).over(tls);

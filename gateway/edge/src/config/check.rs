@@ -11,8 +11,8 @@ use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
 use crate::http::config::ListenerConfig;
 use crate::origin::config::{
-    BalanceMethod, NameResolutionConfig, OriginVerification, TargetConfig, TargetLocation,
-    UpstreamConfig,
+    BalanceMethod, HedgeDelay, NameResolutionConfig, OriginVerification, TargetConfig,
+    TargetLocation, UpstreamConfig,
 };
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -298,6 +298,7 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
             at.key("load").key("max_concurrent"),
             upstream.load.max_concurrent as u64,
         );
+        adaptive_limit(upstream, &at, report);
     }
 }
 
@@ -348,7 +349,7 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
     match (balance.by, &balance.hash) {
         (BalanceMethod::Hash, None) => report.add(
             at_balance.key("by"),
-            "nothing to choose by; set `hash` to client, `header NAME` or `cookie NAME`",
+            "nothing to choose by; set `hash` to key, client, `header NAME` or `cookie NAME`",
         ),
         (BalanceMethod::LeastRequest | BalanceMethod::RoundRobin, Some(_)) => report.add(
             at_balance.key("hash"),
@@ -362,6 +363,12 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
             balance.bound
         );
         report.add(at_balance.key("bound"), said);
+    }
+    if let Some(sticky) = &balance.sticky {
+        let at = at_balance.key("sticky");
+        report.form(&at.key("cookie"), form::name(&sticky.cookie));
+        let seconds = sticky.max_age.map_or(1, |age| age.0.as_secs());
+        report.positive(at.key("max_age"), seconds);
     }
     let passive = &upstream.health.passive;
     let percents = [
@@ -385,6 +392,17 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
         let said = format!("{window} is no window of a stream; expected 16KiB to 1GiB");
         report.add(at.key("pool").key("stream_window"), said);
     }
+    if let Some(hedge) = &upstream.retry.hedge {
+        let at = at.key("retry").key("hedge");
+        if let HedgeDelay::Fixed(time) = hedge.after {
+            report.positive(at.key("after"), time.0.as_millis() as u64);
+        }
+        if upstream.retry.attempts < 2 {
+            let message = "a second request is one more attempt than `attempts` allows; \
+                           expected 2 or more attempts, or no `hedge`";
+            report.push(ConfigFinding::key(at, message));
+        }
+    }
     let attempts = u64::from(upstream.retry.attempts);
     report.positive(at.key("retry").key("attempts"), attempts);
     report.each(
@@ -392,6 +410,22 @@ fn balance(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingColle
         &upstream.retry.methods,
         form::method,
     );
+}
+
+/// Checks between which bounds a limit is found out.
+fn adaptive_limit(upstream: &UpstreamConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let (load, at) = (&upstream.load, at.key("load").key("adaptive").key("min"));
+    let Some(adaptive) = &load.adaptive else {
+        return;
+    };
+    report.positive(at.clone(), adaptive.min as u64);
+    if adaptive.min > load.max_concurrent {
+        let message = format!(
+            "{} is more than max_concurrent ({}); expected at most that",
+            adaptive.min, load.max_concurrent
+        );
+        report.add(at, message);
+    }
 }
 
 /// Checks how targets are asked whether they are well.

@@ -11,18 +11,24 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 mod active_health;
+mod adaptive;
 mod balance;
 mod failures;
+mod hedge;
 mod listed_target;
 mod name_resolution;
+mod sticky;
 
 pub use self::active_health::{ActiveHealthConfig, StatusRange};
+pub use self::adaptive::AdaptiveLimitConfig;
 pub use self::balance::{BalanceConfig, BalanceMethod, HashSource};
 pub use self::failures::{FailureKind, HealthConfig, PassiveHealthConfig, RetryConfig};
+pub use self::hedge::{HedgeConfig, HedgeDelay};
 pub use self::listed_target::{
     NamedLocation, ServiceLocation, TargetConfig, TargetLocation, TargetScheme,
 };
 pub use self::name_resolution::{NameResolutionConfig, NameServerAddress};
+pub use self::sticky::StickyConfig;
 use crate::http::tls::config::TlsVersion;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -202,6 +208,8 @@ pub struct UpstreamPoolConfig {
 pub struct UpstreamLoadLimits {
     /// The most requests at the same time.
     pub max_concurrent: usize,
+    /// A limit below `max_concurrent` that is found out by the times of the answers; unset: `max_concurrent` alone.
+    pub adaptive: Option<AdaptiveLimitConfig>,
     /// The most requests that wait.
     pub max_queued: usize,
     /// How long a request waits.
@@ -350,6 +358,7 @@ impl Default for UpstreamLoadLimits {
     fn default() -> Self {
         Self {
             max_concurrent: 512,
+            adaptive: None,
             max_queued: 1_024,
             queue_timeout: ConfigDuration::secs(1),
         }

@@ -2,7 +2,8 @@
 //!
 //! Two things are told apart. A request that no origin has processed is sent again to the same
 //! target, which counts for nothing. After a failure of the target the request may go to another
-//! one: that is a retry, and retries have a budget.
+//! one: that is a retry, and retries have a budget. `hedge` sends a load to a second target before
+//! the first has failed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::attempt::PendingAttempt;
+use super::concurrency::LoadSign;
 use super::config::FailureKind;
 use super::error::{self, OriginError, TimeoutPhase};
 use super::exchange::{self, OriginUploadState};
@@ -19,9 +21,12 @@ use super::metrics::RetryOutcome;
 use super::outgoing::OutgoingRequest;
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
+use super::sticky::StickyPin;
 use super::target::{InFlightRequest, OriginTarget};
 use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
 use super::{OnAttempt, Origin};
+
+mod hedge;
 
 /// What the client gets if there is no good answer.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -47,10 +52,12 @@ pub(super) struct RequestDelivery<'a> {
     told: Option<&'a OnAttempt>,
     fallback: FailureFallback,
     hash: Option<u64>,
-    tried: SmallVec<[Arc<OriginTarget>; 2]>,
-    /// How often it may still be sent again because no origin has processed it.
-    repeats: u32,
+    /// The target that the client stays with, if it can.
+    pin: Option<StickyPin>,
 }
+
+/// The targets that a request was sent to.
+type TriedTargets = SmallVec<[Arc<OriginTarget>; 2]>;
 
 /// An attempt without a response.
 struct FailedAttempt {
@@ -74,27 +81,30 @@ impl<'a> RequestDelivery<'a> {
     ) -> Self {
         Self {
             origin,
-            hash: origin.hash_of(outgoing.headers(), outgoing.client()),
+            hash: origin.hash_of(&outgoing),
+            pin: outgoing.pin(),
             outgoing,
             told,
             fallback,
-            tried: SmallVec::new(),
-            repeats: REPEATS,
         }
     }
 
     /// Sends the request until there is an answer or no further attempt is allowed. An answer that
     /// says that the server can't is an answer, too.
-    pub(super) async fn run(mut self) -> Result<DeliveredResponse, OriginError> {
+    pub(super) async fn run(self) -> Result<DeliveredResponse, OriginError> {
         let origin = self.origin;
         origin.budget.earn();
+        // How often it may still be sent again because no origin has processed it.
+        let mut repeats = REPEATS;
+        let mut tried = TriedTargets::new();
         origin.targets.settle(origin.timeouts.connect.0).await?;
-        let TargetChoice { target, situation } = self.choose().ok_or(OriginError::NoTarget)?;
+        let choice = self.choose(&tried).ok_or(OriginError::NoTarget)?;
+        let TargetChoice { target, situation } = choice;
         if situation == ChoiceSituation::Panic && self.fallback == FailureFallback::StaleCopy {
             return Err(OriginError::FewTargets);
         }
-        let mut outcome = self.attempt(target).await;
-        while let Some(failure) = self.may_try_another(&outcome) {
+        let mut outcome = self.first_attempt(target, &mut tried, &mut repeats).await;
+        while let Some(failure) = self.may_try_another(&outcome, &tried) {
             if !origin.budget.take(Instant::now()) {
                 origin
                     .targets
@@ -102,11 +112,12 @@ impl<'a> RequestDelivery<'a> {
                     .retried(failure, RetryOutcome::Refused);
                 break;
             }
-            tokio::time::sleep(self.pause()).await;
-            let Some(TargetChoice { target, .. }) = self.choose() else {
+            tokio::time::sleep(self.pause(&tried)).await;
+            let Some(TargetChoice { target, .. }) = self.choose(&tried) else {
                 break;
             };
-            outcome = self.attempt(target).await;
+            tried.push(Arc::clone(&target));
+            outcome = self.attempt(&target, &mut repeats).await;
             let came_of_it = match failure_of(&outcome) {
                 None => RetryOutcome::Answered,
                 Some(_) => RetryOutcome::Failed,
@@ -116,13 +127,24 @@ impl<'a> RequestDelivery<'a> {
         outcome.map_err(|failed| failed.error)
     }
 
-    fn choose(&self) -> Option<TargetChoice> {
-        let now = Instant::now();
-        self.origin.targets.choose(self.hash, &self.tried, now)
+    fn choose(&self, tried: &TriedTargets) -> Option<TargetChoice> {
+        let (now, targets) = (Instant::now(), &self.origin.targets);
+        let pin = self.pin.filter(|_| tried.is_empty());
+        match pin.and_then(|pin| targets.pinned(pin, now)) {
+            Some(target) => Some(TargetChoice {
+                target,
+                situation: ChoiceSituation::Usual,
+            }),
+            None => targets.choose(self.hash, tried, now),
+        }
     }
 
     /// The failure after which the request goes to another target, if it may.
-    fn may_try_another(&self, outcome: &AttemptResult) -> Option<FailureKind> {
+    fn may_try_another(
+        &self,
+        outcome: &AttemptResult,
+        tried: &TriedTargets,
+    ) -> Option<FailureKind> {
         let failure = failure_of(outcome)?;
         let rules = &self.origin.retry;
         let progress = match outcome {
@@ -139,26 +161,25 @@ impl<'a> RequestDelivery<'a> {
         };
         let allowed = repeatable
             && self.fallback == FailureFallback::Error
-            && self.tried.len() < rules.attempts as usize
+            && tried.len() < rules.attempts as usize
             && rules.on.iter().any(|listed| listed.covers(failure))
-            && self.origin.targets.has_another(&self.tried, Instant::now());
+            && self.origin.targets.has_another(tried, Instant::now());
         allowed.then_some(failure)
     }
 
-    fn pause(&self) -> Duration {
-        let doubled = PAUSE * 2_u32.saturating_pow(self.tried.len() as u32 - 1);
+    fn pause(&self, tried: &TriedTargets) -> Duration {
+        let doubled = PAUSE * 2_u32.saturating_pow(tried.len() as u32 - 1);
         doubled.mul_f64(self.origin.targets.random_fraction())
     }
 
     /// Sends the request to one target; again, as long as nobody has processed it.
-    async fn attempt(&mut self, target: Arc<OriginTarget>) -> AttemptResult {
+    async fn attempt(&self, target: &Arc<OriginTarget>, repeats: &mut u32) -> AttemptResult {
         let origin = self.origin;
-        self.tried.push(Arc::clone(&target));
         let mut choice = ConnectionChoice::Standing;
         loop {
             let pending = PendingAttempt::begin(self.told, &origin.name, &target.name);
             let began = Instant::now();
-            let outcome = self.exchange(&target, choice).await;
+            let outcome = self.exchange(target, choice).await;
             let known = outcome.as_ref();
             pending.ended(
                 known
@@ -166,32 +187,32 @@ impl<'a> RequestDelivery<'a> {
                     .map_err(|failed| &failed.error),
             );
             if let Err(failed) = &outcome
-                && self.may_be_repeated(failed.progress, &target)
+                && *repeats > 0
+                && self.may_be_repeated(failed.progress, target)
             {
-                self.repeats -= 1;
+                *repeats -= 1;
                 choice = ConnectionChoice::New;
                 continue;
             }
-            self.note(&target, &outcome, began.elapsed());
+            self.note(target, &outcome, began.elapsed());
             return outcome;
         }
     }
 
     fn may_be_repeated(&self, progress: RequestProgress, target: &OriginTarget) -> bool {
-        let unprocessed = match progress {
+        match progress {
             RequestProgress::NotProcessed => self.outgoing.can_be_sent(),
             RequestProgress::ClosedWhileIdle => {
                 // Over TLS this counts as a retry, since something was sent.
                 target.tls.is_none() && self.outgoing.may_be_repeated()
             }
             RequestProgress::NotConnected | RequestProgress::Unknown => false,
-        };
-        unprocessed && self.repeats > 0
+        }
     }
 
     /// Sends the request once and waits for the response's head.
     async fn exchange(
-        &mut self,
+        &self,
         target: &Arc<OriginTarget>,
         choice: ConnectionChoice,
     ) -> AttemptResult {
@@ -261,6 +282,9 @@ impl<'a> RequestDelivery<'a> {
             }
             (Err(_), _) => metrics.request(target.label.as_str(), "other"),
         }
+        if let Some(sign) = sign_of(quality, took) {
+            self.origin.admission.observe(sign);
+        }
         self.origin.targets.note(target, quality, took, rest);
     }
 }
@@ -290,6 +314,17 @@ fn failure_of(outcome: &AttemptResult) -> Option<FailureKind> {
             }
         }
         Err(failed) => failed.error.failure_kind(),
+    }
+}
+
+/// What an attempt says about the load of the origin.
+fn sign_of(quality: AnswerQuality, took: Duration) -> Option<LoadSign> {
+    match quality {
+        AnswerQuality::Good => Some(LoadSign::Answered(took)),
+        AnswerQuality::Failed(FailureKind::Timeout | FailureKind::Status(429 | 503)) => {
+            Some(LoadSign::Overloaded)
+        }
+        AnswerQuality::Failed(_) | AnswerQuality::Neutral => None,
     }
 }
 

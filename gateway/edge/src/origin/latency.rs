@@ -58,6 +58,18 @@ impl LatencyEstimate {
         state.at = now;
     }
 
+    /// Notes that an answer would have taken longer than this. It never lowers the estimate.
+    pub(super) fn at_least(&self, time: Duration, now: Instant) {
+        let mut state = self.0.lock();
+        let time = time.as_secs_f64();
+        if time > state.decayed(now) {
+            *state = LatencyState {
+                seconds: time,
+                at: now,
+            };
+        }
+    }
+
     /// Forgets what was observed: the target comes back.
     pub(super) fn forget(&self, now: Instant) {
         *self.0.lock() = LatencyState {
@@ -155,6 +167,23 @@ mod tests {
         assert!((0.4..0.5).contains(&after), "{after}");
         let much_later = later + Duration::from_secs(60);
         assert!(estimate.seconds(much_later) < 0.002);
+    }
+
+    #[test]
+    fn what_was_cancelled_raises_an_estimate_and_never_lowers_it() {
+        let began = Instant::now();
+        let estimate = LatencyEstimate::new(began);
+        estimate.observe(millis(100), began);
+        for nth in 0..1_000 {
+            estimate.at_least(millis(1), began + millis(nth / 100));
+        }
+        assert!(estimate.seconds(began) > 0.099);
+        estimate.at_least(millis(300), began);
+        assert_eq!(estimate.seconds(began), 0.3);
+        let later = began + Duration::from_secs(1);
+        let before = estimate.seconds(later);
+        estimate.at_least(millis(20), later);
+        assert_eq!(estimate.seconds(later), before);
     }
 
     #[test]

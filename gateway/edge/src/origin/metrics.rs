@@ -21,9 +21,11 @@ pub struct OriginFamilies {
     head_seconds: HistogramVec,
     ejections: IntCounterVec,
     retries: IntCounterVec,
+    hedges: IntCounterVec,
     in_flight: IntGaugeVec,
     usable: IntGaugeVec,
     panic: IntGaugeVec,
+    concurrency_limit: IntGaugeVec,
     checks: IntCounterVec,
     file_failing: IntGaugeVec,
     origins: Mutex<Vec<Weak<Origin>>>,
@@ -81,6 +83,16 @@ pub(super) enum RetryOutcome {
     Refused,
 }
 
+/// What came of a second request beside one that had no answer yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum HedgeOutcome {
+    /// Its answer was the first good one.
+    Won,
+    Lost,
+    /// The budget, or the limit of requests at once, had none left.
+    Refused,
+}
+
 /// Seconds to the head of a response.
 const SECONDS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
@@ -118,6 +130,11 @@ impl Default for OriginFamilies {
                 "Further attempts with another target, by the failure before and by what came of them: answered, failed, or refused where the budget had none left.",
                 &["upstream", "reason", "outcome"],
             ),
+            hedges: counters(
+                "lamina_upstream_hedges_total",
+                "Second requests beside a load without an answer yet, by what came of them: won, lost, or refused where the budget of retries or `load.max_concurrent` had none left.",
+                &["upstream", "outcome"],
+            ),
             in_flight: gauges(
                 "lamina_upstream_inflight",
                 "Requests that a target is working on, to the last byte of the response.",
@@ -131,6 +148,11 @@ impl Default for OriginFamilies {
             panic: gauges(
                 "lamina_upstream_panic",
                 "1 while so few targets can be used that requests go to all of them, else 0.",
+                &["upstream"],
+            ),
+            concurrency_limit: gauges(
+                "lamina_upstream_concurrency_limit",
+                "The most requests at once that an upstream gets: `load.max_concurrent`, or what `load.adaptive` has found out.",
                 &["upstream"],
             ),
             checks: counters(
@@ -160,9 +182,11 @@ impl OriginFamilies {
         registry.register(Box::new(families.head_seconds.clone()))?;
         registry.register(Box::new(families.ejections.clone()))?;
         registry.register(Box::new(families.retries.clone()))?;
+        registry.register(Box::new(families.hedges.clone()))?;
         registry.register(Box::new(families.in_flight.clone()))?;
         registry.register(Box::new(families.usable.clone()))?;
         registry.register(Box::new(families.panic.clone()))?;
+        registry.register(Box::new(families.concurrency_limit.clone()))?;
         registry.register(Box::new(families.checks.clone()))?;
         registry.register(Box::new(families.file_failing.clone()))?;
         Ok(Arc::new(families))
@@ -182,6 +206,13 @@ impl OriginFamilies {
         self.origins.lock().push(Arc::downgrade(origin));
     }
 
+    /// The upstream of this name that was made last, if it is still in use.
+    pub(super) fn latest(&self, name: &str) -> Option<Arc<Origin>> {
+        let origins = self.origins.lock();
+        let mut known = origins.iter().rev().filter_map(Weak::upgrade);
+        known.find(|origin| origin.name() == name)
+    }
+
     /// Brings the gauges up to date, before a scrape.
     pub fn update(&self) {
         let mut origins = self.origins.lock();
@@ -189,10 +220,13 @@ impl OriginFamilies {
         self.in_flight.reset();
         self.usable.reset();
         self.file_failing.reset();
+        self.concurrency_limit.reset();
         let now = Instant::now();
         for origin in origins.iter().filter_map(Weak::upgrade) {
             let usable = self.usable.with_label_values(&[origin.name()]);
             usable.add(origin.targets.usable(now) as i64);
+            let limit = self.concurrency_limit.with_label_values(&[origin.name()]);
+            limit.set(origin.admission.limit() as i64);
             if let Some(failing) = origin.targets.discovery().file_failing() {
                 let gauge = self.file_failing.with_label_values(&[origin.name()]);
                 gauge.set(i64::from(failing));
@@ -256,6 +290,16 @@ impl UpstreamMetrics {
         };
         let labels = [&*self.upstream, &failure.word(), outcome];
         self.families.retries.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn hedged(&self, outcome: HedgeOutcome) {
+        let outcome = match outcome {
+            HedgeOutcome::Won => "won",
+            HedgeOutcome::Lost => "lost",
+            HedgeOutcome::Refused => "refused",
+        };
+        let labels = [&*self.upstream, outcome];
+        self.families.hedges.with_label_values(&labels).inc();
     }
 
     pub(super) fn checked(&self, target: &str, outcome: &str) {

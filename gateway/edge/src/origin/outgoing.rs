@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{HOST, UPGRADE};
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::sticky::StickyPin;
+use super::targets::stable_hash;
 use crate::http::body::{Body, BodyError};
 
 /// The most bytes of a request's body that are kept until its response begins.
@@ -32,6 +35,16 @@ pub(super) struct OutgoingRequest {
 /// extension.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestClient(pub IpAddr);
+
+/// A hash of the key that the cache has, or would have, for the answer; the same in each process.
+/// It is attached to the request as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestKey(pub u64);
+
+/// Marks a load whose answer may be for many, as an extension of the request: where upstreams hedge,
+/// it may go to a second target while the first has not answered.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedLoad;
 
 enum OutgoingBody {
     Empty,
@@ -95,6 +108,14 @@ impl OutgoingRequest {
         listed && matches!(self.body, OutgoingBody::Empty)
     }
 
+    /// Whether it may be sent to a second target before the first has answered.
+    pub(super) fn may_be_hedged(&self) -> bool {
+        self.extensions.get::<SharedLoad>().is_some()
+            && self.method == Method::GET
+            && matches!(self.body, OutgoingBody::Empty)
+            && !self.headers.contains_key(UPGRADE)
+    }
+
     /// Whether it can be sent once more.
     pub(super) fn can_be_sent(&self) -> bool {
         match &self.body {
@@ -113,8 +134,27 @@ impl OutgoingRequest {
         given.map(|RequestClient(address)| *address)
     }
 
+    /// The target that the client stays with, where the caller has given it.
+    pub(super) fn pin(&self) -> Option<StickyPin> {
+        self.extensions.get::<StickyPin>().copied()
+    }
+
+    /// What the answer is known by: the key that the caller has given, or else host, path and
+    /// query.
+    pub(super) fn key(&self) -> u64 {
+        if let Some(RequestKey(key)) = self.extensions.get::<RequestKey>() {
+            return *key;
+        }
+        let host = self
+            .headers
+            .get(HOST)
+            .map_or(&b""[..], |host| host.as_bytes());
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        stable_hash(&[host, path.as_bytes()].concat())
+    }
+
     /// The request, to be sent. None if too much of its body was sent before.
-    pub(super) fn next(&mut self) -> Option<Request<Body>> {
+    pub(super) fn next(&self) -> Option<Request<Body>> {
         let body = match &self.body {
             OutgoingBody::Empty => Body::empty(),
             OutgoingBody::Kept(kept) => next_sending(kept)?,
@@ -238,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_body_is_sent_again_from_its_beginning() {
-        let mut outgoing = request(&[10, 20, 30]);
+        let outgoing = request(&[10, 20, 30]);
         let mut first = outgoing.next().unwrap();
         let piece = first.body_mut().frame().now_or_never().unwrap();
         assert_eq!(piece.unwrap().unwrap().data_ref().unwrap().len(), 10);
@@ -256,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_body_of_which_more_was_sent_than_is_kept_is_sent_once() {
-        let mut outgoing = request(&[KEPT_BODY, 1, 5]);
+        let outgoing = request(&[KEPT_BODY, 1, 5]);
         assert_eq!(read(outgoing.next().unwrap()).unwrap(), KEPT_BODY + 6);
         assert!(outgoing.next().is_none());
     }
@@ -264,7 +304,7 @@ mod tests {
     #[test]
     fn a_request_without_a_body_is_sent_any_number_of_times() {
         let empty = Request::get("/a").header("x", "y").body(Body::empty());
-        let mut outgoing = OutgoingRequest::new(empty.unwrap());
+        let outgoing = OutgoingRequest::new(empty.unwrap());
         for _ in 0..3 {
             let request = outgoing.next().unwrap();
             assert_eq!(request.headers()["x"], "y");

@@ -16,6 +16,7 @@ use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
 use super::metrics::TargetLabel;
 use super::pool::{PoolLimits, TargetConnections};
+use super::sticky::StickyPin;
 use super::targets::stable_hash;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
@@ -37,6 +38,8 @@ pub(super) struct OriginTarget {
     pub(super) priority: u16,
     /// The same for the same target in each process.
     pub(super) identity: u64,
+    /// Its name in cookies.
+    pub(super) pin: StickyPin,
     pub(super) connections: TargetConnections,
     pub(super) health: TargetHealth,
     pub(super) control: TargetControl,
@@ -107,6 +110,7 @@ impl OriginTarget {
             weight,
             priority,
             identity: stable_hash(name.as_bytes()),
+            pin: StickyPin::of(upstream_name, &name),
             name,
             connections: TargetConnections::new(PoolLimits::new(upstream)),
             health: TargetHealth::new(),
@@ -192,6 +196,13 @@ impl OriginTarget {
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlightRequest {
         self.in_flight.fetch_add(1, Relaxed);
         InFlightRequest(Arc::clone(self))
+    }
+}
+
+impl InFlightRequest {
+    /// The target that works on it.
+    pub(super) fn target(&self) -> &OriginTarget {
+        &self.0
     }
 }
 

@@ -434,6 +434,11 @@ impl OriginTargets {
         );
     }
 
+    /// The time within which this share of the good answers of the last minute came.
+    pub(super) fn time_of(&self, share: f64, now: Instant) -> Option<Duration> {
+        self.times.quantile(share, now)
+    }
+
     /// How many targets can be used now.
     pub(super) fn usable(&self, now: Instant) -> usize {
         let usable = |target: &&Arc<OriginTarget>| target.is_usable(now);

@@ -278,6 +278,7 @@ async fn a_place_is_held_until_the_body_ends_and_the_queue_is_bounded() {
     let load = UpstreamLoadLimits {
         max_concurrent: 1,
         max_queued: 1,
+        adaptive: None,
         queue_timeout: brief,
     };
     let origin = origin(UpstreamConfig { load, ..upstream }).unwrap();

@@ -1,6 +1,6 @@
 //! The access log: one line for each request, written when its response has ended.
 
-use crate::origin::Attempt;
+use crate::origin::{Attempt, AttemptOutcome};
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
 
@@ -8,7 +8,7 @@ use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
 pub fn write(record: &RequestRecord) {
     let noted = record.trail.as_ref().map(|trail| trail.noted().0);
     let attempts = attempts(noted.as_deref().unwrap_or_default());
-    let last = attempts.last();
+    let last = answering(&attempts);
     let tls = record.tls.as_deref();
     let micros = |time: std::time::Duration| time.as_micros() as u64;
     tracing::info!(
@@ -41,6 +41,13 @@ pub fn write(record: &RequestRecord) {
         reason = record.refused.as_deref(),
         "request"
     );
+}
+
+/// The attempt whose outcome was that of the request: the last one that was not given up.
+fn answering<'a>(attempts: &[&'a Attempt]) -> Option<&'a Attempt> {
+    let is_given_up = |attempt: &&&Attempt| matches!(attempt.outcome, AttemptOutcome::GivenUp);
+    let last = attempts.iter().rfind(|attempt| !is_given_up(attempt));
+    last.or(attempts.last()).copied()
 }
 
 /// Which targets have failed, in order, and why. None if none has.

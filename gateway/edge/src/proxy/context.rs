@@ -18,10 +18,11 @@ use crate::http::grpc::AnswerDialect;
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::PathRules;
 use crate::http::server::InterimSender;
-use crate::origin::{OnAttempt, OnInterim, RequestClient, StreamSilence};
+use crate::origin::{OnAttempt, OnInterim, RequestClient, RequestKey, StickyPin, StreamSilence};
 use crate::plugin::KeyDecision;
 use crate::proxy::Generation;
 use crate::proxy::came;
+use crate::proxy::plan;
 use crate::proxy::record::trail::{RequestTrail, TrailEvent};
 use crate::proxy::route::Route;
 
@@ -209,7 +210,7 @@ impl RequestContext {
     }
 
     /// Attaches to a request of ours the memory account that its answer is charged to, its client
-    /// where targets are chosen by it, the silence that its route allows to streams, and the trail
+    /// or its key where targets are chosen by it, the target that its client stays with, the silence that its route allows to streams, and the trail
     /// on which its attempts are noted.
     pub fn charge(&self, request: &mut Request<Body>) {
         if let Some(longest) = self.route.timeouts.stream_idle {
@@ -224,10 +225,29 @@ impl RequestContext {
         {
             request.extensions_mut().insert(RequestClient(client));
         }
+        if let Some(origin) = &self.route.origin
+            && origin.chooses_by_key()
+        {
+            request.extensions_mut().insert(self.target_key());
+        }
+        if let Some(pin) = self.parts.extensions.get::<StickyPin>() {
+            request.extensions_mut().insert(*pin);
+        }
         if let Some(trail) = self.trail.clone() {
             let noted = move |attempt| trail.note(TrailEvent::Attempt(attempt));
             request.extensions_mut().insert(OnAttempt::new(noted));
         }
+    }
+
+    /// What chooses the target where it depends on the key. All that is sent for one object has the
+    /// same: the key without variant and parts, which a request that bypasses the cache would have,
+    /// too; and the URL where there is no key.
+    fn target_key(&self) -> RequestKey {
+        let key = plan::key_of(self).map(|key| KeyId::of(key.as_bytes()).0);
+        RequestKey(key.unwrap_or_else(|| {
+            let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
+            hash64(format!("{}{path}", self.host).as_bytes())
+        }))
     }
 
     /// In which form the client reads errors.

@@ -27,7 +27,7 @@ use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
-use crate::proxy::{Generation, Proxy, RoutedRequest, context, origin_query};
+use crate::proxy::{Generation, Proxy, RoutedRequest, context, origin_query, sticky};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -226,6 +226,9 @@ impl Generation {
                 return (explanation, None);
             }
         };
+        if let Some(cookie) = sticky::of(route) {
+            sticky::take(cookie, parts);
+        }
         let form = url(&parts.uri);
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());

@@ -22,7 +22,7 @@ use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
-use crate::proxy::{CountedResponse, excerpt, failure, post, respond, tunnel, watch};
+use crate::proxy::{CountedResponse, excerpt, failure, post, respond, sticky, tunnel, watch};
 
 /// Sends the request on as it is and streams the answer back. If it is a gRPC call whose answer
 /// breaks off, the trailers say so.
@@ -70,7 +70,10 @@ async fn pass_on(
     let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
     if ask.route.loader.is_some() && reads && body.is_empty() && upgrade.is_none() {
         let passed = pass_shared(cache, &ask, None, reason, detail).await;
-        return passed.unwrap_or_else(|error| failure::answer(&ask.route, reason, &error));
+        let mut served = passed.unwrap_or_else(|error| failure::answer(&ask.route, reason, &error));
+        let pin = sticky::taken_from(&mut served.response);
+        sticky::set(&ask, pin, &mut served.response);
+        return served;
     }
     let Some(origin) = &ask.route.origin else {
         if !reads {
@@ -82,12 +85,13 @@ async fn pass_on(
     let mut request = ask.for_origin(body);
     ask.pass_upgrade_on(request.headers_mut());
     let sent = Instant::now();
-    let response = match origin.send(request).await {
+    let mut response = match origin.send(request).await {
         Ok(response) => response,
         Err(error) => {
             return failure::answer(&ask.route, reason, &source::origin_failure(origin, &error));
         }
     };
+    let pin = sticky::taken_from(&mut response);
     let answered = AnsweredRequest {
         cache,
         generation: &ask.generation,
@@ -99,7 +103,9 @@ async fn pass_on(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let idle = ask.route.timeouts.tunnel;
         let idle = idle.map_or(origin.tunnel_timeout(), |longest| longest.0);
-        return switch(response, upgrade, idle);
+        let mut served = switch(response, upgrade, idle);
+        sticky::set(&ask, pin, &mut served.response);
+        return served;
     }
     let mut answer = SourceResponse {
         response,
@@ -108,10 +114,13 @@ async fn pass_on(
     watch::response(&ask, &mut answer);
     match post::keep(cache, &ask, answer, sent).await {
         Ok(served) => served,
-        Err(response) => CountedResponse::new(
-            respond::passed(cleaned(response), &status(reason, detail)),
-            RequestOutcome::Pass,
-        ),
+        Err(mut response) => {
+            sticky::set(&ask, pin, &mut response);
+            CountedResponse::new(
+                respond::passed(cleaned(response), &status(reason, detail)),
+                RequestOutcome::Pass,
+            )
+        }
     }
 }
 

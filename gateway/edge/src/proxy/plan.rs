@@ -7,6 +7,8 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::cache::entry::Entry;
+use crate::cache::key::KeyBuf;
+use crate::http::body::Body;
 use crate::http::cache_control::{MaxStale, RequestDirectives};
 use crate::http::cache_status::ForwardReason;
 use crate::http::forward;
@@ -14,7 +16,7 @@ use crate::http::tls::ClientCertificatePresented;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
 use crate::proxy::RoutedRequest;
-use crate::proxy::context::{DerivedKey, subject};
+use crate::proxy::context::{DerivedKey, RequestContext, subject};
 use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
 
@@ -103,6 +105,25 @@ pub(super) fn key(visit: &RoutedRequest<'_>) -> RequestPlan {
         }),
         KeyDecision::Bypass { .. } => RequestPlan::Pass(ForwardReason::Bypass, Some("key-plugin")),
         KeyDecision::Refuse { status } => RequestPlan::Refuse(*status),
+    }
+}
+
+/// The key that a request has, or would have if it did not bypass the cache. None: a plugin gives
+/// it none.
+pub(super) fn key_of(ask: &RequestContext) -> Option<KeyBuf> {
+    let visit = RoutedRequest {
+        parts: &ask.parts,
+        body: &Body::empty(),
+        host: &ask.host,
+        scheme: ask.scheme,
+        wishes: &ask.wishes,
+        route: &ask.route,
+        started: ask.started,
+        trail: None,
+    };
+    match key(&visit) {
+        RequestPlan::Cache(keyed) => Some(keyed.key),
+        RequestPlan::AwaitBody | RequestPlan::Pass(..) | RequestPlan::Refuse(_) => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::sticky::StickyConfig;
 use crate::units::ConfigDuration;
 
 /// How requests are distributed over the targets.
@@ -11,10 +12,12 @@ use crate::units::ConfigDuration;
 pub struct BalanceConfig {
     /// How a target is chosen.
     pub by: BalanceMethod,
-    /// With `by: hash`, what the target depends on: `client`, `header NAME` or `cookie NAME`. A request without it goes by `least_request`.
+    /// With `by: hash`, what the target depends on: `key` (of the cache), `client`, `header NAME` or `cookie NAME`. A request without it goes by `least_request`.
     pub hash: Option<HashSource>,
     /// With `by: hash`, the most requests under way at one target, as a multiple of the mean; what is above goes to the next target.
     pub bound: f64,
+    /// A cookie by which a client stays with its target; unset: there is none.
+    pub sticky: Option<StickyConfig>,
     /// For how long a target that comes back gets less than its share: from a tenth, growing to all of it.
     pub slow_start: ConfigDuration,
     /// Percent of the targets that must be usable. Below that, requests go to all targets, and a request that has a stale copy for errors gets it at once.
@@ -38,6 +41,8 @@ pub enum BalanceMethod {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[schemars(with = "String")]
 pub enum HashSource {
+    /// The key that the cache knows the answer by.
+    Key,
     /// The client's address.
     Client,
     Header(String),
@@ -52,11 +57,12 @@ impl<'de> Deserialize<'de> for HashSource {
             (!name.is_empty() && http::HeaderName::try_from(name).is_ok()).then(|| name.to_owned())
         };
         match (named("header"), named("cookie")) {
+            _ if text == "key" => Ok(Self::Key),
             _ if text == "client" => Ok(Self::Client),
             (Some(name), _) => Ok(Self::Header(name)),
             (_, Some(name)) => Ok(Self::Cookie(name)),
             _ => Err(serde::de::Error::custom(format!(
-                "{text:?} is nothing to choose by; expected `client`, `header NAME` or `cookie NAME`"
+                "{text:?} is nothing to choose by; expected `key`, `client`, `header NAME` or `cookie NAME`"
             ))),
         }
     }
@@ -68,6 +74,7 @@ impl Default for BalanceConfig {
             by: BalanceMethod::default(),
             hash: None,
             bound: 1.25,
+            sticky: None,
             slow_start: ConfigDuration::secs(10),
             panic: 50,
         }

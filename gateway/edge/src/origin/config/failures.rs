@@ -4,6 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::active_health::ActiveHealthConfig;
+use super::hedge::HedgeConfig;
 use crate::units::ConfigDuration;
 
 /// How the health of targets is judged.
@@ -46,6 +47,8 @@ pub struct RetryConfig {
     pub budget: u8,
     /// Further attempts that are always allowed, each second.
     pub min: u32,
+    /// When a load that has no answer yet also goes to a second target; unset: never.
+    pub hedge: Option<HedgeConfig>,
     /// The time limit of each attempt to the head of the response, within `timeouts.first_byte`; 0: no limit of its own.
     pub per_try: ConfigDuration,
 }
@@ -180,6 +183,7 @@ impl Default for RetryConfig {
             methods: ["GET", "HEAD", "OPTIONS"].map(str::to_owned).to_vec(),
             budget: 20,
             min: 3,
+            hedge: None,
             per_try: ConfigDuration::ZERO,
         }
     }

@@ -137,6 +137,47 @@ fn taking_a_target_away_moves_only_its_own_keys() {
     assert_eq!(moved.count(), 0);
 }
 
+/// Two processes with the same configuration send an object to the same target.
+#[test]
+fn targets_by_hash_do_not_depend_on_the_process_or_on_their_order() {
+    let balance = "balance: { by: hash, hash: key }";
+    let one = targets(&format!("{THREE}{balance}"));
+    let other = targets(&format!(
+        "targets: [http://c, http://b, http://a]\n{balance}"
+    ));
+    let owner = |targets: &OriginTargets, hash: u64| {
+        let choice = targets.choose(Some(hash), &[], Instant::now()).unwrap();
+        choice.target.name.to_string()
+    };
+    let mut owners = BTreeMap::new();
+    for n in 0..1_000 {
+        let name = owner(&one, stable_hash(&u64::to_be_bytes(n)));
+        assert_eq!(name, owner(&other, stable_hash(&u64::to_be_bytes(n))));
+        *owners.entry(name).or_insert(0) += 1;
+    }
+    assert!(owners.values().all(|n| *n > 250), "{owners:?}");
+    assert_eq!(stable_hash(b"/page"), 0xb94a_77f4_8f39_c624, "as before");
+}
+
+#[test]
+fn clients_stay_with_a_target_that_is_drained_and_not_with_one_that_is_out_or_ejected() {
+    use crate::origin::control::{AdministrativeState, ControlOrder};
+    let targets = targets(THREE);
+    let a = &named(&targets, "a");
+    let pinned = || targets.pinned(a.pin, Instant::now());
+    let order = |state| a.control.follow(ControlOrder { state, until: None });
+    assert!(Arc::ptr_eq(&pinned().unwrap(), a));
+    order(AdministrativeState::Drain);
+    assert!(pinned().is_some());
+    order(AdministrativeState::Out);
+    assert!(pinned().is_none());
+    order(AdministrativeState::Ready);
+    let unknown = super::super::sticky::StickyPin::of("shop", "d");
+    assert!(targets.pinned(unknown, Instant::now()).is_none());
+    eject(&targets, "a");
+    assert!(pinned().is_none());
+}
+
 #[test]
 fn no_target_gets_more_than_its_bound_of_one_key() {
     let targets = targets(&format!(

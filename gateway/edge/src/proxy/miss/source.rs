@@ -13,7 +13,7 @@ use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::http::{conditional, range};
-use crate::origin::{FailureFallback, Origin, OriginError};
+use crate::origin::{FailureFallback, Origin, OriginError, SharedLoad};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
 use crate::proxy::context::RequestContext;
@@ -125,6 +125,7 @@ async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
+    request.extensions_mut().insert(SharedLoad);
     let fallback = fallback(ask, stale);
     let stale = stale
         .filter(|entry| entry.has_validator() && !withholds(&entry.headers, &ask.route.policy));
@@ -168,6 +169,7 @@ pub async fn load_range(
     conditional::strip_conditionals(headers);
     headers.insert(RANGE, range::request_range(gap.0, gap.1));
     headers.insert(IF_RANGE, validator);
+    request.extensions_mut().insert(SharedLoad);
     watched(
         ask,
         until(deadline(ask), sent(origin, request, false)).await,
@@ -284,6 +286,7 @@ async fn passed_on(ask: &RequestContext, mut request: Request<Body>) -> SourceOu
     };
     ask.forward(request.headers_mut());
     ask.charge(&mut request);
+    request.extensions_mut().insert(SharedLoad);
     sent(origin, request, false).await
 }
 
