@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use self::admission::{AdmissionPermit, UpstreamAdmission};
 use self::budget::RetryBudget;
+use self::call_deadline::CallDeadline;
 use self::check::HealthCheck;
 use self::config::{HashSource, HostHeader, RetryConfig, UpstreamConfig, UpstreamTimeouts};
 use self::delivery::{DeliveredResponse, RequestDelivery};
@@ -41,6 +42,7 @@ use crate::http::{forward, media};
 mod admission;
 mod attempt;
 mod budget;
+mod call_deadline;
 mod check;
 pub mod config;
 mod connect;
@@ -206,12 +208,13 @@ impl Origin {
         let fallback = request.extensions_mut().remove::<FailureFallback>();
         let silence = request.extensions_mut().remove::<StreamSilence>();
         let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
+        let call = CallDeadline::of(request.headers());
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let outgoing = OutgoingRequest::new(request);
         let fallback = fallback.unwrap_or_default();
         let delivered = RequestDelivery::new(self, outgoing, told.as_ref(), fallback);
-        let delivered = delivered.run().await?;
+        let delivered = delivered.within(call).run().await?;
         Ok(self.hold((delivered, silence), place, deadline, memory))
     }
 

@@ -23,6 +23,7 @@ pub struct OriginFamilies {
     in_flight: IntGaugeVec,
     usable: IntGaugeVec,
     panic: IntGaugeVec,
+    connections: IntGaugeVec,
     checks: IntCounterVec,
     origins: Mutex<Vec<Weak<Origin>>>,
 }
@@ -99,6 +100,11 @@ impl Default for OriginFamilies {
                 "1 while so few targets can be used that requests go to all of them, else 0.",
                 &["upstream"],
             ),
+            connections: gauges(
+                "lamina_upstream_connections",
+                "Connections to the targets: active (with a request or a tunnel) or idle.",
+                &["upstream", "state"],
+            ),
             checks: counters(
                 "lamina_upstream_checks_total",
                 "Active checks of a target, by what came of them: passed, status (one that is not good), connect, reset, timeout, or other.",
@@ -123,6 +129,7 @@ impl OriginFamilies {
         registry.register(Box::new(families.in_flight.clone()))?;
         registry.register(Box::new(families.usable.clone()))?;
         registry.register(Box::new(families.panic.clone()))?;
+        registry.register(Box::new(families.connections.clone()))?;
         registry.register(Box::new(families.checks.clone()))?;
         Ok(Arc::new(families))
     }
@@ -154,11 +161,20 @@ impl OriginFamilies {
         origins.retain(|origin| origin.strong_count() > 0);
         self.in_flight.reset();
         self.usable.reset();
+        self.connections.reset();
         let now = Instant::now();
         for origin in origins.iter().filter_map(Weak::upgrade) {
             let usable = self.usable.with_label_values(&[origin.name()]);
             usable.add(origin.targets.usable(now) as i64);
+            let connections = |state| {
+                let labels = [origin.name(), state];
+                self.connections.with_label_values(&labels)
+            };
+            let (active, idle) = (connections("active"), connections("idle"));
             for target in origin.targets.iter() {
+                let standing = target.connections.counts();
+                active.add(standing.active as i64);
+                idle.add(standing.idle as i64);
                 let gauge = self
                     .in_flight
                     .with_label_values(&[origin.name(), &target.name]);
