@@ -391,7 +391,7 @@ mod tests {
             (&["Sunday, 06-Nov-94 08:49:57 GMT"], Some(20)),
             (&["Sun Nov  6 08:49:57 1994"], Some(20)),
             (&["Sun, 06 Nov 1994 08:49:17 GMT"], None),
-            (&["Fri, 31 Dec 9999 23:59:59 GMT"], Some(252_618_624_222)),
+            (&["Fri, 31 Dec 9999 23:59:59 GMT"], Some(252_618_189_022)),
             // More than any number here: as long as can be.
             (&["1000000000000000000000000000000"], Some(1 << 31)),
             (&["-5"], None),
@@ -404,7 +404,9 @@ mod tests {
             (&["Sun, 06 Nov 1994 08:49:57 GMT", "later"], None),
             (&[], None),
         ] {
-            let lines = lines.iter().map(|line| HeaderValue::from_str(line).unwrap());
+            let lines = lines
+                .iter()
+                .map(|line| HeaderValue::from_str(line).unwrap());
             let headers = lines.map(|line| (RETRY_AFTER, line)).collect();
             let rest = retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers, now);
             assert_eq!(rest.map(|rest| rest.as_secs()), seconds, "{headers:?}");

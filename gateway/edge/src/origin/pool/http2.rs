@@ -221,9 +221,8 @@ impl Http2Lane {
     /// How many connections stand and carry nothing.
     pub(super) fn idle(&self) -> usize {
         let state = self.state.lock();
-        let idle = |one: &&Arc<Http2Connection>| {
-            one.streams.load(Relaxed) == 0 && !one.sender.is_closed()
-        };
+        let idle =
+            |one: &&Arc<Http2Connection>| one.streams.load(Relaxed) == 0 && !one.sender.is_closed();
         state.connections.iter().filter(idle).count()
     }
 
