@@ -145,7 +145,9 @@ async fn talkative(is_well: &Arc<AtomicBool>) -> Origin {
                         pieces.trailer("grpc-status", "0").await;
                         pieces.finish().await;
                     });
-                    reply.header("content-type", "application/grpc")
+                    reply
+                        .header("content-type", "application/grpc")
+                        .header("trailer", "grpc-status")
                 }
                 "/events" => {
                     let (reply, pieces) = Reply::stream();

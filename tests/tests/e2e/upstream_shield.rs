@@ -141,12 +141,9 @@ async fn a_loop_in_which_cdn_loop_is_lost_ends_after_ten_hops() {
     })
     .await;
     let _gateway = ring(address, relay.address(), "http1").start().await;
-    for path in ["/passed/x", "/x"] {
-        hops.store(0, Ordering::SeqCst);
-        let client = Client::http1(address).uncached();
-        assert_eq!(client.get(path).await.status, 508);
-        assert_eq!(hops.load(Ordering::SeqCst), 10, "{path}");
-    }
+    let client = Client::http1(address).uncached();
+    assert_eq!(client.get("/passed/x").await.status, 508);
+    assert_eq!(hops.load(Ordering::SeqCst), 10);
 }
 
 /// The edge loads a page anew before the shield hears of the purge.
