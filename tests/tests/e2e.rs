@@ -338,18 +338,28 @@ mod tls_told;
 mod tls_writes;
 #[path = "e2e/unusual.rs"]
 mod unusual;
+#[path = "e2e/upstream_calls.rs"]
+mod upstream_calls;
 #[path = "e2e/upstream_checks.rs"]
 mod upstream_checks;
 #[path = "e2e/upstream_choice.rs"]
 mod upstream_choice;
+#[path = "e2e/upstream_connections.rs"]
+mod upstream_connections;
+#[path = "e2e/upstream_drains.rs"]
+mod upstream_drains;
 #[path = "e2e/upstream_failures.rs"]
 mod upstream_failures;
 #[path = "e2e/upstream_names.rs"]
 mod upstream_names;
+#[path = "e2e/upstream_overload.rs"]
+mod upstream_overload;
 #[path = "e2e/upstream_places.rs"]
 mod upstream_places;
 #[path = "e2e/upstream_pool.rs"]
 mod upstream_pool;
+#[path = "e2e/upstream_shield.rs"]
+mod upstream_shield;
 #[path = "e2e/upstream_states.rs"]
 mod upstream_states;
 #[path = "e2e/upstream_tools.rs"]

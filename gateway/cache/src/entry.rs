@@ -90,6 +90,16 @@ impl Entry {
         }
     }
 
+    /// The same entry, of a response that knows the purges up to this place only: another cache had
+    /// kept it when its load began. What requests make invalid has passed that cache before.
+    pub fn knowing(self, order: PurgeOrder) -> Self {
+        Self {
+            born: order,
+            checked: AtomicU64::new(order),
+            ..self
+        }
+    }
+
     /// The same entry, found in the second tier by a look-up that began at `order`.
     pub(super) fn found_in_second_tier(self, order: PurgeOrder) -> Self {
         Self {

@@ -31,6 +31,7 @@ use crate::http::memory::stored::{StoredBody, StoredReaders};
 use crate::http::memory::{ConnectionMemory, PROCESS};
 use crate::http::vary::Vary;
 use crate::key::EntryKey;
+use crate::purge::PurgeOrder;
 
 /// A response whose body is arriving.
 pub struct Fill {
@@ -55,6 +56,8 @@ pub struct FillHead {
     /// The length that `Content-Length` announced.
     pub length: Option<u64>,
     pub freshness: Freshness,
+    /// The place in the order of purges up to which the response knows them.
+    pub knows: PurgeOrder,
     /// Includes the tags.
     pub marks: PurgeAttributes,
     /// The request fields that selected this variant.

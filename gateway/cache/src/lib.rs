@@ -362,6 +362,13 @@ impl Cache {
         self.log.order()
     }
 
+    /// The place in the order of purges of a response with this `Age`, if it has one, which arrived
+    /// at `at` for a load that began at `begun`.
+    pub fn order_of(&self, begun: PurgeOrder, age: Option<u32>, at: Instant) -> PurgeOrder {
+        let age = age.map(|seconds| Duration::from_secs(seconds.into()));
+        age.map_or(begun, |age| self.log.order_of_kept(begun, age, at))
+    }
+
     /// Stores an entry, unless a purge overtook it. `primary` is its key without the variant.
     /// Returns whether the entry was stored.
     pub fn admit(&self, primary: EntryKey, vary: &Vary, entry: Arc<Entry>) -> bool {

@@ -42,7 +42,7 @@ use ledger::{CompiledSelector, LedgerInsertOutcome, PurgeLedger};
 use order::{LocalStepBounds, PurgeClock};
 use stamps::InvalidationStamps;
 use table::{Stamp, StampCell};
-use times::SoftTimes;
+use times::{PurgeTimes, SoftTimes};
 
 pub use order::{MAX_NUMBER, PurgeOrder, number_of, numbered, shared};
 pub use stamps::{InvalidationWatch, LocalPresence};
@@ -128,7 +128,15 @@ struct PurgeWriterState {
     /// When each sweep ended and at which order it had begun. The records that a sweep applied may
     /// be dropped when the next one has ended and `keep` has passed.
     swept: VecDeque<(Instant, PurgeOrder)>,
+    times: PurgeTimes,
 }
+
+/// `Age` has whole seconds: what another cache has kept may be this much older.
+const FRACTION: Duration = Duration::from_secs(1);
+/// Up to this age that fraction counts. A cache that still has something at this age has most
+/// likely heard of the purge that came in that second; what it has loaded just after the purge
+/// could otherwise never be told from what it has loaded just before.
+const FRACTION_COUNTS_UNTIL: Duration = Duration::from_secs(5);
 
 /// How long a doubt lasts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,6 +199,17 @@ impl PurgeLog {
         self.clock.now()
     }
 
+    /// The place in the order of purges of a response that another cache has kept: that at which the
+    /// response was as old as its `Age` says, since that cache may not have heard yet of what was
+    /// purged meanwhile. `begun` is the place at which its load began; `at` is when it arrived.
+    pub fn order_of_kept(&self, begun: PurgeOrder, age: Duration, at: Instant) -> PurgeOrder {
+        let fraction = FRACTION.min(FRACTION_COUNTS_UNTIL.saturating_sub(age));
+        let place = self.writer.lock().times.place_before(at, age + fraction);
+        // What can't be judged any more is as it would be of an origin.
+        let least = self.floor().max(self.doubted());
+        place.unwrap_or(begun).max(least).min(begun)
+    }
+
     /// Leaves a record. After the return, no read shows anything that the purge reaches.
     pub fn record(&self, selector: &Selector, kind: PurgeKind) -> PurgeOrder {
         self.record_by(PurgeInitiator::Operator, selector, kind)
@@ -203,8 +222,9 @@ impl PurgeLog {
         selector: &Selector,
         kind: PurgeKind,
     ) -> PurgeOrder {
-        let _writer = self.writer.lock();
+        let mut writer = self.writer.lock();
         let order = self.clock.next();
+        writer.times.note(self.clock.now(), Instant::now());
         self.insert(author, selector, kind, order);
         self.clock.reach(order);
         order
@@ -218,8 +238,9 @@ impl PurgeLog {
         kind: PurgeKind,
         number: u64,
     ) {
-        let _writer = self.writer.lock();
+        let mut writer = self.writer.lock();
         let order = numbered(number);
+        writer.times.note(self.clock.now(), Instant::now());
         self.insert(author, selector, kind, order);
         self.clock.move_to(order);
     }

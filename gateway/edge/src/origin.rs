@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use self::admission::{AdmissionPermit, UpstreamAdmission};
 use self::budget::RetryBudget;
+use self::call_deadline::CallDeadline;
 use self::check::HealthCheck;
 use self::config::{HashSource, HostHeader, RetryConfig, UpstreamConfig, UpstreamTimeouts};
 use self::delivery::{DeliveredResponse, RequestDelivery};
@@ -43,6 +44,7 @@ mod address;
 mod admission;
 mod attempt;
 mod budget;
+mod call_deadline;
 mod check;
 mod concurrency;
 pub mod config;
@@ -272,12 +274,13 @@ impl Origin {
         let pinned = request.extensions().get::<StickyPin>().copied();
         let silence = request.extensions_mut().remove::<StreamSilence>();
         let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
+        let call = CallDeadline::of(request.headers());
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let outgoing = OutgoingRequest::new(request);
         let fallback = fallback.unwrap_or_default();
         let delivered = RequestDelivery::new(self, outgoing, told.as_ref(), fallback);
-        let mut delivered = delivered.run().await?;
+        let mut delivered = delivered.within(call).run().await?;
         self.pin(&mut delivered, pinned);
         Ok(self.hold((delivered, silence), place, deadline, memory))
     }

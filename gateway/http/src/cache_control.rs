@@ -17,7 +17,7 @@ mod targeted;
 pub use request::{MaxStale, RequestDirectives};
 pub use targeted::targeted;
 
-pub(super) use directive::delta_seconds;
+pub use directive::delta_seconds;
 
 use directive::Argument;
 

@@ -7,6 +7,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -18,6 +19,7 @@ use crate::media;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// In which form a client reads that its request failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +47,31 @@ enum GrpcStatusCode {
 struct BodyWithGrpcStatus {
     body: BodyStream,
     ended: bool,
+}
+
+/// How long the caller waits for its answer (`grpc-timeout`), if these are the fields of a call
+/// that says so: up to eight digits and a unit. None also for what is malformed, or said twice.
+pub fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let mut lines = headers.get_all(GRPC_TIMEOUT).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return None;
+    };
+    if !media::is_grpc(headers) {
+        return None;
+    }
+    let (unit, digits) = line.as_bytes().split_last()?;
+    let is_number = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let time = match unit {
+        b'H' => Duration::from_secs(number * 3_600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    };
+    is_number.then_some(time)
 }
 
 impl AnswerDialect {
@@ -180,6 +207,40 @@ mod tests {
         assert_eq!(of(Version::HTTP_2, Method::GET, call), AnswerDialect::Http);
         let web = "application/grpc-web";
         assert_eq!(of(Version::HTTP_2, Method::POST, web), AnswerDialect::Http);
+    }
+
+    #[test]
+    fn a_call_says_how_long_it_waits() {
+        let of = |kind, lines: &[&'static str]| {
+            let lines = lines.iter().map(|line| HeaderValue::from_static(line));
+            let mut headers: HeaderMap = lines.map(|line| (GRPC_TIMEOUT, line)).collect();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            call_timeout(&headers)
+        };
+        for (line, nanos) in [
+            ("1H", Some(3_600_000_000_000)),
+            ("2M", Some(120_000_000_000)),
+            ("3S", Some(3_000_000_000)),
+            ("40m", Some(40_000_000)),
+            ("50u", Some(50_000)),
+            ("60n", Some(60)),
+            ("99999999H", Some(359_999_996_400_000_000_000)),
+            ("0S", Some(0)),
+            ("100000000S", None),
+            ("S", None),
+            ("5", None),
+            ("5s", None),
+            ("-5S", None),
+            ("+5S", None),
+            ("5 S", None),
+            ("", None),
+        ] {
+            let seen = of("application/grpc", &[line]).map(|time| time.as_nanos());
+            assert_eq!(seen, nanos, "{line:?}");
+        }
+        assert_eq!(of("application/grpc", &["1S", "2S"]), None);
+        assert_eq!(of("application/json", &["1S"]), None);
+        assert_eq!(of("application/grpc", &[]), None);
     }
 
     #[test]

@@ -486,3 +486,44 @@ proptest! {
         }
     }
 }
+
+/// A response that was kept elsewhere knows no purge that came after it was made.
+#[test]
+fn what_another_cache_has_kept_is_as_old_as_its_age_says() {
+    let log = PurgeLog::new(100, Duration::ZERO);
+    log.record(&Selector::Tag("t1".into()), PurgeKind::Hard);
+    let purged = Instant::now();
+    let page = || marks("a.example/x/1", &["t1"]);
+    let judged = |age: u64, after: u64| {
+        let at = purged + Duration::from_secs(after);
+        let order = log.order_of_kept(log.order(), Duration::from_secs(age), at);
+        log.judge(&entry(page(), log.order()).knowing(order))
+    };
+    use EntryVisibility::{Hidden, Visible};
+    for (age, after, seen) in [
+        (0, 0, Hidden),
+        (0, 2, Visible),
+        (3_600, 0, Hidden),
+        (3_600, 1_800, Hidden),
+        (2, 2, Hidden),
+        (2, 4, Visible),
+        // Loaded in the second of the purge: for a while it may be from before.
+        (4, 4, Hidden),
+        (10, 10, Visible),
+        (11, 10, Hidden),
+    ] {
+        assert_eq!(
+            judged(age, after),
+            seen,
+            "age {age}, {after} s after the purge"
+        );
+    }
+    let other = log.order_of_kept(log.order(), Duration::from_secs(60), purged);
+    let other = entry(marks("a.example/y", &["t2"]), log.order()).knowing(other);
+    assert_eq!(log.judge(&other), Visible);
+    // Once a purge is forgotten nothing of that age can be judged, and it is as of an origin.
+    let sweep = || log.end_sweep(log.begin_sweep(), Instant::now());
+    sweep();
+    sweep();
+    assert_eq!(judged(3_600, 1_800), Visible);
+}

@@ -1,7 +1,8 @@
-//! When soft purges came: the stale windows of what they reach count from that time.
+//! When purges came. The stale windows of what a soft purge reaches count from that time, and what
+//! another cache has kept knows the purges that came before its age began.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::order::PurgeOrder;
 
@@ -12,6 +13,34 @@ const MOST: usize = 4_096;
 /// The times of the last soft purges, in their order.
 #[derive(Default)]
 pub(super) struct SoftTimes(VecDeque<(PurgeOrder, Instant)>);
+
+/// Purges that come closer together than this are taken to have come together, at any time of it.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// The times of the last purges of any kind, each with the place in the order before it.
+#[derive(Default)]
+pub(super) struct PurgeTimes(VecDeque<(PurgeOrder, Instant)>);
+
+impl PurgeTimes {
+    /// Notes that a purge comes now, after this place in the order.
+    pub(super) fn note(&mut self, before: PurgeOrder, now: Instant) {
+        let last = self.0.back();
+        if last.is_some_and(|(_, at)| now.saturating_duration_since(*at) < TOGETHER) {
+            return;
+        }
+        if self.0.len() == MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((before, now));
+    }
+
+    /// The place in the order so long before `now`, or one before it. None: no purge has come since.
+    pub(super) fn place_before(&self, now: Instant, ago: Duration) -> Option<PurgeOrder> {
+        let is_older = |at: Instant| now.saturating_duration_since(at) >= ago + TOGETHER;
+        let after = self.0.partition_point(|(_, at)| is_older(*at));
+        self.0.get(after).map(|(before, _)| *before)
+    }
+}
 
 impl SoftTimes {
     /// Notes that a soft purge came now.
@@ -32,9 +61,29 @@ impl SoftTimes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_time_has_a_place_in_the_order() {
+        let (mut times, start) = (PurgeTimes::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let now = at(1_000);
+        let place_at = |times: &PurgeTimes, millis: u64| {
+            times.place_before(now, Duration::from_millis(1_000 - millis))
+        };
+        assert_eq!(place_at(&times, 0), None);
+        for (before, millis) in [(2, 100), (3, 110), (4, 119), (5, 120), (8, 500)] {
+            times.note(before, at(millis));
+        }
+        let places = [0, 100, 119, 120, 140, 499, 519, 520].map(|millis| place_at(&times, millis));
+        assert_eq!(
+            places,
+            [2, 2, 2, 5, 8, 8, 8, 0].map(|place| (place > 0).then_some(place)),
+            "a place before it where several came together"
+        );
+        let long_ago = times.place_before(now, Duration::MAX - TOGETHER);
+        assert_eq!(long_ago, Some(2));
+    }
 
     #[test]
     fn the_last_ones_are_known_and_older_ones_are_not() {

@@ -279,6 +279,7 @@ impl Herd {
             own: http::HeaderMap::new(),
             length: Some(entries::BODY_BYTES as u64),
             freshness: entries::freshness(),
+            knows: leader.born(),
             marks: leader.marks().clone(),
             vary: Vary::None,
         };

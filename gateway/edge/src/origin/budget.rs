@@ -15,7 +15,7 @@ pub(super) struct RetryBudget {
 }
 
 struct BudgetState {
-    /// Attempts that requests have earned.
+    /// Attempts that requests have earned; below zero where more were made.
     earned: f64,
     /// Attempts that are allowed by time.
     by_time: f64,
@@ -43,6 +43,12 @@ impl RetryBudget {
     pub(super) fn earn(&self) {
         let mut state = self.state.lock();
         state.earned = (state.earned + self.share).min(MOST_EARNED);
+    }
+
+    /// Counts an attempt that was made without asking, and that has failed: those to come make up
+    /// for it.
+    pub(super) fn owe(&self) {
+        self.state.lock().earned -= 1.0;
     }
 
     /// Takes a further attempt, if one is left.
@@ -88,6 +94,23 @@ mod tests {
         let idle = now + Duration::from_secs(3_600);
         let burst = (0..100).filter(|_| budget.take(idle)).count();
         assert!(burst <= 3, "{burst} after an hour");
+    }
+
+    #[test]
+    fn what_was_made_without_asking_is_made_up_for() {
+        let mut now = Instant::now();
+        let budget = RetryBudget::new(&RetryConfig::default(), now);
+        (0..64).for_each(|_| budget.owe());
+        let mut taken = 64;
+        for _ in 0..1_000 {
+            budget.earn();
+            now += Duration::from_millis(5);
+            taken += u32::from(budget.take(now));
+        }
+        assert!(
+            (200..=200 + 15 + 3).contains(&taken),
+            "{taken} in five seconds"
+        );
     }
 
     #[test]

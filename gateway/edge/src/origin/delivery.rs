@@ -4,18 +4,25 @@
 //! target, which counts for nothing. After a failure of the target the request may go to another
 //! one: that is a retry, and retries have a budget. `hedge` sends a load to a second target before
 //! the first has failed.
+//!
+//! In between is a request on a connection that had served before and ended without a byte of an
+//! answer. While its target is well, the origin has most likely closed an idle connection, and the
+//! request is sent again for nothing. If that fails, too, it was not so: then it is owed to the
+//! budget, and while the target is not well such a request is like any other that failed. So targets
+//! that all fail get no more than the budget allows, however many connections stood before.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::attempt::PendingAttempt;
+use super::call_deadline::CallDeadline;
 use super::concurrency::LoadSign;
 use super::config::FailureKind;
-use super::error::{self, OriginError, TimeoutPhase};
+use super::error::{self, OriginError};
 use super::exchange::{self, OriginUploadState};
 use super::metrics::RetryOutcome;
 use super::outgoing::OutgoingRequest;
@@ -25,6 +32,8 @@ use super::sticky::StickyPin;
 use super::target::{InFlightRequest, OriginTarget};
 use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
 use super::{OnAttempt, Origin};
+use crate::http::cache_control::delta_seconds;
+use crate::http::date;
 
 mod hedge;
 
@@ -54,6 +63,16 @@ pub(super) struct RequestDelivery<'a> {
     hash: Option<u64>,
     /// The target that the client stays with, if it can.
     pin: Option<StickyPin>,
+    /// How long the caller waits.
+    deadline: CallDeadline,
+}
+
+/// What sending a request to the same target again takes from the budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RepeatCost {
+    Nothing,
+    /// One attempt, if this one fails, too.
+    OnFailure,
 }
 
 /// The targets that a request was sent to.
@@ -69,6 +88,9 @@ type AttemptResult = Result<DeliveredResponse, FailedAttempt>;
 
 /// How often a request is sent again because no origin has processed it.
 const REPEATS: u32 = 3;
+/// The statuses of gRPC that say the same as 503 and 429.
+const UNAVAILABLE: &str = "14";
+const RESOURCE_EXHAUSTED: &str = "8";
 /// The longest pause before the first retry; before each further one it is twice as long.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -86,7 +108,13 @@ impl<'a> RequestDelivery<'a> {
             outgoing,
             told,
             fallback,
+            deadline: CallDeadline::default(),
         }
+    }
+
+    /// Sends nothing after this deadline, and waits no longer.
+    pub(super) fn within(self, deadline: CallDeadline) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Sends the request until there is an answer or no further attempt is allowed. An answer that
@@ -117,7 +145,7 @@ impl<'a> RequestDelivery<'a> {
                 break;
             };
             tried.push(Arc::clone(&target));
-            outcome = self.attempt(&target, &mut repeats).await;
+            outcome = self.attempt(&target, &tried, &mut repeats).await;
             let came_of_it = match failure_of(&outcome) {
                 None => RetryOutcome::Answered,
                 Some(_) => RetryOutcome::Failed,
@@ -146,11 +174,21 @@ impl<'a> RequestDelivery<'a> {
         tried: &TriedTargets,
     ) -> Option<FailureKind> {
         let failure = failure_of(outcome)?;
-        let rules = &self.origin.retry;
         let progress = match outcome {
             Ok(_) => RequestProgress::Unknown,
             Err(failed) => failed.progress,
         };
+        let allowed = self.may_go_elsewhere(failure, progress, tried);
+        allowed.then_some(failure)
+    }
+
+    fn may_go_elsewhere(
+        &self,
+        failure: FailureKind,
+        progress: RequestProgress,
+        tried: &[Arc<OriginTarget>],
+    ) -> bool {
+        let rules = &self.origin.retry;
         let repeatable = match progress {
             RequestProgress::NotConnected | RequestProgress::NotProcessed => {
                 self.outgoing.can_be_sent()
@@ -159,12 +197,12 @@ impl<'a> RequestDelivery<'a> {
                 self.outgoing.has_method_of(&rules.methods)
             }
         };
-        let allowed = repeatable
+        repeatable
+            && !self.deadline.is_over()
             && self.fallback == FailureFallback::Error
             && tried.len() < rules.attempts as usize
             && rules.on.iter().any(|listed| listed.covers(failure))
-            && self.origin.targets.has_another(tried, Instant::now());
-        allowed.then_some(failure)
+            && self.origin.targets.has_another(tried, Instant::now())
     }
 
     fn pause(&self, tried: &TriedTargets) -> Duration {
@@ -172,10 +210,17 @@ impl<'a> RequestDelivery<'a> {
         doubled.mul_f64(self.origin.targets.random_fraction())
     }
 
-    /// Sends the request to one target; again, as long as nobody has processed it.
-    async fn attempt(&self, target: &Arc<OriginTarget>, repeats: &mut u32) -> AttemptResult {
+    /// Sends the request to one target, the last one of `tried`; again, as long as nobody has
+    /// processed it.
+    async fn attempt(
+        &self,
+        target: &Arc<OriginTarget>,
+        tried: &[Arc<OriginTarget>],
+        repeats: &mut u32,
+    ) -> AttemptResult {
         let origin = self.origin;
         let mut choice = ConnectionChoice::Standing;
+        let mut cost = RepeatCost::Nothing;
         loop {
             let pending = PendingAttempt::begin(self.told, &origin.name, &target.name);
             let began = Instant::now();
@@ -188,26 +233,60 @@ impl<'a> RequestDelivery<'a> {
             );
             if let Err(failed) = &outcome
                 && *repeats > 0
-                && self.may_be_repeated(failed.progress, target)
+                && let Some(costs) = self.may_be_repeated(failed, target, tried)
             {
                 *repeats -= 1;
-                choice = ConnectionChoice::New;
+                (choice, cost) = (ConnectionChoice::New, costs);
                 continue;
+            }
+            if cost == RepeatCost::OnFailure && failure_of(&outcome).is_some() {
+                origin.budget.owe();
             }
             self.note(target, &outcome, began.elapsed());
             return outcome;
         }
     }
 
-    fn may_be_repeated(&self, progress: RequestProgress, target: &OriginTarget) -> bool {
-        match progress {
-            RequestProgress::NotProcessed => self.outgoing.can_be_sent(),
-            RequestProgress::ClosedWhileIdle => {
-                // Over TLS this counts as a retry, since something was sent.
-                target.tls.is_none() && self.outgoing.may_be_repeated()
-            }
-            RequestProgress::NotConnected | RequestProgress::Unknown => false,
+    /// Whether it may be sent to the same target again, and what that costs.
+    fn may_be_repeated(
+        &self,
+        failed: &FailedAttempt,
+        target: &OriginTarget,
+        tried: &[Arc<OriginTarget>],
+    ) -> Option<RepeatCost> {
+        if self.deadline.is_over() {
+            return None;
         }
+        match failed.progress {
+            RequestProgress::NotProcessed => {
+                self.outgoing.can_be_sent().then_some(RepeatCost::Nothing)
+            }
+            // Over TLS this counts as a retry, since something was sent.
+            RequestProgress::ClosedWhileIdle
+                if target.tls.is_none() && self.outgoing.may_be_repeated() =>
+            {
+                self.may_be_repeated_after_a_close(failed, target, tried)
+            }
+            RequestProgress::ClosedWhileIdle
+            | RequestProgress::NotConnected
+            | RequestProgress::Unknown => None,
+        }
+    }
+
+    /// The same where a connection that had served before was closed.
+    fn may_be_repeated_after_a_close(
+        &self,
+        failed: &FailedAttempt,
+        target: &OriginTarget,
+        tried: &[Arc<OriginTarget>],
+    ) -> Option<RepeatCost> {
+        if target.health.is_well() {
+            return Some(RepeatCost::OnFailure);
+        }
+        let failure = failed.error.failure_kind()?;
+        let allowed = !self.may_go_elsewhere(failure, failed.progress, tried)
+            && self.origin.budget.take(Instant::now());
+        allowed.then_some(RepeatCost::Nothing)
     }
 
     /// Sends the request once and waits for the response's head.
@@ -217,15 +296,16 @@ impl<'a> RequestDelivery<'a> {
         choice: ConnectionChoice,
     ) -> AttemptResult {
         let origin = self.origin;
+        let limit = self.deadline.limit(origin.head_limit());
         let mut request = self.outgoing.next().ok_or(OriginError::Request)?;
         origin.address(&mut request, target);
         let began = Instant::now();
         let in_flight = target.begin_request();
         let (request, upload) = exchange::watched(request);
         let response = target.connections.send(request, target, choice);
-        match upload.limit(response, origin.head_limit()).await {
+        match upload.limit(response, limit.time).await {
             None => Err(FailedAttempt::from(OriginError::Timeout {
-                phase: TimeoutPhase::FirstByte,
+                phase: limit.phase,
             })),
             Some(Ok(mut response)) => {
                 if upload.is_under_way() {
@@ -260,7 +340,8 @@ impl<'a> RequestDelivery<'a> {
         let (quality, rest) = match outcome {
             Ok(delivered) => {
                 let response = &delivered.response;
-                let rest = retry_after(response.status(), response.headers());
+                let (status, headers) = (response.status(), response.headers());
+                let rest = retry_after(status, headers, SystemTime::now());
                 match failure_of(outcome) {
                     Some(failure) => (AnswerQuality::Failed(failure), rest),
                     None => (AnswerQuality::Good, rest),
@@ -303,13 +384,14 @@ fn failure_of(outcome: &AttemptResult) -> Option<FailureKind> {
     match outcome {
         Ok(delivered) => {
             let (status, headers) = (delivered.response.status(), delivered.response.headers());
-            // The gRPC status "unavailable" in a response without a body.
-            let unavailable = headers.get("grpc-status").is_some_and(|code| code == "14");
+            // In a response without a body, gRPC has its status among the fields.
+            let grpc = |code| headers.get("grpc-status").is_some_and(|told| told == code);
             // Who has no more capacity (429) refuses quickly, and is not the better target for that.
             let refused = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
             match refused {
                 true => Some(FailureKind::Status(status.as_u16())),
-                false if unavailable => Some(FailureKind::Status(503)),
+                false if grpc(UNAVAILABLE) => Some(FailureKind::Status(503)),
+                false if grpc(RESOURCE_EXHAUSTED) => Some(FailureKind::Status(429)),
                 false => None,
             }
         }
@@ -338,20 +420,58 @@ fn class_of(status: StatusCode) -> &'static str {
     }
 }
 
-/// For how long a target asks to be left alone (RFC 9110 §10.2.3), in seconds only.
-fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+/// For how long a target asks to be left alone (RFC 9110 §10.2.3): seconds, or a date.
+fn retry_after(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     if !matches!(
         status,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
     ) {
         return None;
     }
-    let seconds = headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
+    let value = headers.get(RETRY_AFTER)?.as_bytes();
+    if let Some(seconds) = delta_seconds(value.trim_ascii()) {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let date = date::field(headers, &RETRY_AFTER, now).at()?;
+    date.duration_since(now).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_rest_is_asked_for_in_seconds_or_by_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (lines, seconds) in [
+            (&["20"][..], Some(20)),
+            (&["0"], Some(0)),
+            (&["Sun, 06 Nov 1994 08:49:57 GMT"], Some(20)),
+            (&["Sunday, 06-Nov-94 08:49:57 GMT"], Some(20)),
+            (&["Sun Nov  6 08:49:57 1994"], Some(20)),
+            (&["Sun, 06 Nov 1994 08:49:17 GMT"], None),
+            (&["Fri, 31 Dec 9999 23:59:59 GMT"], Some(252_618_189_022)),
+            // More than any number here: as long as can be.
+            (&["1000000000000000000000000000000"], Some(1 << 31)),
+            (&["-5"], None),
+            (&["+5"], None),
+            (&["1.5"], None),
+            (&["5 minutes"], None),
+            (&["soon"], None),
+            (&[""], None),
+            (&["\u{e9}"], None),
+            (&["Sun, 06 Nov 1994 08:49:57 GMT", "later"], None),
+            (&[], None),
+        ] {
+            let lines = lines
+                .iter()
+                .map(|line| HeaderValue::from_str(line).unwrap());
+            let headers = lines.map(|line| (RETRY_AFTER, line)).collect();
+            let rest = retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers, now);
+            assert_eq!(rest.map(|rest| rest.as_secs()), seconds, "{headers:?}");
+            assert_eq!(retry_after(StatusCode::OK, &headers, now), None);
+        }
+    }
 }

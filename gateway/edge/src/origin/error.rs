@@ -93,6 +93,9 @@ pub enum OverloadReason {
 pub enum TimeoutPhase {
     Connect,
     FirstByte,
+    /// The caller has given it so little time (`grpc-timeout`) that this says nothing about the
+    /// target.
+    Call,
 }
 
 /// Why the upstreams cannot be used as configured.
@@ -141,10 +144,11 @@ impl OriginError {
                 TlsStage::Handshake => FailureKind::Connect,
                 TlsStage::Exchange => FailureKind::Reset,
             }),
-            Self::Timeout { phase } => Some(match phase {
-                TimeoutPhase::Connect => FailureKind::Connect,
-                TimeoutPhase::FirstByte => FailureKind::Timeout,
-            }),
+            Self::Timeout { phase } => match phase {
+                TimeoutPhase::Connect => Some(FailureKind::Connect),
+                TimeoutPhase::FirstByte => Some(FailureKind::Timeout),
+                TimeoutPhase::Call => None,
+            },
             Self::Closed { .. } | Self::Protocol { .. } => Some(FailureKind::Reset),
             Self::Overloaded { .. }
             | Self::FewTargets
@@ -173,7 +177,7 @@ impl OriginError {
             | Self::Connect { .. }
             | Self::Dns { .. } => false,
             Self::Tls { stage, .. } => *stage == TlsStage::Exchange,
-            Self::Timeout { phase } => *phase == TimeoutPhase::FirstByte,
+            Self::Timeout { phase } => *phase != TimeoutPhase::Connect,
             Self::Closed { .. }
             | Self::Protocol { .. }
             | Self::BodyTooLarge { .. }
@@ -204,7 +208,7 @@ impl OriginError {
                 phase: TimeoutPhase::Connect,
             } => "connection_timeout",
             Self::Timeout {
-                phase: TimeoutPhase::FirstByte,
+                phase: TimeoutPhase::FirstByte | TimeoutPhase::Call,
             } => "http_response_timeout",
             Self::Closed { .. } => "connection_terminated",
             Self::Protocol { .. } => "http_protocol_error",
@@ -276,6 +280,7 @@ impl std::fmt::Display for TimeoutPhase {
         f.write_str(match self {
             Self::Connect => "connecting to the origin",
             Self::FirstByte => "waiting for the origin's response",
+            Self::Call => "waiting for the origin's response, for as long as the call allows",
         })
     }
 }

@@ -149,6 +149,11 @@ impl TargetHealth {
         }
     }
 
+    /// Whether its last answer was good, as far as failures are counted.
+    pub(super) fn is_well(&self) -> bool {
+        self.0.lock().failures == 0
+    }
+
     pub(super) fn failed(&self, rules: &PassiveHealthConfig) -> FailureOutcome {
         let mut state = self.0.lock();
         state.failures = state.failures.saturating_add(1);

@@ -26,6 +26,7 @@ pub struct OriginFamilies {
     usable: IntGaugeVec,
     panic: IntGaugeVec,
     concurrency_limit: IntGaugeVec,
+    connections: IntGaugeVec,
     checks: IntCounterVec,
     file_failing: IntGaugeVec,
     origins: Mutex<Vec<Weak<Origin>>>,
@@ -155,6 +156,11 @@ impl Default for OriginFamilies {
                 "The most requests at once that an upstream gets: `load.max_concurrent`, or what `load.adaptive` has found out.",
                 &["upstream"],
             ),
+            connections: gauges(
+                "lamina_upstream_connections",
+                "Connections to the targets: active (with a request or a tunnel) or idle.",
+                &["upstream", "state"],
+            ),
             checks: counters(
                 "lamina_upstream_checks_total",
                 "Active checks of a target, by what came of them: passed, status (one that is not good), connect, reset, timeout, or other.",
@@ -187,6 +193,7 @@ impl OriginFamilies {
         registry.register(Box::new(families.usable.clone()))?;
         registry.register(Box::new(families.panic.clone()))?;
         registry.register(Box::new(families.concurrency_limit.clone()))?;
+        registry.register(Box::new(families.connections.clone()))?;
         registry.register(Box::new(families.checks.clone()))?;
         registry.register(Box::new(families.file_failing.clone()))?;
         Ok(Arc::new(families))
@@ -221,6 +228,7 @@ impl OriginFamilies {
         self.usable.reset();
         self.file_failing.reset();
         self.concurrency_limit.reset();
+        self.connections.reset();
         let now = Instant::now();
         for origin in origins.iter().filter_map(Weak::upgrade) {
             let usable = self.usable.with_label_values(&[origin.name()]);
@@ -231,7 +239,15 @@ impl OriginFamilies {
                 let gauge = self.file_failing.with_label_values(&[origin.name()]);
                 gauge.set(i64::from(failing));
             }
+            let connections = |state| {
+                let labels = [origin.name(), state];
+                self.connections.with_label_values(&labels)
+            };
+            let (active, idle) = (connections("active"), connections("idle"));
             for target in origin.targets.all().iter() {
+                let standing = target.connections.counts();
+                active.add(standing.active as i64);
+                idle.add(standing.idle as i64);
                 let gauge = self
                     .in_flight
                     .with_label_values(&[origin.name(), target.label.as_str()]);

@@ -19,6 +19,8 @@ use http::header::UPGRADE;
 use http::{Request, Response};
 
 use self::body::OriginBody;
+use self::counts::ConnectionCounter;
+pub(super) use self::counts::{ConnectionCounts, CountedConnection};
 use self::endings::WantedAddresses;
 use self::http1::Http1Connection;
 use self::http2::{Http2Lane, ReservedStream};
@@ -31,6 +33,7 @@ use super::tls::SpokenProtocol;
 use crate::http::body::Body;
 
 pub(super) mod body;
+mod counts;
 mod endings;
 mod http1;
 mod http2;
@@ -40,6 +43,7 @@ mod idle;
 pub(super) struct TargetConnections {
     idle: Arc<IdleConnections>,
     http2: Box<[Http2Lane]>,
+    counter: ConnectionCounter,
     limits: PoolLimits,
     wanted: Arc<WantedAddresses>,
 }
@@ -111,11 +115,13 @@ impl PoolLimits {
 impl TargetConnections {
     pub(super) fn new(limits: PoolLimits) -> Self {
         let lanes = available_parallelism().map_or(1, usize::from);
+        let counter = ConnectionCounter::default();
         let wanted = Arc::<WantedAddresses>::default();
-        let lane = |_| Http2Lane::new(limits, Arc::clone(&wanted));
+        let lane = |_| Http2Lane::new(limits, counter.clone(), Arc::clone(&wanted));
         Self {
             idle: Arc::new(IdleConnections::new(lanes, limits, Arc::clone(&wanted))),
             http2: (0..lanes).map(lane).collect(),
+            counter,
             limits,
             wanted,
         }
@@ -153,8 +159,21 @@ impl TargetConnections {
         }
         let opened = open(target, WantedProtocol::Http1, self.limits.connect).await;
         let (stream, _) = opened.map_err(not_connected)?;
+        let stream = stream.counted(self.counter.count());
         let connection = Http1Connection::begin(stream, lane).await?;
         connection.send(request, &self.idle).await
+    }
+
+    /// How many connections stand.
+    pub(super) fn counts(&self) -> ConnectionCounts {
+        let http2 = self.http2.iter().map(Http2Lane::idle);
+        let idle = self.idle.count() + http2.sum::<usize>();
+        let standing = self.counter.standing();
+        // One that has just ended may still be among the idle ones.
+        ConnectionCounts {
+            active: standing.saturating_sub(idle),
+            idle: idle.min(standing),
+        }
     }
 
     /// Closes connections that were idle for too long or that the origin has closed.

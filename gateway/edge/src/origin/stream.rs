@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use super::pool::CountedConnection;
 use super::tls::OriginTls;
 use crate::http::fair;
 
@@ -18,6 +19,8 @@ use crate::http::fair;
 pub(super) struct OriginStream {
     transport: OriginTransport,
     traffic: Arc<StreamTraffic>,
+    #[expect(dead_code, reason = "dropping it takes the connection from the count")]
+    counted: Option<CountedConnection>,
 }
 
 /// What the bytes go over.
@@ -73,6 +76,15 @@ impl OriginStream {
         Self {
             transport,
             traffic: Arc::default(),
+            counted: None,
+        }
+    }
+
+    /// Counts it until it ends.
+    pub(super) fn counted(self, counted: CountedConnection) -> Self {
+        Self {
+            counted: Some(counted),
+            ..self
         }
     }
 

@@ -16,6 +16,7 @@ use crate::cache::key::KeyBuf;
 use crate::cache::policy::{HttpExchange, UncacheableReason};
 use crate::cache::purge::PurgeOrder;
 use crate::cache::tags;
+use crate::http::age::age_value;
 use crate::http::date;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
@@ -56,7 +57,7 @@ pub(super) fn learn(
     }
     let renewed = match is_same(copy, answer.response.headers()) {
         true if answer.kept_out => Err(UncacheableReason::Plugin),
-        true => renewed(ask, stored, answer, sent),
+        true => renewed(cache, ask, stored, (answer, sent)),
         false => Ok(None),
     };
     match renewed {
@@ -77,10 +78,10 @@ pub(super) fn learn(
 
 /// The renewed entry. None if it would now be another variant.
 fn renewed(
+    cache: &Cache,
     ask: &RequestContext,
     stored: &StoredGetResponse<'_>,
-    answer: &SourceResponse,
-    sent: HeadSendTime,
+    (answer, sent): (&SourceResponse, HeadSendTime),
 ) -> Result<Option<Entry>, UncacheableReason> {
     let StoredGetResponse { copy, primary } = *stored;
     let (now, wall) = (Instant::now(), SystemTime::now());
@@ -105,7 +106,8 @@ fn renewed(
     };
     let terms = policy.judge(&exchange, random())?;
     let age = initial_age(&headers, wall, now - sent.at);
-    Ok(Some(Entry::new(
+    let knows = cache.order_of(sent.born, age_value(news), now);
+    let entry = Entry::new(
         copy.key.clone(),
         copy.status,
         compact(&stored_headers(headers, policy)),
@@ -113,7 +115,8 @@ fn renewed(
         freshness(&terms, now, age),
         copy.marks.clone(),
         sent.born,
-    )))
+    );
+    Ok(Some(entry.knowing(knows)))
 }
 
 /// Whether all validators and the length that arrived equal those of the stored response.

@@ -76,7 +76,7 @@ impl<'a> Argument<'a> {
 }
 
 /// Delta-seconds (RFC 9111 §1.2.2): only digits; too large a number means [`MAX_DELTA_SECONDS`].
-pub(crate) fn delta_seconds(digits: &[u8]) -> Option<u32> {
+pub fn delta_seconds(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() {
         return None;
     }

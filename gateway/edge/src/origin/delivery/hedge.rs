@@ -37,7 +37,8 @@ impl RequestDelivery<'_> {
     ) -> AttemptResult {
         tried.push(Arc::clone(&target));
         let began = Instant::now();
-        let mut first = pin!(self.attempt(&target, repeats));
+        let alone = std::slice::from_ref(&target);
+        let mut first = pin!(self.attempt(&target, alone, repeats));
         let Some(delay) = self.hedge_after(began) else {
             return first.await;
         };
@@ -51,7 +52,8 @@ impl RequestDelivery<'_> {
         let hedged = Instant::now();
         let mut own_repeats = REPEATS;
         // In a box, since most requests have none.
-        let second = Box::pin(self.attempt(&hedge.target, &mut own_repeats));
+        let both = [Arc::clone(&target), Arc::clone(&hedge.target)];
+        let second = Box::pin(self.attempt(&hedge.target, &both, &mut own_repeats));
         let (outcome, came_of_it) = match select(first, second).await {
             Either::Left((outcome, _)) if self.is_final(&outcome) => {
                 hedge

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::body::OriginBody;
+use super::counts::ConnectionCounter;
 use super::endings::{ConnectionOrigin, WantedAddresses};
 use super::{ConnectionChoice, PoolLimits, RequestProgress, SendFailure};
 use crate::http::body::Body;
@@ -44,6 +45,7 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// The connections of one lane.
 pub(super) struct Http2Lane {
     limits: PoolLimits,
+    counter: ConnectionCounter,
     wanted: Arc<WantedAddresses>,
     state: Mutex<LaneState>,
     /// Tells those who wait that a connection has been opened, or could not be.
@@ -92,9 +94,14 @@ struct OpeningCount<'a>(&'a Http2Lane);
 struct WaitingCount<'a>(&'a Http2Lane);
 
 impl Http2Lane {
-    pub(super) fn new(limits: PoolLimits, wanted: Arc<WantedAddresses>) -> Self {
+    pub(super) fn new(
+        limits: PoolLimits,
+        counter: ConnectionCounter,
+        wanted: Arc<WantedAddresses>,
+    ) -> Self {
         Self {
             limits,
+            counter,
             wanted,
             state: Mutex::default(),
             opened: Notify::new(),
@@ -164,10 +171,11 @@ impl Http2Lane {
         target: &OriginTarget,
         opening: OpeningCount<'_>,
     ) -> Result<ReservedStream, SendError> {
-        let opened = open(target, WantedProtocol::Any, self.limits.connect).await?;
-        let connection = match opened {
-            (stream, SpokenProtocol::Http2) => self.begin(stream).await?,
-            (stream, _) => return Ok(ReservedStream::OpenedForHttp1(Box::new(stream))),
+        let (stream, spoken) = open(target, WantedProtocol::Any, self.limits.connect).await?;
+        let stream = stream.counted(self.counter.count());
+        let connection = match spoken {
+            SpokenProtocol::Http2 => self.begin(stream).await?,
+            _ => return Ok(ReservedStream::OpenedForHttp1(Box::new(stream))),
         };
         let connection = Arc::new(connection);
         // An origin that takes no stream at all gets this one request, and its answer is final.
@@ -219,6 +227,14 @@ impl Http2Lane {
             },
             last_used: Mutex::new(now),
         })
+    }
+
+    /// How many connections stand and carry nothing.
+    pub(super) fn idle(&self) -> usize {
+        let state = self.state.lock();
+        let idle =
+            |one: &&Arc<Http2Connection>| one.streams.load(Relaxed) == 0 && !one.sender.is_closed();
+        state.connections.iter().filter(idle).count()
     }
 
     /// Closes connections that have carried nothing for too long.

@@ -102,6 +102,11 @@ impl IdleConnections {
         });
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
     /// Notes that an origin had closed a connection which was idle for this long.
     pub(super) fn learn(&self, idle: Duration) {
         self.learned.learn(idle);

@@ -229,6 +229,7 @@ fn admit_parts(
         head.marks.clone(),
         leader.born(),
     );
+    let entry = entry.knowing(head.knows);
     let entry = match is_whole {
         true => entry,
         false => entry.holding(parts),

@@ -66,7 +66,8 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
     if !leads && !entry.freshness.serves_others(now) {
         return alone(miss, place.apart, UncoalescedReason::Private);
     }
-    if !leads && miss.proxy.cache.hides(&entry.marks, entry.born) {
+    // The load is asked, since the entry may be older than it.
+    if !leads && miss.proxy.cache.hides(&entry.marks, place.follower.born()) {
         return miss.patience.asks_again();
     }
     let status = CacheStatus::Fwd {

@@ -23,6 +23,7 @@ use crate::cache::key::KeyBuf;
 use crate::cache::policy::{LifetimeSource, StorageTerms};
 use crate::cache::tags::{Tags, groups};
 use crate::cache::{UnsharedScope, variant_key};
+use crate::http::age::age_value;
 use crate::http::body::Body;
 use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::memory::stored::StoredBody;
@@ -61,6 +62,7 @@ pub async fn publish(
         ),
         status: parts.status,
         freshness: freshness(&terms, at, age),
+        knows: load.cache.order_of(leader.born(), age_value(&headers), at),
         marks,
         own: own_fields(&headers, &load.ask.route.policy),
         headers: stored_headers(headers, &load.ask.route.policy),
@@ -112,7 +114,7 @@ fn store_in_l1(
         head.marks.clone(),
         leader.born(),
     );
-    let entry = Arc::new(entry);
+    let entry = Arc::new(entry.knowing(head.knows));
     load.cache
         .admit(load.primary.to_key(), &head.vary, Arc::clone(&entry))
         .then_some(entry)
@@ -261,6 +263,7 @@ mod tests {
                 if_error: Duration::ZERO,
                 must_revalidate: false,
             },
+            knows: leader.born(),
             marks: PurgeAttributes::default(),
             vary: Vary::None,
         };

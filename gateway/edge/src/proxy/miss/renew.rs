@@ -18,6 +18,7 @@ use crate::cache::entry::{Entry, PurgeAttributes};
 use crate::cache::freshness::initial_age;
 use crate::cache::policy::StorageTerms;
 use crate::cache::variant_key;
+use crate::http::age::age_value;
 use crate::http::body::Body;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
@@ -78,8 +79,11 @@ async fn store(
     let mut headers = arrived.answer.response.into_parts().0.headers;
     let age = initial_age(&headers, arrived.wall, arrived.delay);
     let vary = Vary::parse(&headers);
+    let knows = load
+        .cache
+        .order_of(leader.born(), age_value(&headers), arrived.at);
     let marks = renewed_marks(load, &leader, stale, &mut headers, &arrived.answer.tags);
-    let entry = Arc::new(Entry::new(
+    let entry = Entry::new(
         variant_key(&load.primary, &vary, &load.ask.parts.headers),
         stale.status,
         compact(&stored_headers(headers, &load.ask.route.policy)),
@@ -87,7 +91,8 @@ async fn store(
         freshness(terms, arrived.at, age),
         marks,
         leader.born(),
-    ));
+    );
+    let entry = Arc::new(entry.knowing(knows));
     let admitted = load
         .cache
         .admit(load.primary.to_key(), &vary, Arc::clone(&entry));
