@@ -142,6 +142,8 @@ mod h3_workers;
 mod harness;
 #[path = "e2e/head.rs"]
 mod head;
+#[path = "e2e/held_evicted.rs"]
+mod held_evicted;
 #[path = "e2e/held_memory.rs"]
 mod held_memory;
 #[path = "e2e/hit_for_miss.rs"]

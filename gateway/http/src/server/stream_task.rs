@@ -14,10 +14,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::ListenerLimits;
 use super::activity::ConnectionActivity;
@@ -53,11 +54,18 @@ pub(super) fn handed(handed: UnsentAnswer) {
 pin_project! {
     struct StreamTask<F> {
         #[pin]
-        stream: F,
+        stream: Option<F>,
         tasks: StreamTasks,
         handed: UnsentAnswer,
         wait: Option<StreamWait>,
+        farewell: Option<CutFarewell>,
     }
+}
+
+/// An answer that was cut because of its memory, of which h2 or the connection still has a piece.
+struct CutFarewell {
+    answer: Arc<AnswerProgress>,
+    timer: Pin<Box<Sleep>>,
 }
 
 /// The state of waiting for the client to take more.
@@ -92,16 +100,20 @@ enum StreamRateVerdict {
 /// others sent so many in the same time, a stream that moved nothing was not waiting for them.
 const TURN: u64 = 128 << 10;
 
+/// How long a connection may keep pieces of an answer that was cut because of its memory.
+const LETS_GO: Duration = Duration::from_secs(1);
+
 impl<F> Executor<F> for StreamTasks
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
         tokio::spawn(StreamTask {
-            stream,
+            stream: Some(stream),
             tasks: self.clone(),
             handed: UnsentAnswer::Nothing,
             wait: None,
+            farewell: None,
         });
     }
 }
@@ -110,9 +122,15 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
+        let mut this = self.project();
+        let Some(stream) = this.stream.as_mut().as_pin_mut() else {
+            return match this.farewell {
+                Some(farewell) => farewell.poll(cx, this.tasks),
+                None => Poll::Ready(()),
+            };
+        };
         HANDED.set(UnsentAnswer::Nothing);
-        if this.stream.poll(cx).is_ready() {
+        if stream.poll(cx).is_ready() {
             return Poll::Ready(());
         }
         match HANDED.replace(UnsentAnswer::Nothing) {
@@ -124,7 +142,13 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
                 tracing::debug!(
                     "stream closed: its answer holds more memory than allowed (max_held_bytes)"
                 );
-                return Poll::Ready(());
+                let farewell = this.farewell.insert(CutFarewell {
+                    answer: Arc::clone(sending),
+                    timer: Box::pin(sleep(LETS_GO)),
+                });
+                *this.handed = UnsentAnswer::Nothing;
+                this.stream.set(None);
+                return farewell.poll(cx, this.tasks);
             }
             UnsentAnswer::Pieces(sending) if sending.unsent() > 0 => {
                 (sending.sent(), sending.sent_until())
@@ -143,6 +167,20 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+}
+
+impl CutFarewell {
+    /// Ready when all pieces of the answer are gone. A connection that has one of them for too long
+    /// ends: it takes no bytes, so that h2 does not get to what it could drop.
+    fn poll(&mut self, cx: &mut Context<'_>, tasks: &StreamTasks) -> Poll<()> {
+        self.answer.register(cx.waker());
+        if self.answer.unsent() == 0 {
+            return Poll::Ready(());
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        tasks.activity.clog();
+        Poll::Ready(())
     }
 }
 
