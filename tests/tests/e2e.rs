@@ -54,6 +54,8 @@ mod bodiless;
 mod bus_attacker;
 #[path = "e2e/bus_doctor.rs"]
 mod bus_doctor;
+#[path = "e2e/bus_faults.rs"]
+mod bus_faults;
 #[path = "e2e/bus_log.rs"]
 mod bus_log;
 #[path = "e2e/bus_nats.rs"]

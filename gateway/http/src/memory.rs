@@ -16,6 +16,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -28,6 +29,10 @@ use stored::StoredReaders;
 
 /// The ledger of this process.
 pub static PROCESS: MemoryLedger = MemoryLedger::new();
+
+/// How long [`MemoryLedger::stays_full`] waits, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What is held at the moment, and how much may be.
 pub struct MemoryLedger {
@@ -89,6 +94,19 @@ impl MemoryLedger {
     /// Whether nothing should be started that would hold more memory.
     pub fn is_full(&self) -> bool {
         self.held() >= self.bound.load(Relaxed)
+    }
+
+    /// Whether nothing should be started that would hold more memory, not even after waiting for the
+    /// memory of answers that were cut and are about to let it go.
+    pub async fn stays_full(&self) -> bool {
+        let began = Instant::now();
+        while self.is_full() {
+            if self.leaving.load(Relaxed) == 0 || began.elapsed() > PATIENCE {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
     }
 
     /// Counts bytes. [`relieve`](Self::relieve) must be called after it.

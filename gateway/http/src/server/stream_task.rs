@@ -65,6 +65,9 @@ pin_project! {
 /// An answer that was cut because of its memory, of which h2 or the connection still has a piece.
 struct CutFarewell {
     answer: Arc<AnswerProgress>,
+    /// What the connection had sent when the present span began.
+    progress: u64,
+    spans: u32,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -100,8 +103,10 @@ enum StreamRateVerdict {
 /// others sent so many in the same time, a stream that moved nothing was not waiting for them.
 const TURN: u64 = 128 << 10;
 
-/// How long a connection may keep pieces of an answer that was cut because of its memory.
-const LETS_GO: Duration = Duration::from_secs(1);
+/// A connection that has pieces of an answer that was cut because of its memory must take bytes in
+/// each span of this length, and let go of the pieces within so many of them.
+const LETS_GO: Duration = Duration::from_millis(500);
+const SPANS_TO_LET_GO: u32 = 10;
 
 impl<F> Executor<F> for StreamTasks
 where
@@ -142,10 +147,8 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
                 tracing::debug!(
                     "stream closed: its answer holds more memory than allowed (max_held_bytes)"
                 );
-                let farewell = this.farewell.insert(CutFarewell {
-                    answer: Arc::clone(sending),
-                    timer: Box::pin(sleep(LETS_GO)),
-                });
+                let farewell = CutFarewell::new(sending, this.tasks);
+                let farewell = this.farewell.insert(farewell);
                 *this.handed = UnsentAnswer::Nothing;
                 this.stream.set(None);
                 return farewell.poll(cx, this.tasks);
@@ -171,15 +174,33 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
 }
 
 impl CutFarewell {
-    /// Ready when all pieces of the answer are gone. A connection that has one of them for too long
-    /// ends: it takes no bytes, so that h2 does not get to what it could drop.
+    fn new(answer: &Arc<AnswerProgress>, tasks: &StreamTasks) -> Self {
+        Self {
+            answer: Arc::clone(answer),
+            progress: tasks.activity.progress(),
+            spans: 0,
+            timer: Box::pin(sleep(LETS_GO)),
+        }
+    }
+
+    /// Ready when all pieces of the answer are gone. A connection that keeps one of them and takes
+    /// no bytes, or keeps it for too long, ends: h2 drops nothing before it can write.
     fn poll(&mut self, cx: &mut Context<'_>, tasks: &StreamTasks) -> Poll<()> {
         self.answer.register(cx.waker());
-        if self.answer.unsent() == 0 {
-            return Poll::Ready(());
+        while self.answer.unsent() > 0 {
+            ready!(self.timer.as_mut().poll(cx));
+            self.spans += 1;
+            let progress = tasks.activity.progress();
+            if progress == self.progress || self.spans >= SPANS_TO_LET_GO {
+                tracing::debug!(
+                    "connection closed: it keeps an answer that was cut because of its memory"
+                );
+                tasks.activity.clog();
+                break;
+            }
+            self.progress = progress;
+            self.timer.as_mut().reset(Instant::now() + LETS_GO);
         }
-        ready!(self.timer.as_mut().poll(cx));
-        tasks.activity.clog();
         Poll::Ready(())
     }
 }
