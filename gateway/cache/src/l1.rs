@@ -281,6 +281,10 @@ mod tests {
     use http::StatusCode;
 
     fn entry() -> Arc<Entry> {
+        entry_of(KeyBuf::default().to_key(), 0)
+    }
+
+    fn entry_of(key: EntryKey, body: usize) -> Arc<Entry> {
         let freshness = Freshness {
             received: Instant::now(),
             initial_age: Duration::ZERO,
@@ -290,10 +294,10 @@ mod tests {
             must_revalidate: false,
         };
         Arc::new(Entry::new(
-            KeyBuf::default().to_key(),
+            key,
             StatusCode::OK,
             HeaderMap::new(),
-            bytes::Bytes::new(),
+            bytes::Bytes::from(vec![0; body]),
             freshness,
             Default::default(),
             1,
@@ -312,5 +316,21 @@ mod tests {
         assert_eq!(l1.entries().count(), 1);
         l1.remove(&new);
         assert_eq!(l1.entries().count(), 0);
+    }
+
+    #[test]
+    fn large_entries_that_come_at_once_exceed_the_bytes_by_one_of_them_at_most() {
+        const BODY: usize = 1 << 20;
+        let config = config::L1Config {
+            max_bytes: crate::units::ByteSize::mib(8),
+            ..Default::default()
+        };
+        let l1 = L1::new(&config, |_| {});
+        for n in 0..40_u8 {
+            let key = EntryKey::of(&[n]);
+            l1.put(key.clone(), &Vary::None, entry_of(key, BODY));
+            let bytes: usize = l1.entries().map(|entry| entry.body.len()).sum();
+            assert!(bytes <= (8 << 20) + BODY, "{bytes} bytes after {n} more");
+        }
     }
 }
