@@ -54,6 +54,8 @@ mod bodiless;
 mod bus_attacker;
 #[path = "e2e/bus_doctor.rs"]
 mod bus_doctor;
+#[path = "e2e/bus_faults.rs"]
+mod bus_faults;
 #[path = "e2e/bus_log.rs"]
 mod bus_log;
 #[path = "e2e/bus_nats.rs"]
@@ -142,6 +144,8 @@ mod h3_workers;
 mod harness;
 #[path = "e2e/head.rs"]
 mod head;
+#[path = "e2e/held_evicted.rs"]
+mod held_evicted;
 #[path = "e2e/held_memory.rs"]
 mod held_memory;
 #[path = "e2e/hit_for_miss.rs"]

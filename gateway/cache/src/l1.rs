@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName};
@@ -23,6 +24,10 @@ use crate::purge::shared;
 /// The first tier.
 pub struct L1 {
     slots: Cache<EntryKey, L1Slot, foldhash::fast::RandomState>,
+    /// Bytes that were put since moka was last asked to evict for them.
+    unsettled: AtomicU64,
+    /// So many of them may be.
+    most_unsettled: u64,
 }
 
 /// What is stored under a key.
@@ -47,6 +52,9 @@ pub enum L1Lookup {
 const VARY_LISTS: usize = 4;
 /// How long a list is kept. Without it the variants cannot be found.
 const VARY_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+/// The tier may be larger than allowed by this share, for a moment.
+const UNSETTLED_SHARE: u64 = 32;
 
 struct L1Expiry;
 
@@ -107,7 +115,11 @@ impl L1 {
             .expire_after(L1Expiry)
             .eviction_listener(move |_, _, cause| on_evict(cause))
             .build_with_hasher(Default::default());
-        Self { slots }
+        Self {
+            slots,
+            unsettled: AtomicU64::new(0),
+            most_unsettled: max / UNSETTLED_SHARE,
+        }
     }
 
     /// Looks a request up.
@@ -147,7 +159,18 @@ impl L1 {
         if let Vary::Fields(fields) = vary {
             self.note_vary(primary, fields);
         }
+        let size = entry.size();
         self.slots.insert(entry.key.clone(), L1Slot::Entry(entry));
+        self.settle(size);
+    }
+
+    /// Notes that bytes were put. moka by itself evicts only after 64 puts, or some time later,
+    /// however large they are.
+    fn settle(&self, bytes: usize) {
+        let unsettled = self.unsettled.fetch_add(bytes as u64, Relaxed) + bytes as u64;
+        if unsettled > self.most_unsettled {
+            self.tend();
+        }
     }
 
     /// Like [`put`](Self::put), for an entry that was stored elsewhere a while ago. An entry that
@@ -173,6 +196,7 @@ impl L1 {
             Some(L1Slot::Entry(held)) if stays(&held) => Op::Nop,
             _ => Op::Put(L1Slot::Entry(Arc::clone(&entry))),
         });
+        self.settle(entry.size());
     }
 
     fn note_vary(&self, primary: EntryKey, fields: &[HeaderName]) {
@@ -227,6 +251,7 @@ impl L1 {
 
     /// Lets moka evict and expire what is due.
     pub fn tend(&self) {
+        self.unsettled.store(0, Relaxed);
         self.slots.run_pending_tasks();
     }
 
@@ -256,6 +281,10 @@ mod tests {
     use http::StatusCode;
 
     fn entry() -> Arc<Entry> {
+        entry_of(KeyBuf::default().to_key(), 0)
+    }
+
+    fn entry_of(key: EntryKey, body: usize) -> Arc<Entry> {
         let freshness = Freshness {
             received: Instant::now(),
             initial_age: Duration::ZERO,
@@ -265,10 +294,10 @@ mod tests {
             must_revalidate: false,
         };
         Arc::new(Entry::new(
-            KeyBuf::default().to_key(),
+            key,
             StatusCode::OK,
             HeaderMap::new(),
-            bytes::Bytes::new(),
+            bytes::Bytes::from(vec![0; body]),
             freshness,
             Default::default(),
             1,
@@ -287,5 +316,21 @@ mod tests {
         assert_eq!(l1.entries().count(), 1);
         l1.remove(&new);
         assert_eq!(l1.entries().count(), 0);
+    }
+
+    #[test]
+    fn large_entries_that_come_at_once_exceed_the_bytes_by_one_of_them_at_most() {
+        const BODY: usize = 1 << 20;
+        let config = config::L1Config {
+            max_bytes: crate::units::ByteSize::mib(8),
+            ..Default::default()
+        };
+        let l1 = L1::new(&config, |_| {});
+        for n in 0..40_u8 {
+            let key = EntryKey::of(&[n]);
+            l1.put(key.clone(), &Vary::None, entry_of(key, BODY));
+            let bytes: usize = l1.entries().map(|entry| entry.body.len()).sum();
+            assert!(bytes <= (8 << 20) + BODY, "{bytes} bytes after {n} more");
+        }
     }
 }

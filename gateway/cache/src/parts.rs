@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 
-use crate::http::memory::stored::{StoredBody, StoredReaders};
+use crate::http::memory::stored::{AnswersAtOnce, StoredBody, StoredReaders};
 
 /// Parts of one representation.
 #[derive(Clone, Debug, Default)]
@@ -125,7 +125,7 @@ impl PartialBody {
     /// Where readers of the octets from `first` to `last` report that they read.
     pub fn readers(&self, first: u64, last: u64) -> Vec<Arc<StoredReaders>> {
         self.overlapping(first, last)
-            .filter_map(|segment| segment.bytes.readers().cloned())
+            .filter_map(|segment| segment.bytes.readers(AnswersAtOnce::Many).cloned())
             .collect()
     }
 

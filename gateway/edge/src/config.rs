@@ -143,8 +143,9 @@ pub struct ProcessConfig {
     /// nodes.
     pub drain_timeout: ConfigDuration,
     /// The most bytes that the answers of all connections may hold in memory beyond what the cache
-    /// counts as its own. Above this, the answers that have been sending evicted bodies for the
-    /// longest time are cut, and requests that need a load get 503; hits are still answered.
+    /// counts as its own. When evicted bodies hold three quarters of this, the answers that send
+    /// them are cut, first those that have stood still for the longest time. Above this, requests
+    /// that need a load get 503; hits are still answered.
     pub max_held_bytes: ByteSize,
 }
 

@@ -14,9 +14,9 @@
 //! Decision: one static ledger for the process, not an argument of everything that is built,
 //! because the process has one memory. Tests make ledgers of their own.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,14 +30,22 @@ use stored::StoredReaders;
 /// The ledger of this process.
 pub static PROCESS: MemoryLedger = MemoryLedger::new();
 
+/// How long [`MemoryLedger::stays_full`] waits, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
+
 /// What is held at the moment, and how much may be.
 pub struct MemoryLedger {
     held: AtomicU64,
     bound: AtomicU64,
     /// Bytes of evicted bodies whose readers have all been cut and that will be free soon.
     leaving: AtomicU64,
-    /// Bodies that the cache has dropped and that somebody still reads, the oldest first.
-    evicted: Mutex<VecDeque<Weak<StoredReaders>>>,
+    /// Large bodies that the cache has dropped and that somebody still reads, the oldest first.
+    evicted: Mutex<Vec<Weak<StoredReaders>>>,
+    /// Counts what can make another answer one that may be cut.
+    changes: AtomicU64,
+    /// The value of `changes` when the last search for answers to cut had cut all that it found.
+    exhausted: AtomicU64,
 }
 
 /// What the answers of one connection hold.
@@ -67,7 +75,9 @@ impl MemoryLedger {
             held: AtomicU64::new(0),
             bound: AtomicU64::new(u64::MAX),
             leaving: AtomicU64::new(0),
-            evicted: Mutex::new(VecDeque::new()),
+            evicted: Mutex::new(Vec::new()),
+            changes: AtomicU64::new(1),
+            exhausted: AtomicU64::new(0),
         }
     }
 
@@ -86,6 +96,19 @@ impl MemoryLedger {
         self.held() >= self.bound.load(Relaxed)
     }
 
+    /// Whether nothing should be started that would hold more memory, not even after waiting for the
+    /// memory of answers that were cut and are about to let it go.
+    pub async fn stays_full(&self) -> bool {
+        let began = Instant::now();
+        while self.is_full() {
+            if self.leaving.load(Relaxed) == 0 || began.elapsed() > PATIENCE {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
+    }
+
     /// Counts bytes. [`relieve`](Self::relieve) must be called after it.
     fn count(&self, bytes: u64) {
         self.held.fetch_add(bytes, Relaxed);
@@ -95,30 +118,63 @@ impl MemoryLedger {
         self.held.fetch_sub(bytes, Relaxed);
     }
 
-    /// Notes that a body, whose bytes are counted already, left the cache while somebody reads it.
+    /// Notes that a large body, whose bytes are counted already, left the cache while somebody reads
+    /// it.
     fn note_evicted(&self, readers: &Arc<StoredReaders>) {
         let mut evicted = self.evicted.lock();
         if evicted.len() == evicted.capacity() {
             evicted.retain(|readers| readers.strong_count() > 0);
         }
-        evicted.push_back(Arc::downgrade(readers));
+        evicted.push(Arc::downgrade(readers));
         drop(evicted);
+        self.has_changed();
+    }
+
+    /// Notes that there may be an answer to cut that was not there before, and cuts it if necessary.
+    fn has_changed(&self) {
+        self.changes.fetch_add(1, Relaxed);
         self.relieve();
     }
 
-    /// Cuts the readers of evicted bodies until enough memory is about to become free. The bodies
-    /// that were evicted first come first.
+    /// Cuts readers of evicted bodies until enough memory is about to become free.
+    ///
+    /// They end before the bound is reached, so that some of it is left for what arrives: whoever
+    /// holds evicted bodies must not keep others from loading.
     fn relieve(&self) {
-        let over =
-            || self.held().saturating_sub(self.leaving.load(Relaxed)) > self.bound.load(Relaxed);
-        while over() {
-            let Some(oldest) = self.evicted.lock().pop_front() else {
-                return;
-            };
-            if let Some(readers) = oldest.upgrade() {
-                readers.cut_all();
-            }
+        let over = || {
+            let kept = self.held().saturating_sub(self.leaving.load(Relaxed));
+            kept > self.bound.load(Relaxed) / 4 * 3
+        };
+        let changes = self.changes.load(Relaxed);
+        if !over() || self.exhausted.load(Relaxed) == changes {
+            return;
         }
+        for readers in self.by_stillness() {
+            if !over() {
+                return;
+            }
+            readers.cut_all();
+        }
+        if over() {
+            self.exhausted.store(changes, Relaxed);
+        }
+    }
+
+    /// The evicted bodies whose readers may be cut. Those come first whose readers have stood still
+    /// for the longest time: who reads on costs little, and its body is soon free.
+    fn by_stillness(&self) -> Vec<Arc<StoredReaders>> {
+        let evicted: Vec<_> = {
+            let mut evicted = self.evicted.lock();
+            evicted.retain(|readers| readers.strong_count() > 0);
+            evicted.iter().filter_map(Weak::upgrade).collect()
+        };
+        let ranked = evicted.into_iter().filter_map(|readers| {
+            let last = readers.last_move()?;
+            Some((last, readers))
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_by_key(|(last, _)| *last);
+        ranked.into_iter().map(|(_, readers)| readers).collect()
     }
 
     /// The readers of a body were cut, so that its bytes will soon be free.

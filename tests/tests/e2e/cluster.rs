@@ -38,18 +38,18 @@ async fn over<B: Configured>(broker: B, size: usize) -> (B, Fleet) {
 }
 
 /// Purges of others that a node has applied.
-async fn applied(node: &Gateway) -> f64 {
+pub async fn applied(node: &Gateway) -> f64 {
     node.metric("lamina_cluster_purges_total", &[]).await
 }
 
-async fn has_applied(node: &Gateway, purges: f64) {
+pub async fn has_applied(node: &Gateway, purges: f64) {
     wait_for("all purges come", SOON * 4, || async {
         (applied(node).await >= purges).then_some(())
     })
     .await;
 }
 
-async fn is(node: &Gateway, wanted: &str) {
+pub async fn is(node: &Gateway, wanted: &str) {
     wait_for(&format!("a node is {wanted}"), SOON * 4, || async {
         (state(node).await == wanted).then_some(())
     })

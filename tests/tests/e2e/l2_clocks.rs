@@ -18,7 +18,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// The clock of a gateway, which is set while it runs.
-struct WallClock(TempDir);
+pub struct WallClock(TempDir);
 
 /// How long a page of `/short` is fresh, and one of any other path.
 const SHORT: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ const BACK_A_LITTLE: i64 = -50;
 const HOUR: i64 = 3_600;
 
 impl WallClock {
-    fn new(offset: i64) -> Self {
+    pub fn new(offset: i64) -> Self {
         let clock = Self(tempfile::tempdir().unwrap());
         clock.set(offset);
         clock
@@ -46,8 +46,8 @@ impl WallClock {
         self.0.path().join("offset")
     }
 
-    /// A gateway that goes by this clock.
-    fn of(&self, setup: &Setup, library: &Path) -> Setup {
+    /// The setup of a gateway that goes by this clock.
+    pub fn of(&self, setup: &Setup, library: &Path) -> Setup {
         setup
             .clone()
             .variable("LD_PRELOAD", library.to_str().unwrap())
@@ -59,7 +59,7 @@ impl WallClock {
 }
 
 /// Where Debian has it.
-fn library() -> Option<PathBuf> {
+pub fn library() -> Option<PathBuf> {
     let name = "faketime/libfaketimeMT.so.1";
     let folders = std::fs::read_dir("/usr/lib").unwrap();
     let found = folders

@@ -2,10 +2,11 @@
 //! its own, which has limits and can be ended, and nobody else notices.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use e2e::cli;
+use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::guest;
 use e2e::guest::wrong::costly;
@@ -186,4 +187,93 @@ async fn the_process_ends_while_its_first_plugin_compiles() {
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     wait_until("it ends", SOON, || process.try_wait().unwrap().is_some()).await;
     gone(compiles).await;
+}
+
+/// The signal that comes first lets it drain; nobody has to wait for that.
+#[tokio::test]
+async fn a_second_signal_ends_at_once_whatever_compiles() {
+    let gate = Gate::new();
+    let opens = gate.clone();
+    let origin = Origin::start(move |_| {
+        let opens = opens.clone();
+        async move {
+            opens.pass().await;
+            Reply::ok("late")
+        }
+    })
+    .await;
+    let mut gateway = asking(&origin, guest::built("asker"), "{time: 1h}", true)
+        .top("server", "{threads: 2, drain_timeout: 10m}")
+        .start()
+        .await;
+    let client = gateway.client();
+    let asked = tokio::spawn(async move { client.request("/held").try_send().await.is_ok() });
+    origin.saw(1).await;
+    std::fs::write(file(&gateway), costly::branches()).unwrap();
+    let compiles = compiling(gateway.process_id()).await;
+    gateway.terminate();
+    gateway
+        .logged("it drains", |line| line.contains("draining: no new"))
+        .await;
+    assert!(gateway.is_running(), "a request is under way");
+    gateway.terminate();
+    gateway.ended(SOON).await;
+    gone(compiles).await;
+    assert!(!asked.await.unwrap(), "nothing was left to answer it");
+}
+
+/// The same component with another name in it: other code for whoever keeps it.
+fn renamed(wasm: &[u8], number: u8) -> Vec<u8> {
+    // A custom section: its kind, its size, the length of its name, the name, and a byte.
+    let section = [0, 6, 4, b'n', b'o', b't', b'e', number];
+    [wasm, &section].concat()
+}
+
+/// Names and sizes of the compiled code in a folder.
+fn kept_in(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let code = files.filter(|file| file.path().extension().is_some_and(|e| e == "cwasm"));
+    code.map(|file| (file.path(), file.metadata().unwrap().len()))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_folder_of_compiled_code_is_bounded_and_the_oldest_goes_first() {
+    const VERSIONS: u8 = 6;
+    let origin = marking().await;
+    let asker = guest::built("asker");
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("code");
+    let start = async |kept: &str| {
+        asking(
+            &origin,
+            asker.clone(),
+            &format!("{{kept_code: {kept}}}"),
+            false,
+        )
+        .variable("LAMINA_CACHE_DIR", home.path().to_str().unwrap())
+        .start()
+        .await
+    };
+    let gateway = start("1GiB").await;
+    let [(first, one)] = &kept_in(&folder)[..] else {
+        panic!("one file is kept")
+    };
+    let strange = folder.join("notes.txt");
+    std::fs::write(&strange, "not ours").unwrap();
+    drop(gateway);
+    // Room for three of them.
+    let most = one * 7 / 2;
+    let gateway = start(&most.to_string()).await;
+    for number in 0..VERSIONS {
+        std::fs::write(file(&gateway), renamed(&asker, number)).unwrap();
+        let (status, body) = reload(&gateway).await;
+        assert_eq!(status, 200, "{body}");
+        let kept = kept_in(&folder);
+        let bytes: u64 = kept.iter().map(|(_, bytes)| bytes).sum();
+        assert!(bytes <= most, "{bytes} bytes, {most} at most: {kept:?}");
+        assert_eq!(kept.len(), usize::from(number + 2).min(3), "{kept:?}");
+    }
+    assert!(!first.exists(), "the oldest is gone");
+    assert!(strange.exists(), "what is not ours stays");
 }

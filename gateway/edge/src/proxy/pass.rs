@@ -59,7 +59,7 @@ async fn pass_on(
     if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == HopBudget::Spent {
         return CountedResponse::new(last_hop(&ask), RequestOutcome::Pass);
     }
-    if PROCESS.is_full() {
+    if PROCESS.stays_full().await {
         return failure::answer(&ask.route, reason, &source::too_much_held());
     }
     let client = ask.parts.extensions.get::<OnUpgrade>().cloned();

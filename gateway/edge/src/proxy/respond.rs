@@ -8,7 +8,7 @@ use http::header::{
     AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RETRY_AFTER,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use crate::cache::coalesce::LoadFailure;
@@ -19,7 +19,7 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::http::conditional::{self, PreconditionOutcome};
 use crate::http::date;
-use crate::http::memory::stored::{ReadsStored, SMALL_BODY, StoredReaders};
+use crate::http::memory::stored::{AnswersAtOnce, ReadsStored, SMALL_BODY, StoredReaders};
 use crate::http::range::{self, Multipart, RangeAnswer};
 
 /// Answers from an entry of this age: with 304, 206, 416 or the whole.
@@ -46,7 +46,11 @@ pub fn from_entry(
             Body::full(entry.body.bytes()),
         ),
     };
-    if let Some(readers) = entry.body.readers() {
+    let answers = match request.version >= Version::HTTP_2 {
+        true => AnswersAtOnce::Many,
+        false => AnswersAtOnce::One,
+    };
+    if let Some(readers) = entry.body.readers(answers) {
         reads(&mut response, readers);
     }
     finish(&mut response, age, status);

@@ -8,8 +8,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -20,8 +21,8 @@ use super::{ConnectionMemory, MemoryLedger, PROCESS};
 /// Bodies up to this size are not tracked: an open stream costs as much by itself.
 pub const SMALL_BODY: usize = 4 << 10;
 
-/// Answers from larger bodies register as readers. A smaller body is counted, but its answers are
-/// not tracked, since cutting them would free too little.
+/// An answer from a larger body always registers as a reader. One from a smaller body does so if
+/// many of its kind can wait on one connection: see [`StoredBody::readers`].
 const LARGE_BODY: usize = 64 << 10;
 
 /// A body that the cache owns; a clone is one more owner of the same bytes.
@@ -51,6 +52,8 @@ struct BodyState {
     /// The body was evicted while it was read, so that each connection that reads it is charged
     /// once.
     charged: bool,
+    /// When it was evicted.
+    evicted_at: u64,
     /// Its readers were told to end, and the ledger counts its bytes as leaving.
     all_cut: bool,
 }
@@ -71,7 +74,26 @@ enum BodyOwner {
 pub struct AnswerCut {
     connection: Arc<ConnectionMemory>,
     cut: AtomicBool,
+    /// When the client last took something of the answer, or the answer began.
+    moved: AtomicU64,
     waker: AtomicWaker,
+}
+
+/// When a reader of an evicted body last moved: the smaller, the sooner it is cut. Who has read
+/// nothing since the body was evicted comes before all who have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LastReaderMove {
+    since_evicted: bool,
+    at: u64,
+}
+
+/// How many answers a connection may have at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnswersAtOnce {
+    /// One at a time.
+    One,
+    /// As many as there are streams.
+    Many,
 }
 
 /// The registration of one answer as reader of a body; ends when it is dropped.
@@ -139,9 +161,10 @@ impl StoredBody {
         }
     }
 
-    /// Where an answer must register as a reader; `None` for a body that is not large.
-    pub fn readers(&self) -> Option<&Arc<StoredReaders>> {
-        let large = self.bytes.len() > LARGE_BODY;
+    /// Where an answer must register as a reader. `None` for a body that is not large, on a
+    /// connection that has one answer at a time: it holds no more than a connection costs anyway.
+    pub fn readers(&self, answers: AnswersAtOnce) -> Option<&Arc<StoredReaders>> {
+        let large = answers == AnswersAtOnce::Many || self.bytes.len() > LARGE_BODY;
         self.readers.as_ref().filter(|_| large)
     }
 
@@ -225,7 +248,8 @@ impl StoredReaders {
         })
     }
 
-    fn bytes(&self) -> u64 {
+    /// The length of the body; 0 while it arrives.
+    pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
@@ -237,10 +261,14 @@ impl StoredReaders {
         let number = state.next_seat;
         state.next_seat += 1;
         state.readers.insert(number, Arc::clone(answer));
-        let too_much = state.charged && first && answer.connection.add(self.bytes());
+        let charged = state.charged;
+        let too_much = charged && first && answer.connection.add(self.bytes());
         drop(state);
         if too_much {
             answer.cut();
+        }
+        if charged {
+            self.ledger.has_changed();
         }
         BodyReadGuard {
             readers: Arc::clone(self),
@@ -258,11 +286,32 @@ impl StoredReaders {
         }
         state.place = BodyOwner::Evicted;
         state.charged = true;
+        state.evicted_at = now();
         self.ledger.count(self.bytes());
         let to_cut = state.charge(self.bytes());
+        let followed = !state.readers.is_empty() || self.bytes() > LARGE_BODY as u64;
         drop(state);
         to_cut.iter().for_each(|answer| answer.cut());
-        self.ledger.note_evicted(self);
+        match followed {
+            true => self.ledger.note_evicted(self),
+            false => self.ledger.relieve(),
+        }
+    }
+
+    /// When one of the readers last moved; `None` if there is no reader to cut.
+    pub(super) fn last_move(&self) -> Option<LastReaderMove> {
+        let state = self.state.lock();
+        if state.place != BodyOwner::Evicted || state.all_cut {
+            return None;
+        }
+        let moves = state.readers.values().map(|answer| {
+            let at = answer.moved.load(Relaxed);
+            LastReaderMove {
+                since_evicted: at > state.evicted_at,
+                at,
+            }
+        });
+        moves.max()
     }
 
     /// The last slice was dropped.
@@ -299,6 +348,12 @@ impl ReadsStored {
             Self::Several(several) => several,
         }
     }
+
+    /// The length of the largest of these bodies.
+    pub fn largest(&self) -> u64 {
+        let bodies = self.as_slice().iter().map(|readers| readers.bytes());
+        bodies.max().unwrap_or(0)
+    }
 }
 
 impl BodyState {
@@ -328,8 +383,14 @@ impl AnswerCut {
         Self {
             connection,
             cut: AtomicBool::new(false),
+            moved: AtomicU64::new(now()),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// Notes that the client took something of the answer.
+    pub fn moved(&self) {
+        self.moved.store(now(), Relaxed);
     }
 
     /// Sets the task that ends the answer when it is cut.
@@ -346,6 +407,12 @@ impl AnswerCut {
         self.cut.store(true, Relaxed);
         self.waker.wake();
     }
+}
+
+/// The time, in microseconds since some moment.
+fn now() -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGAN.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Drop for BodyReadGuard {

@@ -1,10 +1,11 @@
 //! Tests of `http::memory`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::stored::{AnswerCut, StoredBody};
+use super::stored::{AnswerCut, AnswersAtOnce, StoredBody};
 use super::{ConnectionMemory, MemoryLedger, claim};
 
 const BODY: usize = 100_000;
@@ -75,7 +76,7 @@ fn a_connection_is_charged_once_for_a_body_that_many_of_its_answers_read() {
     let ledger = ledger(1 << 20);
     let connection = connection(ledger, 150_000);
     let stored = body(ledger);
-    let readers = Arc::clone(stored.readers().unwrap());
+    let readers = Arc::clone(stored.readers(AnswersAtOnce::Many).unwrap());
     let (one, other) = (answer(&connection), answer(&connection));
     let seats = (readers.join(&one), readers.join(&other));
     let read = stored.bytes();
@@ -99,9 +100,9 @@ fn answers_beyond_the_bound_of_their_connection_are_cut_and_no_others() {
     let (one, two, other) = (answer(&greedy), answer(&greedy), answer(&modest));
     let read = (first.bytes(), second.bytes());
     let seats = (
-        first.readers().unwrap().join(&one),
-        second.readers().unwrap().join(&two),
-        second.readers().unwrap().join(&other),
+        first.readers(AnswersAtOnce::Many).unwrap().join(&one),
+        second.readers(AnswersAtOnce::Many).unwrap().join(&two),
+        second.readers(AnswersAtOnce::Many).unwrap().join(&other),
     );
     drop((first, second));
     assert_eq!(
@@ -118,21 +119,22 @@ fn one_body_that_is_larger_than_the_bound_of_a_connection_may_be_read() {
     let connection = connection(ledger, 10);
     let stored = body(ledger);
     let (read, answer) = (stored.bytes(), answer(&connection));
-    let _seat = stored.readers().unwrap().join(&answer);
+    let _seat = stored.readers(AnswersAtOnce::Many).unwrap().join(&answer);
     drop(stored);
     assert!(!answer.is_cut() && !read.is_empty());
 }
 
 #[test]
 fn who_has_read_an_evicted_body_for_the_longest_time_is_cut_first_and_only_as_many_as_needed() {
-    let ledger = ledger(250_000);
+    // Three quarters of it may be held by evicted bodies: two of them.
+    let ledger = ledger(280_000);
     let answers: Vec<_> = (0..4)
         .map(|_| answer(&connection(ledger, 1 << 20)))
         .collect();
     let mut held = Vec::new();
     for answer in &answers {
         let stored = body(ledger);
-        let seat = stored.readers().unwrap().join(answer);
+        let seat = stored.readers(AnswersAtOnce::Many).unwrap().join(answer);
         held.push((stored.bytes(), seat));
     }
     let cut = || answers.iter().map(|a| a.is_cut()).collect::<Vec<_>>();
@@ -150,9 +152,49 @@ fn a_seat_that_outlives_an_uncharged_body_gives_nothing_back() {
     let ledger = ledger(1 << 20);
     let connection = connection(ledger, 150_000);
     let stored = body(ledger);
-    let seat = stored.readers().unwrap().join(&answer(&connection));
+    let seat = stored
+        .readers(AnswersAtOnce::Many)
+        .unwrap()
+        .join(&answer(&connection));
     drop(stored);
     assert_eq!((connection.held(), ledger.held()), (0, 0));
     drop(seat);
     assert_eq!(connection.held(), 0);
+}
+
+#[test]
+fn who_reads_on_is_cut_after_those_who_stand_still() {
+    let ledger = ledger(280_000);
+    let answers: Vec<_> = (0..4)
+        .map(|_| answer(&connection(ledger, 1 << 20)))
+        .collect();
+    let mut held = Vec::new();
+    for (n, answer) in answers.iter().enumerate() {
+        let stored = body(ledger);
+        let seat = stored.readers(AnswersAtOnce::Many).unwrap().join(answer);
+        held.push((stored.bytes(), seat));
+        drop(stored);
+        if n == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+            answer.moved();
+        }
+    }
+    let cut: Vec<_> = answers.iter().map(|answer| answer.is_cut()).collect();
+    assert_eq!(cut, [false, true, true, false]);
+}
+
+#[test]
+fn an_answer_that_joins_after_its_body_was_evicted_can_be_cut() {
+    let ledger = ledger(120_000);
+    let (stored, late) = (body(ledger), answer(&connection(ledger, 1 << 20)));
+    let (read, readers) = (
+        stored.bytes(),
+        Arc::clone(stored.readers(AnswersAtOnce::Many).unwrap()),
+    );
+    drop(stored);
+    assert_eq!(ledger.held(), 100_000, "nobody is there to be cut");
+    let seat = readers.join(&late);
+    assert!(late.is_cut());
+    drop((seat, read));
+    assert_eq!(ledger.held(), 0);
 }

@@ -5,10 +5,14 @@
 //! connection run on the thread that accepted it, hence no atomic additions.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
 
 use super::Protocol;
 use super::early::InterimQueue;
@@ -41,6 +45,12 @@ pub(super) struct ConnectionActivity {
     pub(super) memory: Arc<ConnectionMemory>,
     /// HTTP/1: ends the answer under way, and the connection with it.
     cut: OnceLock<Arc<AnswerCut>>,
+    /// HTTP/2: an answer was cut because of its memory, which the connection does not let go.
+    clogged: AtomicBool,
+    /// The task that drives the connection.
+    driver: AtomicWaker,
+    /// HTTP/2: bytes of answers that went out in one piece and are not written yet.
+    direct_bytes: AtomicUsize,
     mode: AtomicU8,
     closing: AtomicBool,
     /// HTTP/1: whether `wire` should look whether the client is still there.
@@ -100,6 +110,9 @@ impl ConnectionActivity {
             queue: SendQueue::default(),
             memory: Arc::new(memory),
             cut: OnceLock::new(),
+            clogged: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+            direct_bytes: AtomicUsize::new(0),
             mode: AtomicU8::new(WireMode::Plain as u8),
             closing: AtomicBool::new(false),
             look: AtomicBool::new(false),
@@ -159,9 +172,35 @@ impl ConnectionActivity {
         }
     }
 
-    /// Whether the connection must end because of the memory that its answer holds (HTTP/1).
+    /// Whether the connection must end because of the memory that its answers hold.
     pub(super) fn is_cut(&self) -> bool {
-        self.cut.get().is_some_and(|cut| cut.is_cut())
+        self.clogged.load(Relaxed) || self.cut.get().is_some_and(|cut| cut.is_cut())
+    }
+
+    /// Sets the task that drives the connection.
+    pub(super) fn driven_by(&self, waker: &Waker) {
+        self.driver.register(waker);
+    }
+
+    /// Ends the connection: it does not let go the memory of an answer that was cut (HTTP/2).
+    pub(super) fn clog(&self) {
+        self.clogged.store(true, Relaxed);
+        self.driver.wake();
+    }
+
+    /// Bytes of answers that went out in one piece and are not written yet.
+    pub(super) fn direct_bytes(&self) -> usize {
+        self.direct_bytes.load(Relaxed)
+    }
+
+    pub(super) fn direct_bytes_wait(&self, bytes: usize) {
+        let waiting = self.direct_bytes() + bytes;
+        self.direct_bytes.store(waiting, Relaxed);
+    }
+
+    pub(super) fn direct_bytes_left(&self, bytes: usize) {
+        let waiting = self.direct_bytes().saturating_sub(bytes);
+        self.direct_bytes.store(waiting, Relaxed);
     }
 
     pub(super) fn mode(&self) -> WireMode {

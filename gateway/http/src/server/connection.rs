@@ -281,6 +281,7 @@ async fn run<C: DrainableConnection>(
             if !registered {
                 // Once is enough: the waker of a task never changes.
                 registered = true;
+                activity.driven_by(cx.waker());
                 let _ = changed.as_mut().poll(cx);
             }
             if draining || !signal.is(DrainStage::Drain) {

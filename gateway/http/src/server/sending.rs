@@ -90,6 +90,13 @@ impl AnswerProgress {
         self.cut.as_ref().is_some_and(|cut| cut.is_cut())
     }
 
+    /// Notes that the client takes the answer, as far as its memory is concerned.
+    fn moved(&self) {
+        if let Some(cut) = &self.cut {
+            cut.moved();
+        }
+    }
+
     /// Removes bytes from the unsent ones. All pieces of a connection live on one thread.
     fn forget(&self, bytes: usize) {
         let before = self.unsent();
@@ -104,6 +111,7 @@ impl AnswerProgress {
 impl AnswerPiece {
     /// A piece that is all of an answer.
     pub(super) fn whole(bytes: Bytes, in_flight: InFlight) -> Self {
+        in_flight.activity.direct_bytes_wait(bytes.len());
         Self {
             bytes,
             of: PieceOwner::Whole(in_flight),
@@ -138,12 +146,16 @@ impl Buf for AnswerPiece {
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         match &self.of {
-            PieceOwner::Whole(in_flight) => in_flight.sent(count),
+            PieceOwner::Whole(in_flight) => {
+                in_flight.activity.direct_bytes_left(count);
+                in_flight.sent(count);
+            }
             PieceOwner::Sending(sending) => {
                 sending.in_flight.sent(count);
                 sending.sent.store(sending.sent() + count as u64, Relaxed);
                 let until = sending.in_flight.activity.progress();
                 sending.sent_until.store(until, Relaxed);
+                sending.moved();
                 sending.forget(count);
             }
         }
@@ -152,10 +164,11 @@ impl Buf for AnswerPiece {
 
 impl Drop for AnswerPiece {
     fn drop(&mut self) {
-        if let PieceOwner::Sending(sending) = &self.of
-            && !self.bytes.is_empty()
-        {
-            sending.forget(self.bytes.len());
+        let unsent = self.bytes.len();
+        match &self.of {
+            PieceOwner::Whole(in_flight) => in_flight.activity.direct_bytes_left(unsent),
+            PieceOwner::Sending(_) if unsent == 0 => {}
+            PieceOwner::Sending(sending) => sending.forget(unsent),
         }
     }
 }

@@ -114,6 +114,10 @@ const PIECE: usize = 64 << 10;
 /// it then waits for nothing but the connection.
 const DIRECT: usize = 64 << 10;
 
+/// HTTP/2: with more than this waiting for the connection, such answers are watched, too, so that
+/// they can be cut if their bodies leave the cache.
+const DIRECT_IN_ALL: usize = 256 << 10;
+
 impl<H> ConnectionService<H>
 where
     H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
@@ -391,10 +395,22 @@ impl ServedBody {
             Protocol::Http1 | Protocol::Http3 => usize::MAX,
             Protocol::Http2 => DIRECT.min(activity.window.of_new_streams() as usize),
         };
+        // An answer whose end h2 has cannot be cut any more.
+        let must_stay = |reads: &ReadsStored| match protocol {
+            Protocol::Http1 | Protocol::Http3 => true,
+            Protocol::Http2 => {
+                activity.direct_bytes() > DIRECT_IN_ALL || reads.largest() > DIRECT as u64
+            }
+        };
+        let stays = reads.is_some_and(must_stay);
         let direct = match &body {
             Body::Empty => true,
-            Body::Full(all) => reads.is_none() && all.as_ref().is_none_or(|all| all.len() <= free),
+            Body::Full(all) => !stays && all.as_ref().is_none_or(|all| all.len() <= free),
             Body::Boxed(_) => false,
+        };
+        let free = match stays {
+            true if protocol == Protocol::Http2 => 0,
+            _ => free,
         };
         let delivery = match direct {
             true => BodyDelivery::Direct(Some(in_flight)),

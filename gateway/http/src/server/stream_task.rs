@@ -14,10 +14,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::ListenerLimits;
 use super::activity::ConnectionActivity;
@@ -53,11 +54,21 @@ pub(super) fn handed(handed: UnsentAnswer) {
 pin_project! {
     struct StreamTask<F> {
         #[pin]
-        stream: F,
+        stream: Option<F>,
         tasks: StreamTasks,
         handed: UnsentAnswer,
         wait: Option<StreamWait>,
+        farewell: Option<CutFarewell>,
     }
+}
+
+/// An answer that was cut because of its memory, of which h2 or the connection still has a piece.
+struct CutFarewell {
+    answer: Arc<AnswerProgress>,
+    /// What the connection had sent when the present span began.
+    progress: u64,
+    spans: u32,
+    timer: Pin<Box<Sleep>>,
 }
 
 /// The state of waiting for the client to take more.
@@ -92,16 +103,22 @@ enum StreamRateVerdict {
 /// others sent so many in the same time, a stream that moved nothing was not waiting for them.
 const TURN: u64 = 128 << 10;
 
+/// A connection that has pieces of an answer that was cut because of its memory must take bytes in
+/// each span of this length, and let go of the pieces within so many of them.
+const LETS_GO: Duration = Duration::from_millis(500);
+const SPANS_TO_LET_GO: u32 = 10;
+
 impl<F> Executor<F> for StreamTasks
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
         tokio::spawn(StreamTask {
-            stream,
+            stream: Some(stream),
             tasks: self.clone(),
             handed: UnsentAnswer::Nothing,
             wait: None,
+            farewell: None,
         });
     }
 }
@@ -110,9 +127,15 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
+        let mut this = self.project();
+        let Some(stream) = this.stream.as_mut().as_pin_mut() else {
+            return match this.farewell {
+                Some(farewell) => farewell.poll(cx, this.tasks),
+                None => Poll::Ready(()),
+            };
+        };
         HANDED.set(UnsentAnswer::Nothing);
-        if this.stream.poll(cx).is_ready() {
+        if stream.poll(cx).is_ready() {
             return Poll::Ready(());
         }
         match HANDED.replace(UnsentAnswer::Nothing) {
@@ -124,7 +147,11 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
                 tracing::debug!(
                     "stream closed: its answer holds more memory than allowed (max_held_bytes)"
                 );
-                return Poll::Ready(());
+                let farewell = CutFarewell::new(sending, this.tasks);
+                let farewell = this.farewell.insert(farewell);
+                *this.handed = UnsentAnswer::Nothing;
+                this.stream.set(None);
+                return farewell.poll(cx, this.tasks);
             }
             UnsentAnswer::Pieces(sending) if sending.unsent() > 0 => {
                 (sending.sent(), sending.sent_until())
@@ -143,6 +170,38 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+}
+
+impl CutFarewell {
+    fn new(answer: &Arc<AnswerProgress>, tasks: &StreamTasks) -> Self {
+        Self {
+            answer: Arc::clone(answer),
+            progress: tasks.activity.progress(),
+            spans: 0,
+            timer: Box::pin(sleep(LETS_GO)),
+        }
+    }
+
+    /// Ready when all pieces of the answer are gone. A connection that keeps one of them and takes
+    /// no bytes, or keeps it for too long, ends: h2 drops nothing before it can write.
+    fn poll(&mut self, cx: &mut Context<'_>, tasks: &StreamTasks) -> Poll<()> {
+        self.answer.register(cx.waker());
+        while self.answer.unsent() > 0 {
+            ready!(self.timer.as_mut().poll(cx));
+            self.spans += 1;
+            let progress = tasks.activity.progress();
+            if progress == self.progress || self.spans >= SPANS_TO_LET_GO {
+                tracing::debug!(
+                    "connection closed: it keeps an answer that was cut because of its memory"
+                );
+                tasks.activity.clog();
+                break;
+            }
+            self.progress = progress;
+            self.timer.as_mut().reset(Instant::now() + LETS_GO);
+        }
+        Poll::Ready(())
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
     if let Some(served) = in_back_off(miss, copy, miss.ask.started) {
         return RequestStep::Answered(served);
     }
-    if PROCESS.is_full() {
+    if PROCESS.stays_full().await {
         let failure = source::too_much_held();
         return RequestStep::Answered(stale::or_error(miss, copy, &failure));
     }

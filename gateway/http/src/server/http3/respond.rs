@@ -15,6 +15,7 @@ use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use quinn::{SendStream, VarInt, WriteError};
+use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Http3Connection;
@@ -88,11 +89,35 @@ pub(super) async fn send(
     }
     // Fails only if the client has stopped it.
     let _ = writer.stream.finish();
+    let progress = writer.progress;
     // A connection that is closed now would take what is not acknowledged with it.
-    match timeout(LAST_ACKNOWLEDGED, stream.stopped()).await {
-        Ok(Ok(None)) => Ok(()),
-        _ => Err(NotDelivered::ToThisClient),
+    select! {
+        biased;
+        acknowledged = timeout(LAST_ACKNOWLEDGED, stream.stopped()) => match acknowledged {
+            Ok(Ok(None)) => Ok(()),
+            _ => Err(NotDelivered::ToThisClient),
+        },
+        () = cut(progress.as_deref()) => {
+            // What is not acknowledged still holds the stored body.
+            let _ = stream.reset(BROKE_OFF);
+            Err(NotDelivered::ToAnybody)
+        }
     }
+}
+
+/// Waits until the answer must end because of the memory that it holds.
+async fn cut(progress: Option<&AnswerProgress>) {
+    poll_fn(|cx| match progress {
+        Some(progress) => {
+            progress.register(cx.waker());
+            match progress.is_cut() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        }
+        None => Poll::Pending,
+    })
+    .await;
 }
 
 /// Tells a client to send its content (100). False if it takes nothing any more.
