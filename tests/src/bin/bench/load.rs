@@ -70,12 +70,11 @@ pub fn handshakes(server: &Server, kind: Kind, options: &Options) -> anyhow::Res
 }
 
 fn url_of(server: &Server, kind: Kind) -> String {
-    let scheme = if kind.key().is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    format!("{scheme}://{}{HIT_TARGET}", server.address)
+    match kind.key() {
+        // The certificate is for this name, and another host would be refused.
+        Some(_) => format!("https://localhost:{}{HIT_TARGET}", server.address.port()),
+        None => format!("http://{}{HIT_TARGET}", server.address),
+    }
 }
 
 /// A page of its own for every request.

@@ -72,7 +72,13 @@ impl Kind {
         Self::HaproxyRsa,
         Self::NginxRsa,
     ];
-    pub const MISSES: &[Self] = &[Self::Lamina, Self::LaminaL2, Self::LaminaBus, Self::Nginx];
+    pub const MISSES: &[Self] = &[
+        Self::Lamina,
+        Self::LaminaL2,
+        Self::LaminaBus,
+        Self::Haproxy,
+        Self::Nginx,
+    ];
     pub const PURGES: &[Self] = &[Self::Lamina, Self::LaminaBus];
 
     pub fn name(self) -> &'static str {
