@@ -23,17 +23,24 @@ impl Lamina {
     /// # Errors
     /// When it does not start.
     pub fn start(targets: &[SocketAddr], more: &str, home: &Path) -> anyhow::Result<Self> {
-        let (listen, admin) = (free_address()?, free_address()?);
         let targets: Vec<_> = targets
             .iter()
             .map(|target| format!("\"http://{target}\""))
             .collect();
+        Self::start_before(&targets.join(", "), more, home)
+    }
+
+    /// The same with targets as they are written in the YAML.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_before(targets: &str, more: &str, home: &Path) -> anyhow::Result<Self> {
+        let (listen, admin) = (free_address()?, free_address()?);
         let yaml = format!(
             "version: 1\nlisteners: [{{ address: \"{listen}\" }}]\nadmin: {{ address: \"{admin}\" }}\n\
-             upstreams:\n  origin:\n    targets: [{}]\n{more}\
+             upstreams:\n  origin:\n    targets: [{targets}]\n{more}\
              routes:\n  - {{ name: cached, match: {{ path: \"/cached/*\" }}, upstream: origin }}\n\
-             \x20 - {{ name: site, upstream: origin, cache: off }}\n",
-            targets.join(", ")
+             \x20 - {{ name: site, upstream: origin, cache: off }}\n"
         );
         let config = home.join("lamina.yaml");
         write(&config, &yaml)?;
@@ -47,9 +54,24 @@ impl Lamina {
     /// # Errors
     /// When its metrics can't be had.
     pub async fn attempts(&self) -> anyhow::Result<u64> {
-        let (_, body) = client::try_ask(self.admin, "GET", "/metrics").await?;
-        let scrape = Scrape::parse(&String::from_utf8(body).context("metrics are text")?);
+        let scrape = self.scrape().await?;
         Ok(scrape.sum("lamina_upstream_requests_total", &[]) as u64)
+    }
+
+    /// For how many seconds name servers have given it no answer about its only name; 0 if the
+    /// last one did.
+    ///
+    /// # Errors
+    /// When its metrics can't be had.
+    pub async fn stale_seconds(&self) -> anyhow::Result<f64> {
+        let scrape = self.scrape().await?;
+        Ok(scrape.sum("lamina_dns_stale_seconds", &[]))
+    }
+
+    async fn scrape(&self) -> anyhow::Result<Scrape> {
+        let (_, body) = client::try_ask(self.admin, "GET", "/metrics").await?;
+        let text = String::from_utf8(body).context("metrics are text")?;
+        Ok(Scrape::parse(&text))
     }
 }
 
