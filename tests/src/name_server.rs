@@ -43,10 +43,12 @@ impl NameServer {
         server
     }
 
-    /// Replaces all names and their addresses.
+    /// Replaces all names and their addresses; those of one that does not run or hangs, for later.
     pub fn set(&self, names: &[(&str, &[&str])]) {
         self.write(names);
-        self.signal("-HUP");
+        if self.process.is_some() {
+            self.signal("-HUP");
+        }
     }
 
     /// Replaces all services: name, host, port, priority and weight. The server starts anew.

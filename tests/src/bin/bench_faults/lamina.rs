@@ -54,24 +54,9 @@ impl Lamina {
     /// # Errors
     /// When its metrics can't be had.
     pub async fn attempts(&self) -> anyhow::Result<u64> {
-        let scrape = self.scrape().await?;
-        Ok(scrape.sum("lamina_upstream_requests_total", &[]) as u64)
-    }
-
-    /// For how many seconds name servers have given it no answer about its only name; 0 if the
-    /// last one did.
-    ///
-    /// # Errors
-    /// When its metrics can't be had.
-    pub async fn stale_seconds(&self) -> anyhow::Result<f64> {
-        let scrape = self.scrape().await?;
-        Ok(scrape.sum("lamina_dns_stale_seconds", &[]))
-    }
-
-    async fn scrape(&self) -> anyhow::Result<Scrape> {
         let (_, body) = client::try_ask(self.admin, "GET", "/metrics").await?;
-        let text = String::from_utf8(body).context("metrics are text")?;
-        Ok(Scrape::parse(&text))
+        let scrape = Scrape::parse(&String::from_utf8(body).context("metrics are text")?);
+        Ok(scrape.sum("lamina_upstream_requests_total", &[]) as u64)
     }
 }
 
