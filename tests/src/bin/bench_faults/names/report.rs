@@ -26,7 +26,7 @@ pub fn table(rows: &[NameRow]) -> String {
     let delay = milliseconds(MOST_DELAY);
     let _ = writeln!(
         text,
-        "| *demanded of lamina* | ≤ {delay} | – | 0, 0, 0 | – |\n"
+        "| *demanded of lamina* | ≤ {delay} | – | 0, 0, 0 | ≤ {delay} |\n"
     );
     let tallies = rows.iter().flat_map(|row| &row.rounds.tallies);
     let late = tallies.map(|tally| tally.late).max();
@@ -65,11 +65,13 @@ impl NameRow {
         let problem = self.rounds.problem.iter();
         let mut broken: Vec<_> = problem.map(|why| format!("{WORD}: {why}")).collect();
         for tally in &self.rounds.tallies {
-            if tally.new_used > MOST_DELAY {
-                let (seen, most) = (milliseconds(tally.new_used), milliseconds(MOST_DELAY));
-                broken.push(format!(
-                    "{WORD}: the new address is used after {seen}, {most} are allowed"
-                ));
+            let changes = [
+                ("the new address is used", tally.new_used),
+                ("the old one is used again", tally.normal),
+            ];
+            for (what, seen) in changes.into_iter().filter(|(_, seen)| *seen > MOST_DELAY) {
+                let (seen, most) = (milliseconds(seen), milliseconds(MOST_DELAY));
+                broken.push(format!("{WORD}: {what} after {seen}, {most} are allowed"));
             }
             let failed: u64 = tally.failed.iter().sum();
             if failed > 0 {
@@ -91,6 +93,7 @@ mod tests {
             new_used: *new_used,
             failed,
             gone: 400,
+            normal: *new_used,
             ..NameTally::default()
         };
         let rounds = Rounds {
@@ -104,7 +107,8 @@ mod tests {
     fn a_row_has_times_and_what_failed() {
         let times = [Duration::from_millis(870), NEVER];
         let text = table(&[row(Subject::Lamina, &times, [1, 2, 3])]);
-        let line = "| **lamina**, `floor: 1s` | 870 ms–never | 0 ms | 2 of 400, 3, 1 | 0 ms |";
+        let line =
+            "| **lamina**, `floor: 1s` | 870 ms–never | 0 ms | 2 of 400, 3, 1 | 870 ms–never |";
         assert!(text.contains(line), "{text}");
     }
 
@@ -120,6 +124,7 @@ mod tests {
         let broken = broken_demands(&[row(Subject::Lamina, &[late], [0, 0, 1])]);
         let named = [
             "names: the new address is used after 2010 ms, 2000 ms are allowed",
+            "names: the old one is used again after 2010 ms, 2000 ms are allowed",
             "names: 1 failed, 0 are allowed",
         ];
         assert_eq!(broken, named);
