@@ -149,7 +149,8 @@ mod tests {
 
     /// Requests 10 ms apart, each by its address: `o`ld, `n`ew, `x` failed at none.
     fn tally(asked: &str) -> NameTally {
-        let exchanges = asked.chars().zip(0..).map(|(asked, number)| Exchange {
+        let numbered = (0..).zip(asked.chars());
+        let exchanges = numbered.map(|(number, asked)| Exchange {
             path: asked.to_string(),
             due: Duration::from_millis(10 * number),
             late: Duration::from_millis(number),
@@ -164,7 +165,9 @@ mod tests {
             "n" => AskedAddress::New,
             _ => AskedAddress::Neither,
         };
-        NameTally::of(exchanges.rev().collect(), asked, &CHANGES)
+        let mut exchanges: Vec<_> = exchanges.collect();
+        exchanges.reverse();
+        NameTally::of(exchanges, asked, &CHANGES)
     }
 
     #[test]
