@@ -14,8 +14,9 @@
 #   make bench-micro     the parts, in process
 #   make bench-plugins   a call of each shipped plugin, in every language
 #   make bench-record    records of the second tier, against Node.js
-#   make bench-faults    a target that fails, with Lamina and five other proxies from PyPI
-#                   (FAULTS="--only lamina,nginx-tuned --faults hangs --rounds 3" for a few)
+#   make bench-faults    a target that fails and a name that changes, with Lamina and five other
+#                   proxies from PyPI (FAULTS="--only lamina,nginx-tuned --faults hangs --rounds 3"
+#                   for a few, FAULTS="--faults names" for names alone)
 #   make soak-attacks    ten minutes of attacks beside normal load, in clear text and then over TLS
 #                   (DURATION=60 for a minute of each)
 #   make soak-l2    Redis frozen under load; a hundred kills with a disk; rounds of faults of both
@@ -151,7 +152,7 @@ bench-record:
 
 # Installs the proxies into target/peers the first time.
 bench-faults: build-dist
-	@tests/install.sh bench-faults python3-venv
+	@tests/install.sh bench-faults python3-venv $(NAMES)
 	$(CARGO) run --profile dist --locked -p e2e --bin bench_faults -- $(FAULTS)
 
 soak: build-dist

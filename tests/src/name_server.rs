@@ -4,7 +4,10 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -23,6 +26,9 @@ pub struct NameServer {
 /// The response code SERVFAIL (RFC 1035 §4.1.1).
 pub const SERVFAIL: u8 = 2;
 
+/// How often a [`Refusal`] looks whether it has been ended.
+const LOOK_UP: Duration = Duration::from_millis(20);
+
 impl NameServer {
     /// Starts one that knows these names with their addresses.
     pub async fn start(names: &[(&str, &[&str])]) -> Self {
@@ -37,10 +43,12 @@ impl NameServer {
         server
     }
 
-    /// Replaces all names and their addresses.
+    /// Replaces all names and their addresses; those of one that does not run or hangs, for later.
     pub fn set(&self, names: &[(&str, &[&str])]) {
         self.write(names);
-        self.signal("-HUP");
+        if self.process.is_some() {
+            self.signal("-HUP");
+        }
     }
 
     /// Replaces all services: name, host, port, priority and weight. The server starts anew.
@@ -142,18 +150,40 @@ impl Drop for NameServer {
     }
 }
 
-/// Answers every question at this address with a response code, until the test ends.
-pub fn refuse_all(address: SocketAddr, code: u8) {
+/// What answers every question with a response code.
+pub struct Refusal {
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// Answers every question at this address with a response code, until it is told to end; at the
+/// latest until the test ends.
+pub fn refuse_all(address: SocketAddr, code: u8) -> Refusal {
     let socket = UdpSocket::bind(address).unwrap();
-    thread::spawn(move || {
+    socket.set_read_timeout(Some(LOOK_UP)).unwrap();
+    let ended = Arc::<AtomicBool>::default();
+    let until = Arc::clone(&ended);
+    let thread = thread::spawn(move || {
         let mut packet = [0; 1_500];
-        while let Ok((length, from)) = socket.recv_from(&mut packet) {
+        while !until.load(Ordering::SeqCst) {
+            let Ok((length, from)) = socket.recv_from(&mut packet) else {
+                continue;
+            };
             // QR and RD; RA and the code (RFC 1035 §4.1.1).
             packet[2] |= 0x80;
             packet[3] = 0x80 | code;
             let _ = socket.send_to(&packet[..length], from);
         }
     });
+    Refusal { ended, thread }
+}
+
+impl Refusal {
+    /// Nothing answers at the address when this is done.
+    pub fn end(self) {
+        self.ended.store(true, Ordering::SeqCst);
+        let _ = self.thread.join();
+    }
 }
 
 /// Addresses of this machine, one for each `n` from 2 on.

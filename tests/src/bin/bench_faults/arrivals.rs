@@ -25,6 +25,11 @@ impl Arrivals {
         self.counts().values().filter(|count| **count > 1).count() as u64
     }
 
+    /// Whether a request for this path is among them.
+    pub fn has(&self, path: &str) -> bool {
+        self.counts().contains_key(path)
+    }
+
     /// Forgets what came so far.
     pub fn forget(&self) {
         self.counts().clear();
@@ -48,6 +53,7 @@ mod tests {
             arrivals.note(path);
         }
         assert_eq!((arrivals.attempts(), arrivals.duplicates()), (6, 2));
+        assert_eq!(["/2", "/3"].map(|path| arrivals.has(path)), [true, false]);
         arrivals.forget();
         assert_eq!((arrivals.attempts(), arrivals.duplicates()), (0, 0));
     }

@@ -28,6 +28,7 @@ pub struct Load {
 /// One request and what became of it.
 #[derive(Clone, Debug)]
 pub struct Exchange {
+    pub path: String,
     /// When it was to be sent, from the start of the run.
     pub due: Duration,
     /// How much later than that the client sent it.
@@ -71,6 +72,7 @@ async fn exchange(
     let late = began.elapsed().saturating_sub(due);
     let outcome = ask(proxy, method, &path).await;
     Exchange {
+        path,
         due,
         late,
         took: began.elapsed().saturating_sub(due),

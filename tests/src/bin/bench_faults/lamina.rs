@@ -23,17 +23,24 @@ impl Lamina {
     /// # Errors
     /// When it does not start.
     pub fn start(targets: &[SocketAddr], more: &str, home: &Path) -> anyhow::Result<Self> {
-        let (listen, admin) = (free_address()?, free_address()?);
         let targets: Vec<_> = targets
             .iter()
             .map(|target| format!("\"http://{target}\""))
             .collect();
+        Self::start_before(&targets.join(", "), more, home)
+    }
+
+    /// The same with targets as they are written in the YAML.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_before(targets: &str, more: &str, home: &Path) -> anyhow::Result<Self> {
+        let (listen, admin) = (free_address()?, free_address()?);
         let yaml = format!(
             "version: 1\nlisteners: [{{ address: \"{listen}\" }}]\nadmin: {{ address: \"{admin}\" }}\n\
-             upstreams:\n  origin:\n    targets: [{}]\n{more}\
+             upstreams:\n  origin:\n    targets: [{targets}]\n{more}\
              routes:\n  - {{ name: cached, match: {{ path: \"/cached/*\" }}, upstream: origin }}\n\
-             \x20 - {{ name: site, upstream: origin, cache: off }}\n",
-            targets.join(", ")
+             \x20 - {{ name: site, upstream: origin, cache: off }}\n"
         );
         let config = home.join("lamina.yaml");
         write(&config, &yaml)?;

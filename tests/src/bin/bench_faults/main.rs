@@ -1,30 +1,32 @@
 //! `bench_faults`: what a fault of one target of three costs those who ask, with Lamina and
-//! with five other proxies.
+//! with five other proxies; and what a change of a name costs ([`names`]).
 //!
-//! Each cell of the table is a run of its own: three origins of this program ([`target`]), a
+//! Each cell of the first table is a run of its own: three origins of this program ([`target`]), a
 //! proxy before them, and an open-loop client ([`client`]) that sends 200 requests a second
 //! for 10 s; the second origin has the fault from second 2 to 7 ([`fault`]). Counted are
 //! requests that failed, that took 500 ms or more, and, with POST, those that the origins have
 //! read twice ([`tally`]). Lamina runs with its defaults, save for the lines in
 //! [`fault::Fault::lamina`]; the others with theirs and tuned ([`peers`]). Then Lamina alone
-//! ([`trials`]). Prints Markdown, and fails when Lamina does not keep to issue 16.
+//! ([`trials`]). What others on the machine have spoilt is measured again ([`rounds`]). Prints
+//! Markdown, and fails when Lamina does not keep to issue 16.
 
 mod arrivals;
 mod client;
 mod fault;
 mod installed;
 mod lamina;
+mod names;
 mod options;
 mod origins;
 mod peers;
 mod report;
 mod request;
+mod rounds;
 mod tally;
 mod target;
 mod trials;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::time::{Instant, sleep_until};
@@ -32,17 +34,12 @@ use tokio::time::{Instant, sleep_until};
 use fault::{BEGINS, ENDS, Fault};
 use installed::Installed;
 use lamina::Lamina;
-use options::Options;
+use options::{NamesWanted, Options};
 use origins::Origins;
 use report::{Cell, Report, Subject};
+use rounds::Rounds;
 use tally::ExchangeTally;
 use target::TargetBehaviour;
-
-/// A client that is later than this measures what else runs on the machine, and the run is
-/// repeated,
-const IN_TIME: Duration = Duration::from_millis(50);
-/// until there are so many.
-const MOST_RUNS: usize = 4;
 
 fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
@@ -67,15 +64,19 @@ fn main() -> anyhow::Result<()> {
 async fn measure(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::default();
     report.versions.push(lamina::version());
+    if !options.faults.is_empty() {
+        measure_faults(options, &mut report).await?;
+    }
+    if options.names == NamesWanted::Yes {
+        measure_names(options, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// The table of faults, and what Lamina must keep to beside it.
+async fn measure_faults(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     for subject in options.subjects() {
-        let program = program(subject, options);
-        if let (Subject::Peer(..), Ok((_, version))) = (subject, &program)
-            && !report.versions.contains(version)
-        {
-            report.versions.push(version.clone());
-        }
-        let program = program.map(|(program, _)| program);
-        let program = program.map_err(|problem| format!("left out: {problem:#}"));
+        let program = program(subject, options, &mut report.versions);
         let mut cells = Vec::new();
         for fault in &options.faults {
             cells.push(cell(subject, *fault, program.as_deref(), options.rounds).await);
@@ -84,67 +85,60 @@ async fn measure(options: &Options) -> anyhow::Result<Report> {
     }
     if options.wants("alone") {
         let home = tempfile::tempdir()?;
-        report.trials = trials::run(home.path()).await?;
+        report.trials.extend(trials::run(home.path()).await?);
     }
-    Ok(report)
+    Ok(())
+}
+
+/// The table of names, and what Lamina must keep to beside it.
+async fn measure_names(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    names::check_tools()?;
+    for subject in options.named_subjects() {
+        let program = program(subject, options, &mut report.versions);
+        let row = names::row(subject, program.as_deref(), options.rounds).await;
+        report.names.push(row);
+    }
+    if options.wants("alone") {
+        let home = tempfile::tempdir()?;
+        report.trials.extend(names::trials::run(home.path()).await?);
+    }
+    Ok(())
+}
+
+/// The program of a row, or why the row is left out; its version joins the others.
+fn program(
+    subject: Subject,
+    options: &Options,
+    versions: &mut Vec<String>,
+) -> Result<PathBuf, String> {
+    let found = find(subject, options).map_err(|problem| format!("left out: {problem:#}"));
+    let (program, version) = found?;
+    if !versions.contains(&version) {
+        versions.push(version);
+    }
+    Ok(program)
 }
 
 /// The program of a row and its version.
-fn program(subject: Subject, options: &Options) -> anyhow::Result<(PathBuf, String)> {
+fn find(subject: Subject, options: &Options) -> anyhow::Result<(PathBuf, String)> {
     match subject {
         Subject::Lamina => Ok((e2e::cli::binary(), lamina::version())),
         Subject::Peer(peer, _) => Installed::in_folder(&options.peers)?.program(peer),
     }
 }
 
-/// All rounds of a cell, or as many as succeed.
 async fn cell(
     subject: Subject,
     fault: Fault,
     program: Result<&Path, &String>,
     rounds: usize,
 ) -> Cell {
-    let mut cell = Cell {
+    let what = format!("{} {}", subject.name(), fault.word());
+    let run = async |program: &Path| run(subject, fault, program).await;
+    Cell {
         fault,
-        tallies: Vec::new(),
-        problem: program.err().cloned(),
-    };
-    if let Ok(program) = program {
-        for _ in 0..rounds {
-            match quiet_run(subject, fault, program).await {
-                Ok(tally) => cell.tallies.push(tally),
-                Err(problem) => cell.problem = Some(format!("{problem:#}")),
-            }
-        }
+        rounds: Rounds::measure(&what, program, rounds, run).await,
     }
-    if let Some(problem) = &cell.problem {
-        eprintln!("{} {}: {problem}", subject.name(), fault.word());
-    }
-    cell
-}
-
-/// A run in which the client was in time; after [`MOST_RUNS`] the one in which it was least late.
-async fn quiet_run(
-    subject: Subject,
-    fault: Fault,
-    program: &Path,
-) -> anyhow::Result<ExchangeTally> {
-    let mut quietest: Option<ExchangeTally> = None;
-    for _ in 0..MOST_RUNS {
-        let tally = run(subject, fault, program).await?;
-        eprintln!("{} {}: {tally}", subject.name(), fault.word());
-        let in_time = tally.late <= IN_TIME;
-        if quietest
-            .as_ref()
-            .is_none_or(|least| tally.late < least.late)
-        {
-            quietest = Some(tally);
-        }
-        if in_time {
-            break;
-        }
-    }
-    quietest.context("no run")
 }
 
 /// One run.

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 
 use crate::fault::Fault;
+use crate::names;
 use crate::peers::{Peer, PeerTuning};
 use crate::report::Subject;
 
 /// How it is called.
-pub const USAGE: &str = "bench_faults [--rounds N] [--only NAME,NAME] [--faults NAME,NAME] [--peers FOLDER]\n\
-     names: lamina, alone (Lamina without others), haproxy, envoy, traefik, caddy, nginx, and haproxy-tuned and so on\n\
-     faults: refused, hangs, black-hole, fast-500, slow, post-reset\n\
+pub const USAGE: &str = "bench_faults [--rounds N] [--only ROW,ROW] [--faults FAULT,FAULT] [--peers FOLDER]\n\
+     rows: lamina, haproxy, envoy, traefik, caddy, nginx, haproxy-tuned and so on; and alone, the trials of Lamina without others\n\
+     faults: refused, hangs, black-hole, fast-500, slow, post-reset (of one target of three);\n\
+     names (a name that changes: a table of its own, without traefik and tuned rows)\n\
+     with names the row alone has the trials of name servers, with any other fault all others\n\
      LAMINA_BIN: another program than the `lamina` beside this one";
 
 /// The command line.
@@ -20,19 +23,35 @@ pub struct Options {
     pub rounds: usize,
     /// Names of rows; empty means all.
     only: Vec<String>,
+    /// Columns of the table of faults.
     pub faults: Vec<Fault>,
+    pub names: NamesWanted,
     /// The virtual environment with the peers.
     pub peers: PathBuf,
 }
 
-impl Options {
-    pub fn from_arguments() -> anyhow::Result<Self> {
-        let mut options = Self {
+/// Whether there is a table of names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NamesWanted {
+    Yes,
+    No,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
             rounds: 1,
             only: Vec::new(),
             faults: Fault::ALL.to_vec(),
+            names: NamesWanted::Yes,
             peers: e2e::cli::repository().join("target/peers"),
-        };
+        }
+    }
+}
+
+impl Options {
+    pub fn from_arguments() -> anyhow::Result<Self> {
+        let mut options = Self::default();
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
             let value = arguments.next();
@@ -40,9 +59,7 @@ impl Options {
             match name.as_str() {
                 "--rounds" => options.rounds = value.parse().context("--rounds takes a number")?,
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
-                "--faults" => {
-                    options.faults = value.split(',').map(fault).collect::<anyhow::Result<_>>()?;
-                }
+                "--faults" => options.choose(&value)?,
                 "--peers" => options.peers = value.into(),
                 _ => bail!("{name} is unknown; {USAGE}"),
             }
@@ -58,6 +75,29 @@ impl Options {
         all.filter(|subject| self.wants(&subject.name())).collect()
     }
 
+    /// The rows of the table of names: each proxy that follows names once.
+    pub fn named_subjects(&self) -> Vec<Subject> {
+        let peers = Peer::ALL.map(|peer| Subject::Peer(peer, PeerTuning::Default));
+        let all = std::iter::once(Subject::Lamina).chain(peers);
+        let named = all.filter(|subject| names::follows_names(*subject));
+        named
+            .filter(|subject| self.wants(&subject.name()))
+            .collect()
+    }
+
+    /// Takes these words, and nothing else, for what is to be measured.
+    fn choose(&mut self, words: &str) -> anyhow::Result<()> {
+        self.faults.clear();
+        self.names = NamesWanted::No;
+        for word in words.split(',') {
+            match word == names::WORD {
+                true => self.names = NamesWanted::Yes,
+                false => self.faults.push(fault(word)?),
+            }
+        }
+        Ok(())
+    }
+
     pub fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
@@ -66,4 +106,45 @@ impl Options {
 fn fault(word: &str) -> anyhow::Result<Fault> {
     let known = Fault::ALL.into_iter().find(|fault| fault.word() == word);
     known.with_context(|| format!("{word} is no fault; {USAGE}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(words: &str) -> (Vec<Fault>, NamesWanted) {
+        let mut options = Options::default();
+        options.choose(words).expect("known words");
+        (options.faults, options.names)
+    }
+
+    #[test]
+    fn names_are_chosen_like_faults() {
+        let all = Options::default();
+        assert_eq!((all.faults.len(), all.names), (6, NamesWanted::Yes));
+        assert_eq!(chosen("names"), (Vec::new(), NamesWanted::Yes));
+        assert_eq!(chosen("hangs"), (vec![Fault::Hangs], NamesWanted::No));
+        assert_eq!(chosen("names,slow"), (vec![Fault::Slow], NamesWanted::Yes));
+        assert!(Options::default().choose("hang").is_err());
+    }
+
+    #[test]
+    fn rows_of_names_are_those_who_follow_them() {
+        let mut options = Options::default();
+        let rows = |options: &Options| {
+            options
+                .named_subjects()
+                .iter()
+                .map(|one| one.name())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            rows(&options),
+            ["lamina", "haproxy", "envoy", "caddy", "nginx"]
+        );
+        options.only = ["lamina", "nginx-tuned", "traefik"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(rows(&options), ["lamina"]);
+    }
 }

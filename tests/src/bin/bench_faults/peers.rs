@@ -88,17 +88,30 @@ pub fn start(
     origins: &Origins,
     home: &Path,
 ) -> anyhow::Result<Server> {
+    let [a, b, c] = origins.ports();
+    let ports = [("@A@", a), ("@B@", b), ("@C@", c)];
+    start_with(peer, program, peer.template(tuning), &ports, home)
+}
+
+/// Starts a peer with this configuration, in which words stand for ports; `@HOME@` is its
+/// folder and `@PORT@` its own port.
+///
+/// # Errors
+/// When it does not start.
+pub fn start_with(
+    peer: Peer,
+    program: &Path,
+    template: &str,
+    ports: &[(&str, u16)],
+    home: &Path,
+) -> anyhow::Result<Server> {
     let listen = free_address()?;
     let config = home.join("config.yaml");
     let (home, program) = (text(home)?, text(program)?);
-    let [a, b, c] = origins.ports();
-    let filled = peer
-        .template(tuning)
-        .replace("@HOME@", home)
-        .replace("@PORT@", &listen.port().to_string())
-        .replace("@A@", &a.to_string())
-        .replace("@B@", &b.to_string())
-        .replace("@C@", &c.to_string());
+    let mut filled = template.replace("@HOME@", home);
+    for (word, port) in [("@PORT@", listen.port())].iter().chain(ports) {
+        filled = filled.replace(word, &port.to_string());
+    }
     write(&config, &filled)?;
     let entry = format!("--entrypoints.web.address={listen}");
     let file = match peer {

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::fault::Fault;
+use crate::names;
+use crate::names::report::NameRow;
 use crate::peers::{Peer, PeerTuning};
+use crate::rounds::Rounds;
 use crate::tally::ExchangeTally;
 
 /// A row of the table.
@@ -36,16 +39,13 @@ impl Subject {
 /// All rounds of one subject with one fault.
 pub struct Cell {
     pub fault: Fault,
-    pub tallies: Vec<ExchangeTally>,
-    /// Why there are no more rounds.
-    pub problem: Option<String>,
+    pub rounds: Rounds<ExchangeTally>,
 }
 
 impl Cell {
     fn text(&self) -> String {
-        if self.tallies.is_empty() {
-            let why = self.problem.as_deref().unwrap_or("not run");
-            return why.replace(['|', '\n'], " ");
+        if self.rounds.tallies.is_empty() {
+            return self.rounds.why_none();
         }
         let [failed, slow, twice] = [
             self.spread(|tally| tally.failed),
@@ -58,15 +58,8 @@ impl Cell {
         }
     }
 
-    /// One number where all rounds agree, else the least and the most.
     fn spread(&self, count: fn(&ExchangeTally) -> u64) -> String {
-        let counts = self.tallies.iter().map(count);
-        let (least, most) = (counts.clone().min(), counts.max());
-        let (least, most) = (least.unwrap_or_default(), most.unwrap_or_default());
-        match least == most {
-            true => most.to_string(),
-            false => format!("{least}–{most}"),
-        }
+        self.rounds.spread(count, |count| count.to_string())
     }
 
     /// What a round had more of than Lamina may have.
@@ -83,7 +76,13 @@ impl Cell {
         ];
         let mut broken = Vec::new();
         for (what, limit, count) in limits {
-            let most = self.tallies.iter().map(count).max().unwrap_or_default();
+            let most = self
+                .rounds
+                .tallies
+                .iter()
+                .map(count)
+                .max()
+                .unwrap_or_default();
             if let Some(limit) = limit.filter(|limit| most > *limit) {
                 let word = self.fault.word();
                 broken.push(format!("{word}: {most} {what}, {limit} are allowed"));
@@ -106,6 +105,7 @@ pub struct Trial {
 pub struct Report {
     pub versions: Vec<String>,
     pub rows: Vec<(Subject, Vec<Cell>)>,
+    pub names: Vec<NameRow>,
     pub trials: Vec<Trial>,
 }
 
@@ -114,6 +114,9 @@ impl Report {
         let mut text = format!("Versions: {}.\n", self.versions.join(", "));
         if !self.rows.is_empty() {
             self.write_faults(&mut text);
+        }
+        if !self.names.is_empty() {
+            text.push_str(&names::report::table(&self.names));
         }
         if !self.trials.is_empty() {
             text.push_str("\n| Lamina alone | seen | demanded |\n|---|---|---|\n");
@@ -148,7 +151,7 @@ impl Report {
 
     fn noise(&self) -> String {
         let cells = self.rows.iter().flat_map(|(_, cells)| cells);
-        let tallies: Vec<&ExchangeTally> = cells.flat_map(|cell| &cell.tallies).collect();
+        let tallies: Vec<_> = cells.flat_map(|cell| &cell.rounds.tallies).collect();
         let noise: u64 = tallies.iter().map(|tally| tally.noise).sum();
         let late = tallies.iter().map(|tally| tally.late).max();
         let late = late.unwrap_or(Duration::ZERO);
@@ -167,6 +170,7 @@ impl Report {
             .filter(|(subject, _)| *subject == Subject::Lamina);
         let cells = lamina.flat_map(|(_, cells)| cells);
         let mut broken: Vec<_> = cells.flat_map(Cell::broken_demands).collect();
+        broken.extend(names::report::broken_demands(&self.names));
         for Trial {
             what, seen, demand, ..
         } in self.trials.iter().filter(|trial| !trial.kept)
@@ -201,11 +205,11 @@ mod tests {
             twice: *twice,
             ..ExchangeTally::default()
         };
-        let cell = Cell {
-            fault,
+        let rounds = Rounds {
             tallies: counts.iter().map(tally).collect(),
             problem: None,
         };
+        let cell = Cell { fault, rounds };
         Report {
             rows: vec![(Subject::Lamina, vec![cell])],
             ..Report::default()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::arrivals::Arrivals;
 use crate::client::{Exchange, ExchangeOutcome};
+use crate::rounds::ClientLateness;
 
 /// From here on a request is slow, whether it fails or not.
 pub const SLOW: Duration = Duration::from_millis(500);
@@ -56,6 +57,12 @@ impl ExchangeTally {
     }
 }
 
+impl ClientLateness for ExchangeTally {
+    fn late(&self) -> Duration {
+        self.late
+    }
+}
+
 impl fmt::Display for ExchangeTally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -76,6 +83,7 @@ mod tests {
 
     fn exchange(due_ms: u64, took_ms: u64, outcome: ExchangeOutcome) -> Exchange {
         Exchange {
+            path: String::new(),
             due: Duration::from_millis(due_ms),
             late: Duration::from_millis(due_ms / 100),
             took: Duration::from_millis(took_ms),

@@ -70,7 +70,16 @@ impl Target {
     /// # Errors
     /// When there is no free port.
     pub async fn start(arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), arrivals).await
+    }
+
+    /// The same at an address of one's choice; port 0 is any.
+    ///
+    /// # Errors
+    /// When the port is not free.
+    pub async fn start_at(address: SocketAddr, arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listening at {address}"))?;
         let shared = Arc::new(Shared {
             behaviour: watch::Sender::new(TargetBehaviour::Answers),
             arrivals,
@@ -81,6 +90,11 @@ impl Target {
             socket: Socket::Serving(tokio::spawn(accept(listener, Arc::clone(&shared)))),
             shared,
         })
+    }
+
+    /// Whether it has read a request for this path.
+    pub fn has_read(&self, path: &str) -> bool {
+        self.shared.arrivals.has(path)
     }
 
     /// Behaves so from now on. Requests that hang meanwhile lose their connections, and

@@ -1,0 +1,189 @@
+//! What Lamina must keep to with name servers that fail, and with services that are gone for a
+//! while.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use e2e::name_server::{NameServer, Refusal, SERVFAIL, refuse_all};
+use tokio::time::{Instant, sleep_until};
+
+use super::origins::{self, AddressPair};
+use super::tally::{NEVER, failures, milliseconds};
+use super::{MOST_DELAY, NAME, lamina, lines, load};
+use crate::client::{self, Exchange};
+use crate::lamina::Lamina;
+use crate::report::Trial;
+use crate::target::Target;
+
+/// When it begins, after the start of the load,
+const BEGINS: Duration = Duration::from_secs(2);
+/// when it ends,
+const ENDS: Duration = Duration::from_secs(6);
+/// and when the load does.
+const SPAN: Duration = Duration::from_secs(10);
+/// What services are called.
+const SERVICE: &str = "_http._tcp.shop.test";
+
+/// A way in which a name server fails.
+#[derive(Clone, Copy)]
+enum NameOutage {
+    /// It answers every question with SERVFAIL.
+    Servfail,
+    /// It is stopped: it answers nothing.
+    Stopped,
+}
+
+/// Runs all of them.
+///
+/// # Errors
+/// When Lamina does not start or does not serve before the fault.
+pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
+    Ok(vec![
+        failing(NameOutage::Servfail, home).await?,
+        failing(NameOutage::Stopped, home).await?,
+        services(home).await?,
+    ])
+}
+
+/// Name servers that fail cost no request, and what has changed meanwhile is followed in time when
+/// they answer again.
+async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<Trial> {
+    let pair = AddressPair::start().await?;
+    let old = pair.old.address.ip().to_string();
+    let new = pair.new.address.ip().to_string();
+    let mut names = NameServer::start(&[(NAME, &[&old])]).await;
+    let lamina = lamina(&pair, &names, home)?;
+    client::settle(lamina.server.address).await?;
+    let began = Instant::now();
+    let sending = tokio::spawn(client::send(lamina.server.address, load(SPAN), began));
+    sleep_until(began + BEGINS).await;
+    let refusal = outage.begin(&mut names);
+    names.set(&[(NAME, &[&new])]);
+    sleep_until(began + ENDS).await;
+    let back = began.elapsed();
+    outage.end(&mut names, refusal).await;
+    let exchanges = sending.await.context("the client")?;
+    let failed = told_failures(outage.words(), &exchanges);
+    let [old, new] = [[&pair.old], [&pair.new]];
+    let used = used_after(&exchanges, back, &old, &new);
+    Ok(Trial {
+        what: format!(
+            "{} for {} s, and the name leads to another address meanwhile: {} requests in {} s",
+            outage.words(),
+            (ENDS - BEGINS).as_secs(),
+            exchanges.len(),
+            SPAN.as_secs()
+        ),
+        seen: format!(
+            "{failed} failed, that address alone is used {} after its end",
+            milliseconds(used)
+        ),
+        demand: demand(),
+        kept: failed == 0 && used <= MOST_DELAY,
+    })
+}
+
+impl NameOutage {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Servfail => "the name server answers SERVFAIL",
+            Self::Stopped => "the name server is stopped",
+        }
+    }
+
+    /// Lets the name server fail; what answers in its place, if anything does.
+    fn begin(self, names: &mut NameServer) -> Option<Refusal> {
+        match self {
+            Self::Servfail => {
+                names.stop();
+                Some(refuse_all(names.address, SERVFAIL))
+            }
+            Self::Stopped => {
+                names.freeze();
+                None
+            }
+        }
+    }
+
+    async fn end(self, names: &mut NameServer, refusal: Option<Refusal>) {
+        if let Some(refusal) = refusal {
+            refusal.end();
+        }
+        match self {
+            Self::Servfail => names.start_again().await,
+            Self::Stopped => names.thaw(),
+        }
+    }
+}
+
+/// Services that are gone for a while cost no request, and others that come are used in time.
+async fn services(home: &Path) -> anyhow::Result<Trial> {
+    let (first, others) = (origins::three().await?, origins::three().await?);
+    let mut names = NameServer::start(&[(NAME, &[&first[0].address.ip().to_string()])]).await;
+    names.set_services(&records(&first)).await;
+    let target = format!("{{ srv: {SERVICE} }}");
+    let lamina = Lamina::start_before(&target, &lines(&names), home)?;
+    client::settle(lamina.server.address).await?;
+    let began = Instant::now();
+    let sending = tokio::spawn(client::send(lamina.server.address, load(SPAN), began));
+    sleep_until(began + BEGINS).await;
+    names.set_services(&[]).await;
+    sleep_until(began + ENDS).await;
+    let back = began.elapsed();
+    names.set_services(&records(&others)).await;
+    let exchanges = sending.await.context("the client")?;
+    let failed = told_failures("SRV", &exchanges);
+    let used = used_after(&exchanges, back, &first.each_ref(), &others.each_ref());
+    Ok(Trial {
+        what: format!(
+            "SRV with 3 targets, with none for {} s, with 3 others: {} requests in {} s",
+            (ENDS - BEGINS).as_secs(),
+            exchanges.len(),
+            SPAN.as_secs()
+        ),
+        seen: format!(
+            "{failed} failed, the others and they alone are used {} later",
+            milliseconds(used)
+        ),
+        demand: demand(),
+        kept: failed == 0 && used <= MOST_DELAY,
+    })
+}
+
+fn records(targets: &[Target; 3]) -> [(&'static str, &'static str, u16, u16, u16); 3] {
+    targets
+        .each_ref()
+        .map(|target| (SERVICE, NAME, target.address.port(), 10, 10))
+}
+
+fn demand() -> String {
+    format!("0 failed, ≤ {}", milliseconds(MOST_DELAY))
+}
+
+/// From `back` until each of the others has been used and none of the first is any more.
+fn used_after(
+    exchanges: &[Exchange],
+    back: Duration,
+    first: &[&Target],
+    others: &[&Target],
+) -> Duration {
+    let after = || exchanges.iter().filter(|one| one.due >= back);
+    let uses = |target: &Target| {
+        let read = after().filter(|one| target.has_read(&one.path));
+        read.map(|one| one.due - back).collect::<Vec<_>>()
+    };
+    let last = first
+        .iter()
+        .flat_map(|target| uses(target).into_iter().max());
+    let begins = others.iter().map(|target| uses(target).into_iter().min());
+    let begins = begins.map(|begin| begin.unwrap_or(NEVER));
+    last.chain(begins).max().unwrap_or(NEVER)
+}
+
+/// How many failed; what was seen instead is told.
+fn told_failures(what: &str, exchanges: &[Exchange]) -> u64 {
+    let failures = failures(exchanges);
+    eprintln!("{what}: {failures:?}");
+    failures.values().sum()
+}
