@@ -322,7 +322,7 @@ fn what_has_no_effect_or_cannot_work_is_told_with_its_place() {
             "balance: {sticky: {cookie: a, max_age: 0s}}",
             ", cache: off",
             2,
-            "6:43",
+            "6:44",
         ),
         (
             "retry: {hedge: {after: soon}}",
