@@ -493,13 +493,19 @@ impl Proxy {
     }
 
     /// Answers once it is known whether the request has a body.
-    async fn when_begun(self: &Arc<Self>, ask: RequestContext, body: Body) -> CountedResponse {
+    async fn when_begun(self: &Arc<Self>, mut ask: RequestContext, body: Body) -> CountedResponse {
         let body = body.begun().await;
         if !body.is_empty() {
             let (reason, detail) = plan::WITH_BODY;
             return pass::pass(&self.cache, ask, body, reason, detail).await;
         }
-        match self.look_bodiless(&ask) {
+        let found = self.look_bodiless(&ask);
+        if let CacheLookupOutcome::Further(work) = &found
+            && let Some(keyed) = work.keyed()
+        {
+            origin_query::narrow(&mut ask.parts.uri, &ask.route, &keyed.key);
+        }
+        match found {
             CacheLookupOutcome::Answer(served) => served,
             CacheLookupOutcome::Further(RemainingWork::Refresh(served, keyed, stale)) => {
                 let behind = RequestContext {

@@ -57,6 +57,42 @@ async fn nothing_that_one_client_adds_gets_into_the_page_of_another() {
     }
 }
 
+/// A body that is announced and turns out to be empty makes no other request of it.
+#[tokio::test]
+async fn a_body_that_never_comes_does_not_carry_more_to_the_origin() {
+    let origin = Origin::pages(|seen| {
+        let life = match seen.path.starts_with("/stale") {
+            true => "max-age=0, stale-while-revalidate=86400",
+            false => "max-age=3600",
+        };
+        Reply::ok(seen.path.clone()).header("cache-control", life)
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .route("{name: site, upstream: origin, key: {query: {drop: [\"utm_*\"]}}}")
+        .start()
+        .await;
+    let asks = async |target: &str| {
+        let mut connection = gateway.raw().await;
+        let announced = format!(
+            "GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        );
+        connection.write(announced).await;
+        String::from_utf8(connection.to_end().await).unwrap()
+    };
+    for page in ["/page", "/stale"] {
+        let first = asks(&format!("{page}?q=tea&utm_source=EVIL")).await;
+        assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+        assert!(first.ends_with(&format!("{page}?q=tea")), "{first}");
+    }
+    // A stale copy is served, and refreshed behind it.
+    asks("/stale?q=tea&utm_source=EVIL").await;
+    origin.saw(3).await;
+    for seen in origin.seen() {
+        assert!(!seen.path.contains("EVIL"), "{}", seen.path);
+    }
+}
+
 #[tokio::test]
 async fn two_requests_with_one_key_send_one_query() {
     let (_origin, gateway) = echo("key: {query: {sort: true}}").await;
