@@ -192,7 +192,7 @@ async fn signs_of_life_go_on_through_a_drain() {
     assert_eq!(request.await.unwrap().status, 200);
 }
 
-/// A key plugin that loops holds the thread of its request, which has a minute for it here.
+/// A key plugin that loops holds the thread of its request, which has 20 s for it here.
 #[tokio::test]
 async fn there_is_no_sign_of_life_while_a_worker_hangs() {
     let (_dir, mut manager, _origin, setup) = managed(&[("WATCHDOG_USEC", "100000")]).await;
@@ -200,7 +200,7 @@ async fn there_is_no_sign_of_life_while_a_worker_hangs() {
         .file("loop.wasm", guest::looping())
         .top(
             "plugins",
-            "{loop: {file: loop.wasm, limits: {key_timeout: 1m}}}",
+            "{loop: {file: loop.wasm, limits: {key_timeout: 20s}}}",
         )
         .route("{name: hangs, match: {path: /hangs}, upstream: origin, key: {plugin: loop}}")
         .route("{name: site, upstream: origin}")

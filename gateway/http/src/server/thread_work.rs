@@ -50,3 +50,18 @@ pub(super) async fn run_all(mut work: mpsc::UnboundedReceiver<ThreadWork>) {
         tokio::spawn(given);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_has_ended_takes_no_turn() {
+        let (thread, work) = WorkerThread::new();
+        let running = tokio::spawn(run_all(work));
+        thread.turn().await.unwrap();
+        running.abort();
+        let _ = running.await;
+        assert!(thread.turn().await.is_err());
+    }
+}
