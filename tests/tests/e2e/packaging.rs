@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// The folder with the package and what stands beside it; made once for all tests. None if what
 /// makes it is not here.
 fn artefacts() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<TempDir>> = OnceLock::new();
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         let is_here = Command::new("cargo-deb").arg("--version").output().is_ok();
         let has_plugins = repository()
@@ -24,17 +24,19 @@ fn artefacts() -> Option<&'static Path> {
             tools::is_missing(tool, "the Debian package");
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
+        // Not a temporary folder, since nothing would remove it at the end.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
+        let _ = fs::remove_dir_all(&folder);
         let made = Command::new(repository().join("scripts/deb.sh"))
             .arg(binary())
-            .arg(folder.path())
+            .arg(&folder)
             .args(["--fast", "--strip", "--quiet"])
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", text(&made));
         Some(folder)
     });
-    made.as_ref().map(TempDir::path)
+    made.as_deref()
 }
 
 fn package() -> Option<PathBuf> {
