@@ -21,6 +21,10 @@ const SECTION: &str = "1";
 /// The name of the collection in the last line of each page.
 const COLLECTION: &str = "Lamina";
 
+/// The day of the release, as every page shows it. Not that of the build, so that the same source
+/// makes the same pages.
+const DATE: &str = "2026-11-01";
+
 /// The variables of the environment, and what they do.
 const VARIABLES: [(&str, &str); 11] = [
     (
@@ -148,6 +152,7 @@ fn title(command: &clap::Command) -> &str {
 fn rendered(command: &clap::Command) -> io::Result<String> {
     let man = Man::new(command.clone())
         .section(SECTION)
+        .date(DATE)
         .source(concat!("lamina ", env!("CARGO_PKG_VERSION")))
         .manual(COLLECTION);
     let mut page = Vec::new();

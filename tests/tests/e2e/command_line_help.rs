@@ -133,7 +133,7 @@ fn every_page_of_the_manual_is_rendered_without_a_warning() {
     let pages = pages(folder.path());
     assert!(pages.len() > 25, "{}", pages.len());
     for (name, page) in &pages {
-        let arguments = ["-man", "-Tutf8", "-ww", "-z", "-rLL=100n"];
+        let arguments = ["-k", "-man", "-Tutf8", "-ww", "-z", "-rLL=100n"];
         if let Some((well, text)) = piped("groff", &arguments, page) {
             assert!(well && text.is_empty(), "{name}: {text}");
         }
@@ -141,8 +141,8 @@ fn every_page_of_the_manual_is_rendered_without_a_warning() {
     let arguments = ["-Tlint", "-Wwarning"];
     for (name, page) in &pages {
         if let Some((_, text)) = piped("mandoc", &arguments, page) {
-            // The pages have no date, so that they are the same for the same source.
-            let lines = text.lines().filter(|line| !line.contains("missing date"));
+            // Lists of possible values have one break too many; so clap makes them.
+            let lines = text.lines().filter(|line| !line.contains("macro: br "));
             let lines: Vec<_> = lines.collect();
             assert!(lines.is_empty(), "{name}: {lines:?}");
         }
