@@ -6,9 +6,9 @@
 #   docker run --read-only -v lamina-cache:/var/cache/lamina \
 #       -v ./lamina.yaml:/etc/lamina/lamina.yaml:ro -p 8080:8080 lamina
 #
-# There is no HEALTHCHECK, for the image has no program that could ask; let the
-# orchestrator ask /livez and /readyz. The admin listener is on loopback unless your
-# configuration gives it another address and a token.
+# Its health is asked by `lamina health`, over the admin listener that the configuration
+# names; that is on loopback unless your configuration gives it another address and a token.
+# An orchestrator may ask /livez and /readyz there instead.
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
@@ -40,5 +40,8 @@ USER 65532:65532
 VOLUME /var/cache/lamina
 EXPOSE 8080 9180
 STOPSIGNAL SIGTERM
+# Asks the admin listener of LAMINA_CONFIG, or LAMINA_ADMIN where that is set.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=1m --retries=3 \
+    CMD ["/usr/local/bin/lamina", "health"]
 ENTRYPOINT ["/usr/local/bin/lamina"]
 CMD ["run"]

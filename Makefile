@@ -2,7 +2,9 @@
 #
 #   make run        build everything, quickly, and serve config/quickstart.yaml with a demo origin
 #   make build      a build for use: target/release/lamina
-#   make dist       the build that is shipped and measured: target/dist/lamina
+#   make dist       the build that is shipped and measured, target/dist/lamina, and all that a
+#                   release consists of in target/release-artefacts: Debian package, completions,
+#                   manual, list of dependencies, checksums
 #   make test       install what the tests need, run all of them
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js); FRONT=tls-h1,
 #                   tls-h2 or h3 asks over TLS
@@ -42,7 +44,9 @@ build: plugins
 	$(CARGO) build --release --locked -p lamina
 
 dist: plugins
+	@tests/install.sh dist $(PACKAGERS)
 	$(CARGO) build --profile dist --locked -p lamina
+	@scripts/dist.sh target/dist/lamina
 
 # As it is shipped (see Cargo.toml), with the programs that measure it beside it.
 build-dist: plugins
@@ -68,13 +72,20 @@ SCANNERS := sslscan testssl.sh python3-venv
 # A real browser, for what web pages may do to a gateway.
 BROWSER := chromium
 
+# What Debian packages are made and checked with.
+PACKAGERS := dpkg-dev binutils lintian systemd
+
+# What takes completions and the manual.
+READERS := zsh fish mandoc groff-base
+
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
 # what web pages may do; scanners of TLS;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
-# clients of the brokers.
+# clients of the brokers; what makes Debian packages.
 test-install:
-	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS)
+	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS) $(PACKAGERS) $(READERS)
+	@scripts/tools.sh cargo-deb
 	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install

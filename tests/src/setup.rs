@@ -89,6 +89,11 @@ impl Setup {
         self
     }
 
+    /// The environment variables of the gateway, for one that is started by [`Gateway::try_start`].
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     /// Writes the files and starts the gateway; panics with its log if it does not get ready.
     pub async fn start(&self) -> Gateway {
         let (dir, config) = self.write();

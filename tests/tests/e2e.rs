@@ -96,6 +96,8 @@ mod client_gone;
 mod cluster;
 #[path = "e2e/coalescing.rs"]
 mod coalescing;
+#[path = "e2e/command_line_help.rs"]
+mod command_line_help;
 #[path = "e2e/conditional.rs"]
 mod conditional;
 #[path = "e2e/cookies.rs"]
@@ -144,6 +146,8 @@ mod h3_workers;
 mod harness;
 #[path = "e2e/head.rs"]
 mod head;
+#[path = "e2e/health.rs"]
+mod health;
 #[path = "e2e/held_evicted.rs"]
 mod held_evicted;
 #[path = "e2e/held_memory.rs"]
@@ -230,6 +234,8 @@ mod origin_tls_identity;
 mod origin_tls_protocol;
 #[path = "e2e/origin_tls_unverified.rs"]
 mod origin_tls_unverified;
+#[path = "e2e/packaging.rs"]
+mod packaging;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]
@@ -298,6 +304,8 @@ mod response_forms;
 mod rfc;
 #[path = "e2e/secrets.rs"]
 mod secrets;
+#[path = "e2e/service_manager.rs"]
+mod service_manager;
 #[path = "e2e/sharing.rs"]
 mod sharing;
 #[path = "e2e/slow_streams.rs"]

@@ -1,6 +1,6 @@
 //! What every other crate of the gateway builds on: units, patterns, back-off between attempts,
-//! the circuit breaker, what sections of the configuration say of themselves, the envelope of records and events, the connection to Redis, logs and
-//! the metric registry. This crate depends on no other crate of the gateway.
+//! the circuit breaker, what sections of the configuration say of themselves, the envelope of records and events, the connection to Redis, messages to
+//! the service manager, logs and the metric registry. This crate depends on no other crate of the gateway.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -11,6 +11,7 @@ pub mod description;
 pub mod hc1;
 pub mod pattern;
 pub mod redis;
+pub mod service_manager;
 pub mod telemetry;
 pub mod tls;
 pub mod units;

@@ -12,25 +12,27 @@ use lamina_http::endpoint::Endpoint;
 use lamina_plugin_host::compile;
 use serde_json::{Value, json};
 
+use crate::completions::CompletionShell;
 use crate::first_file::FirstFileArguments;
 use crate::plugin_kit;
 use crate::remote::{RemoteGateway, RequestsFilter};
 
 /// An edge cache gateway with sandboxed WASM plugins.
 #[derive(Parser)]
-#[command(version, after_help = EXAMPLES)]
+#[command(version, after_help = format!("Examples:\n{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct CommandLine {
     #[command(subcommand)]
     pub command: GatewayCommand,
 }
 
-const EXAMPLES: &str = "Examples:
-  lamina run -c config/quickstart.yaml
+/// Command lines, as `--help` and the manual show them.
+pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
   lamina run --domain localhost --to http://127.0.0.1:3000
   lamina validate -c lamina.yaml
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
   lamina doctor -c lamina.yaml
   lamina purge --tag user-7 --wait 2s
+  lamina health -c lamina.yaml
   lamina nodes --admin 127.0.0.1:9180
   lamina nodes --admin unix:/run/lamina/admin.sock
   lamina upstreams
@@ -45,8 +47,13 @@ const EXAMPLES: &str = "Examples:
   lamina plugin new --lang rust my-key && lamina plugin build my-key
   lamina plugin check plugins/dist/normalize-query.wasm
   lamina demo-origin --listen 127.0.0.1:8081
+  lamina completions bash > /etc/bash_completion.d/lamina
+  lamina man | man -l -";
 
-Exit codes: 0 success, 1 failure, 2 the command line or the configuration is wrong.
+/// What exit codes mean, as `--help` and the manual show it.
+pub const EXIT_CODES: &str =
+    "Exit codes: 0 success, 1 failure, 2 the command line or the configuration is wrong.
+Of `health`: 0 it takes requests, also when degraded; 1 it takes none, or that can't be known.
 Of `purge`: 0 it applies everywhere, 1 some nodes or the second tier did not confirm it, 3 it is unknown where it applies.";
 
 #[derive(Subcommand)]
@@ -93,6 +100,8 @@ pub enum GatewayCommand {
         #[command(flatten)]
         file: ConfigFileArgument,
     },
+    /// Ask a running gateway whether it takes requests, for probes that run a program.
+    Health(HealthArguments),
     /// Purge content from a running gateway and from all other nodes.
     Purge(PurgeArguments),
     /// List the other nodes from which a running gateway receives events.
@@ -146,6 +155,20 @@ pub enum GatewayCommand {
         /// The address and port to listen on.
         #[arg(long, default_value = "127.0.0.1:8081")]
         listen: SocketAddr,
+    },
+    /// Print the script by which a shell completes commands and options.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: CompletionShell,
+    },
+    /// Print a page of the manual, in the form that `man -l -` reads.
+    Man {
+        /// The command whose page it is; without one, the page of the program.
+        command: Vec<String>,
+        /// Write every page into this folder instead.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+        all_to: Option<PathBuf>,
     },
     /// Print the version.
     Version,
@@ -292,6 +315,21 @@ pub struct PurgeArguments {
     pub wait: Option<ConfigDuration>,
     #[command(flatten)]
     pub admin: AdminArguments,
+}
+
+/// Which gateway is asked for its health.
+#[derive(clap::Args)]
+pub struct HealthArguments {
+    /// Its admin listener: an address, or a Unix socket as in `unix:/run/lamina/admin.sock`.
+    /// By default that of the `--config` file, or else 127.0.0.1:9180.
+    #[arg(long, env = "LAMINA_ADMIN")]
+    pub admin: Option<Endpoint>,
+    /// The gateway's configuration file; it is not read where `--admin` is given.
+    #[arg(short, long, env = "LAMINA_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How long to wait for the answer.
+    #[arg(long, default_value = "3s")]
+    pub timeout: ConfigDuration,
 }
 
 /// Where the gateway is.

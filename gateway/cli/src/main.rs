@@ -4,9 +4,11 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
+mod completions;
 mod demo;
 mod doctor;
 mod first_file;
+mod manual;
 mod output;
 mod plugin_kit;
 mod records;
@@ -15,26 +17,28 @@ mod stopping;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use arguments::{
-    AcmeCommand, AdminArguments, ChangedTarget, CommandLine, GatewayCommand, L2Command,
-    PurgeArguments, RecordCommand, UpstreamsCommand,
+    AcmeCommand, AdminArguments, ChangedTarget, CommandLine, GatewayCommand, HealthArguments,
+    L2Command, PurgeArguments, RecordCommand, UpstreamsCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
+use lamina_base::service_manager::{ServiceManager, ServiceState};
 use lamina_base::telemetry::config::{LogFormat, TelemetryConfig};
 use lamina_base::telemetry::logs;
 use lamina_cache::key::KeyId;
 use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
-use lamina_edge::admin::config::AdminRight;
+use lamina_edge::admin::config::{AdminConfig, AdminRight};
 use lamina_edge::app::{self, GatewayStartError, RunningGateway};
 use lamina_edge::certificate_review;
-use lamina_edge::config::{self, GatewayConfig};
+use lamina_edge::config::{self, ConfigProblem, GatewayConfig};
 use lamina_edge::proxy;
 use lamina_http::endpoint::Endpoint;
 use lamina_plugin_host::compile::{self, child::CompileAllowance};
-use remote::{RemoteError, RemoteGateway, RemotePurgeCoverage, TargetChange};
+use remote::{RemoteError, RemoteGateway, RemotePurgeCoverage, RemoteReadiness, TargetChange};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -115,6 +119,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             anyhow::ensure!(report.is_well(), "checks failed: {}", report.unwell());
             Ok(())
         }),
+        GatewayCommand::Health(arguments) => health(&arguments),
         GatewayCommand::Purge(arguments) => purge(&arguments),
         GatewayCommand::Nodes { admin } => with_remote(&admin, AdminRight::Read, |remote| {
             output::text(runtime()?.block_on(remote.nodes())?);
@@ -189,6 +194,20 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             runtime()?.block_on(demo::run(&[listen]))?;
             Ok(ExitOutcome::Well)
         }
+        GatewayCommand::Completions { shell } => {
+            output::text(completions::script(shell));
+            Ok(ExitOutcome::Well)
+        }
+        GatewayCommand::Man { command, all_to } => {
+            match all_to {
+                Some(folder) => {
+                    let written = manual::write_all(&folder)?;
+                    output::line(format_args!("{}: {written} pages", folder.display()));
+                }
+                None => output::text(manual::page(&command)?),
+            }
+            Ok(ExitOutcome::Well)
+        }
         GatewayCommand::Version => {
             output::line(concat!("lamina ", env!("CARGO_PKG_VERSION")));
             Ok(ExitOutcome::Well)
@@ -220,6 +239,37 @@ fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
         ));
         Ok(())
     })
+}
+
+/// Asks whether a gateway takes requests. What can't be known counts as no.
+fn health(asked: &HealthArguments) -> anyhow::Result<ExitOutcome> {
+    let unknown = |why: &dyn std::fmt::Display| {
+        output::error(format_args!("not ready, as far as can be known: {why}"));
+        Ok(ExitOutcome::Failed)
+    };
+    let admin = match (&asked.admin, &asked.config) {
+        (Some(admin), _) => admin.clone(),
+        (None, Some(file)) => match config::load(file) {
+            Ok(config) => config.admin.address,
+            Err(problems) => {
+                let first = problems.iter().next().map(ConfigProblem::headline);
+                return unknown(&first.unwrap_or_default());
+            }
+        },
+        (None, None) => AdminConfig::default().address,
+    };
+    let remote = RemoteGateway { admin, token: None };
+    match runtime()?.block_on(remote.readiness(asked.timeout.into())) {
+        Ok(ready @ RemoteReadiness::Ready(_)) => {
+            output::line(ready);
+            Ok(ExitOutcome::Well)
+        }
+        Ok(not_ready) => {
+            output::error(not_ready);
+            Ok(ExitOutcome::Failed)
+        }
+        Err(error) => unknown(&error),
+    }
 }
 
 /// Purges, and reports where the purge holds.
@@ -372,7 +422,7 @@ fn with_remote(
             ask(admin.remote(config.admin.address, token)?)
         }),
         None => {
-            let usual = lamina_edge::admin::config::AdminConfig::default().address;
+            let usual = AdminConfig::default().address;
             ask(admin.remote(usual, None)?)
         }
     }
@@ -380,6 +430,8 @@ fn with_remote(
 
 async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
+    let manager = ServiceManager::of_this_process();
+    manager.tell(ServiceState::Starting);
     for warning in &config.warnings {
         tracing::warn!("{}", warning.headline());
     }
@@ -399,7 +451,14 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
         unix @ Endpoint::Unix(_) => tracing::info!("lamina admin on {unix}"),
     }
     tracing::info!("{}", app.admin_openness);
+    manager.tell(ServiceState::Ready {
+        status: &serving(&app),
+    });
+    app.give_signs_of_life(&manager);
     stopping.asked().await;
+    manager.tell(ServiceState::Stopping {
+        within: Duration::from(config.server.drain_timeout) + stopping::LAST_WORDS,
+    });
     tracing::info!(
         "draining: no new connections are accepted; a second signal ends the process at once"
     );
@@ -408,6 +467,15 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
         () = stopping.asked_again() => tracing::warn!("stopped before the drain was finished"),
     }
     Ok(())
+}
+
+/// What the service manager shows of a gateway at work.
+fn serving(app: &RunningGateway) -> String {
+    let addresses = app.addresses.iter();
+    let addresses: Vec<_> = addresses
+        .map(|(address, scheme)| format!("{scheme}://{address}"))
+        .collect();
+    format!("Serving {}; admin on {}", addresses.join(", "), app.admin)
 }
 
 /// Prints what a record holds. Fails if a gateway would not accept the record.

@@ -1,7 +1,8 @@
-//! `lamina purge`, `lamina nodes`, `lamina upstreams`, `lamina requests`, `lamina acme` and
+//! `lamina health`, `lamina purge`, `lamina nodes`, `lamina upstreams`, `lamina requests`, `lamina acme` and
 //! `lamina l2 keys`: they ask a running gateway through its admin listener.
 
 mod certificates;
+mod health;
 mod keys;
 mod requests;
 mod upstreams;
@@ -24,6 +25,7 @@ use lamina_base::units;
 use lamina_edge::admin::INTENT;
 use lamina_http::endpoint::Endpoint;
 
+pub use health::RemoteReadiness;
 pub use requests::RequestsFilter;
 pub use upstreams::TargetChange;
 
@@ -44,6 +46,15 @@ pub enum RemoteError {
     Broken(String),
     #[error("{status}: {message}")]
     Refused { status: StatusCode, message: String },
+}
+
+impl RemoteError {
+    fn refused(status: StatusCode, answer: &Value) -> Self {
+        Self::Refused {
+            status,
+            message: answer["error"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 /// The receipt of a purge.
@@ -87,7 +98,22 @@ impl RemoteGateway {
         body: String,
         wait: Duration,
     ) -> Result<Value, RemoteError> {
-        tokio::time::timeout(wait + PATIENCE, self.exchange(method, path, body))
+        let (status, answer) = self.answer(method, path, body, wait + PATIENCE).await?;
+        match status {
+            StatusCode::OK => Ok(answer),
+            _ => Err(RemoteError::refused(status, &answer)),
+        }
+    }
+
+    /// The answer with its status, whatever that is, if it comes within `limit`.
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        limit: Duration,
+    ) -> Result<(StatusCode, Value), RemoteError> {
+        tokio::time::timeout(limit, self.exchange(method, path, body))
             .await
             .map_err(|_| RemoteError::Timeout(self.admin.clone()))?
     }
@@ -97,7 +123,7 @@ impl RemoteGateway {
         method: Method,
         path: &str,
         body: String,
-    ) -> Result<Value, RemoteError> {
+    ) -> Result<(StatusCode, Value), RemoteError> {
         let broken = |error: &dyn fmt::Display| RemoteError::Broken(error.to_string());
         let (stream, host) = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -127,13 +153,7 @@ impl RemoteGateway {
             .map_err(|error| broken(&error))?;
         let answer: Value =
             serde_json::from_slice(&body.to_bytes()).map_err(|error| broken(&error))?;
-        match status {
-            StatusCode::OK => Ok(answer),
-            _ => Err(RemoteError::Refused {
-                status,
-                message: answer["error"].as_str().unwrap_or_default().to_owned(),
-            }),
-        }
+        Ok((status, answer))
     }
 }
 

@@ -24,7 +24,7 @@ enum StopRequest {
 }
 
 /// The time for the process to end by itself after `EndNow`. Then it is ended.
-const LAST_WORDS: Duration = Duration::from_millis(250);
+pub const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Receives signals.
 pub struct StopSignals(watch::Receiver<StopRequest>);

@@ -4,12 +4,14 @@
 pub mod certificates;
 mod joining;
 pub mod process;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use lamina_base::service_manager::ServiceManager;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
@@ -274,6 +276,18 @@ impl RunningGateway {
             _sharing: tickets.map(|tickets| spawn(tickets.run())),
             _issuing: spawn(issue_again(config.clone())),
         })
+    }
+
+    /// Tells the service manager from now on that the gateway lives, if it wants to know: as long as
+    /// every thread that serves requests, and that of the admin listener, take their turns.
+    pub fn give_signs_of_life(&self, manager: &ServiceManager) {
+        let serving = self.listeners.threads();
+        if let (Some(interval), [admin]) =
+            (manager.watchdog_interval(), self.admin_listener.threads())
+        {
+            let signs = watchdog::give_signs(manager.clone(), interval, serving.to_vec());
+            admin.run(signs);
+        }
     }
 
     /// Reports not ready, lets requests that are under way finish, then ends. All this takes at

@@ -8,7 +8,8 @@
 //! kernel still holds (`send_queue`); `stream_task` enforces those of one HTTP/2 stream.
 //! `service` is the step from hyper to the handler, `sending` an answer on its way, and `early`
 //! sends interim answers; `early_data` marks requests that come before the handshake is complete.
-//! `signal` tells all of them to drain. What a request may look like is
+//! `signal` tells all of them to drain, and `thread_work` is what runs on a worker's thread beside
+//! requests. What a request may look like is
 //! decided by `guard`.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket for
@@ -65,6 +66,7 @@ mod stream;
 mod stream_task;
 #[cfg(test)]
 mod tests;
+mod thread_work;
 mod udp_buffer;
 mod unix;
 mod watch;
@@ -75,6 +77,7 @@ pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
 pub use self::early_data::{AwaitedHandshake, EarlyRequest};
 pub use self::quic::metrics::QuicMetrics;
+pub use self::thread_work::{WorkerThread, WorkerThreadEnded};
 pub use self::udp_buffer::UdpReceiveBuffer;
 
 /// What a handler returns for a request.
@@ -158,6 +161,7 @@ pub struct RunningListeners {
     stop: Arc<DrainSignal>,
     /// Sends sockets to each worker.
     workers: Vec<mpsc::UnboundedSender<AcceptOn>>,
+    threads: Vec<WorkerThread>,
     ports: Vec<RunningPort>,
     /// Closed when the last worker has ended.
     alive: mpsc::Receiver<()>,
@@ -391,11 +395,20 @@ impl BoundListeners {
         let (lives, alive) = mpsc::channel(1);
         let start = |worker: Worker| {
             let (sockets, received) = mpsc::unbounded_channel();
-            worker.start(handler.clone(), received, Arc::clone(&stop), lives.clone());
-            sockets
+            let (thread, work) = WorkerThread::new();
+            worker.start(
+                handler.clone(),
+                received,
+                work,
+                Arc::clone(&stop),
+                lives.clone(),
+            );
+            (sockets, thread)
         };
+        let (workers, threads) = self.workers.into_iter().map(start).unzip();
         let mut running = RunningListeners {
-            workers: self.workers.into_iter().map(start).collect(),
+            workers,
+            threads,
             stop: Arc::clone(&stop),
             ports: Vec::new(),
             alive,
@@ -410,6 +423,11 @@ impl BoundListeners {
 }
 
 impl RunningListeners {
+    /// The threads that serve requests.
+    pub fn threads(&self) -> &[WorkerThread] {
+        &self.threads
+    }
+
     /// Opens one more listener and accepts on it. Returns the address with the real port.
     ///
     /// # Errors

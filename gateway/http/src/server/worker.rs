@@ -13,6 +13,7 @@ use super::accept::accept;
 use super::quic::{self, QuicSocket};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
+use super::thread_work::{self, ThreadWork};
 use super::{BindError, Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
 use crate::memory::release;
 
@@ -47,11 +48,12 @@ impl Worker {
     }
 
     /// Runs on a thread of its own until `stop` reaches the stage `Cut`, and takes sockets until it
-    /// reaches `Drain`. `lives` is dropped when the thread has ended.
+    /// reaches `Drain`. `work` runs beside the requests, to the end. `lives` is dropped when the thread has ended.
     pub(super) fn start<H>(
         mut self,
         handler: H,
         mut sockets: mpsc::UnboundedReceiver<AcceptOn>,
+        work: mpsc::UnboundedReceiver<ThreadWork>,
         stop: Arc<DrainSignal>,
         lives: mpsc::Sender<()>,
     ) where
@@ -67,6 +69,7 @@ impl Worker {
         thread::spawn(move || {
             runtime.block_on(async {
                 tokio::spawn(release::while_idle());
+                tokio::spawn(thread_work::run_all(work));
                 let mut loops = JoinSet::new();
                 loop {
                     select! {

@@ -1,0 +1,235 @@
+//! What a service manager hears of a gateway: in which order, and when it hears nothing more.
+//!
+//! The manager is a socket that keeps every message, as systemd's for a unit with `Type=notify`.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::process;
+use std::time::{Duration, Instant};
+
+use e2e::gate::Gate;
+use e2e::gateway::Gateway;
+use e2e::guest;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_until};
+
+/// A socket that hears what units say.
+struct FakeManager {
+    socket: UnixDatagram,
+    heard: Vec<String>,
+}
+
+impl FakeManager {
+    fn at(path: &Path) -> Self {
+        Self::on(UnixDatagram::bind(path).unwrap())
+    }
+
+    fn on(socket: UnixDatagram) -> Self {
+        socket.set_nonblocking(true).unwrap();
+        Self {
+            socket,
+            heard: Vec::new(),
+        }
+    }
+
+    /// Keeps what has come; answers how many messages there are now.
+    fn listen(&mut self) -> usize {
+        let mut bytes = [0; 2048];
+        while let Ok(length) = self.socket.recv(&mut bytes) {
+            let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            self.heard.push(message);
+        }
+        self.heard.len()
+    }
+
+    fn count(&mut self, message: &str) -> usize {
+        self.listen();
+        self.heard.iter().filter(|heard| *heard == message).count()
+    }
+
+    async fn hears(&mut self, begin: &str) -> String {
+        let mut found = None;
+        wait_until(&format!("the manager hears {begin}"), SOON, || {
+            self.listen();
+            found = self
+                .heard
+                .iter()
+                .find(|heard| heard.starts_with(begin))
+                .cloned();
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// The messages without signs of life, each with its first line alone.
+    fn order(&mut self) -> Vec<String> {
+        self.listen();
+        let told = self.heard.iter().filter(|heard| *heard != ALIVE);
+        told.map(|heard| heard.lines().next().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+const ALIVE: &str = "WATCHDOG=1";
+
+/// A manager with a socket in a folder, and a gateway's setup that tells it.
+async fn managed(variables: &[(&str, &str)]) -> (tempfile::TempDir, FakeManager, Origin, Setup) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify.sock");
+    let manager = FakeManager::at(&path);
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let setup = variables.iter().fold(
+        Setup::new(&origin).variable("NOTIFY_SOCKET", path.to_str().unwrap()),
+        |setup, (name, value)| setup.variable(name, value),
+    );
+    (dir, manager, origin, setup)
+}
+
+async fn end(mut gateway: Gateway) {
+    gateway.terminate();
+    assert!(gateway.ended(SOON).await.success());
+}
+
+#[tokio::test]
+async fn it_is_told_of_start_readiness_and_end_in_this_order() {
+    let (_dir, mut manager, _origin, setup) = managed(&[]).await;
+    let gateway = setup.start().await;
+    let ready = manager.hears("READY=1").await;
+    let address = gateway.address.to_string();
+    assert!(ready.contains("STATUS=Serving http://"), "{ready}");
+    assert!(ready.contains(&address), "{ready}");
+    assert_eq!(gateway.client().get("/").await.status, 200);
+    end(gateway).await;
+    let stopping = manager.hears("STOPPING=1").await;
+    let time = stopping
+        .lines()
+        .find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
+    let time: u64 = time.unwrap().parse().unwrap();
+    assert!(
+        time >= 60_000_000,
+        "the drain_timeout of a minute: {stopping}"
+    );
+    let order = manager.order();
+    assert_eq!(order.len(), 3, "{order:?}");
+    assert!(order[0].starts_with("STATUS=Starting"), "{order:?}");
+    assert_eq!(order[1..], ["READY=1", "STOPPING=1"]);
+    assert_eq!(manager.count(ALIVE), 0, "no watchdog was asked for");
+}
+
+#[tokio::test]
+async fn readiness_comes_after_plugins_are_compiled_and_listeners_open() {
+    let (_dir, mut manager, _origin, setup) = managed(&[]).await;
+    let gateway = setup
+        .file("key.wasm", guest::plugin("unreachable", "unreachable", ""))
+        .top("plugins", "{key: {file: key.wasm}}")
+        .route("{name: site, upstream: origin, key: {plugin: key}}")
+        .start()
+        .await;
+    manager.hears("READY=1").await;
+    let answer = std::net::TcpStream::connect(gateway.address);
+    assert!(answer.is_ok(), "{answer:?}");
+    end(gateway).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_can_not_start_never_says_that_it_is_ready() {
+    let (_dir, mut manager, _origin, setup) = managed(&[]).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = format!("[{{address: \"{}\"}}]", taken.local_addr().unwrap());
+    let setup = setup.top("listeners", &listeners);
+    let (dir, config) = setup.write();
+    let refused = Gateway::try_start(dir, &config, setup.environment())
+        .await
+        .err();
+    assert!(refused.unwrap().log.contains("is in use"));
+    assert_eq!(manager.order().len(), 1, "{:?}", manager.heard);
+    assert!(manager.order()[0].starts_with("STATUS=Starting"));
+}
+
+#[tokio::test]
+async fn an_abstract_socket_is_told_too() {
+    let name = format!("lamina-e2e-{}", process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let mut manager = FakeManager::on(UnixDatagram::bind_addr(&address).unwrap());
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin)
+        .variable("NOTIFY_SOCKET", &format!("@{name}"))
+        .start()
+        .await;
+    manager.hears("READY=1").await;
+    end(gateway).await;
+}
+
+#[tokio::test]
+async fn signs_of_life_go_on_through_a_drain() {
+    let (_dir, mut manager, origin, setup) = managed(&[("WATCHDOG_USEC", "200000")]).await;
+    let gate = Gate::new();
+    let at_origin = gate.clone();
+    origin.behave(move |_| {
+        let gate = at_origin.clone();
+        async move {
+            gate.pass().await;
+            Reply::fresh("x")
+        }
+    });
+    let gateway = setup.start().await;
+    wait_until("there are signs of life", SOON, || manager.count(ALIVE) > 2).await;
+    let client = gateway.client();
+    let request = tokio::spawn(async move { client.get("/held").await });
+    gate.reached_by(1).await;
+    gateway.terminate();
+    manager.hears("STOPPING=1").await;
+    let before = manager.count(ALIVE);
+    wait_until("and more of them", SOON, || {
+        manager.count(ALIVE) > before + 2
+    })
+    .await;
+    gate.open();
+    assert_eq!(request.await.unwrap().status, 200);
+}
+
+/// A key plugin that loops holds the thread of its request, which has 20 s for it here.
+#[tokio::test]
+async fn there_is_no_sign_of_life_while_a_worker_hangs() {
+    let (_dir, mut manager, _origin, setup) = managed(&[("WATCHDOG_USEC", "100000")]).await;
+    let gateway = setup
+        .file("loop.wasm", guest::looping())
+        .top(
+            "plugins",
+            "{loop: {file: loop.wasm, limits: {key_timeout: 20s}}}",
+        )
+        .route("{name: hangs, match: {path: /hangs}, upstream: origin, key: {plugin: loop}}")
+        .route("{name: site, upstream: origin}")
+        .start()
+        .await;
+    wait_until("there are signs of life", SOON, || manager.count(ALIVE) > 2).await;
+    let client = gateway.client();
+    let hangs = tokio::spawn(async move { client.get("/hangs").await });
+    let (mut last, mut since) = (manager.count(ALIVE), Instant::now());
+    // Twenty times the time between two signs.
+    wait_until("no more of them come", SOON, || {
+        let now = manager.count(ALIVE);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > Duration::from_secs(1)
+    })
+    .await;
+    assert!(!hangs.is_finished(), "the worker hung all the while");
+    hangs.abort();
+}
+
+#[tokio::test]
+async fn a_watchdog_of_another_process_gets_none() {
+    let variables = [("WATCHDOG_USEC", "20000"), ("WATCHDOG_PID", "1")];
+    let (_dir, mut manager, _origin, setup) = managed(&variables).await;
+    let gateway = setup.start().await;
+    manager.hears("READY=1").await;
+    end(gateway).await;
+    manager.hears("STOPPING=1").await;
+    assert_eq!(manager.count(ALIVE), 0);
+}
