@@ -232,6 +232,7 @@ fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
         }
         let included = match config.files_read.len().saturating_sub(1) {
             0 => String::new(),
+            1 => ", 1 included file".to_owned(),
             n => format!(", {n} included files"),
         };
         output::line(format_args!(

@@ -77,7 +77,7 @@ fn validate_counts_the_files_and_names_the_one_that_is_wrong() {
     assert_eq!(ran.code, Some(0), "{}", ran.output());
     assert!(
         ran.stdout
-            .contains("lamina.yaml: ok, 1 included files, 1 routes"),
+            .contains("lamina.yaml: ok, 1 included file, 1 routes"),
         "{}",
         ran.stdout
     );
@@ -181,7 +181,7 @@ fn variables_in_patterns_are_those_of_the_environment() {
     let ran = run_with(&["validate", "-c", file.to_str().unwrap()], &environment);
     assert_eq!(ran.code, Some(0), "{}", ran.output());
     assert!(
-        ran.stdout.contains("1 included files, 1 routes"),
+        ran.stdout.contains("1 included file, 1 routes"),
         "{}",
         ran.stdout
     );

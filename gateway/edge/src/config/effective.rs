@@ -75,16 +75,16 @@ impl EffectiveConfig {
             .filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.map_or_else(|| ".".to_owned(), |folder| folder.display().to_string());
         let included = match sources.names().count() - 1 {
-            0 => String::new(),
-            1 => " and the file that it includes".to_owned(),
-            n => format!(" and the {n} files that it includes"),
+            0 => " says".to_owned(),
+            1 => " and the file that it includes say".to_owned(),
+            n => format!(" and the {n} files that it includes say"),
         };
         let places = ValuePlaces {
             sources,
             written: WrittenValue::Node(&self.document.root),
         };
         format!(
-            "# What {main}{included} says. Secrets are ***; paths are relative to {folder}\n{}",
+            "# What {main}{included}. Secrets are ***; paths are relative to {folder}\n{}",
             yaml_text::text(&self.values(shown), places)
         )
     }
