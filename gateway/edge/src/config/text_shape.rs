@@ -143,18 +143,16 @@ fn role_alone(line: &str) -> LineRole {
     }
 }
 
-/// Whether a collection begins with a bracket, perhaps behind an anchor.
+/// Whether a collection begins with a bracket, perhaps behind an anchor. A list at the column of its
+/// key has an empty span, at its first item, which may itself begin with one.
 fn is_flow(lines: &[&str], span: Span) -> bool {
-    let line = lines
-        .get(span.start.line() - 1)
-        .copied()
-        .unwrap_or_default();
-    let from: String = line.chars().skip(span.start.col()).collect();
+    let (begin, end) = (span.start, span.end);
+    let is_empty = (begin.line(), begin.col()) == (end.line(), end.col());
+    let line = lines.get(begin.line() - 1).copied().unwrap_or_default();
+    let from: String = line.chars().skip(begin.col()).collect();
     let value = match from.strip_prefix('&') {
-        Some(anchor) => anchor
-            .split_once(' ')
-            .map_or("", |(_, value)| value.trim_start()),
+        Some(anchor) => anchor.split_once(' ').map_or("", |(_, value)| value.trim_start()),
         None => &from,
     };
-    value.starts_with(['{', '['])
+    !is_empty && value.starts_with(['{', '['])
 }

@@ -64,6 +64,14 @@ fn flow_style_and_scalars_of_several_lines_are_kept() {
 }
 
 #[test]
+fn lists_of_flow_collections_are_moved_item_by_item() {
+    becomes(
+        "a:\n# first\n- { b: 1 }\n- [1,\n   2]\nc:\n- [x]\nd: &e\n- {}\nf: &g [1,\n 2]\n",
+        "a:\n  # first\n  - { b: 1 }\n  - [1,\n     2]\nc:\n  - [x]\nd: &e\n  - {}\nf: &g [1,\n 2]\n",
+    );
+}
+
+#[test]
 fn block_scalars_keep_their_text() {
     becomes(
         "a:\n    b: |\n        one  \n          two\n\n        three\n    # no text\n    c: >-\n     folded\n     text\n    d:\n    -   |+\n        kept\n\n    - |2\n         stated\n",
