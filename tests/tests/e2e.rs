@@ -100,6 +100,12 @@ mod coalescing;
 mod command_line_help;
 #[path = "e2e/conditional.rs"]
 mod conditional;
+#[path = "e2e/config_fmt.rs"]
+mod config_fmt;
+#[path = "e2e/config_includes.rs"]
+mod config_includes;
+#[path = "e2e/config_show.rs"]
+mod config_show;
 #[path = "e2e/cookies.rs"]
 mod cookies;
 #[path = "e2e/doctor_crash.rs"]

@@ -29,6 +29,8 @@ pub struct CommandLine {
 pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
   lamina run --domain localhost --to http://127.0.0.1:3000
   lamina validate -c lamina.yaml
+  lamina config show -c lamina.yaml --no-defaults
+  lamina fmt lamina.yaml routes/*.yaml --check
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
   lamina doctor -c lamina.yaml
   lamina purge --tag user-7 --wait 2s
@@ -73,6 +75,21 @@ pub enum GatewayCommand {
     Validate {
         #[command(flatten)]
         file: ConfigFileArgument,
+    },
+    /// Commands about a configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Rewrite configuration files in the canonical form: levels of two spaces, top-level keys in
+    /// the order of the reference. Their meaning and their comments stay.
+    Fmt {
+        /// The files, also included ones.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Change nothing; print the lines that would change, and fail if there are any.
+        #[arg(long)]
+        check: bool,
     },
     /// Print the JSON Schema of the configuration.
     Schema,
@@ -179,6 +196,22 @@ pub enum GatewayCommand {
         memory: u64,
         /// Seconds of processor time.
         seconds: u64,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Print all values of a valid configuration as YAML, each with where it comes from: a line of
+    /// a file, a variable, or a default. Secrets are hidden.
+    Show {
+        #[command(flatten)]
+        file: ConfigFileArgument,
+        /// Print JSON, which has no places.
+        #[arg(long)]
+        json: bool,
+        /// Leave out what no file gives.
+        #[arg(long)]
+        no_defaults: bool,
     },
 }
 

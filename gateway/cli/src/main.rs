@@ -8,6 +8,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod first_file;
+mod formatting;
 mod manual;
 mod output;
 mod plugin_kit;
@@ -21,8 +22,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arguments::{
-    AcmeCommand, AdminArguments, ChangedTarget, CommandLine, GatewayCommand, HealthArguments,
-    L2Command, PurgeArguments, RecordCommand, UpstreamsCommand,
+    AcmeCommand, AdminArguments, ChangedTarget, CommandLine, ConfigCommand, GatewayCommand,
+    HealthArguments, L2Command, PurgeArguments, RecordCommand, UpstreamsCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
@@ -34,7 +35,7 @@ use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
 use lamina_edge::admin::config::{AdminConfig, AdminRight};
 use lamina_edge::app::{self, GatewayStartError, RunningGateway};
 use lamina_edge::certificate_review;
-use lamina_edge::config::{self, ConfigProblem, GatewayConfig};
+use lamina_edge::config::{self, ConfigProblem, GatewayConfig, ShownValues};
 use lamina_edge::proxy;
 use lamina_http::endpoint::Endpoint;
 use lamina_plugin_host::compile::{self, child::CompileAllowance};
@@ -158,6 +159,24 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             None => upstreams(&admin, json),
         },
         GatewayCommand::Acme { command } => certificates(&command),
+        GatewayCommand::Config {
+            command:
+                ConfigCommand::Show {
+                    file,
+                    json,
+                    no_defaults,
+                },
+        } => {
+            let values = match no_defaults {
+                true => ShownValues::Given,
+                false => ShownValues::All,
+            };
+            show(&file.config, json, values)
+        }
+        GatewayCommand::Fmt { files, check } => match check {
+            true => formatting::check(&files),
+            false => formatting::rewrite(&files),
+        },
         GatewayCommand::Schema => {
             output::line(format_args!("{:#}", config::schema()));
             Ok(ExitOutcome::Well)
@@ -230,8 +249,13 @@ fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
             let problem = config::problem_at(file, &finding.key, finding.message);
             output::error(format_args!("warning: {problem}"));
         }
+        let included = match config.files_read.len().saturating_sub(1) {
+            0 => String::new(),
+            1 => ", 1 included file".to_owned(),
+            n => format!(", {n} included files"),
+        };
         output::line(format_args!(
-            "{}: ok, {} routes, {} upstreams, {} plugins",
+            "{}: ok{included}, {} routes, {} upstreams, {} plugins",
             file.display(),
             config.routes.len(),
             config.upstreams.len(),
@@ -269,6 +293,24 @@ fn health(asked: &HealthArguments) -> anyhow::Result<ExitOutcome> {
             Ok(ExitOutcome::Failed)
         }
         Err(error) => unknown(&error),
+    }
+}
+
+/// Prints a valid configuration with where its values come from.
+fn show(file: &Path, json: bool, values: ShownValues) -> anyhow::Result<ExitOutcome> {
+    match config::effective(file) {
+        Ok(shown) if json => {
+            output::line(serde_json::to_string_pretty(&shown.json(values))?);
+            Ok(ExitOutcome::Well)
+        }
+        Ok(shown) => {
+            output::text(shown.yaml(values));
+            Ok(ExitOutcome::Well)
+        }
+        Err(problems) => {
+            output::error(problems);
+            Ok(ExitOutcome::Wrong)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads YAML, expands variables, checks, and explains errors.
 //!
-//! Text → [`parser`] → [`tree`] → [`expand`] → [`de`] into [`GatewayConfig`] → [`secret`] →
-//! [`check`]. Errors of syntax and type are reported one at a time, missing variables and errors of
+//! Text → [`parser`] → [`tree`] → [`include`] → [`expand`] → [`de`] into [`GatewayConfig`] →
+//! [`secret`] → [`check`]. Errors of syntax and type are reported one at a time, missing variables and errors of
 //! meaning all together. Each module's part of [`GatewayConfig`] lives in that module; this module
 //! knows those types and nothing else of it.
 
@@ -17,9 +17,14 @@ use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, telemetry};
 
 mod check;
 mod de;
+mod effective;
 mod excerpt;
 mod expand;
 mod fault;
+mod file_pattern;
+mod format;
+mod include;
+mod line_diff;
 mod parser;
 mod problem;
 mod schema;
@@ -27,21 +32,28 @@ mod seal_warnings;
 mod secret;
 #[cfg(test)]
 mod shipped;
+mod sources;
 mod targets_file;
 #[cfg(test)]
 mod tests;
+mod text_shape;
 mod tree;
 mod upstream_warnings;
 mod warnings;
+mod yaml_text;
 
+pub use effective::{EffectiveConfig, ShownValues, effective};
+pub use format::formatted_file;
+pub use line_diff::{ChangedLines, changes};
 pub use problem::{ConfigProblem, ConfigProblems};
 pub use schema::schema;
 pub use secret::redacted;
 pub use targets_file::load as load_targets;
 
 use problem::ConfigFinding;
+use sources::ConfigSources;
 
-/// The most bytes of a configuration file. A larger file is a mistake.
+/// The most bytes of a configuration, with all files that it includes. A larger one is a mistake.
 const MAX_BYTES: usize = 1 << 20;
 
 /// The whole configuration file.
@@ -50,6 +62,10 @@ const MAX_BYTES: usize = 1 << 20;
 pub struct GatewayConfig {
     /// Version of this format: 1.
     pub version: u32,
+    /// Further files, whose values are joined to those of this one: a path, a pattern such as `routes/*.yaml`, or a list of them, relative to this file.
+    #[serde(default)]
+    #[schemars(with = "proxy::config::OneOrMany")]
+    pub include: Vec<String>,
     /// The process.
     #[serde(default)]
     pub server: ProcessConfig,
@@ -87,6 +103,9 @@ pub struct GatewayConfig {
     /// What works as it is written and is still risky, with its place in the file.
     #[serde(skip)]
     pub warnings: Vec<ConfigProblem>,
+    /// The files that it was read from: the main one, and those that it includes.
+    #[serde(skip)]
+    pub files_read: Vec<PathBuf>,
 }
 
 impl GatewayConfig {
@@ -168,39 +187,166 @@ pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
 /// The name and the text of a file, which is not larger than a configuration may be.
 fn read_text(file: &Path) -> Result<(String, String), ConfigProblems> {
     let name = file.display().to_string();
-    let whole =
-        |message: String| ConfigProblems::one(ConfigFinding::file(message).locate(&name, "", None));
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|f| f.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|e| whole(format!("cannot be read: {e}")))?;
-    if bytes.len() > MAX_BYTES {
-        return Err(whole(TOO_LARGE.to_owned()));
+    let one = |finding: ConfigFinding, text: &str| {
+        ConfigProblems::one(finding.locate(&ConfigSources::new(&name, text), None))
+    };
+    match read_bounded(file, MAX_BYTES) {
+        Ok(BoundedFile::Text(text)) => Ok((name, text)),
+        Ok(BoundedFile::TooLarge) => Err(one(ConfigFinding::file(TOO_LARGE), "")),
+        Ok(BoundedFile::NotUtf8 { lossy, at }) => Err(one(ConfigFinding::at(at, NOT_UTF8), &lossy)),
+        Err(error) => {
+            let finding = ConfigFinding::file(format!("cannot be read: {error}"));
+            Err(one(finding, ""))
+        }
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|e| not_utf8(&name, e.as_bytes(), e.utf8_error().valid_up_to()))?;
-    Ok((name, text))
 }
 
-/// The line of the file on which a key such as `bus.nats.servers` stands. None if the key isn't
+/// What a file with a bounded number of bytes holds.
+enum BoundedFile {
+    Text(String),
+    TooLarge,
+    /// The text with replacement characters, and where the first of them stands.
+    NotUtf8 {
+        lossy: String,
+        at: tree::YamlPosition,
+    },
+}
+
+fn read_bounded(file: &Path, most: usize) -> std::io::Result<BoundedFile> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(file).and_then(|f| f.take(most as u64 + 1).read_to_end(&mut bytes))?;
+    if bytes.len() > most {
+        return Ok(BoundedFile::TooLarge);
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => BoundedFile::Text(without_mark(&text).to_owned()),
+        Err(error) => {
+            let lossy = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let at = place_of_byte(&lossy, error.utf8_error().valid_up_to());
+            BoundedFile::NotUtf8 { lossy, at }
+        }
+    })
+}
+
+/// The text without the byte order mark that some editors put before it.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Where a key stands.
+pub struct KeyPlace {
+    /// The file, as it was named.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+/// The file and the line on which a key such as `bus.nats.servers` stands. None if the key isn't
 /// given or the file can't be read.
-pub fn line_of(file: &Path, key: &str) -> Option<usize> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let root = parser::parse(text).ok()?;
+pub fn place_of(file: &Path, key: &str) -> Option<KeyPlace> {
+    let document = document_of(file).ok()?;
     let keys: Vec<&str> = key.split('.').collect();
     let path = problem::path(&keys);
-    root.node(&path).map(|_| root.find(&path).1.line)
+    document.root.node(&path)?;
+    let at = document.root.find(&path).1;
+    Some(KeyPlace {
+        file: document.sources.name(at.source).to_owned(),
+        line: at.line,
+    })
 }
 
 /// Something that is wrong with what the configuration in this file names at this key, as in
 /// `listeners[0].tls.default`, shown where the key stands.
 pub fn problem_at(file: &Path, key: &str, message: impl Into<String>) -> ConfigProblem {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let root = parser::parse(text).ok();
     let finding = ConfigFinding::value(problem::ConfigPath::read(key), message);
-    finding.locate(&file.display().to_string(), text, root.as_ref())
+    match document_of(file) {
+        Ok(document) => finding.locate(&document.sources, Some(&document.root)),
+        Err(_) => finding.locate(&ConfigSources::new(&file.display().to_string(), ""), None),
+    }
+}
+
+/// The tree of a file and of those that it includes, before variables are expanded.
+fn document_of(file: &Path) -> Result<ConfigDocument, ConfigProblems> {
+    let (name, text) = read_text(file)?;
+    ConfigDocument::read(&text, &name, &|variable| std::env::var(variable).ok())
+}
+
+/// The joined tree of all files of a configuration.
+struct ConfigDocument {
+    sources: ConfigSources,
+    root: tree::YamlNode,
+    /// What is risky about the files.
+    warnings: Vec<ConfigFinding>,
+}
+
+impl ConfigDocument {
+    /// Reads the main file's text, and the files that it includes.
+    fn read(
+        text: &str,
+        file: &str,
+        env: expand::VariableLookup<'_>,
+    ) -> Result<Self, ConfigProblems> {
+        let text = without_mark(text);
+        let mut sources = ConfigSources::new(file, text);
+        let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
+            ConfigProblems::one(finding.locate(&ConfigSources::new(file, text), root))
+        };
+        if text.len() > MAX_BYTES {
+            return Err(one(ConfigFinding::file(TOO_LARGE), None));
+        }
+        let mut budget = parser::AliasBudget::default();
+        let mut root = parser::parse_source(text, sources::MAIN, &mut budget)
+            .map_err(|finding| one(finding, None))?;
+        shape(&root).map_err(|finding| one(finding, Some(&root)))?;
+        let found = include::join(&mut root, &mut sources, &mut budget, env);
+        let document = Self {
+            sources,
+            root,
+            warnings: found.warnings,
+        };
+        document.refuse(found.errors)?;
+        Ok(document)
+    }
+
+    /// Replaces variables.
+    fn expand(&mut self, env: expand::VariableLookup<'_>) -> Result<(), ConfigProblems> {
+        let findings = expand::expand(&mut self.root, env);
+        self.refuse(findings)
+    }
+
+    /// The typed configuration, which is not checked yet.
+    fn typed(&self) -> Result<GatewayConfig, ConfigProblems> {
+        let typed = de::read(&self.root);
+        typed
+            .map_err(|finding| ConfigProblems::one(finding.locate(&self.sources, Some(&self.root))))
+    }
+
+    /// The typed configuration with its secrets, checked; the files that it names are relative to the
+    /// folder of the main file.
+    fn checked(&self, mut config: GatewayConfig) -> Result<GatewayConfig, ConfigProblems> {
+        let main = Path::new(self.sources.name(sources::MAIN));
+        let base = main.parent().unwrap_or(Path::new(""));
+        let mut findings = secret::read_files(&mut config, base);
+        for file in config.files() {
+            *file = base.join(&*file);
+        }
+        findings.extend(check::check(&config));
+        self.refuse(findings)?;
+        let risks = self.warnings.iter().cloned();
+        let risks = risks.chain(warnings::warnings(&config)).collect();
+        config.warnings = self.located(risks);
+        config.files_read = self.sources.names().map(PathBuf::from).collect();
+        Ok(config)
+    }
+
+    /// An error of all of these, if there are any.
+    fn refuse(&self, findings: Vec<ConfigFinding>) -> Result<(), ConfigProblems> {
+        ConfigProblems::new(self.located(findings)).map_or(Ok(()), Err)
+    }
+
+    fn located(&self, findings: Vec<ConfigFinding>) -> Vec<ConfigProblem> {
+        located(findings, &self.sources, &self.root)
+    }
 }
 
 /// Reads and checks `text`. `file` names it in messages, and the files that it names are relative
@@ -210,47 +356,28 @@ pub fn parse(
     file: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<GatewayConfig, ConfigProblems> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
-        ConfigProblems::one(finding.locate(file, text, root))
-    };
-    if text.len() > MAX_BYTES {
-        return Err(one(ConfigFinding::file(TOO_LARGE), None));
-    }
-    let mut root = parser::parse(text).map_err(|e| one(e, None))?;
-    shape(&root).map_err(|e| one(e, Some(&root)))?;
-    let located = |findings, root: &tree::YamlNode| located(findings, (file, text), root);
-    let all = |findings, root: &tree::YamlNode| ConfigProblems::new(located(findings, root));
-    let findings = expand::expand(&mut root, env);
-    all(findings, &root).map_or(Ok(()), Err)?;
-    let mut config: GatewayConfig = de::read(&root).map_err(|e| one(e, Some(&root)))?;
-    let base = Path::new(file).parent().unwrap_or(Path::new(""));
-    let mut findings = secret::read_files(&mut config, base);
-    for file in config.files() {
-        *file = base.join(&*file);
-    }
-    findings.extend(check::check(&config));
-    all(findings, &root).map_or(Ok(()), Err)?;
-    config.warnings = located(warnings::warnings(&config), &root);
-    Ok(config)
+    let mut document = ConfigDocument::read(text, file, env)?;
+    document.expand(env)?;
+    document.checked(document.typed()?)
 }
 
 /// Shows findings where they stand in the file.
 fn located(
     findings: Vec<ConfigFinding>,
-    (file, text): (&str, &str),
+    sources: &ConfigSources,
     root: &tree::YamlNode,
 ) -> Vec<ConfigProblem> {
     let more = findings.len().saturating_sub(MOST_SHOWN);
     let more = (more > 0).then(|| ConfigFinding::file(format!("{more} more are not shown")));
     let shown = findings.into_iter().take(MOST_SHOWN).chain(more);
-    shown.map(|f| f.locate(file, text, Some(root))).collect()
+    shown.map(|f| f.locate(sources, Some(root))).collect()
 }
 
 /// The most problems, or warnings, of one file that are listed one by one.
 const MOST_SHOWN: usize = 100;
 
 const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";
+const NOT_UTF8: &str = "not UTF-8; expected a text file in UTF-8";
 
 /// Checks what everything else depends on: the file is a mapping, and its version is known.
 fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
@@ -278,25 +405,14 @@ fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
     }
 }
 
-fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> ConfigProblems {
-    let text = String::from_utf8_lossy(bytes);
-    // The valid part is the same in both texts, so the position is correct in the repaired text.
-    let before = text.get(..valid).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count()
-        + 1;
-    let finding = ConfigFinding::at(
-        tree::YamlPosition {
-            line,
-            column,
-            width: 1,
-        },
-        "not UTF-8; expected a text file in UTF-8",
-    );
-    ConfigProblems::one(finding.locate(file, &text, None))
+/// The position of a byte in a text whose bytes before it were valid.
+fn place_of_byte(text: &str, byte: usize) -> tree::YamlPosition {
+    let before = text.get(..byte).unwrap_or_default();
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    tree::YamlPosition {
+        source: sources::MAIN,
+        line: before.matches('\n').count() + 1,
+        column: last.chars().count() + 1,
+        width: 1,
+    }
 }

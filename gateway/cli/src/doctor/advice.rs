@@ -9,7 +9,7 @@ use std::path::Path;
 use lamina_base::description::FailureSubject;
 use lamina_cache::l2::description::StoreDescription;
 use lamina_cluster::bus::description::TransportDescription;
-use lamina_edge::config;
+use lamina_edge::config::{self, KeyPlace};
 
 /// The lines of keys in the configuration file.
 pub(super) struct ConfigKeyPlaces<'a>(&'a Path);
@@ -19,10 +19,13 @@ impl<'a> ConfigKeyPlaces<'a> {
         Self(file)
     }
 
-    /// A key with its line.
+    /// A key with its line, and with its file if that is an included one.
     pub(super) fn at(&self, key: &str) -> String {
-        match config::line_of(self.0, key) {
-            Some(line) => format!("{key}, line {line}"),
+        match config::place_of(self.0, key) {
+            Some(KeyPlace { file, line }) if Path::new(&file) == self.0 => {
+                format!("{key}, line {line}")
+            }
+            Some(KeyPlace { file, line }) => format!("{key}, {file}, line {line}"),
             None => format!("{key}, which is not set"),
         }
     }

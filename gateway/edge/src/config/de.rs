@@ -98,6 +98,11 @@ fn resolve(text: &str) -> PlainScalar {
     }
 }
 
+/// Whether an unquoted scalar is a text to this reader.
+pub fn is_text(plain: &str) -> bool {
+    matches!(resolve(plain), PlainScalar::Text)
+}
+
 struct YamlDeserializer<'a>(&'a YamlNode);
 
 impl<'de> IntoDeserializer<'de, ConfigValueFault> for YamlDeserializer<'de> {
@@ -125,9 +130,10 @@ fn entries(entries: &[(YamlKey, YamlNode)]) -> impl Iterator<Item = (&str, YamlD
         .map(|(key, value)| (key.name.as_str(), YamlDeserializer(value)))
 }
 
-impl<'de> YamlDeserializer<'de> {
-    fn is_null(&self) -> bool {
-        matches!(&self.0.body, YamlValue::Scalar(s) if matches!(s.plain(), PlainScalar::Null))
+impl YamlNode {
+    /// Whether nothing is written there, or `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(&self.body, YamlValue::Scalar(s) if matches!(s.plain(), PlainScalar::Null))
     }
 }
 
@@ -185,7 +191,7 @@ impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
-        if self.is_null() {
+        if self.0.is_null() {
             visitor.visit_none()
         } else {
             visitor.visit_some(self)
@@ -194,7 +200,7 @@ impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
 
     /// `server:` with all its keys commented out is an empty mapping.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
-        if self.is_null() {
+        if self.0.is_null() {
             visitor.visit_map(MapDeserializer::new(entries(&[])))
         } else {
             self.deserialize_any(visitor)
@@ -215,7 +221,7 @@ impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
-        if self.is_null() {
+        if self.0.is_null() {
             visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<
                 YamlDeserializer<'de>,
             >()))
@@ -253,7 +259,7 @@ impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
                 found: "a list".to_owned(),
                 expected: one(),
             }),
-            YamlValue::Scalar(_) if self.is_null() => Err(ConfigValueFault::WrongType {
+            YamlValue::Scalar(_) if self.0.is_null() => Err(ConfigValueFault::WrongType {
                 found: "nothing".to_owned(),
                 expected: one(),
             }),

@@ -35,7 +35,7 @@ pub fn inside(text: &str, mark: YamlPosition) -> YamlPosition {
     YamlPosition {
         line: last,
         column,
-        width: mark.width,
+        ..mark
     }
 }
 
@@ -43,11 +43,22 @@ pub fn inside(text: &str, mark: YamlPosition) -> YamlPosition {
 pub fn excerpt(text: &str, mark: YamlPosition) -> Option<String> {
     let above: Vec<&str> = lines(text).take(mark.line.checked_sub(1)?).collect();
     let line = lines(text).nth(above.len())?;
-    let masked = match continues_secret(&above, line) {
+    Some(pointed_at(&masked(&above, line), mark))
+}
+
+/// All lines of a text without the secrets in them.
+pub fn masked_lines(text: &str) -> Vec<String> {
+    let all: Vec<&str> = text.lines().collect();
+    let lines = all.iter().enumerate();
+    lines.map(|(n, line)| masked(&all[..n], line)).collect()
+}
+
+/// A line without the secret in it, by itself and by the lines above it.
+fn masked(above: &[&str], line: &str) -> String {
+    match continues_secret(above, line) {
         true => "***".to_owned(),
         false => mask(line),
-    };
-    Some(pointed_at(&masked, mark))
+    }
 }
 
 /// Like [`excerpt`], for a marked key: the rest of its line is not shown.
@@ -133,6 +144,7 @@ mod tests {
         let shown = excerpt(
             &text,
             YamlPosition {
+                source: 0,
                 line: 1,
                 column: 304,
                 width: 3,
@@ -149,6 +161,7 @@ mod tests {
         let shown = excerpt(
             "admin: { token: s3cret }",
             YamlPosition {
+                source: 0,
                 line: 1,
                 column: 1,
                 width: 5,
@@ -162,6 +175,7 @@ mod tests {
     fn an_excerpt_hides_a_secret_that_began_on_a_line_above() {
         let shown = |text: &str, line: usize| {
             let mark = YamlPosition {
+                source: 0,
                 line,
                 column: 1,
                 width: 1,

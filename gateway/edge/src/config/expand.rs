@@ -53,6 +53,7 @@ impl VariableExpander<'_> {
             Ok(text) if text.len() <= self.budget => {
                 self.budget -= text.len();
                 scalar.expanded = true;
+                scalar.variables = names(&scalar.text);
                 scalar.text = text;
             }
             Ok(_) => self.wrong(
@@ -94,6 +95,42 @@ pub fn substitute(text: &str, env: VariableLookup<'_>) -> Result<String, String>
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// The names of the variables in a text that [`substitute`] takes, each once.
+fn names(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        let after = &rest[dollar + 1..];
+        rest = match after
+            .strip_prefix('{')
+            .and_then(|inner| inner.split_once('}'))
+        {
+            Some((inner, tail)) => {
+                let name = inner.split(':').next().unwrap_or(inner);
+                if !names.iter().any(|known| known == name) {
+                    names.push(name.to_owned());
+                }
+                tail
+            }
+            None => after.strip_prefix('$').unwrap_or(after),
+        };
+    }
+    names
+}
+
+/// The text that [`substitute`] makes this one of.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        out.push(c);
+        if c == '$' && matches!(rest.peek(), Some('$' | '{')) {
+            out.push('$');
+        }
+    }
+    out
 }
 
 /// The value of the text between `${` and `}`.
@@ -176,6 +213,12 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_variables_are_told_once_each() {
+        let text = "${A}:$${B} $ ${C:-$x}${A} $${";
+        assert_eq!(names(text), ["A", "C"]);
+    }
+
+    #[test]
     fn a_value_is_not_expanded_again() {
         assert_eq!(substitute("${EVIL}", &env).ok(), env("EVIL"));
     }
@@ -189,6 +232,11 @@ mod tests {
         #[test]
         fn doubled_dollars_give_back_any_text(text in ".*") {
             prop_assert_eq!(substitute(&text.replace('$', "$$"), &env), Ok(text));
+        }
+
+        #[test]
+        fn what_is_escaped_expands_to_any_text(text in "[a${}]*") {
+            prop_assert_eq!(substitute(&escaped(&text), &env), Ok(text));
         }
 
         #[test]

@@ -13,6 +13,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::excerpt::lines;
 use super::problem::{ConfigFinding, ConfigPath, ConfigPathStep, FindingPlace};
+use super::sources;
 use super::tree::{YamlKey, YamlNode, YamlPosition, YamlScalar, YamlValue};
 
 /// The most levels of nesting; the format itself needs eight.
@@ -21,20 +22,41 @@ const MAX_DEPTH: usize = 64;
 /// The most nodes and bytes that aliases may add together.
 const ALIAS_BUDGET: usize = 1 << 20;
 
-/// Reads one YAML document.
+/// What aliases may still add, in all files of a configuration together.
+pub struct AliasBudget(usize);
+
+impl Default for AliasBudget {
+    fn default() -> Self {
+        Self(ALIAS_BUDGET)
+    }
+}
+
+/// Reads one YAML document that is no part of a configuration of several files.
 pub fn parse(text: &str) -> Result<YamlNode, ConfigFinding> {
+    parse_source(text, sources::MAIN, &mut AliasBudget::default())
+}
+
+/// Reads the YAML document of the source with this number.
+pub fn parse_source(
+    text: &str,
+    source: usize,
+    budget: &mut AliasBudget,
+) -> Result<YamlNode, ConfigFinding> {
     let mut builder = YamlTreeBuilder {
+        source,
         stack: Vec::new(),
         anchors: HashMap::new(),
-        budget: ALIAS_BUDGET,
+        budget: budget.0,
         root: None,
     };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|e| syntax(text, &e))?;
+        let (event, span) = event.map_err(|e| syntax(text, source, &e))?;
         builder.take(event, span)?;
     }
-    builder.root.ok_or_else(|| ConfigFinding::file(EMPTY))
+    budget.0 = builder.budget;
+    let root = builder.root;
+    root.ok_or_else(|| ConfigFinding::source(source, EMPTY))
 }
 
 pub const EMPTY: &str = "the file is empty; expected at least `version`, `listeners` and `routes`";
@@ -56,6 +78,7 @@ enum CollectionItems {
 }
 
 struct YamlTreeBuilder {
+    source: usize,
     stack: Vec<OpenCollection>,
     anchors: HashMap<usize, (YamlNode, usize)>,
     budget: usize,
@@ -64,7 +87,7 @@ struct YamlTreeBuilder {
 
 impl YamlTreeBuilder {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ConfigFinding> {
-        let mut at = mark(span);
+        let mut at = mark(span, self.source);
         if !matches!(event, Event::Scalar(..) | Event::Alias(_)) {
             // For a list or mapping, only the first character is known here.
             at.width = 1;
@@ -84,6 +107,7 @@ impl YamlTreeBuilder {
                     text: text.into_owned(),
                     plain: style == ScalarStyle::Plain,
                     expanded: false,
+                    variables: Vec::new(),
                 };
                 self.add(
                     YamlNode {
@@ -246,7 +270,7 @@ impl YamlTreeBuilder {
     }
 }
 
-fn mark(span: Span) -> YamlPosition {
+fn mark(span: Span, source: usize) -> YamlPosition {
     let (start, end) = (span.start, span.end);
     let width = if start.line() == end.line() {
         end.col().saturating_sub(start.col())
@@ -254,6 +278,7 @@ fn mark(span: Span) -> YamlPosition {
         usize::MAX
     };
     YamlPosition {
+        source,
         line: start.line(),
         column: start.col() + 1,
         width: width.max(1),
@@ -265,16 +290,17 @@ fn too_deep() -> String {
 }
 
 /// The parser's error, with the usual cause if the line shows it.
-fn syntax(text: &str, error: &ScanError) -> ConfigFinding {
+fn syntax(text: &str, source: usize, error: &ScanError) -> ConfigFinding {
     let at = YamlPosition {
+        source,
         line: error.marker().line(),
         column: error.marker().col() + 1,
         width: 1,
     };
-    let source = lines(text)
+    let source_line = lines(text)
         .nth(at.line.saturating_sub(1))
         .unwrap_or_default();
-    let indent = &source[..source.len() - source.trim_start().len()];
+    let indent = &source_line[..source_line.len() - source_line.trim_start().len()];
     if let Some(tab) = indent.chars().position(|c| c == '\t') {
         return ConfigFinding::at(
             YamlPosition {
@@ -293,7 +319,7 @@ fn syntax(text: &str, error: &ScanError) -> ConfigFinding {
         .all(|line| line.trim().is_empty())
     {
         "; the file ends here"
-    } else if source.contains("${") && error.info().contains("flow") {
+    } else if source_line.contains("${") && error.info().contains("flow") {
         "; inside { } and [ ] put quotes around ${…}"
     } else {
         ""

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::excerpt::{excerpt, excerpt_of_key, inside};
+use super::sources::{self, ConfigSources};
 use super::tree::{YamlNode, YamlPosition};
 
 /// One step of the path to a value: `routes[2].match` has three.
@@ -40,8 +41,8 @@ pub enum FindingPlace {
     Value,
     /// A position that is already known.
     At(YamlPosition),
-    /// The file as a whole.
-    File,
+    /// The source with this number as a whole.
+    Source(usize),
 }
 
 /// One thing that is wrong, with its place.
@@ -56,6 +57,8 @@ pub struct ConfigProblem {
     /// What is wrong, what is expected, and the nearest known word.
     pub message: String,
     excerpt: Option<String>,
+    /// The number of the file among the sources: problems are listed file by file.
+    source: usize,
 }
 
 /// The most findings that are kept. If there are more, the rest is left out.
@@ -169,13 +172,32 @@ impl ConfigFinding {
         }
     }
 
-    /// A finding about the file as a whole.
+    /// A finding about the main file as a whole.
     pub fn file(message: impl Into<String>) -> Self {
+        Self::source(sources::MAIN, message)
+    }
+
+    /// A finding about the source with this number as a whole.
+    pub fn source(number: usize, message: impl Into<String>) -> Self {
         Self {
             path: ConfigPath::default(),
-            place: FindingPlace::File,
+            place: FindingPlace::Source(number),
             message: message.into(),
         }
+    }
+
+    /// The finding with the position that it has in this tree, which may then change.
+    pub fn pinned(mut self, root: &YamlNode) -> Self {
+        if let Some(mark) = self.mark(Some(root)) {
+            self.place = FindingPlace::At(mark);
+        }
+        self
+    }
+
+    /// The finding below a path.
+    pub fn below(mut self, path: &ConfigPath) -> Self {
+        self.path = ConfigPath([path.0.clone(), self.path.0].concat());
+        self
     }
 
     /// Adds the nearest known word as a question.
@@ -189,7 +211,7 @@ impl ConfigFinding {
     fn mark(&self, root: Option<&YamlNode>) -> Option<YamlPosition> {
         match self.place {
             FindingPlace::At(mark) => Some(mark),
-            FindingPlace::File => None,
+            FindingPlace::Source(_) => None,
             FindingPlace::Value => root.map(|node| node.find(&self.path).0),
             FindingPlace::Key | FindingPlace::UnknownKey => {
                 root.map(|node| node.find(&self.path).1)
@@ -197,14 +219,22 @@ impl ConfigFinding {
         }
     }
 
-    /// The finding with its position in `text`.
-    pub fn locate(self, file: &str, text: &str, root: Option<&YamlNode>) -> ConfigProblem {
-        let mark = self.mark(root).map(|mark| inside(text, mark));
+    /// The finding with its position in the source where it stands.
+    pub fn locate(self, sources: &ConfigSources, root: Option<&YamlNode>) -> ConfigProblem {
+        let mark = self.mark(root);
+        let number = match (mark, self.place) {
+            (Some(mark), _) => mark.source,
+            (None, FindingPlace::Source(number)) => number,
+            (None, _) => sources::MAIN,
+        };
+        let (file, text) = sources.name_and_text(number);
+        let mark = mark.map(|mark| inside(text, mark));
         let excerpt_of = match self.place {
             FindingPlace::UnknownKey => excerpt_of_key,
-            FindingPlace::Key | FindingPlace::Value | FindingPlace::At(_) | FindingPlace::File => {
-                excerpt
-            }
+            FindingPlace::Key
+            | FindingPlace::Value
+            | FindingPlace::At(_)
+            | FindingPlace::Source(_) => excerpt,
         };
         ConfigProblem {
             file: file.to_owned(),
@@ -212,14 +242,15 @@ impl ConfigFinding {
             excerpt: mark.and_then(|mark| excerpt_of(text, mark)),
             path: self.path.to_string(),
             message: self.message,
+            source: number,
         }
     }
 }
 
 impl ConfigProblems {
-    /// Collects problems, sorted by position. `None` if there are none.
+    /// Collects problems, sorted by file and position. `None` if there are none.
     pub fn new(mut problems: Vec<ConfigProblem>) -> Option<Self> {
-        problems.sort_by_key(|p| (p.position.is_none(), p.position));
+        problems.sort_by_key(|p| (p.position.is_none(), p.source, p.position));
         (!problems.is_empty()).then_some(Self(problems))
     }
 

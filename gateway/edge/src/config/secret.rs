@@ -228,31 +228,80 @@ fn read(file: &FilePath) -> Result<String, String> {
 
 /// The configuration as YAML, with every default filled in and every secret as `***`.
 pub fn redacted(config: &GatewayConfig) -> String {
-    let value =
-        serde_yaml::with::singleton_map_recursive::serialize(config, serde_yaml::value::Serializer);
-    match value {
-        Ok(mut value) => {
-            hide(&mut value);
-            serde_yaml::to_string(&value).unwrap_or_else(|e| format!("# cannot be shown: {e}\n"))
-        }
-        Err(e) => format!("# cannot be shown: {e}\n"),
-    }
+    let text = redacted_value(config).and_then(|value| serde_yaml::to_string(&value));
+    text.unwrap_or_else(|e| format!("# cannot be shown: {e}\n"))
 }
 
-fn hide(value: &mut serde_yaml::Value) {
+/// The same as a value.
+pub fn redacted_value(config: &GatewayConfig) -> Result<serde_yaml::Value, serde_yaml::Error> {
+    let serializer = serde_yaml::value::Serializer;
+    let mut value = serde_yaml::with::singleton_map_recursive::serialize(config, serializer)?;
+    hide(&mut value);
+    Ok(value)
+}
+
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+
+/// Sections whose keys are names that operators choose, and say nothing about what is below them.
+const SECTIONS_OF_NAMES: [&[&str]; 3] = [&["upstreams"], &["plugins"], &["acme", "issuers"]];
+
+/// Hides the secrets of a whole configuration.
+pub fn hide(root: &mut serde_yaml::Value) {
+    hide_below(root, &mut Vec::new());
+}
+
+fn hide_below(value: &mut serde_yaml::Value, path: &mut Vec<String>) {
     match value {
         serde_yaml::Value::Mapping(map) => {
+            let is_of_names = SECTIONS_OF_NAMES.iter().any(|section| *section == *path);
             for (key, value) in map.iter_mut() {
-                if key.as_str().is_some_and(is_secret_name) && !value.is_null() {
-                    *value = "***".into();
+                let name = key.as_str().unwrap_or_default();
+                if resembles_secret_name(name) && !is_of_names {
+                    hide_all(value);
                 } else {
-                    hide(value);
+                    path.push(name.to_owned());
+                    hide_below(value, path);
+                    path.pop();
                 }
             }
         }
-        serde_yaml::Value::Sequence(items) => items.iter_mut().for_each(hide),
+        serde_yaml::Value::Sequence(items) => {
+            path.push(String::new());
+            items.iter_mut().for_each(|item| hide_below(item, path));
+            path.pop();
+        }
+        serde_yaml::Value::String(text) => {
+            if let Some(shown) = without_credentials(text) {
+                *text = shown;
+            }
+        }
         _ => {}
     }
+}
+
+/// Hides everything in the value of a secret, and keeps its form.
+fn hide_all(value: &mut serde_yaml::Value) {
+    match value {
+        serde_yaml::Value::Mapping(map) => map.iter_mut().for_each(|(_, value)| hide_all(value)),
+        serde_yaml::Value::Sequence(items) => items.iter_mut().for_each(hide_all),
+        serde_yaml::Value::Null => {}
+        _ => *value = HIDDEN.into(),
+    }
+}
+
+/// A URL without the password that stands in it, if there is one.
+fn without_credentials(text: &str) -> Option<String> {
+    let begin = text.find("://")? + 3;
+    let rest = &text[begin..];
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let (credentials, _) = authority.rsplit_once('@')?;
+    let user = credentials
+        .split_once(':')
+        .map(|(user, _)| format!("{user}:"));
+    let user = user.unwrap_or_default();
+    let behind = &rest[credentials.len()..];
+    Some(format!("{}{user}{HIDDEN}{behind}", &text[..begin]))
 }
 
 #[cfg(test)]
@@ -267,6 +316,20 @@ mod tests {
         assert_eq!(find_secret_value("  o: http://me:pw@h"), Some(12));
         assert_eq!(find_secret_value("é—token: x"), Some(12));
         assert_eq!(find_secret_value("note: the token that we use"), None);
+    }
+
+    #[test]
+    fn the_password_in_a_url_is_hidden() {
+        for (url, shown) in [
+            ("redis://:pw@h/0", "redis://:***@h/0"),
+            ("amqp://me:p@w@h:1", "amqp://me:***@h:1"),
+            ("nats://pw@h", "nats://***@h"),
+            ("redis://me:***@h", "redis://me:***@h"),
+        ] {
+            assert_eq!(without_credentials(url).as_deref(), Some(shown));
+        }
+        assert_eq!(without_credentials("http://h/@me"), None);
+        assert_eq!(without_credentials("me@h"), None);
     }
 
     /// Guards against a message about a misspelt key that shows the secret beside it.

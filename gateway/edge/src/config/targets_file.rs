@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::check::listed_targets;
 use super::problem::{ConfigFinding, ConfigPath, ConfigProblems};
+use super::sources::ConfigSources;
 use super::{de, expand, located, parser, read_text, tree};
 use crate::origin::config::TargetConfig;
 
@@ -23,8 +24,9 @@ fn parse(
     env: expand::VariableLookup<'_>,
 ) -> Result<Vec<TargetConfig>, ConfigProblems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let sources = ConfigSources::new(file, text);
     let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
-        ConfigProblems::one(finding.locate(file, text, root))
+        ConfigProblems::one(finding.locate(&sources, root))
     };
     let mut root =
         parser::parse(text).map_err(|finding| match finding.message == parser::EMPTY {
@@ -35,7 +37,7 @@ fn parse(
         return Err(one(ConfigFinding::at(root.at, NO_LIST), Some(&root)));
     }
     let all = |findings: Vec<ConfigFinding>, root: &tree::YamlNode| {
-        ConfigProblems::new(located(findings, (file, text), root)).map_or(Ok(()), Err)
+        ConfigProblems::new(located(findings, &sources, root)).map_or(Ok(()), Err)
     };
     let findings = expand::expand(&mut root, env);
     all(findings, &root)?;

@@ -89,7 +89,7 @@ fn a_route_gives_its_streams_some_time() {
 fn unknown_keys_are_found_at_any_depth() {
     says(
         &file("sever: {}\n"),
-        "11:1: sever: unknown key; expected `version`, `server`",
+        "11:1: sever: unknown key; expected `version`, `include`, `server`",
     );
     says(
         &file("    match: { paht: / }\n"),

@@ -1,12 +1,14 @@
-//! A YAML value whose parts know their position in the text.
+//! A YAML value whose parts know their position: the file, and the place in its text.
 //!
 //! [`super::parser`] builds it, [`super::expand`] changes it, [`super::de`] reads it.
 
 use super::problem::{ConfigPath, ConfigPathStep};
 
-/// A position in the text: line and column from 1, in characters.
+/// A position in a text: line and column from 1, in characters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct YamlPosition {
+    /// The number of the text among [`super::sources::ConfigSources`].
+    pub source: usize,
     pub line: usize,
     pub column: usize,
     /// The number of characters on that line that belong to it.
@@ -36,6 +38,8 @@ pub struct YamlScalar {
     pub plain: bool,
     /// Whether a variable was expanded in it; then the wanted type decides what it is.
     pub expanded: bool,
+    /// The names of the variables that were expanded in it.
+    pub variables: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
