@@ -495,7 +495,8 @@ fn what_another_cache_has_kept_is_as_old_as_its_age_says() {
     let purged = Instant::now();
     let page = || marks("a.example/x/1", &["t1"]);
     let judged = |age: u64, after: u64| {
-        let at = purged + Duration::from_secs(after);
+        // A little later, so that what was made after the purge was not made at the same moment.
+        let at = purged + Duration::from_millis(1_000 * after + 50);
         let order = log.order_of_kept(log.order(), Duration::from_secs(age), at);
         log.judge(&entry(page(), log.order()).knowing(order))
     };

@@ -62,7 +62,8 @@ impl TextShape {
                     }
                 }
                 Event::Scalar(text, ScalarStyle::Literal | ScalarStyle::Folded, ..) => {
-                    if !text.trim_matches('\n').is_empty() {
+                    let has_text = !text.trim_matches('\n').is_empty();
+                    if has_text {
                         shape.block_text(&lines, span);
                     }
                 }
