@@ -152,7 +152,9 @@ fn is_flow(lines: &[&str], span: Span) -> bool {
     let line = lines.get(begin.line() - 1).copied().unwrap_or_default();
     let from: String = line.chars().skip(begin.col()).collect();
     let value = match from.strip_prefix('&') {
-        Some(anchor) => anchor.split_once(' ').map_or("", |(_, value)| value.trim_start()),
+        Some(anchor) => anchor
+            .split_once(' ')
+            .map_or("", |(_, value)| value.trim_start()),
         None => &from,
     };
     !is_empty && value.starts_with(['{', '['])
