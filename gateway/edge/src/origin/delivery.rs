@@ -297,6 +297,10 @@ impl<'a> RequestDelivery<'a> {
     ) -> AttemptResult {
         let origin = self.origin;
         let limit = self.deadline.limit(origin.head_limit());
+        let timeout = |phase| FailedAttempt::from(OriginError::Timeout { phase });
+        if self.deadline.is_over() {
+            return Err(timeout(limit.phase));
+        }
         let mut request = self.outgoing.next().ok_or(OriginError::Request)?;
         origin.address(&mut request, target);
         let began = Instant::now();
@@ -304,9 +308,7 @@ impl<'a> RequestDelivery<'a> {
         let (request, upload) = exchange::watched(request);
         let response = target.connections.send(request, target, choice);
         match upload.limit(response, limit.time).await {
-            None => Err(FailedAttempt::from(OriginError::Timeout {
-                phase: limit.phase,
-            })),
+            None => Err(timeout(limit.phase)),
             Some(Ok(mut response)) => {
                 if upload.is_under_way() {
                     response.body_mut().work_in_a_task();
