@@ -116,7 +116,7 @@ impl Default for OriginNames {
     fn default() -> Self {
         let gauge = Opts::new(
             "lamina_dns_stale_seconds",
-            "For how long name servers have not given a new answer about a name; 0 if the last one did.",
+            "For how long look-ups of a name have failed; 0 if the last one did not.",
         );
         Self {
             known: Mutex::default(),
