@@ -26,7 +26,7 @@ pub struct NameServer {
 /// The response code SERVFAIL (RFC 1035 §4.1.1).
 pub const SERVFAIL: u8 = 2;
 
-/// How often a [`Refusal`] looks whether it has been ended.
+/// How often a [`RefusingNameServer`] looks whether it has been ended.
 const LOOK_UP: Duration = Duration::from_millis(20);
 
 impl NameServer {
@@ -151,14 +151,14 @@ impl Drop for NameServer {
 }
 
 /// What answers every question with a response code.
-pub struct Refusal {
+pub struct RefusingNameServer {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 /// Answers every question at this address with a response code, until it is told to end; at the
 /// latest until the test ends.
-pub fn refuse_all(address: SocketAddr, code: u8) -> Refusal {
+pub fn refuse_all(address: SocketAddr, code: u8) -> RefusingNameServer {
     let socket = UdpSocket::bind(address).unwrap();
     socket.set_read_timeout(Some(LOOK_UP)).unwrap();
     let ended = Arc::<AtomicBool>::default();
@@ -175,10 +175,10 @@ pub fn refuse_all(address: SocketAddr, code: u8) -> Refusal {
             let _ = socket.send_to(&packet[..length], from);
         }
     });
-    Refusal { ended, thread }
+    RefusingNameServer { ended, thread }
 }
 
-impl Refusal {
+impl RefusingNameServer {
     /// Nothing answers at the address when this is done.
     pub fn end(self) {
         self.ended.store(true, Ordering::SeqCst);

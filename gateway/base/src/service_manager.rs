@@ -11,10 +11,10 @@ use std::process;
 use std::time::Duration;
 use std::{fmt, io};
 
-/// How long a message may wait for room in the manager's socket.
+/// The time for which a message may wait for room in the manager's socket.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the manager is told.
+/// The states that the manager is told of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ServiceState<'a> {
     /// Listeners are not open yet, plugins not compiled.
@@ -84,7 +84,7 @@ impl ServiceManager {
         }
     }
 
-    /// How often the manager wants a sign of life: twice in the time after which it would act.
+    /// The interval at which a sign of life is sent: half of the time after which the manager acts.
     /// None if it wants none.
     pub fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.map(|limit| limit / 2)

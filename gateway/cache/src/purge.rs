@@ -205,7 +205,7 @@ impl PurgeLog {
     pub fn order_of_kept(&self, begun: PurgeOrder, age: Duration, at: Instant) -> PurgeOrder {
         let fraction = FRACTION.min(FRACTION_COUNTS_UNTIL.saturating_sub(age));
         let place = self.writer.lock().times.place_before(at, age + fraction);
-        // What can't be judged any more is as it would be of an origin.
+        // A response from before the oldest purge that is still known counts as one of an origin.
         let least = self.floor().max(self.doubted());
         place.unwrap_or(begun).max(least).min(begun)
     }

@@ -52,7 +52,7 @@ pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
   lamina completions bash > /etc/bash_completion.d/lamina
   lamina man | man -l -";
 
-/// What exit codes mean, as `--help` and the manual show it.
+/// The meaning of exit codes, as `--help` and the manual show it.
 pub const EXIT_CODES: &str =
     "Exit codes: 0 success, 1 failure, 2 the command line or the configuration is wrong.
 Of `health`: 0 it takes requests, also when degraded; 1 it takes none, or that can't be known.
@@ -360,7 +360,7 @@ pub struct HealthArguments {
     /// The gateway's configuration file; it is not read where `--admin` is given.
     #[arg(short, long, env = "LAMINA_CONFIG")]
     pub config: Option<PathBuf>,
-    /// How long to wait for the answer.
+    /// The time limit for the answer.
     #[arg(long, default_value = "3s")]
     pub timeout: ConfigDuration,
 }

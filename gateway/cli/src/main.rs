@@ -511,7 +511,7 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the service manager shows of a gateway at work.
+/// The status of a gateway at work, for the service manager.
 fn serving(app: &RunningGateway) -> String {
     let addresses = app.addresses.iter();
     let addresses: Vec<_> = addresses

@@ -8,12 +8,12 @@ use e2e::fleet::{Fleet, Pages, known, node, purge_everywhere, shown};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
 use e2e::wire::Wire;
-use http::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::cluster::{Configured, applied, is};
 use crate::l2_clocks::{WallClock, library};
+use crate::purge_wait::listed;
 
 /// How long a silent node counts here: long enough for the test to look twice.
 const FORGET_AFTER: Duration = Duration::from_secs(8);
@@ -22,15 +22,6 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 /// How often the broker is killed. The best time counts, since the machine has other work.
 const RESTARTS: usize = 3;
 const HOUR: i64 = 3_600;
-
-/// What a node says of another one; null if it knows nobody of this name.
-async fn listed(node: &Gateway, name: &str) -> Value {
-    let answer = node.admin(Method::GET, "/v1/nodes", "").await;
-    let body: Value = serde_json::from_str(&answer.text).unwrap();
-    let nodes = body["nodes"].as_array().unwrap();
-    let found = nodes.iter().find(|node| node["node"] == name);
-    found.cloned().unwrap_or_default()
-}
 
 async fn knows(node: &Gateway, others: usize) {
     wait_for(

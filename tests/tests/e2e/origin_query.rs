@@ -21,6 +21,24 @@ async fn echo(rest: &str) -> (Origin, Gateway) {
     (origin, gateway)
 }
 
+/// The same with `utm_*` left out of the key, and pages that are stale at once below `/stale`; all
+/// others have this `Cache-Control`.
+async fn stale_or(others: &'static str) -> (Origin, Gateway) {
+    let origin = Origin::pages(move |seen| {
+        let life = match seen.path.starts_with("/stale") {
+            true => "max-age=0, stale-while-revalidate=86400",
+            false => others,
+        };
+        Reply::ok(seen.path.clone()).header("cache-control", life)
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .route("{name: site, upstream: origin, key: {query: {drop: [\"utm_*\"]}}}")
+        .start()
+        .await;
+    (origin, gateway)
+}
+
 /// The same with the shipped `normalize-query`.
 async fn echo_by_plugin(config: &str, rest: &str) -> (Origin, Gateway) {
     let origin = Origin::pages(|seen| Reply::fresh(seen.path.clone())).await;
@@ -60,18 +78,7 @@ async fn nothing_that_one_client_adds_gets_into_the_page_of_another() {
 /// A body that is announced and turns out to be empty makes no other request of it.
 #[tokio::test]
 async fn a_body_that_never_comes_does_not_carry_more_to_the_origin() {
-    let origin = Origin::pages(|seen| {
-        let life = match seen.path.starts_with("/stale") {
-            true => "max-age=0, stale-while-revalidate=86400",
-            false => "max-age=3600",
-        };
-        Reply::ok(seen.path.clone()).header("cache-control", life)
-    })
-    .await;
-    let gateway = Setup::new(&origin)
-        .route("{name: site, upstream: origin, key: {query: {drop: [\"utm_*\"]}}}")
-        .start()
-        .await;
+    let (origin, gateway) = stale_or("max-age=3600").await;
     let asks = async |target: &str| {
         let mut connection = gateway.raw().await;
         let announced = format!(
@@ -109,18 +116,7 @@ async fn a_declared_plugin_key_is_what_the_origin_gets() {
 
 #[tokio::test]
 async fn a_refresh_and_an_answer_for_one_client_send_no_more() {
-    let origin = Origin::pages(|seen| {
-        let life = match seen.path.starts_with("/stale") {
-            true => "max-age=0, stale-while-revalidate=86400",
-            false => "private",
-        };
-        Reply::ok(seen.path.clone()).header("cache-control", life)
-    })
-    .await;
-    let gateway = Setup::new(&origin)
-        .route("{name: site, upstream: origin, key: {query: {drop: [\"utm_*\"]}}}")
-        .start()
-        .await;
+    let (origin, gateway) = stale_or("private").await;
     for path in ["/private", "/stale"] {
         for _ in 0..3 {
             gateway

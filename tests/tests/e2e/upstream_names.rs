@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use e2e::cli::run;
 use e2e::gateway::Gateway;
@@ -69,22 +70,18 @@ async fn targets(gateway: &Gateway) -> Vec<String> {
 }
 
 /// Waits until requests are answered by exactly these origins.
-async fn answered_by(gateway: &Gateway, expected: &[&str]) {
+pub async fn answered_by(gateway: &Gateway, expected: &[&str]) {
     let client = gateway.client();
-    let mut last = Vec::new();
-    for _ in 0..3_000 {
-        last = Vec::new();
-        for _ in 0..6 {
-            last.push(client.get("/").await.text().to_owned());
+    wait_for(&format!("{expected:?} answer"), SOON, || async {
+        let mut answers = Vec::new();
+        for _ in 0..8 {
+            answers.push(client.get("/").await.text().to_owned());
         }
-        last.sort();
-        last.dedup();
-        if last == expected {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("requests are answered by {last:?} and not by {expected:?}");
+        answers.sort();
+        answers.dedup();
+        (answers == expected).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -157,13 +154,14 @@ impl SteadyLoad {
         let (client, until, count) = (gateway.client(), Arc::clone(&ends), Arc::clone(&answered));
         let work = tokio::spawn(async move {
             let mut failed = Vec::new();
+            let mut pace = tokio::time::interval(Duration::from_millis(5));
             while !until.load(Ordering::SeqCst) {
                 let answer = client.get("/").await;
                 if answer.status != 200 {
                     failed.push(format!("{} {}", answer.status, answer.text()));
                 }
                 count.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                pace.tick().await;
             }
             failed
         });

@@ -14,6 +14,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
+use crate::upstream_names::answered_by;
+
 async fn named(name: &'static str) -> Origin {
     Origin::pages(move |_| Reply::ok(name)).await
 }
@@ -108,21 +110,6 @@ async fn an_upstream_of_a_socket_path_that_cannot_be_one_is_refused() {
             "{said}"
         );
     }
-}
-
-/// Waits until requests are answered by these alone.
-async fn answered_by(gateway: &Gateway, expected: &[&str]) {
-    let client = gateway.client();
-    wait_for("the targets of the file answer", SOON, || async {
-        let mut answers = Vec::new();
-        for _ in 0..8 {
-            answers.push(client.get("/").await.text().to_owned());
-        }
-        answers.sort();
-        answers.dedup();
-        (answers == expected).then_some(())
-    })
-    .await;
 }
 
 fn replace(file: &Path, content: &str) {

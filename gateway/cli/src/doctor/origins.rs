@@ -56,7 +56,7 @@ fn unverified(
     })
 }
 
-/// What name servers say about a name.
+/// The line about a name: the addresses that it leads to, or why there are none.
 fn name_line(name: NameStatus) -> FindingLine {
     let what = format!("the name {}", name.name);
     match name.failing {

@@ -37,7 +37,7 @@ use lamina::Lamina;
 use options::{NamesWanted, Options};
 use origins::Origins;
 use report::{Cell, Report, Subject};
-use rounds::Rounds;
+use rounds::MeasuredRounds;
 use tally::ExchangeTally;
 use target::TargetBehaviour;
 
@@ -137,7 +137,7 @@ async fn cell(
     let run = async |program: &Path| run(subject, fault, program).await;
     Cell {
         fault,
-        rounds: Rounds::measure(&what, program, rounds, run).await,
+        rounds: MeasuredRounds::measure(&what, program, rounds, run).await,
     }
 }
 

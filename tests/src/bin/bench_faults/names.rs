@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::{self, Load};
 use crate::lamina::Lamina;
 use crate::report::Subject;
-use crate::rounds::Rounds;
+use crate::rounds::MeasuredRounds;
 use origins::AddressPair;
 pub use peers::follows_names;
 use report::NameRow;
@@ -67,7 +67,7 @@ pub async fn row(subject: Subject, program: Result<&Path, &String>, rounds: usiz
     let run = async |program: &Path| run(subject, program).await;
     NameRow {
         subject,
-        rounds: Rounds::measure(&what, program, rounds, run).await,
+        rounds: MeasuredRounds::measure(&what, program, rounds, run).await,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::names;
 use crate::names::report::NameRow;
 use crate::peers::{Peer, PeerTuning};
-use crate::rounds::Rounds;
+use crate::rounds::MeasuredRounds;
 use crate::tally::ExchangeTally;
 
 /// A row of the table.
@@ -39,7 +39,7 @@ impl Subject {
 /// All rounds of one subject with one fault.
 pub struct Cell {
     pub fault: Fault,
-    pub rounds: Rounds<ExchangeTally>,
+    pub rounds: MeasuredRounds<ExchangeTally>,
 }
 
 impl Cell {
@@ -205,7 +205,7 @@ mod tests {
             twice: *twice,
             ..ExchangeTally::default()
         };
-        let rounds = Rounds {
+        let rounds = MeasuredRounds {
             tallies: counts.iter().map(tally).collect(),
             problem: None,
         };

@@ -19,13 +19,13 @@ pub trait ClientLateness {
 }
 
 /// All rounds, or as many as have succeeded.
-pub struct Rounds<T> {
+pub struct MeasuredRounds<T> {
     pub tallies: Vec<T>,
     /// Why there are no more.
     pub problem: Option<String>,
 }
 
-impl<T: ClientLateness + Display> Rounds<T> {
+impl<T: ClientLateness + Display> MeasuredRounds<T> {
     /// Measures so many rounds with this program, if it can be had. `what` is told with each run.
     pub async fn measure(
         what: &str,
@@ -52,7 +52,7 @@ impl<T: ClientLateness + Display> Rounds<T> {
     }
 }
 
-impl<T> Rounds<T> {
+impl<T> MeasuredRounds<T> {
     /// One figure where all rounds agree, else the least and the most.
     pub fn spread<N: Ord>(&self, figure: fn(&T) -> N, text: fn(N) -> String) -> String {
         let least = self.tallies.iter().map(figure).min();

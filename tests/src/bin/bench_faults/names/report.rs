@@ -7,12 +7,12 @@ use super::peers::heading;
 use super::tally::{NameTally, milliseconds};
 use super::{MOST_DELAY, WORD};
 use crate::report::Subject;
-use crate::rounds::Rounds;
+use crate::rounds::MeasuredRounds;
 
 /// All rounds of one subject.
 pub struct NameRow {
     pub subject: Subject,
-    pub rounds: Rounds<NameTally>,
+    pub rounds: MeasuredRounds<NameTally>,
 }
 
 const HEADING: &str = "\n| a name that changes | new address used after | old last used after | failed while NXDOMAIN, later, before | normal after |\n|---|---|---|---|---|\n";
@@ -96,7 +96,7 @@ mod tests {
             normal: *new_used,
             ..NameTally::default()
         };
-        let rounds = Rounds {
+        let rounds = MeasuredRounds {
             tallies: new_used.iter().map(tally).collect(),
             problem: None,
         };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use e2e::name_server::{NameServer, Refusal, SERVFAIL, refuse_all};
+use e2e::name_server::{NameServer, RefusingNameServer, SERVFAIL, refuse_all};
 use tokio::time::{Instant, sleep_until};
 
 use super::origins::{self, AddressPair};
@@ -93,7 +93,7 @@ impl NameOutage {
     }
 
     /// Lets the name server fail; what answers in its place, if anything does.
-    fn begin(self, names: &mut NameServer) -> Option<Refusal> {
+    fn begin(self, names: &mut NameServer) -> Option<RefusingNameServer> {
         match self {
             Self::Servfail => {
                 names.stop();
@@ -106,7 +106,7 @@ impl NameOutage {
         }
     }
 
-    async fn end(self, names: &mut NameServer, refusal: Option<Refusal>) {
+    async fn end(self, names: &mut NameServer, refusal: Option<RefusingNameServer>) {
         if let Some(refusal) = refusal {
             refusal.end();
         }
