@@ -21,6 +21,9 @@ pub enum ServiceState<'a> {
     Starting,
     /// Requests are taken. `status` is what the manager shows of it.
     Ready { status: &'a str },
+    /// It reads its configuration again. Ready follows, whatever comes of it. `since` is the
+    /// monotonic clock now, without which systemd waits in vain from version 257 on.
+    Reloading { since: Duration },
     /// It ends within this time, which the manager has to leave it.
     Stopping { within: Duration },
     /// Every thread works.
@@ -34,6 +37,11 @@ impl fmt::Display for ServiceState<'_> {
                 f.write_str("STATUS=Starting: plugins are compiled, listeners are opened")
             }
             Self::Ready { status } => write!(f, "READY=1\nSTATUS={status}"),
+            Self::Reloading { since } => write!(
+                f,
+                "RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=Reloading the configuration",
+                since.as_micros()
+            ),
             Self::Stopping { within } => write!(
                 f,
                 "STOPPING=1\nEXTEND_TIMEOUT_USEC={}\nSTATUS=Draining: no new connections are \
@@ -43,6 +51,14 @@ impl fmt::Display for ServiceState<'_> {
             Self::Alive => f.write_str("WATCHDOG=1"),
         }
     }
+}
+
+/// The time of the monotonic clock, as the service manager reads it.
+pub fn monotonic_now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanos)
 }
 
 /// The service manager of this process, if it has one that wants to hear of it.

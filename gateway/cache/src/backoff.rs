@@ -6,8 +6,11 @@
 //! also apply to background refreshes alone. The pauses are kept in a bounded map: a key that is
 //! dropped from it is asked for again, nothing more.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use moka::Expiry;
 use moka::sync::Cache;
 
 use crate::config;
@@ -16,8 +19,7 @@ use crate::key::EntryKey;
 /// The pauses of keys whose loads failed.
 pub struct LoadBackoff {
     failures: Cache<EntryKey, LoadPause, foldhash::fast::RandomState>,
-    base: Duration,
-    max: Duration,
+    rules: ArcSwap<config::LoadBackoffConfig>,
 }
 
 #[derive(Clone, Copy)]
@@ -25,6 +27,26 @@ struct LoadPause {
     until: Instant,
     failures: u32,
     paused: PausedLoads,
+    /// How long the failure is remembered.
+    remembered: Duration,
+}
+
+struct LoadPauseExpiry;
+
+impl Expiry<EntryKey, LoadPause> for LoadPauseExpiry {
+    fn expire_after_create(&self, _: &EntryKey, pause: &LoadPause, _: Instant) -> Option<Duration> {
+        Some(pause.remembered)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &EntryKey,
+        pause: &LoadPause,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(pause.remembered)
+    }
 }
 
 /// Which loads a pause prevents.
@@ -44,13 +66,17 @@ impl LoadBackoff {
     pub fn new(config: &config::LoadBackoffConfig) -> Self {
         let failures = Cache::builder()
             .max_capacity(KEYS)
-            .time_to_live(config.max.0 * 4 + Duration::from_secs(1))
+            .expire_after(LoadPauseExpiry)
             .build_with_hasher(Default::default());
         Self {
             failures,
-            base: config.base.0,
-            max: config.max.0,
+            rules: ArcSwap::from_pointee(config.clone()),
         }
+    }
+
+    /// Pauses that begin from now on follow these rules.
+    pub fn follow(&self, config: &config::LoadBackoffConfig) {
+        self.rules.store(Arc::new(config.clone()));
     }
 
     /// Whether every load of `key` must wait.
@@ -71,13 +97,18 @@ impl LoadBackoff {
     /// Notes a failed load. `random` is a random number that decides the jitter.
     pub fn failed(&self, key: &EntryKey, paused: PausedLoads, now: Instant, random: u32) {
         let failures = self.failures.get(key).map_or(0, |pause| pause.failures);
-        let pause = pause(self.base, self.max, failures, random);
+        let (base, max) = {
+            let rules = self.rules.load();
+            (rules.base.0, rules.max.0)
+        };
+        let pause = pause(base, max, failures, random);
         self.failures.insert(
             key.clone(),
             LoadPause {
                 until: now + pause,
                 failures: failures.saturating_add(1),
                 paused,
+                remembered: max * 4 + Duration::from_secs(1),
             },
         );
     }

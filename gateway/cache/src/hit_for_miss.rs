@@ -5,8 +5,10 @@
 //! never keeps a page out of the cache. A mark holds for a short time, and the number of marked
 //! keys is bounded.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use moka::Expiry;
 use moka::sync::Cache;
 
 use crate::key::EntryKey;
@@ -23,7 +25,40 @@ pub enum UnsharedScope {
 }
 
 /// The marked keys.
-pub struct HitForMiss(Cache<EntryKey, UnsharedScope, foldhash::fast::RandomState>);
+pub struct HitForMiss {
+    marks: Cache<EntryKey, UnsharedMark, foldhash::fast::RandomState>,
+    /// How long a mark holds that is made now, in milliseconds.
+    life: AtomicU64,
+}
+
+#[derive(Clone, Copy)]
+struct UnsharedMark {
+    scope: UnsharedScope,
+    life: Duration,
+}
+
+struct UnsharedMarkExpiry;
+
+impl Expiry<EntryKey, UnsharedMark> for UnsharedMarkExpiry {
+    fn expire_after_create(
+        &self,
+        _: &EntryKey,
+        mark: &UnsharedMark,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(mark.life)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &EntryKey,
+        mark: &UnsharedMark,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(mark.life)
+    }
+}
 
 /// The largest number of marked keys.
 const KEYS: u64 = 10_000;
@@ -43,26 +78,38 @@ impl UnsharedScope {
 impl HitForMiss {
     /// Begins without marks; each mark holds for `life`.
     pub fn new(life: Duration) -> Self {
-        let keys = Cache::builder()
+        let marks = Cache::builder()
             .max_capacity(KEYS)
-            .time_to_live(life)
+            .expire_after(UnsharedMarkExpiry)
             .build_with_hasher(Default::default());
-        Self(keys)
+        let marks = Self {
+            marks,
+            life: AtomicU64::new(0),
+        };
+        marks.hold_for(life);
+        marks
+    }
+
+    /// Marks that are made from now on hold for `life`.
+    pub fn hold_for(&self, life: Duration) {
+        let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+        self.life.store(millis, Relaxed);
     }
 
     /// Marks a key.
-    pub fn mark(&self, key: &EntryKey, whose: UnsharedScope) {
-        self.0.insert(key.clone(), whose);
+    pub fn mark(&self, key: &EntryKey, scope: UnsharedScope) {
+        let life = Duration::from_millis(self.life.load(Relaxed));
+        self.marks.insert(key.clone(), UnsharedMark { scope, life });
     }
 
     /// Ends the mark of a key, because a response for it may be shared.
     pub fn end(&self, key: &EntryKey) {
-        self.0.invalidate(key.as_bytes());
+        self.marks.invalidate(key.as_bytes());
     }
 
     /// Whether responses to such a request for `key` could not be shared a short time ago.
     pub fn applies(&self, key: &EntryKey, request: CameWith) -> bool {
-        let mark = self.0.get(key.as_bytes());
-        mark.is_some_and(|whose| whose.includes(request))
+        let mark = self.marks.get(key.as_bytes());
+        mark.is_some_and(|mark| mark.scope.includes(request))
     }
 }

@@ -253,6 +253,56 @@ fn fields(key: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
+/// What the key of a stored response says of the request that it was loaded for.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct StoredKeyFields<'a> {
+    /// The key without its variant and without the octets of parts.
+    pub primary: &'a [u8],
+    pub scheme: &'a str,
+    pub host: &'a str,
+    pub path: &'a str,
+    /// As far as the key contains it.
+    pub query: Option<&'a str>,
+    pub route: &'a str,
+    pub headers: Vec<(&'a [u8], &'a [u8])>,
+    pub cookies: Vec<(&'a [u8], &'a [u8])>,
+}
+
+impl<'a> StoredKeyFields<'a> {
+    /// Reads the bytes of a whole key. None: they are none.
+    pub fn read(key: &'a [u8]) -> Option<Self> {
+        let mut read = Self {
+            primary: key,
+            ..Self::default()
+        };
+        let mut length = 0;
+        // Names and values of headers and cookies take turns.
+        let mut name = None;
+        for (field, value) in fields(key) {
+            let text = || std::str::from_utf8(value).ok();
+            match field {
+                b's' => read.scheme = text()?,
+                b'h' => read.host = text()?,
+                b'p' => read.path = text()?,
+                b'q' => read.query = Some(text()?),
+                b'r' => read.route = text()?,
+                b'H' | b'C' => match name.take() {
+                    None => name = Some(value),
+                    Some(name) if field == b'H' => read.headers.push((name, value)),
+                    Some(name) => read.cookies.push((name, value)),
+                },
+                b'V' | b'O' => {
+                    read.primary = &key[..length];
+                    break;
+                }
+                _ => {}
+            }
+            length += 5 + value.len();
+        }
+        Some(read)
+    }
+}
+
 /// A route's `key` rules, in compiled form.
 #[derive(Clone, Debug, Default)]
 pub struct CacheKeyTemplate {
@@ -411,6 +461,25 @@ mod tests {
     use super::*;
     use crate::config;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_stored_key_says_what_it_was_made_of() {
+        let config: config::CacheKeyConfig =
+            serde_yaml::from_str("{headers: [accept-language], cookies: [session]}").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("accept-language", "de".parse().unwrap());
+        headers.insert("cookie", "a=b; session=s1".parse().unwrap());
+        let subject = subject("/a", Some("b=c"), &headers);
+        let key = CacheKeyTemplate::new(&config).build(&subject);
+        let stored = key.variant(&[http::header::ACCEPT], &headers).to_key();
+        let read = StoredKeyFields::read(stored.as_bytes()).unwrap();
+        assert_eq!(read.primary, key.as_bytes());
+        assert_eq!((read.scheme, read.host), (subject.scheme, subject.host));
+        assert_eq!((read.path, read.query), ("/a", Some("b=c")));
+        assert_eq!(read.route, subject.route);
+        assert_eq!(read.headers, [(&b"accept-language"[..], &b"de"[..])]);
+        assert_eq!(read.cookies, [(&b"session"[..], &b"s1"[..])]);
+    }
 
     fn subject<'a>(
         path: &'a str,

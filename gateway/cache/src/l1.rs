@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName};
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
@@ -23,11 +24,25 @@ use crate::purge::shared;
 
 /// The first tier.
 pub struct L1 {
+    store: ArcSwap<L1Store>,
+    on_evict: Arc<dyn Fn(RemovalCause) + Send + Sync>,
+}
+
+/// What is stored, with its bounds: moka can't change those of a cache.
+struct L1Store {
     slots: Cache<EntryKey, L1Slot, foldhash::fast::RandomState>,
+    bounds: L1Bounds,
     /// Bytes that were put since moka was last asked to evict for them.
     unsettled: AtomicU64,
     /// So many of them may be.
     most_unsettled: u64,
+}
+
+/// How much may be stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct L1Bounds {
+    bytes: u64,
+    entries: Option<u64>,
 }
 
 /// What is stored under a key.
@@ -94,19 +109,24 @@ impl L1Slot {
     }
 }
 
-impl L1 {
-    /// Creates an empty tier. `on_evict` is called for everything that moka removes, with the
-    /// cause.
-    pub fn new(
-        config: &config::L1Config,
-        on_evict: impl Fn(RemovalCause) + Send + Sync + 'static,
-    ) -> Self {
+impl L1Bounds {
+    fn of(config: &config::L1Config) -> Self {
+        Self {
+            bytes: config.max_bytes.0,
+            entries: config.max_entries,
+        }
+    }
+}
+
+impl L1Store {
+    fn new(bounds: L1Bounds, on_evict: &Arc<dyn Fn(RemovalCause) + Send + Sync>) -> Self {
         // moka counts one number only. With a bound on entries as well, each entry weighs at least
         // its share of the bytes.
-        let max = config.max_bytes.0;
-        let least = config
-            .max_entries
+        let max = bounds.bytes;
+        let least = bounds
+            .entries
             .map_or(1, |entries| max.div_ceil(entries.max(1)));
+        let on_evict = Arc::clone(on_evict);
         let slots = Cache::builder()
             .max_capacity(max)
             .weigher(move |key: &EntryKey, slot: &L1Slot| {
@@ -117,18 +137,24 @@ impl L1 {
             .build_with_hasher(Default::default());
         Self {
             slots,
+            bounds,
             unsettled: AtomicU64::new(0),
             most_unsettled: max / UNSETTLED_SHARE,
         }
     }
 
-    /// Looks a request up.
-    pub fn find(&self, key: &KeyBuf, request: &HeaderMap) -> L1Lookup {
-        match self.slots.get(key.as_bytes()) {
-            None => L1Lookup::Nothing,
-            Some(L1Slot::Entry(entry)) => L1Lookup::Entry(entry),
-            Some(L1Slot::Varies(lists)) => self.find_variant(key, &lists, request),
+    /// Notes that bytes were put. moka by itself evicts only after 64 puts, or some time later,
+    /// however large they are.
+    fn settle(&self, bytes: usize) {
+        let unsettled = self.unsettled.fetch_add(bytes as u64, Relaxed) + bytes as u64;
+        if unsettled > self.most_unsettled {
+            self.tend();
         }
+    }
+
+    fn tend(&self) {
+        self.unsettled.store(0, Relaxed);
+        self.slots.run_pending_tasks();
     }
 
     /// The newest variant that fits (RFC 9111 §4.1).
@@ -153,52 +179,6 @@ impl L1 {
         }
     }
 
-    /// Stores an entry under `primary`, or under the variant's key if it has a `Vary`. `entry.key`
-    /// must be that same key (see [`variant_key`]).
-    pub fn put(&self, primary: EntryKey, vary: &Vary, entry: Arc<Entry>) {
-        if let Vary::Fields(fields) = vary {
-            self.note_vary(primary, fields);
-        }
-        let size = entry.size();
-        self.slots.insert(entry.key.clone(), L1Slot::Entry(entry));
-        self.settle(size);
-    }
-
-    /// Notes that bytes were put. moka by itself evicts only after 64 puts, or some time later,
-    /// however large they are.
-    fn settle(&self, bytes: usize) {
-        let unsettled = self.unsettled.fetch_add(bytes as u64, Relaxed) + bytes as u64;
-        if unsettled > self.most_unsettled {
-            self.tend();
-        }
-    }
-
-    /// Like [`put`](Self::put), for an entry that was stored elsewhere a while ago. An entry that
-    /// is already in L1 stays if it is fresh and `shown`, or if its load began after later purges.
-    pub fn put_older(
-        &self,
-        primary: EntryKey,
-        vary: &Vary,
-        entry: Arc<Entry>,
-        shown: impl Fn(&Entry) -> bool,
-    ) {
-        if let Vary::Fields(fields) = vary {
-            self.note_vary(primary, fields);
-        }
-        let slot = self.slots.entry(entry.key.clone());
-        let now = Instant::now();
-        let stays = |held: &Entry| match shared(held.born).cmp(&shared(entry.born)) {
-            Ordering::Greater => true,
-            Ordering::Equal => held.state(now) == FreshnessState::Fresh && shown(held),
-            Ordering::Less => false,
-        };
-        slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
-            Some(L1Slot::Entry(held)) if stays(&held) => Op::Nop,
-            _ => Op::Put(L1Slot::Entry(Arc::clone(&entry))),
-        });
-        self.settle(entry.size());
-    }
-
     fn note_vary(&self, primary: EntryKey, fields: &[HeaderName]) {
         self.slots.entry(primary).and_upsert_with(|held| {
             let known = match held.map(|h| h.into_value()) {
@@ -216,9 +196,106 @@ impl L1 {
         });
     }
 
+    /// Puts a slot of another store here, unless this one has something under the key.
+    fn take_over(&self, key: EntryKey, slot: L1Slot) {
+        let size = slot.size(&key);
+        let held = self.slots.entry(key);
+        held.and_compute_with(|held| match held {
+            Some(_) => Op::Nop,
+            None => Op::Put(slot),
+        });
+        self.settle(size);
+    }
+}
+
+impl L1 {
+    /// Creates an empty tier. `on_evict` is called for everything that moka removes, with the
+    /// cause.
+    pub fn new(
+        config: &config::L1Config,
+        on_evict: impl Fn(RemovalCause) + Send + Sync + 'static,
+    ) -> Self {
+        let on_evict: Arc<dyn Fn(RemovalCause) + Send + Sync> = Arc::new(on_evict);
+        let store = L1Store::new(L1Bounds::of(config), &on_evict);
+        Self {
+            store: ArcSwap::from_pointee(store),
+            on_evict,
+        }
+    }
+
+    /// Moves to a store with other bounds, if they are others. What is stored stays as far as there
+    /// is room; how often it was asked for is not known there. No sweep may run at the same time.
+    pub fn resize(&self, config: &config::L1Config) {
+        let bounds = L1Bounds::of(config);
+        let before = self.store.load_full();
+        if before.bounds == bounds {
+            return;
+        }
+        let store = Arc::new(L1Store::new(bounds, &self.on_evict));
+        let take_all = || {
+            for (key, slot) in &before.slots {
+                store.take_over(EntryKey::clone(&key), slot);
+            }
+        };
+        // Requests find everything there from the first moment on.
+        take_all();
+        self.store.store(Arc::clone(&store));
+        // What was put in the meantime.
+        take_all();
+    }
+
+    /// Looks a request up.
+    pub fn find(&self, key: &KeyBuf, request: &HeaderMap) -> L1Lookup {
+        let store = self.store.load();
+        match store.slots.get(key.as_bytes()) {
+            None => L1Lookup::Nothing,
+            Some(L1Slot::Entry(entry)) => L1Lookup::Entry(entry),
+            Some(L1Slot::Varies(lists)) => store.find_variant(key, &lists, request),
+        }
+    }
+
+    /// Stores an entry under `primary`, or under the variant's key if it has a `Vary`. `entry.key`
+    /// must be that same key (see [`variant_key`]).
+    pub fn put(&self, primary: EntryKey, vary: &Vary, entry: Arc<Entry>) {
+        let store = self.store.load();
+        if let Vary::Fields(fields) = vary {
+            store.note_vary(primary, fields);
+        }
+        let size = entry.size();
+        store.slots.insert(entry.key.clone(), L1Slot::Entry(entry));
+        store.settle(size);
+    }
+
+    /// Like [`put`](Self::put), for an entry that was stored elsewhere a while ago. An entry that
+    /// is already in L1 stays if it is fresh and `shown`, or if its load began after later purges.
+    pub fn put_older(
+        &self,
+        primary: EntryKey,
+        vary: &Vary,
+        entry: Arc<Entry>,
+        shown: impl Fn(&Entry) -> bool,
+    ) {
+        let store = self.store.load();
+        if let Vary::Fields(fields) = vary {
+            store.note_vary(primary, fields);
+        }
+        let slot = store.slots.entry(entry.key.clone());
+        let now = Instant::now();
+        let stays = |held: &Entry| match shared(held.born).cmp(&shared(entry.born)) {
+            Ordering::Greater => true,
+            Ordering::Equal => held.state(now) == FreshnessState::Fresh && shown(held),
+            Ordering::Less => false,
+        };
+        slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
+            Some(L1Slot::Entry(held)) if stays(&held) => Op::Nop,
+            _ => Op::Put(L1Slot::Entry(Arc::clone(&entry))),
+        });
+        store.settle(entry.size());
+    }
+
     /// The field lists that the responses of `primary` vary by, newest first.
     pub fn lists(&self, primary: &EntryKey) -> Vec<Vec<HeaderName>> {
-        match self.slots.get(primary.as_bytes()) {
+        match self.store.load().slots.get(primary.as_bytes()) {
             Some(L1Slot::Varies(lists)) => lists.iter().map(|fields| fields.to_vec()).collect(),
             Some(L1Slot::Entry(_)) | None => Vec::new(),
         }
@@ -226,7 +303,7 @@ impl L1 {
 
     /// The entry under this whole key, whether it is purged or not.
     pub fn get(&self, key: &EntryKey) -> Option<Arc<Entry>> {
-        match self.slots.get(key.as_bytes()) {
+        match self.store.load().slots.get(key.as_bytes()) {
             Some(L1Slot::Entry(entry)) => Some(entry),
             Some(L1Slot::Varies(_)) | None => None,
         }
@@ -234,35 +311,37 @@ impl L1 {
 
     /// Removes this entry, but not one that has replaced it.
     pub fn remove(&self, entry: &Arc<Entry>) {
-        let slot = self.slots.entry(entry.key.clone());
+        let store = self.store.load();
+        let slot = store.slots.entry(entry.key.clone());
         slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
             Some(L1Slot::Entry(held)) if Arc::ptr_eq(&held, entry) => Op::Remove,
             _ => Op::Nop,
         });
     }
 
-    /// All entries, for the sweep. Slow: never call it on a request's path.
-    pub fn entries(&self) -> impl Iterator<Item = Arc<Entry>> + '_ {
-        self.slots.iter().filter_map(|(_, slot)| match slot {
-            L1Slot::Entry(entry) => Some(entry),
-            L1Slot::Varies(_) => None,
-        })
+    /// Goes through all entries, for the sweep. Slow: never call it on a request's path.
+    pub fn for_each_entry(&self, mut act: impl FnMut(Arc<Entry>)) {
+        for (_, slot) in &self.store.load_full().slots {
+            match slot {
+                L1Slot::Entry(entry) => act(entry),
+                L1Slot::Varies(_) => {}
+            }
+        }
     }
 
     /// Lets moka evict and expire what is due.
     pub fn tend(&self) {
-        self.unsettled.store(0, Relaxed);
-        self.slots.run_pending_tasks();
+        self.store.load().tend();
     }
 
     /// The number of entries, as of the last call of [`tend`](Self::tend).
     pub fn entry_count(&self) -> u64 {
-        self.slots.entry_count()
+        self.store.load().slots.entry_count()
     }
 
     /// The size in bytes, as of the last call of [`tend`](Self::tend).
     pub fn bytes(&self) -> u64 {
-        self.slots.weighted_size()
+        self.store.load().slots.weighted_size()
     }
 }
 
@@ -304,6 +383,12 @@ mod tests {
         ))
     }
 
+    fn entries(l1: &L1) -> Vec<Arc<Entry>> {
+        let mut all = Vec::new();
+        l1.for_each_entry(|entry| all.push(entry));
+        all
+    }
+
     /// Guards against a sweep or a late load that removes the entry of a newer load.
     #[test]
     fn removing_an_entry_leaves_the_one_that_replaced_it() {
@@ -313,9 +398,9 @@ mod tests {
         put(&old);
         put(&new);
         l1.remove(&old);
-        assert_eq!(l1.entries().count(), 1);
+        assert_eq!(entries(&l1).len(), 1);
         l1.remove(&new);
-        assert_eq!(l1.entries().count(), 0);
+        assert!(entries(&l1).is_empty());
     }
 
     #[test]
@@ -329,8 +414,35 @@ mod tests {
         for n in 0..40_u8 {
             let key = EntryKey::of(&[n]);
             l1.put(key.clone(), &Vary::None, entry_of(key, BODY));
-            let bytes: usize = l1.entries().map(|entry| entry.body.len()).sum();
+            let bytes: usize = entries(&l1).iter().map(|entry| entry.body.len()).sum();
             assert!(bytes <= (8 << 20) + BODY, "{bytes} bytes after {n} more");
         }
+    }
+
+    /// A larger tier keeps everything; a smaller one keeps what has room.
+    #[test]
+    fn a_tier_of_another_size_keeps_what_has_room() {
+        const BODY: usize = 64 << 10;
+        let sized = |mib| config::L1Config {
+            max_bytes: crate::units::ByteSize::mib(mib),
+            ..Default::default()
+        };
+        let l1 = L1::new(&sized(8), |_| {});
+        for n in 0..40_u8 {
+            let key = EntryKey::of(&[n]);
+            l1.put(key.clone(), &Vary::None, entry_of(key, BODY));
+        }
+        l1.tend();
+        let held = entries(&l1).len();
+        assert_eq!(held, 40);
+        l1.resize(&sized(16));
+        l1.tend();
+        assert_eq!(entries(&l1).len(), 40, "nothing is lost");
+        assert!(l1.get(&EntryKey::of(&[7])).is_some());
+        l1.resize(&sized(1));
+        l1.tend();
+        let left = entries(&l1);
+        assert!((8..=15).contains(&left.len()), "{}", left.len());
+        assert!(l1.bytes() <= 1 << 20, "{}", l1.bytes());
     }
 }

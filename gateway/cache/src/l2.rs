@@ -37,6 +37,7 @@ mod writer;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
@@ -70,7 +71,7 @@ pub struct L2 {
     clearing: Arc<PurgedRecordCleanup>,
     /// Held by the listing that is running.
     listing: tokio::sync::Mutex<()>,
-    codec: record::RecordOptions,
+    codec: ArcSwap<record::RecordOptions>,
     max_life: Duration,
     lease: config::LeaseRules,
     hooks: Arc<CacheEventCounters>,
@@ -110,11 +111,25 @@ impl L2 {
             index,
             clearing,
             listing: tokio::sync::Mutex::default(),
-            codec,
+            codec: ArcSwap::from_pointee(codec),
             max_life: config.max_life.into(),
             lease: config.lease,
             hooks,
         })
+    }
+
+    /// How records are written and read now.
+    pub(super) fn codec(&self) -> Arc<record::RecordOptions> {
+        self.codec.load_full()
+    }
+
+    /// Objects up to this size are kept from now on.
+    pub fn accept_objects_up_to(&self, max_object_bytes: usize) {
+        let codec = record::RecordOptions {
+            limits: RecordLimits::for_objects(max_object_bytes),
+            ..record::RecordOptions::clone(&self.codec())
+        };
+        self.codec.store(Arc::new(codec));
     }
 
     /// Starts the background work on the calling runtime: writing records, noting them in the

@@ -4,6 +4,7 @@
 //! range of it is then loaded as that range, and no request has to load the whole to find out
 //! again. The number of keys is bounded.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -14,7 +15,8 @@ use crate::key::{EntryKey, KeyBuf};
 /// The keys of large objects, without their variants.
 pub struct LargeObjects {
     keys: Cache<EntryKey, Duration, foldhash::fast::RandomState>,
-    shortest: Duration,
+    /// In milliseconds.
+    shortest: AtomicU64,
 }
 
 /// The largest number of keys that are remembered.
@@ -45,12 +47,24 @@ impl LargeObjects {
             .max_capacity(KEYS)
             .expire_after(LargeObjectExpiry)
             .build_with_hasher(Default::default());
-        Self { keys, shortest }
+        let objects = Self {
+            keys,
+            shortest: AtomicU64::new(0),
+        };
+        objects.remember_for(shortest);
+        objects
+    }
+
+    /// Objects that are noted from now on are remembered for `shortest` at least.
+    pub fn remember_for(&self, shortest: Duration) {
+        let millis = u64::try_from(shortest.as_millis()).unwrap_or(u64::MAX);
+        self.shortest.store(millis, Relaxed);
     }
 
     /// Notes that the object under this key is too large and stays fresh for the time `fresh`.
     pub fn note(&self, key: &KeyBuf, fresh: Duration) {
-        self.keys.insert(key.to_key(), fresh.max(self.shortest));
+        let shortest = Duration::from_millis(self.shortest.load(Relaxed));
+        self.keys.insert(key.to_key(), fresh.max(shortest));
     }
 
     /// Notes that the object under this key is not too large any more.

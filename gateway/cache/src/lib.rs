@@ -38,7 +38,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, HeaderName};
+use arc_swap::ArcSwap;
 use moka::notification::RemovalCause;
+use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
 use crate::http::vary::Vary;
@@ -84,12 +86,30 @@ pub struct Cache {
     /// The place in the order of purges at which the last sweep began.
     swept: AtomicU64,
     gauges: CacheGauges,
+    rules: ArcSwap<CacheRules>,
+    /// Held while every entry is touched: by a sweep, or by a move to an L1 of another size.
+    touching_all: Mutex<()>,
+}
+
+/// The rules of the cache that may change while it is used.
+#[derive(Clone, Debug)]
+pub struct CacheRules {
     /// The largest object that is stored, in bytes.
     pub max_object_bytes: usize,
     /// How long a request waits for another request's load.
     pub wait_timeout: Duration,
     /// How long a load continues when nobody reads it.
     pub unread_timeout: Duration,
+}
+
+impl CacheRules {
+    fn of(config: &config::CacheConfig) -> Self {
+        Self {
+            max_object_bytes: config.l1.max_object_bytes.as_usize(),
+            wait_timeout: config.inflight.wait_timeout.0,
+            unread_timeout: config.inflight.unread_timeout.0,
+        }
+    }
 }
 
 struct CacheGauges {
@@ -150,10 +170,30 @@ impl Cache {
             cut_off: AtomicBool::new(false),
             swept: AtomicU64::new(0),
             gauges: CacheGauges::new(registry)?,
-            max_object_bytes: config.l1.max_object_bytes.as_usize(),
-            wait_timeout: config.inflight.wait_timeout.0,
-            unread_timeout: config.inflight.unread_timeout.0,
+            rules: ArcSwap::from_pointee(CacheRules::of(config)),
+            touching_all: Mutex::new(()),
         })
+    }
+
+    /// The rules as they are now.
+    pub fn rules(&self) -> Arc<CacheRules> {
+        self.rules.load_full()
+    }
+
+    /// Follows the parts of another configuration that may change while the cache is used: the size
+    /// of L1, of its objects, and the rules of loads. Entries stay, as far as there is room. It
+    /// touches all entries if the size changes, so it must not run on a thread that serves
+    /// requests.
+    pub fn follow(&self, config: &config::CacheConfig) {
+        self.rules.store(Arc::new(CacheRules::of(config)));
+        self.backoff.follow(&config.backoff);
+        self.hit_for_miss.hold_for(config.inflight.hit_for_miss.0);
+        self.large.remember_for(config.inflight.hit_for_miss.0);
+        if let Some(tier) = &self.second_tier {
+            tier.accept_objects_up_to(config.l1.max_object_bytes.as_usize());
+        }
+        let _touching_all = self.touching_all.lock();
+        self.l1.resize(&config.l1);
     }
 
     /// Puts a second tier behind L1.
@@ -168,7 +208,7 @@ impl Cache {
         registry: &Registry,
     ) -> prometheus::Result<Arc<L2>> {
         let log = Arc::clone(&self.log);
-        let object = self.max_object_bytes;
+        let object = config.l1.max_object_bytes.as_usize();
         let tier = Arc::new(L2::new(
             store,
             &config.l2,
@@ -497,12 +537,23 @@ impl Cache {
         if self.swept.swap(begun, Ordering::Relaxed) == begun && self.log.is_empty() {
             return;
         }
-        for entry in self.l1.entries() {
+        let _touching_all = self.touching_all.lock();
+        self.l1.for_each_entry(|entry| {
             if self.log.judge(&entry) == EntryVisibility::Hidden {
                 self.l1.remove(&entry);
             }
-        }
+        });
         self.log.end_sweep(begun, Instant::now());
+    }
+
+    /// Goes through the entries of L1 that no purge hides. Slow: never call it on a thread that serves
+    /// requests.
+    pub fn for_each_entry(&self, mut act: impl FnMut(&Entry)) {
+        self.l1.for_each_entry(|entry| {
+            if self.log.judge(&entry) != EntryVisibility::Hidden {
+                act(&entry);
+            }
+        });
     }
 
     /// Lets L1 evict and expire what is due, and updates the gauges.

@@ -1,7 +1,7 @@
 //! The arguments of the command line.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -33,6 +33,8 @@ pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
   lamina fmt lamina.yaml routes/*.yaml --check
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
   lamina doctor -c lamina.yaml
+  lamina plan -c lamina.yaml --max-unreachable 1000
+  lamina reload -c lamina.yaml
   lamina purge --tag user-7 --wait 2s
   lamina health -c lamina.yaml
   lamina nodes --admin 127.0.0.1:9180
@@ -56,6 +58,7 @@ pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
 pub const EXIT_CODES: &str =
     "Exit codes: 0 success, 1 failure, 2 the command line or the configuration is wrong.
 Of `health`: 0 it takes requests, also when degraded; 1 it takes none, or that can't be known.
+Of `reload` and `plan`: 0 it is in use, or could be; 1 it can't be taken up; 2 the file is wrong.
 Of `purge`: 0 it applies everywhere, 1 some nodes or the second tier did not confirm it, 3 it is unknown where it applies.";
 
 #[derive(Subcommand)]
@@ -117,6 +120,18 @@ pub enum GatewayCommand {
         #[command(flatten)]
         file: ConfigFileArgument,
     },
+    /// Have a running gateway take up its configuration file again, all of it or nothing, and print
+    /// what is different.
+    Reload {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Print what a running gateway would do with another configuration: what is different, and how
+    /// many stored entries no request would find any more.
+    Plan(PlanArguments),
     /// Ask a running gateway whether it takes requests, for probes that run a program.
     Health(HealthArguments),
     /// Purge content from a running gateway and from all other nodes.
@@ -350,6 +365,27 @@ pub struct PurgeArguments {
     pub admin: AdminArguments,
 }
 
+/// Which configuration is planned, and for which gateway.
+#[derive(clap::Args)]
+pub struct PlanArguments {
+    /// The new configuration file. The gateway reads it itself: it must stand in the folder of the
+    /// gateway's own file, or below.
+    #[arg(short, long, env = "LAMINA_CONFIG", default_value = "lamina.yaml")]
+    pub config: PathBuf,
+    /// The gateway's admin listener. By default that of the new file.
+    #[arg(long, env = "LAMINA_ADMIN")]
+    pub against: Option<Endpoint>,
+    /// A file with the admin token. By default, a token of the new file that has the right `config`.
+    #[arg(long)]
+    pub token_file: Option<PathBuf>,
+    /// Fail if more stored entries than this would be unreachable.
+    #[arg(long, value_name = "ENTRIES")]
+    pub max_unreachable: Option<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Which gateway is asked for its health.
 #[derive(clap::Args)]
 pub struct HealthArguments {
@@ -424,16 +460,18 @@ impl AdminArguments {
         address: Endpoint,
         token: Option<String>,
     ) -> anyhow::Result<RemoteGateway> {
-        let given = self.token_file.as_ref().map(|file| {
-            let text = std::fs::read_to_string(file);
-            text.with_context(|| file.display().to_string())
-        });
-        let given = given.transpose()?.map(|text| text.trim().to_owned());
+        let given = self.token_file.as_deref().map(read_token).transpose()?;
         Ok(RemoteGateway {
             admin: self.admin.clone().unwrap_or(address),
             token: given.or(token),
         })
     }
+}
+
+/// Reads a file with an admin token.
+pub fn read_token(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    Ok(text.trim().to_owned())
 }
 
 fn key_id(text: &str) -> Result<KeyId, &'static str> {

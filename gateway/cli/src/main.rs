@@ -18,12 +18,14 @@ mod stopping;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use arguments::{
     AcmeCommand, AdminArguments, ChangedTarget, CommandLine, ConfigCommand, GatewayCommand,
-    HealthArguments, L2Command, PurgeArguments, RecordCommand, UpstreamsCommand,
+    HealthArguments, L2Command, PlanArguments, PurgeArguments, RecordCommand, UpstreamsCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
@@ -33,13 +35,17 @@ use lamina_base::telemetry::logs;
 use lamina_cache::key::KeyId;
 use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
 use lamina_edge::admin::config::{AdminConfig, AdminRight};
-use lamina_edge::app::{self, GatewayStartError, RunningGateway};
+use lamina_edge::app::reload::ConfigOrigin;
+use lamina_edge::app::{self, GatewayStartError, RunningGateway, StartOptions};
 use lamina_edge::certificate_review;
 use lamina_edge::config::{self, ConfigProblem, GatewayConfig, ShownValues};
 use lamina_edge::proxy;
 use lamina_http::endpoint::Endpoint;
 use lamina_plugin_host::compile::{self, child::CompileAllowance};
-use remote::{RemoteError, RemoteGateway, RemotePurgeCoverage, RemoteReadiness, TargetChange};
+use remote::{
+    RemoteError, RemoteGateway, RemotePurgeCoverage, RemoteReadiness, RemoteReload,
+    RemoteReloadOutcome, TargetChange,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -120,6 +126,13 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             anyhow::ensure!(report.is_well(), "checks failed: {}", report.unwell());
             Ok(())
         }),
+        GatewayCommand::Reload { json, admin } => {
+            with_remote(&admin, AdminRight::Config, |remote| {
+                let reload = runtime()?.block_on(remote.reload())?;
+                Ok(print_reload(&reload, json))
+            })
+        }
+        GatewayCommand::Plan(arguments) => plan(&arguments),
         GatewayCommand::Health(arguments) => health(&arguments),
         GatewayCommand::Purge(arguments) => purge(&arguments),
         GatewayCommand::Nodes { admin } => with_remote(&admin, AdminRight::Read, |remote| {
@@ -338,6 +351,49 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
     })
 }
 
+/// Prints what a running gateway would do with another configuration.
+fn plan(asked: &PlanArguments) -> anyhow::Result<ExitOutcome> {
+    with_config(&asked.config, |config| {
+        let token = match &asked.token_file {
+            Some(file) => Some(arguments::read_token(file)?),
+            None => config
+                .admin
+                .token_for(AdminRight::Config)
+                .map(str::to_owned),
+        };
+        let remote = RemoteGateway {
+            admin: asked.against.clone().unwrap_or(config.admin.address),
+            token,
+        };
+        let file = asked.config.canonicalize()?;
+        let planned = runtime()?.block_on(remote.plan(&file))?;
+        let outcome = print_reload(&planned, asked.json);
+        let most = asked.max_unreachable.unwrap_or(u64::MAX);
+        Ok(match outcome {
+            ExitOutcome::Well if planned.unreachable() > most => {
+                output::error(format_args!(
+                    "lamina: more than {most} stored entries would be unreachable"
+                ));
+                ExitOutcome::Failed
+            }
+            outcome => outcome,
+        })
+    })
+}
+
+fn print_reload(reload: &RemoteReload, json: bool) -> ExitOutcome {
+    match (json, reload.outcome) {
+        (true, _) => output::line(format_args!("{:#}", reload.json())),
+        (false, RemoteReloadOutcome::Good) => output::text(reload),
+        (false, _) => output::error(reload.to_string().trim_end()),
+    }
+    match reload.outcome {
+        RemoteReloadOutcome::Good => ExitOutcome::Well,
+        RemoteReloadOutcome::Wrong => ExitOutcome::Wrong,
+        RemoteReloadOutcome::Refused => ExitOutcome::Failed,
+    }
+}
+
 /// Lists the targets of upstreams.
 fn upstreams(admin: &AdminArguments, json: bool) -> anyhow::Result<ExitOutcome> {
     with_remote(admin, AdminRight::Read, |remote| {
@@ -406,23 +462,31 @@ fn start(
     first: &FirstFileArguments,
     log_format: Option<LogFormat>,
 ) -> anyhow::Result<ExitOutcome> {
-    let serve = |mut config: GatewayConfig| {
-        config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
+    let serve = |mut config: GatewayConfig, file: Option<&Path>| {
+        let adapt = move |config: &mut GatewayConfig| {
+            config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
+        };
+        adapt(&mut config);
+        let origin = ConfigOrigin {
+            file: file.map(Path::to_owned),
+            load: config::load,
+            adapt: Box::new(adapt),
+        };
         let runtime = runtime()?;
-        let ended = runtime.block_on(run(&config));
+        let ended = runtime.block_on(run(&config, origin));
         // Blocking work, such as a name look-up that hangs, must not delay the end.
         runtime.shutdown_background();
         ended
     };
     let Some(text) = first.text() else {
-        return with_config(file, serve);
+        return with_config(file, |config| serve(config, Some(file)));
     };
     if first.print_config {
         output::text(&text);
         return Ok(ExitOutcome::Well);
     }
     match first_file::read(&text) {
-        Ok(config) => serve(config).map(Into::into),
+        Ok(config) => serve(config, None).map(Into::into),
         Err(problems) => {
             output::error(problems);
             Ok(ExitOutcome::Wrong)
@@ -470,16 +534,22 @@ fn with_remote(
     }
 }
 
-async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
+async fn run(config: &GatewayConfig, origin: ConfigOrigin) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
     let manager = ServiceManager::of_this_process();
     manager.tell(ServiceState::Starting);
     for warning in &config.warnings {
         tracing::warn!("{}", warning.headline());
     }
-    let mut stopping = stopping::listen(config.server.drain_timeout.into())?;
+    let drain_limit = Arc::new(AtomicU64::new(drain_millis(config)));
+    let mut stopping = stopping::listen(Arc::clone(&drain_limit))?;
+    let options = StartOptions {
+        logs: &logs,
+        origin,
+        drain_limit: Arc::clone(&drain_limit),
+    };
     let app = tokio::select! {
-        app = RunningGateway::start(config, &logs) => app?,
+        app = RunningGateway::start(config, options) => app?,
         () = stopping.asked() => {
             tracing::info!("stopped before it began to serve");
             return Ok(());
@@ -497,9 +567,12 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
         status: &serving(&app),
     });
     app.give_signs_of_life(&manager);
+    let reloading = app.reload_on_signals(&manager);
     stopping.asked().await;
+    drop(reloading);
+    let within = Duration::from_millis(drain_limit.load(Ordering::Relaxed));
     manager.tell(ServiceState::Stopping {
-        within: Duration::from(config.server.drain_timeout) + stopping::LAST_WORDS,
+        within: within + stopping::LAST_WORDS,
     });
     tracing::info!(
         "draining: no new connections are accepted; a second signal ends the process at once"
@@ -509,6 +582,11 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
         () = stopping.asked_again() => tracing::warn!("stopped before the drain was finished"),
     }
     Ok(())
+}
+
+fn drain_millis(config: &GatewayConfig) -> u64 {
+    let limit = Duration::from(config.server.drain_timeout).as_millis();
+    u64::try_from(limit).unwrap_or(u64::MAX)
 }
 
 /// The status of a gateway at work, for the service manager.

@@ -35,7 +35,7 @@ pub enum RecordsError {
 pub async fn of(config: &GatewayConfig, request: Request<()>) -> Result<Vec<Bytes>, RecordsError> {
     let headers = request.headers().clone();
     let process = ProcessState::new(config, None).map_err(GatewayStartError::from)?;
-    let primary = process.generation(config).await?.key(request);
+    let primary = process.generation(config, None).await?.key(request);
     let primary = primary.ok_or(RecordsError::NotCached)?;
     let store = open_store(config)?.ok_or(RecordsError::NoStore)?;
     let home = KeyId::of(primary.as_bytes());

@@ -1,7 +1,8 @@
-//! `lamina health`, `lamina purge`, `lamina nodes`, `lamina upstreams`, `lamina requests`, `lamina acme` and
+//! `lamina reload`, `lamina plan`, `lamina health`, `lamina purge`, `lamina nodes`, `lamina upstreams`, `lamina requests`, `lamina acme` and
 //! `lamina l2 keys`: they ask a running gateway through its admin listener.
 
 mod certificates;
+mod configuration;
 mod health;
 mod keys;
 mod requests;
@@ -25,6 +26,7 @@ use lamina_base::units;
 use lamina_edge::admin::INTENT;
 use lamina_http::endpoint::Endpoint;
 
+pub use configuration::{RemoteReload, RemoteReloadOutcome};
 pub use health::RemoteReadiness;
 pub use requests::RequestsFilter;
 pub use upstreams::TargetChange;

@@ -6,6 +6,8 @@
 
 use std::io;
 use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -29,11 +31,12 @@ pub const LAST_WORDS: Duration = Duration::from_millis(250);
 /// Receives signals.
 pub struct StopSignals(watch::Receiver<StopRequest>);
 
-/// Starts to receive signals. After the first one, the process ends within `limit`.
+/// Starts to receive signals. After the first one, the process ends within the time that `limit`
+/// then says, in milliseconds.
 ///
 /// # Errors
 /// If the process may not handle signals, or cannot start a thread for it.
-pub fn listen(limit: Duration) -> io::Result<StopSignals> {
+pub fn listen(limit: Arc<AtomicU64>) -> io::Result<StopSignals> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -51,6 +54,7 @@ pub fn listen(limit: Duration) -> io::Result<StopSignals> {
             runtime.block_on(async {
                 next(&mut signals).await;
                 tell.send_replace(StopRequest::End);
+                let limit = Duration::from_millis(limit.load(Ordering::Relaxed));
                 // The end of the limit has the same effect as a second signal.
                 _ = tokio::time::timeout(limit, next(&mut signals)).await;
                 tell.send_replace(StopRequest::EndNow);

@@ -46,7 +46,7 @@ use self::challenges::AcmeChallenges;
 use self::config::{AcmeConfig, AcmeStorageConfig};
 use self::issuer::AcmeIssuer;
 use self::keys::KeyAlgorithm;
-use self::managed::{ManagedCertificate, WorkState};
+use self::managed::{CertificateOccasion, ManagedCertificate, WorkState};
 use self::metrics::AcmeMetrics;
 use self::on_demand::OnDemandIssuance;
 use self::records::{StoredCertificate, StoredRenewal};
@@ -158,6 +158,23 @@ impl AcmeManager {
             sleep(LOOK_AGAIN).await;
         }
         self.look_at_storage().await;
+    }
+
+    /// Looks after the certificates that these listeners want, in place of those that were wanted
+    /// before. Names on demand stay.
+    pub async fn want(&self, listeners: &[ListenerConfig]) {
+        self.certificates.rcu(|present| {
+            let known = |id: &str| present.iter().find(|certificate| certificate.id == id);
+            let wanted = wanted(&self.config, listeners).into_iter();
+            let wanted = wanted.map(|new| known(&new.id).map_or(new, Arc::clone));
+            let on_demand = present
+                .iter()
+                .filter(|certificate| certificate.occasion == CertificateOccasion::OnDemand);
+            let all: Vec<_> = wanted.chain(on_demand.map(Arc::clone)).collect();
+            all
+        });
+        self.look_at_storage().await;
+        self.provide();
     }
 
     /// Does what is due, for ever.

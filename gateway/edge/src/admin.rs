@@ -10,6 +10,7 @@ mod audit;
 mod browser;
 mod certificates;
 pub mod config;
+mod config_reload;
 mod explain;
 mod gate;
 mod health;
@@ -22,10 +23,13 @@ pub mod table;
 mod tokens;
 mod upstreams;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
@@ -55,17 +59,30 @@ pub struct AdminService {
     pub cluster: Option<Arc<Cluster>>,
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
-    pub gate: AdminGate,
+    pub gate: Arc<ArcSwap<AdminGate>>,
     pub work_limits: AdminWorkLimits,
     /// Whether the gateway accepts requests: false as soon as a drain begins.
     pub ready: Arc<AtomicBool>,
     /// What obtains certificates, if any are to be obtained.
     pub acme: Option<Arc<AcmeManager>>,
     /// Whether secrets of TLS sessions are written to a file.
-    pub keylog: bool,
+    pub keylog: Arc<AtomicBool>,
     /// Updates the gauges before a scrape.
     pub refresh: Box<dyn Fn() + Send + Sync>,
+    /// Takes up the configuration, or says what that would do.
+    pub reload: Box<dyn Fn(AdminReload) -> BoxFuture<'static, AdminReloadAnswer> + Send + Sync>,
 }
+
+/// What is to be done with the configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AdminReload {
+    Apply,
+    /// Say what taking it up would do. None: the gateway's own file.
+    Plan(Option<PathBuf>),
+}
+
+/// A report, or what is wrong with the word for it: `busy`, `invalid`, `not_live` or `failed`.
+pub type AdminReloadAnswer = Result<Value, (&'static str, Value)>;
 
 /// The limits for the work on admin requests.
 pub struct AdminWorkLimits {
@@ -111,7 +128,8 @@ impl Default for AdminWorkLimits {
 impl AdminService {
     /// Answers one admin request.
     pub async fn handle(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
-        let admitted = match self.gate.check(&request, peer) {
+        let gate = self.gate.load_full();
+        let admitted = match gate.check(&request, peer) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 if refusal.audit == RefusalAudit::Line {
@@ -177,6 +195,7 @@ impl AdminService {
                 Ok(body) => upstreams::change(&generation.origins, name, &admitted.target, &body),
                 Err(refusal) => return refusal,
             },
+            AdminAction::ReloadConfig => return self.reload_config(request, line).await,
             AdminAction::Explain => {
                 return match asked(request, line).await {
                     Ok(body) => answer::told(explain::explain(&self.proxy, &body).await),
@@ -194,6 +213,18 @@ impl AdminService {
             }
         };
         answer::json(status, &body)
+    }
+
+    async fn reload_config(
+        &self,
+        request: Request<Body>,
+        line: Option<&mut AuditLine>,
+    ) -> Response<Body> {
+        let wanted = match config_reload::wanted(request, line).await {
+            Ok(wanted) => wanted,
+            Err(refusal) => return refusal,
+        };
+        config_reload::answer((self.reload)(wanted).await)
     }
 }
 

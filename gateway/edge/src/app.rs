@@ -3,19 +3,26 @@
 
 pub mod certificates;
 mod joining;
+mod ports;
 pub mod process;
+pub mod reload;
+mod standing;
 mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lamina_base::service_manager::ServiceManager;
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use lamina_base::service_manager::{self, ServiceManager, ServiceState};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
-use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
+use crate::admin::{
+    self, AdminGate, AdminReload, AdminReloadAnswer, AdminService, AdminWorkLimits,
+};
 use crate::cache::Cache;
 use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
 use crate::cache::l2::store::Store;
@@ -27,31 +34,43 @@ use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{
-    self, BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners,
+    BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners, WorkerThread,
 };
-use crate::http::tls::config::KeyLogSwitch;
 use crate::http::tls::listeners::TlsListeners;
 use crate::local_authority::{self, LocalCertificateError};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
+use crate::proxy::Generation;
 use crate::proxy::route::RouteError;
-use crate::proxy::{Generation, Proxy};
-use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LogWriterGuard;
 use crate::telemetry::metrics::Registry;
 
+use ports::RunningPorts;
 use process::ProcessState;
+use reload::{ConfigOrigin, ConfigReloader, ReloadAct, ReloadParts, ReloadTrigger};
+use standing::Standing;
 
 pub use joining::seal_keys;
 
+/// What a start needs besides the configuration.
+pub struct StartOptions<'a> {
+    pub logs: &'a LogWriterGuard,
+    /// Where the configuration comes from when it is read again.
+    pub origin: ConfigOrigin,
+    /// In milliseconds: how long a drain may take. It follows the configuration.
+    pub drain_limit: Arc<AtomicU64>,
+}
+
 /// A gateway at work.
 pub struct RunningGateway {
-    listeners: RunningListeners,
+    ports: Arc<RunningPorts>,
+    threads: Vec<WorkerThread>,
+    reloader: Arc<ConfigReloader>,
     admin_listener: RunningListeners,
     cache: Arc<Cache>,
     cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
-    drain_timeout: Duration,
+    drain_limit: Arc<AtomicU64>,
     /// The addresses of the client listeners with their scheme, in the order of the configuration.
     pub addresses: Vec<(SocketAddr, &'static str)>,
     pub admin: Endpoint,
@@ -59,9 +78,8 @@ pub struct RunningGateway {
     pub admin_openness: String,
     // These tasks end with the gateway.
     _tending: AbortOnDropHandle<()>,
-    _renewing: AbortOnDropHandle<()>,
+    _watching: AbortOnDropHandle<()>,
     _obtaining: Option<AbortOnDropHandle<()>>,
-    _sharing: Option<AbortOnDropHandle<()>>,
     _issuing: AbortOnDropHandle<()>,
 }
 
@@ -166,7 +184,7 @@ pub async fn build(config: &GatewayConfig) -> Result<GatewayPlan, GatewayStartEr
     let process = ProcessState::new(config, None)?;
     Ok(GatewayPlan {
         certificates: certificates::open(config, &process.tls)?,
-        generation: process.generation(config).await?,
+        generation: process.generation(config, None).await?,
     })
 }
 
@@ -177,19 +195,11 @@ impl RunningGateway {
     /// See [`GatewayStartError`]; after an error nothing keeps running.
     pub async fn start(
         config: &GatewayConfig,
-        logs: &LogWriterGuard,
+        options: StartOptions<'_>,
     ) -> Result<Self, GatewayStartError> {
-        let process = ProcessState::new(config, open_store(config)?)?;
+        let process = Arc::new(ProcessState::new(config, open_store(config)?)?);
         let proxy = process.proxy(config).await?;
-        let ProcessState {
-            cache,
-            registry,
-            recent,
-            tls,
-            quic,
-            origins,
-            ..
-        } = process;
+        let cache = Arc::clone(&process.cache);
         if let Some(tier) = cache.second_tier()
             && !tier.known(KNOWN).await
         {
@@ -202,63 +212,70 @@ impl RunningGateway {
         let cluster = config
             .bus
             .as_ref()
-            .map(|bus| joining::join(bus, config, &cache, &registry))
+            .map(|bus| joining::join(bus, config, &cache, &process.registry))
             .transpose()?
             .flatten();
         let threads = config
             .server
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        raise_limits(config);
-        let of_routes = config
-            .routes
-            .iter()
-            .map(|route| route.limits.max_body_bytes);
-        let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
         local_authority::issue_all(config)?;
+        let standing = Standing::new(&process.tls, Arc::clone(&options.drain_limit));
         let shared = SharedByListeners {
-            body_bytes,
-            tls: Arc::clone(&tls),
-            quic,
+            body_bytes: standing.body_bytes(),
+            tls: Arc::clone(&process.tls),
+            quic: Arc::clone(&process.quic),
         };
-        let acme = obtaining(config, &tls, &registry).await?;
-        let tickets = sharing_tickets(config, &tls)?;
+        let acme = obtaining(config, &process.tls, &process.registry).await?;
+        standing.follow(config, standing.sharing(config)?);
+        memory::PROCESS.set_bound(config.server.max_held_bytes.0);
         let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
-        let addresses = bound.addresses_with_scheme();
         let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
             .map_err(GatewayStartError::Admin)?;
         let admin_endpoint = admin_bound.endpoints().next();
         let admin_endpoint = admin_endpoint.unwrap_or(&config.admin.address).clone();
         let gate = AdminGate::new(&config.admin, &admin_endpoint);
         let admin_openness = gate.openness();
+        let gate = Arc::new(ArcSwap::from_pointee(gate));
         let ready = Arc::new(AtomicBool::new(true));
-        let (scraped, shown) = (Arc::clone(&cache), acme.clone());
-        let dropped = logs.register(&registry)?;
-        memory::PROCESS.set_bound(config.server.max_held_bytes.0);
-        let held = HeldGauge::register(&registry)?;
+        let addresses = bound.addresses_with_scheme();
+        let serving = Arc::clone(&proxy);
+        let listeners = bound
+            .start(move |head, body, entered, early| serving.handle(head, body, entered, early));
+        let worker_threads = listeners.threads().to_vec();
+        let ports = Arc::new(RunningPorts::new(listeners));
+        let reloader = ConfigReloader::new(
+            options.origin,
+            config,
+            ReloadParts {
+                process: Arc::clone(&process),
+                proxy: Arc::clone(&proxy),
+                ports: Arc::clone(&ports),
+                standing: Arc::clone(&standing),
+                acme: acme.clone(),
+                gate: Arc::clone(&gate),
+                admin: admin_endpoint.clone(),
+                set_level: options.logs.level_setter(),
+            },
+        )?;
+        let refresh = refresh(&process, &reloader, &acme, options.logs)?;
+        let asked = Arc::clone(&reloader);
         let admin = Arc::new(AdminService {
             proxy: Arc::clone(&proxy),
             cluster: cluster.clone(),
-            registry,
-            recent,
+            registry: process.registry.clone(),
+            recent: Arc::clone(&process.recent),
             gate,
             work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
             acme: acme.clone(),
-            keylog: warns_of_key_log(config),
-            refresh: Box::new(move || {
-                scraped.tend();
-                dropped.update();
-                tls.update();
-                origins.update();
-                held.update();
-                shown.iter().for_each(|acme| acme.update_metrics());
-            }),
+            keylog: standing.writes_key_log(),
+            refresh,
+            reload: Box::new(move |wanted| answer_reload(Arc::clone(&asked), wanted).boxed()),
         });
-        let renewed = Arc::clone(&proxy);
         Ok(Self {
-            listeners: bound
-                .start(move |head, body, entered, early| proxy.handle(head, body, entered, early)),
+            threads: worker_threads,
+            ports,
             admin_listener: admin_bound.start(move |head, body, entered, _| {
                 let request = http::Request::from_parts(head, body);
                 HandlerAnswer::later(Arc::clone(&admin).handle(request, entered.peer))
@@ -266,22 +283,31 @@ impl RunningGateway {
             cache: Arc::clone(&cache),
             cluster,
             ready,
-            drain_timeout: config.server.drain_timeout.0,
+            drain_limit: options.drain_limit,
             addresses,
             admin: admin_endpoint,
             admin_openness,
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
-            _renewing: spawn(renew(renewed)),
+            _watching: spawn(Arc::clone(&reloader).watch()),
             _obtaining: acme.map(|acme| spawn(acme.run())),
-            _sharing: tickets.map(|tickets| spawn(tickets.run())),
-            _issuing: spawn(issue_again(config.clone())),
+            _issuing: spawn(issue_again(Arc::clone(&reloader))),
+            reloader,
         })
+    }
+
+    /// Takes up the configuration at each SIGHUP, and tells the service manager of it. Ends with the
+    /// gateway.
+    pub fn reload_on_signals(&self, manager: &ServiceManager) -> AbortOnDropHandle<()> {
+        spawn(reload_on_signals(
+            Arc::clone(&self.reloader),
+            manager.clone(),
+        ))
     }
 
     /// Tells the service manager from now on that the gateway lives, if it wants to know: as long as
     /// every thread that serves requests, and that of the admin listener, take their turns.
     pub fn give_signs_of_life(&self, manager: &ServiceManager) {
-        let serving = self.listeners.threads();
+        let serving = &self.threads;
         if let (Some(interval), [admin]) =
             (manager.watchdog_interval(), self.admin_listener.threads())
         {
@@ -293,11 +319,15 @@ impl RunningGateway {
     /// Reports not ready, lets requests that are under way finish, then ends. All this takes at
     /// most `drain_timeout`, of which a tenth is reserved for what is sent out after the last
     /// request.
-    pub async fn drain(mut self) {
-        let deadline = Instant::now() + self.drain_timeout;
+    pub async fn drain(self) {
+        let limit = Duration::from_millis(self.drain_limit.load(Ordering::Relaxed));
+        let deadline = Instant::now() + limit;
         self.ready.store(false, Ordering::Release);
-        let kept = FINISH.min(self.drain_timeout / 10);
-        self.listeners.quiesce(self.drain_timeout - kept).await;
+        let kept = FINISH.min(limit / 10);
+        let mut listeners = self.ports.close().await;
+        if let Some(listeners) = &mut listeners {
+            listeners.quiesce(limit - kept).await;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let left = FINISH.min(left);
         let told = async {
@@ -312,7 +342,9 @@ impl RunningGateway {
         };
         tokio::join!(told, written);
         // Not earlier: a load writes to the second tier on its own worker.
-        self.listeners.cut().await;
+        if let Some(listeners) = listeners {
+            listeners.cut().await;
+        }
         self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
     }
 }
@@ -342,51 +374,6 @@ fn shared_redis(config: &GatewayConfig) -> Result<Option<AcmeRedisSettings>, Acm
     Ok(settings.transpose()?)
 }
 
-/// What brings the secrets of session tickets that nodes share. None if no listener shares any.
-fn sharing_tickets(
-    config: &GatewayConfig,
-    tls: &Arc<TlsListeners>,
-) -> Result<Option<SharedTicketKeeper>, AcmeOpenError> {
-    let redis = shared_redis(config)?;
-    let secret = config.ticket_seal_key();
-    Ok(SharedTicketKeeper::open(
-        &config.listeners,
-        redis,
-        secret,
-        tls,
-    )?)
-}
-
-/// Raises the limit of file descriptors as far as the system allows. Warns if that is too few for
-/// the configured connections.
-fn raise_limits(config: &GatewayConfig) {
-    let limits = config.listeners.iter().map(|listener| &listener.limits);
-    let connections: usize = limits.map(|limits| limits.max_connections).sum();
-    let Some(descriptors) = server::raise_limit() else {
-        return;
-    };
-    if descriptors < connections as u64 {
-        tracing::warn!(
-            descriptors,
-            connections,
-            "the process may open fewer file descriptors than max_connections: accepting \
-             connections will pause before that limit; raise the limit of open files"
-        );
-    }
-}
-
-/// Whether secrets of TLS sessions are written to a file; warns of it.
-fn warns_of_key_log(config: &GatewayConfig) -> bool {
-    let tls = config.listeners.iter().filter_map(|one| one.tls.as_ref());
-    let logs = tls.map(|tls| tls.keylog).any(|log| log == KeyLogSwitch::On);
-    if logs {
-        tracing::warn!(
-            "tls.keylog is on: whoever reads the file of SSLKEYLOGFILE can decrypt the traffic"
-        );
-    }
-    logs
-}
-
 /// Opens the store of the second tier.
 ///
 /// # Errors
@@ -408,32 +395,70 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<(
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-/// Reloads the plugin files on SIGHUP.
-async fn renew(proxy: Arc<Proxy>) {
+/// Brings gauges up to date before a scrape.
+fn refresh(
+    process: &Arc<ProcessState>,
+    reloader: &Arc<ConfigReloader>,
+    acme: &Option<Arc<AcmeManager>>,
+    logs: &LogWriterGuard,
+) -> prometheus::Result<Box<dyn Fn() + Send + Sync>> {
+    let dropped = logs.register(&process.registry)?;
+    let held = HeldGauge::register(&process.registry)?;
+    let (process, reloader, acme) = (Arc::clone(process), Arc::clone(reloader), acme.clone());
+    Ok(Box::new(move || {
+        process.cache.tend();
+        dropped.update();
+        process.tls.update();
+        process.origins.update();
+        held.update();
+        reloader.update_metrics();
+        acme.iter().for_each(|acme| acme.update_metrics());
+    }))
+}
+
+/// Takes up the configuration for an operator, or plans it.
+async fn answer_reload(reloader: Arc<ConfigReloader>, wanted: AdminReload) -> AdminReloadAnswer {
+    let act = match wanted {
+        AdminReload::Apply => ReloadAct::Apply,
+        AdminReload::Plan(file) => ReloadAct::Plan(file),
+    };
+    reloader.answer(act).await
+}
+
+/// Takes up the configuration, and plugin files with it, at each SIGHUP.
+async fn reload_on_signals(reloader: Arc<ConfigReloader>, manager: ServiceManager) {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::hangup()) {
-        Ok(mut hangups) => {
-            while hangups.recv().await.is_some() {
-                tracing::info!("SIGHUP: reloading plugins");
-                let plugins = Arc::clone(&proxy.generation().plugins);
-                plugins.reload().await;
-            }
-        }
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
         Err(error) => {
-            tracing::error!(%error, "SIGHUP can't be handled, so it will not reload plugins")
+            return tracing::error!(
+                %error,
+                "SIGHUP can't be handled, so it will not reload the configuration"
+            );
         }
+    };
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: reloading the configuration and the plugins");
+        manager.tell(ServiceState::Reloading {
+            since: service_manager::monotonic_now(),
+        });
+        let outcome = reloader.reload(ReloadTrigger::Signal, ReloadAct::Apply);
+        let status = match outcome.await {
+            Ok(report) => format!("Serving by the configuration {}", report.hash_after),
+            Err(error) => format!("Serving by the configuration before: {error}"),
+        };
+        manager.tell(ServiceState::Ready { status: &status });
     }
 }
 
 /// Issues local certificates again before they end.
-async fn issue_again(config: GatewayConfig) {
-    let config = Arc::new(config);
+async fn issue_again(reloader: Arc<ConfigReloader>) {
     let mut ticks = tokio::time::interval(ISSUE_AGAIN);
     // The first tick comes at once, when all were just issued.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let config = Arc::clone(&config);
+        let config = reloader.config();
         let issued = tokio::task::spawn_blocking(move || local_authority::issue_all(&config)).await;
         if let Ok(Err(error)) = issued {
             tracing::error!(%error, "local certificate not issued again; the next attempt is in 12 hours");

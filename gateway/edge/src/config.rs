@@ -47,7 +47,7 @@ pub use format::formatted_file;
 pub use line_diff::{ChangedLines, changes};
 pub use problem::{ConfigProblem, ConfigProblems};
 pub use schema::schema;
-pub use secret::redacted;
+pub use secret::{is_secret_name, redacted};
 pub use targets_file::load as load_targets;
 
 use problem::ConfigFinding;
@@ -166,6 +166,21 @@ pub struct ProcessConfig {
     /// them are cut, first those that have stood still for the longest time. Above this, requests
     /// that need a load get 503; hits are still answered.
     pub max_held_bytes: ByteSize,
+    /// Whether the configuration is taken up by itself when what its files say has changed and is the
+    /// same twice, one second apart. SIGHUP and `lamina reload` do it in any case.
+    pub watch: ConfigWatch,
+    /// How long tunnels, and requests that do not end, may go on by a configuration that was
+    /// replaced.
+    pub old_engine_max: ConfigDuration,
+}
+
+/// Whether changed files are taken up by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigWatch {
+    On,
+    #[default]
+    Off,
 }
 
 impl Default for ProcessConfig {
@@ -174,6 +189,8 @@ impl Default for ProcessConfig {
             threads: None,
             drain_timeout: ConfigDuration::secs(30),
             max_held_bytes: ByteSize::mib(256),
+            watch: ConfigWatch::Off,
+            old_engine_max: ConfigDuration::secs(3_600),
         }
     }
 }
@@ -269,6 +286,48 @@ pub fn problem_at(file: &Path, key: &str, message: impl Into<String>) -> ConfigP
 fn document_of(file: &Path) -> Result<ConfigDocument, ConfigProblems> {
     let (name, text) = read_text(file)?;
     ConfigDocument::read(&text, &name, &|variable| std::env::var(variable).ok())
+}
+
+/// The file, those that it includes, and those that its `*_file` keys name, as far as that can be
+/// told of it as it is now. A file of targets is followed by its upstream, and is none of them.
+pub fn files_of(file: &Path) -> Vec<PathBuf> {
+    let Ok((name, text)) = read_text(file) else {
+        return vec![file.to_owned()];
+    };
+    let env = |variable: &str| std::env::var(variable).ok();
+    let mut sources = ConfigSources::new(&name, &text);
+    let mut budget = parser::AliasBudget::default();
+    let parsed = parser::parse_source(&text, sources::MAIN, &mut budget);
+    let Ok(mut root) = parsed else {
+        return vec![file.to_owned()];
+    };
+    // What is wrong with them is told when they are read.
+    let _ = include::join(&mut root, &mut sources, &mut budget, &env);
+    let _ = expand::expand(&mut root, &env);
+    let mut files: Vec<_> = sources.names().map(PathBuf::from).collect();
+    let base = file.parent().unwrap_or(Path::new(""));
+    named_files(&root, base, &mut files);
+    files
+}
+
+fn named_files(node: &tree::YamlNode, base: &Path, files: &mut Vec<PathBuf>) {
+    match &node.body {
+        tree::YamlValue::Map(entries) => {
+            for (key, node) in entries {
+                let is_file = key.name.ends_with("_file") && key.name != "targets_file";
+                match &node.body {
+                    tree::YamlValue::Scalar(scalar) if is_file => {
+                        files.push(base.join(&scalar.text));
+                    }
+                    _ => named_files(node, base, files),
+                }
+            }
+        }
+        tree::YamlValue::List(items) => {
+            items.iter().for_each(|item| named_files(item, base, files));
+        }
+        tree::YamlValue::Scalar(_) => {}
+    }
 }
 
 /// The joined tree of all files of a configuration.

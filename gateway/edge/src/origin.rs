@@ -3,7 +3,7 @@
 //! The parts: `admission` limits how many requests an upstream gets at once, `target` chooses the
 //! server among those that `discovery` finds (with `names` and `targets_file`), `pool` keeps its connections, which `connect` opens as `stream`s, with `tls`, `verify`
 //! and `watch` where a target has TLS. `outgoing` is a request that may have to be sent again,
-//! `response` refuses ambiguous heads, `exchange` watches the request body and the response body,
+//! `standing` is an upstream with its periodic work, `response` refuses ambiguous heads, `exchange` watches the request body and the response body,
 //! `error` names what went wrong, `check` asks targets how they are, `control` is
 //! what operators want of them, `status` what operators see, `trial` connects for `lamina doctor`. The caller has already made
 //! the request as the origin shall see it; this module sets only `Host` (by `host_header`) and the
@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use http::header::{COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
@@ -32,6 +31,7 @@ use self::check::HealthCheck;
 use self::config::{HashSource, HostHeader, RetryConfig, UpstreamConfig, UpstreamTimeouts};
 use self::delivery::{DeliveredResponse, RequestDelivery};
 use self::outgoing::OutgoingRequest;
+use self::standing::{StandingUpstream, UpstreamSettings};
 use self::target::OriginTarget;
 use self::targets::{OriginTargets, stable_hash};
 use self::watch::UpstreamTlsWatch;
@@ -61,6 +61,7 @@ mod names;
 mod outgoing;
 mod pool;
 pub mod response;
+mod standing;
 mod status;
 mod sticky;
 mod stream;
@@ -95,7 +96,7 @@ pub struct StreamSilence(pub Duration);
 
 /// All upstreams by name.
 pub struct Origins {
-    by_name: HashMap<String, Arc<Origin>>,
+    by_name: HashMap<String, Arc<StandingUpstream>>,
     shared: SharedOriginState,
 }
 
@@ -151,24 +152,24 @@ pub struct Origin {
     check: Option<HealthCheck>,
 }
 
-/// How often connections are looked at that nobody uses.
-const MAINTENANCE: Duration = Duration::from_secs(1);
-
 impl Origins {
-    /// Reads the targets; does not connect yet.
+    /// Reads the targets; does not connect yet. Upstreams of the configuration `before` whose
+    /// settings have not changed are used further, with all that they know.
     ///
     /// # Errors
     /// Returns which upstream or target cannot be used, and why.
     pub fn new(
         upstreams: &BTreeMap<String, UpstreamConfig>,
         shared: &SharedOriginState,
+        before: Option<&Self>,
     ) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
-            let origin = Arc::new(Origin::new(name, upstream, shared)?);
-            if let Some(before) = shared.families.latest(name) {
-                origin.admission.take_over(&before.admission);
-            }
-            shared.families.add(&origin);
+            let settings = UpstreamSettings::of(upstream);
+            let standing = before.and_then(|before| before.by_name.get(name));
+            let origin = match standing.filter(|standing| standing.has(&settings)) {
+                Some(standing) => Arc::clone(standing),
+                None => Arc::new(StandingUpstream::new(name, (upstream, settings), shared)?),
+            };
             Ok((name.clone(), origin))
         });
         Ok(Self {
@@ -178,26 +179,14 @@ impl Origins {
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Origin>> {
-        self.by_name.get(name).cloned()
+        let standing = self.by_name.get(name)?;
+        Some(Arc::clone(&standing.origin))
     }
 
-    /// Follows the names and files of targets, checks targets, closes connections that are not needed
-    /// any more, and ends what operators have ordered for some time. Never ends.
-    pub async fn maintain(&self) {
-        let checks = self.by_name.values().map(|origin| check::repeat(origin));
-        let names = self.by_name.values();
-        let names = names.map(|origin| origin.targets.follow_names());
-        tokio::join!(self.maintain_targets(), join_all(checks), join_all(names));
-    }
-
-    async fn maintain_targets(&self) {
-        let mut turns = tokio::time::interval(MAINTENANCE);
-        loop {
-            turns.tick().await;
-            for origin in self.by_name.values() {
-                origin.maintain_targets();
-            }
-        }
+    /// Begins what is done for upstreams from time to time.
+    pub fn begin_work(&self) {
+        let all = self.by_name.values();
+        all.for_each(|standing| standing.begin_work());
     }
 }
 

@@ -17,7 +17,7 @@ use super::tls::config::{
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One address that clients connect to.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {
     /// Address and port, as in `0.0.0.0:8080`. Port 0 takes a free one and logs it.
@@ -164,7 +164,7 @@ impl ListenerConfig {
 }
 
 /// A listener that answers when all others cannot; the admin listener is one.
-#[derive(Clone, Debug)]
+#[derive(PartialEq, Clone, Debug)]
 pub struct ReservedListener {
     pub endpoint: Endpoint,
     /// Permissions of the file, if it is a Unix socket.
@@ -191,7 +191,7 @@ pub enum Protocol {
 }
 
 /// The limits of connections and requests; a request that exceeds one gets a suitable error status.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
     /// The most connections at the same time on this listener; when it is reached, no more are

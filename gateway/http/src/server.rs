@@ -18,33 +18,30 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
+use http::Response;
 use http::request::Parts;
-use http::{HeaderValue, Response, Version};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc;
 
-use self::handshake::SecuredPort;
-use self::quic::QuicSocket;
-use self::roster::ConnectionRoster;
-use self::signal::{DrainSignal, DrainStage};
+use self::port::{OpenedPort, Port};
+use self::signal::DrainSignal;
 use self::socket::ListeningSocket;
 use self::unix::SocketFile;
-use self::worker::{AcceptOn, PortSocket, Worker};
+use self::worker::Worker;
 use super::body::Body;
 use super::cidr::CidrError;
 use super::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
 use super::endpoint::Endpoint;
-use super::forward::{ForwardingContext, TrustedProxies};
+use super::forward::ForwardingContext;
 use super::path::PathRules;
 use super::tls::config::RedirectTarget;
 use super::tls::listeners::TlsListeners;
-use super::tls::{TlsListener, TlsSession, TlsSetupError};
+use super::tls::{TlsSession, TlsSetupError};
 
 mod accept;
 mod activity;
@@ -55,8 +52,10 @@ mod early;
 mod early_data;
 mod handshake;
 mod http3;
+mod port;
 mod quic;
 mod roster;
+mod running;
 mod send_queue;
 mod sending;
 mod service;
@@ -76,7 +75,9 @@ mod worker;
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
 pub use self::early_data::{AwaitedHandshake, EarlyRequest};
+pub use self::port::open_tls;
 pub use self::quic::metrics::QuicMetrics;
+pub use self::running::{PreparedListeners, RetiredPort, RunningListeners};
 pub use self::thread_work::{WorkerThread, WorkerThreadEnded};
 pub use self::udp_buffer::UdpReceiveBuffer;
 
@@ -141,39 +142,11 @@ pub struct BoundListeners {
 /// What all listeners of the process share.
 #[derive(Clone, Default)]
 pub struct SharedByListeners {
-    /// The largest request body in bytes that any route allows; each route enforces its own limit.
-    pub body_bytes: u64,
+    /// The largest request body in bytes that any route allows, now; each route enforces its own
+    /// limit.
+    pub body_bytes: Arc<AtomicU64>,
     pub tls: Arc<TlsListeners>,
     pub quic: Arc<QuicMetrics>,
-}
-
-/// A port and its sockets.
-struct OpenedPort {
-    port: Arc<Port>,
-    sockets: Vec<ListeningSocket>,
-    /// One for each worker, if the port speaks HTTP/3.
-    quic: Vec<QuicSocket>,
-}
-
-/// Listeners at work. Dropping them cuts all connections.
-#[must_use = "dropping it stops the listeners"]
-pub struct RunningListeners {
-    stop: Arc<DrainSignal>,
-    /// Sends sockets to each worker.
-    workers: Vec<mpsc::UnboundedSender<AcceptOn>>,
-    threads: Vec<WorkerThread>,
-    ports: Vec<RunningPort>,
-    /// Closed when the last worker has ended.
-    alive: mpsc::Receiver<()>,
-    shared: SharedByListeners,
-    _file: Option<SocketFile>,
-}
-
-/// A port that workers accept on.
-struct RunningPort {
-    port: Arc<Port>,
-    /// Closed when no worker accepts on the port any more.
-    accepting: mpsc::Receiver<()>,
 }
 
 /// Why a listener could not be opened.
@@ -252,43 +225,8 @@ fn has_twin(address: SocketAddr, listeners: &[ListenerConfig]) -> bool {
     address.ip() == Ipv6Addr::LOCALHOST && listeners.iter().any(is_twin)
 }
 
-/// The most workers that have a socket for QUIC: connection ids have one octet for the number.
-const MOST_QUIC_WORKERS: usize = 256;
-
-/// How often another port is tried where the system chooses it.
-const MOST_PORTS_TRIED: usize = 16;
-
 /// The address that is used for the clients of a Unix socket, which have none.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
-/// What the workers share for one listener.
-struct Port {
-    endpoint: Endpoint,
-    /// The TCP address; 0.0.0.0:0 on a Unix socket.
-    address: SocketAddr,
-    protocols: Vec<Protocol>,
-    limits: Arc<ListenerLimits>,
-    /// The largest request body in bytes that the listener or any route allows.
-    body_bytes: u64,
-    trust: Arc<TrustedProxies>,
-    proxy_protocol: bool,
-    path_rules: PathRules,
-    redirect: Option<RedirectTarget>,
-    /// None: the port speaks clear text.
-    secured: Option<SecuredPort>,
-    /// The value of `Alt-Svc` by which clients learn of HTTP/3.
-    alt_svc: Option<HeaderValue>,
-    quic: Arc<QuicMetrics>,
-    /// Tells the accept loops and connections of the port to drain, then to stop.
-    signal: DrainSignal,
-    /// Whether the port stops accepting before the last descriptors are used.
-    spares: bool,
-    /// One permit for each connection that may be open, over all workers.
-    places: Arc<Semaphore>,
-    capacity: u32,
-    /// The connections that have a place, on a listener that cuts connections for new ones.
-    roster: Option<Arc<ConnectionRoster>>,
-}
 
 impl BoundListeners {
     /// Opens every listener, for `threads` workers (at least one).
@@ -347,6 +285,7 @@ impl BoundListeners {
             port: Arc::new(Port::reserved(endpoint, reserved)),
             sockets: vec![listening],
             quic: Vec::new(),
+            listener: None,
         };
         Ok(Self {
             workers: vec![worker],
@@ -366,11 +305,10 @@ impl BoundListeners {
 
     /// The same with the scheme that clients use there.
     pub fn addresses_with_scheme(&self) -> Vec<(SocketAddr, &'static str)> {
-        let of = |port: &Port| match port.secured {
-            Some(_) => (port.address, "https"),
-            None => (port.address, "http"),
-        };
-        self.ports.iter().map(|opened| of(&opened.port)).collect()
+        self.ports
+            .iter()
+            .map(|opened| opened.port.address_with_scheme())
+            .collect()
     }
 
     /// Where the listeners can be reached, with the real port in place of port 0.
@@ -420,332 +358,4 @@ impl BoundListeners {
         }
         running
     }
-}
-
-impl RunningListeners {
-    /// The threads that serve requests.
-    pub fn threads(&self) -> &[WorkerThread] {
-        &self.threads
-    }
-
-    /// Opens one more listener and accepts on it. Returns the address with the real port.
-    ///
-    /// # Errors
-    /// As for [`BoundListeners::bind`].
-    pub fn open(&mut self, listener: &ListenerConfig) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::of(listener, self.workers.len(), &self.shared)?;
-        let address = opened.port.address;
-        self.accept_on(opened);
-        Ok(address)
-    }
-
-    /// Accepts for a listener on sockets that are already open, at least one, such as those of the
-    /// process that this one takes over from. Connections that wait in them are answered here.
-    ///
-    /// # Errors
-    /// When the sockets cannot be used.
-    pub fn take_over(
-        &mut self,
-        listener: &ListenerConfig,
-        sockets: &[TcpListener],
-    ) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::on(listener, sockets, self.workers.len(), &self.shared)?;
-        let address = opened.port.address;
-        self.accept_on(opened);
-        Ok(address)
-    }
-
-    /// Closes the listener on this address as [`drain`](Self::drain) does; the others continue.
-    /// Does nothing when there is none.
-    pub async fn close(&mut self, address: SocketAddr, timeout: Duration) {
-        let here = |running: &RunningPort| running.port.address == address;
-        let Some(at) = self.ports.iter().position(here) else {
-            return;
-        };
-        let mut closing = self.ports.swap_remove(at);
-        closing.port.signal.raise(DrainStage::Drain);
-        // A timeout is no error: the connections that are left are cut by the next statement.
-        let _ = timeout_at(Instant::now() + timeout, closing.idle()).await;
-        closing.port.signal.raise(DrainStage::Cut);
-    }
-
-    /// Stops accepting, lets the requests under way finish (HTTP/1: `Connection: close`; HTTP/2:
-    /// GOAWAY), and cuts the connections that are left after `timeout`. Waits for upgraded
-    /// connections as well.
-    pub async fn drain(mut self, timeout: Duration) {
-        self.quiesce(timeout).await;
-        self.cut().await;
-    }
-
-    /// The first half of [`drain`](Self::drain): returns when no connection is left, or after
-    /// `timeout`. Tasks that run on after their answers are not stopped.
-    pub async fn quiesce(&mut self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
-        self.raise(DrainStage::Drain);
-        let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
-        // A timeout is no error: `cut` ends the connections that are left.
-        let _ = timeout_at(deadline, idle).await;
-    }
-
-    /// The second half of [`drain`](Self::drain): ends all that is left.
-    pub async fn cut(mut self) {
-        self.raise(DrainStage::Cut);
-        let _ = self.alive.recv().await;
-    }
-
-    /// Lets every worker accept on a port.
-    fn accept_on(&mut self, opened: OpenedPort) {
-        let OpenedPort {
-            port,
-            sockets,
-            quic,
-        } = opened;
-        let (accepts, accepting) = mpsc::channel(1);
-        let streams = sockets.into_iter().map(PortSocket::Stream);
-        let quic = quic.into_iter().map(PortSocket::Quic);
-        // The n-th socket of QUIC must go to the n-th worker.
-        let streams = streams.zip(self.workers.iter().cycle());
-        for (socket, worker) in streams.chain(quic.zip(self.workers.iter())) {
-            // A worker exists until it is stopped, so this does not fail.
-            let _ = worker.send(AcceptOn {
-                port: Arc::clone(&port),
-                socket,
-                _accepts: accepts.clone(),
-            });
-        }
-        self.ports.push(RunningPort { port, accepting });
-    }
-
-    fn raise(&self, stage: DrainStage) {
-        for running in &self.ports {
-            running.port.signal.raise(stage);
-        }
-        self.stop.raise(stage);
-    }
-}
-
-impl RunningPort {
-    /// Waits until no worker accepts and every connection has returned its place.
-    async fn idle(&mut self) {
-        let _ = self.accepting.recv().await;
-        let _ = self.port.places.acquire_many(self.port.capacity).await;
-    }
-}
-
-impl Drop for RunningListeners {
-    fn drop(&mut self) {
-        self.raise(DrainStage::Cut);
-    }
-}
-
-/// The sockets of a port, over TCP and, if it speaks HTTP/3, over UDP.
-struct OpenedSockets {
-    address: SocketAddr,
-    streams: Vec<TcpListener>,
-    quic: Vec<QuicSocket>,
-}
-
-impl OpenedSockets {
-    /// Opens one of each for each of `workers` workers.
-    fn of(listener: &ListenerConfig, workers: usize) -> Result<Self, BindError> {
-        let mut tries = 0;
-        loop {
-            let (address, streams) = socket::open(listener.address, workers)?;
-            let quic = match speaks_http3(listener) {
-                true => quic::open(address, workers.min(MOST_QUIC_WORKERS)),
-                false => Ok(Vec::new()),
-            };
-            match quic {
-                Ok(quic) => {
-                    return Ok(Self {
-                        address,
-                        streams,
-                        quic,
-                    });
-                }
-                // The port that the system has chosen for TCP may be taken over UDP.
-                Err(_) if listener.address.port() == 0 && tries < MOST_PORTS_TRIED => tries += 1,
-                Err(source) => return Err(BindError::Quic { address, source }),
-            }
-        }
-    }
-}
-
-impl OpenedPort {
-    /// Opens one socket for each of `workers` workers.
-    fn of(
-        listener: &ListenerConfig,
-        workers: usize,
-        shared: &SharedByListeners,
-    ) -> Result<Self, BindError> {
-        let OpenedSockets {
-            address,
-            streams,
-            quic,
-        } = OpenedSockets::of(listener, workers)?;
-        Ok(Self {
-            port: Arc::new(Port::of(listener, address, shared)?),
-            sockets: streams.into_iter().map(ListeningSocket::Tcp).collect(),
-            quic,
-        })
-    }
-
-    /// Uses sockets that are already open: each worker accepts on at least one, and none is left
-    /// out.
-    fn on(
-        listener: &ListenerConfig,
-        sockets: &[TcpListener],
-        workers: usize,
-        shared: &SharedByListeners,
-    ) -> Result<Self, BindError> {
-        let failed = |source| BindError::Socket {
-            address: listener.address,
-            source,
-        };
-        let first = sockets
-            .first()
-            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let address = first.local_addr().map_err(failed)?;
-        let count = sockets.len().max(workers);
-        let used = sockets.iter().cycle().take(count).map(|socket| {
-            socket.set_nonblocking(true)?;
-            socket.try_clone().map(ListeningSocket::Tcp)
-        });
-        Ok(Self {
-            port: Arc::new(Port::of(listener, address, shared)?),
-            sockets: used.collect::<io::Result<_>>().map_err(failed)?,
-            quic: Vec::new(),
-        })
-    }
-}
-
-impl Port {
-    fn of(
-        listener: &ListenerConfig,
-        address: SocketAddr,
-        shared: &SharedByListeners,
-    ) -> Result<Self, BindError> {
-        let SharedByListeners {
-            body_bytes,
-            tls: listeners,
-            quic,
-        } = shared;
-        let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
-        let trust = trust.map_err(|source| BindError::Network {
-            address: listener.address,
-            source,
-        })?;
-        let tls = open_tls(listener, listeners)?;
-        if let Some(tls) = &tls {
-            listeners.add(tls);
-            tls.watch_files();
-        }
-        Ok(Self {
-            protocols: listener.protocols.clone(),
-            trust: Arc::new(trust),
-            proxy_protocol: listener.proxy_protocol,
-            path_rules: listener.path,
-            redirect: listener.redirect_to_https.target(),
-            secured: tls.map(SecuredPort::new),
-            alt_svc: alt_svc(listener, address),
-            quic: Arc::clone(quic),
-            spares: true,
-            body_bytes: (*body_bytes).max(listener.limits.max_body_bytes.0),
-            ..Self::plain(Endpoint::Tcp(address), &listener.limits)
-        })
-    }
-
-    fn reserved(endpoint: Endpoint, reserved: &ReservedListener) -> Self {
-        Self {
-            roster: Some(Arc::new(ConnectionRoster::new())),
-            ..Self::plain(endpoint, &reserved.limits)
-        }
-    }
-
-    /// A port with both protocols that trusts nobody.
-    fn plain(endpoint: Endpoint, limits: &ListenerLimits) -> Self {
-        let capacity = limits.max_connections.clamp(1, u32::MAX as usize >> 4);
-        Self {
-            address: endpoint.tcp().unwrap_or(UNNAMED),
-            endpoint,
-            protocols: vec![Protocol::Http1, Protocol::Http2],
-            limits: Arc::new(limits.clone()),
-            body_bytes: limits.max_body_bytes.0,
-            trust: Arc::default(),
-            proxy_protocol: false,
-            path_rules: PathRules::default(),
-            redirect: None,
-            secured: None,
-            alt_svc: None,
-            quic: Arc::default(),
-            signal: DrainSignal::default(),
-            spares: false,
-            places: Arc::new(Semaphore::new(capacity)),
-            capacity: capacity as u32,
-            roster: None,
-        }
-    }
-
-    /// What a client of this protocol is told of HTTP/3 now. None if it is not spoken, nobody is to
-    /// be told, or the client speaks it already.
-    fn alt_svc(&self, version: Version) -> Option<HeaderValue> {
-        let told = self.alt_svc.as_ref()?;
-        match (self.signal.is(DrainStage::Drain), version) {
-            (true, _) => Some(HeaderValue::from_static("clear")),
-            (false, Version::HTTP_3) => None,
-            (false, _) => Some(told.clone()),
-        }
-    }
-
-    /// The client at `address`, which has connected to this local end.
-    fn peer(&self, address: SocketAddr, reached: LocalEndpoint) -> Peer {
-        Peer {
-            address,
-            trusted: self.trust.has_proxy(address.ip()),
-            reached,
-            path_rules: self.path_rules,
-            redirect: self.redirect,
-        }
-    }
-}
-
-fn speaks_http3(listener: &ListenerConfig) -> bool {
-    listener.tls.is_some() && listener.protocols.contains(&Protocol::Http3)
-}
-
-/// What clients are told of HTTP/3 on a listener (RFC 7838 §3). None if it is not spoken, or nobody
-/// is to be told.
-fn alt_svc(listener: &ListenerConfig, address: SocketAddr) -> Option<HeaderValue> {
-    let age = listener.alt_svc.max_age.0.as_secs();
-    if !speaks_http3(listener) || age == 0 {
-        return None;
-    }
-    let port = listener.alt_svc.port.unwrap_or(address.port());
-    HeaderValue::from_str(&format!("h3=\":{port}\"; ma={age}")).ok()
-}
-
-/// Sets TLS of a listener up, if it has any.
-///
-/// # Errors
-/// If its files can't be used.
-pub fn open_tls(
-    listener: &ListenerConfig,
-    listeners: &Arc<TlsListeners>,
-) -> Result<Option<Arc<TlsListener>>, BindError> {
-    let Some(config) = &listener.tls else {
-        return Ok(None);
-    };
-    let opened = TlsListener::open(
-        config,
-        &listener.protocols,
-        listener.hsts.as_ref(),
-        listeners,
-    );
-    opened
-        .map(|opened| Some(Arc::new(opened)))
-        .map_err(|source| BindError::Tls {
-            address: listener.address,
-            listener: None,
-            source,
-        })
 }

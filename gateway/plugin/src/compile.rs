@@ -88,6 +88,11 @@ impl From<CompileRefusal> for PluginFault {
 }
 
 impl Compiler {
+    /// The limits of compiling.
+    pub(super) fn limits(&self) -> &CompileConfig {
+        &self.limits
+    }
+
     /// Compiles in processes of this program, within these limits.
     pub fn of_this_program(limits: CompileConfig) -> Self {
         Self::at(CompilePlace::Child, limits)

@@ -73,7 +73,7 @@ mod words;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use ::http::header::COOKIE;
@@ -81,10 +81,12 @@ use ::http::request::Parts;
 use ::http::{HeaderMap, StatusCode};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use prometheus::Registry;
+use tokio_util::task::AbortOnDropHandle;
 
 use meter::TotalMemory;
 use setup::{PluginContext, VersionFactory};
-use swap::{PluginVersions, ReloadInitiator};
+use swap::{PluginVersions, PreparedPlugin, ReloadInitiator};
 use version::PluginVersion;
 
 use crate::units::ByteSize;
@@ -127,18 +129,60 @@ pub struct PluginHostOptions<'a> {
     pub cache_dir: Option<PathBuf>,
     /// Where plugins are compiled.
     pub compiler: Compiler,
-    /// Linear memory of all instances together.
-    pub max_total_memory: ByteSize,
     /// Sends the requests that plugins make.
     pub fetch: UpstreamFetcher,
     /// The URLs of the targets of each upstream.
     pub upstreams: BTreeMap<String, Vec<String>>,
-    pub families: &'a PluginFamilies,
+    pub host: &'a PluginHost,
+    /// The plugins of the configuration before. Those whose settings have not changed are used
+    /// further, with all that they know.
+    pub before: Option<&'a PluginSet>,
+}
+
+/// What the plugins of all configurations share.
+pub struct PluginHost {
+    families: PluginFamilies,
+    total_memory: Arc<TotalMemory>,
 }
 
 /// One plugin, whose versions may change while it is called.
 pub struct Plugin {
     versions: Arc<PluginVersions>,
+    settings: PluginSettings,
+    /// Looks for new files, once it serves. It ends with the plugin.
+    watching: OnceLock<AbortOnDropHandle<()>>,
+}
+
+/// All that a plugin depends on, but for its file's content, as text.
+#[derive(PartialEq, Eq)]
+struct PluginSettings(String);
+
+impl PluginSettings {
+    fn of(config: &config::PluginConfig, options: &PluginHostOptions<'_>) -> Self {
+        let granted = config.fetch.iter();
+        let targets: Vec<_> = granted.map(|name| options.upstreams.get(name)).collect();
+        let compiling = options.compiler.limits();
+        let settings = serde_json::json!([config, targets, compiling, options.base]);
+        Self(settings.to_string())
+    }
+}
+
+impl PluginHost {
+    /// `max_total_memory` is for the linear memory of all instances together.
+    ///
+    /// # Errors
+    /// When the registry has the metrics of plugins already.
+    pub fn new(registry: &Registry, max_total_memory: ByteSize) -> prometheus::Result<Self> {
+        Ok(Self {
+            families: PluginFamilies::new(registry)?,
+            total_memory: Arc::new(TotalMemory::new(max_total_memory)),
+        })
+    }
+
+    /// Sets another limit for the linear memory of all instances together.
+    pub fn limit_total_memory(&self, max_total_memory: ByteSize) {
+        self.total_memory.set_limit(max_total_memory);
+    }
 }
 
 /// The state of a plugin, for people.
@@ -167,28 +211,78 @@ pub struct PluginStatus {
 }
 
 impl PluginSet {
-    /// Reads, compiles, checks and starts every plugin, in parallel. If one fails, the whole call
-    /// fails with its name and the reason, and nothing stays loaded.
+    /// Reads, compiles, checks and starts every plugin, in parallel, but for those that go on. If one
+    /// fails, the whole call fails with its name and the reason, and nothing has changed. What is
+    /// loaded serves from [`begin_serving`](Self::begin_serving) on.
     pub async fn load(
         configs: &BTreeMap<String, config::PluginConfig>,
         options: PluginHostOptions<'_>,
     ) -> Result<Self, LoadError> {
+        let mut by_name = Self::going_on(configs, &options).await?;
+        let is_new = |name: &String| !by_name.contains_key(name);
+        let new = configs.iter().filter(|(name, _)| is_new(name));
+        let new: BTreeMap<_, _> = new
+            .map(|(name, config)| (name.clone(), config.clone()))
+            .collect();
+        by_name.extend(Self::made(&new, options).await?);
+        Ok(Self { by_name })
+    }
+
+    /// The plugins of the configuration before that go on.
+    async fn going_on(
+        configs: &BTreeMap<String, config::PluginConfig>,
+        options: &PluginHostOptions<'_>,
+    ) -> Result<BTreeMap<String, Arc<Plugin>>, LoadError> {
+        let Some(before) = options.before else {
+            return Ok(BTreeMap::new());
+        };
+        let same = configs.iter().filter_map(|(name, config)| {
+            let plugin = before.by_name.get(name)?;
+            let same = plugin.settings == PluginSettings::of(config, options);
+            same.then(|| Arc::clone(plugin))
+        });
+        let prepare = async |plugin: Arc<Plugin>| (plugin.versions.prepare().await, plugin);
+        let mut going_on = BTreeMap::new();
+        for (prepared, plugin) in join_all(same.map(prepare)).await {
+            let name = plugin.name().to_owned();
+            match prepared {
+                Ok(PreparedPlugin::GoesOn) => drop(going_on.insert(name, plugin)),
+                Ok(PreparedPlugin::ApartFromThis) => {}
+                Err(cause) => {
+                    return Err(LoadError {
+                        plugin: name,
+                        cause,
+                    });
+                }
+            }
+        }
+        Ok(going_on)
+    }
+
+    async fn made(
+        configs: &BTreeMap<String, config::PluginConfig>,
+        options: PluginHostOptions<'_>,
+    ) -> Result<BTreeMap<String, Arc<Plugin>>, LoadError> {
         let general = |cause| LoadError {
             plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"),
             cause,
         };
         if configs.is_empty() {
-            return Ok(Self::default());
+            return Ok(BTreeMap::new());
         }
+        let settings = configs
+            .values()
+            .map(|config| PluginSettings::of(config, &options));
+        let settings: Vec<_> = settings.collect();
         let engine =
             engine::start(configs).map_err(|e| general(PluginFault::Engine(format!("{e:#}"))))?;
         let workshop = Arc::new(VersionFactory {
             engine,
-            families: options.families.clone(),
+            families: options.host.families.clone(),
             base: options.base,
             cache_dir: options.cache_dir,
             compiler: options.compiler,
-            total_memory: Arc::new(TotalMemory::new(options.max_total_memory)),
+            total_memory: Arc::clone(&options.host.total_memory),
             fetch: options.fetch,
             upstreams: options.upstreams,
             threads: Mutex::default(),
@@ -198,20 +292,37 @@ impl PluginSet {
             let seen = job.look(&workshop);
             let wasm = workshop.read(&job).await?;
             let first = workshop.make(&job, wasm).await?;
-            Ok(Plugin {
-                versions: Arc::new(PluginVersions::new(job, workshop, first, seen)),
-            })
+            Ok(PluginVersions::new(job, workshop, first, seen))
         };
         let making = join_all(configs.iter().map(make)).await;
         let mut by_name = BTreeMap::new();
-        for (made, name) in making.into_iter().zip(configs.keys()) {
-            let plugin = made.map_err(|cause| LoadError {
+        for ((made, name), settings) in making.into_iter().zip(configs.keys()).zip(settings) {
+            let versions = made.map_err(|cause| LoadError {
                 plugin: name.clone(),
                 cause,
             })?;
+            let plugin = Plugin {
+                versions: Arc::new(versions),
+                settings,
+                watching: OnceLock::new(),
+            };
             by_name.insert(name.clone(), Arc::new(plugin));
         }
-        Ok(Self { by_name })
+        Ok(by_name)
+    }
+
+    /// Lets the plugins serve as they were prepared, and reloads those whose file is replaced from
+    /// now on, where the YAML allows it (`watch`).
+    pub fn begin_serving(&self) {
+        for plugin in self.iter() {
+            plugin.versions.commit();
+            if plugin.versions.job.config.watch {
+                plugin.watching.get_or_init(|| {
+                    let versions = Arc::clone(&plugin.versions);
+                    AbortOnDropHandle::new(tokio::spawn(versions.watch()))
+                });
+            }
+        }
     }
 
     /// The plugin of this name in the YAML.
@@ -222,21 +333,6 @@ impl PluginSet {
     /// All plugins, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.by_name.values()
-    }
-
-    /// Reloads plugins whose file was replaced, where the YAML allows it (`watch`). Never ends.
-    pub async fn watch(&self) {
-        let watched = self
-            .iter()
-            .filter(|plugin| plugin.versions.job.config.watch);
-        let watches = watched.map(|plugin| Arc::clone(&plugin.versions).watch());
-        join_all(watches).await;
-    }
-
-    /// Reloads all plugins whose files have changed. A plugin that can't be reloaded stays as it
-    /// is, and the reason is logged.
-    pub async fn reload(&self) {
-        join_all(self.iter().map(|plugin| plugin.versions.reload_and_say())).await;
     }
 }
 

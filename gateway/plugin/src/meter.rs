@@ -2,7 +2,7 @@
 //! the instances of all plugins take together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use prometheus::IntGauge;
 use wasmtime::ResourceLimiter;
@@ -19,20 +19,30 @@ struct OutOfMemory;
 /// The linear memory of the instances of all plugins.
 pub(super) struct TotalMemory {
     used: AtomicUsize,
-    limit: ByteSize,
+    /// In bytes.
+    limit: AtomicU64,
 }
 
 impl TotalMemory {
     pub(super) fn new(limit: ByteSize) -> Self {
         Self {
             used: AtomicUsize::new(0),
-            limit,
+            limit: AtomicU64::new(limit.0),
         }
+    }
+
+    /// Sets another limit. What is in use above it is not taken away.
+    pub(super) fn set_limit(&self, limit: ByteSize) {
+        self.limit.store(limit.0, Relaxed);
+    }
+
+    fn limit(&self) -> ByteSize {
+        ByteSize(self.limit.load(Relaxed))
     }
 
     /// Whether so little memory is left that instances are not kept between calls.
     pub(super) fn is_scarce(&self) -> bool {
-        let limit = self.limit.as_usize();
+        let limit = self.limit().as_usize();
         self.used.load(Relaxed) > limit - limit / SCARCE
     }
 
@@ -40,7 +50,7 @@ impl TotalMemory {
     fn take(&self, bytes: usize) -> bool {
         let taken = |used: usize| {
             let used = used.checked_add(bytes)?;
-            (used <= self.limit.as_usize()).then_some(used)
+            (used <= self.limit().as_usize()).then_some(used)
         };
         self.used.fetch_update(Relaxed, Relaxed, taken).is_ok()
     }
@@ -101,7 +111,7 @@ impl ResourceLimiter for InstanceMemory {
             });
         }
         if !self.total.take(asked.saturating_sub(self.used)) {
-            return self.exceed(CallError::TotalMemory(self.total.limit));
+            return self.exceed(CallError::TotalMemory(self.total.limit()));
         }
         self.used = asked;
         Ok(true)

@@ -31,6 +31,8 @@ pub(super) struct PluginVersions {
     gave_way: Mutex<Option<GaveWay>>,
     /// The hooks that routes use.
     needed: Mutex<Vec<Hook>>,
+    /// What the next configuration brings.
+    next: Mutex<PreparedChange>,
     /// Allows one reload at a time.
     reloading: tokio::sync::Mutex<()>,
     /// The reload that is running, or the last one.
@@ -76,6 +78,25 @@ struct StartedReload {
     superseded: CancellationToken,
 }
 
+/// What the next configuration brings to a plugin, until it serves or is given up.
+#[derive(Default)]
+struct PreparedChange {
+    /// None: the version that serves goes on.
+    version: Option<PluginVersion>,
+    /// The hooks that its routes use.
+    needed: Vec<Hook>,
+}
+
+/// What a plugin is to the next configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PreparedPlugin {
+    /// It goes on, perhaps with another version.
+    GoesOn,
+    /// Its file lacks a hook that the present routes use: the next configuration needs one of its
+    /// own.
+    ApartFromThis,
+}
+
 /// Metadata that shows whether a file was written again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PluginFileStamp {
@@ -102,6 +123,7 @@ impl PluginVersions {
             before: Mutex::default(),
             gave_way: Mutex::default(),
             needed: Mutex::default(),
+            next: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             newest: Mutex::new(StartedReload {
                 seen,
@@ -110,16 +132,61 @@ impl PluginVersions {
         }
     }
 
-    /// Notes that a route uses this hook.
+    /// Notes that a route of the next configuration uses this hook.
     ///
     /// # Errors
-    /// When the version that serves does not have it.
+    /// When the version that will serve does not have it.
     pub(super) fn require(&self, hook: Hook) -> Result<(), LoadError> {
-        if !self.current.load().has(hook) {
+        let mut next = self.next.lock();
+        let has = match &next.version {
+            Some(version) => version.has(hook),
+            None => self.current.load().has(hook),
+        };
+        if !has {
             return Err(self.error(PluginFault::MissingHook(hook)));
         }
-        self.needed.lock().push(hook);
+        next.needed.push(hook);
         Ok(())
+    }
+
+    /// Prepares for the next configuration: makes a version of what the file holds now, if that is
+    /// something else. It serves from [`commit`](Self::commit) on.
+    ///
+    /// # Errors
+    /// When the version can't be made.
+    pub(super) async fn prepare(&self) -> Result<PreparedPlugin, PluginFault> {
+        *self.next.lock() = PreparedChange::default();
+        let wasm = self.workshop.read(&self.job).await?;
+        let digest = artifact::digest(&wasm);
+        let failed = |gone: &GaveWay| *gone.sha256 == *digest;
+        let serves = *self.current.load().identity().sha256 == *digest;
+        if serves || self.gave_way.lock().as_ref().is_some_and(failed) {
+            return Ok(PreparedPlugin::GoesOn);
+        }
+        let made = self.workshop.make(&self.job, wasm).await?;
+        let lacks = |hook: &Hook| !made.has(*hook);
+        if self.needed.lock().iter().any(lacks) {
+            return Ok(PreparedPlugin::ApartFromThis);
+        }
+        self.next.lock().version = Some(made);
+        Ok(PreparedPlugin::GoesOn)
+    }
+
+    /// Follows what was prepared: the next configuration serves now.
+    pub(super) fn commit(&self) {
+        let PreparedChange { version, needed } = std::mem::take(&mut *self.next.lock());
+        *self.needed.lock() = needed;
+        let Some(version) = version else { return };
+        if version.identity().sha256 != self.current.load().identity().sha256 {
+            self.take_over(Arc::new(version), ReloadInitiator::File);
+        }
+    }
+
+    /// A hook that routes use, of this configuration or of the next, and this version lacks.
+    fn lacking(&self, version: &PluginVersion) -> Option<Hook> {
+        let lacks = |hook: &Hook| !version.has(*hook);
+        let now = self.needed.lock().iter().copied().find(lacks);
+        now.or_else(|| self.next.lock().needed.iter().copied().find(lacks))
     }
 
     /// Makes a version of what the file holds now, and lets it serve. If a version of an earlier
@@ -141,13 +208,7 @@ impl PluginVersions {
         let Some(made) = made.map_err(|cause| self.error(cause))? else {
             return Ok(PluginReloadOutcome::Failed);
         };
-        let lacking = self
-            .needed
-            .lock()
-            .iter()
-            .copied()
-            .find(|hook| !made.has(*hook));
-        if let Some(hook) = lacking {
+        if let Some(hook) = self.lacking(&made) {
             return Err(self.error(PluginFault::MissingHook(hook)));
         }
         let current = self.current.load_full();

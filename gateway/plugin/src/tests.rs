@@ -19,7 +19,8 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
-use super::PluginFamilies;
+use super::PluginHost;
+use super::config::DEFAULT_TOTAL_MEMORY;
 use super::{
     CallError, Compiler, FetchCall, KeyDecision, LoadError, LoadRequest, Plugin, PluginHostOptions,
     PluginSet, UpstreamFetcher,
@@ -154,10 +155,10 @@ impl Site {
             base: folder.path().to_owned(),
             cache_dir,
             compiler: Compiler::here(),
-            max_total_memory: super::config::DEFAULT_TOTAL_MEMORY,
             fetch,
             upstreams: BTreeMap::new(),
-            families: &PluginFamilies::new(&registry).unwrap(),
+            host: &PluginHost::new(&registry, DEFAULT_TOTAL_MEMORY).unwrap(),
+            before: None,
         };
         PluginSet::load(&configs, options)
             .await

@@ -4,6 +4,7 @@
 //! that do not fit are dropped and counted.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use prometheus::IntCounter;
 use tracing::level_filters::LevelFilter;
@@ -20,7 +21,11 @@ const QUEUE: usize = 16_384;
 pub struct LogWriterGuard {
     _guard: WorkerGuard,
     dropped: ErrorCounter,
+    set_level: LevelSetter,
 }
+
+/// Sets another level for the lines of the process.
+pub type LevelSetter = Arc<dyn Fn(LogLevel) + Send + Sync>;
 
 /// Starts logging for the whole process. `RUST_LOG` takes precedence over the configured level.
 ///
@@ -31,29 +36,45 @@ pub fn start(config: &TelemetryConfig) -> LogWriterGuard {
         .lossy(true)
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let filter = filter(level(config.log_level));
+    let shown = filter(level(config.log_level));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(shown)
         .with_writer(writer)
         .with_target(false);
     // An error means that another subscriber is set already, as in tests of the library.
-    let _ = match config.log_format {
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
+    // The handles of the two forms have different types.
+    let set_level: LevelSetter = match config.log_format {
+        LogFormat::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Arc::new(move |wanted| drop(handle.reload(filter(level(wanted)))))
+        }
+        LogFormat::Text => {
+            let is_terminal = std::io::stderr().is_terminal();
+            let builder = builder.with_ansi(is_terminal).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Arc::new(move |wanted| drop(handle.reload(filter(level(wanted)))))
+        }
     };
     LogWriterGuard {
         _guard: guard,
         dropped,
+        set_level,
     }
 }
 
 impl LogWriterGuard {
+    /// Sets another level; `RUST_LOG` still takes precedence.
+    pub fn level_setter(&self) -> LevelSetter {
+        Arc::clone(&self.set_level)
+    }
+
     /// Registers the counter of lines that did not fit.
     ///
     /// # Errors

@@ -122,7 +122,7 @@ impl L2 {
         identity: PurgeHash,
         key: &[u8],
     ) -> Result<StoreRecord, L2LookupOutcome> {
-        let limit = self.codec.limits.encoded;
+        let limit = self.codec().limits.encoded;
         let found = self
             .guard
             .call(StoreCall::Get, |store| {
@@ -131,7 +131,7 @@ impl L2 {
             .await;
         let (found, invalidated) = found.map_err(unread)?;
         let found = found.ok_or(L2LookupOutcome::Miss)?;
-        let decoded = convert::decode(key, found.record, &self.codec).await;
+        let decoded = convert::decode(key, found.record, &self.codec()).await;
         let seen = decoded.and_then(|record| match record {
             StoreRecord::Entry(stored) => stored
                 .seen_at(ClockReading::now(), found.left)

@@ -115,7 +115,7 @@ impl L2 {
         lease: Option<&Lease>,
         _busy: OngoingWrite<'_>,
     ) {
-        let wrote = match convert::encode(write, &self.codec).await {
+        let wrote = match convert::encode(write, &self.codec()).await {
             _ if write.is_overtaken() => L2WriteOutcome::Overtaken,
             Some((record, life)) => {
                 let put = StorePut {

@@ -231,7 +231,7 @@ async fn a_record_born_after_purges_that_are_not_known_here_is_a_miss() {
         let page = entry(&key("a"), Duration::ZERO, 1);
         let stored = convert::stored(&page, LIFE, place, LIFE).unwrap();
         let record = StoreRecord::Entry(stored);
-        let record = record::encode(page.key.as_bytes(), &record, &node.tier.codec).unwrap();
+        let record = record::encode(page.key.as_bytes(), &record, &node.tier.codec()).unwrap();
         let name = StoreKey::of(page.key.as_bytes());
         let put = store::StorePut {
             key: &name,

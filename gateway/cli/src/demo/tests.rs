@@ -23,7 +23,7 @@ impl Demo {
         let url = serde_json::json!(format!("http://{}", addresses[0]));
         let upstream = serde_json::from_value(url).unwrap();
         let upstreams = BTreeMap::from([("demo".to_owned(), upstream)]);
-        let origins = Origins::new(&upstreams, &SharedOriginState::default()).unwrap();
+        let origins = Origins::new(&upstreams, &SharedOriginState::default(), None).unwrap();
         Self { origins, _running }
     }
 

@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use lamina_base::units;
-use lamina_plugin_host::PluginFamilies;
+use lamina_plugin_host::PluginHost;
 use lamina_plugin_host::config::{
     DEFAULT_TOTAL_MEMORY, Isolation, PluginConfig as Config, PluginLimits, WasiAccess,
 };
@@ -101,16 +101,16 @@ pub(super) async fn start(
     configs: BTreeMap<String, Config>,
     fetch: UpstreamFetcher,
 ) -> Result<PluginSet, PluginFault> {
-    let families = PluginFamilies::new(&prometheus::Registry::new());
-    let families = families.map_err(|error| PluginFault::Engine(error.to_string()))?;
+    let host = PluginHost::new(&prometheus::Registry::new(), DEFAULT_TOTAL_MEMORY);
+    let host = host.map_err(|error| PluginFault::Engine(error.to_string()))?;
     let options = PluginHostOptions {
         base: PathBuf::new(),
         cache_dir: lamina_edge::app::process::code_cache(),
         compiler: compiler(),
-        max_total_memory: DEFAULT_TOTAL_MEMORY,
         fetch,
         upstreams: BTreeMap::new(),
-        families: &families,
+        host: &host,
+        before: None,
     };
     let loaded = PluginSet::load(&configs, options).await;
     loaded.map_err(|error| error.cause)

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response};
+use lamina_plugin_host::config::DEFAULT_TOTAL_MEMORY;
 use lamina_plugin_host::{
-    Compiler, FetchCall, LoadRequest, Plugin, PluginFamilies, PluginHostOptions, PluginSet,
+    Compiler, FetchCall, LoadRequest, Plugin, PluginHost, PluginHostOptions, PluginSet,
     UpstreamFetcher,
 };
 use serde_json::json;
@@ -44,10 +45,11 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
         base: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist"),
         cache_dir: None,
         compiler: Compiler::here(),
-        max_total_memory: lamina_plugin_host::config::DEFAULT_TOTAL_MEMORY,
         fetch: one_kibibyte(),
         upstreams: BTreeMap::new(),
-        families: &PluginFamilies::new(&prometheus::Registry::new()).expect("a new registry"),
+        host: &PluginHost::new(&prometheus::Registry::new(), DEFAULT_TOTAL_MEMORY)
+            .expect("a new registry"),
+        before: None,
     };
     let plugins = runtime.block_on(PluginSet::load(&configs, options));
     let plugins = plugins.context("`make plugins` builds them")?;

@@ -59,15 +59,18 @@ pub enum AdminRight {
     Certificates,
     /// To drain targets of upstreams, to take them out and to make them ready again.
     Targets,
+    /// To take up the configuration file again, and to see what that would do.
+    Config,
 }
 
 impl AdminRight {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Read,
         Self::Purge,
         Self::Plugins,
         Self::Certificates,
         Self::Targets,
+        Self::Config,
     ];
 
     /// The word in YAML.
@@ -78,6 +81,7 @@ impl AdminRight {
             Self::Plugins => "plugins",
             Self::Certificates => "certificates",
             Self::Targets => "targets",
+            Self::Config => "config",
         }
     }
 }

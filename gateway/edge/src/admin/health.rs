@@ -43,7 +43,7 @@ impl AdminService {
             (true, true) => (StatusCode::OK, "serving"),
         };
         let mut body = json!({"ready": ready, "state": state});
-        if self.keylog {
+        if self.keylog.load(Ordering::Relaxed) {
             body["tls"] = json!({"keylog": "on"});
         }
         if let Some(standing) = standing {

@@ -51,6 +51,7 @@ pub enum AdminAction {
     RecentRequests,
     Explain,
     Purge,
+    ReloadConfig,
     Reload,
     Quarantine,
     Resume,
@@ -96,7 +97,7 @@ const fn post(path: &'static str, right: AdminRight, action: AdminAction) -> Adm
 }
 
 /// All entries.
-pub const TABLE: [AdminOperation; 18] = [
+pub const TABLE: [AdminOperation; 19] = [
     get("/livez", AdminAccess::Open, AdminAction::Live),
     get("/readyz", AdminAccess::Open, AdminAction::Ready),
     get("/metrics", AdminAccess::Open, AdminAction::Metrics),
@@ -119,6 +120,11 @@ pub const TABLE: [AdminOperation; 18] = [
     ),
     post("/v1/explain", AdminRight::Read, AdminAction::Explain),
     post("/v1/purge", AdminRight::Purge, AdminAction::Purge),
+    post(
+        "/v1/config/reload",
+        AdminRight::Config,
+        AdminAction::ReloadConfig,
+    ),
     post(
         "/v1/plugins/{name}/reload",
         AdminRight::Plugins,

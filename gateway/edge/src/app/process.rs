@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 
 use super::GatewayStartError;
 use crate::cache::Cache;
@@ -17,9 +18,9 @@ use crate::http::forward::{self, TrustedProxies};
 use crate::http::server::QuicMetrics;
 use crate::http::tls::listeners::TlsListeners;
 use crate::origin::config::TargetConfig;
-use crate::origin::{Origins, SharedOriginState, TargetsFileReader};
+use crate::origin::{Origin, Origins, SharedOriginState, TargetsFileReader};
 use crate::plugin::{
-    Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
+    Compiler, FetchCall, FetchError, PluginHost, PluginHostOptions, PluginSet, UpstreamFetcher,
 };
 use crate::proxy::metrics::RequestFamilies;
 use crate::proxy::protocol::ProtocolCounts;
@@ -40,8 +41,13 @@ pub struct ProcessState {
     pub origins: SharedOriginState,
     requests: RequestFamilies,
     protocols: ProtocolCounts,
-    plugins: PluginFamilies,
+    plugins: PluginHost,
+    /// The upstreams of the generations that serve, the newest last.
+    serving: ServingOrigins,
 }
+
+/// The upstreams of generations that are still there, the newest last.
+type ServingOrigins = Arc<Mutex<Vec<Weak<Origins>>>>;
 
 impl ProcessState {
     /// Creates an empty cache, on this store if there is a second tier.
@@ -60,7 +66,8 @@ impl ProcessState {
             cache: Arc::new(cache),
             recent: Arc::new(RecentRequestLog::new(&config.telemetry.recent_requests)),
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
-            plugins: PluginFamilies::new(&registry)?,
+            plugins: PluginHost::new(&registry, config.plugins.max_total_memory)?,
+            serving: Arc::default(),
             tls: TlsListeners::register(&registry)?,
             protocols: ProtocolCounts::register(&registry)?,
             quic: QuicMetrics::register(&registry)?,
@@ -74,15 +81,31 @@ impl ProcessState {
     /// # Errors
     /// As [`generation`](Self::generation).
     pub async fn proxy(&self, config: &GatewayConfig) -> Result<Arc<Proxy>, GatewayStartError> {
-        let generation = self.generation(config).await?;
-        generation.begin_periodic_work();
+        let generation = self.generation(config, None).await?;
+        self.begin_serving(&generation);
         let (cache, tls) = (Arc::clone(&self.cache), Arc::clone(&self.tls));
         let protocols = self.protocols.clone();
         Ok(Arc::new(Proxy::new(cache, tls, protocols, generation)))
     }
 
-    /// Makes a generation from this configuration, beside any existing ones. In `config`, the paths
-    /// of plugin files are already resolved.
+    /// Lets a generation serve: its plugins and upstreams do their work from now on.
+    pub fn begin_serving(&self, generation: &Generation) {
+        generation.begin_serving();
+        let mut serving = self.serving.lock();
+        serving.retain(|origins| origins.strong_count() > 0);
+        serving.push(Arc::downgrade(&generation.origins));
+    }
+
+    /// Follows the settings of this configuration that are not of a generation.
+    pub fn follow(&self, config: &GatewayConfig) {
+        self.cache.follow(&config.cache);
+        let total = config.plugins.max_total_memory;
+        self.plugins.limit_total_memory(total);
+    }
+
+    /// Makes a generation from this configuration, beside any existing ones. It shares with the one
+    /// `before` what has the same settings. In `config`, the paths of plugin files are already
+    /// resolved.
     ///
     /// # Errors
     /// If an upstream, a plugin, a route or a token can't be used; then nothing remains of the
@@ -90,16 +113,19 @@ impl ProcessState {
     pub async fn generation(
         &self,
         config: &GatewayConfig,
+        before: Option<&Generation>,
     ) -> Result<Arc<Generation>, GatewayStartError> {
-        let origins = Arc::new(Origins::new(&config.upstreams, &self.origins)?);
+        let standing = before.map(|before| &*before.origins);
+        let origins = Origins::new(&config.upstreams, &self.origins, standing)?;
+        let origins = Arc::new(origins);
         let options = PluginHostOptions {
             base: PathBuf::new(),
             cache_dir: code_cache(),
             compiler: Compiler::of_this_program(config.plugins.compile.clone()),
-            max_total_memory: config.plugins.max_total_memory,
-            fetch: fetch(Arc::clone(&origins)),
+            fetch: fetch(Arc::clone(&self.serving)),
             upstreams: targets(config),
-            families: &self.plugins,
+            host: &self.plugins,
+            before: before.map(|before| &*before.plugins),
         };
         let plugins = Arc::new(PluginSet::load(&config.plugins.by_name, options).await?);
         let by_name = config.plugins.by_name.iter();
@@ -138,9 +164,9 @@ pub(super) fn seal(config: &GatewayConfig) -> Seal {
 
 /// Lets plugins call origins, by the names that the configuration grants and the plugin host
 /// checks.
-fn fetch(origins: Arc<Origins>) -> UpstreamFetcher {
+fn fetch(serving: ServingOrigins) -> UpstreamFetcher {
     Arc::new(move |call: FetchCall| {
-        let origins = Arc::clone(&origins);
+        let serving = Arc::clone(&serving);
         async move {
             let FetchCall {
                 upstream,
@@ -148,11 +174,9 @@ fn fetch(origins: Arc<Origins>) -> UpstreamFetcher {
                 max_body,
                 deadline,
             } = call;
-            let origin = origins
-                .get(&upstream)
-                .ok_or(FetchError::Unavailable(format!(
-                    "there is no upstream {upstream}"
-                )))?;
+            let origin = newest(&serving, &upstream).ok_or(FetchError::Unavailable(format!(
+                "there is no upstream {upstream}"
+            )))?;
             let exchange = async {
                 let response = origin
                     .send(request.map(Body::full))
@@ -168,6 +192,13 @@ fn fetch(origins: Arc<Origins>) -> UpstreamFetcher {
         }
         .boxed()
     })
+}
+
+/// The upstream of this name, as the newest generation has it: a plugin outlives configurations.
+fn newest(serving: &ServingOrigins, upstream: &str) -> Option<Arc<Origin>> {
+    let serving = serving.lock();
+    let mut newest_first = serving.iter().rev().filter_map(Weak::upgrade);
+    newest_first.find_map(|origins| origins.get(upstream))
 }
 
 fn unreadable(error: BodyError) -> FetchError {

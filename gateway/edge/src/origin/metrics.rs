@@ -232,7 +232,8 @@ impl OriginFamilies {
         let now = Instant::now();
         for origin in origins.iter().filter_map(Weak::upgrade) {
             let usable = self.usable.with_label_values(&[origin.name()]);
-            usable.add(origin.targets.usable(now) as i64);
+            // Of an upstream that was changed, the one that was made last counts.
+            usable.set(origin.targets.usable(now) as i64);
             let limit = self.concurrency_limit.with_label_values(&[origin.name()]);
             limit.set(origin.admission.limit() as i64);
             if let Some(failing) = origin.targets.discovery().file_failing() {

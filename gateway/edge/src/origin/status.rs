@@ -72,7 +72,7 @@ impl Origins {
         let mut statuses: Vec<_> = self
             .by_name
             .values()
-            .map(|origin| origin.status())
+            .map(|standing| standing.origin.status())
             .collect();
         statuses.sort_by(|a, b| a.name.cmp(&b.name));
         statuses
@@ -81,7 +81,7 @@ impl Origins {
     /// The names that name servers give no new answer about now, each once.
     pub fn failing_names(&self) -> Vec<NameStatus> {
         let now = Instant::now();
-        let origins = self.by_name.values();
+        let origins = self.by_name.values().map(|standing| &standing.origin);
         let names = origins.flat_map(|origin| origin.targets.discovery().name_statuses(now));
         let mut failing: Vec<_> = names.filter(|name| name.failing.is_some()).collect();
         failing.sort_by(|a, b| a.name.cmp(&b.name));
@@ -100,7 +100,7 @@ impl Origins {
         target: &str,
         order: TargetOrder,
     ) -> Result<UpstreamStatus, TargetOrderError> {
-        let Some(origin) = self.by_name.get(upstream) else {
+        let Some(origin) = self.get(upstream) else {
             let mut known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
             known.sort_unstable();
             return Err(TargetOrderError::NoUpstream {
@@ -265,7 +265,7 @@ mod tests {
         let upstreams =
             BTreeMap::from([("shop".to_owned(), serde_yaml::from_str(upstream).unwrap())]);
         let shared = SharedOriginState::default();
-        let generation = || Origins::new(&upstreams, &shared).unwrap();
+        let generation = || Origins::new(&upstreams, &shared, None).unwrap();
         let first = generation();
         let drain = TargetOrder {
             state: AdministrativeState::Drain,

@@ -35,7 +35,7 @@ fn upstream(targets: &[String]) -> UpstreamConfig {
 
 fn origin(upstream: UpstreamConfig) -> Result<Arc<Origin>, BuildError> {
     let upstreams = BTreeMap::from([("shop".to_owned(), upstream)]);
-    let origins = Origins::new(&upstreams, &SharedOriginState::default())?;
+    let origins = Origins::new(&upstreams, &SharedOriginState::default(), None)?;
     Ok(origins.get("shop").unwrap())
 }
 
@@ -216,9 +216,9 @@ async fn a_refused_connection_is_told_and_another_target_is_tried() {
 async fn a_name_that_nobody_knows_is_a_dns_error() {
     let unknown = upstream(&["http://no-such-host.invalid".to_owned()]);
     let upstreams = BTreeMap::from([("shop".to_owned(), unknown)]);
-    let origins = Origins::new(&upstreams, &SharedOriginState::default()).unwrap();
+    let origins = Origins::new(&upstreams, &SharedOriginState::default(), None).unwrap();
     let origin = origins.get("shop").unwrap();
-    tokio::spawn(async move { origins.maintain().await });
+    origins.begin_work();
     let error = origin.send(get()).await.unwrap_err();
     assert_eq!(error.proxy_status(), "dns_error", "{error:?}");
     assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -6,10 +6,10 @@
 //! are read, logged and purged. [`Proxy`](super::Proxy) holds the current one. A request and its
 //! loads keep the generation that the request began on, and the last of them frees it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::purge_method::PurgeMethod;
 use super::record::RequestRecorder;
@@ -33,8 +33,8 @@ pub struct Generation {
     pub(super) trust: Option<TrustedProxies>,
     /// Limits the warnings about refused paths.
     pub(super) refused_paths: LineLimiter,
-    /// The periodic work of the generation; it ends with the generation.
-    periodic_work: OnceLock<AbortOnDropHandle<()>>,
+    /// Ends tunnels a long time after another generation has taken the place of this one.
+    overdue: CancellationToken,
 }
 
 impl Generation {
@@ -66,21 +66,21 @@ impl Generation {
             recorder,
             trust,
             refused_paths: LineLimiter::new(Instant::now()),
-            periodic_work: OnceLock::new(),
+            overdue: CancellationToken::new(),
         })
     }
 
-    /// Starts the periodic work of the generation: it loads new files of watched plugins, and closes
-    /// connections to origins that nobody uses.
-    pub fn begin_periodic_work(&self) {
-        self.periodic_work.get_or_init(|| {
-            let plugins = Arc::clone(&self.plugins);
-            let origins = Arc::clone(&self.origins);
-            let work = async move {
-                tokio::join!(plugins.watch(), origins.maintain());
-            };
-            AbortOnDropHandle::new(tokio::spawn(work))
-        });
+    /// Lets the plugins and upstreams serve: new files of watched plugins are loaded, names followed,
+    /// targets checked.
+    pub fn begin_serving(&self) {
+        self.plugins.begin_serving();
+        self.origins.begin_work();
+    }
+
+    /// Cancelled when tunnels that were begun on the generation must end, which may be after the
+    /// generation has ended.
+    pub fn overdue(&self) -> CancellationToken {
+        self.overdue.clone()
     }
 
     /// The routes that answer with an error while this plugin can't be called.

@@ -200,7 +200,7 @@ impl Miss {
         Self {
             stale: StaleCopy::of(found),
             reason: missing(found),
-            patience: WaitBudget::new(proxy.cache.wait_timeout),
+            patience: WaitBudget::new(proxy.cache.rules().wait_timeout),
             proxy: Arc::clone(proxy),
             ask,
             keyed,

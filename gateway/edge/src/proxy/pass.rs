@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::cache::coalesce::LoadFailure;
@@ -103,7 +104,7 @@ async fn pass_on(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let idle = ask.route.timeouts.tunnel;
         let idle = idle.map_or(origin.tunnel_timeout(), |longest| longest.0);
-        let mut served = switch(response, upgrade, idle);
+        let mut served = switch(response, upgrade, idle, ask.generation.overdue());
         sticky::set(&ask, pin, &mut served.response);
         return served;
     }
@@ -203,6 +204,7 @@ fn switch(
     mut response: Response<Body>,
     client: Option<OnUpgrade>,
     idle: Duration,
+    overdue: CancellationToken,
 ) -> CountedResponse {
     let Some(client) = client else {
         return CountedResponse::new(
@@ -216,8 +218,16 @@ fn switch(
             return;
         };
         let (client, origin) = (TokioIo::new(client), TokioIo::new(origin));
-        if let Err(error) = tunnel::run(client, origin, idle).await {
-            tracing::debug!(%error, "a tunnel broke off");
+        tokio::select! {
+            ran = tunnel::run(client, origin, idle) => {
+                if let Err(error) = ran {
+                    tracing::debug!(%error, "a tunnel broke off");
+                }
+            }
+            () = overdue.cancelled() => tracing::debug!(
+                "a tunnel was ended: its configuration was replaced a long time ago \
+                 (server.old_engine_max)"
+            ),
         }
     });
     let mut answer = Response::new(Body::empty());

@@ -18,16 +18,17 @@ use tokio::time::sleep;
 
 use super::connection::{self, AcceptedConnection};
 use super::descriptors;
+use super::port::Port;
 use super::roster::{ConnectionRoster, RosterMembership};
 use super::signal::DrainStage;
 use super::socket::{AcceptingSocket, ListeningSocket};
 use super::stream::ClientStream;
-use super::{Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
+use super::{Body, HandlerAnswer, InterimChannel, RequestArrival};
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts on one socket until its port drains, then accepts what is still in the kernel's queue.
+/// Accepts on one socket until its port retires, then accepts what is still in the kernel's queue.
 pub(super) async fn accept<H>(port: Arc<Port>, socket: ListeningSocket, handler: H)
 where
     H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
@@ -63,7 +64,7 @@ where
         // is quiet would keep it from workers whose sockets are busy.
         select! {
             accepted = next(&socket, &port, &mut pause) => serve(accepted.0, accepted.1),
-            () = port.signal.reached(DrainStage::Drain) => break,
+            () = port.signal.reached(DrainStage::Retire) => break,
         }
     }
     let Ok(socket) = socket.end() else {

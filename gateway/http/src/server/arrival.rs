@@ -7,8 +7,9 @@ use std::io;
 
 use tokio::io::AsyncReadExt;
 
+use super::port::Port;
 use super::stream::ClientStream;
-use super::{Peer, Port, Protocol};
+use super::{Peer, Protocol};
 use crate::proxy_protocol::{self, ParsedProxyHeader};
 
 /// The first bytes of HTTP/2 (RFC 9113 §3.4).

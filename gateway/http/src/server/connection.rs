@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::arrival::ClientArrival;
 use super::handshake::{self, HandshakeError, SecuredConnection};
+use super::port::Port;
 use super::roster::RosterMembership;
 use super::service::{ConnectionService, ServedBody};
 use super::signal::{DrainSignal, DrainStage};
@@ -27,9 +28,7 @@ use super::stream::ClientStream;
 use super::stream_task::StreamTasks;
 use super::watch::{ConnectionDeadlines, DeadlineAction};
 use super::wire::{ClientTransport, TOO_SLOW};
-use super::{
-    Body, HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival,
-};
+use super::{Body, HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
 use crate::frames::{FragmentPaths, MeteredConnection};
 use crate::memory::{ConnectionMemory, PROCESS};
 use crate::tls::TlsSession;
@@ -109,7 +108,7 @@ where
         peer,
         limits: Arc::clone(&port.limits),
         port: Arc::clone(&port),
-        body_bytes: port.body_bytes,
+        body_bytes: port.body_bytes(),
         trust: Arc::clone(&port.trust),
         early: InterimChannel::new(Arc::clone(&activity)),
         tls,
@@ -121,7 +120,16 @@ where
         Protocol::Http1 => {
             let connection =
                 http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
-            run(connection.with_upgrades(), watch, &activity, &port.signal).await;
+            // Between two requests it can't tell the client that there must be no further one: the
+            // next answer does.
+            let drains_at = DrainStage::Drain;
+            run(
+                connection.with_upgrades(),
+                watch,
+                &activity,
+                (&port.signal, drains_at),
+            )
+            .await;
         }
         // QUIC alone carries it, and `http3` serves it.
         Protocol::Http3 => {}
@@ -134,7 +142,13 @@ where
             };
             let builder = http2_builder(&port.limits, tasks);
             let connection = builder.serve_connection(TokioIo::new(wire), service);
-            run(connection, watch, &activity, &port.signal).await;
+            run(
+                connection,
+                watch,
+                &activity,
+                (&port.signal, DrainStage::Retire),
+            )
+            .await;
         }
     }
 }
@@ -252,24 +266,21 @@ fn http2_builder(limits: &ListenerLimits, tasks: StreamTasks) -> http2::Builder<
     builder
 }
 
-/// Drives a connection until it ends, is drained, or breaks a deadline.
+/// Drives a connection until it ends, is drained at the given stage, is cut, or breaks a deadline.
 async fn run<C: DrainableConnection>(
     connection: C,
     mut watch: ConnectionDeadlines,
     activity: &ConnectionActivity,
-    signal: &DrainSignal,
+    (signal, drains_at): (&DrainSignal, DrainStage),
 ) {
     let mut connection = pin!(connection);
     let mut changed = pin!(signal.changed());
-    let mut registered = false;
+    let mut stage = None;
     let mut draining = false;
     poll_fn(|cx| {
         loop {
             // While an answer is under way it can still say that it is the last one.
-            if !draining
-                && signal.is(DrainStage::Drain)
-                && activity.phase() == ConnectionPhase::Serving
-            {
+            if !draining && signal.is(drains_at) && activity.phase() == ConnectionPhase::Serving {
                 draining = true;
                 connection.as_mut().drain();
             }
@@ -278,13 +289,20 @@ async fn run<C: DrainableConnection>(
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if !registered {
+            if stage.is_none() {
                 // Once is enough: the waker of a task never changes.
-                registered = true;
                 activity.driven_by(cx.waker());
+            }
+            // The signal wakes once for each stage.
+            while stage != Some(signal.stage()) {
+                stage = Some(signal.stage());
+                changed.set(signal.changed());
                 let _ = changed.as_mut().poll(cx);
             }
-            if draining || !signal.is(DrainStage::Drain) {
+            if signal.is(DrainStage::Cut) {
+                return Poll::Ready(());
+            }
+            if draining || !signal.is(drains_at) {
                 break;
             }
             draining = true;

@@ -26,13 +26,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use self::request::RequestStream;
 use super::activity::ConnectionActivity;
 use super::early_data::EarlyRequest;
+use super::port::Port;
 use super::quic::BegunQuicConnection;
 use super::quic::metrics::{Http3Guard, PathWatch, QuicMetrics};
 use super::service::ConnectionService;
 use super::signal::DrainStage;
-use super::{
-    Body, HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival,
-};
+use super::{Body, HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
 use crate::frames::FragmentPaths;
 use crate::http3::frame::kind;
 use crate::http3::{Http3Code, Http3Excess, varint};
@@ -191,7 +190,7 @@ where
         peer,
         limits: Arc::clone(&port.limits),
         port: Arc::clone(&port),
-        body_bytes: port.body_bytes,
+        body_bytes: port.body_bytes(),
         trust: Arc::clone(&port.trust),
         early: InterimChannel::new(activity),
         tls: Some(session),
@@ -211,7 +210,10 @@ where
     let mut watch = PathWatch::new(&connection, &port.quic);
     let last = run(&shared, &service, &port, &mut watch).await;
     if let Some(last) = last {
-        drain(&shared, &service, &control, last).await;
+        select! {
+            () = drain(&shared, &service, &control, last) => {}
+            () = port.signal.reached(DrainStage::Cut) => shared.close(Http3Code::NoError),
+        }
     }
 }
 
@@ -298,7 +300,7 @@ where
                 }
                 idle.as_mut().reset(Instant::now() + idle_timeout);
             }
-            () = port.signal.reached(DrainStage::Drain) => return Some(next_id),
+            () = port.signal.reached(DrainStage::Retire) => return Some(next_id),
         }
     }
 }

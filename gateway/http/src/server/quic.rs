@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use http::request::Parts;
 use quinn::{
@@ -27,6 +28,7 @@ use quinn::{
     TransportConfig, VarInt, ZeroRttAccepted,
 };
 use tokio::select;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
 use self::metrics::QuicHandshakeOutcome;
@@ -34,8 +36,9 @@ pub(super) use self::socket::{QuicSocket, open};
 use self::steering::SteeredSocket;
 use super::early_data::{EarlyRequest, HandshakeReport};
 use super::http3::{self, AcceptedQuicConnection};
+use super::port::Port;
 use super::signal::DrainStage;
-use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, Port, RequestArrival};
+use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, RequestArrival};
 use crate::config::ListenerLimits;
 use crate::http3::Http3Code;
 use crate::tls::config::EarlyDataMode;
@@ -90,8 +93,16 @@ impl ConnectionIdGenerator for WorkerIds {
     }
 }
 
-/// Accepts connections on one socket until its port drains, and serves them to their end.
-pub(super) async fn accept<H>(port: Arc<Port>, on: QuicSocket, handler: H)
+/// Whose the QUIC sockets of an address are. Another port takes its place when the listener gets
+/// other settings: the endpoints, which know the connections, go on.
+pub(super) struct QuicTenant {
+    pub(super) port: Arc<Port>,
+    /// Dropped when nothing is accepted for the port any more.
+    pub(super) _accepts: mpsc::Sender<()>,
+}
+
+/// Accepts connections on one socket until its last tenant retires, and serves them to their end.
+pub(super) async fn accept<H>(tenancy: Arc<ArcSwap<QuicTenant>>, on: QuicSocket, handler: H)
 where
     H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
         + Clone
@@ -99,6 +110,8 @@ where
         + Sync
         + 'static,
 {
+    let mut tenant = tenancy.load_full();
+    let mut port = Arc::clone(&tenant.port);
     let Some(secured) = &port.secured else {
         return;
     };
@@ -111,7 +124,15 @@ where
     loop {
         let incoming = select! {
             incoming = endpoint.accept() => incoming,
-            () = port.signal.reached(DrainStage::Drain) => break,
+            () = port.signal.reached(DrainStage::Retire) => {
+                let now = tenancy.load_full();
+                if Arc::ptr_eq(&now, &tenant) {
+                    break;
+                }
+                tenant = now;
+                port = Arc::clone(&tenant.port);
+                continue;
+            }
         };
         let Some(incoming) = incoming else {
             return;
@@ -146,6 +167,8 @@ where
             }
         });
     }
+    drop(tenant);
+    drop(tenancy);
     endpoint.set_server_config(None);
     // Connections end by themselves; the last worker waits for them before the process ends.
     endpoint_is_idle(&endpoint, &port).await;

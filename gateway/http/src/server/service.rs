@@ -17,9 +17,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::activity::InFlight;
+use super::port::Port;
 use super::sending::{AnswerPiece, AnswerProgress, LOW_WATER};
+use super::signal::DrainStage;
 use super::stream_task::{self, UnsentAnswer};
-use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival};
+use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
 use crate::body::{Body, BodyError, BoundedBody, ListenerUploadLimits, TimeLift, UploadTerms};
 use crate::forward::{
     self, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, ForwardingContext, HopFieldNames, PeerTrust,
@@ -177,10 +179,16 @@ where
     }
 
     fn added_fields(&self, version: Version) -> AddedFields {
+        let retires = version <= Version::HTTP_11 && self.port.signal.is(DrainStage::Retire);
+        let connection = retires.then(|| HeaderValue::from_static("close"));
         let Some(tls) = &self.tls else {
-            return AddedFields::default();
+            return AddedFields {
+                connection,
+                ..AddedFields::default()
+            };
         };
         AddedFields {
+            connection,
             hsts: tls.listener.hsts.clone(),
             alt_svc: Some((Arc::clone(&self.port), version)),
         }
@@ -292,6 +300,8 @@ fn requested_host<B>(request: &Request<B>) -> &str {
 /// Fields that the listener adds to every response.
 #[derive(Default)]
 struct AddedFields {
+    /// That the connection ends with this answer, if it does because its port retires.
+    connection: Option<HeaderValue>,
     hsts: Option<HeaderValue>,
     /// The port that tells of HTTP/3, or when it drains, that there is none any more, and the
     /// protocol of the client: what counts is the moment of the answer. None on a listener without
@@ -308,6 +318,11 @@ fn delivered(
     wanted: WantedAnswer,
 ) -> Response<ServedBody> {
     in_flight.answered();
+    if let Some(last) = added.connection
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        response.headers_mut().insert(CONNECTION, last);
+    }
     if let Some(hsts) = added.hsts {
         // That of an origin counts: there must never be two (RFC 6797 §8.1).
         response

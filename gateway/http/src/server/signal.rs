@@ -11,8 +11,11 @@ use tokio::sync::futures::Notified;
 /// How far the shutdown has come; 0 stands for not at all. It only moves forward.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum DrainStage {
-    Drain = 1,
-    Cut = 2,
+    /// Nothing is accepted; each connection ends at a request of its own, and none in between.
+    Retire = 1,
+    /// Connections end as soon as nothing is under way on them.
+    Drain = 2,
+    Cut = 3,
 }
 
 #[derive(Default)]
@@ -29,9 +32,14 @@ impl DrainSignal {
         }
     }
 
+    /// The number of the stage that is reached; 0 for none.
+    pub(super) fn stage(&self) -> u8 {
+        self.stage.load(Ordering::SeqCst)
+    }
+
     /// Whether `stage` is reached.
     pub(super) fn is(&self, stage: DrainStage) -> bool {
-        self.stage.load(Ordering::SeqCst) >= stage as u8
+        self.stage() >= stage as u8
     }
 
     /// Completes at the next change. Create it first, then check [`DrainSignal::is`], then await

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
+use arc_swap::ArcSwap;
 use http::request::Parts;
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
@@ -10,11 +11,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::accept::accept;
-use super::quic::{self, QuicSocket};
+use super::port::Port;
+use super::quic::{self, QuicSocket, QuicTenant};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::thread_work::{self, ThreadWork};
-use super::{BindError, Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
+use super::{BindError, Body, HandlerAnswer, InterimChannel, RequestArrival};
 use crate::memory::release;
 
 /// A runtime before its thread is started.
@@ -23,19 +25,19 @@ pub(super) struct Worker {
     runtime: Option<Runtime>,
 }
 
-/// A socket to accept on, until its port drains. `_accepts` is dropped then.
-pub(super) struct AcceptOn {
-    pub(super) port: Arc<Port>,
-    pub(super) socket: PortSocket,
-    pub(super) _accepts: mpsc::Sender<()>,
-}
-
-/// A socket of a port.
-pub(super) enum PortSocket {
-    /// Connections are accepted on it.
-    Stream(ListeningSocket),
-    /// Datagrams of QUIC come in on it.
-    Quic(QuicSocket),
+/// Sockets to accept on.
+pub(super) enum AcceptOn {
+    /// Connections are accepted on it until its port retires. `_accepts` is dropped then.
+    Stream {
+        port: Arc<Port>,
+        socket: ListeningSocket,
+        _accepts: mpsc::Sender<()>,
+    },
+    /// Datagrams of QUIC come in on it, until its last tenant retires.
+    Quic {
+        tenancy: Arc<ArcSwap<QuicTenant>>,
+        socket: QuicSocket,
+    },
 }
 
 impl Worker {
@@ -79,10 +81,13 @@ impl Worker {
                         Some(on) = sockets.recv() => {
                             let handler = handler.clone();
                             loops.spawn(async move {
-                                let AcceptOn { port, socket, _accepts } = on;
-                                match socket {
-                                    PortSocket::Stream(socket) => accept(port, socket, handler).await,
-                                    PortSocket::Quic(socket) => quic::accept(port, socket, handler).await,
+                                match on {
+                                    AcceptOn::Stream { port, socket, _accepts } => {
+                                        accept(port, socket, handler).await;
+                                    }
+                                    AcceptOn::Quic { tenancy, socket } => {
+                                        quic::accept(tenancy, socket, handler).await;
+                                    }
                                 }
                             });
                         }

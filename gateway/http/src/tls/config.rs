@@ -12,7 +12,7 @@ pub use super::names::ServerNamePattern;
 use crate::units::ConfigDuration;
 
 /// TLS of a listener. Without it the listener speaks clear text.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTlsConfig {
     /// Certificates with their keys. The one is taken whose names cover the name that the client asks for (SNI): an exact name goes before a wildcard. Of several for one name the first counts that the client can use, ECDSA before RSA.
@@ -78,7 +78,7 @@ impl ListenerTlsConfig {
 }
 
 /// Where certificates come from: one pair of files, all pairs of a folder, a local authority, or a certificate authority that is asked for them.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateSource {
     /// PEM file with the certificate of the server first, then those of the authorities between it and the root.
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for NameOrNames {
 }
 
 /// A certificate for local use.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocalCertificateConfig {
     /// Names and addresses, as in `[localhost, 127.0.0.1]`.
@@ -190,7 +190,7 @@ pub enum TlsVersion {
 }
 
 /// What the names of a policy need otherwise than the listener.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsPolicyConfig {
     /// Names that a client asks for, as in `api.example.com` or `*.example.com`, where `*` is exactly one label.
@@ -204,7 +204,7 @@ pub struct TlsPolicyConfig {
 }
 
 /// Certificates of clients.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientAuthConfig {
     /// Whether a client must have a certificate.
@@ -254,7 +254,7 @@ pub enum FingerprintField {
 }
 
 /// Session tickets.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TicketConfig {
     /// Whether tickets are given out.
@@ -353,7 +353,7 @@ impl RedirectToHttps {
 }
 
 /// `Strict-Transport-Security` (RFC 6797), which tells browsers to use HTTPS alone.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HstsConfig {
     /// How long browsers remember it.
@@ -367,7 +367,7 @@ pub struct HstsConfig {
 }
 
 /// What clients are told of HTTP/3 (`Alt-Svc`, RFC 7838).
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(PartialEq, Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AltSvcConfig {
     /// The UDP port as clients see it; unset takes that of the listener.

@@ -54,10 +54,10 @@ async fn a_missing_file_is_named() {
         base: "/tmp".into(),
         cache_dir: None,
         compiler: Compiler::here(),
-        max_total_memory: super::super::config::DEFAULT_TOTAL_MEMORY,
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
-        families: &PluginFamilies::new(&registry).unwrap(),
+        host: &PluginHost::new(&registry, DEFAULT_TOTAL_MEMORY).unwrap(),
+        before: None,
     };
     let Err(error) = PluginSet::load(&configs, options).await else {
         panic!("it was loaded")
@@ -230,15 +230,15 @@ async fn a_bad_configuration_is_explained_by_the_plugin() {
 #[tokio::test]
 async fn sets_of_plugins_share_the_families_of_metrics() {
     let registry = prometheus::Registry::new();
-    let families = PluginFamilies::new(&registry).unwrap();
+    let host = PluginHost::new(&registry, DEFAULT_TOTAL_MEMORY).unwrap();
     let options = || PluginHostOptions {
         base: "/".into(),
         cache_dir: None,
         compiler: Compiler::here(),
-        max_total_memory: super::super::config::DEFAULT_TOTAL_MEMORY,
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
-        families: &families,
+        host: &host,
+        before: None,
     };
     let of = |file: &str| {
         let config = serde_json::from_value(json!({ "file": file })).unwrap();
@@ -272,10 +272,10 @@ async fn load_kept(name: &str, cache: &std::path::Path) {
         base: "/".into(),
         cache_dir: Some(cache.to_owned()),
         compiler: Compiler::here(),
-        max_total_memory: super::super::config::DEFAULT_TOTAL_MEMORY,
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
-        families: &PluginFamilies::new(&registry).unwrap(),
+        host: &PluginHost::new(&registry, DEFAULT_TOTAL_MEMORY).unwrap(),
+        before: None,
     };
     let plugins = PluginSet::load(&configs, options).await.unwrap();
     key_of(&Site { plugins, registry }, name, &get("/", &[]));

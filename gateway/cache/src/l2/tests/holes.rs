@@ -239,13 +239,14 @@ async fn large_records_are_worked_on_beside_the_runtime() {
     node.tier.put(&page.key, &[], &page, LIFE);
     let name = StoreKey::of(key("a").as_bytes());
     let write = node.tier.writer.waiting(&name).unwrap();
-    let encode = convert::encode(&write, &node.tier.codec);
+    let codec = node.tier.codec();
+    let encode = convert::encode(&write, &codec);
     tokio::pin!(encode);
     assert!(futures_util::poll!(encode.as_mut()).is_pending());
     let (record, _) = encode.await.unwrap();
     assert!(record.starts_with(b"HC1G") && record.len() < page.body.len());
     let name = key("a");
-    let decode = convert::decode(name.as_bytes(), record, &node.tier.codec);
+    let decode = convert::decode(name.as_bytes(), record, &codec);
     tokio::pin!(decode);
     assert!(futures_util::poll!(decode.as_mut()).is_pending());
     assert!(decode.await.is_ok());

@@ -100,7 +100,9 @@ async fn a_generation_takes_the_place_of_another_which_ends_with_its_last_reques
 
     let second = "{name: gone, match: {path: /gone}, upstream: origin, cache: off}, \
                   {name: site, upstream: origin, policy: {mode: override, ttl: 1h}}";
-    let second = process.generation(&configuration(origin, second)).await;
+    let second = process
+        .generation(&configuration(origin, second), None)
+        .await;
     drop(proxy.swap(second.unwrap()));
     assert!(
         get(address, "/page").await.contains("lamina; hit"),
@@ -133,9 +135,9 @@ async fn a_generation_that_cannot_be_made_leaves_nothing() {
     let process = ProcessState::new(&sound, None).unwrap();
     let mut broken = sound.clone();
     broken.routes[0].upstream = Some("nobody".to_owned());
-    let Err(error) = process.generation(&broken).await else {
+    let Err(error) = process.generation(&broken, None).await else {
         panic!("it was made");
     };
     assert!(error.is_configuration(), "{error}");
-    process.generation(&sound).await.unwrap();
+    process.generation(&sound, None).await.unwrap();
 }

@@ -65,7 +65,7 @@ fn held(load: &MissLoad) -> Option<Arc<Entry>> {
 /// The octets that the request needs, if the stored parts tell which these are. Never more than an
 /// entry may have, since they may have to be put together in memory.
 fn wanted(load: &MissLoad, held: &Entry) -> Option<OctetSpan> {
-    let fits = |span: &OctetSpan| span.1 - span.0 < load.cache.max_object_bytes as u64;
+    let fits = |span: &OctetSpan| span.1 - span.0 < load.cache.rules().max_object_bytes as u64;
     octets(load, held).filter(fits)
 }
 
@@ -170,7 +170,7 @@ pub(super) fn store_part(load: &MissLoad, leader: &Leader, head: &FillHead, body
         return;
     };
     if let Some(length) = place.length {
-        match length > load.cache.max_object_bytes as u64 {
+        match length > load.cache.rules().max_object_bytes as u64 {
             true => {
                 let left = head.freshness.left_at_arrival();
                 load.cache.large.note(&load.primary, left);
@@ -200,7 +200,7 @@ pub(super) fn store_part(load: &MissLoad, leader: &Leader, head: &FillHead, body
         .and_then(|held| held.parts.as_deref())
         .unwrap_or(&fresh);
     // What arrived is stored, even if the origin promised a little more.
-    let mut all = known.with(place.first, body, load.cache.max_object_bytes);
+    let mut all = known.with(place.first, body, load.cache.rules().max_object_bytes);
     if let Some(range) = load.ask.parts.headers.get(RANGE) {
         all = all.answering(range.clone(), place.first, place.first + octets - 1);
     }

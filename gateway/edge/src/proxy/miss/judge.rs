@@ -111,7 +111,7 @@ pub fn terms(
         authorization: ask.came_with(&load.primary).authorization,
     };
     let terms = ask.route.policy.judge(&exchange, random())?;
-    match response.body().size_hint().lower() > load.cache.max_object_bytes as u64 {
+    match response.body().size_hint().lower() > load.cache.rules().max_object_bytes as u64 {
         true => {
             note_large(load, &terms, arrived);
             Err(UncacheableReason::TooLarge)

@@ -74,7 +74,11 @@ pub async fn publish(
             key: leader.key().as_bytes(),
         });
     }
-    let fill = Fill::new(head, load.cache.max_object_bytes, load.ask.memory.clone());
+    let fill = Fill::new(
+        head,
+        load.cache.rules().max_object_bytes,
+        load.ask.memory.clone(),
+    );
     load.cache.hit_for_miss.end(leader.key());
     leader.stream(Arc::clone(&fill));
     let whole = stream_body(load, &leader, &fill, body).await;
@@ -160,7 +164,7 @@ async fn stream_body(
             .mark(leader.key(), UnsharedScope::Everybody);
         cache.large.note(primary, freshness.left_at_arrival());
     };
-    pump(leader, fill, body, cache.unread_timeout, outgrown).await
+    pump(leader, fill, body, cache.rules().unread_timeout, outgrown).await
 }
 
 /// The key under which an answer with this status is stored: parts have a key of their own.
@@ -278,7 +282,7 @@ mod tests {
             reader.collect().await.unwrap().to_bytes()
         };
         let (stored, read) = tokio::join!(
-            pump(&leader, &fill, body, cache.unread_timeout, || ()),
+            pump(&leader, &fill, body, cache.rules().unread_timeout, || ()),
             reading
         );
         assert!(stored.is_none());

@@ -50,7 +50,7 @@ pub fn loadable(ask: &RequestContext) -> bool {
 /// Whether a range that may be loaded by itself should not make us load the whole: the route says
 /// so, or the whole is larger than the cache takes.
 pub fn preferred(ask: &RequestContext, cache: &Cache, key: &KeyBuf) -> bool {
-    let most = cache.max_object_bytes as u64;
+    let most = cache.rules().max_object_bytes as u64;
     let begins_beyond = || range::begins_at(&ask.parts.headers).is_some_and(|at| at >= most);
     ask.route.policy.ranges == RangeLoadMode::Parts || cache.large.knows(key) || begins_beyond()
 }

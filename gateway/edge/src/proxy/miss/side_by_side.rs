@@ -33,7 +33,7 @@ pub(super) async fn load(miss: &mut Miss, why: UncoalescedReason) -> RequestStep
     miss.ask.note(|| TrailEvent::SideBySide(why));
     let leader = cache.lead_apart(&miss.key, miss.ask.marks(&miss.keyed));
     let mut place = lead(miss, leader, LoadMode::SideBySide, Some(why));
-    let patience = WaitBudget::new(cache.wait_timeout);
+    let patience = WaitBudget::new(cache.rules().wait_timeout);
     let waited = wait::for_landing(miss, &mut place, &patience).await;
     match flight_outcome::next(miss, place, waited).await {
         RequestStep::Answered(served) => RequestStep::Answered(served),

@@ -1,0 +1,549 @@
+//! Takes up another configuration while the gateway runs, as a whole or not at all.
+//!
+//! The order: read and check, refuse what can't change (`fixed`), make the generation, open the
+//! listeners that are new; nothing of that can be seen from outside. Then the generation is swapped,
+//! and the listeners that are gone are closed. `changes` says what is different, `forecast` what that
+//! means for stored entries, `watch` when files have changed, `metrics` what came of it.
+
+pub mod changes;
+mod fixed;
+pub mod forecast;
+mod metrics;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::{interval, sleep};
+
+use super::process::ProcessState;
+use super::{AdminGate, GatewayStartError, RunningPorts, Standing};
+use crate::acme::AcmeManager;
+use crate::config::{self, ConfigProblem, ConfigProblems, ConfigWatch, GatewayConfig};
+use crate::http::endpoint::Endpoint;
+use crate::http::memory;
+use crate::http::server::PreparedListeners;
+use crate::local_authority;
+use crate::proxy::{Generation, Proxy};
+use crate::shared_tickets::SharedTicketKeeper;
+use crate::telemetry::logs::LevelSetter;
+use changes::ConfigChanges;
+use fixed::FixedKeyChange;
+use forecast::EntryForecast;
+use metrics::ReloadMetrics;
+use watch::ConfigFileWatch;
+
+/// Where the configuration comes from.
+pub struct ConfigOrigin {
+    /// None: there is no file.
+    pub file: Option<PathBuf>,
+    /// Reads and checks a file as the start did.
+    pub load: fn(&Path) -> Result<GatewayConfig, ConfigProblems>,
+    /// Changes what the command line decides.
+    pub adapt: Box<dyn Fn(&mut GatewayConfig) + Send + Sync>,
+}
+
+/// Who wants the configuration to be taken up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReloadTrigger {
+    Signal,
+    Watch,
+    Admin,
+}
+
+/// What is to be done with a configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReloadAct {
+    Apply,
+    /// Say what applying it would do. None: the file of the gateway.
+    Plan(Option<PathBuf>),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct ReloadReport {
+    pub hash_before: String,
+    pub hash_after: String,
+    pub changes: ConfigChanges,
+    /// None: nobody waits for it.
+    pub entries: Option<EntryForecast>,
+    pub warnings: Vec<String>,
+}
+
+/// Why a configuration was not taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("another reload is under way")]
+    Busy,
+    #[error("the gateway ends")]
+    Ending,
+    #[error("there is no configuration file: the gateway was started with --domain")]
+    NoFile,
+    #[error("the file must stand in the folder of the configuration file that is in use, or below")]
+    Elsewhere,
+    #[error(
+        "{MOST_OLD} replaced configurations still have requests under way; try again later, or \
+         shorten server.old_engine_max"
+    )]
+    TooManyOld,
+    #[error("{0}")]
+    Invalid(ConfigProblems),
+    #[error("{}", .0.iter().map(ConfigProblem::headline).collect::<Vec<_>>().join("; "))]
+    NotLive(Vec<ConfigProblem>),
+    #[error("{}", .0.headline())]
+    Unusable(ConfigProblem),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ReloadError {
+    /// The word of the metric and of the answer.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Invalid(_) | Self::Unusable(_) | Self::Elsewhere => "invalid",
+            Self::NotLive(_) => "not_live",
+            Self::Ending | Self::NoFile | Self::TooManyOld | Self::Failed(_) => "failed",
+        }
+    }
+
+    /// What is wrong with the file, as far as it is.
+    pub fn problems(&self) -> Vec<&ConfigProblem> {
+        match self {
+            Self::Invalid(problems) => problems.iter().collect(),
+            Self::NotLive(problems) => problems.iter().collect(),
+            Self::Unusable(problem) => vec![problem],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The most replaced configurations that requests may still run on.
+const MOST_OLD: usize = 8;
+
+/// Takes configurations up.
+pub struct ConfigReloader {
+    origin: ConfigOrigin,
+    process: Arc<ProcessState>,
+    proxy: Arc<Proxy>,
+    ports: Arc<RunningPorts>,
+    standing: Arc<Standing>,
+    current: Mutex<CurrentConfig>,
+    /// Replaced generations.
+    old: Mutex<Vec<Weak<Generation>>>,
+    acme: Option<Arc<AcmeManager>>,
+    gate: Arc<ArcSwap<AdminGate>>,
+    admin: Endpoint,
+    set_level: LevelSetter,
+    metrics: ReloadMetrics,
+    /// What was last logged as wrong, so that the same is not said each second.
+    last_failure: Mutex<Option<String>>,
+    /// Held by the reload that runs.
+    running: tokio::sync::Mutex<()>,
+}
+
+/// What a reloader works with.
+pub struct ReloadParts {
+    pub process: Arc<ProcessState>,
+    pub proxy: Arc<Proxy>,
+    pub ports: Arc<RunningPorts>,
+    pub standing: Arc<Standing>,
+    pub acme: Option<Arc<AcmeManager>>,
+    pub gate: Arc<ArcSwap<AdminGate>>,
+    pub admin: Endpoint,
+    pub set_level: LevelSetter,
+}
+
+struct CurrentConfig {
+    config: Arc<GatewayConfig>,
+    hash: String,
+}
+
+impl CurrentConfig {
+    fn of(config: GatewayConfig) -> Self {
+        let text = serde_json::to_vec(&config).unwrap_or_default();
+        let digest = Sha256::digest(text);
+        Self {
+            config: Arc::new(config),
+            hash: format!("{digest:x}").chars().take(16).collect(),
+        }
+    }
+}
+
+/// A configuration of which everything is ready to serve.
+struct PreparedConfig {
+    next: CurrentConfig,
+    generation: Arc<Generation>,
+    listeners: PreparedListeners,
+    sharing: Option<SharedTicketKeeper>,
+}
+
+impl ConfigReloader {
+    /// `config` is what the gateway was started with.
+    ///
+    /// # Errors
+    /// If the registry has its metrics already.
+    pub fn new(
+        origin: ConfigOrigin,
+        config: &GatewayConfig,
+        parts: ReloadParts,
+    ) -> prometheus::Result<Arc<Self>> {
+        let current = CurrentConfig::of(config.clone());
+        let metrics = ReloadMetrics::register(&parts.process.registry)?;
+        metrics.in_use(&current.hash);
+        let ReloadParts {
+            process,
+            proxy,
+            ports,
+            standing,
+            acme,
+            gate,
+            admin,
+            set_level,
+        } = parts;
+        Ok(Arc::new(Self {
+            origin,
+            process,
+            proxy,
+            ports,
+            standing,
+            current: Mutex::new(current),
+            old: Mutex::default(),
+            acme,
+            gate,
+            admin,
+            set_level,
+            metrics,
+            last_failure: Mutex::default(),
+            running: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// The configuration that is in use.
+    pub fn config(&self) -> Arc<GatewayConfig> {
+        Arc::clone(&self.current.lock().config)
+    }
+
+    /// Updates the gauges before a scrape.
+    pub fn update_metrics(&self) {
+        let old = i64::try_from(self.old_engines()).unwrap_or(i64::MAX);
+        self.metrics.old_engines.set(old);
+    }
+
+    fn old_engines(&self) -> usize {
+        let mut old = self.old.lock();
+        old.retain(|generation| generation.strong_count() > 0);
+        old.len()
+    }
+
+    /// Reads the file again and takes it up, or says what that would do.
+    ///
+    /// # Errors
+    /// Why it can't be taken up; the present configuration then goes on.
+    pub async fn reload(
+        self: &Arc<Self>,
+        trigger: ReloadTrigger,
+        act: ReloadAct,
+    ) -> Result<ReloadReport, ReloadError> {
+        let applies = act == ReloadAct::Apply;
+        // A client that leaves must not stop it half way.
+        let this = Arc::clone(self);
+        let asked = trigger.clone();
+        let task = tokio::spawn(async move { this.attempt(&asked, act).await });
+        let outcome = match task.await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(ReloadError::Failed(format!("it broke off: {error}"))),
+        };
+        if applies {
+            self.tell(&trigger, &outcome);
+        }
+        outcome
+    }
+
+    async fn attempt(
+        &self,
+        trigger: &ReloadTrigger,
+        act: ReloadAct,
+    ) -> Result<ReloadReport, ReloadError> {
+        let _one = self.running.try_lock().map_err(|_| ReloadError::Busy)?;
+        let file = self.file_for(&act)?;
+        let config = self.load(file.clone()).await?;
+        let before = self.config();
+        let hash_before = self.current.lock().hash.clone();
+        let changes = ConfigChanges::between(&before, &config);
+        let fixed = fixed::fixed(&changes);
+        if !fixed.is_empty() {
+            return Err(ReloadError::NotLive(located(&file, fixed)));
+        }
+        if act == ReloadAct::Apply && self.old_engines() >= MOST_OLD {
+            return Err(ReloadError::TooManyOld);
+        }
+        let warnings = config
+            .warnings
+            .iter()
+            .map(ConfigProblem::headline)
+            .collect();
+        let prepared = self.prepare(&file, config).await?;
+        let hash_after = prepared.next.hash.clone();
+        let entries = match trigger {
+            ReloadTrigger::Admin => Some(self.forecast(&prepared, &changes).await?),
+            ReloadTrigger::Signal | ReloadTrigger::Watch => None,
+        };
+        if act == ReloadAct::Apply {
+            self.commit(prepared).await?;
+        }
+        Ok(ReloadReport {
+            hash_before,
+            hash_after,
+            changes,
+            entries,
+            warnings,
+        })
+    }
+
+    /// The file that is to be read.
+    fn file_for(&self, act: &ReloadAct) -> Result<PathBuf, ReloadError> {
+        let own = self.origin.file.as_ref().ok_or(ReloadError::NoFile)?;
+        let ReloadAct::Plan(Some(other)) = act else {
+            return Ok(own.clone());
+        };
+        // Messages show lines of the file, so it must not be any file of the machine.
+        let real = |file: &Path| file.canonicalize().ok();
+        let folder = real(own).and_then(|own| own.parent().map(Path::to_owned));
+        match (real(other), folder) {
+            (Some(other), Some(folder)) if other.starts_with(&folder) => Ok(other),
+            _ => Err(ReloadError::Elsewhere),
+        }
+    }
+
+    async fn load(&self, file: PathBuf) -> Result<GatewayConfig, ReloadError> {
+        let load = self.origin.load;
+        let mut config = blocking(move || load(&file))
+            .await?
+            .map_err(ReloadError::Invalid)?;
+        (self.origin.adapt)(&mut config);
+        Ok(config)
+    }
+
+    /// Makes everything that the configuration needs. Nothing of it is in use then.
+    async fn prepare(
+        &self,
+        file: &Path,
+        config: GatewayConfig,
+    ) -> Result<PreparedConfig, ReloadError> {
+        let issuing = config.clone();
+        let issued = blocking(move || local_authority::issue_all(&issuing)).await?;
+        issued.map_err(|error| ReloadError::Failed(with_causes(&error)))?;
+        let present = self.proxy.generation();
+        let made = self.process.generation(&config, Some(&present)).await;
+        let generation = made.map_err(|error| unusable(file, error))?;
+        let listeners = self.ports.prepare(&config.listeners).await;
+        let listeners = listeners.map_err(|error| match error {
+            None => ReloadError::Ending,
+            Some(error) => unusable(file, GatewayStartError::Bind(error)),
+        })?;
+        let sharing = self.standing.sharing(&config);
+        let sharing = sharing.map_err(|error| unusable(file, error))?;
+        Ok(PreparedConfig {
+            next: CurrentConfig::of(config),
+            generation,
+            listeners,
+            sharing,
+        })
+    }
+
+    async fn forecast(
+        &self,
+        prepared: &PreparedConfig,
+        changes: &ConfigChanges,
+    ) -> Result<EntryForecast, ReloadError> {
+        let cache = Arc::clone(&self.process.cache);
+        let (before, after) = (self.proxy.generation(), Arc::clone(&prepared.generation));
+        let changes = changes.clone();
+        blocking(move || EntryForecast::of(&cache, (&before, &after), &changes)).await
+    }
+
+    /// Lets a prepared configuration serve.
+    async fn commit(&self, prepared: PreparedConfig) -> Result<(), ReloadError> {
+        let PreparedConfig {
+            next,
+            generation,
+            listeners,
+            sharing,
+        } = prepared;
+        let config = Arc::clone(&next.config);
+        let (process, followed) = (Arc::clone(&self.process), Arc::clone(&config));
+        blocking(move || process.follow(&followed)).await?;
+        self.standing.follow(&config, sharing);
+        memory::PROCESS.set_bound(config.server.max_held_bytes.0);
+        (self.set_level)(config.telemetry.log_level);
+        self.gate
+            .store(Arc::new(AdminGate::new(&config.admin, &self.admin)));
+        self.process.begin_serving(&generation);
+        let patience = config.server.old_engine_max.0;
+        self.retire(self.proxy.swap(generation), patience);
+        *self.current.lock() = next;
+        if let Some(acme) = &self.acme {
+            acme.want(&config.listeners).await;
+        }
+        self.ports.commit(listeners, patience).await;
+        Ok(())
+    }
+
+    /// Lets a replaced generation end with its last request; its tunnels end after `patience`.
+    fn retire(&self, old: Arc<Generation>, patience: Duration) {
+        self.old.lock().push(Arc::downgrade(&old));
+        let overdue = old.overdue();
+        tokio::spawn(async move {
+            sleep(patience).await;
+            overdue.cancel();
+        });
+    }
+
+    /// Logs, counts and notes what came of a reload.
+    fn tell(&self, trigger: &ReloadTrigger, outcome: &Result<ReloadReport, ReloadError>) {
+        let who = match trigger {
+            ReloadTrigger::Signal => "SIGHUP",
+            ReloadTrigger::Watch => "server.watch",
+            ReloadTrigger::Admin => "admin",
+        };
+        match outcome {
+            Ok(report) => {
+                self.metrics.count("applied");
+                self.metrics.in_use(&report.hash_after);
+                *self.last_failure.lock() = None;
+                tracing::info!(
+                    target: "lamina::audit",
+                    who,
+                    hash_before = report.hash_before,
+                    hash_after = report.hash_after,
+                    changed = !report.changes.is_empty(),
+                    "the configuration was taken up"
+                );
+                for warning in &report.warnings {
+                    tracing::warn!("{warning}");
+                }
+            }
+            Err(error) => {
+                self.metrics.count(error.word());
+                if !matches!(error, ReloadError::Busy) {
+                    self.metrics.failed();
+                }
+                let text = error.to_string();
+                let before = self.last_failure.lock().replace(text.clone());
+                if before.as_ref() != Some(&text) {
+                    tracing::error!(
+                        target: "lamina::audit",
+                        who,
+                        error = text,
+                        "the configuration was not taken up; the present one goes on"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes files up that have changed, while `server.watch` is on. Never ends.
+    pub async fn watch(self: Arc<Self>) {
+        let Some(file) = self.origin.file.clone() else {
+            return;
+        };
+        let mut looks = interval(watch::LOOK);
+        let mut watching: Option<ConfigFileWatch> = None;
+        loop {
+            looks.tick().await;
+            if self.config().server.watch == ConfigWatch::Off {
+                watching = None;
+                continue;
+            }
+            let looked = file.clone();
+            let Ok(now) = blocking(move || watch::digest(&looked)).await else {
+                continue;
+            };
+            let watching = watching.get_or_insert_with(|| ConfigFileWatch::new(now));
+            if watching.look(now) {
+                // What came of it is logged.
+                let _ = self.reload(ReloadTrigger::Watch, ReloadAct::Apply).await;
+            }
+        }
+    }
+
+    /// Answers `POST /v1/config/reload`: a report, or what is wrong, with the word for the status.
+    pub async fn answer(self: Arc<Self>, act: ReloadAct) -> Result<Value, (&'static str, Value)> {
+        let outcome = self.reload(ReloadTrigger::Admin, act.clone()).await;
+        match outcome {
+            Ok(report) => Ok(json!({
+                "applied": act == ReloadAct::Apply,
+                "hash_before": report.hash_before,
+                "hash_after": report.hash_after,
+                "changes": report.changes,
+                "entries": report.entries,
+                "warnings": report.warnings,
+                "note": "variables have the values that they had when the process began",
+            })),
+            Err(error) => {
+                let problems = error.problems().into_iter().map(|problem| {
+                    let (line, column) = problem.position.unzip();
+                    json!({
+                        "file": problem.file,
+                        "line": line,
+                        "column": column,
+                        "key": problem.path,
+                        "message": problem.message,
+                    })
+                });
+                let problems: Vec<_> = problems.collect();
+                let message = match &error {
+                    ReloadError::Invalid(all) => {
+                        let first = all.iter().next().map(ConfigProblem::headline);
+                        first.unwrap_or_default()
+                    }
+                    other => other.to_string(),
+                };
+                let answer = json!({
+                    "applied": false,
+                    "error": message,
+                    "problems": problems,
+                });
+                Err((error.word(), answer))
+            }
+        }
+    }
+}
+
+/// Shows keys that can't be changed where they stand.
+fn located(file: &Path, changes: Vec<FixedKeyChange>) -> Vec<ConfigProblem> {
+    let shown = changes
+        .into_iter()
+        .map(|change| config::problem_at(file, &change.key, change.message()));
+    shown.collect()
+}
+
+fn unusable(file: &Path, error: GatewayStartError) -> ReloadError {
+    match error.place() {
+        Some((key, message)) => ReloadError::Unusable(config::problem_at(file, &key, message)),
+        None => ReloadError::Failed(with_causes(&error)),
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ReloadError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ReloadError::Failed(format!("it broke off: {error}")))
+}

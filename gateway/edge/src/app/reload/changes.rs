@@ -1,0 +1,260 @@
+//! What is different in another configuration.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::config::{GatewayConfig, is_secret_name};
+
+/// The differences between two configurations.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct ConfigChanges {
+    pub routes: NamedChanges,
+    /// Routes that stand before or behind other ones than before: the first that matches is used.
+    pub moved_routes: Vec<String>,
+    pub upstreams: NamedChanges,
+    pub plugins: NamedChanges,
+    /// By their addresses.
+    pub listeners: NamedChanges,
+    /// All else.
+    pub settings: Vec<ChangedValue>,
+}
+
+/// The differences between two sets of things with names.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct NamedChanges {
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    /// What is different in those that stay.
+    pub changed: BTreeMap<String, Vec<ChangedValue>>,
+}
+
+/// A key with another value.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ChangedValue {
+    /// As in `cache.l1.max_bytes`.
+    pub key: String,
+    /// Null if it was not there; hidden if it is a secret.
+    pub before: Value,
+    pub after: Value,
+}
+
+/// What stands in place of a secret.
+const HIDDEN: &str = "***";
+
+/// The keys whose values have names, and are compared by these.
+const NAMED: [&str; 4] = ["routes", "upstreams", "plugins", "listeners"];
+
+impl ConfigChanges {
+    /// What is different in `after`.
+    pub fn between(before: &GatewayConfig, after: &GatewayConfig) -> Self {
+        let value = |config| serde_json::to_value(config).unwrap_or_default();
+        let (mut before, mut after): (Value, Value) = (value(before), value(after));
+        let order = |config: &Value| names(&config["routes"], "name");
+        let moved_routes = moved(&order(&before), &order(&after));
+        let named = |key: &str, name: &str| {
+            let of = |config: &Value| by_name(&config[key], name);
+            NamedChanges::between(&of(&before), &of(&after))
+        };
+        let (routes, listeners) = (named("routes", "name"), named("listeners", "address"));
+        let (upstreams, plugins) = (named("upstreams", ""), named("plugins", ""));
+        for config in [&mut before, &mut after] {
+            if let Value::Object(keys) = config {
+                keys.retain(|key, _| !NAMED.contains(&key.as_str()) && key != "include");
+            }
+        }
+        let mut settings = Vec::new();
+        compare("", &before, &after, &mut settings);
+        Self {
+            routes,
+            moved_routes,
+            upstreams,
+            plugins,
+            listeners,
+            settings,
+        }
+    }
+
+    /// Whether nothing is different.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl NamedChanges {
+    fn between(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) -> Self {
+        let only = |these: &BTreeMap<String, Value>, those: &BTreeMap<String, Value>| {
+            let names = these.keys().filter(|name| !those.contains_key(*name));
+            names.cloned().collect()
+        };
+        let mut changed = BTreeMap::new();
+        for (name, now) in after {
+            let mut values = Vec::new();
+            if let Some(then) = before.get(name) {
+                compare("", then, now, &mut values);
+            }
+            if !values.is_empty() {
+                changed.insert(name.clone(), values);
+            }
+        }
+        Self {
+            added: only(after, before),
+            removed: only(before, after),
+            changed,
+        }
+    }
+}
+
+/// The values of a mapping by their keys, or those of a list by what each has under `name`. Of
+/// several with one name, such as listeners on port 0, each has its number.
+fn by_name(values: &Value, name: &str) -> BTreeMap<String, Value> {
+    match values {
+        Value::Object(keys) => keys.clone().into_iter().collect(),
+        Value::Array(list) => {
+            let mut all = BTreeMap::new();
+            for (value, name) in list.iter().zip(names(values, name)) {
+                let mut unique = name.clone();
+                let mut number = 1;
+                while all.contains_key(&unique) {
+                    number += 1;
+                    unique = format!("{name} ({number})");
+                }
+                all.insert(unique, value.clone());
+            }
+            all
+        }
+        _ => BTreeMap::new(),
+    }
+}
+
+fn names(list: &Value, name: &str) -> Vec<String> {
+    let list = list.as_array().into_iter().flatten();
+    let names = list.map(|value| value[name].as_str().unwrap_or_default().to_owned());
+    names.collect()
+}
+
+/// Those that stand in another order: which of the others are before them has changed.
+fn moved(before: &[String], after: &[String]) -> Vec<String> {
+    let stay = |these: &[String], those: &[String]| -> Vec<String> {
+        let both = these.iter().filter(|name| those.contains(name));
+        both.cloned().collect()
+    };
+    let (before, after) = (stay(before, after), stay(after, before));
+    let differ = before.iter().zip(&after).filter(|(then, now)| then != now);
+    differ.map(|(_, now)| now.clone()).collect()
+}
+
+/// Collects the keys below `path` that have different values.
+fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<ChangedValue>) {
+    if before == after {
+        return;
+    }
+    match (before, after) {
+        (Value::Object(then), Value::Object(now)) => {
+            let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            for key in keys {
+                let of = |config: &serde_json::Map<String, Value>| {
+                    config.get(key).cloned().unwrap_or(Value::Null)
+                };
+                let path = match path {
+                    "" => key.clone(),
+                    path => format!("{path}.{key}"),
+                };
+                compare(&path, &of(then), &of(now), found);
+            }
+        }
+        _ => found.push(ChangedValue {
+            key: path.to_owned(),
+            before: shown(path, before),
+            after: shown(path, after),
+        }),
+    }
+}
+
+/// A value without secrets.
+fn shown(path: &str, value: &Value) -> Value {
+    let name = path.rsplit('.').next().unwrap_or_default();
+    match value {
+        Value::Null => Value::Null,
+        _ if is_secret_name(name) => HIDDEN.into(),
+        Value::Array(list) => list.iter().map(|value| shown(path, value)).collect(),
+        Value::Object(keys) => {
+            let keys = keys
+                .iter()
+                .map(|(key, value)| (key.clone(), shown(key, value)));
+            Value::Object(keys.collect())
+        }
+        plain => plain.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn changes(before: &str, after: &str) -> ConfigChanges {
+        let read = |text: &str| {
+            let text = format!("version: 1\n{text}");
+            config::parse(&text, "lamina.yaml", &|_| None).unwrap()
+        };
+        ConfigChanges::between(&read(before), &read(after))
+    }
+
+    const BEFORE: &str = "
+listeners: [{address: 127.0.0.1:0}, {address: 127.0.0.1:8443}]
+upstreams: {a: \"http://127.0.0.1:1\", b: \"http://127.0.0.1:2\"}
+admin: {token: before-before}
+routes:
+  - {name: one, match: {path: /one}, upstream: a}
+  - {name: two, match: {path: /two}, upstream: b}
+  - {name: rest, upstream: a, policy: {ttl: 1m}}
+";
+
+    #[test]
+    fn each_part_is_told_by_its_name() {
+        let after = "
+listeners: [{address: 127.0.0.1:0, limits: {max_connections: 7}}, {address: 127.0.0.1:9000}]
+upstreams: {a: \"http://127.0.0.1:1\", c: \"http://127.0.0.1:3\"}
+admin: {token: after-after}
+cache: {l1: {max_bytes: 1GiB}}
+routes:
+  - {name: two, match: {path: /two}, upstream: c}
+  - {name: rest, upstream: a, policy: {ttl: 2m}}
+  - {name: new, match: {path: /one}, upstream: a}
+";
+        let changes = changes(BEFORE, after);
+        assert_eq!(changes.routes.added, ["new"]);
+        assert_eq!(changes.routes.removed, ["one"]);
+        let of_rest = &changes.routes.changed["rest"];
+        assert_eq!(of_rest.len(), 1, "{of_rest:?}");
+        assert_eq!(of_rest[0].key, "policy.ttl");
+        assert_eq!(of_rest[0].after, "2m");
+        assert!(changes.routes.changed.contains_key("two"));
+        assert_eq!(changes.upstreams.removed, ["b"]);
+        assert_eq!(changes.listeners.added, ["127.0.0.1:9000"]);
+        let of_first = &changes.listeners.changed["127.0.0.1:0"];
+        assert_eq!(of_first[0].key, "limits.max_connections");
+        let keys: Vec<_> = changes.settings.iter().map(|value| &*value.key).collect();
+        assert_eq!(keys, ["admin.token", "cache.l1.max_bytes"]);
+        let token = &changes.settings[0];
+        assert_eq!(
+            (&token.before, &token.after),
+            (&HIDDEN.into(), &HIDDEN.into())
+        );
+    }
+
+    #[test]
+    fn the_same_is_no_change_and_another_order_is_one() {
+        assert!(changes(BEFORE, BEFORE).is_empty());
+        let swapped = BEFORE
+            .replace("name: one", "name: 1")
+            .replace("name: two", "name: one");
+        let swapped = swapped.replace("name: 1", "name: two");
+        let changes = changes(BEFORE, &swapped);
+        assert_eq!(changes.moved_routes, ["two", "one"]);
+    }
+}

@@ -1,0 +1,172 @@
+//! Which stored entries another configuration can't reach any more.
+//!
+//! A key says what it was made of, so the request that an entry was loaded for can be asked of both
+//! configurations. Where the present one would not give that request the key that is stored, because
+//! a plugin or a header that is no part of the key has decided, it can't be known: such entries are
+//! counted apart, unless their route stays as it is.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use serde::Serialize;
+
+use super::changes::ConfigChanges;
+use crate::cache::Cache;
+use crate::cache::entry::Entry;
+use crate::cache::key::StoredKeyFields;
+use crate::proxy::Generation;
+
+/// What a change of the configuration does to the first tier.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct EntryForecast {
+    /// The entries that can be used now.
+    pub entries: u64,
+    /// Those that no request will find.
+    pub unreachable: u64,
+    pub unreachable_bytes: u64,
+    /// Unreachable entries by the route that they were stored by.
+    pub unreachable_by_route: BTreeMap<String, u64>,
+    /// Those of which it can't be known.
+    pub unknown: u64,
+    /// Some URLs that are served by another route.
+    pub rerouted: Vec<ReroutedUrl>,
+}
+
+/// A URL that is served by another route.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ReroutedUrl {
+    pub url: String,
+    pub before: String,
+    /// None: no route takes it.
+    pub after: Option<String>,
+}
+
+/// What becomes of one entry.
+enum EntryFate {
+    Reachable,
+    Unreachable,
+    Unknown,
+}
+
+/// The most URLs that are told as examples.
+const EXAMPLES: usize = 10;
+
+impl EntryForecast {
+    /// Looks at every entry of the first tier: never on a thread that serves requests.
+    pub fn of(
+        cache: &Cache,
+        (before, after): (&Generation, &Generation),
+        changes: &ConfigChanges,
+    ) -> Self {
+        let mut forecast = Self::default();
+        cache.for_each_entry(|entry| {
+            forecast.entries += 1;
+            match forecast.judge(entry, (before, after), changes) {
+                EntryFate::Reachable => {}
+                EntryFate::Unknown => forecast.unknown += 1,
+                EntryFate::Unreachable => {
+                    forecast.unreachable += 1;
+                    forecast.unreachable_bytes += entry.size() as u64;
+                    if let Some(stored) = StoredKeyFields::read(entry.key.as_bytes()) {
+                        let route = stored.route.to_owned();
+                        *forecast.unreachable_by_route.entry(route).or_default() += 1;
+                    }
+                }
+            }
+        });
+        forecast
+    }
+
+    fn judge(
+        &mut self,
+        entry: &Entry,
+        (before, after): (&Generation, &Generation),
+        changes: &ConfigChanges,
+    ) -> EntryFate {
+        let Some(stored) = StoredKeyFields::read(entry.key.as_bytes()) else {
+            return EntryFate::Unknown;
+        };
+        let asked = AskedRequest::all(entry, &stored).find(|asked| {
+            let key = asked.key_in(before, &stored);
+            key.is_some_and(|key| key == stored.primary)
+        });
+        let Some(asked) = asked else {
+            let stays = |name: &str| {
+                !changes.routes.removed.iter().any(|gone| gone == name)
+                    && !changes.routes.changed.contains_key(name)
+                    && changes.routes.added.is_empty()
+                    && changes.moved_routes.is_empty()
+            };
+            return match stays(stored.route) {
+                true => EntryFate::Reachable,
+                false => EntryFate::Unknown,
+            };
+        };
+        let key = asked.key_in(after, &stored);
+        let route = key.as_deref().and_then(StoredKeyFields::read);
+        let route = route.map(|read| read.route.to_owned());
+        if route.as_deref() != Some(stored.route) && self.rerouted.len() < EXAMPLES {
+            self.rerouted.push(ReroutedUrl {
+                url: entry.marks.url.to_string(),
+                before: stored.route.to_owned(),
+                after: route,
+            });
+        }
+        match key.as_deref() == Some(stored.primary) {
+            true => EntryFate::Reachable,
+            false => EntryFate::Unreachable,
+        }
+    }
+}
+
+/// A request that an entry may have been loaded for.
+struct AskedRequest {
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl AskedRequest {
+    /// With the URL as the client wrote it, and as the key has it.
+    fn all(entry: &Entry, stored: &StoredKeyFields<'_>) -> impl Iterator<Item = Self> {
+        let query = stored.query.map(|query| format!("?{query}"));
+        let keyed = format!("{}{}", stored.path, query.unwrap_or_default());
+        let written = entry.marks.url.strip_prefix(stored.host);
+        let written = written.filter(|rest| rest.starts_with('/'));
+        let headers = headers(stored);
+        let targets = [written.map(str::to_owned), Some(keyed)];
+        let uris = targets.into_iter().flatten();
+        let uris = uris.filter_map(|target| target.parse::<Uri>().ok());
+        uris.map(move |uri| Self {
+            uri,
+            headers: headers.clone(),
+        })
+    }
+
+    fn key_in(&self, generation: &Generation, stored: &StoredKeyFields<'_>) -> Option<Vec<u8>> {
+        let (scheme, host) = (stored.scheme, stored.host);
+        let key = generation.key_of_seen(scheme, host, &self.uri, self.headers.clone())?;
+        Some(key.as_bytes().to_vec())
+    }
+}
+
+/// The headers and cookies that the key has.
+fn headers(stored: &StoredKeyFields<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let pairs = stored.headers.iter().filter_map(|(name, value)| {
+        let name = HeaderName::from_bytes(name).ok()?;
+        Some((name, HeaderValue::from_bytes(value).ok()?))
+    });
+    for (name, value) in pairs {
+        headers.append(name, value);
+    }
+    let cookies = stored.cookies.iter();
+    let cookies: Vec<_> = cookies
+        .map(|(name, value)| [*name, b"=", *value].concat())
+        .collect();
+    if let Ok(cookies) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+        && !stored.cookies.is_empty()
+    {
+        headers.insert(http::header::COOKIE, cookies);
+    }
+    headers
+}

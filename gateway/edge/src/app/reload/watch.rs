@@ -1,0 +1,87 @@
+//! Looks whether the files of the configuration say something else.
+//!
+//! Their content is compared and not their stamps: what counts is what a path leads to now, also
+//! through the links by which Kubernetes replaces a folder as a whole. What several files say is one
+//! digest, which must be the same twice before it is acted upon, since several files never change at
+//! one moment, and one that is being written is half of it for a while.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::config;
+
+/// The time between two looks.
+pub const LOOK: Duration = Duration::from_secs(1);
+
+/// What the files said.
+pub type ContentDigest = [u8; 32];
+
+/// Decides when changed files are to be taken up.
+pub struct ConfigFileWatch {
+    /// What was last taken up, or found to be wrong.
+    settled: ContentDigest,
+    /// What the last look saw.
+    seen: ContentDigest,
+}
+
+impl ConfigFileWatch {
+    /// `content` is what is in use.
+    pub fn new(content: ContentDigest) -> Self {
+        Self {
+            settled: content,
+            seen: content,
+        }
+    }
+
+    /// Notes what the files say now. Returns whether it is to be taken up: it is something else, and
+    /// the same as at the last look.
+    pub fn look(&mut self, now: ContentDigest) -> bool {
+        let is_settled = now == self.seen && now != self.settled;
+        self.seen = now;
+        if is_settled {
+            self.settled = now;
+        }
+        is_settled
+    }
+}
+
+/// A digest of what the file and all that it includes or names as secrets say.
+pub fn digest(file: &Path) -> ContentDigest {
+    let mut digest = Sha256::new();
+    for file in config::files_of(file) {
+        note(&mut digest, &file);
+    }
+    digest.finalize().into()
+}
+
+fn note(digest: &mut Sha256, file: &PathBuf) {
+    digest.update(file.as_os_str().as_encoded_bytes());
+    digest.update([0]);
+    match fs::read(file) {
+        Ok(content) => {
+            digest.update((content.len() as u64).to_le_bytes());
+            digest.update(content);
+        }
+        Err(error) => digest.update(error.kind().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_same_twice_and_not_in_use_is_taken_up_once() {
+        let (used, half, whole) = ([0; 32], [1; 32], [2; 32]);
+        let mut watch = ConfigFileWatch::new(used);
+        let looks = [used, half, whole, whole, whole, used, whole, used, used];
+        let taken: Vec<_> = looks.into_iter().map(|now| watch.look(now)).collect();
+        assert_eq!(
+            taken,
+            [false, false, false, true, false, false, false, false, true]
+        );
+    }
+}

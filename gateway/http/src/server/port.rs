@@ -1,0 +1,336 @@
+//! A port: what all workers share for one listener, and the sockets that are opened for it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use http::{HeaderValue, Version};
+use tokio::sync::Semaphore;
+
+use super::handshake::SecuredPort;
+use super::quic::metrics::QuicMetrics;
+use super::quic::{self, QuicSocket};
+use super::roster::ConnectionRoster;
+use super::running::RunningPort;
+use super::signal::{DrainSignal, DrainStage};
+use super::socket::{self, ListeningSocket};
+use super::{BindError, LocalEndpoint, Peer, SharedByListeners, UNNAMED};
+use crate::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
+use crate::endpoint::Endpoint;
+use crate::forward::TrustedProxies;
+use crate::path::PathRules;
+use crate::tls::TlsListener;
+use crate::tls::config::RedirectTarget;
+use crate::tls::listeners::TlsListeners;
+
+/// The most workers that have a socket for QUIC: connection ids have one octet for the number.
+const MOST_QUIC_WORKERS: usize = 256;
+
+/// How often another port is tried where the system chooses it.
+const MOST_PORTS_TRIED: usize = 16;
+
+/// A port and its sockets.
+pub(super) struct OpenedPort {
+    pub(super) port: Arc<Port>,
+    pub(super) sockets: Vec<ListeningSocket>,
+    /// One for each worker, if the port speaks HTTP/3 on sockets that were opened for it.
+    pub(super) quic: Vec<QuicSocket>,
+    /// The settings of a listener that can get other ones.
+    pub(super) listener: Option<ListenerConfig>,
+}
+/// What the workers share for one listener.
+pub(super) struct Port {
+    pub(super) endpoint: Endpoint,
+    /// The TCP address; 0.0.0.0:0 on a Unix socket.
+    pub(super) address: SocketAddr,
+    pub(super) protocols: Vec<Protocol>,
+    pub(super) limits: Arc<ListenerLimits>,
+    /// The largest request body in bytes that any route allows.
+    pub(super) route_body_bytes: Arc<AtomicU64>,
+    pub(super) trust: Arc<TrustedProxies>,
+    pub(super) proxy_protocol: bool,
+    pub(super) path_rules: PathRules,
+    pub(super) redirect: Option<RedirectTarget>,
+    /// None: the port speaks clear text.
+    pub(super) secured: Option<SecuredPort>,
+    /// The value of `Alt-Svc` by which clients learn of HTTP/3.
+    pub(super) alt_svc: Option<HeaderValue>,
+    pub(super) quic: Arc<QuicMetrics>,
+    /// Tells the accept loops and connections of the port to drain, then to stop.
+    pub(super) signal: DrainSignal,
+    /// Whether the port stops accepting before the last descriptors are used.
+    pub(super) spares: bool,
+    /// One permit for each connection that may be open, over all workers.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) capacity: u32,
+    /// The connections that have a place, on a listener that cuts connections for new ones.
+    pub(super) roster: Option<Arc<ConnectionRoster>>,
+}
+
+/// The sockets of a port, over TCP and, if it speaks HTTP/3, over UDP.
+struct OpenedSockets {
+    address: SocketAddr,
+    streams: Vec<TcpListener>,
+    quic: Vec<QuicSocket>,
+}
+
+impl OpenedSockets {
+    /// Opens one of each for each of `workers` workers.
+    fn of(listener: &ListenerConfig, workers: usize) -> Result<Self, BindError> {
+        let mut tries = 0;
+        loop {
+            let (address, streams) = socket::open(listener.address, workers)?;
+            let quic = match speaks_http3(listener) {
+                true => quic::open(address, workers.min(MOST_QUIC_WORKERS)),
+                false => Ok(Vec::new()),
+            };
+            match quic {
+                Ok(quic) => {
+                    return Ok(Self {
+                        address,
+                        streams,
+                        quic,
+                    });
+                }
+                // The port that the system has chosen for TCP may be taken over UDP.
+                Err(_) if listener.address.port() == 0 && tries < MOST_PORTS_TRIED => tries += 1,
+                Err(source) => return Err(BindError::Quic { address, source }),
+            }
+        }
+    }
+}
+
+impl OpenedPort {
+    /// Opens one socket for each of `workers` workers.
+    pub(super) fn of(
+        listener: &ListenerConfig,
+        workers: usize,
+        shared: &SharedByListeners,
+    ) -> Result<Self, BindError> {
+        let OpenedSockets {
+            address,
+            streams,
+            quic,
+        } = OpenedSockets::of(listener, workers)?;
+        Ok(Self {
+            port: Arc::new(Port::of(listener, address, shared, None)?),
+            sockets: streams.into_iter().map(ListeningSocket::Tcp).collect(),
+            quic,
+            listener: Some(listener.clone()),
+        })
+    }
+
+    /// Uses sockets that are already open: each worker accepts on at least one, and none is left
+    /// out.
+    pub(super) fn on(
+        listener: &ListenerConfig,
+        sockets: &[TcpListener],
+        workers: usize,
+        shared: &SharedByListeners,
+    ) -> Result<Self, BindError> {
+        let failed = |source| BindError::Socket {
+            address: listener.address,
+            source,
+        };
+        let first = sockets
+            .first()
+            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let address = first.local_addr().map_err(failed)?;
+        let count = sockets.len().max(workers);
+        let used = sockets.iter().cycle().take(count).map(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.try_clone().map(ListeningSocket::Tcp)
+        });
+        Ok(Self {
+            port: Arc::new(Port::of(listener, address, shared, None)?),
+            sockets: used.collect::<io::Result<_>>().map_err(failed)?,
+            quic: Vec::new(),
+            listener: Some(listener.clone()),
+        })
+    }
+
+    /// Other settings for a port that is at work, on its own sockets.
+    pub(super) fn replacing(
+        running: &RunningPort,
+        listener: &ListenerConfig,
+        workers: usize,
+        shared: &SharedByListeners,
+    ) -> Result<Self, BindError> {
+        let address = running.port.address;
+        let before = running.listener.as_ref();
+        let same_tls = before.is_some_and(|before| {
+            (&before.tls, &before.protocols, &before.hsts)
+                == (&listener.tls, &listener.protocols, &listener.hsts)
+        });
+        let standing = running.port.secured.as_ref().filter(|_| same_tls);
+        let standing = standing.map(|secured| Arc::clone(&secured.listener));
+        let failed = |source| BindError::Socket { address, source };
+        let sockets = running.sockets.iter().map(TcpListener::try_clone);
+        let sockets = sockets.collect::<io::Result<Vec<_>>>().map_err(failed)?;
+        let quic = match (speaks_http3(listener), &running.quic) {
+            (true, None) => quic::open(address, workers.min(MOST_QUIC_WORKERS))
+                .map_err(|source| BindError::Quic { address, source })?,
+            (true, Some(_)) | (false, _) => Vec::new(),
+        };
+        Ok(Self {
+            port: Arc::new(Port::of(listener, address, shared, standing)?),
+            sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(),
+            quic,
+            listener: Some(listener.clone()),
+        })
+    }
+}
+
+impl Port {
+    /// `tls` is what the listener has already of its TLS.
+    pub(super) fn of(
+        listener: &ListenerConfig,
+        address: SocketAddr,
+        shared: &SharedByListeners,
+        tls: Option<Arc<TlsListener>>,
+    ) -> Result<Self, BindError> {
+        let SharedByListeners {
+            body_bytes,
+            tls: listeners,
+            quic,
+        } = shared;
+        let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
+        let trust = trust.map_err(|source| BindError::Network {
+            address: listener.address,
+            source,
+        })?;
+        let tls = match tls {
+            Some(standing) => Some(standing),
+            None => {
+                let tls = open_tls(listener, listeners)?;
+                if let Some(tls) = &tls {
+                    listeners.add(tls);
+                    tls.watch_files();
+                }
+                tls
+            }
+        };
+        Ok(Self {
+            protocols: listener.protocols.clone(),
+            trust: Arc::new(trust),
+            proxy_protocol: listener.proxy_protocol,
+            path_rules: listener.path,
+            redirect: listener.redirect_to_https.target(),
+            secured: tls.map(SecuredPort::new),
+            alt_svc: alt_svc(listener, address),
+            quic: Arc::clone(quic),
+            spares: true,
+            route_body_bytes: Arc::clone(body_bytes),
+            ..Self::plain(Endpoint::Tcp(address), &listener.limits)
+        })
+    }
+
+    pub(super) fn reserved(endpoint: Endpoint, reserved: &ReservedListener) -> Self {
+        Self {
+            roster: Some(Arc::new(ConnectionRoster::new())),
+            ..Self::plain(endpoint, &reserved.limits)
+        }
+    }
+
+    /// A port with both protocols that trusts nobody.
+    fn plain(endpoint: Endpoint, limits: &ListenerLimits) -> Self {
+        let capacity = limits.max_connections.clamp(1, u32::MAX as usize >> 4);
+        Self {
+            address: endpoint.tcp().unwrap_or(UNNAMED),
+            endpoint,
+            protocols: vec![Protocol::Http1, Protocol::Http2],
+            limits: Arc::new(limits.clone()),
+            route_body_bytes: Arc::default(),
+            trust: Arc::default(),
+            proxy_protocol: false,
+            path_rules: PathRules::default(),
+            redirect: None,
+            secured: None,
+            alt_svc: None,
+            quic: Arc::default(),
+            signal: DrainSignal::default(),
+            spares: false,
+            places: Arc::new(Semaphore::new(capacity)),
+            capacity: capacity as u32,
+            roster: None,
+        }
+    }
+
+    /// The address and the scheme that clients use there.
+    pub(super) fn address_with_scheme(&self) -> (SocketAddr, &'static str) {
+        match self.secured {
+            Some(_) => (self.address, "https"),
+            None => (self.address, "http"),
+        }
+    }
+
+    /// The largest request body in bytes that the listener or any route allows.
+    pub(super) fn body_bytes(&self) -> u64 {
+        let of_routes = self.route_body_bytes.load(Relaxed);
+        of_routes.max(self.limits.max_body_bytes.0)
+    }
+
+    /// What a client of this protocol is told of HTTP/3 now. None if it is not spoken, nobody is to
+    /// be told, or the client speaks it already.
+    pub(super) fn alt_svc(&self, version: Version) -> Option<HeaderValue> {
+        let told = self.alt_svc.as_ref()?;
+        match (self.signal.is(DrainStage::Drain), version) {
+            (true, _) => Some(HeaderValue::from_static("clear")),
+            (false, Version::HTTP_3) => None,
+            (false, _) => Some(told.clone()),
+        }
+    }
+
+    /// The client at `address`, which has connected to this local end.
+    pub(super) fn peer(&self, address: SocketAddr, reached: LocalEndpoint) -> Peer {
+        Peer {
+            address,
+            trusted: self.trust.has_proxy(address.ip()),
+            reached,
+            path_rules: self.path_rules,
+            redirect: self.redirect,
+        }
+    }
+}
+
+pub(super) fn speaks_http3(listener: &ListenerConfig) -> bool {
+    listener.tls.is_some() && listener.protocols.contains(&Protocol::Http3)
+}
+
+/// What clients are told of HTTP/3 on a listener (RFC 7838 §3). None if it is not spoken, or nobody
+/// is to be told.
+fn alt_svc(listener: &ListenerConfig, address: SocketAddr) -> Option<HeaderValue> {
+    let age = listener.alt_svc.max_age.0.as_secs();
+    if !speaks_http3(listener) || age == 0 {
+        return None;
+    }
+    let port = listener.alt_svc.port.unwrap_or(address.port());
+    HeaderValue::from_str(&format!("h3=\":{port}\"; ma={age}")).ok()
+}
+
+/// Sets TLS of a listener up, if it has any.
+///
+/// # Errors
+/// If its files can't be used.
+pub fn open_tls(
+    listener: &ListenerConfig,
+    listeners: &Arc<TlsListeners>,
+) -> Result<Option<Arc<TlsListener>>, BindError> {
+    let Some(config) = &listener.tls else {
+        return Ok(None);
+    };
+    let opened = TlsListener::open(
+        config,
+        &listener.protocols,
+        listener.hsts.as_ref(),
+        listeners,
+    );
+    opened
+        .map(|opened| Some(Arc::new(opened)))
+        .map_err(|source| BindError::Tls {
+            address: listener.address,
+            listener: None,
+            source,
+        })
+}

@@ -1,0 +1,333 @@
+//! Listeners at work: their threads, their ports, and how ports come, change and go while requests
+//! are served.
+//!
+//! Other settings for a listener are a new port on the same sockets: connections that come get the
+//! new settings, and those that are there end gently, at a request of theirs.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::port::{OpenedPort, Port, speaks_http3};
+use super::quic::QuicTenant;
+use super::signal::{DrainSignal, DrainStage};
+use super::socket::ListeningSocket;
+use super::thread_work::WorkerThread;
+use super::unix::SocketFile;
+use super::worker::AcceptOn;
+use super::{BindError, SharedByListeners, has_twin};
+use crate::config::ListenerConfig;
+
+/// How long the connections of a listener that is gone may wait for their next request.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
+
+/// Listeners at work. Dropping them cuts all connections.
+#[must_use = "dropping it stops the listeners"]
+pub struct RunningListeners {
+    pub(super) stop: Arc<DrainSignal>,
+    /// Sends sockets to each worker.
+    pub(super) workers: Vec<mpsc::UnboundedSender<AcceptOn>>,
+    pub(super) threads: Vec<WorkerThread>,
+    pub(super) ports: Vec<RunningPort>,
+    /// Closed when the last worker has ended.
+    pub(super) alive: mpsc::Receiver<()>,
+    pub(super) shared: SharedByListeners,
+    pub(super) _file: Option<SocketFile>,
+}
+
+/// A port that workers accept on.
+pub(super) struct RunningPort {
+    pub(super) port: Arc<Port>,
+    /// The settings. None for a listener that keeps those of the start.
+    pub(super) listener: Option<ListenerConfig>,
+    /// Further descriptors of the TCP sockets, for the port that takes the place of this one.
+    pub(super) sockets: Vec<TcpListener>,
+    /// Whose the QUIC sockets of the address are, if it has any.
+    pub(super) quic: Option<Arc<ArcSwap<QuicTenant>>>,
+    /// Closed when no worker accepts on the port any more.
+    accepting: mpsc::Receiver<()>,
+}
+
+impl RunningListeners {
+    /// The threads that serve requests.
+    pub fn threads(&self) -> &[WorkerThread] {
+        &self.threads
+    }
+
+    /// Opens one more listener and accepts on it. Returns the address with the real port.
+    ///
+    /// # Errors
+    /// As for [`BoundListeners::bind`].
+    pub fn open(&mut self, listener: &ListenerConfig) -> Result<SocketAddr, BindError> {
+        let opened = OpenedPort::of(listener, self.workers.len(), &self.shared)?;
+        let address = opened.port.address;
+        self.accept_on(opened);
+        Ok(address)
+    }
+
+    /// Accepts for a listener on sockets that are already open, at least one, such as those of the
+    /// process that this one takes over from. Connections that wait in them are answered here.
+    ///
+    /// # Errors
+    /// When the sockets cannot be used.
+    pub fn take_over(
+        &mut self,
+        listener: &ListenerConfig,
+        sockets: &[TcpListener],
+    ) -> Result<SocketAddr, BindError> {
+        let opened = OpenedPort::on(listener, sockets, self.workers.len(), &self.shared)?;
+        let address = opened.port.address;
+        self.accept_on(opened);
+        Ok(address)
+    }
+
+    /// Closes the listener on this address as [`drain`](Self::drain) does; the others continue.
+    /// Does nothing when there is none.
+    pub async fn close(&mut self, address: SocketAddr, timeout: Duration) {
+        let here = |running: &RunningPort| running.port.address == address;
+        let Some(at) = self.ports.iter().position(here) else {
+            return;
+        };
+        let mut closing = self.ports.swap_remove(at);
+        closing.release();
+        closing.port.signal.raise(DrainStage::Drain);
+        // A timeout is no error: the connections that are left are cut by the next statement.
+        let _ = timeout_at(Instant::now() + timeout, closing.idle()).await;
+        closing.port.signal.raise(DrainStage::Cut);
+    }
+
+    /// Stops accepting, lets the requests under way finish (HTTP/1: `Connection: close`; HTTP/2:
+    /// GOAWAY), and cuts the connections that are left after `timeout`. Waits for upgraded
+    /// connections as well.
+    pub async fn drain(mut self, timeout: Duration) {
+        self.quiesce(timeout).await;
+        self.cut().await;
+    }
+
+    /// The first half of [`drain`](Self::drain): returns when no connection is left, or after
+    /// `timeout`. Tasks that run on after their answers are not stopped.
+    pub async fn quiesce(&mut self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        self.ports.iter_mut().for_each(RunningPort::release);
+        self.raise(DrainStage::Drain);
+        let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
+        // A timeout is no error: `cut` ends the connections that are left.
+        let _ = timeout_at(deadline, idle).await;
+    }
+
+    /// The second half of [`drain`](Self::drain): ends all that is left.
+    pub async fn cut(mut self) {
+        self.raise(DrainStage::Cut);
+        let _ = self.alive.recv().await;
+    }
+
+    /// Lets every worker accept on a port.
+    pub(super) fn accept_on(&mut self, opened: OpenedPort) {
+        let standing = None;
+        let running = self.begin(opened, standing);
+        self.ports.push(running);
+    }
+
+    /// Lets every worker accept on a port. `standing` is whose the QUIC sockets of its address are.
+    fn begin(&self, opened: OpenedPort, standing: Option<Arc<ArcSwap<QuicTenant>>>) -> RunningPort {
+        let OpenedPort {
+            port,
+            sockets,
+            quic,
+            listener,
+        } = opened;
+        let (accepts, accepting) = mpsc::channel(1);
+        // Without a further descriptor the port can't be changed, which is said when it is tried.
+        let kept = sockets.iter().filter_map(|socket| match socket {
+            ListeningSocket::Tcp(socket) => socket.try_clone().ok(),
+            ListeningSocket::Unix(_) => None,
+        });
+        let kept = kept.collect();
+        for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
+            // A worker exists until it is stopped, so this does not fail.
+            let _ = worker.send(AcceptOn::Stream {
+                port: Arc::clone(&port),
+                socket,
+                _accepts: accepts.clone(),
+            });
+        }
+        let tenant = Arc::new(QuicTenant {
+            port: Arc::clone(&port),
+            _accepts: accepts,
+        });
+        let speaks_http3 = listener.as_ref().is_some_and(speaks_http3);
+        let tenancy = match standing {
+            _ if !speaks_http3 => None,
+            Some(standing) => {
+                standing.store(tenant);
+                Some(standing)
+            }
+            None => Some(Arc::new(ArcSwap::new(tenant))),
+        };
+        // The n-th socket of QUIC must go to the n-th worker.
+        for (socket, worker) in quic.into_iter().zip(self.workers.iter()) {
+            if let Some(tenancy) = &tenancy {
+                let _ = worker.send(AcceptOn::Quic {
+                    tenancy: Arc::clone(tenancy),
+                    socket,
+                });
+            }
+        }
+        RunningPort {
+            port,
+            listener,
+            sockets: kept,
+            quic: tenancy,
+            accepting,
+        }
+    }
+
+    /// Prepares other listeners in place of the present ones: those with the same settings stay,
+    /// those with the same address get other settings, new ones are opened. Nothing is accepted on
+    /// them yet.
+    ///
+    /// # Errors
+    /// As for [`BoundListeners::bind`](super::BoundListeners::bind); then nothing has changed.
+    pub fn prepare(&self, wanted: &[ListenerConfig]) -> Result<PreparedListeners, BindError> {
+        let mut present: Vec<Option<&RunningPort>> = self.ports.iter().map(Some).collect();
+        let mut ports = Vec::new();
+        for (n, listener) in wanted.iter().enumerate() {
+            let at = present.iter().position(|running| {
+                let before = running.and_then(|running| running.listener.as_ref());
+                before.is_some_and(|before| before.address == listener.address)
+            });
+            let running = at.and_then(|at| present[at].take().map(|running| (at, running)));
+            let (workers, shared) = (self.workers.len(), &self.shared);
+            let prepared = match running {
+                Some((at, running)) if running.listener.as_ref() == Some(listener) => {
+                    Ok(PreparedPort::Same(at))
+                }
+                Some((at, running)) => OpenedPort::replacing(running, listener, workers, shared)
+                    .map(|opened| PreparedPort::Changed(at, opened)),
+                None => OpenedPort::of(listener, workers, shared).map(PreparedPort::New),
+            };
+            match prepared.map_err(|error| error.of_listener(n)) {
+                Err(BindError::NotHere { address }) if has_twin(address, wanted) => {
+                    tracing::warn!(%address, "this machine has no IPv6: the listener is left out");
+                }
+                prepared => ports.push(prepared?),
+            }
+        }
+        Ok(PreparedListeners(ports))
+    }
+
+    /// Accepts on the prepared listeners, and on no others any more. Returns the ports that are
+    /// replaced or gone, whose connections are to be ended by [`RetiredPort::end`].
+    pub fn commit(&mut self, prepared: PreparedListeners) -> Vec<RetiredPort> {
+        let mut before: Vec<Option<RunningPort>> = self.ports.drain(..).map(Some).collect();
+        let mut retired = Vec::new();
+        for port in prepared.0 {
+            let running = match port {
+                PreparedPort::Same(at) => before[at].take(),
+                PreparedPort::New(opened) => Some(self.begin(opened, None)),
+                PreparedPort::Changed(at, opened) => before[at].take().map(|mut old| {
+                    let standing = old.quic.take();
+                    let running = self.begin(opened, standing);
+                    retired.push(RetiredPort::new(old, PortEnd::Replaced));
+                    running
+                }),
+            };
+            self.ports.extend(running);
+        }
+        let gone = before.into_iter().flatten();
+        retired.extend(gone.map(|old| RetiredPort::new(old, PortEnd::Removed)));
+        retired
+    }
+
+    /// The addresses in the order of the listeners, with the real port in place of port 0, and the
+    /// scheme that clients use there.
+    pub fn addresses_with_scheme(&self) -> Vec<(SocketAddr, &'static str)> {
+        self.ports
+            .iter()
+            .map(|running| running.port.address_with_scheme())
+            .collect()
+    }
+
+    fn raise(&self, stage: DrainStage) {
+        for running in &self.ports {
+            running.port.signal.raise(stage);
+        }
+        self.stop.raise(stage);
+    }
+}
+
+impl RunningPort {
+    /// Gives up what keeps the port's sockets open. What waits in a socket that is closed is answered
+    /// by its worker, which must have the last descriptor.
+    fn release(&mut self) {
+        self.sockets.clear();
+        self.quic = None;
+    }
+
+    /// Waits until no worker accepts and every connection has returned its place.
+    async fn idle(&mut self) {
+        let _ = self.accepting.recv().await;
+        let _ = self.port.places.acquire_many(self.port.capacity).await;
+    }
+}
+
+impl Drop for RunningListeners {
+    fn drop(&mut self) {
+        self.raise(DrainStage::Cut);
+    }
+}
+
+/// Listeners that are opened and not accepted on yet. Dropping it closes those that are new.
+pub struct PreparedListeners(Vec<PreparedPort>);
+
+/// What becomes of one listener. The numbers are those of the ports at work.
+enum PreparedPort {
+    Same(usize),
+    Changed(usize, OpenedPort),
+    New(OpenedPort),
+}
+
+/// A port that accepts nothing any more and whose connections are to be ended.
+#[must_use = "dropping it leaves the connections to themselves"]
+pub struct RetiredPort {
+    running: RunningPort,
+    end: PortEnd,
+}
+
+/// Why a port ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PortEnd {
+    /// Another one accepts on the same sockets.
+    Replaced,
+    /// The listener is gone.
+    Removed,
+}
+
+impl RetiredPort {
+    fn new(mut running: RunningPort, end: PortEnd) -> Self {
+        running.release();
+        running.port.signal.raise(DrainStage::Retire);
+        Self { running, end }
+    }
+
+    /// Waits until the connections have ended, each at a request of its own; cuts those that are left
+    /// after `patience`.
+    pub async fn end(mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        if self.end == PortEnd::Removed {
+            let chance = LAST_CHANCE.min(patience);
+            if timeout(chance, self.running.idle()).await.is_ok() {
+                return;
+            }
+            self.running.port.signal.raise(DrainStage::Drain);
+        }
+        // A timeout is no error: the connections that are left are cut by the next statement.
+        let _ = timeout_at(deadline, self.running.idle()).await;
+        self.running.port.signal.raise(DrainStage::Cut);
+    }
+}
