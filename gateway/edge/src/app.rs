@@ -5,8 +5,8 @@ pub mod certificates;
 mod joining;
 mod ports;
 pub mod process;
+mod process_settings;
 pub mod reload;
-mod standing;
 mod watchdog;
 
 use std::net::SocketAddr;
@@ -47,8 +47,8 @@ use crate::telemetry::metrics::Registry;
 
 use ports::RunningPorts;
 use process::ProcessState;
+use process_settings::ProcessSettings;
 use reload::{ConfigOrigin, ConfigReloader, ReloadAct, ReloadParts, ReloadTrigger};
-use standing::Standing;
 
 pub use joining::seal_keys;
 
@@ -220,14 +220,14 @@ impl RunningGateway {
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         local_authority::issue_all(config)?;
-        let standing = Standing::new(&process.tls, Arc::clone(&options.drain_limit));
+        let settings = ProcessSettings::new(&process.tls, Arc::clone(&options.drain_limit));
         let shared = SharedByListeners {
-            body_bytes: standing.body_bytes(),
+            body_bytes: settings.body_bytes(),
             tls: Arc::clone(&process.tls),
             quic: Arc::clone(&process.quic),
         };
         let acme = obtaining(config, &process.tls, &process.registry).await?;
-        standing.follow(config, standing.sharing(config)?);
+        settings.follow(config, settings.sharing(config)?);
         memory::PROCESS.set_bound(config.server.max_held_bytes.0);
         let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
         let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
@@ -251,7 +251,7 @@ impl RunningGateway {
                 process: Arc::clone(&process),
                 proxy: Arc::clone(&proxy),
                 ports: Arc::clone(&ports),
-                standing: Arc::clone(&standing),
+                settings: Arc::clone(&settings),
                 acme: acme.clone(),
                 gate: Arc::clone(&gate),
                 admin: admin_endpoint.clone(),
@@ -269,7 +269,7 @@ impl RunningGateway {
             work_limits: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
             acme: acme.clone(),
-            keylog: standing.writes_key_log(),
+            keylog: settings.writes_key_log(),
             refresh,
             reload: Box::new(move |wanted| answer_reload(Arc::clone(&asked), wanted).boxed()),
         });

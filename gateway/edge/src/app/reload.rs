@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{interval, sleep};
 
 use super::process::ProcessState;
-use super::{AdminGate, GatewayStartError, RunningPorts, Standing};
+use super::{AdminGate, GatewayStartError, ProcessSettings, RunningPorts};
 use crate::acme::AcmeManager;
 use crate::config::{self, ConfigProblem, ConfigProblems, ConfigWatch, GatewayConfig};
 use crate::http::endpoint::Endpoint;
@@ -132,7 +132,7 @@ pub struct ConfigReloader {
     process: Arc<ProcessState>,
     proxy: Arc<Proxy>,
     ports: Arc<RunningPorts>,
-    standing: Arc<Standing>,
+    settings: Arc<ProcessSettings>,
     current: Mutex<CurrentConfig>,
     /// Replaced generations.
     old: Mutex<Vec<Weak<Generation>>>,
@@ -152,7 +152,7 @@ pub struct ReloadParts {
     pub process: Arc<ProcessState>,
     pub proxy: Arc<Proxy>,
     pub ports: Arc<RunningPorts>,
-    pub standing: Arc<Standing>,
+    pub settings: Arc<ProcessSettings>,
     pub acme: Option<Arc<AcmeManager>>,
     pub gate: Arc<ArcSwap<AdminGate>>,
     pub admin: Endpoint,
@@ -200,7 +200,7 @@ impl ConfigReloader {
             process,
             proxy,
             ports,
-            standing,
+            settings,
             acme,
             gate,
             admin,
@@ -211,7 +211,7 @@ impl ConfigReloader {
             process,
             proxy,
             ports,
-            standing,
+            settings,
             current: Mutex::new(current),
             old: Mutex::default(),
             acme,
@@ -347,7 +347,7 @@ impl ConfigReloader {
             None => ReloadError::Ending,
             Some(error) => unusable(file, GatewayStartError::Bind(error)),
         })?;
-        let sharing = self.standing.sharing(&config);
+        let sharing = self.settings.sharing(&config);
         let sharing = sharing.map_err(|error| unusable(file, error))?;
         Ok(PreparedConfig {
             next: CurrentConfig::of(config),
@@ -379,7 +379,7 @@ impl ConfigReloader {
         let config = Arc::clone(&next.config);
         let (process, followed) = (Arc::clone(&self.process), Arc::clone(&config));
         blocking(move || process.follow(&followed)).await?;
-        self.standing.follow(&config, sharing);
+        self.settings.follow(&config, sharing);
         memory::PROCESS.set_bound(config.server.max_held_bytes.0);
         (self.set_level)(config.telemetry.log_level);
         self.gate

@@ -14,7 +14,7 @@ use crate::http::tls::listeners::TlsListeners;
 use crate::shared_tickets::SharedTicketKeeper;
 
 /// Settings that others read while they work.
-pub struct Standing {
+pub struct ProcessSettings {
     tls: Arc<TlsListeners>,
     body_bytes: Arc<AtomicU64>,
     drain_limit: Arc<AtomicU64>,
@@ -23,7 +23,7 @@ pub struct Standing {
     sharing: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
-impl Standing {
+impl ProcessSettings {
     pub fn new(tls: &Arc<TlsListeners>, drain_limit: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             tls: Arc::clone(tls),

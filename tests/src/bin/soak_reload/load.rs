@@ -1,0 +1,388 @@
+//! The clients: each keeps its connection as long as it may, and counts what fails.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use e2e::h3::SecuredGateway;
+use e2e::h3::certificates::Certificates;
+use e2e::h3::client::{H3Client, H3Failure};
+use e2e::origin::Asked;
+use e2e::raw::RawConnection;
+use e2e::reply::Reply;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::report::Report;
+
+/// Clients of each kind that ask for pages.
+const OF_A_KIND: usize = 2;
+/// Pages that are asked for.
+const PAGES: u64 = 200;
+/// WebSockets and streams of events, opened one after the other.
+const STREAMS: usize = 2;
+/// Between two messages of a stream.
+const PULSE: Duration = Duration::from_millis(50);
+/// The longest that anything may take.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Pieces of an upload, and the time between two.
+const PIECES: usize = 8;
+const PIECE: usize = 16 << 10;
+/// HTTP/3: a request that was not looked at (RFC 9114 §8.1), and the end of a connection without a
+/// fault.
+const REQUEST_REJECTED: u64 = 0x10b;
+const NO_ERROR: u64 = 0x100;
+
+/// The clients at work.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<()>,
+}
+
+/// What one request came to.
+enum RequestEnd {
+    Good,
+    /// The connection takes no more requests, and this one was not processed.
+    Moved,
+    Failed(String),
+}
+
+impl Load {
+    /// Lets each client end with what it has begun.
+    pub async fn stop(mut self) {
+        self.stop.store(true, Relaxed);
+        while self.clients.join_next().await.is_some() {}
+    }
+}
+
+/// The origin.
+pub async fn answer(asked: Asked) -> Reply {
+    match asked.seen.path_only().split('/').nth(1) {
+        Some("page") => Reply::ok(format!("page {}", asked.seen.path)),
+        Some("open") if !asked.seen.header("upgrade").is_empty() => {
+            Reply::upgrade("echo", |mut tunnel| async move {
+                let (mut read, mut write) = tokio::io::split(&mut tunnel);
+                // It ends with its client.
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            })
+        }
+        Some("open") => {
+            let (reply, pieces) = Reply::stream();
+            tokio::spawn(async move {
+                while pieces.send("data: tick\n\n").await {
+                    sleep(PULSE).await;
+                }
+            });
+            reply.header("content-type", "text/event-stream")
+        }
+        _ => {
+            let seen = asked.read().await;
+            let bytes = seen.body.map_or(0, |body| body.len());
+            Reply::ok(format!("{bytes} bytes"))
+        }
+    }
+}
+
+/// Starts all clients.
+pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<Report>) -> Load {
+    let stop = Arc::<AtomicBool>::default();
+    let mut clients = JoinSet::new();
+    let addresses = gateway.gateway.addresses();
+    let (secured, clear) = (addresses[0], addresses[1]);
+    let begin = || (Arc::clone(report), Arc::clone(&stop));
+    for _ in 0..OF_A_KIND {
+        clients.spawn(over_http1(clear, begin()));
+        clients.spawn(over_http2(clear, begin()));
+        clients.spawn(over_tls(Arc::clone(gateway), secured, begin()));
+        clients.spawn(over_http3(Arc::clone(gateway), begin()));
+    }
+    clients.spawn(anew(clear, begin()));
+    clients.spawn(uploads(clear, begin()));
+    for _ in 0..STREAMS {
+        clients.spawn(tunnel(clear, begin()));
+        clients.spawn(events(clear, begin()));
+    }
+    Load { stop, clients }
+}
+
+type Begun = (Arc<Report>, Arc<AtomicBool>);
+
+fn page() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("/page/{}", NEXT.fetch_add(1, Relaxed) % PAGES)
+}
+
+fn request(path: &str) -> Request<Full<Bytes>> {
+    let request = Request::get(path).header("host", e2e::h3::NAME);
+    request.body(Full::default()).unwrap()
+}
+
+/// Whether an answer is the page.
+fn judge(path: &str, status: StatusCode, body: &[u8]) -> RequestEnd {
+    match status == StatusCode::OK && body == format!("page {path}").as_bytes() {
+        true => RequestEnd::Good,
+        false => RequestEnd::Failed(format!("{path}: {status}, {} bytes", body.len())),
+    }
+}
+
+async fn over_http1(address: SocketAddr, (report, stop): Begun) {
+    while !stop.load(Relaxed) {
+        let Ok(stream) = TcpStream::connect(address).await else {
+            report.failed("http1: no connection");
+            continue;
+        };
+        kept_http1(stream, &report, &stop, "http1").await;
+    }
+}
+
+async fn over_tls(gateway: Arc<SecuredGateway>, address: SocketAddr, (report, stop): Begun) {
+    while !stop.load(Relaxed) {
+        match tls_stream(&gateway.certificates, address).await {
+            Ok(stream) => kept_http1(stream, &report, &stop, "https").await,
+            Err(error) => report.failed(format!("https: {error}")),
+        }
+    }
+}
+
+async fn tls_stream(
+    certificates: &Certificates,
+    address: SocketAddr,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(Arc::new(certificates.tls("http/1.1")));
+    let name = e2e::h3::NAME.try_into().expect("the name is one");
+    let stream = TcpStream::connect(address).await?;
+    connector.connect(name, stream).await
+}
+
+/// Asks on one connection until it says that it takes no more.
+async fn kept_http1<S>(stream: S, report: &Report, stop: &AtomicBool, kind: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
+        return report.failed(format!("{kind}: no HTTP"));
+    };
+    let connection = tokio::spawn(connection);
+    while !stop.load(Relaxed) {
+        let path = page();
+        let end = async {
+            let response = sender.send_request(request(&path)).await?;
+            let (head, body) = response.into_parts();
+            let last = head
+                .headers
+                .get("connection")
+                .is_some_and(|value| value == "close");
+            let body = body.collect().await?.to_bytes();
+            Ok::<_, hyper::Error>((judge(&path, head.status, &body), last))
+        };
+        match timeout(LIMIT, end).await {
+            Ok(Ok((end, last))) => {
+                report.ended(kind, end);
+                if last {
+                    report.moved();
+                    break;
+                }
+            }
+            Ok(Err(error)) => {
+                report.failed(format!("{kind}: {error:?}"));
+                break;
+            }
+            Err(_) => {
+                report.failed(format!("{kind}: no answer"));
+                break;
+            }
+        }
+        if sender.ready().await.is_err() {
+            report.failed(format!("{kind}: it was closed without a word"));
+            break;
+        }
+    }
+    connection.abort();
+}
+
+/// A connection for each request.
+async fn anew(address: SocketAddr, (report, stop): Begun) {
+    while !stop.load(Relaxed) {
+        let path = page();
+        let end = async {
+            let mut raw = RawConnection::open(address).await;
+            let head = format!(
+                "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+                e2e::h3::NAME
+            );
+            raw.write(head).await;
+            raw.to_close().await
+        };
+        match timeout(LIMIT, end).await {
+            Ok((answer, true)) if answer.starts_with(b"HTTP/1.1 200") => report.good("anew"),
+            other => report.failed(format!("anew: {other:?}")),
+        }
+    }
+}
+
+async fn over_http2(address: SocketAddr, (report, stop): Begun) {
+    while !stop.load(Relaxed) {
+        let Ok(stream) = TcpStream::connect(address).await else {
+            report.failed("http2: no connection");
+            continue;
+        };
+        let begun = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let Ok((mut sender, connection)) = begun else {
+            report.failed("http2: no HTTP");
+            continue;
+        };
+        let connection = tokio::spawn(connection);
+        while !stop.load(Relaxed) && !sender.is_closed() {
+            let path = page();
+            let mut asked = request(&path);
+            *asked.uri_mut() = format!("http://{}{path}", e2e::h3::NAME).parse().unwrap();
+            let end = async {
+                let response = sender.send_request(asked).await?;
+                let (head, body) = response.into_parts();
+                let body = body.collect().await?.to_bytes();
+                Ok::<_, hyper::Error>(judge(&path, head.status, &body))
+            };
+            match timeout(LIMIT, end).await {
+                Ok(Ok(end)) => report.ended("http2", end),
+                // It was not sent.
+                Ok(Err(error)) if error.is_canceled() || sender.is_closed() => {
+                    report.ended("http2", RequestEnd::Moved);
+                    break;
+                }
+                Ok(Err(error)) => {
+                    report.failed(format!("http2: {error:?}"));
+                    break;
+                }
+                Err(_) => {
+                    report.failed("http2: no answer");
+                    break;
+                }
+            }
+        }
+        connection.abort();
+    }
+}
+
+async fn over_http3(gateway: Arc<SecuredGateway>, (report, stop): Begun) {
+    while !stop.load(Relaxed) {
+        let client = gateway.client().await;
+        while !stop.load(Relaxed) {
+            match timeout(LIMIT, ask_http3(&client)).await {
+                Ok(RequestEnd::Moved) => {
+                    report.ended("http3", RequestEnd::Moved);
+                    break;
+                }
+                Ok(end) => report.ended("http3", end),
+                Err(_) => {
+                    report.failed("http3: no answer");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn ask_http3(client: &H3Client) -> RequestEnd {
+    let path = page();
+    match client.request(&path).try_send().await {
+        Ok(answer) => judge(&path, answer.status, &answer.body),
+        Err(H3Failure::Reset(REQUEST_REJECTED) | H3Failure::Closed(NO_ERROR)) => RequestEnd::Moved,
+        // The library refuses to send after a GOAWAY.
+        Err(H3Failure::Other(why)) if why.contains("closing") || why.contains("NoError") => {
+            RequestEnd::Moved
+        }
+        Err(failure) => RequestEnd::Failed(format!("{failure:?}")),
+    }
+}
+
+async fn uploads(address: SocketAddr, (report, stop): Begun) {
+    while !stop.load(Relaxed) {
+        let Ok(stream) = TcpStream::connect(address).await else {
+            report.failed("upload: no connection");
+            continue;
+        };
+        let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
+            report.failed("upload: no HTTP");
+            continue;
+        };
+        let connection = tokio::spawn(connection);
+        let pieces = futures_util::stream::unfold(0, |sent| async move {
+            if sent == PIECES {
+                return None;
+            }
+            sleep(PULSE).await;
+            let piece = Frame::data(Bytes::from(vec![b'u'; PIECE]));
+            Some((Ok::<_, std::convert::Infallible>(piece), sent + 1))
+        });
+        let asked = Request::post("/upload").header("host", e2e::h3::NAME);
+        let asked = asked.body(StreamBody::new(Box::pin(pieces))).unwrap();
+        let end = async {
+            let response = sender.send_request(asked).await?;
+            Ok::<_, hyper::Error>(response.into_body().collect().await?.to_bytes())
+        };
+        match timeout(LIMIT, end).await {
+            Ok(Ok(body)) if body == format!("{} bytes", PIECES * PIECE) => report.good("upload"),
+            other => report.failed(format!("upload: {other:?}")),
+        }
+        connection.abort();
+    }
+}
+
+/// A WebSocket-like tunnel, for as long as the soak takes.
+async fn tunnel(address: SocketAddr, (report, stop): Begun) {
+    let mut raw = RawConnection::open(address).await;
+    let head = format!(
+        "GET /open/tunnel HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+        e2e::h3::NAME
+    );
+    raw.write(head).await;
+    let head = raw.until(b"\r\n\r\n").await;
+    if !head.starts_with(b"HTTP/1.1 101") {
+        return report.failed("tunnel: it did not open");
+    }
+    while !stop.load(Relaxed) {
+        let echo = async { raw.try_write(b"ping").await && raw.exactly(4).await == b"ping" };
+        match timeout(LIMIT, echo).await {
+            Ok(true) => report.good("tunnel"),
+            _ => return report.failed("tunnel: it broke off"),
+        }
+        sleep(PULSE).await;
+    }
+}
+
+/// A stream of events, for as long as the soak takes.
+async fn events(address: SocketAddr, (report, stop): Begun) {
+    let mut raw = RawConnection::open(address).await;
+    let head = format!(
+        "GET /open/events HTTP/1.1\r\nhost: {}\r\n\r\n",
+        e2e::h3::NAME
+    );
+    raw.write(head).await;
+    while !stop.load(Relaxed) {
+        match timeout(LIMIT, raw.until(b"data: tick\n\n")).await {
+            Ok(read) if !read.is_empty() => report.good("events"),
+            _ => return report.failed("events: the stream broke off"),
+        }
+    }
+}
+
+impl Report {
+    fn ended(&self, kind: &str, end: RequestEnd) {
+        match end {
+            RequestEnd::Good => self.good(kind),
+            RequestEnd::Moved => self.moved(),
+            RequestEnd::Failed(why) => self.failed(format!("{kind}: {why}")),
+        }
+    }
+}
