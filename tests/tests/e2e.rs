@@ -160,6 +160,8 @@ mod held_evicted;
 mod held_memory;
 #[path = "e2e/hit_for_miss.rs"]
 mod hit_for_miss;
+#[path = "e2e/inherited_sockets.rs"]
+mod inherited_sockets;
 #[path = "e2e/interim.rs"]
 mod interim;
 #[path = "e2e/invalidations.rs"]

@@ -1,9 +1,15 @@
 //! Messages to the service manager, as systemd takes them from a unit with `Type=notify`
-//! (sd_notify(3)): ready, stopping, alive.
+//! (sd_notify(3)): ready, stopping, alive, and sockets that are to be kept for the next process. What
+//! it hands over at the start is in [`descriptors`].
 //!
 //! Own lines instead of a crate: the protocol is a datagram with lines of text.
 
+pub mod descriptors;
+
 use std::ffi::{OsStr, OsString};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,8 +17,15 @@ use std::process;
 use std::time::Duration;
 use std::{fmt, io};
 
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
+};
+
 /// The time for which a message may wait for room in the manager's socket.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The most descriptors of one message.
+const MOST_DESCRIPTORS: usize = 64;
 
 /// The states that the manager is told of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +128,48 @@ impl ServiceManager {
             tracing::warn!(%error, "the service manager can't be told: {state:?}");
         }
     }
+}
+
+impl ServiceManager {
+    /// Has the manager keep these descriptors under a name, so that the next process of the service
+    /// gets them. It does if its unit has `FileDescriptorStoreMax=`, and ignores those that it has.
+    pub fn keep(&self, name: &str, descriptors: &[BorrowedFd<'_>]) {
+        let Some(socket) = &self.socket else {
+            return;
+        };
+        for some in descriptors.chunks(MOST_DESCRIPTORS) {
+            let message = format!("FDSTORE=1\nFDNAME={name}");
+            if let Err(error) = send_with(socket, &message, some) {
+                tracing::warn!(%error, name, "the service manager can't be given sockets to keep");
+            }
+        }
+    }
+
+    /// Has the manager let go of the descriptors of this name.
+    pub fn let_go(&self, name: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = send(socket, &format!("FDSTOREREMOVE=1\nFDNAME={name}"))
+        {
+            tracing::warn!(%error, name, "the service manager can't be told to let go of sockets");
+        }
+    }
+}
+
+fn send_with(to: &SocketAddr, message: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let address = match (to.as_pathname(), to.as_abstract_name()) {
+        (Some(path), _) => SocketAddrUnix::new(path)?,
+        (None, Some(name)) => SocketAddrUnix::new_abstract_name(name)?,
+        (None, None) => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let mut space =
+        vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(descriptors).size()];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(descriptors));
+    let text = [IoSlice::new(message.as_bytes())];
+    sendmsg_addr(&socket, &address, &text, &mut control, SendFlags::empty())?;
+    Ok(())
 }
 
 /// Where NOTIFY_SOCKET is: a path, or with `@` a name that is in no file system.

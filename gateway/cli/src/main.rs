@@ -29,6 +29,7 @@ use arguments::{
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
+use lamina_base::service_manager::descriptors::{self, InheritedDescriptor};
 use lamina_base::service_manager::{ServiceManager, ServiceState};
 use lamina_base::telemetry::config::{LogFormat, TelemetryConfig};
 use lamina_base::telemetry::logs;
@@ -472,8 +473,10 @@ fn start(
             load: config::load,
             adapt: Box::new(adapt),
         };
+        // Before anything else is opened.
+        let inherited = descriptors::take();
         let runtime = runtime()?;
-        let ended = runtime.block_on(run(&config, origin));
+        let ended = runtime.block_on(run(&config, origin, inherited));
         // Blocking work, such as a name look-up that hangs, must not delay the end.
         runtime.shutdown_background();
         ended
@@ -534,7 +537,11 @@ fn with_remote(
     }
 }
 
-async fn run(config: &GatewayConfig, origin: ConfigOrigin) -> anyhow::Result<()> {
+async fn run(
+    config: &GatewayConfig,
+    origin: ConfigOrigin,
+    inherited: Vec<InheritedDescriptor>,
+) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
     let manager = ServiceManager::of_this_process();
     manager.tell(ServiceState::Starting);
@@ -545,6 +552,8 @@ async fn run(config: &GatewayConfig, origin: ConfigOrigin) -> anyhow::Result<()>
     let mut stopping = stopping::listen(Arc::clone(&drain_limit))?;
     let options = StartOptions {
         logs: &logs,
+        manager: manager.clone(),
+        inherited,
         origin,
         drain_limit: Arc::clone(&drain_limit),
     };

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use lamina_base::service_manager::descriptors::InheritedDescriptor;
 use lamina_base::service_manager::{self, ServiceManager, ServiceState};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -34,7 +35,8 @@ use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{
-    BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners, WorkerThread,
+    BindError, BoundListeners, HandlerAnswer, InheritedSockets, RunningListeners,
+    SharedByListeners, WorkerThread,
 };
 use crate::http::tls::listeners::TlsListeners;
 use crate::local_authority::{self, LocalCertificateError};
@@ -55,6 +57,9 @@ pub use joining::seal_keys;
 /// What a start needs besides the configuration.
 pub struct StartOptions<'a> {
     pub logs: &'a LogWriterGuard,
+    pub manager: ServiceManager,
+    /// What was open before the process began.
+    pub inherited: Vec<InheritedDescriptor>,
     /// Where the configuration comes from when it is read again.
     pub origin: ConfigOrigin,
     /// In milliseconds: how long a drain may take. It follows the configuration.
@@ -142,7 +147,7 @@ impl GatewayStartError {
             | Self::Route(_)
             | Self::PurgeMethod(_)
             | Self::Bus(_)
-            | Self::Bind(BindError::Tls { .. }) => true,
+            | Self::Bind(BindError::Tls { .. } | BindError::NoListener { .. }) => true,
             Self::Acme(
                 AcmeOpenError::Issuer { .. } | AcmeOpenError::Ask(_) | AcmeOpenError::Redis(_),
             ) => true,
@@ -229,9 +234,17 @@ impl RunningGateway {
         let acme = obtaining(config, &process.tls, &process.registry).await?;
         settings.follow(config, settings.sharing(config)?);
         memory::PROCESS.set_bound(config.server.max_held_bytes.0);
-        let bound = BoundListeners::bind(&config.listeners, threads, shared)?;
-        let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
+        let inherited = options.inherited.into_iter();
+        let inherited = inherited.map(|one| (one.descriptor, one.name));
+        let mut inherited = InheritedSockets::of(inherited)?;
+        let listeners = &config.listeners;
+        let bound = BoundListeners::bind_or_inherit(listeners, threads, shared, &mut inherited)?;
+        let admin_listener = admin_listener(&config.admin);
+        let admin_bound = BoundListeners::bind_reserved(&admin_listener, &mut inherited)
             .map_err(GatewayStartError::Admin)?;
+        for gone in inherited.finish()? {
+            options.manager.let_go(&gone);
+        }
         let admin_endpoint = admin_bound.endpoints().next();
         let admin_endpoint = admin_endpoint.unwrap_or(&config.admin.address).clone();
         let gate = AdminGate::new(&config.admin, &admin_endpoint);
@@ -243,7 +256,7 @@ impl RunningGateway {
         let listeners = bound
             .start(move |head, body, entered, early| serving.handle(head, body, entered, early));
         let worker_threads = listeners.threads().to_vec();
-        let ports = Arc::new(RunningPorts::new(listeners));
+        let ports = Arc::new(RunningPorts::new(listeners, options.manager.clone()));
         let reloader = ConfigReloader::new(
             options.origin,
             config,

@@ -52,6 +52,7 @@ mod early;
 mod early_data;
 mod handshake;
 mod http3;
+mod inherited;
 mod port;
 mod quic;
 mod roster;
@@ -75,6 +76,7 @@ mod worker;
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
 pub use self::early_data::{AwaitedHandshake, EarlyRequest};
+pub use self::inherited::{InheritedSockets, kept_name};
 pub use self::port::open_tls;
 pub use self::quic::metrics::QuicMetrics;
 pub use self::running::{PreparedListeners, RetiredPort, RunningListeners};
@@ -195,6 +197,16 @@ pub enum BindError {
         listener: Option<usize>,
         source: TlsSetupError,
     },
+    #[error(
+        "the inherited descriptor {name:?} is no listening TCP socket and no UDP socket: expected \
+         ListenStream=ADDRESS:PORT or ListenDatagram=ADDRESS:PORT in the .socket unit"
+    )]
+    Inherited { name: String },
+    #[error(
+        "the inherited socket {name:?} on {address} belongs to no listener of the configuration: add \
+         a listener with this address, or take it out of the .socket unit"
+    )]
+    NoListener { address: SocketAddr, name: String },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }
@@ -238,10 +250,30 @@ impl BoundListeners {
         threads: usize,
         shared: SharedByListeners,
     ) -> Result<Self, BindError> {
+        Self::bind_or_inherit(listeners, threads, shared, &mut InheritedSockets::default())
+    }
+
+    /// The same; listeners whose address an inherited socket has are served on that.
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind).
+    pub fn bind_or_inherit(
+        listeners: &[ListenerConfig],
+        threads: usize,
+        shared: SharedByListeners,
+        inherited: &mut InheritedSockets,
+    ) -> Result<Self, BindError> {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
-        let open = |(n, listener)| {
-            let opened = OpenedPort::of(listener, workers.len(), &shared);
+        let open = |(n, listener): (usize, &ListenerConfig)| {
+            let streams = inherited.take_streams(listener.address);
+            let opened = match streams.is_empty() {
+                true => OpenedPort::of(listener, workers.len(), &shared),
+                false => {
+                    let datagrams = inherited.take_datagrams(listener.address);
+                    OpenedPort::on(listener, (&streams, datagrams), workers.len(), &shared)
+                }
+            };
             opened.map_err(|error| error.of_listener(n))
         };
         let mut ports = Vec::new();
@@ -267,11 +299,17 @@ impl BoundListeners {
     ///
     /// # Errors
     /// As for [`BoundListeners::bind`].
-    pub fn bind_reserved(reserved: &ReservedListener) -> Result<Self, BindError> {
+    pub fn bind_reserved(
+        reserved: &ReservedListener,
+        inherited: &mut InheritedSockets,
+    ) -> Result<Self, BindError> {
         let worker = Worker::new()?;
         let (endpoint, listening, file) = match &reserved.endpoint {
             Endpoint::Tcp(address) => {
-                let (address, mut sockets) = socket::open(*address, 1)?;
+                let (address, mut sockets) = match inherited.take_streams(*address) {
+                    none if none.is_empty() => socket::open(*address, 1)?,
+                    streams => socket::adopt(*address, streams)?,
+                };
                 let socket = sockets.swap_remove(0);
                 (Endpoint::Tcp(address), ListeningSocket::Tcp(socket), None)
             }

@@ -283,7 +283,7 @@ impl Herd {
             marks: leader.marks().clone(),
             vary: Vary::None,
         };
-        let fill = Fill::new(head, self.cache.max_object_bytes, None);
+        let fill = Fill::new(head, self.cache.rules().max_object_bytes, None);
         leader.stream(Arc::clone(&fill));
         fill.push(entries::body());
         if let Some(body) = fill.complete(None) {

@@ -238,6 +238,7 @@ mod tests {
             ("GET, HEAD", "/v1/requests/recent", "read, token"),
             ("POST", "/v1/explain", "read"),
             ("POST", "/v1/purge", "purge"),
+            ("POST", "/v1/config/reload", "config"),
             ("POST", "/v1/plugins/{name}/reload", "plugins"),
             ("POST", "/v1/plugins/{name}/quarantine", "plugins"),
             ("POST", "/v1/plugins/{name}/resume", "plugins"),

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::arrival::ClientArrival;
@@ -163,14 +163,24 @@ struct BegunConnection {
     tls: Option<Arc<TlsSession>>,
 }
 
-/// Waits until the port drains. A TLS handshake that has begun may end, so that its client gets an
-/// answer: a client whose connection is reset in the middle of one can't tell why.
+/// How long the first bytes of a connection may still take when its port drains: they are on their
+/// way, and a client whose connection is reset then can't tell whether its request was read.
+const FIRST_BYTES: Duration = Duration::from_millis(250);
+
+/// Waits until the port drains and nothing more can be expected of the client. A TLS handshake that
+/// has begun may end, so that its client gets an answer: a client whose connection is reset in the
+/// middle of one can't tell why.
 async fn ends_early(port: &Port) {
-    let stage = match port.secured {
-        Some(_) => DrainStage::Cut,
-        None => DrainStage::Drain,
-    };
-    port.signal.reached(stage).await;
+    match port.secured {
+        Some(_) => port.signal.reached(DrainStage::Cut).await,
+        None => {
+            port.signal.reached(DrainStage::Drain).await;
+            select! {
+                () = sleep(FIRST_BYTES) => {}
+                () = port.signal.reached(DrainStage::Cut) => {}
+            }
+        }
+    }
 }
 
 /// Finds out who the client is and which protocol it speaks; does the TLS handshake.

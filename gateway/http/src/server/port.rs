@@ -1,7 +1,7 @@
 //! A port: what all workers share for one listener, and the sockets that are opened for it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -121,11 +121,11 @@ impl OpenedPort {
         })
     }
 
-    /// Uses sockets that are already open: each worker accepts on at least one, and none is left
-    /// out.
+    /// Uses sockets that are already open, of TCP and perhaps of UDP: each worker accepts on at least
+    /// one of TCP, and none is left out.
     pub(super) fn on(
         listener: &ListenerConfig,
-        sockets: &[TcpListener],
+        (streams, datagrams): (&[TcpListener], Vec<UdpSocket>),
         workers: usize,
         shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
@@ -133,19 +133,28 @@ impl OpenedPort {
             address: listener.address,
             source,
         };
-        let first = sockets
+        let first = streams
             .first()
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let address = first.local_addr().map_err(failed)?;
-        let count = sockets.len().max(workers);
-        let used = sockets.iter().cycle().take(count).map(|socket| {
-            socket.set_nonblocking(true)?;
-            socket.try_clone().map(ListeningSocket::Tcp)
-        });
+        let count = streams.len().max(workers);
+        let used = streams
+            .iter()
+            .cycle()
+            .take(count)
+            .map(TcpListener::try_clone);
+        let used = used.collect::<io::Result<Vec<_>>>().map_err(failed)?;
+        let (_, used) = socket::adopt(address, used)?;
+        let most = workers.min(MOST_QUIC_WORKERS);
+        let quic = match (speaks_http3(listener), datagrams.is_empty()) {
+            (false, _) => Ok(Vec::new()),
+            (true, true) => quic::open(address, most),
+            (true, false) => quic::adopt(datagrams, most),
+        };
         Ok(Self {
             port: Arc::new(Port::of(listener, address, shared, None)?),
-            sockets: used.collect::<io::Result<_>>().map_err(failed)?,
-            quic: Vec::new(),
+            sockets: used.into_iter().map(ListeningSocket::Tcp).collect(),
+            quic: quic.map_err(|source| BindError::Quic { address, source })?,
             listener: Some(listener.clone()),
         })
     }

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
 use self::metrics::QuicHandshakeOutcome;
-pub(super) use self::socket::{QuicSocket, open};
+pub(super) use self::socket::{QuicSocket, adopt, open};
 use self::steering::SteeredSocket;
 use super::early_data::{EarlyRequest, HandshakeReport};
 use super::http3::{self, AcceptedQuicConnection};

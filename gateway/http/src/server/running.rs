@@ -5,6 +5,7 @@
 //! new settings, and those that are there end gently, at a request of theirs.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +81,12 @@ impl RunningListeners {
         listener: &ListenerConfig,
         sockets: &[TcpListener],
     ) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::on(listener, sockets, self.workers.len(), &self.shared)?;
+        let opened = OpenedPort::on(
+            listener,
+            (sockets, Vec::new()),
+            self.workers.len(),
+            &self.shared,
+        )?;
         let address = opened.port.address;
         self.accept_on(opened);
         Ok(address)
@@ -244,6 +250,18 @@ impl RunningListeners {
         retired
     }
 
+    /// The TCP sockets of each address, as they can be kept for another process.
+    pub fn sockets(&self) -> impl Iterator<Item = (SocketAddr, Vec<BorrowedFd<'_>>)> {
+        let ports = self
+            .ports
+            .iter()
+            .filter(|running| !running.sockets.is_empty());
+        ports.map(|running| {
+            let sockets = running.sockets.iter().map(AsFd::as_fd);
+            (running.port.address, sockets.collect())
+        })
+    }
+
     /// The addresses in the order of the listeners, with the real port in place of port 0, and the
     /// scheme that clients use there.
     pub fn addresses_with_scheme(&self) -> Vec<(SocketAddr, &'static str)> {
@@ -309,6 +327,11 @@ enum PortEnd {
 }
 
 impl RetiredPort {
+    /// The address, if nobody accepts on it any more.
+    pub fn closed_address(&self) -> Option<SocketAddr> {
+        (self.end == PortEnd::Removed).then_some(self.running.port.address)
+    }
+
     fn new(mut running: RunningPort, end: PortEnd) -> Self {
         running.release();
         running.port.signal.raise(DrainStage::Retire);

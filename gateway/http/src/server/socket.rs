@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::stream::ClientStream;
 use super::{BindError, UNNAMED};
@@ -102,6 +102,31 @@ pub(super) fn open(
     Ok((bound, sockets))
 }
 
+/// Prepares sockets of this address that were opened elsewhere.
+pub(super) fn adopt(
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
+    let failed = |source| BindError::Socket { address, source };
+    for socket in &sockets {
+        prepare(&SockRef::from(socket)).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+    }
+    Ok((address, sockets))
+}
+
+/// Sets what connections inherit. A client that has closed its side may still read, so it is probed:
+/// the kernel of a client that has gone answers with a reset, at the latest when it forgets the
+/// connection (on Linux a minute after the close).
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE),
+    )
+}
+
 /// Checks that nobody else has the port. Sockets with SO_REUSEPORT share it with any other
 /// program of the same user that sets it, too, such as a gateway that was forgotten; half of the
 /// requests would go there. So the port is first bound without that option.
@@ -116,15 +141,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&SockAddr::from(address))?;
-    // Connections inherit both options. A client that has closed its side may still read, so it is
-    // probed: the kernel of a client that has gone answers with a reset, at the latest when it
-    // forgets the connection (on Linux a minute after the close).
-    socket.set_tcp_notsent_lowat(UNSENT)?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE),
-    )?;
+    prepare(&socket)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

@@ -29,6 +29,8 @@ use variant::Variant;
 
 /// How it is called.
 const USAGE: &str = "soak_reload [RELOADS] [SECONDS]";
+/// Reloads before the first look, so that everything that is made once is there.
+const WARM_UP: u64 = 10;
 /// The load alone, before the first look at the process and after the last reload.
 const CALM: Duration = Duration::from_secs(15);
 
@@ -61,6 +63,9 @@ async fn soak(reloads: u64, span: Duration) -> Arc<Report> {
     });
     let report = Arc::new(Report::default());
     let load = load::start(&gateway, &report);
+    for round in 1..=WARM_UP {
+        reload(&gateway.gateway, &variant, round, &report).await;
+    }
     tokio::time::sleep(CALM).await;
     let before = growth(&gateway.gateway).await;
     report.begin();
@@ -68,12 +73,7 @@ async fn soak(reloads: u64, span: Duration) -> Arc<Report> {
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for round in 1..=reloads {
         turns.tick().await;
-        write_config(gateway.gateway.dir(), &variant.setup(round).yaml());
-        let answer = gateway
-            .gateway
-            .admin(Method::POST, "/v1/config/reload", "")
-            .await;
-        report.reloaded(round, &answer);
+        reload(&gateway.gateway, &variant, WARM_UP + round, &report).await;
         origin.forget();
     }
     report.end();
@@ -81,6 +81,13 @@ async fn soak(reloads: u64, span: Duration) -> Arc<Report> {
     report.grew(before, growth(&gateway.gateway).await);
     load.stop().await;
     report
+}
+
+async fn reload(gateway: &Gateway, variant: &Variant, round: u64, report: &Report) {
+    write_config(gateway.dir(), &variant.setup(round).yaml());
+    let path = "/v1/config/reload";
+    let answer = gateway.admin(Method::POST, path, "").await;
+    report.reloaded(round, &answer);
 }
 
 /// What must not grow.

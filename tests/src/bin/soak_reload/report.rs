@@ -33,7 +33,9 @@ pub struct Report {
 const SHOWN: usize = 20;
 /// How much more memory there may be at the end, in percent and at least in bytes.
 const MEMORY_PERCENT: u64 = 2;
-const MEMORY_SLACK: u64 = 16 << 20;
+const MEMORY_SLACK: u64 = 8 << 20;
+/// Threads for work that blocks, which come when they are needed and go ten seconds later.
+const THREADS: usize = 2;
 /// Descriptors that may be open for connections that just come or go.
 const DESCRIPTORS: usize = 12;
 
@@ -93,7 +95,7 @@ impl Report {
             && self.refused.lock().unwrap().is_empty()
             && self.reloads.load(Relaxed) > 0
             && after.old_engines == 0.0
-            && after.threads <= before.threads
+            && after.threads <= before.threads + THREADS
             && after.descriptors <= before.descriptors + DESCRIPTORS
             && after.resident_bytes <= before.resident_bytes + slack
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::steering::WorkerInbox;
 
@@ -32,25 +32,48 @@ pub(in crate::server) fn open(address: SocketAddr, workers: usize) -> io::Result
         Ok(UdpSocket::from(socket))
     });
     let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+    Ok(shared_out(sockets))
+}
+
+/// Uses sockets of one address that were opened elsewhere, for as many of `workers` workers as there
+/// are.
+///
+/// # Errors
+/// If one can't be used.
+pub(in crate::server) fn adopt(
+    sockets: Vec<UdpSocket>,
+    workers: usize,
+) -> io::Result<Vec<QuicSocket>> {
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+        // The kernel may give less, which costs packets in a burst and nothing else.
+        let _ = SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER);
+    }
+    Ok(shared_out(sockets.into_iter().take(workers).collect()))
+}
+
+/// Gives each worker its socket.
+fn shared_out(sockets: Vec<UdpSocket>) -> Vec<QuicSocket> {
+    let workers = sockets.len();
     if let Some(first) = sockets.first()
         && workers > 1
         && let Err(error) = steer(first, workers)
     {
         tracing::warn!(
-            %address, %error,
+            %error,
             "the kernel takes no filter for QUIC: workers hand datagrams on to each other, which \
              costs time"
         );
     }
     let inboxes = WorkerInbox::for_all(workers).zip(0u8..);
     let sockets = sockets.into_iter().zip(inboxes);
-    Ok(sockets
+    sockets
         .map(|(socket, (inbox, worker))| QuicSocket {
             socket,
             worker,
             inbox,
         })
-        .collect())
+        .collect()
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

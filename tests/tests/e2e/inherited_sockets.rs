@@ -1,0 +1,190 @@
+//! Sockets that were open before the gateway began: of a `.socket` unit, by
+//! `systemd-socket-activate`, and kept by a service manager over a restart.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use e2e::cli;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::{Setup, write_config};
+use e2e::tools;
+use e2e::wait::{SOON, wait_until};
+use serde_json::Value;
+
+const RESTARTS: u64 = 5;
+/// Answers before, between and after the restarts, at least.
+const LEAST: u64 = 50 * (RESTARTS + 1);
+
+/// An address that was free a moment ago.
+fn free() -> SocketAddr {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    free.local_addr().unwrap()
+}
+
+async fn origin() -> Origin {
+    Origin::pages(|_| Reply::fresh("page")).await
+}
+
+fn setup(origin: &Origin, listeners: &[SocketAddr]) -> Setup {
+    let listeners: Vec<_> = listeners
+        .iter()
+        .map(|address| format!("{{address: \"{address}\"}}"))
+        .collect();
+    Setup::new(origin).top("listeners", &format!("[{}]", listeners.join(", ")))
+}
+
+/// A gateway that is started by the first connection to one of these sockets.
+struct Activated {
+    process: Child,
+}
+
+impl Activated {
+    /// None: the program is not here.
+    fn begin(sockets: &[SocketAddr], config: &Path) -> Option<Self> {
+        let mut command = Command::new("systemd-socket-activate");
+        for socket in sockets {
+            command.arg("-l").arg(socket.to_string());
+        }
+        let command = command
+            .arg(cli::binary())
+            .args(["run", "-c"])
+            .arg(config)
+            .stderr(Stdio::piped());
+        match command.spawn() {
+            Ok(process) => Some(Self { process }),
+            Err(_) => {
+                tools::is_missing("systemd-socket-activate", "socket activation");
+                None
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> (ExitStatus, String) {
+        let mut status = None;
+        wait_until("it ends", SOON, || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        let mut told = String::new();
+        let mut stderr = self.process.stderr.take().unwrap();
+        stderr.read_to_string(&mut told).unwrap();
+        (status.unwrap(), told)
+    }
+
+    /// Reads its log in the background, so that it is never in its way.
+    fn follow(&mut self) {
+        let stderr = BufReader::new(self.process.stderr.take().unwrap());
+        std::thread::spawn(move || stderr.lines().for_each(drop));
+    }
+}
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The answer to a request, which may have to wait for the gateway to start.
+async fn get(address: SocketAddr) -> String {
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.write_all(b"GET /page HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    });
+    let answer = asked.await.unwrap();
+    answer.unwrap_or_else(|error| error.to_string())
+}
+
+async fn answers(address: SocketAddr) {
+    let mut last = String::new();
+    for _ in 0..200 {
+        last = get(address).await;
+        if last.starts_with("HTTP/1.1 200") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{address} does not answer: {last}");
+}
+
+#[tokio::test]
+async fn a_connection_starts_the_gateway_and_is_answered_by_it() {
+    let origin = origin().await;
+    let (inherited, bound) = (free(), free());
+    let admin = free();
+    let setup = setup(&origin, &[inherited, bound]);
+    let setup = setup.top("admin", &format!("{{address: \"{admin}\"}}"));
+    let (dir, config) = setup.write();
+    let Some(mut gateway) = Activated::begin(&[inherited], &config) else {
+        return;
+    };
+    gateway.follow();
+    answers(inherited).await;
+    // A listener without a socket is opened as usual.
+    answers(bound).await;
+
+    // Another configuration keeps the inherited socket.
+    let limits = format!("[{{address: \"{inherited}\", limits: {{max_headers: 50}}}}]");
+    write_config(dir.path(), &setup.top("listeners", &limits).yaml());
+    let reload = cli::run(&["reload", "--admin", &admin.to_string()]);
+    assert_eq!(reload.code, Some(0), "{}", reload.output());
+    assert!(reload.stdout.contains("limits.max_headers"), "{}", reload.stdout);
+    answers(inherited).await;
+    wait_until("the listener that is gone refuses", SOON, || {
+        TcpStream::connect(bound).is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_socket_that_no_listener_has_is_an_error_that_names_it() {
+    let origin = origin().await;
+    let (listed, stranger) = (free(), free());
+    let (_dir, config) = setup(&origin, &[listed]).write();
+    let Some(mut gateway) = Activated::begin(&[listed, stranger], &config) else {
+        return;
+    };
+    // The socket is open when the program says so, at the latest when somebody gets through.
+    wait_until("somebody listens", SOON, || TcpStream::connect(listed).is_ok()).await;
+    let (status, told) = gateway.ended().await;
+    assert_eq!(status.code(), Some(2), "{told}");
+    assert!(told.contains(&stranger.to_string()), "{told}");
+    assert!(told.contains("belongs to no listener"), "{told}");
+}
+
+/// As with `FileDescriptorStoreMax=` in the unit.
+#[tokio::test]
+async fn a_restart_loses_no_connection_where_the_manager_keeps_sockets() {
+    let origin = origin().await;
+    let address = free();
+    let route = "{name: site, upstream: origin}";
+    let (_dir, config) = setup(&origin, &[address]).route(route).write();
+    let script = cli::repository().join("tests/data/service_manager/restarts.py");
+    let binary = cli::binary();
+    let (port, restarts) = (address.port().to_string(), RESTARTS.to_string());
+    let ran = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new("python3");
+        command.arg(script).arg(binary).arg(config);
+        command.args([port, restarts]).output()
+    });
+    let Ok(output) = ran.await.unwrap() else {
+        tools::is_missing("python3", "a restart with kept sockets");
+        return;
+    };
+    let told = String::from_utf8_lossy(&output.stdout);
+    let told: Value = serde_json::from_str(&told)
+        .unwrap_or_else(|_| panic!("{told} {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(told["failed"], Value::Array(Vec::new()), "{told}");
+    assert!(told["answered"].as_u64().unwrap() >= LEAST, "{told}");
+    let name = format!("lamina_{}", address.to_string().replace(':', "_"));
+    assert_eq!(told["kept"][&name], 2, "one for each worker: {told}");
+}
