@@ -114,9 +114,9 @@ async fn it_is_told_of_start_readiness_and_end_in_this_order() {
         "the drain_timeout of a minute: {stopping}"
     );
     let order = manager.order();
-    assert_eq!(order.len(), 3, "{order:?}");
+    assert_eq!(order.len(), 4, "{order:?}");
     assert!(order[0].starts_with("STATUS=Starting"), "{order:?}");
-    assert_eq!(order[1..], ["READY=1", "STOPPING=1"]);
+    assert_eq!(order[1..], ["FDSTORE=1", "READY=1", "STOPPING=1"]);
     assert_eq!(manager.count(ALIVE), 0, "no watchdog was asked for");
 }
 
