@@ -170,7 +170,7 @@ impl AdminService {
             }
             AdminAction::RecentRequests => {
                 let query = request.uri().query().unwrap_or_default();
-                return answer::told(requests::recent(&self.recent, query));
+                return answer::of_outcome(requests::recent(&self.recent, query));
             }
             AdminAction::Upstreams => (StatusCode::OK, upstreams::list(&generation.origins)),
             AdminAction::ChangeTarget => match asked(request, line).await {
@@ -179,7 +179,7 @@ impl AdminService {
             },
             AdminAction::Explain => {
                 return match asked(request, line).await {
-                    Ok(body) => answer::told(explain::explain(&self.proxy, &body).await),
+                    Ok(body) => answer::of_outcome(explain::explain(&self.proxy, &body).await),
                     Err(refusal) => refusal,
                 };
             }
@@ -187,7 +187,7 @@ impl AdminService {
                 return match asked(request, line).await {
                     Ok(body) => {
                         let cluster = self.cluster.as_deref();
-                        answer::told(purge::purge(&body, &self.proxy, cluster).await)
+                        answer::of_outcome(purge::purge(&body, &self.proxy, cluster).await)
                     }
                     Err(refusal) => refusal,
                 };
@@ -210,5 +210,5 @@ async fn asked(
         line.asked(&bytes);
     }
     serde_json::from_slice(&bytes)
-        .map_err(|error| answer::told(Err(format!("the body is not JSON: {error}"))))
+        .map_err(|error| answer::of_outcome(Err(format!("the body is not JSON: {error}"))))
 }
