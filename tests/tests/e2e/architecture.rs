@@ -532,7 +532,7 @@ fn the_tour_ends_where_it_says() {
         }
         let words: Vec<_> = goal.split('`').skip(1).step_by(2).collect();
         let (files, names): (Vec<&str>, Vec<&str>) =
-            words.iter().partition(|word| word.ends_with(".rs"));
+            words.into_iter().partition(|word| word.ends_with(".rs"));
         let files = files.iter().map(|file| {
             let found = sources.iter().find(|source| source.path == Path::new(file));
             found.ok_or_else(|| format!("there is no {file}"))
