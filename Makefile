@@ -36,7 +36,7 @@ CARGO ?= cargo
 run:
 	@echo "make run: 1 of 3, the plugins of the quickstart; what this machine cannot build is skipped"
 	@plugins/build.sh
-	@echo "make run: 2 of 3, the gateway; the first time this takes some minutes"
+	@echo "make run: 2 of 3, the gateway; the first time this takes about nine minutes on two cores"
 	$(CARGO) build --locked -p lamina
 	@echo "make run: 3 of 3, starting"
 	@scripts/run.sh
@@ -120,7 +120,7 @@ check: fmt clippy deny
 fmt:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path plugins/Cargo.toml --all --check
-	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --all --check
 
 clippy:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures the form of the gateway's code, without its tests: sizes, names, import circles.
+"""Measures the form of the gateway's code, without its tests: sizes, names, import circles, and the
+arrows between crates.
 
     scripts/shape.py            the table
     scripts/shape.py --names    also the names that several types have
@@ -20,6 +21,8 @@ TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:unsafe )?(?:struct|enum|trait|
 FUNCTION = re.compile(r"^(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?(?:unsafe )?fn (\w+)")
 PATH = re.compile(r"\b((?:crate|super|self|lamina_\w+)(?:::\w+)+)")
 KNOWN_AT_ROOT = re.compile(r"^use (lamina_\w+)(?: as (\w+)|::\{?([\w, ]+)\}?);", re.M)
+PUBLIC_TYPE = re.compile(r"^\s*pub (?:unsafe )?(?:struct|enum|trait|union|type) (\w+)", re.M)
+DEPENDENCY = re.compile(r"^lamina-(\w+)", re.M)
 ASSOCIATED = re.compile(r"^\s{4,}type \w+( =|:|;)", re.M)
 
 
@@ -109,6 +112,22 @@ def circles(graph):
     return [circle for circle in found if len(circle) > 1]
 
 
+def arrows():
+    """What each crate depends on, apart from what its tests need."""
+    for manifest in sorted(ROOT.glob("*/Cargo.toml")):
+        text = manifest.read_text().split("[dev-dependencies]")[0]
+        yield manifest.parent.name, sorted(set(DEPENDENCY.findall(text)))
+
+
+def public_in_two_crates(files):
+    """The names that public types of two crates have."""
+    crates = {}
+    for file, text in files.items():
+        for name in PUBLIC_TYPE.findall(ASSOCIATED.sub("", text)):
+            crates.setdefault(name, set()).add(module(file)[0])
+    return sorted(name for name, found in crates.items() if len(found) > 1)
+
+
 def main():
     sys.setrecursionlimit(10_000)
     files = dict(sources())
@@ -133,10 +152,13 @@ def main():
         ("types", types),
         ("type names of one word", f"{100 * one_word / types:.0f} %"),
         ("types that share their name", f"{100 * shared / types:.0f} %"),
+        ("public type names in two crates", len(public_in_two_crates(files))),
         ("files in an import circle (largest)", f"{sum(map(len, in_circles))} ({max(map(len, in_circles), default=0)})"),
     ]
     for label, value in rows:
         print(f"{label:<38}{value}")
+    for crate, others in arrows():
+        print(f"  {crate} → {' '.join(others) or 'nothing'}")
     if "--names" in sys.argv[1:]:
         for name, count in names.most_common():
             if count > 1:

@@ -9,13 +9,13 @@
 #
 # What is new goes to target/fuzz/corpus/TARGET. An input that breaks a law is left in
 # target/fuzz/findings/TARGET; run it alone with
-#   LAMINA_FUZZ=TARGET target/fuzz/debug/fuzz FILE
+#   LAMINA_FUZZ=TARGET target/fuzz/debug/fuzz-PACKAGE FILE
+# A target stands in PACKAGE/src/main.rs, in the package of the crate that it tests.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 seconds=${FUZZ_SECONDS:-60}
 out=$(cd ../.. && pwd)/target/fuzz
-program=$out/debug/fuzz
 mode=fuzz
 case "${1:-}" in
 --replay | --shrink)
@@ -24,20 +24,32 @@ case "${1:-}" in
   ;;
 esac
 
-CARGO_TARGET_DIR=$out RUSTC_WRAPPER=$PWD/rustc.sh "${CARGO:-cargo}" build --locked
-
 # A minute of CPU, or half a gigabyte, for one small input is a finding as well.
 limits=(-max_len=4096 -timeout=5 -rss_limit_mb=512 -dict=words.dict -print_final_stats=0 -verbosity=0)
 
 if [ $# -gt 0 ]; then targets=("$@"); else
   mapfile -t targets < <(ls corpus)
 fi
+
+# The package whose program has a target.
+package_of() {
+  grep -l "^    (\"$1\"," ./*/src/main.rs | cut -d/ -f2 | grep . ||
+    { echo "tests/fuzz/run.sh: no package has the target $1" >&2; exit 2; }
+}
+
+packages=()
+for target in "${targets[@]}"; do
+  package=$(package_of "$target")
+  packages+=(-p "fuzz-$package")
+done
+CARGO_TARGET_DIR=$out RUSTC_WRAPPER=$PWD/rustc.sh "${CARGO:-cargo}" build --locked "${packages[@]}"
+
 failed=()
 for target in "${targets[@]}"; do
   seeds=corpus/$target new=$out/corpus/$target findings=$out/findings/$target/
   mkdir -p "$new" "$findings"
   export LAMINA_FUZZ=$target
-  run=("$program" "${limits[@]}" "-artifact_prefix=$findings")
+  run=("$out/debug/fuzz-$(package_of "$target")" "${limits[@]}" "-artifact_prefix=$findings")
   case $mode in
   fuzz) run+=("-max_total_time=$seconds" "$new" "$seeds") ;;
   replay) run+=(-runs=0 "$seeds") ;;

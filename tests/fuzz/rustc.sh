@@ -7,7 +7,7 @@ rustc=$1
 shift
 case "${CARGO_PKG_NAME:-}/${CARGO_CRATE_NAME:-}" in
 */build_script_*) exec "$rustc" "$@" ;;
-lamina/* | lamina-*/* | fuzz/* | http/* | httparse/* | sfv/* | saphyr-parser/*) ;;
+lamina/* | lamina-*/* | fuzz-*/* | http/* | httparse/* | sfv/* | saphyr-parser/*) ;;
 *) exec "$rustc" "$@" ;;
 esac
 exec "$rustc" "$@" -Cpasses=sancov-module \

@@ -85,7 +85,7 @@ impl Entry {
             born,
             known_since: born,
             watch: OnceLock::new(),
-            checked: AtomicU64::new(born),
+            checked: AtomicU64::new(born.value()),
             stale_since: OnceLock::new(),
         }
     }
@@ -95,7 +95,7 @@ impl Entry {
     pub fn knowing(self, order: PurgeOrder) -> Self {
         Self {
             born: order,
-            checked: AtomicU64::new(order),
+            checked: AtomicU64::new(order.value()),
             ..self
         }
     }
@@ -118,7 +118,7 @@ impl Entry {
 
     /// The order up to which it was compared with the purge log.
     pub fn checked(&self) -> PurgeOrder {
-        self.checked.load(Ordering::Relaxed) & !SOFT
+        PurgeOrder::new(self.checked.load(Ordering::Relaxed) & !SOFT)
     }
 
     /// Whether a soft purge marked it stale.
@@ -128,8 +128,8 @@ impl Entry {
 
     /// Notes that it was compared with the log up to `order`.
     pub fn set_checked(&self, order: PurgeOrder, marked: bool) {
-        self.checked
-            .store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
+        let mark = if marked { SOFT } else { 0 };
+        self.checked.store(order.value() | mark, Ordering::Relaxed);
     }
 
     /// Marks it stale since the time of a soft purge or a similar event. None: that time is too

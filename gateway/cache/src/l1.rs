@@ -20,7 +20,6 @@ use crate::entry::Entry;
 use crate::freshness::FreshnessState;
 use crate::http::vary::Vary;
 use crate::key::{EntryKey, KeyBuf};
-use crate::purge::shared;
 
 /// The first tier.
 pub struct L1 {
@@ -281,7 +280,7 @@ impl L1 {
         }
         let slot = store.slots.entry(entry.key.clone());
         let now = Instant::now();
-        let stays = |held: &Entry| match shared(held.born).cmp(&shared(entry.born)) {
+        let stays = |held: &Entry| match held.born.shared().cmp(&entry.born.shared()) {
             Ordering::Greater => true,
             Ordering::Equal => held.state(now) == FreshnessState::Fresh && shown(held),
             Ordering::Less => false,
@@ -379,7 +378,7 @@ mod tests {
             bytes::Bytes::from(vec![0; body]),
             freshness,
             Default::default(),
-            1,
+            1.into(),
         ))
     }
 

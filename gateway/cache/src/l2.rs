@@ -50,8 +50,8 @@ use guard::StoreGuard;
 use index::RecordIndexer;
 use invalidations::{OnNoted, StoreInvalidations};
 use removals::PendingRemovals;
-use store::LogPlace;
 use store::Store;
+use store::{LogNumber, LogOrder, LogPlace};
 use writer::WriteBehindBuffer;
 
 pub use find::{L2Entry, L2Lookup};
@@ -170,12 +170,12 @@ impl L2 {
 
     /// The place in our own order that matches this place of birth in the store's log. None: not
     /// every purge before it was applied here, or it can't be determined.
-    pub fn order_of(&self, generation: u64, born: PurgeOrder) -> Option<PurgeOrder> {
+    pub fn order_of(&self, generation: u64, born: LogOrder) -> Option<PurgeOrder> {
         self.feed.order_of(generation, born).ok()
     }
 
     /// The place in our own order of the purge with this number in the store's log.
-    pub(crate) fn order_at(&self, number: u64) -> PurgeOrder {
+    pub(crate) fn order_at(&self, number: LogNumber) -> PurgeOrder {
         self.feed.order_at(number)
     }
 
@@ -235,7 +235,7 @@ impl L2 {
         &self,
         selector: &Selector,
         kind: PurgeKind,
-    ) -> (PurgeOrder, oneshot::Receiver<u64>) {
+    ) -> (PurgeOrder, oneshot::Receiver<LogNumber>) {
         self.purge_by(PurgeInitiator::Operator, selector, kind)
     }
 
@@ -245,13 +245,13 @@ impl L2 {
         author: PurgeInitiator,
         selector: &Selector,
         kind: PurgeKind,
-    ) -> (PurgeOrder, oneshot::Receiver<u64>) {
+    ) -> (PurgeOrder, oneshot::Receiver<LogNumber>) {
         self.feed.push(author, selector, kind)
     }
 
     /// Asks the store's log for a new number, which separates what was before from what comes
     /// after.
-    pub fn ask_for_number(&self) -> oneshot::Receiver<u64> {
+    pub fn ask_for_number(&self) -> oneshot::Receiver<LogNumber> {
         self.feed.ask_for_number()
     }
 }

@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // The modules of this crate use the crates below under these names.
+use crate::l2::store::LogNumber;
 use lamina_base::{breaker, description, hc1, pattern, redis, units};
 use lamina_http as http;
 
@@ -462,7 +463,7 @@ impl Cache {
         &self,
         selector: &Selector,
         kind: PurgeKind,
-    ) -> (PurgeOrder, Option<oneshot::Receiver<u64>>) {
+    ) -> (PurgeOrder, Option<oneshot::Receiver<LogNumber>>) {
         let peers = self.peers.get();
         if let Some(peers) = peers {
             peers.purging();
@@ -518,7 +519,7 @@ impl Cache {
         &self,
         selector: &Selector,
         kind: PurgeKind,
-    ) -> (PurgeOrder, Option<oneshot::Receiver<u64>>) {
+    ) -> (PurgeOrder, Option<oneshot::Receiver<LogNumber>>) {
         let (order, told) = match &self.second_tier {
             Some(tier) => {
                 let (order, told) = tier.purge(selector, kind);
@@ -534,7 +535,8 @@ impl Cache {
     /// request's path.
     pub fn sweep(&self) {
         let begun = self.log.begin_sweep();
-        if self.swept.swap(begun, Ordering::Relaxed) == begun && self.log.is_empty() {
+        if self.swept.swap(begun.value(), Ordering::Relaxed) == begun.value() && self.log.is_empty()
+        {
             return;
         }
         let _touching_all = self.touching_all.lock();

@@ -29,7 +29,6 @@ mod times;
 mod urls;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -44,7 +43,8 @@ use stamps::InvalidationStamps;
 use table::{Stamp, StampCell};
 use times::{PurgeTimes, SoftTimes};
 
-pub use order::{MAX_NUMBER, PurgeOrder, number_of, numbered, shared};
+pub(crate) use order::PurgeOrderCell;
+pub use order::{MAX_NUMBER, PurgeOrder};
 pub use stamps::{InvalidationWatch, LocalPresence};
 pub use text::{PurgeStatement, length_of_invalidated};
 pub use urls::UrlSelector;
@@ -101,16 +101,16 @@ pub enum PurgeInitiator {
 pub struct PurgeLog {
     clock: PurgeClock,
     /// The newest order that a record has.
-    recorded: AtomicU64,
+    recorded: PurgeOrderCell,
     operators: PurgeLedger,
     requests: PurgeLedger,
     stamps: InvalidationStamps,
     /// The newest purges that reached everything.
     all: StampCell,
     /// Whatever was born before this is in doubt.
-    doubted: AtomicU64,
+    doubted: PurgeOrderCell,
     /// Entries and loads that were born before this can't be judged any more.
-    floor: AtomicU64,
+    floor: PurgeOrderCell,
     /// The times of the last soft purges.
     soft_times: Mutex<SoftTimes>,
     /// Held by whoever changes the log.
@@ -179,13 +179,13 @@ impl PurgeLog {
     fn limited(limits: &config::PurgeLogConfig, keep: Duration, bounds: LocalStepBounds) -> Self {
         Self {
             clock: PurgeClock::new(bounds),
-            recorded: AtomicU64::new(0),
+            recorded: PurgeOrderCell::default(),
             operators: PurgeLedger::new(limits.max_patterns),
             requests: PurgeLedger::new(limits.max_patterns),
             stamps: InvalidationStamps::new(limits.invalidation_buckets),
             all: StampCell::default(),
-            doubted: AtomicU64::new(0),
-            floor: AtomicU64::new(0),
+            doubted: PurgeOrderCell::default(),
+            floor: PurgeOrderCell::default(),
             soft_times: Mutex::default(),
             writer: Mutex::default(),
             max_records: limits.max_records,
@@ -239,7 +239,7 @@ impl PurgeLog {
         number: u64,
     ) {
         let mut writer = self.writer.lock();
-        let order = numbered(number);
+        let order = PurgeOrder::numbered(number);
         writer.times.note(self.clock.now(), Instant::now());
         self.insert(author, selector, kind, order);
         self.clock.move_to(order);
@@ -279,16 +279,16 @@ impl PurgeLog {
     /// Notes that every purge up to `number` of the shared log has been recorded.
     pub fn advance(&self, number: u64) {
         let _writer = self.writer.lock();
-        self.clock.move_to(numbered(number));
+        self.clock.move_to(PurgeOrder::numbered(number));
     }
 
     /// Notes that the purges up to `number` of the shared log are unknown: what was born before it
     /// can't be judged.
     pub fn raise_floor(&self, number: u64) {
         let _writer = self.writer.lock();
-        self.floor.fetch_max(numbered(number), Ordering::Release);
+        self.floor.raise(PurgeOrder::numbered(number));
         // Entries that were already compared must be compared again.
-        self.clock.move_to(numbered(number));
+        self.clock.move_to(PurgeOrder::numbered(number));
     }
 
     /// Notes that purges may have been missed until now: whatever was born before is in doubt.
@@ -308,7 +308,7 @@ impl PurgeLog {
     /// Notes that what was born before `number` of the shared log must be validated.
     pub fn doubt_before(&self, number: u64) {
         let mut writer = self.writer.lock();
-        let order = numbered(number);
+        let order = PurgeOrder::numbered(number);
         let lasting = &mut writer.doubts[DoubtDuration::ForGood as usize];
         lasting.before = lasting.before.max(order);
         self.note_doubts(&writer);
@@ -343,7 +343,7 @@ impl PurgeLog {
     fn note_doubts(&self, writer: &PurgeWriterState) {
         let [cleared, lasting] = writer.doubts;
         let doubted = cleared.before.max(lasting.before);
-        self.doubted.store(doubted, Ordering::Release);
+        self.doubted.write(doubted);
     }
 
     fn insert(
@@ -360,10 +360,10 @@ impl PurgeLog {
         let stamp = match kind {
             PurgeKind::Hard => Stamp {
                 hard: order,
-                soft: 0,
+                soft: PurgeOrder::BEFORE_ALL,
             },
             PurgeKind::Soft => Stamp {
-                hard: 0,
+                hard: PurgeOrder::BEFORE_ALL,
                 soft: order,
             },
         };
@@ -371,13 +371,13 @@ impl PurgeLog {
             ledger.take(CompiledSelector::of(selector), stamp)
         {
             self.all.raise(stamp);
-            if stamp.hard > 0 {
+            if stamp.hard > PurgeOrder::BEFORE_ALL {
                 // A purge of everything replaces the records before it.
                 self.operators.forget(stamp.hard);
                 self.requests.forget(stamp.hard);
             }
         }
-        self.recorded.fetch_max(order, Ordering::Release);
+        self.recorded.raise(order);
     }
 
     /// The ledger of this author, after making room in it for one more record.
@@ -403,7 +403,7 @@ impl PurgeLog {
     fn shed(&self) {
         let median = self.operators.median();
         self.operators.forget(median);
-        self.floor.fetch_max(median, Ordering::Release);
+        self.floor.raise(median);
     }
 
     /// The number of records.
@@ -462,7 +462,7 @@ impl PurgeLog {
 
     /// The newest matching records among those that are newer than `since`.
     fn reaching(&self, marks: &PurgeAttributes, since: PurgeOrder) -> Stamp {
-        if self.recorded.load(Ordering::Acquire) <= since {
+        if self.recorded.read() <= since {
             return Stamp::default();
         }
         let mut newest = self.all.read();
@@ -472,11 +472,11 @@ impl PurgeLog {
     }
 
     fn floor(&self) -> PurgeOrder {
-        self.floor.load(Ordering::Acquire)
+        self.floor.read()
     }
 
     fn doubted(&self) -> PurgeOrder {
-        self.doubted.load(Ordering::Acquire)
+        self.doubted.read()
     }
 
     /// Begins a sweep: the caller must now judge every entry. Pass the result to
@@ -497,7 +497,7 @@ impl PurgeLog {
         if let Some(done) = done {
             self.operators.forget(done);
             self.requests.forget(done);
-            self.floor.fetch_max(done, Ordering::Release);
+            self.floor.raise(done);
         }
         writer.swept.push_back((now, begun));
     }

@@ -34,7 +34,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::entry::PurgeAttributes;
 use crate::hc1::{self, EnvelopeError};
-use crate::purge::PurgeOrder;
+use crate::l2::store::LogOrder;
 
 pub use crate::hc1::{Compression, EnvelopeCodec};
 pub use inspect::{RecordInspection, inspect};
@@ -63,9 +63,8 @@ pub struct ResponseRecord {
     pub body: Bytes,
     /// The attributes by which purges select it.
     pub marks: PurgeAttributes,
-    /// The place in the store's purge log at which its load began: a number of that log, as
-    /// [`numbered`](crate::purge::numbered) writes it.
-    pub born: PurgeOrder,
+    /// The place in the store's purge log at which its load began.
+    pub born: LogOrder,
     /// The generation of the purge log to which `born` belongs.
     pub generation: u64,
     /// Its age when it was written (RFC 9111 §4.2.3), rounded up, so that it never seems fresher

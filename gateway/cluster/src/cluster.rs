@@ -35,6 +35,7 @@ use crate::bus::transport::{BusTransport, Guarantee, TransportEventSender};
 use crate::cache::Cache;
 use crate::cache::l2::StoreHealth;
 use crate::cache::peers::PeerNotifier;
+use crate::cache::purge::PurgeOrder;
 use crate::cache::record;
 use doubts::DoubtTracker;
 use invalidations::InvalidationBatcher;
@@ -125,7 +126,8 @@ impl Cluster {
                 awaited.numbered(id, number);
             }
             let mut orders = noted.lock();
-            orders.note(&source, boot, number, purge.order, Instant::now());
+            let order = PurgeOrder::new(purge.order);
+            orders.note(&source, boot, number, order, Instant::now());
             orders.end_own(purge.count);
         });
         let outbox = Outbox::new(

@@ -188,7 +188,7 @@ impl AdminService {
             }
             AdminAction::RecentRequests => {
                 let query = request.uri().query().unwrap_or_default();
-                return answer::told(requests::recent(&self.recent, query));
+                return answer::of_outcome(requests::recent(&self.recent, query));
             }
             AdminAction::Upstreams => (StatusCode::OK, upstreams::list(&generation.origins)),
             AdminAction::ChangeTarget => match asked(request, line).await {
@@ -198,7 +198,7 @@ impl AdminService {
             AdminAction::ReloadConfig => return self.reload_config(request, line).await,
             AdminAction::Explain => {
                 return match asked(request, line).await {
-                    Ok(body) => answer::told(explain::explain(&self.proxy, &body).await),
+                    Ok(body) => answer::of_outcome(explain::explain(&self.proxy, &body).await),
                     Err(refusal) => refusal,
                 };
             }
@@ -206,7 +206,7 @@ impl AdminService {
                 return match asked(request, line).await {
                     Ok(body) => {
                         let cluster = self.cluster.as_deref();
-                        answer::told(purge::purge(&body, &self.proxy, cluster).await)
+                        answer::of_outcome(purge::purge(&body, &self.proxy, cluster).await)
                     }
                     Err(refusal) => refusal,
                 };
@@ -241,5 +241,5 @@ async fn asked(
         line.asked(&bytes);
     }
     serde_json::from_slice(&bytes)
-        .map_err(|error| answer::told(Err(format!("the body is not JSON: {error}"))))
+        .map_err(|error| answer::of_outcome(Err(format!("the body is not JSON: {error}"))))
 }

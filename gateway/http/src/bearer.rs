@@ -7,11 +7,11 @@ use subtle::ConstantTimeEq;
 /// Whether the request has `token`. Compared in constant time, so that the time of the answer
 /// says nothing about the token.
 pub fn brings(request: &HeaderMap, token: &str) -> bool {
-    given(request).is_some_and(|given| given.ct_eq(token.as_bytes()).into())
+    presented(request).is_some_and(|presented| presented.ct_eq(token.as_bytes()).into())
 }
 
 /// The token of the request, if it has one.
-pub fn given(request: &HeaderMap) -> Option<&[u8]> {
+pub fn presented(request: &HeaderMap) -> Option<&[u8]> {
     let value = request.get(AUTHORIZATION)?.as_bytes();
     let (scheme, given) = value.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(given)

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::body::MinimumRate;
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::PathRules;
@@ -171,13 +170,6 @@ pub struct ReservedListener {
     pub socket_mode: SocketMode,
     /// When `max_connections` is reached, the connection that has waited the longest is cut.
     pub limits: ListenerLimits,
-}
-
-impl ListenerLimits {
-    /// The lowest rate that a client must keep while it is waited for.
-    pub fn pace(&self) -> Option<MinimumRate> {
-        MinimumRate::new(self.min_rate.0, self.min_rate_grace.0)
-    }
 }
 
 /// A protocol of a listener or an upstream.

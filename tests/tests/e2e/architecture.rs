@@ -234,33 +234,56 @@ fn names_word(code: &str, word: &str) -> bool {
     })
 }
 
-/// The configuration of a transport, a store or Redis imports types of configurations and leaves.
+/// What the configuration of a module may name besides other configurations: modules that are pure,
+/// with types or rules of which a value in the file is one.
+const CONFIG_LEAVES: [&str; 8] = [
+    "units",
+    "pattern",
+    "description",
+    "redis_section",
+    "http::endpoint",
+    "http::forward",
+    "http::path",
+    "http::tls::names",
+];
+
+/// The configuration of a module imports types of configurations and leaves, and nothing that acts.
 #[test]
 fn configuration_types_are_leaves() {
-    let leaves = ["units", "pattern", "description", "redis_section"];
-    let (mut faults, mut judged) = (Vec::new(), 0);
+    let is_leaf = |path: &str| {
+        CONFIG_LEAVES.iter().any(|leaf| {
+            let rest = path.strip_prefix(leaf);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        })
+    };
+    let (mut faults, mut judged, mut leaves) = (Vec::new(), 0, 0);
     for source in sources() {
-        let of_these = ["bus", "redis"].contains(&source.module.as_str())
-            || source.path.starts_with("cache/l2");
-        if !of_these || !source.path.ends_with("config.rs") {
+        let stems = stems(&source.path);
+        if is_leaf(&stems.join("::")) {
+            leaves += 1;
+            let acting = ["tokio::", "hyper::", "http_body::", "async fn "];
+            let acting = acting.iter().filter(|word| source.code.contains(**word));
+            faults.extend(acting.map(|word| format!("{}: {word}", source.path.display())));
+        }
+        // The module `config` reads the file and composes what the others have.
+        if source.module == "config" || !stems.iter().any(|stem| stem == "config") {
             continue;
         }
         for path in source.paths() {
             judged += 1;
-            let parts: Vec<_> = path.split("::").collect();
-            if !leaves.contains(&parts[0]) && !parts.contains(&"config") {
+            if !is_leaf(&path) && !path.split("::").any(|part| part == "config") {
                 faults.push(format!("{}: {path}", source.path.display()));
             }
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert!(leaves >= CONFIG_LEAVES.len(), "only {leaves} leaves");
     assert!(
-        judged >= MIN_CONFIG_PATHS,
+        judged >= 3 * MIN_CONFIG_PATHS,
         "only {judged} paths were judged"
     );
 }
 
-/// A name tells one type, and one word alone only where it is in the glossary's list.
 #[test]
 fn type_names_are_told_apart_and_say_what_they_are() {
     let document = fs::read_to_string(e2e::cli::repository().join("ARCHITECTURE.md")).unwrap();
@@ -449,6 +472,89 @@ fn crates_depend_on_each_other_as_the_document_says() {
     }
     assert_eq!(built, drawn);
     assert_eq!(built.len(), 7, "{built:?}");
+}
+
+/// A package of fuzz targets links the crates that its laws name, and no other crate of ours.
+#[test]
+fn fuzz_targets_link_what_they_test() {
+    let fuzz = e2e::cli::repository().join("tests/fuzz");
+    let (mut faults, mut judged) = (Vec::new(), 0);
+    for crate_name in crates().iter().filter(|name| *name != "cli") {
+        let folder = fuzz.join(crate_name);
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        let mut files = Vec::new();
+        collect(&folder.join("src"), &mut files);
+        let code: String = files
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+        let linked = dependencies
+            .lines()
+            .filter_map(|line| line.split('.').next());
+        for linked in linked.filter(|name| name.starts_with("lamina-")) {
+            judged += 1;
+            if !code.contains(&format!("{}::", linked.replace('-', "_"))) {
+                faults.push(format!(
+                    "fuzz-{crate_name} links {linked} and does not name it"
+                ));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert!(judged >= 6, "only {judged} links were judged");
+}
+
+/// The tour leads from a row of a table to a file, and in it to what is named.
+#[test]
+fn the_tour_ends_where_it_says() {
+    let document = fs::read_to_string(e2e::cli::repository().join("ARCHITECTURE.md")).unwrap();
+    let (before, tour) = document.split_once("## A tour").expect("it has a tour");
+    let (tour, _) = tour.split_once("\n## ").expect("something follows it");
+    let sources = sources();
+    let (mut faults, mut questions) = (Vec::new(), 0);
+    for row in tour
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains('?'))
+    {
+        questions += 1;
+        let columns: Vec<_> = row.split('|').map(str::trim).collect();
+        let (table, goal) = (columns[2], columns[3]);
+        if let Some((_, quoted)) = table.split_once('"') {
+            let wanted = quoted.trim_end_matches('"');
+            let named = before.replace("**", "");
+            if !named
+                .lines()
+                .any(|line| line.starts_with('|') && line.contains(wanted))
+            {
+                faults.push(format!("no row of a table has {wanted:?}"));
+            }
+        }
+        let words: Vec<_> = goal.split('`').skip(1).step_by(2).collect();
+        let (files, names): (Vec<&str>, Vec<&str>) =
+            words.into_iter().partition(|word| word.ends_with(".rs"));
+        let files = files.iter().map(|file| {
+            let found = sources.iter().find(|source| source.path == Path::new(file));
+            found.ok_or_else(|| format!("there is no {file}"))
+        });
+        let files: Result<Vec<_>, _> = files.collect();
+        match files {
+            Ok(files) => faults.extend(
+                names
+                    .iter()
+                    .filter(|name| {
+                        !files.iter().any(|file| {
+                            names_word(&file.code, &format!(" {name}"))
+                                || file.code.contains(&format!(" {name}("))
+                        })
+                    })
+                    .map(|name| format!("{goal}: {name} is not there")),
+            ),
+            Err(missing) => faults.push(missing),
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert_eq!(questions, 10);
 }
 
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use e2e::fleet::{Fleet, known};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
-use lamina_cluster::bus::event::{BusEvent, EventShape, Message, NodePayload};
+use lamina_cluster::bus::event::{BusEvent, EventShape, Message, NodePayload, PublisherNumber};
 use lamina_cluster::bus::transport::{BusTransport, TransportEvent};
 use tokio::task::JoinHandle;
 
@@ -109,7 +109,7 @@ pub fn forged(source: &str, boot: u64, purges: u64, message: Message) -> BusEven
         shape: EventShape::inert(),
         ours: Some(NodePayload {
             boot,
-            purges,
+            purges: PublisherNumber::new(purges),
             sequence: 1 << 40,
             message,
         }),

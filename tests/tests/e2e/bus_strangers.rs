@@ -7,7 +7,7 @@ use e2e::fleet::{Fleet, known, purge_everywhere, shown, state};
 use e2e::gateway::Gateway;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
-use lamina_cluster::bus::event::{BusEvent, EventShape, Message};
+use lamina_cluster::bus::event::{BusEvent, EventShape, Message, PublisherNumber};
 use serde_json::json;
 
 use crate::bus_attacker::{Attacker, forged, heartbeat, is_of, kind, purge_all};
@@ -207,7 +207,7 @@ async fn forged_counts_leave_the_next_hole_visible_and_no_doubt_for_ever() {
     attacker.publish(&[lost.encode()]).await;
     attacker
         .hears("it is asked for", |event| {
-            is_of(event, "b") && matches!(&event.ours.as_ref().unwrap().message, Message::Missing { from, .. } if *from == 2)
+            is_of(event, "b") && matches!(&event.ours.as_ref().unwrap().message, Message::Missing { from, .. } if from.value() == 2)
         })
         .await;
     assert!(gaps(b).await - before <= 3.0, "{} doubts", gaps(b).await);
@@ -256,7 +256,11 @@ async fn who_asks_for_purges_without_end_gets_no_storm() {
                 &format!("s{n}"),
                 n,
                 0,
-                Message::Missing { of, life, from: 1 },
+                Message::Missing {
+                    of,
+                    life,
+                    from: PublisherNumber::FIRST,
+                },
             )
             .encode()
         })

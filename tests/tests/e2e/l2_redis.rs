@@ -8,10 +8,9 @@ use e2e::redis::Redis;
 use e2e::wait::{SOON, wait_for, within};
 use lamina_cache::l2::redis::{config, open};
 use lamina_cache::l2::store::{
-    Lease, LeaseAcquisition, LogFault, LogPlace, LoggedPurge, PurgeLogRange, Store, StoreError,
-    StoreKey, StorePut, StorePutOutcome, nothing,
+    Lease, LeaseAcquisition, LogFault, LogNumber, LogOrder, LogPlace, LoggedPurge, PurgeLogRange,
+    Store, StoreError, StoreKey, StorePut, StorePutOutcome, nothing,
 };
-use lamina_cache::purge::{PurgeOrder, numbered};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// Longer than any record here.
@@ -51,8 +50,13 @@ pub fn key(n: u32) -> StoreKey {
     StoreKey::of(&n.to_be_bytes())
 }
 
+/// The place of a number, as stores keep it.
+pub fn numbered(number: u64) -> LogOrder {
+    LogNumber::new(number).order()
+}
+
 /// A place in a log that nobody has read yet.
-pub fn place(order: PurgeOrder) -> LogPlace {
+pub fn place(order: LogOrder) -> LogPlace {
     LogPlace {
         generation: 0,
         order,
@@ -82,7 +86,10 @@ pub fn purge(selector: &str) -> LoggedPurge {
 }
 
 pub fn numbers(log: &PurgeLogRange) -> Vec<u64> {
-    log.purges.iter().map(|logged| logged.number).collect()
+    log.purges
+        .iter()
+        .map(|logged| logged.number.value())
+        .collect()
 }
 
 /// The name of a key's record, lease and so on, as other programs find it.
@@ -170,13 +177,16 @@ async fn orders_compare_to_the_last_bit() {
         born: place(born),
         ..put(&one, b"x", 0)
     };
-    store.delete(&key(1), place(high + 1)).await.unwrap();
+    store
+        .delete(&key(1), place(high.right_after()))
+        .await
+        .unwrap();
     assert_eq!(
         store.put(at(high)).await.unwrap(),
         StorePutOutcome::Overtaken
     );
     assert_eq!(
-        store.put(at(high + 1)).await.unwrap(),
+        store.put(at(high.right_after())).await.unwrap(),
         StorePutOutcome::Stored
     );
 }
@@ -224,12 +234,20 @@ async fn a_delete_that_comes_late_leaves_a_newer_record() {
 async fn what_is_of_a_log_that_has_ended_keeps_nothing_out() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
-    let ended = store.append(&purge("tag:x"), 0).await.unwrap().end();
+    let ended = store
+        .append(&purge("tag:x"), LogNumber::ZERO)
+        .await
+        .unwrap()
+        .end();
     redis.cli(&["DEL", "lamina:{log}", "lamina:{log}h"]).await;
-    let today = store.append(&purge("tag:x"), 0).await.unwrap().end();
+    let today = store
+        .append(&purge("tag:x"), LogNumber::ZERO)
+        .await
+        .unwrap()
+        .end();
     assert!(today.generation > ended.generation);
     let high = LogPlace {
-        order: PurgeOrder::MAX >> 1,
+        order: LogOrder::new(u64::MAX >> 1),
         ..ended
     };
     let one = key(1);
@@ -248,7 +266,7 @@ async fn what_is_of_a_log_that_has_ended_keeps_nothing_out() {
         store.invalidate(7, high).await.is_err(),
         "it is to be asked again"
     );
-    assert_eq!(noted().await, 0);
+    assert_eq!(noted().await, LogOrder::BEFORE_ALL);
     assert_eq!(store.put(at(today)).await.unwrap(), StorePutOutcome::Stored);
     store.delete(&one, high).await.unwrap();
     assert_eq!(store.clear(0, &[one], high).await.unwrap(), 0);
@@ -303,19 +321,25 @@ async fn what_is_not_ours_is_no_record() {
 async fn purges_get_growing_numbers_and_are_read_from_any_place() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
-    let empty = store.read_log(0).await.unwrap();
-    assert!(empty.whole && empty.purges.is_empty() && empty.newest == 0);
-    let first = store.append(&purge("tag:a"), 0).await.unwrap();
-    assert_eq!((numbers(&first), first.newest), (vec![1], 1));
+    let empty = store.read_log(LogNumber::ZERO).await.unwrap();
+    assert!(empty.whole && empty.purges.is_empty() && empty.newest == LogNumber::ZERO);
+    let first = store
+        .append(&purge("tag:a"), LogNumber::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(
+        (numbers(&first), first.newest),
+        (vec![1], LogNumber::new(1))
+    );
     let soft = LoggedPurge {
         soft: true,
         ..purge("prefix:/é b")
     };
-    let second = store.append(&soft, 0).await.unwrap();
+    let second = store.append(&soft, LogNumber::ZERO).await.unwrap();
     assert_eq!(numbers(&second), [1, 2]);
     assert_eq!(second.purges[1].purge, soft);
     assert_eq!(second.generation, empty.generation);
-    let rest = store.read_log(1).await.unwrap();
+    let rest = store.read_log(LogNumber::new(1)).await.unwrap();
     assert_eq!((numbers(&rest), rest.whole), (vec![2], true));
 }
 
@@ -325,20 +349,23 @@ async fn a_watcher_is_woken_by_an_append_and_else_by_its_patience() {
     let store = connected(&config_of(&redis.url())).await;
     let start = Instant::now();
     let idle = wait_for("the waiting connection stands", SOON, || async {
-        store.watch_log(0, Duration::from_millis(100)).await.ok()
+        store
+            .watch_log(LogNumber::ZERO, Duration::from_millis(100))
+            .await
+            .ok()
     })
     .await;
     assert!(idle.purges.is_empty() && start.elapsed() >= Duration::from_millis(100));
     let watching = tokio::spawn({
         let store = store.clone();
-        async move { store.watch_log(0, MINUTE).await }
+        async move { store.watch_log(LogNumber::ZERO, MINUTE).await }
     });
     wait_for("the server has a blocked client", SOON, || async {
         let clients = redis.cli(&["INFO", "clients"]).await;
         clients.contains("blocked_clients:1").then_some(())
     })
     .await;
-    store.append(&purge("all"), 0).await.unwrap();
+    store.append(&purge("all"), LogNumber::ZERO).await.unwrap();
     let woken = within("being woken", SOON, watching)
         .await
         .unwrap()
@@ -358,7 +385,7 @@ async fn a_log_that_was_trimmed_says_so_to_those_who_missed_something() {
     redis
         .cli(&["CONFIG", "SET", "stream-node-max-entries", "10"])
         .await;
-    let mut last = 0;
+    let mut last = LogNumber::ZERO;
     for n in 0..100 {
         last = store
             .append(&purge(&format!("tag:{n}")), last)
@@ -366,9 +393,9 @@ async fn a_log_that_was_trimmed_says_so_to_those_who_missed_something() {
             .unwrap()
             .newest;
     }
-    assert_eq!(last, 100);
-    assert!(!store.read_log(0).await.unwrap().whole);
-    let near = store.read_log(95).await.unwrap();
+    assert_eq!(last, LogNumber::new(100));
+    assert!(!store.read_log(LogNumber::ZERO).await.unwrap().whole);
+    let near = store.read_log(LogNumber::new(95)).await.unwrap();
     assert!(near.whole);
     assert_eq!(numbers(&near), [96, 97, 98, 99, 100]);
 }
@@ -377,12 +404,21 @@ async fn a_log_that_was_trimmed_says_so_to_those_who_missed_something() {
 async fn a_log_behind_what_a_node_knows_gets_another_generation() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
-    let before = store.append(&purge("tag:a"), 0).await.unwrap();
+    let before = store
+        .append(&purge("tag:a"), LogNumber::ZERO)
+        .await
+        .unwrap();
     // As after a failover that lost 2 to 9.
-    let after = store.append(&purge("tag:b"), 9).await.unwrap();
+    let after = store
+        .append(&purge("tag:b"), LogNumber::new(9))
+        .await
+        .unwrap();
     assert_ne!(after.generation, before.generation);
-    assert_eq!((numbers(&after), after.newest), (vec![10], 10));
-    let other = store.read_log(1).await.unwrap();
+    assert_eq!(
+        (numbers(&after), after.newest),
+        (vec![10], LogNumber::new(10))
+    );
+    let other = store.read_log(LogNumber::new(1)).await.unwrap();
     assert!(!other.whole, "2 to 9 are not there");
 }
 
@@ -391,15 +427,18 @@ async fn a_log_behind_what_a_node_knows_gets_another_generation() {
 async fn a_number_that_stands_in_the_entry_of_a_later_one_is_found_again() {
     let redis = Redis::start().await;
     let (one, other) = two(&redis).await;
-    one.append(&purge("tag:a"), 0).await.unwrap();
-    let known = one.append(&nothing(), 1).await.unwrap();
-    let mut last = other.read_log(0).await.unwrap().newest;
+    one.append(&purge("tag:a"), LogNumber::ZERO).await.unwrap();
+    let known = one.append(&nothing(), LogNumber::new(1)).await.unwrap();
+    let mut last = other.read_log(LogNumber::ZERO).await.unwrap().newest;
     for _ in 0..5 {
         last = other.append(&nothing(), last).await.unwrap().newest;
     }
     assert_eq!(redis.cli(&["XLEN", "lamina:{log}"]).await, "2");
     let log = one.read_log(known.newest).await.unwrap();
-    assert_eq!((log.generation, log.newest), (known.generation, 7));
+    assert_eq!(
+        (log.generation, log.newest),
+        (known.generation, LogNumber::new(7))
+    );
     assert_eq!((log.fault, log.whole), (None, true));
 }
 
@@ -408,23 +447,29 @@ async fn a_number_that_stands_in_the_entry_of_a_later_one_is_found_again() {
 async fn an_older_log_that_gave_the_same_numbers_out_again_gets_another_generation() {
     let mut redis = Redis::start().await;
     let (knows, other) = two(&redis).await;
-    knows.append(&purge("tag:a"), 0).await.unwrap();
-    other.read_log(0).await.unwrap();
+    knows
+        .append(&purge("tag:a"), LogNumber::ZERO)
+        .await
+        .unwrap();
+    other.read_log(LogNumber::ZERO).await.unwrap();
     redis.cli(&["SAVE"]).await;
-    let before = knows.append(&purge("tag:b"), 1).await.unwrap();
+    let before = knows
+        .append(&purge("tag:b"), LogNumber::new(1))
+        .await
+        .unwrap();
     let before = knows.append(&purge("tag:c"), before.newest).await.unwrap();
     redis.restart().await;
     back(&*knows).await;
     back(&*other).await;
-    let mut last = 1;
+    let mut last = LogNumber::new(1);
     for _ in 0..4 {
         last = other.append(&nothing(), last).await.unwrap().newest;
     }
-    assert_eq!((before.newest, last), (3, 5));
+    assert_eq!((before.newest.value(), last.value()), (3, 5));
     let after = knows.read_log(before.newest).await.unwrap();
     assert_eq!(after.fault, Some(LogFault::RolledBack));
     assert!(after.generation > before.generation);
-    assert_eq!((after.newest, after.whole), (5, false));
+    assert_eq!((after.newest.value(), after.whole), (5, false));
     let told = other.read_log(last).await.unwrap();
     assert_eq!(told.generation, after.generation);
 }
@@ -439,10 +484,19 @@ async fn two(redis: &Redis) -> (Arc<dyn Store>, Arc<dyn Store>) {
 async fn a_log_that_lost_its_stream_or_its_head_gets_another_generation() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
-    let mut generations = vec![store.append(&purge("tag:a"), 0).await.unwrap().generation];
+    let mut generations = vec![
+        store
+            .append(&purge("tag:a"), LogNumber::ZERO)
+            .await
+            .unwrap()
+            .generation,
+    ];
     for name in ["lamina:{log}", "lamina:{log}h"] {
         redis.cli(&["DEL", name]).await;
-        let log = store.append(&purge("tag:b"), 0).await.unwrap();
+        let log = store
+            .append(&purge("tag:b"), LogNumber::ZERO)
+            .await
+            .unwrap();
         assert!(!generations.contains(&log.generation), "{name}");
         assert!(!log.whole, "{name}");
         generations.push(log.generation);
@@ -541,7 +595,7 @@ async fn nothing_outside_the_prefix_is_touched_and_globs_in_it_mean_nothing() {
     };
     let store = connected(&config).await;
     store.put(put(&key(1), b"x", 1)).await.unwrap();
-    let log = store.append(&purge("all"), 0).await.unwrap();
+    let log = store.append(&purge("all"), LogNumber::ZERO).await.unwrap();
     store.delete(&key(1), log.end()).await.unwrap();
     let lease = owned(&*store, &key(1), MINUTE).await;
     let keys = redis.cli(&["KEYS", "*"]).await;
@@ -584,7 +638,7 @@ async fn scripts_that_the_server_forgot_are_sent_again() {
     store.put(put(&key(1), b"x", 1)).await.unwrap();
     redis.cli(&["SCRIPT", "FLUSH"]).await;
     assert_eq!(record(&*store, &key(1)).await.unwrap(), "x");
-    store.append(&purge("all"), 0).await.unwrap();
+    store.append(&purge("all"), LogNumber::ZERO).await.unwrap();
 }
 
 /// Bytes that the server has sent so far.

@@ -8,10 +8,10 @@ use e2e::wire::Wire;
 use futures_util::FutureExt;
 use lamina_base::redis;
 use lamina_cache::l2::redis::{RedisStoreOpenError, config, open};
-use lamina_cache::l2::store::{Store, StoreError, StorePut, StorePutOutcome};
+use lamina_cache::l2::store::{LogNumber, Store, StoreError, StorePut, StorePutOutcome};
 
 use crate::l2_redis::{
-    MAX, MINUTE, back, config_of, connected, key, name, owned, place, purge, put, put_at,
+    MAX, MINUTE, back, config_of, connected, key, name, numbered, owned, place, purge, put, put_at,
 };
 
 /// Silence of this server is soon noticed.
@@ -44,12 +44,12 @@ async fn a_server_that_is_down_at_the_start_is_found_when_it_comes() {
             matches!(answer, Some(Err(StoreError::Down(_)))),
             "{answer:?}"
         );
-        let answer = store.append(&purge("all"), 0).now_or_never();
+        let answer = store.append(&purge("all"), LogNumber::ZERO).now_or_never();
         assert!(
             matches!(answer, Some(Err(StoreError::Down(_)))),
             "{answer:?}"
         );
-        let answer = store.watch_log(0, MINUTE).now_or_never();
+        let answer = store.watch_log(LogNumber::ZERO, MINUTE).now_or_never();
         assert!(
             matches!(answer, Some(Err(StoreError::Down(_)))),
             "{answer:?}"
@@ -64,7 +64,10 @@ async fn a_server_that_is_down_at_the_start_is_found_when_it_comes() {
 async fn a_killed_server_fails_calls_at_once_and_they_come_back_with_it() {
     let mut redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
-    let log = store.append(&purge("tag:a"), 41).await.unwrap();
+    let log = store
+        .append(&purge("tag:a"), LogNumber::new(41))
+        .await
+        .unwrap();
     redis.kill();
     down(&*store).await;
     for _ in 0..1_000 {
@@ -78,7 +81,10 @@ async fn a_killed_server_fails_calls_at_once_and_they_come_back_with_it() {
     back(&*store).await;
     let empty = store.read_log(log.newest).await.unwrap();
     assert_ne!(empty.generation, log.generation, "the log was lost");
-    let next = store.append(&purge("tag:b"), 0).await.unwrap();
+    let next = store
+        .append(&purge("tag:b"), LogNumber::ZERO)
+        .await
+        .unwrap();
     assert!(next.newest > log.newest, "numbers never fall");
 }
 
@@ -86,12 +92,15 @@ async fn a_killed_server_fails_calls_at_once_and_they_come_back_with_it() {
 async fn a_server_that_comes_back_with_its_data_keeps_the_log() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let store = connected(&config_of(&redis.url())).await;
-    let log = store.append(&purge("tag:a"), 0).await.unwrap();
+    let log = store
+        .append(&purge("tag:a"), LogNumber::ZERO)
+        .await
+        .unwrap();
     let kept = store.put(put_at(&key(1), b"kept", log.end())).await;
     assert_eq!(kept.unwrap(), StorePutOutcome::Stored);
     redis.restart().await;
     back(&*store).await;
-    assert_eq!(store.read_log(0).await.unwrap(), log);
+    assert_eq!(store.read_log(LogNumber::ZERO).await.unwrap(), log);
     let found = store.get(&key(1), MAX).await.unwrap().unwrap();
     assert_eq!(found.record, "kept");
 }
@@ -166,10 +175,7 @@ async fn a_full_server_refuses_writes_and_still_reads() {
     assert!(store.get(&key(2), MAX).await.unwrap().is_none());
     let there = store.get(&key(1), MAX).await.unwrap().unwrap();
     assert_eq!(there.record, "there");
-    store
-        .delete(&key(1), place(lamina_cache::purge::numbered(2)))
-        .await
-        .unwrap();
+    store.delete(&key(1), place(numbered(2))).await.unwrap();
     assert!(store.get(&key(1), MAX).await.unwrap().is_none());
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let written = store.put(put(&key(2), b"new", 1)).await.unwrap();
@@ -243,7 +249,7 @@ async fn an_acl_user_needs_no_more_than_the_prefix() {
     let store = connected(&config).await;
     let lease = owned(&*store, &key(1), MINUTE).await;
     store.release(&lease).await.unwrap();
-    store.append(&purge("all"), 0).await.unwrap();
+    store.append(&purge("all"), LogNumber::ZERO).await.unwrap();
     let length = redis.cli(&["XLEN", "lamina:{log}"]).await;
     assert_eq!(length, "1");
     assert_eq!(redis.cli(&["EXISTS", &name(&key(1), 'l')]).await, "0");

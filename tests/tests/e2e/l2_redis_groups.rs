@@ -3,11 +3,10 @@
 use e2e::redis::{Cluster, Sentinels};
 use e2e::wait::{SOON, wait_for, within};
 use lamina_cache::l2::redis::config;
-use lamina_cache::l2::store::{LogPlace, Store, StoreError, StorePutOutcome};
-use lamina_cache::purge::numbered;
+use lamina_cache::l2::store::{LogNumber, LogPlace, Store, StoreError, StorePutOutcome};
 
 use crate::l2_redis::{
-    MAX, MINUTE, config_of, connected, key, name, numbers, owned, purge, put, put_at,
+    MAX, MINUTE, config_of, connected, key, name, numbered, numbers, owned, purge, put, put_at,
 };
 
 /// A group whose dead are left in time: what was sent to one is lost by its silence.
@@ -24,7 +23,7 @@ async fn writes(store: &dyn Store, n: u32) {
     wait_for("writes succeed", SOON * 2, || async {
         let born = LogPlace {
             order: numbered(9),
-            ..store.read_log(0).await.ok()?.end()
+            ..store.read_log(LogNumber::ZERO).await.ok()?.end()
         };
         let written = store.put(put_at(&key(n), b"again", born)).await.ok()?;
         (written == StorePutOutcome::Stored).then_some(())
@@ -36,7 +35,10 @@ async fn writes(store: &dyn Store, n: u32) {
 async fn a_killed_master_behind_sentinel_is_replaced() {
     let mut group = Sentinels::start().await;
     let store = connected(&group_of(&group.url())).await;
-    let log = store.append(&purge("tag:a"), 0).await.unwrap();
+    let log = store
+        .append(&purge("tag:a"), LogNumber::ZERO)
+        .await
+        .unwrap();
     let first = group.master().await.expect("there is a master");
     replicated(&group, first).await;
     group.servers[first].kill();
@@ -45,7 +47,7 @@ async fn a_killed_master_behind_sentinel_is_replaced() {
     let found = store.get(&key(1), MAX).await.unwrap().unwrap();
     assert_eq!(found.record, "again");
     assert_ne!(group.master().await, Some(first));
-    let after = store.read_log(0).await.unwrap();
+    let after = store.read_log(LogNumber::ZERO).await.unwrap();
     assert_eq!(after.generation, log.generation, "the log was replicated");
     assert_eq!(numbers(&after), [1]);
 }
@@ -94,9 +96,12 @@ async fn every_call_works_on_a_cluster() {
         assert!(store.renew(&lease, MINUTE).await.unwrap());
         store.release(&lease).await.unwrap();
     }
-    let log = store.append(&purge("tag:a"), 0).await.unwrap();
+    let log = store
+        .append(&purge("tag:a"), LogNumber::ZERO)
+        .await
+        .unwrap();
     assert_eq!(numbers(&log), [1]);
-    let told = store.watch_log(0, MINUTE).await.unwrap();
+    let told = store.watch_log(LogNumber::ZERO, MINUTE).await.unwrap();
     assert_eq!(numbers(&told), [1]);
     let mut freed = store.freed().expect("Redis tells");
     let lease = owned(&*store, &key(60), MINUTE).await;

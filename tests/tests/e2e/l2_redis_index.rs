@@ -8,9 +8,8 @@ use lamina_cache::l2::redis::config;
 use lamina_cache::l2::store::{
     IndexMember, IndexNote, IndexedUrl, Store, StoreKey, StorePutOutcome,
 };
-use lamina_cache::purge::numbered;
 
-use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, place, put};
+use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, numbered, place, put};
 
 const INDEX: &str = "lamina:index:{0}";
 const TEXTS: &str = "lamina:index:{0}u";

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use lamina_cache::l2::store::LogNumber;
 use lamina_cache::record::{
     Compression, EnvelopeCodec, RecordLimits, RecordOptions, ResponseRecord, Seal, StoreRecord,
     decode, encode,
@@ -169,7 +170,7 @@ fn record() -> StoreRecord {
         headers,
         body: Bytes::from(listing::listing(listing::PLAYERS)),
         marks: Default::default(),
-        born: 1 << 28,
+        born: LogNumber::new(1).order(),
         generation: 1,
         age: Duration::ZERO,
         life: Duration::from_secs(90),

@@ -30,7 +30,7 @@ fn head(length: Option<u64>) -> FillHead {
         own: HeaderMap::new(),
         length,
         freshness,
-        knows: 1,
+        knows: 1.into(),
         marks: PurgeAttributes::default(),
         vary: Vary::None,
     }

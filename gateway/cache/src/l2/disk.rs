@@ -22,6 +22,7 @@ mod tables;
 mod trust;
 mod writer;
 
+use crate::l2::store::LogNumber;
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +39,7 @@ use super::store::{
     StoreKey, StorePut, StorePutOutcome, StoreRefusal,
 };
 use crate::key::PurgeHash;
-use crate::purge::PurgeOrder;
+use crate::l2::store::LogOrder;
 use access::{DatabaseAccess, TimedDatabase};
 use writer::{DiskWriteCommand, DiskWriteEffect, DiskWriteOperation};
 
@@ -119,7 +120,7 @@ impl Store for DiskStore {
         key: &'a StoreKey,
         max: usize,
         number: PurgeHash,
-    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, LogOrder), StoreError>> {
         let key = *key;
         let read = move |timed: &TimedDatabase| {
             let read = timed.database.begin_read()?;
@@ -142,7 +143,7 @@ impl Store for DiskStore {
     fn invalidated<'a>(
         &'a self,
         numbers: &'a [PurgeHash],
-    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
+    ) -> BoxFuture<'a, Result<LogOrder, StoreError>> {
         let numbers = numbers.to_vec();
         let read = move |timed: &TimedDatabase| {
             tables::invalidated(&timed.database.begin_read()?, &numbers)
@@ -193,7 +194,7 @@ impl Store for DiskStore {
     fn append<'a>(
         &'a self,
         purge: &'a LoggedPurge,
-        last: u64,
+        last: LogNumber,
     ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>> {
         let purge = purge.clone();
         async move {
@@ -204,14 +205,14 @@ impl Store for DiskStore {
         .boxed()
     }
 
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
+    fn read_log(&self, after: LogNumber) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         self.read(move |timed| tables::log(&timed.database.begin_read()?, after))
             .boxed()
     }
 
     fn watch_log(
         &self,
-        after: u64,
+        after: LogNumber,
         patience: Duration,
     ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         async move {

@@ -35,14 +35,14 @@ use super::guard::{StoreCall, StoreCallError, StoreGuard};
 use super::pauses::StoreRetryPauses;
 use super::standing::{EVICTS, StoreChannel, StoreHealth, StoreHealthTracker};
 use super::store::{
-    LogFault, LogPlace, LoggedPurge, PurgeLogEntry, PurgeLogRange, StoreError, nothing,
+    LogFault, LogNumber, LogOrder, LogPlace, LoggedPurge, PurgeLogEntry, PurgeLogRange, StoreError,
+    nothing,
 };
 use super::window::{LogWindowAdvance, PurgeLogWindow};
 use crate::entry::PurgeAttributes;
 use crate::event::{CacheEvent, CacheEventCounters, L2LookupOutcome};
 use crate::purge::{
     DoubtDuration, PurgeInitiator, PurgeKind, PurgeLog, PurgeOrder, PurgeStatement, Selector,
-    number_of, numbered, shared,
 };
 
 /// The largest number of different purges that wait to be appended, for each author.
@@ -93,7 +93,7 @@ struct LastWarning(Option<Instant>);
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Those who wait for a purge's number.
-type PurgeNumberWaiters = Vec<oneshot::Sender<u64>>;
+type PurgeNumberWaiters = Vec<oneshot::Sender<LogNumber>>;
 
 /// Purges that are not in the store's log yet. Their order among each other has no meaning, because
 /// each gets its number when it is appended.
@@ -149,7 +149,7 @@ impl PurgeLogSync {
             news: Notify::new(),
             applying: Mutex::default(),
             window: RwLock::default(),
-            asked_at: AtomicU64::new(PurgeOrder::MAX),
+            asked_at: AtomicU64::new(u64::MAX),
             depth,
             number,
             gaps,
@@ -166,11 +166,11 @@ impl PurgeLogSync {
     }
 
     /// The newest number that was applied here; 0 before the log was read.
-    pub(super) fn applied(&self) -> u64 {
+    pub(super) fn applied(&self) -> LogNumber {
         self.window
             .read()
             .as_ref()
-            .map_or(0, |window| window.newest)
+            .map_or(LogNumber::ZERO, |window| window.newest)
     }
 
     /// The place in our own order that matches this place of birth in the store's log.
@@ -180,20 +180,21 @@ impl PurgeLogSync {
     pub(super) fn order_of(
         &self,
         generation: u64,
-        born: PurgeOrder,
+        born: LogOrder,
     ) -> Result<PurgeOrder, L2LookupOutcome> {
         let window = self.window.read();
         let window = window.as_ref().ok_or(L2LookupOutcome::Skipped)?;
         if window.generation != generation {
             return Err(L2LookupOutcome::Outdated);
         }
-        window.order_of(number_of(born))
+        window.order_of(born.number())
     }
 
     /// The place in our own order of the purge with this number.
-    pub(super) fn order_at(&self, number: u64) -> PurgeOrder {
+    pub(super) fn order_at(&self, number: LogNumber) -> PurgeOrder {
         let window = self.window.read();
-        window.as_ref().map_or(0, |window| window.order_at(number))
+        let order = window.as_ref().map(|window| window.order_at(number));
+        order.unwrap_or_default()
     }
 
     /// Waits until the log was read, and returns the newest place of it that was applied here.
@@ -203,7 +204,7 @@ impl PurgeLogSync {
             if let Some(window) = &*self.window.read() {
                 return LogPlace {
                     generation: window.generation,
-                    order: numbered(window.newest),
+                    order: window.newest.order(),
                 };
             }
         }
@@ -213,7 +214,7 @@ impl PurgeLogSync {
     pub(super) async fn after_all_known(&self) -> LogPlace {
         let newest = self.newest().await;
         LogPlace {
-            order: newest.order + 1,
+            order: newest.order.right_after(),
             ..newest
         }
     }
@@ -243,7 +244,7 @@ impl PurgeLogSync {
     /// Whether a purge that still waits for its number reaches something with these marks.
     pub(super) fn hides(&self, marks: &PurgeAttributes) -> bool {
         let queue = self.queue.lock();
-        queue.depth() > 0 && queue.pending.hides(marks, 0)
+        queue.depth() > 0 && queue.pending.hides(marks, PurgeOrder::BEFORE_ALL)
     }
 
     /// Waits until the log was read for the first time.
@@ -279,7 +280,7 @@ impl PurgeLogSync {
         author: PurgeInitiator,
         selector: &Selector,
         kind: PurgeKind,
-    ) -> (PurgeOrder, oneshot::Receiver<u64>) {
+    ) -> (PurgeOrder, oneshot::Receiver<LogNumber>) {
         let (done, receiver) = oneshot::channel();
         let purge = LoggedPurge {
             selector: PurgeStatement::Purged(author, selector.clone()).to_string(),
@@ -323,7 +324,7 @@ impl PurgeLogSync {
     /// Asks for a new number when few local steps of the current one are left, once for each
     /// number.
     pub(super) fn ask_before_steps_end(&self) {
-        let number = shared(self.log.order());
+        let number = self.log.order().number();
         if self.log.wants_number() && self.asked_at.swap(number, Ordering::Relaxed) != number {
             drop(self.ask_for_number());
         }
@@ -331,7 +332,7 @@ impl PurgeLogSync {
 
     /// Asks for a number of the log, by appending a purge that reaches nothing and leaves no
     /// record.
-    pub(super) fn ask_for_number(&self) -> oneshot::Receiver<u64> {
+    pub(super) fn ask_for_number(&self) -> oneshot::Receiver<LogNumber> {
         let (done, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
         queue.waiting.entry(nothing()).or_default().push(done);
@@ -546,9 +547,10 @@ impl PurgeLogSync {
         }
         let (window, after) = match PurgeLogWindow::next(known.as_ref(), &log, self.log.order()) {
             LogWindowAdvance::Nothing => return,
-            LogWindowAdvance::Further(window) => {
-                (window, known.as_ref().map_or(0, |known| known.newest))
-            }
+            LogWindowAdvance::Further(window) => (
+                window,
+                known.as_ref().map_or(LogNumber::ZERO, |known| known.newest),
+            ),
             LogWindowAdvance::Anew(window, fault) => {
                 if known.is_some() {
                     self.note_gap();
@@ -571,7 +573,7 @@ impl PurgeLogSync {
             false => self.take_in(&window, after, &log),
         }
         self.number
-            .set(i64::try_from(window.newest).unwrap_or(i64::MAX));
+            .set(i64::try_from(window.newest.value()).unwrap_or(i64::MAX));
         *self.window.write() = Some(window);
         if known.is_none() {
             self.news.notify_waiters();
@@ -579,10 +581,10 @@ impl PurgeLogSync {
     }
 
     /// Applies the purges after the number `after`.
-    fn take_in(&self, window: &PurgeLogWindow, after: u64, log: &PurgeLogRange) {
+    fn take_in(&self, window: &PurgeLogWindow, after: LogNumber, log: &PurgeLogRange) {
         let news = log.purges.iter().filter(|logged| logged.number > after);
         news.for_each(|logged| self.note(logged, window));
-        self.log.advance(number_of(window.order_at(window.newest)));
+        self.log.advance(window.order_at(window.newest).number());
     }
 
     fn note(&self, logged: &PurgeLogEntry, window: &PurgeLogWindow) {
@@ -596,7 +598,7 @@ impl PurgeLogSync {
         } else {
             PurgeKind::Hard
         };
-        let number = number_of(window.order_at(logged.number));
+        let number = window.order_at(logged.number).number();
         match purge.selector.parse() {
             Ok(PurgeStatement::Purged(author, selector)) => {
                 self.log.record_numbered(author, &selector, kind, number);
@@ -622,7 +624,7 @@ impl PurgeLogSync {
         if !soon {
             last.0 = Some(now);
             tracing::warn!(
-                newest = log.newest,
+                newest = log.newest.value(),
                 reason = fault.as_str(),
                 "the second tier's purge log is not trusted: {}. Entries that a missing purge may \
                  concern are hidden until they are loaded again",

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName};
 use super::L2;
 use super::convert;
 use super::guard::{StoreCall, StoreCallError};
-use super::store::{StoreError, StoreKey};
+use super::store::{LogOrder, StoreError, StoreKey};
 use crate::entry::Entry;
 use crate::event::{CacheEvent, L2LookupOutcome};
 use crate::http::vary::Vary;
@@ -157,7 +157,7 @@ impl L2 {
     }
 
     /// The newest invalidation of the groups that a record belongs to.
-    async fn groups_of(&self, stored: &ResponseRecord) -> Result<PurgeOrder, L2LookupOutcome> {
+    async fn groups_of(&self, stored: &ResponseRecord) -> Result<LogOrder, L2LookupOutcome> {
         let groups = &stored.marks.groups;
         if self.invalidations.hide(groups) {
             return Err(L2LookupOutcome::Miss);

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::guard::{StoreCall, StoreGuard};
 use super::put::RecordWrite;
 use super::store::{IndexNote, IndexedUrl, Store, StoreKey};
-use crate::purge::PurgeOrder;
+use crate::l2::store::LogOrder;
 use crate::record::StoreRecord;
 
 /// The largest number of records that wait to be noted, some 5 MiB with long URLs. Further records
@@ -53,7 +53,7 @@ struct NoteQueue {
 
 struct PendingIndexNote {
     key: StoreKey,
-    born: PurgeOrder,
+    born: LogOrder,
     text: IndexedUrl,
     ends: Instant,
 }

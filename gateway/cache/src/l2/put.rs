@@ -220,7 +220,7 @@ impl RecordWrite {
     }
 
     #[cfg(test)]
-    pub(super) fn of(key: u8, born: PurgeOrder) -> Self {
+    pub(super) fn of(key: u8, born: u64) -> Self {
         Self {
             key: StoreKey {
                 id: [key; 16],
@@ -231,12 +231,12 @@ impl RecordWrite {
             life: Duration::from_secs(60),
             born: LogPlace {
                 generation: 0,
-                order: born,
+                order: born.into(),
             },
             since: Instant::now(),
             numbers: Box::default(),
             watch: InvalidationWatch::default(),
-            known_since: born,
+            known_since: born.into(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod seals;
 mod server;
 mod writes;
 
+use crate::l2::store::LogNumber;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ use super::store::{
     PurgeLogRange, Store, StoreError, StoreKey, StorePut, StorePutOutcome, StoreRight,
 };
 use crate::key::PurgeHash;
-use crate::purge::PurgeOrder;
+use crate::l2::store::LogOrder;
 use crate::redis::{RedisConnector, SharedOutage, is_demotion};
 pub use config::RedisStoreOpenError;
 use fault::{fault, knows_no_flags, unexpected};
@@ -250,7 +251,7 @@ impl RedisStore {
     /// The failure of a command about a key.
     fn failed_about(&self, key: &str, error: &Error) -> StoreError {
         let failed = self.failed(error);
-        self.writing.noted(key, &failed);
+        self.writing.note_failure(key, &failed);
         failed
     }
 
@@ -324,7 +325,7 @@ impl Store for RedisStore {
     }
 
     fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
-        Some(self.writing.told())
+        Some(self.writing.changes())
     }
 
     fn connects(&self) -> Option<watch::Receiver<u64>> {
@@ -348,7 +349,7 @@ impl Store for RedisStore {
         key: &'a StoreKey,
         max: usize,
         number: PurgeHash,
-    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, LogOrder), StoreError>> {
         self.read_noted(key, max, number).boxed()
     }
 
@@ -371,7 +372,7 @@ impl Store for RedisStore {
     fn invalidated<'a>(
         &'a self,
         numbers: &'a [PurgeHash],
-    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
+    ) -> BoxFuture<'a, Result<LogOrder, StoreError>> {
         self.notes(numbers).boxed()
     }
 
@@ -386,18 +387,18 @@ impl Store for RedisStore {
     fn append<'a>(
         &'a self,
         purge: &'a LoggedPurge,
-        last: u64,
+        last: LogNumber,
     ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>> {
         self.append_purge(purge, last).boxed()
     }
 
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
+    fn read_log(&self, after: LogNumber) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         self.read_purges(after).boxed()
     }
 
     fn watch_log(
         &self,
-        after: u64,
+        after: LogNumber,
         patience: Duration,
     ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         self.watch_purges(after, patience).boxed()
@@ -515,7 +516,7 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreEr
 }
 
 /// The order as a text that compares like the number.
-fn order(order: PurgeOrder) -> Value {
+fn order(order: LogOrder) -> Value {
     format!("{order:020}").into()
 }
 

@@ -8,6 +8,7 @@
 
 mod index;
 mod persistence;
+mod place;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +21,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, watch};
 
 use crate::key::{KeyId, PurgeHash};
-use crate::purge::{PurgeOrder, numbered};
 
 pub use index::{IndexMember, IndexNote, IndexPage, IndexedUrl};
 pub use persistence::{Durability, FsyncPolicy, Persistence, SnapshotRule};
+pub use place::{LogNumber, LogOrder, LogPlace};
 
 /// A cache key in the form that stores use. The record contains the whole key and is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -40,14 +41,6 @@ pub struct StoreKey {
 pub struct FoundRecord {
     pub record: Bytes,
     pub left: Duration,
-}
-
-/// A place in the purge log of a store. Orders of two generations can't be compared.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct LogPlace {
-    pub generation: u64,
-    /// A number of that log, as [`numbered`](crate::purge::numbered) writes it.
-    pub order: PurgeOrder,
 }
 
 /// A record that is to be written.
@@ -95,8 +88,8 @@ pub fn nothing() -> LoggedPurge {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PurgeLogEntry {
     /// The first number that it stands for: a purge that reaches nothing may stand for several.
-    pub since: u64,
-    pub number: u64,
+    pub since: LogNumber,
+    pub number: LogNumber,
     pub purge: LoggedPurge,
 }
 
@@ -105,7 +98,7 @@ pub struct PurgeLogEntry {
 pub struct PurgeLogRange {
     /// Random, made when the log was begun. A different value means that the old log was lost.
     pub generation: u64,
-    pub newest: u64,
+    pub newest: LogNumber,
     /// False: some purges after the requested number are not there any more.
     pub whole: bool,
     /// In ascending order.
@@ -277,8 +270,8 @@ pub trait Store: Send + Sync + 'static {
         key: &'a StoreKey,
         max: usize,
         _number: PurgeHash,
-    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
-        async move { Ok((self.get(key, max).await?, 0)) }.boxed()
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, LogOrder), StoreError>> {
+        async move { Ok((self.get(key, max).await?, LogOrder::BEFORE_ALL)) }.boxed()
     }
 
     /// Like [`put`](Self::put). Invalidations of these numbers are noted as long as the record
@@ -306,8 +299,8 @@ pub trait Store: Send + Sync + 'static {
     fn invalidated<'a>(
         &'a self,
         _numbers: &'a [PurgeHash],
-    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
-        async { Ok(0) }.boxed()
+    ) -> BoxFuture<'a, Result<LogOrder, StoreError>> {
+        async { Ok(LogOrder::BEFORE_ALL) }.boxed()
     }
 
     /// Removes the record of `key`, unless its load began after `at`, and for a while keeps out
@@ -324,17 +317,17 @@ pub trait Store: Send + Sync + 'static {
     fn append<'a>(
         &'a self,
         purge: &'a LoggedPurge,
-        last: u64,
+        last: LogNumber,
     ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>>;
 
     /// Returns everything that came after `after`, a number of the generation that was returned
     /// last; if the log has another generation, the whole log.
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>>;
+    fn read_log(&self, after: LogNumber) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>>;
 
     /// Like [`read_log`](Self::read_log), as soon as something came or when `patience` is over.
     fn watch_log(
         &self,
-        after: u64,
+        after: LogNumber,
         patience: Duration,
     ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>>;
 
@@ -423,7 +416,7 @@ impl PurgeLogRange {
     pub fn end(&self) -> LogPlace {
         LogPlace {
             generation: self.generation,
-            order: numbered(self.newest),
+            order: self.newest.order(),
         }
     }
 }

@@ -93,7 +93,8 @@ impl Node {
             .sum()
     }
 
-    async fn hears(&self, number: u64) {
+    async fn hears(&self, number: impl Into<LogNumber>) {
+        let number = number.into();
         while self.tier.feed.applied() < number {
             tokio::task::yield_now().await;
         }
@@ -106,7 +107,7 @@ fn key(text: &str) -> KeyBuf {
     key
 }
 
-fn entry(key: &KeyBuf, age: Duration, born: PurgeOrder) -> Entry {
+fn entry(key: &KeyBuf, age: Duration, born: impl Into<PurgeOrder>) -> Entry {
     let marks = PurgeAttributes {
         id: KeyId::of(key.as_bytes()).0,
         tags: Box::new([hash64(b"x")]),
@@ -128,7 +129,7 @@ fn entry(key: &KeyBuf, age: Duration, born: PurgeOrder) -> Entry {
         body,
         freshness,
         marks,
-        born,
+        born.into(),
     )
 }
 
@@ -211,7 +212,7 @@ async fn a_purge_that_waits_for_its_number_hides_what_was_born_at_earlier_ones()
     one.tier.feed.settled().await;
     assert!(one.shown(&key("a")).await.is_none(), "for ever");
     let now = one.cache.order();
-    other.hears(number + 1).await;
+    other.hears(number.plus(1)).await;
     other.put(&entry(&key("a"), Duration::ZERO, now)).await;
     assert!(
         one.shown(&key("a")).await.is_some(),
@@ -226,7 +227,7 @@ async fn a_record_born_after_purges_that_are_not_known_here_is_a_miss() {
     let written = async |born| {
         let place = LogPlace {
             generation: node.tier.generation().unwrap(),
-            order: crate::purge::numbered(born),
+            order: LogNumber::new(born).order(),
         };
         let page = entry(&key("a"), Duration::ZERO, 1);
         let stored = convert::stored(&page, LIFE, place, LIFE).unwrap();
@@ -310,7 +311,8 @@ async fn a_purge_leaves_what_was_loaded_after_its_number() {
     for _ in 0..2_000 {
         let tag = Selector::Tag("x".into());
         let told = node.cache.purge_everywhere(&tag, PurgeKind::Hard).1;
-        let born = crate::purge::numbered(told.unwrap().await.unwrap());
+        let number: LogNumber = told.unwrap().await.unwrap();
+        let born = PurgeOrder::numbered(number.value());
         assert!(node.cache.shows(&entry(&key("a"), Duration::ZERO, born)));
     }
 }
@@ -393,7 +395,7 @@ async fn equal_purges_that_wait_are_one_and_too_many_are_a_purge_of_everything()
     let told = tokio::time::timeout(Duration::from_secs(60), all).await;
     let told = told.expect("purges that waited get through");
     assert!(told.iter().all(Result::is_ok));
-    let log = store.read_log(0).await.unwrap();
+    let log = store.read_log(LogNumber::ZERO).await.unwrap();
     assert!(log.purges.len() < 200, "{}", log.purges.len());
     assert!(log.purges.iter().any(|p| p.purge.selector == "all"));
 }

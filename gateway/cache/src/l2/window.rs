@@ -10,9 +10,9 @@
 //!
 //! Pure: [`PurgeLogWindow::next`] tells what a range of the log means for what was known.
 
-use super::store::{LogFault, PurgeLogEntry, PurgeLogRange};
+use super::store::{LogFault, LogNumber, LogOrder, PurgeLogEntry, PurgeLogRange};
 use crate::event::L2LookupOutcome;
-use crate::purge::{MAX_NUMBER, PurgeOrder, number_of, numbered};
+use crate::purge::{MAX_NUMBER, PurgeOrder};
 
 /// A range of one generation of the log that was applied here without a hole.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,14 +22,14 @@ pub(super) struct PurgeLogWindow {
     /// together.
     anchors: Vec<LogWindowAnchor>,
     /// The newest number in the window.
-    pub(super) newest: u64,
+    pub(super) newest: LogNumber,
 }
 
 /// A number of the store's log and the matching number of our own order. Numbers of the store
 /// between two ranges of purges match the place where the later range begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct LogWindowAnchor {
-    number: u64,
+    number: LogNumber,
     ours: u64,
 }
 
@@ -59,7 +59,7 @@ impl PurgeLogWindow {
     ) -> LogWindowAdvance {
         let anew = |fault| LogWindowAdvance::Anew(Self::anew(log, order), fault);
         let Some(known) = known else {
-            let all = Self::at(log.generation, 0, number_of(order)).grown(log);
+            let all = Self::at(log.generation, LogNumber::ZERO, order.number()).grown(log);
             return match (log.whole, all) {
                 (true, Some(window)) => LogWindowAdvance::Further(window),
                 (true, None) => anew(Some(LogFault::Missing)),
@@ -83,19 +83,19 @@ impl PurgeLogWindow {
     fn anew(log: &PurgeLogRange, order: PurgeOrder) -> Self {
         let mut first = log.newest;
         for logged in log.purges.iter().rev() {
-            match logged.number == first && first > 0 {
-                true => first = logged.since.saturating_sub(1),
+            match logged.number == first && first > LogNumber::ZERO {
+                true => first = logged.since.before(),
                 false => break,
             }
         }
-        let ours = number_of(order).saturating_add(1);
+        let ours = order.number().saturating_add(1);
         let begun = Self::at(log.generation, first, ours);
         begun
             .grown(log)
             .unwrap_or_else(|| Self::at(log.generation, log.newest, ours))
     }
 
-    fn at(generation: u64, number: u64, ours: u64) -> Self {
+    fn at(generation: u64, number: LogNumber, ours: u64) -> Self {
         Self {
             generation,
             anchors: vec![LogWindowAnchor { number, ours }],
@@ -108,7 +108,7 @@ impl PurgeLogWindow {
     fn grown(mut self, log: &PurgeLogRange) -> Option<Self> {
         let known = self.newest;
         for logged in log.purges.iter().filter(|logged| logged.number > known) {
-            let next = self.newest.checked_add(1)?;
+            let next = self.newest.next()?;
             if logged.since > next || logged.number < next {
                 return None;
             }
@@ -119,7 +119,7 @@ impl PurgeLogWindow {
 
     fn take(&mut self, logged: &PurgeLogEntry) {
         let ours = self.ours(self.newest).saturating_add(1);
-        if logged.number - self.newest > 1 {
+        if logged.number.since(self.newest) > 1 {
             let number = logged.number;
             self.anchors.push(LogWindowAnchor { number, ours });
             if self.anchors.len() > ANCHORS {
@@ -131,7 +131,7 @@ impl PurgeLogWindow {
 
     /// The number of our own order that matches `number`. A number before the window matches the
     /// window's beginning.
-    fn ours(&self, number: u64) -> u64 {
+    fn ours(&self, number: LogNumber) -> u64 {
         let after = self
             .anchors
             .partition_point(|anchor| anchor.number <= number);
@@ -140,12 +140,12 @@ impl PurgeLogWindow {
             .get(after)
             .map_or(u64::MAX, |anchor| anchor.ours);
         let anchor = self.anchors[after.saturating_sub(1)];
-        let further = number.saturating_sub(anchor.number);
+        let further = number.since(anchor.number);
         anchor.ours.saturating_add(further).min(later)
     }
 
     /// The number of the store after which the window begins.
-    pub(super) fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> LogNumber {
         self.anchors[0].number
     }
 
@@ -161,15 +161,15 @@ impl PurgeLogWindow {
     }
 
     /// The place in our own order of the purge with this number.
-    pub(super) fn order_at(&self, number: u64) -> PurgeOrder {
-        numbered(self.ours(number))
+    pub(super) fn order_at(&self, number: LogNumber) -> PurgeOrder {
+        PurgeOrder::numbered(self.ours(number))
     }
 
     /// The place in our own order of a record that was born at this number.
     ///
     /// # Errors
     /// The reason why the record can't be judged.
-    pub(super) fn order_of(&self, number: u64) -> Result<PurgeOrder, L2LookupOutcome> {
+    pub(super) fn order_of(&self, number: LogNumber) -> Result<PurgeOrder, L2LookupOutcome> {
         match number {
             _ if self.is_used_up() => Err(L2LookupOutcome::Skipped),
             _ if number > self.newest => Err(L2LookupOutcome::Ahead),
@@ -180,16 +180,16 @@ impl PurgeLogWindow {
 
     /// The place in the store's log that matches this place in our own order. None: it is before
     /// this window.
-    pub(super) fn place_of(&self, order: PurgeOrder) -> Option<PurgeOrder> {
-        let ours = number_of(order);
+    pub(super) fn place_of(&self, order: PurgeOrder) -> Option<LogOrder> {
+        let ours = order.number();
         let after = self.anchors.partition_point(|anchor| anchor.ours <= ours);
         let anchor = self.anchors[after.checked_sub(1)?];
         if self.is_used_up() {
             return None;
         }
-        let number = anchor.number.saturating_add(ours - anchor.ours);
+        let number = anchor.number.plus(ours - anchor.ours);
         // While another window replaces this one, our order is ahead of it.
-        Some(numbered(number.min(self.newest)))
+        Some(number.min(self.newest).order())
     }
 }
 

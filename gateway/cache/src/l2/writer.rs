@@ -202,8 +202,8 @@ mod tests {
         writer.push(RecordWrite::of(1, 10));
         writer.push(RecordWrite::of(2, 11));
         writer.push(RecordWrite::of(1, 12));
-        assert_eq!(writer.next().await.0.born.order, 12);
-        assert_eq!(writer.next().await.0.born.order, 11);
+        assert_eq!(writer.next().await.0.born.order, 12.into());
+        assert_eq!(writer.next().await.0.born.order, 11.into());
         writer.settled().await;
         assert_eq!(writer.queue.lock().bytes, 0);
     }

@@ -11,7 +11,6 @@
 //! replaced when something has to move.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -21,7 +20,7 @@ use super::keys::{
 use super::steps;
 use super::table::{Stamp, StampBuckets, StampRaiseOutcome, StampTable};
 use super::urls::{UrlAnchor, strip_scheme, without_scheme};
-use super::{PurgeOrder, Selector};
+use super::{PurgeOrder, PurgeOrderCell, Selector};
 use crate::entry::PurgeAttributes;
 use crate::key::hash64;
 use crate::pattern::Pattern;
@@ -31,8 +30,8 @@ pub(super) struct PurgeLedger {
     keys: PurgeHashKeys,
     view: ArcSwap<LedgerView>,
     /// The newest order of each class of records.
-    newest: [AtomicU64; CLASSES],
-    newest_pattern: AtomicU64,
+    newest: [PurgeOrderCell; CLASSES],
+    newest_pattern: PurgeOrderCell,
     max_patterns: usize,
 }
 
@@ -41,7 +40,7 @@ pub(super) struct PurgeLedger {
 struct LedgerView {
     table: Arc<StampTable>,
     /// For each anchor and each length, the newest prefix of that length.
-    lengths: [Arc<[AtomicU64]>; 2],
+    lengths: [Arc<[PurgeOrderCell]>; 2],
     /// Newest first.
     patterns: Arc<[PatternRecord]>,
     /// The records that were dropped, kept with less precision.
@@ -113,7 +112,7 @@ impl PurgeLedger {
             keys: PurgeHashKeys::random(),
             view: ArcSwap::from_pointee(LedgerView::default()),
             newest: Default::default(),
-            newest_pattern: AtomicU64::new(0),
+            newest_pattern: PurgeOrderCell::default(),
             max_patterns: max_patterns.max(1),
         }
     }
@@ -176,8 +175,7 @@ impl PurgeLedger {
             None => LedgerInsertOutcome::Whole,
         };
         self.replace(|view| view.patterns = patterns.into());
-        self.newest_pattern
-            .fetch_max(stamp.newest(), Ordering::Release);
+        self.newest_pattern.raise(stamp.newest());
         taken
     }
 
@@ -206,21 +204,23 @@ impl PurgeLedger {
     }
 
     fn note(&self, class: PurgeRecordClass, stamp: Stamp) {
-        self.newest[class.index()].fetch_max(stamp.newest(), Ordering::Release);
+        self.newest[class.index()].raise(stamp.newest());
     }
 
     fn note_length(&self, anchor: UrlAnchor, length: usize, order: PurgeOrder) {
         let view = self.view.load_full();
         let known = &view.lengths[anchor as usize];
         if let Some(newest) = known.get(length) {
-            newest.fetch_max(order, Ordering::Release);
+            newest.raise(order);
             return;
         }
         let more = (0..(length + 1).next_power_of_two()).map(|at| {
-            let known = known.get(at).map_or(0, |n| n.load(Ordering::Relaxed));
-            AtomicU64::new(if at == length { order } else { known })
+            let known = known
+                .get(at)
+                .map_or(PurgeOrder::BEFORE_ALL, PurgeOrderCell::read);
+            PurgeOrderCell::new(if at == length { order } else { known })
         });
-        let more: Arc<[AtomicU64]> = more.collect();
+        let more: Arc<[PurgeOrderCell]> = more.collect();
         self.replace(|view| view.lengths[anchor as usize] = more);
     }
 
@@ -268,13 +268,13 @@ impl PurgeLedger {
             return found;
         }
         let get = |extent, walk| view.get(self.keys.text(anchor, extent, walk), since);
-        let lengths: &[AtomicU64] = match beginnings {
+        let lengths: &[PurgeOrderCell] = match beginnings {
             true => &view.lengths[anchor as usize],
             false => &[],
         };
         let is_used = |length: usize| {
             let newest = lengths.get(length);
-            newest.is_some_and(|newest| newest.load(Ordering::Acquire) > since)
+            newest.is_some_and(|newest| newest.read() > since)
         };
         let mut walk = PrefixHash::default();
         if is_used(0) {
@@ -297,7 +297,7 @@ impl PurgeLedger {
 
     fn matching(&self, view: &LedgerView, url: &str, since: PurgeOrder) -> Stamp {
         let mut found = Stamp::default();
-        if self.newest_pattern.load(Ordering::Acquire) <= since {
+        if self.newest_pattern.read() <= since {
             return found;
         }
         let newer = |kept: &&PatternRecord| kept.stamp.newest() > since;
@@ -312,7 +312,7 @@ impl PurgeLedger {
     }
 
     fn has_news(&self, class: PurgeRecordClass, since: PurgeOrder) -> bool {
-        self.newest[class.index()].load(Ordering::Acquire) > since
+        self.newest[class.index()].read() > since
     }
 
     /// The order of the middle record.
@@ -322,7 +322,7 @@ impl PurgeLedger {
         let patterns = view.patterns.iter().map(|kept| kept.stamp.newest());
         let mut orders: Vec<PurgeOrder> = table.chain(patterns).collect();
         if orders.is_empty() {
-            return 0;
+            return PurgeOrder::BEFORE_ALL;
         }
         let middle = orders.len() / 2;
         let (_, median, _) = orders.select_nth_unstable(middle);

@@ -77,7 +77,7 @@ impl InvalidationStamps {
     pub(super) fn stamp(&self, number: PurgeHash, order: PurgeOrder) -> LocalPresence {
         let stamp = Stamp {
             hard: order,
-            soft: 0,
+            soft: PurgeOrder::BEFORE_ALL,
         };
         // The bucket comes first: a cell that is created from now on begins with this stamp.
         let buckets = self.buckets.get_or_init(|| StampBuckets::new(self.size));
@@ -95,7 +95,7 @@ impl InvalidationStamps {
     /// The newest invalidation of something with these marks.
     pub(super) fn newest(&self, marks: &PurgeAttributes) -> PurgeOrder {
         let Some(buckets) = self.buckets.get() else {
-            return 0;
+            return PurgeOrder::BEFORE_ALL;
         };
         let numbers = std::iter::once(marks.identity).chain(marks.groups.iter().copied());
         let stamps = numbers.map(|number| {
@@ -105,7 +105,7 @@ impl InvalidationStamps {
                 None => buckets.get(number).hard,
             }
         });
-        stamps.max().unwrap_or(0)
+        stamps.max().unwrap_or_default()
     }
 
     fn cell(&self, number: PurgeHash) -> Arc<StampCell> {
@@ -151,6 +151,6 @@ impl InvalidationWatch {
     /// The newest invalidation of these cells.
     pub fn newest(&self) -> PurgeOrder {
         let stamps = self.cells.iter().map(|cell| cell.read().hard);
-        stamps.max().unwrap_or(0)
+        stamps.max().unwrap_or_default()
     }
 }

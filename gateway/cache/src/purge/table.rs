@@ -7,8 +7,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::PurgeOrder;
 use super::steps;
+use super::{PurgeOrder, PurgeOrderCell};
 
 /// The newest purges of one selector; 0 means that there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -31,20 +31,20 @@ impl Stamp {
 /// A stamp that can be raised while others read it.
 #[derive(Default)]
 pub(super) struct StampCell {
-    hard: AtomicU64,
-    soft: AtomicU64,
+    hard: PurgeOrderCell,
+    soft: PurgeOrderCell,
 }
 
 impl StampCell {
     pub(super) fn raise(&self, stamp: Stamp) {
-        self.hard.fetch_max(stamp.hard, Ordering::Release);
-        self.soft.fetch_max(stamp.soft, Ordering::Release);
+        self.hard.raise(stamp.hard);
+        self.soft.raise(stamp.soft);
     }
 
     pub(super) fn read(&self) -> Stamp {
         Stamp {
-            hard: self.hard.load(Ordering::Acquire),
-            soft: self.soft.load(Ordering::Acquire),
+            hard: self.hard.read(),
+            soft: self.soft.read(),
         }
     }
 }
@@ -148,7 +148,7 @@ impl StampTable {
 /// finds the stamp of another key only if all of its own are shared with other keys.
 pub(super) struct StampBuckets {
     cells: Box<[StampCell]>,
-    newest: AtomicU64,
+    newest: PurgeOrderCell,
 }
 
 /// The number of stamps of one key.
@@ -160,7 +160,7 @@ impl StampBuckets {
         let count = count.next_power_of_two();
         Self {
             cells: (0..count).map(|_| StampCell::default()).collect(),
-            newest: AtomicU64::new(0),
+            newest: PurgeOrderCell::default(),
         }
     }
 
@@ -176,12 +176,12 @@ impl StampBuckets {
 
     pub(super) fn raise(&self, key: u64, stamp: Stamp) {
         self.cells(key).for_each(|cell| cell.raise(stamp));
-        self.newest.fetch_max(stamp.newest(), Ordering::Release);
+        self.newest.raise(stamp.newest());
     }
 
     /// The newest of all stamps.
     pub(super) fn newest(&self) -> PurgeOrder {
-        self.newest.load(Ordering::Acquire)
+        self.newest.read()
     }
 
     fn cells(&self, key: u64) -> impl Iterator<Item = &StampCell> {

@@ -110,7 +110,7 @@ fn a_doubt_that_is_cleared_leaves_one_that_lasts() {
     let cleared = log.doubt(DoubtDuration::UntilKnown);
     assert_eq!(log.judge(&between), EntryVisibility::Doubted);
     log.trust(lasting);
-    log.move_doubt(cleared, log.order() + 10);
+    log.move_doubt(cleared, PurgeOrder::new(log.order().value() + 10));
     let moved = entry(marks("a/3", &[]), cleared);
     assert_eq!(log.judge(&moved), EntryVisibility::Doubted);
     log.trust(cleared);

@@ -73,25 +73,28 @@ mod tests {
         };
         assert_eq!(place_at(&times, 0), None);
         for (before, millis) in [(2, 100), (3, 110), (4, 119), (5, 120), (8, 500)] {
-            times.note(before, at(millis));
+            times.note(PurgeOrder::new(before), at(millis));
         }
         let places = [0, 100, 119, 120, 140, 499, 519, 520].map(|millis| place_at(&times, millis));
         assert_eq!(
             places,
-            [2, 2, 2, 5, 8, 8, 8, 0].map(|place| (place > 0).then_some(place)),
+            [2, 2, 2, 5, 8, 8, 8, 0].map(|place| (place > 0).then_some(PurgeOrder::new(place))),
             "a place before it where several came together"
         );
         let long_ago = times.place_before(now, Duration::MAX - TOGETHER);
-        assert_eq!(long_ago, Some(2));
+        assert_eq!(long_ago, Some(PurgeOrder::new(2)));
     }
 
     #[test]
     fn the_last_ones_are_known_and_older_ones_are_not() {
         let (mut times, start) = (SoftTimes::default(), Instant::now());
         let at = |n: usize| start + Duration::from_secs(n as u64);
-        (0..MOST + 2).for_each(|n| times.note(n as PurgeOrder, at(n)));
-        assert_eq!(times.of(1), None);
-        assert_eq!(times.of(2), Some(at(2)));
-        assert_eq!(times.of(MOST as PurgeOrder + 9), Some(at(MOST + 1)));
+        (0..MOST + 2).for_each(|n| times.note(PurgeOrder::new(n as u64), at(n)));
+        assert_eq!(times.of(1.into()), None);
+        assert_eq!(times.of(2.into()), Some(at(2)));
+        assert_eq!(
+            times.of(PurgeOrder::new(MOST as u64 + 9)),
+            Some(at(MOST + 1))
+        );
     }
 }

@@ -78,7 +78,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Default::default(),
             marks: Default::default(),
-            born: 1,
+            born: 1.into(),
             generation: 1,
             age,
             life,

@@ -22,6 +22,7 @@
 //! Decision: one set of structs serves both directions and borrows its data, so that a name can't
 //! differ between them and a body is not copied when a record is read.
 
+use crate::l2::store::LogOrder;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -166,7 +167,7 @@ fn pack_entry(key: &[u8], stored: &ResponseRecord, into: &mut RecordSerializer<'
             groups: Bin::new(&groups),
             url: &stored.marks.url,
         },
-        born: RecordInteger(stored.born),
+        born: RecordInteger(stored.born.value()),
         r#gen: RecordInteger(stored.generation),
         at: RecordInteger(whole_millis(stored.written)),
         up: stored
@@ -287,7 +288,7 @@ fn unpack_entry(record: &Bytes) -> Result<ResponseRecord, CorruptRecord> {
         headers: unpack_headers(record, &entry.headers.0)?,
         body: record.slice_ref(entry.body),
         marks: unpack_marks(&entry.marks)?,
-        born: entry.born.0,
+        born: LogOrder::new(entry.born.0),
         generation: entry.r#gen.0,
         written: Duration::from_millis(entry.at.0),
         uptime: entry.up.map(|(boot, at)| Uptime {

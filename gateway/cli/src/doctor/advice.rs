@@ -121,7 +121,7 @@ pub(super) fn of_bus(
         FailureSubject::Size => "bus.broadcast_set_max_bytes".to_owned(),
         _ => format!("bus.{}.{}", transport.name(), transport.key_of(about)),
     };
-    told(why, &address(transport), question, &places.at(&key))
+    advice(why, &address(transport), question, &places.at(&key))
 }
 
 /// A failure of the store, with its key and, if it has a server, a question.
@@ -134,7 +134,7 @@ pub(super) fn of_store(
     let place = places.at(&key_of_store(store, about));
     match store.servers().as_slice() {
         [] => format!("{why} ({place})"),
-        servers => told(why, &servers.join(","), question, &place),
+        servers => advice(why, &servers.join(","), question, &place),
     }
 }
 
@@ -143,7 +143,7 @@ pub(super) fn key_of_store(store: &dyn StoreDescription, about: FailureSubject) 
     format!("cache.l2.{}.{}", store.name(), store.key_of(about))
 }
 
-fn told(why: &str, address: &str, question: &str, place: &str) -> String {
+fn advice(why: &str, address: &str, question: &str, place: &str) -> String {
     format!("{why}, at {address}: {question} ({place})")
 }
 

@@ -12,9 +12,9 @@ use lamina_cache::config::L2Config;
 use lamina_cache::l2::EVICTS;
 use lamina_cache::l2::description::{FindingGravity, StoreDescription, StoreFinding};
 use lamina_cache::l2::store::{
-    Lease, LeaseAcquisition, LogPlace, LoggedPurge, Store, StoreError, StoreKey, StorePut,
+    Lease, LeaseAcquisition, LogNumber, LogPlace, LoggedPurge, Store, StoreError, StoreKey,
+    StorePut,
 };
-use lamina_cache::purge::number_of;
 use lamina_edge::app::{GatewayStartError, open_store};
 use lamina_edge::config::GatewayConfig;
 
@@ -96,7 +96,7 @@ async fn trips(
         trip("delete", write, async || store.delete(key, place).await).await,
         append,
         trip("read purge log", write, async || {
-            store.read_log(number_of(place.order)).await.map(drop)
+            store.read_log(place.order.number()).await.map(drop)
         })
         .await,
     ]
@@ -144,7 +144,7 @@ async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (FindingLine, Log
         soft: false,
     };
     let began = Instant::now();
-    let answer = tokio::time::timeout(PATIENCE, store.append(&ours, 0)).await;
+    let answer = tokio::time::timeout(PATIENCE, store.append(&ours, LogNumber::ZERO)).await;
     let name = "append purge";
     match answer.unwrap_or(Err(StoreError::Timeout)) {
         Ok(log) => (

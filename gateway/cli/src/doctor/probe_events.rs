@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use lamina_cluster::bus::event::{BusEvent, EventShape, Message, NodePayload};
+use lamina_cluster::bus::event::{BusEvent, EventShape, Message, NodePayload, PublisherNumber};
 use lamina_cluster::bus::outbox::{new_boot, new_id};
 use lamina_cluster::bus::seal::SealKeys;
 
@@ -58,7 +58,7 @@ impl ProbeEventWriter {
             shape,
             ours: Some(NodePayload {
                 boot,
-                purges: 0,
+                purges: PublisherNumber::ZERO,
                 sequence: number,
                 message: Message::Applied {
                     of: NAME.to_owned(),

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::cases::{CaseFile, CaseRequest, PluginTestCase};
 use super::opened::{self, InspectedPlugin, PluginCallMode};
 use super::run::{HookInvocation, PreparedInvocation, StubUpstreams, upstreams};
-use super::test::{open, told};
+use super::test::{fault_text, open};
 use lamina_plugin_host::config::Isolation;
 use lamina_plugin_host::{Hook, Plugin};
 
@@ -60,7 +60,7 @@ pub async fn bench(
     let granted = upstreams(cases.iter().flat_map(|case| case.fetch.keys()));
     let configs = configs(&opened, &config, &granted);
     let plugins = opened::start(configs, answers.fetch()).await;
-    let plugins = plugins.map_err(|cause| told(file, &cause))?;
+    let plugins = plugins.map_err(|cause| fault_text(file, &cause))?;
     let ways = WAYS.map(|way| plugins.get(way).expect("it was just loaded"));
     let (linear, resident) = weigh(&ways[1]).await?;
     let hooks: Vec<Hook> = Hook::ALL

@@ -123,7 +123,7 @@ fn write_names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt:
     };
     let mut what = what;
     for name in &names[..shown] {
-        line(f, std::mem::take(&mut what), told(name))?;
+        line(f, std::mem::take(&mut what), shortened(name))?;
     }
     match names.len() - shown {
         0 => Ok(()),
@@ -138,7 +138,7 @@ fn write_names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt:
 /// A reason, shortened to fit on the screen.
 fn reason(cause: &PluginFault) -> String {
     let text = cause.to_string();
-    let mut lines: Vec<_> = text.lines().take(MAX_LINES).map(told).collect();
+    let mut lines: Vec<_> = text.lines().take(MAX_LINES).map(shortened).collect();
     let more = text.lines().count() - lines.len();
     if more > 0 {
         lines.push(format!("… and {more} lines more"));
@@ -147,7 +147,7 @@ fn reason(cause: &PluginFault) -> String {
 }
 
 /// The beginning of a text, shortened to fit on a line.
-fn told(text: &str) -> String {
+fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_WIDTH) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -170,10 +170,10 @@ fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &AcceptedPlugin) -> fmt:
             "declared: the gateway derives the key without a call",
         )?;
     } else if hooks.contains(&Hook::Key) {
-        line(f, "inputs", told(&manifest.needs.to_string()))?;
+        line(f, "inputs", shortened(&manifest.needs.to_string()))?;
     }
     match hooks.iter().any(|hook| *hook != Hook::Key) {
-        true => line(f, "reads", told(&manifest.reads.to_string())),
+        true => line(f, "reads", shortened(&manifest.reads.to_string())),
         false => Ok(()),
     }
 }

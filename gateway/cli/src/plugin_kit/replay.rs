@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::cases::{CaseFetchAnswer, CaseRequest, CaseResponse, HookName};
 use super::opened::{self, PluginCallMode};
 use super::run::{HookInvocation, StubUpstreams, upstreams};
-use super::test::{open, told};
+use super::test::{fault_text, open};
 use crate::output;
 use lamina_plugin_host::Hook;
 
@@ -86,7 +86,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         let yaml = opened.yaml(&config, &upstreams_known, &PluginCallMode::default());
         let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
         let plugins = opened::start(configs, answers.fetch()).await;
-        let plugins = plugins.map_err(|cause| told(file, &cause))?;
+        let plugins = plugins.map_err(|cause| fault_text(file, &cause))?;
         let plugin = plugins.get("plugin").expect("it was just loaded");
         let hook = Hook::from(call.hook);
         if !plugin.has(hook) {

@@ -60,11 +60,13 @@ pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Te
 
 /// Inspects a file. An error comes with advice about what to do.
 pub(super) async fn open(file: &Path) -> Result<InspectedPlugin, String> {
-    opened::open(file).await.map_err(|cause| told(file, &cause))
+    opened::open(file)
+        .await
+        .map_err(|cause| fault_text(file, &cause))
 }
 
 /// The message about a refusal.
-pub(super) fn told(file: &Path, cause: &lamina_plugin_host::PluginFault) -> String {
+pub(super) fn fault_text(file: &Path, cause: &lamina_plugin_host::PluginFault) -> String {
     let advice =
         check::advice(cause).map_or(String::new(), |advice| format!("\nWhat to do: {advice}"));
     format!("{}: {cause}{advice}", file.display())

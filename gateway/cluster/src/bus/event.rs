@@ -38,6 +38,7 @@
 //! fill, nor more than the limits below. What is skipped is never built in memory.
 
 mod form;
+mod number;
 mod outer;
 mod read;
 mod skim;
@@ -46,6 +47,8 @@ mod write;
 use bytes::Bytes;
 
 use super::seal::{SealCheck, SealKeys};
+
+pub use number::PublisherNumber;
 
 /// The most bytes of an event of a node, both as sent and expanded, and of what is kept of any
 /// event. Receivers drop what is larger.
@@ -108,7 +111,7 @@ pub struct NodePayload {
     /// Tells two lives (process runs) of one source apart; see [`crate::bus::outbox::new_boot`].
     pub boot: u64,
     /// How many purges the publisher has published in this life, including this one if it is one.
-    pub purges: u64,
+    pub purges: PublisherNumber,
     /// How many events the publisher has published in this life, including this one.
     pub sequence: u64,
     pub message: Message,
@@ -162,7 +165,7 @@ pub enum Message {
         of: String,
         /// The life of the publisher in which it made those purges.
         life: u64,
-        from: u64,
+        from: PublisherNumber,
     },
 }
 
@@ -185,7 +188,7 @@ pub enum KnownPurges {
     /// generation.
     Log { generation: u64 },
     /// By publisher: the source, its boot, and how many of its purges.
-    Publishers(Vec<(String, u64, u64)>),
+    Publishers(Vec<(String, u64, PublisherNumber)>),
 }
 
 /// The bytes are not a valid event.

@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::config;
-use super::event::{BusEvent, EventShape, MAX_BYTES, Message, NodePayload};
+use super::event::{BusEvent, EventShape, MAX_BYTES, Message, NodePayload, PublisherNumber};
 use super::refusals::RareLine;
 use super::seal::SealKeys;
 use super::transport::{BusTransport, PublishError};
@@ -59,7 +59,7 @@ pub struct PublisherIdentity {
 }
 
 /// Called with each purge and its number before the purge is sent.
-pub type OnNumber = Box<dyn Fn(u64, &QueuedPurge) + Send + Sync>;
+pub type OnNumber = Box<dyn Fn(PublisherNumber, &QueuedPurge) + Send + Sync>;
 
 /// Makes a selector wider: returns one of at most `room` bytes that reaches all that this one does,
 /// or the widest one there is.
@@ -100,7 +100,7 @@ struct OutgoingEvent {
     bytes: Bytes,
     kind: PublishedKind,
     /// The number of a purge that was not sent before.
-    number: Option<u64>,
+    number: Option<PublisherNumber>,
 }
 
 /// What to do after a failed attempt to publish.
@@ -219,7 +219,7 @@ impl Outbox {
     /// Publishes purges again from this number on, because another node did not receive them.
     /// Purges that are too old for the history are left out; the node that misses them knows that
     /// there were some.
-    pub fn say_again(&self, from: u64) {
+    pub fn say_again(&self, from: PublisherNumber) {
         self.history.lock().ask(from);
         self.wake.notify_one();
     }
@@ -270,7 +270,7 @@ impl Outbox {
 
     /// Waits until the broker has taken a purge. `number` returns the purge's number once it has
     /// one.
-    pub async fn until_taken(&self, number: impl Fn() -> Option<u64>) {
+    pub async fn until_taken(&self, number: impl Fn() -> Option<PublisherNumber>) {
         loop {
             // Registered before the check, so that no progress is missed.
             let progress = self.progress.notified();
@@ -282,8 +282,8 @@ impl Outbox {
     }
 
     /// Whether the broker has taken the purge with this number.
-    pub fn has_taken(&self, number: Option<u64>) -> bool {
-        number.is_some_and(|number| number <= self.taken.load(Ordering::Acquire))
+    pub fn has_taken(&self, number: Option<PublisherNumber>) -> bool {
+        number.is_some_and(|number| number.value() <= self.taken.load(Ordering::Acquire))
     }
 
     /// The largest message in bytes that the broker takes, as far as it is known.
@@ -361,7 +361,7 @@ impl Outbox {
     fn outgoing(&self, next: NextPublish) -> Option<OutgoingEvent> {
         let (kind, id, shape, message) = match next {
             NextPublish::Purge(purge) => {
-                let number = self.purges.fetch_add(1, Ordering::AcqRel) + 1;
+                let number = PublisherNumber::new(self.purges.fetch_add(1, Ordering::AcqRel) + 1);
                 (self.on_number)(number, &purge);
                 let message = Message::Purge {
                     selector: purge.selector,
@@ -392,7 +392,7 @@ impl Outbox {
             });
         }
         let bytes = self.fitting(bytes, self.max_message_bytes());
-        let number = self.purges.load(Ordering::Acquire);
+        let number = self.last_number();
         self.history.lock().note(number, bytes.clone());
         Some(OutgoingEvent {
             bytes,
@@ -431,6 +431,10 @@ impl Outbox {
         }
     }
 
+    fn last_number(&self) -> PublisherNumber {
+        PublisherNumber::new(self.purges.load(Ordering::Acquire))
+    }
+
     fn event(&self, id: Option<String>, shape: EventShape, message: Message) -> BusEvent {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         BusEvent {
@@ -441,7 +445,7 @@ impl Outbox {
             shape,
             ours: Some(NodePayload {
                 boot: self.identity.boot,
-                purges: self.purges.load(Ordering::Acquire),
+                purges: self.last_number(),
                 sequence: self.made.fetch_add(1, Ordering::AcqRel) + 1,
                 message,
             }),
@@ -464,7 +468,7 @@ impl Outbox {
             for outgoing in batch.drain(..taken.min(batch.len())) {
                 self.metrics.published(outgoing.kind);
                 if let Some(number) = outgoing.number {
-                    self.taken.store(number, Ordering::Release);
+                    self.taken.store(number.value(), Ordering::Release);
                 }
             }
             self.note_under_way(batch);

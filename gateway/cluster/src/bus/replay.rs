@@ -119,7 +119,7 @@ impl ReplayGuard {
             return Err(ReplayRefusal::EarlierLife);
         };
         if !is_purge && guarantee == Guarantee::AtMostOnce {
-            life.purges.begin(ours.purges);
+            life.purges.begin(ours.purges.value());
         }
         let number = EventNumber::of(ours);
         if !life.numbers(number).take(number.value()) {
@@ -195,7 +195,7 @@ enum EventNumber {
 impl EventNumber {
     fn of(ours: &NodePayload) -> Self {
         match ours.message {
-            Message::Purge { .. } => Self::Purge(ours.purges),
+            Message::Purge { .. } => Self::Purge(ours.purges.value()),
             _ => Self::Word(ours.sequence),
         }
     }

@@ -67,7 +67,7 @@ fn purge_by(
         },
         soft: kind == PurgeKind::Soft,
         shape: shape(selector),
-        order,
+        order: order.value(),
         count: 1,
         receipt: None,
     }
@@ -156,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bus::event::{BusEvent, Message, NodePayload};
+    use crate::bus::event::{BusEvent, Message, NodePayload, PublisherNumber};
 
     /// What a receiver reads of it.
     fn heard(purge: QueuedPurge) -> Option<BusEvent> {
@@ -168,7 +168,7 @@ mod tests {
             shape: purge.shape,
             ours: Some(NodePayload {
                 boot: 1,
-                purges: 1,
+                purges: PublisherNumber::FIRST,
                 sequence: 1,
                 message: Message::Purge {
                     selector: purge.selector,
@@ -186,7 +186,7 @@ mod tests {
     fn what_is_too_long_to_tell_purges_everything_elsewhere() {
         let stars = Selector::Prefix("*".repeat(MAX_TEXT / 2 + 1));
         assert!(!can_tell(&stars));
-        let purge = purge(&stars, PurgeKind::Soft, 1);
+        let purge = purge(&stars, PurgeKind::Soft, PurgeOrder::new(1));
         assert_eq!((&*purge.selector, purge.soft), ("all", true));
         assert_eq!(purge.shape, EventShape::Pattern("*".to_owned()));
         assert!(can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 15))));
@@ -233,7 +233,7 @@ mod tests {
                 Selector::Tag(text.clone()),
                 Selector::Route(text),
             ] {
-                prop_assert!(heard(purge(&selector, PurgeKind::Hard, 1)).is_some());
+                prop_assert!(heard(purge(&selector, PurgeKind::Hard, PurgeOrder::new(1))).is_some());
             }
         }
     }

@@ -7,7 +7,7 @@ use super::Cluster;
 use super::doubts::UnprovenDoubt;
 use super::nodes::{KeptDelivery, NodeState, PurgeCountVerdict, SendingNode};
 use crate::bus::config::ForeignPatterns;
-use crate::bus::event::{BusEvent, EventShape, Message, NodePayload};
+use crate::bus::event::{BusEvent, EventShape, Message, NodePayload, PublisherNumber};
 use crate::bus::inbox::{EventHandler, EventTrust, NotApplied};
 use crate::bus::transport::Guarantee;
 use crate::cache::purge::{
@@ -57,7 +57,7 @@ impl EventHandler for Cluster {
         self.doubts
             .open("the broker lacks messages that it had taken");
         // Nobody else has those of this node.
-        self.outbox.say_again(1);
+        self.outbox.say_again(PublisherNumber::FIRST);
     }
 
     fn caught_up(&self) {
@@ -77,13 +77,17 @@ impl Cluster {
                 let order = self.hear_purge(who, ours.purges, &selector, soft);
                 if receipt {
                     let of = id.to_owned();
+                    let order = order.value();
                     self.outbox.say(Message::Applied { of, order });
                 }
                 return;
             }
             Message::Prime(prime) => self.take_value(prime, ts),
             Message::Changed { key, likeness } => self.take_change(&key, likeness),
-            Message::Applied { of, order } => self.receipts.answered(&of, who.source, order),
+            Message::Applied { of, order } => {
+                self.receipts
+                    .answered(&of, who.source, PurgeOrder::new(order))
+            }
             Message::Missing { of, life, from } => {
                 let own = &self.outbox.identity;
                 if of == own.source && life == own.boot {
@@ -106,7 +110,13 @@ impl Cluster {
     }
 
     /// Returns the place of the purge in our order.
-    fn hear_purge(&self, who: SendingNode<'_>, number: u64, selector: &str, soft: bool) -> u64 {
+    fn hear_purge(
+        &self,
+        who: SendingNode<'_>,
+        number: PublisherNumber,
+        selector: &str,
+        soft: bool,
+    ) -> PurgeOrder {
         let kind = if soft {
             PurgeKind::Soft
         } else {
@@ -138,7 +148,7 @@ impl Cluster {
 
     /// Takes the count of purges that came with another event. On a durable transport that event
     /// may overtake purges, so it counts later, and only if this node has caught up.
-    fn count(&self, who: SendingNode<'_>, purges: u64, now: Instant) {
+    fn count(&self, who: SendingNode<'_>, purges: PublisherNumber, now: Instant) {
         let mut nodes = self.nodes.lock();
         let arrival = match self.transport.guarantee() {
             Guarantee::AtMostOnce => nodes.counted(who, purges, now),
@@ -151,7 +161,7 @@ impl Cluster {
             }
         };
         drop(nodes);
-        self.note_missing(arrival, who, self.cache.order() + 1, now);
+        self.note_missing(arrival, who, self.cache.order().next(), now);
         self.miss(arrival, who);
     }
 

@@ -14,12 +14,13 @@ use tokio::time::{Instant, timeout_at};
 use super::receipts::AwaitedReceipts;
 use super::{Cluster, NodeReceipt, announce};
 use crate::bus::outbox::{self, PublishStatus};
+use crate::cache::l2::store::LogNumber;
 use crate::cache::peers::PeerNotifier;
 use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
 
 /// The result of some purges.
 pub struct ClusterPurgeReport {
-    pub told: Vec<ClusterPurge>,
+    pub purges: Vec<ClusterPurge>,
     /// Why it is not known where they are applied.
     pub unknown: Option<UnconfirmedReason>,
     /// The number of nodes of `bus.expect` that were never heard.
@@ -33,7 +34,7 @@ pub struct ClusterPurge {
     /// Its place in our own order.
     pub order: PurgeOrder,
     /// Receives its number in the second tier's log once it is there.
-    pub logged: Option<oneshot::Receiver<u64>>,
+    pub logged: Option<oneshot::Receiver<LogNumber>>,
     /// Every node that is known, and its answer if it came in time; by name.
     pub nodes: Vec<(String, Option<NodeReceipt>)>,
 }
@@ -74,7 +75,7 @@ impl Cluster {
         };
         tokio::time::sleep_until(all_known).await;
         let known = self.nodes(std::time::Instant::now()).len();
-        let is_same = first.told.iter().all(|told| told.nodes.len() == known);
+        let is_same = first.purges.iter().all(|told| told.nodes.len() == known);
         match is_same {
             true => ClusterPurgeReport {
                 unknown: None,
@@ -126,7 +127,7 @@ impl Cluster {
         let unknown = published.into_iter().find_map(Result::err);
         let unknown = unknown.or_else(|| self.hears_too_little(knows_all));
         ClusterPurgeReport {
-            told,
+            purges: told,
             unknown,
             missing,
             silent: self.silent(),

@@ -154,7 +154,7 @@ impl PendingInvalidations {
             soft: false,
             author: QueuedPurgeAuthor::Request,
             shape: EventShape::inert(),
-            order: self.order,
+            order: self.order.value(),
             count,
             receipt: None,
         }
@@ -170,7 +170,7 @@ mod tests {
         let mut state = PendingInvalidations {
             numbers: (0..MOST as u64 + 1).collect(),
             promised: 7,
-            order: 9,
+            order: PurgeOrder::new(9),
             ..PendingInvalidations::default()
         };
         let first = state.some(MOST);

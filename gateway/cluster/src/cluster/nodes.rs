@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::bus::event::PublisherNumber;
 use crate::bus::inbox::EventTrust;
 
 /// The nodes that were heard lately.
@@ -39,14 +40,14 @@ pub struct SendingNode<'a> {
 pub struct PeerNode {
     boot: u64,
     /// Its purges that were received here, or are known to be missing.
-    purges: u64,
+    purges: PublisherNumber,
     /// `settled` is what `purges` was some time ago (between [`OVERTAKEN`] and twice as long).
     /// `looked` is what it was at the last look, and the time of that look.
-    settled: u64,
-    looked: (u64, Instant),
+    settled: PublisherNumber,
+    looked: (PublisherNumber, Instant),
     /// A count of its purges that are still to come over a durable transport, and since when they
     /// are waited for.
-    claimed: Option<(u64, Instant)>,
+    claimed: Option<(PublisherNumber, Instant)>,
     pub heard: Instant,
     /// What it says of itself; none before its first heartbeat.
     pub state: Option<NodeState>,
@@ -69,7 +70,7 @@ pub enum PurgeCountVerdict {
     /// The node was not heard before, and has purged: how much of that matters here is unknown.
     Stranger,
     /// From this number on, purges did not come.
-    Hole(u64),
+    Hole(PublisherNumber),
     /// The purge was known to be missing, or had come already.
     Late,
     /// Its numbers went back, or jumped further ahead than it can publish again: nothing is known
@@ -81,10 +82,10 @@ pub enum PurgeCountVerdict {
 
 impl PurgeCountVerdict {
     /// The first number that did not come.
-    pub fn first_missing(self) -> Option<u64> {
+    pub fn first_missing(self) -> Option<PublisherNumber> {
         match self {
             Self::Whole | Self::Late | Self::Lost | Self::Crowd => None,
-            Self::Stranger => Some(1),
+            Self::Stranger => Some(PublisherNumber::FIRST),
             Self::Hole(first) => Some(first),
         }
     }
@@ -118,8 +119,13 @@ impl NodeTable {
     }
 
     /// A purge with this number came.
-    pub fn purged(&mut self, who: SendingNode<'_>, number: u64, now: Instant) -> PurgeCountVerdict {
-        let before = number.saturating_sub(1);
+    pub fn purged(
+        &mut self,
+        who: SendingNode<'_>,
+        number: PublisherNumber,
+        now: Instant,
+    ) -> PurgeCountVerdict {
+        let before = number.before();
         let Some((node, is_new)) = self.node(who, now) else {
             return crowd(before);
         };
@@ -129,8 +135,8 @@ impl NodeTable {
             known if known == before => PurgeCountVerdict::Whole,
             known if known > before => PurgeCountVerdict::Late,
             _ if is_new => PurgeCountVerdict::Stranger,
-            known if before - known > HISTORY => PurgeCountVerdict::Lost,
-            known => PurgeCountVerdict::Hole(known + 1),
+            known if before.since(known) > HISTORY => PurgeCountVerdict::Lost,
+            known => PurgeCountVerdict::Hole(known.next()),
         }
     }
 
@@ -138,14 +144,14 @@ impl NodeTable {
     pub fn counted(
         &mut self,
         who: SendingNode<'_>,
-        purges: u64,
+        purges: PublisherNumber,
         now: Instant,
     ) -> PurgeCountVerdict {
         let Some((node, is_new)) = self.node(who, now) else {
             return crowd(purges);
         };
         let known = node.purges;
-        if known.abs_diff(purges) > HISTORY || purges < node.settled(now) {
+        if known.since(purges).max(purges.since(known)) > HISTORY || purges < node.settled(now) {
             node.begin(purges, now);
             return match is_new {
                 true => PurgeCountVerdict::Stranger,
@@ -155,7 +161,7 @@ impl NodeTable {
         node.purges = known.max(purges);
         match known < purges {
             true if is_new => PurgeCountVerdict::Stranger,
-            true => PurgeCountVerdict::Hole(known + 1),
+            true => PurgeCountVerdict::Hole(known.next()),
             false => PurgeCountVerdict::Whole,
         }
     }
@@ -167,7 +173,7 @@ impl NodeTable {
     pub fn claimed(
         &mut self,
         who: SendingNode<'_>,
-        purges: u64,
+        purges: PublisherNumber,
         delivery: KeptDelivery,
         now: Instant,
     ) -> PurgeCountVerdict {
@@ -177,7 +183,7 @@ impl NodeTable {
         if is_new {
             node.purges = purges;
         }
-        if purges.saturating_sub(node.purges) > HISTORY {
+        if purges.since(node.purges) > HISTORY {
             node.begin(purges, now);
             return PurgeCountVerdict::Lost;
         }
@@ -190,7 +196,7 @@ impl NodeTable {
                 if now.saturating_duration_since(since) < OVERTAKEN {
                     return PurgeCountVerdict::Whole;
                 }
-                let first = node.purges + 1;
+                let first = node.purges.next();
                 node.purges = claimed;
                 node.claimed = None;
                 PurgeCountVerdict::Hole(first)
@@ -225,9 +231,9 @@ impl NodeTable {
         }
         let node = self.known.entry(source.to_owned()).or_insert(PeerNode {
             boot,
-            purges: 0,
-            settled: 0,
-            looked: (0, now),
+            purges: PublisherNumber::ZERO,
+            settled: PublisherNumber::ZERO,
+            looked: (PublisherNumber::ZERO, now),
             claimed: None,
             heard: now,
             state: None,
@@ -235,7 +241,7 @@ impl NodeTable {
         });
         if node.boot != boot {
             node.boot = boot;
-            node.begin(0, now);
+            node.begin(PublisherNumber::ZERO, now);
             is_new = true;
         }
         node.heard = now;
@@ -284,15 +290,15 @@ impl NodeTable {
 
 impl PeerNode {
     /// Counts its purges from here on.
-    fn begin(&mut self, purges: u64, now: Instant) {
+    fn begin(&mut self, purges: PublisherNumber, now: Instant) {
         self.purges = purges;
-        self.settled = 0;
+        self.settled = PublisherNumber::ZERO;
         self.looked = (purges, now);
         self.claimed = None;
     }
 
     /// What was known some time ago.
-    fn settled(&mut self, now: Instant) -> u64 {
+    fn settled(&mut self, now: Instant) -> PublisherNumber {
         let (seen, at) = self.looked;
         if now.saturating_duration_since(at) >= OVERTAKEN {
             self.settled = seen;
@@ -304,9 +310,9 @@ impl PeerNode {
 
 /// The verdict on a count of a node that is not remembered. If it has not purged, nothing is
 /// missing.
-fn crowd(purges: u64) -> PurgeCountVerdict {
+fn crowd(purges: PublisherNumber) -> PurgeCountVerdict {
     match purges {
-        0 => PurgeCountVerdict::Whole,
+        PublisherNumber::ZERO => PurgeCountVerdict::Whole,
         _ => PurgeCountVerdict::Crowd,
     }
 }
@@ -316,6 +322,10 @@ mod tests {
     use super::*;
 
     const FORGOTTEN: Duration = Duration::from_secs(600);
+
+    fn number(value: u64) -> PublisherNumber {
+        PublisherNumber::new(value)
+    }
 
     fn a(boot: u64) -> SendingNode<'static> {
         named("a", boot)
@@ -332,12 +342,12 @@ mod tests {
     #[test]
     fn who_leaves_in_words_is_not_known_until_it_says_something_again() {
         let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
-        nodes.purged(a(1), 1, now);
+        nodes.purged(a(1), number(1), now);
         nodes.left("a");
         nodes.left("nobody");
         assert!(nodes.list(now).is_empty());
         assert_eq!(
-            nodes.counted(a(1), 1, now),
+            nodes.counted(a(1), number(1), now),
             PurgeCountVerdict::Whole,
             "its count is known"
         );
@@ -348,23 +358,44 @@ mod tests {
     #[test]
     fn a_hole_in_the_numbers_is_seen_once() {
         let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
-        assert_eq!(nodes.purged(a(1), 1, now), PurgeCountVerdict::Whole);
-        assert_eq!(nodes.purged(a(1), 4, now), PurgeCountVerdict::Hole(2));
-        assert_eq!(nodes.purged(a(1), 3, now), PurgeCountVerdict::Late);
-        assert_eq!(nodes.purged(a(1), 5, now), PurgeCountVerdict::Whole);
-        assert_eq!(nodes.counted(a(1), 5, now), PurgeCountVerdict::Whole);
-        assert_eq!(nodes.counted(a(1), 6, now), PurgeCountVerdict::Hole(6));
-        assert_eq!(nodes.counted(a(1), 6, now), PurgeCountVerdict::Whole);
+        assert_eq!(nodes.purged(a(1), number(1), now), PurgeCountVerdict::Whole);
+        assert_eq!(
+            nodes.purged(a(1), number(4), now),
+            PurgeCountVerdict::Hole(number(2))
+        );
+        assert_eq!(nodes.purged(a(1), number(3), now), PurgeCountVerdict::Late);
+        assert_eq!(nodes.purged(a(1), number(5), now), PurgeCountVerdict::Whole);
+        assert_eq!(
+            nodes.counted(a(1), number(5), now),
+            PurgeCountVerdict::Whole
+        );
+        assert_eq!(
+            nodes.counted(a(1), number(6), now),
+            PurgeCountVerdict::Hole(number(6))
+        );
+        assert_eq!(
+            nodes.counted(a(1), number(6), now),
+            PurgeCountVerdict::Whole
+        );
     }
 
     #[test]
     fn another_life_counts_from_its_beginning() {
         let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
-        nodes.purged(a(1), 1, now);
-        assert_eq!(nodes.counted(a(2), 0, now), PurgeCountVerdict::Whole);
-        assert_eq!(nodes.purged(a(2), 1, now), PurgeCountVerdict::Whole);
-        assert_eq!(nodes.counted(a(3), 2, now), PurgeCountVerdict::Stranger);
-        assert_eq!(nodes.counted(a(3), 3, now), PurgeCountVerdict::Hole(3));
+        nodes.purged(a(1), number(1), now);
+        assert_eq!(
+            nodes.counted(a(2), number(0), now),
+            PurgeCountVerdict::Whole
+        );
+        assert_eq!(nodes.purged(a(2), number(1), now), PurgeCountVerdict::Whole);
+        assert_eq!(
+            nodes.counted(a(3), number(2), now),
+            PurgeCountVerdict::Stranger
+        );
+        assert_eq!(
+            nodes.counted(a(3), number(3), now),
+            PurgeCountVerdict::Hole(number(3))
+        );
     }
 
     /// Guards against a forged count that makes the holes of the real one invisible.
@@ -373,31 +404,31 @@ mod tests {
         let now = Instant::now();
         for leap in [HISTORY + 3, 1 << 35, 1 << 63, u64::MAX] {
             let mut nodes = NodeTable::new(10, FORGOTTEN);
-            nodes.purged(a(1), 1, now);
+            nodes.purged(a(1), number(1), now);
             assert_eq!(
-                nodes.counted(a(1), leap, now),
+                nodes.counted(a(1), number(leap), now),
                 PurgeCountVerdict::Lost,
                 "{leap}"
             );
             assert_eq!(
-                nodes.counted(a(1), 1, now),
+                nodes.counted(a(1), number(1), now),
                 PurgeCountVerdict::Lost,
                 "back again"
             );
             assert_eq!(
-                nodes.counted(a(1), 1, now),
+                nodes.counted(a(1), number(1), now),
                 PurgeCountVerdict::Whole,
                 "once"
             );
             assert_eq!(
-                nodes.purged(a(1), leap, now),
+                nodes.purged(a(1), number(leap), now),
                 PurgeCountVerdict::Lost,
                 "{leap}"
             );
-            assert_eq!(nodes.counted(a(1), 1, now), PurgeCountVerdict::Lost);
+            assert_eq!(nodes.counted(a(1), number(1), now), PurgeCountVerdict::Lost);
             assert_eq!(
-                nodes.purged(a(1), 3, now),
-                PurgeCountVerdict::Hole(2),
+                nodes.purged(a(1), number(3), now),
+                PurgeCountVerdict::Hole(number(2)),
                 "seen as ever"
             );
         }
@@ -406,10 +437,13 @@ mod tests {
     #[test]
     fn a_word_that_purges_overtook_tells_nothing() {
         let (mut nodes, mut now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
-        for number in 1..=1_000 {
-            assert_eq!(nodes.purged(a(1), number, now), PurgeCountVerdict::Whole);
-            let overtaken = nodes.counted(a(1), number.saturating_sub(3), now);
-            assert_eq!(overtaken, PurgeCountVerdict::Whole, "{number}");
+        for count in 1..=1_000 {
+            assert_eq!(
+                nodes.purged(a(1), number(count), now),
+                PurgeCountVerdict::Whole
+            );
+            let overtaken = nodes.counted(a(1), number(count.saturating_sub(3)), now);
+            assert_eq!(overtaken, PurgeCountVerdict::Whole, "{count}");
             now += Duration::from_secs(1) / 10;
         }
     }
@@ -417,19 +451,22 @@ mod tests {
     #[test]
     fn a_count_that_leaps_a_little_is_corrected_after_a_while() {
         let (mut nodes, start) = (NodeTable::new(10, FORGOTTEN), Instant::now());
-        nodes.purged(a(1), 1, start);
-        assert_eq!(nodes.counted(a(1), 50, start), PurgeCountVerdict::Hole(2));
+        nodes.purged(a(1), number(1), start);
+        assert_eq!(
+            nodes.counted(a(1), number(50), start),
+            PurgeCountVerdict::Hole(number(2))
+        );
         let later = |seconds| start + Duration::from_secs(seconds);
         let truth: Vec<_> = (0..20)
-            .map(|second| nodes.counted(a(1), 1, later(second)))
+            .map(|second| nodes.counted(a(1), number(1), later(second)))
             .collect();
         let lost = truth
             .iter()
             .filter(|arrival| **arrival == PurgeCountVerdict::Lost);
         assert_eq!(lost.count(), 1, "{truth:?}");
         assert_eq!(
-            nodes.counted(a(1), 2, later(20)),
-            PurgeCountVerdict::Hole(2)
+            nodes.counted(a(1), number(2), later(20)),
+            PurgeCountVerdict::Hole(number(2))
         );
     }
 
@@ -438,22 +475,28 @@ mod tests {
         let (mut nodes, start) = (NodeTable::new(10, FORGOTTEN), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         let claims = |nodes: &mut NodeTable, purges, millis| {
-            nodes.claimed(a(1), purges, KeptDelivery::CaughtUp, at(millis))
+            nodes.claimed(a(1), number(purges), KeptDelivery::CaughtUp, at(millis))
         };
         assert_eq!(claims(&mut nodes, 7, 0), PurgeCountVerdict::Whole, "new");
         assert_eq!(claims(&mut nodes, 9, 1_000), PurgeCountVerdict::Whole);
         assert_eq!(
-            nodes.purged(a(1), 8, at(1_500)),
+            nodes.purged(a(1), number(8), at(1_500)),
             PurgeCountVerdict::Whole,
             "it was overtaken"
         );
         assert_eq!(claims(&mut nodes, 9, 5_900), PurgeCountVerdict::Whole);
-        assert_eq!(claims(&mut nodes, 10, 6_100), PurgeCountVerdict::Hole(9));
+        assert_eq!(
+            claims(&mut nodes, 10, 6_100),
+            PurgeCountVerdict::Hole(number(9))
+        );
         assert_eq!(claims(&mut nodes, 10, 6_200), PurgeCountVerdict::Whole);
-        let under_way = nodes.claimed(a(1), 10, KeptDelivery::UnderWay, at(20_000));
+        let under_way = nodes.claimed(a(1), number(10), KeptDelivery::UnderWay, at(20_000));
         assert_eq!(under_way, PurgeCountVerdict::Whole, "it may still come");
         assert_eq!(claims(&mut nodes, 10, 20_100), PurgeCountVerdict::Whole);
-        assert_eq!(nodes.purged(a(1), 10, at(20_200)), PurgeCountVerdict::Whole);
+        assert_eq!(
+            nodes.purged(a(1), number(10), at(20_200)),
+            PurgeCountVerdict::Whole
+        );
         assert_eq!(claims(&mut nodes, 10, 40_000), PurgeCountVerdict::Whole);
         assert_eq!(claims(&mut nodes, 1 << 40, 41_000), PurgeCountVerdict::Lost);
     }
@@ -461,7 +504,7 @@ mod tests {
     #[test]
     fn a_silent_node_is_forgotten() {
         let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
-        nodes.counted(a(1), 0, now);
+        nodes.counted(a(1), number(0), now);
         assert_eq!(nodes.list(now).len(), 1);
         assert!(nodes.list(now + FORGOTTEN).is_empty());
     }
@@ -476,7 +519,7 @@ mod tests {
                     trust,
                     ..named(&source, 1)
                 };
-                nodes.counted(who, 0, now);
+                nodes.counted(who, number(0), now);
             }
             nodes.list(now).len()
         };
@@ -486,11 +529,11 @@ mod tests {
         let second = crowd(&mut nodes, 10_000, EventTrust::Unsealed, later);
         assert_eq!(second, first + 10 * CROWD_PER_SECOND as usize);
         assert_eq!(
-            nodes.counted(named("x", 1), 5, later),
+            nodes.counted(named("x", 1), number(5), later),
             PurgeCountVerdict::Crowd
         );
         assert_eq!(
-            nodes.counted(named("x", 1), 0, later),
+            nodes.counted(named("x", 1), number(0), later),
             PurgeCountVerdict::Whole
         );
         assert_eq!(crowd(&mut nodes, 20_000, EventTrust::Sealed, later), 1_000);

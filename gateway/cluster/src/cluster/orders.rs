@@ -12,10 +12,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::bus::event::PublisherNumber;
 use crate::cache::purge::PurgeOrder;
 
 /// Publishers and how many of their purges were known: source, boot, number.
-pub type HeardPurges = Vec<(String, u64, u64)>;
+pub type HeardPurges = Vec<(String, u64, PublisherNumber)>;
 
 /// The notes of all publishers.
 #[derive(Default)]
@@ -38,17 +39,17 @@ struct OwnPurges {
 /// One life of a publisher.
 struct PublisherNotes {
     /// The newest number.
-    last: u64,
+    last: PublisherNumber,
     /// The notes, in ascending order of their numbers.
     notes: VecDeque<PurgeOrderNote>,
     /// `shed` is the newest number that was dropped because there was no room. `forgotten` is the
     /// latest place that was dropped, for that reason or because of its age.
-    shed: u64,
+    shed: PublisherNumber,
     forgotten: PurgeOrder,
 }
 
 struct PurgeOrderNote {
-    number: u64,
+    number: PublisherNumber,
     order: PurgeOrder,
     at: Instant,
 }
@@ -63,7 +64,14 @@ const KEEP: Duration = Duration::from_secs(600);
 impl PublisherOrders {
     /// Notes that a purge with this number was applied at this place. For a hole in the numbers,
     /// note the first number that is missing, at the place where the hole was seen.
-    pub fn note(&mut self, source: &str, boot: u64, number: u64, order: PurgeOrder, now: Instant) {
+    pub fn note(
+        &mut self,
+        source: &str,
+        boot: u64,
+        number: PublisherNumber,
+        order: PurgeOrder,
+        now: Instant,
+    ) {
         let publisher = (source.to_owned(), boot);
         if !self.publishers.contains_key(&publisher) {
             self.make_room(now);
@@ -72,10 +80,10 @@ impl PublisherOrders {
             .publishers
             .entry(publisher)
             .or_insert_with(|| PublisherNotes {
-                last: 0,
+                last: PublisherNumber::ZERO,
                 notes: VecDeque::new(),
-                shed: 0,
-                forgotten: 0,
+                shed: PublisherNumber::ZERO,
+                forgotten: PurgeOrder::BEFORE_ALL,
             });
         ring.forget(now);
         ring.last = ring.last.max(number);
@@ -144,7 +152,7 @@ impl PublisherOrders {
         if self.is_blind(now) {
             return None;
         }
-        let heard: HashMap<(&str, u64), u64> = heard
+        let heard: HashMap<(&str, u64), PublisherNumber> = heard
             .iter()
             .map(|(source, boot, number)| ((source.as_str(), *boot), *number))
             .collect();
@@ -153,7 +161,10 @@ impl PublisherOrders {
             _ => newest.min(self.own.after),
         };
         for ((source, boot), ring) in &self.publishers {
-            let known = heard.get(&(source.as_str(), *boot)).copied().unwrap_or(0);
+            let known = heard
+                .get(&(source.as_str(), *boot))
+                .copied()
+                .unwrap_or_default();
             place = place.min(ring.before_news(known, now)?);
         }
         Some(place)
@@ -184,17 +195,17 @@ impl PublisherNotes {
     }
 
     /// How many of its purges, counted without a hole, stand at or before `born`.
-    fn heard_at(&self, born: PurgeOrder) -> Option<u64> {
+    fn heard_at(&self, born: PurgeOrder) -> Option<PublisherNumber> {
         if born < self.forgotten {
             return None;
         }
         let news = self.notes.iter().filter(|note| note.order > born);
         let first = news.map(|note| note.number).min();
-        Some(first.map_or(self.last, |first| first.saturating_sub(1)))
+        Some(first.map_or(self.last, |first| first.before()))
     }
 
     /// The place before the first purge with a number greater than `known`.
-    fn before_news(&self, known: u64, now: Instant) -> Option<PurgeOrder> {
+    fn before_news(&self, known: PublisherNumber, now: Instant) -> Option<PurgeOrder> {
         if known < self.shed {
             return None;
         }
@@ -203,9 +214,9 @@ impl PublisherNotes {
         let recent = news.filter(|note| now.duration_since(note.at) < KEEP);
         Some(
             recent
-                .map(|note| note.order.saturating_sub(1))
+                .map(|note| note.order.before())
                 .min()
-                .unwrap_or(PurgeOrder::MAX),
+                .unwrap_or(PurgeOrder::AFTER_ALL),
         )
     }
 }
@@ -216,76 +227,104 @@ mod tests {
 
     fn heard(of: &[(&str, u64, u64)]) -> HeardPurges {
         of.iter()
-            .map(|(source, boot, number)| ((*source).to_owned(), *boot, *number))
+            .map(|(source, boot, number)| {
+                ((*source).to_owned(), *boot, PublisherNumber::new(*number))
+            })
             .collect()
+    }
+
+    fn at(place: u64) -> PurgeOrder {
+        PurgeOrder::new(place)
+    }
+
+    fn note(
+        orders: &mut PublisherOrders,
+        source: &str,
+        boot: u64,
+        number: u64,
+        order: u64,
+        now: Instant,
+    ) {
+        orders.note(source, boot, PublisherNumber::new(number), at(order), now);
     }
 
     #[test]
     fn a_value_stands_before_the_first_purge_that_its_load_had_not_heard_of() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
-        orders.note("a", 1, 1, 10, now);
-        orders.note("a", 1, 2, 20, now);
-        orders.note("b", 7, 1, 30, now);
-        let place = |of: &[_]| orders.place(&heard(of), 40, now);
-        assert_eq!(place(&[("a", 1, 2), ("b", 7, 1)]), Some(40));
-        assert_eq!(place(&[("a", 1, 1), ("b", 7, 1)]), Some(19));
-        assert_eq!(place(&[("a", 1, 2)]), Some(29), "it had not heard of b");
-        assert_eq!(place(&[("a", 2, 9), ("b", 7, 1)]), Some(9), "another life");
+        note(&mut orders, "a", 1, 1, 10, now);
+        note(&mut orders, "a", 1, 2, 20, now);
+        note(&mut orders, "b", 7, 1, 30, now);
+        let place = |of: &[_]| orders.place(&heard(of), at(40), now);
+        assert_eq!(place(&[("a", 1, 2), ("b", 7, 1)]), Some(at(40)));
+        assert_eq!(place(&[("a", 1, 1), ("b", 7, 1)]), Some(at(19)));
+        assert_eq!(place(&[("a", 1, 2)]), Some(at(29)), "it had not heard of b");
+        assert_eq!(
+            place(&[("a", 2, 9), ("b", 7, 1)]),
+            Some(at(9)),
+            "another life"
+        );
     }
 
     #[test]
     fn a_load_had_heard_of_what_stands_before_it() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
-        orders.note("a", 1, 1, 10, now);
-        orders.note("a", 1, 2, 20, now);
-        assert_eq!(orders.heard_at(9, now), Some(heard(&[("a", 1, 0)])));
-        assert_eq!(orders.heard_at(10, now), Some(heard(&[("a", 1, 1)])));
-        assert_eq!(orders.heard_at(25, now), Some(heard(&[("a", 1, 2)])));
+        note(&mut orders, "a", 1, 1, 10, now);
+        note(&mut orders, "a", 1, 2, 20, now);
+        assert_eq!(orders.heard_at(at(9), now), Some(heard(&[("a", 1, 0)])));
+        assert_eq!(orders.heard_at(at(10), now), Some(heard(&[("a", 1, 1)])));
+        assert_eq!(orders.heard_at(at(25), now), Some(heard(&[("a", 1, 2)])));
     }
 
     #[test]
     fn a_purge_that_came_late_was_not_heard_of_before_it_came() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
-        orders.note("a", 1, 2, 20, now);
-        orders.note("a", 1, 1, 30, now);
-        assert_eq!(orders.heard_at(25, now), Some(heard(&[("a", 1, 0)])));
-        assert_eq!(orders.place(&heard(&[("a", 1, 1)]), 40, now), Some(19));
+        note(&mut orders, "a", 1, 2, 20, now);
+        note(&mut orders, "a", 1, 1, 30, now);
+        assert_eq!(orders.heard_at(at(25), now), Some(heard(&[("a", 1, 0)])));
+        assert_eq!(
+            orders.place(&heard(&[("a", 1, 1)]), at(40), now),
+            Some(at(19))
+        );
     }
 
     #[test]
     fn what_can_not_be_told_is_told_of_nothing() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         for number in 1..=NOTES as u64 + 10 {
-            orders.note("a", 1, number, number * 10, now);
+            note(&mut orders, "a", 1, number, number * 10, now);
         }
-        assert_eq!(orders.heard_at(20, now), None);
-        assert_eq!(orders.place(&heard(&[("a", 1, 2)]), 9_999, now), None);
-        assert!(orders.place(&heard(&[("a", 1, 200)]), 9_999, now).is_some());
+        assert_eq!(orders.heard_at(at(20), now), None);
+        assert_eq!(orders.place(&heard(&[("a", 1, 2)]), at(9_999), now), None);
+        assert!(
+            orders
+                .place(&heard(&[("a", 1, 200)]), at(9_999), now)
+                .is_some()
+        );
         for n in 0..PUBLISHERS as u64 {
-            orders.note("b", n, 1, 10_000, now);
+            note(&mut orders, "b", n, 1, 10_000, now);
         }
-        assert_eq!(orders.place(&Vec::new(), 20_000, now), None);
-        assert!(orders.place(&Vec::new(), 20_000, now + KEEP).is_some());
+        assert_eq!(orders.place(&Vec::new(), at(20_000), now), None);
+        assert!(orders.place(&Vec::new(), at(20_000), now + KEEP).is_some());
     }
 
     /// Guards against a value that was published while our own purge waited for its number.
     #[test]
     fn nothing_is_put_after_a_purge_of_our_own_that_nobody_has_heard_of() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
-        orders.begin_own(10);
-        orders.begin_own(20);
-        assert_eq!(orders.place(&Vec::new(), 40, now), Some(10));
+        orders.begin_own(at(10));
+        orders.begin_own(at(20));
+        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(10)));
         orders.end_own(1);
-        assert_eq!(orders.place(&Vec::new(), 40, now), Some(10));
+        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(10)));
         orders.end_own(1);
-        assert_eq!(orders.place(&Vec::new(), 40, now), Some(40));
+        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(40)));
     }
 
     #[test]
     fn an_old_purge_holds_nothing_back() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
-        orders.note("gone", 1, 5, 10, now);
-        assert_eq!(orders.place(&Vec::new(), 40, now), Some(9));
-        assert_eq!(orders.place(&Vec::new(), 40, now + KEEP), Some(40));
+        note(&mut orders, "gone", 1, 5, 10, now);
+        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(9)));
+        assert_eq!(orders.place(&Vec::new(), at(40), now + KEEP), Some(at(40)));
     }
 }

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::bus::event::PublisherNumber;
+use crate::cache::purge::PurgeOrder;
+
 /// The answers that are awaited, by the purge's event id.
 #[derive(Default)]
 pub struct PurgeReceipts {
@@ -31,7 +34,7 @@ struct PendingReceipt {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeReceipt {
     /// The place in the order of the node that applied it.
-    pub order: u64,
+    pub order: PurgeOrder,
     /// The time from the purge to the answer.
     pub after: Duration,
 }
@@ -62,14 +65,14 @@ impl PurgeReceipts {
     }
 
     /// The purge is published with this number.
-    pub fn numbered(&self, id: &str, number: u64) {
+    pub fn numbered(&self, id: &str, number: PublisherNumber) {
         if let Some(open) = self.open.lock().get(id) {
-            open.number.store(number, Ordering::Release);
+            open.number.store(number.value(), Ordering::Release);
         }
     }
 
     /// Called when a node has answered that it applied the purge.
-    pub fn answered(&self, id: &str, node: &str, order: u64) {
+    pub fn answered(&self, id: &str, node: &str, order: PurgeOrder) {
         let Some(open) = self.open.lock().get(id).cloned() else {
             return;
         };
@@ -85,9 +88,9 @@ impl PurgeReceipts {
 
 impl AwaitedReceipts<'_> {
     /// The number with which the purge was published; none while it waits.
-    pub fn number(&self) -> Option<u64> {
+    pub fn number(&self) -> Option<PublisherNumber> {
         let number = self.open.number.load(Ordering::Acquire);
-        (number > 0).then_some(number)
+        (number > 0).then_some(PublisherNumber::new(number))
     }
 
     /// Waits until all nodes have answered, for at most `patience`. Returns the answers that came.

@@ -517,7 +517,7 @@ async fn a_receipt_names_who_applied_it_and_who_did_not_answer() {
     let all = [Selector::All];
     let purge = || one.cluster.purge_and_wait(&all, PurgeKind::Hard, BEAT);
     let answered = |everywhere: &ClusterPurgeReport| -> Vec<(String, bool)> {
-        let nodes = everywhere.told[0].nodes.iter();
+        let nodes = everywhere.purges[0].nodes.iter();
         nodes.map(|(n, a)| (n.clone(), a.is_some())).collect()
     };
     let expected = |three| vec![("three".to_owned(), three), ("two".to_owned(), true)];

@@ -83,7 +83,7 @@ pub fn busy() -> Response<Body> {
 }
 
 /// The answer to a request whose content was read, or the error if it could not be read.
-pub fn told(outcome: Result<Value, String>) -> Response<Body> {
+pub fn of_outcome(outcome: Result<Value, String>) -> Response<Body> {
     match outcome {
         Ok(value) => json(StatusCode::OK, &value),
         Err(message) => error(StatusCode::BAD_REQUEST, &message),

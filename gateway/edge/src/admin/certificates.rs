@@ -11,8 +11,8 @@ pub fn list(acme: Option<&AcmeManager>) -> (StatusCode, Value) {
     let Some(acme) = acme else {
         return none();
     };
-    let told: Vec<Value> = acme.statuses().into_iter().map(told).collect();
-    (StatusCode::OK, json!({"certificates": told}))
+    let certificates: Vec<Value> = acme.statuses().into_iter().map(status_of).collect();
+    (StatusCode::OK, json!({"certificates": certificates}))
 }
 
 /// Has the certificates for a name renewed.
@@ -41,7 +41,7 @@ pub async fn revoke(acme: Option<&AcmeManager>, name: &str) -> (StatusCode, Valu
     }
 }
 
-fn told(status: ObtainedStatus) -> Value {
+fn status_of(status: ObtainedStatus) -> Value {
     json!({
         "certificate": status.id,
         "names": status.names,

@@ -37,7 +37,7 @@ pub async fn keys(tier: Option<&L2>, query: &str) -> (StatusCode, Value) {
         .await
     {
         Ok(listing) => {
-            let keys: Vec<Value> = listing.keys.iter().map(told).collect();
+            let keys: Vec<Value> = listing.keys.iter().map(listed_key).collect();
             let next = listing.next.map(|next| next.to_string());
             (StatusCode::OK, json!({"keys": keys, "cursor": next}))
         }
@@ -51,17 +51,17 @@ pub async fn keys(tier: Option<&L2>, query: &str) -> (StatusCode, Value) {
     }
 }
 
-fn told(listed: &RecordListingItem) -> Value {
-    let mut told = json!({
+fn listed_key(listed: &RecordListingItem) -> Value {
+    let mut key = json!({
         "key": listed.key.home.to_string(),
         "url": listed.text.url,
         "expires_in_ms": u64::try_from(listed.left.as_millis()).unwrap_or(u64::MAX),
         "record": listed.name,
     });
     if listed.text.is_cut {
-        told["url_is_cut"] = json!(true);
+        key["url_is_cut"] = json!(true);
     }
-    told
+    key
 }
 
 /// Reads the query. A `+` stands for itself, as it does in the listed URLs.

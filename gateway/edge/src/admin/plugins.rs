@@ -10,7 +10,10 @@ use crate::proxy::Proxy;
 
 /// Every plugin.
 pub fn list(plugins: &PluginSet) -> Value {
-    let reports: Vec<Value> = plugins.iter().map(|plugin| told(plugin.report())).collect();
+    let reports: Vec<Value> = plugins
+        .iter()
+        .map(|plugin| status_of(plugin.report()))
+        .collect();
     json!({"plugins": reports})
 }
 
@@ -21,7 +24,7 @@ pub fn calls(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
         return unknown(plugins, name);
     };
     let config = plugin.shown_config();
-    let told = |call: FailedCall| {
+    let failed_call = |call: FailedCall| {
         let at = call.at.duration_since(UNIX_EPOCH);
         json!({
             "hook": call.hook.as_str(),
@@ -33,7 +36,7 @@ pub fn calls(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
             "sha256": &*call.sha256,
         })
     };
-    let calls = plugin.failed_calls().into_iter().map(told);
+    let calls = plugin.failed_calls().into_iter().map(failed_call);
     (StatusCode::OK, calls.collect())
 }
 
@@ -44,12 +47,12 @@ pub async fn reload(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     };
     match plugin.reload().await {
         Ok(outcome) => {
-            let mut body = told(plugin.report());
+            let mut body = status_of(plugin.report());
             body["swapped"] = json!(matches!(outcome, PluginReloadOutcome::Swapped(_)));
             (StatusCode::OK, body)
         }
         Err(error) => {
-            let body = json!({"error": error.to_string(), "serves": told(plugin.report())});
+            let body = json!({"error": error.to_string(), "serves": status_of(plugin.report())});
             (StatusCode::UNPROCESSABLE_ENTITY, body)
         }
     }
@@ -65,7 +68,7 @@ pub fn quarantine(plugins: &PluginSet, name: &str, proxy: &Proxy) -> (StatusCode
         return unknown(plugins, name);
     };
     plugin.set_aside();
-    let mut body = told(plugin.report());
+    let mut body = status_of(plugin.report());
     body["failing_routes"] = json!(proxy.generation().routes_that_fail_without(name));
     (StatusCode::OK, body)
 }
@@ -76,7 +79,7 @@ pub fn resume(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
         return unknown(plugins, name);
     };
     plugin.resume();
-    (StatusCode::OK, told(plugin.report()))
+    (StatusCode::OK, status_of(plugin.report()))
 }
 
 fn unknown(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
@@ -88,9 +91,9 @@ fn unknown(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     (StatusCode::NOT_FOUND, json!({"error": error}))
 }
 
-fn told(report: PluginStatus) -> Value {
+fn status_of(report: PluginStatus) -> Value {
     let made = report.made.duration_since(UNIX_EPOCH);
-    let mut told = json!({
+    let mut status = json!({
         "plugin": report.plugin,
         "number": report.number,
         "name": report.name,
@@ -103,7 +106,7 @@ fn told(report: PluginStatus) -> Value {
         "state": if report.aside.is_some() { "quarantined" } else { "serving" },
     });
     if let Some(gone) = report.gave_way {
-        told["gave_way"] = json!({
+        status["gave_way"] = json!({
             "number": gone.number,
             "version": gone.version,
             "sha256": &*gone.sha256,
@@ -111,11 +114,11 @@ fn told(report: PluginStatus) -> Value {
         });
     }
     if let Some(aside) = report.aside {
-        told["quarantine"] = json!({
+        status["quarantine"] = json!({
             "reason": aside.reason,
             "since_s": aside.since.as_secs(),
             "probe_in_s": aside.probe_in.map(|left| left.as_secs()),
         });
     }
-    told
+    status
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
+use crate::cache::l2::store::LogNumber;
 use crate::cache::purge::{PurgeKind, Selector};
 use crate::cluster::{self, Cluster, ClusterPurgeReport, NodeReceipt, UnconfirmedReason};
 use crate::http::path;
@@ -53,7 +54,7 @@ pub async fn purge(
         (Some(cluster), Some(wait)) => {
             let everywhere = cluster.purge_and_wait(&selectors, kind, wait).await;
             let peers = nodes(&everywhere);
-            let told = everywhere.told.into_iter();
+            let told = everywhere.purges.into_iter();
             let (orders, logged): (Vec<_>, Vec<_>) = told.map(|t| (t.order, t.logged)).unzip();
             (orders, logged, Some(peers))
         }
@@ -68,8 +69,9 @@ pub async fn purge(
             (orders, logged, None)
         }
     };
-    let order = order.into_iter().max().unwrap_or(0);
-    let mut receipt = json!({"order": order, "selectors": selectors.len(), "applied": true});
+    let order = order.into_iter().max().unwrap_or_default();
+    let mut receipt =
+        json!({"order": order.value(), "selectors": selectors.len(), "applied": true});
     if let Some(l2) = shared(logged.into_iter().flatten()).await {
         receipt["l2"] = l2;
     }
@@ -101,7 +103,7 @@ fn read(body: &Value, proxy: &Proxy) -> Result<PurgeRequest, String> {
             ("all", Value::Bool(true)) => selectors.push(Selector::All),
             (_, Value::String(_) | Value::Array(_)) => {
                 for text in texts(name, value)? {
-                    let more = told(name, text, proxy)?;
+                    let more = selectors_of(name, text, proxy)?;
                     selectors.extend(more.selectors);
                     notes.extend(more.note);
                 }
@@ -141,7 +143,7 @@ fn patience(text: &str) -> Result<Duration, String> {
 /// hold there, the number of the last one in the node's order, how late the node confirmed it, or
 /// since when it has been silent. `outcome` is `all`, `some` (some did not confirm), or `unknown`.
 fn nodes(everywhere: &ClusterPurgeReport) -> Value {
-    let told = &everywhere.told;
+    let told = &everywhere.purges;
     let names = told.first().map_or(&[][..], |first| &first.nodes);
     let nodes: Vec<Value> = names
         .iter()
@@ -167,7 +169,7 @@ fn nodes(everywhere: &ClusterPurgeReport) -> Value {
 }
 
 fn node(name: &str, everywhere: &ClusterPurgeReport) -> Value {
-    let answers = everywhere.told.iter().map(|told| {
+    let answers = everywhere.purges.iter().map(|told| {
         let of = told.nodes.iter().find(|(node, _)| node == name);
         of.and_then(|(_, answer)| *answer)
     });
@@ -176,7 +178,7 @@ fn node(name: &str, everywhere: &ClusterPurgeReport) -> Value {
         return json!({
             "node": name,
             "applied": true,
-            "order": answers.iter().map(|answer| answer.order).max(),
+            "order": answers.iter().map(|answer| answer.order.value()).max(),
             "after_ms": answers.iter().map(|a| a.after).max().map(milliseconds),
         });
     }
@@ -195,14 +197,16 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// The part of the receipt about the second tier: the highest number that its log gave to the
 /// purges, or that the log did not answer in time. None without a second tier.
-async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Value> {
+async fn shared(told: impl Iterator<Item = oneshot::Receiver<LogNumber>>) -> Option<Value> {
     let told: Vec<_> = told.collect();
     if told.is_empty() {
         return None;
     }
     let told = tokio::time::timeout(RECEIPT, try_join_all(told)).await;
     Some(match told {
-        Ok(Ok(numbers)) => json!({"logged": true, "number": numbers.iter().max()}),
+        Ok(Ok(numbers)) => {
+            json!({"logged": true, "number": numbers.iter().max().map(|number| number.value())})
+        }
         Ok(Err(_)) | Err(_) => json!({
             "logged": false,
             "note": "it applies on this node; the second tier's log has not accepted it yet, and \
@@ -211,7 +215,7 @@ async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Va
     })
 }
 
-fn told(name: &str, text: &str, proxy: &Proxy) -> Result<UrlPurgeSelectors, String> {
+fn selectors_of(name: &str, text: &str, proxy: &Proxy) -> Result<UrlPurgeSelectors, String> {
     if text.is_empty() {
         return Err(format!(
             "{name}: empty; to purge everything say \"all\": true"

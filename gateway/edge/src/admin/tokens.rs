@@ -71,7 +71,7 @@ impl AdminTokens {
         headers: &HeaderMap,
         right: AdminRight,
     ) -> (AdminCaller<'_>, AuthorizationVerdict) {
-        let given = bearer::given(headers);
+        let given = bearer::presented(headers);
         let Some(token) = given.and_then(|given| self.owner(given)) else {
             let caller = given.map_or(AdminCaller::Anonymous, |_| AdminCaller::Unknown);
             return match self.are_asked_for() {

@@ -30,7 +30,7 @@ struct TargetOrderBody {
 
 /// Every upstream.
 pub fn list(origins: &Origins) -> Value {
-    let upstreams: Vec<Value> = origins.statuses().into_iter().map(told).collect();
+    let upstreams: Vec<Value> = origins.statuses().into_iter().map(status_of).collect();
     json!({"upstreams": upstreams})
 }
 
@@ -55,7 +55,7 @@ pub fn change(
     };
     let decoded = |name| percent_decode_str(name).decode_utf8_lossy();
     match origins.order(&decoded(upstream), &decoded(target), order) {
-        Ok(changed) => (StatusCode::OK, json!({"upstreams": [told(changed)]})),
+        Ok(changed) => (StatusCode::OK, json!({"upstreams": [status_of(changed)]})),
         Err(error) => {
             let status = match error {
                 TargetOrderError::NoUpstream { .. } | TargetOrderError::NoTarget { .. } => {
@@ -86,17 +86,17 @@ fn order(body: &Value) -> Result<TargetOrder, String> {
     }
 }
 
-fn told(upstream: UpstreamStatus) -> Value {
+fn status_of(upstream: UpstreamStatus) -> Value {
     let targets: Vec<Value> = upstream.targets.into_iter().map(told_target).collect();
     let names: Vec<Value> = upstream.names.into_iter().map(told_name).collect();
-    let mut told = json!({"upstream": upstream.name, "targets": targets});
+    let mut status = json!({"upstream": upstream.name, "targets": targets});
     if !names.is_empty() {
-        told["names"] = names.into();
+        status["names"] = names.into();
     }
     if let Some(problem) = upstream.file_problem {
-        told["targets_file_problem"] = problem.into();
+        status["targets_file_problem"] = problem.into();
     }
-    told
+    status
 }
 
 fn told_name(name: NameStatus) -> Value {

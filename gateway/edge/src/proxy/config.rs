@@ -12,7 +12,6 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
-use crate::http::body::UploadLimits;
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::units::{ByteSize, ConfigDuration};
@@ -98,19 +97,6 @@ pub struct RouteTimeouts {
     pub stream_idle: Option<ConfigDuration>,
     /// The longest silence on both sides after a switch of protocols (WebSocket).
     pub tunnel: Option<ConfigDuration>,
-}
-
-impl RequestLimits {
-    /// These limits in the form that the body uses.
-    pub fn of_upload(self) -> UploadLimits {
-        UploadLimits {
-            bytes: self.max_body_bytes.map(|bytes| bytes.0),
-            pause: self.body_timeout.map(|time| time.0),
-            total: self.upload_timeout.map(|time| time.0),
-            rate: self.min_rate.map(|bytes| bytes.0),
-            grace: self.min_rate_grace.map(|time| time.0),
-        }
-    }
 }
 
 /// What happens when a plugin sees something that the key does not cover.

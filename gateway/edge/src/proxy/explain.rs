@@ -469,7 +469,7 @@ fn source(route: &Route, method: &Method) -> String {
     }
     let whole = whole_source(route);
     let parts = "for a range that is not stored, only the missing parts";
-    match (ranges::kept(route), route.policy.ranges) {
+    match (ranges::are_kept(route), route.policy.ranges) {
         (false, _) | (true, RangeLoadMode::Whole) => whole,
         (true, RangeLoadMode::Parts) => format!("{whole}; {parts}"),
         (true, RangeLoadMode::Auto) => {

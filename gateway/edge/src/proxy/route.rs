@@ -282,7 +282,7 @@ impl Route {
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,
-            upload: config.limits.of_upload(),
+            upload: upload_limits(config.limits),
             timeouts: config.timeouts,
             policy: Policy::new(
                 &config.policy,
@@ -308,5 +308,15 @@ impl Route {
             metrics: parts.metrics.route(&label),
             warnings: LineLimiter::new(Instant::now()),
         })
+    }
+}
+/// The limits of a route in the form that the body uses.
+fn upload_limits(limits: config::RequestLimits) -> UploadLimits {
+    UploadLimits {
+        bytes: limits.max_body_bytes.map(|bytes| bytes.0),
+        pause: limits.body_timeout.map(|time| time.0),
+        total: limits.upload_timeout.map(|time| time.0),
+        rate: limits.min_rate.map(|bytes| bytes.0),
+        grace: limits.min_rate_grace.map(|time| time.0),
     }
 }

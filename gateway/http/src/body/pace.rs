@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::config::ListenerLimits;
+
 /// Bytes that must move in each window of waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct MinimumRate {
@@ -26,6 +28,11 @@ impl MinimumRate {
             moved: 0,
             waited: Duration::ZERO,
         })
+    }
+
+    /// The rate that a client of a listener with these limits must keep.
+    pub fn of_client(limits: &ListenerLimits) -> Option<Self> {
+        Self::new(limits.min_rate.0, limits.min_rate_grace.0)
     }
 
     /// Notes bytes that moved.

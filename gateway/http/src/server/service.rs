@@ -22,7 +22,9 @@ use super::sending::{AnswerPiece, AnswerProgress, LOW_WATER};
 use super::signal::DrainStage;
 use super::stream_task::{self, UnsentAnswer};
 use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
-use crate::body::{Body, BodyError, BoundedBody, ListenerUploadLimits, TimeLift, UploadTerms};
+use crate::body::{
+    Body, BodyError, BoundedBody, ListenerUploadLimits, MinimumRate, TimeLift, UploadTerms,
+};
 use crate::forward::{
     self, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, ForwardingContext, HopFieldNames, PeerTrust,
     RequestSender, TrustedProxies,
@@ -272,7 +274,7 @@ where
         let body = BoundedBody::new(incoming, size, pause)
             .with_marked_end(head.version == Version::HTTP_2)
             .without_trailers(named)
-            .at_pace(limits.pace())
+            .at_pace(MinimumRate::of_client(limits))
             .within(limits.upload_timeout.0)
             .until_lifted(upload.insert(TimeLift::default()).clone())
             .by_terms(terms.clone());

@@ -209,7 +209,7 @@ impl StreamTasks {
     fn begin_wait(&self, sent: u64) -> StreamWait {
         let now = Instant::now();
         StreamWait {
-            pace: self.limits.pace(),
+            pace: MinimumRate::of_client(&self.limits),
             paused: false,
             since: now,
             counted: now,

@@ -66,7 +66,7 @@ impl ConnectionDeadlines {
             idle: limits.idle_timeout.0,
             phase: ConnectionPhase::Head,
             since: accepted,
-            pace: limits.pace(),
+            pace: MinimumRate::of_client(limits),
             counted: accepted,
             acknowledged: 0,
             timer: Box::pin(sleep_until(accepted)),

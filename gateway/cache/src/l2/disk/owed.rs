@@ -12,7 +12,8 @@ use super::tables;
 use super::writer::DiskWriteOperation;
 use crate::key::PurgeHash;
 use crate::l2::store::LoggedPurge;
-use crate::purge::{PurgeOrder, Selector};
+use crate::l2::store::{LogNumber, LogOrder};
+use crate::purge::Selector;
 
 /// The largest number of removals that are remembered.
 const MOST: usize = 10_000;
@@ -22,7 +23,7 @@ const MOST: usize = 10_000;
 pub(super) struct UnsyncedRemovals {
     purges: HashSet<LoggedPurge>,
     keys: HashSet<[u8; 16]>,
-    notes: HashMap<PurgeHash, PurgeOrder>,
+    notes: HashMap<PurgeHash, LogOrder>,
 }
 
 impl UnsyncedRemovals {
@@ -67,7 +68,7 @@ impl UnsyncedRemovals {
             tables::invalidate(write, *number, *at)?;
         }
         for purge in &self.purges {
-            tables::append(write, purge, 0)?;
+            tables::append(write, purge, LogNumber::ZERO)?;
         }
         Ok(())
     }
@@ -93,7 +94,10 @@ mod tests {
             selector: format!("tag:{n}"),
             soft: false,
         };
-        DiskWriteOperation::Append { purge, last: 0 }
+        DiskWriteOperation::Append {
+            purge,
+            last: LogNumber::ZERO,
+        }
     }
 
     #[test]

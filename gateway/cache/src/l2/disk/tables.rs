@@ -10,6 +10,7 @@
 //!
 //! Invariant: each record is in `arrivals` once, and `bytes` is the sum of their sizes.
 
+use crate::l2::store::LogNumber;
 use std::time::Duration;
 
 use redb::{
@@ -18,8 +19,8 @@ use redb::{
 };
 
 use super::clock::{ClockMark, millis};
+use crate::l2::store::LogOrder;
 use crate::l2::store::{LoggedPurge, PurgeLogEntry, PurgeLogRange};
-use crate::purge::PurgeOrder;
 use crate::record::Uptime;
 
 type DiskRecordKey<'a> = &'a [u8; 16];
@@ -42,7 +43,7 @@ const HEAD: usize = 24;
 pub(super) struct DiskRecordRow<'a> {
     /// When it expires, by the tier's own [`DiskClock`](super::clock::DiskClock).
     pub(super) expires: u64,
-    pub(super) born: PurgeOrder,
+    pub(super) born: LogOrder,
     arrival: u64,
     pub(super) record: &'a [u8],
 }
@@ -56,7 +57,7 @@ impl<'a> DiskRecordRow<'a> {
         };
         Some(Self {
             expires: number(0)?,
-            born: number(8)?,
+            born: LogOrder::new(number(8)?),
             arrival: number(16)?,
             record,
         })
@@ -139,13 +140,13 @@ pub(super) fn get<T>(
 pub(super) fn invalidated(
     read: &ReadTransaction,
     numbers: &[u64],
-) -> Result<PurgeOrder, redb::Error> {
+) -> Result<LogOrder, redb::Error> {
     let notes = read.open_table(NOTES)?;
     let mut newest = 0;
     for number in numbers {
         newest = newest.max(notes.get(number)?.map_or(0, |note| note.value().0));
     }
-    Ok(newest)
+    Ok(LogOrder::new(newest))
 }
 
 /// Ensures that invalidations of `number` are noted until `expires`.
@@ -166,13 +167,13 @@ pub(super) fn keep_note(
 pub(super) fn invalidate(
     write: &WriteTransaction,
     number: u64,
-    at: PurgeOrder,
+    at: LogOrder,
 ) -> Result<bool, redb::Error> {
     let mut notes = write.open_table(NOTES)?;
     let Some((held, expires)) = notes.get(number)?.map(|note| note.value()) else {
         return Ok(false);
     };
-    notes.insert(number, (at.max(held), expires))?;
+    notes.insert(number, (at.value().max(held), expires))?;
     Ok(true)
 }
 
@@ -206,7 +207,7 @@ pub(super) fn tidy_notes(
 pub(super) fn born(
     write: &WriteTransaction,
     key: DiskRecordKey<'_>,
-) -> Result<Option<PurgeOrder>, redb::Error> {
+) -> Result<Option<LogOrder>, redb::Error> {
     let table = write.open_table(RECORDS)?;
     let value = table.get(key)?;
     Ok(value.and_then(|value| DiskRecordRow::read(value.value()).map(|row| row.born)))
@@ -217,13 +218,13 @@ pub(super) fn put(
     write: &WriteTransaction,
     key: DiskRecordKey<'_>,
     expires: u64,
-    born: PurgeOrder,
+    born: LogOrder,
     record: &[u8],
 ) -> Result<(), redb::Error> {
     delete(write, key)?;
     let arrival = bump(write, "arrival")?;
     let mut value = Vec::with_capacity(HEAD + record.len());
-    for number in [expires, born, arrival] {
+    for number in [expires, born.value(), arrival] {
         value.extend_from_slice(&number.to_le_bytes());
     }
     value.extend_from_slice(record);
@@ -276,12 +277,12 @@ pub(super) fn evict(write: &WriteTransaction, max_bytes: u64) -> Result<u64, red
 pub(super) fn append(
     write: &WriteTransaction,
     purge: &LoggedPurge,
-    last: u64,
-) -> Result<u64, redb::Error> {
+    last: LogNumber,
+) -> Result<LogNumber, redb::Error> {
     let number = {
         let mut meta = write.open_table(META)?;
         let held = meta.get("number")?.map_or(0, |value| value.value());
-        let number = held.max(last) + 1;
+        let number = held.max(last.value()) + 1;
         meta.insert("number", number)?;
         number
     };
@@ -293,11 +294,11 @@ pub(super) fn append(
     {
         write.open_table(META)?.insert("trimmed", first.value())?;
     }
-    Ok(number)
+    Ok(LogNumber::new(number))
 }
 
 /// The purges after the number `after`.
-pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<PurgeLogRange, redb::Error> {
+pub(super) fn log(read: &ReadTransaction, after: LogNumber) -> Result<PurgeLogRange, redb::Error> {
     let meta = read.open_table(META)?;
     let number = |name| -> Result<u64, redb::Error> {
         Ok(meta
@@ -306,22 +307,22 @@ pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<PurgeLogRange, r
     };
     let table = read.open_table(PURGES)?;
     let purges = table
-        .range(after.saturating_add(1)..)?
+        .range(after.plus(1).value()..)?
         .map(|row| {
             let (number, text) = row?;
-            Ok(logged(number.value(), text.value()))
+            Ok(logged(LogNumber::new(number.value()), text.value()))
         })
         .collect::<Result<Vec<_>, redb::Error>>()?;
     Ok(PurgeLogRange {
         generation: number("generation")?,
-        newest: number("number")?,
-        whole: after >= number("trimmed")?,
+        newest: LogNumber::new(number("number")?),
+        whole: after.value() >= number("trimmed")?,
         purges,
         fault: None,
     })
 }
 
-fn logged(number: u64, text: &str) -> PurgeLogEntry {
+fn logged(number: LogNumber, text: &str) -> PurgeLogEntry {
     let (kind, selector) = text.split_at_checked(1).unwrap_or(("h", "all"));
     PurgeLogEntry {
         since: number,

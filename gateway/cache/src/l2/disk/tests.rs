@@ -27,14 +27,14 @@ fn key(n: u8) -> StoreKey {
 }
 
 /// A disk's log has one generation.
-fn place(order: PurgeOrder) -> LogPlace {
+fn place(order: u64) -> LogPlace {
     LogPlace {
-        order,
+        order: order.into(),
         ..LogPlace::default()
     }
 }
 
-async fn put(store: &dyn Store, n: u8, record: &[u8], born: PurgeOrder) -> StorePutOutcome {
+async fn put(store: &dyn Store, n: u8, record: &[u8], born: u64) -> StorePutOutcome {
     let put = StorePut {
         key: &key(n),
         record: Bytes::copy_from_slice(record),
@@ -79,17 +79,17 @@ async fn what_was_written_is_there_after_a_restart() {
         selector: "tag:x".into(),
         soft: true,
     };
-    let log = first.append(&purge, 7).await.unwrap();
-    assert_eq!((log.newest, log.whole), (8, true));
+    let log = first.append(&purge, 7.into()).await.unwrap();
+    assert_eq!((log.newest, log.whole), (8.into(), true));
     let again = closed(first, folder.path(), 1 << 20).await;
     assert_eq!(read(&*again, 1).await.unwrap(), "one");
-    let read = again.read_log(0).await.unwrap();
+    let read = again.read_log(0.into()).await.unwrap();
     assert_eq!(read.generation, log.generation);
     assert_eq!(
         read.purges,
         [PurgeLogEntry {
-            since: 8,
-            number: 8,
+            since: 8.into(),
+            number: 8.into(),
             purge
         }]
     );
@@ -133,8 +133,8 @@ async fn an_append_wakes_who_watches_and_one_file_has_one_user() {
         soft: false,
     };
     let (log, appended) = tokio::join!(
-        store.watch_log(0, Duration::from_secs(3_600)),
-        store.append(&purge, 0)
+        store.watch_log(0.into(), Duration::from_secs(3_600)),
+        store.append(&purge, 0.into())
     );
     assert_eq!(log.unwrap().purges, appended.unwrap().purges);
     let config = config::DiskTierConfig {

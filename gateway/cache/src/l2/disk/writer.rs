@@ -11,6 +11,7 @@
 
 mod recovery;
 
+use crate::l2::store::LogNumber;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,8 +29,8 @@ use super::outage::{DiskOutage, DiskRetryDelay, ReadsDuringOutage};
 use super::owed::UnsyncedRemovals;
 use super::tables;
 use crate::key::PurgeHash;
+use crate::l2::store::LogOrder;
 use crate::l2::store::{LoggedPurge, StoreError, StoreKey};
-use crate::purge::PurgeOrder;
 
 /// An operation that is to be written, and who waits for it.
 pub(super) struct DiskWriteCommand {
@@ -47,22 +48,22 @@ pub(super) enum DiskWriteOperation {
         /// How long the record lives, counted from `since`.
         life: Duration,
         since: Instant,
-        born: PurgeOrder,
+        born: LogOrder,
         /// The numbers by which it can be invalidated.
         numbers: Vec<PurgeHash>,
     },
     /// Notes an invalidation, if there is a note for the number.
     Invalidate {
         number: PurgeHash,
-        at: PurgeOrder,
+        at: LogOrder,
     },
     Delete {
         key: StoreKey,
-        at: PurgeOrder,
+        at: LogOrder,
     },
     Append {
         purge: LoggedPurge,
-        last: u64,
+        last: LogNumber,
     },
     Sync,
 }
@@ -99,7 +100,7 @@ pub(super) struct DiskWriterSettings {
 pub(super) struct DiskWriter {
     setting: DiskWriterSettings,
     file: DatabaseFile,
-    tombstones: HashMap<StoreKey, (PurgeOrder, Instant)>,
+    tombstones: HashMap<StoreKey, (LogOrder, Instant)>,
     /// The note whose expiry is checked next.
     next_note: PurgeHash,
     synced: Instant,
@@ -305,7 +306,7 @@ impl DiskWriter {
         write: &WriteTransaction,
         key: &StoreKey,
         expires: u64,
-        born: PurgeOrder,
+        born: LogOrder,
         record: &[u8],
     ) -> Result<DiskWriteEffect, redb::Error> {
         let buried = self.tombstones.get(key).is_some_and(|(at, _)| *at > born);
@@ -317,7 +318,7 @@ impl DiskWriter {
         Ok(DiskWriteEffect::Took)
     }
 
-    fn bury(&mut self, key: StoreKey, at: PurgeOrder) {
+    fn bury(&mut self, key: StoreKey, at: LogOrder) {
         if self.tombstones.len() >= TOMBSTONES {
             self.tombstones
                 .retain(|_, (_, since)| since.elapsed() < TOMBSTONE_LIFE);

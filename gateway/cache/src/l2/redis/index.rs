@@ -21,7 +21,7 @@ use lamina_base::redis::driver::Value;
 use super::fault::unexpected;
 use super::{RedisStore, done, millis, order, stamp};
 use crate::l2::store::{
-    IndexMember, IndexNote, IndexPage, IndexedUrl, LogPlace, StoreError, StoreKey,
+    IndexMember, IndexNote, IndexPage, IndexedUrl, LogOrder, LogPlace, StoreError, StoreKey,
 };
 
 /// The largest number of expired members that are removed with one batch: more than a batch adds.
@@ -202,7 +202,7 @@ impl RedisStore {
         let (born, rest) = text.split_at_checked(BIRTH)?;
         let (mark, url) = rest.split_at_checked(1)?;
         Some(IndexMember {
-            born: born.parse().ok()?,
+            born: LogOrder::new(born.parse().ok()?),
             text: IndexedUrl {
                 url: url.into(),
                 is_cut: mark == "~",

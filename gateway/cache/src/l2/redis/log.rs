@@ -45,7 +45,8 @@ use super::RedisStore;
 use super::fault::unexpected;
 use super::seals::PurgeNumberRange;
 use crate::l2::store::{
-    LogFault, LoggedPurge, PurgeLogEntry, PurgeLogRange, StoreError, StoreRefusal, nothing,
+    LogFault, LogNumber, LoggedPurge, PurgeLogEntry, PurgeLogRange, StoreError, StoreRefusal,
+    nothing,
 };
 use crate::purge::MAX_NUMBER;
 use script::{LOG, LogScriptAnswer, LogStreamEntry};
@@ -69,12 +70,12 @@ impl RedisStore {
     pub(super) async fn append_purge(
         &self,
         purge: &LoggedPurge,
-        last: u64,
+        last: LogNumber,
     ) -> Result<PurgeLogRange, StoreError> {
         self.ask_until_believed(last, Some(purge)).await
     }
 
-    pub(super) async fn read_purges(&self, after: u64) -> Result<PurgeLogRange, StoreError> {
+    pub(super) async fn read_purges(&self, after: LogNumber) -> Result<PurgeLogRange, StoreError> {
         self.ask_until_believed(after, None).await
     }
 
@@ -82,7 +83,7 @@ impl RedisStore {
     /// appends a purge if one is given.
     async fn ask_until_believed(
         &self,
-        known: u64,
+        known: LogNumber,
         append: Option<&LoggedPurge>,
     ) -> Result<PurgeLogRange, StoreError> {
         let (told, _) = self.generation.read();
@@ -90,7 +91,7 @@ impl RedisStore {
         for _ in 0..ATTEMPTS {
             // Nothing is known of another generation.
             let is_same = self.generation.generation() == told;
-            let known = if is_same { known } else { 0 };
+            let known = if is_same { known } else { LogNumber::ZERO };
             let append_to = append.map_or(Vec::new(), |purge| self.to_append(purge));
             let answer = self.ask(known, &append_to).await?;
             fault = fault.or(answer.fault);
@@ -114,7 +115,7 @@ impl RedisStore {
 
     pub(super) async fn watch_purges(
         &self,
-        after: u64,
+        after: LogNumber,
         patience: Duration,
     ) -> Result<PurgeLogRange, StoreError> {
         let client = self.waiting.client()?;
@@ -158,10 +159,10 @@ impl RedisStore {
             };
             Some(seals.of_purge(place, purge))
         };
-        let numbers = (1..=SEALS).map(|n| newest.saturating_add(n));
+        let numbers = (1..=SEALS).map(|n| newest.plus(n));
         let seals: Vec<u8> = numbers.filter_map(|n| sealed(n, n)).flatten().collect();
         let since = end.nothing_since.filter(|_| *purge == nothing());
-        let spanning = since.and_then(|since| sealed(since, newest.saturating_add(1)));
+        let spanning = since.and_then(|since| sealed(since, newest.plus(1)));
         vec![
             self.purge_log_length.to_string().into(),
             purge.selector.as_str().into(),
@@ -179,7 +180,7 @@ impl RedisStore {
         ]
     }
 
-    async fn ask(&self, known: u64, append: &[Value]) -> Result<LogScriptAnswer, StoreError> {
+    async fn ask(&self, known: LogNumber, append: &[Value]) -> Result<LogScriptAnswer, StoreError> {
         let (told, end) = self.generation.read();
         let next = self.generation.next();
         let seal = self.seals.as_ref().map(|seals| seals.of_generation(next));

@@ -21,10 +21,10 @@ use super::fault::unexpected;
 use super::seals::SEAL;
 use super::{RedisStore, done, millis, script, stamp};
 use crate::key::PurgeHash;
+use crate::l2::store::LogOrder;
 use crate::l2::store::{
     FoundRecord, LogPlace, StoreError, StoreKey, StorePut, StorePutOutcome, StoreRefusal,
 };
-use crate::purge::PurgeOrder;
 
 /// The number of octets of a stamp, and of the generation with which it begins.
 const STAMP: usize = 36;
@@ -39,7 +39,7 @@ impl RedisStore {
         key: &StoreKey,
         max: usize,
         number: PurgeHash,
-    ) -> Result<(Option<FoundRecord>, PurgeOrder), StoreError> {
+    ) -> Result<(Option<FoundRecord>, LogOrder), StoreError> {
         tokio::try_join!(self.read(key, max), self.note(number))
     }
 
@@ -55,9 +55,9 @@ impl RedisStore {
     }
 
     /// The newest invalidation of any of these numbers.
-    pub(super) async fn notes(&self, numbers: &[PurgeHash]) -> Result<PurgeOrder, StoreError> {
+    pub(super) async fn notes(&self, numbers: &[PurgeHash]) -> Result<LogOrder, StoreError> {
         let notes = try_join_all(numbers.iter().map(|number| self.note(*number))).await?;
-        Ok(notes.into_iter().max().unwrap_or(0))
+        Ok(notes.into_iter().max().unwrap_or_default())
     }
 
     /// False: there is no note of this number.
@@ -77,7 +77,7 @@ impl RedisStore {
     }
 
     /// The noted place, or the end of all orders if nobody can tell.
-    async fn note(&self, number: PurgeHash) -> Result<PurgeOrder, StoreError> {
+    async fn note(&self, number: PurgeHash) -> Result<LogOrder, StoreError> {
         let keys = vec![self.names.note(number)];
         let arguments = vec![self.note_of_nothing(number), millis(LOADING).into()];
         let answer = self.run(&script::READ_NOTE, keys, arguments).await?;
@@ -87,11 +87,11 @@ impl RedisStore {
         let [begun, held] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("GET"))?;
         let held = held.into_bytes().ok_or_else(|| unexpected("GET"))?;
         match (begun.as_i64(), self.noted(number, &held)) {
-            (Some(1), _) => Ok(PurgeOrder::MAX),
+            (Some(1), _) => Ok(LogOrder::AFTER_ALL),
             (_, Some(at)) => Ok(at),
             (_, None) => {
                 self.replace_note(number, held).await?;
-                Ok(PurgeOrder::MAX)
+                Ok(LogOrder::AFTER_ALL)
             }
         }
     }
@@ -124,13 +124,13 @@ impl RedisStore {
             number,
             LogPlace {
                 generation,
-                order: 0,
+                order: LogOrder::BEFORE_ALL,
             },
         )
     }
 
     /// The noted place in the order of the present purge log. None: the note is not ours.
-    fn noted(&self, number: PurgeHash, held: &[u8]) -> Option<PurgeOrder> {
+    fn noted(&self, number: PurgeHash, held: &[u8]) -> Option<LogOrder> {
         let (stamp, seal) = held.split_at_checked(STAMP)?;
         let is_ours = match &self.seals {
             Some(seals) => seals.holds_for_note(number, stamp, seal),
@@ -139,12 +139,12 @@ impl RedisStore {
         let text = std::str::from_utf8(stamp).ok().filter(|_| is_ours)?;
         let (generation, at) = text.split_at_checked(GENERATION)?;
         let generation = u64::from_str_radix(generation, 16).ok()?;
-        let at = at.parse().ok()?;
+        let at = LogOrder::new(at.parse().ok()?);
         Some(match generation.cmp(&self.generation.generation()) {
             Ordering::Equal => at,
             // Everything that can be shown was loaded after that generation.
-            Ordering::Less => 0,
-            Ordering::Greater => PurgeOrder::MAX,
+            Ordering::Less => LogOrder::BEFORE_ALL,
+            Ordering::Greater => LogOrder::AFTER_ALL,
         })
     }
 

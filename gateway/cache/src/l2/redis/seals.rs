@@ -5,6 +5,7 @@
 //! never valid for another. A purge is sealed with its number and the log's generation, a lease and
 //! a note with their key, so none of them can be moved to another place.
 
+use crate::l2::store::LogNumber;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
@@ -21,8 +22,8 @@ type SealHmac = Hmac<Sha256>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PurgeNumberRange {
     pub(super) generation: u64,
-    pub(super) since: u64,
-    pub(super) number: u64,
+    pub(super) since: LogNumber,
+    pub(super) number: LogNumber,
 }
 
 /// Makes and compares seals.
@@ -57,7 +58,7 @@ impl RedisSeals {
     }
 
     fn purge(&self, place: PurgeNumberRange, purge: &LoggedPurge) -> SealHmac {
-        let numbers = [place.generation, place.since, place.number];
+        let numbers = [place.generation, place.since.value(), place.number.value()];
         let numbers = numbers.map(u64::to_be_bytes).concat();
         let begun = self.purges.clone().chain_update(numbers);
         begun
@@ -127,10 +128,10 @@ mod tests {
             soft,
         };
         let ours = purge("tag:a", false);
-        let place = |generation, since, number| PurgeNumberRange {
+        let place = |generation, since: u64, number: u64| PurgeNumberRange {
             generation,
-            since,
-            number,
+            since: since.into(),
+            number: number.into(),
         };
         let here = place(1, 2, 2);
         let seal = seals.of_purge(here, &ours);

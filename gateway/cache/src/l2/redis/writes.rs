@@ -63,12 +63,12 @@ impl WriteWatch {
         self.wake.notify_one();
     }
 
-    pub(super) fn told(&self) -> watch::Receiver<Option<StoreError>> {
+    pub(super) fn changes(&self) -> watch::Receiver<Option<StoreError>> {
         self.told.subscribe()
     }
 
     /// Notes the failure of a call about `key`, if it shows that writes are refused.
-    pub(super) fn noted(&self, key: &str, failed: &StoreError) {
+    pub(super) fn note_failure(&self, key: &str, failed: &StoreError) {
         let StoreError::Refused(why, _) = failed else {
             return;
         };

@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
+use super::LogOrder;
 use super::StoreKey;
-use crate::purge::PurgeOrder;
 
 /// A record that was written, for the index.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexNote {
     pub key: StoreKey,
     /// The place in the order of purges at which its load began, without the local step.
-    pub born: PurgeOrder,
+    pub born: LogOrder,
     /// How long it lives from now on.
     pub life: Duration,
     pub text: IndexedUrl,
@@ -31,7 +31,7 @@ pub struct IndexedUrl {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexMember {
     pub key: StoreKey,
-    pub born: PurgeOrder,
+    pub born: LogOrder,
     pub text: IndexedUrl,
     /// The name of the record in the store, for people.
     pub name: String,

@@ -143,7 +143,7 @@ async fn a_number_counts_as_known_only_when_its_purges_hold() {
     let entry = entry(&key("a"), Duration::ZERO, 1);
     let looking = Arc::clone(&node);
     let shown = tokio::task::spawn_blocking(move || {
-        while looking.tier.feed.applied() < MANY {
+        while looking.tier.feed.applied().value() < MANY {
             std::hint::spin_loop();
         }
         looking.cache.shows(&entry)

@@ -1,7 +1,6 @@
 //! No node shows from the second tier what requests made invalid, and nothing else is lost.
 
 use super::*;
-use crate::purge::{numbered, shared};
 
 /// A page that can be invalidated by its path.
 fn page(path: &str, groups: &[u64], born: PurgeOrder) -> (KeyBuf, Entry) {
@@ -49,7 +48,7 @@ async fn what_a_request_made_invalid_is_shown_from_below_by_no_node() {
         noted(&node).await;
         assert!(other.find(&key).await.is_none(), "{path}");
         // An entry that was loaded before and is written later, by any node.
-        let (_, late) = page(path, groups, shared(old.born));
+        let (_, late) = page(path, groups, old.born.shared());
         other.put(&late).await;
         assert!(node.find(&key).await.is_none(), "{path}: written late");
         let (_, new) = page(path, groups, node.cache.order());
@@ -57,7 +56,7 @@ async fn what_a_request_made_invalid_is_shown_from_below_by_no_node() {
         assert!(node.shown(&key).await.is_some(), "{path}: the new one");
     }
     assert_eq!(node.cache.log.records(), 0, "no record anywhere");
-    let log = store.read_log(0).await.unwrap();
+    let log = store.read_log(LogNumber::ZERO).await.unwrap();
     assert!(log.purges.iter().all(|p| p.purge.selector == "route:"));
 }
 
@@ -92,7 +91,11 @@ async fn an_answer_of_the_store_that_is_older_than_an_invalidation_is_not_shown(
 async fn a_node_that_is_behind_invalidates_what_is_ahead_of_it() {
     let store = Arc::new(Memory::default());
     let node = Node::known(&store).await;
-    let (key, ahead) = page("a", &[], numbered(store.purge("tag:else")));
+    let (key, ahead) = page(
+        "a",
+        &[],
+        PurgeOrder::numbered(store.purge("tag:else").value()),
+    );
     node.hears(1).await;
     node.put(&ahead).await;
     let behind = Node::known(&store).await;
@@ -112,7 +115,10 @@ async fn what_nobody_has_leaves_nothing_in_the_store() {
     }
     noted(&node).await;
     assert_eq!(store.notes(), 2, "of the page and its group");
-    assert_eq!(store.read_log(0).await.unwrap().purges.len(), 0);
+    assert_eq!(
+        store.read_log(LogNumber::ZERO).await.unwrap().purges.len(),
+        0
+    );
     assert!(node.shown(&kept).await.is_some());
 }
 

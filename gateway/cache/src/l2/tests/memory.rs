@@ -15,7 +15,7 @@ use crate::l2::store::{
     FoundRecord, Lease, LeaseAcquisition, LogPlace, LoggedPurge, PurgeLogEntry, PurgeLogRange,
     Store, StoreError, StoreKey, StorePut, StorePutOutcome, StoreRefusal,
 };
-use crate::purge::PurgeOrder;
+use crate::l2::store::{LogNumber, LogOrder};
 
 #[derive(Default)]
 pub struct Memory {
@@ -35,13 +35,13 @@ pub struct Memory {
 
 #[derive(Default)]
 struct Held {
-    records: HashMap<StoreKey, (Bytes, Instant, PurgeOrder)>,
-    tombstones: HashMap<StoreKey, PurgeOrder>,
-    notes: HashMap<PurgeHash, PurgeOrder>,
+    records: HashMap<StoreKey, (Bytes, Instant, LogOrder)>,
+    tombstones: HashMap<StoreKey, LogOrder>,
+    notes: HashMap<PurgeHash, LogOrder>,
     owners: HashMap<StoreKey, ([u8; 16], tokio::time::Instant)>,
     generation: u64,
     purges: Vec<PurgeLogEntry>,
-    newest: u64,
+    newest: LogNumber,
 }
 
 impl Memory {
@@ -57,12 +57,12 @@ impl Memory {
     }
 
     /// A purge by another node.
-    pub fn purge(&self, selector: &str) -> u64 {
+    pub fn purge(&self, selector: &str) -> LogNumber {
         let purge = LoggedPurge {
             selector: selector.into(),
             soft: false,
         };
-        self.held.lock().append(purge, 0)
+        self.held.lock().append(purge, LogNumber::ZERO)
     }
 
     /// Lets `span` pass for everything that it holds.
@@ -94,7 +94,7 @@ impl Memory {
         }
     }
 
-    fn log(&self, after: u64) -> Result<PurgeLogRange, StoreError> {
+    fn log(&self, after: LogNumber) -> Result<PurgeLogRange, StoreError> {
         self.alive()?;
         let held = self.held.lock();
         Ok(PurgeLogRange {
@@ -113,8 +113,8 @@ impl Memory {
 }
 
 impl Held {
-    fn append(&mut self, purge: LoggedPurge, last: u64) -> u64 {
-        self.newest = self.newest.max(last) + 1;
+    fn append(&mut self, purge: LoggedPurge, last: LogNumber) -> LogNumber {
+        self.newest = self.newest.max(last).plus(1);
         self.purges.push(PurgeLogEntry {
             since: self.newest,
             number: self.newest,
@@ -196,7 +196,7 @@ impl Store for Memory {
         key: &'a StoreKey,
         max: usize,
         number: PurgeHash,
-    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, LogOrder), StoreError>> {
         async move {
             let note = *self.held.lock().notes.entry(number).or_default();
             Ok((self.get(key, max).await?, note))
@@ -230,10 +230,10 @@ impl Store for Memory {
     fn invalidated<'a>(
         &'a self,
         numbers: &'a [PurgeHash],
-    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
+    ) -> BoxFuture<'a, Result<LogOrder, StoreError>> {
         let held = self.held.lock();
         let notes = numbers.iter().filter_map(|number| held.notes.get(number));
-        let newest = notes.copied().max().unwrap_or(0);
+        let newest = notes.copied().max().unwrap_or_default();
         async move {
             let _arrived = self.told.read().await;
             Ok(newest)
@@ -260,7 +260,7 @@ impl Store for Memory {
     fn append<'a>(
         &'a self,
         purge: &'a LoggedPurge,
-        last: u64,
+        last: LogNumber,
     ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>> {
         if self.mute.load(Ordering::SeqCst) {
             return ready(Err(StoreError::Refused(
@@ -276,13 +276,13 @@ impl Store for Memory {
         ready(self.log(last))
     }
 
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
+    fn read_log(&self, after: LogNumber) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         ready(self.log(after))
     }
 
     fn watch_log(
         &self,
-        after: u64,
+        after: LogNumber,
         patience: Duration,
     ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         async move {

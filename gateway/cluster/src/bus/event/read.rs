@@ -20,7 +20,7 @@ use super::outer::{self, SkimmedEvent};
 use super::{
     BusEvent, EventFormatError, EventShape, KnownPurges, MAX_BYTES, MAX_COUNT, MAX_DEPTH, MAX_NAME,
     MAX_PUBLISHERS, MAX_READ, MAX_TEXT, Message, NodePayload, OpenedEvent, PrimeMessage,
-    UnreadableEvent,
+    PublisherNumber, UnreadableEvent,
 };
 use crate::bus::seal::{SealCheck, SealKeys};
 use crate::hc1;
@@ -144,9 +144,12 @@ fn believable(event: &BusEvent) -> Result<(), EventFormatError> {
     if event.source.is_empty() || names.any(|name| name.len() > MAX_NAME) {
         return Err(EventFormatError::Name);
     }
-    let uncounted = ours.purges == 0 && matches!(ours.message, Message::Purge { .. });
-    let counts = [ours.purges, ours.sequence];
-    let mut counts = counts.into_iter().chain(known.iter().map(|known| known.2));
+    let uncounted =
+        ours.purges == PublisherNumber::ZERO && matches!(ours.message, Message::Purge { .. });
+    let counts = [ours.purges.value(), ours.sequence];
+    let mut counts = counts
+        .into_iter()
+        .chain(known.iter().map(|known| known.2.value()));
     match uncounted || counts.any(|count| count >= MAX_COUNT) {
         true => Err(EventFormatError::Count),
         false => Ok(()),
@@ -248,7 +251,7 @@ fn ours(packed: &Bytes) -> Option<NodePayload> {
     let told = all_of::<LaminaOnlyMap>(packed)?.lamina;
     Some(NodePayload {
         boot: told.boot.0,
-        purges: told.purges.0,
+        purges: PublisherNumber::new(told.purges.0),
         sequence: told.sequence.0,
         message: message(packed, told)?,
     })
@@ -278,7 +281,7 @@ fn message(packed: &Bytes, told: LaminaMap<'_>) -> Option<Message> {
         "missing" => Message::Missing {
             of: owned(told.of)?,
             life: told.life?.0,
-            from: told.order?.0,
+            from: PublisherNumber::new(told.order?.0),
         },
         _ => return None,
     })
@@ -297,7 +300,9 @@ fn prime(packed: &Bytes, told: LaminaMap<'_>) -> Option<PrimeMessage> {
         (None, Some(BoundedList { items, more: false })) => KnownPurges::Publishers(
             items
                 .into_iter()
-                .map(|(source, boot, purges)| (source.to_owned(), boot.0, purges.0))
+                .map(|(source, boot, purges)| {
+                    (source.to_owned(), boot.0, PublisherNumber::new(purges.0))
+                })
                 .collect(),
         ),
         _ => return None,

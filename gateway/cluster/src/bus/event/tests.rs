@@ -18,7 +18,7 @@ fn event(shape: EventShape, message: Message) -> BusEvent {
         shape,
         ours: Some(NodePayload {
             boot: u64::MAX - 3,
-            purges: 7,
+            purges: PublisherNumber::new(7),
             sequence: 11,
             message,
         }),
@@ -47,7 +47,10 @@ fn prime(record: impl Into<Bytes>, seen: KnownPurges) -> BusEvent {
 
 /// One event of each kind.
 fn each() -> Vec<BusEvent> {
-    let knows = KnownPurges::Publishers(vec![("a".into(), 1, 2), ("b".into(), u64::MAX, 0)]);
+    let knows = KnownPurges::Publishers(vec![
+        ("a".into(), 1, PublisherNumber::new(2)),
+        ("b".into(), u64::MAX, PublisherNumber::ZERO),
+    ]);
     let heartbeat = Message::Heartbeat {
         healthy: true,
         version: "0.1.0".into(),
@@ -80,7 +83,12 @@ fn seen() -> impl Strategy<Value = KnownPurges> {
     let publishers = prop::collection::vec((".{0,20}", any::<u64>(), 0..MAX_COUNT), 0..5);
     prop_oneof![
         any::<u64>().prop_map(|generation| KnownPurges::Log { generation }),
-        publishers.prop_map(KnownPurges::Publishers),
+        publishers.prop_map(|known| {
+            let known = known.into_iter();
+            let known =
+                known.map(|(name, boot, number)| (name, boot, PublisherNumber::new(number)));
+            KnownPurges::Publishers(known.collect())
+        }),
     ]
 }
 
@@ -107,7 +115,7 @@ fn message() -> impl Strategy<Value = Message> {
         (".{0,60}", any::<u64>(), any::<u64>()).prop_map(|(of, life, from)| Message::Missing {
             of,
             life,
-            from
+            from: PublisherNumber::new(from)
         }),
     ]
 }
@@ -125,7 +133,7 @@ fn any_event() -> impl Strategy<Value = BusEvent> {
     let counts = (any::<u64>(), 1..MAX_COUNT, 0..MAX_COUNT);
     let ours = (counts, message()).prop_map(|((boot, purges, sequence), message)| NodePayload {
         boot,
-        purges,
+        purges: PublisherNumber::new(purges),
         sequence,
         message,
     });
@@ -188,13 +196,15 @@ fn what_no_node_says_is_no_event_of_one() {
     let missing = Message::Missing {
         of: long(),
         life: 1,
-        from: 1,
+        from: PublisherNumber::FIRST,
     };
     let applied = Message::Applied {
         of: long(),
         order: 1,
     };
-    let known = |name: String, number| KnownPurges::Publishers(vec![(name, 1, number)]);
+    let known = |name: String, number| {
+        KnownPurges::Publishers(vec![(name, 1, PublisherNumber::new(number))])
+    };
     let named = |id: String, source: String| BusEvent {
         id,
         source,
@@ -214,7 +224,7 @@ fn what_no_node_says_is_no_event_of_one() {
     let counted = |purges: u64, sequence: u64| {
         let mut event = purge();
         let ours = event.ours.as_mut().unwrap();
-        (ours.purges, ours.sequence) = (purges, sequence);
+        (ours.purges, ours.sequence) = (PublisherNumber::new(purges), sequence);
         event
     };
     for event in [

@@ -7,6 +7,7 @@ use serde_bytes::Bytes as Bin;
 use super::form::{BoundedList, HexBits, LaminaMap, WireCount, WrittenOuterMap};
 use super::{
     BusEvent, EventShape, KnownPurges, MAX_PUBLISHERS, Message, NodePayload, PrimeMessage,
+    PublisherNumber,
 };
 use crate::bus::seal::{SEAL, SealKeys};
 use crate::hc1::{self, Compression};
@@ -89,13 +90,13 @@ fn told(ours: &NodePayload) -> LaminaMap<'_> {
             kind: "missing",
             of: Some(of),
             life: Some(HexBits(*life)),
-            order: Some(HexBits(*from)),
+            order: Some(HexBits(from.value())),
             ..LaminaMap::default()
         },
     };
     LaminaMap {
         boot: HexBits(ours.boot),
-        purges: WireCount(ours.purges),
+        purges: WireCount(ours.purges.value()),
         sequence: WireCount(ours.sequence),
         ..of_message
     }
@@ -119,11 +120,11 @@ fn told_prime(prime: &PrimeMessage) -> LaminaMap<'_> {
 
 /// The first [`MAX_PUBLISHERS`]: if the list is incomplete, a receiver takes the value as older
 /// than it is.
-fn list(known: &[(String, u64, u64)]) -> BoundedList<(&str, HexBits, WireCount)> {
+fn list(known: &[(String, u64, PublisherNumber)]) -> BoundedList<(&str, HexBits, WireCount)> {
     let known = known.iter().take(MAX_PUBLISHERS);
     BoundedList {
         items: known
-            .map(|(source, boot, purges)| (&**source, HexBits(*boot), WireCount(*purges)))
+            .map(|(source, boot, purges)| (&**source, HexBits(*boot), WireCount(purges.value())))
             .collect(),
         more: false,
     }

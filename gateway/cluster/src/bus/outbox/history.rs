@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::bus::event::PublisherNumber;
+
 /// The last purges, bounded in number and bytes.
 #[derive(Default)]
 pub struct PurgeHistory {
     /// Their numbers increase by one.
-    said: VecDeque<(u64, Bytes)>,
+    said: VecDeque<(PublisherNumber, Bytes)>,
     bytes: usize,
     /// The range of numbers that is being published again: the next one, and the last one.
-    again: Option<(u64, u64)>,
+    again: Option<(PublisherNumber, PublisherNumber)>,
     /// A node has asked for the purges from this number on, and publishing them again has not
     /// begun.
-    asked: Option<u64>,
+    asked: Option<PublisherNumber>,
     /// When publishing again last began.
     began: Option<Instant>,
 }
@@ -29,7 +31,7 @@ const REST: Duration = Duration::from_secs(1);
 
 impl PurgeHistory {
     /// Adds a purge that is being published.
-    pub fn note(&mut self, number: u64, bytes: Bytes) {
+    pub fn note(&mut self, number: PublisherNumber, bytes: Bytes) {
         self.bytes += bytes.len();
         self.said.push_back((number, bytes));
         while self.said.len() > MOST || self.bytes > MOST_BYTES {
@@ -41,7 +43,7 @@ impl PurgeHistory {
     }
 
     /// Replaces the bytes of a purge that was added.
-    pub fn replace(&mut self, number: u64, bytes: &Bytes) {
+    pub fn replace(&mut self, number: PublisherNumber, bytes: &Bytes) {
         let noted = self.said.iter_mut().rev().find(|(n, _)| *n == number);
         if let Some((_, noted)) = noted {
             self.bytes = self.bytes - noted.len() + bytes.len();
@@ -50,7 +52,7 @@ impl PurgeHistory {
     }
 
     /// Asks for all purges from this number on. Several requests are answered by one round.
-    pub fn ask(&mut self, from: u64) {
+    pub fn ask(&mut self, from: PublisherNumber) {
         self.asked = Some(self.asked.map_or(from, |other| from.min(other)));
     }
 
@@ -62,8 +64,8 @@ impl PurgeHistory {
         let (from, to) = self.again?;
         let first = self.said.front()?.0;
         let number = from.max(first);
-        self.again = (number < to).then_some((number + 1, to));
-        let at = usize::try_from(number - first).ok()?;
+        self.again = (number < to).then_some((number.next(), to));
+        let at = usize::try_from(number.since(first)).ok()?;
         Some(self.said.get(at)?.1.clone())
     }
 
@@ -92,18 +94,21 @@ mod tests {
     #[test]
     fn what_was_said_is_said_again_from_where_somebody_asks() {
         let (mut history, now) = (PurgeHistory::default(), Instant::now());
-        history.ask(1);
+        history.ask(PublisherNumber::new(1));
         assert!(again(&mut history, now).is_empty());
         for number in 1..=5_u8 {
-            history.note(number.into(), Bytes::copy_from_slice(&[number]));
+            history.note(
+                PublisherNumber::new(number.into()),
+                Bytes::copy_from_slice(&[number]),
+            );
         }
         assert!(again(&mut history, now).is_empty());
-        history.ask(4);
-        history.ask(3);
+        history.ask(PublisherNumber::new(4));
+        history.ask(PublisherNumber::new(3));
         assert_eq!(again(&mut history, now), [&b"\x03"[..], b"\x04", b"\x05"]);
         assert!(again(&mut history, now).is_empty());
         for from in [6, u64::MAX] {
-            history.ask(from);
+            history.ask(PublisherNumber::new(from));
             assert!(again(&mut history, now + REST).is_empty(), "{from}");
         }
     }
@@ -111,10 +116,10 @@ mod tests {
     #[test]
     fn who_asks_again_and_again_is_answered_once_a_second() {
         let (mut history, now) = (PurgeHistory::default(), Instant::now());
-        history.note(1, Bytes::from_static(b"x"));
+        history.note(PublisherNumber::new(1), Bytes::from_static(b"x"));
         let mut said = 0;
         for n in 0..1_000 {
-            history.ask(n % 2);
+            history.ask(PublisherNumber::new(n % 2));
             said += again(&mut history, now).len();
         }
         assert_eq!(said, 1);
@@ -130,11 +135,12 @@ mod tests {
     fn it_keeps_to_its_bounds() {
         let mut history = PurgeHistory::default();
         for number in 1..=MOST as u64 + 10 {
-            history.note(number, Bytes::from_static(b"x"));
+            history.note(PublisherNumber::new(number), Bytes::from_static(b"x"));
         }
-        history.ask(1);
+        history.ask(PublisherNumber::new(1));
         assert_eq!(again(&mut history, Instant::now()).len(), MOST);
-        history.note(MOST as u64 + 11, Bytes::from(vec![0; MOST_BYTES]));
+        let number = PublisherNumber::new(MOST as u64 + 11);
+        history.note(number, Bytes::from(vec![0; MOST_BYTES]));
         assert_eq!((history.said.len(), history.bytes), (1, MOST_BYTES));
     }
 }

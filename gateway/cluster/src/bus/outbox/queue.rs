@@ -27,7 +27,8 @@ pub struct QueuedPurge {
     pub author: QueuedPurgeAuthor,
     /// What the event means to services that run `lazy-layers-cache`.
     pub shape: EventShape,
-    /// Its place in our order; the last place of several purges that were merged.
+    /// Its place in the order of this node (the value of a `PurgeOrder`, which the bus passes on and
+    /// does not know); the last place of several purges that were merged.
     pub order: u64,
     /// How many purges were merged into this one, including itself.
     pub count: u64,

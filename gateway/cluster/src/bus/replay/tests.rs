@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bus::event::EventShape;
+use crate::bus::event::PublisherNumber;
 
 /// When the node of these tests began.
 const BEGAN: u64 = 1_700_000_000_000;
@@ -51,7 +52,7 @@ fn event(source: &str, boot: u64, made: u64, purges: u64, message: Message) -> B
         shape: EventShape::inert(),
         ours: Some(NodePayload {
             boot,
-            purges,
+            purges: PublisherNumber::new(purges),
             sequence: made,
             message,
         }),

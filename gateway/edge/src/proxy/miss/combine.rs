@@ -37,7 +37,7 @@ type OctetSpan = (u64, u64);
 /// Loads the whole or a part; if parts of it are stored, only what they lack.
 pub(super) async fn load(load: &MissLoad) -> SourceOutcome {
     let held = match load.stale {
-        None if ranges::kept(&load.ask.route) => held(load),
+        None if ranges::are_kept(&load.ask.route) => held(load),
         _ => None,
     };
     let wanted = held.as_deref().and_then(|held| self::wanted(load, held));
@@ -244,7 +244,7 @@ fn admit_parts(
 /// Drops the stored parts: beside the whole they are of no use, and they may be of an older
 /// version.
 pub(super) fn forget_parts(load: &MissLoad) {
-    if !ranges::kept(&load.ask.route) {
+    if !ranges::are_kept(&load.ask.route) {
         return;
     }
     let key = load.primary.of_parts();

@@ -34,14 +34,14 @@ pub enum StoredParts {
 }
 
 /// Whether a route may store parts. A loader is always asked for the whole.
-pub fn kept(route: &Route) -> bool {
+pub fn are_kept(route: &Route) -> bool {
     route.policy.ranges != RangeLoadMode::Whole && route.loader.is_none()
 }
 
 /// Whether the request's range may be loaded by itself: it is a single range, and there is no
 /// precondition that could lead to an answer other than a part or the whole.
 pub fn loadable(ask: &RequestContext) -> bool {
-    kept(&ask.route)
+    are_kept(&ask.route)
         && ask.parts.method == Method::GET
         && range::is_single(&ask.parts.headers)
         && !conditional::has_preconditions(&ask.parts.headers)
@@ -70,7 +70,7 @@ pub fn load_key(key: &EntryKey, request: &Request) -> EntryKey {
 /// What the stored parts can do for a range request.
 pub(super) fn stored_parts(cache: &Cache, ask: &RequestContext, key: &KeyBuf) -> StoredParts {
     let asks = ask.parts.method == Method::GET && ask.parts.headers.contains_key(RANGE);
-    if !asks || !kept(&ask.route) {
+    if !asks || !are_kept(&ask.route) {
         return StoredParts::Nothing;
     }
     let now = Instant::now();

@@ -67,7 +67,7 @@ pub(super) async fn send(
     let section = qpack::encode_response(parts.status, &parts.headers);
     let mut writer = AnswerWriter {
         stream,
-        pace: shared.limits.pace(),
+        pace: MinimumRate::of_client(&shared.limits),
         pause: shared.limits.body_timeout.0,
         progress: body.progress(),
         waiting: before

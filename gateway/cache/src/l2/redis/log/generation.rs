@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::l2::store::{LogPlace, StoreError};
-use crate::purge::numbered;
+use crate::l2::store::{LogNumber, LogPlace, StoreError};
 use crate::record::ClockReading;
 
 /// The number of random bits of a generation; the bits of the time are above them.
@@ -54,9 +53,9 @@ fn after(known: u64, now: Duration) -> u64 {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct PurgeLogEnd {
     /// The newest number.
-    pub(super) newest: u64,
+    pub(super) newest: LogNumber,
     /// If the newest purge reaches nothing: the first number that it stands for.
-    pub(super) nothing_since: Option<u64>,
+    pub(super) nothing_since: Option<LogNumber>,
     /// The token of the entry with the newest number; empty if there is none.
     pub(super) token: Bytes,
 }
@@ -84,7 +83,7 @@ impl KnownGeneration {
         let known = self.0.lock();
         LogPlace {
             generation: known.generation,
-            order: numbered(known.end.newest),
+            order: known.end.newest.order(),
         }
     }
 
@@ -163,7 +162,7 @@ mod tests {
 
     fn end(newest: u64) -> PurgeLogEnd {
         PurgeLogEnd {
-            newest,
+            newest: newest.into(),
             ..PurgeLogEnd::default()
         }
     }

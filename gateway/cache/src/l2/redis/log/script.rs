@@ -3,6 +3,7 @@
 //! Lua's numbers are floats, so the script only reads numbers that are far below 2⁵³; it recognizes
 //! others by their texts.
 
+use crate::l2::store::LogNumber;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -143,7 +144,7 @@ return {generation, seal, text(counter), whole, why or '', appended, purges, new
 pub(super) struct LogScriptAnswer {
     pub(super) generation: u64,
     pub(super) seal: Bytes,
-    pub(super) newest: u64,
+    pub(super) newest: LogNumber,
     /// See [`PurgeLogRange::whole`](crate::l2::store::PurgeLogRange::whole).
     pub(super) whole: bool,
     /// Why this call began a new generation.
@@ -157,8 +158,8 @@ pub(super) struct LogScriptAnswer {
 /// A purge as it is stored in the stream.
 pub(super) struct LogStreamEntry {
     /// The first number that it stands for.
-    pub(super) since: u64,
-    pub(super) number: u64,
+    pub(super) since: LogNumber,
+    pub(super) number: LogNumber,
     /// None: it does not have the right form.
     pub(super) purge: Option<LoggedPurge>,
     pub(super) seal: Bytes,
@@ -186,7 +187,7 @@ impl LogScriptAnswer {
         Some(Self {
             generation: number(&generation)?,
             seal: seal.into_bytes()?,
-            newest: number(&newest)?,
+            newest: LogNumber::new(number(&newest)?),
             whole: whole.as_i64()? == 1,
             fault: fault(&text(&why)?),
             appended: appended.as_i64()? == 1,
@@ -209,7 +210,7 @@ impl LogStreamEntry {
         let id = text(&parts.next()?)?;
         // An id that is not ours is no number of the log and counts as 0.
         let number = id.strip_suffix("-0").and_then(|n| n.parse().ok());
-        let number = number.unwrap_or(0);
+        let number = LogNumber::new(number.unwrap_or(0));
         let told = purge(parts);
         Some(match told {
             Some((purge, since, seal, token)) => Self {
@@ -236,13 +237,13 @@ impl LogStreamEntry {
 /// Reads selector, soft, since, seal and token.
 fn purge(
     mut parts: impl Iterator<Item = Value>,
-) -> Option<(LoggedPurge, Option<u64>, Bytes, Bytes)> {
+) -> Option<(LoggedPurge, Option<LogNumber>, Bytes, Bytes)> {
     let (selector, soft) = (text(&parts.next()?)?, text(&parts.next()?)?);
     let purge = LoggedPurge {
         selector,
         soft: soft == "1",
     };
-    let since = text(&parts.next()?)?.parse().ok();
+    let since = text(&parts.next()?)?.parse().ok().map(LogNumber::new);
     let (seal, token) = (parts.next()?.into_bytes()?, parts.next()?.into_bytes()?);
     Some((purge, since, seal, token))
 }

@@ -55,7 +55,9 @@ fn told(event: &BusEvent) -> Value {
                 KnownPurges::Publishers(known) => {
                     told["publishers"] = known
                         .iter()
-                        .map(|(source, boot, purges)| json!([source, number(*boot), purges]))
+                        .map(|(source, boot, purges)| {
+                            json!([source, number(*boot), purges.value()])
+                        })
                         .collect();
                 }
             }
@@ -72,11 +74,11 @@ fn told(event: &BusEvent) -> Value {
             json!({"kind": "applied", "of": of, "order": number(*order)})
         }
         Message::Missing { of, life, from } => {
-            json!({"kind": "missing", "of": of, "life": number(*life), "order": number(*from)})
+            json!({"kind": "missing", "of": of, "life": number(*life), "order": number(from.value())})
         }
     };
     lamina["boot"] = number(ours.boot);
-    lamina["purges"] = json!(ours.purges);
+    lamina["purges"] = json!(ours.purges.value());
     lamina["sequence"] = json!(ours.sequence);
     let mut told = json!({
         "id": event.id, "source": event.source, "ts": event.ts, "namespace": event.namespace,
@@ -104,7 +106,7 @@ fn node_reads_what_we_write() {
     large.shape = EventShape::Del { keys };
     let mut late = purge();
     let ours = late.ours.as_mut().unwrap();
-    (ours.purges, ours.sequence) = (MAX_COUNT - 1, 1 << 32);
+    (ours.purges, ours.sequence) = (PublisherNumber::new(MAX_COUNT - 1), 1 << 32);
     for event in each().into_iter().chain([late, large]) {
         std::fs::write(&file, event.encode()).unwrap();
         let printed = control(&["decode", file.to_str().unwrap()], "");

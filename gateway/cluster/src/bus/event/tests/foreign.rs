@@ -348,14 +348,14 @@ fn numbers_of_older_nodes_are_read() {
         .ours
         .unwrap();
     assert_eq!(
-        (ours.boot, ours.purges, ours.sequence),
+        (ours.boot, ours.purges.value(), ours.sequence),
         (u64::MAX, 1 << 40, 3)
     );
     let of = "edge-2".to_owned();
     let message = Message::Missing {
         of,
         life: u64::MAX - 1,
-        from: 7,
+        from: PublisherNumber::new(7),
     };
     assert_eq!(ours.message, message);
 }
@@ -377,7 +377,7 @@ fn what_a_newer_node_says_is_done_as_its_shape_says() {
     };
     let ours = NodePayload {
         boot: 1,
-        purges: 2,
+        purges: PublisherNumber::new(2),
         sequence: 0,
         message,
     };
