@@ -137,7 +137,11 @@ async fn a_connection_starts_the_gateway_and_is_answered_by_it() {
     write_config(dir.path(), &setup.top("listeners", &limits).yaml());
     let reload = cli::run(&["reload", "--admin", &admin.to_string()]);
     assert_eq!(reload.code, Some(0), "{}", reload.output());
-    assert!(reload.stdout.contains("limits.max_headers"), "{}", reload.stdout);
+    assert!(
+        reload.stdout.contains("limits.max_headers"),
+        "{}",
+        reload.stdout
+    );
     answers(inherited).await;
     wait_until("the listener that is gone refuses", SOON, || {
         TcpStream::connect(bound).is_err()
@@ -154,7 +158,10 @@ async fn a_socket_that_no_listener_has_is_an_error_that_names_it() {
         return;
     };
     // The socket is open when the program says so, at the latest when somebody gets through.
-    wait_until("somebody listens", SOON, || TcpStream::connect(listed).is_ok()).await;
+    wait_until("somebody listens", SOON, || {
+        TcpStream::connect(listed).is_ok()
+    })
+    .await;
     let (status, told) = gateway.ended().await;
     assert_eq!(status.code(), Some(2), "{told}");
     assert!(told.contains(&stranger.to_string()), "{told}");
