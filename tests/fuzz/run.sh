@@ -33,7 +33,7 @@ fi
 
 # The package whose program has a target.
 package_of() {
-  grep -l "^    (\"$1\"," ./*/src/main.rs | cut -d/ -f2 | grep . ||
+  grep -lF "(\"$1\", &[" ./*/src/main.rs | cut -d/ -f2 | grep . ||
     { echo "tests/fuzz/run.sh: no package has the target $1" >&2; exit 2; }
 }
 

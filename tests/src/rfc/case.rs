@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_norway::Value;
+use serde_yaml::Value;
 
 /// One file of cases.
 #[derive(Debug, Deserialize)]
@@ -177,7 +177,7 @@ impl Table {
     /// # Errors
     /// With line and column, when the text is no table.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let table: Self = serde_norway::from_str(text).map_err(|error| error.to_string())?;
+        let table: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
         match table.cases.iter().find(|case| !case.is_one_form()) {
             Some(case) => Err(format!(
                 "{}: {}: either `reused` or `steps`",

@@ -26,7 +26,7 @@ const FILE: &str = "tests/differential/differences.yaml";
 pub fn read() -> anyhow::Result<Table> {
     let path = e2e::cli::repository().join(FILE);
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {FILE}"))?;
-    serde_norway::from_str(&text).with_context(|| FILE.to_owned())
+    serde_yaml::from_str(&text).with_context(|| FILE.to_owned())
 }
 
 impl fmt::Display for Explanation {

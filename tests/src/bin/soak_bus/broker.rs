@@ -113,7 +113,7 @@ impl Broker {
     /// A way to it that is no gateway's.
     pub fn open(&self, name: &str) -> Arc<dyn BusTransport> {
         let yaml = format!("{{{}}}", self.yaml(name));
-        let bus: lamina_cluster::bus::config::BusConfig = serde_norway::from_str(&yaml).unwrap();
+        let bus: lamina_cluster::bus::config::BusConfig = serde_yaml::from_str(&yaml).unwrap();
         bus.transport().unwrap().open().unwrap()
     }
 
