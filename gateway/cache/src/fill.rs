@@ -78,7 +78,7 @@ struct FillState {
     /// The position of the fastest reader.
     fastest: u64,
     /// The position of each reader, by the reader's number.
-    positions: HashMap<u64, u64>,
+    positions: HashMap<u64, u64, foldhash::fast::RandomState>,
     /// Since when nobody reads; None while somebody does.
     unread_since: Option<Instant>,
     next_reader: u64,

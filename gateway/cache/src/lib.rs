@@ -84,6 +84,8 @@ pub struct Cache {
     /// The place in the order of purges at which the last sweep began.
     swept: AtomicU64,
     gauges: CacheGauges,
+    /// Whether parts of a response were ever stored.
+    has_kept_parts: AtomicBool,
     /// The largest object that is stored, in bytes.
     pub max_object_bytes: usize,
     /// How long a request waits for another request's load.
@@ -149,6 +151,7 @@ impl Cache {
             hooks,
             cut_off: AtomicBool::new(false),
             swept: AtomicU64::new(0),
+            has_kept_parts: AtomicBool::new(false),
             gauges: CacheGauges::new(registry)?,
             max_object_bytes: config.l1.max_object_bytes.as_usize(),
             wait_timeout: config.inflight.wait_timeout.0,
@@ -327,6 +330,12 @@ impl Cache {
         }
     }
 
+    /// Whether [`Self::parts`] may find anything: most caches never get parts, and need not look for
+    /// them at each miss.
+    pub fn may_have_parts(&self) -> bool {
+        self.has_kept_parts.load(Ordering::Acquire)
+    }
+
     /// The groups of the entry that such a request finds, whether it is fresh or not (RFC 9875
     /// §2.2.1).
     pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[PurgeHash]> {
@@ -382,6 +391,9 @@ impl Cache {
         }
         let bytes = entry.size();
         self.hit_for_miss.end(&key);
+        if entry.parts.is_some() {
+            self.has_kept_parts.store(true, Ordering::Release);
+        }
         // A partial entry grows with every load and is of no use to other nodes.
         if let Some(peers) = self.peers.get().filter(|_| entry.parts.is_none()) {
             peers.loaded(&primary, &entry);
