@@ -237,6 +237,13 @@ impl Fill {
         self.stream.lock().arrived > self.limit as u64
     }
 
+    /// The whole body, if it has arrived, is stored and has no trailers.
+    pub fn whole(&self) -> Option<Bytes> {
+        let stream = self.stream.lock();
+        let ends_with_it = stream.trailers.is_none();
+        stream.whole.clone().filter(|_| ends_with_it)
+    }
+
     /// A reader from the start of the body. None: the start has already been dropped.
     pub fn reader(self: &Arc<Self>) -> Option<FillReader> {
         let mut stream = self.stream.lock();
