@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use crate::entry::PurgeAttributes;
 use crate::freshness::Freshness;
 use crate::http::body::BodyError;
-use crate::http::memory::stored::{StoredBody, StoredReaders};
+use crate::http::memory::stored::{SMALL_BODY, StoredBody, StoredReaders};
 use crate::http::memory::{ConnectionMemory, PROCESS};
 use crate::http::vary::Vary;
 use crate::key::EntryKey;
@@ -218,7 +218,13 @@ impl Fill {
         // (`UncacheableReason::Trailers`).
         let kept = stream.arrived <= self.limit as u64;
         kept.then(|| {
-            let body = StoredBody::read_by(&self.readers, stream.join());
+            let (bytes, is_unread) = (stream.join(), stream.positions.is_empty());
+            let body = match is_unread && bytes.len() <= SMALL_BODY {
+                // Like that of an entry which nobody followed: a small body needs no list of its
+                // readers.
+                true => StoredBody::new(bytes),
+                false => StoredBody::read_by(&self.readers, bytes),
+            };
             stream.chunks.clear();
             stream.whole = Some(body.bytes());
             body
