@@ -116,6 +116,7 @@ async fn pass_on(
         Ok(served) => served,
         Err(mut response) => {
             sticky::set(&ask, pin, &mut response);
+            let detail = detail.or_else(|| ask.retry_detail());
             CountedResponse::new(
                 respond::passed(cleaned(response), &status(reason, detail)),
                 RequestOutcome::Pass,
@@ -154,6 +155,7 @@ pub(super) async fn pass_shared(
         false => response,
     };
     let response = excerpt::of_passed(ask, response);
+    let detail = detail.or_else(|| ask.retry_detail());
     Ok(CountedResponse::new(
         respond::passed(response, &status(reason, detail)),
         RequestOutcome::Pass,
