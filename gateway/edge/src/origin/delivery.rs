@@ -374,9 +374,7 @@ impl<'a> RequestDelivery<'a> {
         if let Some(sign) = sign_of(quality, took) {
             self.origin.admission.observe(sign);
         }
-        self.origin
-            .targets
-            .note(target, quality, took, (rest, ended));
+        self.origin.targets.note(target, quality, took, rest, ended);
     }
 }
 

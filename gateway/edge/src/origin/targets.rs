@@ -383,7 +383,8 @@ impl OriginTargets {
         target: &Arc<OriginTarget>,
         quality: AnswerQuality,
         took: Duration,
-        (rest, now): (Option<Duration>, Instant),
+        rest: Option<Duration>,
+        now: Instant,
     ) {
         if let Some(rest) = rest {
             target.health.rest(rest.min(LONGEST_REST), now);
