@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use crate::entry::PurgeAttributes;
 use crate::freshness::Freshness;
 use crate::http::body::BodyError;
-use crate::http::memory::stored::{StoredBody, StoredReaders};
+use crate::http::memory::stored::{SMALL_BODY, StoredBody, StoredReaders};
 use crate::http::memory::{ConnectionMemory, PROCESS};
 use crate::http::vary::Vary;
 use crate::key::EntryKey;
@@ -78,7 +78,7 @@ struct FillState {
     /// The position of the fastest reader.
     fastest: u64,
     /// The position of each reader, by the reader's number.
-    positions: HashMap<u64, u64>,
+    positions: HashMap<u64, u64, foldhash::fast::RandomState>,
     /// Since when nobody reads; None while somebody does.
     unread_since: Option<Instant>,
     next_reader: u64,
@@ -218,7 +218,13 @@ impl Fill {
         // (`UncacheableReason::Trailers`).
         let kept = stream.arrived <= self.limit as u64;
         kept.then(|| {
-            let body = StoredBody::read_by(&self.readers, stream.join());
+            let (bytes, is_unread) = (stream.join(), stream.positions.is_empty());
+            let body = match is_unread && bytes.len() <= SMALL_BODY {
+                // Like that of an entry which nobody followed: a small body needs no list of its
+                // readers.
+                true => StoredBody::new(bytes),
+                false => StoredBody::read_by(&self.readers, bytes),
+            };
             stream.chunks.clear();
             stream.whole = Some(body.bytes());
             body
@@ -235,6 +241,13 @@ impl Fill {
     /// Whether it grew beyond what may be stored.
     pub fn outgrown(&self) -> bool {
         self.stream.lock().arrived > self.limit as u64
+    }
+
+    /// The whole body, if it has arrived, is stored and has no trailers.
+    pub fn whole(&self) -> Option<Bytes> {
+        let stream = self.stream.lock();
+        let ends_with_it = stream.trailers.is_none();
+        stream.whole.clone().filter(|_| ends_with_it)
     }
 
     /// A reader from the start of the body. None: the start has already been dropped.

@@ -87,6 +87,8 @@ pub struct Cache {
     /// The place in the order of purges at which the last sweep began.
     swept: AtomicU64,
     gauges: CacheGauges,
+    /// Whether parts of a response were ever stored.
+    has_kept_parts: AtomicBool,
     rules: ArcSwap<CacheRules>,
     /// Held while every entry is touched: by a sweep, or by a move to an L1 of another size.
     touching_all: Mutex<()>,
@@ -170,6 +172,7 @@ impl Cache {
             hooks,
             cut_off: AtomicBool::new(false),
             swept: AtomicU64::new(0),
+            has_kept_parts: AtomicBool::new(false),
             gauges: CacheGauges::new(registry)?,
             rules: ArcSwap::from_pointee(CacheRules::of(config)),
             touching_all: Mutex::new(()),
@@ -368,6 +371,12 @@ impl Cache {
         }
     }
 
+    /// Whether [`Self::parts`] may find anything: most caches never get parts, and need not look for
+    /// them at each miss.
+    pub fn may_have_parts(&self) -> bool {
+        self.has_kept_parts.load(Ordering::Acquire)
+    }
+
     /// The groups of the entry that such a request finds, whether it is fresh or not (RFC 9875
     /// §2.2.1).
     pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[PurgeHash]> {
@@ -423,6 +432,9 @@ impl Cache {
         }
         let bytes = entry.size();
         self.hit_for_miss.end(&key);
+        if entry.parts.is_some() {
+            self.has_kept_parts.store(true, Ordering::Release);
+        }
         // A partial entry grows with every load and is of no use to other nodes.
         if let Some(peers) = self.peers.get().filter(|_| entry.parts.is_none()) {
             peers.loaded(&primary, &entry);

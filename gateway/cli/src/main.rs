@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod allocator;
 mod arguments;
 mod completions;
 mod demo;
@@ -49,7 +50,7 @@ use remote::{
 };
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::ProgramAllocator = allocator::ProgramAllocator;
 
 /// The result of a command.
 enum ExitOutcome {

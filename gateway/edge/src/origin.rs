@@ -268,8 +268,8 @@ impl Origin {
         let deadline = self.deadline();
         let outgoing = OutgoingRequest::new(request);
         let fallback = fallback.unwrap_or_default();
-        let delivered = RequestDelivery::new(self, outgoing, told.as_ref(), fallback);
-        let mut delivered = delivered.within(call).run().await?;
+        let delivery = RequestDelivery::new(self, outgoing, told.as_ref(), fallback).within(call);
+        let mut delivered = delivery.run().await?;
         self.pin(&mut delivered, pinned);
         Ok(self.hold((delivered, silence), place, deadline, memory))
     }
@@ -277,9 +277,10 @@ impl Origin {
     /// When an exchange that begins now must have ended; `None` for `total: 0`.
     fn deadline(&self) -> Option<Instant> {
         let total = self.timeouts.total.0;
-        Instant::now()
-            .checked_add(total)
-            .filter(|_| !total.is_zero())
+        match total.is_zero() {
+            true => None,
+            false => Instant::now().checked_add(total),
+        }
     }
 
     /// The time limit of an attempt to the head of its response.

@@ -486,7 +486,7 @@ impl Proxy {
                 let refusal = respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n");
                 CountedResponse::new(refusal, RequestOutcome::Error)
             }
-            SourceWork::AwaitBody => self.when_begun(ask, body).await,
+            SourceWork::AwaitBody => Box::pin(self.when_begun(ask, body)).await,
             work => self.work(ask, body, work).await,
         };
         finish(&route, record, (served, dialect), started)
@@ -545,10 +545,10 @@ impl Proxy {
         match work {
             SourceWork::AwaitBody => {
                 let (reason, detail) = plan::WITH_BODY;
-                pass::pass(&self.cache, ask, body, reason, detail).await
+                Box::pin(pass::pass(&self.cache, ask, body, reason, detail)).await
             }
             SourceWork::Pass(reason, detail) => {
-                pass::pass(&self.cache, ask, body, reason, detail).await
+                Box::pin(pass::pass(&self.cache, ask, body, reason, detail)).await
             }
             SourceWork::Load(looked) => miss::answer(self, Arc::new(ask), looked.0, looked.1).await,
         }

@@ -100,7 +100,7 @@ pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
         Version::HTTP_3 => "3",
         _ => "1.1",
     };
-    append_text(headers, header::VIA, &format!("{protocol} {pseudonym}"));
+    append_text(headers, header::VIA, &[protocol, " ", pseudonym].concat());
 }
 
 /// How many times `pseudonym` occurs in `Via`.

@@ -99,6 +99,9 @@ impl MemoryLedger {
     /// Whether nothing should be started that would hold more memory, not even after waiting for the
     /// memory of answers that were cut and are about to let it go.
     pub async fn stays_full(&self) -> bool {
+        if !self.is_full() {
+            return false;
+        }
         let began = Instant::now();
         while self.is_full() {
             if self.leaving.load(Relaxed) == 0 || began.elapsed() > PATIENCE {

@@ -188,9 +188,15 @@ async fn the_access_log_names_the_targets_that_failed_and_why() {
     .start()
     .await;
     let client = gateway.client();
+    let mut said = Vec::new();
     for _ in 0..4 {
-        assert_eq!(client.get("/").await.status, 200);
+        let answer = client.get("/").await;
+        assert_eq!(answer.status, 200);
+        said.push(answer.header("cache-status").to_owned());
     }
+    let retried = |status: &&String| status.contains("; detail=retry");
+    let retried = said.iter().filter(retried).count();
+    assert!((1..4).contains(&retried), "{said:?}");
     let line = gateway
         .logged("a request with two attempts", |line| {
             line.contains("\"attempts\":2")

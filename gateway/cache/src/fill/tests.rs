@@ -187,3 +187,22 @@ proptest! {
         prop_assert_eq!(&got[..], &all[first as usize..=last as usize]);
     }
 }
+
+#[test]
+fn a_body_is_whole_when_it_has_arrived_and_is_stored_and_nothing_follows_it() {
+    let arriving = fill(100, Some(3));
+    arriving.push(Bytes::from_static(b"abc"));
+    assert_eq!(arriving.whole(), None);
+    arriving.complete(None).unwrap();
+    assert_eq!(arriving.whole(), Some(Bytes::from_static(b"abc")));
+
+    let with_trailers = fill(100, None);
+    with_trailers.push(Bytes::from_static(b"abc"));
+    with_trailers.complete(Some(HeaderMap::new())).unwrap();
+    assert_eq!(with_trailers.whole(), None, "the trailers would be lost");
+
+    let outgrown = fill(2, Some(3));
+    outgrown.push(Bytes::from_static(b"abc"));
+    assert!(outgrown.complete(None).is_none());
+    assert_eq!(outgrown.whole(), None);
+}

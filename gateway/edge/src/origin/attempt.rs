@@ -49,34 +49,35 @@ pub(super) struct PendingAttempt<'a> {
 }
 
 impl<'a> PendingAttempt<'a> {
-    /// Starts an attempt now.
+    /// An attempt that begins at `began`.
     pub fn begin(
         told: Option<&'a OnAttempt>,
         upstream: &'a Arc<str>,
         target: &'a Arc<str>,
+        began: Instant,
     ) -> Self {
         Self {
             told,
             upstream,
             target,
-            began: Instant::now(),
+            began,
         }
     }
 
-    /// Reports the attempt with this outcome.
-    pub fn ended<B>(mut self, outcome: Result<&Response<B>, &OriginError>) {
-        self.tell(|| match outcome {
+    /// Reports the attempt with this outcome, which has come at `now`.
+    pub fn ended<B>(mut self, outcome: Result<&Response<B>, &OriginError>, now: Instant) {
+        self.tell(now, || match outcome {
             Ok(response) => AttemptOutcome::Answered(response.status()),
             Err(error) => AttemptOutcome::Failed(error.to_string().into()),
         });
     }
 
-    fn tell(&mut self, outcome: impl FnOnce() -> AttemptOutcome) {
+    fn tell(&mut self, now: Instant, outcome: impl FnOnce() -> AttemptOutcome) {
         if let Some(OnAttempt(told)) = self.told.take() {
             told(Attempt {
                 upstream: Arc::clone(self.upstream),
                 target: Arc::clone(self.target),
-                took: self.began.elapsed(),
+                took: now.saturating_duration_since(self.began),
                 outcome: outcome(),
             });
         }
@@ -85,7 +86,9 @@ impl<'a> PendingAttempt<'a> {
 
 impl Drop for PendingAttempt<'_> {
     fn drop(&mut self) {
-        self.tell(|| AttemptOutcome::GivenUp);
+        if self.told.is_some() {
+            self.tell(Instant::now(), || AttemptOutcome::GivenUp);
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! budget, and while the target is not well such a request is like any other that failed. So targets
 //! that all fail get no more than the budget allows, however many connections stood before.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -119,7 +120,7 @@ impl<'a> RequestDelivery<'a> {
 
     /// Sends the request until there is an answer or no further attempt is allowed. An answer that
     /// says that the server can't is an answer, too.
-    pub(super) async fn run(self) -> Result<DeliveredResponse, OriginError> {
+    pub(super) async fn run(&self) -> Result<DeliveredResponse, OriginError> {
         let origin = self.origin;
         origin.budget.earn();
         // How often it may still be sent again because no origin has processed it.
@@ -222,15 +223,13 @@ impl<'a> RequestDelivery<'a> {
         let mut choice = ConnectionChoice::Standing;
         let mut cost = RepeatCost::Nothing;
         loop {
-            let pending = PendingAttempt::begin(self.told, &origin.name, &target.name);
             let began = Instant::now();
-            let outcome = self.exchange(target, choice).await;
+            let pending = PendingAttempt::begin(self.told, &origin.name, &target.name, began);
+            let outcome = self.exchange(target, choice, began).await;
+            let ended = Instant::now();
             let known = outcome.as_ref();
-            pending.ended(
-                known
-                    .map(|delivered| &delivered.response)
-                    .map_err(|failed| &failed.error),
-            );
+            let known = known.map(|delivered| &delivered.response);
+            pending.ended(known.map_err(|failed| &failed.error), ended);
             if let Err(failed) = &outcome
                 && *repeats > 0
                 && let Some(costs) = self.may_be_repeated(failed, target, tried)
@@ -242,7 +241,7 @@ impl<'a> RequestDelivery<'a> {
             if cost == RepeatCost::OnFailure && failure_of(&outcome).is_some() {
                 origin.budget.owe();
             }
-            self.note(target, &outcome, began.elapsed());
+            self.note(target, &outcome, began, ended);
             return outcome;
         }
     }
@@ -289,11 +288,12 @@ impl<'a> RequestDelivery<'a> {
         allowed.then_some(RepeatCost::Nothing)
     }
 
-    /// Sends the request once and waits for the response's head.
+    /// Sends the request once, at `began`, and waits for the response's head.
     async fn exchange(
         &self,
         target: &Arc<OriginTarget>,
         choice: ConnectionChoice,
+        began: Instant,
     ) -> AttemptResult {
         let origin = self.origin;
         let limit = self.deadline.limit(origin.head_limit());
@@ -303,10 +303,9 @@ impl<'a> RequestDelivery<'a> {
         }
         let mut request = self.outgoing.next().ok_or(OriginError::Request)?;
         origin.address(&mut request, target);
-        let began = Instant::now();
         let in_flight = target.begin_request();
         let (request, upload) = exchange::watched(request);
-        let response = target.connections.send(request, target, choice);
+        let response = pin!(target.connections.send(request, target, choice));
         match upload.limit(response, limit.time).await {
             None => Err(timeout(limit.phase)),
             Some(Ok(mut response)) => {
@@ -338,7 +337,14 @@ impl<'a> RequestDelivery<'a> {
     }
 
     /// Notes what the outcome says about the target.
-    fn note(&self, target: &Arc<OriginTarget>, outcome: &AttemptResult, took: Duration) {
+    fn note(
+        &self,
+        target: &Arc<OriginTarget>,
+        outcome: &AttemptResult,
+        began: Instant,
+        ended: Instant,
+    ) {
+        let took = ended.saturating_duration_since(began);
         let (quality, rest) = match outcome {
             Ok(delivered) => {
                 let response = &delivered.response;
@@ -368,7 +374,7 @@ impl<'a> RequestDelivery<'a> {
         if let Some(sign) = sign_of(quality, took) {
             self.origin.admission.observe(sign);
         }
-        self.origin.targets.note(target, quality, took, rest);
+        self.origin.targets.note(target, quality, took, rest, ended);
     }
 }
 

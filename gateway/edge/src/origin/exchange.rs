@@ -69,12 +69,16 @@ pub(super) fn watched(request: Request<Body>) -> (Request<Body>, OriginUploadSta
 
 impl OriginUploadState {
     /// Waits for the head of the response. It may take `limit` from the moment that the request was
-    /// sent, so that a long upload does not count as a slow origin. `None` if it took longer.
-    pub(super) async fn limit<F: Future>(&self, head: F, limit: Duration) -> Option<F::Output> {
+    /// sent, so that a long upload does not count as a slow origin. `None` if it took longer. The
+    /// future, which is large, stays where the caller has pinned it.
+    pub(super) async fn limit<F: Future>(
+        &self,
+        mut head: Pin<&mut F>,
+        limit: Duration,
+    ) -> Option<F::Output> {
         let Some(RequestUpload { moved, .. }) = &self.0 else {
             return timeout(limit, head).await.ok();
         };
-        let mut head = std::pin::pin!(head);
         loop {
             let deadline = moved.at() + limit;
             if let Ok(output) = timeout_at(deadline, head.as_mut()).await {

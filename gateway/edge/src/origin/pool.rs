@@ -140,28 +140,42 @@ impl TargetConnections {
             true => WantedProtocol::Http1,
             false => WantedProtocol::Any,
         };
+        // What a request on a standing HTTP/1.1 connection does not need is in boxes: the future of
+        // every request would grow by it.
+        let mut opened = None;
         if target.spoken(wanted) != SpokenProtocol::Http1 {
-            let reserved = self.http2[lane].reserve(target, choice).await;
+            let reserved = Box::pin(self.http2[lane].reserve(target, choice)).await;
             match reserved.map_err(not_connected)? {
-                ReservedStream::Http2(stream) => return stream.send(request, target).await,
+                ReservedStream::Http2(stream) => {
+                    return Box::pin(stream.send(request, target)).await;
+                }
                 ReservedStream::OpenedForHttp1(stream) => {
-                    let connection = Http1Connection::begin(*stream, lane).await?;
-                    return connection.send(request, &self.idle).await;
+                    opened = Some(Http1Connection::begin(*stream, lane).await?);
                 }
                 // Another request has found out.
                 ReservedStream::SpeaksHttp1 => {}
             }
         }
-        if choice == ConnectionChoice::Standing
-            && let Some(connection) = self.idle.take(lane).await
-        {
-            return connection.send(request, &self.idle).await;
+        if opened.is_none() && choice == ConnectionChoice::Standing {
+            opened = self.idle.take(lane).await;
         }
+        let connection = match opened {
+            Some(connection) => connection,
+            None => Box::pin(self.open_http1(target, lane)).await?,
+        };
+        connection.send(request, &self.idle).await
+    }
+
+    /// Opens a connection for HTTP/1.1.
+    async fn open_http1(
+        &self,
+        target: &OriginTarget,
+        lane: usize,
+    ) -> Result<Http1Connection, SendFailure> {
         let opened = open(target, WantedProtocol::Http1, self.limits.connect).await;
         let (stream, _) = opened.map_err(not_connected)?;
         let stream = stream.counted(self.counter.count());
-        let connection = Http1Connection::begin(stream, lane).await?;
-        connection.send(request, &self.idle).await
+        Http1Connection::begin(stream, lane).await
     }
 
     /// How many connections stand.

@@ -377,15 +377,15 @@ impl OriginTargets {
         target.weight * target.health.share(self.balance.slow_start.0, now)
     }
 
-    /// Notes how a target has answered, after this time. `rest` is its `Retry-After`.
+    /// Notes how a target has answered, after this time, and now. `rest` is its `Retry-After`.
     pub(super) fn note(
         &self,
         target: &Arc<OriginTarget>,
         quality: AnswerQuality,
         took: Duration,
         rest: Option<Duration>,
+        now: Instant,
     ) {
-        let now = Instant::now();
         if let Some(rest) = rest {
             target.health.rest(rest.min(LONGEST_REST), now);
         }

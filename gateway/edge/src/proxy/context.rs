@@ -260,6 +260,12 @@ impl RequestContext {
         self.trail.as_ref().map_or(0, |trail| trail.request)
     }
 
+    /// The detail for `Cache-Status` if the request was sent to an upstream more than once.
+    pub fn retry_detail(&self) -> Option<&'static str> {
+        let trail = self.trail.as_ref()?;
+        trail.was_retried().then_some("retry")
+    }
+
     /// Notes an event on the trail, if there is one.
     pub fn note(&self, waypoint: impl FnOnce() -> TrailEvent) {
         if let Some(trail) = &self.trail {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::cache::config::SetCookie;
 use crate::cache::freshness::Freshness;
 use crate::cache::policy::{Lifetime, Policy, StorageTerms};
-use crate::http::cache_control::FieldForm;
+use crate::http::cache_control::{FieldForm, ResponseDirectives};
 use crate::http::cache_status::CACHE_STATUS;
 use crate::http::{date, forward};
 use crate::proxy::context::PSEUDONYM;
@@ -54,8 +54,17 @@ pub(super) fn freshness(
 
 /// The fields to store. `Age` and the length are set anew for each answer, and fields named by
 /// `private` or `no-cache` must not be shared (RFC 9111 §5.2.2.4, §5.2.2.7).
-pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderMap {
+pub(super) fn stored_headers(headers: HeaderMap, policy: &Policy) -> HeaderMap {
     let directives = policy.directives(&headers);
+    stored_headers_by(headers, directives, policy)
+}
+
+/// The same where the response's directives are known.
+pub(super) fn stored_headers_by(
+    mut headers: HeaderMap,
+    directives: ResponseDirectives,
+    policy: &Policy,
+) -> HeaderMap {
     // Reserves a place for the field that each answer sets, so that the copy for a hit need not
     // grow.
     headers.insert(AGE, HeaderValue::from_static("0"));
@@ -76,14 +85,17 @@ pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderM
 
 /// The fields that `private` or `no-cache` names: the client who asked gets them, but they are not
 /// stored.
-pub(super) fn own_fields(headers: &HeaderMap, policy: &Policy) -> HeaderMap {
-    let directives = policy.directives(headers);
-    let named = |form| match form {
-        FieldForm::Fields(names) => names,
-        FieldForm::Absent | FieldForm::Whole => Vec::new(),
-    };
-    let mut names = named(directives.private);
-    names.append(&mut named(directives.no_cache));
+pub(super) fn own_fields(
+    headers: &HeaderMap,
+    directives: &ResponseDirectives,
+    policy: &Policy,
+) -> HeaderMap {
+    let mut names = Vec::new();
+    for form in [&directives.private, &directives.no_cache] {
+        if let FieldForm::Fields(named) = form {
+            names.extend_from_slice(named);
+        }
+    }
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
     let lines = |name| headers.get_all(name).iter().cloned();
@@ -114,11 +126,13 @@ pub fn compact(headers: &HeaderMap) -> HeaderMap {
         .values()
         .for_each(|value| all.extend_from_slice(value.as_bytes()));
     let mut all = all.freeze();
-    let mut out = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
+    // A copied map has room for just its fields, where one that grows has up to twice as much.
+    let mut out = headers.clone();
+    for value in out.values_mut() {
         let bytes = all.split_to(value.len());
-        let copy = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
-        out.append(name.clone(), copy);
+        if let Ok(copy) = HeaderValue::from_maybe_shared(bytes) {
+            *value = copy;
+        }
     }
     out
 }

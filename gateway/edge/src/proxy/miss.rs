@@ -170,8 +170,9 @@ pub async fn answer(
             RequestStep::Look(found) => look::look(&mut miss, &found).await,
             RequestStep::JoinOrLead => join::join_or_lead(&miss),
             RequestStep::Wait(place) => wait::wait(&mut miss, place).await,
-            RequestStep::SideBySide(why) => side_by_side::load(&mut miss, why).await,
-            RequestStep::PassOn(detail) => pass_on::pass_on(&miss, detail).await,
+            // In boxes, since most misses take neither.
+            RequestStep::SideBySide(why) => Box::pin(side_by_side::load(&mut miss, why)).await,
+            RequestStep::PassOn(detail) => Box::pin(pass_on::pass_on(&miss, detail)).await,
             RequestStep::Answered(served) => return served,
         };
         debug_assert!(now.leads_to(next.step()), "{now:?} to {:?}", next.step());

@@ -117,6 +117,7 @@ async fn pass_on(
         Ok(served) => served,
         Err(mut response) => {
             sticky::set(&ask, pin, &mut response);
+            let detail = detail.or_else(|| ask.retry_detail());
             CountedResponse::new(
                 respond::passed(cleaned(response), &status(reason, detail)),
                 RequestOutcome::Pass,
@@ -155,6 +156,7 @@ pub(super) async fn pass_shared(
         false => response,
     };
     let response = excerpt::of_passed(ask, response);
+    let detail = detail.or_else(|| ask.retry_detail());
     Ok(CountedResponse::new(
         respond::passed(response, &status(reason, detail)),
         RequestOutcome::Pass,

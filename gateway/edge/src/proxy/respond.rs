@@ -83,15 +83,23 @@ pub fn from_fill(
         }
         // Several parts of a body that has not fully arrived: the whole is a correct answer, too
         // (RFC 9110 §14.2).
-        ConditionalOutcome::Whole | ConditionalOutcome::Parts(_) => whole(
-            fill.head.status,
-            fill.head.headers.clone(),
-            Body::boxed(fill.reader()?),
-        ),
+        ConditionalOutcome::Whole | ConditionalOutcome::Parts(_) => {
+            whole(fill.head.status, fill.head.headers.clone(), body_of(fill)?)
+        }
     };
     reads(&mut response, &fill.readers);
     finish(&mut response, fill.head.freshness.age(now), status);
     Some(response)
+}
+
+/// The body of a response that others follow, too. A small one has mostly arrived with its head, and
+/// then costs no more than that of a hit.
+fn body_of(fill: &Arc<Fill>) -> Option<Body> {
+    let is_small = |body: &Bytes| fill.head.length.is_some() && body.len() <= SMALL_BODY;
+    match fill.whole().filter(is_small) {
+        Some(body) => Some(Body::full(body)),
+        None => fill.reader().map(Body::boxed),
+    }
 }
 
 /// Notes on a response that it holds a stored body, unless its body is so small that it has a copy

@@ -36,26 +36,51 @@ fn addresses(caller: &RequestSender) -> String {
     let mut line = String::new();
     for hop in hops(caller) {
         let comma = if line.is_empty() { "" } else { ", " };
-        let _ = match hop {
-            Some(address) => write!(line, "{comma}{address}"),
-            None => write!(line, "{comma}unknown"),
-        };
+        line.push_str(comma);
+        match hop {
+            Some(address) => push_address(&mut line, address),
+            None => line.push_str("unknown"),
+        }
     }
     line
+}
+
+/// Adds the address, without the formatter where that is easy: every request to an origin has two.
+fn push_address(line: &mut String, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            let mut digits = itoa::Buffer::new();
+            for (n, octet) in address.octets().into_iter().enumerate() {
+                if n > 0 {
+                    line.push('.');
+                }
+                line.push_str(digits.format(octet));
+            }
+        }
+        IpAddr::V6(address) => {
+            let _ = write!(line, "{address}");
+        }
+    }
 }
 
 fn forwarded(caller: &RequestSender, host: &str) -> String {
     let mut line = String::new();
     for (n, hop) in hops(caller).enumerate() {
         let comma = if n == 0 { "" } else { ", " };
-        let _ = match hop {
-            Some(IpAddr::V6(address)) => write!(line, "{comma}for=\"[{address}]\""),
-            Some(IpAddr::V4(address)) => write!(line, "{comma}for={address}"),
-            None => write!(line, "{comma}for=unknown"),
-        };
+        line.push_str(comma);
+        line.push_str("for=");
+        match hop {
+            Some(IpAddr::V6(address)) => {
+                let _ = write!(line, "\"[{address}]\"");
+            }
+            Some(address) => push_address(&mut line, address),
+            None => line.push_str("unknown"),
+        }
         if n == 0 {
-            let (host, scheme) = (quoted(host), caller.scheme());
-            let _ = write!(line, ";host={host};proto={scheme}");
+            line.push_str(";host=");
+            push_quoted(&mut line, host);
+            line.push_str(";proto=");
+            line.push_str(caller.scheme());
         }
     }
     line
@@ -70,8 +95,15 @@ fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, text: impl FnOnce() 
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+fn push_quoted(line: &mut String, text: &str) {
+    line.push('"');
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            line.push('\\');
+        }
+        line.push(character);
+    }
+    line.push('"');
 }
 
 #[cfg(test)]

@@ -64,6 +64,11 @@ impl AnswerProgress {
     /// Sets the task that hands out the pieces. It is woken when there is room for one.
     pub(super) fn register(&self, waker: &std::task::Waker) {
         self.giver.register(waker);
+        self.register_for_cut(waker);
+    }
+
+    /// Sets the task that is woken when the answer is cut, and not when there is room.
+    pub(super) fn register_for_cut(&self, waker: &std::task::Waker) {
         if let Some(cut) = &self.cut {
             cut.register(waker);
         }

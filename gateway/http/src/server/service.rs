@@ -473,14 +473,28 @@ type FramePoll<T> = Poll<Option<Result<Frame<T>, BodyError>>>;
 
 impl WatchedDelivery {
     fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
-        self.sending.register(cx.waker());
         match self.protocol {
-            Protocol::Http1 | Protocol::Http3 => Pin::new(body).poll_frame(cx).map_ok(|frame| {
-                let sending = &self.sending;
-                frame.map_data(|data| AnswerPiece::of(sending, data))
-            }),
-            Protocol::Http2 => self.poll_piece(body, cx),
+            // Gives out what there is: it waits for no room.
+            Protocol::Http1 => {
+                self.sending.register_for_cut(cx.waker());
+                self.poll_next(body, cx)
+            }
+            Protocol::Http3 => {
+                self.sending.register(cx.waker());
+                self.poll_next(body, cx)
+            }
+            Protocol::Http2 => {
+                self.sending.register(cx.waker());
+                self.poll_piece(body, cx)
+            }
         }
+    }
+
+    fn poll_next(&mut self, body: &mut Body, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
+        Pin::new(body).poll_frame(cx).map_ok(|frame| {
+            let sending = &self.sending;
+            frame.map_data(|data| AnswerPiece::of(sending, data))
+        })
     }
 
     /// Hands out no more than the client takes, and the end only when all before it is sent: after

@@ -36,13 +36,18 @@ impl WantedAddresses {
     }
 
     /// Whether the connection may take one more request.
-    pub(super) fn admit(&self, connection: ConnectionOrigin, limits: PoolLimits) -> bool {
-        connection.age() < limits.max_age && self.contains(connection.peer)
+    pub(super) fn admit(
+        &self,
+        connection: ConnectionOrigin,
+        limits: PoolLimits,
+        now: Instant,
+    ) -> bool {
+        connection.age(now) < limits.max_age && self.contains(connection.peer)
     }
 }
 
 impl ConnectionOrigin {
-    fn age(self) -> Duration {
-        self.opened.elapsed()
+    fn age(self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened)
     }
 }

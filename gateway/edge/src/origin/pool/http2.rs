@@ -251,7 +251,10 @@ impl Http2Lane {
 
     /// Whether the connection may take one more request.
     fn admits(&self, connection: &Http2Connection) -> bool {
-        connection.stands() && self.wanted.admit(connection.origin, self.limits)
+        connection.stands()
+            && self
+                .wanted
+                .admit(connection.origin, self.limits, Instant::now())
     }
 
     /// Closes connections without a stream.

@@ -79,8 +79,10 @@ impl IdleConnections {
         loop {
             let mut idle = self.lanes[lane].lock().pop()?;
             self.count.fetch_sub(1, Relaxed);
-            if self.admits(&idle.connection) && idle.is_usable(Instant::now()) {
-                idle.connection.waited(idle.since.elapsed());
+            let now = Instant::now();
+            if self.admits(&idle.connection, now) && idle.is_usable(now) {
+                let waited = now.saturating_duration_since(idle.since);
+                idle.connection.waited(waited);
                 return Some(idle.connection);
             }
         }
@@ -89,15 +91,18 @@ impl IdleConnections {
     /// Keeps a connection whose exchange has ended, if it can be used again. `said` is how long the
     /// origin keeps it (`Keep-Alive: timeout`).
     pub(super) fn keep(&self, mut connection: Http1Connection, said: Option<Duration>) {
-        let limit = self.limit(said);
-        if limit.is_zero() || !self.admits(&connection) || !connection.is_idle() || !self.has_room()
+        let (limit, now) = (self.limit(said), Instant::now());
+        if limit.is_zero()
+            || !self.admits(&connection, now)
+            || !connection.is_idle()
+            || !self.has_room()
         {
             return;
         }
         let lane = connection.lane();
         self.lanes[lane].lock().push(IdleHttp1Connection {
             connection,
-            since: Instant::now(),
+            since: now,
             limit,
         });
     }
@@ -116,13 +121,13 @@ impl IdleConnections {
         for lane in &self.lanes {
             let mut lane = lane.lock();
             let before = lane.len();
-            lane.retain_mut(|idle| self.admits(&idle.connection) && idle.is_usable(now));
+            lane.retain_mut(|idle| self.admits(&idle.connection, now) && idle.is_usable(now));
             self.count.fetch_sub(before - lane.len(), Relaxed);
         }
     }
 
-    fn admits(&self, connection: &Http1Connection) -> bool {
-        self.wanted.admit(connection.origin(), self.limits)
+    fn admits(&self, connection: &Http1Connection, now: Instant) -> bool {
+        self.wanted.admit(connection.origin(), self.limits, now)
     }
 
     /// Closes all of them.
@@ -157,8 +162,11 @@ impl IdleHttp1Connection {
 impl LearnedIdleLimit {
     fn get(&self) -> Option<Duration> {
         let limit = self.limit.load(Relaxed);
+        if limit == 0 {
+            return None;
+        }
         let age = self.now().saturating_sub(self.learned_at.load(Relaxed));
-        let valid = limit > 0 && u64::from(age) < LEARNED_FOR.as_secs();
+        let valid = u64::from(age) < LEARNED_FOR.as_secs();
         valid.then(|| Duration::from_millis(limit.into()))
     }
 

@@ -48,6 +48,7 @@ fn eject(targets: &OriginTargets, name: &str) {
             AnswerQuality::Failed(FailureKind::Reset),
             Duration::ZERO,
             None,
+            Instant::now(),
         );
     }
 }
@@ -80,7 +81,13 @@ fn less_goes_to_a_target_with_more_under_way_or_slower_answers() {
     assert_eq!(shares(&targets, 200, false, now).get("a"), None);
     drop(held);
     let slow = &named(&targets, "b");
-    targets.note(slow, AnswerQuality::Good, Duration::from_secs(1), None);
+    targets.note(
+        slow,
+        AnswerQuality::Good,
+        Duration::from_secs(1),
+        None,
+        Instant::now(),
+    );
     let shares = shares(&targets, 200, false, Instant::now());
     assert_eq!((shares.get("b"), shares.len()), (None, 2));
 }
@@ -95,6 +102,7 @@ fn a_failed_answer_never_attracts_requests() {
             AnswerQuality::Good,
             Duration::from_millis(30),
             None,
+            Instant::now(),
         );
     }
     let failure = AnswerQuality::Failed(FailureKind::Status(500));
@@ -103,6 +111,7 @@ fn a_failed_answer_never_attracts_requests() {
         failure,
         Duration::from_micros(50),
         None,
+        Instant::now(),
     );
     assert_eq!(shares(&targets, 200, false, Instant::now()).get("b"), None);
 }
@@ -270,11 +279,23 @@ fn a_target_that_asked_for_a_rest_gets_none_while_there_is_another() {
     let targets = targets("targets: [http://a, http://b]");
     let rest = Some(Duration::from_secs(3_600));
     let busy = AnswerQuality::Neutral;
-    targets.note(&named(&targets, "a"), busy, Duration::ZERO, rest);
+    targets.note(
+        &named(&targets, "a"),
+        busy,
+        Duration::ZERO,
+        rest,
+        Instant::now(),
+    );
     let now = Instant::now();
     assert_eq!(shares(&targets, 50, false, now).get("a"), None);
     assert_eq!(targets.usable(now), 2, "it is not unhealthy");
-    targets.note(&named(&targets, "b"), busy, Duration::ZERO, rest);
+    targets.note(
+        &named(&targets, "b"),
+        busy,
+        Duration::ZERO,
+        rest,
+        Instant::now(),
+    );
     assert_eq!(shares(&targets, 50, false, now).len(), 2);
     let later = now + Duration::from_secs(31);
     assert_eq!(

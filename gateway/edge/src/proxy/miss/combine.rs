@@ -37,19 +37,20 @@ type OctetSpan = (u64, u64);
 /// Loads the whole or a part; if parts of it are stored, only what they lack.
 pub(super) async fn load(load: &MissLoad) -> SourceOutcome {
     let held = match load.stale {
-        None if ranges::are_kept(&load.ask.route) => held(load),
+        None if load.cache.may_have_parts() && ranges::are_kept(&load.ask.route) => held(load),
         _ => None,
     };
     let wanted = held.as_deref().and_then(|held| self::wanted(load, held));
     match held.zip(wanted) {
-        Some((held, wanted)) => lacking(load, &held, wanted).await,
+        // In a box, as most loads need none of it.
+        Some((held, wanted)) => Box::pin(lacking(load, &held, wanted)).await,
         None => plainly(load).await,
     }
 }
 
 async fn plainly(load: &MissLoad) -> SourceOutcome {
     match load.kind {
-        LoadKind::Range => source::for_one(&load.ask).await,
+        LoadKind::Range => Box::pin(source::for_one(&load.ask)).await,
         LoadKind::Whole => source::load(&load.ask, load.stale.as_deref()).await,
     }
 }
@@ -244,7 +245,7 @@ fn admit_parts(
 /// Drops the stored parts: beside the whole they are of no use, and they may be of an older
 /// version.
 pub(super) fn forget_parts(load: &MissLoad) {
-    if !ranges::are_kept(&load.ask.route) {
+    if !load.cache.may_have_parts() || !ranges::are_kept(&load.ask.route) {
         return;
     }
     let key = load.primary.of_parts();

@@ -76,7 +76,7 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
         stored: true,
         collapsed: !leads,
         ttl: entry.freshness.ttl_left(now).map(|_| entry.ttl(now)),
-        detail: None,
+        detail: miss.ask.retry_detail(),
     };
     let age = entry.freshness.age(now);
     let response = respond::from_entry(&miss.ask.parts, entry, age, &status);
@@ -131,7 +131,7 @@ fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Request
         stored: true,
         collapsed: !leads,
         ttl: fill.head.freshness.ttl_left(now),
-        detail: None,
+        detail: ask.retry_detail(),
     };
     match respond::from_fill(&ask.parts, fill, now, &status) {
         Some(mut response) if leads => {
@@ -233,7 +233,11 @@ async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
         stored: false,
         collapsed: false,
         ttl: None,
-        detail: place.apart.map(UncoalescedReason::as_str).or(refusal),
+        detail: place
+            .apart
+            .map(UncoalescedReason::as_str)
+            .or(refusal)
+            .or_else(|| miss.ask.retry_detail()),
     };
     let outcome = match place.apart {
         Some(_) => RequestOutcome::Pass,

@@ -106,6 +106,7 @@ pub(super) fn lead(
         role: FlightRole::Leader(receiver),
         apart,
     };
-    tokio::spawn(load.run(leader));
+    // In a box, as `spawn` would move the future of the load half a dozen times.
+    tokio::spawn(Box::pin(load.run(leader)));
     place
 }

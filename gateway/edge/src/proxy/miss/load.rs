@@ -2,6 +2,7 @@
 //! when its client hangs up.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -104,7 +105,7 @@ impl MissLoad {
                 LoadStep::Source(leader) => ask_source(&self, leader).await,
                 LoadStep::Judge(leader, arrived) => judge::judge(&mut self, leader, arrived),
                 LoadStep::Renew(leader, copy, arrived) => {
-                    renew::renew(&mut self, leader, &copy, arrived).await
+                    Box::pin(renew::renew(&mut self, leader, &copy, arrived)).await
                 }
                 LoadStep::Publish(leader, arrived, terms) => {
                     publish::publish(&mut self, leader, arrived, terms).await;
@@ -148,12 +149,15 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
         key: key.as_bytes(),
     });
     let mut began = Instant::now();
-    let loaded = tokio::select! {
-        biased;
-        loaded = combine::load(load) => Some(loaded),
-        // A load side by side could not share its answer a moment ago, so it ends when nobody waits
-        // for it.
-        () = leader.all_followed(), if load.mode == LoadMode::SideBySide => None,
+    let loaded = {
+        let mut loading = pin!(combine::load(load));
+        tokio::select! {
+            biased;
+            loaded = loading.as_mut() => Some(loaded),
+            // A load side by side could not share its answer a moment ago, so it ends when nobody
+            // waits for it.
+            () = leader.all_followed(), if load.mode == LoadMode::SideBySide => None,
+        }
     };
     let Some(mut loaded) = loaded else {
         tracing::debug!("load cancelled: no request waits for it any more");
@@ -163,7 +167,7 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
         // RFC 9111 §4.3.4: this 304 must not update any stored response, so the load asks again
         // without validators.
         began = Instant::now();
-        loaded = source::load(&load.ask, None).await;
+        loaded = Box::pin(source::load(&load.ask, None)).await;
     }
     match loaded {
         SourceOutcome::Response(answer) => {

@@ -32,7 +32,8 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
     let only_if_cached = plan::only_if_cached(&ask.route, &ask.parts);
     let is_head = ask.parts.method == Method::HEAD;
     if (only_if_cached || is_head)
-        && let Some(served) = second_tier::answer(&miss.proxy.cache, ask, &miss.keyed).await
+        && let Some(served) =
+            Box::pin(second_tier::answer(&miss.proxy.cache, ask, &miss.keyed)).await
     {
         return RequestStep::Answered(served);
     }

@@ -28,7 +28,7 @@ use crate::http::body::Body;
 use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::memory::stored::StoredBody;
 use crate::http::vary::Vary;
-use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
+use crate::proxy::head::{compact, freshness, own_fields, stored_headers_by};
 use crate::proxy::record::trail::TrailEvent;
 use crate::telemetry::limit::LineLimiter;
 
@@ -54,6 +54,8 @@ pub async fn publish(
     if let Some(held) = &answer.continues {
         marks.tags = marks.tags.iter().chain(&held.marks.tags).copied().collect();
     }
+    let policy = &load.ask.route.policy;
+    let directives = policy.directives(&headers);
     let head = FillHead {
         key: variant_key(
             &kept_under(&load.primary, parts.status),
@@ -64,8 +66,8 @@ pub async fn publish(
         freshness: freshness(&terms, at, age),
         knows: load.cache.order_of(leader.born(), age_value(&headers), at),
         marks,
-        own: own_fields(&headers, &load.ask.route.policy),
-        headers: stored_headers(headers, &load.ask.route.policy),
+        own: own_fields(&headers, &directives, policy),
+        headers: stored_headers_by(headers, directives, policy),
         length,
         vary,
     };
@@ -89,9 +91,11 @@ pub async fn publish(
     if let Some(entry) = stored {
         let left = entry.freshness.left_at_arrival();
         load.ask.note(|| TrailEvent::Stored(left));
-        let second_tier_terms = load.ask.route.policy.for_second_tier(&terms);
-        let lifetime = freshness(&second_tier_terms, at, age).lifetime;
-        second_tier::store(load, &entry, lifetime).await;
+        if load.cache.second_tier().is_some() {
+            let second_tier_terms = load.ask.route.policy.for_second_tier(&terms);
+            let lifetime = freshness(&second_tier_terms, at, age).lifetime;
+            Box::pin(second_tier::store(load, &entry, lifetime)).await;
+        }
     }
 }
 

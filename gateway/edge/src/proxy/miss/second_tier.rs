@@ -60,21 +60,26 @@ impl SecondTierCopy {
 
 /// Ends the flight with what the second tier has. Otherwise the load asks the source, for waiting
 /// clients or in the background.
-pub(super) async fn look(load: &mut MissLoad, mut leader: Leader) -> LoadStep {
+pub(super) async fn look(load: &mut MissLoad, leader: Leader) -> LoadStep {
     if load.mode == LoadMode::SideBySide {
         // A moment ago there was nothing to share, so no request waits for another one.
         return LoadStep::Source(leader);
     }
-    let mut outlook = find(load, &leader).await;
+    match load.cache.second_tier().cloned() {
+        // In a box: without a second tier, every load's future would grow by it.
+        Some(tier) => Box::pin(look_into(load, leader, &tier)).await,
+        None => LoadStep::Source(leader),
+    }
+}
+
+async fn look_into(load: &mut MissLoad, mut leader: Leader, tier: &Arc<L2>) -> LoadStep {
+    let mut outlook = find(load, &leader, tier).await;
     if let SecondTierOutcome::Stale(entry) = outlook {
         match answer_stale_and_refresh(load, leader, entry) {
             Some(refresh) => leader = refresh,
             None => return LoadStep::Landed,
         }
-        outlook = match load.cache.second_tier().cloned() {
-            Some(tier) => take_turn(load, &tier, &leader).await,
-            None => SecondTierOutcome::Load(None),
-        };
+        outlook = take_turn(load, tier, &leader).await;
     }
     match outlook {
         SecondTierOutcome::Found(entry) | SecondTierOutcome::Stale(entry) => {
@@ -90,15 +95,12 @@ pub(super) async fn look(load: &mut MissLoad, mut leader: Leader) -> LoadStep {
 }
 
 /// Looks into the second tier. A stale copy from there may become the one to validate.
-async fn find(load: &mut MissLoad, leader: &Leader) -> SecondTierOutcome {
-    let Some(tier) = load.cache.second_tier().cloned() else {
-        return SecondTierOutcome::Load(None);
-    };
-    match look_once(load, &tier).await {
+async fn find(load: &mut MissLoad, leader: &Leader, tier: &Arc<L2>) -> SecondTierOutcome {
+    match look_once(load, tier).await {
         SecondTierCopy::Fresh(entry) => SecondTierOutcome::Found(entry),
         SecondTierCopy::Stale(entry) => SecondTierOutcome::Stale(entry),
         SecondTierCopy::Unknown => SecondTierOutcome::Load(None),
-        SecondTierCopy::Nothing => take_turn(load, &tier, leader).await,
+        SecondTierCopy::Nothing => take_turn(load, tier, leader).await,
     }
 }
 

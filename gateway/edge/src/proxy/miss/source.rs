@@ -1,5 +1,6 @@
 //! Where a missing value comes from: the origin, or a loader plugin.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,9 +64,11 @@ pub async fn load(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome 
     let deadline = deadline(ask);
     let loaded = match &ask.route.loader {
         Some((plugin, on_error)) => {
-            until(deadline, by_plugin(ask, plugin, *on_error, deadline)).await
+            // In a box: the future of every load would grow by it.
+            let mut load = Box::pin(by_plugin(ask, plugin, *on_error, deadline));
+            until(deadline, load.as_mut()).await
         }
-        None => until(deadline, by_origin(ask, stale)).await,
+        None => until(deadline, pin!(by_origin(ask, stale))).await,
     };
     watched(ask, loaded)
 }
@@ -87,10 +90,8 @@ pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
         (Some(_), _) => load(ask, None).await,
         (None, Some(origin)) => {
             let request = ask.for_origin(Body::empty());
-            watched(
-                ask,
-                until(deadline(ask), sent(origin, request, false)).await,
-            )
+            let load = pin!(sent(origin, request, false));
+            watched(ask, until(deadline(ask), load).await)
         }
         (None, None) => SourceOutcome::Failed(no_origin()),
     }
@@ -100,7 +101,12 @@ fn deadline(ask: &RequestContext) -> Instant {
     Instant::now() + ask.route.policy.hard_timeout.unwrap_or(LONGEST_LOAD)
 }
 
-async fn until(deadline: Instant, load: impl Future<Output = SourceOutcome>) -> SourceOutcome {
+/// The result of `load`, or the failure of a load that took too long. The load stays where its
+/// caller has pinned it: moving the future of a load costs more than much of what it does.
+async fn until(
+    deadline: Instant,
+    load: Pin<&mut impl Future<Output = SourceOutcome>>,
+) -> SourceOutcome {
     match tokio::time::timeout_at(deadline.into(), load).await {
         Ok(loaded) => loaded,
         Err(_) => SourceOutcome::Failed(timed_out()),
@@ -140,8 +146,8 @@ async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome
 
 /// What the client gets if the origin fails: the stale copy, if it may be shown then.
 fn fallback(ask: &RequestContext, stale: Option<&Entry>) -> FailureFallback {
-    let now = Instant::now();
     let shown = stale.is_some_and(|entry| {
+        let now = Instant::now();
         let copy = (entry, entry.freshness.when_doubted(now));
         let request = (&*ask.route, &ask.parts);
         let failed = StaleSituation::Failed(StaleUse::InWindow);
@@ -170,10 +176,8 @@ pub async fn load_range(
     headers.insert(RANGE, range::request_range(gap.0, gap.1));
     headers.insert(IF_RANGE, validator);
     request.extensions_mut().insert(SharedLoad);
-    watched(
-        ask,
-        until(deadline(ask), sent(origin, request, false)).await,
-    )
+    let load = pin!(sent(origin, request, false));
+    watched(ask, until(deadline(ask), load).await)
 }
 
 /// Adds the preconditions of RFC 9111 §4.3.1.

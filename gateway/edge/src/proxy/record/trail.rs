@@ -114,6 +114,14 @@ impl RequestTrail {
         }
     }
 
+    /// Whether the request was sent to an upstream more than once.
+    pub fn was_retried(&self) -> bool {
+        let waypoints = self.waypoints.lock();
+        let is_attempt =
+            |event: &&TimedTrailEvent| matches!(event.waypoint, TrailEvent::Attempt(_));
+        waypoints.noted.iter().filter(is_attempt).count() > 1
+    }
+
     /// The events up to now, and how many more there were than are kept.
     pub fn noted(&self) -> (Vec<TimedTrailEvent>, u32) {
         let waypoints = self.waypoints.lock();
