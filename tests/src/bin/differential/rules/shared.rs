@@ -121,8 +121,22 @@ pub fn outlives_a_failed_refresh(case: &Case<'_>) -> bool {
 
 /// Theirs kept what the origin said of a request that it could not take.
 pub fn keeps_a_refusal(case: &Case<'_>) -> bool {
-    let refusal = |step: &Step| matches!(step.answer.status, 400 | 413 | 414 | 431);
+    let refusal = |step: &Step| matches!(step.answer.status, 400 | 405 | 413 | 414 | 431);
     goes_on_with_older(case) && case.before().any(refusal)
+}
+
+/// Ours tells that a copy that must be validated could not be, theirs that the origin failed.
+pub fn cannot_validate(case: &Case<'_>) -> bool {
+    let must = |step: &Step| {
+        let says = |directive| step.answer.says(directive);
+        says("must-revalidate") || says("proxy-revalidate") || says("s-maxage")
+    };
+    case.difference == Difference::Status
+        && (case.ours().source, case.theirs().source) == (Source::Own, Source::Own)
+        && case.ours().status == 504
+        && matches!(case.theirs().status, 502 | 503)
+        && case.answer().way == Way::HangUp
+        && case.before().any(must)
 }
 
 /// Ours answers with a copy whose window for errors is open.
