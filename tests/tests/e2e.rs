@@ -146,6 +146,8 @@ mod h3_limits;
 mod h3_metrics;
 #[path = "e2e/h3_policies.rs"]
 mod h3_policies;
+#[path = "e2e/h3_priority.rs"]
+mod h3_priority;
 #[path = "e2e/h3_workers.rs"]
 mod h3_workers;
 #[path = "e2e/harness.rs"]
