@@ -8,6 +8,8 @@
 
 #[path = "e2e/acme.rs"]
 mod acme;
+#[path = "e2e/acme_deaths.rs"]
+mod acme_deaths;
 #[path = "e2e/acme_dns.rs"]
 mod acme_dns;
 #[path = "e2e/acme_failures.rs"]

@@ -67,7 +67,8 @@ pub const RULES: &[Rule] = &[
     }),
     rule("nginx-newest-variant", |case| {
         let varied = |step: &Step| step.answer.has("vary");
-        case.difference != Difference::Source
+        let sources = (case.ours().source, case.theirs().source);
+        (case.difference != Difference::Source || sources == (Source::Validated, Source::Store))
             && case.theirs().from < case.ours().from
             && case.before().any(varied)
     }),
