@@ -59,7 +59,7 @@ async fn orders_if_the_first_dies_at(step: &'static str) -> usize {
         ..Behaviour::default()
     })
     .await;
-    let mut first = SharingNode::start(&origin, &responder, &redis).await;
+    let first = SharingNode::start(&origin, &responder, &redis).await;
     wait_until("the first node is at this step", SOON, || {
         responder.hung() > 0
     })

@@ -1,7 +1,8 @@
 //! Which answers of a connection go first (RFC 9218; edge.md, Q8).
 //!
-//! All clients here have a narrow window for the whole connection, so that answers compete for it.
-//! What is measured are octets and not time: how much had come of others when one was whole.
+//! All clients here have a narrow window for the whole connection, so that answers compete for it,
+//! and a wide one for each stream: an answer whose own window is shut lets others go on. What is
+//! measured are octets and not time: how much had come of others when one was whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +47,7 @@ async fn site() -> (Origin, SecuredGateway) {
 async fn narrow(secured: &SecuredGateway) -> RawH3 {
     let reach = Reach::with(|transport| {
         transport
-            .stream_receive_window(VarInt::from_u32(WINDOW))
+            .stream_receive_window(VarInt::from_u32(2 * PAGE as u32))
             .receive_window(VarInt::from_u32(WINDOW));
     });
     secured.raw_by(&reach).await

@@ -296,8 +296,8 @@ impl AnswerTurn {
     }
 
     /// Tells later whether others went first.
-    pub(super) fn outranking(&self) -> Outranking {
-        Outranking {
+    pub(super) fn watch_outranked(&self) -> OutrankedWatch {
+        OutrankedWatch {
             order: Arc::clone(&self.order),
             number: self.number,
         }
@@ -305,12 +305,12 @@ impl AnswerTurn {
 }
 
 /// Tells whether answers of a higher rank went first.
-pub(super) struct Outranking {
+pub(super) struct OutrankedWatch {
     order: Arc<AnswerOrder>,
     number: u64,
 }
 
-impl Outranking {
+impl OutrankedWatch {
     /// Whether one of a higher rank went on since this was asked the last time: then it is not the
     /// client alone that the answer waits for.
     pub(super) fn was_there(&self) -> bool {

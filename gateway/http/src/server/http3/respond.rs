@@ -19,7 +19,7 @@ use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Http3Connection;
-use super::order::{AnswerTurn, Outranking};
+use super::order::{AnswerTurn, OutrankedWatch};
 use crate::body::MinimumRate;
 use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
@@ -112,7 +112,7 @@ pub(super) async fn send(
 /// Waits until the client has acknowledged all of an answer. Its stream follows the rank of the
 /// answer, since much of it may not be sent yet.
 async fn acknowledged(stream: &SendStream, turn: &mut AnswerTurn) -> Result<(), NotDelivered> {
-    let outranking = turn.outranking();
+    let outranked = turn.watch_outranked();
     let mut stopped = pin!(stream.stopped());
     let mut ended = pin!(poll_fn(|cx| {
         turn.follow(cx, stream);
@@ -122,7 +122,7 @@ async fn acknowledged(stream: &SendStream, turn: &mut AnswerTurn) -> Result<(), 
     loop {
         match timeout(LAST_ACKNOWLEDGED, ended.as_mut()).await {
             Ok(Ok(None)) => return Ok(()),
-            Err(_) if outranking.was_there() && began.elapsed() < MOST_OUTRANKED => {}
+            Err(_) if outranked.was_there() && began.elapsed() < MOST_OUTRANKED => {}
             Ok(_) | Err(_) => return Err(NotDelivered::ToThisClient),
         }
     }
@@ -229,7 +229,7 @@ impl AnswerWriter<'_> {
     /// Writes some of the pieces.
     async fn write(&mut self, pieces: &mut [Bytes]) -> Result<(), NotDelivered> {
         let progress = self.progress.clone();
-        let outranking = self.turn.outranking();
+        let outranked = self.turn.watch_outranked();
         let (stream, turn) = (&mut *self.stream, &mut *self.turn);
         let mut step = pin!(poll_fn(|cx| {
             if let Some(progress) = &progress {
@@ -252,7 +252,7 @@ impl AnswerWriter<'_> {
                     metrics: &self.shared.metrics,
                     pace: &mut self.pace,
                     pause: self.pause,
-                    outranking,
+                    outranked,
                 };
                 waiting.finish(step).await
             }
@@ -275,7 +275,7 @@ struct PatientWrite<'a> {
     metrics: &'a QuicMetrics,
     pace: &'a mut Option<MinimumRate>,
     pause: Duration,
-    outranking: Outranking,
+    outranked: OutrankedWatch,
 }
 
 impl PatientWrite<'_> {
@@ -288,7 +288,7 @@ impl PatientWrite<'_> {
         // Since when it is the client that is waited for.
         let mut paused = began;
         // What was before is of no interest.
-        self.outranking.was_there();
+        self.outranked.was_there();
         loop {
             let window = self.pace.as_ref().map(MinimumRate::left);
             let by_pace = window.and_then(|left| counted.checked_add(left));
@@ -305,7 +305,7 @@ impl PatientWrite<'_> {
             if let Ok(written) = written {
                 return written;
             }
-            if self.outranking.was_there() && now - began < MOST_OUTRANKED {
+            if self.outranked.was_there() && now - began < MOST_OUTRANKED {
                 paused = now;
             } else if slow || now - paused >= self.pause {
                 tracing::debug!("a stream is cut: its client took too little of it");
