@@ -92,7 +92,10 @@ pub fn outlived_unsafe(case: &Case<'_>) -> bool {
 
 /// Theirs made a GET of a HEAD and kept the answer.
 pub fn loaded_by_head(case: &Case<'_>) -> bool {
-    goes_on_with_older(case) && case.before().any(|step| step.ask.method == Method::HEAD)
+    let by_head = |at: usize| case.sequence.steps[at].ask.method == Method::HEAD;
+    let theirs = case.theirs();
+    (theirs.is_reused() && theirs.from.is_some_and(by_head))
+        || (goes_on_with_older(case) && case.before().any(|step| step.ask.method == Method::HEAD))
 }
 
 /// Theirs passed such a request by, ours stored the answer or used what it had.
