@@ -2,9 +2,9 @@
 //!
 //! quinn sends what it holds by the priority of its streams. That alone is not enough: its buffer
 //! and the window of the connection are shared, and a client that reads slowly finds them full of
-//! answers that it wants last. So writers that wait for room take turns: before one tries again,
-//! those of a higher rank do. None waits for another that could not write anyway, since the window
-//! of its own stream is closed: it has tried, and the turn goes on.
+//! answers that it wants last. So writers that wait for room take turns: when quinn has room again,
+//! those of a higher rank try first. None waits for another that could not write anyway, since the
+//! window of its own stream is closed: quinn does not wake that one.
 //!
 //! Ranks: first by urgency; of the same urgency, one answer after the other in the order of the
 //! requests, then those that are incremental, which share. A client that never says a priority
@@ -15,8 +15,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use quinn::{SendStream, VarInt};
 
@@ -61,14 +62,27 @@ struct OpenAnswer {
     by_update: Option<PriorityParameters>,
     by_origin: Option<PriorityParameters>,
     rank: i32,
-    /// Its task, if it waits for room to write.
-    writer: Option<Waker>,
-    /// Its writer was woken and has not tried since.
-    is_due: bool,
+    /// Its writer, if that waits for room.
+    writer: Option<Arc<WaitingWriter>>,
     /// Its task, if all of it is written and it waits for the acknowledgement.
     finished: Option<Waker>,
     /// One of a higher rank wrote since this was looked at.
     was_outranked: bool,
+}
+
+/// A writer that waits for room. quinn wakes it, and it is known from then on that it is due.
+#[derive(Default)]
+pub(super) struct WaitingWriter {
+    /// It was woken and has not tried since.
+    is_due: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for WaitingWriter {
+    fn wake(self: Arc<Self>) {
+        self.is_due.store(true, Relaxed);
+        self.task.wake();
+    }
 }
 
 /// The place of one answer in the order, until it is dropped.
@@ -77,8 +91,8 @@ pub(super) struct AnswerTurn {
     number: u64,
     /// The rank that the stream has in quinn.
     set: i32,
-    /// The writer has let others go first, and not tried since.
-    has_yielded: bool,
+    /// Its writer, since it has waited for the first time.
+    writer: Option<Arc<WaitingWriter>>,
 }
 
 impl AnswerOrder {
@@ -127,7 +141,7 @@ impl AnswerOrder {
         for (number, answer) in &mut state.open {
             let rank = answer.ranked(*number, knows_priorities);
             if rank != std::mem::replace(&mut answer.rank, rank) {
-                answer.writer.iter().for_each(Waker::wake_by_ref);
+                answer.writer.iter().for_each(|writer| writer.task.wake());
                 answer.finished.iter().for_each(Waker::wake_by_ref);
             }
         }
@@ -174,7 +188,7 @@ impl AnswerTurn {
             order: Arc::clone(order),
             number,
             set: USUAL_RANK,
-            has_yielded: false,
+            writer: None,
         };
         turn.apply(stream);
         turn
@@ -224,52 +238,45 @@ impl AnswerTurn {
         }
     }
 
-    /// Ready when the writer may try: after those of a higher rank that wait for room have tried.
-    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the writer may try: when none of a higher rank is due.
+    pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
         if !self.order.is_ranked.load(Relaxed) {
             return Poll::Ready(());
         }
-        let mut state = self.order.state.lock();
+        let state = self.order.state.lock();
         let Some(rank) = state.open.get(&self.number).map(|answer| answer.rank) else {
             return Poll::Ready(());
         };
-        if state.waiting > 0 {
-            let goes_first =
-                |answer: &&mut OpenAnswer| answer.rank > rank && answer.writer.is_some();
-            let mut first: Vec<&mut OpenAnswer> =
-                state.open.values_mut().filter(goes_first).collect();
-            let yields = match self.has_yielded {
-                true => first.iter().any(|answer| answer.is_due),
-                false => !first.is_empty(),
-            };
-            if yields {
-                first.sort_unstable_by_key(|answer| std::cmp::Reverse(answer.rank));
-                for answer in first.into_iter().filter(|_| !self.has_yielded) {
-                    answer.is_due = true;
-                    answer.writer.iter().for_each(Waker::wake_by_ref);
-                }
-                self.has_yielded = true;
-                // Woken behind them, this one is polled behind them.
-                cx.waker().wake_by_ref();
-                state.note_writer(self.number, Some(cx.waker()));
-                return Poll::Pending;
-            }
-        }
-        self.has_yielded = false;
-        if let Some(answer) = state.open.get_mut(&self.number) {
-            answer.is_due = false;
+        let is_due = |writer: &Arc<WaitingWriter>| writer.is_due.load(Relaxed);
+        let goes_first =
+            |answer: &OpenAnswer| answer.rank > rank && answer.writer.as_ref().is_some_and(is_due);
+        if state.waiting > 0 && state.open.values().any(goes_first) {
+            // Those are woken already: this one is polled behind them.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(())
     }
 
+    /// Whom quinn is to wake when there is room.
+    pub(super) fn waker(&mut self, cx: &Context<'_>) -> Waker {
+        if !self.order.is_ranked.load(Relaxed) {
+            return cx.waker().clone();
+        }
+        let writer = self.writer.get_or_insert_default();
+        writer.is_due.store(false, Relaxed);
+        writer.task.register(cx.waker());
+        Waker::from(Arc::clone(writer))
+    }
+
     /// Notes what became of a try: whether it waits for room, and else that it wrote.
-    pub(super) fn tried(&mut self, cx: &Context<'_>, is_pending: bool) {
+    pub(super) fn tried(&self, is_pending: bool) {
         if !self.order.is_ranked.load(Relaxed) {
             return;
         }
         let mut state = self.order.state.lock();
         if is_pending {
-            return state.note_writer(self.number, Some(cx.waker()));
+            return state.note_writer(self.number, self.writer.clone());
         }
         state.note_writer(self.number, None);
         let Some(rank) = state.open.get(&self.number).map(|answer| answer.rank) else {
@@ -280,9 +287,8 @@ impl AnswerTurn {
     }
 
     /// Notes that the writer does not wait any more.
-    pub(super) fn leaves(&mut self) {
+    pub(super) fn leaves(&self) {
         if self.order.is_ranked.load(Relaxed) {
-            self.has_yielded = false;
             self.order.state.lock().note_writer(self.number, None);
         }
     }
@@ -324,18 +330,15 @@ impl OutrankedWatch {
 }
 
 impl OrderState {
-    /// Notes which task writes, if it waits for room.
-    fn note_writer(&mut self, number: u64, writer: Option<&Waker>) {
+    /// Notes the writer of an answer, if it waits for room.
+    fn note_writer(&mut self, number: u64, writer: Option<Arc<WaitingWriter>>) {
         let Some(answer) = self.open.get_mut(&number) else {
             return;
         };
         let did = usize::from(answer.writer.is_some());
         let does = usize::from(writer.is_some());
         self.waiting = self.waiting + does - did;
-        if writer.is_none() {
-            answer.is_due = false;
-        }
-        answer.writer = writer.cloned();
+        answer.writer = writer;
     }
 }
 

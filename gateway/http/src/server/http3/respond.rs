@@ -7,7 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -240,9 +240,11 @@ impl AnswerWriter<'_> {
             }
             turn.apply(stream);
             ready!(turn.poll_turn(cx));
+            let waker = turn.waker(cx);
+            let mut by_turn = Context::from_waker(&waker);
             // It keeps nothing between two polls.
-            let written = pin!(stream.write_chunks(pieces)).poll(cx);
-            turn.tried(cx, written.is_pending());
+            let written = pin!(stream.write_chunks(pieces)).poll(&mut by_turn);
+            turn.tried(written.is_pending());
             written.map_err(|_: WriteError| NotDelivered::ToThisClient)
         }));
         let written = match now(step.as_mut()).await {
