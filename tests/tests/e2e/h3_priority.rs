@@ -24,8 +24,9 @@ const WINDOW: u32 = 64 << 10;
 /// What may have come of an answer that waits for its turn: what was handed to QUIC before there
 /// was a better one.
 const HARDLY: usize = PAGE / 4;
-/// What has come of an answer that shares at least.
-const SHARE: usize = PAGE / 2;
+/// What has come at least of an answer that shares, when another one is whole. They share by turns,
+/// and the first one begins with a whole window.
+const SHARE: usize = PAGE / 4;
 
 async fn site() -> (Origin, SecuredGateway) {
     let origin = Origin::pages(|seen| {
