@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
@@ -42,14 +43,16 @@ pub struct Behaviour {
     pub refuses_for: Option<u64>,
     /// The window that it suggests, in seconds from now; none if it has no renewal information.
     pub window: Option<(i64, i64)>,
-    /// How a request to finalize an order ends.
-    pub hangs: bool,
+    /// What is asked at this first part of a path is done, and nobody hears of it.
+    pub hangs_at: Option<&'static str>,
 }
 
 struct Shared {
     behaviour: Mutex<Behaviour>,
     orders: Mutex<Vec<OrderAtResponder>>,
     refusals: Mutex<usize>,
+    /// Requests that got no answer.
+    hung: AtomicUsize,
     authority: Issuer<'static, KeyPair>,
     root: Certificate,
     base: String,
@@ -95,6 +98,7 @@ impl AcmeResponder {
             behaviour: Mutex::new(behaviour),
             orders: Mutex::default(),
             refusals: Mutex::default(),
+            hung: AtomicUsize::new(0),
             authority,
             root,
             base: format!("https://{address}"),
@@ -131,6 +135,11 @@ impl AcmeResponder {
     /// How many orders it has refused.
     pub fn refusals(&self) -> usize {
         *self.shared.refusals.lock().unwrap()
+    }
+
+    /// How many requests it has let wait for ever.
+    pub fn hung(&self) -> usize {
+        self.shared.hung.load(SeqCst)
     }
 
     /// The root that its certificates go back to.
@@ -172,7 +181,7 @@ impl Shared {
         let path = parts.uri.path().to_owned();
         let words: Vec<_> = path.trim_start_matches('/').split('/').collect();
         let number = || words[1].parse::<usize>().unwrap();
-        match (&parts.method, words[0]) {
+        let answer = match (&parts.method, words[0]) {
             (_, "dir") => self.directory(),
             (_, "nonce") => said(200, json!({}), &[]),
             (_, "account") => self.at("account/1", json!({"status": "valid"}), 201),
@@ -180,7 +189,7 @@ impl Shared {
             (&Method::POST, "order") => said(200, self.order(number()), &[]),
             (_, "authz") => said(200, self.authorization(number()), &[]),
             (_, "challenge") => said(200, self.challenge(number()), &[]),
-            (_, "finalize") => self.finalize(number(), &payload).await,
+            (_, "finalize") => self.finalize(number(), &payload),
             (_, "cert") => self.certificate(number()),
             (&Method::GET, "renewal") => self.renewal(),
             _ => said(
@@ -188,7 +197,13 @@ impl Shared {
                 json!({"type": "urn:ietf:params:acme:error:malformed"}),
                 &[],
             ),
+        };
+        let hangs_at = self.behaviour.lock().unwrap().hangs_at;
+        if hangs_at == Some(words[0]) {
+            self.hung.fetch_add(1, SeqCst);
+            std::future::pending::<()>().await;
         }
+        answer
     }
 
     fn directory(&self) -> Answer {
@@ -270,7 +285,7 @@ impl Shared {
         })
     }
 
-    async fn finalize(&self, number: usize, payload: &Value) -> Answer {
+    fn finalize(&self, number: usize, payload: &Value) -> Answer {
         let request = payload["csr"].as_str().unwrap();
         let request = BASE64_URL_SAFE_NO_PAD.decode(request).unwrap();
         let request = CertificateSigningRequestDer::from(request);
@@ -280,10 +295,6 @@ impl Shared {
         wanted.params.serial_number = Some(SerialNumber::from(serial));
         let certificate = wanted.signed_by(&self.authority).unwrap();
         self.orders.lock().unwrap()[number].chain = Some(certificate.pem());
-        if self.behaviour.lock().unwrap().hangs {
-            // The order has gone on, and nobody hears of it.
-            std::future::pending::<()>().await;
-        }
         said(200, self.order(number), &[])
     }
 

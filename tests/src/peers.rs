@@ -48,6 +48,7 @@ fn nginx_listening(
         true => String::new(),
         false => format!(
             "    ssl_certificate {home}/tls.crt;\n    ssl_certificate_key {home}/tls.key;\n\
+             \x20   ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_session_tickets off;\n\
              \x20   http2_max_requests 1000000000;\n"
         ),
     };

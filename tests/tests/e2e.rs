@@ -8,6 +8,8 @@
 
 #[path = "e2e/acme.rs"]
 mod acme;
+#[path = "e2e/acme_deaths.rs"]
+mod acme_deaths;
 #[path = "e2e/acme_dns.rs"]
 mod acme_dns;
 #[path = "e2e/acme_failures.rs"]
@@ -146,6 +148,8 @@ mod h3_limits;
 mod h3_metrics;
 #[path = "e2e/h3_policies.rs"]
 mod h3_policies;
+#[path = "e2e/h3_priority.rs"]
+mod h3_priority;
 #[path = "e2e/h3_workers.rs"]
 mod h3_workers;
 #[path = "e2e/harness.rs"]

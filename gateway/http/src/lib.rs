@@ -9,6 +9,7 @@
 //! [`trace`] covers methods whose answer repeats the request, and [`sensitive`] names of fields
 //! whose value is a secret; [`reference`] resolves the URI that a field names, and [`path`]
 //! gives all spellings of a path one form; [`cidr`] is the list of networks that are trusted;
+//! [`priority`] reads which answers a client wants first;
 //! [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
 //! The other half moves bytes: [`server`] is the listener, [`guard`] refuses requests that are
@@ -48,6 +49,7 @@ pub mod media;
 pub mod memory;
 mod numbered;
 pub mod path;
+pub mod priority;
 pub mod proxy_protocol;
 pub mod proxy_status;
 pub mod range;

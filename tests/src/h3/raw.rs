@@ -28,6 +28,7 @@ pub mod kind {
     pub const GREASE: u64 = 0x1f * 7 + 0x21;
     /// RFC 9218 §7.2.
     pub const PRIORITY_UPDATE: u64 = 0xf0700;
+    pub const PRIORITY_UPDATE_OF_PUSH: u64 = 0xf0701;
 }
 
 /// Types of unidirectional streams (RFC 9114 §6.2, RFC 9204 §4.2).

@@ -141,7 +141,7 @@ async fn an_issuer_that_refuses_for_a_while_is_left_alone_for_that_long() {
 async fn an_order_whose_last_answer_never_comes_goes_on() {
     let origin = page().await;
     let responder = AcmeResponder::start(Behaviour {
-        hangs: true,
+        hangs_at: Some("finalize"),
         ..Behaviour::default()
     })
     .await;

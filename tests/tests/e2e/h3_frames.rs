@@ -426,6 +426,7 @@ async fn frames_on_a_request_have_their_place() {
         kind::PUSH_PROMISE,
         kind::GOAWAY,
         kind::MAX_PUSH_ID,
+        kind::PRIORITY_UPDATE,
         kind::PRIORITY_OF_HTTP2,
         kind::PING_OF_HTTP2,
         kind::WINDOW_UPDATE_OF_HTTP2,
@@ -454,7 +455,7 @@ async fn frames_on_a_request_have_their_place() {
     ] {
         verdicts.request(what, bytes, code::FRAME).await;
     }
-    assert_eq!(verdicts.count, 26);
+    assert_eq!(verdicts.count, 28);
     // Unknown frames may be anywhere.
     let raw = secured.raw().await;
     let unknown = frame(kind::GREASE, [7; 300]);

@@ -17,6 +17,9 @@ pub mod kind {
     pub const PUSH_PROMISE: u64 = 0x5;
     pub const GOAWAY: u64 = 0x7;
     pub const MAX_PUSH_ID: u64 = 0xd;
+    /// RFC 9218 §7.2: what a client says anew of a request, and of a push.
+    pub const PRIORITY_UPDATE: u64 = 0xf_0700;
+    pub const PRIORITY_UPDATE_OF_PUSH: u64 = 0xf_0701;
 
     /// Whether the type is one of HTTP/2 that must not be sent (RFC 9114 §7.2.8).
     pub fn is_of_http2(kind: u64) -> bool {
@@ -210,7 +213,9 @@ impl FrameReader {
             | kind::SETTINGS
             | kind::PUSH_PROMISE
             | kind::GOAWAY
-            | kind::MAX_PUSH_ID => return Err(FrameFault::UNEXPECTED),
+            | kind::MAX_PUSH_ID
+            | kind::PRIORITY_UPDATE
+            | kind::PRIORITY_UPDATE_OF_PUSH => return Err(FrameFault::UNEXPECTED),
             kind if kind::is_of_http2(kind) => return Err(FrameFault::UNEXPECTED),
             _ => {
                 self.count_idle(0)?;
@@ -301,6 +306,8 @@ mod tests {
             after(frame(kind::SETTINGS, b"")),
             after(frame(kind::GOAWAY, b"")),
             after(frame(kind::PUSH_PROMISE, b"")),
+            after(frame(kind::PRIORITY_UPDATE, b"\0u=1")),
+            after(frame(kind::PRIORITY_UPDATE_OF_PUSH, b"\0u=1")),
             after(frame(0x2, b"")),
             after(frame(0x9, b"")),
             [after(frame(kind::HEADERS, b"t")), frame(kind::DATA, b"x")].concat(),

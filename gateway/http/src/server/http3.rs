@@ -1,13 +1,15 @@
 //! One HTTP/3 connection from its handshake to its end (RFC 9114).
 //!
 //! Inside: `one_way` reads the client's control stream and those of QPACK, `request` reads one
-//! request and hands it to `service`, `respond` writes the answer.
+//! request and hands it to `service`, `respond` writes the answer, `order` says which of several
+//! goes first.
 //! Neighbours: `quic` accepts the connection, `crate::http3` reads and writes what is on the wire.
 //!
 //! Each request is a task of its own on the worker of the connection. A fault that ends the
 //! connection closes it at once; all tasks then fail at their next read or write.
 
 mod one_way;
+mod order;
 mod request;
 mod respond;
 
@@ -23,6 +25,7 @@ use tokio::select;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::order::AnswerOrder;
 use self::request::RequestStream;
 use super::activity::ConnectionActivity;
 use super::early_data::EarlyRequest;
@@ -72,6 +75,7 @@ struct Http3Connection {
     /// When the last of them ended.
     ended: Notify,
     one_way: OneWayStreams,
+    order: Arc<AnswerOrder>,
     /// The mark of requests that come before the handshake is complete.
     early: Option<EarlyRequest>,
     metrics: Arc<QuicMetrics>,
@@ -182,6 +186,7 @@ where
         open: AtomicU32::new(0),
         ended: Notify::new(),
         one_way: OneWayStreams::default(),
+        order: AnswerOrder::new(port.limits.max_streams),
         early,
         metrics: Arc::clone(&port.quic),
     });
@@ -244,6 +249,8 @@ async fn open_control(
     limits: &ListenerLimits,
 ) -> Result<SendStream, quinn::ConnectionError> {
     let mut stream = connection.open_uni().await?;
+    // No answer may hold up GOAWAY. An error shows at the next use of the connection.
+    let _ = stream.set_priority(i32::MAX);
     let mut settings = BytesMut::new();
     varint::write(&mut settings, MAX_FIELD_SECTION_SIZE);
     varint::write(&mut settings, limits.max_header_bytes.0);
@@ -342,6 +349,7 @@ async fn drain<H>(
         select! {
             stream = shared.connection.accept_bi() => {
                 let Ok((mut send, mut receive)) = stream else { return };
+                shared.order.pass_over(&send);
                 let code = VarInt::from_u32(Http3Code::RequestRejected.number());
                 // Both fail only on a stream that has ended already.
                 let _ = send.reset(code);

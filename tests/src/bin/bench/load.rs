@@ -13,6 +13,8 @@ use crate::peers::{Kind, OTHER_CORE};
 use e2e::process::{Server, pinned};
 
 const CONNECTIONS: usize = 64;
+/// The octets of the page.
+const PAGE: usize = 1_024;
 const HIT_TARGET: &str = "/bench?id=1&utm_source=letter";
 
 /// One measurement of one server.
@@ -59,6 +61,13 @@ pub fn multiplexed_hits(server: &Server, kind: Kind, options: &Options) -> anyho
     fetch_by_curl(&url)?;
     h2load(&url, 1)?;
     measure(server, || h2load(&url, options.seconds))
+}
+
+/// The same over HTTP/3.
+pub fn quic_hits(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
+    let authority = work.join(Kind::LaminaHttp3.name()).join("ca.pem");
+    h3load(server, &authority, 1)?;
+    measure(server, || h3load(server, &authority, options.seconds))
 }
 
 /// A new connection with a full handshake for each request.
@@ -140,13 +149,52 @@ fn h2load(url: &str, seconds: u64) -> anyhow::Result<Ran> {
     };
     let succeeded = number("requests:", " succeeded");
     let per_second = number("finished in", " req/s");
-    match (succeeded, per_second) {
-        (Some(requests), Some(per_second)) => Ok(Ran {
+    let content = text
+        .lines()
+        .find(|line| line.starts_with("traffic:"))
+        .and_then(|line| line.rsplit('(').next()?.split(')').next()?.parse().ok());
+    match (succeeded, per_second, content) {
+        // What is under way at the end has come in part.
+        (Some(requests), _, Some(content)) if (content as f64) < requests * PAGE as f64 => {
+            bail!("{requests} answers had {content} octets of content");
+        }
+        (Some(requests), Some(per_second), Some::<u64>(_)) => Ok(Ran {
             requests: requests as u64,
             per_second,
             p99: f64::NAN,
         }),
         _ => bail!("h2load's report was not understood:\n{text}"),
+    }
+}
+
+fn h3load(server: &Server, authority: &Path, seconds: u64) -> anyhow::Result<Ran> {
+    let this = std::env::current_exe().context("the path of this program")?;
+    let this = this.to_str().context("its path is not UTF-8")?;
+    let output = pinned(OTHER_CORE, this)
+        .arg("h3load")
+        .arg(server.address.to_string())
+        .arg(authority)
+        .args([HIT_TARGET, &seconds.to_string(), "4", "16"])
+        .output()
+        .context("h3load")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let numbers = text
+        .split_once(" requests in ")
+        .and_then(|(requests, rest)| {
+            let requests: u64 = requests.parse().ok()?;
+            let took: f64 = rest.split(' ').next()?.parse().ok()?;
+            Some((requests, requests as f64 / took))
+        });
+    match numbers {
+        Some((requests, per_second)) => Ok(Ran {
+            requests,
+            per_second,
+            p99: f64::NAN,
+        }),
+        None => bail!(
+            "h3load said: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        ),
     }
 }
 
@@ -156,7 +204,7 @@ fn fetch_by_curl(url: &str) -> anyhow::Result<()> {
         let mut curl = pinned(OTHER_CORE, "curl");
         let output = curl.args(["--silent", "--insecure", url]).output();
         let output = output.context("curl")?;
-        if output.stdout != [b'x'; 1024] {
+        if output.stdout != [b'x'; PAGE] {
             bail!("answered {:?}", String::from_utf8_lossy(&output.stdout));
         }
     }
@@ -232,7 +280,7 @@ fn fetch(server: &Server) -> anyhow::Result<()> {
     )?;
     let mut seen = Vec::new();
     let mut piece = [0; 4096];
-    while !seen.ends_with(&[b'x'; 1024]) {
+    while !seen.ends_with(&[b'x'; PAGE]) {
         let n = stream
             .read(&mut piece)
             .context("the server's first answer")?;
@@ -242,7 +290,7 @@ fn fetch(server: &Server) -> anyhow::Result<()> {
         seen.extend_from_slice(&piece[..n]);
     }
     let _ = stream.shutdown(Shutdown::Both);
-    if !seen.starts_with(b"HTTP/1.1 200") || !seen.ends_with(&[b'x'; 1024]) {
+    if !seen.starts_with(b"HTTP/1.1 200") || !seen.ends_with(&[b'x'; PAGE]) {
         bail!(
             "answered {:?}",
             String::from_utf8_lossy(&seen[..seen.len().min(200)])

@@ -8,6 +8,7 @@
 //!
 //! [`floor`]: ../floor/index.html
 
+mod h3load;
 mod load;
 mod options;
 mod peers;
@@ -25,6 +26,13 @@ fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
         return Ok(());
     }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("h3load", rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (&first[..], rest))
+    {
+        return h3load::run(rest);
+    }
     let options = Options::from_arguments()?;
     let work = tempfile::tempdir().context("a folder for the servers' files")?;
     let beside = Surroundings::start()?;
@@ -41,6 +49,11 @@ fn main() -> anyhow::Result<()> {
         load::multiplexed_hits(&start(kind)?, kind, &options)
     });
     println!("{}", report::multiplexed(&multiplexed, &options));
+    let quic = compare(Kind::QUIC, &options, |kind| match kind {
+        Kind::LaminaHttp3 => load::quic_hits(&start(kind)?, work.path(), &options),
+        _ => load::multiplexed_hits(&start(kind)?, kind, &options),
+    });
+    println!("{}", report::quic(&quic, &options));
     let handshakes = compare(Kind::HANDSHAKES, &options, |kind| {
         load::handshakes(&start(kind)?, kind, &options)
     });

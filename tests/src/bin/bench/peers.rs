@@ -39,6 +39,8 @@ pub enum Kind {
     LaminaTls,
     HaproxyTls,
     NginxTls,
+    /// With HTTP/3 beside HTTP/2.
+    LaminaHttp3,
     /// With a key of RSA, 2048 bits.
     LaminaRsa,
     HaproxyRsa,
@@ -64,6 +66,8 @@ impl Kind {
         Self::NginxTls,
     ];
     pub const MULTIPLEXED: &[Self] = &[Self::LaminaTls, Self::HaproxyTls, Self::NginxTls];
+    /// Debian 12 has no peer that speaks HTTP/3.
+    pub const QUIC: &[Self] = &[Self::LaminaTls, Self::LaminaHttp3];
     pub const HANDSHAKES: &[Self] = &[
         Self::LaminaTls,
         Self::HaproxyTls,
@@ -95,6 +99,7 @@ impl Kind {
             Self::LaminaTls => "lamina-tls",
             Self::HaproxyTls => "haproxy-tls",
             Self::NginxTls => "nginx-tls",
+            Self::LaminaHttp3 => "lamina-h3",
             Self::LaminaRsa => "lamina-rsa",
             Self::HaproxyRsa => "haproxy-rsa",
             Self::NginxRsa => "nginx-rsa",
@@ -106,7 +111,9 @@ impl Kind {
     /// The key of its certificate, if it speaks TLS.
     pub fn key(self) -> Option<KeyKind> {
         match self {
-            Self::LaminaTls | Self::HaproxyTls | Self::NginxTls => Some(KeyKind::P256),
+            Self::LaminaTls | Self::LaminaHttp3 | Self::HaproxyTls | Self::NginxTls => {
+                Some(KeyKind::P256)
+            }
             Self::LaminaRsa | Self::HaproxyRsa | Self::NginxRsa => Some(KeyKind::Rsa2048),
             _ => None,
         }
@@ -219,10 +226,15 @@ fn lamina(
         }
         _ => ("", String::new()),
     };
+    let protocols = match kind {
+        Kind::LaminaHttp3 => "http1, http2, http3",
+        _ => "http1, http2",
+    };
     let tls = kind.key().map(|_| {
         let (cert, key) = (dir.join("tls.crt"), dir.join("tls.key"));
         format!(
-            ", tls: {{certificates: [{{cert: \"{}\", key: \"{}\"}}], default: \"{}\"}}",
+            ", protocols: [{protocols}], tls: {{certificates: [{{cert: \"{}\", key: \"{}\"}}], default: \"{}\", \
+             tickets: {{enabled: false}}}}",
             cert.display(),
             key.display(),
             cert.display()
@@ -249,7 +261,9 @@ fn lamina(
 
 /// Writes a certificate and its key, apart and together, as servers want them.
 fn certify(key: KeyKind, dir: &Path) -> anyhow::Result<()> {
-    let certificate = Authority::new("bench").make(&Order::server(&["localhost"]).key(key));
+    let authority = Authority::new("bench");
+    let certificate = authority.make(&Order::server(&["localhost"]).key(key));
+    write(dir, "ca.pem", &authority.pem)?;
     write(dir, "tls.crt", &certificate.pem)?;
     write(dir, "tls.key", &certificate.key)?;
     let both = format!("{}{}", certificate.pem, certificate.key);
@@ -265,11 +279,15 @@ fn haproxy(
 ) -> anyhow::Result<Server> {
     let secured = certificate.map(|file| {
         let file = dir.join(file);
-        format!(" ssl crt {} alpn h2,http/1.1", file.display())
+        format!(
+            " ssl crt {} alpn h2,http/1.1 no-tls-tickets",
+            file.display()
+        )
     });
     let secured = secured.unwrap_or_default();
+    // wrk resumes sessions where it can.
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
+        "global\n  nbthread 1\n  maxconn 4096\n  tune.ssl.cachesize 0\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
          cache small\n  total-max-size 256\n  max-object-size 100000\n  max-age 3600\n\
          frontend clients\n  bind {address}{secured}\n  default_backend pages\n\

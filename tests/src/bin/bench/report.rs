@@ -55,6 +55,12 @@ pub fn multiplexed(rows: &[Row], options: &Options) -> String {
     table(title, "haproxy", rows, Kind::HaproxyTls, options)
 }
 
+/// Hits over HTTP/3, as multiples of ours over HTTP/2.
+pub fn quic(rows: &[Row], options: &Options) -> String {
+    let title = "1 KiB hit, HTTP/2 (h2load) and HTTP/3 (h3load), 4 connections with 16 streams";
+    table(title, "HTTP/2", rows, Kind::LaminaTls, options)
+}
+
 /// New connections, as multiples of HAProxy with the same curve.
 pub fn handshakes(rows: &[Row], options: &Options) -> String {
     let title = "New TLS 1.3 connection and a 1 KiB hit";

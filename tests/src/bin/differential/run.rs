@@ -84,6 +84,7 @@ impl Stage {
         let mut seen: [Vec<Observation>; 3] = Default::default();
         for at in range {
             let step = &sequence.steps[at];
+            self.script.play_step(number, at);
             let subjects = self.servers.subjects.iter();
             let answers =
                 join_all(subjects.map(|subject| self.ask(subject, number, at, step))).await;

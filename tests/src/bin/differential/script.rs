@@ -5,6 +5,7 @@
 //! and the three origins give the same one.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -20,7 +21,13 @@ pub const STEP: &str = "x-step";
 /// All sequences of the run.
 pub struct Script {
     pub start: SystemTime,
-    sequences: RwLock<Vec<Arc<Sequence>>>,
+    sequences: RwLock<Vec<ScriptedSequence>>,
+}
+
+/// A sequence, and the step of it that is played.
+struct ScriptedSequence {
+    sequence: Arc<Sequence>,
+    step: AtomicUsize,
 }
 
 /// One request as an origin saw it.
@@ -53,16 +60,32 @@ impl Script {
             .sequences
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        all.push(sequence);
+        all.push(ScriptedSequence {
+            sequence,
+            step: AtomicUsize::new(0),
+        });
         all.len() - 1
     }
 
-    fn get(&self, number: usize) -> Option<Arc<Sequence>> {
+    /// Notes which step of a sequence is played from now on.
+    pub fn play_step(&self, number: usize, step: usize) {
         let all = self
             .sequences
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        all.get(number).cloned()
+        if let Some(scripted) = all.get(number) {
+            scripted.step.store(step, SeqCst);
+        }
+    }
+
+    /// A sequence, and the step of it that is played.
+    fn get(&self, number: usize) -> Option<(Arc<Sequence>, usize)> {
+        let all = self
+            .sequences
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let scripted = all.get(number)?;
+        Some((Arc::clone(&scripted.sequence), scripted.step.load(SeqCst)))
     }
 
     /// An origin that plays the script and notes what it is asked.
@@ -80,8 +103,13 @@ impl Script {
 
     fn play(&self, seen: &Seen, notes: &Record) -> Option<Reply> {
         let number = seen.path.split('/').nth(1)?.parse().ok()?;
-        let step: usize = seen.header(STEP).parse().ok()?;
-        let sequence = self.get(number)?;
+        let (sequence, now) = self.get(number)?;
+        // A refresh behind a reader has only those fields of the request that select the copy. The
+        // others of its step are answered when it comes.
+        let step = match seen.header(STEP) {
+            "" => now,
+            step => step.parse().ok()?,
+        };
         let answer = &sequence.steps.get(step)?.answer;
         let not_modified = self.is_unmodified(seen, answer);
         notes.note(
@@ -91,10 +119,10 @@ impl Script {
                 not_modified,
             },
         );
-        Some(self.reply(seen, answer, not_modified))
+        Some(self.reply(seen, step, answer, not_modified))
     }
 
-    fn reply(&self, seen: &Seen, answer: &Answer, not_modified: bool) -> Reply {
+    fn reply(&self, seen: &Seen, step: usize, answer: &Answer, not_modified: bool) -> Reply {
         let reply = match answer.way {
             Way::HangUp => return Reply::hang_up(),
             _ if not_modified => Reply::status_only(304),
@@ -115,7 +143,7 @@ impl Script {
             reply.header(field.name, &field.value.on_wire(self.start, &url))
         });
         reply
-            .header(STEP, seen.header(STEP))
+            .header(STEP, &step.to_string())
             .header("content-type", "text/plain")
     }
 

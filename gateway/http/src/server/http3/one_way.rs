@@ -52,7 +52,7 @@ impl OneWayReader {
         match self.number().await? {
             CONTROL_STREAM => {
                 first_of(&streams.control)?;
-                let ended = self.control().await;
+                let ended = self.control(shared).await;
                 Err(critical(ended))
             }
             QPACK_ENCODER_STREAM => {
@@ -80,7 +80,7 @@ impl OneWayReader {
     }
 
     /// Reads the control stream, which begins with SETTINGS.
-    async fn control(&mut self) -> StreamResult<()> {
+    async fn control(&mut self, shared: &Http3Connection) -> StreamResult<()> {
         let mut most_push_id = None;
         let budget = ClientBudget::new(FRAMES, FRAMES_PER_SECOND);
         let mut is_first = true;
@@ -107,6 +107,16 @@ impl OneWayReader {
                         return Err(StreamEnd::Fault(Http3Code::IdError));
                     }
                     most_push_id = Some(id);
+                }
+                (kind::PRIORITY_UPDATE, _) => {
+                    let (stream, value) = self.priority_update(length).await?;
+                    let taken = shared.order.update(stream, &value);
+                    taken.map_err(StreamEnd::Fault)?;
+                }
+                (kind::PRIORITY_UPDATE_OF_PUSH, _) => {
+                    self.priority_update(length).await?;
+                    // No push was ever promised (RFC 9218 §7.2).
+                    return Err(StreamEnd::Fault(Http3Code::IdError));
                 }
                 (kind::DATA | kind::HEADERS | kind::PUSH_PROMISE | kind::SETTINGS, _) => {
                     return Err(StreamEnd::Fault(Http3Code::FrameUnexpected));
@@ -143,6 +153,18 @@ impl OneWayReader {
             seen.push(id);
         }
         Ok(())
+    }
+
+    /// Reads PRIORITY_UPDATE: of what something is said, and that.
+    async fn priority_update(&mut self, length: u64) -> StreamResult<(u64, Vec<u8>)> {
+        if length > MOST_FRAME {
+            return Err(too_much(Http3Excess::ControlFrameSize));
+        }
+        let mut octets = self.octets(length).await?;
+        let Some((element, taken)) = varint::read(&octets) else {
+            return Err(StreamEnd::Fault(Http3Code::FrameError));
+        };
+        Ok((element, octets.split_off(taken)))
     }
 
     /// Reads a frame that is one number.

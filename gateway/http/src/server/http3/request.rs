@@ -15,6 +15,7 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::select;
 use tokio::time::timeout;
 
+use super::order::AnswerTurn;
 use super::respond::{self, NotDelivered};
 use super::{Http3Connection, OpenRequest};
 use crate::body::BodyError;
@@ -24,6 +25,7 @@ use crate::http3::frame::{FrameFault, FrameReader, RequestFrame};
 use crate::http3::message::{self, RequestHead};
 use crate::http3::qpack::{self, SectionError, SectionLimits};
 use crate::http3::{Http3Code, Http3Fault};
+use crate::priority::PriorityParameters;
 use crate::server::quic::metrics::Http3Guard;
 use crate::server::service::{ConnectionService, WantedAnswer};
 use crate::server::{Body, HandlerAnswer, InterimChannel, RequestArrival};
@@ -39,6 +41,7 @@ const READ: usize = 64 << 10;
 pub(super) struct RequestStream {
     send: SendStream,
     receive: RequestReader,
+    turn: AnswerTurn,
 }
 
 /// Reads a request. What it was not read of when it is dropped, the client need not send.
@@ -65,6 +68,7 @@ impl RequestStream {
     ) -> Self {
         let most = shared.limits.max_header_bytes.0 + SECTION_SLACK;
         Self {
+            turn: AnswerTurn::begin(&shared.order, &send),
             send,
             receive: RequestReader {
                 stream: receive,
@@ -93,6 +97,7 @@ pub(super) async fn serve<H>(
     let RequestStream {
         mut send,
         mut receive,
+        mut turn,
     } = stream;
     let shared = Arc::clone(&receive.shared);
     let given_up = Arc::clone(&receive.given_up);
@@ -122,6 +127,7 @@ pub(super) async fn serve<H>(
             ..
         }) => {
             let wanted = WantedAnswer::by(request.method());
+            turn.asked(PriorityParameters::of(request.headers()), &send);
             if !receive.ended && waits_for_100(&request) {
                 let pause = shared.limits.body_timeout.0;
                 if !respond::go_on(&mut send, pause).await {
@@ -178,8 +184,9 @@ pub(super) async fn serve<H>(
         }
         Err(HeadEnd::Fault(fault)) => return end(fault, &shared, &mut send, &mut receive),
     };
+    turn.answered(PriorityParameters::of(response.headers()), &send);
     if let Err(NotDelivered::ToThisClient) =
-        respond::send(&mut send, before, response, wanted, &shared).await
+        respond::send(&mut send, &mut turn, before, response, wanted, &shared).await
     {
         shared.given_up(&given_up);
     }

@@ -7,7 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -19,6 +19,7 @@ use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Http3Connection;
+use super::order::{AnswerTurn, OutrankedWatch};
 use crate::body::MinimumRate;
 use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
@@ -40,12 +41,16 @@ const PIECE: usize = 64 << 10;
 /// How long it may take until a client has acknowledged the end of an answer.
 const LAST_ACKNOWLEDGED: Duration = Duration::from_secs(30);
 
+/// How long an answer may wait while others go first. Such waiting is not the client's slowness.
+const MOST_OUTRANKED: Duration = Duration::from_secs(600);
+
 /// `H3_INTERNAL_ERROR`: the answer broke off.
 const BROKE_OFF: VarInt = VarInt::from_u32(0x102);
 
 /// Sends an answer, `before` it the sections of interim ones.
 pub(super) async fn send(
     stream: &mut SendStream,
+    turn: &mut AnswerTurn,
     before: Vec<Bytes>,
     response: Response<ServedBody>,
     wanted: WantedAnswer,
@@ -67,6 +72,7 @@ pub(super) async fn send(
     let section = qpack::encode_response(parts.status, &parts.headers);
     let mut writer = AnswerWriter {
         stream,
+        turn,
         pace: MinimumRate::of_client(&shared.limits),
         pause: shared.limits.body_timeout.0,
         progress: body.progress(),
@@ -91,16 +97,33 @@ pub(super) async fn send(
     let _ = writer.stream.finish();
     let progress = writer.progress;
     // A connection that is closed now would take what is not acknowledged with it.
-    select! {
+    let acknowledged = select! {
         biased;
-        acknowledged = timeout(LAST_ACKNOWLEDGED, stream.stopped()) => match acknowledged {
-            Ok(Ok(None)) => Ok(()),
-            _ => Err(NotDelivered::ToThisClient),
-        },
-        () = cut(progress.as_deref()) => {
-            // What is not acknowledged still holds the stored body.
-            let _ = stream.reset(BROKE_OFF);
-            Err(NotDelivered::ToAnybody)
+        acknowledged = acknowledged(stream, turn) => Some(acknowledged),
+        () = cut(progress.as_deref()) => None,
+    };
+    if acknowledged.is_none() {
+        // What is not acknowledged still holds the stored body.
+        let _ = stream.reset(BROKE_OFF);
+    }
+    acknowledged.unwrap_or(Err(NotDelivered::ToAnybody))
+}
+
+/// Waits until the client has acknowledged all of an answer. Its stream follows the rank of the
+/// answer, since much of it may not be sent yet.
+async fn acknowledged(stream: &SendStream, turn: &mut AnswerTurn) -> Result<(), NotDelivered> {
+    let outranked = turn.watch_outranked();
+    let mut stopped = pin!(stream.stopped());
+    let mut ended = pin!(poll_fn(|cx| {
+        turn.follow(cx, stream);
+        stopped.as_mut().poll(cx)
+    }));
+    let began = Instant::now();
+    loop {
+        match timeout(LAST_ACKNOWLEDGED, ended.as_mut()).await {
+            Ok(Ok(None)) => return Ok(()),
+            Err(_) if outranked.was_there() && began.elapsed() < MOST_OUTRANKED => {}
+            Ok(_) | Err(_) => return Err(NotDelivered::ToThisClient),
         }
     }
 }
@@ -136,6 +159,7 @@ pub(super) async fn interim(stream: &mut SendStream, section: &[u8], pause: Dura
 /// Writes one answer.
 struct AnswerWriter<'a> {
     stream: &'a mut SendStream,
+    turn: &'a mut AnswerTurn,
     pace: Option<MinimumRate>,
     pause: Duration,
     /// The answer, if it is watched.
@@ -205,7 +229,8 @@ impl AnswerWriter<'_> {
     /// Writes some of the pieces.
     async fn write(&mut self, pieces: &mut [Bytes]) -> Result<(), NotDelivered> {
         let progress = self.progress.clone();
-        let mut write = pin!(self.stream.write_chunks(pieces));
+        let outranked = self.turn.watch_outranked();
+        let (stream, turn) = (&mut *self.stream, &mut *self.turn);
         let mut step = pin!(poll_fn(|cx| {
             if let Some(progress) = &progress {
                 progress.register(cx.waker());
@@ -213,22 +238,29 @@ impl AnswerWriter<'_> {
                     return Poll::Ready(Err(NotDelivered::ToAnybody));
                 }
             }
-            write
-                .as_mut()
-                .poll(cx)
-                .map_err(|_: WriteError| NotDelivered::ToThisClient)
+            turn.apply(stream);
+            ready!(turn.poll_turn(cx));
+            let waker = turn.waker(cx);
+            let mut by_turn = Context::from_waker(&waker);
+            // It keeps nothing between two polls.
+            let written = pin!(stream.write_chunks(pieces)).poll(&mut by_turn);
+            turn.tried(written.is_pending());
+            written.map_err(|_: WriteError| NotDelivered::ToThisClient)
         }));
         let written = match now(step.as_mut()).await {
-            Some(written) => written?,
+            Some(written) => written,
             None => {
                 let waiting = PatientWrite {
                     metrics: &self.shared.metrics,
                     pace: &mut self.pace,
                     pause: self.pause,
+                    outranked,
                 };
-                waiting.finish(step).await?
+                waiting.finish(step).await
             }
         };
+        self.turn.leaves();
+        let written = written?;
         if let Some(pace) = &mut self.pace {
             pace.moved(written.bytes as u64);
         }
@@ -245,6 +277,7 @@ struct PatientWrite<'a> {
     metrics: &'a QuicMetrics,
     pace: &'a mut Option<MinimumRate>,
     pause: Duration,
+    outranked: OutrankedWatch,
 }
 
 impl PatientWrite<'_> {
@@ -254,12 +287,16 @@ impl PatientWrite<'_> {
     ) -> Result<T, NotDelivered> {
         let began = Instant::now();
         let mut counted = began;
+        // Since when it is the client that is waited for.
+        let mut paused = began;
+        // What was before is of no interest.
+        self.outranked.was_there();
         loop {
             let window = self.pace.as_ref().map(MinimumRate::left);
             let by_pace = window.and_then(|left| counted.checked_add(left));
-            let by_pause = began.checked_add(self.pause);
+            let by_pause = paused.checked_add(self.pause);
             let due = [by_pace, by_pause].into_iter().flatten().min();
-            let due = due.unwrap_or_else(|| began + LAST_ACKNOWLEDGED);
+            let due = due.unwrap_or_else(|| paused + LAST_ACKNOWLEDGED);
             let written = timeout_at(due, write.as_mut()).await;
             let now = Instant::now();
             let slow = match &mut *self.pace {
@@ -270,7 +307,9 @@ impl PatientWrite<'_> {
             if let Ok(written) = written {
                 return written;
             }
-            if slow || now - began >= self.pause {
+            if self.outranked.was_there() && now - began < MOST_OUTRANKED {
+                paused = now;
+            } else if slow || now - paused >= self.pause {
                 tracing::debug!("a stream is cut: its client took too little of it");
                 self.metrics.guarded(Http3Guard::SlowReader);
                 return Err(NotDelivered::ToThisClient);

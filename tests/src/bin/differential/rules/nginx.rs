@@ -1,9 +1,10 @@
 //! nginx 1.22.
 
 use super::shared::{
-    asks_by_head, came_old, contradicts_itself, covers_an_error, has_several_expires, is_cut,
-    is_heuristic, is_targeted, keeps_a_refusal, kept_by_them, kept_by_us, loaded_by_head,
-    outlived_unsafe, outlives_a_failed_refresh, refused_304, renewed_by_head,
+    asks_by_head, came_old, cannot_validate, contradicts_itself, covers_an_error,
+    has_several_expires, is_cut, is_heuristic, is_targeted, keeps_a_refusal, kept_by_them,
+    kept_by_us, loaded_by_head, outlived_unsafe, outlives_a_failed_refresh, refused_304,
+    renewed_by_head,
 };
 use super::{Rule, rule};
 use crate::compare::Difference;
@@ -43,6 +44,7 @@ pub const RULES: &[Rule] = &[
                 .is_some_and(|step| step.ask.has("authorization"))
     }),
     rule("nginx-failed-refresh", outlives_a_failed_refresh),
+    rule("nginx-must-validate", cannot_validate),
     rule("nginx-cut", is_cut),
     rule("nginx-head-validates", asks_by_head),
     rule("nginx-head-renews", renewed_by_head),
@@ -65,7 +67,8 @@ pub const RULES: &[Rule] = &[
     }),
     rule("nginx-newest-variant", |case| {
         let varied = |step: &Step| step.answer.has("vary");
-        case.difference != Difference::Source
+        let sources = (case.ours().source, case.theirs().source);
+        (case.difference != Difference::Source || sources == (Source::Validated, Source::Store))
             && case.theirs().from < case.ours().from
             && case.before().any(varied)
     }),

@@ -92,7 +92,10 @@ pub fn outlived_unsafe(case: &Case<'_>) -> bool {
 
 /// Theirs made a GET of a HEAD and kept the answer.
 pub fn loaded_by_head(case: &Case<'_>) -> bool {
-    goes_on_with_older(case) && case.before().any(|step| step.ask.method == Method::HEAD)
+    let by_head = |at: usize| case.sequence.steps[at].ask.method == Method::HEAD;
+    let theirs = case.theirs();
+    (theirs.is_reused() && theirs.from.is_some_and(by_head))
+        || (goes_on_with_older(case) && case.before().any(|step| step.ask.method == Method::HEAD))
 }
 
 /// Theirs passed such a request by, ours stored the answer or used what it had.
@@ -113,7 +116,9 @@ pub fn asks_by_head(case: &Case<'_>) -> bool {
 
 /// Ours goes on with its copy after a refresh behind a reader failed.
 pub fn outlives_a_failed_refresh(case: &Case<'_>) -> bool {
-    let fails = |step: &Step| step.answer.status >= 500 || step.answer.way != Way::Whole;
+    let fails = |step: &Step| {
+        step.answer.status >= 500 || is_refusal(step) || step.answer.way != Way::Whole
+    };
     case.ours().source == Source::StaleCopy
         && case.sequence.refreshes_behind()
         && case.before().any(fails)
@@ -121,8 +126,26 @@ pub fn outlives_a_failed_refresh(case: &Case<'_>) -> bool {
 
 /// Theirs kept what the origin said of a request that it could not take.
 pub fn keeps_a_refusal(case: &Case<'_>) -> bool {
-    let refusal = |step: &Step| matches!(step.answer.status, 400 | 413 | 414 | 431);
-    goes_on_with_older(case) && case.before().any(refusal)
+    goes_on_with_older(case) && case.before().any(is_refusal)
+}
+
+/// The origin could not take the request.
+fn is_refusal(step: &Step) -> bool {
+    matches!(step.answer.status, 400 | 405 | 413 | 414 | 431)
+}
+
+/// Ours tells that a copy that must be validated could not be, theirs that the origin failed.
+pub fn cannot_validate(case: &Case<'_>) -> bool {
+    let must = |step: &Step| {
+        let says = |directive| step.answer.says(directive);
+        says("must-revalidate") || says("proxy-revalidate") || says("s-maxage") || says("no-cache")
+    };
+    case.difference == Difference::Status
+        && (case.ours().source, case.theirs().source) == (Source::Own, Source::Own)
+        && case.ours().status == 504
+        && matches!(case.theirs().status, 502 | 503)
+        && case.answer().way == Way::HangUp
+        && case.before().any(must)
 }
 
 /// Ours answers with a copy whose window for errors is open.
@@ -144,6 +167,14 @@ pub fn refused_304(case: &Case<'_>) -> bool {
     ours.source != Source::Validated
         && case.theirs().source == Source::Validated
         && ours.asked.first().is_some_and(|asked| asked.not_modified)
+}
+
+/// Theirs keeps what a 304 makes private, ours passes it to the client alone.
+pub fn became_private(case: &Case<'_>) -> bool {
+    case.difference == Difference::Age
+        && (case.ours().source, case.theirs().source) == (Source::Validated, Source::Validated)
+        && !case.ours().age
+        && (case.answer().says("private") || case.answer().says("no-store"))
 }
 
 pub fn is_cut(case: &Case<'_>) -> bool {

@@ -1,17 +1,17 @@
 //! Varnish 7.1.
 
 use super::shared::{
-    asks_by_head, came_old, contradicts_itself, covers_an_error, had_nothing, has_several_expires,
-    is_cut, is_heuristic, is_malformed, is_targeted, keeps_a_refusal, kept_by_them, kept_by_us,
-    loaded_by_head, outlived_unsafe, outlives_a_failed_refresh, passed_by, refused_304,
-    renewed_by_head,
+    asks_by_head, became_private, came_old, cannot_validate, contradicts_itself, covers_an_error,
+    had_nothing, has_several_expires, is_cut, is_heuristic, is_malformed, is_targeted,
+    keeps_a_refusal, kept_by_them, kept_by_us, loaded_by_head, outlived_unsafe,
+    outlives_a_failed_refresh, passed_by, refused_304, renewed_by_head,
 };
 use super::{Rule, rule};
 use crate::compare::Difference;
 use crate::observe::Source;
 
 /// Without the ones that `vcl_backend_response` and the built-in lifetimes know.
-const UNSTORED: [u16; 9] = [299, 303, 308, 405, 500, 501, 502, 503, 504];
+const UNSTORED: [u16; 8] = [299, 303, 308, 500, 501, 502, 503, 504];
 
 pub const RULES: &[Rule] = &[
     rule("varnish-no-heuristics", |case| {
@@ -56,6 +56,8 @@ pub const RULES: &[Rule] = &[
         case.difference == Difference::Status
             && (case.ours().status, case.theirs().status) == (502, 503)
     }),
+    rule("varnish-validated-for-one", became_private),
+    rule("varnish-must-validate", cannot_validate),
     rule("varnish-cut", is_cut),
     rule("varnish-none-match-forms", |case| {
         let form = |form| {
