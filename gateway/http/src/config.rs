@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::body::MinimumRate;
+use super::body::{MinimumRate, TakenAhead};
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::PathRules;
@@ -174,9 +174,14 @@ pub struct ReservedListener {
 }
 
 impl ListenerLimits {
-    /// The lowest rate that a client must keep while it is waited for.
-    pub fn pace(&self) -> Option<MinimumRate> {
+    /// The lowest rate at which a client must send while it is waited for.
+    pub fn sending_pace(&self) -> Option<MinimumRate> {
         MinimumRate::new(self.min_rate.0, self.min_rate_grace.0)
+    }
+
+    /// The lowest rate at which a client must take an answer while it is waited for.
+    pub fn taking_pace(&self) -> Option<TakenAhead> {
+        TakenAhead::new(self.min_rate.0, self.min_rate_grace.0, self.body_timeout.0)
     }
 }
 
@@ -215,6 +220,8 @@ pub struct ListenerLimits {
     /// gateway waits for it; 0 means no minimum.
     pub min_rate: ByteSize,
     /// The time over which `min_rate` is measured; a client is not too slow before it has passed.
+    /// What a client has taken of a response counts for the time that follows, up to
+    /// `body_timeout`: clients open their windows in large steps.
     pub min_rate_grace: ConfigDuration,
     /// The time within which a whole request body must arrive. This, `body_timeout` and `min_rate`
     /// do not apply to a request body whose response has begun.

@@ -264,7 +264,7 @@ where
         let body = BoundedBody::new(incoming, size, pause)
             .with_marked_end(head.version == Version::HTTP_2)
             .without_trailers(named)
-            .at_pace(limits.pace())
+            .at_pace(limits.sending_pace())
             .within(limits.upload_timeout.0)
             .until_lifted(upload.insert(TimeLift::default()).clone())
             .by_terms(terms.clone());

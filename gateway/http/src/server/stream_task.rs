@@ -24,7 +24,7 @@ use super::ListenerLimits;
 use super::activity::ConnectionActivity;
 use super::sending::AnswerProgress;
 use super::watch::LOOKS;
-use crate::body::MinimumRate;
+use crate::body::TakenAhead;
 
 /// Runs the streams of one connection.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ struct CutFarewell {
 
 /// The state of waiting for the client to take more.
 struct StreamWait {
-    pace: Option<MinimumRate>,
+    pace: Option<TakenAhead>,
     /// Everything is sent, and there is nothing to wait for.
     paused: bool,
     /// Since when nothing has moved.
@@ -209,7 +209,7 @@ impl StreamTasks {
     fn begin_wait(&self, sent: u64) -> StreamWait {
         let now = Instant::now();
         StreamWait {
-            pace: self.limits.pace(),
+            pace: self.limits.taking_pace(),
             paused: false,
             since: now,
             counted: now,
@@ -269,7 +269,7 @@ impl StreamWait {
     /// When to check again.
     fn due(&self, tasks: &StreamTasks) -> Option<Instant> {
         let stop = self.since.checked_add(tasks.limits.body_timeout.0);
-        let window = self.pace.as_ref().map(MinimumRate::left);
+        let window = self.pace.as_ref().map(TakenAhead::left);
         let window = window.and_then(|left| self.counted.checked_add(left));
         let look = self
             .counted
@@ -300,17 +300,17 @@ impl StreamWait {
         if moved > 0 {
             self.since = now;
         }
-        let (mut window_ends, mut slow) = (false, false);
+        let (mut is_ahead, mut slow) = (moved > 0, false);
         if let Some(pace) = &mut self.pace {
             pace.moved(moved);
-            window_ends = pace.left() <= span;
             slow = pace.waited(span);
+            is_ahead = pace.is_ahead();
         }
         let stands = now - self.since >= tasks.limits.body_timeout.0;
         if stands {
             self.since = now;
         }
-        match (slow || stands, window_ends) {
+        match (slow || stands, is_ahead) {
             (true, _) => StreamRateVerdict::TooSlow,
             (false, true) => StreamRateVerdict::FastEnough,
             (false, false) => StreamRateVerdict::Early,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::{ListenerLimits, Protocol};
-use crate::body::MinimumRate;
+use crate::body::TakenAhead;
 
 /// What must be done now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct ConnectionDeadlines {
     phase: ConnectionPhase,
     since: Instant,
     /// The client's rate while it is waited for; the time up to `counted` is in it.
-    pace: Option<MinimumRate>,
+    pace: Option<TakenAhead>,
     counted: Instant,
     /// What the client had acknowledged at `counted`.
     acknowledged: u64,
@@ -66,7 +66,7 @@ impl ConnectionDeadlines {
             idle: limits.idle_timeout.0,
             phase: ConnectionPhase::Head,
             since: accepted,
-            pace: limits.pace(),
+            pace: limits.taking_pace(),
             counted: accepted,
             acknowledged: 0,
             timer: Box::pin(sleep_until(accepted)),
@@ -164,7 +164,7 @@ impl ConnectionDeadlines {
     fn deadline(&self) -> Option<Instant> {
         let (window, look) = match self.is_stalled() {
             true => (
-                self.pace.as_ref().map(MinimumRate::left),
+                self.pace.as_ref().map(TakenAhead::left),
                 Some(self.body / LOOKS),
             ),
             false => (None, None),

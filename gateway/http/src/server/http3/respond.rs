@@ -19,7 +19,7 @@ use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Http3Connection;
-use crate::body::MinimumRate;
+use crate::body::TakenAhead;
 use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
 use crate::server::quic::metrics::{Http3Guard, QuicMetrics};
@@ -67,7 +67,7 @@ pub(super) async fn send(
     let section = qpack::encode_response(parts.status, &parts.headers);
     let mut writer = AnswerWriter {
         stream,
-        pace: shared.limits.pace(),
+        pace: shared.limits.taking_pace(),
         pause: shared.limits.body_timeout.0,
         progress: body.progress(),
         waiting: before
@@ -136,7 +136,7 @@ pub(super) async fn interim(stream: &mut SendStream, section: &[u8], pause: Dura
 /// Writes one answer.
 struct AnswerWriter<'a> {
     stream: &'a mut SendStream,
-    pace: Option<MinimumRate>,
+    pace: Option<TakenAhead>,
     pause: Duration,
     /// The answer, if it is watched.
     progress: Option<Arc<AnswerProgress>>,
@@ -243,7 +243,7 @@ impl AnswerWriter<'_> {
 /// The limits of a write that does not end at once.
 struct PatientWrite<'a> {
     metrics: &'a QuicMetrics,
-    pace: &'a mut Option<MinimumRate>,
+    pace: &'a mut Option<TakenAhead>,
     pause: Duration,
 }
 
@@ -255,7 +255,7 @@ impl PatientWrite<'_> {
         let began = Instant::now();
         let mut counted = began;
         loop {
-            let window = self.pace.as_ref().map(MinimumRate::left);
+            let window = self.pace.as_ref().map(TakenAhead::left);
             let by_pace = window.and_then(|left| counted.checked_add(left));
             let by_pause = began.checked_add(self.pause);
             let due = [by_pace, by_pause].into_iter().flatten().min();
