@@ -24,10 +24,12 @@
 #   make soak-l2    Redis frozen under load; a hundred kills with a disk; rounds of faults of both
 #   make soak-bus   eight nodes and 10,000 purges on each transport; the broker and a node killed;
 #                   rounds of faults on each with each second tier (ROUNDS=20 SEED=7 for a few others)
+#   make soak-readers  an hour of clients that read 1 KB/s over each protocol, beside clients that
+#                   stop reading (DURATION=120 for two minutes)
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins clean
+.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-readers soak-plugins clean
 
 CARGO ?= cargo
 
@@ -190,6 +192,9 @@ soak-bus: build-dist
 	@tests/install.sh test-install $(BROKERS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- $(SOAK_BUS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- --rounds $(ROUNDS) --seed $(SEED) --pages 24
+
+soak-readers: build-dist
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_readers -- $(or $(DURATION),3600)
 
 soak-plugins: build-dist plugins
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_plugins

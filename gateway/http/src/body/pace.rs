@@ -76,7 +76,7 @@ impl TakenAhead {
         })
     }
 
-    /// Notes bytes that were taken.
+    /// Notes bytes that were taken, also while nobody waited for it.
     pub fn moved(&mut self, bytes: u64) {
         let millis = bytes.saturating_mul(1_000) / self.rate;
         let gained = Duration::from_millis(millis);

@@ -208,8 +208,12 @@ impl CutFarewell {
 impl StreamTasks {
     fn begin_wait(&self, sent: u64) -> StreamWait {
         let now = Instant::now();
+        let mut pace = self.limits.taking_pace();
+        if let Some(pace) = &mut pace {
+            pace.moved(sent);
+        }
         StreamWait {
-            pace: self.limits.taking_pace(),
+            pace,
             paused: false,
             since: now,
             counted: now,
@@ -243,7 +247,11 @@ impl StreamWait {
         if std::mem::take(&mut self.paused) {
             self.counted = Instant::now();
             (self.since, self.progress) = (self.counted, tasks.activity.progress());
-            (self.taken, self.acknowledged) = (sent, tasks.activity.acknowledged());
+            self.acknowledged = tasks.activity.acknowledged();
+            let taken = sent - std::mem::replace(&mut self.taken, sent);
+            if let Some(pace) = &mut self.pace {
+                pace.moved(taken);
+            }
         }
         if sent != self.sent {
             (self.since, self.sent) = (Instant::now(), sent);

@@ -92,7 +92,7 @@ impl ConnectionDeadlines {
             };
             let slow = self.count(now, activity);
             if matches!(phase, ConnectionPhase::Stalled { .. }) && !self.is_stalled() {
-                self.acknowledged = activity.acknowledged();
+                self.note_taken(activity);
             }
             (self.phase, self.since, self.counted) = (phase, now, now);
             if slow {
@@ -133,15 +133,21 @@ impl ConnectionDeadlines {
             return false;
         }
         let span = now - counted;
-        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
-        let moved = self.acknowledged.saturating_sub(before);
-        if moved > 0 {
+        if self.note_taken(activity) > 0 {
             self.since = now;
         }
-        self.pace.as_mut().is_some_and(|pace| {
-            pace.moved(moved);
-            pace.waited(span)
-        })
+        self.pace.as_mut().is_some_and(|pace| pace.waited(span))
+    }
+
+    /// Notes and returns what the client has taken since this was last asked: also what it took
+    /// while it was not waited for, since it may need the time to work that off.
+    fn note_taken(&mut self, activity: &ConnectionActivity) -> u64 {
+        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
+        let taken = self.acknowledged.saturating_sub(before);
+        if let Some(pace) = &mut self.pace {
+            pace.moved(taken);
+        }
+        taken
     }
 
     fn is_stalled(&self) -> bool {

@@ -12,6 +12,7 @@ use e2e::raw::narrow;
 use e2e::tls::TlsClient;
 use quinn::VarInt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::bodies::{Bodies, BodyKind};
 
@@ -144,18 +145,29 @@ impl Ways {
                 http1(Box::new(stream), local, path).await
             }
             Way::TlsHttp1 => {
-                let (stream, local) = self.tls("http/1.1").await?;
+                let stream = narrow(self.secured.address()).await;
+                let (stream, local) = self.tls(stream, "http/1.1").await?;
                 http1(stream, local, path).await
             }
-            Way::TlsHttp2 => self.http2(path, SMALL, 1 << 10).await,
-            Way::TlsHttp2Halves => self.http2(path, USUAL, USUAL / 2).await,
+            Way::TlsHttp2 => {
+                let stream = narrow(self.secured.address()).await;
+                self.http2(stream, path, SMALL, 1 << 10).await
+            }
+            Way::TlsHttp2Halves => {
+                // The kernel takes all that the window allows, as a client does that reads ahead.
+                let stream = TcpStream::connect(self.secured.address()).await.unwrap();
+                self.http2(stream, path, USUAL, USUAL / 2).await
+            }
             Way::Http3 => self.http3(path, SMALL).await,
             Way::Http3Wide => self.http3(path, 256 << 10).await,
         }
     }
 
-    async fn tls(&self, protocol: &str) -> Result<(Box<dyn ByteStream>, SocketAddr), String> {
-        let stream = narrow(self.secured.address()).await;
+    async fn tls(
+        &self,
+        stream: TcpStream,
+        protocol: &str,
+    ) -> Result<(Box<dyn ByteStream>, SocketAddr), String> {
         let local = stream.local_addr().unwrap();
         let client = TlsClient::new(self.secured.address(), NAME).speaking(&[protocol]);
         let connection = client.over(stream).await;
@@ -163,21 +175,36 @@ impl Ways {
         Ok((Box::new(connection.stream), local))
     }
 
-    async fn http2(&self, path: &str, size: u32, step: u32) -> Result<Arriving, String> {
-        let (stream, local) = self.tls("h2").await?;
+    async fn http2(
+        &self,
+        stream: TcpStream,
+        path: &str,
+        size: u32,
+        step: u32,
+    ) -> Result<Arriving, String> {
+        let (stream, local) = self.tls(stream, "h2").await?;
         let mut h2 = H2::on(stream);
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", NAME),
+            (":path", path),
+        ];
         let open = [
             h2raw::PREFACE.to_vec(),
             [setting(1, 0), setting(INITIAL_WINDOW_SIZE, size)].concat(),
-            h2raw::get(1, path),
+            h2raw::headers(1, flag::END_STREAM, &fields),
         ];
         h2.write(open.concat()).await;
         let mut source = Http2Source { h2, step, taken: 0 };
-        loop {
+        let head = loop {
             let frame = source.frame().await?;
             if frame.kind == kind::HEADERS {
-                break;
+                break frame;
             }
+        };
+        if head.status() != Some(200) {
+            return Err(format!("the status is {:?}", head.status()));
         }
         Ok(Arriving {
             bytes: Source::Http2(source),
