@@ -157,7 +157,7 @@ mod tests {
             creeping.moved(120);
             creeping.waited(SECOND)
         });
-        assert_eq!(lasted, Some(19), "half the rate lasts for twice the grace");
+        assert_eq!(lasted, Some(20), "half the rate lasts for twice the grace");
         let grace = TakenAhead::new(240, 10 * SECOND, SECOND).unwrap();
         assert_eq!(grace.left(), 10 * SECOND, "no less than the grace");
         assert!(TakenAhead::new(0, SECOND, SECOND).is_none());
