@@ -52,7 +52,9 @@ pub async fn read(
     };
     let (mut read, mut waited) = (0, Duration::ZERO);
     for second in 0..span.as_secs() {
-        tokio::time::sleep_until(start + Duration::from_secs(second)).await;
+        arriving
+            .rest_until(start + Duration::from_secs(second))
+            .await;
         let due = Instant::now();
         match arriving.read(A_SECOND.min(body.len() - read)).await {
             Ok(bytes) if body[read..].starts_with(&bytes) => read += bytes.len(),

@@ -59,7 +59,9 @@ async fn once(ways: &Ways, way: Way, when: StopsWhen, bodies: &Bodies) -> Option
     if when == StopsWhen::AfterAWhile {
         let start = Instant::now();
         for second in 0..A_WHILE {
-            tokio::time::sleep_until(start + Duration::from_secs(second)).await;
+            arriving
+                .rest_until(start + Duration::from_secs(second))
+                .await;
             let read = arriving.read(A_SECOND).await.unwrap();
             let at = usize::try_from(second).unwrap() * A_SECOND;
             assert!(body[at..].starts_with(&read));

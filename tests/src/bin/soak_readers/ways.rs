@@ -13,12 +13,14 @@ use e2e::tls::TlsClient;
 use quinn::VarInt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::bodies::{Bodies, BodyKind};
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 /// The windows of a client that keeps little.
 const SMALL: u32 = 8 << 10;
+const WIDE: u32 = 16 << 20;
 /// The window that a stream of HTTP/2 begins with. Its clients usually open it again when half of
 /// it is read.
 const USUAL: u32 = 65_535;
@@ -32,6 +34,8 @@ pub enum Way {
     TlsHttp2,
     /// With the window that is usual, opened by halves.
     TlsHttp2Halves,
+    /// With windows that take all, and the kernel's small buffer, behind which PING comes late.
+    TlsHttp2Wide,
     /// With windows of 8 KiB.
     Http3,
     /// With windows of 256 KiB, which its library opens by eighths.
@@ -52,6 +56,8 @@ pub struct Arriving {
     pub local: SocketAddr,
     /// Bytes of the body that have come and are not read.
     unread: Vec<u8>,
+    /// Why nothing more comes.
+    ended: Option<String>,
 }
 
 enum Source {
@@ -60,7 +66,8 @@ enum Source {
     Http3(Box<Http3Source>),
 }
 
-/// A stream of HTTP/2, alone on its connection.
+/// A stream of HTTP/2, alone on its connection. Where the window is small, its frames are read when
+/// they come, as usual clients do.
 struct Http2Source {
     h2: H2<Box<dyn ByteStream>>,
     /// The window is opened by so much at a time.
@@ -83,11 +90,12 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
 impl Way {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Http1,
         Self::TlsHttp1,
         Self::TlsHttp2,
         Self::TlsHttp2Halves,
+        Self::TlsHttp2Wide,
         Self::Http3,
         Self::Http3Wide,
     ];
@@ -98,6 +106,7 @@ impl Way {
             Self::TlsHttp1 => "HTTP/1 over TLS",
             Self::TlsHttp2 => "HTTP/2 over TLS, windows of 8 KiB",
             Self::TlsHttp2Halves => "HTTP/2 over TLS, windows of 64 KiB by halves",
+            Self::TlsHttp2Wide => "HTTP/2 over TLS, windows of 16 MiB",
             Self::Http3 => "HTTP/3, windows of 8 KiB",
             Self::Http3Wide => "HTTP/3, windows of 256 KiB by eighths",
         }
@@ -158,6 +167,10 @@ impl Ways {
                 let stream = TcpStream::connect(self.secured.address()).await.unwrap();
                 self.http2(stream, path, USUAL, USUAL / 2).await
             }
+            Way::TlsHttp2Wide => {
+                let stream = narrow(self.secured.address()).await;
+                self.http2(stream, path, WIDE, WIDE).await
+            }
             Way::Http3 => self.http3(path, SMALL).await,
             Way::Http3Wide => self.http3(path, 256 << 10).await,
         }
@@ -193,6 +206,7 @@ impl Ways {
         let open = [
             h2raw::PREFACE.to_vec(),
             [setting(1, 0), setting(INITIAL_WINDOW_SIZE, size)].concat(),
+            window(0, size.saturating_sub(USUAL).max(1)),
             h2raw::headers(1, flag::END_STREAM, &fields),
         ];
         h2.write(open.concat()).await;
@@ -210,6 +224,7 @@ impl Ways {
             bytes: Source::Http2(source),
             local,
             unread: Vec::new(),
+            ended: None,
         })
     }
 
@@ -240,6 +255,7 @@ impl Ways {
             bytes: Source::Http3(Box::new(source)),
             local,
             unread: Vec::new(),
+            ended: None,
         })
     }
 }
@@ -269,6 +285,7 @@ async fn http1(
         bytes: Source::Plain(stream),
         local,
         unread: Vec::new(),
+        ended: None,
     })
 }
 
@@ -311,7 +328,10 @@ impl Arriving {
         let mut bytes = Vec::with_capacity(count);
         while bytes.len() < count {
             if self.unread.is_empty() {
-                self.unread = self.arrived().await?;
+                self.unread = match self.ended.take() {
+                    Some(why) => return Err(why),
+                    None => self.arrived().await?,
+                };
             }
             let some = self.unread.len().min(count - bytes.len());
             bytes.extend(self.unread.drain(..some));
@@ -320,6 +340,22 @@ impl Arriving {
             }
         }
         Ok(bytes)
+    }
+
+    fn reads_ahead(&self) -> bool {
+        matches!(&self.bytes, Source::Http2(source) if source.step < WIDE)
+    }
+
+    /// Waits until then. What comes over HTTP/2 meanwhile is kept, as far as the windows allow.
+    pub async fn rest_until(&mut self, then: Instant) {
+        while self.reads_ahead() && self.ended.is_none() {
+            match timeout_at(then, self.arrived()).await {
+                Ok(Ok(piece)) => self.unread.extend(piece),
+                Ok(Err(why)) => self.ended = Some(why),
+                Err(_) => return,
+            }
+        }
+        sleep_until(then).await;
     }
 
     /// Reads on from the connection, but nothing of the body, until it is cut.
@@ -333,10 +369,10 @@ impl Arriving {
         }
     }
 
-    /// Whether it is enough to wait for [`Arriving::is_cut`]: who reads nothing of a connection of
-    /// HTTP/1 does not hear of its end.
+    /// Whether it is enough to wait for [`Arriving::is_cut`]: who reads nothing of its connection
+    /// does not hear of its end.
     pub fn hears_of_its_end(&self) -> bool {
-        !matches!(self.bytes, Source::Plain(_))
+        self.reads_ahead() || matches!(self.bytes, Source::Http3(_))
     }
 
     /// More of the body, of HTTP/2.
