@@ -55,6 +55,7 @@ mod early;
 mod early_data;
 mod handshake;
 mod http3;
+mod ping_timer;
 mod quic;
 mod roster;
 mod send_queue;

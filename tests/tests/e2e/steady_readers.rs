@@ -14,6 +14,7 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, passed, wait_until, within};
 use quinn::VarInt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 /// Enough for a whole large page.
@@ -187,6 +188,39 @@ async fn a_steady_reader_whose_windows_open_in_large_steps_gets_its_body() {
         reads_by_steps(&gateway, PASSED),
         reads_by_steps(&gateway, "/held/large/live"),
     );
+}
+
+/// A PING comes to such a client long after it was sent, behind all that the kernel holds. The
+/// gateway sends one every 20 s, and waits for 10 s.
+#[tokio::test]
+async fn a_steady_reader_who_answers_pings_late_gets_its_body() {
+    const A_SECOND: usize = 2 << 10;
+    const FOR: Duration = Duration::from_secs(45);
+    let (_origin, gateway) = site("{}").await;
+    let mut stream = narrow(gateway.address).await;
+    let ask = [
+        e2e::h2raw::PREFACE.to_vec(),
+        setting(INITIAL_WINDOW_SIZE, WIDE),
+        window(0, WIDE),
+        get(1, LARGE_PATH),
+    ];
+    stream.write_all(&ask.concat()).await.unwrap();
+    let (start, mut read) = (Instant::now(), 0);
+    let mut piece = vec![0; A_SECOND / 4];
+    while start.elapsed() < FOR {
+        within("a piece", SOON, stream.read_exact(&mut piece))
+            .await
+            .expect("the connection goes on");
+        read += piece.len();
+        let due = Duration::from_secs_f64(read as f64 / A_SECOND as f64);
+        passed(start, due.min(FOR)).await;
+    }
+    while read < LARGE {
+        let count = within("the rest", SOON, stream.read(&mut piece)).await;
+        let count = count.expect("the connection goes on");
+        assert!(count > 0, "it ended after {read}");
+        read += count;
+    }
 }
 
 #[tokio::test]
