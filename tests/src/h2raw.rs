@@ -188,7 +188,7 @@ impl Frame {
     }
 
     /// `:status` of HEADERS: of the static table, or its literal digits.
-    fn status(&self) -> Option<u16> {
+    pub fn status(&self) -> Option<u16> {
         const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
         match self.payload.iter().find(|byte| **byte & 0xe0 != 0x20)? {
             byte @ 0x88..=0x8e => Some(INDEXED[usize::from(byte - 0x88)]),

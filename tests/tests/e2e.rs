@@ -160,6 +160,8 @@ mod head;
 mod health;
 #[path = "e2e/held_evicted.rs"]
 mod held_evicted;
+#[path = "e2e/held_kinds.rs"]
+mod held_kinds;
 #[path = "e2e/held_memory.rs"]
 mod held_memory;
 #[path = "e2e/hit_for_miss.rs"]

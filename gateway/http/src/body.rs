@@ -21,7 +21,7 @@ mod upload;
 
 pub use bounded::{BoundedBody, LastMove, TimeLift};
 pub use excerpt::BodyExcerpt;
-pub use pace::MinimumRate;
+pub use pace::{MinimumRate, TakenAhead};
 pub use upload::{ListenerUploadLimits, UploadLimits, UploadTerms};
 
 /// The stream inside [`Body::Boxed`].

@@ -207,6 +207,8 @@ pub struct ListenerLimits {
     /// gateway waits for it; 0 means no minimum.
     pub min_rate: ByteSize,
     /// The time over which `min_rate` is measured; a client is not too slow before it has passed.
+    /// What a client has taken of a response counts for the time that follows, up to
+    /// `body_timeout`: clients open their windows in large steps.
     pub min_rate_grace: ConfigDuration,
     /// The time within which a whole request body must arrive. This, `body_timeout` and `min_rate`
     /// do not apply to a request body whose response has begun.

@@ -53,6 +53,7 @@ mod early_data;
 mod handshake;
 mod http3;
 mod inherited;
+mod ping_timer;
 mod port;
 mod quic;
 mod roster;

@@ -17,7 +17,7 @@ use e2e::origin::Origin;
 use e2e::raw::{RawConnection, narrow};
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for};
+use e2e::wait::{SOON, wait_for, within};
 use quinn::VarInt;
 use serde_json::json;
 
@@ -467,6 +467,57 @@ async fn assert_bounded_over_quic(holder: QuicHolder, of_one: u64) {
     if !matches!(holder, QuicHolder::Vanished) {
         gateway.metric_until(HELD, &[], |held| held == 0.0).await;
     }
+}
+
+/// Reads so many octets more of an answer of HTTP/3.
+async fn read_on(stream: &mut RawStream, octets: usize) {
+    let mut piece = vec![0; octets];
+    let read = stream.receive.read_exact(&mut piece);
+    within("more of an answer", SOON, read)
+        .await
+        .expect("who reads on is not cut");
+}
+
+#[tokio::test]
+async fn who_stands_still_over_http3_is_cut_and_who_reads_on_is_not() {
+    let origin = origin("max-age=600").await;
+    let secured = SecuredGateway::start(setup(&origin, 64 * MIB)).await;
+    let (gateway, good) = (&secured.gateway, secured.client().await);
+    let load = async || {
+        for path in paths() {
+            assert_eq!(good.get(&path).await.status, 200, "{path}");
+        }
+    };
+    assert_eq!(good.get(LARGE_PATH).await.status, 200);
+    load().await;
+    let reach = Reach::with(|transport| {
+        transport.stream_receive_window(VarInt::from_u32(64 << 10));
+    });
+    let reader = secured.raw_by(&reach).await;
+    let mut steady = reader.stream(headers(&reader.get(LARGE_PATH))).await;
+    let _ = steady.send.finish();
+    read_on(&mut steady, PAGE).await;
+    gateway.purge(json!({"all": true})).await;
+    load().await;
+    let mut held = Vec::new();
+    for _ in 0..ROUNDS {
+        read_on(&mut steady, PAGE).await;
+        held.push(QuicHolder::Shut.begin(&secured).await);
+        gateway.purge(json!({"all": true})).await;
+        load().await;
+    }
+    let rest = steady.receive.read_to_end(LARGE + PAGE);
+    let rest = within("the rest", SOON, rest).await;
+    rest.expect("who reads on is not cut");
+    // Less than the bound is held by the last round: nobody of it need be cut.
+    let last = held.pop();
+    for (_, _, asked) in held.iter_mut().flatten() {
+        for stream in asked {
+            let reset = within("it is cut", SOON, stream.receive.received_reset());
+            assert!(reset.await.expect("the connection goes on").is_some());
+        }
+    }
+    drop(last);
 }
 
 #[tokio::test]

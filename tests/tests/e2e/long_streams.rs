@@ -225,9 +225,10 @@ async fn an_overdue_call_gets_a_grpc_status() {
     assert_eq!(ask("application/json").await.status, 504);
 }
 
-#[tokio::test]
-async fn a_silent_event_stream_is_no_failure_and_nobody_elses() {
-    let origin = Origin::start(|asked| async move {
+/// An answer of this type goes on after a silence, and whoever else asks gets one of their own,
+/// from its beginning, although its fields would give it a lifetime by guess.
+async fn assert_goes_on_and_is_nobody_elses(kind: &'static str) {
+    let origin = Origin::start(move |asked| async move {
         let (reply, pieces) = Reply::stream();
         tokio::spawn(async move {
             pieces.send(format!("data: {}\n\n", asked.number)).await;
@@ -236,7 +237,7 @@ async fn a_silent_event_stream_is_no_failure_and_nobody_elses() {
             pieces.abandoned().await;
         });
         reply
-            .header("content-type", "text/event-stream")
+            .header("content-type", kind)
             .header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")
     })
     .await;
@@ -256,6 +257,16 @@ async fn a_silent_event_stream_is_no_failure_and_nobody_elses() {
     says(&mut second, "data: 1\n\n").await;
     says(&mut first, "data: later\n\n").await;
     says(&mut second, "data: later\n\n").await;
+}
+
+#[tokio::test]
+async fn a_silent_event_stream_is_no_failure_and_nobody_elses() {
+    assert_goes_on_and_is_nobody_elses("text/event-stream").await;
+}
+
+#[tokio::test]
+async fn pictures_that_replace_each_other_are_no_failure_and_nobody_elses() {
+    assert_goes_on_and_is_nobody_elses("multipart/x-mixed-replace; boundary=next").await;
 }
 
 /// A body without an announced length that nobody reads: it may have no end.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::request::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::arrival::ClientArrival;
 use super::handshake::{self, HandshakeError, SecuredConnection};
+use super::ping_timer::PingTimer;
 use super::port::Port;
 use super::roster::RosterMembership;
 use super::service::{ConnectionService, ServedBody};
@@ -49,7 +50,8 @@ const RESETS_CAUSED: usize = 256;
 /// streams. One upload may use all of it.
 const UPLOADS: u32 = 1 << 20;
 
-/// HTTP/2: how often a silent connection gets a PING, and how long its answer may take.
+/// HTTP/2: how often a silent connection gets a PING, and how long its answer may take. The time
+/// in which the client takes bytes does not count: see `ping_timer`.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -261,9 +263,12 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
 
 fn http2_builder(limits: &ListenerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
     let head = u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX);
+    let timer = PingTimer {
+        activity: Arc::clone(&tasks.activity),
+    };
     let mut builder = http2::Builder::new(tasks);
     builder
-        .timer(TokioTimer::new())
+        .timer(timer)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(head)
         .max_pending_accept_reset_streams(RESETS_UNSEEN)

@@ -24,7 +24,7 @@ use super::ListenerLimits;
 use super::activity::ConnectionActivity;
 use super::sending::AnswerProgress;
 use super::watch::LOOKS;
-use crate::body::MinimumRate;
+use crate::body::TakenAhead;
 
 /// Runs the streams of one connection.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ struct CutFarewell {
 
 /// The state of waiting for the client to take more.
 struct StreamWait {
-    pace: Option<MinimumRate>,
+    pace: Option<TakenAhead>,
     /// Everything is sent, and there is nothing to wait for.
     paused: bool,
     /// Since when nothing has moved.
@@ -208,8 +208,12 @@ impl CutFarewell {
 impl StreamTasks {
     fn begin_wait(&self, sent: u64) -> StreamWait {
         let now = Instant::now();
+        let mut pace = TakenAhead::of_client(&self.limits);
+        if let Some(pace) = &mut pace {
+            pace.moved(sent);
+        }
         StreamWait {
-            pace: MinimumRate::of_client(&self.limits),
+            pace,
             paused: false,
             since: now,
             counted: now,
@@ -243,7 +247,11 @@ impl StreamWait {
         if std::mem::take(&mut self.paused) {
             self.counted = Instant::now();
             (self.since, self.progress) = (self.counted, tasks.activity.progress());
-            (self.taken, self.acknowledged) = (sent, tasks.activity.acknowledged());
+            self.acknowledged = tasks.activity.acknowledged();
+            let taken = sent - std::mem::replace(&mut self.taken, sent);
+            if let Some(pace) = &mut self.pace {
+                pace.moved(taken);
+            }
         }
         if sent != self.sent {
             (self.since, self.sent) = (Instant::now(), sent);
@@ -269,7 +277,7 @@ impl StreamWait {
     /// When to check again.
     fn due(&self, tasks: &StreamTasks) -> Option<Instant> {
         let stop = self.since.checked_add(tasks.limits.body_timeout.0);
-        let window = self.pace.as_ref().map(MinimumRate::left);
+        let window = self.pace.as_ref().map(TakenAhead::left);
         let window = window.and_then(|left| self.counted.checked_add(left));
         let look = self
             .counted
@@ -300,17 +308,17 @@ impl StreamWait {
         if moved > 0 {
             self.since = now;
         }
-        let (mut window_ends, mut slow) = (false, false);
+        let (mut is_ahead, mut slow) = (moved > 0, false);
         if let Some(pace) = &mut self.pace {
             pace.moved(moved);
-            window_ends = pace.left() <= span;
             slow = pace.waited(span);
+            is_ahead = pace.is_ahead();
         }
         let stands = now - self.since >= tasks.limits.body_timeout.0;
         if stands {
             self.since = now;
         }
-        match (slow || stands, window_ends) {
+        match (slow || stands, is_ahead) {
             (true, _) => StreamRateVerdict::TooSlow,
             (false, true) => StreamRateVerdict::FastEnough,
             (false, false) => StreamRateVerdict::Early,

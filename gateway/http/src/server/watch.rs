@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::{ListenerLimits, Protocol};
-use crate::body::MinimumRate;
+use crate::body::TakenAhead;
 
 /// What must be done now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct ConnectionDeadlines {
     phase: ConnectionPhase,
     since: Instant,
     /// The client's rate while it is waited for; the time up to `counted` is in it.
-    pace: Option<MinimumRate>,
+    pace: Option<TakenAhead>,
     counted: Instant,
     /// What the client had acknowledged at `counted`.
     acknowledged: u64,
@@ -66,7 +66,7 @@ impl ConnectionDeadlines {
             idle: limits.idle_timeout.0,
             phase: ConnectionPhase::Head,
             since: accepted,
-            pace: MinimumRate::of_client(limits),
+            pace: TakenAhead::of_client(limits),
             counted: accepted,
             acknowledged: 0,
             timer: Box::pin(sleep_until(accepted)),
@@ -92,7 +92,7 @@ impl ConnectionDeadlines {
             };
             let slow = self.count(now, activity);
             if matches!(phase, ConnectionPhase::Stalled { .. }) && !self.is_stalled() {
-                self.acknowledged = activity.acknowledged();
+                self.note_taken(activity);
             }
             (self.phase, self.since, self.counted) = (phase, now, now);
             if slow {
@@ -133,15 +133,21 @@ impl ConnectionDeadlines {
             return false;
         }
         let span = now - counted;
-        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
-        let moved = self.acknowledged.saturating_sub(before);
-        if moved > 0 {
+        if self.note_taken(activity) > 0 {
             self.since = now;
         }
-        self.pace.as_mut().is_some_and(|pace| {
-            pace.moved(moved);
-            pace.waited(span)
-        })
+        self.pace.as_mut().is_some_and(|pace| pace.waited(span))
+    }
+
+    /// Notes and returns what the client has taken since this was last asked: also what it took
+    /// while it was not waited for, since it may need the time to work that off.
+    fn note_taken(&mut self, activity: &ConnectionActivity) -> u64 {
+        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
+        let taken = self.acknowledged.saturating_sub(before);
+        if let Some(pace) = &mut self.pace {
+            pace.moved(taken);
+        }
+        taken
     }
 
     fn is_stalled(&self) -> bool {
@@ -164,7 +170,7 @@ impl ConnectionDeadlines {
     fn deadline(&self) -> Option<Instant> {
         let (window, look) = match self.is_stalled() {
             true => (
-                self.pace.as_ref().map(MinimumRate::left),
+                self.pace.as_ref().map(TakenAhead::left),
                 Some(self.body / LOOKS),
             ),
             false => (None, None),

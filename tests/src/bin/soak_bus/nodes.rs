@@ -22,6 +22,10 @@ use crate::truth::Truth;
 pub const NAMESPACE: &str = "soak";
 /// The limit for everything to settle after a fault or a flood.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+/// Within this a purge comes to the last node once the broker is back; what takes longer is shown.
+const STATED: Duration = Duration::from_secs(1);
+/// How many of a node's last lines are shown.
+const LAST_LINES: usize = 6;
 
 /// Gateways over one bus.
 pub struct Nodes {
@@ -129,6 +133,9 @@ impl Nodes {
             let began = Instant::now();
             while began.elapsed() < PATIENCE / 3 {
                 let receipt = node.purge(purge.clone()).await;
+                if began.elapsed() > STATED {
+                    self.explain(&receipt, began.elapsed());
+                }
                 if receipt["peers"]["complete"] == true {
                     return true;
                 }
@@ -136,6 +143,18 @@ impl Nodes {
             false
         });
         join_all(confirmed).await.into_iter().all(|all| all)
+    }
+
+    /// Shows why a purge may have taken longer than is stated: its receipt, and what the nodes
+    /// have logged last.
+    fn explain(&self, receipt: &Value, after: Duration) {
+        eprintln!("confirmed after {} ms: {receipt}", after.as_millis());
+        for node in &self.all {
+            let log = node.log();
+            for line in &log[log.len().saturating_sub(LAST_LINES)..] {
+                eprintln!("  {} {line:.400}", node.address);
+            }
+        }
     }
 
     /// Purges that were published in all, and how many of them should have come to each node

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Http3Connection;
 use super::order::{AnswerTurn, OutrankedWatch};
-use crate::body::MinimumRate;
+use crate::body::TakenAhead;
 use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
 use crate::server::quic::metrics::{Http3Guard, QuicMetrics};
@@ -73,7 +73,7 @@ pub(super) async fn send(
     let mut writer = AnswerWriter {
         stream,
         turn,
-        pace: MinimumRate::of_client(&shared.limits),
+        pace: TakenAhead::of_client(&shared.limits),
         pause: shared.limits.body_timeout.0,
         progress: body.progress(),
         waiting: before
@@ -160,7 +160,7 @@ pub(super) async fn interim(stream: &mut SendStream, section: &[u8], pause: Dura
 struct AnswerWriter<'a> {
     stream: &'a mut SendStream,
     turn: &'a mut AnswerTurn,
-    pace: Option<MinimumRate>,
+    pace: Option<TakenAhead>,
     pause: Duration,
     /// The answer, if it is watched.
     progress: Option<Arc<AnswerProgress>>,
@@ -275,7 +275,7 @@ impl AnswerWriter<'_> {
 /// The limits of a write that does not end at once.
 struct PatientWrite<'a> {
     metrics: &'a QuicMetrics,
-    pace: &'a mut Option<MinimumRate>,
+    pace: &'a mut Option<TakenAhead>,
     pause: Duration,
     outranked: OutrankedWatch,
 }
@@ -292,7 +292,7 @@ impl PatientWrite<'_> {
         // What was before is of no interest.
         self.outranked.was_there();
         loop {
-            let window = self.pace.as_ref().map(MinimumRate::left);
+            let window = self.pace.as_ref().map(TakenAhead::left);
             let by_pace = window.and_then(|left| counted.checked_add(left));
             let by_pause = paused.checked_add(self.pause);
             let due = [by_pace, by_pause].into_iter().flatten().min();
