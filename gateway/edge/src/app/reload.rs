@@ -270,7 +270,22 @@ impl ConfigReloader {
         trigger: &ReloadTrigger,
         act: ReloadAct,
     ) -> Result<ReloadReport, ReloadError> {
-        let _one = self.running.try_lock().map_err(|_| ReloadError::Busy)?;
+        let _one = match trigger {
+            // Nobody would ask again: what the file says now must not be missed.
+            ReloadTrigger::Signal | ReloadTrigger::Watch => self.running.lock().await,
+            ReloadTrigger::Admin => self.running.try_lock().map_err(|_| ReloadError::Busy)?,
+        };
+        let outcome = self.take_or_plan(trigger, act).await;
+        // Of a plan, or of what could not be taken, nothing stays.
+        self.proxy.generation().plugins.give_up_prepared();
+        outcome
+    }
+
+    async fn take_or_plan(
+        &self,
+        trigger: &ReloadTrigger,
+        act: ReloadAct,
+    ) -> Result<ReloadReport, ReloadError> {
         let file = self.file_for(&act)?;
         let config = self.load(file.clone()).await?;
         let before = self.config();
@@ -468,7 +483,10 @@ impl ConfigReloader {
             let watching = watching.get_or_insert_with(|| ConfigFileWatch::new(now));
             if watching.look(now) {
                 // What came of it is logged.
-                let _ = self.reload(ReloadTrigger::Watch, ReloadAct::Apply).await;
+                let outcome = self.reload(ReloadTrigger::Watch, ReloadAct::Apply).await;
+                if let Err(ReloadError::TooManyOld) = outcome {
+                    watching.try_again();
+                }
             }
         }
     }
