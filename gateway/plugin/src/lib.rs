@@ -327,7 +327,8 @@ impl PluginSet {
 
     /// Forgets what was prepared for a configuration that does not come to serve.
     pub fn give_up_prepared(&self) {
-        self.iter().for_each(|plugin| plugin.versions.give_up_prepared());
+        self.iter()
+            .for_each(|plugin| plugin.versions.give_up_prepared());
     }
 
     /// The plugin of this name in the YAML.

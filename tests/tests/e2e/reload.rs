@@ -126,9 +126,9 @@ async fn a_request_ends_on_the_configuration_that_it_began_on() {
     let setup = Setup::new(&first).route("{name: old, upstream: origin}");
     let gateway = setup.start().await;
     let clients = [gateway.client(), gateway.client_http2()];
-    let under_way = clients.clone().map(|client| {
-        tokio::spawn(async move { client.get("/held").await })
-    });
+    let under_way = clients
+        .clone()
+        .map(|client| tokio::spawn(async move { client.get("/held").await }));
     gate.reached_by(1).await;
     let changed = Setup::default()
         .upstream("other", &target(&second))
@@ -273,14 +273,25 @@ async fn while_one_reload_runs_another_one_is_refused_and_a_signal_waits() {
     let gateway = setup.start().await;
     let pipe = gateway.dir().join("more.yaml");
     std::fs::remove_file(&pipe).unwrap();
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     gateway.hang_up();
     // The end for reading is there as soon as the reload waits.
     let opened = pipe.clone();
     let writing = tokio::task::spawn_blocking(move || {
-        std::fs::OpenOptions::new().write(true).open(opened).unwrap()
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(opened)
+            .unwrap()
     });
-    let mut writing = within("the reload reads the pipe", SOON, writing).await.unwrap();
+    let mut writing = within("the reload reads the pipe", SOON, writing)
+        .await
+        .unwrap();
     let answer = gateway.reload().await;
     assert_eq!(answer.status, 409, "{}", answer.said);
     let ran = run(&["reload", "--admin", &gateway.admin.to_string()]);
@@ -325,7 +336,9 @@ async fn settings_of_the_process_follow() {
     gateway.take_up(&with(&setup, "")).await;
     let signals = |gateway: &Gateway| {
         let lines = gateway.log().into_iter();
-        lines.filter(|line| line.contains("SIGHUP: reloading")).count()
+        lines
+            .filter(|line| line.contains("SIGHUP: reloading"))
+            .count()
     };
     gateway.hang_up_until("applied").await;
     assert_eq!(signals(&gateway), 0, "the level is `error`");
@@ -337,7 +350,10 @@ async fn settings_of_the_process_follow() {
     // Another level, token and limit, and objects of a thousand bytes at most.
     let setup = began
         .top("admin", &admin(new))
-        .top("server", "{threads: 2, drain_timeout: 1s, max_held_bytes: 32MiB}")
+        .top(
+            "server",
+            "{threads: 2, drain_timeout: 1s, max_held_bytes: 32MiB}",
+        )
         .top("cache", "{l1: {max_object_bytes: 1KiB}}");
     let larger = with(&setup, ", limits: {max_body_bytes: 1MiB}");
     let said = gateway.take_up(&larger).await;
@@ -354,7 +370,10 @@ async fn settings_of_the_process_follow() {
     let waiting = gateway.client();
     let held = tokio::spawn(async move { waiting.request("/held").try_send().await });
     origin.saw(5).await;
-    wait_until("the request is held", SOON, || origin.count_of("/held") == 1).await;
+    wait_until("the request is held", SOON, || {
+        origin.count_of("/held") == 1
+    })
+    .await;
     gateway.terminate();
     // At the start it was a minute.
     assert!(gateway.ended(SOON).await.success());
@@ -364,9 +383,8 @@ async fn settings_of_the_process_follow() {
 #[tokio::test]
 async fn another_size_of_the_cache_keeps_what_has_room() {
     let origin = Origin::pages(|_| Reply::fresh(vec![b'x'; 64 << 10])).await;
-    let sized = |bytes: &str| {
-        Setup::new(&origin).top("cache", &format!("{{l1: {{max_bytes: {bytes}}}}}"))
-    };
+    let sized =
+        |bytes: &str| Setup::new(&origin).top("cache", &format!("{{l1: {{max_bytes: {bytes}}}}}"));
     let gateway = sized("16MiB").start().await;
     let client = gateway.client();
     let hits = async || {
@@ -382,7 +400,11 @@ async fn another_size_of_the_cache_keeps_what_has_room() {
         client.get(&format!("/{n}")).await;
     }
     assert_eq!(hits().await, 64);
-    let bytes = async || gateway.metric("lamina_cache_bytes", &[("tier", "l1")]).await;
+    let bytes = async || {
+        gateway
+            .metric("lamina_cache_bytes", &[("tier", "l1")])
+            .await
+    };
     assert!(bytes().await > 4e6);
     gateway.take_up(&sized("32MiB")).await;
     assert_eq!(hits().await, 64, "a larger one keeps all");

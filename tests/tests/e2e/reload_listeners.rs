@@ -126,13 +126,17 @@ async fn connections_that_wait_in_a_queue_are_answered_whatever_becomes_of_the_l
     for (removed, after) in [(false, with("1000")), (true, beside(&setup, &[]))] {
         let gateway = with("2").start().await;
         // Nobody accepts beyond these two.
-        let mut first = [RawConnection::open(extra).await, RawConnection::open(extra).await];
+        let mut first = [
+            RawConnection::open(extra).await,
+            RawConnection::open(extra).await,
+        ];
         for raw in &mut first {
             assert_eq!(get(raw).await.0, 200);
         }
         let waiting = (0..WAITING).map(|_| async {
             let mut raw = RawConnection::open(extra).await;
-            raw.write("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+            raw.write("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await;
             raw
         });
         let mut waiting = join_all(waiting).await;
@@ -166,19 +170,26 @@ async fn other_limits_and_protocols_count_for_new_connections() {
         .take_up(&with(&[("limits", "{max_uri_bytes: 100}")]))
         .await;
     let mut anew = gateway.raw().await;
-    anew.write(format!("GET {long} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    anew.write(format!("GET {long} HTTP/1.1\r\nhost: x\r\n\r\n"))
+        .await;
     assert_eq!(anew.head().await.status, 414);
     // The old connection has the old limits for its last answer.
-    kept.write(format!("GET {long} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    kept.write(format!("GET {long} HTTP/1.1\r\nhost: x\r\n\r\n"))
+        .await;
     let head = kept.head().await;
     assert_eq!((head.status, head.header("connection")), (200, "close"));
     // Without HTTP/2, its preface is no request.
     gateway.take_up(&with(&[("protocols", "[http1]")])).await;
     let mut http2 = H2::open(gateway.address).await;
     http2.write(h2raw::get(1, "/")).await;
-    assert!(!matches!(http2.end_of(1).await, h2raw::End::Answered { .. }));
+    assert!(!matches!(
+        http2.end_of(1).await,
+        h2raw::End::Answered { .. }
+    ));
     assert_eq!(gateway.client().get("/").await.status, 200);
-    gateway.take_up(&with(&[("protocols", "[http1, http2]")])).await;
+    gateway
+        .take_up(&with(&[("protocols", "[http1, http2]")]))
+        .await;
     assert_eq!(gateway.client_http2().get("/").await.status, 200);
 }
 
@@ -315,7 +326,10 @@ async fn http3_is_switched_off_and_on_again() {
             (!matches!(connected, Ok(Ok(_)))).then_some(())
         })
         .await;
-        secured.gateway.take_up(&with(ALL, "{max_headers: 60}")).await;
+        secured
+            .gateway
+            .take_up(&with(ALL, "{max_headers: 60}"))
+            .await;
         assert!(alt_svc().await.starts_with("h3="));
         let client = secured.client().await;
         assert_eq!(client.get("/").await.status, 200);
@@ -338,7 +352,9 @@ async fn ports_that_were_chosen_by_the_system_stay() {
     for address in &all {
         assert_eq!(Client::http1(*address).get("/").await.status, 200);
     }
-    gateway.take_up(&beside(&Setup::new(&origin), &[free])).await;
+    gateway
+        .take_up(&beside(&Setup::new(&origin), &[free]))
+        .await;
     is_refused(all[2]).await;
     for address in &all[..2] {
         assert_eq!(Client::http1(*address).get("/").await.status, 200);

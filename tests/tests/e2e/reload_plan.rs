@@ -119,7 +119,9 @@ fn any_routes(random: &mut Random, parts: KeyParts) -> Vec<AnyRoute> {
     random.shuffle(&mut names);
     let count = 2 + random.below(4) as usize;
     let names = names.into_iter().take(count);
-    names.map(|name| AnyRoute::any(random, name, parts)).collect()
+    names
+        .map(|name| AnyRoute::any(random, name, parts))
+        .collect()
 }
 
 /// A few changes, as operators make them.
@@ -203,7 +205,11 @@ async fn the_entries_that_become_unreachable_are_those_that_are_missed() {
         let count = missed.len() as u64;
         let told = plan.said["entries"].to_string();
         let is_true = (least..=least + unknown).contains(&count);
-        assert!(is_true, "{count} of {} missed: {told}\n{said}\n{missed:?}", stored.len());
+        assert!(
+            is_true,
+            "{count} of {} missed: {told}\n{said}\n{missed:?}",
+            stored.len()
+        );
         if parts == KeyParts::Url {
             assert_eq!(unknown, 0, "{told}\n{said}");
         }
@@ -214,7 +220,10 @@ async fn the_entries_that_become_unreachable_are_those_that_are_missed() {
         unreachable += least;
         reachable += stored.len() as u64 - count;
     }
-    assert!(unreachable > 200 && reachable > 200, "{unreachable}, {reachable}");
+    assert!(
+        unreachable > 200 && reachable > 200,
+        "{unreachable}, {reachable}"
+    );
 }
 
 fn plan(gateway: &Gateway, file: &Path, more: &[&str]) -> Ran {
@@ -245,7 +254,10 @@ async fn the_command_tells_what_would_change_and_its_exit_code_is_for_scripts() 
     let file = gateway.dir().join("next.yaml");
     let next = Setup::new(&origin)
         .upstream("new", &format!("{{targets: [\"{}\"]}}", origin.url()))
-        .top("listeners", &format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{free}\"}}]"))
+        .top(
+            "listeners",
+            &format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{free}\"}}]"),
+        )
         .top("telemetry", "{log_format: json, log_level: debug}")
         .route(rest)
         .route("{name: added, match: {path: /added}, upstream: new}");
@@ -269,12 +281,17 @@ async fn the_command_tells_what_would_change_and_its_exit_code_is_for_scripts() 
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["entries"]["unreachable"], 5);
     assert_eq!(json["applied"], false);
-    assert_eq!(plan(&gateway, &file, &["--max-unreachable", "5"]).code, Some(0));
+    assert_eq!(
+        plan(&gateway, &file, &["--max-unreachable", "5"]).code,
+        Some(0)
+    );
     let ran = plan(&gateway, &file, &["--max-unreachable", "4"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("more than 4 stored entries"), "{ran:?}");
     // What can't be done is told, and neither counts nor changes anything.
-    let fixed = setup.clone().top("telemetry", "{log_format: json, max_series: 500}");
+    let fixed = setup
+        .clone()
+        .top("telemetry", "{log_format: json, max_series: 500}");
     std::fs::write(&file, fixed.yaml()).unwrap();
     let ran = plan(&gateway, &file, &[]);
     assert_eq!(ran.code, Some(2), "{ran:?}");

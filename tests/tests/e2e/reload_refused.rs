@@ -10,9 +10,9 @@ use e2e::origin::Origin;
 use e2e::process::free_address;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::tls::TlsClient;
 use e2e::tls::authority::Authority;
 use e2e::tls::site::NAME;
-use e2e::tls::TlsClient;
 
 /// A configuration with something of each kind.
 struct Site {
@@ -30,11 +30,17 @@ impl Site {
         let setup = Setup::new(&origin)
             .pair("a", &authority.server(&[NAME]))
             .file("p.wasm", guest::built("asker"))
-            .file("more.yaml", "routes: [{name: more, match: {path: /more}, upstream: origin}]\n")
+            .file(
+                "more.yaml",
+                "routes: [{name: more, match: {path: /more}, upstream: origin}]\n",
+            )
             .file("purge.token", "a-token-for-purges-only\n")
             .top("include", "[more.yaml]")
             .top("plugins", PLUGINS)
-            .top("purge_method", "{enabled: true, allow: [127.0.0.1/32], token_file: purge.token}")
+            .top(
+                "purge_method",
+                "{enabled: true, allow: [127.0.0.1/32], token_file: purge.token}",
+            )
             .top("listeners", &listeners(&secured.to_string(), ""))
             .route("{name: site, upstream: origin, request: {plugin: p}}");
         Self {
@@ -57,14 +63,11 @@ impl Site {
     }
 }
 
-const PLUGINS: &str =
-    "{p: {file: p.wasm, watch: false, config: {rules: {/marked: {mark: x-mark}}}, limits: {hook_timeout: 10s}}}";
+const PLUGINS: &str = "{p: {file: p.wasm, watch: false, config: {rules: {/marked: {mark: x-mark}}}, limits: {hook_timeout: 10s}}}";
 
 fn listeners(secured: &str, further: &str) -> String {
     let pair = "certificates: [{cert: a.crt, key: a.key}]";
-    format!(
-        "[{{address: \"127.0.0.1:0\"}}, {{address: \"{secured}\", tls: {{{pair}}}}}{further}]"
-    )
+    format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{secured}\", tls: {{{pair}}}}}{further}]")
 }
 
 /// A file that can't be taken up.
@@ -236,14 +239,15 @@ async fn what_is_wrong_changes_nothing_and_is_told_with_its_place() {
         gateway.hang_up_until(outcome).await;
         let ran = run(&["reload", "--admin", &admin]);
         assert_eq!(ran.code, Some(code), "{what}: {ran:?}");
-        assert!(ran.stderr.contains("the present one goes on"), "{what}: {ran:?}");
+        assert!(
+            ran.stderr.contains("the present one goes on"),
+            "{what}: {ran:?}"
+        );
         assert!(ran.stderr.contains(broken.says), "{what}: {ran:?}");
         site.is_as_before(&gateway, what).await;
         let opened = std::net::TcpStream::connect(free);
         assert!(opened.is_err(), "{what}: the new listener is open");
-        gateway
-            .logged(what, |_| failures(&gateway) == n + 1)
-            .await;
+        gateway.logged(what, |_| failures(&gateway) == n + 1).await;
         gateway.write(&site.setup);
         gateway.hang_up_until("applied").await;
         assert!(gateway.is_well_configured().await, "{what}");
@@ -256,9 +260,17 @@ async fn what_is_wrong_changes_nothing_and_is_told_with_its_place() {
 fn fixed() -> [(&'static str, &'static str, &'static str); 11] {
     let disk = "{inflight: {wait_timeout: 10m}, l2: {disk: {path: l2}}}";
     [
-        ("server", "{threads: 1, drain_timeout: 1m}", "server.threads"),
+        (
+            "server",
+            "{threads: 1, drain_timeout: 1m}",
+            "server.threads",
+        ),
         ("cache", disk, "cache.l2"),
-        ("cache", "{inflight: {wait_timeout: 10m}, l2: {read_timeout: 10ms}}", "cache.l2.read_timeout"),
+        (
+            "cache",
+            "{inflight: {wait_timeout: 10m}, l2: {read_timeout: 10ms}}",
+            "cache.l2.read_timeout",
+        ),
         (
             "cache",
             "{inflight: {wait_timeout: 10m}, purge_log: {max_records: 7}}",
@@ -271,9 +283,17 @@ fn fixed() -> [(&'static str, &'static str, &'static str); 11] {
             "acme",
         ),
         ("admin", "{address: \"127.0.0.1:9\"}", "admin.address"),
-        ("admin", "{address: \"127.0.0.1:0\", socket_mode: \"0660\"}", "admin.socket_mode"),
+        (
+            "admin",
+            "{address: \"127.0.0.1:0\", socket_mode: \"0660\"}",
+            "admin.socket_mode",
+        ),
         ("telemetry", "{log_format: text}", "telemetry.log_format"),
-        ("telemetry", "{log_format: json, max_series: 1000}", "telemetry.max_series"),
+        (
+            "telemetry",
+            "{log_format: json, max_series: 1000}",
+            "telemetry.max_series",
+        ),
         (
             "telemetry",
             "{log_format: json, recent_requests: {keep: 7}}",
@@ -303,7 +323,10 @@ async fn keys_that_keep_their_values_are_refused_by_name_and_nothing_else_is_tak
             let named = problem["key"].as_str().unwrap();
             assert!(named.starts_with(key), "{key}: {problem}");
             let message = problem["message"].as_str().unwrap();
-            assert!(message.contains("can't be changed while the gateway runs: "), "{message}");
+            assert!(
+                message.contains("can't be changed while the gateway runs: "),
+                "{message}"
+            );
             assert!(message.contains("set it back, or restart"), "{message}");
             let line = problem["line"].as_u64();
             let line = line.unwrap_or_else(|| panic!("{key}: no line in {problem}"));

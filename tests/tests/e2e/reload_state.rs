@@ -23,7 +23,9 @@ use crate::reload::{named, target};
 fn another(setup: &Setup, n: usize) -> Setup {
     setup
         .clone()
-        .route(&format!("{{name: other{n}, match: {{path: /other{n}}}, upstream: origin}}"))
+        .route(&format!(
+            "{{name: other{n}, match: {{path: /other{n}}}, upstream: origin}}"
+        ))
         .route("{name: site, upstream: origin, cache: off}")
 }
 
@@ -36,7 +38,10 @@ async fn upstreams(gateway: &Gateway) -> Value {
 async fn shown(gateway: &Gateway, target: &str) -> Value {
     let all = upstreams(gateway).await;
     let all = all["upstreams"].as_array().unwrap().clone();
-    let shop = all.into_iter().find(|one| one["upstream"] == "shop").unwrap();
+    let shop = all
+        .into_iter()
+        .find(|one| one["upstream"] == "shop")
+        .unwrap();
     let targets = shop["targets"].as_array().unwrap().clone();
     let found = targets.into_iter().find(|one| one["target"] == target);
     found.unwrap_or_else(|| panic!("{target} in {shop}"))
@@ -147,7 +152,9 @@ async fn a_plugin_keeps_its_instances_and_its_quarantine_until_its_bytes_or_sett
         Setup::new(&origin)
             .top("server", "{threads: 1, drain_timeout: 1m}")
             .top("plugins", &asking(rules))
-            .route(&format!("{{name: n{n}, match: {{path: /n{n}}}, upstream: origin}}"))
+            .route(&format!(
+                "{{name: n{n}, match: {{path: /n{n}}}, upstream: origin}}"
+            ))
             .route("{name: site, upstream: origin, cache: off, request: {plugin: p}}")
     };
     let start = with(RULES, 0).file("p.wasm", guest::built("asker"));
@@ -194,7 +201,9 @@ async fn a_plan_binds_no_plugin() {
         .top("plugins", plugins)
         .file("p.wasm", guest::built("asker"));
     // No route uses it yet.
-    let idle = setup.clone().route("{name: site, upstream: origin, cache: off}");
+    let idle = setup
+        .clone()
+        .route("{name: site, upstream: origin, cache: off}");
     let used = "{name: site, upstream: origin, cache: off, request: {plugin: p}}";
     let gateway = idle.start().await;
     let plan = gateway.dir().join("plan.yaml");
@@ -264,11 +273,16 @@ async fn purges_hold() {
     gate.reached_by(1).await;
     gateway.purge(json!({"url": ["http://x/stored"]})).await;
     let url = |path: &str| format!("http://{}{path}", gateway.address);
-    gateway.purge(json!({"url": [url("/stored"), url("/held")]})).await;
+    gateway
+        .purge(json!({"url": [url("/stored"), url("/held")]}))
+        .await;
     gateway.take_up(&size("32MiB")).await;
     gate.open();
     assert_eq!(loading.await.unwrap().text(), "page 2");
-    assert!(!client.get("/held").await.is_hit(), "it was purged while it was loaded");
+    assert!(
+        !client.get("/held").await.is_hit(),
+        "it was purged while it was loaded"
+    );
     assert!(!client.get("/stored").await.is_hit());
     assert!(client.get("/stays").await.is_hit());
     assert!(client.get("/held").await.is_hit());
@@ -324,6 +338,9 @@ async fn sessions_are_resumed_after_a_reload_though_limits_of_the_listener_chang
     let limited = setup.listener("limits", "{max_headers: 50}");
     site.gateway.take_up(&limited).await;
     for client in &clients {
-        assert!(resumed(client).await, "the TLS of the listener is unchanged");
+        assert!(
+            resumed(client).await,
+            "the TLS of the listener is unchanged"
+        );
     }
 }

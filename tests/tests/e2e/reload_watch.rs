@@ -123,7 +123,9 @@ async fn folders_that_are_replaced_by_a_link_and_secrets_are_followed() {
         Setup::new(&origin)
             .top("server", WATCHING)
             .top("purge_method", purge)
-            .route(&format!("{{name: {route}, match: {{path: /{route}}}, upstream: origin}}"))
+            .route(&format!(
+                "{{name: {route}, match: {{path: /{route}}}, upstream: origin}}"
+            ))
             .yaml()
     };
     let dir = tempfile::tempdir().unwrap();
@@ -176,7 +178,10 @@ async fn a_file_that_grows_is_not_taken_before_it_rests() {
         std::fs::write(&file, format!("{half}# {n}\n")).unwrap();
         passed(Instant::now(), Duration::from_millis(20)).await;
     }
-    let (seen, early) = (gateway.reloads("applied").await, gateway.reloads("invalid").await);
+    let (seen, early) = (
+        gateway.reloads("applied").await,
+        gateway.reloads("invalid").await,
+    );
     std::fs::write(&file, &whole).unwrap();
     serves(&gateway, "/third").await;
     assert_eq!((seen, early), (0.0, 0.0));

@@ -242,7 +242,10 @@ async fn a_reload_is_told_with_its_time_and_then_ready_whatever_comes_of_it() {
     let gateway = setup.start().await;
     manager.hears("READY=1").await;
     let before = monotonic_micros();
-    for (outcome, status) in [("applied", "Serving by the configuration "), ("invalid", "before: ")] {
+    for (outcome, status) in [
+        ("applied", "Serving by the configuration "),
+        ("invalid", "before: "),
+    ] {
         manager.listen();
         manager.heard.clear();
         gateway.hang_up_until(outcome).await;
