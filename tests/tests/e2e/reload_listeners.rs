@@ -111,6 +111,42 @@ async fn a_new_listener_serves_at_once_and_a_removed_one_ends_gently() {
     assert_eq!(Client::http1(extra).get("/").await.status, 200);
 }
 
+/// A request that came in by a listener that is replaced or gone is under way like any other when
+/// the process ends.
+#[tokio::test]
+async fn the_end_of_the_process_waits_for_the_requests_of_listeners_that_are_gone() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| {
+        let held = held.clone();
+        async move {
+            held.pass().await;
+            Reply::ok("page")
+        }
+    })
+    .await;
+    let extra = free_address().unwrap();
+    let setup = Setup::new(&origin).route("{name: site, upstream: origin, cache: off}");
+    let begun = beside(&setup, &[&format!("{{address: \"{extra}\"}}")]);
+    let mut gateway = begun.start().await;
+    let clients = [gateway.client(), Client::http1(extra)];
+    let asking = clients.map(|client| tokio::spawn(async move { client.get("/").await }));
+    origin.saw(2).await;
+    let changed = setup.top(
+        "listeners",
+        "[{address: \"127.0.0.1:0\", limits: {max_headers: 60}}]",
+    );
+    gateway.take_up(&changed).await;
+    gateway.terminate();
+    is_refused(gateway.address).await;
+    assert!(gateway.is_running());
+    gate.open();
+    for answer in asking {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    assert!(gateway.ended(SOON).await.success());
+}
+
 /// Those whose connections stand in the queue of a listener's socket while the listener is changed,
 /// and those of one that is removed.
 #[tokio::test]

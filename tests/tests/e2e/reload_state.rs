@@ -196,7 +196,7 @@ async fn a_plugin_keeps_its_instances_and_its_quarantine_until_its_bytes_or_sett
 #[tokio::test]
 async fn a_plan_binds_no_plugin() {
     let origin = Origin::pages(|seen| Reply::ok(seen.header("x-mark").to_owned())).await;
-    let plugins = "{p: {file: p.wasm, watch: false, config: {rules: {/marked: {mark: x-mark}}}, limits: {hook_timeout: 10s}}}";
+    let plugins = "{p: {file: p.wasm, watch: false, config: {rules: {/marked: {mark: x-mark}}}, on_error: {request: refuse}, limits: {hook_timeout: 10s}}}";
     let setup = Setup::new(&origin)
         .top("plugins", plugins)
         .file("p.wasm", guest::built("asker"));

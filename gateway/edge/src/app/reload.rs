@@ -29,6 +29,7 @@ use crate::http::endpoint::Endpoint;
 use crate::http::memory;
 use crate::http::server::PreparedListeners;
 use crate::local_authority;
+use crate::proxy::route::RouteError;
 use crate::proxy::{Generation, Proxy};
 use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LevelSetter;
@@ -543,9 +544,26 @@ fn located(file: &Path, changes: Vec<FixedKeyChange>) -> Vec<ConfigProblem> {
 }
 
 fn unusable(file: &Path, error: GatewayStartError) -> ReloadError {
-    match error.place() {
+    match error.place().or_else(|| named_place(&error)) {
         Some((key, message)) => ReloadError::Unusable(config::problem_at(file, &key, message)),
         None => ReloadError::Failed(with_causes(&error)),
+    }
+}
+
+/// The key of what the error names, and what is wrong with it, if the configuration is the cause.
+fn named_place(error: &GatewayStartError) -> Option<(String, String)> {
+    let file_of = |plugin: &str| format!("plugins.{plugin}.file");
+    match error {
+        GatewayStartError::Plugin(fault) => Some((file_of(&fault.plugin), with_causes(fault))),
+        GatewayStartError::Route(lacks @ RouteError::NoHook { source, .. }) => {
+            Some((file_of(&source.plugin), with_causes(lacks)))
+        }
+        GatewayStartError::Upstream(fault) => {
+            let key = format!("upstreams.{}", fault.upstream());
+            Some((key, with_causes(fault)))
+        }
+        other if other.is_configuration() => Some((String::new(), with_causes(other))),
+        _ => None,
     }
 }
 
