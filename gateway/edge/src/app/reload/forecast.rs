@@ -103,7 +103,7 @@ impl EntryForecast {
                 false => EntryFate::Unknown,
             };
         };
-        let key = asked.key_in(after, &stored);
+        let key = asked.key_of_lookup_in(after, &stored);
         let route = key.as_deref().and_then(StoredKeyFields::read);
         let route = route.map(|read| read.route.to_owned());
         if route.as_deref() != Some(stored.route) && self.rerouted.len() < EXAMPLES {
@@ -147,6 +147,17 @@ impl AskedRequest {
     fn key_in(&self, generation: &Generation, stored: &StoredKeyFields<'_>) -> Option<Vec<u8>> {
         let (scheme, host) = (stored.scheme, stored.host);
         let key = generation.key_of_seen(scheme, host, &self.uri, self.headers.clone())?;
+        Some(key.as_bytes().to_vec())
+    }
+
+    /// The same; None also if the route takes nothing from the cache.
+    fn key_of_lookup_in(
+        &self,
+        generation: &Generation,
+        stored: &StoredKeyFields<'_>,
+    ) -> Option<Vec<u8>> {
+        let (scheme, host) = (stored.scheme, stored.host);
+        let key = generation.key_of_lookup(scheme, host, &self.uri, self.headers.clone())?;
         Some(key.as_bytes().to_vec())
     }
 
