@@ -47,9 +47,10 @@ async fn shown(gateway: &Gateway, target: &str) -> Value {
     found.unwrap_or_else(|| panic!("{target} in {shop}"))
 }
 
-/// What the state of a target is, without what is measured from time to time.
-async fn state(gateway: &Gateway, target: &str) -> String {
-    shown(gateway, target).await["state"].to_string()
+/// Whether a target can be used, and what its operator wants.
+async fn state(gateway: &Gateway, target: &str) -> [Value; 2] {
+    let shown = shown(gateway, target).await;
+    ["observed", "administrative"].map(|key| shown[key].clone())
 }
 
 #[tokio::test]
@@ -82,7 +83,7 @@ async fn connections_checks_and_orders_of_an_unchanged_upstream_go_on() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let before = wait_for("the sick target is found", SOON, || async {
         let state = state(&gateway, "sick").await;
-        (state != state_of_well(&gateway).await).then_some(state)
+        (state[0] == "ejected").then_some(state)
     })
     .await;
     let ordered = state(&gateway, "drained").await;
@@ -105,10 +106,6 @@ async fn connections_checks_and_orders_of_an_unchanged_upstream_go_on() {
     let changed = setup.upstream("origin", &target(&well));
     gateway.take_up(&another(&changed, 11)).await;
     assert_eq!(client.get("/").await.text(), "well");
-}
-
-async fn state_of_well(gateway: &Gateway) -> String {
-    state(gateway, "well").await
 }
 
 #[tokio::test]
@@ -271,7 +268,6 @@ async fn purges_hold() {
     let loading = client.clone();
     let loading = tokio::spawn(async move { loading.get("/held").await });
     gate.reached_by(1).await;
-    gateway.purge(json!({"url": ["http://x/stored"]})).await;
     let url = |path: &str| format!("http://{}{path}", gateway.address);
     gateway
         .purge(json!({"url": [url("/stored"), url("/held")]}))
