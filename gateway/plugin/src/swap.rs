@@ -159,8 +159,11 @@ impl PluginVersions {
         let wasm = self.workshop.read(&self.job).await?;
         let digest = artifact::digest(&wasm);
         let failed = |gone: &GaveWay| *gone.sha256 == *digest;
-        let serves = *self.current.load().identity().sha256 == *digest;
-        if serves || self.gave_way.lock().as_ref().is_some_and(failed) {
+        if *self.current.load().identity().sha256 == *digest {
+            return Ok(PreparedPlugin::GoesOn);
+        }
+        if self.gave_way.lock().as_ref().is_some_and(failed) {
+            self.say_that_it_failed_before();
             return Ok(PreparedPlugin::GoesOn);
         }
         let made = self.workshop.make(&self.job, wasm).await?;
@@ -346,16 +349,19 @@ impl PluginVersions {
         }
     }
 
+    fn say_that_it_failed_before(&self) {
+        tracing::warn!(
+            plugin = &*self.job.name,
+            "the plugin's file still contains the version that failed: the earlier version stays in \
+             use until the file changes, or until it is loaded with `POST /v1/plugins/NAME/reload`"
+        );
+    }
+
     /// Reloads the plugin if its file has changed, and logs a failure.
     pub(super) async fn reload_and_say(self: &Arc<Self>) {
         match self.reload(ReloadInitiator::File).await {
             Ok(PluginReloadOutcome::Same | PluginReloadOutcome::Swapped(_)) => {}
-            Ok(PluginReloadOutcome::Failed) => tracing::warn!(
-                plugin = &*self.job.name,
-                "the plugin's file still contains the version that failed: the earlier version \
-                 stays in use until the file changes, or until it is loaded with \
-                 `POST /v1/plugins/NAME/reload`"
-            ),
+            Ok(PluginReloadOutcome::Failed) => self.say_that_it_failed_before(),
             Err(LoadError {
                 cause: PluginFault::Superseded,
                 ..

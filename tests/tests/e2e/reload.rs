@@ -1,6 +1,10 @@
 //! Another configuration is taken up while the gateway runs (RL1, RL4, RL8): how it is asked for,
 //! what it says of it, and what becomes of requests that are under way.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use e2e::cli::run;
@@ -11,7 +15,7 @@ use e2e::origin::{Asked, Origin};
 use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_until, within};
+use e2e::wait::{SOON, wait_for, wait_until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An origin whose pages are its name, fresh for a minute.
@@ -264,15 +268,26 @@ async fn tunnels_and_streams_go_on_until_their_configuration_is_too_old() {
     goes_on(&mut events).await;
 }
 
-/// A pipe in place of an included file holds a reload back until something is written to it.
+/// O_NONBLOCK of Linux.
+const NON_BLOCKING: i32 = 0o4000;
+
+/// The end of a pipe for writing, as soon as somebody reads it.
+async fn opened(pipe: &Path) -> File {
+    wait_for("the reload reads the pipe", SOON, || async {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).custom_flags(NON_BLOCKING);
+        options.open(pipe).ok()
+    })
+    .await
+}
+
+/// A pipe in place of the file holds a reload back until something is written to it.
 #[tokio::test]
 async fn while_one_reload_runs_another_one_is_refused_and_a_signal_waits() {
     let origin = named("page").await;
-    let setup = Setup::new(&origin)
-        .top("include", "[more.yaml]")
-        .file("more.yaml", "version: 1\n");
+    let setup = Setup::new(&origin);
     let gateway = setup.start().await;
-    let pipe = gateway.dir().join("more.yaml");
+    let pipe = gateway.dir().join("lamina.yaml");
     std::fs::remove_file(&pipe).unwrap();
     assert!(
         Command::new("mkfifo")
@@ -284,13 +299,7 @@ async fn while_one_reload_runs_another_one_is_refused_and_a_signal_waits() {
     let admin = gateway.admin.to_string();
     let at = admin.clone();
     let first = tokio::task::spawn_blocking(move || run(&["reload", "--admin", &at]));
-    // The end for reading is there as soon as the reload waits.
-    let opened = pipe.clone();
-    let writing = tokio::task::spawn_blocking(move || {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).open(opened).unwrap()
-    });
-    let writing = within("the reload reads the pipe", SOON, writing).await;
+    let mut writing = opened(&pipe).await;
     let answer = gateway.reload().await;
     assert_eq!(answer.status, 409, "{}", answer.said);
     let ran = run(&["reload", "--admin", &admin]);
@@ -299,12 +308,13 @@ async fn while_one_reload_runs_another_one_is_refused_and_a_signal_waits() {
     assert!(gateway.is_well_configured().await, "that is no failure");
     assert_eq!(gateway.client().get("/").await.status, 200);
     std::fs::remove_file(&pipe).unwrap();
-    std::fs::write(&pipe, "version: 1\n").unwrap();
+    gateway.write(&setup);
     gateway.hang_up();
     gateway
         .logged("the signal came", |line| line.contains("SIGHUP: reloading"))
         .await;
-    std::io::Write::write_all(&mut writing.unwrap(), b"version: 1\n").unwrap();
+    writing.write_all(setup.yaml().as_bytes()).unwrap();
+    drop(writing);
     assert_eq!(first.await.unwrap().code, Some(0));
     gateway.reloads_until("applied", 2.0).await;
     assert_eq!(gateway.reloads("busy").await, 2.0);
@@ -384,8 +394,12 @@ async fn settings_of_the_process_follow() {
 #[tokio::test]
 async fn another_size_of_the_cache_keeps_what_has_room() {
     let origin = Origin::pages(|_| Reply::fresh(vec![b'x'; 64 << 10])).await;
-    let sized =
-        |bytes: &str| Setup::new(&origin).top("cache", &format!("{{l1: {{max_bytes: {bytes}}}}}"));
+    let sized = |bytes: &str| {
+        Setup::new(&origin).top(
+            "cache",
+            &format!("{{l1: {{max_bytes: {bytes}, max_object_bytes: 1MiB}}}}"),
+        )
+    };
     let gateway = sized("16MiB").start().await;
     let client = gateway.client();
     let hits = async || {

@@ -57,7 +57,7 @@ impl Site {
         assert_eq!(page.text(), "version-one", "{what}");
         assert_eq!(gateway.client().get("/more").await.status, 200, "{what}");
         let client = TlsClient::new(self.secured, NAME);
-        assert_eq!(client.status(NAME).await, Ok(200), "{what}");
+        assert_eq!(client.status(NAME).await, Ok(404), "{what}");
         assert_eq!(gateway.client().get("/new").await.status, 404, "{what}");
     }
 }

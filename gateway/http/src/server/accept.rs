@@ -9,6 +9,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -77,8 +78,12 @@ where
         return;
     };
     // These connections are accepted, here or by the kernel: dropping one, or closing the socket,
-    // would reset it.
-    while let Some(accepted) = held.take().or_else(|| socket.next_in_queue()) {
+    // would reset it. The queue of a socket that goes on is its next port's.
+    let in_queue = || match port.replaced.load(Relaxed) {
+        true => None,
+        false => socket.next_in_queue(),
+    };
+    while let Some(accepted) = held.take().or_else(in_queue) {
         if let Some(place) = port.place_in_any_case().await {
             serve(accepted, place);
         }

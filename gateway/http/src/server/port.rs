@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use http::{HeaderValue, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -61,6 +61,8 @@ pub(super) struct Port {
     pub(super) signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
     pub(super) spares: bool,
+    /// Whether another port accepts on the same sockets, once this one retires.
+    pub(super) replaced: AtomicBool,
     /// One permit for each connection that may be open, over all workers.
     pub(super) places: Arc<Semaphore>,
     pub(super) capacity: u32,
@@ -255,6 +257,7 @@ impl Port {
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
+            replaced: AtomicBool::default(),
             added: AtomicU32::default(),
             roster: None,
         }

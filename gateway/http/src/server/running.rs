@@ -5,6 +5,7 @@
 //! new settings, and those that are there end gently, at a request of theirs.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -321,7 +322,9 @@ enum PortEnd {
 impl RetiredPort {
     fn new(mut running: RunningPort, end: PortEnd) -> Self {
         running.release();
-        running.port.signal.raise(DrainStage::Retire);
+        let port = &running.port;
+        port.replaced.store(end == PortEnd::Replaced, Relaxed);
+        port.signal.raise(DrainStage::Retire);
         Self { running, end }
     }
 
