@@ -163,7 +163,7 @@ impl PluginVersions {
             return Ok(PreparedPlugin::GoesOn);
         }
         if self.gave_way.lock().as_ref().is_some_and(failed) {
-            self.say_that_it_failed_before();
+            self.say_that_it_failed();
             return Ok(PreparedPlugin::GoesOn);
         }
         let made = self.workshop.make(&self.job, wasm).await?;
@@ -349,19 +349,11 @@ impl PluginVersions {
         }
     }
 
-    fn say_that_it_failed_before(&self) {
-        tracing::warn!(
-            plugin = &*self.job.name,
-            "the plugin's file still contains the version that failed: the earlier version stays in \
-             use until the file changes, or until it is loaded with `POST /v1/plugins/NAME/reload`"
-        );
-    }
-
     /// Reloads the plugin if its file has changed, and logs a failure.
     pub(super) async fn reload_and_say(self: &Arc<Self>) {
         match self.reload(ReloadInitiator::File).await {
             Ok(PluginReloadOutcome::Same | PluginReloadOutcome::Swapped(_)) => {}
-            Ok(PluginReloadOutcome::Failed) => self.say_that_it_failed_before(),
+            Ok(PluginReloadOutcome::Failed) => self.say_that_it_failed(),
             Err(LoadError {
                 cause: PluginFault::Superseded,
                 ..
@@ -376,6 +368,14 @@ impl PluginVersions {
                 );
             }
         }
+    }
+
+    fn say_that_it_failed(&self) {
+        tracing::warn!(
+            plugin = &*self.job.name,
+            "the plugin's file still contains the version that failed: the earlier version stays in \
+             use until the file changes, or until it is loaded with `POST /v1/plugins/NAME/reload`"
+        );
     }
 
     fn error(&self, cause: PluginFault) -> LoadError {

@@ -97,7 +97,7 @@ pub enum ReloadError {
     #[error("{}", .0.iter().map(ConfigProblem::headline).collect::<Vec<_>>().join("; "))]
     NotLive(Vec<ConfigProblem>),
     #[error("{}", .0.headline())]
-    Unusable(ConfigProblem),
+    Unusable(Box<ConfigProblem>),
     #[error("{0}")]
     Failed(String),
 }
@@ -545,7 +545,9 @@ fn located(file: &Path, changes: Vec<FixedKeyChange>) -> Vec<ConfigProblem> {
 
 fn unusable(file: &Path, error: GatewayStartError) -> ReloadError {
     match error.place().or_else(|| named_place(&error)) {
-        Some((key, message)) => ReloadError::Unusable(config::problem_at(file, &key, message)),
+        Some((key, message)) => {
+            ReloadError::Unusable(Box::new(config::problem_at(file, &key, message)))
+        }
         None => ReloadError::Failed(with_causes(&error)),
     }
 }
