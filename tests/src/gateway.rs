@@ -266,6 +266,11 @@ impl Gateway {
         self.signal(rustix::process::Signal::TERM);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
     /// SIGKILL.
     pub fn kill(&self) {
         self.signal(rustix::process::Signal::KILL);

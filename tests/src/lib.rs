@@ -40,6 +40,7 @@ pub mod rabbit;
 pub mod random;
 pub mod raw;
 pub mod redis;
+pub mod reload;
 pub mod reply;
 pub mod rfc;
 pub mod rogue;

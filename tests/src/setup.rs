@@ -103,13 +103,18 @@ impl Setup {
     /// Writes the files without starting anything.
     pub fn write(&self) -> (TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
+        let config = self.write_into(dir.path());
+        (dir, config)
+    }
+
+    /// Writes the files into this folder, over those that are there.
+    pub fn write_into(&self, dir: &Path) -> PathBuf {
         for (name, content) in &self.files {
-            let path = dir.path().join(name);
+            let path = dir.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        let config = write_config(dir.path(), &self.yaml());
-        (dir, config)
+        write_config(dir, &self.yaml())
     }
 
     /// The configuration as text.

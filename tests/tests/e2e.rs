@@ -310,6 +310,18 @@ mod quickstart;
 mod recent_requests;
 #[path = "e2e/record.rs"]
 mod record;
+#[path = "e2e/reload.rs"]
+mod reload;
+#[path = "e2e/reload_listeners.rs"]
+mod reload_listeners;
+#[path = "e2e/reload_plan.rs"]
+mod reload_plan;
+#[path = "e2e/reload_refused.rs"]
+mod reload_refused;
+#[path = "e2e/reload_state.rs"]
+mod reload_state;
+#[path = "e2e/reload_watch.rs"]
+mod reload_watch;
 #[path = "e2e/request_forms.rs"]
 mod request_forms;
 #[path = "e2e/response_forms.rs"]

@@ -364,6 +364,13 @@ impl CacheKeyTemplate {
         named || self.covers(&http::header::COOKIE)
     }
 
+    /// Whether the key covers a header or a cookie that `other` does not cover.
+    pub fn covers_more_than(&self, other: &Self) -> bool {
+        let mut cookies = self.cookies.iter();
+        self.headers.iter().any(|name| !other.covers(name))
+            || cookies.any(|name| !other.covers_cookie(name.as_bytes()))
+    }
+
     /// The native key of a request, made without a key plugin.
     pub fn build(&self, subject: &CacheKeyInput<'_>) -> KeyBuf {
         let mut key = KeyBuf::default();

@@ -480,7 +480,8 @@ impl Proxy {
     ) -> Response<Body> {
         ask.interim = poll_fn(|cx| Poll::Ready(early.open(ask.parts.version, cx.waker()))).await;
         let (route, started, dialect) = (Arc::clone(&ask.route), ask.started, ask.dialect());
-        let served = match work {
+        let overdue = ask.generation.overdue();
+        let mut served = match work {
             // A flight that waits for itself would hang.
             _ if loops(&ask.parts) => {
                 let refusal = respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n");
@@ -489,6 +490,8 @@ impl Proxy {
             SourceWork::AwaitBody => Box::pin(self.when_begun(ask, body)).await,
             work => self.work(ask, body, work).await,
         };
+        let response = served.response;
+        served.response = response.map(|body| body.until(overdue.cancelled_owned()));
         finish(&route, record, (served, dialect), started)
     }
 

@@ -17,6 +17,7 @@ mod bounded;
 mod excerpt;
 mod pace;
 mod slices;
+mod until;
 mod upload;
 
 pub use bounded::{BoundedBody, LastMove, TimeLift};

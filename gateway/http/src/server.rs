@@ -388,6 +388,7 @@ impl BoundListeners {
             threads,
             stop: Arc::clone(&stop),
             ports: Vec::new(),
+            retired: Vec::new(),
             alive,
             shared: self.shared,
             _file: self.file,

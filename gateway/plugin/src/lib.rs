@@ -325,6 +325,12 @@ impl PluginSet {
         }
     }
 
+    /// Forgets what was prepared for a configuration that does not come to serve.
+    pub fn give_up_prepared(&self) {
+        self.iter()
+            .for_each(|plugin| plugin.versions.give_up_prepared());
+    }
+
     /// The plugin of this name in the YAML.
     pub fn get(&self, name: &str) -> Option<Arc<Plugin>> {
         self.by_name.get(name).cloned()

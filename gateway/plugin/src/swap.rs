@@ -185,6 +185,11 @@ impl PluginVersions {
         }
     }
 
+    /// Forgets what was prepared: the next configuration does not come to serve.
+    pub(super) fn give_up_prepared(&self) {
+        *self.next.lock() = PreparedChange::default();
+    }
+
     /// A hook that routes use, of this configuration or of the next, and this version lacks.
     fn lacking(&self, version: &PluginVersion) -> Option<Hook> {
         let lacks = |hook: &Hook| !version.has(*hook);

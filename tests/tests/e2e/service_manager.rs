@@ -233,3 +233,39 @@ async fn a_watchdog_of_another_process_gets_none() {
     manager.hears("STOPPING=1").await;
     assert_eq!(manager.count(ALIVE), 0);
 }
+
+/// Whatever becomes of a reload, it is over with `READY=1`; without the monotonic time in the first
+/// message, systemd waits in vain from version 257 on.
+#[tokio::test]
+async fn a_reload_is_told_with_its_time_and_then_ready_whatever_comes_of_it() {
+    let (_dir, mut manager, _origin, setup) = managed(&[]).await;
+    let gateway = setup.start().await;
+    manager.hears("READY=1").await;
+    let before = monotonic_micros();
+    for (outcome, status) in [
+        ("applied", "Serving by the configuration "),
+        ("invalid", "before: "),
+    ] {
+        manager.listen();
+        manager.heard.clear();
+        gateway.hang_up_until(outcome).await;
+        let reloading = manager.hears("RELOADING=1").await;
+        let mut times = reloading
+            .lines()
+            .filter_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+        let told: u64 = times.next().unwrap().parse().unwrap();
+        assert!((before..=monotonic_micros()).contains(&told), "{reloading}");
+        let ready = manager.hears("READY=1").await;
+        assert!(ready.contains(status), "{ready}");
+        let order = manager.order();
+        let ends = [order.first(), order.last()].map(Option::unwrap);
+        assert_eq!(ends, ["RELOADING=1", "READY=1"], "{order:?}");
+        std::fs::write(gateway.dir().join("lamina.yaml"), "").unwrap();
+    }
+    end(gateway).await;
+}
+
+fn monotonic_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}

@@ -29,6 +29,7 @@ use crate::http::endpoint::Endpoint;
 use crate::http::memory;
 use crate::http::server::PreparedListeners;
 use crate::local_authority;
+use crate::proxy::route::RouteError;
 use crate::proxy::{Generation, Proxy};
 use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LevelSetter;
@@ -270,7 +271,22 @@ impl ConfigReloader {
         trigger: &ReloadTrigger,
         act: ReloadAct,
     ) -> Result<ReloadReport, ReloadError> {
-        let _one = self.running.try_lock().map_err(|_| ReloadError::Busy)?;
+        let _one = match trigger {
+            // Nobody would ask again: what the file says now must not be missed.
+            ReloadTrigger::Signal | ReloadTrigger::Watch => self.running.lock().await,
+            ReloadTrigger::Admin => self.running.try_lock().map_err(|_| ReloadError::Busy)?,
+        };
+        let outcome = self.take_or_plan(trigger, act).await;
+        // Of a plan, or of what could not be taken, nothing stays.
+        self.proxy.generation().plugins.give_up_prepared();
+        outcome
+    }
+
+    async fn take_or_plan(
+        &self,
+        trigger: &ReloadTrigger,
+        act: ReloadAct,
+    ) -> Result<ReloadReport, ReloadError> {
         let file = self.file_for(&act)?;
         let config = self.load(file.clone()).await?;
         let before = self.config();
@@ -468,7 +484,10 @@ impl ConfigReloader {
             let watching = watching.get_or_insert_with(|| ConfigFileWatch::new(now));
             if watching.look(now) {
                 // What came of it is logged.
-                let _ = self.reload(ReloadTrigger::Watch, ReloadAct::Apply).await;
+                let outcome = self.reload(ReloadTrigger::Watch, ReloadAct::Apply).await;
+                if let Err(ReloadError::TooManyOld) = outcome {
+                    watching.try_again();
+                }
             }
         }
     }
@@ -525,11 +544,28 @@ fn located(file: &Path, changes: Vec<FixedKeyChange>) -> Vec<ConfigProblem> {
 }
 
 fn unusable(file: &Path, error: GatewayStartError) -> ReloadError {
-    match error.place() {
+    match error.place().or_else(|| named_place(&error)) {
         Some((key, message)) => {
             ReloadError::Unusable(Box::new(config::problem_at(file, &key, message)))
         }
         None => ReloadError::Failed(with_causes(&error)),
+    }
+}
+
+/// The key of what the error names, and what is wrong with it, if the configuration is the cause.
+fn named_place(error: &GatewayStartError) -> Option<(String, String)> {
+    let file_of = |plugin: &str| format!("plugins.{plugin}.file");
+    match error {
+        GatewayStartError::Plugin(fault) => Some((file_of(&fault.plugin), with_causes(fault))),
+        GatewayStartError::Route(lacks @ RouteError::NoHook { source, .. }) => {
+            Some((file_of(&source.plugin), with_causes(lacks)))
+        }
+        GatewayStartError::Upstream(fault) => {
+            let key = format!("upstreams.{}", fault.upstream());
+            Some((key, with_causes(fault)))
+        }
+        other if other.is_configuration() => Some((String::new(), with_causes(other))),
+        _ => None,
     }
 }
 

@@ -120,6 +120,19 @@ pub enum BuildError {
     },
 }
 
+impl BuildError {
+    /// The name of the upstream.
+    pub fn upstream(&self) -> &str {
+        match self {
+            Self::NoTargets { upstream }
+            | Self::Target { upstream, .. }
+            | Self::HealthCheck { upstream, .. }
+            | Self::TargetsFile { upstream, .. }
+            | Self::Tls { upstream, .. } => upstream,
+        }
+    }
+}
+
 impl OriginError {
     /// The status that the client gets (RFC 9110 §15.6), unless a stale copy may be served.
     pub fn status(&self) -> StatusCode {

@@ -61,6 +61,38 @@ impl Generation {
         key(self.routes.find(host, &parts)?, &parts, scheme, host)
     }
 
+    /// The same, but None also where the route takes nothing from the cache.
+    pub fn key_of_lookup(
+        &self,
+        scheme: &str,
+        host: &str,
+        uri: &Uri,
+        headers: HeaderMap,
+    ) -> Option<KeyBuf> {
+        let parts = get(uri, headers);
+        let host = &*context::normal_host(host, scheme);
+        let route = self.routes.find(host, &parts)?;
+        key(route, &parts, scheme, host).filter(|_| route.cached)
+    }
+
+    /// Whether the key of a GET for this URL covers headers or cookies here that it does not cover in
+    /// `before`: a key of `before` does not say what the request had there.
+    pub fn key_covers_more(
+        &self,
+        before: &Self,
+        (scheme, host): (&str, &str),
+        uri: &Uri,
+        headers: HeaderMap,
+    ) -> bool {
+        let parts = get(uri, headers);
+        let host = &*context::normal_host(host, scheme);
+        let routes = [self, before].map(|generation| generation.routes.find(host, &parts));
+        match routes {
+            [Some(now), Some(then)] => now.key.covers_more_than(&then.key),
+            _ => false,
+        }
+    }
+
     /// The keys of a GET for this URL with these headers, on every listener: for the URL as it is
     /// and as the route's plugin changes it. Also returns a note on what these keys may not cover.
     pub fn keys_of_get(

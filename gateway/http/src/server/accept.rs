@@ -9,6 +9,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -59,39 +60,54 @@ where
         }
     };
     let mut pause = AcceptPause::default();
+    let mut held = None;
     loop {
         // The place is taken after the connection: a worker that held a place while its own socket
         // is quiet would keep it from workers whose sockets are busy.
         select! {
-            accepted = next(&socket, &port, &mut pause) => serve(accepted.0, accepted.1),
+            biased;
             () = port.signal.reached(DrainStage::Retire) => break,
+            place = next(&socket, &port, &mut pause, &mut held) => {
+                if let Some(accepted) = held.take() {
+                    serve(accepted, place);
+                }
+            }
         }
     }
     let Ok(socket) = socket.end() else {
         return;
     };
-    // The kernel has accepted these connections already; closing the socket would reset them.
-    while let Ok(place) = Arc::clone(&port.places).try_acquire_owned() {
-        let Some(accepted) = socket.next_in_queue() else {
-            break;
-        };
-        serve(accepted, place);
+    // These connections are accepted, here or by the kernel: dropping one, or closing the socket,
+    // would reset it. The queue of a socket that goes on is its next port's.
+    let in_queue = || match port.replaced.load(Relaxed) {
+        true => None,
+        false => socket.next_in_queue(),
+    };
+    while let Some(accepted) = held.take().or_else(in_queue) {
+        if let Some(place) = port.place_in_any_case().await {
+            serve(accepted, place);
+        }
     }
 }
 
-/// The next connection, with its place.
+/// The place for the next connection, which stands in `held` then, and perhaps before: it is not
+/// lost if nobody waits for its place any more.
 async fn next(
     socket: &AcceptingSocket,
     port: &Port,
     pause: &mut AcceptPause,
-) -> ((ClientStream, SocketAddr), OwnedSemaphorePermit) {
+    held: &mut Option<(ClientStream, SocketAddr)>,
+) -> OwnedSemaphorePermit {
     loop {
-        let accepted = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                pause.after(port, &error).await;
-                continue;
-            }
+        let accepted = match held {
+            Some(accepted) => accepted,
+            None => match socket.accept().await {
+                Ok(accepted) => held.insert(accepted),
+                Err(error) => {
+                    pause.after(port, &error).await;
+                    continue;
+                }
+            },
         };
         if port.spares && descriptors::are_scarce(&accepted.0) {
             pause.begin(port, "few file descriptors are left");
@@ -105,7 +121,7 @@ async fn next(
         }
         // The semaphore is never closed.
         if let Ok(place) = Arc::clone(&port.places).acquire_owned().await {
-            return (accepted, place);
+            return place;
         }
     }
 }

@@ -110,7 +110,6 @@ where
         peer,
         limits: Arc::clone(&port.limits),
         port: Arc::clone(&port),
-        body_bytes: port.body_bytes(),
         trust: Arc::clone(&port.trust),
         early: InterimChannel::new(Arc::clone(&activity)),
         tls,

@@ -195,7 +195,6 @@ where
         peer,
         limits: Arc::clone(&port.limits),
         port: Arc::clone(&port),
-        body_bytes: port.body_bytes(),
         trust: Arc::clone(&port.trust),
         early: InterimChannel::new(activity),
         tls: Some(session),

@@ -3,10 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use http::{HeaderValue, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handshake::SecuredPort;
 use super::quic::metrics::QuicMetrics;
@@ -61,9 +61,13 @@ pub(super) struct Port {
     pub(super) signal: DrainSignal,
     /// Whether the port stops accepting before the last descriptors are used.
     pub(super) spares: bool,
+    /// Whether another port accepts on the same sockets, once this one retires.
+    pub(super) replaced: AtomicBool,
     /// One permit for each connection that may be open, over all workers.
     pub(super) places: Arc<Semaphore>,
     pub(super) capacity: u32,
+    /// Places beyond that, for connections that had been accepted when the port retired.
+    added: AtomicU32,
     /// The connections that have a place, on a listener that cuts connections for new ones.
     pub(super) roster: Option<Arc<ConnectionRoster>>,
 }
@@ -262,8 +266,29 @@ impl Port {
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
+            replaced: AtomicBool::default(),
+            added: AtomicU32::default(),
             roster: None,
         }
+    }
+
+    /// A place, beyond the limit if there is no other: for a connection that is accepted already, on
+    /// a port that accepts no further ones.
+    pub(super) async fn place_in_any_case(&self) -> Option<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.places);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Some(place);
+        }
+        self.added.fetch_add(1, Relaxed);
+        places.add_permits(1);
+        // The semaphore is never closed.
+        places.acquire_owned().await.ok()
+    }
+
+    /// Waits until every connection has returned its place.
+    pub(super) async fn is_empty(&self) {
+        let all = self.capacity + self.added.load(Relaxed);
+        let _ = self.places.acquire_many(all).await;
     }
 
     /// The address and the scheme that clients use there.

@@ -6,7 +6,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -35,6 +36,8 @@ pub struct RunningListeners {
     pub(super) workers: Vec<mpsc::UnboundedSender<AcceptOn>>,
     pub(super) threads: Vec<WorkerThread>,
     pub(super) ports: Vec<RunningPort>,
+    /// Replaced and removed ones whose connections may still be there.
+    pub(super) retired: Vec<Weak<Port>>,
     /// Closed when the last worker has ended.
     pub(super) alive: mpsc::Receiver<()>,
     pub(super) shared: SharedByListeners,
@@ -121,9 +124,11 @@ impl RunningListeners {
         let deadline = Instant::now() + timeout;
         self.ports.iter_mut().for_each(RunningPort::release);
         self.raise(DrainStage::Drain);
+        let retired: Vec<_> = self.retired.iter().filter_map(Weak::upgrade).collect();
+        let empty = join_all(retired.iter().map(|port| port.is_empty()));
         let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
         // A timeout is no error: `cut` ends the connections that are left.
-        let _ = timeout_at(deadline, idle).await;
+        let _ = timeout_at(deadline, async { tokio::join!(idle, empty) }).await;
     }
 
     /// The second half of [`drain`](Self::drain): ends all that is left.
@@ -247,6 +252,9 @@ impl RunningListeners {
         }
         let gone = before.into_iter().flatten();
         retired.extend(gone.map(|old| RetiredPort::new(old, PortEnd::Removed)));
+        self.retired.retain(|port| port.strong_count() > 0);
+        let now = retired.iter().map(|one| Arc::downgrade(&one.running.port));
+        self.retired.extend(now);
         retired
     }
 
@@ -275,6 +283,9 @@ impl RunningListeners {
         for running in &self.ports {
             running.port.signal.raise(stage);
         }
+        for port in self.retired.iter().filter_map(Weak::upgrade) {
+            port.signal.raise(stage);
+        }
         self.stop.raise(stage);
     }
 }
@@ -290,7 +301,7 @@ impl RunningPort {
     /// Waits until no worker accepts and every connection has returned its place.
     async fn idle(&mut self) {
         let _ = self.accepting.recv().await;
-        let _ = self.port.places.acquire_many(self.port.capacity).await;
+        self.port.is_empty().await;
     }
 }
 
@@ -334,7 +345,9 @@ impl RetiredPort {
 
     fn new(mut running: RunningPort, end: PortEnd) -> Self {
         running.release();
-        running.port.signal.raise(DrainStage::Retire);
+        let port = &running.port;
+        port.replaced.store(end == PortEnd::Replaced, Relaxed);
+        port.signal.raise(DrainStage::Retire);
         Self { running, end }
     }
 

@@ -43,8 +43,6 @@ pub(super) struct ConnectionService<H> {
     pub(super) peer: Peer,
     pub(super) limits: Arc<ListenerLimits>,
     pub(super) port: Arc<Port>,
-    /// The largest request body in bytes that the listener or any route allows.
-    pub(super) body_bytes: u64,
     pub(super) trust: Arc<TrustedProxies>,
     pub(super) early: InterimChannel,
     /// What is known of TLS, if the connection has it.
@@ -214,7 +212,7 @@ where
         &self,
         request: &mut Request<B>,
     ) -> Result<(ForwardingContext, HopFieldNames), RequestRefusal> {
-        guard::check(request, &self.limits, self.body_bytes)?;
+        guard::check(request, &self.limits, self.port.body_bytes())?;
         let version = request.version();
         let belief = match self.peer.trusted {
             true => PeerTrust::Proxy(&self.trust),

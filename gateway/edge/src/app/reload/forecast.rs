@@ -3,7 +3,8 @@
 //! A key says what it was made of, so the request that an entry was loaded for can be asked of both
 //! configurations. Where the present one would not give that request the key that is stored, because
 //! a plugin or a header that is no part of the key has decided, it can't be known: such entries are
-//! counted apart, unless their route stays as it is.
+//! counted apart, unless their route stays as it is. So are those whose key would cover a header or a
+//! cookie in addition.
 
 use std::collections::BTreeMap;
 
@@ -102,7 +103,7 @@ impl EntryForecast {
                 false => EntryFate::Unknown,
             };
         };
-        let key = asked.key_in(after, &stored);
+        let key = asked.key_of_lookup_in(after, &stored);
         let route = key.as_deref().and_then(StoredKeyFields::read);
         let route = route.map(|read| read.route.to_owned());
         if route.as_deref() != Some(stored.route) && self.rerouted.len() < EXAMPLES {
@@ -113,6 +114,7 @@ impl EntryForecast {
             });
         }
         match key.as_deref() == Some(stored.primary) {
+            true if asked.lacks_what_counts((before, after), &stored) => EntryFate::Unknown,
             true => EntryFate::Reachable,
             false => EntryFate::Unreachable,
         }
@@ -146,6 +148,27 @@ impl AskedRequest {
         let (scheme, host) = (stored.scheme, stored.host);
         let key = generation.key_of_seen(scheme, host, &self.uri, self.headers.clone())?;
         Some(key.as_bytes().to_vec())
+    }
+
+    /// The same; None also if the route takes nothing from the cache.
+    fn key_of_lookup_in(
+        &self,
+        generation: &Generation,
+        stored: &StoredKeyFields<'_>,
+    ) -> Option<Vec<u8>> {
+        let (scheme, host) = (stored.scheme, stored.host);
+        let key = generation.key_of_lookup(scheme, host, &self.uri, self.headers.clone())?;
+        Some(key.as_bytes().to_vec())
+    }
+
+    /// Whether the key covers in `after` what the stored key does not tell of the request.
+    fn lacks_what_counts(
+        &self,
+        (before, after): (&Generation, &Generation),
+        stored: &StoredKeyFields<'_>,
+    ) -> bool {
+        let place = (stored.scheme, stored.host);
+        after.key_covers_more(before, place, &self.uri, self.headers.clone())
     }
 }
 

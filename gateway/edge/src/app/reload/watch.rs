@@ -21,8 +21,8 @@ pub type ContentDigest = [u8; 32];
 
 /// Decides when changed files are to be taken up.
 pub struct ConfigFileWatch {
-    /// What was last taken up, or found to be wrong.
-    settled: ContentDigest,
+    /// What was last taken up, or found to be wrong. None: what is there is to be tried again.
+    settled: Option<ContentDigest>,
     /// What the last look saw.
     seen: ContentDigest,
 }
@@ -31,7 +31,7 @@ impl ConfigFileWatch {
     /// `content` is what is in use.
     pub fn new(content: ContentDigest) -> Self {
         Self {
-            settled: content,
+            settled: Some(content),
             seen: content,
         }
     }
@@ -39,12 +39,17 @@ impl ConfigFileWatch {
     /// Notes what the files say now. Returns whether it is to be taken up: it is something else, and
     /// the same as at the last look.
     pub fn look(&mut self, now: ContentDigest) -> bool {
-        let is_settled = now == self.seen && now != self.settled;
+        let is_settled = now == self.seen && Some(now) != self.settled;
         self.seen = now;
         if is_settled {
-            self.settled = now;
+            self.settled = Some(now);
         }
         is_settled
+    }
+
+    /// Lets the next look find the same again: it could not be taken up at that moment.
+    pub fn try_again(&mut self) {
+        self.settled = None;
     }
 }
 
@@ -83,5 +88,15 @@ mod tests {
             taken,
             [false, false, false, true, false, false, false, false, true]
         );
+    }
+
+    #[test]
+    fn what_could_not_be_taken_up_is_tried_again() {
+        let (used, new) = ([0; 32], [1; 32]);
+        let mut watch = ConfigFileWatch::new(used);
+        let taken = [new, new].map(|now| watch.look(now));
+        assert_eq!(taken, [false, true]);
+        watch.try_again();
+        assert_eq!([new, new].map(|now| watch.look(now)), [true, false]);
     }
 }
