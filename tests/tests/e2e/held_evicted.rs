@@ -462,11 +462,14 @@ async fn assert_bounded_over_quic(holder: QuicHolder, of_one: u64) {
     let growth = gateway.peak_bytes().saturating_sub(before);
     eprintln!("{holder:?}, {of_one} for one: {} MiB more", growth >> 20);
     assert!(growth < GROWTH, "{holder:?}: {} MiB more", growth >> 20);
-    drop(held);
     // The gateway does not hear that a client of a broken network is gone.
     if !matches!(holder, QuicHolder::Vanished) {
+        for (_, client, _) in held.iter().flatten() {
+            client.connection.close(VarInt::from_u32(0), b"");
+        }
         gateway.metric_until(HELD, &[], |held| held == 0.0).await;
     }
+    drop(held);
 }
 
 /// Reads so many octets more of an answer of HTTP/3.

@@ -179,6 +179,10 @@ impl OpenedPort {
         let standing = running.port.secured.as_ref().filter(|_| same_tls);
         let standing = standing.map(|secured| Arc::clone(&secured.listener));
         let failed = |source| BindError::Socket { address, source };
+        if running.sockets.is_empty() {
+            // When it was opened there was no descriptor left for this.
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        }
         let sockets = running.sockets.iter().map(TcpListener::try_clone);
         let sockets = sockets.collect::<io::Result<Vec<_>>>().map_err(failed)?;
         let quic = match (speaks_http3(listener), &running.quic) {

@@ -63,53 +63,6 @@ impl RunningListeners {
         &self.threads
     }
 
-    /// Opens one more listener and accepts on it. Returns the address with the real port.
-    ///
-    /// # Errors
-    /// As for [`BoundListeners::bind`].
-    pub fn open(&mut self, listener: &ListenerConfig) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::of(listener, self.workers.len(), &self.shared)?;
-        let address = opened.port.address;
-        self.accept_on(opened);
-        Ok(address)
-    }
-
-    /// Accepts for a listener on sockets that are already open, at least one, such as those of the
-    /// process that this one takes over from. Connections that wait in them are answered here.
-    ///
-    /// # Errors
-    /// When the sockets cannot be used.
-    pub fn take_over(
-        &mut self,
-        listener: &ListenerConfig,
-        sockets: &[TcpListener],
-    ) -> Result<SocketAddr, BindError> {
-        let opened = OpenedPort::on(
-            listener,
-            (sockets, Vec::new()),
-            self.workers.len(),
-            &self.shared,
-        )?;
-        let address = opened.port.address;
-        self.accept_on(opened);
-        Ok(address)
-    }
-
-    /// Closes the listener on this address as [`drain`](Self::drain) does; the others continue.
-    /// Does nothing when there is none.
-    pub async fn close(&mut self, address: SocketAddr, timeout: Duration) {
-        let here = |running: &RunningPort| running.port.address == address;
-        let Some(at) = self.ports.iter().position(here) else {
-            return;
-        };
-        let mut closing = self.ports.swap_remove(at);
-        closing.release();
-        closing.port.signal.raise(DrainStage::Drain);
-        // A timeout is no error: the connections that are left are cut by the next statement.
-        let _ = timeout_at(Instant::now() + timeout, closing.idle()).await;
-        closing.port.signal.raise(DrainStage::Cut);
-    }
-
     /// Stops accepting, lets the requests under way finish (HTTP/1: `Connection: close`; HTTP/2:
     /// GOAWAY), and cuts the connections that are left after `timeout`. Waits for upgraded
     /// connections as well.
@@ -153,7 +106,7 @@ impl RunningListeners {
             listener,
         } = opened;
         let (accepts, accepting) = mpsc::channel(1);
-        // Without a further descriptor the port can't be changed, which is said when it is tried.
+        // Without further descriptors the port can't be changed, which is said when it is tried.
         let kept = sockets.iter().filter_map(|socket| match socket {
             ListeningSocket::Tcp(socket) => socket.try_clone().ok(),
             ListeningSocket::Unix(_) => None,

@@ -1,5 +1,6 @@
 //! Tests of the listener through real sockets.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{BindError, BoundListeners, HandlerAnswer, RunningListeners, SharedByListeners};
+use super::{
+    BindError, BoundListeners, HandlerAnswer, InheritedSockets, RunningListeners,
+    SharedByListeners, kept_name,
+};
 use crate::body::{Body, collect};
 use crate::config::{ListenerConfig, ListenerLimits};
 use crate::units;
@@ -34,7 +38,11 @@ fn listener(limits: ListenerLimits) -> ListenerConfig {
 fn start(limits: ListenerLimits) -> (RunningListeners, std::net::SocketAddr) {
     let bound = BoundListeners::bind(&[listener(limits)], 2, SharedByListeners::default()).unwrap();
     let address = bound.addresses()[0];
-    let running = bound.start(|head, body, entered, _early| {
+    (run(bound), address)
+}
+
+fn run(bound: BoundListeners) -> RunningListeners {
+    bound.start(|head, body, entered, _early| {
         HandlerAnswer::later(async move {
             assert!(entered.received.caller.client().is_some());
             match head.uri.path() {
@@ -46,8 +54,7 @@ fn start(limits: ListenerLimits) -> (RunningListeners, std::net::SocketAddr) {
                 },
             }
         })
-    });
-    (running, address)
+    })
 }
 
 fn endless() -> Body {
@@ -388,7 +395,11 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 #[tokio::test]
 async fn a_listener_is_opened_and_closed_while_others_serve() {
     let (mut running, first) = start(ListenerLimits::default());
-    let second = running.open(&listener(ListenerLimits::default())).unwrap();
+    let one = listener(ListenerLimits::default());
+    let both = [one.clone(), one.clone()];
+    let prepared = running.prepare(&both).unwrap();
+    assert!(running.commit(prepared).is_empty(), "none is gone");
+    let second = running.addresses_with_scheme()[1].0;
     assert_ne!(first, second);
     let mut to_first = TcpStream::connect(first).await.unwrap();
     let mut to_second = TcpStream::connect(second).await.unwrap();
@@ -409,7 +420,13 @@ async fn a_listener_is_opened_and_closed_while_others_serve() {
     })
     .await
     .unwrap();
-    let closing = running.close(second, LIMIT);
+    let prepared = running.prepare(&[one]).unwrap();
+    let gone = running.commit(prepared);
+    let closing = async {
+        for port in gone {
+            port.end(LIMIT).await;
+        }
+    };
     let client = async {
         assert_eq!(read_until(&mut to_second, "").await, "");
         assert!(talk(&mut under_way, "b", "").await.ends_with("got:ab"));
@@ -426,16 +443,41 @@ async fn a_listener_is_opened_and_closed_while_others_serve() {
 
 #[tokio::test]
 async fn sockets_that_another_process_opened_are_taken_over_with_what_waits_in_them() {
-    let (mut running, _) = start(ListenerLimits::default());
     let opened = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = opened.local_addr().unwrap();
     let mut waits = TcpStream::connect(address).await.unwrap();
     waits.write_all(GET.as_bytes()).await.unwrap();
-    let listener = listener(ListenerLimits::default());
-    let taken = running.take_over(&listener, &[opened]).unwrap();
-    assert_eq!(taken, address);
+    let descriptors = [(OwnedFd::from(opened), kept_name(address))];
+    let mut inherited = InheritedSockets::of(descriptors.into_iter()).unwrap();
+    let mut listener = listener(ListenerLimits::default());
+    listener.address = address;
+    let shared = SharedByListeners::default();
+    let bound = BoundListeners::bind_or_inherit(&[listener], 2, shared, &mut inherited).unwrap();
+    assert!(inherited.finish().unwrap().is_empty(), "it was taken");
+    let _running = run(bound);
     assert!(read_until(&mut waits, "got:").await.ends_with("got:"));
     let mut later = TcpStream::connect(address).await.unwrap();
     assert!(talk(&mut later, GET, "got:").await.ends_with("got:"));
-    assert!(running.take_over(&listener, &[]).is_err());
+}
+
+/// A kept socket whose listener is gone is closed; one that somebody else has opened must have one.
+#[test]
+fn inherited_sockets_without_a_listener_are_told_apart() {
+    let opened = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let left = |name: &str| {
+        let descriptors = [(OwnedFd::from(opened()), name.to_owned())];
+        InheritedSockets::of(descriptors.into_iter())
+            .unwrap()
+            .finish()
+    };
+    let gone = kept_name("127.0.0.1:80".parse().unwrap());
+    assert_eq!(left(&gone).unwrap(), [gone]);
+    assert!(matches!(
+        left("web.socket"),
+        Err(BindError::NoListener { .. })
+    ));
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let descriptors = [(OwnedFd::from(file), "web.socket".to_owned())];
+    let no_socket = InheritedSockets::of(descriptors.into_iter());
+    assert!(matches!(no_socket, Err(BindError::Inherited { .. })));
 }
