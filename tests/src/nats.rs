@@ -130,12 +130,6 @@ impl Nats {
         copy
     }
 
-    /// Makes a server that is not running lose the states of all consumers, as it may when it is
-    /// killed while it writes them. Answers how many there were.
-    pub fn lose_consumers(&self) -> usize {
-        remove_all(self.dir.path(), "o.dat")
-    }
-
     /// Gives a server that is not running another folder: one that [`backup`](Self::backup) made.
     pub fn restore(&mut self, backup: TempDir) {
         self.dir = backup;
@@ -168,21 +162,6 @@ fn copy_folder(from: &Path, to: &Path) {
             }
         }
     }
-}
-
-/// Removes all files of this name below a folder.
-fn remove_all(folder: &Path, name: &str) -> usize {
-    let mut removed = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            removed += remove_all(&path, name);
-        } else if path.ends_with(name) {
-            std::fs::remove_file(&path).unwrap();
-            removed += 1;
-        }
-    }
-    removed
 }
 
 fn spawn_server(port: u16, dir: &Path, arguments: &[String]) -> Child {

@@ -93,47 +93,6 @@ async fn a_stream_that_was_made_anew_is_noticed() {
     fleet.whole().await;
 }
 
-/// The server would deliver all of the stream again, before the next purge.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_is_not_read_again_where_the_server_lost_who_has_read_what() {
-    const HISTORY: u32 = 400;
-    let mut broker = JetStream(Nats::start().await);
-    let fleet = Fleet::start(2, |name| broker.yaml(broker.port(), name)).await;
-    let [a, b] = &fleet.nodes[..] else { panic!() };
-    assert_eq!(shown(b, "/p").await, 1);
-    for n in 0..HISTORY {
-        a.purge(json!({"tag": format!("of-no-page-{n}")})).await;
-    }
-    has_published(a).await;
-    b.metric_until("lamina_cluster_purges_total", &[], |n| {
-        n >= f64::from(HISTORY)
-    })
-    .await;
-    broker.0.kill();
-    assert_eq!(broker.0.lose_consumers(), 2);
-    broker.0.respawn();
-    for node in [a, b] {
-        node.logged("what the server lost", |line| {
-            line.contains("WARN") && line.contains("lost the state of this node's consumer")
-        })
-        .await;
-    }
-    fleet.whole().await;
-    fleet.pages.change("/p");
-    let receipt = a.purge(json!({"tag": "/p", "wait": "10s"})).await;
-    assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
-    assert_eq!(shown(b, "/p").await, 2);
-    for name in ["a", "b"] {
-        let ask = format!("$JS.API.CONSUMER.INFO.{STREAM}.{name}");
-        let info: serde_json::Value = serde_json::from_str(&broker.0.ask(&ask, "").await).unwrap();
-        let delivered = info["delivered"]["consumer_seq"].as_u64();
-        assert!(
-            delivered.is_some_and(|count| count < u64::from(HISTORY) / 2),
-            "{info}"
-        );
-    }
-}
-
 /// Nothing that the server says of the stream differs from what the node knows, so only the
 /// publisher's own count in its heartbeats tells.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -319,16 +319,8 @@ impl JetStreamSession {
 impl JetStreamAck {
     /// If there is no room, the message is not acknowledged, and so it is delivered again.
     fn answer(self, kind: AckKind) {
-        let (to, number, hands) = (self.to, self.held.number, Arc::clone(&self.held.hands));
-        let comes_again = matches!(kind, AckKind::Nak(_));
-        let sent = self.answers.try_send(Acknowledgement {
-            to,
-            kind,
-            _held: self.held,
-        });
-        if comes_again || sent.is_err() {
-            hands.owes(&[number]);
-        }
+        let (to, _held) = (self.to, self.held);
+        let _ = self.answers.try_send(Acknowledgement { to, kind, _held });
     }
 }
 

@@ -6,13 +6,8 @@
 //! Messages that were delivered to a connection that has ended are requested again at once:
 //! otherwise the server would wait for `ack_wait`, and newer messages would be taken in their
 //! place.
-//!
-//! Decision: this process remembers up to where it has taken the stream. A server that was killed
-//! may have lost the state of a consumer, and would deliver the stream from its first message on:
-//! all its history would come before the next purge. Then the consumer is made anew at the first
-//! message that is due.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
@@ -57,19 +52,10 @@ pub(super) enum GapDetection {
     Last(u64),
 }
 
-/// What this process has taken of the stream, by numbers of messages.
+/// Messages that this process has taken and not acknowledged yet, by their numbers in the stream.
+/// They must not be taken a second time.
 #[derive(Default)]
-pub(super) struct PendingSequences(Mutex<TakenSequences>);
-
-#[derive(Default)]
-struct TakenSequences {
-    /// Taken and not acknowledged yet: they must not be taken a second time.
-    held: HashSet<u64>,
-    /// To be delivered again, as far as this process knows.
-    owed: BTreeSet<u64>,
-    /// The last one that was taken; 0: none.
-    last: u64,
-}
+pub(super) struct PendingSequences(Mutex<HashSet<u64>>);
 
 /// The differences that were last logged, so that each is logged once.
 #[derive(Default)]
@@ -81,9 +67,6 @@ pub(super) const UNANSWERED: i64 = 4_096;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest range of numbers that is searched for messages that were not acknowledged.
 const RANGE: u64 = 4 * UNANSWERED as u64;
-/// A consumer that is so many messages behind what its node has taken has lost its state. Fewer
-/// cost less than another consumer.
-const FORGOTTEN: u64 = 256;
 /// The negative acknowledgement on the wire.
 const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
 
@@ -101,41 +84,17 @@ pub(super) async fn place(
     } = known;
     let stream = find(context, config).await?;
     let forgot = memory.compare(stream.cached_info());
-    if forgot.is_some() {
-        hands.begin_again();
-    }
-    let due = hands.due();
     let mut differences = differences(&stream.cached_info().config, config);
     let name = jetstream.durable_name.as_deref().unwrap_or_default();
     let info = match stream.consumer_info(name).await {
         Ok(info) => info,
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
             said.say(jetstream, &differences);
-            let place = begin(&stream, config, name, due).await?;
+            let place = begin(&stream, config, name).await?;
             return Ok(ConsumerPosition { forgot, ..place });
         }
         Err(error) => return Err(format!("consumer {name}: {}", chain(&error))),
     };
-    let delivered = info.delivered.stream_sequence;
-    if let Some(due) = due.filter(|due| delivered + FORGOTTEN < *due)
-        && jetstream.ensure_consumer
-    {
-        said.say(jetstream, &differences);
-        tracing::warn!(
-            bus = "jetstream",
-            stream = %jetstream.stream,
-            consumer = name,
-            delivered,
-            due,
-            "the server has lost the state of this node's consumer, as in a crash: the consumer \
-             is made anew at the next message that is due, instead of reading the stream again"
-        );
-        let gone = stream.delete_consumer(name).await;
-        gone.map_err(|e| format!("consumer {name}: {}", chain(&e)))?;
-        let place = begin(&stream, config, name, Some(due)).await?;
-        return Ok(ConsumerPosition { forgot, ..place });
-    }
-    hands.settled(info.ack_floor.stream_sequence);
     let wanted = consumer(config, name);
     let had = pull::Config::try_from_consumer_config(info.config.clone());
     let had = had.map_err(|e| format!("consumer {name}: {e}"))?;
@@ -307,41 +266,23 @@ fn told(config: &pull::Config) -> String {
     )
 }
 
-/// Makes a consumer because the server does not know this node yet, or has forgotten it. It begins
-/// at the message that is due, if this process has taken some, or with the next one.
+/// Makes a consumer because the server does not know this node yet, or has forgotten it.
 async fn begin(
     stream: &Stream,
     config: &NatsConfig,
     name: &str,
-    due: Option<u64>,
 ) -> Result<ConsumerPosition, String> {
     if !config.jetstream.ensure_consumer {
         return Err(format!(
             "consumer {name}: there is none, and `ensure_consumer` is off"
         ));
     }
-    let wanted = match due {
-        Some(start_sequence) => pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
-            ..consumer(config, name)
-        },
-        None => consumer(config, name),
-    };
-    let made = stream.create_consumer(wanted).await;
+    let made = stream.create_consumer(consumer(config, name)).await;
     let consumer = made.map_err(|e| format!("consumer {name}: {}", chain(&e)))?;
-    let is_kept = |due: &u64| *due >= stream.cached_info().state.first_sequence;
-    let (last, behind) = match due {
-        Some(due) => (
-            due - 1,
-            Some(due)
-                .filter(is_kept)
-                .map(|_| consumer.cached_info().num_pending),
-        ),
-        None => (consumer.cached_info().delivered.stream_sequence, None),
-    };
+    let last = consumer.cached_info().delivered.stream_sequence;
     Ok(ConsumerPosition {
         consumer,
-        behind,
+        behind: None,
         track: GapDetection::of(stream, config, last),
         max_message_bytes: max_message_bytes(stream),
         forgot: None,
@@ -371,7 +312,6 @@ async fn again(
         return None;
     }
     let missing: Vec<_> = (floor + 1..=last).filter(|n| !hands.hold(*n)).collect();
-    hands.owes(&missing);
     // A server counts a message that it could not deliver twice: as pending and as unanswered.
     let unanswered = unanswered.min(missing.len()) as u64;
     let asked = timeout(PATIENCE, ask_again(context, info, missing)).await;
@@ -423,48 +363,19 @@ impl GapDetection {
 impl PendingSequences {
     /// False: it is held already.
     pub(super) fn take(&self, number: u64) -> bool {
-        let mut taken = self.0.lock();
-        taken.last = taken.last.max(number);
-        taken.owed.remove(&number);
-        taken.held.insert(number)
+        self.0.lock().insert(number)
     }
 
     pub(super) fn give(&self, number: u64) {
-        self.0.lock().held.remove(&number);
-    }
-
-    /// These are to be delivered again.
-    pub(super) fn owes(&self, numbers: &[u64]) {
-        self.0.lock().owed.extend(numbers);
-    }
-
-    /// The server has the acknowledgements of all messages up to this one.
-    fn settled(&self, floor: u64) {
-        let mut taken = self.0.lock();
-        taken.owed = taken.owed.split_off(&floor.saturating_add(1));
-    }
-
-    /// The numbers are those of another stream, or are given out a second time.
-    fn begin_again(&self) {
-        let mut taken = self.0.lock();
-        taken.owed.clear();
-        taken.last = 0;
-    }
-
-    /// The first message that is not done. None: nothing was taken yet.
-    fn due(&self) -> Option<u64> {
-        let taken = self.0.lock();
-        let open = taken.held.iter().chain(taken.owed.first()).min().copied();
-        let next = taken.last + 1;
-        (taken.last > 0).then(|| open.map_or(next, |open| open.min(next)))
+        self.0.lock().remove(&number);
     }
 
     fn hold(&self, number: u64) -> bool {
-        self.0.lock().held.contains(&number)
+        self.0.lock().contains(&number)
     }
 
     fn count(&self) -> usize {
-        self.0.lock().held.len()
+        self.0.lock().len()
     }
 }
 
@@ -487,27 +398,6 @@ impl StreamDifferenceLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_due_is_the_first_message_that_is_not_done() {
-        let hands = PendingSequences::default();
-        assert_eq!(hands.due(), None, "nothing was taken");
-        for number in 5..=9 {
-            assert!(hands.take(number));
-        }
-        assert_eq!(hands.due(), Some(5));
-        (5..=9).for_each(|number| hands.give(number));
-        assert_eq!(hands.due(), Some(10));
-        hands.owes(&[6, 7]);
-        assert_eq!(hands.due(), Some(6));
-        assert!(hands.take(6));
-        hands.give(6);
-        assert_eq!(hands.due(), Some(7));
-        hands.settled(7);
-        assert_eq!(hands.due(), Some(10));
-        hands.begin_again();
-        assert_eq!(hands.due(), None, "another stream");
-    }
 
     #[test]
     fn a_hole_is_told_once_and_from_the_first_message_on() {
