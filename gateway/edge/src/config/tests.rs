@@ -361,7 +361,7 @@ fn who_may_use_the_admin_listener_is_checked() {
         ),
         (
             format!("{{ name: a, {token}, can: [raed] }}"),
-            "11:57: admin.tokens[0].can[0]: unknown word `raed`; expected `read`, `purge`, `plugins`, `certificates` or `targets`; did you mean `read`?",
+            "11:57: admin.tokens[0].can[0]: unknown word `raed`; expected `read`, `purge`, `plugins`, `certificates`, `targets` or `config`; did you mean `read`?",
         ),
         (
             format!("{{ name: a b, {token}, can: [read] }}"),

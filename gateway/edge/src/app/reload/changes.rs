@@ -222,9 +222,9 @@ upstreams: {a: \"http://127.0.0.1:1\", c: \"http://127.0.0.1:3\"}
 admin: {token: after-after}
 cache: {l1: {max_bytes: 1GiB}}
 routes:
+  - {name: new, match: {path: /one}, upstream: a}
   - {name: two, match: {path: /two}, upstream: c}
   - {name: rest, upstream: a, policy: {ttl: 2m}}
-  - {name: new, match: {path: /one}, upstream: a}
 ";
         let changes = changes(BEFORE, after);
         assert_eq!(changes.routes.added, ["new"]);
