@@ -226,11 +226,17 @@ async fn assert_counted_and_bounded(case: HeldCase) {
         growth >> 20
     );
     if case.source == BodySource::SecondTier {
-        // On a busy machine the disk may take longer than a read may, and then the origin is asked.
+        // On a busy machine the disk takes longer than a read may; then the origin is asked, and after
+        // some of these the disk is left alone for a while. What is held has come from both then.
         let paths = case.paths();
         let again = paths.iter().filter(|path| origin.count_of(path) > 1);
         let again = again.count();
-        assert!(again <= paths.len() / 4, "{again} did not come from the disk");
+        let most = paths.len() - paths.len() / 8;
+        assert!(
+            again <= most,
+            "{again} of {} did not come from the disk",
+            paths.len()
+        );
     }
     drop(held);
     gateway.metric_until(HELD, &[], |held| held == 0.0).await;
