@@ -42,10 +42,12 @@ impl RunningPorts {
     /// on for `patience`.
     pub async fn commit(&self, prepared: PreparedListeners, patience: Duration) {
         if let Some(listeners) = self.listeners.lock().await.as_mut() {
-            for retired in listeners.commit(prepared) {
-                // Clients must be refused there, and not wait for the next process.
+            for mut retired in listeners.commit(prepared) {
                 if let Some(address) = retired.closed_address() {
+                    // Clients must be refused there, and not wait for the next process.
                     self.manager.let_go(&kept_name(address));
+                    // The next configuration may have the address again.
+                    retired.stopped_accepting().await;
                 }
                 tokio::spawn(retired.end(patience));
             }

@@ -296,6 +296,12 @@ impl RetiredPort {
         (self.end == PortEnd::Removed).then_some(self.running.port.address)
     }
 
+    /// Waits until the workers have closed its sockets of TCP, so that the address is free.
+    pub async fn stopped_accepting(&mut self) {
+        // They do it at once, unless they are stuck; then the address stays in use.
+        let _ = timeout(LAST_CHANCE, self.running.accepting.recv()).await;
+    }
+
     fn new(mut running: RunningPort, end: PortEnd) -> Self {
         running.release();
         let port = &running.port;
