@@ -1,6 +1,5 @@
-//! Bodies that clients hold without reading them, of the kinds that are easily left out of the
-//! count: small ones on many streams, and those that came from the second tier. They count and
-//! are cut as large ones are that came from an origin (`server.max_held_bytes`).
+//! Small bodies that clients hold on many streams without reading them. They count and are cut as
+//! large ones are (`server.max_held_bytes`).
 
 use std::time::Duration;
 
@@ -33,8 +32,6 @@ const STREAMS: usize = 100;
 /// What all answers may hold, and what may be on its way beyond that.
 const IN_ALL: u64 = 12 * MIB;
 const ON_ITS_WAY: u64 = 2 * MIB;
-/// More than the first tier has room for.
-const BEYOND_L1: usize = 30 << 20;
 /// How much more may be resident at the worst moment, where bodies are so large that the streams
 /// themselves cost little. Without a bound four rounds are held, which is 32 MiB, and their pieces.
 const GROWTH: u64 = 40 * MIB;
@@ -45,15 +42,6 @@ const LARGE: usize = 60 << 10;
 enum ShutProtocol {
     Http2,
     Http3,
-}
-
-/// Where the bodies come from, and how they leave the first tier.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum BodySource {
-    /// From the origin, until they are purged.
-    Origin,
-    /// From a disk, until others push them out.
-    SecondTier,
 }
 
 /// Clients that hold what they asked for until they are dropped.
@@ -67,7 +55,6 @@ struct ShutClients {
 #[derive(Clone, Copy, Debug)]
 struct HeldCase {
     protocol: ShutProtocol,
-    source: BodySource,
     /// Bytes of each body.
     size: usize,
 }
@@ -125,14 +112,8 @@ impl HeldCase {
     }
 
     async fn secured(self, origin: &Origin) -> SecuredGateway {
-        let l2 = match self.source {
-            BodySource::Origin => "",
-            BodySource::SecondTier => {
-                ", l2: {disk: {path: l2, max_bytes: 256MiB}, read_timeout: 10s, write_timeout: 10s}"
-            }
-        };
         let setup = Setup::new(origin)
-            .top("cache", &format!("{{l1: {{max_bytes: 24MiB}}{l2}}}"))
+            .top("cache", "{l1: {max_bytes: 24MiB}}")
             .top(
                 "server",
                 &format!("{{threads: 2, max_held_bytes: {IN_ALL}}}"),
@@ -161,16 +142,8 @@ impl HeldCase {
 
     /// Makes the first tier drop the bodies of the pages.
     async fn drop_bodies(self, gateway: &Gateway, good: &H3Client) {
-        match self.source {
-            BodySource::Origin => {
-                gateway.purge(json!({"all": true})).await;
-                read(good, self.paths()).await;
-            }
-            BodySource::SecondTier => {
-                let others = BEYOND_L1.div_ceil(self.size);
-                read(good, (0..others).map(|n| format!("/other/{n}"))).await;
-            }
-        }
+        gateway.purge(json!({"all": true})).await;
+        read(good, self.paths()).await;
     }
 }
 
@@ -190,16 +163,6 @@ async fn assert_counted_and_bounded(case: HeldCase) {
     let good = secured.client().await;
     read(&good, case.paths()).await;
     case.drop_bodies(gateway, &good).await;
-    if case.source == BodySource::SecondTier {
-        let all = (case.paths().len() + BEYOND_L1.div_ceil(case.size)) as f64;
-        let stored = [("outcome", "stored")];
-        gateway
-            .metric_until("lamina_l2_writes_total", &stored, |n| n >= all)
-            .await;
-        // The pages of the file that the tier keeps in memory are not what is measured.
-        read(&good, case.paths()).await;
-        case.drop_bodies(gateway, &good).await;
-    }
     gateway.forget_peak();
     let before = gateway.resident_bytes();
     let mut held = Vec::new();
@@ -225,39 +188,13 @@ async fn assert_counted_and_bounded(case: HeldCase) {
         "{case:?}: {} MiB more",
         growth >> 20
     );
-    if case.source == BodySource::SecondTier {
-        // On a busy machine the disk takes longer than a read may; then the origin is asked, and after
-        // some of these the disk is left alone for a while. What is held has come from both then.
-        let paths = case.paths();
-        let again = paths.iter().filter(|path| origin.count_of(path) > 1);
-        let again = again.count();
-        assert!(again < paths.len(), "nothing came from the disk");
-    }
     drop(held);
     gateway.metric_until(HELD, &[], |held| held == 0.0).await;
 }
 
 async fn assert_small_bodies_counted(protocol: ShutProtocol) {
     for size in [5 << 10, 16 << 10, 60 << 10] {
-        let source = BodySource::Origin;
-        assert_counted_and_bounded(HeldCase {
-            protocol,
-            source,
-            size,
-        })
-        .await;
-    }
-}
-
-async fn assert_second_tier_counted(protocol: ShutProtocol) {
-    for size in [16 << 10, 256 << 10] {
-        let source = BodySource::SecondTier;
-        assert_counted_and_bounded(HeldCase {
-            protocol,
-            source,
-            size,
-        })
-        .await;
+        assert_counted_and_bounded(HeldCase { protocol, size }).await;
     }
 }
 
@@ -269,14 +206,4 @@ async fn small_bodies_behind_many_shut_streams_of_http2_are_bounded() {
 #[tokio::test]
 async fn small_bodies_behind_many_shut_streams_of_http3_are_bounded() {
     assert_small_bodies_counted(ShutProtocol::Http3).await;
-}
-
-#[tokio::test]
-async fn bodies_of_the_second_tier_behind_shut_streams_of_http2_are_bounded() {
-    assert_second_tier_counted(ShutProtocol::Http2).await;
-}
-
-#[tokio::test]
-async fn bodies_of_the_second_tier_behind_shut_streams_of_http3_are_bounded() {
-    assert_second_tier_counted(ShutProtocol::Http3).await;
 }

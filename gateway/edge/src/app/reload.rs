@@ -37,7 +37,7 @@ use changes::ConfigChanges;
 use fixed::FixedKeyChange;
 use forecast::EntryForecast;
 use metrics::ReloadMetrics;
-use watch::ConfigFileWatch;
+use watch::{ConfigFileWatch, ContentDigest};
 
 /// Where the configuration comes from.
 pub struct ConfigOrigin {
@@ -481,7 +481,10 @@ impl ConfigReloader {
             let Ok(now) = blocking(move || watch::digest(&looked)).await else {
                 continue;
             };
-            let watching = watching.get_or_insert_with(|| ConfigFileWatch::new(now));
+            let watching = match &mut watching {
+                Some(watching) => watching,
+                none => none.insert(self.first_look(&file, now).await),
+            };
             if watching.look(now) {
                 // What came of it is logged.
                 let outcome = self.reload(ReloadTrigger::Watch, ReloadAct::Apply).await;
@@ -490,6 +493,17 @@ impl ConfigReloader {
                 }
             }
         }
+    }
+
+    /// Begins to watch files that say this now. They may have changed since they were read.
+    async fn first_look(&self, file: &Path, now: ContentDigest) -> ConfigFileWatch {
+        let mut watching = ConfigFileWatch::new(now);
+        let read = self.load(file.to_owned()).await;
+        let read = read.map(|config| CurrentConfig::of(config).hash);
+        if !read.is_ok_and(|hash| hash == self.current.lock().hash) {
+            watching.try_again();
+        }
+        watching
     }
 
     /// Answers `POST /v1/config/reload`: a report, or what is wrong, with the word for the status.
