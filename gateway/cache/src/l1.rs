@@ -239,7 +239,7 @@ impl L1 {
         // Requests find everything there from the first moment on.
         take_all();
         self.store.store(Arc::clone(&store));
-        // What was put in the meantime.
+        // Once more, for what was put in the meantime.
         take_all();
     }
 

@@ -169,7 +169,7 @@ pub struct ProcessConfig {
     /// Whether the configuration is taken up by itself when what its files say has changed and is the
     /// same twice, one second apart. SIGHUP and `lamina reload` do it in any case.
     pub watch: ConfigWatch,
-    /// How long tunnels, and requests that do not end, may go on by a configuration that was
+    /// How long tunnels, and answers of unknown length, may go on by a configuration that was
     /// replaced.
     pub old_engine_max: ConfigDuration,
 }

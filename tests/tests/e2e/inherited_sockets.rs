@@ -12,7 +12,7 @@ use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::{Setup, write_config};
 use e2e::tools;
-use e2e::wait::{SOON, wait_until};
+use e2e::wait::{SOON, wait_for, wait_until};
 use serde_json::Value;
 
 const RESTARTS: u64 = 5;
@@ -105,15 +105,10 @@ async fn get(address: SocketAddr) -> String {
 }
 
 async fn answers(address: SocketAddr) {
-    let mut last = String::new();
-    for _ in 0..200 {
-        last = get(address).await;
-        if last.starts_with("HTTP/1.1 200") {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{address} does not answer: {last}");
+    wait_for(&format!("{address} answers"), SOON, || async {
+        get(address).await.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

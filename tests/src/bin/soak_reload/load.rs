@@ -45,7 +45,7 @@ const REQUEST_REJECTED: u64 = 0x10b;
 const NO_ERROR: u64 = 0x100;
 
 /// The clients at work.
-pub struct Load {
+pub struct ClientLoad {
     stop: Arc<AtomicBool>,
     clients: JoinSet<()>,
 }
@@ -58,7 +58,7 @@ enum RequestEnd {
     Failed(String),
 }
 
-impl Load {
+impl ClientLoad {
     /// Lets each client end with what it has begun.
     pub async fn stop(mut self) {
         self.stop.store(true, Relaxed);
@@ -95,7 +95,7 @@ pub async fn answer(asked: Asked) -> Reply {
 }
 
 /// Starts all clients.
-pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<Report>) -> Load {
+pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<Report>) -> ClientLoad {
     let stop = Arc::<AtomicBool>::default();
     let mut clients = JoinSet::new();
     let addresses = gateway.gateway.addresses();
@@ -113,7 +113,7 @@ pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<Report>) -> Load {
         clients.spawn(tunnel(clear, begin()));
         clients.spawn(events(clear, begin()));
     }
-    Load { stop, clients }
+    ClientLoad { stop, clients }
 }
 
 type Begun = (Arc<Report>, Arc<AtomicBool>);

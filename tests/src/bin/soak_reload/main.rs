@@ -24,8 +24,8 @@ use e2e::setup::write_config;
 use http::Method;
 use tokio::time::{MissedTickBehavior, interval};
 
-use report::{Growth, Report};
-use variant::Variant;
+use report::{ProcessSize, Report};
+use variant::ConfigVariant;
 
 /// How it is called.
 const USAGE: &str = "soak_reload [RELOADS] [SECONDS]";
@@ -56,7 +56,7 @@ fn main() -> anyhow::Result<()> {
 async fn soak(reloads: u64, span: Duration) -> Arc<Report> {
     let origin = Origin::start(load::answer).await;
     let certificates = Certificates::new(&[NAME, OTHER_NAME]);
-    let variant = Variant::new(&origin, &certificates);
+    let variant = ConfigVariant::new(&origin, &certificates);
     let gateway = Arc::new(SecuredGateway {
         gateway: variant.setup(0).start().await,
         certificates,
@@ -83,7 +83,7 @@ async fn soak(reloads: u64, span: Duration) -> Arc<Report> {
     report
 }
 
-async fn reload(gateway: &Gateway, variant: &Variant, round: u64, report: &Report) {
+async fn reload(gateway: &Gateway, variant: &ConfigVariant, round: u64, report: &Report) {
     write_config(gateway.dir(), &variant.setup(round).yaml());
     let path = "/v1/config/reload";
     let answer = gateway.admin(Method::POST, path, "").await;
@@ -91,9 +91,9 @@ async fn reload(gateway: &Gateway, variant: &Variant, round: u64, report: &Repor
 }
 
 /// What must not grow.
-async fn growth(gateway: &Gateway) -> Growth {
+async fn growth(gateway: &Gateway) -> ProcessSize {
     let threads = format!("/proc/{}/task", gateway.process_id());
-    Growth {
+    ProcessSize {
         resident_bytes: gateway.resident_bytes(),
         descriptors: gateway.open_files(),
         threads: std::fs::read_dir(threads).map_or(0, Iterator::count),

@@ -9,7 +9,7 @@ use e2e::gateway::AdminAnswer;
 
 /// What a process has of something that must not grow.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Growth {
+pub struct ProcessSize {
     pub resident_bytes: u64,
     pub descriptors: usize,
     pub threads: usize,
@@ -26,7 +26,7 @@ pub struct Report {
     failed: AtomicU64,
     reloads: AtomicU64,
     refused: Mutex<Vec<String>>,
-    growth: Mutex<(Growth, Growth)>,
+    growth: Mutex<(ProcessSize, ProcessSize)>,
 }
 
 /// Failures that are shown.
@@ -83,7 +83,7 @@ impl Report {
         }
     }
 
-    pub fn grew(&self, before: Growth, after: Growth) {
+    pub fn grew(&self, before: ProcessSize, after: ProcessSize) {
         *self.growth.lock().unwrap() = (before, after);
     }
 

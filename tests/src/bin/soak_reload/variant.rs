@@ -7,14 +7,14 @@ use e2e::origin::Origin;
 use e2e::setup::Setup;
 
 /// Makes configurations that differ in every part that may change.
-pub struct Variant {
+pub struct ConfigVariant {
     base: Setup,
     origin: String,
     /// The address of a listener that comes and goes.
     guest: SocketAddr,
 }
 
-impl Variant {
+impl ConfigVariant {
     pub fn new(origin: &Origin, certificates: &Certificates) -> Self {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let base = certificates.files().into_iter();

@@ -3,7 +3,7 @@
 //! A key says what it was made of, so the request that an entry was loaded for can be asked of both
 //! configurations. Where the present one would not give that request the key that is stored, because
 //! a plugin or a header that is no part of the key has decided, it can't be known: such entries are
-//! counted apart, unless their route stays as it is. So are those whose key would cover a header or a
+//! counted apart, unless their route and all plugins stay as they are. So are those whose key would cover a header or a
 //! cookie in addition.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::Serialize;
 
-use super::changes::ConfigChanges;
+use super::changes::{ConfigChanges, NamedChanges};
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::StoredKeyFields;
@@ -97,6 +97,7 @@ impl EntryForecast {
                     && !changes.routes.changed.contains_key(name)
                     && changes.routes.added.is_empty()
                     && changes.moved_routes.is_empty()
+                    && changes.plugins == NamedChanges::default()
             };
             return match stays(stored.route) {
                 true => EntryFate::Reachable,
