@@ -263,6 +263,8 @@ pub struct StoredKeyFields<'a> {
     pub path: &'a str,
     /// As far as the key contains it.
     pub query: Option<&'a str>,
+    /// What a key plugin put in the place of path and query.
+    pub text: Option<&'a str>,
     pub route: &'a str,
     pub headers: Vec<(&'a [u8], &'a [u8])>,
     pub cookies: Vec<(&'a [u8], &'a [u8])>,
@@ -285,6 +287,7 @@ impl<'a> StoredKeyFields<'a> {
                 b'h' => read.host = text()?,
                 b'p' => read.path = text()?,
                 b'q' => read.query = Some(text()?),
+                b't' => read.text = Some(text()?),
                 b'r' => read.route = text()?,
                 b'H' | b'C' => match name.take() {
                     None => name = Some(value),

@@ -325,6 +325,13 @@ impl PluginSet {
         }
     }
 
+    /// Whether a plugin has a version of another file that serves only from the next configuration
+    /// on.
+    pub fn has_prepared_version(&self) -> bool {
+        self.iter()
+            .any(|plugin| plugin.versions.has_prepared_version())
+    }
+
     /// Forgets what was prepared for a configuration that does not come to serve.
     pub fn give_up_prepared(&self) {
         self.iter()

@@ -185,6 +185,11 @@ impl PluginVersions {
         }
     }
 
+    /// Whether the next configuration brings another version.
+    pub(super) fn has_prepared_version(&self) -> bool {
+        self.next.lock().version.is_some()
+    }
+
     /// Forgets what was prepared: the next configuration does not come to serve.
     pub(super) fn give_up_prepared(&self) {
         *self.next.lock() = PreparedChange::default();

@@ -56,9 +56,7 @@ impl Generation {
         uri: &Uri,
         headers: HeaderMap,
     ) -> Option<KeyBuf> {
-        let parts = get(uri, headers);
-        let host = &*context::normal_host(host, scheme);
-        key(self.routes.find(host, &parts)?, &parts, scheme, host)
+        self.seen(scheme, host, uri, headers).map(|(_, key)| key)
     }
 
     /// The same, but None also where the route takes nothing from the cache.
@@ -69,10 +67,22 @@ impl Generation {
         uri: &Uri,
         headers: HeaderMap,
     ) -> Option<KeyBuf> {
+        let (route, key) = self.seen(scheme, host, uri, headers)?;
+        route.cached.then_some(key)
+    }
+
+    /// The route and the key of a GET for this URL, as the request plugin left it.
+    fn seen(
+        &self,
+        scheme: &str,
+        host: &str,
+        uri: &Uri,
+        headers: HeaderMap,
+    ) -> Option<(&Arc<Route>, KeyBuf)> {
         let parts = get(uri, headers);
         let host = &*context::normal_host(host, scheme);
         let route = self.routes.find(host, &parts)?;
-        key(route, &parts, scheme, host).filter(|_| route.cached)
+        Some((route, key(route, &parts, scheme, host)?))
     }
 
     /// Whether the key of a GET for this URL covers headers or cookies here that it does not cover in

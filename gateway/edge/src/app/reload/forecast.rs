@@ -104,6 +104,10 @@ impl EntryForecast {
                 false => EntryFate::Unknown,
             };
         };
+        if stored.text.is_some() && after.plugins.has_prepared_version() {
+            // The version that would derive the key can't be called yet.
+            return EntryFate::Unknown;
+        }
         let key = asked.key_of_lookup_in(after, &stored);
         let route = key.as_deref().and_then(StoredKeyFields::read);
         let route = route.map(|read| read.route.to_owned());
