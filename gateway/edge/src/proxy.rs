@@ -5,12 +5,14 @@
 //! the response for the client. Plugins and policies decide; this module acts on their decisions.
 
 mod access;
+mod arrived;
 mod by_url;
 mod came;
 mod challenge;
 pub mod config;
 mod context;
 mod cover;
+mod delivery;
 mod early;
 mod excerpt;
 mod explain;
@@ -30,6 +32,7 @@ mod purge_method;
 pub mod record;
 mod respond;
 pub mod route;
+pub mod rules;
 mod sticky;
 mod target;
 mod to_https;
@@ -37,13 +40,13 @@ mod tunnel;
 mod unkeyed;
 mod watch;
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -55,12 +58,13 @@ use crate::cache::{Cache, Lookup};
 use crate::http::body::{Body, UploadTerms};
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::forward::{self, ForwardingContext, HopWishes};
-use crate::http::grpc::AnswerDialect;
 use crate::http::path;
 use crate::http::server::{EarlyRequest, HandlerAnswer, InterimChannel, RequestArrival};
 use crate::http::tls::listeners::TlsListeners;
 use crate::http::tls::obtained::ChallengeLookup;
+use arrived::ArrivedRequest;
 use context::{DerivedKey, RequestContext};
+use delivery::PendingAnswer;
 use metrics::RequestOutcome;
 use miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
 use plan::RequestPlan;
@@ -68,6 +72,7 @@ use protocol::ProtocolCounts;
 use record::trail::{RequestTrail, TrailEvent};
 use record::{PendingRecord, RecordBeginning};
 use route::Route;
+use rules::{Admission, RouteRules};
 use target::{PathRefusal, RoutingOutcome};
 
 pub use by_url::UrlPurgeSelectors;
@@ -150,7 +155,7 @@ fn too_large() -> CountedResponse {
 }
 
 /// A response, and the outcome that it is counted as.
-struct CountedResponse {
+pub struct CountedResponse {
     response: Response<Body>,
     outcome: RequestOutcome,
 }
@@ -240,22 +245,23 @@ impl Proxy {
         let begin = |parts: &Parts, host: &str, route: Option<&Route>| {
             recorder.begin(RecordBeginning::of(parts, host, &caller, route, started).over(tls))
         };
+        let unrouted = |record, served| PendingAnswer::new(record, dialect).give(served);
         if let Some(text) = challenge {
             let served = challenge::answer(&text);
-            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served, dialect));
+            return HandlerAnswer::Now(unrouted(begin(&parts, &host, None), served));
         }
         if generation.purge_method.takes(&parts) {
             let record = begin(&parts, &host, None);
             let purge_method = &generation.purge_method;
             let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
-            return HandlerAnswer::Now(answered(record, served, dialect));
+            return HandlerAnswer::Now(unrouted(record, served));
         }
         if let Some(target) = entered.peer.redirect
             && let Some(served) =
                 to_https::answer(target, &parts, &host, &generation.routes, &self.tls)
         {
-            return HandlerAnswer::Now(answered(begin(&parts, &host, None), served, dialect));
+            return HandlerAnswer::Now(unrouted(begin(&parts, &host, None), served));
         }
         let target = match spelling {
             Ok(spelling) => generation
@@ -263,96 +269,149 @@ impl Proxy {
                 .target(&host, &parts, spelling, path_rules),
             Err(fault) => RoutingOutcome::Refused(PathRefusal::Fault(fault)),
         };
-        let (route, host) = match target {
-            RoutingOutcome::Route(route) => (route, host),
+        let (route, kept_host) = match target {
+            RoutingOutcome::Route(route) => (route, None),
             RoutingOutcome::Shaped(route, target) => {
                 let host = host.into_owned();
                 path::set(&mut parts.uri, target);
-                (route, Cow::Owned(host))
+                (route, Some(host))
             }
             RoutingOutcome::Nowhere => {
                 let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
                 let served = CountedResponse::new(answer, RequestOutcome::Error);
-                return HandlerAnswer::Now(answered(begin(&parts, &host, None), served, dialect));
+                return HandlerAnswer::Now(unrouted(begin(&parts, &host, None), served));
             }
             RoutingOutcome::Refused(refused) => {
                 let record = begin(&parts, &host, None);
                 let record = record.map(|record| record.because(&refused));
                 let served = generation.refuse(&refused, started);
-                return HandlerAnswer::Now(answered(record, served, dialect));
+                return HandlerAnswer::Now(unrouted(record, served));
             }
         };
-        let host = match sticky::of(route) {
-            None => host,
-            Some(cookie) => {
-                let host = host.into_owned();
-                sticky::take(cookie, &mut parts);
-                Cow::Owned(host)
-            }
-        };
-        let beginning = RecordBeginning::of(&parts, &host, &caller, Some(route), started).over(tls);
-        let mut record = recorder.of_perhaps_a_hit(beginning);
-        if !admits(route, &parts) {
-            let record = record.or_else(|| begin(&parts, &host, Some(route)));
-            return HandlerAnswer::Now(finish(route, record, (too_large(), dialect), started));
-        }
-        let trail = match route.has_plugins() {
-            true => record.as_mut().and_then(PendingRecord::trail),
-            false => None,
-        };
-        let host = match route.request_plugin {
-            None => host,
-            Some(_) => {
-                let host = host.into_owned();
-                let trail = trail.as_deref();
-                let answer = watch::request(route, &mut parts, &host, &caller, path_rules, trail);
-                if let Some(served) = answer {
-                    let served = (served, dialect);
-                    return HandlerAnswer::Now(finish(route, record, served, started));
-                }
-                Cow::Owned(host)
-            }
-        };
-        let found = self.look(&RoutedRequest {
-            parts: &parts,
-            body: &body,
-            host: &host,
-            scheme,
-            wishes: &wishes,
-            route,
-            started,
-            trail: trail.as_deref(),
-        });
-        let is_hit = matches!(&found, CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit);
-        if record.is_none() && !is_hit {
-            record = begin(&parts, &host, Some(route));
-        }
-        let work = match found {
-            CacheLookupOutcome::Answer(served) => {
-                let served = (served, dialect);
-                return HandlerAnswer::Now(finish(route, record, served, started));
-            }
-            CacheLookupOutcome::Further(work) => work,
-        };
-        let (route, host) = (Arc::clone(route), host.into_owned());
-        if let Some(keyed) = work.keyed() {
-            origin_query::narrow(&mut parts.uri, &route, &keyed.key);
-        }
-        let ask = RequestContext {
-            generation: Guard::into_inner(generation),
+        let mut request = ArrivedRequest {
             parts,
-            host,
+            body,
+            kept_host,
             scheme,
             caller,
             wishes,
             path_rules,
-            route,
+            tls: entered.tls,
+            started,
+            answer: PendingAnswer::new(None, dialect),
+        };
+        if let Some(cookie) = sticky::of(route) {
+            request.keep_host();
+            sticky::take(cookie, &mut request.parts);
+        }
+        request.answer.record = request.record_of_perhaps_a_hit(recorder, route);
+        let Some(rules) = &route.rules else {
+            return self.go_in(&generation, route, request, early);
+        };
+        request.answer.rules = Some(rules.for_answer(&request));
+        self.admit(&generation, (route, rules), request, early)
+    }
+
+    /// Takes a request through the rules of its route.
+    fn admit(
+        self: &Arc<Self>,
+        generation: &Arc<Generation>,
+        (route, rules): (&Arc<Route>, &Arc<RouteRules>),
+        mut request: ArrivedRequest,
+        early: &InterimChannel,
+    ) -> HandlerAnswer {
+        if !rules.may_wait() {
+            let admission = rules.admit(&mut request).now_or_never();
+            let admission = admission.unwrap_or_else(Admission::unable);
+            return self.admitted(generation, route, (request, admission), early);
+        }
+        let (proxy, generation) = (Arc::clone(self), Arc::clone(generation));
+        let (route, rules, early) = (Arc::clone(route), Arc::clone(rules), early.clone());
+        HandlerAnswer::later(async move {
+            let admission = rules.admit(&mut request).await;
+            match proxy.admitted(&generation, &route, (request, admission), &early) {
+                HandlerAnswer::Now(response) => response,
+                HandlerAnswer::Later(response) => response.await,
+            }
+        })
+    }
+
+    fn admitted(
+        self: &Arc<Self>,
+        generation: &Arc<Generation>,
+        route: &Arc<Route>,
+        (request, admission): (ArrivedRequest, Admission),
+        early: &InterimChannel,
+    ) -> HandlerAnswer {
+        match admission {
+            Admission::Admitted => self.go_in(generation, route, request, early),
+            Admission::Answered(served) => {
+                HandlerAnswer::Now(request.refused(&generation.recorder, route, served))
+            }
+        }
+    }
+
+    /// Answers a request that the rules of its route let in: the request plugin, the key, the cache.
+    fn go_in(
+        self: &Arc<Self>,
+        generation: &Arc<Generation>,
+        route: &Arc<Route>,
+        mut request: ArrivedRequest,
+        early: &InterimChannel,
+    ) -> HandlerAnswer {
+        let started = request.started;
+        if !admits(route, &request.parts) {
+            return HandlerAnswer::Now(request.refused(&generation.recorder, route, too_large()));
+        }
+        let record = &mut request.answer.record;
+        let trail = match route.has_plugins() {
+            true => record.as_mut().and_then(PendingRecord::trail),
+            false => None,
+        };
+        if let Some(served) = watch::request(route, &mut request, trail.as_deref()) {
+            return HandlerAnswer::Now(request.answer.finish(route, served, started));
+        }
+        let found = self.look(&request.routed(&request.host(), route, trail.as_deref()));
+        let is_hit = matches!(&found, CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit);
+        if !is_hit {
+            request.begin_record(&generation.recorder, route);
+        }
+        let work = match found {
+            CacheLookupOutcome::Answer(served) => {
+                return HandlerAnswer::Now(request.answer.finish(route, served, started));
+            }
+            CacheLookupOutcome::Further(work) => work,
+        };
+        request.keep_host();
+        if let Some(keyed) = work.keyed() {
+            origin_query::narrow(&mut request.parts.uri, route, &keyed.key);
+        }
+        let ArrivedRequest {
+            parts,
+            body,
+            kept_host,
+            scheme,
+            caller,
+            wishes,
+            path_rules,
+            mut answer,
+            ..
+        } = request;
+        let ask = RequestContext {
+            generation: Arc::clone(generation),
+            parts,
+            host: kept_host.unwrap_or_default(),
+            scheme,
+            caller,
+            wishes,
+            path_rules,
+            route: Arc::clone(route),
             started,
             interim: None,
             memory: Some(Arc::clone(early.memory())),
-            trail: trail.or_else(|| record.as_mut().and_then(PendingRecord::trail)),
+            trail: trail.or_else(|| answer.record.as_mut().and_then(PendingRecord::trail)),
         };
-        self.go_on(ask, body, work, record, early)
+        self.go_on(ask, body, work, answer, early)
     }
 
     /// Does the remaining work for a request that the cache did not answer with a fresh entry.
@@ -361,14 +420,13 @@ impl Proxy {
         ask: RequestContext,
         body: Body,
         work: RemainingWork,
-        record: Option<PendingRecord>,
+        answer: PendingAnswer,
         early: &InterimChannel,
     ) -> HandlerAnswer {
         match work {
             RemainingWork::Refresh(served, keyed, stale) => {
                 ask.note(|| TrailEvent::Stale(StaleReason::Revalidating));
-                let served = (served, ask.dialect());
-                let answer = finish(&ask.route, record, served, ask.started);
+                let answer = answer.finish(&ask.route, served, ask.started);
                 let behind = RequestContext {
                     memory: None,
                     ..ask
@@ -377,7 +435,7 @@ impl Proxy {
                 HandlerAnswer::Now(answer)
             }
             RemainingWork::Work(work) => {
-                HandlerAnswer::later(Arc::clone(self).go(ask, body, work, record, early.clone()))
+                HandlerAnswer::later(Arc::clone(self).go(ask, body, work, answer, early.clone()))
             }
         }
     }
@@ -475,11 +533,11 @@ impl Proxy {
         mut ask: RequestContext,
         body: Body,
         work: SourceWork,
-        record: Option<PendingRecord>,
+        answer: PendingAnswer,
         early: InterimChannel,
     ) -> Response<Body> {
         ask.interim = poll_fn(|cx| Poll::Ready(early.open(ask.parts.version, cx.waker()))).await;
-        let (route, started, dialect) = (Arc::clone(&ask.route), ask.started, ask.dialect());
+        let (route, started) = (Arc::clone(&ask.route), ask.started);
         let overdue = ask.generation.overdue();
         let mut served = match work {
             // A flight that waits for itself would hang.
@@ -492,7 +550,7 @@ impl Proxy {
         };
         let response = served.response;
         served.response = response.map(|body| body.until(overdue.cancelled_owned()));
-        finish(&route, record, (served, dialect), started)
+        answer.finish(&route, served, started)
     }
 
     /// Answers once it is known whether the request has a body.
@@ -584,33 +642,6 @@ impl Generation {
             respond::plain(StatusCode::BAD_REQUEST, text),
             RequestOutcome::Error,
         )
-    }
-}
-
-/// Counts an answer and notes it on the record.
-fn finish(
-    route: &Route,
-    record: Option<PendingRecord>,
-    (served, dialect): (CountedResponse, AnswerDialect),
-    started: Instant,
-) -> Response<Body> {
-    route.metrics.count(served.outcome, started.elapsed());
-    answered(record, served, dialect)
-}
-
-/// The response. An error of ours is told in the client's dialect. If there is a record of the
-/// request, it is finished when the body ends.
-fn answered(
-    record: Option<PendingRecord>,
-    mut served: CountedResponse,
-    dialect: AnswerDialect,
-) -> Response<Body> {
-    if served.outcome == RequestOutcome::Error {
-        served.response = dialect.error(served.response);
-    }
-    match record {
-        Some(record) => record.answered(served),
-        None => served.response,
     }
 }
 

@@ -22,6 +22,7 @@ mod form;
 mod listener_tls;
 mod policy;
 mod routes;
+mod rules;
 
 /// What a stream to an origin may be read ahead: at least a frame (RFC 9113 §4.2).
 const STREAM_WINDOWS: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(16)..=ByteSize::mib(1_024);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
+use crate::proxy::rules::access::config::AccessConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that
@@ -38,6 +39,9 @@ pub struct RouteConfig {
     /// How paths are read, in place of the listener's `path`.
     #[serde(default)]
     pub path: PathRuleOverrides,
+    /// Which client addresses may send requests.
+    #[serde(default)]
+    pub access: AccessConfig,
     /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,

@@ -1,7 +1,7 @@
 //! Requests that come before the handshake of their connection is complete (RFC 8470).
 //!
 //! Whoever has recorded them can send them again. So only what changes nothing is answered at once:
-//! GET and HEAD for which a fresh entry of L1 is the answer, on a route without plugins. All else
+//! GET and HEAD for which a fresh entry of L1 is the answer, on a route without plugins and rules. All else
 //! waits for the handshake, and tells the origin that it came early.
 
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
+use super::delivery::PendingAnswer;
 use super::metrics::RequestOutcome;
 use super::record::RecordBeginning;
 use super::target::RoutingOutcome;
-use super::{CacheLookupOutcome, Proxy, RoutedRequest, context, finish, path, respond};
+use super::{CacheLookupOutcome, Proxy, RoutedRequest, context, path, respond};
 use crate::http::body::Body;
 use crate::http::forward::ForwardingContext;
 use crate::http::server::{
@@ -72,7 +73,7 @@ impl Proxy {
         let RoutingOutcome::Route(route) = target else {
             return None;
         };
-        if route.has_plugins() {
+        if route.has_plugins() || route.rules.is_some() {
             return None;
         }
         let found = self.look(&RoutedRequest {
@@ -93,11 +94,7 @@ impl Proxy {
         let record = generation
             .recorder
             .of_perhaps_a_hit(beginning.over(entered.tls.as_ref()));
-        Some(finish(
-            route,
-            record,
-            (served, context::dialect(&parts)),
-            started,
-        ))
+        let answer = PendingAnswer::new(record, context::dialect(&parts));
+        Some(answer.finish(route, served, started))
     }
 }

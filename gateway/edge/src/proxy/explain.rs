@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
@@ -25,6 +26,7 @@ use crate::proxy::context::DerivedKey;
 use crate::proxy::miss::{ranges, source as sources};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
+use crate::proxy::rules::RouteRules;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
 use crate::proxy::{Generation, Proxy, RoutedRequest, context, origin_query, sticky};
@@ -41,6 +43,10 @@ pub struct Explanation {
     pub ja4: Option<String>,
     /// The route. None: the request would get 404.
     pub route: Option<String>,
+    /// The steps that the rules of the route take before the request plugin and the key, and what
+    /// they do to answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
     /// What the route's request plugin changes in the request. Everything below is about the
     /// changed request.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +95,9 @@ impl fmt::Display for Explanation {
             writeln!(f, "ja4       {ja4}")?;
         }
         writeln!(f, "route     {}", self.route.as_deref().unwrap_or("none"))?;
+        self.rules
+            .iter()
+            .try_for_each(|rule| writeln!(f, "rule      {rule}"))?;
         if let Some(request) = &self.request {
             writeln!(f, "request   {request}")?;
         }
@@ -232,6 +241,8 @@ impl Generation {
         let form = url(&parts.uri);
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
+        let rules_of = |rules: &Arc<RouteRules>| rules.describe();
+        explanation.rules = route.rules.as_ref().map_or_else(Vec::new, rules_of);
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());
             let rules = route.path.over(rules);

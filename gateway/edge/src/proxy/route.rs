@@ -18,6 +18,7 @@ use crate::plugin::{Hook, LoadError, Plugin, PluginSet};
 use crate::proxy::config;
 use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
+use crate::proxy::rules::RouteRules;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
 use crate::telemetry::limit::LineLimiter;
 
@@ -33,6 +34,8 @@ pub struct Route {
     pub hash: PurgeHash,
     matches: RouteConditions,
     pub origin: Option<Arc<Origin>>,
+    /// None: the route has no rules beside those of the cache.
+    pub rules: Option<Arc<RouteRules>>,
     pub cached: bool,
     /// Whether TRACE is answered and passed on. Its answer repeats the request.
     pub reflects: bool,
@@ -279,6 +282,7 @@ impl Route {
             hash: hash64(name.as_bytes()),
             matches: RouteConditions::new(&config.matches),
             origin: origin.transpose()?,
+            rules: RouteRules::new(config),
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

@@ -11,10 +11,10 @@ use http::{HeaderName, Response, StatusCode};
 
 use crate::http::body::Body;
 use crate::http::cache_status::ForwardReason;
-use crate::http::forward::RequestSender;
 use crate::http::path::{self, PathFault, PathRules};
 use crate::plugin::config::{RequestError, ResponseError};
 use crate::plugin::{CallError, HookRequest, LoadedResponse, Plugin, RequestDecision, SeenField};
+use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::RequestContext;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceResponse};
@@ -49,15 +49,15 @@ pub struct PluginHeadChanges {
 /// plugin answers or refuses it.
 pub fn request(
     route: &Route,
-    parts: &mut Parts,
-    host: &str,
-    caller: &RequestSender,
-    rules: PathRules,
+    request: &mut ArrivedRequest,
     trail: Option<&RequestTrail>,
 ) -> Option<CountedResponse> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
-    let about = (caller.scheme(), host, caller.client());
-    let rules = route.path.over(rules);
+    request.keep_host();
+    let host = request.kept_host.as_deref().unwrap_or_default();
+    let about = (request.scheme, host, request.caller.client());
+    let rules = route.path.over(request.path_rules);
+    let parts = &mut request.parts;
     let call = || ask(plugin, &route.name, parts, about, rules);
     match note_call(trail, "request", plugin.name(), call) {
         Ok(RequestPluginOutcome::Further) => None,

@@ -1,0 +1,98 @@
+//! What a route does natively to requests and answers, beside caching: who may ask, what is answered
+//! here, what the origin is asked for and what the client sees of an answer.
+//!
+//! The order of the steps is fixed. A request that has found its route goes through
+//! [`RouteRules::admit`]:
+//!
+//! 1. [`access`]: may this address ask at all
+//!
+//! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
+//! through [`AnswerRules::apply`] when it is delivered.
+//!
+//! Two laws hold for all of them. A stored answer is never shown to a request that a rule would
+//! refuse. What a rule does to an answer is not stored: after a change of the configuration it shows
+//! at once, without a purge.
+
+pub mod access;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::arrived::ArrivedRequest;
+use super::config::RouteConfig;
+use super::metrics::RequestOutcome;
+use super::{CountedResponse, respond};
+use access::AccessList;
+
+/// The compiled rules of a route.
+pub struct RouteRules {
+    access: Option<AccessList>,
+}
+
+/// What the rules of a route do to one answer: the rules, and what of the request they need.
+pub struct AnswerRules {
+    _rules: Arc<RouteRules>,
+}
+
+/// What the rules say of a request.
+pub enum Admission {
+    /// It goes on to the request plugin, the key and the cache.
+    Admitted,
+    /// It has its answer.
+    Answered(CountedResponse),
+}
+
+impl Admission {
+    /// What is said of a request if a step waits that is said never to wait: nobody is let in by
+    /// mistake.
+    pub fn unable() -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let answer = respond::plain(status, respond::text(status));
+        Self::Answered(CountedResponse::new(answer, RequestOutcome::Error))
+    }
+}
+
+impl RouteRules {
+    /// The rules of a route. None: it has none, so that its requests skip all these steps.
+    pub fn new(config: &RouteConfig) -> Option<Arc<Self>> {
+        let access = AccessList::new(&config.access);
+        let has_any = access.is_some();
+        has_any.then(|| Arc::new(Self { access }))
+    }
+
+    /// Whether a request may have to wait for somebody else before it is admitted.
+    pub fn may_wait(&self) -> bool {
+        false
+    }
+
+    /// Takes a request through the steps before its key is derived.
+    pub async fn admit(&self, request: &mut ArrivedRequest) -> Admission {
+        if let Some(access) = &self.access
+            && let Some(refusal) = access.refuse(request.client())
+        {
+            return Admission::Answered(refusal);
+        }
+        Admission::Admitted
+    }
+
+    /// What becomes of the answer to this request, by what the client has sent.
+    pub fn for_answer(self: &Arc<Self>, _request: &ArrivedRequest) -> Box<AnswerRules> {
+        Box::new(AnswerRules {
+            _rules: Arc::clone(self),
+        })
+    }
+
+    /// The steps that this route has, in their order and in words.
+    pub fn describe(&self) -> Vec<String> {
+        let access = self.access.as_ref().map(AccessList::describe);
+        access.into_iter().collect()
+    }
+}
+
+impl AnswerRules {
+    /// Applies the rules for answers.
+    pub fn apply(self, served: CountedResponse) -> CountedResponse {
+        served
+    }
+}
