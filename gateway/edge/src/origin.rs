@@ -33,7 +33,7 @@ use self::delivery::{DeliveredResponse, RequestDelivery};
 use self::outgoing::OutgoingRequest;
 use self::standing::{StandingUpstream, UpstreamSettings};
 use self::target::OriginTarget;
-use self::targets::{OriginTargets, stable_hash};
+use self::targets::OriginTargets;
 use self::watch::UpstreamTlsWatch;
 use crate::http::body::{Body, BoundedBody};
 use crate::http::memory::ConnectionMemory;
@@ -86,6 +86,7 @@ pub use self::outgoing::{RequestClient, RequestKey, SharedLoad};
 pub use self::response::OnInterim;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
 pub use self::sticky::{StickyCookie, StickyPin};
+pub use self::targets::stable_hash;
 pub use self::targets_file::TargetsFileReader;
 pub use self::watch::OriginTlsWatch;
 
@@ -304,7 +305,7 @@ impl Origin {
             HashSource::Header(name) => {
                 headers.get(name).map(|value| stable_hash(value.as_bytes()))
             }
-            HashSource::Cookie(name) => cookie(headers, name).map(stable_hash),
+            HashSource::Cookie(name) => cookie_value(headers, name).map(stable_hash),
         }
     }
 
@@ -374,7 +375,7 @@ impl Origin {
 }
 
 /// The value of a cookie.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let fields = headers.get_all(COOKIE).into_iter();
     let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
     pairs

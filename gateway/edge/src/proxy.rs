@@ -22,6 +22,7 @@ mod head;
 mod head_update;
 mod invalidate;
 pub mod metrics;
+pub mod mirror;
 mod miss;
 mod origin_query;
 mod pass;
@@ -33,6 +34,7 @@ pub mod record;
 mod respond;
 pub mod route;
 pub mod rules;
+pub mod split;
 mod sticky;
 mod target;
 mod to_https;
@@ -299,6 +301,14 @@ impl Proxy {
             tls: entered.tls,
             started,
             answer: PendingAnswer::new(None, dialect),
+        };
+        let route = match &route.split {
+            None => route,
+            Some(split) => {
+                request.keep_host();
+                let client = request.client();
+                split.choose(&mut request.parts, client).unwrap_or(route)
+            }
         };
         if let Some(cookie) = sticky::of(route) {
             request.keep_host();

@@ -24,8 +24,8 @@ pub use caller::RequestSender;
 pub use forwarded::tell_origin;
 pub use hop::{HopFieldNames, HopWishes, TrailerWish, end_response_hop, strip_trailers};
 pub use names::{
-    CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, has_spelling, is_hop_by_hop, is_posing,
-    remove_spellings,
+    CHOSEN_UPSTREAM, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, has_spelling, is_hop_by_hop,
+    is_posing, remove_spellings,
 };
 pub use trust::{HeaderError, TrustedProxies, trusted_header};
 

@@ -170,7 +170,6 @@ async fn lifetimes_are_given_by_type_path_status_and_size() {
             "{ttl: 10s, lifetimes: [{paths: [/private/*], ttl: 0s}, {statuses: [451], ttl: 20s}, \
              {types: [image/*], max_bytes: 1000B, ttl: 1h}, {types: [text/html], ttl: 30s}]}",
         )
-        .route("{name: site, upstream: origin}")
         .start()
         .await;
     for (path, ttl) in [

@@ -494,7 +494,7 @@ pub(super) fn mixed(number: u64) -> u64 {
 }
 
 /// A hash that is the same in each process: of FNV-1a, with the bits spread.
-pub(super) fn stable_hash(text: &[u8]) -> u64 {
+pub fn stable_hash(text: &[u8]) -> u64 {
     let hash = text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

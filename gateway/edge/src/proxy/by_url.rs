@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, Uri};
 use crate::cache::key::KeyBuf;
 use crate::cache::purge::Selector;
 use crate::http::body::Body;
-use crate::http::forward::HopWishes;
+use crate::http::forward::{CHOSEN_UPSTREAM, HopWishes};
 use crate::http::path::{self, PathRules};
 use crate::plugin::Plugin;
 use crate::proxy::context::{self, DerivedKey};
@@ -84,6 +84,10 @@ impl Generation {
         let route = self.routes.find(host, &parts)?;
         if let Some(rules) = &route.rules {
             rules.clean_known(&mut parts);
+        }
+        let chosen = parts.headers.get(CHOSEN_UPSTREAM);
+        if route.split.as_ref().is_some_and(|split| !split.has(chosen)) {
+            return None;
         }
         Some((route, key(route, &parts, scheme, host)?))
     }

@@ -14,8 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
+use crate::proxy::mirror::config::MirrorConfig;
 use crate::proxy::rules::access::config::AccessConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
+use crate::proxy::split::config::SplitConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that
@@ -31,6 +33,12 @@ pub struct RouteConfig {
     /// The name of the upstream to which the requests go.
     #[serde(default)]
     pub upstream: Option<String>,
+    /// Several upstreams, in place of `upstream`.
+    #[serde(default)]
+    pub split: Option<SplitConfig>,
+    /// Copies of the requests that go to the origin, for a second upstream.
+    #[serde(default)]
+    pub mirror: Option<MirrorConfig>,
     /// `off` passes everything through.
     #[serde(default)]
     pub cache: OnOffSwitch,

@@ -200,6 +200,15 @@ impl RequestContext {
         request
     }
 
+    /// Sends a copy of this request to a second upstream, where the route says so. Returns the
+    /// request.
+    pub fn mirrored(&self, request: Request<Body>) -> Request<Body> {
+        match &self.route.mirror {
+            Some(mirror) => mirror.copy(request),
+            None => request,
+        }
+    }
+
     /// Adds the protocol upgrade that the client asked for to the request for the origin. Only for
     /// an answer that is for this client alone.
     pub fn pass_upgrade_on(&self, headers: &mut HeaderMap) {
@@ -277,8 +286,9 @@ impl RequestContext {
 /// Adds the fields that name the client and this gateway. Everything else in the head stays as the
 /// key was derived from it; [`forward::DIFFERENCES`] lists where the two may differ.
 fn sign(headers: &mut HeaderMap, caller: &RequestSender, host: &str, version: Version) {
-    // It is for routes, keys and plugins alone.
+    // They are for routes, keys and plugins alone.
     headers.remove(forward::CLIENT_JA4);
+    headers.remove(forward::CHOSEN_UPSTREAM);
     forward::tell_origin(headers, caller, host);
     forward::append_via(headers, version, PSEUDONYM);
     forward::append_cdn_loop(headers, &CDN_ID);

@@ -235,6 +235,13 @@ impl Generation {
                 return (explanation, None);
             }
         };
+        let route = match &route.split {
+            None => route,
+            Some(split) => {
+                explanation.rules.push(split.describe());
+                split.explain(parts, caller.client()).unwrap_or(route)
+            }
+        };
         if let Some(cookie) = sticky::of(route) {
             sticky::take(cookie, parts);
         }
@@ -242,7 +249,12 @@ impl Generation {
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
         let rules_of = |rules: &Arc<RouteRules>| rules.describe();
-        explanation.rules = route.rules.as_ref().map_or_else(Vec::new, rules_of);
+        let steps = route.rules.as_ref().map_or_else(Vec::new, rules_of);
+        explanation.rules.extend(steps);
+        let mirror = route.mirror.as_ref();
+        explanation
+            .rules
+            .extend(mirror.map(|mirror| mirror.describe()));
         route.clean(parts);
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());

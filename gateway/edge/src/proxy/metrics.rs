@@ -62,6 +62,7 @@ struct RequestMetricFamilies {
     requests: IntCounterVec,
     seconds: HistogramVec,
     unkeyed: IntCounterVec,
+    mirrored: IntCounterVec,
     purges: IntCounterVec,
     budget: SeriesBudget,
 }
@@ -79,6 +80,12 @@ pub struct UnkeyedCount {
     route: Arc<str>,
     plugin: Box<str>,
     count: OnceLock<IntCounter>,
+}
+
+/// Counts the copies of one route's requests.
+pub struct MirrorCounts {
+    families: RequestFamilies,
+    route: Arc<str>,
 }
 
 /// The bounds of the buckets in seconds: from the tens of microseconds of a hit to the seconds of a
@@ -118,6 +125,14 @@ impl RequestFamilies {
             ),
             &["route", "plugin"],
         )?;
+        let mirrored = IntCounterVec::new(
+            Opts::new(
+                "lamina_mirror_total",
+                "Copies of requests for a second upstream, by outcome.",
+            ),
+            &["route", "outcome"],
+        )?;
+        registry.register(Box::new(mirrored.clone()))?;
         let purges = IntCounterVec::new(
             Opts::new(
                 "lamina_purge_requests_total",
@@ -134,6 +149,7 @@ impl RequestFamilies {
             requests,
             seconds,
             unkeyed,
+            mirrored,
             purges,
             budget,
         })))
@@ -151,6 +167,14 @@ impl RequestFamilies {
             route: Arc::clone(route),
             plugin: plugin.into(),
             count: OnceLock::new(),
+        }
+    }
+
+    /// The counters of the copies of a route's requests.
+    pub fn mirror(&self, route: &Arc<str>) -> MirrorCounts {
+        MirrorCounts {
+            families: self.clone(),
+            route: Arc::clone(route),
         }
     }
 
@@ -187,6 +211,31 @@ impl RouteMetrics {
             requests.with_label_values(&labels),
             seconds.with_label_values(&labels),
         )
+    }
+}
+
+impl MirrorCounts {
+    /// Counts a copy that was answered.
+    pub fn sent(&self) {
+        self.count("sent");
+    }
+
+    /// Counts a copy that was not sent, since too many were under way or its body was too large.
+    pub fn dropped(&self) {
+        self.count("dropped");
+    }
+
+    /// Counts a copy that was not answered.
+    pub fn failed(&self) {
+        self.count("failed");
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let RequestMetricFamilies {
+            mirrored, budget, ..
+        } = &*self.families.0;
+        let route = budget.label(&self.route, outcome, 1);
+        mirrored.with_label_values(&[route, outcome]).inc();
     }
 }
 

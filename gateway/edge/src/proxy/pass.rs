@@ -86,7 +86,7 @@ async fn pass_on(
     let mut request = ask.for_origin(body);
     ask.pass_upgrade_on(request.headers_mut());
     let sent = Instant::now();
-    let mut response = match origin.send(request).await {
+    let mut response = match origin.send(ask.mirrored(request)).await {
         Ok(response) => response,
         Err(error) => {
             return failure::answer(&ask.route, reason, &source::origin_failure(origin, &error));

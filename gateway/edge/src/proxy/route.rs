@@ -18,8 +18,11 @@ use crate::plugin::{Hook, LoadError, Plugin, PluginSet};
 use crate::proxy::config;
 use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
+use crate::proxy::mirror::RequestMirror;
 use crate::proxy::rules::RouteRules;
 use crate::proxy::rules::cleaning::RequestCleaning;
+use crate::proxy::split::UpstreamSplit;
+use crate::proxy::split::config::UpstreamShareConfig;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
 use crate::telemetry::limit::LineLimiter;
 
@@ -35,6 +38,9 @@ pub struct Route {
     pub hash: PurgeHash,
     matches: RouteConditions,
     pub origin: Option<Arc<Origin>>,
+    /// Some: each request goes on as one of the routes that this chooses from.
+    pub split: Option<UpstreamSplit>,
+    pub mirror: Option<Arc<RequestMirror>>,
     /// None: the route has no rules beside those of the cache.
     pub rules: Option<Arc<RouteRules>>,
     pub cached: bool,
@@ -133,7 +139,7 @@ impl Routes {
     ) -> Result<Self, RouteError> {
         let in_order = routes
             .iter()
-            .map(|route| Route::new(route, parts).map(Arc::new))
+            .map(|route| Route::with_shares(route, parts).map(Arc::new))
             .collect::<Result<Box<[_]>, _>>()?;
         let index = RouteIndex::of(in_order.iter().map(|route| &route.matches));
         Ok(Self { in_order, index })
@@ -199,20 +205,46 @@ impl Route {
             || self.loader.as_ref().is_some_and(loads)
     }
 
+    /// The route, with one for each upstream that its requests are divided among.
+    fn with_shares(
+        config: &config::RouteConfig,
+        parts: &RouteDependencies<'_>,
+    ) -> Result<Self, RouteError> {
+        let Some(split) = &config.split else {
+            return Self::new(config, parts);
+        };
+        let of = |share: &UpstreamShareConfig| {
+            let upstream = Some(share.upstream.clone());
+            let config = config::RouteConfig {
+                upstream,
+                ..config.clone()
+            };
+            Self::new(&config, parts).map(Arc::new)
+        };
+        let routes = split.to.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let mut route = Self::new(config, parts)?;
+        route.split = Some(UpstreamSplit::new(split, routes));
+        Ok(route)
+    }
+
     fn new(
         config: &config::RouteConfig,
         parts: &RouteDependencies<'_>,
     ) -> Result<Self, RouteError> {
         let name = &config.name;
         let label: Arc<str> = name.as_str().into();
-        let origin = config.upstream.as_ref().map(|upstream| {
-            parts
-                .origins
-                .get(upstream)
-                .ok_or_else(|| RouteError::NoUpstream {
-                    route: name.clone(),
-                    upstream: upstream.clone(),
-                })
+        let upstream = |upstream: &String| {
+            let found = parts.origins.get(upstream);
+            found.ok_or_else(|| RouteError::NoUpstream {
+                route: name.clone(),
+                upstream: upstream.clone(),
+            })
+        };
+        let origin = config.upstream.as_ref().map(upstream);
+        let mirror = config.mirror.as_ref().map(|mirror| {
+            let counts = parts.metrics.mirror(&label);
+            let to = upstream(&mirror.upstream)?;
+            Ok(RequestMirror::new(mirror, to, counts))
         });
         let plugin = |plugin: &String, hook: Hook| -> Result<_, RouteError> {
             let found = parts
@@ -284,7 +316,9 @@ impl Route {
         let forwarded = key_plugin.as_ref();
         let forwarded = forwarded.map(|(plugin, _)| watch(plugin, PluginInfluence::LeavesOut));
         let forwarded = forwarded.filter(|watch| watch.rule != config::UnkeyedAction::Allow);
-        let cleaned: Vec<HeaderName> = RequestCleaning::keyed_fields(config).collect();
+        let cleaned: Vec<HeaderName> = RequestCleaning::keyed_fields(config)
+            .chain(UpstreamSplit::keyed_field(config.split.as_ref()))
+            .collect();
         let key = CacheKeyTemplate::new(&config.key)
             .with_headers(parts.trusted_headers)
             .with_headers(&cleaned);
@@ -293,6 +327,8 @@ impl Route {
             hash: hash64(name.as_bytes()),
             matches: RouteConditions::new(&config.matches),
             origin: origin.transpose()?,
+            split: None,
+            mirror: mirror.transpose()?,
             rules: RouteRules::new(config),
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,

@@ -28,7 +28,7 @@ const GRANTED: &str = "expect";
 
 /// Fields by which a request poses as another (with another path, method, host, scheme or
 /// address), besides all that begin with `x-forwarded` (sorted).
-const POSING: [&str; 43] = [
+const POSING: [&str; 44] = [
     "cf-connecting-ip",
     "client-cert",
     "client-cert-chain",
@@ -39,6 +39,7 @@ const POSING: [&str; 43] = [
     "forwarded",
     "forwarded-for",
     "front-end-https",
+    "lamina-upstream",
     // CGI programs read it as HTTP_PROXY ("httpoxy").
     "proxy",
     "proxy-client-ip",
@@ -86,6 +87,10 @@ pub const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-c
 /// The field with the fingerprint of a client's software (JA4), which the listener itself sets for
 /// routes and plugins. Origins do not get it.
 pub const CLIENT_JA4: HeaderName = HeaderName::from_static("client-ja4");
+
+/// The field with the upstream that was chosen for a request, which the gateway itself sets for keys.
+/// Origins do not get it.
+pub const CHOSEN_UPSTREAM: HeaderName = HeaderName::from_static("lamina-upstream");
 
 const POSING_PREFIX: &str = "x-forwarded";
 

@@ -95,8 +95,45 @@ impl RouteCheckScope<'_> {
             report.known(self.at.key("key").key("plugin"), "plugin", name, plugins);
         }
         self.guarded(report);
-        if self.route.upstream.is_none() {
+        self.further_upstreams(report);
+        if self.route.upstream.is_none() && self.route.split.is_none() {
             self.without_upstream(report);
+        }
+    }
+
+    /// Checks the upstreams that get a share or a copy of the requests.
+    fn further_upstreams(&self, report: &mut FindingCollector) {
+        let known = &self.config.upstreams;
+        if let Some(mirror) = &self.route.mirror {
+            let at = self.at.key("mirror");
+            report.known(at.key("upstream"), "upstream", &mirror.upstream, known);
+            if mirror.percent > 100 {
+                let message = format!("{} is more than 100; expected 0 to 100", mirror.percent);
+                report.add(at.key("percent"), message);
+            }
+            report.positive(at.key("max_in_flight"), mirror.max_in_flight.into());
+        }
+        let Some(split) = &self.route.split else {
+            return;
+        };
+        let at = self.at.key("split");
+        if self.route.upstream.is_some() {
+            let message = "`upstream` and `split` say both where requests go; expected one of them";
+            report.add(self.at.key("upstream"), message);
+        }
+        for (n, share) in split.to.iter().enumerate() {
+            let at = at.key("to").index(n).key("upstream");
+            report.known(at.clone(), "upstream", &share.upstream, known);
+            if split.to[..n]
+                .iter()
+                .any(|other| other.upstream == share.upstream)
+            {
+                report.add(at, format!("`{}` stands here twice", share.upstream));
+            }
+        }
+        if split.to.iter().all(|share| share.weight == 0) {
+            let message = "no upstream has a weight above 0; expected at least one";
+            report.add(at.key("to"), message);
         }
     }
 

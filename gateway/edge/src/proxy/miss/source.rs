@@ -90,7 +90,7 @@ pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
         (Some(_), _) => load(ask, None).await,
         (None, Some(origin)) => {
             let request = ask.for_origin(Body::empty());
-            let load = pin!(sent(origin, request, false));
+            let load = pin!(sent(ask, origin, request, false));
             watched(ask, until(deadline(ask), load).await)
         }
         (None, None) => SourceOutcome::Failed(no_origin()),
@@ -113,7 +113,13 @@ async fn until(
     }
 }
 
-async fn sent(origin: &Origin, request: Request<Body>, validates: bool) -> SourceOutcome {
+async fn sent(
+    ask: &RequestContext,
+    origin: &Origin,
+    request: Request<Body>,
+    validates: bool,
+) -> SourceOutcome {
+    let request = ask.mirrored(request);
     match origin.send(request).await {
         Ok(response) => SourceOutcome::Response(SourceResponse {
             response,
@@ -141,7 +147,7 @@ async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome
     if fallback == FailureFallback::StaleCopy {
         request.extensions_mut().insert(fallback);
     }
-    sent(origin, request, stale.is_some()).await
+    sent(ask, origin, request, stale.is_some()).await
 }
 
 /// What the client gets if the origin fails: the stale copy, if it may be shown then.
@@ -176,7 +182,7 @@ pub async fn load_range(
     headers.insert(RANGE, range::request_range(gap.0, gap.1));
     headers.insert(IF_RANGE, validator);
     request.extensions_mut().insert(SharedLoad);
-    let load = pin!(sent(origin, request, false));
+    let load = pin!(sent(ask, origin, request, false));
     watched(ask, until(deadline(ask), load).await)
 }
 
@@ -291,7 +297,7 @@ async fn passed_on(ask: &RequestContext, mut request: Request<Body>) -> SourceOu
     ask.forward(request.headers_mut());
     ask.charge(&mut request);
     request.extensions_mut().insert(SharedLoad);
-    sent(origin, request, false).await
+    sent(ask, origin, request, false).await
 }
 
 async fn plugin_failed(

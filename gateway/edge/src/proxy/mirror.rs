@@ -1,0 +1,194 @@
+//! Copies of requests for a second upstream, whose answers nobody sees: to try a new version with
+//! real traffic.
+//!
+//! What goes to the origin is copied, so hits are not. A copy is never waited for, and never more
+//! than a bounded number is under way; what is above that is dropped and counted. A body is copied
+//! while the origin reads it, and the copy is sent when all of it is there.
+
+pub mod config;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::UPGRADE;
+use http::{HeaderName, HeaderValue, Method, Request};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::Semaphore;
+
+use super::metrics::MirrorCounts;
+use super::miss::load::random;
+use crate::http::body::{Body, BodyError};
+use crate::origin::Origin;
+use config::MirrorConfig;
+
+/// Tells an origin that a request is a copy.
+const MIRRORED: HeaderName = HeaderName::from_static("x-lamina-mirror");
+
+/// The most bytes of an answer to a copy that are read, so that its connection can be used again.
+const MOST_READ: usize = 1 << 20;
+
+/// Where copies of a route's requests go.
+pub struct RequestMirror {
+    to: Arc<Origin>,
+    percent: u8,
+    most_body: usize,
+    places: Arc<Semaphore>,
+    counts: MirrorCounts,
+}
+
+/// A body that is copied while it is read.
+struct CopiedBody {
+    body: Body,
+    copy: BytesMut,
+    /// None: the copy was sent or given up.
+    waiting: Option<(Arc<RequestMirror>, Request<()>)>,
+}
+
+impl RequestMirror {
+    /// Creates it for copies to this upstream.
+    pub fn new(config: &MirrorConfig, to: Arc<Origin>, counts: MirrorCounts) -> Arc<Self> {
+        Arc::new(Self {
+            to,
+            percent: config.percent,
+            most_body: usize::try_from(config.body.0).unwrap_or(usize::MAX),
+            places: Arc::new(Semaphore::new(config.max_in_flight as usize)),
+            counts,
+        })
+    }
+
+    /// Sends a copy of this request, if it is one of those that are copied. Returns the request.
+    pub fn copy(self: &Arc<Self>, request: Request<Body>) -> Request<Body> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let has_body = !request.body().is_empty();
+        let is_meant = match has_body {
+            false => is_read || self.most_body > 0,
+            true => self.most_body > 0,
+        };
+        if !is_meant
+            || request.headers().contains_key(UPGRADE)
+            || random() % 100 >= self.percent.into()
+        {
+            return request;
+        }
+        let mut copy = Request::new(());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        copy.headers_mut()
+            .insert(MIRRORED, HeaderValue::from_static("1"));
+        if !has_body {
+            self.send(copy.map(|()| Body::empty()));
+            return request;
+        }
+        request.map(|body| {
+            Body::boxed(CopiedBody {
+                body,
+                copy: BytesMut::new(),
+                waiting: Some((Arc::clone(self), copy)),
+            })
+        })
+    }
+
+    /// Sends a copy and reads its answer, which is for nobody.
+    fn send(self: &Arc<Self>, request: Request<Body>) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.counts.dropped();
+            return;
+        };
+        let mirror = Arc::clone(self);
+        tokio::spawn(async move {
+            let _place = place;
+            match mirror.to.send(request).await {
+                Ok(response) => {
+                    mirror.counts.sent();
+                    discard(response.into_body()).await;
+                }
+                Err(error) => {
+                    mirror.counts.failed();
+                    tracing::debug!(%error, "a copy of a request failed");
+                }
+            }
+        });
+    }
+
+    /// The mirror in words.
+    pub fn describe(&self) -> String {
+        format!(
+            "mirror: {} percent of what goes to the origin, to {}",
+            self.percent,
+            self.to.name()
+        )
+    }
+}
+
+/// Reads a body to its end, but not for longer than its beginning is worth.
+async fn discard(mut body: Body) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+    {
+        read += frame.data_ref().map_or(0, Bytes::len);
+        if read > MOST_READ {
+            return;
+        }
+    }
+}
+
+impl CopiedBody {
+    fn keep(&mut self, data: &Bytes) {
+        let Some((mirror, _)) = &self.waiting else {
+            return;
+        };
+        if self.copy.len() + data.len() > mirror.most_body {
+            mirror.counts.dropped();
+            self.waiting = None;
+            self.copy = BytesMut::new();
+            return;
+        }
+        self.copy.extend_from_slice(data);
+    }
+
+    fn ended(&mut self) {
+        if let Some((mirror, request)) = self.waiting.take() {
+            let body = std::mem::take(&mut self.copy).freeze();
+            mirror.send(request.map(|()| Body::full(body)));
+        }
+    }
+}
+
+impl http_body::Body for CopiedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.keep(&data.clone());
+                }
+                // A body of known length may never be polled past its last byte.
+                if this.body.is_end_stream() {
+                    this.ended();
+                }
+            }
+            Poll::Ready(None) => this.ended(),
+            Poll::Ready(Some(Err(_))) => this.waiting = None,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,35 @@
+//! The configuration of copies of requests.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::ByteSize;
+
+/// Copies of requests that go to the origin, for a second upstream; their answers are read and dropped. Copies have `X-Lamina-Mirror: 1`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorConfig {
+    /// The name of the upstream that gets the copies.
+    pub upstream: String,
+    /// How many of a hundred requests are copied.
+    #[serde(default = "all")]
+    pub percent: u8,
+    /// The most bytes of a request body that are copied, of any method; 0: only GET and HEAD without a body are copied.
+    #[serde(default = "none")]
+    pub body: ByteSize,
+    /// The most copies under way at the same time; further ones are dropped and counted.
+    #[serde(default = "max_in_flight")]
+    pub max_in_flight: u32,
+}
+
+fn all() -> u8 {
+    100
+}
+
+fn none() -> ByteSize {
+    ByteSize(0)
+}
+
+fn max_in_flight() -> u32 {
+    64
+}

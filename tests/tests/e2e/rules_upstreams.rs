@@ -1,0 +1,131 @@
+//! Requests that are divided among several upstreams, and copies for a second one.
+
+use std::collections::HashMap;
+
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for};
+use serde_json::json;
+
+async fn named(name: &'static str) -> Origin {
+    Origin::pages(move |_| Reply::fresh(name)).await
+}
+
+async fn split(blue: &Origin, green: &Origin, split: &str) -> Gateway {
+    Setup::new(blue)
+        .upstream("blue", &blue.url())
+        .upstream("green", &green.url())
+        .route(&format!("{{name: site, split: {split}}}"))
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn answers_of_two_upstreams_are_two_entries_and_one_purge_reaches_both() {
+    let (blue, green) = (named("blue").await, named("green").await);
+    let to =
+        "{by: header x-user, to: [{upstream: blue, weight: 75}, {upstream: green, weight: 25}]}";
+    let gateway = split(&blue, &green, to).await;
+    let ask = |user: usize| {
+        let ask = gateway
+            .client()
+            .request("/")
+            .header("x-user", &user.to_string());
+        ask.header("lamina-upstream", "green").send()
+    };
+    let mut first = HashMap::new();
+    for user in 0..200 {
+        first.insert(user, ask(user).await.text().to_owned());
+    }
+    let greens = first.values().filter(|name| *name == "green").count();
+    assert!((20..=90).contains(&greens), "{greens} of 200 go to green");
+    assert_eq!((blue.count(), green.count()), (1, 1));
+    for user in 0..200 {
+        let answer = ask(user).await;
+        assert_eq!(answer.text(), first[&user], "a user stays where it was");
+        assert!(answer.is_hit());
+    }
+    assert_eq!(blue.last().header("lamina-upstream"), "");
+    gateway
+        .purge(json!({ "url": format!("http://{}/", gateway.address) }))
+        .await;
+    for user in 0..200 {
+        ask(user).await;
+    }
+    assert_eq!(
+        (blue.count(), green.count()),
+        (2, 2),
+        "the purge reached both"
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_without_weight_gets_nothing_and_clients_stay() {
+    let (blue, green) = (named("blue").await, named("green").await);
+    let to = "{to: [{upstream: blue, weight: 0}, {upstream: green, weight: 1}]}";
+    let gateway = split(&blue, &green, to).await;
+    for n in 0..20 {
+        let answer = gateway.client().get(&format!("/{n}")).await;
+        assert_eq!(answer.text(), "green");
+    }
+    assert_eq!((blue.count(), green.count()), (0, 20));
+}
+
+#[tokio::test]
+async fn copies_go_to_a_second_upstream_and_nobody_waits_for_them() {
+    let origin = named("page").await;
+    let next = Origin::start(|_| std::future::pending()).await;
+    let gateway = Setup::new(&origin)
+        .upstream("next", &next.url())
+        .route("{name: site, upstream: origin, mirror: {upstream: next, max_in_flight: 3}}")
+        .start()
+        .await;
+    for n in 0..10 {
+        let path = format!("/{n}");
+        assert_eq!(gateway.client().get(&path).await.text(), "page");
+        assert!(gateway.client().get(&path).await.is_hit());
+    }
+    wait_for("three copies", SOON, || async {
+        (next.count() == 3).then_some(())
+    })
+    .await;
+    let copy = next.last();
+    assert_eq!(copy.header("x-lamina-mirror"), "1");
+    assert_eq!(
+        origin.count(),
+        10,
+        "hits are not copied, and the origin gets each once"
+    );
+    assert_eq!(origin.last().header("x-lamina-mirror"), "");
+    let labels = [("route", "site"), ("outcome", "dropped")];
+    let dropped = gateway.metric("lamina_mirror_total", &labels).await;
+    assert_eq!(dropped, 7.0);
+}
+
+#[tokio::test]
+async fn bodies_are_copied_up_to_a_limit() {
+    let (origin, next) = (named("done").await, named("unseen").await);
+    let gateway = Setup::new(&origin)
+        .upstream("next", &next.url())
+        .route("{name: site, upstream: origin, mirror: {upstream: next, body: 1000B}}")
+        .start()
+        .await;
+    for size in [1, 1000, 1001] {
+        let answer = gateway.client().post("/form", vec![b'x'; size]).await;
+        assert_eq!(answer.text(), "done", "{size} bytes");
+    }
+    wait_for("two copies", SOON, || async {
+        (next.count() == 2).then_some(())
+    })
+    .await;
+    let seen = next.seen();
+    let bodies = seen
+        .iter()
+        .map(|seen| seen.body.as_ref().map_or(0, |body| body.len()));
+    let mut sizes: Vec<usize> = bodies.collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 1000]);
+    assert_eq!(origin.count(), 3);
+}
