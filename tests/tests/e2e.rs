@@ -116,6 +116,8 @@ mod doctor_crash;
 mod doctor_rights;
 #[path = "e2e/documents.rs"]
 mod documents;
+#[path = "e2e/esi.rs"]
+mod esi;
 #[path = "e2e/expectations.rs"]
 mod expectations;
 #[path = "e2e/followers.rs"]

@@ -14,6 +14,7 @@ mod context;
 mod cover;
 mod delivery;
 mod early;
+pub mod esi;
 mod excerpt;
 mod explain;
 mod failure;
@@ -44,7 +45,7 @@ mod watch;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -67,6 +68,7 @@ use crate::http::tls::obtained::ChallengeLookup;
 use arrived::ArrivedRequest;
 use context::{DerivedKey, RequestContext};
 use delivery::PendingAnswer;
+use esi::PageRequest;
 use metrics::RequestOutcome;
 use miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
 use plan::RequestPlan;
@@ -233,7 +235,7 @@ impl Proxy {
         early: &InterimChannel,
         challenge: Option<Arc<str>>,
     ) -> HandlerAnswer {
-        let started = early.began();
+        let started = esi::fragment_began(&parts).unwrap_or_else(|| early.began());
         let generation = self.generation.load();
         let path_rules = entered.peer.path_rules;
         let ForwardingContext { caller, wishes } = entered.received;
@@ -314,6 +316,9 @@ impl Proxy {
             request.keep_host();
             sticky::take(cookie, &mut request.parts);
         }
+        if generation.routes.assemble_pages() {
+            request.answer.page = PageRequest::of(self, route, (&request, entered.peer), early);
+        }
         request.answer.record = request.record_of_perhaps_a_hit(recorder, route);
         let Some(rules) = &route.rules else {
             return self.go_in(&generation, route, request, early);
@@ -370,6 +375,9 @@ impl Proxy {
         early: &InterimChannel,
     ) -> HandlerAnswer {
         let started = request.started;
+        if generation.routes.assemble_pages() {
+            esi::prepare(route, &mut request.parts);
+        }
         if !admits(route, &request.parts) {
             return HandlerAnswer::Now(request.refused(&generation.recorder, route, too_large()));
         }
@@ -546,7 +554,10 @@ impl Proxy {
         answer: PendingAnswer,
         early: InterimChannel,
     ) -> Response<Body> {
-        ask.interim = poll_fn(|cx| Poll::Ready(early.open(ask.parts.version, cx.waker()))).await;
+        if esi::fragment_began(&ask.parts).is_none() {
+            let open = |cx: &mut Context<'_>| early.open(ask.parts.version, cx.waker());
+            ask.interim = poll_fn(|cx| Poll::Ready(open(cx))).await;
+        }
         let (route, started) = (Arc::clone(&ask.route), ask.started);
         let overdue = ask.generation.overdue();
         let mut served = match work {

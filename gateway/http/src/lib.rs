@@ -36,6 +36,7 @@ pub mod conditional;
 pub mod config;
 pub mod date;
 pub mod endpoint;
+pub mod esi;
 pub mod etag;
 pub mod fair;
 pub mod forward;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
+use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::mirror::config::MirrorConfig;
 use crate::proxy::rules::access::config::AccessConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
@@ -39,6 +40,9 @@ pub struct RouteConfig {
     /// Copies of the requests that go to the origin, for a second upstream.
     #[serde(default)]
     pub mirror: Option<MirrorConfig>,
+    /// Pages are put together from fragments (Edge Side Includes). Unset: they are not.
+    #[serde(default)]
+    pub esi: Option<EsiConfig>,
     /// `off` passes everything through.
     #[serde(default)]
     pub cache: OnOffSwitch,

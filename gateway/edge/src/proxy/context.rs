@@ -22,6 +22,7 @@ use crate::origin::{OnAttempt, OnInterim, RequestClient, RequestKey, StickyPin, 
 use crate::plugin::KeyDecision;
 use crate::proxy::Generation;
 use crate::proxy::came;
+use crate::proxy::esi;
 use crate::proxy::plan;
 use crate::proxy::record::trail::{RequestTrail, TrailEvent};
 use crate::proxy::route::Route;
@@ -185,6 +186,7 @@ impl RequestContext {
     pub fn for_origin(&self, body: Body) -> Request<Body> {
         let mut headers = self.parts.headers.clone();
         self.forward(&mut headers);
+        esi::tell_origin(&self.route, &mut headers);
         // The same spelling as in the key; HTTP/2 carries it only in the pseudo-header.
         if let (false, Ok(host)) = (self.host.is_empty(), HeaderValue::from_str(&self.host)) {
             headers.insert(HOST, host);

@@ -1,5 +1,6 @@
 //! The last steps of every answer, in this order: an error of ours is told in the client's dialect,
-//! the rules of the route for answers are applied, and the answer is counted and logged.
+//! a page is put together from its fragments, the rules of the route for answers are applied, and
+//! the answer is counted and logged.
 //!
 //! Nothing that is done here is ever stored: a stored answer goes through these steps each time.
 
@@ -8,6 +9,7 @@ use std::time::Instant;
 use http::Response;
 
 use super::CountedResponse;
+use super::esi::PageRequest;
 use super::metrics::RequestOutcome;
 use super::record::PendingRecord;
 use super::route::Route;
@@ -20,6 +22,8 @@ pub struct PendingAnswer {
     /// None: nobody reads the record of this request.
     pub record: Option<PendingRecord>,
     pub dialect: AnswerDialect,
+    /// What puts together the page that the answer may be. None: the route does not do that.
+    pub page: Option<Box<PageRequest>>,
     /// What the rules of the route do to the answer. None: the route has no rules.
     pub rules: Option<Box<AnswerRules>>,
 }
@@ -30,6 +34,7 @@ impl PendingAnswer {
         Self {
             record,
             dialect,
+            page: None,
             rules: None,
         }
     }
@@ -50,6 +55,9 @@ impl PendingAnswer {
     pub(super) fn give(self, mut served: CountedResponse) -> Response<Body> {
         if served.outcome == RequestOutcome::Error {
             served.response = self.dialect.error(served.response);
+        }
+        if let Some(page) = self.page {
+            served = page.assemble(served);
         }
         if let Some(rules) = self.rules {
             served = rules.apply(served);

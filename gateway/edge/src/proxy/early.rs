@@ -73,7 +73,11 @@ impl Proxy {
         let RoutingOutcome::Route(route) = target else {
             return None;
         };
-        if route.has_plugins() || route.rules.is_some() || route.split.is_some() {
+        if route.has_plugins()
+            || route.rules.is_some()
+            || route.split.is_some()
+            || route.esi.is_some()
+        {
             return None;
         }
         let found = self.look(&RoutedRequest {

@@ -29,7 +29,7 @@ use crate::proxy::route::Route;
 use crate::proxy::rules::RouteRules;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
-use crate::proxy::{Generation, Proxy, RoutedRequest, context, origin_query, sticky};
+use crate::proxy::{Generation, Proxy, RoutedRequest, context, esi, origin_query, sticky};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -255,7 +255,12 @@ impl Generation {
         explanation
             .rules
             .extend(mirror.map(|mirror| mirror.describe()));
+        if route.esi.is_some() {
+            let line = "esi: pages are put together from fragments when they are delivered";
+            explanation.rules.push(line.to_owned());
+        }
         route.clean(parts);
+        esi::prepare(route, parts);
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());
             let rules = route.path.over(rules);

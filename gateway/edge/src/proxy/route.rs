@@ -16,6 +16,7 @@ use crate::origin::{Origin, Origins};
 use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, ResponseError};
 use crate::plugin::{Hook, LoadError, Plugin, PluginSet};
 use crate::proxy::config;
+use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::mirror::RequestMirror;
@@ -41,6 +42,8 @@ pub struct Route {
     /// Some: each request goes on as one of the routes that this chooses from.
     pub split: Option<UpstreamSplit>,
     pub mirror: Option<Arc<RequestMirror>>,
+    /// Some: pages are put together from fragments.
+    pub esi: Option<EsiConfig>,
     /// None: the route has no rules beside those of the cache.
     pub rules: Option<Arc<RouteRules>>,
     pub cached: bool,
@@ -80,6 +83,7 @@ pub struct Routes {
     in_order: Box<[Arc<Route>]>,
     /// None if there are so few routes that they are tried one after the other.
     index: Option<RouteIndex>,
+    assemble_pages: bool,
 }
 
 /// Something that a route needs and that does not exist. The checks of the configuration should
@@ -142,7 +146,17 @@ impl Routes {
             .map(|route| Route::with_shares(route, parts).map(Arc::new))
             .collect::<Result<Box<[_]>, _>>()?;
         let index = RouteIndex::of(in_order.iter().map(|route| &route.matches));
-        Ok(Self { in_order, index })
+        let assemble_pages = in_order.iter().any(|route| route.esi.is_some());
+        Ok(Self {
+            in_order,
+            index,
+            assemble_pages,
+        })
+    }
+
+    /// Whether a route puts pages together from fragments.
+    pub fn assemble_pages(&self) -> bool {
+        self.assemble_pages
     }
 
     /// The first route that takes a request to `host`.
@@ -329,6 +343,7 @@ impl Route {
             origin: origin.transpose()?,
             split: None,
             mirror: mirror.transpose()?,
+            esi: config.esi.clone(),
             rules: RouteRules::new(config),
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,

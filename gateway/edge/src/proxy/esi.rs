@@ -1,0 +1,305 @@
+//! Pages that are put together from fragments when they are delivered (Edge Side Includes).
+//!
+//! What is stored is the page with its marks, and each fragment as an entry of its own. A fragment
+//! is got by a request like a client's, through the same steps, so that its route decides about
+//! lifetime, purges and plugins. The page as the client gets it is never stored: it has no validator
+//! and no ranges, and says that nobody else may keep it.
+//!
+//! A fragment is asked for with the fields of the page's request. Of its cookies a route that is
+//! cached gets those that its key holds, and `Authorization` only if its key holds that, so that
+//! no client's fragment is shared.
+
+pub mod config;
+mod page;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, COOKIE, ETAG, EXPIRES, HOST, LAST_MODIFIED,
+};
+use http::request::Parts;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
+use http_body::Body as _;
+
+use super::arrived::ArrivedRequest;
+use super::metrics::RequestOutcome;
+use super::route::Route;
+use super::{CountedResponse, Proxy, context, cover, respond};
+use crate::http::body::Body;
+use crate::http::cache_control::ResponseDirectives;
+use crate::http::conditional;
+use crate::http::forward::{ForwardingContext, HopWishes, RequestSender};
+use crate::http::reference;
+use crate::http::server::{HandlerAnswer, InterimChannel, Peer, RequestArrival};
+use crate::http::tls::TlsSession;
+use crate::plugin::SeenField;
+use config::{EsiConfig, EsiPages};
+use page::AssembledPage;
+
+/// Tells a cache what an answer is for (Edge Architecture 1.0).
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+/// Tells an origin what a cache in front of it can do.
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
+const CAPABILITY: HeaderValue = HeaderValue::from_static("lamina=\"ESI/1.0\"");
+
+/// What of a page's request is not for its fragments.
+const OF_THE_PAGE: [HeaderName; 3] = [ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE];
+
+/// Marks a request for a fragment, as an extension of the request.
+#[derive(Clone)]
+pub struct FragmentPlace {
+    /// How deep it lies: 1 in a page that a client has asked for.
+    depth: u8,
+    budget: Arc<FragmentBudget>,
+}
+
+/// What a page may still take.
+struct FragmentBudget {
+    includes: AtomicU32,
+    bytes: AtomicU64,
+}
+
+/// What is needed to put together the page that answers one request.
+pub struct PageRequest {
+    proxy: Arc<Proxy>,
+    route: Arc<Route>,
+    rules: EsiConfig,
+    peer: Peer,
+    caller: RequestSender,
+    tls: Option<Arc<TlsSession>>,
+    channel: InterimChannel,
+    is_head: bool,
+    uri: Uri,
+    version: Version,
+    host: String,
+    scheme: &'static str,
+    headers: HeaderMap,
+    place: FragmentPlace,
+}
+
+/// Makes a request for a page one whose answer may be put together here: the whole is asked for,
+/// without an encoding. Takes out of a request for a fragment what its route's key does not tell
+/// apart.
+pub(super) fn prepare(route: &Route, parts: &mut Parts) {
+    narrow(route, parts);
+    if route.esi.is_none() {
+        return;
+    }
+    conditional::strip_conditionals(&mut parts.headers);
+    parts.headers.remove(SURROGATE_CAPABILITY);
+    let identity = HeaderValue::from_static("identity");
+    parts.headers.insert(ACCEPT_ENCODING, identity);
+}
+
+/// Tells an origin that pages are put together here, if its route does so.
+pub(super) fn tell_origin(route: &Route, headers: &mut HeaderMap) {
+    if route.esi.is_some() {
+        headers.append(SURROGATE_CAPABILITY, CAPABILITY);
+    }
+}
+
+/// When a request for a fragment began. None: this is none.
+pub(super) fn fragment_began(parts: &Parts) -> Option<Instant> {
+    parts
+        .extensions
+        .get::<FragmentPlace>()
+        .map(|_| Instant::now())
+}
+
+/// Takes out of a request for a fragment what its route's key does not tell apart, if the route is
+/// cached.
+fn narrow(route: &Route, parts: &mut Parts) {
+    if !route.cached || parts.extensions.get::<FragmentPlace>().is_none() {
+        return;
+    }
+    if !route.key.covers(&AUTHORIZATION) {
+        parts.headers.remove(AUTHORIZATION);
+    }
+    let is_keyed = |pair: &&[u8]| match cover::name_of(pair) {
+        Some(SeenField::Cookie(name)) => route.key.covers_cookie(&name),
+        _ => false,
+    };
+    let kept: Vec<&[u8]> = cover::pairs(&parts.headers).filter(is_keyed).collect();
+    match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
+        Ok(line) if !line.is_empty() => drop(parts.headers.insert(COOKIE, line)),
+        _ => drop(parts.headers.remove(COOKIE)),
+    }
+}
+
+impl PageRequest {
+    /// Keeps of a request what its page may need. None: its route puts no pages together.
+    pub(super) fn of(
+        proxy: &Arc<Proxy>,
+        route: &Arc<Route>,
+        (request, peer): (&ArrivedRequest, Peer),
+        channel: &InterimChannel,
+    ) -> Option<Box<Self>> {
+        let rules = route.esi.clone()?;
+        let place = request.parts.extensions.get::<FragmentPlace>();
+        let place = place.cloned().unwrap_or_else(|| FragmentPlace {
+            depth: 0,
+            budget: Arc::new(FragmentBudget {
+                includes: AtomicU32::new(rules.includes),
+                bytes: AtomicU64::new(rules.max_bytes.0),
+            }),
+        });
+        let mut headers = request.parts.headers.clone();
+        conditional::strip_conditionals(&mut headers);
+        for name in OF_THE_PAGE {
+            headers.remove(name);
+        }
+        Some(Box::new(Self {
+            proxy: Arc::clone(proxy),
+            route: Arc::clone(route),
+            rules,
+            peer,
+            caller: request.caller.clone(),
+            tls: request.tls.clone(),
+            channel: channel.clone(),
+            is_head: request.parts.method == Method::HEAD,
+            uri: context::origin_form(&request.parts.uri),
+            version: request.parts.version,
+            host: request.host().into_owned(),
+            scheme: request.scheme,
+            headers,
+            place,
+        }))
+    }
+
+    /// Puts the page together, if this is one.
+    pub(super) fn assemble(self: Box<Self>, served: CountedResponse) -> CountedResponse {
+        let CountedResponse { response, outcome } = served;
+        if outcome == RequestOutcome::Error || !self.is_page(&response) {
+            return CountedResponse { response, outcome };
+        }
+        let left = self.place.budget.bytes.load(Ordering::Relaxed);
+        if response.body().size_hint().lower() > left {
+            self.warn("a page is larger than esi.max_bytes");
+            let status = StatusCode::BAD_GATEWAY;
+            let answer = respond::plain(status, respond::text(status));
+            return CountedResponse::new(answer, RequestOutcome::Error);
+        }
+        let (mut head, body) = response.into_parts();
+        for_one_client(&mut head.headers);
+        let body = match self.is_head {
+            true => Body::empty(),
+            false => Body::boxed(AssembledPage::new(body, Arc::from(self))),
+        };
+        CountedResponse::new(Response::from_parts(head, body), outcome)
+    }
+
+    /// Whether an answer is a page that may have includes.
+    fn is_page(&self, response: &Response<Body>) -> bool {
+        let headers = response.headers();
+        response.status() == StatusCode::OK
+            && !headers.contains_key(CONTENT_ENCODING)
+            && (is_declared(headers) || (self.rules.pages == EsiPages::All && is_text(headers)))
+    }
+
+    /// The content of a fragment. None: it can't be had, or the page may not have it.
+    async fn fragment(&self, place: &str) -> Option<bytes::Bytes> {
+        let Some(parts) = self.request_for(place) else {
+            self.warn("a fragment is of another host, or lies too deep, or is one too many");
+            return None;
+        };
+        let arrival = RequestArrival {
+            peer: Peer {
+                redirect: None,
+                ..self.peer
+            },
+            received: ForwardingContext {
+                caller: self.caller.clone(),
+                wishes: HopWishes::default(),
+            },
+            tls: self.tls.clone(),
+        };
+        let request = (parts, Body::empty());
+        let answer = match self.proxy.serve(request, arrival, &self.channel, None) {
+            HandlerAnswer::Now(response) => response,
+            HandlerAnswer::Later(response) => response.await,
+        };
+        if !answer.status().is_success() || answer.headers().contains_key(CONTENT_ENCODING) {
+            return None;
+        }
+        page::collected(answer.into_body(), &self.place.budget.bytes).await
+    }
+
+    /// The request for a fragment of this page.
+    fn request_for(&self, place: &str) -> Option<Parts> {
+        let depth = self.place.depth + 1;
+        if depth > self.rules.depth {
+            return None;
+        }
+        let uri = reference::resolve(&self.uri, place)?;
+        if let Some(authority) = uri.authority() {
+            let host = context::normal_host(authority.as_str(), self.scheme);
+            let same_scheme = uri.scheme_str().is_none_or(|scheme| scheme == self.scheme);
+            if host != self.host || !same_scheme {
+                return None;
+            }
+        }
+        let left = &self.place.budget.includes;
+        let one_less = |left: u32| left.checked_sub(1);
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .ok()?;
+        let mut parts = Request::new(()).into_parts().0;
+        parts.uri = context::origin_form(&uri);
+        parts.version = self.version;
+        parts.headers = self.headers.clone();
+        parts.headers.insert(HOST, self.host.parse().ok()?);
+        let identity = HeaderValue::from_static("identity");
+        parts.headers.insert(ACCEPT_ENCODING, identity);
+        parts.extensions.insert(FragmentPlace {
+            depth,
+            budget: Arc::clone(&self.place.budget),
+        });
+        Some(parts)
+    }
+
+    fn warn(&self, what: &str) {
+        if let Some(dropped) = self.route.warnings.admit(Instant::now()) {
+            let (route, page) = (&*self.route.name, self.uri.path());
+            tracing::warn!(route, page, dropped, "{what}");
+        }
+    }
+}
+
+/// Removes from the head of a page what is not true of the page as its client gets it.
+fn for_one_client(headers: &mut HeaderMap) {
+    for name in [
+        CONTENT_LENGTH,
+        ETAG,
+        LAST_MODIFIED,
+        ACCEPT_RANGES,
+        EXPIRES,
+        SURROGATE_CONTROL,
+    ] {
+        headers.remove(name);
+    }
+    if !ResponseDirectives::parse(headers).no_store {
+        let own = HeaderValue::from_static("private, no-cache");
+        headers.insert(CACHE_CONTROL, own);
+    }
+}
+
+/// Whether `Surrogate-Control` says that an answer has includes.
+fn is_declared(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(SURROGATE_CONTROL).iter();
+    lines.any(|line| memchr::memmem::find(line.as_bytes(), b"ESI/1.0").is_some())
+}
+
+fn is_text(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.starts_with("text/") && kind != "text/event-stream"
+        || kind.ends_with("+xml")
+        || kind == "application/xml"
+}

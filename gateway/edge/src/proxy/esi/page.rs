@@ -1,0 +1,149 @@
+//! The body of a page while it is put together.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use http_body::{Frame, SizeHint};
+
+use super::PageRequest;
+use crate::http::body::{Body, BodyError};
+use crate::http::esi::{self, EsiInclude, EsiPiece, IncludeFailure};
+
+/// How many fragments of a page are got side by side.
+const SIDE_BY_SIDE: usize = 8;
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+
+/// A page of which the marks are replaced by their fragments, in the order of the page.
+pub(super) struct AssembledPage(AssemblyState);
+
+enum AssemblyState {
+    /// The page with its marks is still arriving.
+    Reading {
+        whole: Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>,
+        page: Arc<PageRequest>,
+    },
+    Giving(Pieces),
+    Ended,
+}
+
+impl AssembledPage {
+    pub(super) fn new(body: Body, page: Arc<PageRequest>) -> Self {
+        let of = Arc::clone(&page);
+        let whole = async move { collected(body, &of.place.budget.bytes).await };
+        Self(AssemblyState::Reading {
+            whole: Box::pin(whole),
+            page,
+        })
+    }
+}
+
+/// The whole of a body. None: it broke off, or the page has no room for it.
+pub(super) async fn collected(mut body: Body, room: &AtomicU64) -> Option<Bytes> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = next_frame(&mut body).await {
+        let Ok(data) = frame.ok()?.into_data() else {
+            continue;
+        };
+        let less = |left: u64| left.checked_sub(data.len() as u64);
+        room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .ok()?;
+        match first.is_empty() && all.is_empty() {
+            // The usual page is one piece, which is not copied.
+            true => first = data,
+            false => {
+                if all.is_empty() {
+                    all.extend_from_slice(&first);
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+    }
+    Some(match all.is_empty() {
+        true => first,
+        false => all.freeze(),
+    })
+}
+
+async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> {
+    std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *body), cx)).await
+}
+
+/// The pieces of a page. Fragments are got while those before them are sent.
+fn given(whole: Bytes, page: &Arc<PageRequest>) -> Pieces {
+    let page = Arc::clone(page);
+    let pieces = esi::pieces(&whole)
+        .into_iter()
+        .map(move |piece| match piece {
+            EsiPiece::Text(range) => std::future::ready(Ok(whole.slice(range))).boxed(),
+            EsiPiece::Include(include) => included(Arc::clone(&page), include).boxed(),
+        });
+    Box::pin(stream::iter(pieces).buffered(SIDE_BY_SIDE))
+}
+
+async fn included(page: Arc<PageRequest>, include: EsiInclude) -> Result<Bytes, BodyError> {
+    if let Some(content) = page.fragment(&include.source).await {
+        return Ok(content);
+    }
+    if let Some(alternative) = &include.alternative
+        && let Some(content) = page.fragment(alternative).await
+    {
+        return Ok(content);
+    }
+    match include.on_error {
+        IncludeFailure::LeaveOut => Ok(Bytes::new()),
+        IncludeFailure::BreakOff => {
+            page.warn("a page breaks off: a fragment without onerror=\"continue\" can't be had");
+            Err(BodyError::Aborted)
+        }
+    }
+}
+
+impl http_body::Body for AssembledPage {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let state = &mut self.get_mut().0;
+        loop {
+            match state {
+                AssemblyState::Reading { whole, page } => match ready!(whole.as_mut().poll(cx)) {
+                    Some(whole) => {
+                        let pieces = given(whole, page);
+                        *state = AssemblyState::Giving(pieces);
+                    }
+                    None => {
+                        *state = AssemblyState::Ended;
+                        return Poll::Ready(Some(Err(BodyError::Aborted)));
+                    }
+                },
+                AssemblyState::Giving(pieces) => match ready!(pieces.poll_next_unpin(cx)) {
+                    Some(Ok(data)) if data.is_empty() => {}
+                    Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Some(Err(error)) => {
+                        *state = AssemblyState::Ended;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    None => *state = AssemblyState::Ended,
+                },
+                AssemblyState::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, AssemblyState::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

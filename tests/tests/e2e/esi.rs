@@ -1,0 +1,170 @@
+//! Pages that are put together from fragments (Edge Side Includes).
+
+use e2e::client::Client;
+use e2e::gateway::Gateway;
+use e2e::origin::{Origin, Seen};
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use serde_json::json;
+
+/// A page with includes that says so.
+fn page(body: &str) -> Reply {
+    let reply = Reply::fresh(body.to_owned()).header("content-type", "text/html");
+    let reply = reply.header("surrogate-control", "max-age=60, content=\"ESI/1.0\"");
+    reply
+        .header("etag", "\"page\"")
+        .header("accept-ranges", "bytes")
+}
+
+async fn site(routes: &[&str], page: fn(&Seen) -> Reply) -> (Origin, Gateway) {
+    let origin = Origin::pages(page).await;
+    let setup = routes
+        .iter()
+        .fold(Setup::new(&origin), |setup, route| setup.route(route));
+    let gateway = setup.start().await;
+    (origin, gateway)
+}
+
+const PAGES: &str = "{name: pages, upstream: origin, esi: {}}";
+
+fn shop(seen: &Seen) -> Reply {
+    match seen.path_only() {
+        "/" => page("<p><esi:include src=\"/menu\"/>-<esi:include src=\"stock?id=7\"/></p>"),
+        "/menu" => Reply::fresh("menu"),
+        "/stock" => Reply::ok("stock").header("cache-control", "no-store"),
+        "/broken" => page("a<esi:include src=\"/gone\"/>b"),
+        "/gone" => Reply::status_only(500),
+        "/spare" => page("a<esi:include src=\"/gone\" alt=\"/menu\"/>b"),
+        "/continue" => page("a<esi:include src=\"/gone\" onerror=\"continue\"/>b"),
+        "/deep" => page("(<esi:include src=\"/deep\" onerror=\"continue\"/>)"),
+        "/foreign" => page("a<esi:include src=\"http://other.test/menu\" onerror=\"continue\"/>b"),
+        "/undeclared" => Reply::fresh("<esi:include src=\"/menu\"/>"),
+        _ => Reply::status_only(404),
+    }
+}
+
+#[tokio::test]
+async fn each_fragment_is_an_entry_of_its_own_and_the_page_is_nobodys() {
+    let (origin, gateway) = site(&[PAGES], shop).await;
+    for client in [
+        gateway.client(),
+        gateway.client(),
+        Client::http2(gateway.address),
+    ] {
+        let answer = client.get("/").await;
+        assert_eq!(answer.text(), "<p>menu-stock</p>");
+        for gone in [
+            "etag",
+            "content-length",
+            "accept-ranges",
+            "surrogate-control",
+        ] {
+            assert!(!answer.has(gone), "{gone}: {}", answer.header(gone));
+        }
+        assert_eq!(answer.header("cache-control"), "private, no-cache");
+    }
+    assert_eq!((origin.count_of("/"), origin.count_of("/menu")), (1, 1));
+    assert_eq!(
+        origin.count_of("/stock?id=7"),
+        3,
+        "what may not be stored is asked for each time"
+    );
+    let told = origin.seen();
+    assert!(
+        told.iter()
+            .all(|seen| seen.header("surrogate-capability").contains("ESI/1.0"))
+    );
+    assert!(
+        told.iter()
+            .all(|seen| seen.header("accept-encoding") == "identity")
+    );
+    let url = format!("http://{}/menu", gateway.address);
+    gateway.purge(json!({ "url": url })).await;
+    gateway.client().get("/").await;
+    assert_eq!((origin.count_of("/"), origin.count_of("/menu")), (1, 2));
+}
+
+#[tokio::test]
+async fn a_page_has_no_preconditions_ranges_or_length() {
+    let (_origin, gateway) = site(&[PAGES], shop).await;
+    for _ in 0..2 {
+        for (name, value) in [("if-none-match", "\"page\""), ("range", "bytes=0-1")] {
+            let answer = gateway
+                .client()
+                .request("/")
+                .header(name, value)
+                .send()
+                .await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.text()),
+                (200, "<p>menu-stock</p>")
+            );
+        }
+    }
+    let head = gateway.client().head("/").await;
+    assert!(head.text().is_empty() && !head.has("content-length") && !head.has("etag"));
+}
+
+#[tokio::test]
+async fn a_fragment_that_fails_is_replaced_left_out_or_ends_the_page() {
+    let (origin, gateway) = site(&[PAGES], shop).await;
+    for (path, expected) in [
+        ("/spare", "amenub"),
+        ("/continue", "ab"),
+        ("/foreign", "ab"),
+        ("/deep", "(((())))"),
+        ("/undeclared", "<esi:include src=\"/menu\"/>"),
+    ] {
+        assert_eq!(gateway.client().get(path).await.text(), expected, "{path}");
+    }
+    assert_eq!(origin.count_of("/deep"), 1);
+    let broken = gateway.client().request("/broken").try_send().await;
+    assert!(broken.is_err(), "a page without its fragment is not whole");
+}
+
+#[tokio::test]
+async fn pages_are_bounded_in_fragments_and_bytes() {
+    let many = |seen: &Seen| match seen.path_only() {
+        "/many" => page(&"<esi:include src=\"/f\" onerror=\"continue\"/>".repeat(10)),
+        "/large" => page("<esi:include src=\"/big\" onerror=\"continue\"/>."),
+        "/huge" => page(&"x".repeat(3000)),
+        "/big" => Reply::fresh("y".repeat(1990)),
+        _ => Reply::fresh("f"),
+    };
+    let route = "{name: pages, upstream: origin, esi: {includes: 4, max_bytes: 2000B}}";
+    let (_origin, gateway) = site(&[route], many).await;
+    assert_eq!(gateway.client().get("/many").await.text(), "ffff");
+    assert_eq!(gateway.client().get("/large").await.text(), ".");
+    gateway.client().get("/huge").await;
+    assert_eq!(gateway.client().get("/huge").await.status, 502);
+}
+
+#[tokio::test]
+async fn fragments_that_are_shared_get_no_cookie_that_their_key_does_not_hold() {
+    let greet = |seen: &Seen| match seen.path_only() {
+        "/" => page(
+            "<esi:include src=\"/all\"/>|<esi:include src=\"/me\"/>|<esi:include src=\"/cart\"/>",
+        ),
+        _ => Reply::fresh(format!(
+            "{}{}",
+            seen.header("cookie"),
+            seen.header("authorization")
+        )),
+    };
+    let routes = [
+        "{name: me, match: {path: /me}, upstream: origin, key: {cookies: [user]}}",
+        "{name: cart, match: {path: /cart}, upstream: origin, cache: off}",
+        "{name: pages, upstream: origin, esi: {}}",
+    ];
+    let (origin, gateway) = site(&routes, greet).await;
+    for (user, expected) in [
+        ("alice", "|user=alice|user=alice; session=aliceBasic eA=="),
+        ("bob", "|user=bob|user=bob; session=bobBasic eA=="),
+    ] {
+        let cookie = format!("user={user}; session={user}");
+        let ask = gateway.client().request("/").header("cookie", &cookie);
+        let answer = ask.header("authorization", "Basic eA==").send().await;
+        assert_eq!(answer.text(), expected);
+    }
+    assert_eq!(origin.count_of("/all"), 1);
+}
