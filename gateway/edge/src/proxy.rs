@@ -35,6 +35,7 @@ mod target;
 mod to_https;
 mod tunnel;
 mod unkeyed;
+mod warm_load;
 mod watch;
 
 use std::borrow::Cow;
@@ -98,6 +99,15 @@ struct RoutedRequest<'a> {
     route: &'a Arc<Route>,
     started: Instant,
     trail: Option<&'a RequestTrail>,
+    sample: HitSample,
+}
+
+/// Whether a hit is one of those by which it is known how hot an entry is: those of which a record is
+/// kept, so that no other hit costs more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum HitSample {
+    Taken,
+    LeftOut,
 }
 
 /// What the look-up in the cache led to.
@@ -292,6 +302,10 @@ impl Proxy {
         };
         let beginning = RecordBeginning::of(&parts, &host, &caller, Some(route), started).over(tls);
         let mut record = recorder.of_perhaps_a_hit(beginning);
+        let sample = match record.as_ref().is_some_and(PendingRecord::is_of_a_sample) {
+            true => HitSample::Taken,
+            false => HitSample::LeftOut,
+        };
         if !admits(route, &parts) {
             let record = record.or_else(|| begin(&parts, &host, Some(route)));
             return HandlerAnswer::Now(finish(route, record, (too_large(), dialect), started));
@@ -322,6 +336,7 @@ impl Proxy {
             route,
             started,
             trail: trail.as_deref(),
+            sample,
         });
         let is_hit = matches!(&found, CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit);
         if record.is_none() && !is_hit {
@@ -417,6 +432,9 @@ impl Proxy {
         };
         match found {
             Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
+                if visit.sample == HitSample::Taken {
+                    entry.note_use();
+                }
                 CacheLookupOutcome::Answer(hit(parts, &entry, None, RequestOutcome::Hit, started))
             }
             Lookup::Stale(entry, windows) => self.stale_or_load(visit, keyed, entry, windows),
@@ -536,6 +554,7 @@ impl Proxy {
             route: &ask.route,
             started: ask.started,
             trail: ask.trail.as_deref(),
+            sample: HitSample::LeftOut,
         })
     }
 

@@ -27,7 +27,7 @@ use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
-use crate::proxy::{Generation, Proxy, RoutedRequest, context, origin_query, sticky};
+use crate::proxy::{Generation, HitSample, Proxy, RoutedRequest, context, origin_query, sticky};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -251,6 +251,7 @@ impl Generation {
             route,
             started: Instant::now(),
             trail: None,
+            sample: HitSample::LeftOut,
         };
         let keyed = explain(&mut explanation, &visit);
         (explanation, keyed)

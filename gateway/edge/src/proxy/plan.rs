@@ -15,10 +15,10 @@ use crate::http::forward;
 use crate::http::tls::ClientCertificatePresented;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
-use crate::proxy::RoutedRequest;
 use crate::proxy::context::{DerivedKey, RequestContext, subject};
 use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
+use crate::proxy::{HitSample, RoutedRequest};
 
 /// What is to be done with a request.
 #[allow(
@@ -120,6 +120,7 @@ pub(super) fn key_of(ask: &RequestContext) -> Option<KeyBuf> {
         route: &ask.route,
         started: ask.started,
         trail: None,
+        sample: HitSample::LeftOut,
     };
     match key(&visit) {
         RequestPlan::Cache(keyed) => Some(keyed.key),

@@ -36,6 +36,11 @@ impl PendingRecord {
         }
     }
 
+    /// Whether it is kept also if the request turns out to be a hit.
+    pub fn is_of_a_sample(&self) -> bool {
+        self.of_a_hit == HitRecord::Kept
+    }
+
     /// Notes why the request is refused.
     pub fn because(mut self, refused: &impl ToString) -> Self {
         self.change(|record| record.refused = Some(cut(&refused.to_string(), MOST_PATH)));
