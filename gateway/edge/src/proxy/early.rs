@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use super::metrics::RequestOutcome;
 use super::record::RecordBeginning;
 use super::target::RoutingOutcome;
-use super::{CacheLookupOutcome, Proxy, RoutedRequest, context, finish, path, respond};
+use super::{CacheLookupOutcome, HitSample, Proxy, RoutedRequest, context, finish, path, respond};
 use crate::http::body::Body;
 use crate::http::forward::ForwardingContext;
 use crate::http::server::{
@@ -84,6 +84,7 @@ impl Proxy {
             route,
             started,
             trail: None,
+            sample: HitSample::LeftOut,
         });
         let served = match found {
             CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit => served,
