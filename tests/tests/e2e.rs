@@ -402,3 +402,7 @@ mod upstream_shield;
 mod upstream_states;
 #[path = "e2e/upstream_tools.rs"]
 mod upstream_tools;
+#[path = "e2e/warm_purges.rs"]
+mod warm_purges;
+#[path = "e2e/warm_restart.rs"]
+mod warm_restart;
