@@ -521,7 +521,9 @@ fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
 const LONGEST_WARMING: ConfigDuration = ConfigDuration::secs(600);
 
 fn warm_start(warm: &WarmConfig, at: &ConfigPath, report: &mut FindingCollector) {
-    if warm.file.as_os_str().is_empty() || warm.file.file_name().is_none() {
+    // The folder of the YAML file stands before the name by now.
+    let name = warm.file.as_os_str().as_encoded_bytes();
+    if name.is_empty() || name.ends_with(b"/") {
         report.add(
             at.key("file"),
             "no name of a file; expected one, as in `lamina.hot`",
