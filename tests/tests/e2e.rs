@@ -316,6 +316,8 @@ mod reload;
 mod reload_listeners;
 #[path = "e2e/reload_plan.rs"]
 mod reload_plan;
+#[path = "e2e/reload_plan_keys.rs"]
+mod reload_plan_keys;
 #[path = "e2e/reload_refused.rs"]
 mod reload_refused;
 #[path = "e2e/reload_state.rs"]

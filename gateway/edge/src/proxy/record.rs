@@ -9,6 +9,7 @@
 mod explained;
 mod pending;
 pub mod recent;
+pub mod recorded_head;
 pub mod trail;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use crate::proxy::protocol;
 use crate::proxy::route::Route;
 use crate::telemetry::config::AccessLog;
 use recent::RecentRequestLog;
+use recorded_head::RecordedHead;
 use trail::RequestTrail;
 
 pub use pending::PendingRecord;
@@ -54,6 +56,8 @@ pub struct RequestRecord {
     pub route: Option<Arc<str>>,
     /// Why the path was refused, if it was.
     pub refused: Option<Box<str>>,
+    /// Its whole head, if a key plugin decides about it and it may be kept among the last requests.
+    pub head: Option<Box<RecordedHead>>,
     /// The events on the way to the answer. None if the request was answered at once.
     pub trail: Option<Arc<RequestTrail>>,
     /// The head of the answer. None if the client left before there was one.
@@ -200,6 +204,12 @@ impl RequestRecorder {
             tls,
         } = beginning;
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let by_plugin = route.is_some_and(|route| route.key_plugin.is_some());
+        let keeps_head = by_plugin && of_a_hit == HitRecord::Kept && self.recent.keeps_any();
+        let head = match keeps_head {
+            true => RecordedHead::of(parts, caller.scheme(), host).map(Box::new),
+            false => None,
+        };
         let agent = parts.headers.get(http::header::USER_AGENT);
         let agent = agent.map_or_else(Default::default, |agent| {
             String::from_utf8_lossy(agent.as_bytes())
@@ -218,6 +228,7 @@ impl RequestRecorder {
             agent: cut(&agent, MOST_AGENT),
             route: route.map(|route| Arc::clone(&route.name)),
             refused: None,
+            head,
             trail: None,
             answer: None,
             bytes: 0,
