@@ -342,6 +342,13 @@ impl Proxy {
         if record.is_none() && !is_hit {
             record = begin(&parts, &host, Some(route));
         }
+        if let Some(record) = &mut record
+            && let Some((plugin, _)) = &route.key_plugin
+            && (!is_hit || sample == HitSample::Taken)
+            && plan::asks_key_plugin(route, &parts)
+        {
+            record.keep_head(plugin.name(), &parts, &host);
+        }
         let work = match found {
             CacheLookupOutcome::Answer(served) => {
                 let served = (served, dialect);

@@ -19,7 +19,6 @@ use crate::http::path::{self, PathRules};
 use crate::plugin::Plugin;
 use crate::proxy::context::{self, DerivedKey};
 use crate::proxy::plan::{self, RequestPlan};
-use crate::proxy::record::recorded_head::RecordedHead;
 use crate::proxy::route::Route;
 use crate::proxy::target::RoutingOutcome;
 use crate::proxy::watch::{self, RequestPluginOutcome};
@@ -70,22 +69,6 @@ impl Generation {
     ) -> Option<KeyBuf> {
         let (route, key) = self.seen(scheme, host, uri, headers)?;
         route.cached.then_some(key)
-    }
-
-    /// The route of a recorded request, and its head as the route's key plugin sees it. None: no route
-    /// takes it, or its request plugin does not pass it on.
-    pub fn as_key_plugin_sees(&self, head: &RecordedHead) -> Option<(Arc<Route>, Parts)> {
-        let mut parts = head.parts();
-        let route = Arc::clone(self.routes.find(&head.host, &parts)?);
-        if let Some((plugin, _)) = &route.request_plugin {
-            let about = (head.scheme, &*head.host, None);
-            let rules = route.path.over(self.path_rules[0]);
-            match watch::ask(plugin, &route.name, &mut parts, about, rules) {
-                Ok(RequestPluginOutcome::Further) => {}
-                Ok(_) | Err(_) => return None,
-            }
-        }
-        Some((route, parts))
     }
 
     /// The route and the key of a GET for this URL, as the request plugin left it.

@@ -61,6 +61,11 @@ pub(super) fn plan(visit: &RoutedRequest<'_>) -> RequestPlan {
     key(visit)
 }
 
+/// Whether a route's key plugin is asked about such a request, as far as its head tells.
+pub(super) fn asks_key_plugin(route: &Route, parts: &Parts) -> bool {
+    route.cached && matches!(parts.method, Method::GET | Method::HEAD)
+}
+
 /// Derives the key, either natively or by the route's plugin.
 pub(super) fn key(visit: &RoutedRequest<'_>) -> RequestPlan {
     let RoutedRequest {

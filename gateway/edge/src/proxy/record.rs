@@ -56,7 +56,7 @@ pub struct RequestRecord {
     pub route: Option<Arc<str>>,
     /// Why the path was refused, if it was.
     pub refused: Option<Box<str>>,
-    /// Its whole head, if a key plugin decides about it and it may be kept among the last requests.
+    /// Its whole head, if a key plugin was asked about it and it is kept among the last requests.
     pub head: Option<Box<RecordedHead>>,
     /// The events on the way to the answer. None if the request was answered at once.
     pub trail: Option<Arc<RequestTrail>>,
@@ -204,12 +204,6 @@ impl RequestRecorder {
             tls,
         } = beginning;
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-        let by_plugin = route.is_some_and(|route| route.key_plugin.is_some());
-        let keeps_head = by_plugin && of_a_hit == HitRecord::Kept && self.recent.keeps_any();
-        let head = match keeps_head {
-            true => RecordedHead::of(parts, caller.scheme(), host).map(Box::new),
-            false => None,
-        };
         let agent = parts.headers.get(http::header::USER_AGENT);
         let agent = agent.map_or_else(Default::default, |agent| {
             String::from_utf8_lossy(agent.as_bytes())
@@ -228,7 +222,7 @@ impl RequestRecorder {
             agent: cut(&agent, MOST_AGENT),
             route: route.map(|route| Arc::clone(&route.name)),
             refused: None,
-            head,
+            head: None,
             trail: None,
             answer: None,
             bytes: 0,

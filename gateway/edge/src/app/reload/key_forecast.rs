@@ -1,8 +1,8 @@
 //! How many of the last requests would get another key from a new version of their key plugin.
 //!
 //! The plugin's decision is compared, not the whole key: what a route's own rules add to it is the
-//! same for both, or is what [`EntryForecast`](super::forecast::EntryForecast) is about. What the
-//! request plugin of a route changes before is changed here as well, by the present version.
+//! same for both, or is what [`EntryForecast`](super::forecast::EntryForecast) is about. Both
+//! versions are asked about the head as the plugin saw it then, after the route's request plugin.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -62,18 +62,14 @@ pub fn of_recent(
         let Some(head) = record.head.as_deref() else {
             continue;
         };
-        let Some((route, parts)) = before.as_key_plugin_sees(head) else {
-            continue;
-        };
-        let Some((plugin, _)) = &route.key_plugin else {
-            continue;
-        };
-        let Some(next) = after.plugins.get(plugin.name()) else {
-            continue;
-        };
-        if !changed.contains(plugin.name()) {
+        if !changed.contains(&*head.plugin) {
             continue;
         }
+        let both = [before, after].map(|generation| generation.plugins.get(&head.plugin));
+        let [Some(plugin), Some(next)] = both else {
+            continue;
+        };
+        let parts = head.parts();
         let forecast = forecasts.entry(plugin.name().to_owned()).or_default();
         if Instant::now() >= until || forecast.failed >= MOST_FAILURES {
             forecast.left_out += 1;

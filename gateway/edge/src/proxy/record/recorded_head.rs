@@ -6,9 +6,10 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-/// The head of a request whose route has a key plugin.
+/// The head of a request that a key plugin was asked about.
 pub struct RecordedHead {
-    pub scheme: &'static str,
+    /// The plugin's name.
+    pub plugin: Box<str>,
     pub host: Box<str>,
     method: Method,
     uri: Uri,
@@ -20,7 +21,7 @@ const MOST: usize = 16 << 10;
 
 impl RecordedHead {
     /// Copies a head, so that nothing keeps the memory that it arrived in. None: it is too large.
-    pub fn of(parts: &Parts, scheme: &'static str, host: &str) -> Option<Self> {
+    pub fn of(plugin: &str, parts: &Parts, host: &str) -> Option<Self> {
         let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let fields = parts.headers.iter();
         let size: usize = fields
@@ -35,7 +36,7 @@ impl RecordedHead {
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
         }
         Some(Self {
-            scheme,
+            plugin: plugin.into(),
             host: host.into(),
             method: parts.method.clone(),
             uri: target.parse().ok()?,
