@@ -99,7 +99,8 @@ async fn all_purges_hold(warm: &'static str, shared: bool) {
         let version = pair.pages.change(PAGE).to_string();
         assert_ne!(before, version);
         other.purge(selector.clone()).await;
-        let again = pair.start("a").await;
+        // At once, before any heartbeat of the other node.
+        let again = pair.node("a").start().await;
         let shown = ask(&again, PAGE).await.text().to_owned();
         assert_eq!(shown, version, "{selector}, {warm:?}, shared: {shared}");
         // What nobody purged is there, or was confirmed by its origin.
