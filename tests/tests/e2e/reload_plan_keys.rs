@@ -29,6 +29,10 @@ fn keys(gateway: &Gateway, file: &Path) -> Value {
 /// A site whose keys a plugin derives, beside one without.
 fn keyed(origin: &Origin, plugin: &str) -> Setup {
     Setup::new(origin)
+        .top(
+            "telemetry",
+            "{log_format: json, recent_requests: {one_hit_in: 1}}",
+        )
         .top("plugins", &format!("{{p: {plugin}}}"))
         .route("{name: plain, match: {path: /plain/*}, upstream: origin}")
         .route("{name: site, upstream: origin, key: {plugin: p}}")
