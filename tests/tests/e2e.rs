@@ -318,6 +318,8 @@ mod reload;
 mod reload_listeners;
 #[path = "e2e/reload_plan.rs"]
 mod reload_plan;
+#[path = "e2e/reload_plan_keys.rs"]
+mod reload_plan_keys;
 #[path = "e2e/reload_refused.rs"]
 mod reload_refused;
 #[path = "e2e/reload_state.rs"]
@@ -408,3 +410,7 @@ mod upstream_shield;
 mod upstream_states;
 #[path = "e2e/upstream_tools.rs"]
 mod upstream_tools;
+#[path = "e2e/warm_purges.rs"]
+mod warm_purges;
+#[path = "e2e/warm_restart.rs"]
+mod warm_restart;

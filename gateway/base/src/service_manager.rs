@@ -32,6 +32,8 @@ const MOST_DESCRIPTORS: usize = 64;
 pub enum ServiceState<'a> {
     /// Listeners are not open yet, plugins not compiled.
     Starting,
+    /// Who comes is served, but the first tier is still filled, which may take this long.
+    Warming { within: Duration },
     /// Requests are taken. `status` is what the manager shows of it.
     Ready { status: &'a str },
     /// It reads its configuration again. Ready follows, whatever comes of it. `since` is the
@@ -43,12 +45,20 @@ pub enum ServiceState<'a> {
     Alive,
 }
 
+/// How much later than the warm-up may end the manager hears that the service is ready, at most.
+const WARMING_MARGIN: Duration = Duration::from_secs(10);
+
 impl fmt::Display for ServiceState<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => {
                 f.write_str("STATUS=Starting: plugins are compiled, listeners are opened")
             }
+            Self::Warming { within } => write!(
+                f,
+                "EXTEND_TIMEOUT_USEC={}\nSTATUS=Warming up: the first tier is filled",
+                (*within + WARMING_MARGIN).as_micros()
+            ),
             Self::Ready { status } => write!(f, "READY=1\nSTATUS={status}"),
             Self::Reloading { since } => write!(
                 f,

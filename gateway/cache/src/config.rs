@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::l2::config::L2Config;
 use crate::units::{ByteSize, ConfigDuration};
+pub use crate::warm::config::WarmConfig;
 
 /// The cache as a whole.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -20,6 +21,8 @@ pub struct CacheConfig {
     pub backoff: LoadBackoffConfig,
     /// The log of purges by tag, prefix, pattern, route and all.
     pub purge_log: PurgeLogConfig,
+    /// What a restart begins with. Unset: with an empty first tier.
+    pub warm: Option<WarmConfig>,
 }
 
 /// The first tier, in the memory of the process.

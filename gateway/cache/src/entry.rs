@@ -1,7 +1,7 @@
 //! One stored response, ready to be served. Everything that a hit needs is computed once, here.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{ETAG, LAST_MODIFIED};
@@ -42,6 +42,8 @@ pub struct Entry {
     /// When a soft purge made it stale; set before the mark. Marked but unset: the time is too long
     /// ago to be known.
     stale_since: OnceLock<Instant>,
+    /// How often a sample of the hits found it; halved from time to time.
+    uses: AtomicU32,
 }
 
 /// The attributes by which purges select an entry.
@@ -87,6 +89,7 @@ impl Entry {
             watch: OnceLock::new(),
             checked: AtomicU64::new(born.value()),
             stale_since: OnceLock::new(),
+            uses: AtomicU32::new(0),
         }
     }
 
@@ -114,6 +117,29 @@ impl Entry {
             parts: Some(Box::new(parts)),
             ..self
         }
+    }
+
+    /// Counts a hit, for the choice of what the next process begins with. Hits are counted by a
+    /// sample, since counting is a write.
+    pub fn note_use(&self) {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a sample of the hits found it, the older ones counting less.
+    pub fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Takes these uses over from the entry that it replaces, or from an earlier process.
+    pub(super) fn add_uses(&self, uses: u32) {
+        if uses > 0 {
+            self.uses.fetch_add(uses, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets the uses so far count half.
+    pub(super) fn halve_uses(&self) {
+        self.uses.store(self.uses() / 2, Ordering::Relaxed);
     }
 
     /// The order up to which it was compared with the purge log.

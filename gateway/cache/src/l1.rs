@@ -261,6 +261,9 @@ impl L1 {
             store.note_vary(primary, fields);
         }
         let size = entry.size();
+        if let Some(L1Slot::Entry(before)) = store.slots.get(entry.key.as_bytes()) {
+            entry.add_uses(before.uses());
+        }
         store.slots.insert(entry.key.clone(), L1Slot::Entry(entry));
         store.settle(size);
     }
@@ -336,6 +339,11 @@ impl L1 {
     /// The number of entries, as of the last call of [`tend`](Self::tend).
     pub fn entry_count(&self) -> u64 {
         self.store.load().slots.entry_count()
+    }
+
+    /// How many bytes there may be.
+    pub fn max_bytes(&self) -> u64 {
+        self.store.load().bounds.bytes
     }
 
     /// The size in bytes, as of the last call of [`tend`](Self::tend).

@@ -33,6 +33,7 @@ pub mod policy;
 pub mod purge;
 pub mod record;
 pub mod tags;
+pub mod warm;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -89,6 +90,8 @@ pub struct Cache {
     gauges: CacheGauges,
     /// Whether parts of a response were ever stored.
     has_kept_parts: AtomicBool,
+    /// Whether this process began with what an earlier one had stored.
+    has_snapshot: AtomicBool,
     rules: ArcSwap<CacheRules>,
     /// Held while every entry is touched: by a sweep, or by a move to an L1 of another size.
     touching_all: Mutex<()>,
@@ -173,6 +176,7 @@ impl Cache {
             cut_off: AtomicBool::new(false),
             swept: AtomicU64::new(0),
             has_kept_parts: AtomicBool::new(false),
+            has_snapshot: AtomicBool::new(false),
             gauges: CacheGauges::new(registry)?,
             rules: ArcSwap::from_pointee(CacheRules::of(config)),
             touching_all: Mutex::new(()),

@@ -83,11 +83,14 @@ impl Cache {
         let _ = self.peers.set(peers);
     }
 
-    /// Whether the second tier holds what an earlier process of this node stored. It may have
-    /// missed purges in the meantime, and that process may have heard purges that it did not note
-    /// there.
+    /// Whether the second tier or a snapshot holds what an earlier process of this node stored. It
+    /// may have missed purges in the meantime, and that process may have heard purges that it did
+    /// not note there. A second tier that nodes share has its own log of purges.
     pub fn outlives_this_node(&self) -> bool {
-        self.second_tier().is_some_and(|tier| !tier.is_shared())
+        match self.second_tier() {
+            Some(tier) => !tier.is_shared(),
+            None => self.has_snapshot.load(std::sync::atomic::Ordering::Acquire),
+        }
     }
 
     /// Whether all nodes follow one purge log.

@@ -40,7 +40,7 @@ pub use crate::hc1::{Compression, EnvelopeCodec};
 pub use inspect::{RecordInspection, inspect};
 pub use moment::{ClockReading, Uptime};
 pub use seal::Seal;
-pub(crate) use seal::keyed;
+pub(crate) use seal::{SEAL, keyed};
 
 /// What a store holds for a key.
 #[derive(Clone, Debug, PartialEq)]

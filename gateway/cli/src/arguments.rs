@@ -378,7 +378,8 @@ pub struct PlanArguments {
     /// A file with the admin token. By default, a token of the new file that has the right `config`.
     #[arg(long)]
     pub token_file: Option<PathBuf>,
-    /// Fail if more stored entries than this would be unreachable.
+    /// Fail if more stored entries than this would be unreachable. Entries and recorded requests
+    /// about which only a plugin can decide do not count.
     #[arg(long, value_name = "ENTRIES")]
     pub max_unreachable: Option<u64>,
     /// Print JSON.

@@ -573,12 +573,19 @@ async fn run(
         unix @ Endpoint::Unix(_) => tracing::info!("lamina admin on {unix}"),
     }
     tracing::info!("{}", app.admin_openness);
-    manager.tell(ServiceState::Ready {
-        status: &serving(&app),
-    });
-    app.give_signs_of_life(&manager);
     let reloading = app.reload_on_signals(&manager);
-    stopping.asked().await;
+    let ready_then_for_ever = async {
+        app.warm_up(&manager).await;
+        manager.tell(ServiceState::Ready {
+            status: &serving(&app),
+        });
+        app.give_signs_of_life(&manager);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = ready_then_for_ever => {}
+        () = stopping.asked() => {}
+    }
     drop(reloading);
     let within = Duration::from_millis(drain_limit.load(Ordering::Relaxed));
     manager.tell(ServiceState::Stopping {

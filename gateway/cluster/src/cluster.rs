@@ -170,8 +170,7 @@ impl Cluster {
         cache.set_cut_off(true);
         if cache.outlives_this_node() {
             cluster.doubts.open(
-                "this node was restarted, and its second tier may contain what was purged \
-                 meanwhile",
+                "this node was restarted, and what it has kept may have been purged meanwhile",
             );
         }
         cache.announce_to(Arc::clone(&cluster) as Arc<dyn PeerNotifier>);

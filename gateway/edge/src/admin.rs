@@ -16,6 +16,7 @@ mod gate;
 mod health;
 mod hosts;
 mod l2;
+pub mod phase;
 mod plugins;
 mod purge;
 mod requests;
@@ -46,6 +47,7 @@ use crate::units::{ByteSize, ConfigDuration};
 use audit::{AuditLine, RefusalAuditLimiter};
 use gate::{AdmittedAdminRequest, RefusalAudit};
 use health::LastScrape;
+use phase::ServingPhaseReceiver;
 use table::{AdminAccess, AdminAction};
 
 pub use browser::INTENT;
@@ -61,8 +63,8 @@ pub struct AdminService {
     pub recent: Arc<RecentRequestLog>,
     pub gate: Arc<ArcSwap<AdminGate>>,
     pub work_limits: AdminWorkLimits,
-    /// Whether the gateway accepts requests: false as soon as a drain begins.
-    pub ready: Arc<AtomicBool>,
+    /// Whether requests should come.
+    pub phase: ServingPhaseReceiver,
     /// What obtains certificates, if any are to be obtained.
     pub acme: Option<Arc<AcmeManager>>,
     /// Whether secrets of TLS sessions are written to a file.

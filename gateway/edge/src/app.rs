@@ -7,20 +7,23 @@ mod ports;
 pub mod process;
 mod process_settings;
 pub mod reload;
+mod warming;
 mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamina_base::service_manager::descriptors::InheritedDescriptor;
 use lamina_base::service_manager::{self, ServiceManager, ServiceState};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
+use crate::admin::phase::{ServingPhase, ServingPhaseReceiver, ServingPhaseSender};
 use crate::admin::{
     self, AdminGate, AdminReload, AdminReloadAnswer, AdminService, AdminWorkLimits,
 };
@@ -42,14 +45,16 @@ use crate::http::tls::listeners::TlsListeners;
 use crate::local_authority::{self, LocalCertificateError};
 use crate::origin::BuildError;
 use crate::plugin::LoadError;
-use crate::proxy::Generation;
 use crate::proxy::route::RouteError;
+use crate::proxy::{Generation, Proxy};
 use crate::telemetry::logs::LogWriterGuard;
 use crate::telemetry::metrics::Registry;
 
 use ports::RunningPorts;
 use process::ProcessState;
 use process_settings::ProcessSettings;
+use warming::WarmKeeper;
+
 use reload::{ConfigOrigin, ConfigReloader, ReloadAct, ReloadParts, ReloadTrigger};
 
 pub use joining::seal_keys;
@@ -74,7 +79,9 @@ pub struct RunningGateway {
     admin_listener: RunningListeners,
     cache: Arc<Cache>,
     cluster: Option<Arc<Cluster>>,
-    ready: Arc<AtomicBool>,
+    phase: ServingPhaseSender,
+    proxy: Arc<Proxy>,
+    warm: Arc<WarmKeeper>,
     drain_limit: Arc<AtomicU64>,
     /// The addresses of the client listeners with their scheme, in the order of the configuration.
     pub addresses: Vec<(SocketAddr, &'static str)>,
@@ -86,6 +93,7 @@ pub struct RunningGateway {
     _watching: AbortOnDropHandle<()>,
     _obtaining: Option<AbortOnDropHandle<()>>,
     _issuing: AbortOnDropHandle<()>,
+    _keeping: AbortOnDropHandle<()>,
 }
 
 /// Why a gateway can't start.
@@ -204,6 +212,12 @@ impl RunningGateway {
     ) -> Result<Self, GatewayStartError> {
         let process = Arc::new(ProcessState::new(config, open_store(config)?)?);
         let proxy = process.proxy(config).await?;
+        let (warm, wanted) = (Arc::clone(&process.warm), config.cache.warm.clone());
+        let beginning = Arc::clone(&warm);
+        let begun = tokio::task::spawn_blocking(move || beginning.begin(wanted.as_ref()));
+        if begun.await.is_err() {
+            tracing::error!("reading cache.warm.file broke off; it is not used");
+        }
         let cache = Arc::clone(&process.cache);
         if let Some(tier) = cache.second_tier()
             && !tier.known(KNOWN).await
@@ -250,7 +264,10 @@ impl RunningGateway {
         let gate = AdminGate::new(&config.admin, &admin_endpoint);
         let admin_openness = gate.openness();
         let gate = Arc::new(ArcSwap::from_pointee(gate));
-        let ready = Arc::new(AtomicBool::new(true));
+        let (phase, asked_phase) = watch::channel(match warm.is_wanted() {
+            true => ServingPhase::Warming,
+            false => ServingPhase::Serving,
+        });
         let addresses = bound.addresses_with_scheme();
         let serving = Arc::clone(&proxy);
         let listeners = bound
@@ -280,7 +297,7 @@ impl RunningGateway {
             recent: Arc::clone(&process.recent),
             gate,
             work_limits: AdminWorkLimits::default(),
-            ready: Arc::clone(&ready),
+            phase: asked_phase,
             acme: acme.clone(),
             keylog: settings.writes_key_log(),
             refresh,
@@ -295,7 +312,10 @@ impl RunningGateway {
             }),
             cache: Arc::clone(&cache),
             cluster,
-            ready,
+            phase,
+            proxy,
+            _keeping: spawn(Arc::clone(&warm).keep()),
+            warm,
             drain_limit: options.drain_limit,
             addresses,
             admin: admin_endpoint,
@@ -308,12 +328,24 @@ impl RunningGateway {
         })
     }
 
-    /// Takes up the configuration at each SIGHUP, and tells the service manager of it. Ends with the
-    /// gateway.
+    /// Fills L1 with what the process before has left, within the configured time. Until then the
+    /// gateway does not report ready, but who comes is served.
+    pub async fn warm_up(&self, manager: &ServiceManager) {
+        if self.warm.is_wanted() {
+            let within = self.warm.patience();
+            manager.tell(ServiceState::Warming { within });
+            self.warm.warm_up(&self.proxy, &self.threads).await;
+        }
+        self.phase.send_replace(ServingPhase::Serving);
+    }
+
+    /// Takes up the configuration at each SIGHUP once the gateway is ready, and tells the service
+    /// manager of it. Ends with the gateway.
     pub fn reload_on_signals(&self, manager: &ServiceManager) -> AbortOnDropHandle<()> {
         spawn(reload_on_signals(
             Arc::clone(&self.reloader),
             manager.clone(),
+            self.phase.subscribe(),
         ))
     }
 
@@ -331,17 +363,21 @@ impl RunningGateway {
 
     /// Reports not ready, lets requests that are under way finish, then ends. All this takes at
     /// most `drain_timeout`, of which a tenth is reserved for what is sent out after the last
-    /// request.
+    /// request, and another one for what the next process begins with, if that is wanted.
     pub async fn drain(self) {
         let limit = Duration::from_millis(self.drain_limit.load(Ordering::Relaxed));
         let deadline = Instant::now() + limit;
-        self.ready.store(false, Ordering::Release);
+        self.phase.send_replace(ServingPhase::Draining);
         let kept = FINISH.min(limit / 10);
+        let for_warm = match self.warm.is_wanted() {
+            true => kept,
+            false => Duration::ZERO,
+        };
         let mut listeners = self.ports.close().await;
         if let Some(listeners) = &mut listeners {
-            listeners.quiesce(limit - kept).await;
+            listeners.quiesce(limit - kept - for_warm).await;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = (deadline - for_warm).saturating_duration_since(Instant::now());
         let left = FINISH.min(left);
         let told = async {
             if let Some(cluster) = &self.cluster {
@@ -359,6 +395,9 @@ impl RunningGateway {
             listeners.cut().await;
         }
         self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
+        // Nothing can be purged here any more.
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.warm.leave(left).await;
     }
 }
 
@@ -439,7 +478,11 @@ async fn answer_reload(reloader: Arc<ConfigReloader>, wanted: AdminReload) -> Ad
 }
 
 /// Takes up the configuration, and plugin files with it, at each SIGHUP.
-async fn reload_on_signals(reloader: Arc<ConfigReloader>, manager: ServiceManager) {
+async fn reload_on_signals(
+    reloader: Arc<ConfigReloader>,
+    manager: ServiceManager,
+    mut phase: ServingPhaseReceiver,
+) {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
@@ -450,6 +493,11 @@ async fn reload_on_signals(reloader: Arc<ConfigReloader>, manager: ServiceManage
             );
         }
     };
+    // A signal from before is kept until then.
+    let ready = phase.wait_for(|phase| *phase != ServingPhase::Warming);
+    if ready.await.is_err() {
+        return;
+    }
     while hangups.recv().await.is_some() {
         tracing::info!("SIGHUP: reloading the configuration and the plugins");
         manager.tell(ServiceState::Reloading {

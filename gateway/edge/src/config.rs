@@ -131,6 +131,7 @@ impl GatewayConfig {
             .map(|plugin| &mut plugin.file);
         let stores = self.cache.l2.stores_mut().into_iter();
         let stores = stores.flat_map(|store| store.files());
+        let warm = self.cache.warm.iter_mut().map(|warm| &mut warm.file);
         let transports = self.bus.iter_mut().flat_map(|bus| bus.transports_mut());
         let bus = transports.flat_map(|transport| transport.files());
         let tls = self
@@ -144,6 +145,7 @@ impl GatewayConfig {
         let origins = upstreams.flat_map(|upstream| upstream.files());
         plugins
             .chain(stores)
+            .chain(warm)
             .chain(bus)
             .chain(tls)
             .chain(acme)

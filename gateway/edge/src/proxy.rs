@@ -41,6 +41,7 @@ mod target;
 mod to_https;
 mod tunnel;
 mod unkeyed;
+mod warm_load;
 mod watch;
 
 use std::future::poll_fn;
@@ -107,6 +108,15 @@ struct RoutedRequest<'a> {
     route: &'a Arc<Route>,
     started: Instant,
     trail: Option<&'a RequestTrail>,
+    sample: HitSample,
+}
+
+/// Whether a hit is one of those by which it is known how hot an entry is: those of which a record is
+/// kept, so that no other hit costs more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum HitSample {
+    Taken,
+    LeftOut,
 }
 
 /// What the look-up in the cache led to.
@@ -389,10 +399,17 @@ impl Proxy {
         if let Some(served) = watch::request(route, &mut request, trail.as_deref()) {
             return HandlerAnswer::Now(request.answer.finish(route, served, started));
         }
-        let found = self.look(&request.routed(&request.host(), route, trail.as_deref()));
+        let sample = match request.answer.is_of_a_sample() {
+            true => HitSample::Taken,
+            false => HitSample::LeftOut,
+        };
+        let found = self.look(&request.routed(&request.host(), route, trail.as_deref(), sample));
         let is_hit = matches!(&found, CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit);
         if !is_hit {
             request.begin_record(&generation.recorder, route);
+        }
+        if !is_hit || sample == HitSample::Taken {
+            request.keep_head(route);
         }
         let work = match found {
             CacheLookupOutcome::Answer(served) => {
@@ -493,6 +510,9 @@ impl Proxy {
         };
         match found {
             Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
+                if visit.sample == HitSample::Taken {
+                    entry.note_use();
+                }
                 CacheLookupOutcome::Answer(hit(parts, &entry, None, RequestOutcome::Hit, started))
             }
             Lookup::Stale(entry, windows) => self.stale_or_load(visit, keyed, entry, windows),
@@ -615,6 +635,7 @@ impl Proxy {
             route: &ask.route,
             started: ask.started,
             trail: ask.trail.as_deref(),
+            sample: HitSample::LeftOut,
         })
     }
 

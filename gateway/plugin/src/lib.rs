@@ -390,6 +390,28 @@ impl Plugin {
         }
     }
 
+    /// The same by the version that the next configuration brings, which does not serve yet.
+    ///
+    /// # Errors
+    /// See [`key`](Self::key).
+    pub fn key_of_next_version(
+        &self,
+        request: &Parts,
+        host: &str,
+    ) -> Result<Arc<KeyDecision>, CallError> {
+        let version = self.versions.next_version();
+        match (&version.manifest.declarative, &version.keys) {
+            (Some(rules), _) => Ok(Arc::new(rules.derive(request, host))),
+            (None, Some(keys)) => keys.derive(request, host),
+            (None, None) => Ok(Arc::new(KeyDecision::Default)),
+        }
+    }
+
+    /// Whether the next configuration brings another version.
+    pub fn has_next_version(&self) -> bool {
+        self.versions.has_prepared_version()
+    }
+
     /// Decides what happens with a request, on the calling thread within `hook_timeout`.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ struct StartedReload {
 #[derive(Default)]
 struct PreparedChange {
     /// None: the version that serves goes on.
-    version: Option<PluginVersion>,
+    version: Option<Arc<PluginVersion>>,
     /// The hooks that its routes use.
     needed: Vec<Hook>,
 }
@@ -171,7 +171,7 @@ impl PluginVersions {
         if self.needed.lock().iter().any(lacks) {
             return Ok(PreparedPlugin::ApartFromThis);
         }
-        self.next.lock().version = Some(made);
+        self.next.lock().version = Some(Arc::new(made));
         Ok(PreparedPlugin::GoesOn)
     }
 
@@ -181,13 +181,19 @@ impl PluginVersions {
         *self.needed.lock() = needed;
         let Some(version) = version else { return };
         if version.identity().sha256 != self.current.load().identity().sha256 {
-            self.take_over(Arc::new(version), ReloadInitiator::File);
+            self.take_over(version, ReloadInitiator::File);
         }
     }
 
     /// Whether the next configuration brings another version.
     pub(super) fn has_prepared_version(&self) -> bool {
         self.next.lock().version.is_some()
+    }
+
+    /// The version that serves once the next configuration does.
+    pub(super) fn next_version(&self) -> Arc<PluginVersion> {
+        let prepared = self.next.lock().version.clone();
+        prepared.unwrap_or_else(|| self.current.load_full())
     }
 
     /// Forgets what was prepared: the next configuration does not come to serve.

@@ -17,7 +17,7 @@ use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_until};
 
 /// A socket that hears what units say.
-struct FakeManager {
+pub struct FakeManager {
     socket: UnixDatagram,
     heard: Vec<String>,
 }
@@ -45,12 +45,18 @@ impl FakeManager {
         self.heard.len()
     }
 
+    /// Forgets what has come so far.
+    pub fn forget(&mut self) {
+        self.listen();
+        self.heard.clear();
+    }
+
     fn count(&mut self, message: &str) -> usize {
         self.listen();
         self.heard.iter().filter(|heard| *heard == message).count()
     }
 
-    async fn hears(&mut self, begin: &str) -> String {
+    pub async fn hears(&mut self, begin: &str) -> String {
         let mut found = None;
         wait_until(&format!("the manager hears {begin}"), SOON, || {
             self.listen();
@@ -66,7 +72,7 @@ impl FakeManager {
     }
 
     /// The messages without signs of life, each with its first line alone.
-    fn order(&mut self) -> Vec<String> {
+    pub fn order(&mut self) -> Vec<String> {
         self.listen();
         let told = self.heard.iter().filter(|heard| *heard != ALIVE);
         told.map(|heard| heard.lines().next().unwrap_or_default().to_owned())
@@ -77,7 +83,9 @@ impl FakeManager {
 const ALIVE: &str = "WATCHDOG=1";
 
 /// A manager with a socket in a folder, and a gateway's setup that tells it.
-async fn managed(variables: &[(&str, &str)]) -> (tempfile::TempDir, FakeManager, Origin, Setup) {
+pub async fn managed(
+    variables: &[(&str, &str)],
+) -> (tempfile::TempDir, FakeManager, Origin, Setup) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify.sock");
     let manager = FakeManager::at(&path);

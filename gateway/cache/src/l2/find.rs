@@ -43,7 +43,10 @@ impl L2 {
         let home = KeyId::of(primary.as_bytes());
         // The store's answer may not include invalidations that come from here on.
         let began = self.feed.order();
-        let found = match self.read(home, primary, primary.as_bytes()).await {
+        let found = match self
+            .read(home, primary.identity(), primary.as_bytes())
+            .await
+        {
             Ok(ReadableRecord::Entry(stored, born)) => Ok((primary.to_key(), *stored, born)),
             Ok(ReadableRecord::Varies(lists)) => self.variant(home, primary, &lists, request).await,
             Err(look) => Err(look),
@@ -62,6 +65,26 @@ impl L2 {
         }
     }
 
+    /// Looks for what is stored under a whole key, for nobody in particular. `primary` is the key
+    /// without the variant, and `identity` stands for its URL.
+    pub async fn find_stored(
+        &self,
+        primary: &EntryKey,
+        key: &EntryKey,
+        identity: PurgeHash,
+    ) -> L2Lookup {
+        let began = self.feed.order();
+        let home = KeyId::of(primary.as_bytes());
+        match self.read(home, identity, key.as_bytes()).await {
+            Ok(ReadableRecord::Entry(stored, born)) => L2Lookup::Found(Box::new(L2Entry {
+                vary: Vary::parse(&stored.headers),
+                entry: convert::entry(key.clone(), *stored, born).found_in_second_tier(began),
+            })),
+            Err(L2LookupOutcome::Error | L2LookupOutcome::Skipped) => L2Lookup::Unknown,
+            Ok(ReadableRecord::Varies(_)) | Err(_) => L2Lookup::Miss,
+        }
+    }
+
     async fn variant(
         &self,
         home: KeyId,
@@ -71,7 +94,7 @@ impl L2 {
     ) -> Result<(EntryKey, ResponseRecord, PurgeOrder), L2LookupOutcome> {
         for fields in lists.iter().take(LISTS) {
             let key = primary.variant(fields, request);
-            match self.read(home, primary, key.as_bytes()).await {
+            match self.read(home, primary.identity(), key.as_bytes()).await {
                 Ok(ReadableRecord::Entry(stored, born)) => {
                     return Ok((key.to_key(), *stored, born));
                 }
@@ -92,18 +115,18 @@ impl L2 {
     async fn read(
         &self,
         home: KeyId,
-        primary: &KeyBuf,
+        identity: PurgeHash,
         key: &[u8],
     ) -> Result<ReadableRecord, L2LookupOutcome> {
         self.feed.generation().ok_or(L2LookupOutcome::Skipped)?;
         let name = StoreKey::with_home(home, key);
-        if self.removals.hides(&name) || self.invalidations.hide(&[primary.identity()]) {
+        if self.removals.hides(&name) || self.invalidations.hide(&[identity]) {
             return Err(L2LookupOutcome::Miss);
         }
         let record = match self.writer.waiting(&name) {
             Some(waiting) if waiting.is_overtaken() => return Err(L2LookupOutcome::Miss),
             Some(waiting) => waiting.aged().ok_or(L2LookupOutcome::Miss)?,
-            None => self.fetched(&name, primary.identity(), key).await?,
+            None => self.fetched(&name, identity, key).await?,
         };
         let stored = match record {
             StoreRecord::Entry(stored) => stored,

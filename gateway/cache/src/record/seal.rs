@@ -35,13 +35,13 @@ impl Seal {
         Self::new(PUBLIC)
     }
 
-    pub(super) fn over(&self, key: &[u8], record: &[u8]) -> [u8; SEAL] {
+    pub(crate) fn over(&self, key: &[u8], record: &[u8]) -> [u8; SEAL] {
         let whole = self.begin(key, record).finalize().into_bytes();
         std::array::from_fn(|i| whole[i])
     }
 
     /// Compares in a time that does not reveal how much of `seal` is right.
-    pub(super) fn holds(&self, key: &[u8], record: &[u8], seal: &[u8]) -> bool {
+    pub(crate) fn holds(&self, key: &[u8], record: &[u8], seal: &[u8]) -> bool {
         seal.len() == SEAL && self.begin(key, record).verify_truncated_left(seal).is_ok()
     }
 

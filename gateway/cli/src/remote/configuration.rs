@@ -144,6 +144,7 @@ impl fmt::Display for RemoteReload {
             write_value(f, "~ ", value)?;
         }
         write_entries(f, &self.answer["entries"])?;
+        write_keys(f, &self.answer["keys"])?;
         for warning in list(&self.answer["warnings"]) {
             writeln!(f, "warning: {}", text(warning))?;
         }
@@ -185,6 +186,31 @@ fn write_entries(f: &mut fmt::Formatter<'_>, entries: &Value) -> fmt::Result {
         let after = url["after"].as_str().unwrap_or("no route");
         let (url, before) = (text(&url["url"]), text(&url["before"]));
         writeln!(f, "    {url}: {before} -> {after}")?;
+    }
+    Ok(())
+}
+
+/// What new versions of key plugins make of the last requests.
+fn write_keys(f: &mut fmt::Formatter<'_>, keys: &Value) -> fmt::Result {
+    for (plugin, forecast) in keys.as_object().into_iter().flatten() {
+        let number = |key: &str| forecast[key].as_u64().unwrap_or_default();
+        write!(
+            f,
+            "Of the last {} recorded requests of plugin {plugin}, {} would get another key",
+            number("requests"),
+            number("other_key")
+        )?;
+        match number("failed") {
+            0 => writeln!(f, ".")?,
+            failed => writeln!(f, "; for {failed} more the plugin failed.")?,
+        }
+        if number("left_out") > 0 {
+            let left_out = number("left_out");
+            writeln!(f, "    {left_out} more were not tried.")?;
+        }
+        for url in list(&forecast["examples"]) {
+            writeln!(f, "    {}", text(url))?;
+        }
     }
     Ok(())
 }

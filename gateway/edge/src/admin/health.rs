@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::phase::ServingPhase;
 use super::{AdminService, answer, upstreams};
 use crate::acme::MissingCertificates;
 use crate::cache::l2::StoreHealth;
@@ -28,7 +29,8 @@ impl AdminService {
     /// Ready as long as requests are accepted, even if degraded: a node that is cut off from the
     /// others still serves.
     pub(super) fn ready(&self) -> Response<Body> {
-        let ready = self.ready.load(Ordering::Acquire);
+        let phase = *self.phase.borrow();
+        let ready = phase == ServingPhase::Serving;
         let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
         let reach = self.proxy.cache.reach();
         let names = self.proxy.generation().origins.failing_names();
@@ -38,7 +40,7 @@ impl AdminService {
             && missing.is_none()
             && names.is_empty();
         let (status, state) = match (ready, is_whole) {
-            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, phase.as_str()),
             (true, false) => (StatusCode::OK, "degraded"),
             (true, true) => (StatusCode::OK, "serving"),
         };

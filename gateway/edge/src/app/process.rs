@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use super::GatewayStartError;
+use super::warming::WarmKeeper;
 use crate::cache::Cache;
 use crate::cache::l2::store::Store;
 use crate::cache::record::Seal;
@@ -39,6 +40,7 @@ pub struct ProcessState {
     pub tls: Arc<TlsListeners>,
     pub quic: Arc<QuicMetrics>,
     pub origins: SharedOriginState,
+    pub warm: Arc<WarmKeeper>,
     requests: RequestFamilies,
     protocols: ProtocolCounts,
     plugins: PluginHost,
@@ -62,8 +64,10 @@ impl ProcessState {
                 .attach(store, &config.cache, seal(config), &registry)?
                 .run();
         }
+        let cache = Arc::new(cache);
         Ok(Self {
-            cache: Arc::new(cache),
+            warm: Arc::new(WarmKeeper::new(&cache, seal(config), &registry)?),
+            cache,
             recent: Arc::new(RecentRequestLog::new(&config.telemetry.recent_requests)),
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginHost::new(&registry, config.plugins.max_total_memory)?,
@@ -99,6 +103,7 @@ impl ProcessState {
     /// Follows the settings of this configuration that are not of a generation.
     pub fn follow(&self, config: &GatewayConfig) {
         self.cache.follow(&config.cache);
+        self.warm.follow(config.cache.warm.as_ref());
         let total = config.plugins.max_total_memory;
         self.plugins.limit_total_memory(total);
     }

@@ -8,6 +8,7 @@
 pub mod changes;
 mod fixed;
 pub mod forecast;
+pub mod key_forecast;
 mod metrics;
 mod watch;
 
@@ -36,6 +37,7 @@ use crate::telemetry::logs::LevelSetter;
 use changes::ConfigChanges;
 use fixed::FixedKeyChange;
 use forecast::EntryForecast;
+use key_forecast::KeyForecasts;
 use metrics::ReloadMetrics;
 use watch::{ConfigFileWatch, ContentDigest};
 
@@ -73,6 +75,8 @@ pub struct ReloadReport {
     pub changes: ConfigChanges,
     /// None: nobody waits for it.
     pub entries: Option<EntryForecast>,
+    /// What new versions of key plugins make of the last requests. None: nobody waits for it.
+    pub keys: Option<KeyForecasts>,
     pub warnings: Vec<String>,
 }
 
@@ -306,9 +310,12 @@ impl ConfigReloader {
             .collect();
         let prepared = self.prepare(&file, config).await?;
         let hash_after = prepared.next.hash.clone();
-        let entries = match trigger {
-            ReloadTrigger::Admin => Some(self.forecast(&prepared, &changes).await?),
-            ReloadTrigger::Signal | ReloadTrigger::Watch => None,
+        let (entries, keys) = match trigger {
+            ReloadTrigger::Admin => {
+                let (entries, keys) = self.forecast(&prepared, &changes).await?;
+                (Some(entries), Some(keys))
+            }
+            ReloadTrigger::Signal | ReloadTrigger::Watch => (None, None),
         };
         if act == ReloadAct::Apply {
             self.commit(prepared).await?;
@@ -318,6 +325,7 @@ impl ConfigReloader {
             hash_after,
             changes,
             entries,
+            keys,
             warnings,
         })
     }
@@ -377,11 +385,17 @@ impl ConfigReloader {
         &self,
         prepared: &PreparedConfig,
         changes: &ConfigChanges,
-    ) -> Result<EntryForecast, ReloadError> {
+    ) -> Result<(EntryForecast, KeyForecasts), ReloadError> {
         let cache = Arc::clone(&self.process.cache);
+        let recent = Arc::clone(&self.process.recent);
         let (before, after) = (self.proxy.generation(), Arc::clone(&prepared.generation));
         let changes = changes.clone();
-        blocking(move || EntryForecast::of(&cache, (&before, &after), &changes)).await
+        blocking(move || {
+            let generations = (&*before, &*after);
+            let entries = EntryForecast::of(&cache, generations, &changes);
+            (entries, key_forecast::of_recent(&recent, generations))
+        })
+        .await
     }
 
     /// Lets a prepared configuration serve.
@@ -516,6 +530,7 @@ impl ConfigReloader {
                 "hash_after": report.hash_after,
                 "changes": report.changes,
                 "entries": report.entries,
+                "keys": report.keys,
                 "warnings": report.warnings,
                 "note": "variables have the values that they had when the process began",
             })),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, nearest, one_of, path};
 use crate::bus::config::BusConfig;
-use crate::cache::config::L2Config;
+use crate::cache::config::{L2Config, WarmConfig};
 use crate::http::config::ListenerConfig;
 use crate::origin::config::{
     BalanceMethod, HedgeDelay, NameResolutionConfig, OriginVerification, TargetConfig,
@@ -28,6 +28,8 @@ mod rules;
 const STREAM_WINDOWS: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(16)..=ByteSize::mib(1_024);
 /// The least memory that compiles a small plugin.
 const LEAST_TO_COMPILE: ByteSize = ByteSize::mib(64);
+/// The most keys in the file of hot keys.
+const MOST_KEYS: usize = 1_000_000;
 /// The most bytes of a node's name, as the bus allows.
 const MAX_NAME: usize = 255;
 /// The least bytes of a `seal_key`.
@@ -492,6 +494,9 @@ fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
         report.add(at.key("backoff").key("base"), message);
     }
     second_tier(&cache.l2, &at.key("l2"), report);
+    if let Some(warm) = &cache.warm {
+        warm_start(warm, &at.key("warm"), report);
+    }
     for (key, number) in [
         ("max_records", cache.purge_log.max_records),
         ("max_request_records", cache.purge_log.max_request_records),
@@ -511,6 +516,41 @@ fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
         at.key("purge_log").key("sweep_interval"),
         cache.purge_log.sweep_interval.0.as_millis() as u64,
     );
+}
+
+/// The longest that the start may wait for the warm-up: a service manager waits for that as well.
+const LONGEST_WARMING: ConfigDuration = ConfigDuration::secs(600);
+
+fn warm_start(warm: &WarmConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    // The folder of the YAML file stands before the name by now.
+    let name = warm.file.as_os_str().as_encoded_bytes();
+    if name.is_empty() || name.ends_with(b"/") {
+        report.add(
+            at.key("file"),
+            "no name of a file; expected one, as in `lamina.hot`",
+        );
+    }
+    if !(1..=MOST_KEYS).contains(&warm.keys) {
+        let message = format!("{} keys; expected 1 to {MOST_KEYS}", warm.keys);
+        report.add(at.key("keys"), message);
+    }
+    if warm.at_most > LONGEST_WARMING {
+        let message = format!(
+            "{} is too long for a service manager that waits; expected at most {LONGEST_WARMING}",
+            warm.at_most
+        );
+        report.add(at.key("for"), message);
+    }
+    report.positive(at.key("for"), warm.at_most.0.as_millis() as u64);
+    if warm.every < ConfigDuration::secs(1) {
+        let message = format!("{} is too often; expected at least 1s", warm.every);
+        report.add(at.key("every"), message);
+    }
+    if warm.snapshot.is_some_and(|most| most.0 == 0) {
+        let message = "0 would hold nothing; expected 1 or more, or no key for keys alone";
+        report.add(at.key("snapshot"), message);
+    }
+    report.positive(at.key("origin_rate"), warm.origin_rate.into());
 }
 
 fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {

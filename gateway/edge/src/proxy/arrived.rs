@@ -13,7 +13,7 @@ use super::delivery::PendingAnswer;
 use super::record::trail::RequestTrail;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::route::Route;
-use super::{CountedResponse, RoutedRequest, context};
+use super::{CountedResponse, HitSample, RoutedRequest, context, plan};
 use crate::http::body::Body;
 use crate::http::forward::{HopWishes, RequestSender};
 use crate::http::path::PathRules;
@@ -64,6 +64,7 @@ impl ArrivedRequest {
         host: &'a str,
         route: &'a Arc<Route>,
         trail: Option<&'a RequestTrail>,
+        sample: HitSample,
     ) -> RoutedRequest<'a> {
         RoutedRequest {
             parts: &self.parts,
@@ -74,6 +75,20 @@ impl ArrivedRequest {
             route,
             started: self.started,
             trail,
+            sample,
+        }
+    }
+
+    /// Keeps the head on the record, if a key plugin sees it: another version of the plugin can be
+    /// asked about it later.
+    pub(super) fn keep_head(&mut self, route: &Route) {
+        if let Some((plugin, _)) = &route.key_plugin
+            && plan::asks_key_plugin(route, &self.parts)
+        {
+            let host = self.host().into_owned();
+            if let Some(record) = &mut self.answer.record {
+                record.keep_head(plugin.name(), &self.parts, &host);
+            }
         }
     }
 

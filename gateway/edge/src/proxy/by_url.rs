@@ -22,7 +22,7 @@ use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::RoutingOutcome;
 use crate::proxy::watch::{self, RequestPluginOutcome};
-use crate::proxy::{Generation, RoutedRequest};
+use crate::proxy::{Generation, HitSample, RoutedRequest};
 
 /// What a purge of a URL must reach.
 #[derive(Default)]
@@ -211,6 +211,7 @@ fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<Ke
         route,
         started: Instant::now(),
         trail: None,
+        sample: HitSample::LeftOut,
     };
     match plan::key(&visit) {
         RequestPlan::Cache(DerivedKey { key, .. }) => Some(key),

@@ -39,6 +39,13 @@ impl PendingAnswer {
         }
     }
 
+    /// Whether its record is one of the few that are kept of hits.
+    pub fn is_of_a_sample(&self) -> bool {
+        self.record
+            .as_ref()
+            .is_some_and(PendingRecord::is_of_a_sample)
+    }
+
     /// Counts an answer of the route and gives it its final form.
     pub(super) fn finish(
         self,

@@ -14,7 +14,7 @@ use super::delivery::PendingAnswer;
 use super::metrics::RequestOutcome;
 use super::record::RecordBeginning;
 use super::target::RoutingOutcome;
-use super::{CacheLookupOutcome, Proxy, RoutedRequest, context, path, respond};
+use super::{CacheLookupOutcome, HitSample, Proxy, RoutedRequest, context, path, respond};
 use crate::http::body::Body;
 use crate::http::forward::ForwardingContext;
 use crate::http::server::{
@@ -89,6 +89,7 @@ impl Proxy {
             route,
             started,
             trail: None,
+            sample: HitSample::LeftOut,
         });
         let served = match found {
             CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit => served,

@@ -29,7 +29,9 @@ use crate::proxy::route::Route;
 use crate::proxy::rules::RouteRules;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
-use crate::proxy::{Generation, Proxy, RoutedRequest, context, esi, origin_query, sticky};
+use crate::proxy::{
+    Generation, HitSample, Proxy, RoutedRequest, context, esi, origin_query, sticky,
+};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -280,6 +282,7 @@ impl Generation {
             route,
             started: Instant::now(),
             trail: None,
+            sample: HitSample::LeftOut,
         };
         let keyed = explain(&mut explanation, &visit);
         (explanation, keyed)

@@ -20,10 +20,10 @@ use crate::http::body::Body;
 use crate::http::forward::HopWishes;
 use crate::http::path;
 use crate::plugin::{Plugin, RequestReads, SeenField};
-use crate::proxy::RoutedRequest;
 use crate::proxy::context::{DerivedKey, RequestContext};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
+use crate::proxy::{HitSample, RoutedRequest};
 
 /// The most parameters of one request that are tried; each takes two calls of the key plugin.
 const MOST_TRIED: usize = 32;
@@ -118,6 +118,7 @@ fn gives(ask: &RequestContext, key: &KeyBuf, pieces: &[&str]) -> bool {
         route: &ask.route,
         started: Instant::now(),
         trail: None,
+        sample: HitSample::LeftOut,
     };
     match plan::key(&visit) {
         RequestPlan::Cache(DerivedKey { key: other, .. }) => other.as_bytes() == key.as_bytes(),

@@ -15,11 +15,11 @@ use crate::http::forward;
 use crate::http::tls::ClientCertificatePresented;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
-use crate::proxy::RoutedRequest;
 use crate::proxy::context::{DerivedKey, RequestContext, subject};
 use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
 use crate::proxy::rules::cleaning::BypassesCache;
+use crate::proxy::{HitSample, RoutedRequest};
 
 /// What is to be done with a request.
 #[allow(
@@ -63,6 +63,11 @@ pub(super) fn plan(visit: &RoutedRequest<'_>) -> RequestPlan {
         return RequestPlan::Pass(ForwardReason::Bypass, Some("client-cert"));
     }
     key(visit)
+}
+
+/// Whether a route's key plugin is asked about such a request, as far as its head tells.
+pub(super) fn asks_key_plugin(route: &Route, parts: &Parts) -> bool {
+    route.cached && matches!(parts.method, Method::GET | Method::HEAD)
 }
 
 /// Derives the key, either natively or by the route's plugin.
@@ -124,6 +129,7 @@ pub(super) fn key_of(ask: &RequestContext) -> Option<KeyBuf> {
         route: &ask.route,
         started: ask.started,
         trail: None,
+        sample: HitSample::LeftOut,
     };
     match key(&visit) {
         RequestPlan::Cache(keyed) => Some(keyed.key),

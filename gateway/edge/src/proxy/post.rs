@@ -29,7 +29,9 @@ use crate::proxy::miss::source::SourceResponse;
 use crate::proxy::miss::{LoadKind, lost};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::target::RoutingOutcome;
-use crate::proxy::{CountedResponse, RoutedRequest, failure, invalidate, origin_query, respond};
+use crate::proxy::{
+    CountedResponse, HitSample, RoutedRequest, failure, invalidate, origin_query, respond,
+};
 
 /// Stores the answer to a POST while its client reads it. Returns the answer as an error if it is
 /// not to be stored.
@@ -103,6 +105,7 @@ fn as_get(ask: &RequestContext) -> Option<(RequestContext, DerivedKey)> {
         route: &route,
         started: ask.started,
         trail: ask.trail.as_deref(),
+        sample: HitSample::LeftOut,
     };
     let RequestPlan::Cache(keyed) = plan::key(&visit) else {
         return None;

@@ -9,6 +9,7 @@
 mod explained;
 mod pending;
 pub mod recent;
+pub mod recorded_head;
 pub mod trail;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use crate::proxy::protocol;
 use crate::proxy::route::Route;
 use crate::telemetry::config::AccessLog;
 use recent::RecentRequestLog;
+use recorded_head::RecordedHead;
 use trail::RequestTrail;
 
 pub use pending::PendingRecord;
@@ -54,6 +56,8 @@ pub struct RequestRecord {
     pub route: Option<Arc<str>>,
     /// Why the path was refused, if it was.
     pub refused: Option<Box<str>>,
+    /// Its whole head, if a key plugin was asked about it and it is kept among the last requests.
+    pub head: Option<Box<RecordedHead>>,
     /// The events on the way to the answer. None if the request was answered at once.
     pub trail: Option<Arc<RequestTrail>>,
     /// The head of the answer. None if the client left before there was one.
@@ -218,6 +222,7 @@ impl RequestRecorder {
             agent: cut(&agent, MOST_AGENT),
             route: route.map(|route| Arc::clone(&route.name)),
             refused: None,
+            head: None,
             trail: None,
             answer: None,
             bytes: 0,

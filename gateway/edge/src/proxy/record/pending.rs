@@ -6,9 +6,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::recorded_head::RecordedHead;
 use super::trail::RequestTrail;
 use super::{AnswerHead, HitRecord, MOST_AGENT, MOST_PATH, RequestRecord, RequestRecorder, cut};
 use crate::http::body::{Body, BodyError};
@@ -33,6 +35,20 @@ impl PendingRecord {
             record: Some(Box::new(record)),
             recorder,
             of_a_hit,
+        }
+    }
+
+    /// Whether it is kept also if the request turns out to be a hit.
+    pub fn is_of_a_sample(&self) -> bool {
+        self.of_a_hit == HitRecord::Kept
+    }
+
+    /// Keeps the head as the key plugin of this name saw it, if the request is kept among the last
+    /// ones.
+    pub fn keep_head(&mut self, plugin: &str, parts: &Parts, host: &str) {
+        if self.recorder.recent.keeps_any() {
+            let head = RecordedHead::of(plugin, parts, host).map(Box::new);
+            self.change(|record| record.head = head);
         }
     }
 

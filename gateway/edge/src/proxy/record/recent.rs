@@ -85,6 +85,11 @@ impl RecentRequestLog {
         drop(oldest);
     }
 
+    /// All requests that are kept, newest first.
+    pub fn all(&self) -> Vec<Arc<RequestRecord>> {
+        self.records.lock().iter().rev().cloned().collect()
+    }
+
     /// The newest requests that `filter` selects, newest first, at most `most` of them.
     pub fn newest(&self, most: usize, filter: &RecentFilter) -> Vec<Arc<RequestRecord>> {
         let records = self.records.lock();
