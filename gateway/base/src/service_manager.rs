@@ -41,6 +41,8 @@ pub enum ServiceState<'a> {
     Stopping { within: Duration },
     /// Every thread works.
     Alive,
+    /// Another process is the service's main one now, and speaks for it. It is ready.
+    Replaced { by: u32 },
 }
 
 impl fmt::Display for ServiceState<'_> {
@@ -62,6 +64,10 @@ impl fmt::Display for ServiceState<'_> {
                 within.as_micros()
             ),
             Self::Alive => f.write_str("WATCHDOG=1"),
+            Self::Replaced { by } => write!(
+                f,
+                "MAINPID={by}\nREADY=1\nSTATUS=Another process has taken over"
+            ),
         }
     }
 }

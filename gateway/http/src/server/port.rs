@@ -1,7 +1,7 @@
 //! A port: what all workers share for one listener, and the sockets that are opened for it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -9,6 +9,7 @@ use http::{HeaderValue, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handshake::SecuredPort;
+use super::inherited::ListenerInheritance;
 use super::quic::metrics::QuicMetrics;
 use super::quic::{self, QuicSocket};
 use super::roster::ConnectionRoster;
@@ -129,7 +130,7 @@ impl OpenedPort {
     /// one of TCP, and none is left out.
     pub(super) fn on(
         listener: &ListenerConfig,
-        (streams, datagrams): (&[TcpListener], Vec<UdpSocket>),
+        inherited: ListenerInheritance,
         workers: usize,
         shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
@@ -137,6 +138,7 @@ impl OpenedPort {
             address: listener.address,
             source,
         };
+        let ListenerInheritance { streams, datagrams } = inherited;
         let first = streams
             .first()
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
@@ -359,6 +361,7 @@ pub fn open_tls(
         return Ok(None);
     };
     let opened = TlsListener::open(
+        listener.address,
         config,
         &listener.protocols,
         listener.hsts.as_ref(),

@@ -6,6 +6,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::unix::SocketFile;
 use super::worker::AcceptOn;
 use super::{BindError, SharedByListeners, has_twin};
 use crate::config::ListenerConfig;
+use crate::endpoint::Endpoint;
 
 /// How long the connections of a listener that is gone may wait for their next request.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
@@ -41,7 +43,9 @@ pub struct RunningListeners {
     /// Closed when the last worker has ended.
     pub(super) alive: mpsc::Receiver<()>,
     pub(super) shared: SharedByListeners,
-    pub(super) _file: Option<SocketFile>,
+    /// What is accepted on from [`begin_accepting`](Self::begin_accepting) on.
+    pub(super) waiting: Vec<OpenedPort>,
+    pub(super) file: Option<SocketFile>,
 }
 
 /// A port that workers accept on.
@@ -51,6 +55,8 @@ pub(super) struct RunningPort {
     pub(super) listener: Option<ListenerConfig>,
     /// Further descriptors of the TCP sockets, for the port that takes the place of this one.
     pub(super) sockets: Vec<TcpListener>,
+    /// The same of a Unix socket.
+    pub(super) unix: Option<UnixListener>,
     /// Whose the QUIC sockets of the address are, if it has any.
     pub(super) quic: Option<Arc<ArcSwap<QuicTenant>>>,
     /// Closed when no worker accepts on the port any more.
@@ -61,6 +67,46 @@ impl RunningListeners {
     /// The threads that serve requests.
     pub fn threads(&self) -> &[WorkerThread] {
         &self.threads
+    }
+
+    /// Begins to accept, on listeners that were [started](super::BoundListeners::start_waiting)
+    /// without that.
+    pub fn begin_accepting(&mut self) {
+        for opened in std::mem::take(&mut self.waiting) {
+            self.accept_on(opened);
+        }
+        if let Some(file) = &mut self.file {
+            file.own();
+        }
+    }
+
+    /// Makes room for the process that has taken these ports: nothing more is accepted, on other
+    /// ports after what the kernel has accepted already. Each connection ends at a request of its
+    /// own, for which it has `gentle`; then those on which nothing is under way are closed. Returns
+    /// when no connection is left, or after `patience`.
+    pub async fn make_room(&mut self, taken: &[Endpoint], gentle: Duration, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for running in &mut self.ports {
+            running.release();
+            let is_taken = taken.contains(&running.port.endpoint);
+            running.port.replaced.store(is_taken, Relaxed);
+            running.port.signal.raise(DrainStage::Retire);
+        }
+        if let Some(file) = self.file.as_mut().filter(|_| !taken.is_empty()) {
+            file.give_up();
+        }
+        // A timeout is no error: the next stage ends the connections that are left.
+        let _ = timeout(gentle.min(patience), self.empty()).await;
+        self.raise(DrainStage::Drain);
+        let _ = timeout_at(deadline, self.empty()).await;
+    }
+
+    /// Waits until nothing is accepted any more and no connection is left.
+    async fn empty(&mut self) {
+        let retired: Vec<_> = self.retired.iter().filter_map(Weak::upgrade).collect();
+        let empty = join_all(retired.iter().map(|port| port.is_empty()));
+        let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
+        tokio::join!(idle, empty);
     }
 
     /// Stops accepting, lets the requests under way finish (HTTP/1: `Connection: close`; HTTP/2:
@@ -77,11 +123,8 @@ impl RunningListeners {
         let deadline = Instant::now() + timeout;
         self.ports.iter_mut().for_each(RunningPort::release);
         self.raise(DrainStage::Drain);
-        let retired: Vec<_> = self.retired.iter().filter_map(Weak::upgrade).collect();
-        let empty = join_all(retired.iter().map(|port| port.is_empty()));
-        let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
         // A timeout is no error: `cut` ends the connections that are left.
-        let _ = timeout_at(deadline, async { tokio::join!(idle, empty) }).await;
+        let _ = timeout_at(deadline, self.empty()).await;
     }
 
     /// The second half of [`drain`](Self::drain): ends all that is left.
@@ -107,11 +150,13 @@ impl RunningListeners {
         } = opened;
         let (accepts, accepting) = mpsc::channel(1);
         // Without further descriptors the port can't be changed, which is said when it is tried.
-        let kept = sockets.iter().filter_map(|socket| match socket {
-            ListeningSocket::Tcp(socket) => socket.try_clone().ok(),
-            ListeningSocket::Unix(_) => None,
-        });
-        let kept = kept.collect();
+        let (mut kept, mut unix) = (Vec::new(), None);
+        for socket in &sockets {
+            match socket {
+                ListeningSocket::Tcp(socket) => kept.extend(socket.try_clone()),
+                ListeningSocket::Unix(socket) => unix = socket.try_clone().ok(),
+            }
+        }
         for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
             // A worker exists until it is stopped, so this does not fail.
             let _ = worker.send(AcceptOn::Stream {
@@ -146,6 +191,7 @@ impl RunningListeners {
             port,
             listener,
             sockets: kept,
+            unix,
             quic: tenancy,
             accepting,
         }
@@ -248,6 +294,7 @@ impl RunningPort {
     /// by its worker, which must have the last descriptor.
     fn release(&mut self) {
         self.sockets.clear();
+        self.unix = None;
         self.quic = None;
     }
 
