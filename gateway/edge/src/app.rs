@@ -29,7 +29,7 @@ use crate::admin::{
     AdminGate, AdminReload, AdminReloadAnswer, AdminService, AdminWorkLimits,
 };
 use crate::cache::Cache;
-use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
+use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError, StoreOwnerBefore};
 use crate::cache::l2::store::Store;
 use crate::certificate_review::ListenerCertificates;
 use crate::cluster::Cluster;
@@ -237,10 +237,15 @@ impl RunningGateway {
         take_over: Option<&TakeOver>,
         handed: Option<Vec<HandedPort>>,
     ) -> Result<Self, GatewayStartError> {
-        let process = Arc::new(ProcessState::new(config, open_store(config)?)?);
+        let before = match take_over {
+            Some(_) => StoreOwnerBefore::ReplacedProcess,
+            None => StoreOwnerBefore::Nobody,
+        };
+        let process = Arc::new(ProcessState::new(config, open_store_after(config, before)?)?);
         if let Some(secret) = take_over.and_then(TakeOver::secret) {
             process.tls.inherit_secret(secret);
         }
+        let generation = take_over.map_or(0, TakeOver::generation);
         let proxy = process.proxy(config).await?;
         let cache = Arc::clone(&process.cache);
         if let Some(tier) = cache.second_tier()
@@ -279,6 +284,7 @@ impl RunningGateway {
                 body_bytes: settings.body_bytes(),
                 tls: Arc::clone(&process.tls),
                 quic: Arc::clone(&process.quic),
+                identity: Arc::new(process.tls.secret().quic_identity(generation)),
             },
         )?;
         let admin_endpoint = admin_bound.endpoints().next();
@@ -353,7 +359,7 @@ impl RunningGateway {
             proxy: Arc::clone(&proxy),
             tls: Arc::clone(&process.tls),
             manager: options.manager,
-            generation: 0,
+            generation,
             program: options.next,
         });
         Ok(Self {
@@ -458,7 +464,13 @@ impl RunningGateway {
                 admin.cut().await;
             }
         };
-        let (listeners, (), ()) = tokio::join!(clients, admin, self.finish(FINISH));
+        let stored = async {
+            self.finish(FINISH).await;
+            if let Some(tier) = self.cache.second_tier() {
+                tier.close().await;
+            }
+        };
+        let (listeners, (), ()) = tokio::join!(clients, admin, stored);
         if let Some(listeners) = listeners {
             listeners.cut().await;
         }
@@ -510,6 +522,13 @@ fn shared_redis(config: &GatewayConfig) -> Result<Option<AcmeRedisSettings>, Acm
 /// # Errors
 /// When the store can't be opened.
 pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
+    open_store_after(config, StoreOwnerBefore::Nobody)
+}
+
+fn open_store_after(
+    config: &GatewayConfig,
+    before: StoreOwnerBefore,
+) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
     let l2 = &config.cache.l2;
     let Some(store) = l2.store() else {
         return Ok(None);
@@ -518,6 +537,7 @@ pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, Gate
         secret: l2.seal_key.as_deref(),
         max_life: l2.max_life.0,
         namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
+        before,
     };
     Ok(Some(store.open(common)?))
 }

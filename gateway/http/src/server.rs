@@ -81,7 +81,9 @@ pub use self::early_data::{AwaitedHandshake, EarlyRequest};
 pub use self::handed::{HandedPort, SocketPurpose};
 pub use self::inherited::{InheritedSockets, kept_name};
 pub use self::port::open_tls;
+pub use self::quic::identity::QuicIdentity;
 pub use self::quic::metrics::QuicMetrics;
+pub use self::quic::passage::EarlierProcess;
 pub use self::running::{PreparedListeners, RetiredPort, RunningListeners};
 pub use self::thread_work::{WorkerThread, WorkerThreadEnded};
 pub use self::udp_buffer::UdpReceiveBuffer;
@@ -152,6 +154,8 @@ pub struct SharedByListeners {
     pub body_bytes: Arc<AtomicU64>,
     pub tls: Arc<TlsListeners>,
     pub quic: Arc<QuicMetrics>,
+    /// What connection ids are made by.
+    pub identity: Arc<QuicIdentity>,
 }
 
 /// Why a listener could not be opened.
@@ -325,7 +329,7 @@ impl BoundListeners {
         let port = OpenedPort {
             port: Arc::new(Port::reserved(endpoint, reserved)),
             sockets,
-            quic: Vec::new(),
+            quic: None,
             listener: None,
         };
         Ok(Self {

@@ -59,6 +59,20 @@ impl RunningPorts {
         }
     }
 
+    /// Leaves the datagrams of these listeners to the process that has taken them.
+    pub async fn leave_datagrams(&self, taken: &[Endpoint]) {
+        if let Some(listeners) = self.listeners.lock().await.as_ref() {
+            listeners.leave_datagrams(taken);
+        }
+    }
+
+    /// Reads them again.
+    pub async fn take_datagrams_back(&self) {
+        if let Some(listeners) = self.listeners.lock().await.as_ref() {
+            listeners.take_datagrams_back();
+        }
+    }
+
     /// Opens what is new of these listeners.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+use super::quic::passage::EarlierProcess;
 use super::running::RunningListeners;
 use crate::endpoint::Endpoint;
 
@@ -33,6 +34,8 @@ pub struct HandedPort {
     pub datagrams: Vec<OwnedFd>,
     /// What holds the path of a Unix socket.
     pub lock: Option<OwnedFd>,
+    /// The ways to processes that still have connections of QUIC there.
+    pub earlier: Vec<EarlierProcess>,
 }
 
 impl RunningListeners {
@@ -53,13 +56,21 @@ impl RunningListeners {
             let unix = running.unix.iter().map(AsFd::as_fd);
             let streams = tcp.chain(unix).map(|socket| socket.try_clone_to_owned());
             let lock = self.file.as_ref().map(|file| file.lock());
+            let quic = running.quic.as_ref();
+            let datagrams = quic.iter().flat_map(|quic| quic.sockets.iter());
+            let datagrams = datagrams.map(|one| Ok(one.try_clone()?.into()));
+            let ways = match (quic, self.threads.first()) {
+                (Some(quic), Some(thread)) => quic.group.ways(thread)?,
+                _ => Vec::new(),
+            };
             Ok(HandedPort {
                 purpose,
                 configured: own.unwrap_or_else(|| configured.clone()),
                 bound: running.port.endpoint.clone(),
                 streams: without_duplicates(streams.collect::<io::Result<_>>()?)?,
-                datagrams: Vec::new(),
+                datagrams: datagrams.collect::<io::Result<_>>()?,
                 lock: lock.transpose()?,
+                earlier: ways,
             })
         });
         ports.collect()

@@ -11,6 +11,7 @@ use socket2::{Socket, Type};
 
 use super::BindError;
 use super::handed::{HandedPort, SocketPurpose};
+use super::quic::passage::EarlierProcess;
 use super::unix::{self, SocketFile};
 use crate::endpoint::Endpoint;
 
@@ -36,6 +37,8 @@ struct InheritedSocket {
 pub(super) struct ListenerInheritance {
     pub(super) streams: Vec<TcpListener>,
     pub(super) datagrams: Vec<UdpSocket>,
+    /// Processes that still have connections on them.
+    pub(super) earlier: Vec<EarlierProcess>,
 }
 
 /// How the names of sockets begin that an earlier process had kept.
@@ -99,10 +102,12 @@ impl InheritedSockets {
             Some(handed) => ListenerInheritance {
                 streams: handed.streams.into_iter().map(TcpListener::from).collect(),
                 datagrams: handed.datagrams.into_iter().map(UdpSocket::from).collect(),
+                earlier: handed.earlier,
             },
             None => ListenerInheritance {
                 streams: self.take(address, Type::STREAM).map(Into::into).collect(),
                 datagrams: self.take(address, Type::DGRAM).map(Into::into).collect(),
+                earlier: Vec::new(),
             },
         }
     }

@@ -4,7 +4,7 @@
 //! Other settings for a listener are a new port on the same sockets: connections that come get the
 //! new settings, and those that are there end gently, at a request of theirs.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::port::{OpenedPort, Port, speaks_http3};
-use super::quic::QuicTenant;
+use super::quic::{OpenedQuic, QuicTenant, SteeringGroup};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::thread_work::WorkerThread;
@@ -57,10 +57,20 @@ pub(super) struct RunningPort {
     pub(super) sockets: Vec<TcpListener>,
     /// The same of a Unix socket.
     pub(super) unix: Option<UnixListener>,
-    /// Whose the QUIC sockets of the address are, if it has any.
-    pub(super) quic: Option<Arc<ArcSwap<QuicTenant>>>,
+    /// The QUIC sockets of the address, if it has any.
+    pub(super) quic: Option<RunningQuic>,
     /// Closed when no worker accepts on the port any more.
     accepting: mpsc::Receiver<()>,
+}
+
+/// The QUIC sockets of an address.
+#[derive(Clone)]
+pub(super) struct RunningQuic {
+    /// Whose they are.
+    tenancy: Arc<ArcSwap<QuicTenant>>,
+    pub(super) group: Arc<SteeringGroup>,
+    /// Further descriptors of them, for the next process.
+    pub(super) sockets: Arc<[UdpSocket]>,
 }
 
 impl RunningListeners {
@@ -140,8 +150,8 @@ impl RunningListeners {
         self.ports.push(running);
     }
 
-    /// Lets every worker accept on a port. `standing` is whose the QUIC sockets of its address are.
-    fn begin(&self, opened: OpenedPort, standing: Option<Arc<ArcSwap<QuicTenant>>>) -> RunningPort {
+    /// Lets every worker accept on a port. `standing` are the QUIC sockets that its address has.
+    fn begin(&self, opened: OpenedPort, standing: Option<RunningQuic>) -> RunningPort {
         let OpenedPort {
             port,
             sockets,
@@ -170,31 +180,58 @@ impl RunningListeners {
             _accepts: accepts,
         });
         let speaks_http3 = listener.as_ref().is_some_and(speaks_http3);
-        let tenancy = match standing {
+        let running = match (standing, quic) {
             _ if !speaks_http3 => None,
-            Some(standing) => {
-                standing.store(tenant);
+            (Some(standing), _) => {
+                standing.tenancy.store(tenant);
                 Some(standing)
             }
-            None => Some(Arc::new(ArcSwap::new(tenant))),
+            (None, Some(opened)) => Some(self.begin_quic(opened, tenant)),
+            (None, None) => None,
         };
-        // The n-th socket of QUIC must go to the n-th worker.
-        for (socket, worker) in quic.into_iter().zip(self.workers.iter()) {
-            if let Some(tenancy) = &tenancy {
-                let _ = worker.send(AcceptOn::Quic {
-                    tenancy: Arc::clone(tenancy),
-                    socket,
-                });
-            }
-        }
         RunningPort {
             port,
             listener,
             sockets: kept,
             unix,
-            quic: tenancy,
+            quic: running,
             accepting,
         }
+    }
+
+    fn begin_quic(&self, opened: OpenedQuic, tenant: Arc<QuicTenant>) -> RunningQuic {
+        let running = RunningQuic {
+            tenancy: Arc::new(ArcSwap::new(tenant)),
+            group: opened.group,
+            sockets: opened.kept.into(),
+        };
+        // The n-th sockets of QUIC must go to the n-th worker.
+        for (socket, worker) in opened.workers.into_iter().zip(self.workers.iter()) {
+            let _ = worker.send(AcceptOn::Quic {
+                tenancy: Arc::clone(&running.tenancy),
+                socket,
+            });
+        }
+        running
+    }
+
+    /// Leaves the datagrams of these listeners to the process that has taken them.
+    pub fn leave_datagrams(&self, taken: &[Endpoint]) {
+        for group in self.groups(taken) {
+            group.hand_over();
+        }
+    }
+
+    /// Reads them again.
+    pub fn take_datagrams_back(&self) {
+        let all: Vec<_> = self.ports.iter().map(|one| one.port.endpoint.clone()).collect();
+        self.groups(&all).for_each(|group| group.take_back());
+    }
+
+    fn groups(&self, of: &[Endpoint]) -> impl Iterator<Item = &Arc<SteeringGroup>> {
+        let named = self.ports.iter();
+        let named = named.filter(|running| of.contains(&running.port.endpoint));
+        named.filter_map(|running| running.quic.as_ref().map(|quic| &quic.group))
     }
 
     /// Prepares other listeners in place of the present ones: those with the same settings stay,

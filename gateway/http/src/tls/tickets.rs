@@ -26,6 +26,8 @@ use aws_lc_rs::{hkdf, rand};
 use parking_lot::RwLock;
 use rustls::server::ProducesTickets;
 
+use crate::server::QuicIdentity;
+
 /// The identity of a TLS policy: a digest of all that a session under it was checked by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TlsPolicyId(pub [u8; 32]);
@@ -114,6 +116,7 @@ const EPOCH_LEN: usize = 8;
 
 /// What the secrets of listeners and those for other purposes are derived for.
 const OF_LISTENER: &[u8] = b"lamina listener 1";
+const OF_IDS: &[u8] = b"lamina quic id 1";
 
 impl ProcessSecret {
     /// One that no other process has.
@@ -139,8 +142,13 @@ impl ProcessSecret {
         TicketSecrets::of(vec![octets])
     }
 
+    /// What connection ids of the process with this generation are made by.
+    pub fn quic_identity(&self, generation: u8) -> QuicIdentity {
+        QuicIdentity::new(generation, &self.derive(OF_IDS, b""))
+    }
+
     /// Octets for a purpose of their own.
-    pub(crate) fn derive(&self, purpose: &[u8], of: &[u8]) -> Vec<u8> {
+    fn derive(&self, purpose: &[u8], of: &[u8]) -> Vec<u8> {
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, purpose).extract(&self.0);
         let mut octets = vec![0; LEAST_SECRET];
         let info = [of];

@@ -21,7 +21,7 @@ use super::{NewProgram, ReplacingProcess, UpgradeSocket};
 use crate::app::ports::RunningPorts;
 use crate::app::reload::ConfigReloader;
 use crate::http::endpoint::Endpoint;
-use crate::http::server::{HandedPort, SocketPurpose};
+use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::listeners::TlsListeners;
 use crate::proxy::Proxy;
 
@@ -268,8 +268,8 @@ impl UpgradeGiver {
             NewProcessMessage::Failed { why } => return Err(why),
             NewProcessMessage::Serving => return Err("it serves before its time".to_owned()),
         };
-        let taken = taken.iter().filter_map(|text| text.parse().ok()).collect();
-        let _given = PassingOn::begin(&self.parts);
+        let taken: Vec<Endpoint> = taken.iter().filter_map(|text| text.parse().ok()).collect();
+        let passing = PassingOn::begin(&self.parts, &self.runtime, &taken);
         say(channel, &OldProcessMessage::Yours, &[]).map_err(broke_off)?;
         match hear(channel, AT_ONCE).map_err(broke_off)?.0 {
             NewProcessMessage::Serving => {}
@@ -277,7 +277,7 @@ impl UpgradeGiver {
             NewProcessMessage::Ready { .. } => return Err("it is ready twice".to_owned()),
         }
         // From here on there is no way back.
-        _given.stays();
+        passing.stays();
         self.parts.manager.tell(ServiceState::Replaced {
             by: peer.process,
         });
@@ -329,12 +329,17 @@ impl UpgradeGiver {
 /// What answers nothing by itself while another process may serve already; dropping it goes back.
 struct PassingOn<'a> {
     parts: Option<&'a UpgradeGiverParts>,
+    runtime: &'a Handle,
 }
 
 impl<'a> PassingOn<'a> {
-    fn begin(parts: &'a UpgradeGiverParts) -> Self {
+    fn begin(parts: &'a UpgradeGiverParts, runtime: &'a Handle, taken: &[Endpoint]) -> Self {
         parts.proxy.pass_on_everything();
-        Self { parts: Some(parts) }
+        runtime.block_on(parts.ports.leave_datagrams(taken));
+        Self {
+            parts: Some(parts),
+            runtime,
+        }
     }
 
     /// It will not go back.
@@ -346,6 +351,7 @@ impl<'a> PassingOn<'a> {
 impl Drop for PassingOn<'_> {
     fn drop(&mut self) {
         if let Some(parts) = self.parts {
+            self.runtime.block_on(parts.ports.take_datagrams_back());
             parts.proxy.serve_again();
         }
     }
@@ -353,14 +359,16 @@ impl Drop for PassingOn<'_> {
 
 fn descriptors(port: &HandedPort) -> impl Iterator<Item = BorrowedFd<'_>> {
     let sockets = port.streams.iter().chain(&port.datagrams);
-    sockets.chain(&port.lock).map(AsFd::as_fd)
+    let ways = port.earlier.iter().map(|earlier| earlier.way().as_fd());
+    sockets.chain(&port.lock).map(AsFd::as_fd).chain(ways)
 }
 
 fn refuse(channel: &DescriptorChannel, why: &str) -> io::Result<()> {
     let why = why.to_owned();
-    let said = say(channel, &OldProcessMessage::Refused { why }, &[]);
+    // The other end may be what has failed.
+    let _ = say(channel, &OldProcessMessage::Refused { why }, &[]);
     channel.close();
-    said
+    Ok(())
 }
 
 impl PortNote {
@@ -375,6 +383,7 @@ impl PortNote {
             streams: port.streams.len(),
             datagrams: port.datagrams.len(),
             locks: usize::from(port.lock.is_some()),
+            earlier: port.earlier.iter().map(EarlierProcess::generation).collect(),
         }
     }
 }

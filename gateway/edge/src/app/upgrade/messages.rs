@@ -90,6 +90,8 @@ pub(super) struct PortNote {
     pub(super) streams: usize,
     pub(super) datagrams: usize,
     pub(super) locks: usize,
+    /// The generations of processes that still have connections of QUIC there, with a way to each.
+    pub(super) earlier: Vec<u8>,
 }
 
 /// What a port is there for.

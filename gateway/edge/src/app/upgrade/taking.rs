@@ -13,7 +13,7 @@ use super::messages::{
     UpgradeQuestion, UpgradeWish, hear, millis, say,
 };
 use crate::http::endpoint::Endpoint;
-use crate::http::server::{HandedPort, SocketPurpose};
+use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::tickets::ProcessSecret;
 
 /// A take-over that has begun.
@@ -102,7 +102,12 @@ impl TakeOver {
         ProcessSecret::of(&self.state.secret)
     }
 
-    /// Its version.
+    /// The generation of this process.
+    pub fn generation(&self) -> u8 {
+        self.state.generation.wrapping_add(1)
+    }
+
+    /// The version of the process before.
     pub fn old_version(&self) -> &str {
         &self.state.version
     }
@@ -178,6 +183,7 @@ impl PortNote {
         self.streams
             .saturating_add(self.datagrams)
             .saturating_add(self.locks)
+            .saturating_add(self.earlier.len())
     }
 
     fn port(
@@ -191,6 +197,11 @@ impl PortNote {
         };
         let (configured, bound) = (endpoint(&self.configured)?, endpoint(&self.bound)?);
         let mut some = |count: usize| descriptors.take(count).collect::<Vec<_>>();
+        let streams = some(self.streams);
+        let datagrams = some(self.datagrams);
+        let lock = some(self.locks).pop();
+        let ways = some(self.earlier.len());
+        let earlier = self.earlier.iter().zip(ways);
         Ok(HandedPort {
             purpose: match self.purpose {
                 PortPurpose::Clients => SocketPurpose::Clients,
@@ -198,9 +209,12 @@ impl PortNote {
             },
             configured,
             bound,
-            streams: some(self.streams),
-            datagrams: some(self.datagrams),
-            lock: some(self.locks).pop(),
+            streams,
+            datagrams,
+            lock,
+            earlier: earlier
+                .map(|(generation, way)| EarlierProcess::new(*generation, way))
+                .collect(),
         })
     }
 }

@@ -15,16 +15,19 @@ use socket2::SockRef;
 /// The most octets of a message: those of a datagram, and what is said of it.
 pub(super) const MOST_OCTETS: usize = (64 << 10) + HEAD;
 
-/// What stands before a datagram: ECN, port and address of the sender, the address that it was sent
-/// to and whether that is known.
-const HEAD: usize = 1 + 2 + 16 + 1 + 16;
+/// What stands before a datagram: ECN, which of the addresses are of IPv6 and whether the second one
+/// is known, then port, scope and address of the sender, and the address that it was sent to.
+const HEAD: usize = 1 + 1 + 2 + 4 + 16 + 16;
+const SENDER_IS_LONG: u8 = 1;
+const REACHED_IS_LONG: u8 = 2;
+const REACHED_IS_KNOWN: u8 = 4;
 
 /// Bytes that may wait in it.
 const ROOM: usize = 4 << 20;
 
-/// The end of the process that reads the sockets.
+/// A process that has handed its sockets over, and the way to it.
 #[derive(Debug)]
-pub(in crate::server) struct EarlierProcess {
+pub struct EarlierProcess {
     pub(in crate::server) generation: u8,
     way: UnixDatagram,
 }
@@ -54,15 +57,21 @@ pub(in crate::server) fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
 }
 
 impl EarlierProcess {
-    pub(in crate::server) fn new(generation: u8, way: OwnedFd) -> Self {
+    /// The process of this generation, with our end of the way.
+    pub fn new(generation: u8, way: OwnedFd) -> Self {
         Self {
             generation,
             way: way.into(),
         }
     }
 
-    pub(in crate::server) fn way(&self) -> io::Result<OwnedFd> {
-        Ok(self.way.try_clone()?.into())
+    pub fn generation(&self) -> u8 {
+        self.generation
+    }
+
+    /// The end for the process that reads the sockets.
+    pub fn way(&self) -> &UnixDatagram {
+        &self.way
     }
 
     /// Sends a datagram to it.
@@ -84,11 +93,18 @@ impl EarlierProcess {
 fn head(meta: &RecvMeta) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     head[0] = meta.ecn.map_or(0, |ecn| ecn as u8);
-    head[1..3].copy_from_slice(&meta.addr.port().to_be_bytes());
-    head[3..19].copy_from_slice(&octets(meta.addr.ip()));
+    if let SocketAddr::V6(sender) = meta.addr {
+        head[1] |= SENDER_IS_LONG;
+        head[4..8].copy_from_slice(&sender.scope_id().to_be_bytes());
+    }
+    head[2..4].copy_from_slice(&meta.addr.port().to_be_bytes());
+    head[8..24].copy_from_slice(&octets(meta.addr.ip()));
     if let Some(reached) = meta.dst_ip {
-        head[19] = 1;
-        head[20..].copy_from_slice(&octets(reached));
+        head[1] |= REACHED_IS_KNOWN;
+        if reached.is_ipv6() {
+            head[1] |= REACHED_IS_LONG;
+        }
+        head[24..].copy_from_slice(&octets(reached));
     }
     head
 }
@@ -96,19 +112,26 @@ fn head(meta: &RecvMeta) -> [u8; HEAD] {
 /// A datagram with what was said of it. None if it is no message of ours.
 pub(super) fn read(message: &[u8]) -> Option<(&[u8], RecvMeta)> {
     let (head, datagram) = message.split_first_chunk::<HEAD>()?;
-    let port = u16::from_be_bytes([head[1], head[2]]);
-    let address = |from: usize| {
-        let octets: &[u8; 16] = head[from..].first_chunk()?;
-        let long = Ipv6Addr::from(*octets);
-        Some(long.to_ipv4_mapped().map_or(IpAddr::V6(long), IpAddr::V4))
+    let has = |flag: u8| head[1] & flag != 0;
+    let address = |from: usize, is_long: u8| {
+        let long = Ipv6Addr::from(*head[from..].first_chunk::<16>()?);
+        match has(is_long) {
+            true => Some(IpAddr::V6(long)),
+            false => long.to_ipv4_mapped().map(IpAddr::V4),
+        }
     };
-    let reached = (head[19] == 1).then(|| address(20)).flatten();
+    let port = u16::from_be_bytes([head[2], head[3]]);
+    let mut sender = SocketAddr::new(address(8, SENDER_IS_LONG)?, port);
+    if let SocketAddr::V6(sender) = &mut sender {
+        sender.set_scope_id(u32::from_be_bytes([head[4], head[5], head[6], head[7]]));
+    }
+    let reached = has(REACHED_IS_KNOWN).then(|| address(24, REACHED_IS_LONG));
     let meta = RecvMeta {
-        addr: SocketAddr::new(address(3)?, port),
+        addr: sender,
         len: datagram.len(),
         stride: datagram.len(),
         ecn: EcnCodepoint::from_bits(head[0]),
-        dst_ip: reached,
+        dst_ip: reached.flatten(),
     };
     Some((datagram, meta))
 }
@@ -131,6 +154,7 @@ mod tests {
         for (sender, reached) in [
             ("192.0.2.1:4711", Some("198.51.100.7")),
             ("[2001:db8::1]:9", Some("::1")),
+            ("[::ffff:192.0.2.1]:9", Some("::ffff:198.51.100.7")),
             ("192.0.2.1:1", None),
         ] {
             let meta = RecvMeta {
