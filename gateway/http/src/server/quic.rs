@@ -331,10 +331,10 @@ fn endpoint(
     });
     let sends = TokioRuntime.wrap_udp_socket(on.sends)?;
     // It reads the one that it sends by, if it is its own, without a second registration.
-    let own = on.reads_own.then(|| Arc::clone(&sends));
+    let first = on.reads_own.then(|| Arc::clone(&sends));
     let more = on.reads.into_iter();
     let more = more.map(|socket| TokioRuntime.wrap_udp_socket(socket));
-    let reads = own.map(Ok).into_iter().chain(more);
+    let reads = first.map(Ok).into_iter().chain(more);
     let reads = reads.collect::<io::Result<_>>()?;
     let socket = Arc::new(SteeredSocket::new(sends, reads, on.inbox, &port.quic));
     Endpoint::new_with_abstract_socket(config, own, socket, Arc::new(TokioRuntime))
