@@ -192,6 +192,8 @@ impl UpgradeGiver {
                 });
             }
             if let Some(status) = program.ended() {
+                // What it has said before its end is perhaps just being heard.
+                drop(self.giving.try_lock_for(AT_ONCE));
                 let said = self.last_failure.lock().take();
                 let said = said.filter(|(of, _)| *of == process);
                 return Err(match said {
