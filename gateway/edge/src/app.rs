@@ -464,13 +464,18 @@ impl RunningGateway {
                 admin.cut().await;
             }
         };
+        let told = async {
+            if let Some(cluster) = &self.cluster {
+                cluster.fall_silent(FINISH).await;
+            }
+        };
         let stored = async {
-            self.finish(FINISH).await;
             if let Some(tier) = self.cache.second_tier() {
+                tier.finish(FINISH).await;
                 tier.close().await;
             }
         };
-        let (listeners, (), ()) = tokio::join!(clients, admin, stored);
+        let (listeners, (), (), ()) = tokio::join!(clients, admin, told, stored);
         if let Some(listeners) = listeners {
             listeners.cut().await;
         }

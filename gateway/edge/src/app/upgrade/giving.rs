@@ -258,7 +258,8 @@ impl UpgradeGiver {
     ) -> Result<ReplacingProcess, String> {
         let deadline = Instant::now() + within;
         let reloader = &self.parts.reloader;
-        let held = self.runtime.block_on(timeout(within, reloader.hold()));
+        let held = async { timeout(within, reloader.hold()).await };
+        let held = self.runtime.block_on(held);
         let _same_config = held.map_err(|_| "a reload takes too long".to_owned())?;
         let broke_off = |error: io::Error| format!("it broke off: {error}");
         let ports = self.handed().map_err(|error| error.to_string())?;

@@ -38,7 +38,7 @@ pub enum TakeOverError {
     Refused { why: String },
     #[error("the running gateway sent something else than was asked for: {why}")]
     Form { why: String },
-    #[error("the take-over broke off: {0}")]
+    #[error("the take-over broke off")]
     BrokenOff(#[source] io::Error),
     #[error("this process is not well: {why}")]
     Unwell { why: String },
