@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
 use crate::h3::SecuredGateway;
 use crate::h3::certificates::Certificates;
 use crate::h3::client::{H3Client, H3Failure};
 use crate::origin::Asked;
 use crate::raw::RawConnection;
 use crate::reply::Reply;
+use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;

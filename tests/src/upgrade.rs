@@ -122,4 +122,3 @@ fn signal(process: u32, signal: Signal) {
 fn number(process: u32) -> Option<Pid> {
     i32::try_from(process).ok().and_then(Pid::from_raw)
 }
-

@@ -621,11 +621,17 @@ async fn make_room(
 ) -> anyhow::Result<()> {
     tracing::info!(
         process = now.process,
-        "draining: another process has the listeners; a signal ends this one at once"
+        "draining: another process has the listeners"
     );
+    let mut drained = std::pin::pin!(app.make_room(now));
+    let stopped = tokio::select! {
+        () = &mut drained => return Ok(tracing::info!("drained")),
+        () = stopping.asked() => stopping.asked_again(),
+    };
+    // As at any other end: what is under way has the time of a drain.
     tokio::select! {
-        () = app.make_room(now) => tracing::info!("drained"),
-        () = stopping.asked() => tracing::warn!("stopped before the drain was finished"),
+        () = drained => tracing::info!("drained"),
+        () = stopped => tracing::warn!("stopped before the drain was finished"),
     }
     Ok(())
 }

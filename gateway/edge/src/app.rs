@@ -25,9 +25,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
-use crate::admin::{
-    AdminGate, AdminReload, AdminReloadAnswer, AdminService, AdminWorkLimits,
-};
+use crate::admin::{AdminGate, AdminReload, AdminReloadAnswer, AdminService, AdminWorkLimits};
 use crate::cache::Cache;
 use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError, StoreOwnerBefore};
 use crate::cache::l2::store::Store;
@@ -241,7 +239,10 @@ impl RunningGateway {
             Some(_) => StoreOwnerBefore::ReplacedProcess,
             None => StoreOwnerBefore::Nobody,
         };
-        let process = Arc::new(ProcessState::new(config, open_store_after(config, before)?)?);
+        let process = Arc::new(ProcessState::new(
+            config,
+            open_store_after(config, before)?,
+        )?);
         if let Some(secret) = take_over.and_then(TakeOver::secret) {
             process.tls.inherit_secret(secret);
         }
@@ -388,7 +389,11 @@ impl RunningGateway {
     pub async fn replaced(&self) -> ReplacingProcess {
         let mut replaced = self.replaced.clone();
         loop {
-            match replaced.wait_for(Option::is_some).await.map(|now| now.clone()) {
+            match replaced
+                .wait_for(Option::is_some)
+                .await
+                .map(|now| now.clone())
+            {
                 Ok(Some(now)) => return now,
                 // Nobody can ask this process to hand over, so it never does.
                 Ok(None) | Err(_) => std::future::pending().await,

@@ -140,7 +140,11 @@ async fn the_process_that_takes_over_is_named_as_the_main_one_and_speaks_from_th
         after.iter().any(|message| message == "READY=1")
     })
     .await;
-    assert_eq!(after, ["FDSTORE=1", "READY=1"], "the old one says nothing more");
+    assert_eq!(
+        after,
+        ["FDSTORE=1", "READY=1"],
+        "the old one says nothing more"
+    );
     e2e::upgrade::terminate(new);
     manager.hears("STOPPING=1").await;
     e2e::upgrade::ended(new, SOON).await;

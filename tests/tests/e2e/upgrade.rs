@@ -80,7 +80,10 @@ async fn requests_under_way_end_and_new_ones_are_served_by_the_new_process() {
     gate.open();
     for (n, answer) in under_way.into_iter().enumerate() {
         let answer = answer.await.unwrap();
-        assert_eq!((answer.status.as_u16(), answer.text()), (200, &*format!("/held/{n}")));
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, &*format!("/held/{n}"))
+        );
     }
     gateway.only_the_last_process(SOON).await;
     // And once more.
@@ -91,7 +94,9 @@ async fn requests_under_way_end_and_new_ones_are_served_by_the_new_process() {
     ended(third, SOON).await;
     let left: Vec<_> = std::fs::read_dir(gateway.dir()).unwrap().collect();
     let left = left.into_iter().map(|one| one.unwrap().file_name());
-    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("sock")).collect();
+    let left: Vec<_> = left
+        .filter(|name| name.to_string_lossy().contains("sock"))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -107,7 +112,9 @@ async fn connections_that_wait_to_be_accepted_are_answered() {
     let mut held = Vec::new();
     for n in 0..4 {
         let client = gateway.client();
-        held.push(tokio::spawn(async move { client.get(&format!("/held/{n}")).await }));
+        held.push(tokio::spawn(async move {
+            client.get(&format!("/held/{n}")).await
+        }));
         gate.reached_by(n + 1).await;
     }
     let address = gateway.address;
@@ -146,8 +153,16 @@ async fn what_fails_leaves_the_gateway_as_it_was() {
         ("exit 7", "1m", "exit status: 7"),
         ("exec sleep 600", "1s", "not ready in time"),
         // It asks for the sockets, has them, and then can't open a listener of its own.
-        ("cp other.yaml next.yaml && exec $LAMINA \"$1\" \"$2\" \"$3\" -c next.yaml", "1m", "is in use"),
-        ("exec $LAMINA \"$1\" \"$2\" \"$3\" -c none.yaml", "1m", "before it was ready"),
+        (
+            "cp other.yaml next.yaml && exec $LAMINA \"$1\" \"$2\" \"$3\" -c next.yaml",
+            "1m",
+            "is in use",
+        ),
+        (
+            "exec $LAMINA \"$1\" \"$2\" \"$3\" -c none.yaml",
+            "1m",
+            "before it was ready",
+        ),
     ] {
         let other = setup.clone().top(
             "listeners",
@@ -162,7 +177,10 @@ async fn what_fails_leaves_the_gateway_as_it_was() {
         assert_eq!(ran.code, Some(1), "{text}: {ran:?}");
         assert!(ran.stderr.contains(said), "{text}: {}", ran.stderr);
         assert!(is_running(old));
-        assert!(client.get("/kept").await.is_hit(), "{text}: the cache is its own");
+        assert!(
+            client.get("/kept").await.is_hit(),
+            "{text}: the cache is its own"
+        );
         assert!(is_ready(&gateway).await);
         assert_eq!(gateway.reload().await.status, 200, "{text}");
     }
@@ -210,14 +228,22 @@ async fn only_its_own_user_is_heard_and_only_what_is_understood() {
         assert!(answer.contains(expected), "{text}: {answer}");
     }
     // The permissions are not all that keeps others out.
-    for folder in socket.ancestors().skip(1).take_while(|at| at.starts_with("/tmp/")) {
+    for folder in socket
+        .ancestors()
+        .skip(1)
+        .take_while(|at| at.starts_with("/tmp/"))
+    {
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder, mode).unwrap();
     }
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     let other = tokio::task::spawn_blocking(move || {
         let mut command = Command::new(cli::binary());
-        command.arg("upgrade").arg("--socket").arg(socket).uid(65_534);
+        command
+            .arg("upgrade")
+            .arg("--socket")
+            .arg(socket)
+            .uid(65_534);
         command.env_remove("LAMINA_CONFIG").output()
     });
     // Only root may run a program as another user, who may not be able to reach this one.
@@ -240,7 +266,10 @@ async fn a_plain_start_is_still_refused() {
     for socket in ["other.sock", "upgrade.sock"] {
         let text = server("").replace("upgrade.sock", socket);
         let second = Setup::new(&origin)
-            .top("listeners", &format!("[{{address: \"{}\"}}]", gateway.address))
+            .top(
+                "listeners",
+                &format!("[{{address: \"{}\"}}]", gateway.address),
+            )
             .top("server", &text);
         let (dir, config) = second.write();
         if socket == "upgrade.sock" {
@@ -248,22 +277,31 @@ async fn a_plain_start_is_still_refused() {
         }
         let refused = Gateway::try_start(dir, &config, &[]).await.err().unwrap();
         let told = ["is in use", "exists and is not a socket"];
-        assert!(told.iter().any(|told| refused.log.contains(told)), "{}", refused.log);
+        assert!(
+            told.iter().any(|told| refused.log.contains(told)),
+            "{}",
+            refused.log
+        );
     }
     // And without anybody who hands over.
     let (_dir, config) = setup(&origin).write();
     let config = config.display().to_string();
-    let alone = tokio::task::spawn_blocking(move || cli::run(&["run", "--take-over", "-c", &config]));
+    let alone =
+        tokio::task::spawn_blocking(move || cli::run(&["run", "--take-over", "-c", &config]));
     let alone = alone.await.unwrap();
     assert_eq!(alone.code, Some(1), "{alone:?}");
-    assert!(alone.stderr.contains("no gateway can be asked"), "{alone:?}");
+    assert!(
+        alone.stderr.contains("no gateway can be asked"),
+        "{alone:?}"
+    );
     assert_eq!(gateway.client().get("/").await.status, 200);
 }
 
 async fn all_are_answered(address: SocketAddr) {
     for _ in 0..40 {
         let mut raw = RawConnection::open(address).await;
-        raw.write("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        raw.write("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await;
         let (answer, in_order) = raw.to_close().await;
         assert!(in_order && answer.starts_with(b"HTTP/1.1 200"));
     }
@@ -273,17 +311,30 @@ async fn all_are_answered(address: SocketAddr) {
 async fn more_and_fewer_workers_and_another_listener() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
     let listeners = |addresses: &[SocketAddr]| {
-        let all = addresses.iter().map(|address| format!("{{address: \"{address}\"}}"));
+        let all = addresses
+            .iter()
+            .map(|address| format!("{{address: \"{address}\"}}"));
         format!("[{}]", all.collect::<Vec<_>>().join(", "))
     };
-    let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let free = || {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+    };
     let (stays, goes, comes) = (free(), free(), free());
     let setup = |threads: usize, addresses: &[SocketAddr]| {
         let server = server("").replace("threads: 2", &format!("threads: {threads}"));
-        Setup::new(&origin).top("server", &server).top("listeners", &listeners(addresses))
+        Setup::new(&origin)
+            .top("server", &server)
+            .top("listeners", &listeners(addresses))
     };
     let mut gateway = setup(2, &[stays, goes]).start().await;
-    for (threads, addresses) in [(4, [stays, comes]), (1, [comes, stays]), (2, [stays, comes])] {
+    for (threads, addresses) in [
+        (4, [stays, comes]),
+        (1, [comes, stays]),
+        (2, [stays, comes]),
+    ] {
         gateway.write(&setup(threads, &addresses));
         gateway.upgrade().await;
         gateway.only_the_last_process(SOON).await;
@@ -302,7 +353,10 @@ async fn the_admin_listener_goes_along_also_over_a_unix_socket() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
     let dir = tempfile::tempdir().unwrap();
     let admin = dir.path().join("admin.sock");
-    let setup = setup(&origin).top("admin", &format!("{{address: \"unix:{}\"}}", admin.display()));
+    let setup = setup(&origin).top(
+        "admin",
+        &format!("{{address: \"unix:{}\"}}", admin.display()),
+    );
     let mut gateway = setup.start().await;
     for _ in 0..2 {
         gateway.upgrade().await;
@@ -332,7 +386,14 @@ async fn sessions_are_resumed_by_the_new_process() {
     let with = |setup: Setup| setup.top("server", &server(""));
     let site = HttpsSite::with("", with, |_| Reply::fresh("page")).await;
     let client = site.client();
-    let resumed = async || client.connect().await.unwrap().answer(e2e::tls::site::NAME).await;
+    let resumed = async || {
+        client
+            .connect()
+            .await
+            .unwrap()
+            .answer(e2e::tls::site::NAME)
+            .await
+    };
     assert_eq!(resumed().await, Ok((200, false)));
     site.gateway.upgrade().await;
     assert_eq!(resumed().await, Ok((200, true)));
@@ -355,7 +416,9 @@ async fn requests_over_http3_end_and_new_ones_go_on() {
     for threads in [3, 1, 2] {
         let server = server("").replace("threads: 2", &format!("threads: {threads}"));
         let setup = Setup::new(&origin).top("server", &server);
-        secured.gateway.write(&secured.certificates.secure(setup, ""));
+        secured
+            .gateway
+            .write(&secured.certificates.secure(setup, ""));
         secured.gateway.upgrade().await;
         let mut fresh = Vec::new();
         for _ in 0..8 {
@@ -368,10 +431,16 @@ async fn requests_over_http3_end_and_new_ones_go_on() {
     gate.open();
     for (n, answer) in under_way.into_iter().enumerate() {
         let answer = answer.await.unwrap();
-        assert_eq!((answer.status.as_u16(), answer.text()), (200, &*format!("/held/{n}")));
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, &*format!("/held/{n}"))
+        );
     }
     let passed = "lamina_quic_passed_on_packets_total";
-    secured.gateway.metric_until(passed, &[], |count| count > 0.0).await;
+    secured
+        .gateway
+        .metric_until(passed, &[], |count| count > 0.0)
+        .await;
     secured.gateway.only_the_last_process(SOON).await;
 }
 
@@ -386,10 +455,14 @@ async fn purges_hold_and_the_disk_goes_along() {
     for page in ["/kept", "/purged-before", "/purged-after"] {
         assert_eq!(client.get(page).await.status, 200);
     }
-    gateway.purge(serde_json::json!({"prefix": "/purged-before"})).await;
+    gateway
+        .purge(serde_json::json!({"prefix": "/purged-before"}))
+        .await;
     gateway.upgrade().await;
     // Perhaps before it has the disk.
-    gateway.purge(serde_json::json!({"prefix": "/purged-after"})).await;
+    gateway
+        .purge(serde_json::json!({"prefix": "/purged-after"}))
+        .await;
     gateway.only_the_last_process(SOON).await;
     wait_for("the disk is its own", SOON, || async {
         let told = gateway.admin(Method::GET, "/readyz", "").await.text;
@@ -429,7 +502,10 @@ async fn under_load_fails_nothing() {
     report.begin();
     for turn in 0..TURNS {
         let before = report.all_good();
-        wait_until("the load goes on", SOON * 2, || report.all_good() > before + 500).await;
+        wait_until("the load goes on", SOON * 2, || {
+            report.all_good() > before + 500
+        })
+        .await;
         if turn == 1 {
             let failing = script(&gateway.gateway.dir().join("failing"), "exit 1");
             let ran = gateway.gateway.try_upgrade(&["--binary", &failing]).await;
@@ -441,8 +517,14 @@ async fn under_load_fails_nothing() {
     report.end();
     clients.stop().await;
     assert_eq!(report.all_failed(), 0, "{}", report.text());
-    for kind in ["http1", "https", "http2", "http3", "anew", "tunnel", "events"] {
-        assert!(report.good_by_kind().contains_key(kind), "{}", report.text());
+    for kind in [
+        "http1", "https", "http2", "http3", "anew", "tunnel", "events",
+    ] {
+        assert!(
+            report.good_by_kind().contains_key(kind),
+            "{}",
+            report.text()
+        );
     }
     let mut gateway = Arc::into_inner(gateway).unwrap();
     gateway.gateway.only_the_last_process(SOON * 3).await;

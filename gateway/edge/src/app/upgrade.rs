@@ -57,6 +57,9 @@ pub struct ReplacingProcess {
 /// service (`RuntimeDirectory=`). None outside of systemd.
 pub fn usual_socket() -> Option<PathBuf> {
     let folders = std::env::var("RUNTIME_DIRECTORY").ok()?;
-    let first = folders.split(':').next().filter(|first| !first.is_empty())?;
+    let first = folders
+        .split(':')
+        .next()
+        .filter(|first| !first.is_empty())?;
     Some(PathBuf::from(first).join("upgrade.sock"))
 }

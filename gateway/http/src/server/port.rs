@@ -92,9 +92,7 @@ impl OpenedSockets {
         loop {
             let (address, streams) = socket::open(listener.address, workers)?;
             let quic = match speaks_http3(listener) {
-                true => {
-                    quic::open(address, workers.min(MOST_QUIC_WORKERS), identity).map(Some)
-                }
+                true => quic::open(address, workers.min(MOST_QUIC_WORKERS), identity).map(Some),
                 false => Ok(None),
             };
             match quic {

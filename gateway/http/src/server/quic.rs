@@ -24,18 +24,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::request::Parts;
 use quinn::{
-    Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt, ZeroRttAccepted,
+    Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ZeroRttAccepted,
 };
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
-use self::metrics::QuicHandshakeOutcome;
 use self::identity::WorkerIds;
+use self::metrics::QuicHandshakeOutcome;
 pub(super) use self::socket::{OpenedQuic, QuicSocket, adopt, open};
-pub(super) use self::steering::SteeringGroup;
 use self::steering::SteeredSocket;
+pub(super) use self::steering::SteeringGroup;
 use super::early_data::{EarlyRequest, HandshakeReport};
 use super::http3::{self, AcceptedQuicConnection};
 use super::port::Port;

@@ -224,7 +224,11 @@ impl RunningListeners {
 
     /// Reads them again.
     pub fn take_datagrams_back(&self) {
-        let all: Vec<_> = self.ports.iter().map(|one| one.port.endpoint.clone()).collect();
+        let all: Vec<_> = self
+            .ports
+            .iter()
+            .map(|one| one.port.endpoint.clone())
+            .collect();
         self.groups(&all).for_each(|group| group.take_back());
     }
 

@@ -205,7 +205,10 @@ mod tests {
         drop((listener, file));
         assert!(UnixStream::connect(&path).is_ok());
         drop(again);
-        assert!(matches!(opened(&path), Err(BindError::UnixInUse { .. })), "the lock");
+        assert!(
+            matches!(opened(&path), Err(BindError::UnixInUse { .. })),
+            "the lock"
+        );
         drop(own);
         assert!(!path.exists());
         assert!(opened(&path).is_ok());

@@ -77,7 +77,10 @@ async fn soak(turns: u64, span: Duration) -> anyhow::Result<()> {
     while processes.iter().any(|process| is_running(*process)) && stopped.elapsed() < ENDS {
         sleep(Duration::from_millis(100)).await;
     }
-    let left = processes.iter().filter(|process| is_running(**process)).count();
+    let left = processes
+        .iter()
+        .filter(|process| is_running(**process))
+        .count();
     println!(
         "{turns} take-overs and one that failed; the slowest took {:.2} s; earlier processes were \
          gone {:.1} s after their clients, {left} were left",
@@ -95,10 +98,15 @@ fn setup(origin: &Origin, certificates: &Certificates) -> Setup {
     let secured = "{address: \"127.0.0.1:0\", protocols: [http1, http2, http3], \
                    tls: {certificates: [{cert: server.crt, key: server.key}]}}";
     let files = certificates.files().into_iter();
-    let setup = files.fold(Setup::new(origin), |setup, (name, text)| setup.file(name, text));
+    let setup = files.fold(Setup::new(origin), |setup, (name, text)| {
+        setup.file(name, text)
+    });
     setup
         .top("server", &server(""))
-        .top("listeners", &format!("[{secured}, {{address: \"127.0.0.1:0\"}}]"))
+        .top(
+            "listeners",
+            &format!("[{secured}, {{address: \"127.0.0.1:0\"}}]"),
+        )
         .top("telemetry", "{log_format: json, access_log: off}")
         .route("{name: open, match: {path: /open/*}, upstream: origin, cache: off}")
         .route(

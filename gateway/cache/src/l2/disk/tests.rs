@@ -49,7 +49,12 @@ async fn the_next_process_has_the_file_when_this_one_has_closed_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         log = next.read_log(LogNumber::ZERO).await;
     }
-    let purges: Vec<_> = log.unwrap().purges.into_iter().map(|one| one.purge).collect();
+    let purges: Vec<_> = log
+        .unwrap()
+        .purges
+        .into_iter()
+        .map(|one| one.purge)
+        .collect();
     assert_eq!(purges, [purge]);
     assert_eq!(read(&*next, 1).await.unwrap(), &b"one"[..]);
     assert_eq!(put(&*next, 2, b"two", 9).await, StorePutOutcome::Stored);

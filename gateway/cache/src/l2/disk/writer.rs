@@ -152,9 +152,8 @@ impl DiskWriter {
             };
             let more = self.setting.commands.try_iter().take(BATCH);
             let all = first.into_iter().chain(more);
-            let is_end = |command: &DiskWriteCommand| {
-                matches!(command.work, DiskWriteOperation::Close)
-            };
+            let is_end =
+                |command: &DiskWriteCommand| matches!(command.work, DiskWriteOperation::Close);
             let (ends, batch): (Vec<_>, Vec<_>) = all.partition(is_end);
             match &self.outage {
                 // Without commands it makes durable what is there.
@@ -177,7 +176,9 @@ impl DiskWriter {
         }
         let next = "the process that has taken over has the file";
         self.setting.access.close(StoreError::Down(next.to_owned()));
-        let closed = ends.into_iter().map(|end| (end.done, Ok(DiskWriteEffect::Took)));
+        let closed = ends
+            .into_iter()
+            .map(|end| (end.done, Ok(DiskWriteEffect::Took)));
         answer(closed);
     }
 

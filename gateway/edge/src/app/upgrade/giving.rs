@@ -226,7 +226,11 @@ impl UpgradeGiver {
         if self.replaced.borrow().is_some() {
             return refuse(channel, "another process has taken over");
         }
-        tracing::info!(process = peer.process, version, "another process wants to take over");
+        tracing::info!(
+            process = peer.process,
+            version,
+            "another process wants to take over"
+        );
         match self.try_give(channel, peer, version, within) {
             Ok(now) => {
                 tracing::info!(
@@ -281,9 +285,9 @@ impl UpgradeGiver {
         }
         // From here on there is no way back.
         passing.stays();
-        self.parts.manager.tell(ServiceState::Replaced {
-            by: peer.process,
-        });
+        self.parts
+            .manager
+            .tell(ServiceState::Replaced { by: peer.process });
         if let Err(error) = say(channel, &OldProcessMessage::Released, &[]) {
             tracing::warn!(%error, "the new process was not told that it is alone");
         }
@@ -386,7 +390,11 @@ impl PortNote {
             streams: port.streams.len(),
             datagrams: port.datagrams.len(),
             locks: usize::from(port.lock.is_some()),
-            earlier: port.earlier.iter().map(EarlierProcess::generation).collect(),
+            earlier: port
+                .earlier
+                .iter()
+                .map(EarlierProcess::generation)
+                .collect(),
         }
     }
 }

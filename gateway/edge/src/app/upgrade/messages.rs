@@ -131,12 +131,14 @@ pub(super) fn hear<M: DeserializeOwned>(
     channel: &DescriptorChannel,
     patience: Duration,
 ) -> io::Result<(M, ReceivedMessage)> {
-    let received = channel.receive(patience).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            io::Error::new(io::ErrorKind::TimedOut, "it said nothing in time")
-        }
-        _ => error,
-    })?;
+    let received = channel
+        .receive(patience)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                io::Error::new(io::ErrorKind::TimedOut, "it said nothing in time")
+            }
+            _ => error,
+        })?;
     let Some(received) = received else {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
     };

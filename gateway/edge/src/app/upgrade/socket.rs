@@ -130,7 +130,10 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         fs::write(&path, "kept").unwrap();
         let over_a_file = UpgradeSocket::open(&path);
-        assert!(matches!(over_a_file, Err(UpgradeSocketError::NoSocket { .. })));
+        assert!(matches!(
+            over_a_file,
+            Err(UpgradeSocketError::NoSocket { .. })
+        ));
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
         let nowhere = UpgradeSocket::open(&dir.path().join("none/upgrade.sock"));
         assert!(matches!(nowhere, Err(UpgradeSocketError::File { .. })));

@@ -143,7 +143,10 @@ impl TakeOver {
         let _ = say(&self.channel, &NewProcessMessage::Failed { why }, &[]);
     }
 
-    async fn exchange(&self, message: NewProcessMessage) -> Result<OldProcessMessage, TakeOverError> {
+    async fn exchange(
+        &self,
+        message: NewProcessMessage,
+    ) -> Result<OldProcessMessage, TakeOverError> {
         let channel = Arc::clone(&self.channel);
         let exchange = tokio::task::spawn_blocking(move || {
             say(&channel, &message, &[]).map_err(TakeOverError::BrokenOff)?;
@@ -157,7 +160,13 @@ impl TakeOver {
 fn heard(
     channel: &DescriptorChannel,
     patience: Duration,
-) -> Result<(OldProcessMessage, lamina_base::descriptor_channel::ReceivedMessage), TakeOverError> {
+) -> Result<
+    (
+        OldProcessMessage,
+        lamina_base::descriptor_channel::ReceivedMessage,
+    ),
+    TakeOverError,
+> {
     match hear(channel, patience).map_err(TakeOverError::BrokenOff)? {
         (OldProcessMessage::Refused { why }, _) => Err(TakeOverError::Refused { why }),
         heard => Ok(heard),
@@ -191,9 +200,10 @@ impl PortNote {
         descriptors: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<HandedPort, TakeOverError> {
         let endpoint = |text: &str| {
-            text.parse::<Endpoint>().map_err(|error| TakeOverError::Form {
-                why: error.to_string(),
-            })
+            text.parse::<Endpoint>()
+                .map_err(|error| TakeOverError::Form {
+                    why: error.to_string(),
+                })
         };
         let (configured, bound) = (endpoint(&self.configured)?, endpoint(&self.bound)?);
         let mut some = |count: usize| descriptors.take(count).collect::<Vec<_>>();

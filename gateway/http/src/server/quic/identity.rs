@@ -62,11 +62,7 @@ impl QuicIdentity {
 
     /// The generation of the process whose connection a datagram belongs to, if `is_earlier` says
     /// that it is one that still has some. None: it is for this process, or begins a connection.
-    pub(super) fn earlier(
-        &self,
-        datagram: &[u8],
-        is_earlier: impl Fn(u8) -> bool,
-    ) -> Option<u8> {
+    pub(super) fn earlier(&self, datagram: &[u8], is_earlier: impl Fn(u8) -> bool) -> Option<u8> {
         let first = *datagram.first()?;
         if first & LONG_HEADER == 0 {
             // Clients that know no id of ours yet send none of these.
@@ -92,7 +88,9 @@ const INITIAL: u8 = 0x00;
 fn has_token(datagram: &[u8]) -> bool {
     let at = 6 + ID_LENGTH;
     let of_client = datagram.get(at).copied().map_or(0, usize::from);
-    datagram.get(at + 1 + of_client).is_some_and(|length| *length != 0)
+    datagram
+        .get(at + 1 + of_client)
+        .is_some_and(|length| *length != 0)
 }
 
 impl Default for QuicIdentity {
@@ -142,7 +140,10 @@ mod tests {
 
     #[test]
     fn datagrams_of_earlier_processes_are_told_from_first_packets_of_clients() {
-        let (old, new) = (QuicIdentity::new(4, b"secret"), QuicIdentity::new(5, b"secret"));
+        let (old, new) = (
+            QuicIdentity::new(4, b"secret"),
+            QuicIdentity::new(5, b"secret"),
+        );
         let of = |datagram: &[u8]| new.earlier(datagram, |generation| generation == 4);
         let (theirs, ours) = (old.made(1), new.made(1));
         const HANDSHAKE: u8 = 0x20;

@@ -103,7 +103,9 @@ fn shared_out(
         Ok(QuicSocket {
             sends: own.try_clone()?,
             reads_own: at < count,
-            reads: further.map(UdpSocket::try_clone).collect::<io::Result<_>>()?,
+            reads: further
+                .map(UdpSocket::try_clone)
+                .collect::<io::Result<_>>()?,
             worker,
             inbox,
             group: Arc::clone(&group),

@@ -111,8 +111,11 @@ impl SteeringGroup {
     fn place(&self, datagram: &[u8]) -> DatagramPlace {
         let earlier = self.earlier.load();
         if !earlier.is_empty() {
-            let is_earlier =
-                |generation| earlier.iter().any(|process| process.generation == generation);
+            let is_earlier = |generation| {
+                earlier
+                    .iter()
+                    .any(|process| process.generation == generation)
+            };
             if let Some(generation) = self.identity.earlier(datagram, is_earlier) {
                 return DatagramPlace::Earlier(generation);
             }
@@ -183,7 +186,9 @@ impl SteeringGroup {
     async fn listen(self: Arc<Self>, from: UnixDatagram, mut ends: mpsc::Receiver<()>) {
         let from = match tokio::net::UnixDatagram::from_std(from) {
             Ok(from) => from,
-            Err(error) => return tracing::error!(%error, "QUIC: nothing is heard of the next process"),
+            Err(error) => {
+                return tracing::error!(%error, "QUIC: nothing is heard of the next process");
+            }
         };
         let mut message = vec![0; passage::MOST_OCTETS];
         loop {
@@ -318,11 +323,9 @@ impl AsyncUdpSocket for SteeredSocket {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if let (Poll::Ready(stray), Some(buffer), Some(meta)) = (
-            self.poll_stray(cx),
-            buffers.first_mut(),
-            meta.first_mut(),
-        ) {
+        if let (Poll::Ready(stray), Some(buffer), Some(meta)) =
+            (self.poll_stray(cx), buffers.first_mut(), meta.first_mut())
+        {
             // A datagram that does not fit is none of ours.
             let length = stray.octets.len().min(buffer.len());
             buffer[..length].copy_from_slice(&stray.octets[..length]);
