@@ -21,7 +21,6 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamina_base::service_manager::descriptors::InheritedDescriptor;
 use lamina_base::service_manager::{self, ServiceManager, ServiceState};
-use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
@@ -80,7 +79,7 @@ pub struct RunningGateway {
     reloader: Arc<ConfigReloader>,
     admin_ports: Arc<RunningPorts>,
     admin_threads: Vec<WorkerThread>,
-    replaced: watch::Receiver<Option<ReplacingProcess>>,
+    giver: Arc<UpgradeGiver>,
     cache: Arc<Cache>,
     cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
@@ -368,7 +367,7 @@ impl RunningGateway {
             ports,
             admin_ports,
             admin_threads,
-            replaced: giver.replaced(),
+            giver: Arc::clone(&giver),
             cache: Arc::clone(&cache),
             cluster,
             ready,
@@ -387,7 +386,7 @@ impl RunningGateway {
 
     /// Waits until another process has taken the place of this one.
     pub async fn replaced(&self) -> ReplacingProcess {
-        let mut replaced = self.replaced.clone();
+        let mut replaced = self.giver.replaced();
         loop {
             match replaced
                 .wait_for(Option::is_some)
@@ -480,7 +479,8 @@ impl RunningGateway {
                 tier.close().await;
             }
         };
-        let (listeners, (), (), ()) = tokio::join!(clients, admin, told, stored);
+        let answered = Arc::clone(&self.giver).answered();
+        let (listeners, (), (), (), ()) = tokio::join!(clients, admin, told, stored, answered);
         if let Some(listeners) = listeners {
             listeners.cut().await;
         }

@@ -77,6 +77,13 @@ impl UpgradeGiver {
         self.replaced.subscribe()
     }
 
+    /// Waits until the operator who has asked for another process has the answer.
+    pub async fn answered(self: Arc<Self>) {
+        let waits = move || drop(self.starting.try_lock_for(AT_ONCE));
+        // It does not panic.
+        let _ = tokio::task::spawn_blocking(waits).await;
+    }
+
     /// Listens to whoever connects, until this process is replaced.
     pub async fn serve(self: Arc<Self>, socket: UpgradeSocket) {
         let callers = Arc::new(Semaphore::new(MOST_CALLERS));
