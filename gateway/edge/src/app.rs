@@ -387,16 +387,12 @@ impl RunningGateway {
     /// Waits until another process has taken the place of this one.
     pub async fn replaced(&self) -> ReplacingProcess {
         let mut replaced = self.giver.replaced();
-        loop {
-            match replaced
-                .wait_for(Option::is_some)
-                .await
-                .map(|now| now.clone())
-            {
-                Ok(Some(now)) => return now,
-                // Nobody can ask this process to hand over, so it never does.
-                Ok(None) | Err(_) => std::future::pending().await,
-            }
+        let now = replaced.wait_for(Option::is_some).await;
+        let now = now.ok().and_then(|now| now.clone());
+        match now {
+            Some(now) => now,
+            // Nobody can ask this process to hand over any more.
+            None => std::future::pending().await,
         }
     }
 

@@ -85,6 +85,8 @@ async fn requests_under_way_end_and_new_ones_are_served_by_the_new_process() {
             (200, &*format!("/held/{n}"))
         );
     }
+    // A connection without a request would be waited for.
+    drop((clients, idle));
     gateway.only_the_last_process(SOON).await;
     // And once more.
     let third = gateway.upgrade().await;
@@ -458,6 +460,7 @@ async fn purges_hold_and_the_disk_goes_along() {
     gateway
         .purge(serde_json::json!({"prefix": "/purged-before"}))
         .await;
+    drop(client);
     gateway.upgrade().await;
     // Perhaps before it has the disk.
     gateway
