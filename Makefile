@@ -25,12 +25,13 @@
 #   make soak-bus   eight nodes and 10,000 purges on each transport; the broker and a node killed;
 #                   rounds of faults on each with each second tier (ROUNDS=20 SEED=7 for a few others)
 #   make soak-reload     a hundred reloads of everything that may change, under load of all protocols
+#   make soak-upgrade    twenty take-overs by another process under the same load, one that fails
 #   make soak-readers  an hour of clients that read 1 KB/s over each protocol, beside clients that
 #                   stop reading (DURATION=120 for two minutes)
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-readers clean
+.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-readers clean
 
 CARGO ?= cargo
 
@@ -196,6 +197,9 @@ soak-bus: build-dist
 
 soak-reload: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_reload
+
+soak-upgrade: build-dist
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_upgrade
 
 soak-readers: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_readers -- $(or $(DURATION),3600)

@@ -40,6 +40,8 @@ pub struct Gateway {
     admin_client: legacy::Client<HttpConnector, Full<bytes::Bytes>>,
     token: Option<String>,
     dir: TempDir,
+    /// Processes that have taken its place, one after the other.
+    pub(crate) successors: Mutex<Vec<u32>>,
     _place: Place,
 }
 
@@ -108,6 +110,7 @@ impl Gateway {
             admin_client,
             token: None,
             dir,
+            successors: Mutex::default(),
             _place: place,
         };
         wait_for("/readyz says ready", SOON, || gateway.ready()).await;
@@ -318,6 +321,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self.end_successors();
         if std::thread::panicking() {
             let log = self
                 .log

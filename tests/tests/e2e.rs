@@ -384,6 +384,8 @@ mod tls_told;
 mod tls_writes;
 #[path = "e2e/unusual.rs"]
 mod unusual;
+#[path = "e2e/upgrade.rs"]
+mod upgrade;
 #[path = "e2e/upstream_calls.rs"]
 mod upstream_calls;
 #[path = "e2e/upstream_checks.rs"]

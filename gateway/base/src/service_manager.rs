@@ -43,6 +43,8 @@ pub enum ServiceState<'a> {
     Stopping { within: Duration },
     /// Every thread works.
     Alive,
+    /// Another process is the service's main one now, and speaks for it. It is ready.
+    Replaced { by: u32 },
 }
 
 /// How much later than the warm-up may end the manager hears that the service is ready, at most.
@@ -72,6 +74,10 @@ impl fmt::Display for ServiceState<'_> {
                 within.as_micros()
             ),
             Self::Alive => f.write_str("WATCHDOG=1"),
+            Self::Replaced { by } => write!(
+                f,
+                "MAINPID={by}\nREADY=1\nSTATUS=Another process has taken over"
+            ),
         }
     }
 }

@@ -229,6 +229,13 @@ impl L2 {
         }
     }
 
+    /// Leaves to the next process what one process alone can have.
+    pub async fn close(&self) {
+        if let Err(error) = self.guard.store.close().await {
+            tracing::warn!(%error, "the second tier could not be left to the next process");
+        }
+    }
+
     /// Records a purge in our own log and sends it to all nodes by the store's log. The receiver
     /// gets its number there.
     pub fn purge(

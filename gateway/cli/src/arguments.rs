@@ -35,6 +35,7 @@ pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
   lamina doctor -c lamina.yaml
   lamina plan -c lamina.yaml --max-unreachable 1000
   lamina reload -c lamina.yaml
+  lamina upgrade --binary /usr/bin/lamina --timeout 2m
   lamina purge --tag user-7 --wait 2s
   lamina health -c lamina.yaml
   lamina nodes --admin 127.0.0.1:9180
@@ -58,6 +59,7 @@ pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
 pub const EXIT_CODES: &str =
     "Exit codes: 0 success, 1 failure, 2 the command line or the configuration is wrong.
 Of `health`: 0 it takes requests, also when degraded; 1 it takes none, or that can't be known.
+Of `upgrade`: 0 the new process serves; 1 the gateway goes on as before; 2 the file is wrong.
 Of `reload` and `plan`: 0 it is in use, or could be; 1 it can't be taken up; 2 the file is wrong.
 Of `purge`: 0 it applies everywhere, 1 some nodes or the second tier did not confirm it, 3 it is unknown where it applies.";
 
@@ -73,7 +75,15 @@ pub enum GatewayCommand {
         /// The form of log lines, in place of `telemetry.log_format`.
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
+        /// Take the place of the gateway that runs with this configuration, without a lost request:
+        /// it hands its listeners over when this process is ready, and ends after the requests under
+        /// way. The socket is `server.upgrade_socket`, unless another one is named.
+        #[arg(long, value_name = "SOCKET", num_args = 0..=1)]
+        take_over: Option<Option<PathBuf>>,
     },
+    /// Have a running gateway replaced by this program, or another one, without a lost request. If
+    /// the new one can't start, the gateway goes on as before.
+    Upgrade(UpgradeArguments),
     /// Check a configuration with all its plugins, and print what is wrong.
     Validate {
         #[command(flatten)]
@@ -385,6 +395,25 @@ pub struct PlanArguments {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which gateway is replaced, and by what.
+#[derive(clap::Args)]
+pub struct UpgradeArguments {
+    /// The configuration of the new process, whose `server.upgrade_socket` is the gateway's. By
+    /// default the file that the gateway was started with.
+    #[arg(short, long, env = "LAMINA_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The gateway's upgrade socket. By default that of the `--config` file, or else
+    /// /run/lamina/upgrade.sock.
+    #[arg(long)]
+    pub socket: Option<PathBuf>,
+    /// The new program. By default this one.
+    #[arg(long)]
+    pub binary: Option<PathBuf>,
+    /// The time within which the new process must be ready; otherwise it is ended.
+    #[arg(long, default_value = "2m")]
+    pub timeout: ConfigDuration,
 }
 
 /// Which gateway is asked for its health.

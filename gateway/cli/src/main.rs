@@ -16,8 +16,9 @@ mod plugin_kit;
 mod records;
 mod remote;
 mod stopping;
+mod upgrade;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,7 @@ use arguments::{
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
-use lamina_base::service_manager::descriptors::{self, InheritedDescriptor};
+use lamina_base::service_manager::descriptors;
 use lamina_base::service_manager::{ServiceManager, ServiceState};
 use lamina_base::telemetry::config::{LogFormat, TelemetryConfig};
 use lamina_base::telemetry::logs;
@@ -38,6 +39,7 @@ use lamina_cache::key::KeyId;
 use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
 use lamina_edge::admin::config::{AdminConfig, AdminRight};
 use lamina_edge::app::reload::ConfigOrigin;
+use lamina_edge::app::upgrade::{NewProgram, ReplacingProcess};
 use lamina_edge::app::{self, GatewayStartError, RunningGateway, StartOptions};
 use lamina_edge::certificate_review;
 use lamina_edge::config::{self, ConfigProblem, GatewayConfig, ShownValues};
@@ -48,6 +50,9 @@ use remote::{
     RemoteError, RemoteGateway, RemotePurgeCoverage, RemoteReadiness, RemoteReload,
     RemoteReloadOutcome, TargetChange,
 };
+
+use stopping::StopSignals;
+use upgrade::ProcessBeginning;
 
 #[global_allocator]
 static ALLOCATOR: allocator::ProgramAllocator = allocator::ProgramAllocator;
@@ -109,7 +114,9 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             file,
             first,
             log_format,
-        } => start(&file.config, &first, log_format),
+            take_over,
+        } => start(&file.config, &first, log_format, take_over),
+        GatewayCommand::Upgrade(arguments) => upgrade::upgrade(&arguments),
         GatewayCommand::Validate { file } => validate(&file.config),
         GatewayCommand::Explain {
             file,
@@ -463,6 +470,7 @@ fn start(
     file: &Path,
     first: &FirstFileArguments,
     log_format: Option<LogFormat>,
+    take_over: Option<Option<PathBuf>>,
 ) -> anyhow::Result<ExitOutcome> {
     let serve = |mut config: GatewayConfig, file: Option<&Path>| {
         let adapt = move |config: &mut GatewayConfig| {
@@ -476,8 +484,10 @@ fn start(
         };
         // Before anything else is opened.
         let inherited = descriptors::take();
+        let beginning = upgrade::beginning(&config, take_over, inherited)?;
+        let next = upgrade::next_program(file, log_format);
         let runtime = runtime()?;
-        let ended = runtime.block_on(run(&config, origin, inherited));
+        let ended = runtime.block_on(run(&config, origin, beginning, next));
         // Blocking work, such as a name look-up that hangs, must not delay the end.
         runtime.shutdown_background();
         ended
@@ -541,7 +551,8 @@ fn with_remote(
 async fn run(
     config: &GatewayConfig,
     origin: ConfigOrigin,
-    inherited: Vec<InheritedDescriptor>,
+    beginning: ProcessBeginning,
+    next: NewProgram,
 ) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
     let manager = ServiceManager::of_this_process();
@@ -554,7 +565,9 @@ async fn run(
     let options = StartOptions {
         logs: &logs,
         manager: manager.clone(),
-        inherited,
+        inherited: beginning.inherited,
+        take_over: beginning.take_over,
+        next,
         origin,
         drain_limit: Arc::clone(&drain_limit),
     };
@@ -582,11 +595,15 @@ async fn run(
         app.give_signs_of_life(&manager);
         std::future::pending::<()>().await;
     };
-    tokio::select! {
-        () = ready_then_for_ever => {}
-        () = stopping.asked() => {}
-    }
+    let replaced = tokio::select! {
+        () = ready_then_for_ever => None,
+        () = stopping.asked() => None,
+        now = app.replaced() => Some(now),
+    };
     drop(reloading);
+    if let Some(now) = replaced {
+        return make_room(app, &now, stopping).await;
+    }
     let within = Duration::from_millis(drain_limit.load(Ordering::Relaxed));
     manager.tell(ServiceState::Stopping {
         within: within + stopping::LAST_WORDS,
@@ -597,6 +614,29 @@ async fn run(
     tokio::select! {
         () = app.drain() => tracing::info!("drained"),
         () = stopping.asked_again() => tracing::warn!("stopped before the drain was finished"),
+    }
+    Ok(())
+}
+
+/// Ends after another process has taken the place of this one.
+async fn make_room(
+    app: RunningGateway,
+    now: &ReplacingProcess,
+    mut stopping: StopSignals,
+) -> anyhow::Result<()> {
+    tracing::info!(
+        process = now.process,
+        "draining: another process has the listeners"
+    );
+    let mut drained = std::pin::pin!(app.make_room(now));
+    let stopped = tokio::select! {
+        () = &mut drained => return Ok(tracing::info!("drained")),
+        () = stopping.asked() => stopping.asked_again(),
+    };
+    // As at any other end: what is under way has the time of a drain.
+    tokio::select! {
+        () = drained => tracing::info!("drained"),
+        () = stopped => tracing::warn!("stopped before the drain was finished"),
     }
     Ok(())
 }

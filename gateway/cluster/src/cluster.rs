@@ -234,11 +234,22 @@ impl Cluster {
         }
     }
 
+    /// Says nothing more, since another process speaks under the name of this node, and waits until
+    /// every purge is published, for at most `patience`.
+    pub async fn fall_silent(&self, patience: Duration) {
+        self.has_left.store(true, Ordering::Release);
+        self.await_published(patience).await;
+    }
+
     /// Announces that this node leaves, and waits until that and every purge is published, for at
     /// most `patience`.
     pub async fn finish(&self, patience: Duration) {
         self.has_left.store(true, Ordering::Release);
         self.outbox.say(Message::Leaving);
+        self.await_published(patience).await;
+    }
+
+    async fn await_published(&self, patience: Duration) {
         let settled = self.outbox.settled();
         if tokio::time::timeout(patience, settled).await.is_err() {
             let purges = self.outbox.unsent();

@@ -142,6 +142,9 @@ impl AdminService {
         };
         let mut line = AuditLine::of(&admitted, &request, peer);
         let response = match self.place(admitted.entry.access) {
+            _ if self.proxy.passes_on() && admitted.entry.access != AdminAccess::Open => {
+                answer::replaced()
+            }
             Ok(_place) => self.act(&admitted, request, line.as_mut()).await,
             Err(_) => answer::busy(),
         };

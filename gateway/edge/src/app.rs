@@ -3,10 +3,13 @@
 
 pub mod certificates;
 mod joining;
+mod opening;
 mod ports;
 pub mod process;
 mod process_settings;
 pub mod reload;
+mod self_check;
+pub mod upgrade;
 mod warming;
 mod watchdog;
 
@@ -24,23 +27,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::{AcmeManager, AcmeOpenError, AcmeRedisSettings};
 use crate::admin::phase::{ServingPhase, ServingPhaseReceiver, ServingPhaseSender};
-use crate::admin::{
-    self, AdminGate, AdminReload, AdminReloadAnswer, AdminService, AdminWorkLimits,
-};
+use crate::admin::{AdminGate, AdminReload, AdminReloadAnswer, AdminService, AdminWorkLimits};
 use crate::cache::Cache;
-use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError};
+use crate::cache::l2::description::{SharedStoreSettings, StoreOpenError, StoreOwnerBefore};
 use crate::cache::l2::store::Store;
 use crate::certificate_review::ListenerCertificates;
 use crate::cluster::Cluster;
 use crate::config::GatewayConfig;
 use crate::description::InvalidSetting;
-use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
-use crate::http::server::{
-    BindError, BoundListeners, HandlerAnswer, InheritedSockets, RunningListeners,
-    SharedByListeners, WorkerThread,
-};
+use crate::http::server::{BindError, HandedPort, HandlerAnswer, SharedByListeners, WorkerThread};
 use crate::http::tls::listeners::TlsListeners;
 use crate::local_authority::{self, LocalCertificateError};
 use crate::origin::BuildError;
@@ -50,12 +47,16 @@ use crate::proxy::{Generation, Proxy};
 use crate::telemetry::logs::LogWriterGuard;
 use crate::telemetry::metrics::Registry;
 
+use opening::{OpenedListeners, SocketSources};
 use ports::RunningPorts;
 use process::ProcessState;
 use process_settings::ProcessSettings;
+use reload::{ConfigOrigin, ConfigReloader, ReloadAct, ReloadParts, ReloadTrigger, with_causes};
+use upgrade::{
+    NewProgram, ReplacingProcess, TakeOver, TakeOverError, UpgradeGiver, UpgradeGiverParts,
+    UpgradeSocketError,
+};
 use warming::WarmKeeper;
-
-use reload::{ConfigOrigin, ConfigReloader, ReloadAct, ReloadParts, ReloadTrigger};
 
 pub use joining::seal_keys;
 
@@ -65,6 +66,10 @@ pub struct StartOptions<'a> {
     pub manager: ServiceManager,
     /// What was open before the process began.
     pub inherited: Vec<InheritedDescriptor>,
+    /// The process whose place this one takes, if it does.
+    pub take_over: Option<TakeOver>,
+    /// How the next process is started.
+    pub next: NewProgram,
     /// Where the configuration comes from when it is read again.
     pub origin: ConfigOrigin,
     /// In milliseconds: how long a drain may take. It follows the configuration.
@@ -76,7 +81,9 @@ pub struct RunningGateway {
     ports: Arc<RunningPorts>,
     threads: Vec<WorkerThread>,
     reloader: Arc<ConfigReloader>,
-    admin_listener: RunningListeners,
+    admin_ports: Arc<RunningPorts>,
+    admin_threads: Vec<WorkerThread>,
+    giver: Arc<UpgradeGiver>,
     cache: Arc<Cache>,
     cluster: Option<Arc<Cluster>>,
     phase: ServingPhaseSender,
@@ -90,10 +97,11 @@ pub struct RunningGateway {
     pub admin_openness: String,
     // These tasks end with the gateway.
     _tending: AbortOnDropHandle<()>,
-    _watching: AbortOnDropHandle<()>,
-    _obtaining: Option<AbortOnDropHandle<()>>,
-    _issuing: AbortOnDropHandle<()>,
+    watching: AbortOnDropHandle<()>,
+    obtaining: Option<AbortOnDropHandle<()>>,
+    issuing: AbortOnDropHandle<()>,
     _keeping: AbortOnDropHandle<()>,
+    _giving: Option<AbortOnDropHandle<()>>,
 }
 
 /// Why a gateway can't start.
@@ -117,6 +125,10 @@ pub enum GatewayStartError {
     Bus(#[source] InvalidSetting),
     #[error("acme")]
     Acme(#[from] AcmeOpenError),
+    #[error(transparent)]
+    UpgradeSocket(#[from] UpgradeSocketError),
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
     #[error(transparent)]
     LocalCertificate(#[from] LocalCertificateError),
     #[error("metrics")]
@@ -164,6 +176,8 @@ impl GatewayStartError {
             | Self::Admin(_)
             | Self::Acme(_)
             | Self::LocalCertificate(_)
+            | Self::UpgradeSocket(_)
+            | Self::TakeOver(_)
             | Self::Metrics(_) => false,
         }
     }
@@ -180,6 +194,8 @@ const FINISH: Duration = Duration::from_secs(3);
 const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
 /// How long requests to the admin listener may take while the process ends.
 const ADMIN_DRAIN: Duration = Duration::from_millis(100);
+/// The same while another process has taken its place.
+const ADMIN_ROOM: Duration = Duration::from_secs(5);
 
 /// What a configuration makes, without a store and without listeners.
 pub struct GatewayPlan {
@@ -202,15 +218,41 @@ pub async fn build(config: &GatewayConfig) -> Result<GatewayPlan, GatewayStartEr
 }
 
 impl RunningGateway {
-    /// Opens the listeners and starts to serve.
+    /// Opens the listeners, or takes them over, and starts to serve.
     ///
     /// # Errors
     /// See [`GatewayStartError`]; after an error nothing keeps running.
     pub async fn start(
         config: &GatewayConfig,
-        options: StartOptions<'_>,
+        mut options: StartOptions<'_>,
     ) -> Result<Self, GatewayStartError> {
-        let process = Arc::new(ProcessState::new(config, open_store(config)?)?);
+        let mut take_over = options.take_over.take();
+        let handed = take_over.as_mut().map(TakeOver::take_ports);
+        let started = Self::begin(config, options, take_over.as_ref(), handed).await;
+        if let (Some(take_over), Err(error)) = (&take_over, &started) {
+            take_over.failed(with_causes(error));
+        }
+        started
+    }
+
+    async fn begin(
+        config: &GatewayConfig,
+        options: StartOptions<'_>,
+        take_over: Option<&TakeOver>,
+        handed: Option<Vec<HandedPort>>,
+    ) -> Result<Self, GatewayStartError> {
+        let before = match take_over {
+            Some(_) => StoreOwnerBefore::ReplacedProcess,
+            None => StoreOwnerBefore::Nobody,
+        };
+        let process = Arc::new(ProcessState::new(
+            config,
+            open_store_after(config, before)?,
+        )?);
+        if let Some(secret) = take_over.and_then(TakeOver::secret) {
+            process.tls.inherit_secret(secret);
+        }
+        let generation = take_over.map_or(0, TakeOver::generation);
         let proxy = process.proxy(config).await?;
         let (warm, wanted) = (Arc::clone(&process.warm), config.cache.warm.clone());
         let beginning = Arc::clone(&warm);
@@ -234,31 +276,30 @@ impl RunningGateway {
             .map(|bus| joining::join(bus, config, &cache, &process.registry))
             .transpose()?
             .flatten();
-        let threads = config
-            .server
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         local_authority::issue_all(config)?;
         let settings = ProcessSettings::new(&process.tls, Arc::clone(&options.drain_limit));
-        let shared = SharedByListeners {
-            body_bytes: settings.body_bytes(),
-            tls: Arc::clone(&process.tls),
-            quic: Arc::clone(&process.quic),
-        };
         let acme = obtaining(config, &process.tls, &process.registry).await?;
         settings.follow(config, settings.sharing(config)?);
         memory::PROCESS.set_bound(config.server.max_held_bytes.0);
-        let inherited = options.inherited.into_iter();
-        let inherited = inherited.map(|one| (one.descriptor, one.name));
-        let mut inherited = InheritedSockets::of(inherited)?;
-        let listeners = &config.listeners;
-        let bound = BoundListeners::bind_or_inherit(listeners, threads, shared, &mut inherited)?;
-        let admin_listener = admin_listener(&config.admin);
-        let admin_bound = BoundListeners::bind_reserved(&admin_listener, &mut inherited)
-            .map_err(GatewayStartError::Admin)?;
-        for gone in inherited.finish()? {
-            options.manager.let_go(&gone);
-        }
+        let OpenedListeners {
+            bound,
+            admin_bound,
+            upgrade_socket,
+            taken,
+        } = opening::open(
+            config,
+            SocketSources {
+                inherited: options.inherited,
+                handed,
+                manager: &options.manager,
+            },
+            SharedByListeners {
+                body_bytes: settings.body_bytes(),
+                tls: Arc::clone(&process.tls),
+                quic: Arc::clone(&process.quic),
+                identity: Arc::new(process.tls.secret().quic_identity(generation)),
+            },
+        )?;
         let admin_endpoint = admin_bound.endpoints().next();
         let admin_endpoint = admin_endpoint.unwrap_or(&config.admin.address).clone();
         let gate = AdminGate::new(&config.admin, &admin_endpoint);
@@ -270,9 +311,10 @@ impl RunningGateway {
         });
         let addresses = bound.addresses_with_scheme();
         let serving = Arc::clone(&proxy);
-        let listeners = bound
-            .start(move |head, body, entered, early| serving.handle(head, body, entered, early));
-        let worker_threads = listeners.threads().to_vec();
+        let listeners = bound.start_waiting(move |head, body, entered, early| {
+            serving.handle(head, body, entered, early)
+        });
+        let threads = listeners.threads().to_vec();
         let ports = Arc::new(RunningPorts::new(listeners, options.manager.clone()));
         let reloader = ConfigReloader::new(
             options.origin,
@@ -303,13 +345,45 @@ impl RunningGateway {
             refresh,
             reload: Box::new(move |wanted| answer_reload(Arc::clone(&asked), wanted).boxed()),
         });
+        let answering = Arc::clone(&admin);
+        let admin_listener = admin_bound.start_waiting(move |head, body, entered, _| {
+            let request = http::Request::from_parts(head, body);
+            HandlerAnswer::later(Arc::clone(&answering).handle(request, entered.peer))
+        });
+        let admin_threads = admin_listener.threads().to_vec();
+        let no_manager = ServiceManager::default();
+        let admin_ports = Arc::new(RunningPorts::new(admin_listener, no_manager));
+        if let Some(take_over) = take_over {
+            self_check::check(&admin, &admin_threads, &threads).await?;
+            take_over.ready(&taken).await?;
+        }
+        ports.begin_accepting().await;
+        admin_ports.begin_accepting().await;
+        let upgrade_socket = upgrade_socket.open()?;
+        if let Some(take_over) = take_over
+            && let Err(error) = take_over.serving().await
+        {
+            // It has heard it, or has ended: this process serves in any case.
+            tracing::warn!(%error, "the process before did not say that it ends");
+        }
+        ports.keep().await;
+        let giver = UpgradeGiver::new(UpgradeGiverParts {
+            ports: Arc::clone(&ports),
+            admin: Arc::clone(&admin_ports),
+            admin_endpoint: config.admin.address.clone(),
+            reloader: Arc::clone(&reloader),
+            proxy: Arc::clone(&proxy),
+            tls: Arc::clone(&process.tls),
+            manager: options.manager,
+            generation,
+            program: options.next,
+        });
         Ok(Self {
-            threads: worker_threads,
+            threads,
             ports,
-            admin_listener: admin_bound.start(move |head, body, entered, _| {
-                let request = http::Request::from_parts(head, body);
-                HandlerAnswer::later(Arc::clone(&admin).handle(request, entered.peer))
-            }),
+            admin_ports,
+            admin_threads,
+            giver: Arc::clone(&giver),
             cache: Arc::clone(&cache),
             cluster,
             phase,
@@ -321,11 +395,24 @@ impl RunningGateway {
             admin: admin_endpoint,
             admin_openness,
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
-            _watching: spawn(Arc::clone(&reloader).watch()),
-            _obtaining: acme.map(|acme| spawn(acme.run())),
-            _issuing: spawn(issue_again(Arc::clone(&reloader))),
+            watching: spawn(Arc::clone(&reloader).watch()),
+            obtaining: acme.map(|acme| spawn(acme.run())),
+            issuing: spawn(issue_again(Arc::clone(&reloader))),
+            _giving: upgrade_socket.map(|socket| spawn(giver.serve(socket))),
             reloader,
         })
+    }
+
+    /// Waits until another process has taken the place of this one.
+    pub async fn replaced(&self) -> ReplacingProcess {
+        let mut replaced = self.giver.replaced();
+        let now = replaced.wait_for(Option::is_some).await;
+        let now = now.ok().and_then(|now| now.clone());
+        match now {
+            Some(now) => now,
+            // Nobody can ask this process to hand over any more.
+            None => std::future::pending().await,
+        }
     }
 
     /// Fills L1 with what the process before has left, within the configured time. Until then the
@@ -353,9 +440,7 @@ impl RunningGateway {
     /// every thread that serves requests, and that of the admin listener, take their turns.
     pub fn give_signs_of_life(&self, manager: &ServiceManager) {
         let serving = &self.threads;
-        if let (Some(interval), [admin]) =
-            (manager.watchdog_interval(), self.admin_listener.threads())
-        {
+        if let (Some(interval), [admin]) = (manager.watchdog_interval(), &*self.admin_threads) {
             let signs = watchdog::give_signs(manager.clone(), interval, serving.to_vec());
             admin.run(signs);
         }
@@ -379,25 +464,75 @@ impl RunningGateway {
         }
         let left = (deadline - for_warm).saturating_duration_since(Instant::now());
         let left = FINISH.min(left);
-        let told = async {
-            if let Some(cluster) = &self.cluster {
-                cluster.finish(left).await;
-            }
-        };
-        let written = async {
-            if let Some(tier) = self.cache.second_tier() {
-                tier.finish(left).await;
-            }
-        };
-        tokio::join!(told, written);
+        self.finish(left).await;
         // Not earlier: a load writes to the second tier on its own worker.
         if let Some(listeners) = listeners {
             listeners.cut().await;
         }
-        self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
+        if let Some(admin) = self.admin_ports.close().await {
+            admin.drain(ADMIN_DRAIN.min(left)).await;
+        }
         // Nothing can be purged here any more.
         let left = deadline.saturating_duration_since(Instant::now());
         self.warm.leave(left).await;
+    }
+
+    /// Makes room for the process that has taken the place of this one: each connection ends at a
+    /// request of its own, for which it has `drain_timeout`, and tunnels go on for
+    /// `old_engine_max`.
+    pub async fn make_room(self, now: &ReplacingProcess) {
+        let gentle = Duration::from_millis(self.drain_limit.load(Ordering::Relaxed));
+        let patience = self.reloader.config().server.old_engine_max.0.max(gentle);
+        self.phase.send_replace(ServingPhase::Draining);
+        // The other process does all that now.
+        self.watching.abort();
+        self.issuing.abort();
+        self.obtaining.iter().for_each(AbortOnDropHandle::abort);
+        let (listeners, admin) = (self.ports.close().await, self.admin_ports.close().await);
+        let clients = async {
+            let mut listeners = listeners?;
+            listeners.make_room(&now.taken, gentle, patience).await;
+            Some(listeners)
+        };
+        let admin = async {
+            if let Some(mut admin) = admin {
+                admin
+                    .make_room(&now.taken, Duration::ZERO, ADMIN_ROOM)
+                    .await;
+                admin.cut().await;
+            }
+        };
+        let told = async {
+            if let Some(cluster) = &self.cluster {
+                cluster.fall_silent(FINISH).await;
+            }
+        };
+        let stored = async {
+            if let Some(tier) = self.cache.second_tier() {
+                tier.finish(FINISH).await;
+                tier.close().await;
+            }
+        };
+        let answered = Arc::clone(&self.giver).answered();
+        let (listeners, (), (), (), ()) = tokio::join!(clients, admin, told, stored, answered);
+        if let Some(listeners) = listeners {
+            listeners.cut().await;
+        }
+    }
+
+    /// Sends out what other nodes and the second tier are to get.
+    async fn finish(&self, within: Duration) {
+        let told = async {
+            if let Some(cluster) = &self.cluster {
+                cluster.finish(within).await;
+            }
+        };
+        let written = async {
+            if let Some(tier) = self.cache.second_tier() {
+                tier.finish(within).await;
+            }
+        };
+        tokio::join!(told, written);
     }
 }
 
@@ -431,6 +566,13 @@ fn shared_redis(config: &GatewayConfig) -> Result<Option<AcmeRedisSettings>, Acm
 /// # Errors
 /// When the store can't be opened.
 pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
+    open_store_after(config, StoreOwnerBefore::Nobody)
+}
+
+fn open_store_after(
+    config: &GatewayConfig,
+    before: StoreOwnerBefore,
+) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
     let l2 = &config.cache.l2;
     let Some(store) = l2.store() else {
         return Ok(None);
@@ -439,6 +581,7 @@ pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, Gate
         secret: l2.seal_key.as_deref(),
         max_life: l2.max_life.0,
         namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
+        before,
     };
     Ok(Some(store.open(common)?))
 }
@@ -550,13 +693,5 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
         if due {
             swept = tokio::time::Instant::now();
         }
-    }
-}
-
-fn admin_listener(config: &admin::config::AdminConfig) -> ReservedListener {
-    ReservedListener {
-        endpoint: config.address.clone(),
-        socket_mode: config.socket_mode,
-        limits: admin::limits(),
     }
 }

@@ -141,6 +141,7 @@ impl GatewayConfig {
         let tls = tls.flat_map(|tls| tls.files());
         let acme = self.acme.as_mut().into_iter();
         let acme = acme.flat_map(|acme| acme.files());
+        let upgrade = self.server.upgrade_socket.iter_mut();
         let upstreams = self.upstreams.values_mut();
         let origins = upstreams.flat_map(|upstream| upstream.files());
         plugins
@@ -150,6 +151,7 @@ impl GatewayConfig {
             .chain(tls)
             .chain(acme)
             .chain(origins)
+            .chain(upgrade)
     }
 }
 
@@ -172,8 +174,12 @@ pub struct ProcessConfig {
     /// same twice, one second apart. SIGHUP and `lamina reload` do it in any case.
     pub watch: ConfigWatch,
     /// How long tunnels, and answers of unknown length, may go on by a configuration that was
-    /// replaced.
+    /// replaced, or in a process that was replaced by `lamina upgrade`.
     pub old_engine_max: ConfigDuration,
+    /// The Unix socket on which `lamina upgrade` asks the gateway to hand over to another process.
+    /// Unset: `upgrade.sock` in the folder that systemd makes for the service; without systemd
+    /// there is none.
+    pub upgrade_socket: Option<PathBuf>,
 }
 
 /// Whether changed files are taken up by themselves.
@@ -193,6 +199,7 @@ impl Default for ProcessConfig {
             max_held_bytes: ByteSize::mib(256),
             watch: ConfigWatch::Off,
             old_engine_max: ConfigDuration::secs(3_600),
+            upgrade_socket: None,
         }
     }
 }

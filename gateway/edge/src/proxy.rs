@@ -46,6 +46,7 @@ mod watch;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -95,6 +96,8 @@ pub struct Proxy {
     tls: Arc<TlsListeners>,
     protocols: ProtocolCounts,
     generation: ArcSwap<Generation>,
+    /// Whether another process has the cache and the purges now.
+    passes_on: AtomicBool,
 }
 
 /// A request that has found its route.
@@ -193,7 +196,24 @@ impl Proxy {
             tls,
             protocols,
             generation: ArcSwap::new(generation),
+            passes_on: AtomicBool::new(false),
         }
+    }
+
+    /// From now on each request is sent on to the origin, and no purge is taken: another process
+    /// takes purges, of which this one does not hear.
+    pub fn pass_on_everything(&self) {
+        self.passes_on.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes that back.
+    pub fn serve_again(&self) {
+        self.passes_on.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether another process has the cache and the purges now.
+    pub fn passes_on(&self) -> bool {
+        self.passes_on.load(Ordering::SeqCst)
     }
 
     /// The current generation.
@@ -267,7 +287,13 @@ impl Proxy {
         if generation.purge_method.takes(&parts) {
             let record = begin(&parts, &host, None);
             let purge_method = &generation.purge_method;
-            let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
+            let answer = match self.passes_on() {
+                true => respond::plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "503 another process takes purges now: connect again\n",
+                ),
+                false => purge_method.answer(&generation, &self.cache, &parts, &host, &caller),
+            };
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
             return HandlerAnswer::Now(unrouted(record, served));
         }
@@ -484,6 +510,12 @@ impl Proxy {
             ..
         } = *visit;
         let keyed = match plan::plan(visit) {
+            RequestPlan::Cache(_) if self.passes_on() => {
+                let (reason, detail) = (ForwardReason::Bypass, Some("replaced"));
+                return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::Pass(
+                    reason, detail,
+                )));
+            }
             RequestPlan::Cache(keyed) => keyed,
             RequestPlan::AwaitBody => {
                 return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::AwaitBody));

@@ -9,7 +9,7 @@
 //! `service` is the step from hyper to the handler, `sending` an answer on its way, and `early`
 //! sends interim answers; `early_data` marks requests that come before the handshake is complete.
 //! `signal` tells all of them to drain, and `thread_work` is what runs on a worker's thread beside
-//! requests. What a request may look like is
+//! requests. `inherited` and `handed` are sockets of the process before and for the next one. What a request may look like is
 //! decided by `guard`.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket for
@@ -50,6 +50,7 @@ mod connection;
 mod descriptors;
 mod early;
 mod early_data;
+mod handed;
 mod handshake;
 mod http3;
 mod inherited;
@@ -77,9 +78,12 @@ mod worker;
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
 pub use self::early_data::{AwaitedHandshake, EarlyRequest};
+pub use self::handed::{HandedPort, SocketPurpose};
 pub use self::inherited::{InheritedSockets, kept_name};
 pub use self::port::open_tls;
+pub use self::quic::identity::QuicIdentity;
 pub use self::quic::metrics::QuicMetrics;
+pub use self::quic::passage::EarlierProcess;
 pub use self::running::{PreparedListeners, RetiredPort, RunningListeners};
 pub use self::thread_work::{WorkerThread, WorkerThreadEnded};
 pub use self::udp_buffer::UdpReceiveBuffer;
@@ -150,6 +154,8 @@ pub struct SharedByListeners {
     pub body_bytes: Arc<AtomicU64>,
     pub tls: Arc<TlsListeners>,
     pub quic: Arc<QuicMetrics>,
+    /// What connection ids are made by.
+    pub identity: Arc<QuicIdentity>,
 }
 
 /// Why a listener could not be opened.
@@ -267,13 +273,10 @@ impl BoundListeners {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
         let open = |(n, listener): (usize, &ListenerConfig)| {
-            let streams = inherited.take_streams(listener.address);
-            let opened = match streams.is_empty() {
+            let inherited = inherited.take_clients(listener.address);
+            let opened = match inherited.streams.is_empty() {
                 true => OpenedPort::of(listener, workers.len(), &shared),
-                false => {
-                    let datagrams = inherited.take_datagrams(listener.address);
-                    OpenedPort::on(listener, (&streams, datagrams), workers.len(), &shared)
-                }
+                false => OpenedPort::on(listener, inherited, workers.len(), &shared),
             };
             opened.map_err(|error| error.of_listener(n))
         };
@@ -305,25 +308,28 @@ impl BoundListeners {
         inherited: &mut InheritedSockets,
     ) -> Result<Self, BindError> {
         let worker = Worker::new()?;
-        let (endpoint, listening, file) = match &reserved.endpoint {
+        let (endpoint, sockets, file) = match &reserved.endpoint {
             Endpoint::Tcp(address) => {
-                let (address, mut sockets) = match inherited.take_streams(*address) {
+                let (address, sockets) = match inherited.take_admin(*address) {
                     none if none.is_empty() => socket::open(*address, 1)?,
-                    streams => socket::adopt(*address, streams)?,
+                    streams => socket::adopt_all(*address, streams)?,
                 };
-                let socket = sockets.swap_remove(0);
-                (Endpoint::Tcp(address), ListeningSocket::Tcp(socket), None)
+                let sockets = sockets.into_iter().map(ListeningSocket::Tcp);
+                (Endpoint::Tcp(address), sockets.collect(), None)
             }
             Endpoint::Unix(path) => {
-                let (socket, file) = unix::open(path, reserved.socket_mode)?;
+                let (socket, file) = match inherited.take_unix(path)? {
+                    Some(taken) => taken,
+                    None => unix::open(path, reserved.socket_mode)?,
+                };
                 let endpoint = reserved.endpoint.clone();
-                (endpoint, ListeningSocket::Unix(socket), Some(file))
+                (endpoint, vec![ListeningSocket::Unix(socket)], Some(file))
             }
         };
         let port = OpenedPort {
             port: Arc::new(Port::reserved(endpoint, reserved)),
-            sockets: vec![listening],
-            quic: Vec::new(),
+            sockets,
+            quic: None,
             listener: None,
         };
         Ok(Self {
@@ -368,6 +374,23 @@ impl BoundListeners {
             + Sync
             + 'static,
     {
+        let mut running = self.start_waiting(handler);
+        running.begin_accepting();
+        running
+    }
+
+    /// The same with nothing accepted until [`RunningListeners::begin_accepting`].
+    ///
+    /// # Panics
+    /// When the system refuses a thread.
+    pub fn start_waiting<H>(self, handler: H) -> RunningListeners
+    where
+        H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
         let stop = Arc::new(DrainSignal::default());
         let (lives, alive) = mpsc::channel(1);
         let start = |worker: Worker| {
@@ -383,7 +406,7 @@ impl BoundListeners {
             (sockets, thread)
         };
         let (workers, threads) = self.workers.into_iter().map(start).unzip();
-        let mut running = RunningListeners {
+        RunningListeners {
             workers,
             threads,
             stop: Arc::clone(&stop),
@@ -391,11 +414,8 @@ impl BoundListeners {
             retired: Vec::new(),
             alive,
             shared: self.shared,
-            _file: self.file,
-        };
-        for opened in self.ports {
-            running.accept_on(opened);
+            waiting: self.ports,
+            file: self.file,
         }
-        running
     }
 }

@@ -30,6 +30,7 @@ mod setup_check;
 mod setup_error;
 pub mod tickets;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
@@ -120,11 +121,12 @@ impl ServerChoice {
 }
 
 impl TlsListener {
-    /// Reads all files that the configuration names.
+    /// Reads all files that the configuration of the listener at this address names.
     ///
     /// # Errors
     /// If one of them can't be used.
     pub fn open(
+        address: SocketAddr,
         config: &ListenerTlsConfig,
         protocols: &[Protocol],
         hsts: Option<&HstsConfig>,
@@ -141,7 +143,8 @@ impl TlsListener {
                 }
             }
         }
-        let secrets = policy::secrets(&config.tickets.keys);
+        let own = || listeners.secret().of_listener(address);
+        let secrets = policy::secrets(&config.tickets.keys, own);
         let secrets = secrets.map_err(|error| TlsSetupError::of_policy(None, error))?;
         let secrets = match config.tickets.shared {
             true => secrets.beside(&listeners.shared_tickets),

@@ -129,6 +129,36 @@ async fn it_is_told_of_start_readiness_and_end_in_this_order() {
 }
 
 #[tokio::test]
+async fn the_process_that_takes_over_is_named_as_the_main_one_and_speaks_from_then_on() {
+    let (_dir, mut manager, _origin, setup) = managed(&[]).await;
+    let setup = setup.top("server", &e2e::upgrade::server(""));
+    let mut gateway = setup.start().await;
+    manager.hears("READY=1").await;
+    let new = gateway.upgrade().await;
+    let told = manager.hears("MAINPID=").await;
+    let main = format!("MAINPID={new}");
+    assert_eq!(told.lines().next(), Some(&*main), "{told}");
+    assert!(told.lines().any(|line| line == "READY=1"), "{told}");
+    gateway.only_the_last_process(SOON).await;
+    let mut after = Vec::new();
+    wait_until("the new process is ready", SOON, || {
+        let order = manager.order();
+        let at = order.iter().position(|message| *message == main);
+        after = order[at.unwrap() + 1..].to_vec();
+        after.iter().any(|message| message == "READY=1")
+    })
+    .await;
+    assert_eq!(
+        after,
+        ["FDSTORE=1", "READY=1"],
+        "the old one says nothing more"
+    );
+    e2e::upgrade::terminate(new);
+    manager.hears("STOPPING=1").await;
+    e2e::upgrade::ended(new, SOON).await;
+}
+
+#[tokio::test]
 async fn readiness_comes_after_plugins_are_compiled_and_listeners_open() {
     let (_dir, mut manager, _origin, setup) = managed(&[]).await;
     let gateway = setup

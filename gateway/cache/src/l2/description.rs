@@ -70,6 +70,18 @@ pub struct SharedStoreSettings<'a> {
     pub max_life: Duration,
     /// Nodes with another namespace share nothing with these, unless a prefix says so.
     pub namespace: Option<&'a str>,
+    /// Whether another process may still have what one process alone can have.
+    pub before: StoreOwnerBefore,
+}
+
+/// Who has the store when it is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum StoreOwnerBefore {
+    /// If another process has it, it can't be opened.
+    #[default]
+    Nobody,
+    /// A process whose place this one takes, which closes it soon: until then the store is down.
+    ReplacedProcess,
 }
 
 /// What the sentences about a store depend on, beside its own section.
@@ -155,6 +167,7 @@ impl Default for SharedStoreSettings<'_> {
             secret: None,
             max_life: L2Config::default().max_life.0,
             namespace: None,
+            before: StoreOwnerBefore::Nobody,
         }
     }
 }

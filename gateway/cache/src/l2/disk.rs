@@ -253,6 +253,10 @@ impl Store for DiskStore {
         async move { self.write(DiskWriteOperation::Sync).await.map(drop) }.boxed()
     }
 
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move { self.write(DiskWriteOperation::Close).await.map(drop) }.boxed()
+    }
+
     fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
         Some(self.writes.clone())
     }

@@ -358,6 +358,12 @@ pub trait Store: Send + Sync + 'static {
     /// Returns when everything that was written survives a crash of the process and the machine.
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Leaves to the next process what one process alone can have, after making it durable. The store
+    /// is down then.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async { Ok(()) }.boxed()
+    }
+
     /// The number of shards of its index of records. 0: it has no index and refuses the calls
     /// below. Of all calls that use the index, only [`clear`](Self::clear) changes records.
     fn index_shards(&self) -> u16 {

@@ -73,6 +73,12 @@ pub fn wrong_method(verb: AdminMethod) -> Response<Body> {
     response
 }
 
+/// 503: another process has taken the place of this one, and answers new connections.
+pub fn replaced() -> Response<Body> {
+    let message = "another process has taken over: connect again";
+    error(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
 /// 503: too many requests that may wait are under way.
 pub fn busy() -> Response<Body> {
     let message = "too many admin requests are under way; try again";

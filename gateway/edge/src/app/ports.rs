@@ -1,12 +1,17 @@
-//! The listeners at work, which a reload changes and the end of the process takes.
+//! The listeners at work, which a reload changes, another process gets duplicates of, and the end of
+//! the process takes.
 
+use std::io;
 use std::time::Duration;
 
 use lamina_base::service_manager::ServiceManager;
 use tokio::sync::Mutex;
 
 use crate::http::config::ListenerConfig;
-use crate::http::server::{BindError, PreparedListeners, RunningListeners, kept_name};
+use crate::http::endpoint::Endpoint;
+use crate::http::server::{
+    BindError, HandedPort, PreparedListeners, RunningListeners, SocketPurpose, kept_name,
+};
 
 /// The listeners for clients.
 pub struct RunningPorts {
@@ -17,11 +22,54 @@ pub struct RunningPorts {
 }
 
 impl RunningPorts {
+    /// Nothing is accepted on them yet.
     pub fn new(listeners: RunningListeners, manager: ServiceManager) -> Self {
-        keep(&listeners, &manager);
         Self {
             listeners: Mutex::new(Some(listeners)),
             manager,
+        }
+    }
+
+    /// Begins to accept.
+    pub async fn begin_accepting(&self) {
+        if let Some(listeners) = self.listeners.lock().await.as_mut() {
+            listeners.begin_accepting();
+        }
+    }
+
+    /// Has the service manager keep the sockets.
+    pub async fn keep(&self) {
+        if let Some(listeners) = self.listeners.lock().await.as_ref() {
+            keep(listeners, &self.manager);
+        }
+    }
+
+    /// Duplicates of all sockets.
+    ///
+    /// # Errors
+    /// If there are no descriptors left, or the process ends.
+    pub async fn hand_over(
+        &self,
+        purpose: SocketPurpose,
+        configured: &Endpoint,
+    ) -> io::Result<Vec<HandedPort>> {
+        match self.listeners.lock().await.as_ref() {
+            Some(listeners) => listeners.hand_over(purpose, configured),
+            None => Err(io::Error::other("the gateway ends")),
+        }
+    }
+
+    /// Leaves the datagrams of these listeners to the process that has taken them.
+    pub async fn leave_datagrams(&self, taken: &[Endpoint]) {
+        if let Some(listeners) = self.listeners.lock().await.as_ref() {
+            listeners.leave_datagrams(taken);
+        }
+    }
+
+    /// Reads them again.
+    pub async fn take_datagrams_back(&self) {
+        if let Some(listeners) = self.listeners.lock().await.as_ref() {
+            listeners.take_datagrams_back();
         }
     }
 

@@ -229,6 +229,11 @@ impl ConfigReloader {
         }))
     }
 
+    /// No other configuration is taken up as long as this is held. A reload that runs ends first.
+    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.running.lock().await
+    }
+
     /// The configuration that is in use.
     pub fn config(&self) -> Arc<GatewayConfig> {
         Arc::clone(&self.current.lock().config)
@@ -598,7 +603,7 @@ fn named_place(error: &GatewayStartError) -> Option<(String, String)> {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

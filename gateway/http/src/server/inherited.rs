@@ -1,17 +1,28 @@
-//! Sockets that were open before this process began: of a `.socket` unit, or kept by the service
-//! manager since an earlier process. A listener whose address one of them has is served on it.
+//! Sockets that were open before this process began: of a `.socket` unit, kept by the service
+//! manager since an earlier process, or handed over by the process before ([`super::handed`]). A
+//! listener whose address one of them has is served on it.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use socket2::{Socket, Type};
 
 use super::BindError;
+use super::handed::{HandedPort, SocketPurpose};
+use super::quic::passage::EarlierProcess;
+use super::unix::{self, SocketFile};
+use crate::endpoint::Endpoint;
 
 /// Sockets that were inherited and that no listener has taken yet.
 #[derive(Default)]
 pub struct InheritedSockets {
     sockets: Vec<InheritedSocket>,
+    /// What the process before has handed over and no listener has taken yet.
+    handed: Vec<HandedPort>,
+    /// Where the listeners are that have taken some of that.
+    taken: Vec<Endpoint>,
 }
 
 struct InheritedSocket {
@@ -19,6 +30,15 @@ struct InheritedSocket {
     kind: Type,
     address: SocketAddr,
     name: String,
+}
+
+/// The sockets that a listener has inherited.
+#[derive(Default)]
+pub(super) struct ListenerInheritance {
+    pub(super) streams: Vec<TcpListener>,
+    pub(super) datagrams: Vec<UdpSocket>,
+    /// Processes that still have connections on them.
+    pub(super) earlier: Vec<EarlierProcess>,
 }
 
 /// How the names of sockets begin that an earlier process had kept.
@@ -56,17 +76,71 @@ impl InheritedSockets {
         });
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
+            handed: Vec::new(),
+            taken: Vec::new(),
         })
     }
 
-    /// The TCP sockets of this address.
-    pub(super) fn take_streams(&mut self, address: SocketAddr) -> Vec<TcpListener> {
-        self.take(address, Type::STREAM).map(Into::into).collect()
+    /// Those that the process before has handed over, which closes them only when they are in use
+    /// here.
+    pub fn handed(ports: Vec<HandedPort>) -> Self {
+        Self {
+            sockets: Vec::new(),
+            handed: ports,
+            taken: Vec::new(),
+        }
     }
 
-    /// The UDP sockets of this address.
-    pub(super) fn take_datagrams(&mut self, address: SocketAddr) -> Vec<UdpSocket> {
-        self.take(address, Type::DGRAM).map(Into::into).collect()
+    /// The listeners that use what was handed over, as the process before knows them.
+    pub fn taken(&self) -> &[Endpoint] {
+        &self.taken
+    }
+
+    /// The sockets of a listener for clients that is configured with this address.
+    pub(super) fn take_clients(&mut self, address: SocketAddr) -> ListenerInheritance {
+        match self.take_handed(&Endpoint::Tcp(address), SocketPurpose::Clients) {
+            Some(handed) => ListenerInheritance {
+                streams: handed.streams.into_iter().map(TcpListener::from).collect(),
+                datagrams: handed.datagrams.into_iter().map(UdpSocket::from).collect(),
+                earlier: handed.earlier,
+            },
+            None => ListenerInheritance {
+                streams: self.take(address, Type::STREAM).map(Into::into).collect(),
+                datagrams: self.take(address, Type::DGRAM).map(Into::into).collect(),
+                earlier: Vec::new(),
+            },
+        }
+    }
+
+    /// The TCP sockets of the admin listener, if it is configured with this address.
+    pub(super) fn take_admin(&mut self, address: SocketAddr) -> Vec<TcpListener> {
+        match self.take_handed(&Endpoint::Tcp(address), SocketPurpose::Admin) {
+            Some(handed) => handed.streams.into_iter().map(TcpListener::from).collect(),
+            None => self.take(address, Type::STREAM).map(Into::into).collect(),
+        }
+    }
+
+    /// The Unix socket at this path, with its file.
+    pub(super) fn take_unix(
+        &mut self,
+        path: &Path,
+    ) -> Result<Option<(UnixListener, SocketFile)>, BindError> {
+        let endpoint = Endpoint::Unix(path.to_owned());
+        let handed = self.take_handed(&endpoint, SocketPurpose::Admin);
+        let taken = handed.and_then(|mut handed| Some((handed.streams.pop()?, handed.lock?)));
+        let adopted = taken.map(|(listener, lock)| unix::adopt(path, listener.into(), lock));
+        adopted.transpose()
+    }
+
+    /// What was handed over for a listener: of those that were configured alike, the first one.
+    fn take_handed(&mut self, configured: &Endpoint, purpose: SocketPurpose) -> Option<HandedPort> {
+        let is_wanted = |one: &HandedPort| {
+            one.purpose == purpose && (one.configured == *configured || one.bound == *configured)
+        };
+        let at = self.handed.iter().position(is_wanted)?;
+        let handed = self.handed.remove(at);
+        self.taken.push(handed.bound.clone());
+        Some(handed)
     }
 
     fn take(&mut self, address: SocketAddr, kind: Type) -> impl Iterator<Item = Socket> + use<> {
@@ -75,7 +149,8 @@ impl InheritedSockets {
         taken.into_iter().map(|one| one.socket)
     }
 
-    /// The names of kept sockets whose listeners are gone; they are closed.
+    /// The names of kept sockets whose listeners are gone; they are closed, and so are those that
+    /// were handed over in vain.
     ///
     /// # Errors
     /// If there is another socket that no listener has.

@@ -1,7 +1,7 @@
 //! A port: what all workers share for one listener, and the sockets that are opened for it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -9,8 +9,10 @@ use http::{HeaderValue, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handshake::SecuredPort;
+use super::inherited::ListenerInheritance;
+use super::quic::identity::QuicIdentity;
 use super::quic::metrics::QuicMetrics;
-use super::quic::{self, QuicSocket};
+use super::quic::{self, OpenedQuic};
 use super::roster::ConnectionRoster;
 use super::running::RunningPort;
 use super::signal::{DrainSignal, DrainStage};
@@ -34,8 +36,8 @@ const MOST_PORTS_TRIED: usize = 16;
 pub(super) struct OpenedPort {
     pub(super) port: Arc<Port>,
     pub(super) sockets: Vec<ListeningSocket>,
-    /// One for each worker, if the port speaks HTTP/3 on sockets that were opened for it.
-    pub(super) quic: Vec<QuicSocket>,
+    /// If the port speaks HTTP/3 on sockets that were opened for it.
+    pub(super) quic: Option<OpenedQuic>,
     /// The settings of a listener that can get other ones.
     pub(super) listener: Option<ListenerConfig>,
 }
@@ -76,18 +78,22 @@ pub(super) struct Port {
 struct OpenedSockets {
     address: SocketAddr,
     streams: Vec<TcpListener>,
-    quic: Vec<QuicSocket>,
+    quic: Option<OpenedQuic>,
 }
 
 impl OpenedSockets {
     /// Opens one of each for each of `workers` workers.
-    fn of(listener: &ListenerConfig, workers: usize) -> Result<Self, BindError> {
+    fn of(
+        listener: &ListenerConfig,
+        workers: usize,
+        identity: &Arc<QuicIdentity>,
+    ) -> Result<Self, BindError> {
         let mut tries = 0;
         loop {
             let (address, streams) = socket::open(listener.address, workers)?;
             let quic = match speaks_http3(listener) {
-                true => quic::open(address, workers.min(MOST_QUIC_WORKERS)),
-                false => Ok(Vec::new()),
+                true => quic::open(address, workers.min(MOST_QUIC_WORKERS), identity).map(Some),
+                false => Ok(None),
             };
             match quic {
                 Ok(quic) => {
@@ -116,7 +122,7 @@ impl OpenedPort {
             address,
             streams,
             quic,
-        } = OpenedSockets::of(listener, workers)?;
+        } = OpenedSockets::of(listener, workers, &shared.identity)?;
         Ok(Self {
             port: Arc::new(Port::of(listener, address, shared, None)?),
             sockets: streams.into_iter().map(ListeningSocket::Tcp).collect(),
@@ -129,7 +135,7 @@ impl OpenedPort {
     /// one of TCP, and none is left out.
     pub(super) fn on(
         listener: &ListenerConfig,
-        (streams, datagrams): (&[TcpListener], Vec<UdpSocket>),
+        inherited: ListenerInheritance,
         workers: usize,
         shared: &SharedByListeners,
     ) -> Result<Self, BindError> {
@@ -137,6 +143,11 @@ impl OpenedPort {
             address: listener.address,
             source,
         };
+        let ListenerInheritance {
+            streams,
+            datagrams,
+            earlier,
+        } = inherited;
         let first = streams
             .first()
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
@@ -151,9 +162,9 @@ impl OpenedPort {
         let (_, used) = socket::adopt(address, used)?;
         let most = workers.min(MOST_QUIC_WORKERS);
         let quic = match (speaks_http3(listener), datagrams.is_empty()) {
-            (false, _) => Ok(Vec::new()),
-            (true, true) => quic::open(address, most),
-            (true, false) => quic::adopt(datagrams, most),
+            (false, _) => Ok(None),
+            (true, true) => quic::open(address, most, &shared.identity).map(Some),
+            (true, false) => quic::adopt(datagrams, most, &shared.identity, earlier).map(Some),
         };
         Ok(Self {
             port: Arc::new(Port::of(listener, address, shared, None)?),
@@ -186,9 +197,12 @@ impl OpenedPort {
         let sockets = running.sockets.iter().map(TcpListener::try_clone);
         let sockets = sockets.collect::<io::Result<Vec<_>>>().map_err(failed)?;
         let quic = match (speaks_http3(listener), &running.quic) {
-            (true, None) => quic::open(address, workers.min(MOST_QUIC_WORKERS))
-                .map_err(|source| BindError::Quic { address, source })?,
-            (true, Some(_)) | (false, _) => Vec::new(),
+            (true, None) => {
+                let most = workers.min(MOST_QUIC_WORKERS);
+                let opened = quic::open(address, most, &shared.identity);
+                Some(opened.map_err(|source| BindError::Quic { address, source })?)
+            }
+            (true, Some(_)) | (false, _) => None,
         };
         Ok(Self {
             port: Arc::new(Port::of(listener, address, shared, standing)?),
@@ -211,6 +225,7 @@ impl Port {
             body_bytes,
             tls: listeners,
             quic,
+            ..
         } = shared;
         let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
@@ -359,6 +374,7 @@ pub fn open_tls(
         return Ok(None);
     };
     let opened = TlsListener::open(
+        listener.address,
         config,
         &listener.protocols,
         listener.hsts.as_ref(),

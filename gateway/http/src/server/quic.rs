@@ -5,11 +5,13 @@
 //! filter in the kernel reads it, so that neither a new address of the client nor another number of
 //! workers' connections moves one to a worker that does not know it.
 //!
-//! Inside: `socket` opens the sockets, `steering` hands on what reaches the wrong worker, `metrics`
-//! counts.
+//! Inside: `socket` opens the sockets, `identity` makes connection ids, `steering` hands on what reaches the wrong worker,
+//! `passage` brings datagrams to a process that has handed its sockets over, `metrics` counts.
 //! Neighbours: `http3` serves the connections; `tls` has the certificates.
 
+pub(super) mod identity;
 pub(super) mod metrics;
+pub(super) mod passage;
 pub(super) mod socket;
 mod steering;
 
@@ -20,20 +22,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::rand;
 use http::request::Parts;
 use quinn::{
-    Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, Incoming, MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt, ZeroRttAccepted,
+    Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ZeroRttAccepted,
 };
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
+use self::identity::WorkerIds;
 use self::metrics::QuicHandshakeOutcome;
-pub(super) use self::socket::{QuicSocket, adopt, open};
+pub(super) use self::socket::{OpenedQuic, QuicSocket, adopt, open};
 use self::steering::SteeredSocket;
+pub(super) use self::steering::SteeringGroup;
 use super::early_data::{EarlyRequest, HandshakeReport};
 use super::http3::{self, AcceptedQuicConnection};
 use super::port::Port;
@@ -43,9 +46,6 @@ use crate::config::ListenerLimits;
 use crate::http3::Http3Code;
 use crate::tls::config::EarlyDataMode;
 use crate::tls::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls, TlsListener, TlsSession};
-
-/// Octets of a connection id: the worker, the generation of the process, and random ones.
-const ID_LENGTH: usize = 8;
 
 /// The largest datagram that is sent: it fits into IPv6 over Ethernet.
 const MOST_PAYLOAD: u16 = 1_452;
@@ -69,29 +69,6 @@ const ALL_INCOMING_OCTETS: u64 = 16 << 20;
 const RETRY_ABOVE: usize = 256;
 /// How long the last packets of a port that closes may take.
 const LAST_PACKETS: Duration = Duration::from_millis(200);
-
-/// Makes connection ids by which the kernel finds the worker.
-struct WorkerIds {
-    worker: u8,
-}
-
-impl ConnectionIdGenerator for WorkerIds {
-    fn generate_cid(&mut self) -> ConnectionId {
-        let mut id = [0; ID_LENGTH];
-        // AWS-LC's generator ends the process rather than fail.
-        let _ = rand::fill(&mut id);
-        (id[0], id[1]) = (self.worker, 0);
-        ConnectionId::new(&id)
-    }
-
-    fn cid_len(&self) -> usize {
-        ID_LENGTH
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        None
-    }
-}
 
 /// Whose the QUIC sockets of an address are. Another port takes its place when the listener gets
 /// other settings: the endpoints, which know the connections, go on.
@@ -333,10 +310,15 @@ fn endpoint(
     listener: &Arc<TlsListener>,
     secrets: &QuicSecrets,
 ) -> io::Result<Endpoint> {
-    let worker = on.worker;
+    let (worker, group) = (on.worker, Arc::clone(&on.group));
     let mut config = EndpointConfig::new(Arc::clone(&secrets.reset_key));
     config
-        .cid_generator(move || Box::new(WorkerIds { worker }))
+        .cid_generator(move || {
+            Box::new(WorkerIds {
+                worker,
+                identity: Arc::clone(&group.identity),
+            })
+        })
         .supported_versions(vec![QUIC_VERSION]);
     // Each client gets a configuration when it comes. The limits of those that were not looked at
     // yet are of the endpoint's own.
@@ -348,8 +330,14 @@ fn endpoint(
             .incoming_buffer_size_total(ALL_INCOMING_OCTETS);
         config
     });
-    let socket = TokioRuntime.wrap_udp_socket(on.socket)?;
-    let socket = Arc::new(SteeredSocket::new(socket, on.inbox, &port.quic));
+    let sends = TokioRuntime.wrap_udp_socket(on.sends)?;
+    // It reads the one that it sends by, if it is its own, without a second registration.
+    let first = on.reads_own.then(|| Arc::clone(&sends));
+    let more = on.reads.into_iter();
+    let more = more.map(|socket| TokioRuntime.wrap_udp_socket(socket));
+    let reads = first.map(Ok).into_iter().chain(more);
+    let reads = reads.collect::<io::Result<_>>()?;
+    let socket = Arc::new(SteeredSocket::new(sends, reads, on.inbox, &port.quic));
     Endpoint::new_with_abstract_socket(config, own, socket, Arc::new(TokioRuntime))
 }
 

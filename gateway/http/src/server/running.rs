@@ -4,8 +4,9 @@
 //! Other settings for a listener are a new port on the same sockets: connections that come get the
 //! new settings, and those that are there end gently, at a request of theirs.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::port::{OpenedPort, Port, speaks_http3};
-use super::quic::QuicTenant;
+use super::quic::{OpenedQuic, QuicTenant, SteeringGroup};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::thread_work::WorkerThread;
@@ -24,6 +25,7 @@ use super::unix::SocketFile;
 use super::worker::AcceptOn;
 use super::{BindError, SharedByListeners, has_twin};
 use crate::config::ListenerConfig;
+use crate::endpoint::Endpoint;
 
 /// How long the connections of a listener that is gone may wait for their next request.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
@@ -41,7 +43,9 @@ pub struct RunningListeners {
     /// Closed when the last worker has ended.
     pub(super) alive: mpsc::Receiver<()>,
     pub(super) shared: SharedByListeners,
-    pub(super) _file: Option<SocketFile>,
+    /// What is accepted on from [`begin_accepting`](Self::begin_accepting) on.
+    pub(super) waiting: Vec<OpenedPort>,
+    pub(super) file: Option<SocketFile>,
 }
 
 /// A port that workers accept on.
@@ -51,16 +55,68 @@ pub(super) struct RunningPort {
     pub(super) listener: Option<ListenerConfig>,
     /// Further descriptors of the TCP sockets, for the port that takes the place of this one.
     pub(super) sockets: Vec<TcpListener>,
-    /// Whose the QUIC sockets of the address are, if it has any.
-    pub(super) quic: Option<Arc<ArcSwap<QuicTenant>>>,
+    /// The same of a Unix socket.
+    pub(super) unix: Option<UnixListener>,
+    /// The QUIC sockets of the address, if it has any.
+    pub(super) quic: Option<RunningQuic>,
     /// Closed when no worker accepts on the port any more.
     accepting: mpsc::Receiver<()>,
+}
+
+/// The QUIC sockets of an address.
+#[derive(Clone)]
+pub(super) struct RunningQuic {
+    /// Whose they are.
+    tenancy: Arc<ArcSwap<QuicTenant>>,
+    pub(super) group: Arc<SteeringGroup>,
+    /// Further descriptors of them, for the next process.
+    pub(super) sockets: Arc<[UdpSocket]>,
 }
 
 impl RunningListeners {
     /// The threads that serve requests.
     pub fn threads(&self) -> &[WorkerThread] {
         &self.threads
+    }
+
+    /// Begins to accept, on listeners that were [started](super::BoundListeners::start_waiting)
+    /// without that.
+    pub fn begin_accepting(&mut self) {
+        for opened in std::mem::take(&mut self.waiting) {
+            self.accept_on(opened);
+        }
+        if let Some(file) = &mut self.file {
+            file.own();
+        }
+    }
+
+    /// Makes room for the process that has taken these ports: nothing more is accepted, on other
+    /// ports after what the kernel has accepted already. Each connection ends at a request of its
+    /// own, for which it has `gentle`; then those on which nothing is under way are closed. Returns
+    /// when no connection is left, or after `patience`.
+    pub async fn make_room(&mut self, taken: &[Endpoint], gentle: Duration, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for running in &mut self.ports {
+            running.release();
+            let is_taken = taken.contains(&running.port.endpoint);
+            running.port.replaced.store(is_taken, Relaxed);
+            running.port.signal.raise(DrainStage::Retire);
+        }
+        if let Some(file) = self.file.as_mut().filter(|_| !taken.is_empty()) {
+            file.give_up();
+        }
+        // A timeout is no error: the next stage ends the connections that are left.
+        let _ = timeout(gentle.min(patience), self.empty()).await;
+        self.raise(DrainStage::Drain);
+        let _ = timeout_at(deadline, self.empty()).await;
+    }
+
+    /// Waits until nothing is accepted any more and no connection is left.
+    async fn empty(&mut self) {
+        let retired: Vec<_> = self.retired.iter().filter_map(Weak::upgrade).collect();
+        let empty = join_all(retired.iter().map(|port| port.is_empty()));
+        let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
+        tokio::join!(idle, empty);
     }
 
     /// Stops accepting, lets the requests under way finish (HTTP/1: `Connection: close`; HTTP/2:
@@ -77,11 +133,8 @@ impl RunningListeners {
         let deadline = Instant::now() + timeout;
         self.ports.iter_mut().for_each(RunningPort::release);
         self.raise(DrainStage::Drain);
-        let retired: Vec<_> = self.retired.iter().filter_map(Weak::upgrade).collect();
-        let empty = join_all(retired.iter().map(|port| port.is_empty()));
-        let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
         // A timeout is no error: `cut` ends the connections that are left.
-        let _ = timeout_at(deadline, async { tokio::join!(idle, empty) }).await;
+        let _ = timeout_at(deadline, self.empty()).await;
     }
 
     /// The second half of [`drain`](Self::drain): ends all that is left.
@@ -97,8 +150,8 @@ impl RunningListeners {
         self.ports.push(running);
     }
 
-    /// Lets every worker accept on a port. `standing` is whose the QUIC sockets of its address are.
-    fn begin(&self, opened: OpenedPort, standing: Option<Arc<ArcSwap<QuicTenant>>>) -> RunningPort {
+    /// Lets every worker accept on a port. `standing` are the QUIC sockets that its address has.
+    fn begin(&self, opened: OpenedPort, standing: Option<RunningQuic>) -> RunningPort {
         let OpenedPort {
             port,
             sockets,
@@ -107,11 +160,13 @@ impl RunningListeners {
         } = opened;
         let (accepts, accepting) = mpsc::channel(1);
         // Without further descriptors the port can't be changed, which is said when it is tried.
-        let kept = sockets.iter().filter_map(|socket| match socket {
-            ListeningSocket::Tcp(socket) => socket.try_clone().ok(),
-            ListeningSocket::Unix(_) => None,
-        });
-        let kept = kept.collect();
+        let (mut kept, mut unix) = (Vec::new(), None);
+        for socket in &sockets {
+            match socket {
+                ListeningSocket::Tcp(socket) => kept.extend(socket.try_clone()),
+                ListeningSocket::Unix(socket) => unix = socket.try_clone().ok(),
+            }
+        }
         for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
             // A worker exists until it is stopped, so this does not fail.
             let _ = worker.send(AcceptOn::Stream {
@@ -125,30 +180,62 @@ impl RunningListeners {
             _accepts: accepts,
         });
         let speaks_http3 = listener.as_ref().is_some_and(speaks_http3);
-        let tenancy = match standing {
+        let running = match (standing, quic) {
             _ if !speaks_http3 => None,
-            Some(standing) => {
-                standing.store(tenant);
+            (Some(standing), _) => {
+                standing.tenancy.store(tenant);
                 Some(standing)
             }
-            None => Some(Arc::new(ArcSwap::new(tenant))),
+            (None, Some(opened)) => Some(self.begin_quic(opened, tenant)),
+            (None, None) => None,
         };
-        // The n-th socket of QUIC must go to the n-th worker.
-        for (socket, worker) in quic.into_iter().zip(self.workers.iter()) {
-            if let Some(tenancy) = &tenancy {
-                let _ = worker.send(AcceptOn::Quic {
-                    tenancy: Arc::clone(tenancy),
-                    socket,
-                });
-            }
-        }
         RunningPort {
             port,
             listener,
             sockets: kept,
-            quic: tenancy,
+            unix,
+            quic: running,
             accepting,
         }
+    }
+
+    fn begin_quic(&self, opened: OpenedQuic, tenant: Arc<QuicTenant>) -> RunningQuic {
+        let running = RunningQuic {
+            tenancy: Arc::new(ArcSwap::new(tenant)),
+            group: opened.group,
+            sockets: opened.kept.into(),
+        };
+        // The n-th sockets of QUIC must go to the n-th worker.
+        for (socket, worker) in opened.workers.into_iter().zip(self.workers.iter()) {
+            let _ = worker.send(AcceptOn::Quic {
+                tenancy: Arc::clone(&running.tenancy),
+                socket,
+            });
+        }
+        running
+    }
+
+    /// Leaves the datagrams of these listeners to the process that has taken them.
+    pub fn leave_datagrams(&self, taken: &[Endpoint]) {
+        for group in self.groups(taken) {
+            group.hand_over();
+        }
+    }
+
+    /// Reads them again.
+    pub fn take_datagrams_back(&self) {
+        let all: Vec<_> = self
+            .ports
+            .iter()
+            .map(|one| one.port.endpoint.clone())
+            .collect();
+        self.groups(&all).for_each(|group| group.take_back());
+    }
+
+    fn groups(&self, of: &[Endpoint]) -> impl Iterator<Item = &Arc<SteeringGroup>> {
+        let named = self.ports.iter();
+        let named = named.filter(|running| of.contains(&running.port.endpoint));
+        named.filter_map(|running| running.quic.as_ref().map(|quic| &quic.group))
     }
 
     /// Prepares other listeners in place of the present ones: those with the same settings stay,
@@ -248,6 +335,7 @@ impl RunningPort {
     /// by its worker, which must have the last descriptor.
     fn release(&mut self) {
         self.sockets.clear();
+        self.unix = None;
         self.quic = None;
     }
 

@@ -115,6 +115,19 @@ pub(super) fn adopt(
     Ok((address, sockets))
 }
 
+/// The same with the address that they really have.
+pub(super) fn adopt_all(
+    configured: SocketAddr,
+    sockets: Vec<TcpListener>,
+) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
+    let real = sockets.first().map(TcpListener::local_addr).transpose();
+    let failed = |source| BindError::Socket {
+        address: configured,
+        source,
+    };
+    adopt(real.map_err(failed)?.unwrap_or(configured), sockets)
+}
+
 /// Sets what connections inherit. A client that has closed its side may still read, so it is probed:
 /// the kernel of a client that has gone answers with a reset, at the latest when it forgets the
 /// connection (on Linux a minute after the close).

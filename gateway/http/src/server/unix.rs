@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -18,12 +19,60 @@ use super::BindError;
 use super::socket::BACKLOG;
 use crate::endpoint::SocketMode;
 
-/// The file of a socket that this process listens on; dropping it removes the file.
+/// The file of a socket that this process listens on; dropping it removes the file if it is ours.
 pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode number of the file, so that only our own file is removed.
     identity: (u64, u64),
-    _lock: File,
+    lock: File,
+    owner: SocketFileOwner,
+}
+
+/// Who removes the file at the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SocketFileOwner {
+    ThisProcess,
+    /// The one that has handed it over, or has taken it over.
+    AnotherProcess,
+}
+
+impl SocketFile {
+    /// A duplicate of what holds the path: it is held until both are closed.
+    pub(super) fn lock(&self) -> io::Result<OwnedFd> {
+        Ok(self.lock.try_clone()?.into())
+    }
+
+    /// From now on this process removes the file.
+    pub(super) fn own(&mut self) {
+        self.owner = SocketFileOwner::ThisProcess;
+    }
+
+    /// From now on another process has the file.
+    pub(super) fn give_up(&mut self) {
+        self.owner = SocketFileOwner::AnotherProcess;
+    }
+}
+
+/// Uses a socket of the process before, with what holds its path. The file is that process's until
+/// [`SocketFile::own`].
+pub(super) fn adopt(
+    path: &Path,
+    listener: UnixListener,
+    lock: OwnedFd,
+) -> Result<(UnixListener, SocketFile), BindError> {
+    let failed = |source| BindError::UnixSocket {
+        path: path.to_owned(),
+        source,
+    };
+    listener.set_nonblocking(true).map_err(failed)?;
+    let file = fs::symlink_metadata(path).map_err(failed)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        identity: identity(&file),
+        lock: lock.into(),
+        owner: SocketFileOwner::AnotherProcess,
+    };
+    Ok((listener, file))
 }
 
 /// Opens the socket at `path`. Nobody can connect before its permissions are set, since it
@@ -43,7 +92,8 @@ pub(super) fn open(path: &Path, mode: SocketMode) -> Result<(UnixListener, Socke
     let file = SocketFile {
         path: path.to_owned(),
         identity: identity(&file),
-        _lock: lock,
+        lock,
+        owner: SocketFileOwner::ThisProcess,
     };
     fs::set_permissions(path, Permissions::from_mode(mode.bits())).map_err(failed)?;
     socket.listen(BACKLOG).map_err(failed)?;
@@ -109,6 +159,9 @@ fn identity(file: &Metadata) -> (u64, u64) {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.owner == SocketFileOwner::AnotherProcess {
+            return;
+        }
         let ours = fs::symlink_metadata(&self.path);
         if ours.is_ok_and(|file| identity(&file) == self.identity) {
             // A file that cannot be removed is taken over by the next start.
@@ -135,6 +188,30 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop((listener, file));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_is_handed_over_keeps_its_file_and_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let (listener, mut file) = opened(&path).unwrap();
+        let adopted = || adopt(&path, listener.try_clone().unwrap(), file.lock().unwrap());
+        // One that never took it over.
+        drop(adopted().unwrap());
+        assert!(path.exists());
+        let (again, mut own) = adopted().unwrap();
+        own.own();
+        file.give_up();
+        drop((listener, file));
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(again);
+        assert!(
+            matches!(opened(&path), Err(BindError::UnixInUse { .. })),
+            "the lock"
+        );
+        drop(own);
+        assert!(!path.exists());
+        assert!(opened(&path).is_ok());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::certificate::ServerCertificate;
 use super::obtained::{
     ChallengeAnswers, ObtainedCertificates, ObtainedSourceId, OnDemandCertificates,
 };
-use super::tickets::SharedTicketSecrets;
+use super::tickets::{ProcessSecret, SharedTicketSecrets};
 
 /// How a handshake ended, as the value of the label `outcome`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +61,8 @@ pub struct TlsListeners {
     obtained: ArcSwap<ObtainedCertificates>,
     challenges: OnceLock<Arc<dyn ChallengeAnswers>>,
     on_demand: OnceLock<Arc<dyn OnDemandCertificates>>,
+    /// What the secrets of listeners without their own are derived from.
+    secret: OnceLock<ProcessSecret>,
     /// Secrets of tickets that nodes have agreed upon, for listeners that share theirs.
     pub shared_tickets: Arc<SharedTicketSecrets>,
 }
@@ -98,6 +100,7 @@ impl Default for TlsListeners {
             obtained: ArcSwap::default(),
             challenges: OnceLock::new(),
             on_demand: OnceLock::new(),
+            secret: OnceLock::new(),
             shared_tickets: Arc::default(),
         }
     }
@@ -114,6 +117,16 @@ impl TlsListeners {
         registry.register(Box::new(metrics.reload_failures.clone()))?;
         registry.register(Box::new(metrics.not_after.clone()))?;
         Ok(Arc::new(metrics))
+    }
+
+    /// Takes over the secret of the process before. It counts if no listener was opened yet.
+    pub fn inherit_secret(&self, secret: ProcessSecret) {
+        let _ = self.secret.set(secret);
+    }
+
+    /// The secret of the process.
+    pub fn secret(&self) -> &ProcessSecret {
+        self.secret.get_or_init(ProcessSecret::random)
     }
 
     /// Adds a listener, which counts as long as it is there.

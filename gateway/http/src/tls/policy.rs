@@ -315,10 +315,13 @@ fn has_suite_of(provider: &CryptoProvider, version: &SupportedProtocolVersion) -
     versions.any(|of| of == version.version)
 }
 
-/// The secrets of tickets: those of the files, or a random one.
-pub(super) fn secrets(files: &[PathBuf]) -> Result<TicketSecrets, TlsPolicyError> {
+/// The secrets of tickets: those of the files, or without any the listener's own.
+pub(super) fn secrets(
+    files: &[PathBuf],
+    own: impl FnOnce() -> TicketSecrets,
+) -> Result<TicketSecrets, TlsPolicyError> {
     if files.is_empty() {
-        return Ok(TicketSecrets::random());
+        return Ok(own());
     }
     let secret = |(at, file): (usize, &PathBuf)| {
         let wrong = |reason: String| TlsPolicyError::TicketKey {

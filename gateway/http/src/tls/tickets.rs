@@ -10,10 +10,13 @@
 //! its two neighbours open, so that neither a rotation nor clocks that differ cut anybody off.
 //!
 //! Nodes have the same secrets if files hold them, or if somebody above this crate brings those of
-//! each epoch ([`SharedTicketSecrets`]). Until those are there, a node seals by a secret of its own.
+//! each epoch ([`SharedTicketSecrets`]). Until those are there, a node seals by a secret of its own,
+//! which is derived from that of the process ([`ProcessSecret`]): the process that takes the place of
+//! this one gets that.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +25,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::{hkdf, rand};
 use parking_lot::RwLock;
 use rustls::server::ProducesTickets;
+
+use crate::server::QuicIdentity;
 
 /// The identity of a TLS policy: a digest of all that a session under it was checked by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,6 +39,9 @@ pub struct TicketSecrets {
     own: Vec<Vec<u8>>,
     shared: Option<Arc<SharedTicketSecrets>>,
 }
+
+/// A random secret of the process, which the process after it inherits. Others are derived from it.
+pub struct ProcessSecret([u8; LEAST_SECRET]);
 
 /// A span of time in which one key seals tickets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -106,6 +114,52 @@ pub const LEAST_SECRET: usize = 32;
 
 const EPOCH_LEN: usize = 8;
 
+/// What the secrets of listeners and those for other purposes are derived for.
+const OF_LISTENER: &[u8] = b"lamina listener 1";
+const OF_IDS: &[u8] = b"lamina quic id 1";
+
+impl ProcessSecret {
+    /// One that no other process has.
+    pub fn random() -> Self {
+        let mut secret = [0; LEAST_SECRET];
+        // AWS-LC's generator ends the process rather than fail.
+        let _ = rand::fill(&mut secret);
+        Self(secret)
+    }
+
+    /// The one with these octets. None if it is not so long.
+    pub fn of(octets: &[u8]) -> Option<Self> {
+        octets.try_into().ok().map(Self)
+    }
+
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The secret of the listener that is configured with this address.
+    pub(super) fn of_listener(&self, address: SocketAddr) -> TicketSecrets {
+        let octets = self.derive(OF_LISTENER, address.to_string().as_bytes());
+        TicketSecrets::of(vec![octets])
+    }
+
+    /// What connection ids of the process with this generation are made by.
+    pub fn quic_identity(&self, generation: u8) -> QuicIdentity {
+        QuicIdentity::new(generation, &self.derive(OF_IDS, b""))
+    }
+
+    /// Octets for a purpose of their own.
+    fn derive(&self, purpose: &[u8], of: &[u8]) -> Vec<u8> {
+        let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, purpose).extract(&self.0);
+        let mut octets = vec![0; LEAST_SECRET];
+        let info = [of];
+        let expanded = extracted.expand(&info, hkdf::HKDF_SHA256);
+        // So many octets can be expanded: it is the length of the hash.
+        let filled = expanded.and_then(|expanded| expanded.fill(&mut octets));
+        debug_assert!(filled.is_ok());
+        octets
+    }
+}
+
 /// The longest life of a ticket in seconds (RFC 8446 §4.6.1).
 const MOST_LIFETIME: u64 = 604_800;
 
@@ -113,14 +167,6 @@ const MOST_LIFETIME: u64 = 604_800;
 const PURPOSE: &[u8] = b"lamina session ticket 1";
 
 impl TicketSecrets {
-    /// A random secret, which no other process has.
-    pub fn random() -> Self {
-        let mut secret = vec![0; LEAST_SECRET];
-        // AWS-LC's generator ends the process rather than fail.
-        let _ = rand::fill(&mut secret);
-        Self::of(vec![secret])
-    }
-
     /// The first secret, which others are derived from.
     pub(super) fn first(&self) -> &[u8] {
         self.own.first().map_or(&[], Vec::as_slice)
@@ -287,6 +333,20 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn a_listener_has_the_same_secret_in_the_next_process_and_no_other_one_has() {
+        let secret = ProcessSecret::random();
+        let next = ProcessSecret::of(secret.octets()).unwrap();
+        let of = |secret: &ProcessSecret, port: u16| {
+            let all = secret.of_listener(SocketAddr::from(([127, 0, 0, 1], port)));
+            all.first().to_vec()
+        };
+        assert_eq!(of(&secret, 1), of(&next, 1));
+        assert_ne!(of(&secret, 1), of(&secret, 2));
+        assert_ne!(of(&secret, 1), of(&ProcessSecret::random(), 1));
+        assert!(ProcessSecret::of(b"short").is_none());
+    }
 
     fn ticketer(secrets: &[&[u8]], policy: u8) -> PolicyTicketer {
         let secrets = secrets.iter().map(|secret| secret.to_vec()).collect();

@@ -2,12 +2,11 @@
 //! WebSockets, streams of events and uploads. No request may fail, and nothing may grow.
 //!
 //! `soak_reload [RELOADS] [SECONDS]`, by default 100 in 60 s. Inside: `variant` is the configuration
-//! of one round, `load` the clients, `report` what was seen.
+//! of one round, `report` what was seen; the clients are [`e2e::load`].
 
 // A panic here is a soak that ended, with a place and a message.
 #![allow(clippy::unwrap_used)]
 
-mod load;
 mod report;
 mod variant;
 
@@ -19,6 +18,7 @@ use e2e::gateway::Gateway;
 use e2e::h3::SecuredGateway;
 use e2e::h3::certificates::Certificates;
 use e2e::h3::{NAME, OTHER_NAME};
+use e2e::load;
 use e2e::origin::Origin;
 use e2e::setup::write_config;
 use http::Method;
@@ -62,13 +62,13 @@ async fn soak(reloads: u64, span: Duration) -> Arc<Report> {
         certificates,
     });
     let report = Arc::new(Report::default());
-    let load = load::start(&gateway, &report);
+    let load = load::start(&gateway, &report.load);
     for round in 1..=WARM_UP {
         reload(&gateway.gateway, &variant, round, &report).await;
     }
     tokio::time::sleep(CALM).await;
     let before = growth(&gateway.gateway).await;
-    report.begin();
+    report.load.begin();
     let mut turns = interval(span / u32::try_from(reloads.max(1)).unwrap_or(1));
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for round in 1..=reloads {
@@ -76,7 +76,7 @@ async fn soak(reloads: u64, span: Duration) -> Arc<Report> {
         reload(&gateway.gateway, &variant, WARM_UP + round, &report).await;
         origin.forget();
     }
-    report.end();
+    report.load.end();
     tokio::time::sleep(CALM).await;
     report.grew(before, growth(&gateway.gateway).await);
     load.stop().await;

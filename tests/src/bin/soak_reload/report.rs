@@ -1,11 +1,11 @@
 //! What was seen.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use e2e::gateway::AdminAnswer;
+use e2e::load::LoadReport;
 
 /// What a process has of something that must not grow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,17 +19,13 @@ pub struct ProcessSize {
 /// Counts of the soak.
 #[derive(Default)]
 pub struct Report {
-    counts: AtomicBool,
-    good: Mutex<BTreeMap<String, u64>>,
-    moved: AtomicU64,
-    failures: Mutex<Vec<String>>,
-    failed: AtomicU64,
+    pub load: Arc<LoadReport>,
     reloads: AtomicU64,
     refused: Mutex<Vec<String>>,
     growth: Mutex<(ProcessSize, ProcessSize)>,
 }
 
-/// Failures that are shown.
+/// Refusals that are shown.
 const SHOWN: usize = 20;
 /// How much more memory there may be at the end, in percent and at least in bytes.
 const MEMORY_PERCENT: u64 = 2;
@@ -40,39 +36,6 @@ const THREADS: usize = 2;
 const DESCRIPTORS: usize = 12;
 
 impl Report {
-    /// Counts from now on.
-    pub fn begin(&self) {
-        self.counts.store(true, Relaxed);
-    }
-
-    /// Counts no longer; failures always count.
-    pub fn end(&self) {
-        self.counts.store(false, Relaxed);
-    }
-
-    pub fn good(&self, kind: &str) {
-        if self.counts.load(Relaxed) {
-            let mut good = self.good.lock().unwrap();
-            match good.get_mut(kind) {
-                Some(count) => *count += 1,
-                None => drop(good.insert(kind.to_owned(), 1)),
-            }
-        }
-    }
-
-    /// A connection that its client had to leave, without a loss.
-    pub fn moved(&self) {
-        self.moved.fetch_add(1, Relaxed);
-    }
-
-    pub fn failed(&self, why: impl Into<String>) {
-        self.failed.fetch_add(1, Relaxed);
-        let mut failures = self.failures.lock().unwrap();
-        if failures.len() < SHOWN {
-            failures.push(why.into());
-        }
-    }
-
     pub fn reloaded(&self, round: u64, answer: &AdminAnswer) {
         match answer.status {
             200 => drop(self.reloads.fetch_add(1, Relaxed)),
@@ -91,7 +54,7 @@ impl Report {
     pub fn is_good(&self) -> bool {
         let (before, after) = *self.growth.lock().unwrap();
         let slack = (before.resident_bytes * MEMORY_PERCENT / 100).max(MEMORY_SLACK);
-        self.failed.load(Relaxed) == 0
+        self.load.all_failed() == 0
             && self.refused.lock().unwrap().is_empty()
             && self.reloads.load(Relaxed) > 0
             && after.old_engines == 0.0
@@ -101,18 +64,12 @@ impl Report {
     }
 
     pub fn text(&self) -> String {
-        let good = self.good.lock().unwrap();
         let (before, after) = *self.growth.lock().unwrap();
         let mut text = format!(
-            "{} reloads; {} good requests and messages, {} connections moved, {} failed\n",
+            "{} reloads; {}",
             self.reloads.load(Relaxed),
-            good.values().sum::<u64>(),
-            self.moved.load(Relaxed),
-            self.failed.load(Relaxed)
+            self.load.text()
         );
-        for (kind, count) in good.iter() {
-            let _ = writeln!(text, "  {kind}: {count}");
-        }
         let _ = writeln!(
             text,
             "resident MiB {:.1} -> {:.1}, descriptors {} -> {}, threads {} -> {}, old engines {}",
@@ -126,9 +83,6 @@ impl Report {
         );
         for line in self.refused.lock().unwrap().iter().take(SHOWN) {
             let _ = writeln!(text, "refused: {line}");
-        }
-        for line in self.failures.lock().unwrap().iter() {
-            let _ = writeln!(text, "failed: {line}");
         }
         text
     }

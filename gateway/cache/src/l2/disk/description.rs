@@ -34,8 +34,8 @@ impl SectionDescription for DiskTierConfig {
 }
 
 impl StoreDescription for DiskTierConfig {
-    fn open(&self, _common: SharedStoreSettings<'_>) -> Result<Arc<dyn Store>, StoreOpenError> {
-        open(self).map_err(|error| StoreOpenError::Machine(Box::new(error)))
+    fn open(&self, common: SharedStoreSettings<'_>) -> Result<Arc<dyn Store>, StoreOpenError> {
+        open(self, common.before).map_err(|error| StoreOpenError::Machine(Box::new(error)))
     }
 
     fn place(&self) -> String {

@@ -5,7 +5,7 @@
 //! that lacks purges is removed. A cache that can't be read is an empty cache, and no reason not to
 //! start.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -116,6 +116,13 @@ impl DatabaseFile {
         });
         let removed = std::fs::remove_file(&path);
         written.and(removed)
+    }
+
+    /// Whether another process has it open.
+    pub(super) fn is_in_use(&self) -> bool {
+        let file = File::open(&self.path);
+        // The lock that redb has on a file that is open; this one ends with the statement.
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// The size of the file that was set aside.

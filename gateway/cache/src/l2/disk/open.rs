@@ -8,8 +8,9 @@ use tokio::sync::{Notify, watch};
 
 use super::access::DatabaseAccess;
 use super::file::{DatabaseFile, DatabaseFileError};
-use super::writer::{DiskWriter, DiskWriterSettings};
+use super::writer::{DiskWriter, DiskWriterSettings, unusable};
 use super::{DiskStore, config, io_failed};
+use crate::l2::description::StoreOwnerBefore;
 use crate::l2::store::{Store, StoreError};
 
 /// Why the store can't be opened.
@@ -37,16 +38,24 @@ pub enum DiskStoreOpenError {
     },
 }
 
-/// Opens the store. On a full disk it starts to work when there is room.
+/// Opens the store. On a full disk it starts to work when there is room; where a process has the
+/// file whose place this one takes, when that has closed it.
 ///
 /// # Errors
 /// When another process uses the file, or when it can neither be read nor replaced.
-pub fn open(config: &config::DiskTierConfig) -> Result<Arc<dyn Store>, DiskStoreOpenError> {
+pub fn open(
+    config: &config::DiskTierConfig,
+    before: StoreOwnerBefore,
+) -> Result<Arc<dyn Store>, DiskStoreOpenError> {
     let mut file = DatabaseFile::new(&config.path);
     let (access, outage) = match file.open() {
         Ok(database) => (DatabaseAccess::open(database), None),
         Err(DatabaseFileError::Full(error)) => {
             let why = io_failed(&error);
+            (DatabaseAccess::shut(why.clone()), Some(why))
+        }
+        Err(DatabaseFileError::InUse) if before == StoreOwnerBefore::ReplacedProcess => {
+            let why = unusable(DatabaseFileError::InUse);
             (DatabaseAccess::shut(why.clone()), Some(why))
         }
         Err(other) => return Err(DiskStoreOpenError::of(other, &config.path)),

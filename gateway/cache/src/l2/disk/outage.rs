@@ -6,6 +6,8 @@ use crate::l2::store::StoreError;
 
 /// The pause between two checks whether there is room.
 const LOOK: Duration = Duration::from_secs(1);
+/// The pause between two checks whether another process has closed the file.
+const IN_USE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts that find room but fail nevertheless; the pauses grow.
 const AGAIN_MAX: Duration = Duration::from_secs(30);
 /// A failure within this time after the last one counts as the same outage, so the pauses keep
@@ -53,6 +55,11 @@ impl DiskOutage {
     /// There is no room yet: checks again after a pause.
     pub(super) fn look_again(&mut self) {
         self.next = Instant::now() + LOOK;
+    }
+
+    /// Another process still has the file: checks again soon.
+    pub(super) fn look_soon(&mut self) {
+        self.next = Instant::now() + IN_USE;
     }
 }
 

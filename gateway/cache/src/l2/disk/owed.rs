@@ -50,7 +50,9 @@ impl UnsyncedRemovals {
                     let held = self.notes.entry(*number).or_default();
                     *held = (*held).max(*at);
                 }
-                DiskWriteOperation::Put { .. } | DiskWriteOperation::Sync => {}
+                DiskWriteOperation::Put { .. }
+                | DiskWriteOperation::Sync
+                | DiskWriteOperation::Close => {}
             }
             if self.len() > MOST {
                 self.clear();

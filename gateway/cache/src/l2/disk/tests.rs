@@ -6,17 +6,58 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::key::KeyId;
+use crate::l2::description::StoreOwnerBefore;
 use crate::l2::store::{LogPlace, PurgeLogEntry};
 
 const LIFE: Duration = Duration::from_secs(60);
 
 fn store(folder: &std::path::Path, max_bytes: u64) -> Arc<dyn Store> {
-    open(&config::DiskTierConfig {
+    open(&configured(folder, max_bytes), StoreOwnerBefore::Nobody).unwrap()
+}
+
+fn configured(folder: &std::path::Path, max_bytes: u64) -> config::DiskTierConfig {
+    config::DiskTierConfig {
         path: folder.join("l2"),
         max_bytes: crate::units::ByteSize(max_bytes),
         ..Default::default()
-    })
-    .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_next_process_has_the_file_when_this_one_has_closed_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = store(dir.path(), 1 << 20);
+    assert_eq!(put(&*old, 1, b"one", 0).await, StorePutOutcome::Stored);
+    let config = configured(dir.path(), 1 << 20);
+    let next = open(&config, StoreOwnerBefore::ReplacedProcess).unwrap();
+    assert!(matches!(
+        next.read_log(LogNumber::ZERO).await,
+        Err(StoreError::Down(_))
+    ));
+    // A purge that comes meanwhile is not lost.
+    let purge = LoggedPurge {
+        selector: "tag:a".into(),
+        soft: false,
+    };
+    assert!(next.append(&purge, LogNumber::ZERO).await.is_err());
+    old.close().await.unwrap();
+    assert!(old.get(&key(1), 1 << 20).await.is_err(), "it is closed");
+    assert!(old.sync().await.is_err());
+    let mut log = next.read_log(LogNumber::ZERO).await;
+    let begun = Instant::now();
+    while log.is_err() && begun.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        log = next.read_log(LogNumber::ZERO).await;
+    }
+    let purges: Vec<_> = log
+        .unwrap()
+        .purges
+        .into_iter()
+        .map(|one| one.purge)
+        .collect();
+    assert_eq!(purges, [purge]);
+    assert_eq!(read(&*next, 1).await.unwrap(), &b"one"[..]);
+    assert_eq!(put(&*next, 2, b"two", 9).await, StorePutOutcome::Stored);
 }
 
 fn key(n: u8) -> StoreKey {
@@ -62,7 +103,7 @@ async fn closed(store: Arc<dyn Store>, folder: &std::path::Path, max_bytes: u64)
             max_bytes: crate::units::ByteSize(max_bytes),
             ..Default::default()
         };
-        match open(&config) {
+        match open(&config, StoreOwnerBefore::Nobody) {
             Ok(store) => return store,
             Err(DiskStoreOpenError::InUse { .. }) => tokio::task::yield_now().await,
             Err(other) => panic!("{other}"),
@@ -142,7 +183,7 @@ async fn an_append_wakes_who_watches_and_one_file_has_one_user() {
         ..Default::default()
     };
     assert!(matches!(
-        open(&config),
+        open(&config, StoreOwnerBefore::Nobody),
         Err(DiskStoreOpenError::InUse { .. })
     ));
 }

@@ -11,6 +11,8 @@
 
 mod recovery;
 
+pub(super) use recovery::unusable;
+
 use crate::l2::store::LogNumber;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,6 +68,8 @@ pub(super) enum DiskWriteOperation {
         last: LogNumber,
     },
     Sync,
+    /// To make everything durable, close the file and write nothing any more.
+    Close,
 }
 
 /// The effect of an operation.
@@ -147,15 +151,35 @@ impl DiskWriter {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let more = self.setting.commands.try_iter().take(BATCH);
-            let batch: Vec<DiskWriteCommand> = first.into_iter().chain(more).collect();
+            let all = first.into_iter().chain(more);
+            let is_end =
+                |command: &DiskWriteCommand| matches!(command.work, DiskWriteOperation::Close);
+            let (ends, batch): (Vec<_>, Vec<_>) = all.partition(is_end);
             match &self.outage {
+                // Without commands it makes durable what is there.
                 None => self.write(batch),
                 Some(_) => self.refuse(batch),
+            }
+            if !ends.is_empty() {
+                return self.close(ends);
             }
         }
         if self.unsynced && self.outage.is_none() {
             self.write(Vec::new());
         }
+    }
+
+    /// Leaves the file to the next process.
+    fn close(mut self, ends: Vec<DiskWriteCommand>) {
+        if self.unsynced && self.outage.is_none() {
+            self.write(Vec::new());
+        }
+        let next = "the process that has taken over has the file";
+        self.setting.access.close(StoreError::Down(next.to_owned()));
+        let closed = ends
+            .into_iter()
+            .map(|end| (end.done, Ok(DiskWriteEffect::Took)));
+        answer(closed);
     }
 
     fn wait(&self) -> Duration {
@@ -297,7 +321,8 @@ impl DiskWriter {
                 tables::append(write, purge, *last)?;
                 Ok(DiskWriteEffect::Took)
             }
-            DiskWriteOperation::Sync => Ok(DiskWriteEffect::Took),
+            // `run` keeps the last one back.
+            DiskWriteOperation::Sync | DiskWriteOperation::Close => Ok(DiskWriteEffect::Took),
         }
     }
 

@@ -22,10 +22,14 @@ impl FixedKeyChange {
 }
 
 /// The beginnings of keys that keep their values as long as the process runs.
-const FIXED: [(&str, &str); 10] = [
+const FIXED: [(&str, &str); 11] = [
     (
         "server.threads",
         "each worker thread has sockets of its own in every port",
+    ),
+    (
+        "server.upgrade_socket",
+        "the socket is opened once, so that the next process finds it",
     ),
     (
         "cache.l2",

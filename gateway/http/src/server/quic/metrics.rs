@@ -82,6 +82,7 @@ pub struct QuicMetrics {
     retries: IntCounter,
     lost_packets: IntCounter,
     wrong_worker: IntCounter,
+    passed_on: IntCounter,
     migrations: IntCounter,
     guards: IntCounterVec,
 }
@@ -112,6 +113,10 @@ impl Default for QuicMetrics {
                 "lamina_quic_wrong_worker_packets_total",
                 "Datagrams that reached another worker than that of their connection, and were handed on.",
             ),
+            passed_on: counter(
+                "lamina_quic_passed_on_packets_total",
+                "Datagrams of connections that a process before this one still had, and were passed on to it.",
+            ),
             migrations: counter(
                 "lamina_quic_migrations_total",
                 "QUIC connections that went on from another address of the client.",
@@ -136,6 +141,7 @@ impl QuicMetrics {
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.lost_packets.clone()))?;
         registry.register(Box::new(metrics.wrong_worker.clone()))?;
+        registry.register(Box::new(metrics.passed_on.clone()))?;
         registry.register(Box::new(metrics.migrations.clone()))?;
         registry.register(Box::new(metrics.guards.clone()))?;
         Ok(Arc::new(metrics))
@@ -151,6 +157,10 @@ impl QuicMetrics {
 
     pub(super) fn wrong_worker(&self) {
         self.wrong_worker.inc();
+    }
+
+    pub(super) fn passed_on(&self) {
+        self.passed_on.inc();
     }
 
     pub(in crate::server) fn guarded(&self, guard: Http3Guard) {

@@ -3,26 +3,47 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::steering::WorkerInbox;
+use super::identity::QuicIdentity;
+use super::passage::EarlierProcess;
+use super::steering::{SteeringGroup, WorkerInbox};
 
 /// What is asked of the kernel for datagrams that were not read.
 pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// The socket of one worker.
+/// The sockets of one worker.
 pub(in crate::server) struct QuicSocket {
-    pub(super) socket: UdpSocket,
+    pub(super) sends: UdpSocket,
+    /// Whether it also reads that one.
+    pub(super) reads_own: bool,
+    /// Further ones that it reads.
+    pub(super) reads: Vec<UdpSocket>,
     pub(in crate::server) worker: u8,
     pub(super) inbox: WorkerInbox,
+    pub(super) group: Arc<SteeringGroup>,
+}
+
+/// The sockets of a port.
+pub(in crate::server) struct OpenedQuic {
+    /// One for each worker.
+    pub(in crate::server) workers: Vec<QuicSocket>,
+    pub(in crate::server) group: Arc<SteeringGroup>,
+    /// Further descriptors of all sockets, for the next process.
+    pub(in crate::server) kept: Vec<UdpSocket>,
 }
 
 /// Opens one socket for each of `workers` workers.
 ///
 /// # Errors
 /// If the port is used by another program, or can't be used.
-pub(in crate::server) fn open(address: SocketAddr, workers: usize) -> io::Result<Vec<QuicSocket>> {
+pub(in crate::server) fn open(
+    address: SocketAddr,
+    workers: usize,
+    identity: &Arc<QuicIdentity>,
+) -> io::Result<OpenedQuic> {
     // Another program of the same user could share the port otherwise: see `socket::open`.
     socket(address)?.bind(&SockAddr::from(address))?;
     let sockets = (0..workers).map(|_| {
@@ -32,32 +53,40 @@ pub(in crate::server) fn open(address: SocketAddr, workers: usize) -> io::Result
         Ok(UdpSocket::from(socket))
     });
     let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
-    Ok(shared_out(sockets))
+    shared_out(sockets, workers, identity, Vec::new())
 }
 
-/// Uses sockets of one address that were opened elsewhere, for as many of `workers` workers as there
-/// are.
+/// Uses sockets of one address that were opened elsewhere, for `workers` workers: each socket is
+/// read by one of them. What belongs to `earlier` processes is passed on to them.
 ///
 /// # Errors
 /// If one can't be used.
 pub(in crate::server) fn adopt(
     sockets: Vec<UdpSocket>,
     workers: usize,
-) -> io::Result<Vec<QuicSocket>> {
+    identity: &Arc<QuicIdentity>,
+    earlier: Vec<EarlierProcess>,
+) -> io::Result<OpenedQuic> {
     for socket in &sockets {
         socket.set_nonblocking(true)?;
         // The kernel may give less, which costs packets in a burst and nothing else.
         let _ = SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER);
     }
-    Ok(shared_out(sockets.into_iter().take(workers).collect()))
+    shared_out(sockets, workers, identity, earlier)
 }
 
-/// Gives each worker its socket.
-fn shared_out(sockets: Vec<UdpSocket>) -> Vec<QuicSocket> {
-    let workers = sockets.len();
+/// Gives each worker its sockets: one of its own if there are enough, otherwise another one to send
+/// by. Sockets beyond the number of workers are read by them in turn.
+fn shared_out(
+    sockets: Vec<UdpSocket>,
+    workers: usize,
+    identity: &Arc<QuicIdentity>,
+    earlier: Vec<EarlierProcess>,
+) -> io::Result<OpenedQuic> {
+    let count = sockets.len();
     if let Some(first) = sockets.first()
-        && workers > 1
-        && let Err(error) = steer(first, workers)
+        && count > 1
+        && let Err(error) = steer(first, count)
     {
         tracing::warn!(
             %error,
@@ -65,15 +94,28 @@ fn shared_out(sockets: Vec<UdpSocket>) -> Vec<QuicSocket> {
              costs time"
         );
     }
-    let inboxes = WorkerInbox::for_all(workers).zip(0u8..);
-    let sockets = sockets.into_iter().zip(inboxes);
-    sockets
-        .map(|(socket, (inbox, worker))| QuicSocket {
-            socket,
+    let (group, inboxes) = SteeringGroup::new(workers, count, identity, earlier);
+    let workers = inboxes.into_iter().zip(0u8..).map(|(inbox, worker)| {
+        let at = usize::from(worker);
+        let further = sockets.iter().skip(at + workers).step_by(workers);
+        let own = sockets.get(at % count.max(1));
+        let own = own.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(QuicSocket {
+            sends: own.try_clone()?,
+            reads_own: at < count,
+            reads: further
+                .map(UdpSocket::try_clone)
+                .collect::<io::Result<_>>()?,
             worker,
             inbox,
+            group: Arc::clone(&group),
         })
-        .collect()
+    });
+    Ok(OpenedQuic {
+        workers: workers.collect::<io::Result<_>>()?,
+        group,
+        kept: sockets,
+    })
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
@@ -91,7 +133,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 /// Attaches the filter that chooses the socket of a datagram. A datagram with a long header has the
 /// id at octet 6, and before the handshake the client has chosen it; one with a short header has it
 /// at octet 1 (RFC 9000 §17).
-fn steer(socket: &UdpSocket, workers: usize) -> io::Result<()> {
+fn steer(socket: &UdpSocket, sockets: usize) -> io::Result<()> {
     const LOAD_OCTET: u16 = 0x30;
     const JUMP_IF_SET: u16 = 0x45;
     const MODULO: u16 = 0x94;
@@ -109,7 +151,7 @@ fn steer(socket: &UdpSocket, workers: usize) -> io::Result<()> {
         // Jumps over the load for short headers.
         step(0x05, 0, 0, 1),
         step(LOAD_OCTET, 0, 0, 1),
-        step(MODULO, 0, 0, u32::try_from(workers).unwrap_or(1)),
+        step(MODULO, 0, 0, u32::try_from(sockets).unwrap_or(1)),
         step(RETURN, 0, 0, 0),
     ];
     let program = libc::sock_fprog {

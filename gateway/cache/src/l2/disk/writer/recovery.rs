@@ -63,6 +63,11 @@ impl DiskWriter {
         if !outage.until_next().is_zero() {
             return;
         }
+        match (self.file.is_in_use(), self.setting.access.is_open()) {
+            (true, false) => return outage.look_soon(),
+            // It is we who have it.
+            (true, true) | (false, _) => {}
+        }
         match self.file.probe() {
             Ok(()) => self.recover(),
             Err(_) => outage.look_again(),
@@ -107,7 +112,7 @@ impl DiskWriter {
     }
 }
 
-fn unusable(why: DatabaseFileError) -> StoreError {
+pub(in crate::l2::disk) fn unusable(why: DatabaseFileError) -> StoreError {
     match why {
         DatabaseFileError::Full(error) | DatabaseFileError::File(error) => io_failed(&error),
         DatabaseFileError::Database(error) => failed(&error),

@@ -1,17 +1,21 @@
-//! The clients: each keeps its connection as long as it may, and counts what fails.
+//! Load on a gateway that changes meanwhile: clients of HTTP/1, HTTP/2 and HTTP/3, WebSockets, streams
+//! of events and uploads. Each keeps its connection as long as it may, and counts what fails
+//! (`report`).
+
+mod report;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::h3::SecuredGateway;
+use crate::h3::certificates::Certificates;
+use crate::h3::client::{H3Client, H3Failure};
+use crate::origin::Asked;
+use crate::raw::RawConnection;
+use crate::reply::Reply;
 use bytes::Bytes;
-use e2e::h3::SecuredGateway;
-use e2e::h3::certificates::Certificates;
-use e2e::h3::client::{H3Client, H3Failure};
-use e2e::origin::Asked;
-use e2e::raw::RawConnection;
-use e2e::reply::Reply;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -24,7 +28,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::report::Report;
+pub use report::LoadReport;
 
 /// Clients of each kind that ask for pages.
 const OF_A_KIND: usize = 2;
@@ -48,6 +52,7 @@ const NO_ERROR: u64 = 0x100;
 pub struct ClientLoad {
     stop: Arc<AtomicBool>,
     clients: JoinSet<()>,
+    report: Arc<LoadReport>,
 }
 
 /// What one request came to.
@@ -62,7 +67,11 @@ impl ClientLoad {
     /// Lets each client end with what it has begun.
     pub async fn stop(mut self) {
         self.stop.store(true, Relaxed);
-        while self.clients.join_next().await.is_some() {}
+        while let Some(ended) = self.clients.join_next().await {
+            if let Err(error) = ended {
+                self.report.failed(format!("a client broke off: {error}"));
+            }
+        }
     }
 }
 
@@ -95,7 +104,7 @@ pub async fn answer(asked: Asked) -> Reply {
 }
 
 /// Starts all clients.
-pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<Report>) -> ClientLoad {
+pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<LoadReport>) -> ClientLoad {
     let stop = Arc::<AtomicBool>::default();
     let mut clients = JoinSet::new();
     let addresses = gateway.gateway.addresses();
@@ -113,10 +122,14 @@ pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<Report>) -> ClientLoad 
         clients.spawn(tunnel(clear, begin()));
         clients.spawn(events(clear, begin()));
     }
-    ClientLoad { stop, clients }
+    ClientLoad {
+        stop,
+        clients,
+        report: Arc::clone(report),
+    }
 }
 
-type Begun = (Arc<Report>, Arc<AtomicBool>);
+type Begun = (Arc<LoadReport>, Arc<AtomicBool>);
 
 fn page() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -124,7 +137,7 @@ fn page() -> String {
 }
 
 fn request(path: &str) -> Request<Full<Bytes>> {
-    let request = Request::get(path).header("host", e2e::h3::NAME);
+    let request = Request::get(path).header("host", crate::h3::NAME);
     request.body(Full::default()).unwrap()
 }
 
@@ -160,13 +173,13 @@ async fn tls_stream(
     address: SocketAddr,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let connector = TlsConnector::from(Arc::new(certificates.tls("http/1.1")));
-    let name = e2e::h3::NAME.try_into().expect("the name is one");
+    let name = crate::h3::NAME.try_into().expect("the name is one");
     let stream = TcpStream::connect(address).await?;
     connector.connect(name, stream).await
 }
 
 /// Asks on one connection until it says that it takes no more.
-async fn kept_http1<S>(stream: S, report: &Report, stop: &AtomicBool, kind: &str)
+async fn kept_http1<S>(stream: S, report: &LoadReport, stop: &AtomicBool, kind: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -219,7 +232,7 @@ async fn anew(address: SocketAddr, (report, stop): Begun) {
             let mut raw = RawConnection::open(address).await;
             let head = format!(
                 "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
-                e2e::h3::NAME
+                crate::h3::NAME
             );
             raw.write(head).await;
             raw.to_close().await
@@ -246,7 +259,7 @@ async fn over_http2(address: SocketAddr, (report, stop): Begun) {
         while !stop.load(Relaxed) && !sender.is_closed() {
             let path = page();
             let mut asked = request(&path);
-            *asked.uri_mut() = format!("http://{}{path}", e2e::h3::NAME).parse().unwrap();
+            *asked.uri_mut() = format!("http://{}{path}", crate::h3::NAME).parse().unwrap();
             let end = async {
                 let response = sender.send_request(asked).await?;
                 let (head, body) = response.into_parts();
@@ -325,7 +338,7 @@ async fn uploads(address: SocketAddr, (report, stop): Begun) {
             let piece = Frame::data(Bytes::from(vec![b'u'; PIECE]));
             Some((Ok::<_, std::convert::Infallible>(piece), sent + 1))
         });
-        let asked = Request::post("/upload").header("host", e2e::h3::NAME);
+        let asked = Request::post("/upload").header("host", crate::h3::NAME);
         let asked = asked.body(StreamBody::new(Box::pin(pieces))).unwrap();
         let end = async {
             let response = sender.send_request(asked).await?;
@@ -344,7 +357,7 @@ async fn tunnel(address: SocketAddr, (report, stop): Begun) {
     let mut raw = RawConnection::open(address).await;
     let head = format!(
         "GET /open/tunnel HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
-        e2e::h3::NAME
+        crate::h3::NAME
     );
     raw.write(head).await;
     let head = raw.until(b"\r\n\r\n").await;
@@ -366,7 +379,7 @@ async fn events(address: SocketAddr, (report, stop): Begun) {
     let mut raw = RawConnection::open(address).await;
     let head = format!(
         "GET /open/events HTTP/1.1\r\nhost: {}\r\n\r\n",
-        e2e::h3::NAME
+        crate::h3::NAME
     );
     raw.write(head).await;
     while !stop.load(Relaxed) {
@@ -377,7 +390,7 @@ async fn events(address: SocketAddr, (report, stop): Begun) {
     }
 }
 
-impl Report {
+impl LoadReport {
     fn ended(&self, kind: &str, end: RequestEnd) {
         match end {
             RequestEnd::Good => self.good(kind),

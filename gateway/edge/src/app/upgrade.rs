@@ -1,0 +1,65 @@
+//! Another process takes the place of this one, and no request is lost.
+//!
+//! The old process listens on a Unix socket (0600, and only its own user or root is heard:
+//! `socket`). Two may connect: the new process itself (`lamina run --take-over`), and an operator
+//! (`lamina upgrade`), for whom the old process starts the new one (`program`), so that it has the
+//! same environment, rights and control group. What is said (`messages`) is JSON with a protocol
+//! number, and descriptors beside it:
+//!
+//! | The new process (`taking`) | The old process (`giving`) |
+//! |---|---|
+//! | `take_over` | |
+//! | | takes up no other configuration from now on; `state`: the secret that tickets and QUIC's keys are derived from, its generation, and duplicates of all sockets, with the locks of Unix sockets |
+//! | reads its configuration, compiles, opens what is new, joins the bus, answers its own health check; nothing is accepted | serves |
+//! | `ready`, with the listeners whose sockets it uses | |
+//! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours` |
+//! | accepts, opens its own upgrade socket in place of the old one; `serving` | |
+//! | | tells systemd the new main process; `released` |
+//! | tells systemd that it is ready | accepts nothing more, closes the disk tier, drains, ends |
+//!
+//! What goes wrong before `serving` — a refusal, an error, an end, silence for longer than the limit —
+//! leaves the old process as it was: it has closed nothing. Connections that wait in a socket belong
+//! to both processes, so whichever accepts them answers them.
+//!
+//! After `yours` the old process sends every request on to the origin: a purge that the new process
+//! has taken must hold for those few that still come over the old connections, too.
+//!
+//! Decision: descriptors are handed over and never bound a second time, since a second socket in a
+//! group takes connections from the first, and closing one resets what waits in it. So a plain start
+//! still refuses a port that is in use.
+
+mod giving;
+mod messages;
+mod program;
+mod socket;
+mod taking;
+
+use std::path::PathBuf;
+
+use crate::http::endpoint::Endpoint;
+
+pub use giving::{UpgradeGiver, UpgradeGiverParts};
+pub use messages::{UpgradeOutcome, ask_for_upgrade};
+pub use program::NewProgram;
+pub use socket::{UpgradeSocket, UpgradeSocketError};
+pub use taking::{TakeOver, TakeOverError};
+
+/// The process that has taken the place of this one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplacingProcess {
+    pub process: u32,
+    pub version: String,
+    /// The listeners whose sockets it uses.
+    pub taken: Vec<Endpoint>,
+}
+
+/// Where the socket is, unless the configuration says it: in the folder that systemd makes for the
+/// service (`RuntimeDirectory=`). None outside of systemd.
+pub fn usual_socket() -> Option<PathBuf> {
+    let folders = std::env::var("RUNTIME_DIRECTORY").ok()?;
+    let first = folders
+        .split(':')
+        .next()
+        .filter(|first| !first.is_empty())?;
+    Some(PathBuf::from(first).join("upgrade.sock"))
+}

@@ -1,0 +1,178 @@
+//! What two processes say to each other at a take-over, and an operator to a gateway.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lamina_base::descriptor_channel::{DescriptorChannel, ReceivedMessage};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The form of these messages.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// How long the other end may take for what needs no work.
+pub(super) const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// The first message of whoever connects.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct UpgradeQuestion {
+    pub(super) protocol: u32,
+    pub(super) asks: UpgradeWish,
+}
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum UpgradeWish {
+    /// By the process that wants to take the place.
+    TakeOver {
+        version: String,
+        /// How long it may take until it is ready.
+        within: u64,
+    },
+    /// By an operator: start this program, which then takes the place.
+    Upgrade {
+        binary: PathBuf,
+        /// None: the configuration of the old process.
+        config: Option<PathBuf>,
+        within: u64,
+    },
+}
+
+/// What the old process says.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OldProcessMessage {
+    Refused {
+        why: String,
+    },
+    State(HandedState),
+    /// Further descriptors of the state.
+    Descriptors,
+    Yours,
+    Released,
+    /// To an operator.
+    Upgraded(UpgradeOutcome),
+}
+
+/// What the new process says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NewProcessMessage {
+    /// The listeners whose sockets it uses, as `127.0.0.1:80` or `unix:/…`.
+    Ready {
+        taken: Vec<String>,
+    },
+    Serving,
+    Failed {
+        why: String,
+    },
+}
+
+/// What is handed over, without the descriptors.
+#[derive(Serialize, Deserialize)]
+pub(super) struct HandedState {
+    pub(super) version: String,
+    /// The number of the process among those that have followed each other.
+    pub(super) generation: u8,
+    pub(super) secret: Vec<u8>,
+    pub(super) ports: Vec<PortNote>,
+}
+
+/// One port, and how many descriptors of each kind are its: they come in this order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PortNote {
+    pub(super) purpose: PortPurpose,
+    pub(super) configured: String,
+    pub(super) bound: String,
+    pub(super) streams: usize,
+    pub(super) datagrams: usize,
+    pub(super) locks: usize,
+    /// The generations of processes that still have connections of QUIC there, with a way to each.
+    pub(super) earlier: Vec<u8>,
+}
+
+/// What a port is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PortPurpose {
+    Clients,
+    Admin,
+}
+
+/// A process that has taken the place of another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UpgradeOutcome {
+    pub process: u32,
+    pub version: String,
+    pub old_process: u32,
+    pub old_version: String,
+}
+
+/// Sends a message.
+///
+/// # Errors
+/// If the other end does not take it.
+pub(super) fn say<M: Serialize>(
+    channel: &DescriptorChannel,
+    message: &M,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    channel.send(&serde_json::to_vec(message)?, descriptors, AT_ONCE)
+}
+
+/// Waits for a message.
+///
+/// # Errors
+/// If none comes in time, the other end has gone, or what comes is none.
+pub(super) fn hear<M: DeserializeOwned>(
+    channel: &DescriptorChannel,
+    patience: Duration,
+) -> io::Result<(M, ReceivedMessage)> {
+    let received = channel
+        .receive(patience)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                io::Error::new(io::ErrorKind::TimedOut, "it said nothing in time")
+            }
+            _ => error,
+        })?;
+    let Some(received) = received else {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
+    };
+    Ok((serde_json::from_slice(&received.bytes)?, received))
+}
+
+/// Asks the gateway that listens on this socket to start this program, and waits until that has
+/// taken its place.
+///
+/// # Errors
+/// Why the gateway goes on as before.
+pub fn ask_for_upgrade(
+    socket: &Path,
+    binary: PathBuf,
+    config: Option<PathBuf>,
+    within: Duration,
+) -> io::Result<UpgradeOutcome> {
+    let channel = DescriptorChannel::connect(socket)?;
+    let question = UpgradeQuestion {
+        protocol: PROTOCOL,
+        asks: UpgradeWish::Upgrade {
+            binary,
+            config,
+            within: millis(within),
+        },
+    };
+    say(&channel, &question, &[])?;
+    match hear(&channel, within + 2 * AT_ONCE)?.0 {
+        OldProcessMessage::Upgraded(outcome) => Ok(outcome),
+        OldProcessMessage::Refused { why } => Err(io::Error::other(why)),
+        _ => Err(io::Error::other("it answered something else")),
+    }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,230 @@
+//! The side of the new process.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamina_base::descriptor_channel::{DescriptorChannel, own_user};
+
+use super::messages::{
+    AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
+    UpgradeQuestion, UpgradeWish, hear, millis, say,
+};
+use crate::http::endpoint::Endpoint;
+use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
+use crate::http::tls::tickets::ProcessSecret;
+
+/// A take-over that has begun.
+pub struct TakeOver {
+    channel: Arc<DescriptorChannel>,
+    state: HandedState,
+    ports: Vec<HandedPort>,
+}
+
+/// Why a process can't take the place of another one.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    #[error(
+        "no gateway can be asked to hand over at {}: {source}; does one run with this \
+         server.upgrade_socket, as the same user?",
+        path.display()
+    )]
+    NoOldProcess { path: PathBuf, source: io::Error },
+    #[error("the process at {} belongs to another user", path.display())]
+    AnotherUser { path: PathBuf },
+    #[error("the running gateway does not hand over: {why}")]
+    Refused { why: String },
+    #[error("the running gateway sent something else than was asked for: {why}")]
+    Form { why: String },
+    #[error("the take-over broke off")]
+    BrokenOff(#[source] io::Error),
+    #[error("this process is not well: {why}")]
+    Unwell { why: String },
+}
+
+impl TakeOver {
+    /// Asks the process that listens on this socket to hand over. This process has `within` to get
+    /// ready. Blocks.
+    ///
+    /// # Errors
+    /// If nobody hands over.
+    pub fn begin(socket: &Path, within: Duration) -> Result<Self, TakeOverError> {
+        let no_process = |source| TakeOverError::NoOldProcess {
+            path: socket.to_owned(),
+            source,
+        };
+        let channel = DescriptorChannel::connect(socket).map_err(no_process)?;
+        let peer = channel.peer().map_err(no_process)?;
+        if peer.user != own_user() {
+            let path = socket.to_owned();
+            return Err(TakeOverError::AnotherUser { path });
+        }
+        let question = UpgradeQuestion {
+            protocol: PROTOCOL,
+            asks: UpgradeWish::TakeOver {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                within: millis(within),
+            },
+        };
+        say(&channel, &question, &[]).map_err(TakeOverError::BrokenOff)?;
+        // A reload that has begun may end first.
+        let (state, received) = heard(&channel, within)?;
+        let OldProcessMessage::State(state) = state else {
+            return Err(unexpected(&state));
+        };
+        let mut descriptors = received.descriptors;
+        while descriptors.len() < state.ports.iter().map(PortNote::descriptors).sum() {
+            let (more, received) = heard(&channel, AT_ONCE)?;
+            if !matches!(more, OldProcessMessage::Descriptors) || received.descriptors.is_empty() {
+                return Err(unexpected(&more));
+            }
+            descriptors.extend(received.descriptors);
+        }
+        let mut descriptors = descriptors.into_iter();
+        let ports = state.ports.iter().map(|note| note.port(&mut descriptors));
+        let ports = ports.collect::<Result<_, _>>()?;
+        Ok(Self {
+            channel: Arc::new(channel),
+            state,
+            ports,
+        })
+    }
+
+    /// The sockets that were handed over.
+    pub fn take_ports(&mut self) -> Vec<HandedPort> {
+        std::mem::take(&mut self.ports)
+    }
+
+    /// The secret of the process before.
+    pub fn secret(&self) -> Option<ProcessSecret> {
+        ProcessSecret::of(&self.state.secret)
+    }
+
+    /// The generation of this process.
+    pub fn generation(&self) -> u8 {
+        self.state.generation.wrapping_add(1)
+    }
+
+    /// The version of the process before.
+    pub fn old_version(&self) -> &str {
+        &self.state.version
+    }
+
+    /// Says that this process is ready, with the listeners whose sockets it uses. When this returns,
+    /// they are its own.
+    ///
+    /// # Errors
+    /// If the old process goes on instead.
+    pub async fn ready(&self, taken: &[Endpoint]) -> Result<(), TakeOverError> {
+        let taken = taken.iter().map(Endpoint::to_string).collect();
+        let message = NewProcessMessage::Ready { taken };
+        match self.exchange(message).await? {
+            OldProcessMessage::Yours => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Says that this process serves. When this returns, the old one ends.
+    ///
+    /// # Errors
+    /// If the old process does not answer. It ends nevertheless, as soon as it has heard it.
+    pub async fn serving(&self) -> Result<(), TakeOverError> {
+        match self.exchange(NewProcessMessage::Serving).await? {
+            OldProcessMessage::Released => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Says why this process does not get ready.
+    pub fn failed(&self, why: String) {
+        // If the old process does not hear it, it sees that this one ends.
+        let _ = say(&self.channel, &NewProcessMessage::Failed { why }, &[]);
+    }
+
+    async fn exchange(
+        &self,
+        message: NewProcessMessage,
+    ) -> Result<OldProcessMessage, TakeOverError> {
+        let channel = Arc::clone(&self.channel);
+        let exchange = tokio::task::spawn_blocking(move || {
+            say(&channel, &message, &[]).map_err(TakeOverError::BrokenOff)?;
+            Ok(heard(&channel, AT_ONCE)?.0)
+        });
+        let broke_off = |error| TakeOverError::BrokenOff(io::Error::other(error));
+        exchange.await.map_err(broke_off)?
+    }
+}
+
+fn heard(
+    channel: &DescriptorChannel,
+    patience: Duration,
+) -> Result<
+    (
+        OldProcessMessage,
+        lamina_base::descriptor_channel::ReceivedMessage,
+    ),
+    TakeOverError,
+> {
+    match hear(channel, patience).map_err(TakeOverError::BrokenOff)? {
+        (OldProcessMessage::Refused { why }, _) => Err(TakeOverError::Refused { why }),
+        heard => Ok(heard),
+    }
+}
+
+fn unexpected(message: &OldProcessMessage) -> TakeOverError {
+    let what = match message {
+        OldProcessMessage::Refused { .. } => "a refusal",
+        OldProcessMessage::State(_) => "its state",
+        OldProcessMessage::Descriptors => "descriptors",
+        OldProcessMessage::Yours => "the listeners",
+        OldProcessMessage::Released => "its end",
+        OldProcessMessage::Upgraded(_) => "an answer for operators",
+    };
+    TakeOverError::Form {
+        why: what.to_owned(),
+    }
+}
+
+impl PortNote {
+    fn descriptors(&self) -> usize {
+        self.streams
+            .saturating_add(self.datagrams)
+            .saturating_add(self.locks)
+            .saturating_add(self.earlier.len())
+    }
+
+    fn port(
+        &self,
+        descriptors: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Result<HandedPort, TakeOverError> {
+        let endpoint = |text: &str| {
+            text.parse::<Endpoint>()
+                .map_err(|error| TakeOverError::Form {
+                    why: error.to_string(),
+                })
+        };
+        let (configured, bound) = (endpoint(&self.configured)?, endpoint(&self.bound)?);
+        let mut some = |count: usize| descriptors.take(count).collect::<Vec<_>>();
+        let streams = some(self.streams);
+        let datagrams = some(self.datagrams);
+        let lock = some(self.locks).pop();
+        let ways = some(self.earlier.len());
+        let earlier = self.earlier.iter().zip(ways);
+        Ok(HandedPort {
+            purpose: match self.purpose {
+                PortPurpose::Clients => SocketPurpose::Clients,
+                PortPurpose::Admin => SocketPurpose::Admin,
+            },
+            configured,
+            bound,
+            streams,
+            datagrams,
+            lock,
+            earlier: earlier
+                .map(|(generation, way)| EarlierProcess::new(*generation, way))
+                .collect(),
+        })
+    }
+}
