@@ -92,6 +92,9 @@ pub struct CachePolicyConfig {
     pub l1: Option<TierTtl>,
     /// Lifetime in L2 alone.
     pub l2: Option<TierTtl>,
+    /// Lifetimes for some responses, in place of `ttl` and its kin: the first rule whose conditions
+    /// all hold counts. Unset: those of `defaults`.
+    pub lifetimes: Option<Vec<LifetimeRuleConfig>>,
     /// Serve stale this long after expiry while one request refreshes (RFC 5861).
     pub stale_while_revalidate: Option<ConfigDuration>,
     /// Serve stale this long after expiry when the load fails (RFC 5861).
@@ -123,6 +126,35 @@ pub struct CachePolicyConfig {
     /// Fields of a response that replace its `Cache-Control` and `Expires`; the first valid one
     /// counts (RFC 9213).
     pub targeted: Option<Vec<String>>,
+}
+
+/// A lifetime for the responses of which all of these are true.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LifetimeRuleConfig {
+    /// Content types without parameters, as in `image/*`; empty means all.
+    #[serde(default)]
+    pub types: Vec<String>,
+    /// Patterns for the path of the request; empty means all.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// Statuses; they may be stored then. Empty means those to which `ttl` applies.
+    #[serde(default)]
+    pub statuses: Vec<u16>,
+    /// The fewest bytes of the content. A response that does not announce its length is not meant.
+    #[serde(default)]
+    pub min_bytes: Option<ByteSize>,
+    /// The most bytes of the content. A response that does not announce its length is not meant.
+    #[serde(default)]
+    pub max_bytes: Option<ByteSize>,
+    /// The lifetime in every tier, by the rules of `mode`; 0: such a response gets none from us.
+    pub ttl: ConfigDuration,
+    /// In place of the policy's `stale_while_revalidate`.
+    #[serde(default)]
+    pub stale_while_revalidate: Option<ConfigDuration>,
+    /// In place of the policy's `stale_if_error`.
+    #[serde(default)]
+    pub stale_if_error: Option<ConfigDuration>,
 }
 
 /// Whether the origin or the route decides about lifetimes.

@@ -17,8 +17,10 @@ use crate::http::media;
 use crate::http::vary::Vary;
 use crate::units;
 
+mod lifetimes;
 mod requester;
 
+pub use lifetimes::LifetimeRule;
 pub use requester::concerns_requester_alone;
 
 /// A route's policy with the defaults filled in.
@@ -26,6 +28,8 @@ pub use requester::concerns_requester_alone;
 pub struct Policy {
     pub mode: config::TtlMode,
     pub ttl: Option<Duration>,
+    /// Lifetimes in place of `ttl`; the first that applies counts.
+    pub lifetimes: Box<[LifetimeRule]>,
     /// The `ttl` for the second tier.
     pub ttl_l2: Option<Duration>,
     /// How long L1 keeps what came from the second tier, if the route says so.
@@ -56,8 +60,12 @@ pub struct Policy {
 /// What is known when a response's head has arrived.
 pub struct HttpExchange<'a> {
     pub request: &'a HeaderMap,
+    /// The path of the request in its normal form.
+    pub path: &'a str,
     pub status: StatusCode,
     pub response: &'a HeaderMap,
+    /// The length of the content, if it is known.
+    pub length: Option<u64>,
     pub received: SystemTime,
     /// The lifetime that a plugin set. It takes precedence over everything else.
     pub plugin_ttl: Option<Duration>,
@@ -147,6 +155,8 @@ pub enum Lifetime {
 pub enum LifetimeSource {
     Plugin,
     Route,
+    /// One of the policy's `lifetimes`.
+    Listed,
     Negative,
     SMaxage,
     MaxAge,
@@ -211,6 +221,7 @@ impl LifetimeSource {
         match self {
             Self::Plugin => "plugin",
             Self::Route => "route",
+            Self::Listed => "lifetimes",
             Self::Negative => "negative",
             Self::SMaxage => "s-maxage",
             Self::MaxAge => "max-age",
@@ -257,7 +268,10 @@ impl Policy {
             .as_deref()
             .or(defaults.statuses.as_deref())
             .unwrap_or(&TTL_STATUSES);
+        let lifetimes = route.lifetimes.as_ref().or(defaults.lifetimes.as_ref());
+        let lifetimes = lifetimes.map_or(&[][..], Vec::as_slice);
         Self {
+            lifetimes: lifetimes.iter().map(LifetimeRule::new).collect(),
             mode: route.mode.or(defaults.mode).unwrap_or_default(),
             ttl: ttl(route).or(ttl(defaults)).map(Into::into),
             ttl_l2: second_tier_ttl(route)
@@ -304,13 +318,18 @@ impl Policy {
     ) -> Result<StorageTerms, UncacheableReason> {
         let directives = self.directives(exchange.response);
         let ours = self.our_lifetime(exchange.credentials);
-        self.may_store(exchange, &directives, ours)?;
-        let (lifetime, source) = self.lifetime(exchange, &directives, ours)?;
+        let mut rules = self.lifetimes.iter();
+        let rule = rules.find(|rule| rule.applies(exchange, &self.statuses));
+        self.may_store(exchange, &directives, ours, rule)?;
+        let (lifetime, source) = self.lifetime(exchange, &directives, ours, rule)?;
         let by_route = matches!(lifetime, Lifetime::FromArrival(_));
+        let while_revalidate = rule.and_then(|rule| rule.while_revalidate);
+        let while_revalidate = while_revalidate.or(self.while_revalidate);
+        let if_error = rule.and_then(|rule| rule.if_error).or(self.if_error);
         Ok(StorageTerms {
             lifetime: self.jittered(lifetime, random),
-            while_revalidate: self.window(directives.stale_while_revalidate, self.while_revalidate),
-            if_error: self.window(directives.stale_if_error, self.if_error),
+            while_revalidate: self.window(directives.stale_while_revalidate, while_revalidate),
+            if_error: self.window(directives.stale_if_error, if_error),
             must_revalidate: !by_route && forbids_stale(&directives),
             source,
         })
@@ -362,6 +381,7 @@ impl Policy {
         exchange: &HttpExchange<'_>,
         d: &ResponseDirectives,
         ours: OurLifetime,
+        rule: Option<&LifetimeRule>,
     ) -> Result<(), UncacheableReason> {
         let overriding = self.overrides(ours);
         if self.honors_requests() && RequestDirectives::parse(exchange.request).no_store {
@@ -375,6 +395,7 @@ impl Policy {
         if concerns_requester_alone(exchange.status)
             && exchange.plugin_ttl.is_none()
             && !self.names(exchange.status)
+            && !rule.is_some_and(|rule| rule.statuses.contains(&exchange.status))
         {
             return Err(UncacheableReason::Status);
         }
@@ -412,21 +433,33 @@ impl Policy {
         exchange: &HttpExchange<'_>,
         d: &ResponseDirectives,
         ours: OurLifetime,
+        rule: Option<&LifetimeRule>,
     ) -> Result<(Lifetime, LifetimeSource), UncacheableReason> {
         if let Some(ttl) = exchange.plugin_ttl {
             return Ok((Lifetime::FromArrival(ttl), LifetimeSource::Plugin));
         }
         let endless = media::is_endless(exchange.response);
-        let route = self.route_ttl(exchange.status).filter(|_| !endless);
-        if let (true, Some((ttl, source))) = (self.overrides(ours), route) {
-            return Ok((Lifetime::FromArrival(ttl), source));
+        let route = match rule {
+            Some(rule) => Some((rule.ttl, LifetimeSource::Listed)),
+            None => self.route_ttl(exchange.status),
+        };
+        let route = route.filter(|_| !endless);
+        let is_kept_out = route == Some((Duration::ZERO, LifetimeSource::Listed));
+        match (self.overrides(ours), route) {
+            (true, _) if is_kept_out => return Err(UncacheableReason::NoFreshness),
+            (true, Some((ttl, source))) => return Ok((Lifetime::FromArrival(ttl), source)),
+            _ => {}
         }
         let stated = explicit(exchange, d);
         if endless && stated.is_none_or(|(ttl, _)| ttl.is_zero()) {
             return Err(UncacheableReason::Endless);
         }
+        let cap = rule.map(|rule| rule.ttl).or(self.ttl);
         if let Some((ttl, source)) = stated {
-            return Ok((self.capped(Lifetime::OfResponse(ttl)), source));
+            return Ok((self.capped(Lifetime::OfResponse(ttl), cap), source));
+        }
+        if is_kept_out {
+            return Err(UncacheableReason::NoFreshness);
         }
         if d.no_cache == FieldForm::Whole {
             return never_unvalidated(exchange, d).ok_or(UncacheableReason::NoFreshness);
@@ -434,7 +467,7 @@ impl Policy {
         let invented = self.invented(exchange, d, route);
         let (lifetime, source) = invented.ok_or(UncacheableReason::NoFreshness)?;
         match ours {
-            OurLifetime::Counts => Ok((self.capped(lifetime), source)),
+            OurLifetime::Counts => Ok((self.capped(lifetime, cap), source)),
             OurLifetime::Withheld => Err(UncacheableReason::Credentials),
         }
     }
@@ -473,8 +506,8 @@ impl Policy {
         }
     }
 
-    fn capped(&self, lifetime: Lifetime) -> Lifetime {
-        match (self.mode, self.ttl, lifetime) {
+    fn capped(&self, lifetime: Lifetime, cap: Option<Duration>) -> Lifetime {
+        match (self.mode, cap, lifetime) {
             (config::TtlMode::Cap, Some(cap), Lifetime::OfResponse(ttl)) => {
                 Lifetime::OfResponse(ttl.min(cap))
             }

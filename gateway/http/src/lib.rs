@@ -25,6 +25,7 @@
 // The names under which the modules of this crate use the crates that it builds on.
 use lamina_base::{telemetry, units};
 
+pub mod accept_language;
 pub mod age;
 pub mod bearer;
 pub mod body;

@@ -54,6 +54,8 @@ fn ours(case: &OracleCase) -> Verdict {
     let (request, response) = (map(&case.asked), fields(case, |form| form.wire));
     let exchange = HttpExchange {
         request: &request,
+        path: "/",
+        length: None,
         status: StatusCode::from_u16(case.status).unwrap(),
         response: &response,
         received: at(NOW),

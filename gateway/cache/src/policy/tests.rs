@@ -38,6 +38,8 @@ fn judge_with(
     let policy = Policy::new(policy, &config::CachePolicyConfig::default(), false);
     let exchange = HttpExchange {
         request: &headers(request),
+        path: "/shop/a.png",
+        length: Some(1000),
         status: StatusCode::from_u16(status).unwrap(),
         response: &headers(response),
         received: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),

@@ -79,9 +79,12 @@ impl Generation {
         uri: &Uri,
         headers: HeaderMap,
     ) -> Option<(&Arc<Route>, KeyBuf)> {
-        let parts = get(uri, headers);
+        let mut parts = get(uri, headers);
         let host = &*context::normal_host(host, scheme);
         let route = self.routes.find(host, &parts)?;
+        if let Some(rules) = &route.rules {
+            rules.clean_known(&mut parts);
+        }
         Some((route, key(route, &parts, scheme, host)?))
     }
 
@@ -133,6 +136,7 @@ impl Generation {
                     continue;
                 }
             };
+            route.clean(&mut parts);
             keys.extend(key(route, &parts, scheme, host));
             let (changed, note) = as_changed(route, parts, (scheme, host), *rules);
             keys.extend(changed);

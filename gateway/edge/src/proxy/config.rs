@@ -15,6 +15,7 @@ use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::proxy::rules::access::config::AccessConfig;
+use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that
@@ -42,6 +43,18 @@ pub struct RouteConfig {
     /// Which client addresses may send requests.
     #[serde(default)]
     pub access: AccessConfig,
+    /// Requests that bypass the cache because of their head.
+    #[serde(default)]
+    pub bypass: CacheBypassConfig,
+    /// Which cookies of a request count where its answer may come from the cache.
+    #[serde(default)]
+    pub cookies: RequestCookiesConfig,
+    /// The languages that the site has. The one that suits the client best, or else the first one, replaces its `Accept-Language`, and is in the key.
+    #[serde(default)]
+    pub accept_language: Vec<String>,
+    /// A header field that tells the origin the kind of device: `mobile`, `tablet` or `desktop`. It replaces what the client sends, and is in the key.
+    #[serde(default)]
+    pub device: Option<String>,
     /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,

@@ -243,6 +243,7 @@ impl Generation {
         explanation.route = Some(route.name.to_string());
         let rules_of = |rules: &Arc<RouteRules>| rules.describe();
         explanation.rules = route.rules.as_ref().map_or_else(Vec::new, rules_of);
+        route.clean(parts);
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());
             let rules = route.path.over(rules);
@@ -391,6 +392,8 @@ fn lifetime(route: &Route) -> Vec<String> {
     if route.loader.is_some() {
         rules.push("the loader's own ttl, if it gives one".to_owned());
     }
+    let listed = policy.lifetimes.iter();
+    rules.extend(listed.map(|rule| rule.describe().to_owned()));
     match (policy.mode, ttl) {
         (TtlMode::Override, Some(ttl)) => rules.push(format!(
             "policy.ttl {ttl}, whatever the response says (mode: override)"

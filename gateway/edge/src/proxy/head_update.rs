@@ -97,6 +97,8 @@ fn renewed(
     let policy = &ask.route.policy;
     let exchange = HttpExchange {
         request: &ask.parts.headers,
+        path: ask.parts.uri.path(),
+        length: Some(copy.body.len() as u64),
         status: copy.status,
         response: &headers,
         received: wall,

@@ -19,6 +19,7 @@ use crate::proxy::RoutedRequest;
 use crate::proxy::context::{DerivedKey, RequestContext, subject};
 use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
+use crate::proxy::rules::cleaning::BypassesCache;
 
 /// What is to be done with a request.
 #[allow(
@@ -46,6 +47,9 @@ pub(super) fn plan(visit: &RoutedRequest<'_>) -> RequestPlan {
     }
     if !visit.route.cached {
         return RequestPlan::Pass(ForwardReason::Bypass, None);
+    }
+    if visit.route.rules.is_some() && visit.parts.extensions.get::<BypassesCache>().is_some() {
+        return RequestPlan::Pass(ForwardReason::Bypass, Some("rule"));
     }
     if !visit.body.is_empty() {
         return RequestPlan::AwaitBody;

@@ -19,11 +19,12 @@ use crate::proxy::config;
 use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::rules::RouteRules;
+use crate::proxy::rules::cleaning::RequestCleaning;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
 use crate::telemetry::limit::LineLimiter;
 
 mod index;
-mod matching;
+pub mod matching;
 
 use index::RouteIndex;
 use matching::RouteConditions;
@@ -171,6 +172,13 @@ impl Route {
         self.request_plugin.is_some() || self.key_plugin.is_some()
     }
 
+    /// Makes the same in the head of a request, by the rules of the route, what makes no difference.
+    pub fn clean(&self, parts: &mut Parts) {
+        if let Some(rules) = &self.rules {
+            rules.clean(parts, false);
+        }
+    }
+
     /// The header fields that its `match` checks.
     pub fn matched_fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.matches.headers.iter().map(|(name, _)| name)
@@ -276,7 +284,10 @@ impl Route {
         let forwarded = key_plugin.as_ref();
         let forwarded = forwarded.map(|(plugin, _)| watch(plugin, PluginInfluence::LeavesOut));
         let forwarded = forwarded.filter(|watch| watch.rule != config::UnkeyedAction::Allow);
-        let key = CacheKeyTemplate::new(&config.key).with_headers(parts.trusted_headers);
+        let cleaned: Vec<HeaderName> = RequestCleaning::keyed_fields(config).collect();
+        let key = CacheKeyTemplate::new(&config.key)
+            .with_headers(parts.trusted_headers)
+            .with_headers(&cleaned);
         Ok(Self {
             name: Arc::clone(&label),
             hash: hash64(name.as_bytes()),

@@ -5,6 +5,7 @@
 //! [`RouteRules::admit`]:
 //!
 //! 1. [`access`]: may this address ask at all
+//! 2. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
 //!
 //! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
 //! through [`AnswerRules::apply`] when it is delivered.
@@ -14,20 +15,24 @@
 //! at once, without a purge.
 
 pub mod access;
+pub mod cleaning;
 
 use std::sync::Arc;
 
 use http::StatusCode;
+use http::request::Parts;
 
 use super::arrived::ArrivedRequest;
 use super::config::RouteConfig;
 use super::metrics::RequestOutcome;
 use super::{CountedResponse, respond};
 use access::AccessList;
+use cleaning::RequestCleaning;
 
 /// The compiled rules of a route.
 pub struct RouteRules {
     access: Option<AccessList>,
+    cleaning: Option<RequestCleaning>,
 }
 
 /// What the rules of a route do to one answer: the rules, and what of the request they need.
@@ -57,8 +62,9 @@ impl RouteRules {
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
     pub fn new(config: &RouteConfig) -> Option<Arc<Self>> {
         let access = AccessList::new(&config.access);
-        let has_any = access.is_some();
-        has_any.then(|| Arc::new(Self { access }))
+        let cleaning = RequestCleaning::new(config);
+        let has_any = access.is_some() || cleaning.is_some();
+        has_any.then(|| Arc::new(Self { access, cleaning }))
     }
 
     /// Whether a request may have to wait for somebody else before it is admitted.
@@ -73,7 +79,16 @@ impl RouteRules {
         {
             return Admission::Answered(refusal);
         }
+        self.clean(&mut request.parts, request.wishes.upgrade.is_some());
         Admission::Admitted
+    }
+
+    /// Makes the same in the head of a request what makes no difference. `upgrades` says that it
+    /// wants another protocol.
+    pub fn clean(&self, parts: &mut Parts, upgrades: bool) {
+        if let Some(cleaning) = &self.cleaning {
+            cleaning.clean(parts, upgrades);
+        }
     }
 
     /// What becomes of the answer to this request, by what the client has sent.
@@ -83,10 +98,21 @@ impl RouteRules {
         })
     }
 
+    /// The same for a head of which no more is known than what its key held.
+    pub fn clean_known(&self, parts: &mut Parts) {
+        if let Some(cleaning) = &self.cleaning {
+            cleaning.clean_known(parts, false);
+        }
+    }
+
     /// The steps that this route has, in their order and in words.
     pub fn describe(&self) -> Vec<String> {
         let access = self.access.as_ref().map(AccessList::describe);
-        access.into_iter().collect()
+        let cleaning = self.cleaning.as_ref().map(RequestCleaning::describe);
+        access
+            .into_iter()
+            .chain(cleaning.into_iter().flatten())
+            .collect()
     }
 }
 

@@ -187,6 +187,31 @@ pub fn host_field(text: &str) -> Result<(), String> {
     }
 }
 
+/// Checks a pattern for content types.
+pub fn content_type(text: &str) -> Result<(), String> {
+    let is_odd = |c: char| c.is_whitespace() || matches!(c, ';' | ',');
+    match text.contains(['/', '*']) && !text.contains(is_odd) {
+        true => Ok(()),
+        false => Err(format!(
+            "{text:?} is no pattern for a content type; expected one without parameters, as in \
+             image/* or text/html"
+        )),
+    }
+}
+
+/// Checks a language tag (RFC 5646 §2.1, without its registry).
+pub fn language(text: &str) -> Result<(), String> {
+    let is_part = |part: &str| {
+        (1..=8).contains(&part.len()) && part.bytes().all(|octet| octet.is_ascii_alphanumeric())
+    };
+    match text.split('-').all(is_part) {
+        true => Ok(()),
+        false => Err(format!(
+            "{text:?} is not a language tag; expected one, as in de or en-GB"
+        )),
+    }
+}
+
 /// Checks a pattern for a path.
 pub fn path_pattern(text: &str) -> Result<(), String> {
     if !text.starts_with(['/', '*']) {

@@ -1,7 +1,7 @@
 //! Checks the meaning of a policy, alone or together with `defaults`.
 
 use super::{FindingCollector, form};
-use crate::cache::config::{CachePolicyConfig, TtlMode};
+use crate::cache::config::{CachePolicyConfig, LifetimeRuleConfig, TtlMode};
 use crate::config::problem::ConfigPath;
 
 /// Checks `own`, whose configuration is at path `at`. What it leaves out comes from `defaults`.
@@ -19,6 +19,9 @@ pub fn check(
             format!("{jitter} is more than 100 percent; expected 0 to 100"),
         );
     }
+    for (n, rule) in own.lifetimes.iter().flatten().enumerate() {
+        lifetime_rule(rule, &at.key("lifetimes").index(n), report);
+    }
     if let Some(statuses) = &own.statuses {
         self::statuses(statuses, &at.key("statuses"), report);
     }
@@ -34,6 +37,18 @@ pub fn check(
     }
 }
 
+fn lifetime_rule(rule: &LifetimeRuleConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    report.each(&at.key("types"), &rule.types, form::content_type);
+    report.each(&at.key("paths"), &rule.paths, form::path_pattern);
+    statuses(&rule.statuses, &at.key("statuses"), report);
+    if let (Some(min), Some(max)) = (rule.min_bytes, rule.max_bytes)
+        && min.0 > max.0
+    {
+        let message = format!("{min} is more than max_bytes ({max}), so no response is meant");
+        report.add(at.key("min_bytes"), message);
+    }
+}
+
 /// The modes override and cap need a configured lifetime.
 fn lifetime(
     own: &CachePolicyConfig,
@@ -46,7 +61,7 @@ fn lifetime(
     };
     let given = [own, defaults]
         .iter()
-        .any(|p| p.ttl.is_some() || p.l1.is_some());
+        .any(|p| p.ttl.is_some() || p.l1.is_some() || p.lifetimes.is_some());
     if !given {
         let word = if mode == TtlMode::Override {
             "override"

@@ -9,4 +9,34 @@ pub fn check(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector
     let access = at.key("access");
     report.each(&access.key("allow"), &route.access.allow, form::cidr);
     report.each(&access.key("deny"), &route.access.deny, form::cidr);
+    cleaning(route, at, report);
+}
+
+fn cleaning(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let cookies = at.key("cookies");
+    let keep = route.cookies.keep.as_deref().unwrap_or_default();
+    report.each(&cookies.key("keep"), keep, cookie_pattern);
+    report.each(&cookies.key("drop"), &route.cookies.drop, cookie_pattern);
+    let languages = &route.accept_language;
+    report.each(&at.key("accept_language"), languages, form::language);
+    if let Some(name) = &route.device {
+        report.form(&at.key("device"), form::header_name(name));
+    }
+    let bypass = at.key("bypass");
+    report.each(&bypass.key("cookie"), &route.bypass.cookie, cookie_pattern);
+    report.each(&bypass.key("path"), &route.bypass.path, form::path_pattern);
+    for name in route.bypass.header.keys() {
+        report.form_of_key(&bypass.key("header").key(name), form::header_name(name));
+    }
+}
+
+/// Checks a pattern for names of cookies.
+fn cookie_pattern(text: &str) -> Result<(), String> {
+    let is_odd = |c: char| c.is_whitespace() || matches!(c, ';' | '=' | ',');
+    match text.is_empty() || text.contains(is_odd) {
+        true => Err(format!(
+            "{text:?} matches no name of a cookie; expected one, as in session*"
+        )),
+        false => Ok(()),
+    }
 }

@@ -103,6 +103,8 @@ pub fn terms(
     let ask = &load.ask;
     let exchange = HttpExchange {
         request: &ask.parts.headers,
+        path: ask.parts.uri.path(),
+        length: response.body().size_hint().exact(),
         status: judged_status(load.kind, response)?,
         response: response.headers(),
         received: arrived.wall,

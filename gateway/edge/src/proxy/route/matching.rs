@@ -12,7 +12,7 @@ use crate::proxy::config;
 
 /// The conditions of one route. All of them must hold.
 #[derive(Debug)]
-pub(super) struct RouteConditions {
+pub struct RouteConditions {
     pub(super) hosts: Box<[Pattern]>,
     pub(super) paths: Box<[Pattern]>,
     methods: Box<[Method]>,
@@ -57,7 +57,7 @@ impl RouteConditions {
         patterns.any(|pattern| pattern.matches(host))
     }
 
-    pub(super) fn new(config: &config::RouteMatchConfig) -> Self {
+    pub fn new(config: &config::RouteMatchConfig) -> Self {
         fn all(list: &Option<config::OneOrMany>) -> &[String] {
             list.as_ref().map_or(&[][..], config::OneOrMany::as_slice)
         }
@@ -88,7 +88,7 @@ impl RouteConditions {
     }
 
     /// Whether the route would take a request to `host` if it had this path.
-    pub(super) fn takes(&self, host: &str, parts: &Parts, path: &str) -> bool {
+    pub fn takes(&self, host: &str, parts: &Parts, path: &str) -> bool {
         let any = |patterns: &[Pattern], text: &str| {
             patterns.is_empty() || patterns.iter().any(|p| p.matches(text))
         };

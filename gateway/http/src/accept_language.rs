@@ -1,0 +1,187 @@
+//! `Accept-Language` (RFC 9110 §12.5.4): which of the languages that a site has suits a client.
+//!
+//! A range of the client matches an offered tag that equals it or begins with it and a hyphen
+//! (basic filtering, RFC 4647 §3.3.1), and also a tag that is the beginning of the range (lookup,
+//! §3.4): who asks for `de-CH` gets `de`.
+
+use http::header::ACCEPT_LANGUAGE;
+use http::{HeaderMap, HeaderValue};
+
+use crate::list;
+
+/// The most members of the field that are looked at; what follows is ignored.
+const MOST_RANGES: usize = 32;
+
+/// The languages that a site has, in the order of preference.
+#[derive(Debug)]
+pub struct OfferedLanguages(Box<[OfferedLanguage]>);
+
+#[derive(Debug)]
+struct OfferedLanguage {
+    tag: Box<str>,
+    value: HeaderValue,
+}
+
+/// How well a range of the client matches a tag: the longer the common part, the better. A `*`
+/// matches everything, and worse than any other range.
+type MatchedLength = usize;
+
+impl OfferedLanguages {
+    /// Creates the list; tags that can't be in a header field are left out.
+    pub fn new(tags: &[String]) -> Self {
+        let offered = tags.iter().filter_map(|tag| {
+            let value = tag.parse().ok()?;
+            let tag = tag.as_str().into();
+            Some(OfferedLanguage { tag, value })
+        });
+        Self(offered.collect())
+    }
+
+    /// Whether no language is offered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The tags, in the order of preference.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|language| &*language.tag)
+    }
+
+    /// The language that suits best, by the weights of the client's ranges; among equals the one
+    /// that the client, and then the site, names first. If none suits it is the first one.
+    pub fn pick(&self, request: &HeaderMap) -> Option<&HeaderValue> {
+        let ranges: Vec<(&str, u16)> = list::field(request, &ACCEPT_LANGUAGE)
+            .take(MOST_RANGES)
+            .filter_map(range)
+            .collect();
+        let mut best: Option<(&OfferedLanguage, u16, usize)> = None;
+        for language in &self.0 {
+            let Some((weight, place)) = wish(&language.tag, &ranges) else {
+                continue;
+            };
+            let is_better = best
+                .is_none_or(|(_, most, first)| weight > most || (weight == most && place < first));
+            if is_better && weight > 0 {
+                best = Some((language, weight, place));
+            }
+        }
+        let best = best.map(|(language, ..)| language);
+        best.or(self.0.first()).map(|language| &language.value)
+    }
+}
+
+/// The weight that the client gives to this tag, in thousandths, and the place of the range that
+/// says it: of those that match, the one that matches the longest part. None: none matches.
+fn wish(tag: &str, ranges: &[(&str, u16)]) -> Option<(u16, usize)> {
+    let matching = ranges
+        .iter()
+        .enumerate()
+        .filter_map(|(place, (range, weight))| Some((matched(range, tag)?, *weight, place)));
+    // The first of those that match equally well.
+    let best = matching.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.map(|(_, weight, place)| (weight, place))
+}
+
+fn matched(range: &str, tag: &str) -> Option<MatchedLength> {
+    if range == "*" {
+        return Some(0);
+    }
+    let begins = |longer: &str, shorter: &str| {
+        let rest = longer.as_bytes().get(shorter.len());
+        longer.len() >= shorter.len()
+            && longer.as_bytes()[..shorter.len()].eq_ignore_ascii_case(shorter.as_bytes())
+            && rest.is_none_or(|next| *next == b'-')
+    };
+    (begins(tag, range) || begins(range, tag)).then_some(range.len().min(tag.len()))
+}
+
+/// A member of the field: a range, and its weight in thousandths (RFC 9110 §12.4.2). None: it has
+/// not the form of one.
+fn range(member: &[u8]) -> Option<(&str, u16)> {
+    let member = std::str::from_utf8(member).ok()?;
+    let (range, parameters) = match member.split_once(';') {
+        Some((range, parameters)) => (range.trim(), parameters.trim()),
+        None => (member, "q=1"),
+    };
+    let is_tag = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+    if range != "*" && (range.is_empty() || !range.bytes().all(is_tag)) {
+        return None;
+    }
+    let weight = parameters.strip_prefix(['q', 'Q'])?.trim_start();
+    Some((range, thousandths(weight.strip_prefix('=')?.trim())?))
+}
+
+/// A weight as RFC 9110 §12.4.2 writes it: 0 or 1 with up to three digits behind the point.
+fn thousandths(weight: &str) -> Option<u16> {
+    let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
+    if fraction.len() > 3 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let fraction: u16 = format!("{fraction:0<3}").parse().ok()?;
+    match whole {
+        "0" => Some(fraction),
+        "1" if fraction == 0 => Some(1000),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pick(offered: &[&str], asked: Option<&str>) -> String {
+        let tags: Vec<String> = offered.iter().map(|tag| (*tag).to_owned()).collect();
+        let headers = asked.map(|asked| (ACCEPT_LANGUAGE, asked.parse().unwrap()));
+        let headers = HeaderMap::from_iter(headers);
+        let languages = OfferedLanguages::new(&tags);
+        languages
+            .pick(&headers)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    #[test]
+    fn the_best_language_is_picked_by_weight_and_then_by_order() {
+        let site = ["de", "en", "fr"];
+        for (asked, expected) in [
+            (None, "de"),
+            (Some(""), "de"),
+            (Some("en"), "en"),
+            (Some("EN-us,en;q=0.5"), "en"),
+            (Some("fr-CA;q=0.3, en;q=0.8"), "en"),
+            (Some("es, it"), "de"),
+            (Some("fr, en"), "fr"),
+            (Some("en;q=0.5, fr;q=0.5"), "en"),
+            (Some("*"), "de"),
+            (Some("de;q=0, *"), "en"),
+            (Some("de;q=0, en;q=0, fr;q=0"), "de"),
+            (Some("en;q=0, *;q=0.1"), "de"),
+            (Some("fr;q=2, en;q=0.1"), "en"),
+            (Some("fr;q=0.1234, en;q=0.1"), "en"),
+            (Some("fr ; q=0.9 , en ; q=1.000"), "en"),
+            (Some("defoo, fr;q=0.1"), "fr"),
+            (Some("\u{e9}, fr"), "fr"),
+        ] {
+            assert_eq!(pick(&site, asked), expected, "{asked:?}");
+        }
+        assert_eq!(pick(&["en-GB", "en-US"], Some("en-us, en;q=0.9")), "en-US");
+        assert_eq!(pick(&["en-GB", "en-US"], Some("en")), "en-GB");
+        assert_eq!(pick(&["pt-BR", "pt"], Some("pt-PT, pt;q=0.9")), "pt");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_one_of_the_offered_is_picked_and_asking_for_it_changes_nothing(
+            asked in "[ -~]{0,40}",
+        ) {
+            let site = ["de", "en-GB", "fr"];
+            let picked = pick(&site, Some(&asked));
+            prop_assert!(site.contains(&&*picked));
+            prop_assert_eq!(pick(&site, Some(&picked)), picked);
+        }
+    }
+}
