@@ -87,6 +87,7 @@ impl BodyEncoder {
     }
 
     /// Lets a form of the entry's body be made, unless it is there, under way or not worth it.
+    /// Returns whether it is on its way now.
     pub fn want(
         &self,
         entry: &Entry,
@@ -94,10 +95,10 @@ impl BodyEncoder {
         levels: CodingLevels,
         against: FormYardstick,
         most: usize,
-    ) {
+    ) -> bool {
         let forms = entry.forms_to_fill();
         if !forms.is_open(coding, against) || !forms.claim(coding, against) {
-            return;
+            return forms.is_being_made(coding);
         }
         let job = EncodingJob {
             key: entry.key.clone(),
@@ -109,8 +110,13 @@ impl BodyEncoder {
             against,
             most,
         };
-        if let Err((job, outcome)) = self.shared.push(job) {
-            self.shared.drop_job(&job, outcome);
+        match self.shared.push(job) {
+            Ok(()) => true,
+            Err((job, outcome)) => {
+                self.shared.drop_job(&job, outcome);
+                // Nothing else would have room either.
+                true
+            }
         }
     }
 }

@@ -58,6 +58,11 @@ impl EncodedForms {
         place.body.get().is_none() && place.state.load(Relaxed) < against as u8
     }
 
+    /// Whether the form is being made.
+    pub(super) fn is_being_made(&self, coding: ContentCoding) -> bool {
+        self.forms[coding.index()].state.load(Relaxed) == BEING_MADE
+    }
+
     /// Gives a claim back: the work was not done.
     pub(super) fn give_up(&self, coding: ContentCoding) {
         self.forms[coding.index()].state.store(UNTRIED, Relaxed);

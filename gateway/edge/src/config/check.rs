@@ -22,7 +22,7 @@ mod form;
 mod listener_tls;
 mod policy;
 mod routes;
-mod rules;
+pub mod rules;
 
 /// What a stream to an origin may be read ahead: at least a frame (RFC 9113 §4.2).
 const STREAM_WINDOWS: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(16)..=ByteSize::mib(1_024);
@@ -46,6 +46,10 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
         &path(&["defaults"]),
         &mut report,
     );
+    if let Some(given) = &config.defaults.compress {
+        let at = path(&["defaults", "compress"]);
+        rules::compress::check(given, &at, &mut report);
+    }
     routes::check(config, &mut report);
     plugins(config, &mut report);
     if let Some(given) = &config.bus {

@@ -20,6 +20,7 @@ use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::rules::RouteRules;
 use crate::proxy::rules::cleaning::RequestCleaning;
+use crate::proxy::rules::compress::{CompressDependencies, CompressRules};
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
 use crate::telemetry::limit::LineLimiter;
 
@@ -112,6 +113,7 @@ pub struct RouteDependencies<'a> {
     /// Fields that a listener trusts. Every key holds them.
     pub trusted_headers: &'a [HeaderName],
     pub metrics: &'a RequestFamilies,
+    pub compress: CompressDependencies<'a>,
 }
 
 impl Routes {
@@ -288,12 +290,13 @@ impl Route {
         let key = CacheKeyTemplate::new(&config.key)
             .with_headers(parts.trusted_headers)
             .with_headers(&cleaned);
+        let compress = CompressRules::new(config.compress.as_ref(), &parts.compress);
         Ok(Self {
             name: Arc::clone(&label),
             hash: hash64(name.as_bytes()),
             matches: RouteConditions::new(&config.matches),
             origin: origin.transpose()?,
-            rules: RouteRules::new(config),
+            rules: RouteRules::new(config, compress),
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,
