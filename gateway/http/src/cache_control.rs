@@ -21,6 +21,8 @@ pub use directive::delta_seconds;
 
 use directive::Argument;
 
+use crate::list;
+
 /// The largest number of seconds in a directive; larger numbers mean this one (RFC 9111 §1.2.2).
 pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
 

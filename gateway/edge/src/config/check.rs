@@ -3,6 +3,8 @@
 //! All errors are reported together, each with its own path. This reads no clock, no file and no
 //! network: the secrets have been read before.
 
+pub use rules::compress::warnings as compress_warnings;
+
 use std::collections::BTreeMap;
 
 use super::GatewayConfig;
@@ -22,7 +24,7 @@ mod form;
 mod listener_tls;
 mod policy;
 mod routes;
-pub mod rules;
+mod rules;
 
 /// What a stream to an origin may be read ahead: at least a frame (RFC 9113 §4.2).
 const STREAM_WINDOWS: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(16)..=ByteSize::mib(1_024);

@@ -25,7 +25,7 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
         let at = path(&["routes"]).index(n);
         found.extend(override_without_cookie_rule(route, &config.defaults, &at));
         let compress = config.defaults.compress.as_ref();
-        found.extend(check::rules::compress::warnings(route, compress, &at));
+        found.extend(check::compress_warnings(route, compress, &at));
         found.extend(query_as_sent(route, &at));
         found.extend(no_place_for_other_methods(route, &at));
     }
