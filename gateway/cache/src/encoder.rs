@@ -129,10 +129,7 @@ impl Drop for BodyEncoder {
 }
 
 impl EncoderQueue {
-    fn push(
-        self: &Arc<Self>,
-        job: EncodingJob,
-    ) -> Result<(), (EncodingJob, EncodingOutcome)> {
+    fn push(self: &Arc<Self>, job: EncodingJob) -> Result<(), (EncodingJob, EncodingOutcome)> {
         if self.pressure.is_high(Instant::now()) {
             return Err((job, EncodingOutcome::Busy));
         }
@@ -225,7 +222,8 @@ impl EncodingJob {
             AppliedCoding::One(coding) => {
                 let ratio = self.stored.len().saturating_mul(MOST_RATIO as usize);
                 let most = self.most.min(ratio.max(64 << 10));
-                decoded = decode(coding, &self.stored, most).map_err(|_| EncodingOutcome::Failed)?;
+                decoded =
+                    decode(coding, &self.stored, most).map_err(|_| EncodingOutcome::Failed)?;
                 &decoded
             }
             AppliedCoding::Other => return Err(EncodingOutcome::Failed),

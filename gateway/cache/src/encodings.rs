@@ -77,9 +77,7 @@ impl EncodedForms {
 
     /// Notes that no form can be made of this body.
     pub(super) fn is_impossible(&self, coding: ContentCoding) {
-        self.forms[coding.index()]
-            .state
-            .store(IMPOSSIBLE, Relaxed);
+        self.forms[coding.index()].state.store(IMPOSSIBLE, Relaxed);
     }
 
     pub(super) fn set(&self, coding: ContentCoding, body: StoredBody) {

@@ -1,7 +1,7 @@
 //! One stored response, ready to be served. Everything that a hit needs is computed once, here.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::{ETAG, LAST_MODIFIED};
@@ -115,7 +115,9 @@ impl Entry {
 
     /// Whether these are its coded forms.
     pub(super) fn has_forms(&self, forms: &Arc<EncodedForms>) -> bool {
-        self.forms.get().is_some_and(|held| Arc::ptr_eq(held, forms))
+        self.forms
+            .get()
+            .is_some_and(|held| Arc::ptr_eq(held, forms))
     }
 
     /// The same entry, of a response that knows the purges up to this place only: another cache had

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+};
 
 use crate::http::coding::{CODINGS, ContentCoding};
 
@@ -70,7 +72,9 @@ impl EncodingCounts {
             "lamina_compress_seconds",
             "Time in which a coded form of a stored body was made.",
         )
-        .buckets(vec![0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5]);
+        .buckets(vec![
+            0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5,
+        ]);
         let seconds = HistogramVec::new(seconds, &["encoding"])?;
         let saved = IntCounterVec::new(
             Opts::new(

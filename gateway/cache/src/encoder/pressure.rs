@@ -1,8 +1,8 @@
 //! Whether the processors have better things to do than to encode: a job that got less than half of
 //! a processor's time says so, since its thread gives way to all others.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};

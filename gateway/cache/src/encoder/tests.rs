@@ -64,7 +64,11 @@ fn forms_come_into_the_entry_and_count_as_its_bytes() {
     let (l1, encoder) = stored(&entry);
     l1.tend();
     let before = l1.bytes();
-    for coding in [ContentCoding::Gzip, ContentCoding::Brotli, ContentCoding::Zstd] {
+    for coding in [
+        ContentCoding::Gzip,
+        ContentCoding::Brotli,
+        ContentCoding::Zstd,
+    ] {
         let made = || {
             // A loaded machine gives jobs up; the next request asks again.
             encoder.want(&entry, coding, LEVELS, FormYardstick::Stored, 1 << 20);
@@ -98,7 +102,10 @@ fn a_coded_body_is_decoded_first_and_noise_has_no_form() {
         encoder.want(&coded, zstd, LEVELS, FormYardstick::Decoded, 1 << 20);
         coded.form(zstd).is_some()
     });
-    assert_eq!(decode(zstd, coded.form(zstd).unwrap(), 1 << 20).unwrap(), text);
+    assert_eq!(
+        decode(zstd, coded.form(zstd).unwrap(), 1 << 20).unwrap(),
+        text
+    );
 
     let noise = (0..4096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
     let noise = entry(noise.collect(), None);
@@ -109,7 +116,11 @@ fn a_coded_body_is_decoded_first_and_noise_has_no_form() {
     });
     encoder.want(&noise, zstd, LEVELS, FormYardstick::Stored, 1 << 20);
     assert!(noise.form(zstd).is_none());
-    assert_eq!(encoder.counts.of(zstd, EncodingOutcome::TooLittle), 1, "tried once");
+    assert_eq!(
+        encoder.counts.of(zstd, EncodingOutcome::TooLittle),
+        1,
+        "tried once"
+    );
 }
 
 #[test]
@@ -128,6 +139,9 @@ fn what_the_queue_has_no_room_for_is_counted_and_tried_again() {
         encoder.want(&entry, gzip, LEVELS, FormYardstick::Stored, 1 << 20);
     }
     let skipped = encoder.counts.of(gzip, EncodingOutcome::Skipped);
-    assert_eq!(skipped, MOST_JOBS as u64, "one was in before the bytes were too many");
+    assert_eq!(
+        skipped, MOST_JOBS as u64,
+        "one was in before the bytes were too many"
+    );
     assert!(entry.forms_to_fill().is_open(gzip, FormYardstick::Stored));
 }

@@ -2,8 +2,8 @@
 //!
 //! Unlike with [`check`](super::check), nothing here keeps a gateway from starting.
 
-use super::check;
 use super::GatewayConfig;
+use super::check;
 use super::problem::{ConfigFinding, ConfigPath, path};
 use crate::cache::config::{CachePolicyConfig, OriginQuery, TtlMode};
 use crate::http::config::ListenerConfig;

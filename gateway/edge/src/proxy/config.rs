@@ -15,8 +15,8 @@ use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::proxy::rules::access::config::AccessConfig;
-use crate::proxy::rules::compress::config::CompressConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
+use crate::proxy::rules::compress::config::CompressConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that

@@ -138,10 +138,14 @@ mod tests {
                 if level == 19 && plain.len() > 8 << 20 {
                     continue;
                 }
-                let levels = CodingLevels { zstd: level, ..USUAL };
+                let levels = CodingLevels {
+                    zstd: level,
+                    ..USUAL
+                };
                 let coded = encode(ContentCoding::Zstd, &levels, plain, plain.len()).unwrap();
                 let descriptor = coded[4];
-                let size_bytes = [u8::from(descriptor & 0x20 != 0), 2, 4, 8][usize::from(descriptor >> 6)];
+                let size_bytes =
+                    [u8::from(descriptor & 0x20 != 0), 2, 4, 8][usize::from(descriptor >> 6)];
                 assert!(size_bytes > 0, "the size of the content is in the frame");
                 if descriptor & 0x20 == 0 {
                     let window = coded[5];

@@ -61,10 +61,7 @@ impl DecodedBody {
         Ok(None)
     }
 
-    fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             if let Some(piece) = self.decode()? {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));

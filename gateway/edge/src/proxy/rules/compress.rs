@@ -25,8 +25,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use crate::cache::encoder::BodyEncoder;
 use crate::http::coding::accept::AcceptedCodings;
 use crate::http::coding::encode::CodingLevels;
-use crate::http::coding::{AppliedCoding, ContentCoding};
 use crate::http::coding::weaken_tag;
+use crate::http::coding::{AppliedCoding, ContentCoding};
 use crate::http::{cache_control, media};
 use crate::pattern::Pattern;
 use config::{CompressConfig, CompressEncoding, OriginEncoding};
@@ -158,7 +158,10 @@ impl CompressRules {
 
     /// Whether content of this type is compressed.
     fn lists_type(&self, headers: &HeaderMap) -> bool {
-        let Some(kind) = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) else {
+        let Some(kind) = headers
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+        else {
             return false;
         };
         let essence = kind.split(';').next().unwrap_or_default().trim();

@@ -62,7 +62,9 @@ pub fn warnings(
     };
     let mut found = Vec::new();
     let keyed = &route.key.headers;
-    let key = keyed.iter().position(|name| name.eq_ignore_ascii_case("accept-encoding"));
+    let key = keyed
+        .iter()
+        .position(|name| name.eq_ignore_ascii_case("accept-encoding"));
     if let Some(n) = key.filter(|_| compress.origin != OriginEncoding::Keep) {
         let message = "`compress` replaces `Accept-Encoding` by one value for all clients, so that \
                        it tells no requests apart; expected a key without it";

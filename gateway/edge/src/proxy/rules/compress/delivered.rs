@@ -5,9 +5,7 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 
-use super::{
-    ClientCodings, ClientWish, PassedAnswers, VARIES_BY, forget_octets, is_left_alone,
-};
+use super::{ClientCodings, ClientWish, PassedAnswers, VARIES_BY, forget_octets, is_left_alone};
 use crate::cache::encoder::EncodingOutcome;
 use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
@@ -61,7 +59,10 @@ impl ClientCodings {
         coding: ContentCoding,
         response: Response<Body>,
     ) -> Result<Response<Body>, Response<Body>> {
-        self.rules.encoder.counts.count(coding, EncodingOutcome::Decoded);
+        self.rules
+            .encoder
+            .counts
+            .count(coding, EncodingOutcome::Decoded);
         let (mut head, body) = response.into_parts();
         forget_octets(&mut head.headers);
         head.headers.remove("repr-digest");
@@ -127,7 +128,10 @@ impl ClientCodings {
         match body {
             Err(as_it_was) => Response::from_parts(head, as_it_was),
             Ok(body) => {
-                self.rules.encoder.counts.count(coding, EncodingOutcome::Passed);
+                self.rules
+                    .encoder
+                    .counts
+                    .count(coding, EncodingOutcome::Passed);
                 forget_octets(&mut head.headers);
                 head.headers.insert(CONTENT_ENCODING, coding.to_value());
                 Response::from_parts(head, body)

@@ -42,12 +42,42 @@ fn no_encodings_mean_that_it_is_off() {
 #[test]
 fn the_origin_is_asked_with_one_word_and_for_one_client_with_its_own() {
     for (origin, method, range, shared, alone) in [
-        (OriginEncoding::Gzip, "GET", None, &["gzip"][..], &["br", "zstd"][..]),
-        (OriginEncoding::Gzip, "GET", Some("bytes=0-1"), &["gzip"], &["identity"]),
+        (
+            OriginEncoding::Gzip,
+            "GET",
+            None,
+            &["gzip"][..],
+            &["br", "zstd"][..],
+        ),
+        (
+            OriginEncoding::Gzip,
+            "GET",
+            Some("bytes=0-1"),
+            &["gzip"],
+            &["identity"],
+        ),
         (OriginEncoding::Gzip, "HEAD", None, &["gzip"], &["gzip"]),
-        (OriginEncoding::Identity, "GET", None, &["identity"], &["br", "zstd"]),
-        (OriginEncoding::Keep, "GET", None, &["br", "zstd"], &["br", "zstd"]),
-        (OriginEncoding::Gzip, "POST", None, &["br", "zstd"], &["br", "zstd"]),
+        (
+            OriginEncoding::Identity,
+            "GET",
+            None,
+            &["identity"],
+            &["br", "zstd"],
+        ),
+        (
+            OriginEncoding::Keep,
+            "GET",
+            None,
+            &["br", "zstd"],
+            &["br", "zstd"],
+        ),
+        (
+            OriginEncoding::Gzip,
+            "POST",
+            None,
+            &["br", "zstd"],
+            &["br", "zstd"],
+        ),
     ] {
         let config = CompressConfig {
             origin,
@@ -60,7 +90,11 @@ fn the_origin_is_asked_with_one_word_and_for_one_client_with_its_own() {
         let client = rules.client(&parts);
         parts.extensions.insert(client);
         rules.clean(&mut parts);
-        assert_eq!(lines(&parts.headers), shared, "{origin:?} {method} {range:?}");
+        assert_eq!(
+            lines(&parts.headers),
+            shared,
+            "{origin:?} {method} {range:?}"
+        );
         let mut headers = parts.headers.clone();
         ask_for_one(&parts, &mut headers);
         assert_eq!(lines(&headers), alone, "{origin:?} {method} {range:?}");
