@@ -34,7 +34,7 @@ impl ClientCodings {
             AppliedCoding::One(coding) if self.must_undo(coding, response.status()) => {
                 match self.undo(coding, response) {
                     Ok(plain) => (plain, outcome),
-                    Err(failed) => return CountedResponse::new(failed, RequestOutcome::Error),
+                    Err(_) => return CountedResponse::new(undecodable(), RequestOutcome::Error),
                 }
             }
             AppliedCoding::Identity if self.encodes(&response, outcome) => {
@@ -53,12 +53,12 @@ impl ClientCodings {
         !self.accepted.takes(coding) && has_content(status)
     }
 
-    /// The answer without its coding, or an error of ours if it can't be undone.
+    /// The answer without its coding.
     fn undo(
         &self,
         coding: ContentCoding,
         response: Response<Body>,
-    ) -> Result<Response<Body>, Response<Body>> {
+    ) -> Result<Response<Body>, DecodeError> {
         self.rules
             .encoder
             .counts
@@ -74,7 +74,7 @@ impl ClientCodings {
                     Err(DecodeError::TooLarge) => {
                         Body::boxed(DecodedBody::new(Body::full(coded), coding))
                     }
-                    Err(DecodeError::Damaged) => return Err(undecodable()),
+                    Err(damaged) => return Err(damaged),
                 }
             }
             Body::Empty => Body::Empty,
