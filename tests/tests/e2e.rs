@@ -334,6 +334,8 @@ mod response_forms;
 mod rfc;
 #[path = "e2e/rules_cleaning.rs"]
 mod rules_cleaning;
+#[path = "e2e/rules_compress.rs"]
+mod rules_compress;
 #[path = "e2e/rules_upstreams.rs"]
 mod rules_upstreams;
 #[path = "e2e/secrets.rs"]

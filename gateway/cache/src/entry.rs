@@ -1,14 +1,16 @@
 //! One stored response, ready to be served. Everything that a hit needs is computed once, here.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 
+use crate::encodings::EncodedForms;
 use crate::freshness::{Freshness, FreshnessState, begun};
+use crate::http::coding::ContentCoding;
 use crate::http::memory::stored::StoredBody;
 use crate::key::{EntryKey, PurgeHash, first_64_bits};
 use crate::parts::PartialBody;
@@ -44,6 +46,8 @@ pub struct Entry {
     stale_since: OnceLock<Instant>,
     /// How often a sample of the hits found it; halved from time to time.
     uses: AtomicU32,
+    /// The coded forms of the body. Unset until somebody wants one.
+    forms: OnceLock<Arc<EncodedForms>>,
 }
 
 /// The attributes by which purges select an entry.
@@ -90,7 +94,33 @@ impl Entry {
             checked: AtomicU64::new(born.value()),
             stale_since: OnceLock::new(),
             uses: AtomicU32::new(0),
+            forms: OnceLock::new(),
         }
+    }
+
+    /// The same entry with the coded forms of another one, whose body is the same.
+    pub fn with_forms_of(self, other: &Self) -> Self {
+        Self {
+            forms: other.forms.clone(),
+            ..self
+        }
+    }
+
+    /// A coded form of the body, if it is there.
+    pub fn form(&self, coding: ContentCoding) -> Option<&StoredBody> {
+        self.forms.get()?.get(coding)
+    }
+
+    /// Where coded forms of the body are put.
+    pub(super) fn forms_to_fill(&self) -> &Arc<EncodedForms> {
+        self.forms.get_or_init(Arc::default)
+    }
+
+    /// Whether these are its coded forms.
+    pub(super) fn has_forms(&self, forms: &Arc<EncodedForms>) -> bool {
+        self.forms
+            .get()
+            .is_some_and(|held| Arc::ptr_eq(held, forms))
     }
 
     /// The same entry, of a response that knows the purges up to this place only: another cache had
@@ -246,6 +276,7 @@ impl Entry {
         self.body.len()
             + self.body.overhead()
             + self.parts.as_ref().map_or(0, |parts| parts.size())
+            + self.forms.get().map_or(0, |forms| forms.size())
             + headers
             + self.key.as_bytes().len()
             + self.marks.url.len()
@@ -258,4 +289,4 @@ impl Entry {
 const HEADER_COST: usize = 104;
 /// The entry, its reference counts, its cell for invalidations and moka's node: the sum of their
 /// sizes.
-const ENTRY_COST: usize = 616;
+const ENTRY_COST: usize = 632;

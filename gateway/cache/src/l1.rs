@@ -16,6 +16,7 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use crate::config;
+use crate::encodings::EncodedForms;
 use crate::entry::Entry;
 use crate::freshness::FreshnessState;
 use crate::http::vary::Vary;
@@ -293,6 +294,21 @@ impl L1 {
             _ => Op::Put(L1Slot::Entry(Arc::clone(&entry))),
         });
         store.settle(entry.size());
+    }
+
+    /// Weighs the entry that has these coded forms again: they have grown.
+    pub(super) fn weigh_again(&self, key: &EntryKey, forms: &Arc<EncodedForms>) {
+        let store = self.store.load();
+        let slot = store.slots.entry(key.clone());
+        let mut grown = 0;
+        slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
+            Some(L1Slot::Entry(held)) if held.has_forms(forms) => {
+                grown = forms.size();
+                Op::Put(L1Slot::Entry(held))
+            }
+            _ => Op::Nop,
+        });
+        store.settle(grown);
     }
 
     /// The field lists that the responses of `primary` vary by, newest first.

@@ -18,6 +18,8 @@ use lamina_http as http;
 pub mod backoff;
 pub mod coalesce;
 pub mod config;
+pub mod encoder;
+pub mod encodings;
 pub mod entry;
 pub mod event;
 pub mod fill;
@@ -48,6 +50,7 @@ use prometheus::{IntGauge, Registry};
 use crate::http::vary::Vary;
 use backoff::LoadBackoff;
 use coalesce::{FlightTable, LeadOrFollow, Leader};
+use encoder::BodyEncoder;
 use entry::{Entry, PurgeAttributes};
 use event::{CacheEvent, CacheEventCounters, Eviction, PurgeSelectorKind};
 use freshness::{FreshnessState, StaleWindows};
@@ -69,7 +72,8 @@ pub use l1::variant_key;
 
 /// The cache of one process.
 pub struct Cache {
-    l1: L1,
+    l1: Arc<L1>,
+    encoder: Arc<BodyEncoder>,
     flights: Arc<FlightTable>,
     log: Arc<PurgeLog>,
     second_tier: Option<Arc<L2>>,
@@ -159,8 +163,11 @@ impl Cache {
             false => PurgeLog::alone(&config.purge_log),
         };
         let listener = Arc::clone(&hooks);
+        let on_evict = move |cause| on_removal(&listener, cause);
+        let l1 = Arc::new(L1::new(&config.l1, on_evict));
         Ok(Self {
-            l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
+            encoder: Arc::new(BodyEncoder::new(Arc::clone(&l1), registry)?),
+            l1,
             flights: Arc::default(),
             log: Arc::new(log),
             second_tier: None,
@@ -228,6 +235,11 @@ impl Cache {
         )?);
         self.second_tier = Some(Arc::clone(&tier));
         Ok(tier)
+    }
+
+    /// What makes coded forms of stored bodies.
+    pub fn encoder(&self) -> &Arc<BodyEncoder> {
+        &self.encoder
     }
 
     /// The second tier.

@@ -77,9 +77,9 @@ pub struct GatewayConfig {
     /// The cache as a whole.
     #[serde(default)]
     pub cache: cache::config::CacheConfig,
-    /// The policy of every route that does not set its own.
+    /// The policy of every route that does not set its own, and its compression.
     #[serde(default)]
-    pub defaults: cache::config::CachePolicyConfig,
+    pub defaults: proxy::config::RouteDefaults,
     /// Routes; the first one that matches a request is used.
     pub routes: Vec<proxy::config::RouteConfig>,
     /// Plugins by name, and the settings for all of them.

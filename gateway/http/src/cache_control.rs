@@ -21,8 +21,17 @@ pub use directive::delta_seconds;
 
 use directive::Argument;
 
+use crate::list;
+
 /// The largest number of seconds in a directive; larger numbers mean this one (RFC 9111 §1.2.2).
 pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
+
+/// Whether a message must not be transformed on its way (RFC 9111 §5.2.1.6, §5.2.2.6). One look at
+/// `Cache-Control` alone: nothing else can say it.
+pub fn forbids_transforming(headers: &HeaderMap) -> bool {
+    list::field(headers, &header::CACHE_CONTROL)
+        .any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
+}
 
 /// Cache directives of a response (RFC 9111 §5.2.2, RFC 5861, RFC 8246). Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! [`trace`] covers methods whose answer repeats the request, and [`sensitive`] names of fields
 //! whose value is a secret; [`reference`] resolves the URI that a field names, and [`path`]
 //! gives all spellings of a path one form; [`cidr`] is the list of networks that are trusted;
+//! [`coding`] reads which codings of content a client takes, makes and undoes them;
 //! [`priority`] reads which answers a client wants first;
 //! [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
@@ -32,6 +33,7 @@ pub mod cache_control;
 pub mod cache_groups;
 pub mod cache_status;
 pub mod cidr;
+pub mod coding;
 pub mod conditional;
 pub mod config;
 pub mod date;

@@ -6,7 +6,7 @@
 //! `Accept-*` fields, whose grammar is known, also become lower case and lose the space around
 //! `;`. Their order is kept: some origins treat it as a preference.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::forward;
 use super::list::{self, QuoteSyntax};
@@ -43,6 +43,14 @@ impl Vary {
         fields.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         fields.dedup();
         Self::Fields(fields)
+    }
+}
+
+/// Adds a field to `Vary`, unless it is there or everything is.
+pub fn add(headers: &mut HeaderMap, field: &'static str) {
+    let names = |member: &[u8]| member == b"*" || member.eq_ignore_ascii_case(field.as_bytes());
+    if !list::field(headers, &header::VARY).any(names) {
+        headers.append(header::VARY, HeaderValue::from_static(field));
     }
 }
 
@@ -120,7 +128,6 @@ fn append_normalised(member: &[u8], known: bool, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn vary(lines: &[&'static str]) -> Vary {
@@ -130,6 +137,22 @@ mod tests {
                 .map(|line| (header::VARY, HeaderValue::from_static(line)))
                 .collect(),
         )
+    }
+
+    #[test]
+    fn a_field_is_added_once() {
+        for (before, after) in [
+            (&[][..], &["Accept-Encoding"][..]),
+            (&["origin"], &["origin", "Accept-Encoding"]),
+            (&["origin, ACCEPT-encoding"], &["origin, ACCEPT-encoding"]),
+            (&["*"], &["*"]),
+        ] {
+            let line = |line: &&'static str| (header::VARY, HeaderValue::from_static(line));
+            let mut headers: HeaderMap = before.iter().map(line).collect();
+            add(&mut headers, "Accept-Encoding");
+            let lines: Vec<_> = headers.get_all(header::VARY).into_iter().collect();
+            assert_eq!(lines, after, "{before:?}");
+        }
     }
 
     fn fields(names: &[&'static str]) -> Vec<HeaderName> {

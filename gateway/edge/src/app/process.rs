@@ -28,6 +28,7 @@ use crate::proxy::protocol::ProtocolCounts;
 use crate::proxy::record::RequestRecorder;
 use crate::proxy::record::recent::RecentRequestLog;
 use crate::proxy::route::{RouteDependencies, Routes};
+use crate::proxy::rules::compress::CompressDependencies;
 use crate::proxy::{Generation, Proxy, PurgeMethod};
 use crate::telemetry::metrics::{self, Registry};
 
@@ -143,6 +144,11 @@ impl ProcessState {
             on_error: &on_error.collect(),
             trusted_headers: trust.as_ref().map_or(&[], TrustedProxies::headers),
             metrics: &self.requests,
+            compress: CompressDependencies {
+                defaults: config.defaults.compress.as_ref(),
+                encoder: self.cache.encoder(),
+                most: config.cache.l1.max_object_bytes.as_usize(),
+            },
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());

@@ -3,6 +3,8 @@
 //! All errors are reported together, each with its own path. This reads no clock, no file and no
 //! network: the secrets have been read before.
 
+pub use rules::compress::warnings as compress_warnings;
+
 use std::collections::BTreeMap;
 
 use super::GatewayConfig;
@@ -48,6 +50,10 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
         &path(&["defaults"]),
         &mut report,
     );
+    if let Some(given) = &config.defaults.compress {
+        let at = path(&["defaults", "compress"]);
+        rules::compress::check(given, &at, &mut report);
+    }
     routes::check(config, &mut report);
     plugins(config, &mut report);
     if let Some(given) = &config.bus {

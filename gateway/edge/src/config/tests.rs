@@ -1203,3 +1203,59 @@ fn what_an_automatic_certificate_lacks_is_told() {
         "4:35: listeners[0].tls.certificates[0].acme: its issuer has `challenge: http-01`",
     );
 }
+
+#[test]
+fn compression_is_a_route_s_own_or_the_default() {
+    let own = "    compress: { encodings: [gzip], levels: { gzip: 9 } }\n";
+    let config = read(&file(&format!(
+        "{own}defaults: {{ ttl: 5s, compress: {{}} }}\n"
+    )))
+    .unwrap();
+    let of_route = config.routes[0].compress.as_ref().unwrap();
+    assert_eq!((of_route.levels.gzip, of_route.levels.br), (9, 5));
+    assert_eq!(of_route.encodings.len(), 1);
+    let default = config.defaults.compress.as_ref().unwrap();
+    assert_eq!(default.encodings.len(), 3);
+    assert_eq!(config.defaults.ttl.map(|ttl| ttl.0.as_secs()), Some(5));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn what_is_wrong_with_compression_is_said_where_it_stands() {
+    says(&file("    compress: { levels: { br: 12 } }\n"), "11:31: ");
+    says(&file("    compress: { types: [html] }\n"), "11:25: ");
+    says(&file("    compress: { encodings: [br, br] }\n"), "11:33: ");
+    says(&file("    compress: { encodings: [lzma] }\n"), "11:29: ");
+    says(
+        &file("defaults: { compress: { levels: { zstd: 22 } } }\n"),
+        "11:42: ",
+    );
+    says(&file("defaults: { compres: {} }\n"), "11:13: ");
+    says(&file("defaults: { compress: { min: 1 } }\n"), "11:25: ");
+}
+
+#[test]
+fn compression_that_has_no_effect_is_a_warning() {
+    for (route, warnings) in [
+        ("    cache: off\n    compress: {}\n", 1),
+        ("    cache: off\n    compress: { passes: true }\n", 0),
+        (
+            "    compress: {}\n    key: { headers: [Accept-Encoding] }\n",
+            1,
+        ),
+        (
+            "    compress: { origin: keep }\n    key: { headers: [Accept-Encoding] }\n",
+            0,
+        ),
+        ("    compress: { types: [\"image/*\"] }\n", 1),
+        ("    compress: { encodings: [], types: [\"image/*\"] }\n", 0),
+    ] {
+        let config = read(&file(route)).unwrap();
+        assert_eq!(
+            config.warnings.len(),
+            warnings,
+            "{route}: {:?}",
+            config.warnings
+        );
+    }
+}

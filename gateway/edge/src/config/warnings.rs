@@ -3,6 +3,7 @@
 //! Unlike with [`check`](super::check), nothing here keeps a gateway from starting.
 
 use super::GatewayConfig;
+use super::check;
 use super::problem::{ConfigFinding, ConfigPath, path};
 use crate::cache::config::{CachePolicyConfig, OriginQuery, TtlMode};
 use crate::http::config::ListenerConfig;
@@ -23,6 +24,8 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     for (n, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(n);
         found.extend(override_without_cookie_rule(route, &config.defaults, &at));
+        let compress = config.defaults.compress.as_ref();
+        found.extend(check::compress_warnings(route, compress, &at));
         found.extend(query_as_sent(route, &at));
         found.extend(no_place_for_other_methods(route, &at));
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
@@ -18,6 +18,7 @@ use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::mirror::config::MirrorConfig;
 use crate::proxy::rules::access::config::AccessConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
+use crate::proxy::rules::compress::config::CompressConfig;
 use crate::proxy::split::config::SplitConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -67,6 +68,9 @@ pub struct RouteConfig {
     /// A header field that tells the origin the kind of device: `mobile`, `tablet` or `desktop`. It replaces what the client sends, and is in the key.
     #[serde(default)]
     pub device: Option<String>,
+    /// Which answers are compressed, in place of `defaults.compress` as a whole.
+    #[serde(default)]
+    pub compress: Option<CompressConfig>,
     /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,
@@ -97,6 +101,80 @@ pub struct RouteConfig {
     /// What a successful unsafe request purges.
     #[serde(default)]
     pub invalidate: Vec<InvalidateConfig>,
+}
+
+/// What holds for every route that does not set its own.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub struct RouteDefaults {
+    /// What is stored and for how long.
+    #[serde(flatten)]
+    pub policy: CachePolicyConfig,
+    /// Which answers are compressed.
+    pub compress: Option<CompressConfig>,
+}
+
+/// Most of what asks for defaults asks for those of the policy.
+impl std::ops::Deref for RouteDefaults {
+    type Target = CachePolicyConfig;
+
+    fn deref(&self) -> &CachePolicyConfig {
+        &self.policy
+    }
+}
+
+/// Written by hand, since serde's `flatten` loses the position of an error and knows no unknown
+/// fields.
+impl<'de> Deserialize<'de> for RouteDefaults {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_map(DefaultsVisitor)
+    }
+}
+
+struct DefaultsVisitor;
+
+impl<'de> Visitor<'de> for DefaultsVisitor {
+    type Value = RouteDefaults;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map with the keys of a policy and `compress`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteDefaults, A::Error> {
+        let mut compress = None;
+        let rest = WithoutCompress {
+            map,
+            compress: &mut compress,
+        };
+        let policy = Deserialize::deserialize(MapAccessDeserializer::new(rest))?;
+        Ok(RouteDefaults { policy, compress })
+    }
+}
+
+/// A map without its key `compress`, whose value is put aside.
+struct WithoutCompress<'a, A> {
+    map: A,
+    compress: &'a mut Option<CompressConfig>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutCompress<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<String>()? {
+            if key != "compress" {
+                return seed.deserialize(key.into_deserializer()).map(Some);
+            }
+            *self.compress = self.map.next_value()?;
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
 }
 
 /// The limits of a request, in place of those in the `limits` of its listener.

@@ -118,7 +118,7 @@ fn renewed(
         copy.marks.clone(),
         sent.born,
     );
-    Ok(Some(entry.knowing(knows)))
+    Ok(Some(entry.knowing(knows).with_forms_of(copy)))
 }
 
 /// Whether all validators and the length that arrived equal those of the stored response.

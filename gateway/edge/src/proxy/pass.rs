@@ -23,6 +23,7 @@ use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
+use crate::proxy::rules::compress;
 use crate::proxy::{CountedResponse, excerpt, failure, post, respond, sticky, tunnel, watch};
 
 /// Sends the request on as it is and streams the answer back. If it is a gRPC call whose answer
@@ -84,6 +85,7 @@ async fn pass_on(
         return failure::answer(&ask.route, reason, &source::no_origin());
     };
     let mut request = ask.for_origin(body);
+    compress::ask_for_one(&ask.parts, request.headers_mut());
     ask.pass_upgrade_on(request.headers_mut());
     let sent = Instant::now();
     let mut response = match origin.send(ask.mirrored(request)).await {

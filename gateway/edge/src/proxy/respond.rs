@@ -19,8 +19,11 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::http::conditional::{self, PreconditionOutcome};
 use crate::http::date;
-use crate::http::memory::stored::{AnswersAtOnce, ReadsStored, SMALL_BODY, StoredReaders};
+use crate::http::memory::stored::{
+    AnswersAtOnce, ReadsStored, SMALL_BODY, StoredBody, StoredReaders,
+};
 use crate::http::range::{self, Multipart, RangeAnswer};
+use crate::proxy::rules::compress::{ClientCodings, StoredForm};
 
 /// Answers from an entry of this age: with 304, 206, 416 or the whole.
 pub fn from_entry(
@@ -29,28 +32,31 @@ pub fn from_entry(
     age: Duration,
     status: &CacheStatus<'_>,
 ) -> Response<Body> {
+    let form = ClientCodings::of(request).and_then(|client| client.form(entry));
     let mut response = match special(
         request,
         entry.status,
         &entry.headers,
         Some(entry.body.len() as u64),
     ) {
-        ConditionalOutcome::NotModified => not_modified(&entry.headers),
+        ConditionalOutcome::NotModified => not_changed(request, &entry.headers, form.as_ref()),
         ConditionalOutcome::Unsatisfiable(length) => unsatisfiable(length),
         ConditionalOutcome::Part(first, last) => part(entry, first, last),
         ConditionalOutcome::Parts(parts) => multipart(entry, parts),
-        ConditionalOutcome::Whole if request.method == Method::HEAD => head_only(entry),
-        ConditionalOutcome::Whole => whole(
-            entry.status,
-            entry.headers.clone(),
-            Body::full(entry.body.bytes()),
-        ),
+        ConditionalOutcome::Whole if request.method == Method::HEAD => {
+            head_only(entry, form.as_ref())
+        }
+        ConditionalOutcome::Whole => {
+            let (headers, body) = shown(entry, form.as_ref());
+            whole(entry.status, headers, Body::full(body.bytes()))
+        }
     };
     let answers = match request.version >= Version::HTTP_2 {
         true => AnswersAtOnce::Many,
         false => AnswersAtOnce::One,
     };
-    if let Some(readers) = entry.body.readers(answers) {
+    let body = form.as_ref().map_or(&entry.body, |form| form.body);
+    if let Some(readers) = body.readers(answers) {
         reads(&mut response, readers);
     }
     finish(&mut response, age, status);
@@ -70,7 +76,7 @@ pub fn from_fill(
         &fill.head.headers,
         fill.head.length,
     ) {
-        ConditionalOutcome::NotModified => not_modified(&fill.head.headers),
+        ConditionalOutcome::NotModified => not_changed(request, &fill.head.headers, None),
         ConditionalOutcome::Unsatisfiable(length) => unsatisfiable(length),
         ConditionalOutcome::Part(first, last) => {
             let body = Body::boxed(fill.reader()?.window(first, last));
@@ -234,6 +240,11 @@ pub(super) fn special(
     let Some(length) = length else {
         return ConditionalOutcome::Whole;
     };
+    // Ranges are octets of what is stored. A client that does not take its coding gets the whole,
+    // decoded.
+    if ClientCodings::of(request).is_some_and(|client| !client.takes(headers)) {
+        return ConditionalOutcome::Whole;
+    }
     let strong = conditional::strong_last_modified(headers, wall);
     match range::evaluate(
         &request.headers,
@@ -257,9 +268,35 @@ pub(super) fn whole(status: StatusCode, headers: HeaderMap, body: Body) -> Respo
     response
 }
 
-fn head_only(entry: &Entry) -> Response<Body> {
-    let mut response = whole(entry.status, entry.headers.clone(), Body::empty());
-    set_length(&mut response, entry.body.len() as u64);
+fn head_only(entry: &Entry, form: Option<&StoredForm<'_>>) -> Response<Body> {
+    let (headers, body) = shown(entry, form);
+    let mut response = whole(entry.status, headers, Body::empty());
+    set_length(&mut response, body.len() as u64);
+    response
+}
+
+/// The fields and the content of an entry, in the form that the client gets.
+fn shown<'a>(entry: &'a Entry, form: Option<&StoredForm<'a>>) -> (HeaderMap, &'a StoredBody) {
+    let mut headers = entry.headers.clone();
+    match form {
+        None => (headers, &entry.body),
+        Some(form) => {
+            form.describe(&mut headers);
+            (headers, form.body)
+        }
+    }
+}
+
+/// A 304 that has the fields which the answer with content would have (RFC 9110 §15.4.5).
+fn not_changed(
+    request: &Parts,
+    stored: &HeaderMap,
+    form: Option<&StoredForm<'_>>,
+) -> Response<Body> {
+    let mut response = not_modified(stored);
+    if let Some(client) = ClientCodings::of(request) {
+        client.describe_unchanged(stored, form, response.headers_mut());
+    }
     response
 }
 

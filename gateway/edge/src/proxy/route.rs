@@ -22,6 +22,7 @@ use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::mirror::RequestMirror;
 use crate::proxy::rules::RouteRules;
 use crate::proxy::rules::cleaning::RequestCleaning;
+use crate::proxy::rules::compress::{CompressDependencies, CompressRules};
 use crate::proxy::split::UpstreamSplit;
 use crate::proxy::split::config::UpstreamShareConfig;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
@@ -122,6 +123,7 @@ pub struct RouteDependencies<'a> {
     /// Fields that a listener trusts. Every key holds them.
     pub trusted_headers: &'a [HeaderName],
     pub metrics: &'a RequestFamilies,
+    pub compress: CompressDependencies<'a>,
 }
 
 impl Routes {
@@ -336,6 +338,7 @@ impl Route {
         let key = CacheKeyTemplate::new(&config.key)
             .with_headers(parts.trusted_headers)
             .with_headers(&cleaned);
+        let compress = CompressRules::new(config.compress.as_ref(), &parts.compress);
         Ok(Self {
             name: Arc::clone(&label),
             hash: hash64(name.as_bytes()),
@@ -344,7 +347,7 @@ impl Route {
             split: None,
             mirror: mirror.transpose()?,
             esi: config.esi.clone(),
-            rules: RouteRules::new(config),
+            rules: RouteRules::new(config, compress),
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

@@ -7,6 +7,8 @@
 //! 1. [`access`]: may this address ask at all
 //! 2. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
 //!
+//! 3. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
+//!
 //! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
 //! through [`AnswerRules::apply`] when it is delivered.
 //!
@@ -16,6 +18,7 @@
 
 pub mod access;
 pub mod cleaning;
+pub mod compress;
 
 use std::sync::Arc;
 
@@ -28,16 +31,20 @@ use super::metrics::RequestOutcome;
 use super::{CountedResponse, respond};
 use access::AccessList;
 use cleaning::RequestCleaning;
+use compress::{ClientCodings, CompressRules};
 
 /// The compiled rules of a route.
 pub struct RouteRules {
     access: Option<AccessList>,
     cleaning: Option<RequestCleaning>,
+    compress: Option<Arc<CompressRules>>,
 }
 
 /// What the rules of a route do to one answer: the rules, and what of the request they need.
 pub struct AnswerRules {
     _rules: Arc<RouteRules>,
+    /// What the client said of codings, if the route compresses.
+    codings: Option<Arc<ClientCodings>>,
 }
 
 /// What the rules say of a request.
@@ -60,11 +67,17 @@ impl Admission {
 
 impl RouteRules {
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
-    pub fn new(config: &RouteConfig) -> Option<Arc<Self>> {
+    pub fn new(config: &RouteConfig, compress: Option<Arc<CompressRules>>) -> Option<Arc<Self>> {
         let access = AccessList::new(&config.access);
         let cleaning = RequestCleaning::new(config);
-        let has_any = access.is_some() || cleaning.is_some();
-        has_any.then(|| Arc::new(Self { access, cleaning }))
+        let has_any = access.is_some() || cleaning.is_some() || compress.is_some();
+        has_any.then(|| {
+            Arc::new(Self {
+                access,
+                cleaning,
+                compress,
+            })
+        })
     }
 
     /// Whether a request may have to wait for somebody else before it is admitted.
@@ -79,6 +92,10 @@ impl RouteRules {
         {
             return Admission::Answered(refusal);
         }
+        let rules = request.answer.rules.as_ref();
+        if let Some(codings) = rules.and_then(|rules| rules.codings.clone()) {
+            request.parts.extensions.insert(codings);
+        }
         self.clean(&mut request.parts, request.wishes.upgrade.is_some());
         Admission::Admitted
     }
@@ -89,12 +106,17 @@ impl RouteRules {
         if let Some(cleaning) = &self.cleaning {
             cleaning.clean(parts, upgrades);
         }
+        if let Some(compress) = &self.compress {
+            compress.clean(parts);
+        }
     }
 
     /// What becomes of the answer to this request, by what the client has sent.
-    pub fn for_answer(self: &Arc<Self>, _request: &ArrivedRequest) -> Box<AnswerRules> {
+    pub fn for_answer(self: &Arc<Self>, request: &ArrivedRequest) -> Box<AnswerRules> {
+        let compress = self.compress.as_ref();
         Box::new(AnswerRules {
             _rules: Arc::clone(self),
+            codings: compress.map(|compress| compress.client(&request.parts)),
         })
     }
 
@@ -103,22 +125,30 @@ impl RouteRules {
         if let Some(cleaning) = &self.cleaning {
             cleaning.clean_known(parts, false);
         }
+        if let Some(compress) = &self.compress {
+            compress.clean(parts);
+        }
     }
 
     /// The steps that this route has, in their order and in words.
     pub fn describe(&self) -> Vec<String> {
         let access = self.access.as_ref().map(AccessList::describe);
         let cleaning = self.cleaning.as_ref().map(RequestCleaning::describe);
+        let compress = self.compress.as_ref().map(|compress| compress.describe());
         access
             .into_iter()
             .chain(cleaning.into_iter().flatten())
+            .chain(compress)
             .collect()
     }
 }
 
 impl AnswerRules {
-    /// Applies the rules for answers.
+    /// Applies the rules for answers. Compression comes last: it is about the octets that go out.
     pub fn apply(self, served: CountedResponse) -> CountedResponse {
-        served
+        match self.codings {
+            Some(codings) => codings.deliver(served),
+            None => served,
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use fuzz_harness::{Law, Target, chosen};
 
 mod cache_control;
+mod coding;
 mod conditional;
 mod forward;
 mod forwarded;
@@ -20,8 +21,9 @@ mod reference;
 mod vary;
 
 /// The targets: each is one law, or a few that read the same form.
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     ("cache_control", &[cache_control::check]),
+    ("coding", &[coding::check]),
     ("conditional", &[conditional::check]),
     ("forward", &[forward::check, forwarded::check]),
     ("frames", &[frames::check]),

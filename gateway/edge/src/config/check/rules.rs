@@ -1,5 +1,7 @@
 //! Checks the meaning of the rules of a route.
 
+pub mod compress;
+
 use super::{FindingCollector, form};
 use crate::config::problem::ConfigPath;
 use crate::proxy::config::RouteConfig;
@@ -10,6 +12,9 @@ pub fn check(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector
     report.each(&access.key("allow"), &route.access.allow, form::cidr);
     report.each(&access.key("deny"), &route.access.deny, form::cidr);
     cleaning(route, at, report);
+    if let Some(given) = &route.compress {
+        compress::check(given, &at.key("compress"), report);
+    }
 }
 
 fn cleaning(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {

@@ -20,6 +20,7 @@ use crate::plugin::{Plugin, SeenField};
 use crate::proxy::context::RequestContext;
 use crate::proxy::cover::{self, KeyCoverage};
 use crate::proxy::route::Route;
+use crate::proxy::rules::compress::ClientCodings;
 use crate::proxy::watch::PluginHeadChanges;
 
 /// The request that refreshes `copy`, whose key without the variant is `primary`.
@@ -38,6 +39,11 @@ pub(super) fn request(
     // The fields that the plugin set are sent as well, so the record of its changes is needed, too.
     if let Some(by) = ask.parts.extensions.get::<PluginHeadChanges>() {
         parts.extensions.insert(by.clone());
+    }
+    // On a route that compresses, the origin is asked with the same word for every client.
+    if let Some(client) = ClientCodings::of(&ask.parts) {
+        client.ask_for_all(&mut parts.headers);
+        parts.extensions.insert(Arc::clone(client));
     }
     RequestContext {
         generation: Arc::clone(&ask.generation),

@@ -30,6 +30,7 @@ use crate::http::memory::stored::StoredBody;
 use crate::http::vary::Vary;
 use crate::proxy::head::{compact, freshness, own_fields, stored_headers_by};
 use crate::proxy::record::trail::TrailEvent;
+use crate::proxy::rules::compress::ClientCodings;
 use crate::telemetry::limit::LineLimiter;
 
 /// Streams the body to all who follow, then stores it.
@@ -89,6 +90,9 @@ pub async fn publish(
     // entry.
     drop(leader);
     if let Some(entry) = stored {
+        if let Some(client) = ClientCodings::of(&load.ask.parts) {
+            client.prepare(&entry);
+        }
         let left = entry.freshness.left_at_arrival();
         load.ask.note(|| TrailEvent::Stored(left));
         if load.cache.second_tier().is_some() {

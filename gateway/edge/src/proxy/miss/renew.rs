@@ -92,7 +92,7 @@ async fn store(
         marks,
         leader.born(),
     );
-    let entry = Arc::new(entry.knowing(knows));
+    let entry = Arc::new(entry.knowing(knows).with_forms_of(stale));
     let admitted = load
         .cache
         .admit(load.primary.to_key(), &vary, Arc::clone(&entry));

@@ -20,6 +20,7 @@ use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin
 use crate::proxy::context::RequestContext;
 use crate::proxy::head::withholds;
 use crate::proxy::miss::stale::{self, StaleSituation, StaleVerdict};
+use crate::proxy::rules::compress;
 use crate::proxy::watch;
 
 /// What a source answered.
@@ -89,7 +90,8 @@ pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
     match (&ask.route.loader, &ask.route.origin) {
         (Some(_), _) => load(ask, None).await,
         (None, Some(origin)) => {
-            let request = ask.for_origin(Body::empty());
+            let mut request = ask.for_origin(Body::empty());
+            compress::ask_for_one(&ask.parts, request.headers_mut());
             let load = pin!(sent(ask, origin, request, false));
             watched(ask, until(deadline(ask), load).await)
         }
@@ -181,6 +183,7 @@ pub async fn load_range(
     conditional::strip_conditionals(headers);
     headers.insert(RANGE, range::request_range(gap.0, gap.1));
     headers.insert(IF_RANGE, validator);
+    compress::ask_for_one(&ask.parts, headers);
     request.extensions_mut().insert(SharedLoad);
     let load = pin!(sent(ask, origin, request, false));
     watched(ask, until(deadline(ask), load).await)

@@ -1,0 +1,94 @@
+//! Checks the meaning of `compress`, and what of it has no effect.
+
+use std::ops::RangeInclusive;
+
+use super::super::FindingCollector;
+use crate::config::problem::{ConfigFinding, ConfigPath};
+use crate::pattern::Pattern;
+use crate::proxy::config::{OnOffSwitch, RouteConfig};
+use crate::proxy::rules::compress::config::{CompressConfig, OriginEncoding};
+
+/// Checks the compression at `at`.
+pub fn check(compress: &CompressConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    for (n, encoding) in compress.encodings.iter().enumerate() {
+        if compress.encodings[..n].contains(encoding) {
+            let message = "it is in the list already; expected each encoding once";
+            report.add(at.key("encodings").index(n), message);
+        }
+    }
+    report.each(&at.key("types"), &compress.types, content_type);
+    let levels = &compress.levels;
+    let mut level = |name, value: u8, valid: RangeInclusive<u8>| {
+        if !valid.contains(&value) {
+            let (least, most) = valid.into_inner();
+            let message = format!("{value} is no level; expected {least} to {most}");
+            report.add(at.key("levels").key(name), message);
+        }
+    };
+    level("gzip", levels.gzip, 1..=12);
+    level("br", levels.br, 0..=11);
+    level("zstd", levels.zstd, 1..=19);
+}
+
+/// A pattern for content types, without parameters.
+fn content_type(text: &str) -> Result<(), String> {
+    let is_odd = |c: char| c.is_whitespace() || matches!(c, ';' | ',' | '"');
+    match text.is_empty() || text.contains(is_odd) || (text != "*" && !text.contains('/')) {
+        true => Err(format!(
+            "{text:?} is no content type; expected one without parameters, as in text/html or text/*"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Types whose content is compressed already.
+const COMPRESSED: [&str; 5] = [
+    "image/png",
+    "image/jpeg",
+    "video/mp4",
+    "application/zip",
+    "font/woff2",
+];
+
+/// What works and is not worth it, or has no effect.
+pub fn warnings(
+    route: &RouteConfig,
+    defaults: Option<&CompressConfig>,
+    at: &ConfigPath,
+) -> Vec<ConfigFinding> {
+    let own = route.compress.as_ref();
+    let Some(compress) = own.or(defaults).filter(|any| !any.encodings.is_empty()) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let keyed = &route.key.headers;
+    let key = keyed
+        .iter()
+        .position(|name| name.eq_ignore_ascii_case("accept-encoding"));
+    if let Some(n) = key.filter(|_| compress.origin != OriginEncoding::Keep) {
+        let message = "`compress` replaces `Accept-Encoding` by one value for all clients, so that \
+                       it tells no requests apart; expected a key without it";
+        let at = at.key("key").key("headers").index(n);
+        found.push(ConfigFinding::value(at, message));
+    }
+    if own.is_none() {
+        return found;
+    }
+    let at = at.key("compress");
+    if route.cache == OnOffSwitch::Off && !compress.passes {
+        let message = "without effect: with `cache: off` nothing is stored, and only what is \
+                       stored is compressed unless `passes: true`";
+        found.push(ConfigFinding::key(at.clone(), message));
+    }
+    for (n, listed) in compress.types.iter().enumerate() {
+        let pattern = Pattern::new(&listed.to_ascii_lowercase());
+        if let Some(coded) = COMPRESSED.iter().find(|coded| pattern.matches(coded)) {
+            let message = format!(
+                "it takes in {coded}, whose content is compressed already: that costs processor \
+                 time and saves nothing"
+            );
+            found.push(ConfigFinding::value(at.key("types").index(n), message));
+        }
+    }
+    found
+}

@@ -1,0 +1,94 @@
+//! The configuration of compression.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::ByteSize;
+
+/// Which answers are compressed for clients that take it. A stored answer is compressed once for each encoding, behind the answers, and the origin is asked with one fixed `Accept-Encoding`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompressConfig {
+    /// In order of preference, where a client likes them equally; `[]` is off.
+    pub encodings: Vec<CompressEncoding>,
+    /// Smaller bodies are not compressed.
+    pub min_bytes: ByteSize,
+    /// Content types that are compressed; `*` matches any number of characters.
+    pub types: Vec<String>,
+    /// What the origin is asked for, whatever clients take.
+    pub origin: OriginEncoding,
+    /// How well, and so how slowly, each encoding is made.
+    pub levels: CompressLevels,
+    /// Whether answers that are not stored are compressed, too, while they pass by (zstd and gzip). Where they hold a secret and what an attacker sent, their length may tell the secret (BREACH).
+    pub passes: bool,
+}
+
+/// An encoding that is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CompressEncoding {
+    Br,
+    Zstd,
+    Gzip,
+}
+
+/// What the origin is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginEncoding {
+    /// `Accept-Encoding: gzip`: fewer bytes on the way; undone for clients that do not take it.
+    #[default]
+    Gzip,
+    /// `Accept-Encoding: identity`: all encodings are made here.
+    Identity,
+    /// The client's own `Accept-Encoding`; if the origin's answer varies by it, each text of it has an entry of its own.
+    Keep,
+}
+
+/// How well, and so how slowly, each encoding is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompressLevels {
+    /// 1 to 12.
+    pub gzip: u8,
+    /// 0 to 11.
+    pub br: u8,
+    /// 1 to 19.
+    pub zstd: u8,
+}
+
+impl Default for CompressConfig {
+    fn default() -> Self {
+        use CompressEncoding::{Br, Gzip, Zstd};
+        Self {
+            encodings: vec![Br, Zstd, Gzip],
+            min_bytes: ByteSize::kib(1),
+            types: TYPES.map(str::to_owned).to_vec(),
+            origin: OriginEncoding::default(),
+            levels: CompressLevels::default(),
+            passes: false,
+        }
+    }
+}
+
+impl Default for CompressLevels {
+    fn default() -> Self {
+        Self {
+            gzip: 6,
+            br: 5,
+            zstd: 3,
+        }
+    }
+}
+
+/// The types that are compressed unless others are given.
+const TYPES: [&str; 8] = [
+    "text/*",
+    "application/json",
+    "application/javascript",
+    "application/*+json",
+    "application/*+xml",
+    "image/svg+xml",
+    "application/wasm",
+    "font/ttf",
+];

@@ -1,0 +1,162 @@
+//! What is done to an answer when it is delivered.
+
+use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Body as _;
+
+use super::{ClientCodings, ClientWish, PassedAnswers, VARIES_BY, forget_octets, is_left_alone};
+use crate::cache::encoder::EncodingOutcome;
+use crate::cache::policy::UncacheableReason;
+use crate::http::body::Body;
+use crate::http::coding::decode::{DecodeError, decode};
+use crate::http::coding::transcode::{DecodedBody, EncodedBody};
+use crate::http::coding::{AppliedCoding, ContentCoding};
+use crate::http::vary;
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::{CountedResponse, respond};
+
+/// Coded content of at most so many octets is decoded at once, if it has no more than
+/// [`MOST_AT_ONCE`] then; so its length is known.
+const CODED_AT_ONCE: usize = 64 << 10;
+const MOST_AT_ONCE: usize = 512 << 10;
+
+impl ClientCodings {
+    /// Gives an answer the coding that this client takes, and says what it varies by.
+    pub fn deliver(&self, served: CountedResponse) -> CountedResponse {
+        let CountedResponse { response, outcome } = served;
+        if outcome == RequestOutcome::Error || response.status().is_informational() {
+            return CountedResponse { response, outcome };
+        }
+        // Also where its coding is undone: that of others is not.
+        let varies = self.rules.varies(response.headers());
+        let (mut response, outcome) = match AppliedCoding::of(response.headers()) {
+            AppliedCoding::One(coding) if self.must_undo(coding, response.status()) => {
+                match self.undo(coding, response) {
+                    Ok(plain) => (plain, outcome),
+                    Err(_) => return CountedResponse::new(undecodable(), RequestOutcome::Error),
+                }
+            }
+            AppliedCoding::Identity if self.encodes(&response, outcome) => {
+                (self.encode(response), outcome)
+            }
+            _ => (response, outcome),
+        };
+        if varies {
+            vary::add(response.headers_mut(), VARIES_BY);
+        }
+        CountedResponse { response, outcome }
+    }
+
+    fn must_undo(&self, coding: ContentCoding, status: StatusCode) -> bool {
+        // Octets of a part can't be decoded. Ranges are asked for without a coding.
+        !self.accepted.takes(coding) && has_content(status)
+    }
+
+    /// The answer without its coding.
+    fn undo(
+        &self,
+        coding: ContentCoding,
+        response: Response<Body>,
+    ) -> Result<Response<Body>, DecodeError> {
+        self.rules
+            .encoder
+            .counts
+            .count(coding, EncodingOutcome::Decoded);
+        let (mut head, body) = response.into_parts();
+        forget_octets(&mut head.headers);
+        head.headers.remove("repr-digest");
+        head.headers.remove(CONTENT_ENCODING);
+        let plain = match body {
+            Body::Full(Some(coded)) if coded.len() <= CODED_AT_ONCE => {
+                match self.undo_at_once(coding, &coded) {
+                    Ok(plain) => Body::full(plain),
+                    Err(DecodeError::TooLarge) => {
+                        Body::boxed(DecodedBody::new(Body::full(coded), coding))
+                    }
+                    Err(damaged) => return Err(damaged),
+                }
+            }
+            Body::Empty => Body::Empty,
+            body => Body::boxed(DecodedBody::new(body, coding)),
+        };
+        Ok(Response::from_parts(head, plain))
+    }
+
+    fn undo_at_once(&self, coding: ContentCoding, coded: &[u8]) -> Result<Bytes, DecodeError> {
+        let most = MOST_AT_ONCE.min(self.rules.most);
+        decode(coding, coded, most).map(Bytes::from)
+    }
+
+    /// Whether an answer without a coding is encoded while it passes by: one that is not stored, on
+    /// a route that wants it.
+    fn encodes(&self, response: &Response<Body>, outcome: RequestOutcome) -> bool {
+        let headers = response.headers();
+        let is_stored = outcome != RequestOutcome::Pass
+            && response.extensions().get::<UncacheableReason>().is_none();
+        let length = match self.method {
+            Method::HEAD => announced(headers),
+            _ => response.body().size_hint().exact(),
+        };
+        self.rules.passes == PassedAnswers::Encoded
+            && !is_stored
+            && self.transforming == ClientWish::Allowed
+            && !self.asks_for_range
+            && has_content(response.status())
+            && length.is_none_or(|length| length > 0 && length >= self.rules.min_bytes as u64)
+            && self.rules.lists_type(headers)
+            && !is_left_alone(headers)
+            && self.passing_coding().is_some()
+    }
+
+    /// The best coding that can be made of a piece at a time.
+    fn passing_coding(&self) -> Option<ContentCoding> {
+        let offered = self.rules.offered.iter().copied();
+        let made = offered.filter(|coding| EncodedBody::can(*coding));
+        self.accepted.ranked(made).as_slice().first().copied()
+    }
+
+    fn encode(&self, response: Response<Body>) -> Response<Body> {
+        let Some(coding) = self.passing_coding() else {
+            return response;
+        };
+        let (mut head, body) = response.into_parts();
+        let body = match self.method {
+            Method::HEAD => Ok(body),
+            _ => EncodedBody::new(body, coding).map(Body::boxed),
+        };
+        match body {
+            Err(as_it_was) => Response::from_parts(head, as_it_was),
+            Ok(body) => {
+                self.rules
+                    .encoder
+                    .counts
+                    .count(coding, EncodingOutcome::Passed);
+                forget_octets(&mut head.headers);
+                head.headers.insert(CONTENT_ENCODING, coding.to_value());
+                Response::from_parts(head, body)
+            }
+        }
+    }
+}
+
+fn has_content(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT
+            | StatusCode::RESET_CONTENT
+            | StatusCode::PARTIAL_CONTENT
+            | StatusCode::NOT_MODIFIED
+            | StatusCode::SWITCHING_PROTOCOLS
+    )
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(http::header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+fn undecodable() -> Response<Body> {
+    let text = "502 the origin's content can't be decoded\n";
+    respond::plain(StatusCode::BAD_GATEWAY, text)
+}
