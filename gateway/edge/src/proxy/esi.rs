@@ -29,7 +29,9 @@ use http_body::Body as _;
 use super::arrived::ArrivedRequest;
 use super::metrics::RequestOutcome;
 use super::route::Route;
+use super::rules::compress::ClientCodings;
 use super::{CountedResponse, Proxy, context, cover, respond};
+use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::cache_control::ResponseDirectives;
 use crate::http::conditional;
@@ -94,6 +96,8 @@ pub(super) fn prepare(route: &Route, parts: &mut Parts) {
     parts.headers.remove(SURROGATE_CAPABILITY);
     let identity = HeaderValue::from_static("identity");
     parts.headers.insert(ACCEPT_ENCODING, identity);
+    // A coded form of the page has no marks that could be read.
+    parts.extensions.remove::<Arc<ClientCodings>>();
 }
 
 /// Tells an origin that pages are put together here, if its route does so.
@@ -190,6 +194,7 @@ impl PageRequest {
             true => Body::empty(),
             false => Body::boxed(AssembledPage::new(body, Arc::from(self))),
         };
+        head.extensions.insert(UncacheableReason::Private);
         CountedResponse::new(Response::from_parts(head, body), outcome)
     }
 
