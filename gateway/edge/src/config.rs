@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, ConfigDuration};
-use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, telemetry};
+use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, rate_limit, telemetry};
 
 mod check;
 mod de;
@@ -80,6 +80,9 @@ pub struct GatewayConfig {
     /// The policy of every route that does not set its own.
     #[serde(default)]
     pub defaults: cache::config::CachePolicyConfig,
+    /// Named rate limits, which routes name in `limit`.
+    #[serde(default)]
+    pub limits: BTreeMap<String, rate_limit::config::RateLimitConfig>,
     /// Routes; the first one that matches a request is used.
     pub routes: Vec<proxy::config::RouteConfig>,
     /// Plugins by name, and the settings for all of them.

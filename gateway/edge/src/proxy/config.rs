@@ -42,6 +42,9 @@ pub struct RouteConfig {
     /// Which client addresses may send requests.
     #[serde(default)]
     pub access: AccessConfig,
+    /// The rate limits of its requests, by their names under `limits`; the first that refuses one decides (429).
+    #[serde(default)]
+    pub limit: Vec<String>,
     /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,

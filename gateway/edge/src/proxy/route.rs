@@ -20,6 +20,7 @@ use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::rules::RouteRules;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
+use crate::rate_limit::RateLimitSet;
 use crate::telemetry::limit::LineLimiter;
 
 mod index;
@@ -111,6 +112,7 @@ pub struct RouteDependencies<'a> {
     /// Fields that a listener trusts. Every key holds them.
     pub trusted_headers: &'a [HeaderName],
     pub metrics: &'a RequestFamilies,
+    pub limits: &'a RateLimitSet,
 }
 
 impl Routes {
@@ -282,7 +284,7 @@ impl Route {
             hash: hash64(name.as_bytes()),
             matches: RouteConditions::new(&config.matches),
             origin: origin.transpose()?,
-            rules: RouteRules::new(config),
+            rules: RouteRules::new(config, parts.limits),
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

@@ -5,6 +5,7 @@
 //! [`RouteRules::admit`]:
 //!
 //! 1. [`access`]: may this address ask at all
+//! 2. [`limits`]: has it asked too often
 //!
 //! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
 //! through [`AnswerRules::apply`] when it is delivered.
@@ -14,25 +15,31 @@
 //! at once, without a purge.
 
 pub mod access;
+pub mod limits;
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use super::arrived::ArrivedRequest;
 use super::config::RouteConfig;
 use super::metrics::RequestOutcome;
 use super::{CountedResponse, respond};
+use crate::rate_limit::RateLimitSet;
 use access::AccessList;
+use limits::RouteLimits;
 
 /// The compiled rules of a route.
 pub struct RouteRules {
     access: Option<AccessList>,
+    limits: Option<RouteLimits>,
 }
 
 /// What the rules of a route do to one answer: the rules, and what of the request they need.
 pub struct AnswerRules {
     _rules: Arc<RouteRules>,
+    /// What the rate limits tell the client.
+    limit_fields: Option<Box<HeaderMap>>,
 }
 
 /// What the rules say of a request.
@@ -55,15 +62,21 @@ impl Admission {
 
 impl RouteRules {
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
-    pub fn new(config: &RouteConfig) -> Option<Arc<Self>> {
+    pub fn new(config: &RouteConfig, limits: &RateLimitSet) -> Option<Arc<Self>> {
         let access = AccessList::new(&config.access);
-        let has_any = access.is_some();
-        has_any.then(|| Arc::new(Self { access }))
+        let limits = RouteLimits::new(&config.name, &config.limit, limits);
+        let has_any = access.is_some() || limits.is_some();
+        has_any.then(|| Arc::new(Self { access, limits }))
     }
 
     /// Whether a request may have to wait for somebody else before it is admitted.
     pub fn may_wait(&self) -> bool {
-        false
+        self.limits.as_ref().is_some_and(RouteLimits::may_wait)
+    }
+
+    /// The limits of what goes to the origin. None: there are none.
+    pub fn origin_limits(&self) -> Option<&RouteLimits> {
+        self.limits.as_ref().filter(|limits| limits.limits_origin())
     }
 
     /// Takes a request through the steps before its key is derived.
@@ -73,6 +86,15 @@ impl RouteRules {
         {
             return Admission::Answered(refusal);
         }
+        if let Some(limits) = &self.limits {
+            let limited = limits.judge(request).await;
+            if let Some(rules) = &mut request.answer.rules {
+                rules.limit_fields = limited.fields;
+            }
+            if let Some(refusal) = limited.refusal {
+                return Admission::Answered(refusal);
+            }
+        }
         Admission::Admitted
     }
 
@@ -80,19 +102,24 @@ impl RouteRules {
     pub fn for_answer(self: &Arc<Self>, _request: &ArrivedRequest) -> Box<AnswerRules> {
         Box::new(AnswerRules {
             _rules: Arc::clone(self),
+            limit_fields: None,
         })
     }
 
     /// The steps that this route has, in their order and in words.
     pub fn describe(&self) -> Vec<String> {
         let access = self.access.as_ref().map(AccessList::describe);
-        access.into_iter().collect()
+        let limits = self.limits.iter().flat_map(RouteLimits::describe);
+        access.into_iter().chain(limits).collect()
     }
 }
 
 impl AnswerRules {
     /// Applies the rules for answers.
-    pub fn apply(self, served: CountedResponse) -> CountedResponse {
+    pub fn apply(self, mut served: CountedResponse) -> CountedResponse {
+        if let Some(fields) = self.limit_fields {
+            served.response.headers_mut().extend(*fields);
+        }
         served
     }
 }
