@@ -44,6 +44,7 @@ use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::Generation;
 use crate::proxy::route::RouteError;
+use crate::rate_limit::RateLimiter;
 use crate::telemetry::logs::LogWriterGuard;
 use crate::telemetry::metrics::Registry;
 
@@ -86,6 +87,7 @@ pub struct RunningGateway {
     _watching: AbortOnDropHandle<()>,
     _obtaining: Option<AbortOnDropHandle<()>>,
     _issuing: AbortOnDropHandle<()>,
+    _counting: Option<AbortOnDropHandle<()>>,
 }
 
 /// Why a gateway can't start.
@@ -220,6 +222,10 @@ impl RunningGateway {
             .map(|bus| joining::join(bus, config, &cache, &process.registry))
             .transpose()?
             .flatten();
+        let counting = cluster.as_ref().map(|cluster| {
+            let (cluster, limiter) = (Arc::clone(cluster), Arc::clone(&process.limiter));
+            spawn(count_nodes(cluster, limiter))
+        });
         let threads = config
             .server
             .threads
@@ -304,6 +310,7 @@ impl RunningGateway {
             _watching: spawn(Arc::clone(&reloader).watch()),
             _obtaining: acme.map(|acme| spawn(acme.run())),
             _issuing: spawn(issue_again(Arc::clone(&reloader))),
+            _counting: counting,
             reloader,
         })
     }
@@ -501,6 +508,18 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
         }
         if due {
             swept = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Tells the limits that nodes share how many there are. While the bus is not heard, the number is
+/// that from before.
+async fn count_nodes(cluster: Arc<Cluster>, limiter: Arc<RateLimiter>) {
+    let mut ticks = tokio::time::interval(TEND);
+    loop {
+        ticks.tick().await;
+        if cluster.standing().hears {
+            limiter.set_nodes(cluster.nodes(Instant::now()).len() + 1);
         }
     }
 }

@@ -24,6 +24,7 @@ mod fault;
 mod file_pattern;
 mod format;
 mod include;
+mod limit_warnings;
 mod line_diff;
 mod parser;
 mod problem;

@@ -46,6 +46,7 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
         &path(&["defaults"]),
         &mut report,
     );
+    rules::limits::check_named(config, &mut report);
     routes::check(config, &mut report);
     plugins(config, &mut report);
     if let Some(given) = &config.bus {

@@ -6,12 +6,11 @@
 //! not begin with a full allowance.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use std::sync::OnceLock;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
@@ -68,7 +67,7 @@ pub struct SharedAllowance<'a> {
     pub terms: BucketTerms,
     pub hash: u64,
     /// Its name in Redis.
-    pub name: &'a dyn Fn() -> String,
+    pub name: &'a (dyn Fn() -> String + Sync),
 }
 
 /// What came of asking for a request.

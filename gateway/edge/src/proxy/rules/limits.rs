@@ -140,7 +140,8 @@ impl RouteLimits {
 /// If a limit refuses it.
 pub async fn admit_to_origin(ask: &RequestContext) -> Result<(), LoadFailure> {
     match ask.route.rules.as_ref().and_then(|rules| rules.origin_limits()) {
-        Some(limits) => limits.admit_to_origin(ask).await,
+        // In a box: the future of every load would grow by it.
+        Some(limits) => Box::pin(limits.admit_to_origin(ask)).await,
         None => Ok(()),
     }
 }
