@@ -296,7 +296,10 @@ impl RateLimit {
         let mut digest = Sha256::new();
         subject.write(&self.config.key, |octets| digest.update(octets));
         let digest = digest.finalize();
-        digest[..16].iter().map(|octet| format!("{octet:02x}")).collect()
+        digest[..16]
+            .iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect()
     }
 
     /// Takes a request from an allowance of this node. Returns how many are left, or how long there
@@ -363,8 +366,20 @@ impl RateLimit {
         let (limit, route) = (&*self.name, subject.route);
         let client = subject.client.map(tracing::field::display);
         match would {
-            true => tracing::warn!(limit, route, client, dropped, "a request is above a rate limit, which only counts"),
-            false => tracing::warn!(limit, route, client, dropped, "a request was refused by a rate limit"),
+            true => tracing::warn!(
+                limit,
+                route,
+                client,
+                dropped,
+                "a request is above a rate limit, which only counts"
+            ),
+            false => tracing::warn!(
+                limit,
+                route,
+                client,
+                dropped,
+                "a request was refused by a rate limit"
+            ),
         }
     }
 }

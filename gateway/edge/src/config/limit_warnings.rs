@@ -56,7 +56,11 @@ fn fields_of_loads(
     limit: &RateLimitConfig,
 ) -> Option<ConfigFinding> {
     let names = |named: &[String]| named.iter().any(|named| named == name);
-    let mut routes = config.routes.iter().filter(|route| names(&route.limit)).peekable();
+    let mut routes = config
+        .routes
+        .iter()
+        .filter(|route| names(&route.limit))
+        .peekable();
     routes.peek()?;
     let caches_none = routes.all(|route| route.cache == OnOffSwitch::Off);
     if limit.at == LimitPlace::Edge || !limit.fields || !caches_none {

@@ -82,7 +82,10 @@ mod tests {
 
     #[test]
     fn of_twice_the_rate_half_is_admitted_after_the_burst() {
-        let terms = BucketTerms { interval: SECOND / 100, burst: 200 };
+        let terms = BucketTerms {
+            interval: SECOND / 100,
+            burst: 200,
+        };
         let moments = (0..200 * 60).map(|n| SECOND + n * SECOND / 200);
         let passed = admitted(terms, moments);
         // 60 s at 100/s and the burst.
@@ -98,7 +101,10 @@ mod tests {
 
     #[test]
     fn who_is_refused_is_told_when_to_come_again() {
-        let terms = BucketTerms { interval: SECOND, burst: 2 };
+        let terms = BucketTerms {
+            interval: SECOND,
+            burst: 2,
+        };
         let first = terms.take(0, 10 * SECOND).unwrap();
         let second = terms.take(first, 10 * SECOND).unwrap();
         let BucketWait(wait) = terms.take(second, 10 * SECOND + 1).unwrap_err();
@@ -112,9 +118,18 @@ mod tests {
 
     #[test]
     fn the_parts_of_all_nodes_are_not_more_than_the_whole() {
-        let terms = BucketTerms { interval: SECOND / 100, burst: 200 };
+        let terms = BucketTerms {
+            interval: SECOND / 100,
+            burst: 200,
+        };
         let part = terms.shared_among(2);
-        assert_eq!(part, BucketTerms { interval: SECOND / 50, burst: 100 });
+        assert_eq!(
+            part,
+            BucketTerms {
+                interval: SECOND / 50,
+                burst: 100
+            }
+        );
         let many = terms.shared_among(1_000);
         assert_eq!(many.burst, 1, "each node admits some");
         assert_eq!(terms.shared_among(0), terms);

@@ -76,8 +76,7 @@ pub enum LimitPlace {
 
 const RATE_FORM: &str = "a rate: a whole number from 1 to 1000000000 with /s, /m, /h or /d, of at \
                          most 1000000 a second, as in 100/s or 1000/m";
-const KEY_FORM: &str =
-    "what a limit counts by: client, header NAME, cookie NAME, path.N or route, as in header x-api-key";
+const KEY_FORM: &str = "what a limit counts by: client, header NAME, cookie NAME, path.N or route, as in header x-api-key";
 
 /// The shortest time between two requests that can be told apart.
 const SHORTEST_INTERVAL: Duration = Duration::from_micros(1);
@@ -259,7 +258,13 @@ mod tests {
             assert_eq!(rate.interval(), Duration::from_nanos(nanos), "{text}");
             assert_eq!(rate.to_string(), text);
         }
-        for text in ["client", "route", "path.3", "header x-api-key", "cookie sid"] {
+        for text in [
+            "client",
+            "route",
+            "path.3",
+            "header x-api-key",
+            "cookie sid",
+        ] {
             let key: LimitKey = text.parse().unwrap();
             assert_eq!(key.to_string(), text);
         }
@@ -267,11 +272,29 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused_with_the_form_that_is_expected() {
-        for bad in ["", "100", "100/w", "0/s", "-1/s", "1.5/s", "2000000/s", "/s"] {
+        for bad in [
+            "",
+            "100",
+            "100/w",
+            "0/s",
+            "-1/s",
+            "1.5/s",
+            "2000000/s",
+            "/s",
+        ] {
             let error = bad.parse::<RequestRate>().unwrap_err();
             assert!(error.contains("100/s"), "{bad}: {error}");
         }
-        for bad in ["", "ip", "header", "header a b", "cookie ", "path.0", "path.x", "path.65"] {
+        for bad in [
+            "",
+            "ip",
+            "header",
+            "header a b",
+            "cookie ",
+            "path.0",
+            "path.x",
+            "path.65",
+        ] {
             let error = bad.parse::<LimitKey>().unwrap_err();
             assert!(error.contains("header NAME"), "{bad}: {error}");
         }

@@ -90,7 +90,11 @@ fn taking(state: LeaseState, now: u64) -> (Option<LeaseState>, LeaseTake) {
     let left = tokens + state.free;
     // Where the last one is taken nothing is known of the next.
     let until = if tokens == 0 { now } else { state.until };
-    let next = LeaseState { until, tokens, ..state };
+    let next = LeaseState {
+        until,
+        tokens,
+        ..state
+    };
     (Some(next), LeaseTake::Admitted { left })
 }
 
@@ -145,7 +149,10 @@ mod tests {
         assert_eq!(take(&held, 100), LeaseTake::Unknown);
         refuse(&held, 200, 100);
         assert_eq!(take(&held, 199), LeaseTake::Refused { wait: 1 });
-        assert_eq!(look(held.load(Ordering::Relaxed), 150), LeaseTake::Refused { wait: 50 });
+        assert_eq!(
+            look(held.load(Ordering::Relaxed), 150),
+            LeaseTake::Refused { wait: 50 }
+        );
         assert_eq!(take(&held, 200), LeaseTake::Unknown);
     }
 
@@ -161,7 +168,14 @@ mod tests {
 
     #[test]
     fn the_number_grows_with_the_time_that_it_holds() {
-        let state = |until, free, tokens| LeaseState { until, free, tokens }.number();
+        let state = |until, free, tokens| {
+            LeaseState {
+                until,
+                free,
+                tokens,
+            }
+            .number()
+        };
         assert!(state(5, MOST_LEASED, MOST_LEASED) < state(6, 0, 0));
         assert!(state(5, 3, 4) <= ended_by(5) && ended_by(5) < state(6, 0, 0));
         let most = 1 << 35;

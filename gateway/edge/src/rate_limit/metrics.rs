@@ -83,7 +83,12 @@ mod tests {
             families.limit(&name).refused.inc();
             families.limit(&name).refused.inc();
         }
-        let of = |name: &str| families.outcomes.with_label_values(&[name, "refused"]).get();
+        let of = |name: &str| {
+            families
+                .outcomes
+                .with_label_values(&[name, "refused"])
+                .get()
+        };
         assert_eq!((of("limit-0"), of(OTHER)), (2, 10));
     }
 }

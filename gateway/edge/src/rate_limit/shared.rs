@@ -73,8 +73,12 @@ pub struct SharedAllowance<'a> {
 /// What came of asking for a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SharedOutcome {
-    Admitted { left: u64 },
-    Refused { wait: Duration },
+    Admitted {
+        left: u64,
+    },
+    Refused {
+        wait: Duration,
+    },
     /// Redis can't be asked, or has not answered in time.
     Unknown,
 }
@@ -114,7 +118,9 @@ impl LimitLink {
     /// Permission to ask Redis. None: it is away.
     fn admit(&self) -> Option<Permit> {
         let redis = self.redis.get()?;
-        redis.is_connected().then(|| self.breaker.admit(Instant::now()))?
+        redis
+            .is_connected()
+            .then(|| self.breaker.admit(Instant::now()))?
     }
 }
 
@@ -130,7 +136,10 @@ impl HeldShares {
     pub fn is_used_up(&self, hash: u64, link: &LimitLink) -> bool {
         let known = self.held.known(hash);
         known.is_some_and(|number| {
-            matches!(lease::look(number, link.millis()), LeaseTake::Refused { .. })
+            matches!(
+                lease::look(number, link.millis()),
+                LeaseTake::Refused { .. }
+            )
         })
     }
 
@@ -232,5 +241,7 @@ impl HeldShares {
 
 /// In whole milliseconds, and at least one.
 fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX >> 32).max(1)
+    u64::try_from(span.as_micros().div_ceil(1_000))
+        .unwrap_or(u64::MAX >> 32)
+        .max(1)
 }

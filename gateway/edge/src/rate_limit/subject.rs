@@ -113,9 +113,16 @@ mod tests {
         let client = Some("192.0.2.1");
         let of = |key, fields: &[_]| key_of(key, client, fields, "/");
         for key in ["header x-api-key", "cookie sid"] {
-            assert_eq!(of(key, &[("cookie", "other=1; sidx=2")]), of("client", &[]), "{key}");
+            assert_eq!(
+                of(key, &[("cookie", "other=1; sidx=2")]),
+                of("client", &[]),
+                "{key}"
+            );
         }
-        assert_ne!(of("header x-api-key", &[("x-api-key", "a")]), of("header x-api-key", &[("x-api-key", "b")]));
+        assert_ne!(
+            of("header x-api-key", &[("x-api-key", "a")]),
+            of("header x-api-key", &[("x-api-key", "b")])
+        );
         let one = of("cookie sid", &[("cookie", "a=1; sid=7")]);
         assert_eq!(one, of("cookie sid", &[("cookie", "sid=7")]));
         assert_ne!(one, of("cookie sid", &[("cookie", "sid=8")]));

@@ -72,7 +72,9 @@ impl KeyTable {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         let owners = self.sets.iter().flat_map(|set| &set.owners);
-        owners.filter(|owner| owner.load(Ordering::Relaxed) != 0).count()
+        owners
+            .filter(|owner| owner.load(Ordering::Relaxed) != 0)
+            .count()
     }
 
     fn place(&self, hash: u64) -> usize {
@@ -106,7 +108,10 @@ impl KeySet {
 
     /// The first place with the lowest number, and the number.
     fn lowest(&self) -> (usize, u64) {
-        let numbers = self.numbers.iter().map(|number| number.load(Ordering::Acquire));
+        let numbers = self
+            .numbers
+            .iter()
+            .map(|number| number.load(Ordering::Acquire));
         let lowest = numbers.enumerate().min_by_key(|(_, number)| *number);
         lowest.unwrap_or_default()
     }
@@ -142,11 +147,17 @@ mod tests {
         let table = KeyTable::new(8);
         assert_eq!(table.sets.len(), 1);
         for key in 0..16 {
-            table.number(hash(key), 0).store(100 + key, Ordering::Relaxed);
+            table
+                .number(hash(key), 0)
+                .store(100 + key, Ordering::Relaxed);
         }
         table.number(hash(0), 0).store(500, Ordering::Relaxed);
         let new = table.number(hash(99), 50);
-        assert_eq!(new.load(Ordering::Relaxed), 0, "it begins with nothing of the former owner's");
+        assert_eq!(
+            new.load(Ordering::Relaxed),
+            0,
+            "it begins with nothing of the former owner's"
+        );
         new.store(600, Ordering::Relaxed);
         assert_eq!(table.known(hash(1)), None, "it had the lowest number");
         assert_eq!(table.known(hash(0)), Some(500));
@@ -156,7 +167,10 @@ mod tests {
 
     #[test]
     fn a_flood_of_keys_takes_no_memory_and_does_not_free_who_is_at_its_limit() {
-        let terms = BucketTerms { interval: 10_000_000, burst: 100 };
+        let terms = BucketTerms {
+            interval: 10_000_000,
+            burst: 100,
+        };
         let table = KeyTable::new(1_000);
         let attacker = hash(u64::MAX);
         let now = 1;
@@ -175,10 +189,43 @@ mod tests {
         assert!(terms.take(known, now).is_err(), "and still at its limit");
     }
 
+    /// The bytes of this process that are resident.
+    fn resident() -> u64 {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4_096
+    }
+
+    #[test]
+    #[ignore = "ten million keys take half a minute in a debug build"]
+    fn ten_million_keys_take_no_memory() {
+        let before = resident();
+        let table = KeyTable::new(100_000);
+        let made = resident() - before;
+        let terms = BucketTerms {
+            interval: 10_000_000,
+            burst: 200,
+        };
+        let began = std::time::Instant::now();
+        for key in 0..10_000_000 {
+            let now = 1 + key * 1_000;
+            let number = table.number(hash(key), now);
+            let take = |full_at| terms.take(full_at, now).ok();
+            let taken = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+            taken.expect("each key is new");
+        }
+        let (grown, took) = (resident() - before, began.elapsed());
+        println!("the table: {made} bytes; with ten million keys: {grown}; {took:?}");
+        assert!(grown < 20 << 20);
+    }
+
     #[test]
     fn threads_that_count_one_key_lose_no_request() {
         let table = KeyTable::new(100);
-        let terms = BucketTerms { interval: 1_000_000_000, burst: 500 };
+        let terms = BucketTerms {
+            interval: 1_000_000_000,
+            burst: 500,
+        };
         let admitted = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -78,7 +78,10 @@ impl RouteLimits {
             if decision.verdict != LimitVerdict::Admitted {
                 let record = request.answer.record.as_mut();
                 if let Some(trail) = record.and_then(PendingRecord::trail) {
-                    trail.note(TrailEvent::Limited(Arc::clone(limit.name()), decision.verdict));
+                    trail.note(TrailEvent::Limited(
+                        Arc::clone(limit.name()),
+                        decision.verdict,
+                    ));
                 }
             }
             if let LimitVerdict::Refused(wait) = decision.verdict {
@@ -139,7 +142,12 @@ impl RouteLimits {
 /// # Errors
 /// If a limit refuses it.
 pub async fn admit_to_origin(ask: &RequestContext) -> Result<(), LoadFailure> {
-    match ask.route.rules.as_ref().and_then(|rules| rules.origin_limits()) {
+    match ask
+        .route
+        .rules
+        .as_ref()
+        .and_then(|rules| rules.origin_limits())
+    {
         // In a box: the future of every load would grow by it.
         Some(limits) => Box::pin(limits.admit_to_origin(ask)).await,
         None => Ok(()),
@@ -148,7 +156,11 @@ pub async fn admit_to_origin(ask: &RequestContext) -> Result<(), LoadFailure> {
 
 /// Whether a failure is that of a limit, and this request would meet it as well.
 pub fn shares_refusal(ask: &RequestContext, failure: &LoadFailure) -> bool {
-    let limits = ask.route.rules.as_ref().and_then(|rules| rules.origin_limits());
+    let limits = ask
+        .route
+        .rules
+        .as_ref()
+        .and_then(|rules| rules.origin_limits());
     is_refusal(failure) && limits.is_some_and(|limits| limits.would_refuse(ask))
 }
 
