@@ -18,7 +18,7 @@ use super::bucket::BucketTerms;
 use super::lease::{self, LeaseTake, MOST_LEASED};
 use super::redis::{LeaseGrant, LimitRedis, LimitRedisSettings};
 use super::table::KeyTable;
-use crate::breaker::{Breaker, Permit};
+use crate::breaker::Breaker;
 
 /// The longest that a request waits for Redis.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -115,12 +115,8 @@ impl LimitLink {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX) + 1
     }
 
-    /// Permission to ask Redis. None: it is away.
-    fn admit(&self) -> Option<Permit> {
-        let redis = self.redis.get()?;
-        redis
-            .is_connected()
-            .then(|| self.breaker.admit(Instant::now()))?
+    fn is_connected(&self) -> bool {
+        self.redis.get().is_some_and(LimitRedis::is_connected)
     }
 }
 
@@ -178,11 +174,14 @@ impl HeldShares {
         allowance: &SharedAllowance<'_>,
         link: &Arc<LimitLink>,
     ) -> Option<watch::Receiver<LeaseCall>> {
+        if !link.is_connected() {
+            return None;
+        }
         let mut asked = self.asked.lock();
         if let Some(call) = asked.get(&allowance.hash) {
             return Some(call.clone());
         }
-        let permit = link.admit()?;
+        let permit = link.breaker.admit(Instant::now())?;
         let (tell, call) = watch::channel(LeaseCall::UnderWay);
         asked.insert(allowance.hash, call.clone());
         let (this, link) = (Arc::clone(self), Arc::clone(link));
