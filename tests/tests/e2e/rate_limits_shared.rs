@@ -9,7 +9,6 @@ use e2e::origin::Origin;
 use e2e::pace::{PacedRequest, admitted, paced, passed};
 use e2e::redis::Redis;
 use e2e::reply::Reply;
-use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 
 /// Two gateways with the limit `per`, whose allowances are in `store`. They hear each other over
