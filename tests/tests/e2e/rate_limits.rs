@@ -391,8 +391,9 @@ async fn a_stale_copy_is_better_than_a_refusal() {
 #[tokio::test]
 async fn the_limit_is_named_where_requests_are_explained() {
     let origin = origin().await;
-    let setup = limited(&origin, "{rate: 10/h, burst: 1}");
-    let gateway = setup.start().await;
+    let admin = "{address: \"127.0.0.1:0\", token: a-token-for-reading}";
+    let setup = limited(&origin, "{rate: 10/h, burst: 1}").top("admin", admin);
+    let gateway = setup.start().await.with_token("a-token-for-reading");
     let a = by(&gateway, A);
     assert_eq!(
         (a.status("/page").await, a.status("/page").await),
@@ -414,7 +415,13 @@ async fn the_limit_is_named_where_requests_are_explained() {
     assert!(ran.output().contains(words), "{}", ran.output());
     drop(dir);
     let other = gateway.dir().join("other.yaml");
-    std::fs::write(&other, limited(&origin, "{rate: 20/h, burst: 1}").yaml()).unwrap();
+    std::fs::write(
+        &other,
+        limited(&origin, "{rate: 20/h, burst: 1}")
+            .top("admin", admin)
+            .yaml(),
+    )
+    .unwrap();
     let planned = gateway.plan(&other).await;
     let changed = &planned.said["changes"]["settings"][0];
     assert_eq!(changed["key"], "limits.per.rate", "{}", planned.said);
@@ -485,6 +492,18 @@ async fn what_can_not_work_is_refused_where_it_stands_and_what_has_no_effect_is_
     let unused = Setup::new(&origin).top("limits", good);
     let told = validated(&unused).output();
     assert!(told.contains("no route names the limit `client`"), "{told}");
+    let redis = "{l2: {redis: {url: \"redis://127.0.0.1:1\"}}}";
+    let lone = with("{client: {rate: 100/s, shared: true}}", "client").top("cache", redis);
+    let told = validated(&lone).output();
+    assert!(
+        told.contains("without a `bus`") && told.contains("limits.client.shared"),
+        "{told}"
+    );
+    let loads = "{client: {rate: 100/s, at: origin, fields: true}}";
+    let route = "{name: site, upstream: origin, cache: off, limit: [client]}";
+    let all_pass = Setup::new(&origin).top("limits", loads).route(route);
+    let told = validated(&all_pass).output();
+    assert!(told.contains("limits.client.fields"), "{told}");
     let fine = validated(&with(good, "client"));
     assert_eq!(fine.code, Some(0));
     assert!(!fine.output().contains("limit"), "{}", fine.output());
