@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod name_server;
 pub mod nats;
 pub mod origin;
+pub mod pace;
 pub mod pebble;
 pub mod peers;
 pub mod places;

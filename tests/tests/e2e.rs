@@ -308,6 +308,10 @@ mod purge_schedule;
 mod purge_wait;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
+#[path = "e2e/rate_limits.rs"]
+mod rate_limits;
+#[path = "e2e/rate_limits_shared.rs"]
+mod rate_limits_shared;
 #[path = "e2e/recent_requests.rs"]
 mod recent_requests;
 #[path = "e2e/record.rs"]
@@ -332,6 +336,8 @@ mod request_forms;
 mod response_forms;
 #[path = "e2e/rfc.rs"]
 mod rfc;
+#[path = "e2e/rules_access.rs"]
+mod rules_access;
 #[path = "e2e/rules_cleaning.rs"]
 mod rules_cleaning;
 #[path = "e2e/rules_compress.rs"]

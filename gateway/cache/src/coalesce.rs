@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry as Place;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -83,6 +83,8 @@ pub struct LoadFailure {
     pub detail: String,
     pub stale: StaleUse,
     pub blame: LoadFailureScope,
+    /// Further fields for the client.
+    pub fields: Option<Box<HeaderMap>>,
     /// There was no response at all: no address, no connection, or the connection was closed.
     pub disconnected: bool,
 }
@@ -133,6 +135,7 @@ impl LoadFailure {
             status,
             error,
             alert: None,
+            fields: None,
             retry_after: None,
             detail: detail.into(),
             stale: StaleUse::InWindow,

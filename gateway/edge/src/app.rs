@@ -44,6 +44,7 @@ use crate::origin::BuildError;
 use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
 use crate::proxy::{Generation, Proxy};
+use crate::rate_limit::RateLimiter;
 use crate::telemetry::logs::LogWriterGuard;
 use crate::telemetry::metrics::Registry;
 
@@ -101,6 +102,7 @@ pub struct RunningGateway {
     obtaining: Option<AbortOnDropHandle<()>>,
     issuing: AbortOnDropHandle<()>,
     _keeping: AbortOnDropHandle<()>,
+    _counting: Option<AbortOnDropHandle<()>>,
     _giving: Option<AbortOnDropHandle<()>>,
 }
 
@@ -276,6 +278,10 @@ impl RunningGateway {
             .map(|bus| joining::join(bus, config, &cache, &process.registry))
             .transpose()?
             .flatten();
+        let counting = cluster.as_ref().map(|cluster| {
+            let (cluster, limiter) = (Arc::clone(cluster), Arc::clone(&process.limiter));
+            spawn(count_nodes(cluster, limiter))
+        });
         local_authority::issue_all(config)?;
         let settings = ProcessSettings::new(&process.tls, Arc::clone(&options.drain_limit));
         let acme = obtaining(config, &process.tls, &process.registry).await?;
@@ -398,6 +404,7 @@ impl RunningGateway {
             watching: spawn(Arc::clone(&reloader).watch()),
             obtaining: acme.map(|acme| spawn(acme.run())),
             issuing: spawn(issue_again(Arc::clone(&reloader))),
+            _counting: counting,
             _giving: upgrade_socket.map(|socket| spawn(giver.serve(socket))),
             reloader,
         })
@@ -692,6 +699,18 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
         }
         if due {
             swept = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Tells the limits that nodes share how many there are. While the bus is not heard, the number is
+/// that from before.
+async fn count_nodes(cluster: Arc<Cluster>, limiter: Arc<RateLimiter>) {
+    let mut ticks = tokio::time::interval(TEND);
+    loop {
+        ticks.tick().await;
+        if cluster.standing().hears {
+            limiter.set_nodes(cluster.nodes(Instant::now()).len() + 1);
         }
     }
 }

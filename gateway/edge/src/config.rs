@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, ConfigDuration};
-use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, telemetry};
+use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, rate_limit, telemetry};
 
 mod check;
 mod de;
@@ -24,6 +24,7 @@ mod fault;
 mod file_pattern;
 mod format;
 mod include;
+mod limit_warnings;
 mod line_diff;
 mod parser;
 mod problem;
@@ -80,6 +81,9 @@ pub struct GatewayConfig {
     /// The policy of every route that does not set its own, and its compression.
     #[serde(default)]
     pub defaults: proxy::config::RouteDefaults,
+    /// Named rate limits, which routes name in `limit`.
+    #[serde(default)]
+    pub limits: BTreeMap<String, rate_limit::config::RateLimitConfig>,
     /// Routes; the first one that matches a request is used.
     pub routes: Vec<proxy::config::RouteConfig>,
     /// Plugins by name, and the settings for all of them.

@@ -30,6 +30,7 @@ use crate::proxy::record::recent::RecentRequestLog;
 use crate::proxy::route::{RouteDependencies, Routes};
 use crate::proxy::rules::compress::CompressDependencies;
 use crate::proxy::{Generation, Proxy, PurgeMethod};
+use crate::rate_limit::{LimitRedisSettings, RateLimitSet, RateLimiter};
 use crate::telemetry::metrics::{self, Registry};
 
 /// The cache, the metric families and the last requests: created once, whatever configurations
@@ -40,6 +41,7 @@ pub struct ProcessState {
     pub recent: Arc<RecentRequestLog>,
     pub tls: Arc<TlsListeners>,
     pub quic: Arc<QuicMetrics>,
+    pub limiter: Arc<RateLimiter>,
     pub origins: SharedOriginState,
     pub warm: Arc<WarmKeeper>,
     requests: RequestFamilies,
@@ -76,6 +78,7 @@ impl ProcessState {
             tls: TlsListeners::register(&registry)?,
             protocols: ProtocolCounts::register(&registry)?,
             quic: QuicMetrics::register(&registry)?,
+            limiter: RateLimiter::register(&registry, limit_redis(config))?,
             origins: SharedOriginState::register(&registry, target_states(), target_file_reader())?,
             registry,
         })
@@ -124,6 +127,8 @@ impl ProcessState {
         let standing = before.map(|before| &*before.origins);
         let origins = Origins::new(&config.upstreams, &self.origins, standing)?;
         let origins = Arc::new(origins);
+        let limits = before.map(|before| &before.limits);
+        let limits = RateLimitSet::new(&config.limits, &self.limiter, limits);
         let options = PluginHostOptions {
             base: PathBuf::new(),
             cache_dir: code_cache(),
@@ -149,6 +154,7 @@ impl ProcessState {
                 encoder: self.cache.encoder(),
                 most: config.cache.l1.max_object_bytes.as_usize(),
             },
+            limits: &limits,
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());
@@ -156,7 +162,7 @@ impl ProcessState {
         let path_rules = config.listeners.iter().map(|listener| listener.path);
         let recorder = RequestRecorder::new(config.telemetry.access_log, Arc::clone(&self.recent));
         Ok(Generation::new(
-            routes,
+            (routes, limits),
             plugins,
             origins,
             purge_method,
@@ -165,6 +171,14 @@ impl ProcessState {
             trust,
         ))
     }
+}
+
+/// The Redis that shared limits are in. None: there is none. Settings that describe no Redis are
+/// refused where the second tier is opened.
+fn limit_redis(config: &GatewayConfig) -> Option<LimitRedisSettings> {
+    let namespace = config.bus.as_ref().and_then(|bus| bus.namespace.as_deref());
+    let shared = config.cache.l2.shared_redis(namespace)?;
+    LimitRedisSettings::new(&shared.settings, shared.prefix).ok()
 }
 
 /// The seal that binds records to their keys, in the second tier and on the way to peers.

@@ -54,6 +54,7 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
         let at = path(&["defaults", "compress"]);
         rules::compress::check(given, &at, &mut report);
     }
+    rules::limits::check_named(config, &mut report);
     routes::check(config, &mut report);
     plugins(config, &mut report);
     if let Some(given) = &config.bus {

@@ -39,8 +39,17 @@ pub fn write(record: &RequestRecord) {
         upstream_us = last.map(|attempt| micros(attempt.took)),
         agent = &*record.agent,
         reason = record.refused.as_deref(),
+        limit = limit(noted.as_deref().unwrap_or_default()),
         "request"
     );
+}
+
+/// The rate limit that the request was above.
+fn limit(noted: &[TimedTrailEvent]) -> Option<&str> {
+    noted.iter().find_map(|noted| match &noted.waypoint {
+        TrailEvent::Limited(name, _) => Some(&**name),
+        _ => None,
+    })
 }
 
 /// The attempt whose outcome was that of the request: the last one that was not given up.

@@ -56,6 +56,9 @@ pub struct RouteConfig {
     /// Which client addresses may send requests.
     #[serde(default)]
     pub access: AccessConfig,
+    /// The rate limits of its requests, by their names under `limits`; the first that refuses one decides (429).
+    #[serde(default)]
+    pub limit: Vec<String>,
     /// Requests that bypass the cache because of their head.
     #[serde(default)]
     pub bypass: CacheBypassConfig,

@@ -8,6 +8,7 @@ use crate::cache::coalesce::LoadFailure;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::route::Route;
+use crate::proxy::rules::limits::is_refusal;
 use crate::proxy::{CountedResponse, pass, respond};
 
 /// The answer to a load that failed. Its cause goes to the log, and not to the client.
@@ -16,7 +17,10 @@ pub(super) fn answer(
     reason: ForwardReason,
     failure: &LoadFailure,
 ) -> CountedResponse {
-    if let Some(dropped) = route.warnings.admit(Instant::now()) {
+    // A limit writes its own line.
+    if !is_refusal(failure)
+        && let Some(dropped) = route.warnings.admit(Instant::now())
+    {
         tracing::warn!(
             route = &*route.name,
             status = failure.status.as_u16(),

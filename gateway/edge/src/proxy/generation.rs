@@ -18,6 +18,7 @@ use crate::http::forward::TrustedProxies;
 use crate::http::path::PathRules;
 use crate::origin::Origins;
 use crate::plugin::PluginSet;
+use crate::rate_limit::RateLimitSet;
 use crate::telemetry::limit::LineLimiter;
 
 /// One configuration at work.
@@ -25,6 +26,7 @@ pub struct Generation {
     pub(super) routes: Routes,
     pub plugins: Arc<PluginSet>,
     pub origins: Arc<Origins>,
+    pub limits: RateLimitSet,
     pub(super) purge_method: PurgeMethod,
     /// The distinct rules by which the listeners read paths; at least one.
     pub(super) path_rules: Box<[PathRules]>,
@@ -40,7 +42,7 @@ pub struct Generation {
 impl Generation {
     /// Creates a generation for requests to listeners with these rules.
     pub fn new(
-        routes: Routes,
+        (routes, limits): (Routes, RateLimitSet),
         plugins: Arc<PluginSet>,
         origins: Arc<Origins>,
         purge_method: PurgeMethod,
@@ -61,6 +63,7 @@ impl Generation {
             routes,
             plugins,
             origins,
+            limits,
             purge_method,
             path_rules: path_rules.into(),
             recorder,
@@ -70,11 +73,12 @@ impl Generation {
         })
     }
 
-    /// Lets the plugins and upstreams serve: new files of watched plugins are loaded, names followed,
-    /// targets checked.
+    /// Lets the plugins, upstreams and limits serve: new files of watched plugins are loaded, names
+    /// followed, targets checked, and the store of shared limits is connected.
     pub fn begin_serving(&self) {
         self.plugins.begin_serving();
         self.origins.begin_work();
+        self.limits.begin_serving();
     }
 
     /// Cancelled when tunnels that were begun on the generation must end, which may be after the

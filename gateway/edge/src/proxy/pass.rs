@@ -23,7 +23,7 @@ use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
-use crate::proxy::rules::compress;
+use crate::proxy::rules::{compress, limits};
 use crate::proxy::{CountedResponse, excerpt, failure, post, respond, sticky, tunnel, watch};
 
 /// Sends the request on as it is and streams the answer back. If it is a gRPC call whose answer
@@ -63,6 +63,9 @@ async fn pass_on(
     }
     if PROCESS.stays_full().await {
         return failure::answer(&ask.route, reason, &source::too_much_held());
+    }
+    if let Err(refusal) = limits::admit_to_origin(&ask).await {
+        return failure::answer(&ask.route, reason, &refusal);
     }
     let client = ask.parts.extensions.get::<OnUpgrade>().cloned();
     let upgrade = client.filter(|_| ask.wishes.upgrade.is_some());

@@ -26,6 +26,7 @@ use crate::proxy::rules::compress::{CompressDependencies, CompressRules};
 use crate::proxy::split::UpstreamSplit;
 use crate::proxy::split::config::UpstreamShareConfig;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
+use crate::rate_limit::RateLimitSet;
 use crate::telemetry::limit::LineLimiter;
 
 mod index;
@@ -124,6 +125,7 @@ pub struct RouteDependencies<'a> {
     pub trusted_headers: &'a [HeaderName],
     pub metrics: &'a RequestFamilies,
     pub compress: CompressDependencies<'a>,
+    pub limits: &'a RateLimitSet,
 }
 
 impl Routes {
@@ -347,7 +349,7 @@ impl Route {
             split: None,
             mirror: mirror.transpose()?,
             esi: config.esi.clone(),
-            rules: RouteRules::new(config, compress),
+            rules: RouteRules::new(config, compress, parts.limits),
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

@@ -5,9 +5,9 @@
 //! [`RouteRules::admit`]:
 //!
 //! 1. [`access`]: may this address ask at all
-//! 2. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
-//!
-//! 3. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
+//! 2. [`limits`]: has it asked too often
+//! 3. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
+//! 4. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
 //!
 //! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
 //! through [`AnswerRules::apply`] when it is delivered.
@@ -19,25 +19,29 @@
 pub mod access;
 pub mod cleaning;
 pub mod compress;
+pub mod limits;
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
 use super::arrived::ArrivedRequest;
 use super::config::RouteConfig;
 use super::metrics::RequestOutcome;
 use super::{CountedResponse, respond};
+use crate::rate_limit::RateLimitSet;
 use access::AccessList;
 use cleaning::RequestCleaning;
 use compress::{ClientCodings, CompressRules};
+use limits::RouteLimits;
 
 /// The compiled rules of a route.
 pub struct RouteRules {
     access: Option<AccessList>,
     cleaning: Option<RequestCleaning>,
     compress: Option<Arc<CompressRules>>,
+    limits: Option<RouteLimits>,
 }
 
 /// What the rules of a route do to one answer: the rules, and what of the request they need.
@@ -45,6 +49,8 @@ pub struct AnswerRules {
     _rules: Arc<RouteRules>,
     /// What the client said of codings, if the route compresses.
     codings: Option<Arc<ClientCodings>>,
+    /// What the rate limits tell the client.
+    limit_fields: Option<Box<HeaderMap>>,
 }
 
 /// What the rules say of a request.
@@ -67,13 +73,20 @@ impl Admission {
 
 impl RouteRules {
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
-    pub fn new(config: &RouteConfig, compress: Option<Arc<CompressRules>>) -> Option<Arc<Self>> {
+    pub fn new(
+        config: &RouteConfig,
+        compress: Option<Arc<CompressRules>>,
+        limits: &RateLimitSet,
+    ) -> Option<Arc<Self>> {
         let access = AccessList::new(&config.access);
+        let limits = RouteLimits::new(&config.name, &config.limit, limits);
         let cleaning = RequestCleaning::new(config);
-        let has_any = access.is_some() || cleaning.is_some() || compress.is_some();
+        let has_any =
+            access.is_some() || limits.is_some() || cleaning.is_some() || compress.is_some();
         has_any.then(|| {
             Arc::new(Self {
                 access,
+                limits,
                 cleaning,
                 compress,
             })
@@ -82,7 +95,12 @@ impl RouteRules {
 
     /// Whether a request may have to wait for somebody else before it is admitted.
     pub fn may_wait(&self) -> bool {
-        false
+        self.limits.as_ref().is_some_and(RouteLimits::may_wait)
+    }
+
+    /// The limits of what goes to the origin. None: there are none.
+    pub fn origin_limits(&self) -> Option<&RouteLimits> {
+        self.limits.as_ref().filter(|limits| limits.limits_origin())
     }
 
     /// Takes a request through the steps before its key is derived.
@@ -91,6 +109,15 @@ impl RouteRules {
             && let Some(refusal) = access.refuse(request.client())
         {
             return Admission::Answered(refusal);
+        }
+        if let Some(limits) = &self.limits {
+            let limited = limits.judge(request).await;
+            if let Some(rules) = &mut request.answer.rules {
+                rules.limit_fields = limited.fields;
+            }
+            if let Some(refusal) = limited.refusal {
+                return Admission::Answered(refusal);
+            }
         }
         let rules = request.answer.rules.as_ref();
         if let Some(codings) = rules.and_then(|rules| rules.codings.clone()) {
@@ -117,6 +144,7 @@ impl RouteRules {
         Box::new(AnswerRules {
             _rules: Arc::clone(self),
             codings: compress.map(|compress| compress.client(&request.parts)),
+            limit_fields: None,
         })
     }
 
@@ -133,10 +161,12 @@ impl RouteRules {
     /// The steps that this route has, in their order and in words.
     pub fn describe(&self) -> Vec<String> {
         let access = self.access.as_ref().map(AccessList::describe);
+        let limits = self.limits.iter().flat_map(RouteLimits::describe);
         let cleaning = self.cleaning.as_ref().map(RequestCleaning::describe);
         let compress = self.compress.as_ref().map(|compress| compress.describe());
         access
             .into_iter()
+            .chain(limits)
             .chain(cleaning.into_iter().flatten())
             .chain(compress)
             .collect()
@@ -145,7 +175,10 @@ impl RouteRules {
 
 impl AnswerRules {
     /// Applies the rules for answers. Compression comes last: it is about the octets that go out.
-    pub fn apply(self, served: CountedResponse) -> CountedResponse {
+    pub fn apply(self, mut served: CountedResponse) -> CountedResponse {
+        if let Some(fields) = self.limit_fields {
+            served.response.headers_mut().extend(*fields);
+        }
         match self.codings {
             Some(codings) => codings.deliver(served),
             None => served,

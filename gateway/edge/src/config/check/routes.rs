@@ -40,6 +40,7 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
         whole.references(report);
         whole.limits(report);
         super::rules::check(route, &at, report);
+        super::rules::limits::check(config, route, &at, report);
         whole.matches(report);
         whole.reachable(&earlier, report);
         whole.key(report);

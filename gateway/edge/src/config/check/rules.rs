@@ -1,6 +1,7 @@
 //! Checks the meaning of the rules of a route.
 
 pub mod compress;
+pub mod limits;
 
 use super::{FindingCollector, form};
 use crate::config::problem::ConfigPath;

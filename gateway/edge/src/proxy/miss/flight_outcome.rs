@@ -23,6 +23,7 @@ use crate::http::cache_status::CacheStatus;
 use crate::http::vary::Vary;
 use crate::proxy::excerpt::{self, ExcerptOutcome};
 use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::rules::limits;
 use crate::proxy::{CountedResponse, failure, hit, plan, respond};
 
 /// Returns the next step of the request after its wait.
@@ -92,6 +93,7 @@ fn failed(miss: &Miss, failure: &LoadFailure, leads: bool) -> RequestStep {
     let fallback = fallback_now(miss);
     let copy = fallback.as_ref().or(miss.stale.as_ref());
     let is_ours = leads || failure.blame == LoadFailureScope::AnyRequest;
+    let is_ours = is_ours || limits::shares_refusal(&miss.ask, failure);
     match stale::stand_in(miss, copy, failure) {
         // It tries again for as long as its wait budget lasts: each of these rounds is a failed
         // load.

@@ -23,6 +23,7 @@ use crate::http::body::Body;
 use crate::plugin::RequestReads;
 use crate::proxy::context::RequestContext;
 use crate::proxy::respond;
+use crate::proxy::rules::limits;
 
 /// One load.
 pub struct MissLoad {
@@ -144,6 +145,11 @@ impl MissLoad {
 
 /// Asks the origin or the loader.
 async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
+    if let Err(refusal) = limits::admit_to_origin(&load.ask).await {
+        // Nothing is wrong with the origin: this is no failed load, and no reason for a pause.
+        leader.land(FlightOutcome::Failed(Arc::new(refusal)));
+        return LoadStep::Landed;
+    }
     let key = leader.key().clone();
     load.cache.hooks.emit(CacheEvent::LoaderStart {
         key: key.as_bytes(),

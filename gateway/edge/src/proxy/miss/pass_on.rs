@@ -9,6 +9,7 @@ use super::{Miss, RequestStep};
 use crate::cache::coalesce::StaleUse;
 use crate::proxy::head_update::StoredGetResponse;
 use crate::proxy::pass::pass_shared;
+use crate::proxy::rules::limits;
 
 pub(super) async fn pass_on(miss: &Miss, detail: Option<&'static str>) -> RequestStep {
     let ask = &miss.ask;
@@ -16,7 +17,10 @@ pub(super) async fn pass_on(miss: &Miss, detail: Option<&'static str>) -> Reques
         copy: &copy.entry,
         primary: &miss.keyed.key,
     });
-    let passed = pass_shared(&miss.proxy.cache, ask, stored, miss.reason, detail).await;
+    let passed = match limits::admit_to_origin(ask).await {
+        Ok(()) => pass_shared(&miss.proxy.cache, ask, stored, miss.reason, detail).await,
+        Err(refusal) => Err(refusal),
+    };
     RequestStep::Answered(match passed {
         Ok(served) if ERRORS.contains(&served.response.status().as_u16()) => {
             let failed = StaleSituation::Failed(StaleUse::InWindow);

@@ -8,6 +8,7 @@ use super::trail::{SecondTierAnswer, TimedTrailEvent, TrailEvent};
 use super::{CLIENT_LEFT, RequestRecord};
 use crate::cache::event::{StaleReason, UncoalescedReason};
 use crate::http::cache_status::ForwardReason;
+use crate::rate_limit::LimitVerdict;
 
 impl RequestRecord {
     /// The record as `GET /v1/requests/recent` shows it.
@@ -137,6 +138,13 @@ fn sentence(waypoint: &TrailEvent) -> String {
             )
         }
         TrailEvent::Stale(reason) => format!("A stale copy was served: {}.", stale(*reason)),
+        TrailEvent::Limited(name, LimitVerdict::Refused(wait)) => {
+            let wait = wait.as_millis();
+            format!("The rate limit {name} refused it; the next request is admitted in {wait} ms.")
+        }
+        TrailEvent::Limited(name, _) => {
+            format!("It is above the rate limit {name}, which only counts (dry_run).")
+        }
     }
 }
 

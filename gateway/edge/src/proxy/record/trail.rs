@@ -12,6 +12,7 @@ use crate::cache::event::{StaleReason, UncoalescedReason};
 use crate::cache::key::KeyId;
 use crate::http::cache_status::ForwardReason;
 use crate::origin::Attempt;
+use crate::rate_limit::LimitVerdict;
 
 /// The events of one request.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub enum TrailEvent {
     Stored(Duration),
     /// A stale copy was served.
     Stale(StaleReason),
+    /// It is above the rate limit with this name.
+    Limited(Arc<str>, LimitVerdict),
 }
 
 /// One call of a plugin.
