@@ -16,8 +16,9 @@ use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::proxy::rules::access::config::AccessConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
-use crate::proxy::rules::compress::config::CompressConfig;
 use crate::units::{ByteSize, ConfigDuration};
+
+pub use crate::proxy::rules::compress::config::{CompressConfig, OriginEncoding};
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that
 /// matches a request is used.
