@@ -1228,7 +1228,7 @@ fn what_is_wrong_with_compression_is_said_where_it_stands() {
     says(&file("    compress: { encodings: [lzma] }\n"), "11:29: ");
     says(
         &file("defaults: { compress: { levels: { zstd: 22 } } }\n"),
-        "11:42: ",
+        "11:41: ",
     );
     says(&file("defaults: { compres: {} }\n"), "11:13: ");
     says(&file("defaults: { compress: { min: 1 } }\n"), "11:25: ");

@@ -18,9 +18,10 @@ use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::mirror::config::MirrorConfig;
 use crate::proxy::rules::access::config::AccessConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
-use crate::proxy::rules::compress::config::CompressConfig;
 use crate::proxy::split::config::SplitConfig;
 use crate::units::{ByteSize, ConfigDuration};
+
+pub use crate::proxy::rules::compress::config::{CompressConfig, OriginEncoding};
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that
 /// matches a request is used.

@@ -5,8 +5,7 @@ use std::ops::RangeInclusive;
 use super::super::FindingCollector;
 use crate::config::problem::{ConfigFinding, ConfigPath};
 use crate::pattern::Pattern;
-use crate::proxy::config::{OnOffSwitch, RouteConfig};
-use crate::proxy::rules::compress::config::{CompressConfig, OriginEncoding};
+use crate::proxy::config::{CompressConfig, OnOffSwitch, OriginEncoding, RouteConfig};
 
 /// Checks the compression at `at`.
 pub fn check(compress: &CompressConfig, at: &ConfigPath, report: &mut FindingCollector) {
