@@ -630,7 +630,10 @@ async fn make_room(
     );
     let mut drained = std::pin::pin!(app.make_room(now));
     let stopped = tokio::select! {
-        () = &mut drained => return Ok(tracing::info!("drained")),
+        () = &mut drained => {
+            tracing::info!("drained");
+            return Ok(());
+        }
         () = stopping.asked() => stopping.asked_again(),
     };
     // As at any other end: what is under way has the time of a drain.

@@ -63,10 +63,9 @@ impl DiskWriter {
         if !outage.until_next().is_zero() {
             return;
         }
-        match (self.file.is_in_use(), self.setting.access.is_open()) {
-            (true, false) => return outage.look_soon(),
-            // It is we who have it.
-            (true, true) | (false, _) => {}
+        // While it is open, it is we who have it.
+        if !self.setting.access.is_open() && self.file.is_in_use() {
+            return outage.look_soon();
         }
         match self.file.probe() {
             Ok(()) => self.recover(),
