@@ -328,6 +328,8 @@ mod request_forms;
 mod response_forms;
 #[path = "e2e/rfc.rs"]
 mod rfc;
+#[path = "e2e/rules_cors.rs"]
+mod rules_cors;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/service_manager.rs"]

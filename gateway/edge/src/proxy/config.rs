@@ -15,6 +15,7 @@ use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::proxy::rules::access::config::AccessConfig;
+use crate::proxy::rules::cors::config::CorsConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that
@@ -42,6 +43,9 @@ pub struct RouteConfig {
     /// Which client addresses may send requests.
     #[serde(default)]
     pub access: AccessConfig,
+    /// Which sites may read the answers in a browser (CORS). The origin's own fields for this are replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsConfig>,
     /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,

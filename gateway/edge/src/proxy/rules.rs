@@ -5,6 +5,7 @@
 //! [`RouteRules::admit`]:
 //!
 //! 1. [`access`]: may this address ask at all
+//! 2. [`cors`]: a browser's preflight is answered
 //!
 //! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
 //! through [`AnswerRules::apply`] when it is delivered.
@@ -14,6 +15,7 @@
 //! at once, without a purge.
 
 pub mod access;
+pub mod cors;
 
 use std::sync::Arc;
 
@@ -24,15 +26,18 @@ use super::config::RouteConfig;
 use super::metrics::RequestOutcome;
 use super::{CountedResponse, respond};
 use access::AccessList;
+use cors::{BrowserOrigin, CorsRules};
 
 /// The compiled rules of a route.
 pub struct RouteRules {
     access: Option<AccessList>,
+    cors: Option<CorsRules>,
 }
 
 /// What the rules of a route do to one answer: the rules, and what of the request they need.
 pub struct AnswerRules {
-    _rules: Arc<RouteRules>,
+    rules: Arc<RouteRules>,
+    browser: Option<BrowserOrigin>,
 }
 
 /// What the rules say of a request.
@@ -57,8 +62,9 @@ impl RouteRules {
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
     pub fn new(config: &RouteConfig) -> Option<Arc<Self>> {
         let access = AccessList::new(&config.access);
-        let has_any = access.is_some();
-        has_any.then(|| Arc::new(Self { access }))
+        let cors = config.cors.as_ref().map(CorsRules::new);
+        let has_any = access.is_some() || cors.is_some();
+        has_any.then(|| Arc::new(Self { access, cors }))
     }
 
     /// Whether a request may have to wait for somebody else before it is admitted.
@@ -73,26 +79,37 @@ impl RouteRules {
         {
             return Admission::Answered(refusal);
         }
+        if let Some(cors) = &self.cors
+            && let Some(answer) = cors.answer(&request.parts)
+        {
+            return Admission::Answered(answer);
+        }
         Admission::Admitted
     }
 
     /// What becomes of the answer to this request, by what the client has sent.
-    pub fn for_answer(self: &Arc<Self>, _request: &ArrivedRequest) -> Box<AnswerRules> {
+    pub fn for_answer(self: &Arc<Self>, request: &ArrivedRequest) -> Box<AnswerRules> {
+        let cors = self.cors.as_ref();
         Box::new(AnswerRules {
-            _rules: Arc::clone(self),
+            rules: Arc::clone(self),
+            browser: cors.map(|_| BrowserOrigin::of(&request.parts)),
         })
     }
 
     /// The steps that this route has, in their order and in words.
     pub fn describe(&self) -> Vec<String> {
         let access = self.access.as_ref().map(AccessList::describe);
-        access.into_iter().collect()
+        let cors = self.cors.as_ref().map(CorsRules::describe);
+        access.into_iter().chain(cors).collect()
     }
 }
 
 impl AnswerRules {
     /// Applies the rules for answers.
-    pub fn apply(self, served: CountedResponse) -> CountedResponse {
+    pub fn apply(self, mut served: CountedResponse) -> CountedResponse {
+        if let (Some(cors), Some(browser)) = (&self.rules.cors, &self.browser) {
+            cors.apply(browser, served.response.headers_mut());
+        }
         served
     }
 }

@@ -1,5 +1,7 @@
 //! Checks the meaning of the rules of a route.
 
+mod cors;
+
 use super::{FindingCollector, form};
 use crate::config::problem::ConfigPath;
 use crate::proxy::config::RouteConfig;
@@ -9,4 +11,7 @@ pub fn check(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector
     let access = at.key("access");
     report.each(&access.key("allow"), &route.access.allow, form::cidr);
     report.each(&access.key("deny"), &route.access.deny, form::cidr);
+    if let Some(given) = &route.cors {
+        cors::check(given, &at.key("cors"), report);
+    }
 }
