@@ -1,0 +1,197 @@
+//! A service of the operator's decides about each request.
+//!
+//! It gets what is listed, and what is made here: nothing that a client can write leads it to
+//! another decision (CVE-2026-35051). What it says goes on only as 2xx; a redirect to a login and a
+//! refusal are the client's answer. All else, and silence, is 503.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use tokio::time::timeout;
+
+use super::config::{AuthQuestionMethod, ForwardAuthConfig};
+use super::verdicts::{VerdictCache, VerdictTurn};
+use super::{AuthRefusal, AuthenticatedUser, not_stored};
+use crate::cache::Cache;
+use crate::http::body::{self, Body};
+use crate::http::forward;
+use crate::http::grpc::AnswerDialect;
+use crate::origin::Origin;
+use crate::proxy::arrived::ArrivedRequest;
+use crate::proxy::context::CDN_ID;
+use crate::proxy::metrics::AuthOutcome;
+use crate::proxy::respond;
+
+/// The most octets of a yes that are read, so that its connection can be used again.
+const MOST_OF_A_YES: usize = 64 << 10;
+
+/// The service, and what is asked and taken of it.
+pub struct ForwardAuth {
+    origin: Arc<Origin>,
+    uri: Uri,
+    method: Method,
+    send: Box<[HeaderName]>,
+    take: Box<[HeaderName]>,
+    timeout: Duration,
+    verdicts: Option<VerdictCache>,
+}
+
+impl ForwardAuth {
+    pub fn new(
+        config: &ForwardAuthConfig,
+        origin: Arc<Origin>,
+        route: &Arc<str>,
+        cache: Arc<Cache>,
+    ) -> Self {
+        let names = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
+        let verdicts = config.cache.as_ref();
+        Self {
+            origin,
+            uri: config.path.parse().unwrap_or_default(),
+            method: match config.method {
+                AuthQuestionMethod::Get => Method::GET,
+                AuthQuestionMethod::Head => Method::HEAD,
+            },
+            send: names(&config.send),
+            take: names(&config.take),
+            timeout: config.timeout.0,
+            verdicts: verdicts.map(|config| VerdictCache::new(config, route, cache)),
+        }
+    }
+
+    /// Asks about a request, unless it is known what the service says.
+    ///
+    /// # Errors
+    /// What the client gets if it is not let in.
+    pub async fn admit(&self, request: &ArrivedRequest) -> Result<AuthenticatedUser, AuthRefusal> {
+        if forward::loops(&request.parts.headers, &CDN_ID) {
+            return Err(AuthRefusal::looped());
+        }
+        let Some(verdicts) = &self.verdicts else {
+            let answer = self.ask(request).await?;
+            return Ok(self.user(answer.headers()));
+        };
+        let key = verdicts.key(request);
+        if let Some(user) = verdicts.find(&key) {
+            return Ok(user);
+        }
+        let _asker = match verdicts.turn(key) {
+            VerdictTurn::Ask(asker) => Some(asker),
+            VerdictTurn::Wait(mut ends) => {
+                // It ends with an error, when the sender is dropped, or by our own limit.
+                let _ = timeout(self.timeout, ends.changed()).await;
+                if let Some(user) = verdicts.find(&key) {
+                    return Ok(user);
+                }
+                None
+            }
+        };
+        let born = verdicts.order();
+        let answer = self.ask(request).await?;
+        let user = self.user(answer.headers());
+        verdicts.keep(key, &user, answer.headers(), born);
+        Ok(user)
+    }
+
+    /// The yes of the service.
+    async fn ask(&self, request: &ArrivedRequest) -> Result<Response<()>, AuthRefusal> {
+        let asked = self.question(request);
+        let sent = timeout(self.timeout, self.origin.send(asked)).await;
+        let answer = match sent {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                tracing::debug!(upstream = self.origin.name(), %error, "an auth service did not answer");
+                return Err(AuthRefusal::unable());
+            }
+            Err(_) => return Err(AuthRefusal::unable()),
+        };
+        let status = answer.status();
+        if status.is_success() {
+            let (parts, body) = answer.into_parts();
+            let _ = timeout(self.timeout, body::collect(body, MOST_OF_A_YES)).await;
+            return Ok(Response::from_parts(parts, ()));
+        }
+        let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+        let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        match is_redirect || is_refusal {
+            true => Err(self.refusal(request, answer)),
+            false => Err(AuthRefusal::unable()),
+        }
+    }
+
+    /// What the service is asked with: its list, and what is made here.
+    fn question(&self, request: &ArrivedRequest) -> Request<Body> {
+        let parts = &request.parts;
+        let mut headers = HeaderMap::new();
+        for name in &self.send {
+            for line in parts.headers.get_all(name) {
+                headers.append(name.clone(), line.clone());
+            }
+        }
+        let uri = parts.uri.path_and_query().map_or("/", |uri| uri.as_str());
+        let client = request.client().map(|client| client.to_string());
+        let told = [
+            ("x-forwarded-method", Some(parts.method.as_str())),
+            ("x-forwarded-proto", Some(request.scheme)),
+            ("x-forwarded-host", Some(&*request.host())),
+            ("x-forwarded-uri", Some(uri)),
+            ("x-forwarded-for", client.as_deref()),
+        ]
+        .map(|(name, value)| Some((name, HeaderValue::from_str(value?).ok()?)));
+        for (name, value) in told.into_iter().flatten() {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        forward::append_cdn_loop(&mut headers, &CDN_ID);
+        let mut question = Request::new(Body::empty());
+        *question.method_mut() = self.method.clone();
+        *question.uri_mut() = self.uri.clone();
+        *question.headers_mut() = headers;
+        question
+    }
+
+    /// The service's no, for the client.
+    fn refusal(&self, request: &ArrivedRequest, mut answer: Response<Body>) -> AuthRefusal {
+        not_stored(&mut answer);
+        if self.method == Method::HEAD {
+            // Its length is that of a body that nobody has.
+            answer.headers_mut().remove(CONTENT_LENGTH);
+            answer.headers_mut().remove(TRANSFER_ENCODING);
+            answer = answer.map(|_| Body::empty());
+        } else if request.parts.method == Method::HEAD {
+            answer = respond::head_of(answer);
+        }
+        let outcome = match request.answer.dialect {
+            AnswerDialect::Grpc => AuthOutcome::Refused,
+            AnswerDialect::Http => AuthOutcome::Answered,
+        };
+        AuthRefusal {
+            response: answer,
+            outcome,
+        }
+    }
+
+    /// Whom the service names.
+    fn user(&self, answer: &HeaderMap) -> AuthenticatedUser {
+        let lines = self.take.iter().flat_map(|name| {
+            let lines = answer.get_all(name).into_iter();
+            lines.map(|line| (name.clone(), line.clone()))
+        });
+        let taken: Vec<_> = lines.collect();
+        let name = self.take.first().and_then(|name| answer.get(name)?.to_str().ok());
+        AuthenticatedUser {
+            name: name.map(Arc::from),
+            taken,
+        }
+    }
+
+    /// The rule in words.
+    pub fn describe(&self) -> String {
+        let cached = match &self.verdicts {
+            Some(_) => ", whose yes is remembered",
+            None => "",
+        };
+        format!("upstream {} is asked for {}{cached}", self.origin.name(), self.uri)
+    }
+}
