@@ -168,7 +168,7 @@ fn what_cannot_be_meant_is_refused() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let yaml = format!(
-            "version: 1\nupstreams: {{o: {{targets: [\"http://127.0.0.1:1\"]}}}}\nroutes:\n  - {{name: r, upstream: o, cors: {{{cors}}}}}\n"
+            "version: 1\nlisteners: [{{address: \"127.0.0.1:0\"}}]\nupstreams: {{o: {{targets: [\"http://127.0.0.1:1\"]}}}}\nroutes:\n  - {{name: r, upstream: o, cors: {{{cors}}}}}\n"
         );
         let config = write_config(dir.path(), &yaml);
         let refused = run(&["validate", "-c", config.to_str().unwrap()]);

@@ -1,5 +1,6 @@
 //! The process state: it outlives configurations, and makes a generation from each one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -17,7 +18,7 @@ use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
 use crate::http::server::QuicMetrics;
 use crate::http::tls::listeners::TlsListeners;
-use crate::origin::config::TargetConfig;
+use crate::origin::config::{TargetConfig, UpstreamConfig};
 use crate::origin::{Origin, Origins, SharedOriginState, TargetsFileReader};
 use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginHost, PluginHostOptions, PluginSet, UpstreamFetcher,
@@ -27,6 +28,8 @@ use crate::proxy::protocol::ProtocolCounts;
 use crate::proxy::record::RequestRecorder;
 use crate::proxy::record::recent::RecentRequestLog;
 use crate::proxy::route::{RouteDependencies, Routes};
+use crate::proxy::rules::auth::AuthMemory;
+use crate::proxy::rules::auth::config::KeyLocation;
 use crate::proxy::{Generation, Proxy, PurgeMethod};
 use crate::telemetry::metrics::{self, Registry};
 
@@ -40,6 +43,7 @@ pub struct ProcessState {
     pub quic: Arc<QuicMetrics>,
     pub origins: SharedOriginState,
     requests: RequestFamilies,
+    auth: AuthMemory,
     protocols: ProtocolCounts,
     plugins: PluginHost,
     /// The upstreams of the generations that serve, the newest last.
@@ -66,6 +70,7 @@ impl ProcessState {
             cache: Arc::new(cache),
             recent: Arc::new(RecentRequestLog::new(&config.telemetry.recent_requests)),
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
+            auth: AuthMemory::default(),
             plugins: PluginHost::new(&registry, config.plugins.max_total_memory)?,
             serving: Arc::default(),
             tls: TlsListeners::register(&registry)?,
@@ -116,7 +121,8 @@ impl ProcessState {
         before: Option<&Generation>,
     ) -> Result<Arc<Generation>, GatewayStartError> {
         let standing = before.map(|before| &*before.origins);
-        let origins = Origins::new(&config.upstreams, &self.origins, standing)?;
+        let upstreams = with_key_servers(config);
+        let origins = Origins::new(&upstreams, &self.origins, standing)?;
         let origins = Arc::new(origins);
         let options = PluginHostOptions {
             base: PathBuf::new(),
@@ -138,6 +144,8 @@ impl ProcessState {
             on_error: &on_error.collect(),
             trusted_headers: trust.as_ref().map_or(&[], TrustedProxies::headers),
             metrics: &self.requests,
+            cache: &self.cache,
+            auth: &self.auth,
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());
@@ -154,6 +162,20 @@ impl ProcessState {
             trust,
         ))
     }
+}
+
+/// The upstreams of a configuration, and one for each server that has keys of tokens. Its name is the
+/// URL, which no other upstream can have.
+fn with_key_servers(config: &GatewayConfig) -> Cow<'_, BTreeMap<String, UpstreamConfig>> {
+    let mut upstreams = Cow::Borrowed(&config.upstreams);
+    let auths = config.routes.iter().filter_map(|route| route.auth.as_ref());
+    for jwt in auths.filter_map(|auth| auth.jwt.as_ref()) {
+        if let KeyLocation::Server { server, .. } = jwt.location() {
+            let upstream = UpstreamConfig::from_url(server);
+            upstreams.to_mut().insert(server.to_owned(), upstream);
+        }
+    }
+    upstreams
 }
 
 /// The seal that binds records to their keys, in the second tier and on the way to peers.

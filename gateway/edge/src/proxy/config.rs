@@ -15,6 +15,7 @@ use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::proxy::rules::access::config::AccessConfig;
+use crate::proxy::rules::auth::config::AuthConfig;
 use crate::proxy::rules::cors::config::CorsConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -43,6 +44,9 @@ pub struct RouteConfig {
     /// Which client addresses may send requests.
     #[serde(default)]
     pub access: AccessConfig,
+    /// How a request must show who sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
     /// Which sites may read the answers in a browser (CORS). The origin's own fields for this are replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<CorsConfig>,

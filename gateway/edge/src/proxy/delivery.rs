@@ -3,6 +3,7 @@
 //!
 //! Nothing that is done here is ever stored: a stored answer goes through these steps each time.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::Response;
@@ -20,6 +21,8 @@ pub struct PendingAnswer {
     /// None: nobody reads the record of this request.
     pub record: Option<PendingRecord>,
     pub dialect: AnswerDialect,
+    /// Who has sent the request, where its route asks for that.
+    pub user: Option<Arc<str>>,
     /// What the rules of the route do to the answer. None: the route has no rules.
     pub rules: Option<Box<AnswerRules>>,
 }
@@ -30,6 +33,7 @@ impl PendingAnswer {
         Self {
             record,
             dialect,
+            user: None,
             rules: None,
         }
     }
@@ -55,7 +59,7 @@ impl PendingAnswer {
             served = rules.apply(served);
         }
         match self.record {
-            Some(record) => record.answered(served),
+            Some(record) => record.sent_by(self.user).answered(served),
             None => served.response,
         }
     }

@@ -243,6 +243,9 @@ impl Generation {
         explanation.route = Some(route.name.to_string());
         let rules_of = |rules: &Arc<RouteRules>| rules.describe();
         explanation.rules = route.rules.as_ref().map_or_else(Vec::new, rules_of);
+        if let Some(rules) = &route.rules {
+            rules.pretend(parts);
+        }
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());
             let rules = route.path.over(rules);

@@ -75,6 +75,7 @@ impl Generation {
     pub fn begin_serving(&self) {
         self.plugins.begin_serving();
         self.origins.begin_work();
+        self.routes.begin_work();
     }
 
     /// Cancelled when tunnels that were begun on the generation must end, which may be after the

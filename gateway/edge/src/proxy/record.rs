@@ -52,6 +52,8 @@ pub struct RequestRecord {
     pub agent: Box<str>,
     /// The route. None if no route took the request.
     pub route: Option<Arc<str>>,
+    /// Who has sent it, where the route asks for that; at most 255 octets of the name.
+    pub user: Option<Box<str>>,
     /// Why the path was refused, if it was.
     pub refused: Option<Box<str>>,
     /// The events on the way to the answer. None if the request was answered at once.
@@ -217,6 +219,7 @@ impl RequestRecorder {
             peer: caller.connected(),
             agent: cut(&agent, MOST_AGENT),
             route: route.map(|route| Arc::clone(&route.name)),
+            user: None,
             refused: None,
             trail: None,
             answer: None,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::HeaderName;
 use http::request::Parts;
 
+use crate::cache::Cache;
 use crate::cache::config::{CachePolicyConfig as PolicyConfig, OriginQuery};
 use crate::cache::key::{CacheKeyTemplate, PurgeHash, hash64};
 use crate::cache::policy::Policy;
@@ -19,6 +20,7 @@ use crate::proxy::config;
 use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::rules::RouteRules;
+use crate::proxy::rules::auth::AuthMemory;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
 use crate::telemetry::limit::LineLimiter;
 
@@ -111,6 +113,8 @@ pub struct RouteDependencies<'a> {
     /// Fields that a listener trusts. Every key holds them.
     pub trusted_headers: &'a [HeaderName],
     pub metrics: &'a RequestFamilies,
+    pub cache: &'a Arc<Cache>,
+    pub auth: &'a AuthMemory,
 }
 
 impl Routes {
@@ -153,6 +157,12 @@ impl Routes {
                 self.in_order.get(first)
             }
         }
+    }
+
+    /// Begins what is done for rules from time to time.
+    pub fn begin_work(&self) {
+        let rules = self.in_order.iter().filter_map(|route| route.rules.as_ref());
+        rules.for_each(|rules| rules.begin_work());
     }
 
     /// The names of the routes that answer with an error while this plugin can't be called.
@@ -263,9 +273,16 @@ impl Route {
             });
         }
         let request = request.transpose()?;
-        let sets = request.as_ref();
-        let changed =
-            sets.map(|(plugin, _): &(Arc<Plugin>, _)| watch(plugin, PluginInfluence::Sets));
+        let rules = RouteRules::new(config, &label, parts)?;
+        let set_by = match (&request, &rules) {
+            (Some((plugin, _)), _) => Some(plugin.name()),
+            (None, Some(rules)) if rules.tell_origin() => Some("(auth)"),
+            _ => None,
+        };
+        let changed = set_by.map(|name| {
+            let count = parts.metrics.unkeyed(&label, name);
+            UnkeyedWatch::new(config.unkeyed, PluginInfluence::Sets, name, count)
+        });
         let unkeyed = loader
             .as_ref()
             .map(|(plugin, _)| watch(plugin, PluginInfluence::Sees));
@@ -282,7 +299,7 @@ impl Route {
             hash: hash64(name.as_bytes()),
             matches: RouteConditions::new(&config.matches),
             origin: origin.transpose()?,
-            rules: RouteRules::new(config),
+            rules,
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

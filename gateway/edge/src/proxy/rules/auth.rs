@@ -28,7 +28,6 @@ use crate::proxy::metrics::{AuthCount, AuthOutcome, RequestOutcome};
 use crate::proxy::route::{RouteDependencies, RouteError};
 use crate::proxy::{CountedResponse, respond};
 use basic::BasicAuth;
-use config::AuthConfig;
 use forward::ForwardAuth;
 use jwt::JwtAuth;
 use key_set::KeySet;
@@ -129,7 +128,7 @@ impl RouteAuth {
         let headers = &request.parts.headers;
         let judged = match &self.method {
             AuthMethod::Basic(basic) => basic.admit(headers).await,
-            AuthMethod::Forward(forward) => forward.admit(request).await,
+            AuthMethod::Forward(forward) => forward.admit(forward.question(request)).await,
             AuthMethod::Jwt(jwt) => jwt.admit(headers).await,
         };
         let user = match judged {

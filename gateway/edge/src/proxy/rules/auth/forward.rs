@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::time::timeout;
 
 use super::config::{AuthQuestionMethod, ForwardAuthConfig};
-use super::verdicts::{VerdictCache, VerdictTurn};
+use super::verdicts::{VerdictCache, VerdictKey, VerdictTurn};
 use super::{AuthRefusal, AuthenticatedUser, not_stored};
 use crate::cache::Cache;
 use crate::http::body::{self, Body};
@@ -38,6 +38,16 @@ pub struct ForwardAuth {
     verdicts: Option<VerdictCache>,
 }
 
+/// What is asked about one request.
+pub struct AuthQuestion {
+    headers: HeaderMap,
+    key: Option<VerdictKey>,
+    is_of_head: bool,
+    dialect: AnswerDialect,
+    /// Whether the request is a question of ours.
+    is_loop: bool,
+}
+
 impl ForwardAuth {
     pub fn new(
         config: &ForwardAuthConfig,
@@ -61,19 +71,57 @@ impl ForwardAuth {
         }
     }
 
+    /// What is to be asked about a request: the service's list, and what is made here.
+    pub fn question(&self, request: &ArrivedRequest) -> AuthQuestion {
+        let parts = &request.parts;
+        let verdicts = self.verdicts.as_ref();
+        AuthQuestion {
+            headers: self.headers(request),
+            key: verdicts.map(|verdicts| verdicts.key(request)),
+            is_of_head: parts.method == Method::HEAD,
+            dialect: request.answer.dialect,
+            is_loop: forward::loops(&parts.headers, &CDN_ID),
+        }
+    }
+
+    fn headers(&self, request: &ArrivedRequest) -> HeaderMap {
+        let parts = &request.parts;
+        let mut headers = HeaderMap::new();
+        for name in &self.send {
+            for line in parts.headers.get_all(name) {
+                headers.append(name.clone(), line.clone());
+            }
+        }
+        let uri = parts.uri.path_and_query().map_or("/", |uri| uri.as_str());
+        let client = request.client().map(|client| client.to_string());
+        let host = request.host();
+        let told = [
+            ("x-forwarded-method", Some(parts.method.as_str())),
+            ("x-forwarded-proto", Some(request.scheme)),
+            ("x-forwarded-host", Some(&*host)),
+            ("x-forwarded-uri", Some(uri)),
+            ("x-forwarded-for", client.as_deref()),
+        ];
+        for (name, value) in told {
+            let value = value.and_then(|value| HeaderValue::from_str(value).ok());
+            headers.extend(value.map(|value| (HeaderName::from_static(name), value)));
+        }
+        forward::append_cdn_loop(&mut headers, &CDN_ID);
+        headers
+    }
+
     /// Asks about a request, unless it is known what the service says.
     ///
     /// # Errors
     /// What the client gets if it is not let in.
-    pub async fn admit(&self, request: &ArrivedRequest) -> Result<AuthenticatedUser, AuthRefusal> {
-        if forward::loops(&request.parts.headers, &CDN_ID) {
+    pub async fn admit(&self, question: AuthQuestion) -> Result<AuthenticatedUser, AuthRefusal> {
+        if question.is_loop {
             return Err(AuthRefusal::looped());
         }
-        let Some(verdicts) = &self.verdicts else {
-            let answer = self.ask(request).await?;
+        let (Some(verdicts), Some(key)) = (&self.verdicts, question.key) else {
+            let answer = self.ask(question).await?;
             return Ok(self.user(answer.headers()));
         };
-        let key = verdicts.key(request);
         if let Some(user) = verdicts.find(&key) {
             return Ok(user);
         }
@@ -89,20 +137,30 @@ impl ForwardAuth {
             }
         };
         let born = verdicts.order();
-        let answer = self.ask(request).await?;
+        let answer = self.ask(question).await?;
         let user = self.user(answer.headers());
         verdicts.keep(key, &user, answer.headers(), born);
         Ok(user)
     }
 
     /// The yes of the service.
-    async fn ask(&self, request: &ArrivedRequest) -> Result<Response<()>, AuthRefusal> {
-        let asked = self.question(request);
+    async fn ask(&self, question: AuthQuestion) -> Result<Response<()>, AuthRefusal> {
+        let AuthQuestion {
+            headers,
+            is_of_head,
+            dialect,
+            ..
+        } = question;
+        let mut asked = Request::new(Body::empty());
+        *asked.method_mut() = self.method.clone();
+        *asked.uri_mut() = self.uri.clone();
+        *asked.headers_mut() = headers;
         let sent = timeout(self.timeout, self.origin.send(asked)).await;
         let answer = match sent {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                tracing::debug!(upstream = self.origin.name(), %error, "an auth service did not answer");
+                let upstream = self.origin.name();
+                tracing::debug!(upstream, %error, "an auth service did not answer");
                 return Err(AuthRefusal::unable());
             }
             Err(_) => return Err(AuthRefusal::unable()),
@@ -116,53 +174,27 @@ impl ForwardAuth {
         let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
         let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         match is_redirect || is_refusal {
-            true => Err(self.refusal(request, answer)),
+            true => Err(self.refusal((is_of_head, dialect), answer)),
             false => Err(AuthRefusal::unable()),
         }
     }
 
-    /// What the service is asked with: its list, and what is made here.
-    fn question(&self, request: &ArrivedRequest) -> Request<Body> {
-        let parts = &request.parts;
-        let mut headers = HeaderMap::new();
-        for name in &self.send {
-            for line in parts.headers.get_all(name) {
-                headers.append(name.clone(), line.clone());
-            }
-        }
-        let uri = parts.uri.path_and_query().map_or("/", |uri| uri.as_str());
-        let client = request.client().map(|client| client.to_string());
-        let told = [
-            ("x-forwarded-method", Some(parts.method.as_str())),
-            ("x-forwarded-proto", Some(request.scheme)),
-            ("x-forwarded-host", Some(&*request.host())),
-            ("x-forwarded-uri", Some(uri)),
-            ("x-forwarded-for", client.as_deref()),
-        ]
-        .map(|(name, value)| Some((name, HeaderValue::from_str(value?).ok()?)));
-        for (name, value) in told.into_iter().flatten() {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        forward::append_cdn_loop(&mut headers, &CDN_ID);
-        let mut question = Request::new(Body::empty());
-        *question.method_mut() = self.method.clone();
-        *question.uri_mut() = self.uri.clone();
-        *question.headers_mut() = headers;
-        question
-    }
-
     /// The service's no, for the client.
-    fn refusal(&self, request: &ArrivedRequest, mut answer: Response<Body>) -> AuthRefusal {
+    fn refusal(
+        &self,
+        (is_of_head, dialect): (bool, AnswerDialect),
+        mut answer: Response<Body>,
+    ) -> AuthRefusal {
         not_stored(&mut answer);
         if self.method == Method::HEAD {
             // Its length is that of a body that nobody has.
             answer.headers_mut().remove(CONTENT_LENGTH);
             answer.headers_mut().remove(TRANSFER_ENCODING);
             answer = answer.map(|_| Body::empty());
-        } else if request.parts.method == Method::HEAD {
+        } else if is_of_head {
             answer = respond::head_of(answer);
         }
-        let outcome = match request.answer.dialect {
+        let outcome = match dialect {
             AnswerDialect::Grpc => AuthOutcome::Refused,
             AnswerDialect::Http => AuthOutcome::Answered,
         };
