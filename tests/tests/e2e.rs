@@ -328,8 +328,14 @@ mod request_forms;
 mod response_forms;
 #[path = "e2e/rfc.rs"]
 mod rfc;
+#[path = "e2e/rules_basic_auth.rs"]
+mod rules_basic_auth;
 #[path = "e2e/rules_cors.rs"]
 mod rules_cors;
+#[path = "e2e/rules_forward_auth.rs"]
+mod rules_forward_auth;
+#[path = "e2e/rules_jwt.rs"]
+mod rules_jwt;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/service_manager.rs"]

@@ -316,7 +316,8 @@ fn named_files(node: &tree::YamlNode, parent: &str, base: &Path, files: &mut Vec
         tree::YamlValue::Map(entries) => {
             for (key, node) in entries {
                 let is_file = key.name.ends_with("_file") && key.name != "targets_file";
-                let is_of_auth = matches!((parent, &*key.name), ("auth", "basic") | ("jwt", "keys"));
+                let is_of_auth =
+                    matches!((parent, &*key.name), ("auth", "basic") | ("jwt", "keys"));
                 match &node.body {
                     tree::YamlValue::Scalar(scalar) if is_file || is_of_auth => {
                         files.push(base.join(&scalar.text));

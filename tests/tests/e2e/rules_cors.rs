@@ -39,7 +39,10 @@ async fn get(client: &Client, path: &str, origin: Option<&str>) -> Answer {
 fn varies_by_origin(answer: &Answer) -> bool {
     let lines = answer.headers.get_all("vary").iter();
     let names = lines.flat_map(|line| line.to_str().unwrap().split(','));
-    names.filter(|name| name.trim().eq_ignore_ascii_case("origin")).count() == 1
+    names
+        .filter(|name| name.trim().eq_ignore_ascii_case("origin"))
+        .count()
+        == 1
 }
 
 #[tokio::test]
@@ -47,17 +50,30 @@ async fn one_stored_answer_is_for_all_sites() {
     let (origin, gateway) = gateway(CORS, "").await;
     let client = gateway.client();
     let first = get(&client, "/", Some("https://a.example.com")).await;
-    assert_eq!(first.header("access-control-allow-origin"), "https://a.example.com");
+    assert_eq!(
+        first.header("access-control-allow-origin"),
+        "https://a.example.com"
+    );
     assert_eq!(first.header("access-control-allow-credentials"), "true");
     assert_eq!(first.header("access-control-expose-headers"), "x-total");
     let second = get(&client, "/", Some("https://shop.test")).await;
     assert!(second.is_hit());
-    assert_eq!(second.header("access-control-allow-origin"), "https://shop.test");
-    for stranger in ["https://evil.test", "https://evil.test/.example.com", "null"] {
+    assert_eq!(
+        second.header("access-control-allow-origin"),
+        "https://shop.test"
+    );
+    for stranger in [
+        "https://evil.test",
+        "https://evil.test/.example.com",
+        "null",
+    ] {
         let answer = get(&client, "/", Some(stranger)).await;
         assert!(answer.is_hit() && varies_by_origin(&answer), "{stranger}");
         assert!(!answer.has("access-control-allow-origin"), "{stranger}");
-        assert!(!answer.has("access-control-allow-credentials"), "{stranger}");
+        assert!(
+            !answer.has("access-control-allow-credentials"),
+            "{stranger}"
+        );
     }
     assert_eq!(origin.count(), 1);
 }
@@ -69,7 +85,10 @@ async fn every_answer_says_that_it_varies() {
     let client = gateway.client();
     for path in ["/", "/", "/absent", "/own", "/own"] {
         for site in [None, Some("https://a.example.com")] {
-            assert!(varies_by_origin(&get(&client, path, site).await), "{path} {site:?}");
+            assert!(
+                varies_by_origin(&get(&client, path, site).await),
+                "{path} {site:?}"
+            );
         }
     }
     get(&client, "/tagged", None).await;
@@ -78,7 +97,10 @@ async fn every_answer_says_that_it_varies() {
     assert_eq!(answer.status, 304);
     assert!(varies_by_origin(&answer));
     assert!(varies_by_origin(&client.head("/").await));
-    assert!(varies_by_origin(&client.ask(Method::TRACE, "/").send().await), "an error of ours");
+    assert!(
+        varies_by_origin(&client.ask(Method::TRACE, "/").send().await),
+        "an error of ours"
+    );
 }
 
 #[tokio::test]
@@ -87,7 +109,11 @@ async fn for_everybody_nothing_varies() {
     let client = gateway.client();
     for site in [None, Some("https://a.test"), Some("https://b.test")] {
         let answer = get(&client, "/", site).await;
-        assert_eq!(answer.header("access-control-allow-origin"), "*", "{site:?}");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            "*",
+            "{site:?}"
+        );
         assert!(!answer.has("vary") && !answer.has("access-control-allow-credentials"));
     }
     assert_eq!(origin.count(), 1);
@@ -99,7 +125,11 @@ async fn an_origins_own_fields_are_replaced() {
     let client = gateway.client();
     for _ in 0..2 {
         let answer = get(&client, "/own", Some("https://a.example.com")).await;
-        let lines: Vec<_> = answer.headers.get_all("access-control-allow-origin").iter().collect();
+        let lines: Vec<_> = answer
+            .headers
+            .get_all("access-control-allow-origin")
+            .iter()
+            .collect();
         assert_eq!(lines, ["https://a.example.com"]);
         assert_eq!(answer.header("access-control-allow-credentials"), "true");
         assert!(!answer.has("access-control-max-age"));
@@ -118,12 +148,23 @@ fn preflight(client: &Client, site: &str, method: &str) -> e2e::client::Ask {
 #[tokio::test]
 async fn preflights_are_answered_at_the_edge() {
     let (origin, gateway) = gateway(CORS, "").await;
-    for client in [gateway.client().uncached(), gateway.client_http2().uncached()] {
-        let answer = preflight(&client, "https://a.example.com", "PUT").send().await;
+    for client in [
+        gateway.client().uncached(),
+        gateway.client_http2().uncached(),
+    ] {
+        let answer = preflight(&client, "https://a.example.com", "PUT")
+            .send()
+            .await;
         assert_eq!(answer.status, 204);
-        assert_eq!(answer.header("access-control-allow-origin"), "https://a.example.com");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            "https://a.example.com"
+        );
         assert_eq!(answer.header("access-control-allow-methods"), "GET, PUT");
-        assert_eq!(answer.header("access-control-allow-headers"), "authorization, x-app");
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            "authorization, x-app"
+        );
         assert_eq!(answer.header("access-control-max-age"), "600");
         assert!(varies_by_origin(&answer));
         let stranger = preflight(&client, "https://evil.test", "PUT").send().await;
@@ -132,7 +173,9 @@ async fn preflights_are_answered_at_the_edge() {
     assert_eq!(origin.count(), 0);
     // A plain OPTIONS is for the origin.
     let client = gateway.client().uncached();
-    let plain = client.ask(Method::OPTIONS, "/").header("origin", "https://a.example.com");
+    let plain = client
+        .ask(Method::OPTIONS, "/")
+        .header("origin", "https://a.example.com");
     assert_eq!(plain.send().await.status, 200);
     assert_eq!(origin.count(), 1);
 }
@@ -141,13 +184,16 @@ async fn preflights_are_answered_at_the_edge() {
 async fn who_may_not_ask_gets_no_preflight() {
     let (_origin, gateway) = gateway(CORS, ", access: {deny: [127.0.0.0/8]}").await;
     let client = gateway.client().uncached();
-    let answer = preflight(&client, "https://a.example.com", "PUT").send().await;
+    let answer = preflight(&client, "https://a.example.com", "PUT")
+        .send()
+        .await;
     assert_eq!(answer.status, 403);
 }
 
 #[tokio::test]
 async fn what_a_script_asks_for_is_told_where_all_is_allowed() {
-    let (_origin, gateway) = gateway("origins: [\"*\"], methods: [\"*\"], headers: [\"*\"]", "").await;
+    let (_origin, gateway) =
+        gateway("origins: [\"*\"], methods: [\"*\"], headers: [\"*\"]", "").await;
     let client = gateway.client().uncached();
     let answer = preflight(&client, "https://a.test", "PATCH").send().await;
     assert_eq!(answer.header("access-control-allow-methods"), "PATCH");
@@ -158,7 +204,10 @@ async fn what_a_script_asks_for_is_told_where_all_is_allowed() {
 #[test]
 fn what_cannot_be_meant_is_refused() {
     for (cors, said) in [
-        ("origins: [\"*\"], credentials: true", "every site could read"),
+        (
+            "origins: [\"*\"], credentials: true",
+            "every site could read",
+        ),
         ("origins: []", "no origins"),
         ("origins: [example.com]", "is not an origin"),
         ("origins: [\"null\"]", "sandboxed"),
@@ -173,6 +222,10 @@ fn what_cannot_be_meant_is_refused() {
         let config = write_config(dir.path(), &yaml);
         let refused = run(&["validate", "-c", config.to_str().unwrap()]);
         assert_ne!(refused.code, Some(0), "{cors}");
-        assert!(refused.output().contains(said), "{cors}: {}", refused.output());
+        assert!(
+            refused.output().contains(said),
+            "{cors}: {}",
+            refused.output()
+        );
     }
 }

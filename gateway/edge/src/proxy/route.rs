@@ -161,7 +161,10 @@ impl Routes {
 
     /// Begins what is done for rules from time to time.
     pub fn begin_work(&self) {
-        let rules = self.in_order.iter().filter_map(|route| route.rules.as_ref());
+        let rules = self
+            .in_order
+            .iter()
+            .filter_map(|route| route.rules.as_ref());
         rules.for_each(|rules| rules.begin_work());
     }
 

@@ -9,7 +9,12 @@ use crate::config::problem::ConfigPath;
 use crate::proxy::config::RouteConfig;
 
 /// Checks the rules of the route at `at`.
-pub fn check(config: &GatewayConfig, route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
+pub fn check(
+    config: &GatewayConfig,
+    route: &RouteConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
     let access = at.key("access");
     report.each(&access.key("allow"), &route.access.allow, form::cidr);
     report.each(&access.key("deny"), &route.access.deny, form::cidr);

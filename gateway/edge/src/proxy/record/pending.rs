@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::trail::RequestTrail;
-use super::{AnswerHead, HitRecord, MOST_AGENT, MOST_HOST, MOST_PATH, RequestRecord, RequestRecorder, cut};
+use super::{
+    AnswerHead, HitRecord, MOST_AGENT, MOST_HOST, MOST_PATH, RequestRecord, RequestRecorder, cut,
+};
 use crate::http::body::{Body, BodyError};
 use crate::http::cache_status::CACHE_STATUS;
 use crate::proxy::CountedResponse;

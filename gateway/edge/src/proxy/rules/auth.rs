@@ -183,10 +183,18 @@ impl RouteAuth {
             true => "Authorization goes on to the origin",
             false => "Authorization ends here",
         };
-        let names: Vec<_> = self.taken.names().iter().map(|name| name.as_str()).collect();
+        let names: Vec<_> = self
+            .taken
+            .names()
+            .iter()
+            .map(|name| name.as_str())
+            .collect();
         match names.is_empty() {
             true => format!("auth: {method}; {passes}"),
-            false => format!("auth: {method}; {passes}; the origin gets {}", names.join(", ")),
+            false => format!(
+                "auth: {method}; {passes}; the origin gets {}",
+                names.join(", ")
+            ),
         }
     }
 }

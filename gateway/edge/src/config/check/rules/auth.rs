@@ -34,13 +34,19 @@ pub fn check(
     auth: &AuthConfig,
     (at, report): (&ConfigPath, &mut FindingCollector),
 ) {
-    let given = [auth.basic.is_some(), auth.forward.is_some(), auth.jwt.is_some()];
+    let given = [
+        auth.basic.is_some(),
+        auth.forward.is_some(),
+        auth.jwt.is_some(),
+    ];
     if given.iter().filter(|given| **given).count() != 1 {
         let message = "expected one of `basic`, `forward` and `jwt`";
         report.add(at.clone(), message);
     }
     if let Some(realm) = &auth.realm
-        && !realm.bytes().all(|octet| matches!(octet, b' '..=b'~') && !b"\"\\".contains(&octet))
+        && !realm
+            .bytes()
+            .all(|octet| matches!(octet, b' '..=b'~') && !b"\"\\".contains(&octet))
     {
         let message = "expected letters, digits and signs of ASCII without \" and \\";
         report.add(at.key("realm"), message);
@@ -69,7 +75,9 @@ fn taken(route: &RouteConfig, auth: &AuthConfig, at: &ConfigPath, report: &mut F
     for name in auth.taken() {
         report.form(&section, form::header_name(name));
         let lower = name.to_ascii_lowercase();
-        let is_odd = !name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+        let is_odd = !name
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
         if is_odd || !folded.insert(lower.clone()) {
             let message = format!("`{name}`: expected letters, digits and `-`, and each name once");
             report.add(section.clone(), message);
@@ -77,7 +85,8 @@ fn taken(route: &RouteConfig, auth: &AuthConfig, at: &ConfigPath, report: &mut F
         let header: Option<::http::HeaderName> = lower.parse().ok();
         let is_hop = header.as_ref().is_some_and(forward::is_hop_by_hop);
         if is_hop || NOT_TAKEN.contains(&&*lower) {
-            let message = format!("`{name}` is not a field about the sender; expected another name");
+            let message =
+                format!("`{name}` is not a field about the sender; expected another name");
             report.add(section.clone(), message);
         }
         let mut keyed = route.key.headers.iter();
@@ -99,7 +108,12 @@ fn forward(
     at: &ConfigPath,
     report: &mut FindingCollector,
 ) {
-    report.known(at.key("upstream"), "upstream", &forward.upstream, &config.upstreams);
+    report.known(
+        at.key("upstream"),
+        "upstream",
+        &forward.upstream,
+        &config.upstreams,
+    );
     report.form(&at.key("path"), form::origin_path(&forward.path));
     report.positive(at.key("timeout"), forward.timeout.0.as_millis() as u64);
     for (n, name) in forward.send.iter().enumerate() {
@@ -166,7 +180,10 @@ fn jwt(config: &GatewayConfig, jwt: &JwtConfig, at: &ConfigPath, report: &mut Fi
         report.form(&at.key("keys"), form::origin_path(path));
     };
     match jwt.location() {
-        KeyLocation::Server { server, path: below } => {
+        KeyLocation::Server {
+            server,
+            path: below,
+        } => {
             report.form(&at.key("keys"), form::target(server));
             path(report, below);
         }
@@ -191,7 +208,11 @@ fn jwt(config: &GatewayConfig, jwt: &JwtConfig, at: &ConfigPath, report: &mut Fi
         let message = "`secret` belongs to HS256: expected both, or neither";
         report.add(at.key("algorithms"), message);
     }
-    if jwt.secret.as_ref().is_some_and(|secret| secret.len() < LEAST_SECRET) {
+    if jwt
+        .secret
+        .as_ref()
+        .is_some_and(|secret| secret.len() < LEAST_SECRET)
+    {
         let message = format!("a short secret; expected {LEAST_SECRET} octets or more");
         report.add(at.key("secret"), message);
     }

@@ -26,7 +26,9 @@ impl BasicAuth {
     pub fn new(text: &str, realm_name: Option<&str>, memory: &Arc<PasswordMemory>) -> Self {
         let lines = htpasswd::parse(text).unwrap_or_default();
         let lines: Box<[_]> = lines.into_iter().map(Arc::new).collect();
-        let users = lines.iter().map(|line| (line.user.clone(), Arc::clone(line)));
+        let users = lines
+            .iter()
+            .map(|line| (line.user.clone(), Arc::clone(line)));
         Self {
             users: users.collect(),
             lines: lines.clone(),

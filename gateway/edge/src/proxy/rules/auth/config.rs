@@ -134,9 +134,15 @@ impl JwtAlgorithm {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyLocation<'a> {
     /// On the server of this origin, at this path.
-    Server { server: &'a str, path: &'a str },
+    Server {
+        server: &'a str,
+        path: &'a str,
+    },
     /// On an upstream of the configuration, at this path.
-    Upstream { name: &'a str, path: &'a str },
+    Upstream {
+        name: &'a str,
+        path: &'a str,
+    },
     File(&'a str),
     /// There are none but the secret.
     Nowhere,
@@ -176,7 +182,9 @@ impl AuthConfig {
 }
 
 fn asked_with() -> Vec<String> {
-    ["authorization", "cookie", "accept"].map(str::to_owned).to_vec()
+    ["authorization", "cookie", "accept"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn one_second() -> ConfigDuration {

@@ -42,7 +42,7 @@ pub struct ForwardAuth {
 pub struct AuthQuestion {
     headers: HeaderMap,
     key: Option<VerdictKey>,
-    is_of_head: bool,
+    method: Method,
     dialect: AnswerDialect,
     /// Whether the request is a question of ours.
     is_loop: bool,
@@ -78,7 +78,7 @@ impl ForwardAuth {
         AuthQuestion {
             headers: self.headers(request),
             key: verdicts.map(|verdicts| verdicts.key(request)),
-            is_of_head: parts.method == Method::HEAD,
+            method: parts.method.clone(),
             dialect: request.answer.dialect,
             is_loop: forward::loops(&parts.headers, &CDN_ID),
         }
@@ -147,7 +147,7 @@ impl ForwardAuth {
     async fn ask(&self, question: AuthQuestion) -> Result<Response<()>, AuthRefusal> {
         let AuthQuestion {
             headers,
-            is_of_head,
+            method,
             dialect,
             ..
         } = question;
@@ -174,7 +174,7 @@ impl ForwardAuth {
         let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
         let is_refusal = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         match is_redirect || is_refusal {
-            true => Err(self.refusal((is_of_head, dialect), answer)),
+            true => Err(self.refusal((&method, dialect), answer)),
             false => Err(AuthRefusal::unable()),
         }
     }
@@ -182,7 +182,7 @@ impl ForwardAuth {
     /// The service's no, for the client.
     fn refusal(
         &self,
-        (is_of_head, dialect): (bool, AnswerDialect),
+        (asked, dialect): (&Method, AnswerDialect),
         mut answer: Response<Body>,
     ) -> AuthRefusal {
         not_stored(&mut answer);
@@ -191,7 +191,7 @@ impl ForwardAuth {
             answer.headers_mut().remove(CONTENT_LENGTH);
             answer.headers_mut().remove(TRANSFER_ENCODING);
             answer = answer.map(|_| Body::empty());
-        } else if is_of_head {
+        } else if *asked == Method::HEAD {
             answer = respond::head_of(answer);
         }
         let outcome = match dialect {
@@ -211,7 +211,10 @@ impl ForwardAuth {
             lines.map(|line| (name.clone(), line.clone()))
         });
         let taken: Vec<_> = lines.collect();
-        let name = self.take.first().and_then(|name| answer.get(name)?.to_str().ok());
+        let name = self
+            .take
+            .first()
+            .and_then(|name| answer.get(name)?.to_str().ok());
         AuthenticatedUser {
             name: name.map(Arc::from),
             taken,
@@ -224,6 +227,10 @@ impl ForwardAuth {
             Some(_) => ", whose yes is remembered",
             None => "",
         };
-        format!("upstream {} is asked for {}{cached}", self.origin.name(), self.uri)
+        format!(
+            "upstream {} is asked for {}{cached}",
+            self.origin.name(),
+            self.uri
+        )
     }
 }

@@ -180,7 +180,10 @@ impl JwtAuth {
     }
 
     fn check(&self, claims: &Map<String, Value>, now: SystemTime) -> Result<(), &'static str> {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = now
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
         let leeway = self.leeway.as_secs_f64();
         let number = |name: &str| claims.get(name).map(|value| value.as_f64().ok_or(()));
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {

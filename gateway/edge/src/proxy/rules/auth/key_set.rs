@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::AuthMemory;
 use super::config::{JwtConfig, KeyLocation};
 use super::public_keys::{self, PublicKey};
-use super::AuthMemory;
 use crate::http::body::{self, Body};
 use crate::origin::Origin;
 use crate::proxy::route::RouteError;
@@ -174,7 +174,10 @@ async fn wait(set: Arc<KeySet>, pause: Duration) {
             return;
         };
         let left = until.saturating_duration_since(Instant::now());
-        if timeout(left.min(LEAST_PAUSE), server.wanted.notified()).await.is_ok() {
+        if timeout(left.min(LEAST_PAUSE), server.wanted.notified())
+            .await
+            .is_ok()
+        {
             return;
         }
     }
@@ -188,7 +191,10 @@ async fn fetched(server: &KeyServer) -> Result<Vec<PublicKey>, String> {
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static("lamina"));
     let exchange = async {
-        let answer = origin.send(request).await.map_err(|error| error.to_string())?;
+        let answer = origin
+            .send(request)
+            .await
+            .map_err(|error| error.to_string())?;
         if answer.status() != StatusCode::OK {
             return Err(format!("the status is {}", answer.status().as_u16()));
         }

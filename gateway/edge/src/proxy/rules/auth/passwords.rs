@@ -86,11 +86,7 @@ impl PasswordMemory {
 
     /// Compares a password with a line, in its turn. `line` may be of another user than the one who
     /// is shown: then it takes as long, and is wrong.
-    pub async fn compare(
-        &self,
-        shown: ShownPassword,
-        line: &Arc<PasswordLine>,
-    ) -> PasswordVerdict {
+    pub async fn compare(&self, shown: ShownPassword, line: &Arc<PasswordLine>) -> PasswordVerdict {
         let Some(_waiting) = WaitingPlace::take(&self.waiting) else {
             return PasswordVerdict::TooManyWait;
         };
@@ -147,7 +143,10 @@ impl PasswordMemory {
     /// A number that is always the same for one user, to choose by.
     pub fn number_of(&self, user: &str) -> usize {
         let digest = self.digest(&[user.as_bytes()]);
-        digest.iter().take(4).fold(0, |number, octet| (number << 8) | usize::from(*octet))
+        digest
+            .iter()
+            .take(4)
+            .fold(0, |number, octet| (number << 8) | usize::from(*octet))
     }
 }
 

@@ -24,7 +24,10 @@ pub struct PublicKey {
 }
 
 enum KeyMaterial {
-    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
     /// The point in its uncompressed form.
     P256(Vec<u8>),
     Ed25519(Vec<u8>),

@@ -71,8 +71,7 @@ fn is_alias(name: &HeaderName, ours: &HeaderName) -> bool {
             })
             .collect()
     };
-    name == ours
-        || (name.as_str().len() == ours.as_str().len() && folded(name) == folded(ours))
+    name == ours || (name.as_str().len() == ours.as_str().len() && folded(name) == folded(ours))
 }
 
 #[cfg(test)]

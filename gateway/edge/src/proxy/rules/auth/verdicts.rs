@@ -81,7 +81,10 @@ impl Drop for VerdictAsker<'_> {
 
 impl VerdictCache {
     pub fn new(config: &VerdictCacheConfig, route: &Arc<str>, cache: Arc<Cache>) -> Self {
-        let key = config.key.iter().filter_map(|part| VerdictKeyPart::parse(part));
+        let key = config
+            .key
+            .iter()
+            .filter_map(|part| VerdictKeyPart::parse(part));
         Self {
             key: key.collect(),
             max: config.max.0,
@@ -104,7 +107,10 @@ impl VerdictCache {
         for part in &self.key {
             match part {
                 VerdictKeyPart::Header(name) => {
-                    headers.get_all(name).iter().for_each(|line| put(Some(line.as_bytes())));
+                    headers
+                        .get_all(name)
+                        .iter()
+                        .for_each(|line| put(Some(line.as_bytes())));
                     put(None);
                 }
                 VerdictKeyPart::Cookie(name) => {
@@ -158,7 +164,13 @@ impl VerdictCache {
     }
 
     /// Remembers a yes, for as long as the service allows.
-    pub fn keep(&self, key: VerdictKey, user: &AuthenticatedUser, answer: &HeaderMap, born: PurgeOrder) {
+    pub fn keep(
+        &self,
+        key: VerdictKey,
+        user: &AuthenticatedUser,
+        answer: &HeaderMap,
+        born: PurgeOrder,
+    ) {
         let life = self.max.min(allowed(answer));
         let now = Instant::now();
         let mut held = self.held.lock();

@@ -37,7 +37,9 @@ pub fn parse(text: &str) -> Result<Vec<PasswordLine>, String> {
             return Err(at("no colon; expected USER:HASH".to_owned()));
         };
         if user.is_empty() || lines.iter().any(|line| &*line.user == user) {
-            return Err(at("an empty or repeated user; expected each user once".to_owned()));
+            return Err(at(
+                "an empty or repeated user; expected each user once".to_owned()
+            ));
         }
         let scheme = scheme(hash).map_err(at)?;
         lines.push(PasswordLine {
@@ -47,7 +49,9 @@ pub fn parse(text: &str) -> Result<Vec<PasswordLine>, String> {
         });
     }
     match lines.is_empty() {
-        true => Err("no users; expected lines of USER:HASH, as `htpasswd -B` writes them".to_owned()),
+        true => {
+            Err("no users; expected lines of USER:HASH, as `htpasswd -B` writes them".to_owned())
+        }
         false => Ok(lines),
     }
 }
@@ -63,7 +67,10 @@ fn scheme(hash: &str) -> Result<PasswordScheme, String> {
         ["", "apr1" | "1", ..] => weak("MD5 (`htpasswd -m`)", "is guessed by the billion a second"),
         ["", "5" | "6", ..] => weak("SHA-crypt", "needs no memory to be guessed"),
         _ if hash.starts_with("{SHA}") => weak("SHA-1 (`htpasswd -s`)", "has no salt"),
-        _ => weak("plain text, crypt or an unknown hash", "protects no password"),
+        _ => weak(
+            "plain text, crypt or an unknown hash",
+            "protects no password",
+        ),
     }
 }
 
@@ -74,21 +81,28 @@ fn bcrypt(cost: &str, rest: &str) -> Result<PasswordScheme, String> {
     }
     match cost.parse() {
         Ok(4..=MOST_COST) => Ok(PasswordScheme::Bcrypt),
-        _ => Err(format!("the cost {cost} of bcrypt; expected 04 to {MOST_COST}")),
+        _ => Err(format!(
+            "the cost {cost} of bcrypt; expected 04 to {MOST_COST}"
+        )),
     }
 }
 
 fn argon2id(parameters: &str, salt: &str, digest: &str) -> Result<PasswordScheme, String> {
     let number = |name: char| {
         let mut all = parameters.split(',');
-        all.find_map(|one| one.strip_prefix(name)?.strip_prefix('=')?.parse::<u32>().ok())
+        all.find_map(|one| {
+            one.strip_prefix(name)?
+                .strip_prefix('=')?
+                .parse::<u32>()
+                .ok()
+        })
     };
     let is_digit = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'+' || octet == b'/';
     let is_text = |text: &str| text.len() >= 11 && text.bytes().all(is_digit);
     match (number('m'), number('t'), number('p')) {
-        _ if !is_text(salt) || !is_text(digest) => {
-            Err("a damaged hash of argon2id; expected $argon2id$v=19$m=…,t=…,p=…$SALT$HASH".to_owned())
-        }
+        _ if !is_text(salt) || !is_text(digest) => Err(
+            "a damaged hash of argon2id; expected $argon2id$v=19$m=…,t=…,p=…$SALT$HASH".to_owned(),
+        ),
         (Some(8..=MOST_KIB), Some(1..=MOST_PASSES), Some(1..=16)) => Ok(PasswordScheme::Argon2id),
         _ => Err(format!(
             "the parameters {parameters} of argon2id; expected m (KiB) up to {MOST_KIB}, t up to \
@@ -110,7 +124,10 @@ mod tests {
         let lines = parse(&text).unwrap();
         assert_eq!(&*lines[0].user, "alice");
         assert_eq!(lines[0].scheme, PasswordScheme::Bcrypt);
-        assert_eq!((&*lines[1].hash, lines[1].scheme), (ARGON, PasswordScheme::Argon2id));
+        assert_eq!(
+            (&*lines[1].hash, lines[1].scheme),
+            (ARGON, PasswordScheme::Argon2id)
+        );
     }
 
     #[test]
@@ -122,10 +139,19 @@ mod tests {
             ("a:$6$salt$abc", "SHA-crypt"),
             ("a:s3cret", "plain text"),
             ("a:rqXexS6ZhobKA", "plain text"),
-            ("a:$argon2i$v=19$m=64,t=1,p=1$c29tZXNhbHQ$abcdefghijkl", "argon2"),
+            (
+                "a:$argon2i$v=19$m=64,t=1,p=1$c29tZXNhbHQ$abcdefghijkl",
+                "argon2",
+            ),
             ("a:$2y$04$short", "damaged"),
-            ("a:$2y$31$abcdefghijklmnopqrstuuKZ0bl9bEqz1wXNpTHpO8zGkh2jVQv3y", "cost 31"),
-            ("a:$argon2id$v=19$m=99999999,t=1,p=1$c29tZXNhbHRzYWx0$MTIzNDU2Nzg5MDEy", "parameters"),
+            (
+                "a:$2y$31$abcdefghijklmnopqrstuuKZ0bl9bEqz1wXNpTHpO8zGkh2jVQv3y",
+                "cost 31",
+            ),
+            (
+                "a:$argon2id$v=19$m=99999999,t=1,p=1$c29tZXNhbHRzYWx0$MTIzNDU2Nzg5MDEy",
+                "parameters",
+            ),
             ("alice", "no colon"),
             (":x", "empty"),
             ("", "no users"),

@@ -46,7 +46,10 @@ impl OriginPattern {
         let Some(OriginParts { scheme, host, port }) = split(&lower) else {
             return bad("is not an origin");
         };
-        if !scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet)) {
+        if !scheme
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet))
+        {
             return bad("has a bad scheme");
         }
         let host = match host.strip_prefix('*') {
@@ -114,7 +117,9 @@ fn is_below(host: &str, domain: &str) -> bool {
 }
 
 fn is_host(host: &str) -> bool {
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     match address {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => is_name(host),
@@ -146,20 +151,52 @@ mod tests {
             ("https://app.example.com", "https://app.example.com", true),
             ("https://app.example.com", "https://APP.example.com", true),
             ("https://app.example.com", "http://app.example.com", false),
-            ("https://app.example.com", "https://app.example.com:8443", false),
-            ("https://app.example.com:443", "https://app.example.com", true),
-            ("https://app.example.com", "https://app.example.com.evil", false),
+            (
+                "https://app.example.com",
+                "https://app.example.com:8443",
+                false,
+            ),
+            (
+                "https://app.example.com:443",
+                "https://app.example.com",
+                true,
+            ),
+            (
+                "https://app.example.com",
+                "https://app.example.com.evil",
+                false,
+            ),
             ("https://app.example.com", "https://xapp.example.com", false),
             ("https://*.example.com", "https://a.example.com", true),
             ("https://*.example.com", "https://a.b.example.com", true),
             ("https://*.example.com", "https://example.com", false),
             ("https://*.example.com", "https://.example.com", false),
             ("https://*.example.com", "https://evilexample.com", false),
-            ("https://*.example.com", "https://evil.com/.example.com", false),
-            ("https://*.example.com", "https://evil.com?.example.com", false),
-            ("https://*.example.com", "https://evil.com#.example.com", false),
-            ("https://*.example.com", "https://evil.com@a.example.com", false),
-            ("https://*.example.com", "https://evil.com:80.example.com", false),
+            (
+                "https://*.example.com",
+                "https://evil.com/.example.com",
+                false,
+            ),
+            (
+                "https://*.example.com",
+                "https://evil.com?.example.com",
+                false,
+            ),
+            (
+                "https://*.example.com",
+                "https://evil.com#.example.com",
+                false,
+            ),
+            (
+                "https://*.example.com",
+                "https://evil.com@a.example.com",
+                false,
+            ),
+            (
+                "https://*.example.com",
+                "https://evil.com:80.example.com",
+                false,
+            ),
             ("https://*.example.com", "https://\u{e9}.example.com", false),
             ("https://*.example.com", "null", false),
             ("http://localhost:*", "http://localhost:5173", true),
