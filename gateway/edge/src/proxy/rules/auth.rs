@@ -13,6 +13,7 @@ mod passwords;
 mod public_keys;
 mod taken;
 mod verdicts;
+mod verified_tokens;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

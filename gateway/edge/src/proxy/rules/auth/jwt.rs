@@ -7,7 +7,7 @@
 //! are refused (RFC 8725).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -19,16 +19,21 @@ use serde_json::{Map, Value};
 
 use super::config::{JwtAlgorithm, JwtConfig, KeyLocation};
 use super::key_set::KeySet;
+use super::public_keys::PublicKey;
 use super::taken::TakenField;
+use super::verified_tokens::VerifiedTokens;
 use super::{AuthRefusal, AuthenticatedUser, realm};
 use crate::http::bearer;
 
 /// The most octets of a token.
 const MOST_BYTES: usize = 16 << 10;
+/// The most seconds that a verified token is remembered.
+const MOST_REMEMBERED: f64 = 300.0;
 
 /// What tokens of a route must be.
 pub struct JwtAuth {
     keys: Arc<KeySet>,
+    verified: VerifiedTokens,
     secret: Option<hmac::Key>,
     issuer: String,
     audience: Vec<String>,
@@ -57,7 +62,8 @@ struct TokenHeader {
 
 /// What can be said of a token.
 enum TokenVerdict {
-    Good(AuthenticatedUser),
+    /// It is this user's, for that long.
+    Good(AuthenticatedUser, Duration),
     /// Its key is not known.
     KeyUnknown,
     Bad(&'static str),
@@ -75,6 +81,7 @@ impl JwtAuth {
         };
         Self {
             keys,
+            verified: VerifiedTokens::default(),
             secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())),
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
@@ -97,7 +104,7 @@ impl JwtAuth {
         let token = bearer::presented(headers).and_then(ShownToken::parse);
         token.is_some_and(|token| match self.algorithm(&token) {
             Some(JwtAlgorithm::HS256) | None => false,
-            Some(algorithm) => !self.knows_a_key(&token, algorithm),
+            Some(algorithm) => token.fitting(&self.keys.keys(), algorithm).next().is_none(),
         })
     }
 
@@ -114,16 +121,25 @@ impl JwtAuth {
                 false => AuthRefusal::missing(&self.missing),
             });
         };
+        let mut keys = self.keys.keys();
+        if let Some(user) = self.verified.find(text, &keys) {
+            return Ok(user);
+        }
         let Some(token) = ShownToken::parse(text) else {
             return Err(AuthRefusal::wrong(&self.wrong));
         };
-        let mut verdict = self.judge(&token, SystemTime::now());
+        let mut verdict = self.judge(&token, &keys, SystemTime::now());
         if matches!(verdict, TokenVerdict::KeyUnknown) && self.keys.may_bring_more() {
             self.keys.fetch().await;
-            verdict = self.judge(&token, SystemTime::now());
+            keys = self.keys.keys();
+            verdict = self.judge(&token, &keys, SystemTime::now());
         }
         match verdict {
-            TokenVerdict::Good(user) => Ok(user),
+            TokenVerdict::Good(user, holds) => {
+                let until = Instant::now() + holds;
+                self.verified.keep(text, &keys, (&user, until));
+                Ok(user)
+            }
             TokenVerdict::KeyUnknown if self.lacks_keys() => Err(AuthRefusal::unable()),
             TokenVerdict::KeyUnknown => Err(AuthRefusal::wrong(&self.wrong)),
             TokenVerdict::Bad(reason) => {
@@ -142,13 +158,7 @@ impl JwtAuth {
         accepted.find(|algorithm| algorithm.as_str() == token.header.alg)
     }
 
-    fn knows_a_key(&self, token: &ShownToken, algorithm: JwtAlgorithm) -> bool {
-        let keys = self.keys.keys();
-        let mut fitting = keys.iter().filter(|key| key.algorithm == algorithm);
-        fitting.any(|key| token.may_be_of(key.id.as_deref()))
-    }
-
-    fn judge(&self, token: &ShownToken, now: SystemTime) -> TokenVerdict {
+    fn judge(&self, token: &ShownToken, keys: &[PublicKey], now: SystemTime) -> TokenVerdict {
         let Some(algorithm) = self.algorithm(token) else {
             return TokenVerdict::Bad("its algorithm is not accepted");
         };
@@ -160,12 +170,13 @@ impl JwtAuth {
                 hmac::verify(secret, &token.message, &token.signature).is_ok()
             }
             (JwtAlgorithm::HS256, None) => false,
-            _ if !self.knows_a_key(token, algorithm) => return TokenVerdict::KeyUnknown,
-            _ => self.keys.keys().iter().any(|key| {
-                key.algorithm == algorithm
-                    && token.may_be_of(key.id.as_deref())
-                    && key.verifies(&token.message, &token.signature)
-            }),
+            _ => {
+                let mut fitting = token.fitting(keys, algorithm).peekable();
+                if fitting.peek().is_none() {
+                    return TokenVerdict::KeyUnknown;
+                }
+                fitting.any(|key| key.verifies(&token.message, &token.signature))
+            }
         };
         if !is_signed {
             return TokenVerdict::Bad("its signature is wrong");
@@ -174,12 +185,17 @@ impl JwtAuth {
             return TokenVerdict::Bad("its claims are no JSON object");
         };
         match self.check(&claims, now) {
-            Ok(()) => self.user(&claims),
+            Ok(holds) => self.user(&claims, holds),
             Err(reason) => TokenVerdict::Bad(reason),
         }
     }
 
-    fn check(&self, claims: &Map<String, Value>, now: SystemTime) -> Result<(), &'static str> {
+    /// For how long the claims hold and may be remembered.
+    fn check(
+        &self,
+        claims: &Map<String, Value>,
+        now: SystemTime,
+    ) -> Result<Duration, &'static str> {
         let now = now
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -201,19 +217,20 @@ impl JwtAuth {
         if !is_for_us {
             return Err("it is for somebody else");
         }
-        match number("exp") {
-            Some(Ok(end)) if now < end + leeway => {}
+        let holds = match number("exp") {
+            Some(Ok(end)) if now < end + leeway => end + leeway - now,
             Some(Ok(_)) => return Err("it has expired"),
             _ => return Err("it says not when it expires"),
-        }
+        };
+        let holds = Duration::from_secs_f64(holds.min(MOST_REMEMBERED));
         match number("nbf") {
-            None => Ok(()),
-            Some(Ok(begin)) if now + leeway >= begin => Ok(()),
+            None => Ok(holds),
+            Some(Ok(begin)) if now + leeway >= begin => Ok(holds),
             Some(_) => Err("it does not hold yet"),
         }
     }
 
-    fn user(&self, claims: &Map<String, Value>) -> TokenVerdict {
+    fn user(&self, claims: &Map<String, Value>, holds: Duration) -> TokenVerdict {
         let mut taken: Vec<TakenField> = Vec::new();
         for (name, claim) in &self.take {
             let Some(text) = claims.get(claim).and_then(text) else {
@@ -225,10 +242,11 @@ impl JwtAuth {
             }
         }
         let name = claims.get("sub").and_then(Value::as_str);
-        TokenVerdict::Good(AuthenticatedUser {
+        let user = AuthenticatedUser {
             name: name.map(Arc::from),
             taken,
-        })
+        };
+        TokenVerdict::Good(user, holds)
     }
 
     /// Begins to fetch the keys.
@@ -259,6 +277,16 @@ impl ShownToken {
             claims: decode(claims)?,
             signature: decode(signature)?,
         })
+    }
+
+    /// The keys that may have signed it.
+    fn fitting<'a>(
+        &'a self,
+        keys: &'a [PublicKey],
+        algorithm: JwtAlgorithm,
+    ) -> impl Iterator<Item = &'a PublicKey> {
+        let of_algorithm = keys.iter().filter(move |key| key.algorithm == algorithm);
+        of_algorithm.filter(|key| self.may_be_of(key.id.as_deref()))
     }
 
     /// Whether a key of this name may have signed it.
