@@ -338,10 +338,18 @@ mod response_forms;
 mod rfc;
 #[path = "e2e/rules_access.rs"]
 mod rules_access;
+#[path = "e2e/rules_basic_auth.rs"]
+mod rules_basic_auth;
 #[path = "e2e/rules_cleaning.rs"]
 mod rules_cleaning;
 #[path = "e2e/rules_compress.rs"]
 mod rules_compress;
+#[path = "e2e/rules_cors.rs"]
+mod rules_cors;
+#[path = "e2e/rules_forward_auth.rs"]
+mod rules_forward_auth;
+#[path = "e2e/rules_jwt.rs"]
+mod rules_jwt;
 #[path = "e2e/rules_upstreams.rs"]
 mod rules_upstreams;
 #[path = "e2e/secrets.rs"]

@@ -319,25 +319,30 @@ pub fn files_of(file: &Path) -> Vec<PathBuf> {
     let _ = expand::expand(&mut root, &env);
     let mut files: Vec<_> = sources.names().map(PathBuf::from).collect();
     let base = file.parent().unwrap_or(Path::new(""));
-    named_files(&root, base, &mut files);
+    named_files(&root, "", base, &mut files);
     files
 }
 
-fn named_files(node: &tree::YamlNode, base: &Path, files: &mut Vec<PathBuf>) {
+/// The files that the keys of the section `parent` and below name.
+fn named_files(node: &tree::YamlNode, parent: &str, base: &Path, files: &mut Vec<PathBuf>) {
     match &node.body {
         tree::YamlValue::Map(entries) => {
             for (key, node) in entries {
                 let is_file = key.name.ends_with("_file") && key.name != "targets_file";
+                let is_of_auth =
+                    matches!((parent, &*key.name), ("auth", "basic") | ("jwt", "keys"));
                 match &node.body {
-                    tree::YamlValue::Scalar(scalar) if is_file => {
+                    tree::YamlValue::Scalar(scalar) if is_file || is_of_auth => {
                         files.push(base.join(&scalar.text));
                     }
-                    _ => named_files(node, base, files),
+                    _ => named_files(node, &key.name, base, files),
                 }
             }
         }
         tree::YamlValue::List(items) => {
-            items.iter().for_each(|item| named_files(item, base, files));
+            items
+                .iter()
+                .for_each(|item| named_files(item, parent, base, files));
         }
         tree::YamlValue::Scalar(_) => {}
     }

@@ -371,7 +371,7 @@ impl Proxy {
         mut request: ArrivedRequest,
         early: &InterimChannel,
     ) -> HandlerAnswer {
-        if !rules.may_wait() {
+        if !rules.may_wait(&request) {
             let admission = rules.admit(&mut request).now_or_never();
             let admission = admission.unwrap_or_else(Admission::unable);
             return self.admitted(generation, route, (request, admission), early);

@@ -1,5 +1,6 @@
 //! The process state: it outlives configurations, and makes a generation from each one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -18,7 +19,7 @@ use crate::http::config::ListenerConfig;
 use crate::http::forward::{self, TrustedProxies};
 use crate::http::server::QuicMetrics;
 use crate::http::tls::listeners::TlsListeners;
-use crate::origin::config::TargetConfig;
+use crate::origin::config::{TargetConfig, UpstreamConfig};
 use crate::origin::{Origin, Origins, SharedOriginState, TargetsFileReader};
 use crate::plugin::{
     Compiler, FetchCall, FetchError, PluginHost, PluginHostOptions, PluginSet, UpstreamFetcher,
@@ -28,6 +29,8 @@ use crate::proxy::protocol::ProtocolCounts;
 use crate::proxy::record::RequestRecorder;
 use crate::proxy::record::recent::RecentRequestLog;
 use crate::proxy::route::{RouteDependencies, Routes};
+use crate::proxy::rules::auth::AuthMemory;
+use crate::proxy::rules::auth::config::KeyLocation;
 use crate::proxy::rules::compress::CompressDependencies;
 use crate::proxy::{Generation, Proxy, PurgeMethod};
 use crate::rate_limit::{LimitRedisSettings, RateLimitSet, RateLimiter};
@@ -45,6 +48,7 @@ pub struct ProcessState {
     pub origins: SharedOriginState,
     pub warm: Arc<WarmKeeper>,
     requests: RequestFamilies,
+    auth: AuthMemory,
     protocols: ProtocolCounts,
     plugins: PluginHost,
     /// The upstreams of the generations that serve, the newest last.
@@ -73,6 +77,7 @@ impl ProcessState {
             cache,
             recent: Arc::new(RecentRequestLog::new(&config.telemetry.recent_requests)),
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
+            auth: AuthMemory::default(),
             plugins: PluginHost::new(&registry, config.plugins.max_total_memory)?,
             serving: Arc::default(),
             tls: TlsListeners::register(&registry)?,
@@ -125,7 +130,8 @@ impl ProcessState {
         before: Option<&Generation>,
     ) -> Result<Arc<Generation>, GatewayStartError> {
         let standing = before.map(|before| &*before.origins);
-        let origins = Origins::new(&config.upstreams, &self.origins, standing)?;
+        let upstreams = with_key_servers(config);
+        let origins = Origins::new(&upstreams, &self.origins, standing)?;
         let origins = Arc::new(origins);
         let limits = before.map(|before| &before.limits);
         let limits = RateLimitSet::new(&config.limits, &self.limiter, limits);
@@ -155,6 +161,8 @@ impl ProcessState {
                 most: config.cache.l1.max_object_bytes.as_usize(),
             },
             limits: &limits,
+            cache: &self.cache,
+            auth: &self.auth,
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());
@@ -179,6 +187,20 @@ fn limit_redis(config: &GatewayConfig) -> Option<LimitRedisSettings> {
     let namespace = config.bus.as_ref().and_then(|bus| bus.namespace.as_deref());
     let shared = config.cache.l2.shared_redis(namespace)?;
     LimitRedisSettings::new(&shared.settings, shared.prefix).ok()
+}
+
+/// The upstreams of a configuration, and one for each server that has keys of tokens. Its name is the
+/// URL, which no other upstream can have.
+fn with_key_servers(config: &GatewayConfig) -> Cow<'_, BTreeMap<String, UpstreamConfig>> {
+    let mut upstreams = Cow::Borrowed(&config.upstreams);
+    let auths = config.routes.iter().filter_map(|route| route.auth.as_ref());
+    for jwt in auths.filter_map(|auth| auth.jwt.as_ref()) {
+        if let KeyLocation::Server { server, .. } = jwt.location() {
+            let upstream = UpstreamConfig::from_url(server);
+            upstreams.to_mut().insert(server.to_owned(), upstream);
+        }
+    }
+    upstreams
 }
 
 /// The seal that binds records to their keys, in the second tier and on the way to peers.

@@ -11,9 +11,13 @@ use super::problem::{ConfigFinding, ConfigPath, path};
 use crate::acme::config::AcmeConfig;
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
+use crate::proxy::rules::auth::config::{AuthConfig, KeyLocation};
 
 /// The most bytes of a secret. A larger file means a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
+
+/// The most bytes of a file with users or keys.
+const MAX_USERS: u64 = 4 << 20;
 
 const SECRET_NAMES: [&str; 8] = [
     "token",
@@ -129,6 +133,11 @@ pub fn read_files(config: &mut GatewayConfig, base: &FilePath) -> Vec<ConfigFind
     if let Some(given) = &mut config.bus {
         bus(given, &mut reader);
     }
+    for (n, route) in config.routes.iter_mut().enumerate() {
+        if let Some(given) = &mut route.auth {
+            auth(given, &path(&["routes"]).index(n).key("auth"), &mut reader);
+        }
+    }
     reader.findings
 }
 
@@ -140,6 +149,21 @@ fn acme(acme: &mut AcmeConfig, reader: &mut SecretFileReader<'_>) {
             let at = at.key("issuers").key(name).key("eab");
             reader.fill(&at, "hmac", &mut eab.hmac, &eab.hmac_file);
         }
+    }
+}
+
+/// The files that say who may have the answers of a route.
+fn auth(auth: &mut AuthConfig, at: &ConfigPath, reader: &mut SecretFileReader<'_>) {
+    if let Some(file) = &auth.basic {
+        auth.users = reader.text(at.key("basic"), file);
+    }
+    let Some(jwt) = &mut auth.jwt else {
+        return;
+    };
+    let at = at.key("jwt");
+    reader.fill(&at, "secret", &mut jwt.secret, &jwt.secret_file);
+    if let KeyLocation::File(file) = jwt.location() {
+        jwt.key_file_text = reader.text(at.key("keys"), FilePath::new(file));
     }
 }
 
@@ -176,6 +200,17 @@ struct SecretFileReader<'a> {
 }
 
 impl SecretFileReader<'_> {
+    /// The text of a file that the key at `at` names.
+    fn text(&mut self, at: ConfigPath, file: &FilePath) -> Option<String> {
+        match read_up_to(&self.base.join(file), MAX_USERS) {
+            Ok(text) => Some(text),
+            Err(reason) => {
+                self.findings.push(ConfigFinding::value(at, reason));
+                None
+            }
+        }
+    }
+
     /// Fills in the secret `name` of the section `parent` from its file, if one is named.
     fn fill(
         &mut self,
@@ -206,19 +241,24 @@ impl SecretFileReader<'_> {
     }
 }
 
-fn read(file: &FilePath) -> Result<String, String> {
+/// The text of a file of at most so many bytes.
+fn read_up_to(file: &FilePath, most: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     std::fs::File::open(file)
-        .and_then(|f| f.take(MAX_SECRET + 1).read_to_end(&mut bytes))
+        .and_then(|f| f.take(most + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-    if bytes.len() as u64 > MAX_SECRET {
+    if bytes.len() as u64 > most {
         return Err(format!(
-            "{} is larger than 64 KiB; expected a file with one secret",
-            file.display()
+            "{} is larger than {} KiB; expected another file",
+            file.display(),
+            most >> 10
         ));
     }
-    let text =
-        String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", file.display()))?;
+    String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", file.display()))
+}
+
+fn read(file: &FilePath) -> Result<String, String> {
+    let text = read_up_to(file, MAX_SECRET)?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.trim().is_empty() {
         return Err(format!("{} is empty; expected a secret", file.display()));

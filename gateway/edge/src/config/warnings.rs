@@ -29,6 +29,7 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
         found.extend(check::compress_warnings(route, compress, &at));
         found.extend(query_as_sent(route, &at));
         found.extend(no_place_for_other_methods(route, &at));
+        found.extend(one_yes_for_all_paths(route, &at));
     }
     found
 }
@@ -135,6 +136,21 @@ fn override_without_cookie_rule(
         route.name
     );
     Some(ConfigFinding::value(at.key("policy").key("mode"), message))
+}
+
+/// A service that looks at paths says yes to one, and is not asked about the others.
+fn one_yes_for_all_paths(route: &RouteConfig, at: &ConfigPath) -> Option<ConfigFinding> {
+    let cache = route.auth.as_ref()?.forward.as_ref()?.cache.as_ref()?;
+    if cache.key.iter().any(|part| part == "uri") {
+        return None;
+    }
+    let message = format!(
+        "route `{}`: one yes of the auth service counts for all paths of this route; expected \
+         `uri` in the key, unless the service decides without looking at paths",
+        route.name
+    );
+    let at = at.key("auth").key("forward").key("cache").key("key");
+    Some(ConfigFinding::value(at, message))
 }
 
 /// The origin gets parameters that the key leaves out.

@@ -25,6 +25,7 @@ pub fn write(record: &RequestRecord) {
         host = &*record.host,
         path = &*record.path,
         route = record.route.as_deref().unwrap_or("-"),
+        user = record.user.as_deref(),
         status = record.status(),
         cache = record.result(),
         bytes = record.bytes,

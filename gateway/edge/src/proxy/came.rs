@@ -53,6 +53,18 @@ impl PluginHeadChanges {
         }
     }
 
+    /// These changes and those before them.
+    pub fn after(self, earlier: &Self) -> Self {
+        let set = earlier.set.iter().chain(self.set.iter());
+        let fields = earlier.fields.iter().chain(self.fields.iter());
+        Self {
+            set: set.cloned().collect(),
+            fields: fields.cloned().collect(),
+            took_authorization: earlier.took_authorization || self.took_authorization,
+            took_cookies: earlier.took_cookies || self.took_cookies,
+        }
+    }
+
     /// What `change` will do to this head.
     pub fn of(change: &HeaderChange, head: &HeaderMap) -> Self {
         let touches = |name| change.remove.contains(name) || change.set.contains_key(name);

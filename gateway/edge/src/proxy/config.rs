@@ -17,7 +17,9 @@ use crate::http::path::PathRuleOverrides;
 use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::mirror::config::MirrorConfig;
 use crate::proxy::rules::access::config::AccessConfig;
+use crate::proxy::rules::auth::config::AuthConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
+use crate::proxy::rules::cors::config::CorsConfig;
 use crate::proxy::split::config::SplitConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -75,6 +77,12 @@ pub struct RouteConfig {
     /// Which answers are compressed, in place of `defaults.compress` as a whole.
     #[serde(default)]
     pub compress: Option<CompressConfig>,
+    /// How a request must show who sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthConfig>,
+    /// Which sites may read the answers in a browser (CORS). The origin's own fields for this are replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsConfig>,
     /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,

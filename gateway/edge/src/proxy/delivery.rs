@@ -4,6 +4,7 @@
 //!
 //! Nothing that is done here is ever stored: a stored answer goes through these steps each time.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::Response;
@@ -24,6 +25,8 @@ pub struct PendingAnswer {
     pub dialect: AnswerDialect,
     /// What puts together the page that the answer may be. None: the route does not do that.
     pub page: Option<Box<PageRequest>>,
+    /// Who has sent the request, where its route asks for that.
+    pub user: Option<Arc<str>>,
     /// What the rules of the route do to the answer. None: the route has no rules.
     pub rules: Option<Box<AnswerRules>>,
 }
@@ -35,6 +38,7 @@ impl PendingAnswer {
             record,
             dialect,
             page: None,
+            user: None,
             rules: None,
         }
     }
@@ -70,7 +74,7 @@ impl PendingAnswer {
             served = rules.apply(served);
         }
         match self.record {
-            Some(record) => record.answered(served),
+            Some(record) => record.sent_by(self.user).answered(served),
             None => served.response,
         }
     }

@@ -261,6 +261,9 @@ impl Generation {
             let line = "esi: pages are put together from fragments when they are delivered";
             explanation.rules.push(line.to_owned());
         }
+        if let Some(rules) = &route.rules {
+            rules.pretend(parts);
+        }
         route.clean(parts);
         esi::prepare(route, parts);
         if let Some((plugin, on_error)) = &route.request_plugin {

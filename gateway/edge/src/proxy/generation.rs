@@ -79,6 +79,7 @@ impl Generation {
         self.plugins.begin_serving();
         self.origins.begin_work();
         self.limits.begin_serving();
+        self.routes.begin_work();
     }
 
     /// Cancelled when tunnels that were begun on the generation must end, which may be after the

@@ -63,6 +63,7 @@ struct RequestMetricFamilies {
     seconds: HistogramVec,
     unkeyed: IntCounterVec,
     mirrored: IntCounterVec,
+    auth: IntCounterVec,
     purges: IntCounterVec,
     budget: SeriesBudget,
 }
@@ -72,6 +73,49 @@ pub struct RouteMetrics {
     families: RequestFamilies,
     route: Arc<str>,
     by_outcome: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
+}
+
+/// What was said of a request that must show who sends it. Its words are those of the `outcome`
+/// label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthOutcome {
+    /// It was let in.
+    Allowed,
+    /// It shows nothing.
+    Missing,
+    /// It shows something wrong.
+    Refused,
+    /// The auth service has answered in place of the origin.
+    Answered,
+    /// Nobody could say, so it was not let in.
+    Unable,
+}
+
+const AUTH_OUTCOMES: [AuthOutcome; 5] = [
+    AuthOutcome::Allowed,
+    AuthOutcome::Missing,
+    AuthOutcome::Refused,
+    AuthOutcome::Answered,
+    AuthOutcome::Unable,
+];
+
+impl AuthOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Missing => "missing",
+            Self::Refused => "refused",
+            Self::Answered => "answered",
+            Self::Unable => "unable",
+        }
+    }
+}
+
+/// Counts what was said of the requests of one route.
+pub struct AuthCount {
+    families: RequestFamilies,
+    route: Arc<str>,
+    by_outcome: [OnceLock<IntCounter>; AUTH_OUTCOMES.len()],
 }
 
 /// Counts the loads of one route in which a plugin saw something that the key does not cover.
@@ -140,6 +184,14 @@ impl RequestFamilies {
             ),
             &["result"],
         )?;
+        let auth = IntCounterVec::new(
+            Opts::new(
+                "lamina_auth_total",
+                "Requests to routes with `auth`, by what was said of them.",
+            ),
+            &["route", "outcome"],
+        )?;
+        registry.register(Box::new(auth.clone()))?;
         registry.register(Box::new(purges.clone()))?;
         registry.register(Box::new(unkeyed.clone()))?;
         registry.register(Box::new(requests.clone()))?;
@@ -150,6 +202,7 @@ impl RequestFamilies {
             seconds,
             unkeyed,
             mirrored,
+            auth,
             purges,
             budget,
         })))
@@ -175,6 +228,15 @@ impl RequestFamilies {
         MirrorCounts {
             families: self.clone(),
             route: Arc::clone(route),
+        }
+    }
+
+    /// The counters for what is said of a route's requests.
+    pub fn auth(&self, route: &Arc<str>) -> AuthCount {
+        AuthCount {
+            families: self.clone(),
+            route: Arc::clone(route),
+            by_outcome: Default::default(),
         }
     }
 
@@ -236,6 +298,18 @@ impl MirrorCounts {
         } = &*self.families.0;
         let route = budget.label(&self.route, outcome, 1);
         mirrored.with_label_values(&[route, outcome]).inc();
+    }
+}
+
+impl AuthCount {
+    /// Counts one request.
+    pub fn inc(&self, outcome: AuthOutcome) {
+        let RequestMetricFamilies { auth, budget, .. } = &*self.families.0;
+        let count = self.by_outcome[outcome as usize].get_or_init(|| {
+            let route = budget.label(&self.route, outcome.as_str(), 1);
+            auth.with_label_values(&[route, outcome.as_str()])
+        });
+        count.inc();
     }
 }
 

@@ -54,6 +54,8 @@ pub struct RequestRecord {
     pub agent: Box<str>,
     /// The route. None if no route took the request.
     pub route: Option<Arc<str>>,
+    /// Who has sent it, where the route asks for that; at most 255 octets of the name.
+    pub user: Option<Box<str>>,
     /// Why the path was refused, if it was.
     pub refused: Option<Box<str>>,
     /// Its whole head, if a key plugin was asked about it and it is kept among the last requests.
@@ -221,6 +223,7 @@ impl RequestRecorder {
             peer: caller.connected(),
             agent: cut(&agent, MOST_AGENT),
             route: route.map(|route| Arc::clone(&route.name)),
+            user: None,
             refused: None,
             head: None,
             trail: None,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::HeaderName;
 use http::request::Parts;
 
+use crate::cache::Cache;
 use crate::cache::config::{CachePolicyConfig as PolicyConfig, OriginQuery};
 use crate::cache::key::{CacheKeyTemplate, PurgeHash, hash64};
 use crate::cache::policy::Policy;
@@ -21,8 +22,9 @@ use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::mirror::RequestMirror;
 use crate::proxy::rules::RouteRules;
+use crate::proxy::rules::auth::AuthMemory;
 use crate::proxy::rules::cleaning::RequestCleaning;
-use crate::proxy::rules::compress::{CompressDependencies, CompressRules};
+use crate::proxy::rules::compress::CompressDependencies;
 use crate::proxy::split::UpstreamSplit;
 use crate::proxy::split::config::UpstreamShareConfig;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
@@ -126,6 +128,8 @@ pub struct RouteDependencies<'a> {
     pub metrics: &'a RequestFamilies,
     pub compress: CompressDependencies<'a>,
     pub limits: &'a RateLimitSet,
+    pub cache: &'a Arc<Cache>,
+    pub auth: &'a AuthMemory,
 }
 
 impl Routes {
@@ -178,6 +182,15 @@ impl Routes {
                 self.in_order.get(first)
             }
         }
+    }
+
+    /// Begins what is done for rules from time to time.
+    pub fn begin_work(&self) {
+        let rules = self
+            .in_order
+            .iter()
+            .filter_map(|route| route.rules.as_ref());
+        rules.for_each(|rules| rules.begin_work());
     }
 
     /// The names of the routes that answer with an error while this plugin can't be called.
@@ -321,9 +334,16 @@ impl Route {
             });
         }
         let request = request.transpose()?;
-        let sets = request.as_ref();
-        let changed =
-            sets.map(|(plugin, _): &(Arc<Plugin>, _)| watch(plugin, PluginInfluence::Sets));
+        let rules = RouteRules::new(config, &label, parts)?;
+        let set_by = match (&request, &rules) {
+            (Some((plugin, _)), _) => Some(plugin.name()),
+            (None, Some(rules)) if rules.tell_origin() => Some("(auth)"),
+            _ => None,
+        };
+        let changed = set_by.map(|name| {
+            let count = parts.metrics.unkeyed(&label, name);
+            UnkeyedWatch::new(config.unkeyed, PluginInfluence::Sets, name, count)
+        });
         let unkeyed = loader
             .as_ref()
             .map(|(plugin, _)| watch(plugin, PluginInfluence::Sees));
@@ -340,7 +360,6 @@ impl Route {
         let key = CacheKeyTemplate::new(&config.key)
             .with_headers(parts.trusted_headers)
             .with_headers(&cleaned);
-        let compress = CompressRules::new(config.compress.as_ref(), &parts.compress);
         Ok(Self {
             name: Arc::clone(&label),
             hash: hash64(name.as_bytes()),
@@ -349,7 +368,7 @@ impl Route {
             split: None,
             mirror: mirror.transpose()?,
             esi: config.esi.clone(),
-            rules: RouteRules::new(config, compress, parts.limits),
+            rules,
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

@@ -6,8 +6,10 @@
 //!
 //! 1. [`access`]: may this address ask at all
 //! 2. [`limits`]: has it asked too often
-//! 3. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
-//! 4. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
+//! 3. [`cors`]: a browser's preflight is answered
+//! 4. [`auth`]: who sends it, by a password, a token or the word of a service
+//! 5. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
+//! 6. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
 //!
 //! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
 //! through [`AnswerRules::apply`] when it is delivered.
@@ -17,8 +19,10 @@
 //! at once, without a purge.
 
 pub mod access;
+pub mod auth;
 pub mod cleaning;
 pub mod compress;
+pub mod cors;
 pub mod limits;
 
 use std::sync::Arc;
@@ -29,11 +33,13 @@ use http::{HeaderMap, StatusCode};
 use super::arrived::ArrivedRequest;
 use super::config::RouteConfig;
 use super::metrics::RequestOutcome;
+use super::route::{RouteDependencies, RouteError};
 use super::{CountedResponse, respond};
-use crate::rate_limit::RateLimitSet;
 use access::AccessList;
+use auth::RouteAuth;
 use cleaning::RequestCleaning;
 use compress::{ClientCodings, CompressRules};
+use cors::{BrowserOrigin, CorsRules};
 use limits::RouteLimits;
 
 /// The compiled rules of a route.
@@ -42,15 +48,18 @@ pub struct RouteRules {
     cleaning: Option<RequestCleaning>,
     compress: Option<Arc<CompressRules>>,
     limits: Option<RouteLimits>,
+    cors: Option<CorsRules>,
+    auth: Option<RouteAuth>,
 }
 
 /// What the rules of a route do to one answer: the rules, and what of the request they need.
 pub struct AnswerRules {
-    _rules: Arc<RouteRules>,
+    rules: Arc<RouteRules>,
     /// What the client said of codings, if the route compresses.
     codings: Option<Arc<ClientCodings>>,
     /// What the rate limits tell the client.
     limit_fields: Option<Box<HeaderMap>>,
+    browser: Option<BrowserOrigin>,
 }
 
 /// What the rules say of a request.
@@ -73,34 +82,58 @@ impl Admission {
 
 impl RouteRules {
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
+    ///
+    /// # Errors
+    /// If an upstream does not exist.
     pub fn new(
         config: &RouteConfig,
-        compress: Option<Arc<CompressRules>>,
-        limits: &RateLimitSet,
-    ) -> Option<Arc<Self>> {
-        let access = AccessList::new(&config.access);
-        let limits = RouteLimits::new(&config.name, &config.limit, limits);
-        let cleaning = RequestCleaning::new(config);
-        let has_any =
-            access.is_some() || limits.is_some() || cleaning.is_some() || compress.is_some();
-        has_any.then(|| {
-            Arc::new(Self {
-                access,
-                limits,
-                cleaning,
-                compress,
-            })
-        })
+        label: &Arc<str>,
+        parts: &RouteDependencies<'_>,
+    ) -> Result<Option<Arc<Self>>, RouteError> {
+        let rules = Self {
+            access: AccessList::new(&config.access),
+            limits: RouteLimits::new(&config.name, &config.limit, parts.limits),
+            cors: config.cors.as_ref().map(CorsRules::new),
+            auth: RouteAuth::new(config, label, parts)?,
+            cleaning: RequestCleaning::new(config),
+            compress: CompressRules::new(config.compress.as_ref(), &parts.compress),
+        };
+        Ok((!rules.are_none()).then(|| Arc::new(rules)))
+    }
+
+    fn are_none(&self) -> bool {
+        self.access.is_none()
+            && self.limits.is_none()
+            && self.cors.is_none()
+            && self.auth.is_none()
+            && self.cleaning.is_none()
+            && self.compress.is_none()
     }
 
     /// Whether a request may have to wait for somebody else before it is admitted.
-    pub fn may_wait(&self) -> bool {
-        self.limits.as_ref().is_some_and(RouteLimits::may_wait)
+    pub fn may_wait(&self, request: &ArrivedRequest) -> bool {
+        let (limits, auth) = (self.limits.as_ref(), self.auth.as_ref());
+        limits.is_some_and(RouteLimits::may_wait) || auth.is_some_and(|auth| auth.may_wait(request))
     }
 
     /// The limits of what goes to the origin. None: there are none.
     pub fn origin_limits(&self) -> Option<&RouteLimits> {
         self.limits.as_ref().filter(|limits| limits.limits_origin())
+    }
+
+    /// Whether the origin learns something from the rules that no client has sent.
+    pub fn tell_origin(&self) -> bool {
+        self.auth.as_ref().is_some_and(RouteAuth::tells_origin)
+    }
+
+    /// Begins what is done from time to time.
+    pub fn begin_work(&self) {
+        self.auth.iter().for_each(RouteAuth::begin_work);
+    }
+
+    /// Makes of a request that nobody has sent what would go on of it.
+    pub fn pretend(&self, parts: &mut Parts) {
+        self.auth.iter().for_each(|auth| auth.pretend(parts));
     }
 
     /// Takes a request through the steps before its key is derived.
@@ -118,6 +151,16 @@ impl RouteRules {
             if let Some(refusal) = limited.refusal {
                 return Admission::Answered(refusal);
             }
+        }
+        if let Some(cors) = &self.cors
+            && let Some(answer) = cors.answer(&request.parts)
+        {
+            return Admission::Answered(answer);
+        }
+        if let Some(auth) = &self.auth
+            && let Err(refusal) = auth.admit(request).await
+        {
+            return Admission::Answered(refusal);
         }
         let rules = request.answer.rules.as_ref();
         if let Some(codings) = rules.and_then(|rules| rules.codings.clone()) {
@@ -140,11 +183,12 @@ impl RouteRules {
 
     /// What becomes of the answer to this request, by what the client has sent.
     pub fn for_answer(self: &Arc<Self>, request: &ArrivedRequest) -> Box<AnswerRules> {
-        let compress = self.compress.as_ref();
+        let (compress, cors) = (self.compress.as_ref(), self.cors.as_ref());
         Box::new(AnswerRules {
-            _rules: Arc::clone(self),
+            rules: Arc::clone(self),
             codings: compress.map(|compress| compress.client(&request.parts)),
             limit_fields: None,
+            browser: cors.map(|_| BrowserOrigin::of(&request.parts)),
         })
     }
 
@@ -162,11 +206,15 @@ impl RouteRules {
     pub fn describe(&self) -> Vec<String> {
         let access = self.access.as_ref().map(AccessList::describe);
         let limits = self.limits.iter().flat_map(RouteLimits::describe);
+        let cors = self.cors.as_ref().map(CorsRules::describe);
+        let auth = self.auth.as_ref().map(RouteAuth::describe);
         let cleaning = self.cleaning.as_ref().map(RequestCleaning::describe);
         let compress = self.compress.as_ref().map(|compress| compress.describe());
         access
             .into_iter()
             .chain(limits)
+            .chain(cors)
+            .chain(auth)
             .chain(cleaning.into_iter().flatten())
             .chain(compress)
             .collect()
@@ -178,6 +226,9 @@ impl AnswerRules {
     pub fn apply(self, mut served: CountedResponse) -> CountedResponse {
         if let Some(fields) = self.limit_fields {
             served.response.headers_mut().extend(*fields);
+        }
+        if let (Some(cors), Some(browser)) = (&self.rules.cors, &self.browser) {
+            cors.apply(browser, served.response.headers_mut());
         }
         match self.codings {
             Some(codings) => codings.deliver(served),

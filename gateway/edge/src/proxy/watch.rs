@@ -33,7 +33,8 @@ pub enum RequestPluginOutcome {
     BadPath(PathFault),
 }
 
-/// What a request plugin changed in the head. It is attached to the request as an extension.
+/// What a request plugin, or the `auth` of a route, changed in the head. It is attached to the
+/// request as an extension.
 #[derive(Clone)]
 pub struct PluginHeadChanges {
     /// The names of the fields that it has set.
@@ -115,6 +116,10 @@ pub fn ask(
             }
             let by = PluginHeadChanges::of(&headers, &parts.headers);
             headers.apply(&mut parts.headers);
+            let by = match parts.extensions.remove::<PluginHeadChanges>() {
+                Some(earlier) => by.after(&earlier),
+                None => by,
+            };
             parts.extensions.insert(by);
             RequestPluginOutcome::Further
         }

@@ -39,7 +39,7 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
         report.form(&at.key("name"), form::name(&route.name));
         whole.references(report);
         whole.limits(report);
-        super::rules::check(route, &at, report);
+        super::rules::check(config, route, &at, report);
         super::rules::limits::check(config, route, &at, report);
         whole.matches(report);
         whole.reachable(&earlier, report);

@@ -40,6 +40,7 @@ impl RequestRecord {
             "url": format!("{}://{}{}", self.scheme, self.host, self.path),
             "agent": self.agent,
             "route": self.route.as_deref(),
+            "user": self.user,
             "status": self.status(),
             "result": self.result(),
             "cache_status": head.and_then(|head| head.cache_status.as_deref()),

@@ -12,7 +12,9 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::recorded_head::RecordedHead;
 use super::trail::RequestTrail;
-use super::{AnswerHead, HitRecord, MOST_AGENT, MOST_PATH, RequestRecord, RequestRecorder, cut};
+use super::{
+    AnswerHead, HitRecord, MOST_AGENT, MOST_HOST, MOST_PATH, RequestRecord, RequestRecorder, cut,
+};
 use crate::http::body::{Body, BodyError};
 use crate::http::cache_status::CACHE_STATUS;
 use crate::proxy::CountedResponse;
@@ -55,6 +57,14 @@ impl PendingRecord {
     /// Notes why the request is refused.
     pub fn because(mut self, refused: &impl ToString) -> Self {
         self.change(|record| record.refused = Some(cut(&refused.to_string(), MOST_PATH)));
+        self
+    }
+
+    /// Notes who has sent the request; at most 255 octets of the name.
+    pub(in crate::proxy) fn sent_by(mut self, user: Option<Arc<str>>) -> Self {
+        if let Some(user) = user {
+            self.change(|record| record.user = Some(cut(&user, MOST_HOST)));
+        }
         self
     }
 

@@ -1,0 +1,228 @@
+//! Checks how the requests of a route show who sends them.
+
+use std::collections::BTreeSet;
+
+use crate::config::GatewayConfig;
+use crate::config::check::{FindingCollector, form};
+use crate::config::problem::ConfigPath;
+use crate::http::forward;
+use crate::proxy::config::{OnOffSwitch, RouteConfig, UnkeyedAction};
+use crate::proxy::rules::auth::config::htpasswd;
+use crate::proxy::rules::auth::config::{
+    AuthConfig, ForwardAuthConfig, JwtAlgorithm, JwtConfig, KeyLocation, VerdictCacheConfig,
+};
+
+/// The least octets of a secret of HS256 (RFC 7518 §3.2).
+const LEAST_SECRET: usize = 32;
+
+/// Fields that the origin must have from nobody but the client or the connection.
+const NOT_TAKEN: [&str; 8] = [
+    "authorization",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "range",
+    "transfer-encoding",
+    "via",
+];
+
+/// Checks the section at `at`.
+pub fn check(
+    config: &GatewayConfig,
+    route: &RouteConfig,
+    auth: &AuthConfig,
+    (at, report): (&ConfigPath, &mut FindingCollector),
+) {
+    let given = [
+        auth.basic.is_some(),
+        auth.forward.is_some(),
+        auth.jwt.is_some(),
+    ];
+    if given.iter().filter(|given| **given).count() != 1 {
+        let message = "expected one of `basic`, `forward` and `jwt`";
+        report.add(at.clone(), message);
+    }
+    if let Some(realm) = &auth.realm
+        && !realm
+            .bytes()
+            .all(|octet| matches!(octet, b' '..=b'~') && !b"\"\\".contains(&octet))
+    {
+        let message = "expected letters, digits and signs of ASCII without \" and \\";
+        report.add(at.key("realm"), message);
+    }
+    if let Some(users) = &auth.users
+        && let Err(reason) = htpasswd::parse(users)
+    {
+        report.add(at.key("basic"), reason);
+    }
+    if let Some(forward) = &auth.forward {
+        self::forward(config, forward, &at.key("forward"), report);
+    }
+    if let Some(jwt) = &auth.jwt {
+        self::jwt(config, jwt, &at.key("jwt"), report);
+    }
+    taken(route, auth, at, report);
+}
+
+/// What the origin learns of the sender must tell answers apart.
+fn taken(route: &RouteConfig, auth: &AuthConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let section = match auth.forward {
+        Some(_) => at.key("forward").key("take"),
+        None => at.key("jwt").key("take"),
+    };
+    let mut folded = BTreeSet::new();
+    for name in auth.taken() {
+        report.form(&section, form::header_name(name));
+        let lower = name.to_ascii_lowercase();
+        let is_odd = !name
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+        if is_odd || !folded.insert(lower.clone()) {
+            let message = format!("`{name}`: expected letters, digits and `-`, and each name once");
+            report.add(section.clone(), message);
+        }
+        let header: Option<::http::HeaderName> = lower.parse().ok();
+        let is_hop = header.as_ref().is_some_and(forward::is_hop_by_hop);
+        if is_hop || NOT_TAKEN.contains(&&*lower) {
+            let message =
+                format!("`{name}` is not a field about the sender; expected another name");
+            report.add(section.clone(), message);
+        }
+        let mut keyed = route.key.headers.iter();
+        let is_keyed = keyed.any(|keyed| keyed.eq_ignore_ascii_case(name));
+        let is_told = route.unkeyed != UnkeyedAction::Warn;
+        if !is_keyed && !is_told && route.cache == OnOffSwitch::On {
+            let message = format!(
+                "the origin gets `{name}`, and what it makes of it would be stored for everybody; \
+                 expected `key: {{ headers: [{name}] }}`, or `cache: off`"
+            );
+            report.add(section.clone(), message);
+        }
+    }
+}
+
+fn forward(
+    config: &GatewayConfig,
+    forward: &ForwardAuthConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    report.known(
+        at.key("upstream"),
+        "upstream",
+        &forward.upstream,
+        &config.upstreams,
+    );
+    report.form(&at.key("path"), form::origin_path(&forward.path));
+    report.positive(at.key("timeout"), forward.timeout.0.as_millis() as u64);
+    for (n, name) in forward.send.iter().enumerate() {
+        let at = at.key("send").index(n);
+        report.form(&at, form::header_name(name));
+        let lower = name.to_ascii_lowercase();
+        let header: Option<::http::HeaderName> = lower.parse().ok();
+        let is_hop = header.as_ref().is_some_and(forward::is_hop_by_hop);
+        let is_made = lower.replace(['_', '.'], "-").starts_with("x-forwarded-");
+        if is_hop || is_made || ["host", "forwarded", "content-length"].contains(&&*lower) {
+            let message = format!("`{name}` of a client says nothing here; expected another field");
+            report.add(at, message);
+        }
+    }
+    if let Some(cache) = &forward.cache {
+        verdicts(forward, cache, &at.key("cache"), report);
+    }
+}
+
+/// A remembered yes must not be for somebody else.
+fn verdicts(
+    forward: &ForwardAuthConfig,
+    cache: &VerdictCacheConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    report.positive(at.key("max"), cache.max.0.as_millis() as u64);
+    let mut keyed = BTreeSet::new();
+    for (n, part) in cache.key.iter().enumerate() {
+        let is_good = match part.split_once('.') {
+            Some(("header" | "cookie", name)) => {
+                keyed.insert(match part.starts_with("cookie.") {
+                    true => "cookie".to_owned(),
+                    false => name.to_ascii_lowercase(),
+                });
+                form::header_name(name).is_ok()
+            }
+            _ => ["method", "host", "uri", "client"].contains(&part.as_str()),
+        };
+        if !is_good {
+            let message = format!(
+                "{part:?} is nothing that a key has; expected header.NAME, cookie.NAME, method, \
+                 host, uri or client"
+            );
+            report.add(at.key("key").index(n), message);
+        }
+    }
+    let sent = forward.send.iter().map(|name| name.to_ascii_lowercase());
+    for name in sent.filter(|name| name != "accept" && !keyed.contains(name)) {
+        let message = format!(
+            "the service gets `{name}`, which the key does not have: one client's yes would be \
+             another's; expected `{}` in the key, or `send` without it",
+            match &*name {
+                "cookie" => "cookie.NAME".to_owned(),
+                name => format!("header.{name}"),
+            }
+        );
+        report.add(at.key("key"), message);
+    }
+}
+
+fn jwt(config: &GatewayConfig, jwt: &JwtConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let path = |report: &mut FindingCollector, path: &str| {
+        report.form(&at.key("keys"), form::origin_path(path));
+    };
+    match jwt.location() {
+        KeyLocation::Server {
+            server,
+            path: below,
+        } => {
+            report.form(&at.key("keys"), form::target(server));
+            path(report, below);
+        }
+        KeyLocation::Upstream { name, path: below } => {
+            report.known(at.key("upstream"), "upstream", name, &config.upstreams);
+            path(report, below);
+        }
+        KeyLocation::File(_) | KeyLocation::Nowhere => {}
+    }
+    let is_shared = |algorithm: &JwtAlgorithm| *algorithm == JwtAlgorithm::HS256;
+    let has_shared = jwt.algorithms.iter().any(is_shared);
+    let has_public = !jwt.algorithms.iter().all(is_shared);
+    if jwt.algorithms.is_empty() {
+        let message = "no algorithms; expected some of RS256, ES256, EdDSA and HS256";
+        report.add(at.key("algorithms"), message);
+    }
+    if has_public != jwt.keys.is_some() && !jwt.algorithms.is_empty() {
+        let message = "`keys` belongs to RS256, ES256 and EdDSA: expected both, or neither";
+        report.add(at.key("algorithms"), message);
+    }
+    if has_shared != jwt.secret.is_some() && !jwt.algorithms.is_empty() {
+        let message = "`secret` belongs to HS256: expected both, or neither";
+        report.add(at.key("algorithms"), message);
+    }
+    if jwt
+        .secret
+        .as_ref()
+        .is_some_and(|secret| secret.len() < LEAST_SECRET)
+    {
+        let message = format!("a short secret; expected {LEAST_SECRET} octets or more");
+        report.add(at.key("secret"), message);
+    }
+    if jwt.issuer.is_empty() {
+        report.add(at.key("issuer"), "expected the `iss` of the tokens");
+    }
+    if jwt.audience.is_empty() || jwt.audience.iter().any(String::is_empty) {
+        let message = "expected the values of `aud` that are meant for this gateway: a token for \
+                       somebody else must not do here";
+        report.add(at.key("audience"), message);
+    }
+    report.positive(at.key("refresh"), jwt.refresh.0.as_millis() as u64);
+}
