@@ -328,6 +328,10 @@ mod request_forms;
 mod response_forms;
 #[path = "e2e/rfc.rs"]
 mod rfc;
+#[path = "e2e/rules_answers.rs"]
+mod rules_answers;
+#[path = "e2e/rules_table.rs"]
+mod rules_table;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/service_manager.rs"]

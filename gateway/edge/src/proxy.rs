@@ -304,9 +304,16 @@ impl Proxy {
             request.keep_host();
             sticky::take(cookie, &mut request.parts);
         }
+        if let Some(rules) = &route.rules {
+            rules.name(&mut request, &entered.peer);
+        }
         request.answer.record = request.record_of_perhaps_a_hit(recorder, route);
         let Some(rules) = &route.rules else {
-            return self.go_in(&generation, route, request, early);
+            let client = request.client();
+            return match route.maintenance.answer(&mut request.parts, client, started) {
+                None => self.go_in(&generation, route, request, early),
+                Some(page) => HandlerAnswer::Now(request.refused(recorder, route, page)),
+            };
         };
         request.answer.rules = Some(rules.for_answer(&request));
         self.admit(&generation, (route, rules), request, early)
@@ -448,15 +455,16 @@ impl Proxy {
             started,
             ..
         } = *visit;
+        let page = || route.maintenance.page_instead_of_a_load(parts, started);
         let keyed = match plan::plan(visit) {
             RequestPlan::Cache(keyed) => keyed,
             RequestPlan::AwaitBody => {
-                return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::AwaitBody));
+                let work = RemainingWork::Work(SourceWork::AwaitBody);
+                return page().map_or(CacheLookupOutcome::Further(work), CacheLookupOutcome::Answer);
             }
             RequestPlan::Pass(reason, detail) => {
-                return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::Pass(
-                    reason, detail,
-                )));
+                let work = RemainingWork::Work(SourceWork::Pass(reason, detail));
+                return page().map_or(CacheLookupOutcome::Further(work), CacheLookupOutcome::Answer);
             }
             RequestPlan::Refuse(status) => {
                 let refusal = respond::plain(status, respond::text(status));
@@ -474,7 +482,10 @@ impl Proxy {
             found => found,
         };
         match found {
-            Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
+            Lookup::Fresh(entry)
+                if plan::satisfies(route, parts, &entry, started)
+                    || rules::maintenance::wants_only_stored(parts) =>
+            {
                 CacheLookupOutcome::Answer(hit(parts, &entry, None, RequestOutcome::Hit, started))
             }
             Lookup::Stale(entry, windows) => self.stale_or_load(visit, keyed, entry, windows),
@@ -504,6 +515,11 @@ impl Proxy {
             false => PurgeCertainty::InDoubt,
         };
         let found = StaleSituation::Found(certainty);
+        if certainty == PurgeCertainty::Sure && rules::maintenance::wants_only_stored(parts) {
+            let reason = StaleReason::Maintenance;
+            let served = stale::serve_now(&self.cache, parts, &entry, reason, started);
+            return CacheLookupOutcome::Answer(served);
+        }
         let verdict = stale::verdict(found, (&entry, windows), (route, parts), started);
         let shown = |reason| stale::serve_now(&self.cache, parts, &entry, reason, started);
         match verdict {

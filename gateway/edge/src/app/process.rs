@@ -138,6 +138,7 @@ impl ProcessState {
             on_error: &on_error.collect(),
             trusted_headers: trust.as_ref().map_or(&[], TrustedProxies::headers),
             metrics: &self.requests,
+            before: before.map(Generation::routes),
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());

@@ -9,6 +9,7 @@ use http::header::{CONNECTION, HOST, TE, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 
+use crate::cache::coalesce::LoadFailure;
 use crate::cache::entry::PurgeAttributes;
 use crate::cache::key::{CacheKeyInput, KeyBuf, KeyId, hash64};
 use crate::cache::policy::{CameWith, Credentials};
@@ -25,6 +26,8 @@ use crate::proxy::came;
 use crate::proxy::plan;
 use crate::proxy::record::trail::{RequestTrail, TrailEvent};
 use crate::proxy::route::Route;
+use crate::proxy::rules::request_id::RequestId;
+use crate::proxy::rules::template::TemplateSource;
 
 /// A request on its way to an origin or a loader, shared by the task of its client and the task of
 /// the load.
@@ -182,7 +185,10 @@ impl RequestContext {
     }
 
     /// The request for the origin, as a load that others may share sends it.
-    pub fn for_origin(&self, body: Body) -> Request<Body> {
+    ///
+    /// # Errors
+    /// If the rules of the route make a request of it that no origin may get.
+    pub fn for_origin(&self, body: Body) -> Result<Request<Body>, LoadFailure> {
         let mut headers = self.parts.headers.clone();
         self.forward(&mut headers);
         // The same spelling as in the key; HTTP/2 carries it only in the pseudo-header.
@@ -197,7 +203,51 @@ impl RequestContext {
             pass_interim(&mut request, interim);
         }
         self.charge(&mut request);
-        request
+        self.apply_rules(&mut request)?;
+        Ok(request)
+    }
+
+    /// Makes of a request for the origin what the rules of the route say.
+    ///
+    /// # Errors
+    /// If no origin may get what comes out.
+    pub fn apply_rules(&self, request: &mut Request<Body>) -> Result<(), LoadFailure> {
+        match &self.route.rules {
+            None => Ok(()),
+            Some(rules) => rules.for_origin(self, request),
+        }
+    }
+
+    /// What the origin is asked for, where its answer is to be brought into the client's space.
+    pub fn asked(&self, request: &Request<Body>) -> Option<Uri> {
+        let rules = self.route.rules.as_ref();
+        let rewrites = rules.is_some_and(|rules| rules.rewrites());
+        rewrites.then(|| request.uri().clone())
+    }
+
+    /// Brings an answer of the origin into the client's space.
+    pub fn bring_back(&self, headers: &mut HeaderMap, asked: Option<&Uri>) {
+        if let (Some(rules), Some(asked)) = (&self.route.rules, asked) {
+            rules.bring_back(self, headers, asked);
+        }
+    }
+
+    /// Whether an answer depends on what the rules tell the origin of this client alone.
+    pub fn is_for_one(&self, response: &HeaderMap) -> bool {
+        let rules = self.route.rules.as_ref();
+        rules.is_some_and(|rules| rules.tell_of_the_client(response))
+    }
+
+    /// What the templates of the route's rules are filled in from.
+    pub fn template_source(&self) -> TemplateSource<'_> {
+        TemplateSource {
+            parts: &self.parts,
+            host: &self.host,
+            scheme: self.scheme,
+            client: self.caller.client(),
+            route: &self.route.name,
+            request_id: self.parts.extensions.get().map(|RequestId(id)| id),
+        }
     }
 
     /// Adds the protocol upgrade that the client asked for to the request for the origin. Only for

@@ -73,7 +73,7 @@ impl Proxy {
         let RoutingOutcome::Route(route) = target else {
             return None;
         };
-        if route.has_plugins() || route.rules.is_some() {
+        if route.has_plugins() || route.rules.is_some() || route.maintenance.may_be_on() {
             return None;
         }
         let found = self.look(&RoutedRequest {

@@ -242,7 +242,14 @@ impl Generation {
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
         let rules_of = |rules: &Arc<RouteRules>| rules.describe();
-        explanation.rules = route.rules.as_ref().map_or_else(Vec::new, rules_of);
+        let closed = route.maintenance.describe(Instant::now());
+        explanation.rules = closed.into_iter().collect();
+        explanation.rules.extend(route.rules.iter().flat_map(rules_of));
+        let answered = route.rules.as_ref().and_then(|rules| rules.answer_here());
+        if let Some(by) = answered {
+            explanation.decision = format!("answered by {by}, before the cache");
+            return (explanation, None);
+        }
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());
             let rules = route.path.over(rules);

@@ -62,6 +62,7 @@ struct RequestMetricFamilies {
     requests: IntCounterVec,
     seconds: HistogramVec,
     unkeyed: IntCounterVec,
+    dropped: IntCounterVec,
     purges: IntCounterVec,
     budget: SeriesBudget,
 }
@@ -79,6 +80,12 @@ pub struct UnkeyedCount {
     route: Arc<str>,
     plugin: Box<str>,
     count: OnceLock<IntCounter>,
+}
+
+/// Counts the values of one route that its rules made and no field can hold.
+pub struct DroppedValueCount {
+    families: RequestFamilies,
+    route: Arc<str>,
 }
 
 /// The bounds of the buckets in seconds: from the tens of microseconds of a hit to the seconds of a
@@ -118,6 +125,13 @@ impl RequestFamilies {
             ),
             &["route", "plugin"],
         )?;
+        let dropped = IntCounterVec::new(
+            Opts::new(
+                "lamina_rule_values_dropped_total",
+                "Values for header fields that the rules of a route made and no field can hold.",
+            ),
+            &["route"],
+        )?;
         let purges = IntCounterVec::new(
             Opts::new(
                 "lamina_purge_requests_total",
@@ -127,6 +141,7 @@ impl RequestFamilies {
         )?;
         registry.register(Box::new(purges.clone()))?;
         registry.register(Box::new(unkeyed.clone()))?;
+        registry.register(Box::new(dropped.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         let budget = SeriesBudget::new(max_series, registry)?;
@@ -134,6 +149,7 @@ impl RequestFamilies {
             requests,
             seconds,
             unkeyed,
+            dropped,
             purges,
             budget,
         })))
@@ -151,6 +167,14 @@ impl RequestFamilies {
             route: Arc::clone(route),
             plugin: plugin.into(),
             count: OnceLock::new(),
+        }
+    }
+
+    /// The counter of values that the rules of a route made in vain.
+    pub fn dropped_values(&self, route: &Arc<str>) -> DroppedValueCount {
+        DroppedValueCount {
+            families: self.clone(),
+            route: Arc::clone(route),
         }
     }
 
@@ -187,6 +211,15 @@ impl RouteMetrics {
             requests.with_label_values(&labels),
             seconds.with_label_values(&labels),
         )
+    }
+}
+
+impl DroppedValueCount {
+    /// Counts one value.
+    pub fn inc(&self) {
+        let families = &*self.families.0;
+        let route = families.budget.label(&self.route, "dropped", 1);
+        families.dropped.with_label_values(&[route]).inc();
     }
 }
 

@@ -19,6 +19,7 @@ use crate::proxy::config;
 use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::rules::RouteRules;
+use crate::proxy::rules::maintenance::RouteMaintenance;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
 use crate::telemetry::limit::LineLimiter;
 
@@ -34,6 +35,7 @@ pub struct Route {
     pub hash: PurgeHash,
     matches: RouteConditions,
     pub origin: Option<Arc<Origin>>,
+    pub maintenance: Arc<RouteMaintenance>,
     /// None: the route has no rules beside those of the cache.
     pub rules: Option<Arc<RouteRules>>,
     pub cached: bool,
@@ -111,6 +113,8 @@ pub struct RouteDependencies<'a> {
     /// Fields that a listener trusts. Every key holds them.
     pub trusted_headers: &'a [HeaderName],
     pub metrics: &'a RequestFamilies,
+    /// The routes of the configuration before, whose switches stay.
+    pub before: Option<&'a Routes>,
 }
 
 impl Routes {
@@ -119,6 +123,11 @@ impl Routes {
         self.in_order
             .iter()
             .any(|route| route.matches.names_host(host))
+    }
+
+    /// The route of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Route>> {
+        self.in_order.iter().find(|route| &*route.name == name)
     }
 
     /// Compiles the routes.
@@ -276,13 +285,18 @@ impl Route {
         let forwarded = key_plugin.as_ref();
         let forwarded = forwarded.map(|(plugin, _)| watch(plugin, PluginInfluence::LeavesOut));
         let forwarded = forwarded.filter(|watch| watch.rule != config::UnkeyedAction::Allow);
+        let before = parts.before.and_then(|before| before.named(name));
+        let switch = before.map(|before| Arc::clone(&before.maintenance.switch));
+        let maintenance = RouteMaintenance::new(&config.maintenance, switch.unwrap_or_default());
+        let maintenance = Arc::new(maintenance);
         let key = CacheKeyTemplate::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {
             name: Arc::clone(&label),
             hash: hash64(name.as_bytes()),
             matches: RouteConditions::new(&config.matches),
             origin: origin.transpose()?,
-            rules: RouteRules::new(config),
+            rules: RouteRules::new(config, &label, &maintenance, parts.metrics),
+            maintenance,
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

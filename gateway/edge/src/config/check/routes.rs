@@ -95,7 +95,7 @@ impl RouteCheckScope<'_> {
             report.known(self.at.key("key").key("plugin"), "plugin", name, plugins);
         }
         self.guarded(report);
-        if self.route.upstream.is_none() {
+        if self.route.upstream.is_none() && super::rules::answering_key(self.route).is_none() {
             self.without_upstream(report);
         }
     }
@@ -135,8 +135,8 @@ impl RouteCheckScope<'_> {
         }
     }
 
-    /// A route without an upstream needs a loader whose failure does not send the request to an
-    /// upstream.
+    /// A route without an upstream that does not answer by itself needs a loader whose failure does
+    /// not send the request to an upstream.
     fn without_upstream(&self, report: &mut FindingCollector) {
         let names: Vec<&String> = self.config.upstreams.keys().collect();
         let choice = if names.is_empty() {
