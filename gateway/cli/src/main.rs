@@ -26,7 +26,8 @@ use std::time::Duration;
 use anyhow::Context;
 use arguments::{
     AcmeCommand, AdminArguments, ChangedTarget, CommandLine, ConfigCommand, GatewayCommand,
-    HealthArguments, L2Command, MaintenanceArguments, PlanArguments, PurgeArguments, RecordCommand, UpstreamsCommand,
+    HealthArguments, L2Command, MaintenanceArguments, PlanArguments, PurgeArguments, RecordCommand,
+    UpstreamsCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;

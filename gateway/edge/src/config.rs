@@ -345,7 +345,9 @@ fn named_files(node: &tree::YamlNode, base: &Path, part: ConfigPart, files: &mut
             }
         }
         tree::YamlValue::List(items) => {
-            items.iter().for_each(|item| named_files(item, base, part, files));
+            items
+                .iter()
+                .for_each(|item| named_files(item, base, part, files));
         }
         tree::YamlValue::Scalar(_) => {}
     }

@@ -310,7 +310,10 @@ impl Proxy {
         request.answer.record = request.record_of_perhaps_a_hit(recorder, route);
         let Some(rules) = &route.rules else {
             let client = request.client();
-            return match route.maintenance.answer(&mut request.parts, client, started) {
+            return match route
+                .maintenance
+                .answer(&mut request.parts, client, started)
+            {
                 None => self.go_in(&generation, route, request, early),
                 Some(page) => HandlerAnswer::Now(request.refused(recorder, route, page)),
             };
@@ -460,11 +463,17 @@ impl Proxy {
             RequestPlan::Cache(keyed) => keyed,
             RequestPlan::AwaitBody => {
                 let work = RemainingWork::Work(SourceWork::AwaitBody);
-                return page().map_or(CacheLookupOutcome::Further(work), CacheLookupOutcome::Answer);
+                return page().map_or(
+                    CacheLookupOutcome::Further(work),
+                    CacheLookupOutcome::Answer,
+                );
             }
             RequestPlan::Pass(reason, detail) => {
                 let work = RemainingWork::Work(SourceWork::Pass(reason, detail));
-                return page().map_or(CacheLookupOutcome::Further(work), CacheLookupOutcome::Answer);
+                return page().map_or(
+                    CacheLookupOutcome::Further(work),
+                    CacheLookupOutcome::Answer,
+                );
             }
             RequestPlan::Refuse(status) => {
                 let refusal = respond::plain(status, respond::text(status));

@@ -17,11 +17,10 @@ fn site(keys: &str) -> String {
 async fn log_line(gateway: &Gateway, path: &str) -> Value {
     let path = format!("\"path\":\"{path}\"");
     let line = gateway
-        .logged("the line of the request", |line| {
-            line.contains("lamina::access") && line.contains(&path)
-        })
+        .logged("the line of the request", |line| line.contains(&path))
         .await;
-    serde_json::from_str(&line).unwrap()
+    let line: Value = serde_json::from_str(&line).unwrap();
+    line.get("fields").cloned().unwrap_or(line)
 }
 
 /// O2.
@@ -61,7 +60,10 @@ async fn rules_for_answers_change_at_once_and_are_never_stored() {
 #[tokio::test]
 async fn a_field_that_tells_of_one_client_keeps_an_answer_from_the_others() {
     let origin = Origin::pages(|seen| {
-        let told = seen.headers.get("x-tenant").map(|tenant| tenant.to_str().unwrap());
+        let told = seen
+            .headers
+            .get("x-tenant")
+            .map(|tenant| tenant.to_str().unwrap());
         let reply = Reply::fresh(told.unwrap_or("nobody").to_owned());
         match seen.path.as_str() {
             "/varies" => reply.header("vary", "x-tenant"),
@@ -70,7 +72,9 @@ async fn a_field_that_tells_of_one_client_keeps_an_answer_from_the_others() {
     })
     .await;
     let gateway = Setup::new(&origin)
-        .route(&site("headers: {request: {set: {x-tenant: \"{header.x-user}\"}}}"))
+        .route(&site(
+            "headers: {request: {set: {x-tenant: \"{header.x-user}\"}}}",
+        ))
         .start()
         .await;
     let get = async |path: &str, user: &str| {
@@ -83,7 +87,10 @@ async fn a_field_that_tells_of_one_client_keeps_an_answer_from_the_others() {
         assert!(!answer.is_hit());
     }
     get("/same", "ann").await;
-    assert!(get("/same", "bob").await.is_hit(), "the origin has said nothing");
+    assert!(
+        get("/same", "bob").await.is_hit(),
+        "the origin has said nothing"
+    );
 }
 
 /// E2 (traefik/traefik#13054: alerts saw 200s).
@@ -94,7 +101,9 @@ async fn metrics_and_the_log_tell_the_real_status_of_an_error_page() {
         .upstream("gone", "{targets: [\"http://127.0.0.1:1\"]}")
         .top("telemetry", "{log_format: json, access_log: on}")
         .route("{name: gone, match: {path: /gone}, upstream: gone, errors: [{file: sorry.html}]}")
-        .route(&site("errors: [{of: any, file: sorry.html}], request_id: on"))
+        .route(&site(
+            "errors: [{of: any, file: sorry.html}], request_id: on",
+        ))
         .file("sorry.html", "<p>{status} {request_id}</p>")
         .start()
         .await;
@@ -112,14 +121,19 @@ async fn metrics_and_the_log_tell_the_real_status_of_an_error_page() {
     assert_eq!(broken.status.as_u16(), 500);
     assert_eq!(broken.text(), format!("<p>500 {id}</p>"));
     let line = log_line(&gateway, "/broken").await;
-    assert_eq!((&line["status"], &line["request_id"]), (&json!(500), &json!(id)));
+    assert_eq!(
+        (&line["status"], &line["request_id"]),
+        (&json!(500), &json!(id))
+    );
 }
 
 /// E6.
 #[tokio::test]
 async fn a_stale_copy_beats_an_error_page() {
     let mut origin = Origin::pages(|_| {
-        Reply::ok("x").header("cache-control", "max-age=60, stale-if-error=600").header("age", "100")
+        Reply::ok("x")
+            .header("cache-control", "max-age=60, stale-if-error=600")
+            .header("age", "100")
     })
     .await;
     let gateway = Setup::new(&origin)
@@ -129,9 +143,19 @@ async fn a_stale_copy_beats_an_error_page() {
         .await;
     gateway.client().get("/a").await;
     origin.stop().await;
-    let answer = gateway.client().request("/a").header("accept", "text/html").send().await;
+    let answer = gateway
+        .client()
+        .request("/a")
+        .header("accept", "text/html")
+        .send()
+        .await;
     assert_eq!((answer.status.as_u16(), answer.text()), (200, "x"));
-    let other = gateway.client().request("/b").header("accept", "text/html").send().await;
+    let other = gateway
+        .client()
+        .request("/b")
+        .header("accept", "text/html")
+        .send()
+        .await;
     assert_eq!((other.status.as_u16(), other.text()), (502, "sorry"));
 }
 
@@ -170,9 +194,7 @@ async fn a_request_has_one_name_everywhere() {
         }
         for id in [&id, &of_hit] {
             gateway
-                .logged("the line with the id", |line| {
-                    line.contains("lamina::access") && line.contains(&**id)
-                })
+                .logged("the line with the id", |line| line.contains(&**id))
                 .await;
         }
     }
@@ -200,7 +222,9 @@ async fn purges_and_invalidations_find_what_was_rewritten() {
         }
     };
     stored().await;
-    gateway.purge(json!({"url": "http://shop.example/api/a"})).await;
+    gateway
+        .purge(json!({"url": "http://shop.example/api/a"}))
+        .await;
     assert!(!get("/api/a").await);
     stored().await;
     let posted = client.ask(Method::POST, "/api/a").host(host).send().await;
@@ -208,7 +232,12 @@ async fn purges_and_invalidations_find_what_was_rewritten() {
     assert!(get("/api/third").await);
     assert!(!get("/api/a").await, "its own URL");
     assert!(!get("/api/other").await, "what Location names");
-    assert!(origin.seen().iter().all(|seen| seen.path.starts_with("/v2/")));
+    assert!(
+        origin
+            .seen()
+            .iter()
+            .all(|seen| seen.path.starts_with("/v2/"))
+    );
 }
 
 /// RD2.
@@ -254,13 +283,18 @@ async fn a_route_is_closed_at_run_time_and_stays_so_over_a_reload() {
     let status = async |path: &str| client.get(path).await.status.as_u16();
     assert_eq!(status("/a").await, 200);
     let said = switch(&gateway, json!({"for": "30m"})).await;
-    assert_eq!((&said["maintenance"], &said["by"]), (&json!("on"), &json!("operator")));
+    assert_eq!(
+        (&said["maintenance"], &said["by"]),
+        (&json!("on"), &json!("operator"))
+    );
     let closed = client.get("/a").await;
     assert_eq!(closed.status.as_u16(), 503);
     let seconds: u64 = closed.header("retry-after").parse().unwrap();
     assert!((1_000..=1_800).contains(&seconds), "{seconds}");
     assert_eq!(closed.header("cache-control"), "no-store");
-    gateway.take_up(&setup.clone().top("defaults", "{ttl: 5s}")).await;
+    gateway
+        .take_up(&setup.clone().top("defaults", "{ttl: 5s}"))
+        .await;
     assert_eq!(status("/a").await, 503);
     switch(&gateway, json!({"for": "30m", "allow": ["127.0.0.0/8"]})).await;
     assert_eq!(status("/a").await, 200);
@@ -294,7 +328,10 @@ async fn a_route_is_closed_from_the_command_line() {
         ran.stdout
     };
     let said = run(&["--for", "30m", "--allow", "10.0.0.0/8"]);
-    assert!(said.starts_with("route site: maintenance is on for "), "{said}");
+    assert!(
+        said.starts_with("route site: maintenance is on for "),
+        "{said}"
+    );
     assert_eq!(client.get("/a").await.status.as_u16(), 503);
     let said = run(&["--state", "off"]);
     assert_eq!(said, "route site: maintenance is off, by the operator\n");
@@ -310,7 +347,9 @@ async fn a_closed_route_serves_what_is_stored_and_no_purge_hides() {
     })
     .await;
     let gateway = Setup::new(&origin)
-        .route(&site("maintenance: {serve: cached}, policy: {request_directives: honor}"))
+        .route(&site(
+            "maintenance: {serve: cached}, policy: {request_directives: honor}",
+        ))
         .start()
         .await;
     let client = gateway.client().uncached();

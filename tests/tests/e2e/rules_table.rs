@@ -107,7 +107,8 @@ impl CaseNames {
     }
 
     fn filled(&self, text: &str) -> String {
-        text.replace("<host>", &self.host).replace("<route>", &self.route)
+        text.replace("<host>", &self.host)
+            .replace("<route>", &self.route)
     }
 }
 
@@ -127,7 +128,12 @@ impl RuleCase {
     }
 
     fn reply(&self, names: &CaseNames) -> Reply {
-        let reply = Reply::ok(self.answer.body.clone().unwrap_or_else(|| "page".to_owned()));
+        let reply = Reply::ok(
+            self.answer
+                .body
+                .clone()
+                .unwrap_or_else(|| "page".to_owned()),
+        );
         let reply = reply.status(self.answer.status.unwrap_or(200));
         let fields = self.answer.headers.iter();
         let reply = fields.fold(reply, |reply, (name, lines)| {
@@ -166,7 +172,13 @@ impl RuleCase {
         {
             faults.push(format!("the body is {:?}, not {body:?}", answer.text()));
         }
-        compare("answer", &self.expect.headers, &answer.headers, names, &mut faults);
+        compare(
+            "answer",
+            &self.expect.headers,
+            &answer.headers,
+            names,
+            &mut faults,
+        );
         match (&self.asked, seen.first()) {
             (None, _) => {}
             (Some(SeenByOrigin::Nothing(word)), first) => {
@@ -198,7 +210,9 @@ fn compare(
 ) {
     for (name, lines) in wanted {
         let got = got.get_all(name.to_lowercase()).iter();
-        let got: Vec<_> = got.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+        let got: Vec<_> = got
+            .map(|line| String::from_utf8_lossy(line.as_bytes()))
+            .collect();
         let lines = lines.lines(names);
         if got != lines {
             faults.push(format!("{whose}: {name} is {got:?}, not {lines:?}"));
@@ -241,9 +255,12 @@ async fn each_rule_does_what_the_tables_say() {
     let setup = Setup::new(&origin)
         .upstream("gone", "{targets: [\"http://127.0.0.1:1\"]}")
         .file("sorry.html", page);
-    let setup = cases.iter().enumerate().fold(setup, |setup, (number, case)| {
-        setup.route(&case.yaml(&CaseNames::of(number)))
-    });
+    let setup = cases
+        .iter()
+        .enumerate()
+        .fold(setup, |setup, (number, case)| {
+            setup.route(&case.yaml(&CaseNames::of(number)))
+        });
     let gateway = setup.start().await;
     let mut faults = Vec::new();
     for (number, case) in cases.iter().enumerate() {

@@ -39,6 +39,8 @@ impl RemoteGateway {
         let left = answer["for_s"].as_u64();
         let left = left.map_or(String::new(), |seconds| format!(" for {seconds} s"));
         let (state, by) = (word(state), word(by));
-        Ok(format!("route {route}: maintenance is {state}{left}, by the {by}"))
+        Ok(format!(
+            "route {route}: maintenance is {state}{left}, by the {by}"
+        ))
     }
 }

@@ -82,23 +82,7 @@ pub struct RouteConfig {
     /// `basic` sets `X-Content-Type-Options`, `Referrer-Policy`, `X-Frame-Options`, and over TLS `Strict-Transport-Security`, where the origin says nothing of it, and removes `Server` and `X-Powered-By`.
     #[serde(default)]
     pub security_headers: SecurityHeaders,
-    impl RouteConfig {
-    /// The files with answers of ours, by their keys below the route.
-    pub fn answer_files(&mut self) -> impl Iterator<Item = (String, &mut AnswerFile)> {
-        let pages = self.errors.iter_mut().enumerate();
-        let pages = pages.filter_map(|(n, page)| {
-            let file = page.file.as_mut()?;
-            Some((format!("errors[{n}].file"), file))
-        });
-        let direct = self.respond.as_mut().and_then(|direct| direct.file.as_mut());
-        let direct = direct.map(|file| ("respond.file".to_owned(), file));
-        let closed = self.maintenance.file.as_mut();
-        let closed = closed.map(|file| ("maintenance.file".to_owned(), file));
-        pages.chain(direct).chain(closed)
-    }
-}
-
-/// The limits of a request, in place of those in the listener's `limits`.
+    /// The limits of a request, in place of those in the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,
     /// How long streams may be silent, in place of the upstream's `timeouts`.
@@ -128,6 +112,25 @@ pub struct RouteConfig {
     /// What a successful unsafe request purges.
     #[serde(default)]
     pub invalidate: Vec<InvalidateConfig>,
+}
+
+impl RouteConfig {
+    /// The files with answers of ours, by their keys below the route.
+    pub fn answer_files(&mut self) -> impl Iterator<Item = (String, &mut AnswerFile)> {
+        let pages = self.errors.iter_mut().enumerate();
+        let pages = pages.filter_map(|(n, page)| {
+            let file = page.file.as_mut()?;
+            Some((format!("errors[{n}].file"), file))
+        });
+        let direct = self
+            .respond
+            .as_mut()
+            .and_then(|direct| direct.file.as_mut());
+        let direct = direct.map(|file| ("respond.file".to_owned(), file));
+        let closed = self.maintenance.file.as_mut();
+        let closed = closed.map(|file| ("maintenance.file".to_owned(), file));
+        pages.chain(direct).chain(closed)
+    }
 }
 
 /// The limits of a request, in place of those in the `limits` of its listener.

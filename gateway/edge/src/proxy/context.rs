@@ -380,6 +380,8 @@ mod tests {
 
     use super::*;
     use crate::http::forward::{DIFFERENCES, PeerTrust, TrustedProxies};
+    use crate::proxy::rules::headers::HeaderChanges;
+    use crate::proxy::rules::headers::config::{ChangedMessage, HeaderChangesConfig, touchable};
 
     fn parts(uri: &str, host: &str) -> Parts {
         Request::builder()
@@ -476,6 +478,7 @@ mod tests {
         fn what_the_cache_goes_by_is_what_the_origin_gets_but_for_a_written_list(
             lines in lines(),
             set in prop::sample::select(&NAMES[..]),
+            ruled in prop::sample::select(&NAMES[..]),
             trusted in any::<bool>(),
             version in prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
         ) {
@@ -493,7 +496,21 @@ mod tests {
             }
             let mut sent = seen.clone();
             sign(&mut sent, &received.caller, "shop.example", version);
-            let differs = |name: &HeaderName| DIFFERENCES.iter().any(|(known, _)| known == name);
+            // A rule of the route may name any field that is not of the message itself.
+            let ruled = Some(ruled).filter(|name| touchable(name, ChangedMessage::Request).is_ok());
+            let config = HeaderChangesConfig {
+                set: ruled.iter().map(|name| ((*name).to_owned(), "by-a-rule".to_owned())).collect(),
+                ..HeaderChangesConfig::default()
+            };
+            if let Some(changes) = HeaderChanges::new(&config) {
+                changes.change_request(&mut sent, Box::default());
+            }
+            let is_ruled = |name: &HeaderName| {
+                ruled.is_some_and(|ruled| name.as_str().replace('_', "-") == ruled.replace('_', "-"))
+            };
+            let differs = |name: &HeaderName| {
+                is_ruled(name) || DIFFERENCES.iter().any(|(known, _)| known == name)
+            };
             for name in seen.keys().chain(sent.keys()).filter(|name| !differs(name)) {
                 let lines = |head: &HeaderMap| head.get_all(name).iter().cloned().collect::<Vec<_>>();
                 prop_assert_eq!(lines(&seen), lines(&sent), "{}", name);
@@ -501,7 +518,7 @@ mod tests {
                 let believed = trusted && trust.headers().contains(name);
                 prop_assert!(!forward::is_posing(name) || believed || *name == set, "{}", name);
             }
-            if !forward::is_hop_by_hop(&set) && set != http::header::VIA {
+            if !forward::is_hop_by_hop(&set) && set != http::header::VIA && !is_ruled(&set) {
                 let after = sent.get_all(&set).iter().next();
                 prop_assert_eq!(after, Some(&HeaderValue::from_static("by-a-plugin")), "{}", set);
             }

@@ -244,7 +244,9 @@ impl Generation {
         let rules_of = |rules: &Arc<RouteRules>| rules.describe();
         let closed = route.maintenance.describe(Instant::now());
         explanation.rules = closed.into_iter().collect();
-        explanation.rules.extend(route.rules.iter().flat_map(rules_of));
+        explanation
+            .rules
+            .extend(route.rules.iter().flat_map(rules_of));
         let answered = route.rules.as_ref().and_then(|rules| rules.answer_here());
         if let Some(by) = answered {
             explanation.decision = format!("answered by {by}, before the cache");

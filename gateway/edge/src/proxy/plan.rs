@@ -188,6 +188,5 @@ pub fn tolerates(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> b
 /// other one during maintenance.
 pub fn only_if_cached(route: &Route, parts: &Parts) -> bool {
     maintenance::wants_only_stored(parts)
-        || route.policy.honors_requests()
-            && RequestDirectives::parse(&parts.headers).only_if_cached
+        || route.policy.honors_requests() && RequestDirectives::parse(&parts.headers).only_if_cached
 }

@@ -107,7 +107,11 @@ impl HeaderChanges {
             let FieldValue::Made(template) = value else {
                 return false;
             };
-            written == name && template.pieces().iter().any(TemplatePiece::is_of_the_client)
+            written == name
+                && template
+                    .pieces()
+                    .iter()
+                    .any(TemplatePiece::is_of_the_client)
         })
     }
 
@@ -139,7 +143,9 @@ impl FieldValue {
     fn of(text: &str) -> Option<Self> {
         let template = TextTemplate::parse(text).ok()?;
         match template.fixed() {
-            Some(fixed) => HeaderValue::from_bytes(fixed.as_bytes()).ok().map(Self::Fixed),
+            Some(fixed) => HeaderValue::from_bytes(fixed.as_bytes())
+                .ok()
+                .map(Self::Fixed),
             None => Some(Self::Made(template)),
         }
     }

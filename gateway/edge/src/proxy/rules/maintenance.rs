@@ -120,7 +120,8 @@ impl RouteMaintenance {
         }
         let also = self.switch.order(now).map(|order| order.allow);
         let allow = self.allow.iter().chain(also.iter().flatten());
-        let mut allow = allow.filter(|network| client.is_some_and(|client| network.contains(client)));
+        let mut allow =
+            allow.filter(|network| client.is_some_and(|client| network.contains(client)));
         if allow.next().is_some() {
             return None;
         }

@@ -120,7 +120,11 @@ impl ErrorPages {
                 ErrorMaker::Any => "of anybody",
             };
             let file = page.file.is_some();
-            let page = if file { "a page of its own" } else { "text or JSON" };
+            let page = if file {
+                "a page of its own"
+            } else {
+                "text or JSON"
+            };
             format!("errors: {page} for {statuses} {of}")
         })
     }
@@ -278,7 +282,10 @@ mod tests {
             ("application/json;q=0", PageForm::Plain),
             ("application/json;q=x, text/html;q=0.1", PageForm::Html),
             ("application/json, text/plain, */*", PageForm::Json),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", PageForm::Html),
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                PageForm::Html,
+            ),
             ("text/html;q=0.8, application/json;q=0.9", PageForm::Json),
             ("text/html, application/json", PageForm::Json),
         ] {

@@ -130,18 +130,42 @@ mod tests {
     fn redirects_lead_where_they_may() {
         let shop = ["*.example", "shop.test"];
         for (to, from, expected) in [
-            ("/new{path}", ("/a/b?x=1", "a.example"), Some("/new/a/b?x=1")),
+            (
+                "/new{path}",
+                ("/a/b?x=1", "a.example"),
+                Some("/new/a/b?x=1"),
+            ),
             ("{path}/", ("/docs?x=1", "a.example"), Some("/docs/?x=1")),
-            ("{path}/", ("//evil.test/x", "a.example"), Some("/evil.test/x/")),
+            (
+                "{path}/",
+                ("//evil.test/x", "a.example"),
+                Some("/evil.test/x/"),
+            ),
             ("/{path.2}", ("/a", "a.example"), Some("/")),
             ("/{header.x}", ("/a", "/evil.test"), Some("/%2Fevil.test")),
             ("/x?to={path.1}", ("/a?q=1", "a.example"), Some("/x?to=a")),
             ("/x?{query}", ("/a", "a.example"), Some("/x")),
             ("/x#{path.1}", ("/a?q=1", "a.example"), Some("/x?q=1#a")),
-            ("https://www.shop.test{path}", ("/a?b", "evil"), Some("https://www.shop.test/a?b")),
-            ("https://{host}/new/{path.2}", ("/old/7", "a.example"), Some("https://a.example/new/7")),
-            ("https://{host}/", ("/", "a.example:8080"), Some("https://a.example:8080/")),
-            ("https://{host}/", ("/", "shop.test"), Some("https://shop.test/")),
+            (
+                "https://www.shop.test{path}",
+                ("/a?b", "evil"),
+                Some("https://www.shop.test/a?b"),
+            ),
+            (
+                "https://{host}/new/{path.2}",
+                ("/old/7", "a.example"),
+                Some("https://a.example/new/7"),
+            ),
+            (
+                "https://{host}/",
+                ("/", "a.example:8080"),
+                Some("https://a.example:8080/"),
+            ),
+            (
+                "https://{host}/",
+                ("/", "shop.test"),
+                Some("https://shop.test/"),
+            ),
             ("https://{host}/", ("/", "evil.test"), None),
             ("https://{host}/", ("/", "shop.test@evil.test"), None),
             ("https://{header.x}/", ("/", "shop.test/@evil.test"), None),

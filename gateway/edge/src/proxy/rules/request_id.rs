@@ -91,15 +91,21 @@ mod tests {
             std::str::from_utf8(&text).unwrap(),
             "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
         );
-        let ids: std::collections::BTreeSet<_> =
-            (0..10_000).map(|_| made().to_str().unwrap().to_owned()).collect();
+        let ids: std::collections::BTreeSet<_> = (0..10_000)
+            .map(|_| made().to_str().unwrap().to_owned())
+            .collect();
         assert_eq!(ids.len(), 10_000);
         assert!(ids.iter().all(|id| is_good(id.as_bytes())));
     }
 
     #[test]
     fn an_id_is_no_markup_and_no_novel() {
-        for good in ["a", "017f22e2-79b0-7cc3-98c4-dc0c0c07398f", "Root=1-67891233-abc", "a/b+c="] {
+        for good in [
+            "a",
+            "017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+            "Root=1-67891233-abc",
+            "a/b+c=",
+        ] {
             assert!(is_good(good.as_bytes()), "{good}");
         }
         for bad in ["", "<b>", "a b", "a\"", "a,b", "é", &"x".repeat(129)] {

@@ -28,7 +28,10 @@ pub struct PathRewrite {
 
 enum PathChange {
     /// Both without a slash at their end; empty for none.
-    Prefixes { strip: Box<str>, add: Box<str> },
+    Prefixes {
+        strip: Box<str>,
+        add: Box<str>,
+    },
     Whole(TextTemplate),
 }
 
@@ -151,7 +154,9 @@ impl PathRewrite {
             return None;
         }
         let path = self.path_back(uri.path(), at)?;
-        let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+        let query = uri
+            .query()
+            .map_or(String::new(), |query| format!("?{query}"));
         let fragment = said.split_once('#');
         let fragment = fragment.map_or(String::new(), |(_, fragment)| format!("#{fragment}"));
         let before = match (authority, said.starts_with("//")) {
@@ -185,7 +190,10 @@ impl PathRewrite {
                 if rest == "/" && path == asked {
                     return Some(client.to_owned());
                 }
-                Some(format!("{}{rest}", client.strip_suffix('/').unwrap_or(client)))
+                Some(format!(
+                    "{}{rest}",
+                    client.strip_suffix('/').unwrap_or(client)
+                ))
             }
         }
     }
@@ -299,10 +307,18 @@ mod tests {
             (("/api", "/v2", ""), "/api/x", Some("/v2/x")),
             (("/api", "/v2", ""), "/other", Some("/v2/other")),
             (("", "/v2", ""), "/", Some("/v2/")),
-            (("", "", "/items/{path.2}"), "/old/7?q=1", Some("/items/7?q=1")),
+            (
+                ("", "", "/items/{path.2}"),
+                "/old/7?q=1",
+                Some("/items/7?q=1"),
+            ),
             (("", "", "/items/{path.2}"), "/old", Some("/items/")),
             (("", "", "/v3{path}"), "/a/b", Some("/v3/a/b")),
-            (("", "", "/{route}/{scheme}/{host}"), "/", Some("/api/https/a.example")),
+            (
+                ("", "", "/{route}/{scheme}/{host}"),
+                "/",
+                Some("/api/https/a.example"),
+            ),
             (("", "", "/a{path.9}/b"), "/x", Some("/a/b")),
             (("", "", "/a/{path.9}/b"), "/x", None),
             // Nothing leads out of where the rule puts it.
@@ -326,9 +342,24 @@ mod tests {
             (both, "/api/a/b", "/v2/x?y#z", Some("/api/x?y#z")),
             (both, "/api/a/b", "c", Some("/api/a/c")),
             (both, "/api/a/b", "../../v2", Some("/api/")),
-            (both, "/api/a", "http://a.example/v2/x", Some("http://a.example/api/x")),
-            (both, "/api/a", "HTTPS://A.example:443/v2/x", Some("https://A.example:443/api/x")),
-            (both, "/api/a", "//a.example/v2/x", Some("//a.example/api/x")),
+            (
+                both,
+                "/api/a",
+                "http://a.example/v2/x",
+                Some("http://a.example/api/x"),
+            ),
+            (
+                both,
+                "/api/a",
+                "HTTPS://A.example:443/v2/x",
+                Some("https://A.example:443/api/x"),
+            ),
+            (
+                both,
+                "/api/a",
+                "//a.example/v2/x",
+                Some("//a.example/api/x"),
+            ),
             (both, "/api/a", "https://other.example/v2/x", None),
             (both, "/api/a", "/login", None),
             (both, "/api/a", "/v22", None),
@@ -336,8 +367,18 @@ mod tests {
             (strip, "/api/a", "/x", Some("/api/x")),
             (strip, "/api/a", "/", Some("/api/")),
             (strip, "/api/a", "/api/x", None),
-            (("", "", "/items/{path.2}"), "/old/7", "/items/7/", Some("/old/7/")),
-            (("", "", "/items/{path.2}"), "/old/7", "?page=2", Some("/old/7?page=2")),
+            (
+                ("", "", "/items/{path.2}"),
+                "/old/7",
+                "/items/7/",
+                Some("/old/7/"),
+            ),
+            (
+                ("", "", "/items/{path.2}"),
+                "/old/7",
+                "?page=2",
+                Some("/old/7?page=2"),
+            ),
             (("", "", "/items/{path.2}"), "/old/7", "/items/8", None),
         ] {
             let parts = parts(given).unwrap();

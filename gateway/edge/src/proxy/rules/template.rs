@@ -271,8 +271,22 @@ mod tests {
     #[test]
     fn what_is_no_place_is_refused() {
         for bad in [
-            "{", "}", "{x", "x}", "{}", "{path.0}", "{path.}", "{path.+1}", "{path.a}",
-            "{header.}", "{header.a b}", "{query.x}", "{Host}", "{ host }", "{{host}", "{path.99999}",
+            "{",
+            "}",
+            "{x",
+            "x}",
+            "{}",
+            "{path.0}",
+            "{path.}",
+            "{path.+1}",
+            "{path.a}",
+            "{header.}",
+            "{header.a b}",
+            "{query.x}",
+            "{Host}",
+            "{ host }",
+            "{{host}",
+            "{path.99999}",
         ] {
             assert!(TextTemplate::parse(bad).is_err(), "{bad}");
         }

@@ -15,8 +15,18 @@ use crate::proxy::config::{OnOffSwitch, OneOrMany, RouteConfig};
 pub fn check(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
     let headers = at.key("headers");
     let (request, response) = (&route.headers.request, &route.headers.response);
-    changes(request, ChangedMessage::Request, &headers.key("request"), report);
-    changes(response, ChangedMessage::Response, &headers.key("response"), report);
+    changes(
+        request,
+        ChangedMessage::Request,
+        &headers.key("request"),
+        report,
+    );
+    changes(
+        response,
+        ChangedMessage::Response,
+        &headers.key("response"),
+        report,
+    );
     rewrites(route, &at.key("rewrite"), report);
     let closed = at.key("maintenance");
     report.each(&closed.key("allow"), &route.maintenance.allow, form::cidr);
@@ -46,7 +56,9 @@ fn changes(
     at: &ConfigPath,
     report: &mut FindingCollector,
 ) {
-    report.each(&at.key("remove"), &given.remove, |name| headers::touchable(name, of));
+    report.each(&at.key("remove"), &given.remove, |name| {
+        headers::touchable(name, of)
+    });
     for (name, value) in &given.set {
         let at = at.key("set").key(name);
         report.form_of_key(&at, headers::touchable(name, of));
@@ -86,18 +98,24 @@ fn redirects(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector
     };
     if !redirect::STATUSES.contains(&given.status) {
         let statuses = redirect::STATUSES.map(|status| status.to_string());
-        let message = format!("{} is no redirect; expected {}", given.status, one_of(&statuses));
+        let message = format!(
+            "{} is no redirect; expected {}",
+            given.status,
+            one_of(&statuses)
+        );
         report.add(at.key("status"), message);
     }
-    report.each(&at.key("allow_hosts"), &given.allow_hosts, |host| {
-        match host.trim_matches(['*', '.', '?']).is_empty() {
+    report.each(
+        &at.key("allow_hosts"),
+        &given.allow_hosts,
+        |host| match host.trim_matches(['*', '.', '?']).is_empty() {
             true => Err(format!(
                 "{host:?} allows every host, so that anybody can aim the redirect; expected hosts, \
                  as in *.example.com"
             )),
             false => form::host(host),
-        }
-    });
+        },
+    );
     let host = TextTemplate::parse(&given.to).and_then(|to| redirect::target_host(&to));
     match host {
         Err(message) => report.add(at.key("to"), message),
@@ -119,7 +137,10 @@ fn redirects(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector
 fn direct(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
     let Some(given) = &route.respond else { return };
     if !(200..=599).contains(&given.status) || given.status == 304 {
-        let message = format!("{} is no status of an answer; expected 200 to 599", given.status);
+        let message = format!(
+            "{} is no status of an answer; expected 200 to 599",
+            given.status
+        );
         report.add(at.key("status"), message);
     }
     match (&given.body, &given.file) {
@@ -128,7 +149,10 @@ fn direct(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
             report.push(ConfigFinding::key(at.key("file"), message));
         }
         (Some(body), None) if body.len() as u64 > MOST_OF_A_FILE => {
-            report.add(at.key("body"), "larger than 1 MiB; expected an upstream for it");
+            report.add(
+                at.key("body"),
+                "larger than 1 MiB; expected an upstream for it",
+            );
         }
         _ => {}
     }
@@ -141,7 +165,10 @@ fn direct(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
         let at = at.key("headers").key(name);
         report.form_of_key(&at, headers::touchable(name, ChangedMessage::Response));
         if http::HeaderValue::from_bytes(value.as_bytes()).is_err() {
-            report.add(at, "a line break or another control character; expected one line");
+            report.add(
+                at,
+                "a line break or another control character; expected one line",
+            );
         }
     }
 }
@@ -159,9 +186,8 @@ fn pages(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
 
 /// Templates that name an id which the route does not give.
 fn unnamed(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
-    let names = |text: &str| {
-        TextTemplate::parse(text).is_ok_and(|template| template.names_request_id())
-    };
+    let names =
+        |text: &str| TextTemplate::parse(text).is_ok_and(|template| template.names_request_id());
     let message = "`{request_id}` is empty without an id; expected `request_id: on` in this route";
     for (key, changes) in [
         ("request", &route.headers.request),
@@ -176,18 +202,17 @@ fn unnamed(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) 
             report.add(at.key("add").key(name), message);
         }
     }
-    if route.redirect.as_ref().is_some_and(|redirect| names(&redirect.to)) {
+    if route
+        .redirect
+        .as_ref()
+        .is_some_and(|redirect| names(&redirect.to))
+    {
         report.add(at.key("redirect").key("to"), message);
     }
 }
 
 /// A route that answers by itself asks nobody and stores nothing.
-fn beside_an_answer(
-    route: &RouteConfig,
-    by: &str,
-    at: &ConfigPath,
-    report: &mut FindingCollector,
-) {
+fn beside_an_answer(route: &RouteConfig, by: &str, at: &ConfigPath, report: &mut FindingCollector) {
     let given = [
         ("upstream", route.upstream.is_some()),
         ("loader", route.loader.is_some()),
@@ -209,7 +234,10 @@ fn beside_an_answer(
     }
     if route.headers.request != Default::default() {
         let message = format!("has no effect: with `{by}` no origin is asked; expected `response`");
-        report.push(ConfigFinding::key(at.key("headers").key("request"), message));
+        report.push(ConfigFinding::key(
+            at.key("headers").key("request"),
+            message,
+        ));
     }
 }
 

@@ -124,9 +124,22 @@ mod tests {
     #[test]
     fn fields_of_the_message_itself_cannot_be_touched() {
         for name in [
-            "Connection", "te", "Transfer_Encoding", "content-length", "HOST", "age",
-            "cache-status", "via", "trailer", "cdn-loop", "upgrade", "keep-alive",
-            "proxy-authorization", "expect", "no name", "",
+            "Connection",
+            "te",
+            "Transfer_Encoding",
+            "content-length",
+            "HOST",
+            "age",
+            "cache-status",
+            "via",
+            "trailer",
+            "cdn-loop",
+            "upgrade",
+            "keep-alive",
+            "proxy-authorization",
+            "expect",
+            "no name",
+            "",
         ] {
             for of in [ChangedMessage::Request, ChangedMessage::Response] {
                 assert!(touchable(name, of).is_err(), "{name}");
@@ -134,7 +147,14 @@ mod tests {
         }
         assert!(touchable("range", ChangedMessage::Request).is_err());
         assert!(touchable("content-encoding", ChangedMessage::Response).is_err());
-        for name in ["cache-control", "server", "x-env", "set-cookie", "etag", "vary"] {
+        for name in [
+            "cache-control",
+            "server",
+            "x-env",
+            "set-cookie",
+            "etag",
+            "vary",
+        ] {
             assert_eq!(touchable(name, ChangedMessage::Response), Ok(()), "{name}");
         }
     }

@@ -57,7 +57,9 @@ pub fn target_host(template: &TextTemplate) -> Result<TargetHost, String> {
         _ => None,
     };
     let Some(beginning) = beginning else {
-        return Err(format!("`{template}` is neither a URL nor a path; {EXPECTED}"));
+        return Err(format!(
+            "`{template}` is neither a URL nor a path; {EXPECTED}"
+        ));
     };
     if let Some(end) = beginning.find(['/', '?', '#']) {
         return written(&beginning[..end]);
@@ -79,7 +81,9 @@ fn written(authority: &str) -> Result<TargetHost, String> {
         Ok(parsed) if !authority.contains('@') && !parsed.host().is_empty() => {
             Ok(TargetHost::Written(authority.to_ascii_lowercase()))
         }
-        _ => Err(format!("{authority:?} is not a host; expected one, as in example.com")),
+        _ => Err(format!(
+            "{authority:?} is not a host; expected one, as in example.com"
+        )),
     }
 }
 
@@ -97,18 +101,34 @@ mod tests {
             ("{path}/", Ok(TargetHost::Own)),
             ("https://Example.com", written("example.com")),
             ("https://example.com{path}", written("example.com")),
-            ("{scheme}://example.com:8443/{path.1}", written("example.com:8443")),
+            (
+                "{scheme}://example.com:8443/{path.1}",
+                written("example.com:8443"),
+            ),
             ("https://example.com?{query}", written("example.com")),
             ("https://{host}/x", Ok(TargetHost::OfTheRequest)),
             ("https://www.{host}{path}", Ok(TargetHost::OfTheRequest)),
-            ("https://example.com{header.x}", Ok(TargetHost::OfTheRequest)),
+            (
+                "https://example.com{header.x}",
+                Ok(TargetHost::OfTheRequest),
+            ),
             ("https://example.com{path.1}", Ok(TargetHost::OfTheRequest)),
             ("{scheme}://{header.x}", Ok(TargetHost::OfTheRequest)),
         ] {
             assert_eq!(host(to), expected, "{to}");
         }
-        for bad in ["", "//a.example", "{header.x}", "{host}/x", "ftp://a/", "new", "https:///x",
-                    "https://user@a.example/", "{query}", "javascript:x"] {
+        for bad in [
+            "",
+            "//a.example",
+            "{header.x}",
+            "{host}/x",
+            "ftp://a/",
+            "new",
+            "https:///x",
+            "https://user@a.example/",
+            "{query}",
+            "javascript:x",
+        ] {
             assert!(host(bad).is_err(), "{bad}");
         }
     }

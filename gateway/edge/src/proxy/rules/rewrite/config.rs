@@ -63,14 +63,18 @@ pub fn template(text: &str) -> Result<(), String> {
         _ => false,
     };
     if !begins {
-        return Err(format!("{text:?} is not a path; expected one, as in /items/{{path.2}}"));
+        return Err(format!(
+            "{text:?} is not a path; expected one, as in /items/{{path.2}}"
+        ));
     }
     for piece in template.pieces() {
         match piece {
             TemplatePiece::Text(text) if text.contains(['?', '#']) => {
-                return Err("a path has no `?` and no `#`, and the query goes along as it is; \
+                return Err(
+                    "a path has no `?` and no `#`, and the query goes along as it is; \
                             expected the path alone"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             TemplatePiece::Text(text) if text.contains("//") || path::normal(text) != &**text => {
                 if text.starts_with('/') {
