@@ -63,9 +63,14 @@ fn a_minimal_file_is_accepted() {
 fn a_problem_shows_its_line_with_a_caret() {
     let text = file("    polcy: {}\n");
     let all = said(&text);
-    let want = "lamina.yaml:11:5: routes[0].polcy: unknown key; expected `name`, `match`, `upstream`, `cache`, `trace`, `path`, `limits`, `timeouts`, `policy`, `key`, \
-                `loader`, `unkeyed`, `request`, `response`, `tags` or `invalidate`; did you mean `policy`?\n   |\n11 |     polcy: ***\n   |     ^^^^^";
-    assert_eq!(all, [want]);
+    let [told] = &all[..] else {
+        panic!("{all:#?}");
+    };
+    let want =
+        "lamina.yaml:11:5: routes[0].polcy: unknown key; expected `name`, `match`, `upstream`, ";
+    assert!(told.starts_with(want), "{told}");
+    let want = "; did you mean `policy`?\n   |\n11 |     polcy: ***\n   |     ^^^^^";
+    assert!(told.ends_with(want), "{told}");
 }
 
 #[test]
@@ -1210,7 +1215,7 @@ fn rules_that_cannot_hold_are_refused_where_they_stand() {
     for (keys, start) in [
         (
             "headers: { response: { remove: [server, Connection] } }",
-            "11:44: routes[0].headers.response.remove[1]: connection is for one connection only",
+            "11:45: routes[0].headers.response.remove[1]: connection is for one connection only",
         ),
         (
             "headers: { request: { set: { host: x } } }",
@@ -1258,7 +1263,7 @@ fn rules_that_cannot_hold_are_refused_where_they_stand() {
         ),
         (
             "redirect: { to: /new }",
-            "10:5: routes[0].upstream: has no effect: `redirect` answers all requests of the route",
+            "10:5: routes[0].upstream: given beside `redirect`, which answers all requests of the route",
         ),
     ] {
         says(&file(&format!("    {keys}\n")), start);
@@ -1270,7 +1275,7 @@ fn rules_that_cannot_hold_are_refused_where_they_stand() {
         ),
         (
             "redirect: { to: \"https://{host}/\", allow_hosts: [\"*\"] }",
-            "10:53: routes[0].redirect.allow_hosts[0]: \"*\" allows every host",
+            "10:54: routes[0].redirect.allow_hosts[0]: \"*\" allows every host",
         ),
         (
             "redirect: { to: /x, allow_hosts: [a.example] }",
@@ -1286,11 +1291,11 @@ fn rules_that_cannot_hold_are_refused_where_they_stand() {
         ),
         (
             "redirect: { to: /x }\n    policy: { ttl: 5s }",
-            "11:5: routes[0].policy: has no effect: `redirect` answers",
+            "11:5: routes[0].policy: given beside `redirect`, which answers",
         ),
         (
             "respond: { body: a }\n    key: { headers: [x-a] }",
-            "11:5: routes[0].key: has no effect: `respond` answers",
+            "11:5: routes[0].key: given beside `respond`, which answers",
         ),
         (
             "respond: { body: a, status: 100 }",

@@ -12,7 +12,7 @@ use http::header::{
     PRAGMA, RETRY_AFTER, TRAILER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 
 use super::config::AnswerFile;
 use super::direct::content_type;
@@ -161,17 +161,24 @@ pub fn told(
     respond::whole(status, headers, Body::full(text))
 }
 
-/// RFC 9457: the status says all that is known.
+/// What is said of an error in JSON (RFC 9457 §3.1): the status says all that is known.
+#[derive(Serialize)]
+struct ProblemDetails<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
 fn problem(status: StatusCode, reader: &PageReader) -> Bytes {
-    let mut problem = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-    });
-    if let Some(id) = reader.id() {
-        problem["request_id"] = id.into();
-    }
-    problem.to_string().into()
+    let problem = ProblemDetails {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        request_id: reader.id(),
+    };
+    serde_json::to_vec(&problem).unwrap_or_default().into()
 }
 
 impl PageReader {

@@ -164,7 +164,7 @@ fn direct(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector) {
     for (name, value) in &given.headers {
         let at = at.key("headers").key(name);
         report.form_of_key(&at, headers::touchable(name, ChangedMessage::Response));
-        if http::HeaderValue::from_bytes(value.as_bytes()).is_err() {
+        if headers::value_of_a_line(value).is_none() {
             report.add(
                 at,
                 "a line break or another control character; expected one line",
@@ -227,13 +227,14 @@ fn beside_an_answer(route: &RouteConfig, by: &str, at: &ConfigPath, report: &mut
     ];
     for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
         let message = format!(
-            "has no effect: `{by}` answers all requests of the route, before the cache; expected \
-             the route without it, or without `{by}`"
+            "given beside `{by}`, which answers all requests of the route before the cache, so that \
+             it has no effect; expected one of the two"
         );
         report.push(ConfigFinding::key(at.key(key), message));
     }
     if route.headers.request != Default::default() {
-        let message = format!("has no effect: with `{by}` no origin is asked; expected `response`");
+        let message =
+            format!("given beside `{by}`, so that no origin gets it; expected `response` alone");
         report.push(ConfigFinding::key(
             at.key("headers").key("request"),
             message,

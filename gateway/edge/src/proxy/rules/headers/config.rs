@@ -96,6 +96,11 @@ pub fn touchable(name: &str, of: ChangedMessage) -> Result<(), String> {
     Ok(())
 }
 
+/// The value of a field with this text. None: it is not one line of text.
+pub fn value_of_a_line(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
 /// Checks the template of a value.
 ///
 /// # Errors
@@ -106,7 +111,7 @@ pub fn value(text: &str) -> Result<(), String> {
         return Err("empty; expected a value, or the name in `remove`".to_owned());
     }
     let is_good = |piece: &TemplatePiece| match piece {
-        TemplatePiece::Text(text) => HeaderValue::from_bytes(text.as_bytes()).is_ok(),
+        TemplatePiece::Text(text) => value_of_a_line(text).is_some(),
         _ => true,
     };
     match template.pieces().iter().all(is_good) {
