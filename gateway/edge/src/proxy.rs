@@ -524,12 +524,13 @@ impl Proxy {
             false => PurgeCertainty::InDoubt,
         };
         let found = StaleSituation::Found(certainty);
-        if certainty == PurgeCertainty::Sure && rules::maintenance::wants_only_stored(parts) {
-            let reason = StaleReason::Maintenance;
-            let served = stale::serve_now(&self.cache, parts, &entry, reason, started);
-            return CacheLookupOutcome::Answer(served);
-        }
-        let verdict = stale::verdict(found, (&entry, windows), (route, parts), started);
+        let verdict = match rules::maintenance::wants_only_stored(parts) {
+            true if certainty == PurgeCertainty::Sure => {
+                StaleVerdict::Show(StaleReason::Maintenance)
+            }
+            true => StaleVerdict::Withhold,
+            false => stale::verdict(found, (&entry, windows), (route, parts), started),
+        };
         let shown = |reason| stale::serve_now(&self.cache, parts, &entry, reason, started);
         match verdict {
             StaleVerdict::ShowAndRefresh => {
