@@ -338,6 +338,8 @@ mod response_forms;
 mod rfc;
 #[path = "e2e/rules_access.rs"]
 mod rules_access;
+#[path = "e2e/rules_answers.rs"]
+mod rules_answers;
 #[path = "e2e/rules_basic_auth.rs"]
 mod rules_basic_auth;
 #[path = "e2e/rules_cleaning.rs"]
@@ -350,6 +352,8 @@ mod rules_cors;
 mod rules_forward_auth;
 #[path = "e2e/rules_jwt.rs"]
 mod rules_jwt;
+#[path = "e2e/rules_table.rs"]
+mod rules_table;
 #[path = "e2e/rules_upstreams.rs"]
 mod rules_upstreams;
 #[path = "e2e/secrets.rs"]

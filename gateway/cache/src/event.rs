@@ -106,6 +106,8 @@ pub enum StaleReason {
     Backoff,
     /// The client sent `max-stale`.
     Tolerated,
+    /// The route is under maintenance, and serves what is stored.
+    Maintenance,
 }
 
 /// Why L1 removed an entry.
@@ -173,7 +175,7 @@ macro_rules! names {
 
 names!(PurgeSelectorKind { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Group => "group", Route => "route", All => "all" });
 names!(UncoalescedReason { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout", Unsettled => "unsettled", Range => "range" });
-names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff", Tolerated => "max-stale" });
+names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff", Tolerated => "max-stale", Maintenance => "maintenance" });
 names!(Eviction { Expired => "expired", Size => "size" });
 names!(L2LookupOutcome { Hit => "hit", Miss => "miss", Error => "error", Skipped => "skipped", Corrupt => "corrupt", Outdated => "outdated", Ahead => "ahead" });
 names!(L2WriteOutcome { Stored => "stored", Overtaken => "overtaken", NotOwner => "not-owner", TooLarge => "too-large", Error => "error", Skipped => "skipped" });

@@ -42,6 +42,7 @@ pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
   lamina nodes --admin unix:/run/lamina/admin.sock
   lamina upstreams
   lamina upstreams drain shop 10.0.1.20:8080 --for 10m
+  lamina maintenance shop --for 30m --allow 10.0.0.0/8
   lamina requests --result miss -n 5 --token-file /run/secrets/admin
   lamina acme status
   lamina acme renew shop.example.com
@@ -162,6 +163,8 @@ pub enum GatewayCommand {
         #[command(flatten)]
         admin: AdminArguments,
     },
+    /// Close a route of a running gateway for maintenance, or open it again.
+    Maintenance(MaintenanceArguments),
     /// Print what a running gateway did with the last requests, and why.
     Requests {
         #[command(flatten)]
@@ -292,6 +295,24 @@ pub struct NamedTarget {
     pub upstream: String,
     /// The target.
     pub target: String,
+}
+
+/// The maintenance of a route.
+#[derive(clap::Args)]
+pub struct MaintenanceArguments {
+    /// The route.
+    pub route: String,
+    /// Whether the route is closed; `configured` is what its `maintenance.enabled` says.
+    #[arg(long, default_value = "on", value_parser = ["on", "off", "configured"])]
+    pub state: String,
+    /// After this time what the configuration says holds again.
+    #[arg(long = "for")]
+    pub lasts: Option<ConfigDuration>,
+    /// A network (CIDR) whose clients are served all the same; may be given several times.
+    #[arg(long)]
+    pub allow: Vec<String>,
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }
 
 #[derive(Subcommand)]

@@ -27,7 +27,8 @@ use std::time::Duration;
 use anyhow::Context;
 use arguments::{
     AcmeCommand, AdminArguments, ChangedTarget, CommandLine, ConfigCommand, GatewayCommand,
-    HealthArguments, L2Command, PlanArguments, PurgeArguments, RecordCommand, UpstreamsCommand,
+    HealthArguments, L2Command, MaintenanceArguments, PlanArguments, PurgeArguments, RecordCommand,
+    UpstreamsCommand,
 };
 use clap::Parser;
 use first_file::FirstFileArguments;
@@ -180,6 +181,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             Some(command) => change_target(&command),
             None => upstreams(&admin, json),
         },
+        GatewayCommand::Maintenance(asked) => switch_maintenance(&asked),
         GatewayCommand::Acme { command } => certificates(&command),
         GatewayCommand::Config {
             command:
@@ -438,6 +440,16 @@ fn change_target(command: &UpstreamsCommand) -> anyhow::Result<ExitOutcome> {
         let names = (&*target.upstream, &*target.target);
         let changed = runtime()?.block_on(remote.change_target(names, change))?;
         output::text(changed);
+        Ok(ExitOutcome::Well)
+    })
+}
+
+/// Closes a route for maintenance, or opens it.
+fn switch_maintenance(asked: &MaintenanceArguments) -> anyhow::Result<ExitOutcome> {
+    with_remote(&asked.admin, AdminRight::Config, |remote| {
+        let (state, allow) = (asked.state.as_str(), asked.allow.as_slice());
+        let switched = remote.switch_maintenance(&asked.route, (state, asked.lasts), allow);
+        output::line(runtime()?.block_on(switched)?);
         Ok(ExitOutcome::Well)
     })
 }

@@ -5,6 +5,7 @@ mod certificates;
 mod configuration;
 mod health;
 mod keys;
+mod maintenance;
 mod requests;
 mod upstreams;
 

@@ -16,6 +16,7 @@ mod gate;
 mod health;
 mod hosts;
 mod l2;
+mod maintenance;
 pub mod phase;
 mod plugins;
 mod purge;
@@ -198,6 +199,10 @@ impl AdminService {
             AdminAction::Upstreams => (StatusCode::OK, upstreams::list(&generation.origins)),
             AdminAction::ChangeTarget => match asked(request, line).await {
                 Ok(body) => upstreams::change(&generation.origins, name, &admitted.target, &body),
+                Err(refusal) => return refusal,
+            },
+            AdminAction::SwitchMaintenance => match asked(request, line).await {
+                Ok(body) => maintenance::switch(&generation, name, &body),
                 Err(refusal) => return refusal,
             },
             AdminAction::ReloadConfig => return self.reload_config(request, line).await,

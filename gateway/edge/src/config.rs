@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, ConfigDuration};
 use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, rate_limit, telemetry};
 
+mod answer_files;
 mod check;
 mod de;
 mod effective;
@@ -319,30 +320,56 @@ pub fn files_of(file: &Path) -> Vec<PathBuf> {
     let _ = expand::expand(&mut root, &env);
     let mut files: Vec<_> = sources.names().map(PathBuf::from).collect();
     let base = file.parent().unwrap_or(Path::new(""));
-    named_files(&root, "", base, &mut files);
+    named_files(&root, "", base, ConfigPart::Top, &mut files);
     files
 }
 
+/// In which part of the configuration a key stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ConfigPart {
+    Top,
+    /// Where `file` is an answer of ours; elsewhere it has a watch of its own.
+    Routes,
+    Other,
+}
+
+impl ConfigPart {
+    fn below(self, key: &str) -> Self {
+        match self {
+            Self::Top if key == "routes" => Self::Routes,
+            Self::Top => Self::Other,
+            part => part,
+        }
+    }
+}
+
 /// The files that the keys of the section `parent` and below name.
-fn named_files(node: &tree::YamlNode, parent: &str, base: &Path, files: &mut Vec<PathBuf>) {
+fn named_files(
+    node: &tree::YamlNode,
+    parent: &str,
+    base: &Path,
+    part: ConfigPart,
+    files: &mut Vec<PathBuf>,
+) {
     match &node.body {
         tree::YamlValue::Map(entries) => {
             for (key, node) in entries {
                 let is_file = key.name.ends_with("_file") && key.name != "targets_file";
                 let is_of_auth =
                     matches!((parent, &*key.name), ("auth", "basic") | ("jwt", "keys"));
+                let is_file = is_file || (key.name == "file" && part == ConfigPart::Routes);
                 match &node.body {
                     tree::YamlValue::Scalar(scalar) if is_file || is_of_auth => {
                         files.push(base.join(&scalar.text));
                     }
-                    _ => named_files(node, &key.name, base, files),
+                    _ => named_files(node, &key.name, base, part.below(&key.name), files),
                 }
             }
         }
         tree::YamlValue::List(items) => {
             items
                 .iter()
-                .for_each(|item| named_files(item, parent, base, files));
+                .for_each(|item| named_files(item, parent, base, part, files));
         }
         tree::YamlValue::Scalar(_) => {}
     }
@@ -404,6 +431,7 @@ impl ConfigDocument {
         let main = Path::new(self.sources.name(sources::MAIN));
         let base = main.parent().unwrap_or(Path::new(""));
         let mut findings = secret::read_files(&mut config, base);
+        findings.extend(answer_files::read(&mut config, base));
         for file in config.files() {
             *file = base.join(&*file);
         }

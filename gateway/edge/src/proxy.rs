@@ -355,9 +355,19 @@ impl Proxy {
         if generation.routes.assemble_pages() {
             request.answer.page = PageRequest::of(self, route, (&request, entered.peer), early);
         }
+        if let Some(rules) = &route.rules {
+            rules.name(&mut request, &entered.peer);
+        }
         request.answer.record = request.record_of_perhaps_a_hit(recorder, route);
         let Some(rules) = &route.rules else {
-            return self.go_in(&generation, route, request, early);
+            let client = request.client();
+            return match route
+                .maintenance
+                .answer(&mut request.parts, client, started)
+            {
+                None => self.go_in(&generation, route, request, early),
+                Some(page) => HandlerAnswer::Now(request.refused(recorder, route, page)),
+            };
         };
         request.answer.rules = Some(rules.for_answer(&request));
         self.admit(&generation, (route, rules), request, early)
@@ -509,6 +519,7 @@ impl Proxy {
             started,
             ..
         } = *visit;
+        let page = || route.maintenance.page_instead_of_a_load(parts, started);
         let keyed = match plan::plan(visit) {
             RequestPlan::Cache(_) if self.passes_on() => {
                 let (reason, detail) = (ForwardReason::Bypass, Some("replaced"));
@@ -518,12 +529,18 @@ impl Proxy {
             }
             RequestPlan::Cache(keyed) => keyed,
             RequestPlan::AwaitBody => {
-                return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::AwaitBody));
+                let work = RemainingWork::Work(SourceWork::AwaitBody);
+                return page().map_or(
+                    CacheLookupOutcome::Further(work),
+                    CacheLookupOutcome::Answer,
+                );
             }
             RequestPlan::Pass(reason, detail) => {
-                return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::Pass(
-                    reason, detail,
-                )));
+                let work = RemainingWork::Work(SourceWork::Pass(reason, detail));
+                return page().map_or(
+                    CacheLookupOutcome::Further(work),
+                    CacheLookupOutcome::Answer,
+                );
             }
             RequestPlan::Refuse(status) => {
                 let refusal = respond::plain(status, respond::text(status));
@@ -541,7 +558,10 @@ impl Proxy {
             found => found,
         };
         match found {
-            Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
+            Lookup::Fresh(entry)
+                if plan::satisfies(route, parts, &entry, started)
+                    || rules::maintenance::wants_only_stored(parts) =>
+            {
                 if visit.sample == HitSample::Taken {
                     entry.note_use();
                 }
@@ -574,7 +594,13 @@ impl Proxy {
             false => PurgeCertainty::InDoubt,
         };
         let found = StaleSituation::Found(certainty);
-        let verdict = stale::verdict(found, (&entry, windows), (route, parts), started);
+        let verdict = match rules::maintenance::wants_only_stored(parts) {
+            true if certainty == PurgeCertainty::Sure => {
+                StaleVerdict::Show(StaleReason::Maintenance)
+            }
+            true => StaleVerdict::Withhold,
+            false => stale::verdict(found, (&entry, windows), (route, parts), started),
+        };
         let shown = |reason| stale::serve_now(&self.cache, parts, &entry, reason, started);
         match verdict {
             StaleVerdict::ShowAndRefresh => {

@@ -34,15 +34,23 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// The beginning of the path that a gateway has taken away.
+pub const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// The name of a request, for those who look for it in several logs.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Why a field may differ between the head that route, key, `Vary`, plugins and log use and the
 /// head that the origin gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeadDifferenceReason {
     /// The gateway makes it from the client's address, which no key holds.
     OfTheAddress,
-    /// The gateway makes it from the scheme or the host, which every key holds, or the upstream
-    /// sets its own host.
+    /// The gateway makes it from the scheme, the host or the path, which every key holds, or the
+    /// upstream sets its own host.
     OfTheKey,
+    /// The gateway gives each request its own.
+    OfTheRequest,
     /// The gateway adds its own hop to the value.
     OurHop,
     /// It belongs to the connection to the origin. A request that serves one client only also
@@ -58,12 +66,15 @@ pub enum HeadDifferenceReason {
     HopsLeft,
 }
 
-/// All fields in which those two heads may differ.
-pub static DIFFERENCES: [(HeaderName, HeadDifferenceReason); 17] = [
+/// All fields in which those two heads may differ, beside those that the `headers.request` of a route
+/// names.
+pub static DIFFERENCES: [(HeaderName, HeadDifferenceReason); 19] = [
     (FOR, HeadDifferenceReason::OfTheAddress),
     (header::FORWARDED, HeadDifferenceReason::OfTheAddress),
     (PROTO, HeadDifferenceReason::OfTheKey),
     (HOST, HeadDifferenceReason::OfTheKey),
+    (PREFIX, HeadDifferenceReason::OfTheKey),
+    (REQUEST_ID, HeadDifferenceReason::OfTheRequest),
     (header::HOST, HeadDifferenceReason::OfTheKey),
     (header::VIA, HeadDifferenceReason::OurHop),
     (CDN_LOOP, HeadDifferenceReason::OurHop),
@@ -86,7 +97,9 @@ pub fn differs_by_client(name: &HeaderName) -> bool {
         known == name
             && matches!(
                 why,
-                HeadDifferenceReason::OfTheAddress | HeadDifferenceReason::OfTheWish
+                HeadDifferenceReason::OfTheAddress
+                    | HeadDifferenceReason::OfTheRequest
+                    | HeadDifferenceReason::OfTheWish
             )
     })
 }

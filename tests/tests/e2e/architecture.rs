@@ -236,7 +236,7 @@ fn names_word(code: &str, word: &str) -> bool {
 
 /// What the configuration of a module may name besides other configurations: modules that are pure,
 /// with types or rules of which a value in the file is one.
-const CONFIG_LEAVES: [&str; 8] = [
+const CONFIG_LEAVES: [&str; 9] = [
     "units",
     "pattern",
     "description",
@@ -244,6 +244,7 @@ const CONFIG_LEAVES: [&str; 8] = [
     "http::endpoint",
     "http::forward",
     "http::path",
+    "proxy::rules::template",
     "http::tls::names",
 ];
 

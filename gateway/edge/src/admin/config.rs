@@ -59,7 +59,7 @@ pub enum AdminRight {
     Certificates,
     /// To drain targets of upstreams, to take them out and to make them ready again.
     Targets,
-    /// To take up the configuration file again, and to see what that would do.
+    /// To take up the configuration file again, to see what that would do, and to switch the maintenance of routes.
     Config,
 }
 

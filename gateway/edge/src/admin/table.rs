@@ -60,6 +60,7 @@ pub enum AdminAction {
     RevokeCertificate,
     Upstreams,
     ChangeTarget,
+    SwitchMaintenance,
 }
 
 /// The result of looking up a method and a path.
@@ -97,7 +98,7 @@ const fn post(path: &'static str, right: AdminRight, action: AdminAction) -> Adm
 }
 
 /// All entries.
-pub const TABLE: [AdminOperation; 19] = [
+pub const TABLE: [AdminOperation; 20] = [
     get("/livez", AdminAccess::Open, AdminAction::Live),
     get("/readyz", AdminAccess::Open, AdminAction::Ready),
     get("/metrics", AdminAccess::Open, AdminAction::Metrics),
@@ -164,6 +165,11 @@ pub const TABLE: [AdminOperation; 19] = [
         "/v1/upstreams/{name}/targets/{target}",
         AdminRight::Targets,
         AdminAction::ChangeTarget,
+    ),
+    post(
+        "/v1/routes/{name}/maintenance",
+        AdminRight::Config,
+        AdminAction::SwitchMaintenance,
     ),
 ];
 
@@ -247,6 +253,7 @@ mod tests {
             ("POST", "/v1/certificates/{name}/revoke", "certificates"),
             ("GET, HEAD", "/v1/upstreams", "read"),
             ("POST", "/v1/upstreams/{name}/targets/{target}", "targets"),
+            ("POST", "/v1/routes/{name}/maintenance", "config"),
         ];
         let expected = expected.map(|(verb, path, right)| (verb, path, right.to_owned()));
         assert_eq!(said, expected);

@@ -163,6 +163,7 @@ impl ProcessState {
             limits: &limits,
             cache: &self.cache,
             auth: &self.auth,
+            before: before.map(Generation::routes),
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());

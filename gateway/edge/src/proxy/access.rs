@@ -33,6 +33,7 @@ pub fn write(record: &RequestRecord) {
         grpc_status = record.grpc_status.as_deref(),
         head_us = record.answer.as_ref().map(|head| micros(head.after)),
         total_us = micros(record.total),
+        request_id = record.request_id.as_deref(),
         upstream = last.map(|attempt| &*attempt.upstream),
         target = last.map(|attempt| &*attempt.target),
         attempts = last.map(|_| attempts.len()),

@@ -2,6 +2,15 @@
 
 pub mod paths;
 
+/// The configurations of rules, with what may stand in them.
+pub mod rules {
+    pub use crate::proxy::rules::config as common;
+    pub use crate::proxy::rules::headers::config as headers;
+    pub use crate::proxy::rules::redirect::config as redirect;
+    pub use crate::proxy::rules::rewrite::config as rewrite;
+    pub use crate::proxy::rules::template::TextTemplate;
+}
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -19,7 +28,14 @@ use crate::proxy::mirror::config::MirrorConfig;
 use crate::proxy::rules::access::config::AccessConfig;
 use crate::proxy::rules::auth::config::AuthConfig;
 use crate::proxy::rules::cleaning::config::{CacheBypassConfig, RequestCookiesConfig};
+use crate::proxy::rules::config::AnswerFile;
 use crate::proxy::rules::cors::config::CorsConfig;
+use crate::proxy::rules::direct::config::DirectAnswerConfig;
+use crate::proxy::rules::headers::config::HeaderRulesConfig;
+use crate::proxy::rules::maintenance::config::MaintenanceConfig;
+use crate::proxy::rules::pages::config::ErrorPageConfig;
+use crate::proxy::rules::redirect::config::RedirectConfig;
+use crate::proxy::rules::rewrite::config::RewriteConfig;
 use crate::proxy::split::config::SplitConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -59,6 +75,30 @@ pub struct RouteConfig {
     /// Which client addresses may send requests.
     #[serde(default)]
     pub access: AccessConfig,
+    /// What clients get while the route is under maintenance.
+    #[serde(default)]
+    pub maintenance: MaintenanceConfig,
+    /// A redirect that answers all requests of the route; it has no upstream.
+    #[serde(default)]
+    pub redirect: Option<RedirectConfig>,
+    /// An answer to all requests of the route; it has no upstream.
+    #[serde(default)]
+    pub respond: Option<DirectAnswerConfig>,
+    /// What the origin is asked for in place of the client's path.
+    #[serde(default)]
+    pub rewrite: RewriteConfig,
+    /// What is done to header fields: as the origin gets a request, and as an answer goes out.
+    #[serde(default)]
+    pub headers: HeaderRulesConfig,
+    /// How errors are told to clients; the first that is for an error counts.
+    #[serde(default)]
+    pub errors: Vec<ErrorPageConfig>,
+    /// `on` gives each request a name (`X-Request-Id`, a UUID of version 7) for the origin, the log, error pages and the client; that of a trusted proxy is kept.
+    #[serde(default = "off")]
+    pub request_id: OnOffSwitch,
+    /// `basic` sets `X-Content-Type-Options`, `Referrer-Policy`, `X-Frame-Options`, and over TLS `Strict-Transport-Security`, where the origin says nothing of it, and removes `Server` and `X-Powered-By`.
+    #[serde(default)]
+    pub security_headers: SecurityHeaders,
     /// The rate limits of its requests, by their names under `limits`; the first that refuses one decides (429).
     #[serde(default)]
     pub limit: Vec<String>,
@@ -186,6 +226,25 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutCompress<'_, A> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
         self.map.next_value_seed(seed)
+    }
+}
+
+impl RouteConfig {
+    /// The files with answers of ours, by their keys below the route.
+    pub fn answer_files(&mut self) -> impl Iterator<Item = (String, &mut AnswerFile)> {
+        let pages = self.errors.iter_mut().enumerate();
+        let pages = pages.filter_map(|(n, page)| {
+            let file = page.file.as_mut()?;
+            Some((format!("errors[{n}].file"), file))
+        });
+        let direct = self
+            .respond
+            .as_mut()
+            .and_then(|direct| direct.file.as_mut());
+        let direct = direct.map(|file| ("respond.file".to_owned(), file));
+        let closed = self.maintenance.file.as_mut();
+        let closed = closed.map(|file| ("maintenance.file".to_owned(), file));
+        pages.chain(direct).chain(closed)
     }
 }
 
@@ -356,6 +415,17 @@ pub enum OnOffSwitch {
     #[default]
     On,
     Off,
+}
+
+/// Which fields tell browsers to be careful.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SecurityHeaders {
+    /// Those of the origin.
+    #[default]
+    Off,
+    /// Those that hardly any page can't live with.
+    Basic,
 }
 
 /// A plugin that a route uses.

@@ -9,6 +9,7 @@ use http::header::{CONNECTION, HOST, TE, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 
+use crate::cache::coalesce::LoadFailure;
 use crate::cache::entry::PurgeAttributes;
 use crate::cache::key::{CacheKeyInput, KeyBuf, KeyId, hash64};
 use crate::cache::policy::{CameWith, Credentials};
@@ -26,6 +27,8 @@ use crate::proxy::esi;
 use crate::proxy::plan;
 use crate::proxy::record::trail::{RequestTrail, TrailEvent};
 use crate::proxy::route::Route;
+use crate::proxy::rules::request_id::RequestId;
+use crate::proxy::rules::template::TemplateSource;
 
 /// A request on its way to an origin or a loader, shared by the task of its client and the task of
 /// the load.
@@ -183,7 +186,10 @@ impl RequestContext {
     }
 
     /// The request for the origin, as a load that others may share sends it.
-    pub fn for_origin(&self, body: Body) -> Request<Body> {
+    ///
+    /// # Errors
+    /// If the rules of the route make a request of it that no origin may get.
+    pub fn for_origin(&self, body: Body) -> Result<Request<Body>, LoadFailure> {
         let mut headers = self.parts.headers.clone();
         self.forward(&mut headers);
         esi::tell_origin(&self.route, &mut headers);
@@ -199,7 +205,51 @@ impl RequestContext {
             pass_interim(&mut request, interim);
         }
         self.charge(&mut request);
-        request
+        self.apply_rules(&mut request)?;
+        Ok(request)
+    }
+
+    /// Makes of a request for the origin what the rules of the route say.
+    ///
+    /// # Errors
+    /// If no origin may get what comes out.
+    pub fn apply_rules(&self, request: &mut Request<Body>) -> Result<(), LoadFailure> {
+        match &self.route.rules {
+            None => Ok(()),
+            Some(rules) => rules.for_origin(self, request),
+        }
+    }
+
+    /// What the origin is asked for, where its answer is to be brought into the client's space.
+    pub fn asked(&self, request: &Request<Body>) -> Option<Uri> {
+        let rules = self.route.rules.as_ref();
+        let rewrites = rules.is_some_and(|rules| rules.rewrites());
+        rewrites.then(|| request.uri().clone())
+    }
+
+    /// Brings an answer of the origin into the client's space.
+    pub fn bring_back(&self, headers: &mut HeaderMap, asked: Option<&Uri>) {
+        if let (Some(rules), Some(asked)) = (&self.route.rules, asked) {
+            rules.bring_back(self, headers, asked);
+        }
+    }
+
+    /// Whether an answer depends on what the rules tell the origin of this client alone.
+    pub fn is_for_one(&self, response: &HeaderMap) -> bool {
+        let rules = self.route.rules.as_ref();
+        rules.is_some_and(|rules| rules.tell_of_the_client(response))
+    }
+
+    /// What the templates of the route's rules are filled in from.
+    pub fn template_source(&self) -> TemplateSource<'_> {
+        TemplateSource {
+            parts: &self.parts,
+            host: &self.host,
+            scheme: self.scheme,
+            client: self.caller.client(),
+            route: &self.route.name,
+            request_id: self.parts.extensions.get().map(|RequestId(id)| id),
+        }
     }
 
     /// Sends a copy of this request to a second upstream, where the route says so. Returns the
@@ -342,6 +392,8 @@ mod tests {
 
     use super::*;
     use crate::http::forward::{DIFFERENCES, PeerTrust, TrustedProxies};
+    use crate::proxy::rules::headers::HeaderChanges;
+    use crate::proxy::rules::headers::config::{ChangedMessage, HeaderChangesConfig, touchable};
 
     fn parts(uri: &str, host: &str) -> Parts {
         Request::builder()
@@ -438,6 +490,7 @@ mod tests {
         fn what_the_cache_goes_by_is_what_the_origin_gets_but_for_a_written_list(
             lines in lines(),
             set in prop::sample::select(&NAMES[..]),
+            ruled in prop::sample::select(&NAMES[..]),
             trusted in any::<bool>(),
             version in prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
         ) {
@@ -455,7 +508,21 @@ mod tests {
             }
             let mut sent = seen.clone();
             sign(&mut sent, &received.caller, "shop.example", version);
-            let differs = |name: &HeaderName| DIFFERENCES.iter().any(|(known, _)| known == name);
+            // A rule of the route may name any field that is not of the message itself.
+            let ruled = Some(ruled).filter(|name| touchable(name, ChangedMessage::Request).is_ok());
+            let config = HeaderChangesConfig {
+                set: ruled.iter().map(|name| ((*name).to_owned(), "by-a-rule".to_owned())).collect(),
+                ..HeaderChangesConfig::default()
+            };
+            if let Some(changes) = HeaderChanges::new(&config) {
+                changes.change_request(&mut sent, Box::default());
+            }
+            let is_ruled = |name: &HeaderName| {
+                ruled.is_some_and(|ruled| name.as_str().replace('_', "-") == ruled.replace('_', "-"))
+            };
+            let differs = |name: &HeaderName| {
+                is_ruled(name) || DIFFERENCES.iter().any(|(known, _)| known == name)
+            };
             for name in seen.keys().chain(sent.keys()).filter(|name| !differs(name)) {
                 let lines = |head: &HeaderMap| head.get_all(name).iter().cloned().collect::<Vec<_>>();
                 prop_assert_eq!(lines(&seen), lines(&sent), "{}", name);
@@ -463,7 +530,7 @@ mod tests {
                 let believed = trusted && trust.headers().contains(name);
                 prop_assert!(!forward::is_posing(name) || believed || *name == set, "{}", name);
             }
-            if !forward::is_hop_by_hop(&set) && set != http::header::VIA {
+            if !forward::is_hop_by_hop(&set) && set != http::header::VIA && !is_ruled(&set) {
                 let after = sent.get_all(&set).iter().next();
                 prop_assert_eq!(after, Some(&HeaderValue::from_static("by-a-plugin")), "{}", set);
             }

@@ -77,6 +77,7 @@ impl Proxy {
             || route.rules.is_some()
             || route.split.is_some()
             || route.esi.is_some()
+            || route.maintenance.may_be_on()
         {
             return None;
         }

@@ -251,8 +251,16 @@ impl Generation {
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
         let rules_of = |rules: &Arc<RouteRules>| rules.describe();
-        let steps = route.rules.as_ref().map_or_else(Vec::new, rules_of);
-        explanation.rules.extend(steps);
+        let closed = route.maintenance.describe(Instant::now());
+        explanation.rules.extend(closed);
+        explanation
+            .rules
+            .extend(route.rules.iter().flat_map(rules_of));
+        let answered = route.rules.as_ref().and_then(|rules| rules.answer_here());
+        if let Some(by) = answered {
+            explanation.decision = format!("answered by {by}, before the cache");
+            return (explanation, None);
+        }
         let mirror = route.mirror.as_ref();
         explanation
             .rules

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::purge_method::PurgeMethod;
 use super::record::RequestRecorder;
 use super::route::Routes;
+use super::rules::maintenance::RouteMaintenance;
 use crate::http::forward::TrustedProxies;
 use crate::http::path::PathRules;
 use crate::origin::Origins;
@@ -86,6 +87,16 @@ impl Generation {
     /// generation has ended.
     pub fn overdue(&self) -> CancellationToken {
         self.overdue.clone()
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// The maintenance of the route of this name.
+    pub fn maintenance_of(&self, route: &str) -> Option<&RouteMaintenance> {
+        self.routes.named(route).map(|route| &*route.maintenance)
     }
 
     /// The routes that answer with an error while this plugin can't be called.

@@ -64,6 +64,7 @@ struct RequestMetricFamilies {
     unkeyed: IntCounterVec,
     mirrored: IntCounterVec,
     auth: IntCounterVec,
+    dropped: IntCounterVec,
     purges: IntCounterVec,
     budget: SeriesBudget,
 }
@@ -132,6 +133,12 @@ pub struct MirrorCounts {
     route: Arc<str>,
 }
 
+/// Counts the values of one route that its rules made and no field can hold.
+pub struct DroppedValueCount {
+    families: RequestFamilies,
+    route: Arc<str>,
+}
+
 /// The bounds of the buckets in seconds: from the tens of microseconds of a hit to the seconds of a
 /// slow origin.
 const BUCKETS: [f64; 14] = [
@@ -177,6 +184,13 @@ impl RequestFamilies {
             &["route", "outcome"],
         )?;
         registry.register(Box::new(mirrored.clone()))?;
+        let dropped = IntCounterVec::new(
+            Opts::new(
+                "lamina_rule_values_dropped_total",
+                "Values for header fields that the rules of a route made and no field can hold.",
+            ),
+            &["route"],
+        )?;
         let purges = IntCounterVec::new(
             Opts::new(
                 "lamina_purge_requests_total",
@@ -194,6 +208,7 @@ impl RequestFamilies {
         registry.register(Box::new(auth.clone()))?;
         registry.register(Box::new(purges.clone()))?;
         registry.register(Box::new(unkeyed.clone()))?;
+        registry.register(Box::new(dropped.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         let budget = SeriesBudget::new(max_series, registry)?;
@@ -203,6 +218,7 @@ impl RequestFamilies {
             unkeyed,
             mirrored,
             auth,
+            dropped,
             purges,
             budget,
         })))
@@ -226,6 +242,14 @@ impl RequestFamilies {
     /// The counters of the copies of a route's requests.
     pub fn mirror(&self, route: &Arc<str>) -> MirrorCounts {
         MirrorCounts {
+            families: self.clone(),
+            route: Arc::clone(route),
+        }
+    }
+
+    /// The counter of values that the rules of a route made in vain.
+    pub fn dropped_values(&self, route: &Arc<str>) -> DroppedValueCount {
+        DroppedValueCount {
             families: self.clone(),
             route: Arc::clone(route),
         }
@@ -310,6 +334,15 @@ impl AuthCount {
             auth.with_label_values(&[route, outcome.as_str()])
         });
         count.inc();
+    }
+}
+
+impl DroppedValueCount {
+    /// Counts one value.
+    pub fn inc(&self) {
+        let families = &*self.families.0;
+        let route = families.budget.label(&self.route, "dropped", 1);
+        families.dropped.with_label_values(&[route]).inc();
     }
 }
 

@@ -87,9 +87,13 @@ async fn pass_on(
         }
         return failure::answer(&ask.route, reason, &source::no_origin());
     };
-    let mut request = ask.for_origin(body);
+    let mut request = match ask.for_origin(body) {
+        Ok(request) => request,
+        Err(refused) => return failure::answer(&ask.route, reason, &refused),
+    };
     compress::ask_for_one(&ask.parts, request.headers_mut());
     ask.pass_upgrade_on(request.headers_mut());
+    let asked = ask.asked(&request);
     let sent = Instant::now();
     let mut response = match origin.send(ask.mirrored(request)).await {
         Ok(response) => response,
@@ -98,6 +102,7 @@ async fn pass_on(
         }
     };
     let pin = sticky::taken_from(&mut response);
+    ask.bring_back(response.headers_mut(), asked.as_ref());
     let answered = AnsweredRequest {
         cache,
         generation: &ask.generation,
@@ -114,6 +119,7 @@ async fn pass_on(
         return served;
     }
     let mut answer = SourceResponse {
+        kept_out: ask.is_for_one(response.headers()),
         response,
         ..SourceResponse::default()
     };

@@ -19,6 +19,7 @@ use crate::proxy::context::{DerivedKey, RequestContext, subject};
 use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
 use crate::proxy::rules::cleaning::BypassesCache;
+use crate::proxy::rules::maintenance;
 use crate::proxy::{HitSample, RoutedRequest};
 
 /// What is to be done with a request.
@@ -193,7 +194,9 @@ pub fn tolerates(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> b
         && asked.max_age.is_none_or(|max| age <= secs(max))
 }
 
-/// Whether the request wants a stored response or none at all (RFC 9111 §5.2.1.7).
+/// Whether the request wants a stored response or none at all (RFC 9111 §5.2.1.7), or may get no
+/// other one during maintenance.
 pub fn only_if_cached(route: &Route, parts: &Parts) -> bool {
-    route.policy.honors_requests() && RequestDirectives::parse(&parts.headers).only_if_cached
+    maintenance::wants_only_stored(parts)
+        || route.policy.honors_requests() && RequestDirectives::parse(&parts.headers).only_if_cached
 }

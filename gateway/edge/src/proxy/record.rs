@@ -25,6 +25,7 @@ use crate::http::tls::TlsSession;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::protocol;
 use crate::proxy::route::Route;
+use crate::proxy::rules::request_id::RequestId;
 use crate::telemetry::config::AccessLog;
 use recent::RecentRequestLog;
 use recorded_head::RecordedHead;
@@ -50,6 +51,8 @@ pub struct RequestRecord {
     /// The client's address. None if trusted proxies hide it.
     pub client: Option<IpAddr>,
     pub peer: SocketAddr,
+    /// The id of the request, where its route gives one.
+    pub request_id: Option<Box<str>>,
     /// The `User-Agent`, at most 512 octets of it.
     pub agent: Box<str>,
     /// The route. None if no route took the request.
@@ -221,6 +224,10 @@ impl RequestRecorder {
             path: cut(path, MOST_PATH),
             client: caller.client(),
             peer: caller.connected(),
+            request_id: parts
+                .extensions
+                .get()
+                .and_then(|RequestId(id)| id.to_str().ok().map(Into::into)),
             agent: cut(&agent, MOST_AGENT),
             route: route.map(|route| Arc::clone(&route.name)),
             user: None,

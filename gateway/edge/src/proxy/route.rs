@@ -25,6 +25,7 @@ use crate::proxy::rules::RouteRules;
 use crate::proxy::rules::auth::AuthMemory;
 use crate::proxy::rules::cleaning::RequestCleaning;
 use crate::proxy::rules::compress::CompressDependencies;
+use crate::proxy::rules::maintenance::{MaintenanceSwitch, RouteMaintenance};
 use crate::proxy::split::UpstreamSplit;
 use crate::proxy::split::config::UpstreamShareConfig;
 use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
@@ -48,6 +49,7 @@ pub struct Route {
     pub mirror: Option<Arc<RequestMirror>>,
     /// Some: pages are put together from fragments.
     pub esi: Option<EsiConfig>,
+    pub maintenance: Arc<RouteMaintenance>,
     /// None: the route has no rules beside those of the cache.
     pub rules: Option<Arc<RouteRules>>,
     pub cached: bool,
@@ -130,6 +132,8 @@ pub struct RouteDependencies<'a> {
     pub limits: &'a RateLimitSet,
     pub cache: &'a Arc<Cache>,
     pub auth: &'a AuthMemory,
+    /// The routes of the configuration before, whose switches stay.
+    pub before: Option<&'a Routes>,
 }
 
 impl Routes {
@@ -138,6 +142,11 @@ impl Routes {
         self.in_order
             .iter()
             .any(|route| route.matches.names_host(host))
+    }
+
+    /// The route of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Route>> {
+        self.in_order.iter().find(|route| &*route.name == name)
     }
 
     /// Compiles the routes.
@@ -241,8 +250,12 @@ impl Route {
         config: &config::RouteConfig,
         parts: &RouteDependencies<'_>,
     ) -> Result<Self, RouteError> {
+        let before = parts.before.and_then(|before| before.named(&config.name));
+        let switch = before.map(|before| Arc::clone(&before.maintenance.switch));
+        let switch = switch.unwrap_or_default();
+        let mut route = Self::new(config, parts, &switch)?;
         let Some(split) = &config.split else {
-            return Self::new(config, parts);
+            return Ok(route);
         };
         let of = |share: &UpstreamShareConfig| {
             let upstream = Some(share.upstream.clone());
@@ -250,10 +263,9 @@ impl Route {
                 upstream,
                 ..config.clone()
             };
-            Self::new(&config, parts).map(Arc::new)
+            Self::new(&config, parts, &switch).map(Arc::new)
         };
         let routes = split.to.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        let mut route = Self::new(config, parts)?;
         route.split = Some(UpstreamSplit::new(split, routes));
         Ok(route)
     }
@@ -261,6 +273,7 @@ impl Route {
     fn new(
         config: &config::RouteConfig,
         parts: &RouteDependencies<'_>,
+        switch: &Arc<MaintenanceSwitch>,
     ) -> Result<Self, RouteError> {
         let name = &config.name;
         let label: Arc<str> = name.as_str().into();
@@ -334,7 +347,9 @@ impl Route {
             });
         }
         let request = request.transpose()?;
-        let rules = RouteRules::new(config, &label, parts)?;
+        let maintenance = RouteMaintenance::new(&config.maintenance, Arc::clone(switch));
+        let maintenance = Arc::new(maintenance);
+        let rules = RouteRules::new(config, &label, &maintenance, parts)?;
         let set_by = match (&request, &rules) {
             (Some((plugin, _)), _) => Some(plugin.name()),
             (None, Some(rules)) if rules.tell_origin() => Some("(auth)"),
@@ -369,6 +384,7 @@ impl Route {
             mirror: mirror.transpose()?,
             esi: config.esi.clone(),
             rules,
+            maintenance,
             cached: config.cache == config::OnOffSwitch::On,
             reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,

@@ -5,14 +5,18 @@
 //! [`RouteRules::admit`]:
 //!
 //! 1. [`access`]: may this address ask at all
-//! 2. [`limits`]: has it asked too often
-//! 3. [`cors`]: a browser's preflight is answered
-//! 4. [`auth`]: who sends it, by a password, a token or the word of a service
-//! 5. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
-//! 6. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
+//! 2. [`maintenance`]: is the route closed
+//! 3. [`redirect`], [`direct`]: is it answered here
+//! 4. [`limits`]: has it asked too often
+//! 5. [`cors`]: a browser's preflight is answered
+//! 6. [`auth`]: who sends it, by a password, a token or the word of a service
+//! 7. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
+//! 8. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
 //!
-//! and then on to the request plugin, the key and the cache. The answer, whoever made it, goes
-//! through [`AnswerRules::apply`] when it is delivered.
+//! and then on to the request plugin, the key and the cache. If an origin is asked, it gets what
+//! [`RouteRules::for_origin`] makes of the request: another path ([`rewrite`]) and other fields
+//! ([`headers`]), of which neither key nor `Vary` know. The answer, whoever made it, goes through
+//! [`AnswerRules::apply`] when it is delivered: error page ([`pages`]), [`security_headers`], fields.
 //!
 //! Two laws hold for all of them. A stored answer is never shown to a request that a rule would
 //! refuse. What a rule does to an answer is not stored: after a change of the configuration it shows
@@ -22,34 +26,73 @@ pub mod access;
 pub mod auth;
 pub mod cleaning;
 pub mod compress;
+pub mod config;
 pub mod cors;
+pub mod direct;
+pub mod headers;
 pub mod limits;
+pub mod maintenance;
+pub mod pages;
+pub mod redirect;
+pub mod request_id;
+pub mod rewrite;
+pub mod security_headers;
+pub mod template;
 
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 
 use super::arrived::ArrivedRequest;
-use super::config::RouteConfig;
-use super::metrics::RequestOutcome;
+use super::config::{OnOffSwitch, RouteConfig, SecurityHeaders};
+use super::context::RequestContext;
+use super::metrics::{DroppedValueCount, RequestOutcome};
+use super::miss::source;
 use super::route::{RouteDependencies, RouteError};
 use super::{CountedResponse, respond};
+use crate::cache::coalesce::LoadFailure;
+use crate::http::body::Body;
+use crate::http::forward::REQUEST_ID;
+use crate::http::grpc::AnswerDialect;
+use crate::http::server::Peer;
+use crate::http::vary::Vary;
 use access::AccessList;
 use auth::RouteAuth;
 use cleaning::RequestCleaning;
 use compress::{ClientCodings, CompressRules};
 use cors::{BrowserOrigin, CorsRules};
+use direct::DirectAnswer;
+use headers::{HeaderChanges, MadeValues};
 use limits::RouteLimits;
+use maintenance::RouteMaintenance;
+use pages::{ErrorPages, PageReader};
+use redirect::RouteRedirect;
+use request_id::RequestId;
+use rewrite::{AnswerOrigin, PathRewrite};
+use template::TemplateSource;
 
 /// The compiled rules of a route.
 pub struct RouteRules {
+    route: Arc<str>,
     access: Option<AccessList>,
     cleaning: Option<RequestCleaning>,
     compress: Option<Arc<CompressRules>>,
     limits: Option<RouteLimits>,
     cors: Option<CorsRules>,
     auth: Option<RouteAuth>,
+    maintenance: Arc<RouteMaintenance>,
+    redirect: Option<RouteRedirect>,
+    direct: Option<DirectAnswer>,
+    rewrite: Option<PathRewrite>,
+    /// What is done to the fields of a request for the origin.
+    request: Option<HeaderChanges>,
+    /// What is done to the fields of an answer.
+    response: Option<HeaderChanges>,
+    pages: Option<ErrorPages>,
+    request_id: OnOffSwitch,
+    security_headers: SecurityHeaders,
+    dropped: DroppedValueCount,
 }
 
 /// What the rules of a route do to one answer: the rules, and what of the request they need.
@@ -60,6 +103,12 @@ pub struct AnswerRules {
     /// What the rate limits tell the client.
     limit_fields: Option<Box<HeaderMap>>,
     browser: Option<BrowserOrigin>,
+    scheme: &'static str,
+    /// The values of fields that depend on the request.
+    made: MadeValues,
+    /// None: there are no error pages for it.
+    reader: Option<PageReader>,
+    request_id: Option<HeaderValue>,
 }
 
 /// What the rules say of a request.
@@ -88,26 +137,30 @@ impl RouteRules {
     pub fn new(
         config: &RouteConfig,
         label: &Arc<str>,
+        maintenance: &Arc<RouteMaintenance>,
         parts: &RouteDependencies<'_>,
     ) -> Result<Option<Arc<Self>>, RouteError> {
         let rules = Self {
+            route: Arc::clone(label),
             access: AccessList::new(&config.access),
+            maintenance: Arc::clone(maintenance),
+            redirect: config.redirect.as_ref().and_then(RouteRedirect::new),
+            direct: config.respond.as_ref().and_then(DirectAnswer::new),
             limits: RouteLimits::new(&config.name, &config.limit, parts.limits),
             cors: config.cors.as_ref().map(CorsRules::new),
             auth: RouteAuth::new(config, label, parts)?,
             cleaning: RequestCleaning::new(config),
             compress: CompressRules::new(config.compress.as_ref(), &parts.compress),
+            rewrite: PathRewrite::new(&config.rewrite),
+            request: HeaderChanges::new(&config.headers.request),
+            response: HeaderChanges::new(&config.headers.response),
+            pages: ErrorPages::new(&config.errors),
+            request_id: config.request_id,
+            security_headers: config.security_headers,
+            dropped: parts.metrics.dropped_values(label),
         };
-        Ok((!rules.are_none()).then(|| Arc::new(rules)))
-    }
-
-    fn are_none(&self) -> bool {
-        self.access.is_none()
-            && self.limits.is_none()
-            && self.cors.is_none()
-            && self.auth.is_none()
-            && self.cleaning.is_none()
-            && self.compress.is_none()
+        let has_any = !rules.describe().is_empty();
+        Ok(has_any.then(|| Arc::new(rules)))
     }
 
     /// Whether a request may have to wait for somebody else before it is admitted.
@@ -136,12 +189,36 @@ impl RouteRules {
         self.auth.iter().for_each(|auth| auth.pretend(parts));
     }
 
+    /// Gives a request its name, before anything is written about it.
+    pub fn name(&self, request: &mut ArrivedRequest, peer: &Peer) {
+        if self.request_id == OnOffSwitch::On {
+            let id = RequestId::of(&request.parts.headers, peer);
+            request.parts.extensions.insert(id);
+        }
+    }
+
     /// Takes a request through the steps before its key is derived.
     pub async fn admit(&self, request: &mut ArrivedRequest) -> Admission {
         if let Some(access) = &self.access
             && let Some(refusal) = access.refuse(request.client())
         {
             return Admission::Answered(refusal);
+        }
+        let (client, started) = (request.client(), request.started);
+        if let Some(page) = self.maintenance.answer(&mut request.parts, client, started) {
+            return Admission::Answered(page);
+        }
+        if let Some(redirect) = &self.redirect {
+            let answer = redirect.answer(self.source(request, &request.host()));
+            let outcome = match answer.status().is_redirection() {
+                true => RequestOutcome::Pass,
+                false => RequestOutcome::Error,
+            };
+            return Admission::Answered(CountedResponse::new(answer, outcome));
+        }
+        if let Some(direct) = &self.direct {
+            let answer = direct.answer(&request.parts);
+            return Admission::Answered(CountedResponse::new(answer, RequestOutcome::Pass));
         }
         if let Some(limits) = &self.limits {
             let limited = limits.judge(request).await;
@@ -181,11 +258,101 @@ impl RouteRules {
         }
     }
 
+    /// By which step all requests of the route are answered here, if they are.
+    pub fn answer_here(&self) -> Option<&'static str> {
+        match (&self.redirect, &self.direct) {
+            (Some(_), _) => Some("a redirect"),
+            (None, Some(_)) => Some("the route itself"),
+            (None, None) => None,
+        }
+    }
+
+    fn source<'a>(&'a self, request: &'a ArrivedRequest, host: &'a str) -> TemplateSource<'a> {
+        TemplateSource {
+            parts: &request.parts,
+            host,
+            scheme: request.scheme,
+            client: request.client(),
+            route: &self.route,
+            request_id: request.parts.extensions.get().map(|RequestId(id)| id),
+        }
+    }
+
+    /// Makes of a request for the origin what the rules say. Its head was that of the client, and
+    /// what identifies both hops has been added.
+    ///
+    /// # Errors
+    /// If no origin may get what comes out.
+    pub fn for_origin(
+        &self,
+        ask: &RequestContext,
+        request: &mut Request<Body>,
+    ) -> Result<(), LoadFailure> {
+        let source = ask.template_source();
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.tell_prefix(&ask.parts.uri, request.headers_mut());
+            let target = rewrite.target(request.uri(), source);
+            let target = target.map_err(|_| source::unsafe_rewrite())?;
+            *request.uri_mut() = Uri::from(target);
+        }
+        if let Some(id) = source.request_id {
+            request.headers_mut().insert(REQUEST_ID, id.clone());
+        }
+        if let Some(changes) = &self.request {
+            let made = changes.made(source, &self.dropped);
+            changes.change_request(request.headers_mut(), made);
+        }
+        Ok(())
+    }
+
+    /// Whether the origin is asked for another path than the client has asked for.
+    pub fn rewrites(&self) -> bool {
+        self.rewrite.is_some()
+    }
+
+    /// Brings an answer to what the origin was asked for into the client's space.
+    pub fn bring_back(&self, ask: &RequestContext, headers: &mut HeaderMap, asked: &Uri) {
+        if let Some(rewrite) = &self.rewrite {
+            let origin = AnswerOrigin {
+                parts: &ask.parts,
+                host: &ask.host,
+                scheme: ask.scheme,
+                asked,
+            };
+            rewrite.bring_back(headers, origin);
+        }
+    }
+
+    /// Whether an answer varies by a field that the rules make of what differs between requests
+    /// that are the same to the cache. `Vary` is compared with the clients' requests, which lack
+    /// that field.
+    pub fn tell_of_the_client(&self, response: &HeaderMap) -> bool {
+        let Some(changes) = &self.request else {
+            return false;
+        };
+        match Vary::parse(response) {
+            Vary::Fields(fields) => fields.iter().any(|name| changes.tells_of_the_client(name)),
+            Vary::None | Vary::Any => false,
+        }
+    }
+
     /// What becomes of the answer to this request, by what the client has sent.
     pub fn for_answer(self: &Arc<Self>, request: &ArrivedRequest) -> Box<AnswerRules> {
+        let headers = &request.parts.headers;
+        let id = request.parts.extensions.get::<RequestId>();
+        let id = id.map(|RequestId(id)| id.clone());
+        let reads_pages = self.pages.is_some() && request.answer.dialect == AnswerDialect::Http;
+        let made = self.response.as_ref().map(|changes| {
+            let host = request.host();
+            changes.made(self.source(request, &host), &self.dropped)
+        });
         let (compress, cors) = (self.compress.as_ref(), self.cors.as_ref());
         Box::new(AnswerRules {
             rules: Arc::clone(self),
+            scheme: request.scheme,
+            made: made.unwrap_or_default(),
+            reader: reads_pages.then(|| PageReader::of(headers, id.clone())),
+            request_id: id,
             codings: compress.map(|compress| compress.client(&request.parts)),
             limit_fields: None,
             browser: cors.map(|_| BrowserOrigin::of(&request.parts)),
@@ -204,31 +371,54 @@ impl RouteRules {
 
     /// The steps that this route has, in their order and in words.
     pub fn describe(&self) -> Vec<String> {
-        let access = self.access.as_ref().map(AccessList::describe);
-        let limits = self.limits.iter().flat_map(RouteLimits::describe);
-        let cors = self.cors.as_ref().map(CorsRules::describe);
-        let auth = self.auth.as_ref().map(RouteAuth::describe);
-        let cleaning = self.cleaning.as_ref().map(RequestCleaning::describe);
-        let compress = self.compress.as_ref().map(|compress| compress.describe());
-        access
-            .into_iter()
-            .chain(limits)
-            .chain(cors)
-            .chain(auth)
-            .chain(cleaning.into_iter().flatten())
-            .chain(compress)
-            .collect()
+        let mut steps = Vec::new();
+        steps.extend(self.access.as_ref().map(AccessList::describe));
+        steps.extend(self.redirect.as_ref().map(RouteRedirect::describe));
+        steps.extend(self.direct.as_ref().map(DirectAnswer::describe));
+        steps.extend(self.limits.iter().flat_map(RouteLimits::describe));
+        steps.extend(self.cors.as_ref().map(CorsRules::describe));
+        steps.extend(self.auth.as_ref().map(RouteAuth::describe));
+        steps.extend(self.cleaning.iter().flat_map(RequestCleaning::describe));
+        steps.extend(self.rewrite.as_ref().map(PathRewrite::describe));
+        let changes = |of: &str, changes: &HeaderChanges| format!("{of}: {}", changes.describe());
+        let request = self.request.as_ref();
+        steps.extend(request.map(|these| changes("headers for the origin", these)));
+        steps.extend(self.pages.iter().flat_map(ErrorPages::describe));
+        if self.security_headers == SecurityHeaders::Basic {
+            steps.push("security headers: basic".to_owned());
+        }
+        if self.request_id == OnOffSwitch::On {
+            steps.push("request id: x-request-id".to_owned());
+        }
+        let response = self.response.as_ref();
+        steps.extend(response.map(|these| changes("headers of answers", these)));
+        steps.extend(self.compress.as_ref().map(|compress| compress.describe()));
+        steps
     }
 }
 
 impl AnswerRules {
     /// Applies the rules for answers. Compression comes last: it is about the octets that go out.
     pub fn apply(self, mut served: CountedResponse) -> CountedResponse {
-        if let Some(fields) = self.limit_fields {
-            served.response.headers_mut().extend(*fields);
+        let rules = &*self.rules;
+        if let (Some(pages), Some(reader)) = (&rules.pages, &self.reader) {
+            served = pages.apply(served, reader);
         }
-        if let (Some(cors), Some(browser)) = (&self.rules.cors, &self.browser) {
-            cors.apply(browser, served.response.headers_mut());
+        let headers = served.response.headers_mut();
+        if rules.security_headers == SecurityHeaders::Basic {
+            security_headers::set_basic(headers, self.scheme);
+        }
+        if let Some(id) = self.request_id {
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Some(fields) = self.limit_fields {
+            headers.extend(*fields);
+        }
+        if let Some(changes) = &rules.response {
+            changes.change(headers, self.made);
+        }
+        if let (Some(cors), Some(browser)) = (&rules.cors, &self.browser) {
+            cors.apply(browser, headers);
         }
         match self.codings {
             Some(codings) => codings.deliver(served),

@@ -97,7 +97,8 @@ impl RouteCheckScope<'_> {
         }
         self.guarded(report);
         self.further_upstreams(report);
-        if self.route.upstream.is_none() && self.route.split.is_none() {
+        let has_source = self.route.upstream.is_some() || self.route.split.is_some();
+        if !has_source && super::rules::answering_key(self.route).is_none() {
             self.without_upstream(report);
         }
     }
@@ -173,8 +174,8 @@ impl RouteCheckScope<'_> {
         }
     }
 
-    /// A route without an upstream needs a loader whose failure does not send the request to an
-    /// upstream.
+    /// A route without an upstream that does not answer by itself needs a loader whose failure does
+    /// not send the request to an upstream.
     fn without_upstream(&self, report: &mut FindingCollector) {
         let names: Vec<&String> = self.config.upstreams.keys().collect();
         let choice = if names.is_empty() {

@@ -1,5 +1,6 @@
 //! Checks the meaning of the rules of a route.
 
+mod answers;
 mod auth;
 pub mod compress;
 mod cors;
@@ -9,6 +10,8 @@ use super::{FindingCollector, form};
 use crate::config::GatewayConfig;
 use crate::config::problem::ConfigPath;
 use crate::proxy::config::RouteConfig;
+
+pub use answers::answering_key;
 
 /// Checks the rules of the route at `at`.
 pub fn check(
@@ -20,6 +23,7 @@ pub fn check(
     let access = at.key("access");
     report.each(&access.key("allow"), &route.access.allow, form::cidr);
     report.each(&access.key("deny"), &route.access.deny, form::cidr);
+    answers::check(route, at, report);
     if let Some(given) = &route.cors {
         cors::check(given, &at.key("cors"), report);
     }

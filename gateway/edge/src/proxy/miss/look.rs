@@ -38,7 +38,11 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
         return RequestStep::Answered(served);
     }
     if only_if_cached {
-        return RequestStep::Answered(not_in_the_cache(miss.reason));
+        let page = ask
+            .route
+            .maintenance
+            .page_instead_of_a_load(&ask.parts, ask.started);
+        return RequestStep::Answered(page.unwrap_or_else(|| not_in_the_cache(miss.reason)));
     }
     let copy = miss.stale.as_ref();
     if let Some(served) = in_back_off(miss, copy, miss.ask.started) {

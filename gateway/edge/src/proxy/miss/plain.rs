@@ -21,6 +21,7 @@ use crate::proxy::context::RequestContext;
 use crate::proxy::cover::{self, KeyCoverage};
 use crate::proxy::route::Route;
 use crate::proxy::rules::compress::ClientCodings;
+use crate::proxy::rules::request_id::RequestId;
 use crate::proxy::watch::PluginHeadChanges;
 
 /// The request that refreshes `copy`, whose key without the variant is `primary`.
@@ -37,6 +38,10 @@ pub(super) fn request(
     parts.version = ask.parts.version;
     parts.headers = selection.of_headers(&ask.parts.headers);
     // The fields that the plugin set are sent as well, so the record of its changes is needed, too.
+    // The refresh is known by the name of the request that it stands behind.
+    if let Some(id) = ask.parts.extensions.get::<RequestId>() {
+        parts.extensions.insert(id.clone());
+    }
     if let Some(by) = ask.parts.extensions.get::<PluginHeadChanges>() {
         parts.extensions.insert(by.clone());
     }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use super::load::{LoadMode, LoadStep, MissLoad};
-use super::stale::{PurgeCertainty, StaleSituation, StaleVerdict, verdict};
+use super::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict, verdict};
 use super::{LoadKind, plain};
 use crate::cache::Cache;
 use crate::cache::coalesce::{FlightOutcome, LeadOrFollow as FlightTurn, Leader, LoadFailure};
 use crate::cache::entry::Entry;
-use crate::cache::event::{CacheEvent, L2LeaseOutcome};
+use crate::cache::event::{CacheEvent, L2LeaseOutcome, StaleReason};
 use crate::cache::freshness::FreshnessState;
 use crate::cache::key::{KeyBuf, KeyId};
 use crate::cache::l2::config::OnTimeout;
@@ -24,6 +24,7 @@ use crate::proxy::context::{DerivedKey, RequestContext};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::record::trail::{SecondTierAnswer, TrailEvent};
 use crate::proxy::route::Route;
+use crate::proxy::rules::maintenance::wants_only_stored;
 use crate::proxy::{CountedResponse, hit, plan};
 
 /// The result of the second tier for a load.
@@ -248,7 +249,12 @@ pub(super) async fn answer(
     };
     let (entry, state) = take_up(cache, route, &keyed.key, *found)?;
     let now = Instant::now();
-    let usable = state == FreshnessState::Fresh && plan::satisfies(route, parts, &entry, now);
+    if wants_only_stored(parts) && state != FreshnessState::Fresh && cache.is_sure(&entry) {
+        let reason = StaleReason::Maintenance;
+        return Some(stale::serve_now(cache, parts, &entry, reason, now));
+    }
+    let usable = state == FreshnessState::Fresh
+        && (plan::satisfies(route, parts, &entry, now) || wants_only_stored(parts));
     usable.then(|| hit(parts, &entry, Some("l2"), RequestOutcome::Hit, now))
 }
 

@@ -90,7 +90,10 @@ pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
     match (&ask.route.loader, &ask.route.origin) {
         (Some(_), _) => load(ask, None).await,
         (None, Some(origin)) => {
-            let mut request = ask.for_origin(Body::empty());
+            let mut request = match ask.for_origin(Body::empty()) {
+                Ok(request) => request,
+                Err(refused) => return SourceOutcome::Failed(refused),
+            };
             compress::ask_for_one(&ask.parts, request.headers_mut());
             let load = pin!(sent(ask, origin, request, false));
             watched(ask, until(deadline(ask), load).await)
@@ -122,12 +125,17 @@ async fn sent(
     validates: bool,
 ) -> SourceOutcome {
     let request = ask.mirrored(request);
+    let asked = ask.asked(&request);
     match origin.send(request).await {
-        Ok(response) => SourceOutcome::Response(SourceResponse {
-            response,
-            validates,
-            ..SourceResponse::default()
-        }),
+        Ok(mut response) => {
+            ask.bring_back(response.headers_mut(), asked.as_ref());
+            SourceOutcome::Response(SourceResponse {
+                kept_out: ask.is_for_one(response.headers()),
+                response,
+                validates,
+                ..SourceResponse::default()
+            })
+        }
         Err(error) => SourceOutcome::Failed(origin_failure(origin, &error)),
     }
 }
@@ -136,7 +144,10 @@ async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome
     let Some(origin) = &ask.route.origin else {
         return SourceOutcome::Failed(no_origin());
     };
-    let mut request = ask.for_origin(Body::empty());
+    let mut request = match ask.for_origin(Body::empty()) {
+        Ok(request) => request,
+        Err(refused) => return SourceOutcome::Failed(refused),
+    };
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
     request.extensions_mut().insert(SharedLoad);
@@ -177,7 +188,10 @@ pub async fn load_range(
     let Some(origin) = &ask.route.origin else {
         return SourceOutcome::Failed(no_origin());
     };
-    let mut request = ask.for_origin(Body::empty());
+    let mut request = match ask.for_origin(Body::empty()) {
+        Ok(request) => request,
+        Err(refused) => return SourceOutcome::Failed(refused),
+    };
     *request.method_mut() = Method::GET;
     let headers = request.headers_mut();
     conditional::strip_conditionals(headers);
@@ -299,6 +313,9 @@ async fn passed_on(ask: &RequestContext, mut request: Request<Body>) -> SourceOu
     };
     ask.forward(request.headers_mut());
     ask.charge(&mut request);
+    if let Err(refused) = ask.apply_rules(&mut request) {
+        return SourceOutcome::Failed(refused);
+    }
     request.extensions_mut().insert(SharedLoad);
     sent(ask, origin, request, false).await
 }
@@ -396,6 +413,16 @@ pub fn asked_for_stale() -> LoadFailure {
         stale: StaleUse::Asked,
         blame: LoadFailureScope::PerhapsThisRequest,
         ..LoadFailure::new(status, "proxy_internal_response", detail)
+    }
+}
+
+/// The failure if a rule of the route would lead a path out of its place.
+pub fn unsafe_rewrite() -> LoadFailure {
+    let detail = "the path can be read in more than one way after it was rewritten";
+    let failure = LoadFailure::new(StatusCode::BAD_REQUEST, "http_request_error", detail);
+    LoadFailure {
+        stale: StaleUse::Never,
+        ..failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
     }
 }
 

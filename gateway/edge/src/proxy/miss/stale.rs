@@ -215,7 +215,10 @@ pub fn serve_now(
     cache.hooks.emit(CacheEvent::StaleHit(why));
     match why {
         // No origin was asked.
-        StaleReason::Backoff | StaleReason::Revalidating | StaleReason::Tolerated => {
+        StaleReason::Backoff
+        | StaleReason::Revalidating
+        | StaleReason::Tolerated
+        | StaleReason::Maintenance => {
             hit(parts, entry, Some(why.as_str()), RequestOutcome::Stale, now)
         }
         StaleReason::LoaderError | StaleReason::SoftTimeout => {

@@ -24,6 +24,7 @@ impl RequestRecord {
         let head = self.answer.as_ref();
         json!({
             "id": self.id,
+            "request_id": self.request_id,
             "began_ms_ago": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "client": self.client,
             "peer": self.peer,
@@ -199,6 +200,7 @@ fn stale(reason: StaleReason) -> &'static str {
         StaleReason::LoaderError => "the load failed, and the copy is inside stale_if_error",
         StaleReason::SoftTimeout => "the load took longer than the soft timeout",
         StaleReason::Backoff => "the key's load failed a moment ago, and is not tried again yet",
+        StaleReason::Maintenance => "its route is under maintenance",
         StaleReason::Tolerated => "the client accepts it (max-stale)",
     }
 }

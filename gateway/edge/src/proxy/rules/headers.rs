@@ -1,0 +1,152 @@
+//! What a route does to the header fields of requests and answers: `remove` before `set` before
+//! `add`.
+
+pub mod config;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
+use crate::http::forward;
+use crate::proxy::metrics::DroppedValueCount;
+use config::HeaderChangesConfig;
+
+/// Changes of header fields.
+pub struct HeaderChanges {
+    remove: Box<[HeaderName]>,
+    set: Box<[(HeaderName, FieldValue)]>,
+    add: Box<[(HeaderName, FieldValue)]>,
+}
+
+/// The value of a field that a rule writes.
+enum FieldValue {
+    Fixed(HeaderValue),
+    Made(TextTemplate),
+}
+
+/// The values of one request for the fields that have no fixed value, in their order. None: there is
+/// none to be written.
+pub type MadeValues = Box<[Option<HeaderValue>]>;
+
+impl HeaderChanges {
+    /// None: nothing is changed.
+    pub fn new(config: &HeaderChangesConfig) -> Option<Self> {
+        let named = |name: &String| name.parse::<HeaderName>().ok();
+        let field = |(name, text): (&String, &String)| Some((named(name)?, FieldValue::of(text)?));
+        let lines = config.add.iter().flat_map(|(name, values)| {
+            let values = values.as_slice().iter();
+            values.map(move |value| (name, value))
+        });
+        let changes = Self {
+            remove: config.remove.iter().filter_map(named).collect(),
+            set: config.set.iter().filter_map(field).collect(),
+            add: lines.filter_map(field).collect(),
+        };
+        let any = !(changes.remove.is_empty() && changes.set.is_empty() && changes.add.is_empty());
+        any.then_some(changes)
+    }
+
+    /// The values that depend on the request. What can't be the value of a field is dropped and
+    /// counted.
+    pub fn made(&self, source: TemplateSource<'_>, dropped: &DroppedValueCount) -> MadeValues {
+        let templates = self.written().filter_map(|(_, value)| match value {
+            FieldValue::Fixed(_) => None,
+            FieldValue::Made(template) => Some(template),
+        });
+        let value = |template: &TextTemplate| {
+            let filled = template.fill(source, ValueForm::Plain);
+            if filled.is_empty() {
+                return None;
+            }
+            let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(filled));
+            value.inspect_err(|_| dropped.inc()).ok()
+        };
+        templates.map(value).collect()
+    }
+
+    /// Changes the fields of an answer.
+    pub fn change(&self, headers: &mut HeaderMap, made: MadeValues) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        self.write(headers, made);
+    }
+
+    /// Changes the fields of a request for an origin. What goes, goes under every name that servers
+    /// may take for it.
+    pub fn change_request(&self, headers: &mut HeaderMap, made: MadeValues) {
+        let set = self.set.iter().map(|(name, _)| name);
+        for name in self.remove.iter().chain(set) {
+            forward::remove_spellings(headers, name);
+        }
+        self.write(headers, made);
+    }
+
+    fn write(&self, headers: &mut HeaderMap, made: MadeValues) {
+        let mut made = made.into_iter();
+        let mut value = |value: &FieldValue| match value {
+            FieldValue::Fixed(value) => Some(value.clone()),
+            FieldValue::Made(_) => made.next().flatten(),
+        };
+        for (name, written) in &self.set {
+            match value(written) {
+                Some(value) => drop(headers.insert(name, value)),
+                None => drop(headers.remove(name)),
+            }
+        }
+        for (name, written) in &self.add {
+            if let Some(value) = value(written) {
+                headers.append(name, value);
+            }
+        }
+    }
+
+    /// Whether the field `name` gets a value that may differ between requests that are the same to
+    /// the cache.
+    pub fn tells_of_the_client(&self, name: &HeaderName) -> bool {
+        self.written().any(|(written, value)| {
+            let FieldValue::Made(template) = value else {
+                return false;
+            };
+            written == name
+                && template
+                    .pieces()
+                    .iter()
+                    .any(TemplatePiece::is_of_the_client)
+        })
+    }
+
+    fn written(&self) -> impl Iterator<Item = &(HeaderName, FieldValue)> {
+        self.set.iter().chain(&self.add)
+    }
+
+    /// The changes in words.
+    pub fn describe(&self) -> String {
+        let mut words = Vec::new();
+        let names = |names: &[HeaderName]| {
+            let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+            names.join(", ")
+        };
+        if !self.remove.is_empty() {
+            words.push(format!("without {}", names(&self.remove)));
+        }
+        for (word, fields) in [("with", &self.set), ("and one more", &self.add)] {
+            let fields: Vec<HeaderName> = fields.iter().map(|(name, _)| name.clone()).collect();
+            if !fields.is_empty() {
+                words.push(format!("{word} {}", names(&fields)));
+            }
+        }
+        words.join("; ")
+    }
+}
+
+impl FieldValue {
+    fn of(text: &str) -> Option<Self> {
+        let template = TextTemplate::parse(text).ok()?;
+        match template.fixed() {
+            Some(fixed) => HeaderValue::from_bytes(fixed.as_bytes())
+                .ok()
+                .map(Self::Fixed),
+            None => Some(Self::Made(template)),
+        }
+    }
+}
