@@ -1,5 +1,5 @@
-//! Whether the processors have better things to do than to encode: a job that got less than half of
-//! a processor's time says so, since its thread gives way to all others.
+//! Whether the processors have better things to do than to encode: jobs that got less than half of a
+//! processor's time say so, since their threads give way to all others.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// How long nothing is encoded after a job that had to wait.
+/// How long nothing is encoded after jobs that had to wait.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Shorter jobs say nothing: a single turn of another thread takes as long.
-const LEAST_TOLD: Duration = Duration::from_millis(8);
+/// What jobs took together before it is judged: in less, a single turn of another thread would
+/// decide.
+const JUDGED: Duration = Duration::from_millis(20);
 
 /// When encoding may go on.
 #[derive(Default)]
 pub struct CpuPressure {
     /// In milliseconds since [`BEGAN`].
     until: AtomicU64,
+    /// What the jobs since the last judgement took, and what they used of a processor, in
+    /// microseconds.
+    took: AtomicU64,
+    used: AtomicU64,
 }
 
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -44,9 +49,18 @@ impl CpuPressure {
     }
 
     fn judge(&self, took: Duration, used: Duration, now: Instant) {
-        if took > LEAST_TOLD && took > used * 2 {
-            let until = since_beginning(now + PAUSE);
-            self.until.store(until, Relaxed);
+        let add = |sum: &AtomicU64, time: Duration| {
+            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            sum.fetch_add(micros, Relaxed).saturating_add(micros)
+        };
+        let (took, used) = (add(&self.took, took), add(&self.used, used));
+        if took < JUDGED.as_micros() as u64 {
+            return;
+        }
+        self.took.store(0, Relaxed);
+        self.used.store(0, Relaxed);
+        if took > used.saturating_mul(2) {
+            self.until.store(since_beginning(now + PAUSE), Relaxed);
         }
     }
 }
@@ -79,18 +93,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_that_had_to_wait_stops_encoding_for_a_while() {
+    fn jobs_that_had_to_wait_stop_encoding_for_a_while() {
         let now = Instant::now() + Duration::from_secs(1);
         let ms = Duration::from_millis;
-        for (took, used, expected) in [
-            (ms(20), ms(19), false),
-            (ms(20), ms(9), true),
+        for (jobs, expected) in [
+            (&[(ms(25), ms(24))][..], false),
+            (&[(ms(25), ms(9))], true),
             // A short one may just have met another thread.
-            (ms(7), ms(1), false),
+            (&[(ms(7), ms(1))], false),
+            (&[(ms(7), ms(1)), (ms(7), ms(1)), (ms(7), ms(1))], true),
+            // What was judged once does not count again.
+            (&[(ms(25), ms(24)), (ms(7), ms(1))], false),
         ] {
             let pressure = CpuPressure::default();
-            pressure.judge(took, used, now);
-            assert_eq!(pressure.is_high(now), expected, "{took:?} {used:?}");
+            for (took, used) in jobs {
+                pressure.judge(*took, *used, now);
+            }
+            assert_eq!(pressure.is_high(now), expected, "{jobs:?}");
             assert!(!pressure.is_high(now + PAUSE), "only for a while");
         }
     }
