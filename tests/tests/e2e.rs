@@ -406,6 +406,8 @@ mod tls_writes;
 mod unusual;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
+#[path = "e2e/upgrade_warm.rs"]
+mod upgrade_warm;
 #[path = "e2e/upstream_calls.rs"]
 mod upstream_calls;
 #[path = "e2e/upstream_checks.rs"]

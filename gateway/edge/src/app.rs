@@ -54,8 +54,8 @@ use process::ProcessState;
 use process_settings::ProcessSettings;
 use reload::{ConfigOrigin, ConfigReloader, ReloadAct, ReloadParts, ReloadTrigger, with_causes};
 use upgrade::{
-    NewProgram, ReplacingProcess, TakeOver, TakeOverError, UpgradeGiver, UpgradeGiverParts,
-    UpgradeSocketError,
+    HandedCache, NewProgram, ReplacingProcess, TakeOver, TakeOverError, UpgradeGiver,
+    UpgradeGiverParts, UpgradeSocketError,
 };
 use warming::WarmKeeper;
 
@@ -360,8 +360,11 @@ impl RunningGateway {
         let no_manager = ServiceManager::default();
         let admin_ports = Arc::new(RunningPorts::new(admin_listener, no_manager));
         if let Some(take_over) = take_over {
+            warm.warm_up(&proxy, &threads).await;
             self_check::check(&admin, &admin_threads, &threads).await?;
-            take_over.ready(&taken).await?;
+            if take_over.ready(&taken).await? == HandedCache::Purged {
+                warm.doubt();
+            }
         }
         ports.begin_accepting().await;
         admin_ports.begin_accepting().await;
@@ -380,6 +383,7 @@ impl RunningGateway {
             reloader: Arc::clone(&reloader),
             proxy: Arc::clone(&proxy),
             tls: Arc::clone(&process.tls),
+            warm: Arc::clone(&warm),
             manager: options.manager,
             generation,
             program: options.next,

@@ -9,10 +9,10 @@
 //! | The new process (`taking`) | The old process (`giving`) |
 //! |---|---|
 //! | `take_over` | |
-//! | | takes up no other configuration from now on; `state`: the secret that tickets and QUIC's keys are derived from, its generation, and duplicates of all sockets, with the locks of Unix sockets |
-//! | reads its configuration, compiles, opens what is new, joins the bus, answers its own health check; nothing is accepted | serves |
+//! | | takes up no other configuration from now on; writes down what its cache holds, where `cache.warm` says so; `state`: the secret that tickets and QUIC's keys are derived from, its generation, and duplicates of all sockets, with the locks of Unix sockets |
+//! | reads its configuration, compiles, opens what is new, joins the bus, fills its cache, answers its own health check; nothing is accepted | serves |
 //! | `ready`, with the listeners whose sockets it uses | |
-//! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours` |
+//! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours`, with whether something was purged since its cache was written down |
 //! | accepts, opens its own upgrade socket in place of the old one; `serving` | |
 //! | | tells systemd the new main process; `released` |
 //! | tells systemd that it is ready | accepts nothing more, closes the disk tier, drains, ends |
@@ -23,6 +23,10 @@
 //!
 //! After `yours` the old process sends every request on to the origin: a purge that the new process
 //! has taken must hold for those few that still come over the old connections, too.
+//!
+//! What was purged between that writing and `yours`, the new process has heard only where a bus or the
+//! log of a second tier tells it. So where there is neither, and something was purged, everything
+//! that it has taken over is in doubt, and is validated before it is served.
 //!
 //! Decision: descriptors are handed over and never bound a second time, since a second socket in a
 //! group takes connections from the first, and closing one resets what waits in it. So a plain start
@@ -42,7 +46,7 @@ pub use giving::{UpgradeGiver, UpgradeGiverParts};
 pub use messages::{UpgradeOutcome, ask_for_upgrade};
 pub use program::NewProgram;
 pub use socket::{UpgradeSocket, UpgradeSocketError};
-pub use taking::{TakeOver, TakeOverError};
+pub use taking::{HandedCache, TakeOver, TakeOverError};
 
 /// The process that has taken the place of this one.
 #[derive(Clone, PartialEq, Eq, Debug)]

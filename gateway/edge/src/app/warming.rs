@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::cache::Cache;
 use crate::cache::config::WarmConfig;
+use crate::cache::purge::DoubtDuration;
 use crate::cache::record::{RecordLimits, RecordOptions, Seal};
 use crate::cache::warm::SnapshotRules;
 use crate::cache::warm::file::{HotKey, WarmFile, WarmFileOwner, WarmFileSize, WarmWriteError};
@@ -252,6 +253,33 @@ impl WarmKeeper {
                     );
                 }
             }
+        }
+    }
+
+    /// Writes what another process, which takes the place of this one, begins with, until this time at
+    /// most. Blocks.
+    pub fn hand_over(&self, end: Instant) {
+        if self.is_wanted() {
+            self.write(Some(end));
+        }
+    }
+
+    /// Makes the file that of this process again, after another one has not taken its place.
+    pub fn take_back(&self) {
+        if let Some(warm) = self.config.lock().clone() {
+            self.take_over(&warm);
+        }
+    }
+
+    /// Doubts what was taken from the process before, which purged something after that. Where there
+    /// is a second tier its log has told of it, and the bus of what other nodes purge.
+    pub fn doubt(&self) {
+        if self.is_wanted() && self.cache.second_tier().is_none() {
+            self.cache.doubt(DoubtDuration::ForGood);
+            tracing::info!(
+                "something was purged while this process took over: what it begins with is \
+                 validated before it is served"
+            );
         }
     }
 

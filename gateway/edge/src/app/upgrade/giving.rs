@@ -20,6 +20,7 @@ use super::messages::{
 use super::{NewProgram, ReplacingProcess, UpgradeSocket};
 use crate::app::ports::RunningPorts;
 use crate::app::reload::ConfigReloader;
+use crate::app::warming::WarmKeeper;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::listeners::TlsListeners;
@@ -46,6 +47,7 @@ pub struct UpgradeGiverParts {
     pub reloader: Arc<ConfigReloader>,
     pub proxy: Arc<Proxy>,
     pub tls: Arc<TlsListeners>,
+    pub warm: Arc<WarmKeeper>,
     pub manager: ServiceManager,
     pub generation: u8,
     pub program: NewProgram,
@@ -55,6 +57,8 @@ pub struct UpgradeGiverParts {
 const MOST_CALLERS: usize = 8;
 /// The longest time that anybody is given to get ready.
 const MOST_TIME: Duration = Duration::from_secs(3_600);
+/// The longest time for which what the cache holds is written down.
+const MOST_WRITING: Duration = Duration::from_secs(10);
 /// How often it is seen whether a program that was started has ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// The other user who is heard: it may do everything in any case.
@@ -272,6 +276,9 @@ impl UpgradeGiver {
         let held = async { timeout(within, reloader.hold()).await };
         let held = self.runtime.block_on(held);
         let _same_config = held.map_err(|_| "a reload takes too long".to_owned())?;
+        let cache = &self.parts.proxy.cache;
+        let written_at = cache.order();
+        let written = WrittenCache::write(&self.parts.warm, within);
         let broke_off = |error: io::Error| format!("it broke off: {error}");
         let ports = self.handed().map_err(|error| error.to_string())?;
         self.send_state(channel, &ports).map_err(broke_off)?;
@@ -284,7 +291,9 @@ impl UpgradeGiver {
         };
         let taken: Vec<Endpoint> = taken.iter().filter_map(|text| text.parse().ok()).collect();
         let passing = PassingOn::begin(&self.parts, &self.runtime, &taken);
-        say(channel, &OldProcessMessage::Yours, &[]).map_err(broke_off)?;
+        // From here on nothing is purged here any more.
+        let purged = cache.order() != written_at;
+        say(channel, &OldProcessMessage::Yours { purged }, &[]).map_err(broke_off)?;
         match hear(channel, AT_ONCE).map_err(broke_off)?.0 {
             NewProcessMessage::Serving => {}
             NewProcessMessage::Failed { why } => return Err(why),
@@ -292,6 +301,7 @@ impl UpgradeGiver {
         }
         // From here on there is no way back.
         passing.stays();
+        written.stays();
         self.parts
             .manager
             .tell(ServiceState::Replaced { by: peer.process });
@@ -337,6 +347,32 @@ impl UpgradeGiver {
             say(channel, &OldProcessMessage::Descriptors, some)?;
         }
         Ok(())
+    }
+}
+
+/// What the cache holds, written down for the other process; dropping it takes the file back.
+struct WrittenCache<'a> {
+    warm: Option<&'a WarmKeeper>,
+}
+
+impl<'a> WrittenCache<'a> {
+    /// At most a quarter of the time is taken for it.
+    fn write(warm: &'a WarmKeeper, within: Duration) -> Self {
+        warm.hand_over(Instant::now() + (within / 4).min(MOST_WRITING));
+        Self { warm: Some(warm) }
+    }
+
+    /// The file is the other process's.
+    fn stays(mut self) {
+        self.warm = None;
+    }
+}
+
+impl Drop for WrittenCache<'_> {
+    fn drop(&mut self) {
+        if let Some(warm) = self.warm {
+            warm.take_back();
+        }
     }
 }
 

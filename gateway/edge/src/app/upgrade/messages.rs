@@ -51,7 +51,11 @@ pub(super) enum OldProcessMessage {
     State(HandedState),
     /// Further descriptors of the state.
     Descriptors,
-    Yours,
+    /// The listeners are the new process's. `purged` says whether something was purged since what
+    /// the cache held was written down for it.
+    Yours {
+        purged: bool,
+    },
     Released,
     /// To an operator.
     Upgraded(UpgradeOutcome),

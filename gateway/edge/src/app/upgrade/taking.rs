@@ -23,6 +23,15 @@ pub struct TakeOver {
     ports: Vec<HandedPort>,
 }
 
+/// What became of what the process before had stored, after it was written down for this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandedCache {
+    /// Nothing was purged there.
+    AsItWas,
+    /// Something was purged there, perhaps some of what was written down.
+    Purged,
+}
+
 /// Why a process can't take the place of another one.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeOverError {
@@ -113,15 +122,16 @@ impl TakeOver {
     }
 
     /// Says that this process is ready, with the listeners whose sockets it uses. When this returns,
-    /// they are its own.
+    /// they are its own. Returns what became of what the process before had stored.
     ///
     /// # Errors
     /// If the old process goes on instead.
-    pub async fn ready(&self, taken: &[Endpoint]) -> Result<(), TakeOverError> {
+    pub async fn ready(&self, taken: &[Endpoint]) -> Result<HandedCache, TakeOverError> {
         let taken = taken.iter().map(Endpoint::to_string).collect();
         let message = NewProcessMessage::Ready { taken };
         match self.exchange(message).await? {
-            OldProcessMessage::Yours => Ok(()),
+            OldProcessMessage::Yours { purged: false } => Ok(HandedCache::AsItWas),
+            OldProcessMessage::Yours { purged: true } => Ok(HandedCache::Purged),
             other => Err(unexpected(&other)),
         }
     }
@@ -178,7 +188,7 @@ fn unexpected(message: &OldProcessMessage) -> TakeOverError {
         OldProcessMessage::Refused { .. } => "a refusal",
         OldProcessMessage::State(_) => "its state",
         OldProcessMessage::Descriptors => "descriptors",
-        OldProcessMessage::Yours => "the listeners",
+        OldProcessMessage::Yours { .. } => "the listeners",
         OldProcessMessage::Released => "its end",
         OldProcessMessage::Upgraded(_) => "an answer for operators",
     };

@@ -1,0 +1,95 @@
+//! What the cache holds goes over to the process that takes the place of a gateway (UP1, WR2), and
+//! nothing that was purged comes back by that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use e2e::gate::Gate;
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::upgrade::server;
+use e2e::wait::SOON;
+use serde_json::json;
+
+const PAGES: usize = 200;
+
+/// Pages that tell the version of the site. What lies below `/held` is too large for a snapshot, and
+/// from the second time on waits at the gate.
+async fn site(gate: &Gate, version: &Arc<AtomicUsize>) -> Origin {
+    let (gate, version) = (gate.clone(), Arc::clone(version));
+    Origin::start(move |asked| {
+        let (gate, version) = (gate.clone(), Arc::clone(&version));
+        async move {
+            let is_held = asked.seen.path.starts_with("/held");
+            if is_held && asked.number > 0 && version.load(Ordering::SeqCst) > 0 {
+                gate.pass().await;
+            }
+            let now = version.load(Ordering::SeqCst);
+            let size = if is_held { 200_000 } else { 100 };
+            Reply::ok(format!("version {now} {}", "x".repeat(size)))
+                .header("cache-control", "max-age=600")
+        }
+    })
+    .await
+}
+
+async fn start(origin: &Origin, warm: &str) -> Gateway {
+    Setup::new(origin)
+        .top("server", &server(""))
+        .top("cache", &format!("{{warm: {warm}}}"))
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn the_new_process_begins_with_what_the_old_one_held() {
+    let (gate, version) = (Gate::new(), Arc::default());
+    let origin = site(&gate, &version).await;
+    let mut gateway = start(&origin, "{snapshot: 10MiB}").await;
+    for n in 0..PAGES {
+        gateway.client().get(&format!("/{n}")).await;
+    }
+    for _ in 0..2 {
+        gateway.upgrade().await;
+        origin.forget();
+        for n in 0..PAGES {
+            let answer = gateway.client().get(&format!("/{n}")).await;
+            assert!(answer.text().starts_with("version 0"));
+        }
+        let loads = origin.count();
+        assert!(
+            loads * 20 <= PAGES,
+            "{loads} of {PAGES} pages were loaded again"
+        );
+    }
+    gateway.only_the_last_process(SOON).await;
+}
+
+#[tokio::test]
+async fn what_is_purged_while_another_process_takes_over_does_not_come_back() {
+    let (gate, version) = (Gate::new(), Arc::<AtomicUsize>::default());
+    let origin = site(&gate, &version).await;
+    let warm = "{snapshot: 100KiB, origins: true, for: 30s}";
+    let gateway = start(&origin, warm).await;
+    for path in ["/a", "/b", "/held"] {
+        gateway.client().get(path).await;
+    }
+    version.store(1, Ordering::SeqCst);
+    let upgrade = gateway.upgrade();
+    let purge = async {
+        // The new process loads what was too large to be handed over.
+        gate.reached_by(1).await;
+        let url = format!("http://{}/a", gateway.address);
+        gateway.purge(json!({ "url": url })).await;
+        gate.open();
+    };
+    tokio::join!(upgrade, purge);
+    let answer = gateway.client().get("/a").await;
+    assert!(
+        answer.text().starts_with("version 1"),
+        "{}",
+        &answer.text()[..9]
+    );
+}
