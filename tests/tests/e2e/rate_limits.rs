@@ -474,7 +474,7 @@ async fn what_can_not_work_is_refused_where_it_stands_and_what_has_no_effect_is_
         ),
         (
             with("{client: {rate: 1/s, shared: true}}", "client"),
-            &["limits.client.shared", "cache.l2.redis"],
+            &["limits.client.shared", "`cache.l2` has no Redis"],
         ),
     ] {
         let ran = validated(&setup);

@@ -16,7 +16,7 @@ use super::tree::{YamlNode, YamlPosition, YamlValue};
 use super::{ConfigProblems, parser, read_text, without_mark};
 
 /// The top-level keys in the order of the reference.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "version",
     "include",
     "server",
@@ -24,6 +24,7 @@ const ORDER: [&str; 14] = [
     "upstreams",
     "cache",
     "defaults",
+    "limits",
     "routes",
     "plugins",
     "bus",

@@ -39,7 +39,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 pub struct LimitLink {
     /// None: there is no Redis.
     settings: Option<LimitRedisSettings>,
-    redis: OnceLock<LimitRedis>,
+    store: OnceLock<LimitRedis>,
     breaker: Breaker,
     /// How many nodes there are, with this one.
     nodes: AtomicU64,
@@ -87,7 +87,7 @@ impl LimitLink {
     pub fn new(settings: Option<LimitRedisSettings>) -> Self {
         Self {
             settings,
-            redis: OnceLock::new(),
+            store: OnceLock::new(),
             breaker: Breaker::new(FAILURES, COOLDOWN),
             nodes: AtomicU64::new(1),
             began: Instant::now(),
@@ -97,7 +97,7 @@ impl LimitLink {
     /// Connects, unless it has done so before. Needs a tokio runtime.
     pub fn open(&self) {
         if let Some(settings) = &self.settings {
-            self.redis.get_or_init(|| LimitRedis::open(settings));
+            self.store.get_or_init(|| LimitRedis::open(settings));
         }
     }
 
@@ -116,7 +116,7 @@ impl LimitLink {
     }
 
     fn is_connected(&self) -> bool {
-        self.redis.get().is_some_and(LimitRedis::is_connected)
+        self.store.get().is_some_and(LimitRedis::is_connected)
     }
 }
 
@@ -212,11 +212,11 @@ impl HeldShares {
         hash: u64,
         link: &LimitLink,
     ) -> LeaseCall {
-        let Some(redis) = link.redis.get() else {
+        let Some(store) = link.store.get() else {
             return LeaseCall::Failed;
         };
         let wanted = (terms.burst / LEASED_PART).clamp(1, MOST_LEASED);
-        let granted = match redis.lease(limit, name, terms, wanted).await {
+        let granted = match store.lease(limit, name, terms, wanted).await {
             Ok(granted) => granted,
             Err(error) => {
                 tracing::debug!(limit, %error, "a shared rate limit was not leased");

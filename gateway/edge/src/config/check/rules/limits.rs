@@ -22,8 +22,8 @@ pub fn check_named(config: &GatewayConfig, report: &mut FindingCollector) {
         report.form_of_key(&at, form::name(name));
         sizes(limit, &at, report);
         if limit.shared && !config.cache.l2.has_shared_redis() {
-            let message = "nodes share a limit in the Redis of the second tier, and there is none; \
-                           expected `cache.l2.redis`, or no `shared`";
+            let message = "`cache.l2` has no Redis that nodes share; expected one there, or no \
+                           `shared` for a limit of each node";
             report.add(at.key("shared"), message);
         }
     }
