@@ -2,6 +2,9 @@
 
 pub mod paths;
 
+pub use crate::proxy::rules::auth::config as auth;
+pub use crate::proxy::rules::cors::config as cors;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
