@@ -11,7 +11,7 @@ use super::problem::{ConfigFinding, ConfigPath, path};
 use crate::acme::config::AcmeConfig;
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
-use crate::proxy::rules::auth::config::{AuthConfig, KeyLocation};
+use crate::proxy::config::auth::{AuthConfig, KeyLocation};
 
 /// The most bytes of a secret. A larger file means a wrong path.
 const MAX_SECRET: u64 = 64 << 10;

@@ -2,6 +2,9 @@
 
 pub mod paths;
 
+pub use crate::proxy::rules::auth::config as auth;
+pub use crate::proxy::rules::cors::config as cors;
+
 /// The configurations of rules, with what may stand in them.
 pub mod rules {
     pub use crate::proxy::rules::config as common;

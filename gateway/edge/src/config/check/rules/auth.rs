@@ -5,25 +5,36 @@ use std::collections::BTreeSet;
 use crate::config::GatewayConfig;
 use crate::config::check::{FindingCollector, form};
 use crate::config::problem::ConfigPath;
-use crate::http::forward;
-use crate::proxy::config::{OnOffSwitch, RouteConfig, UnkeyedAction};
-use crate::proxy::rules::auth::config::htpasswd;
-use crate::proxy::rules::auth::config::{
+use crate::proxy::config::auth::htpasswd;
+use crate::proxy::config::auth::{
     AuthConfig, ForwardAuthConfig, JwtAlgorithm, JwtConfig, KeyLocation, VerdictCacheConfig,
 };
+use crate::proxy::config::{OnOffSwitch, RouteConfig, UnkeyedAction};
 
 /// The least octets of a secret of HS256 (RFC 7518 §3.2).
 const LEAST_SECRET: usize = 32;
 
+/// Fields of a connection (RFC 9110 §7.6.1).
+const OF_THE_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Fields that the origin must have from nobody but the client or the connection.
-const NOT_TAKEN: [&str; 8] = [
+const NOT_TAKEN: [&str; 7] = [
     "authorization",
     "content-length",
     "content-type",
     "cookie",
     "host",
     "range",
-    "transfer-encoding",
     "via",
 ];
 
@@ -82,9 +93,7 @@ fn taken(route: &RouteConfig, auth: &AuthConfig, at: &ConfigPath, report: &mut F
             let message = format!("`{name}`: expected letters, digits and `-`, and each name once");
             report.add(section.clone(), message);
         }
-        let header: Option<::http::HeaderName> = lower.parse().ok();
-        let is_hop = header.as_ref().is_some_and(forward::is_hop_by_hop);
-        if is_hop || NOT_TAKEN.contains(&&*lower) {
+        if OF_THE_HOP.contains(&&*lower) || NOT_TAKEN.contains(&&*lower) {
             let message =
                 format!("`{name}` is not a field about the sender; expected another name");
             report.add(section.clone(), message);
@@ -120,8 +129,7 @@ fn forward(
         let at = at.key("send").index(n);
         report.form(&at, form::header_name(name));
         let lower = name.to_ascii_lowercase();
-        let header: Option<::http::HeaderName> = lower.parse().ok();
-        let is_hop = header.as_ref().is_some_and(forward::is_hop_by_hop);
+        let is_hop = OF_THE_HOP.contains(&&*lower);
         let is_made = lower.replace(['_', '.'], "-").starts_with("x-forwarded-");
         if is_hop || is_made || ["host", "forwarded", "content-length"].contains(&&*lower) {
             let message = format!("`{name}` of a client says nothing here; expected another field");

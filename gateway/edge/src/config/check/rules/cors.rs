@@ -2,8 +2,8 @@
 
 use crate::config::check::{FindingCollector, form};
 use crate::config::problem::ConfigPath;
-use crate::proxy::rules::cors::config::CorsConfig;
-use crate::proxy::rules::cors::config::origins::OriginPattern;
+use crate::proxy::config::cors::CorsConfig;
+use crate::proxy::config::cors::origins::OriginPattern;
 
 /// Checks the section at `at`.
 pub fn check(cors: &CorsConfig, at: &ConfigPath, report: &mut FindingCollector) {

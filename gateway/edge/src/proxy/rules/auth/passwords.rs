@@ -45,15 +45,15 @@ pub enum PasswordVerdict {
 /// What this process knows of passwords, and its places for hashing.
 pub struct PasswordMemory {
     key: hmac::Key,
-    known: Mutex<HashMap<Digest, KnownPassword>>,
+    known: Mutex<HashMap<PasswordDigest, KnownPassword>>,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-type Digest = [u8; 32];
+type PasswordDigest = [u8; 32];
 
 struct KnownPassword {
-    digest: Digest,
+    digest: PasswordDigest,
     until: Instant,
 }
 
@@ -113,7 +113,7 @@ impl PasswordMemory {
         }
     }
 
-    fn remember(&self, line: &PasswordLine, digest: Digest) {
+    fn remember(&self, line: &PasswordLine, digest: PasswordDigest) {
         let user = self.digest(&[line.user.as_bytes(), line.hash.as_bytes()]);
         let now = Instant::now();
         let mut known = self.known.lock();
@@ -124,18 +124,18 @@ impl PasswordMemory {
         known.insert(user, KnownPassword { digest, until });
     }
 
-    fn digest_of(&self, shown: &ShownPassword, line: &PasswordLine) -> Digest {
+    fn digest_of(&self, shown: &ShownPassword, line: &PasswordLine) -> PasswordDigest {
         let (user, hash) = (shown.user.as_bytes(), line.hash.as_bytes());
         self.digest(&[user, &shown.password, hash])
     }
 
-    fn digest(&self, parts: &[&[u8]]) -> Digest {
+    fn digest(&self, parts: &[&[u8]]) -> PasswordDigest {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
         }
-        let mut digest = Digest::default();
+        let mut digest = PasswordDigest::default();
         digest.copy_from_slice(context.sign().as_ref());
         digest
     }
