@@ -146,9 +146,9 @@ impl WarmKeeper {
         let restorer = WarmRestorer::new(&self.cache, codec, deadline, &self.metrics);
         let restorer = Arc::new(restorer);
         let reading = Arc::clone(&restorer);
-        let read = tokio::task::spawn_blocking(move || reading.from_file(&found)).await;
+        let read = tokio::task::spawn_blocking(move || reading.restore_snapshot(&found)).await;
         let left = read.unwrap_or_default();
-        let left = restorer.from_second_tier(left).await;
+        let left = restorer.restore_from_second_tier(left).await;
         if warm.origins && !left.is_empty() {
             self.load_all((proxy, threads), left, &warm, deadline).await;
         }
