@@ -72,7 +72,7 @@ impl WarmRestorer {
 
     /// Takes the records of the file into L1. Returns the keys that are still to be looked for. It
     /// reads a file and must not run on a thread that serves requests. Needs a tokio runtime.
-    pub fn from_file(&self, file: &WarmFile) -> Vec<HotKey> {
+    pub fn restore_snapshot(&self, file: &WarmFile) -> Vec<HotKey> {
         let is_shared = |tier: &&Arc<L2>| tier.is_shared() && tier.generation().is_some();
         if self.cache.second_tier().filter(is_shared).is_some() {
             return file.keys.clone();
@@ -81,7 +81,7 @@ impl WarmRestorer {
         let wanted = wanted.filter_map(|key| match key.has_record() {
             false => Some(key.clone()),
             true => {
-                let outcome = self.from_record(file, key);
+                let outcome = self.restore_record(file, key);
                 self.metrics.count(WarmSource::Snapshot, outcome);
                 let is_there = matches!(
                     outcome,
@@ -93,7 +93,7 @@ impl WarmRestorer {
         wanted.collect()
     }
 
-    fn from_record(&self, file: &WarmFile, key: &HotKey) -> WarmOutcome {
+    fn restore_record(&self, file: &WarmFile, key: &HotKey) -> WarmOutcome {
         if let Some(early) = self.ends_early() {
             return early;
         }
@@ -149,7 +149,7 @@ impl WarmRestorer {
 
     /// Takes what the second tier has into L1, the hottest first. Returns the keys that are not in
     /// L1, or are in doubt there.
-    pub async fn from_second_tier(&self, keys: Vec<HotKey>) -> Vec<HotKey> {
+    pub async fn restore_from_second_tier(&self, keys: Vec<HotKey>) -> Vec<HotKey> {
         let Some(tier) = self.cache.second_tier() else {
             return keys;
         };

@@ -7,7 +7,7 @@
 //! the file or its disk is logged, and nothing else changes.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -147,9 +147,9 @@ impl WarmKeeper {
         let restorer = WarmRestorer::new(&self.cache, codec, deadline, &self.metrics);
         let restorer = Arc::new(restorer);
         let reading = Arc::clone(&restorer);
-        let read = tokio::task::spawn_blocking(move || reading.from_file(&found)).await;
+        let read = tokio::task::spawn_blocking(move || reading.restore_snapshot(&found)).await;
         let left = read.unwrap_or_default();
-        let left = restorer.from_second_tier(left).await;
+        let left = restorer.restore_from_second_tier(left).await;
         if warm.origins && !left.is_empty() {
             self.load_all((proxy, threads), left, &warm, deadline).await;
         }
@@ -300,10 +300,15 @@ impl WarmKeeper {
         let written = self
             .cache
             .write_hottest(&owner, warm.keys, snapshot.as_ref());
-        self.tell(&owner.path, end.is_some(), written);
+        self.tell(&owner.path, end, written);
     }
 
-    fn tell(&self, file: &PathBuf, at_end: bool, written: Result<WarmFileSize, WarmWriteError>) {
+    fn tell(
+        &self,
+        file: &Path,
+        end: Option<Instant>,
+        written: Result<WarmFileSize, WarmWriteError>,
+    ) {
         let file = file.display();
         match written {
             Ok(size) => {
@@ -313,11 +318,11 @@ impl WarmKeeper {
                     records,
                     bytes,
                 } = size;
-                match at_end {
-                    true => tracing::info!(
+                match end {
+                    Some(_) => tracing::info!(
                         %file, keys, records, bytes, "what the next start begins with was written"
                     ),
-                    false => tracing::debug!(%file, keys, bytes, "the hottest keys were written"),
+                    None => tracing::debug!(%file, keys, bytes, "the hottest keys were written"),
                 }
             }
             Err(WarmWriteError::TakenOver) => {
