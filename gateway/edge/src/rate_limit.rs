@@ -184,6 +184,7 @@ impl RateLimit {
         }
     }
 
+    /// Its name in the configuration.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }

@@ -29,13 +29,16 @@ fn limited(origin: &Origin, limit: &str) -> Setup {
         .route("{name: two, upstream: origin, limit: [per]}")
 }
 
+/// What a request says of its client.
+type ClientFields<'a> = &'a [(&'a str, &'a str)];
+
 /// A client of the gateway, as a balancer names it.
 struct Named<'a> {
     client: Client,
-    fields: &'a [(&'a str, &'a str)],
+    fields: ClientFields<'a>,
 }
 
-fn by<'a>(gateway: &Gateway, fields: &'a [(&'a str, &'a str)]) -> Named<'a> {
+fn by<'a>(gateway: &Gateway, fields: ClientFields<'a>) -> Named<'a> {
     let client = gateway.client().uncached();
     Named { client, fields }
 }
@@ -70,9 +73,9 @@ impl Named<'_> {
     }
 }
 
-const A: &[(&str, &str)] = &[("x-forwarded-for", "192.0.2.1")];
-const B: &[(&str, &str)] = &[("x-forwarded-for", "192.0.2.2")];
-const C: &[(&str, &str)] = &[("x-forwarded-for", "192.0.2.3")];
+const A: ClientFields<'static> = &[("x-forwarded-for", "192.0.2.1")];
+const B: ClientFields<'static> = &[("x-forwarded-for", "192.0.2.2")];
+const C: ClientFields<'static> = &[("x-forwarded-for", "192.0.2.3")];
 
 async fn judged(gateway: &Gateway, outcome: &str) -> f64 {
     let labels = [("limit", "per"), ("outcome", outcome)];
@@ -136,7 +139,7 @@ async fn a_limit_is_one_allowance_for_all_routes_workers_and_reloads() {
 #[tokio::test]
 async fn it_counts_by_what_the_key_says() {
     let origin = origin().await;
-    let cases: [(&str, &[&[(&str, &str)]], &[&[(&str, &str)]]); 4] = [
+    let cases: [(&str, &[ClientFields], &[ClientFields]); 4] = [
         // Each list has one allowance; those of the second list have each their own.
         (
             "client",

@@ -84,6 +84,7 @@ pub enum SharedOutcome {
 }
 
 impl LimitLink {
+    /// A way that is not open yet.
     pub fn new(settings: Option<LimitRedisSettings>) -> Self {
         Self {
             settings,
@@ -106,13 +107,16 @@ impl LimitLink {
         self.nodes.load(Ordering::Relaxed)
     }
 
+    /// Tells how many nodes there are, with this one.
     pub fn set_nodes(&self, nodes: u64) {
         self.nodes.store(nodes.max(1), Ordering::Relaxed);
     }
 
     /// Milliseconds since the process began, and a bit, so that no moment is 0.
     fn millis(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX) + 1
+        u64::try_from(self.began.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
     }
 
     fn is_connected(&self) -> bool {
@@ -121,6 +125,7 @@ impl LimitLink {
 }
 
 impl HeldShares {
+    /// Nothing is held of any of so many allowances.
     pub fn new(keys: usize) -> Self {
         Self {
             held: KeyTable::new(keys),
