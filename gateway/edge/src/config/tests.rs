@@ -63,7 +63,7 @@ fn a_minimal_file_is_accepted() {
 fn a_problem_shows_its_line_with_a_caret() {
     let text = file("    polcy: {}\n");
     let all = said(&text);
-    let want = "lamina.yaml:11:5: routes[0].polcy: unknown key; expected `name`, `match`, `upstream`, `cache`, `trace`, `path`, `limits`, `timeouts`, `policy`, `key`, \
+    let want = "lamina.yaml:11:5: routes[0].polcy: unknown key; expected `name`, `match`, `upstream`, `cache`, `trace`, `path`, `access`, `auth`, `cors`, `limits`, `timeouts`, `policy`, `key`, \
                 `loader`, `unkeyed`, `request`, `response`, `tags` or `invalidate`; did you mean `policy`?\n   |\n11 |     polcy: ***\n   |     ^^^^^";
     assert_eq!(all, [want]);
 }
