@@ -361,6 +361,7 @@ impl RunningGateway {
         let admin_ports = Arc::new(RunningPorts::new(admin_listener, no_manager));
         if let Some(take_over) = take_over {
             warm.warm_up(&proxy, &threads).await;
+            phase.send_replace(ServingPhase::Serving);
             self_check::check(&admin, &admin_threads, &threads).await?;
             if take_over.ready(&taken).await? == HandedCache::Purged {
                 warm.doubt();

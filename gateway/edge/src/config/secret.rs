@@ -154,7 +154,8 @@ fn acme(acme: &mut AcmeConfig, reader: &mut SecretFileReader<'_>) {
 
 /// The files that say who may have the answers of a route.
 fn auth(auth: &mut AuthConfig, at: &ConfigPath, reader: &mut SecretFileReader<'_>) {
-    if let Some(file) = &auth.basic {
+    let is_alone = auth.forward.is_none() && auth.jwt.is_none();
+    if let Some(file) = auth.basic.as_ref().filter(|_| is_alone) {
         auth.users = reader.text(at.key("basic"), file);
     }
     let Some(jwt) = &mut auth.jwt else {

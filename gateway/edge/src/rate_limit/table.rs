@@ -24,13 +24,13 @@ const ATTEMPTS: usize = 8;
 
 /// Numbers by the hashes of their keys.
 pub struct KeyTable {
-    sets: Box<[KeySet]>,
+    sets: Box<[LimitedKeySet]>,
 }
 
 /// Some places, of which a key may have any.
 #[derive(Default)]
 #[repr(align(64))]
-struct KeySet {
+struct LimitedKeySet {
     /// The hashes; 0 is nobody's.
     owners: [AtomicU64; WAYS],
     numbers: [AtomicU64; WAYS],
@@ -41,7 +41,7 @@ impl KeyTable {
     pub fn new(keys: usize) -> Self {
         let sets = (keys * SPARE).div_ceil(WAYS).max(1);
         Self {
-            sets: (0..sets).map(|_| KeySet::default()).collect(),
+            sets: (0..sets).map(|_| LimitedKeySet::default()).collect(),
         }
     }
 
@@ -83,7 +83,7 @@ impl KeyTable {
     }
 }
 
-impl KeySet {
+impl LimitedKeySet {
     fn way_of(&self, owner: u64) -> Option<usize> {
         let owners = self.owners.iter();
         owners

@@ -16,7 +16,7 @@ use crate::http::esi::{self, EsiInclude, EsiPiece, IncludeFailure};
 /// How many fragments of a page are got side by side.
 const SIDE_BY_SIDE: usize = 8;
 
-type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+type PagePieces = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
 /// A page of which the marks are replaced by their fragments, in the order of the page.
 pub(super) struct AssembledPage(AssemblyState);
@@ -27,7 +27,7 @@ enum AssemblyState {
         whole: Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>,
         page: Arc<PageRequest>,
     },
-    Giving(Pieces),
+    Giving(PagePieces),
     Ended,
 }
 
@@ -75,7 +75,7 @@ async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> 
 }
 
 /// The pieces of a page. Fragments are got while those before them are sent.
-fn given(whole: Bytes, page: &Arc<PageRequest>) -> Pieces {
+fn given(whole: Bytes, page: &Arc<PageRequest>) -> PagePieces {
     let page = Arc::clone(page);
     let pieces = esi::pieces(&whole)
         .into_iter()

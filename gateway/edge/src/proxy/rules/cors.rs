@@ -168,7 +168,7 @@ impl AllowedNames {
     fn told(&self, asked: Option<&HeaderValue>) -> Option<HeaderValue> {
         let is_list = |names: &&HeaderValue| {
             let is_plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_., ".contains(octet);
-            names.as_bytes().iter().all(|octet| is_plain(octet))
+            names.as_bytes().iter().all(is_plain)
         };
         match self {
             Self::AsAsked => asked.filter(is_list).cloned(),

@@ -45,15 +45,7 @@ pub fn check(
     auth: &AuthConfig,
     (at, report): (&ConfigPath, &mut FindingCollector),
 ) {
-    let given = [
-        auth.basic.is_some(),
-        auth.forward.is_some(),
-        auth.jwt.is_some(),
-    ];
-    if given.iter().filter(|given| **given).count() != 1 {
-        let message = "expected one of `basic`, `forward` and `jwt`";
-        report.add(at.clone(), message);
-    }
+    kinds(auth, at, report);
     if let Some(realm) = &auth.realm
         && !realm
             .bytes()
@@ -74,6 +66,24 @@ pub fn check(
         self::jwt(config, jwt, &at.key("jwt"), report);
     }
     taken(route, auth, at, report);
+}
+
+/// There is one kind of them.
+fn kinds(auth: &AuthConfig, at: &ConfigPath, report: &mut FindingCollector) {
+    let kinds = [
+        ("basic", auth.basic.is_some()),
+        ("forward", auth.forward.is_some()),
+        ("jwt", auth.jwt.is_some()),
+    ];
+    let mut given = kinds.iter().filter(|(_, is_given)| *is_given);
+    let Some((first, _)) = given.next() else {
+        report.add(at.clone(), "expected one of `basic`, `forward` and `jwt`");
+        return;
+    };
+    for (kind, _) in given {
+        let message = format!("given beside `{first}`; expected one of the two");
+        report.add(at.key(*kind), message);
+    }
 }
 
 /// What the origin learns of the sender must tell answers apart.
@@ -194,6 +204,10 @@ fn jwt(config: &GatewayConfig, jwt: &JwtConfig, at: &ConfigPath, report: &mut Fi
         } => {
             report.form(&at.key("keys"), form::target(server));
             path(report, below);
+        }
+        KeyLocation::Upstream { path: url, .. } if url.contains("://") => {
+            let message = "a URL given beside `upstream`; expected a path there, or one of the two";
+            report.add(at.key("keys"), message);
         }
         KeyLocation::Upstream { name, path: below } => {
             report.known(at.key("upstream"), "upstream", name, &config.upstreams);
