@@ -63,7 +63,8 @@ fn offered_by_bash(words: &[&str]) -> Option<BTreeSet<String>> {
 fn bash_completes_commands_and_options() {
     let offered = |words: &[&str]| offered_by_bash(words).unwrap_or_default();
     let commands = offered(&["lamina", "up"]);
-    assert_eq!(commands, BTreeSet::from(["upstreams".to_owned()]));
+    let both = ["upgrade", "upstreams"].map(str::to_owned);
+    assert_eq!(commands, BTreeSet::from(both));
     let commands = offered(&["lamina", "acme", "re"]);
     assert!(
         commands.contains("renew") && commands.contains("revoke"),

@@ -149,6 +149,20 @@ pub(super) fn hear<M: DeserializeOwned>(
     Ok((serde_json::from_slice(&received.bytes)?, received))
 }
 
+/// Sends a question and waits for the answer, which may be there before: a refusal.
+///
+/// # Errors
+/// As for [`hear`].
+pub(super) fn ask(
+    channel: &DescriptorChannel,
+    question: &UpgradeQuestion,
+    patience: Duration,
+) -> io::Result<(OldProcessMessage, ReceivedMessage)> {
+    let said = say(channel, question, &[]);
+    let answer = hear(channel, patience);
+    answer.map_err(|error| said.err().unwrap_or(error))
+}
+
 /// Asks the gateway that listens on this socket to start this program, and waits until that has
 /// taken its place.
 ///
@@ -169,8 +183,7 @@ pub fn ask_for_upgrade(
             within: millis(within),
         },
     };
-    say(&channel, &question, &[])?;
-    match hear(&channel, within + 2 * AT_ONCE)?.0 {
+    match ask(&channel, &question, within + 2 * AT_ONCE)?.0 {
         OldProcessMessage::Upgraded(outcome) => Ok(outcome),
         OldProcessMessage::Refused { why } => Err(io::Error::other(why)),
         _ => Err(io::Error::other("it answered something else")),

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamina_base::descriptor_channel::{DescriptorChannel, own_user};
+use lamina_base::descriptor_channel::{DescriptorChannel, ReceivedMessage, own_user};
 
 use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
-    UpgradeQuestion, UpgradeWish, hear, millis, say,
+    UpgradeQuestion, UpgradeWish, ask, hear, millis, say,
 };
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
@@ -77,9 +77,9 @@ impl TakeOver {
                 within: millis(within),
             },
         };
-        say(&channel, &question, &[]).map_err(TakeOverError::BrokenOff)?;
         // A reload that has begun may end first.
-        let (state, received) = heard(&channel, within)?;
+        let answer = ask(&channel, &question, within).map_err(TakeOverError::BrokenOff)?;
+        let (state, received) = unrefused(answer)?;
         let OldProcessMessage::State(state) = state else {
             return Err(unexpected(&state));
         };
@@ -170,16 +170,16 @@ impl TakeOver {
 fn heard(
     channel: &DescriptorChannel,
     patience: Duration,
-) -> Result<
-    (
-        OldProcessMessage,
-        lamina_base::descriptor_channel::ReceivedMessage,
-    ),
-    TakeOverError,
-> {
-    match hear(channel, patience).map_err(TakeOverError::BrokenOff)? {
+) -> Result<(OldProcessMessage, ReceivedMessage), TakeOverError> {
+    unrefused(hear(channel, patience).map_err(TakeOverError::BrokenOff)?)
+}
+
+fn unrefused(
+    answer: (OldProcessMessage, ReceivedMessage),
+) -> Result<(OldProcessMessage, ReceivedMessage), TakeOverError> {
+    match answer {
         (OldProcessMessage::Refused { why }, _) => Err(TakeOverError::Refused { why }),
-        heard => Ok(heard),
+        answer => Ok(answer),
     }
 }
 
