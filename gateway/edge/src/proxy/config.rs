@@ -211,6 +211,21 @@ struct WithoutCompress<'a, A> {
     compress: &'a mut Option<CompressConfig>,
 }
 
+/// Reads a key. None: it is `compress`. An unknown key is found where the map reads it, so that the
+/// error has its place.
+struct KeyBesideCompress<'a, K>(&'a mut Option<K>);
+
+impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for KeyBesideCompress<'_, K> {
+    type Value = Option<K::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        let key = String::deserialize(d)?;
+        let seed = self.0.take_if(|_| key != "compress");
+        seed.map(|seed| seed.deserialize(key.into_deserializer()))
+            .transpose()
+    }
+}
+
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutCompress<'_, A> {
     type Error = A::Error;
 
@@ -218,9 +233,10 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutCompress<'_, A> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
-        while let Some(key) = self.map.next_key::<String>()? {
-            if key != "compress" {
-                return seed.deserialize(key.into_deserializer()).map(Some);
+        let mut seed = Some(seed);
+        while let Some(key) = self.map.next_key_seed(KeyBesideCompress(&mut seed))? {
+            if key.is_some() {
+                return Ok(key);
             }
             *self.compress = self.map.next_value()?;
         }
