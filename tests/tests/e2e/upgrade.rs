@@ -75,6 +75,7 @@ async fn requests_under_way_end_and_new_ones_are_served_by_the_new_process() {
     // One more request on a connection of the old process is not answered from its cache.
     let answer = idle.get("/before").await;
     assert_eq!(answer.status, 200);
+    assert_eq!(answer.cache().detail.as_deref(), Some("replaced"));
     assert!(is_ready(&gateway).await);
     assert!(is_running(old), "requests are under way");
     gate.open();
