@@ -26,7 +26,7 @@ use e2e::upgrade::{ended, is_running, script, server, terminate};
 use e2e::wait::{SOON, wait_for, wait_until};
 use http::Method;
 
-/// Pages below `/held` wait at the gate; all say their path.
+/// Pages below `/held` wait at the gate; all say their path, and `/upload` how long the body is.
 async fn site(gate: &Gate) -> Origin {
     let gate = gate.clone();
     Origin::start(move |asked| {
@@ -34,6 +34,10 @@ async fn site(gate: &Gate) -> Origin {
         async move {
             if asked.seen.path.starts_with("/held") {
                 gate.pass().await;
+            }
+            if asked.seen.path == "/upload" {
+                let body = asked.read().await.body.unwrap_or_default();
+                return Reply::ok(format!("{} bytes", body.len()));
             }
             Reply::ok(asked.seen.path).header("cache-control", "max-age=60")
         }
@@ -75,6 +79,7 @@ async fn requests_under_way_end_and_new_ones_are_served_by_the_new_process() {
     // One more request on a connection of the old process is not answered from its cache.
     let answer = idle.get("/before").await;
     assert_eq!(answer.status, 200);
+    assert_eq!(answer.cache().detail.as_deref(), Some("replaced"));
     assert!(is_ready(&gateway).await);
     assert!(is_running(old), "requests are under way");
     gate.open();
@@ -401,6 +406,9 @@ async fn sessions_are_resumed_by_the_new_process() {
     assert_eq!(resumed().await, Ok((200, true)));
 }
 
+/// Octets of a piece, larger than what a client may send before it hears of more room.
+const PIECE: usize = 400 << 10;
+
 #[tokio::test]
 async fn requests_over_http3_end_and_new_ones_go_on() {
     let gate = Gate::new();
@@ -414,6 +422,15 @@ async fn requests_over_http3_end_and_new_ones_go_on() {
         }));
         gate.reached_by(n + 1).await;
     }
+    // What is still to be sent can come to the old process through the new ones alone.
+    let client = secured.client().await;
+    let uploading = client.ask(Method::POST, "/upload").open().await;
+    let mut uploading = uploading.unwrap();
+    assert!(uploading.upload.send(vec![b'u'; PIECE]).await);
+    wait_until("the upload has begun", SOON, || {
+        origin.count_of("/upload") == 1
+    })
+    .await;
     // More workers, fewer, and as many: the ways of datagrams differ.
     for threads in [3, 1, 2] {
         let server = server("").replace("threads: 2", &format!("threads: {threads}"));
@@ -430,6 +447,13 @@ async fn requests_over_http3_end_and_new_ones_go_on() {
         }
     }
     assert!(secured.gateway.is_running(), "requests are under way");
+    for _ in 0..3 {
+        assert!(uploading.upload.send(vec![b'u'; PIECE]).await);
+    }
+    assert!(uploading.upload.finish().await);
+    let answer = uploading.download.answer().await.unwrap();
+    assert_eq!(answer.text(), format!("{} bytes", 4 * PIECE));
+    drop(client);
     gate.open();
     for (n, answer) in under_way.into_iter().enumerate() {
         let answer = answer.await.unwrap();
