@@ -76,13 +76,11 @@ pub fn template(text: &str) -> Result<(), String> {
                         .to_owned(),
                 );
             }
-            TemplatePiece::Text(text) if text.contains("//") || path::normal(text) != &**text => {
-                if text.starts_with('/') {
-                    return Err(format!(
-                        "{text:?} is not in the normal form of a path; expected {:?}",
-                        path::normal(text)
-                    ));
-                }
+            TemplatePiece::Text(text) if text.starts_with('/') && !is_normal(text) => {
+                return Err(format!(
+                    "{text:?} is not in the normal form of a path; expected {:?}",
+                    path::normal(text)
+                ));
             }
             TemplatePiece::Query => {
                 return Err("the query goes along as it is; expected the path alone".to_owned());
@@ -97,4 +95,8 @@ pub fn template(text: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn is_normal(path: &str) -> bool {
+    !path.contains("//") && *path::normal(path) == *path
 }
