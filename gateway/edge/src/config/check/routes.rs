@@ -120,7 +120,8 @@ impl RouteCheckScope<'_> {
         };
         let at = self.at.key("split");
         if self.route.upstream.is_some() {
-            let message = "`upstream` and `split` say both where requests go; expected one of them";
+            let message =
+                "given beside `split`, which says where requests go; expected one of the two";
             report.add(self.at.key("upstream"), message);
         }
         for (n, share) in split.to.iter().enumerate() {
