@@ -26,8 +26,15 @@ pub fn check(data: &[u8]) {
     for coding in ranked.as_slice() {
         assert!(accepted.takes(*coding), "{coding:?} is not taken");
         let name = coding.as_str().as_bytes();
-        let is_named = |part: &[u8]| accept.windows(part.len()).any(|at| at.eq_ignore_ascii_case(part));
-        assert!(is_named(name) || is_named(b"*"), "{coding:?} is not asked for");
+        let is_named = |part: &[u8]| {
+            accept
+                .windows(part.len())
+                .any(|at| at.eq_ignore_ascii_case(part))
+        };
+        assert!(
+            is_named(name) || is_named(b"*"),
+            "{coding:?} is not asked for"
+        );
     }
 }
 
