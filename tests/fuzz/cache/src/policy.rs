@@ -66,8 +66,10 @@ impl Case {
     ) -> Result<StorageTerms, UncacheableReason> {
         let exchange = HttpExchange {
             request,
+            path: "/",
             status,
             response,
+            length: None,
             received: now(),
             plugin_ttl: self.plugin_ttl,
             credentials: self.credentials(request),

@@ -6,9 +6,11 @@ use std::sync::LazyLock;
 
 use fuzz_harness::{Law, Target, chosen};
 
+mod accept_language;
 mod cache_control;
 mod coding;
 mod conditional;
+mod esi;
 mod forward;
 mod forwarded;
 mod frames;
@@ -21,10 +23,12 @@ mod reference;
 mod vary;
 
 /// The targets: each is one law, or a few that read the same form.
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 14] = [
+    ("accept_language", &[accept_language::check]),
     ("cache_control", &[cache_control::check]),
     ("coding", &[coding::check]),
     ("conditional", &[conditional::check]),
+    ("esi", &[esi::check]),
     ("forward", &[forward::check, forwarded::check]),
     ("frames", &[frames::check]),
     ("framing", &[framing::check]),
