@@ -30,7 +30,7 @@ use bucket::{BucketTerms, BucketWait};
 use config::{LimitPlace, RateLimitConfig};
 use metrics::{LimitCounts, LimitFamilies};
 use shared::{HeldShares, LimitLink, SharedAllowance, SharedOutcome};
-use table::KeyTable;
+use table::{KeyNumber, KeyTable};
 
 pub use redis::LimitRedisSettings;
 pub use subject::LimitSubject;
@@ -307,7 +307,11 @@ impl RateLimit {
     /// is none.
     fn take(&self, terms: BucketTerms, hash: u64) -> Result<u64, Duration> {
         let now = self.limiter.nanos();
-        let number = self.state.buckets.number(hash, now);
+        let first = terms.take_along(0, now);
+        let number = match self.state.buckets.number(hash, first) {
+            KeyNumber::New(_) => return Ok(terms.burst.saturating_sub(1)),
+            KeyNumber::Known(number) => number,
+        };
         let mut wait = BucketWait(0);
         let taken = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, |full_at| {
             let taken = terms.take(full_at, now);
@@ -322,7 +326,10 @@ impl RateLimit {
     /// Counts a request, which a lease has admitted, for this node's part as well.
     fn take_along(&self, hash: u64) {
         let (terms, now) = (self.own_part(), self.limiter.nanos());
-        let number = self.state.buckets.number(hash, now);
+        let first = terms.take_along(0, now);
+        let KeyNumber::Known(number) = self.state.buckets.number(hash, first) else {
+            return;
+        };
         let along = |full_at| Some(terms.take_along(full_at, now));
         // The update is always made.
         let _ = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, along);

@@ -153,7 +153,7 @@ impl HeldShares {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let now = link.millis();
-            let held = self.held.number(allowance.hash, lease::ended_by(now));
+            let held = self.held.number(allowance.hash, lease::ended_by(now)).any();
             match lease::take(held, now) {
                 LeaseTake::Admitted { left } => return SharedOutcome::Admitted { left },
                 LeaseTake::Refused { wait } => {
@@ -229,7 +229,7 @@ impl HeldShares {
             }
         };
         let now = link.millis();
-        let held = self.held.number(hash, lease::ended_by(now));
+        let held = self.held.number(hash, lease::ended_by(now)).any();
         match granted {
             LeaseGrant::Leased { tokens, free } => {
                 // After that time the nodes' allowance has grown by as much again.

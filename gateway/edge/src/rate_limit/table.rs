@@ -27,6 +27,23 @@ pub struct KeyTable {
     sets: Box<[LimitedKeySet]>,
 }
 
+/// The number of a key.
+pub enum KeyNumber<'a> {
+    /// Of one that was here before.
+    Known(&'a AtomicU64),
+    /// Of one that is new; it is the first number that was given.
+    New(&'a AtomicU64),
+}
+
+impl<'a> KeyNumber<'a> {
+    /// The number, whether it is new or not.
+    pub fn any(self) -> &'a AtomicU64 {
+        match self {
+            Self::Known(number) | Self::New(number) => number,
+        }
+    }
+}
+
 /// Some places, of which a key may have any.
 #[derive(Default)]
 #[repr(align(64))]
@@ -45,20 +62,21 @@ impl KeyTable {
         }
     }
 
-    /// The number of a key. A key that is new has 0, or a number that is not above `past`.
-    pub fn number(&self, hash: u64, past: u64) -> &AtomicU64 {
+    /// The number of a key. A key that is new gets the number `first`, which stands there before
+    /// anybody else can take its place for being the lowest.
+    pub fn number(&self, hash: u64, first: u64) -> KeyNumber<'_> {
         let owner = hash.max(1);
         let set = &self.sets[self.place(hash)];
         for _ in 0..ATTEMPTS {
             if let Some(way) = set.way_of(owner) {
-                return &set.numbers[way];
+                return KeyNumber::Known(&set.numbers[way]);
             }
-            if let Some(way) = set.claim(owner, past) {
-                return &set.numbers[way];
+            if let Some(way) = set.claim(owner, first) {
+                return KeyNumber::New(&set.numbers[way]);
             }
         }
         // Others are quicker each time: it shares a place with one of them.
-        &set.numbers[set.lowest().0]
+        KeyNumber::Known(&set.numbers[set.lowest().0])
     }
 
     /// The number of a key that is remembered.
@@ -91,15 +109,14 @@ impl LimitedKeySet {
             .position(|known| known == owner)
     }
 
-    /// Takes the place with the lowest number. None if others change it at the same time.
-    fn claim(&self, owner: u64, past: u64) -> Option<usize> {
+    /// Takes the place with the lowest number. None if others change it at the same time. Who changes
+    /// the number first has the place.
+    fn claim(&self, owner: u64, first: u64) -> Option<usize> {
         let (way, number) = self.lowest();
         let before = self.owners[way].load(Ordering::Acquire);
-        if number > past {
-            self.numbers[way]
-                .compare_exchange(number, 0, Ordering::AcqRel, Ordering::Acquire)
-                .ok()?;
-        }
+        self.numbers[way]
+            .compare_exchange(number, first, Ordering::AcqRel, Ordering::Acquire)
+            .ok()?;
         self.owners[way]
             .compare_exchange(before, owner, Ordering::AcqRel, Ordering::Acquire)
             .ok()
@@ -134,7 +151,10 @@ mod tests {
     fn each_key_has_a_number_of_its_own() {
         let table = KeyTable::new(10_000);
         for key in 0..10_000 {
-            table.number(hash(key), 0).store(key + 1, Ordering::Relaxed);
+            table
+                .number(hash(key), 0)
+                .any()
+                .store(key + 1, Ordering::Relaxed);
         }
         let kept = (0..10_000).filter(|key| table.known(hash(*key)) == Some(key + 1));
         let kept = kept.count();
@@ -149,10 +169,11 @@ mod tests {
         for key in 0..16 {
             table
                 .number(hash(key), 0)
+                .any()
                 .store(100 + key, Ordering::Relaxed);
         }
-        table.number(hash(0), 0).store(500, Ordering::Relaxed);
-        let new = table.number(hash(99), 50);
+        table.number(hash(0), 0).any().store(500, Ordering::Relaxed);
+        let new = table.number(hash(99), 0).any();
         assert_eq!(
             new.load(Ordering::Relaxed),
             0,
@@ -175,12 +196,12 @@ mod tests {
         let attacker = hash(u64::MAX);
         let now = 1;
         for _ in 0..100 {
-            let number = table.number(attacker, now);
+            let number = table.number(attacker, 0).any();
             let next = terms.take(number.load(Ordering::Relaxed), now).unwrap();
             number.store(next, Ordering::Relaxed);
         }
         for key in 0..1_000_000 {
-            let number = table.number(hash(key), now);
+            let number = table.number(hash(key), 0).any();
             let next = terms.take(number.load(Ordering::Relaxed), now).unwrap();
             number.store(next, Ordering::Relaxed);
         }
@@ -209,7 +230,7 @@ mod tests {
         let began = std::time::Instant::now();
         for key in 0..10_000_000 {
             let now = 1 + key * 1_000;
-            let number = table.number(hash(key), now);
+            let number = table.number(hash(key), 0).any();
             let take = |full_at| terms.take(full_at, now).ok();
             let taken = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
             taken.expect("each key is new");
@@ -232,7 +253,7 @@ mod tests {
                 scope.spawn(|| {
                     for n in 0..1_000 {
                         table.number(hash(n), 0);
-                        let number = table.number(hash(7), 1);
+                        let number = table.number(hash(7), 0).any();
                         let take = |full_at| terms.take(full_at, 1).ok();
                         let taken = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
                         if taken.is_ok() {
@@ -246,5 +267,26 @@ mod tests {
         // 100 keys are remembered, and a thousand come: the key keeps its place, as its number is the
         // highest.
         assert!((500..=504).contains(&admitted), "{admitted}");
+    }
+
+    #[test]
+    fn of_new_keys_at_the_same_time_each_has_its_own_first_request() {
+        let table = KeyTable::new(1_000);
+        let terms = BucketTerms {
+            interval: 1_000_000_000,
+            burst: 1,
+        };
+        let first = terms.take(0, 1).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let table = &table;
+                scope.spawn(move || {
+                    for n in 0..50_000 {
+                        let number = table.number(hash(thread << 32 | n), first);
+                        assert!(matches!(number, KeyNumber::New(_)), "{thread} {n}");
+                    }
+                });
+            }
+        });
     }
 }
