@@ -40,7 +40,7 @@ async fn rules_for_answers_change_at_once_and_are_never_stored() {
     );
     let with = |keys: &str| Setup::new(&origin).top("cache", &disk).route(&site(keys));
     let one = with("headers: {response: {remove: [server], set: {x-a: one}}}");
-    let gateway = one.start().await;
+    let mut gateway = one.start().await;
     let first = gateway.client().get("/a").await;
     assert_eq!((first.header("x-a"), first.has("server")), ("one", false));
     let two = with("headers: {response: {set: {x-a: two}}}, security_headers: basic");
@@ -52,8 +52,8 @@ async fn rules_for_answers_change_at_once_and_are_never_stored() {
     let written = [("outcome", "stored")];
     let metric = "lamina_l2_writes_total";
     gateway.metric_until(metric, &written, |n| n >= 1.0).await;
-    gateway.kill();
-    drop(gateway);
+    gateway.terminate();
+    gateway.ended(SOON).await;
     let gateway = with("").start().await;
     let third = gateway.client().get("/a").await;
     assert_eq!(third.text(), "x");
