@@ -39,7 +39,7 @@ CARGO ?= cargo
 run:
 	@echo "make run: 1 of 3, the plugins of the quickstart; what this machine cannot build is skipped"
 	@plugins/build.sh
-	@echo "make run: 2 of 3, the gateway; the first time this takes about nine minutes on two cores"
+	@echo "make run: 2 of 3, the gateway; the first time this takes about seven and a half minutes on two cores"
 	$(CARGO) build --locked -p lamina
 	@echo "make run: 3 of 3, starting"
 	@scripts/run.sh
