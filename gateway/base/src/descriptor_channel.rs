@@ -31,7 +31,7 @@ pub struct DescriptorChannel {
     stream: UnixStream,
 }
 
-/// Who is at the other end, as the kernel knows it.
+/// The process at the other end of a channel, as the kernel knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChannelPeer {
     pub process: u32,
@@ -77,7 +77,7 @@ impl DescriptorChannel {
         Ok(Self { stream })
     }
 
-    /// Who is at the other end.
+    /// The process at the other end.
     ///
     /// # Errors
     /// If the kernel does not tell.

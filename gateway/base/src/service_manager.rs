@@ -32,7 +32,7 @@ const MOST_DESCRIPTORS: usize = 64;
 pub enum ServiceState<'a> {
     /// Listeners are not open yet, plugins not compiled.
     Starting,
-    /// Who comes is served, but the first tier is still filled, which may take this long.
+    /// Requests are served already, and the first tier is still being filled, for at most this long.
     Warming { within: Duration },
     /// Requests are taken. `status` is what the manager shows of it.
     Ready { status: &'a str },
@@ -47,7 +47,7 @@ pub enum ServiceState<'a> {
     Replaced { by: u32 },
 }
 
-/// How much later than the warm-up may end the manager hears that the service is ready, at most.
+/// The longest time from the end of the warm-up until the manager hears that the service is ready.
 const WARMING_MARGIN: Duration = Duration::from_secs(10);
 
 impl fmt::Display for ServiceState<'_> {

@@ -21,7 +21,7 @@ pub struct CacheConfig {
     pub backoff: LoadBackoffConfig,
     /// The log of purges by tag, prefix, pattern, route and all.
     pub purge_log: PurgeLogConfig,
-    /// What a restart begins with. Unset: with an empty first tier.
+    /// What a restart begins with. Unset: it begins with an empty first tier.
     pub warm: Option<WarmConfig>,
 }
 

@@ -78,7 +78,7 @@ use protocol::ProtocolCounts;
 use record::trail::{RequestTrail, TrailEvent};
 use record::{PendingRecord, RecordBeginning};
 use route::Route;
-use rules::{Admission, RouteRules};
+use rules::{RouteRules, RuleAdmission};
 use target::{PathRefusal, RoutingOutcome};
 
 pub use by_url::UrlPurgeSelectors;
@@ -383,7 +383,7 @@ impl Proxy {
     ) -> HandlerAnswer {
         if !rules.may_wait(&request) {
             let admission = rules.admit(&mut request).now_or_never();
-            let admission = admission.unwrap_or_else(Admission::unable);
+            let admission = admission.unwrap_or_else(RuleAdmission::unable);
             return self.admitted(generation, route, (request, admission), early);
         }
         let (proxy, generation) = (Arc::clone(self), Arc::clone(generation));
@@ -401,12 +401,12 @@ impl Proxy {
         self: &Arc<Self>,
         generation: &Arc<Generation>,
         route: &Arc<Route>,
-        (request, admission): (ArrivedRequest, Admission),
+        (request, admission): (ArrivedRequest, RuleAdmission),
         early: &InterimChannel,
     ) -> HandlerAnswer {
         match admission {
-            Admission::Admitted => self.go_in(generation, route, request, early),
-            Admission::Answered(served) => {
+            RuleAdmission::Admitted => self.go_in(generation, route, request, early),
+            RuleAdmission::Answered(served) => {
                 HandlerAnswer::Now(request.refused(&generation.recorder, route, served))
             }
         }

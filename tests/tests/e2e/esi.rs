@@ -168,3 +168,37 @@ async fn fragments_that_are_shared_get_no_cookie_that_their_key_does_not_hold() 
     }
     assert_eq!(origin.count_of("/all"), 1);
 }
+
+#[tokio::test]
+async fn a_fragment_that_is_not_shared_keeps_what_says_whose_it_is() {
+    let greet = |seen: &Seen| match seen.path_only() {
+        "/" => page("<esi:include src=\"/me\"/>"),
+        _ => Reply::fresh(format!(
+            "{}{}",
+            seen.header("cookie"),
+            seen.header("authorization")
+        )),
+    };
+    let routes = [
+        "{name: me, match: {path: /me}, upstream: origin, bypass: {cookie: [session]}}",
+        "{name: pages, upstream: origin, esi: {}}",
+    ];
+    let (_origin, gateway) = site(&routes, greet).await;
+    for (cookie, expected) in [
+        ("session=alice", "session=aliceBasic eA=="),
+        ("theme=dark", ""),
+        ("session=bob", "session=bobBasic eA=="),
+    ] {
+        let ask = gateway.client().request("/").header("cookie", cookie);
+        let answer = ask.header("authorization", "Basic eA==").send().await;
+        assert_eq!(answer.text(), expected, "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn a_precondition_of_a_change_reaches_the_origin() {
+    let (origin, gateway) = site(&[PAGES], shop).await;
+    let put = gateway.client().ask(http::Method::PUT, "/menu");
+    put.header("if-match", "\"old\"").body("new").send().await;
+    assert_eq!(origin.last().header("if-match"), "\"old\"");
+}

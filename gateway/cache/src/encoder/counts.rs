@@ -101,7 +101,7 @@ impl EncodingCounts {
         self.outcomes[coding.index()][outcome as usize].inc();
     }
 
-    /// How often a form with this coding had this outcome.
+    /// The number of forms with this coding that had this outcome.
     pub fn of(&self, coding: ContentCoding, outcome: EncodingOutcome) -> u64 {
         self.outcomes[coding.index()][outcome as usize].get()
     }

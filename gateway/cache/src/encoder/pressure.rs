@@ -1,4 +1,4 @@
-//! Whether the processors have better things to do than to encode: jobs that got less than half of a
+//! Tells whether the processors have better things to do than to encode: jobs that got less than half of a
 //! processor's time say so, since their threads give way to all others.
 
 use std::sync::LazyLock;

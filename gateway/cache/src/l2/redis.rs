@@ -46,7 +46,7 @@ use super::store::{
 };
 use crate::key::PurgeHash;
 use crate::l2::store::LogOrder;
-use crate::redis::{RedisConnector, SharedOutage, is_demotion};
+use crate::redis::{RedisConnector, SharedOutage, is_demotion, run_script};
 pub use config::RedisStoreOpenError;
 use fault::{fault, knows_no_flags, unexpected};
 use link::{RedisLinkRole, RedisStoreLink};
@@ -197,7 +197,7 @@ impl RedisStore {
     ) -> Result<Value, StoreError> {
         let client = self.client()?;
         let about = keys.first().cloned().unwrap_or_default();
-        let answer = script::run(script, &client, keys, arguments).await;
+        let answer = run_script(script, &client, keys, arguments).await;
         answer.map_err(|error| self.failed_about(&about, &error))
     }
 
@@ -211,7 +211,7 @@ impl RedisStore {
         if !self.is_flagless.load(Ordering::Relaxed) {
             let client = self.client()?;
             let answer =
-                script::run(&script.flagged, &client, keys.clone(), arguments.clone()).await;
+                run_script(&script.flagged, &client, keys.clone(), arguments.clone()).await;
             match answer {
                 Err(error) if knows_no_flags(&error) => {
                     self.is_flagless.store(true, Ordering::Relaxed);

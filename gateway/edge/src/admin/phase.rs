@@ -5,7 +5,7 @@ use tokio::sync::watch;
 /// How far the gateway is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ServingPhase {
-    /// Who comes is served, but the first tier is still being filled.
+    /// Requests are served already, and the first tier is still being filled.
     Warming,
     Serving,
     Draining,

@@ -5,9 +5,9 @@
 //! lifetime, purges and plugins. The page as the client gets it is never stored: it has no validator
 //! and no ranges, and says that nobody else may keep it.
 //!
-//! A fragment is asked for with the fields of the page's request. Of its cookies a route that is
-//! cached gets those that its key holds, and `Authorization` only if its key holds that, so that
-//! no client's fragment is shared.
+//! A fragment is asked for with the fields of the page's request, without its preconditions. Where
+//! its answer may be shared, its route gets those cookies that the key holds, and `Authorization`
+//! only if the key holds that, so that no client's fragment is shared.
 
 pub mod config;
 mod page;
@@ -29,6 +29,7 @@ use http_body::Body as _;
 use super::arrived::ArrivedRequest;
 use super::metrics::RequestOutcome;
 use super::route::Route;
+use super::rules::cleaning::BypassesCache;
 use super::rules::compress::ClientCodings;
 use super::{CountedResponse, Proxy, context, cover, respond};
 use crate::cache::policy::UncacheableReason;
@@ -92,7 +93,10 @@ pub(super) fn prepare(route: &Route, parts: &mut Parts) {
     if route.esi.is_none() {
         return;
     }
-    conditional::strip_conditionals(&mut parts.headers);
+    // A precondition of another method is about what it changes.
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        conditional::strip_conditionals(&mut parts.headers);
+    }
     parts.headers.remove(SURROGATE_CAPABILITY);
     let identity = HeaderValue::from_static("identity");
     parts.headers.insert(ACCEPT_ENCODING, identity);
@@ -115,10 +119,13 @@ pub(super) fn fragment_began(parts: &Parts) -> Option<Instant> {
         .map(|_| Instant::now())
 }
 
-/// Takes out of a request for a fragment what its route's key does not tell apart, if the route is
-/// cached.
+/// Takes out of a request for a fragment what its route's key does not tell apart. Not where nothing
+/// is shared: the route is not cached, or the request bypasses the cache. And not where a plugin
+/// looks at the request or derives its key: it is then judged as a client's own request.
 fn narrow(route: &Route, parts: &mut Parts) {
-    if !route.cached || parts.extensions.get::<FragmentPlace>().is_none() {
+    let is_shared = route.cached && parts.extensions.get::<BypassesCache>().is_none();
+    let is_fragment = parts.extensions.get::<FragmentPlace>().is_some();
+    if !is_fragment || !is_shared || route.has_plugins() {
         return;
     }
     if !route.key.covers(&AUTHORIZATION) {

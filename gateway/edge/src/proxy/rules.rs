@@ -112,14 +112,14 @@ pub struct AnswerRules {
 }
 
 /// What the rules say of a request.
-pub enum Admission {
+pub enum RuleAdmission {
     /// It goes on to the request plugin, the key and the cache.
     Admitted,
     /// It has its answer.
     Answered(CountedResponse),
 }
 
-impl Admission {
+impl RuleAdmission {
     /// What is said of a request if a step waits that is said never to wait: nobody is let in by
     /// mistake.
     pub fn unable() -> Self {
@@ -198,15 +198,15 @@ impl RouteRules {
     }
 
     /// Takes a request through the steps before its key is derived.
-    pub async fn admit(&self, request: &mut ArrivedRequest) -> Admission {
+    pub async fn admit(&self, request: &mut ArrivedRequest) -> RuleAdmission {
         if let Some(access) = &self.access
             && let Some(refusal) = access.refuse(request.client())
         {
-            return Admission::Answered(refusal);
+            return RuleAdmission::Answered(refusal);
         }
         let (client, started) = (request.client(), request.started);
         if let Some(page) = self.maintenance.answer(&mut request.parts, client, started) {
-            return Admission::Answered(page);
+            return RuleAdmission::Answered(page);
         }
         if let Some(redirect) = &self.redirect {
             let answer = redirect.answer(self.source(request, &request.host()));
@@ -214,11 +214,11 @@ impl RouteRules {
                 true => RequestOutcome::Pass,
                 false => RequestOutcome::Error,
             };
-            return Admission::Answered(CountedResponse::new(answer, outcome));
+            return RuleAdmission::Answered(CountedResponse::new(answer, outcome));
         }
         if let Some(direct) = &self.direct {
             let answer = direct.answer(&request.parts);
-            return Admission::Answered(CountedResponse::new(answer, RequestOutcome::Pass));
+            return RuleAdmission::Answered(CountedResponse::new(answer, RequestOutcome::Pass));
         }
         if let Some(limits) = &self.limits {
             let limited = limits.judge(request).await;
@@ -226,25 +226,25 @@ impl RouteRules {
                 rules.limit_fields = limited.fields;
             }
             if let Some(refusal) = limited.refusal {
-                return Admission::Answered(refusal);
+                return RuleAdmission::Answered(refusal);
             }
         }
         if let Some(cors) = &self.cors
             && let Some(answer) = cors.answer(&request.parts)
         {
-            return Admission::Answered(answer);
+            return RuleAdmission::Answered(answer);
         }
         if let Some(auth) = &self.auth
             && let Err(refusal) = auth.admit(request).await
         {
-            return Admission::Answered(refusal);
+            return RuleAdmission::Answered(refusal);
         }
         let rules = request.answer.rules.as_ref();
         if let Some(codings) = rules.and_then(|rules| rules.codings.clone()) {
             request.parts.extensions.insert(codings);
         }
         self.clean(&mut request.parts, request.wishes.upgrade.is_some());
-        Admission::Admitted
+        RuleAdmission::Admitted
     }
 
     /// Makes the same in the head of a request what makes no difference. `upgrades` says that it

@@ -6,10 +6,10 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use lamina_base::redis::driver::{Client, ClusterHash, Error, LuaInterface, Script, Value};
+use lamina_base::redis::driver::{Client, ClusterHash, Error, Script, Value};
 use lamina_base::redis::{
     RedisConnection, RedisConnectionSettings, RedisConnector, RedisError, RedisTargetError,
-    is_demotion, unanswered,
+    is_demotion, run_script, unanswered,
 };
 use parking_lot::RwLock;
 use tokio::sync::Notify;
@@ -122,7 +122,7 @@ impl LimitRedis {
         let micros = terms.interval as f64 / 1_000.0;
         let micros = format!("{micros}");
         let arguments = vec![micros.into(), number(terms.burst), number(wanted)];
-        let answer = timeout(PATIENCE, execute(&client, vec![key], arguments)).await;
+        let answer = timeout(PATIENCE, run_script(&LEASE, &client, vec![key], arguments)).await;
         let answer = answer.map_err(|_| RedisError::Timeout)?;
         let answer = answer.map_err(|error| self.failed(&error))?;
         read(answer).ok_or_else(|| RedisError::Corrupt("a foreign answer".to_owned()))
@@ -153,22 +153,6 @@ fn read(answer: Value) -> Option<LeaseGrant> {
         },
         tokens => LeaseGrant::Leased { tokens, free: more },
     })
-}
-
-async fn execute(
-    client: &Client,
-    keys: Vec<String>,
-    arguments: Vec<Value>,
-) -> Result<Value, Error> {
-    let known = client
-        .evalsha(LEASE.sha1().clone(), keys.clone(), arguments.clone())
-        .await;
-    match (known, LEASE.lua()) {
-        (Err(error), Some(text)) if error.details().starts_with("NOSCRIPT") => {
-            client.eval(text.clone(), keys, arguments).await
-        }
-        (answer, _) => answer,
-    }
 }
 
 /// Keeps a connection up, for ever.

@@ -59,11 +59,6 @@ fn says(said: &str, word: &str) -> bool {
     said.split([' ', '-']).any(|one| one == word)
 }
 
-/// Whether the server does not know the script, so that its whole text must be sent.
-pub(super) fn is_unknown_script(error: &Error) -> bool {
-    error.details().starts_with("NOSCRIPT")
-}
-
 /// Whether the server is too old to know the flags at the beginning of a script.
 pub(super) fn knows_no_flags(error: &Error) -> bool {
     error.details().contains("unexpected symbol near '#'")

@@ -8,9 +8,9 @@ use lamina_base::redis::driver::{ClientLike, ClusterHash, CustomCommand, Value, 
 
 use super::RedisStore;
 use super::fault::{fault, unexpected};
-use super::script::{RIGHTS, run};
+use super::script::RIGHTS;
 use crate::l2::store::{StoreError, StoreRefusal, StoreRight};
-use crate::redis::ping;
+use crate::redis::{ping, run_script};
 
 impl RedisStore {
     /// Returns what this user lacks. Where it may not run scripts or reach our keys at all, that is all
@@ -31,7 +31,7 @@ impl RedisStore {
     async fn lacking_in_scripts(&self) -> Result<Vec<StoreRight>, StoreError> {
         let index = if self.index_shards > 0 { "1" } else { "0" };
         let arguments = vec![self.names.freed().into(), index.into()];
-        let answer = run(&RIGHTS, &self.client()?, vec![self.probed()], arguments).await;
+        let answer = run_script(&RIGHTS, &self.client()?, vec![self.probed()], arguments).await;
         let answer = match answer.map_err(|error| fault(&error)) {
             Ok(answer) => answer,
             Err(failed) => return self.refused_right(failed).map(|right| vec![right]),

@@ -14,13 +14,7 @@
 
 use std::sync::LazyLock;
 
-use lamina_base::redis::driver::Client;
-use lamina_base::redis::driver::Error;
-use lamina_base::redis::driver::LuaInterface;
 use lamina_base::redis::driver::Script;
-use lamina_base::redis::driver::Value;
-
-use super::fault::is_unknown_script;
 
 /// Keys: record. Arguments: limit. Returns nothing, {bytes} if it is too long, or {bytes, ms left,
 /// record}.
@@ -238,21 +232,3 @@ try('PUBLISH', ARGV[1], '')
 return lacking",
     )
 });
-
-/// Runs a script.
-pub(super) async fn run(
-    script: &Script,
-    client: &Client,
-    keys: Vec<String>,
-    arguments: Vec<Value>,
-) -> Result<Value, Error> {
-    let known = client
-        .evalsha(script.sha1().clone(), keys.clone(), arguments.clone())
-        .await;
-    match (known, script.lua()) {
-        (Err(error), Some(text)) if is_unknown_script(&error) => {
-            client.eval(text.clone(), keys, arguments).await
-        }
-        (answer, _) => answer,
-    }
-}

@@ -32,7 +32,7 @@ pub struct Port {
 }
 
 /// The acknowledgement of a message that was kept.
-struct Kept;
+struct KeptMessage;
 
 /// The transport of a port; the hub holds the same port.
 pub struct Line(pub Arc<Port>);
@@ -61,7 +61,7 @@ impl Hub {
     }
 }
 
-impl DeliveryAck for Kept {
+impl DeliveryAck for KeptMessage {
     fn done(self: Box<Self>) {}
     fn again(self: Box<Self>) {}
 }
@@ -69,7 +69,7 @@ impl DeliveryAck for Kept {
 impl Port {
     /// Delivers a message that was kept while the node was away.
     pub fn hear_kept(&self, bytes: &Bytes) {
-        self.hear(bytes, Some(Box::new(Kept)));
+        self.hear(bytes, Some(Box::new(KeptMessage)));
     }
 
     fn hear(&self, bytes: &Bytes, receipt: Option<Box<dyn DeliveryAck>>) {

@@ -8,12 +8,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use lamina_base::redis::driver::{
-    Client, ClusterHash, Error, KeysInterface, LuaInterface, Script, Value,
-};
+use lamina_base::redis::driver::{Client, ClusterHash, Error, KeysInterface, Script, Value};
 use lamina_base::redis::{
     RedisConnection, RedisConnectionSettings, RedisConnector, RedisError, RedisTargetError,
-    is_demotion, unanswered,
+    is_demotion, run_script, unanswered,
 };
 use parking_lot::RwLock;
 use tokio::sync::Notify;
@@ -149,7 +147,7 @@ impl AcmeRedis {
         arguments: Vec<Value>,
     ) -> Result<i64, AcmeStorageError> {
         let client = self.client()?;
-        let answer = timeout(PATIENCE, execute(script, &client, keys, arguments)).await;
+        let answer = timeout(PATIENCE, run_script(script, &client, keys, arguments)).await;
         let answer = answer.map_err(|_| unusable(RedisError::Timeout))?;
         let answer = answer.map_err(|error| self.failed(&error))?;
         let number = answer.as_i64();
@@ -279,23 +277,6 @@ fn millis(span: Duration) -> i64 {
 
 fn unusable(error: RedisError) -> AcmeStorageError {
     AcmeStorageError::Unusable(format!("redis: {error}"))
-}
-
-async fn execute(
-    script: &Script,
-    client: &Client,
-    keys: Vec<String>,
-    arguments: Vec<Value>,
-) -> Result<Value, Error> {
-    let known = client
-        .evalsha(script.sha1().clone(), keys.clone(), arguments.clone())
-        .await;
-    match (known, script.lua()) {
-        (Err(error), Some(text)) if error.details().starts_with("NOSCRIPT") => {
-            client.eval(text.clone(), keys, arguments).await
-        }
-        (answer, _) => answer,
-    }
 }
 
 /// Keeps a connection up, for ever.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::forward;
 use crate::plugin::SeenField;
 use crate::proxy::watch::PluginHeadChanges;
 
@@ -28,9 +29,8 @@ impl TakenFields {
     /// Deletes the client's own under every name that a server may read as one of these: in CGI,
     /// PHP and WSGI all that is no letter and no digit becomes `_`.
     pub fn delete(&self, headers: &mut HeaderMap) {
-        let is_alias = |name: &&HeaderName| self.0.iter().any(|ours| is_alias(name, ours));
-        while let Some(name) = headers.keys().find(is_alias).cloned() {
-            headers.remove(name);
+        for name in &self.0 {
+            forward::remove_spellings(headers, name);
         }
     }
 
@@ -59,19 +59,6 @@ impl TakenFields {
 pub enum RemovedCredentials {
     Nothing,
     Authorization,
-}
-
-fn is_alias(name: &HeaderName, ours: &HeaderName) -> bool {
-    let folded = |name: &HeaderName| -> Vec<u8> {
-        let octets = name.as_str().bytes();
-        octets
-            .map(|octet| match octet.is_ascii_alphanumeric() {
-                true => octet,
-                false => b'-',
-            })
-            .collect()
-    };
-    name == ours || (name.as_str().len() == ours.as_str().len() && folded(name) == folded(ours))
 }
 
 #[cfg(test)]
