@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use lamina_edge::config;
 
-use crate::{ExitOutcome, output};
+use crate::exit::ExitOutcome;
+use crate::output;
 
 /// Prints the lines that would change.
 pub fn check(files: &[PathBuf]) -> anyhow::Result<ExitOutcome> {

@@ -13,7 +13,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::arguments::{CommandLine, EXAMPLES, EXIT_CODES};
-use crate::completions;
+use crate::exit::ExitOutcome;
+use crate::{completions, output};
 
 /// The section of commands.
 const SECTION: &str = "1";
@@ -102,11 +103,26 @@ const FILES: [(&str, &str); 7] = [
     ),
 ];
 
+/// Prints the page of a command, or writes every page into a folder.
+///
+/// # Errors
+/// If there is no such command, or a file can't be written.
+pub fn print(names: &[String], all_to: Option<&Path>) -> anyhow::Result<ExitOutcome> {
+    match all_to {
+        Some(folder) => {
+            let written = write_all(folder)?;
+            output::line(format_args!("{}: {written} pages", folder.display()));
+        }
+        None => output::text(page(names)?),
+    }
+    Ok(ExitOutcome::Well)
+}
+
 /// The page of a command, such as `["acme", "renew"]`; of the program itself for no names.
 ///
 /// # Errors
 /// If there is no such command.
-pub fn page(names: &[String]) -> anyhow::Result<String> {
+fn page(names: &[String]) -> anyhow::Result<String> {
     let program = program();
     let mut command = &program;
     for name in names {
@@ -121,7 +137,7 @@ pub fn page(names: &[String]) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// If a file can't be written.
-pub fn write_all(folder: &Path) -> anyhow::Result<usize> {
+fn write_all(folder: &Path) -> anyhow::Result<usize> {
     write_page_and_those_below(&program(), folder).with_context(|| folder.display().to_string())
 }
 

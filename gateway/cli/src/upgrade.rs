@@ -13,7 +13,8 @@ use lamina_edge::app::upgrade::{self, NewProgram, TakeOver, TakeOverError, Upgra
 use lamina_edge::config::{self, GatewayConfig};
 
 use crate::arguments::UpgradeArguments;
-use crate::{ExitOutcome, output};
+use crate::exit::ExitOutcome;
+use crate::output;
 
 /// The socket of the Debian package's unit.
 const USUAL_SOCKET: &str = "/run/lamina/upgrade.sock";

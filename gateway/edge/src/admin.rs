@@ -73,8 +73,12 @@ pub struct AdminService {
     /// Updates the gauges before a scrape.
     pub refresh: Box<dyn Fn() + Send + Sync>,
     /// Takes up the configuration, or says what that would do.
-    pub reload: Box<dyn Fn(AdminReload) -> BoxFuture<'static, AdminReloadAnswer> + Send + Sync>,
+    pub reload: AdminReloadFunction,
 }
+
+/// Does with the configuration what an operator wants.
+pub type AdminReloadFunction =
+    Box<dyn Fn(AdminReload) -> BoxFuture<'static, AdminReloadAnswer> + Send + Sync>;
 
 /// What is to be done with the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]

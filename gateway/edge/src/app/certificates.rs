@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{GatewayStartError, obtaining};
-use crate::acme::MissingCertificates;
+use super::{GatewayStartError, shared_redis};
+use crate::acme::{AcmeManager, MissingCertificates};
 use crate::certificate_review::ListenerCertificates;
 use crate::config::GatewayConfig;
 use crate::http::server;
 use crate::http::tls::listeners::TlsListeners;
 use crate::http::tls::obtained::names_of;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Registry};
 
 /// The certificates that a start would use, with those that were obtained.
 pub struct CertificatesInUse {
@@ -36,6 +36,23 @@ pub(super) fn open(
         }));
     }
     Ok(all)
+}
+
+/// What obtains certificates, with those that are stored already. None if none are to be obtained.
+pub(super) async fn obtaining(
+    config: &GatewayConfig,
+    tls: &Arc<TlsListeners>,
+    registry: &Registry,
+) -> Result<Option<Arc<AcmeManager>>, GatewayStartError> {
+    match &config.acme {
+        Some(acme) => {
+            let settings = shared_redis(config)?;
+            let listeners = &config.listeners;
+            let opened = AcmeManager::open(acme, listeners, settings, tls, registry).await?;
+            Ok(Some(opened))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Reads all certificates, also those that were obtained and stored. Obtains and writes none.

@@ -10,11 +10,13 @@ use tokio::sync::Mutex;
 use crate::http::config::ListenerConfig;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{
-    BindError, HandedPort, PreparedListeners, RunningListeners, SocketPurpose, kept_name,
+    BindError, HandedPort, PreparedListeners, RunningListeners, SocketPurpose, WorkerThread,
+    kept_name,
 };
 
-/// The listeners for clients.
+/// Listeners at work: those for clients, or that of the admin API.
 pub struct RunningPorts {
+    threads: Vec<WorkerThread>,
     /// None: the process ends.
     listeners: Mutex<Option<RunningListeners>>,
     /// Keeps their sockets for the next process.
@@ -25,9 +27,15 @@ impl RunningPorts {
     /// Nothing is accepted on them yet.
     pub fn new(listeners: RunningListeners, manager: ServiceManager) -> Self {
         Self {
+            threads: listeners.threads().to_vec(),
             listeners: Mutex::new(Some(listeners)),
             manager,
         }
+    }
+
+    /// The threads that serve what arrives on them.
+    pub fn threads(&self) -> &[WorkerThread] {
+        &self.threads
     }
 
     /// Begins to accept.

@@ -3,13 +3,14 @@
 //! The order: read and check, refuse what can't change (`fixed`), make the generation, open the
 //! listeners that are new; nothing of that can be seen from outside. Then the generation is swapped,
 //! and the listeners that are gone are closed. `changes` says what is different, `forecast` what that
-//! means for stored entries, `watch` when files have changed, `metrics` what came of it.
+//! means for stored entries, `watch` when files have changed, `outcome` and `metrics` what came of it.
 
 pub mod changes;
 mod fixed;
 pub mod forecast;
 pub mod key_forecast;
 mod metrics;
+pub mod outcome;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -18,27 +19,32 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::{interval, sleep};
 
+use super::GatewayStartError;
+use super::ports::RunningPorts;
 use super::process::ProcessState;
-use super::{AdminGate, GatewayStartError, ProcessSettings, RunningPorts};
+use super::process_settings::ProcessSettings;
 use crate::acme::AcmeManager;
-use crate::config::{self, ConfigProblem, ConfigProblems, ConfigWatch, GatewayConfig};
+use crate::admin::AdminGate;
+use crate::config::{ConfigProblem, ConfigProblems, ConfigWatch, GatewayConfig};
 use crate::http::endpoint::Endpoint;
 use crate::http::memory;
 use crate::http::server::PreparedListeners;
 use crate::local_authority;
-use crate::proxy::route::RouteError;
 use crate::proxy::{Generation, Proxy};
 use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LevelSetter;
 use changes::ConfigChanges;
-use fixed::FixedKeyChange;
 use forecast::EntryForecast;
 use key_forecast::KeyForecasts;
 use metrics::ReloadMetrics;
+use outcome::{
+    MOST_REPLACED, ReloadAct, ReloadError, ReloadReport, ReloadTrigger, located, unusable,
+    with_causes,
+};
 use watch::{ConfigFileWatch, ContentDigest};
 
 /// Where the configuration comes from.
@@ -50,86 +56,6 @@ pub struct ConfigOrigin {
     /// Changes what the command line decides.
     pub adapt: Box<dyn Fn(&mut GatewayConfig) + Send + Sync>,
 }
-
-/// Who wants the configuration to be taken up.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ReloadTrigger {
-    Signal,
-    Watch,
-    Admin,
-}
-
-/// What is to be done with a configuration.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ReloadAct {
-    Apply,
-    /// Say what applying it would do. None: the file of the gateway.
-    Plan(Option<PathBuf>),
-}
-
-/// What came of it.
-#[derive(Clone, Debug)]
-pub struct ReloadReport {
-    pub hash_before: String,
-    pub hash_after: String,
-    pub changes: ConfigChanges,
-    /// None: nobody waits for it.
-    pub entries: Option<EntryForecast>,
-    /// What new versions of key plugins make of the last requests. None: nobody waits for it.
-    pub keys: Option<KeyForecasts>,
-    pub warnings: Vec<String>,
-}
-
-/// Why a configuration was not taken up.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    #[error("another reload is under way")]
-    Busy,
-    #[error("the gateway ends")]
-    Ending,
-    #[error("there is no configuration file: the gateway was started with --domain")]
-    NoFile,
-    #[error("the file must stand in the folder of the configuration file that is in use, or below")]
-    Elsewhere,
-    #[error(
-        "{MOST_OLD} replaced configurations still have requests under way; try again later, or \
-         shorten server.old_engine_max"
-    )]
-    TooManyOld,
-    #[error("{0}")]
-    Invalid(ConfigProblems),
-    #[error("{}", .0.iter().map(ConfigProblem::headline).collect::<Vec<_>>().join("; "))]
-    NotLive(Vec<ConfigProblem>),
-    #[error("{}", .0.headline())]
-    Unusable(Box<ConfigProblem>),
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl ReloadError {
-    /// The word of the metric and of the answer.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::Invalid(_) | Self::Unusable(_) | Self::Elsewhere => "invalid",
-            Self::NotLive(_) => "not_live",
-            Self::Ending | Self::NoFile | Self::TooManyOld | Self::Failed(_) => "failed",
-        }
-    }
-
-    /// What is wrong with the file, as far as it is.
-    pub fn problems(&self) -> Vec<&ConfigProblem> {
-        match self {
-            Self::Invalid(problems) => problems.iter().collect(),
-            Self::NotLive(problems) => problems.iter().collect(),
-            Self::Unusable(problem) => vec![problem],
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// The most replaced configurations that requests may still run on.
-const MOST_OLD: usize = 8;
 
 /// Takes configurations up.
 pub struct ConfigReloader {
@@ -305,7 +231,7 @@ impl ConfigReloader {
         if !fixed.is_empty() {
             return Err(ReloadError::NotLive(located(&file, fixed)));
         }
-        if act == ReloadAct::Apply && self.old_engines() >= MOST_OLD {
+        if act == ReloadAct::Apply && self.old_engines() >= MOST_REPLACED {
             return Err(ReloadError::TooManyOld);
         }
         let warnings = config
@@ -528,89 +454,10 @@ impl ConfigReloader {
     /// Answers `POST /v1/config/reload`: a report, or what is wrong, with the word for the status.
     pub async fn answer(self: Arc<Self>, act: ReloadAct) -> Result<Value, (&'static str, Value)> {
         let outcome = self.reload(ReloadTrigger::Admin, act.clone()).await;
-        match outcome {
-            Ok(report) => Ok(json!({
-                "applied": act == ReloadAct::Apply,
-                "hash_before": report.hash_before,
-                "hash_after": report.hash_after,
-                "changes": report.changes,
-                "entries": report.entries,
-                "keys": report.keys,
-                "warnings": report.warnings,
-                "note": "variables have the values that they had when the process began",
-            })),
-            Err(error) => {
-                let problems = error.problems().into_iter().map(|problem| {
-                    let (line, column) = problem.position.unzip();
-                    json!({
-                        "file": problem.file,
-                        "line": line,
-                        "column": column,
-                        "key": problem.path,
-                        "message": problem.message,
-                    })
-                });
-                let problems: Vec<_> = problems.collect();
-                let message = match &error {
-                    ReloadError::Invalid(all) => {
-                        let first = all.iter().next().map(ConfigProblem::headline);
-                        first.unwrap_or_default()
-                    }
-                    other => other.to_string(),
-                };
-                let answer = json!({
-                    "applied": false,
-                    "error": message,
-                    "problems": problems,
-                });
-                Err((error.word(), answer))
-            }
-        }
+        outcome
+            .map(|report| report.json(&act))
+            .map_err(|error| (error.word(), error.json()))
     }
-}
-
-/// Shows keys that can't be changed where they stand.
-fn located(file: &Path, changes: Vec<FixedKeyChange>) -> Vec<ConfigProblem> {
-    let shown = changes
-        .into_iter()
-        .map(|change| config::problem_at(file, &change.key, change.message()));
-    shown.collect()
-}
-
-fn unusable(file: &Path, error: GatewayStartError) -> ReloadError {
-    match error.place().or_else(|| named_place(&error)) {
-        Some((key, message)) => {
-            ReloadError::Unusable(Box::new(config::problem_at(file, &key, message)))
-        }
-        None => ReloadError::Failed(with_causes(&error)),
-    }
-}
-
-/// The key of what the error names, and what is wrong with it, if the configuration is the cause.
-fn named_place(error: &GatewayStartError) -> Option<(String, String)> {
-    let file_of = |plugin: &str| format!("plugins.{plugin}.file");
-    match error {
-        GatewayStartError::Plugin(fault) => Some((file_of(&fault.plugin), with_causes(fault))),
-        GatewayStartError::Route(lacks @ RouteError::NoHook { source, .. }) => {
-            Some((file_of(&source.plugin), with_causes(lacks)))
-        }
-        GatewayStartError::Upstream(fault) => {
-            let key = format!("upstreams.{}", fault.upstream());
-            Some((key, with_causes(fault)))
-        }
-        other if other.is_configuration() => Some((String::new(), with_causes(other))),
-        _ => None,
-    }
-}
-
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 async fn blocking<T: Send + 'static>(

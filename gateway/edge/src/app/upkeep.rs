@@ -1,0 +1,108 @@
+//! What a gateway does again and again while it runs: it maintains its cache, counts the nodes that
+//! share its limits, renews local certificates, and reloads its configuration at each SIGHUP.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lamina_base::service_manager::{self, ServiceManager, ServiceState};
+
+use super::reload::ConfigReloader;
+use super::reload::outcome::{ReloadAct, ReloadTrigger};
+use crate::admin::phase::{ServingPhase, ServingPhaseReceiver};
+use crate::cache::Cache;
+use crate::cluster::Cluster;
+use crate::local_authority;
+use crate::rate_limit::RateLimiter;
+
+/// How often the cache is maintained and gauges are updated.
+const TEND: Duration = Duration::from_secs(1);
+/// How often local certificates are looked at.
+const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
+
+/// Takes up the configuration, and plugin files with it, at each SIGHUP.
+pub(super) async fn reload_on_signals(
+    reloader: Arc<ConfigReloader>,
+    manager: ServiceManager,
+    mut phase: ServingPhaseReceiver,
+) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => {
+            return tracing::error!(
+                %error,
+                "SIGHUP can't be handled, so it will not reload the configuration"
+            );
+        }
+    };
+    // A signal from before is kept until then.
+    let ready = phase.wait_for(|phase| *phase != ServingPhase::Warming);
+    if ready.await.is_err() {
+        return;
+    }
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: reloading the configuration and the plugins");
+        manager.tell(ServiceState::Reloading {
+            since: service_manager::monotonic_now(),
+        });
+        let outcome = reloader.reload(ReloadTrigger::Signal, ReloadAct::Apply);
+        let status = match outcome.await {
+            Ok(report) => format!("Serving by the configuration {}", report.hash_after),
+            Err(error) => format!("Serving by the configuration before: {error}"),
+        };
+        manager.tell(ServiceState::Ready { status: &status });
+    }
+}
+
+/// Issues local certificates again before they end.
+pub(super) async fn issue_again(reloader: Arc<ConfigReloader>) {
+    let mut ticks = tokio::time::interval(ISSUE_AGAIN);
+    // The first tick comes at once, when all were just issued.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let config = reloader.config();
+        let issued = tokio::task::spawn_blocking(move || local_authority::issue_all(&config)).await;
+        if let Ok(Err(error)) = issued {
+            tracing::error!(%error, "local certificate not issued again; the next attempt is in 12 hours");
+        }
+    }
+}
+
+/// Maintains the cache in the background.
+pub(super) async fn tend(cache: Arc<Cache>, sweep: Duration) {
+    let mut ticks = tokio::time::interval(TEND);
+    let mut swept = tokio::time::Instant::now();
+    loop {
+        ticks.tick().await;
+        let due = swept.elapsed() >= sweep;
+        let cache = Arc::clone(&cache);
+        // A sweep touches every entry, so it must not run on a thread that serves requests.
+        let work = tokio::task::spawn_blocking(move || {
+            cache.tend();
+            if due {
+                cache.sweep();
+            }
+        });
+        if work.await.is_err() {
+            tracing::error!(
+                "the periodic maintenance of the cache failed; it runs again at its next interval"
+            );
+        }
+        if due {
+            swept = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Tells the limits that nodes share how many there are. While the bus is not heard, the number is
+/// that from before.
+pub(super) async fn count_nodes(cluster: Arc<Cluster>, limiter: Arc<RateLimiter>) {
+    let mut ticks = tokio::time::interval(TEND);
+    loop {
+        ticks.tick().await;
+        if cluster.standing().hears {
+            limiter.set_nodes(cluster.nodes(Instant::now()).len() + 1);
+        }
+    }
+}
