@@ -11,10 +11,11 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::delivery::PendingAnswer;
+use super::lookup::{CacheLookupOutcome, HitSample, RoutedRequest, look};
 use super::metrics::RequestOutcome;
 use super::record::RecordBeginning;
 use super::target::RoutingOutcome;
-use super::{CacheLookupOutcome, HitSample, Proxy, RoutedRequest, context, path, respond};
+use super::{Proxy, context, path, respond};
 use crate::http::body::Body;
 use crate::http::forward::ForwardingContext;
 use crate::http::server::{
@@ -81,17 +82,20 @@ impl Proxy {
         {
             return None;
         }
-        let found = self.look(&RoutedRequest {
-            parts: &parts,
-            body,
-            host: &host,
-            scheme,
-            wishes,
-            route,
-            started,
-            trail: None,
-            sample: HitSample::LeftOut,
-        });
+        let found = look(
+            self,
+            &RoutedRequest {
+                parts: &parts,
+                body,
+                host: &host,
+                scheme,
+                wishes,
+                route,
+                started,
+                trail: None,
+                sample: HitSample::LeftOut,
+            },
+        );
         let served = match found {
             CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit => served,
             _ => return None,
