@@ -11,11 +11,11 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // The modules of this crate use the crates below under these names.
-use crate::l2::store::LogNumber;
 use lamina_base::{breaker, description, hc1, pattern, redis, units};
 use lamina_http as http;
 
 pub mod backoff;
+mod cache_rules;
 pub mod coalesce;
 pub mod config;
 pub mod encoder;
@@ -24,6 +24,7 @@ pub mod entry;
 pub mod event;
 pub mod fill;
 pub mod freshness;
+mod gauges;
 mod hit_for_miss;
 pub mod key;
 mod l1;
@@ -33,6 +34,7 @@ pub mod parts;
 pub mod peers;
 pub mod policy;
 pub mod purge;
+mod purging;
 pub mod record;
 pub mod tags;
 pub mod warm;
@@ -45,15 +47,16 @@ use ::http::{HeaderMap, HeaderName};
 use arc_swap::ArcSwap;
 use moka::notification::RemovalCause;
 use parking_lot::Mutex;
-use prometheus::{IntGauge, Registry};
+use prometheus::Registry;
 
 use crate::http::vary::Vary;
 use backoff::LoadBackoff;
 use coalesce::{FlightTable, LeadOrFollow, Leader};
 use encoder::BodyEncoder;
 use entry::{Entry, PurgeAttributes};
-use event::{CacheEvent, CacheEventCounters, Eviction, PurgeSelectorKind};
+use event::{CacheEvent, CacheEventCounters, Eviction};
 use freshness::{FreshnessState, StaleWindows};
+use gauges::{CacheGauges, gauge};
 use hit_for_miss::HitForMiss;
 use key::{EntryKey, KeyBuf, PurgeHash};
 use l1::{L1, L1Lookup};
@@ -61,12 +64,10 @@ use l2::L2;
 use l2::store::Store;
 use large::LargeObjects;
 use peers::PeerNotifier;
-use purge::{
-    EntryVisibility, LocalPresence, PurgeInitiator, PurgeKind, PurgeLog, PurgeOrder, Selector,
-};
+use purge::{EntryVisibility, PurgeLog, PurgeOrder};
 use record::Seal;
-use tokio::sync::oneshot;
 
+pub use cache_rules::CacheRules;
 pub use hit_for_miss::UnsharedScope;
 pub use l1::variant_key;
 
@@ -99,34 +100,6 @@ pub struct Cache {
     rules: ArcSwap<CacheRules>,
     /// Held while every entry is touched: by a sweep, or by a move to an L1 of another size.
     touching_all: Mutex<()>,
-}
-
-/// The rules of the cache that may change while it is used.
-#[derive(Clone, Debug)]
-pub struct CacheRules {
-    /// The largest object that is stored, in bytes.
-    pub max_object_bytes: usize,
-    /// How long a request waits for another request's load.
-    pub wait_timeout: Duration,
-    /// How long a load continues when nobody reads it.
-    pub unread_timeout: Duration,
-}
-
-impl CacheRules {
-    fn of(config: &config::CacheConfig) -> Self {
-        Self {
-            max_object_bytes: config.l1.max_object_bytes.as_usize(),
-            wait_timeout: config.inflight.wait_timeout.0,
-            unread_timeout: config.inflight.unread_timeout.0,
-        }
-    }
-}
-
-struct CacheGauges {
-    bytes: IntGauge,
-    entries: IntGauge,
-    flights: IntGauge,
-    records: IntGauge,
 }
 
 /// What a look-up found.
@@ -479,86 +452,6 @@ impl Cache {
         self.l1.lists(primary)
     }
 
-    /// Purges what `selector` reaches. When this returns, the purge is in force for entries, stale
-    /// copies, variants and loads that are under way.
-    pub fn purge(&self, selector: &Selector, kind: PurgeKind) -> PurgeOrder {
-        self.purge_everywhere(selector, kind).0
-    }
-
-    /// Like [`purge`](Self::purge). With a second tier, the receiver gets the number of the purge
-    /// when the store's purge log has taken it.
-    pub fn purge_everywhere(
-        &self,
-        selector: &Selector,
-        kind: PurgeKind,
-    ) -> (PurgeOrder, Option<oneshot::Receiver<LogNumber>>) {
-        let peers = self.peers.get();
-        if let Some(peers) = peers {
-            peers.purging();
-        }
-        let (order, told) = self.purge_untold(selector, kind);
-        if let Some(peers) = peers {
-            peers.purged(PurgeInitiator::Operator, selector, kind, order);
-        }
-        (order, told)
-    }
-
-    /// Like [`purge`](Self::purge), for a rule of the configuration that purges because a client's
-    /// request was answered. These purges have bounds of their own, apart from those of operators.
-    pub fn purge_by_request(&self, selector: &Selector, kind: PurgeKind) {
-        let peers = self.peers.get();
-        if let Some(peers) = peers {
-            peers.purging();
-        }
-        let order = match &self.second_tier {
-            Some(tier) => tier.purge_by(PurgeInitiator::Request, selector, kind).0,
-            None => self.log.record_by(PurgeInitiator::Request, selector, kind),
-        };
-        if let Some(peers) = peers {
-            peers.purged(PurgeInitiator::Request, selector, kind, order);
-        }
-        self.hooks.emit(CacheEvent::Purge(reach(selector)));
-    }
-
-    /// Hides what a request made invalid (RFC 9111 §4.4, RFC 9875): whatever has one of these
-    /// numbers, which stand for URLs or groups. It takes effect like a purge but leaves no record.
-    pub fn invalidate(&self, numbers: &[PurgeHash]) {
-        if numbers.is_empty() {
-            return;
-        }
-        let peers = self.peers.get();
-        if let Some(peers) = peers {
-            peers.purging();
-        }
-        let (order, held) = self.log.invalidate(numbers);
-        if let Some(tier) = &self.second_tier {
-            tier.invalidate(numbers);
-        }
-        if let Some(peers) = peers {
-            peers.invalidated(numbers, order);
-        }
-        let held = held.iter().filter(|held| **held == LocalPresence::Held);
-        held.for_each(|_| self.hooks.emit(CacheEvent::Invalidated));
-    }
-
-    /// Like [`purge_everywhere`](Self::purge_everywhere), for a caller that informs the peers
-    /// itself.
-    pub fn purge_untold(
-        &self,
-        selector: &Selector,
-        kind: PurgeKind,
-    ) -> (PurgeOrder, Option<oneshot::Receiver<LogNumber>>) {
-        let (order, told) = match &self.second_tier {
-            Some(tier) => {
-                let (order, told) = tier.purge(selector, kind);
-                (order, Some(told))
-            }
-            None => (self.log.record(selector, kind), None),
-        };
-        self.hooks.emit(CacheEvent::Purge(reach(selector)));
-        (order, told)
-    }
-
     /// Removes the entries that purges hide, then drops the purge records. Slow: do not run it on a
     /// request's path.
     pub fn sweep(&self) {
@@ -589,36 +482,11 @@ impl Cache {
     /// Lets L1 evict and expire what is due, and updates the gauges.
     pub fn tend(&self) {
         self.l1.tend();
-        self.gauges.bytes.set(clamp(self.l1.bytes()));
-        self.gauges.entries.set(clamp(self.l1.entry_count()));
-        self.gauges.flights.set(clamp(self.flights.count() as u64));
-        self.gauges.records.set(clamp(self.log.records() as u64));
+        self.gauges.bytes.set(gauge(self.l1.bytes()));
+        self.gauges.entries.set(gauge(self.l1.entry_count()));
+        self.gauges.flights.set(gauge(self.flights.count() as u64));
+        self.gauges.records.set(gauge(self.log.records() as u64));
     }
-}
-
-impl CacheGauges {
-    fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let tier = |name: &str, help: &str| {
-            let vec = prometheus::IntGaugeVec::new(prometheus::Opts::new(name, help), &["tier"])?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec.with_label_values(&["l1"]))
-        };
-        let one = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        Ok(Self {
-            bytes: tier("lamina_cache_bytes", "Bytes in a tier.")?,
-            entries: tier("lamina_cache_entries", "Entries in a tier.")?,
-            flights: one("lamina_cache_flights", "Loads under way.")?,
-            records: one("lamina_cache_purge_records", "Records in the purge log.")?,
-        })
-    }
-}
-
-fn clamp(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 fn on_removal(hooks: &CacheEventCounters, cause: RemovalCause) {
@@ -626,18 +494,5 @@ fn on_removal(hooks: &CacheEventCounters, cause: RemovalCause) {
         RemovalCause::Expired => hooks.emit(CacheEvent::Evicted(Eviction::Expired)),
         RemovalCause::Size => hooks.emit(CacheEvent::Evicted(Eviction::Size)),
         RemovalCause::Explicit | RemovalCause::Replaced => {}
-    }
-}
-
-fn reach(selector: &Selector) -> PurgeSelectorKind {
-    match selector {
-        Selector::Key(_) => PurgeSelectorKind::Key,
-        Selector::Url(_) => PurgeSelectorKind::Url,
-        Selector::Prefix(_) => PurgeSelectorKind::Prefix,
-        Selector::Pattern(_) => PurgeSelectorKind::Pattern,
-        Selector::Tag(_) => PurgeSelectorKind::Tag,
-        Selector::Group(_) => PurgeSelectorKind::Group,
-        Selector::Route(_) => PurgeSelectorKind::Route,
-        Selector::All => PurgeSelectorKind::All,
     }
 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Cache;
 use super::entry::Entry;
 use super::event::CacheEvent;
 use super::key::{EntryKey, KeyBuf, KeyId, PurgeHash};
@@ -16,8 +17,8 @@ use super::l2::{StoreHealth, convert};
 use super::purge::{
     DoubtDuration, EntryVisibility, PurgeInitiator, PurgeKind, PurgeOrder, Selector,
 };
+use super::purging::reach;
 use super::record::{self, ClockReading, CorruptRecord, ResponseRecord, StoreRecord};
-use super::{Cache, reach};
 use crate::http::vary::Vary;
 use bytes::Bytes;
 

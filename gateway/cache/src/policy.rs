@@ -3,25 +3,30 @@
 //! Pure: the clock and the random number for the jitter are arguments. The result is
 //! [`StorageTerms`], or an [`UncacheableReason`] that `Cache-Status`, `explain` and the tests read.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::header::{
-    AUTHORIZATION, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, TRAILER,
-};
+use http::header::{CONTENT_TYPE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::config;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
-use crate::http::date::{self, FieldDate};
 use crate::http::media;
 use crate::http::vary::Vary;
 use crate::units;
 
 mod lifetimes;
 mod requester;
+mod stated;
+mod terms;
 
 pub use lifetimes::LifetimeRule;
 pub use requester::concerns_requester_alone;
+pub use terms::{
+    CameWith, CredentialPresence, Credentials, HttpExchange, Lifetime, LifetimeSource,
+    StorageTerms, UncacheableReason,
+};
+
+use stated::{explicit, heuristic, never_unvalidated};
 
 /// A route's policy with the defaults filled in.
 #[derive(Clone, Debug)]
@@ -57,72 +62,6 @@ pub struct Policy {
     pub keyed_by_authorization: bool,
 }
 
-/// What is known when a response's head has arrived.
-pub struct HttpExchange<'a> {
-    pub request: &'a HeaderMap,
-    /// The path of the request in its normal form.
-    pub path: &'a str,
-    pub status: StatusCode,
-    pub response: &'a HeaderMap,
-    /// The length of the content, if it is known.
-    pub length: Option<u64>,
-    pub received: SystemTime,
-    /// The lifetime that a plugin set. It takes precedence over everything else.
-    pub plugin_ttl: Option<Duration>,
-    pub credentials: Credentials,
-    /// Whether the client sent `Authorization`.
-    pub authorization: CredentialPresence,
-}
-
-/// Whether a credential came with a request, and whether it is still there.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum CredentialPresence {
-    #[default]
-    Not,
-    /// It came with the request and goes to the origin.
-    Here,
-    /// A request plugin removed or replaced it, and the key does not contain what the plugin made
-    /// of it, so no key can distinguish it any more.
-    Taken,
-}
-
-/// The credentials that a request came with.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct CameWith {
-    pub authorization: CredentialPresence,
-    pub cookies: CredentialPresence,
-}
-
-impl CredentialPresence {
-    fn of(request: &HeaderMap, name: HeaderName) -> Self {
-        match request.contains_key(name) {
-            true => Self::Here,
-            false => Self::Not,
-        }
-    }
-}
-
-impl CameWith {
-    /// The credentials in this request head.
-    pub fn of(request: &HeaderMap) -> Self {
-        Self {
-            authorization: CredentialPresence::of(request, AUTHORIZATION),
-            cookies: CredentialPresence::of(request, COOKIE),
-        }
-    }
-}
-
-/// What the request said about its user beyond what the cache key contains.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Credentials {
-    /// Nothing, or the key contains all of it.
-    Keyed,
-    /// Cookies that the key does not contain.
-    Cookies,
-    /// `Authorization` that the key does not contain.
-    Authorization,
-}
-
 /// Whether our rules may give a response a lifetime that it did not state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum OurLifetime {
@@ -130,121 +69,12 @@ enum OurLifetime {
     Withheld,
 }
 
-/// For how long a response is stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StorageTerms {
-    /// Counted from when the origin generated the response, like `Age`, or from its arrival.
-    pub lifetime: Lifetime,
-    pub while_revalidate: Duration,
-    pub if_error: Duration,
-    pub must_revalidate: bool,
-    pub source: LifetimeSource,
-}
-
-/// From when a lifetime counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lifetime {
-    /// By HTTP's rules: the age that the response had on arrival is already used up.
-    OfResponse(Duration),
-    /// By a route or a plugin: counted from arrival.
-    FromArrival(Duration),
-}
-
-/// Which rule gave the lifetime.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LifetimeSource {
-    Plugin,
-    Route,
-    /// One of the policy's `lifetimes`.
-    Listed,
-    Negative,
-    SMaxage,
-    MaxAge,
-    Expires,
-    Heuristic,
-    /// No freshness at all: the response is kept for validation.
-    Validator,
-}
-
-/// Why a response is not stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UncacheableReason {
-    RequestNoStore,
-    NoStore,
-    Private,
-    SetCookie,
-    Authorization,
-    /// The request had cookies or `Authorization` that the key does not contain, and only our own
-    /// rules would have given the response a lifetime.
-    Credentials,
-    Status,
-    VaryAny,
-    NoFreshness,
-    /// A stream that continues as long as somebody listens, and the origin did not say that others
-    /// may have it.
-    Endless,
-    TooLarge,
-    /// A part that does not say which part it is, or an answer to a range that others can't use.
-    Part,
-    /// A plugin decided it.
-    Plugin,
-    /// The loader read something that the key does not cover, and the route does not allow that.
-    Unkeyed,
-    /// It announces trailers, or means nothing without them. Entries have no trailers.
-    Trailers,
-}
-
-impl UncacheableReason {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::RequestNoStore => "request-no-store",
-            Self::NoStore => "no-store",
-            Self::Private => "private",
-            Self::SetCookie => "set-cookie",
-            Self::Authorization => "authorization",
-            Self::Credentials => "credentials",
-            Self::Status => "status",
-            Self::VaryAny => "vary-any",
-            Self::NoFreshness => "no-freshness",
-            Self::Endless => "endless",
-            Self::TooLarge => "too-large",
-            Self::Part => "part",
-            Self::Plugin => "plugin",
-            Self::Unkeyed => "unkeyed",
-            Self::Trailers => "trailers",
-        }
-    }
-}
-
-impl LifetimeSource {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Plugin => "plugin",
-            Self::Route => "route",
-            Self::Listed => "lifetimes",
-            Self::Negative => "negative",
-            Self::SMaxage => "s-maxage",
-            Self::MaxAge => "max-age",
-            Self::Expires => "expires",
-            Self::Heuristic => "heuristic",
-            Self::Validator => "validator",
-        }
-    }
-}
-
-/// Statuses that a cache may keep without explicit freshness (RFC 9110 §15.1), except 206: parts
-/// are stored by rules of their own.
-const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
 /// Statuses to which a route's `ttl` applies, unless `statuses` says otherwise.
 const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
 /// The target that every CDN reads (RFC 9213 §3.1); it is the default.
 const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
 /// How the content types of gRPC begin.
 const GRPC: &[u8] = b"application/grpc";
-/// The heuristic share of the time since `Last-Modified` (RFC 9111 §4.2.2), as a divisor, and its
-/// upper bound.
-const HEURISTIC_SHARE: u32 = 10;
-const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
 
 impl Policy {
     /// Combines the route's settings with the defaults; the route's take precedence.
@@ -552,88 +382,6 @@ fn forbids_stale(d: &ResponseDirectives) -> bool {
         || d.proxy_revalidate
         || d.no_cache == FieldForm::Whole
         || (d.s_maxage.is_some() && !own_window)
-}
-
-/// Explicit freshness (RFC 9111 §4.2.1).
-fn explicit(
-    exchange: &HttpExchange<'_>,
-    d: &ResponseDirectives,
-) -> Option<(Duration, LifetimeSource)> {
-    if d.no_cache == FieldForm::Whole {
-        return None;
-    }
-    let secs = |n: u32| Duration::from_secs(n.into());
-    if let Some(n) = d.s_maxage {
-        return Some((secs(n), LifetimeSource::SMaxage));
-    }
-    if let Some(n) = d.max_age {
-        return Some((secs(n), LifetimeSource::MaxAge));
-    }
-    if d.targeted {
-        return None;
-    }
-    expires(exchange.response, exchange.received).map(|ttl| (ttl, LifetimeSource::Expires))
-}
-
-/// The terms for a response that must be validated before each use (RFC 9111 §5.2.2.4). It is
-/// stored if §3 allows, and only with a validator, because nothing else can make it usable.
-fn never_unvalidated(
-    exchange: &HttpExchange<'_>,
-    d: &ResponseDirectives,
-) -> Option<(Lifetime, LifetimeSource)> {
-    let explicit =
-        d.max_age.is_some() || d.s_maxage.is_some() || exchange.response.contains_key(EXPIRES);
-    let heuristic = d.public || HEURISTIC.contains(&exchange.status.as_u16());
-    let validator = has_validator(exchange);
-    ((explicit || heuristic) && validator).then_some((
-        Lifetime::OfResponse(Duration::ZERO),
-        LifetimeSource::Validator,
-    ))
-}
-
-/// Whether it has a validator that a later request can send (RFC 9111 §4.3.1).
-fn has_validator(exchange: &HttpExchange<'_>) -> bool {
-    let modified = || date::field(exchange.response, &LAST_MODIFIED, exchange.received).at();
-    exchange.response.contains_key(ETAG) || modified().is_some()
-}
-
-/// `Expires` minus `Date`. Several lines or an invalid one mean already expired (RFC 9111 §5.3).
-fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
-    match date::field(headers, &EXPIRES, received) {
-        FieldDate::Absent => None,
-        FieldDate::Invalid => Some(Duration::ZERO),
-        FieldDate::At(at) => {
-            let sent = date::field(headers, &DATE, received)
-                .at()
-                .unwrap_or(received);
-            Some(at.duration_since(sent).unwrap_or_default())
-        }
-    }
-}
-
-/// Heuristic freshness (RFC 9111 §4.2.2); without it, a lifetime of zero if there is a validator.
-fn heuristic(
-    exchange: &HttpExchange<'_>,
-    d: &ResponseDirectives,
-) -> Option<(Lifetime, LifetimeSource)> {
-    if !HEURISTIC.contains(&exchange.status.as_u16()) && !d.public {
-        return None;
-    }
-    let headers = exchange.response;
-    let modified = date::field(headers, &LAST_MODIFIED, exchange.received).at();
-    let sent = date::field(headers, &DATE, exchange.received)
-        .at()
-        .unwrap_or(exchange.received);
-    let share = modified
-        .and_then(|at| sent.duration_since(at).ok())
-        .map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
-    match share {
-        Some(ttl) => Some((Lifetime::OfResponse(ttl), LifetimeSource::Heuristic)),
-        None => has_validator(exchange).then_some((
-            Lifetime::OfResponse(Duration::ZERO),
-            LifetimeSource::Validator,
-        )),
-    }
 }
 
 /// Whether a client would miss trailers that a hit does not have: those that the sender announced

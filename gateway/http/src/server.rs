@@ -61,6 +61,7 @@ mod roster;
 mod running;
 mod send_queue;
 mod sending;
+mod served_body;
 mod service;
 mod signal;
 mod socket;

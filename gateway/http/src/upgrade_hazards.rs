@@ -131,7 +131,7 @@ async fn hyper_drops_a_head_that_it_has_not_written_when_the_body_fails_at_once(
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(answer, b"", "see `server::service::ServedBody`");
+    assert_eq!(answer, b"", "see `server::served_body::ServedBody`");
     assert!(serving.await.unwrap().is_err());
 }
 

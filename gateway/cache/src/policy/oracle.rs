@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http_cache_semantics::{CacheOptions, CachePolicy};
 use proptest::prelude::*;

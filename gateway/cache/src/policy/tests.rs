@@ -1,5 +1,7 @@
 //! Tests of the storage policy.
 
+use std::time::SystemTime;
+
 use super::*;
 use proptest::prelude::*;
 

@@ -14,13 +14,14 @@
 //! pause of its own. The circuit breaker applies to values only: purges and other events neither
 //! open it nor are held back by it.
 
+mod batch;
 mod history;
+mod identity;
 mod metrics;
 mod queue;
 mod standing;
 mod widen;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,29 +35,19 @@ use tokio::time::Instant;
 use super::config;
 use super::event::{BusEvent, EventShape, MAX_BYTES, Message, NodePayload, PublisherNumber};
 use super::refusals::RareLine;
-use super::seal::SealKeys;
 use super::transport::{BusTransport, PublishError};
 use crate::backoff;
 use crate::breaker::{Breaker, Permit};
+use batch::{BatchShrinking, OutgoingBatch, OutgoingEvent};
 use history::PurgeHistory;
 use metrics::{OutboxMetrics, PublishedKind};
 use queue::{NextPublish, OutboxQueue, QueueOverflow};
 use standing::PublishMonitor;
 use widen::WidenedPurge;
 
+pub use identity::{PublisherIdentity, new_boot, new_id};
 pub use queue::{QueuedPurge, QueuedPurgeAuthor, QueuedValue};
 pub use standing::PublishStatus;
-
-/// The identity under which this node publishes.
-#[derive(Clone, Debug)]
-pub struct PublisherIdentity {
-    pub source: String,
-    /// Tells two lives (process runs) of one source apart; see [`new_boot`].
-    pub boot: u64,
-    pub namespace: Option<String>,
-    /// The keys that seal its events; none where there is no `seal_key`.
-    pub seal: Option<SealKeys>,
-}
 
 /// Called with each purge and its number before the purge is sent.
 pub type OnNumber = Box<dyn Fn(PublisherNumber, &QueuedPurge) + Send + Sync>;
@@ -95,14 +86,6 @@ pub struct Outbox {
     metrics: OutboxMetrics,
 }
 
-/// An event that is ready to be sent.
-struct OutgoingEvent {
-    bytes: Bytes,
-    kind: PublishedKind,
-    /// The number of a purge that was not sent before.
-    number: Option<PublisherNumber>,
-}
-
 /// What to do after a failed attempt to publish.
 enum PublishRetryDecision {
     /// The broker takes nothing now: purges wait for the next attempt, the rest is dropped.
@@ -111,29 +94,9 @@ enum PublishRetryDecision {
     GoOn,
 }
 
-/// The most events that are handed to the transport at once, and their bytes.
-const BATCH: usize = 64;
-const BATCH_BYTES: usize = 1 << 20;
 /// Pauses between two attempts. They grow, and half of each is random.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-
-/// Makes an event id that no event has had and that nobody can predict. Whoever knew an id in
-/// advance could send another event with it first, and the real one would count as a duplicate.
-pub fn new_id() -> String {
-    format!("{:032x}", u128::from_be_bytes(random()))
-}
-
-/// Makes the identifier of a life (a process run) that has just begun.
-pub fn new_boot() -> u64 {
-    u64::from_be_bytes(random())
-}
-
-fn random<const BYTES: usize>() -> [u8; BYTES] {
-    let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes).expect("the system has random bytes");
-    bytes
-}
 
 impl Outbox {
     /// # Errors
@@ -294,7 +257,7 @@ impl Outbox {
 
     /// Publishes, without end.
     pub async fn run(&self) {
-        let mut batch = VecDeque::new();
+        let mut batch = OutgoingBatch::default();
         let mut failures: u32 = 0;
         loop {
             self.fill(&mut batch);
@@ -308,7 +271,7 @@ impl Outbox {
                 Ok(()) => failures = 0,
                 Err(_) => {
                     failures = failures.saturating_add(1);
-                    self.keep_what_counts(&mut batch);
+                    self.keep_after_failure(&mut batch);
                     self.note_under_way(&batch);
                     self.pause(failures).await;
                 }
@@ -325,21 +288,18 @@ impl Outbox {
         }
     }
 
-    fn fill(&self, batch: &mut VecDeque<OutgoingEvent>) {
-        let mut bytes: usize = batch.iter().map(|outgoing| outgoing.bytes.len()).sum();
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
+    fn fill(&self, batch: &mut OutgoingBatch) {
+        while batch.has_room() {
             let Some(again) = self.history.lock().next(Instant::now().into_std()) else {
                 break;
             };
-            let again = self.fitting(again, self.max_message_bytes());
-            bytes += again.len();
-            batch.push_back(OutgoingEvent {
-                bytes: again,
+            batch.push(OutgoingEvent {
+                bytes: self.fitting(again, self.max_message_bytes()),
                 kind: PublishedKind::Again,
                 number: None,
             });
         }
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
+        while batch.has_room() {
             let next = {
                 let mut queue = self.queue.lock();
                 let next = queue.pop();
@@ -351,8 +311,7 @@ impl Outbox {
             };
             let Some(next) = next else { break };
             if let Some(outgoing) = self.outgoing(next) {
-                bytes += outgoing.bytes.len();
-                batch.push_back(outgoing);
+                batch.push(outgoing);
             }
         }
     }
@@ -453,19 +412,18 @@ impl Outbox {
     }
 
     /// Hands the batch to the transport, and removes from it what the broker has taken.
-    async fn send(&self, batch: &mut VecDeque<OutgoingEvent>) -> Result<(), PublishError> {
-        while let Some(first) = batch.front() {
-            let kind = first.kind;
+    async fn send(&self, batch: &mut OutgoingBatch) -> Result<(), PublishError> {
+        while let Some(kind) = batch.next_kind() {
             let permit = match kind {
                 PublishedKind::Value => self.breaker.admit(Instant::now().into_std()),
                 PublishedKind::Purge | PublishedKind::Word | PublishedKind::Again => None,
             };
             if kind == PublishedKind::Value && permit.is_none() {
-                self.put_values_aside(batch);
+                self.metrics.skipped(batch.drop_values());
                 continue;
             }
             let (taken, error) = self.hand_over(batch, kind).await;
-            for outgoing in batch.drain(..taken.min(batch.len())) {
+            for outgoing in batch.take(taken) {
                 self.metrics.published(outgoing.kind);
                 if let Some(number) = outgoing.number {
                     self.taken.store(number.value(), Ordering::Release);
@@ -488,11 +446,10 @@ impl Outbox {
     /// are away; values; or other transient events.
     async fn hand_over(
         &self,
-        batch: &VecDeque<OutgoingEvent>,
+        batch: &OutgoingBatch,
         kind: PublishedKind,
     ) -> (usize, Option<PublishError>) {
-        let alike = batch.iter().take_while(|o| o.kind.goes_with(kind));
-        let messages: Vec<Bytes> = alike.map(|outgoing| outgoing.bytes.clone()).collect();
+        let messages = batch.alike(kind);
         let publish = match kind.is_kept() {
             true => self.transport.publish(&messages),
             false => self.transport.whisper(&messages),
@@ -517,13 +474,13 @@ impl Outbox {
 
     fn went_wrong(
         &self,
-        batch: &mut VecDeque<OutgoingEvent>,
+        batch: &mut OutgoingBatch,
         kind: PublishedKind,
         permit: Option<&Permit>,
         error: &PublishError,
     ) -> PublishRetryDecision {
         if let PublishError::TooLarge { limit, .. } = error
-            && self.shrink(batch, *limit)
+            && self.shrink(batch, *limit) == BatchShrinking::Smaller
         {
             return PublishRetryDecision::GoOn;
         }
@@ -538,7 +495,7 @@ impl Outbox {
         );
         if is_refused && kind == PublishedKind::Value {
             // The refusal says nothing about purges, nor about whether the broker is there.
-            batch.pop_front();
+            batch.take(1).for_each(drop);
             return PublishRetryDecision::GoOn;
         }
         let transport = self.transport.kind();
@@ -547,61 +504,34 @@ impl Outbox {
     }
 
     /// Replaces purges that are too large by wider ones, and drops transient events that are too
-    /// large. False: nothing changed.
-    fn shrink(&self, batch: &mut VecDeque<OutgoingEvent>, limit: Option<usize>) -> bool {
-        let Some(first) = batch.front() else {
-            return false;
-        };
-        let (limit, reach) = match limit {
-            Some(limit) => (limit, batch.len()),
-            None => (first.bytes.len() / 2, 1),
-        };
-        let mut has_changed = false;
-        let mut kept = VecDeque::with_capacity(batch.len());
-        for (at, mut outgoing) in batch.drain(..).enumerate() {
-            if at >= reach || outgoing.bytes.len() <= limit {
-                kept.push_back(outgoing);
-                continue;
-            }
-            if !outgoing.kind.is_kept() {
+    /// large.
+    fn shrink(&self, batch: &mut OutgoingBatch, limit: Option<usize>) -> BatchShrinking {
+        batch.shrink(limit, |mut event, limit| {
+            if !event.kind.is_kept() {
                 self.metrics.oversize();
-                has_changed = true;
-                continue;
+                return None;
             }
-            let fitting = self.fitting(outgoing.bytes.clone(), limit);
-            has_changed |= fitting.len() < outgoing.bytes.len();
-            outgoing.bytes = fitting;
-            if let Some(number) = outgoing.number {
-                self.history.lock().replace(number, &outgoing.bytes);
+            event.bytes = self.fitting(event.bytes, limit);
+            if let Some(number) = event.number {
+                self.history.lock().replace(number, &event.bytes);
             }
-            kept.push_back(outgoing);
-        }
-        *batch = kept;
-        has_changed
-    }
-
-    /// Drops the values of the batch: while the breaker is open they are not tried, and they are
-    /// transient.
-    fn put_values_aside(&self, batch: &mut VecDeque<OutgoingEvent>) {
-        let before = batch.len();
-        batch.retain(|outgoing| outgoing.kind != PublishedKind::Value);
-        self.metrics.skipped(before - batch.len());
+            Some(event)
+        })
     }
 
     /// After a failure: purges stay in the batch, and transient events are dropped. Where the retry
     /// queue is off, purges are dropped as well; their numbers are lost, and receivers notice that.
-    fn keep_what_counts(&self, batch: &mut VecDeque<OutgoingEvent>) {
-        batch.retain(|outgoing| self.retries && outgoing.kind == PublishedKind::Purge);
+    fn keep_after_failure(&self, batch: &mut OutgoingBatch) {
+        match self.retries {
+            true => batch.keep_purges(),
+            false => batch.clear(),
+        }
     }
 
-    fn note_under_way(&self, batch: &VecDeque<OutgoingEvent>) {
-        let purges = batch
-            .iter()
-            .filter(|o| o.kind == PublishedKind::Purge)
-            .count();
+    fn note_under_way(&self, batch: &OutgoingBatch) {
         // The queue is locked meanwhile, so that nobody counts in between.
         let queue = self.queue.lock();
-        self.under_way.store(purges, Ordering::Release);
+        self.under_way.store(batch.purges(), Ordering::Release);
         self.note_waiting(&queue);
     }
 }

@@ -27,7 +27,8 @@ use crate::http3::qpack::{self, SectionError, SectionLimits};
 use crate::http3::{Http3Code, Http3Fault};
 use crate::priority::PriorityParameters;
 use crate::server::quic::metrics::Http3Guard;
-use crate::server::service::{ConnectionService, WantedAnswer};
+use crate::server::served_body::WantedAnswer;
+use crate::server::service::ConnectionService;
 use crate::server::{Body, HandlerAnswer, InterimChannel, RequestArrival};
 
 /// Octets that a section may have on the wire beyond what is allowed of it: Huffman codes and

@@ -25,7 +25,7 @@ use crate::http3::frame::kind;
 use crate::http3::{qpack, varint};
 use crate::server::quic::metrics::{Http3Guard, QuicMetrics};
 use crate::server::sending::AnswerProgress;
-use crate::server::service::{ServedBody, WantedAnswer};
+use crate::server::served_body::{ServedBody, WantedAnswer};
 
 /// Why the client did not get all of an answer.
 pub(super) enum NotDelivered {
