@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::HeaderName;
 use http::request::Parts;
 
 use crate::cache::Cache;
 use crate::cache::config::{CachePolicyConfig as PolicyConfig, OriginQuery};
-use crate::cache::key::{CacheKeyTemplate, PurgeHash, hash64};
+use crate::cache::key::{CacheKeyTemplate, PurgeHash};
 use crate::cache::policy::Policy;
 use crate::http::body::UploadLimits;
 use crate::http::path::PathRuleOverrides;
 use crate::origin::{Origin, Origins};
 use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, ResponseError};
-use crate::plugin::{Hook, LoadError, Plugin, PluginSet};
+use crate::plugin::{LoadError, Plugin, PluginSet};
 use crate::proxy::config;
 use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::invalidate::InvalidateRule;
@@ -23,15 +22,14 @@ use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::mirror::RequestMirror;
 use crate::proxy::rules::RouteRules;
 use crate::proxy::rules::auth::AuthMemory;
-use crate::proxy::rules::cleaning::RequestCleaning;
 use crate::proxy::rules::compress::CompressDependencies;
-use crate::proxy::rules::maintenance::{MaintenanceSwitch, RouteMaintenance};
+use crate::proxy::rules::maintenance::RouteMaintenance;
 use crate::proxy::split::UpstreamSplit;
-use crate::proxy::split::config::UpstreamShareConfig;
-use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
+use crate::proxy::unkeyed::UnkeyedWatch;
 use crate::rate_limit::RateLimitSet;
 use crate::telemetry::limit::LineLimiter;
 
+mod assembly;
 mod index;
 pub mod matching;
 
@@ -160,7 +158,7 @@ impl Routes {
     ) -> Result<Self, RouteError> {
         let in_order = routes
             .iter()
-            .map(|route| Route::with_shares(route, parts).map(Arc::new))
+            .map(|route| assembly::with_shares(route, parts).map(Arc::new))
             .collect::<Result<Box<[_]>, _>>()?;
         let index = RouteIndex::of(in_order.iter().map(|route| &route.matches));
         let assemble_pages = in_order.iter().any(|route| route.esi.is_some());
@@ -243,186 +241,5 @@ impl Route {
         self.request_plugin.as_ref().is_some_and(guards)
             || self.key_plugin.as_ref().is_some_and(keys)
             || self.loader.as_ref().is_some_and(loads)
-    }
-
-    /// The route, with one for each upstream that its requests are divided among.
-    fn with_shares(
-        config: &config::RouteConfig,
-        parts: &RouteDependencies<'_>,
-    ) -> Result<Self, RouteError> {
-        let before = parts.before.and_then(|before| before.named(&config.name));
-        let switch = before.map(|before| Arc::clone(&before.maintenance.switch));
-        let switch = switch.unwrap_or_default();
-        let mut route = Self::new(config, parts, &switch)?;
-        let Some(split) = &config.split else {
-            return Ok(route);
-        };
-        let of = |share: &UpstreamShareConfig| {
-            let upstream = Some(share.upstream.clone());
-            let config = config::RouteConfig {
-                upstream,
-                ..config.clone()
-            };
-            Self::new(&config, parts, &switch).map(Arc::new)
-        };
-        let routes = split.to.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        route.split = Some(UpstreamSplit::new(split, routes));
-        Ok(route)
-    }
-
-    fn new(
-        config: &config::RouteConfig,
-        parts: &RouteDependencies<'_>,
-        switch: &Arc<MaintenanceSwitch>,
-    ) -> Result<Self, RouteError> {
-        let name = &config.name;
-        let label: Arc<str> = name.as_str().into();
-        let upstream = |upstream: &String| {
-            let found = parts.origins.get(upstream);
-            found.ok_or_else(|| RouteError::NoUpstream {
-                route: name.clone(),
-                upstream: upstream.clone(),
-            })
-        };
-        let origin = config.upstream.as_ref().map(upstream);
-        let mirror = config.mirror.as_ref().map(|mirror| {
-            let counts = parts.metrics.mirror(&label);
-            let to = upstream(&mirror.upstream)?;
-            Ok(RequestMirror::new(mirror, to, counts))
-        });
-        let plugin = |plugin: &String, hook: Hook| -> Result<_, RouteError> {
-            let found = parts
-                .plugins
-                .get(plugin)
-                .ok_or_else(|| RouteError::NoPlugin {
-                    route: name.clone(),
-                    plugin: plugin.clone(),
-                })?;
-            found.require(hook).map_err(|source| RouteError::NoHook {
-                route: name.clone(),
-                source,
-            })?;
-            Ok((
-                found,
-                parts.on_error.get(plugin).copied().unwrap_or_default(),
-            ))
-        };
-        let key_plugin = config
-            .key
-            .plugin
-            .as_ref()
-            .map(|p| plugin(p, Hook::Key))
-            .transpose()?;
-        let hooked = |hooked: &Option<config::RoutePluginConfig>, hook| {
-            let found = hooked.as_ref().map(|hooked| plugin(&hooked.plugin, hook));
-            found.transpose()
-        };
-        let loader = hooked(&config.loader, Hook::Load)?;
-        let response = hooked(&config.response, Hook::Response)?;
-        let request = hooked(&config.request, Hook::Request)?;
-        let request = request.map(|(plugin, on_error)| -> Result<_, RouteError> {
-            let silent = || RouteError::NoRequestError {
-                route: name.clone(),
-                plugin: plugin.name().to_owned(),
-            };
-            let on_error = on_error.request.ok_or_else(silent)?;
-            Ok((plugin, on_error))
-        });
-        let watch = |plugin: &Plugin, how| {
-            let count = parts.metrics.unkeyed(&label, plugin.name());
-            UnkeyedWatch::new(config.unkeyed, how, plugin.name(), count)
-        };
-        if let Some((plugin, _)) = loader
-            .as_ref()
-            .filter(|(plugin, _)| !plugin.declares_reads())
-            && matches!(
-                config.unkeyed,
-                config::UnkeyedAction::Vary | config::UnkeyedAction::RefuseStore
-            )
-        {
-            return Err(RouteError::Undeclared {
-                route: name.clone(),
-                unkeyed: config.unkeyed.as_str(),
-                plugin: plugin.name().to_owned(),
-            });
-        }
-        let request = request.transpose()?;
-        let maintenance = RouteMaintenance::new(&config.maintenance, Arc::clone(switch));
-        let maintenance = Arc::new(maintenance);
-        let rules = RouteRules::new(config, &label, &maintenance, parts)?;
-        let set_by = match (&request, &rules) {
-            (Some((plugin, _)), _) => Some(plugin.name()),
-            (None, Some(rules)) if rules.tell_origin() => Some("(auth)"),
-            _ => None,
-        };
-        let changed = set_by.map(|name| {
-            let count = parts.metrics.unkeyed(&label, name);
-            UnkeyedWatch::new(config.unkeyed, PluginInfluence::Sets, name, count)
-        });
-        let unkeyed = loader
-            .as_ref()
-            .map(|(plugin, _)| watch(plugin, PluginInfluence::Sees));
-        let looked = response
-            .as_ref()
-            .map(|(plugin, _)| watch(plugin, PluginInfluence::Sees));
-        let looked = looked.filter(|watch| watch.rule != config::UnkeyedAction::Allow);
-        let forwarded = key_plugin.as_ref();
-        let forwarded = forwarded.map(|(plugin, _)| watch(plugin, PluginInfluence::LeavesOut));
-        let forwarded = forwarded.filter(|watch| watch.rule != config::UnkeyedAction::Allow);
-        let cleaned: Vec<HeaderName> = RequestCleaning::keyed_fields(config)
-            .chain(UpstreamSplit::keyed_field(config.split.as_ref()))
-            .collect();
-        let key = CacheKeyTemplate::new(&config.key)
-            .with_headers(parts.trusted_headers)
-            .with_headers(&cleaned);
-        Ok(Self {
-            name: Arc::clone(&label),
-            hash: hash64(name.as_bytes()),
-            matches: RouteConditions::new(&config.matches),
-            origin: origin.transpose()?,
-            split: None,
-            mirror: mirror.transpose()?,
-            esi: config.esi.clone(),
-            rules,
-            maintenance,
-            cached: config.cache == config::OnOffSwitch::On,
-            reflects: config.trace == config::OnOffSwitch::On,
-            path: config.path,
-            upload: upload_limits(config.limits),
-            timeouts: config.timeouts,
-            policy: Policy::new(
-                &config.policy,
-                parts.defaults,
-                key.covers(&http::header::AUTHORIZATION),
-            ),
-            key,
-            key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
-            origin_query: config.key.origin_query,
-            unkeyed,
-            forwarded,
-            looked,
-            changed,
-            loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
-            request_plugin: request,
-            response_plugin: response.map(|(plugin, on_error)| (plugin, on_error.response)),
-            tags: config
-                .tags
-                .iter()
-                .map(|tag| hash64(tag.as_bytes()))
-                .collect(),
-            invalidate: config.invalidate.iter().map(InvalidateRule::new).collect(),
-            metrics: parts.metrics.route(&label),
-            warnings: LineLimiter::new(Instant::now()),
-        })
-    }
-}
-/// The limits of a route in the form that the body uses.
-fn upload_limits(limits: config::RequestLimits) -> UploadLimits {
-    UploadLimits {
-        bytes: limits.max_body_bytes.map(|bytes| bytes.0),
-        pause: limits.body_timeout.map(|time| time.0),
-        total: limits.upload_timeout.map(|time| time.0),
-        rate: limits.min_rate.map(|bytes| bytes.0),
-        grace: limits.min_rate_grace.map(|time| time.0),
     }
 }
