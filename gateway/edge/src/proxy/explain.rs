@@ -1,20 +1,16 @@
 //! `explain`: what would be done with a request and why, without doing it.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{Method, Request, Uri};
-use serde::Serialize;
+use http::{Request, Uri};
 
-use crate::cache::config::{RangeLoadMode, TtlMode};
 use crate::cache::entry::Entry;
 use crate::cache::freshness::FreshnessState;
 use crate::cache::key::{KeyBuf, KeyId, describe};
 use crate::cache::l2::L2Lookup;
-use crate::cache::policy::Credentials;
 use crate::http::body::Body;
 use crate::http::cache_status::ForwardReason;
 use crate::http::forward::{self, ForwardingContext, PeerTrust, RequestSender};
@@ -23,121 +19,22 @@ use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
 use crate::proxy::came;
 use crate::proxy::context::DerivedKey;
-use crate::proxy::miss::{ranges, source as sources};
+use crate::proxy::miss::source::for_loader;
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
-use crate::proxy::rules::RouteRules;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
 use crate::proxy::{
     Generation, HitSample, Proxy, RoutedRequest, context, esi, origin_query, sticky,
 };
 
-/// What would be done with a request.
-#[derive(Default, Debug, Serialize)]
-pub struct Explanation {
-    pub url: String,
-    /// The normal form of the URL that routes, key, purges, log and origin use, if it differs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub form: Option<String>,
-    /// The fingerprint of the client's software that the request was given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ja4: Option<String>,
-    /// The route. None: the request would get 404.
-    pub route: Option<String>,
-    /// The steps that the rules of the route take before the request plugin and the key, and what
-    /// they do to answers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub rules: Vec<String>,
-    /// What the route's request plugin changes in the request. Everything below is about the
-    /// changed request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<String>,
-    /// `cache`, `pass (…)` or `refuse (…)`.
-    pub decision: String,
-    pub key: Option<ExplainedKey>,
-    /// The rules that may give the lifetime, in their order.
-    pub lifetime: Vec<String>,
-    pub stale: Vec<String>,
-    /// Where a missing value comes from.
-    pub source: Option<String>,
-    /// The upstream's targets: which of them a request may go to now, and why not to the others. Empty
-    /// if there is only one, and nothing is wrong with it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub targets: Vec<String>,
-    /// What the loader or the response plugin sees, or the request plugin sets, and the key does
-    /// not cover. The response's `Vary` may still cover it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unkeyed: Vec<String>,
-    /// What each tier holds. Only a running gateway can tell.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tiers: Vec<String>,
-}
+mod explanation;
+mod policy_lines;
 
-/// The key and its parts.
-#[derive(Debug, Serialize)]
-pub struct ExplainedKey {
-    /// The short name, for `POST /v1/purge {"key": …}`.
-    pub id: String,
-    pub parts: String,
-    /// The plugin that derived the key.
-    pub plugin: Option<String>,
-    /// The path and query that the origin gets, if the key leaves out part of the query.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub origin_gets: Option<String>,
-}
+pub use explanation::Explanation;
 
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "url       {}", self.url)?;
-        if let Some(form) = &self.form {
-            writeln!(f, "form      {form}")?;
-        }
-        if let Some(ja4) = &self.ja4 {
-            writeln!(f, "ja4       {ja4}")?;
-        }
-        writeln!(f, "route     {}", self.route.as_deref().unwrap_or("none"))?;
-        self.rules
-            .iter()
-            .try_for_each(|rule| writeln!(f, "rule      {rule}"))?;
-        if let Some(request) = &self.request {
-            writeln!(f, "request   {request}")?;
-        }
-        writeln!(f, "decision  {}", self.decision)?;
-        if let Some(key) = &self.key {
-            writeln!(f, "key       {}", key.id)?;
-            writeln!(f, "  of      {}", key.parts)?;
-            writeln!(
-                f,
-                "  by      {}",
-                key.plugin
-                    .as_deref()
-                    .map_or_else(|| "the route's key rules".into(), |p| format!("plugin {p}"))
-            )?;
-            if let Some(target) = &key.origin_gets {
-                writeln!(f, "  origin  {target}")?;
-            }
-        }
-        self.lifetime
-            .iter()
-            .try_for_each(|rule| writeln!(f, "lifetime  {rule}"))?;
-        self.stale
-            .iter()
-            .try_for_each(|rule| writeln!(f, "stale     {rule}"))?;
-        self.source
-            .iter()
-            .try_for_each(|source| writeln!(f, "source    {source}"))?;
-        self.targets
-            .iter()
-            .try_for_each(|target| writeln!(f, "target    {target}"))?;
-        self.unkeyed
-            .iter()
-            .try_for_each(|field| writeln!(f, "unkeyed   {field}"))?;
-        self.tiers
-            .iter()
-            .try_for_each(|tier| writeln!(f, "tier      {tier}"))
-    }
-}
+use explanation::ExplainedKey;
+use policy_lines::{lifetime, source, stale, with_cookies, withheld};
 
 impl Proxy {
     /// Explains a request, and looks into the tiers of this node.
@@ -202,6 +99,28 @@ impl Generation {
         received
     }
 
+    /// The route of a request, whose path gets its normal form. Otherwise what is decided without
+    /// one. It is unknown which listener the request would come to, so the rules of the first one
+    /// apply.
+    fn route_of(&self, parts: &mut Parts, host: &str) -> Result<&Arc<Route>, String> {
+        let target = match path::arrive(&mut parts.uri) {
+            Ok(spelling) => {
+                let rules = self.path_rules[0];
+                self.routes.target(host, parts, spelling, rules)
+            }
+            Err(fault) => RoutingOutcome::Refused(PathRefusal::Fault(fault)),
+        };
+        match target {
+            RoutingOutcome::Route(route) => Ok(route),
+            RoutingOutcome::Shaped(route, target) => {
+                path::set(&mut parts.uri, target);
+                Ok(route)
+            }
+            RoutingOutcome::Nowhere => Err("404: no route matches".to_owned()),
+            RoutingOutcome::Refused(refused) => Err(format!("refuse (400): {refused}")),
+        }
+    }
+
     /// Explains a request. The route's plugin may change it.
     fn explained(&self, parts: &mut Parts) -> (Explanation, Option<DerivedKey>) {
         let ForwardingContext { caller, wishes } = self.received(parts);
@@ -215,25 +134,12 @@ impl Generation {
         let mut explanation = Explanation {
             ja4: ja4.map(|ja4| String::from_utf8_lossy(ja4.as_bytes()).into_owned()),
             url: url(&parts.uri),
-            decision: "404: no route matches".into(),
             ..Explanation::default()
         };
-        // It is unknown which listener the request would come to, so the rules of the first one
-        // apply.
-        let rules = self.path_rules[0];
-        let target = match path::arrive(&mut parts.uri) {
-            Ok(spelling) => self.routes.target(&host, parts, spelling, rules),
-            Err(fault) => RoutingOutcome::Refused(PathRefusal::Fault(fault)),
-        };
-        let route = match target {
-            RoutingOutcome::Route(route) => route,
-            RoutingOutcome::Shaped(route, target) => {
-                path::set(&mut parts.uri, target);
-                route
-            }
-            RoutingOutcome::Nowhere => return (explanation, None),
-            RoutingOutcome::Refused(refused) => {
-                explanation.decision = format!("refuse (400): {refused}");
+        let route = match self.route_of(parts, &host) {
+            Ok(route) => route,
+            Err(decision) => {
+                explanation.decision = decision;
                 return (explanation, None);
             }
         };
@@ -250,25 +156,13 @@ impl Generation {
         let form = url(&parts.uri);
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
-        let rules_of = |rules: &Arc<RouteRules>| rules.describe();
-        let closed = route.maintenance.describe(Instant::now());
-        explanation.rules.extend(closed);
-        explanation
-            .rules
-            .extend(route.rules.iter().flat_map(rules_of));
+        explanation.rules.extend(rule_lines(route));
         let answered = route.rules.as_ref().and_then(|rules| rules.answer_here());
         if let Some(by) = answered {
             explanation.decision = format!("answered by {by}, before the cache");
             return (explanation, None);
         }
-        let mirror = route.mirror.as_ref();
-        explanation
-            .rules
-            .extend(mirror.map(|mirror| mirror.describe()));
-        if route.esi.is_some() {
-            let line = "esi: pages are put together from fragments when they are delivered";
-            explanation.rules.push(line.to_owned());
-        }
+        explanation.rules.extend(delivery_lines(route));
         if let Some(rules) = &route.rules {
             rules.pretend(parts);
         }
@@ -276,7 +170,7 @@ impl Generation {
         esi::prepare(route, parts);
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());
-            let rules = route.path.over(rules);
+            let rules = route.path.over(self.path_rules[0]);
             let (told, goes_on) = asked(plugin, *on_error, route, parts, about, rules);
             explanation.request = Some(told);
             if !goes_on {
@@ -298,6 +192,23 @@ impl Generation {
         let keyed = explain(&mut explanation, &visit);
         (explanation, keyed)
     }
+}
+
+/// What is done with a request before the request plugin and the key.
+fn rule_lines(route: &Route) -> Vec<String> {
+    let closed = route.maintenance.describe(Instant::now()).into_iter();
+    let rules = route.rules.iter().flat_map(|rules| rules.describe());
+    closed.chain(rules).collect()
+}
+
+/// What is done beside the look-up, and when the answer is delivered.
+fn delivery_lines(route: &Route) -> Vec<String> {
+    let mirror = route.mirror.iter().map(|mirror| mirror.describe());
+    let esi = route
+        .esi
+        .iter()
+        .map(|_| "esi: pages are put together from fragments when they are delivered".to_owned());
+    mirror.chain(esi).collect()
 }
 
 /// Calls the route's request plugin. Returns a description of what it did, and whether the request
@@ -382,7 +293,7 @@ fn unkeyed(visit: &RoutedRequest<'_>, keyed: &DerivedKey) -> Vec<String> {
         lines.extend(watch.explain(route, &keyed.key, &by.seen()));
     }
     if let (Some(watch), Some((plugin, _))) = (&route.unkeyed, &route.loader) {
-        let headers = sources::for_loader(visit.parts);
+        let headers = for_loader(visit.parts);
         let seen = plugin.would_see(&headers, query);
         lines.extend(watch.explain(route, &keyed.key, &seen));
     }
@@ -413,120 +324,5 @@ fn passes(reason: ForwardReason, detail: Option<&str>) -> String {
     match detail {
         Some(detail) => format!("pass ({}: {detail})", reason.as_str()),
         None => format!("pass ({})", reason.as_str()),
-    }
-}
-
-fn lifetime(route: &Route) -> Vec<String> {
-    let policy = &route.policy;
-    let ttl = policy.ttl.map(|ttl| format!("{ttl:?}"));
-    let mut rules = Vec::new();
-    if route.loader.is_some() {
-        rules.push("the loader's own ttl, if it gives one".to_owned());
-    }
-    let listed = policy.lifetimes.iter();
-    rules.extend(listed.map(|rule| rule.describe().to_owned()));
-    match (policy.mode, ttl) {
-        (TtlMode::Override, Some(ttl)) => rules.push(format!(
-            "policy.ttl {ttl}, whatever the response says (mode: override)"
-        )),
-        (TtlMode::Cap, Some(ttl)) => rules.push(format!(
-            "the response's freshness (RFC 9111), at most policy.ttl {ttl} (mode: cap)"
-        )),
-        (_, Some(ttl)) => {
-            rules.push("the response's explicit freshness (s-maxage, max-age, Expires)".to_owned());
-            rules.push(format!(
-                "else policy.ttl {ttl}, for the statuses {:?}",
-                policy.statuses
-            ));
-        }
-        (_, None) => {
-            rules.push("the response's freshness (RFC 9111); the route adds none".to_owned())
-        }
-    }
-    for target in &policy.targeted {
-        rules.push(format!(
-            "a valid {target} replaces Cache-Control and Expires (RFC 9213)"
-        ));
-    }
-    if let Some(cap) = policy.l1_cap {
-        rules.push(format!(
-            "in L1 at most {cap:?}; then the second tier is asked again"
-        ));
-    }
-    if let Some(ttl) = policy.ttl_l2.filter(|ttl| Some(*ttl) != policy.ttl) {
-        rules.push(format!(
-            "where policy.ttl applies, {ttl:?} in the second tier"
-        ));
-    }
-    if let Some((ttl, statuses)) = &policy.negative {
-        rules.push(format!(
-            "for {statuses:?} without explicit freshness: negative_cache.ttl {ttl:?}"
-        ));
-    }
-    rules
-}
-
-/// What cookies in a request mean on this route.
-fn with_cookies(route: &Route) -> Option<String> {
-    let line = match route.policy.gives_lifetime(Credentials::Cookies) {
-        true if route.policy.cookies.is_none() => return None,
-        true => "cookies of a request make no difference (policy.cookies: ignore)",
-        false => {
-            "for a request with cookies or Authorization that the key does not contain, only what \
-             the response states (policy.cookies: private)"
-        }
-    };
-    Some(line.to_owned())
-}
-
-/// What the credentials of this request mean for its response.
-fn withheld(route: &Route, credentials: Credentials) -> Option<String> {
-    let what = match credentials {
-        _ if route.policy.gives_lifetime(credentials) => return None,
-        Credentials::Authorization => "Authorization",
-        Credentials::Cookies | Credentials::Keyed => "cookies",
-    };
-    Some(format!(
-        "this request has {what} that the key does not contain: a response that states no \
-         lifetime is not stored"
-    ))
-}
-
-fn stale(route: &Route) -> Vec<String> {
-    let line = |name: &str, window: Option<std::time::Duration>| match window {
-        Some(window) => {
-            format!("{name}: {window:?} after expiry, unless the response says otherwise")
-        }
-        None => format!("{name}: as the response says"),
-    };
-    vec![
-        line("stale_while_revalidate", route.policy.while_revalidate),
-        line("stale_if_error", route.policy.if_error),
-    ]
-}
-
-fn source(route: &Route, method: &Method) -> String {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return match &route.origin {
-            Some(origin) => format!("upstream {}", origin.name()),
-            None => "nothing: the route has no upstream for this method (405)".to_owned(),
-        };
-    }
-    let whole = whole_source(route);
-    let parts = "for a range that is not stored, only the missing parts";
-    match (ranges::are_kept(route), route.policy.ranges) {
-        (false, _) | (true, RangeLoadMode::Whole) => whole,
-        (true, RangeLoadMode::Parts) => format!("{whole}; {parts}"),
-        (true, RangeLoadMode::Auto) => {
-            format!("{whole}; where it is too large for the cache, {parts}")
-        }
-    }
-}
-
-fn whole_source(route: &Route) -> String {
-    match (&route.loader, &route.origin) {
-        (Some((plugin, _)), _) => format!("loader plugin {}", plugin.name()),
-        (None, Some(origin)) => format!("upstream {}", origin.name()),
-        (None, None) => "nothing: the route has neither upstream nor loader".to_owned(),
     }
 }

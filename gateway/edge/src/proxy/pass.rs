@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
 use crate::http::{forward, trace};
+use crate::origin::Origin;
 use crate::proxy::context::{PSEUDONYM, RequestContext};
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
@@ -49,23 +50,8 @@ async fn pass_on(
     reason: ForwardReason,
     detail: Option<&'static str>,
 ) -> CountedResponse {
-    if trace::is_reflected(&ask.parts.method) {
-        if !ask.route.reflects {
-            return CountedResponse::new(
-                respond::method_not_allowed("405 TRACE is off\n"),
-                RequestOutcome::Error,
-            );
-        }
-        trace::strip_secrets(&mut ask.parts.headers);
-    }
-    if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == HopBudget::Spent {
-        return CountedResponse::new(last_hop(&ask), RequestOutcome::Pass);
-    }
-    if PROCESS.stays_full().await {
-        return failure::answer(&ask.route, reason, &source::too_much_held());
-    }
-    if let Err(refusal) = limits::admit_to_origin(&ask).await {
-        return failure::answer(&ask.route, reason, &refusal);
+    if let Err(served) = admit_to_source(&mut ask, reason).await {
+        return *served;
     }
     let client = ask.parts.extensions.get::<OnUpgrade>().cloned();
     let upgrade = client.filter(|_| ask.wishes.upgrade.is_some());
@@ -87,10 +73,47 @@ async fn pass_on(
         }
         return failure::answer(&ask.route, reason, &source::no_origin());
     };
-    let mut request = match ask.for_origin(body) {
+    let request = match ask.for_origin(body) {
         Ok(request) => request,
         Err(refused) => return failure::answer(&ask.route, reason, &refused),
     };
+    exchange(cache, &ask, (origin, request), upgrade, (reason, detail)).await
+}
+
+/// Lets a request go on to its source, unless it ends here.
+async fn admit_to_source(
+    ask: &mut RequestContext,
+    reason: ForwardReason,
+) -> Result<(), Box<CountedResponse>> {
+    if trace::is_reflected(&ask.parts.method) {
+        if !ask.route.reflects {
+            let answer = respond::method_not_allowed("405 TRACE is off\n");
+            return Err(Box::new(CountedResponse::new(
+                answer,
+                RequestOutcome::Error,
+            )));
+        }
+        trace::strip_secrets(&mut ask.parts.headers);
+    }
+    if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == HopBudget::Spent {
+        let served = CountedResponse::new(last_hop(ask), RequestOutcome::Pass);
+        return Err(Box::new(served));
+    }
+    let failed = |error| Box::new(failure::answer(&ask.route, reason, &error));
+    if PROCESS.stays_full().await {
+        return Err(failed(source::too_much_held()));
+    }
+    limits::admit_to_origin(ask).await.map_err(failed)
+}
+
+/// Sends a request to the origin, and brings its answer into the form for the client.
+async fn exchange(
+    cache: &Arc<Cache>,
+    ask: &RequestContext,
+    (origin, mut request): (&Arc<Origin>, Request<Body>),
+    upgrade: Option<OnUpgrade>,
+    (reason, detail): (ForwardReason, Option<&'static str>),
+) -> CountedResponse {
     compress::ask_for_one(&ask.parts, request.headers_mut());
     ask.pass_upgrade_on(request.headers_mut());
     let asked = ask.asked(&request);
@@ -115,7 +138,7 @@ async fn pass_on(
         let idle = ask.route.timeouts.tunnel;
         let idle = idle.map_or(origin.tunnel_timeout(), |longest| longest.0);
         let mut served = switch(response, upgrade, idle, ask.generation.overdue());
-        sticky::set(&ask, pin, &mut served.response);
+        sticky::set(ask, pin, &mut served.response);
         return served;
     }
     let mut answer = SourceResponse {
@@ -123,11 +146,11 @@ async fn pass_on(
         response,
         ..SourceResponse::default()
     };
-    watch::response(&ask, &mut answer);
-    match post::keep(cache, &ask, answer, sent).await {
+    watch::response(ask, &mut answer);
+    match post::keep(cache, ask, answer, sent).await {
         Ok(served) => served,
         Err(mut response) => {
-            sticky::set(&ask, pin, &mut response);
+            sticky::set(ask, pin, &mut response);
             let detail = detail.or_else(|| ask.retry_detail());
             CountedResponse::new(
                 respond::passed(cleaned(response), &status(reason, detail)),

@@ -8,8 +8,10 @@
 //! Each request is a task of its own on the worker of the connection. A fault that ends the
 //! connection closes it at once; all tasks then fail at their next read or write.
 
+mod content;
 mod one_way;
 mod order;
+mod reader;
 mod request;
 mod respond;
 
