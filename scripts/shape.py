@@ -61,9 +61,12 @@ def functions(text):
     lines = text.split("\n")
     for start, line in enumerate(lines):
         if found := FUNCTION.match(line):
-            end = f"{found[1]}}}"
-            length = next((n for n, later in enumerate(lines[start:]) if later == end), 0)
-            yield found[2], length + 1
+            rest = lines[start:]
+            head = next(later for later in rest if later.endswith(("{", "}", ";")))
+            # A function of a trait may have no body.
+            if not head.endswith(";"):
+                end = f"{found[1]}}}"
+                yield found[2], next((n for n, later in enumerate(rest) if later == end), 0) + 1
 
 
 def imports(text, own, known, aliases):

@@ -10,7 +10,7 @@
 //!
 //! Inside: `order` (places in the order), `ledger` (the records, by `keys` in a `table`), `stamps`
 //! (invalidations by requests, which leave no record), `times` (of soft purges), `urls`, `spelling`
-//! and `text` (selectors). Records of operators and records caused by requests are kept apart, each
+//! `request` and `text` (selectors). Records of operators and records caused by requests are kept apart, each
 //! within bounds of their own, so anonymous requests push out nothing that an operator has purged.
 //!
 //! Invariant: a record is in place before `order` shows its number, so whoever reads order n sees
@@ -20,6 +20,7 @@
 mod keys;
 mod ledger;
 mod order;
+mod request;
 mod spelling;
 mod stamps;
 mod steps;
@@ -35,8 +36,7 @@ use parking_lot::Mutex;
 
 use crate::config;
 use crate::entry::{Entry, PurgeAttributes};
-use crate::key::{KeyId, PurgeHash};
-use crate::pattern::Pattern;
+use crate::key::PurgeHash;
 use ledger::{CompiledSelector, LedgerInsertOutcome, PurgeLedger};
 use order::{LocalStepBounds, PurgeClock};
 use stamps::InvalidationStamps;
@@ -45,57 +45,10 @@ use times::{PurgeTimes, SoftTimes};
 
 pub(crate) use order::PurgeOrderCell;
 pub use order::{MAX_NUMBER, PurgeOrder};
+pub use request::{EntryVisibility, PurgeInitiator, PurgeKind, Selector};
 pub use stamps::{InvalidationWatch, LocalPresence};
 pub use text::{PurgeStatement, length_of_invalidated};
 pub use urls::UrlSelector;
-
-/// What a purge reaches.
-#[derive(Clone, Debug)]
-pub enum Selector {
-    /// One key with all its variants, by its short name (see [`KeyId`]).
-    Key(KeyId),
-    /// One URL with every combination of headers, cookies and plugin parts.
-    Url(PurgeHash),
-    /// URLs (`host/path?query`, or `/path?query` on every host) that begin with this.
-    Prefix(String),
-    /// URLs in the same forms that match this pattern as a whole.
-    Pattern(Pattern),
-    Tag(String),
-    /// Responses of one origin that share a group (see [`crate::tags::group`]).
-    Group(PurgeHash),
-    Route(String),
-    All,
-}
-
-/// How a purge leaves an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PurgeKind {
-    /// Hidden from now on.
-    Hard,
-    /// Stale from now on: it may be served while it is refreshed.
-    Soft,
-}
-
-/// What the log says about an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EntryVisibility {
-    Visible,
-    /// Visible, but made stale by a soft purge.
-    Marked,
-    /// Purges that reach it may have been missed: it may be used only after its origin has
-    /// validated it.
-    Doubted,
-    Hidden,
-}
-
-/// Who asked for a purge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PurgeInitiator {
-    /// The admin API, a `PURGE` request, or another node.
-    Operator,
-    /// A rule of the configuration, caused by a request of any client.
-    Request,
-}
 
 /// The purge log of this node.
 pub struct PurgeLog {

@@ -6,7 +6,6 @@
 //! knows those types and nothing else of it.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -18,6 +17,7 @@ use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, rate_limit, te
 mod answer_files;
 mod check;
 mod de;
+mod document;
 mod effective;
 mod excerpt;
 mod expand;
@@ -27,6 +27,7 @@ mod format;
 mod include;
 mod limit_warnings;
 mod line_diff;
+mod named_files;
 mod parser;
 mod problem;
 mod schema;
@@ -38,6 +39,7 @@ mod sources;
 mod targets_file;
 #[cfg(test)]
 mod tests;
+mod text_file;
 mod text_shape;
 mod tree;
 mod upstream_warnings;
@@ -47,13 +49,16 @@ mod yaml_text;
 pub use effective::{EffectiveConfig, ShownValues, effective};
 pub use format::formatted_file;
 pub use line_diff::{ChangedLines, changes};
+pub use named_files::files_of;
 pub use problem::{ConfigProblem, ConfigProblems};
 pub use schema::schema;
 pub use secret::{is_secret_name, redacted};
 pub use targets_file::load as load_targets;
 
+use document::ConfigDocument;
 use problem::ConfigFinding;
 use sources::ConfigSources;
+use text_file::read_text;
 
 /// The most bytes of a configuration, with all files that it includes. A larger one is a mistake.
 const MAX_BYTES: usize = 1 << 20;
@@ -215,55 +220,6 @@ pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
     parse(&text, &name, &|variable| std::env::var(variable).ok())
 }
 
-/// The name and the text of a file, which is not larger than a configuration may be.
-fn read_text(file: &Path) -> Result<(String, String), ConfigProblems> {
-    let name = file.display().to_string();
-    let one = |finding: ConfigFinding, text: &str| {
-        ConfigProblems::one(finding.locate(&ConfigSources::new(&name, text), None))
-    };
-    match read_bounded(file, MAX_BYTES) {
-        Ok(BoundedFile::Text(text)) => Ok((name, text)),
-        Ok(BoundedFile::TooLarge) => Err(one(ConfigFinding::file(TOO_LARGE), "")),
-        Ok(BoundedFile::NotUtf8 { lossy, at }) => Err(one(ConfigFinding::at(at, NOT_UTF8), &lossy)),
-        Err(error) => {
-            let finding = ConfigFinding::file(format!("cannot be read: {error}"));
-            Err(one(finding, ""))
-        }
-    }
-}
-
-/// What a file with a bounded number of bytes holds.
-enum BoundedFile {
-    Text(String),
-    TooLarge,
-    /// The text with replacement characters, and where the first of them stands.
-    NotUtf8 {
-        lossy: String,
-        at: tree::YamlPosition,
-    },
-}
-
-fn read_bounded(file: &Path, most: usize) -> std::io::Result<BoundedFile> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(file).and_then(|f| f.take(most as u64 + 1).read_to_end(&mut bytes))?;
-    if bytes.len() > most {
-        return Ok(BoundedFile::TooLarge);
-    }
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => BoundedFile::Text(without_mark(&text).to_owned()),
-        Err(error) => {
-            let lossy = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            let at = place_of_byte(&lossy, error.utf8_error().valid_up_to());
-            BoundedFile::NotUtf8 { lossy, at }
-        }
-    })
-}
-
-/// The text without the byte order mark that some editors put before it.
-fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
-}
-
 /// Where a key stands.
 pub struct KeyPlace {
     /// The file, as it was named.
@@ -302,158 +258,6 @@ fn document_of(file: &Path) -> Result<ConfigDocument, ConfigProblems> {
     ConfigDocument::read(&text, &name, &|variable| std::env::var(variable).ok())
 }
 
-/// The file, those that it includes, and those that its `*_file` keys name, as far as that can be
-/// told of it as it is now. A file of targets is followed by its upstream, and is none of them.
-pub fn files_of(file: &Path) -> Vec<PathBuf> {
-    let Ok((name, text)) = read_text(file) else {
-        return vec![file.to_owned()];
-    };
-    let env = |variable: &str| std::env::var(variable).ok();
-    let mut sources = ConfigSources::new(&name, &text);
-    let mut budget = parser::AliasBudget::default();
-    let parsed = parser::parse_source(&text, sources::MAIN, &mut budget);
-    let Ok(mut root) = parsed else {
-        return vec![file.to_owned()];
-    };
-    // What is wrong with them is told when they are read.
-    let _ = include::join(&mut root, &mut sources, &mut budget, &env);
-    let _ = expand::expand(&mut root, &env);
-    let mut files: Vec<_> = sources.names().map(PathBuf::from).collect();
-    let base = file.parent().unwrap_or(Path::new(""));
-    named_files(&root, "", base, ConfigPart::Top, &mut files);
-    files
-}
-
-/// In which part of the configuration a key stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ConfigPart {
-    Top,
-    /// Where `file` is an answer of ours; elsewhere it has a watch of its own.
-    Routes,
-    Other,
-}
-
-impl ConfigPart {
-    fn below(self, key: &str) -> Self {
-        match self {
-            Self::Top if key == "routes" => Self::Routes,
-            Self::Top => Self::Other,
-            part => part,
-        }
-    }
-}
-
-/// The files that the keys of the section `parent` and below name.
-fn named_files(
-    node: &tree::YamlNode,
-    parent: &str,
-    base: &Path,
-    part: ConfigPart,
-    files: &mut Vec<PathBuf>,
-) {
-    match &node.body {
-        tree::YamlValue::Map(entries) => {
-            for (key, node) in entries {
-                let is_file = key.name.ends_with("_file") && key.name != "targets_file";
-                let is_of_auth =
-                    matches!((parent, &*key.name), ("auth", "basic") | ("jwt", "keys"));
-                let is_file = is_file || (key.name == "file" && part == ConfigPart::Routes);
-                match &node.body {
-                    tree::YamlValue::Scalar(scalar) if is_file || is_of_auth => {
-                        files.push(base.join(&scalar.text));
-                    }
-                    _ => named_files(node, &key.name, base, part.below(&key.name), files),
-                }
-            }
-        }
-        tree::YamlValue::List(items) => {
-            items
-                .iter()
-                .for_each(|item| named_files(item, parent, base, part, files));
-        }
-        tree::YamlValue::Scalar(_) => {}
-    }
-}
-
-/// The joined tree of all files of a configuration.
-struct ConfigDocument {
-    sources: ConfigSources,
-    root: tree::YamlNode,
-    /// What is risky about the files.
-    warnings: Vec<ConfigFinding>,
-}
-
-impl ConfigDocument {
-    /// Reads the main file's text, and the files that it includes.
-    fn read(
-        text: &str,
-        file: &str,
-        env: expand::VariableLookup<'_>,
-    ) -> Result<Self, ConfigProblems> {
-        let text = without_mark(text);
-        let mut sources = ConfigSources::new(file, text);
-        let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
-            ConfigProblems::one(finding.locate(&ConfigSources::new(file, text), root))
-        };
-        if text.len() > MAX_BYTES {
-            return Err(one(ConfigFinding::file(TOO_LARGE), None));
-        }
-        let mut budget = parser::AliasBudget::default();
-        let mut root = parser::parse_source(text, sources::MAIN, &mut budget)
-            .map_err(|finding| one(finding, None))?;
-        shape(&root).map_err(|finding| one(finding, Some(&root)))?;
-        let found = include::join(&mut root, &mut sources, &mut budget, env);
-        let document = Self {
-            sources,
-            root,
-            warnings: found.warnings,
-        };
-        document.refuse(found.errors)?;
-        Ok(document)
-    }
-
-    /// Replaces variables.
-    fn expand(&mut self, env: expand::VariableLookup<'_>) -> Result<(), ConfigProblems> {
-        let findings = expand::expand(&mut self.root, env);
-        self.refuse(findings)
-    }
-
-    /// The typed configuration, which is not checked yet.
-    fn typed(&self) -> Result<GatewayConfig, ConfigProblems> {
-        let typed = de::read(&self.root);
-        typed
-            .map_err(|finding| ConfigProblems::one(finding.locate(&self.sources, Some(&self.root))))
-    }
-
-    /// The typed configuration with its secrets, checked; the files that it names are relative to the
-    /// folder of the main file.
-    fn checked(&self, mut config: GatewayConfig) -> Result<GatewayConfig, ConfigProblems> {
-        let main = Path::new(self.sources.name(sources::MAIN));
-        let base = main.parent().unwrap_or(Path::new(""));
-        let mut findings = secret::read_files(&mut config, base);
-        findings.extend(answer_files::read(&mut config, base));
-        for file in config.files() {
-            *file = base.join(&*file);
-        }
-        findings.extend(check::check(&config));
-        self.refuse(findings)?;
-        let risks = self.warnings.iter().cloned();
-        let risks = risks.chain(warnings::warnings(&config)).collect();
-        config.warnings = self.located(risks);
-        config.files_read = self.sources.names().map(PathBuf::from).collect();
-        Ok(config)
-    }
-
-    /// An error of all of these, if there are any.
-    fn refuse(&self, findings: Vec<ConfigFinding>) -> Result<(), ConfigProblems> {
-        ConfigProblems::new(self.located(findings)).map_or(Ok(()), Err)
-    }
-
-    fn located(&self, findings: Vec<ConfigFinding>) -> Vec<ConfigProblem> {
-        located(findings, &self.sources, &self.root)
-    }
-}
-
 /// Reads and checks `text`. `file` names it in messages, and the files that it names are relative
 /// to its folder.
 pub fn parse(
@@ -464,60 +268,4 @@ pub fn parse(
     let mut document = ConfigDocument::read(text, file, env)?;
     document.expand(env)?;
     document.checked(document.typed()?)
-}
-
-/// Shows findings where they stand in the file.
-fn located(
-    findings: Vec<ConfigFinding>,
-    sources: &ConfigSources,
-    root: &tree::YamlNode,
-) -> Vec<ConfigProblem> {
-    let more = findings.len().saturating_sub(MOST_SHOWN);
-    let more = (more > 0).then(|| ConfigFinding::file(format!("{more} more are not shown")));
-    let shown = findings.into_iter().take(MOST_SHOWN).chain(more);
-    shown.map(|f| f.locate(sources, Some(root))).collect()
-}
-
-/// The most problems, or warnings, of one file that are listed one by one.
-const MOST_SHOWN: usize = 100;
-
-const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";
-const NOT_UTF8: &str = "not UTF-8; expected a text file in UTF-8";
-
-/// Checks what everything else depends on: the file is a mapping, and its version is known.
-fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
-    match &root.body {
-        tree::YamlValue::Map(_) => {}
-        tree::YamlValue::Scalar(scalar) if scalar.text.is_empty() => {
-            return Err(ConfigFinding::file(parser::EMPTY));
-        }
-        _ => {
-            return Err(ConfigFinding::at(
-                root.at,
-                "not a mapping; expected `version: 1` and further keys",
-            ));
-        }
-    }
-    match root.get("version").map(|node| &node.body) {
-        Some(tree::YamlValue::Scalar(scalar)) if scalar.text.parse().is_ok_and(|n: u64| n != 1) => {
-            let message = format!(
-                "version {} of the format is not known; expected 1",
-                scalar.text
-            );
-            Err(ConfigFinding::value(problem::path(&["version"]), message))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The position of a byte in a text whose bytes before it were valid.
-fn place_of_byte(text: &str, byte: usize) -> tree::YamlPosition {
-    let before = text.get(..byte).unwrap_or_default();
-    let last = before.rsplit('\n').next().unwrap_or_default();
-    tree::YamlPosition {
-        source: sources::MAIN,
-        line: before.matches('\n').count() + 1,
-        column: last.chars().count() + 1,
-        width: 1,
-    }
 }

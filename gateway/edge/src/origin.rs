@@ -61,6 +61,7 @@ mod names;
 mod outgoing;
 mod pool;
 pub mod response;
+mod spread;
 mod standing;
 mod status;
 mod sticky;
@@ -84,9 +85,9 @@ pub use self::metrics::OriginFamilies;
 pub use self::names::{NameStatus, OriginNames};
 pub use self::outgoing::{RequestClient, RequestKey, SharedLoad};
 pub use self::response::OnInterim;
+pub use self::spread::stable_hash;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
 pub use self::sticky::{StickyCookie, StickyPin};
-pub use self::targets::stable_hash;
 pub use self::targets_file::TargetsFileReader;
 pub use self::watch::OriginTlsWatch;
 

@@ -15,6 +15,7 @@
 //! that each policy has a configuration of its own with tickets of its own.
 
 pub mod certificate;
+mod certificate_table;
 mod client_chain;
 pub mod config;
 pub mod files;
@@ -38,12 +39,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use rustls::quic::Suite;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, ServerConfig};
+use rustls::server::ClientHello;
 
 use self::certificate::ServerCertificate;
+use self::certificate_table::{ByClientHello, CertificateTable};
 use self::config::{CertificateSource, EarlyDataMode, HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
@@ -51,7 +52,7 @@ use self::names::{ServerNamePattern, ServerNameTable, canonical};
 use self::obtained::ObtainedSourceId;
 use self::policy::{CommonParameters, PolicyDemands, TlsPolicy, TlsTransports};
 use self::quic::KeptSessions;
-use self::setup_check::{is_issued_later, policies_for_nobody};
+use self::setup_check::policies_for_nobody;
 use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
@@ -96,15 +97,6 @@ pub(crate) struct TlsTables {
     policy_of: ServerNameTable<usize>,
     /// What protects the first packets of QUIC. None if the listener does not speak HTTP/3.
     quic: Option<Suite>,
-}
-
-/// Certificates by name.
-#[derive(Debug, Default)]
-struct CertificateTable {
-    by_name: ServerNameTable<Vec<Arc<ServerCertificate>>>,
-    /// For clients without a name or with an unknown one.
-    default: Option<Arc<ServerCertificate>>,
-    all: Vec<Arc<ServerCertificate>>,
 }
 
 /// What is used for a client.
@@ -408,91 +400,6 @@ impl TlsTables {
     fn has(&self, policies: &[TlsPolicyId]) -> bool {
         let made = self.policies.iter().skip(1).map(|policy| policy.id);
         made.eq(policies.iter().copied())
-    }
-}
-
-impl CertificateTable {
-    fn new(
-        all: Vec<Arc<ServerCertificate>>,
-        config: &ListenerTlsConfig,
-    ) -> Result<Self, TlsSetupError> {
-        let mut by_name = ServerNameTable::<Vec<_>>::default();
-        for certificate in &all {
-            for name in &certificate.names {
-                by_name.entry(name).push(Arc::clone(certificate));
-            }
-        }
-        let default = config.default.as_deref();
-        let found = default.and_then(|file| all.iter().find(|one| one.file == file));
-        let default = match (default, found.cloned()) {
-            (Some(file), None) if !is_issued_later(config, file) => {
-                let file = file.to_owned();
-                return Err(TlsSetupError::at(
-                    "default",
-                    TlsSetupFault::Default { file },
-                ));
-            }
-            (_, found) => found,
-        };
-        Ok(Self {
-            by_name,
-            default,
-            all,
-        })
-    }
-
-    fn choose(
-        &self,
-        name: Option<&str>,
-        hello: &ClientHello<'_>,
-    ) -> Option<&Arc<ServerCertificate>> {
-        self.by_name(name, hello).or(self.default.as_ref())
-    }
-
-    fn by_name(
-        &self,
-        name: Option<&str>,
-        hello: &ClientHello<'_>,
-    ) -> Option<&Arc<ServerCertificate>> {
-        let candidates = self.by_name.get(name?)?;
-        let usable = |certificate: &&&Arc<ServerCertificate>| is_usable(certificate, hello);
-        let mut usable = candidates.iter().filter(|one| usable(&one));
-        let first = usable.next();
-        let ecdsa = first.into_iter().chain(usable).find(|one| one.is_ecdsa());
-        // If the client can use none, the handshake fails with the right alert.
-        ecdsa.or(first).or(candidates.first())
-    }
-}
-
-/// Whether the client accepts the certificate's kind of key.
-fn is_usable(certificate: &ServerCertificate, hello: &ClientHello<'_>) -> bool {
-    let key = &certificate.certified.key;
-    let has_suite = !certificate.is_ecdsa() || hello.cipher_suites().iter().any(allows_ecdsa);
-    has_suite && key.choose_scheme(hello.signature_schemes()).is_some()
-}
-
-/// Whether a session of this suite may have a server with an ECDSA key. The suites of TLS 1.3 say
-/// nothing about keys.
-fn allows_ecdsa(suite: &CipherSuite) -> bool {
-    let is_of_1_3 = u16::from(*suite) >> 8 == 0x13;
-    is_of_1_3
-        || matches!(
-            suite,
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
-                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
-        )
-}
-
-/// Gives rustls the certificate for a client.
-#[derive(Debug)]
-struct ByClientHello(Arc<CertificateTable>);
-
-impl ResolvesServerCert for ByClientHello {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().and_then(canonical);
-        let chosen = self.0.choose(name.as_deref(), &hello)?;
-        Some(Arc::clone(&chosen.certified))
     }
 }
 

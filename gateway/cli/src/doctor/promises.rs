@@ -54,7 +54,7 @@ fn alone(case: &PromiseConditions<'_>) -> Option<String> {
 
 /// How old a served response may be while the bus is not heard.
 fn staleness(case: &PromiseConditions<'_>) -> String {
-    let defaults = case.config.defaults.max_staleness;
+    let defaults = case.config.defaults.policy.max_staleness;
     let routes = &case.config.routes;
     let routes = routes.iter().filter(|route| route.cache == OnOffSwitch::On);
     let bounds: Vec<(&str, Option<ConfigDuration>)> = routes

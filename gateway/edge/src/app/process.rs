@@ -149,7 +149,7 @@ impl ProcessState {
         let on_error = by_name.map(|(name, plugin)| (name.clone(), plugin.on_error));
         let trust = trust(&config.listeners);
         let needs = RouteDependencies {
-            defaults: &config.defaults,
+            defaults: &config.defaults.policy,
             origins: &origins,
             plugins: &plugins,
             on_error: &on_error.collect(),

@@ -42,7 +42,7 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
     upstreams::check(config, &mut report);
     cache::check(config, &mut report);
     policy::check(
-        &config.defaults,
+        &config.defaults.policy,
         &Default::default(),
         &path(&["defaults"]),
         &mut report,

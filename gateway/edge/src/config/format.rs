@@ -11,9 +11,10 @@ use std::path::Path;
 
 use super::problem::ConfigFinding;
 use super::sources::ConfigSources;
+use super::text_file::{read_text, without_mark};
 use super::text_shape::{BlockTextIndent, LineRole, TextShape, spaces};
 use super::tree::{YamlNode, YamlPosition, YamlValue};
-use super::{ConfigProblems, parser, read_text, without_mark};
+use super::{ConfigProblems, parser};
 
 /// The top-level keys in the order of the reference.
 const ORDER: [&str; 15] = [

@@ -12,13 +12,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::MAX_BYTES;
 use super::expand::{self, VariableLookup};
 use super::file_pattern::{self, MatchedFiles};
 use super::parser::{self, AliasBudget};
 use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, path};
 use super::sources::{self, ConfigSources};
+use super::text_file::{BoundedFile, NOT_UTF8, read_bounded};
 use super::tree::{YamlKey, YamlNode, YamlPosition, YamlValue};
-use super::{BoundedFile, MAX_BYTES, NOT_UTF8, read_bounded};
 
 /// The key.
 pub const INCLUDE: &str = "include";

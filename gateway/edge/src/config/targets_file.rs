@@ -4,9 +4,11 @@
 use std::path::Path;
 
 use super::check::listed_targets;
+use super::document::located;
 use super::problem::{ConfigFinding, ConfigPath, ConfigProblems};
 use super::sources::ConfigSources;
-use super::{de, expand, located, parser, read_text, tree};
+use super::text_file::read_text;
+use super::{de, expand, parser, tree};
 use crate::origin::config::TargetConfig;
 
 /// Reads and checks a file of targets.

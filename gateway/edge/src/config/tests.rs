@@ -667,7 +667,7 @@ fn a_full_sized_file_with_endless_mistakes_is_answered_with_the_first_hundred() 
 fn aliases_within_reason_work() {
     let text = file("    policy: &p { ttl: 5s }\ndefaults: *p\n");
     assert_eq!(
-        read(&text).unwrap().defaults.ttl,
+        read(&text).unwrap().defaults.policy.ttl,
         Some(crate::units::ConfigDuration::secs(5))
     );
 }
@@ -1221,7 +1221,10 @@ fn compression_is_a_route_s_own_or_the_default() {
     assert_eq!(of_route.encodings.len(), 1);
     let default = config.defaults.compress.as_ref().unwrap();
     assert_eq!(default.encodings.len(), 3);
-    assert_eq!(config.defaults.ttl.map(|ttl| ttl.0.as_secs()), Some(5));
+    assert_eq!(
+        config.defaults.policy.ttl.map(|ttl| ttl.0.as_secs()),
+        Some(5)
+    );
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 

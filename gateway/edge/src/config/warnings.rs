@@ -24,7 +24,11 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     }
     for (n, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(n);
-        found.extend(override_without_cookie_rule(route, &config.defaults, &at));
+        found.extend(override_without_cookie_rule(
+            route,
+            &config.defaults.policy,
+            &at,
+        ));
         let compress = config.defaults.compress.as_ref();
         found.extend(check::compress_warnings(route, compress, &at));
         found.extend(query_as_sent(route, &at));

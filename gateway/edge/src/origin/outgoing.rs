@@ -15,8 +15,8 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::spread::stable_hash;
 use super::sticky::StickyPin;
-use super::targets::stable_hash;
 use crate::http::body::{Body, BodyError};
 
 /// The most bytes of a request's body that are kept until its response begins.

@@ -16,8 +16,8 @@ use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
 use super::metrics::TargetLabel;
 use super::pool::{PoolLimits, TargetConnections};
+use super::spread::stable_hash;
 use super::sticky::StickyPin;
-use super::targets::stable_hash;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
 

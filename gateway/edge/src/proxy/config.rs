@@ -1,6 +1,13 @@
 //! The configuration of routes.
 
+mod defaults;
+mod matching;
 pub mod paths;
+
+pub use defaults::RouteDefaults;
+pub use matching::{
+    DetailedValueMatch, LetterCase, OneOrMany, RouteMatchConfig, TlsMatchConfig, ValueMatchConfig,
+};
 
 pub use crate::proxy::rules::auth::config as auth;
 pub use crate::proxy::rules::cors::config as cors;
@@ -14,17 +21,10 @@ pub mod rules {
     pub use crate::proxy::rules::template::TextTemplate;
 }
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use http::HeaderName;
 use schemars::JsonSchema;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
-use crate::http::forward;
 use crate::http::path::PathRuleOverrides;
 use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::mirror::config::MirrorConfig;
@@ -158,96 +158,6 @@ pub struct RouteConfig {
     pub invalidate: Vec<InvalidateConfig>,
 }
 
-/// What holds for every route that does not set its own.
-#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
-pub struct RouteDefaults {
-    /// What is stored and for how long.
-    #[serde(flatten)]
-    pub policy: CachePolicyConfig,
-    /// Which answers are compressed.
-    pub compress: Option<CompressConfig>,
-}
-
-/// Most of what asks for defaults asks for those of the policy.
-impl std::ops::Deref for RouteDefaults {
-    type Target = CachePolicyConfig;
-
-    fn deref(&self) -> &CachePolicyConfig {
-        &self.policy
-    }
-}
-
-/// Written by hand, since serde's `flatten` loses the position of an error and knows no unknown
-/// fields.
-impl<'de> Deserialize<'de> for RouteDefaults {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_map(DefaultsVisitor)
-    }
-}
-
-struct DefaultsVisitor;
-
-impl<'de> Visitor<'de> for DefaultsVisitor {
-    type Value = RouteDefaults;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map with the keys of a policy and `compress`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteDefaults, A::Error> {
-        let mut compress = None;
-        let rest = WithoutCompress {
-            map,
-            compress: &mut compress,
-        };
-        let policy = Deserialize::deserialize(MapAccessDeserializer::new(rest))?;
-        Ok(RouteDefaults { policy, compress })
-    }
-}
-
-/// A map without its key `compress`, whose value is put aside.
-struct WithoutCompress<'a, A> {
-    map: A,
-    compress: &'a mut Option<CompressConfig>,
-}
-
-/// Reads a key. None: it is `compress`. An unknown key is found where the map reads it, so that the
-/// error has its place.
-struct KeyBesideCompress<'a, K>(&'a mut Option<K>);
-
-impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for KeyBesideCompress<'_, K> {
-    type Value = Option<K::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
-        let key = String::deserialize(d)?;
-        let seed = self.0.take_if(|_| key != "compress");
-        seed.map(|seed| seed.deserialize(key.into_deserializer()))
-            .transpose()
-    }
-}
-
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutCompress<'_, A> {
-    type Error = A::Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, A::Error> {
-        let mut seed = Some(seed);
-        while let Some(key) = self.map.next_key_seed(KeyBesideCompress(&mut seed))? {
-            if key.is_some() {
-                return Ok(key);
-            }
-            *self.compress = self.map.next_value()?;
-        }
-        Ok(None)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
-        self.map.next_value_seed(seed)
-    }
-}
-
 impl RouteConfig {
     /// The files with answers of ours, by their keys below the route.
     pub fn answer_files(&mut self) -> impl Iterator<Item = (String, &mut AnswerFile)> {
@@ -324,109 +234,6 @@ impl UnkeyedAction {
     }
 }
 
-/// Which requests a route takes. Every part that is given must match.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RouteMatchConfig {
-    /// Host names; `*` is a wildcard, as in `*.example.com`.
-    pub host: Option<OneOrMany>,
-    /// Paths; `*` matches any number of characters, `?` matches one, and `\` makes the next
-    /// character literal.
-    pub path: Option<OneOrMany>,
-    /// Methods, in capitals.
-    pub method: Option<OneOrMany>,
-    /// Header fields and what their value must match: a pattern, a list of patterns of which one
-    /// must match, or `{any: …, case: ignore}`.
-    pub header: BTreeMap<String, ValueMatchConfig>,
-    /// Query parameters: patterns for their names, and what the value of one such parameter must
-    /// match, as for `header`. `{"*": "*"}` matches any query.
-    pub query: BTreeMap<String, ValueMatchConfig>,
-    /// What is known of the client's TLS. A request without TLS, or over HTTP/3, does not match.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsMatchConfig>,
-}
-
-/// What is known of a client's TLS.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TlsMatchConfig {
-    /// The fingerprint of the client's software (JA4): a pattern, or a list of patterns of which one
-    /// must match, as in `t13d1516h2_*`. A listener must have `tls.ja4: on`.
-    pub ja4: OneOrMany,
-}
-
-impl TlsMatchConfig {
-    /// The field by which the listener tells the fingerprint, which clients can't set, and what it
-    /// must match.
-    pub fn field(&self) -> (HeaderName, ValueMatchConfig) {
-        let patterns = ValueMatchConfig::Any(self.ja4.clone());
-        (forward::CLIENT_JA4, patterns)
-    }
-}
-
-/// What a value must match.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum ValueMatchConfig {
-    /// One of these patterns, with upper and lower case as written.
-    Any(OneOrMany),
-    Worded(DetailedValueMatch),
-}
-
-/// What a value must match, and how it is compared.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DetailedValueMatch {
-    /// A pattern, or a list of patterns of which one must match.
-    pub any: OneOrMany,
-    /// Whether capital and small letters of ASCII are the same.
-    #[serde(default)]
-    pub case: LetterCase,
-}
-
-/// Whether capital and small letters of ASCII are the same.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LetterCase {
-    /// They differ.
-    #[default]
-    Exact,
-    /// They are the same.
-    Ignore,
-}
-
-impl ValueMatchConfig {
-    /// The patterns, one of which must match.
-    pub fn patterns(&self) -> &OneOrMany {
-        match self {
-            Self::Any(any) => any,
-            Self::Worded(worded) => &worded.any,
-        }
-    }
-
-    /// How they are compared.
-    pub fn case(&self) -> LetterCase {
-        match self {
-            Self::Any(_) => LetterCase::Exact,
-            Self::Worded(worded) => worded.case,
-        }
-    }
-}
-
-impl From<&str> for ValueMatchConfig {
-    fn from(pattern: &str) -> Self {
-        Self::Any(OneOrMany::One(pattern.to_owned()))
-    }
-}
-
-/// One text or a list of them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
 /// `on` or `off`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -493,70 +300,6 @@ pub struct PurgeMethodConfig {
     pub token: Option<String>,
     /// A file with that token.
     pub token_file: Option<std::path::PathBuf>,
-}
-
-impl OneOrMany {
-    pub fn as_slice(&self) -> &[String] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
-}
-
-/// Written by hand, since serde's untagged enums lose the reason and the position of an error.
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(TextOrList)
-    }
-}
-
-/// Written by hand, for the same reason as for [`OneOrMany`].
-impl<'de> Deserialize<'de> for ValueMatchConfig {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(TextListOrMap)
-    }
-}
-
-struct TextListOrMap;
-
-impl<'de> Visitor<'de> for TextListOrMap {
-    type Value = ValueMatchConfig;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a list of texts, or a map with `any` and `case`")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<ValueMatchConfig, E> {
-        Ok(ValueMatchConfig::from(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<ValueMatchConfig, A::Error> {
-        let many = Deserialize::deserialize(SeqAccessDeserializer::new(list));
-        many.map(|many| ValueMatchConfig::Any(OneOrMany::Many(many)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ValueMatchConfig, A::Error> {
-        Deserialize::deserialize(MapAccessDeserializer::new(map)).map(ValueMatchConfig::Worded)
-    }
-}
-
-struct TextOrList;
-
-impl<'de> Visitor<'de> for TextOrList {
-    type Value = OneOrMany;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text or a list of texts")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
-        Ok(OneOrMany::One(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
-        Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany::Many)
-    }
 }
 
 fn off() -> OnOffSwitch {

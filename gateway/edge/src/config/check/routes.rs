@@ -48,7 +48,12 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
             whole.invalidate(rule, &at.key("invalidate").index(n), report);
         }
         report.each(&at.key("tags"), &route.tags, form::tag);
-        super::policy::check(&route.policy, &config.defaults, &at.key("policy"), report);
+        super::policy::check(
+            &route.policy,
+            &config.defaults.policy,
+            &at.key("policy"),
+            report,
+        );
         earlier.names.entry(&route.name).or_insert(i);
         earlier.matches.entry(normal(&route.matches)).or_insert(i);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::origin::config::TargetConfig;
+use crate::origin::spread::stable_hash;
 
 /// An upstream whose targets and balancing are this YAML.
 fn targets(yaml: &str) -> OriginTargets {

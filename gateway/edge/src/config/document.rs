@@ -1,0 +1,134 @@
+//! The joined tree of all files of a configuration, and what is made of it: [`ConfigDocument`].
+
+use std::path::{Path, PathBuf};
+
+use super::problem::{ConfigFinding, ConfigProblem, ConfigProblems, path};
+use super::sources::{self, ConfigSources};
+use super::text_file::{TOO_LARGE, without_mark};
+use super::{
+    GatewayConfig, MAX_BYTES, answer_files, check, de, expand, include, parser, secret, tree,
+    warnings,
+};
+
+/// The joined tree of all files of a configuration.
+pub(super) struct ConfigDocument {
+    pub(super) sources: ConfigSources,
+    pub(super) root: tree::YamlNode,
+    /// What is risky about the files.
+    warnings: Vec<ConfigFinding>,
+}
+
+impl ConfigDocument {
+    /// Reads the main file's text, and the files that it includes.
+    pub(super) fn read(
+        text: &str,
+        file: &str,
+        env: expand::VariableLookup<'_>,
+    ) -> Result<Self, ConfigProblems> {
+        let text = without_mark(text);
+        let mut sources = ConfigSources::new(file, text);
+        let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
+            ConfigProblems::one(finding.locate(&ConfigSources::new(file, text), root))
+        };
+        if text.len() > MAX_BYTES {
+            return Err(one(ConfigFinding::file(TOO_LARGE), None));
+        }
+        let mut budget = parser::AliasBudget::default();
+        let mut root = parser::parse_source(text, sources::MAIN, &mut budget)
+            .map_err(|finding| one(finding, None))?;
+        shape(&root).map_err(|finding| one(finding, Some(&root)))?;
+        let found = include::join(&mut root, &mut sources, &mut budget, env);
+        let document = Self {
+            sources,
+            root,
+            warnings: found.warnings,
+        };
+        document.refuse(found.errors)?;
+        Ok(document)
+    }
+
+    /// Replaces variables.
+    pub(super) fn expand(&mut self, env: expand::VariableLookup<'_>) -> Result<(), ConfigProblems> {
+        let findings = expand::expand(&mut self.root, env);
+        self.refuse(findings)
+    }
+
+    /// The typed configuration, which is not checked yet.
+    pub(super) fn typed(&self) -> Result<GatewayConfig, ConfigProblems> {
+        let typed = de::read(&self.root);
+        typed
+            .map_err(|finding| ConfigProblems::one(finding.locate(&self.sources, Some(&self.root))))
+    }
+
+    /// The typed configuration with its secrets, checked; the files that it names are relative to the
+    /// folder of the main file.
+    pub(super) fn checked(
+        &self,
+        mut config: GatewayConfig,
+    ) -> Result<GatewayConfig, ConfigProblems> {
+        let main = Path::new(self.sources.name(sources::MAIN));
+        let base = main.parent().unwrap_or(Path::new(""));
+        let mut findings = secret::read_files(&mut config, base);
+        findings.extend(answer_files::read(&mut config, base));
+        for file in config.files() {
+            *file = base.join(&*file);
+        }
+        findings.extend(check::check(&config));
+        self.refuse(findings)?;
+        let risks = self.warnings.iter().cloned();
+        let risks = risks.chain(warnings::warnings(&config)).collect();
+        config.warnings = self.located(risks);
+        config.files_read = self.sources.names().map(PathBuf::from).collect();
+        Ok(config)
+    }
+
+    /// An error of all of these, if there are any.
+    fn refuse(&self, findings: Vec<ConfigFinding>) -> Result<(), ConfigProblems> {
+        ConfigProblems::new(self.located(findings)).map_or(Ok(()), Err)
+    }
+
+    pub(super) fn located(&self, findings: Vec<ConfigFinding>) -> Vec<ConfigProblem> {
+        located(findings, &self.sources, &self.root)
+    }
+}
+
+/// Shows findings where they stand in the file.
+pub(super) fn located(
+    findings: Vec<ConfigFinding>,
+    sources: &ConfigSources,
+    root: &tree::YamlNode,
+) -> Vec<ConfigProblem> {
+    let more = findings.len().saturating_sub(MOST_SHOWN);
+    let more = (more > 0).then(|| ConfigFinding::file(format!("{more} more are not shown")));
+    let shown = findings.into_iter().take(MOST_SHOWN).chain(more);
+    shown.map(|f| f.locate(sources, Some(root))).collect()
+}
+
+/// The most problems, or warnings, of one file that are listed one by one.
+const MOST_SHOWN: usize = 100;
+
+/// Checks what everything else depends on: the file is a mapping, and its version is known.
+fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
+    match &root.body {
+        tree::YamlValue::Map(_) => {}
+        tree::YamlValue::Scalar(scalar) if scalar.text.is_empty() => {
+            return Err(ConfigFinding::file(parser::EMPTY));
+        }
+        _ => {
+            return Err(ConfigFinding::at(
+                root.at,
+                "not a mapping; expected `version: 1` and further keys",
+            ));
+        }
+    }
+    match root.get("version").map(|node| &node.body) {
+        Some(tree::YamlValue::Scalar(scalar)) if scalar.text.parse().is_ok_and(|n: u64| n != 1) => {
+            let message = format!(
+                "version {} of the format is not known; expected 1",
+                scalar.text
+            );
+            Err(ConfigFinding::value(path(&["version"]), message))
+        }
+        _ => Ok(()),
+    }
+}
