@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent / "gateway"
 CRATES = {f"lamina_{name}": name for name in ("base", "http", "cache", "cluster", "edge")} | {"lamina_plugin_host": "plugin"}
 TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:unsafe )?(?:struct|enum|trait|union|type) (\w+)", re.M)
 FUNCTION = re.compile(r"^(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?(?:unsafe )?fn (\w+)")
+COMMENT = re.compile(r"^\s*//.*$", re.M)
+VISIBILITY = re.compile(r"pub\(in [\w:]+\)")
+GROUP = re.compile(r"\b((?:\w+::)+)\{([^{}]*)\}")
 PATH = re.compile(r"\b((?:crate|super|self|lamina_\w+)(?:::\w+)+)")
 KNOWN_AT_ROOT = re.compile(r"^use (lamina_\w+)(?: as (\w+)|::\{?([\w, ]+)\}?);", re.M)
 PUBLIC_TYPE = re.compile(r"^\s*pub (?:unsafe )?(?:struct|enum|trait|union|type) (\w+)", re.M)
@@ -69,9 +72,17 @@ def functions(text):
                 yield found[2], next((n for n, later in enumerate(rest) if later == end), 0) + 1
 
 
+def single_paths(text):
+    """The code of a file with `a::{b, c}` written as `a::b a::c`, without comments and visibilities."""
+    code = VISIBILITY.sub("", COMMENT.sub("", text))
+    while GROUP.search(code):
+        code = GROUP.sub(lambda found: " ".join(found[1] + one.strip() for one in found[2].split(",")), code)
+    return code
+
+
 def imports(text, own, known, aliases):
     """The modules that a file names."""
-    for path in PATH.findall(text):
+    for path in PATH.findall(single_paths(text)):
         names = path.split("::")
         rest = names[1:]
         if names[0] in CRATES:

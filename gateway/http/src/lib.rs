@@ -56,6 +56,7 @@ pub mod path;
 pub mod priority;
 pub mod proxy_protocol;
 pub mod proxy_status;
+pub mod quic_identity;
 pub mod range;
 pub mod reference;
 pub mod sensitive;

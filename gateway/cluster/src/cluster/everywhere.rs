@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::receipts::AwaitedReceipts;
-use super::{Cluster, NodeReceipt, announce};
+use super::receipts::NodeReceipt;
+use super::{Cluster, announce};
 use crate::bus::outbox::{self, PublishStatus};
 use crate::cache::l2::store::LogNumber;
 use crate::cache::peers::PeerNotifier;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::concurrency::{AdaptiveLimit, LoadSign};
 use super::config::UpstreamLoadLimits;
-use super::{OriginError, OverloadReason};
+use super::error::{OriginError, OverloadReason};
 
 /// A place among `max_concurrent`. Dropping it gives the place back.
 pub(super) struct AdmissionPermit {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 
-use super::OriginError;
+use super::error::OriginError;
 
 /// One exchange with one target, up to the head of the answer.
 #[derive(Clone, Debug)]

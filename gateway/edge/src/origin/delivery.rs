@@ -19,6 +19,8 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
+use super::Origin;
+use super::attempt::OnAttempt;
 use super::attempt::PendingAttempt;
 use super::call_deadline::CallDeadline;
 use super::concurrency::LoadSign;
@@ -32,7 +34,6 @@ use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use super::sticky::StickyPin;
 use super::target::{InFlightRequest, OriginTarget};
 use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
-use super::{OnAttempt, Origin};
 use crate::http::cache_control::delta_seconds;
 use crate::http::date;
 

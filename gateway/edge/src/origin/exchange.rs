@@ -12,7 +12,7 @@ use http::Request;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::AdmissionPermit;
+use super::admission::AdmissionPermit;
 use super::pool::body::OriginBody;
 use super::target::InFlightRequest;
 use crate::http::body::{Body, BodyError, BoundedBody, LastMove};

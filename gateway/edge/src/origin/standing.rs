@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::config::UpstreamConfig;
-use super::{BuildError, Origin, SharedOriginState, check};
+use super::error::BuildError;
+use super::{Origin, SharedOriginState, check};
 
 /// An upstream at work. The work ends with the last configuration that has the upstream.
 pub(super) struct StandingUpstream {

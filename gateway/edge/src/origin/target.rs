@@ -7,11 +7,11 @@ use std::time::Instant;
 use http::HeaderValue;
 use http::uri::{Authority, Scheme};
 
-use super::BuildError;
 use super::address::TargetAddresses;
 use super::config::{OriginProtocol, TargetScheme, UpstreamConfig};
 use super::connect::WantedProtocol;
 use super::control::{AdministrativeState, TargetControl};
+use super::error::BuildError;
 use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
 use super::metrics::TargetLabel;

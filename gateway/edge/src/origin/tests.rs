@@ -19,9 +19,8 @@ use tokio::time::timeout;
 use super::config::{
     HostHeader, OriginProtocol, UpstreamConfig, UpstreamLoadLimits, UpstreamTimeouts,
 };
-use super::{
-    BuildError, Origin, OriginError, Origins, OverloadReason, SharedOriginState, TimeoutPhase,
-};
+use super::error::{BuildError, OriginError, OverloadReason, TimeoutPhase};
+use super::{Origin, Origins, SharedOriginState};
 use crate::http::body::{Body, BodyError, collect};
 use crate::units;
 

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
-use super::BuildError;
+use super::SharedOriginState;
 use super::check::{CheckOutcome, HealthCheck};
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification, UpstreamConfig};
 use super::connect::{OpenedSocket, open_socket};
 use super::discovery::TargetDiscovery;
+use super::error::BuildError;
 use super::error::{SendError, with_cause};
 use super::names::NameStatus;
 use super::target::OriginTarget;
+use super::targets_file::TargetsFileReader;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::watch::UpstreamTlsWatch;
-use super::{SharedOriginState, TargetsFileReader};
 
 /// How long the first answers about names are waited for.
 const NAMES_LIMIT: Duration = Duration::from_secs(10);

@@ -9,11 +9,13 @@ use std::time::Instant;
 use http::Response;
 use http::request::Parts;
 
+use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
+use super::lookup::{HitSample, RoutedRequest};
 use super::record::trail::RequestTrail;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::route::Route;
-use super::{CountedResponse, HitSample, RoutedRequest, context, plan};
+use super::{context, plan};
 use crate::http::body::Body;
 use crate::http::forward::{HopWishes, RequestSender};
 use crate::http::path::PathRules;

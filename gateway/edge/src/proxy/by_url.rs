@@ -18,11 +18,12 @@ use crate::http::forward::{CHOSEN_UPSTREAM, HopWishes};
 use crate::http::path::{self, PathRules};
 use crate::plugin::Plugin;
 use crate::proxy::context::{self, DerivedKey};
+use crate::proxy::generation::Generation;
+use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::RoutingOutcome;
 use crate::proxy::watch::{self, RequestPluginOutcome};
-use crate::proxy::{Generation, HitSample, RoutedRequest};
 
 /// What a purge of a URL must reach.
 #[derive(Default)]

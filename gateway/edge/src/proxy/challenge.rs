@@ -9,8 +9,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 
+use super::counted::CountedResponse;
 use super::metrics::RequestOutcome;
-use super::{CountedResponse, respond};
+use super::respond;
 use crate::http::body::Body;
 use crate::http::server::RequestArrival;
 use crate::http::tls::listeners::TlsListeners;

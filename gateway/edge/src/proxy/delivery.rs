@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use http::Response;
 
-use super::CountedResponse;
+use super::counted::CountedResponse;
 use super::esi::PageRequest;
 use super::metrics::RequestOutcome;
 use super::record::PendingRecord;

@@ -27,11 +27,12 @@ use http::{
 use http_body::Body as _;
 
 use super::arrived::ArrivedRequest;
+use super::counted::CountedResponse;
 use super::metrics::RequestOutcome;
 use super::route::Route;
 use super::rules::cleaning::BypassesCache;
 use super::rules::compress::ClientCodings;
-use super::{CountedResponse, Proxy, context, cover, respond};
+use super::{Proxy, context, cover, respond};
 use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::cache_control::ResponseDirectives;

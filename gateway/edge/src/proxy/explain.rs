@@ -19,14 +19,14 @@ use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
 use crate::proxy::came;
 use crate::proxy::context::DerivedKey;
+use crate::proxy::generation::Generation;
+use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::miss::source::for_loader;
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
-use crate::proxy::{
-    Generation, HitSample, Proxy, RoutedRequest, context, esi, origin_query, sticky,
-};
+use crate::proxy::{Proxy, context, esi, origin_query, sticky};
 
 mod explanation;
 mod policy_lines;

@@ -6,10 +6,11 @@ use http::StatusCode;
 
 use crate::cache::coalesce::LoadFailure;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::route::Route;
 use crate::proxy::rules::limits::is_refusal;
-use crate::proxy::{CountedResponse, pass, respond};
+use crate::proxy::{pass, respond};
 
 /// The answer to a load that failed. Its cause goes to the log, and not to the client.
 pub(super) fn answer(

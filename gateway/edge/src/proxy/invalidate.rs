@@ -16,9 +16,9 @@ use crate::cache::purge::{PurgeKind, Selector};
 use crate::cache::tags::groups;
 use crate::http::cache_groups::CACHE_GROUP_INVALIDATION;
 use crate::http::{path, reference};
-use crate::proxy::Generation;
 use crate::proxy::config;
 use crate::proxy::context::normal_host;
+use crate::proxy::generation::Generation;
 
 /// One `invalidate` rule, compiled.
 pub struct InvalidateRule {

@@ -21,9 +21,9 @@ use crate::http::forward::HopWishes;
 use crate::http::path;
 use crate::plugin::{Plugin, RequestReads, SeenField};
 use crate::proxy::context::{DerivedKey, RequestContext};
+use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
-use crate::proxy::{HitSample, RoutedRequest};
 
 /// The most parameters of one request that are tried; each takes two calls of the key plugin.
 const MOST_TRIED: usize = 32;

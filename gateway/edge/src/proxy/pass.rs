@@ -19,13 +19,14 @@ use crate::http::memory::PROCESS;
 use crate::http::{forward, trace};
 use crate::origin::Origin;
 use crate::proxy::context::{PSEUDONYM, RequestContext};
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::rules::{compress, limits};
-use crate::proxy::{CountedResponse, excerpt, failure, post, respond, sticky, tunnel, watch};
+use crate::proxy::{excerpt, failure, post, respond, sticky, tunnel, watch};
 
 /// Sends the request on as it is and streams the answer back. If it is a gRPC call whose answer
 /// breaks off, the trailers say so.

@@ -16,11 +16,11 @@ use crate::http::tls::ClientCertificatePresented;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
 use crate::proxy::context::{DerivedKey, RequestContext, subject};
+use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
 use crate::proxy::rules::cleaning::BypassesCache;
 use crate::proxy::rules::maintenance;
-use crate::proxy::{HitSample, RoutedRequest};
 
 /// What is to be done with a request.
 #[allow(

@@ -20,7 +20,9 @@ use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::forward::HopWishes;
 use crate::http::path::PathSpelling;
 use crate::proxy::context::{DerivedKey, RequestContext};
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::head::prepare;
+use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::judge::{self, check_key_covers_reads};
 use crate::proxy::miss::load::{LoadMode, MissLoad, ReceivedResponse};
@@ -29,9 +31,7 @@ use crate::proxy::miss::source::SourceResponse;
 use crate::proxy::miss::{LoadKind, lost};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::target::RoutingOutcome;
-use crate::proxy::{
-    CountedResponse, HitSample, RoutedRequest, failure, invalidate, origin_query, respond,
-};
+use crate::proxy::{failure, invalidate, origin_query, respond};
 
 /// Stores the answer to a POST while its client reads it. Returns the answer as an error if it is
 /// not to be stored.

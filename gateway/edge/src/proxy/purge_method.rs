@@ -24,8 +24,9 @@ use crate::http::forward::RequestSender;
 use crate::http::reference::without_port;
 use crate::proxy::by_url::UrlPurgeSelectors;
 use crate::proxy::context::normal_host;
+use crate::proxy::generation::Generation;
 use crate::proxy::metrics::RequestFamilies;
-use crate::proxy::{Generation, config, respond};
+use crate::proxy::{config, respond};
 use crate::telemetry::limit::LineLimiter;
 use form::{AnswerForm, InvalidPurgeRequest, PurgeMethodScope, RequestedPurge};
 

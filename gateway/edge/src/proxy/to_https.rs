@@ -9,9 +9,10 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::challenge::CHALLENGES;
+use super::counted::CountedResponse;
 use super::metrics::RequestOutcome;
+use super::respond;
 use super::route::Routes;
-use super::{CountedResponse, respond};
 use crate::http::body::Body;
 use crate::http::reference::without_port;
 use crate::http::tls::config::RedirectTarget;

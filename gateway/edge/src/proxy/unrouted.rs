@@ -9,10 +9,11 @@ use http::{Response, StatusCode};
 
 use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
+use super::generation::Generation;
 use super::metrics::RequestOutcome;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::target::{PathRefusal, RoutingOutcome};
-use super::{Generation, Proxy, challenge, context, respond, to_https};
+use super::{Proxy, challenge, context, respond, to_https};
 use crate::http::body::Body;
 
 use crate::http::forward::RequestSender;

@@ -17,8 +17,9 @@ use crate::cache::warm::metrics::WarmOutcome;
 use crate::http::body::Body;
 use crate::http::forward::{self, ForwardingContext, PeerTrust, RequestSender};
 use crate::proxy::context::{DerivedKey, RequestContext};
+use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::plan::{self, RequestPlan};
-use crate::proxy::{HitSample, Proxy, RoutedRequest, esi, miss, origin_query};
+use crate::proxy::{Proxy, esi, miss, origin_query};
 
 /// How often it is looked whether a body that has come is stored, and how long after each look.
 const LOOKS: usize = 20;

@@ -16,12 +16,13 @@ use crate::plugin::config::{RequestError, ResponseError};
 use crate::plugin::{CallError, HookRequest, LoadedResponse, Plugin, RequestDecision, SeenField};
 use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::RequestContext;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceResponse};
 use crate::proxy::record::trail::{RequestTrail, note_call};
 use crate::proxy::route::Route;
 use crate::proxy::target::reshape;
-use crate::proxy::{CountedResponse, pass, respond};
+use crate::proxy::{pass, respond};
 
 /// The decision of a request plugin.
 pub enum RequestPluginOutcome {

@@ -19,12 +19,14 @@ use tokio::time::sleep;
 
 use super::connection::{self, AcceptedConnection};
 use super::descriptors;
+use super::early::InterimChannel;
+use super::handler::{HandlerAnswer, RequestArrival};
 use super::port::Port;
 use super::roster::{ConnectionRoster, RosterMembership};
 use super::signal::DrainStage;
 use super::socket::{AcceptingSocket, ListeningSocket};
 use super::stream::ClientStream;
-use super::{Body, HandlerAnswer, InterimChannel, RequestArrival};
+use crate::body::Body;
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

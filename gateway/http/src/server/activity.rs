@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 
-use super::Protocol;
 use super::early::InterimQueue;
 use super::send_queue::SendQueue;
+use crate::config::Protocol;
 use crate::frames::SendWindow;
 use crate::guard::framing::FramingFault;
 use crate::memory::ConnectionMemory;

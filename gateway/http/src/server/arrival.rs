@@ -7,9 +7,10 @@ use std::io;
 
 use tokio::io::AsyncReadExt;
 
+use super::handler::Peer;
 use super::port::Port;
 use super::stream::ClientStream;
-use super::{Peer, Protocol};
+use crate::config::Protocol;
 use crate::proxy_protocol::{self, ParsedProxyHeader};
 
 /// The first bytes of HTTP/2 (RFC 9113 §3.4).

@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::arrival::ClientArrival;
+use super::early::InterimChannel;
+use super::handler::{HandlerAnswer, Peer, RequestArrival};
 use super::handshake::{self, HandshakeError, SecuredConnection};
 use super::ping_timer::PingTimer;
 use super::port::Port;
@@ -30,7 +32,8 @@ use super::stream::ClientStream;
 use super::stream_task::StreamTasks;
 use super::watch::{ConnectionDeadlines, DeadlineAction};
 use super::wire::{ClientTransport, TOO_SLOW};
-use super::{Body, HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
+use crate::body::Body;
+use crate::config::{ListenerLimits, Protocol};
 use crate::frames::{FragmentPaths, MeteredConnection};
 use crate::memory::{ConnectionMemory, PROCESS};
 use crate::tls::TlsSession;

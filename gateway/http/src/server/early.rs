@@ -20,8 +20,8 @@ use http::{HeaderMap, StatusCode, Version};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::Protocol;
 use super::activity::ConnectionActivity;
+use crate::config::Protocol;
 use crate::http3::qpack;
 use crate::memory::ConnectionMemory;
 

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use crate::config::Protocol;
 use crate::tls::listeners::HandshakeOutcome;
 use crate::tls::{TlsListener, TlsSession, fingerprint, obtained};
 
@@ -225,11 +226,11 @@ async fn answer_challenge(
 /// If the listener speaks only others.
 pub(super) fn agreed_protocol(
     stream: &TlsStream<TlsSocket>,
-    spoken: &[super::Protocol],
-) -> io::Result<super::Protocol> {
+    spoken: &[Protocol],
+) -> io::Result<Protocol> {
     let agreed = match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => super::Protocol::Http2,
-        _ => super::Protocol::Http1,
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
     };
     match spoken.contains(&agreed) {
         true => Ok(agreed),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use socket2::{Socket, Type};
 
-use super::BindError;
+use super::bind_error::BindError;
 use super::handed::{HandedPort, SocketPurpose};
 use super::quic::passage::EarlierProcess;
 use super::unix::{self, SocketFile};

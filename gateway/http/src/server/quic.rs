@@ -5,11 +5,10 @@
 //! filter in the kernel reads it, so that neither a new address of the client nor another number of
 //! workers' connections moves one to a worker that does not know it.
 //!
-//! Inside: `socket` opens the sockets, `identity` makes connection ids, `steering` hands on what reaches the wrong worker,
+//! Inside: `socket` opens the sockets, `steering` hands on what reaches the wrong worker,
 //! `passage` brings datagrams to a process that has handed its sockets over, `metrics` counts.
 //! Neighbours: `http3` serves the connections; `tls` has the certificates.
 
-pub(super) mod identity;
 pub(super) mod metrics;
 pub(super) mod passage;
 pub(super) mod socket;
@@ -32,18 +31,20 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
-use self::identity::WorkerIds;
 use self::metrics::QuicHandshakeOutcome;
 pub(super) use self::socket::{OpenedQuic, QuicSocket, adopt, open};
 use self::steering::SteeredSocket;
 pub(super) use self::steering::SteeringGroup;
+use super::early::InterimChannel;
 use super::early_data::{EarlyRequest, HandshakeReport};
+use super::handler::{HandlerAnswer, LocalEndpoint, RequestArrival};
 use super::http3::{self, AcceptedQuicConnection};
 use super::port::Port;
 use super::signal::DrainStage;
-use super::{Body, HandlerAnswer, InterimChannel, LocalEndpoint, RequestArrival};
+use crate::body::Body;
 use crate::config::ListenerLimits;
 use crate::http3::Http3Code;
+use crate::quic_identity::WorkerIds;
 use crate::tls::config::EarlyDataMode;
 use crate::tls::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls, TlsListener, TlsSession};
 

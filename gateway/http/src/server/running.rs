@@ -16,14 +16,16 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::bind_error::BindError;
+use super::bound::has_twin;
 use super::port::{OpenedPort, Port, speaks_http3};
 use super::quic::{OpenedQuic, QuicTenant, SteeringGroup};
+use super::shared::SharedByListeners;
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::thread_work::WorkerThread;
 use super::unix::SocketFile;
 use super::worker::AcceptOn;
-use super::{BindError, SharedByListeners, has_twin};
 use crate::config::ListenerConfig;
 use crate::endpoint::Endpoint;
 

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::Protocol;
 use super::activity::InFlight;
 use super::sending::{AnswerPiece, AnswerProgress, LOW_WATER};
 use super::stream_task::{self, UnsentAnswer};
 use crate::body::{Body, BodyError};
+use crate::config::Protocol;
 use crate::memory::stored::ReadsStored;
 
 /// A response's body as hyper gets it.

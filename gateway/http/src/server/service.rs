@@ -14,13 +14,15 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 
 use super::activity::InFlight;
+use super::early::InterimChannel;
+use super::handler::{HandlerAnswer, Peer, RequestArrival};
 use super::port::Port;
 use super::served_body::{ServedBody, WantedAnswer};
 use super::signal::DrainStage;
-use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, RequestArrival};
 use crate::body::{
     Body, BodyError, BoundedBody, ListenerUploadLimits, MinimumRate, TimeLift, UploadTerms,
 };
+use crate::config::ListenerLimits;
 use crate::forward::{
     self, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, ForwardingContext, HopFieldNames, PeerTrust,
     RequestSender, TrustedProxies,

@@ -2,14 +2,17 @@
 //! also be a Unix socket, which `unix` opens.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use super::bind_error::BindError;
 use super::stream::ClientStream;
-use super::{BindError, UNNAMED};
+
+/// The address that is used for the clients of a Unix socket, which have none.
+pub(super) const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Connections that may wait in the kernel to be accepted.
 pub(super) const BACKLOG: i32 = 4_096;

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use tokio_rustls::server::TlsStream;
 
-use super::LocalEndpoint;
+use super::handler::LocalEndpoint;
 use super::handshake::TlsSocket;
 
 /// The connection of a client.

@@ -20,11 +20,11 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::ListenerLimits;
 use super::activity::ConnectionActivity;
 use super::sending::AnswerProgress;
 use super::watch::LOOKS;
 use crate::body::TakenAhead;
+use crate::config::ListenerLimits;
 
 /// Runs the streams of one connection.
 #[derive(Clone)]

@@ -15,10 +15,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{
-    BindError, BoundListeners, HandlerAnswer, InheritedSockets, RunningListeners,
-    SharedByListeners, kept_name,
-};
+use super::bind_error::BindError;
+use super::bound::BoundListeners;
+use super::handler::HandlerAnswer;
+use super::inherited::{InheritedSockets, kept_name};
+use super::running::RunningListeners;
+use super::shared::SharedByListeners;
 use crate::body::{Body, collect};
 use crate::config::{ListenerConfig, ListenerLimits};
 use crate::units;

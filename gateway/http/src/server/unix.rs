@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::BindError;
+use super::bind_error::BindError;
 use super::socket::BACKLOG;
 use crate::endpoint::SocketMode;
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
-use super::{ListenerLimits, Protocol};
 use crate::body::TakenAhead;
+use crate::config::{ListenerLimits, Protocol};
 
 /// What must be done now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -20,9 +20,9 @@ use http::header::STRICT_TRANSPORT_SECURITY;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Protocol;
 use super::activity::{ConnectionActivity, WireMode};
 use super::stream::{ClientStream, CloseState};
+use crate::config::Protocol;
 use crate::fair;
 use crate::guard::framing::{Framing, FramingVerdict};
 

@@ -11,12 +11,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::accept::accept;
+use super::bind_error::BindError;
+use super::early::InterimChannel;
+use super::handler::{HandlerAnswer, RequestArrival};
 use super::port::Port;
 use super::quic::{self, QuicSocket, QuicTenant};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::thread_work::{self, ThreadWork};
-use super::{BindError, Body, HandlerAnswer, InterimChannel, RequestArrival};
+use crate::body::Body;
 use crate::memory::release;
 
 /// A runtime before its thread is started.

@@ -20,9 +20,10 @@ use quinn_proto::transport_parameters::TransportParameters;
 use rustls::ServerConfig;
 use rustls::quic::{Suite, Version};
 
+use super::TlsListener;
 use super::policy::TlsPolicy;
+use super::setup_error::{TlsSetupError, TlsSetupFault};
 use super::tickets::TicketSecrets;
-use super::{TlsListener, TlsSetupError, TlsSetupFault};
 use session::PolicySession;
 use sessions::{NoTickets, SessionsOfPolicy};
 

@@ -13,7 +13,8 @@ use crate::reference::without_port;
 use super::certificate::{ServerCertificate, instant};
 use super::config::{ClientCertificateField, FingerprintField};
 use super::policy::TlsPolicy;
-use super::{QuicHandshake, ServerChoice, TlsListener, client_chain};
+use super::quic::QuicHandshake;
+use super::{ServerChoice, TlsListener, client_chain};
 
 /// A TLS connection with a client.
 pub struct TlsSession {

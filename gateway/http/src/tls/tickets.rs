@@ -26,7 +26,7 @@ use aws_lc_rs::{hkdf, rand};
 use parking_lot::RwLock;
 use rustls::server::ProducesTickets;
 
-use crate::server::QuicIdentity;
+use crate::quic_identity::QuicIdentity;
 
 /// The identity of a TLS policy: a digest of all that a session under it was checked by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

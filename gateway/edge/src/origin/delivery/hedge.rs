@@ -15,7 +15,7 @@ use futures_util::future::{Either, select};
 use tokio::time::timeout;
 
 use super::{AttemptResult, FailureFallback, REPEATS, RequestDelivery, TriedTargets, failure_of};
-use crate::origin::AdmissionPermit;
+use crate::origin::admission::AdmissionPermit;
 use crate::origin::config::HedgeDelay;
 use crate::origin::metrics::HedgeOutcome;
 use crate::origin::target::OriginTarget;

@@ -21,10 +21,11 @@ use crate::cache::policy::UncacheableReason;
 use crate::cache::variant_key;
 use crate::http::cache_status::CacheStatus;
 use crate::http::vary::Vary;
+use crate::proxy::counted::{CountedResponse, hit};
 use crate::proxy::excerpt::{self, ExcerptOutcome};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::rules::limits;
-use crate::proxy::{CountedResponse, failure, hit, plan, respond};
+use crate::proxy::{failure, plan, respond};
 
 /// Returns the next step of the request after its wait.
 pub(super) async fn next(

@@ -13,7 +13,7 @@ use super::{LoadKind, Miss, RequestStep};
 use crate::cache::coalesce::{FlightOutcome, Follower, LeadOrFollow, Leader};
 use crate::cache::event::{CacheEvent, UncoalescedReason};
 use crate::http::body::Body;
-use crate::proxy::hit;
+use crate::proxy::counted::hit;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::record::trail::TrailEvent;
 

@@ -19,10 +19,11 @@ use crate::http::cache_status::CacheStatus;
 use crate::http::memory::stored::ReadsStored;
 use crate::http::{conditional, range};
 use crate::proxy::context::RequestContext;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::plan;
 use crate::proxy::respond::{self, ConditionalOutcome};
 use crate::proxy::route::Route;
-use crate::proxy::{CountedResponse, plan};
 
 /// What stored parts can do for a request.
 pub enum StoredParts {

@@ -21,11 +21,12 @@ use crate::cache::key::{KeyBuf, KeyId};
 use crate::cache::l2::config::OnTimeout;
 use crate::cache::l2::{self, HeldLease, L2, L2Lookup, LeaseHolder};
 use crate::proxy::context::{DerivedKey, RequestContext};
+use crate::proxy::counted::{CountedResponse, hit};
 use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::plan;
 use crate::proxy::record::trail::{SecondTierAnswer, TrailEvent};
 use crate::proxy::route::Route;
 use crate::proxy::rules::maintenance::wants_only_stored;
-use crate::proxy::{CountedResponse, hit, plan};
 
 /// The result of the second tier for a load.
 enum SecondTierOutcome {

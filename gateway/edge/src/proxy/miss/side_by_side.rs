@@ -13,7 +13,7 @@ use super::patience::WaitBudget;
 use super::{LoadKind, Miss, RequestStep, flight_outcome, wait};
 use crate::cache::event::{CacheEvent, UncoalescedReason};
 use crate::http::conditional;
-use crate::proxy::hit;
+use crate::proxy::counted::hit;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::record::trail::TrailEvent;
 

@@ -15,10 +15,11 @@ use crate::cache::freshness::StaleWindows;
 use crate::cache::{Cache, Lookup};
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::proxy::context::RequestContext;
+use crate::proxy::counted::{CountedResponse, hit};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::route::Route;
-use crate::proxy::{CountedResponse, failure, hit, plan, respond};
+use crate::proxy::{failure, plan, respond};
 
 /// A stale copy and what it may be used for.
 pub struct StaleCopy {

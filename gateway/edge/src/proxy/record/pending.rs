@@ -17,7 +17,7 @@ use super::{
 };
 use crate::http::body::{Body, BodyError};
 use crate::http::cache_status::CACHE_STATUS;
-use crate::proxy::CountedResponse;
+use crate::proxy::counted::CountedResponse;
 
 /// A record that its readers get when this is dropped.
 pub struct PendingRecord {

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use http::StatusCode;
 
 use crate::http::cidr::Cidr;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
-use crate::proxy::{CountedResponse, respond};
+use crate::proxy::respond;
 use config::AccessConfig;
 
 /// The networks that may ask, and those that may not.

@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::http::body::Body;
-use crate::proxy::CountedResponse;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use config::CorsConfig;
 use config::origins::OriginPattern;

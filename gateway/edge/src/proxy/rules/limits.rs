@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::cache::coalesce::{LoadFailure, LoadFailureScope};
 use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::RequestContext;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::record::PendingRecord;
 use crate::proxy::record::trail::TrailEvent;
-use crate::proxy::{CountedResponse, respond};
+use crate::proxy::respond;
 use crate::rate_limit::config::LimitPlace;
 use crate::rate_limit::{
     LimitDecision, LimitSubject, LimitVerdict, RateLimit, RateLimitSet, seconds,

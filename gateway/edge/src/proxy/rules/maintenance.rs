@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::pages::{self, PageFile, PageReader};
 use super::request_id::RequestId;
 use crate::http::cidr::Cidr;
-use crate::proxy::CountedResponse;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use config::{MaintenanceConfig, MaintenanceServing};
 

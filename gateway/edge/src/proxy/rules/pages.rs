@@ -17,8 +17,9 @@ use serde::Serialize;
 use super::config::AnswerFile;
 use super::direct::content_type;
 use crate::http::body::Body;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
-use crate::proxy::{CountedResponse, respond};
+use crate::proxy::respond;
 use config::{ErrorMaker, ErrorPageConfig};
 
 /// The error pages of a route; the first one that is for an error counts.

@@ -14,15 +14,17 @@ use super::order::AnswerTurn;
 use super::reader::{HeadEnd, RequestReader, waits_for_100};
 use super::respond::{self, NotDelivered};
 use super::{Http3Connection, OpenRequest};
+use crate::body::Body;
 use crate::guard;
 use crate::guard::framing::FramingFault;
 use crate::http3::message::RequestHead;
 use crate::http3::{Http3Code, Http3Fault};
 use crate::priority::PriorityParameters;
+use crate::server::early::InterimChannel;
+use crate::server::handler::{HandlerAnswer, RequestArrival};
 use crate::server::quic::metrics::Http3Guard;
 use crate::server::served_body::{ServedBody, WantedAnswer};
 use crate::server::service::ConnectionService;
-use crate::server::{Body, HandlerAnswer, InterimChannel, RequestArrival};
 
 /// The two directions of a request's stream.
 pub(super) struct RequestStream {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::identity::QuicIdentity;
 use super::passage::EarlierProcess;
 use super::steering::{SteeringGroup, WorkerInbox};
+use crate::quic_identity::QuicIdentity;
 
 /// What is asked of the kernel for datagrams that were not read.
 pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;

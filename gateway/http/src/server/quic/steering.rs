@@ -21,9 +21,9 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::select;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::identity::QuicIdentity;
 use super::metrics::QuicMetrics;
 use super::passage::{self, EarlierProcess, PassedDatagram};
+use crate::quic_identity::QuicIdentity;
 use crate::server::thread_work::WorkerThread;
 
 /// The most datagrams that wait for a worker; further ones are lost, as in the kernel's own queue.

@@ -13,8 +13,9 @@ use crate::http::coding::decode::{DecodeError, decode};
 use crate::http::coding::transcode::{DecodedBody, EncodedBody};
 use crate::http::coding::{AppliedCoding, ContentCoding};
 use crate::http::vary;
+use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
-use crate::proxy::{CountedResponse, respond};
+use crate::proxy::respond;
 
 /// Coded content of at most so many octets is decoded at once, if it has no more than
 /// [`MOST_AT_ONCE`] then; so its length is known.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Octets of a connection id.
-pub(super) const ID_LENGTH: usize = 8;
+pub(crate) const ID_LENGTH: usize = 8;
 
 /// Those that the last ones are derived from.
 const SIGNED: usize = 6;
@@ -35,7 +35,7 @@ impl QuicIdentity {
         }
     }
 
-    pub(in crate::server) fn generation(&self) -> u8 {
+    pub(crate) fn generation(&self) -> u8 {
         self.generation
     }
 
@@ -62,7 +62,7 @@ impl QuicIdentity {
 
     /// The generation of the process whose connection a datagram belongs to, if `is_earlier` says
     /// that it is one that still has some. None: it is for this process, or begins a connection.
-    pub(super) fn earlier(&self, datagram: &[u8], is_earlier: impl Fn(u8) -> bool) -> Option<u8> {
+    pub(crate) fn earlier(&self, datagram: &[u8], is_earlier: impl Fn(u8) -> bool) -> Option<u8> {
         let first = *datagram.first()?;
         if first & LONG_HEADER == 0 {
             // Clients that know no id of ours yet send none of these.
@@ -103,9 +103,9 @@ impl Default for QuicIdentity {
 }
 
 /// Makes the ids of one worker.
-pub(super) struct WorkerIds {
-    pub(super) worker: u8,
-    pub(super) identity: Arc<QuicIdentity>,
+pub(crate) struct WorkerIds {
+    pub(crate) worker: u8,
+    pub(crate) identity: Arc<QuicIdentity>,
 }
 
 impl ConnectionIdGenerator for WorkerIds {
