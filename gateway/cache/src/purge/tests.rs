@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::freshness::Freshness;
+use crate::key::KeyId;
 use crate::key::{KeyBuf, hash64};
+use crate::pattern::Pattern;
 
 fn marks(url: &str, tags: &[&str]) -> PurgeAttributes {
     PurgeAttributes {

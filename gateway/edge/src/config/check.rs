@@ -14,9 +14,10 @@ use collector::FindingCollector;
 
 mod admin_listener;
 mod automatic;
-mod bus;
-mod cache;
+mod cache_tiers;
+
 mod collector;
+mod event_bus;
 mod form;
 mod listener_tls;
 mod listeners;
@@ -40,7 +41,7 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
     server(config, &mut report);
     listeners::check(config, &mut report);
     upstreams::check(config, &mut report);
-    cache::check(config, &mut report);
+    cache_tiers::check(config, &mut report);
     policy::check(
         &config.defaults.policy,
         &Default::default(),
@@ -55,7 +56,7 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
     routes::check(config, &mut report);
     plugins::check(config, &mut report);
     if let Some(given) = &config.bus {
-        bus::check(config, given, &mut report);
+        event_bus::check(config, given, &mut report);
     }
     automatic::check(config, &mut report);
     access(config, &mut report);
