@@ -326,7 +326,11 @@ async fn keys_that_keep_their_values_are_refused_by_name_and_nothing_else_is_tak
                 message.contains("can't be changed while the gateway runs: "),
                 "{message}"
             );
-            assert!(message.contains("set it back, or restart"), "{message}");
+            assert!(
+                message
+                    .contains("set it back, or let another process take over by `lamina upgrade`"),
+                "{message}"
+            );
             let line = problem["line"].as_u64();
             let line = line.unwrap_or_else(|| panic!("{key}: no line in {problem}"));
             let line = yaml.lines().nth(line as usize - 1).unwrap();

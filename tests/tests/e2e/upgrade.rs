@@ -356,6 +356,33 @@ async fn more_and_fewer_workers_and_another_listener() {
 }
 
 #[tokio::test]
+async fn what_a_reload_refuses_a_take_over_takes_up() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let mut gateway = setup(&origin).start().await;
+    let changed = setup(&origin)
+        .top(
+            "cache",
+            "{l2: {disk: {path: l2}}, purge_log: {max_records: 1000}}",
+        )
+        .top("telemetry", "{recent_requests: {keep: 7}}");
+    gateway.write(&changed);
+    let refused = gateway.reload().await;
+    assert_eq!(refused.status, 422, "{}", refused.said);
+    gateway.upgrade().await;
+    gateway.only_the_last_process(SOON).await;
+    assert_eq!(gateway.client().get("/").await.status, 200);
+    let same = gateway.reload().await;
+    assert_eq!(same.status, 200, "{}", same.said);
+    assert_eq!(same.said["hash_before"], same.said["hash_after"]);
+    wait_for("the page is on the disk", SOON, || async {
+        let stored = [("outcome", "stored")];
+        let written = gateway.metric("lamina_l2_writes_total", &stored).await;
+        (written >= 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_admin_listener_goes_along_also_over_a_unix_socket() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,6 @@ use collector::FindingCollector;
 mod admin_listener;
 mod automatic;
 mod cache_tiers;
-
 mod collector;
 mod event_bus;
 mod form;

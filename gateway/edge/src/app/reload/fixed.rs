@@ -15,7 +15,8 @@ impl FixedKeyChange {
     /// The sentence for operators.
     pub fn message(&self) -> String {
         format!(
-            "this can't be changed while the gateway runs: {}; set it back, or restart the gateway",
+            "this can't be changed while the gateway runs: {}; set it back, or let another process \
+             take over by `lamina upgrade`, which loses no request",
             self.reason
         )
     }
