@@ -132,7 +132,8 @@ deny:
 	@scripts/deny.sh
 
 bench-install:
-	@tests/install.sh bench-install wrk nginx haproxy varnish nats-server nghttp2-client
+	@tests/install.sh bench-install wrk nginx haproxy varnish nats-server nghttp2-client debootstrap
+	@tests/install-debian13.sh target/debian13
 
 # SEED and REQUESTS choose another stream, as in `make differential SEED=7`.
 SEED ?= 1

@@ -21,6 +21,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod crash;
+pub mod debian13;
 pub mod fleet;
 pub mod front;
 pub mod gate;

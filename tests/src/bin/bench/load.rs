@@ -64,8 +64,14 @@ pub fn multiplexed_hits(server: &Server, kind: Kind, options: &Options) -> anyho
 }
 
 /// The same over HTTP/3.
-pub fn quic_hits(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
-    let authority = work.join(Kind::LaminaHttp3.name()).join("ca.pem");
+pub fn quic_hits(
+    server: &Server,
+    kind: Kind,
+    work: &Path,
+    options: &Options,
+) -> anyhow::Result<Sample> {
+    fetch_by_curl(&url_of(server, kind))?;
+    let authority = work.join(kind.name()).join("ca.pem");
     h3load(server, &authority, 1)?;
     measure(server, || h3load(server, &authority, options.seconds))
 }

@@ -50,7 +50,9 @@ fn main() -> anyhow::Result<()> {
     });
     println!("{}", report::multiplexed(&multiplexed, &options));
     let quic = compare(Kind::QUIC, &options, |kind| match kind {
-        Kind::LaminaHttp3 => load::quic_hits(&start(kind)?, work.path(), &options),
+        Kind::LaminaHttp3 | Kind::HaproxyHttp3 | Kind::NginxHttp3 => {
+            load::quic_hits(&start(kind)?, kind, work.path(), &options)
+        }
         _ => load::multiplexed_hits(&start(kind)?, kind, &options),
     });
     println!("{}", report::quic(&quic, &options));

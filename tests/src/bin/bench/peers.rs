@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use e2e::peers;
 use e2e::process::{Server, free_address};
 use e2e::tls::authority::{Authority, KeyKind, Order};
+use e2e::{debian13, peers};
 
 use crate::options::Options;
 
@@ -41,6 +41,9 @@ pub enum Kind {
     NginxTls,
     /// With HTTP/3 beside HTTP/2.
     LaminaHttp3,
+    /// Of Debian 13.
+    HaproxyHttp3,
+    NginxHttp3,
     /// With a key of RSA, 2048 bits.
     LaminaRsa,
     HaproxyRsa,
@@ -66,8 +69,12 @@ impl Kind {
         Self::NginxTls,
     ];
     pub const MULTIPLEXED: &[Self] = &[Self::LaminaTls, Self::HaproxyTls, Self::NginxTls];
-    /// Debian 12 has no peer that speaks HTTP/3.
-    pub const QUIC: &[Self] = &[Self::LaminaTls, Self::LaminaHttp3];
+    pub const QUIC: &[Self] = &[
+        Self::LaminaTls,
+        Self::LaminaHttp3,
+        Self::HaproxyHttp3,
+        Self::NginxHttp3,
+    ];
     pub const HANDSHAKES: &[Self] = &[
         Self::LaminaTls,
         Self::HaproxyTls,
@@ -100,6 +107,8 @@ impl Kind {
             Self::HaproxyTls => "haproxy-tls",
             Self::NginxTls => "nginx-tls",
             Self::LaminaHttp3 => "lamina-h3",
+            Self::HaproxyHttp3 => "haproxy-h3",
+            Self::NginxHttp3 => "nginx-h3",
             Self::LaminaRsa => "lamina-rsa",
             Self::HaproxyRsa => "haproxy-rsa",
             Self::NginxRsa => "nginx-rsa",
@@ -111,9 +120,12 @@ impl Kind {
     /// The key of its certificate, if it speaks TLS.
     pub fn key(self) -> Option<KeyKind> {
         match self {
-            Self::LaminaTls | Self::LaminaHttp3 | Self::HaproxyTls | Self::NginxTls => {
-                Some(KeyKind::P256)
-            }
+            Self::LaminaTls
+            | Self::LaminaHttp3
+            | Self::HaproxyTls
+            | Self::HaproxyHttp3
+            | Self::NginxTls
+            | Self::NginxHttp3 => Some(KeyKind::P256),
             Self::LaminaRsa | Self::HaproxyRsa | Self::NginxRsa => Some(KeyKind::Rsa2048),
             _ => None,
         }
@@ -165,6 +177,8 @@ pub fn start(
         Kind::NginxTls | Kind::NginxRsa => {
             peers::nginx_secured(Some(SERVER_CORE), origin.address, &dir)
         }
+        Kind::NginxHttp3 => peers::nginx_over_quic(Some(SERVER_CORE), origin.address, &dir),
+        Kind::HaproxyHttp3 => haproxy_over_quic(address, origin, &dir),
         Kind::HaproxyTls | Kind::HaproxyRsa => haproxy(address, origin, &dir, Some("tls.pem")),
         Kind::Floor => floor(SERVER_CORE),
         Kind::Haproxy => haproxy(address, origin, &dir, None),
@@ -285,21 +299,42 @@ fn haproxy(
         )
     });
     let secured = secured.unwrap_or_default();
-    // wrk resumes sessions where it can.
-    let config = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n  tune.ssl.cachesize 0\n\
-         defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
-         cache small\n  total-max-size 256\n  max-object-size 100000\n  max-age 3600\n\
-         frontend clients\n  bind {address}{secured}\n  default_backend pages\n\
-         backend pages\n  http-request cache-use small\n  http-response cache-store small\n  server origin {}\n",
-        origin.address
-    );
-    let config = write(dir, "haproxy.cfg", &config)?;
+    let bind = format!("  bind {address}{secured}\n");
+    let config = write(dir, "haproxy.cfg", &haproxy_config("", &bind, origin))?;
     Server::start(
         Some(SERVER_CORE),
         address,
         "/usr/sbin/haproxy",
         &["-db", "-f", &config],
+    )
+}
+
+/// HAProxy of Debian 13, with HTTP/3 beside HTTP/2.
+fn haproxy_over_quic(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Server> {
+    let file = dir.join("tls.pem");
+    let file = file.display();
+    let bind = format!(
+        "  bind {address} ssl crt {file} alpn h2,http/1.1 no-tls-tickets\n  \
+         bind quic4@{address} ssl crt {file} alpn h3\n"
+    );
+    // Its OpenSSL has no early data over QUIC.
+    let config = haproxy_config("  limited-quic\n", &bind, origin);
+    let config = write(dir, "haproxy.cfg", &config)?;
+    let program = debian13::program("haproxy")?;
+    let arguments = program.arguments.iter().map(String::as_str);
+    let arguments: Vec<_> = arguments.chain(["-db", "-f", &config]).collect();
+    Server::start(Some(SERVER_CORE), address, &program.loader, &arguments)
+}
+
+fn haproxy_config(global: &str, bind: &str, origin: &Server) -> String {
+    // wrk resumes sessions where it can.
+    format!(
+        "global\n  nbthread 1\n  maxconn 4096\n  tune.ssl.cachesize 0\n{global}\
+         defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         cache small\n  total-max-size 256\n  max-object-size 100000\n  max-age 3600\n\
+         frontend clients\n{bind}  default_backend pages\n\
+         backend pages\n  http-request cache-use small\n  http-response cache-store small\n  server origin {}\n",
+        origin.address
     )
 }
 
