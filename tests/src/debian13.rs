@@ -13,13 +13,13 @@ pub struct Debian13Program {
     pub arguments: Vec<String>,
 }
 
-/// The program `name` of `/usr/sbin`.
+/// A program by its path below `/usr`, as in `sbin/nginx`.
 ///
 /// # Errors
 /// When it is not installed.
 pub fn program(name: &str) -> anyhow::Result<Debian13Program> {
     let root = folder();
-    let file = root.join("usr/sbin").join(name);
+    let file = root.join("usr").join(name);
     if !file.exists() {
         bail!("{name} of Debian 13 is not installed (make bench-install)");
     }

@@ -53,7 +53,7 @@ pub fn nginx_over_quic(
          ssl_certificate_key {home}/tls.key;\n    ssl_protocols TLSv1.3;\n    ssl_session_tickets off;"
     );
     let file = nginx_config(dir, origin, &listen, "")?;
-    let program = debian13::program("nginx")?;
+    let program = debian13::program("sbin/nginx")?;
     let arguments = program.arguments.iter().map(String::as_str);
     let arguments: Vec<_> = arguments.chain(["-p", home, "-c", &file]).collect();
     Server::start(core, address, &program.loader, &arguments)

@@ -8,6 +8,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context;
 use mio::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ use mio::{Events, Interest, Poll, Token};
 
 const LISTENER: Token = Token(usize::MAX);
 const BODY_BYTES: usize = 1024;
+/// The page `/large`. While it is sent nobody else is served: a cache asks for it once.
+const LARGE_BYTES: usize = 64 << 20;
 
 fn main() -> anyhow::Result<()> {
     if e2e::cli::helped("floor ADDRESS:PORT") {
@@ -29,7 +32,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn serve(address: SocketAddr) -> io::Result<()> {
-    let response = response();
+    let (response, large) = (response(BODY_BYTES), response(LARGE_BYTES));
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address)?;
     poll.registry()
@@ -41,7 +44,7 @@ fn serve(address: SocketAddr) -> io::Result<()> {
         for event in &events {
             if event.token() == LISTENER {
                 accept(&listener, &poll, &mut connections)?;
-            } else if !answer(connections[event.token().0].as_mut(), &response) {
+            } else if !answer(connections[event.token().0].as_mut(), (&response, &large)) {
                 connections[event.token().0] = None;
             }
         }
@@ -75,24 +78,39 @@ fn accept(
 }
 
 /// One read, one write; false when the connection is over.
-fn answer(connection: Option<&mut TcpStream>, response: &[u8]) -> bool {
+fn answer(connection: Option<&mut TcpStream>, (response, large): (&[u8], &[u8])) -> bool {
     let Some(stream) = connection else {
         return true;
     };
     let mut request = [0; 4096];
     match stream.read(&mut request) {
         Ok(0) => false,
+        Ok(_) if request.starts_with(b"GET /large ") => write_slowly(stream, large).is_ok(),
         Ok(_) => stream.write_all(response).is_ok(),
         Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
 }
 
-fn response() -> Vec<u8> {
+/// Writes more than a socket takes at once.
+fn write_slowly(stream: &mut TcpStream, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match stream.write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn response(octets: usize) -> Vec<u8> {
     let mut text = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY_BYTES}\r\n\
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {octets}\r\n\
          cache-control: max-age=3600\r\netag: \"bench-1\"\r\nsurrogate-key: bench page-1\r\n\r\n"
     )
     .into_bytes();
-    text.resize(text.len() + BODY_BYTES, b'x');
+    text.resize(text.len() + octets, b'x');
     text
 }

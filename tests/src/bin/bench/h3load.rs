@@ -1,7 +1,8 @@
-//! `bench h3load ADDRESS CA TARGET SECONDS CONNECTIONS STREAMS`: load over HTTP/3, as a program of
-//! its own, so that it can be kept to a core as wrk and h2load are.
+//! `bench h3load ADDRESS CA TARGET OCTETS SECONDS CONNECTIONS STREAMS`: load over HTTP/3, as a
+//! program of its own, so that it can be kept to a core as wrk and h2load are.
 //!
-//! Each stream of each connection asks for the page again as soon as it is whole, and checks it.
+//! Each stream of each connection asks for the page again as soon as it is whole, and checks its
+//! length. With `new` for STREAMS each request has a connection of its own, without resumption.
 //! Prints how many were answered and how long that took. Nothing packaged does this: Debian's
 //! h2load has no HTTP/3.
 
@@ -16,13 +17,15 @@ use futures_util::future::{poll_fn, try_join_all};
 use h3::client::SendRequest;
 use h3_quinn::OpenStreams;
 use http::Request;
+use quinn::TransportConfig;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::RootCertStore;
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// What the page is.
-const PAGE: [u8; 1024] = [b'x'; 1024];
+/// The octets that a stream and a connection may have on their way.
+const WINDOW: u32 = 16 << 20;
 
 /// The name that the certificate is for.
 const NAME: &str = "localhost";
@@ -31,22 +34,28 @@ const NAME: &str = "localhost";
 struct Load {
     address: SocketAddr,
     target: String,
+    octets: usize,
     length: Duration,
     connections: usize,
-    streams: usize,
+    /// None: each request has a connection of its own.
+    streams: Option<usize>,
 }
 
 /// Runs it with the arguments behind `h3load`.
 pub fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let [address, ca, target, seconds, connections, streams] = arguments else {
-        bail!("h3load takes ADDRESS CA TARGET SECONDS CONNECTIONS STREAMS");
+    let [address, ca, target, octets, seconds, connections, streams] = arguments else {
+        bail!("h3load takes ADDRESS CA TARGET OCTETS SECONDS CONNECTIONS STREAMS");
     };
     let load = Load {
         address: address.parse().context("ADDRESS")?,
         target: target.clone(),
+        octets: octets.parse().context("OCTETS")?,
         length: Duration::from_secs(seconds.parse().context("SECONDS")?),
         connections: connections.parse().context("CONNECTIONS")?,
-        streams: streams.parse().context("STREAMS")?,
+        streams: match &**streams {
+            "new" => None,
+            number => Some(number.parse().context("STREAMS")?),
+        },
     };
     let config = client_config(ca)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -69,9 +78,13 @@ fn client_config(ca: &str) -> anyhow::Result<quinn::ClientConfig> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    Ok(quinn::ClientConfig::new(Arc::new(
-        QuicClientConfig::try_from(tls)?,
-    )))
+    tls.resumption = Resumption::disabled();
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(WINDOW.into());
+    transport.receive_window(WINDOW.into());
+    config.transport_config(Arc::new(transport));
+    Ok(config)
 }
 
 impl Load {
@@ -79,16 +92,33 @@ impl Load {
         let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
         endpoint.set_default_client_config(config);
         let end = Instant::now() + self.length;
-        let connections = (0..self.connections).map(|_| self.connection(&endpoint, end));
+        let connections = (0..self.connections).map(|_| self.connections(&endpoint, end));
         Ok(try_join_all(connections).await?.iter().sum())
     }
 
-    async fn connection(&self, endpoint: &quinn::Endpoint, end: Instant) -> anyhow::Result<u64> {
+    /// One connection, or one after the other.
+    async fn connections(&self, endpoint: &quinn::Endpoint, end: Instant) -> anyhow::Result<u64> {
+        if let Some(streams) = self.streams {
+            return self.connection(endpoint, (streams, end)).await;
+        }
+        let mut answered = 0;
+        while Instant::now() < end {
+            // A stream asks once in any case.
+            answered += self.connection(endpoint, (1, Instant::now())).await?;
+        }
+        Ok(answered)
+    }
+
+    async fn connection(
+        &self,
+        endpoint: &quinn::Endpoint,
+        (streams, end): (usize, Instant),
+    ) -> anyhow::Result<u64> {
         let connection = endpoint.connect(self.address, NAME)?.await?;
         let opened = h3::client::new(h3_quinn::Connection::new(connection.clone())).await?;
         let (mut driver, sender) = opened;
         let driver = tokio::spawn(async move { poll_fn(|cx| driver.poll_close(cx)).await });
-        let streams = (0..self.streams).map(|_| self.stream(sender.clone(), end));
+        let streams = (0..streams).map(|_| self.stream(sender.clone(), end));
         let answered = try_join_all(streams).await?.iter().sum();
         driver.abort();
         // H3_NO_ERROR.
@@ -103,7 +133,7 @@ impl Load {
     ) -> anyhow::Result<u64> {
         let url = format!("https://{NAME}:{}{}", self.address.port(), self.target);
         let mut answered = 0;
-        while Instant::now() < end {
+        loop {
             let request = Request::get(&url).body(())?;
             let mut stream = sender.send_request(request).await?;
             stream.finish().await?;
@@ -112,11 +142,13 @@ impl Load {
             while let Some(piece) = stream.recv_data().await? {
                 length += piece.remaining();
             }
-            if head.status() != 200 || length != PAGE.len() {
+            if head.status() != 200 || length != self.octets {
                 bail!("answered {} with {length} octets", head.status());
             }
             answered += 1;
+            if Instant::now() >= end {
+                return Ok(answered);
+            }
         }
-        Ok(answered)
     }
 }

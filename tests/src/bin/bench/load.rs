@@ -4,18 +4,60 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
 use crate::options::Options;
 use crate::peers::{Kind, OTHER_CORE};
+use e2e::debian13;
 use e2e::process::{Server, pinned};
 
 const CONNECTIONS: usize = 64;
-/// The octets of the page.
-const PAGE: usize = 1_024;
-const HIT_TARGET: &str = "/bench?id=1&utm_source=letter";
+/// A page of the origin.
+#[derive(Clone, Copy)]
+pub struct Page {
+    pub target: &'static str,
+    pub octets: usize,
+}
+
+/// The page of most measurements.
+pub const SMALL: Page = Page {
+    target: "/bench?id=1&utm_source=letter",
+    octets: 1_024,
+};
+/// A body of 64 MiB.
+pub const LARGE: Page = Page {
+    target: "/large",
+    octets: 64 << 20,
+};
+const PAGE: usize = SMALL.octets;
+const HIT_TARGET: &str = SMALL.target;
+
+/// How many requests there are at a time over HTTP/2 and HTTP/3.
+#[derive(Clone, Copy)]
+pub struct Concurrency {
+    pub connections: &'static str,
+    /// `new`: each request has a connection of its own.
+    pub streams: &'static str,
+}
+
+/// Four connections with sixteen streams each.
+pub const FOUR_BY_SIXTEEN: Concurrency = Concurrency {
+    connections: "4",
+    streams: "16",
+};
+/// One request at a time.
+pub const ONE: Concurrency = Concurrency {
+    connections: "1",
+    streams: "1",
+};
+/// Sixteen connections at a time, one request each.
+pub const NEW_CONNECTIONS: Concurrency = Concurrency {
+    connections: "16",
+    streams: "new",
+};
 
 /// One measurement of one server.
 #[derive(Clone, Copy, Debug)]
@@ -57,31 +99,64 @@ pub fn secured_hits(server: &Server, kind: Kind, options: &Options) -> anyhow::R
 
 /// The same over HTTP/2: four connections with sixteen streams each.
 pub fn multiplexed_hits(server: &Server, kind: Kind, options: &Options) -> anyhow::Result<Sample> {
-    let url = url_of(server, kind);
-    fetch_by_curl(&url)?;
-    h2load(&url, 1)?;
-    measure(server, || h2load(&url, options.seconds))
+    fetch_by_curl(&url_of(server, kind))?;
+    http2(server, (SMALL, FOUR_BY_SIXTEEN), options)
 }
 
-/// The same over HTTP/3.
-pub fn quic_hits(
+/// A page over HTTP/2.
+pub fn http2(
     server: &Server,
-    kind: Kind,
-    work: &Path,
+    (page, at_a_time): (Page, Concurrency),
     options: &Options,
 ) -> anyhow::Result<Sample> {
-    fetch_by_curl(&url_of(server, kind))?;
-    let authority = work.join(kind.name()).join("ca.pem");
-    h3load(server, &authority, 1)?;
-    measure(server, || h3load(server, &authority, options.seconds))
+    let url = format!("https://localhost:{}{}", server.address.port(), page.target);
+    h2load(&url, (page, at_a_time), 1)?;
+    measure(server, || h2load(&url, (page, at_a_time), options.seconds))
+}
+
+/// A page over HTTP/3.
+pub fn http3(
+    server: &Server,
+    (page, at_a_time): (Page, Concurrency),
+    authority: &Path,
+    options: &Options,
+) -> anyhow::Result<Sample> {
+    h3load(server, (page, at_a_time), authority, 1)?;
+    measure(server, || {
+        h3load(server, (page, at_a_time), authority, options.seconds)
+    })
+}
+
+/// Which wrk makes new connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeClient {
+    /// That of the system, whose OpenSSL agrees on X25519.
+    Usual,
+    /// That of Debian 13, whose OpenSSL 3.5 asks for X25519MLKEM768.
+    PostQuantum,
 }
 
 /// A new connection with a full handshake for each request.
-pub fn handshakes(server: &Server, kind: Kind, options: &Options) -> anyhow::Result<Sample> {
+pub fn handshakes(
+    server: &Server,
+    kind: Kind,
+    client: HandshakeClient,
+    options: &Options,
+) -> anyhow::Result<Sample> {
     let url = url_of(server, kind);
     fetch_by_curl(&url)?;
     let closing = ["-H", "Connection: close"];
-    measure(server, || wrk(&url, options.seconds, &closing))
+    match client {
+        HandshakeClient::Usual => measure(server, || wrk(&url, options.seconds, &closing)),
+        HandshakeClient::PostQuantum => {
+            let program = debian13::program("bin/wrk")?;
+            measure(server, || {
+                let mut command = pinned(OTHER_CORE, &program.loader);
+                command.args(&program.arguments);
+                wrk_by(command, &url, options.seconds, &closing)
+            })
+        }
+    }
 }
 
 fn url_of(server: &Server, kind: Kind) -> String {
@@ -137,10 +212,12 @@ struct Ran {
     p99: f64,
 }
 
-fn h2load(url: &str, seconds: u64) -> anyhow::Result<Ran> {
+fn h2load(url: &str, (page, at_a_time): (Page, Concurrency), seconds: u64) -> anyhow::Result<Ran> {
     let duration = seconds.to_string();
     let output = pinned(OTHER_CORE, "h2load")
-        .args(["-t1", "-c4", "-m16", "-D", &duration, url])
+        .args(["-t1", "-c", at_a_time.connections, "-m", at_a_time.streams])
+        // Windows of 16 MiB, as h3load has.
+        .args(["-w", "24", "-W", "24", "-D", &duration, url])
         .output()
         .context("h2load (make bench-install installs it)")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -161,7 +238,7 @@ fn h2load(url: &str, seconds: u64) -> anyhow::Result<Ran> {
         .and_then(|line| line.rsplit('(').next()?.split(')').next()?.parse().ok());
     match (succeeded, per_second, content) {
         // What is under way at the end has come in part.
-        (Some(requests), _, Some(content)) if (content as f64) < requests * PAGE as f64 => {
+        (Some(requests), _, Some(content)) if (content as f64) < requests * page.octets as f64 => {
             bail!("{requests} answers had {content} octets of content");
         }
         (Some(requests), Some(per_second), Some::<u64>(_)) => Ok(Ran {
@@ -173,14 +250,20 @@ fn h2load(url: &str, seconds: u64) -> anyhow::Result<Ran> {
     }
 }
 
-fn h3load(server: &Server, authority: &Path, seconds: u64) -> anyhow::Result<Ran> {
+fn h3load(
+    server: &Server,
+    (page, at_a_time): (Page, Concurrency),
+    authority: &Path,
+    seconds: u64,
+) -> anyhow::Result<Ran> {
     let this = std::env::current_exe().context("the path of this program")?;
     let this = this.to_str().context("its path is not UTF-8")?;
     let output = pinned(OTHER_CORE, this)
         .arg("h3load")
         .arg(server.address.to_string())
         .arg(authority)
-        .args([HIT_TARGET, &seconds.to_string(), "4", "16"])
+        .args([page.target, &page.octets.to_string(), &seconds.to_string()])
+        .args([at_a_time.connections, at_a_time.streams])
         .output()
         .context("h3load")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -218,7 +301,10 @@ fn fetch_by_curl(url: &str) -> anyhow::Result<()> {
 }
 
 fn wrk(url: &str, seconds: u64, more: &[&str]) -> anyhow::Result<Ran> {
-    let mut command = pinned(OTHER_CORE, "wrk");
+    wrk_by(pinned(OTHER_CORE, "wrk"), url, seconds, more)
+}
+
+fn wrk_by(mut command: Command, url: &str, seconds: u64, more: &[&str]) -> anyhow::Result<Ran> {
     command.args([
         "-t1",
         &format!("-c{CONNECTIONS}"),

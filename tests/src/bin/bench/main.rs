@@ -17,7 +17,7 @@ mod report;
 use anyhow::Context;
 use e2e::random::Random;
 
-use load::Sample;
+use load::{HandshakeClient, Sample};
 use options::Options;
 use peers::{Kind, Surroundings};
 use report::Row;
@@ -49,17 +49,31 @@ fn main() -> anyhow::Result<()> {
         load::multiplexed_hits(&start(kind)?, kind, &options)
     });
     println!("{}", report::multiplexed(&multiplexed, &options));
-    let quic = compare(Kind::QUIC, &options, |kind| match kind {
-        Kind::LaminaHttp3 | Kind::HaproxyHttp3 | Kind::NginxHttp3 => {
-            load::quic_hits(&start(kind)?, kind, work.path(), &options)
+    let authority = |kind: Kind| work.path().join(kind.name()).join("ca.pem");
+    let over = |kind: Kind, load| {
+        let server = start(kind)?;
+        match kind.speaks_http3() {
+            true => load::http3(&server, load, &authority(kind), &options),
+            false => load::http2(&server, load, &options),
         }
-        _ => load::multiplexed_hits(&start(kind)?, kind, &options),
-    });
+    };
+    let small = (load::SMALL, load::FOUR_BY_SIXTEEN);
+    let quic = compare(Kind::QUIC, &options, |kind| over(kind, small));
     println!("{}", report::quic(&quic, &options));
+    let large = (load::LARGE, load::ONE);
+    let bodies = compare(Kind::LARGE_BODIES, &options, |kind| over(kind, large));
+    println!("{}", report::large_bodies(&bodies, &options));
+    let new = (load::SMALL, load::NEW_CONNECTIONS);
+    let begun = compare(Kind::QUIC_CONNECTIONS, &options, |kind| over(kind, new));
+    println!("{}", report::quic_connections(&begun, &options));
     let handshakes = compare(Kind::HANDSHAKES, &options, |kind| {
-        load::handshakes(&start(kind)?, kind, &options)
+        load::handshakes(&start(kind)?, kind, HandshakeClient::Usual, &options)
     });
     println!("{}", report::handshakes(&handshakes, &options));
+    let hybrid = compare(Kind::HYBRID_HANDSHAKES, &options, |kind| {
+        load::handshakes(&start(kind)?, kind, HandshakeClient::PostQuantum, &options)
+    });
+    println!("{}", report::hybrid_handshakes(&hybrid, &options));
     let misses = compare(Kind::MISSES, &options, |kind| {
         load::misses(&start(kind)?, work.path(), &options)
     });

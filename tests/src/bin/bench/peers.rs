@@ -75,6 +75,12 @@ impl Kind {
         Self::HaproxyHttp3,
         Self::NginxHttp3,
     ];
+    /// A body of 64 MiB, over HTTP/2 and over HTTP/3.
+    pub const LARGE_BODIES: &[Self] = &[Self::LaminaTls, Self::LaminaHttp3];
+    pub const QUIC_CONNECTIONS: &[Self] =
+        &[Self::LaminaHttp3, Self::HaproxyHttp3, Self::NginxHttp3];
+    /// With the hybrid key agreement, by whose client nothing else is asked for.
+    pub const HYBRID_HANDSHAKES: &[Self] = &[Self::LaminaTls, Self::LaminaRsa];
     pub const HANDSHAKES: &[Self] = &[
         Self::LaminaTls,
         Self::HaproxyTls,
@@ -117,6 +123,14 @@ impl Kind {
 }
 
 impl Kind {
+    /// Whether it is asked over HTTP/3.
+    pub fn speaks_http3(self) -> bool {
+        matches!(
+            self,
+            Self::LaminaHttp3 | Self::HaproxyHttp3 | Self::NginxHttp3
+        )
+    }
+
     /// The key of its certificate, if it speaks TLS.
     pub fn key(self) -> Option<KeyKind> {
         match self {
@@ -255,8 +269,13 @@ fn lamina(
         )
     });
     let tls = tls.unwrap_or_default();
+    // The page of 64 MiB is stored, too.
+    let cache = match kind.key() {
+        Some(_) => "cache: {l1: {max_object_bytes: 100MiB, max_bytes: 400MiB}}\n",
+        None => "",
+    };
     let yaml = format!(
-        "version: 1\nserver: {{threads: 1}}\nlisteners: [{{address: \"{address}\"{tls}}}]\n\
+        "version: 1\n{cache}server: {{threads: 1}}\nlisteners: [{{address: \"{address}\"{tls}}}]\n\
          admin: {{address: \"127.0.0.1:0\"}}\ntelemetry: {{access_log: off, log_level: warn}}\n\
          upstreams: {{origin: \"http://{}\"}}\n{more}\
          purge_method: {{enabled: true, allow: [127.0.0.1/32]}}\n\
@@ -320,7 +339,7 @@ fn haproxy_over_quic(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow
     // Its OpenSSL has no early data over QUIC.
     let config = haproxy_config("  limited-quic\n", &bind, origin);
     let config = write(dir, "haproxy.cfg", &config)?;
-    let program = debian13::program("haproxy")?;
+    let program = debian13::program("sbin/haproxy")?;
     let arguments = program.arguments.iter().map(String::as_str);
     let arguments: Vec<_> = arguments.chain(["-db", "-f", &config]).collect();
     Server::start(Some(SERVER_CORE), address, &program.loader, &arguments)

@@ -61,6 +61,24 @@ pub fn quic(rows: &[Row], options: &Options) -> String {
     table(title, "HTTP/2", rows, Kind::LaminaTls, options)
 }
 
+/// A body of 64 MiB over HTTP/3, as a multiple of the same over HTTP/2.
+pub fn large_bodies(rows: &[Row], options: &Options) -> String {
+    let title = "64 MiB hit, one at a time, HTTP/2 (h2load) and HTTP/3 (h3load)";
+    table(title, "HTTP/2", rows, Kind::LaminaTls, options)
+}
+
+/// New connections over HTTP/3, as multiples of nginx.
+pub fn quic_connections(rows: &[Row], options: &Options) -> String {
+    let title = "New QUIC connection and a 1 KiB hit (h3load, 16 at a time)";
+    table(title, "nginx", rows, Kind::NginxHttp3, options)
+}
+
+/// New connections with the hybrid key agreement.
+pub fn hybrid_handshakes(rows: &[Row], options: &Options) -> String {
+    let title = "New TLS 1.3 connection with X25519MLKEM768 and a 1 KiB hit";
+    table(title, "P-256", rows, Kind::LaminaTls, options)
+}
+
 /// New connections, as multiples of HAProxy with the same curve.
 pub fn handshakes(rows: &[Row], options: &Options) -> String {
     let title = "New TLS 1.3 connection and a 1 KiB hit";
