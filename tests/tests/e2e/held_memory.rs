@@ -265,30 +265,6 @@ async fn bodies_that_come_in_small_pieces_take_no_more_than_their_size() {
     is_released(&gateway).await;
 }
 
-/// What was sent of a request's content is kept until the answer begins, to be sent again.
-#[tokio::test]
-async fn uploads_in_small_pieces_take_no_more_than_their_size() {
-    const BYTES: usize = 1_500;
-    let origin = pages().await;
-    let gateway = site(&origin, |setup| setup).await;
-    let resident = before(&gateway);
-    let upload = || async {
-        let mut raw = gateway.raw().await;
-        raw.write(format!(
-            "POST /upload HTTP/1.1\r\nhost: attacker.test\r\ncontent-length: {BYTES}\r\n\r\n"
-        ))
-        .await;
-        let mut pace = tokio::time::interval(Duration::from_millis(1));
-        for _ in 0..BYTES {
-            pace.tick().await;
-            raw.write("u").await;
-        }
-        assert_eq!(raw.head().await.status, 200);
-    };
-    futures_util::future::join_all((0..20).map(|_| upload())).await;
-    assert_grew_little(&gateway, resident, "uploads");
-}
-
 #[tokio::test]
 async fn what_passes_the_cache_is_bounded() {
     let origin = endless().await;
