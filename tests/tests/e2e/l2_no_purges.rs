@@ -170,6 +170,11 @@ async fn a_replica_that_takes_no_purges_makes_the_node_degraded_and_is_named() {
         tokio::task::spawn_blocking(move || run(&["purge", "--tag", "/p", "--admin", &admin]));
     let ran = ran.await.unwrap();
     assert_eq!(ran.code, Some(1), "{}", ran.output());
+    assert!(
+        ran.stdout.contains("configure the address of the master"),
+        "{}",
+        ran.output()
+    );
     says(&a, "degraded").await;
     let answer = a.admin(Method::GET, "/readyz", "").await;
     let body: Value = serde_json::from_str(&answer.text).unwrap();
