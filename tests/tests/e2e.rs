@@ -166,6 +166,8 @@ mod held_evicted;
 mod held_kinds;
 #[path = "e2e/held_memory.rs"]
 mod held_memory;
+#[path = "e2e/held_second_tier.rs"]
+mod held_second_tier;
 #[path = "e2e/hit_for_miss.rs"]
 mod hit_for_miss;
 #[path = "e2e/inherited_sockets.rs"]

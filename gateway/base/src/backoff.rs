@@ -11,7 +11,8 @@ pub fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
 }
 
 /// Tracks outages, so that each is reported once when it begins and once when it ends, and not
-/// with every attempt.
+/// with every attempt. An outage that follows closely on another one is reported when it lasts, so
+/// that a connection which comes and goes fills no log.
 #[derive(Default)]
 pub struct OutageTracker {
     began: Option<Instant>,
@@ -29,11 +30,17 @@ pub enum ConnectionNotice {
     Unsaid,
 }
 
+/// From when on an outage is reported in any case.
+const LASTS: Duration = Duration::from_secs(2);
+
 impl OutageTracker {
-    /// Notes that there is no connection. `is_news` says that this outage is being reported now.
-    pub fn fails(&mut self, is_news: bool) {
-        self.began.get_or_insert_with(Instant::now);
-        self.was_told |= is_news;
+    /// Notes that there is no connection. `is_news` says that it had been up for a good while before.
+    /// Returns whether to report the outage now.
+    pub fn fails(&mut self, is_news: bool) -> bool {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        let tells = !self.was_told && (is_news);
+        self.was_told |= tells;
+        tells
     }
 
     /// Notes that the connection is up. Returns what to log about it.
@@ -79,11 +86,21 @@ mod tests {
     fn an_outage_ends_with_a_line_where_it_began_with_one() {
         let mut outages = OutageTracker::default();
         assert_eq!(outages.end(), ConnectionNotice::First);
-        outages.fails(true);
-        outages.fails(false);
+        assert!(outages.fails(true));
+        assert!(!outages.fails(false) && !outages.fails(true), "it was told");
         assert!(matches!(outages.end(), ConnectionNotice::After(_)));
-        outages.fails(false);
+        assert!(!outages.fails(false));
         assert_eq!(outages.end().line(), None);
+    }
+
+    #[test]
+    fn an_outage_that_follows_another_one_is_told_when_it_lasts() {
+        let mut outages = OutageTracker::default();
+        assert!(!outages.fails(false));
+        outages.began = Instant::now().checked_sub(LASTS);
+        assert!(outages.fails(false));
+        assert!(!outages.fails(false));
+        assert!(outages.end().line() >= Some(2.0));
     }
 
     #[test]

@@ -13,20 +13,20 @@
 //! reader from the start and keeps a smaller window, and a load that nobody reads is given up. Any
 //! load that nobody reads is given up after a while, because it may never end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::entry::PurgeAttributes;
 use crate::freshness::Freshness;
-use crate::http::body::BodyError;
+use crate::http::body::{BodyError, KeptPieces, PiecePlace};
 use crate::http::memory::stored::{SMALL_BODY, StoredBody, StoredReaders};
 use crate::http::memory::{ConnectionMemory, PROCESS};
 use crate::http::vary::Vary;
@@ -66,12 +66,10 @@ pub struct FillHead {
 
 #[derive(Default)]
 struct FillState {
-    chunks: VecDeque<Bytes>,
+    chunks: KeptPieces,
     /// The whole body, in place of the chunks, once it has arrived and is stored.
     whole: Option<Bytes>,
-    /// Number of the first chunk that is still held.
-    first: usize,
-    /// Number of bytes before that chunk.
+    /// Number of bytes before the first chunk that is still held.
     dropped: u64,
     /// Number of bytes that have arrived so far.
     arrived: u64,
@@ -139,7 +137,7 @@ impl Fill {
         let memory = self.memory();
         let mut stream = self.stream.lock();
         stream.arrived += data.len() as u64;
-        stream.chunks.push_back(data);
+        stream.chunks.push(data);
         if stream.arrived > self.limit as u64 {
             stream.trim(match memory {
                 FillMemoryLevel::Enough => self.limit as u64,
@@ -218,14 +216,13 @@ impl Fill {
         // (`UncacheableReason::Trailers`).
         let kept = stream.arrived <= self.limit as u64;
         kept.then(|| {
-            let (bytes, is_unread) = (stream.join(), stream.positions.is_empty());
+            let (bytes, is_unread) = (stream.chunks.join(), stream.positions.is_empty());
             let body = match is_unread && bytes.len() <= SMALL_BODY {
                 // Like that of an entry which nobody followed: a small body needs no list of its
                 // readers.
                 true => StoredBody::new(bytes),
                 false => StoredBody::read_by(&self.readers, bytes),
             };
-            stream.chunks.clear();
             stream.whole = Some(body.bytes());
             body
         })
@@ -253,7 +250,7 @@ impl Fill {
     /// A reader from the start of the body. None: the start has already been dropped.
     pub fn reader(self: &Arc<Self>) -> Option<FillReader> {
         let mut stream = self.stream.lock();
-        if stream.first > 0 {
+        if stream.chunks.has_lost_its_beginning() {
             return None;
         }
         let number = stream.next_reader;
@@ -264,7 +261,7 @@ impl Fill {
         Some(FillReader {
             fill: Arc::clone(self),
             number,
-            next: 0,
+            place: PiecePlace::default(),
             position: 0,
             window: None,
             listed: None,
@@ -281,12 +278,11 @@ impl FillState {
         loop {
             let held = self.arrived - self.dropped;
             let until = if held > window { self.fastest } else { slowest };
-            let passed = |chunk: &mut Bytes| self.dropped + chunk.len() as u64 <= until;
-            let Some(chunk) = self.chunks.pop_front_if(passed) else {
+            let passed = |length: usize| self.dropped + length as u64 <= until;
+            let Some(length) = self.chunks.drop_first_if(passed) else {
                 return;
             };
-            self.first += 1;
-            self.dropped += chunk.len() as u64;
+            self.dropped += length as u64;
         }
     }
 
@@ -300,25 +296,14 @@ impl FillState {
             waker.wake();
         }
     }
-
-    /// Joins the chunks into one buffer of the exact size, because they are slices of larger read
-    /// buffers.
-    fn join(&self) -> Bytes {
-        let mut body = BytesMut::with_capacity(self.arrived as usize);
-        self.chunks
-            .iter()
-            .for_each(|chunk| body.extend_from_slice(chunk));
-        body.freeze()
-    }
 }
 
 /// One client's view of a [`Fill`].
 pub struct FillReader {
     fill: Arc<Fill>,
     number: u64,
-    /// Number of the next chunk.
-    next: usize,
-    /// Bytes before that chunk.
+    /// How far it has come among the chunks, and in bytes of the body.
+    place: PiecePlace,
     position: u64,
     /// First and last byte that the client asked for.
     window: Option<(u64, u64)>,
@@ -368,16 +353,15 @@ impl HttpBody for FillReader {
                 return Poll::Ready(None);
             }
             let mut stream = fill.stream.lock();
-            if me.next < stream.first {
+            if me.position < stream.dropped {
                 return Poll::Ready(Some(Err(BodyError::Aborted)));
             }
             let chunk = match &stream.whole {
                 Some(whole) => Some(whole.slice(me.position as usize..)).filter(|b| !b.is_empty()),
-                None => stream.chunks.get(me.next - stream.first).cloned(),
+                None => stream.chunks.next(&mut me.place),
             };
             if let Some(chunk) = chunk {
                 let at = me.position;
-                me.next += 1;
                 me.position += chunk.len() as u64;
                 stream.positions.insert(me.number, me.position);
                 if me.position > stream.fastest {

@@ -41,7 +41,7 @@ pub struct RemoteGateway {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
-    #[error("{0} does not answer; expected a gateway's admin listener (--admin): {1}")]
+    #[error("{0} does not answer; expected a gateway's admin listener (--admin)")]
     Connect(Endpoint, #[source] std::io::Error),
     #[error("{0} does not answer in time")]
     Timeout(Endpoint),
@@ -228,11 +228,10 @@ impl fmt::Display for RemotePurgeResult {
             l2 if l2["logged"] == true => {
                 writeln!(f, "second tier: logged, number {}", l2["number"])?;
             }
-            l2 => writeln!(
-                f,
-                "second tier: {}",
-                l2["note"].as_str().unwrap_or_default()
-            )?,
+            l2 => {
+                let note = l2["note"].as_str().unwrap_or_default();
+                writeln!(f, "second tier: {note}{}", because(l2))?;
+            }
         }
         let peers = &receipt["peers"];
         let Some(nodes) = peers["nodes"].as_array() else {
@@ -268,30 +267,10 @@ impl fmt::Display for RemotePurgeResult {
 impl fmt::Display for RemoteNodeList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(list) = self;
-        let bus = &list["bus"];
-        writeln!(
-            f,
-            "{}: this node; {}: {}, {}, {} purges waiting{}{}",
-            list["node"].as_str().unwrap_or_default(),
-            bus["transport"].as_str().unwrap_or_default(),
-            if bus["hears"] == true {
-                "receives events"
-            } else {
-                "receives no events"
-            },
-            if bus["publishes"] == true {
-                "publishes"
-            } else {
-                "publishing fails"
-            },
-            bus["purges_waiting"],
-            if bus["gap_open"] == true {
-                ", purges may have been missed"
-            } else {
-                ""
-            },
-            because(bus),
-        )?;
+        match &list["bus"] {
+            Value::Null => writeln!(f, "this node; no event bus (`bus` in the configuration)")?,
+            bus => writeln!(f, "{}", this_node(list, bus))?,
+        }
         if let Some(store) = list["l2"]["store"].as_str() {
             writeln!(
                 f,
@@ -313,6 +292,29 @@ impl fmt::Display for RemoteNodeList {
         }
         Ok(())
     }
+}
+
+/// The line of the node that was asked.
+fn this_node(list: &Value, bus: &Value) -> String {
+    format!(
+        "{}: this node; {}: {}, {}, {} purges waiting{}{}",
+        list["node"].as_str().unwrap_or_default(),
+        bus["transport"].as_str().unwrap_or_default(),
+        match bus["hears"] == true {
+            true => "receives events",
+            false => "receives no events",
+        },
+        match bus["publishes"] == true {
+            true => "publishes",
+            false => "publishing fails",
+        },
+        bus["purges_waiting"],
+        match bus["gap_open"] == true {
+            true => ", purges may have been missed",
+            false => "",
+        },
+        because(bus),
+    )
 }
 
 /// The reason for a bad state, and for how long it has lasted.

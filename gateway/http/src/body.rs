@@ -16,6 +16,7 @@ mod begun;
 mod bounded;
 mod excerpt;
 mod pace;
+mod pieces;
 mod slices;
 mod until;
 mod upload;
@@ -23,6 +24,7 @@ mod upload;
 pub use bounded::{BoundedBody, LastMove, TimeLift};
 pub use excerpt::BodyExcerpt;
 pub use pace::{MinimumRate, TakenAhead};
+pub use pieces::{KeptPieces, PiecePlace};
 pub use upload::{ListenerUploadLimits, UploadLimits, UploadTerms};
 
 /// The stream inside [`Body::Boxed`].

@@ -87,6 +87,28 @@ async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end() {
     assert_eq!(trouble.len(), 1, "{trouble:#?}");
 }
 
+/// The server comes back, and goes again before its connection counts as a good one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_that_soon_follows_another_one_is_told_too() {
+    let mut nats = Nats::start().await;
+    let bus = format!("nats: {{servers: [\"{}\"]}}", nats.url());
+    let fleet = Fleet::start(1, |_| bus.clone()).await;
+    let [node] = &fleet.nodes[..] else { panic!() };
+    let told = async |words: &str, times| {
+        wait_for(&format!("{words}, {times} times"), SOON, || async {
+            (lines(node, words).len() == times).then_some(())
+        })
+        .await;
+    };
+    told("after_seconds", 1).await;
+    for outage in 1..=2 {
+        nats.kill();
+        told("no connection to", outage).await;
+        nats.respawn();
+        told("after_seconds", 1 + outage).await;
+    }
+}
+
 /// The second tier has several connections to one Redis, which are lost together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_second_tier_has_one_line_at_either_end_whatever_its_connections() {

@@ -220,6 +220,51 @@ async fn is_quiet(gateway: &Gateway) {
     .await;
 }
 
+/// An answer that comes in so many pieces, each of which the gateway reads alone.
+fn in_pieces(count: usize, size: usize) -> Reply {
+    let (reply, pieces) = Reply::stream();
+    tokio::spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(1));
+        for _ in 0..count {
+            pace.tick().await;
+            if !pieces.send(vec![b'p'; size]).await {
+                return;
+            }
+        }
+        pieces.finish().await;
+    });
+    reply.header("cache-control", "max-age=600")
+}
+
+/// A piece is a part of the buffer that it was read into, which is 8 KiB and more.
+#[tokio::test]
+async fn bodies_that_come_in_small_pieces_take_no_more_than_their_size() {
+    let origin = Origin::pages(|seen| match seen.path.starts_with("/stored") {
+        true => in_pieces(4_000, 200),
+        false => in_pieces(300, 100),
+    })
+    .await;
+    let gateway = site(&origin, |setup| {
+        setup
+            .route("{name: live, match: {path: /live/*}, upstream: origin, cache: off}")
+            .route("{name: site, upstream: origin}")
+    })
+    .await;
+    let resident = before(&gateway);
+    let stored = ["/stored/1", "/stored/2"].map(|path| load(&gateway, path));
+    for body in futures_util::future::join_all(stored).await {
+        assert_eq!(body.len(), 4_000 * 200);
+    }
+    assert_grew_little(&gateway, resident, "what is stored");
+    let resident = before(&gateway);
+    let request = |stream| get(stream, &format!("/live/{stream}"));
+    let h2 = stalled(gateway.address, 0, 30, request).await;
+    is_quiet(&gateway).await;
+    assert_grew_little(&gateway, resident, "what nobody reads");
+    h2.abort();
+    is_released(&gateway).await;
+}
+
 #[tokio::test]
 async fn what_passes_the_cache_is_bounded() {
     let origin = endless().await;

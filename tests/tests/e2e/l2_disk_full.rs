@@ -153,6 +153,43 @@ async fn a_full_disk_is_told_and_written_to_again_when_there_is_room() {
     }
 }
 
+/// A command of the program, with its arguments; what it exits with, and all that it says.
+async fn says_by_command(arguments: &[&str]) -> (Option<i32>, String) {
+    let arguments: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
+    let ran = tokio::task::spawn_blocking(move || {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        run(&arguments)
+    });
+    let ran = ran.await.unwrap();
+    (ran.code, ran.output())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_command_tells_what_to_do_about_a_full_disk() {
+    const ADVICE: &str = "make room on the disk";
+    let Some(disk) = SmallDisk::mount(16) else {
+        return;
+    };
+    let origin = origin(&Pages::default()).await;
+    let setup = setup(&origin, &disk);
+    let node = setup.start().await;
+    let admin = node.admin.to_string();
+    let (code, said) = says_by_command(&["nodes", "--admin", &admin]).await;
+    assert!(said.contains("disk: serving"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+    overfill(&node, &disk).await;
+    let (_, said) = says_by_command(&["nodes", "--admin", &admin]).await;
+    let told = said.contains("no event bus") && said.contains("disk: degraded");
+    assert!(told && said.contains(ADVICE), "{said}");
+    let (code, said) = says_by_command(&["purge", "--tag", "x", "--admin", &admin]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(ADVICE), "{said}");
+    let (_dir, file) = setup.write();
+    let (code, said) = says_by_command(&["doctor", "-c", file.to_str().unwrap()]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("`lamina nodes` says how"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_purged_while_the_disk_was_full_does_not_come_back_after_a_crash() {
     let Some(disk) = SmallDisk::mount(16) else {

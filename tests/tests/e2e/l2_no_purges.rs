@@ -1,6 +1,8 @@
 //! A Redis that is full, a replica, evicting, or emptied: purges get into its log where it lets
 //! them, and where it does not, or may lose them, operators are told.
 
+use std::time::{Duration, Instant};
+
 use e2e::cli::run;
 use e2e::fleet::{Pages, state};
 use e2e::gateway::Gateway;
@@ -10,6 +12,25 @@ use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use http::Method;
 use serde_json::{Value, json};
+
+/// How often a time is taken; the best counts, on a machine that others use.
+const TIMES: usize = 3;
+
+/// How a purge log ends and another one begins.
+#[derive(Clone, Copy, Debug)]
+enum LogReset {
+    Flushed,
+    FlushedAndNodeRestarted,
+    KilledAndEmpty,
+}
+
+impl LogReset {
+    const ALL: [Self; 3] = [
+        Self::Flushed,
+        Self::FlushedAndNodeRestarted,
+        Self::KilledAndEmpty,
+    ];
+}
 
 fn setup(origin: &Origin, redis: &Redis) -> Setup {
     let l2 = format!("{{l2: {{redis: {{url: \"{}\"}}}}}}", redis.url());
@@ -149,6 +170,11 @@ async fn a_replica_that_takes_no_purges_makes_the_node_degraded_and_is_named() {
         tokio::task::spawn_blocking(move || run(&["purge", "--tag", "/p", "--admin", &admin]));
     let ran = ran.await.unwrap();
     assert_eq!(ran.code, Some(1), "{}", ran.output());
+    assert!(
+        ran.stdout.contains("configure the address of the master"),
+        "{}",
+        ran.output()
+    );
     says(&a, "degraded").await;
     let answer = a.admin(Method::GET, "/readyz", "").await;
     let body: Value = serde_json::from_str(&answer.text).unwrap();
@@ -205,4 +231,46 @@ async fn a_log_that_began_anew_is_seen_by_who_waits_for_a_number_of_the_old_one(
     let receipt = a.purge(json!({"tag": "/p"})).await;
     assert_eq!(receipt["l2"]["logged"], true, "{receipt}");
     shows(&b, "2").await;
+}
+
+/// What was purged, and what lay there, when the log was begun anew while a node waited for news of
+/// the old one: how long that node shows it still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_began_anew_is_noticed_within_a_second_by_who_waits_for_news() {
+    let mut redis = Redis::start().await;
+    let pages = Pages::default();
+    let origin = pages.origin().await;
+    let (mut a, b) = (node(&origin, &redis).await, node(&origin, &redis).await);
+    for how in LogReset::ALL {
+        let mut times = Vec::new();
+        for _ in 0..TIMES {
+            a.purge(json!({"tag": "/other"})).await;
+            let before = pages.version("/p").to_string();
+            shows(&b, &before).await;
+            let new = pages.change("/p").to_string();
+            match how {
+                LogReset::Flushed => {
+                    redis.cli(&["FLUSHALL"]).await;
+                }
+                LogReset::FlushedAndNodeRestarted => {
+                    a.kill();
+                    redis.cli(&["FLUSHALL"]).await;
+                    a = node(&origin, &redis).await;
+                    let receipt = a.purge(json!({"tag": "/p"})).await;
+                    assert_eq!(receipt["l2"]["logged"], true, "{receipt}");
+                }
+                LogReset::KilledAndEmpty => {
+                    redis.kill();
+                    redis.forget();
+                    redis.restart().await;
+                }
+            }
+            let reset = Instant::now();
+            shows(&b, &new).await;
+            times.push(reset.elapsed());
+        }
+        eprintln!("{how:?}: {times:?}");
+        let best = times.iter().min().unwrap();
+        assert!(*best <= Duration::from_secs(1), "{how:?}: {times:?}");
+    }
 }

@@ -21,7 +21,7 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 const WIDE: u32 = 16 << 20;
 
 /// Far below what the readers read, over a span that their machine does not miss.
-const LIMITS: &str = "{body_timeout: 3s, min_rate: 1KiB, min_rate_grace: 2s}";
+pub const LIMITS: &str = "{body_timeout: 3s, min_rate: 1KiB, min_rate_grace: 2s}";
 /// The same without a rate: what stands still is cut.
 const NO_RATE: &str = "{body_timeout: 2s, min_rate: 0}";
 /// Bytes that a slow reader takes in a second, and for how long it is one: for some windows,
@@ -72,7 +72,7 @@ async fn slowly(start: Instant, read: usize) {
     passed(start, due.min(SLOW_FOR)).await;
 }
 
-async fn reads_all_by_http1(gateway: &Gateway, path: &str) {
+pub async fn reads_all_by_http1(gateway: &Gateway, path: &str) {
     let mut raw = RawConnection::narrow(gateway.address).await;
     raw.write(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
         .await;
@@ -85,7 +85,7 @@ async fn reads_all_by_http1(gateway: &Gateway, path: &str) {
     raw.exactly(LARGE - read).await;
 }
 
-async fn reads_all_by_http2(gateway: &Gateway, path: &str) {
+pub async fn reads_all_by_http2(gateway: &Gateway, path: &str) {
     let mut h2 = H2::over(narrow(gateway.address).await);
     h2.write(e2e::h2raw::PREFACE).await;
     let open = [
@@ -139,7 +139,7 @@ async fn ask_by_http3(secured: &SecuredGateway, path: &str, window: u32) -> (Raw
     (raw, stream)
 }
 
-async fn reads_all_by_http3(secured: &SecuredGateway, path: &str, window: u32) {
+pub async fn reads_all_by_http3(secured: &SecuredGateway, path: &str, window: u32) {
     let (_connection, mut stream) = ask_by_http3(secured, path, window).await;
     let (start, mut read) = (Instant::now(), 0);
     let mut piece = vec![0; A_SECOND / 16];

@@ -191,9 +191,7 @@ impl RedisReconnectBackoff {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
-        let is_news = self.failures == 1;
-        self.outages.fails(is_news);
-        is_news
+        self.outages.fails(self.failures == 1)
     }
 
     /// How long to wait before the next attempt.

@@ -15,7 +15,6 @@ pub struct SharedOutage(Mutex<SharedOutageState>);
 struct SharedOutageState {
     /// Connections that are not up.
     count: usize,
-    was_told: bool,
     outages: OutageTracker,
 }
 
@@ -27,11 +26,7 @@ impl SharedOutage {
 
     /// An attempt has failed; `is_news` is true for the first failed attempt of a connection.
     pub fn failed(&self, why: &dyn Display, is_news: bool) {
-        let mut lost = self.0.lock();
-        let is_news = is_news && !lost.was_told;
-        lost.outages.fails(is_news);
-        if is_news {
-            lost.was_told = true;
+        if self.0.lock().outages.fails(is_news) {
             tracing::warn!(store = "redis", error = %why, "no connection to Redis; reconnecting");
         }
     }
@@ -43,7 +38,6 @@ impl SharedOutage {
         if lost.count > 0 {
             return;
         }
-        lost.was_told = false;
         if let Some(after_seconds) = lost.outages.end().line() {
             tracing::info!(store = "redis", after_seconds, "connected to Redis");
         }

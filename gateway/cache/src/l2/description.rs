@@ -120,6 +120,9 @@ pub enum StoreOpenError {
         #[source]
         why: InvalidSetting,
     },
+    /// Another process uses it; to `doctor` that is most likely the gateway.
+    #[error(transparent)]
+    InUse(Box<dyn Error + Send + Sync>),
     /// The machine is the cause.
     #[error(transparent)]
     Machine(Box<dyn Error + Send + Sync>),

@@ -52,7 +52,7 @@ const BATCH: usize = 32;
 /// How long one read of the log waits for news. A log that began anew wakes nobody who waits for a
 /// number of the old one, so a new log is noticed after this time. Each read also touches the log,
 /// so that a store which evicts keys finds an older one.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(5000);
 /// The pauses between two checks whether the store evicts, after a success and after a failure.
 const EVICTIONS: Duration = Duration::from_secs(60);
 const EVICTIONS_AGAIN: Duration = Duration::from_secs(1);

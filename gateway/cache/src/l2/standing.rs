@@ -120,7 +120,10 @@ impl StoreHealthTracker {
             StoreCallError::Store(StoreError::Refused(refusal, _)) => Some(*refusal),
             StoreCallError::Store(_) | StoreCallError::Skipped | StoreCallError::Busy => None,
         };
-        let why = why(failed, refusal);
+        let why = match failed {
+            StoreCallError::Store(error) => error.with_remedy(),
+            StoreCallError::Skipped | StoreCallError::Busy => failed.to_string(),
+        };
         let mut place = self.paths[path as usize].lock();
         let trouble = place.get_or_insert_with(|| StoreChannelFault {
             since: now,
@@ -193,36 +196,6 @@ impl StoreChannel {
             Self::Writes => "accepts writes",
         }
     }
-}
-
-/// The reason, with advice for the operator.
-fn why(failed: &StoreCallError, refusal: Option<StoreRefusal>) -> String {
-    let advice = match refusal {
-        Some(StoreRefusal::OutOfMemory) => {
-            "; its memory is full and nothing is evicted: raise its maxmemory, or set \
-             maxmemory-policy volatile-ttl, which evicts records and never the purge log"
-        }
-        Some(StoreRefusal::ReadOnly) => {
-            "; it is a replica: configure the address of the master, or of Sentinel or the \
-             Cluster, which know the master"
-        }
-        Some(StoreRefusal::NoReplicas) => {
-            "; fewer replicas follow it than its min-replicas-to-write asks for: start them, or lower \
-             that setting"
-        }
-        Some(StoreRefusal::Unsaved) => {
-            "; it can't save its snapshots and refuses writes for that: make room on its disk, or see \
-             its log"
-        }
-        Some(StoreRefusal::NoAccess) => "; give its user the right that this message names",
-        Some(StoreRefusal::DiskFull) => {
-            "; make room on the disk of cache.l2.disk.path, or lower cache.l2.disk.max_bytes; \
-             writing then resumes by itself"
-        }
-        Some(StoreRefusal::Disk) => "; check the disk of cache.l2.disk.path",
-        Some(StoreRefusal::Loading | StoreRefusal::Other) | None => "",
-    };
-    format!("{failed}{advice}")
 }
 
 #[cfg(test)]

@@ -519,7 +519,50 @@ impl LogFault {
     }
 }
 
+impl StoreError {
+    /// What is wrong and what to do about it, as far as that is known, and then what the store said.
+    pub fn with_remedy(&self) -> String {
+        let remedy = match self {
+            Self::Refused(refusal, _) => refusal.remedy(),
+            _ => None,
+        };
+        match remedy {
+            Some(remedy) => format!("{remedy} ({self})"),
+            None => self.to_string(),
+        }
+    }
+}
+
 impl StoreRefusal {
+    /// What is wrong, and what an operator can do. None where only the store's own words tell.
+    fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::OutOfMemory => Some(
+                "its memory is full and nothing is evicted: raise its maxmemory, or set \
+                 maxmemory-policy volatile-ttl, which evicts records and never the purge log",
+            ),
+            Self::ReadOnly => Some(
+                "it is a replica: configure the address of the master, or of Sentinel or the \
+                 Cluster, which know the master",
+            ),
+            Self::NoReplicas => Some(
+                "fewer replicas follow it than its min-replicas-to-write asks for: start them, or \
+                 lower that setting",
+            ),
+            Self::Unsaved => Some(
+                "it can't save its snapshots and refuses writes for that: make room on its disk, or \
+                 see its log",
+            ),
+            Self::NoAccess => Some("give its user the right that this message names"),
+            Self::DiskFull => Some(
+                "make room on the disk of cache.l2.disk.path, or lower cache.l2.disk.max_bytes; \
+                 writing then resumes by itself",
+            ),
+            Self::Disk => Some("check the disk of cache.l2.disk.path"),
+            Self::Loading | Self::Other => None,
+        }
+    }
+
     /// Whether purges may be refused for this reason while other writes are not. Redis takes purges
     /// while it is full, but for versions before 7.
     pub fn may_be_of_purges_alone(self) -> bool {

@@ -10,7 +10,9 @@ use super::{AGAIN, FindingLine, ReportSection};
 use lamina_base::description::FailureSubject;
 use lamina_cache::config::L2Config;
 use lamina_cache::l2::EVICTS;
-use lamina_cache::l2::description::{FindingGravity, StoreDescription, StoreFinding};
+use lamina_cache::l2::description::{
+    FindingGravity, StoreDescription, StoreFinding, StoreOpenError,
+};
 use lamina_cache::l2::store::{
     Lease, LeaseAcquisition, LogNumber, LogPlace, LoggedPurge, Store, StoreError, StoreKey,
     StorePut,
@@ -18,6 +20,9 @@ use lamina_cache::l2::store::{
 use lamina_edge::app::{GatewayStartError, open_store};
 use lamina_edge::config::GatewayConfig;
 
+/// What is said of a file that a process has open.
+const IN_USE: &str = "not tried, because a process uses this file, most likely the gateway with this \
+                      configuration: `lamina nodes` says how its second tier is";
 /// How often each round trip is made.
 const ROUNDS: usize = 20;
 /// How long one round trip may take here.
@@ -42,8 +47,10 @@ pub(super) async fn examine(
         Ok(Some(store)) => trips(&store, description, l2, places).await,
         Ok(None) => Vec::new(),
         Err(error) if error.is_configuration() => return Err(error),
-        // A running gateway may hold the file, for example; the checks of the bus are useful even
-        // then.
+        Err(GatewayStartError::Store(StoreOpenError::InUse(_))) => {
+            vec![FindingLine::warned("open", IN_USE.to_owned())]
+        }
+        // The checks of the bus are useful even then.
         Err(error) => {
             let at = places.at(&key_of_store(description, FailureSubject::Address));
             vec![FindingLine::failed("open", format!("{error} ({at})"))]
@@ -152,7 +159,7 @@ async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (FindingLine, Log
             log.end(),
         ),
         Err(error) => (
-            FindingLine::failed(name, error.to_string()),
+            FindingLine::failed(name, error.with_remedy()),
             LogPlace::default(),
         ),
     }
@@ -198,7 +205,7 @@ async fn trip(
     for _ in 0..ROUNDS {
         match timed(&go).await {
             Ok(took) => times.push(took),
-            Err(error) => return FindingLine::failed(name, error.to_string()),
+            Err(error) => return FindingLine::failed(name, error.with_remedy()),
         }
     }
     FindingLine::took(name, times, deadline)

@@ -17,7 +17,7 @@ use super::phase::ServingPhase;
 use super::{AdminService, answer, upstreams};
 use crate::acme::MissingCertificates;
 use crate::cache::l2::StoreHealth;
-use crate::cluster::{BusStatus, PublishStatus};
+use crate::cluster::{BusStatus, Cluster, PublishStatus};
 use crate::http::body::Body;
 use crate::telemetry::metrics;
 
@@ -68,46 +68,20 @@ impl AdminService {
         let kind = self.proxy.cache.second_tier_kind()?;
         let waiting = self.proxy.cache.purges_waiting_for_second_tier();
         let mut body = json!({"store": kind, "purges_waiting": waiting});
-        match reach {
-            StoreHealth::Whole => body["state"] = "serving".into(),
-            StoreHealth::Degraded { since, why } => {
-                body["state"] = "degraded".into();
-                body["reason"] = why.as_str().into();
-                body["for_ms"] = (since.elapsed().as_millis() as u64).into();
-            }
-        }
+        body["state"] = match reach {
+            StoreHealth::Whole => "serving".into(),
+            StoreHealth::Degraded { .. } => "degraded".into(),
+        };
+        add_reason(&mut body, reach);
         Some(body)
     }
 
     /// The known nodes and their states.
     pub(super) fn nodes(&self) -> Response<Body> {
-        let Some(cluster) = &self.cluster else {
-            let message = "there is no event bus (`bus` in the configuration)";
-            return answer::error(StatusCode::NOT_FOUND, message);
+        let mut body = match &self.cluster {
+            Some(cluster) => nodes_of(cluster),
+            None => json!({"node": null, "bus": null, "nodes": []}),
         };
-        let now = Instant::now();
-        let nodes: Vec<Value> = cluster
-            .nodes(now)
-            .into_iter()
-            .map(|(name, node)| {
-                let is_silent = cluster.is_silent(&node, now);
-                let healthy = node.state.as_ref().map(|state| state.healthy);
-                let state = match (is_silent, healthy) {
-                    (true, _) => "silent",
-                    (false, Some(true)) => "healthy",
-                    (false, _) => "degraded",
-                };
-                json!({
-                    "node": name,
-                    "state": state,
-                    "healthy": state == "healthy",
-                    "version": node.state.as_ref().map(|state| &state.version),
-                    "silent_ms": now.saturating_duration_since(node.heard).as_millis() as u64,
-                })
-            })
-            .collect();
-        let standing = bus(&cluster.standing());
-        let mut body = json!({"node": cluster.name(), "bus": standing, "nodes": nodes});
         if let Some(l2) = self.second_tier(&self.proxy.cache.reach()) {
             body["l2"] = l2;
         }
@@ -138,6 +112,40 @@ impl AdminService {
             }
         }
     }
+}
+
+/// Why the second tier is degraded, and for how long it has been.
+pub(super) fn add_reason(body: &mut Value, reach: &StoreHealth) {
+    if let StoreHealth::Degraded { since, why } = reach {
+        body["reason"] = why.as_str().into();
+        body["for_ms"] = (since.elapsed().as_millis() as u64).into();
+    }
+}
+
+/// What a node knows of the others and of its bus.
+fn nodes_of(cluster: &Cluster) -> Value {
+    let now = Instant::now();
+    let nodes: Vec<Value> = cluster
+        .nodes(now)
+        .into_iter()
+        .map(|(name, node)| {
+            let is_silent = cluster.is_silent(&node, now);
+            let healthy = node.state.as_ref().map(|state| state.healthy);
+            let state = match (is_silent, healthy) {
+                (true, _) => "silent",
+                (false, Some(true)) => "healthy",
+                (false, _) => "degraded",
+            };
+            json!({
+                "node": name,
+                "state": state,
+                "healthy": state == "healthy",
+                "version": node.state.as_ref().map(|state| &state.version),
+                "silent_ms": now.saturating_duration_since(node.heard).as_millis() as u64,
+            })
+        })
+        .collect();
+    json!({"node": cluster.name(), "bus": bus(&cluster.standing()), "nodes": nodes})
 }
 
 fn bus(standing: &BusStatus) -> Value {

@@ -7,6 +7,7 @@ use http::Uri;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::health;
 use crate::cache::key::KeyId;
 use crate::cache::l2::store::LogNumber;
 use crate::cache::purge::{PurgeKind, Selector};
@@ -72,7 +73,10 @@ pub async fn purge(
     let order = order.into_iter().max().unwrap_or_default();
     let mut receipt =
         json!({"order": order.value(), "selectors": selectors.len(), "applied": true});
-    if let Some(l2) = shared(logged.into_iter().flatten()).await {
+    if let Some(mut l2) = shared(logged.into_iter().flatten()).await {
+        if l2["logged"] == false {
+            health::add_reason(&mut l2, &proxy.cache.reach());
+        }
         receipt["l2"] = l2;
     }
     if let Some(peers) = peers {

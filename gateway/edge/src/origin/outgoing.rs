@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::spread::stable_hash;
 use super::sticky::StickyPin;
-use crate::http::body::{Body, BodyError};
+use crate::http::body::{Body, BodyError, KeptPieces, PiecePlace};
 
 /// The most bytes of a request's body that are kept until its response begins.
 const KEPT_BODY: usize = 64 << 10;
@@ -54,20 +54,21 @@ enum OutgoingBody {
 /// A body, and what has been sent of it.
 struct KeptBody {
     rest: Body,
-    sent: Vec<Bytes>,
+    sent: KeptPieces,
     sent_bytes: usize,
     /// More was sent than is kept, or something that is not kept.
     is_lost: bool,
     /// Which sending may read it: the number of the last one.
     sending: u32,
+    /// How far that one has come in what is kept.
+    given: PiecePlace,
+    given_bytes: usize,
 }
 
 /// The body of one sending.
 struct SentBody {
     kept: Arc<Mutex<KeptBody>>,
     sending: u32,
-    /// How many of the kept pieces were given out again.
-    given: usize,
 }
 
 impl OutgoingRequest {
@@ -77,10 +78,12 @@ impl OutgoingRequest {
             true => OutgoingBody::Empty,
             false => OutgoingBody::Kept(Arc::new(Mutex::new(KeptBody {
                 rest: body,
-                sent: Vec::new(),
+                sent: KeptPieces::default(),
                 sent_bytes: 0,
                 is_lost: false,
                 sending: 0,
+                given: PiecePlace::default(),
+                given_bytes: 0,
             }))),
         };
         Self {
@@ -174,26 +177,45 @@ fn next_sending(kept: &Arc<Mutex<KeptBody>>) -> Option<Body> {
         return None;
     }
     state.sending += 1;
+    (state.given, state.given_bytes) = (PiecePlace::default(), 0);
     Some(Body::boxed(SentBody {
         kept: Arc::clone(kept),
         sending: state.sending,
-        given: 0,
     }))
 }
 
 impl KeptBody {
     fn keep(&mut self, piece: &Bytes) {
         self.sent_bytes += piece.len();
+        self.given_bytes = self.sent_bytes;
         if self.sent_bytes > KEPT_BODY {
             self.lose();
         } else if !self.is_lost {
             self.sent.push(piece.clone());
+            self.sent.skip_to_end(&mut self.given);
         }
     }
 
+    /// What was sent is not sent again, except for what the present sending has not given out yet.
     fn lose(&mut self) {
         self.is_lost = true;
-        self.sent = Vec::new();
+        if true {
+            self.sent = KeptPieces::default();
+        }
+    }
+
+    /// What was sent before and comes next.
+    fn again(&mut self) -> Option<Bytes> {
+        let piece = self.sent.next(&mut self.given)?;
+        self.given_bytes += piece.len();
+        if self.is_lost {
+            self.lose();
+        }
+        Some(piece)
+    }
+
+    fn has_given_all(&self) -> bool {
+        self.given_bytes >= self.sent_bytes
     }
 }
 
@@ -202,17 +224,15 @@ impl http_body::Body for SentBody {
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let mut kept = this.kept.lock();
-        if kept.sending != this.sending {
+        let mut kept = self.kept.lock();
+        if kept.sending != self.sending {
             return Poll::Ready(Some(Err(BodyError::Aborted)));
         }
-        if let Some(piece) = kept.sent.get(this.given) {
-            this.given += 1;
-            return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
+        if let Some(piece) = kept.again() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let frame = Pin::new(&mut kept.rest).poll_frame(cx);
         if let Poll::Ready(Some(outcome)) = &frame {
@@ -220,23 +240,19 @@ impl http_body::Body for SentBody {
                 Some(piece) => kept.keep(piece),
                 None => kept.lose(),
             }
-            this.given = kept.sent.len();
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
         let kept = self.kept.lock();
-        self.given >= kept.sent.len() && kept.rest.is_end_stream()
+        kept.has_given_all() && kept.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let kept = self.kept.lock();
-        let again: usize = kept.sent[self.given.min(kept.sent.len())..]
-            .iter()
-            .map(Bytes::len)
-            .sum();
-        let (again, rest) = (again as u64, kept.rest.size_hint());
+        let again = (kept.sent_bytes - kept.given_bytes) as u64;
+        let rest = kept.rest.size_hint();
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper.saturating_add(again));
@@ -258,6 +274,7 @@ impl Drop for OutgoingRequest {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use http_body::Body as _;
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
@@ -292,6 +309,19 @@ mod tests {
             matches!(read(first), Err(BodyError::Aborted)),
             "one at a time"
         );
+    }
+
+    /// An origin may answer before it has read all.
+    #[test]
+    fn what_is_sent_again_goes_on_to_its_end_when_the_answer_has_begun() {
+        let outgoing = request(&[5_000, 6_000, 30]);
+        assert_eq!(read(outgoing.next().unwrap()).unwrap(), 11_030);
+        let mut again = outgoing.next().unwrap();
+        let piece = again.body_mut().frame().now_or_never().unwrap();
+        assert_eq!(piece.unwrap().unwrap().data_ref().unwrap().len(), 5_000);
+        drop(outgoing);
+        assert_eq!(again.body().size_hint().lower(), 6_030);
+        assert_eq!(read(again).unwrap(), 6_030);
     }
 
     #[test]

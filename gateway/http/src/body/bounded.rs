@@ -1,6 +1,7 @@
 //! Limits around a stream: total bytes, the longest pause between two pieces, and optionally a
 //! lowest rate, a deadline for the whole and a required mark at the end. Trailers that are not
-//! allowed are removed here, in both directions.
+//! allowed are removed here, in both directions, and small pieces keep no large buffers from here
+//! on ([`detached`]).
 //!
 //! If two bodies belong to one exchange that goes on for long, the time limits of one may be
 //! lifted ([`TimeLift`]), and the pauses of the other count only while both are silent
@@ -24,6 +25,7 @@ use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::pieces::detached;
 use super::upload::UploadTerms;
 use super::{BodyError, MinimumRate};
 use crate::forward::{self, HopFieldNames};
@@ -245,7 +247,10 @@ where
         if *this.seen > *this.limit {
             return Some(Err(BodyError::TooLarge { limit: *this.limit }));
         }
-        Some(Ok(frame))
+        Some(Ok(match this.inner.is_end_stream() {
+            true => frame,
+            false => frame.map_data(detached),
+        }))
     }
 
     fn is_lifted(&self) -> bool {

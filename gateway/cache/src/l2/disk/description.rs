@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::config::DiskTierConfig;
-use super::open;
+use super::{DiskStoreOpenError, open};
 use crate::description::{FailureSubject, SectionDescription, SectionSecret};
 use crate::l2::description::{
     SharedStoreSettings, StoreDescription, StoreOpenError, StorePromiseConditions,
@@ -35,7 +35,10 @@ impl SectionDescription for DiskTierConfig {
 
 impl StoreDescription for DiskTierConfig {
     fn open(&self, common: SharedStoreSettings<'_>) -> Result<Arc<dyn Store>, StoreOpenError> {
-        open(self, common.before).map_err(|error| StoreOpenError::Machine(Box::new(error)))
+        open(self, common.before).map_err(|error| match error {
+            DiskStoreOpenError::InUse { .. } => StoreOpenError::InUse(Box::new(error)),
+            _ => StoreOpenError::Machine(Box::new(error)),
+        })
     }
 
     fn place(&self) -> String {

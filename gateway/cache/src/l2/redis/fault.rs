@@ -11,7 +11,7 @@ impl From<RedisError> for StoreError {
             RedisError::Down(why) => Self::Down(why),
             RedisError::Timeout => Self::Timeout,
             RedisError::Refused(said) if says(&said, "WRONGTYPE") => Self::Foreign(said),
-            RedisError::Refused(said) => Self::Refused(refusal(&said), said),
+            RedisError::Refused(said) => Self::Refused(refusal(&said), without_script(said)),
             RedisError::Corrupt(why) => Self::Corrupt(why),
         }
     }
@@ -51,6 +51,17 @@ fn refusal(said: &str) -> StoreRefusal {
         None if said.contains(OF_A_SCRIPT) => StoreRefusal::NoAccess,
         None => StoreRefusal::Other,
     }
+}
+
+/// The message without the name of the script and the line in it, which tell an operator nothing.
+fn without_script(mut said: String) -> String {
+    if let Some(at) = said
+        .find(" script: ")
+        .filter(|_| said.contains("@user_script"))
+    {
+        said.truncate(at);
+    }
+    said
 }
 
 /// Whether a word occurs in the message. Versions of Redis before 7 wrap the error of a command in

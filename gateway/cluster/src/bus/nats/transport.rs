@@ -202,9 +202,7 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
         if began.is_some_and(|began| began.elapsed() > GOOD) {
             failures = 0;
         }
-        // Logged once, not for every attempt.
-        outages.fails(failures == 0);
-        if failures == 0 {
+        if outages.fails(failures == 0) {
             tracing::warn!(bus = "nats", error = %why, "no connection to NATS; reconnecting");
         }
         if !session.standing().down(&why, &mail).await {
