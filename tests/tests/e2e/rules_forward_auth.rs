@@ -239,6 +239,33 @@ async fn nobody_is_let_in_when_the_service_fails() {
     assert_eq!(gateway.metric("lamina_auth_total", &labels).await, 1.0);
 }
 
+/// The service is behind a route that asks the service.
+#[tokio::test]
+async fn a_question_about_a_question_is_not_asked() {
+    let (service, origin, gateway) = site(FORWARD, KEYED).await;
+    let client = gateway.client().uncached();
+    assert_eq!(get(&client, "alice").await.status, 200);
+    let mark = service.last().header("cdn-loop").to_owned();
+    assert!(!mark.is_empty(), "questions are marked");
+    let question = client.request("/verify").header("cdn-loop", &mark);
+    let looped = question.header("cookie", "session=alice").send().await;
+    assert_eq!(looped.status, 508);
+    assert_eq!(looped.header("cache-control"), "no-store");
+    assert_eq!((service.count(), origin.count()), (1, 1));
+
+    let itself = format!("{{targets: [\"http://{}\"]}}", gateway.address);
+    let route = "{name: site, upstream: origin, policy: {cookies: ignore}, key: {headers: [x-auth-user]}, \
+                 auth: {forward: {upstream: sso, path: /verify, take: [x-auth-user]}}}";
+    let setup = Setup::new(&origin).upstream("sso", &itself).route(route);
+    gateway.take_up(&setup).await;
+    let answer = get(&client, "alice").await;
+    assert_eq!((answer.status.as_u16(), answer.has("x-auth-user")), (503, false));
+    let labels = [("route", "site"), ("outcome", "unable")];
+    let unable = gateway.metric("lamina_auth_total", &labels).await;
+    assert_eq!(unable, 3.0, "the client's, its question, and the first one");
+    assert_eq!((service.count(), origin.count()), (1, 1));
+}
+
 #[tokio::test]
 async fn it_may_be_asked_by_head() {
     let (service, _origin, gateway) = site(&format!("{FORWARD}, method: HEAD"), KEYED).await;

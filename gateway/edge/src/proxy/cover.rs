@@ -2,7 +2,7 @@
 //! answer varies by.
 
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Credentials;
@@ -68,6 +68,24 @@ impl<'a> KeyCoverage<'a> {
 pub fn name_of(pair: &[u8]) -> Option<SeenField> {
     let equals = memchr::memchr(b'=', pair)?;
     Some(SeenField::Cookie(pair[..equals].trim_ascii_end().into()))
+}
+
+/// Removes cookies from a head. Where all are kept the lines stay as they are; otherwise one line is
+/// left, or none. Returns whether one was removed.
+pub fn retain_pairs(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) -> bool {
+    if !headers.contains_key(COOKIE) {
+        return false;
+    }
+    let all = pairs(headers).count();
+    let kept: Vec<&[u8]> = pairs(headers).filter(|pair| keeps(pair)).collect();
+    if kept.len() == all {
+        return false;
+    }
+    match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
+        Ok(line) if !line.is_empty() => drop(headers.insert(COOKIE, line)),
+        _ => drop(headers.remove(COOKIE)),
+    }
+    true
 }
 
 /// The pieces of all `Cookie` lines, as `name=value` (RFC 6265 §4.2.1).

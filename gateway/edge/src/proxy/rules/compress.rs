@@ -29,7 +29,7 @@ use crate::http::coding::weaken_tag;
 use crate::http::coding::{AppliedCoding, ContentCoding};
 use crate::http::{cache_control, media};
 use crate::pattern::Pattern;
-use config::{CompressConfig, CompressEncoding, OriginEncoding};
+use config::{CompressConfig, CompressEncoding, HotLevels, OriginEncoding};
 
 /// What compression needs beside the configuration of a route.
 pub struct CompressDependencies<'a> {
@@ -49,6 +49,9 @@ pub struct CompressRules {
     asks: Option<HeaderValue>,
     levels: CodingLevels,
     passes: PassedAnswers,
+    /// The least length of an answer that is encoded while it is loaded. None: none is.
+    stream_min: Option<u64>,
+    hot: Option<HotLevels>,
     encoder: Arc<BodyEncoder>,
     most: usize,
 }
@@ -109,6 +112,8 @@ impl CompressRules {
                 true => PassedAnswers::Encoded,
                 false => PassedAnswers::AsTheyAre,
             },
+            stream_min: config.stream_min.map(|least| least.0),
+            hot: config.hot,
             encoder: Arc::clone(with.encoder),
             most: with.most,
         }))
@@ -153,7 +158,16 @@ impl CompressRules {
             PassedAnswers::Encoded => "; also what is not stored",
             PassedAnswers::AsTheyAre => "",
         };
-        format!("compress: {}; {asks}{passes}", offered.join(", "))
+        let streams = match self.stream_min {
+            Some(_) => "; large answers while they are loaded",
+            None => "",
+        };
+        let hot = match self.hot {
+            Some(_) => "; once more, better, for what is asked for a lot",
+            None => "",
+        };
+        let offered = offered.join(", ");
+        format!("compress: {offered}; {asks}{passes}{streams}{hot}")
     }
 
     /// Whether content of this type is compressed.
