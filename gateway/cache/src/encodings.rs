@@ -47,7 +47,10 @@ impl EncodedForms {
     /// The form with this coding, if it is there.
     pub fn get(&self, coding: ContentCoding) -> Option<&StoredBody> {
         let place = &self.forms[coding.index()];
-        place.body.get().map(|first| place.better.get().unwrap_or(first))
+        place
+            .body
+            .get()
+            .map(|first| place.better.get().unwrap_or(first))
     }
 
     /// Counts an answer with this form. True for one caller: with it there were so many.
@@ -111,7 +114,10 @@ impl EncodedForms {
     pub fn size(&self) -> usize {
         let places = self.forms.iter();
         let held = places.flat_map(|place| [place.body.get(), place.better.get()]);
-        let held: usize = held.flatten().map(|body| body.len() + body.overhead()).sum();
+        let held: usize = held
+            .flatten()
+            .map(|body| body.len() + body.overhead())
+            .sum();
         held + size_of::<Self>()
     }
 }
@@ -138,7 +144,13 @@ mod tests {
         let before = forms.size();
         forms.set(Gzip, StoredBody::new(Bytes::from_static(b"coded")));
         assert_eq!(forms.size(), before + 5);
+        let hot = (0..9).filter(|_| forms.is_hot(Gzip, 3)).count();
+        assert_eq!(hot, 1, "one caller makes it once more");
+        forms.cool_down(Gzip);
+        assert_eq!((0..9).filter(|_| forms.is_hot(Gzip, 3)).count(), 1);
+        forms.set_better(Gzip, StoredBody::new(Bytes::from_static(b"less")));
+        assert_eq!(forms.get(Gzip).map(|body| &body[..]), Some(&b"less"[..]));
+        assert_eq!(forms.size(), before + 9, "the first one is still there");
         assert!(!forms.is_open(Gzip, FormYardstick::Decoded));
-        assert_eq!(forms.get(Gzip).map(|body| &body[..]), Some(&b"coded"[..]));
     }
 }

@@ -9,11 +9,11 @@ use std::time::Instant;
 use http::Response;
 use http::request::Parts;
 
+use super::context::RequestContext;
 use super::delivery::PendingAnswer;
 use super::record::trail::RequestTrail;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::route::Route;
-use super::context::RequestContext;
 use super::{CountedResponse, Generation, HitSample, RoutedRequest, context, plan};
 use crate::http::body::Body;
 use crate::http::forward::{HopWishes, RequestSender};

@@ -73,17 +73,20 @@ pub fn name_of(pair: &[u8]) -> Option<SeenField> {
 /// Removes cookies from a head. Where all are kept the lines stay as they are; otherwise one line is
 /// left, or none. Returns whether one was removed.
 pub fn retain_pairs(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) -> bool {
-    if !headers.contains_key(COOKIE) {
+    if !headers.contains_key(COOKIE) || pairs(headers).all(&keeps) {
         return false;
     }
-    let all = pairs(headers).count();
-    let kept: Vec<&[u8]> = pairs(headers).filter(|pair| keeps(pair)).collect();
-    if kept.len() == all {
-        return false;
+    let mut line = Vec::new();
+    for pair in pairs(headers).filter(|pair| keeps(pair)) {
+        if !line.is_empty() {
+            line.extend_from_slice(b"; ");
+        }
+        line.extend_from_slice(pair);
     }
-    match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
-        Ok(line) if !line.is_empty() => drop(headers.insert(COOKIE, line)),
-        _ => drop(headers.remove(COOKIE)),
+    let line = (!line.is_empty()).then(|| HeaderValue::from_bytes(&line));
+    match line {
+        Some(Ok(line)) => drop(headers.insert(COOKIE, line)),
+        Some(Err(_)) | None => drop(headers.remove(COOKIE)),
     }
     true
 }

@@ -118,8 +118,7 @@ impl LimitedKeySet {
             return false;
         };
         let place = &self.owners[way];
-        let taken =
-            place.compare_exchange(before, CHANGING, Ordering::AcqRel, Ordering::Acquire);
+        let taken = place.compare_exchange(before, CHANGING, Ordering::AcqRel, Ordering::Acquire);
         if taken.is_err() {
             return false;
         }
@@ -202,7 +201,9 @@ mod tests {
             table.update(attacker, |number| terms.take(number.unwrap_or(0), now).ok());
         }
         for key in 0..1_000_000 {
-            table.update(hash(key), |number| terms.take(number.unwrap_or(0), now).ok());
+            table.update(hash(key), |number| {
+                terms.take(number.unwrap_or(0), now).ok()
+            });
         }
         assert!(table.len() <= 1_000 * SPARE + WAYS);
         let known = table.known(attacker).expect("it is remembered");
@@ -230,7 +231,11 @@ mod tests {
         for key in 0..10_000_000 {
             let now = 1 + key * 1_000;
             table.update(hash(key), |number| {
-                Some(terms.take(number.unwrap_or(0), now).expect("each key is new"))
+                Some(
+                    terms
+                        .take(number.unwrap_or(0), now)
+                        .expect("each key is new"),
+                )
             });
         }
         let (grown, took) = (resident() - before, began.elapsed());

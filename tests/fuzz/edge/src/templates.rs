@@ -9,9 +9,7 @@ use http::request::Parts;
 use http::{HeaderValue, Uri};
 use lamina_edge::proxy::rules::redirect::RouteRedirect;
 use lamina_edge::proxy::rules::redirect::config::{RedirectConfig, TargetHost, target_host};
-use lamina_edge::proxy::rules::template::{
-    TemplatePiece, TemplateSource, TextTemplate, ValueForm,
-};
+use lamina_edge::proxy::rules::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
 
 static ID: HeaderValue = HeaderValue::from_static("0192-7a\"<?/");
 

@@ -68,7 +68,8 @@ enum PassedAnswers {
 pub struct ClientCodings {
     rules: Arc<CompressRules>,
     accepted: AcceptedCodings,
-    own: Box<[HeaderValue]>,
+    /// The lines of its `Accept-Encoding`: the first one, and the others, which hardly anybody sends.
+    own: (Option<HeaderValue>, Vec<HeaderValue>),
     transforming: ClientWish,
     method: Method,
     asks_for_range: bool,
@@ -121,11 +122,11 @@ impl CompressRules {
 
     /// What the client of this request says, before its head is changed.
     pub fn client(self: &Arc<Self>, parts: &Parts) -> Arc<ClientCodings> {
-        let own = parts.headers.get_all(ACCEPT_ENCODING);
+        let mut own = parts.headers.get_all(ACCEPT_ENCODING).into_iter().cloned();
         Arc::new(ClientCodings {
             rules: Arc::clone(self),
             accepted: AcceptedCodings::of(&parts.headers),
-            own: own.into_iter().cloned().collect(),
+            own: (own.next(), own.collect()),
             transforming: match cache_control::forbids_transforming(&parts.headers) {
                 true => ClientWish::Forbidden,
                 false => ClientWish::Allowed,
@@ -233,7 +234,8 @@ pub fn ask_for_one(request: &Parts, headers: &mut HeaderMap) {
         headers.insert(ACCEPT_ENCODING, PLAIN);
         return;
     }
-    for line in &client.own {
+    let (first, others) = &client.own;
+    for line in first.iter().chain(others) {
         headers.append(ACCEPT_ENCODING, line.clone());
     }
 }

@@ -52,12 +52,14 @@ impl HeaderChanges {
             FieldValue::Fixed(_) => None,
             FieldValue::Made(template) => Some(template),
         });
+        let mut filled = Vec::new();
         let value = |template: &TextTemplate| {
-            let filled = template.fill(source, ValueForm::Plain);
+            filled.clear();
+            template.fill_into(source, ValueForm::Plain, &mut filled);
             if filled.is_empty() {
                 return None;
             }
-            let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(filled));
+            let value = HeaderValue::from_bytes(&filled);
             value.inspect_err(|_| dropped.inc()).ok()
         };
         templates.map(value).collect()

@@ -34,12 +34,7 @@ pub fn check(compress: &CompressConfig, at: &ConfigPath, report: &mut FindingCol
 }
 
 /// Levels that are better than the first ones, of encodings that are made.
-fn hot(
-    compress: &CompressConfig,
-    hot: &HotLevels,
-    at: &ConfigPath,
-    report: &mut FindingCollector,
-) {
+fn hot(compress: &CompressConfig, hot: &HotLevels, at: &ConfigPath, report: &mut FindingCollector) {
     let levels = &compress.levels;
     let given = [
         ("gzip", hot.gzip, levels.gzip, 12, CompressEncoding::Gzip),

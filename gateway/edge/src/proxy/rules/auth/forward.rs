@@ -68,7 +68,11 @@ impl ForwardAuth {
             },
             send: names(&config.send),
             take: names(&config.take),
-            cookies: config.cookies.iter().map(|text| Pattern::new(text)).collect(),
+            cookies: config
+                .cookies
+                .iter()
+                .map(|text| Pattern::new(text))
+                .collect(),
             timeout: config.timeout.0,
             verdicts: verdicts.map(|config| VerdictCache::new(config, route, cache)),
         }

@@ -151,9 +151,9 @@ impl JwtAuth {
 
     /// Takes the cookie with the token out of a request. Returns whether there was one.
     pub fn remove_cookie(&self, headers: &mut HeaderMap) -> bool {
-        self.cookie.as_ref().is_some_and(|name| {
-            cover::retain_pairs(headers, |pair| value_of(pair, name).is_none())
-        })
+        self.cookie
+            .as_ref()
+            .is_some_and(|name| cover::retain_pairs(headers, |pair| value_of(pair, name).is_none()))
     }
 
     /// Finds out who sends a request.

@@ -5,9 +5,7 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method};
 
 use super::config::HotLevels;
-use super::{
-    ClientCodings, ClientWish, CompressRules, VARIES_BY, forget_octets, is_left_alone,
-};
+use super::{ClientCodings, ClientWish, CompressRules, VARIES_BY, forget_octets, is_left_alone};
 use crate::cache::encodings::FormYardstick;
 use crate::cache::entry::Entry;
 use crate::http::coding::encode::CodingLevels;
@@ -118,7 +116,8 @@ impl CompressRules {
         if let Some(level) = level {
             let levels = CodingLevels::all(level);
             let after = hot.after_hits;
-            self.encoder.want_better(entry, coding, levels, after, self.most);
+            self.encoder
+                .want_better(entry, coding, levels, after, self.most);
         }
     }
 }
