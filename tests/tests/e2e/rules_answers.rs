@@ -186,6 +186,73 @@ async fn a_page_has_no_body_for_head_over_any_protocol() {
     }
 }
 
+/// SH1: only who has come over TLS is told to stay there.
+#[tokio::test]
+async fn strict_transport_is_for_those_who_came_over_tls() {
+    let origin = Origin::pages(|seen| match seen.path_only() {
+        "/own" => Reply::fresh("x").header("strict-transport-security", "max-age=7"),
+        _ => Reply::fresh("x"),
+    })
+    .await;
+    let route = site("security_headers: basic");
+    let setup = Setup::new(&origin).route(&route);
+    let clear = setup.clone().start().await;
+    let secured = SecuredGateway::start(setup).await;
+    let h3 = secured.client().await;
+    for _ in 0..2 {
+        assert!(
+            !clear
+                .client()
+                .get("/")
+                .await
+                .has("strict-transport-security")
+        );
+        let told = h3.get("/").await;
+        assert_eq!(told.header("strict-transport-security"), "max-age=31536000");
+        let own = h3.get("/own").await;
+        assert_eq!(own.header("strict-transport-security"), "max-age=7");
+    }
+}
+
+/// RD1 and RD2: what a route answers by itself is in the log and in metrics, and is no large file.
+#[tokio::test]
+async fn what_a_route_answers_by_itself_is_logged_and_bounded() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let setup = Setup::new(&origin)
+        .top("telemetry", "{log_format: json, access_log: on}")
+        .route("{name: old, match: {path: /old/*}, redirect: {to: \"/new/{path.2}\"}}")
+        .route("{name: robots, match: {path: /robots.txt}, respond: {file: robots.txt}}")
+        .route("{name: slashes, trailing_slash: add, upstream: origin}");
+    let gateway = setup
+        .clone()
+        .file("robots.txt", "x".repeat(1 << 20))
+        .start()
+        .await;
+    for (path, route, status) in [
+        ("/old/7", "old", 308),
+        ("/robots.txt", "robots", 200),
+        ("/docs", "slashes", 308),
+    ] {
+        assert_eq!(gateway.client().get(path).await.status, status, "{path}");
+        let line = log_line(&gateway, path).await;
+        assert_eq!(
+            (&line["status"], &line["route"]),
+            (&json!(status), &json!(route))
+        );
+        let passed = [("route", route), ("result", "pass")];
+        assert_eq!(gateway.metric("lamina_requests_total", &passed).await, 1.0);
+    }
+    assert_eq!(origin.count(), 0);
+    let (_dir, config) = setup.file("robots.txt", "x".repeat((1 << 20) + 1)).write();
+    let refused = e2e::cli::run(&["validate", "-c", config.to_str().unwrap()]);
+    assert_ne!(refused.code, Some(0));
+    assert!(
+        refused.output().contains("robots.txt"),
+        "{}",
+        refused.output()
+    );
+}
+
 /// A call reads `grpc-status`, whatever pages a route has.
 #[tokio::test]
 async fn a_call_gets_no_page() {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RANGE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::cache::encoder::BodyEncoder;
 use crate::http::coding::accept::AcceptedCodings;
@@ -242,21 +242,30 @@ pub fn ask_for_one(request: &Parts, headers: &mut HeaderMap) {
 
 /// Whether the fields say that content must not be compressed on its way.
 fn is_left_alone(headers: &HeaderMap) -> bool {
-    const DIGESTS: [&str; 3] = ["content-digest", "repr-digest", "digest"];
+    static DIGESTS: [HeaderName; 3] = [
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("repr-digest"),
+        HeaderName::from_static("digest"),
+    ];
+    static BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     cache_control::forbids_transforming(headers)
-        || DIGESTS.iter().any(|name| headers.contains_key(*name))
+        || DIGESTS.iter().any(|name| headers.contains_key(name))
         || headers
-            .get("x-accel-buffering")
+            .get(&BUFFERING)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
 
 /// Removes what describes other octets than those that are sent.
 fn forget_octets(headers: &mut HeaderMap) {
     use http::header::{ACCEPT_RANGES, CONTENT_LENGTH};
-    const OF_OCTETS: [&str; 3] = ["content-md5", "content-digest", "digest"];
+    static OF_OCTETS: [HeaderName; 3] = [
+        HeaderName::from_static("content-md5"),
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("digest"),
+    ];
     headers.remove(CONTENT_LENGTH);
     headers.remove(ACCEPT_RANGES);
-    for name in OF_OCTETS {
+    for name in &OF_OCTETS {
         headers.remove(name);
     }
     weaken_tag(headers);
