@@ -51,16 +51,19 @@ impl KeyTable {
     /// Changes the number of a key to what `change` makes of it, from nothing if the key is not
     /// remembered. Where `change` makes nothing of it all stays as it is, and no place is taken. So
     /// a key that is new takes its place together with its number. `change` may be called several
-    /// times; the last call is the one that counts.
+    /// times; the last call is the one that counts. What it has made is lost if others take the
+    /// place each time, which takes more threads than there are attempts.
     pub fn update(&self, hash: u64, mut change: impl FnMut(Option<u64>) -> Option<u64>) {
         let owner = owner_of(hash);
         let set = &self.sets[self.place(hash)];
-        for _ in 0..ATTEMPTS {
+        let mut lost = 0;
+        while lost < ATTEMPTS {
             let Some(way) = set.way_of(owner) else {
                 let Some(first) = change(None) else { return };
                 if set.claim(owner, first) {
                     return;
                 }
+                lost += 1;
                 continue;
             };
             let number = &set.numbers[way];
@@ -68,6 +71,7 @@ impl KeyTable {
             // As long as the owner is this key, what was read is its own; and it is changed only
             // while it still stands there.
             if set.owners[way].load(Ordering::Acquire) != owner {
+                lost += 1;
                 continue;
             }
             let Some(next) = change(Some(before)) else {
