@@ -7,7 +7,8 @@
 //! Not in the stream, since Varnish 7.1 of Debian does otherwise and says so: `alt`, which it does
 //! not know; `onerror`, since a fragment that fails is left out always, or its error page put in;
 //! an include without `/>`, which it leaves as it is; marks in `<!-- … -->` and in CDATA, which it
-//! does not read; and a page whose first octet is no `<`, which it takes for no page.
+//! does not read; a page whose first octet is no `<`, which it takes for no page; and a place with
+//! `..`, for which it asks as it stands there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -173,8 +174,6 @@ fn include(random: &mut Random, fragments: &[String]) -> String {
     let path = path.replace('&', "&amp;");
     let place = match random.below(4) {
         0 => format!("http://site.example{path}"),
-        // Below `/pages/` and `/parts/N/`, which differ in depth: from the root on both.
-        1 => format!("/x/..{path}"),
         _ => path,
     };
     let space = ["", " ", "\n  "][random.below(3) as usize];
