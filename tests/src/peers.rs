@@ -116,13 +116,35 @@ pub fn varnish(
     dir: &Path,
     parameters: &[&str],
 ) -> anyhow::Result<Server> {
+    varnish_with(core, ["-b", &origin.to_string()], dir, parameters)
+}
+
+/// Varnish that does what a file in its language says.
+///
+/// # Errors
+/// When it is not installed or does not start.
+pub fn varnish_by(
+    core: Option<usize>,
+    vcl: &Path,
+    dir: &Path,
+    parameters: &[&str],
+) -> anyhow::Result<Server> {
+    varnish_with(core, ["-f", text(vcl)?], dir, parameters)
+}
+
+fn varnish_with(
+    core: Option<usize>,
+    behind: [&str; 2],
+    dir: &Path,
+    parameters: &[&str],
+) -> anyhow::Result<Server> {
     let address = free_address()?;
-    let (listen, behind, home) = (address.to_string(), origin.to_string(), text(dir)?);
+    let (listen, home) = (address.to_string(), text(dir)?);
     let fixed = [
         ["-j", "none"],
         ["-n", home],
         ["-a", &listen],
-        ["-b", &behind],
+        behind,
         ["-s", "malloc,256m"],
     ];
     let mut arguments = vec!["-F"];

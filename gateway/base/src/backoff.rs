@@ -38,7 +38,7 @@ impl OutageTracker {
     /// Returns whether to report the outage now.
     pub fn fails(&mut self, is_news: bool) -> bool {
         let began = *self.began.get_or_insert_with(Instant::now);
-        let tells = !self.was_told && (is_news);
+        let tells = !self.was_told && (is_news || began.elapsed() >= LASTS);
         self.was_told |= tells;
         tells
     }

@@ -30,6 +30,8 @@ use pressure::CpuPressure;
 const MOST_JOBS: usize = 256;
 /// Bytes of the bodies that wait. Their entries may be gone, so they are counted here.
 const MOST_BYTES: usize = 64 << 20;
+/// Bodies above this are not made once more: the best brotli takes seconds for a megabyte.
+const MOST_BETTER: usize = 4 << 20;
 /// A form is kept only up to this share of what its clients would get without it.
 const KEPT_PERCENT: usize = 90;
 
@@ -64,9 +66,18 @@ struct EncodingJob {
     applied: AppliedCoding,
     coding: ContentCoding,
     levels: CodingLevels,
-    against: FormYardstick,
+    aim: EncodingAim,
     /// The most octets that the content may have without its coding.
     most: usize,
+}
+
+/// What a form is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum EncodingAim {
+    /// There is none yet.
+    First(FormYardstick),
+    /// The one that is there is asked for a lot.
+    Better,
 }
 
 impl BodyEncoder {
@@ -100,23 +111,45 @@ impl BodyEncoder {
         if !forms.is_open(coding, against) || !forms.claim(coding, against) {
             return forms.is_being_made(coding);
         }
+        self.push(entry, (coding, levels), EncodingAim::First(against), most);
+        // Where this has no room nothing else would have any either.
+        true
+    }
+
+    /// Counts an answer with a form of the entry's body. After so many of them the form is made once
+    /// more at these levels, and given instead if it is smaller.
+    pub fn want_better(
+        &self,
+        entry: &Entry,
+        coding: ContentCoding,
+        levels: CodingLevels,
+        after: u32,
+        most: usize,
+    ) {
+        if entry.body.len() <= MOST_BETTER && entry.forms_to_fill().is_hot(coding, after) {
+            self.push(entry, (coding, levels), EncodingAim::Better, most);
+        }
+    }
+
+    fn push(
+        &self,
+        entry: &Entry,
+        (coding, levels): (ContentCoding, CodingLevels),
+        aim: EncodingAim,
+        most: usize,
+    ) {
         let job = EncodingJob {
             key: entry.key.clone(),
-            forms: Arc::clone(forms),
+            forms: Arc::clone(entry.forms_to_fill()),
             stored: entry.body.bytes(),
             applied: AppliedCoding::of(&entry.headers),
             coding,
             levels,
-            against,
+            aim,
             most,
         };
-        match self.shared.push(job) {
-            Ok(()) => true,
-            Err((job, outcome)) => {
-                self.shared.drop_job(&job, outcome);
-                // Nothing else would have room either.
-                true
-            }
+        if let Err((job, outcome)) = self.shared.push(job) {
+            self.shared.drop_job(&job, outcome);
         }
     }
 }
@@ -191,16 +224,22 @@ impl EncoderQueue {
         match made {
             Ok((coded, instead_of)) => {
                 let saved = instead_of - coded.len();
-                job.forms.set(job.coding, StoredBody::new(coded.into()));
+                let body = StoredBody::new(coded.into());
+                match job.aim {
+                    EncodingAim::First(_) => job.forms.set(job.coding, body),
+                    EncodingAim::Better => job.forms.set_better(job.coding, body),
+                }
                 self.l1.weigh_again(&job.key, &job.forms);
                 self.counts.made(job.coding, took, saved);
             }
             Err(outcome) => {
-                match outcome {
-                    EncodingOutcome::TooLittle => {
-                        job.forms.saves_too_little(job.coding, job.against);
+                match (job.aim, outcome) {
+                    // The one that is there stays.
+                    (EncodingAim::Better, _) => {}
+                    (EncodingAim::First(against), EncodingOutcome::TooLittle) => {
+                        job.forms.saves_too_little(job.coding, against);
                     }
-                    _ => job.forms.is_impossible(job.coding),
+                    (EncodingAim::First(_), _) => job.forms.is_impossible(job.coding),
                 }
                 self.counts.count(job.coding, outcome);
             }
@@ -208,7 +247,10 @@ impl EncoderQueue {
     }
 
     fn drop_job(&self, job: &EncodingJob, outcome: EncodingOutcome) {
-        job.forms.give_up(job.coding);
+        match job.aim {
+            EncodingAim::First(_) => job.forms.give_up(job.coding),
+            EncodingAim::Better => job.forms.cool_down(job.coding),
+        }
         self.counts.count(job.coding, outcome);
     }
 }
@@ -228,11 +270,17 @@ impl EncodingJob {
             }
             AppliedCoding::Other => return Err(EncodingOutcome::Failed),
         };
-        let instead_of = match self.against {
-            FormYardstick::Stored => self.stored.len(),
-            FormYardstick::Decoded => plain.len(),
+        let instead_of = match self.aim {
+            EncodingAim::First(FormYardstick::Stored) => self.stored.len(),
+            EncodingAim::First(FormYardstick::Decoded) => plain.len(),
+            EncodingAim::Better => self.forms.get(self.coding).map_or(0, |first| first.len()),
         };
-        let most = instead_of / 100 * KEPT_PERCENT + instead_of % 100 * KEPT_PERCENT / 100;
+        let most = match self.aim {
+            EncodingAim::First(_) => {
+                instead_of / 100 * KEPT_PERCENT + instead_of % 100 * KEPT_PERCENT / 100
+            }
+            EncodingAim::Better => instead_of.saturating_sub(1),
+        };
         encode(self.coding, &self.levels, plain, most)
             .map(|coded| (coded, instead_of))
             .ok_or(EncodingOutcome::TooLittle)

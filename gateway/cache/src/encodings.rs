@@ -4,7 +4,7 @@
 //! leave the process: the second tier and peers get the body alone.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use crate::http::coding::{CODINGS, ContentCoding};
 use crate::http::memory::stored::StoredBody;
@@ -19,6 +19,10 @@ pub struct EncodedForms {
 struct FormPlace {
     body: OnceLock<StoredBody>,
     state: AtomicU8,
+    /// The form once more, smaller. Answers that have the first one under way keep it.
+    better: OnceLock<StoredBody>,
+    /// Answers with the form, until it is decided whether it is made once more.
+    given: AtomicU32,
 }
 
 /// What a coded form is compared with: it is kept if it saves something against what its clients
@@ -42,7 +46,28 @@ const IMPOSSIBLE: u8 = 3;
 impl EncodedForms {
     /// The form with this coding, if it is there.
     pub fn get(&self, coding: ContentCoding) -> Option<&StoredBody> {
-        self.forms[coding.index()].body.get()
+        let place = &self.forms[coding.index()];
+        place
+            .body
+            .get()
+            .map(|first| place.better.get().unwrap_or(first))
+    }
+
+    /// Counts an answer with this form. True for one caller: with it there were so many.
+    pub(super) fn is_hot(&self, coding: ContentCoding, after: u32) -> bool {
+        let given = &self.forms[coding.index()].given;
+        // Once it is hot, nobody writes to it any more.
+        given.load(Relaxed) < after && given.fetch_add(1, Relaxed) + 1 == after
+    }
+
+    /// Forgets the answers with this form: the work was not done.
+    pub(super) fn cool_down(&self, coding: ContentCoding) {
+        self.forms[coding.index()].given.store(0, Relaxed);
+    }
+
+    pub(super) fn set_better(&self, coding: ContentCoding, body: StoredBody) {
+        // Set once, by whoever was told that it is hot.
+        let _ = self.forms[coding.index()].better.set(body);
     }
 
     /// Claims the work of making a form. False: it is there, under way, or not worth it.
@@ -87,8 +112,12 @@ impl EncodedForms {
 
     /// Bytes that the forms take.
     pub fn size(&self) -> usize {
-        let held = self.forms.iter().filter_map(|place| place.body.get());
-        let held: usize = held.map(|body| body.len() + body.overhead()).sum();
+        let places = self.forms.iter();
+        let held = places.flat_map(|place| [place.body.get(), place.better.get()]);
+        let held: usize = held
+            .flatten()
+            .map(|body| body.len() + body.overhead())
+            .sum();
         held + size_of::<Self>()
     }
 }
@@ -115,7 +144,13 @@ mod tests {
         let before = forms.size();
         forms.set(Gzip, StoredBody::new(Bytes::from_static(b"coded")));
         assert_eq!(forms.size(), before + 5);
+        let hot = (0..9).filter(|_| forms.is_hot(Gzip, 3)).count();
+        assert_eq!(hot, 1, "one caller makes it once more");
+        forms.cool_down(Gzip);
+        assert_eq!((0..9).filter(|_| forms.is_hot(Gzip, 3)).count(), 1);
+        forms.set_better(Gzip, StoredBody::new(Bytes::from_static(b"less")));
+        assert_eq!(forms.get(Gzip).map(|body| &body[..]), Some(&b"less"[..]));
+        assert_eq!(forms.size(), before + 9, "the first one is still there");
         assert!(!forms.is_open(Gzip, FormYardstick::Decoded));
-        assert_eq!(forms.get(Gzip).map(|body| &body[..]), Some(&b"coded"[..]));
     }
 }

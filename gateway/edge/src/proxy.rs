@@ -352,6 +352,12 @@ impl Proxy {
         if let Some(served) = watch::request(route, &mut request, trail.as_deref()) {
             return HandlerAnswer::Now(request.answer.finish(route, served, started));
         }
+        if let Some(mirror) = &route.mirror
+            && mirror.copies_arrived(&request.parts, &request.body)
+            && let Ok(asked) = request.context(generation, route).for_origin(Body::empty())
+        {
+            mirror.copy_arrived(&asked);
+        }
         let sample = match request.answer.is_of_a_sample() {
             true => HitSample::Taken,
             false => HitSample::LeftOut,

@@ -19,7 +19,6 @@ mod table;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -30,7 +29,7 @@ use bucket::{BucketTerms, BucketWait};
 use config::{LimitPlace, RateLimitConfig};
 use metrics::{LimitCounts, LimitFamilies};
 use shared::{HeldShares, LimitLink, SharedAllowance, SharedOutcome};
-use table::{KeyNumber, KeyTable};
+use table::KeyTable;
 
 pub use redis::LimitRedisSettings;
 pub use subject::LimitSubject;
@@ -307,32 +306,26 @@ impl RateLimit {
     /// is none.
     fn take(&self, terms: BucketTerms, hash: u64) -> Result<u64, Duration> {
         let now = self.limiter.nanos();
-        let first = terms.take_along(0, now);
-        let number = match self.state.buckets.number(hash, first) {
-            KeyNumber::New(_) => return Ok(terms.burst.saturating_sub(1)),
-            KeyNumber::Known(number) => number,
-        };
-        let mut wait = BucketWait(0);
-        let taken = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, |full_at| {
-            let taken = terms.take(full_at, now);
-            taken.map_err(|refused| wait = refused).ok()
+        let mut taken = Ok(0);
+        self.state.buckets.update(hash, |full_at| {
+            let full_at = full_at.unwrap_or(0);
+            let next = terms.take(full_at, now);
+            taken = match next {
+                Ok(_) => Ok(terms.left(full_at, now).saturating_sub(1)),
+                Err(BucketWait(wait)) => Err(Duration::from_nanos(wait)),
+            };
+            next.ok()
         });
-        match taken {
-            Ok(before) => Ok(terms.left(before, now).saturating_sub(1)),
-            Err(_) => Err(Duration::from_nanos(wait.0)),
-        }
+        taken
     }
 
     /// Counts a request, which a lease has admitted, for this node's part as well.
     fn take_along(&self, hash: u64) {
         let (terms, now) = (self.own_part(), self.limiter.nanos());
-        let first = terms.take_along(0, now);
-        let KeyNumber::Known(number) = self.state.buckets.number(hash, first) else {
-            return;
-        };
-        let along = |full_at| Some(terms.take_along(full_at, now));
-        // The update is always made.
-        let _ = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, along);
+        let buckets = &self.state.buckets;
+        buckets.update(hash, |full_at| {
+            Some(terms.take_along(full_at.unwrap_or(0), now))
+        });
     }
 
     /// What this node may admit without asking the others.

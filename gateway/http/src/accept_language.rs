@@ -50,13 +50,17 @@ impl OfferedLanguages {
     /// The language that suits best, by the weights of the client's ranges; among equals the one
     /// that the client, and then the site, names first. If none suits it is the first one.
     pub fn pick(&self, request: &HeaderMap) -> Option<&HeaderValue> {
-        let ranges: Vec<(&str, u16)> = list::field(request, &ACCEPT_LANGUAGE)
-            .take(MOST_RANGES)
-            .filter_map(range)
-            .collect();
+        let mut places = [("", 0); MOST_RANGES];
+        let members = list::field(request, &ACCEPT_LANGUAGE).take(MOST_RANGES);
+        let mut count = 0;
+        for (place, range) in places.iter_mut().zip(members.filter_map(range)) {
+            *place = range;
+            count += 1;
+        }
+        let ranges = &places[..count];
         let mut best: Option<(&OfferedLanguage, u16, usize)> = None;
         for language in &self.0 {
-            let Some((weight, place)) = wish(&language.tag, &ranges) else {
+            let Some((weight, place)) = wish(&language.tag, ranges) else {
                 continue;
             };
             let is_better = best
@@ -117,7 +121,8 @@ fn thousandths(weight: &str) -> Option<u16> {
     if fraction.len() > 3 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    let fraction: u16 = format!("{fraction:0<3}").parse().ok()?;
+    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let fraction = digits.fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
     match whole {
         "0" => Some(fraction),
         "1" if fraction == 0 => Some(1000),

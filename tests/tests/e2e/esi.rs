@@ -5,6 +5,8 @@ use e2e::gateway::Gateway;
 use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use lamina_http::coding::ContentCoding;
+use lamina_http::coding::decode::decode;
 use serde_json::json;
 
 /// A page with includes that says so.
@@ -103,6 +105,39 @@ async fn a_page_has_no_preconditions_ranges_or_length() {
     }
     let head = gateway.client().head("/").await;
     assert!(head.text().is_empty() && !head.has("content-length") && !head.has("etag"));
+}
+
+/// Compressed last, as a whole, and only where the route compresses what is not stored: a page may
+/// hold what is secret beside what is not.
+#[tokio::test]
+async fn a_page_is_compressed_as_a_whole_where_the_route_says_so() {
+    for (compress, takes, coding) in [
+        ("{passes: true, min_bytes: 1B}", "gzip, br", "gzip"),
+        ("{passes: true, min_bytes: 1B}", "zstd, gzip;q=0.5", "zstd"),
+        ("{passes: true, min_bytes: 1B}", "identity", ""),
+        ("{min_bytes: 1B}", "gzip, br", ""),
+        ("{min_bytes: 1B, stream_min: 1B}", "gzip, br", ""),
+    ] {
+        let route = format!("{{name: pages, upstream: origin, esi: {{}}, compress: {compress}}}");
+        let (origin, gateway) = site(&[&route], shop).await;
+        for _ in 0..2 {
+            let ask = gateway.client().request("/");
+            let answer = ask.header("accept-encoding", takes).send().await;
+            assert_eq!(
+                answer.header("content-encoding"),
+                coding,
+                "{compress} {takes}"
+            );
+            assert_eq!(answer.header("vary"), "Accept-Encoding");
+            let text = match ContentCoding::named(coding.as_bytes()) {
+                Some(coding) => decode(coding, &answer.body, 1_000).unwrap(),
+                None => answer.body.to_vec(),
+            };
+            assert_eq!(text, b"<p>menu-stock</p>", "{compress} {takes}");
+            assert!(!answer.has("content-length") || coding.is_empty());
+        }
+        assert_eq!((origin.count_of("/"), origin.count_of("/menu")), (1, 1));
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! copies, and what is told of it. What one request shows is in `rules_table`.
 
 use e2e::gateway::Gateway;
+use e2e::h3::SecuredGateway;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -141,6 +142,149 @@ async fn metrics_and_the_log_tell_the_real_status_of_an_error_page() {
         (&line["status"], &line["request_id"]),
         (&json!(500), &json!(id))
     );
+}
+
+/// E3 and E4 over the protocols where nothing but the gateway keeps a body from a HEAD.
+#[tokio::test]
+async fn a_page_has_no_body_for_head_over_any_protocol() {
+    let origin = Origin::pages(|_| Reply::status_only(500)).await;
+    let setup = Setup::new(&origin)
+        .upstream("gone", "{targets: [\"http://127.0.0.1:1\"]}")
+        .route("{name: gone, match: {path: /gone}, upstream: gone, errors: [{file: sorry.html}]}")
+        .route(&site("errors: [{of: any, file: sorry.html}]"))
+        .file("sorry.html", "<p>sorry: {status}</p>");
+    let secured = SecuredGateway::start(setup).await;
+    let h3 = secured.client().await;
+    let clear = Setup::new(&origin)
+        .route(&site("errors: [{of: any, file: sorry.html}]"))
+        .file("sorry.html", "<p>sorry: {status}</p>")
+        .start()
+        .await;
+    let ask = |method: Method, path: &str| h3.ask(method, path).header("accept", "text/html");
+    for (path, status) in [("/gone", 502), ("/broken", 500)] {
+        let page = ask(Method::GET, path).send().await;
+        let head = ask(Method::HEAD, path).send().await;
+        assert_eq!(
+            (page.status.as_u16(), head.status.as_u16()),
+            (status, status)
+        );
+        assert_eq!(page.text(), format!("<p>sorry: {status}</p>"));
+        assert_eq!(head.text(), "", "{path}");
+        for field in ["content-type", "cache-control"] {
+            assert_eq!(head.header(field), page.header(field), "{path} {field}");
+        }
+        assert!(["", page.header("content-length")].contains(&head.header("content-length")));
+    }
+    for client in [clear.client(), clear.client_http2()] {
+        let ask = client.ask(Method::HEAD, "/broken");
+        let head = ask.header("accept", "text/html").send().await;
+        assert_eq!((head.status.as_u16(), head.text()), (500, ""));
+        assert!(["", "17"].contains(&head.header("content-length")));
+        // The connection is still one of answers and nothing else.
+        let again = client.get("/broken").await;
+        assert_eq!(again.text(), "500 internal error\n");
+    }
+}
+
+/// SH1: only who has come over TLS is told to stay there.
+#[tokio::test]
+async fn strict_transport_is_for_those_who_came_over_tls() {
+    let origin = Origin::pages(|seen| match seen.path_only() {
+        "/own" => Reply::fresh("x").header("strict-transport-security", "max-age=7"),
+        _ => Reply::fresh("x"),
+    })
+    .await;
+    let route = site("security_headers: basic");
+    let setup = Setup::new(&origin).route(&route);
+    let clear = setup.clone().start().await;
+    let secured = SecuredGateway::start(setup).await;
+    let h3 = secured.client().await;
+    for _ in 0..2 {
+        assert!(
+            !clear
+                .client()
+                .get("/")
+                .await
+                .has("strict-transport-security")
+        );
+        let told = h3.get("/").await;
+        assert_eq!(told.header("strict-transport-security"), "max-age=31536000");
+        let own = h3.get("/own").await;
+        assert_eq!(own.header("strict-transport-security"), "max-age=7");
+    }
+}
+
+/// RD1 and RD2: what a route answers by itself is in the log and in metrics, and is no large file.
+#[tokio::test]
+async fn what_a_route_answers_by_itself_is_logged_and_bounded() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let setup = Setup::new(&origin)
+        .top("telemetry", "{log_format: json, access_log: on}")
+        .route("{name: old, match: {path: /old/*}, redirect: {to: \"/new/{path.2}\"}}")
+        .route("{name: robots, match: {path: /robots.txt}, respond: {file: robots.txt}}")
+        .route("{name: slashes, trailing_slash: add, upstream: origin}");
+    let gateway = setup
+        .clone()
+        .file("robots.txt", "x".repeat(1 << 20))
+        .start()
+        .await;
+    // No cache is asked, so none says what it did.
+    let client = gateway.client().unchecked();
+    for (path, route, status) in [
+        ("/old/7", "old", 308),
+        ("/robots.txt", "robots", 200),
+        ("/docs", "slashes", 308),
+    ] {
+        assert_eq!(client.get(path).await.status, status, "{path}");
+        let line = log_line(&gateway, path).await;
+        assert_eq!(
+            (&line["status"], &line["route"]),
+            (&json!(status), &json!(route))
+        );
+        let passed = [("route", route), ("result", "pass")];
+        assert_eq!(gateway.metric("lamina_requests_total", &passed).await, 1.0);
+    }
+    assert_eq!(origin.count(), 0);
+    let (_dir, config) = setup.file("robots.txt", "x".repeat((1 << 20) + 1)).write();
+    let refused = e2e::cli::run(&["validate", "-c", config.to_str().unwrap()]);
+    assert_ne!(refused.code, Some(0));
+    assert!(
+        refused.output().contains("robots.txt"),
+        "{}",
+        refused.output()
+    );
+}
+
+/// A call reads `grpc-status`, whatever pages a route has.
+#[tokio::test]
+async fn a_call_gets_no_page() {
+    let origin = Origin::pages(|seen| match seen.path_only() {
+        "/pkg.Broken/Call" => Reply::status_only(500),
+        _ => Reply::ok("").header("grpc-status", "5"),
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .upstream("gone", "{targets: [\"http://127.0.0.1:1\"]}")
+        .route("{name: gone, match: {path: /pkg.Gone/*}, upstream: gone, errors: [{file: sorry.html}]}")
+        .route(&site("errors: [{of: any, file: sorry.html}]"))
+        .file("sorry.html", "sorry")
+        .start()
+        .await;
+    let ask = |path: &str, kind: &str| {
+        let client = gateway.client_http2().uncached();
+        let ask = client.ask(Method::POST, path).header("content-type", kind);
+        ask.header("accept", "text/html").body("x").send()
+    };
+    let call = "application/grpc";
+    let told = ask("/pkg.Gone/Call", call).await;
+    let (status, grpc) = (told.status.as_u16(), told.header("grpc-status"));
+    assert_eq!((status, grpc, told.text()), (200, "14", ""));
+    assert_eq!(told.header("content-type"), call);
+    let broken = ask("/pkg.Broken/Call", call).await;
+    assert_eq!((broken.status.as_u16(), broken.text()), (500, ""));
+    assert_eq!(ask("/pkg.Any/Call", call).await.header("grpc-status"), "5");
+    let plain = ask("/pkg.Gone/Call", "application/json").await;
+    assert_eq!((plain.status.as_u16(), plain.text()), (502, "sorry"));
 }
 
 /// E6.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -338,6 +338,27 @@ async fn guesses_hold_up_nobody_who_is_known() {
         let status = guess.await.unwrap();
         assert!(status == 401 || status == 503, "{status}");
     }
+}
+
+/// Whoever measures the answers learns nothing of who exists: a hash is computed for each of them.
+#[tokio::test]
+async fn a_user_who_does_not_exist_costs_as_much_as_one_who_does() {
+    let origin = Origin::pages(|_| Reply::fresh(SECRET)).await;
+    let gateway = setup(&origin, SLOW, "", "").start().await;
+    let client = gateway.client().uncached();
+    let mut took = [Duration::ZERO; 2];
+    for round in 0..3 {
+        for (n, user) in ["carol", "nobody"].into_iter().enumerate() {
+            let began = Instant::now();
+            let word = word(user, &format!("guess {round}"));
+            is_refused(&get(&client, "/", &word).await, user);
+            took[n] += began.elapsed();
+        }
+    }
+    let [known, unknown] = took;
+    // Without a hash it would be a thousandth.
+    assert!(unknown > known / 4, "{unknown:?} and {known:?}");
+    assert!(known > unknown / 4, "{unknown:?} and {known:?}");
 }
 
 fn validated(users: &str, auth: &str, more: &str) -> e2e::cli::Ran {

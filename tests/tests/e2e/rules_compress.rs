@@ -566,6 +566,117 @@ async fn what_is_not_stored_is_compressed_only_where_the_route_says_so() {
     sender.finish().await;
 }
 
+/// The last sentence of Z8: what is large need not wait for its first client's whole download.
+#[tokio::test]
+async fn a_large_answer_is_encoded_while_it_is_loaded() {
+    let (pieces, mut streams) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |asked| {
+        let pieces = pieces.clone();
+        async move {
+            match asked.seen.path_only() {
+                "/stream" => {
+                    let (reply, sender) = Reply::stream();
+                    pieces.send(sender).unwrap();
+                    reply
+                        .header("content-type", "text/html")
+                        .header("cache-control", "max-age=60")
+                }
+                "/small" => Reply::fresh("small ".repeat(300)).header("content-type", "text/html"),
+                _ => page(&asked.seen, None),
+            }
+        }
+    })
+    .await;
+    let gateway = site(&origin, "{stream_min: 8KiB}").await;
+    let takes = ("accept-encoding", "zstd, gzip;q=0.5");
+    let first = ask(&gateway, "/", &[takes]).await;
+    assert_eq!(
+        (first.header("content-encoding"), first.is_hit()),
+        ("zstd", false)
+    );
+    assert_eq!(
+        (first.header("etag"), first.header("accept-ranges")),
+        ("W/\"v1\"", "")
+    );
+    assert!(varies(&first) && !first.has("content-length"));
+    assert_eq!(plain(&first), text());
+    let stored = ask(&gateway, "/", &[]).await;
+    assert!(stored.is_hit());
+    assert_eq!(
+        (&stored.body[..], stored.header("etag")),
+        (&text()[..], TAG)
+    );
+    let made = with_coding(&gateway, "/", "zstd", "zstd").await;
+    assert!(
+        made.is_hit() && made.has("content-length"),
+        "made once, behind the answers"
+    );
+    let part = ask(&gateway, "/part", &[takes, ("range", "bytes=0-9")]).await;
+    assert_eq!(
+        (part.status.as_u16(), part.header("content-encoding")),
+        (206, "")
+    );
+    let small = ask(&gateway, "/small", &[takes]).await;
+    assert_eq!(small.header("content-encoding"), "", "it waits for nothing");
+
+    let open = gateway
+        .client()
+        .request("/stream")
+        .header("accept-encoding", "gzip");
+    let open = tokio::spawn(open.open());
+    let sender = streams.recv().await.unwrap();
+    sender.send("first piece, ".repeat(100)).await;
+    let mut open = open.await.unwrap();
+    assert_eq!(open.headers["content-encoding"], "gzip");
+    let mut decoder = BodyDecoder::new(Gzip);
+    let (mut read, mut room) = (Vec::new(), vec![0; 4096]);
+    while read.len() < 1300 {
+        let piece = open
+            .piece()
+            .await
+            .expect("a piece before the next is sent")
+            .unwrap();
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let step = decoder.step(rest, &mut room).unwrap();
+            read.extend_from_slice(&room[..step.written]);
+            rest = &rest[step.read..];
+        }
+    }
+    assert_eq!(read, "first piece, ".repeat(100).into_bytes());
+    sender.finish().await;
+}
+
+/// What is asked for a lot is worth a better encoding, made once.
+#[tokio::test]
+async fn what_is_hot_is_encoded_once_more() {
+    let origin = Origin::pages(|seen| page(seen, None)).await;
+    let gateway = site(&origin, "{levels: {br: 0}, hot: {br: 9, after_hits: 20}}").await;
+    let first = with_coding(&gateway, "/", "br", "br").await.body.len();
+    let better = wait_for("a smaller form", SOON * 3, || async {
+        let answer = with_coding(&gateway, "/", "br", "br").await;
+        assert_eq!(plain(&answer), text());
+        assert!(answer.is_hit());
+        (answer.body.len() < first).then_some(answer)
+    })
+    .await;
+    let made = [("encoding", "br"), ("outcome", "made")];
+    assert_eq!(gateway.metric("lamina_compress_total", &made).await, 2.0);
+    for _ in 0..30 {
+        let again = with_coding(&gateway, "/", "br", "br").await;
+        assert_eq!(again.body, better.body);
+    }
+    assert_eq!(gateway.metric("lamina_compress_total", &made).await, 2.0);
+    gateway
+        .purge(json!({"url": format!("http://{}/", gateway.address)}))
+        .await;
+    assert!(
+        !ask(&gateway, "/", &[("accept-encoding", "br")])
+            .await
+            .is_hit()
+    );
+}
+
 /// Z2 and Z1 in the words of `explain`, and what `validate` says.
 #[tokio::test]
 async fn explain_and_validate_tell_of_it() {

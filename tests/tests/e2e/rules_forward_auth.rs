@@ -239,6 +239,36 @@ async fn nobody_is_let_in_when_the_service_fails() {
     assert_eq!(gateway.metric("lamina_auth_total", &labels).await, 1.0);
 }
 
+/// The service is behind a route that asks the service.
+#[tokio::test]
+async fn a_question_about_a_question_is_not_asked() {
+    let (service, origin, gateway) = site(FORWARD, KEYED).await;
+    let client = gateway.client().uncached();
+    assert_eq!(get(&client, "alice").await.status, 200);
+    let mark = service.last().header("cdn-loop").to_owned();
+    assert!(!mark.is_empty(), "questions are marked");
+    let question = client.request("/verify").header("cdn-loop", &mark);
+    let looped = question.header("cookie", "session=alice").send().await;
+    assert_eq!(looped.status, 508);
+    assert_eq!(looped.header("cache-control"), "no-store");
+    assert_eq!((service.count(), origin.count()), (1, 1));
+
+    let itself = format!("{{targets: [\"http://{}\"]}}", gateway.address);
+    let route = "{name: site, upstream: origin, policy: {cookies: ignore}, key: {headers: [x-auth-user]}, \
+                 auth: {forward: {upstream: sso, path: /verify, take: [x-auth-user]}}}";
+    let setup = Setup::new(&origin).upstream("sso", &itself).route(route);
+    gateway.take_up(&setup).await;
+    let answer = get(&client, "alice").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.has("x-auth-user")),
+        (503, false)
+    );
+    let labels = [("route", "site"), ("outcome", "unable")];
+    let unable = gateway.metric("lamina_auth_total", &labels).await;
+    assert_eq!(unable, 3.0, "the client's, its question, and the first one");
+    assert_eq!((service.count(), origin.count()), (1, 1));
+}
+
 #[tokio::test]
 async fn it_may_be_asked_by_head() {
     let (service, _origin, gateway) = site(&format!("{FORWARD}, method: HEAD"), KEYED).await;
@@ -330,6 +360,70 @@ async fn a_yes_is_remembered_for_who_got_it_until_a_purge() {
         with_token(&client, "Bearer a").await;
         assert_eq!(asked.load(Ordering::SeqCst), expected, "{tag}");
     }
+}
+
+/// A session that the service renews.
+#[tokio::test]
+async fn a_yes_may_set_cookies_at_its_own_client() {
+    let service = Origin::pages(|_| {
+        Reply::ok("yes")
+            .header("cache-control", "max-age=60")
+            .header("set-cookie", "session=new; HttpOnly; Path=/")
+            .header("set-cookie", "session_refresh=x; Secure")
+            .header("set-cookie", "internal=y")
+    })
+    .await;
+    let origin = Origin::pages(|_| {
+        Reply::ok("page")
+            .header("cache-control", "public, max-age=3600")
+            .header("cdn-cache-control", "max-age=3600")
+            .header("expires", "Sun, 06 Nov 2044 08:49:37 GMT")
+    })
+    .await;
+    let sso = format!("{{targets: [\"{}\"]}}", service.url());
+    let route = |name: &str, more: &str| {
+        format!(
+            "{{name: {name}, match: {{path: /{name}/*}}, upstream: origin, policy: {{ttl: 1h}}, \
+             auth: {{forward: {{upstream: sso, path: /verify, send: [authorization]{more}}}}}}}"
+        )
+    };
+    let gateway = Setup::new(&origin)
+        .upstream("sso", &sso)
+        .route(&route("gives", ", cookies: [session*]"))
+        .route(&route("keeps", ""))
+        .route(&route(
+            "remembers",
+            ", cookies: [session*], cache: {key: [header.authorization], max: 60s}",
+        ))
+        .start()
+        .await;
+    // The cookies are not stored, though the answer to which they are given is.
+    let client = gateway.client().uncached().unchecked();
+    let cookies = |answer: &Answer| {
+        let lines = answer.headers.get_all("set-cookie").into_iter();
+        let lines = lines.map(|line| line.to_str().unwrap().to_owned());
+        lines.collect::<Vec<_>>()
+    };
+    let given = ["session=new; HttpOnly; Path=/", "session_refresh=x; Secure"];
+    for n in 0..3 {
+        let answer = client.get("/gives/page").await;
+        assert_eq!((answer.text(), answer.is_hit()), ("page", n > 0));
+        assert_eq!(cookies(&answer), given);
+        // No cache on the way may give this to others.
+        assert_eq!(answer.header("cache-control"), "private, no-cache");
+        assert!(!answer.has("cdn-cache-control") && !answer.has("expires"));
+        let head = client.head("/gives/page").await;
+        assert_eq!(cookies(&head), given);
+    }
+    let kept = client.get("/keeps/page").await;
+    assert_eq!(cookies(&kept), [""; 0]);
+    assert_eq!(kept.header("cache-control"), "public, max-age=3600");
+    let first = client.get("/remembers/page").await;
+    assert_eq!(cookies(&first), given);
+    let second = client.get("/remembers/page").await;
+    assert!(second.is_hit());
+    assert_eq!(cookies(&second), [""; 0], "they were for the one who asked");
+    assert_eq!(second.header("cache-control"), "public, max-age=3600");
 }
 
 #[tokio::test]

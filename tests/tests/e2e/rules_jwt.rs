@@ -207,6 +207,73 @@ async fn a_shared_secret_and_a_file_do_as_well() {
 }
 
 #[tokio::test]
+async fn a_cookie_may_have_the_token() {
+    let jwt = format!("keys: keys.json, algorithms: [ES256], cookie: session, {RULES}");
+    let (origin, gateway) = before(&jwt).await;
+    let client = gateway.client().uncached();
+    let ask = async |fields: &[(&str, &str)]| {
+        let ask = client.request("/");
+        let ask = fields
+            .iter()
+            .fold(ask, |ask, (name, value)| ask.header(name, value));
+        ask.send().await
+    };
+    let (alice, bob) = (good("alice"), good("bob"));
+    let bad = format!("{}x", good("alice"));
+    let of = |token: &str| format!("theme=dark; session={token}; lang=de");
+    for (user, token) in [("alice", &alice), ("bob", &bob)] {
+        let answer = ask(&[("cookie", &of(token))]).await;
+        assert_eq!(answer.text(), format!("page of {user}"));
+        let seen = origin.last();
+        assert_eq!(
+            seen.header("cookie"),
+            "theme=dark; lang=de",
+            "the token ends here"
+        );
+    }
+    // One token is all that tells whose request it is.
+    let only = format!("session={alice}");
+    let asked = origin.count();
+    assert_eq!(ask(&[("cookie", &only)]).await.text(), "page of alice");
+    assert!(ask(&[("cookie", &only)]).await.is_hit());
+    assert!(origin.count() <= asked + 1);
+    let bearer = |token: &str| format!("Bearer {token}");
+    let both = ask(&[("authorization", &bearer(&bob)), ("cookie", &of(&alice))]).await;
+    assert_eq!(
+        both.text(),
+        "page of bob",
+        "what is shown by choice goes first"
+    );
+    let two = format!("session={bob}; session={alice}");
+    let bad_bearer = bearer(&bad);
+    let refused: [&[(&str, &str)]; 8] = [
+        &[],
+        &[("cookie", "session=")],
+        &[("cookie", "theme=dark")],
+        &[("cookie", &of(&bad))],
+        &[("cookie", &two)],
+        &[("cookie", &format!("Session={alice}"))],
+        &[("cookie", &format!("xsession={alice}"))],
+        &[("authorization", &bad_bearer), ("cookie", &of(&alice))],
+    ];
+    let asked = origin.count();
+    for fields in refused {
+        assert_eq!(ask(fields).await.status, 401, "{fields:?}");
+    }
+    assert_eq!(origin.count(), asked);
+    // Nobody has said that a cookie counts.
+    let (_origin, gateway) =
+        before(&format!("keys: keys.json, algorithms: [ES256], {RULES}")).await;
+    let answer = gateway
+        .client()
+        .request("/")
+        .header("cookie", &only)
+        .send()
+        .await;
+    assert_eq!(answer.status, 401);
+}
+
+#[tokio::test]
 async fn no_other_token_lets_anybody_in() {
     let (_said, origin, gateway) = site("[RS256, ES256]").await;
     let client = gateway.client().uncached();

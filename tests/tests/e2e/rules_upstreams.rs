@@ -105,6 +105,45 @@ async fn copies_go_to_a_second_upstream_and_nobody_waits_for_them() {
 }
 
 #[tokio::test]
+async fn of_all_requests_each_is_copied_once_as_the_origin_would_get_it() {
+    let (origin, next) = (named("page").await, named("unseen").await);
+    let gateway = Setup::new(&origin)
+        .upstream("next", &next.url())
+        .route("{name: closed, match: {path: /closed}, upstream: origin, access: {deny: [127.0.0.0/8]}, mirror: {upstream: next, of: all}}")
+        .route("{name: site, upstream: origin, mirror: {upstream: next, of: all, body: 1KiB}, rewrite: {add_prefix: /v2}, headers: {request: {set: {x-env: prod}}}}")
+        .start()
+        .await;
+    for n in 0..5 {
+        let answer = gateway.client().get("/page?x=1").await;
+        assert_eq!((answer.text(), answer.is_hit()), ("page", n > 0));
+    }
+    assert_eq!(gateway.client().get("/closed").await.status, 403);
+    assert_eq!(gateway.client().post("/form", "a=1").await.text(), "page");
+    wait_for("six copies", SOON, || async {
+        (next.count() == 6).then_some(())
+    })
+    .await;
+    assert_eq!(origin.count(), 2);
+    let copies = next.seen();
+    for copy in &copies {
+        let what = (copy.method.as_str(), &*copy.path);
+        assert!(
+            [("GET", "/v2/page?x=1"), ("POST", "/v2/form")].contains(&what),
+            "{what:?}"
+        );
+        assert_eq!(
+            (copy.header("x-env"), copy.header("x-lamina-mirror")),
+            ("prod", "1")
+        );
+    }
+    let posts = copies.iter().filter(|copy| copy.method == "POST");
+    let bodies: Vec<_> = posts
+        .map(|post| post.body.clone().unwrap_or_default())
+        .collect();
+    assert_eq!(bodies, ["a=1"]);
+}
+
+#[tokio::test]
 async fn bodies_are_copied_up_to_a_limit() {
     let (origin, next) = (named("done").await, named("unseen").await);
     let gateway = Setup::new(&origin)

@@ -23,7 +23,8 @@ pub enum EncodingOutcome {
     Failed,
     /// An answer's coding was undone for a client that does not take it.
     Decoded,
-    /// An answer that is not stored was encoded while it passed by.
+    /// An answer was encoded while it passed by: one that is not stored, or a large one while it was
+    /// loaded.
     Passed,
 }
 

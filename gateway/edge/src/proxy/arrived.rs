@@ -9,13 +9,14 @@ use std::time::Instant;
 use http::Response;
 use http::request::Parts;
 
+use super::context::RequestContext;
 use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
 use super::lookup::{HitSample, RoutedRequest};
 use super::record::trail::RequestTrail;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::route::Route;
-use super::{context, plan};
+use super::{Generation, context, plan};
 use crate::http::body::Body;
 use crate::http::forward::{HopWishes, RequestSender};
 use crate::http::path::PathRules;
@@ -78,6 +79,29 @@ impl ArrivedRequest {
             started: self.started,
             trail,
             sample,
+        }
+    }
+
+    /// The request as an origin would hear of it, for a request beside its own: nobody reads its
+    /// trail, and no connection holds its answer.
+    pub(super) fn context(
+        &self,
+        generation: &Arc<Generation>,
+        route: &Arc<Route>,
+    ) -> RequestContext {
+        RequestContext {
+            generation: Arc::clone(generation),
+            parts: self.parts.clone(),
+            host: self.host().into_owned(),
+            scheme: self.scheme,
+            caller: self.caller.clone(),
+            wishes: self.wishes.clone(),
+            path_rules: self.path_rules,
+            route: Arc::clone(route),
+            started: self.started,
+            interim: None,
+            memory: None,
+            trail: None,
         }
     }
 

@@ -14,6 +14,7 @@ pub use crate::proxy::rules::cors::config as cors;
 
 /// The configurations of rules, with what may stand in them.
 pub mod rules {
+    pub use crate::proxy::rules::compress::config as compress;
     pub use crate::proxy::rules::config as common;
     pub use crate::proxy::rules::headers::config as headers;
     pub use crate::proxy::rules::redirect::config as redirect;
@@ -39,6 +40,7 @@ use crate::proxy::rules::maintenance::config::MaintenanceConfig;
 use crate::proxy::rules::pages::config::ErrorPageConfig;
 use crate::proxy::rules::redirect::config::RedirectConfig;
 use crate::proxy::rules::rewrite::config::RewriteConfig;
+use crate::proxy::rules::trailing_slash::config::TrailingSlash;
 use crate::proxy::split::config::SplitConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
@@ -84,6 +86,9 @@ pub struct RouteConfig {
     /// A redirect that answers all requests of the route; it has no upstream.
     #[serde(default)]
     pub redirect: Option<RedirectConfig>,
+    /// `add` or `remove` redirects GET and HEAD requests (308) whose path does not end with a slash, or does.
+    #[serde(default)]
+    pub trailing_slash: TrailingSlash,
     /// An answer to all requests of the route; it has no upstream.
     #[serde(default)]
     pub respond: Option<DirectAnswerConfig>,

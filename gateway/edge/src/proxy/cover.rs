@@ -2,7 +2,7 @@
 //! answer varies by.
 
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Credentials;
@@ -68,6 +68,27 @@ impl<'a> KeyCoverage<'a> {
 pub fn name_of(pair: &[u8]) -> Option<SeenField> {
     let equals = memchr::memchr(b'=', pair)?;
     Some(SeenField::Cookie(pair[..equals].trim_ascii_end().into()))
+}
+
+/// Removes cookies from a head. Where all are kept the lines stay as they are; otherwise one line is
+/// left, or none. Returns whether one was removed.
+pub fn retain_pairs(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) -> bool {
+    if !headers.contains_key(COOKIE) || pairs(headers).all(&keeps) {
+        return false;
+    }
+    let mut line = Vec::new();
+    for pair in pairs(headers).filter(|pair| keeps(pair)) {
+        if !line.is_empty() {
+            line.extend_from_slice(b"; ");
+        }
+        line.extend_from_slice(pair);
+    }
+    let line = (!line.is_empty()).then(|| HeaderValue::from_bytes(&line));
+    match line {
+        Some(Ok(line)) => drop(headers.insert(COOKIE, line)),
+        Some(Err(_)) | None => drop(headers.remove(COOKIE)),
+    }
+    true
 }
 
 /// The pieces of all `Cookie` lines, as `name=value` (RFC 6265 §4.2.1).

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_TYPE, COOKIE, ETAG, EXPIRES, HOST, LAST_MODIFIED,
+    CONTENT_TYPE, ETAG, EXPIRES, HOST, LAST_MODIFIED,
 };
 use http::request::Parts;
 use http::{
@@ -132,15 +132,10 @@ fn narrow(route: &Route, parts: &mut Parts) {
     if !route.key.covers(&AUTHORIZATION) {
         parts.headers.remove(AUTHORIZATION);
     }
-    let is_keyed = |pair: &&[u8]| match cover::name_of(pair) {
+    cover::retain_pairs(&mut parts.headers, |pair| match cover::name_of(pair) {
         Some(SeenField::Cookie(name)) => route.key.covers_cookie(&name),
         _ => false,
-    };
-    let kept: Vec<&[u8]> = cover::pairs(&parts.headers).filter(is_keyed).collect();
-    match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
-        Ok(line) if !line.is_empty() => drop(parts.headers.insert(COOKIE, line)),
-        _ => drop(parts.headers.remove(COOKIE)),
-    }
+    });
 }
 
 impl PageRequest {

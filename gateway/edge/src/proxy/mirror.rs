@@ -1,7 +1,8 @@
 //! Copies of requests for a second upstream, whose answers nobody sees: to try a new version with
 //! real traffic.
 //!
-//! What goes to the origin is copied, so hits are not. A copy is never waited for, and never more
+//! What goes to the origin is copied, so hits are not, unless all requests are to be copied: then
+//! those without a body are copied when they arrive, and those with one as ever. A copy is never waited for, and never more
 //! than a bounded number is under way; what is above that is dropped and counted. A body is copied
 //! while the origin reads it, and the copy is sent when all of it is there.
 
@@ -13,7 +14,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Semaphore;
 
@@ -21,7 +23,7 @@ use super::metrics::MirrorCounts;
 use super::miss::load::random;
 use crate::http::body::{Body, BodyError};
 use crate::origin::Origin;
-use config::MirrorConfig;
+use config::{MirrorConfig, MirroredRequests};
 
 /// Tells an origin that a request is a copy.
 const MIRRORED: HeaderName = HeaderName::from_static("x-lamina-mirror");
@@ -32,6 +34,7 @@ const MOST_READ: usize = 1 << 20;
 /// Where copies of a route's requests go.
 pub struct RequestMirror {
     to: Arc<Origin>,
+    of: MirroredRequests,
     percent: u8,
     most_body: usize,
     places: Arc<Semaphore>,
@@ -51,6 +54,7 @@ impl RequestMirror {
     pub fn new(config: &MirrorConfig, to: Arc<Origin>, counts: MirrorCounts) -> Arc<Self> {
         Arc::new(Self {
             to,
+            of: config.of,
             percent: config.percent,
             most_body: usize::try_from(config.body.0).unwrap_or(usize::MAX),
             places: Arc::new(Semaphore::new(config.max_in_flight as usize)),
@@ -58,26 +62,29 @@ impl RequestMirror {
         })
     }
 
-    /// Sends a copy of this request, if it is one of those that are copied. Returns the request.
+    /// Whether a copy of a request is made when it arrives, before it is known who answers it.
+    pub fn copies_arrived(&self, parts: &Parts, body: &Body) -> bool {
+        self.of == MirroredRequests::All
+            && body.is_empty()
+            && self.is_meant(&parts.method, &parts.headers, body)
+            && self.is_chosen()
+    }
+
+    /// Sends a copy of an arrived request as the origin would get it.
+    pub fn copy_arrived(self: &Arc<Self>, request: &Request<Body>) {
+        self.send(copied(request).map(|()| Body::empty()));
+    }
+
+    /// Sends a copy of this request, which goes to the origin, if it is one of those that are
+    /// copied. Returns the request.
     pub fn copy(self: &Arc<Self>, request: Request<Body>) -> Request<Body> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let has_body = !request.body().is_empty();
-        let is_meant = match has_body {
-            false => is_read || self.most_body > 0,
-            true => self.most_body > 0,
-        };
-        if !is_meant
-            || request.headers().contains_key(UPGRADE)
-            || random() % 100 >= self.percent.into()
-        {
+        let was_copied = self.of == MirroredRequests::All && !has_body;
+        let is_meant = self.is_meant(request.method(), request.headers(), request.body());
+        if was_copied || !is_meant || !self.is_chosen() {
             return request;
         }
-        let mut copy = Request::new(());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        copy.headers_mut()
-            .insert(MIRRORED, HeaderValue::from_static("1"));
+        let copy = copied(&request);
         if !has_body {
             self.send(copy.map(|()| Body::empty()));
             return request;
@@ -89,6 +96,16 @@ impl RequestMirror {
                 waiting: Some((Arc::clone(self), copy)),
             })
         })
+    }
+
+    fn is_meant(&self, method: &Method, headers: &HeaderMap, body: &Body) -> bool {
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        let takes = self.most_body > 0 || (is_read && body.is_empty());
+        takes && !headers.contains_key(UPGRADE)
+    }
+
+    fn is_chosen(&self) -> bool {
+        random() % 100 < self.percent.into()
     }
 
     /// Sends a copy and reads its answer, which is for nobody.
@@ -116,11 +133,26 @@ impl RequestMirror {
     /// The mirror in words.
     pub fn describe(&self) -> String {
         format!(
-            "mirror: {} percent of what goes to the origin, to {}",
+            "mirror: {} percent of {}, to {}",
             self.percent,
+            match self.of {
+                MirroredRequests::Origin => "what goes to the origin",
+                MirroredRequests::All => "all requests",
+            },
             self.to.name()
         )
     }
+}
+
+/// The head of a copy.
+fn copied(request: &Request<Body>) -> Request<()> {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy.headers_mut()
+        .insert(MIRRORED, HeaderValue::from_static("1"));
+    copy
 }
 
 /// Reads a body to its end, but not for longer than its beginning is worth.

@@ -6,7 +6,7 @@
 //!
 //! 1. [`access`]: may this address ask at all
 //! 2. [`maintenance`]: is the route closed
-//! 3. [`redirect`], [`direct`]: is it answered here
+//! 3. [`redirect`], [`trailing_slash`], [`direct`]: is it answered here
 //! 4. [`limits`]: has it asked too often
 //! 5. [`cors`]: a browser's preflight is answered
 //! 6. [`auth`]: who sends it, by a password, a token or the word of a service
@@ -38,6 +38,7 @@ pub mod request_id;
 pub mod rewrite;
 pub mod security_headers;
 pub mod template;
+pub mod trailing_slash;
 
 use std::sync::Arc;
 
@@ -72,6 +73,7 @@ use redirect::RouteRedirect;
 use request_id::RequestId;
 use rewrite::{AnswerOrigin, PathRewrite};
 use template::TemplateSource;
+use trailing_slash::config::TrailingSlash;
 
 /// The compiled rules of a route.
 pub struct RouteRules {
@@ -84,6 +86,7 @@ pub struct RouteRules {
     auth: Option<RouteAuth>,
     maintenance: Arc<RouteMaintenance>,
     redirect: Option<RouteRedirect>,
+    trailing_slash: TrailingSlash,
     direct: Option<DirectAnswer>,
     rewrite: Option<PathRewrite>,
     /// What is done to the fields of a request for the origin.
@@ -103,6 +106,8 @@ pub struct AnswerRules {
     codings: Option<Arc<ClientCodings>>,
     /// What the rate limits tell the client.
     limit_fields: Option<Box<HeaderMap>>,
+    /// The cookies that whoever has let the client in sets at it.
+    cookies: Vec<HeaderValue>,
     browser: Option<BrowserOrigin>,
     scheme: &'static str,
     /// The values of fields that depend on the request.
@@ -146,6 +151,7 @@ impl RouteRules {
             access: AccessList::new(&config.access),
             maintenance: Arc::clone(maintenance),
             redirect: config.redirect.as_ref().and_then(RouteRedirect::new),
+            trailing_slash: config.trailing_slash,
             direct: config.respond.as_ref().and_then(DirectAnswer::new),
             limits: RouteLimits::new(&config.name, &config.limit, parts.limits),
             cors: config.cors.as_ref().map(CorsRules::new),
@@ -216,6 +222,9 @@ impl RouteRules {
                 false => RequestOutcome::Error,
             };
             return RuleAdmission::Answered(CountedResponse::new(answer, outcome));
+        }
+        if let Some(redirect) = self.trailing_slash.answer(&request.parts) {
+            return RuleAdmission::Answered(CountedResponse::new(redirect, RequestOutcome::Pass));
         }
         if let Some(direct) = &self.direct {
             let answer = direct.answer(&request.parts);
@@ -356,6 +365,7 @@ impl RouteRules {
             request_id: id,
             codings: compress.map(|compress| compress.client(&request.parts)),
             limit_fields: None,
+            cookies: Vec::new(),
             browser: cors.map(|_| BrowserOrigin::of(&request.parts)),
         })
     }
@@ -375,6 +385,7 @@ impl RouteRules {
         let mut steps = Vec::new();
         steps.extend(self.access.as_ref().map(AccessList::describe));
         steps.extend(self.redirect.as_ref().map(RouteRedirect::describe));
+        steps.extend(self.trailing_slash.describe());
         steps.extend(self.direct.as_ref().map(DirectAnswer::describe));
         steps.extend(self.limits.iter().flat_map(RouteLimits::describe));
         steps.extend(self.cors.as_ref().map(CorsRules::describe));
@@ -420,6 +431,9 @@ impl AnswerRules {
         }
         if let (Some(cors), Some(browser)) = (&rules.cors, &self.browser) {
             cors.apply(browser, headers);
+        }
+        if !self.cookies.is_empty() {
+            auth::give_cookies(self.cookies, headers);
         }
         match self.codings {
             Some(codings) => codings.deliver(served),

@@ -6,8 +6,6 @@
 //!
 //! [`KeyTable`]: super::table::KeyTable
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 /// The bits for a number of requests; there are two such numbers.
 const COUNT_BITS: u32 = 14;
 
@@ -51,26 +49,10 @@ impl LeaseState {
     }
 }
 
-/// The number that is above all states that have ended at `now`, in milliseconds.
-pub fn ended_by(now: u64) -> u64 {
-    LeaseState {
-        until: now,
-        free: MOST_LEASED,
-        tokens: MOST_LEASED,
-    }
-    .number()
-}
-
-/// Takes a request from what is held.
-pub fn take(held: &AtomicU64, now: u64) -> LeaseTake {
-    let mut taken = LeaseTake::Unknown;
-    // The update is none where nothing is taken.
-    let _ = held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |number| {
-        let (next, outcome) = taking(LeaseState::read(number), now);
-        taken = outcome;
-        next.map(LeaseState::number)
-    });
-    taken
+/// Takes a request from what is held. Returns what is held then, unless it is the same.
+pub fn take(number: u64, now: u64) -> (Option<u64>, LeaseTake) {
+    let (next, outcome) = taking(LeaseState::read(number), now);
+    (next.map(LeaseState::number), outcome)
 }
 
 /// What a request would be told, without taking anything.
@@ -98,72 +80,70 @@ fn taking(state: LeaseState, now: u64) -> (Option<LeaseState>, LeaseTake) {
     (Some(next), LeaseTake::Admitted { left })
 }
 
-/// Adds requests that were leased until a moment, when so many were still free.
-pub fn add(held: &AtomicU64, tokens: u64, free: u64, until: u64, now: u64) {
-    // The update is always made.
-    let _ = held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |number| {
-        let state = LeaseState::read(number);
-        let kept = if state.until > now { state.tokens } else { 0 };
-        let next = LeaseState {
-            until,
-            free,
-            tokens: (kept + tokens).min(MOST_LEASED),
-        };
-        Some(next.number())
-    });
+/// What is held when requests were leased until a moment, at which so many were still free.
+pub fn add(number: Option<u64>, (tokens, free): (u64, u64), until: u64, now: u64) -> u64 {
+    let state = number.map(LeaseState::read);
+    let kept = state
+        .filter(|state| state.until > now)
+        .map_or(0, |state| state.tokens);
+    let next = LeaseState {
+        until,
+        free,
+        tokens: (kept + tokens).min(MOST_LEASED),
+    };
+    next.number()
 }
 
-/// Notes that nothing is left until a moment, unless something is held.
-pub fn refuse(held: &AtomicU64, until: u64, now: u64) {
-    // Where something is held, nothing is to be changed.
-    let _ = held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |number| {
-        let state = LeaseState::read(number);
-        let holds = state.until > now && state.tokens > 0;
-        let refused = LeaseState {
-            until,
-            free: 0,
-            tokens: 0,
-        };
-        (!holds).then(|| refused.number())
-    });
+/// What is held when nothing is left until a moment. None: something is held, and stays.
+pub fn refuse(number: Option<u64>, until: u64, now: u64) -> Option<u64> {
+    let state = number.map(LeaseState::read);
+    let holds = state.is_some_and(|state| state.until > now && state.tokens > 0);
+    let refused = LeaseState {
+        until,
+        free: 0,
+        tokens: 0,
+    };
+    (!holds).then(|| refused.number())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Takes a request, and changes what is held.
+    fn taken(held: &mut u64, now: u64) -> LeaseTake {
+        let (next, outcome) = take(*held, now);
+        *held = next.unwrap_or(*held);
+        outcome
+    }
+
     #[test]
     fn what_is_leased_is_admitted_once() {
-        let held = AtomicU64::new(0);
-        assert_eq!(take(&held, 10), LeaseTake::Unknown);
-        add(&held, 2, 7, 100, 10);
-        assert_eq!(take(&held, 20), LeaseTake::Admitted { left: 8 });
-        assert_eq!(take(&held, 20), LeaseTake::Admitted { left: 7 });
-        assert_eq!(take(&held, 20), LeaseTake::Unknown);
+        assert_eq!(take(0, 10), (None, LeaseTake::Unknown));
+        let mut held = add(None, (2, 7), 100, 10);
+        assert_eq!(taken(&mut held, 20), LeaseTake::Admitted { left: 8 });
+        assert_eq!(taken(&mut held, 20), LeaseTake::Admitted { left: 7 });
+        assert_eq!(taken(&mut held, 20), LeaseTake::Unknown);
     }
 
     #[test]
     fn what_has_ended_is_neither_admitted_nor_refused() {
-        let held = AtomicU64::new(0);
-        add(&held, 5, 0, 100, 10);
-        assert_eq!(take(&held, 100), LeaseTake::Unknown);
-        refuse(&held, 200, 100);
-        assert_eq!(take(&held, 199), LeaseTake::Refused { wait: 1 });
-        assert_eq!(
-            look(held.load(Ordering::Relaxed), 150),
-            LeaseTake::Refused { wait: 50 }
-        );
-        assert_eq!(take(&held, 200), LeaseTake::Unknown);
+        let held = add(None, (5, 0), 100, 10);
+        assert_eq!(take(held, 100), (None, LeaseTake::Unknown));
+        let held = refuse(Some(held), 200, 100).expect("nothing is held");
+        assert_eq!(take(held, 199), (None, LeaseTake::Refused { wait: 1 }));
+        assert_eq!(look(held, 150), LeaseTake::Refused { wait: 50 });
+        assert_eq!(take(held, 200), (None, LeaseTake::Unknown));
+        assert_eq!(refuse(None, 200, 100), Some(held));
     }
 
     #[test]
     fn an_answer_that_comes_late_takes_nothing_away() {
-        let held = AtomicU64::new(0);
-        add(&held, 5, 9, 100, 10);
-        refuse(&held, 200, 20);
-        assert_eq!(take(&held, 20), LeaseTake::Admitted { left: 13 });
-        add(&held, 3, 1, 300, 30);
-        assert_eq!(take(&held, 250), LeaseTake::Admitted { left: 7 });
+        let mut held = add(None, (5, 9), 100, 10);
+        assert_eq!(refuse(Some(held), 200, 20), None);
+        assert_eq!(taken(&mut held, 20), LeaseTake::Admitted { left: 13 });
+        let mut held = add(Some(held), (3, 1), 300, 30);
+        assert_eq!(taken(&mut held, 250), LeaseTake::Admitted { left: 7 });
     }
 
     #[test]
@@ -177,7 +157,6 @@ mod tests {
             .number()
         };
         assert!(state(5, MOST_LEASED, MOST_LEASED) < state(6, 0, 0));
-        assert!(state(5, 3, 4) <= ended_by(5) && ended_by(5) < state(6, 0, 0));
         let most = 1 << 35;
         assert_eq!(LeaseState::read(state(most, 1, 2)).until, most);
     }

@@ -152,9 +152,7 @@ impl HeldShares {
     ) -> SharedOutcome {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let now = link.millis();
-            let held = self.held.number(allowance.hash, lease::ended_by(now)).any();
-            match lease::take(held, now) {
+            match self.take_held(allowance.hash, link.millis()) {
                 LeaseTake::Admitted { left } => return SharedOutcome::Admitted { left },
                 LeaseTake::Refused { wait } => {
                     let wait = Duration::from_millis(wait);
@@ -171,6 +169,20 @@ impl HeldShares {
                 _ => return SharedOutcome::Unknown,
             }
         }
+    }
+
+    /// Takes a request from what this node holds.
+    fn take_held(&self, hash: u64, now: u64) -> LeaseTake {
+        let mut taken = LeaseTake::Unknown;
+        self.held.update(hash, |number| {
+            let (next, outcome) = match number {
+                Some(number) => lease::take(number, now),
+                None => (None, LeaseTake::Unknown),
+            };
+            taken = outcome;
+            next
+        });
+        taken
     }
 
     /// The question for an allowance that is under way, or a new one. None: Redis is away.
@@ -229,15 +241,18 @@ impl HeldShares {
             }
         };
         let now = link.millis();
-        let held = self.held.number(hash, lease::ended_by(now)).any();
         match granted {
             LeaseGrant::Leased { tokens, free } => {
                 // After that time the nodes' allowance has grown by as much again.
                 let life = Duration::from_nanos(terms.interval.saturating_mul(tokens));
                 let until = now + millis(life.max(SHORTEST_LEASE));
-                lease::add(held, tokens, free, until, now);
+                let add = |number| Some(lease::add(number, (tokens, free), until, now));
+                self.held.update(hash, add);
             }
-            LeaseGrant::Nothing { wait } => lease::refuse(held, now + millis(wait), now),
+            LeaseGrant::Nothing { wait } => {
+                let refuse = |number| lease::refuse(number, now + millis(wait), now);
+                self.held.update(hash, refuse);
+            }
         }
         LeaseCall::Answered
     }

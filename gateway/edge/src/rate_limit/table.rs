@@ -5,10 +5,9 @@
 //! so that is a key which has not asked for long, or one that loses the least by being forgotten; a
 //! client that has used up its allowance is not made forgotten by others that come once.
 //!
-//! Nothing is locked, and nothing is allocated after the table is made. Where a place changes its
-//! owner while another thread is at it, one request may be counted for the other key; a key that
-//! comes for the first time on two threads at once may get two places, of which the first is used
-//! from then on.
+//! Nobody waits, and nothing is allocated after the table is made. A key that comes for the first
+//! time on two threads at once may get two places, of which the first is used from then on. No key
+//! finds the number of another one: see [`LimitedKeySet::claim`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,36 +18,23 @@ const WAYS: usize = 16;
 /// the sets.
 const SPARE: usize = 2;
 
-/// How often a place is looked for that others take at the same time.
-const ATTEMPTS: usize = 8;
+/// How often a place is looked for that others take at the same time. Each time one of them gets
+/// on, so that even with many threads the last attempt is hardly ever reached.
+const ATTEMPTS: usize = 64;
+
+/// The owner of a place that just gets another one.
+const CHANGING: u64 = u64::MAX;
 
 /// Numbers by the hashes of their keys.
 pub struct KeyTable {
     sets: Box<[LimitedKeySet]>,
 }
 
-/// The number of a key.
-pub enum KeyNumber<'a> {
-    /// Of one that was here before.
-    Known(&'a AtomicU64),
-    /// Of one that is new; it is the first number that was given.
-    New(&'a AtomicU64),
-}
-
-impl<'a> KeyNumber<'a> {
-    /// The number, whether it is new or not.
-    pub fn any(self) -> &'a AtomicU64 {
-        match self {
-            Self::Known(number) | Self::New(number) => number,
-        }
-    }
-}
-
 /// Some places, of which a key may have any.
 #[derive(Default)]
 #[repr(align(64))]
 struct LimitedKeySet {
-    /// The hashes; 0 is nobody's.
+    /// The hashes; 0 is nobody's, and [`CHANGING`] is that of a place which just gets another owner.
     owners: [AtomicU64; WAYS],
     numbers: [AtomicU64; WAYS],
 }
@@ -62,27 +48,47 @@ impl KeyTable {
         }
     }
 
-    /// The number of a key. A key that is new gets the number `first`, which stands there before
-    /// anybody else can take its place for being the lowest.
-    pub fn number(&self, hash: u64, first: u64) -> KeyNumber<'_> {
-        let owner = hash.max(1);
+    /// Changes the number of a key to what `change` makes of it, from nothing if the key is not
+    /// remembered. Where `change` makes nothing of it all stays as it is, and no place is taken. So
+    /// a key that is new takes its place together with its number. `change` may be called several
+    /// times; the last call is the one that counts. What it has made is lost if others take the
+    /// place each time, which takes more threads than there are attempts.
+    pub fn update(&self, hash: u64, mut change: impl FnMut(Option<u64>) -> Option<u64>) {
+        let owner = owner_of(hash);
         let set = &self.sets[self.place(hash)];
-        for _ in 0..ATTEMPTS {
-            if let Some(way) = set.way_of(owner) {
-                return KeyNumber::Known(&set.numbers[way]);
+        let mut lost = 0;
+        while lost < ATTEMPTS {
+            let Some(way) = set.way_of(owner) else {
+                let Some(first) = change(None) else { return };
+                if set.claim(owner, first) {
+                    return;
+                }
+                lost += 1;
+                continue;
+            };
+            let number = &set.numbers[way];
+            let before = number.load(Ordering::Acquire);
+            // As long as the owner is this key, what was read is its own; and it is changed only
+            // while it still stands there.
+            if set.owners[way].load(Ordering::Acquire) != owner {
+                lost += 1;
+                continue;
             }
-            if let Some(way) = set.claim(owner, first) {
-                return KeyNumber::New(&set.numbers[way]);
+            let Some(next) = change(Some(before)) else {
+                return;
+            };
+            let changed =
+                number.compare_exchange(before, next, Ordering::AcqRel, Ordering::Acquire);
+            if changed.is_ok() {
+                return;
             }
         }
-        // Others are quicker each time: it shares a place with one of them.
-        KeyNumber::Known(&set.numbers[set.lowest().0])
     }
 
     /// The number of a key that is remembered.
     pub fn known(&self, hash: u64) -> Option<u64> {
         let set = &self.sets[self.place(hash)];
-        let way = set.way_of(hash.max(1))?;
+        let way = set.way_of(owner_of(hash))?;
         Some(set.numbers[way].load(Ordering::Acquire))
     }
 
@@ -109,29 +115,38 @@ impl LimitedKeySet {
             .position(|known| known == owner)
     }
 
-    /// Takes the place with the lowest number. None if others change it at the same time. Who changes
-    /// the number first has the place.
-    fn claim(&self, owner: u64, first: u64) -> Option<usize> {
-        let (way, number) = self.lowest();
-        let before = self.owners[way].load(Ordering::Acquire);
-        self.numbers[way]
-            .compare_exchange(number, first, Ordering::AcqRel, Ordering::Acquire)
-            .ok()?;
-        self.owners[way]
-            .compare_exchange(before, owner, Ordering::AcqRel, Ordering::Acquire)
-            .ok()
-            .map(|_| way)
+    /// Takes the place with the lowest number. False if others are quicker. While the number changes
+    /// the place is nobody's: neither who had it nor who gets it finds the number of the other.
+    fn claim(&self, owner: u64, first: u64) -> bool {
+        let Some((way, before)) = self.lowest() else {
+            return false;
+        };
+        let place = &self.owners[way];
+        let taken = place.compare_exchange(before, CHANGING, Ordering::AcqRel, Ordering::Acquire);
+        if taken.is_err() {
+            return false;
+        }
+        self.numbers[way].store(first, Ordering::Release);
+        place.store(owner, Ordering::Release);
+        true
     }
 
-    /// The first place with the lowest number, and the number.
-    fn lowest(&self) -> (usize, u64) {
-        let numbers = self
-            .numbers
-            .iter()
-            .map(|number| number.load(Ordering::Acquire));
-        let lowest = numbers.enumerate().min_by_key(|(_, number)| *number);
-        lowest.unwrap_or_default()
+    /// The first place with the lowest number, and whose it is.
+    fn lowest(&self) -> Option<(usize, u64)> {
+        let places = self.owners.iter().zip(&self.numbers).enumerate();
+        let places = places.map(|(way, (owner, number))| {
+            let owner = owner.load(Ordering::Acquire);
+            (way, owner, number.load(Ordering::Acquire))
+        });
+        let steady = places.filter(|(_, owner, _)| *owner != CHANGING);
+        let lowest = steady.min_by_key(|(_, _, number)| *number);
+        lowest.map(|(way, owner, _)| (way, owner))
     }
+}
+
+/// The owner that a key with this hash is.
+fn owner_of(hash: u64) -> u64 {
+    hash.clamp(1, CHANGING - 1)
 }
 
 #[cfg(test)]
@@ -151,10 +166,7 @@ mod tests {
     fn each_key_has_a_number_of_its_own() {
         let table = KeyTable::new(10_000);
         for key in 0..10_000 {
-            table
-                .number(hash(key), 0)
-                .any()
-                .store(key + 1, Ordering::Relaxed);
+            table.update(hash(key), |_| Some(key + 1));
         }
         let kept = (0..10_000).filter(|key| table.known(hash(*key)) == Some(key + 1));
         let kept = kept.count();
@@ -167,19 +179,13 @@ mod tests {
         let table = KeyTable::new(8);
         assert_eq!(table.sets.len(), 1);
         for key in 0..16 {
-            table
-                .number(hash(key), 0)
-                .any()
-                .store(100 + key, Ordering::Relaxed);
+            table.update(hash(key), |_| Some(100 + key));
         }
-        table.number(hash(0), 0).any().store(500, Ordering::Relaxed);
-        let new = table.number(hash(99), 0).any();
-        assert_eq!(
-            new.load(Ordering::Relaxed),
-            0,
-            "it begins with nothing of the former owner's"
-        );
-        new.store(600, Ordering::Relaxed);
+        table.update(hash(0), |_| Some(500));
+        table.update(hash(99), |number| {
+            assert_eq!(number, None, "it begins with nothing of the former owner's");
+            Some(600)
+        });
         assert_eq!(table.known(hash(1)), None, "it had the lowest number");
         assert_eq!(table.known(hash(0)), Some(500));
         assert_eq!(table.known(hash(99)), Some(600));
@@ -196,14 +202,12 @@ mod tests {
         let attacker = hash(u64::MAX);
         let now = 1;
         for _ in 0..100 {
-            let number = table.number(attacker, 0).any();
-            let next = terms.take(number.load(Ordering::Relaxed), now).unwrap();
-            number.store(next, Ordering::Relaxed);
+            table.update(attacker, |number| terms.take(number.unwrap_or(0), now).ok());
         }
         for key in 0..1_000_000 {
-            let number = table.number(hash(key), 0).any();
-            let next = terms.take(number.load(Ordering::Relaxed), now).unwrap();
-            number.store(next, Ordering::Relaxed);
+            table.update(hash(key), |number| {
+                terms.take(number.unwrap_or(0), now).ok()
+            });
         }
         assert!(table.len() <= 1_000 * SPARE + WAYS);
         let known = table.known(attacker).expect("it is remembered");
@@ -230,10 +234,13 @@ mod tests {
         let began = std::time::Instant::now();
         for key in 0..10_000_000 {
             let now = 1 + key * 1_000;
-            let number = table.number(hash(key), 0).any();
-            let take = |full_at| terms.take(full_at, now).ok();
-            let taken = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-            taken.expect("each key is new");
+            table.update(hash(key), |number| {
+                Some(
+                    terms
+                        .take(number.unwrap_or(0), now)
+                        .expect("each key is new"),
+                )
+            });
         }
         let (grown, took) = (resident() - before, began.elapsed());
         println!("the table: {made} bytes; with ten million keys: {grown}; {took:?}");
@@ -252,13 +259,14 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for n in 0..1_000 {
-                        table.number(hash(n), 0);
-                        let number = table.number(hash(7), 0).any();
-                        let take = |full_at| terms.take(full_at, 1).ok();
-                        let taken = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-                        if taken.is_ok() {
-                            admitted.fetch_add(1, Ordering::Relaxed);
-                        }
+                        table.update(hash(n), |number| number.or(Some(1)));
+                        let mut is_admitted = false;
+                        table.update(hash(7), |number| {
+                            let taken = terms.take(number.unwrap_or(0), 1);
+                            is_admitted = taken.is_ok();
+                            taken.ok()
+                        });
+                        admitted.fetch_add(is_admitted.into(), Ordering::Relaxed);
                     }
                 });
             }
@@ -267,6 +275,47 @@ mod tests {
         // 100 keys are remembered, and a thousand come: the key keeps its place, as its number is the
         // highest.
         assert!((500..=504).contains(&admitted), "{admitted}");
+    }
+
+    #[test]
+    fn a_key_of_which_nothing_is_made_takes_no_place() {
+        let table = KeyTable::new(8);
+        table.update(hash(1), |number| {
+            assert_eq!(number, None);
+            None
+        });
+        assert_eq!((table.len(), table.known(hash(1))), (0, None));
+        table.update(hash(1), |_| Some(7));
+        table.update(hash(1), |number| number.map(|number| number + 1));
+        table.update(hash(1), |_| None);
+        assert_eq!(table.known(hash(1)), Some(8));
+    }
+
+    /// Keys that fall into one full set drive each other out. None gets what was for another one:
+    /// the number that a key finds is one that was given to it.
+    #[test]
+    fn no_key_gets_the_number_of_another_one() {
+        let table = KeyTable::new(8);
+        assert_eq!(table.sets.len(), 1);
+        std::thread::scope(|scope| {
+            for thread in 1..=4_u64 {
+                let table = &table;
+                scope.spawn(move || {
+                    for n in 0..20_000_u64 {
+                        // Forty keys for each thread, and sixteen places for all. The upper bits are
+                        // the moment, the lower ones whose number it is.
+                        let key = thread << 8 | n % 40;
+                        let mine = n << 16 | key;
+                        table.update(hash(key), |number| {
+                            if let Some(number) = number {
+                                assert_eq!(number & 0xFFFF, key, "{number:x}");
+                            }
+                            Some(mine)
+                        });
+                    }
+                });
+            }
+        });
     }
 
     #[test]
@@ -282,8 +331,10 @@ mod tests {
                 let table = &table;
                 scope.spawn(move || {
                     for n in 0..50_000 {
-                        let number = table.number(hash(thread << 32 | n), first);
-                        assert!(matches!(number, KeyNumber::New(_)), "{thread} {n}");
+                        table.update(hash(thread << 32 | n), |number| {
+                            assert_eq!(number, None, "{thread} {n}");
+                            Some(first)
+                        });
                     }
                 });
             }

@@ -20,6 +20,17 @@ pub struct CodingLevels {
     pub zstd: u8,
 }
 
+impl CodingLevels {
+    /// The same level for all codings.
+    pub fn all(level: u8) -> Self {
+        Self {
+            gzip: level,
+            brotli: level,
+            zstd: level,
+        }
+    }
+}
+
 /// Base-2 logarithm of the largest window that a reader of zstd in HTTP must support: 8 MiB
 /// (RFC 9659 §3). Browsers show a blank page beyond it.
 const ZSTD_WINDOW_BITS: u32 = 23;

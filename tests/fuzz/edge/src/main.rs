@@ -1,4 +1,4 @@
-//! Laws of the configuration, and what origins answer, a file a subject, each with its input's form at the top.
+//! Laws of the configuration, of templates, and of what origins answer, a file a subject, each with its input's form at the top.
 
 #![no_main]
 
@@ -8,11 +8,13 @@ use fuzz_harness::{Law, Target, chosen};
 
 mod config;
 mod origin_head;
+mod templates;
 
 /// The targets: each is one law, or a few that read the same form.
-const TARGETS: [Target; 2] = [
+const TARGETS: [Target; 3] = [
     ("config", &[config::check]),
     ("origin_head", &[origin_head::check]),
+    ("templates", &[templates::check]),
 ];
 
 static LAWS: LazyLock<&[Law]> = LazyLock::new(|| chosen(&TARGETS));

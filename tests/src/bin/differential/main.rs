@@ -6,14 +6,19 @@
 //! request ([`observe`]) is compared with what ours did ([`compare`]). A difference is
 //! either in a class that `tests/differential/differences.yaml` explains ([`rules`],
 //! [`table`]), or is made small ([`shrink`]), printed, and fails the run.
+//!
+//! Before that, pages of fragments are compared with Varnish ([`esi`]), and answers by the same rules
+//! with nginx ([`same_rules`]).
 
 mod compare;
+mod esi;
 mod generate;
 mod observe;
 mod options;
 mod report;
 mod rules;
 mod run;
+mod same_rules;
 mod script;
 mod sequence;
 mod servers;
@@ -49,6 +54,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn differential(options: &Options) -> anyhow::Result<()> {
+    esi::compare(options.seed).await?;
+    same_rules::compare(options.seed).await?;
     let table = table::read()?;
     let script = Script::new();
     let servers = Servers::start(&script, options.front).await?;

@@ -54,6 +54,16 @@ fn cleaning(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector)
     }
 }
 
+/// Checks the name of a cookie.
+fn cookie_name(text: &str) -> Result<(), String> {
+    match form::header_name(text) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(format!(
+            "{text:?} is no name of a cookie; expected one, as in session"
+        )),
+    }
+}
+
 /// Checks a pattern for names of cookies.
 fn cookie_pattern(text: &str) -> Result<(), String> {
     let is_odd = |c: char| c.is_whitespace() || matches!(c, ';' | '=' | ',');

@@ -18,11 +18,12 @@ mod verified_tokens;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 
 use crate::http::body::Body;
+use crate::http::cache_control::ResponseDirectives;
 use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::config::RouteConfig;
 use crate::proxy::counted::CountedResponse;
@@ -64,6 +65,8 @@ struct AuthenticatedUser {
     name: Option<Arc<str>>,
     /// What the origin is told of him.
     taken: Vec<TakenField>,
+    /// The cookies that he gets beside his answer.
+    cookies: Vec<HeaderValue>,
 }
 
 /// What somebody gets who is not let in.
@@ -144,6 +147,9 @@ impl RouteAuth {
         let removed = self.remove_credentials(request);
         self.taken.put(&mut request.parts, user.taken, removed);
         request.answer.user = user.name;
+        if let Some(rules) = &mut request.answer.rules {
+            rules.cookies = user.cookies;
+        }
         Ok(())
     }
 
@@ -151,15 +157,28 @@ impl RouteAuth {
     pub fn pretend(&self, parts: &mut http::request::Parts) {
         if !self.passes {
             parts.headers.remove(AUTHORIZATION);
+            self.removes_cookie(&mut parts.headers);
         }
         self.taken.delete(&mut parts.headers);
     }
 
+    /// Takes out of a request what has shown who sends it, unless the origin gets that.
     fn remove_credentials(&self, request: &mut ArrivedRequest) -> RemovedCredentials {
-        if !self.passes && request.parts.headers.remove(AUTHORIZATION).is_some() {
-            return RemovedCredentials::Authorization;
+        let headers = &mut request.parts.headers;
+        if self.passes {
+            return RemovedCredentials::default();
         }
-        RemovedCredentials::Nothing
+        RemovedCredentials {
+            authorization: headers.remove(AUTHORIZATION).is_some(),
+            cookie: self.removes_cookie(headers),
+        }
+    }
+
+    fn removes_cookie(&self, headers: &mut HeaderMap) -> bool {
+        match &self.method {
+            AuthMethod::Jwt(jwt) => jwt.remove_cookie(headers),
+            AuthMethod::Basic(_) | AuthMethod::Forward(_) => false,
+        }
     }
 
     /// Whether the origin learns something of the sender from us.
@@ -205,7 +224,7 @@ impl AuthenticatedUser {
     fn named(name: &str) -> Self {
         Self {
             name: (!name.is_empty()).then(|| name.into()),
-            taken: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -254,6 +273,21 @@ impl AuthRefusal {
             _ => RequestOutcome::Error,
         };
         CountedResponse::new(self.response, outcome)
+    }
+}
+
+/// Gives a client its cookies beside an answer, which may be one for everybody: from here on it is
+/// for this client alone.
+pub fn give_cookies(cookies: Vec<HeaderValue>, headers: &mut HeaderMap) {
+    for cookie in cookies {
+        headers.append(SET_COOKIE, cookie);
+    }
+    for name in ["cdn-cache-control", "surrogate-control", "expires"] {
+        headers.remove(name);
+    }
+    if !ResponseDirectives::parse(headers).no_store {
+        let own = HeaderValue::from_static("private, no-cache");
+        headers.insert(CACHE_CONTROL, own);
     }
 }
 

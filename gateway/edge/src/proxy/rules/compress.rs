@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RANGE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::cache::encoder::BodyEncoder;
 use crate::http::coding::accept::AcceptedCodings;
@@ -29,7 +29,7 @@ use crate::http::coding::weaken_tag;
 use crate::http::coding::{AppliedCoding, ContentCoding};
 use crate::http::{cache_control, media};
 use crate::pattern::Pattern;
-use config::{CompressConfig, CompressEncoding, OriginEncoding};
+use config::{CompressConfig, CompressEncoding, HotLevels, OriginEncoding};
 
 /// What compression needs beside the configuration of a route.
 pub struct CompressDependencies<'a> {
@@ -49,6 +49,9 @@ pub struct CompressRules {
     asks: Option<HeaderValue>,
     levels: CodingLevels,
     passes: PassedAnswers,
+    /// The least length of an answer that is encoded while it is loaded. None: none is.
+    stream_min: Option<u64>,
+    hot: Option<HotLevels>,
     encoder: Arc<BodyEncoder>,
     most: usize,
 }
@@ -65,7 +68,8 @@ enum PassedAnswers {
 pub struct ClientCodings {
     rules: Arc<CompressRules>,
     accepted: AcceptedCodings,
-    own: Box<[HeaderValue]>,
+    /// The lines of its `Accept-Encoding`: the first one, and the others, which hardly anybody sends.
+    own: (Option<HeaderValue>, Vec<HeaderValue>),
     transforming: ClientWish,
     method: Method,
     asks_for_range: bool,
@@ -109,6 +113,8 @@ impl CompressRules {
                 true => PassedAnswers::Encoded,
                 false => PassedAnswers::AsTheyAre,
             },
+            stream_min: config.stream_min.map(|least| least.0),
+            hot: config.hot,
             encoder: Arc::clone(with.encoder),
             most: with.most,
         }))
@@ -116,11 +122,11 @@ impl CompressRules {
 
     /// What the client of this request says, before its head is changed.
     pub fn client(self: &Arc<Self>, parts: &Parts) -> Arc<ClientCodings> {
-        let own = parts.headers.get_all(ACCEPT_ENCODING);
+        let mut own = parts.headers.get_all(ACCEPT_ENCODING).into_iter().cloned();
         Arc::new(ClientCodings {
             rules: Arc::clone(self),
             accepted: AcceptedCodings::of(&parts.headers),
-            own: own.into_iter().cloned().collect(),
+            own: (own.next(), own.collect()),
             transforming: match cache_control::forbids_transforming(&parts.headers) {
                 true => ClientWish::Forbidden,
                 false => ClientWish::Allowed,
@@ -153,7 +159,16 @@ impl CompressRules {
             PassedAnswers::Encoded => "; also what is not stored",
             PassedAnswers::AsTheyAre => "",
         };
-        format!("compress: {}; {asks}{passes}", offered.join(", "))
+        let streams = match self.stream_min {
+            Some(_) => "; large answers while they are loaded",
+            None => "",
+        };
+        let hot = match self.hot {
+            Some(_) => "; once more, better, for what is asked for a lot",
+            None => "",
+        };
+        let offered = offered.join(", ");
+        format!("compress: {offered}; {asks}{passes}{streams}{hot}")
     }
 
     /// Whether content of this type is compressed.
@@ -219,28 +234,38 @@ pub fn ask_for_one(request: &Parts, headers: &mut HeaderMap) {
         headers.insert(ACCEPT_ENCODING, PLAIN);
         return;
     }
-    for line in &client.own {
+    let (first, others) = &client.own;
+    for line in first.iter().chain(others) {
         headers.append(ACCEPT_ENCODING, line.clone());
     }
 }
 
 /// Whether the fields say that content must not be compressed on its way.
 fn is_left_alone(headers: &HeaderMap) -> bool {
-    const DIGESTS: [&str; 3] = ["content-digest", "repr-digest", "digest"];
+    static DIGESTS: [HeaderName; 3] = [
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("repr-digest"),
+        HeaderName::from_static("digest"),
+    ];
+    static BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     cache_control::forbids_transforming(headers)
-        || DIGESTS.iter().any(|name| headers.contains_key(*name))
+        || DIGESTS.iter().any(|name| headers.contains_key(name))
         || headers
-            .get("x-accel-buffering")
+            .get(&BUFFERING)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
 
 /// Removes what describes other octets than those that are sent.
 fn forget_octets(headers: &mut HeaderMap) {
     use http::header::{ACCEPT_RANGES, CONTENT_LENGTH};
-    const OF_OCTETS: [&str; 3] = ["content-md5", "content-digest", "digest"];
+    static OF_OCTETS: [HeaderName; 3] = [
+        HeaderName::from_static("content-md5"),
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("digest"),
+    ];
     headers.remove(CONTENT_LENGTH);
     headers.remove(ACCEPT_RANGES);
-    for name in OF_OCTETS {
+    for name in &OF_OCTETS {
         headers.remove(name);
     }
     weaken_tag(headers);

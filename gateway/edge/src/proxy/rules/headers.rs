@@ -52,12 +52,14 @@ impl HeaderChanges {
             FieldValue::Fixed(_) => None,
             FieldValue::Made(template) => Some(template),
         });
+        let mut filled = Vec::new();
         let value = |template: &TextTemplate| {
-            let filled = template.fill(source, ValueForm::Plain);
+            filled.clear();
+            template.fill_into(source, ValueForm::Plain, &mut filled);
             if filled.is_empty() {
                 return None;
             }
-            let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(filled));
+            let value = HeaderValue::from_bytes(&filled);
             value.inspect_err(|_| dropped.inc()).ok()
         };
         templates.map(value).collect()
@@ -148,5 +150,53 @@ impl FieldValue {
                 .map(Self::Fixed),
             None => Some(Self::Made(template)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::proxy::metrics::RequestFamilies;
+
+    /// HD2: nothing that a request brings begins another line. A server that reads requests by the
+    /// rules lets no such octet in, so this is the last line of defence.
+    #[test]
+    fn a_value_with_an_end_of_line_is_dropped_and_counted() {
+        let registry = Registry::new();
+        let families = RequestFamilies::new(&registry, 100).unwrap();
+        let dropped = families.dropped_values(&Arc::from("site"));
+        let config = HeaderChangesConfig {
+            set: [("x-host", "<{host}>"), ("x-route", "{route}")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..HeaderChangesConfig::default()
+        };
+        let changes = HeaderChanges::new(&config).unwrap();
+        let (parts, ()) = http::Request::new(()).into_parts();
+        for host in ["a\r\nset-cookie: x=1", "a\nb", "a\rb", "a\0b"] {
+            let source = TemplateSource {
+                parts: &parts,
+                host,
+                scheme: "http",
+                client: None,
+                route: "site",
+                request_id: None,
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert("x-host", HeaderValue::from_static("the origin's"));
+            changes.change(&mut headers, changes.made(source, &dropped));
+            let lines: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(lines, ["x-route"], "{host:?}");
+        }
+        let families = registry.gather();
+        let counted = families
+            .iter()
+            .find(|family| family.name() == "lamina_rule_values_dropped_total");
+        let counted = counted.unwrap().get_metric()[0].get_counter().value();
+        assert_eq!(counted, 4.0);
     }
 }

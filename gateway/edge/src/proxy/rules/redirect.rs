@@ -44,7 +44,7 @@ impl RouteRedirect {
         let target = String::from_utf8(self.to.fill(source, ValueForm::Url)).ok();
         let target = target.map(|target| with_query(target, source.parts.uri.query(), &self.to));
         let location = target
-            .and_then(|target| self.leads_to(target))
+            .and_then(|target| self.leads_to(ascii(target)))
             .and_then(|target| HeaderValue::try_from(target).ok());
         let Some(location) = location else {
             let text = "400 the target can't be redirected\n";
@@ -79,6 +79,21 @@ impl RouteRedirect {
     pub fn describe(&self) -> String {
         format!("redirect: {} to {}", self.status.as_u16(), self.to)
     }
+}
+
+/// The same URL in ASCII: a target may be written with other letters (RFC 3987 §3.1).
+fn ascii(target: String) -> String {
+    if target.is_ascii() {
+        return target;
+    }
+    let mut url = String::with_capacity(target.len() + 16);
+    for octet in target.bytes() {
+        match octet.is_ascii() {
+            true => url.push(char::from(octet)),
+            false => url.push_str(&format!("%{octet:02X}")),
+        }
+    }
+    url
 }
 
 /// Adds the query of the request, unless the template says what the query is. A template that ends
@@ -146,6 +161,11 @@ mod tests {
             ("/x?to={path.1}", ("/a?q=1", "a.example"), Some("/x?to=a")),
             ("/x?{query}", ("/a", "a.example"), Some("/x")),
             ("/x#{path.1}", ("/a?q=1", "a.example"), Some("/x?q=1#a")),
+            (
+                "/größe{path}",
+                ("/a", "a.example"),
+                Some("/gr%C3%B6%C3%9Fe/a"),
+            ),
             (
                 "https://www.shop.test{path}",
                 ("/a?b", "evil"),

@@ -46,15 +46,13 @@ fn uuid(millis: u64, one: u64, other: u64) -> [u8; 36] {
     const HEX: [u8; 16] = *b"0123456789abcdef";
     let high = millis << 16 | 0x7000 | (one & 0x0fff);
     let low = 1 << 63 | (other & (u64::MAX >> 2));
-    let number = u128::from(high) << 64 | u128::from(low);
+    /// Where the two digits of each octet stand.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut text = [b'-'; 36];
-    let mut digit = 0;
-    for (at, place) in text.iter_mut().enumerate() {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            continue;
-        }
-        *place = HEX[(number >> (124 - 4 * digit) & 15) as usize];
-        digit += 1;
+    let octets = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
+    for (place, octet) in PLACES.into_iter().zip(octets) {
+        text[place] = HEX[usize::from(octet >> 4)];
+        text[place + 1] = HEX[usize::from(octet & 15)];
     }
     text
 }

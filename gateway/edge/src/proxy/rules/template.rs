@@ -112,10 +112,15 @@ impl TextTemplate {
     /// The text for one request.
     pub fn fill(&self, source: TemplateSource<'_>, form: ValueForm) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
-        for piece in &self.0 {
-            piece.fill(source, form, &mut out);
-        }
+        self.fill_into(source, form, &mut out);
         out
+    }
+
+    /// Appends the text for one request.
+    pub fn fill_into(&self, source: TemplateSource<'_>, form: ValueForm, out: &mut Vec<u8>) {
+        for piece in &self.0 {
+            piece.fill(source, form, out);
+        }
     }
 }
 

@@ -219,6 +219,10 @@ fn beside_an_answer(route: &RouteConfig, by: &str, at: &ConfigPath, report: &mut
         ("request", route.request.is_some()),
         ("response", route.response.is_some()),
         ("respond", by == "redirect" && route.respond.is_some()),
+        (
+            "trailing_slash",
+            by == "redirect" && route.trailing_slash != Default::default(),
+        ),
         ("rewrite", route.rewrite != Default::default()),
         ("policy", is_set(&route.policy)),
         ("key", is_set(&route.key)),

@@ -146,6 +146,7 @@ fn forward(
             report.add(at, message);
         }
     }
+    report.each(&at.key("cookies"), &forward.cookies, super::cookie_pattern);
     if let Some(cache) = &forward.cache {
         verdicts(forward, cache, &at.key("cache"), report);
     }
@@ -245,6 +246,9 @@ fn jwt(config: &GatewayConfig, jwt: &JwtConfig, at: &ConfigPath, report: &mut Fi
         let message = "expected the values of `aud` that are meant for this gateway: a token for \
                        somebody else must not do here";
         report.add(at.key("audience"), message);
+    }
+    if let Some(name) = &jwt.cookie {
+        report.form(&at.key("cookie"), super::cookie_name(name));
     }
     report.positive(at.key("refresh"), jwt.refresh.0.as_millis() as u64);
 }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use super::super::FindingCollector;
 use crate::config::problem::{ConfigFinding, ConfigPath};
 use crate::pattern::Pattern;
+use crate::proxy::config::rules::compress::{CompressEncoding, HotLevels};
 use crate::proxy::config::{CompressConfig, OnOffSwitch, OriginEncoding, RouteConfig};
 
 /// Checks the compression at `at`.
@@ -27,6 +28,38 @@ pub fn check(compress: &CompressConfig, at: &ConfigPath, report: &mut FindingCol
     level("gzip", levels.gzip, 1..=12);
     level("br", levels.br, 0..=11);
     level("zstd", levels.zstd, 1..=19);
+    if let Some(hot) = &compress.hot {
+        self::hot(compress, hot, &at.key("hot"), report);
+    }
+}
+
+/// Levels that are better than the first ones, of encodings that are made.
+fn hot(compress: &CompressConfig, hot: &HotLevels, at: &ConfigPath, report: &mut FindingCollector) {
+    let levels = &compress.levels;
+    let given = [
+        ("gzip", hot.gzip, levels.gzip, 12, CompressEncoding::Gzip),
+        ("br", hot.br, levels.br, 11, CompressEncoding::Br),
+        ("zstd", hot.zstd, levels.zstd, 19, CompressEncoding::Zstd),
+    ];
+    for (name, level, first, most, encoding) in given {
+        let Some(level) = level else { continue };
+        if level <= first || level > most {
+            let message = format!(
+                "{level} is not better than `levels`; expected {} to {most}",
+                first.saturating_add(1)
+            );
+            report.add(at.key(name), message);
+        }
+        if !compress.encodings.contains(&encoding) {
+            let message = format!("{name} is not among the `encodings`; expected it there");
+            report.push(ConfigFinding::key(at.key(name), message));
+        }
+    }
+    if given.iter().all(|(_, level, ..)| level.is_none()) {
+        let message = "no level; expected one of `gzip`, `br` and `zstd`";
+        report.add(at.clone(), message);
+    }
+    report.positive(at.key("after_hits"), hot.after_hits.into());
 }
 
 /// A pattern for content types, without parameters.

@@ -25,7 +25,7 @@ pub struct AuthConfig {
     pub pass: Option<bool>,
     /// A service of yours decides about each request.
     pub forward: Option<ForwardAuthConfig>,
-    /// A signed token (`Authorization: Bearer`) decides.
+    /// A signed token (`Authorization: Bearer`, or a cookie) decides.
     pub jwt: Option<JwtConfig>,
 }
 
@@ -46,6 +46,9 @@ pub struct ForwardAuthConfig {
     /// The fields of its answer that the origin gets. The client's own are deleted under every spelling. Each must be in the `key`, or the route is `cache: off`.
     #[serde(default)]
     pub take: Vec<String>,
+    /// The cookies that its yes may set at the client, by patterns for their names, as in `session*`. An answer with such a cookie is kept by no cache on its way.
+    #[serde(default)]
+    pub cookies: Vec<String>,
     /// How long it may take; then 503.
     #[serde(default = "one_second")]
     pub timeout: ConfigDuration,
@@ -73,7 +76,7 @@ pub struct VerdictCacheConfig {
     pub max: ConfigDuration,
 }
 
-/// A signed token.
+/// A signed token, as `Authorization: Bearer` or in a cookie.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwtConfig {
@@ -92,6 +95,9 @@ pub struct JwtConfig {
     /// A file with that secret.
     #[serde(default)]
     pub secret_file: Option<PathBuf>,
+    /// The cookie that has the token of a request without `Authorization`. It goes no further, unless `pass: true`.
+    #[serde(default)]
+    pub cookie: Option<String>,
     /// The `iss` that tokens must have.
     pub issuer: String,
     /// Values of which `aud` must have one.

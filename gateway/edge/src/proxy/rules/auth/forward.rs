@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
@@ -19,6 +19,7 @@ use crate::http::body::{self, Body};
 use crate::http::forward;
 use crate::http::grpc::AnswerDialect;
 use crate::origin::Origin;
+use crate::pattern::Pattern;
 use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::CDN_ID;
 use crate::proxy::metrics::AuthOutcome;
@@ -34,6 +35,7 @@ pub struct ForwardAuth {
     method: Method,
     send: Box<[HeaderName]>,
     take: Box<[HeaderName]>,
+    cookies: Box<[Pattern]>,
     timeout: Duration,
     verdicts: Option<VerdictCache>,
 }
@@ -66,6 +68,11 @@ impl ForwardAuth {
             },
             send: names(&config.send),
             take: names(&config.take),
+            cookies: config
+                .cookies
+                .iter()
+                .map(|text| Pattern::new(text))
+                .collect(),
             timeout: config.timeout.0,
             verdicts: verdicts.map(|config| VerdictCache::new(config, route, cache)),
         }
@@ -215,10 +222,19 @@ impl ForwardAuth {
             .take
             .first()
             .and_then(|name| answer.get(name)?.to_str().ok());
+        let lines = answer.get_all(SET_COOKIE).into_iter();
         AuthenticatedUser {
             name: name.map(Arc::from),
             taken,
+            cookies: lines.filter(|line| self.gives(line)).cloned().collect(),
         }
+    }
+
+    /// Whether the client gets this cookie beside its answer.
+    fn gives(&self, line: &HeaderValue) -> bool {
+        let name = line.as_bytes().split(|octet| *octet == b'=').next();
+        let name = std::str::from_utf8(name.unwrap_or_default().trim_ascii());
+        name.is_ok_and(|name| self.cookies.iter().any(|pattern| pattern.matches(name)))
     }
 
     /// The rule in words.

@@ -24,6 +24,7 @@ use super::taken::TakenField;
 use super::verified_tokens::VerifiedTokens;
 use super::{AuthRefusal, AuthenticatedUser, realm};
 use crate::http::bearer;
+use crate::proxy::cover;
 
 /// The most octets of a token.
 const MOST_BYTES: usize = 16 << 10;
@@ -40,6 +41,8 @@ pub struct JwtAuth {
     algorithms: Vec<JwtAlgorithm>,
     leeway: Duration,
     take: Vec<(HeaderName, String)>,
+    /// The cookie that has the token of a request without `Authorization`.
+    cookie: Option<Box<[u8]>>,
     missing: HeaderValue,
     wrong: HeaderValue,
     text: String,
@@ -60,6 +63,14 @@ struct TokenHeader {
     crit: Option<Value>,
 }
 
+/// Where a request shows its token.
+enum TokenPlace<'a> {
+    Nowhere,
+    At(&'a [u8]),
+    /// In several places, or in a form that is not read.
+    Unclear,
+}
+
 /// What can be said of a token.
 enum TokenVerdict {
     /// It is this user's, for that long.
@@ -67,6 +78,13 @@ enum TokenVerdict {
     /// Its key is not known.
     KeyUnknown,
     Bad(&'static str),
+}
+
+/// The value of a cookie, if it has this name.
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let equals = memchr::memchr(b'=', pair)?;
+    let is_it = pair[..equals].trim_ascii_end() == name;
+    is_it.then(|| pair[equals + 1..].trim_ascii_start())
 }
 
 impl JwtAuth {
@@ -90,6 +108,7 @@ impl JwtAuth {
             take: take
                 .filter_map(|(name, claim)| Some((name.parse().ok()?, claim.clone())))
                 .collect(),
+            cookie: config.cookie.as_ref().map(|name| name.as_bytes().into()),
             missing: realm("Bearer", realm_name, ""),
             wrong: realm("Bearer", realm_name, ", error=\"invalid_token\""),
             text: format!("jwt of {}, keys of {place}", config.issuer),
@@ -101,11 +120,40 @@ impl JwtAuth {
         if !self.keys.may_bring_more() {
             return false;
         }
-        let token = bearer::presented(headers).and_then(ShownToken::parse);
-        token.is_some_and(|token| match self.algorithm(&token) {
+        let TokenPlace::At(text) = self.place(headers) else {
+            return false;
+        };
+        ShownToken::parse(text).is_some_and(|token| match self.algorithm(&token) {
             Some(JwtAlgorithm::HS256) | None => false,
             Some(algorithm) => token.fitting(&self.keys.keys(), algorithm).next().is_none(),
         })
+    }
+
+    /// Where a request shows its token. The cookie counts only without `Authorization`: a browser
+    /// adds it by itself, and what a client has chosen to show goes before that.
+    fn place<'h>(&self, headers: &'h HeaderMap) -> TokenPlace<'h> {
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        if lines.next().is_some() {
+            let token = bearer::presented(headers).filter(|_| lines.next().is_none());
+            return token.map_or(TokenPlace::Unclear, TokenPlace::At);
+        }
+        let Some(name) = &self.cookie else {
+            return TokenPlace::Nowhere;
+        };
+        let mut values = cover::pairs(headers).filter_map(|pair| value_of(pair, name));
+        match (values.next(), values.next()) {
+            (None, _) => TokenPlace::Nowhere,
+            (Some(token), None) => TokenPlace::At(token),
+            // Another site of the domain may have set one of them.
+            (Some(_), Some(_)) => TokenPlace::Unclear,
+        }
+    }
+
+    /// Takes the cookie with the token out of a request. Returns whether there was one.
+    pub fn remove_cookie(&self, headers: &mut HeaderMap) -> bool {
+        self.cookie
+            .as_ref()
+            .is_some_and(|name| cover::retain_pairs(headers, |pair| value_of(pair, name).is_none()))
     }
 
     /// Finds out who sends a request.
@@ -113,13 +161,10 @@ impl JwtAuth {
     /// # Errors
     /// What he gets if that is nobody.
     pub async fn admit(&self, headers: &HeaderMap) -> Result<AuthenticatedUser, AuthRefusal> {
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let is_one = lines.next().is_some() && lines.next().is_none();
-        let Some(text) = bearer::presented(headers).filter(|_| is_one) else {
-            return Err(match headers.contains_key(AUTHORIZATION) {
-                true => AuthRefusal::wrong(&self.wrong),
-                false => AuthRefusal::missing(&self.missing),
-            });
+        let text = match self.place(headers) {
+            TokenPlace::At(text) => text,
+            TokenPlace::Nowhere => return Err(AuthRefusal::missing(&self.missing)),
+            TokenPlace::Unclear => return Err(AuthRefusal::wrong(&self.wrong)),
         };
         let mut keys = self.keys.keys();
         if let Some(user) = self.verified.find(text, &keys) {
@@ -245,6 +290,7 @@ impl JwtAuth {
         let user = AuthenticatedUser {
             name: name.map(Arc::from),
             taken,
+            ..AuthenticatedUser::default()
         };
         TokenVerdict::Good(user, holds)
     }

@@ -34,8 +34,8 @@ impl TakenFields {
         }
     }
 
-    /// Sets what was taken, after the client's own were deleted. `removed` says whether the request
-    /// has lost its `Authorization` here.
+    /// Sets what was taken, after the client's own were deleted. `removed` says what the request has
+    /// lost here.
     pub fn put(&self, parts: &mut Parts, taken: Vec<TakenField>, removed: RemovedCredentials) {
         self.delete(&mut parts.headers);
         if self.0.is_empty() {
@@ -48,17 +48,18 @@ impl TakenFields {
         parts.extensions.insert(PluginHeadChanges {
             set: self.0.iter().cloned().collect(),
             fields: Arc::from_iter(fields),
-            took_authorization: removed == RemovedCredentials::Authorization,
-            took_cookies: false,
+            took_authorization: removed.authorization,
+            took_cookies: removed.cookie,
         });
     }
 }
 
 /// Which credentials of a client the origin does not get.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RemovedCredentials {
-    Nothing,
-    Authorization,
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RemovedCredentials {
+    pub authorization: bool,
+    /// Whether it has lost a cookie.
+    pub cookie: bool,
 }
 
 #[cfg(test)]

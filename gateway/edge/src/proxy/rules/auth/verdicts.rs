@@ -163,7 +163,7 @@ impl VerdictCache {
         self.cache.order()
     }
 
-    /// Remembers a yes, for as long as the service allows.
+    /// Remembers a yes, for as long as the service allows. Its cookies are for the one who asked.
     pub fn keep(
         &self,
         key: VerdictKey,
@@ -182,7 +182,10 @@ impl VerdictCache {
         }
         let own = hash64(format!("auth:{}", self.route).as_bytes());
         let verdict = HeldVerdict {
-            user: user.clone(),
+            user: AuthenticatedUser {
+                cookies: Vec::new(),
+                ..user.clone()
+            },
             until: now + life,
             born,
             marks: PurgeAttributes {

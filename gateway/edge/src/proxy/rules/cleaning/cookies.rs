@@ -1,7 +1,6 @@
 //! Which cookies of a request count.
 
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
 use super::config::RequestCookiesConfig;
 use crate::pattern::Pattern;
@@ -25,23 +24,9 @@ impl CookieFilter {
         (filter.keep.is_some() || !filter.drop.is_empty()).then_some(filter)
     }
 
-    /// Removes the other cookies from a head. Where all are kept the lines stay as they are;
-    /// otherwise one line is left, or none.
+    /// Removes the other cookies from a head.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        if !headers.contains_key(COOKIE) {
-            return;
-        }
-        let all = cover::pairs(headers).count();
-        let kept: Vec<&[u8]> = cover::pairs(headers)
-            .filter(|pair| self.keeps(pair))
-            .collect();
-        if kept.len() == all {
-            return;
-        }
-        match HeaderValue::from_bytes(&kept.join(&b"; "[..])) {
-            Ok(line) if !line.is_empty() => drop(headers.insert(COOKIE, line)),
-            _ => drop(headers.remove(COOKIE)),
-        }
+        cover::retain_pairs(headers, |pair| self.keeps(pair));
     }
 
     /// A name that is no text matches no pattern, and what has no `=` is a name (RFC 6265bis §5.6).
@@ -75,6 +60,8 @@ impl CookieFilter {
 
 #[cfg(test)]
 mod tests {
+    use http::header::COOKIE;
+
     use super::*;
 
     fn left(keep: Option<&[&str]>, drop: &[&str], lines: &[&str]) -> Vec<String> {

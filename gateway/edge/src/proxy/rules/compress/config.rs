@@ -21,6 +21,34 @@ pub struct CompressConfig {
     pub levels: CompressLevels,
     /// Whether answers that are not stored are compressed, too, while they pass by (zstd and gzip). Where they hold a secret and what an attacker sent, their length may tell the secret (BREACH).
     pub passes: bool,
+    /// An answer of this length, or of one that nobody knows yet, is compressed for the client whose request loads it while it arrives, quickly (zstd or gzip at level 1); unset: that client gets it as the origin sent it. Later clients get what is made behind the answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_min: Option<ByteSize>,
+    /// Encodings that are made once more, better, for what is asked for a lot. Unset: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hot: Option<HotLevels>,
+}
+
+/// The levels at which encodings are made once more, for stored answers of at most 4 MiB. The first form stays beside the better one, and both count against `cache.l1.max_bytes`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HotLevels {
+    /// 1 to 12; unset: gzip is not made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gzip: Option<u8>,
+    /// 0 to 11; unset: brotli is not made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub br: Option<u8>,
+    /// 1 to 19; unset: zstd is not made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zstd: Option<u8>,
+    /// How often a stored answer must have been given with that encoding.
+    #[serde(default = "a_hundred")]
+    pub after_hits: u32,
+}
+
+fn a_hundred() -> u32 {
+    100
 }
 
 /// An encoding that is made.
@@ -67,6 +95,8 @@ impl Default for CompressConfig {
             origin: OriginEncoding::default(),
             levels: CompressLevels::default(),
             passes: false,
+            stream_min: None,
+            hot: None,
         }
     }
 }

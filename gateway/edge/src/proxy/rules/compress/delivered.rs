@@ -89,8 +89,8 @@ impl ClientCodings {
         decode(coding, coded, most).map(Bytes::from)
     }
 
-    /// Whether an answer without a coding is encoded while it passes by: one that is not stored, on
-    /// a route that wants it.
+    /// Whether an answer without a coding is encoded while it passes by, on a route that wants it: one
+    /// that is not stored, or a large one for the client whose request loads it.
     fn encodes(&self, response: &Response<Body>, outcome: RequestOutcome) -> bool {
         let headers = response.headers();
         let is_stored = outcome != RequestOutcome::Pass
@@ -99,8 +99,14 @@ impl ClientCodings {
             Method::HEAD => announced(headers),
             _ => response.body().size_hint().exact(),
         };
-        self.rules.passes == PassedAnswers::Encoded
-            && !is_stored
+        let is_wanted = match (is_stored, self.rules.stream_min) {
+            (false, _) => self.rules.passes == PassedAnswers::Encoded,
+            (true, Some(least)) => {
+                outcome == RequestOutcome::Miss && length.is_none_or(|length| length >= least)
+            }
+            (true, None) => false,
+        };
+        is_wanted
             && self.transforming == ClientWish::Allowed
             && !self.asks_for_range
             && has_content(response.status())

@@ -4,9 +4,11 @@ use http::StatusCode;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method};
 
-use super::{ClientCodings, ClientWish, VARIES_BY, forget_octets, is_left_alone};
+use super::config::HotLevels;
+use super::{ClientCodings, ClientWish, CompressRules, VARIES_BY, forget_octets, is_left_alone};
 use crate::cache::encodings::FormYardstick;
 use crate::cache::entry::Entry;
+use crate::http::coding::encode::CodingLevels;
 use crate::http::coding::{AppliedCoding, ContentCoding, weaken_tag};
 use crate::http::memory::stored::StoredBody;
 use crate::http::vary;
@@ -53,6 +55,9 @@ impl ClientCodings {
                 return None;
             }
             if let Some(body) = entry.form(*coding) {
+                if let Some(hot) = rules.hot {
+                    rules.want_better(entry, *coding, hot);
+                }
                 return Some(StoredForm {
                     coding: *coding,
                     body,
@@ -96,6 +101,23 @@ impl ClientCodings {
             }
             AppliedCoding::One(ContentCoding::Gzip) => Some(FormYardstick::Stored),
             AppliedCoding::One(_) | AppliedCoding::Other => None,
+        }
+    }
+}
+
+impl CompressRules {
+    /// Counts an answer with a form, and lets the form be made once more when there were enough.
+    fn want_better(&self, entry: &Entry, coding: ContentCoding, hot: HotLevels) {
+        let level = match coding {
+            ContentCoding::Gzip => hot.gzip,
+            ContentCoding::Brotli => hot.br,
+            ContentCoding::Zstd => hot.zstd,
+        };
+        if let Some(level) = level {
+            let levels = CodingLevels::all(level);
+            let after = hot.after_hits;
+            self.encoder
+                .want_better(entry, coding, levels, after, self.most);
         }
     }
 }
