@@ -20,6 +20,7 @@ mod maintenance;
 pub mod phase;
 mod plugins;
 mod purge;
+mod purge_api;
 mod requests;
 pub mod table;
 mod tokens;
@@ -146,7 +147,7 @@ impl AdminService {
             _ if self.proxy.passes_on() && admitted.entry.access != AdminAccess::Open => {
                 answer::replaced()
             }
-            Ok(_place) => self.act(&admitted, request, line.as_mut()).await,
+            Ok(_place) => self.act(&gate, &admitted, request, line.as_mut()).await,
             Err(_) => answer::busy(),
         };
         if let Some(line) = line {
@@ -167,6 +168,7 @@ impl AdminService {
 
     async fn act(
         &self,
+        gate: &AdminGate,
         admitted: &AdmittedAdminRequest<'_>,
         request: Request<Body>,
         line: Option<&mut AuditLine>,
@@ -211,6 +213,10 @@ impl AdminService {
                     Ok(body) => answer::of_outcome(explain::explain(&self.proxy, &body).await),
                     Err(refusal) => refusal,
                 };
+            }
+            AdminAction::PurgeAs(api) => {
+                let (apis, proxy) = (&gate.purge_apis, &*self.proxy);
+                return purge_api::answer(api, admitted, request, apis, proxy, line).await;
             }
             AdminAction::Purge => {
                 return match asked(request, line).await {

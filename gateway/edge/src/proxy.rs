@@ -12,6 +12,7 @@ mod challenge;
 pub mod config;
 mod context;
 mod cover;
+mod debug_headers;
 mod delivery;
 mod early;
 pub mod esi;
@@ -85,7 +86,8 @@ pub use by_url::UrlPurgeSelectors;
 pub use explain::Explanation;
 pub use generation::Generation;
 pub use head::compact;
-pub use purge_method::{PurgeMethod, TokenError};
+pub use purge_method::reach::{PurgeAddress, PurgeReach};
+pub use purge_method::{PurgeMethod, ReloadsForEverybody, TokenError};
 
 /// How many gateways of our name (`Via`) a request may have passed before it counts as a loop.
 const MOST_PASSES: usize = 10;
@@ -297,6 +299,11 @@ impl Proxy {
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
             return HandlerAnswer::Now(unrouted(record, served));
         }
+        let refreshes = generation.purge_method.is_refresh(&parts, &caller) && !self.passes_on();
+        if refreshes {
+            let purge_method = &generation.purge_method;
+            purge_method.begin_refresh(&generation, &self.cache, &parts, &host, &caller);
+        }
         if let Some(target) = entered.peer.redirect
             && let Some(served) =
                 to_https::answer(target, &parts, &host, &generation.routes, &self.tls)
@@ -340,6 +347,10 @@ impl Proxy {
             started,
             answer: PendingAnswer::new(None, dialect),
         };
+        if refreshes {
+            request.keep_host();
+            generation.purge_method.mark_refresh(&mut request.parts);
+        }
         let route = match &route.split {
             None => route,
             Some(split) => {
