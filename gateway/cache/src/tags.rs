@@ -256,9 +256,18 @@ mod tests {
                 keep: false,
             },
         ];
-        assert_eq!(named("a b;c", "x-my-tags", &own), (hashes(&["a b", "c"]), true));
-        assert_eq!(named("a b,c", "surrogate-key", &own), (hashes(&["a b", "c"]), false));
-        assert_eq!(named("a b,c", "xkey", &own), (hashes(&["a", "b", "c"]), false));
+        assert_eq!(
+            named("a b;c", "x-my-tags", &own),
+            (hashes(&["a b", "c"]), true)
+        );
+        assert_eq!(
+            named("a b,c", "surrogate-key", &own),
+            (hashes(&["a b", "c"]), false)
+        );
+        assert_eq!(
+            named("a b,c", "xkey", &own),
+            (hashes(&["a", "b", "c"]), false)
+        );
         assert_eq!(named("a", "x-my-tags", &[]), (hashes(&[]), true));
     }
 

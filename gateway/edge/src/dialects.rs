@@ -292,9 +292,10 @@ impl DialectSettings {
             self.no_stray_field(request, &[])?;
             return Ok((read?, AnswerForm::Nginx));
         }
-        if self.has(PurgeDialect::Souin)
-            && let Some(read) = souin::read(request)
-        {
+        if let Some(read) = souin::read(request) {
+            if !self.has(PurgeDialect::Souin) {
+                return Err(switched_off(PurgeDialect::Souin, "this path"));
+            }
             self.no_stray_field(request, souin::FIELDS)?;
             return Ok((read?, AnswerForm::Souin));
         }
@@ -371,9 +372,7 @@ impl DialectSettings {
         let method = request.method;
         match off {
             Some(entry) => switched_off(entry.dialect, &format!("this {method}")),
-            None => {
-                InvalidPurgeRequest::unknown(format!("the method {method} is not known here"))
-            }
+            None => InvalidPurgeRequest::unknown(format!("the method {method} is not known here")),
         }
     }
 }

@@ -4,8 +4,8 @@
 //! request (`table`), does a page of another site send it (`browser`), and does its sender have the
 //! right (`tokens`). Health, metrics and lists are open; everything else must pass all checks.
 
-use http::uri::Authority;
 use http::header::AUTHORIZATION;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 
 use super::answer;

@@ -143,8 +143,14 @@ mod tests {
     fn without_tokens_everybody_is_anonymous_and_allowed() {
         let none = tokens(None, &[]);
         let allowed = (AdminCaller::Anonymous, AuthorizationVerdict::Allowed);
-        assert_eq!(none.judge(&HeaderMap::new(), &[], AdminRight::Purge), allowed);
-        assert_eq!(none.judge(&with("whatever"), &[], AdminRight::Purge), allowed);
+        assert_eq!(
+            none.judge(&HeaderMap::new(), &[], AdminRight::Purge),
+            allowed
+        );
+        assert_eq!(
+            none.judge(&with("whatever"), &[], AdminRight::Purge),
+            allowed
+        );
     }
 
     #[test]

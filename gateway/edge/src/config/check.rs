@@ -766,7 +766,10 @@ fn purge_dialects(purge: &PurgeMethodConfig, at: &ConfigPath, report: &mut Findi
         let message = format!("{prefix:?} is no prefix of paths; expected a text as /purge/");
         report.add(at.key("nginx_prefix"), message);
     }
-    let refresh = purge.dialects.iter().position(|name| *name == PurgeDialect::Refresh);
+    let refresh = purge
+        .dialects
+        .iter()
+        .position(|name| *name == PurgeDialect::Refresh);
     if let Some(n) = refresh
         && purge.enabled
         && purge.allow.is_empty()

@@ -101,7 +101,10 @@ impl AnswerForm {
                     "" => String::new(),
                     all => format!("; accepted are: {all}"),
                 };
-                text(*status, format!("{code} nothing was purged: {why}{accepted}\n"))
+                text(
+                    *status,
+                    format!("{code} nothing was purged: {why}{accepted}\n"),
+                )
             }
             Self::Fastly | Self::FastlyKeys(_) => {
                 let detail = format!("nothing was purged: {why}");

@@ -1,8 +1,8 @@
 //! API Platform's `BAN` with `ApiPlatform-Ban-Regex`.
 
+use super::expression::{alternatives, between, in_parentheses};
 use super::fields::{self, malformed, tagged};
 use super::{ControlRequest, DialectReading, PurgeScope};
-use super::expression::{alternatives, between, in_parentheses};
 
 pub const ACCEPTS: &str = "BAN with `ApiPlatform-Ban-Regex: (TAG|…)($|\\,)`, `(^|\\,)TAG($|\\,)` or \
                            several of the latter in parentheses";

@@ -122,10 +122,7 @@ mod tests {
 
     #[test]
     fn lists_are_read_as_lists() {
-        assert_eq!(
-            alternatives("a|b\\|c|d\\.e"),
-            texts(&["a", "b|c", "d.e"])
-        );
+        assert_eq!(alternatives("a|b\\|c|d\\.e"), texts(&["a", "b|c", "d.e"]));
         for other in ["", "a||b", "a|b*", "|", "a|\\"] {
             assert_eq!(alternatives(other), None, "{other}");
         }
@@ -140,11 +137,17 @@ mod tests {
         assert_eq!(path(".*"), Some(PathExpression::Any));
         assert_eq!(path("^/news/"), beginning("/news/"));
         assert_eq!(path("/news/.*"), beginning("/news/"));
-        assert_eq!(path("^/a\\.html$"), Some(PathExpression::Whole("/a.html".to_owned())));
+        assert_eq!(
+            path("^/a\\.html$"),
+            Some(PathExpression::Whole("/a.html".to_owned()))
+        );
         for other in ["", "news", "^/(a|b)", "/a.*b", "[0-9]", "^/a/[0-9]+$"] {
             assert_eq!(path(other), None, "{other}");
         }
-        assert_eq!(hosts("^(a.example|b\\.example)$"), texts(&["a.example", "b.example"]));
+        assert_eq!(
+            hosts("^(a.example|b\\.example)$"),
+            texts(&["a.example", "b.example"])
+        );
         assert_eq!(hosts("shop.example:8080"), texts(&["shop.example:8080"]));
         for other in ["", ".*", "^(a|.*)$", "*.example", "a/b"] {
             assert_eq!(hosts(other), None, "{other}");

@@ -114,7 +114,10 @@ fn of_key(key: &str) -> Option<PurgeTarget> {
     match open {
         Some(beginning) => Some(PurgeTarget::Beginning(hosts, literal(beginning)?)),
         // In a plain key, `?` begins the query.
-        None => Some(PurgeTarget::Page(hosts, literal(&path.replace('?', "\\?"))?)),
+        None => Some(PurgeTarget::Page(
+            hosts,
+            literal(&path.replace('?', "\\?"))?,
+        )),
     }
 }
 

@@ -88,7 +88,10 @@ fn conditions(request: &ControlRequest<'_>) -> Result<BanConditions, InvalidPurg
             return Err(malformed(URL, &what));
         }
         Some(path) => expression::path(&path).ok_or_else(|| {
-            malformed(URL, "is neither `.*` nor the beginning of a path nor a path")
+            malformed(
+                URL,
+                "is neither `.*` nor the beginning of a path nor a path",
+            )
         })?,
     };
     let content_type = match text(TYPE)?.as_deref() {

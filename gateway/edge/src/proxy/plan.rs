@@ -175,10 +175,11 @@ pub fn accepts_on_error(route: &Route, parts: &Parts, entry: &Entry, now: Instan
 
 /// Whether the request asks for nothing stale, if the route honours request directives.
 pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
-    reloads(parts) || route.policy.honors_requests() && {
-        let asked = RequestDirectives::parse(&parts.headers);
-        asked.no_cache || asked.max_age.is_some() || asked.min_fresh.is_some()
-    }
+    reloads(parts)
+        || route.policy.honors_requests() && {
+            let asked = RequestDirectives::parse(&parts.headers);
+            asked.no_cache || asked.max_age.is_some() || asked.min_fresh.is_some()
+        }
 }
 
 /// Whether the request accepts an entry that is this stale (RFC 9111 §5.2.1.2), if the route

@@ -16,7 +16,9 @@ use tracing::field::display;
 
 use crate::cache::Cache;
 use crate::cache::purge::PurgeKind;
-use crate::dialects::answer::{AnswerForm, AnswerMedia, DialectAnswer, PurgeSummary, StoredPresence};
+use crate::dialects::answer::{
+    AnswerForm, AnswerMedia, DialectAnswer, PurgeSummary, StoredPresence,
+};
 use crate::dialects::config::PurgeDialect;
 use crate::dialects::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish, TargetHosts};
 use crate::dialects::{self, ControlRequest, DialectSettings, souin};
@@ -236,7 +238,12 @@ impl PurgeMethod {
         if let Some(dropped) = self.warnings.admit(Instant::now()) {
             let client = caller.client().map(display);
             let reason = &refused.why;
-            tracing::warn!(client, reason, dropped, "a request to purge was not understood");
+            tracing::warn!(
+                client,
+                reason,
+                dropped,
+                "a request to purge was not understood"
+            );
         }
         respond_with(form.refused(refused, &self.dialects.accepted()))
     }
@@ -248,7 +255,12 @@ impl PurgeMethod {
         {
             return false;
         }
-        let says_one = || parts.headers.get(X_REFRESH).is_some_and(|value| value == "1");
+        let says_one = || {
+            parts
+                .headers
+                .get(X_REFRESH)
+                .is_some_and(|value| value == "1")
+        };
         let says_no_cache = || {
             parts.headers.contains_key(CACHE_CONTROL)
                 && RequestDirectives::parse(&parts.headers).no_cache

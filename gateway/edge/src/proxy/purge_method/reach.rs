@@ -118,7 +118,10 @@ impl Generation {
                 }
             }
             PurgeTarget::Page(TargetHosts::Every, path) => {
-                reach.add(format!("url {path} on every host"), Selector::addresses(path));
+                reach.add(
+                    format!("url {path} on every host"),
+                    Selector::addresses(path),
+                );
             }
             PurgeTarget::Page(hosts, path) => self.add_page(hosts, path, address, reach),
         }
