@@ -76,6 +76,7 @@ use metrics::RequestOutcome;
 use miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
 use plan::RequestPlan;
 use protocol::ProtocolCounts;
+use purge_method::PurgeMethodRequest;
 use record::trail::{RequestTrail, TrailEvent};
 use record::{PendingRecord, RecordBeginning};
 use route::Route;
@@ -270,7 +271,11 @@ impl Proxy {
         let started = esi::fragment_began(&parts).unwrap_or_else(|| early.began());
         let generation = self.generation.load();
         let path_rules = entered.peer.path_rules;
-        let ForwardingContext { caller, wishes } = entered.received;
+        let ForwardingContext {
+            caller,
+            wishes,
+            named_host,
+        } = entered.received;
         let tls = entered.tls.as_ref();
         self.protocols.count(parts.version, tls.map(|tls| &**tls));
         let dialect = context::dialect(&parts);
@@ -294,7 +299,11 @@ impl Proxy {
                     StatusCode::SERVICE_UNAVAILABLE,
                     "503 another process takes purges now: connect again\n",
                 ),
-                false => purge_method.answer(&generation, &self.cache, &parts, &host, &caller),
+                false => {
+                    let asked =
+                        PurgeMethodRequest::new(&parts, &host, &caller, named_host.as_deref());
+                    purge_method.answer(&generation, &self.cache, &asked)
+                }
             };
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
             return HandlerAnswer::Now(unrouted(record, served));

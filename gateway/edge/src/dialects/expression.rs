@@ -100,7 +100,7 @@ pub fn hosts(expression: &str) -> Option<Vec<String>> {
     let inner = inner.strip_suffix('$').unwrap_or(inner);
     let inner = between(inner, "(", ")").unwrap_or(inner);
     let hosts = alternatives(inner)?;
-    let is_host = |host: &String| !host.contains(['/', ' ', '@']);
+    let is_host = |host: &String| !host.contains(['/', ' ', '@', ',']);
     hosts.iter().all(is_host).then_some(hosts)
 }
 
@@ -149,7 +149,7 @@ mod tests {
             texts(&["a.example", "b.example"])
         );
         assert_eq!(hosts("shop.example:8080"), texts(&["shop.example:8080"]));
-        for other in ["", ".*", "^(a|.*)$", "*.example", "a/b"] {
+        for other in ["", ".*", "^(a|.*)$", "*.example", "a/b", "a,b"] {
             assert_eq!(hosts(other), None, "{other}");
         }
     }

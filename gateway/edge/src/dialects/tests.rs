@@ -260,3 +260,39 @@ fn methods_that_command_caches_are_known_in_any_spelling() {
     }
     assert!(!is_control("POST") && !is_control("PROPFIND"));
 }
+
+proptest::proptest! {
+    /// Whatever stands in the fields that the dialects read: it is understood or refused, and each
+    /// target is something that the cache can be told.
+    #[test]
+    fn no_text_of_a_client_breaks_a_reader(
+        method in "PURGE|BAN|PURGEKEYS|PURGETAGS|URIBAN",
+        path in "/[a-z.*()|^$?-]{0,12}",
+        name in "xkey|x-url|x-host|x-content-type|x-cache-tags|cache-tags|x-magento-tags-pattern|\
+                 apiplatform-ban-regex|surrogate-key|x-acquia-purge-tags|clear-cache",
+        value in "[ -~]{0,40}",
+        body in "[ -~]{0,60}",
+    ) {
+        let headers = HeaderMap::from_iter([(
+            name.parse::<HeaderName>().unwrap(),
+            HeaderValue::from_str(&value).unwrap(),
+        )]);
+        let Ok(uri) = path.parse::<Uri>() else {
+            return Ok(());
+        };
+        let request = ControlRequest {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            body: body.as_bytes(),
+        };
+        if let Ok(wish) = settings(&PurgeDialect::ALL).read(&request) {
+            proptest::prop_assert!(!wish.targets.is_empty());
+            let is_empty = |target: &PurgeTarget| matches!(target, PurgeTarget::Tag(tag) if tag.is_empty());
+            proptest::prop_assert!(!wish.targets.iter().any(is_empty));
+        }
+        let _ = cloudflare_api::read(request.body, Vec::new());
+        let _ = souin::read_post(request.body);
+        let _ = fastly_api::read(&request, FastlyPurge::Keys, Vec::new());
+    }
+}

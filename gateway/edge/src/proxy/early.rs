@@ -65,7 +65,7 @@ impl Proxy {
         }
         let mut parts = parts.clone();
         let spelling = path::arrive(&mut parts.uri).ok()?;
-        let ForwardingContext { caller, wishes } = &entered.received;
+        let ForwardingContext { caller, wishes, .. } = &entered.received;
         if generation.purge_method.is_refresh(&parts, caller) {
             return None;
         }

@@ -6,6 +6,7 @@
 
 pub mod reach;
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
@@ -26,7 +27,7 @@ use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cache_control::RequestDirectives;
 use crate::http::cidr::Cidr;
-use crate::http::forward::RequestSender;
+use crate::http::forward::{NAMED_HOST, RequestSender};
 use crate::proxy::metrics::RequestFamilies;
 use crate::proxy::{Generation, config, respond};
 use crate::telemetry::limit::LineLimiter;
@@ -57,6 +58,36 @@ pub enum TokenError {
     Field(#[from] http::header::InvalidHeaderName),
     #[error("metrics can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+/// A request to purge on a listener.
+pub struct PurgeMethodRequest<'a> {
+    parts: &'a Parts,
+    host: &'a str,
+    caller: &'a RequestSender,
+    /// Its fields, with those of them that are removed on arrival from what is no purge.
+    headers: Cow<'a, HeaderMap>,
+}
+
+impl<'a> PurgeMethodRequest<'a> {
+    /// `named_host` is what the request said in `X-Host`.
+    pub fn new(
+        parts: &'a Parts,
+        host: &'a str,
+        caller: &'a RequestSender,
+        named_host: Option<&HeaderValue>,
+    ) -> Self {
+        let mut headers = Cow::Borrowed(&parts.headers);
+        if let Some(named) = named_host {
+            headers.to_mut().insert(NAMED_HOST, named.clone());
+        }
+        Self {
+            parts,
+            host,
+            caller,
+            headers,
+        }
+    }
 }
 
 /// Marks a request that loads its page again for everybody.
@@ -162,11 +193,9 @@ impl PurgeMethod {
         &self,
         generation: &Generation,
         cache: &Cache,
-        parts: &Parts,
-        host: &str,
-        caller: &RequestSender,
+        asked: &PurgeMethodRequest<'_>,
     ) -> Response<Body> {
-        let (outcome, answer) = self.outcome(generation, cache, parts, host, caller);
+        let (outcome, answer) = self.outcome(generation, cache, asked);
         self.count(outcome);
         answer
     }
@@ -179,10 +208,14 @@ impl PurgeMethod {
         &self,
         generation: &Generation,
         cache: &Cache,
-        parts: &Parts,
-        host: &str,
-        caller: &RequestSender,
+        asked: &PurgeMethodRequest<'_>,
     ) -> (PurgeMethodOutcome, Response<Body>) {
+        let PurgeMethodRequest {
+            parts,
+            host,
+            caller,
+            ref headers,
+        } = *asked;
         if !self.enabled {
             let off = respond::method_not_allowed("405 PURGE is off\n");
             return (PurgeMethodOutcome::Off, off);
@@ -198,7 +231,7 @@ impl PurgeMethod {
         let request = ControlRequest {
             method: parts.method.as_str(),
             uri: &parts.uri,
-            headers: &parts.headers,
+            headers,
             body: &[],
         };
         let wanted = match self.dialects.read(&request) {
