@@ -133,13 +133,14 @@ impl AdminService {
     /// Answers one admin request.
     pub async fn handle(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let gate = self.gate.load_full();
+        let api = purge_api::asked(&request);
         let admitted = match gate.check(&request, peer) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 if refusal.audit == RefusalAudit::Line {
                     self.work_limits.refusals.tell(&refusal, &request, peer);
                 }
-                return answer::guarded(refusal.response);
+                return answer::guarded(purge_api::told_by(api, refusal.response));
             }
         };
         let mut line = AuditLine::of(&admitted, &request, peer);
@@ -153,7 +154,7 @@ impl AdminService {
         if let Some(line) = line {
             line.ends(response.status());
         }
-        answer::guarded(response)
+        answer::guarded(purge_api::told_by(api, response))
     }
 
     /// Takes a place for a request that may wait for something; open requests need none.

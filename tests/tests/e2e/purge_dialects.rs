@@ -360,7 +360,13 @@ async fn tokens_of_the_apis_are_needed_in_one_of_their_fields() {
     };
     let path = "/service/shop/purge_all";
     assert_eq!(post(path, "").await.status, 403, "a page could send it");
-    assert_eq!(post(path, "Fastly-Key: wrong\r\n").await.status, 401);
+    let wrong = post(path, "Fastly-Key: wrong\r\n").await;
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.text.contains("\"msg\""), "{}", wrong.text);
+    let zone = "/client/v4/zones/zone/purge_cache";
+    let wrong = post(zone, "Authorization: Bearer wrong\r\n").await;
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.text.contains("\"success\":false"), "{}", wrong.text);
     assert_eq!(post(path, "Fastly-Key: kkkkkkkk\r\n").await.status, 200);
     let logged = |line: &str| line.contains("purge_all") && line.contains("cms");
     gateway.logged("an audit line", logged).await;

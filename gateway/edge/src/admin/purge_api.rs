@@ -3,13 +3,14 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
+use serde_json::Value;
 
 use super::answer;
 use super::audit::AuditLine;
 use super::config::PurgeApisConfig;
 use super::gate::AdmittedAdminRequest;
 use super::purge::purge_in_dialect;
-use super::table::PurgeApi;
+use super::table::{self, AdminAction, PurgeApi, TableMatch};
 use crate::dialects::answer::{
     AnswerForm, AnswerMedia, DialectAnswer, PurgeSummary, StoredPresence,
 };
@@ -22,6 +23,39 @@ use crate::proxy::{Proxy, PurgeAddress};
 
 /// The most bytes of a request's body: 256 keys of the longest kind.
 const MAX_BODY: usize = 272 << 10;
+
+/// The API that a request is of, if it is of one.
+pub fn asked(request: &Request<Body>) -> Option<PurgeApi> {
+    match table::find(request.method(), request.uri().path()) {
+        TableMatch::Entry(entry, _) => match entry.action {
+            AdminAction::PurgeAs(api) => Some(api),
+            _ => None,
+        },
+        TableMatch::WrongMethod(_) | TableMatch::Nothing => None,
+    }
+}
+
+/// An error of the admin listener in the form of the API: its clients read no other one.
+pub fn told_by(api: Option<PurgeApi>, response: Response<Body>) -> Response<Body> {
+    let (Some(api), Body::Full(Some(body))) = (api, response.body()) else {
+        return response;
+    };
+    let told: Option<Value> = serde_json::from_slice(body).ok();
+    let Some(why) = told.as_ref().and_then(|told| told["error"].as_str()) else {
+        return response;
+    };
+    let refused = InvalidPurgeRequest {
+        status: response.status(),
+        why: why.to_owned(),
+    };
+    let mut told = respond(form(api).refused(&refused, ""));
+    for (name, value) in response.headers() {
+        if !told.headers().contains_key(name) {
+            told.headers_mut().append(name, value.clone());
+        }
+    }
+    told
+}
 
 /// Answers a request of such an API.
 pub async fn answer(
