@@ -300,6 +300,8 @@ mod policy;
 mod proxying;
 #[path = "e2e/purge.rs"]
 mod purge;
+#[path = "e2e/purge_dialects.rs"]
+mod purge_dialects;
 #[path = "e2e/purge_forms.rs"]
 mod purge_forms;
 #[path = "e2e/purge_races.rs"]

@@ -129,6 +129,48 @@ pub struct CachePolicyConfig {
     /// Fields of a response that replace its `Cache-Control` and `Expires`; the first valid one
     /// counts (RFC 9213).
     pub targeted: Option<Vec<String>>,
+    /// Fields of a response that name its tags, beside the usual ones (see docs/purging.md), or with
+    /// other separators than those.
+    pub tags_from: Option<Vec<TagFieldConfig>>,
+    /// Fields that say whether an answer came from the cache, for tools that look for them.
+    pub debug_headers: Option<Vec<DebugHeader>>,
+}
+
+/// A field of a response that names tags.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TagFieldConfig {
+    /// The name of the field.
+    pub header: String,
+    /// What stands between two tags.
+    pub split: TagSplit,
+    /// Whether clients get the field, too.
+    #[serde(default)]
+    pub keep: bool,
+}
+
+/// What stands between two tags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+pub enum TagSplit {
+    #[serde(rename = " ")]
+    Spaces,
+    #[serde(rename = ",")]
+    Commas,
+    /// Both are separators.
+    #[serde(rename = ", ")]
+    SpacesAndCommas,
+    #[serde(rename = ";")]
+    Semicolons,
+}
+
+/// A field that says whether an answer came from the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DebugHeader {
+    /// `X-Cache: HIT` or `MISS`.
+    XCache,
+    /// `X-Varnish` with two numbers for a hit, and with one otherwise.
+    XVarnish,
 }
 
 /// A lifetime for the responses of which all of these are true.

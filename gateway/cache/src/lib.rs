@@ -276,6 +276,16 @@ impl Cache {
         Some((entry, windows))
     }
 
+    /// Whether the first tier holds something of this key that no purge has hidden. Variants are
+    /// taken to be there, since their requests are not known.
+    pub fn may_hold(&self, key: &KeyBuf) -> bool {
+        match self.l1.find(key, &HeaderMap::new()) {
+            L1Lookup::Entry(entry) => self.log.judge(&entry) != EntryVisibility::Hidden,
+            L1Lookup::NoVariant(_) => true,
+            L1Lookup::Nothing => false,
+        }
+    }
+
     /// Looks a request up.
     pub fn lookup(&self, key: &KeyBuf, request: &HeaderMap, now: Instant) -> Lookup {
         let entry = match self.l1.find(key, request) {

@@ -12,6 +12,7 @@ use crate::config;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
 use crate::http::media;
 use crate::http::vary::Vary;
+use crate::tags::TagFields;
 use crate::units;
 
 mod lifetimes;
@@ -58,6 +59,10 @@ pub struct Policy {
     pub ranges: config::RangeLoadMode,
     /// Fields that replace `Cache-Control` and `Expires`; the first valid one counts (RFC 9213).
     pub targeted: Box<[HeaderName]>,
+    /// The fields that name tags.
+    pub tags_from: TagFields,
+    /// The fields that say whether an answer came from the cache.
+    pub debug_headers: Box<[config::DebugHeader]>,
     /// The key covers `Authorization`, so an answer to one user is never served to another.
     pub keyed_by_authorization: bool,
 }
@@ -136,6 +141,12 @@ impl Policy {
                 .map(Into::into),
             ranges: route.ranges.or(defaults.ranges).unwrap_or_default(),
             targeted: targets(route.targeted.as_ref().or(defaults.targeted.as_ref())),
+            tags_from: TagFields::new(route.tags_from.as_deref().or(defaults.tags_from.as_deref())),
+            debug_headers: route
+                .debug_headers
+                .as_ref()
+                .or(defaults.debug_headers.as_ref())
+                .map_or_else(Box::default, |names| names.clone().into()),
             keyed_by_authorization,
         }
     }

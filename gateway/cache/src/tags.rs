@@ -1,57 +1,46 @@
 //! Tags (surrogate keys): the names by which a purge by tag selects entries.
 //!
-//! They come from the response fields in which applications state them ([`FIELDS`]), from the route
+//! They come from the response fields in which applications state them ([`TagFields`]), from the route
 //! and from plugins. These fields are for the gateway alone, so clients do not get them.
 //!
 //! Groups (RFC 9875) are tags that belong to one origin and that unsafe requests purge. The
 //! client's caches use them too, so that field is passed on.
 
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
 use http::{HeaderMap, HeaderName};
 
+use crate::config::{TagFieldConfig, TagSplit};
 use crate::http::cache_groups;
 use crate::key::{CacheKeyField, KeyBuf, PurgeHash, hash64};
 
-/// What separates two tags.
-#[derive(Clone, Copy)]
-enum TagSeparator {
-    Spaces,
-    Commas,
-    /// Both are in use under this name, and no tag of the applications that use it contains either.
-    SpacesAndCommas,
+/// A field that names tags.
+#[derive(Clone, Debug)]
+struct TagField {
+    name: HeaderName,
+    /// Where both spaces and commas are in use under a name, no tag of the applications that use it
+    /// contains either.
+    split: TagSplit,
+    kept: bool,
 }
 
-/// The fields that name tags: Fastly's, Cloudflare's, Akamai's, and those that applications
-/// send to Varnish (vmod xkey and Shopware; Magento; Symfony and TYPO3; API Platform; Drupal).
-const FIELDS: [(HeaderName, TagSeparator); 8] = [
-    (
-        HeaderName::from_static("surrogate-key"),
-        TagSeparator::Spaces,
-    ),
-    (HeaderName::from_static("cache-tag"), TagSeparator::Commas),
-    (
-        HeaderName::from_static("edge-cache-tag"),
-        TagSeparator::Commas,
-    ),
-    (
-        HeaderName::from_static("xkey"),
-        TagSeparator::SpacesAndCommas,
-    ),
-    (
-        HeaderName::from_static("x-magento-tags"),
-        TagSeparator::Commas,
-    ),
-    (
-        HeaderName::from_static("x-cache-tags"),
-        TagSeparator::SpacesAndCommas,
-    ),
-    (
-        HeaderName::from_static("cache-tags"),
-        TagSeparator::SpacesAndCommas,
-    ),
-    (
-        HeaderName::from_static("purge-cache-tags"),
-        TagSeparator::SpacesAndCommas,
-    ),
+/// The fields of responses that name tags, and what becomes of them.
+#[derive(Clone, Debug)]
+pub struct TagFields(Arc<[TagField]>);
+
+/// The usual fields: Fastly's, Cloudflare's, Akamai's, and those that applications send to Varnish
+/// (vmod xkey and Shopware; Magento; Symfony and TYPO3; API Platform; Drupal and Acquia's module).
+const USUAL: [(&str, TagSplit); 9] = [
+    ("surrogate-key", TagSplit::Spaces),
+    ("cache-tag", TagSplit::Commas),
+    ("edge-cache-tag", TagSplit::Commas),
+    ("xkey", TagSplit::SpacesAndCommas),
+    ("x-magento-tags", TagSplit::Commas),
+    ("x-cache-tags", TagSplit::SpacesAndCommas),
+    ("cache-tags", TagSplit::SpacesAndCommas),
+    ("purge-cache-tags", TagSplit::SpacesAndCommas),
+    ("x-acquia-purge-tags", TagSplit::SpacesAndCommas),
 ];
 
 /// The largest number of tags of one entry; more are dropped and counted.
@@ -80,22 +69,96 @@ impl Tags {
         self.hashes.push(hash64(tag.as_bytes()));
     }
 
-    /// Removes the tag fields from a response and adds the tags that they name.
-    pub fn take_from(&mut self, headers: &mut HeaderMap) {
-        for (name, between) in FIELDS {
-            for line in headers.get_all(&name) {
-                // Names are UTF-8. An invalid one must not affect the other names of the line.
-                let line = String::from_utf8_lossy(line.as_bytes());
-                let parts = |c: char| match between {
-                    TagSeparator::Spaces => c.is_ascii_whitespace(),
-                    TagSeparator::Commas => c == ',',
-                    TagSeparator::SpacesAndCommas => c == ',' || c.is_ascii_whitespace(),
-                };
-                line.split(parts).for_each(|tag| self.add(tag.trim()));
+    /// Adds the tags of one line of a field.
+    fn add_line(&mut self, line: &str, split: TagSplit) {
+        // TYPO3's nxvarnish writes `;one;two;` into a field that others fill with commas.
+        let split = match line.starts_with(';') {
+            true => TagSplit::Semicolons,
+            false => split,
+        };
+        let between = |c: char| match split {
+            TagSplit::Spaces => c.is_ascii_whitespace(),
+            TagSplit::Commas => c == ',',
+            TagSplit::SpacesAndCommas => c == ',' || c.is_ascii_whitespace(),
+            TagSplit::Semicolons => c == ';',
+        };
+        for tag in line.split(between).map(str::trim) {
+            match numbered(tag).filter(|_| split == TagSplit::Semicolons) {
+                Some((table, numbers)) => {
+                    let numbers = numbers.split(',').filter(|number| !number.is_empty());
+                    numbers.for_each(|number| self.add(&format!("{table}_{number}")));
+                }
+                None => self.add(tag),
             }
-            headers.remove(name);
         }
     }
+}
+
+/// `pages{,1,2,}`, which nxvarnish writes for `pages_1` and `pages_2`.
+fn numbered(tag: &str) -> Option<(&str, &str)> {
+    let (table, numbers) = tag.split_once("{,")?;
+    Some((table, numbers.strip_suffix(",}")?))
+}
+
+impl TagFields {
+    /// The usual fields, with those of a configuration beside them or in their place.
+    pub fn new(configured: Option<&[TagFieldConfig]>) -> Self {
+        static SHARED: LazyLock<TagFields> = LazyLock::new(|| TagFields::with(&[]));
+        match configured {
+            None | Some([]) => SHARED.clone(),
+            Some(fields) => Self::with(fields),
+        }
+    }
+
+    fn with(configured: &[TagFieldConfig]) -> Self {
+        // `config` has already checked the names.
+        let own = configured.iter().filter_map(|field| {
+            Some(TagField {
+                name: field.header.to_ascii_lowercase().parse().ok()?,
+                split: field.split,
+                kept: field.keep,
+            })
+        });
+        let own: Vec<TagField> = own.collect();
+        let usual = USUAL.iter().map(|(name, split)| TagField {
+            name: HeaderName::from_static(name),
+            split: *split,
+            kept: false,
+        });
+        let usual = usual.filter(|usual| own.iter().all(|field| field.name != usual.name));
+        let usual: Vec<TagField> = usual.collect();
+        Self(usual.into_iter().chain(own).collect())
+    }
+
+    /// The tags that a response names. Its fields are removed, unless clients get them.
+    pub fn take(&self, headers: &mut HeaderMap, tags: &mut Tags) {
+        for field in &*self.0 {
+            for line in headers.get_all(&field.name) {
+                // Names are UTF-8. An invalid one must not affect the other names of the line.
+                let line: Cow<'_, str> = String::from_utf8_lossy(line.as_bytes());
+                tags.add_line(&line, field.split);
+            }
+        }
+        self.strip(headers);
+    }
+
+    /// Removes the fields from a response, unless clients get them.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        for field in self.0.iter().filter(|field| !field.kept) {
+            headers.remove(&field.name);
+        }
+    }
+}
+
+impl Default for TagFields {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+/// The tag of all entries of a content type, without its parameters.
+pub fn content_type_tag(essence: &str) -> String {
+    format!("content-type:{}", essence.to_ascii_lowercase())
 }
 
 /// The hash of a group. Groups of different origins are separate (RFC 9875 §2.1).
@@ -118,13 +181,6 @@ pub fn groups(
     names.iter().map(|name| group(scheme, host, name)).collect()
 }
 
-/// Removes the tag fields from a response that is not stored.
-pub fn strip(headers: &mut HeaderMap) {
-    for (name, _) in FIELDS {
-        headers.remove(name);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,9 +197,10 @@ mod tests {
         headers.append("x-cache-tags", "l, m".parse().unwrap());
         headers.append("cache-tags", "/foo,/bar".parse().unwrap());
         headers.append("purge-cache-tags", "n o".parse().unwrap());
+        headers.append("x-acquia-purge-tags", "p q".parse().unwrap());
         let mut tags = Tags::default();
-        tags.take_from(&mut headers);
-        let names = "a|b|c|d e|f|g|h|i|j|cat_p_5|k|l|m|/foo|/bar|n|o";
+        TagFields::default().take(&mut headers, &mut tags);
+        let names = "a|b|c|d e|f|g|h|i|j|cat_p_5|k|l|m|/foo|/bar|n|o|p|q";
         let want: Vec<_> = names.split('|').map(|t| hash64(t.as_bytes())).collect();
         assert_eq!((tags.hashes, tags.dropped), (want, 0));
         assert!(headers.is_empty());
@@ -159,10 +216,59 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("cache-tag", http::HeaderValue::from_bytes(line).unwrap());
             let mut tags = Tags::default();
-            tags.take_from(&mut headers);
+            TagFields::default().take(&mut headers, &mut tags);
             let want: Vec<_> = names.iter().map(|name| hash64(name.as_bytes())).collect();
             assert_eq!(tags.hashes, want, "{}", line.escape_ascii());
         }
+    }
+
+    fn named(line: &str, field: &str, configured: &[TagFieldConfig]) -> (Vec<PurgeHash>, bool) {
+        let mut headers = HeaderMap::new();
+        let name: HeaderName = field.parse().unwrap();
+        headers.append(&name, line.parse().unwrap());
+        let mut tags = Tags::default();
+        TagFields::new(Some(configured)).take(&mut headers, &mut tags);
+        (tags.hashes, headers.contains_key(&name))
+    }
+
+    fn hashes(names: &[&str]) -> Vec<PurgeHash> {
+        names.iter().map(|name| hash64(name.as_bytes())).collect()
+    }
+
+    #[test]
+    fn the_form_of_typo3_is_told_by_its_semicolons() {
+        let line = ";site;pages{,1,23,};a,b;";
+        let (tags, _) = named(line, "x-cache-tags", &[]);
+        assert_eq!(tags, hashes(&["site", "pages_1", "pages_23", "a,b"]));
+    }
+
+    #[test]
+    fn a_configured_field_counts_beside_the_usual_ones_or_in_place_of_its_name() {
+        let own = [
+            TagFieldConfig {
+                header: "X-My-Tags".to_owned(),
+                split: TagSplit::Semicolons,
+                keep: true,
+            },
+            TagFieldConfig {
+                header: "Surrogate-Key".to_owned(),
+                split: TagSplit::Commas,
+                keep: false,
+            },
+        ];
+        assert_eq!(
+            named("a b;c", "x-my-tags", &own),
+            (hashes(&["a b", "c"]), true)
+        );
+        assert_eq!(
+            named("a b,c", "surrogate-key", &own),
+            (hashes(&["a b", "c"]), false)
+        );
+        assert_eq!(
+            named("a b,c", "xkey", &own),
+            (hashes(&["a", "b", "c"]), false)
+        );
+        assert_eq!(named("a", "x-my-tags", &[]), (hashes(&[]), true));
     }
 
     #[test]

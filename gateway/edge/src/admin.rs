@@ -20,6 +20,7 @@ mod maintenance;
 pub mod phase;
 mod plugins;
 mod purge;
+mod purge_api;
 mod requests;
 pub mod table;
 mod tokens;
@@ -136,13 +137,14 @@ impl AdminService {
     /// Answers one admin request.
     pub async fn handle(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let gate = self.gate.load_full();
+        let api = purge_api::asked(&request);
         let admitted = match gate.check(&request, peer) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 if refusal.audit == RefusalAudit::Line {
                     self.work_limits.refusals.tell(&refusal, &request, peer);
                 }
-                return answer::guarded(refusal.response);
+                return answer::guarded(purge_api::told_by(api, refusal.response));
             }
         };
         let mut line = AuditLine::of(&admitted, &request, peer);
@@ -150,13 +152,13 @@ impl AdminService {
             _ if self.proxy.passes_on() && admitted.entry.access != AdminAccess::Open => {
                 answer::replaced()
             }
-            Ok(_place) => self.act(&admitted, request, line.as_mut()).await,
+            Ok(_place) => self.act(&gate, &admitted, request, line.as_mut()).await,
             Err(_) => answer::busy(),
         };
         if let Some(line) = line {
             line.ends(response.status());
         }
-        answer::guarded(response)
+        answer::guarded(purge_api::told_by(api, response))
     }
 
     /// Takes a place for a request that may wait for something; open requests need none.
@@ -171,6 +173,7 @@ impl AdminService {
 
     async fn act(
         &self,
+        gate: &AdminGate,
         admitted: &AdmittedAdminRequest<'_>,
         request: Request<Body>,
         line: Option<&mut AuditLine>,
@@ -215,6 +218,10 @@ impl AdminService {
                     Ok(body) => answer::of_outcome(explain::explain(&self.proxy, &body).await),
                     Err(refusal) => refusal,
                 };
+            }
+            AdminAction::PurgeAs(api) => {
+                let (apis, proxy) = (&gate.purge_apis, &*self.proxy);
+                return purge_api::answer(api, admitted, request, apis, proxy, line).await;
             }
             AdminAction::Purge => {
                 return match asked(request, line).await {

@@ -18,6 +18,7 @@ pub mod admin;
 pub mod app;
 pub mod certificate_review;
 pub mod config;
+pub mod dialects;
 mod local_authority;
 pub mod origin;
 pub mod proxy;

@@ -13,6 +13,7 @@ pub mod config;
 mod context;
 mod counted;
 mod cover;
+mod debug_headers;
 mod delivery;
 mod early;
 pub mod esi;
@@ -82,7 +83,8 @@ pub use by_url::UrlPurgeSelectors;
 pub use explain::Explanation;
 pub use generation::Generation;
 pub use head::compact;
-pub use purge_method::{PurgeMethod, TokenError};
+pub use purge_method::reach::{PurgeAddress, PurgeReach};
+pub use purge_method::{PurgeMethod, ReloadsForEverybody, TokenError};
 
 /// Answers requests from the cache, by the rules of the current generation.
 pub struct Proxy {
@@ -196,7 +198,12 @@ impl Proxy {
         let started = esi::fragment_began(&parts).unwrap_or_else(|| early.began());
         let generation = self.generation.load();
         let RequestArrival {
-            received: ForwardingContext { caller, wishes },
+            received:
+                ForwardingContext {
+                    caller,
+                    wishes,
+                    named_host,
+                },
             tls,
             peer,
             ..
@@ -209,11 +216,13 @@ impl Proxy {
             host: &host,
             caller: &caller,
             tls: tls.as_ref(),
+            named_host: named_host.as_deref(),
             started,
         };
         if let Some(served) = unrouted.answer(self, &generation, challenge, peer.redirect) {
             return HandlerAnswer::Now(unrouted.finish(&generation.recorder, served));
         }
+        let refreshes = unrouted.begin_refresh(self, &generation);
         let (route, target) = match unrouted.route(&generation, spelling, peer.path_rules) {
             RoutingOutcome::Route(route) => (route, None),
             RoutingOutcome::Shaped(route, target) => (route, Some(target)),
@@ -235,7 +244,7 @@ impl Proxy {
                 Some(host)
             }
         };
-        let request = ArrivedRequest {
+        let mut request = ArrivedRequest {
             parts,
             body,
             kept_host,
@@ -247,6 +256,10 @@ impl Proxy {
             started,
             answer: PendingAnswer::new(None, dialect),
         };
+        if refreshes {
+            request.keep_host();
+            generation.purge_method.mark_refresh(&mut request.parts);
+        }
         self.enter(&generation, route, (request, peer), early)
     }
 

@@ -7,7 +7,12 @@ use subtle::ConstantTimeEq;
 /// Whether the request has `token`. Compared in constant time, so that the time of the answer
 /// says nothing about the token.
 pub fn brings(request: &HeaderMap, token: &str) -> bool {
-    presented(request).is_some_and(|presented| presented.ct_eq(token.as_bytes()).into())
+    presented(request).is_some_and(|presented| is_same(presented, token))
+}
+
+/// Whether what a request presents is `token`, compared in constant time.
+pub fn is_same(presented: &[u8], token: &str) -> bool {
+    presented.ct_eq(token.as_bytes()).into()
 }
 
 /// The token of the request, if it has one.

@@ -19,7 +19,7 @@ mod hop;
 mod names;
 mod trust;
 
-pub use arrival::{ForwardingContext, PeerTrust, receive};
+pub use arrival::{ForwardingContext, NAMED_HOST, PeerTrust, receive};
 pub use caller::RequestSender;
 pub use forwarded::tell_origin;
 pub use hop::{HopFieldNames, HopWishes, TrailerWish, end_response_hop, strip_trailers};

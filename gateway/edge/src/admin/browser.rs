@@ -56,10 +56,12 @@ pub fn follows_a_link(headers: &HeaderMap) -> bool {
         && !headers.contains_key(ORIGIN)
 }
 
-/// What the form of a request that changes something proves.
-pub fn form(headers: &HeaderMap, has_body: bool) -> CrossSiteProof {
+/// What the form of a request that changes something proves. A page can't send one of `fields`
+/// unasked, either.
+pub fn form(headers: &HeaderMap, fields: &[HeaderName], has_body: bool) -> CrossSiteProof {
     match has_body {
         _ if is_json(headers) => CrossSiteProof::Deliberate,
+        _ if fields.iter().any(|name| headers.contains_key(name)) => CrossSiteProof::Deliberate,
         true => CrossSiteProof::NotJson,
         false if headers.contains_key(INTENT) => CrossSiteProof::Deliberate,
         false => CrossSiteProof::Bare,
@@ -227,8 +229,19 @@ mod tests {
             ),
         ] {
             let headers = headers(lines);
-            assert_eq!(form(&headers, true), with_body, "{lines:?}");
-            assert_eq!(form(&headers, false), without, "{lines:?}");
+            assert_eq!(form(&headers, &[], true), with_body, "{lines:?}");
+            assert_eq!(form(&headers, &[], false), without, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_api_shows_intent_where_that_api_is_asked() {
+        let key = HeaderName::from_static("fastly-key");
+        let sent = headers(&[("fastly-key", "x"), ("content-type", "text/plain")]);
+        for with_body in [true, false] {
+            let of_api = form(&sent, std::slice::from_ref(&key), with_body);
+            assert_eq!(of_api, CrossSiteProof::Deliberate);
+            assert_ne!(form(&sent, &[], with_body), CrossSiteProof::Deliberate);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The configuration of the admin listener.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::http::endpoint::{Endpoint, SocketMode};
+use crate::proxy::config::{OnOffSwitch, OneOrMany};
 
 /// The admin listener: health, metrics, purge.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -27,6 +29,31 @@ pub struct AdminConfig {
     pub token_file: Option<PathBuf>,
     /// Further tokens, each with a name for the audit lines and with the rights that it has.
     pub tokens: Vec<NamedToken>,
+    /// The purge APIs of other caches that are answered here, for clients that speak them.
+    pub purge_apis: PurgeApisConfig,
+}
+
+/// The purge APIs of other caches, for tokens with the right `purge`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PurgeApisConfig {
+    /// Fastly: the ids of services, and what `purge_all` reaches there: names of routes, or `*` for
+    /// everything. The id `*` stands for all that are not listed.
+    pub fastly: BTreeMap<String, OneOrMany>,
+    /// Cloudflare: the ids of zones, and what `purge_everything` reaches there, in the same form.
+    pub cloudflare: BTreeMap<String, OneOrMany>,
+    /// Souin: on or off.
+    pub souin: OnOffSwitch,
+}
+
+impl Default for PurgeApisConfig {
+    fn default() -> Self {
+        Self {
+            fastly: BTreeMap::new(),
+            cloudflare: BTreeMap::new(),
+            souin: OnOffSwitch::Off,
+        }
+    }
 }
 
 /// A token with a name and some rights.
@@ -109,6 +136,7 @@ impl Default for AdminConfig {
             token: None,
             token_file: None,
             tokens: Vec::new(),
+            purge_apis: PurgeApisConfig::default(),
         }
     }
 }

@@ -4,14 +4,17 @@
 //! request (`table`), does a page of another site send it (`browser`), and does its sender have the
 //! right (`tokens`). Health, metrics and lists are open; everything else must pass all checks.
 
+use http::header::AUTHORIZATION;
 use http::uri::Authority;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 
 use super::answer;
 use super::browser::{self, CrossSiteProof};
-use super::config::{AdminConfig, AdminRight};
+use super::config::{AdminConfig, AdminRight, PurgeApisConfig};
 use super::hosts::AdminHostNames;
-use super::table::{self, AdminAccess, AdminMethod, AdminOperation, TABLE, TableMatch};
+use super::table::{
+    self, AdminAccess, AdminAction, AdminMethod, AdminOperation, TABLE, TableMatch,
+};
 use super::tokens::{AdminCaller, AdminTokens, AuthorizationVerdict};
 use crate::http::body::Body;
 use crate::http::endpoint::Endpoint;
@@ -21,6 +24,8 @@ use crate::http::server::Peer;
 pub struct AdminGate {
     hosts: AdminHostNames,
     tokens: AdminTokens,
+    /// What ids of other caches' APIs stand for.
+    pub purge_apis: PurgeApisConfig,
 }
 
 /// A request that is allowed.
@@ -72,6 +77,7 @@ impl AdminGate {
         Self {
             hosts: AdminHostNames::new(endpoint.tcp(), &config.hosts),
             tokens: AdminTokens::new(config),
+            purge_apis: config.purge_apis.clone(),
         }
     }
 
@@ -115,10 +121,10 @@ impl AdminGate {
                 return Ok(admitted(AdminCaller::Anonymous));
             }
         };
-        if let Some(response) = refused_to_pages(request, entry.verb, host.as_ref()) {
+        if let Some(response) = refused_to_pages(request, entry, host.as_ref()) {
             return Err(self.refused(headers, response, RefusalAudit::Line));
         }
-        let (caller, verdict) = self.tokens.judge(headers, right);
+        let (caller, verdict) = self.tokens.judge(headers, token_fields(entry), right);
         let without_tokens = !self.tokens.are_asked_for();
         let response = match verdict {
             AuthorizationVerdict::Allowed
@@ -144,7 +150,7 @@ impl AdminGate {
         audit: RefusalAudit,
     ) -> Box<RefusedAdminRequest<'_>> {
         // The caller is the same whatever right is asked about.
-        let (caller, _) = self.tokens.judge(headers, AdminRight::Read);
+        let (caller, _) = self.tokens.judge(headers, &[], AdminRight::Read);
         Box::new(RefusedAdminRequest {
             caller,
             response,
@@ -174,10 +180,10 @@ impl AdminGate {
 /// The answer to a request that a page of another site may have sent.
 fn refused_to_pages(
     request: &Request<Body>,
-    verb: AdminMethod,
+    entry: &AdminOperation,
     host: Option<&Authority>,
 ) -> Option<Response<Body>> {
-    let headers = request.headers();
+    let (headers, verb) = (request.headers(), entry.verb);
     let is_link = verb == AdminMethod::Get && browser::follows_a_link(headers);
     if !is_link && browser::is_of_another_site(headers, host) {
         return Some(answer::error(StatusCode::FORBIDDEN, FOREIGN_SITE));
@@ -185,12 +191,38 @@ fn refused_to_pages(
     if verb == AdminMethod::Get {
         return None;
     }
-    match browser::form(headers, !request.body().is_empty()) {
+    let proofs: &[HeaderName] = match entry.action {
+        // A page can't send `PURGE` either without asking first.
+        AdminAction::PurgeAs(_) if *request.method() != Method::POST => return None,
+        AdminAction::PurgeAs(_) => &PROOFS_OF_APIS,
+        _ => &[],
+    };
+    match browser::form(headers, proofs, !request.body().is_empty()) {
         CrossSiteProof::Deliberate => None,
         CrossSiteProof::NotJson => {
             Some(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, NOT_JSON))
         }
         CrossSiteProof::Bare => Some(answer::error(StatusCode::FORBIDDEN, BARE)),
+    }
+}
+
+/// Fields of other caches' purge APIs that a page can't send without asking first.
+const PROOFS_OF_APIS: [HeaderName; 3] = [
+    AUTHORIZATION,
+    HeaderName::from_static(FASTLY_KEY),
+    HeaderName::from_static(CLOUDFLARE_KEY),
+];
+
+const FASTLY_KEY: &str = "fastly-key";
+
+/// In which clients of Cloudflare's API send a global key.
+const CLOUDFLARE_KEY: &str = "x-auth-key";
+
+/// The fields, besides `Authorization`, in which a request of this entry may bring its token.
+fn token_fields(entry: &AdminOperation) -> &'static [&'static str] {
+    match entry.action {
+        AdminAction::PurgeAs(_) => &[FASTLY_KEY, CLOUDFLARE_KEY],
+        _ => &[],
     }
 }
 
@@ -214,8 +246,6 @@ fn unknown() -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
     use crate::http::path::PathRules;
     use crate::http::server::LocalEndpoint;
@@ -266,8 +296,9 @@ mod tests {
             let path = entry.path.replace("{name}", "p");
             let methods = match entry.verb {
                 AdminMethod::Get => vec![Method::GET, Method::HEAD],
-                AdminMethod::Post => vec![Method::POST],
+                AdminMethod::Post | AdminMethod::PostOrPurge => vec![Method::POST],
             };
+            let is_api = matches!(entry.action, AdminAction::PurgeAs(_));
             for method in methods {
                 let status = |gate: &AdminGate, headers: &[(&str, &str)]| {
                     status(gate, method.clone(), &path, headers)
@@ -281,9 +312,17 @@ mod tests {
                 assert_eq!(status(&closed, &[json]), 401, "{path}");
                 assert_eq!(status(&open, &[json, foreign]), 403, "{path}");
                 assert_eq!(status(&closed, &[json, foreign, token]), 403, "{path}");
-                if entry.verb == AdminMethod::Post {
+                if entry.verb != AdminMethod::Get {
                     assert_eq!(status(&open, &[]), 403, "{path}");
-                    assert_eq!(status(&closed, &[token]), 403, "{path}");
+                    let by_token_alone = if is_api { 200 } else { 403 };
+                    assert_eq!(status(&closed, &[token]), by_token_alone, "{path}");
+                }
+                for name in [FASTLY_KEY, CLOUDFLARE_KEY] {
+                    let key = (name, "a long random text");
+                    let by_key = if is_api { 200 } else { 401 };
+                    assert_eq!(status(&closed, &[json, key]), by_key, "{path} {name}");
+                    assert_eq!(status(&closed, &[json, (name, "another")]), 401, "{path}");
+                    assert_eq!(status(&closed, &[key, foreign]), 403, "{path}");
                 }
                 judged += 1;
             }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::health;
 use crate::cache::key::KeyId;
 use crate::cache::l2::store::LogNumber;
-use crate::cache::purge::{PurgeKind, Selector};
+use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
 use crate::cluster::{self, Cluster, ClusterPurgeReport, NodeReceipt, UnconfirmedReason};
 use crate::http::path;
 use crate::proxy::{Proxy, UrlPurgeSelectors};
@@ -63,10 +63,7 @@ pub async fn purge(
             return Err("wait: there is no event bus, so no other node to wait for".to_owned());
         }
         (_, None) => {
-            let purges = selectors
-                .iter()
-                .map(|selector| proxy.cache.purge_everywhere(selector, kind));
-            let (orders, logged): (Vec<_>, Vec<_>) = purges.unzip();
+            let (orders, logged) = everywhere(&selectors, kind, proxy);
             (orders, logged, None)
         }
     };
@@ -86,6 +83,36 @@ pub async fn purge(
         receipt["notes"] = notes.into();
     }
     Ok(receipt)
+}
+
+/// Purges here and tells the other nodes. Returns the places in the order of purges, and what is
+/// told when the second tier's log has taken them.
+fn everywhere(
+    selectors: &[Selector],
+    kind: PurgeKind,
+    proxy: &Proxy,
+) -> (Vec<PurgeOrder>, Vec<Option<oneshot::Receiver<LogNumber>>>) {
+    let purges = selectors.iter();
+    let purges = purges.map(|selector| proxy.cache.purge_everywhere(selector, kind));
+    purges.unzip()
+}
+
+/// Purges as a request of another cache's API asks for it. Returns the newest place in the order of
+/// purges when the second tier's log has taken them, or has had time to.
+///
+/// # Errors
+/// If a text is too long to be told to other nodes.
+pub async fn purge_in_dialect(
+    selectors: &[Selector],
+    kind: PurgeKind,
+    proxy: &Proxy,
+) -> Result<PurgeOrder, String> {
+    if !selectors.iter().all(cluster::can_tell) {
+        return Err("a text is too long to publish to other nodes".to_owned());
+    }
+    let (orders, logged) = everywhere(selectors, kind, proxy);
+    shared(logged.into_iter().flatten()).await;
+    Ok(orders.into_iter().max().unwrap_or_default())
 }
 
 fn read(body: &Value, proxy: &Proxy) -> Result<PurgeRequest, String> {

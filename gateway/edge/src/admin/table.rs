@@ -11,7 +11,7 @@ use super::config::AdminRight;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AdminOperation {
     pub verb: AdminMethod,
-    /// `{name}` and `{target}` stand for one segment each.
+    /// `{name}` and `{target}` stand for one segment each, and `{rest}` for all that remains.
     pub path: &'static str,
     pub access: AdminAccess,
     pub action: AdminAction,
@@ -24,6 +24,8 @@ pub enum AdminMethod {
     Get,
     /// POST: something changes, or the question is too long for a URL.
     Post,
+    /// POST or PURGE: something is purged.
+    PostOrPurge,
 }
 
 /// Who may ask.
@@ -61,6 +63,18 @@ pub enum AdminAction {
     Upstreams,
     ChangeTarget,
     SwitchMaintenance,
+    PurgeAs(PurgeApi),
+}
+
+/// A request of another cache's purge API.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PurgeApi {
+    FastlyKey,
+    FastlyKeys,
+    FastlyAll,
+    FastlyUrl,
+    Cloudflare,
+    Souin,
 }
 
 /// The result of looking up a method and a path.
@@ -72,7 +86,8 @@ pub enum TableMatch<'a> {
     Nothing,
 }
 
-/// The segments in the places of `{name}` and `{target}`; empty where the entry has none.
+/// The segments in the places of `{name}` and `{target}`, and what is in that of `{rest}`; empty
+/// where the entry has none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PathNames<'a> {
     pub name: &'a str,
@@ -97,8 +112,17 @@ const fn post(path: &'static str, right: AdminRight, action: AdminAction) -> Adm
     }
 }
 
+const fn purge(verb: AdminMethod, path: &'static str, api: PurgeApi) -> AdminOperation {
+    AdminOperation {
+        verb,
+        path,
+        access: AdminAccess::Needs(AdminRight::Purge),
+        action: AdminAction::PurgeAs(api),
+    }
+}
+
 /// All entries.
-pub const TABLE: [AdminOperation; 20] = [
+pub const TABLE: [AdminOperation; 27] = [
     get("/livez", AdminAccess::Open, AdminAction::Live),
     get("/readyz", AdminAccess::Open, AdminAction::Ready),
     get("/metrics", AdminAccess::Open, AdminAction::Metrics),
@@ -171,6 +195,37 @@ pub const TABLE: [AdminOperation; 20] = [
         AdminRight::Config,
         AdminAction::SwitchMaintenance,
     ),
+    purge(
+        AdminMethod::Post,
+        "/service/{name}/purge/{target}",
+        PurgeApi::FastlyKey,
+    ),
+    purge(
+        AdminMethod::Post,
+        "/service/{name}/purge",
+        PurgeApi::FastlyKeys,
+    ),
+    purge(
+        AdminMethod::Post,
+        "/service/{name}/purge_all",
+        PurgeApi::FastlyAll,
+    ),
+    purge(AdminMethod::Post, "/purge/{rest}", PurgeApi::FastlyUrl),
+    purge(
+        AdminMethod::Post,
+        "/client/v4/zones/{name}/purge_cache",
+        PurgeApi::Cloudflare,
+    ),
+    purge(
+        AdminMethod::PostOrPurge,
+        "/souin-api/souin",
+        PurgeApi::Souin,
+    ),
+    purge(
+        AdminMethod::PostOrPurge,
+        "/souin-api/souin/{rest}",
+        PurgeApi::Souin,
+    ),
 ];
 
 /// Looks a request up.
@@ -188,6 +243,10 @@ impl AdminOperation {
     /// The names in `path`. None if the path is another one.
     fn names_in<'a>(&self, path: &'a str) -> Option<PathNames<'a>> {
         let mut names = PathNames::default();
+        if let Some(place) = self.path.strip_suffix("{rest}") {
+            names.target = path.strip_prefix(place)?;
+            return Some(names);
+        }
         let (mut wanted, mut given) = (self.path.split('/'), path.split('/'));
         loop {
             match (wanted.next(), given.next()) {
@@ -207,6 +266,7 @@ impl AdminMethod {
         match self {
             Self::Get => "GET, HEAD",
             Self::Post => "POST",
+            Self::PostOrPurge => "POST, PURGE",
         }
     }
 
@@ -214,6 +274,7 @@ impl AdminMethod {
         match self {
             Self::Get => matches!(*method, Method::GET | Method::HEAD),
             Self::Post => *method == Method::POST,
+            Self::PostOrPurge => *method == Method::POST || method.as_str() == "PURGE",
         }
     }
 }
@@ -254,6 +315,13 @@ mod tests {
             ("GET, HEAD", "/v1/upstreams", "read"),
             ("POST", "/v1/upstreams/{name}/targets/{target}", "targets"),
             ("POST", "/v1/routes/{name}/maintenance", "config"),
+            ("POST", "/service/{name}/purge/{target}", "purge"),
+            ("POST", "/service/{name}/purge", "purge"),
+            ("POST", "/service/{name}/purge_all", "purge"),
+            ("POST", "/purge/{rest}", "purge"),
+            ("POST", "/client/v4/zones/{name}/purge_cache", "purge"),
+            ("POST, PURGE", "/souin-api/souin", "purge"),
+            ("POST, PURGE", "/souin-api/souin/{rest}", "purge"),
         ];
         let expected = expected.map(|(verb, path, right)| (verb, path, right.to_owned()));
         assert_eq!(said, expected);
@@ -263,7 +331,7 @@ mod tests {
     #[test]
     fn each_path_has_one_entry() {
         for entry in &TABLE {
-            let path = entry.path.replace("{name}", "p");
+            let path = entry.path.replace("{name}", "p").replace("{rest}", "a/b");
             let all = TABLE.iter().filter(|other| other.names_in(&path).is_some());
             assert_eq!(all.count(), 1, "{path}");
         }

@@ -65,13 +65,16 @@ impl AdminTokens {
         !self.0.is_empty()
     }
 
-    /// Returns who sends the request, and whether they have this right.
+    /// Returns who sends the request, and whether they have this right. The token comes as
+    /// `Authorization: Bearer`, or in one of these fields.
     pub fn judge(
         &self,
         headers: &HeaderMap,
+        fields: &[&str],
         right: AdminRight,
     ) -> (AdminCaller<'_>, AuthorizationVerdict) {
-        let given = bearer::presented(headers);
+        let in_field = || fields.iter().find_map(|name| headers.get(*name));
+        let given = bearer::presented(headers).or_else(|| in_field().map(|value| value.as_bytes()));
         let Some(token) = given.and_then(|given| self.owner(given)) else {
             let caller = given.map_or(AdminCaller::Anonymous, |_| AdminCaller::Unknown);
             return match self.are_asked_for() {
@@ -140,8 +143,14 @@ mod tests {
     fn without_tokens_everybody_is_anonymous_and_allowed() {
         let none = tokens(None, &[]);
         let allowed = (AdminCaller::Anonymous, AuthorizationVerdict::Allowed);
-        assert_eq!(none.judge(&HeaderMap::new(), AdminRight::Purge), allowed);
-        assert_eq!(none.judge(&with("whatever"), AdminRight::Purge), allowed);
+        assert_eq!(
+            none.judge(&HeaderMap::new(), &[], AdminRight::Purge),
+            allowed
+        );
+        assert_eq!(
+            none.judge(&with("whatever"), &[], AdminRight::Purge),
+            allowed
+        );
     }
 
     #[test]
@@ -155,7 +164,7 @@ mod tests {
         );
         for right in AdminRight::ALL {
             assert_eq!(
-                all.judge(&with("the one"), right),
+                all.judge(&with("the one"), &[], right),
                 (AdminCaller::Named(ALMIGHTY), AuthorizationVerdict::Allowed)
             );
             let verdict = |is: bool| {
@@ -166,7 +175,7 @@ mod tests {
                 }
             };
             assert_eq!(
-                all.judge(&with("token of reader"), right),
+                all.judge(&with("token of reader"), &[], right),
                 (
                     AdminCaller::Named("reader"),
                     verdict(right == AdminRight::Read)
@@ -174,15 +183,15 @@ mod tests {
             );
             let changes = matches!(right, AdminRight::Purge | AdminRight::Plugins);
             assert_eq!(
-                all.judge(&with("token of ci"), right),
+                all.judge(&with("token of ci"), &[], right),
                 (AdminCaller::Named("ci"), verdict(changes))
             );
             assert_eq!(
-                all.judge(&HeaderMap::new(), right),
+                all.judge(&HeaderMap::new(), &[], right),
                 (AdminCaller::Anonymous, AuthorizationVerdict::NoToken)
             );
             for wrong in ["", "token of", "token of reader ", "TOKEN OF READER"] {
-                let judged = all.judge(&with(wrong), right);
+                let judged = all.judge(&with(wrong), &[], right);
                 assert_eq!(
                     judged,
                     (AdminCaller::Unknown, AuthorizationVerdict::NoToken),

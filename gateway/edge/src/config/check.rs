@@ -22,6 +22,7 @@ mod listener_tls;
 mod listeners;
 mod plugins;
 mod policy;
+mod purge_method;
 mod routes;
 mod rules;
 mod upstreams;
@@ -58,7 +59,8 @@ pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
         event_bus::check(config, given, &mut report);
     }
     automatic::check(config, &mut report);
-    access(config, &mut report);
+    admin_listener::check(&config.admin, &path(&["admin"]), &mut report);
+    purge_method::check(config, &mut report);
     recent_requests(config, &mut report);
     report.findings
 }
@@ -118,17 +120,4 @@ fn in_words(number: usize) -> String {
     let words = ["none", "one", "two", "three", "four", "five", "six"];
     let word = words.get(number);
     word.map_or_else(|| number.to_string(), |word| (*word).to_owned())
-}
-
-/// Checks who may change things: the admin listener and `PURGE`.
-fn access(config: &GatewayConfig, report: &mut FindingCollector) {
-    admin_listener::check(&config.admin, &path(&["admin"]), report);
-    let purge = &config.purge_method;
-    report.each(&path(&["purge_method", "allow"]), &purge.allow, form::cidr);
-    if purge.enabled && purge.allow.is_empty() && purge.token.is_none() {
-        report.add(
-            path(&["purge_method", "enabled"]),
-            "anybody could purge; expected `allow` (addresses) or `token` beside it",
-        );
-    }
 }

@@ -347,6 +347,38 @@ fn values_that_cannot_be_meant_are_refused() {
             "11:25: purge_method.allow[0]: bad prefix length",
         ),
         (
+            "purge_method: { drupal_headers: [\"a b\"] }\n",
+            "11:34: purge_method.drupal_headers[0]: \"a b\" is not a header name",
+        ),
+        (
+            "purge_method: { nginx_prefix: purge }\n",
+            "11:31: purge_method.nginx_prefix: \"purge\" is no prefix of paths; expected a text as /purge/",
+        ),
+        (
+            "purge_method: { max_selectors: 0 }\n",
+            "11:32: purge_method.max_selectors: ",
+        ),
+        (
+            "purge_method: { dialects: [varnish, squid] }\n",
+            "11:37: purge_method.dialects[1]: ",
+        ),
+        (
+            "purge_method: { enabled: true, token: abcdefgh, dialects: [url, refresh] }\n",
+            "11:65: purge_method.dialects[1]: every browser can ask for a refresh; expected addresses in",
+        ),
+        (
+            "admin: { purge_apis: { fastly: { id: [nowhere] } } }\n",
+            "11:38: admin.purge_apis.fastly.id: no route is named `nowhere`; expected names of routes, or \"*\"",
+        ),
+        (
+            "defaults: { tags_from: [{ header: \"a b\", split: \",\" }] }\n",
+            "11:35: defaults.tags_from[0].header: ",
+        ),
+        (
+            "defaults: { tags_from: [{ header: a, split: \"-\" }] }\n",
+            "11:45: defaults.tags_from[0].split: ",
+        ),
+        (
             "server: { threads: 0 }\n",
             "11:20: server.threads: 0 threads",
         ),

@@ -26,6 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
+use crate::dialects::config::PurgeDialect;
 use crate::http::path::PathRuleOverrides;
 use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::mirror::config::MirrorConfig;
@@ -292,19 +293,44 @@ pub enum PurgeRule {
     Route(String),
 }
 
-/// The `PURGE` method on the listeners. Off unless given.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+/// Requests to purge on the listeners, as `PURGE`. Off unless given.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PurgeMethodConfig {
-    /// Whether `PURGE` is answered (405 otherwise).
+    /// Whether `PURGE` and its kind are answered (405 otherwise).
     pub enabled: bool,
     /// Addresses (CIDR) that may purge.
     pub allow: Vec<String>,
-    /// A token that requests must send as `Authorization: Bearer …`. Unset: only the address
-    /// decides.
+    /// A token that requests must send as `Authorization: Bearer …`, or as `Fastly-Key` in the
+    /// dialect `fastly`. Unset: only the address decides.
     pub token: Option<String>,
     /// A file with that token.
     pub token_file: Option<std::path::PathBuf>,
+    /// The protocols of other caches that are understood.
+    pub dialects: Vec<PurgeDialect>,
+    /// The fields with tags in requests of the dialect `drupal`.
+    pub drupal_headers: Vec<String>,
+    /// What the paths of the dialect `nginx` begin with, from slash to slash.
+    pub nginx_prefix: String,
+    /// The most tags, pages and prefixes that one request may purge (400 above this).
+    pub max_selectors: usize,
+}
+
+impl Default for PurgeMethodConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            allow: Vec::new(),
+            token: None,
+            token_file: None,
+            dialects: PurgeDialect::USUAL.to_vec(),
+            drupal_headers: ["Cache-Tags", "X-Cache-Tags", "Purge-Cache-Tags"]
+                .map(str::to_owned)
+                .to_vec(),
+            nginx_prefix: "/purge/".to_owned(),
+            max_selectors: 4_096,
+        }
+    }
 }
 
 fn off() -> OnOffSwitch {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use http::Response;
 
 use super::counted::CountedResponse;
+use super::debug_headers;
 use super::esi::PageRequest;
 use super::metrics::RequestOutcome;
 use super::record::PendingRecord;
@@ -54,10 +55,11 @@ impl PendingAnswer {
     pub(super) fn finish(
         self,
         route: &Route,
-        served: CountedResponse,
+        mut served: CountedResponse,
         started: Instant,
     ) -> Response<Body> {
         route.metrics.count(served.outcome, started.elapsed());
+        debug_headers::set(&route.policy.debug_headers, &mut served);
         self.give(served)
     }
 

@@ -66,7 +66,10 @@ impl Proxy {
         }
         let mut parts = parts.clone();
         let spelling = path::arrive(&mut parts.uri).ok()?;
-        let ForwardingContext { caller, wishes } = &entered.received;
+        let ForwardingContext { caller, wishes, .. } = &entered.received;
+        if generation.purge_method.is_refresh(&parts, caller) {
+            return None;
+        }
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
         let rules = entered.peer.path_rules;

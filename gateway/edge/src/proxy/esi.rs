@@ -223,6 +223,7 @@ impl PageRequest {
             received: ForwardingContext {
                 caller: self.caller.clone(),
                 wishes: HopWishes::default(),
+                named_host: None,
             },
             tls: self.tls.clone(),
         };

@@ -123,7 +123,7 @@ impl Generation {
 
     /// Explains a request. The route's plugin may change it.
     fn explained(&self, parts: &mut Parts) -> (Explanation, Option<DerivedKey>) {
-        let ForwardingContext { caller, wishes } = self.received(parts);
+        let ForwardingContext { caller, wishes, .. } = self.received(parts);
         let scheme = caller.scheme();
         let host = context::host(parts, scheme).into_owned();
         let url = |uri: &Uri| {

@@ -89,6 +89,11 @@ impl Generation {
         self.overdue.clone()
     }
 
+    /// The most things that one request may purge.
+    pub fn max_selectors(&self) -> usize {
+        self.purge_method.max_selectors()
+    }
+
     /// The routes.
     pub fn routes(&self) -> &Routes {
         &self.routes

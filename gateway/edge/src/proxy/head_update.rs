@@ -15,7 +15,6 @@ use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::{HttpExchange, UncacheableReason};
 use crate::cache::purge::PurgeOrder;
-use crate::cache::tags;
 use crate::http::age::age_value;
 use crate::http::date;
 use crate::http::etag::EntityTag;
@@ -90,7 +89,7 @@ fn renewed(
     headers.remove(VIA);
     headers.insert(DATE, date::format(wall));
     update(&mut headers, news);
-    tags::strip(&mut headers);
+    ask.route.policy.tags_from.strip(&mut headers);
     if Vary::parse(&headers) != Vary::parse(&copy.headers) {
         return Ok(None);
     }

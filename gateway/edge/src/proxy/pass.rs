@@ -154,7 +154,7 @@ async fn exchange(
             sticky::set(ask, pin, &mut response);
             let detail = detail.or_else(|| ask.retry_detail());
             CountedResponse::new(
-                respond::passed(cleaned(response), &status(reason, detail)),
+                respond::passed(&ask.route, cleaned(response), &status(reason, detail)),
                 RequestOutcome::Pass,
             )
         }
@@ -193,7 +193,7 @@ pub(super) async fn pass_shared(
     let response = excerpt::of_passed(ask, response);
     let detail = detail.or_else(|| ask.retry_detail());
     Ok(CountedResponse::new(
-        respond::passed(response, &status(reason, detail)),
+        respond::passed(&ask.route, response, &status(reason, detail)),
         RequestOutcome::Pass,
     ))
 }

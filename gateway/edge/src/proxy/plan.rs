@@ -15,6 +15,7 @@ use crate::http::forward;
 use crate::http::tls::ClientCertificatePresented;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
+use crate::proxy::ReloadsForEverybody;
 use crate::proxy::context::{DerivedKey, RequestContext, subject};
 use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::record::trail::note_call;
@@ -138,9 +139,17 @@ pub(super) fn key_of(ask: &RequestContext) -> Option<KeyBuf> {
     }
 }
 
+/// Whether the request is one of those of operators that load a page again for everybody.
+fn reloads(parts: &Parts) -> bool {
+    parts.extensions.get::<ReloadsForEverybody>().is_some()
+}
+
 /// Whether the request accepts this fresh entry (RFC 9111 §5.2.1), if the route honours request
 /// directives.
 pub fn satisfies(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
+    if reloads(parts) {
+        return false;
+    }
     if !route.policy.honors_requests() {
         return true;
     }
@@ -167,10 +176,11 @@ pub fn accepts_on_error(route: &Route, parts: &Parts, entry: &Entry, now: Instan
 
 /// Whether the request asks for nothing stale, if the route honours request directives.
 pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
-    route.policy.honors_requests() && {
-        let asked = RequestDirectives::parse(&parts.headers);
-        asked.no_cache || asked.max_age.is_some() || asked.min_fresh.is_some()
-    }
+    reloads(parts)
+        || route.policy.honors_requests() && {
+            let asked = RequestDirectives::parse(&parts.headers);
+            asked.no_cache || asked.max_age.is_some() || asked.min_fresh.is_some()
+        }
 }
 
 /// Whether the request accepts an entry that is this stale (RFC 9111 §5.2.1.2), if the route
@@ -178,6 +188,9 @@ pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
 /// for a reason that no client can judge.
 pub fn tolerates(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
     if !route.policy.honors_requests() || entry.freshness.must_revalidate || entry.is_marked() {
+        return false;
+    }
+    if reloads(parts) {
         return false;
     }
     let asked = RequestDirectives::parse(&parts.headers);

@@ -1,40 +1,48 @@
-//! The `PURGE` method on the listeners: off by default, allowed by address and token.
+//! Requests to purge on the listeners: off by default, allowed by address and token.
 //!
-//! If it is on, other methods that command caches (`BAN` and similar ones) are answered here, too.
-//! A request that was not understood, or whose URL no route caches, is never answered as done. The
-//! answer and the log name what was purged.
+//! If purging is on, every method that commands caches (`PURGE`, `BAN` and similar ones) is answered
+//! here, in the dialects that are switched on. A request that was not understood, or whose URL no
+//! route caches, is never answered as done. The answer and the log name what was purged.
 
-mod form;
+pub mod reach;
 
-use std::fmt;
+use std::borrow::Cow;
 use std::time::Instant;
 
-use http::header::CONTENT_TYPE;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use prometheus::IntCounterVec;
 use tracing::field::display;
 
 use crate::cache::Cache;
-use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
+use crate::cache::purge::PurgeKind;
+use crate::dialects::answer::{
+    AnswerForm, AnswerMedia, DialectAnswer, PurgeSummary, StoredPresence,
+};
+use crate::dialects::config::PurgeDialect;
+use crate::dialects::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish, TargetHosts};
+use crate::dialects::{self, ControlRequest, DialectSettings, souin};
 use crate::http::bearer;
 use crate::http::body::Body;
+use crate::http::cache_control::RequestDirectives;
 use crate::http::cidr::Cidr;
-use crate::http::forward::RequestSender;
-use crate::http::reference::without_port;
-use crate::proxy::by_url::UrlPurgeSelectors;
-use crate::proxy::context::normal_host;
+use crate::http::forward::{NAMED_HOST, RequestSender};
 use crate::proxy::generation::Generation;
 use crate::proxy::metrics::RequestFamilies;
 use crate::proxy::{config, respond};
 use crate::telemetry::limit::LineLimiter;
-use form::{AnswerForm, InvalidPurgeRequest, PurgeMethodScope, RequestedPurge};
+use reach::{PurgeAddress, PurgeReach};
 
-/// Who may purge by method, and under which addresses the page of a URL may be stored.
+/// Who may purge on the listeners, how that is asked for, and under which addresses the page of a
+/// URL may be stored.
 pub struct PurgeMethod {
     enabled: bool,
     allow: Box<[Cidr]>,
     token: Option<Box<str>>,
+    dialects: DialectSettings,
+    /// What paths begin with that are about purging whatever their method is.
+    control_paths: Box<[String]>,
     /// The ports of the listeners.
     ports: Box<[u16]>,
     answers: IntCounterVec,
@@ -47,9 +55,45 @@ pub struct PurgeMethod {
 pub enum TokenError {
     #[error("purge_method.allow: {0}")]
     Address(#[from] crate::http::cidr::CidrError),
+    #[error("purge_method.drupal_headers: {0}")]
+    Field(#[from] http::header::InvalidHeaderName),
     #[error("metrics can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
 }
+
+/// A request to purge on a listener.
+pub struct PurgeMethodRequest<'a> {
+    parts: &'a Parts,
+    host: &'a str,
+    caller: &'a RequestSender,
+    /// Its fields, with those of them that are removed on arrival from what is no purge.
+    headers: Cow<'a, HeaderMap>,
+}
+
+impl<'a> PurgeMethodRequest<'a> {
+    /// `named_host` is what the request said in `X-Host`.
+    pub fn new(
+        parts: &'a Parts,
+        host: &'a str,
+        caller: &'a RequestSender,
+        named_host: Option<&HeaderValue>,
+    ) -> Self {
+        let mut headers = Cow::Borrowed(&parts.headers);
+        if let Some(named) = named_host {
+            headers.to_mut().insert(NAMED_HOST, named.clone());
+        }
+        Self {
+            parts,
+            host,
+            caller,
+            headers,
+        }
+    }
+}
+
+/// Marks a request that loads its page again for everybody.
+#[derive(Clone, Copy, Debug)]
+pub struct ReloadsForEverybody;
 
 /// The outcome of a purge request. Its words are those of the metric's label.
 #[derive(Clone, Copy)]
@@ -59,6 +103,7 @@ enum PurgeMethodOutcome {
     NotUnderstood,
     NotAllowed,
     Off,
+    Refreshed,
 }
 
 impl PurgeMethodOutcome {
@@ -69,33 +114,14 @@ impl PurgeMethodOutcome {
             Self::NotUnderstood => "not_understood",
             Self::NotAllowed => "not_allowed",
             Self::Off => "off",
+            Self::Refreshed => "refreshed",
         }
     }
 }
 
-/// What a purge reaches: selectors, and descriptions of them for people.
-#[derive(Default)]
-struct PurgeMethodSelection {
-    selectors: Vec<Selector>,
-    names: Vec<String>,
-    notes: Vec<String>,
-}
+const X_REFRESH: HeaderName = HeaderName::from_static("x-refresh");
 
-impl PurgeMethodSelection {
-    fn add(&mut self, name: String, selectors: impl IntoIterator<Item = Selector>) {
-        self.names.push(name);
-        self.selectors.extend(selectors);
-    }
-}
-
-impl fmt::Display for PurgeMethodSelection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.names
-            .iter()
-            .chain(&self.notes)
-            .try_for_each(|line| writeln!(f, "{line}"))
-    }
-}
+const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
 
 impl PurgeMethod {
     /// Creates the method for listeners on these ports.
@@ -107,6 +133,18 @@ impl PurgeMethod {
         let mut ports: Vec<u16> = ports.filter(|port| *port != 0).collect();
         ports.sort_unstable();
         ports.dedup();
+        let drupal_headers = config.drupal_headers.iter();
+        let drupal_headers = drupal_headers.map(|name| name.to_ascii_lowercase().parse());
+        let dialects = DialectSettings {
+            enabled: config.dialects.clone(),
+            drupal_headers: drupal_headers.collect::<Result<_, _>>()?,
+            nginx_prefix: config.nginx_prefix.clone(),
+            max_selectors: config.max_selectors,
+        };
+        let control_paths = match config.enabled {
+            true => dialects.control_paths(),
+            false => Vec::new(),
+        };
         Ok(Self {
             enabled: config.enabled,
             allow: config
@@ -115,19 +153,40 @@ impl PurgeMethod {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
             token: config.token.as_deref().map(Into::into),
+            dialects,
+            control_paths: control_paths.into(),
             ports: ports.into(),
             answers: families.purges(),
             warnings: LineLimiter::new(Instant::now()),
         })
     }
 
-    /// Whether this is a purge request. Such a request never reaches an origin.
+    /// The most targets of one request, here and on the admin listener.
+    pub fn max_selectors(&self) -> usize {
+        self.dialects.max_selectors
+    }
+
+    /// Whether entries must be found by their content type.
+    pub fn purges_by_content_type(&self) -> bool {
+        self.enabled && self.dialects.has(PurgeDialect::Varnish)
+    }
+
+    /// Whether this is a request to purge. Such a request never reaches an origin.
     pub fn takes(&self, parts: &Parts) -> bool {
-        match parts.method {
+        let is_method = match parts.method {
             Method::GET | Method::HEAD | Method::POST => false,
-            _ if self.enabled => form::is_control(parts.method.as_str()),
+            _ if self.enabled => dialects::is_control(parts.method.as_str()),
             _ => parts.method.as_str() == "PURGE",
-        }
+        };
+        is_method || (!self.control_paths.is_empty() && self.is_control_path(parts.uri.path()))
+    }
+
+    fn is_control_path(&self, path: &str) -> bool {
+        let begins = |known: &String| match known.as_str() {
+            souin::PLACE => souin::is_its_path(path),
+            prefix => path.starts_with(prefix),
+        };
+        self.control_paths.iter().any(begins)
     }
 
     /// Purges what the request asks for.
@@ -135,28 +194,34 @@ impl PurgeMethod {
         &self,
         generation: &Generation,
         cache: &Cache,
-        parts: &Parts,
-        host: &str,
-        caller: &RequestSender,
+        asked: &PurgeMethodRequest<'_>,
     ) -> Response<Body> {
-        let (outcome, answer) = self.outcome(generation, cache, parts, host, caller);
-        self.answers.with_label_values(&[outcome.as_str()]).inc();
+        let (outcome, answer) = self.outcome(generation, cache, asked);
+        self.count(outcome);
         answer
+    }
+
+    fn count(&self, outcome: PurgeMethodOutcome) {
+        self.answers.with_label_values(&[outcome.as_str()]).inc();
     }
 
     fn outcome(
         &self,
         generation: &Generation,
         cache: &Cache,
-        parts: &Parts,
-        host: &str,
-        caller: &RequestSender,
+        asked: &PurgeMethodRequest<'_>,
     ) -> (PurgeMethodOutcome, Response<Body>) {
+        let PurgeMethodRequest {
+            parts,
+            host,
+            caller,
+            ref headers,
+        } = *asked;
         if !self.enabled {
             let off = respond::method_not_allowed("405 PURGE is off\n");
             return (PurgeMethodOutcome::Off, off);
         }
-        if !self.allows(parts, caller) {
+        if !self.allows(&parts.headers, caller) {
             if let Some(dropped) = self.warnings.admit(Instant::now()) {
                 let (client, peer) = (caller.client().map(display), caller.connected());
                 tracing::warn!(client, %peer, dropped, "a PURGE was refused");
@@ -164,146 +229,162 @@ impl PurgeMethod {
             let refused = respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
             return (PurgeMethodOutcome::NotAllowed, refused);
         }
-        let wanted = match form::read(parts) {
+        let request = ControlRequest {
+            method: parts.method.as_str(),
+            uri: &parts.uri,
+            headers,
+            body: &[],
+        };
+        let wanted = match self.dialects.read(&request) {
             Ok(wanted) => wanted,
             Err(refused) => {
-                return (
-                    PurgeMethodOutcome::NotUnderstood,
-                    self.refuse(&refused, caller),
-                );
+                let form = self.dialects.answer_form(&request);
+                let answer = self.refuse(&form, &refused, caller);
+                return (PurgeMethodOutcome::NotUnderstood, answer);
             }
         };
-        let reached = self.reached(generation, parts, host, caller, &wanted);
-        if reached.selectors.is_empty() {
-            let why: String = reached.notes.iter().map(|n| format!(": {n}")).collect();
-            let text = format!("404 no route caches this{why}\n");
-            let nothing = respond::plain(StatusCode::NOT_FOUND, text);
+        let address = PurgeAddress::of(host, caller);
+        let reach = generation.reach(&wanted.targets, address);
+        if reach.selectors.is_empty() {
+            let nothing = nothing_cached(&reach);
             return (PurgeMethodOutcome::NothingCached, nothing);
         }
-        let orders = reached.selectors.iter();
-        let order = orders
-            .map(|selector| cache.purge(selector, wanted.kind))
-            .max();
+        let presence = match wanted.answer {
+            AnswerForm::Nginx => generation.presence(cache, &wanted.targets, address),
+            _ => StoredPresence::Assumed,
+        };
+        let answer = carry_out(cache, &wanted, &reach, presence, request.method);
         tracing::info!(
             client = caller.client().map(display),
             kind = ?wanted.kind,
-            reached = reached.names.join(", "),
+            reached = reach.names.join(", "),
             "purged by the PURGE method"
-        );
-        let answer = done(
-            wanted.answer,
-            wanted.kind,
-            order.unwrap_or_default(),
-            &reached,
         );
         (PurgeMethodOutcome::Done, answer)
     }
 
-    fn refuse(&self, refused: &InvalidPurgeRequest, caller: &RequestSender) -> Response<Body> {
+    fn refuse(
+        &self,
+        form: &AnswerForm,
+        refused: &InvalidPurgeRequest,
+        caller: &RequestSender,
+    ) -> Response<Body> {
         if let Some(dropped) = self.warnings.admit(Instant::now()) {
             let client = caller.client().map(display);
-            tracing::warn!(client, reason = %refused, dropped, "a request to purge was not understood");
+            let reason = &refused.why;
+            tracing::warn!(
+                client,
+                reason,
+                dropped,
+                "a request to purge was not understood"
+            );
         }
-        respond::plain(refused.status, refused.to_string())
+        respond_with(form.refused(refused, &self.dialects.accepted()))
     }
 
-    fn reached(
+    /// Whether this request loads its page again for everybody: its sender is on the list, and says
+    /// so. Anybody else's request with these fields is an ordinary one.
+    pub fn is_refresh(&self, parts: &Parts, caller: &RequestSender) -> bool {
+        if !self.enabled || !self.dialects.has(PurgeDialect::Refresh) || parts.method != Method::GET
+        {
+            return false;
+        }
+        let says_one = || {
+            parts
+                .headers
+                .get(X_REFRESH)
+                .is_some_and(|value| value == "1")
+        };
+        let says_no_cache = || {
+            parts.headers.contains_key(CACHE_CONTROL)
+                && RequestDirectives::parse(&parts.headers).no_cache
+        };
+        (says_one() || says_no_cache()) && self.allows(&parts.headers, caller)
+    }
+
+    /// Makes the page of a refresh stale on every node.
+    pub fn begin_refresh(
         &self,
         generation: &Generation,
+        cache: &Cache,
         parts: &Parts,
         host: &str,
         caller: &RequestSender,
-        wanted: &RequestedPurge,
-    ) -> PurgeMethodSelection {
-        let mut reached = PurgeMethodSelection::default();
-        match &wanted.reach {
-            PurgeMethodScope::Everything => reached.add("all".to_owned(), [Selector::All]),
-            PurgeMethodScope::Tags(tags) => {
-                for tag in tags {
-                    reached.add(format!("tag {tag}"), [Selector::Tag(tag.clone())]);
-                }
-            }
-            PurgeMethodScope::Beginning(path) => {
-                let mut hosts: Vec<String> = self.places(host, caller).map(|(_, h)| h).collect();
-                hosts.sort_unstable();
-                hosts.dedup();
-                for host in hosts {
-                    let prefix = format!("{host}{path}");
-                    let selectors = Selector::prefixes(&prefix);
-                    reached.add(format!("prefix {prefix}"), selectors);
-                }
-            }
-            PurgeMethodScope::Url => {
-                let target = parts
-                    .uri
-                    .path_and_query()
-                    .map_or("/", |target| target.as_str());
-                for (scheme, host) in self.places(host, caller) {
-                    let UrlPurgeSelectors { selectors, note } =
-                        generation.by_url(scheme, &host, &parts.uri);
-                    if !selectors.is_empty() {
-                        reached.add(format!("url {scheme}://{host}{target}"), selectors);
-                    }
-                    let new = note.filter(|note| !reached.notes.contains(note));
-                    reached.notes.extend(new);
-                }
-            }
+    ) {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let page = PurgeTarget::Page(TargetHosts::OfRequest, path.to_owned());
+        let reach = generation.reach(&[page], PurgeAddress::of(host, caller));
+        for selector in &reach.selectors {
+            cache.purge(selector, PurgeKind::Soft);
         }
-        reached
+        self.count(PurgeMethodOutcome::Refreshed);
     }
 
-    /// The addresses under which clients may have asked for the page: each scheme, with the host as
-    /// it is written, with the default port and with the ports of the listeners. An application
-    /// that purges without going through the proxy in front does not say which of them clients use.
-    /// If a trusted proxy reports the scheme and host, only these count.
-    fn places(
-        &self,
-        host: &str,
-        caller: &RequestSender,
-    ) -> impl Iterator<Item = (&'static str, String)> {
-        let name = without_port(host);
-        let mut places = vec![(caller.scheme(), host.to_owned())];
-        if !caller.is_scheme_told() {
-            let at_ports = self.ports.iter().map(|port| format!("{name}:{port}"));
-            let hosts = [host.to_owned(), name.to_owned()];
-            let hosts: Vec<String> = hosts.into_iter().chain(at_ports).collect();
-            for scheme in ["http", "https"] {
-                let hosts = hosts.iter().map(|host| normal_host(host, scheme));
-                places.extend(hosts.map(|host| (scheme, host.into_owned())));
-            }
+    /// Marks a refresh, so that nothing that is stored answers it. The origin does not get the token.
+    pub fn mark_refresh(&self, parts: &mut Parts) {
+        if self.token.is_some() {
+            parts.headers.remove(AUTHORIZATION);
+            parts.headers.remove(FASTLY_KEY);
         }
-        places.sort_unstable();
-        places.dedup();
-        places.into_iter()
+        parts.headers.remove(X_REFRESH);
+        parts.extensions.insert(ReloadsForEverybody);
     }
 
     /// Whether the client may purge. Its address is the one that trusted proxies report; an unknown
     /// address is on no list.
-    fn allows(&self, parts: &Parts, caller: &RequestSender) -> bool {
+    fn allows(&self, headers: &HeaderMap, caller: &RequestSender) -> bool {
         let listed = |client| self.allow.iter().any(|network| network.contains(client));
         let address = self.allow.is_empty() || caller.client().is_some_and(listed);
-        let token = self.token.as_ref();
-        let token = token.is_none_or(|token| bearer::brings(&parts.headers, token));
+        let token = self.token.as_deref();
+        let token = token.is_none_or(|token| self.brings(headers, token));
         address && token && (!self.allow.is_empty() || self.token.is_some())
+    }
+
+    /// Whether the request has the token, in the field of one of the dialects.
+    fn brings(&self, headers: &HeaderMap, token: &str) -> bool {
+        let in_bearer = bearer::brings(headers, token);
+        let key = headers.get(FASTLY_KEY);
+        let key = key.filter(|_| self.dialects.has(PurgeDialect::Fastly));
+        in_bearer | key.is_some_and(|key| bearer::is_same(key.as_bytes(), token))
     }
 }
 
-fn done(
-    form: AnswerForm,
-    kind: PurgeKind,
-    order: PurgeOrder,
-    reached: &PurgeMethodSelection,
+/// Purges, and makes the answer.
+fn carry_out(
+    cache: &Cache,
+    wanted: &PurgeWish,
+    reach: &PurgeReach,
+    presence: StoredPresence,
+    method: &str,
 ) -> Response<Body> {
-    if form == AnswerForm::Fastly {
-        let body = serde_json::json!({"status": "ok", "id": order.to_string()});
-        let mut answer = respond::plain(StatusCode::OK, body.to_string());
-        let json = HeaderValue::from_static("application/json");
-        answer.headers_mut().insert(CONTENT_TYPE, json);
-        return answer;
+    let orders = reach.selectors.iter();
+    let order = orders.map(|selector| cache.purge(selector, wanted.kind));
+    respond_with(wanted.answer.done(&PurgeSummary {
+        kind: wanted.kind,
+        id: order.max().unwrap_or_default().to_string(),
+        lines: &reach.to_string(),
+        method,
+        presence,
+    }))
+}
+
+fn nothing_cached(reach: &PurgeReach) -> Response<Body> {
+    let why: String = reach.notes.iter().map(|n| format!(": {n}")).collect();
+    let text = format!("404 no route caches this{why}\n");
+    respond::plain(StatusCode::NOT_FOUND, text)
+}
+
+/// A response with this answer.
+fn respond_with(answer: DialectAnswer) -> Response<Body> {
+    if answer.status == StatusCode::NO_CONTENT {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = answer.status;
+        return response;
     }
-    let word = match kind {
-        PurgeKind::Hard => "purged",
-        PurgeKind::Soft => "purged softly",
-    };
-    respond::plain(StatusCode::OK, format!("{word}\n{reached}"))
+    let mut response = respond::plain(answer.status, answer.body);
+    if answer.media == AnswerMedia::Json {
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+    }
+    response
 }

@@ -24,6 +24,7 @@ use crate::http::memory::stored::{
     AnswersAtOnce, ReadsStored, SMALL_BODY, StoredBody, StoredReaders,
 };
 use crate::http::range::{self, Multipart, RangeAnswer};
+use crate::proxy::route::Route;
 use crate::proxy::rules::compress::{ClientCodings, StoredForm};
 
 /// Answers from an entry of this age: with 304, 206, 416 or the whole.
@@ -124,8 +125,12 @@ fn reads(response: &mut Response<Body>, readers: &Arc<StoredReaders>) {
 }
 
 /// A response that is passed straight on to its client.
-pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Response<Body> {
-    crate::cache::tags::strip(response.headers_mut());
+pub fn passed(
+    route: &Route,
+    mut response: Response<Body>,
+    status: &CacheStatus<'_>,
+) -> Response<Body> {
+    route.policy.tags_from.strip(response.headers_mut());
     append_status(response.headers_mut(), status);
     response
 }

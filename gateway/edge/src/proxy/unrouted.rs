@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
 use super::generation::Generation;
 use super::metrics::RequestOutcome;
+use super::purge_method::PurgeMethodRequest;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::target::{PathRefusal, RoutingOutcome};
 use super::{Proxy, challenge, context, respond, to_https};
@@ -28,6 +29,8 @@ pub(super) struct UnroutedRequest<'a> {
     pub(super) host: &'a str,
     pub(super) caller: &'a RequestSender,
     pub(super) tls: Option<&'a Arc<TlsSession>>,
+    /// What `X-Host` said, in which requests to purge name whose pages they mean.
+    pub(super) named_host: Option<&'a HeaderValue>,
     pub(super) started: Instant,
 }
 
@@ -52,11 +55,27 @@ impl UnroutedRequest<'_> {
                     StatusCode::SERVICE_UNAVAILABLE,
                     "503 another process takes purges now: connect again\n",
                 ),
-                false => purge_method.answer(generation, &proxy.cache, parts, host, self.caller),
+                false => {
+                    let named = self.named_host;
+                    let asked = PurgeMethodRequest::new(parts, host, self.caller, named);
+                    purge_method.answer(generation, &proxy.cache, &asked)
+                }
             };
             return Some(CountedResponse::new(answer, RequestOutcome::Pass));
         }
         to_https::answer(redirect?, parts, host, &generation.routes, &proxy.tls)
+    }
+
+    /// Lets the page be loaded again for everybody, if the request asks for that and may. Returns
+    /// whether it does.
+    pub(super) fn begin_refresh(&self, proxy: &Proxy, generation: &Generation) -> bool {
+        let purge_method = &generation.purge_method;
+        let refreshes = purge_method.is_refresh(self.parts, self.caller) && !proxy.passes_on();
+        if refreshes {
+            let (cache, host) = (&proxy.cache, self.host);
+            purge_method.begin_refresh(generation, cache, self.parts, host, self.caller);
+        }
+        refreshes
     }
 
     /// The route of the request, whose path was spelled so when it arrived.

@@ -77,7 +77,7 @@ impl Proxy {
             .insert(HOST, HeaderValue::from_str(&host).ok()?);
         let nobody = RequestSender::nobody(scheme);
         let version = parts.version;
-        let ForwardingContext { caller, wishes } =
+        let ForwardingContext { caller, wishes, .. } =
             forward::receive(&mut parts.headers, version, nobody, PeerTrust::Nothing).0;
         let route = Arc::clone(generation.routes.find(&host, &parts)?);
         if route.request_plugin.is_some() {

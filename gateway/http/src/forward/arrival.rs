@@ -20,7 +20,13 @@ use super::trust::TrustedProxies;
 pub struct ForwardingContext {
     pub caller: RequestSender,
     pub wishes: HopWishes,
+    /// The host that a request named in `X-Host`, which is removed, since others would take it for
+    /// the requested one. Requests to purge name in it whose pages they mean.
+    pub named_host: Option<Box<HeaderValue>>,
 }
+
+/// The field in which requests to purge name a host.
+pub const NAMED_HOST: HeaderName = HeaderName::from_static("x-host");
 
 /// How far the peer of a connection is trusted.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +51,7 @@ pub fn receive(
         let received = ForwardingContext {
             caller: direct,
             wishes,
+            named_host: None,
         };
         return (received, HopFieldNames::new());
     }
@@ -55,10 +62,25 @@ pub fn receive(
         PeerTrust::Nothing => direct,
         PeerTrust::Proxy(trust) => direct.behind_proxy(headers, trust),
     };
+    let named_host = ending.contains(&NAMED_HOST).then(|| named_host(headers));
     for name in ending.iter().chain(&named) {
         headers.remove(name);
     }
-    (ForwardingContext { caller, wishes }, named)
+    let received = ForwardingContext {
+        caller,
+        wishes,
+        named_host: named_host.flatten(),
+    };
+    (received, named)
+}
+
+/// What `X-Host` says; of several lines, all of them.
+fn named_host(headers: &HeaderMap) -> Option<Box<HeaderValue>> {
+    let lines = headers.get_all(NAMED_HOST).iter();
+    let lines = lines.map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    HeaderValue::from_bytes(&lines.join(&b","[..]))
+        .ok()
+        .map(Box::new)
 }
 
 /// Joins the lines of `Cookie`, since HTTP/2 may send each cookie as a line of its own. A head
@@ -172,6 +194,14 @@ mod tests {
         let caller = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
         receive(&mut headers, Version::HTTP_11, caller, PeerTrust::Nothing);
         assert_eq!(headers, map(&fields));
+    }
+
+    #[test]
+    fn the_host_that_a_purge_names_is_told_beside_the_head() {
+        let fields = [("x-host", "shop.example"), ("x-url", "^/a")];
+        let (headers, received, _) = received(&fields, PeerTrust::Nothing);
+        assert!(!headers.contains_key("x-host") && headers.contains_key("x-url"));
+        assert_eq!(received.named_host.as_deref().unwrap(), "shop.example");
     }
 
     #[test]

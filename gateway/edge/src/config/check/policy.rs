@@ -28,6 +28,10 @@ pub fn check(
     if let Some(targeted) = &own.targeted {
         report.each(&at.key("targeted"), targeted, form::header_name);
     }
+    for (n, field) in own.tags_from.iter().flatten().enumerate() {
+        let at = at.key("tags_from").index(n).key("header");
+        report.form(&at, form::header_name(&field.header));
+    }
     if let Some(negative) = &own.negative_cache {
         statuses(
             &negative.statuses,

@@ -247,7 +247,7 @@ async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
         None => RequestOutcome::Miss,
     };
     RequestStep::Answered(CountedResponse::new(
-        respond::passed(response, &status),
+        respond::passed(&miss.ask.route, response, &status),
         outcome,
     ))
 }

@@ -89,7 +89,8 @@ pub(super) fn hand_over(
     leader.land(outcome);
     if let Some(client) = load.private.take() {
         let mut response = arrived.answer.response;
-        crate::cache::tags::strip(response.headers_mut());
+        let tags_from = &load.ask.route.policy.tags_from;
+        tags_from.strip(response.headers_mut());
         if let Some(refusal) = refusal {
             response.extensions_mut().insert(refusal);
         }

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -21,7 +22,7 @@ use crate::cache::fill::{Fill, FillHead};
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::{LifetimeSource, StorageTerms};
-use crate::cache::tags::{Tags, groups};
+use crate::cache::tags::{Tags, content_type_tag, groups};
 use crate::cache::{UnsharedScope, variant_key};
 use crate::http::age::age_value;
 use crate::http::body::Body;
@@ -142,7 +143,12 @@ pub(super) fn marks(
         hashes: leader.marks().tags.to_vec(),
         dropped: 0,
     };
-    tags.take_from(headers);
+    if load.ask.generation.purge_method.purges_by_content_type()
+        && let Some(kind) = content_type(headers)
+    {
+        tags.add(&content_type_tag(kind));
+    }
+    load.ask.route.policy.tags_from.take(headers, &mut tags);
     plugin_tags.iter().for_each(|tag| tags.add(tag));
     if tags.dropped > 0 {
         load.cache.hooks.emit(CacheEvent::TagsDropped(tags.dropped));
@@ -152,6 +158,12 @@ pub(super) fn marks(
         tags: tags.hashes.into(),
         ..leader.marks().clone()
     }
+}
+
+/// The content type of a response, without its parameters.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    value.split(';').next().map(str::trim)
 }
 
 /// Moves the body into the fill as it arrives. Returns the complete body if it is to be stored.

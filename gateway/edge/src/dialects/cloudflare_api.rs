@@ -1,0 +1,101 @@
+//! Cloudflare's purge API: `POST /client/v4/zones/ZONE/purge_cache`.
+
+use serde::Deserialize;
+
+use super::answer::AnswerForm;
+use super::fields::tagged;
+use super::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish, TargetHosts};
+use crate::cache::purge::PurgeKind;
+
+/// The most entries of each list of a request, which is Cloudflare's own limit for large plans.
+pub const MAX_ENTRIES: usize = 500;
+
+/// What a body may hold.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CloudflarePurge {
+    #[serde(default)]
+    files: Vec<CloudflareFile>,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    hosts: Vec<String>,
+    #[serde(default)]
+    prefixes: Vec<String>,
+    #[serde(default)]
+    purge_everything: bool,
+}
+
+/// A URL, or a URL with the fields of the requests whose variant is meant. Here all variants go.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CloudflareFile {
+    Url(String),
+    WithHeaders { url: String },
+}
+
+/// Reads a request. `all` is what the zone's id stands for.
+///
+/// # Errors
+/// If it is not of that form.
+pub fn read(body: &[u8], all: Vec<PurgeTarget>) -> Result<PurgeWish, InvalidPurgeRequest> {
+    let asked: CloudflarePurge = serde_json::from_slice(body).map_err(|error| {
+        InvalidPurgeRequest::malformed(format!(
+            "the body is not of the form {{\"files\": [], \"tags\": [], \"hosts\": [], \
+             \"prefixes\": []}} or {{\"purge_everything\": true}}: {error}"
+        ))
+    })?;
+    let counts = [
+        ("files", asked.files.len()),
+        ("tags", asked.tags.len()),
+        ("hosts", asked.hosts.len()),
+        ("prefixes", asked.prefixes.len()),
+    ];
+    if let Some((name, count)) = counts.into_iter().find(|(_, count)| *count > MAX_ENTRIES) {
+        return Err(InvalidPurgeRequest::malformed(format!(
+            "{name}: {count} entries; at most {MAX_ENTRIES} are taken at once"
+        )));
+    }
+    let is_named = counts.iter().any(|(_, count)| *count > 0);
+    let targets = match (asked.purge_everything, is_named) {
+        (true, false) => all,
+        (false, true) => named(asked)?,
+        (true, true) => {
+            let why = "purge_everything stands beside other selectors";
+            return Err(InvalidPurgeRequest::malformed(why));
+        }
+        (false, false) => {
+            let why = "there is nothing to purge: files, tags, hosts, prefixes or \
+                       \"purge_everything\": true are expected";
+            return Err(InvalidPurgeRequest::malformed(why));
+        }
+    };
+    Ok(PurgeWish {
+        targets,
+        kind: PurgeKind::Hard,
+        answer: AnswerForm::Cloudflare,
+    })
+}
+
+fn named(asked: CloudflarePurge) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
+    let mut targets = Vec::new();
+    for file in asked.files {
+        let (CloudflareFile::Url(url) | CloudflareFile::WithHeaders { url }) = file;
+        targets.push(super::page_of_url(&url)?);
+    }
+    if !asked.tags.is_empty() {
+        targets.extend(tagged(asked.tags, "tags")?);
+    }
+    for host in asked.hosts {
+        if host.is_empty() || host.contains(['/', ' ', '*']) {
+            let why = format!("hosts: {host:?} is not the name of a host");
+            return Err(InvalidPurgeRequest::malformed(why));
+        }
+        let hosts = TargetHosts::One(host);
+        targets.push(PurgeTarget::Beginning(hosts, "/".to_owned()));
+    }
+    for prefix in asked.prefixes {
+        targets.push(super::prefix_of_url(&prefix)?);
+    }
+    Ok(targets)
+}

@@ -1,0 +1,79 @@
+//! Fields of requests to purge: their text, and the lists of tags in them.
+
+use http::HeaderMap;
+
+use super::wish::{InvalidPurgeRequest, PurgeTarget};
+use crate::cache::purge::PurgeKind;
+use crate::cache::tags::MAX_TAG_BYTES;
+
+/// The text of a field, with its lines joined. None if the request does not have it.
+pub fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, InvalidPurgeRequest> {
+    let lines: Result<Vec<&str>, _> = headers
+        .get_all(name)
+        .iter()
+        .map(|line| std::str::from_utf8(line.as_bytes()))
+        .collect();
+    let lines = lines.map_err(|_| malformed(name, "is not text"))?;
+    Ok((!lines.is_empty()).then(|| lines.join(",").trim().to_owned()))
+}
+
+/// The tags of a field that names them with these characters in between. None if the request does
+/// not have the field.
+pub fn listed(
+    headers: &HeaderMap,
+    name: &str,
+    between: impl Fn(char) -> bool,
+) -> Result<Option<Vec<PurgeTarget>>, InvalidPurgeRequest> {
+    let Some(text) = text(headers, name)? else {
+        return Ok(None);
+    };
+    let tags = text.split(between).map(str::trim);
+    let tags = tags.filter(|tag| !tag.is_empty()).map(str::to_owned);
+    tagged(tags.collect(), name).map(Some)
+}
+
+/// Targets for these tags, which a field names.
+pub fn tagged(tags: Vec<String>, name: &str) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
+    if tags.is_empty() {
+        return Err(malformed(name, "names no tag"));
+    }
+    match tags.iter().all(|tag| tag.len() <= MAX_TAG_BYTES) {
+        true => Ok(tags.into_iter().map(PurgeTarget::Tag).collect()),
+        false => Err(malformed(
+            name,
+            &format!("has a tag of more than {MAX_TAG_BYTES} bytes"),
+        )),
+    }
+}
+
+/// Spaces or commas, as applications write them for `xkey` and `Surrogate-Key`.
+pub fn spaces_and_commas(letter: char) -> bool {
+    letter == ',' || letter.is_ascii_whitespace()
+}
+
+/// Whether the request asks for a soft or a hard purge. None if it does not say.
+pub fn softly(headers: &HeaderMap) -> Result<Option<PurgeKind>, InvalidPurgeRequest> {
+    let ours = match text(headers, "x-purge")?.as_deref() {
+        None => None,
+        Some(word) if word.eq_ignore_ascii_case("soft") => Some(PurgeKind::Soft),
+        Some(word) if word.eq_ignore_ascii_case("hard") => Some(PurgeKind::Hard),
+        Some(_) => return Err(malformed("X-Purge", "is neither `soft` nor `hard`")),
+    };
+    let fastly = match text(headers, "fastly-soft-purge")?.as_deref() {
+        None => None,
+        Some("1" | "true") => Some(PurgeKind::Soft),
+        Some("0" | "false") => Some(PurgeKind::Hard),
+        Some(_) => return Err(malformed("Fastly-Soft-Purge", "is neither `1` nor `0`")),
+    };
+    match (ours, fastly) {
+        (Some(one), Some(other)) if one != other => Err(InvalidPurgeRequest::malformed(
+            "X-Purge and Fastly-Soft-Purge differ",
+        )),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// A refusal about a field.
+pub fn malformed(name: &str, what: &str) -> InvalidPurgeRequest {
+    InvalidPurgeRequest::malformed(format!("the field {name} {what}"))
+}

@@ -1,0 +1,26 @@
+//! Requests to Symfony's HttpCache with the listeners of FOSHttpCache.
+
+use super::fields::{self, malformed};
+use super::wish::PurgeTarget;
+use super::{ControlRequest, DialectReading, PurgeScope};
+
+pub const ACCEPTS: &str =
+    "PURGETAGS with tags in X-Cache-Tags, with commas; PURGE with `Clear-Cache: true`";
+
+pub const FIELDS: &[&str] = &["x-cache-tags", "clear-cache"];
+
+/// Reads such a request.
+pub fn read(request: &ControlRequest<'_>) -> DialectReading {
+    match request.method {
+        "PURGETAGS" => match fields::listed(request.headers, "X-Cache-Tags", |c| c == ',')? {
+            Some(targets) => Ok(Some(PurgeScope::of(targets))),
+            None => Err(malformed("X-Cache-Tags", "is missing")),
+        },
+        "PURGE" => match fields::text(request.headers, "clear-cache")?.as_deref() {
+            None => Ok(None),
+            Some("true") => Ok(Some(PurgeScope::of(vec![PurgeTarget::Everything]))),
+            Some(_) => Err(malformed("Clear-Cache", "is not `true`")),
+        },
+        _ => Ok(None),
+    }
+}
