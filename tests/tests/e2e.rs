@@ -234,6 +234,8 @@ mod long_streams;
 mod many_routes;
 #[path = "e2e/match_values.rs"]
 mod match_values;
+#[path = "e2e/migrate_counterparts.rs"]
+mod migrate_counterparts;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/origin_query.rs"]

@@ -11,6 +11,7 @@ mod doctor;
 mod first_file;
 mod formatting;
 mod manual;
+mod migrate;
 mod output;
 mod plugin_kit;
 mod records;
@@ -201,6 +202,10 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             true => formatting::check(&files),
             false => formatting::rewrite(&files),
         },
+        GatewayCommand::Migrate { command } => {
+            output::text(command.draft()?);
+            Ok(ExitOutcome::Well)
+        }
         GatewayCommand::Schema => {
             output::line(format_args!("{:#}", config::schema()));
             Ok(ExitOutcome::Well)

@@ -1,0 +1,1 @@
+//! What translations say, and that nothing is dropped.
