@@ -234,6 +234,8 @@ mod long_streams;
 mod many_routes;
 #[path = "e2e/match_values.rs"]
 mod match_values;
+#[path = "e2e/migrate_command.rs"]
+mod migrate_command;
 #[path = "e2e/migrate_counterparts.rs"]
 mod migrate_counterparts;
 #[path = "e2e/observability.rs"]

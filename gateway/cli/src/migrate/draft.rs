@@ -46,6 +46,31 @@ impl DraftMap {
         place[key] = value.into();
     }
 
+    /// Adds a pattern for the value of a header field or a parameter: one of several may fit.
+    pub fn add_value(&mut self, path: &str, name: &str, pattern: impl Into<Value>) {
+        let place = self.place(path);
+        if !place.is_object() {
+            *place = json!({});
+        }
+        let (known, pattern) = (&mut place[name], pattern.into());
+        if known.is_null() {
+            *known = pattern;
+        } else if *known != pattern {
+            let mut case = json!("exact");
+            let mut any = Vec::new();
+            for one in [known.take(), pattern] {
+                if one["case"] == "ignore" {
+                    case = json!("ignore");
+                }
+                match one.get("any").and_then(Value::as_array) {
+                    Some(list) => any.extend(list.iter().cloned()),
+                    None => any.push(one),
+                }
+            }
+            *known = json!({ "any": any, "case": case });
+        }
+    }
+
     pub fn get(&self, path: &str) -> Option<&Value> {
         let (key, rest) = path.split_once('.').unwrap_or((path, ""));
         let found = &self.entries.iter().find(|(name, _)| name == key)?.1;
@@ -343,9 +368,15 @@ fn tidy_name(wanted: &str) -> String {
     let parts: Vec<&str> = text.split('-').filter(|part| !part.is_empty()).collect();
     match parts.is_empty() {
         true => "site".to_owned(),
-        false => parts.join("-"),
+        false => {
+            let name: String = parts.join("-").chars().take(LONGEST_NAME).collect();
+            name.trim_matches('-').to_owned()
+        }
     }
 }
+
+/// The longest name of a route that is made here; a number may follow.
+const LONGEST_NAME: usize = 48;
 
 /// A value in YAML's flow style.
 fn flow(value: &Value) -> String {

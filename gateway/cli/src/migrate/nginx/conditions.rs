@@ -144,12 +144,12 @@ fn say(variable: &str, operator: &str, value: &str, route: &mut DraftMap) -> Con
             _ => ConditionOutcome::Unknown,
         },
         "$query_string" | "$args" | "$is_args" if is_set => {
-            said(route, |route| route.set_in("bypass.query", "*", "*"))
+            said(route, |route| route.add_value("bypass.query", "*", "*"))
         }
         "$query_string" | "$args" => match pattern(expression::parameter_names(value)) {
             Some(list) => {
                 for name in &list.patterns {
-                    route.set_in("bypass.query", name, "*");
+                    route.add_value("bypass.query", name, "*");
                 }
                 ConditionOutcome::Said(list.difference())
             }
@@ -207,6 +207,6 @@ fn valued(
         },
         _ => return ConditionOutcome::Unknown,
     };
-    route.set_in(path, name, pattern);
+    route.add_value(path, name, pattern);
     ConditionOutcome::Said(difference)
 }

@@ -315,19 +315,21 @@ struct ServerLocation<'a> {
 
 impl<'a> ServerLocation<'a> {
     fn new(block: &'a SourceStatement) -> Self {
-        let words = block.arguments();
-        let last = words.last().cloned().unwrap_or_default();
-        let kind = match words.first().map_or("", String::as_str) {
-            "=" => LocationKind::Exact,
-            "^~" => LocationKind::PrefixFirst,
-            "~" | "~*" => LocationKind::Expression,
-            word if word.starts_with('@') => LocationKind::Named,
-            _ => LocationKind::Prefix,
-        };
+        // The sign may stand before the path without a space.
+        let words = block.arguments().join(" ");
+        let signs = [
+            ("^~", LocationKind::PrefixFirst),
+            ("~*", LocationKind::Expression),
+            ("~", LocationKind::Expression),
+            ("=", LocationKind::Exact),
+            ("@", LocationKind::Named),
+        ];
+        let found = signs.iter().find_map(|(sign, kind)| Some((words.strip_prefix(sign)?, *kind)));
+        let (path, kind) = found.unwrap_or((&words, LocationKind::Prefix));
         Self {
             block,
             kind,
-            path: last,
+            path: path.trim().to_owned(),
         }
     }
 
@@ -354,12 +356,13 @@ impl<'a> ServerLocation<'a> {
             text.chars().map(special).collect::<String>()
         };
         match self.kind {
+            LocationKind::Expression => Some(expression::paths(&self.path)?.patterns),
+            _ if !self.path.starts_with('/') => None,
             LocationKind::Exact => Some(vec![literal(&self.path)]),
             LocationKind::Prefix | LocationKind::PrefixFirst if self.path == "/" => Some(Vec::new()),
             LocationKind::Prefix | LocationKind::PrefixFirst => {
                 Some(vec![format!("{}*", literal(&self.path))])
             }
-            LocationKind::Expression => Some(expression::paths(&self.path)?.patterns),
             LocationKind::Named => None,
         }
     }
@@ -369,7 +372,7 @@ impl<'a> ServerLocation<'a> {
             return;
         }
         let wider = expression::paths(&self.path).and_then(|list| list.difference());
-        let ignores_case = self.block.argument() == "~*";
+        let ignores_case = self.block.argument().starts_with("~*");
         match (wider, ignores_case) {
             (Some(wider), _) => self.block.remarked(wider),
             (None, true) => self.block.remarked("capital and small letters are told apart here"),

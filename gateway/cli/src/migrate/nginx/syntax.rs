@@ -182,7 +182,7 @@ impl DirectiveReader<'_> {
     }
 
     fn included(&self, statement: SourceStatement) -> Vec<SourceStatement> {
-        let files = files_of(&self.folder.join(statement.argument()));
+        let files = self.files_of(statement.argument());
         if statement.argument().ends_with("mime.types") {
             statement.needs_nothing();
             return vec![statement];
@@ -203,6 +203,18 @@ impl DirectiveReader<'_> {
                 vec![statement]
             }
         }
+    }
+}
+
+impl DirectiveReader<'_> {
+    /// The files that an `include` names. In a copy of a configuration they stand beside its main
+    /// file, or one folder above a file of one server.
+    fn files_of(&self, name: &str) -> Vec<PathBuf> {
+        let copied = name.strip_prefix("/etc/nginx/").unwrap_or(name);
+        let above = self.folder.join("..").join(copied);
+        let places = [self.folder.join(name), self.folder.join(copied), above];
+        let found = places.iter().map(|place| files_of(place));
+        found.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
     }
 }
 

@@ -13,16 +13,22 @@ use super::routes::VclRoutes;
 use super::{purges, synthetic};
 
 pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes, draft: &mut ConfigDraft) {
+    let statements = program.sub("vcl_recv");
+    let every = statements.iter().flat_map(|one| source::all(std::slice::from_ref(*one)));
+    let own_fields = every.filter_map(assigned).map(|(left, _)| left);
     let mut steps = ReceiveSteps {
         program,
+        own_fields: own_fields.filter(|left| left != "req.http.cookie").collect(),
         routes,
         draft,
     };
-    steps.walk(&program.sub("vcl_recv"), 0);
+    steps.walk(&statements, 0);
 }
 
 struct ReceiveSteps<'a, 'b> {
     program: &'b VclProgram<'a>,
+    /// What the VCL sets itself: a condition about that is none about the client's request.
+    own_fields: Vec<String>,
     routes: &'b mut VclRoutes,
     draft: &'b mut ConfigDraft,
 }
@@ -127,6 +133,9 @@ impl ReceiveSteps<'_, '_> {
         if inside.iter().any(|inner| is_synthetic(inner)) && otherwise.is_empty() {
             return self.answered(one, condition);
         }
+        if otherwise.is_empty() && inside.iter().all(|inner| is_tidying(inner)) {
+            return one.needs_nothing_whole();
+        }
         if otherwise.is_empty() && is_tracking(&inside) {
             one.translated();
             for inner in inside {
@@ -157,7 +166,10 @@ impl ReceiveSteps<'_, '_> {
         let mut difference = None;
         let mut unsaid = 0;
         for alternative in condition.alternatives() {
-            match bypass(alternative, &mut self.routes.site) {
+            let left = alternative.left();
+            let is_own = left.starts_with("req.http.") && self.own_fields.contains(&left);
+            let said = (!is_own).then(|| bypass(alternative, &mut self.routes.site));
+            match said.flatten() {
                 Some(differs) => difference = difference.or(differs),
                 None => unsaid += 1,
             }
@@ -327,7 +339,7 @@ fn bypass(condition: &VclCondition, site: &mut DraftMap) -> Option<Option<&'stat
             let name = left.strip_prefix("req.http.")?;
             match name {
                 "cookie" => site.add("bypass.cookie", "*"),
-                name => site.set_in("bypass.header", name, "*"),
+                name => site.add_value("bypass.header", name, "*"),
             }
             Some(None)
         }
@@ -345,7 +357,7 @@ fn bypass(condition: &VclCondition, site: &mut DraftMap) -> Option<Option<&'stat
                     }
                     let list = expression::parameter_names(right)?;
                     for name in &list.patterns {
-                        site.set_in("bypass.query", name, "*");
+                        site.add_value("bypass.query", name, "*");
                     }
                     Some(list.difference())
                 }
@@ -353,14 +365,14 @@ fn bypass(condition: &VclCondition, site: &mut DraftMap) -> Option<Option<&'stat
                     add_all(site, "bypass.cookie", &expression::cookie_names(right)?)
                 }
                 (left, "==") => {
-                    site.set_in("bypass.header", left.strip_prefix("req.http.")?, right);
+                    site.add_value("bypass.header", left.strip_prefix("req.http.")?, right);
                     Some(None)
                 }
                 (left, "~") => {
                     let name = left.strip_prefix("req.http.").filter(|name| *name != "host")?;
                     let list = expression::values(right)?;
                     let case = if right.starts_with("(?i)") { "ignore" } else { "exact" };
-                    site.set_in("bypass.header", name, json!({ "any": list.patterns, "case": case }));
+                    site.add_value("bypass.header", name, json!({ "any": list.patterns, "case": case }));
                     Some(list.difference())
                 }
                 _ => None,
@@ -399,7 +411,8 @@ pub fn url_patterns(condition: &VclCondition) -> Option<PatternList> {
             None => found = Some(list),
         }
     }
-    found
+    // What fits every path says something of the query.
+    found.filter(|list| !list.patterns.iter().any(|pattern| pattern == "*"))
 }
 
 fn host_patterns(condition: &VclCondition) -> Option<Vec<String>> {
@@ -429,6 +442,20 @@ fn is_tracking(inside: &[&SourceStatement]) -> bool {
 const TIDIES: [&str; 8] = [
     "\\?&", "\\?$", "(\\?|&)$", "[?|&]+$", "(\\?&|\\?|&)$", "[?&]+$", "\\?&+", "(\\?)&",
 ];
+
+/// Whether a statement only takes what is left of separators, or a fragment, off the URL.
+fn is_tidying(one: &SourceStatement) -> bool {
+    let tidies = |right: &str| {
+        let arguments = call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"))?;
+        let expression = literal(arguments.get(1)?)?;
+        Some(TIDIES.contains(&expression) || FRAGMENTS.contains(&expression))
+    };
+    let of_url = assigned(one).filter(|(left, _)| left == "req.url");
+    of_url.is_some_and(|(_, right)| tidies(right) == Some(true))
+}
+
+/// What no client sends.
+const FRAGMENTS: [&str; 2] = ["\\#.*$", "#.*$"];
 
 /// What `regsuball(req.url, "…", "")` cuts out: names of parameters, or none where it only tidies up.
 fn cut_parameters(call: &str) -> Option<PatternList> {
@@ -485,7 +512,7 @@ fn url_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
             one.translated();
         }
         expression if TIDIES.contains(&expression) => one.needs_nothing(),
-        "\\#.*$" | "#.*$" => one.needs_nothing(),
+        expression if FRAGMENTS.contains(&expression) => one.needs_nothing(),
         _ => {}
     }
 }

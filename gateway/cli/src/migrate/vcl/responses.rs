@@ -100,7 +100,12 @@ pub fn backend_response(program: &VclProgram<'_>, routes: &mut VclRoutes) {
         for one in &statements {
             match branch(one) {
                 Some(BranchKind::If) => conditional(one, routes),
-                Some(BranchKind::Else) => {}
+                Some(BranchKind::Else) => {
+                    let condition = VclCondition::of(&one.text);
+                    if condition.is_some_and(|condition| is_unshared(one, &condition)) {
+                        one.needs_nothing_whole();
+                    }
+                }
                 None => {
                     let limited = routes.site.has("policy.stale_while_revalidate");
                     response_step(one, &mut routes.site, limited);

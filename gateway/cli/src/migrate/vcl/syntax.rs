@@ -16,7 +16,7 @@ pub fn parse(file: &Path) -> anyhow::Result<Vec<SourceStatement>> {
 }
 
 fn parse_file(file: &Path, folder: &Path, depth: usize) -> anyhow::Result<Vec<SourceStatement>> {
-    let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
+    let text = without_templates(&String::from_utf8_lossy(&fs::read(file)?));
     let mut reader = StatementReader {
         rest: text.chars().collect(),
         at: 0,
@@ -26,6 +26,33 @@ fn parse_file(file: &Path, folder: &Path, depth: usize) -> anyhow::Result<Vec<So
         depth,
     };
     reader.block(true)
+}
+
+/// Images of containers fill `${NAME:-default}` in before Varnish reads the file; here it is the
+/// default.
+fn without_templates(text: &str) -> String {
+    let mut done = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, after) = rest.split_at(at);
+        let filled = after.split_once('}').and_then(|(variable, after)| {
+            let (name, default) = variable[2..].split_once(":-")?;
+            let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            is_name.then_some((default, after))
+        });
+        done.push_str(before);
+        rest = match filled {
+            Some((default, after)) => {
+                done.push_str(default);
+                after
+            }
+            None => {
+                done.push_str("${");
+                &after[2..]
+            }
+        };
+    }
+    done + rest
 }
 
 struct StatementReader<'a> {
