@@ -58,29 +58,23 @@ pub fn set_redirect(to: &str, status: u16, hosts: &[String], route: &mut DraftMa
     true
 }
 
-/// A server without a name that sends everybody to https: that is a matter of the listener, if no
-/// other server has it.
+/// A server that sends everybody to https is a matter of the listener, if all servers of its ports do
+/// so: routes know no ports.
 pub fn redirect_whole_listener(
     one: &SourceStatement,
     server: &SourceStatement,
     http: Option<&[SourceStatement]>,
     draft: &mut ConfigDraft,
 ) -> bool {
-    let [status, to] = one.arguments() else {
+    let Some(status) = to_https(server) else {
         return false;
     };
-    let everybody = matches!(to.as_str(), "https://$host$request_uri" | "https://$http_host$request_uri");
-    let has_name = server.inside().iter().any(|one| one.name() == "server_name" && one.argument() != "_");
-    if !everybody || has_name || !matches!(status.as_str(), "301" | "308") {
+    let ports = listens(server);
+    let others = http.into_iter().flatten().filter(|one| one.name() == "server");
+    let mut sharing = others.filter(|one| listens(one).iter().any(|port| ports.contains(port)));
+    if !sharing.all(|one| to_https(one).is_some()) {
         return false;
     }
-    let ports: Vec<String> = listens(server);
-    let others = http.into_iter().flatten();
-    let others = others.filter(|one| one.name() == "server" && !std::ptr::eq(*one, server));
-    if others.flat_map(listens).any(|port| ports.contains(&port)) {
-        return false;
-    }
-    let status: u16 = status.parse().unwrap_or(308);
     let mut said = false;
     for listener in &mut draft.listeners {
         let address = listener.get("address").and_then(|one| one.as_str()).unwrap_or_default();
@@ -91,8 +85,24 @@ pub fn redirect_whole_listener(
     }
     if said {
         one.translated();
+        if !one.text.contains("https://$") {
+            one.remarked("the host stays as the client asked for it");
+        }
     }
     said
+}
+
+/// The status with which a server sends everybody to the same page over https.
+fn to_https(server: &SourceStatement) -> Option<u16> {
+    let one = server.inside().iter().find(|one| one.name() == "return")?;
+    let [status, to] = one.arguments() else {
+        return None;
+    };
+    let host = to.strip_prefix("https://")?.strip_suffix("$request_uri")?;
+    let names = server.inside().iter().filter(|one| one.name() == "server_name");
+    let is_own = names.flat_map(|one| one.arguments()).any(|name| name == host);
+    let is_same = is_own || ["$host", "$http_host", "$server_name"].contains(&host);
+    status.parse().ok().filter(|status| is_same && matches!(status, 301 | 308))
 }
 
 /// The ports of a server.

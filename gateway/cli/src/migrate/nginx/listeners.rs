@@ -34,7 +34,7 @@ pub fn events(block: &SourceStatement, draft: &mut ConfigDraft) {
 pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
     for server in inside.iter().filter(|one| one.name() == "server") {
         for one in server.inside().iter().filter(|one| one.name() == "listen") {
-            listen(one, server, draft);
+            listen(one, server, inside, draft);
         }
     }
     let common = common(inside);
@@ -93,7 +93,12 @@ pub fn network(text: &str) -> Option<String> {
     }
 }
 
-fn listen(one: &SourceStatement, server: &SourceStatement, draft: &mut ConfigDraft) {
+fn listen(
+    one: &SourceStatement,
+    server: &SourceStatement,
+    http: &[SourceStatement],
+    draft: &mut ConfigDraft,
+) {
     let has = |flag: &str| one.arguments().iter().any(|word| word == flag);
     if has("quic") {
         return quic(one, draft);
@@ -101,7 +106,7 @@ fn listen(one: &SourceStatement, server: &SourceStatement, draft: &mut ConfigDra
     let Some(address) = address(one.argument()) else {
         return one.remarked("expected an address and a port");
     };
-    let is_tls = has("ssl");
+    let is_tls = speaks_tls(&address, http);
     let certificates = if is_tls { certificates(server) } else { Vec::new() };
     if is_tls && certificates.is_empty() {
         return one.remarked("a listener with TLS needs certificates, and these can't be read here");
@@ -139,6 +144,14 @@ fn listen(one: &SourceStatement, server: &SourceStatement, draft: &mut ConfigDra
         true => one.in_part("proxy_protocol: true needs trusted_proxies"),
         false => one.translated(),
     }
+}
+
+/// Whether some server has `ssl` at this address; then all of them do.
+fn speaks_tls(wanted: &str, http: &[SourceStatement]) -> bool {
+    let servers = http.iter().filter(|one| one.name() == "server");
+    let listens = servers.flat_map(SourceStatement::inside).filter(|one| one.name() == "listen");
+    let mut with_tls = listens.filter(|one| one.arguments().iter().any(|word| word == "ssl"));
+    with_tls.any(|one| address(one.argument()).is_some_and(|known| known == wanted))
 }
 
 /// HTTP/3 is a protocol of the listener with TLS on the same port.

@@ -135,6 +135,9 @@ impl<'a> ServerRoutes<'a> {
             return;
         }
         let mut route = self.route(draft, "all", &[]);
+        if !is_new(&route, draft) {
+            return one.remarked("another server has these names, and routes know no ports");
+        }
         if answers::returned(one, &self.hosts, &mut route) {
             draft.routes.push(route);
         }
@@ -194,9 +197,9 @@ impl<'a> ServerRoutes<'a> {
             }
             self.location(location, &chain.within(location.block.inside()), draft);
         }
-        if !has_root && self.serves_files() {
+        let route = self.route(draft, "", &[]);
+        if !has_root && self.serves_files() && is_new(&route, draft) {
             let chain = php.map_or_else(|| self.chain.clone(), |php| self.chain.within(php.inside()));
-            let route = self.route(draft, "", &[]);
             self.serve(route, &chain, None, draft);
         }
         if let Some(php) = php {
@@ -242,6 +245,9 @@ impl<'a> ServerRoutes<'a> {
             return block.remarked("no pattern says the same as this expression");
         };
         let mut route = self.route(draft, &location.path, &patterns);
+        if !is_new(&route, draft) {
+            return block.remarked("another server has these names and this path, and routes know no ports");
+        }
         let name = route.get("name").and_then(|name| name.as_str()).unwrap_or_default();
         block.belongs_to(name);
         block.translated();
@@ -294,6 +300,12 @@ impl<'a> ServerRoutes<'a> {
         }
         draft.routes.push(route);
     }
+}
+
+/// Whether no route before takes the same requests.
+fn is_new(route: &DraftMap, draft: &ConfigDraft) -> bool {
+    let wanted = route.get("match");
+    draft.routes.iter().all(|known| known.get("match") != wanted)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -32,14 +32,14 @@ pub fn translate(
     program: &VclProgram<'_>,
     draft: &mut ConfigDraft,
 ) {
-    draft.top.set("purge_method.enabled", true);
     match methods {
         ["PURGE"] => block.translated(),
         list if list.contains(&"PURGE") => {
             block.in_part("PURGE alone; for other methods see docs/purging.md");
         }
-        _ => block.remarked("see docs/purging.md for what is understood of other methods"),
+        _ => return block.remarked("see docs/purging.md for what is understood of other methods"),
     }
+    draft.top.set("purge_method.enabled", true);
     for one in source::all(block.inside()) {
         access(one, program, draft);
     }
