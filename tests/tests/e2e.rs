@@ -302,6 +302,8 @@ mod policy;
 mod proxying;
 #[path = "e2e/purge.rs"]
 mod purge;
+#[path = "e2e/purge_clients.rs"]
+mod purge_clients;
 #[path = "e2e/purge_forms.rs"]
 mod purge_forms;
 #[path = "e2e/purge_races.rs"]

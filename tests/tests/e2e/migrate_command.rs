@@ -17,7 +17,13 @@ fn draft(kind: &str, name: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let config = e2e::setup::write_config(dir.path(), &ran.stdout);
     let valid = run(&["validate", "-c", config.to_str().unwrap()]);
-    assert_eq!(valid.code, Some(0), "{name}: {}\n{}", valid.output(), ran.stdout);
+    assert_eq!(
+        valid.code,
+        Some(0),
+        "{name}: {}\n{}",
+        valid.output(),
+        ran.stdout
+    );
     ran.stdout
 }
 
@@ -76,7 +82,9 @@ fn nothing_is_dropped(draft: &str, in_the_files: usize) {
     let [all, translated, needs_nothing, not_translated] = told[..] else {
         panic!("{told:?}");
     };
-    let comments = draft.lines().filter(|line| line.trim_start().starts_with("# not translated: "));
+    let comments = draft
+        .lines()
+        .filter(|line| line.trim_start().starts_with("# not translated: "));
     assert_eq!(comments.count(), not_translated, "{draft}");
     assert_eq!(translated + needs_nothing + not_translated, all);
     assert_eq!(all, in_the_files, "{draft}");
@@ -105,7 +113,10 @@ fn a_vcl_of_a_blog_becomes_routes_with_cookies_bypass_and_lifetimes() {
             "blog.vcl:76 if (std.time",
         ],
     );
-    nothing_is_dropped(&draft, statements(&std::fs::read_to_string(file("blog.vcl")).unwrap()));
+    nothing_is_dropped(
+        &draft,
+        statements(&std::fs::read_to_string(file("blog.vcl")).unwrap()),
+    );
 }
 
 #[test]
@@ -124,7 +135,10 @@ fn a_vcl_of_a_shop_keeps_its_key_and_says_what_it_can_not() {
             "# not translated: shop.vcl:14 if (client.ip !~ shop_servers)",
         ],
     );
-    nothing_is_dropped(&draft, statements(&std::fs::read_to_string(file("shop.vcl")).unwrap()));
+    nothing_is_dropped(
+        &draft,
+        statements(&std::fs::read_to_string(file("shop.vcl")).unwrap()),
+    );
 }
 
 #[test]
@@ -189,10 +203,20 @@ fn servers_and_locations_of_nginx_become_routes_in_the_order_of_nginx() {
             "# not translated: wordpress.conf:34 listen 3306",
         ],
     );
-    let order: Vec<&str> = draft.lines().filter_map(|line| line.strip_prefix("  - name: ")).collect();
+    let order: Vec<&str> = draft
+        .lines()
+        .filter_map(|line| line.strip_prefix("  - name: "))
+        .collect();
     let at = |name: &str| order.iter().position(|one| one.contains(name)).unwrap();
-    assert!(at("robots") < at("css-js") && at("css-js") < at("api"), "{order:?}");
-    assert_eq!(at("api") + 1, order.len() - 1, "the last one is for all: {order:?}");
+    assert!(
+        at("robots") < at("css-js") && at("css-js") < at("api"),
+        "{order:?}"
+    );
+    assert_eq!(
+        at("api") + 1,
+        order.len() - 1,
+        "the last one is for all: {order:?}"
+    );
     let texts = ["wordpress.conf", "sites/blog.conf"].map(|name| {
         let text = std::fs::read_to_string(file(name)).unwrap();
         // What `${` and a named group open is no block.
@@ -208,9 +232,17 @@ fn what_can_not_be_read_is_told() {
     assert!(ran.stderr.contains("/nowhere/nginx.conf"), "{}", ran.stderr);
     let dir = tempfile::tempdir().unwrap();
     for (kind, text, said) in [
-        ("nginx", "http { server { listen 80; }", "a block does not end"),
+        (
+            "nginx",
+            "http { server { listen 80; }",
+            "a block does not end",
+        ),
         ("nginx", "}", "no block ends here"),
-        ("vcl", "sub vcl_recv { set req.url = 1;", "a block does not end"),
+        (
+            "vcl",
+            "sub vcl_recv { set req.url = 1;",
+            "a block does not end",
+        ),
         ("vcl", "# nothing\n", "there is no statement"),
     ] {
         let path = dir.path().join("broken");

@@ -94,24 +94,38 @@ async fn who_is_logged_in_to_wordpress_is_answered_by_wordpress() {
     for (file, cookie) in [
         ("wordpress-varnish.yaml", "wordpress_logged_in_5f3a=alice"),
         ("wordpress-varnish.yaml", "woocommerce_items_in_cart=1"),
-        ("wordpress-nginx.yaml", "_ga=1; wordpress_logged_in_5f3a=alice"),
+        (
+            "wordpress-nginx.yaml",
+            "_ga=1; wordpress_logged_in_5f3a=alice",
+        ),
         ("wordpress-nginx.yaml", "comment_author_5f3a=alice"),
     ] {
         let origin = Origin::pages(page).await;
         let gateway = counterpart(file, &origin).await;
         for n in 1..=2 {
-            let answer = with(&gateway, "/hello/", &[("cookie", cookie)]).send().await;
+            let answer = with(&gateway, "/hello/", &[("cookie", cookie)])
+                .send()
+                .await;
             let status = answer.header("cache-status").to_owned();
             assert!(status.contains("fwd=bypass"), "{file} {cookie}: {status}");
             let seen = seen_at(&origin, "/hello/");
             assert_eq!((seen.len(), seen[n - 1].header("cookie")), (n, cookie));
         }
         for hit in [false, true] {
-            let stranger = with(&gateway, "/hello/", &[("cookie", "_ga=1")]).send().await;
-            assert_eq!(stranger.is_hit(), hit, "{file}: nothing of alice's is stored");
+            let stranger = with(&gateway, "/hello/", &[("cookie", "_ga=1")])
+                .send()
+                .await;
+            assert_eq!(
+                stranger.is_hit(),
+                hit,
+                "{file}: nothing of alice's is stored"
+            );
         }
         let admin = with(&gateway, "/wp-admin/index.php", &[]).send().await;
-        assert!(admin.header("cache-status").contains("fwd=bypass"), "{file}");
+        assert!(
+            admin.header("cache-status").contains("fwd=bypass"),
+            "{file}"
+        );
     }
 }
 
@@ -167,7 +181,10 @@ async fn drupals_session_cookies_pass_and_all_others_make_no_difference() {
         assert!(gateway.client().get(target).await.is_hit(), "{target}");
     }
     assert_eq!(gateway.client().get("/xmlrpc.php").await.status, 401);
-    let ask = gateway.client().uncached().ask("PURGE".parse().unwrap(), "/node/7");
+    let ask = gateway
+        .client()
+        .uncached()
+        .ask("PURGE".parse().unwrap(), "/node/7");
     assert_eq!(ask.send().await.status, 200);
     assert!(!gateway.client().get("/node/7").await.is_hit());
 }
@@ -202,7 +219,10 @@ async fn magentos_pages_are_kept_by_its_context_and_purged_by_its_tags() {
         assert!(!gateway.client().get(target).await.is_hit(), "{target}");
     }
     let purge = |tags: &str| {
-        let ask = gateway.client().uncached().ask("PURGE".parse().unwrap(), "/");
+        let ask = gateway
+            .client()
+            .uncached()
+            .ask("PURGE".parse().unwrap(), "/");
         ask.header("x-magento-tags-pattern", tags)
     };
     let known = [("cookie", "X-Magento-Vary=de")];

@@ -205,8 +205,7 @@ impl ConfigDraft {
         let used: Vec<String> = used.filter_map(Value::as_str).map(str::to_owned).collect();
         for name in &used {
             if !self.upstream(name).has("targets") {
-                self.upstream(name)
-                    .add("targets", "http://127.0.0.1:8081");
+                self.upstream(name).add("targets", "http://127.0.0.1:8081");
                 told.push(format!(
                     "the original names no HTTP server for upstream {name}; put yours"
                 ));
@@ -405,12 +404,13 @@ fn scalar(text: &str) -> String {
     let is_plain = text
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "/._-*?:".contains(c));
-    let is_word = ["true", "false", "yes", "no", "on", "off", "null"]
-        .contains(&text.to_lowercase().as_str());
+    let is_word =
+        ["true", "false", "yes", "no", "on", "off", "null"].contains(&text.to_lowercase().as_str());
     let is_size = text.starts_with(|c: char| c.is_ascii_digit())
         && text.ends_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric());
-    let is_safe = begins_well && is_plain && !is_word && !text.ends_with(':') && !text.contains(": ");
+    let is_safe =
+        begins_well && is_plain && !is_word && !text.ends_with(':') && !text.contains(": ");
     match is_safe || is_size {
         true => text,
         false => Value::String(text).to_string(),

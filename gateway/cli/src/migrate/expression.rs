@@ -48,7 +48,11 @@ pub fn paths(expression: &str) -> Option<PatternList> {
             }
             None => (text.to_owned(), false),
         };
-        let path = if anchored { format!("{path}{END}") } else { path };
+        let path = if anchored {
+            format!("{path}{END}")
+        } else {
+            path
+        };
         let path = whole(&path)?;
         // A path begins with a slash.
         Some(match path.strip_prefix("*/*") {
@@ -95,7 +99,11 @@ fn names(expression: &str, before: &[char]) -> Option<PatternList> {
         if name.is_empty() || name.contains([START, END]) {
             return None;
         }
-        let name = if begun { name.to_owned() } else { format!("*{name}") };
+        let name = if begun {
+            name.to_owned()
+        } else {
+            format!("*{name}")
+        };
         let name = if ended { name } else { format!("{name}*") };
         Some(simple(&name))
     })

@@ -28,7 +28,16 @@ fn what_matches_more_is_told_and_what_is_no_pattern_is_refused() {
     assert_eq!(list.patterns, ["/??/"]);
     assert_eq!(list.meaning, PatternMeaning::Wider);
     assert!(list.difference().is_some());
-    for refused in [r"\?page=2", "(?<name>a)", "(?!a)b", r"(a)\1", "(a", "a)", "[a", "a{2"] {
+    for refused in [
+        r"\?page=2",
+        "(?<name>a)",
+        "(?!a)b",
+        r"(a)\1",
+        "(a",
+        "a)",
+        "[a",
+        "a{2",
+    ] {
         assert_eq!(expression::paths(refused), None, "{refused}");
     }
     let many = "(a|b|c|d|e|f|g|h)".repeat(3);
@@ -52,7 +61,11 @@ fn values_of_a_field_are_joined() {
     map.add_value("bypass.header", "x-a", "*");
     map.add_value("bypass.header", "x-a", "*");
     assert_eq!(map.get("bypass.header"), Some(&json!({ "x-a": "*" })));
-    map.add_value("bypass.header", "x-a", json!({ "any": ["b"], "case": "ignore" }));
+    map.add_value(
+        "bypass.header",
+        "x-a",
+        json!({ "any": ["b"], "case": "ignore" }),
+    );
     let both = json!({ "x-a": { "any": ["*", "b"], "case": "ignore" } });
     assert_eq!(map.get("bypass.header"), Some(&both));
 }

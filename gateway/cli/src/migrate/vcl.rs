@@ -8,8 +8,8 @@ mod purges;
 mod receive;
 mod responses;
 mod routes;
-mod synthetic;
 pub mod syntax;
+mod synthetic;
 
 use super::draft::ConfigDraft;
 use super::source::{self, SourceStatement};
@@ -61,7 +61,9 @@ fn by_itself(one: &SourceStatement) {
 fn upgraded(one: &SourceStatement) {
     let text = one.text.to_lowercase();
     let of_upgrade = ["upgrade", "connection"];
-    let concerns = of_upgrade.iter().any(|name| text.contains(&format!("http.{name}")));
+    let concerns = of_upgrade
+        .iter()
+        .any(|name| text.contains(&format!("http.{name}")));
     if concerns || returned(one) == Some("pipe") {
         one.needs_nothing();
     }

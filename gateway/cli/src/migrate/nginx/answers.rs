@@ -70,15 +70,25 @@ pub fn redirect_whole_listener(
         return false;
     };
     let ports = listens(server);
-    let others = http.into_iter().flatten().filter(|one| one.name() == "server");
+    let others = http
+        .into_iter()
+        .flatten()
+        .filter(|one| one.name() == "server");
     let mut sharing = others.filter(|one| listens(one).iter().any(|port| ports.contains(port)));
     if !sharing.all(|one| to_https(one).is_some()) {
         return false;
     }
     let mut said = false;
     for listener in &mut draft.listeners {
-        let address = listener.get("address").and_then(|one| one.as_str()).unwrap_or_default();
-        if ports.iter().any(|port| address.ends_with(&format!(":{port}"))) && !listener.has("tls") {
+        let address = listener
+            .get("address")
+            .and_then(|one| one.as_str())
+            .unwrap_or_default();
+        if ports
+            .iter()
+            .any(|port| address.ends_with(&format!(":{port}")))
+            && !listener.has("tls")
+        {
             listener.set("redirect_to_https.status", status);
             said = true;
         }
@@ -99,16 +109,25 @@ fn to_https(server: &SourceStatement) -> Option<u16> {
         return None;
     };
     let host = to.strip_prefix("https://")?.strip_suffix("$request_uri")?;
-    let names = server.inside().iter().filter(|one| one.name() == "server_name");
-    let is_own = names.flat_map(|one| one.arguments()).any(|name| name == host);
+    let names = server
+        .inside()
+        .iter()
+        .filter(|one| one.name() == "server_name");
+    let is_own = names
+        .flat_map(|one| one.arguments())
+        .any(|name| name == host);
     let is_same = is_own || ["$host", "$http_host", "$server_name"].contains(&host);
-    status.parse().ok().filter(|status| is_same && matches!(status, 301 | 308))
+    status
+        .parse()
+        .ok()
+        .filter(|status| is_same && matches!(status, 301 | 308))
 }
 
 /// The ports of a server.
 fn listens(server: &SourceStatement) -> Vec<String> {
     let all = server.inside().iter().filter(|one| one.name() == "listen");
-    all.filter_map(|one| one.argument().rsplit(':').next().map(str::to_owned)).collect()
+    all.filter_map(|one| one.argument().rsplit(':').next().map(str::to_owned))
+        .collect()
 }
 
 /// `rewrite EXPRESSION TO permanent|redirect` without captures, or with all of the path as the capture.
@@ -124,7 +143,11 @@ pub fn redirecting_rewrite(one: &SourceStatement) -> Option<(Vec<String>, String
     };
     let whole = ["^(.*)$", "^/(.*)$", "^", "^(.*)", "^/(.*)", "(.*)"];
     if whole.contains(&expression.as_str()) {
-        let slash = if expression.starts_with("^/(") { "/$1" } else { "$1" };
+        let slash = if expression.starts_with("^/(") {
+            "/$1"
+        } else {
+            "$1"
+        };
         let to = to.replace(slash, "$uri");
         return (!to.contains("$1")).then(|| (Vec::new(), to, status));
     }
@@ -157,9 +180,13 @@ fn stripping_rewrite(one: &SourceStatement, route: &mut DraftMap) {
     };
     let prefix = expression.strip_prefix('^').and_then(|rest| {
         let rest = rest.strip_suffix('$').unwrap_or(rest);
-        rest.strip_suffix("/(.*)").or_else(|| rest.strip_suffix("/?(.*)"))
+        rest.strip_suffix("/(.*)")
+            .or_else(|| rest.strip_suffix("/?(.*)"))
     });
-    let literal = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c));
+    let literal = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c))
+    };
     let Some(prefix) = prefix.filter(|prefix| literal(prefix) && !prefix.is_empty()) else {
         return;
     };
@@ -176,9 +203,8 @@ fn stripping_rewrite(one: &SourceStatement, route: &mut DraftMap) {
 /// Whether a location only says `deny all`.
 pub fn is_closed(block: &SourceStatement) -> bool {
     let denies = |one: &SourceStatement| one.name() == "deny" && one.argument() == "all";
-    let quiet = |one: &SourceStatement| {
-        matches!(one.name(), "access_log" | "log_not_found") || denies(one)
-    };
+    let quiet =
+        |one: &SourceStatement| matches!(one.name(), "access_log" | "log_not_found") || denies(one);
     block.inside().iter().any(denies) && block.inside().iter().all(quiet)
 }
 
@@ -221,7 +247,10 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut Config
     }
     for one in chain.cache_directives("hide_header") {
         if !one.argument().eq_ignore_ascii_case("set-cookie") {
-            route.add("headers.response.remove", one.argument().to_ascii_lowercase());
+            route.add(
+                "headers.response.remove",
+                one.argument().to_ascii_lowercase(),
+            );
         }
         one.translated();
     }
@@ -244,7 +273,12 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut Config
 
 /// Fields that Lamina sends by itself.
 const SENT: [&str; 6] = [
-    "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "upgrade", "connection", "accept-encoding",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "upgrade",
+    "connection",
+    "accept-encoding",
 ];
 
 fn request_field(one: &SourceStatement, route: &mut DraftMap) {
@@ -254,7 +288,9 @@ fn request_field(one: &SourceStatement, route: &mut DraftMap) {
     let (name, value) = (name.to_ascii_lowercase(), value.join(" "));
     match (name.as_str(), value.as_str()) {
         ("host", "$host" | "$http_host" | "$proxy_host") => one.needs_nothing(),
-        ("host", _) => one.remarked("the upstream gets the client's host, or its own (host_header)"),
+        ("host", _) => {
+            one.remarked("the upstream gets the client's host, or its own (host_header)")
+        }
         (name, _) if SENT.contains(&name) => one.needs_nothing(),
         (name, "") => {
             route.add("headers.request.remove", name);
@@ -270,7 +306,14 @@ fn request_field(one: &SourceStatement, route: &mut DraftMap) {
 }
 
 /// Fields that nobody but the gateway sets.
-const ITS_OWN: [&str; 6] = ["age", "via", "date", "content-length", "connection", "cache-status"];
+const ITS_OWN: [&str; 6] = [
+    "age",
+    "via",
+    "date",
+    "content-length",
+    "connection",
+    "cache-status",
+];
 
 fn response_field(one: &SourceStatement, route: &mut DraftMap) {
     let [name, value @ ..] = one.arguments() else {
@@ -326,7 +369,10 @@ fn access(chain: &BlockChain<'_>, route: &mut DraftMap) {
     if !denied.is_empty() {
         route.set("access.deny", denied);
     }
-    allows.iter().chain(&denies).for_each(|one| one.translated());
+    allows
+        .iter()
+        .chain(&denies)
+        .for_each(|one| one.translated());
 }
 
 fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraft) {
@@ -335,7 +381,11 @@ fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraf
     };
     let http = chain.blocks().last().unwrap_or_default();
     let of_all = http.iter().any(|one| std::ptr::eq(one, on));
-    let path = if of_all { "defaults.compress" } else { "compress" };
+    let path = if of_all {
+        "defaults.compress"
+    } else {
+        "compress"
+    };
     let target = if of_all { &mut draft.top } else { route };
     on.translated();
     if on.argument() != "on" {
@@ -345,7 +395,12 @@ fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraf
     target.set_default(path, json!({}));
     for one in chain.directives("gzip_types") {
         let mut types = vec!["text/html".to_owned()];
-        types.extend(one.arguments().iter().filter(|name| *name != "text/html").cloned());
+        types.extend(
+            one.arguments()
+                .iter()
+                .filter(|name| *name != "text/html")
+                .cloned(),
+        );
         if types.iter().any(|name| name == "*") {
             one.remarked("types are listed");
             continue;
@@ -368,7 +423,10 @@ fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraf
 }
 
 fn basic(chain: &BlockChain<'_>, route: &mut DraftMap) {
-    let (Some(realm), Some(file)) = (chain.first("auth_basic"), chain.first("auth_basic_user_file")) else {
+    let (Some(realm), Some(file)) = (
+        chain.first("auth_basic"),
+        chain.first("auth_basic_user_file"),
+    ) else {
         return;
     };
     if realm.argument() == "off" {
@@ -386,7 +444,11 @@ fn basic(chain: &BlockChain<'_>, route: &mut DraftMap) {
 }
 
 fn limit(one: &SourceStatement, route: &mut DraftMap, draft: &mut ConfigDraft) {
-    let value = |key: &str| one.arguments().iter().find_map(|word| word.strip_prefix(key));
+    let value = |key: &str| {
+        one.arguments()
+            .iter()
+            .find_map(|word| word.strip_prefix(key))
+    };
     let Some(zone) = value("zone=").filter(|zone| draft.top.has(&format!("limits.{zone}"))) else {
         return;
     };

@@ -37,10 +37,7 @@ pub fn bypass(chain: &BlockChain<'_>, route: &mut DraftMap) {
 
 /// Says one variable.
 fn is_said(variable: &str, chain: &BlockChain<'_>, route: &mut DraftMap) -> bool {
-    if !matches!(
-        say(variable, "", "", route),
-        ConditionOutcome::Unknown
-    ) {
+    if !matches!(say(variable, "", "", route), ConditionOutcome::Unknown) {
         return true;
     }
     let mut found = false;
@@ -69,9 +66,10 @@ fn sets(block: &SourceStatement, variable: &str) -> bool {
 
 /// `if (CONDITION) { set $variable 1; }`. A variable that is also set back is too much.
 fn said_if(block: &SourceStatement, route: &mut DraftMap) -> bool {
-    let sets_back = block.inside().iter().any(|one| {
-        one.name() == "set" && one.arguments().get(1).is_some_and(|value| value == "0")
-    });
+    let sets_back = block
+        .inside()
+        .iter()
+        .any(|one| one.name() == "set" && one.arguments().get(1).is_some_and(|value| value == "0"));
     let Some((variable, operator, value)) = condition(block).filter(|_| !sets_back) else {
         return true;
     };
@@ -100,7 +98,9 @@ pub fn condition(block: &SourceStatement) -> Option<(String, String, String)> {
     let variable = parts.next()?.to_owned();
     let operator = parts.next().unwrap_or_default().to_owned();
     let value = parts.next().unwrap_or_default().trim().to_owned();
-    variable.starts_with('$').then_some((variable, operator, value))
+    variable
+        .starts_with('$')
+        .then_some((variable, operator, value))
 }
 
 fn said_map(block: &SourceStatement, route: &mut DraftMap) -> bool {
@@ -156,15 +156,23 @@ fn say(variable: &str, operator: &str, value: &str, route: &mut DraftMap) -> Con
             None => ConditionOutcome::Unknown,
         },
         "$http_cookie" if is_set => said(route, |route| route.add("bypass.cookie", "*")),
-        "$http_cookie" => listed(route, "bypass.cookie", pattern(expression::cookie_names(value))),
+        "$http_cookie" => listed(
+            route,
+            "bypass.cookie",
+            pattern(expression::cookie_names(value)),
+        ),
         "$request_uri" | "$uri" | "$document_uri" => match operator {
             "=" => said(route, |route| route.add("bypass.path", value)),
             _ => listed(route, "bypass.path", pattern(expression::paths(value))),
         },
         _ => match variable.strip_prefix("$http_") {
-            Some(name) => {
-                valued(route, "bypass.header", &name.replace('_', "-"), operator, value)
-            }
+            Some(name) => valued(
+                route,
+                "bypass.header",
+                &name.replace('_', "-"),
+                operator,
+                value,
+            ),
             None => ConditionOutcome::Unknown,
         },
     }

@@ -23,7 +23,11 @@ pub fn threads(one: &SourceStatement, draft: &mut ConfigDraft) {
 /// The block `events`.
 pub fn events(block: &SourceStatement, draft: &mut ConfigDraft) {
     block.needs_nothing();
-    for one in block.inside().iter().filter(|one| one.name() == "worker_connections") {
+    for one in block
+        .inside()
+        .iter()
+        .filter(|one| one.name() == "worker_connections")
+    {
         // It is a limit of each worker; of the process there are as many as it has workers.
         let _ = &draft;
         one.remarked("the limit of a listener is limits.max_connections");
@@ -45,7 +49,8 @@ pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
         return;
     }
     for one in source::all(inside) {
-        if matches!(one.name(), "set_real_ip_from" | "client_header_timeout") && !one.is_untouched() {
+        if matches!(one.name(), "set_real_ip_from" | "client_header_timeout") && !one.is_untouched()
+        {
             one.in_part("there is no listener in the draft that it could be put to");
         }
     }
@@ -75,7 +80,9 @@ fn common(inside: &[SourceStatement]) -> DraftMap {
         }
     }
     // nginx merges slashes unless it is told otherwise.
-    let keeps = inside.iter().any(|one| one.name() == "merge_slashes" && one.argument() == "off");
+    let keeps = inside
+        .iter()
+        .any(|one| one.name() == "merge_slashes" && one.argument() == "off");
     if !keeps {
         map.set("path.slashes", "merge");
     }
@@ -107,9 +114,14 @@ fn listen(
         return one.remarked("expected an address and a port");
     };
     let is_tls = speaks_tls(&address, http);
-    let certificates = if is_tls { certificates(server) } else { Vec::new() };
+    let certificates = if is_tls {
+        certificates(server)
+    } else {
+        Vec::new()
+    };
     if is_tls && certificates.is_empty() {
-        return one.remarked("a listener with TLS needs certificates, and these can't be read here");
+        return one
+            .remarked("a listener with TLS needs certificates, and these can't be read here");
     }
     let other = |draft: &ConfigDraft| {
         let port = address.rsplit(':').next().unwrap_or_default().to_owned();
@@ -149,7 +161,9 @@ fn listen(
 /// Whether some server has `ssl` at this address; then all of them do.
 fn speaks_tls(wanted: &str, http: &[SourceStatement]) -> bool {
     let servers = http.iter().filter(|one| one.name() == "server");
-    let listens = servers.flat_map(SourceStatement::inside).filter(|one| one.name() == "listen");
+    let listens = servers
+        .flat_map(SourceStatement::inside)
+        .filter(|one| one.name() == "listen");
     let mut with_tls = listens.filter(|one| one.arguments().iter().any(|word| word == "ssl"));
     with_tls.any(|one| address(one.argument()).is_some_and(|known| known == wanted))
 }
@@ -160,7 +174,10 @@ fn quic(one: &SourceStatement, draft: &mut ConfigDraft) {
         return;
     };
     let same = |listener: &&mut DraftMap| {
-        listener.get("address").is_some_and(|known| *known == address) && listener.has("tls")
+        listener
+            .get("address")
+            .is_some_and(|known| *known == address)
+            && listener.has("tls")
     };
     match draft.listeners.iter_mut().find(same) {
         Some(listener) => {
@@ -176,7 +193,9 @@ fn address(text: &str) -> Option<String> {
     if let Ok(port) = text.parse::<u16>() {
         return Some(format!("0.0.0.0:{port}"));
     }
-    let text = text.strip_prefix('*').map_or(text.to_owned(), |rest| format!("0.0.0.0{rest}"));
+    let text = text
+        .strip_prefix('*')
+        .map_or(text.to_owned(), |rest| format!("0.0.0.0{rest}"));
     match text.parse::<std::net::SocketAddr>() {
         Ok(address) => Some(address.to_string()),
         Err(_) => {
@@ -193,7 +212,10 @@ fn certificates(server: &SourceStatement) -> Vec<(String, String)> {
         all.filter(|one| one.name() == name).collect()
     };
     let mut found = Vec::new();
-    for (certificate, key) in of("ssl_certificate").into_iter().zip(of("ssl_certificate_key")) {
+    for (certificate, key) in of("ssl_certificate")
+        .into_iter()
+        .zip(of("ssl_certificate_key"))
+    {
         let readable = |one: &SourceStatement| Path::new(one.argument()).is_file();
         if readable(certificate) && readable(key) {
             certificate.translated();
@@ -213,10 +235,18 @@ fn tls_versions(server: &SourceStatement, listener: &mut DraftMap) {
     if !listener.has("tls") {
         return;
     }
-    for one in server.inside().iter().filter(|one| one.name() == "ssl_protocols") {
+    for one in server
+        .inside()
+        .iter()
+        .filter(|one| one.name() == "ssl_protocols")
+    {
         let only_13 = one.arguments() == ["TLSv1.3"];
         listener.set("tls.min_version", if only_13 { "1.3" } else { "1.2" });
-        match one.arguments().iter().any(|word| word == "TLSv1" || word == "TLSv1.1") {
+        match one
+            .arguments()
+            .iter()
+            .any(|word| word == "TLSv1" || word == "TLSv1.1")
+        {
             true => one.in_part("1.2 is the lowest"),
             false => one.translated(),
         }

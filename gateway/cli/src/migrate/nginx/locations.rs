@@ -14,7 +14,11 @@ pub struct BlockChain<'a>(Vec<&'a [SourceStatement]>);
 
 impl<'a> BlockChain<'a> {
     fn within(&self, inner: &'a [SourceStatement]) -> Self {
-        Self(std::iter::once(inner).chain(self.0.iter().copied()).collect())
+        Self(
+            std::iter::once(inner)
+                .chain(self.0.iter().copied())
+                .collect(),
+        )
     }
 
     pub fn blocks(&self) -> impl Iterator<Item = &'a [SourceStatement]> + '_ {
@@ -57,14 +61,20 @@ pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
 fn is_default(server: &SourceStatement) -> bool {
     let flagged = |one: &SourceStatement| {
         let words = one.arguments();
-        one.name() == "listen" && words.iter().any(|word| word == "default_server" || word == "default")
+        one.name() == "listen"
+            && words
+                .iter()
+                .any(|word| word == "default_server" || word == "default")
     };
     server.inside().iter().any(flagged) || hosts(server).is_empty()
 }
 
 /// The names of a server, without `_` and expressions.
 fn hosts(server: &SourceStatement) -> Vec<String> {
-    let names = server.inside().iter().filter(|one| one.name() == "server_name");
+    let names = server
+        .inside()
+        .iter()
+        .filter(|one| one.name() == "server_name");
     let names = names.flat_map(|one| one.arguments().iter().cloned());
     names
         .filter(|name| !name.is_empty() && name != "_" && !name.starts_with('~'))
@@ -93,7 +103,12 @@ impl<'a> ServerRoutes<'a> {
     }
 
     fn translate(&self, draft: &mut ConfigDraft) {
-        for one in self.server.inside().iter().filter(|one| one.name() == "server_name") {
+        for one in self
+            .server
+            .inside()
+            .iter()
+            .filter(|one| one.name() == "server_name")
+        {
             match one.arguments().iter().any(|name| name.starts_with('~')) {
                 true => one.in_part("hosts are patterns with *"),
                 false => one.translated(),
@@ -101,13 +116,20 @@ impl<'a> ServerRoutes<'a> {
         }
         let begun = draft.routes.len();
         self.redirects(draft);
-        let returns = self.server.inside().iter().find(|one| one.name() == "return");
+        let returns = self
+            .server
+            .inside()
+            .iter()
+            .find(|one| one.name() == "return");
         match returns {
             Some(one) => self.returned(one, draft),
             None => self.locations(draft),
         }
         let main = draft.routes.last().and_then(|route| route.get("name"));
-        if let Some(main) = main.and_then(|name| name.as_str()).filter(|_| draft.routes.len() > begun) {
+        if let Some(main) = main
+            .and_then(|name| name.as_str())
+            .filter(|_| draft.routes.len() > begun)
+        {
             let own = self.server.inside().iter();
             for one in own.filter(|one| one.home().is_none()) {
                 one.belongs_to(main);
@@ -180,7 +202,11 @@ impl<'a> ServerRoutes<'a> {
     }
 
     fn locations(&self, draft: &mut ConfigDraft) {
-        let all = self.server.inside().iter().filter(|one| one.name() == "location");
+        let all = self
+            .server
+            .inside()
+            .iter()
+            .filter(|one| one.name() == "location");
         let mut locations: Vec<ServerLocation<'_>> = all.map(ServerLocation::new).collect();
         locations.sort_by_key(ServerLocation::rank);
         let php = self.lifted(&locations);
@@ -199,7 +225,8 @@ impl<'a> ServerRoutes<'a> {
         }
         let route = self.route(draft, "", &[]);
         if !has_root && self.serves_files() && is_new(&route, draft) {
-            let chain = php.map_or_else(|| self.chain.clone(), |php| self.chain.within(php.inside()));
+            let chain =
+                php.map_or_else(|| self.chain.clone(), |php| self.chain.within(php.inside()));
             self.serve(route, &chain, None, draft);
         }
         if let Some(php) = php {
@@ -210,29 +237,48 @@ impl<'a> ServerRoutes<'a> {
     /// Whether requests that no location takes are answered: from files, or by an `index.php`.
     fn serves_files(&self) -> bool {
         let names = ["root", "try_files", "fastcgi_pass", "index"];
-        self.server.inside().iter().any(|one| names.contains(&one.name()))
-            || !self.server.inside().iter().any(|one| one.name() == "location")
+        self.server
+            .inside()
+            .iter()
+            .any(|one| names.contains(&one.name()))
+            || !self
+                .server
+                .inside()
+                .iter()
+                .any(|one| one.name() == "location")
     }
 
     /// The location for PHP, where all pages end by `try_files`: what it says of the cache is said of
     /// them.
     fn lifted<'b>(&self, locations: &'b [ServerLocation<'a>]) -> Option<&'b SourceStatement> {
         let is_php = |one: &&ServerLocation<'a>| {
-            let passes = one.block.inside().iter().any(|inner| inner.name() == "fastcgi_pass");
+            let passes = one
+                .block
+                .inside()
+                .iter()
+                .any(|inner| inner.name() == "fastcgi_pass");
             passes && one.path.contains("php")
         };
-        let to_php = |one: &SourceStatement| {
-            one.name() == "try_files" && one.text.contains("index.php")
-        };
+        let to_php =
+            |one: &SourceStatement| one.name() == "try_files" && one.text.contains("index.php");
         let all = super::super::source::all(self.server.inside());
         let found = locations.iter().find(is_php)?;
         all.into_iter().any(to_php).then_some(found.block)
     }
 
-    fn location(&self, location: &ServerLocation<'_>, chain: &BlockChain<'_>, draft: &mut ConfigDraft) {
+    fn location(
+        &self,
+        location: &ServerLocation<'_>,
+        chain: &BlockChain<'_>,
+        draft: &mut ConfigDraft,
+    ) {
         let block = location.block;
         let has = |name: &str| block.inside().iter().any(|one| one.name() == name);
-        if block.inside().iter().any(|one| one.name().ends_with("_cache_purge")) {
+        if block
+            .inside()
+            .iter()
+            .any(|one| one.name().ends_with("_cache_purge"))
+        {
             return answers::purging(block, draft);
         }
         if has("stub_status") {
@@ -246,9 +292,14 @@ impl<'a> ServerRoutes<'a> {
         };
         let mut route = self.route(draft, &location.path, &patterns);
         if !is_new(&route, draft) {
-            return block.remarked("another server has these names and this path, and routes know no ports");
+            return block.remarked(
+                "another server has these names and this path, and routes know no ports",
+            );
         }
-        let name = route.get("name").and_then(|name| name.as_str()).unwrap_or_default();
+        let name = route
+            .get("name")
+            .and_then(|name| name.as_str())
+            .unwrap_or_default();
         block.belongs_to(name);
         block.translated();
         location.tell_difference();
@@ -284,7 +335,9 @@ impl<'a> ServerRoutes<'a> {
         let target = passes
             .filter(|one| matches!(one.name(), "proxy_pass" | "grpc_pass"))
             .find_map(|one| upstreams::of_proxy_pass(one, draft));
-        let upstream = target.as_ref().map_or(STAND_IN, |target| target.upstream.as_str());
+        let upstream = target
+            .as_ref()
+            .map_or(STAND_IN, |target| target.upstream.as_str());
         route.set("upstream", upstream);
         let replaced = target.as_ref().and_then(|target| target.path.as_deref());
         if let (Some(path), Some(location)) = (replaced, location) {
@@ -305,7 +358,10 @@ impl<'a> ServerRoutes<'a> {
 /// Whether no route before takes the same requests.
 fn is_new(route: &DraftMap, draft: &ConfigDraft) -> bool {
     let wanted = route.get("match");
-    draft.routes.iter().all(|known| known.get("match") != wanted)
+    draft
+        .routes
+        .iter()
+        .all(|known| known.get("match") != wanted)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -336,7 +392,9 @@ impl<'a> ServerLocation<'a> {
             ("=", LocationKind::Exact),
             ("@", LocationKind::Named),
         ];
-        let found = signs.iter().find_map(|(sign, kind)| Some((words.strip_prefix(sign)?, *kind)));
+        let found = signs
+            .iter()
+            .find_map(|(sign, kind)| Some((words.strip_prefix(sign)?, *kind)));
         let (path, kind) = found.unwrap_or((&words, LocationKind::Prefix));
         Self {
             block,
@@ -371,7 +429,9 @@ impl<'a> ServerLocation<'a> {
             LocationKind::Expression => Some(expression::paths(&self.path)?.patterns),
             _ if !self.path.starts_with('/') => None,
             LocationKind::Exact => Some(vec![literal(&self.path)]),
-            LocationKind::Prefix | LocationKind::PrefixFirst if self.path == "/" => Some(Vec::new()),
+            LocationKind::Prefix | LocationKind::PrefixFirst if self.path == "/" => {
+                Some(Vec::new())
+            }
             LocationKind::Prefix | LocationKind::PrefixFirst => {
                 Some(vec![format!("{}*", literal(&self.path))])
             }
@@ -387,7 +447,9 @@ impl<'a> ServerLocation<'a> {
         let ignores_case = self.block.argument().starts_with("~*");
         match (wider, ignores_case) {
             (Some(wider), _) => self.block.remarked(wider),
-            (None, true) => self.block.remarked("capital and small letters are told apart here"),
+            (None, true) => self
+                .block
+                .remarked("capital and small letters are told apart here"),
             (None, false) => {}
         }
     }

@@ -10,7 +10,10 @@ use super::values;
 
 /// `proxy_cache_path`: how much is kept, and where.
 pub fn storage(inside: &[SourceStatement], draft: &mut ConfigDraft) {
-    for one in inside.iter().filter(|one| one.name().ends_with("_cache_path")) {
+    for one in inside
+        .iter()
+        .filter(|one| one.name().ends_with("_cache_path"))
+    {
         let words = one.arguments().iter().skip(1);
         let size = words.filter_map(|word| word.strip_prefix("max_size="));
         let size = size.filter_map(values::size).next();
@@ -21,7 +24,9 @@ pub fn storage(inside: &[SourceStatement], draft: &mut ConfigDraft) {
                 one.translated();
                 one.remarked("one file beside the configuration, for all zones; cache.l1.max_bytes is the memory before it");
             }
-            _ => one.remarked("there is one cache for all routes: cache.l1 in memory, cache.l2 on disk"),
+            _ => one.remarked(
+                "there is one cache for all routes: cache.l1 in memory, cache.l2 on disk",
+            ),
         }
     }
 }
@@ -37,7 +42,9 @@ pub fn limit_zones(inside: &[SourceStatement], draft: &mut ConfigDraft) {
         let name = value("zone=").and_then(|zone| zone.split(':').next());
         let rate = value("rate=").and_then(|rate| rate.strip_prefix_rate());
         if let (true, Some(name), Some(rate)) = (by_client, name, rate) {
-            draft.top.set_in("limits", name, json!({ "rate": rate, "key": "client" }));
+            draft
+                .top
+                .set_in("limits", name, json!({ "rate": rate, "key": "client" }));
             one.translated();
         }
     }
@@ -77,7 +84,11 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut Config
         }
     }
     for one in chain.cache_directives("cache_methods") {
-        match one.arguments().iter().all(|word| word == "GET" || word == "HEAD") {
+        match one
+            .arguments()
+            .iter()
+            .all(|word| word == "GET" || word == "HEAD")
+        {
             true => one.needs_nothing(),
             false => one.remarked("answers to GET and HEAD are stored"),
         }
@@ -113,7 +124,10 @@ fn lifetimes(lists: &[&SourceStatement], route: &mut DraftMap) {
             route.set("policy.ttl", time);
             route.set("policy.statuses", codes);
         } else if errors && !route.has("policy.negative_cache") {
-            route.set("policy.negative_cache", json!({ "ttl": time, "statuses": codes }));
+            route.set(
+                "policy.negative_cache",
+                json!({ "ttl": time, "statuses": codes }),
+            );
         } else {
             let lifetime = json!({ "statuses": codes, "ttl": time });
             route.add("policy.lifetimes", lifetime);
@@ -124,7 +138,9 @@ fn lifetimes(lists: &[&SourceStatement], route: &mut DraftMap) {
 
 fn ignored_fields(chain: &BlockChain<'_>, route: &mut DraftMap) {
     let hides = chain.cache_directives("hide_header");
-    let hides_cookies = hides.iter().any(|one| one.argument().eq_ignore_ascii_case("set-cookie"));
+    let hides_cookies = hides
+        .iter()
+        .any(|one| one.argument().eq_ignore_ascii_case("set-cookie"));
     for one in chain.cache_directives("ignore_headers") {
         let mut unsaid = Vec::new();
         for name in one.arguments() {
@@ -144,7 +160,10 @@ fn ignored_fields(chain: &BlockChain<'_>, route: &mut DraftMap) {
             true => one.translated(),
             false => one.in_part(&format!("{} can't be ignored", unsaid.join(" "))),
         }
-        if route.get("policy.set_cookie").is_some_and(|kept| kept == "keep") {
+        if route
+            .get("policy.set_cookie")
+            .is_some_and(|kept| kept == "keep")
+        {
             one.remarked("set_cookie: keep gives everybody the stored cookie; strip is most often what is meant");
         }
     }
@@ -161,7 +180,12 @@ fn stale(chain: &BlockChain<'_>, route: &mut DraftMap) {
         if has("updating") {
             route.set_default("policy.stale_while_revalidate", "1m");
         }
-        if ["error", "timeout", "http_500", "http_502", "http_503", "http_504"].iter().any(|word| has(word)) {
+        if [
+            "error", "timeout", "http_500", "http_502", "http_503", "http_504",
+        ]
+        .iter()
+        .any(|word| has(word))
+        {
             route.set_default("policy.stale_if_error", "1h");
         }
         one.translated();
@@ -171,15 +195,31 @@ fn stale(chain: &BlockChain<'_>, route: &mut DraftMap) {
 
 /// Variables that are in the key by themselves.
 const ALWAYS: [&str; 14] = [
-    "$scheme", "$request_method", "$proxy_host", "$http_host", "$host", "$server_name", "$server_port",
-    "$request_uri", "$uri", "$is_args", "$args", "$query_string", "$hostname", "$proxy_port",
+    "$scheme",
+    "$request_method",
+    "$proxy_host",
+    "$http_host",
+    "$host",
+    "$server_name",
+    "$server_port",
+    "$request_uri",
+    "$uri",
+    "$is_args",
+    "$args",
+    "$query_string",
+    "$hostname",
+    "$proxy_port",
 ];
 
 fn key(chain: &BlockChain<'_>, route: &mut DraftMap) {
     for one in chain.cache_directives("cache_key") {
         let text = one.arguments().join("");
         let mut unsaid = Vec::new();
-        let parts: Vec<String> = text.split('$').skip(1).map(|part| format!("${part}")).collect();
+        let parts: Vec<String> = text
+            .split('$')
+            .skip(1)
+            .map(|part| format!("${part}"))
+            .collect();
         for part in &parts {
             let name = part.trim_matches(['{', '}', '|', ':', '/', '?', '-', '_', ' ']);
             let name: String = name.replace(['{', '}'], "");
@@ -192,7 +232,9 @@ fn key(chain: &BlockChain<'_>, route: &mut DraftMap) {
                 unsaid.push(name);
             }
         }
-        let has_query = ["$request_uri", "$args", "$query_string"].iter().any(|name| text.contains(name));
+        let has_query = ["$request_uri", "$args", "$query_string"]
+            .iter()
+            .any(|name| text.contains(name));
         if !has_query {
             route.set("key.query.include", Value::Array(Vec::new()));
         }
@@ -223,11 +265,19 @@ pub fn of_upstream(chain: &BlockChain<'_>, name: &str, draft: &mut ConfigDraft) 
         }
     }
     for one in chain.cache_directives("next_upstream") {
-        let on = one.arguments().iter().filter_map(|word| match word.as_str() {
-            "error" => Some(vec![json!("connect"), json!("reset")]),
-            "timeout" => Some(vec![json!("timeout")]),
-            word => Some(vec![json!(word.strip_prefix("http_")?.parse::<u16>().ok().filter(|code| *code >= 500)?)]),
-        });
+        let on = one
+            .arguments()
+            .iter()
+            .filter_map(|word| match word.as_str() {
+                "error" => Some(vec![json!("connect"), json!("reset")]),
+                "timeout" => Some(vec![json!("timeout")]),
+                word => Some(vec![json!(
+                    word.strip_prefix("http_")?
+                        .parse::<u16>()
+                        .ok()
+                        .filter(|code| *code >= 500)?
+                )]),
+            });
         let on: Vec<Value> = on.flatten().collect();
         if !on.is_empty() {
             upstream.set_default("retry.on", on);
@@ -246,7 +296,9 @@ pub fn of_upstream(chain: &BlockChain<'_>, name: &str, draft: &mut ConfigDraft) 
 fn host_header(chain: &BlockChain<'_>) -> Option<&'static str> {
     let proxied = chain.first("proxy_pass").is_some();
     let fields = chain.directives("proxy_set_header");
-    let host = fields.iter().find(|one| one.argument().eq_ignore_ascii_case("host"));
+    let host = fields
+        .iter()
+        .find(|one| one.argument().eq_ignore_ascii_case("host"));
     match host {
         Some(one) if one.text.contains("$proxy_host") => Some("upstream"),
         None if proxied => Some("upstream"),

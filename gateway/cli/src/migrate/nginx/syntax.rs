@@ -66,7 +66,8 @@ fn words(text: &str) -> anyhow::Result<Vec<PlacedWord>> {
                 let mut word = String::new();
                 loop {
                     let next = rest.next();
-                    let next = next.with_context(|| format!("line {begun}: a text does not end"))?;
+                    let next =
+                        next.with_context(|| format!("line {begun}: a text does not end"))?;
                     line += usize::from(next == '\n');
                     match next {
                         '\\' if rest.peek() == Some(&quote) => word.extend(rest.next()),
@@ -214,20 +215,34 @@ impl DirectiveReader<'_> {
         let above = self.folder.join("..").join(copied);
         let places = [self.folder.join(name), self.folder.join(copied), above];
         let found = places.iter().map(|place| files_of(place));
-        found.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
+        found
+            .into_iter()
+            .find(|files| !files.is_empty())
+            .unwrap_or_default()
     }
 }
 
 /// The files that a path with a `*` in its last part names, in the order of their names.
 fn files_of(path: &Path) -> Vec<PathBuf> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     let Some((before, after)) = name.as_deref().and_then(|name| name.split_once('*')) else {
-        return vec![path.to_owned()].into_iter().filter(|path| path.is_file()).collect();
+        return vec![path.to_owned()]
+            .into_iter()
+            .filter(|path| path.is_file())
+            .collect();
     };
     let entries = fs::read_dir(path.parent().unwrap_or(path));
-    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    let paths = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
     let fits = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         name.is_some_and(|name| name.starts_with(before) && name.ends_with(after))
     };
     let mut found: Vec<PathBuf> = paths.filter(fits).filter(|path| path.is_file()).collect();

@@ -126,7 +126,11 @@ pub fn of_proxy_pass(one: &SourceStatement, draft: &mut ConfigDraft) -> Option<P
         },
     };
     let known = draft.upstreams.iter().any(|(name, _)| *name == address);
-    let name = if known { address.clone() } else { named_by(&address) };
+    let name = if known {
+        address.clone()
+    } else {
+        named_by(&address)
+    };
     let upstream = draft.upstream(&name);
     match known {
         true if scheme == "https" => over_tls(upstream),

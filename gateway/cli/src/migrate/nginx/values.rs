@@ -3,7 +3,9 @@
 /// `30`, `30s`, `5m`, `1h 30m` as a duration.
 pub fn duration(text: &str) -> Option<String> {
     let units = ["ms", "s", "m", "h", "d"];
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let number: u64 = number.parse().ok()?;
     match unit {
@@ -34,7 +36,9 @@ pub fn seconds(text: &str) -> Option<u64> {
 /// `10m` as a size.
 pub fn size(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
-    let at = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let at = lower
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(lower.len());
     let (number, unit) = lower.split_at(at);
     let number: u64 = number.parse().ok().filter(|n| *n > 0)?;
     let unit = match unit {

@@ -8,7 +8,11 @@ use super::program::{VclProgram, call_arguments, duration, literal};
 
 /// All of them.
 pub fn translate(program: &VclProgram<'_>, draft: &mut ConfigDraft) {
-    for block in program.statements.iter().filter(|one| one.name() == "backend") {
+    for block in program
+        .statements
+        .iter()
+        .filter(|one| one.name() == "backend")
+    {
         let name = block.argument().trim_end_matches(';').to_owned();
         if block.block.is_none() {
             // `backend default none;`
@@ -31,8 +35,14 @@ fn attribute<'a>(one: &'a SourceStatement, name: &str) -> Option<&'a str> {
 
 fn backend(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut DraftMap) {
     let inside = block.inside();
-    let text = |name: &str| inside.iter().find_map(|one| Some(literal(attribute(one, name)?)?.to_owned()));
-    let is_tls = inside.iter().any(|one| attribute(one, ".ssl").is_some_and(|on| on == "1"));
+    let text = |name: &str| {
+        inside
+            .iter()
+            .find_map(|one| Some(literal(attribute(one, name)?)?.to_owned()))
+    };
+    let is_tls = inside
+        .iter()
+        .any(|one| attribute(one, ".ssl").is_some_and(|on| on == "1"));
     let scheme = if is_tls { "https" } else { "http" };
     let usable = |host: &String| !host.is_empty() && !host.contains([' ', '/', '*']);
     if let Some(path) = text(".path") {
@@ -49,7 +59,9 @@ fn backend(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut Dra
             ".host" | ".port" => one.remarked("it names no server"),
             ".probe" => probe_of(program, one, upstream),
             ".max_connections" => {
-                if let Some(most) = attribute(one, ".max_connections").and_then(|n| n.parse::<u64>().ok()) {
+                if let Some(most) =
+                    attribute(one, ".max_connections").and_then(|n| n.parse::<u64>().ok())
+                {
                     upstream.set("load.max_concurrent", most);
                     one.translated();
                 }
@@ -86,7 +98,11 @@ fn probe_of(program: &VclProgram<'_>, one: &SourceStatement, upstream: &mut Draf
 }
 
 fn probe(inside: &[SourceStatement], upstream: &mut DraftMap) {
-    let number = |name: &str| inside.iter().find_map(|one| attribute(one, name)?.parse::<u64>().ok());
+    let number = |name: &str| {
+        inside
+            .iter()
+            .find_map(|one| attribute(one, name)?.parse::<u64>().ok())
+    };
     let window = number(".window").unwrap_or(8);
     let threshold = number(".threshold").unwrap_or(3).min(window);
     upstream.set("health.active.path", "/");
@@ -116,7 +132,9 @@ fn probe(inside: &[SourceStatement], upstream: &mut DraftMap) {
             }
             ".initial" => one.needs_nothing(),
             ".expected_response" => {
-                if let Some(status) = attribute(one, ".expected_response").and_then(|n| n.parse::<u64>().ok()) {
+                if let Some(status) =
+                    attribute(one, ".expected_response").and_then(|n| n.parse::<u64>().ok())
+                {
                     upstream.set("health.active.statuses", json!([status]));
                     one.translated();
                 }
@@ -144,7 +162,11 @@ fn request(one: &SourceStatement, upstream: &mut DraftMap) {
 fn directors(program: &VclProgram<'_>, draft: &mut ConfigDraft) {
     let init = program.sub("vcl_init");
     for one in &init {
-        let Some((name, made)) = one.text.strip_prefix("new ").and_then(|rest| rest.split_once('=')) else {
+        let Some((name, made)) = one
+            .text
+            .strip_prefix("new ")
+            .and_then(|rest| rest.split_once('='))
+        else {
             continue;
         };
         let (name, made) = (name.trim(), made.trim());
@@ -219,11 +241,20 @@ fn members(
         let Some((_, backend)) = draft.upstreams.iter().find(|(known, _)| known == name) else {
             continue;
         };
-        let weight = arguments.get(1).and_then(|weight| weight.parse::<f64>().ok());
-        for url in backend.get("targets").and_then(Value::as_array).into_iter().flatten() {
+        let weight = arguments
+            .get(1)
+            .and_then(|weight| weight.parse::<f64>().ok());
+        for url in backend
+            .get("targets")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             let target = match (falls_back, weight) {
                 (true, _) => json!({ "url": url, "priority": priority }),
-                (false, Some(weight)) => json!({ "url": url, "weight": weight.round().max(1.0) as u64 }),
+                (false, Some(weight)) => {
+                    json!({ "url": url, "weight": weight.round().max(1.0) as u64 })
+                }
                 (false, None) => url.clone(),
             };
             upstream.add("targets", target);

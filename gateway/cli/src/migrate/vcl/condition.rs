@@ -155,8 +155,13 @@ impl ConditionReader {
         }
         self.tokens.pop();
         let right = self.operand()?;
-        let quoted = right.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-        let right = quoted.filter(|text| !text.contains('"')).unwrap_or(&right).to_owned();
+        let quoted = right
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'));
+        let right = quoted
+            .filter(|text| !text.contains('"'))
+            .unwrap_or(&right)
+            .to_owned();
         Some(VclCondition::Compared {
             left,
             operator,

@@ -59,7 +59,10 @@ pub fn assigned(one: &SourceStatement) -> Option<(String, &str)> {
 
 /// `unset X` and `remove X`: what, in small letters.
 pub fn unset(one: &SourceStatement) -> Option<String> {
-    let rest = one.text.strip_prefix("unset ").or_else(|| one.text.strip_prefix("remove "))?;
+    let rest = one
+        .text
+        .strip_prefix("unset ")
+        .or_else(|| one.text.strip_prefix("remove "))?;
     Some(rest.trim().to_lowercase())
 }
 

@@ -7,7 +7,15 @@ use super::program::{VclProgram, branch, call_arguments, returned};
 use super::routes::VclRoutes;
 
 /// Methods that purge somewhere.
-const METHODS: [&str; 7] = ["PURGE", "BAN", "URIBAN", "REFRESH", "PURGEKEYS", "PURGETAGS", "FULLBAN"];
+const METHODS: [&str; 7] = [
+    "PURGE",
+    "BAN",
+    "URIBAN",
+    "REFRESH",
+    "PURGEKEYS",
+    "PURGETAGS",
+    "FULLBAN",
+];
 
 /// Whether this asks for a method that purges; which ones.
 pub fn methods(condition: &VclCondition) -> Vec<&'static str> {
@@ -17,7 +25,9 @@ pub fn methods(condition: &VclCondition) -> Vec<&'static str> {
             let is_method = matches!(left.as_str(), "req.method" | "req.request");
             if is_method && matches!(operator, "==" | "~") {
                 found.extend(METHODS.iter().copied().filter(|name| {
-                    right.split(|c: char| !c.is_ascii_alphabetic()).any(|word| word == *name)
+                    right
+                        .split(|c: char| !c.is_ascii_alphabetic())
+                        .any(|word| word == *name)
                 }));
             }
         }
@@ -83,15 +93,25 @@ fn step(one: &SourceStatement, is_purge: bool) {
         return;
     }
     let text = one.text.to_lowercase();
-    let by_tags = ["xkey.purge", "xkey.softpurge", "ykey.purge", "purge.soft", "purge.hard"];
+    let by_tags = [
+        "xkey.purge",
+        "xkey.softpurge",
+        "ykey.purge",
+        "purge.soft",
+        "purge.hard",
+    ];
     if by_tags.iter().any(|call| text.contains(call)) {
         return one.translated();
     }
     if let Some(arguments) = call_arguments(&text, "ban") {
-        let of_magento = arguments.first().is_some_and(|ban| ban.contains("x-magento-tags"));
+        let of_magento = arguments
+            .first()
+            .is_some_and(|ban| ban.contains("x-magento-tags"));
         match of_magento {
             true => one.translated(),
-            false => one.remarked("expressions are never run; purge by tag, prefix, pattern or URL"),
+            false => {
+                one.remarked("expressions are never run; purge by tag, prefix, pattern or URL")
+            }
         }
         return;
     }

@@ -14,11 +14,15 @@ use super::{purges, synthetic};
 
 pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes, draft: &mut ConfigDraft) {
     let statements = program.sub("vcl_recv");
-    let every = statements.iter().flat_map(|one| source::all(std::slice::from_ref(*one)));
+    let every = statements
+        .iter()
+        .flat_map(|one| source::all(std::slice::from_ref(*one)));
     let own_fields = every.filter_map(assigned).map(|(left, _)| left);
     let mut steps = ReceiveSteps {
         program,
-        own_fields: own_fields.filter(|left| left != "req.http.cookie").collect(),
+        own_fields: own_fields
+            .filter(|left| left != "req.http.cookie")
+            .collect(),
         routes,
         draft,
     };
@@ -73,7 +77,9 @@ impl ReceiveSteps<'_, '_> {
                 "req.http.surrogate-capability" => {
                     self.routes.site.set_default("esi", json!({}));
                     one.translated();
-                    one.remarked("esi of the route sends it; take it out where no page has fragments");
+                    one.remarked(
+                        "esi of the route sends it; take it out where no page has fragments",
+                    );
                 }
                 _ => request_field(one, &left, right, &mut self.routes.site),
             }
@@ -96,10 +102,17 @@ impl ReceiveSteps<'_, '_> {
     /// The upstream of `x`, `x.backend()` or `x.backend("host")`.
     fn backend(&mut self, text: &str) -> Option<String> {
         let (name, call) = text.split_once(".backend(").unwrap_or((text, ")"));
-        let known = self.draft.upstreams.iter().position(|(known, _)| known == name)?;
+        let known = self
+            .draft
+            .upstreams
+            .iter()
+            .position(|(known, _)| known == name)?;
         let upstream = &mut self.draft.upstreams[known].1;
         if let Some(host) = literal(call.trim_end_matches(')')).filter(|host| !host.is_empty()) {
-            let port = upstream.get("port").and_then(|port| port.as_str()).unwrap_or("80");
+            let port = upstream
+                .get("port")
+                .and_then(|port| port.as_str())
+                .unwrap_or("80");
             let url = format!("http://{host}:{port}");
             upstream.add("targets", url);
         }
@@ -266,7 +279,9 @@ impl ReceiveSteps<'_, '_> {
 
     /// The usual VCL of Drupal: all cookies are cut out but a few, and who has one of these passes.
     fn only_kept_cookies(&mut self, one: &SourceStatement, names: &PatternList) {
-        let passes = source::all(one.inside()).into_iter().any(|inner| returned(inner) == Some("pass"));
+        let passes = source::all(one.inside())
+            .into_iter()
+            .any(|inner| returned(inner) == Some("pass"));
         let site = &mut self.routes.site;
         if passes {
             site.set("cookies.keep", json!([]));
@@ -315,8 +330,12 @@ fn is_by_itself(one: &SourceStatement, condition: &VclCondition) -> bool {
             is_method && (operator == "!=" || (operator == "==" && unsafe_one))
         })
     });
-    let names_get = leaves.iter().any(|leaf| leaf.comparison().is_some_and(|(_, _, right)| right == "GET"));
-    let all_methods = of_method && (names_get || matches!(condition, VclCondition::Compared { .. }));
+    let names_get = leaves.iter().any(|leaf| {
+        leaf.comparison()
+            .is_some_and(|(_, _, right)| right == "GET")
+    });
+    let all_methods =
+        of_method && (names_get || matches!(condition, VclCondition::Compared { .. }));
     let of_upgrade = is_about(condition, "req.http.upgrade");
     if passes && (all_methods || of_upgrade) {
         return true;
@@ -369,10 +388,20 @@ fn bypass(condition: &VclCondition, site: &mut DraftMap) -> Option<Option<&'stat
                     Some(None)
                 }
                 (left, "~") => {
-                    let name = left.strip_prefix("req.http.").filter(|name| *name != "host")?;
+                    let name = left
+                        .strip_prefix("req.http.")
+                        .filter(|name| *name != "host")?;
                     let list = expression::values(right)?;
-                    let case = if right.starts_with("(?i)") { "ignore" } else { "exact" };
-                    site.add_value("bypass.header", name, json!({ "any": list.patterns, "case": case }));
+                    let case = if right.starts_with("(?i)") {
+                        "ignore"
+                    } else {
+                        "exact"
+                    };
+                    site.add_value(
+                        "bypass.header",
+                        name,
+                        json!({ "any": list.patterns, "case": case }),
+                    );
                     Some(list.difference())
                 }
                 _ => None,
@@ -432,7 +461,8 @@ fn host_patterns(condition: &VclCondition) -> Option<Vec<String>> {
 /// Whether a block only cuts parameters out of the URL.
 fn is_tracking(inside: &[&SourceStatement]) -> bool {
     let cuts = |one: &&SourceStatement| {
-        assigned(one).is_some_and(|(left, right)| left == "req.url" && cut_parameters(right).is_some())
+        assigned(one)
+            .is_some_and(|(left, right)| left == "req.url" && cut_parameters(right).is_some())
     };
     let of_url = |one: &&SourceStatement| assigned(one).is_some_and(|(left, _)| left == "req.url");
     inside.iter().any(cuts) && inside.iter().all(of_url)
@@ -440,13 +470,21 @@ fn is_tracking(inside: &[&SourceStatement]) -> bool {
 
 /// Forms that tidy a URL up after parameters were cut out.
 const TIDIES: [&str; 8] = [
-    "\\?&", "\\?$", "(\\?|&)$", "[?|&]+$", "(\\?&|\\?|&)$", "[?&]+$", "\\?&+", "(\\?)&",
+    "\\?&",
+    "\\?$",
+    "(\\?|&)$",
+    "[?|&]+$",
+    "(\\?&|\\?|&)$",
+    "[?&]+$",
+    "\\?&+",
+    "(\\?)&",
 ];
 
 /// Whether a statement only takes what is left of separators, or a fragment, off the URL.
 fn is_tidying(one: &SourceStatement) -> bool {
     let tidies = |right: &str| {
-        let arguments = call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"))?;
+        let arguments =
+            call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"))?;
         let expression = literal(arguments.get(1)?)?;
         Some(TIDIES.contains(&expression) || FRAGMENTS.contains(&expression))
     };
@@ -544,7 +582,8 @@ fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
     if !matches!(literal(with), Some("" | "\\1" | ";" | "; ")) {
         return;
     }
-    let names = closing_equals(expression).and_then(|at| expression::cookie_names(&expression[..=at]));
+    let names =
+        closing_equals(expression).and_then(|at| expression::cookie_names(&expression[..=at]));
     if let Some(list) = names {
         for name in &list.patterns {
             // The expressions of VCLs for cookies are not anchored, and their authors mean names.
@@ -559,7 +598,10 @@ fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
 
 /// The module `cookie`.
 fn cookie_module(one: &SourceStatement, route: &mut DraftMap) {
-    for (call, path) in [("cookie.filter", "cookies.drop"), ("cookie.keep", "cookies.keep")] {
+    for (call, path) in [
+        ("cookie.filter", "cookies.drop"),
+        ("cookie.keep", "cookies.keep"),
+    ] {
         let Some(arguments) = call_arguments(&one.text, call) else {
             continue;
         };
@@ -611,8 +653,16 @@ fn request_field(one: &SourceStatement, left: &str, right: &str, route: &mut Dra
 }
 
 fn removed_field(one: &SourceStatement, what: &str, route: &mut DraftMap) {
-    let own = ["host", "accept-encoding", "x-forwarded-for", "x-forwarded-proto"];
-    if let Some(name) = what.strip_prefix("req.http.").filter(|name| !name.is_empty() && !own.contains(name)) {
+    let own = [
+        "host",
+        "accept-encoding",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+    ];
+    if let Some(name) = what
+        .strip_prefix("req.http.")
+        .filter(|name| !name.is_empty() && !own.contains(name))
+    {
         route.add("headers.request.remove", name);
         one.translated();
     }

@@ -24,11 +24,14 @@ type SourceRef<'a> = &'a SourceStatement;
 
 fn hashed(one: &SourceStatement, program: &VclProgram<'_>, site: &mut DraftMap, depth: usize) {
     if branch(one).is_some() {
-        one.inside().iter().for_each(|inner| hashed(inner, program, site, depth));
+        one.inside()
+            .iter()
+            .for_each(|inner| hashed(inner, program, site, depth));
         let conditions = VclCondition::of(&one.text);
-        let of_fields = conditions.iter().flat_map(VclCondition::leaves).all(|leaf| {
-            leaf.left().starts_with("req.http.")
-        });
+        let of_fields = conditions
+            .iter()
+            .flat_map(VclCondition::leaves)
+            .all(|leaf| leaf.left().starts_with("req.http."));
         let said = one.inside().iter().all(|inner| !inner.is_untouched());
         if said && of_fields {
             one.translated();
@@ -37,7 +40,9 @@ fn hashed(one: &SourceStatement, program: &VclProgram<'_>, site: &mut DraftMap, 
     }
     if one.name() == "call" && depth < 8 {
         let inside = program.sub(one.argument());
-        inside.iter().for_each(|inner| hashed(inner, program, site, depth + 1));
+        inside
+            .iter()
+            .for_each(|inner| hashed(inner, program, site, depth + 1));
         if inside.iter().all(|inner| !inner.is_untouched()) && !inside.is_empty() {
             one.translated();
         }
@@ -53,7 +58,10 @@ fn hashed(one: &SourceStatement, program: &VclProgram<'_>, site: &mut DraftMap, 
         "req.http.x-forwarded-proto" => return one.needs_nothing(),
         _ => {}
     }
-    if let Some(name) = small.strip_prefix("req.http.").filter(|name| !name.is_empty()) {
+    if let Some(name) = small
+        .strip_prefix("req.http.")
+        .filter(|name| !name.is_empty())
+    {
         site.add("key.headers", name);
         return one.translated();
     }
@@ -78,15 +86,24 @@ fn cookie_of(expression: &str) -> Option<String> {
 /// The usual grace by health: stale copies while a refresh runs, and while the backend is sick.
 pub fn hit(program: &VclProgram<'_>, routes: &mut VclRoutes) {
     let statements = program.sub("vcl_hit");
-    let healthy = statements.iter().any(|one| one.text.contains("std.healthy"));
+    let healthy = statements
+        .iter()
+        .any(|one| one.text.contains("std.healthy"));
     for one in &statements {
         let fresh = one.text.replace(' ', "") == "if(obj.ttl>=0s)";
         if fresh || (healthy && branch(one).is_some()) {
             one.translated_whole();
         }
     }
-    for one in statements.iter().flat_map(|one| source::all(std::slice::from_ref(*one))) {
-        let limit = one.text.split("obj.ttl + ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    for one in statements
+        .iter()
+        .flat_map(|one| source::all(std::slice::from_ref(*one)))
+    {
+        let limit = one
+            .text
+            .split("obj.ttl + ")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next());
         if let Some(limit) = limit.and_then(duration).filter(|_| healthy) {
             routes.site.set("policy.stale_while_revalidate", limit);
         }
@@ -173,8 +190,15 @@ fn conditional(one: &SourceStatement, routes: &mut VclRoutes) {
         return lifetime(one, "statuses", json!(statuses), &mut routes.site);
     }
     if sets(one, "beresp.do_esi") {
-        let declared = condition.leaves().iter().any(|leaf| leaf.left() == "beresp.http.surrogate-control");
-        let pages = if declared { json!({}) } else { json!({ "pages": "all" }) };
+        let declared = condition
+            .leaves()
+            .iter()
+            .any(|leaf| leaf.left() == "beresp.http.surrogate-control");
+        let pages = if declared {
+            json!({})
+        } else {
+            json!({ "pages": "all" })
+        };
         routes.site.set("esi", pages);
         return one.translated_whole();
     }
@@ -199,7 +223,10 @@ fn conditional(one: &SourceStatement, routes: &mut VclRoutes) {
 }
 
 fn sets(block: &SourceStatement, what: &str) -> bool {
-    block.inside().iter().any(|one| assigned(one).is_some_and(|(left, right)| left == what && right == "true"))
+    block
+        .inside()
+        .iter()
+        .any(|one| assigned(one).is_some_and(|(left, right)| left == what && right == "true"))
 }
 
 /// `set beresp.ttl` for some responses.
@@ -256,18 +283,26 @@ fn is_unshared(block: &SourceStatement, condition: &VclCondition) -> bool {
     let known = |leaf: &&VclCondition| match leaf {
         VclCondition::Set(left) => {
             let left = left.to_lowercase();
-            matches!(left.as_str(), "beresp.http.set-cookie" | "beresp.http.surrogate-control" | "bereq.uncacheable")
+            matches!(
+                left.as_str(),
+                "beresp.http.set-cookie" | "beresp.http.surrogate-control" | "bereq.uncacheable"
+            )
         }
-        one => one.comparison().is_some_and(|(left, _, right)| match left.as_str() {
-            "beresp.ttl" => right == "0s",
-            "beresp.http.vary" => right == "*",
-            "beresp.http.cache-control" | "beresp.http.surrogate-control" => {
-                marks.iter().any(|mark| right.contains(mark))
-            }
-            _ => false,
-        }),
+        one => one
+            .comparison()
+            .is_some_and(|(left, _, right)| match left.as_str() {
+                "beresp.ttl" => right == "0s",
+                "beresp.http.vary" => right == "*",
+                "beresp.http.cache-control" | "beresp.http.surrogate-control" => {
+                    marks.iter().any(|mark| right.contains(mark))
+                }
+                _ => false,
+            }),
     };
-    let keeps_out = sets(block, "beresp.uncacheable") || source::all(block.inside()).iter().all(|one| returned(one) == Some("deliver"));
+    let keeps_out = sets(block, "beresp.uncacheable")
+        || source::all(block.inside())
+            .iter()
+            .all(|one| returned(one) == Some("deliver"));
     keeps_out && condition.leaves().iter().all(known)
 }
 
@@ -280,7 +315,10 @@ fn is_failure(block: &SourceStatement, condition: &VclCondition) -> bool {
             left == "beresp.status" && (high || (operator == "==" && status == 403))
         })
     };
-    let abandons = block.inside().iter().any(|one| matches!(returned(one), Some("abandon")));
+    let abandons = block
+        .inside()
+        .iter()
+        .any(|one| matches!(returned(one), Some("abandon")));
     (abandons || sets(block, "beresp.uncacheable")) && condition.leaves().iter().all(fails)
 }
 
@@ -290,7 +328,9 @@ pub fn deliver(program: &VclProgram<'_>, routes: &mut VclRoutes) {
         match branch(one) {
             Some(_) => {
                 let text = one.text.to_lowercase();
-                let about_hits = text.contains("obj.hits") || text.contains("obj.uncacheable") || one.name() == "else";
+                let about_hits = text.contains("obj.hits")
+                    || text.contains("obj.uncacheable")
+                    || one.name() == "else";
                 let only_tells = source::all(one.inside()).into_iter().all(|inner| {
                     assigned(inner).is_some_and(|(left, _)| left.starts_with("resp.http."))
                 });
@@ -313,9 +353,25 @@ pub fn deliver(program: &VclProgram<'_>, routes: &mut VclRoutes) {
 }
 
 /// Fields that no rule can touch, or that clients never get.
-const ITS_OWN: [&str; 7] = ["via", "age", "content-length", "connection", "date", "vary", "cache-status"];
+const ITS_OWN: [&str; 7] = [
+    "via",
+    "age",
+    "content-length",
+    "connection",
+    "date",
+    "vary",
+    "cache-status",
+];
 const NEVER_SENT: [&str; 9] = [
-    "x-varnish", "x-url", "x-host", "xkey", "surrogate-key", "cache-tag", "cache-tags", "x-cache-tags", "x-magento-tags",
+    "x-varnish",
+    "x-url",
+    "x-host",
+    "xkey",
+    "surrogate-key",
+    "cache-tag",
+    "cache-tags",
+    "x-cache-tags",
+    "x-magento-tags",
 ];
 
 fn answer_field(one: &SourceStatement, left: &str, right: &str, kind: &str, route: &mut DraftMap) {

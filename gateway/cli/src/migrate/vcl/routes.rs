@@ -23,7 +23,9 @@ impl VclRoutes {
         site.set("name", SITE);
         let first = draft.upstreams.iter().find(|(_, one)| one.has("targets"));
         let default = draft.upstreams.iter().find(|(name, _)| name == "default");
-        let upstream = default.or(first).map_or(STAND_IN, |(name, _)| name.as_str());
+        let upstream = default
+            .or(first)
+            .map_or(STAND_IN, |(name, _)| name.as_str());
         site.set("upstream", upstream);
         for one in program.statements {
             one.belongs_to(SITE);
@@ -39,11 +41,18 @@ impl VclRoutes {
 
     /// The route for these paths. Patterns match paths alone, whatever the query.
     pub fn of_paths(&mut self, list: &PatternList, one: &SourceStatement) -> &mut DraftMap {
-        let known = self.paths.iter().position(|(paths, _)| *paths == list.patterns);
+        let known = self
+            .paths
+            .iter()
+            .position(|(paths, _)| *paths == list.patterns);
         let at = known.unwrap_or_else(|| {
             let mut route = DraftMap::default();
             let n = self.paths.len() + 1;
-            let name = if n == 1 { "files".to_owned() } else { format!("files-{n}") };
+            let name = if n == 1 {
+                "files".to_owned()
+            } else {
+                format!("files-{n}")
+            };
             route.set("name", name);
             route.set("match.path", list.patterns.clone());
             self.paths.push((list.patterns.clone(), route));
@@ -65,8 +74,8 @@ impl VclRoutes {
             let named = self.others.iter().filter_map(|route| route.get("name"));
             named.into_iter().any(|one| one == name)
         };
-        let mut names = std::iter::once(wanted.to_owned())
-            .chain((2..).map(|n| format!("{wanted}-{n}")));
+        let mut names =
+            std::iter::once(wanted.to_owned()).chain((2..).map(|n| format!("{wanted}-{n}")));
         names.find(|name| !known(name)).unwrap_or_default()
     }
 
@@ -92,7 +101,11 @@ impl VclRoutes {
         }
         draft.routes.push(self.site);
         draft.top.set_default("purge_method.enabled", false);
-        if draft.top.get("purge_method.enabled").is_some_and(|on| on == false) {
+        if draft
+            .top
+            .get("purge_method.enabled")
+            .is_some_and(|on| on == false)
+        {
             draft.top.remove("purge_method");
         }
     }

@@ -71,7 +71,9 @@ impl StatementReader<'_> {
 
     fn looks_at(&self, text: &str) -> bool {
         let wanted = text.chars();
-        wanted.enumerate().all(|(n, c)| self.rest.get(self.at + n) == Some(&c))
+        wanted
+            .enumerate()
+            .all(|(n, c)| self.rest.get(self.at + n) == Some(&c))
     }
 
     fn next(&mut self) -> Option<char> {
@@ -142,7 +144,11 @@ impl StatementReader<'_> {
             }
             let Some(c) = self.next() else {
                 anyhow::ensure!(is_file, "{}: a block does not end", self.file);
-                anyhow::ensure!(text.trim().is_empty(), "{}:{line}: `{text}` does not end", self.file);
+                anyhow::ensure!(
+                    text.trim().is_empty(),
+                    "{}:{line}: `{text}` does not end",
+                    self.file
+                );
                 return Ok(found);
             };
             match c {

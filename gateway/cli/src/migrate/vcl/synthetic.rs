@@ -10,10 +10,16 @@ pub fn translate(one: &SourceStatement, program: &VclProgram<'_>, route: &mut Dr
     let Some(arguments) = returned(one).and_then(|call| call_arguments(call, "synth")) else {
         return false;
     };
-    let Some(status) = arguments.first().and_then(|status| status.parse::<u16>().ok()) else {
+    let Some(status) = arguments
+        .first()
+        .and_then(|status| status.parse::<u16>().ok())
+    else {
         return false;
     };
-    let text = arguments.get(1).and_then(|text| literal(text)).unwrap_or_default();
+    let text = arguments
+        .get(1)
+        .and_then(|text| literal(text))
+        .unwrap_or_default();
     let is_said = match branch_of(program, status) {
         Some(block) => by_branch(block, text, route),
         None if (200..600).contains(&status) && !(300..400).contains(&status) => {
@@ -53,7 +59,9 @@ fn by_branch(block: &SourceStatement, reason: &str, route: &mut DraftMap) -> boo
         if let Some((left, right)) = assigned(one) {
             match left.as_str() {
                 "resp.status" => status = right.parse::<u16>().ok(),
-                "resp.http.location" if right == "resp.reason" => location = Some(reason.to_owned()),
+                "resp.http.location" if right == "resp.reason" => {
+                    location = Some(reason.to_owned())
+                }
                 "resp.http.location" => match place(right) {
                     Some(to) => location = Some(to),
                     None => return false,
