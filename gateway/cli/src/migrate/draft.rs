@@ -241,7 +241,7 @@ impl ConfigDraft {
         self.write_top(&mut text, &BETWEEN);
         self.write_routes(&mut text, &housed);
         self.write_top(&mut text, &AFTER);
-        let _ = writeln!(text, "# {}", Tally::of(&every));
+        let _ = writeln!(text, "# {}", DraftTally::of(&every));
         text
     }
 
@@ -328,14 +328,14 @@ fn comment(text: &mut String, indent: &str, one: &SourceStatement) {
 
 /// How many statements became what.
 #[derive(PartialEq, Eq, Debug)]
-struct Tally {
+struct DraftTally {
     all: usize,
     translated: usize,
     needs_nothing: usize,
     not_translated: usize,
 }
 
-impl Tally {
+impl DraftTally {
     fn of(every: &[&SourceStatement]) -> Self {
         let count = |fates: &[StatementFate]| {
             let of_these = every.iter().filter(|one| fates.contains(&one.fate()));
@@ -350,7 +350,7 @@ impl Tally {
     }
 }
 
-impl std::fmt::Display for Tally {
+impl std::fmt::Display for DraftTally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,

@@ -111,7 +111,7 @@ pub fn translate(statements: &[SourceStatement], draft: &mut ConfigDraft) {
     for one in statements {
         match one.name() {
             "http" => one.translated(),
-            "events" => listeners::events(one, draft),
+            "events" => listeners::events(one),
             "worker_processes" => listeners::threads(one, draft),
             _ => {}
         }

@@ -22,7 +22,7 @@ pub fn translate(statements: &[SourceStatement], draft: &mut ConfigDraft) {
     backends::translate(&program, draft);
     let mut routes = VclRoutes::new(&program, draft);
     receive::translate(&program, &mut routes, draft);
-    purges::refreshed(&program, &mut routes);
+    purges::answered(&program);
     responses::hash(&program, &mut routes);
     responses::hit(&program, &mut routes);
     responses::backend_response(&program, &mut routes);

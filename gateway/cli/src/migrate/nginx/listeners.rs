@@ -20,17 +20,13 @@ pub fn threads(one: &SourceStatement, draft: &mut ConfigDraft) {
     }
 }
 
-/// The block `events`.
-pub fn events(block: &SourceStatement, draft: &mut ConfigDraft) {
+/// The block `events`. Its number of connections is for each worker, and none of a listener.
+pub fn events(block: &SourceStatement) {
     block.needs_nothing();
-    for one in block
-        .inside()
-        .iter()
-        .filter(|one| one.name() == "worker_connections")
-    {
-        // It is a limit of each worker; of the process there are as many as it has workers.
-        let _ = &draft;
-        one.remarked("the limit of a listener is limits.max_connections");
+    for one in block.inside() {
+        if one.name() == "worker_connections" {
+            one.remarked("the limit of a listener is limits.max_connections");
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub fn limit_zones(inside: &[SourceStatement], draft: &mut ConfigDraft) {
         };
         let by_client = matches!(one.argument(), "$binary_remote_addr" | "$remote_addr");
         let name = value("zone=").and_then(|zone| zone.split(':').next());
-        let rate = value("rate=").and_then(|rate| rate.strip_prefix_rate());
+        let rate = value("rate=").and_then(rate);
         if let (true, Some(name), Some(rate)) = (by_client, name, rate) {
             draft
                 .top
@@ -51,15 +51,9 @@ pub fn limit_zones(inside: &[SourceStatement], draft: &mut ConfigDraft) {
 }
 
 /// `10r/s` as `10/s`.
-trait StripRate {
-    fn strip_prefix_rate(&self) -> Option<String>;
-}
-
-impl StripRate for str {
-    fn strip_prefix_rate(&self) -> Option<String> {
-        let (count, unit) = self.split_once("r/")?;
-        Some(format!("{count}/{unit}"))
-    }
+fn rate(text: &str) -> Option<String> {
+    let (count, unit) = text.split_once("r/")?;
+    Some(format!("{count}/{unit}"))
 }
 
 /// Whether the route caches, what, and for how long.
@@ -223,9 +217,11 @@ fn key(chain: &BlockChain<'_>, route: &mut DraftMap) {
         for part in &parts {
             let name = part.trim_matches(['{', '}', '|', ':', '/', '?', '-', '_', ' ']);
             let name: String = name.replace(['{', '}'], "");
+            if ALWAYS.contains(&name.as_str()) {
+                continue;
+            }
             if let Some(cookie) = name.strip_prefix("$cookie_") {
                 route.add("key.cookies", cookie);
-            } else if ALWAYS.contains(&name.as_str()) {
             } else if let Some(field) = name.strip_prefix("$http_") {
                 route.add("key.headers", field.replace('_', "-"));
             } else {

@@ -4,7 +4,6 @@ use super::super::draft::ConfigDraft;
 use super::super::source::{self, SourceStatement};
 use super::condition::VclCondition;
 use super::program::{VclProgram, branch, call_arguments, returned};
-use super::routes::VclRoutes;
 
 /// Methods that purge somewhere.
 const METHODS: [&str; 7] = [
@@ -134,7 +133,7 @@ fn step(one: &SourceStatement, is_purge: bool) {
 }
 
 /// `vcl_purge` only answers.
-pub fn refreshed(program: &VclProgram<'_>, _routes: &mut VclRoutes) {
+pub fn answered(program: &VclProgram<'_>) {
     for one in program.sub("vcl_purge") {
         if returned(one).is_some_and(|step| step.starts_with("synth")) {
             one.needs_nothing();

@@ -14,13 +14,10 @@ use super::routes::VclRoutes;
 
 /// `hash_data`.
 pub fn hash(program: &VclProgram<'_>, routes: &mut VclRoutes) {
-    let statements: Vec<SourceRef<'_>> = program.sub("vcl_hash");
-    for one in &statements {
+    for one in program.sub("vcl_hash") {
         hashed(one, program, &mut routes.site, 0);
     }
 }
-
-type SourceRef<'a> = &'a SourceStatement;
 
 fn hashed(one: &SourceStatement, program: &VclProgram<'_>, site: &mut DraftMap, depth: usize) {
     if branch(one).is_some() {
