@@ -35,6 +35,11 @@ const acts = {
     await handler.revalidateTag(["products"]);
     assert.equal(await handler.get("/tea"), null);
   },
+  async known() {
+    const handler = new Handler({});
+    await handler.set("/tea", page(), {});
+    await handler.revalidateTag("products");
+  },
   async path() {
     const handler = new Handler({});
     await handler.revalidateTag("_N_T_/tea");

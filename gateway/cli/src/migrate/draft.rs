@@ -250,8 +250,8 @@ impl ConfigDraft {
             match self.top.get(key) {
                 Some(Value::Object(inside)) if !inside.is_empty() => {
                     let _ = writeln!(text, "{key}:");
-                    for (name, value) in inside {
-                        let _ = writeln!(text, "  {}: {}", scalar(name), flow(value));
+                    for pair in pairs(inside) {
+                        let _ = writeln!(text, "  {pair}");
                     }
                 }
                 Some(value) if !value.is_null() => {
@@ -391,9 +391,12 @@ fn flow(value: &Value) -> String {
     }
 }
 
+/// The pairs of a mapping in the order of their keys, so that the same original gives the same text.
 fn pairs(map: &Map<String, Value>) -> Vec<String> {
-    let pair = |(key, value): (&String, &Value)| format!("{}: {}", scalar(key), flow(value));
-    map.iter().map(pair).collect()
+    let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
+    pairs.sort_by_key(|(key, _)| *key);
+    let pair = |(key, value): &(&String, &Value)| format!("{}: {}", scalar(key), flow(value));
+    pairs.iter().map(pair).collect()
 }
 
 /// A text as YAML, in quotation marks where it needs them. A dollar sign that begins no variable is

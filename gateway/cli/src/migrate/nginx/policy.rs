@@ -18,9 +18,9 @@ pub fn storage(inside: &[SourceStatement], draft: &mut ConfigDraft) {
         let size = words.filter_map(|word| word.strip_prefix("max_size="));
         let size = size.filter_map(values::size).next();
         match size {
-            Some(size) if !draft.top.has("cache.l2.disk") => {
-                draft.top.set("cache.l2.disk.path", "lamina.l2");
-                draft.top.set("cache.l2.disk.max_bytes", size);
+            Some(size) if !draft.top.has("cache.l2") => {
+                let file = json!({ "path": "lamina.l2", "max_bytes": size });
+                draft.top.set_in("cache.l2", "disk", file);
                 one.translated();
                 one.remarked("one file beside the configuration, for all zones; cache.l1.max_bytes is the memory before it");
             }
