@@ -236,6 +236,10 @@ mod long_streams;
 mod many_routes;
 #[path = "e2e/match_values.rs"]
 mod match_values;
+#[path = "e2e/migrate_command.rs"]
+mod migrate_command;
+#[path = "e2e/migrate_counterparts.rs"]
+mod migrate_counterparts;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/origin_query.rs"]
@@ -300,6 +304,8 @@ mod policy;
 mod proxying;
 #[path = "e2e/purge.rs"]
 mod purge;
+#[path = "e2e/purge_clients.rs"]
+mod purge_clients;
 #[path = "e2e/purge_dialects.rs"]
 mod purge_dialects;
 #[path = "e2e/purge_forms.rs"]

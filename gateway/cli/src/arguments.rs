@@ -11,6 +11,7 @@ use lamina_plugin_host::compile;
 
 use crate::completions::CompletionShell;
 use crate::first_file::FirstFileArguments;
+use crate::migrate::MigrateCommand;
 use crate::plugin_kit;
 use crate::remote::RequestsFilter;
 
@@ -51,6 +52,7 @@ pub const EXAMPLES: &str = "  lamina run -c config/quickstart.yaml
   lamina acme status
   lamina acme renew shop.example.com
   lamina l2 keys --pattern 'shop.example/user/*'
+  lamina migrate nginx /etc/nginx/nginx.conf > draft.yaml
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
   lamina record inspect http://shop.example/search?q=tea -c lamina.yaml
@@ -108,6 +110,12 @@ pub enum GatewayCommand {
         /// Change nothing; print the lines that would change, and fail if there are any.
         #[arg(long)]
         check: bool,
+    },
+    /// Print a draft configuration out of one of nginx or Varnish. What it does not say stands in it
+    /// as a comment, with file and line of the original.
+    Migrate {
+        #[command(subcommand)]
+        command: MigrateCommand,
     },
     /// Print the JSON Schema of the configuration.
     Schema,

@@ -14,6 +14,7 @@ mod exit;
 mod first_file;
 mod formatting;
 mod manual;
+mod migrate;
 mod operate;
 mod output;
 mod plugin_kit;
@@ -85,6 +86,10 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             true => formatting::check(&files),
             false => formatting::rewrite(&files),
         },
+        GatewayCommand::Migrate { command } => {
+            output::text(command.draft()?);
+            Ok(ExitOutcome::Well)
+        }
         GatewayCommand::Schema => {
             output::line(format_args!("{:#}", config::schema()));
             Ok(ExitOutcome::Well)

@@ -115,8 +115,9 @@ fn a_file_that_is_no_yaml_is_left_alone_and_the_others_are_not() {
 #[test]
 fn shipped_configurations_are_in_the_canonical_form() {
     let config = repository().join("config");
-    let examples = fs::read_dir(config.join("examples")).unwrap();
-    let mut files: Vec<_> = examples.map(|entry| entry.unwrap().path()).collect();
+    let folders = ["examples", "migrate"].map(|name| fs::read_dir(config.join(name)).unwrap());
+    let entries = folders.into_iter().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|ending| ending == "yaml"));
     files.extend(["quickstart.yaml", "reference.yaml"].map(|name| config.join(name)));
     let ran = fmt(&files.iter().collect::<Vec<_>>(), &["--check"]);

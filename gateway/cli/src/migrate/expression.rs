@@ -1,0 +1,348 @@
+//! Regular expressions as patterns with `*` and `?`, where these say the same or a little more.
+//!
+//! An expression becomes all texts that it stands for: each alternative is a pattern of its own. What
+//! would be too many of them, or is no matter of patterns, is not translated.
+
+/// The most patterns that one expression may become.
+const MOST: usize = 128;
+
+/// Marks in an expanded alternative.
+const START: char = '\u{1}';
+const END: char = '\u{2}';
+
+/// Whether patterns say the same as the expression.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PatternMeaning {
+    Same,
+    /// They match more, since a class of characters became `?` or `*`.
+    Wider,
+}
+
+/// The patterns that an expression became.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PatternList {
+    pub patterns: Vec<String>,
+    pub meaning: PatternMeaning,
+}
+
+impl PatternList {
+    /// What a comment says of the difference.
+    pub fn difference(&self) -> Option<&'static str> {
+        (self.meaning == PatternMeaning::Wider)
+            .then_some("the patterns match a little more than the expression")
+    }
+}
+
+/// Patterns for a path. What the expression says of the query can't be said.
+pub fn paths(expression: &str) -> Option<PatternList> {
+    let expanded = expanded(expression)?;
+    each(expanded, |text| {
+        // An expression for the whole URL often says `.css` or `.css?anything`.
+        let (path, anchored) = match text.find("\\?") {
+            Some(at) => {
+                let rest = text[at + 2..].trim_end_matches(END);
+                if !rest.is_empty() && rest != "*" {
+                    return None;
+                }
+                (text[..at].to_owned(), true)
+            }
+            None => (text.to_owned(), false),
+        };
+        let path = if anchored {
+            format!("{path}{END}")
+        } else {
+            path
+        };
+        let path = whole(&path)?;
+        // A path begins with a slash.
+        Some(match path.strip_prefix("*/*") {
+            Some(rest) => format!("*/*{rest}"),
+            None => path,
+        })
+    })
+}
+
+/// Patterns for the value of a header field.
+pub fn values(expression: &str) -> Option<PatternList> {
+    each(expanded(expression)?, whole)
+}
+
+/// Patterns for the names of cookies out of an expression for the whole field.
+pub fn cookie_names(expression: &str) -> Option<PatternList> {
+    names(expression, &[';', ' ', '*'])
+}
+
+/// Patterns for the names of query parameters out of an expression for the whole URL.
+pub fn parameter_names(expression: &str) -> Option<PatternList> {
+    let mut list = names(expression, &['&', '*'])?;
+    for name in &mut list.patterns {
+        *name = name.trim_start_matches('*').to_owned();
+        if !expression.contains('=') {
+            *name = name.trim_end_matches('*').to_owned();
+        }
+    }
+    Some(list).filter(|list| !list.patterns.iter().any(String::is_empty))
+}
+
+fn names(expression: &str, before: &[char]) -> Option<PatternList> {
+    let expanded = expanded(expression)?;
+    each(expanded, |text| {
+        let (name, complete) = match text.split_once('=') {
+            Some((name, _)) => (name, true),
+            None => (text, false),
+        };
+        let begun = name.starts_with(START) || name.starts_with(before) || name.starts_with("\\?");
+        let name = name.trim_start_matches(START).trim_start_matches("\\?");
+        let name = name.trim_start_matches(before);
+        let ended = name.ends_with(END) || complete;
+        let name = name.trim_end_matches(END);
+        if name.is_empty() || name.contains([START, END]) {
+            return None;
+        }
+        let name = if begun {
+            name.to_owned()
+        } else {
+            format!("*{name}")
+        };
+        let name = if ended { name } else { format!("{name}*") };
+        Some(simple(&name))
+    })
+}
+
+fn each(
+    expanded: (Vec<String>, PatternMeaning),
+    pattern: impl Fn(&str) -> Option<String>,
+) -> Option<PatternList> {
+    let (texts, meaning) = expanded;
+    let mut patterns: Vec<String> = Vec::new();
+    for text in texts.iter().filter_map(|text| anchored(text)) {
+        let one = pattern(&text)?;
+        if !patterns.contains(&one) {
+            patterns.push(one);
+        }
+    }
+    Some(PatternList { patterns, meaning }).filter(|list| !list.patterns.is_empty())
+}
+
+/// An alternative with its marks at its ends alone; none if it can't match.
+fn anchored(text: &str) -> Option<String> {
+    let (body, end) = match text.split_once(END) {
+        Some((body, rest)) if rest.chars().all(|c| c == '*' || c == END) => (body, true),
+        Some(_) => return None,
+        None => (text, false),
+    };
+    let (start, body) = match body.rsplit_once(START) {
+        Some((before, body)) if before.chars().all(|c| c == '*' || c == START) => (true, body),
+        Some(_) => return None,
+        None => (false, body),
+    };
+    let mark = |set: bool, mark: char| if set { mark.to_string() } else { String::new() };
+    Some(format!("{}{body}{}", mark(start, START), mark(end, END)))
+}
+
+/// A pattern for all of a text out of an alternative that matches anywhere, unless it is anchored.
+fn whole(text: &str) -> Option<String> {
+    let (text, before) = match text.strip_prefix(START) {
+        Some(rest) => (rest, ""),
+        None => (text, "*"),
+    };
+    let (text, after) = match text.strip_suffix(END) {
+        Some(rest) => (rest, ""),
+        None => (text, "*"),
+    };
+    let none = text.contains([START, END]);
+    (!none).then(|| simple(&format!("{before}{text}{after}")))
+}
+
+/// Without stars that say nothing.
+fn simple(pattern: &str) -> String {
+    let mut text = pattern.to_owned();
+    while text.contains("**") {
+        text = text.replace("**", "*");
+    }
+    text
+}
+
+/// All alternatives of an expression, with marks where they are anchored.
+fn expanded(expression: &str) -> Option<(Vec<String>, PatternMeaning)> {
+    let expression = expression.strip_prefix("(?i)").unwrap_or(expression);
+    let mut reader = ExpressionReader {
+        rest: expression.chars().collect(),
+        meaning: PatternMeaning::Same,
+    };
+    reader.rest.reverse();
+    let texts = reader.alternatives()?;
+    reader.rest.is_empty().then_some((texts, reader.meaning))
+}
+
+/// An expression that is being read; its characters stand in reverse.
+struct ExpressionReader {
+    rest: Vec<char>,
+    meaning: PatternMeaning,
+}
+
+impl ExpressionReader {
+    /// `a|b|c`, up to a closing parenthesis or the end.
+    fn alternatives(&mut self) -> Option<Vec<String>> {
+        let mut found = self.sequence()?;
+        while self.rest.last() == Some(&'|') {
+            self.rest.pop();
+            found.extend(self.sequence()?);
+            if found.len() > MOST {
+                return None;
+            }
+        }
+        Some(found)
+    }
+
+    fn sequence(&mut self) -> Option<Vec<String>> {
+        let mut found = vec![String::new()];
+        while let Some(&next) = self.rest.last() {
+            if next == '|' || next == ')' {
+                break;
+            }
+            let one = self.piece()?;
+            if found.len() * one.len() > MOST {
+                return None;
+            }
+            found = found
+                .iter()
+                .flat_map(|text| one.iter().map(move |more| format!("{text}{more}")))
+                .collect();
+        }
+        Some(found)
+    }
+
+    /// One atom with what says how often.
+    fn piece(&mut self) -> Option<Vec<String>> {
+        let next = self.rest.pop()?;
+        let (texts, is_literal) = match next {
+            '^' => return Some(vec![START.to_string()]),
+            '$' => return Some(vec![END.to_string()]),
+            '.' => (vec!["?".to_owned()], false),
+            '(' => (self.group()?, true),
+            '[' => (self.class()?, true),
+            '\\' => self.escaped()?,
+            '*' | '+' | '{' => return None,
+            '?' => return None,
+            c => (vec![literal(c)], true),
+        };
+        self.repeated(texts, is_literal)
+    }
+
+    fn group(&mut self) -> Option<Vec<String>> {
+        if self.rest.last() == Some(&'?') {
+            self.rest.pop();
+            let kind = self.rest.pop()?;
+            let named = kind == 'i' && self.rest.last() == Some(&':');
+            match kind {
+                ':' => {}
+                _ if named => drop(self.rest.pop()),
+                _ => return None,
+            }
+        }
+        let found = self.alternatives()?;
+        (self.rest.pop()? == ')').then_some(found)
+    }
+
+    /// A class of few characters is that many alternatives, and another one any character.
+    fn class(&mut self) -> Option<Vec<String>> {
+        let mut members = Vec::new();
+        let mut is_range = false;
+        loop {
+            match self.rest.pop()? {
+                ']' if !members.is_empty() => break,
+                '\\' => {
+                    let escaped = self.rest.pop()?;
+                    is_range |= escaped.is_alphanumeric();
+                    members.push(escaped);
+                }
+                '^' if members.is_empty() => {
+                    is_range = true;
+                    members.push('^');
+                }
+                '-' if !members.is_empty() && self.rest.last() != Some(&']') => is_range = true,
+                c => members.push(c),
+            }
+        }
+        if members == ['^', '?'] {
+            // All that is no query: for a path, any character.
+            return Some(vec!["?".to_owned()]);
+        }
+        if is_range || members.len() > 4 {
+            self.meaning = PatternMeaning::Wider;
+            return Some(vec!["?".to_owned()]);
+        }
+        Some(members.into_iter().map(literal).collect())
+    }
+
+    fn escaped(&mut self) -> Option<(Vec<String>, bool)> {
+        let c = self.rest.pop()?;
+        match c {
+            'd' | 'w' | 's' | 'D' | 'W' | 'S' => {
+                self.meaning = PatternMeaning::Wider;
+                Some((vec!["?".to_owned()], false))
+            }
+            c if c.is_alphanumeric() => None,
+            c => Some((vec![literal(c)], true)),
+        }
+    }
+
+    fn repeated(&mut self, texts: Vec<String>, is_literal: bool) -> Option<Vec<String>> {
+        let any = texts == ["?"];
+        let many = match self.rest.last() {
+            Some('?') => {
+                self.rest.pop();
+                let mut both = vec![String::new()];
+                both.extend(texts);
+                return Some(both);
+            }
+            Some('*') => vec!["*".to_owned()],
+            Some('+') if any => vec!["?*".to_owned()],
+            Some('+') => texts.iter().map(|text| format!("{text}*")).collect(),
+            Some('{') => return self.counted(&texts),
+            _ => return Some(texts),
+        };
+        self.rest.pop();
+        if self.rest.last() == Some(&'?') {
+            // As few as possible: for whether it matches at all, that is the same.
+            self.rest.pop();
+        }
+        if is_literal && !any {
+            self.meaning = PatternMeaning::Wider;
+        }
+        Some(many)
+    }
+
+    /// `{3}`, `{3,}` or `{3,5}`.
+    fn counted(&mut self, texts: &[String]) -> Option<Vec<String>> {
+        self.rest.pop();
+        let mut inside = String::new();
+        loop {
+            match self.rest.pop()? {
+                '}' => break,
+                c => inside.push(c),
+            }
+        }
+        let (least, open) = match inside.split_once(',') {
+            Some((least, _)) => (least, true),
+            None => (inside.as_str(), false),
+        };
+        let least: usize = least.trim().parse().ok().filter(|n| *n <= 64)?;
+        let [one] = texts else { return None };
+        let mut text = one.repeat(least);
+        if open {
+            self.meaning = PatternMeaning::Wider;
+            text.push('*');
+        }
+        Some(vec![text])
+    }
+}
+
+/// A character as it stands in a pattern.
+fn literal(c: char) -> String {
+    match c {
+        '*' | '?' | '\\' => format!("\\{c}"),
+        c => c.to_string(),
+    }
+}

@@ -1,0 +1,460 @@
+//! `return`, `rewrite`, header fields, compression, access: what nginx does to requests and answers.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::super::draft::{ConfigDraft, DraftMap};
+use super::super::expression;
+use super::super::source::SourceStatement;
+use super::listeners::network;
+use super::locations::BlockChain;
+use super::values;
+
+/// Statuses of redirects.
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// Says a `return` in a route.
+pub fn returned(one: &SourceStatement, hosts: &[String], route: &mut DraftMap) -> bool {
+    let words = one.arguments();
+    let (status, text) = match words {
+        [url] if url.parse::<u16>().is_err() => (302, url.clone()),
+        [status] => (status.parse().unwrap_or(0), String::new()),
+        [status, text @ ..] => (status.parse().unwrap_or(0), text.join(" ")),
+        [] => return false,
+    };
+    let is_said = match status {
+        status if REDIRECTS.contains(&status) => set_redirect(&text, status, hosts, route),
+        200..=599 if !text.contains('$') => {
+            route.set("respond.status", status);
+            if !text.is_empty() {
+                route.set("respond.body", text);
+            }
+            true
+        }
+        _ => false,
+    };
+    if is_said {
+        one.translated();
+    }
+    is_said
+}
+
+/// Sets `redirect` where the target can be said.
+pub fn set_redirect(to: &str, status: u16, hosts: &[String], route: &mut DraftMap) -> bool {
+    let server_name = hosts.first().map_or("", String::as_str);
+    let Some(target) = values::target(&to.replace("$server_name", server_name)) else {
+        return false;
+    };
+    let named_by_client = target.contains("{host}") && !target.starts_with('/');
+    if named_by_client && hosts.is_empty() {
+        return false;
+    }
+    route.set("redirect.to", target);
+    route.set("redirect.status", status);
+    if named_by_client {
+        route.set("redirect.allow_hosts", hosts);
+    }
+    true
+}
+
+/// A server that sends everybody to https is a matter of the listener, if all servers of its ports do
+/// so: routes know no ports.
+pub fn redirect_whole_listener(
+    one: &SourceStatement,
+    server: &SourceStatement,
+    http: Option<&[SourceStatement]>,
+    draft: &mut ConfigDraft,
+) -> bool {
+    let Some(status) = to_https(server) else {
+        return false;
+    };
+    let ports = listens(server);
+    let others = http
+        .into_iter()
+        .flatten()
+        .filter(|one| one.name() == "server");
+    let mut sharing = others.filter(|one| listens(one).iter().any(|port| ports.contains(port)));
+    if !sharing.all(|one| to_https(one).is_some()) {
+        return false;
+    }
+    let mut said = false;
+    for listener in &mut draft.listeners {
+        let address = listener
+            .get("address")
+            .and_then(|one| one.as_str())
+            .unwrap_or_default();
+        if ports
+            .iter()
+            .any(|port| address.ends_with(&format!(":{port}")))
+            && !listener.has("tls")
+        {
+            listener.set("redirect_to_https.status", status);
+            said = true;
+        }
+    }
+    if said {
+        one.translated();
+        if !one.text.contains("https://$") {
+            one.remarked("the host stays as the client asked for it");
+        }
+    }
+    said
+}
+
+/// The status with which a server sends everybody to the same page over https.
+fn to_https(server: &SourceStatement) -> Option<u16> {
+    let one = server.inside().iter().find(|one| one.name() == "return")?;
+    let [status, to] = one.arguments() else {
+        return None;
+    };
+    let host = to.strip_prefix("https://")?.strip_suffix("$request_uri")?;
+    let names = server
+        .inside()
+        .iter()
+        .filter(|one| one.name() == "server_name");
+    let is_own = names
+        .flat_map(|one| one.arguments())
+        .any(|name| name == host);
+    let is_same = is_own || ["$host", "$http_host", "$server_name"].contains(&host);
+    status
+        .parse()
+        .ok()
+        .filter(|status| is_same && matches!(status, 301 | 308))
+}
+
+/// The ports of a server.
+fn listens(server: &SourceStatement) -> Vec<String> {
+    let all = server.inside().iter().filter(|one| one.name() == "listen");
+    all.filter_map(|one| one.argument().rsplit(':').next().map(str::to_owned))
+        .collect()
+}
+
+/// `rewrite EXPRESSION TO permanent|redirect` without captures, or with all of the path as the capture.
+pub fn redirecting_rewrite(one: &SourceStatement) -> Option<(Vec<String>, String, u16)> {
+    let [expression, to, rest @ ..] = one.arguments() else {
+        return None;
+    };
+    let status = match rest.first().map(String::as_str) {
+        Some("permanent") => 301,
+        Some("redirect") => 302,
+        None if to.starts_with("http") => 302,
+        _ => return None,
+    };
+    let whole = ["^(.*)$", "^/(.*)$", "^", "^(.*)", "^/(.*)", "(.*)"];
+    if whole.contains(&expression.as_str()) {
+        let slash = if expression.starts_with("^/(") {
+            "/$1"
+        } else {
+            "$1"
+        };
+        let to = to.replace(slash, "$uri");
+        return (!to.contains("$1")).then(|| (Vec::new(), to, status));
+    }
+    if to.contains("$1") {
+        return None;
+    }
+    let list = expression::paths(expression)?;
+    Some((list.patterns, to.trim_end_matches('?').to_owned(), status))
+}
+
+/// `proxy_pass http://app/new/` in `location /old/`.
+pub fn replaced_path(location: &str, path: &str, route: &mut DraftMap) {
+    let prefix = location.trim_end_matches('/');
+    let added = path.trim_end_matches('/');
+    if prefix == added {
+        return;
+    }
+    if !prefix.is_empty() {
+        route.set("rewrite.strip_prefix", prefix);
+    }
+    if !added.is_empty() {
+        route.set("rewrite.add_prefix", added);
+    }
+}
+
+/// `rewrite ^/api/(.*)$ /$1 break` in a location.
+fn stripping_rewrite(one: &SourceStatement, route: &mut DraftMap) {
+    let [expression, to, ..] = one.arguments() else {
+        return;
+    };
+    let prefix = expression.strip_prefix('^').and_then(|rest| {
+        let rest = rest.strip_suffix('$').unwrap_or(rest);
+        rest.strip_suffix("/(.*)")
+            .or_else(|| rest.strip_suffix("/?(.*)"))
+    });
+    let literal = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c))
+    };
+    let Some(prefix) = prefix.filter(|prefix| literal(prefix) && !prefix.is_empty()) else {
+        return;
+    };
+    let Some(added) = to.strip_suffix("/$1").filter(|added| literal(added)) else {
+        return;
+    };
+    route.set("rewrite.strip_prefix", prefix);
+    if !added.is_empty() {
+        route.set("rewrite.add_prefix", added);
+    }
+    one.translated();
+}
+
+/// Whether a location only says `deny all`.
+pub fn is_closed(block: &SourceStatement) -> bool {
+    let denies = |one: &SourceStatement| one.name() == "deny" && one.argument() == "all";
+    let quiet =
+        |one: &SourceStatement| matches!(one.name(), "access_log" | "log_not_found") || denies(one);
+    block.inside().iter().any(denies) && block.inside().iter().all(quiet)
+}
+
+/// `location ~ /purge(/.*)` with a module that purges.
+pub fn purging(block: &SourceStatement, draft: &mut ConfigDraft) {
+    draft.top.set("purge_method.enabled", true);
+    for one in block.inside() {
+        match one.name() {
+            "allow" => {
+                if let Some(network) = network(one.argument()) {
+                    draft.top.add("purge_method.allow", network);
+                    one.translated();
+                }
+            }
+            "deny" => one.translated(),
+            name if name.ends_with("_cache_purge") => {
+                one.translated();
+                one.remarked("PURGE with the URL itself");
+            }
+            _ => {}
+        }
+    }
+    if !draft.top.has("purge_method.allow") {
+        draft.top.add("purge_method.allow", "127.0.0.1/32");
+        block.remarked("it names nobody who may purge; put your networks");
+    }
+    block.translated();
+}
+
+/// Everything of a route that is no matter of the cache.
+pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraft) {
+    for one in chain.directives("rewrite") {
+        stripping_rewrite(one, route);
+    }
+    for one in chain.directives("proxy_set_header") {
+        request_field(one, route);
+    }
+    for one in chain.directives("add_header") {
+        response_field(one, route);
+    }
+    for one in chain.cache_directives("hide_header") {
+        if !one.argument().eq_ignore_ascii_case("set-cookie") {
+            route.add(
+                "headers.response.remove",
+                one.argument().to_ascii_lowercase(),
+            );
+        }
+        one.translated();
+    }
+    for one in chain.directives("expires") {
+        expires(one, route);
+    }
+    access(chain, route);
+    compress(chain, route, draft);
+    basic(chain, route);
+    for one in chain.directives("limit_req") {
+        limit(one, route, draft);
+    }
+    for one in chain.directives("access_log") {
+        match one.argument() {
+            "off" => one.remarked("telemetry.access_log is on or off for all routes"),
+            _ => one.remarked("the log goes to stdout; telemetry.log_format is text or json"),
+        }
+    }
+}
+
+/// Fields that Lamina sends by itself.
+const SENT: [&str; 6] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "upgrade",
+    "connection",
+    "accept-encoding",
+];
+
+fn request_field(one: &SourceStatement, route: &mut DraftMap) {
+    let [name, value @ ..] = one.arguments() else {
+        return;
+    };
+    let (name, value) = (name.to_ascii_lowercase(), value.join(" "));
+    match (name.as_str(), value.as_str()) {
+        ("host", "$host" | "$http_host" | "$proxy_host") => one.needs_nothing(),
+        ("host", _) => {
+            one.remarked("the upstream gets the client's host, or its own (host_header)")
+        }
+        (name, _) if SENT.contains(&name) => one.needs_nothing(),
+        (name, "") => {
+            route.add("headers.request.remove", name);
+            one.translated();
+        }
+        (name, value) => {
+            if let Some(value) = values::with_places(value) {
+                route.set_in("headers.request.set", name, value);
+                one.translated();
+            }
+        }
+    }
+}
+
+/// Fields that nobody but the gateway sets.
+const ITS_OWN: [&str; 6] = [
+    "age",
+    "via",
+    "date",
+    "content-length",
+    "connection",
+    "cache-status",
+];
+
+fn response_field(one: &SourceStatement, route: &mut DraftMap) {
+    let [name, value @ ..] = one.arguments() else {
+        return;
+    };
+    let value: Vec<&str> = value.iter().map(String::as_str).collect();
+    let value = match value.as_slice() {
+        [rest @ .., "always"] => rest.join(" "),
+        all => all.join(" "),
+    };
+    if value.contains("$upstream_cache_status") {
+        return one.needs_nothing();
+    }
+    let name = name.to_ascii_lowercase();
+    let set = values::with_places(&value).filter(|_| !ITS_OWN.contains(&name.as_str()));
+    if let Some(value) = set.filter(|value| !value.is_empty()) {
+        route.set_in("headers.response.set", &name, value);
+        one.translated();
+    }
+}
+
+fn expires(one: &SourceStatement, route: &mut DraftMap) {
+    let words = one.arguments();
+    let value = match words.first().map(String::as_str) {
+        Some("off") => return one.needs_nothing(),
+        Some("max") => Some("max-age=315360000".to_owned()),
+        Some("epoch" | "-1") => Some("no-cache".to_owned()),
+        Some(time) if words.len() == 1 => values::seconds(time).map(|n| format!("max-age={n}")),
+        _ => None,
+    };
+    if let Some(value) = value {
+        route.set_in("headers.response.set", "cache-control", value);
+        one.translated();
+    }
+}
+
+/// `allow` and `deny`, of which nginx takes the first that fits.
+fn access(chain: &BlockChain<'_>, route: &mut DraftMap) {
+    let of = |name: &str| chain.directives(name);
+    let (allows, denies) = (of("allow"), of("deny"));
+    let denies_all = denies.iter().any(|one| one.argument() == "all");
+    let usable = |one: &&SourceStatement| one.argument() != "all";
+    let networks = |list: &[&SourceStatement]| -> Option<Vec<String>> {
+        let own = list.iter().copied().filter(|one| usable(&one));
+        own.map(|one| network(one.argument())).collect()
+    };
+    let (Some(allowed), Some(denied)) = (networks(&allows), networks(&denies)) else {
+        return;
+    };
+    if denies_all && !allowed.is_empty() {
+        route.set("access.allow", allowed);
+    }
+    if !denied.is_empty() {
+        route.set("access.deny", denied);
+    }
+    allows
+        .iter()
+        .chain(&denies)
+        .for_each(|one| one.translated());
+}
+
+fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraft) {
+    let Some(on) = chain.first("gzip") else {
+        return;
+    };
+    let http = chain.blocks().last().unwrap_or_default();
+    let of_all = http.iter().any(|one| std::ptr::eq(one, on));
+    let path = if of_all {
+        "defaults.compress"
+    } else {
+        "compress"
+    };
+    let target = if of_all { &mut draft.top } else { route };
+    on.translated();
+    if on.argument() != "on" {
+        target.set(&format!("{path}.encodings"), json!([]));
+        return;
+    }
+    target.set_default(path, json!({}));
+    for one in chain.directives("gzip_types") {
+        let mut types = vec!["text/html".to_owned()];
+        types.extend(
+            one.arguments()
+                .iter()
+                .filter(|name| *name != "text/html")
+                .cloned(),
+        );
+        if types.iter().any(|name| name == "*") {
+            one.remarked("types are listed");
+            continue;
+        }
+        target.set(&format!("{path}.types"), types);
+        one.translated();
+    }
+    for one in chain.directives("gzip_min_length") {
+        if let Some(size) = values::size(one.argument()) {
+            target.set(&format!("{path}.min_bytes"), size);
+            one.translated();
+        }
+    }
+    for one in chain.directives("gzip_comp_level") {
+        if let Ok(level) = one.argument().parse::<u8>() {
+            target.set(&format!("{path}.levels.gzip"), level);
+            one.translated();
+        }
+    }
+}
+
+fn basic(chain: &BlockChain<'_>, route: &mut DraftMap) {
+    let (Some(realm), Some(file)) = (
+        chain.first("auth_basic"),
+        chain.first("auth_basic_user_file"),
+    ) else {
+        return;
+    };
+    if realm.argument() == "off" {
+        return realm.translated();
+    }
+    if !Path::new(file.argument()).is_file() {
+        realm.remarked("auth: { basic: FILE }");
+        return file.remarked("it can't be read here");
+    }
+    route.set("auth.basic", file.argument());
+    route.set("auth.realm", realm.argument());
+    realm.translated();
+    file.translated();
+    file.remarked("passwords must be bcrypt or argon2id");
+}
+
+fn limit(one: &SourceStatement, route: &mut DraftMap, draft: &mut ConfigDraft) {
+    let value = |key: &str| {
+        one.arguments()
+            .iter()
+            .find_map(|word| word.strip_prefix(key))
+    };
+    let Some(zone) = value("zone=").filter(|zone| draft.top.has(&format!("limits.{zone}"))) else {
+        return;
+    };
+    route.add("limit", zone);
+    if let Some(burst) = value("burst=").and_then(|n| n.parse::<u64>().ok()) {
+        draft.top.set(&format!("limits.{zone}.burst"), burst.max(1));
+    }
+    one.translated();
+}

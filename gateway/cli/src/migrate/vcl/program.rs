@@ -1,0 +1,133 @@
+//! A VCL as a whole: its subroutines, backends and lists, and how its statements read.
+
+use super::super::source::SourceStatement;
+
+/// What a VCL declares.
+pub struct VclProgram<'a> {
+    pub statements: &'a [SourceStatement],
+}
+
+impl<'a> VclProgram<'a> {
+    /// The statements of a subroutine, of all its definitions.
+    pub fn sub(&self, name: &str) -> Vec<&'a SourceStatement> {
+        let subs = self.declared("sub", name);
+        subs.flat_map(SourceStatement::inside).collect()
+    }
+
+    /// Declarations of this kind and name.
+    pub fn declared(&self, kind: &str, name: &str) -> impl Iterator<Item = &'a SourceStatement> {
+        let wanted = |one: &&SourceStatement| one.name() == kind && one.argument() == name;
+        let found: Vec<&SourceStatement> = self.statements.iter().filter(wanted).collect();
+        found.into_iter()
+    }
+
+    /// The networks of an `acl`; what is no address is left untouched.
+    pub fn networks(&self, name: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for block in self.declared("acl", name) {
+            block.translated();
+            for entry in block.inside() {
+                let text = entry.text.replace(['"', ' '], "");
+                if text == "localhost" {
+                    found.extend(["127.0.0.1/32".to_owned(), "::1/128".to_owned()]);
+                    entry.translated();
+                    continue;
+                }
+                let (address, bits) = text.split_once('/').unwrap_or((&text, ""));
+                match address.parse::<std::net::IpAddr>() {
+                    Ok(address) => {
+                        let all = if address.is_ipv4() { "32" } else { "128" };
+                        let bits = if bits.is_empty() { all } else { bits };
+                        found.push(format!("{address}/{bits}"));
+                        entry.translated();
+                    }
+                    Err(_) => entry.remarked("networks are addresses"),
+                }
+            }
+        }
+        found.dedup();
+        found
+    }
+}
+
+/// `set X = Y`: both sides, the left one in small letters.
+pub fn assigned(one: &SourceStatement) -> Option<(String, &str)> {
+    let rest = one.text.strip_prefix("set ")?;
+    let (left, right) = rest.split_once('=')?;
+    Some((left.trim().to_lowercase(), right.trim()))
+}
+
+/// `unset X` and `remove X`: what, in small letters.
+pub fn unset(one: &SourceStatement) -> Option<String> {
+    let rest = one
+        .text
+        .strip_prefix("unset ")
+        .or_else(|| one.text.strip_prefix("remove "))?;
+    Some(rest.trim().to_lowercase())
+}
+
+/// What is in the parentheses of `return (…)`, without spaces at its ends.
+pub fn returned(one: &SourceStatement) -> Option<&str> {
+    let rest = one.text.strip_prefix("return")?.trim();
+    rest.strip_prefix('(')?.strip_suffix(')').map(str::trim)
+}
+
+/// A text in quotation marks that is nothing else.
+pub fn literal(text: &str) -> Option<&str> {
+    let inside = text.trim().strip_prefix('"')?.strip_suffix('"')?;
+    (!inside.contains('"')).then_some(inside)
+}
+
+/// The arguments of a call: `regsuball(a, "b", "c")`.
+pub fn call_arguments<'a>(text: &'a str, function: &str) -> Option<Vec<&'a str>> {
+    let rest = text.trim().strip_prefix(function)?.trim();
+    let inside = rest.strip_prefix('(')?.strip_suffix(')')?;
+    let mut found = Vec::new();
+    let (mut begun, mut depth, mut is_quoted) = (0, 0_usize, false);
+    for (at, c) in inside.char_indices() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            '(' if !is_quoted => depth += 1,
+            ')' if !is_quoted => depth = depth.saturating_sub(1),
+            ',' if !is_quoted && depth == 0 => {
+                found.push(inside[begun..at].trim());
+                begun = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found.push(inside[begun..].trim());
+    Some(found)
+}
+
+/// A duration of VCL as Lamina writes it.
+pub fn duration(text: &str) -> Option<String> {
+    let text = text.trim();
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(at);
+    number.parse::<f64>().ok()?;
+    match unit {
+        "ms" | "s" | "m" | "h" | "d" => Some(text.to_owned()),
+        "w" => Some(format!("{}d", number.parse::<f64>().ok()? * 7.0)),
+        "y" => Some(format!("{}d", number.parse::<f64>().ok()? * 365.0)),
+        _ => None,
+    }
+}
+
+/// Whether a statement is `if`, `elseif` or `else`.
+pub fn branch(one: &SourceStatement) -> Option<BranchKind> {
+    one.block.as_ref()?;
+    match one.name() {
+        "if" => Some(BranchKind::If),
+        "elseif" | "elsif" | "elif" => Some(BranchKind::Else),
+        "else" => Some(BranchKind::Else),
+        _ => None,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum BranchKind {
+    If,
+    /// `else`, with a condition or without.
+    Else,
+}

@@ -1,0 +1,118 @@
+//! Answers that Varnish makes itself: `synth` with what `vcl_synth` makes of its status.
+
+use super::super::draft::DraftMap;
+use super::super::source::SourceStatement;
+use super::condition::VclCondition;
+use super::program::{VclProgram, assigned, call_arguments, literal, returned};
+
+/// Sets `respond` or `redirect` for `return (synth(STATUS, "text"))`.
+pub fn translate(one: &SourceStatement, program: &VclProgram<'_>, route: &mut DraftMap) -> bool {
+    let Some(arguments) = returned(one).and_then(|call| call_arguments(call, "synth")) else {
+        return false;
+    };
+    let Some(status) = arguments
+        .first()
+        .and_then(|status| status.parse::<u16>().ok())
+    else {
+        return false;
+    };
+    let text = arguments
+        .get(1)
+        .and_then(|text| literal(text))
+        .unwrap_or_default();
+    let is_said = match branch_of(program, status) {
+        Some(block) => by_branch(block, text, route),
+        None if (200..600).contains(&status) && !(300..400).contains(&status) => {
+            route.set("respond.status", status);
+            if !text.is_empty() {
+                route.set("respond.body", text);
+            }
+            true
+        }
+        None => false,
+    };
+    if is_said {
+        one.translated();
+    }
+    is_said
+}
+
+/// `if (resp.status == STATUS) { … }` in `vcl_synth`.
+fn branch_of<'a>(program: &VclProgram<'a>, status: u16) -> Option<&'a SourceStatement> {
+    let status = status.to_string();
+    program.sub("vcl_synth").into_iter().find(|one| {
+        let condition = VclCondition::of(&one.text);
+        let found = condition.as_ref().and_then(VclCondition::comparison);
+        one.block.is_some()
+            && found.is_some_and(|(left, operator, right)| {
+                left == "resp.status" && operator == "==" && right == status
+            })
+    })
+}
+
+fn by_branch(block: &SourceStatement, reason: &str, route: &mut DraftMap) -> bool {
+    let mut status = None;
+    let mut location = None;
+    let mut body = None;
+    let mut fields = Vec::new();
+    for one in block.inside() {
+        if let Some((left, right)) = assigned(one) {
+            match left.as_str() {
+                "resp.status" => status = right.parse::<u16>().ok(),
+                "resp.http.location" if right == "resp.reason" => {
+                    location = Some(reason.to_owned())
+                }
+                "resp.http.location" => match place(right) {
+                    Some(to) => location = Some(to),
+                    None => return false,
+                },
+                "resp.reason" => {}
+                _ => match (left.strip_prefix("resp.http."), literal(right)) {
+                    (Some(name), Some(value)) => fields.push((name.to_owned(), value.to_owned())),
+                    _ => return false,
+                },
+            }
+        } else if let Some(arguments) = call_arguments(&one.text, "synthetic") {
+            match arguments.first().and_then(|text| literal(text)) {
+                Some(text) => body = Some(text.to_owned()),
+                None => return false,
+            }
+        } else if returned(one) != Some("deliver") {
+            return false;
+        }
+    }
+    let is_redirect = status.is_some_and(|status| [301, 302, 303, 307, 308].contains(&status));
+    match (location, status) {
+        (Some(to), Some(status)) if is_redirect && is_target(&to) => {
+            route.set("redirect.to", to);
+            route.set("redirect.status", status);
+        }
+        (None, Some(status)) if (200..600).contains(&status) && !is_redirect => {
+            route.set("respond.status", status);
+            route.set("respond.body", body.unwrap_or_else(|| reason.to_owned()));
+            for (name, value) in fields {
+                route.set_in("respond.headers", &name, value);
+            }
+        }
+        _ => return false,
+    }
+    block.translated_whole();
+    true
+}
+
+fn is_target(to: &str) -> bool {
+    to.starts_with('/') || to.starts_with("http://") || to.starts_with("https://")
+}
+
+/// `"https://www.example.com" + req.url` as a target. One that takes the client's host is not said,
+/// since nothing tells which hosts there are.
+fn place(text: &str) -> Option<String> {
+    let mut found = String::new();
+    for part in text.split('+').map(str::trim) {
+        match part {
+            "req.url" => found.push_str("{path}"),
+            part => found.push_str(literal(part)?),
+        }
+    }
+    Some(found)
+}

@@ -1,0 +1,223 @@
+"""Purges over the admin API of Lamina (``POST /v1/purge``), with a receipt.
+
+>>> purge = LaminaPurge("http://127.0.0.1:9180", token=token)
+>>> purge.tags(["user-7"]).wait("2s")
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from typing import Any, Dict, List, Optional, Sequence, Union
+from urllib.parse import urlsplit
+
+__all__ = [
+    "LaminaPurge",
+    "PurgeError",
+    "PurgeIncomplete",
+    "PurgeOrder",
+    "PurgeRefused",
+    "PurgeUnanswered",
+    "PurgeUnknown",
+]
+
+#: How long an answer may take beyond the time for which the gateway itself waits, in seconds.
+PATIENCE = 10.0
+
+Texts = Union[str, Sequence[str]]
+Receipt = Dict[str, Any]
+
+
+class PurgeError(Exception):
+    """A purge that did not reach everything."""
+
+
+class PurgeRefused(PurgeError):
+    """The gateway did not take the order: it is wrong, or the token is. Nothing was purged."""
+
+    def __init__(self, message: str, status: Optional[int] = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PurgeIncomplete(PurgeError):
+    """It holds on the node that was asked, and ``unconfirmed`` did not confirm it."""
+
+    def __init__(
+        self, message: str, receipt: Receipt, unconfirmed: List[str], never_heard: int
+    ) -> None:
+        super().__init__(message)
+        self.receipt = receipt
+        self.unconfirmed = unconfirmed
+        self.never_heard = never_heard
+
+
+class PurgeUnknown(PurgeError):
+    """Nobody can tell where it holds."""
+
+    def __init__(self, message: str, receipt: Optional[Receipt] = None) -> None:
+        super().__init__(message)
+        self.receipt = receipt
+
+
+class PurgeUnanswered(PurgeUnknown):
+    """No answer came; the gateway may have taken the order all the same."""
+
+
+class LaminaPurge:
+    """Makes orders for one gateway."""
+
+    def __init__(
+        self,
+        admin: str = "http://127.0.0.1:9180",
+        token: Optional[str] = None,
+        timeout: float = PATIENCE,
+    ) -> None:
+        """``admin`` is an address, a URL, or ``unix:/path``."""
+        self._admin = admin
+        self._token = token
+        self._timeout = timeout
+
+    def tags(self, tags: Texts) -> PurgeOrder:
+        return self._order("tag", tags)
+
+    def urls(self, urls: Texts) -> PurgeOrder:
+        """Absolute URLs, with all variants."""
+        return self._order("url", urls)
+
+    def prefixes(self, prefixes: Texts) -> PurgeOrder:
+        """``host/path`` or, on every host, ``/path``."""
+        return self._order("prefix", prefixes)
+
+    def prefix(self, prefix: str) -> PurgeOrder:
+        return self.prefixes(prefix)
+
+    def patterns(self, patterns: Texts) -> PurgeOrder:
+        """``*`` is any run of characters, ``?`` one."""
+        return self._order("pattern", patterns)
+
+    def routes(self, routes: Texts) -> PurgeOrder:
+        return self._order("route", routes)
+
+    def route(self, route: str) -> PurgeOrder:
+        return self.routes(route)
+
+    def keys(self, keys: Texts) -> PurgeOrder:
+        return self._order("key", keys)
+
+    def all(self) -> PurgeOrder:
+        return PurgeOrder(self, {"all": True})
+
+    def _order(self, kind: str, texts: Texts) -> PurgeOrder:
+        every = [texts] if isinstance(texts, str) else list(texts)
+        if not every or not all(isinstance(text, str) and text for text in every):
+            raise ValueError(f"{kind}: expected a text, or a list of texts of which none is empty")
+        return PurgeOrder(self, {kind: every})
+
+    def _connection(self, limit: float) -> http.client.HTTPConnection:
+        if self._admin.startswith("unix:"):
+            return _UnixConnection(self._admin[len("unix:") :], limit)
+        url = urlsplit(self._admin if "://" in self._admin else f"http://{self._admin}")
+        host = url.hostname or "127.0.0.1"
+        if url.scheme == "https":
+            return http.client.HTTPSConnection(host, url.port, timeout=limit)
+        return http.client.HTTPConnection(host, url.port, timeout=limit)
+
+    def _send(self, asked: Dict[str, Any]) -> Receipt:
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        connection = self._connection(self._timeout + _seconds(asked.get("wait")))
+        try:
+            try:
+                connection.connect()
+            except OSError as error:
+                message = f"the gateway can't be reached: {error}; nothing was purged"
+                raise PurgeRefused(message) from error
+            try:
+                connection.request("POST", "/v1/purge", json.dumps(asked), headers)
+                answer = connection.getresponse()
+                status, text = answer.status, answer.read().decode("utf-8", "replace")
+            except (OSError, http.client.HTTPException) as error:
+                message = f"no answer of the gateway: {error}; the purge may hold"
+                raise PurgeUnanswered(message) from error
+        finally:
+            connection.close()
+        return _judged(status, text)
+
+
+class PurgeOrder:
+    """One purge. ``send`` or ``wait`` sends it and gives its receipt."""
+
+    def __init__(self, purge: LaminaPurge, asked: Dict[str, Any]) -> None:
+        self._purge = purge
+        self.asked = asked
+
+    def soft(self) -> PurgeOrder:
+        """What it reaches is served while it is refreshed, instead of being gone."""
+        return PurgeOrder(self._purge, {**self.asked, "soft": True})
+
+    def and_(self, other: PurgeOrder) -> PurgeOrder:
+        """Further selectors of the same order."""
+        asked = dict(self.asked)
+        for kind, texts in other.asked.items():
+            known = asked.get(kind)
+            asked[kind] = known + texts if isinstance(known, list) else texts
+        return PurgeOrder(self._purge, asked)
+
+    def send(self) -> Receipt:
+        """Sends it. The receipt comes when it holds on the node that was asked."""
+        return self._purge._send(self.asked)
+
+    def wait(self, time: str) -> Receipt:
+        """Sends it, waits for the other nodes for so long (``"2s"``), and fails if one of them does
+        not confirm it."""
+        return self._purge._send({**self.asked, "wait": time})
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _seconds(time: Optional[str]) -> float:
+    found = re.fullmatch(r"([\d.]+)(ms|s|m|h|d)", time or "")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return float(found[1]) * units[found[2]] if found else 0.0
+
+
+def _judged(status: int, text: str) -> Receipt:
+    """The receipt, if it says that the purge holds everywhere."""
+    try:
+        receipt = json.loads(text)
+    except ValueError as error:
+        raise PurgeUnknown(f"the answer with status {status} is no receipt: {text[:200]}") from error
+    if status != 200:
+        why = receipt.get("error", text) if isinstance(receipt, dict) else text
+        raise PurgeRefused(f"refused with status {status}: {why}", status)
+    peers = receipt.get("peers") or {}
+    if peers.get("outcome") == "unknown":
+        why = peers.get("reason", "no reason given")
+        raise PurgeUnknown(f"nobody can tell where the purge holds: {why}", receipt)
+    unconfirmed = [node["node"] for node in peers.get("nodes", []) if not node["applied"]]
+    never_heard = peers.get("never_heard", 0)
+    unlogged = (receipt.get("l2") or {}).get("logged") is False
+    if peers.get("outcome") == "some" or unlogged:
+        who = []
+        if unconfirmed:
+            who.append(f"not confirmed by {', '.join(unconfirmed)}")
+        if never_heard:
+            who.append(f"{never_heard} more nodes were never heard")
+        if unlogged:
+            who.append("the second tier's log has not taken it yet")
+        message = f"the purge holds on this node alone for certain: {'; '.join(who)}"
+        raise PurgeIncomplete(message, receipt, unconfirmed, never_heard)
+    return receipt

@@ -1,0 +1,249 @@
+//! The files of `config/migrate`, which say in Lamina's words what widely used configurations of
+//! other caches say: what the real program does with them.
+
+use std::fs;
+
+use e2e::cli::repository;
+use e2e::client::Ask;
+use e2e::gateway::Gateway;
+use e2e::origin::{Origin, Seen};
+use e2e::reply::Reply;
+
+/// A gateway with one of the files. Its origin and its addresses are those of the test, and all else
+/// is as it ships.
+async fn counterpart(name: &str, origin: &Origin) -> Gateway {
+    let file = repository().join("config/migrate").join(name);
+    let text = fs::read_to_string(&file).unwrap();
+    let mut text = text
+        .replace("0.0.0.0:8080", "127.0.0.1:0")
+        .replace("http://127.0.0.1:8081", &origin.url());
+    text.push_str(
+        "server: {threads: 2}\nadmin: {address: \"127.0.0.1:0\"}\ntelemetry: {log_format: json}\n",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let config = e2e::setup::write_config(dir.path(), &text);
+    Gateway::start(dir, &config, &[]).await
+}
+
+fn with(gateway: &Gateway, target: &str, fields: &[(&str, &str)]) -> Ask {
+    let ask = gateway.client().request(target);
+    fields
+        .iter()
+        .fold(ask, |ask, (name, value)| ask.header(name, value))
+}
+
+/// What the origin was asked for at this path.
+fn seen_at(origin: &Origin, path: &str) -> Vec<Seen> {
+    let seen = origin.seen();
+    seen.into_iter()
+        .filter(|one| one.path_only() == path)
+        .collect()
+}
+
+/// What browsers and programs write in `Accept-Encoding`.
+const SPELLINGS: [&str; 11] = [
+    "gzip, deflate, br, zstd",
+    "gzip, deflate, br",
+    "gzip,deflate,br",
+    "gzip, deflate",
+    "gzip",
+    "GZIP",
+    "br",
+    "deflate, gzip;q=1.0, *;q=0.5",
+    "br;q=1.0, gzip;q=0.8, *;q=0.1",
+    "identity",
+    "",
+];
+
+/// A page of WordPress: no lifetime, and a `Vary` that most servers add.
+fn page(seen: &Seen) -> Reply {
+    Reply::ok(format!("page {}", "words ".repeat(400)))
+        .header("content-type", "text/html; charset=UTF-8")
+        .header("vary", "Accept-Encoding, Cookie")
+        .header("x-powered-by", "PHP/8.3")
+        .header("x-asked-with", seen.header("accept-encoding"))
+}
+
+#[tokio::test]
+async fn visitors_of_wordpress_with_tracking_cookies_and_any_encoding_make_one_load() {
+    let origin = Origin::pages(page).await;
+    let gateway = counterpart("wordpress-varnish.yaml", &origin).await;
+    for visitor in 0..20 {
+        let cookie = format!(
+            "_ga=GA1.2.{visitor}; _gid=GA1.3.{visitor}; __utma={visitor}; _fbp=fb.1.{visitor}; \
+             has_js=1; __atuvc={visitor}"
+        );
+        for (n, spelling) in SPELLINGS.iter().enumerate() {
+            let target = format!("/hello/?utm_source=mail{visitor}&gclid={n}");
+            let fields = [("cookie", &*cookie), ("accept-encoding", spelling)];
+            let answer = with(&gateway, &target, &fields).send().await;
+            assert_eq!(answer.status, 200);
+            let first = visitor == 0 && n == 0;
+            assert_eq!(answer.is_hit(), !first, "{visitor} {spelling}");
+            assert!(!answer.has("x-powered-by"), "{spelling}");
+        }
+    }
+    let seen = seen_at(&origin, "/hello/");
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].path, "/hello/");
+    assert_eq!(seen[0].header("cookie"), "");
+}
+
+#[tokio::test]
+async fn who_is_logged_in_to_wordpress_is_answered_by_wordpress() {
+    for (file, cookie) in [
+        ("wordpress-varnish.yaml", "wordpress_logged_in_5f3a=alice"),
+        ("wordpress-varnish.yaml", "woocommerce_items_in_cart=1"),
+        (
+            "wordpress-nginx.yaml",
+            "_ga=1; wordpress_logged_in_5f3a=alice",
+        ),
+        ("wordpress-nginx.yaml", "comment_author_5f3a=alice"),
+    ] {
+        let origin = Origin::pages(page).await;
+        let gateway = counterpart(file, &origin).await;
+        for n in 1..=2 {
+            let answer = with(&gateway, "/hello/", &[("cookie", cookie)])
+                .send()
+                .await;
+            let status = answer.header("cache-status").to_owned();
+            assert!(status.contains("fwd=bypass"), "{file} {cookie}: {status}");
+            let seen = seen_at(&origin, "/hello/");
+            assert_eq!((seen.len(), seen[n - 1].header("cookie")), (n, cookie));
+        }
+        for hit in [false, true] {
+            let stranger = with(&gateway, "/hello/", &[("cookie", "_ga=1")])
+                .send()
+                .await;
+            assert_eq!(
+                stranger.is_hit(),
+                hit,
+                "{file}: nothing of alice's is stored"
+            );
+        }
+        let admin = with(&gateway, "/wp-admin/index.php", &[]).send().await;
+        assert!(
+            admin.header("cache-status").contains("fwd=bypass"),
+            "{file}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nginx_for_wordpress_passes_queries_and_stores_whatever_the_page_says() {
+    let origin = Origin::pages(|seen| {
+        page(seen)
+            .header("cache-control", "no-store")
+            .header("set-cookie", "visit=1")
+    })
+    .await;
+    let gateway = counterpart("wordpress-nginx.yaml", &origin).await;
+    for (target, hit) in [("/a/", true), ("/a/?s=tea", false), ("/a/feed/", false)] {
+        gateway.client().get(target).await;
+        let again = gateway.client().get(target).await;
+        assert_eq!(again.is_hit(), hit, "{target}");
+        assert_eq!(again.has("set-cookie"), !hit, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn drupals_session_cookies_pass_and_all_others_make_no_difference() {
+    let origin = Origin::pages(|seen| match seen.path_only() {
+        "/gone" => Reply::status_only(404),
+        "/logo.png" => page(seen)
+            .header("cache-control", "no-cache")
+            .header("set-cookie", "a=1"),
+        _ => page(seen).header("cache-tags", "node:7 node_list"),
+    })
+    .await;
+    let gateway = counterpart("drupal-varnish.yaml", &origin).await;
+    for visitor in 0..5 {
+        let cookie = format!("_ga={visitor}; anything_else={visitor}");
+        let target = format!("/node/7?utm_source={visitor}");
+        let answer = with(&gateway, &target, &[("cookie", &cookie)]).send().await;
+        assert_eq!(answer.is_hit(), visitor > 0, "visitor {visitor}");
+        assert!(!answer.has("cache-tags"));
+    }
+    for (target, fields) in [
+        ("/node/7", [("cookie", "SSESS1a2b=alice")]),
+        ("/node/7", [("cookie", "_ga=1; NO_CACHE=1")]),
+        ("/node/7", [("authorization", "Basic YTpi")]),
+        ("/admin/content", [("accept", "*/*")]),
+    ] {
+        let answer = with(&gateway, target, &fields).send().await;
+        assert!(
+            answer.header("cache-status").contains("fwd=bypass"),
+            "{target} {fields:?}"
+        );
+    }
+    for target in ["/gone", "/logo.png"] {
+        gateway.client().get(target).await;
+        assert!(gateway.client().get(target).await.is_hit(), "{target}");
+    }
+    assert_eq!(gateway.client().get("/xmlrpc.php").await.status, 401);
+    let ask = gateway
+        .client()
+        .uncached()
+        .ask("PURGE".parse().unwrap(), "/node/7");
+    assert_eq!(ask.send().await.status, 200);
+    assert!(!gateway.client().get("/node/7").await.is_hit());
+}
+
+#[tokio::test]
+async fn magentos_pages_are_kept_by_its_context_and_purged_by_its_tags() {
+    let origin = Origin::pages(|seen| {
+        page(seen)
+            .without("vary")
+            .header("cache-control", "public, max-age=86400, s-maxage=86400")
+            .header("set-cookie", "PHPSESSID=new")
+            .header("x-magento-tags", "cat_p_5,cat_c_2")
+    })
+    .await;
+    let gateway = counterpart("magento-varnish.yaml", &origin).await;
+    for (cookie, hit) in [
+        ("PHPSESSID=a", false),
+        ("PHPSESSID=b; _ga=1", true),
+        ("PHPSESSID=c; X-Magento-Vary=de", false),
+        ("PHPSESSID=d; X-Magento-Vary=de", true),
+    ] {
+        let target = "/tea.html?gclid=x&b=1&a=2";
+        let answer = with(&gateway, target, &[("cookie", cookie)]).send().await;
+        assert_eq!(answer.is_hit(), hit, "{cookie}");
+        assert!(!answer.has("x-magento-tags"));
+        assert!(!hit || !answer.has("set-cookie"), "nobody's session");
+        assert!(answer.header("cache-control").contains("no-store"));
+    }
+    assert_eq!(seen_at(&origin, "/tea.html")[0].path, "/tea.html?a=2&b=1");
+    for target in ["/checkout/cart/", "/customer/account/", "/media/tea.jpg"] {
+        gateway.client().get(target).await;
+        assert!(!gateway.client().get(target).await.is_hit(), "{target}");
+    }
+    let purge = |tags: &str| {
+        let ask = gateway
+            .client()
+            .uncached()
+            .ask("PURGE".parse().unwrap(), "/");
+        ask.header("x-magento-tags-pattern", tags)
+    };
+    let known = [("cookie", "X-Magento-Vary=de")];
+    let target = "/tea.html?a=2&b=1";
+    assert_eq!(purge("((^|,)cat_p_6(,|$))").send().await.status, 200);
+    assert!(with(&gateway, target, &known).send().await.is_hit());
+    assert_eq!(purge("((^|,)cat_p_5(,|$))").send().await.status, 200);
+    assert!(!with(&gateway, target, &known).send().await.is_hit());
+}
+
+#[tokio::test]
+async fn souins_routes_have_their_lifetimes_and_exclusions() {
+    let origin = Origin::pages(page).await;
+    let gateway = counterpart("caddy-souin.yaml", &origin).await;
+    for (target, ttl) in [
+        ("/test1/a", Some(5)),
+        ("/default", Some(5)),
+        ("/test2/a", None),
+        ("/other", Some(1000)),
+    ] {
+        let answer = gateway.client().get(target).await;
+        assert_eq!(answer.cache().ttl, ttl, "{target}");
+    }
+}
