@@ -807,3 +807,120 @@ fn the_table_says_who_may_import_whom() {
         assert_eq!(table.allows(importer, path), allowed, "{importer} → {path}");
     }
 }
+
+/// Each file that the document names is there.
+#[test]
+fn every_path_of_the_document_exists() {
+    let document = fs::read_to_string(e2e::cli::repository().join("ARCHITECTURE.md")).unwrap();
+    let sources: BTreeSet<PathBuf> = sources().into_iter().map(|source| source.path).collect();
+    let (mut faults, mut judged) = (Vec::new(), 0);
+    let quoted = document.split('`').skip(1).step_by(2);
+    for path in quoted.filter(|quoted| quoted.ends_with(".rs") && !quoted.contains(' ')) {
+        for path in alternatives(path) {
+            judged += 1;
+            let is_source = sources.contains(Path::new(&path));
+            if !is_source && !e2e::cli::repository().join(&path).exists() && path != "foo.rs" {
+                faults.push(format!("there is no {path}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert!(judged >= 350, "only {judged} paths were judged");
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn alternatives(path: &str) -> Vec<String> {
+    let Some((before, rest)) = path.split_once('{') else {
+        return vec![path.to_owned()];
+    };
+    let (group, after) = rest.split_once('}').expect("a brace is closed");
+    let paths = group
+        .split(',')
+        .flat_map(|one| alternatives(&format!("{before}{one}{after}")));
+    paths.collect()
+}
+
+/// The table of modules names each file that lies directly in a module's folder.
+#[test]
+fn every_file_of_a_module_is_in_the_table() {
+    let document = fs::read_to_string(e2e::cli::repository().join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = document
+        .split_once("## Modules")
+        .expect("it has the section");
+    let (section, _) = section.split_once("\n## ").expect("something follows it");
+    let sources = sources();
+    let (mut faults, mut judged) = (Vec::new(), 0);
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.split('|').collect();
+        let names: Vec<_> = cells[1].split('`').skip(1).step_by(2).collect();
+        let [module] = names[..] else { continue };
+        let said = cells[2..].join(" ");
+        let said: BTreeSet<_> = said
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .collect();
+        for source in &sources {
+            let below = source.path.strip_prefix(module).ok().and_then(Path::to_str);
+            let Some(file) = below.and_then(|below| below.strip_suffix(".rs")) else {
+                continue;
+            };
+            // Each module may have its part of the configuration.
+            if file.contains('/') || matches!(file, "config" | "tests" | "shipped") {
+                continue;
+            }
+            judged += 1;
+            if !said.contains(file) && file != "upgrade_hazards" {
+                faults.push(format!("the row of {module} does not name {file}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert!(judged >= 250, "only {judged} files were judged");
+}
+
+/// Inside of two crates: what decides about storing and freshness knows no second tier, and what
+/// messages mean is known without a runtime.
+#[test]
+fn inner_borders_hold() {
+    let pure: [(&str, &[&str], &[&str]); 2] = [
+        (
+            "cache",
+            &["policy", "freshness", "key"],
+            &["l2::", "tokio::"],
+        ),
+        (
+            "http",
+            &[
+                "accept_language",
+                "age",
+                "cache_control",
+                "cache_groups",
+                "cache_status",
+                "conditional",
+                "date",
+                "etag",
+                "path",
+                "reference",
+                "vary",
+            ],
+            &["tokio::", "hyper::", "server::"],
+        ),
+    ];
+    let sources = sources();
+    let (mut faults, mut judged) = (Vec::new(), 0);
+    for (module, files, forbidden) in pure {
+        for name in files {
+            let own = Path::new(module).join(name);
+            let is_own = |path: &Path| path == own.with_extension("rs") || path.starts_with(&own);
+            for source in sources.iter().filter(|source| is_own(&source.path)) {
+                judged += 1;
+                for word in forbidden {
+                    if source.code.contains(word) {
+                        faults.push(format!("{} names {word}", source.path.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert!(judged >= 20, "only {judged} files were judged");
+}
