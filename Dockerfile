@@ -30,6 +30,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && mkdir -m 0700 /empty
 
 FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="Lamina" \
+      org.opencontainers.image.description="An edge cache gateway with sandboxed WASM plugins" \
+      org.opencontainers.image.licenses="MIT"
 COPY --from=build /out/ /
 # Compiled plugins are kept here; it must be the process's own, with mode 0700.
 COPY --from=build --chown=65532:65532 /empty /var/cache/lamina
@@ -38,7 +41,8 @@ ENV LAMINA_CONFIG=/etc/lamina/lamina.yaml \
     LISTEN=0.0.0.0:8080
 USER 65532:65532
 VOLUME /var/cache/lamina
-EXPOSE 8080 9180
+# 8443 over UDP is HTTP/3.
+EXPOSE 8080 8443 8443/udp 9180
 STOPSIGNAL SIGTERM
 # Asks the admin listener of LAMINA_CONFIG, or LAMINA_ADMIN where that is set.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=1m --retries=3 \

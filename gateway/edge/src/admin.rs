@@ -6,7 +6,7 @@
 //! done. An address beyond loopback requires a token (`config` refuses to start otherwise).
 
 mod answer;
-mod audit;
+pub mod audit;
 mod browser;
 mod certificates;
 pub mod config;
@@ -46,7 +46,7 @@ use crate::proxy::Proxy;
 use crate::proxy::record::recent::RecentRequestLog;
 use crate::telemetry::metrics::Registry;
 use crate::units::{ByteSize, ConfigDuration};
-use audit::{AuditLine, RefusalAuditLimiter};
+use audit::{AdminActionSource, AuditLine, RefusalAuditLimiter};
 use gate::{AdmittedAdminRequest, RefusalAudit};
 use health::LastScrape;
 use phase::ServingPhaseReceiver;
@@ -78,8 +78,9 @@ pub struct AdminService {
 }
 
 /// Does with the configuration what an operator wants.
-pub type AdminReloadFunction =
-    Box<dyn Fn(AdminReload) -> BoxFuture<'static, AdminReloadAnswer> + Send + Sync>;
+pub type AdminReloadFunction = Box<
+    dyn Fn(AdminReload, AdminActionSource) -> BoxFuture<'static, AdminReloadAnswer> + Send + Sync,
+>;
 
 /// What is to be done with the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -241,11 +242,12 @@ impl AdminService {
         request: Request<Body>,
         line: Option<&mut AuditLine>,
     ) -> Response<Body> {
+        let source = line.as_ref().map(|line| line.source().clone());
         let wanted = match config_reload::wanted(request, line).await {
             Ok(wanted) => wanted,
             Err(refusal) => return refusal,
         };
-        config_reload::answer((self.reload)(wanted).await)
+        config_reload::answer((self.reload)(wanted, source.unwrap_or_default()).await)
     }
 }
 

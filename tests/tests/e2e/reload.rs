@@ -99,6 +99,8 @@ async fn each_trigger_takes_up_routes_upstreams_and_policies_and_the_cache_is_ke
         let last = audit(&gateway, who).pop().unwrap();
         let hashes = format!("\"hash_before\":\"{before}\",\"hash_after\":\"{after}\"");
         assert!(last.contains(&hashes), "{last}");
+        let names_caller = last.contains("\"caller\":\"") && last.contains("\"from\":\"127.0.0.1:");
+        assert_eq!(names_caller, who == "admin", "{last}");
     }
     let ran = run(&["reload", "--admin", &admin]);
     assert!(ran.stdout.contains("nothing is different"), "{ran:?}");

@@ -20,14 +20,22 @@ pub struct RefusalAuditLimiter(LineLimiter);
 /// The line of an action that is under way. It is written when this is dropped, also if a client
 /// leaves before its answer and thus ends the action's task.
 pub struct AuditLine {
-    who: String,
+    source: AdminActionSource,
     method: Method,
     path: String,
-    from: String,
     /// The request's body, if it is read.
     asked: String,
     /// The status of the answer. None until it is known.
     status: Option<StatusCode>,
+}
+
+/// Who has asked for an action.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct AdminActionSource {
+    /// The name of the token, or what the caller is without one.
+    pub who: String,
+    /// The address of the client, or the user at the other end of the Unix socket.
+    pub from: String,
 }
 
 /// The most bytes of a request's body that a line shows.
@@ -41,13 +49,20 @@ impl AuditLine {
         peer: Peer,
     ) -> Option<Self> {
         (admitted.entry.access != AdminAccess::Open).then(|| Self {
-            who: admitted.caller.as_str().to_owned(),
+            source: AdminActionSource {
+                who: admitted.caller.as_str().to_owned(),
+                from: from(peer),
+            },
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            from: from(peer),
             asked: String::new(),
             status: None,
         })
+    }
+
+    /// Who has asked for the action.
+    pub fn source(&self) -> &AdminActionSource {
+        &self.source
     }
 
     /// Records the body of the request.
@@ -70,10 +85,10 @@ impl Drop for AuditLine {
         };
         tracing::info!(
             target: "lamina::audit",
-            who = self.who,
+            who = self.source.who,
             what = %format_args!("{} {}", self.method, self.path),
             asked = self.asked,
-            from = self.from,
+            from = self.source.from,
             outcome,
             status = self.status.map(|status| status.as_u16()),
             "admin action"

@@ -29,6 +29,7 @@ use super::process::ProcessState;
 use super::process_settings::ProcessSettings;
 use crate::acme::AcmeManager;
 use crate::admin::AdminGate;
+use crate::admin::audit::AdminActionSource;
 use crate::config::{ConfigProblem, ConfigProblems, ConfigWatch, GatewayConfig};
 use crate::http::endpoint::Endpoint;
 use crate::http::memory;
@@ -209,7 +210,7 @@ impl ConfigReloader {
         let _one = match trigger {
             // Nobody would ask again: what the file says now must not be missed.
             ReloadTrigger::Signal | ReloadTrigger::Watch => self.running.lock().await,
-            ReloadTrigger::Admin => self.running.try_lock().map_err(|_| ReloadError::Busy)?,
+            ReloadTrigger::Admin(_) => self.running.try_lock().map_err(|_| ReloadError::Busy)?,
         };
         let outcome = self.take_or_plan(trigger, act).await;
         // Of a plan, or of what could not be taken, nothing stays.
@@ -242,7 +243,7 @@ impl ConfigReloader {
         let prepared = self.prepare(&file, config).await?;
         let hash_after = prepared.next.hash.clone();
         let (entries, keys) = match trigger {
-            ReloadTrigger::Admin => {
+            ReloadTrigger::Admin(_) => {
                 let (entries, keys) = self.forecast(&prepared, &changes).await?;
                 (Some(entries), Some(keys))
             }
@@ -368,11 +369,13 @@ impl ConfigReloader {
 
     /// Logs, counts and notes what came of a reload.
     fn tell(&self, trigger: &ReloadTrigger, outcome: &Result<ReloadReport, ReloadError>) {
-        let who = match trigger {
-            ReloadTrigger::Signal => "SIGHUP",
-            ReloadTrigger::Watch => "server.watch",
-            ReloadTrigger::Admin => "admin",
+        let (who, source) = match trigger {
+            ReloadTrigger::Signal => ("SIGHUP", None),
+            ReloadTrigger::Watch => ("server.watch", None),
+            ReloadTrigger::Admin(source) => ("admin", Some(source)),
         };
+        let caller = source.map(|source| &*source.who);
+        let from = source.map(|source| &*source.from);
         match outcome {
             Ok(report) => {
                 self.metrics.count("applied");
@@ -381,6 +384,8 @@ impl ConfigReloader {
                 tracing::info!(
                     target: "lamina::audit",
                     who,
+                    caller,
+                    from,
                     hash_before = report.hash_before,
                     hash_after = report.hash_after,
                     changed = !report.changes.is_empty(),
@@ -401,6 +406,8 @@ impl ConfigReloader {
                     tracing::error!(
                         target: "lamina::audit",
                         who,
+                        caller,
+                        from,
                         error = text,
                         "the configuration was not taken up; the present one goes on"
                     );
@@ -452,8 +459,12 @@ impl ConfigReloader {
     }
 
     /// Answers `POST /v1/config/reload`: a report, or what is wrong, with the word for the status.
-    pub async fn answer(self: Arc<Self>, act: ReloadAct) -> Result<Value, (&'static str, Value)> {
-        let outcome = self.reload(ReloadTrigger::Admin, act.clone()).await;
+    pub async fn answer(
+        self: Arc<Self>,
+        act: ReloadAct,
+        source: AdminActionSource,
+    ) -> Result<Value, (&'static str, Value)> {
+        let outcome = self.reload(ReloadTrigger::Admin(source), act.clone()).await;
         outcome
             .map(|report| report.json(&act))
             .map_err(|error| (error.word(), error.json()))

@@ -344,12 +344,12 @@ fn refresh(
 /// Takes up the configuration for operators, or plans it.
 fn reload_for_operators(reloader: &Arc<ConfigReloader>) -> AdminReloadFunction {
     let reloader = Arc::clone(reloader);
-    Box::new(move |wanted| {
+    Box::new(move |wanted, source| {
         let act = match wanted {
             AdminReload::Apply => ReloadAct::Apply,
             AdminReload::Plan(file) => ReloadAct::Plan(file),
         };
         let reloader = Arc::clone(&reloader);
-        async move { reloader.answer(act).await }.boxed()
+        async move { reloader.answer(act, source).await }.boxed()
     })
 }

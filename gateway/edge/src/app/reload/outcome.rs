@@ -9,6 +9,7 @@ use super::changes::ConfigChanges;
 use super::fixed::FixedKeyChange;
 use super::forecast::EntryForecast;
 use super::key_forecast::KeyForecasts;
+use crate::admin::audit::AdminActionSource;
 use crate::app::start_error::GatewayStartError;
 use crate::config::{self, ConfigProblem, ConfigProblems};
 use crate::proxy::route::RouteError;
@@ -21,7 +22,8 @@ pub(super) const MOST_REPLACED: usize = 8;
 pub enum ReloadTrigger {
     Signal,
     Watch,
-    Admin,
+    /// This operator.
+    Admin(AdminActionSource),
 }
 
 /// What is to be done with a configuration.

@@ -45,7 +45,7 @@ pub(super) async fn next(
     match outcome {
         FlightOutcome::Streaming(fill) => read_along(miss, &fill, &place),
         FlightOutcome::Stored(entry) => stored(miss, &entry, &place),
-        FlightOutcome::Promoted(entry) => promoted(miss, &entry, place.leads()),
+        FlightOutcome::Promoted(entry) => promoted(miss, &entry, &place),
         FlightOutcome::Private(_) | FlightOutcome::LeadersOwn if place.leads() => {
             leaders_own(miss, place).await
         }
@@ -53,7 +53,7 @@ pub(super) async fn next(
             RequestStep::SideBySide(UncoalescedReason::Private)
         }
         FlightOutcome::Private(_) | FlightOutcome::LeadersOwn => miss.patience.takes_next_turn(),
-        FlightOutcome::Failed(failure) => failed(miss, &failure, place.leads()),
+        FlightOutcome::Failed(failure) => failed(miss, &failure, &place),
         FlightOutcome::Abandoned | FlightOutcome::InFlight => miss.patience.asks_again(),
     }
 }
@@ -90,10 +90,10 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
 }
 
 /// A follower gets the failure only if its own load would have failed in the same way.
-fn failed(miss: &Miss, failure: &LoadFailure, leads: bool) -> RequestStep {
+fn failed(miss: &Miss, failure: &LoadFailure, place: &FlightPlace) -> RequestStep {
     let fallback = fallback_now(miss);
     let copy = fallback.as_ref().or(miss.stale.as_ref());
-    let is_ours = leads || failure.blame == LoadFailureScope::AnyRequest;
+    let is_ours = place.leads() || failure.blame == LoadFailureScope::AnyRequest;
     let is_ours = is_ours || limits::shares_refusal(&miss.ask, failure);
     match stale::stand_in(miss, copy, failure) {
         // It tries again for as long as its wait budget lasts: each of these rounds is a failed
@@ -149,7 +149,8 @@ fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Request
 }
 
 /// The entry came from the second tier: no origin was asked.
-fn promoted(miss: &mut Miss, entry: &Entry, leads: bool) -> RequestStep {
+fn promoted(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
+    let leads = place.leads();
     if !leads && let Some(variant) = other_variant(miss, entry) {
         return ask_for_variant(miss, variant);
     }
