@@ -32,7 +32,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="Lamina" \
       org.opencontainers.image.description="An edge cache gateway with sandboxed WASM plugins" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/ /
 # Compiled plugins are kept here; it must be the process's own, with mode 0700.
 COPY --from=build --chown=65532:65532 /empty /var/cache/lamina
