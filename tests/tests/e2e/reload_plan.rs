@@ -339,6 +339,27 @@ async fn the_command_tells_what_would_change_and_its_exit_code_is_for_scripts() 
 }
 
 #[tokio::test]
+async fn entries_of_a_scheme_that_no_client_can_use_become_unreachable() {
+    let origin = named("page").await;
+    let setup = Setup::new(&origin).route("{name: site, upstream: origin}");
+    let gateway = setup.start().await;
+    for n in 0..4 {
+        gateway.client().get(&format!("/{n}")).await;
+    }
+    let file = gateway.dir().join("next.yaml");
+    let redirects = setup.clone().listener("redirect_to_https", "on");
+    let proxied = redirects
+        .clone()
+        .listener("trusted_proxies", "[10.0.0.0/8]");
+    for (next, unreachable) in [(redirects, 4), (proxied, 0)] {
+        std::fs::write(&file, next.yaml()).unwrap();
+        let plan = gateway.plan(&file).await;
+        assert_eq!(plan.entries("entries"), 4);
+        assert_eq!(plan.entries("unreachable"), unreachable, "{}", plan.said);
+    }
+}
+
+#[tokio::test]
 async fn a_plan_and_a_reload_need_the_right_to_the_configuration() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
     let (reads, configures) = ("a-token-that-reads-only", "a-token-that-configures");

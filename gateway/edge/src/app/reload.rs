@@ -39,7 +39,7 @@ use crate::proxy::{Generation, Proxy};
 use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LevelSetter;
 use changes::ConfigChanges;
-use forecast::EntryForecast;
+use forecast::{ClientSchemes, EntryForecast};
 use key_forecast::KeyForecasts;
 use metrics::ReloadMetrics;
 use outcome::{
@@ -322,9 +322,10 @@ impl ConfigReloader {
         let recent = Arc::clone(&self.process.recent);
         let (before, after) = (self.proxy.generation(), Arc::clone(&prepared.generation));
         let changes = changes.clone();
+        let schemes = ClientSchemes::of(&prepared.next.config.listeners);
         blocking(move || {
             let generations = (&*before, &*after);
-            let entries = EntryForecast::of(&cache, generations, &changes);
+            let entries = EntryForecast::of(&cache, generations, &schemes, &changes);
             (entries, key_forecast::of_recent(&recent, generations))
         })
         .await

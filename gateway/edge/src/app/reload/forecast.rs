@@ -15,6 +15,8 @@ use super::changes::{ConfigChanges, NamedChanges};
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::StoredKeyFields;
+use crate::http::config::ListenerConfig;
+use crate::http::tls::config::{RedirectSwitch, RedirectToHttps};
 use crate::proxy::Generation;
 
 /// What a change of the configuration does to the first tier.
@@ -42,6 +44,35 @@ pub struct ReroutedUrl {
     pub after: Option<String>,
 }
 
+/// The schemes with which clients can ask by a configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClientSchemes {
+    http: bool,
+    https: bool,
+}
+
+impl ClientSchemes {
+    /// Those that its listeners give. A proxy that a listener trusts may tell either one.
+    pub fn of(listeners: &[ListenerConfig]) -> Self {
+        let mut schemes = Self::default();
+        for listener in listeners {
+            let is_told = !listener.trusted_proxies.is_empty();
+            let redirect = listener.redirect_to_https;
+            let is_served = redirect == RedirectToHttps::Switch(RedirectSwitch::Off);
+            schemes.https |= is_told || listener.tls.is_some();
+            schemes.http |= is_told || (listener.tls.is_none() && is_served);
+        }
+        schemes
+    }
+
+    fn include(&self, scheme: &str) -> bool {
+        match scheme {
+            "https" => self.https,
+            _ => self.http,
+        }
+    }
+}
+
 /// What becomes of one entry.
 enum EntryFate {
     Reachable,
@@ -57,18 +88,25 @@ impl EntryForecast {
     pub fn of(
         cache: &Cache,
         (before, after): (&Generation, &Generation),
+        schemes: &ClientSchemes,
         changes: &ConfigChanges,
     ) -> Self {
         let mut forecast = Self::default();
         cache.for_each_entry(|entry| {
             forecast.entries += 1;
-            match forecast.judge(entry, (before, after), changes) {
+            let stored = StoredKeyFields::read(entry.key.as_bytes());
+            let can_be_asked = |stored: &StoredKeyFields<'_>| schemes.include(stored.scheme);
+            let fate = match stored.as_ref().is_none_or(can_be_asked) {
+                true => forecast.judge(entry, (before, after), changes),
+                false => EntryFate::Unreachable,
+            };
+            match fate {
                 EntryFate::Reachable => {}
                 EntryFate::Unknown => forecast.unknown += 1,
                 EntryFate::Unreachable => {
                     forecast.unreachable += 1;
                     forecast.unreachable_bytes += entry.size() as u64;
-                    if let Some(stored) = StoredKeyFields::read(entry.key.as_bytes()) {
+                    if let Some(stored) = stored {
                         let route = stored.route.to_owned();
                         *forecast.unreachable_by_route.entry(route).or_default() += 1;
                     }
