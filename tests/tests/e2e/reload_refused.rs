@@ -336,6 +336,8 @@ async fn keys_that_keep_their_values_are_refused_by_name_and_nothing_else_is_tak
             let line = yaml.lines().nth(line as usize - 1).unwrap();
             assert!(line.starts_with(top), "{key}: {line}");
         }
+        let added = &answer.said["changes"]["upstreams"]["added"];
+        assert_eq!(*added, serde_json::json!(["nowhere"]), "{key}");
         assert_eq!(gateway.client().get("/").await.text(), "page", "{key}");
         assert!(!gateway.is_well_configured().await, "{key}");
     }

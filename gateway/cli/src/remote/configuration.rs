@@ -97,10 +97,14 @@ impl RemoteReload {
                 text(&problem["message"])
             )?;
         }
-        match problems {
-            [] => writeln!(f, "{}", text(&self.answer["error"])),
-            _ => Ok(()),
+        if problems.is_empty() {
+            writeln!(f, "{}", text(&self.answer["error"]))?;
         }
+        if self.answer["changes"].is_object() {
+            writeln!(f, "This is different:")?;
+            write_changes(f, &self.answer["changes"])?;
+        }
+        Ok(())
     }
 }
 
@@ -117,32 +121,7 @@ impl fmt::Display for RemoteReload {
             (_, true) => writeln!(f, "Nothing would be different ({after}).")?,
             (_, false) => writeln!(f, "It could be taken up: {before} -> {after}.")?,
         }
-        let changes = &self.answer["changes"];
-        for (one, what) in [
-            ("route", "routes"),
-            ("upstream", "upstreams"),
-            ("plugin", "plugins"),
-            ("listener", "listeners"),
-        ] {
-            for (word, names) in [("+", "added"), ("-", "removed")] {
-                for name in list(&changes[what][names]) {
-                    writeln!(f, "{word} {one} {}", text(name))?;
-                }
-            }
-            let changed = changes[what]["changed"].as_object().into_iter().flatten();
-            for (name, values) in changed {
-                writeln!(f, "~ {one} {name}")?;
-                for value in list(values) {
-                    write_value(f, "    ", value)?;
-                }
-            }
-        }
-        for name in list(&changes["moved_routes"]) {
-            writeln!(f, "~ route {} has another place in the order", text(name))?;
-        }
-        for value in list(&changes["settings"]) {
-            write_value(f, "~ ", value)?;
-        }
+        write_changes(f, &self.answer["changes"])?;
         write_entries(f, &self.answer["entries"])?;
         write_keys(f, &self.answer["keys"])?;
         for warning in list(&self.answer["warnings"]) {
@@ -150,6 +129,36 @@ impl fmt::Display for RemoteReload {
         }
         Ok(())
     }
+}
+
+/// What is different.
+fn write_changes(f: &mut fmt::Formatter<'_>, changes: &Value) -> fmt::Result {
+    for (one, what) in [
+        ("route", "routes"),
+        ("upstream", "upstreams"),
+        ("plugin", "plugins"),
+        ("listener", "listeners"),
+    ] {
+        for (word, names) in [("+", "added"), ("-", "removed")] {
+            for name in list(&changes[what][names]) {
+                writeln!(f, "{word} {one} {}", text(name))?;
+            }
+        }
+        let changed = changes[what]["changed"].as_object().into_iter().flatten();
+        for (name, values) in changed {
+            writeln!(f, "~ {one} {name}")?;
+            for value in list(values) {
+                write_value(f, "    ", value)?;
+            }
+        }
+    }
+    for name in list(&changes["moved_routes"]) {
+        writeln!(f, "~ route {} has another place in the order", text(name))?;
+    }
+    for value in list(&changes["settings"]) {
+        write_value(f, "~ ", value)?;
+    }
+    Ok(())
 }
 
 fn write_value(f: &mut fmt::Formatter<'_>, before: &str, value: &Value) -> fmt::Result {

@@ -230,7 +230,8 @@ impl ConfigReloader {
         let changes = ConfigChanges::between(&before, &config);
         let fixed = fixed::fixed(&changes);
         if !fixed.is_empty() {
-            return Err(ReloadError::NotLive(located(&file, fixed)));
+            let problems = located(&file, fixed);
+            return Err(ReloadError::NotLive(problems, Box::new(changes)));
         }
         if act == ReloadAct::Apply && self.old_engines() >= MOST_REPLACED {
             return Err(ReloadError::TooManyOld);

@@ -82,7 +82,7 @@ pub enum ReloadError {
     #[error("{0}")]
     Invalid(ConfigProblems),
     #[error("{}", .0.iter().map(ConfigProblem::headline).collect::<Vec<_>>().join("; "))]
-    NotLive(Vec<ConfigProblem>),
+    NotLive(Vec<ConfigProblem>, Box<ConfigChanges>),
     #[error("{}", .0.headline())]
     Unusable(Box<ConfigProblem>),
     #[error("{0}")]
@@ -95,7 +95,7 @@ impl ReloadError {
         match self {
             Self::Busy => "busy",
             Self::Invalid(_) | Self::Unusable(_) | Self::Elsewhere => "invalid",
-            Self::NotLive(_) => "not_live",
+            Self::NotLive(..) => "not_live",
             Self::Ending | Self::NoFile | Self::TooManyOld | Self::Failed(_) => "failed",
         }
     }
@@ -119,10 +119,15 @@ impl ReloadError {
                 "message": problem.message,
             })
         });
+        let changes = match self {
+            Self::NotLive(_, changes) => Some(changes),
+            _ => None,
+        };
         json!({
             "applied": false,
             "error": message,
             "problems": problems.collect::<Vec<_>>(),
+            "changes": changes,
         })
     }
 
@@ -130,7 +135,7 @@ impl ReloadError {
     pub fn problems(&self) -> Vec<&ConfigProblem> {
         match self {
             Self::Invalid(problems) => problems.iter().collect(),
-            Self::NotLive(problems) => problems.iter().collect(),
+            Self::NotLive(problems, _) => problems.iter().collect(),
             Self::Unusable(problem) => vec![problem],
             _ => Vec::new(),
         }
