@@ -304,8 +304,8 @@ mod tests {
                     for n in 0..20_000_u64 {
                         // Forty keys for each thread, and sixteen places for all. The upper bits are
                         // the moment, the lower ones whose number it is.
-                        let key = thread << 8 | n % 40;
-                        let mine = n << 16 | key;
+                        let key = (thread << 8) | (n % 40);
+                        let mine = (n << 16) | key;
                         table.update(hash(key), |number| {
                             if let Some(number) = number {
                                 assert_eq!(number & 0xFFFF, key, "{number:x}");
