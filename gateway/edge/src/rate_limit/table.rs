@@ -305,7 +305,7 @@ mod tests {
                         // Forty keys for each thread, and sixteen places for all. The upper bits are
                         // the moment, the lower ones whose number it is.
                         let key = (thread << 8) | (n % 40);
-                        let mine = n << 16 | key;
+                        let mine = (n << 16) | key;
                         table.update(hash(key), |number| {
                             if let Some(number) = number {
                                 assert_eq!(number & 0xFFFF, key, "{number:x}");
