@@ -346,6 +346,22 @@ async fn a_refresh_by_somebody_on_the_list_loads_the_page_again_for_everybody() 
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_refreshes_is_new_on_the_other_one() {
+    let (_nats, fleet) = two_nodes().await;
+    for node in &fleet.nodes {
+        shown(node, "/a").await;
+    }
+    let version = fleet.pages.change("/a");
+    let ask = fleet.nodes[0].client().request("/a").host(HOST);
+    let answer = ask.header("cache-control", "no-cache").send().await;
+    assert_eq!(answer.text(), version.to_string());
+    wait_for("the other node shows it", SOON, || async {
+        (shown(&fleet.nodes[1], "/a").await == version).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn tokens_of_the_apis_are_needed_in_one_of_their_fields() {
     let pages = Pages::default();

@@ -207,7 +207,7 @@ fn refused_to_pages(
 }
 
 /// Fields of other caches' purge APIs that a page can't send without asking first.
-const PROOFS_OF_APIS: [HeaderName; 3] = [
+static PROOFS_OF_APIS: [HeaderName; 3] = [
     AUTHORIZATION,
     HeaderName::from_static(FASTLY_KEY),
     HeaderName::from_static(CLOUDFLARE_KEY),

@@ -1,3 +1,5 @@
+//! The table of wire forms, bounds, and texts of nobody in particular.
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
 
