@@ -219,8 +219,8 @@ fn servers_and_locations_of_nginx_become_routes_in_the_order_of_nginx() {
     );
     let texts = ["wordpress.conf", "sites/blog.conf"].map(|name| {
         let text = std::fs::read_to_string(file(name)).unwrap();
-        // What `${` and a named group open is no block.
-        statements(&text)
+        // These begin comments in a VCL alone.
+        statements(&text.replace("//", "").replace("/*", ""))
     });
     nothing_is_dropped(&draft, texts.iter().sum());
 }

@@ -357,7 +357,7 @@ fn access(chain: &BlockChain<'_>, route: &mut DraftMap) {
     let denies_all = denies.iter().any(|one| one.argument() == "all");
     let usable = |one: &&SourceStatement| one.argument() != "all";
     let networks = |list: &[&SourceStatement]| -> Option<Vec<String>> {
-        let own = list.iter().copied().filter(|one| usable(one));
+        let own = list.iter().copied().filter(usable);
         own.map(|one| network(one.argument())).collect()
     };
     let (Some(allowed), Some(denied)) = (networks(&allows), networks(&denies)) else {

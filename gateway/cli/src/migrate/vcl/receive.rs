@@ -574,10 +574,10 @@ fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
     let expression = literal(expression).unwrap_or_default();
     if !expression.contains('=') {
         // What is left of separators.
-        return match expression.chars().all(|c| "^;\\s*+$ []()|,".contains(c)) {
-            true => one.needs_nothing(),
-            false => {}
-        };
+        if expression.chars().all(|c| "^;\\s*+$ []()|,".contains(c)) {
+            one.needs_nothing();
+        }
+        return;
     }
     if !matches!(literal(with), Some("" | "\\1" | ";" | "; ")) {
         return;
