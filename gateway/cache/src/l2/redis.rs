@@ -22,6 +22,8 @@ mod rights;
 mod script;
 mod seals;
 mod server;
+mod shared;
+mod values;
 mod writes;
 
 use crate::l2::store::LogNumber;
@@ -53,6 +55,8 @@ use link::{RedisLinkRole, RedisStoreLink};
 use names::RedisKeyNames;
 use script::InvalidationScript;
 use seals::RedisSeals;
+pub use shared::SharedRedis;
+use values::{done, found, millis, size, stamp};
 use writes::{WriteProbe, WriteWatch};
 
 /// How long a deleted key keeps out what was born before: longer than any load.
@@ -149,29 +153,6 @@ pub fn open_for(
     // It is the first one.
     let _ = store.probing.set(probe);
     Ok(store)
-}
-
-/// The second tier's Redis, which nodes share, as others than the second tier reach it.
-pub struct SharedRedis<'a> {
-    pub settings: lamina_base::redis::RedisConnectionSettings<'a>,
-    /// All keys begin with this.
-    pub prefix: String,
-}
-
-impl super::config::L2Config {
-    /// The Redis of nodes with this namespace. None if the second tier is somewhere else.
-    pub fn shared_redis(&self, namespace: Option<&str>) -> Option<SharedRedis<'_>> {
-        let redis = self.redis.as_ref()?;
-        Some(SharedRedis {
-            settings: redis.connection(),
-            prefix: redis.prefix_for(namespace),
-        })
-    }
-
-    /// Returns whether there is a Redis that nodes share.
-    pub fn has_shared_redis(&self) -> bool {
-        self.redis.is_some()
-    }
 }
 
 impl RedisStore {
@@ -484,57 +465,5 @@ impl Store for RedisStore {
         before: LogPlace,
     ) -> BoxFuture<'a, Result<usize, StoreError>> {
         self.clear_records(shard, keys, before).boxed()
-    }
-}
-
-/// A place of the purge log as a text. Within one generation, the texts compare like the places.
-fn stamp(place: LogPlace) -> String {
-    format!("{:016x}{:020}", place.generation, place.order)
-}
-
-/// Reads `[bytes]` or `[bytes, ms left, record]`.
-fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreError> {
-    let mut parts = parts.into_iter();
-    let bytes = parts.next().and_then(|n| n.as_u64());
-    let bytes = bytes.ok_or_else(|| unexpected("STRLEN"))?;
-    let (Some(left), Some(record)) = (parts.next(), parts.next()) else {
-        let size = usize::try_from(bytes).unwrap_or(usize::MAX);
-        return Err(StoreError::TooLarge { size, limit });
-    };
-    let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
-    if left == -1 {
-        return Err(StoreError::Foreign(
-            "a value without an expiry time".to_owned(),
-        ));
-    }
-    let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;
-    let left = u64::try_from(left).ok().filter(|left| *left > 0);
-    Ok(left.map(|ms| FoundRecord {
-        record,
-        left: Duration::from_millis(ms),
-    }))
-}
-
-/// The order as a text that compares like the number.
-fn order(order: LogOrder) -> Value {
-    format!("{order:020}").into()
-}
-
-/// Whole milliseconds, at least one and at most some 136 years, so that Redis accepts them.
-fn millis(span: Duration) -> i64 {
-    const MOST: i64 = u32::MAX as i64 * 1_000;
-    i64::try_from(span.as_millis()).map_or(MOST, |ms| ms.clamp(1, MOST))
-}
-
-fn size(bytes: usize) -> Value {
-    bytes.to_string().into()
-}
-
-/// Reads an answer that must be 1 or 0.
-fn done(answer: &Value, command: &str) -> Result<bool, StoreError> {
-    match answer.as_i64() {
-        Some(1) => Ok(true),
-        Some(0) => Ok(false),
-        _ => Err(unexpected(command)),
     }
 }

@@ -6,9 +6,11 @@
 //! record itself says about its age is compared with that, and the greater age counts
 //! ([`ResponseRecord::seen_at`](crate::record::ResponseRecord::seen_at)).
 
+mod error;
 mod index;
 mod persistence;
 mod place;
+mod purges;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,9 +24,11 @@ use tokio::sync::{broadcast, watch};
 
 use crate::key::{KeyId, PurgeHash};
 
+pub use error::{StoreError, StoreRefusal, StoreRight};
 pub use index::{IndexMember, IndexNote, IndexPage, IndexedUrl};
 pub use persistence::{Durability, FsyncPolicy, Persistence, SnapshotRule};
 pub use place::{LogNumber, LogOrder, LogPlace};
+pub use purges::{LogFault, LoggedPurge, PurgeLogEntry, PurgeLogRange, nothing};
 
 /// A cache key in the form that stores use. The record contains the whole key and is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -67,67 +71,6 @@ pub enum StorePutOutcome {
     NotOwner,
 }
 
-/// A purge in the form that the log holds.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct LoggedPurge {
-    /// The text of a [`PurgeStatement`](crate::purge::PurgeStatement), which for an operator's
-    /// purge is that of its [`Selector`](crate::purge::Selector).
-    pub selector: String,
-    pub soft: bool,
-}
-
-/// A purge that reaches nothing. It is appended to get a number from the log.
-pub fn nothing() -> LoggedPurge {
-    LoggedPurge {
-        selector: "route:".to_owned(),
-        soft: false,
-    }
-}
-
-/// A purge with its place in the order.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PurgeLogEntry {
-    /// The first number that it stands for: a purge that reaches nothing may stand for several.
-    pub since: LogNumber,
-    pub number: LogNumber,
-    pub purge: LoggedPurge,
-}
-
-/// A range of the purge log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PurgeLogRange {
-    /// Random, made when the log was begun. A different value means that the old log was lost.
-    pub generation: u64,
-    pub newest: LogNumber,
-    /// False: some purges after the requested number are not there any more.
-    pub whole: bool,
-    /// In ascending order.
-    pub purges: Vec<PurgeLogEntry>,
-    /// What the store found wrong with the log in this call. If it was more than single purges, the
-    /// store has begun a new generation.
-    pub fault: Option<LogFault>,
-}
-
-/// Why a purge log, or a part of it, is not trusted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LogFault {
-    /// It is gone, or a new one has begun.
-    Lost,
-    /// It ends before what a node has read of it, holds other purges there, or is of a generation
-    /// that had ended: the store came back with an older state.
-    RolledBack,
-    /// It has numbers that a log of ours can't have.
-    Numbers,
-    /// Something of another type is stored in its place.
-    Foreign,
-    /// Its generation was not made by a node that knows the secret.
-    Replayed,
-    /// Purges between two numbers are missing.
-    Missing,
-    /// A purge does not have the right form, or not the seal of a node that knows the secret.
-    Unsealed,
-}
-
 /// The right to load one key for all nodes, after it was acquired.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
@@ -154,63 +97,6 @@ impl Lease {
 pub enum LeaseAcquisition {
     Owned,
     Busy,
-}
-
-/// Why a store did not do what was requested.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It can't be reached.
-    #[error("not reachable: {0}")]
-    Down(String),
-    #[error("no answer in time")]
-    Timeout,
-    /// It refused, with an explanation of its own.
-    #[error("refused: {1}")]
-    Refused(StoreRefusal, String),
-    /// What it holds under our name belongs to somebody else: it is of another type, or never
-    /// expires.
-    #[error("not written by Lamina: {0}")]
-    Foreign(String),
-    /// What it holds is damaged.
-    #[error("damaged: {0}")]
-    Corrupt(String),
-    #[error("{size} bytes, over the limit of {limit}")]
-    TooLarge { size: usize, limit: usize },
-}
-
-/// Why a store refuses; each reason needs another remedy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StoreRefusal {
-    OutOfMemory,
-    /// It is a replica: another server is the master now.
-    ReadOnly,
-    /// Too few replicas follow it (`min-replicas-to-write`).
-    NoReplicas,
-    /// It can't save its snapshots, and stops writes for that.
-    Unsaved,
-    /// It has just started and is still loading its data.
-    Loading,
-    /// The password is missing or wrong, or the user lacks the right.
-    NoAccess,
-    /// The disk, or our share of it, is full.
-    DiskFull,
-    /// The disk can't be read or written.
-    Disk,
-    Other,
-}
-
-/// Something that the server does not let us do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StoreRight {
-    /// To run a command.
-    Command(String),
-    /// To reach the keys with this pattern.
-    Keys(String),
-    /// To hear what is published on a channel. The store works without it: nodes ask again and
-    /// again for leases of which they would hear that they are free.
-    Subscribe(String),
-    /// To publish on a channel, with the same consequence.
-    Publish(String),
 }
 
 /// Holds records, the purge log and leases.
@@ -417,16 +303,6 @@ pub trait Store: Send + Sync + 'static {
     }
 }
 
-impl PurgeLogRange {
-    /// The place of its newest purge.
-    pub fn end(&self) -> LogPlace {
-        LogPlace {
-            generation: self.generation,
-            order: self.newest.order(),
-        }
-    }
-}
-
 fn unindexed<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
     let error = StoreError::Refused(StoreRefusal::Other, "there is no index".to_owned());
     std::future::ready(Err(error)).boxed()
@@ -458,154 +334,6 @@ impl StoreKey {
         Self {
             id: std::array::from_fn(|i| bytes[i]),
             home: KeyId(u64::from_be_bytes(std::array::from_fn(|i| bytes[16 + i]))),
-        }
-    }
-}
-
-impl StoreError {
-    /// The name of this failure in metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Down(_) => "down",
-            Self::Timeout => "timeout",
-            Self::Refused(..) => "refused",
-            Self::Foreign(_) => "foreign",
-            Self::Corrupt(_) => "corrupt",
-            Self::TooLarge { .. } => "too-large",
-        }
-    }
-}
-
-impl LogFault {
-    pub const ALL: [Self; 7] = [
-        Self::Lost,
-        Self::RolledBack,
-        Self::Numbers,
-        Self::Foreign,
-        Self::Replayed,
-        Self::Missing,
-        Self::Unsealed,
-    ];
-
-    /// The name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::RolledBack => "rolled-back",
-            Self::Numbers => "numbers",
-            Self::Foreign => "foreign",
-            Self::Replayed => "replayed",
-            Self::Missing => "missing",
-            Self::Unsealed => "unsealed",
-        }
-    }
-
-    /// The sentence for the log.
-    pub fn in_words(self) -> &'static str {
-        match self {
-            Self::Lost => "it is gone, or another node has begun a new one",
-            Self::RolledBack => {
-                "the store came back with an older state (a crash, a failover, a restored backup), \
-                 so that purges which this node had read there are gone; a new log was begun"
-            }
-            Self::Numbers => "its numbers are not plausible",
-            Self::Foreign => "its key holds a value of another type",
-            Self::Replayed => "its generation was not made with this seal_key",
-            Self::Missing => "purges between two numbers are missing",
-            Self::Unsealed => {
-                "a purge does not have the form or the seal of the purges that these nodes write"
-            }
-        }
-    }
-}
-
-impl StoreError {
-    /// What is wrong and what to do about it, as far as that is known, and then what the store said.
-    pub fn with_remedy(&self) -> String {
-        let remedy = match self {
-            Self::Refused(refusal, _) => refusal.remedy(),
-            _ => None,
-        };
-        match remedy {
-            Some(remedy) => format!("{remedy} ({self})"),
-            None => self.to_string(),
-        }
-    }
-}
-
-impl StoreRefusal {
-    /// What is wrong, and what an operator can do. None where only the store's own words tell.
-    fn remedy(self) -> Option<&'static str> {
-        match self {
-            Self::OutOfMemory => Some(
-                "its memory is full and nothing is evicted: raise its maxmemory, or set \
-                 maxmemory-policy volatile-ttl, which evicts records and never the purge log",
-            ),
-            Self::ReadOnly => Some(
-                "it is a replica: configure the address of the master, or of Sentinel or the \
-                 Cluster, which know the master",
-            ),
-            Self::NoReplicas => Some(
-                "fewer replicas follow it than its min-replicas-to-write asks for: start them, or \
-                 lower that setting",
-            ),
-            Self::Unsaved => Some(
-                "it can't save its snapshots and refuses writes for that: make room on its disk, or \
-                 see its log",
-            ),
-            Self::NoAccess => Some("give its user the right that this message names"),
-            Self::DiskFull => Some(
-                "make room on the disk of cache.l2.disk.path, or lower cache.l2.disk.max_bytes; \
-                 writing then resumes by itself",
-            ),
-            Self::Disk => Some("check the disk of cache.l2.disk.path"),
-            Self::Loading | Self::Other => None,
-        }
-    }
-
-    /// Whether purges may be refused for this reason while other writes are not. Redis takes purges
-    /// while it is full, but for versions before 7.
-    pub fn may_be_of_purges_alone(self) -> bool {
-        match self {
-            Self::DiskFull | Self::Disk | Self::ReadOnly | Self::NoReplicas | Self::Unsaved => {
-                false
-            }
-            Self::OutOfMemory | Self::Loading | Self::NoAccess | Self::Other => true,
-        }
-    }
-
-    /// Whether a refusal of one write means that all are refused.
-    pub fn is_of_every_write(self) -> bool {
-        matches!(
-            self,
-            Self::OutOfMemory | Self::ReadOnly | Self::NoReplicas | Self::Unsaved
-        )
-    }
-
-    pub const ALL: [Self; 9] = [
-        Self::OutOfMemory,
-        Self::ReadOnly,
-        Self::NoReplicas,
-        Self::Unsaved,
-        Self::Loading,
-        Self::NoAccess,
-        Self::DiskFull,
-        Self::Disk,
-        Self::Other,
-    ];
-
-    /// The name in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OutOfMemory => "out-of-memory",
-            Self::ReadOnly => "read-only",
-            Self::NoReplicas => "no-replicas",
-            Self::Unsaved => "unsaved",
-            Self::Loading => "loading",
-            Self::NoAccess => "no-access",
-            Self::DiskFull => "disk-full",
-            Self::Disk => "disk",
-            Self::Other => "other",
         }
     }
 }

@@ -18,8 +18,9 @@ use lamina_base::redis::driver::KeysInterface;
 use lamina_base::redis::driver::Script;
 use lamina_base::redis::driver::Value;
 
+use super::RedisStore;
 use super::fault::unexpected;
-use super::{RedisStore, done, millis, order, stamp};
+use super::values::{done, millis, order, stamp};
 use crate::l2::store::{
     IndexMember, IndexNote, IndexPage, IndexedUrl, LogOrder, LogPlace, StoreError, StoreKey,
 };

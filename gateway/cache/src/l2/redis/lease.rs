@@ -19,7 +19,8 @@ use lamina_base::redis::driver::Value;
 
 use super::fault::unexpected;
 use super::seals::SEAL;
-use super::{RedisStore, done, millis, script};
+use super::values::{done, millis};
+use super::{RedisStore, script};
 use crate::l2::store::{Lease, LeaseAcquisition, StoreError, StoreKey};
 
 /// The number of octets of a token, and of a token with the number after it.

@@ -19,7 +19,8 @@ use lamina_base::redis::driver::Value;
 
 use super::fault::unexpected;
 use super::seals::SEAL;
-use super::{RedisStore, done, millis, script, stamp};
+use super::values::{done, millis, stamp};
+use super::{RedisStore, script};
 use crate::key::PurgeHash;
 use crate::l2::store::LogOrder;
 use crate::l2::store::{

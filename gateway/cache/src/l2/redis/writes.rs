@@ -18,7 +18,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use super::{RedisStore, done, script};
+use super::values::done;
+use super::{RedisStore, script};
 use crate::l2::store::{StoreError, StoreRefusal};
 
 /// The pause between two probes while writes are taken.
