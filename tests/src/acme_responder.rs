@@ -39,12 +39,35 @@ pub struct AcmeResponder {
 /// How it behaves; can be changed while it runs.
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
-    /// New orders are refused, with so many seconds in `Retry-After`.
-    pub refuses_for: Option<u64>,
+    /// How new orders are refused; none if they are taken.
+    pub refuses: Option<OrderRefusal>,
     /// The window that it suggests, in seconds from now; none if it has no renewal information.
     pub window: Option<(i64, i64)>,
     /// What is asked at this first part of a path is done, and nobody hears of it.
     pub hangs_at: Option<&'static str>,
+}
+
+/// How new orders are refused.
+#[derive(Clone, Copy, Debug)]
+pub enum OrderRefusal {
+    /// By `rateLimited`, with so many seconds in `Retry-After`.
+    RateLimited(u64),
+    /// By 503 with so many seconds in `Retry-After`, if any.
+    Unavailable(Option<u64>),
+}
+
+impl OrderRefusal {
+    fn answer(self) -> Answer {
+        let (status, kind, detail, seconds) = match self {
+            Self::RateLimited(seconds) => (429, "rateLimited", "too many orders", Some(seconds)),
+            Self::Unavailable(seconds) => (503, "serverInternal", "it is down", seconds),
+        };
+        let kind = format!("urn:ietf:params:acme:error:{kind}");
+        let problem = json!({"type": kind, "detail": detail});
+        let seconds = seconds.map(|seconds| seconds.to_string());
+        let fields = seconds.iter().map(|seconds| ("retry-after", &**seconds));
+        said(status, problem, &fields.collect::<Vec<_>>())
+    }
 }
 
 struct Shared {
@@ -115,8 +138,20 @@ impl AcmeResponder {
 
     /// The YAML of an issuer that is this one.
     pub fn issuer(&self) -> String {
+        self.issuer_with("")
+    }
+
+    /// The YAML of an issuer that is this one, with another one as its staging environment.
+    pub fn issuer_with_staging(&self, staging: &Self) -> String {
+        let file = self.dir.path().join("ca.pem");
+        let both = [self, staging].map(|one| one.shared.root.pem());
+        std::fs::write(file, both.concat()).unwrap();
+        self.issuer_with(&format!(", staging: \"https://{}/dir\"", staging.address))
+    }
+
+    fn issuer_with(&self, more: &str) -> String {
         format!(
-            "{{directory: \"https://{}/dir\", ca_file: \"{}\", agree_to_terms: true}}",
+            "{{directory: \"https://{}/dir\", ca_file: \"{}\", agree_to_terms: true{more}}}",
             self.address,
             self.dir.path().join("ca.pem").display()
         )
@@ -226,13 +261,9 @@ impl Shared {
     }
 
     fn new_order(&self, payload: &Value) -> Answer {
-        if let Some(seconds) = self.behaviour.lock().unwrap().refuses_for {
+        if let Some(refusal) = self.behaviour.lock().unwrap().refuses {
             *self.refusals.lock().unwrap() += 1;
-            let problem = json!({
-                "type": "urn:ietf:params:acme:error:rateLimited",
-                "detail": "too many orders",
-            });
-            return said(429, problem, &[("retry-after", &seconds.to_string())]);
+            return refusal.answer();
         }
         let names = payload["identifiers"].as_array().unwrap().iter();
         let order = OrderAtResponder {

@@ -34,7 +34,7 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
@@ -79,6 +79,15 @@ pub struct AcmeManager {
 struct KnownIssuer {
     real: Arc<AcmeIssuer>,
     staging: Option<Arc<AcmeIssuer>>,
+}
+
+impl KnownIssuer {
+    /// When it wants to be asked again, if a refusal since the last call said so.
+    fn take_retry_after(&self) -> Option<SystemTime> {
+        let of_staging = self.staging.as_ref();
+        let of_staging = of_staging.and_then(|staging| staging.transport.take_retry_after());
+        self.real.transport.take_retry_after().max(of_staging)
+    }
 }
 
 /// Why certificates can't be obtained at all.

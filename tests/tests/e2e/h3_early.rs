@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use e2e::cli::run;
+use e2e::cli::{repository, run};
 use e2e::h3::certificates::Certificates;
 use e2e::h3::raw::{RawH3, RawStream, frame, headers, kind};
 use e2e::h3::relay::{Fate, Relay};
@@ -153,6 +153,43 @@ async fn only_a_fresh_hit_is_answered_early_and_all_else_waits() {
     assert!(resumed.await >= 1.0);
 }
 
+/// A plugin may do what must not be done twice.
+#[tokio::test]
+async fn routes_with_a_plugin_wait_for_the_handshake() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let plugin = repository().join("plugins/dist/normalize-query.wasm");
+    let plugin = std::fs::read(plugin).expect("plugins/build.sh has been run");
+    let setup = Setup::new(&origin)
+        .file("normalize-query.wasm", plugin)
+        .top("plugins", "{normalize-query: {file: normalize-query.wasm, config: {drop: [utm_*]}}}")
+        .route("{name: keyed, match: {path: /keyed}, upstream: origin, key: {plugin: normalize-query}}")
+        .route("{name: site, upstream: origin}");
+    let secured = SecuredGateway::start_with(setup, SAFE).await;
+    let client = secured.client().await;
+    for path in ["/keyed", "/page"] {
+        assert_eq!(client.get(path).await.status, 200);
+        assert!(client.get(path).await.is_hit(), "{path} is stored");
+    }
+    let early = EarlyClient::begin(&secured, &Reach::default()).await;
+    let before = hits(&secured).await;
+    let keyed = early.send("GET", "/keyed", b"").await;
+    let page = early.send("GET", "/page", b"").await;
+    // What came later and has no plugin is answered; the other one was seen by then.
+    secured
+        .gateway
+        .metric_until("lamina_requests_total", &[("result", "hit")], |count| {
+            count == before + 1.0
+        })
+        .await;
+    let (_raw, _relay, accepted) = early.hear().await;
+    assert!(accepted);
+    for stream in [keyed, page] {
+        assert_eq!(stream.end().await.status(), Some(200));
+    }
+    assert_eq!(hits(&secured).await, before + 2.0);
+    assert_eq!(origin.count_of("/keyed"), 1);
+}
+
 /// Whoever recorded the first packets of a client can send them again, and nothing happens.
 #[tokio::test]
 async fn recorded_requests_are_taken_once() {
@@ -233,7 +270,11 @@ fn validate_says_what_early_data_excludes() {
     let says = |protocols: &str, tls: &str| {
         let setup = Setup::default()
             .upstream("origin", "http://127.0.0.1:9")
-            .file("t.key", vec![7; 32]);
+            .file("t.key", vec![7; 32])
+            .top(
+                "cache",
+                "{l2: {redis: {url: \"redis://127.0.0.1:9\"}, seal_key: 0123456789abcdef0123456789abcdef}}",
+            );
         let setup = certificates.secure(setup, &format!("{SAFE}{tls}"));
         let (dir, config) = setup.write();
         let yaml = std::fs::read_to_string(&config).unwrap();
@@ -256,13 +297,15 @@ fn validate_says_what_early_data_excludes() {
         "{}",
         refused.output()
     );
-    let warned = says(all, ", tickets: {keys: [t.key]}");
-    assert_eq!(warned.code, Some(0), "{}", warned.output());
-    assert!(
-        warned.output().contains("no other node resumes them"),
-        "{}",
-        warned.output()
-    );
+    for tickets in ["{keys: [t.key]}", "{shared: true}"] {
+        let warned = says(all, &format!(", tickets: {tickets}"));
+        assert_eq!(warned.code, Some(0), "{}", warned.output());
+        assert!(
+            warned.output().contains("no other node resumes them"),
+            "{tickets}: {}",
+            warned.output()
+        );
+    }
     let fine = says(all, "");
     assert_eq!(fine.code, Some(0), "{}", fine.output());
     assert!(!fine.output().contains("resumes them"), "{}", fine.output());

@@ -1,6 +1,7 @@
 //! Datagrams of clients that move, and the workers that they reach (edge.md, Q1).
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 
 use e2e::h3::client::{Exchange, H3Client};
@@ -8,7 +9,8 @@ use e2e::h3::{SecuredGateway, pattern};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, within};
+use e2e::upgrade::{script, server};
+use e2e::wait::{SOON, wait_until, within};
 use futures_util::future::join_all;
 
 const MIB: usize = 1 << 20;
@@ -74,17 +76,7 @@ async fn rebinding_and_migration() {
 async fn without_the_filter_workers_hand_datagrams_on() {
     const LENGTH: usize = 2 * MIB;
     let dir = tempfile::tempdir().unwrap();
-    let source = dir.path().join("refuse.c");
-    let library = dir.path().join("refuse.so");
-    std::fs::write(&source, REFUSES).unwrap();
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .arg("-ldl")
-        .status()
-        .expect("a C compiler, which rustc needs, too");
-    assert!(built.success());
-    let preload = library.to_str().unwrap().to_owned();
+    let preload = refusing_library(dir.path());
     let (_origin, secured) = site(LENGTH, |setup| setup.variable("LD_PRELOAD", &preload)).await;
     secured
         .gateway
@@ -101,6 +93,46 @@ async fn without_the_filter_workers_hand_datagrams_on() {
     assert!(moves >= 12 * 3, "{moves}");
     let wrong = secured.gateway.metric(WRONG, &[]).await;
     assert!(wrong > 12.0, "{wrong}");
+}
+
+/// The kernel frees a filter that another one takes the place of while it may still run, so a
+/// process that takes over leaves the one that stands: none is refused to it here.
+#[tokio::test]
+async fn a_take_over_leaves_the_filter_alone() {
+    const LENGTH: usize = MIB;
+    let (_origin, secured) = site(LENGTH, |setup| setup.top("server", &server(""))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let preload = refusing_library(dir.path());
+    let text = format!("LD_PRELOAD={preload} exec $LAMINA \"$@\"");
+    let binary = script(&dir.path().join("lamina"), &text);
+    let ran = secured
+        .gateway
+        .try_upgrade(&["--binary", &binary, "--timeout", "2m"])
+        .await;
+    assert_eq!(ran.code, Some(0), "{}", ran.output());
+    wait_until("the next process tells its listeners", SOON, || {
+        secured.gateway.addresses().len() > 1
+    })
+    .await;
+    let told = secured.gateway.log();
+    let warned = told.iter().any(|line| line.contains("takes no filter"));
+    assert!(!warned, "{told:?}");
+    let client = secured.client().await;
+    assert!(while_moving(&client, LENGTH, MIB / 4).await >= 2);
+}
+
+/// A library by which the kernel takes no filter, made in this folder.
+fn refusing_library(dir: &Path) -> String {
+    let (source, library) = (dir.join("refuse.c"), dir.join("refuse.so"));
+    std::fs::write(&source, REFUSES).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status()
+        .expect("a C compiler, which rustc needs, too");
+    assert!(built.success());
+    library.to_str().unwrap().to_owned()
 }
 
 /// `setsockopt` that does not know SO_ATTACH_REUSEPORT_CBPF (51).

@@ -4,12 +4,23 @@
 //! lies in the same folder depth so that `../plugins/dist` is found.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use e2e::cli::{binary, repository};
+use e2e::client::Client;
 use e2e::gateway::Gateway;
+use e2e::h3::client::H3Client;
+use e2e::origin::Origin;
+use e2e::pebble::connect;
+use e2e::reply::Reply;
 use e2e::tls::TlsClient;
-use e2e::wait::{SOON, wait_for};
+use e2e::wait::{SOON, wait_for, wait_until, within};
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// `lamina demo-origin`, ended on drop.
 struct Demo(Child);
@@ -74,6 +85,88 @@ async fn https_is_served_on_the_loopback_of_both_families() {
         let client = TlsClient::new(address, "localhost");
         assert_eq!(client.status("localhost").await, Ok(200), "{address}");
     }
+}
+
+/// Connects over TLS and asks for a page over HTTP/3; both verify the certificate against the local
+/// authority that clients are told of.
+async fn verified_over_tls_and_http3(address: SocketAddr, authority: &Path, target: &str) {
+    let mut roots = RootCertStore::empty();
+    let root = wait_for("the local authority is there", SOON, || async {
+        CertificateDer::from_pem_file(authority).ok()
+    });
+    roots.add(root.await).unwrap();
+    wait_for("its certificate is shown", SOON, || async {
+        connect(address, "localhost", roots.clone(), &[b"h2"])
+            .await
+            .ok()
+    })
+    .await;
+    let none = connect(address, "localhost", RootCertStore::empty(), &[b"h2"]).await;
+    assert!(none.is_err(), "the client does verify");
+    let mut tls = rustls::ClientConfig::builder_with_provider(lamina_base::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let tls = QuicClientConfig::try_from(tls).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(tls));
+    let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    endpoint.set_default_client_config(config);
+    let connecting = endpoint.connect(address, "localhost").unwrap();
+    let connection = within("a QUIC handshake", SOON, connecting).await.unwrap();
+    let client = H3Client::over(endpoint, connection, "localhost").await;
+    assert_eq!(client.get(target).await.status, 200);
+}
+
+/// What README.md says of `--cacert .lamina/ca/ca.pem`.
+#[tokio::test]
+async fn its_certificate_is_good_for_clients_that_know_the_local_authority() {
+    let (_demo, gateway) = quickstart().await;
+    let secured = gateway.addresses()[1];
+    let authority = gateway.dir().join("ca/ca.pem");
+    verified_over_tls_and_http3(secured, &authority, "/pages/hello").await;
+}
+
+/// A gateway that was started by options alone, ended on drop.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn options_alone_serve_an_origin_at_localhost() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (https, http) = (free_address(), free_address());
+    // No option names another place of the admin listener.
+    wait_until("its port is free", SOON * 4, || {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 9_180)).is_ok()
+    })
+    .await;
+    let started = Command::new(binary())
+        .args(["run", "--domain", "localhost", "--to", &origin.url()])
+        .args(["--https", &https.to_string(), "--http", &http.to_string()])
+        .current_dir(dir.path())
+        .env("LAMINA_STATE_DIR", ".lamina")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("lamina starts");
+    let _started = Started(started);
+    let authority = dir.path().join(".lamina/ca/ca.pem");
+    verified_over_tls_and_http3(https, &authority, "/page").await;
+    assert_eq!(origin.count_of("/page"), 1);
+    let clear = Client::http1(http).uncached();
+    let clear = clear.request("/page").host("localhost").send().await;
+    assert_eq!(clear.status, 308);
+    let there = format!("https://localhost:{}/page", https.port());
+    assert_eq!(clear.header("location"), there);
 }
 
 #[tokio::test]

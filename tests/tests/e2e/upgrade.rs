@@ -15,7 +15,7 @@ use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::h3::SecuredGateway;
 use e2e::h3::certificates::Certificates;
-use e2e::h3::{NAME, OTHER_NAME};
+use e2e::h3::{NAME, OTHER_NAME, Reach};
 use e2e::load::{self, LoadReport};
 use e2e::origin::Origin;
 use e2e::raw::RawConnection;
@@ -23,7 +23,7 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tls::site::HttpsSite;
 use e2e::upgrade::{ended, is_running, script, server, terminate};
-use e2e::wait::{SOON, wait_for, wait_until};
+use e2e::wait::{SOON, wait_for, wait_until, within};
 use http::Method;
 
 /// Pages below `/held` wait at the gate; all say their path, and `/upload` how long the body is.
@@ -435,6 +435,32 @@ async fn sessions_are_resumed_by_the_new_process() {
 
 /// Octets of a piece, larger than what a client may send before it hears of more room.
 const PIECE: usize = 400 << 10;
+
+/// A process that has died tells nobody, but the one that took its place can: it knows the secret
+/// that the connection's stateless reset was made by.
+#[tokio::test]
+async fn clients_of_a_process_that_has_died_are_told_by_the_next_one() {
+    let gate = Gate::new();
+    let origin = site(&gate).await;
+    let mut secured = SecuredGateway::start(setup(&origin)).await;
+    let reach = Reach::with(|transport| {
+        transport.keep_alive_interval(Some(Duration::from_millis(200)));
+    });
+    let client = secured.client_by(&reach).await;
+    let asking = client.clone();
+    let under_way = tokio::spawn(async move { asking.ask(Method::GET, "/held/0").open().await });
+    gate.reached_by(1).await;
+    secured.gateway.upgrade().await;
+    assert!(secured.gateway.is_running(), "a request is under way");
+    secured.gateway.kill();
+    secured.gateway.ended(SOON).await;
+    // Its silence would be noticed after 30 seconds alone, with another reason.
+    let ended = within("the reset", SOON, client.connection.closed()).await;
+    assert_eq!(ended, quinn::ConnectionError::Reset);
+    gate.open();
+    under_way.abort();
+    assert_eq!(secured.client().await.get("/new").await.status, 200);
+}
 
 #[tokio::test]
 async fn requests_over_http3_end_and_new_ones_go_on() {

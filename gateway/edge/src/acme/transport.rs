@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{HOST, LINK, RETRY_AFTER};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -203,12 +203,9 @@ impl TransportState {
     }
 
     fn note(&self, uri: &Uri, parts: &http::response::Parts, body: &Bytes) {
-        let refuses = [
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::SERVICE_UNAVAILABLE,
-        ];
+        let refuses = parts.status.is_client_error() || parts.status.is_server_error();
         let mut notes = self.notes.lock();
-        if refuses.contains(&parts.status) {
+        if refuses {
             notes.retry_after = parts.headers.get(RETRY_AFTER).and_then(retry_after);
         }
         if body.starts_with(b"-----BEGIN CERTIFICATE") {

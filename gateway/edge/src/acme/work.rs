@@ -8,7 +8,6 @@ use lamina_base::backoff;
 use tokio::select;
 use tokio::time::sleep;
 
-use super::AcmeManager;
 use super::failure::AcmeFailure;
 use super::issuer::AcmeIssuer;
 use super::managed::{HeldCertificate, ManagedCertificate, WorkState};
@@ -19,6 +18,7 @@ use super::records::{
 };
 use super::schedule::{self, AcmeStep, AttemptFault};
 use super::storage::{self, AcmeLease, AcmeRecordKey, AcmeRecordKind, AcmeStorageError};
+use super::{AcmeManager, KnownIssuer};
 
 /// The pause before it is looked again whether another node still has the turn.
 const BUSY: Duration = Duration::from_secs(1);
@@ -31,6 +31,10 @@ const LEAST_ASK_AGAIN: u64 = 60;
 
 /// How long an issuer is left alone that wants a pause and does not say for how long.
 const PAUSE: u64 = 3_600;
+
+/// The longest that an issuer is left alone, whatever it says: the longest span of time that
+/// Let's Encrypt counts over.
+const LONGEST_PAUSE: u64 = 7 * 24 * 3_600;
 
 /// After so many failures the staging environment is tried first.
 const STAGING_AFTER: u32 = 2;
@@ -168,13 +172,14 @@ impl AcmeManager {
     ) -> Result<(), WorkError> {
         let now = schedule::now();
         let (mut fault, mut error) = (None, None);
-        let mut paused_until = u64::MAX;
+        // When the first of the issuers may be asked again.
+        let mut free_at = u64::MAX;
         for name in &certificate.issuers {
             let Some(issuer) = self.issuers.get(name) else {
                 continue;
             };
             if let Some(until) = self.paused(name).await?.filter(|until| *until > now) {
-                paused_until = paused_until.min(until);
+                free_at = free_at.min(until);
                 continue;
             }
             match self.obtain_from(certificate, name, lease).await {
@@ -186,10 +191,9 @@ impl AcmeManager {
                         %failure,
                         "a certificate was not obtained"
                     );
-                    if failure.is_rate_limit() {
-                        let until = self.pause(name, &issuer.real).await?;
-                        paused_until = paused_until.min(until);
-                    } else {
+                    let until = self.pause(name, issuer, &failure).await?;
+                    free_at = free_at.min(until.unwrap_or(now));
+                    if !failure.is_rate_limit() {
                         fault = Some(fault.unwrap_or(failure.fault()));
                     }
                     error = Some(failure.to_string());
@@ -202,8 +206,9 @@ impl AcmeManager {
             Some(fault) => {
                 let dice = backoff::random();
                 schedule::note_failure(&mut attempts, fault, &self.config.retry, dice, now);
+                attempts.not_before = attempts.not_before.max(free_at);
             }
-            None => attempts.not_before = paused_until,
+            None => attempts.not_before = free_at,
         }
         attempts.last_error = error.or(attempts.last_error);
         self.note(certificate, attempts, lease).await
@@ -323,12 +328,23 @@ impl AcmeManager {
         Ok(pause.map(|pause| pause.until))
     }
 
-    /// Notes that an issuer wants nothing of the account for a while. Returns until when.
-    async fn pause(&self, name: &str, issuer: &AcmeIssuer) -> Result<u64, AcmeStorageError> {
-        let asked = issuer.transport.take_retry_after();
-        let until = asked.map_or(schedule::now() + PAUSE, schedule::seconds);
+    /// Notes that an issuer wants to be left alone for a while, if it has said so with its refusal.
+    /// Returns until when.
+    async fn pause(
+        &self,
+        name: &str,
+        issuer: &KnownIssuer,
+        failure: &AcmeFailure,
+    ) -> Result<Option<u64>, AcmeStorageError> {
+        let now = schedule::now();
+        let asked = issuer.take_retry_after().map(schedule::seconds);
+        let asked = asked.or(failure.is_rate_limit().then_some(now + PAUSE));
+        let Some(until) = asked.filter(|until| *until > now) else {
+            return Ok(None);
+        };
+        let until = until.min(now + LONGEST_PAUSE);
         let key = AcmeRecordKey::new(AcmeRecordKind::Pause, name);
         storage::store(&*self.storage, &key, &StoredPause { until }, None).await?;
-        Ok(until)
+        Ok(Some(until))
     }
 }

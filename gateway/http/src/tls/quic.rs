@@ -133,3 +133,47 @@ impl crypto::ServerConfig for QuicTls {
         Box::new(PolicySession::new(self, octets))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tickets::ProcessSecret;
+    use super::*;
+
+    /// What quinn puts into a token has this form of nonce and no further data.
+    fn sealed(secrets: &QuicSecrets) -> Vec<u8> {
+        let mut token = b"an address".to_vec();
+        let key = secrets.token_key.aead_from_hkdf(b"nonce");
+        key.seal(&mut token, &[]).unwrap();
+        token
+    }
+
+    fn opens(secrets: &QuicSecrets, mut token: Vec<u8>) -> bool {
+        let key = secrets.token_key.aead_from_hkdf(b"nonce");
+        key.open(&mut token, &[])
+            .is_ok_and(|opened| opened == b"an address")
+    }
+
+    fn resets(secrets: &QuicSecrets) -> Vec<u8> {
+        let mut octets = vec![0; secrets.reset_key.signature_len()];
+        secrets.reset_key.sign(b"connection id", &mut octets);
+        octets
+    }
+
+    /// Clients were given both by the process before, or by another node.
+    #[test]
+    fn tokens_and_resets_are_the_same_under_the_same_secret_and_no_other() {
+        let address = "127.0.0.1:443".parse().unwrap();
+        let before = ProcessSecret::random();
+        let after = ProcessSecret::of(before.octets()).unwrap();
+        let other = ProcessSecret::random();
+        let of = |secret: &ProcessSecret| QuicSecrets::new(&secret.of_listener(address));
+        let [before, after, other] = [&before, &after, &other].map(of);
+        assert!(opens(&after, sealed(&before)));
+        assert!(!opens(&other, sealed(&before)));
+        assert_eq!(resets(&before), resets(&after));
+        assert_ne!(resets(&before), resets(&other));
+        let nodes = || QuicSecrets::new(&TicketSecrets::of(vec![vec![7; 32], vec![8; 32]]));
+        assert!(opens(&nodes(), sealed(&nodes())));
+        assert_eq!(resets(&nodes()), resets(&nodes()));
+    }
+}

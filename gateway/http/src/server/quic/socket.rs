@@ -53,11 +53,13 @@ pub(in crate::server) fn open(
         Ok(UdpSocket::from(socket))
     });
     let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+    filter(&sockets);
     shared_out(sockets, workers, identity, Vec::new())
 }
 
 /// Uses sockets of one address that were opened elsewhere, for `workers` workers: each socket is
-/// read by one of them. What belongs to `earlier` processes is passed on to them.
+/// read by one of them. What belongs to `earlier` processes is passed on to them. Where there are
+/// such, the filter stands already; a service manager does not tell.
 ///
 /// # Errors
 /// If one can't be used.
@@ -72,6 +74,9 @@ pub(in crate::server) fn adopt(
         // The kernel may give less, which costs packets in a burst and nothing else.
         let _ = SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER);
     }
+    if earlier.is_empty() {
+        filter(&sockets);
+    }
     shared_out(sockets, workers, identity, earlier)
 }
 
@@ -84,16 +89,6 @@ fn shared_out(
     earlier: Vec<EarlierProcess>,
 ) -> io::Result<OpenedQuic> {
     let count = sockets.len();
-    if let Some(first) = sockets.first()
-        && count > 1
-        && let Err(error) = steer(first, count)
-    {
-        tracing::warn!(
-            %error,
-            "the kernel takes no filter for QUIC: workers hand datagrams on to each other, which \
-             costs time"
-        );
-    }
     let (group, inboxes) = SteeringGroup::new(workers, count, identity, earlier);
     let workers = inboxes.into_iter().zip(0u8..).map(|(inbox, worker)| {
         let at = usize::from(worker);
@@ -116,6 +111,22 @@ fn shared_out(
         group,
         kept: sockets,
     })
+}
+
+/// Attaches the filter to the group of these sockets, if there are several. Not where one stands:
+/// the kernel frees that at once, also while it runs for a datagram that is coming in.
+fn filter(sockets: &[UdpSocket]) {
+    let count = sockets.len();
+    if let Some(first) = sockets.first()
+        && count > 1
+        && let Err(error) = steer(first, count)
+    {
+        tracing::warn!(
+            %error,
+            "the kernel takes no filter for QUIC: workers hand datagrams on to each other, which \
+             costs time"
+        );
+    }
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
