@@ -196,7 +196,7 @@ mod tests {
         let counted = families
             .iter()
             .find(|family| family.name() == "lamina_rule_values_dropped_total");
-        let counted = counted.unwrap().get_metric()[0].get_counter().value();
+        let counted = counted.unwrap().get_metric()[0].get_counter().get_value();
         assert_eq!(counted, 4.0);
     }
 }
