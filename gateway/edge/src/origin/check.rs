@@ -218,7 +218,7 @@ impl HealthCheck {
                 "a target of an upstream is down by its active check"
             ),
             CheckChange::CameBack => {
-                target.latency.forget(now);
+                origin.targets.restart_estimate(target, now, now);
                 tracing::info!(
                     upstream,
                     target = name,

@@ -70,11 +70,11 @@ impl LatencyEstimate {
         }
     }
 
-    /// Forgets what was observed: the target comes back.
-    pub(super) fn forget(&self, now: Instant) {
+    /// Begins anew with `time` when the target comes back, which may be later.
+    pub(super) fn restart(&self, time: Duration, at: Instant) {
         *self.0.lock() = LatencyState {
-            seconds: 0.0,
-            at: now,
+            seconds: time.as_secs_f64(),
+            at,
         };
     }
 }

@@ -21,6 +21,11 @@ impl RandomNumbers {
     }
 }
 
+/// One number from 0 to below 1, for what happens rarely.
+pub(super) fn random_fraction() -> f64 {
+    RandomNumbers::default().fraction()
+}
+
 /// Spreads the bits of a number (the finalizer of SplitMix64).
 pub(super) fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

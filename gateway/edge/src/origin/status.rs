@@ -8,7 +8,7 @@ use super::control::{AdministrativeState, ControlOrder, OrderLifetime, TargetOrd
 use super::health::{HealthStatus, ObservedState};
 use super::names::NameStatus;
 use super::target::OriginTarget;
-use super::targets::ChoiceSituation;
+use super::targets::{ChoiceSituation, OriginTargets};
 use super::{Origin, Origins};
 
 /// An upstream with its targets.
@@ -178,7 +178,7 @@ impl Origin {
         let targets = self.targets.all();
         for target in targets.iter().filter(named) {
             let before = target.control.follow(followed);
-            target.after_order(before, now);
+            target.after_order(before, &self.targets, now);
             changed.push(target.status(now));
         }
         if changed.is_empty() {
@@ -200,7 +200,7 @@ impl Origin {
         self.targets.look(now);
         for target in self.targets.all().iter() {
             if let Some(before) = target.control.expire(now) {
-                target.after_order(before, now);
+                target.after_order(before, &self.targets, now);
                 tracing::info!(
                     upstream = &*self.name,
                     target = &*target.name,
@@ -230,11 +230,11 @@ impl OriginTarget {
     }
 
     /// Does what an order leads to, in addition to who gets requests.
-    fn after_order(&self, before: AdministrativeState, now: Instant) {
+    fn after_order(&self, before: AdministrativeState, targets: &OriginTargets, now: Instant) {
         match (before, self.control.state()) {
             (AdministrativeState::Drain | AdministrativeState::Out, AdministrativeState::Ready) => {
                 self.health.came_back(now);
-                self.latency.forget(now);
+                targets.restart_estimate(self, now, now);
             }
             (_, AdministrativeState::Out) => self.connections.close_idle(),
             _ => {}

@@ -75,6 +75,12 @@ pub(super) enum AnswerQuality {
 /// The targets that a request may go to; at least one.
 type TargetCandidates<'a> = SmallVec<[&'a Arc<OriginTarget>; 8]>;
 
+/// A target, and its weight now.
+struct WeightedTarget<'a> {
+    target: &'a Arc<OriginTarget>,
+    weight: f64,
+}
+
 /// A target gets traffic of others again only when this many points more can be used.
 const HYSTERESIS: usize = 10;
 /// The longest rest that a target is given for its `Retry-After`.
@@ -215,7 +221,7 @@ impl OriginTargets {
             candidates.retain(|target| is_new(target));
         }
         let target = match (self.balance.by, hash) {
-            (BalanceMethod::Hash, Some(hash)) => self.by_hash(&candidates, hash),
+            (BalanceMethod::Hash, Some(hash)) => self.by_hash(&candidates, hash, now),
             (BalanceMethod::RoundRobin, _) => self.in_turn(&candidates, now),
             (BalanceMethod::Hash | BalanceMethod::LeastRequest, _) => {
                 self.less_loaded(&candidates, now)
@@ -351,23 +357,28 @@ impl OriginTargets {
 
     /// The candidate that this hash belongs to (rendezvous hashing, so that taking one away moves
     /// its own requests only), or the next one if it has more than `bound` times its share under
-    /// way.
-    fn by_hash<'a>(&self, candidates: &TargetCandidates<'a>, hash: u64) -> &'a Arc<OriginTarget> {
-        let weights: f64 = candidates.iter().map(|target| target.weight).sum();
+    /// way. A target that comes back gets its own requests again as its share grows.
+    fn by_hash<'a>(
+        &self,
+        candidates: &TargetCandidates<'a>,
+        hash: u64,
+        now: Instant,
+    ) -> &'a Arc<OriginTarget> {
+        let weighted = candidates.iter().map(|target| WeightedTarget {
+            target,
+            weight: self.weight(target, now),
+        });
+        let weighted: SmallVec<[WeightedTarget<'a>; 8]> = weighted.collect();
+        let weights: f64 = weighted.iter().map(|one| one.weight).sum();
         let under_way: u32 = candidates.iter().map(|target| target.in_flight()).sum();
-        let has_room = |target: &Arc<OriginTarget>| {
-            let share = f64::from(under_way + 1) * target.weight / weights;
-            f64::from(target.in_flight()) < (share * self.balance.bound).ceil()
+        let has_room = |one: &WeightedTarget<'_>| {
+            let share = f64::from(under_way + 1) * one.weight / weights;
+            f64::from(one.target.in_flight()) < (share * self.balance.bound).ceil()
         };
-        let score = |target: &Arc<OriginTarget>| {
-            let draw = (mixed(hash ^ target.identity) >> 11) as f64 / (1_u64 << 53) as f64;
-            -target.weight / draw.max(f64::MIN_POSITIVE).ln()
-        };
-        let best = |admits: &dyn Fn(&Arc<OriginTarget>) -> bool| {
-            let admitted = candidates.iter().filter(|target| admits(target));
-            admitted
-                .max_by(|a, b| score(a).total_cmp(&score(b)))
-                .copied()
+        let best = |admits: &dyn Fn(&WeightedTarget<'a>) -> bool| {
+            let admitted = weighted.iter().filter(|one| admits(one));
+            let best = admitted.max_by(|a, b| a.score(hash).total_cmp(&b.score(hash)));
+            best.map(|one| one.target)
         };
         let bounded = best(&has_room).or_else(|| best(&|_| true));
         bounded.unwrap_or(candidates[0])
@@ -423,7 +434,7 @@ impl OriginTargets {
         }
         let jitter = self.random.fraction() * 2.0 - 1.0;
         let length = target.health.eject(&self.passive, jitter, now);
-        target.latency.forget(now);
+        self.restart_estimate(target, now + length, now);
         self.metrics.ejected(failure);
         tracing::warn!(
             upstream = &*self.upstream,
@@ -432,6 +443,15 @@ impl OriginTargets {
             for_ms = length.as_millis() as u64,
             "a target of an upstream failed too often and gets no requests for a while"
         );
+    }
+
+    /// Lets the estimate of a target begin anew when it comes back (`at`): with what answers of the
+    /// upstream usually take, so that it looks neither quicker than the others nor as slow as its
+    /// failures. Where no answer tells, the estimate stays as it is.
+    pub(super) fn restart_estimate(&self, target: &OriginTarget, at: Instant, now: Instant) {
+        if let Some(usual) = self.times.quantile(0.5, now) {
+            target.latency.restart(usual, at);
+        }
     }
 
     /// The time within which this share of the good answers of the last minute came.
@@ -448,6 +468,14 @@ impl OriginTargets {
     /// A number from 0 to below 1.
     pub(super) fn random_fraction(&self) -> f64 {
         self.random.fraction()
+    }
+}
+
+impl WeightedTarget<'_> {
+    /// The target with the highest score gets the requests with this hash.
+    fn score(&self, hash: u64) -> f64 {
+        let draw = (mixed(hash ^ self.target.identity) >> 11) as f64 / (1_u64 << 53) as f64;
+        -self.weight / draw.max(f64::MIN_POSITIVE).ln()
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 
 use super::PoolLimits;
+use crate::origin::spread::random_fraction;
 
 /// The addresses that connections may stay open to.
 #[derive(Default)]
@@ -14,8 +15,11 @@ pub(super) struct WantedAddresses(RwLock<Option<Vec<IpAddr>>>);
 /// When a connection was opened, and to which address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionOrigin {
-    pub(super) opened: Instant,
-    pub(super) peer: Option<IpAddr>,
+    opened: Instant,
+    peer: Option<IpAddr>,
+    /// Which part of `max_age` is its own: a tenth more or less, so that connections that were
+    /// opened together do not end together.
+    lifetime: f64,
 }
 
 impl WantedAddresses {
@@ -42,12 +46,49 @@ impl WantedAddresses {
         limits: PoolLimits,
         now: Instant,
     ) -> bool {
-        connection.age(now) < limits.max_age && self.contains(connection.peer)
+        connection.age(now) < limits.max_age.mul_f64(connection.lifetime)
+            && self.contains(connection.peer)
     }
 }
 
 impl ConnectionOrigin {
+    /// A connection to this address that is opened now.
+    pub(super) fn new(peer: Option<IpAddr>, now: Instant) -> Self {
+        Self {
+            opened: now,
+            peer,
+            lifetime: 0.9 + 0.2 * random_fraction(),
+        }
+    }
+
     fn age(self, now: Instant) -> Duration {
         now.saturating_duration_since(self.opened)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::config::UpstreamConfig;
+
+    #[test]
+    fn connections_that_were_opened_together_do_not_end_together() {
+        let upstream = UpstreamConfig::from_url("http://a");
+        let limits = PoolLimits {
+            max_age: Duration::from_secs(1_000),
+            ..PoolLimits::new(&upstream)
+        };
+        let (opened, wanted) = (Instant::now(), WantedAddresses::default());
+        let connections: Vec<_> = (0..200)
+            .map(|_| ConnectionOrigin::new(None, opened))
+            .collect();
+        let left = |seconds| {
+            let now = opened + Duration::from_secs(seconds);
+            let left = connections.iter();
+            left.filter(|one| wanted.admit(**one, limits, now)).count()
+        };
+        assert_eq!((left(899), left(1_100)), (200, 0));
+        assert!((40..=160).contains(&left(1_000)), "{}", left(1_000));
+        assert!(left(950) > left(1_050));
     }
 }

@@ -58,10 +58,7 @@ impl Http1Connection {
     /// Begins to speak HTTP/1.1 on a new stream.
     pub(super) async fn begin(stream: OriginStream, lane: usize) -> Result<Self, SendFailure> {
         let traffic = stream.traffic();
-        let origin = ConnectionOrigin {
-            opened: Instant::now(),
-            peer: stream.peer(),
-        };
+        let origin = ConnectionOrigin::new(stream.peer(), Instant::now());
         let mut builder = Builder::new();
         builder
             // These spaces are removed from the name (RFC 9112 §5.1).

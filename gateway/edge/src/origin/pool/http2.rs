@@ -221,10 +221,7 @@ impl Http2Lane {
             sender,
             peer,
             streams: AtomicU32::new(0),
-            origin: ConnectionOrigin {
-                opened: now,
-                peer: address,
-            },
+            origin: ConnectionOrigin::new(address, now),
             last_used: Mutex::new(now),
         })
     }

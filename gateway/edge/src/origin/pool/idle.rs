@@ -182,3 +182,59 @@ impl LearnedIdleLimit {
         u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::config::UpstreamConfig;
+
+    /// Connections that may be idle for a minute.
+    fn connections() -> IdleConnections {
+        let upstream = UpstreamConfig::from_url("http://a");
+        let limits = PoolLimits {
+            idle: Duration::from_secs(60),
+            ..PoolLimits::new(&upstream)
+        };
+        IdleConnections::new(1, limits, Arc::default())
+    }
+
+    fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_connection_is_closed_a_second_before_its_origin_would() {
+        let connections = connections();
+        for (said, limit) in [
+            (None, 60_000),
+            (Some(120_000), 60_000),
+            (Some(61_000), 60_000),
+            (Some(5_000), 4_000),
+            (Some(2_000), 1_000),
+            // A second less would leave nothing.
+            (Some(1_000), 500),
+            (Some(0), 0),
+        ] {
+            assert_eq!(
+                connections.limit(said.map(millis)),
+                millis(limit),
+                "{said:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_closed_teaches_four_fifths_of_the_least_time() {
+        let connections = connections();
+        connections.learn(millis(10_000));
+        assert_eq!(connections.limit(None), millis(8_000));
+        connections.learn(millis(5_000));
+        assert_eq!(connections.limit(None), millis(4_000), "the least holds");
+        connections.learn(millis(20_000));
+        assert_eq!(connections.limit(None), millis(4_000), "the least holds");
+        assert_eq!(connections.limit(Some(millis(3_000))), millis(2_000));
+        assert_eq!(connections.limit(Some(millis(30_000))), millis(4_000));
+        connections.learn(millis(10));
+        assert_eq!(connections.limit(None), LEAST_LEARNED);
+    }
+}

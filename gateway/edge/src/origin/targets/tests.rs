@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use http::StatusCode;
+
 use super::*;
-use crate::origin::config::TargetConfig;
+use crate::origin::check::CheckOutcome;
+use crate::origin::config::{ActiveHealthConfig, TargetConfig};
 use crate::origin::spread::stable_hash;
 
 /// An upstream whose targets and balancing are this YAML.
@@ -42,16 +45,25 @@ fn shares(
 }
 
 fn eject(targets: &OriginTargets, name: &str) {
+    eject_at(targets, name, Instant::now());
+}
+
+fn eject_at(targets: &OriginTargets, name: &str, now: Instant) {
     let target = &named(targets, name);
+    let failed = AnswerQuality::Failed(FailureKind::Reset);
     for _ in 0..5 {
-        targets.note(
-            target,
-            AnswerQuality::Failed(FailureKind::Reset),
-            Duration::ZERO,
-            None,
-            Instant::now(),
-        );
+        targets.note(target, failed, Duration::ZERO, None, now);
     }
+}
+
+/// Notes a check of the target, of which one decides: it passes ('+') or fails.
+fn check(target: &OriginTarget, result: char, now: Instant) {
+    let rules: ActiveHealthConfig = serde_yaml::from_str("{path: /, fall: 1, rise: 1}").unwrap();
+    let outcome = match result {
+        '+' => CheckOutcome::Passed(StatusCode::OK),
+        _ => CheckOutcome::WrongStatus(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    target.health.checked(&outcome, &rules, now);
 }
 
 const THREE: &str = "targets: [http://a, http://b, http://c]\n";
@@ -115,6 +127,24 @@ fn a_failed_answer_never_attracts_requests() {
         Instant::now(),
     );
     assert_eq!(shares(&targets, 200, false, Instant::now()).get("b"), None);
+}
+
+/// A target that comes back must not look quicker than all others, nor as slow as its failures.
+#[test]
+fn a_target_that_comes_back_looks_like_the_others() {
+    let targets = targets(&format!("{THREE}balance: {{ slow_start: 0s }}"));
+    let answers = |now: Instant| {
+        for name in ["a", "c"] {
+            let took = Duration::from_millis(30);
+            targets.note(&named(&targets, name), AnswerQuality::Good, took, None, now);
+        }
+    };
+    answers(Instant::now());
+    eject(&targets, "b");
+    let back = Instant::now() + Duration::from_secs(12);
+    answers(back);
+    let shares = shares(&targets, 600, false, back);
+    assert!((120..=280).contains(&shares["b"]), "{shares:?}");
 }
 
 #[test]
@@ -275,6 +305,49 @@ fn a_lower_class_gets_requests_only_while_too_few_of_the_upper_can_be_used() {
     assert_eq!(shares(&targets, 100, false, back).get("b1"), None);
 }
 
+/// What has gone to a lower class comes back only when ten points more than `panic` can be used.
+#[test]
+fn a_lower_class_gives_requests_back_with_a_hysteresis() {
+    let urls: Vec<_> = (0..10).map(|n| format!("http://a{n}")).collect();
+    let targets = targets(&format!(
+        "targets: [{}, {{ url: http://lower, priority: 1 }}]\nbalance: {{ panic: 50 }}",
+        urls.join(", ")
+    ));
+    let now = Instant::now();
+    let spills_with = |usable: usize| {
+        for (n, target) in targets.all().iter().take(10).enumerate() {
+            let verdict = if n < usable { '+' } else { '-' };
+            check(target, verdict, now);
+        }
+        shares(&targets, 300, false, now).contains_key("lower")
+    };
+    let usable = [10, 6, 5, 4, 5, 6, 5, 4, 6];
+    let spilled = usable.map(spills_with);
+    assert_eq!(
+        spilled,
+        [false, false, false, true, true, false, false, true, false]
+    );
+}
+
+/// caddyserver/caddy#7870: health belongs to a target of an upstream, and not to an address.
+#[test]
+fn upstreams_at_one_address_do_not_share_its_health() {
+    let shared = SharedOriginState::default();
+    let yaml = "targets: [http://127.0.0.1:9000, http://127.0.0.1:9001]";
+    let config: UpstreamConfig = serde_yaml::from_str(yaml).unwrap();
+    let [shop, blog] = ["shop", "blog"].map(|name| {
+        let watch = Arc::new(UpstreamTlsWatch::new(name, &config.tls));
+        OriginTargets::parse(name, &config, &watch, shared.families.of(name), &shared).unwrap()
+    });
+    let (now, name) = (Instant::now(), &*shop.all()[0].name.to_string());
+    eject_at(&shop, name, now);
+    check(&named(&shop, name), '-', now);
+    assert_eq!(named(&shop, name).health.observed(now), ObservedState::Down);
+    assert_eq!((shop.usable(now), blog.usable(now)), (1, 2));
+    assert!(shares(&blog, 200, false, now).contains_key(name));
+    assert_eq!(named(&blog, name).latency.seconds(now), 0.0);
+}
+
 #[test]
 fn a_target_that_asked_for_a_rest_gets_none_while_there_is_another() {
     let targets = targets("targets: [http://a, http://b]");
@@ -307,19 +380,48 @@ fn a_target_that_asked_for_a_rest_gets_none_while_there_is_another() {
 }
 
 #[test]
-fn a_target_that_comes_back_begins_with_a_tenth() {
+fn a_target_that_comes_back_begins_with_a_tenth_each_time() {
+    for by in ["round_robin", "hash"] {
+        let balance = format!("balance: {{ by: {by}, hash: client, slow_start: 10s }}");
+        let targets = targets(&format!("{THREE}{balance}"));
+        let share_of_a = |now| shares(&targets, 2_000, by == "hash", now)["a"];
+        let mut now = Instant::now();
+        // The second ejection takes twice as long, and may be a tenth longer or shorter, too.
+        for longest in [Duration::from_millis(11_001), Duration::from_millis(22_001)] {
+            eject_at(&targets, "a", now);
+            let back = now + longest;
+            let first = share_of_a(back);
+            assert!(first < 450, "{by}: {first}");
+            now = back + Duration::from_secs(10);
+            assert!(share_of_a(now) > 600, "{by}");
+        }
+    }
+}
+
+/// While a target gets more and more of its keys again, all other keys stay where they are.
+#[test]
+fn a_target_that_comes_back_takes_its_own_keys_alone() {
     let targets = targets(&format!(
-        "{THREE}balance: {{ by: round_robin, slow_start: 10s }}"
+        "{THREE}balance: {{ by: hash, hash: client, slow_start: 10s }}"
     ));
-    eject(&targets, "a");
-    let now = Instant::now();
-    let back = now + Duration::from_secs(12);
-    let first = shares(&targets, 2_000, false, now + Duration::from_millis(11_001));
-    assert!(
-        first.get("a").is_some_and(|share| *share < 300),
-        "{first:?}"
-    );
-    assert!(shares(&targets, 2_000, false, back + Duration::from_secs(10))["a"] > 600);
+    let owners = |now| -> Vec<String> {
+        let choices = (0..1_000).map(|n| targets.choose(Some(mixed(n)), &[], now).unwrap());
+        choices
+            .map(|choice| choice.target.name.to_string())
+            .collect()
+    };
+    let began = Instant::now();
+    let before = owners(began);
+    eject_at(&targets, "b", began);
+    for seconds in [5, 12, 16, 30] {
+        let now = owners(began + Duration::from_secs(seconds));
+        let moved = before
+            .iter()
+            .zip(&now)
+            .filter(|(before, now)| before != now);
+        assert!(moved.clone().all(|(before, _)| before == "b"), "{seconds}");
+        assert_eq!(moved.count() == 0, seconds == 30, "{seconds}");
+    }
 }
 
 #[test]
