@@ -406,7 +406,8 @@ async fn a_slow_target_has_its_own_time_for_each_attempt() {
     }))
     .unwrap();
     let origin = origin(upstream).unwrap();
-    tokio::spawn(one_each(good, b"", mpsc::unbounded_channel().0));
+    let (done, _ended) = mpsc::unbounded_channel();
+    tokio::spawn(one_each(good, b"", done));
     for _ in 0..2 {
         let answer = timeout(LIMIT, origin.send(get())).await.unwrap();
         assert_eq!(answer.unwrap().status(), StatusCode::OK);

@@ -339,7 +339,8 @@ fn upstreams_at_one_address_do_not_share_its_health() {
         let watch = Arc::new(UpstreamTlsWatch::new(name, &config.tls));
         OriginTargets::parse(name, &config, &watch, shared.families.of(name), &shared).unwrap()
     });
-    let (now, name) = (Instant::now(), &*shop.all()[0].name.to_string());
+    let (now, name) = (Instant::now(), shop.all()[0].name.to_string());
+    let name = &*name;
     eject_at(&shop, name, now);
     check(&named(&shop, name), '-', now);
     assert_eq!(named(&shop, name).health.observed(now), ObservedState::Down);
