@@ -223,7 +223,7 @@ impl KeptBody {
     /// What was sent is not sent again, except for what the present sending has not given out yet.
     fn lose(&mut self) {
         self.is_lost = true;
-        if true {
+        if self.has_given_all() {
             self.sent = KeptPieces::default();
         }
     }
