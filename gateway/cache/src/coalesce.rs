@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -120,6 +120,10 @@ pub struct Leader {
     key: EntryKey,
     flight: Arc<Flight>,
 }
+
+/// Tells whether anybody waits for the outcome of a flight.
+#[derive(Clone)]
+pub struct FlightAudience(Weak<Flight>);
 
 /// The waiting side of a flight.
 pub struct Follower {
@@ -311,11 +315,24 @@ impl Leader {
         self.flight.outcome.closed().await;
     }
 
+    /// Those who wait for the outcome, now and later.
+    pub fn audience(&self) -> FlightAudience {
+        FlightAudience(Arc::downgrade(&self.flight))
+    }
+
     /// Ends the flight. What is stored must be in L1 already: a later request then finds it there
     /// or leads a new load.
     pub fn land(self, outcome: FlightOutcome) {
         self.flights.remove(&self.key, &self.flight);
         self.flight.outcome.send_replace(outcome);
+    }
+}
+
+impl FlightAudience {
+    /// Whether somebody waits now: the client of the leader, or a follower.
+    pub fn waits(&self) -> bool {
+        let flight = self.0.upgrade();
+        flight.is_some_and(|flight| flight.outcome.receiver_count() > 0)
     }
 }
 

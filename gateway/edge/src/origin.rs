@@ -29,7 +29,7 @@ use self::budget::RetryBudget;
 use self::call_deadline::CallDeadline;
 use self::check::HealthCheck;
 use self::config::{HashSource, HostHeader, RetryConfig, UpstreamConfig, UpstreamTimeouts};
-use self::delivery::{DeliveredResponse, RequestDelivery};
+use self::delivery::{AwaitedLoad, DeliveredResponse, RequestDelivery};
 use self::outgoing::OutgoingRequest;
 use self::standing::{StandingUpstream, UpstreamSettings};
 use self::target::OriginTarget;
@@ -83,7 +83,7 @@ pub use self::error::{BuildError, OriginError, OverloadReason, SendError, Timeou
 pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
 pub use self::names::{NameStatus, OriginNames};
-pub use self::outgoing::{RequestClient, RequestKey, SharedLoad};
+pub use self::outgoing::{LoadAudience, LoadDeadline, RequestClient, RequestKey, SharedLoad};
 pub use self::response::OnInterim;
 pub use self::spread::stable_hash;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
@@ -252,7 +252,7 @@ impl Origin {
     /// fields for the connection, and a body that streams. The request holds its place among
     /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
     /// request may carry the extensions [`OnInterim`], [`OnAttempt`], [`RequestClient`], [`RequestKey`],
-    /// [`SharedLoad`], [`StickyPin`] and [`StreamSilence`], and an
+    /// [`LoadAudience`], [`LoadDeadline`], [`SharedLoad`], [`StickyPin`] and [`StreamSilence`], and an
     /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
     /// extensions of a client's request, since hyper reads these, too.
     ///
@@ -266,11 +266,14 @@ impl Origin {
         let silence = request.extensions_mut().remove::<StreamSilence>();
         let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
         let call = CallDeadline::of(request.headers());
+        let awaited = AwaitedLoad::taken_from(request.extensions_mut());
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let outgoing = OutgoingRequest::new(request);
         let fallback = fallback.unwrap_or_default();
-        let delivery = RequestDelivery::new(self, outgoing, told.as_ref(), fallback).within(call);
+        let delivery = RequestDelivery::new(self, outgoing, told.as_ref(), fallback)
+            .within(call)
+            .while_awaited(awaited);
         let mut delivered = delivery.run().await?;
         self.pin(&mut delivered, pinned);
         Ok(self.hold((delivered, silence), place, deadline, memory))

@@ -38,6 +38,12 @@ impl CallDeadline {
         self.0.is_some_and(|(at, _)| at <= Instant::now())
     }
 
+    /// Whether the caller waits for more than this time.
+    pub(super) fn leaves(self, time: Duration) -> bool {
+        self.0
+            .is_none_or(|(at, _)| at.saturating_duration_since(Instant::now()) > time)
+    }
+
     /// The limit of an attempt that begins now, which is `usual` unless the caller waits for less.
     pub(super) fn limit(self, usual: Duration) -> AttemptLimit {
         let left = self.0.map(|(at, given)| {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Response, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::Origin;
@@ -28,7 +28,7 @@ use super::config::FailureKind;
 use super::error::{self, OriginError};
 use super::exchange::{self, OriginUploadState};
 use super::metrics::RetryOutcome;
-use super::outgoing::OutgoingRequest;
+use super::outgoing::{LoadAudience, LoadDeadline, OutgoingRequest};
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use super::sticky::StickyPin;
@@ -67,6 +67,14 @@ pub(super) struct RequestDelivery<'a> {
     pin: Option<StickyPin>,
     /// How long the caller waits.
     deadline: CallDeadline,
+    awaited: AwaitedLoad,
+}
+
+/// Until when, and whether at all, somebody waits for an answer.
+#[derive(Default)]
+pub(super) struct AwaitedLoad {
+    until: Option<LoadDeadline>,
+    audience: Option<LoadAudience>,
 }
 
 /// What sending a request to the same target again takes from the budget.
@@ -111,7 +119,13 @@ impl<'a> RequestDelivery<'a> {
             told,
             fallback,
             deadline: CallDeadline::default(),
+            awaited: AwaitedLoad::default(),
         }
+    }
+
+    /// Asks no further target that nobody would wait for.
+    pub(super) fn while_awaited(self, awaited: AwaitedLoad) -> Self {
+        Self { awaited, ..self }
     }
 
     /// Sends nothing after this deadline, and waits no longer.
@@ -135,6 +149,10 @@ impl<'a> RequestDelivery<'a> {
         }
         let mut outcome = self.first_attempt(target, &mut tried, &mut repeats).await;
         while let Some(failure) = self.may_try_another(&outcome, &tried) {
+            let pause = self.pause(&tried);
+            if !self.is_awaited_after(pause) {
+                break;
+            }
             if !origin.budget.take(Instant::now()) {
                 origin
                     .targets
@@ -142,7 +160,7 @@ impl<'a> RequestDelivery<'a> {
                     .retried(failure, RetryOutcome::Refused);
                 break;
             }
-            tokio::time::sleep(self.pause(&tried)).await;
+            tokio::time::sleep(pause).await;
             let Some(TargetChoice { target, .. }) = self.choose(&tried) else {
                 break;
             };
@@ -205,6 +223,15 @@ impl<'a> RequestDelivery<'a> {
             && tried.len() < rules.attempts as usize
             && rules.on.iter().any(|listed| listed.covers(failure))
             && self.origin.targets.has_another(tried, Instant::now())
+    }
+
+    /// Whether somebody waits for a further attempt that begins after this pause, and waits long
+    /// enough.
+    fn is_awaited_after(&self, pause: Duration) -> bool {
+        let usual = self.origin.targets.time_of(0.5, Instant::now());
+        // The time is rounded up, to twice of what it was at most.
+        let needed = pause + usual.unwrap_or_default() / 2;
+        self.deadline.leaves(needed) && self.awaited.leaves(needed)
     }
 
     fn pause(&self, tried: &TriedTargets) -> Duration {
@@ -376,6 +403,24 @@ impl<'a> RequestDelivery<'a> {
             self.origin.admission.observe(sign);
         }
         self.origin.targets.note(target, quality, took, rest, ended);
+    }
+}
+
+impl AwaitedLoad {
+    /// What the caller says in the extensions of a request.
+    pub(super) fn taken_from(extensions: &mut Extensions) -> Self {
+        Self {
+            until: extensions.remove(),
+            audience: extensions.remove(),
+        }
+    }
+
+    /// Whether somebody waits, and for more than this time.
+    fn leaves(&self, time: Duration) -> bool {
+        let is_left = |LoadDeadline(until): LoadDeadline| {
+            until.saturating_duration_since(Instant::now()) > time
+        };
+        self.until.is_none_or(is_left) && self.audience.as_ref().is_none_or(LoadAudience::waits)
     }
 }
 

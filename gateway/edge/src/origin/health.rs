@@ -274,6 +274,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::origin::spread::SeededNumbers;
     use crate::units::ConfigDuration;
 
     fn rules() -> PassiveHealthConfig {
@@ -368,5 +369,79 @@ mod tests {
         assert_eq!(checks("+"), [CameBack]);
         assert_eq!(health.observed(began), ObservedState::Usable);
         assert_eq!(health.share(Duration::from_secs(10), began), 0.1);
+    }
+
+    /// Random sequences of answers and checks at given instants.
+    #[test]
+    fn no_sequence_of_events_breaks_the_rules_of_health() {
+        let checks: ActiveHealthConfig =
+            serde_yaml::from_str("{path: /, fall: 3, rise: 2}").unwrap();
+        let (rules, slow_start) = (rules(), Duration::from_secs(10));
+        for seed in 0..300 {
+            let mut numbers = SeededNumbers(seed);
+            let (health, mut now) = (TargetHealth::new(), Instant::now());
+            let (mut failures, mut ejections, mut until) = (0, 0, None);
+            let (mut is_down, mut results) = (false, String::new());
+            for step in 0..150 {
+                now += Duration::from_millis(numbers.below(3_000) as u64);
+                let told = format!("seed {seed}, step {step}");
+                let is_ejected = until.is_some_and(|until| now < until);
+                assert_eq!(health.is_ejected(now), is_ejected, "{told}");
+                match numbers.below(4) {
+                    0 => {
+                        health.succeeded(&rules, now);
+                        failures = 0;
+                    }
+                    1 => {
+                        let result = ['+', '-'][numbers.below(2)];
+                        results.push(result);
+                        let outcome = match result {
+                            '+' => CheckOutcome::Passed(StatusCode::OK),
+                            _ => CheckOutcome::WrongStatus(StatusCode::BAD_GATEWAY),
+                        };
+                        let decisive = if is_down { "++" } else { "---" };
+                        let change = match (results.ends_with(decisive), is_down) {
+                            (false, _) => CheckChange::Nothing,
+                            (true, true) => CheckChange::CameBack,
+                            (true, false) => CheckChange::WentDown,
+                        };
+                        assert_eq!(health.checked(&outcome, &checks, now), change, "{told}");
+                        match change {
+                            CheckChange::Nothing => {}
+                            CheckChange::CameBack => {
+                                (is_down, failures) = (false, 0);
+                                assert_eq!(health.share(slow_start, now), 0.1, "{told}");
+                            }
+                            CheckChange::WentDown => is_down = true,
+                        }
+                    }
+                    _ => {
+                        failures += 1;
+                        let due = failures >= rules.failures && !is_ejected;
+                        let is_due = health.failed(&rules) == FailureOutcome::EjectionDue;
+                        assert_eq!(is_due, due, "{told}");
+                        if due {
+                            let jitter = numbers.below(3) as f64 - 1.0;
+                            let length = health.eject(&rules, jitter, now);
+                            let counted = health.status(now).ejections;
+                            assert!(counted == ejections + 1 || counted == 1, "{told}");
+                            let times = rules.eject.0 * counted;
+                            let usual = times.min(rules.max_eject.0).mul_f64(1.0 + 0.1 * jitter);
+                            assert_eq!(length, usual, "{told}");
+                            (ejections, until) = (counted, Some(now + length));
+                        }
+                    }
+                }
+                let ejected = until.is_some_and(|until| now < until);
+                let expected = match (is_down, ejected) {
+                    (true, _) => ObservedState::Down,
+                    (false, true) => ObservedState::Ejected,
+                    (false, false) => ObservedState::Usable,
+                };
+                assert_eq!(health.observed(now), expected, "{told}");
+                let share = health.share(slow_start, now);
+                assert!((0.1..=1.0).contains(&share), "{told}: {share}");
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HOST, UPGRADE};
@@ -46,6 +47,18 @@ pub struct RequestKey(pub u64);
 #[derive(Clone, Copy, Debug)]
 pub struct SharedLoad;
 
+/// When the caller stops waiting for the answer, as an extension of the request: no further attempt
+/// begins that could not end by then.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadDeadline(pub Instant);
+
+/// Tells whether anybody waits for the answer, as an extension of the request: nothing is sent to a
+/// further target for nobody.
+#[derive(Clone)]
+pub struct LoadAudience(Arc<AudienceCheck>);
+
+type AudienceCheck = dyn Fn() -> bool + Send + Sync;
+
 enum OutgoingBody {
     Empty,
     Kept(Arc<Mutex<KeptBody>>),
@@ -69,6 +82,17 @@ struct KeptBody {
 struct SentBody {
     kept: Arc<Mutex<KeptBody>>,
     sending: u32,
+}
+
+impl LoadAudience {
+    pub fn new(waits: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(waits))
+    }
+
+    /// Whether somebody waits now.
+    pub(super) fn waits(&self) -> bool {
+        (self.0)()
+    }
 }
 
 impl OutgoingRequest {
@@ -199,7 +223,7 @@ impl KeptBody {
     /// What was sent is not sent again, except for what the present sending has not given out yet.
     fn lose(&mut self) {
         self.is_lost = true;
-        if true {
+        if self.has_given_all() {
             self.sent = KeptPieces::default();
         }
     }

@@ -40,3 +40,20 @@ pub fn stable_hash(text: &[u8]) -> u64 {
     });
     mixed(hash)
 }
+
+/// Random numbers of tests, the same for the same seed.
+#[cfg(test)]
+pub(super) struct SeededNumbers(pub(super) u64);
+
+#[cfg(test)]
+impl SeededNumbers {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed(self.0)
+    }
+
+    /// A number from 0 to below `limit`.
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}

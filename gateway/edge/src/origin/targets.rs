@@ -277,6 +277,10 @@ impl OriginTargets {
             false => ChoiceSituation::Usual,
         };
         self.metrics.panic(situation);
+        if candidates.is_empty() {
+            // A target that has asked for a rest is better than one that fails.
+            candidates.extend(targets.iter().filter(|target| target.is_usable(now)));
+        }
         if situation == ChoiceSituation::Panic || candidates.is_empty() {
             let ready = targets.iter().filter(|target| target.is_ready());
             candidates = ready.collect();

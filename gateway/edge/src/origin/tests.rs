@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -20,7 +21,8 @@ use super::config::{
     HostHeader, OriginProtocol, UpstreamConfig, UpstreamLoadLimits, UpstreamTimeouts,
 };
 use super::error::{BuildError, OriginError, OverloadReason, TimeoutPhase};
-use super::{Origin, Origins, SharedOriginState};
+use super::targets::AnswerQuality;
+use super::{LoadAudience, LoadDeadline, OnAttempt, Origin, Origins, SharedOriginState};
 use crate::http::body::{Body, BodyError, collect};
 use crate::units;
 
@@ -388,4 +390,77 @@ async fn an_upgrade_hands_over_the_connection_and_gives_the_place_back() {
     head(&mut other).await;
     other.write_all(OK).await.unwrap();
     assert_eq!(next.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+/// The limit of the attempt lets a request go on long before that of the whole wait is over.
+#[tokio::test]
+async fn a_slow_target_has_its_own_time_for_each_attempt() {
+    let (silent, _) = listen().await;
+    let (good, _) = listen().await;
+    let urls = [&silent, &good].map(|socket| format!("http://{}", socket.local_addr().unwrap()));
+    let upstream: UpstreamConfig = serde_json::from_value(serde_json::json!({
+        "targets": urls,
+        "balance": { "by": "round_robin" },
+        "timeouts": { "first_byte": "60s" },
+        "retry": { "per_try": "500ms" },
+    }))
+    .unwrap();
+    let origin = origin(upstream).unwrap();
+    let (done, _ended) = mpsc::unbounded_channel();
+    tokio::spawn(one_each(good, b"", done));
+    for _ in 0..2 {
+        let answer = timeout(LIMIT, origin.send(get())).await.unwrap();
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    }
+    let asked = timeout(LIMIT, silent.accept()).await;
+    assert!(asked.is_ok(), "the silent target was asked, too");
+}
+
+/// How many attempts a request to two targets makes that both refuse connections, after answers
+/// that took this long.
+async fn attempts(took: Option<Duration>, attach: impl FnOnce(&mut http::Extensions)) -> usize {
+    let urls = [nobody().await, nobody().await].map(|address| format!("http://{address}"));
+    let origin = origin(upstream(&urls)).unwrap();
+    if let Some(took) = took {
+        let target = &origin.targets.all()[0];
+        let now = Instant::now();
+        origin
+            .targets
+            .note(target, AnswerQuality::Good, took, None, now);
+    }
+    let (made, mut request) = (Arc::new(AtomicUsize::new(0)), get());
+    let counted = Arc::clone(&made);
+    let told = OnAttempt::new(move |_| {
+        counted.fetch_add(1, Relaxed);
+    });
+    request.extensions_mut().insert(told);
+    attach(request.extensions_mut());
+    origin.send(request).await.unwrap_err();
+    made.load(Relaxed)
+}
+
+#[tokio::test]
+async fn no_retry_begins_that_cannot_end_in_time() {
+    let within = |time: Duration| {
+        move |extensions: &mut http::Extensions| {
+            extensions.insert(LoadDeadline(Instant::now() + time));
+        }
+    };
+    let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    assert_eq!(attempts(None, |_| ()).await, 2);
+    assert_eq!(attempts(None, within(minute)).await, 2);
+    assert_eq!(attempts(None, within(Duration::ZERO)).await, 1);
+    let slow = Some(Duration::from_secs(4));
+    assert_eq!(attempts(slow, within(minute)).await, 2);
+    assert_eq!(attempts(slow, within(second)).await, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_for_nobody() {
+    for (waits, expected) in [(true, 2), (false, 1)] {
+        let made = attempts(None, |extensions| {
+            extensions.insert(LoadAudience::new(move || waits));
+        });
+        assert_eq!(made.await, expected);
+    }
 }

@@ -64,6 +64,7 @@ pub(super) async fn keep(
         kind: LoadKind::Whole,
         private: None,
         mode: LoadMode::OneForAll,
+        audience: None,
         lease: None,
     };
     let terms = judge::terms(&load, &arrived);

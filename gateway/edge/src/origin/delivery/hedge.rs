@@ -101,7 +101,7 @@ impl RequestDelivery<'_> {
 
     fn allowed_hedge(&self, tried: &TriedTargets) -> Option<AllowedHedge> {
         let (origin, now) = (self.origin, Instant::now());
-        if !origin.targets.has_another(tried, now) {
+        if !self.is_awaited_after(Duration::ZERO) || !origin.targets.has_another(tried, now) {
             return None;
         }
         let target = self.choose(tried)?.target;

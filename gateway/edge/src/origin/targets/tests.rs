@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::*;
 use crate::origin::check::CheckOutcome;
 use crate::origin::config::{ActiveHealthConfig, TargetConfig};
-use crate::origin::spread::stable_hash;
+use crate::origin::spread::{SeededNumbers, stable_hash};
 
 /// An upstream whose targets and balancing are this YAML.
 fn targets(yaml: &str) -> OriginTargets {
@@ -339,7 +339,8 @@ fn upstreams_at_one_address_do_not_share_its_health() {
         let watch = Arc::new(UpstreamTlsWatch::new(name, &config.tls));
         OriginTargets::parse(name, &config, &watch, shared.families.of(name), &shared).unwrap()
     });
-    let (now, name) = (Instant::now(), &*shop.all()[0].name.to_string());
+    let (now, name) = (Instant::now(), shop.all()[0].name.to_string());
+    let name = &*name;
     eject_at(&shop, name, now);
     check(&named(&shop, name), '-', now);
     assert_eq!(named(&shop, name).health.observed(now), ObservedState::Down);
@@ -421,6 +422,59 @@ fn a_target_that_comes_back_takes_its_own_keys_alone() {
             .filter(|(before, now)| before != now);
         assert!(moved.clone().all(|(before, _)| before == "b"), "{seconds}");
         assert_eq!(moved.count() == 0, seconds == 30, "{seconds}");
+    }
+}
+
+/// Whatever happens to targets: one that fails gets nothing while another can be used, a retry goes
+/// elsewhere, and failures alone never take the last one or more than their share.
+#[test]
+fn no_sequence_of_events_leads_to_a_target_that_fails_while_another_can_be_used() {
+    for seed in 0..300 {
+        let mut numbers = SeededNumbers(seed);
+        let most = [34, 50, 100][numbers.below(3)];
+        let urls: Vec<_> = (0..2 + numbers.below(4))
+            .map(|n| format!("{{ url: http://t{n}, priority: {} }}", numbers.below(2)))
+            .collect();
+        let targets = targets(&format!(
+            "targets: [{}]\nhealth: {{ passive: {{ failures: 2, max_ejected: {most} }} }}\nbalance: {{ by: {}, hash: client, panic: {} }}",
+            urls.join(", "),
+            ["least_request", "round_robin", "hash"][numbers.below(3)],
+            [0, 50][numbers.below(2)],
+        ));
+        let (with_checks, mut now) = (numbers.below(2) == 1, Instant::now());
+        for step in 0..80 {
+            now += Duration::from_millis(numbers.below(4_000) as u64);
+            let all = targets.all();
+            let target = &all[numbers.below(all.len())];
+            let (quality, rest) = match numbers.below(6) {
+                0 => (AnswerQuality::Good, None),
+                1 => (AnswerQuality::Neutral, Some(Duration::from_secs(5))),
+                _ => (AnswerQuality::Failed(FailureKind::Reset), None),
+            };
+            targets.note(target, quality, Duration::from_millis(5), rest, now);
+            if with_checks && numbers.below(4) == 0 {
+                check(target, ['+', '-'][numbers.below(2)], now);
+            }
+            let told = format!("seed {seed}, step {step}");
+            let ejected = all.iter().filter(|one| one.health.is_ejected(now)).count();
+            assert!(ejected * 100 <= most * all.len(), "{told}: {ejected}");
+            assert!(with_checks || targets.usable(now) > 0, "{told}: the last");
+            let tried = [Arc::clone(target)];
+            let tried = &tried[..numbers.below(2)];
+            let hash = Some(mixed(numbers.next()));
+            let TargetChoice { target, situation } = targets.choose(hash, tried, now).unwrap();
+            if situation == ChoiceSituation::Panic || targets.usable(now) == 0 {
+                continue;
+            }
+            assert!(target.is_usable(now), "{told}: {}", target.name);
+            let another = all.iter().any(|one| {
+                one.health.observed(now) == ObservedState::Usable
+                    && one.priority == target.priority
+                    && !tried.iter().any(|tried| Arc::ptr_eq(tried, one))
+            });
+            let again = tried.iter().any(|one| Arc::ptr_eq(one, &target));
+            assert!(!(again && another), "{told}: {} again", target.name);
+        }
     }
 }
 

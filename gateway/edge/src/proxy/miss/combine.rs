@@ -51,7 +51,7 @@ pub(super) async fn load(load: &MissLoad) -> SourceOutcome {
 async fn plainly(load: &MissLoad) -> SourceOutcome {
     match load.kind {
         LoadKind::Range => Box::pin(source::for_one(&load.ask)).await,
-        LoadKind::Whole => source::load(&load.ask, load.stale.as_deref()).await,
+        LoadKind::Whole => source::load(&load.ask, load.stale.as_deref(), load.audience()).await,
     }
 }
 
@@ -102,7 +102,7 @@ async fn lacking(load: &MissLoad, held: &Arc<Entry>, wanted: OctetSpan) -> Sourc
     let Some(validator) = conditional::strong_validator(&held.headers, now) else {
         return plainly(load).await;
     };
-    let loaded = source::load_range(&load.ask, gap, validator.clone()).await;
+    let loaded = source::load_range(&load.ask, gap, validator.clone(), load.audience()).await;
     let SourceOutcome::Response(answer) = loaded else {
         return loaded;
     };

@@ -99,6 +99,7 @@ pub(super) fn lead(
         kind: miss.kind,
         private: Some(private),
         mode,
+        audience: Some(leader.audience()),
         lease: None,
     };
     let place = FlightPlace {

@@ -13,13 +13,14 @@ use super::source::{self, SourceOutcome, SourceResponse};
 use super::{LoadKind, MissStep, combine, judge, keep_private, publish, renew, second_tier};
 use crate::cache::Cache;
 use crate::cache::backoff::PausedLoads;
-use crate::cache::coalesce::{FlightOutcome, Leader, LoadFailure, StaleUse};
+use crate::cache::coalesce::{FlightAudience, FlightOutcome, Leader, LoadFailure, StaleUse};
 use crate::cache::entry::Entry;
 use crate::cache::event::CacheEvent;
 use crate::cache::key::KeyBuf;
 use crate::cache::l2::HeldLease;
 use crate::cache::policy::{StorageTerms, UncacheableReason};
 use crate::http::body::Body;
+use crate::origin::LoadAudience;
 use crate::plugin::RequestReads;
 use crate::proxy::context::RequestContext;
 use crate::proxy::respond;
@@ -37,6 +38,8 @@ pub struct MissLoad {
     /// Takes a response that is for the leader's client alone. None for a background refresh.
     pub private: Option<oneshot::Sender<Response<Body>>>,
     pub mode: LoadMode,
+    /// Those who wait for it. None for a background refresh, which is for those to come.
+    pub audience: Option<FlightAudience>,
     /// The lease to load the key, among the nodes that share the second tier.
     pub lease: Option<HeldLease>,
 }
@@ -126,6 +129,12 @@ impl MissLoad {
         }
     }
 
+    /// How the origin can learn whether anybody waits for its answer.
+    pub(super) fn audience(&self) -> Option<LoadAudience> {
+        let audience = self.audience.clone()?;
+        Some(LoadAudience::new(move || audience.waits()))
+    }
+
     /// Whether this is a background refresh, which asks with the plain request that stands for all
     /// clients.
     pub(super) fn is_behind_reader(&self) -> bool {
@@ -173,7 +182,7 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
         // RFC 9111 §4.3.4: this 304 must not update any stored response, so the load asks again
         // without validators.
         began = Instant::now();
-        loaded = Box::pin(source::load(&load.ask, None)).await;
+        loaded = Box::pin(source::load(&load.ask, None, load.audience())).await;
     }
     match loaded {
         SourceOutcome::Response(answer) => {

@@ -40,6 +40,7 @@ pub fn refresh(cache: &Arc<Cache>, ask: &RequestContext, keyed: DerivedKey, stal
         kind: LoadKind::Whole,
         private: None,
         mode: LoadMode::OneForAll,
+        audience: None,
         lease: None,
     };
     tokio::spawn(load.run(leader));

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::cache::coalesce::{LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::http::{conditional, range};
-use crate::origin::{FailureFallback, Origin, OriginError, SharedLoad};
+use crate::origin::{FailureFallback, LoadAudience, LoadDeadline, Origin, OriginError, SharedLoad};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
 use crate::proxy::context::RequestContext;
@@ -55,21 +55,33 @@ pub struct SourceResponse {
     pub continues: Option<Arc<Entry>>,
 }
 
+/// How long a load may take, and who waits for it.
+struct LoadPatience {
+    deadline: Instant,
+    /// None: it goes on whoever waits.
+    audience: Option<LoadAudience>,
+}
+
 /// The longest time for a load if the route sets no hard timeout. The upstream's own deadlines
 /// apply first; this one catches what they cannot see.
 const LONGEST_LOAD: Duration = Duration::from_secs(300);
 
 /// Loads the whole of the requested resource, by a GET without the client's preconditions. The
 /// validators of a stale entry are sent, so that the origin may answer 304.
-pub async fn load(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome {
+pub async fn load(
+    ask: &RequestContext,
+    stale: Option<&Entry>,
+    audience: Option<LoadAudience>,
+) -> SourceOutcome {
     let deadline = deadline(ask);
+    let awaited = LoadPatience { deadline, audience };
     let loaded = match &ask.route.loader {
         Some((plugin, on_error)) => {
             // In a box: the future of every load would grow by it.
-            let mut load = Box::pin(by_plugin(ask, plugin, *on_error, deadline));
+            let mut load = Box::pin(by_plugin(ask, plugin, *on_error, &awaited));
             until(deadline, load.as_mut()).await
         }
-        None => until(deadline, pin!(by_origin(ask, stale))).await,
+        None => until(deadline, pin!(by_origin(ask, stale, &awaited))).await,
     };
     watched(ask, loaded)
 }
@@ -88,17 +100,36 @@ fn watched(ask: &RequestContext, mut loaded: SourceOutcome) -> SourceOutcome {
 /// client's own request as it is.
 pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
     match (&ask.route.loader, &ask.route.origin) {
-        (Some(_), _) => load(ask, None).await,
+        (Some(_), _) => load(ask, None, None).await,
         (None, Some(origin)) => {
             let mut request = match ask.for_origin(Body::empty()) {
                 Ok(request) => request,
                 Err(refused) => return SourceOutcome::Failed(refused),
             };
             compress::ask_for_one(&ask.parts, request.headers_mut());
-            let load = pin!(sent(ask, origin, request, false));
-            watched(ask, until(deadline(ask), load).await)
+            let awaited = LoadPatience::alone(ask);
+            let load = pin!(sent(ask, origin, request, false, &awaited));
+            watched(ask, until(awaited.deadline, load).await)
         }
         (None, None) => SourceOutcome::Failed(no_origin()),
+    }
+}
+
+impl LoadPatience {
+    /// Those of a load that ends with its client.
+    fn alone(ask: &RequestContext) -> Self {
+        Self {
+            deadline: deadline(ask),
+            audience: None,
+        }
+    }
+
+    /// Adds what the upstream has to know to the extensions of a request.
+    fn tell(&self, extensions: &mut Extensions) {
+        extensions.insert(LoadDeadline(self.deadline));
+        if let Some(audience) = &self.audience {
+            extensions.insert(audience.clone());
+        }
     }
 }
 
@@ -123,9 +154,11 @@ async fn sent(
     origin: &Origin,
     request: Request<Body>,
     validates: bool,
+    awaited: &LoadPatience,
 ) -> SourceOutcome {
-    let request = ask.mirrored(request);
+    let mut request = ask.mirrored(request);
     let asked = ask.asked(&request);
+    awaited.tell(request.extensions_mut());
     match origin.send(request).await {
         Ok(mut response) => {
             ask.bring_back(response.headers_mut(), asked.as_ref());
@@ -140,7 +173,11 @@ async fn sent(
     }
 }
 
-async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome {
+async fn by_origin(
+    ask: &RequestContext,
+    stale: Option<&Entry>,
+    awaited: &LoadPatience,
+) -> SourceOutcome {
     let Some(origin) = &ask.route.origin else {
         return SourceOutcome::Failed(no_origin());
     };
@@ -160,7 +197,7 @@ async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome
     if fallback == FailureFallback::StaleCopy {
         request.extensions_mut().insert(fallback);
     }
-    sent(ask, origin, request, stale.is_some()).await
+    sent(ask, origin, request, stale.is_some(), awaited).await
 }
 
 /// What the client gets if the origin fails: the stale copy, if it may be shown then.
@@ -184,6 +221,7 @@ pub async fn load_range(
     ask: &RequestContext,
     gap: (u64, u64),
     validator: HeaderValue,
+    audience: Option<LoadAudience>,
 ) -> SourceOutcome {
     let Some(origin) = &ask.route.origin else {
         return SourceOutcome::Failed(no_origin());
@@ -199,8 +237,10 @@ pub async fn load_range(
     headers.insert(IF_RANGE, validator);
     compress::ask_for_one(&ask.parts, headers);
     request.extensions_mut().insert(SharedLoad);
-    let load = pin!(sent(ask, origin, request, false));
-    watched(ask, until(deadline(ask), load).await)
+    let deadline = deadline(ask);
+    let awaited = LoadPatience { deadline, audience };
+    let load = pin!(sent(ask, origin, request, false, &awaited));
+    watched(ask, until(deadline, load).await)
 }
 
 /// Adds the preconditions of RFC 9111 §4.3.1.
@@ -223,7 +263,7 @@ async fn by_plugin(
     ask: &RequestContext,
     plugin: &Arc<Plugin>,
     on_error: LoaderError,
-    deadline: Instant,
+    awaited: &LoadPatience,
 ) -> SourceOutcome {
     let headers = for_loader(&ask.parts);
     let request = LoadRequest {
@@ -243,7 +283,7 @@ async fn by_plugin(
         headers,
         body: bytes::Bytes::new(),
         route: Arc::clone(&ask.route.name),
-        deadline,
+        deadline: awaited.deadline,
     };
     let began = Instant::now();
     let called = plugin.load(request).await;
@@ -260,7 +300,7 @@ async fn by_plugin(
             SourceOutcome::Response(composed(response, ask.memory.as_ref())).after(seen)
         }
         Ok((LoadDecision::Pass(request), seen)) => {
-            let passed = passed_on(ask, request.map(Body::full)).await;
+            let passed = passed_on(ask, request.map(Body::full), awaited).await;
             passed.after(seen)
         }
         Ok((LoadDecision::Absent, seen)) => SourceOutcome::Absent(seen),
@@ -272,12 +312,14 @@ async fn by_plugin(
                 plugin,
                 on_error,
                 failure.blamed_on(LoadFailureScope::PerhapsThisRequest),
+                awaited,
             )
             .await
         }
         Err(error) => {
             let failure = unloaded(call_status(&error), error.to_string());
-            plugin_failed(ask, plugin, on_error, failure.blamed_on(call_blame(&error))).await
+            let failure = failure.blamed_on(call_blame(&error));
+            plugin_failed(ask, plugin, on_error, failure, awaited).await
         }
     }
 }
@@ -307,7 +349,11 @@ pub fn composed(loaded: LoadedResponse, memory: Option<&Arc<ConnectionMemory>>) 
 }
 
 /// The plugin rewrote the request; the host itself streams the origin's answer.
-async fn passed_on(ask: &RequestContext, mut request: Request<Body>) -> SourceOutcome {
+async fn passed_on(
+    ask: &RequestContext,
+    mut request: Request<Body>,
+    awaited: &LoadPatience,
+) -> SourceOutcome {
     let Some(origin) = &ask.route.origin else {
         return SourceOutcome::Failed(no_origin());
     };
@@ -317,7 +363,7 @@ async fn passed_on(ask: &RequestContext, mut request: Request<Body>) -> SourceOu
         return SourceOutcome::Failed(refused);
     }
     request.extensions_mut().insert(SharedLoad);
-    sent(ask, origin, request, false).await
+    sent(ask, origin, request, false, awaited).await
 }
 
 async fn plugin_failed(
@@ -325,6 +371,7 @@ async fn plugin_failed(
     plugin: &Plugin,
     on_error: LoaderError,
     failure: LoadFailure,
+    awaited: &LoadPatience,
 ) -> SourceOutcome {
     if let Some(dropped) = ask.route.warnings.admit(Instant::now()) {
         let (plugin, route) = (plugin.name(), &*ask.route.name);
@@ -332,7 +379,7 @@ async fn plugin_failed(
         tracing::warn!(plugin, route, detail, dropped, "a loader plugin failed");
     }
     match on_error {
-        LoaderError::Origin => by_origin(ask, None).await,
+        LoaderError::Origin => by_origin(ask, None, awaited).await,
         LoaderError::StaleThenError => SourceOutcome::Failed(failure),
         LoaderError::Error => SourceOutcome::Failed(LoadFailure {
             stale: StaleUse::Never,
