@@ -448,7 +448,7 @@ async fn clients_of_a_process_that_has_died_are_told_by_the_next_one() {
     });
     let client = secured.client_by(&reach).await;
     let asking = client.clone();
-    let under_way = tokio::spawn(async move { asking.ask(Method::GET, "/held/0").open().await });
+    let under_way = tokio::spawn(async move { asking.request("/held/0").try_send().await });
     gate.reached_by(1).await;
     secured.gateway.upgrade().await;
     assert!(secured.gateway.is_running(), "a request is under way");
