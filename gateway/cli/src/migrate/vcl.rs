@@ -2,6 +2,7 @@
 //! way of its own, and one for each answer that Varnish makes itself.
 
 mod backends;
+mod cleaning;
 mod condition;
 mod program;
 mod purges;
