@@ -14,7 +14,7 @@ use crate::purge::{PurgeInitiator, PurgeKind, PurgeStatement, Selector};
 /// How long one read of the log waits for news. A log that began anew wakes nobody who waits for a
 /// number of the old one, so a new log is noticed after this time. Each read also touches the log,
 /// so that a store which evicts keys finds an older one.
-const PATIENCE: Duration = Duration::from_millis(5000);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// The pauses between two checks whether the store evicts, after a success and after a failure.
 const EVICTIONS: Duration = Duration::from_secs(60);
 const EVICTIONS_AGAIN: Duration = Duration::from_secs(1);
