@@ -4,7 +4,7 @@
 //! A form is understood as a whole or not at all: no request is answered as done if only a part of
 //! it was understood. Regular expressions of clients are never run ([`expression`]). Nothing here
 //! knows routes, entries or connections; who may purge is checked before. The table of wire forms is
-//! `tests/data/dialects.yaml`, which the tests here and the end-to-end tests read.
+//! `tests/data/dialects/forms.yaml`, which the tests here and the end-to-end tests read.
 
 mod acquia;
 pub mod answer;

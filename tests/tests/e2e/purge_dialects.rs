@@ -15,7 +15,7 @@ use e2e::wait::{SOON, wait_for};
 use serde::Deserialize;
 use serde_json::json;
 
-/// One request of the table of wire forms; `tests/data/dialects.yaml` says what the keys mean.
+/// One request of the table of wire forms; `tests/data/dialects/forms.yaml` says what the keys mean.
 #[derive(Deserialize)]
 struct WireForm {
     dialect: String,
@@ -51,7 +51,7 @@ const ALL: &str = "[url, tags, xkey, fastly, magento, symfony, varnish, drupal, 
 const PAGES: [&str; 3] = ["/a", "/b", "/n/1"];
 
 fn table() -> Vec<WireForm> {
-    serde_yaml::from_str(include_str!("../../data/dialects.yaml")).unwrap()
+    serde_yaml::from_str(include_str!("../../data/dialects/forms.yaml")).unwrap()
 }
 
 /// Pages whose body is their version.

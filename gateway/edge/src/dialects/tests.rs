@@ -39,7 +39,7 @@ struct SentForm {
 }
 
 fn table() -> Vec<WireForm> {
-    serde_yaml::from_str(include_str!("../../../../tests/data/dialects.yaml")).unwrap()
+    serde_yaml::from_str(include_str!("../../../../tests/data/dialects/forms.yaml")).unwrap()
 }
 
 fn sent(form: &WireForm) -> SentForm {
