@@ -4,7 +4,7 @@
 
 use http::HeaderMap;
 use lamina_cache::key::hash64;
-use lamina_cache::tags::{MAX_TAG_BYTES, MAX_TAGS, Tags, strip};
+use lamina_cache::tags::{MAX_TAG_BYTES, MAX_TAGS, TagFields, Tags};
 
 use fuzz_harness::input;
 
@@ -12,8 +12,9 @@ pub fn check(data: &[u8]) {
     let given = input::fields(data);
     let (mut taken, mut stripped) = (given.clone(), given.clone());
     let mut tags = Tags::default();
-    tags.take_from(&mut taken);
-    strip(&mut stripped);
+    let fields = TagFields::default();
+    fields.take(&mut taken, &mut tags);
+    fields.strip(&mut stripped);
     assert_eq!(taken, stripped);
     for name in ["surrogate-key", "cache-tag", "edge-cache-tag"] {
         assert!(!taken.contains_key(name));
