@@ -44,9 +44,11 @@ impl fmt::Display for Cidr {
 }
 
 fn parse(text: &str) -> Option<Cidr> {
+    // `ipnet` reads octets with leading zeros, which others take for octal numbers.
+    let address: IpAddr = text.split('/').next()?.parse().ok()?;
     let given = match text.contains('/') {
         true => text.parse::<IpNet>().ok()?,
-        false => IpNet::from(text.parse::<IpAddr>().ok()?),
+        false => IpNet::from(address),
     };
     let mapped = match given {
         IpNet::V4(_) => None,
@@ -113,6 +115,8 @@ mod tests {
             "example.org",
             "10.0.0.0/8/8",
             "::ffff:10.0.0.0/8",
+            "010.0.0.0/8",
+            "::ffff:00.0.0.0/104",
         ] {
             assert!(
                 bad.parse::<Cidr>()
