@@ -59,7 +59,7 @@ pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
 pub use self::early_data::{AwaitedHandshake, EarlyRequest};
 pub use self::handed::{HandedPort, SocketPurpose};
-pub use self::handler::{HandlerAnswer, LocalEndpoint, Peer, RequestArrival};
+pub use self::handler::{HandlerAnswer, LocalEndpoint, Peer, RequestArrival, RequestHandler};
 pub use self::inherited::{InheritedSockets, kept_name};
 pub use self::port::open_tls;
 pub use self::quic::metrics::QuicMetrics;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use e2e::browser::Browser;
-use e2e::client::Answer;
+use e2e::client::{Answer, Streaming};
 use e2e::gateway::Gateway;
 use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
@@ -494,6 +494,27 @@ async fn a_disk_brings_back_what_the_origin_sent_and_nothing_else() {
     assert_eq!(origin.count(), 2);
 }
 
+/// What the first bytes of an answer under way say, once at least so many are decoded. None of them
+/// waits for a further piece from the origin.
+async fn first_decoded(open: &mut Streaming, coding: ContentCoding, least: usize) -> Vec<u8> {
+    let mut decoder = BodyDecoder::new(coding);
+    let (mut read, mut room) = (Vec::new(), vec![0; 4096]);
+    while read.len() < least {
+        let piece = open
+            .piece()
+            .await
+            .expect("a piece before the next is sent")
+            .unwrap();
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let step = decoder.step(rest, &mut room).unwrap();
+            read.extend_from_slice(&room[..step.written]);
+            rest = &rest[step.read..];
+        }
+    }
+    read
+}
+
 /// Z12, and the flush of Z8.
 #[tokio::test]
 async fn what_is_not_stored_is_compressed_only_where_the_route_says_so() {
@@ -547,21 +568,7 @@ async fn what_is_not_stored_is_compressed_only_where_the_route_says_so() {
     sender.send("first piece, ".repeat(100)).await;
     let mut open = open.await.unwrap();
     assert_eq!(open.headers["content-encoding"], "zstd");
-    let mut decoder = BodyDecoder::new(Zstd);
-    let (mut read, mut room) = (Vec::new(), vec![0; 4096]);
-    while read.len() < 1300 {
-        let piece = open
-            .piece()
-            .await
-            .expect("a piece before the next is sent")
-            .unwrap();
-        let mut rest = &piece[..];
-        while !rest.is_empty() {
-            let step = decoder.step(rest, &mut room).unwrap();
-            read.extend_from_slice(&room[..step.written]);
-            rest = &rest[step.read..];
-        }
-    }
+    let read = first_decoded(&mut open, Zstd, 1300).await;
     assert_eq!(read, "first piece, ".repeat(100).into_bytes());
     sender.finish().await;
 }
@@ -628,21 +635,7 @@ async fn a_large_answer_is_encoded_while_it_is_loaded() {
     sender.send("first piece, ".repeat(100)).await;
     let mut open = open.await.unwrap();
     assert_eq!(open.headers["content-encoding"], "gzip");
-    let mut decoder = BodyDecoder::new(Gzip);
-    let (mut read, mut room) = (Vec::new(), vec![0; 4096]);
-    while read.len() < 1300 {
-        let piece = open
-            .piece()
-            .await
-            .expect("a piece before the next is sent")
-            .unwrap();
-        let mut rest = &piece[..];
-        while !rest.is_empty() {
-            let step = decoder.step(rest, &mut room).unwrap();
-            read.extend_from_slice(&room[..step.written]);
-            rest = &rest[step.read..];
-        }
-    }
+    let read = first_decoded(&mut open, Gzip, 1300).await;
     assert_eq!(read, "first piece, ".repeat(100).into_bytes());
     sender.finish().await;
 }

@@ -75,8 +75,8 @@ struct FramingFields {
     upgrade: bool,
 }
 
-/// Bytes of an incomplete line. Of a long line it keeps the first bytes, a `#` if one follows
-/// them, and the last byte.
+/// Bytes of an incomplete line. Of a long line it keeps the first bytes, then a space and a `#` if
+/// these follow, in this order, and the last byte.
 #[derive(Default)]
 struct PartialLine(Vec<u8>);
 
@@ -259,13 +259,25 @@ impl PartialLine {
     fn add(&mut self, bytes: &[u8]) {
         let room = KEPT.saturating_sub(self.0.len()).min(bytes.len());
         self.0.extend_from_slice(&bytes[..room]);
-        let dropped = &bytes[room..];
-        if let (Some(last), [.., mark, end]) = (dropped.last(), &mut self.0[..]) {
-            if *end == b'#' || memchr(b'#', dropped).is_some() {
-                *mark = b'#';
-            }
-            // The last byte shows whether the line ends in a bare LF.
-            *end = *last;
+        for byte in &bytes[room..] {
+            self.push_to_long_line(*byte);
+        }
+    }
+
+    /// Drops the byte before this one, and marks what [`has_fragment`] would have found with it.
+    fn push_to_long_line(&mut self, byte: u8) {
+        let [kept @ .., space, mark, end] = &mut self.0[..] else {
+            return;
+        };
+        let dropped = std::mem::replace(end, byte);
+        if !matches!(dropped, b' ' | b'#') {
+            return;
+        }
+        let has_space = *space == b' ' || *mark == b' ' || memchr(b' ', kept).is_some();
+        match (dropped, has_space) {
+            (b'#', true) => (*space, *mark) = (b' ', b'#'),
+            (b' ', false) => (*space, *mark) = (b' ', b' '),
+            _ => {}
         }
     }
 }
@@ -425,9 +437,27 @@ mod tests {
     fn a_long_line_means_the_same_in_pieces() {
         let long = "a".repeat(KEPT);
         let zeros = "0".repeat(KEPT);
+        let nearly = "a".repeat(KEPT - 3);
+        let marks = ["#", "##", "###", "####"].map(|marks| format!("{nearly}{marks}"));
+        let [one, two, three, four] = marks.map(|method| {
+            let text = format!("{method} /{long}#b HTTP/1.1\r\n\r\n");
+            (text, FramingFault::Fragment)
+        });
         for (text, fault) in [
+            one,
+            two,
+            three,
+            four,
             (
                 format!("GET /{long}#b HTTP/1.1\r\n\r\n"),
+                FramingFault::Fragment,
+            ),
+            (
+                format!("{long} /{long}#b HTTP/1.1\r\n\r\n"),
+                FramingFault::Fragment,
+            ),
+            (
+                format!("{nearly} #b HTTP/1.1\r\n\r\n"),
                 FramingFault::Fragment,
             ),
             (
@@ -438,6 +468,18 @@ mod tests {
             for cut in 0..text.len() {
                 let (_, found) = in_pieces(text.as_bytes(), &[cut]);
                 assert_eq!(found, Some((1, fault)), "cut at {cut}");
+            }
+        }
+    }
+
+    /// A `#` in a long method is none in the target.
+    #[test]
+    fn a_number_sign_before_the_target_is_no_fragment_in_any_pieces() {
+        for length in KEPT - 5..KEPT + 5 {
+            let text = format!("{}# / HTTP/1.1\r\n\r\n", "a".repeat(length));
+            for cut in 0..text.len() {
+                let (_, found) = in_pieces(text.as_bytes(), &[cut]);
+                assert_eq!(found, None, "{length}, cut at {cut}");
             }
         }
     }

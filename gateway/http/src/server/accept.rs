@@ -12,21 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::request::Parts;
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use super::connection::{self, AcceptedConnection};
 use super::descriptors;
-use super::early::InterimChannel;
-use super::handler::{HandlerAnswer, RequestArrival};
+use super::handler::RequestHandler;
 use super::port::Port;
 use super::roster::{ConnectionRoster, RosterMembership};
 use super::signal::DrainStage;
 use super::socket::{AcceptingSocket, ListeningSocket};
 use super::stream::ClientStream;
-use crate::body::Body;
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -34,11 +31,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts on one socket until its port retires, then accepts what is still in the kernel's queue.
 pub(super) async fn accept<H>(port: Arc<Port>, socket: ListeningSocket, handler: H)
 where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     let serve = |(stream, address): (ClientStream, SocketAddr), place: OwnedSemaphorePermit| {
         let seat = port.roster.as_ref().map(ConnectionRoster::seat);

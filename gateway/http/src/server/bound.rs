@@ -3,12 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::request::Parts;
 use tokio::sync::mpsc;
 
 use super::bind_error::BindError;
-use super::early::InterimChannel;
-use super::handler::{HandlerAnswer, RequestArrival};
+use super::handler::RequestHandler;
 use super::inherited::InheritedSockets;
 use super::port::{OpenedPort, Port};
 use super::running::RunningListeners;
@@ -18,7 +16,6 @@ use super::socket::{self, ListeningSocket};
 use super::thread_work::WorkerThread;
 use super::unix::{self, SocketFile};
 use super::worker::Worker;
-use crate::body::Body;
 use crate::config::{ListenerConfig, ReservedListener};
 use crate::endpoint::Endpoint;
 
@@ -161,11 +158,7 @@ impl BoundListeners {
     /// When the system refuses a thread.
     pub fn start<H>(self, handler: H) -> RunningListeners
     where
-        H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        H: RequestHandler,
     {
         let mut running = self.start_waiting(handler);
         running.begin_accepting();
@@ -178,11 +171,7 @@ impl BoundListeners {
     /// When the system refuses a thread.
     pub fn start_waiting<H>(self, handler: H) -> RunningListeners
     where
-        H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        H: RequestHandler,
     {
         let stop = Arc::new(DrainSignal::default());
         let (lives, alive) = mpsc::channel(1);

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::request::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
@@ -20,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::arrival::ClientArrival;
 use super::early::InterimChannel;
-use super::handler::{HandlerAnswer, Peer, RequestArrival};
+use super::handler::{Peer, RequestHandler};
 use super::handshake::{self, HandshakeError, SecuredConnection};
 use super::ping_timer::PingTimer;
 use super::port::Port;
@@ -32,7 +31,6 @@ use super::stream::ClientStream;
 use super::stream_task::StreamTasks;
 use super::watch::{ConnectionDeadlines, DeadlineAction};
 use super::wire::{ClientTransport, TOO_SLOW};
-use crate::body::Body;
 use crate::config::{ListenerLimits, Protocol};
 use crate::frames::{FragmentPaths, MeteredConnection};
 use crate::memory::{ConnectionMemory, PROCESS};
@@ -72,11 +70,7 @@ pub(super) struct AcceptedConnection {
 /// Serves a connection to its end.
 pub(super) async fn serve<H>(accepted: AcceptedConnection, handler: H)
 where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     let AcceptedConnection {
         stream,

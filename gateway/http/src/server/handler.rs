@@ -6,12 +6,31 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::Response;
+use http::request::Parts;
+
+use super::early::InterimChannel;
 
 use crate::body::Body;
 use crate::forward::ForwardingContext;
 use crate::path::PathRules;
 use crate::tls::TlsSession;
 use crate::tls::config::RedirectTarget;
+
+/// Answers requests: called with the head, the body, how the request came, and the channel for
+/// interim responses.
+pub trait RequestHandler:
+    Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer + Clone + Send + Sync + 'static
+{
+}
+
+impl<H> RequestHandler for H where
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 /// What a handler returns for a request.
 pub enum HandlerAnswer {

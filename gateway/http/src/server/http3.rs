@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use http::request::Parts;
 use parking_lot::Mutex;
 use quinn::{Connection, SendStream, VarInt};
 use tokio::select;
@@ -32,13 +31,12 @@ use self::request::RequestStream;
 use super::activity::ConnectionActivity;
 use super::early::InterimChannel;
 use super::early_data::EarlyRequest;
-use super::handler::{HandlerAnswer, Peer, RequestArrival};
+use super::handler::{Peer, RequestHandler};
 use super::port::Port;
 use super::quic::BegunQuicConnection;
 use super::quic::metrics::{Http3Guard, PathWatch, QuicMetrics};
 use super::service::ConnectionService;
 use super::signal::DrainStage;
-use crate::body::Body;
 use crate::config::{ListenerLimits, Protocol};
 use crate::frames::FragmentPaths;
 use crate::http3::frame::kind;
@@ -164,11 +162,7 @@ impl Drop for OpenRequest {
 /// Serves a connection to its end.
 pub(super) async fn serve<H>(accepted: AcceptedQuicConnection, handler: H)
 where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     let AcceptedQuicConnection {
         begun,
@@ -277,11 +271,7 @@ async fn run<H>(
     watch: &mut PathWatch,
 ) -> Option<u64>
 where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     let idle_timeout = shared.limits.idle_timeout.0;
     let idle = sleep(idle_timeout);
@@ -324,11 +314,7 @@ async fn drain<H>(
     control: &ControlStream,
     mut next_id: u64,
 ) where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     control.go_away(NO_STREAM).await;
     let deadline = Instant::now() + LAST_REQUESTS.max(shared.connection.rtt());

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::request::Parts;
 use quinn::{
     Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
     MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
@@ -35,13 +34,11 @@ use self::metrics::QuicHandshakeOutcome;
 pub(super) use self::socket::{OpenedQuic, QuicSocket, adopt, open};
 use self::steering::SteeredSocket;
 pub(super) use self::steering::SteeringGroup;
-use super::early::InterimChannel;
 use super::early_data::{EarlyRequest, HandshakeReport};
-use super::handler::{HandlerAnswer, LocalEndpoint, RequestArrival};
+use super::handler::{LocalEndpoint, RequestHandler};
 use super::http3::{self, AcceptedQuicConnection};
 use super::port::Port;
 use super::signal::DrainStage;
-use crate::body::Body;
 use crate::config::ListenerLimits;
 use crate::http3::Http3Code;
 use crate::quic_identity::WorkerIds;
@@ -82,11 +79,7 @@ pub(super) struct QuicTenant {
 /// Accepts connections on one socket until its last tenant retires, and serves them to their end.
 pub(super) async fn accept<H>(tenancy: Arc<ArcSwap<QuicTenant>>, on: QuicSocket, handler: H)
 where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     let mut tenant = tenancy.load_full();
     let mut port = Arc::clone(&tenant.port);

@@ -15,7 +15,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 
 use super::activity::InFlight;
 use super::early::InterimChannel;
-use super::handler::{HandlerAnswer, Peer, RequestArrival};
+use super::handler::{HandlerAnswer, Peer, RequestArrival, RequestHandler};
 use super::port::Port;
 use super::served_body::{ServedBody, WantedAnswer};
 use super::signal::DrainStage;
@@ -51,11 +51,7 @@ pub(super) struct ConnectionService<H> {
 
 impl<H> ConnectionService<H>
 where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     pub(super) fn answer<B>(
         &self,

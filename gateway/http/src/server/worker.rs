@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::thread;
 
 use arc_swap::ArcSwap;
-use http::request::Parts;
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 use tokio::sync::mpsc;
@@ -12,14 +11,12 @@ use tokio::task::JoinSet;
 
 use super::accept::accept;
 use super::bind_error::BindError;
-use super::early::InterimChannel;
-use super::handler::{HandlerAnswer, RequestArrival};
+use super::handler::RequestHandler;
 use super::port::Port;
 use super::quic::{self, QuicSocket, QuicTenant};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::thread_work::{self, ThreadWork};
-use crate::body::Body;
 use crate::memory::release;
 
 /// A runtime before its thread is started.
@@ -62,11 +59,7 @@ impl Worker {
         stop: Arc<DrainSignal>,
         lives: mpsc::Sender<()>,
     ) where
-        H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        H: RequestHandler,
     {
         let Some(runtime) = self.runtime.take() else {
             return;

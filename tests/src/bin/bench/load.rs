@@ -17,18 +17,18 @@ use e2e::process::{Server, pinned};
 const CONNECTIONS: usize = 64;
 /// A page of the origin.
 #[derive(Clone, Copy)]
-pub struct Page {
+pub struct BenchPage {
     pub target: &'static str,
     pub octets: usize,
 }
 
 /// The page of most measurements.
-pub const SMALL: Page = Page {
+pub const SMALL: BenchPage = BenchPage {
     target: "/bench?id=1&utm_source=letter",
     octets: 1_024,
 };
 /// A body of 64 MiB.
-pub const LARGE: Page = Page {
+pub const LARGE: BenchPage = BenchPage {
     target: "/large",
     octets: 64 << 20,
 };
@@ -37,24 +37,24 @@ const HIT_TARGET: &str = SMALL.target;
 
 /// How many requests there are at a time over HTTP/2 and HTTP/3.
 #[derive(Clone, Copy)]
-pub struct Concurrency {
+pub struct LoadConcurrency {
     pub connections: &'static str,
     /// `new`: each request has a connection of its own.
     pub streams: &'static str,
 }
 
 /// Four connections with sixteen streams each.
-pub const FOUR_BY_SIXTEEN: Concurrency = Concurrency {
+pub const FOUR_BY_SIXTEEN: LoadConcurrency = LoadConcurrency {
     connections: "4",
     streams: "16",
 };
 /// One request at a time.
-pub const ONE: Concurrency = Concurrency {
+pub const ONE: LoadConcurrency = LoadConcurrency {
     connections: "1",
     streams: "1",
 };
 /// Sixteen connections at a time, one request each.
-pub const NEW_CONNECTIONS: Concurrency = Concurrency {
+pub const NEW_CONNECTIONS: LoadConcurrency = LoadConcurrency {
     connections: "16",
     streams: "new",
 };
@@ -106,7 +106,7 @@ pub fn multiplexed_hits(server: &Server, kind: Kind, options: &Options) -> anyho
 /// A page over HTTP/2.
 pub fn http2(
     server: &Server,
-    (page, at_a_time): (Page, Concurrency),
+    (page, at_a_time): (BenchPage, LoadConcurrency),
     options: &Options,
 ) -> anyhow::Result<Sample> {
     let url = format!("https://localhost:{}{}", server.address.port(), page.target);
@@ -117,7 +117,7 @@ pub fn http2(
 /// A page over HTTP/3.
 pub fn http3(
     server: &Server,
-    (page, at_a_time): (Page, Concurrency),
+    (page, at_a_time): (BenchPage, LoadConcurrency),
     authority: &Path,
     options: &Options,
 ) -> anyhow::Result<Sample> {
@@ -212,7 +212,7 @@ struct Ran {
     p99: f64,
 }
 
-fn h2load(url: &str, (page, at_a_time): (Page, Concurrency), seconds: u64) -> anyhow::Result<Ran> {
+fn h2load(url: &str, (page, at_a_time): (BenchPage, LoadConcurrency), seconds: u64) -> anyhow::Result<Ran> {
     let duration = seconds.to_string();
     let output = pinned(OTHER_CORE, "h2load")
         .args(["-t1", "-c", at_a_time.connections, "-m", at_a_time.streams])
@@ -252,7 +252,7 @@ fn h2load(url: &str, (page, at_a_time): (Page, Concurrency), seconds: u64) -> an
 
 fn h3load(
     server: &Server,
-    (page, at_a_time): (Page, Concurrency),
+    (page, at_a_time): (BenchPage, LoadConcurrency),
     authority: &Path,
     seconds: u64,
 ) -> anyhow::Result<Ran> {

@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::select;
@@ -14,14 +13,12 @@ use super::order::AnswerTurn;
 use super::reader::{HeadEnd, RequestReader, waits_for_100};
 use super::respond::{self, NotDelivered};
 use super::{Http3Connection, OpenRequest};
-use crate::body::Body;
 use crate::guard;
 use crate::guard::framing::FramingFault;
 use crate::http3::message::RequestHead;
 use crate::http3::{Http3Code, Http3Fault};
 use crate::priority::PriorityParameters;
-use crate::server::early::InterimChannel;
-use crate::server::handler::{HandlerAnswer, RequestArrival};
+use crate::server::handler::RequestHandler;
 use crate::server::quic::metrics::Http3Guard;
 use crate::server::served_body::{ServedBody, WantedAnswer};
 use crate::server::service::ConnectionService;
@@ -53,11 +50,7 @@ pub(super) async fn serve<H>(
     service: Arc<ConnectionService<H>>,
     open: OpenRequest,
 ) where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     let RequestStream {
         mut send,
@@ -123,11 +116,7 @@ async fn answer<H>(
     service: &ConnectionService<H>,
 ) -> Option<AnsweredStream>
 where
-    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    H: RequestHandler,
 {
     let shared = Arc::clone(&receive.shared);
     let pause = shared.limits.body_timeout.0;
