@@ -212,7 +212,11 @@ struct Ran {
     p99: f64,
 }
 
-fn h2load(url: &str, (page, at_a_time): (BenchPage, LoadConcurrency), seconds: u64) -> anyhow::Result<Ran> {
+fn h2load(
+    url: &str,
+    (page, at_a_time): (BenchPage, LoadConcurrency),
+    seconds: u64,
+) -> anyhow::Result<Ran> {
     let duration = seconds.to_string();
     let output = pinned(OTHER_CORE, "h2load")
         .args(["-t1", "-c", at_a_time.connections, "-m", at_a_time.streams])

@@ -30,22 +30,15 @@ pub(super) fn check(config: &GatewayConfig, report: &mut FindingCollector) {
         balance(upstream, &at, report);
         active_health(upstream, &at, report);
         origin_tls(upstream, &at, report);
-        report.positive(
-            at.key("timeouts").key("connect"),
-            upstream.timeouts.connect.0.as_millis() as u64,
-        );
-        report.positive(
-            at.key("timeouts").key("first_byte"),
-            upstream.timeouts.first_byte.0.as_millis() as u64,
-        );
-        report.positive(
-            at.key("timeouts").key("idle"),
-            upstream.timeouts.idle.0.as_millis() as u64,
-        );
-        report.positive(
-            at.key("timeouts").key("tunnel"),
-            upstream.timeouts.tunnel.0.as_millis() as u64,
-        );
+        let timeouts = &upstream.timeouts;
+        for (key, time) in [
+            ("connect", timeouts.connect),
+            ("first_byte", timeouts.first_byte),
+            ("idle", timeouts.idle),
+            ("tunnel", timeouts.tunnel),
+        ] {
+            report.positive(at.key("timeouts").key(key), time.0.as_millis() as u64);
+        }
         report.positive(
             at.key("load").key("max_concurrent"),
             upstream.load.max_concurrent as u64,

@@ -1,0 +1,168 @@
+//! Rules of routes and compression.
+
+use super::*;
+
+#[test]
+fn compression_is_a_route_s_own_or_the_default() {
+    let own = "    compress: { encodings: [gzip], levels: { gzip: 9 } }\n";
+    let config = read(&file(&format!(
+        "{own}defaults: {{ ttl: 5s, compress: {{}} }}\n"
+    )))
+    .unwrap();
+    let of_route = config.routes[0].compress.as_ref().unwrap();
+    assert_eq!((of_route.levels.gzip, of_route.levels.br), (9, 5));
+    assert_eq!(of_route.encodings.len(), 1);
+    let default = config.defaults.compress.as_ref().unwrap();
+    assert_eq!(default.encodings.len(), 3);
+    assert_eq!(
+        config.defaults.policy.ttl.map(|ttl| ttl.0.as_secs()),
+        Some(5)
+    );
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn what_is_wrong_with_compression_is_said_where_it_stands() {
+    says(&file("    compress: { levels: { br: 12 } }\n"), "11:31: ");
+    says(&file("    compress: { types: [html] }\n"), "11:25: ");
+    says(&file("    compress: { encodings: [br, br] }\n"), "11:33: ");
+    says(&file("    compress: { encodings: [lzma] }\n"), "11:29: ");
+    says(
+        &file("defaults: { compress: { levels: { zstd: 22 } } }\n"),
+        "11:41: ",
+    );
+    says(&file("defaults: { compres: {} }\n"), "11:13: ");
+    says(&file("defaults: { compress: { min: 1 } }\n"), "11:25: ");
+}
+
+#[test]
+fn compression_that_has_no_effect_is_a_warning() {
+    for (route, warnings) in [
+        ("    cache: off\n    compress: {}\n", 1),
+        ("    cache: off\n    compress: { passes: true }\n", 0),
+        (
+            "    compress: {}\n    key: { headers: [Accept-Encoding] }\n",
+            1,
+        ),
+        (
+            "    compress: { origin: keep }\n    key: { headers: [Accept-Encoding] }\n",
+            0,
+        ),
+        ("    compress: { types: [\"image/*\"] }\n", 1),
+        ("    compress: { encodings: [], types: [\"image/*\"] }\n", 0),
+    ] {
+        let config = read(&file(route)).unwrap();
+        assert_eq!(
+            config.warnings.len(),
+            warnings,
+            "{route}: {:?}",
+            config.warnings
+        );
+    }
+}
+
+/// HD1, RD1 and what else contradicts itself, each with its place.
+#[test]
+fn rules_that_cannot_hold_are_refused_where_they_stand() {
+    for (keys, start) in [
+        (
+            "headers: { response: { remove: [server, Connection] } }",
+            "11:45: routes[0].headers.response.remove[1]: connection is for one connection only",
+        ),
+        (
+            "headers: { request: { set: { host: x } } }",
+            "11:34: routes[0].headers.request.set.host: host is set by the gateway alone",
+        ),
+        (
+            "headers: { response: { add: { x-a: [b, \"{what}\"] } } }",
+            "11:44: routes[0].headers.response.add.x-a[1]: unknown placeholder `{what}`",
+        ),
+        (
+            "headers: { response: { set: { x-a: \"\" } } }",
+            "11:40: routes[0].headers.response.set.x-a: empty; expected a value, or the name in `remove`",
+        ),
+        (
+            "headers: { response: { set: { x-a: \"{request_id}\" } } }",
+            "11:40: routes[0].headers.response.set.x-a: `{request_id}` is empty without an id",
+        ),
+        (
+            "rewrite: { strip_prefix: /api/ }",
+            "11:30: routes[0].rewrite.strip_prefix: \"/api/\" is not the beginning of a path",
+        ),
+        (
+            "rewrite: { add_prefix: /v2, path: /x }",
+            "11:16: routes[0].rewrite.add_prefix: given beside `path`",
+        ),
+        (
+            "rewrite: { path: \"/{header.x}\" }",
+            "11:22: routes[0].rewrite.path: \"/{header.x}\" depends on who asks",
+        ),
+        (
+            "rewrite: { path: \"/x?{query}\" }",
+            "11:22: routes[0].rewrite.path: a path has no `?`",
+        ),
+        (
+            "errors: [{ statuses: [502, 200] }]",
+            "11:32: routes[0].errors[0].statuses[1]: 200 is no error; expected 400 to 599",
+        ),
+        (
+            "errors: [{ file: none.html }]",
+            "11:22: routes[0].errors[0].file: cannot read none.html",
+        ),
+        (
+            "maintenance: { allow: [here] }",
+            "11:28: routes[0].maintenance.allow[0]: ",
+        ),
+        (
+            "redirect: { to: /new }",
+            "10:5: routes[0].upstream: given beside `redirect`, which answers all requests of the route",
+        ),
+    ] {
+        says(&file(&format!("    {keys}\n")), start);
+    }
+    for (keys, start) in [
+        (
+            "redirect: { to: \"https://{host}/\" }",
+            "10:21: routes[0].redirect.to: its host comes from the request",
+        ),
+        (
+            "redirect: { to: \"https://{host}/\", allow_hosts: [\"*\"] }",
+            "10:54: routes[0].redirect.allow_hosts[0]: \"*\" allows every host",
+        ),
+        (
+            "redirect: { to: /x, allow_hosts: [a.example] }",
+            "10:25: routes[0].redirect.allow_hosts: has no effect",
+        ),
+        (
+            "redirect: { to: /x, status: 304 }",
+            "10:33: routes[0].redirect.status: 304 is no redirect; expected `301`",
+        ),
+        (
+            "redirect: { to: //evil.example }",
+            "10:21: routes[0].redirect.to: `//evil.example` is neither a URL nor a path",
+        ),
+        (
+            "redirect: { to: /x }\n    policy: { ttl: 5s }",
+            "11:5: routes[0].policy: given beside `redirect`, which answers",
+        ),
+        (
+            "respond: { body: a }\n    key: { headers: [x-a] }",
+            "11:5: routes[0].key: given beside `respond`, which answers",
+        ),
+        (
+            "respond: { body: a, status: 100 }",
+            "10:33: routes[0].respond.status: 100 is no status of an answer",
+        ),
+        (
+            "respond: { body: a, headers: { age: x } }",
+            "10:36: routes[0].respond.headers.age: age is set by the gateway alone",
+        ),
+        (
+            "respond: { body: a, status: 204 }",
+            "10:33: routes[0].respond.status: 204 has no content",
+        ),
+    ] {
+        let text = file(&format!("    {keys}\n")).replace("    upstream: demo\n", "");
+        says(&text, start);
+    }
+}
