@@ -34,11 +34,11 @@ pub enum ConnectionNotice {
 const LASTS: Duration = Duration::from_secs(2);
 
 impl OutageTracker {
-    /// Notes that there is no connection. `is_news` says that it had been up for a good while before.
+    /// Notes that there is no connection. `was_up_long` says that it had been up for a good while before.
     /// Returns whether to report the outage now.
-    pub fn fails(&mut self, is_news: bool) -> bool {
+    pub fn fails(&mut self, was_up_long: bool) -> bool {
         let began = *self.began.get_or_insert_with(Instant::now);
-        let tells = !self.was_told && (is_news || began.elapsed() >= LASTS);
+        let tells = !self.was_told && (was_up_long || began.elapsed() >= LASTS);
         self.was_told |= tells;
         tells
     }

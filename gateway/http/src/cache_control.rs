@@ -8,7 +8,7 @@
 //! directive holds even with an argument that it should not have. [`directive`] parses the
 //! syntax, [`request`] and [`targeted`] the other sources.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 mod directive;
 mod request;
@@ -31,6 +31,25 @@ pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
 pub fn forbids_transforming(headers: &HeaderMap) -> bool {
     list::field(headers, &header::CACHE_CONTROL)
         .any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
+}
+
+/// Says that a response is for one client alone, to every cache behind this one: what addresses
+/// certain caches, or gives a lifetime, is taken out.
+pub fn make_private(headers: &mut HeaderMap) {
+    let is_targeted = |name: &HeaderName| name.as_str().ends_with("-cache-control");
+    let targeted: Vec<_> = headers
+        .keys()
+        .filter(|name| is_targeted(name))
+        .cloned()
+        .collect();
+    let others = ["surrogate-control", "x-accel-expires"].map(HeaderName::from_static);
+    for name in targeted.into_iter().chain(others).chain([header::EXPIRES]) {
+        headers.remove(name);
+    }
+    if !ResponseDirectives::parse(headers).no_store {
+        let own = HeaderValue::from_static("private, no-cache");
+        headers.insert(header::CACHE_CONTROL, own);
+    }
 }
 
 /// Cache directives of a response (RFC 9111 §5.2.2, RFC 5861, RFC 8246). Times are in seconds.
@@ -156,6 +175,31 @@ mod tests {
                 .map(|name| HeaderName::from_static(name))
                 .collect(),
         )
+    }
+
+    #[test]
+    fn what_is_for_one_client_says_so_to_every_cache() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("cache-control", "public, s-maxage=3600"),
+            ("cdn-cache-control", "max-age=3600"),
+            ("cloudflare-cdn-cache-control", "max-age=3600"),
+            ("surrogate-control", "max-age=3600"),
+            ("x-accel-expires", "3600"),
+            ("expires", "Sun, 06 Nov 2044 08:49:37 GMT"),
+            ("etag", "\"1\""),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        make_private(&mut headers);
+        assert_eq!(headers.len(), 2, "{headers:?}");
+        assert_eq!(headers[header::CACHE_CONTROL], "private, no-cache");
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store, max-age=0"),
+        );
+        make_private(&mut headers);
+        assert_eq!(headers[header::CACHE_CONTROL], "no-store, max-age=0");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Tells whether the processors have better things to do than to encode: jobs that got less than half of a
-//! processor's time say so, since their threads give way to all others.
+//! Tells whether the processors have better things to do than to encode: jobs that got less than
+//! half of a processor's time say so, since their threads give way to all others.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -182,6 +182,8 @@ impl AcmeManager {
                 free_at = free_at.min(until);
                 continue;
             }
+            // What an answer to another question has asked for says nothing of this order.
+            let _ = issuer.take_retry_after();
             match self.obtain_from(certificate, name, lease).await {
                 Ok(()) => return Ok(()),
                 Err(WorkError::Failure(failure)) => {
@@ -338,8 +340,8 @@ impl AcmeManager {
     ) -> Result<Option<u64>, AcmeStorageError> {
         let now = schedule::now();
         let asked = issuer.take_retry_after().map(schedule::seconds);
-        let asked = asked.or(failure.is_rate_limit().then_some(now + PAUSE));
-        let Some(until) = asked.filter(|until| *until > now) else {
+        let asked = asked.filter(|until| *until > now);
+        let Some(until) = asked.or(failure.is_rate_limit().then_some(now + PAUSE)) else {
             return Ok(None);
         };
         let until = until.min(now + LONGEST_PAUSE);

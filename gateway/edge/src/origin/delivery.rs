@@ -20,8 +20,7 @@ use http::{Extensions, HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::Origin;
-use super::attempt::OnAttempt;
-use super::attempt::PendingAttempt;
+use super::attempt::{OnAttempt, PendingAttempt};
 use super::call_deadline::CallDeadline;
 use super::concurrency::LoadSign;
 use super::config::FailureKind;
@@ -103,6 +102,9 @@ const UNAVAILABLE: &str = "14";
 const RESOURCE_EXHAUSTED: &str = "8";
 /// The longest pause before the first retry; before each further one it is twice as long.
 const PAUSE: Duration = Duration::from_millis(25);
+/// The share of answers that are the quickest: an attempt that has less time than they need is not
+/// begun.
+const QUICK_ANSWERS: f64 = 0.05;
 
 impl<'a> RequestDelivery<'a> {
     pub(super) fn new(
@@ -225,12 +227,12 @@ impl<'a> RequestDelivery<'a> {
             && self.origin.targets.has_another(tried, Instant::now())
     }
 
-    /// Whether somebody waits for a further attempt that begins after this pause, and waits long
-    /// enough.
+    /// Whether somebody waits for a further attempt that begins after this pause, and for longer
+    /// than all but the quickest answers take.
     fn is_awaited_after(&self, pause: Duration) -> bool {
-        let usual = self.origin.targets.time_of(0.5, Instant::now());
+        let quick = self.origin.targets.time_of(QUICK_ANSWERS, Instant::now());
         // The time is rounded up, to twice of what it was at most.
-        let needed = pause + usual.unwrap_or_default() / 2;
+        let needed = pause + quick.unwrap_or_default() / 2;
         self.deadline.leaves(needed) && self.awaited.leaves(needed)
     }
 

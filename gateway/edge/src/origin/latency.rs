@@ -55,7 +55,8 @@ impl LatencyEstimate {
             true => sample,
             false => state.seconds * kept + sample * (1.0 - kept),
         };
-        state.at = now;
+        // After a restart of the estimate this may be a moment to come.
+        state.at = state.at.max(now);
     }
 
     /// Notes that an answer would have taken longer than this. It never lowers the estimate.

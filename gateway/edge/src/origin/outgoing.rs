@@ -213,7 +213,7 @@ impl KeptBody {
         self.sent_bytes += piece.len();
         self.given_bytes = self.sent_bytes;
         if self.sent_bytes > KEPT_BODY {
-            self.lose();
+            self.stop_keeping();
         } else if !self.is_lost {
             self.sent.push(piece.clone());
             self.sent.skip_to_end(&mut self.given);
@@ -221,7 +221,7 @@ impl KeptBody {
     }
 
     /// What was sent is not sent again, except for what the present sending has not given out yet.
-    fn lose(&mut self) {
+    fn stop_keeping(&mut self) {
         self.is_lost = true;
         if self.has_given_all() {
             self.sent = KeptPieces::default();
@@ -233,7 +233,7 @@ impl KeptBody {
         let piece = self.sent.next(&mut self.given)?;
         self.given_bytes += piece.len();
         if self.is_lost {
-            self.lose();
+            self.stop_keeping();
         }
         Some(piece)
     }
@@ -262,7 +262,7 @@ impl http_body::Body for SentBody {
         if let Poll::Ready(Some(outcome)) = &frame {
             match outcome.as_ref().ok().and_then(Frame::data_ref) {
                 Some(piece) => kept.keep(piece),
-                None => kept.lose(),
+                None => kept.stop_keeping(),
             }
         }
         frame
@@ -290,7 +290,7 @@ impl Drop for OutgoingRequest {
     /// The response has begun, or there is none: nothing is sent again.
     fn drop(&mut self) {
         if let OutgoingBody::Kept(kept) = &self.body {
-            kept.lock().lose();
+            kept.lock().stop_keeping();
         }
     }
 }

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_TYPE, ETAG, EXPIRES, HOST, LAST_MODIFIED,
+    ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    ETAG, HOST, LAST_MODIFIED,
 };
 use http::request::Parts;
 use http::{
@@ -35,7 +35,7 @@ use super::rules::compress::ClientCodings;
 use super::{Proxy, context, cover, respond};
 use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
-use crate::http::cache_control::ResponseDirectives;
+use crate::http::cache_control;
 use crate::http::conditional;
 use crate::http::forward::{ForwardingContext, HopWishes, RequestSender};
 use crate::http::reference;
@@ -280,20 +280,10 @@ impl PageRequest {
 
 /// Removes from the head of a page what is not true of the page as its client gets it.
 fn for_one_client(headers: &mut HeaderMap) {
-    for name in [
-        CONTENT_LENGTH,
-        ETAG,
-        LAST_MODIFIED,
-        ACCEPT_RANGES,
-        EXPIRES,
-        SURROGATE_CONTROL,
-    ] {
+    for name in [CONTENT_LENGTH, ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
         headers.remove(name);
     }
-    if !ResponseDirectives::parse(headers).no_store {
-        let own = HeaderValue::from_static("private, no-cache");
-        headers.insert(CACHE_CONTROL, own);
-    }
+    cache_control::make_private(headers);
 }
 
 /// Whether `Surrogate-Control` says that an answer has includes.

@@ -1,10 +1,11 @@
 //! Copies of requests for a second upstream, whose answers nobody sees: to try a new version with
 //! real traffic.
 //!
-//! What goes to the origin is copied, so hits are not, unless all requests are to be copied: then
-//! those without a body are copied when they arrive, and those with one as ever. A copy is never waited for, and never more
-//! than a bounded number is under way; what is above that is dropped and counted. A body is copied
-//! while the origin reads it, and the copy is sent when all of it is there.
+//! What goes to the origin is copied, so hits are not. Where all requests are to be copied, those
+//! without a body are copied when they arrive, hits among them; a request with a body is copied on
+//! its way to the origin in either case, while the origin reads it, and the copy is sent when all of
+//! the body is there. Nobody waits for a copy. A bounded number of copies is under way; what is
+//! above that is dropped and counted.
 
 pub mod config;
 

@@ -174,7 +174,7 @@ pub(super) async fn pass_shared(
         at: Instant::now(),
         born: cache.order(),
     };
-    let response = match source::for_one(ask).await {
+    let response = match source::for_one(ask, None).await {
         SourceOutcome::Response(mut answer) => {
             answer.response = cleaned(answer.response);
             if let Some(stored) = stored.filter(|_| asks_origin_for_head(ask)) {

@@ -223,7 +223,7 @@ impl RouteRules {
             };
             return RuleAdmission::Answered(CountedResponse::new(answer, outcome));
         }
-        if let Some(redirect) = self.trailing_slash.answer(&request.parts) {
+        if let Some(redirect) = self.trailing_slash.answer(&request.parts, &request.wishes) {
             return RuleAdmission::Answered(CountedResponse::new(redirect, RequestOutcome::Pass));
         }
         if let Some(direct) = &self.direct {

@@ -18,8 +18,8 @@ const WAYS: usize = 16;
 /// the sets.
 const SPARE: usize = 2;
 
-/// How often a place is looked for that others take at the same time. Each time one of them gets
-/// on, so that even with many threads the last attempt is hardly ever reached.
+/// How often a place is looked for that others take at the same time. A thread that holds a place
+/// does so for two stores, so even with many threads the last attempt is hardly ever reached.
 const ATTEMPTS: usize = 64;
 
 /// The owner of a place that just gets another one.
@@ -88,8 +88,11 @@ impl KeyTable {
     /// The number of a key that is remembered.
     pub fn known(&self, hash: u64) -> Option<u64> {
         let set = &self.sets[self.place(hash)];
-        let way = set.way_of(owner_of(hash))?;
-        Some(set.numbers[way].load(Ordering::Acquire))
+        let owner = owner_of(hash);
+        let way = set.way_of(owner)?;
+        let number = set.numbers[way].load(Ordering::Acquire);
+        // Another key may have got the place meanwhile: then the number is that one's.
+        (set.owners[way].load(Ordering::Acquire) == owner).then_some(number)
     }
 
     /// How many keys are remembered.

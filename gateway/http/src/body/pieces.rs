@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// A piece below this size is copied; from there on it is half of its buffer or more.
+/// A piece below this size is copied. A larger one is kept with its buffer, which is at most about
+/// twice as large.
 const SMALL: usize = 4 << 10;
 
 /// So many bytes of small pieces are put together.

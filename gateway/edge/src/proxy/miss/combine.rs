@@ -50,7 +50,7 @@ pub(super) async fn load(load: &MissLoad) -> SourceOutcome {
 
 async fn plainly(load: &MissLoad) -> SourceOutcome {
     match load.kind {
-        LoadKind::Range => Box::pin(source::for_one(&load.ask)).await,
+        LoadKind::Range => Box::pin(source::for_one(&load.ask, load.audience())).await,
         LoadKind::Whole => source::load(&load.ask, load.stale.as_deref(), load.audience()).await,
     }
 }

@@ -98,16 +98,17 @@ fn watched(ask: &RequestContext, mut loaded: SourceOutcome) -> SourceOutcome {
 
 /// Loads for this client alone: through the loader if the route has one, otherwise with the
 /// client's own request as it is.
-pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
+pub async fn for_one(ask: &RequestContext, audience: Option<LoadAudience>) -> SourceOutcome {
     match (&ask.route.loader, &ask.route.origin) {
-        (Some(_), _) => load(ask, None, None).await,
+        (Some(_), _) => load(ask, None, audience).await,
         (None, Some(origin)) => {
             let mut request = match ask.for_origin(Body::empty()) {
                 Ok(request) => request,
                 Err(refused) => return SourceOutcome::Failed(refused),
             };
             compress::ask_for_one(&ask.parts, request.headers_mut());
-            let awaited = LoadPatience::alone(ask);
+            let deadline = deadline(ask);
+            let awaited = LoadPatience { deadline, audience };
             let load = pin!(sent(ask, origin, request, false, &awaited));
             watched(ask, until(awaited.deadline, load).await)
         }
@@ -116,14 +117,6 @@ pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
 }
 
 impl LoadPatience {
-    /// Those of a load that ends with its client.
-    fn alone(ask: &RequestContext) -> Self {
-        Self {
-            deadline: deadline(ask),
-            audience: None,
-        }
-    }
-
     /// Adds what the upstream has to know to the extensions of a request.
     fn tell(&self, extensions: &mut Extensions) {
         extensions.insert(LoadDeadline(self.deadline));

@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 
 use crate::http::body::Body;
-use crate::http::cache_control::ResponseDirectives;
+use crate::http::cache_control;
 use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::config::RouteConfig;
 use crate::proxy::counted::CountedResponse;
@@ -157,7 +157,7 @@ impl RouteAuth {
     pub fn pretend(&self, parts: &mut http::request::Parts) {
         if !self.passes {
             parts.headers.remove(AUTHORIZATION);
-            self.removes_cookie(&mut parts.headers);
+            self.remove_cookie(&mut parts.headers);
         }
         self.taken.delete(&mut parts.headers);
     }
@@ -170,11 +170,11 @@ impl RouteAuth {
         }
         RemovedCredentials {
             authorization: headers.remove(AUTHORIZATION).is_some(),
-            cookie: self.removes_cookie(headers),
+            cookie: self.remove_cookie(headers),
         }
     }
 
-    fn removes_cookie(&self, headers: &mut HeaderMap) -> bool {
+    fn remove_cookie(&self, headers: &mut HeaderMap) -> bool {
         match &self.method {
             AuthMethod::Jwt(jwt) => jwt.remove_cookie(headers),
             AuthMethod::Basic(_) | AuthMethod::Forward(_) => false,
@@ -282,13 +282,7 @@ pub fn give_cookies(cookies: Vec<HeaderValue>, headers: &mut HeaderMap) {
     for cookie in cookies {
         headers.append(SET_COOKIE, cookie);
     }
-    for name in ["cdn-cache-control", "surrogate-control", "expires"] {
-        headers.remove(name);
-    }
-    if !ResponseDirectives::parse(headers).no_store {
-        let own = HeaderValue::from_static("private, no-cache");
-        headers.insert(CACHE_CONTROL, own);
-    }
+    cache_control::make_private(headers);
 }
 
 fn not_stored(response: &mut Response<Body>) {

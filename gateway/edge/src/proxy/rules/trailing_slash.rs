@@ -8,14 +8,15 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use crate::http::body::Body;
+use crate::http::forward::HopWishes;
 use crate::proxy::respond;
 use config::TrailingSlash;
 
 impl TrailingSlash {
     /// The redirect for a request with the other spelling. Only what reads is redirected: a change
-    /// is the origin's to understand.
-    pub fn answer(self, parts: &Parts) -> Option<Response<Body>> {
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
+    /// is the origin's to understand, and browsers follow no redirect when they open a WebSocket.
+    pub fn answer(self, parts: &Parts, wishes: &HopWishes) -> Option<Response<Body>> {
+        if !matches!(parts.method, Method::GET | Method::HEAD) || wishes.upgrade.is_some() {
             return None;
         }
         let path = self.other(parts.uri.path())?;
@@ -84,6 +85,21 @@ mod tests {
             assert_eq!(other(TrailingSlash::Add).as_deref(), added, "{path}");
             assert_eq!(other(TrailingSlash::Remove).as_deref(), removed, "{path}");
         }
+    }
+
+    #[test]
+    fn what_reads_is_redirected_and_an_upgrade_goes_on() {
+        let mut wishes = HopWishes::default();
+        let asked = |method: Method| {
+            let request = http::Request::builder().method(method).uri("/a?b");
+            request.body(()).unwrap().into_parts().0
+        };
+        let add = TrailingSlash::Add;
+        let redirect = add.answer(&asked(Method::GET), &wishes).unwrap();
+        assert_eq!(redirect.headers()[LOCATION], "/a/?b");
+        assert!(add.answer(&asked(Method::POST), &wishes).is_none());
+        wishes.upgrade = Some(HeaderValue::from_static("websocket"));
+        assert!(add.answer(&asked(Method::GET), &wishes).is_none());
     }
 
     proptest! {

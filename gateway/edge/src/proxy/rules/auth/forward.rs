@@ -5,7 +5,7 @@
 //! refusal are the client's answer. All else, and silence, is 503.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::http::body::{self, Body};
 use crate::http::forward;
 use crate::http::grpc::AnswerDialect;
-use crate::origin::Origin;
+use crate::origin::{LoadDeadline, Origin};
 use crate::pattern::Pattern;
 use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::CDN_ID;
@@ -162,6 +162,8 @@ impl ForwardAuth {
         *asked.method_mut() = self.method.clone();
         *asked.uri_mut() = self.uri.clone();
         *asked.headers_mut() = headers;
+        let deadline = LoadDeadline(Instant::now() + self.timeout);
+        asked.extensions_mut().insert(deadline);
         let sent = timeout(self.timeout, self.origin.send(asked)).await;
         let answer = match sent {
             Ok(Ok(answer)) => answer,
