@@ -84,7 +84,7 @@ pub use explain::Explanation;
 pub use generation::Generation;
 pub use head::compact;
 pub use purge_method::reach::{PurgeAddress, PurgeReach};
-pub use purge_method::{PurgeMethod, ReloadsForEverybody, TokenError};
+pub use purge_method::{PurgeMethod, ReloadsForEverybody, TokenError, purge_response};
 
 /// Answers requests from the cache, by the rules of the current generation.
 pub struct Proxy {
@@ -222,7 +222,7 @@ impl Proxy {
         if let Some(served) = unrouted.answer(self, &generation, challenge, peer.redirect) {
             return HandlerAnswer::Now(unrouted.finish(&generation.recorder, served));
         }
-        let refreshes = unrouted.begin_refresh(self, &generation);
+        let refresh = unrouted.begin_refresh(self, &generation);
         let (route, target) = match unrouted.route(&generation, spelling, peer.path_rules) {
             RoutingOutcome::Route(route) => (route, None),
             RoutingOutcome::Shaped(route, target) => (route, Some(target)),
@@ -256,9 +256,10 @@ impl Proxy {
             started,
             answer: PendingAnswer::new(None, dialect),
         };
-        if refreshes {
+        if let Some(refresh) = refresh {
             request.keep_host();
-            generation.purge_method.mark_refresh(&mut request.parts);
+            let parts = &mut request.parts;
+            generation.purge_method.mark_refresh(parts, refresh);
         }
         self.enter(&generation, route, (request, peer), early)
     }

@@ -11,12 +11,11 @@ use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
 use super::generation::Generation;
 use super::metrics::RequestOutcome;
-use super::purge_method::PurgeMethodRequest;
+use super::purge_method::{PageRefresh, PurgeMethodRequest};
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::target::{PathRefusal, RoutingOutcome};
 use super::{Proxy, challenge, context, respond, to_https};
 use crate::http::body::Body;
-
 use crate::http::forward::RequestSender;
 use crate::http::path::{PathFault, PathRules, PathSpelling};
 use crate::http::tls::TlsSession;
@@ -66,16 +65,23 @@ impl UnroutedRequest<'_> {
         to_https::answer(redirect?, parts, host, &generation.routes, &proxy.tls)
     }
 
-    /// Lets the page be loaded again for everybody, if the request asks for that and may. Returns
-    /// whether it does.
-    pub(super) fn begin_refresh(&self, proxy: &Proxy, generation: &Generation) -> bool {
+    /// Lets the page be loaded again for everybody. None if the request does not ask for that, or may
+    /// not.
+    pub(super) fn begin_refresh(
+        &self,
+        proxy: &Proxy,
+        generation: &Generation,
+    ) -> Option<PageRefresh> {
         let purge_method = &generation.purge_method;
-        let refreshes = purge_method.is_refresh(self.parts, self.caller) && !proxy.passes_on();
-        if refreshes {
-            let (cache, host) = (&proxy.cache, self.host);
-            purge_method.begin_refresh(generation, cache, self.parts, host, self.caller);
+        if !purge_method.is_refresh(self.parts, self.caller) {
+            return None;
         }
-        refreshes
+        if proxy.passes_on() {
+            return Some(PageRefresh::LeftToSuccessor);
+        }
+        let (cache, host) = (&proxy.cache, self.host);
+        purge_method.begin_refresh(generation, cache, self.parts, host, self.caller);
+        Some(PageRefresh::Begun)
     }
 
     /// The route of the request, whose path was spelled so when it arrived.
