@@ -14,11 +14,12 @@ use crate::cache::Cache;
 use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
+use crate::http::forward::{self, PSEUDONYM};
 use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
-use crate::http::{forward, trace};
+use crate::http::trace;
 use crate::origin::Origin;
-use crate::proxy::context::{PSEUDONYM, RequestContext};
+use crate::proxy::context::RequestContext;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
@@ -154,7 +155,11 @@ async fn exchange(
             sticky::set(ask, pin, &mut response);
             let detail = detail.or_else(|| ask.retry_detail());
             CountedResponse::new(
-                respond::passed(&ask.route, cleaned(response), &status(reason, detail)),
+                respond::passed(
+                    &ask.route.policy.tags_from,
+                    cleaned(response),
+                    &status(reason, detail),
+                ),
                 RequestOutcome::Pass,
             )
         }
@@ -193,7 +198,11 @@ pub(super) async fn pass_shared(
     let response = excerpt::of_passed(ask, response);
     let detail = detail.or_else(|| ask.retry_detail());
     Ok(CountedResponse::new(
-        respond::passed(&ask.route, response, &status(reason, detail)),
+        respond::passed(
+            &ask.route.policy.tags_from,
+            response,
+            &status(reason, detail),
+        ),
         RequestOutcome::Pass,
     ))
 }
