@@ -20,10 +20,10 @@ use crate::plugin::Plugin;
 use crate::proxy::context::{self, DerivedKey};
 use crate::proxy::generation::Generation;
 use crate::proxy::lookup::{HitSample, RoutedRequest};
+use crate::proxy::message_hooks::{self, RequestPluginOutcome};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::RoutingOutcome;
-use crate::proxy::watch::{self, RequestPluginOutcome};
 
 /// What a purge of a URL must reach.
 #[derive(Default)]
@@ -173,7 +173,7 @@ fn as_changed(
         return (None, None);
     };
     let rules = route.path.over(rules);
-    let asked = watch::ask(plugin, &route.name, &mut parts, (scheme, host, None), rules);
+    let asked = message_hooks::ask(plugin, &route.name, &mut parts, (scheme, host, None), rules);
     let note = match asked {
         Ok(RequestPluginOutcome::Further) => {
             let note = depends(plugin).map(|note| told(plugin, &note));

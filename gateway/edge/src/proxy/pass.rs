@@ -27,7 +27,7 @@ use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::rules::{compress, limits};
-use crate::proxy::{excerpt, failure, post, respond, sticky, tunnel, watch};
+use crate::proxy::{excerpt, failure, message_hooks, post, respond, sticky, tunnel};
 
 /// Sends the request on as it is and streams the answer back. If it is a gRPC call whose answer
 /// breaks off, the trailers say so.
@@ -148,7 +148,7 @@ async fn exchange(
         response,
         ..SourceResponse::default()
     };
-    watch::response(ask, &mut answer);
+    message_hooks::response(ask, &mut answer);
     match post::keep(cache, ask, answer, sent).await {
         Ok(served) => served,
         Err(mut response) => {

@@ -132,7 +132,7 @@ impl ForwardAuth {
         if let Some(user) = verdicts.find(&key) {
             return Ok(user);
         }
-        let _asker = match verdicts.turn(key) {
+        let _asker = match verdicts.ask_or_wait(key) {
             VerdictTurn::Ask(asker) => Some(asker),
             VerdictTurn::Wait(mut ends) => {
                 // It ends with an error, when the sender is dropped, or by our own limit.
