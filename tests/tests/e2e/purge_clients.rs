@@ -78,7 +78,9 @@ async fn every_act(program: impl Fn() -> Command, name: &str) {
     let url = format!("http://{}/a", here.address);
     script(program(), name, &[&admin, "selectors", &url]).await;
     assert_eq!(shown(here, "/b").await, 2, "everything was purged");
-    script(program(), name, &[&admin, "refused"]).await;
+    for act in ["token", "receipts", "statuses", "combined", "refused"] {
+        script(program(), name, &[&admin, act]).await;
+    }
     there.kill();
     wait_for("the killed node is silent", SOON, || async {
         (listed(here, "b").await["state"] == "silent").then_some(())
