@@ -143,8 +143,15 @@ async fn a_revalidation_of_next_reaches_the_edge_on_all_nodes() {
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert!(ran.status.success(), "{what}: {said}");
     };
-    act("store").await;
-    act("failed").await;
+    for what in [
+        "store",
+        "failed",
+        "softTags",
+        "forgottenTags",
+        "forgottenPages",
+    ] {
+        act(what).await;
+    }
     let versions = async |wanted: (u64, u64), why: &str| {
         for node in &fleet.nodes {
             let found = (version(node, "/tea").await, version(node, "/other").await);
