@@ -81,7 +81,7 @@ export default class LaminaCacheHandler {
       value.headers["cache-tag"] ??= field(tags);
     }
     const isPage = ["PAGE", "PAGES", "APP_PAGE", "ROUTE", "APP_ROUTE"].includes(value.kind);
-    if (isPage) remember(key, tags);
+    if (isPage && tags.length > 0) remember(key, tags);
     const bytes = size(value);
     memory.entries.set(key, { value, tags, bytes, lastModified: Date.now() });
     memory.bytes += bytes;
@@ -147,7 +147,7 @@ export default class LaminaCacheHandler {
       const named = /^_N_T_(\/.*)$/.exec(tag)?.[1];
       if (named && !/\/(layout|page|route)$|\[/.test(named)) paths.add(path(named));
     }
-    return [...paths].map((one) => `${site}${one}`);
+    return [...paths].flatMap((one) => (one === "/" ? root(site) : [`${site}${one}`]));
   }
 }
 
@@ -178,7 +178,13 @@ function forgetPage(one) {
 /** What all URLs of the site begin with, without their scheme. */
 function beginning(site) {
   const { host, pathname } = new URL(site);
-  return `${host}${pathname.replace(/\/$/, "")}/`;
+  // The page at the root of a site below a path has no slash behind it.
+  return pathname === "/" ? `${host}/` : `${host}${pathname.replace(/\/$/, "")}`;
+}
+
+/** Where the page at the root of the site is, as Next asks for it with and without `trailingSlash`. */
+function root(site) {
+  return new URL(site).pathname === "/" ? [`${site}/`] : [site, `${site}/`];
 }
 
 function tagsOf(value, context) {

@@ -1,6 +1,8 @@
 // What the test of the cache handler for Next.js says, in the place of Next: next.mjs ADMIN WHAT.
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import LaminaCacheHandler, { laminaCacheHandler } from "lamina-next-cache";
 
 const [admin, what] = process.argv.slice(2);
@@ -78,7 +80,7 @@ const acts = {
     edge.fails = true;
     await assert.rejects(handler.revalidateTag("only-0", { expire: 60 }));
     edge.fails = false;
-    const whole = { tag: ["only-0"], prefix: ["shop.test/base/"] };
+    const whole = { tag: ["only-0"], prefix: ["shop.test/base"] };
     assert.deepEqual(edge.sent.splice(0), [whole], "not softly: nothing of it may be left");
     await handler.revalidateTag("only-0");
     assert.deepEqual(edge.sent.splice(0), [whole], "the first one failed");
@@ -86,6 +88,30 @@ const acts = {
     assert.deepEqual(edge.sent.splice(0), [{ tag: ["only-0"], soft: true }]);
     await handler.revalidateTag("only-4");
     assert.deepEqual(edge.sent.splice(0), [{ tag: ["only-4"], url: ["https://shop.test/base/p/4"] }]);
+  },
+  /** The page at the root of a site that is below a path has no slash behind it. */
+  async root() {
+    const edge = recorded();
+    const handler = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test/base/", maxPaths: 1 }))({});
+    await handler.set("/index", { ...page(), headers: { "x-next-cache-tags": "home" } }, {});
+    await handler.revalidateTag("home");
+    const both = ["https://shop.test/base", "https://shop.test/base/"];
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["home"], url: both }]);
+    await handler.set("/tea", { ...page(), headers: { "x-next-cache-tags": "tea" } }, {});
+    await handler.revalidateTag("home");
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["home"], prefix: ["shop.test/base"] }]);
+    const top = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test" }))({});
+    await top.revalidateTag("_N_T_/");
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["_N_T_/"], url: ["https://shop.test/"] }]);
+  },
+  /** Pages without tags are not remembered: a revalidation by tag is never about them. */
+  async untagged() {
+    setFlagsFromString("--expose-gc");
+    const used = () => (runInNewContext("gc")(), process.memoryUsage().heapUsed);
+    const handler = new (laminaCacheHandler({ purge: recorded().purge, maxBytes: 3000 }))({});
+    const before = used();
+    for (let n = 0; n < 200_000; n++) await handler.set(`/search/${n}`, { ...page(), headers: {} }, {});
+    assert.ok(used() - before < 10_000_000, `${used() - before} bytes are still used`);
   },
   async store() {
     const handler = new Handler({ dev: false });

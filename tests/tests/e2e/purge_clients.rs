@@ -149,6 +149,8 @@ async fn a_revalidation_of_next_reaches_the_edge_on_all_nodes() {
         "softTags",
         "forgottenTags",
         "forgottenPages",
+        "root",
+        "untagged",
     ] {
         act(what).await;
     }
