@@ -205,8 +205,14 @@ function field(tags) {
   return kept.join(",");
 }
 
+/**
+ * The path of a page in a URL. Its key is the path, decoded but for what would end it, and in later
+ * versions of Next (15.5.29 is one) behind the kind of the page and a hash of its file.
+ */
 function path(key) {
-  return key === "/index" ? "/" : key;
+  const own = key.replace(/^\/route-cache\/[A-Z_]+\/[0-9a-f]+\/\$(?=\/)/, "");
+  const page = own === "/index" ? "/" : own.replace(/^\/index(?=\/index(\/|$))/, "");
+  return encodeURI(page).replace(/%25(?=[0-9A-Fa-f]{2})/g, "%");
 }
 
 function size(value) {

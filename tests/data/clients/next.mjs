@@ -89,6 +89,27 @@ const acts = {
     await handler.revalidateTag("only-4");
     assert.deepEqual(edge.sent.splice(0), [{ tag: ["only-4"], url: ["https://shop.test/base/p/4"] }]);
   },
+  /** Keys of pages as Next 15.5.29 gives them, and as versions before it do. */
+  async keys() {
+    const edge = recorded();
+    const handler = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test" }))({});
+    const owner = `/route-cache/APP_PAGE/${"0f".repeat(32)}/$`;
+    for (const [key, path] of [
+      ["/tea", "/tea"],
+      [`${owner}/tea`, "/tea"],
+      [`${owner}/index`, "/"],
+      [`${owner}/index/index`, "/index"],
+      [`${owner}/p/caf\u00e9 a%3Fb`, "/p/caf%C3%A9%20a%3Fb"],
+      ["/route-cache/tea", "/route-cache/tea"],
+    ]) {
+      const tag = `of ${key}`;
+      await handler.set(key, { ...page(), headers: { "x-next-cache-tags": tag } }, {});
+      assert.ok(await handler.get(key));
+      await handler.revalidateTag(tag);
+      assert.deepEqual(edge.sent.splice(0), [{ tag: [tag], url: [`https://shop.test${path}`] }]);
+      assert.equal(await handler.get(key), null);
+    }
+  },
   /** The page at the root of a site that is below a path has no slash behind it. */
   async root() {
     const edge = recorded();

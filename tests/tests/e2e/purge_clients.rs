@@ -149,6 +149,7 @@ async fn a_revalidation_of_next_reaches_the_edge_on_all_nodes() {
         "softTags",
         "forgottenTags",
         "forgottenPages",
+        "keys",
         "root",
         "untagged",
     ] {
