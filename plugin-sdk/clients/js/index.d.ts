@@ -6,7 +6,7 @@ export interface PurgeReceipt {
   /** What the purge may not reach. */
   notes?: string[];
   /** With a second tier. */
-  l2?: { logged: boolean; number?: number; note?: string };
+  l2?: { logged: boolean; number?: number; note?: string; reason?: string; for_ms?: number };
   /** With `wait`. */
   peers?: {
     complete: boolean;
