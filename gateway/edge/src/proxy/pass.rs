@@ -18,7 +18,7 @@ use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
 use crate::http::{forward, trace};
 use crate::origin::Origin;
-use crate::proxy::context::{PSEUDONYM, RequestContext};
+use crate::proxy::context::RequestContext;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
@@ -231,7 +231,7 @@ pub(super) fn status(reason: ForwardReason, detail: Option<&'static str>) -> Cac
 
 fn cleaned(mut response: Response<Body>) -> Response<Body> {
     let version = response.version();
-    forward::append_via(response.headers_mut(), version, PSEUDONYM);
+    forward::append_via(response.headers_mut(), version);
     response
 }
 

@@ -177,10 +177,8 @@ impl RequestRecorder {
     /// kept.
     pub fn of_perhaps_a_hit(&self, beginning: RecordBeginning<'_>) -> Option<PendingRecord> {
         let kept = self.recent.takes_this_hit();
-        // A plugin and rules may change the request, and the record shows what the client asked for.
-        let changes = beginning
-            .route
-            .is_some_and(|route| route.request_plugin.is_some() || route.rules.is_some());
+        // The record shows what the client asked for, so it begins before that changes.
+        let changes = beginning.route.is_some_and(Route::changes_what_is_recorded);
         let wanted =
             kept || self.access_log == AccessLog::On || (changes && self.recent.keeps_any());
         let of_a_hit = if kept {

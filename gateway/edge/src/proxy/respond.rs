@@ -20,6 +20,7 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::http::conditional::{self, PreconditionOutcome};
 use crate::http::date;
+use crate::http::forward::PSEUDONYM;
 use crate::http::memory::stored::{
     AnswersAtOnce, ReadsStored, SMALL_BODY, StoredBody, StoredReaders,
 };
@@ -141,11 +142,7 @@ pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body>
     let alert = failure
         .alert
         .map_or_else(String::new, |id| format!("; alert-id={id}"));
-    let value = format!(
-        "{}; error={}{alert}",
-        super::context::PSEUDONYM,
-        failure.error
-    );
+    let value = format!("{}; error={}{alert}", PSEUDONYM, failure.error);
     if let Ok(value) = HeaderValue::from_str(&value) {
         response.headers_mut().insert("proxy-status", value);
     }

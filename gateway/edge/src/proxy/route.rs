@@ -216,6 +216,12 @@ impl Route {
         self.request_plugin.is_some() || self.key_plugin.is_some()
     }
 
+    /// Whether a plugin or a rule may change what the record of a request shows of its head.
+    pub fn changes_what_is_recorded(&self) -> bool {
+        let rules = self.rules.as_ref();
+        self.request_plugin.is_some() || rules.is_some_and(|rules| rules.change_what_is_recorded())
+    }
+
     /// Makes the same in the head of a request, by the rules of the route, what makes no difference.
     pub fn clean(&self, parts: &mut Parts) {
         if let Some(rules) = &self.rules {
