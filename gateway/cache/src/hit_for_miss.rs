@@ -5,7 +5,10 @@
 //! never keeps a page out of the cache. A mark holds for a short time, and the number of marked
 //! keys is bounded.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -29,6 +32,8 @@ pub struct HitForMiss {
     marks: Cache<EntryKey, UnsharedMark, foldhash::fast::RandomState>,
     /// How long a mark holds that is made now, in milliseconds.
     life: AtomicU64,
+    /// Whether a key was ever marked: until then a load looks nothing up here.
+    has_marked: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -85,6 +90,7 @@ impl HitForMiss {
         let marks = Self {
             marks,
             life: AtomicU64::new(0),
+            has_marked: AtomicBool::new(false),
         };
         marks.hold_for(life);
         marks
@@ -99,16 +105,22 @@ impl HitForMiss {
     /// Marks a key.
     pub fn mark(&self, key: &EntryKey, scope: UnsharedScope) {
         let life = Duration::from_millis(self.life.load(Relaxed));
+        self.has_marked.store(true, Release);
         self.marks.insert(key.clone(), UnsharedMark { scope, life });
     }
 
     /// Ends the mark of a key, because a response for it may be shared.
     pub fn end(&self, key: &EntryKey) {
-        self.marks.invalidate(key.as_bytes());
+        if self.has_marked.load(Acquire) {
+            self.marks.invalidate(key.as_bytes());
+        }
     }
 
     /// Whether responses to such a request for `key` could not be shared a short time ago.
     pub fn applies(&self, key: &EntryKey, request: CameWith) -> bool {
+        if !self.has_marked.load(Acquire) {
+            return false;
+        }
         let mark = self.marks.get(key.as_bytes());
         mark.is_some_and(|mark| mark.scope.includes(request))
     }

@@ -160,20 +160,35 @@ impl TagFields {
     /// The tags that a response names. Its fields are removed, unless clients get them.
     pub fn take(&self, headers: &mut HeaderMap, tags: &mut Tags) {
         for field in &*self.0 {
+            if !field.is_in(headers) {
+                continue;
+            }
             for line in headers.get_all(&field.name) {
                 // Names are UTF-8. An invalid one must not affect the other names of the line.
                 let line: Cow<'_, str> = String::from_utf8_lossy(line.as_bytes());
                 tags.add_line(&line, field.split_of(&line));
             }
+            if !field.kept {
+                headers.remove(&field.name);
+            }
         }
-        self.strip(headers);
     }
 
     /// Removes the fields from a response, unless clients get them.
     pub fn strip(&self, headers: &mut HeaderMap) {
         for field in self.0.iter().filter(|field| !field.kept) {
-            headers.remove(&field.name);
+            if field.is_in(headers) {
+                headers.remove(&field.name);
+            }
         }
+    }
+}
+
+impl TagField {
+    /// Most responses have one of these fields, or none: going through the names costs less than
+    /// a look-up by hash for each of them.
+    fn is_in(&self, headers: &HeaderMap) -> bool {
+        headers.keys().any(|name| *name == self.name)
     }
 }
 

@@ -83,18 +83,13 @@ pub use self::error::{BuildError, OriginError, OverloadReason, SendError, Timeou
 pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
 pub use self::names::{NameStatus, OriginNames};
-pub use self::outgoing::{LoadAudience, LoadDeadline, RequestClient, RequestKey, SharedLoad};
+pub use self::outgoing::{AnswerReaders, LoadAudience, SendTerms};
 pub use self::response::OnInterim;
 pub use self::spread::stable_hash;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
 pub use self::sticky::{StickyCookie, StickyPin};
 pub use self::targets_file::TargetsFileReader;
 pub use self::tls_report::OriginTlsReport;
-
-/// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`. It is
-/// attached to a request as an extension.
-#[derive(Clone, Copy, Debug)]
-pub struct StreamSilence(pub Duration);
 
 /// All upstreams by name.
 pub struct Origins {
@@ -228,12 +223,12 @@ impl Origin {
         &self.name
     }
 
-    /// Whether it needs to know the client of each request ([`RequestClient`]).
+    /// Whether it needs to know the client of each request ([`SendTerms::client`]).
     pub fn chooses_by_client(&self) -> bool {
         self.hash == Some(HashSource::Client)
     }
 
-    /// Whether it needs to know the key of each request ([`RequestKey`]).
+    /// Whether it needs to know the key of each request ([`SendTerms::key`]).
     pub fn chooses_by_key(&self) -> bool {
         self.hash == Some(HashSource::Key)
     }
@@ -251,26 +246,22 @@ impl Origin {
     /// Sends a request, whose URI needs only a path. Returns the response's head, without the
     /// fields for the connection, and a body that streams. The request holds its place among
     /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
-    /// request may carry the extensions [`OnInterim`], [`OnAttempt`], [`RequestClient`], [`RequestKey`],
-    /// [`LoadAudience`], [`LoadDeadline`], [`SharedLoad`], [`StickyPin`] and [`StreamSilence`], and an
-    /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
-    /// extensions of a client's request, since hyper reads these, too.
+    /// request may carry the extensions [`OnInterim`] and [`SendTerms`]. It must not carry the extensions
+    /// of a client's request, since hyper reads these, too.
     ///
     /// # Errors
     /// See [`OriginError`]; [`OriginError::status`] is the status that the client gets.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
-        let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
-        let told = request.extensions_mut().remove::<OnAttempt>();
-        let fallback = request.extensions_mut().remove::<FailureFallback>();
-        let pinned = request.extensions().get::<StickyPin>().copied();
-        let silence = request.extensions_mut().remove::<StreamSilence>();
-        let silence = silence.unwrap_or(StreamSilence(self.timeouts.stream_idle.0));
+        let terms = request.extensions_mut().remove::<SendTerms>();
+        let mut terms = terms.unwrap_or_default();
+        let (memory, told) = (terms.memory.take(), terms.told.take());
+        let (pinned, fallback) = (terms.pin, terms.fallback);
+        let silence = terms.silence.unwrap_or(self.timeouts.stream_idle.0);
         let call = CallDeadline::of(request.headers());
-        let awaited = AwaitedLoad::taken_from(request.extensions_mut());
+        let awaited = AwaitedLoad::of(&terms);
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
-        let outgoing = OutgoingRequest::new(request);
-        let fallback = fallback.unwrap_or_default();
+        let outgoing = OutgoingRequest::new(request, terms);
         let delivery = RequestDelivery::new(self, outgoing, told.as_ref(), fallback)
             .within(call)
             .while_awaited(awaited);
@@ -336,7 +327,7 @@ impl Origin {
     /// place among `max_concurrent` to its body.
     fn hold(
         &self,
-        (delivered, silence): (DeliveredResponse, StreamSilence),
+        (delivered, silence): (DeliveredResponse, Duration),
         place: AdmissionPermit,
         deadline: Option<Instant>,
         memory: Option<Arc<ConnectionMemory>>,
@@ -357,7 +348,7 @@ impl Origin {
                 return Body::empty();
             }
             let pause = match streams {
-                true => silence.0,
+                true => silence,
                 false => self.timeouts.idle.0,
             };
             let mut body = BoundedBody::new(incoming, u64::MAX, pause)

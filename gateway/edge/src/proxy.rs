@@ -236,28 +236,24 @@ impl Proxy {
         };
         let dialect = context::dialect(&parts);
         let scheme = caller.scheme();
-        let kept_host = match target {
-            None => None,
-            Some(target) => {
-                let host = host.into_owned();
-                path::set(&mut parts.uri, target);
-                Some(host)
-            }
-        };
+        let host = host.into_owned();
+        if let Some(target) = target {
+            path::set(&mut parts.uri, target);
+        }
         let mut request = ArrivedRequest {
             parts,
             body,
-            kept_host,
+            host,
             scheme,
             caller,
             wishes,
             path_rules: peer.path_rules,
             tls,
             started,
+            above_limits: Vec::new(),
             answer: PendingAnswer::new(None, dialect),
         };
         if let Some(refresh) = refresh {
-            request.keep_host();
             let parts = &mut request.parts;
             generation.purge_method.mark_refresh(parts, refresh);
         }
@@ -276,13 +272,11 @@ impl Proxy {
         let route = match &route.split {
             None => route,
             Some(split) => {
-                request.keep_host();
                 let client = request.client();
                 split.choose(&mut request.parts, client).unwrap_or(route)
             }
         };
         if let Some(cookie) = sticky::of(route) {
-            request.keep_host();
             sticky::take(cookie, &mut request.parts);
         }
         if generation.routes.assemble_pages() {
@@ -376,12 +370,7 @@ impl Proxy {
             true => HitSample::Taken,
             false => HitSample::LeftOut,
         };
-        let host = request.host();
-        let found = lookup::look(
-            self,
-            &request.routed(&host, route, trail.as_deref(), sample),
-        );
-        drop(host);
+        let found = lookup::look(self, &request.routed(route, trail.as_deref(), sample));
         let is_hit = matches!(&found, CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit);
         if !is_hit {
             request.begin_record(&generation.recorder, route);
@@ -395,14 +384,13 @@ impl Proxy {
             }
             CacheLookupOutcome::Further(work) => work,
         };
-        request.keep_host();
         if let Some(keyed) = work.keyed() {
             origin_query::narrow(&mut request.parts.uri, route, &keyed.key);
         }
         let ArrivedRequest {
             parts,
             body,
-            kept_host,
+            host,
             scheme,
             caller,
             wishes,
@@ -413,7 +401,7 @@ impl Proxy {
         let ask = RequestContext {
             generation: Arc::clone(generation),
             parts,
-            host: kept_host.unwrap_or_default(),
+            host,
             scheme,
             caller,
             wishes,

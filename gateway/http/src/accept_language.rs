@@ -50,7 +50,7 @@ impl OfferedLanguages {
     /// The language that suits best, by the weights of the client's ranges; among equals the one
     /// that the client, and then the site, names first. If none suits it is the first one.
     pub fn pick(&self, request: &HeaderMap) -> Option<&HeaderValue> {
-        let mut places = [("", 0); MOST_RANGES];
+        let mut places = [(&b""[..], 0); MOST_RANGES];
         let members = list::field(request, &ACCEPT_LANGUAGE).take(MOST_RANGES);
         let mut count = 0;
         for (place, range) in places.iter_mut().zip(members.filter_map(range)) {
@@ -76,56 +76,64 @@ impl OfferedLanguages {
 
 /// The weight that the client gives to this tag, in thousandths, and the place of the range that
 /// says it: of those that match, the one that matches the longest part. None: none matches.
-fn wish(tag: &str, ranges: &[(&str, u16)]) -> Option<(u16, usize)> {
+fn wish(tag: &str, ranges: &[(&[u8], u16)]) -> Option<(u16, usize)> {
     let matching = ranges
         .iter()
         .enumerate()
-        .filter_map(|(place, (range, weight))| Some((matched(range, tag)?, *weight, place)));
+        .filter_map(|(place, (range, weight))| {
+            Some((matched(range, tag.as_bytes())?, *weight, place))
+        });
     // The first of those that match equally well.
     let best = matching.reduce(|best, next| if next.0 > best.0 { next } else { best });
     best.map(|(_, weight, place)| (weight, place))
 }
 
-fn matched(range: &str, tag: &str) -> Option<MatchedLength> {
-    if range == "*" {
+fn matched(range: &[u8], tag: &[u8]) -> Option<MatchedLength> {
+    if range == b"*" {
         return Some(0);
     }
-    let begins = |longer: &str, shorter: &str| {
-        let rest = longer.as_bytes().get(shorter.len());
-        longer.len() >= shorter.len()
-            && longer.as_bytes()[..shorter.len()].eq_ignore_ascii_case(shorter.as_bytes())
-            && rest.is_none_or(|next| *next == b'-')
+    let begins = |longer: &[u8], shorter: &[u8]| {
+        let beginning = longer.get(..shorter.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(shorter))
+            && longer.get(shorter.len()).is_none_or(|next| *next == b'-')
     };
     (begins(tag, range) || begins(range, tag)).then_some(range.len().min(tag.len()))
 }
 
 /// A member of the field: a range, and its weight in thousandths (RFC 9110 §12.4.2). None: it has
 /// not the form of one.
-fn range(member: &[u8]) -> Option<(&str, u16)> {
-    let member = std::str::from_utf8(member).ok()?;
-    let (range, parameters) = match member.split_once(';') {
-        Some((range, parameters)) => (range.trim(), parameters.trim()),
-        None => (member, "q=1"),
+fn range(member: &[u8]) -> Option<(&[u8], u16)> {
+    let (range, weight) = match memchr::memchr(b';', member) {
+        Some(at) => (member[..at].trim_ascii_end(), weight(&member[at + 1..])?),
+        None => (member, 1000),
     };
-    let is_tag = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
-    if range != "*" && (range.is_empty() || !range.bytes().all(is_tag)) {
+    let is_tag = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
+    let is_range = range == b"*" || (!range.is_empty() && range.iter().all(is_tag));
+    is_range.then_some((range, weight))
+}
+
+fn weight(parameter: &[u8]) -> Option<u16> {
+    let [b'q' | b'Q', rest @ ..] = parameter.trim_ascii_start() else {
         return None;
-    }
-    let weight = parameters.strip_prefix(['q', 'Q'])?.trim_start();
-    Some((range, thousandths(weight.strip_prefix('=')?.trim())?))
+    };
+    thousandths(rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii())
 }
 
 /// A weight as RFC 9110 §12.4.2 writes it: 0 or 1 with up to three digits behind the point.
-fn thousandths(weight: &str) -> Option<u16> {
-    let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
-    if fraction.len() > 3 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+fn thousandths(weight: &[u8]) -> Option<u16> {
+    let (whole, fraction) = match weight {
+        [whole] => (whole, &[][..]),
+        [whole, b'.', fraction @ ..] => (whole, fraction),
+        _ => return None,
+    };
+    if fraction.len() > 3 || !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let digits = fraction.iter().chain(std::iter::repeat(&b'0')).take(3);
     let fraction = digits.fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
     match whole {
-        "0" => Some(fraction),
-        "1" if fraction == 0 => Some(1000),
+        b'0' => Some(fraction),
+        b'1' if fraction == 0 => Some(1000),
         _ => None,
     }
 }

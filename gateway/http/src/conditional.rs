@@ -81,6 +81,9 @@ pub fn asks_for_less(request: &HeaderMap) -> bool {
 
 /// Removes preconditions and `Range`, so that the request fetches the whole representation.
 pub fn strip_conditionals(request: &mut HeaderMap) {
+    if !asks_for_less(request) {
+        return;
+    }
     for name in &CONDITIONS {
         request.remove(name);
     }

@@ -108,32 +108,33 @@ pub fn differs_by_client(name: &HeaderName) -> bool {
 pub const PSEUDONYM: &str = "lamina";
 
 /// Adds our hop to `Via` (RFC 9110 §7.6.3); `version` is the protocol of the message as received.
-pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
-    let protocol = match version {
-        Version::HTTP_09 => "0.9",
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        Version::HTTP_3 => "3",
-        _ => "1.1",
+/// The text is a constant, which a value refers to without a copy.
+pub fn append_via(headers: &mut HeaderMap, version: Version) {
+    let hop = match version {
+        Version::HTTP_09 => "0.9 lamina",
+        Version::HTTP_10 => "1.0 lamina",
+        Version::HTTP_2 => "2 lamina",
+        Version::HTTP_3 => "3 lamina",
+        _ => "1.1 lamina",
     };
-    append_text(headers, header::VIA, &[protocol, " ", pseudonym].concat());
+    headers.append(header::VIA, HeaderValue::from_static(hop));
 }
 
-/// How many times `pseudonym` occurs in `Via`.
-pub fn passes(headers: &HeaderMap, pseudonym: &str) -> usize {
+/// How many times our name occurs in `Via`.
+pub fn passes(headers: &HeaderMap) -> usize {
     list::field(headers, &header::VIA)
         .filter(|hop| {
             let by = hop
                 .split(u8::is_ascii_whitespace)
                 .filter(|word| !word.is_empty())
                 .nth(1);
-            by.is_some_and(|by| by.eq_ignore_ascii_case(pseudonym.as_bytes()))
+            by.is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM.as_bytes()))
         })
         .count()
 }
 
 /// Whether a request has passed this gateway before: `CDN-Loop` names us (RFC 8586 §2).
-pub fn loops(headers: &HeaderMap, cdn_id: &str) -> bool {
+pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
     list::field(headers, &CDN_LOOP).any(|member| {
         let id = member
             .split(|&octet| octet == b';')
@@ -144,15 +145,8 @@ pub fn loops(headers: &HeaderMap, cdn_id: &str) -> bool {
 }
 
 /// Adds us to `CDN-Loop`, behind the members that are there (RFC 8586 §2).
-pub fn append_cdn_loop(headers: &mut HeaderMap, cdn_id: &str) {
-    append_text(headers, CDN_LOOP, cdn_id);
-}
-
-/// Adds a member as a line of its own. Does nothing if no field can hold the text.
-fn append_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
-        headers.append(name, value);
-    }
+pub fn append_cdn_loop(headers: &mut HeaderMap, cdn_id: &HeaderValue) {
+    headers.append(CDN_LOOP, cdn_id.clone());
 }
 
 #[cfg(test)]
@@ -174,20 +168,21 @@ mod tests {
     #[test]
     fn via_gains_a_hop() {
         let mut headers = map(&[("via", "1.0 fred")]);
-        append_via(&mut headers, Version::HTTP_11, "lamina");
-        append_via(&mut headers, Version::HTTP_2, "lamina");
+        append_via(&mut headers, Version::HTTP_11);
+        append_via(&mut headers, Version::HTTP_2);
         let hops: Vec<_> = headers.get_all(header::VIA).iter().collect();
         assert_eq!(hops, ["1.0 fred", "1.1 lamina", "2 lamina"]);
         let odd = map(&[(
             "via",
             "1.1  Lamina (x, lamina), lamina, 1.1 lamina2,, 2 lamina",
         )]);
-        assert_eq!(passes(&headers, "lamina"), 2);
-        assert_eq!(passes(&odd, "lamina"), 2);
+        assert_eq!(passes(&headers), 2);
+        assert_eq!(passes(&odd), 2);
     }
 
     #[test]
     fn a_request_that_names_us_has_been_here() {
+        let own = HeaderValue::from_static("lamina");
         for (line, loops_here) in [
             ("lamina", true),
             ("foo, Lamina; x=1", true),
@@ -196,13 +191,13 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(
-                loops(&map(&[("cdn-loop", line)]), "lamina"),
+                loops(&map(&[("cdn-loop", line)]), &own),
                 loops_here,
                 "{line}: RFC 8586 §2"
             );
         }
         let mut headers = map(&[("cdn-loop", "foo")]);
-        append_cdn_loop(&mut headers, "lamina");
-        assert!(loops(&headers, "foo") && loops(&headers, "lamina"));
+        append_cdn_loop(&mut headers, &own);
+        assert!(loops(&headers, &HeaderValue::from_static("foo")) && loops(&headers, &own));
     }
 }

@@ -49,6 +49,12 @@ struct BodyWithGrpcStatus {
     ended: bool,
 }
 
+/// The status of a call, where it is among these fields: the trailers, or the head of an answer
+/// without a body.
+pub fn status(fields: &HeaderMap) -> Option<&HeaderValue> {
+    fields.get(GRPC_STATUS)
+}
+
 /// How long the caller waits for its answer (`grpc-timeout`), if these are the fields of a call
 /// that says so: up to eight digits and a unit. None also for what is malformed, or said twice.
 pub fn call_timeout(headers: &HeaderMap) -> Option<Duration> {

@@ -5,12 +5,17 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
 /// Types of content, without parameters; `*` at the end of one stands for any continuation.
-const ENDLESS: [&str; 2] = ["text/event-stream", "multipart/x-mixed-replace"];
+const ENDLESS: [&str; 4] = [
+    "text/event-stream",
+    "multipart/x-mixed-replace",
+    GRPC[0],
+    GRPC[1],
+];
 const GRPC: [&str; 2] = ["application/grpc", "application/grpc+*"];
 
 /// Whether a response with these fields may go on for as long as somebody listens.
 pub fn is_endless(headers: &HeaderMap) -> bool {
-    is_one_of(&ENDLESS, headers) || is_grpc(headers)
+    is_one_of(&ENDLESS, headers)
 }
 
 /// Whether these are the fields of a gRPC call or of its answer.

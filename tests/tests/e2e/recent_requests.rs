@@ -111,6 +111,41 @@ async fn a_miss_tells_why_and_whom_it_asked_and_a_hit_that_it_was_one() {
     assert!(hit["id"].as_u64() > miss["id"].as_u64());
 }
 
+/// Where nobody reads the record of a hit, that of a request which turns out to be a miss begins
+/// after the rules of its route.
+#[tokio::test]
+async fn a_miss_tells_of_the_limit_that_it_was_above_and_what_its_client_asked_for() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let rules = "limit: [counts], cookies: {drop: [_ga]}, accept_language: [de, en]";
+    let gateway = Setup::new(&origin)
+        .top("admin", ADMIN)
+        .top("telemetry", "{access_log: off, log_format: json}")
+        .top("limits", "{counts: {rate: 1/h, burst: 1, dry_run: true}}")
+        .route(&format!("{{name: site, upstream: origin, {rules}}}"))
+        .start()
+        .await
+        .with_token(TOKEN);
+    let client = gateway.client().uncached();
+    let ask = |path: &str| {
+        client
+            .ask(Method::GET, path)
+            .header("user-agent", "a browser")
+    };
+    for path in ["/first", "/second"] {
+        ask(path).header("cookie", "_ga=1; a=2").send().await;
+    }
+    let way = told(&record(&gateway, "/first").await);
+    assert!(!way.contains("rate limit"), "{way}");
+    let second = record(&gateway, "/second").await;
+    let way = told(&second);
+    assert!(
+        way.contains("It is above the rate limit counts, which only counts (dry_run)."),
+        "{way}"
+    );
+    assert_eq!(second["result"], "miss");
+    assert!(way.contains("It leads the load"), "{way}");
+}
+
 #[tokio::test]
 async fn what_is_not_stored_says_why_and_what_is_passed_says_so() {
     let origin = Origin::pages(|request| match request.path_only() {

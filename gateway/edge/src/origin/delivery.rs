@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::RETRY_AFTER;
-use http::{Extensions, HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::Origin;
@@ -27,14 +27,14 @@ use super::config::FailureKind;
 use super::error::{self, OriginError};
 use super::exchange::{self, OriginUploadState};
 use super::metrics::RetryOutcome;
-use super::outgoing::{LoadAudience, LoadDeadline, OutgoingRequest};
+use super::outgoing::{LoadAudience, OutgoingRequest, SendTerms};
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use super::sticky::StickyPin;
 use super::target::{InFlightRequest, OriginTarget};
 use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
 use crate::http::cache_control::delta_seconds;
-use crate::http::date;
+use crate::http::{date, grpc};
 
 mod hedge;
 
@@ -72,7 +72,7 @@ pub(super) struct RequestDelivery<'a> {
 /// Until when, and whether at all, somebody waits for an answer.
 #[derive(Default)]
 pub(super) struct AwaitedLoad {
-    until: Option<LoadDeadline>,
+    until: Option<Instant>,
     audience: Option<LoadAudience>,
 }
 
@@ -409,19 +409,17 @@ impl<'a> RequestDelivery<'a> {
 }
 
 impl AwaitedLoad {
-    /// What the caller says in the extensions of a request.
-    pub(super) fn taken_from(extensions: &mut Extensions) -> Self {
+    /// What the caller says in the terms of a request.
+    pub(super) fn of(terms: &SendTerms) -> Self {
         Self {
-            until: extensions.remove(),
-            audience: extensions.remove(),
+            until: terms.deadline,
+            audience: terms.audience.clone(),
         }
     }
 
     /// Whether somebody waits, and for more than this time.
     fn leaves(&self, time: Duration) -> bool {
-        let is_left = |LoadDeadline(until): LoadDeadline| {
-            until.saturating_duration_since(Instant::now()) > time
-        };
+        let is_left = |until: Instant| until.saturating_duration_since(Instant::now()) > time;
         self.until.is_none_or(is_left) && self.audience.as_ref().is_none_or(LoadAudience::waits)
     }
 }
@@ -441,13 +439,17 @@ fn failure_of(outcome: &AttemptResult) -> Option<FailureKind> {
         Ok(delivered) => {
             let (status, headers) = (delivered.response.status(), delivered.response.headers());
             // In a response without a body, gRPC has its status among the fields.
-            let grpc = |code| headers.get("grpc-status").is_some_and(|told| told == code);
+            let grpc = grpc::status(headers);
             // Who has no more capacity (429) refuses quickly, and is not the better target for that.
             let refused = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
             match refused {
                 true => Some(FailureKind::Status(status.as_u16())),
-                false if grpc(UNAVAILABLE) => Some(FailureKind::Status(503)),
-                false if grpc(RESOURCE_EXHAUSTED) => Some(FailureKind::Status(429)),
+                false if grpc.is_some_and(|told| told == UNAVAILABLE) => {
+                    Some(FailureKind::Status(503))
+                }
+                false if grpc.is_some_and(|told| told == RESOURCE_EXHAUSTED) => {
+                    Some(FailureKind::Status(429))
+                }
                 false => None,
             }
         }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, UPGRADE};
@@ -16,9 +16,12 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::attempt::OnAttempt;
+use super::delivery::FailureFallback;
 use super::spread::stable_hash;
 use super::sticky::StickyPin;
 use crate::http::body::{Body, BodyError, KeptPieces, PiecePlace};
+use crate::http::memory::ConnectionMemory;
 
 /// The most bytes of a request's body that are kept until its response begins.
 const KEPT_BODY: usize = 64 << 10;
@@ -30,30 +33,47 @@ pub(super) struct OutgoingRequest {
     headers: HeaderMap,
     extensions: Extensions,
     body: OutgoingBody,
+    terms: SendTerms,
 }
 
-/// The address of the client that a request is sent for. It is attached to the request as an
-/// extension.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestClient(pub IpAddr);
+/// What is said of a request beside what its origin gets: one extension of the request, since each
+/// further one would cost a place in a table, a box, and a copy of both.
+#[derive(Clone, Default)]
+pub struct SendTerms {
+    /// When the caller stops waiting for the answer: no further attempt begins that could not end by
+    /// then.
+    pub deadline: Option<Instant>,
+    /// Nothing is sent to a further target for nobody.
+    pub audience: Option<LoadAudience>,
+    pub readers: AnswerReaders,
+    /// What the client gets if there is no good answer.
+    pub fallback: FailureFallback,
+    /// Is told of each attempt.
+    pub told: Option<OnAttempt>,
+    /// The account that the memory of the answer is charged to.
+    pub memory: Option<Arc<ConnectionMemory>>,
+    /// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`.
+    pub silence: Option<Duration>,
+    /// The address of the client that it is sent for.
+    pub client: Option<IpAddr>,
+    /// A hash of the key that the cache has, or would have, for the answer; the same in each
+    /// process.
+    pub key: Option<u64>,
+    /// The target that the client stays with.
+    pub pin: Option<StickyPin>,
+}
 
-/// A hash of the key that the cache has, or would have, for the answer; the same in each process.
-/// It is attached to the request as an extension.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestKey(pub u64);
+/// Whom an answer may be for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum AnswerReaders {
+    #[default]
+    One,
+    /// It is a load that many may share: where upstreams hedge, it may go to a second target while
+    /// the first has not answered.
+    Many,
+}
 
-/// Marks a load whose answer may be for many, as an extension of the request: where upstreams hedge,
-/// it may go to a second target while the first has not answered.
-#[derive(Clone, Copy, Debug)]
-pub struct SharedLoad;
-
-/// When the caller stops waiting for the answer, as an extension of the request: no further attempt
-/// begins that could not end by then.
-#[derive(Clone, Copy, Debug)]
-pub struct LoadDeadline(pub Instant);
-
-/// Tells whether anybody waits for the answer, as an extension of the request: nothing is sent to a
-/// further target for nobody.
+/// Tells whether anybody waits for the answer.
 #[derive(Clone)]
 pub struct LoadAudience(Arc<AudienceCheck>);
 
@@ -95,8 +115,15 @@ impl LoadAudience {
     }
 }
 
+impl SendTerms {
+    /// Those of this request, to be changed.
+    pub fn of(request: &mut Request<Body>) -> &mut Self {
+        request.extensions_mut().get_or_insert_default()
+    }
+}
+
 impl OutgoingRequest {
-    pub(super) fn new(request: Request<Body>) -> Self {
+    pub(super) fn new(request: Request<Body>, terms: SendTerms) -> Self {
         let (head, body) = request.into_parts();
         let body = match body.is_empty() {
             true => OutgoingBody::Empty,
@@ -116,6 +143,7 @@ impl OutgoingRequest {
             headers: head.headers,
             extensions: head.extensions,
             body,
+            terms,
         }
     }
 
@@ -137,7 +165,7 @@ impl OutgoingRequest {
 
     /// Whether it may be sent to a second target before the first has answered.
     pub(super) fn may_be_hedged(&self) -> bool {
-        self.extensions.get::<SharedLoad>().is_some()
+        self.terms.readers == AnswerReaders::Many
             && self.method == Method::GET
             && matches!(self.body, OutgoingBody::Empty)
             && !self.headers.contains_key(UPGRADE)
@@ -157,20 +185,19 @@ impl OutgoingRequest {
 
     /// The address of the client, where the caller has given it.
     pub(super) fn client(&self) -> Option<IpAddr> {
-        let given = self.extensions.get::<RequestClient>();
-        given.map(|RequestClient(address)| *address)
+        self.terms.client
     }
 
     /// The target that the client stays with, where the caller has given it.
     pub(super) fn pin(&self) -> Option<StickyPin> {
-        self.extensions.get::<StickyPin>().copied()
+        self.terms.pin
     }
 
     /// What the answer is known by: the key that the caller has given, or else host, path and
     /// query.
     pub(super) fn key(&self) -> u64 {
-        if let Some(RequestKey(key)) = self.extensions.get::<RequestKey>() {
-            return *key;
+        if let Some(key) = self.terms.key {
+            return key;
         }
         let host = self
             .headers
@@ -309,7 +336,8 @@ mod tests {
             .map(|size| Ok::<_, BodyError>(Frame::data(Bytes::from(vec![b'x'; *size]))))
             .collect();
         let stream = StreamBody::new(futures_util::stream::iter(frames));
-        OutgoingRequest::new(Request::post("/").body(Body::boxed(stream)).unwrap())
+        let request = Request::post("/").body(Body::boxed(stream)).unwrap();
+        OutgoingRequest::new(request, SendTerms::default())
     }
 
     fn read(request: Request<Body>) -> Result<usize, BodyError> {
@@ -358,7 +386,7 @@ mod tests {
     #[test]
     fn a_request_without_a_body_is_sent_any_number_of_times() {
         let empty = Request::get("/a").header("x", "y").body(Body::empty());
-        let outgoing = OutgoingRequest::new(empty.unwrap());
+        let outgoing = OutgoingRequest::new(empty.unwrap(), SendTerms::default());
         for _ in 0..3 {
             let request = outgoing.next().unwrap();
             assert_eq!(request.headers()["x"], "y");

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use tokio::sync::Notify;
 
 use super::error::SendError;
@@ -87,10 +87,12 @@ pub fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendE
     Ok(())
 }
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// How long the origin says that it keeps the connection: `timeout` of `Keep-Alive`, which no RFC
 /// defines any more and most servers send.
 pub(super) fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let field = headers.get("keep-alive")?.to_str().ok()?;
+    let field = headers.get(KEEP_ALIVE)?.to_str().ok()?;
     let mut parameters = field.split(',').map(str::trim);
     let seconds = parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

@@ -22,7 +22,7 @@ use super::config::{
 };
 use super::error::{BuildError, OriginError, OverloadReason, TimeoutPhase};
 use super::targets::AnswerQuality;
-use super::{LoadAudience, LoadDeadline, OnAttempt, Origin, Origins, SharedOriginState};
+use super::{LoadAudience, OnAttempt, Origin, Origins, SendTerms, SharedOriginState};
 use crate::http::body::{Body, BodyError, collect};
 use crate::units;
 
@@ -418,7 +418,7 @@ async fn a_slow_target_has_its_own_time_for_each_attempt() {
 
 /// How many attempts a request to two targets makes that both refuse connections, after answers
 /// that took this long.
-async fn attempts(took: Option<Duration>, attach: impl FnOnce(&mut http::Extensions)) -> usize {
+async fn attempts(took: Option<Duration>, attach: impl FnOnce(&mut SendTerms)) -> usize {
     let urls = [nobody().await, nobody().await].map(|address| format!("http://{address}"));
     let origin = origin(upstream(&urls)).unwrap();
     if let Some(took) = took {
@@ -433,19 +433,17 @@ async fn attempts(took: Option<Duration>, attach: impl FnOnce(&mut http::Extensi
     let told = OnAttempt::new(move |_| {
         counted.fetch_add(1, Relaxed);
     });
-    request.extensions_mut().insert(told);
-    attach(request.extensions_mut());
+    let terms = SendTerms::of(&mut request);
+    terms.told = Some(told);
+    attach(terms);
     origin.send(request).await.unwrap_err();
     made.load(Relaxed)
 }
 
 #[tokio::test]
 async fn no_retry_begins_that_cannot_end_in_time() {
-    let within = |time: Duration| {
-        move |extensions: &mut http::Extensions| {
-            extensions.insert(LoadDeadline(Instant::now() + time));
-        }
-    };
+    let within =
+        |time: Duration| move |terms: &mut SendTerms| terms.deadline = Some(Instant::now() + time);
     let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
     assert_eq!(attempts(None, |_| ()).await, 2);
     assert_eq!(attempts(None, within(minute)).await, 2);
@@ -458,9 +456,8 @@ async fn no_retry_begins_that_cannot_end_in_time() {
 #[tokio::test]
 async fn nothing_is_sent_again_for_nobody() {
     for (waits, expected) in [(true, 2), (false, 1)] {
-        let made = attempts(None, |extensions| {
-            extensions.insert(LoadAudience::new(move || waits));
-        });
+        let audience = LoadAudience::new(move || waits);
+        let made = attempts(None, |terms| terms.audience = Some(audience));
         assert_eq!(made.await, expected);
     }
 }

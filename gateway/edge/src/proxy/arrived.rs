@@ -1,7 +1,6 @@
 //! A request that has found its route, as the rules of the route see it: before its key is derived,
 //! and before anybody has answered it.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,22 +12,22 @@ use super::context::RequestContext;
 use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
 use super::lookup::{HitSample, RoutedRequest};
-use super::record::trail::RequestTrail;
+use super::record::trail::{RequestTrail, TrailEvent};
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::route::Route;
-use super::{Generation, context, plan};
+use super::{Generation, plan};
 use crate::http::body::Body;
 use crate::http::forward::{HopWishes, RequestSender};
 use crate::http::path::PathRules;
 use crate::http::tls::TlsSession;
+use crate::rate_limit::LimitVerdict;
 
 /// A request that has found its route.
 pub struct ArrivedRequest {
     pub parts: Parts,
     pub body: Body,
-    /// The host that it is addressed to, where it can't be read from `parts` any more. See
-    /// [`host`](Self::host).
-    pub(super) kept_host: Option<String>,
+    /// The host that it is addressed to, in its normal form.
+    pub host: String,
     pub scheme: &'static str,
     pub caller: RequestSender,
     pub wishes: HopWishes,
@@ -36,26 +35,13 @@ pub struct ArrivedRequest {
     pub path_rules: PathRules,
     pub tls: Option<Arc<TlsSession>>,
     pub started: Instant,
+    /// The limits that it is above, which its record does not tell yet.
+    pub(super) above_limits: Vec<(Arc<str>, LimitVerdict)>,
     /// Its answer, which is to be counted, logged and brought into the client's form.
     pub(super) answer: PendingAnswer,
 }
 
 impl ArrivedRequest {
-    /// The host that it is addressed to, in its normal form.
-    pub fn host(&self) -> Cow<'_, str> {
-        match &self.kept_host {
-            Some(host) => Cow::Borrowed(host),
-            None => context::host(&self.parts, self.scheme),
-        }
-    }
-
-    /// Keeps the host, since `parts` are about to change.
-    pub(super) fn keep_host(&mut self) {
-        if self.kept_host.is_none() {
-            self.kept_host = Some(self.host().into_owned());
-        }
-    }
-
     /// The client's address, also behind trusted proxies. None: they hide it.
     pub fn client(&self) -> Option<IpAddr> {
         self.caller.client()
@@ -64,7 +50,6 @@ impl ArrivedRequest {
     /// The request as the look-up sees it.
     pub(super) fn routed<'a>(
         &'a self,
-        host: &'a str,
         route: &'a Arc<Route>,
         trail: Option<&'a RequestTrail>,
         sample: HitSample,
@@ -72,7 +57,7 @@ impl ArrivedRequest {
         RoutedRequest {
             parts: &self.parts,
             body: &self.body,
-            host,
+            host: &self.host,
             scheme: self.scheme,
             wishes: &self.wishes,
             route,
@@ -92,7 +77,7 @@ impl ArrivedRequest {
         RequestContext {
             generation: Arc::clone(generation),
             parts: self.parts.clone(),
-            host: self.host().into_owned(),
+            host: self.host.clone(),
             scheme: self.scheme,
             caller: self.caller.clone(),
             wishes: self.wishes.clone(),
@@ -110,11 +95,9 @@ impl ArrivedRequest {
     pub(super) fn keep_head(&mut self, route: &Route) {
         if let Some((plugin, _)) = &route.key_plugin
             && plan::asks_key_plugin(route, &self.parts)
+            && let Some(record) = &mut self.answer.record
         {
-            let host = self.host().into_owned();
-            if let Some(record) = &mut self.answer.record {
-                record.keep_head(plugin.name(), &self.parts, &host);
-            }
+            record.keep_head(plugin.name(), &self.parts, &self.host);
         }
     }
 
@@ -124,19 +107,39 @@ impl ArrivedRequest {
         recorder: &RequestRecorder,
         route: &Route,
     ) -> Option<PendingRecord> {
-        recorder.of_perhaps_a_hit(self.beginning(&self.host(), route))
+        recorder.of_perhaps_a_hit(self.beginning(route))
     }
 
     /// Begins the record of the request, which is no hit, unless it has one.
     pub(super) fn begin_record(&mut self, recorder: &RequestRecorder, route: &Route) {
         if self.answer.record.is_none() {
-            self.answer.record = recorder.begin(self.beginning(&self.host(), route));
+            self.answer.record = recorder.begin(self.beginning(route));
+            self.tell_of_limits();
         }
     }
 
-    fn beginning<'a>(&'a self, host: &'a str, route: &'a Route) -> RecordBeginning<'a> {
+    /// Notes on its record that it is above the limit of this name.
+    pub fn is_above(&mut self, limit: Arc<str>, verdict: LimitVerdict) {
+        self.above_limits.push((limit, verdict));
+        self.tell_of_limits();
+    }
+
+    fn tell_of_limits(&mut self) {
+        if self.above_limits.is_empty() {
+            return;
+        }
+        let record = self.answer.record.as_mut();
+        if let Some(trail) = record.and_then(PendingRecord::trail) {
+            for (limit, verdict) in self.above_limits.drain(..) {
+                trail.note(TrailEvent::Limited(limit, verdict));
+            }
+        }
+    }
+
+    fn beginning<'a>(&'a self, route: &'a Route) -> RecordBeginning<'a> {
+        let (parts, host) = (&self.parts, &*self.host);
         let of = RecordBeginning::of(
-            &self.parts,
+            parts,
             host,
             &self.caller,
             Some(route.recorded()),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
 use http::header::{CONNECTION, HOST, TE, UPGRADE};
@@ -19,7 +19,7 @@ use crate::http::grpc::AnswerDialect;
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::PathRules;
 use crate::http::server::InterimSender;
-use crate::origin::{OnAttempt, OnInterim, RequestClient, RequestKey, StickyPin, StreamSilence};
+use crate::origin::{OnAttempt, OnInterim, SendTerms};
 use crate::plugin::KeyDecision;
 use crate::proxy::came;
 use crate::proxy::esi;
@@ -56,9 +56,24 @@ pub struct DerivedKey {
     pub key: KeyBuf,
     /// The decision of the key plugin, for what it returned beside the key.
     pub plugin: Option<Arc<KeyDecision>>,
+    /// Its short name, once somebody has asked for it.
+    id: OnceLock<KeyId>,
 }
 
 impl DerivedKey {
+    pub fn new(key: KeyBuf, plugin: Option<Arc<KeyDecision>>) -> Self {
+        Self {
+            key,
+            plugin,
+            id: OnceLock::new(),
+        }
+    }
+
+    /// The short name of the key.
+    pub fn id(&self) -> KeyId {
+        *self.id.get_or_init(|| KeyId::of(self.key.as_bytes()))
+    }
+
     /// The text in place of the URL, and the tags, that the key plugin returned.
     fn said(&self) -> (Option<&str>, &[String]) {
         match self.plugin.as_deref() {
@@ -158,12 +173,12 @@ impl RequestContext {
         let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let tags = tags.iter().map(|tag| hash64(tag.as_bytes()));
         PurgeAttributes {
-            id: KeyId::of(keyed.key.as_bytes()).0,
+            id: keyed.id().0,
             identity: keyed.key.identity(),
             route: self.route.hash,
             tags: self.route.tags.iter().copied().chain(tags).collect(),
             groups: Box::default(),
-            url: text.map_or_else(|| format!("{}{path}", self.host).into(), Into::into),
+            url: text.map_or_else(|| [&*self.host, path].concat().into(), Into::into),
         }
     }
 
@@ -191,10 +206,14 @@ impl RequestContext {
     /// If the rules of the route make a request of it that no origin may get.
     pub fn for_origin(&self, body: Body) -> Result<Request<Body>, LoadFailure> {
         let mut headers = self.parts.headers.clone();
+        headers.reserve(ADDED_FIELDS);
         self.forward(&mut headers);
         esi::tell_origin(&self.route, &mut headers);
         // The same spelling as in the key; HTTP/2 carries it only in the pseudo-header.
-        if let (false, Ok(host)) = (self.host.is_empty(), HeaderValue::from_str(&self.host)) {
+        if !self.host.is_empty()
+            && !headers.get_all(HOST).iter().eq([&self.host])
+            && let Ok(host) = HeaderValue::from_str(&self.host)
+        {
             headers.insert(HOST, host);
         }
         let mut request = Request::new(body);
@@ -274,41 +293,30 @@ impl RequestContext {
     /// or its key where targets are chosen by it, the target that its client stays with, the silence that its route allows to streams, and the trail
     /// on which its attempts are noted.
     pub fn charge(&self, request: &mut Request<Body>) {
-        if let Some(longest) = self.route.timeouts.stream_idle {
-            request.extensions_mut().insert(StreamSilence(longest.0));
+        let terms = SendTerms::of(request);
+        terms.silence = self.route.timeouts.stream_idle.map(|longest| longest.0);
+        terms.memory.clone_from(&self.memory);
+        if let Some(origin) = &self.route.origin {
+            let client = self.caller.client();
+            terms.client = client.filter(|_| origin.chooses_by_client());
+            terms.key = origin.chooses_by_key().then(|| self.target_key());
         }
-        if let Some(memory) = &self.memory {
-            request.extensions_mut().insert(Arc::clone(memory));
-        }
-        if let Some(origin) = &self.route.origin
-            && origin.chooses_by_client()
-            && let Some(client) = self.caller.client()
-        {
-            request.extensions_mut().insert(RequestClient(client));
-        }
-        if let Some(origin) = &self.route.origin
-            && origin.chooses_by_key()
-        {
-            request.extensions_mut().insert(self.target_key());
-        }
-        if let Some(pin) = self.parts.extensions.get::<StickyPin>() {
-            request.extensions_mut().insert(*pin);
-        }
-        if let Some(trail) = self.trail.clone() {
-            let noted = move |attempt| trail.note(TrailEvent::Attempt(attempt));
-            request.extensions_mut().insert(OnAttempt::new(noted));
-        }
+        terms.pin = self.parts.extensions.get().copied();
+        terms.told = self
+            .trail
+            .clone()
+            .map(|trail| OnAttempt::new(move |attempt| trail.note(TrailEvent::Attempt(attempt))));
     }
 
     /// What chooses the target where it depends on the key. All that is sent for one object has the
     /// same: the key without variant and parts, which a request that bypasses the cache would have,
     /// too; and the URL where there is no key.
-    fn target_key(&self) -> RequestKey {
+    fn target_key(&self) -> u64 {
         let key = plan::key_of(self).map(|key| KeyId::of(key.as_bytes()).0);
-        RequestKey(key.unwrap_or_else(|| {
+        key.unwrap_or_else(|| {
             let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
             hash64(format!("{}{path}", self.host).as_bytes())
-        }))
+        })
     }
 
     /// In which form the client reads errors.
@@ -342,7 +350,7 @@ fn sign(headers: &mut HeaderMap, caller: &RequestSender, host: &str, version: Ve
     headers.remove(forward::CLIENT_JA4);
     headers.remove(forward::CHOSEN_UPSTREAM);
     forward::tell_origin(headers, caller, host);
-    forward::append_via(headers, version, PSEUDONYM);
+    forward::append_via(headers, version);
     forward::append_cdn_loop(headers, &CDN_ID);
 }
 
@@ -360,17 +368,21 @@ fn pass_interim(request: &mut Request<Body>, interim: InterimSender) {
         forward::end_response_hop(status, &mut headers);
         // An interim response has no content (RFC 9110 §15.2).
         headers.remove(http::header::CONTENT_LENGTH);
-        forward::append_via(&mut headers, version, PSEUDONYM);
+        forward::append_via(&mut headers, version);
         interim.send(status, &headers);
     });
     request.extensions_mut().insert(told);
 }
 
+/// How many fields the head for an origin has beside those of the client.
+const ADDED_FIELDS: usize = 8;
+
 /// The name of this process in `CDN-Loop` (RFC 8586). It differs between processes, so that one
 /// gateway may stand before another.
-pub static CDN_ID: LazyLock<String> = LazyLock::new(|| {
+pub static CDN_ID: LazyLock<HeaderValue> = LazyLock::new(|| {
     let number = std::hash::RandomState::new().hash_one(std::process::id());
-    format!("{PSEUDONYM}-{number:016x}")
+    let id = format!("{PSEUDONYM}-{number:016x}");
+    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(PSEUDONYM))
 });
 
 /// The path and query alone (RFC 9112 §3.2.1).

@@ -175,7 +175,7 @@ impl PageRequest {
             is_head: request.parts.method == Method::HEAD,
             uri: context::origin_form(&request.parts.uri),
             version: request.parts.version,
-            host: request.host().into_owned(),
+            host: request.host.clone(),
             scheme: request.scheme,
             headers,
             place,

@@ -9,7 +9,7 @@ use http::{Request, Uri};
 
 use crate::cache::entry::Entry;
 use crate::cache::freshness::FreshnessState;
-use crate::cache::key::{KeyBuf, KeyId, describe};
+use crate::cache::key::{KeyBuf, describe};
 use crate::cache::l2::L2Lookup;
 use crate::http::body::Body;
 use crate::http::cache_status::ForwardReason;
@@ -267,7 +267,7 @@ fn explain(explanation: &mut Explanation, visit: &RoutedRequest<'_>) -> Option<D
     if let Some(keyed) = &keyed {
         let by = route.key_plugin.as_ref();
         explanation.key = Some(ExplainedKey {
-            id: KeyId::of(keyed.key.as_bytes()).to_string(),
+            id: keyed.id().to_string(),
             parts: describe(keyed.key.as_bytes()),
             plugin: by.map(|(plugin, _)| plugin.name().to_owned()),
             origin_gets: origin_query::narrowed(&visit.parts.uri, route, &keyed.key)

@@ -12,15 +12,14 @@ use crate::cache::freshness::Freshness;
 use crate::cache::policy::{Lifetime, Policy, StorageTerms};
 use crate::http::cache_control::{FieldForm, ResponseDirectives};
 use crate::http::cache_status::CACHE_STATUS;
-use crate::http::date;
-use crate::http::forward::{self, PSEUDONYM};
+use crate::http::{date, forward};
 use crate::proxy::miss::load::ReceivedResponse;
 
 /// Adds the fields that every response gets when it arrives, stored or not.
 pub(super) fn prepare(arrived: &mut ReceivedResponse) {
     let version = arrived.answer.response.version();
     let headers = arrived.answer.response.headers_mut();
-    forward::append_via(headers, version, PSEUDONYM);
+    forward::append_via(headers, version);
     if !headers.contains_key(DATE) {
         // RFC 9110 §6.6.1: a recipient with a clock adds it.
         headers.insert(DATE, date::format(arrived.wall));

@@ -55,9 +55,7 @@ pub fn request(
     trail: Option<&RequestTrail>,
 ) -> Option<CountedResponse> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
-    request.keep_host();
-    let host = request.kept_host.as_deref().unwrap_or_default();
-    let about = (request.scheme, host, request.caller.client());
+    let about = (request.scheme, &*request.host, request.caller.client());
     let rules = route.path.over(request.path_rules);
     let parts = &mut request.parts;
     let call = || ask(plugin, &route.name, parts, about, rules);

@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
-use crate::http::forward::{self, PSEUDONYM};
+use crate::http::forward;
 use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
 use crate::http::trace;
@@ -240,7 +240,7 @@ pub(super) fn status(reason: ForwardReason, detail: Option<&'static str>) -> Cac
 
 fn cleaned(mut response: Response<Body>) -> Response<Body> {
     let version = response.version();
-    forward::append_via(response.headers_mut(), version, PSEUDONYM);
+    forward::append_via(response.headers_mut(), version);
     response
 }
 

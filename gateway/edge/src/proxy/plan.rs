@@ -82,12 +82,7 @@ pub(super) fn key(visit: &RoutedRequest<'_>) -> RequestPlan {
         ..
     } = *visit;
     let subject = subject(parts, scheme, host, route);
-    let native = || {
-        RequestPlan::Cache(DerivedKey {
-            key: route.key.build(&subject),
-            plugin: None,
-        })
-    };
+    let native = || RequestPlan::Cache(DerivedKey::new(route.key.build(&subject), None));
     let Some((plugin, on_error)) = &route.key_plugin else {
         return native();
     };
@@ -110,10 +105,10 @@ pub(super) fn key(visit: &RoutedRequest<'_>) -> RequestPlan {
     };
     match &*decision {
         KeyDecision::Default => native(),
-        KeyDecision::Key { text, parts, .. } => RequestPlan::Cache(DerivedKey {
-            key: route.key.build_text(text, parts, &subject),
-            plugin: Some(Arc::clone(&decision)),
-        }),
+        KeyDecision::Key { text, parts, .. } => RequestPlan::Cache(DerivedKey::new(
+            route.key.build_text(text, parts, &subject),
+            Some(Arc::clone(&decision)),
+        )),
         KeyDecision::Bypass { .. } => RequestPlan::Pass(ForwardReason::Bypass, Some("key-plugin")),
         KeyDecision::Refuse { status } => RequestPlan::Refuse(*status),
     }

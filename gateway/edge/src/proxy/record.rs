@@ -191,7 +191,7 @@ impl RequestRecorder {
     /// kept.
     pub fn of_perhaps_a_hit(&self, beginning: RecordBeginning<'_>) -> Option<PendingRecord> {
         let kept = self.recent.takes_this_hit();
-        // A plugin and rules may change the request, and the record shows what the client asked for.
+        // The record shows what the client asked for, so it begins before that changes.
         let is_kept_as_asked = beginning
             .route
             .is_some_and(|route| route.influence == RouteInfluence::MayChangeRequests);

@@ -219,9 +219,12 @@ impl Route {
 
     /// What records say of it.
     pub fn recorded(&self) -> RecordedRoute<'_> {
+        let rules = self.rules.as_ref();
+        let may_change = self.request_plugin.is_some()
+            || rules.is_some_and(|rules| rules.change_what_is_recorded());
         RecordedRoute {
             name: &self.name,
-            influence: match self.request_plugin.is_some() || self.rules.is_some() {
+            influence: match may_change {
                 true => RouteInfluence::MayChangeRequests,
                 false => RouteInfluence::LeavesRequestsAlone,
             },

@@ -117,6 +117,9 @@ pub struct AnswerRules {
     request_id: Option<HeaderValue>,
 }
 
+/// Room for the fields that the rules of most routes add to an answer, so that its head grows once.
+const ADDED_FIELDS: usize = 8;
+
 /// What the rules say of a request.
 pub enum RuleAdmission {
     /// It goes on to the request plugin, the key and the cache.
@@ -181,6 +184,13 @@ impl RouteRules {
         self.limits.as_ref().filter(|limits| limits.limits_origin())
     }
 
+    /// Whether the rules may change what the record of a request shows of its head: fields of a
+    /// service or of the device may have any name.
+    pub fn change_what_is_recorded(&self) -> bool {
+        let cleaning = self.cleaning.as_ref();
+        self.auth.is_some() || cleaning.is_some_and(RequestCleaning::tells_device)
+    }
+
     /// Whether the origin learns something from the rules that no client has sent.
     pub fn tell_origin(&self) -> bool {
         self.auth.as_ref().is_some_and(RouteAuth::tells_origin)
@@ -216,7 +226,7 @@ impl RouteRules {
             return RuleAdmission::Answered(page);
         }
         if let Some(redirect) = &self.redirect {
-            let answer = redirect.answer(self.source(request, &request.host()));
+            let answer = redirect.answer(self.source(request));
             let outcome = match answer.status().is_redirection() {
                 true => RequestOutcome::Pass,
                 false => RequestOutcome::Error,
@@ -277,10 +287,10 @@ impl RouteRules {
         }
     }
 
-    fn source<'a>(&'a self, request: &'a ArrivedRequest, host: &'a str) -> TemplateSource<'a> {
+    fn source<'a>(&'a self, request: &'a ArrivedRequest) -> TemplateSource<'a> {
         TemplateSource {
             parts: &request.parts,
-            host,
+            host: &request.host,
             scheme: request.scheme,
             client: request.client(),
             route: &self.route,
@@ -352,10 +362,8 @@ impl RouteRules {
         let id = request.parts.extensions.get::<RequestId>();
         let id = id.map(|RequestId(id)| id.clone());
         let reads_pages = self.pages.is_some() && request.answer.dialect == AnswerDialect::Http;
-        let made = self.response.as_ref().map(|changes| {
-            let host = request.host();
-            changes.made(self.source(request, &host), &self.dropped)
-        });
+        let made = self.response.as_ref();
+        let made = made.map(|changes| changes.made(self.source(request), &self.dropped));
         let (compress, cors) = (self.compress.as_ref(), self.cors.as_ref());
         Box::new(AnswerRules {
             rules: Arc::clone(self),
@@ -417,6 +425,7 @@ impl AnswerRules {
             served = pages.apply(served, reader);
         }
         let headers = served.response.headers_mut();
+        headers.reserve(ADDED_FIELDS);
         if rules.security_headers == SecurityHeaders::Basic {
             security_headers::set_basic(headers, self.scheme);
         }

@@ -25,7 +25,10 @@ pub(super) fn each(line: &[u8], mut apply: impl FnMut(&str, &Argument<'_>)) {
         let Ok(name) = std::str::from_utf8(name) else {
             continue;
         };
-        let name = name.to_ascii_lowercase();
+        let name = match name.bytes().any(|octet| octet.is_ascii_uppercase()) {
+            true => Cow::Owned(name.to_ascii_lowercase()),
+            false => Cow::Borrowed(name),
+        };
         let trimmed = name.trim_ascii_end();
         let argument = match value {
             [] => Argument::None,

@@ -9,17 +9,43 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use bytes::BytesMut;
+use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::caller::RequestSender;
 use super::{FOR, HOST, PROTO};
 
+/// Room for the lines of most requests beside the host, so that the buffer need not grow.
+const MOST_LINES: usize = 128;
+
 /// Tells the origin who sent the request. `host` is the one in the key.
 pub fn tell_origin(headers: &mut HeaderMap, caller: &RequestSender, host: &str) {
-    set_if_absent(headers, header::FORWARDED, || forwarded(caller, host));
-    set_if_absent(headers, FOR, || addresses(caller));
-    set_if_absent(headers, PROTO, || caller.scheme().to_owned());
-    set_if_absent(headers, HOST, || host.to_owned());
+    // The values are slices of one buffer: to copy the head does not copy them.
+    let mut lines = BytesMut::with_capacity(MOST_LINES + 2 * host.len());
+    set_if_absent(headers, header::FORWARDED, || {
+        push_forwarded(&mut lines, caller, host);
+        taken(&mut lines)
+    });
+    set_if_absent(headers, FOR, || {
+        push_addresses(&mut lines, caller);
+        taken(&mut lines)
+    });
+    set_if_absent(headers, HOST, || {
+        push(&mut lines, host);
+        taken(&mut lines)
+    });
+    let scheme = caller.scheme();
+    set_if_absent(headers, PROTO, || Some(HeaderValue::from_static(scheme)));
+}
+
+/// What has been written, as a value. None if no field can hold it.
+fn taken(lines: &mut BytesMut) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(lines.split().freeze()).ok()
+}
+
+fn push(lines: &mut BytesMut, text: &str) {
+    lines.extend_from_slice(text.as_bytes());
 }
 
 /// The client, then each proxy that the request came through.
@@ -32,78 +58,79 @@ fn hops(caller: &RequestSender) -> impl Iterator<Item = Option<IpAddr>> {
         .chain((!direct).then_some(Some(connected)))
 }
 
-fn addresses(caller: &RequestSender) -> String {
-    let mut line = String::new();
-    for hop in hops(caller) {
-        let comma = if line.is_empty() { "" } else { ", " };
-        line.push_str(comma);
+fn push_addresses(lines: &mut BytesMut, caller: &RequestSender) {
+    for (n, hop) in hops(caller).enumerate() {
+        if n > 0 {
+            push(lines, ", ");
+        }
         match hop {
-            Some(address) => push_address(&mut line, address),
-            None => line.push_str("unknown"),
+            Some(address) => push_address(lines, address),
+            None => push(lines, "unknown"),
         }
     }
-    line
 }
 
 /// Adds the address, without the formatter where that is easy: every request to an origin has two.
-fn push_address(line: &mut String, address: IpAddr) {
+fn push_address(lines: &mut BytesMut, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
             let mut digits = itoa::Buffer::new();
             for (n, octet) in address.octets().into_iter().enumerate() {
                 if n > 0 {
-                    line.push('.');
+                    push(lines, ".");
                 }
-                line.push_str(digits.format(octet));
+                push(lines, digits.format(octet));
             }
         }
         IpAddr::V6(address) => {
-            let _ = write!(line, "{address}");
+            let _ = write!(lines, "{address}");
         }
     }
 }
 
-fn forwarded(caller: &RequestSender, host: &str) -> String {
-    let mut line = String::new();
+fn push_forwarded(lines: &mut BytesMut, caller: &RequestSender, host: &str) {
     for (n, hop) in hops(caller).enumerate() {
-        let comma = if n == 0 { "" } else { ", " };
-        line.push_str(comma);
-        line.push_str("for=");
+        push(lines, if n == 0 { "for=" } else { ", for=" });
         match hop {
             Some(IpAddr::V6(address)) => {
-                let _ = write!(line, "\"[{address}]\"");
+                let _ = write!(lines, "\"[{address}]\"");
             }
-            Some(address) => push_address(&mut line, address),
-            None => line.push_str("unknown"),
+            Some(address) => push_address(lines, address),
+            None => push(lines, "unknown"),
         }
         if n == 0 {
-            line.push_str(";host=");
-            push_quoted(&mut line, host);
-            line.push_str(";proto=");
-            line.push_str(caller.scheme());
+            push(lines, ";host=");
+            push_quoted(lines, host);
+            push(lines, ";proto=");
+            push(lines, caller.scheme());
         }
     }
-    line
 }
 
 /// Does nothing if no field can hold the text.
-fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, text: impl FnOnce() -> String) {
-    if !headers.contains_key(&name)
-        && let Ok(value) = HeaderValue::try_from(text())
+fn set_if_absent(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    value: impl FnOnce() -> Option<HeaderValue>,
+) {
+    if let Entry::Vacant(place) = headers.entry(name)
+        && let Some(value) = value()
     {
-        headers.insert(name, value);
+        place.insert(value);
     }
 }
 
-fn push_quoted(line: &mut String, text: &str) {
-    line.push('"');
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            line.push('\\');
+fn push_quoted(lines: &mut BytesMut, text: &str) {
+    push(lines, "\"");
+    for piece in text.split_inclusive(['"', '\\']) {
+        let rest = piece.strip_suffix(['"', '\\']).unwrap_or(piece);
+        push(lines, rest);
+        if rest.len() < piece.len() {
+            push(lines, "\\");
+            push(lines, &piece[rest.len()..]);
         }
-        line.push(character);
     }
-    line.push('"');
+    push(lines, "\"");
 }
 
 #[cfg(test)]

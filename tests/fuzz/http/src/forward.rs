@@ -3,7 +3,7 @@
 //! Input: the fields of a message, then our name in `CDN-Loop`.
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
-use http::{HeaderMap, HeaderName, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use lamina_http::forward::{
     HopFieldNames, HopWishes, PeerTrust, RequestSender, append_cdn_loop, append_via,
     end_response_hop, is_hop_by_hop, is_posing, loops, receive, strip_trailers,
@@ -45,8 +45,9 @@ pub fn check(data: &[u8]) {
             .any(|name| is_posing(name) || named.contains(name))
     );
     let token = |text: &&str| HeaderName::from_bytes(text.as_bytes()).is_ok();
-    if let Some(name) = input::texts(name).find(token) {
-        looping(headers, name);
+    let id = input::texts(name).find(token);
+    if let Some(id) = id.and_then(|id| HeaderValue::from_str(id).ok()) {
+        looping(headers, &id);
     }
 }
 
@@ -81,10 +82,10 @@ fn only_what_must_goes(headers: &HeaderMap, passed: &HeaderMap, named: &HopField
     }
 }
 
-fn looping(mut headers: HeaderMap, name: &str) {
-    let had = loops(&headers, name);
-    append_via(&mut headers, Version::HTTP_11, name);
-    assert_eq!(loops(&headers, name), had, "Via is for people");
-    append_cdn_loop(&mut headers, name);
-    assert!(loops(&headers, name), "who was here is known");
+fn looping(mut headers: HeaderMap, id: &HeaderValue) {
+    let had = loops(&headers, id);
+    append_via(&mut headers, Version::HTTP_11);
+    assert_eq!(loops(&headers, id), had, "Via is for people");
+    append_cdn_loop(&mut headers, id);
+    assert!(loops(&headers, id), "who was here is known");
 }

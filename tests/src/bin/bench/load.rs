@@ -167,6 +167,21 @@ fn url_of(server: &Server, kind: Kind) -> String {
     }
 }
 
+/// Touches more memory than a cache fills in one measurement, and frees it again. A virtual machine
+/// gets a page from its host when it is touched for the first time, which may take a hundred times
+/// as long as to clear it: a server whose cache grows would be charged for that, and one that has
+/// touched all of its cache when it started would not.
+pub fn have_memory_given() {
+    const BYTES: usize = 1 << 30;
+    const PAGE_BYTES: usize = 4096;
+    let mut memory = vec![0_u8; BYTES];
+    memory
+        .iter_mut()
+        .step_by(PAGE_BYTES)
+        .for_each(|octet| *octet = 1);
+    std::hint::black_box(&memory);
+}
+
 /// A page of its own for every request.
 pub fn misses(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
     unique("GET", server, work, options)

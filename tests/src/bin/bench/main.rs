@@ -75,6 +75,7 @@ fn main() -> anyhow::Result<()> {
     });
     println!("{}", report::hybrid_handshakes(&hybrid, &options));
     let misses = compare(Kind::MISSES, &options, |kind| {
+        load::have_memory_given();
         load::misses(&start(kind)?, work.path(), &options)
     });
     println!("{}", report::misses(&misses, &options));

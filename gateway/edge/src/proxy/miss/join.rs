@@ -73,7 +73,9 @@ pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
         return RequestStep::Answered(served);
     }
     // The load may also have failed in that time.
-    if let Some(served) = in_back_off(miss, miss.shown(), Instant::now()) {
+    if let Some(copy) = miss.shown()
+        && let Some(served) = in_back_off(miss, copy, Instant::now())
+    {
         return RequestStep::Answered(served);
     }
     ask.note(|| TrailEvent::Leads);

@@ -10,7 +10,6 @@ use super::stale::{self, StaleSituation};
 use super::{Miss, RequestStep, ranges, second_tier, source};
 use crate::cache::Lookup;
 use crate::cache::event::UncoalescedReason;
-use crate::cache::key::KeyId;
 use crate::http::cache_status::ForwardReason;
 use crate::http::memory::PROCESS;
 use crate::proxy::failure::not_in_the_cache;
@@ -27,7 +26,7 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
         }
     }
     let ask = &miss.ask;
-    ask.note(|| TrailEvent::Keyed(KeyId::of(miss.keyed.key.as_bytes())));
+    ask.note(|| TrailEvent::Keyed(miss.keyed.id()));
     ask.note(|| TrailEvent::NotInL1(miss.reason));
     let only_if_cached = plan::only_if_cached(&ask.route, &ask.parts);
     let is_head = ask.parts.method == Method::HEAD;
@@ -45,7 +44,9 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
         return RequestStep::Answered(page.unwrap_or_else(|| not_in_the_cache(miss.reason)));
     }
     let copy = miss.stale.as_ref();
-    if let Some(served) = in_back_off(miss, copy, miss.ask.started) {
+    if let Some(copy) = copy
+        && let Some(served) = in_back_off(miss, copy, miss.ask.started)
+    {
         return RequestStep::Answered(served);
     }
     if PROCESS.stays_full().await {
@@ -70,11 +71,10 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
 /// The answer with the stale copy, while the back-off after a failed load lasts.
 pub(super) fn in_back_off(
     miss: &Miss,
-    copy: Option<&stale::StaleCopy>,
+    copy: &stale::StaleCopy,
     now: Instant,
 ) -> Option<crate::proxy::CountedResponse> {
     let (ask, cache) = (&miss.ask, &miss.proxy.cache);
-    let copy = copy?;
     let shown = copy.verdict(StaleSituation::BackOff, ask, now).reason()?;
     let pauses = cache.backoff.pauses(miss.key.as_bytes(), now);
     pauses.then(|| stale::serve(cache, ask, &copy.entry, shown))

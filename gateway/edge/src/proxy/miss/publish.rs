@@ -153,10 +153,14 @@ pub(super) fn marks(
     if tags.dropped > 0 {
         load.cache.hooks.emit(CacheEvent::TagsDropped(tags.dropped));
     }
+    let of_request = leader.marks();
     PurgeAttributes {
-        groups: groups(headers, &CACHE_GROUPS, load.ask.scheme, &load.ask.host),
+        id: of_request.id,
+        identity: of_request.identity,
+        route: of_request.route,
         tags: tags.hashes.into(),
-        ..leader.marks().clone()
+        groups: groups(headers, &CACHE_GROUPS, load.ask.scheme, &load.ask.host),
+        url: of_request.url.clone(),
     }
 }
 

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::cache::coalesce::{LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::http::{conditional, range};
-use crate::origin::{FailureFallback, LoadAudience, LoadDeadline, Origin, OriginError, SharedLoad};
+use crate::origin::{AnswerReaders, FailureFallback, LoadAudience, Origin, OriginError, SendTerms};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
 use crate::proxy::context::RequestContext;
@@ -117,12 +117,10 @@ pub async fn for_one(ask: &RequestContext, audience: Option<LoadAudience>) -> So
 }
 
 impl LoadPatience {
-    /// Adds what the upstream has to know to the extensions of a request.
-    fn tell(&self, extensions: &mut Extensions) {
-        extensions.insert(LoadDeadline(self.deadline));
-        if let Some(audience) = &self.audience {
-            extensions.insert(audience.clone());
-        }
+    /// Adds what the upstream has to know to the terms of a request.
+    fn tell(&self, terms: &mut SendTerms) {
+        terms.deadline = Some(self.deadline);
+        terms.audience.clone_from(&self.audience);
     }
 }
 
@@ -151,7 +149,7 @@ async fn sent(
 ) -> SourceOutcome {
     let mut request = ask.mirrored(request);
     let asked = ask.asked(&request);
-    awaited.tell(request.extensions_mut());
+    awaited.tell(SendTerms::of(&mut request));
     match origin.send(request).await {
         Ok(mut response) => {
             ask.bring_back(response.headers_mut(), asked.as_ref());
@@ -180,16 +178,14 @@ async fn by_origin(
     };
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
-    request.extensions_mut().insert(SharedLoad);
+    SendTerms::of(&mut request).readers = AnswerReaders::Many;
     let fallback = fallback(ask, stale);
     let stale = stale
         .filter(|entry| entry.has_validator() && !withholds(&entry.headers, &ask.route.policy));
     if let Some(entry) = stale {
         add_validators(&mut request, entry);
     }
-    if fallback == FailureFallback::StaleCopy {
-        request.extensions_mut().insert(fallback);
-    }
+    SendTerms::of(&mut request).fallback = fallback;
     sent(ask, origin, request, stale.is_some(), awaited).await
 }
 
@@ -229,7 +225,7 @@ pub async fn load_range(
     headers.insert(RANGE, range::request_range(gap.0, gap.1));
     headers.insert(IF_RANGE, validator);
     compress::ask_for_one(&ask.parts, headers);
-    request.extensions_mut().insert(SharedLoad);
+    SendTerms::of(&mut request).readers = AnswerReaders::Many;
     let deadline = deadline(ask);
     let awaited = LoadPatience { deadline, audience };
     let load = pin!(sent(ask, origin, request, false, &awaited));
@@ -355,7 +351,7 @@ async fn passed_on(
     if let Err(refused) = ask.apply_rules(&mut request) {
         return SourceOutcome::Failed(refused);
     }
-    request.extensions_mut().insert(SharedLoad);
+    SendTerms::of(&mut request).readers = AnswerReaders::Many;
     sent(ask, origin, request, false, awaited).await
 }
 

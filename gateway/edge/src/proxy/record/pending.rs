@@ -17,6 +17,7 @@ use super::{
 };
 use crate::http::body::{Body, BodyError};
 use crate::http::cache_status::CACHE_STATUS;
+use crate::http::grpc;
 use crate::proxy::counted::CountedResponse;
 
 /// A record that its readers get when this is dropped.
@@ -129,14 +130,17 @@ impl Drop for PendingRecord {
 
 /// The status of a gRPC call: in the trailers, or in the head if nothing follows it.
 fn grpc_status(fields: &HeaderMap) -> Option<String> {
-    let status = fields.get("grpc-status")?;
+    let status = grpc::status(fields)?;
     Some(text(status).into())
 }
 
 /// A copy of a value, since the value itself may be a slice of a large read buffer; at most 512
 /// octets of it.
 fn text(value: &HeaderValue) -> Box<str> {
-    cut(&String::from_utf8_lossy(value.as_bytes()), MOST_AGENT)
+    match str::from_utf8(value.as_bytes()) {
+        Ok(text) => cut(text, MOST_AGENT),
+        Err(_) => cut(&String::from_utf8_lossy(value.as_bytes()), MOST_AGENT),
+    }
 }
 
 /// A streaming body that carries the record of its request.

@@ -23,7 +23,7 @@ pub struct RequestTrail {
     waypoints: Mutex<TrailEvents>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TrailEvents {
     noted: Vec<TimedTrailEvent>,
     dropped: u32,
@@ -95,6 +95,9 @@ pub enum SecondTierAnswer {
 /// left out.
 const MOST_WAYPOINTS: usize = 48;
 
+/// Room for the events of a miss that is loaded and stored, so that the list need not grow.
+const USUAL_WAYPOINTS: usize = 5;
+
 /// The most octets of an error text that are kept.
 const MOST_ERROR: usize = 512;
 
@@ -103,7 +106,10 @@ impl RequestTrail {
         Self {
             request,
             started,
-            waypoints: Mutex::default(),
+            waypoints: Mutex::new(TrailEvents {
+                noted: Vec::with_capacity(USUAL_WAYPOINTS),
+                dropped: 0,
+            }),
         }
     }
 

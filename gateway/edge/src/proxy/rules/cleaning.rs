@@ -56,6 +56,11 @@ impl RequestCleaning {
         language.into_iter().chain(device)
     }
 
+    /// Whether requests get a field that tells the kind of device.
+    pub fn tells_device(&self) -> bool {
+        self.device.is_some()
+    }
+
     /// Cleans the head of a request. `upgrades` says that it wants another protocol, so that its
     /// answer can't come from the cache.
     pub fn clean(&self, parts: &mut Parts, upgrades: bool) {

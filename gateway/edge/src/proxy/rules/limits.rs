@@ -11,7 +11,6 @@ use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::RequestContext;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
-use crate::proxy::record::PendingRecord;
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::respond;
 use crate::rate_limit::config::LimitPlace;
@@ -77,13 +76,7 @@ impl RouteLimits {
             limit.log(&decision, subject);
             tell(limit, &decision, &mut fields);
             if decision.verdict != LimitVerdict::Admitted {
-                let record = request.answer.record.as_mut();
-                if let Some(trail) = record.and_then(PendingRecord::trail) {
-                    trail.note(TrailEvent::Limited(
-                        Arc::clone(limit.name()),
-                        decision.verdict,
-                    ));
-                }
+                request.is_above(Arc::clone(limit.name()), decision.verdict);
             }
             if let LimitVerdict::Refused(wait) = decision.verdict {
                 refusal = Some(refused(seconds(wait)));

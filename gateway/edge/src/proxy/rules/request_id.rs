@@ -22,7 +22,10 @@ const MOST: usize = 128;
 impl RequestId {
     /// The id of a request with these fields, from this peer.
     pub fn of(headers: &HeaderMap, peer: &Peer) -> Self {
-        let given = headers.get(REQUEST_ID).filter(|_| peer.trusted);
+        let given = match peer.trusted {
+            true => headers.get(REQUEST_ID),
+            false => None,
+        };
         let given = given.filter(|given| is_good(given.as_bytes()));
         Self(given.cloned().unwrap_or_else(made))
     }

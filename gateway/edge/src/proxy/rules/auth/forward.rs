@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::http::body::{self, Body};
 use crate::http::forward;
 use crate::http::grpc::AnswerDialect;
-use crate::origin::{LoadDeadline, Origin};
+use crate::origin::{Origin, SendTerms};
 use crate::pattern::Pattern;
 use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::CDN_ID;
@@ -113,11 +113,10 @@ impl ForwardAuth {
         headers.extend(self.set.clone());
         let uri = parts.uri.path_and_query().map_or("/", |uri| uri.as_str());
         let client = request.client().map(|client| client.to_string());
-        let host = request.host();
         let told = [
             ("x-forwarded-method", Some(parts.method.as_str())),
             ("x-forwarded-proto", Some(request.scheme)),
-            ("x-forwarded-host", Some(&*host)),
+            ("x-forwarded-host", Some(&*request.host)),
             ("x-forwarded-uri", Some(uri)),
             ("x-forwarded-for", client.as_deref()),
         ];
@@ -174,8 +173,7 @@ impl ForwardAuth {
         *asked.method_mut() = self.method.clone();
         *asked.uri_mut() = self.uri.clone();
         *asked.headers_mut() = headers;
-        let deadline = LoadDeadline(Instant::now() + self.timeout);
-        asked.extensions_mut().insert(deadline);
+        SendTerms::of(&mut asked).deadline = Some(Instant::now() + self.timeout);
         let sent = timeout(self.timeout, self.origin.send(asked)).await;
         let answer = match sent {
             Ok(Ok(answer)) => answer,

@@ -19,7 +19,7 @@ use super::AuthMemory;
 use super::config::{JwtConfig, KeyLocation};
 use super::public_keys::{self, PublicKey};
 use crate::http::body::{self, Body};
-use crate::origin::{LoadDeadline, Origin};
+use crate::origin::{Origin, SendTerms};
 use crate::proxy::route::RouteError;
 
 /// The most octets of a key set.
@@ -187,8 +187,7 @@ async fn fetched(server: &KeyServer) -> Result<Vec<PublicKey>, String> {
     let origin = Arc::clone(&server.origin.lock());
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = server.path.clone();
-    let deadline = LoadDeadline(Instant::now() + FETCH);
-    request.extensions_mut().insert(deadline);
+    SendTerms::of(&mut request).deadline = Some(Instant::now() + FETCH);
     let headers = request.headers_mut();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static("lamina"));

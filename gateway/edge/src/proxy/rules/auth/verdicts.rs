@@ -118,7 +118,7 @@ impl VerdictCache {
                     put(None);
                 }
                 VerdictKeyPart::Method => put(Some(request.parts.method.as_str().as_bytes())),
-                VerdictKeyPart::Host => put(Some(request.host().as_bytes())),
+                VerdictKeyPart::Host => put(Some(request.host.as_bytes())),
                 VerdictKeyPart::Uri => {
                     let uri = request.parts.uri.path_and_query();
                     put(uri.map(|uri| uri.as_str().as_bytes()));

@@ -6,6 +6,8 @@ pub struct OriginPattern {
     scheme: Box<str>,
     host: HostForm,
     port: PortForm,
+    /// As it is configured, where that is one origin: browsers send just this.
+    text: Option<Box<str>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,12 +70,20 @@ impl OriginPattern {
                 _ => return bad("has a bad port"),
             },
         };
-        let scheme = scheme.into();
-        Ok(Self { scheme, host, port })
+        let is_one = matches!(host, HostForm::Exact(_)) && port != PortForm::Any;
+        Ok(Self {
+            scheme: scheme.into(),
+            host,
+            port,
+            text: is_one.then(|| lower.as_str().into()),
+        })
     }
 
     /// Whether a browser's origin is one of these.
     pub fn matches(&self, origin: &str) -> bool {
+        if self.text.as_deref() == Some(origin) {
+            return true;
+        }
         let Some(OriginParts { scheme, host, port }) = split(origin) else {
             return false;
         };
