@@ -84,11 +84,12 @@ READERS := zsh fish mandoc groff-base
 
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
-# what web pages may do; scanners of TLS;
+# what web pages may do; scanners of TLS; a certificate authority that says when it wants to renew;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers; what makes Debian packages.
 test-install:
 	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS) $(PACKAGERS) $(READERS)
+	@tests/install-pebble.sh target/debian13-pebble
 	@scripts/tools.sh cargo-deb
 	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict
