@@ -7,12 +7,14 @@
 #                   manual, list of dependencies, checksums
 #   make test       install what the tests need, run all of them
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js); FRONT=tls-h1,
-#                   tls-h2 or h3 asks over TLS
+#                   tls-h2 or h3 asks over TLS; conformance-fronts and differential-fronts over each
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
 #   make check      fmt, clippy, deny
 #   make differential    (FRONT=h3 over HTTP/3, or tls-h1, tls-h2) ours beside nginx and Varnish: each difference explained or shown
 #   make bench      every figure of BENCHMARKS.md but those of soaks: the parts below in turn, and `soak`
 #   make bench-program   against floor, HAProxy, nginx and Varnish
+#   make bench-neighbours   hits beside 2,000 handshakes a second and beside RSA-4096; requests beside slow
+#                   readers of the same HTTP/2 upstream
 #   make bench-micro     the parts, in process
 #   make bench-plugins   a call of each shipped plugin, in every language
 #   make bench-record    records of the second tier, against Node.js
@@ -31,7 +33,7 @@
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-readers clean
+.PHONY: run build dist build-dist plugins test test-install test-plugins conformance conformance-fronts fuzz check fmt clippy deny differential differential-fronts bench bench-install bench-program bench-neighbours bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-readers clean
 
 CARGO ?= cargo
 
@@ -84,11 +86,12 @@ READERS := zsh fish mandoc groff-base
 
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
-# what web pages may do; scanners of TLS;
+# what web pages may do; scanners of TLS; a certificate authority that says when it wants to renew;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers; what makes Debian packages.
 test-install:
 	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS) $(PACKAGERS) $(READERS)
+	@tests/install-pebble.sh target/debian13-pebble
 	@scripts/tools.sh cargo-deb
 	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict
@@ -113,6 +116,12 @@ conformance:
 	$(CARGO) build --locked -p lamina
 	[ $(FRONT) = clear ] || $(CARGO) build --locked --workspace --bin front
 	@tests/conformance/run.sh --front=$(FRONT)
+
+# Each way but clear text, one after the other.
+conformance-fronts:
+	$(MAKE) conformance FRONT=tls-h1
+	$(MAKE) conformance FRONT=tls-h2
+	$(MAKE) conformance FRONT=h3
 
 # A workspace of its own: libFuzzer and coverage on the stable toolchain.
 fuzz:
@@ -143,9 +152,15 @@ differential: bench-install
 	$(CARGO) build --locked -p lamina
 	$(CARGO) run --locked -p e2e --bin differential -- --seed $(SEED) --requests $(REQUESTS) --front $(FRONT)
 
+differential-fronts:
+	$(MAKE) differential FRONT=tls-h1
+	$(MAKE) differential FRONT=tls-h2
+	$(MAKE) differential FRONT=h3
+
 # In turn, never side by side, also under `make -j`: each wants the machine for itself.
 bench:
 	$(MAKE) bench-program
+	$(MAKE) bench-neighbours
 	$(MAKE) bench-micro
 	$(MAKE) bench-plugins
 	$(MAKE) bench-record
@@ -161,6 +176,10 @@ bench-micro: plugins
 # What a call of each shipped plugin costs, in every language.
 bench-plugins: build-dist plugins
 	@scripts/bench-plugins.sh
+
+# What hits cost beside a flood of handshakes, and requests beside slow readers of their upstream.
+bench-neighbours: build-dist
+	$(CARGO) run --profile dist --locked -p e2e --bin bench_neighbours
 
 bench-record:
 	@tests/record/control.sh --install

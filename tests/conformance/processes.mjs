@@ -72,8 +72,10 @@ async function freePorts (count) {
 async function answers (url) {
   const end = Date.now() + 20_000
   while (Date.now() < end) {
-    const response = await fetch(url).catch(() => undefined)
-    await response?.arrayBuffer()
+    // A connection that is reset before the request is sent, as by a front whose gateway is not there
+    // yet, makes fetch wait for ever.
+    const asked = fetch(url, { signal: AbortSignal.timeout(2_000) })
+    const response = await asked.then(async answer => { await answer.arrayBuffer(); return answer }).catch(() => undefined)
     if (response?.ok) return
     await new Promise(resolve => setTimeout(resolve, 50))
   }

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -45,6 +46,18 @@ pub struct Behaviour {
     pub window: Option<(i64, i64)>,
     /// What is asked at this first part of a path is done, and nobody hears of it.
     pub hangs_at: Option<&'static str>,
+    /// Whether an account has shown before that names are its own.
+    pub proof: NameProof,
+}
+
+/// Whether an account has shown before that names are its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NameProof {
+    /// It has: orders are ready at once.
+    #[default]
+    Earlier,
+    /// Each order needs it. Challenges of a kind that nobody knows are offered first.
+    Needed,
 }
 
 /// How new orders are refused.
@@ -73,7 +86,7 @@ impl OrderRefusal {
 struct Shared {
     behaviour: Mutex<Behaviour>,
     orders: Mutex<Vec<OrderAtResponder>>,
-    refusals: Mutex<usize>,
+    refusals: Mutex<Vec<Instant>>,
     /// Requests that got no answer.
     hung: AtomicUsize,
     authority: Issuer<'static, KeyPair>,
@@ -87,6 +100,10 @@ pub struct OrderAtResponder {
     pub names: Vec<String>,
     /// The certificate that the new one takes the place of.
     pub replaces: Option<String>,
+    /// The profile that the certificate has.
+    pub profile: Option<String>,
+    /// The kinds of the challenges that the client says to have answered.
+    pub answered: Vec<String>,
     chain: Option<String>,
 }
 
@@ -149,7 +166,8 @@ impl AcmeResponder {
         self.issuer_with(&format!(", staging: \"https://{}/dir\"", staging.address))
     }
 
-    fn issuer_with(&self, more: &str) -> String {
+    /// The YAML of an issuer that is this one; `more` are further keys.
+    pub fn issuer_with(&self, more: &str) -> String {
         format!(
             "{{directory: \"https://{}/dir\", ca_file: \"{}\", agree_to_terms: true{more}}}",
             self.address,
@@ -169,7 +187,12 @@ impl AcmeResponder {
 
     /// How many orders it has refused.
     pub fn refusals(&self) -> usize {
-        *self.shared.refusals.lock().unwrap()
+        self.refused_at().len()
+    }
+
+    /// When it has refused orders.
+    pub fn refused_at(&self) -> Vec<Instant> {
+        self.shared.refusals.lock().unwrap().clone()
     }
 
     /// How many requests it has let wait for ever.
@@ -223,7 +246,7 @@ impl Shared {
             (_, "new-order") => self.new_order(&payload),
             (&Method::POST, "order") => said(200, self.order(number()), &[]),
             (_, "authz") => said(200, self.authorization(number()), &[]),
-            (_, "challenge") => said(200, self.challenge(number()), &[]),
+            (_, "challenge") => self.answer_of_challenge(number(), words[2]),
             (_, "finalize") => self.finalize(number(), &payload),
             (_, "cert") => self.certificate(number()),
             (&Method::GET, "renewal") => self.renewal(),
@@ -248,6 +271,7 @@ impl Shared {
             "newAccount": url("account"),
             "newOrder": url("new-order"),
             "revokeCert": url("revoke"),
+            "meta": {"profiles": {"classic": "the usual one", "shortlived": "for six days"}},
         });
         if self.behaviour.lock().unwrap().window.is_some() {
             directory["renewalInfo"] = url("renewal").into();
@@ -262,7 +286,7 @@ impl Shared {
 
     fn new_order(&self, payload: &Value) -> Answer {
         if let Some(refusal) = self.behaviour.lock().unwrap().refuses {
-            *self.refusals.lock().unwrap() += 1;
+            self.refusals.lock().unwrap().push(Instant::now());
             return refusal.answer();
         }
         let names = payload["identifiers"].as_array().unwrap().iter();
@@ -271,7 +295,8 @@ impl Shared {
                 .map(|name| name["value"].as_str().unwrap().to_owned())
                 .collect(),
             replaces: payload["replaces"].as_str().map(str::to_owned),
-            chain: None,
+            profile: payload["profile"].as_str().map(str::to_owned),
+            ..OrderAtResponder::default()
         };
         let mut orders = self.orders.lock().unwrap();
         orders.push(order);
@@ -280,12 +305,21 @@ impl Shared {
         self.at(&format!("order/{number}"), self.order(number), 201)
     }
 
-    /// Ready at once: authorizations of an account are used again.
+    fn is_proved(&self, order: &OrderAtResponder) -> bool {
+        let proof = self.behaviour.lock().unwrap().proof;
+        proof == NameProof::Earlier || order.answered.iter().any(|kind| kind == "http-01")
+    }
+
     fn order(&self, number: usize) -> Value {
         let orders = self.orders.lock().unwrap();
         let order = &orders[number];
+        let status = match (&order.chain, self.is_proved(order)) {
+            (Some(_), _) => "valid",
+            (None, true) => "ready",
+            (None, false) => "pending",
+        };
         let mut told = json!({
-            "status": if order.chain.is_some() { "valid" } else { "ready" },
+            "status": status,
             "authorizations": [format!("{}/authz/{number}", self.base)],
             "finalize": format!("{}/finalize/{number}", self.base),
         });
@@ -299,21 +333,41 @@ impl Shared {
     }
 
     fn authorization(&self, number: usize) -> Value {
-        let name = self.orders.lock().unwrap()[number].names[0].clone();
+        let order = self.orders.lock().unwrap()[number].clone();
+        let status = if self.is_proved(&order) {
+            "valid"
+        } else {
+            "pending"
+        };
+        let mut strange = self.challenge(number, "new-99", "pending");
+        strange.as_object_mut().unwrap().remove("token");
+        strange["issuer-domain-names"] = json!(["a.test", 7, null]);
         json!({
-            "status": "valid",
-            "identifier": {"type": "dns", "value": name},
-            "challenges": [self.challenge(number), {"type": "new-99", "url": "x", "status": "pending"}],
+            "status": status,
+            "identifier": {"type": "dns", "value": order.names[0]},
+            "challenges": [
+                strange,
+                self.challenge(number, "other-01", "pending"),
+                self.challenge(number, "http-01", status),
+            ],
         })
     }
 
-    fn challenge(&self, number: usize) -> Value {
+    fn challenge(&self, number: usize, kind: &str, status: &str) -> Value {
         json!({
-            "type": "http-01",
-            "url": format!("{}/challenge/{number}", self.base),
+            "type": kind,
+            "url": format!("{}/challenge/{number}/{kind}", self.base),
             "token": format!("token-{number}"),
-            "status": "valid",
+            "status": status,
         })
+    }
+
+    /// The client says that the challenge can be looked at.
+    fn answer_of_challenge(&self, number: usize, kind: &str) -> Answer {
+        let mut orders = self.orders.lock().unwrap();
+        orders[number].answered.push(kind.to_owned());
+        drop(orders);
+        said(200, self.challenge(number, kind, "valid"), &[])
     }
 
     fn finalize(&self, number: usize, payload: &Value) -> Answer {

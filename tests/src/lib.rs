@@ -48,6 +48,7 @@ pub mod reply;
 pub mod rfc;
 pub mod rogue;
 pub mod setup;
+pub mod silent;
 pub mod small_disk;
 pub mod tap;
 pub mod tls;

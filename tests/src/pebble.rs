@@ -1,8 +1,11 @@
 //! Real certificate authorities: `pebble` with the name server of `pebble-challtestsrv`, each with
 //! ports and a folder of its own. Every name is at 127.0.0.1 unless a test says otherwise.
+//!
+//! That of the machine is one of Debian 12; that of Debian 13 (`tests/install-pebble.sh`) also says
+//! when it wants a certificate to be renewed.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -45,6 +48,14 @@ pub struct PebbleOptions {
     pub environment: Vec<(&'static str, String)>,
     /// The key of the one account with the name `kid-1`, without which nothing is given out.
     pub binding: Option<&'static str>,
+    /// None: that of the machine.
+    pub program: Option<PathBuf>,
+}
+
+/// The authority that says when it wants a certificate to be renewed (ARI), if it is installed.
+pub fn with_renewal_information() -> Option<PathBuf> {
+    let program = crate::cli::repository().join("target/debian13-pebble/usr/bin/pebble");
+    program.exists().then_some(program)
 }
 
 impl Default for PebbleOptions {
@@ -53,6 +64,7 @@ impl Default for PebbleOptions {
             validity: 90 * 24 * 3_600,
             environment: Vec::new(),
             binding: None,
+            program: None,
         }
     }
 }
@@ -114,7 +126,8 @@ impl Pebble {
         let path = file("pebble.json");
         std::fs::write(&path, json!({ "pebble": config }).to_string()).unwrap();
         let log = std::fs::File::create(file("pebble.log")).unwrap();
-        self.authority = Command::new("pebble")
+        let program = self.options.program.clone();
+        self.authority = Command::new(program.unwrap_or_else(|| "pebble".into()))
             .arg("-config")
             .arg(&path)
             .args(["-dnsserver", &self.dns.to_string()])

@@ -33,6 +33,7 @@ pub struct Certificate {
 pub enum KeyKind {
     P256,
     Rsa2048,
+    Rsa4096,
 }
 
 /// A private key, which several certificates may be for.
@@ -44,6 +45,9 @@ impl Key {
             KeyKind::P256 => KeyPair::generate(),
             KeyKind::Rsa2048 => {
                 KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
+            }
+            KeyKind::Rsa4096 => {
+                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_4096)
             }
         };
         Self(key.unwrap())

@@ -1,6 +1,7 @@
 //! Automatic certificates of several nodes: one orders, all serve and answer.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
@@ -9,6 +10,13 @@ use e2e::places::PLACES;
 use e2e::redis::Redis;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
+use futures_util::future::join_all;
+use lamina_base::redis::RedisConnectionSettings;
+use lamina_edge::acme::AcmeRedisSettings;
+use lamina_edge::acme::storage::redis::AcmeRedis;
+use lamina_edge::acme::storage::{
+    AcmeLease, AcmeRecordKey, AcmeRecordKind, AcmeStorage, AcmeStorageError,
+};
 
 use crate::acme::{SHOP, Wanted, obtained, page};
 use crate::acme_failures::slow_validation;
@@ -47,12 +55,20 @@ impl Nodes {
         SocketAddr::from(([127, 0, 0, last], self.pebble.tls_port))
     }
 
-    async fn all_serve(&self) {
-        let mut shown = Vec::new();
-        for n in 0..self.nodes.len() {
-            shown.push(obtained(&self.pebble, self.secured(n), SHOP).await);
-        }
-        assert!(shown.iter().all(|one| *one == shown[0]), "one certificate");
+    /// Waits until all of them show the same certificate. Returns for how long after the first one
+    /// the last one did not.
+    async fn all_serve(&self) -> Duration {
+        let serve = (0..self.nodes.len()).map(|n| async move {
+            let shown = obtained(&self.pebble, self.secured(n), SHOP).await;
+            (Instant::now(), shown)
+        });
+        let shown = join_all(serve).await;
+        assert!(
+            shown.iter().all(|one| one.1 == shown[0].1),
+            "one certificate"
+        );
+        let times = shown.iter().map(|one| one.0);
+        times.clone().max().unwrap() - times.min().unwrap()
     }
 }
 
@@ -65,11 +81,75 @@ fn in_redis(redis: &Redis, setup: Setup) -> Setup {
         .top("cache", &cache)
 }
 
+/// Waits until a storage can be used.
+async fn usable(redis: &Redis) -> AcmeRedis {
+    let settings = RedisConnectionSettings {
+        url: &redis.url(),
+        service: "mymaster",
+        username: None,
+        password: None,
+        sentinel_username: None,
+        sentinel_password: None,
+        ca_file: None,
+        connect_timeout: SOON,
+        silence_timeout: SOON,
+        reconnect_max: Duration::from_secs(1),
+    };
+    let settings = AcmeRedisSettings::new(&settings, "lamina:".to_owned()).unwrap();
+    let storage = AcmeRedis::open(settings, "0123456789abcdef0123456789abcdef").unwrap();
+    wait_for("the storage is connected", SOON, || async {
+        storage.version().await.ok()
+    })
+    .await;
+    storage
+}
+
+/// A node that was asleep for longer than its lease, and does not know it.
+#[tokio::test]
+async fn a_former_owner_of_a_lease_in_redis_writes_nothing() {
+    const LONG: Duration = Duration::from_secs(60);
+    let redis = Redis::start().await;
+    let (first, second) = (usable(&redis).await, usable(&redis).await);
+    let lease = first.acquire("c", LONG).await.unwrap().unwrap();
+    assert_eq!(second.acquire("c", LONG).await, Ok(None));
+    let key = AcmeRecordKey::new(AcmeRecordKind::Certificate, "c");
+    let write = async |storage: &AcmeRedis, record: &str, lease: &AcmeLease| {
+        let record = record.as_bytes().to_vec();
+        storage.write(&key, record, None, Some(lease)).await
+    };
+    assert_eq!(write(&first, "first", &lease).await, Ok(()));
+    assert_eq!(
+        first.renew(&lease, Duration::from_millis(1)).await,
+        Ok(true)
+    );
+    let taken = wait_for("the lease is over", SOON, || async {
+        second.acquire("c", LONG).await.unwrap()
+    })
+    .await;
+    assert_eq!(taken.number, lease.number + 1, "the fence is higher");
+    assert_eq!(first.renew(&lease, LONG).await, Ok(false));
+    let late = write(&first, "late", &lease).await;
+    assert_eq!(late, Err(AcmeStorageError::LeaseLost));
+    // Neither does it give back what another one has.
+    first.release(&lease).await.unwrap();
+    assert_eq!(first.acquire("c", LONG).await, Ok(None));
+    assert_eq!(first.read(&key).await, Ok(Some(b"first".to_vec())));
+    assert_eq!(write(&second, "second", &taken).await, Ok(()));
+    assert_eq!(first.read(&key).await, Ok(Some(b"second".to_vec())));
+    second.release(&taken).await.unwrap();
+    let again = first.acquire("c", LONG).await.unwrap().unwrap();
+    assert_eq!(again.number, taken.number + 1);
+}
+
 #[tokio::test]
 async fn five_nodes_order_once_and_all_serve_and_answer() {
     let (origin, pebble, redis) = (page().await, Pebble::start().await, Redis::start().await);
     let nodes = Nodes::start(5, (pebble, &origin), "", |setup| in_redis(&redis, setup)).await;
-    nodes.all_serve().await;
+    let late = nodes.all_serve().await;
+    assert!(
+        late < Duration::from_secs(5),
+        "the last one was late by {late:?}"
+    );
     assert_eq!((nodes.pebble.orders(), nodes.pebble.accounts()), (1, 1));
     // The name is at the first node, whoever has ordered.
     let keys = redis.cli(&["KEYS", "lamina:{acme}:*"]).await;

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
-use e2e::acme_responder::{AcmeResponder, Behaviour, OrderRefusal};
+use e2e::acme_responder::{AcmeResponder, Behaviour, NameProof, OrderRefusal};
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
-use e2e::pebble::{connect, here};
+use e2e::pebble::{Pebble, PebbleOptions, connect, here, with_renewal_information};
 use e2e::redis::free_port;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for};
+use e2e::tools::is_missing;
+use e2e::wait::{SOON, wait_for, within};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
-use crate::acme::{SHOP, orders, page, readiness};
+use crate::acme::{SHOP, Wanted, obtained, orders, page, readiness};
 
 /// A gateway that obtains a certificate from a responder.
 struct Scheduled {
@@ -109,6 +111,78 @@ async fn a_certificate_is_renewed_in_the_window_that_the_issuer_suggests() {
     .await;
 }
 
+/// What a real authority suggests: a window of two days around two thirds of the life.
+#[tokio::test]
+async fn a_real_issuer_is_asked_for_its_window() {
+    let Some(program) = with_renewal_information() else {
+        return is_missing("pebble of Debian 13", "asking a real issuer for its window");
+    };
+    let origin = page().await;
+    let days = 365;
+    let pebble = Pebble::start_with(PebbleOptions {
+        validity: days * 24 * 3_600,
+        program: Some(program),
+        ..PebbleOptions::default()
+    })
+    .await;
+    let site = Wanted::default().from(&pebble, &origin);
+    let gateway = site.setup.start().await;
+    obtained(&pebble, site.secured, SHOP).await;
+    // Without the window it would be any day between the 219th and the 268th.
+    wait_for("the renewal is in the window", SOON, || async {
+        let day = next(&gateway).await / 86_400.0;
+        (242.2..244.5).contains(&day).then_some(())
+    })
+    .await;
+    assert_eq!(pebble.orders(), 1);
+}
+
+/// The window of a certificate that lives for a minute begins before it and ends a day after it: it is
+/// renewed before its end, and one that is valid is shown all the time.
+#[tokio::test]
+async fn a_window_that_is_longer_than_the_life_lets_no_certificate_end() {
+    let Some(program) = with_renewal_information() else {
+        return is_missing(
+            "pebble of Debian 13",
+            "renewing what a real issuer gives a minute",
+        );
+    };
+    let origin = page().await;
+    let pebble = Pebble::start_with(PebbleOptions {
+        validity: 60,
+        program: Some(program),
+        ..PebbleOptions::default()
+    })
+    .await;
+    let site = Wanted::default().from(&pebble, &origin);
+    let gateway = site.setup.start().await;
+    let mut shown = obtained(&pebble, site.secured, SHOP).await;
+    // Half of the instants are in the past, where a certificate is renewed at once.
+    let last_of_its_life = async {
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            // The client verifies: a certificate that is over is an error.
+            let now = pebble.shown_by(site.secured, SHOP).await;
+            let now = now.expect("a valid certificate is shown");
+            if now != shown {
+                if since.elapsed() > Duration::from_secs(40) {
+                    break;
+                }
+                (shown, since) = (now, Instant::now());
+            }
+        }
+    };
+    within(
+        "one lives to its last part and is renewed",
+        SOON * 6,
+        last_of_its_life,
+    )
+    .await;
+    assert!(orders(&gateway, "pebble", "issued").await >= 2.0);
+    assert!(pebble.orders() >= 2);
+}
+
 #[tokio::test]
 async fn an_issuer_that_refuses_for_a_while_is_left_alone_for_that_long() {
     let origin = page().await;
@@ -195,6 +269,51 @@ async fn after_two_failures_the_staging_environment_is_tried_first() {
     // What staging has given out is shown to nobody.
     assert_eq!((staging.orders().len(), real.orders().len()), (1, 1));
     assert_eq!(real.refusals(), 2);
+}
+
+/// However many nodes there are, one of them orders once for each pause, and pauses grow.
+#[tokio::test]
+async fn there_is_one_order_for_each_pause_of_all_nodes() {
+    let origin = page().await;
+    let responder = down(None).await;
+    let retry = ", poll_interval: 200ms, retry: {min: 4s, max: 16s}";
+    let site = Scheduled::new(&origin, &responder, retry);
+    let (port, other) = (site.port.to_string(), free_port().to_string());
+    let beside = site.setup.clone().replaced("listeners", &port, &other);
+    let _nodes = (site.setup.start().await, beside.start().await);
+    wait_for("it is refused four times", SOON * 3, || async {
+        (responder.refusals() >= 4).then_some(())
+    })
+    .await;
+    let refused = responder.refused_at();
+    // Half of a pause is the least, and times are whole seconds.
+    for (nth, least) in [1, 3, 7].into_iter().enumerate() {
+        let pause = refused[nth + 1] - refused[nth];
+        assert!(pause > Duration::from_secs(least), "pause {nth}: {pause:?}");
+    }
+    assert_eq!(responder.orders().len(), 0);
+}
+
+/// What an authority offers that nobody knows is passed over, and one of its profiles is ordered.
+#[tokio::test]
+async fn unknown_challenges_are_passed_over_and_a_profile_is_ordered() {
+    let origin = page().await;
+    let responder = AcmeResponder::start(Behaviour {
+        proof: NameProof::Needed,
+        ..Behaviour::default()
+    })
+    .await;
+    for (profile, expected) in [("", None), (", profile: shortlived", Some("shortlived"))] {
+        let issuer = responder.issuer_with(profile);
+        let before = responder.orders().len();
+        let site = Scheduled::of_issuer(&origin, &issuer, "");
+        let _gateway = site.setup.start().await;
+        site.obtained(&responder).await;
+        let orders = responder.orders();
+        assert_eq!(orders.len(), before + 1, "{profile}");
+        assert_eq!(orders[before].profile.as_deref(), expected);
+        assert_eq!(orders[before].answered, ["http-01"]);
+    }
 }
 
 /// Does handshakes, one after the other, until it is told to end. Returns how many there were.

@@ -4,7 +4,7 @@
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
@@ -229,20 +229,85 @@ async fn a_post_to_a_target_that_refuses_goes_to_another_with_its_body() {
     }
 }
 
+/// 429 is passed on; after 503 another target is asked, within the budget.
 #[tokio::test]
 async fn a_target_that_asks_for_a_rest_gets_no_requests_meanwhile() {
-    let busy = Origin::pages(|_| Reply::ok("busy").status(429).header("retry-after", "20")).await;
-    let other = well("other").await;
-    let gateway = before(&[&busy.url(), &other.url()], ", balance: {by: round_robin}").await;
-    let statuses = statuses(&gateway, 20, "/").await;
-    assert_eq!(busy.count(), 1);
-    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 1);
-    let usable = [("upstream", "shop")];
+    for (status, passed_on) in [(429, 1), (503, 0)] {
+        let busy =
+            Origin::pages(move |_| Reply::ok("busy").status(status).header("retry-after", "20"))
+                .await;
+        let other = well("other").await;
+        let more = ", balance: {by: round_robin}, retry: {budget: 100}";
+        let gateway = before(&[&busy.url(), &other.url()], more).await;
+        let statuses = statuses(&gateway, 20, "/").await;
+        assert_eq!(busy.count(), 1, "{status}");
+        let refused = statuses.iter().filter(|seen| **seen == status).count();
+        assert_eq!(refused, passed_on, "{status}");
+        let usable = [("upstream", "shop")];
+        assert_eq!(
+            gateway
+                .metric("lamina_upstream_usable_targets", &usable)
+                .await,
+            2.0,
+            "{status}: it is not taken for a target that fails"
+        );
+    }
+}
+
+/// Each attempt has a time of its own, and what bounds all of them is the hard timeout of the route.
+#[tokio::test]
+async fn attempts_have_their_own_time_and_all_of_them_the_hard_timeout() {
+    const PER_TRY: Duration = Duration::from_millis(400);
+    const HARD: Duration = Duration::from_millis(1_500);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        let asked = Arc::clone(&asked);
+        let origin = Origin::start(move |_| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            pending()
+        });
+        silent.push(origin.await);
+    }
+    let retry = format!(
+        "retry: {{attempts: 8, budget: 100, min: 100, per_try: {}ms}}",
+        PER_TRY.as_millis()
+    );
+    let targets: Vec<_> = silent.iter().map(Origin::url).collect();
+    let upstream = format!("{{targets: [{}], {retry}}}", targets.join(", "));
+    let policy = format!("policy: {{timeouts: {{hard: {}ms}}}}", HARD.as_millis());
+    let gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: long, match: {path: /long/*}, upstream: shop, cache: off}")
+        .route(&format!(
+            "{{name: cached, match: {{path: /cached/*}}, upstream: shop, {policy}}}"
+        ))
+        .route(&format!(
+            "{{name: shop, upstream: shop, cache: off, {policy}}}"
+        ))
+        .start()
+        .await;
+    let client = gateway.client();
+    for path in ["/page", "/cached/page"] {
+        asked.store(0, Ordering::SeqCst);
+        let start = Instant::now();
+        assert_eq!(client.get(path).await.status, 504, "{path}");
+        let (took, attempts) = (start.elapsed(), asked.load(Ordering::SeqCst));
+        assert!(took >= HARD, "{path}: {took:?}");
+        // Eight take 3.2 s and more; the last that may begin does so before the time is over.
+        let most = HARD.as_millis().div_ceil(PER_TRY.as_millis()) as usize;
+        assert!(
+            (2..=most).contains(&attempts),
+            "{path}: {attempts} attempts"
+        );
+        // The other route has time for all of them: nobody else asks meanwhile.
+        asked.store(0, Ordering::SeqCst);
+    }
+    assert_eq!(client.get("/long/page").await.status, 504);
     assert_eq!(
-        gateway
-            .metric("lamina_upstream_usable_targets", &usable)
-            .await,
-        2.0
+        asked.load(Ordering::SeqCst),
+        8,
+        "nothing of the requests before went on"
     );
 }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::cli::run;
 use e2e::gateway::Gateway;
@@ -12,6 +12,7 @@ use e2e::name_server::{NameServer, SERVFAIL, loopback, refuse_all};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::silent::FullBacklog;
 use e2e::tls_origin::{FrontSettings, TestAuthority, TlsFront};
 use e2e::wait::{SOON, wait_for, within};
 use http::Method;
@@ -180,6 +181,78 @@ impl SteadyLoad {
 }
 
 /// For how long there was no new answer about the name.
+/// An address that comes by a new answer of the name server begins with less than its share, and one
+/// that was there from the start does not.
+#[tokio::test]
+async fn an_address_that_is_new_starts_slowly() {
+    const REQUESTS: usize = 200;
+    let origins = origins(3).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2", "127.0.0.3"])]).await;
+    let slowly = "balance: {by: round_robin, slow_start: 10m}";
+    let target = dns(&origins);
+    let upstream = format!("{{targets: [{target}], {slowly}, {}}}", names.resolver());
+    let gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await;
+    let client = gateway.client();
+    let shares = async || {
+        origins.iter().for_each(Origin::forget);
+        for _ in 0..REQUESTS {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+        [0, 1, 2].map(|n| origins[n].count())
+    };
+    answered_by(&gateway, &["2", "3"]).await;
+    assert_eq!(shares().await, [REQUESTS / 2, REQUESTS / 2, 0]);
+    names.set(&[("app.test", &["127.0.0.2", "127.0.0.3", "127.0.0.4"])]);
+    wait_for("the new address is a target", SOON, || async {
+        (targets(&gateway).await.len() == 3).then_some(())
+    })
+    .await;
+    // A tenth of a share of 2.1 is 10 of 200; after a minute of ten it would be some 36.
+    let seen = shares().await;
+    assert!((1..=36).contains(&seen[2]), "{seen:?}");
+    assert!(seen[0].abs_diff(seen[1]) <= 2, "{seen:?}");
+}
+
+/// RFC 8305: what does not answer at all is overtaken by the next address after a quarter of a second,
+/// long before the time for connecting is over.
+#[tokio::test]
+async fn an_address_that_is_silent_is_overtaken() {
+    // Each request needs a connection, and each connection begins with another address.
+    let once = |_| async { Reply::ok("3").header("connection", "close") };
+    let good = Origin::start_at(SocketAddr::new(loopback(3), 0), once).await;
+    let port = good.address().port();
+    let silent = FullBacklog::at(SocketAddr::new(loopback(2), port)).await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2", "127.0.0.3"])]).await;
+    let target = format!("http://app.test:{port}");
+    let upstream = format!(
+        "{{targets: [\"{target}\"], timeouts: {{connect: 5m}}, {}}}",
+        names.resolver()
+    );
+    let gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await;
+    let client = gateway.client();
+    let (start, mut answered) = (Instant::now(), 0);
+    for _ in 0..4 {
+        let answer = within("an answer", SOON, client.get("/")).await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "3"));
+        answered += 1;
+    }
+    assert_eq!(answered, 4);
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_millis(500), "only {waited:?}");
+    assert!(
+        silent.is_full().await,
+        "one of the addresses answered nobody"
+    );
+}
+
 async fn stale_seconds(gateway: &Gateway) -> f64 {
     let labels = [("name", "app.test")];
     gateway.metric("lamina_dns_stale_seconds", &labels).await

@@ -40,6 +40,9 @@ pub struct KnownValidity<'a> {
 /// Certificates with a shorter life are renewed at half of it.
 const SHORT_LIFE: u64 = 10 * 24 * 3_600;
 
+/// Whatever its issuer suggests, a certificate is renewed when this part of its life is left.
+const LAST_PART: u64 = 10;
+
 /// How often names may be refused within an hour before they are left alone for an hour: that is
 /// Let's Encrypt's limit.
 const MOST_REFUSED: usize = 5;
@@ -70,22 +73,23 @@ pub fn next_step(
     }
 }
 
-/// When a certificate is renewed: at an instant of the window that its issuer suggests, else
-/// around two thirds of its life, or half of a short one.
+/// When a certificate is renewed: at an instant of the window that its issuer suggests, and while a
+/// tenth of its life is left; else around two thirds of its life, or half of a short one.
 pub fn renewal_time(known: &KnownValidity<'_>, window: Option<RenewalWindow>) -> u64 {
     let part = f64::from(known.dice) / f64::from(u32::MAX);
     let CertificateValidity {
         not_before,
         not_after,
     } = known.validity;
+    let life = not_after.saturating_sub(not_before);
     match window {
         Some(RenewalWindow { start, end }) => {
             let width = end.saturating_sub(start) as f64;
             // A window that ends after the certificate would leave a time without one.
-            (start + (width * part) as u64).min(not_after)
+            let latest = not_after - life / LAST_PART;
+            (start + (width * part) as u64).min(latest)
         }
         None => {
-            let life = not_after.saturating_sub(not_before);
             let share = if life < SHORT_LIFE { 0.5 } else { 2.0 / 3.0 };
             let share = share * (0.9 + 0.2 * part);
             not_before + (life as f64 * share) as u64
@@ -188,8 +192,11 @@ mod tests {
         let past = asked(Some((10, 20)), 9_000);
         assert_eq!(next(7, Some(&past), 2_000), AcmeStep::Obtain);
         let late = asked(Some((1_000 + 2 * life, 1_000 + 3 * life)), u64::MAX);
-        let end = AcmeStep::WaitUntil(1_000 + life);
-        assert_eq!(next(0, Some(&late), 2_000), end);
+        let tenth_left = AcmeStep::WaitUntil(1_000 + life / 10 * 9);
+        assert_eq!(next(0, Some(&late), 2_000), tenth_left);
+        // Where the window is longer than a life, most of its instants are after the end.
+        let wide = asked(Some((1_000, 1_000 + 20 * life)), u64::MAX);
+        assert_eq!(next(u32::MAX / 2, Some(&wide), 2_000), tenth_left);
     }
 
     #[test]

@@ -192,4 +192,42 @@ mod tests {
         let none = first_to_answer(Vec::new()).await.unwrap_err();
         assert_eq!(none.kind(), io::ErrorKind::NotFound);
     }
+
+    /// A listener with a full queue, which answers nothing, and what fills it.
+    async fn silent() -> (tokio::net::TcpListener, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(opened) = timeout(ATTEMPT_DELAY * 2, TcpStream::connect(address)).await {
+            waiting.push(opened.unwrap());
+            assert!(waiting.len() < 16, "the queue does not fill");
+        }
+        (listener, waiting)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_is_overtaken_after_a_quarter_of_a_second_each() {
+        let (first, _first) = silent().await;
+        let (second, _second) = silent().await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let silent = [first, second].map(|listener| (listener.local_addr().unwrap(), listener));
+        let [(first, _kept), (second, _also)] = silent;
+        for (addresses, delays) in [
+            (vec![open, first, second], 0),
+            (vec![first, open], 1),
+            (vec![first, second, open], 2),
+        ] {
+            let start = std::time::Instant::now();
+            let connecting = timeout(Duration::from_secs(30), first_to_answer(addresses));
+            let stream = connecting.await.expect("the one that is open answers");
+            assert_eq!(stream.unwrap().peer_addr().unwrap(), open);
+            assert!(start.elapsed() >= ATTEMPT_DELAY * delays, "{delays}");
+        }
+        // Nothing is left to overtake it: the limit of the connection ends it.
+        let alone = timeout(ATTEMPT_DELAY, first_to_answer(vec![first])).await;
+        assert!(alone.is_err(), "it answered");
+    }
 }

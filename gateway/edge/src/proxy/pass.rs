@@ -120,11 +120,9 @@ async fn exchange(
     ask.pass_upgrade_on(request.headers_mut());
     let asked = ask.asked(&request);
     let sent = Instant::now();
-    let mut response = match origin.send(ask.mirrored(request)).await {
+    let mut response = match source::passed(ask, origin, ask.mirrored(request)).await {
         Ok(response) => response,
-        Err(error) => {
-            return failure::answer(&ask.route, reason, &source::origin_failure(origin, &error));
-        }
+        Err(error) => return failure::answer(&ask.route, reason, &error),
     };
     let pin = sticky::taken_from(&mut response);
     ask.bring_back(response.headers_mut(), asked.as_ref());

@@ -38,6 +38,12 @@ pub enum Http3Excess {
     Resets,
     /// It leaves no room for our control stream.
     BlockedControlStream,
+    /// Questions of QUIC whether a way is open.
+    PathChallenges,
+    /// Connection ids that it gives out or gives back.
+    ConnectionIds,
+    /// Frames of QUIC with next to nothing in them.
+    SmallFrames,
 }
 
 impl Http3Code {
@@ -96,6 +102,9 @@ impl Http3Excess {
             Self::QpackInstructions => "qpack_instructions",
             Self::Resets => "resets",
             Self::BlockedControlStream => "blocked_control_stream",
+            Self::PathChallenges => "path_challenges",
+            Self::ConnectionIds => "connection_ids",
+            Self::SmallFrames => "small_frames",
         }
     }
 }

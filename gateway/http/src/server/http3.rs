@@ -2,13 +2,14 @@
 //!
 //! Inside: `one_way` reads the client's control stream and those of QPACK, `request` reads one
 //! request and hands it to `service`, `respond` writes the answer, `order` says which of several
-//! goes first.
+//! goes first, `frame_budget` ends connections for frames of QUIC that carry nothing.
 //! Neighbours: `quic` accepts the connection, `crate::http3` reads and writes what is on the wire.
 //!
 //! Each request is a task of its own on the worker of the connection. A fault that ends the
 //! connection closes it at once; all tasks then fail at their next read or write.
 
 mod content;
+mod frame_budget;
 mod one_way;
 mod order;
 mod reader;
@@ -121,14 +122,16 @@ impl ClientBudget {
 impl Http3Connection {
     /// Ends the connection because of what the client did.
     fn close(&self, code: Http3Code) {
+        // What ends with its connection was not ended by us, and why it has ended must not be
+        // forgotten: faults of QUIC are counted by that.
+        if self.connection.close_reason().is_some() {
+            return;
+        }
         tracing::debug!(
             ?code,
             "an HTTP/3 connection is closed for a fault of its client"
         );
-        // What ends with its connection was not ended by us.
-        if self.connection.close_reason().is_none() {
-            self.metrics.guarded(Http3Guard::Code(code));
-        }
+        self.metrics.guarded(Http3Guard::Code(code));
         self.connection.close(VarInt::from_u32(code.number()), b"");
     }
 
@@ -199,7 +202,24 @@ where
         tls: Some(session),
         fragments: Arc::new(FragmentPaths::default()),
     });
-    let opening = open_control(&connection, &port.limits);
+    select! {
+        () = serve_requests(&shared, &service, &port) => {}
+        excess = frame_budget::exceeded(&connection) => {
+            shared.close(Http3Code::ExcessiveLoad(excess));
+        }
+    }
+}
+
+/// Serves all requests of a connection until it ends or the port drains.
+async fn serve_requests<H>(
+    shared: &Arc<Http3Connection>,
+    service: &Arc<ConnectionService<H>>,
+    port: &Port,
+) where
+    H: RequestHandler,
+{
+    let connection = &shared.connection;
+    let opening = open_control(connection, &port.limits);
     let control = match timeout(port.limits.header_timeout.0, opening).await {
         Ok(Ok(control)) => control,
         Ok(Err(_)) => return,
@@ -210,11 +230,11 @@ where
         }
     };
     let control = ControlStream(Mutex::new(Some(control)));
-    let mut watch = PathWatch::new(&connection, &port.quic);
-    let last = run(&shared, &service, &port, &mut watch).await;
+    let mut watch = PathWatch::new(connection, &port.quic);
+    let last = run(shared, service, port, &mut watch).await;
     if let Some(last) = last {
         select! {
-            () = drain(&shared, &service, &control, last) => {}
+            () = drain(shared, service, &control, last) => {}
             () = port.signal.reached(DrainStage::Cut) => shared.close(Http3Code::NoError),
         }
     }

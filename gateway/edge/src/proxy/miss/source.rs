@@ -116,6 +116,32 @@ pub async fn for_one(ask: &RequestContext, audience: Option<LoadAudience>) -> So
     }
 }
 
+/// Sends a request past the cache and waits for the head of its answer. Where it has no body, all
+/// attempts together take no longer than the hard timeout of the route; the time of an upload is not
+/// the origin's.
+pub async fn passed(
+    ask: &RequestContext,
+    origin: &Origin,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, LoadFailure> {
+    let hard = ask.route.policy.hard_timeout;
+    let deadline = hard
+        .filter(|_| request.body().is_empty())
+        .map(|hard| Instant::now() + hard);
+    if let Some(deadline) = deadline {
+        request.extensions_mut().insert(LoadDeadline(deadline));
+    }
+    let mut answer = pin!(origin.send(request));
+    let answer = match deadline {
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), answer.as_mut()).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(timed_out()),
+        },
+        None => answer.await,
+    };
+    answer.map_err(|error| origin_failure(origin, &error))
+}
+
 impl LoadPatience {
     /// Adds what the upstream has to know to the terms of a request.
     fn tell(&self, terms: &mut SendTerms) {
