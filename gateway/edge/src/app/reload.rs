@@ -2,13 +2,15 @@
 //!
 //! The order: read and check, refuse what can't change (`fixed`), make the generation, open the
 //! listeners that are new; nothing of that can be seen from outside. Then the generation is swapped,
-//! and the listeners that are gone are closed. `changes` says what is different, `forecast` what that
-//! means for stored entries, `watch` when files have changed, `outcome` and `metrics` what came of it.
+//! and the listeners that are gone are closed. `changes` and `certificate_changes` say what is
+//! different, `forecast` what that means for stored entries, `watch` when files have changed, `outcome` and `metrics` what came of it.
 
+mod certificate_changes;
 pub mod changes;
 mod fixed;
 pub mod forecast;
 pub mod key_forecast;
+pub mod lifetime_forecast;
 mod metrics;
 pub mod outcome;
 mod watch;
@@ -23,10 +25,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::{interval, sleep};
 
-use super::GatewayStartError;
 use super::ports::RunningPorts;
 use super::process::ProcessState;
 use super::process_settings::ProcessSettings;
+use super::{GatewayStartError, certificates};
 use crate::acme::AcmeManager;
 use crate::admin::AdminGate;
 use crate::admin::audit::AdminActionSource;
@@ -38,6 +40,7 @@ use crate::local_authority;
 use crate::proxy::{Generation, Proxy};
 use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LevelSetter;
+use certificate_changes::{CertificateChanges, ShownCertificates};
 use changes::ConfigChanges;
 use forecast::{ClientSchemes, EntryForecast};
 use key_forecast::KeyForecasts;
@@ -243,12 +246,13 @@ impl ConfigReloader {
             .collect();
         let prepared = self.prepare(&file, config).await?;
         let hash_after = prepared.next.hash.clone();
-        let (entries, keys) = match trigger {
+        let (certificates, entries, keys) = match trigger {
             ReloadTrigger::Admin(_) => {
+                let certificates = self.certificate_changes(&before, &prepared).await?;
                 let (entries, keys) = self.forecast(&prepared, &changes).await?;
-                (Some(entries), Some(keys))
+                (Some(certificates), Some(entries), Some(keys))
             }
-            ReloadTrigger::Signal | ReloadTrigger::Watch => (None, None),
+            ReloadTrigger::Signal | ReloadTrigger::Watch => (None, None, None),
         };
         if act == ReloadAct::Apply {
             self.commit(prepared).await?;
@@ -257,6 +261,7 @@ impl ConfigReloader {
             hash_before,
             hash_after,
             changes,
+            certificates,
             entries,
             keys,
             warnings,
@@ -312,6 +317,35 @@ impl ConfigReloader {
             listeners,
             sharing,
         })
+    }
+
+    async fn certificate_changes(
+        &self,
+        before: &Arc<GatewayConfig>,
+        prepared: &PreparedConfig,
+    ) -> Result<CertificateChanges, ReloadError> {
+        let (before, after) = (Arc::clone(before), Arc::clone(&prepared.next.config));
+        let (in_use, tls) = (
+            self.ports.certificates().await,
+            Arc::clone(&self.process.tls),
+        );
+        blocking(move || {
+            let opened = certificates::open(&after, &tls)?;
+            let opened = opened
+                .into_iter()
+                .flat_map(|listener| listener.certificates);
+            let before = ShownCertificates {
+                listeners: &before.listeners,
+                certificates: in_use,
+            };
+            let after = ShownCertificates {
+                listeners: &after.listeners,
+                certificates: opened.collect(),
+            };
+            Ok(CertificateChanges::between(&before, &after))
+        })
+        .await?
+        .map_err(|error: GatewayStartError| ReloadError::Failed(with_causes(&error)))
     }
 
     async fn forecast(

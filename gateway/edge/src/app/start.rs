@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamina_base::service_manager::ServiceManager;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,7 +18,7 @@ use super::process_settings::ProcessSettings;
 use super::reload::outcome::{ReloadAct, with_causes};
 use super::reload::{ConfigOrigin, ConfigReloader, ReloadParts};
 use super::running::{GatewayTasks, RunningGateway};
-use super::upgrade::{HandedCache, TakeOver, UpgradeGiver, UpgradeGiverParts};
+use super::upgrade::{HandedCache, PredecessorPurges, TakeOver, UpgradeGiver, UpgradeGiverParts};
 use super::{
     GatewayStartError, StartOptions, certificates, joining, open_store_after, self_check, spawn,
     upkeep,
@@ -102,6 +103,9 @@ async fn start_in_place_of(
         // It has heard it, or has ended: this process serves in any case.
         tracing::warn!(%error, "the process before did not say that it ends");
     }
+    let before = take_over.map(TakeOver::purge_channels);
+    let predecessors = PredecessorPurges::new(before.unwrap_or_default());
+    predecessors.resume(&engine.process.cache, &Handle::current());
     ports.keep().await;
     let (process, reloader) = (engine.process, control.reloader);
     let giver = UpgradeGiver::new(UpgradeGiverParts {
@@ -115,6 +119,7 @@ async fn start_in_place_of(
         manager,
         generation: engine.generation,
         program: options.next,
+        predecessors,
     });
     let sweep = config.cache.purge_log.sweep_interval.0;
     let mut others = vec![
