@@ -281,7 +281,7 @@ impl ServiceImage {
 
 async fn page(edge: &ComposeService) -> e2e::client::Answer {
     let client = Client::http1((edge.at, edge.published[0]).into());
-    client.request("/").host("site.example").send().await
+    client.request("/pages/1").host("site.example").send().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

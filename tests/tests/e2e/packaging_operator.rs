@@ -137,6 +137,10 @@ impl Installation {
         }
     }
 
+    fn reload(&self) -> Ran {
+        self.lamina(&["reload", "-c", path(&self.config())])
+    }
+
     async fn ask(&self, page: &str) -> (u16, String) {
         let client = Client::http1(self.clients).uncached();
         let answer = client.get(page).await;
@@ -218,11 +222,11 @@ async fn an_installation_lives_from_the_first_start_over_upgrades_to_its_removal
     let hello =
         "  - { name: hello, match: { path: /hello }, respond: { status: 200, body: hello } }\n";
     here.edit(site, &format!("{hello}{site}"));
-    let reloaded = here.lamina(&["reload"]);
+    let reloaded = here.reload();
     assert_eq!(reloaded.code, Some(0), "{}", reloaded.output());
     here.serves("/hello", "hello").await;
     here.edit("upstream: origin", "upstream: orgin");
-    let refused = here.lamina(&["reload"]);
+    let refused = here.reload();
     assert_eq!(refused.code, Some(1), "{}", refused.output());
     let told = refused.output();
     let line = fs::read_to_string(here.config()).unwrap();
@@ -235,7 +239,7 @@ async fn an_installation_lives_from_the_first_start_over_upgrades_to_its_removal
     assert!(told.contains("orgin"), "{told}");
     here.serves("/hello", "hello").await;
     here.edit("upstream: orgin", "upstream: origin");
-    assert_eq!(here.lamina(&["reload"]).code, Some(0));
+    assert_eq!(here.reload().code, Some(0));
 
     // A later version, and back again.
     let mine = fs::read_to_string(here.config()).unwrap();

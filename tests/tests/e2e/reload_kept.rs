@@ -23,6 +23,11 @@ use crate::acme_failures::slow_validation;
 const RELOADS: usize = 3;
 
 async fn reload(gateway: &Gateway, setup: &Setup) {
+    reload_with_requests_under_way(gateway, setup).await;
+    gateway.only_one_engine().await;
+}
+
+async fn reload_with_requests_under_way(gateway: &Gateway, setup: &Setup) {
     for n in 0..RELOADS {
         let other = format!(
             "{{name: other{n}, match: {{path: /other{n}/*}}, upstream: origin, cache: off}}"
@@ -32,7 +37,6 @@ async fn reload(gateway: &Gateway, setup: &Setup) {
             .take_up(&other.route("{name: site, upstream: origin}"))
             .await;
     }
-    gateway.only_one_engine().await;
 }
 
 #[tokio::test]
@@ -74,7 +78,7 @@ async fn a_load_keeps_its_lease() {
     };
     let loading = ask(&loads);
     gate.reached_by(1).await;
-    reload(&loads, &setup).await;
+    reload_with_requests_under_way(&loads, &setup).await;
     let waiting = ask(&waits);
     let leases = async |outcome: &str| {
         let labels = [("outcome", outcome)];
@@ -84,7 +88,7 @@ async fn a_load_keeps_its_lease() {
         (leases("busy").await >= 1.0).then_some(())
     })
     .await;
-    reload(&waits, &setup).await;
+    reload_with_requests_under_way(&waits, &setup).await;
     gate.open();
     for answer in [loading, waiting] {
         assert_eq!(answer.await.unwrap().text(), "/held");

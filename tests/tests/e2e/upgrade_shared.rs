@@ -223,7 +223,8 @@ async fn an_order_goes_on(storage: &str, cache: &str, issuer: &str) {
     gateway.only_the_last_process(SOON).await;
     let secured = e2e::pebble::here(pebble.tls_port);
     let shown = obtained(&pebble, secured, SHOP).await;
-    assert_eq!((pebble.orders(), pebble.accounts()), (1, 1));
+    let log = gateway.log().join("\n");
+    assert_eq!((pebble.orders(), pebble.accounts()), (1, 1), "{log}");
     // And what was obtained is the next one's from its first moment.
     gateway.upgrade().await;
     let again = pebble.shown_by(secured, SHOP).await;

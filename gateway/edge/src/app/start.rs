@@ -18,7 +18,9 @@ use super::process_settings::ProcessSettings;
 use super::reload::outcome::{ReloadAct, with_causes};
 use super::reload::{ConfigOrigin, ConfigReloader, ReloadParts};
 use super::running::{GatewayTasks, RunningGateway};
-use super::upgrade::{HandedCache, PredecessorPurges, TakeOver, UpgradeGiver, UpgradeGiverParts};
+use super::upgrade::{
+    HandedCache, NAMESAKE_LEAVES, PredecessorPurges, TakeOver, UpgradeGiver, UpgradeGiverParts,
+};
 use super::{
     GatewayStartError, StartOptions, certificates, joining, open_store_after, self_check, spawn,
     upkeep,
@@ -35,6 +37,9 @@ use crate::http::server::{BoundListeners, HandedPort, HandlerAnswer, SharedByLis
 use crate::local_authority;
 use crate::proxy::Proxy;
 use crate::telemetry::logs::LogWriterGuard;
+
+/// Longer than a take-over may take.
+const LONGEST_TAKE_OVER: Duration = Duration::from_secs(7_200);
 
 /// How long the start waits for the second tier's purge log: once the log is known, the first
 /// requests can use entries of the second tier.
@@ -103,6 +108,9 @@ async fn start_in_place_of(
         // It has heard it, or has ended: this process serves in any case.
         tracing::warn!(%error, "the process before did not say that it ends");
     }
+    if let (Some(cluster), Some(_)) = (&engine.cluster, take_over) {
+        cluster.expect_namesake_for(NAMESAKE_LEAVES);
+    }
     let before = take_over.map(TakeOver::purge_channels);
     let predecessors = PredecessorPurges::new(before.unwrap_or_default());
     predecessors.resume(&engine.process.cache, &Handle::current());
@@ -120,6 +128,7 @@ async fn start_in_place_of(
         generation: engine.generation,
         program: options.next,
         predecessors,
+        cluster: engine.cluster.clone(),
     });
     let sweep = config.cache.purge_log.sweep_interval.0;
     let mut others = vec![
@@ -137,6 +146,7 @@ async fn start_in_place_of(
         phase: control.phase,
         proxy: engine.proxy,
         warm: Arc::clone(&process.warm),
+        acme: engine.acme.clone(),
         drain_limit,
         addresses,
         admin: control.endpoint,
@@ -177,6 +187,10 @@ impl StartedEngine {
         let joined = config.bus.as_ref();
         let joined = joined.map(|bus| joining::join(bus, config, cache, registry));
         let cluster = joined.transpose()?.flatten();
+        if let (Some(cluster), Some(_)) = (&cluster, take_over) {
+            // Until this process serves, the one before has its name on the bus, too.
+            cluster.expect_namesake_for(LONGEST_TAKE_OVER);
+        }
         let counting = cluster.as_ref().map(|cluster| {
             let (cluster, limiter) = (Arc::clone(cluster), Arc::clone(&process.limiter));
             spawn(upkeep::count_nodes(cluster, limiter))

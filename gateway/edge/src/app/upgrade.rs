@@ -47,7 +47,7 @@ use std::path::PathBuf;
 
 use crate::http::endpoint::Endpoint;
 
-pub use giving::{UpgradeGiver, UpgradeGiverParts};
+pub use giving::{NAMESAKE_LEAVES, UpgradeGiver, UpgradeGiverParts};
 pub use messages::{UpgradeOutcome, ask_for_upgrade};
 pub use program::NewProgram;
 pub use purges::PredecessorPurges;

@@ -22,6 +22,7 @@ use crate::app::ports::RunningPorts;
 use crate::app::reload::ConfigReloader;
 use crate::app::warming::WarmKeeper;
 use crate::cache::successor::SuccessorPurges;
+use crate::cluster::Cluster;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::listeners::TlsListeners;
@@ -53,6 +54,7 @@ pub struct UpgradeGiverParts {
     pub generation: u8,
     pub program: NewProgram,
     pub predecessors: PredecessorPurges,
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// The most that are connected at once.
@@ -61,6 +63,10 @@ const MOST_CALLERS: usize = 8;
 const MOST_TIME: Duration = Duration::from_secs(3_600);
 /// The longest time for which what the cache holds is written down.
 const MOST_WRITING: Duration = Duration::from_secs(10);
+/// How long a process with the name of this one may still be heard on the event bus that leaves.
+pub const NAMESAKE_LEAVES: Duration = Duration::from_secs(10);
+/// Longer than a process lives that was replaced.
+const NAMESAKE_STAYS: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How often it is seen whether a program that was started has ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// The other user who is heard: it may do everything in any case.
@@ -244,8 +250,10 @@ impl UpgradeGiver {
             version,
             "another process wants to take over"
         );
+        self.expect_namesake_for(within + NAMESAKE_LEAVES);
         match self.try_give(channel, peer, version, within) {
             Ok((now, purges)) => {
+                self.expect_namesake_for(NAMESAKE_STAYS);
                 tracing::info!(
                     process = now.process,
                     version = now.version,
@@ -257,6 +265,7 @@ impl UpgradeGiver {
                 Ok(())
             }
             Err(why) => {
+                self.expect_namesake_for(NAMESAKE_LEAVES);
                 tracing::error!(
                     process = peer.process,
                     why,
@@ -265,6 +274,13 @@ impl UpgradeGiver {
                 *self.last_failure.lock() = Some((peer.process, why.clone()));
                 refuse(channel, &why)
             }
+        }
+    }
+
+    /// The other process has the name of this one on the event bus.
+    fn expect_namesake_for(&self, span: Duration) {
+        if let Some(cluster) = &self.parts.cluster {
+            cluster.expect_namesake_for(span);
         }
     }
 
