@@ -363,7 +363,10 @@ def try_it():
     try:
         until("the gateway answers", 60, lambda: answers("http://127.0.0.1:8080/"))
         until("it is said to be well", 60, lambda: health() == 0)
-        until("a page comes from the cache", 20, lambda: (answers("http://127.0.0.1:8080/") or (0, ""))[1].find("hit") >= 0)
+        until("a page comes from the cache", 20, lambda: (answers("http://127.0.0.1:8080/pages/1") or (0, ""))[1].find("; hit") >= 0)
+        status = (container.root / f"proc/{gateway.pid}/status").read_text()
+        user = about["user"].split(":")[0]
+        check(re.search(rf"^Uid:\t{user}\t{user}\t", status, re.M), f"it does not run as the user {user}")
         gateway.send_signal(signal.Signals[about["stop"]])
         check(gateway.wait(30) == 0, "it did not end well at the stop signal")
         check(health() != 0, "a gateway that has ended is said to be well")
