@@ -25,10 +25,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::{interval, sleep};
 
+use super::GatewayStartError;
 use super::ports::RunningPorts;
 use super::process::ProcessState;
 use super::process_settings::ProcessSettings;
-use super::{GatewayStartError, certificates};
 use crate::acme::AcmeManager;
 use crate::admin::AdminGate;
 use crate::admin::audit::AdminActionSource;
@@ -40,7 +40,7 @@ use crate::local_authority;
 use crate::proxy::{Generation, Proxy};
 use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LevelSetter;
-use certificate_changes::{CertificateChanges, ShownCertificates};
+use certificate_changes::CertificateChanges;
 use changes::ConfigChanges;
 use forecast::{ClientSchemes, EntryForecast};
 use key_forecast::KeyForecasts;
@@ -248,7 +248,14 @@ impl ConfigReloader {
         let hash_after = prepared.next.hash.clone();
         let (certificates, entries, keys) = match trigger {
             ReloadTrigger::Admin(_) => {
-                let certificates = self.certificate_changes(&before, &prepared).await?;
+                let in_use = self.ports.certificates().await;
+                let (before, after) = (Arc::clone(&before), Arc::clone(&prepared.next.config));
+                let tls = Arc::clone(&self.process.tls);
+                let certificates =
+                    blocking(move || CertificateChanges::of((&before, in_use), &after, &tls));
+                let certificates = certificates
+                    .await?
+                    .map_err(|error| ReloadError::Failed(with_causes(&error)))?;
                 let (entries, keys) = self.forecast(&prepared, &changes).await?;
                 (Some(certificates), Some(entries), Some(keys))
             }
@@ -317,35 +324,6 @@ impl ConfigReloader {
             listeners,
             sharing,
         })
-    }
-
-    async fn certificate_changes(
-        &self,
-        before: &Arc<GatewayConfig>,
-        prepared: &PreparedConfig,
-    ) -> Result<CertificateChanges, ReloadError> {
-        let (before, after) = (Arc::clone(before), Arc::clone(&prepared.next.config));
-        let (in_use, tls) = (
-            self.ports.certificates().await,
-            Arc::clone(&self.process.tls),
-        );
-        blocking(move || {
-            let opened = certificates::open(&after, &tls)?;
-            let opened = opened
-                .into_iter()
-                .flat_map(|listener| listener.certificates);
-            let before = ShownCertificates {
-                listeners: &before.listeners,
-                certificates: in_use,
-            };
-            let after = ShownCertificates {
-                listeners: &after.listeners,
-                certificates: opened.collect(),
-            };
-            Ok(CertificateChanges::between(&before, &after))
-        })
-        .await?
-        .map_err(|error: GatewayStartError| ReloadError::Failed(with_causes(&error)))
     }
 
     async fn forecast(

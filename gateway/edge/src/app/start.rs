@@ -102,18 +102,10 @@ async fn start_in_place_of(
     ports.begin_accepting().await;
     admin_ports.begin_accepting().await;
     let upgrade_socket = opened.upgrade_socket.open()?;
-    if let Some(take_over) = take_over
-        && let Err(error) = take_over.serving().await
-    {
-        // It has heard it, or has ended: this process serves in any case.
-        tracing::warn!(%error, "the process before did not say that it ends");
-    }
-    if let (Some(cluster), Some(_)) = (&engine.cluster, take_over) {
-        cluster.expect_namesake_for(NAMESAKE_LEAVES);
-    }
-    let before = take_over.map(TakeOver::purge_channels);
-    let predecessors = PredecessorPurges::new(before.unwrap_or_default());
-    predecessors.resume(&engine.process.cache, &Handle::current());
+    let predecessors = match take_over {
+        Some(take_over) => engine.release(take_over).await,
+        None => PredecessorPurges::new(Vec::new()),
+    };
     ports.keep().await;
     let (process, reloader) = (engine.process, control.reloader);
     let giver = UpgradeGiver::new(UpgradeGiverParts {
@@ -209,6 +201,20 @@ impl StartedEngine {
             acme,
             generation: take_over.map_or(0, TakeOver::generation),
         })
+    }
+
+    /// Lets the process before end, and hears from now on what it purges until then.
+    async fn release(&self, before: &TakeOver) -> PredecessorPurges {
+        if let Err(error) = before.serving().await {
+            // It has heard it, or has ended: this process serves in any case.
+            tracing::warn!(%error, "the process before did not say that it ends");
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.expect_namesake_for(NAMESAKE_LEAVES);
+        }
+        let predecessors = PredecessorPurges::new(before.purge_channels());
+        predecessors.resume(&self.process.cache, &Handle::current());
+        predecessors
     }
 
     fn shared_by_listeners(&self) -> SharedByListeners {

@@ -7,8 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::app::{GatewayStartError, certificates};
+use crate::config::GatewayConfig;
 use crate::http::config::ListenerConfig;
 use crate::http::tls::certificate::ServerCertificate;
+use crate::http::tls::listeners::TlsListeners;
 use crate::http::tls::obtained::names_of;
 
 /// The differences between the certificates of two configurations.
@@ -32,9 +35,9 @@ pub struct ExchangedCertificate {
 }
 
 /// What clients can be shown by a configuration.
-pub struct ShownCertificates<'a> {
-    pub listeners: &'a [ListenerConfig],
-    pub certificates: Vec<Arc<ServerCertificate>>,
+struct ShownCertificates<'a> {
+    listeners: &'a [ListenerConfig],
+    certificates: Vec<Arc<ServerCertificate>>,
 }
 
 impl ShownCertificates<'_> {
@@ -56,8 +59,29 @@ impl ShownCertificates<'_> {
 }
 
 impl CertificateChanges {
-    /// What is different in `after`.
-    pub fn between(before: &ShownCertificates<'_>, after: &ShownCertificates<'_>) -> Self {
+    /// What is different in `after` from the certificates that are in use. It reads files.
+    ///
+    /// # Errors
+    /// If a file can't be used.
+    pub fn of(
+        (before, in_use): (&GatewayConfig, Vec<Arc<ServerCertificate>>),
+        after: &GatewayConfig,
+        tls: &Arc<TlsListeners>,
+    ) -> Result<Self, GatewayStartError> {
+        let opened = certificates::open(after, tls)?.into_iter();
+        let opened = opened.flat_map(|listener| listener.certificates);
+        let before = ShownCertificates {
+            listeners: &before.listeners,
+            certificates: in_use,
+        };
+        let after = ShownCertificates {
+            listeners: &after.listeners,
+            certificates: opened.collect(),
+        };
+        Ok(Self::between(&before, &after))
+    }
+
+    fn between(before: &ShownCertificates<'_>, after: &ShownCertificates<'_>) -> Self {
         let (names_before, names_after) = (before.names(), after.names());
         let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| {
             these.difference(those).cloned().collect()
