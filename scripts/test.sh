@@ -8,12 +8,23 @@ cd "$(dirname "$0")/.."
 CARGO="${CARGO:-cargo}"
 MOST=3
 
+# Runs one part and says how long it took.
+timed() {
+    local part=$1 began=$SECONDS
+    shift
+    "$@"
+    echo "TIME: $part: $((SECONDS - began)) s"
+}
+
 # Always the whole workspace, so that no dependency is built again with other features.
-"$CARGO" test --locked --workspace --lib --bins
-"$CARGO" test --locked --workspace --doc
+timed "building and running unit tests" "$CARGO" test --locked --workspace --lib --bins
+timed "examples of the documentation" "$CARGO" test --locked --workspace --doc
+timed "building the end-to-end tests" "$CARGO" test --locked --workspace --test e2e --no-run
 log=$(mktemp)
+began=$SECONDS
 trap 'rm -f "$log"' EXIT
 if "$CARGO" test --locked --workspace --test e2e 2>&1 | tee "$log"; then
+    echo "TIME: end-to-end tests: $((SECONDS - began)) s"
     exit 0
 fi
 mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | sort -u)

@@ -9,7 +9,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod description;
 pub mod descriptor_channel;
-pub mod hc1;
+pub mod envelope;
 pub mod pattern;
 pub mod redis;
 pub mod service_manager;

@@ -218,7 +218,7 @@ impl EncoderQueue {
         if self.pressure.is_high(Instant::now()) {
             return self.drop_job(job, EncodingOutcome::Busy);
         }
-        let watch = self.pressure.watch();
+        let watch = self.pressure.measure();
         let made = job.make();
         let took = watch.end(Instant::now());
         match made {

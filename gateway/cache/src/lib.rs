@@ -11,7 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // The modules of this crate use the crates below under these names.
-use lamina_base::{breaker, description, hc1, pattern, redis, units};
+use lamina_base::{breaker, description, envelope, pattern, redis, units};
 use lamina_http as http;
 
 pub mod backoff;

@@ -1,7 +1,7 @@
 //! The L2 record: what a store outside the process holds for a key, as bytes.
 //!
 //! Pure except for [`moment`]: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds a
-//! record to its key, [`crate::hc1`] compresses it and expands it within bounds, [`compress`]
+//! record to its key, [`crate::envelope`] compresses it and expands it within bounds, [`compress`]
 //! decides when compression is worth it, [`moment`] reads the clocks, [`life`] decides how old a
 //! record is, [`inspect`] describes a record to a person. A record that can't be read is a
 //! [`CorruptRecord`] with its reason; the tier treats it as a miss.
@@ -33,10 +33,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::entry::PurgeAttributes;
-use crate::hc1::{self, EnvelopeError};
+use crate::envelope::{self, EnvelopeError};
 use crate::l2::store::LogOrder;
 
-pub use crate::hc1::{Compression, EnvelopeCodec};
+pub use crate::envelope::{Compression, EnvelopeCodec};
 pub use inspect::{RecordInspection, inspect};
 pub use moment::{ClockReading, Uptime};
 pub use seal::Seal;
@@ -161,13 +161,13 @@ pub fn encode(
     options: &RecordOptions,
 ) -> Result<Bytes, TooLarge> {
     let plain = pack::pack(key, record, &options.seal).ok_or(TooLarge)?;
-    if plain.len() - hc1::TAG > options.limits.expanded {
+    if plain.len() - envelope::TAG > options.limits.expanded {
         return Err(TooLarge);
     }
     let compressed = options
         .compression
         .filter(|compression| {
-            compress::is_worth_trying(compression, record, plain.len() - hc1::TAG)
+            compress::is_worth_trying(compression, record, plain.len() - envelope::TAG)
         })
         .and_then(|compression| compression.shrink(&plain));
     let bytes = compressed.unwrap_or(plain);
@@ -208,7 +208,7 @@ pub fn decode(
 fn expand(bytes: &Bytes, limits: &RecordLimits) -> Result<Bytes, CorruptRecord> {
     match bytes.len() > limits.encoded {
         true => Err(CorruptRecord::TooLarge),
-        false => Ok(hc1::expand(bytes, limits.expanded)?),
+        false => Ok(envelope::expand(bytes, limits.expanded)?),
     }
 }
 

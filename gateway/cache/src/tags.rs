@@ -22,7 +22,16 @@ struct TagField {
     /// Where both spaces and commas are in use under a name, no tag of the applications that use it
     /// contains either.
     split: TagSplit,
+    source: TagFieldSource,
     kept: bool,
+}
+
+/// Who says how a field is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TagFieldSource {
+    /// It is one of the [`USUAL`] ones.
+    Usual,
+    Configuration,
 }
 
 /// The fields of responses that name tags, and what becomes of them.
@@ -37,11 +46,13 @@ const USUAL: [(&str, TagSplit); 9] = [
     ("edge-cache-tag", TagSplit::Commas),
     ("xkey", TagSplit::SpacesAndCommas),
     ("x-magento-tags", TagSplit::Commas),
-    ("x-cache-tags", TagSplit::SpacesAndCommas),
+    (X_CACHE_TAGS, TagSplit::SpacesAndCommas),
     ("cache-tags", TagSplit::SpacesAndCommas),
     ("purge-cache-tags", TagSplit::SpacesAndCommas),
     ("x-acquia-purge-tags", TagSplit::SpacesAndCommas),
 ];
+
+const X_CACHE_TAGS: &str = "x-cache-tags";
 
 /// The largest number of tags of one entry; more are dropped and counted.
 pub const MAX_TAGS: usize = 1_024;
@@ -71,11 +82,6 @@ impl Tags {
 
     /// Adds the tags of one line of a field.
     fn add_line(&mut self, line: &str, split: TagSplit) {
-        // TYPO3's nxvarnish writes `;one;two;` into a field that others fill with commas.
-        let split = match line.starts_with(';') {
-            true => TagSplit::Semicolons,
-            false => split,
-        };
         let between = |c: char| match split {
             TagSplit::Spaces => c.is_ascii_whitespace(),
             TagSplit::Commas => c == ',',
@@ -90,6 +96,11 @@ impl Tags {
                 }
                 None => self.add(tag),
             }
+            // API Platform's purger for Souin writes `one, two` into a field that Fastly reads with
+            // spaces.
+            if let (TagSplit::Spaces, Some(word)) = (split, tag.strip_suffix(',')) {
+                self.add(word);
+            }
         }
     }
 }
@@ -98,6 +109,20 @@ impl Tags {
 fn numbered(tag: &str) -> Option<(&str, &str)> {
     let (table, numbers) = tag.split_once("{,")?;
     Some((table, numbers.strip_suffix(",}")?))
+}
+
+impl TagField {
+    /// How one line is read. TYPO3's nxvarnish writes `;one;two;` into a field that others fill with
+    /// commas.
+    fn split_of(&self, line: &str) -> TagSplit {
+        let is_nxvarnish = self.source == TagFieldSource::Usual
+            && self.name == X_CACHE_TAGS
+            && line.starts_with(';');
+        match is_nxvarnish {
+            true => TagSplit::Semicolons,
+            false => self.split,
+        }
+    }
 }
 
 impl TagFields {
@@ -116,6 +141,7 @@ impl TagFields {
             Some(TagField {
                 name: field.header.to_ascii_lowercase().parse().ok()?,
                 split: field.split,
+                source: TagFieldSource::Configuration,
                 kept: field.keep,
             })
         });
@@ -123,6 +149,7 @@ impl TagFields {
         let usual = USUAL.iter().map(|(name, split)| TagField {
             name: HeaderName::from_static(name),
             split: *split,
+            source: TagFieldSource::Usual,
             kept: false,
         });
         let usual = usual.filter(|usual| own.iter().all(|field| field.name != usual.name));
@@ -136,7 +163,7 @@ impl TagFields {
             for line in headers.get_all(&field.name) {
                 // Names are UTF-8. An invalid one must not affect the other names of the line.
                 let line: Cow<'_, str> = String::from_utf8_lossy(line.as_bytes());
-                tags.add_line(&line, field.split);
+                tags.add_line(&line, field.split_of(&line));
             }
         }
         self.strip(headers);
@@ -240,6 +267,25 @@ mod tests {
         let line = ";site;pages{,1,23,};a,b;";
         let (tags, _) = named(line, "x-cache-tags", &[]);
         assert_eq!(tags, hashes(&["site", "pages_1", "pages_23", "a,b"]));
+        let own = [TagFieldConfig {
+            header: "X-Cache-Tags".to_owned(),
+            split: TagSplit::Commas,
+            keep: false,
+        }];
+        assert_eq!(
+            named(";a,b", "x-cache-tags", &own).0,
+            hashes(&[";a", "b"]),
+            "a field of the configuration is read as written there"
+        );
+        let (tags, _) = named(";a b", "surrogate-key", &[]);
+        assert_eq!(tags, hashes(&[";a", "b"]), "no other field is TYPO3's");
+    }
+
+    /// API Platform's purger for Souin joins them with `, `; Fastly's keys may have commas in them.
+    #[test]
+    fn a_comma_behind_a_word_of_surrogate_key_hides_no_tag() {
+        let (tags, _) = named("/books/1, /books a,b", "surrogate-key", &[]);
+        assert_eq!(tags, hashes(&["/books/1,", "/books/1", "/books", "a,b"]));
     }
 
     #[test]

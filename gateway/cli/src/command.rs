@@ -25,7 +25,7 @@ pub fn with_config<D: Into<ExitOutcome>>(
     };
     let start = acted.as_ref().err();
     let start = start.and_then(|error| error.downcast_ref::<GatewayStartError>());
-    match start.and_then(GatewayStartError::place) {
+    match start.and_then(GatewayStartError::key_and_cause) {
         Some((key, message)) => {
             output::error(config::problem_at(file, &key, message));
             Ok(ExitOutcome::Wrong)

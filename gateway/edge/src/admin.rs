@@ -149,7 +149,7 @@ impl AdminService {
             }
         };
         let mut line = AuditLine::of(&admitted, &request, peer);
-        let response = match self.place(admitted.entry.access) {
+        let response = match self.reserve(admitted.entry.access) {
             _ if self.proxy.passes_on() && admitted.entry.access != AdminAccess::Open => {
                 answer::replaced()
             }
@@ -163,7 +163,7 @@ impl AdminService {
     }
 
     /// Takes a place for a request that may wait for something; open requests need none.
-    fn place(&self, access: AdminAccess) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
+    fn reserve(&self, access: AdminAccess) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
         match access {
             AdminAccess::Open => Ok(None),
             AdminAccess::Needs(_) | AdminAccess::NeedsToken(_) => {

@@ -15,6 +15,7 @@ mod drupal;
 mod expression;
 pub mod fastly_api;
 mod fields;
+mod host;
 mod magento;
 mod nginx;
 mod shopware;
@@ -33,6 +34,7 @@ use crate::cache::purge::PurgeKind;
 use answer::AnswerForm;
 use config::PurgeDialect;
 use expression::LONGEST_BEGINNING;
+use host::is_host;
 use wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish, TargetHosts};
 
 /// A request that may ask for a purge.
@@ -158,6 +160,9 @@ const ENTRIES: [DialectEntry; 10] = [
     },
 ];
 
+/// In which clients of Fastly send their token.
+pub const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
+
 /// Fields of Fastly's `PURGE`. They may stand beside the form of any dialect.
 const FASTLY_FIELDS: [&str; 2] = ["fastly-key", "fastly-soft-purge"];
 
@@ -267,19 +272,13 @@ impl DialectSettings {
     /// If its form is not known, is switched off, is not whole, or asks for too much at once.
     pub fn read(&self, request: &ControlRequest<'_>) -> Result<PurgeWish, InvalidPurgeRequest> {
         let (scope, answer) = self.scope(request)?;
-        if scope.targets.len() > self.max_selectors {
-            return Err(InvalidPurgeRequest::malformed(format!(
-                "it names {} things; at most {} are taken at once (purge_method.max_selectors)",
-                scope.targets.len(),
-                self.max_selectors
-            )));
-        }
         let said = fields::softly(request.headers)?;
-        Ok(PurgeWish {
+        let wish = PurgeWish {
             targets: scope.targets,
             kind: said.or(scope.kind).unwrap_or(PurgeKind::Hard),
             answer,
-        })
+        };
+        wish.bounded(self.max_selectors)
     }
 
     fn scope(
@@ -404,7 +403,7 @@ fn prefix_of_url(url: &str) -> Result<PurgeTarget, InvalidPurgeRequest> {
 /// The host of a URL, and its path with its query.
 fn parts_of_url(url: &str) -> Result<(String, String), InvalidPurgeRequest> {
     let wrong = || {
-        let why = format!("{url:?} is not a URL; expected https://host/path");
+        let why = format!("{url:?} is not a URL; expected https://host/path, in ASCII");
         InvalidPurgeRequest::malformed(why)
     };
     let rest = match url.split_once("://") {
@@ -415,7 +414,7 @@ fn parts_of_url(url: &str) -> Result<(String, String), InvalidPurgeRequest> {
     let rest = rest.split('#').next().unwrap_or_default();
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (host, path) = rest.split_at(end);
-    if host.is_empty() || host.contains(['*', '@', ' ']) {
+    if !is_host(host) {
         return Err(wrong());
     }
     let path = match path.starts_with('/') {

@@ -34,7 +34,7 @@ use self::outgoing::OutgoingRequest;
 use self::standing::{StandingUpstream, UpstreamSettings};
 use self::target::OriginTarget;
 use self::targets::OriginTargets;
-use self::watch::UpstreamTlsWatch;
+use self::tls_report::UpstreamTlsReport;
 use crate::http::body::{Body, BoundedBody};
 use crate::http::memory::ConnectionMemory;
 use crate::http::{forward, media};
@@ -72,9 +72,9 @@ mod targets_file;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tls_report;
 pub mod trial;
 mod verify;
-mod watch;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
 pub use self::control::{AdministrativeState, OrderLifetime, TargetOrders};
@@ -89,7 +89,7 @@ pub use self::spread::stable_hash;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
 pub use self::sticky::{StickyCookie, StickyPin};
 pub use self::targets_file::TargetsFileReader;
-pub use self::watch::OriginTlsWatch;
+pub use self::tls_report::OriginTlsReport;
 
 /// The longest silence of a stream, in place of the upstream's `timeouts.stream_idle`. It is
 /// attached to a request as an extension.
@@ -105,7 +105,7 @@ pub struct Origins {
 /// What the upstreams of all generations share.
 #[derive(Clone, Default)]
 pub struct SharedOriginState {
-    pub tls: Arc<OriginTlsWatch>,
+    pub tls: Arc<OriginTlsReport>,
     pub families: Arc<OriginFamilies>,
     pub names: Arc<OriginNames>,
     pub orders: Arc<TargetOrders>,
@@ -124,7 +124,7 @@ impl SharedOriginState {
         read_targets: TargetsFileReader,
     ) -> prometheus::Result<Self> {
         Ok(Self {
-            tls: OriginTlsWatch::register(registry)?,
+            tls: OriginTlsReport::register(registry)?,
             families: OriginFamilies::register(registry)?,
             names: OriginNames::register(registry)?,
             orders: Arc::new(TargetOrders::open(kept_orders)),
@@ -198,7 +198,7 @@ impl Origin {
         upstream: &UpstreamConfig,
         shared: &SharedOriginState,
     ) -> Result<Self, BuildError> {
-        let watch = Arc::new(UpstreamTlsWatch::new(name, &upstream.tls));
+        let watch = Arc::new(UpstreamTlsReport::new(name, &upstream.tls));
         let metrics = shared.families.of(name);
         let targets = OriginTargets::parse(name, upstream, &watch, metrics, shared)?;
         let active = upstream.health.active.as_ref();

@@ -25,6 +25,7 @@ mod head;
 mod head_update;
 mod invalidate;
 mod lookup;
+mod message_hooks;
 pub mod metrics;
 pub mod mirror;
 mod miss;
@@ -47,7 +48,6 @@ mod tunnel;
 mod unkeyed;
 mod unrouted;
 mod warm_load;
-mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,7 @@ pub use explain::Explanation;
 pub use generation::Generation;
 pub use head::compact;
 pub use purge_method::reach::{PurgeAddress, PurgeReach};
-pub use purge_method::{PurgeMethod, ReloadsForEverybody, TokenError};
+pub use purge_method::{PurgeMethod, ReloadsForEverybody, TokenError, purge_response};
 
 /// Answers requests from the cache, by the rules of the current generation.
 pub struct Proxy {
@@ -362,7 +362,7 @@ impl Proxy {
             true => record.as_mut().and_then(PendingRecord::trail),
             false => None,
         };
-        if let Some(served) = watch::request(route, &mut request, trail.as_deref()) {
+        if let Some(served) = message_hooks::request(route, &mut request, trail.as_deref()) {
             return HandlerAnswer::Now(request.answer.finish(route, served, started));
         }
         if let Some(mirror) = &route.mirror

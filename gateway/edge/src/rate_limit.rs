@@ -189,7 +189,7 @@ impl RateLimit {
     }
 
     /// Where requests are counted.
-    pub fn place(&self) -> LimitPlace {
+    pub fn counted_at(&self) -> LimitPlace {
         self.config.at
     }
 

@@ -8,10 +8,8 @@ use std::cell::RefCell;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use super::forward::PSEUDONYM;
 use super::numbered::{self, NumberedValues};
-
-/// Our name in `Cache-Status` and `Proxy-Status`.
-pub const CACHE_NAME: &str = "lamina";
 
 /// The field's name.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -81,7 +79,7 @@ impl CacheStatus<'_> {
     /// The member for this cache, as in `lamina; hit; ttl=35`.
     pub fn to_value(&self) -> HeaderValue {
         let mut out = CacheStatusBuffer::new();
-        out.extend_from_slice(CACHE_NAME.as_bytes());
+        out.extend_from_slice(PSEUDONYM.as_bytes());
         match *self {
             Self::Hit { ttl, detail: None } => return plain_hit(ttl),
             Self::Hit { ttl, detail } => {

@@ -104,6 +104,9 @@ pub fn differs_by_client(name: &HeaderName) -> bool {
     })
 }
 
+/// Our name in `Via`, `Cache-Status` and `Proxy-Status`.
+pub const PSEUDONYM: &str = "lamina";
+
 /// Adds our hop to `Via` (RFC 9110 §7.6.3); `version` is the protocol of the message as received.
 pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
     let protocol = match version {

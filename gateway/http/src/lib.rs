@@ -41,6 +41,7 @@ pub mod endpoint;
 pub mod esi;
 pub mod etag;
 pub mod fair;
+pub mod fetch_metadata;
 pub mod forward;
 pub mod frames;
 pub mod grpc;

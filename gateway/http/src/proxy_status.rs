@@ -78,7 +78,7 @@ impl ProxyError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache_status::CACHE_NAME;
+    use crate::forward::PSEUDONYM;
     use sfv::{Dictionary, Parser};
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
             assert!(
                 Parser::new(value.as_bytes())
                     .parse::<Dictionary>()
-                    .is_ok_and(|d| d.contains_key(CACHE_NAME))
+                    .is_ok_and(|d| d.contains_key(PSEUDONYM))
             );
         }
     }

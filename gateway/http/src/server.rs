@@ -22,6 +22,7 @@ mod arrival;
 mod bind_error;
 mod bound;
 mod connection;
+mod deadlines;
 mod descriptors;
 mod early;
 mod early_data;
@@ -49,7 +50,6 @@ mod tests;
 mod thread_work;
 mod udp_buffer;
 mod unix;
-mod watch;
 mod wire;
 mod worker;
 

@@ -117,7 +117,8 @@ impl FetchAllowance {
         let default = if scheme == Some("http") { 80 } else { 443 };
         let (name, port) = (host.host(), host.port_u16().unwrap_or(default));
         let is_at = |url: &String| {
-            place(url).is_some_and(|(host, at)| at == port && host.eq_ignore_ascii_case(name))
+            host_and_port(url)
+                .is_some_and(|(host, at)| at == port && host.eq_ignore_ascii_case(name))
         };
         // The runtimes of some languages write hosts in lower case.
         let is_it = |granted: &&GrantedUpstream| {
@@ -175,7 +176,7 @@ impl FetchAllowance {
 }
 
 /// Host and port of a target's URL.
-fn place(url: &str) -> Option<(&str, u16)> {
+fn host_and_port(url: &str) -> Option<(&str, u16)> {
     let (scheme, rest) = url.split_once("://")?;
     let host = rest.split('/').next()?;
     let default = if scheme == "https" { 443 } else { 80 };

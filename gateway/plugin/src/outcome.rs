@@ -27,7 +27,7 @@ pub(super) fn explain(
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => CallError::Timeout(hook),
         Some(trap) => CallError::Trap {
-            reason: format!("{trap}{}", place(error)),
+            reason: format!("{trap}{}", code_location(error)),
         },
         // Not a trap: what the guest passed to the host could not be read.
         None => CallError::invalid(error.root_cause().to_string()),
@@ -35,7 +35,7 @@ pub(super) fn explain(
 }
 
 /// ` in NAME`, where NAME is the function that trapped, if the module names its functions.
-fn place(error: &wasmtime::Error) -> String {
+fn code_location(error: &wasmtime::Error) -> String {
     let frames = error
         .downcast_ref::<WasmBacktrace>()
         .map_or(&[][..], WasmBacktrace::frames);

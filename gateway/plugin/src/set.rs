@@ -192,7 +192,7 @@ impl PluginSet {
             if plugin.versions.job.config.watch {
                 plugin.watching.get_or_init(|| {
                     let versions = Arc::clone(&plugin.versions);
-                    AbortOnDropHandle::new(tokio::spawn(versions.watch()))
+                    AbortOnDropHandle::new(tokio::spawn(versions.follow_files()))
                 });
             }
         }

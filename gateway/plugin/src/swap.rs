@@ -343,7 +343,7 @@ impl PluginVersions {
     /// Reloads the plugin whenever its file was written again and then not changed for a while. It
     /// goes on looking while a reload runs, so that a good file need not wait for a slow one that
     /// it replaces.
-    pub(super) async fn watch(self: Arc<Self>) {
+    pub(super) async fn follow_files(self: Arc<Self>) {
         let mut under_way = JoinSet::new();
         let mut last = self.newest.lock().seen;
         loop {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use e2e::fleet::{Fleet, node, purge_everywhere, shown, state};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
-use lamina_base::hc1::EnvelopeCodec;
+use lamina_base::envelope::EnvelopeCodec;
 use lamina_cluster::bus::event::{BusEvent, EventShape};
 use lamina_cluster::bus::seal::SealKeys;
 use serde_json::json;
@@ -131,7 +131,7 @@ fn damaged(sealed: &Bytes) -> Vec<Bytes> {
         changed[at] ^= 1;
         changed
     }));
-    let codec = lamina_base::hc1::Compression {
+    let codec = lamina_base::envelope::Compression {
         codec: EnvelopeCodec::ZSTD,
         min_bytes: 0,
     };

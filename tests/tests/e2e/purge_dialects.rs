@@ -461,3 +461,63 @@ async fn a_configured_tag_field_is_read_and_removed_unless_it_is_kept() {
         gateway.purge(json!({"all": true})).await;
     }
 }
+
+/// No page can have a browser send PURGE or BAN unasked, but a GET it can.
+#[tokio::test]
+async fn a_page_purges_nothing_by_a_get() {
+    let pages = Pages::default();
+    let versions = pages.clone();
+    let origin = Origin::pages(move |seen| match seen.path_only() {
+        "/list" => Reply::fresh("<esi:include src=\"/purge/a\" onerror=\"continue\"/>")
+            .header("content-type", "text/html")
+            .header("surrogate-control", "content=\"ESI/1.0\""),
+        path => Reply::fresh(versions.version(path).to_string()),
+    })
+    .await;
+    let purge = "{enabled: true, allow: [127.0.0.1], dialects: [nginx]}";
+    let gateway = Setup::new(&origin)
+        .route("{name: site, upstream: origin, esi: {}}")
+        .top("purge_method", purge)
+        .start()
+        .await;
+    let old = shown(&gateway, "/a").await;
+    let new = pages.change("/a");
+    let from = |site: &'static str| {
+        let ask = gateway.client().uncached().request("/purge/a").host(HOST);
+        ask.header("sec-fetch-site", site).send()
+    };
+    for site in ["cross-site", "same-site"] {
+        let told = from(site).await;
+        assert_eq!(told.status, 403, "{site}: {}", told.text());
+        assert_eq!(shown(&gateway, "/a").await, old, "{site}");
+    }
+    let list = gateway.client().request("/list").host(HOST).send().await;
+    assert_eq!(list.status, 200, "{}", list.text());
+    assert_eq!(list.text(), "", "the part is left out");
+    assert_eq!(shown(&gateway, "/a").await, old, "a part of a page purges");
+    let told = from("none").await;
+    assert_eq!(told.status, 200, "a person types it: {}", told.text());
+    assert_eq!(shown(&gateway, "/a").await, new);
+}
+
+#[tokio::test]
+async fn a_ban_of_a_page_on_every_host_reaches_it_whatever_its_key_leaves_out() {
+    let pages = Pages::default();
+    let origin = origin(&pages).await;
+    let purge = "{enabled: true, allow: [127.0.0.1], dialects: [varnish]}";
+    let gateway = Setup::new(&origin)
+        .route("{name: site, upstream: origin, key: {query: {drop: [\"utm_*\"]}}}")
+        .top("purge_method", purge)
+        .start()
+        .await;
+    let old = shown(&gateway, "/a?utm_source=x").await;
+    let new = pages.change("/a");
+    assert_eq!(shown(&gateway, "/a").await, old, "both are one page");
+    let ban = format!(
+        "BAN / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nX-Host: .*\r\nX-Url: ^/a$\r\n\r\n"
+    );
+    assert_eq!(exchange(gateway.address, ban).await.status, 200);
+    for path in ["/a", "/a?utm_source=x"] {
+        assert_eq!(shown(&gateway, path).await, new, "{path}");
+    }
+}

@@ -505,3 +505,59 @@ fn what_would_mix_users_up_is_refused() {
         );
     }
 }
+
+/// FOSHttpCache's user context: the application says a hash of a user's rights for a request with a
+/// media type of its own, and users with the same hash share pages.
+#[tokio::test]
+async fn users_with_the_same_rights_share_pages_by_a_hash_that_the_application_says() {
+    const HASH: &str = "application/vnd.fos.user-context-hash";
+    let application = Origin::pages(|seen| {
+        let rights = match seen.header("cookie") {
+            "session=alice" | "session=bob" => "editors",
+            "session=eve" => "readers",
+            _ => "nobody",
+        };
+        match (seen.path_only(), seen.header("accept")) {
+            ("/_fos_user_context_hash", HASH) => Reply::ok("")
+                .header("x-user-context-hash", rights)
+                .header("content-type", HASH),
+            ("/_fos_user_context_hash", _) => Reply::status_only(404),
+            _ if seen.header("x-user-context-hash") != rights => Reply::status_only(412),
+            _ => Reply::fresh(format!("for {rights}")).header("vary", "x-user-context-hash"),
+        }
+    })
+    .await;
+    let forward = format!(
+        "{{upstream: origin, path: /_fos_user_context_hash, send: [cookie, accept], \
+         set: {{accept: {HASH}}}, take: [x-user-context-hash], \
+         cache: {{key: [cookie.session], max: 60s}}}}"
+    );
+    let gateway = Setup::new(&application)
+        .route(&format!(
+            "{{name: site, upstream: origin, policy: {{cookies: ignore}}, \
+             key: {{headers: [x-user-context-hash]}}, auth: {{forward: {forward}}}}}"
+        ))
+        .start()
+        .await;
+    let client = gateway.client();
+    for (session, page, is_hit) in [
+        ("alice", "for editors", false),
+        ("bob", "for editors", true),
+        ("eve", "for readers", false),
+        ("nobody", "for nobody", false),
+        ("alice", "for editors", true),
+    ] {
+        let forged = client.request("/page?q=1");
+        let answer = forged
+            .header("cookie", &format!("session={session}"))
+            .header("x-user-context-hash", "editors")
+            .header("accept", "text/html")
+            .send()
+            .await;
+        assert_eq!(answer.text(), page, "{session}");
+        assert_eq!(answer.is_hit(), is_hit, "{session}");
+    }
+    let questions = application.seen().into_iter();
+    let questions = questions.filter(|seen| seen.path_only() == "/_fos_user_context_hash");
+    assert_eq!(questions.count(), 4, "one for each session");
+}

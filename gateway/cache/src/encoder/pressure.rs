@@ -27,7 +27,7 @@ pub struct CpuPressure {
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Measures the time of one job.
-pub struct PressureWatch<'a> {
+pub struct PressureMeasurement<'a> {
     pressure: &'a CpuPressure,
     began: Instant,
     used_before: Duration,
@@ -40,8 +40,8 @@ impl CpuPressure {
     }
 
     /// Begins to measure a job on this thread.
-    pub fn watch(&self) -> PressureWatch<'_> {
-        PressureWatch {
+    pub fn measure(&self) -> PressureMeasurement<'_> {
+        PressureMeasurement {
             pressure: self,
             began: Instant::now(),
             used_before: used(),
@@ -65,7 +65,7 @@ impl CpuPressure {
     }
 }
 
-impl PressureWatch<'_> {
+impl PressureMeasurement<'_> {
     /// Ends the measurement. Returns the processor's time that the job took.
     pub fn end(self, now: Instant) -> Duration {
         let used = used().saturating_sub(self.used_before);

@@ -157,7 +157,7 @@ impl L2 {
         goals: &[RecordCleanupTask],
     ) -> Result<u64, StoreCallError> {
         let page = self.guard.call(StoreCall::List, |store| {
-            store.page(at.shard(), at.place(), PAGE)
+            store.page(at.shard(), at.position(), PAGE)
         });
         let IndexPage { members, next } = page.await?;
         for goal in goals {

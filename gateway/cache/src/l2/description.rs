@@ -31,7 +31,7 @@ pub trait StoreDescription: SectionDescription + Send + Sync {
     fn open(&self, common: SharedStoreSettings<'_>) -> Result<Arc<dyn Store>, StoreOpenError>;
 
     /// Where it is, for `lamina doctor`.
-    fn place(&self) -> String;
+    fn location(&self) -> String;
 
     /// The name of the server through which nodes share the store and its purge log. None: the
     /// store is of this node alone.

@@ -76,7 +76,7 @@ impl L2 {
     }
 
     /// Asks for the lease to load `key`, which belongs to `home`.
-    pub async fn turn(self: &Arc<Self>, home: KeyId, key: &EntryKey) -> LeaseHolder {
+    pub async fn wait_for_lease(self: &Arc<Self>, home: KeyId, key: &EntryKey) -> LeaseHolder {
         let lease = Lease::of(StoreKey::with_home(home, key.as_bytes()));
         let ttl = self.lease.ttl.into();
         let mut unanswered = PendingLeaseRequest {

@@ -144,7 +144,7 @@ impl RecordListingCursor {
         self.shard
     }
 
-    pub(super) fn place(self) -> u64 {
+    pub(super) fn position(self) -> u64 {
         self.place
     }
 

@@ -350,12 +350,12 @@ async fn a_former_owner_does_not_overwrite_the_winner_of_a_variant() {
     let store = Arc::new(Memory::default());
     let node = Node::known(&store).await;
     let (home, primary) = (KeyId::of(key("a").as_bytes()), key("a").to_key());
-    let LeaseHolder::Mine(late) = node.tier.turn(home, &primary).await else {
+    let LeaseHolder::Mine(late) = node.tier.wait_for_lease(home, &primary).await else {
         panic!("it is free");
     };
     // Its lease expired and another load has it.
     store.release(late.lease()).await.unwrap();
-    let LeaseHolder::Mine(owner) = node.tier.turn(home, &primary).await else {
+    let LeaseHolder::Mine(owner) = node.tier.wait_for_lease(home, &primary).await else {
         panic!("it is free again");
     };
     let fields = ["accept".parse().unwrap()];

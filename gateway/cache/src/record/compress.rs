@@ -1,12 +1,12 @@
 //! Which records are worth compressing: not those whose body is already compressed.
 //!
-//! The compressed forms themselves are in [`crate::hc1`], which events use too.
+//! The compressed forms themselves are in [`crate::envelope`], which events use too.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
 use super::StoreRecord;
-use crate::hc1::Compression;
+use crate::envelope::Compression;
 
 /// Whether a record with `packed` bytes of msgpack may become enough smaller.
 pub fn is_worth_trying(compression: &Compression, record: &StoreRecord, packed: usize) -> bool {

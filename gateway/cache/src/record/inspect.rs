@@ -12,7 +12,7 @@ use super::{
     ClockReading, CorruptRecord, RecordLimits, ResponseRecord, Seal, StoreRecord, VERSION, expand,
     pack,
 };
-use crate::hc1::TAG;
+use crate::envelope::TAG;
 use crate::http::date;
 use crate::key::{KeyId, describe};
 

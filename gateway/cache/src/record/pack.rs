@@ -36,12 +36,12 @@ use super::form::{RecordInteger, RecordList, of_number, of_record, of_value};
 use super::seal::{SEAL, Seal};
 use super::{CorruptRecord, LONGEST, MAX_DEPTH, ResponseRecord, StoreRecord, Uptime, VERSION};
 use crate::entry::PurgeAttributes;
-use crate::hc1;
+use crate::envelope;
 use crate::key::PurgeHash;
 
 /// The size of what comes before the record: tag, array of three, version, seal, the record's
 /// length.
-const AHEAD: usize = hc1::TAG + 1 + 1 + 2 + SEAL + 5;
+const AHEAD: usize = envelope::TAG + 1 + 1 + 2 + SEAL + 5;
 
 /// A record as it was read; its seal has not been compared yet.
 pub struct SealedRecord {
@@ -130,9 +130,9 @@ pub fn pack(key: &[u8], record: &StoreRecord, seal: &Seal) -> Option<Vec<u8>> {
 
 fn envelope(seal: &[u8; SEAL], length: u32) -> [u8; AHEAD] {
     let mut out = [0; AHEAD];
-    let (front, rest) = out.split_at_mut(hc1::TAG + 4);
-    front[..hc1::TAG].copy_from_slice(hc1::PLAIN);
-    front[hc1::TAG..].copy_from_slice(&[
+    let (front, rest) = out.split_at_mut(envelope::TAG + 4);
+    front[..envelope::TAG].copy_from_slice(envelope::PLAIN);
+    front[envelope::TAG..].copy_from_slice(&[
         Marker::FixArray(3).to_u8(),
         VERSION as u8,
         Marker::Bin8.to_u8(),

@@ -58,7 +58,7 @@ pub(super) async fn examine(
     };
     Ok(ReportSection {
         name,
-        what: description.place(),
+        what: description.location(),
         lines,
     })
 }

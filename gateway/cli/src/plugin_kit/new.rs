@@ -103,7 +103,7 @@ pub fn new(
         ));
     }
     let failed = |error: io::Error| format!("{name}: {error}");
-    let sdk = sdk::place(sdk).map_err(failed)?;
+    let sdk = sdk::locate(sdk).map_err(failed)?;
     let sdk_path = sdk.path.display().to_string();
     for (path, text) in files {
         let path = match path {

@@ -22,7 +22,7 @@ pub(super) struct SdkLocation {
 
 /// Finds the SDK for a new project, which will be a folder in the current one: the given SDK, or
 /// the nearest in a folder above the project, or a new one beside it.
-pub(super) fn place(given: Option<&Path>) -> io::Result<SdkLocation> {
+pub(super) fn locate(given: Option<&Path>) -> io::Result<SdkLocation> {
     if let Some(given) = given {
         return match is_sdk(given) {
             true => Ok(SdkLocation {

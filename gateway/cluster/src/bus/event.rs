@@ -1,6 +1,6 @@
 //! The events that nodes send each other, and their form on the wire.
 //!
-//! One msgpack map in an `HC1` envelope ([`crate::hc1`]). The outer fields are those of the library
+//! One msgpack map in an `HC1` envelope ([`crate::envelope`]). The outer fields are those of the library
 //! `lazy-layers-cache`, so that the `del`, `pattern` and `set` of services that run it reach the
 //! gateway, and our events reach them. What Lamina adds stands beside them in one field, `lamina`,
 //! which that library skips. [`form`] has both maps; [`read`] and [`write`] convert between them

@@ -143,7 +143,7 @@ impl PublisherOrders {
 
     /// The place in our order of a value whose load knew these purges; `newest` if it knew all that
     /// we know.
-    pub fn place(
+    pub fn order_of_value(
         &self,
         heard: &HeardPurges,
         newest: PurgeOrder,
@@ -254,7 +254,7 @@ mod tests {
         note(&mut orders, "a", 1, 1, 10, now);
         note(&mut orders, "a", 1, 2, 20, now);
         note(&mut orders, "b", 7, 1, 30, now);
-        let place = |of: &[_]| orders.place(&heard(of), at(40), now);
+        let place = |of: &[_]| orders.order_of_value(&heard(of), at(40), now);
         assert_eq!(place(&[("a", 1, 2), ("b", 7, 1)]), Some(at(40)));
         assert_eq!(place(&[("a", 1, 1), ("b", 7, 1)]), Some(at(19)));
         assert_eq!(place(&[("a", 1, 2)]), Some(at(29)), "it had not heard of b");
@@ -282,7 +282,7 @@ mod tests {
         note(&mut orders, "a", 1, 1, 30, now);
         assert_eq!(orders.heard_at(at(25), now), Some(heard(&[("a", 1, 0)])));
         assert_eq!(
-            orders.place(&heard(&[("a", 1, 1)]), at(40), now),
+            orders.order_of_value(&heard(&[("a", 1, 1)]), at(40), now),
             Some(at(19))
         );
     }
@@ -294,17 +294,24 @@ mod tests {
             note(&mut orders, "a", 1, number, number * 10, now);
         }
         assert_eq!(orders.heard_at(at(20), now), None);
-        assert_eq!(orders.place(&heard(&[("a", 1, 2)]), at(9_999), now), None);
+        assert_eq!(
+            orders.order_of_value(&heard(&[("a", 1, 2)]), at(9_999), now),
+            None
+        );
         assert!(
             orders
-                .place(&heard(&[("a", 1, 200)]), at(9_999), now)
+                .order_of_value(&heard(&[("a", 1, 200)]), at(9_999), now)
                 .is_some()
         );
         for n in 0..PUBLISHERS as u64 {
             note(&mut orders, "b", n, 1, 10_000, now);
         }
-        assert_eq!(orders.place(&Vec::new(), at(20_000), now), None);
-        assert!(orders.place(&Vec::new(), at(20_000), now + KEEP).is_some());
+        assert_eq!(orders.order_of_value(&Vec::new(), at(20_000), now), None);
+        assert!(
+            orders
+                .order_of_value(&Vec::new(), at(20_000), now + KEEP)
+                .is_some()
+        );
     }
 
     /// Guards against a value that was published while our own purge waited for its number.
@@ -313,18 +320,30 @@ mod tests {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         orders.begin_own(at(10));
         orders.begin_own(at(20));
-        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(10)));
+        assert_eq!(
+            orders.order_of_value(&Vec::new(), at(40), now),
+            Some(at(10))
+        );
         orders.end_own(1);
-        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(10)));
+        assert_eq!(
+            orders.order_of_value(&Vec::new(), at(40), now),
+            Some(at(10))
+        );
         orders.end_own(1);
-        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(40)));
+        assert_eq!(
+            orders.order_of_value(&Vec::new(), at(40), now),
+            Some(at(40))
+        );
     }
 
     #[test]
     fn an_old_purge_holds_nothing_back() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         note(&mut orders, "gone", 1, 5, 10, now);
-        assert_eq!(orders.place(&Vec::new(), at(40), now), Some(at(9)));
-        assert_eq!(orders.place(&Vec::new(), at(40), now + KEEP), Some(at(40)));
+        assert_eq!(orders.order_of_value(&Vec::new(), at(40), now), Some(at(9)));
+        assert_eq!(
+            orders.order_of_value(&Vec::new(), at(40), now + KEEP),
+            Some(at(40))
+        );
     }
 }

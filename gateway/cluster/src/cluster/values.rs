@@ -111,7 +111,7 @@ impl Cluster {
         let born = match seen {
             KnownPurges::Log { .. } => self.cache.born_in_log(&value.stored),
             KnownPurges::Publishers(_) if self.cache.shares_log() => None,
-            KnownPurges::Publishers(heard) => self.place(&heard),
+            KnownPurges::Publishers(heard) => self.order_of_value(&heard),
         };
         let Some(born) = born else {
             return PrimeOutcome::Overtaken;
@@ -124,10 +124,12 @@ impl Cluster {
         }
     }
 
-    fn place(&self, heard: &super::orders::HeardPurges) -> Option<PurgeOrder> {
+    fn order_of_value(&self, heard: &super::orders::HeardPurges) -> Option<PurgeOrder> {
         // Read first: purges that are applied meanwhile come after it.
         let newest = self.cache.order();
-        self.orders.lock().place(heard, newest, Instant::now())
+        self.orders
+            .lock()
+            .order_of_value(heard, newest, Instant::now())
     }
 }
 

@@ -11,10 +11,11 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, ORIGIN};
 use http::uri::{Authority, Scheme, Uri};
 
+use crate::http::fetch_metadata;
+
 /// The field that a change without a body must carry; its value does not matter.
 pub const INTENT: HeaderName = HeaderName::from_static("x-lamina-admin");
 
-const SEC_FETCH_SITE: &str = "sec-fetch-site";
 const SEC_FETCH_MODE: &str = "sec-fetch-mode";
 const SEC_FETCH_DEST: &str = "sec-fetch-dest";
 
@@ -34,15 +35,11 @@ pub enum CrossSiteProof {
 /// This is also true of a link that a person follows, which the gate allows for a GET (see
 /// [`follows_a_link`]): the page with the link can't read the answer, and a GET changes nothing.
 pub fn is_of_another_site(headers: &HeaderMap, host: Option<&Authority>) -> bool {
-    let foreign_site = headers
-        .get_all(SEC_FETCH_SITE)
-        .iter()
-        .any(|site| site != "same-origin" && site != "none");
     let foreign_origin = headers
         .get_all(ORIGIN)
         .iter()
         .any(|origin| !is_origin_of(origin.as_bytes(), host));
-    foreign_site || foreign_origin
+    fetch_metadata::is_of_another_site(headers) || foreign_origin
 }
 
 /// Whether a person follows a link, so that the answer becomes a page of its own.

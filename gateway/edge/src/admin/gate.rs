@@ -4,7 +4,6 @@
 //! request (`table`), does a page of another site send it (`browser`), and does its sender have the
 //! right (`tokens`). Health, metrics and lists are open; everything else must pass all checks.
 
-use http::header::AUTHORIZATION;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 
@@ -16,6 +15,8 @@ use super::table::{
     self, AdminAccess, AdminAction, AdminMethod, AdminOperation, TABLE, TableMatch,
 };
 use super::tokens::{AdminCaller, AdminTokens, AuthorizationVerdict};
+use crate::dialects::FASTLY_KEY;
+use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::Peer;
@@ -194,6 +195,8 @@ fn refused_to_pages(
     let proofs: &[HeaderName] = match entry.action {
         // A page can't send `PURGE` either without asking first.
         AdminAction::PurgeAs(_) if *request.method() != Method::POST => return None,
+        // Browsers add `Authorization` to requests of pages on their own, but never a bearer's token.
+        AdminAction::PurgeAs(_) if bearer::presented(headers).is_some() => return None,
         AdminAction::PurgeAs(_) => &PROOFS_OF_APIS,
         _ => &[],
     };
@@ -207,21 +210,15 @@ fn refused_to_pages(
 }
 
 /// Fields of other caches' purge APIs that a page can't send without asking first.
-static PROOFS_OF_APIS: [HeaderName; 3] = [
-    AUTHORIZATION,
-    HeaderName::from_static(FASTLY_KEY),
-    HeaderName::from_static(CLOUDFLARE_KEY),
-];
-
-const FASTLY_KEY: &str = "fastly-key";
+static PROOFS_OF_APIS: [HeaderName; 2] = [FASTLY_KEY, CLOUDFLARE_KEY];
 
 /// In which clients of Cloudflare's API send a global key.
-const CLOUDFLARE_KEY: &str = "x-auth-key";
+const CLOUDFLARE_KEY: HeaderName = HeaderName::from_static("x-auth-key");
 
 /// The fields, besides `Authorization`, in which a request of this entry may bring its token.
-fn token_fields(entry: &AdminOperation) -> &'static [&'static str] {
+fn token_fields(entry: &AdminOperation) -> &'static [HeaderName] {
     match entry.action {
-        AdminAction::PurgeAs(_) => &[FASTLY_KEY, CLOUDFLARE_KEY],
+        AdminAction::PurgeAs(_) => &PROOFS_OF_APIS,
         _ => &[],
     }
 }
@@ -314,10 +311,14 @@ mod tests {
                 assert_eq!(status(&closed, &[json, foreign, token]), 403, "{path}");
                 if entry.verb != AdminMethod::Get {
                     assert_eq!(status(&open, &[]), 403, "{path}");
+                    // A browser may send this for a page of any site.
+                    let basic = ("authorization", "Basic dTpw");
+                    assert_eq!(status(&open, &[basic]), 403, "{path}");
                     let by_token_alone = if is_api { 200 } else { 403 };
                     assert_eq!(status(&closed, &[token]), by_token_alone, "{path}");
                 }
                 for name in [FASTLY_KEY, CLOUDFLARE_KEY] {
+                    let name = name.as_str();
                     let key = (name, "a long random text");
                     let by_key = if is_api { 200 } else { 401 };
                     assert_eq!(status(&closed, &[json, key]), by_key, "{path} {name}");

@@ -256,7 +256,7 @@ fn selectors_of(name: &str, text: &str, proxy: &Proxy) -> Result<UrlPurgeSelecto
         "url" => url(text, proxy)?,
         _ => UrlPurgeSelectors {
             selectors: selectors(name, text)?,
-            note: None,
+            ..UrlPurgeSelectors::default()
         },
     };
     match asked.selectors.iter().all(cluster::can_tell) {
@@ -297,9 +297,11 @@ fn url(text: &str, proxy: &Proxy) -> Result<UrlPurgeSelectors, String> {
     let reached = proxy.generation().by_url(scheme, authority.as_str(), &uri);
     match reached.selectors.is_empty() {
         true => {
-            let why = reached
-                .note
-                .map_or_else(String::new, |note| format!(": {note}"));
+            let refusal = reached
+                .refusal
+                .map(|why| format!("it is refused (400): {why}"));
+            let why = refusal.or(reached.note);
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
             Err(format!("url: no route caches {text:?}{why}"))
         }
         false => Ok(reached),

@@ -1,8 +1,7 @@
 //! Requests of other caches' purge APIs: Fastly's, Cloudflare's and Souin's. They are read by
 //! [`crate::dialects`] and purge as our own requests do, in every tier and on every node.
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::answer;
@@ -11,15 +10,13 @@ use super::config::PurgeApisConfig;
 use super::gate::AdmittedAdminRequest;
 use super::purge::purge_in_dialect;
 use super::table::{self, AdminAction, PurgeApi, TableMatch};
-use crate::dialects::answer::{
-    AnswerForm, AnswerMedia, DialectAnswer, PurgeSummary, StoredPresence,
-};
+use crate::dialects::answer::{AnswerForm, DialectAnswer, PurgeSummary, StoredPresence};
 use crate::dialects::fastly_api::{self, FastlyPurge};
 use crate::dialects::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish};
 use crate::dialects::{ControlRequest, cloudflare_api, souin};
 use crate::http::body::{Body, collect};
 use crate::proxy::config::{OnOffSwitch, OneOrMany};
-use crate::proxy::{Proxy, PurgeAddress};
+use crate::proxy::{Proxy, PurgeAddress, PurgeReach, purge_response};
 
 /// The most bytes of a request's body: 256 keys of the longest kind.
 const MAX_BODY: usize = 272 << 10;
@@ -48,7 +45,7 @@ pub fn told_by(api: Option<PurgeApi>, response: Response<Body>) -> Response<Body
         status: response.status(),
         why: why.to_owned(),
     };
-    let mut told = respond(form(api).refused(&refused, ""));
+    let mut told = purge_response(form(api).refused(&refused, ""));
     for (name, value) in response.headers() {
         if !told.headers().contains_key(name) {
             told.headers_mut().append(name, value.clone());
@@ -81,8 +78,8 @@ pub async fn answer(
         body: &body,
     };
     match purge(api, admitted, &asked, apis, proxy).await {
-        Ok(done) => respond(done),
-        Err(refused) => respond(form(api).refused(&refused, "")),
+        Ok(done) => purge_response(done),
+        Err(refused) => purge_response(form(api).refused(&refused, "")),
     }
 }
 
@@ -95,30 +92,30 @@ async fn purge(
 ) -> Result<DialectAnswer, InvalidPurgeRequest> {
     let wish = read(api, admitted, asked, apis)?;
     let generation = proxy.generation();
-    let most = generation.max_selectors();
-    if wish.targets.len() > most {
-        return Err(InvalidPurgeRequest::malformed(format!(
-            "it names {} things; at most {most} are taken at once (purge_method.max_selectors)",
-            wish.targets.len()
-        )));
+    let wish = wish.bounded(generation.max_selectors())?;
+    let mut reach = PurgeReach::default();
+    for target in &wish.targets {
+        generation.add_target(target, PurgeAddress::none(), &mut reach)?;
+        // Plugins may be asked about each URL, and the listener's other requests wait meanwhile.
+        tokio::task::yield_now().await;
     }
-    let reach = generation.reach(&wish.targets, PurgeAddress::none());
     if reach.selectors.is_empty() {
-        let why: String = reach.notes.iter().map(|note| format!(": {note}")).collect();
-        return Err(not_found(format!("no route caches this{why}")));
+        return Err(reach.nothing());
     }
     let order = purge_in_dialect(&reach.selectors, wish.kind, proxy)
         .await
         .map_err(InvalidPurgeRequest::malformed)?;
     tracing::info!(
         kind = ?wish.kind,
-        reached = reach.names.join(", "),
+        reached = reach.named(),
+        notes = reach.noted(),
         "purged by the API of another cache"
     );
     Ok(wish.answer.done(&PurgeSummary {
         kind: wish.kind,
         id: order.to_string(),
         lines: &reach.to_string(),
+        notes: &reach.notes,
         method: asked.method,
         presence: StoredPresence::Assumed,
     }))
@@ -149,10 +146,10 @@ fn read(
             let all = scope(&apis.cloudflare, id).ok_or_else(|| unknown_id("cloudflare", id))?;
             cloudflare_api::read(asked.body, all)
         }
-        PurgeApi::Souin if apis.souin == OnOffSwitch::Off => Err(not_found(
-            "the API of Souin is off (admin.purge_apis.souin)".to_owned(),
+        PurgeApi::Souin if apis.souin == OnOffSwitch::Off => Err(InvalidPurgeRequest::not_found(
+            "the API of Souin is off (admin.purge_apis.souin)",
         )),
-        PurgeApi::Souin if asked.method == "POST" => souin::read_post(asked.body),
+        PurgeApi::Souin if asked.method == "POST" => souin::read_post(asked),
         PurgeApi::Souin => souin::read_purge(asked),
     }
 }
@@ -171,16 +168,9 @@ fn scope(
 }
 
 fn unknown_id(api: &str, id: &str) -> InvalidPurgeRequest {
-    not_found(format!(
+    InvalidPurgeRequest::not_found(format!(
         "the id {id:?} is not known here (admin.purge_apis.{api})"
     ))
-}
-
-fn not_found(why: String) -> InvalidPurgeRequest {
-    InvalidPurgeRequest {
-        status: StatusCode::NOT_FOUND,
-        why,
-    }
 }
 
 /// The form of refusals.
@@ -192,22 +182,4 @@ fn form(api: PurgeApi) -> AnswerForm {
         PurgeApi::Cloudflare => AnswerForm::Cloudflare,
         PurgeApi::Souin => AnswerForm::Souin,
     }
-}
-
-fn respond(answer: DialectAnswer) -> Response<Body> {
-    let body = match answer.status {
-        StatusCode::NO_CONTENT => Body::empty(),
-        _ => Body::full(answer.body),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = answer.status;
-    let media = match answer.media {
-        AnswerMedia::Json => "application/json",
-        AnswerMedia::Text => "text/plain; charset=utf-8",
-    };
-    if answer.status != StatusCode::NO_CONTENT {
-        let media = HeaderValue::from_static(media);
-        response.headers_mut().insert(CONTENT_TYPE, media);
-    }
-    response
 }

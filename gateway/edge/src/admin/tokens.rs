@@ -3,7 +3,7 @@
 //! Decision: digests are compared, and always all of them, so that the time of an answer reveals
 //! neither the length of a token nor which of them was nearly right.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
@@ -70,10 +70,10 @@ impl AdminTokens {
     pub fn judge(
         &self,
         headers: &HeaderMap,
-        fields: &[&str],
+        fields: &[HeaderName],
         right: AdminRight,
     ) -> (AdminCaller<'_>, AuthorizationVerdict) {
-        let in_field = || fields.iter().find_map(|name| headers.get(*name));
+        let in_field = || fields.iter().find_map(|name| headers.get(name));
         let given = bearer::presented(headers).or_else(|| in_field().map(|value| value.as_bytes()));
         let Some(token) = given.and_then(|given| self.owner(given)) else {
             let caller = given.map_or(AdminCaller::Anonymous, |_| AdminCaller::Unknown);

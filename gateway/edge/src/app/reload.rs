@@ -431,7 +431,7 @@ impl ConfigReloader {
     }
 
     /// Takes files up that have changed, while `server.watch` is on. Never ends.
-    pub async fn watch(self: Arc<Self>) {
+    pub async fn follow_files(self: Arc<Self>) {
         let Some(file) = self.origin.file.clone() else {
             return;
         };

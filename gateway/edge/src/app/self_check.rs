@@ -32,7 +32,7 @@ pub(super) async fn check(
     };
     let checked = timeout(LIMIT, async {
         for thread in threads {
-            let turn = thread.turn().await;
+            let turn = thread.wait_for_turn().await;
             turn.map_err(|_| unwell("a thread that serves requests has ended"))?;
         }
         let (told, answer) = oneshot::channel();

@@ -144,7 +144,7 @@ async fn start_in_place_of(
         admin: control.endpoint,
         admin_openness: control.openness,
         tasks: GatewayTasks {
-            watching: spawn(Arc::clone(&reloader).watch()),
+            watching: spawn(Arc::clone(&reloader).follow_files()),
             obtaining: engine.acme.map(|acme| spawn(acme.run())),
             issuing: spawn(upkeep::issue_again(Arc::clone(&reloader))),
             _others: others,

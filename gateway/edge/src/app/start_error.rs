@@ -44,7 +44,7 @@ pub enum GatewayStartError {
 impl GatewayStartError {
     /// The key of the configuration that is the cause, as in `listeners[0].tls.default`, and what
     /// is wrong with it. None if it is not known.
-    pub fn place(&self) -> Option<(String, String)> {
+    pub fn key_and_cause(&self) -> Option<(String, String)> {
         match self {
             Self::Bind(BindError::Tls {
                 listener: Some(n),

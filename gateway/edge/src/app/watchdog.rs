@@ -15,7 +15,7 @@ use crate::http::server::WorkerThread;
 pub async fn give_signs(manager: ServiceManager, interval: Duration, serving: Vec<WorkerThread>) {
     loop {
         for thread in &serving {
-            if thread.turn().await.is_err() {
+            if thread.wait_for_turn().await.is_err() {
                 return;
             }
         }

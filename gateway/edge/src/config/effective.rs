@@ -169,7 +169,7 @@ impl<'a> ValuePlaces<'a> {
         Self { written, ..self }
     }
 
-    fn place(self, node: &YamlNode) -> String {
+    fn source_of(self, node: &YamlNode) -> String {
         let at = node.at;
         let place = format!("{}:{}", self.sources.name(at.source), at.line);
         match &node.body {
@@ -196,9 +196,9 @@ impl ValueComments for ValuePlaces<'_> {
 
     fn comment(self, value: &Value) -> String {
         match self.written {
-            WrittenValue::Node(node) => self.place(node),
+            WrittenValue::Node(node) => self.source_of(node),
             WrittenValue::Short(node, scalar) if value.as_str() == Some(&scalar.text) => {
-                self.place(node)
+                self.source_of(node)
             }
             WrittenValue::Short(..) | WrittenValue::Nothing => "default".to_owned(),
         }

@@ -1,6 +1,6 @@
 //! What Drupal's acquia_purge sends to load balancers.
 
-use super::fields::{self, malformed};
+use super::fields::{self, malformed, spaces_and_commas};
 use super::wish::PurgeTarget;
 use super::{ControlRequest, DialectReading, PurgeScope, url};
 
@@ -19,13 +19,13 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     if !request.headers.contains_key("x-acquia-purge") {
         return Err(malformed("X-Acquia-Purge", "is missing"));
     }
-    let tags = fields::listed(request.headers, TAGS, |c| c == ' ')?;
+    let tags = fields::listed(request.headers, TAGS, spaces_and_commas)?;
     let targets = match (request.method, request.uri.path(), tags) {
         ("BAN", "/tags", Some(tags)) => tags,
         ("BAN", "/tags", None) => return Err(malformed(TAGS, "is missing")),
         (_, _, Some(_)) => return Err(malformed(TAGS, "is expected with BAN of /tags alone")),
         ("BAN", "/site", None) => vec![PurgeTarget::Everything],
-        (_, _, None) => vec![url::url(request)?],
+        (_, _, None) => url::url(request)?,
     };
     Ok(Some(PurgeScope::of(targets)))
 }

@@ -8,6 +8,9 @@ use serde_json::json;
 use super::wish::InvalidPurgeRequest;
 use crate::cache::purge::PurgeKind;
 
+/// The number of a message about what a purge may not have reached. Cloudflare has none for it.
+const NOTE_OF_CLOUDFLARE: u32 = 1;
+
 /// The form in which the client expects the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerForm {
@@ -44,8 +47,10 @@ pub struct PurgeSummary<'a> {
     pub kind: PurgeKind,
     /// The number of the purge in the order of this node.
     pub id: String,
-    /// What was reached, one thing a line, and notes.
+    /// What was reached, one thing a line, and the notes.
     pub lines: &'a str,
+    /// What may not have been reached.
+    pub notes: &'a [String],
     /// The method of the request.
     pub method: &'a str,
     pub presence: StoredPresence,
@@ -80,10 +85,16 @@ impl AnswerForm {
                     keys.iter().map(|key| (key.as_str(), id.as_str())).collect();
                 json(StatusCode::OK, &json!(ids))
             }
-            Self::Cloudflare => json(
-                StatusCode::OK,
-                &json!({"success": true, "errors": [], "messages": [], "result": {"id": id}}),
-            ),
+            Self::Cloudflare => {
+                let notes = summary.notes.iter();
+                let messages: Vec<_> = notes
+                    .map(|note| json!({"code": NOTE_OF_CLOUDFLARE, "message": note}))
+                    .collect();
+                let body = json!({
+                    "success": true, "errors": [], "messages": messages, "result": {"id": id},
+                });
+                json(StatusCode::OK, &body)
+            }
             Self::Souin => match summary.method {
                 "POST" => text(StatusCode::OK, String::new()),
                 _ => text(StatusCode::NO_CONTENT, String::new()),

@@ -1,7 +1,7 @@
 //! API Platform's `BAN` with `ApiPlatform-Ban-Regex`.
 
 use super::expression::{alternatives, between, in_parentheses};
-use super::fields::{self, malformed, tagged};
+use super::fields::{self, malformed, tagged, words};
 use super::{ControlRequest, DialectReading, PurgeScope};
 
 pub const ACCEPTS: &str = "BAN with `ApiPlatform-Ban-Regex: (TAG|…)($|\\,)`, `(^|\\,)TAG($|\\,)` or \
@@ -22,7 +22,7 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     let single = || alternatives(between(&text, "(^|\\,)", "($|\\,)")?).filter(|t| t.len() == 1);
     let newer = || alternatives(between(&text, "(", ")($|\\,)")?);
     match several().or_else(single).or_else(newer) {
-        Some(tags) => Ok(Some(PurgeScope::of(tagged(tags, NAME)?))),
+        Some(tags) => Ok(Some(PurgeScope::of(tagged(words(tags), NAME)?))),
         None => Err(malformed(NAME, "is of another form")),
     }
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::answer::AnswerForm;
 use super::fields::tagged;
+use super::host::is_host;
 use super::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish, TargetHosts};
 use crate::cache::purge::PurgeKind;
 
@@ -87,8 +88,8 @@ fn named(asked: CloudflarePurge) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest
         targets.extend(tagged(asked.tags, "tags")?);
     }
     for host in asked.hosts {
-        if host.is_empty() || host.contains(['/', ' ', '*']) {
-            let why = format!("hosts: {host:?} is not the name of a host");
+        if !is_host(&host) {
+            let why = format!("hosts: {host:?} is not the name of a host in ASCII");
             return Err(InvalidPurgeRequest::malformed(why));
         }
         let hosts = TargetHosts::One(host);

@@ -1,6 +1,10 @@
 //! The few forms of regular expressions that clients send. None is ever run: each is read as the
 //! list, the text or the beginning that it stands for, or refused.
 
+use std::borrow::Cow;
+
+use super::host::is_host;
+
 /// The beginning of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathExpression {
@@ -14,6 +18,29 @@ pub enum PathExpression {
 
 /// The most bytes of a beginning, since other nodes get it, too.
 pub const LONGEST_BEGINNING: usize = 8 << 10;
+
+/// An expression in a path as its sender wrote it: letters that stand for themselves in no URL were
+/// percent-encoded when the request arrived.
+pub fn as_written(path: &str) -> Cow<'_, str> {
+    const ENCODED: [(&str, &str); 7] = [
+        ("%5C", "\\"),
+        ("%5B", "["),
+        ("%5D", "]"),
+        ("%7C", "|"),
+        ("%5E", "^"),
+        ("%7B", "{"),
+        ("%7D", "}"),
+    ];
+    let mut text = Cow::Borrowed(path);
+    for (encoded, letter) in ENCODED {
+        for encoded in [encoded.to_owned(), encoded.to_ascii_lowercase()] {
+            if text.contains(&encoded) {
+                text = Cow::Owned(text.replace(&encoded, letter));
+            }
+        }
+    }
+    text
+}
 
 /// The one text that a regular expression stands for. An unescaped dot counts as a dot. None if it
 /// may match several texts.
@@ -73,7 +100,8 @@ pub fn in_parentheses(expression: &str, before: &str, after: &str) -> Option<Vec
 }
 
 /// A path, or the beginning of paths: `.*`, `^/x`, `/x`, `^/x.*`, `^/x$`. What is not bound to the
-/// end of a path is a beginning. None for anything else.
+/// end of a path is a beginning, and so is what ends in an open `.`, which stands for any letter.
+/// None for anything else.
 pub fn path(expression: &str) -> Option<PathExpression> {
     if matches!(expression, ".*" | "^.*" | "(.*)" | "^.*$" | ".") {
         return Some(PathExpression::Any);
@@ -83,9 +111,11 @@ pub fn path(expression: &str) -> Option<PathExpression> {
         Some(text) => (text, true),
         None => (text, false),
     };
+    let any_letter = || text.strip_suffix('.').filter(|rest| !rest.ends_with('\\'));
     let open = [".*", "(.*)"]
         .into_iter()
-        .find_map(|all| text.strip_suffix(all));
+        .find_map(|all| text.strip_suffix(all))
+        .or_else(any_letter);
     let path = literal(open.unwrap_or(text)).filter(|path| path.starts_with('/'))?;
     match (path.as_str(), is_whole && open.is_none()) {
         (_, true) => Some(PathExpression::Whole(path)),
@@ -94,14 +124,15 @@ pub fn path(expression: &str) -> Option<PathExpression> {
     }
 }
 
-/// Hosts: `^(h1|h2)$`, `^h$`, or `h`. None for anything else.
+/// Hosts: `^(h1|h2)$`, `^h$`, or `h`, which is that host alone. None for anything else.
 pub fn hosts(expression: &str) -> Option<Vec<String>> {
     let inner = expression.strip_prefix('^').unwrap_or(expression);
     let inner = inner.strip_suffix('$').unwrap_or(inner);
-    let inner = between(inner, "(", ")").unwrap_or(inner);
-    let hosts = alternatives(inner)?;
-    let is_host = |host: &String| !host.contains(['/', ' ', '@', ',']);
-    hosts.iter().all(is_host).then_some(hosts)
+    let hosts = match between(inner, "(", ")") {
+        Some(list) => alternatives(list)?,
+        None => vec![literal(inner)?],
+    };
+    hosts.iter().all(|host| is_host(host)).then_some(hosts)
 }
 
 #[cfg(test)]
@@ -121,6 +152,12 @@ mod tests {
     }
 
     #[test]
+    fn an_expression_that_arrived_as_a_path_is_read_as_it_was_written() {
+        assert_eq!(as_written("/a%5C.html%5b0%7C1%5D"), "/a\\.html[0|1]");
+        assert_eq!(as_written("/a%20b"), "/a%20b");
+    }
+
+    #[test]
     fn lists_are_read_as_lists() {
         assert_eq!(alternatives("a|b\\|c|d\\.e"), texts(&["a", "b|c", "d.e"]));
         for other in ["", "a||b", "a|b*", "|", "a|\\"] {
@@ -137,6 +174,9 @@ mod tests {
         assert_eq!(path(".*"), Some(PathExpression::Any));
         assert_eq!(path("^/news/"), beginning("/news/"));
         assert_eq!(path("/news/.*"), beginning("/news/"));
+        assert_eq!(path("^/user/."), beginning("/user/"));
+        assert_eq!(path("^/user/.$"), beginning("/user/"));
+        assert_eq!(path("^/user/\\."), beginning("/user/."));
         assert_eq!(
             path("^/a\\.html$"),
             Some(PathExpression::Whole("/a.html".to_owned()))
@@ -149,7 +189,16 @@ mod tests {
             texts(&["a.example", "b.example"])
         );
         assert_eq!(hosts("shop.example:8080"), texts(&["shop.example:8080"]));
-        for other in ["", ".*", "^(a|.*)$", "*.example", "a/b", "a,b"] {
+        for other in [
+            "",
+            ".*",
+            "^(a|.*)$",
+            "*.example",
+            "a/b",
+            "a,b",
+            "^a|b$",
+            "a|b",
+        ] {
             assert_eq!(hosts(other), None, "{other}");
         }
     }

@@ -12,6 +12,8 @@ use crate::cache::purge::PurgeKind;
 /// The most keys of one request, which is Fastly's own limit.
 pub const MAX_KEYS: usize = 256;
 
+const KEYS: &str = "Surrogate-Key";
+
 /// What a path of the API is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FastlyPurge<'a> {
@@ -21,7 +23,7 @@ pub enum FastlyPurge<'a> {
     Keys,
     /// Everything of the service.
     All,
-    /// One URL.
+    /// One URL, as it is written in the path.
     Url(&'a str),
 }
 
@@ -40,10 +42,14 @@ pub fn read(
     asked: FastlyPurge<'_>,
     all: Vec<PurgeTarget>,
 ) -> Result<PurgeWish, InvalidPurgeRequest> {
+    if asked != FastlyPurge::Keys && request.headers.contains_key(KEYS) {
+        let why = "it asks for several things at once: a path and Surrogate-Key";
+        return Err(InvalidPurgeRequest::malformed(why));
+    }
     let (targets, answer) = match asked {
         FastlyPurge::All => (all, AnswerForm::Fastly),
         FastlyPurge::Url(url) => {
-            let url = decoded(url)?;
+            let url = whole_url(url, request.uri.query())?;
             (vec![super::page_of_url(&url)?], AnswerForm::Fastly)
         }
         FastlyPurge::Key(key) => (tagged(vec![decoded(key)?], "key")?, AnswerForm::Fastly),
@@ -66,8 +72,18 @@ pub fn read(
     })
 }
 
+/// The URL that a request names. Some of Fastly's libraries send all of it percent-encoded, so that
+/// it has no slash; others as it is.
+fn whole_url(path: &str, query: Option<&str>) -> Result<String, InvalidPurgeRequest> {
+    match (path.contains('/'), query) {
+        (false, None) => decoded(path),
+        (_, Some(query)) => Ok(format!("{path}?{query}")),
+        (true, None) => Ok(path.to_owned()),
+    }
+}
+
 fn keys(request: &ControlRequest<'_>) -> Result<Vec<String>, InvalidPurgeRequest> {
-    let in_field = fields::text(request.headers, "Surrogate-Key")?;
+    let in_field = fields::text(request.headers, KEYS)?;
     match (in_field, request.body.is_empty()) {
         (Some(_), false) => Err(InvalidPurgeRequest::malformed(
             "there are keys in Surrogate-Key, and a body; one of both is expected",

@@ -32,10 +32,48 @@ pub fn listed(
     tagged(tags.collect(), name).map(Some)
 }
 
+/// The tags of a field in which responses name theirs. Some applications put spaces between them,
+/// others commas, and with either as the one separator tags may have the other one in them: all
+/// readings count. None if the request does not have the field.
+pub fn named_as_in_responses(
+    headers: &HeaderMap,
+    name: &str,
+) -> Result<Option<Vec<PurgeTarget>>, InvalidPurgeRequest> {
+    let (Some(mut targets), Some(text)) = (
+        listed(headers, name, spaces_and_commas)?,
+        text(headers, name)?,
+    ) else {
+        return Ok(None);
+    };
+    let usual = match name.eq_ignore_ascii_case("surrogate-key") {
+        true => |letter: char| letter.is_ascii_whitespace(),
+        false => |letter: char| letter == ',',
+    };
+    for tag in text.split(usual) {
+        let tag = tag.trim().trim_end_matches(',');
+        let target = PurgeTarget::Tag(tag.to_owned());
+        if !tag.is_empty() && tag.len() <= MAX_TAG_BYTES && !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    Ok(Some(targets))
+}
+
+/// The tags of these texts as they are stored where responses put spaces or commas between them.
+pub fn words(texts: Vec<String>) -> Vec<String> {
+    let words = texts.iter().flat_map(|text| text.split(spaces_and_commas));
+    let words = words.filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
+}
+
 /// Targets for these tags, which a field names.
 pub fn tagged(tags: Vec<String>, name: &str) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
     if tags.is_empty() {
         return Err(malformed(name, "names no tag"));
+    }
+    if tags.iter().any(|tag| tag.is_empty() || tag != tag.trim()) {
+        let what = "has a tag that is empty or has spaces around it";
+        return Err(malformed(name, what));
     }
     match tags.iter().all(|tag| tag.len() <= MAX_TAG_BYTES) {
         true => Ok(tags.into_iter().map(PurgeTarget::Tag).collect()),

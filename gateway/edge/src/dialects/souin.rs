@@ -4,8 +4,9 @@
 use serde::Deserialize;
 
 use super::answer::AnswerForm;
-use super::expression::literal;
-use super::fields::{self, spaces_and_commas, tagged};
+use super::expression::{as_written, literal};
+use super::fields::{self, tagged};
+use super::host::is_host;
 use super::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish, TargetHosts};
 use super::{ControlRequest, PurgeScope};
 use crate::cache::purge::PurgeKind;
@@ -20,6 +21,7 @@ pub const FIELDS: &[&str] = &["surrogate-key"];
 
 /// A `POST`, in the form of the draft on HTTP invalidation.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SouinInvalidation {
     #[serde(rename = "type")]
     kind: SouinInvalidationKind,
@@ -79,7 +81,7 @@ fn purge(request: &ControlRequest<'_>, rest: &str) -> Result<PurgeScope, Invalid
                    keys are not listed";
         return Err(InvalidPurgeRequest::unknown(why));
     }
-    let keys = fields::listed(request.headers, "Surrogate-Key", spaces_and_commas)?;
+    let keys = fields::named_as_in_responses(request.headers, "Surrogate-Key")?;
     let targets = match (rest, keys) {
         ("", Some(tags)) => tags,
         ("", None) => {
@@ -91,7 +93,7 @@ fn purge(request: &ControlRequest<'_>, rest: &str) -> Result<PurgeScope, Invalid
             return Err(InvalidPurgeRequest::malformed(why));
         }
         ("flush" | ".*" | ".+", None) => vec![PurgeTarget::Everything],
-        (key, None) => vec![of_key(key).ok_or_else(|| {
+        (key, None) => vec![of_key(&as_written(key)).ok_or_else(|| {
             InvalidPurgeRequest::malformed(
                 "the expression is neither `.+` nor `GET-SCHEME-HOST-PATH`, which may end in `.*`",
             )
@@ -106,7 +108,7 @@ fn of_key(key: &str) -> Option<PurgeTarget> {
     let key = key.strip_prefix("GET-")?;
     let rest = key.strip_prefix("http-").or(key.strip_prefix("https-"))?;
     let (host, path) = rest.split_once("-/")?;
-    let host = literal(host).filter(|host| !host.is_empty())?;
+    let host = literal(host).filter(|host| is_host(host))?;
     let path = format!("/{path}");
     let path = path.strip_suffix('$').unwrap_or(&path);
     let open = [".*", ".+"].iter().find_map(|all| path.strip_suffix(all));
@@ -125,19 +127,23 @@ fn of_key(key: &str) -> Option<PurgeTarget> {
 ///
 /// # Errors
 /// If it is not of that form.
-pub fn read_post(body: &[u8]) -> Result<PurgeWish, InvalidPurgeRequest> {
-    let asked: SouinInvalidation = serde_json::from_slice(body).map_err(|error| {
+pub fn read_post(request: &ControlRequest<'_>) -> Result<PurgeWish, InvalidPurgeRequest> {
+    if request.uri.path().trim_end_matches('/') != PLACE {
+        let why = format!("JSON is taken at {PLACE}/ alone");
+        return Err(InvalidPurgeRequest::unknown(why));
+    }
+    let asked: SouinInvalidation = serde_json::from_slice(request.body).map_err(|error| {
         InvalidPurgeRequest::malformed(format!(
             "the body is not {{\"type\": \"uri\", \"uri-prefix\", \"origin\" or \"group\", \
              \"selectors\": [], \"groups\": [], \"purge\": true}}: {error}"
         ))
     })?;
-    let named = match asked.kind {
-        SouinInvalidationKind::Group => &asked.groups,
-        _ => &asked.selectors,
+    let (named, beside) = match asked.kind {
+        SouinInvalidationKind::Group => (&asked.groups, &asked.selectors),
+        _ => (&asked.selectors, &asked.groups),
     };
-    if named.is_empty() {
-        let why = "there is no selector, or no group for the type `group`";
+    if named.is_empty() || !beside.is_empty() {
+        let why = "there is no selector, or no group for the type `group`, or both are there";
         return Err(InvalidPurgeRequest::malformed(why));
     }
     let targets: Result<Vec<PurgeTarget>, _> = match asked.kind {

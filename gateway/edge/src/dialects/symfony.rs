@@ -1,6 +1,6 @@
 //! Requests to Symfony's HttpCache with the listeners of FOSHttpCache.
 
-use super::fields::{self, malformed};
+use super::fields::{self, malformed, spaces_and_commas};
 use super::wish::PurgeTarget;
 use super::{ControlRequest, DialectReading, PurgeScope};
 
@@ -12,7 +12,11 @@ pub const FIELDS: &[&str] = &["x-cache-tags", "clear-cache"];
 /// Reads such a request.
 pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     match request.method {
-        "PURGETAGS" => match fields::listed(request.headers, "X-Cache-Tags", |c| c == ',')? {
+        "PURGETAGS" if request.headers.contains_key("clear-cache") => Err(malformed(
+            "Clear-Cache",
+            "stands beside tags, so it asks for several things at once",
+        )),
+        "PURGETAGS" => match fields::listed(request.headers, "X-Cache-Tags", spaces_and_commas)? {
             Some(targets) => Ok(Some(PurgeScope::of(targets))),
             None => Err(malformed("X-Cache-Tags", "is missing")),
         },

@@ -1,6 +1,6 @@
 //! `PURGE` with the field by which responses name their tags.
 
-use super::fields::{self, spaces_and_commas};
+use super::fields;
 use super::{ControlRequest, DialectReading, PurgeScope};
 
 pub const ACCEPTS: &str = "PURGE with tags in Surrogate-Key or Cache-Tag";
@@ -14,11 +14,8 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     }
     let mut targets = Vec::new();
     for name in FIELDS {
-        targets.extend(
-            fields::listed(request.headers, name, spaces_and_commas)?
-                .into_iter()
-                .flatten(),
-        );
+        let named = fields::named_as_in_responses(request.headers, name)?;
+        targets.extend(named.into_iter().flatten());
     }
     Ok((!targets.is_empty()).then(|| PurgeScope::of(targets)))
 }

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::answer::AnswerForm;
 use super::config::PurgeDialect;
@@ -9,6 +10,7 @@ use super::fastly_api::FastlyPurge;
 use super::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish};
 use super::*;
 use crate::cache::purge::PurgeKind;
+use crate::http::path;
 
 /// One request of the table of wire forms.
 #[derive(Deserialize)]
@@ -50,9 +52,14 @@ fn sent(form: &WireForm) -> SentForm {
         let name: HeaderName = name.to_ascii_lowercase().parse().unwrap();
         headers.append(name, HeaderValue::from_str(value).unwrap());
     }
+    let mut uri: Uri = uri.parse().unwrap();
+    // On the listeners the path is in its normal form before it is read.
+    if form.to.is_none() {
+        path::arrive(&mut uri).unwrap();
+    }
     SentForm {
         method: method.to_owned(),
-        uri: uri.parse().unwrap(),
+        uri,
         headers,
         body: form.body.clone(),
     }
@@ -98,13 +105,14 @@ fn read_api(form: &WireForm, sent: &SentForm) -> Result<PurgeWish, InvalidPurgeR
             fastly_api::read(&request, FastlyPurge::All, scope(id))
         }
         ("fastly", ["purge", ..]) => {
+            // The query is the reader's to add.
             let url = sent.uri.path().strip_prefix("/purge/").unwrap();
             fastly_api::read(&request, FastlyPurge::Url(url), Vec::new())
         }
         ("cloudflare", ["client", "v4", "zones", id, "purge_cache"]) => {
             cloudflare_api::read(request.body, scope(id))
         }
-        ("souin", ["souin-api", ..]) if sent.method == "POST" => souin::read_post(request.body),
+        ("souin", ["souin-api", ..]) if sent.method == "POST" => souin::read_post(&request),
         ("souin", ["souin-api", ..]) => souin::read_purge(&request),
         other => panic!("no such API: {other:?}"),
     }
@@ -294,7 +302,34 @@ proptest::proptest! {
             proptest::prop_assert!(!wish.targets.iter().any(is_empty));
         }
         let _ = cloudflare_api::read(request.body, Vec::new());
-        let _ = souin::read_post(request.body);
+        let _ = souin::read_post(&request);
         let _ = fastly_api::read(&request, FastlyPurge::Keys, Vec::new());
+    }
+
+    /// The lists of the APIs are taken as they are, or refused as a whole.
+    #[test]
+    fn no_list_of_an_api_has_a_tag_that_no_response_can_name(
+        tags in proptest::collection::vec("[ ,a-b]{0,3}", 0..4),
+    ) {
+        let (uri, headers) = (Uri::from_static(souin::PLACE), HeaderMap::new());
+        let body = |body: serde_json::Value| body.to_string();
+        let fastly = body(json!({"surrogate_keys": tags}));
+        let cloudflare = body(json!({"tags": tags}));
+        let souin = body(json!({"type": "group", "groups": tags}));
+        let request = |body| ControlRequest { method: "POST", uri: &uri, headers: &headers, body };
+        let read = [
+            fastly_api::read(&request(fastly.as_bytes()), FastlyPurge::Keys, Vec::new()),
+            cloudflare_api::read(cloudflare.as_bytes(), Vec::new()),
+            souin::read_post(&request(souin.as_bytes())),
+        ];
+        let can_be_named = |tag: &String| !tag.is_empty() && tag.trim() == tag;
+        let all_can = !tags.is_empty() && tags.iter().all(can_be_named);
+        for wish in read {
+            proptest::prop_assert_eq!(wish.is_ok(), all_can, "{:?}", wish);
+            if let Ok(wish) = wish {
+                let named: Vec<_> = tags.iter().cloned().map(PurgeTarget::Tag).collect();
+                proptest::prop_assert_eq!(wish.targets, named);
+            }
+        }
     }
 }

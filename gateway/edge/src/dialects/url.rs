@@ -16,32 +16,32 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     if request.method != "PURGE" {
         return Ok(None);
     }
-    let target = match fields::text(request.headers, "x-purge-method")?.as_deref() {
-        Some("regex") => beginning(request)?,
+    let targets = match fields::text(request.headers, "x-purge-method")?.as_deref() {
+        Some("regex") => vec![beginning(request)?],
         None | Some("default" | "exact" | "single" | "url") => url(request)?,
         Some(_) => {
             let what = "is neither `regex` nor `default` nor `exact`";
             return Err(malformed("X-Purge-Method", what));
         }
     };
-    Ok(Some(PurgeScope::of(vec![target])))
+    Ok(Some(PurgeScope::of(targets)))
 }
 
 /// The URL as it is; with a wildcard at its end, all URLs that begin with it, including itself.
-pub fn url(request: &ControlRequest<'_>) -> Result<PurgeTarget, InvalidPurgeRequest> {
+pub fn url(request: &ControlRequest<'_>) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
     let path = request.uri.path();
     match (path.contains('*'), request.uri.query()) {
-        (false, _) => Ok(PurgeTarget::Page(TargetHosts::OfRequest, request.target())),
-        (true, None) if path.ends_with(".*") || path.ends_with("(.*)") => beginning(request),
+        (false, _) => page_or_beginning(request.target()),
+        (true, None) if path.ends_with(".*") || path.ends_with("(.*)") => {
+            Ok(vec![beginning(request)?])
+        }
         (true, None) => {
-            let begins = path.strip_suffix('*').and_then(expression::literal);
-            let begins = begins.filter(|path| path.len() <= LONGEST_BEGINNING);
-            let begins = begins.map(|path| PurgeTarget::Beginning(TargetHosts::OfRequest, path));
-            begins.ok_or_else(|| {
-                InvalidPurgeRequest::malformed(
-                    "the path has a wildcard, and not at its end alone, or is too long",
-                )
-            })
+            let begins = path.strip_suffix('*').map(expression::as_written);
+            let begins = begins.and_then(|path| expression::literal(&path));
+            let begins = begins.ok_or_else(|| {
+                InvalidPurgeRequest::malformed("the path has a wildcard, and not at its end alone")
+            })?;
+            Ok(vec![beginning_of(begins)?])
         }
         (true, Some(_)) => Err(InvalidPurgeRequest::malformed(
             "the path has a wildcard, and the URL a query",
@@ -49,15 +49,29 @@ pub fn url(request: &ControlRequest<'_>) -> Result<PurgeTarget, InvalidPurgeRequ
     }
 }
 
+/// A page whose path has no wildcard. One at the end of its query may be a letter of the query, too.
+fn page_or_beginning(target: String) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
+    let begins = target.strip_suffix('*').map(str::to_owned);
+    let mut targets = vec![PurgeTarget::Page(TargetHosts::OfRequest, target)];
+    if let Some(begins) = begins {
+        targets.push(beginning_of(begins)?);
+    }
+    Ok(targets)
+}
+
+fn beginning_of(path: String) -> Result<PurgeTarget, InvalidPurgeRequest> {
+    match path.len() <= LONGEST_BEGINNING {
+        true => Ok(PurgeTarget::Beginning(TargetHosts::OfRequest, path)),
+        false => Err(InvalidPurgeRequest::malformed(format!(
+            "the beginning of a path has more than {LONGEST_BEGINNING} bytes"
+        ))),
+    }
+}
+
 /// The beginning of paths that a path is as a regular expression.
 pub fn beginning(request: &ControlRequest<'_>) -> Result<PurgeTarget, InvalidPurgeRequest> {
-    let path = request.uri.path();
-    if path.len() > LONGEST_BEGINNING {
-        return Err(InvalidPurgeRequest::malformed(format!(
-            "the beginning of a path has more than {LONGEST_BEGINNING} bytes"
-        )));
-    }
-    let path = path.strip_suffix('$').unwrap_or(path);
+    let path = expression::as_written(request.uri.path());
+    let path = path.strip_suffix('$').unwrap_or(&path);
     let begins = match expression::path(path).filter(|_| request.uri.query().is_none()) {
         Some(PathExpression::Any) => "/".to_owned(),
         Some(PathExpression::Beginning(path) | PathExpression::Whole(path)) => path,
@@ -67,5 +81,5 @@ pub fn beginning(request: &ControlRequest<'_>) -> Result<PurgeTarget, InvalidPur
             ));
         }
     };
-    Ok(PurgeTarget::Beginning(TargetHosts::OfRequest, begins))
+    beginning_of(begins)
 }

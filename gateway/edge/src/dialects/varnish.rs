@@ -2,7 +2,7 @@
 //! too.
 
 use super::expression::{self, LONGEST_BEGINNING, PathExpression, alternatives, between, literal};
-use super::fields::{self, malformed, tagged};
+use super::fields::{self, malformed, tagged, words};
 use super::wish::{InvalidPurgeRequest, PurgeTarget, TargetHosts};
 use super::{ControlRequest, DialectReading, PurgeScope};
 
@@ -128,7 +128,7 @@ fn content_type(expression: &str) -> Option<String> {
 /// `;pages{[0-9,]*,7,[0-9,]*};` for what it names `pages_7`), or a plain list.
 fn of_tags(expression: &str) -> Option<Vec<String>> {
     if let Some(list) = between(expression, "(^|,)(", ")(,|$)") {
-        return alternatives(list);
+        return alternatives(list).map(words);
     }
     if let Some(tag) = between(expression, ";", ";") {
         let Some((table, number)) = tag.split_once("{[0-9,]*,") else {
@@ -141,5 +141,5 @@ fn of_tags(expression: &str) -> Option<Vec<String>> {
         let table = literal(table).filter(|_| is_number)?;
         return Some(vec![format!("{table}_{number}")]);
     }
-    alternatives(expression)
+    alternatives(expression).map(words)
 }

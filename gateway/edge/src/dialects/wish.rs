@@ -47,11 +47,36 @@ pub struct InvalidPurgeRequest {
     pub why: String,
 }
 
+impl PurgeWish {
+    /// The same, if it names at most so many things.
+    ///
+    /// # Errors
+    /// If it names more.
+    pub fn bounded(self, max_selectors: usize) -> Result<Self, InvalidPurgeRequest> {
+        let count = self.targets.len();
+        match count <= max_selectors {
+            true => Ok(self),
+            false => Err(InvalidPurgeRequest::malformed(format!(
+                "it names {count} things; at most {max_selectors} are taken at once \
+                 (purge_method.max_selectors)"
+            ))),
+        }
+    }
+}
+
 impl InvalidPurgeRequest {
     /// The request has a known form, and something in it is wrong.
     pub fn malformed(why: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
+            why: why.into(),
+        }
+    }
+
+    /// Nothing of this kind is here.
+    pub fn not_found(why: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
             why: why.into(),
         }
     }

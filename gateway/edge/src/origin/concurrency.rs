@@ -127,7 +127,7 @@ impl AdaptiveLimit {
             LoadSign::Answered(_) => {}
             LoadSign::Overloaded => self.sink(),
         }
-        self.best.turn(now);
+        self.best.begin_window(now);
         let elapsed = now.saturating_duration_since(self.window.began);
         if self.window.signs >= LEAST_SIGNS && elapsed >= self.window.length {
             self.end_window(now);
@@ -200,7 +200,7 @@ impl RoundTripWindow {
 
 impl BestTimes {
     /// Forgets what was best long ago.
-    fn turn(&mut self, now: Instant) {
+    fn begin_window(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.turned);
         if elapsed >= REMEMBERED {
             let is_recent = elapsed < 2 * REMEMBERED;
@@ -343,9 +343,9 @@ mod tests {
         };
         let (quick, slow) = (Duration::from_millis(5), Duration::from_millis(50));
         assert_eq!(best.with(quick), quick);
-        best.turn(now + REMEMBERED);
+        best.begin_window(now + REMEMBERED);
         assert_eq!(best.with(slow), quick);
-        best.turn(now + 2 * REMEMBERED);
+        best.begin_window(now + 2 * REMEMBERED);
         assert_eq!(best.with(slow), slow);
     }
 }

@@ -33,7 +33,7 @@ use super::names::{
 };
 use super::target::{OriginTarget, TargetDescription};
 use super::targets_file::{FileChange, TargetsFile};
-use super::watch::UpstreamTlsWatch;
+use super::tls_report::UpstreamTlsReport;
 
 /// The targets of one upstream, as they are found.
 pub(super) struct TargetDiscovery {
@@ -52,7 +52,7 @@ pub(super) type NameChange = BoxFuture<'static, ()>;
 struct TargetMaker {
     upstream: Arc<str>,
     config: UpstreamConfig,
-    watch: Arc<UpstreamTlsWatch>,
+    watch: Arc<UpstreamTlsReport>,
     metrics: UpstreamMetrics,
     names: Arc<OriginNames>,
     orders: Arc<TargetOrders>,
@@ -89,7 +89,7 @@ impl TargetDiscovery {
     pub(super) fn new(
         name: &str,
         config: &UpstreamConfig,
-        watch: &Arc<UpstreamTlsWatch>,
+        watch: &Arc<UpstreamTlsReport>,
         metrics: UpstreamMetrics,
         shared: &SharedOriginState,
     ) -> Result<Self, BuildError> {

@@ -19,7 +19,7 @@ use super::pool::{PoolLimits, TargetConnections};
 use super::spread::stable_hash;
 use super::sticky::StickyPin;
 use super::tls::{OriginTls, SpokenProtocol};
-use super::watch::UpstreamTlsWatch;
+use super::tls_report::UpstreamTlsReport;
 
 pub(super) struct OriginTarget {
     /// The name in logs and for operators.
@@ -71,7 +71,7 @@ impl OriginTarget {
         described: TargetDescription,
         label: TargetLabel,
         upstream: (&str, &UpstreamConfig),
-        watch: &Arc<UpstreamTlsWatch>,
+        watch: &Arc<UpstreamTlsReport>,
     ) -> Result<Self, BuildError> {
         let (upstream_name, upstream) = upstream;
         let TargetDescription {

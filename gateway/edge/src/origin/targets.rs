@@ -28,7 +28,7 @@ use super::latency::LatencyHistogram;
 use super::metrics::UpstreamMetrics;
 use super::spread::{RandomNumbers, mixed};
 use super::target::OriginTarget;
-use super::watch::UpstreamTlsWatch;
+use super::tls_report::UpstreamTlsReport;
 
 pub(super) struct OriginTargets {
     upstream: Arc<str>,
@@ -95,7 +95,7 @@ impl OriginTargets {
     pub(super) fn parse(
         name: &str,
         upstream: &UpstreamConfig,
-        watch: &Arc<UpstreamTlsWatch>,
+        watch: &Arc<UpstreamTlsReport>,
         metrics: UpstreamMetrics,
         shared: &SharedOriginState,
     ) -> Result<Self, BuildError> {

@@ -24,8 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification};
+use super::tls_report::{ShownCertificate, UpstreamTlsReport};
 use super::verify::{OriginVerifier, PublicKeyPin, UnverifiedOrigin};
-use super::watch::{ShownCertificate, UpstreamTlsWatch};
 use crate::http::tls::certificate::{CertificatePair, certified_key};
 use crate::http::tls::config::TlsVersion;
 use crate::http::tls::files::{FileStamp, stamp};
@@ -41,7 +41,7 @@ pub(super) struct OriginTls {
     /// What the target has agreed to speak, where that is not fixed.
     agreed: AgreedProtocol,
     reports: LineLimiter,
-    watch: Arc<UpstreamTlsWatch>,
+    watch: Arc<UpstreamTlsReport>,
     shown: Arc<ShownCertificate>,
     /// The last alert, and when it came.
     alert: Mutex<Option<(Instant, AlertDescription)>>,
@@ -134,7 +134,7 @@ impl OriginTls {
         settings: &OriginTlsConfig,
         protocol: OriginProtocol,
         host: &str,
-        watch: &Arc<UpstreamTlsWatch>,
+        watch: &Arc<UpstreamTlsReport>,
     ) -> Result<Self, OriginTlsSetupError> {
         let name = settings.server_name.as_deref().unwrap_or(host);
         let bare = name.trim_start_matches('[').trim_end_matches(']');

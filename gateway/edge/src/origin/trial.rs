@@ -16,7 +16,7 @@ use super::names::NameStatus;
 use super::target::OriginTarget;
 use super::targets_file::TargetsFileReader;
 use super::tls::{OriginTls, SpokenProtocol};
-use super::watch::UpstreamTlsWatch;
+use super::tls_report::UpstreamTlsReport;
 
 /// How long the first answers about names are waited for.
 const NAMES_LIMIT: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ pub async fn of_upstream(
         read_targets,
         ..SharedOriginState::default()
     };
-    let watch = Arc::new(UpstreamTlsWatch::new(name, &verified.tls));
+    let watch = Arc::new(UpstreamTlsReport::new(name, &verified.tls));
     let metrics = shared.families.of(name);
     let check = HealthCheck::trial(name, &verified)?;
     let discovery = TargetDiscovery::new(name, &verified, &watch, metrics, &shared)?;

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::watch::ShownCertificate;
+use super::tls_report::ShownCertificate;
 
 /// The SHA-256 of a public key in the form that certificates have it (SPKI, RFC 7469 §2.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -135,7 +135,13 @@ impl ArrivedRequest {
     }
 
     fn beginning<'a>(&'a self, host: &'a str, route: &'a Route) -> RecordBeginning<'a> {
-        let of = RecordBeginning::of(&self.parts, host, &self.caller, Some(route), self.started);
+        let of = RecordBeginning::of(
+            &self.parts,
+            host,
+            &self.caller,
+            Some(route.recorded()),
+            self.started,
+        );
         of.over(self.tls.as_ref())
     }
 

@@ -20,10 +20,10 @@ use crate::plugin::Plugin;
 use crate::proxy::context::{self, DerivedKey};
 use crate::proxy::generation::Generation;
 use crate::proxy::lookup::{HitSample, RoutedRequest};
+use crate::proxy::message_hooks::{self, RequestPluginOutcome};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::RoutingOutcome;
-use crate::proxy::watch::{self, RequestPluginOutcome};
 
 /// What a purge of a URL must reach.
 #[derive(Default)]
@@ -32,19 +32,32 @@ pub struct UrlPurgeSelectors {
     pub selectors: Vec<Selector>,
     /// What the purge may not reach, as text for people.
     pub note: Option<String>,
+    /// Why the URL is refused on every listener, as text for people.
+    pub refusal: Option<String>,
+}
+
+/// The keys of a GET for a URL.
+#[derive(Default)]
+pub struct UrlKeys {
+    pub keys: Vec<KeyBuf>,
+    /// What these keys may not cover, as text for people.
+    pub note: Option<String>,
+    /// Why the URL is refused, on every listener if there is no key.
+    refusal: Option<String>,
 }
 
 impl Generation {
     /// What a purge of this URL must reach: its identities under the route, the request plugin and
     /// the key rules that apply to a GET for it.
     pub fn by_url(&self, scheme: &str, host: &str, uri: &Uri) -> UrlPurgeSelectors {
-        let (keys, note) = self.keys_of_get(scheme, host, uri, HeaderMap::new());
-        let mut identities: Vec<_> = keys.iter().map(KeyBuf::identity).collect();
+        let found = self.keys_of_get(scheme, host, uri, HeaderMap::new());
+        let mut identities: Vec<_> = found.keys.iter().map(KeyBuf::identity).collect();
         identities.sort_unstable();
         identities.dedup();
         UrlPurgeSelectors {
+            refusal: found.refusal.filter(|_| identities.is_empty()),
             selectors: identities.into_iter().map(Selector::Url).collect(),
-            note,
+            note: found.note,
         }
     }
 
@@ -112,21 +125,18 @@ impl Generation {
     }
 
     /// The keys of a GET for this URL with these headers, on every listener: for the URL as it is
-    /// and as the route's plugin changes it. Also returns a note on what these keys may not cover.
-    pub fn keys_of_get(
-        &self,
-        scheme: &str,
-        host: &str,
-        uri: &Uri,
-        headers: HeaderMap,
-    ) -> (Vec<KeyBuf>, Option<String>) {
+    /// and as the route's plugin changes it.
+    pub fn keys_of_get(&self, scheme: &str, host: &str, uri: &Uri, headers: HeaderMap) -> UrlKeys {
         let mut parts = get(uri, headers);
         let host = &*context::normal_host(host, scheme);
+        let mut found = UrlKeys::default();
         let spelling = match path::arrive(&mut parts.uri) {
             Ok(spelling) => spelling,
-            Err(fault) => return (Vec::new(), Some(fault.reason().to_owned())),
+            Err(fault) => {
+                found.refusal = Some(fault.reason().to_owned());
+                return found;
+            }
         };
-        let (mut keys, mut notes) = (Vec::new(), None);
         for rules in &self.path_rules {
             let mut parts = parts.clone();
             let route = match self.routes.target(host, &parts, spelling, *rules) {
@@ -137,17 +147,17 @@ impl Generation {
                 }
                 RoutingOutcome::Nowhere => continue,
                 RoutingOutcome::Refused(refused) => {
-                    notes = notes.or(Some(format!("it is refused (400): {refused}")));
+                    found.refusal = Some(refused.to_string());
                     continue;
                 }
             };
             route.clean(&mut parts);
-            keys.extend(key(route, &parts, scheme, host));
+            found.keys.extend(key(route, &parts, scheme, host));
             let (changed, note) = as_changed(route, parts, (scheme, host), *rules);
-            keys.extend(changed);
-            notes = notes.or(note);
+            found.keys.extend(changed);
+            found.note = found.note.or(note);
         }
-        (keys, notes)
+        found
     }
 }
 
@@ -163,7 +173,7 @@ fn as_changed(
         return (None, None);
     };
     let rules = route.path.over(rules);
-    let asked = watch::ask(plugin, &route.name, &mut parts, (scheme, host, None), rules);
+    let asked = message_hooks::ask(plugin, &route.name, &mut parts, (scheme, host, None), rules);
     let note = match asked {
         Ok(RequestPluginOutcome::Further) => {
             let note = depends(plugin).map(|note| told(plugin, &note));

@@ -11,8 +11,8 @@ use crate::cache::policy::{CameWith, CredentialPresence, Credentials};
 use crate::http::vary::Vary;
 use crate::plugin::{HeaderChange, RequestReads, SeenField};
 use crate::proxy::cover::{self, KeyCoverage};
+use crate::proxy::message_hooks::PluginHeadChanges;
 use crate::proxy::route::Route;
-use crate::proxy::watch::PluginHeadChanges;
 
 /// The credentials of a request whose key is `key`. A credential that a plugin removed does not
 /// count if the key holds everything that the plugin set in its place.

@@ -14,7 +14,7 @@ use crate::cache::entry::PurgeAttributes;
 use crate::cache::key::{CacheKeyInput, KeyBuf, KeyId, hash64};
 use crate::cache::policy::{CameWith, Credentials};
 use crate::http::body::Body;
-use crate::http::forward::{self, HopWishes, RequestSender, TrailerWish};
+use crate::http::forward::{self, HopWishes, PSEUDONYM, RequestSender, TrailerWish};
 use crate::http::grpc::AnswerDialect;
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::PathRules;
@@ -365,9 +365,6 @@ fn pass_interim(request: &mut Request<Body>, interim: InterimSender) {
     });
     request.extensions_mut().insert(told);
 }
-
-/// Our name in `Via`, `Cache-Status` and `Proxy-Status`.
-pub const PSEUDONYM: &str = "lamina";
 
 /// The name of this process in `CDN-Loop` (RFC 8586). It differs between processes, so that one
 /// gateway may stand before another.

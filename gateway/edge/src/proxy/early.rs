@@ -103,7 +103,7 @@ impl Proxy {
             CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit => served,
             _ => return None,
         };
-        let beginning = RecordBeginning::of(&parts, &host, caller, Some(route), started);
+        let beginning = RecordBeginning::of(&parts, &host, caller, Some(route.recorded()), started);
         let record = generation
             .recorder
             .of_perhaps_a_hit(beginning.over(entered.tls.as_ref()));

@@ -120,13 +120,17 @@ pub(super) fn fragment_began(parts: &Parts) -> Option<Instant> {
         .map(|_| Instant::now())
 }
 
+/// Whether a request is one of ours for a fragment of a page.
+pub(super) fn is_fragment(parts: &Parts) -> bool {
+    parts.extensions.get::<FragmentPlace>().is_some()
+}
+
 /// Takes out of a request for a fragment what its route's key does not tell apart. Not where nothing
 /// is shared: the route is not cached, or the request bypasses the cache. And not where a plugin
 /// looks at the request or derives its key: it is then judged as a client's own request.
 fn narrow(route: &Route, parts: &mut Parts) {
     let is_shared = route.cached && parts.extensions.get::<BypassesCache>().is_none();
-    let is_fragment = parts.extensions.get::<FragmentPlace>().is_some();
-    if !is_fragment || !is_shared || route.has_plugins() {
+    if !is_fragment(parts) || !is_shared || route.has_plugins() {
         return;
     }
     if !route.key.covers(&AUTHORIZATION) {

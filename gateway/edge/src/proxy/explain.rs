@@ -21,11 +21,11 @@ use crate::proxy::came;
 use crate::proxy::context::DerivedKey;
 use crate::proxy::generation::Generation;
 use crate::proxy::lookup::{HitSample, RoutedRequest};
+use crate::proxy::message_hooks::{self, PluginHeadChanges, RequestPluginOutcome};
 use crate::proxy::miss::source::for_loader;
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
-use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
 use crate::proxy::{Proxy, context, esi, origin_query, sticky};
 
 mod explanation;
@@ -222,7 +222,7 @@ fn asked(
     rules: PathRules,
 ) -> (String, bool) {
     let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
-    let wish = watch::ask(plugin, &route.name, parts, about, rules);
+    let wish = message_hooks::ask(plugin, &route.name, parts, about, rules);
     let name = plugin.name();
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     match wish {

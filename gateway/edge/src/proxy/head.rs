@@ -12,8 +12,8 @@ use crate::cache::freshness::Freshness;
 use crate::cache::policy::{Lifetime, Policy, StorageTerms};
 use crate::http::cache_control::{FieldForm, ResponseDirectives};
 use crate::http::cache_status::CACHE_STATUS;
-use crate::http::{date, forward};
-use crate::proxy::context::PSEUDONYM;
+use crate::http::date;
+use crate::http::forward::{self, PSEUDONYM};
 use crate::proxy::miss::load::ReceivedResponse;
 
 /// Adds the fields that every response gets when it arrives, stored or not.

@@ -140,7 +140,11 @@ impl AnsweredRequest<'_> {
         self.add_resource(own, numbers);
         for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
             if let Some(uri) = named_uri(response, &name, (scheme, host), &self.parts.uri) {
-                let named = |headers| self.generation.keys_of_get(scheme, host, &uri, headers).0;
+                let named = |headers| {
+                    self.generation
+                        .keys_of_get(scheme, host, &uri, headers)
+                        .keys
+                };
                 self.add_resource(named, numbers);
             }
         }

@@ -14,11 +14,12 @@ use crate::cache::Cache;
 use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
+use crate::http::forward::{self, PSEUDONYM};
 use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
-use crate::http::{forward, trace};
+use crate::http::trace;
 use crate::origin::Origin;
-use crate::proxy::context::{PSEUDONYM, RequestContext};
+use crate::proxy::context::RequestContext;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
@@ -26,7 +27,7 @@ use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::rules::{compress, limits};
-use crate::proxy::{excerpt, failure, post, respond, sticky, tunnel, watch};
+use crate::proxy::{excerpt, failure, message_hooks, post, respond, sticky, tunnel};
 
 /// Sends the request on as it is and streams the answer back. If it is a gRPC call whose answer
 /// breaks off, the trailers say so.
@@ -149,14 +150,18 @@ async fn exchange(
         response,
         ..SourceResponse::default()
     };
-    watch::response(ask, &mut answer);
+    message_hooks::response(ask, &mut answer);
     match post::keep(cache, ask, answer, sent).await {
         Ok(served) => served,
         Err(mut response) => {
             sticky::set(ask, pin, &mut response);
             let detail = detail.or_else(|| ask.retry_detail());
             CountedResponse::new(
-                respond::passed(&ask.route, cleaned(response), &status(reason, detail)),
+                respond::passed(
+                    &ask.route.policy.tags_from,
+                    cleaned(response),
+                    &status(reason, detail),
+                ),
                 RequestOutcome::Pass,
             )
         }
@@ -195,7 +200,11 @@ pub(super) async fn pass_shared(
     let response = excerpt::of_passed(ask, response);
     let detail = detail.or_else(|| ask.retry_detail());
     Ok(CountedResponse::new(
-        respond::passed(&ask.route, response, &status(reason, detail)),
+        respond::passed(
+            &ask.route.policy.tags_from,
+            response,
+            &status(reason, detail),
+        ),
         RequestOutcome::Pass,
     ))
 }

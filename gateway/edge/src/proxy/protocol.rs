@@ -16,10 +16,10 @@ const TLS_VERSIONS: [&str; 3] = ["none", "TLSv1.2", "TLSv1.3"];
 
 /// The name of a version of HTTP.
 pub fn name(version: Version) -> &'static str {
-    PROTOCOLS[place(version)]
+    PROTOCOLS[index_of(version)]
 }
 
-fn place(version: Version) -> usize {
+fn index_of(version: Version) -> usize {
     match version {
         Version::HTTP_3 => 3,
         Version::HTTP_2 => 2,
@@ -57,7 +57,7 @@ impl ProtocolCounts {
         let tls = tls.map_or(TLS_VERSIONS[0], |tls| tls.version);
         let known = TLS_VERSIONS.iter().position(|known| *known == tls);
         if let Some(tls) = known {
-            self.0[place(version)][tls].inc();
+            self.0[index_of(version)][tls].inc();
         }
     }
 }

@@ -22,15 +22,16 @@ use crate::dialects::answer::{
 };
 use crate::dialects::config::PurgeDialect;
 use crate::dialects::wish::{InvalidPurgeRequest, PurgeTarget, PurgeWish, TargetHosts};
-use crate::dialects::{self, ControlRequest, DialectSettings, souin};
+use crate::dialects::{self, ControlRequest, DialectSettings, FASTLY_KEY, souin};
 use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cache_control::RequestDirectives;
 use crate::http::cidr::Cidr;
+use crate::http::fetch_metadata;
 use crate::http::forward::{NAMED_HOST, RequestSender};
 use crate::proxy::generation::Generation;
 use crate::proxy::metrics::RequestFamilies;
-use crate::proxy::{config, respond};
+use crate::proxy::{config, esi, respond};
 use crate::telemetry::limit::LineLimiter;
 use reach::{PurgeAddress, PurgeReach};
 
@@ -120,8 +121,6 @@ impl PurgeMethodOutcome {
 }
 
 const X_REFRESH: HeaderName = HeaderName::from_static("x-refresh");
-
-const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
 
 impl PurgeMethod {
     /// Creates the method for listeners on these ports.
@@ -221,32 +220,39 @@ impl PurgeMethod {
             let off = respond::method_not_allowed("405 PURGE is off\n");
             return (PurgeMethodOutcome::Off, off);
         }
-        if !self.allows(&parts.headers, caller) {
-            if let Some(dropped) = self.warnings.admit(Instant::now()) {
-                let (client, peer) = (caller.client().map(display), caller.connected());
-                tracing::warn!(client, %peer, dropped, "a PURGE was refused");
-            }
-            let refused = respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
-            return (PurgeMethodOutcome::NotAllowed, refused);
-        }
         let request = ControlRequest {
             method: parts.method.as_str(),
             uri: &parts.uri,
             headers,
             body: &[],
         };
-        let wanted = match self.dialects.read(&request) {
-            Ok(wanted) => wanted,
+        let form = self.dialects.answer_form(&request);
+        if !self.allows(&parts.headers, caller) || is_asked_by_a_page(parts) {
+            if let Some(dropped) = self.warnings.admit(Instant::now()) {
+                let (client, peer) = (caller.client().map(display), caller.connected());
+                tracing::warn!(client, %peer, dropped, "a PURGE was refused");
+            }
+            let refused = InvalidPurgeRequest {
+                status: StatusCode::FORBIDDEN,
+                why: "not allowed to purge".to_owned(),
+            };
+            let refused = purge_response(form.refused(&refused, ""));
+            return (PurgeMethodOutcome::NotAllowed, refused);
+        }
+        let address = PurgeAddress::of(host, caller);
+        let read = self.dialects.read(&request).and_then(|wanted| {
+            let reach = generation.reach(&wanted.targets, address)?;
+            Ok((wanted, reach))
+        });
+        let (wanted, reach) = match read {
+            Ok(read) => read,
             Err(refused) => {
-                let form = self.dialects.answer_form(&request);
                 let answer = self.refuse(&form, &refused, caller);
                 return (PurgeMethodOutcome::NotUnderstood, answer);
             }
         };
-        let address = PurgeAddress::of(host, caller);
-        let reach = generation.reach(&wanted.targets, address);
         if reach.selectors.is_empty() {
-            let nothing = nothing_cached(&reach);
+            let nothing = purge_response(wanted.answer.refused(&reach.nothing(), ""));
             return (PurgeMethodOutcome::NothingCached, nothing);
         }
         let presence = match wanted.answer {
@@ -257,7 +263,8 @@ impl PurgeMethod {
         tracing::info!(
             client = caller.client().map(display),
             kind = ?wanted.kind,
-            reached = reach.names.join(", "),
+            reached = reach.named(),
+            notes = reach.noted(),
             "purged by the PURGE method"
         );
         (PurgeMethodOutcome::Done, answer)
@@ -279,7 +286,7 @@ impl PurgeMethod {
                 "a request to purge was not understood"
             );
         }
-        respond_with(form.refused(refused, &self.dialects.accepted()))
+        purge_response(form.refused(refused, &self.dialects.accepted()))
     }
 
     /// Whether this request loads its page again for everybody: its sender is on the list, and says
@@ -313,8 +320,9 @@ impl PurgeMethod {
     ) {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let page = PurgeTarget::Page(TargetHosts::OfRequest, path.to_owned());
+        // The page of a URL that is refused is not stored anywhere.
         let reach = generation.reach(&[page], PurgeAddress::of(host, caller));
-        for selector in &reach.selectors {
+        for selector in reach.iter().flat_map(|reach| &reach.selectors) {
             cache.purge(selector, PurgeKind::Soft);
         }
         self.count(PurgeMethodOutcome::Refreshed);
@@ -322,9 +330,13 @@ impl PurgeMethod {
 
     /// Marks a refresh, so that nothing that is stored answers it. The origin does not get the token.
     pub fn mark_refresh(&self, parts: &mut Parts) {
-        if self.token.is_some() {
-            parts.headers.remove(AUTHORIZATION);
-            parts.headers.remove(FASTLY_KEY);
+        if let Some(token) = self.token.as_deref() {
+            if bearer::brings(&parts.headers, token) {
+                parts.headers.remove(AUTHORIZATION);
+            }
+            if self.brings_as_fastly_key(&parts.headers, token) {
+                parts.headers.remove(FASTLY_KEY);
+            }
         }
         parts.headers.remove(X_REFRESH);
         parts.extensions.insert(ReloadsForEverybody);
@@ -342,10 +354,13 @@ impl PurgeMethod {
 
     /// Whether the request has the token, in the field of one of the dialects.
     fn brings(&self, headers: &HeaderMap, token: &str) -> bool {
-        let in_bearer = bearer::brings(headers, token);
+        bearer::brings(headers, token) | self.brings_as_fastly_key(headers, token)
+    }
+
+    fn brings_as_fastly_key(&self, headers: &HeaderMap, token: &str) -> bool {
         let key = headers.get(FASTLY_KEY);
         let key = key.filter(|_| self.dialects.has(PurgeDialect::Fastly));
-        in_bearer | key.is_some_and(|key| bearer::is_same(key.as_bytes(), token))
+        key.is_some_and(|key| bearer::is_same(key.as_bytes(), token))
     }
 }
 
@@ -359,23 +374,25 @@ fn carry_out(
 ) -> Response<Body> {
     let orders = reach.selectors.iter();
     let order = orders.map(|selector| cache.purge(selector, wanted.kind));
-    respond_with(wanted.answer.done(&PurgeSummary {
+    purge_response(wanted.answer.done(&PurgeSummary {
         kind: wanted.kind,
         id: order.max().unwrap_or_default().to_string(),
         lines: &reach.to_string(),
+        notes: &reach.notes,
         method,
         presence,
     }))
 }
 
-fn nothing_cached(reach: &PurgeReach) -> Response<Body> {
-    let why: String = reach.notes.iter().map(|n| format!(": {n}")).collect();
-    let text = format!("404 no route caches this{why}\n");
-    respond::plain(StatusCode::NOT_FOUND, text)
+/// Whether a GET that purges is not one of a tool: a browser sends it for a page of another site,
+/// or a page is put together of it. No page can have a browser send another method unasked.
+fn is_asked_by_a_page(parts: &Parts) -> bool {
+    let is_of_another_site = || fetch_metadata::is_of_another_site(&parts.headers);
+    parts.method == Method::GET && (esi::is_fragment(parts) || is_of_another_site())
 }
 
 /// A response with this answer.
-fn respond_with(answer: DialectAnswer) -> Response<Body> {
+pub fn purge_response(answer: DialectAnswer) -> Response<Body> {
     if answer.status == StatusCode::NO_CONTENT {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = answer.status;

@@ -24,7 +24,6 @@ use crate::http::forward::RequestSender;
 use crate::http::tls::TlsSession;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::protocol;
-use crate::proxy::route::Route;
 use crate::proxy::rules::request_id::RequestId;
 use crate::telemetry::config::AccessLog;
 use recent::RecentRequestLog;
@@ -114,13 +113,28 @@ enum HitRecord {
     NotKept,
 }
 
+/// What a record says of the route that took its request.
+#[derive(Clone, Copy)]
+pub struct RecordedRoute<'a> {
+    pub name: &'a Arc<str>,
+    pub influence: RouteInfluence,
+}
+
+/// Whether a route shows its requests as they came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteInfluence {
+    /// A plugin or rules may change the request.
+    MayChangeRequests,
+    LeavesRequestsAlone,
+}
+
 /// What is known about a request before anything is done with it.
 #[derive(Clone, Copy)]
 pub struct RecordBeginning<'a> {
     parts: &'a Parts,
     host: &'a str,
     caller: &'a RequestSender,
-    route: Option<&'a Route>,
+    route: Option<RecordedRoute<'a>>,
     started: Instant,
     tls: Option<&'a Arc<TlsSession>>,
 }
@@ -130,7 +144,7 @@ impl<'a> RecordBeginning<'a> {
         parts: &'a Parts,
         host: &'a str,
         caller: &'a RequestSender,
-        route: Option<&'a Route>,
+        route: Option<RecordedRoute<'a>>,
         started: Instant,
     ) -> Self {
         Self {
@@ -178,11 +192,12 @@ impl RequestRecorder {
     pub fn of_perhaps_a_hit(&self, beginning: RecordBeginning<'_>) -> Option<PendingRecord> {
         let kept = self.recent.takes_this_hit();
         // A plugin and rules may change the request, and the record shows what the client asked for.
-        let changes = beginning
+        let is_kept_as_asked = beginning
             .route
-            .is_some_and(|route| route.request_plugin.is_some() || route.rules.is_some());
-        let wanted =
-            kept || self.access_log == AccessLog::On || (changes && self.recent.keeps_any());
+            .is_some_and(|route| route.influence == RouteInfluence::MayChangeRequests);
+        let wanted = kept
+            || self.access_log == AccessLog::On
+            || (is_kept_as_asked && self.recent.keeps_any());
         let of_a_hit = if kept {
             HitRecord::Kept
         } else {
@@ -229,7 +244,7 @@ impl RequestRecorder {
                 .get()
                 .and_then(|RequestId(id)| id.to_str().ok().map(Into::into)),
             agent: cut(&agent, MOST_AGENT),
-            route: route.map(|route| Arc::clone(&route.name)),
+            route: route.map(|route| Arc::clone(route.name)),
             user: None,
             refused: None,
             head: None,

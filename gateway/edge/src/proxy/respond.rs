@@ -15,16 +15,17 @@ use http_body::Body as _;
 use crate::cache::coalesce::LoadFailure;
 use crate::cache::entry::Entry;
 use crate::cache::fill::Fill;
+use crate::cache::tags::TagFields;
 use crate::http::age;
 use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::http::conditional::{self, PreconditionOutcome};
 use crate::http::date;
+use crate::http::forward::PSEUDONYM;
 use crate::http::memory::stored::{
     AnswersAtOnce, ReadsStored, SMALL_BODY, StoredBody, StoredReaders,
 };
 use crate::http::range::{self, Multipart, RangeAnswer};
-use crate::proxy::route::Route;
 use crate::proxy::rules::compress::{ClientCodings, StoredForm};
 
 /// Answers from an entry of this age: with 304, 206, 416 or the whole.
@@ -126,11 +127,11 @@ fn reads(response: &mut Response<Body>, readers: &Arc<StoredReaders>) {
 
 /// A response that is passed straight on to its client.
 pub fn passed(
-    route: &Route,
+    tag_fields: &TagFields,
     mut response: Response<Body>,
     status: &CacheStatus<'_>,
 ) -> Response<Body> {
-    route.policy.tags_from.strip(response.headers_mut());
+    tag_fields.strip(response.headers_mut());
     append_status(response.headers_mut(), status);
     response
 }
@@ -141,11 +142,7 @@ pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body>
     let alert = failure
         .alert
         .map_or_else(String::new, |id| format!("; alert-id={id}"));
-    let value = format!(
-        "{}; error={}{alert}",
-        super::context::PSEUDONYM,
-        failure.error
-    );
+    let value = format!("{}; error={}{alert}", PSEUDONYM, failure.error);
     if let Ok(value) = HeaderValue::from_str(&value) {
         response.headers_mut().insert("proxy-status", value);
     }

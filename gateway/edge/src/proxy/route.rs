@@ -20,6 +20,7 @@ use crate::proxy::esi::config::EsiConfig;
 use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::mirror::RequestMirror;
+use crate::proxy::record::{RecordedRoute, RouteInfluence};
 use crate::proxy::rules::RouteRules;
 use crate::proxy::rules::auth::AuthMemory;
 use crate::proxy::rules::compress::CompressDependencies;
@@ -214,6 +215,17 @@ impl Route {
     /// Whether a plugin takes part in deciding about a request before it is looked up.
     pub fn has_plugins(&self) -> bool {
         self.request_plugin.is_some() || self.key_plugin.is_some()
+    }
+
+    /// What records say of it.
+    pub fn recorded(&self) -> RecordedRoute<'_> {
+        RecordedRoute {
+            name: &self.name,
+            influence: match self.request_plugin.is_some() || self.rules.is_some() {
+                true => RouteInfluence::MayChangeRequests,
+                false => RouteInfluence::LeavesRequestsAlone,
+            },
+        }
     }
 
     /// Makes the same in the head of a request, by the rules of the route, what makes no difference.

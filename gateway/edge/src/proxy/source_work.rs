@@ -152,5 +152,5 @@ async fn work_for(
 /// `CDN-Loop` is lost on the way, `Via` still grows.
 fn loops(parts: &Parts) -> bool {
     forward::loops(&parts.headers, &context::CDN_ID)
-        || forward::passes(&parts.headers, context::PSEUDONYM) >= MOST_PASSES
+        || forward::passes(&parts.headers, forward::PSEUDONYM) >= MOST_PASSES
 }

@@ -58,14 +58,16 @@ impl UpstreamSplit {
     /// The route for a request of this client: always the same one for the same text that the
     /// split goes by, and any one for a request without it.
     pub fn choose(&self, parts: &mut Parts, client: Option<IpAddr>) -> Option<&Arc<Route>> {
-        let place = self.place(parts, client).unwrap_or_else(|| random().into());
+        let place = self
+            .number_of(parts, client)
+            .unwrap_or_else(|| random().into());
         self.at(place, parts)
     }
 
     /// The same for a request that is only explained: the first upstream where nothing of the
     /// request decides.
     pub fn explain(&self, parts: &mut Parts, client: Option<IpAddr>) -> Option<&Arc<Route>> {
-        let place = self.place(parts, client).unwrap_or(0);
+        let place = self.number_of(parts, client).unwrap_or(0);
         self.at(place, parts)
     }
 
@@ -84,7 +86,7 @@ impl UpstreamSplit {
 
     /// What decides about a request. A weight that grows takes nobody away from its upstream, as
     /// long as the sum of the weights stays the same and the order, too.
-    fn place(&self, parts: &Parts, client: Option<IpAddr>) -> Option<u64> {
+    fn number_of(&self, parts: &Parts, client: Option<IpAddr>) -> Option<u64> {
         match &self.by {
             SplitBy::Random => None,
             SplitBy::Client => client.map(|client| stable_hash(&network(client))),

@@ -55,7 +55,7 @@ impl KeyTable {
     /// place each time, which takes more threads than there are attempts.
     pub fn update(&self, hash: u64, mut change: impl FnMut(Option<u64>) -> Option<u64>) {
         let owner = owner_of(hash);
-        let set = &self.sets[self.place(hash)];
+        let set = &self.sets[self.set_of(hash)];
         let mut lost = 0;
         while lost < ATTEMPTS {
             let Some(way) = set.way_of(owner) else {
@@ -87,7 +87,7 @@ impl KeyTable {
 
     /// The number of a key that is remembered.
     pub fn known(&self, hash: u64) -> Option<u64> {
-        let set = &self.sets[self.place(hash)];
+        let set = &self.sets[self.set_of(hash)];
         let owner = owner_of(hash);
         let way = set.way_of(owner)?;
         let number = set.numbers[way].load(Ordering::Acquire);
@@ -104,7 +104,7 @@ impl KeyTable {
             .count()
     }
 
-    fn place(&self, hash: u64) -> usize {
+    fn set_of(&self, hash: u64) -> usize {
         let wide = u128::from(hash) * self.sets.len() as u128;
         (wide >> 64) as usize
     }

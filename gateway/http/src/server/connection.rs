@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::arrival::ClientArrival;
+use super::deadlines::{ConnectionDeadlines, DeadlineAction};
 use super::early::InterimChannel;
 use super::handler::{Peer, RequestHandler};
 use super::handshake::{self, HandshakeError, SecuredConnection};
@@ -29,7 +30,6 @@ use super::service::ConnectionService;
 use super::signal::{DrainSignal, DrainStage};
 use super::stream::ClientStream;
 use super::stream_task::StreamTasks;
-use super::watch::{ConnectionDeadlines, DeadlineAction};
 use super::wire::{ClientTransport, TOO_SLOW};
 use crate::config::{ListenerLimits, Protocol};
 use crate::frames::{FragmentPaths, MeteredConnection};

@@ -21,8 +21,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::activity::ConnectionActivity;
+use super::deadlines::LOOKS;
 use super::sending::AnswerProgress;
-use super::watch::LOOKS;
 use crate::body::TakenAhead;
 use crate::config::ListenerLimits;
 

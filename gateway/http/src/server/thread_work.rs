@@ -34,7 +34,7 @@ impl WorkerThread {
     ///
     /// # Errors
     /// If the thread has ended.
-    pub async fn turn(&self) -> Result<(), WorkerThreadEnded> {
+    pub async fn wait_for_turn(&self) -> Result<(), WorkerThreadEnded> {
         let (taken, turn) = oneshot::channel();
         self.run(async move {
             // Whoever waited may be gone.
@@ -59,9 +59,9 @@ mod tests {
     async fn a_thread_that_has_ended_takes_no_turn() {
         let (thread, work) = WorkerThread::new();
         let running = tokio::spawn(run_all(work));
-        thread.turn().await.unwrap();
+        thread.wait_for_turn().await.unwrap();
         running.abort();
         let _ = running.await;
-        assert!(thread.turn().await.is_err());
+        assert!(thread.wait_for_turn().await.is_err());
     }
 }

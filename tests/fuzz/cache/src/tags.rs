@@ -30,8 +30,6 @@ pub fn check(data: &[u8]) {
 /// A purge by a name reaches the entry, whatever odd bytes stand beside it.
 fn all_found(given: &HeaderMap, field: &str, separator: u8, tags: &Tags) {
     let lines = given.get_all(field).iter();
-    // Such a line has separators of its own.
-    let lines = lines.filter(|line| !line.as_bytes().starts_with(b";"));
     for tag in lines.flat_map(|line| line.as_bytes().split(|&octet| octet == separator)) {
         let tag = tag.trim_ascii();
         let plain = tag.iter().all(u8::is_ascii_graphic) && tag.len() <= MAX_TAG_BYTES;

@@ -5,7 +5,7 @@
 //! they are the msgpack of one, read without a tag, with one, and out of gzip and zstd.
 
 use bytes::Bytes;
-use lamina_base::hc1::{Compression, EnvelopeCodec, PLAIN};
+use lamina_base::envelope::{Compression, EnvelopeCodec, PLAIN};
 use lamina_cluster::bus::event::{
     BusEvent, EventFormatError, EventShape, MAX_BYTES, MAX_KEYS, MAX_TEXT,
 };

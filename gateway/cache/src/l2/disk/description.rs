@@ -41,7 +41,7 @@ impl StoreDescription for DiskTierConfig {
         })
     }
 
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         format!("disk {}", self.path.display())
     }
 

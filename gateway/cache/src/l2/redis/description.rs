@@ -81,7 +81,7 @@ impl StoreDescription for RedisTierConfig {
         })
     }
 
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         self.url.clone()
     }
 

@@ -102,7 +102,7 @@ impl RedisStore {
         let keys = vec![self.names.note(number)];
         let arguments = vec![
             Value::Bytes(held),
-            self.note_of(number, self.generation.place()),
+            self.note_of(number, self.generation.log_place()),
             millis(LOADING).into(),
         ];
         let answer = self.run(&script::REPLACE_NOTE, keys, arguments).await?;

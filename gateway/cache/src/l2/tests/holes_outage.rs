@@ -46,7 +46,7 @@ async fn a_store_that_fails_is_not_another_owner() {
     store.down.store(true, SeqCst);
     let home = KeyId::of(key("a").as_bytes());
     for _ in 0..10 {
-        let turn = node.tier.turn(home, &key("a").to_key()).await;
+        let turn = node.tier.wait_for_lease(home, &key("a").to_key()).await;
         assert!(
             matches!(turn, LeaseHolder::Unknown),
             "with the breaker and without"
@@ -60,17 +60,20 @@ async fn a_lease_is_held_as_long_as_its_load_runs() {
     let store = Arc::new(Memory::default());
     let (one, other) = (Node::known(&store).await, Node::known(&store).await);
     let (home, key) = (KeyId::of(key("a").as_bytes()), key("a").to_key());
-    let LeaseHolder::Mine(held) = one.tier.turn(home, &key).await else {
+    let LeaseHolder::Mine(held) = one.tier.wait_for_lease(home, &key).await else {
         panic!("it is free");
     };
     tokio::time::sleep(LIFE).await;
     assert!(matches!(
-        other.tier.turn(home, &key).await,
+        other.tier.wait_for_lease(home, &key).await,
         LeaseHolder::Others
     ));
     drop(held);
     let freed = async {
-        while !matches!(other.tier.turn(home, &key).await, LeaseHolder::Mine(_)) {
+        while !matches!(
+            other.tier.wait_for_lease(home, &key).await,
+            LeaseHolder::Mine(_)
+        ) {
             tokio::time::sleep(COOLDOWN).await;
         }
     };

@@ -23,7 +23,7 @@ use super::{
     PublisherNumber, UnreadableEvent,
 };
 use crate::bus::seal::{SealCheck, SealKeys};
-use crate::hc1;
+use crate::envelope;
 
 /// The tag of `lazy-layers-cache` for JSON, and how an object begins.
 const JSON: &[u8] = b"HC1J";
@@ -45,10 +45,10 @@ pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, Unre
             false => of_stream(&bytes[..], None),
         };
     }
-    match hc1::expand(bytes, MAX_BYTES) {
+    match envelope::expand(bytes, MAX_BYTES) {
         Ok(packed) => of_msgpack(&packed, keys),
         Err(fault) => of_stream(
-            hc1::reader(bytes).map_err(EventFormatError::from)?,
+            envelope::reader(bytes).map_err(EventFormatError::from)?,
             Some(fault),
         ),
     }
@@ -83,10 +83,10 @@ fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, Un
 /// Reads an event that is too large for a node, or whose expansion failed with `fault`.
 fn of_stream(
     from: impl BufRead,
-    fault: Option<hc1::EnvelopeError>,
+    fault: Option<envelope::EnvelopeError>,
 ) -> Result<OpenedEvent, UnreadableEvent> {
     let mut skimmed = outer::skim(from);
-    let fault = fault.filter(|fault| *fault != hc1::EnvelopeError::TooLarge);
+    let fault = fault.filter(|fault| *fault != envelope::EnvelopeError::TooLarge);
     skimmed.fault = skimmed.fault.or(fault.map(EventFormatError::from));
     match skimmed.outer.lamina {
         Some(_) => Err(skimmed.fault.unwrap_or(EventFormatError::TooLarge).into()),
@@ -321,13 +321,13 @@ impl From<EventFormatError> for UnreadableEvent {
     }
 }
 
-impl From<hc1::EnvelopeError> for EventFormatError {
-    fn from(fault: hc1::EnvelopeError) -> Self {
+impl From<envelope::EnvelopeError> for EventFormatError {
+    fn from(fault: envelope::EnvelopeError) -> Self {
         match fault {
-            hc1::EnvelopeError::Tag => Self::Tag,
-            hc1::EnvelopeError::Truncated => Self::Truncated,
-            hc1::EnvelopeError::TooLarge => Self::TooLarge,
-            hc1::EnvelopeError::Damaged => Self::Compression,
+            envelope::EnvelopeError::Tag => Self::Tag,
+            envelope::EnvelopeError::Truncated => Self::Truncated,
+            envelope::EnvelopeError::TooLarge => Self::TooLarge,
+            envelope::EnvelopeError::Damaged => Self::Compression,
         }
     }
 }

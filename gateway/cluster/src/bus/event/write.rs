@@ -10,20 +10,20 @@ use super::{
     PublisherNumber,
 };
 use crate::bus::seal::{SEAL, SealKeys};
-use crate::hc1::{self, Compression};
+use crate::envelope::{self, Compression};
 
 /// See [`BusEvent::encode`] and [`BusEvent::encode_sealed`].
 pub fn event(event: &BusEvent, keys: Option<&SealKeys>) -> Bytes {
-    let mut plain = hc1::PLAIN.to_vec();
+    let mut plain = envelope::PLAIN.to_vec();
     let place = keys.map(|_| Bin::new(&[0; SEAL]));
     written(event, place)
         .serialize(&mut rmp_serde::Serializer::new(&mut plain).with_struct_map())
         .expect("maps of text and numbers have a form, and a vector takes all of it");
     if let (Some(keys), Some(_)) = (keys, &event.ours) {
-        keys.seal(&mut plain[hc1::TAG..]);
+        keys.seal(&mut plain[envelope::TAG..]);
     }
     let compression = Compression::default();
-    match plain.len() - hc1::TAG >= compression.min_bytes {
+    match plain.len() - envelope::TAG >= compression.min_bytes {
         true => compression.shrink(&plain).unwrap_or(plain).into(),
         false => plain.into(),
     }

@@ -23,7 +23,7 @@ use super::link::{NatsConnection, chain};
 use super::memory::StreamMemory;
 use super::stream::{
     ConsumerPosition, GapDetection, PATIENCE, PendingSequences, StreamDifferenceLog,
-    StreamKnowledge, UNANSWERED, place,
+    StreamKnowledge, UNANSWERED, find_or_make,
 };
 use super::transport::{NatsConnectionState, NatsSession};
 use crate::bus::transport::{
@@ -215,7 +215,7 @@ impl JetStreamSession {
             said: &self.said,
             memory: &self.memory,
         };
-        let place = place(context, &self.config, known).await?;
+        let place = find_or_make(context, &self.config, known).await?;
         let heartbeat = self.config.ping_interval.0;
         let largest = context.client().max_payload().saturating_mul(2);
         let messages = place

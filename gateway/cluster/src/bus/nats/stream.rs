@@ -71,7 +71,7 @@ const RANGE: u64 = 4 * UNANSWERED as u64;
 const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
 
 /// Finds or makes the stream and the consumer.
-pub(super) async fn place(
+pub(super) async fn find_or_make(
     context: &Context,
     config: &NatsConfig,
     known: StreamKnowledge<'_>,

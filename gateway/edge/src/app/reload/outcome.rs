@@ -155,7 +155,7 @@ pub(super) fn located(file: &Path, changes: Vec<FixedKeyChange>) -> Vec<ConfigPr
 }
 
 pub(super) fn unusable(file: &Path, error: GatewayStartError) -> ReloadError {
-    match error.place().or_else(|| named_place(&error)) {
+    match error.key_and_cause().or_else(|| named_place(&error)) {
         Some((key, message)) => {
             ReloadError::Unusable(Box::new(config::problem_at(file, &key, message)))
         }

@@ -122,6 +122,16 @@ pub fn header_name(text: &str) -> Result<(), String> {
         .map_err(|_| format!("{text:?} is not a header name; expected letters, digits and `-`, as in accept-language"))
 }
 
+/// Checks the value of a header field (RFC 9110 §5.5).
+pub fn header_value(text: &str) -> Result<(), String> {
+    match !text.is_empty() && text.trim() == text && text.parse::<::http::HeaderValue>().is_ok() {
+        true => Ok(()),
+        false => Err(format!(
+            "{text:?} is not a field's value; expected visible ASCII without spaces around it"
+        )),
+    }
+}
+
 /// Checks a status that an origin may answer with (RFC 9110 §15).
 pub fn status(code: u16) -> Result<(), String> {
     if (100..=999).contains(&code) {

@@ -116,7 +116,7 @@ impl Http2Lane {
         choice: ConnectionChoice,
     ) -> Result<ReservedStream, SendError> {
         let opened = self.opened.notified();
-        match self.turn(choice) {
+        match self.lane_turn(choice) {
             LaneTurn::Send(permit) => return Ok(ReservedStream::Http2(permit)),
             LaneTurn::Open => return self.open(target, OpeningCount(self)).await,
             LaneTurn::Wait => {
@@ -145,7 +145,7 @@ impl Http2Lane {
         free
     }
 
-    fn turn(&self, choice: ConnectionChoice) -> LaneTurn {
+    fn lane_turn(&self, choice: ConnectionChoice) -> LaneTurn {
         let mut state = self.state.lock();
         if choice == ConnectionChoice::Standing
             && let Some(permit) = state.free_stream(self)

@@ -16,7 +16,7 @@ fn targets(yaml: &str) -> OriginTargets {
 }
 
 fn parsed(upstream: &UpstreamConfig) -> Result<OriginTargets, BuildError> {
-    let watch = Arc::new(UpstreamTlsWatch::new("shop", &upstream.tls));
+    let watch = Arc::new(UpstreamTlsReport::new("shop", &upstream.tls));
     let shared = SharedOriginState::default();
     let metrics = shared.families.of("shop");
     OriginTargets::parse("shop", upstream, &watch, metrics, &shared)
@@ -336,7 +336,7 @@ fn upstreams_at_one_address_do_not_share_its_health() {
     let yaml = "targets: [http://127.0.0.1:9000, http://127.0.0.1:9001]";
     let config: UpstreamConfig = serde_yaml::from_str(yaml).unwrap();
     let [shop, blog] = ["shop", "blog"].map(|name| {
-        let watch = Arc::new(UpstreamTlsWatch::new(name, &config.tls));
+        let watch = Arc::new(UpstreamTlsReport::new(name, &config.tls));
         OriginTargets::parse(name, &config, &watch, shared.families.of(name), &shared).unwrap()
     });
     let (now, name) = (Instant::now(), shop.all()[0].name.to_string());

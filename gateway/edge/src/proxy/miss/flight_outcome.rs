@@ -248,7 +248,7 @@ async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
         None => RequestOutcome::Miss,
     };
     RequestStep::Answered(CountedResponse::new(
-        respond::passed(&miss.ask.route, response, &status),
+        respond::passed(&miss.ask.route.policy.tags_from, response, &status),
         outcome,
     ))
 }

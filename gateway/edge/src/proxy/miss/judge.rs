@@ -20,8 +20,8 @@ use crate::cache::policy::{HttpExchange, StorageTerms, UncacheableReason};
 use crate::http::body::Body;
 use crate::http::range::ContentRange;
 use crate::proxy::head::{freshness, prepare};
+use crate::proxy::message_hooks::PluginHeadChanges;
 use crate::proxy::origin_query;
-use crate::proxy::watch::PluginHeadChanges;
 
 /// Judges what has arrived.
 pub(super) fn judge(

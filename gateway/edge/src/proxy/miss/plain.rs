@@ -19,10 +19,10 @@ use crate::http::vary::Vary;
 use crate::plugin::{Plugin, SeenField};
 use crate::proxy::context::RequestContext;
 use crate::proxy::cover::{self, KeyCoverage};
+use crate::proxy::message_hooks::PluginHeadChanges;
 use crate::proxy::route::Route;
 use crate::proxy::rules::compress::ClientCodings;
 use crate::proxy::rules::request_id::RequestId;
-use crate::proxy::watch::PluginHeadChanges;
 
 /// The request that refreshes `copy`, whose key without the variant is `primary`.
 pub(super) fn request(

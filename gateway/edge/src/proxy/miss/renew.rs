@@ -23,8 +23,8 @@ use crate::http::body::Body;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
 use crate::proxy::head::{compact, freshness, prepare, stored_headers};
+use crate::proxy::message_hooks;
 use crate::proxy::record::trail::TrailEvent;
-use crate::proxy::watch;
 
 /// Whether this is a 304 for another response than the stored one.
 pub(super) fn is_about_another(load: &MissLoad, loaded: &SourceOutcome) -> bool {
@@ -51,7 +51,7 @@ pub(super) async fn renew(
     *response.status_mut() = stale.status;
     *response.headers_mut() = headers;
     *response.body_mut() = Body::full(stale.body.bytes());
-    watch::response(&load.ask, &mut arrived.answer);
+    message_hooks::response(&load.ask, &mut arrived.answer);
     let terms = judge::terms(load, &arrived);
     match terms.and_then(|terms| check_key_covers_reads(load, &mut arrived.answer).map(|()| terms))
     {

@@ -167,7 +167,7 @@ async fn take_turn(load: &mut MissLoad, tier: &Arc<L2>, leader: &Leader) -> Seco
     let began = Instant::now();
     let mut freed = tier.freed(home, &key);
     loop {
-        let held = match tier.turn(home, &key).await {
+        let held = match tier.wait_for_lease(home, &key).await {
             LeaseHolder::Mine(held) => Some(held),
             LeaseHolder::Unknown => return SecondTierOutcome::Load(None),
             LeaseHolder::Others if began.elapsed() >= patience => return waited(load, then),

@@ -19,9 +19,9 @@ use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
 use crate::proxy::context::RequestContext;
 use crate::proxy::head::withholds;
+use crate::proxy::message_hooks;
 use crate::proxy::miss::stale::{self, StaleSituation, StaleVerdict};
 use crate::proxy::rules::compress;
-use crate::proxy::watch;
 
 /// What a source answered.
 pub enum SourceOutcome {
@@ -91,7 +91,7 @@ fn watched(ask: &RequestContext, mut loaded: SourceOutcome) -> SourceOutcome {
         // The response plugin sees a 304 only as the renewed response: see `renew::renew`.
         && !(answer.validates && answer.response.status() == StatusCode::NOT_MODIFIED)
     {
-        watch::response(ask, answer);
+        message_hooks::response(ask, answer);
     }
     loaded
 }

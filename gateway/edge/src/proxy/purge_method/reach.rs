@@ -10,12 +10,11 @@ use crate::cache::Cache;
 use crate::cache::purge::Selector;
 use crate::cache::tags::content_type_tag;
 use crate::dialects::answer::StoredPresence;
-use crate::dialects::wish::{PurgeTarget, TargetHosts};
+use crate::dialects::wish::{InvalidPurgeRequest, PurgeTarget, TargetHosts};
 use crate::http::forward::RequestSender;
 use crate::http::path::text;
 use crate::http::reference::without_port;
 use crate::proxy::Generation;
-use crate::proxy::by_url::UrlPurgeSelectors;
 use crate::proxy::context::normal_host;
 
 /// The address that a request to purge was sent to.
@@ -65,7 +64,26 @@ pub struct PurgeReach {
     pub notes: Vec<String>,
 }
 
+/// The most things that a line of the log names.
+const MOST_IN_A_LINE: usize = 20;
+
 impl PurgeReach {
+    /// What was reached, for the log.
+    pub fn named(&self) -> String {
+        listed(&self.names, ", ")
+    }
+
+    /// What may not have been reached, for the log.
+    pub fn noted(&self) -> Option<String> {
+        (!self.notes.is_empty()).then(|| listed(&self.notes, "; "))
+    }
+
+    /// Why nothing is reached, as the end of a sentence.
+    pub fn nothing(&self) -> InvalidPurgeRequest {
+        let why: String = self.notes.iter().map(|note| format!(": {note}")).collect();
+        InvalidPurgeRequest::not_found(format!("no route caches this{why}"))
+    }
+
     fn add(&mut self, name: String, selectors: impl IntoIterator<Item = Selector>) {
         self.names.push(name);
         self.selectors.extend(selectors);
@@ -75,6 +93,14 @@ impl PurgeReach {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+}
+
+fn listed(texts: &[String], between: &str) -> String {
+    let named = texts[..texts.len().min(MOST_IN_A_LINE)].join(between);
+    match texts.len() - texts.len().min(MOST_IN_A_LINE) {
+        0 => named,
+        more => format!("{named}{between}and {more} more"),
     }
 }
 
@@ -89,15 +115,31 @@ impl fmt::Display for PurgeReach {
 
 impl Generation {
     /// What these targets are in the cache.
-    pub fn reach(&self, targets: &[PurgeTarget], address: PurgeAddress<'_>) -> PurgeReach {
+    ///
+    /// # Errors
+    /// If one of them is no URL or is refused by the rules for paths: then nothing is purged.
+    pub fn reach(
+        &self,
+        targets: &[PurgeTarget],
+        address: PurgeAddress<'_>,
+    ) -> Result<PurgeReach, InvalidPurgeRequest> {
         let mut reach = PurgeReach::default();
         for target in targets {
-            self.add_target(target, address, &mut reach);
+            self.add_target(target, address, &mut reach)?;
         }
-        reach
+        Ok(reach)
     }
 
-    fn add_target(&self, target: &PurgeTarget, address: PurgeAddress<'_>, reach: &mut PurgeReach) {
+    /// Adds what one target is in the cache.
+    ///
+    /// # Errors
+    /// As for [`Self::reach`].
+    pub fn add_target(
+        &self,
+        target: &PurgeTarget,
+        address: PurgeAddress<'_>,
+        reach: &mut PurgeReach,
+    ) -> Result<(), InvalidPurgeRequest> {
         match target {
             PurgeTarget::Everything => reach.add("all".to_owned(), [Selector::All]),
             PurgeTarget::Tag(tag) => {
@@ -118,13 +160,16 @@ impl Generation {
                 }
             }
             PurgeTarget::Page(TargetHosts::Every, path) => {
-                reach.add(
-                    format!("url {path} on every host"),
-                    Selector::addresses(path),
-                );
+                // Entries are found by the address under which they were first asked for, and the
+                // key may leave out parameters of that, or sort them.
+                let without_query = path.split('?').next().unwrap_or_default();
+                let with_any = Selector::prefixes(&format!("{without_query}?"));
+                let selectors = Selector::addresses(path).into_iter().chain(with_any);
+                reach.add(format!("url {path} on every host"), selectors);
             }
-            PurgeTarget::Page(hosts, path) => self.add_page(hosts, path, address, reach),
+            PurgeTarget::Page(hosts, path) => return self.add_page(hosts, path, address, reach),
         }
+        Ok(())
     }
 
     fn add_page(
@@ -133,19 +178,24 @@ impl Generation {
         path: &str,
         address: PurgeAddress<'_>,
         reach: &mut PurgeReach,
-    ) {
-        let uri: Uri = match text::whole(path).parse() {
-            Ok(uri) => uri,
-            Err(error) => return reach.note(format!("{path}: {error}")),
+    ) -> Result<(), InvalidPurgeRequest> {
+        let refused = |why: &dyn fmt::Display| {
+            InvalidPurgeRequest::malformed(format!("{hosts}{path} is refused: {why}"))
         };
+        let uri: Uri = text::whole(path).parse().map_err(|error| refused(&error))?;
+        let (mut reached, mut refusal) = (reach.selectors.len(), None);
         for (scheme, host) in self.purge_method.places(hosts, address) {
-            let UrlPurgeSelectors { selectors, note } = self.by_url(scheme, &host, &uri);
-            if !selectors.is_empty() {
-                reach.add(format!("url {scheme}://{host}{path}"), selectors);
+            let found = self.by_url(scheme, &host, &uri);
+            if !found.selectors.is_empty() {
+                reach.add(format!("url {scheme}://{host}{path}"), found.selectors);
             }
-            if let Some(note) = note {
-                reach.note(note);
-            }
+            found.note.into_iter().for_each(|note| reach.note(note));
+            refusal = refusal.or(found.refusal);
+        }
+        reached = reach.selectors.len() - reached;
+        match refusal.filter(|_| reached == 0) {
+            Some(why) => Err(refused(&why)),
+            None => Ok(()),
         }
     }
 
@@ -167,8 +217,8 @@ impl Generation {
                 .places(hosts, address)
                 .into_iter()
                 .any(|(scheme, host)| {
-                    let (keys, _) = self.keys_of_get(scheme, &host, &uri, HeaderMap::new());
-                    keys.iter().any(|key| cache.may_hold(key))
+                    let found = self.keys_of_get(scheme, &host, &uri, HeaderMap::new());
+                    found.keys.iter().any(|key| cache.may_hold(key))
                 })
         };
         match targets.iter().any(is_held) {

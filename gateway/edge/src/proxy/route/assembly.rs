@@ -92,7 +92,7 @@ impl<'a> RouteAssembly<'a> {
         let watches_anything = |watch: &UnkeyedWatch| watch.rule != UnkeyedAction::Allow;
         let watch = |plugin: &Option<HookedPlugin>, how| {
             let plugin = plugin.as_ref().map(|(plugin, _)| plugin.name())?;
-            Some(self.watch(plugin, how))
+            Some(self.unkeyed_watch(plugin, how))
         };
         Ok(Route {
             name: Arc::clone(&self.label),
@@ -232,7 +232,7 @@ impl<'a> RouteAssembly<'a> {
         }
     }
 
-    fn watch(&self, name: &str, how: PluginInfluence) -> UnkeyedWatch {
+    fn unkeyed_watch(&self, name: &str, how: PluginInfluence) -> UnkeyedWatch {
         let count = self.parts.metrics.unkeyed(&self.label, name);
         UnkeyedWatch::new(self.config.unkeyed, how, name, count)
     }
@@ -249,7 +249,7 @@ impl<'a> RouteAssembly<'a> {
             (None, Some(rules)) if rules.tell_origin() => "(auth)",
             _ => return None,
         };
-        Some(self.watch(set_by, PluginInfluence::Sets))
+        Some(self.unkeyed_watch(set_by, PluginInfluence::Sets))
     }
 }
 

@@ -43,7 +43,7 @@ impl RouteLimits {
     pub fn new(route: &str, names: &[String], limits: &RateLimitSet) -> Option<Self> {
         let named = |place| -> Box<[Arc<RateLimit>]> {
             let named = names.iter().filter_map(|name| limits.get(name));
-            named.filter(|limit| limit.place() == place).collect()
+            named.filter(|limit| limit.counted_at() == place).collect()
         };
         (!names.is_empty()).then(|| Self {
             route: route.into(),

@@ -108,7 +108,7 @@ impl SteeringGroup {
         }
     }
 
-    fn place(&self, datagram: &[u8]) -> DatagramPlace {
+    fn receiver_of(&self, datagram: &[u8]) -> DatagramPlace {
         let earlier = self.earlier.load();
         if !earlier.is_empty() {
             let is_earlier = |generation| {
@@ -250,7 +250,7 @@ impl SteeredSocket {
 
     /// Whether a datagram is for somebody else.
     fn is_stray(&self, datagram: &[u8]) -> bool {
-        match self.group.place(datagram) {
+        match self.group.receiver_of(datagram) {
             DatagramPlace::Worker(worker) => worker != self.worker,
             DatagramPlace::Earlier(_) => true,
             DatagramPlace::Anywhere => false,
@@ -267,7 +267,7 @@ impl SteeredSocket {
         let (mut kept, mut at) = (0, 0);
         while at < meta.len {
             let end = (at + stride).min(meta.len);
-            match self.group.place(&buffer[at..end]) {
+            match self.group.receiver_of(&buffer[at..end]) {
                 DatagramPlace::Worker(worker) if worker != self.worker => {
                     self.metrics.wrong_worker();
                     self.group.give(worker, &buffer[at..end], *meta);

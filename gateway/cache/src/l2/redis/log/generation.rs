@@ -79,7 +79,7 @@ impl KnownGeneration {
     }
 
     /// The newest place of the log that was read.
-    pub(in crate::l2::redis) fn place(&self) -> LogPlace {
+    pub(in crate::l2::redis) fn log_place(&self) -> LogPlace {
         let known = self.0.lock();
         LogPlace {
             generation: known.generation,

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::hc1::{Compression, EnvelopeCodec};
+use crate::envelope::{Compression, EnvelopeCodec};
 
 /// Packs an event as `lazy-layers-cache` does, except that `rmp` writes numbers as integers.
 fn packed(event: &Value) -> Bytes {

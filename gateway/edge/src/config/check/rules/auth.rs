@@ -138,11 +138,17 @@ fn forward(
     for (n, name) in forward.send.iter().enumerate() {
         let at = at.key("send").index(n);
         report.form(&at, form::header_name(name));
-        let lower = name.to_ascii_lowercase();
-        let is_hop = OF_THE_HOP.contains(&&*lower);
-        let is_made = lower.replace(['_', '.'], "-").starts_with("x-forwarded-");
-        if is_hop || is_made || ["host", "forwarded", "content-length"].contains(&&*lower) {
+        if is_ours_to_say(name) {
             let message = format!("`{name}` of a client says nothing here; expected another field");
+            report.add(at, message);
+        }
+    }
+    for (name, value) in &forward.set {
+        let at = at.key("set").key(name.as_str());
+        report.form(&at, form::header_name(name));
+        report.form(&at, form::header_value(value));
+        if is_ours_to_say(name) {
+            let message = format!("`{name}` is made by the gateway; expected another field");
             report.add(at, message);
         }
     }
@@ -150,6 +156,14 @@ fn forward(
     if let Some(cache) = &forward.cache {
         verdicts(forward, cache, &at.key("cache"), report);
     }
+}
+
+/// Whether the gateway alone says this field to the service.
+fn is_ours_to_say(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    OF_THE_HOP.contains(&&*lower)
+        || lower.replace(['_', '.'], "-").starts_with("x-forwarded-")
+        || ["host", "forwarded", "content-length", "cdn-loop"].contains(&&*lower)
 }
 
 /// A remembered yes must not be for somebody else.

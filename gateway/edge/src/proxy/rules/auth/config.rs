@@ -43,6 +43,9 @@ pub struct ForwardAuthConfig {
     /// The fields of the client that it gets, and no others; `X-Forwarded-Method`, `-Proto`, `-Host`, `-Uri` and `-For` are made here.
     #[serde(default = "asked_with")]
     pub send: Vec<String>,
+    /// Further fields that it gets, with their values. The client's own of these names are not sent.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
     /// The fields of its answer that the origin gets. The client's own are deleted under every spelling. Each must be in the `key`, or the route is `cache: off`.
     #[serde(default)]
     pub take: Vec<String>,

@@ -34,6 +34,7 @@ pub struct ForwardAuth {
     uri: Uri,
     method: Method,
     send: Box<[HeaderName]>,
+    set: HeaderMap,
     take: Box<[HeaderName]>,
     cookies: Box<[Pattern]>,
     timeout: Duration,
@@ -48,6 +49,11 @@ pub struct AuthQuestion {
     dialect: AnswerDialect,
     /// Whether the request is a question of ours.
     is_loop: bool,
+}
+
+/// A field of the configuration, whose form has been checked.
+fn field((name, value): (&String, &String)) -> Option<(HeaderName, HeaderValue)> {
+    Some((name.parse().ok()?, value.parse().ok()?))
 }
 
 impl ForwardAuth {
@@ -67,6 +73,7 @@ impl ForwardAuth {
                 AuthQuestionMethod::Head => Method::HEAD,
             },
             send: names(&config.send),
+            set: config.set.iter().filter_map(field).collect(),
             take: names(&config.take),
             cookies: config
                 .cookies
@@ -94,11 +101,16 @@ impl ForwardAuth {
     fn headers(&self, request: &ArrivedRequest) -> HeaderMap {
         let parts = &request.parts;
         let mut headers = HeaderMap::new();
-        for name in &self.send {
+        for name in self
+            .send
+            .iter()
+            .filter(|name| !self.set.contains_key(*name))
+        {
             for line in parts.headers.get_all(name) {
                 headers.append(name.clone(), line.clone());
             }
         }
+        headers.extend(self.set.clone());
         let uri = parts.uri.path_and_query().map_or("/", |uri| uri.as_str());
         let client = request.client().map(|client| client.to_string());
         let host = request.host();
@@ -132,7 +144,7 @@ impl ForwardAuth {
         if let Some(user) = verdicts.find(&key) {
             return Ok(user);
         }
-        let _asker = match verdicts.turn(key) {
+        let _asker = match verdicts.ask_or_wait(key) {
             VerdictTurn::Ask(asker) => Some(asker),
             VerdictTurn::Wait(mut ends) => {
                 // It ends with an error, when the sender is dropped, or by our own limit.

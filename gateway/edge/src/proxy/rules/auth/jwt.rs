@@ -120,7 +120,7 @@ impl JwtAuth {
         if !self.keys.may_bring_more() {
             return false;
         }
-        let TokenPlace::At(text) = self.place(headers) else {
+        let TokenPlace::At(text) = self.find_token(headers) else {
             return false;
         };
         ShownToken::parse(text).is_some_and(|token| match self.algorithm(&token) {
@@ -131,7 +131,7 @@ impl JwtAuth {
 
     /// Where a request shows its token. The cookie counts only without `Authorization`: a browser
     /// adds it by itself, and what a client has chosen to show goes before that.
-    fn place<'h>(&self, headers: &'h HeaderMap) -> TokenPlace<'h> {
+    fn find_token<'h>(&self, headers: &'h HeaderMap) -> TokenPlace<'h> {
         let mut lines = headers.get_all(AUTHORIZATION).iter();
         if lines.next().is_some() {
             let token = bearer::presented(headers).filter(|_| lines.next().is_none());
@@ -161,7 +161,7 @@ impl JwtAuth {
     /// # Errors
     /// What he gets if that is nobody.
     pub async fn admit(&self, headers: &HeaderMap) -> Result<AuthenticatedUser, AuthRefusal> {
-        let text = match self.place(headers) {
+        let text = match self.find_token(headers) {
             TokenPlace::At(text) => text,
             TokenPlace::Nowhere => return Err(AuthRefusal::missing(&self.missing)),
             TokenPlace::Unclear => return Err(AuthRefusal::wrong(&self.wrong)),

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::http::forward;
 use crate::plugin::SeenField;
-use crate::proxy::watch::PluginHeadChanges;
+use crate::proxy::message_hooks::PluginHeadChanges;
 
 /// Names of fields that are ours to set.
 pub struct TakenFields(Box<[HeaderName]>);

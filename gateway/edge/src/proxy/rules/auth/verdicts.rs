@@ -144,7 +144,7 @@ impl VerdictCache {
     }
 
     /// Whose turn it is to ask.
-    pub fn turn(&self, key: VerdictKey) -> VerdictTurn<'_> {
+    pub fn ask_or_wait(&self, key: VerdictKey) -> VerdictTurn<'_> {
         let mut asked = self.asked.lock();
         if let Some(ends) = asked.get(&key) {
             return VerdictTurn::Wait(ends.clone());

@@ -18,14 +18,14 @@ use super::config::{OriginTlsConfig, OriginVerification};
 use crate::telemetry::metrics::Registry;
 
 /// TLS of all upstreams of the process, with its metrics.
-pub struct OriginTlsWatch {
+pub struct OriginTlsReport {
     unverified: IntGaugeVec,
     not_after: IntGaugeVec,
-    upstreams: Mutex<Vec<Weak<UpstreamTlsWatch>>>,
+    upstreams: Mutex<Vec<Weak<UpstreamTlsReport>>>,
 }
 
 /// TLS of one upstream.
-pub(super) struct UpstreamTlsWatch {
+pub(super) struct UpstreamTlsReport {
     upstream: String,
     reminder: Option<UnverifiedReminder>,
     shown: Mutex<Vec<Weak<ShownCertificate>>>,
@@ -44,7 +44,7 @@ const REMIND: Duration = Duration::from_secs(3_600);
 #[derive(Default, Debug)]
 pub(super) struct ShownCertificate(Mutex<Option<CertificateDer<'static>>>);
 
-impl Default for OriginTlsWatch {
+impl Default for OriginTlsReport {
     /// Families that are in no registry yet.
     fn default() -> Self {
         let family = |name, help| {
@@ -65,7 +65,7 @@ impl Default for OriginTlsWatch {
     }
 }
 
-impl OriginTlsWatch {
+impl OriginTlsReport {
     /// Creates the families and registers them.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl OriginTlsWatch {
         Ok(Arc::new(watch))
     }
 
-    pub(super) fn add(&self, upstream: &Arc<UpstreamTlsWatch>) {
+    pub(super) fn add(&self, upstream: &Arc<UpstreamTlsReport>) {
         self.upstreams.lock().push(Arc::downgrade(upstream));
     }
 
@@ -107,7 +107,7 @@ impl OriginTlsWatch {
     }
 }
 
-impl UpstreamTlsWatch {
+impl UpstreamTlsReport {
     pub(super) fn new(upstream: &str, settings: &OriginTlsConfig) -> Self {
         let reminder = (settings.verify == OriginVerification::Off).then(|| UnverifiedReminder {
             reason: settings.insecure.clone().unwrap_or_default(),
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn it_is_said_again_once_an_hour_while_connections_are_opened() {
-        let watch = UpstreamTlsWatch::new("shop", &settings(OriginVerification::Off));
+        let watch = UpstreamTlsReport::new("shop", &settings(OriginVerification::Off));
         let reminder = watch.reminder.as_ref().unwrap();
         let start = *reminder.said.lock();
         let due = |minutes: u64| reminder.is_due(start + Duration::from_secs(60 * minutes));
@@ -231,18 +231,18 @@ mod tests {
             [false, false, true, false, false, true, true, false],
             "an hour after it was said last, and not before"
         );
-        let verified = UpstreamTlsWatch::new("shop", &settings(OriginVerification::On));
+        let verified = UpstreamTlsReport::new("shop", &settings(OriginVerification::On));
         assert!(verified.reminder.is_none());
     }
 
     #[test]
     fn an_upstream_that_is_gone_has_no_series() {
-        let watch = OriginTlsWatch::default();
-        let unverified = Arc::new(UpstreamTlsWatch::new(
+        let watch = OriginTlsReport::default();
+        let unverified = Arc::new(UpstreamTlsReport::new(
             "a",
             &settings(OriginVerification::Off),
         ));
-        let verified = Arc::new(UpstreamTlsWatch::new(
+        let verified = Arc::new(UpstreamTlsReport::new(
             "b",
             &settings(OriginVerification::On),
         ));

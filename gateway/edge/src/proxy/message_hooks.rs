@@ -67,7 +67,7 @@ pub fn request(
             let response = source::composed(response, None).response;
             let status = pass::status(ForwardReason::Bypass, Some("plugin"));
             Some(CountedResponse::new(
-                respond::passed(route, response, &status),
+                respond::passed(&route.policy.tags_from, response, &status),
                 RequestOutcome::Pass,
             ))
         }
