@@ -367,6 +367,11 @@ impl CacheKeyTemplate {
         named || self.covers(&http::header::COOKIE)
     }
 
+    /// The cookies that the key contains by their names.
+    pub fn cookies(&self) -> &[Box<str>] {
+        &self.cookies
+    }
+
     /// Whether the key covers a header or a cookie that `other` does not cover.
     pub fn covers_more_than(&self, other: &Self) -> bool {
         let mut cookies = self.cookies.iter();
@@ -456,7 +461,7 @@ impl CacheKeyTemplate {
 
 /// The values of all cookies named `name`, in octets (RFC 6265 §4.2). All of them count, because
 /// one origin takes the first and another takes the last.
-fn cookies<'a>(headers: &'a HeaderMap, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn cookies<'a>(headers: &'a HeaderMap, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(http::header::COOKIE).into_iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|&octet| octet == b';'));
     pairs.filter_map(move |pair| {

@@ -5,17 +5,19 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, SET_COOKIE, TRAILER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::config;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
 use crate::http::media;
 use crate::http::vary::Vary;
+use crate::key::CacheKeyTemplate;
 use crate::tags::TagFields;
 use crate::units;
 
 mod lifetimes;
+mod other_key;
 mod requester;
 mod stated;
 mod terms;
@@ -27,6 +29,7 @@ pub use terms::{
     StorageTerms, UncacheableReason,
 };
 
+use other_key::sets_other_key;
 use stated::{explicit, heuristic, never_unvalidated};
 
 /// A route's policy with the defaults filled in.
@@ -65,6 +68,8 @@ pub struct Policy {
     pub debug_headers: Box<[config::DebugHeader]>,
     /// The key covers `Authorization`, so an answer to one user is never served to another.
     pub keyed_by_authorization: bool,
+    /// The cookies that the key contains by their names.
+    pub keyed_cookies: Box<[Box<str>]>,
 }
 
 /// Whether our rules may give a response a lifetime that it did not state.
@@ -86,7 +91,7 @@ impl Policy {
     pub fn new(
         route: &config::CachePolicyConfig,
         defaults: &config::CachePolicyConfig,
-        keyed_by_authorization: bool,
+        key: &CacheKeyTemplate,
     ) -> Self {
         let ttl = |p: &config::CachePolicyConfig| p.l1.map(|tier| tier.ttl).or(p.ttl);
         let second_tier_ttl = |p: &config::CachePolicyConfig| p.l2.map(|tier| tier.ttl).or(p.ttl);
@@ -147,7 +152,8 @@ impl Policy {
                 .as_ref()
                 .or(defaults.debug_headers.as_ref())
                 .map_or_else(Box::default, |names| names.clone().into()),
-            keyed_by_authorization,
+            keyed_by_authorization: key.covers(&AUTHORIZATION),
+            keyed_cookies: key.cookies().into(),
         }
     }
 
@@ -256,7 +262,8 @@ impl Policy {
             return Err(UncacheableReason::Authorization);
         }
         if exchange.response.contains_key(SET_COOKIE)
-            && self.set_cookie == config::SetCookie::Private
+            && (self.set_cookie == config::SetCookie::Private
+                || sets_other_key(&self.keyed_cookies, exchange.request, exchange.response))
         {
             return Err(UncacheableReason::SetCookie);
         }

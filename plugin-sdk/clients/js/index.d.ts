@@ -6,7 +6,7 @@ export interface PurgeReceipt {
   /** What the purge may not reach. */
   notes?: string[];
   /** With a second tier. */
-  l2?: { logged: boolean; number?: number; note?: string };
+  l2?: { logged: boolean; number?: number; note?: string; reason?: string; for_ms?: number };
   /** With `wait`. */
   peers?: {
     complete: boolean;
@@ -31,7 +31,7 @@ export declare class PurgeIncomplete extends PurgeError {
   /** How many nodes are expected and were never heard. */
   neverHeard: number;
 }
-/** Nobody can tell where it holds. */
+/** Nobody can tell where it holds, or whether it was carried out at all. */
 export declare class PurgeUnknown extends PurgeError {}
 /** No answer came; the gateway may have taken the order all the same. */
 export declare class PurgeUnanswered extends PurgeUnknown {}
@@ -41,6 +41,7 @@ export interface PurgeOrder extends PromiseLike<PurgeReceipt> {
   soft(): PurgeOrder;
   /** "2s", or milliseconds. */
   wait(time: string | number): PurgeOrder;
+  /** One order for the selectors of both: it is soft if one of them is, and waits if one of them does. */
   and(other: PurgeOrder): PurgeOrder;
   readonly asked: Record<string, unknown>;
   send(): Promise<PurgeReceipt>;
@@ -52,7 +53,7 @@ export declare class LaminaPurge {
   constructor(options?: {
     /** An address, a URL, or `unix:/path`. */
     admin?: string;
-    /** A token with the right `purge`. */
+    /** A token with the right `purge`; white space around it is taken off. */
     token?: string;
     /** How long an answer may take beyond the time of `wait`. */
     timeoutMs?: number;

@@ -11,6 +11,9 @@ import https from "node:https";
 /** How long an answer may take beyond the time for which the gateway itself waits. */
 const PATIENCE_MS = 10_000;
 
+/** What the gateway says with 503 before it looks at an order. Any other 5xx may come from a proxy that did pass it on. */
+const TURNED_AWAY = ["another process has taken over: connect again", "too many admin requests are under way; try again"];
+
 /** What a purge that did not reach everything throws. */
 export class PurgeError extends Error {
   constructor(message, details = {}) {
@@ -26,7 +29,7 @@ export class PurgeRefused extends PurgeError {}
 /** It holds on the node that was asked, and `unconfirmed` did not confirm it. */
 export class PurgeIncomplete extends PurgeError {}
 
-/** Nobody can tell where it holds. */
+/** Nobody can tell where it holds, or whether it was carried out at all. */
 export class PurgeUnknown extends PurgeError {}
 
 /** No answer came; the gateway may have taken the order all the same. */
@@ -37,7 +40,7 @@ export class LaminaPurge {
   #gateway;
 
   constructor({ admin = "http://127.0.0.1:9180", token, timeoutMs = PATIENCE_MS } = {}) {
-    this.#gateway = { ...place(admin), token, timeoutMs };
+    this.#gateway = { ...place(admin), token: checked(token), timeoutMs };
   }
 
   tags(tags) {
@@ -105,17 +108,14 @@ class PurgeOrder {
     return this.#with({ wait: typeof time === "number" ? `${time}ms` : time });
   }
 
-  /** Further selectors of the same order. */
+  /** One order for the selectors of both: it is soft if one of them is, and waits if one of them does. */
   and(other) {
-    const { soft, wait, ...selectors } = other.asked;
-    return this.#with(
-      Object.fromEntries(
-        Object.entries(selectors).map(([kind, texts]) => {
-          const own = this.#asked[kind];
-          return [kind, Array.isArray(own) ? [...own, ...texts] : texts];
-        }),
-      ),
-    );
+    const joined = { ...other.asked, ...this.#asked };
+    for (const [kind, texts] of Object.entries(other.asked)) {
+      const own = this.#asked[kind];
+      if (Array.isArray(own)) joined[kind] = [...own, ...texts];
+    }
+    return this.#with(joined);
   }
 
   /** What will be sent. */
@@ -152,6 +152,14 @@ function list(kind, texts) {
     throw new TypeError(`${kind}: expected a text, or a list of texts of which none is empty`);
   }
   return all;
+}
+
+/** A token without the end of the line that a file has behind it. What is thrown does not show it. */
+function checked(token) {
+  if (token === undefined || token === null) return undefined;
+  const text = typeof token === "string" ? token.trim() : "\n";
+  if (/[^\x20-\x7e]/.test(text)) throw new TypeError("token: expected a text of one line in printable ASCII characters");
+  return text;
 }
 
 /** Where the admin listener is. */
@@ -193,29 +201,30 @@ async function send({ transport, options, token, timeoutMs }, asked) {
     });
     request.end(body);
   });
-  return judged(status, text);
+  return judged(status, text, asked);
 }
 
-/** The receipt, if it says that the purge holds everywhere. */
-function judged(status, text) {
-  let receipt;
-  try {
-    receipt = JSON.parse(text);
-  } catch {
-    throw new PurgeUnknown(`the answer with status ${status} is no receipt: ${text.slice(0, 200)}`, { status });
-  }
+/** The receipt, if it says that the purge holds everywhere that the order asks about. */
+function judged(status, text, asked) {
+  const receipt = object(parsed(text));
   if (status !== 200) {
-    const why = receipt.error ?? text;
-    throw new PurgeRefused(`refused with status ${status}: ${why}`, { status });
+    const { error } = receipt;
+    const refused = (status >= 400 && status < 500) || (status === 503 && TURNED_AWAY.includes(error));
+    if (refused && typeof error === "string") throw new PurgeRefused(`refused with status ${status}: ${error}`, { status });
   }
-  const peers = receipt.peers;
-  if (peers?.outcome === "unknown") {
-    throw new PurgeUnknown(`nobody can tell where the purge holds: ${peers.reason ?? "no reason given"}`, { receipt });
+  if (status !== 200 || receipt.applied !== true) {
+    const message = `the answer with status ${status} is no receipt, and the purge may hold: ${text.slice(0, 200)}`;
+    throw new PurgeUnknown(message, { status });
   }
-  const unconfirmed = (peers?.nodes ?? []).filter((node) => !node.applied).map((node) => node.node);
-  const neverHeard = peers?.never_heard ?? 0;
-  const unlogged = receipt.l2?.logged === false;
-  if (peers?.outcome === "some" || unlogged) {
+  const { outcome, nodes, reason, never_heard: never } = object(receipt.peers);
+  if (outcome === "unknown" || ("wait" in asked && outcome !== "all" && outcome !== "some")) {
+    throw new PurgeUnknown(`nobody can tell where the purge holds: ${reason ?? "no reason given"}`, { status, receipt });
+  }
+  const silent = (Array.isArray(nodes) ? nodes : []).filter((node) => node?.applied !== true);
+  const unconfirmed = silent.map((node) => String(node?.node));
+  const neverHeard = Number.isInteger(never) ? never : 0;
+  const unlogged = "l2" in receipt && object(receipt.l2).logged !== true;
+  if (outcome === "some" || unconfirmed.length > 0 || neverHeard > 0 || unlogged) {
     const who = [
       unconfirmed.length > 0 && `not confirmed by ${unconfirmed.join(", ")}`,
       neverHeard > 0 && `${neverHeard} more nodes were never heard`,
@@ -225,4 +234,17 @@ function judged(status, text) {
     throw new PurgeIncomplete(message, { receipt, unconfirmed, neverHeard });
   }
   return receipt;
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The value if it is an object, and an empty one otherwise. */
+function object(value) {
+  return value !== null && typeof value === "object" && !Array.isArray(value) ? value : {};
 }

@@ -11,6 +11,16 @@ export interface LaminaCacheSettings {
   wait?: string;
   /** What is kept in memory. */
   maxBytes?: number;
+  /**
+   * How many revalidated tags are remembered (10,000). When there are more, all that is older than the
+   * revalidation that is forgotten counts as revalidated.
+   */
+  maxTags?: number;
+  /**
+   * How many tags of pages are remembered with the pages' paths (200,000, eight for each of 25,000 pages).
+   * When pages were forgotten, the next revalidation purges the whole site at the edge.
+   */
+  maxPaths?: number;
   /** Takes the error of a purge, in place of whoever revalidates. */
   onError?: (error: unknown, tags: string[]) => void;
   purge?: LaminaPurge;
@@ -18,7 +28,10 @@ export interface LaminaCacheSettings {
 
 export default class LaminaCacheHandler {
   constructor(options?: unknown, settings?: LaminaCacheSettings);
-  get(key: string): Promise<{ lastModified: number; value: unknown; tags: string[] } | null>;
+  get(
+    key: string,
+    context?: { tags?: string[]; softTags?: string[] },
+  ): Promise<{ lastModified: number; value: unknown; tags: string[] } | null>;
   set(key: string, value: unknown, context?: { tags?: string[] }): Promise<void>;
   revalidateTag(tags: string | string[], durations?: { expire?: number }): Promise<void>;
   resetRequestCache(): void;

@@ -15,10 +15,17 @@ const LONGEST_FIELD = 8_000;
 const memory = {
   entries: new Map(),
   bytes: 0,
-  /** When tags were revalidated. */
+  /** When tags were revalidated, the latest last. */
   revalidated: new Map(),
-  /** The paths of pages by their tags. */
-  paths: new Map(),
+  /** What is not younger than this counts as revalidated, since there was no room for all tags. */
+  floor: 0,
+  /** Keys and tags of pages by their paths, the one that was made last at the end. */
+  pages: new Map(),
+  /** How many tags all of these have. */
+  paths: 0,
+  /** How many pages were forgotten, and how many of them a purge of the whole site has reached. */
+  forgotten: 0,
+  reached: 0,
 };
 
 /** Makes a class with these settings; without any, they come from the environment. */
@@ -42,19 +49,24 @@ export default class LaminaCacheHandler {
       site: settings.site ?? env.LAMINA_SITE,
       wait: settings.wait ?? env.LAMINA_WAIT,
       maxBytes: settings.maxBytes ?? 64 * 1024 * 1024,
+      maxTags: settings.maxTags ?? 10_000,
+      maxPaths: settings.maxPaths ?? 200_000,
       onError: settings.onError,
     };
     this.#purge = settings.purge ?? new LaminaPurge(this.#settings);
   }
 
-  async get(key) {
+  async get(key, context) {
     const entry = memory.entries.get(key);
     if (!entry) return null;
     const since = (tag) => memory.revalidated.get(tag) ?? 0;
-    if (entry.tags.some((tag) => since(tag) >= entry.lastModified)) {
+    const isOld = (tags) => tags.some((tag) => since(tag) >= entry.lastModified);
+    if (entry.lastModified <= memory.floor || isOld(entry.tags)) {
       forget(key);
       return null;
     }
+    // The tags of who asks, as those of the page for which data is read: others may have the data still.
+    if (isOld([...(context?.tags ?? []), ...(context?.softTags ?? [])])) return null;
     // The one that was used last is the last to go.
     memory.entries.delete(key);
     memory.entries.set(key, entry);
@@ -69,18 +81,17 @@ export default class LaminaCacheHandler {
       value.headers["cache-tag"] ??= field(tags);
     }
     const isPage = ["PAGE", "PAGES", "APP_PAGE", "ROUTE", "APP_ROUTE"].includes(value.kind);
-    if (isPage) {
-      for (const tag of tags) {
-        if (!memory.paths.has(tag)) memory.paths.set(tag, new Set());
-        memory.paths.get(tag).add(path(key));
-      }
-    }
+    if (isPage && tags.length > 0) remember(key, tags);
     const bytes = size(value);
     memory.entries.set(key, { value, tags, bytes, lastModified: Date.now() });
     memory.bytes += bytes;
     for (const oldest of memory.entries.keys()) {
       if (memory.bytes <= this.#settings.maxBytes) break;
       forget(oldest);
+    }
+    for (const oldest of memory.pages.keys()) {
+      if (memory.paths <= this.#settings.maxPaths) break;
+      forgetPage(oldest);
     }
   }
 
@@ -92,14 +103,28 @@ export default class LaminaCacheHandler {
     const all = [tags].flat().filter((tag) => typeof tag === "string" && tag !== "");
     if (all.length === 0) return;
     const now = Date.now();
-    for (const tag of all) memory.revalidated.set(tag, now);
-    let order = this.#purge.tags(all);
-    const urls = this.#urls(all);
-    if (urls.length > 0) order = order.and(this.#purge.urls(urls));
-    if (durations?.expire !== undefined && durations.expire > 0) order = order.soft();
-    if (this.#settings.wait) order = order.wait(this.#settings.wait);
+    for (const tag of all) {
+      memory.revalidated.delete(tag);
+      memory.revalidated.set(tag, now);
+    }
+    for (const [oldest, time] of memory.revalidated) {
+      if (memory.revalidated.size <= this.#settings.maxTags) break;
+      memory.revalidated.delete(oldest);
+      memory.floor = Math.max(memory.floor, time);
+    }
+    const { site, wait } = this.#settings;
+    const { forgotten } = memory;
+    const isWhole = Boolean(site) && forgotten > memory.reached;
     try {
+      let order = this.#purge.tags(all);
+      const urls = this.#urls(all);
+      if (urls.length > 0) order = order.and(this.#purge.urls(urls));
+      if (isWhole) order = order.and(this.#purge.prefix(beginning(site)));
+      // What is left of the whole site, though stale, would be unknown again the next time.
+      else if (durations?.expire !== undefined && durations.expire > 0) order = order.soft();
+      if (wait) order = order.wait(wait);
       await order;
+      if (isWhole) memory.reached = Math.max(memory.reached, forgotten);
     } catch (error) {
       // The page is new here; whoever asked for it must know that the edge may show the old one.
       if (!this.#settings.onError) throw error;
@@ -113,19 +138,53 @@ export default class LaminaCacheHandler {
   #urls(tags) {
     const site = this.#settings.site?.replace(/\/$/, "");
     if (!site) return [];
-    const paths = new Set(tags.flatMap((tag) => [...(memory.paths.get(tag) ?? [])]));
+    const paths = new Set();
+    for (const [one, page] of memory.pages) {
+      if (tags.some((tag) => page.tags.has(tag))) paths.add(one);
+    }
     for (const tag of tags) {
       // `revalidatePath("/x")` is the tag `_N_T_/x`.
       const named = /^_N_T_(\/.*)$/.exec(tag)?.[1];
       if (named && !/\/(layout|page|route)$|\[/.test(named)) paths.add(path(named));
     }
-    return [...paths].map((one) => `${site}${one}`);
+    return [...paths].flatMap((one) => (one === "/" ? root(site) : [`${site}${one}`]));
   }
 }
 
 function forget(key) {
   memory.bytes -= memory.entries.get(key)?.bytes ?? 0;
   memory.entries.delete(key);
+}
+
+/** Keeps the path of a page by its tags, those that it had before as well: the edge may have it with these. */
+function remember(key, tags) {
+  const known = memory.pages.get(path(key))?.tags ?? new Set();
+  memory.paths -= known.size;
+  for (const tag of tags) known.add(tag);
+  memory.paths += known.size;
+  memory.pages.delete(path(key));
+  memory.pages.set(path(key), { key, tags: known });
+}
+
+/** The page goes, too. When the edge asks for it again, it is made anew and known again. */
+function forgetPage(one) {
+  const { key, tags } = memory.pages.get(one);
+  memory.paths -= tags.size;
+  memory.pages.delete(one);
+  forget(key);
+  memory.forgotten += 1;
+}
+
+/** What all URLs of the site begin with, without their scheme. */
+function beginning(site) {
+  const { host, pathname } = new URL(site);
+  // The page at the root of a site below a path has no slash behind it.
+  return pathname === "/" ? `${host}/` : `${host}${pathname.replace(/\/$/, "")}`;
+}
+
+/** Where the page at the root of the site is, as Next asks for it with and without `trailingSlash`. */
+function root(site) {
+  return new URL(site).pathname === "/" ? [`${site}/`] : [site, `${site}/`];
 }
 
 function tagsOf(value, context) {
@@ -146,8 +205,14 @@ function field(tags) {
   return kept.join(",");
 }
 
+/**
+ * The path of a page in a URL. Its key is the path, decoded but for what would end it, and in later
+ * versions of Next (15.5.29 is one) behind the kind of the page and a hash of its file.
+ */
 function path(key) {
-  return key === "/index" ? "/" : key;
+  const own = key.replace(/^\/route-cache\/[A-Z_]+\/[0-9a-f]+\/\$(?=\/)/, "");
+  const page = own === "/index" ? "/" : own.replace(/^\/index(?=\/index(\/|$))/, "");
+  return encodeURI(page).replace(/%25(?=[0-9A-Fa-f]{2})/g, "%");
 }
 
 function size(value) {

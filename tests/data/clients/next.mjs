@@ -1,5 +1,8 @@
 // What the test of the cache handler for Next.js says, in the place of Next: next.mjs ADMIN WHAT.
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import LaminaCacheHandler, { laminaCacheHandler } from "lamina-next-cache";
 
 const [admin, what] = process.argv.slice(2);
@@ -8,7 +11,129 @@ const Handler = laminaCacheHandler({ admin, site, wait: "20s" });
 const tags = "_N_T_/layout,_N_T_/tea/page,_N_T_/tea,products";
 const page = () => ({ kind: "APP_PAGE", html: "<p>tea</p>", rscData: Buffer.from("x"), status: 200, headers: { "x-next-cache-tags": tags } });
 
+const data = () => ({ kind: "FETCH", data: { body: "1", headers: {} }, revalidate: 60 });
+
+/** In the place of lamina-purge: keeps what was asked, and answers as `fails` says. */
+function recorded() {
+  const sent = [];
+  const state = { sent, fails: false };
+  const order = (asked) => ({
+    asked,
+    and: (other) => order({ ...asked, ...other.asked }),
+    soft: () => order({ ...asked, soft: true }),
+    then: (done, failed) => {
+      sent.push(asked);
+      return state.fails ? failed(new Error("no answer")) : done({ applied: true });
+    },
+  });
+  state.purge = { tags: (tag) => order({ tag }), urls: (url) => order({ url }), prefix: (prefix) => order({ prefix: [prefix] }) };
+  return state;
+}
+
 const acts = {
+  /** Next asks for data with the tags of the page that needs it. */
+  async softTags() {
+    const handler = new (laminaCacheHandler({ purge: recorded().purge }))({});
+    const own = { kind: "FETCH", softTags: ["_N_T_/layout", "_N_T_/tea"], tags: ["late"] };
+    const other = { kind: "FETCH", softTags: ["_N_T_/layout", "_N_T_/coffee"] };
+    await handler.set("data", data(), { tags: ["prices"] });
+    assert.ok(await handler.get("data", own));
+    await handler.revalidateTag("_N_T_/tea");
+    assert.equal(await handler.get("data", own), null, "by revalidatePath");
+    assert.ok(await handler.get("data", other), "another page");
+    assert.ok(await handler.get("data"), "no page");
+    await handler.revalidateTag("late");
+    assert.equal(await handler.get("data", { kind: "FETCH", tags: ["late"] }), null, "by a tag that is asked for");
+    await sleep(5);
+    await handler.set("data", data(), { tags: ["prices"] });
+    assert.ok(await handler.get("data", own), "made anew");
+  },
+  /** What there is no room for counts as revalidated. */
+  async forgottenTags() {
+    const handler = new (laminaCacheHandler({ purge: recorded().purge, maxTags: 3 }))({});
+    await handler.set("old", data(), { tags: ["t0"] });
+    await handler.set("bystander", data(), { tags: ["none"] });
+    await handler.revalidateTag("t0");
+    assert.ok(await handler.get("bystander"));
+    await sleep(5);
+    await handler.set("new", data(), { tags: ["none"] });
+    await sleep(5);
+    for (const tag of ["t1", "t2", "t3"]) await handler.revalidateTag(tag);
+    assert.equal(await handler.get("old"), null, "its revalidation was forgotten");
+    assert.equal(await handler.get("bystander"), null, "nobody knows");
+    assert.ok(await handler.get("new"), "younger than all that was forgotten");
+    await handler.revalidateTag(["t4", "t5", "t6", "t7"]);
+    assert.equal(await handler.get("new"), null, "more than there is room for");
+  },
+  /** Pages that were forgotten are purged with their whole site. */
+  async forgottenPages() {
+    const edge = recorded();
+    const handler = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test/base/", maxPaths: 8 }))({});
+    const made = (n) => ({ ...page(), headers: { "x-next-cache-tags": `products,only-${n}` } });
+    for (let n = 0; n < 4; n++) await handler.set(`/p/${n}`, made(n), {});
+    await handler.revalidateTag("only-0");
+    assert.deepEqual(edge.sent.pop(), { tag: ["only-0"], url: ["https://shop.test/base/p/0"] });
+    await handler.set("/p/1", made(1), {});
+    await handler.set("/p/4", made(4), {});
+    assert.equal(await handler.get("/p/0"), null, "it is made anew, and known again");
+    assert.ok(await handler.get("/p/1"), "the one that was made last is the last to go");
+    edge.fails = true;
+    await assert.rejects(handler.revalidateTag("only-0", { expire: 60 }));
+    edge.fails = false;
+    const whole = { tag: ["only-0"], prefix: ["shop.test/base"] };
+    assert.deepEqual(edge.sent.splice(0), [whole], "not softly: nothing of it may be left");
+    await handler.revalidateTag("only-0");
+    assert.deepEqual(edge.sent.splice(0), [whole], "the first one failed");
+    await handler.revalidateTag("only-0", { expire: 60 });
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["only-0"], soft: true }]);
+    await handler.revalidateTag("only-4");
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["only-4"], url: ["https://shop.test/base/p/4"] }]);
+  },
+  /** Keys of pages as Next 15.5.29 gives them, and as versions before it do. */
+  async keys() {
+    const edge = recorded();
+    const handler = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test" }))({});
+    const owner = `/route-cache/APP_PAGE/${"0f".repeat(32)}/$`;
+    for (const [key, path] of [
+      ["/tea", "/tea"],
+      [`${owner}/tea`, "/tea"],
+      [`${owner}/index`, "/"],
+      [`${owner}/index/index`, "/index"],
+      [`${owner}/p/caf\u00e9 a%3Fb`, "/p/caf%C3%A9%20a%3Fb"],
+      ["/route-cache/tea", "/route-cache/tea"],
+    ]) {
+      const tag = `of ${key}`;
+      await handler.set(key, { ...page(), headers: { "x-next-cache-tags": tag } }, {});
+      assert.ok(await handler.get(key));
+      await handler.revalidateTag(tag);
+      assert.deepEqual(edge.sent.splice(0), [{ tag: [tag], url: [`https://shop.test${path}`] }]);
+      assert.equal(await handler.get(key), null);
+    }
+  },
+  /** The page at the root of a site that is below a path has no slash behind it. */
+  async root() {
+    const edge = recorded();
+    const handler = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test/base/", maxPaths: 1 }))({});
+    await handler.set("/index", { ...page(), headers: { "x-next-cache-tags": "home" } }, {});
+    await handler.revalidateTag("home");
+    const both = ["https://shop.test/base", "https://shop.test/base/"];
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["home"], url: both }]);
+    await handler.set("/tea", { ...page(), headers: { "x-next-cache-tags": "tea" } }, {});
+    await handler.revalidateTag("home");
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["home"], prefix: ["shop.test/base"] }]);
+    const top = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test" }))({});
+    await top.revalidateTag("_N_T_/");
+    assert.deepEqual(edge.sent.splice(0), [{ tag: ["_N_T_/"], url: ["https://shop.test/"] }]);
+  },
+  /** Pages without tags are not remembered: a revalidation by tag is never about them. */
+  async untagged() {
+    setFlagsFromString("--expose-gc");
+    const used = () => (runInNewContext("gc")(), process.memoryUsage().heapUsed);
+    const handler = new (laminaCacheHandler({ purge: recorded().purge, maxBytes: 3000 }))({});
+    const before = used();
+    for (let n = 0; n < 200_000; n++) await handler.set(`/search/${n}`, { ...page(), headers: {} }, {});
+    assert.ok(used() - before < 10_000_000, `${used() - before} bytes are still used`);
+  },
   async store() {
     const handler = new Handler({ dev: false });
     assert.ok(handler instanceof LaminaCacheHandler);

@@ -1,10 +1,14 @@
 """What the test of the PyPI client says: purge.py ADMIN WHAT [ARGUMENT]."""
 
+import json
 import socket
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from lamina_purge import (
     LaminaPurge,
+    PurgeError,
     PurgeIncomplete,
     PurgeRefused,
     PurgeUnanswered,
@@ -22,6 +26,100 @@ def raised(kind, act):
     except kind as error:
         return error
     raise AssertionError(f"{kind} was not raised")
+
+
+def waits(purge):
+    return purge.tags("a").wait("2s")
+
+
+def plain(purge):
+    return purge.tags("a").send()
+
+
+def answered(status, text, order=waits, token=None):
+    """Asks a server that answers everything so. Gives the receipt or the error, and the token."""
+    tokens = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            tokens.append(self.headers["Authorization"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        try:
+            got = order(LaminaPurge(f"http://127.0.0.1:{server.server_port}", token))
+        except PurgeError as error:
+            got = error
+    return got, tokens
+
+
+def token():
+    """A token as a file has it, and one that no field can hold."""
+    _, tokens = answered(200, "{}", plain, " sekret\n")
+    assert tokens == ["Bearer sekret"], tokens
+    for bad in ["sek\nret", "sekr\u00e9t", b"sekret"]:
+        error = raised(ValueError, lambda: LaminaPurge(admin, bad))
+        assert str(error).startswith("token: expected") and "sek" not in str(error), error
+
+
+def receipts():
+    """Only a receipt that says so is a purge that holds."""
+    done = {"applied": True, "order": 1, "selectors": 1}
+    whole = {"complete": True, "outcome": "all", "nodes": []}
+    good, _ = answered(200, json.dumps({**done, "peers": whole}))
+    assert good["peers"]["outcome"] == "all", good
+    assert answered(200, json.dumps(done), plain)[0] == done
+    deep = "[" * 100_000
+    for text in ["{}", '{"purged":1}', "[]", "null", "1", "{", "", deep, '{"applied":false}', '{"applied":"true"}']:
+        for order in [waits, plain]:
+            got, _ = answered(200, text, order)
+            assert isinstance(got, PurgeUnknown), (text[:20], got)
+    for peers in [None, [], "all", {**whole, "outcome": "weird"}, {"complete": True}]:
+        got, _ = answered(200, json.dumps({**done, "peers": peers}))
+        assert isinstance(got, PurgeUnknown), (peers, got)
+    assert isinstance(answered(200, json.dumps(done))[0], PurgeUnknown)
+    got, _ = answered(200, json.dumps({**done, "applied": False, "peers": whole}))
+    assert isinstance(got, PurgeUnknown), got
+    nodes = [{"node": "b", "applied": False}]
+    for more in [{"peers": {**whole, "nodes": nodes}}, {"peers": {"outcome": "some"}}, {"peers": whole, "l2": {}}]:
+        got, _ = answered(200, json.dumps({**done, **more}))
+        assert isinstance(got, PurgeIncomplete), (more, got)
+
+
+def statuses():
+    """What somebody between here and the gateway answers tells nothing about the purge."""
+    known = ["another process has taken over: connect again", "too many admin requests are under way; try again"]
+    for status, text, kind in [
+        (400, json.dumps({"error": "no"}), PurgeRefused),
+        (401, json.dumps({"error": "a token is needed"}), PurgeRefused),
+        *[(503, json.dumps({"error": text}), PurgeRefused) for text in known],
+        (503, json.dumps({"error": "upstream is away"}), PurgeUnknown),
+        (504, json.dumps({"error": "too late"}), PurgeUnknown),
+        (504, "<html>504</html>", PurgeUnknown),
+        (500, "{}", PurgeUnknown),
+        (502, "null", PurgeUnknown),
+        (502, "[]", PurgeUnknown),
+        (403, "null", PurgeUnknown),
+        (202, json.dumps({"applied": True}), PurgeUnknown),
+    ]:
+        got, _ = answered(status, text, plain)
+        assert type(got) is kind and got.status == status, (status, text, got)
+
+
+def combined():
+    a, b = purge.tags("a"), purge.tags("b")
+    for order in [a.soft().and_(b), a.and_(b.soft())]:
+        assert order.asked == {"tag": ["a", "b"], "soft": True}, order.asked
+    assert a.and_(purge.all()).asked == {"tag": ["a"], "all": True}
+    assert a.asked == {"tag": ["a"]}
 
 
 def tags():

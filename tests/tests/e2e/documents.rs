@@ -20,7 +20,17 @@ struct Document {
 }
 
 fn documents() -> Vec<Document> {
-    let folders = ["", "docs", "plugin-sdk"].map(|folder| repository().join(folder));
+    let folders = [
+        "",
+        "docs",
+        "docs/cms",
+        "plugin-sdk",
+        "plugin-sdk/clients",
+        "plugin-sdk/clients/js",
+        "plugin-sdk/clients/next",
+        "plugin-sdk/clients/python",
+    ];
+    let folders = folders.map(|folder| repository().join(folder));
     let entries = folders
         .iter()
         .flat_map(|folder| fs::read_dir(folder).unwrap());
@@ -38,8 +48,8 @@ fn documents() -> Vec<Document> {
 }
 
 impl Document {
-    /// The commands of its shell blocks, without prompt and comment; a line that ends with a
-    /// backslash goes on in the next one.
+    /// The commands of its shell blocks, without prompt, comment and the file that their output
+    /// goes to; a line that ends with a backslash goes on in the next one.
     fn commands(&self) -> Vec<String> {
         let blocks = self.text.split("\n```").skip(1).step_by(2);
         let shell = blocks.filter_map(|block| {
@@ -56,6 +66,7 @@ impl Document {
                 };
                 let command = command.unwrap_or_default();
                 let command = command.split(" #").next().unwrap_or_default();
+                let command = command.split(" > ").next().unwrap_or_default();
                 let pieces = command
                     .split("&&")
                     .map(|piece| piece.trim_end_matches('&').trim());

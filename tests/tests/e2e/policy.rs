@@ -159,6 +159,46 @@ async fn a_cookie_is_stripped_before_storing_where_the_route_says_so() {
 }
 
 #[tokio::test]
+async fn a_page_that_sets_a_cookie_of_the_key_anew_is_not_stored_for_those_without_it() {
+    for set_cookie in ["strip", "keep"] {
+        let origin = Origin::pages(|seen| {
+            let session = seen.header("cookie").contains("session=alice");
+            let reply = Reply::fresh(if session { "members" } else { "guests" });
+            match session {
+                true => reply.header("set-cookie", "group=member; path=/"),
+                false => reply.header("set-cookie", "visit=1"),
+            }
+        })
+        .await;
+        let gateway = Setup::new(&origin)
+            .route(&format!(
+                "{{name: site, upstream: origin, key: {{cookies: [group]}}, policy: {{set_cookie: {set_cookie}}}}}"
+            ))
+            .start()
+            .await;
+        for (cookie, body, hit) in [
+            ("session=alice", "members", false),
+            ("session=alice", "members", false),
+            ("a=1", "guests", false),
+            ("a=1", "guests", true),
+            ("session=alice; group=member", "members", false),
+            ("session=alice; group=member", "members", true),
+            ("session=alice; group=other", "members", false),
+            ("session=alice; group=other", "members", false),
+        ] {
+            // What is kept may be shown to everybody.
+            let client = gateway.client().unchecked();
+            let ask = client.request("/").header("cookie", cookie);
+            let answer = ask.send().await;
+            let found = (answer.text(), answer.is_hit());
+            assert_eq!(found, (body, hit), "{set_cookie} {cookie}");
+            let shows_one = hit && answer.has("set-cookie");
+            assert!(!shows_one || set_cookie == "keep", "{cookie}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn request_directives_count_only_where_the_route_honours_them() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
     let gateway = Setup::new(&origin)

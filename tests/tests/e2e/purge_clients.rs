@@ -78,7 +78,9 @@ async fn every_act(program: impl Fn() -> Command, name: &str) {
     let url = format!("http://{}/a", here.address);
     script(program(), name, &[&admin, "selectors", &url]).await;
     assert_eq!(shown(here, "/b").await, 2, "everything was purged");
-    script(program(), name, &[&admin, "refused"]).await;
+    for act in ["token", "receipts", "statuses", "combined", "refused"] {
+        script(program(), name, &[&admin, act]).await;
+    }
     there.kill();
     wait_for("the killed node is silent", SOON, || async {
         (listed(here, "b").await["state"] == "silent").then_some(())
@@ -141,8 +143,18 @@ async fn a_revalidation_of_next_reaches_the_edge_on_all_nodes() {
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert!(ran.status.success(), "{what}: {said}");
     };
-    act("store").await;
-    act("failed").await;
+    for what in [
+        "store",
+        "failed",
+        "softTags",
+        "forgottenTags",
+        "forgottenPages",
+        "keys",
+        "root",
+        "untagged",
+    ] {
+        act(what).await;
+    }
     let versions = async |wanted: (u64, u64), why: &str| {
         for node in &fleet.nodes {
             let found = (version(node, "/tea").await, version(node, "/other").await);

@@ -63,8 +63,12 @@ fn ours(case: &OracleCase) -> Verdict {
         credentials: Credentials::Keyed,
         authorization: CameWith::of(&request).authorization,
     };
-    let judged =
-        Policy::new(&policy, &config::CachePolicyConfig::default(), false).judge(&exchange, 0);
+    let judged = Policy::new(
+        &policy,
+        &config::CachePolicyConfig::default(),
+        &CacheKeyTemplate::default(),
+    )
+    .judge(&exchange, 0);
     let Ok(terms) = judged else {
         return Verdict::Refused;
     };

@@ -37,7 +37,11 @@ fn judge_with(
     request: &[(&str, &str)],
     response: &[(&str, &str)],
 ) -> Result<StorageTerms, UncacheableReason> {
-    let policy = Policy::new(policy, &config::CachePolicyConfig::default(), false);
+    let policy = Policy::new(
+        policy,
+        &config::CachePolicyConfig::default(),
+        &CacheKeyTemplate::default(),
+    );
     let exchange = HttpExchange {
         request: &headers(request),
         path: "/shop/a.png",
@@ -384,7 +388,7 @@ fn stale_windows_come_from_the_response_then_the_route() {
 proptest! {
     #[test]
     fn jitter_never_outlives_the_origins_word(secs in 0u64..1_000_000, jitter in 0u8..=100, random in any::<u32>()) {
-        let policy = Policy::new(&config::CachePolicyConfig { jitter: Some(jitter), ..Default::default() }, &config::CachePolicyConfig::default(), false);
+        let policy = Policy::new(&config::CachePolicyConfig { jitter: Some(jitter), ..Default::default() }, &config::CachePolicyConfig::default(), &CacheKeyTemplate::default());
         let Lifetime::OfResponse(ttl) = policy.jittered(of_response(secs), random) else { unreachable!() };
         prop_assert!(ttl <= Duration::from_secs(secs));
         let Lifetime::FromArrival(ttl) = policy.jittered(from_arrival(secs), random) else { unreachable!() };

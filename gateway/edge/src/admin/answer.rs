@@ -32,6 +32,11 @@ const GUARDS: [(HeaderName, &str); 6] = [
     ),
 ];
 
+/// The texts of 503. The clients in `plugin-sdk/clients` know them: of all answers with 5xx these alone
+/// say that nothing was done.
+const REPLACED: &str = "another process has taken over: connect again";
+const BUSY: &str = "too many admin requests are under way; try again";
+
 /// An answer with this JSON value.
 pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
     text(status, "application/json", format!("{value}\n"))
@@ -75,14 +80,12 @@ pub fn wrong_method(verb: AdminMethod) -> Response<Body> {
 
 /// 503: another process has taken the place of this one, and answers new connections.
 pub fn replaced() -> Response<Body> {
-    let message = "another process has taken over: connect again";
-    error(StatusCode::SERVICE_UNAVAILABLE, message)
+    error(StatusCode::SERVICE_UNAVAILABLE, REPLACED)
 }
 
 /// 503: too many requests that may wait are under way.
 pub fn busy() -> Response<Body> {
-    let message = "too many admin requests are under way; try again";
-    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, message);
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, BUSY);
     let soon = HeaderValue::from_static("1");
     response.headers_mut().insert(RETRY_AFTER, soon);
     response
@@ -103,4 +106,19 @@ pub fn guarded(mut response: Response<Body>) -> Response<Body> {
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUSY, REPLACED};
+
+    #[test]
+    fn the_clients_know_what_is_said_when_nothing_was_done() {
+        for client in [
+            include_str!("../../../../plugin-sdk/clients/js/index.js"),
+            include_str!("../../../../plugin-sdk/clients/python/lamina_purge/__init__.py"),
+        ] {
+            assert!(client.contains(BUSY) && client.contains(REPLACED));
+        }
+    }
 }

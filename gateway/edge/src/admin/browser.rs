@@ -5,7 +5,6 @@
 //! request that changes something), and a page cannot forge either. And a page can send neither
 //! `Content-Type: application/json` nor a field of our own to another site without asking first
 //! (the preflight of CORS), which is never allowed here.
-//! without asking first (the preflight of CORS), which is never allowed here.
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, ORIGIN};

@@ -26,6 +26,13 @@ __all__ = [
 #: How long an answer may take beyond the time for which the gateway itself waits, in seconds.
 PATIENCE = 10.0
 
+#: What the gateway says with 503 before it looks at an order. Any other 5xx may come from a proxy
+#: that did pass it on.
+TURNED_AWAY = (
+    "another process has taken over: connect again",
+    "too many admin requests are under way; try again",
+)
+
 Texts = Union[str, Sequence[str]]
 Receipt = Dict[str, Any]
 
@@ -55,11 +62,14 @@ class PurgeIncomplete(PurgeError):
 
 
 class PurgeUnknown(PurgeError):
-    """Nobody can tell where it holds."""
+    """Nobody can tell where it holds, or whether it was carried out at all."""
 
-    def __init__(self, message: str, receipt: Optional[Receipt] = None) -> None:
+    def __init__(
+        self, message: str, receipt: Optional[Receipt] = None, status: Optional[int] = None
+    ) -> None:
         super().__init__(message)
         self.receipt = receipt
+        self.status = status
 
 
 class PurgeUnanswered(PurgeUnknown):
@@ -75,9 +85,10 @@ class LaminaPurge:
         token: Optional[str] = None,
         timeout: float = PATIENCE,
     ) -> None:
-        """``admin`` is an address, a URL, or ``unix:/path``."""
+        """``admin`` is an address, a URL, or ``unix:/path``. White space around the token is taken
+        off, as the end of the line that a file has behind it."""
         self._admin = admin
-        self._token = token
+        self._token = _checked(token)
         self._timeout = timeout
 
     def tags(self, tags: Texts) -> PurgeOrder:
@@ -145,7 +156,7 @@ class LaminaPurge:
                 raise PurgeUnanswered(message) from error
         finally:
             connection.close()
-        return _judged(status, text)
+        return _judged(status, text, asked)
 
 
 class PurgeOrder:
@@ -160,7 +171,7 @@ class PurgeOrder:
         return PurgeOrder(self._purge, {**self.asked, "soft": True})
 
     def and_(self, other: PurgeOrder) -> PurgeOrder:
-        """Further selectors of the same order."""
+        """One order for the selectors of both: it is soft if one of them is."""
         asked = dict(self.asked)
         for kind, texts in other.asked.items():
             known = asked.get(kind)
@@ -194,23 +205,39 @@ def _seconds(time: Optional[str]) -> float:
     return float(found[1]) * units[found[2]] if found else 0.0
 
 
-def _judged(status: int, text: str) -> Receipt:
-    """The receipt, if it says that the purge holds everywhere."""
-    try:
-        receipt = json.loads(text)
-    except ValueError as error:
-        raise PurgeUnknown(f"the answer with status {status} is no receipt: {text[:200]}") from error
+def _checked(token: Optional[str]) -> Optional[str]:
+    """The token as a field can hold it. What is raised does not show it."""
+    if token is None:
+        return None
+    text = token.strip() if isinstance(token, str) else "\n"
+    if re.search(r"[^\x20-\x7e]", text):
+        raise ValueError("token: expected a text of one line in printable ASCII characters")
+    return text
+
+
+def _judged(status: int, text: str, asked: Dict[str, Any]) -> Receipt:
+    """The receipt, if it says that the purge holds everywhere that the order asks about."""
+    receipt = _object(_parsed(text))
     if status != 200:
-        why = receipt.get("error", text) if isinstance(receipt, dict) else text
-        raise PurgeRefused(f"refused with status {status}: {why}", status)
-    peers = receipt.get("peers") or {}
-    if peers.get("outcome") == "unknown":
+        error = receipt.get("error")
+        refused = 400 <= status < 500 or (status == 503 and error in TURNED_AWAY)
+        if refused and isinstance(error, str):
+            raise PurgeRefused(f"refused with status {status}: {error}", status)
+    if status != 200 or receipt.get("applied") is not True:
+        message = f"the answer with status {status} is no receipt, and the purge may hold: {text[:200]}"
+        raise PurgeUnknown(message, status=status)
+    peers = _object(receipt.get("peers"))
+    outcome = peers.get("outcome")
+    if outcome == "unknown" or ("wait" in asked and outcome not in ("all", "some")):
         why = peers.get("reason", "no reason given")
-        raise PurgeUnknown(f"nobody can tell where the purge holds: {why}", receipt)
-    unconfirmed = [node["node"] for node in peers.get("nodes", []) if not node["applied"]]
-    never_heard = peers.get("never_heard", 0)
-    unlogged = (receipt.get("l2") or {}).get("logged") is False
-    if peers.get("outcome") == "some" or unlogged:
+        raise PurgeUnknown(f"nobody can tell where the purge holds: {why}", receipt, status)
+    nodes = peers.get("nodes")
+    each = [_object(node) for node in nodes] if isinstance(nodes, list) else []
+    unconfirmed = [str(node.get("node")) for node in each if node.get("applied") is not True]
+    never_heard = peers.get("never_heard")
+    never_heard = never_heard if isinstance(never_heard, int) else 0
+    unlogged = "l2" in receipt and _object(receipt["l2"]).get("logged") is not True
+    if outcome == "some" or unconfirmed or never_heard > 0 or unlogged:
         who = []
         if unconfirmed:
             who.append(f"not confirmed by {', '.join(unconfirmed)}")
@@ -221,3 +248,15 @@ def _judged(status: int, text: str) -> Receipt:
         message = f"the purge holds on this node alone for certain: {'; '.join(who)}"
         raise PurgeIncomplete(message, receipt, unconfirmed, never_heard)
     return receipt
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _object(value: Any) -> Dict[str, Any]:
+    """The value if it is an object, and an empty one otherwise."""
+    return value if isinstance(value, dict) else {}

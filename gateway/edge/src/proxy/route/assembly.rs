@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderName;
-use http::header::AUTHORIZATION;
 
 use super::{Route, RouteConditions, RouteDependencies, RouteError};
 use crate::cache::key::{CacheKeyTemplate, hash64};
@@ -107,7 +106,7 @@ impl<'a> RouteAssembly<'a> {
             path: config.path,
             upload: upload_limits(config.limits),
             timeouts: config.timeouts,
-            policy: Policy::new(policy, parts.defaults, key.covers(&AUTHORIZATION)),
+            policy: Policy::new(policy, parts.defaults, &key),
             key,
             origin_query: config.key.origin_query,
             unkeyed: watch(&plugins.loader, PluginInfluence::Sees),
