@@ -100,6 +100,8 @@ mod cluster;
 mod coalescing;
 #[path = "e2e/command_line_help.rs"]
 mod command_line_help;
+#[path = "e2e/compose.rs"]
+mod compose;
 #[path = "e2e/conditional.rs"]
 mod conditional;
 #[path = "e2e/config_fmt.rs"]
@@ -260,6 +262,8 @@ mod origin_tls_protocol;
 mod origin_tls_unverified;
 #[path = "e2e/packaging.rs"]
 mod packaging;
+#[path = "e2e/packaging_operator.rs"]
+mod packaging_operator;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]
@@ -330,12 +334,16 @@ mod recent_requests;
 mod record;
 #[path = "e2e/reload.rs"]
 mod reload;
+#[path = "e2e/reload_kept.rs"]
+mod reload_kept;
 #[path = "e2e/reload_listeners.rs"]
 mod reload_listeners;
 #[path = "e2e/reload_plan.rs"]
 mod reload_plan;
 #[path = "e2e/reload_plan_keys.rs"]
 mod reload_plan_keys;
+#[path = "e2e/reload_plan_told.rs"]
+mod reload_plan_told;
 #[path = "e2e/reload_refused.rs"]
 mod reload_refused;
 #[path = "e2e/reload_state.rs"]
@@ -418,6 +426,10 @@ mod tls_writes;
 mod unusual;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
+#[path = "e2e/upgrade_purges.rs"]
+mod upgrade_purges;
+#[path = "e2e/upgrade_shared.rs"]
+mod upgrade_shared;
 #[path = "e2e/upgrade_warm.rs"]
 mod upgrade_warm;
 #[path = "e2e/upstream_calls.rs"]

@@ -128,9 +128,7 @@ pub async fn passed(
     let deadline = hard
         .filter(|_| request.body().is_empty())
         .map(|hard| Instant::now() + hard);
-    if let Some(deadline) = deadline {
-        request.extensions_mut().insert(LoadDeadline(deadline));
-    }
+    SendTerms::of(&mut request).deadline = deadline;
     let mut answer = pin!(origin.send(request));
     let answer = match deadline {
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), answer.as_mut()).await {
