@@ -130,3 +130,6 @@ pub fn translate(statements: &[SourceStatement], draft: &mut ConfigDraft) {
     listeners::translate(inside, draft);
     locations::translate(inside, draft);
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use super::super::draft::{ConfigDraft, DraftMap, STAND_IN, name_of_route};
 use super::super::expression::{self, CASE_IS_LOST, LetterCase, PatternList, PatternMeaning};
 use super::super::source::{EarlierNotes, SourceStatement};
 use super::hosts::{self, ServerHosts};
+use super::listeners::ServerListeners;
 use super::precedence::{self, PlacedRoute, RouteOrder, RouteReach};
 use super::{access, answers, guards, listeners, policy, unsaid, upstreams};
 
@@ -199,6 +200,7 @@ impl<'a> ServerRoutes<'a> {
         place: RoutePlace<'a>,
         draft: &mut ConfigDraft,
     ) -> bool {
+        self.keep_to_listeners(&mut route, draft);
         let is_new = is_new(&route, draft);
         let is_placed = is_new && self.hosts.unsaid.is_empty();
         if !is_new {
@@ -234,6 +236,32 @@ impl<'a> ServerRoutes<'a> {
             draft.routes.push(route);
         }
         is_placed
+    }
+
+    /// Routes know no listeners. Who could not reach the server with nginx does not reach it here.
+    fn keep_to_listeners(&self, route: &mut DraftMap, draft: &ConfigDraft) {
+        let (kind, listen) = ServerListeners::of(self.server, draft);
+        let Some(listen) = listen.filter(|_| !route.answers_itself()) else {
+            return;
+        };
+        match kind {
+            ServerListeners::All => {}
+            ServerListeners::ThisMachine if !route.has("access") => {
+                listen.remarked(
+                    "routes know no listeners: clients must have an address of this machine",
+                );
+                route.set("access.allow", vec!["127.0.0.0/8", "::1/128"]);
+            }
+            ServerListeners::ThisMachine | ServerListeners::Inner => {
+                route.close(
+                    listen,
+                    "routes know no listeners, and with nginx it is reached at this one alone",
+                );
+            }
+            ServerListeners::Some => {
+                listen.remarked("routes know no listeners: it is reached at each of them");
+            }
+        }
     }
 
     /// A server that only answers.

@@ -123,16 +123,16 @@ fn make_as_strict(route: &mut DraftMap, other: &PlacedRoute<'_>) {
     let rules = &other.rules;
     let same =
         |keys: &[&str], route: &DraftMap| keys.iter().all(|key| route.get(key) == rules.get(key));
-    let restricts = rules.is_closed() || rules.has("access") || rules.has("auth");
-    if restricts && !same(&["access", "auth"], route) {
-        route.close(other.statement, why);
-    }
-    if rules.is_closed() || route.is_closed() {
-        return;
+    if rules.is_closed() || !same(&["access", "auth"], route) && restricts(rules) {
+        return route.close(other.statement, why);
     }
     if rules.is_uncached() || !same(&["policy", "key", "bypass"], route) {
         route.leave_uncached(other.statement, why);
     }
+}
+
+fn restricts(rules: &DraftMap) -> bool {
+    rules.has("access") || rules.has("auth")
 }
 
 /// Whether some text matches both patterns.
