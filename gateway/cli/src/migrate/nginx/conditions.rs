@@ -498,7 +498,7 @@ impl BypassWriter<'_, '_> {
 
     fn add_query(&mut self, condition: &RequestCondition) -> BypassOutcome {
         if condition.asks_for_any_text() {
-            self.route.add_value("bypass.query", "*", "*");
+            self.route.set("bypass.query", json!({ "*": "*" }));
             return BypassOutcome::Said(None);
         }
         match condition.operator {

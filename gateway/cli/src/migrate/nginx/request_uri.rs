@@ -124,7 +124,12 @@ impl RequestUriPatterns {
         for path in paths {
             route.add("bypass.path", path);
         }
-        for (name, value) in &self.parameters {
+        // Where any query passes, nothing has to be said of single parameters.
+        let passes_anyhow = route
+            .get("bypass.query")
+            .is_some_and(|query| query.get("*").is_some_and(|value| value == "*"));
+        let parameters = self.parameters.iter().filter(|_| !passes_anyhow);
+        for (name, value) in parameters {
             let case = match self.case {
                 LetterCase::Told => "exact",
                 LetterCase::Ignored => "ignore",
