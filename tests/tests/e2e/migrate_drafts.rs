@@ -43,12 +43,12 @@ async fn who_is_refused_by_nginx_is_refused_by_the_draft() {
         location ^~ /files { proxy_pass http://127.0.0.1:9000; }
         location /files/private { deny all; proxy_pass http://127.0.0.1:9000; }
         location ~* \.sql$ { deny all; }
-        location /key { if ($http_x_key != "s3cret") { return 403; } proxy_pass http://127.0.0.1:9000; }
-        location /read { limit_except GET { deny all; } proxy_pass http://127.0.0.1:9000; }
+        location ^~ /key { if ($http_x_key != "s3cret") { return 403; } proxy_pass http://127.0.0.1:9000; }
+        location ^~ /read { limit_except GET { deny all; } proxy_pass http://127.0.0.1:9000; }
         location /paid { auth_request /verify; proxy_pass http://127.0.0.1:9000; }
         location /users { auth_basic x; auth_basic_user_file /nowhere; proxy_pass http://127.0.0.1:9000; }
         location /inner { internal; proxy_pass http://127.0.0.1:9000; }
-        location /outer { proxy_pass http://127.0.0.1:9000; location /outer/in { deny all; } }
+        location ^~ /outer { proxy_pass http://127.0.0.1:9000; location /outer/in { deny all; } }
         location ~ ^/(?!open|files|key|read|outer) { deny all; }
         location / { proxy_pass http://127.0.0.1:9000; }
         "#,

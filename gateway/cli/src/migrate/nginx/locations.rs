@@ -123,6 +123,7 @@ struct ServerRoutes<'a> {
 struct RoutePlace<'a> {
     statement: &'a SourceStatement,
     paths: Vec<String>,
+    path_case: LetterCase,
     order: RouteOrder,
     reach: RouteReach,
     is_expression: bool,
@@ -133,6 +134,7 @@ impl<'a> RoutePlace<'a> {
         Self {
             statement,
             paths: paths.to_vec(),
+            path_case: LetterCase::Told,
             order: RouteOrder {
                 rank,
                 within: 0,
@@ -221,6 +223,7 @@ impl<'a> ServerRoutes<'a> {
             name: name_of_route(&route).filter(|_| is_placed),
             rules: route.clone(),
             paths: place.paths,
+            path_case: place.path_case,
             server: self.server,
             hosts: self.hosts.clone(),
             order: place.order,
@@ -418,10 +421,12 @@ impl<'a> ServerRoutes<'a> {
         let route = self.route(draft, &location.path, &[]);
         let rules = served(route, chain, Some(location), draft);
         notes.restore();
+        let (paths, path_case) = location.covering_patterns();
         self.placed.push(PlacedRoute {
             name: None,
             rules,
-            paths: location.covering_patterns(),
+            paths,
+            path_case,
             server: self.server,
             hosts: self.hosts.clone(),
             order: location.order,
@@ -480,13 +485,15 @@ impl<'a> ServerRoutes<'a> {
         } else {
             route = served(route, chain, Some(location), draft);
         }
-        let (list, reach) = location.spelled(list, &mut route);
+        let (patterns, reach) = location.spelled(list, &mut route);
+        let (paths, path_case) = match reach {
+            RouteReach::Narrower => location.covering_patterns(),
+            _ => (patterns, LetterCase::Told),
+        };
         let place = RoutePlace {
             statement: block,
-            paths: match reach {
-                RouteReach::Narrower => location.covering_patterns(),
-                _ => list,
-            },
+            paths,
+            path_case,
             order: location.order,
             reach,
             is_expression: location.kind == LocationKind::Expression,
@@ -581,6 +588,22 @@ fn path_patterns(route: &DraftMap) -> Vec<String> {
     texts
         .filter_map(|one| Some(one.as_str()?.to_owned()))
         .collect()
+}
+
+/// Whether an expression has alternatives outside of groups: then its beginning is that of one alone.
+fn has_outer_alternatives(expression: &str) -> bool {
+    let mut open = 0_usize;
+    let mut characters = expression.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' => drop(characters.next()),
+            '(' => open += 1,
+            ')' => open = open.saturating_sub(1),
+            '|' if open == 0 => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// All locations, those inside of others with what is around them.
@@ -733,22 +756,20 @@ impl<'a> ServerLocation<'a> {
         })
     }
 
-    /// Patterns that match all of its paths and more.
-    fn covering_patterns(&self) -> Vec<String> {
-        let of_prefix = |path: &str| vec![format!("{}*", expression::literal_text(path))];
+    /// Patterns that match all of its paths, and more perhaps.
+    fn covering_patterns(&self) -> (Vec<String>, LetterCase) {
         if let Some(list) = self.patterns() {
-            return match list.case {
-                LetterCase::Told => list.patterns,
-                LetterCase::Ignored => list.any_spelling(),
-            };
+            return (list.patterns, list.case);
         }
-        if self.kind == LocationKind::Named || self.ignores_case {
-            return Vec::new();
-        }
-        let begun = self
-            .path
+        let of_prefix = |path: &str| vec![format!("{}*", expression::literal_text(path))];
+        let case = match self.ignores_case || self.path.contains("(?i") {
+            true => LetterCase::Ignored,
+            false => LetterCase::Told,
+        };
+        let expression = self.path.strip_prefix("(?i)").unwrap_or(&self.path);
+        let begun = expression
             .strip_prefix('^')
-            .filter(|rest| !rest.contains('|'));
+            .filter(|rest| !has_outer_alternatives(rest));
         let is_plain = |c: &char| c.is_ascii_alphanumeric() || "/_-".contains(*c);
         let literal: String = begun
             .unwrap_or_default()
@@ -757,11 +778,12 @@ impl<'a> ServerLocation<'a> {
             .collect();
         // What stands last may be repeated, or not be there at all.
         let certain = literal.rfind('/').map_or("", |at| &literal[..=at]);
-        match (certain, self.parent_path()) {
-            ("", Some(path)) => of_prefix(&path),
-            ("", None) => Vec::new(),
-            (certain, _) => of_prefix(certain),
-        }
+        let paths = match (certain.len(), self.parent_path()) {
+            (0 | 1, Some(path)) => of_prefix(&path),
+            (0 | 1, None) => Vec::new(),
+            _ => of_prefix(certain.trim_end_matches('/')),
+        };
+        (paths, case)
     }
 
     /// The patterns that the route gets, with how much they take. Where the case of letters is lost, a

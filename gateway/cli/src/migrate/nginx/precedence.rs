@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use super::super::draft::{ConfigDraft, DraftMap, name_of_route};
+use super::super::expression::LetterCase;
 use super::super::source::SourceStatement;
 use super::hosts::ServerHosts;
 
@@ -39,8 +40,9 @@ pub struct PlacedRoute<'a> {
     pub name: Option<String>,
     /// What the original asks for its requests.
     pub rules: DraftMap,
-    /// Patterns that match all paths of its location.
+    /// Patterns that match all paths of its location, in any spelling where case is ignored.
     pub paths: Vec<String>,
+    pub path_case: LetterCase,
     pub server: &'a SourceStatement,
     pub hosts: ServerHosts,
     pub order: RouteOrder,
@@ -68,9 +70,13 @@ impl PlacedRoute<'_> {
     }
 
     fn has_path_of(&self, other: &Self) -> bool {
-        let of = |paths: &[String]| match paths.is_empty() {
-            true => vec!["*".to_owned()],
-            false => paths.to_vec(),
+        let ignores_case = [self.path_case, other.path_case].contains(&LetterCase::Ignored);
+        let of = |paths: &[String]| -> Vec<String> {
+            match (paths.is_empty(), ignores_case) {
+                (true, _) => vec!["*".to_owned()],
+                (false, true) => paths.iter().map(|path| path.to_ascii_lowercase()).collect(),
+                (false, false) => paths.to_vec(),
+            }
         };
         let (own, others) = (of(&self.paths), of(&other.paths));
         own.iter()
