@@ -135,12 +135,17 @@ pub fn paths(expression: &str) -> Option<PatternList> {
             path
         };
         let path = whole(&path)?;
-        // A path begins with a slash.
-        Some(match path.strip_prefix("*/*") {
-            Some(rest) => format!("*/*{rest}"),
+        // A path begins with a slash, so any character that it begins with is that.
+        Some(match path.strip_prefix('?') {
+            Some(rest) => format!("/{rest}"),
             None => path,
         })
     })
+    .map(|mut list| {
+        list.patterns.retain(|path| path.starts_with(['/', '*']));
+        list
+    })
+    .filter(|list| !list.patterns.is_empty())
 }
 
 /// Patterns for the value of a header field.

@@ -20,6 +20,8 @@ fn expressions_for_paths_become_patterns_that_say_the_same() {
     assert_eq!(paths("^/admin([/?]|$).*$"), ["/admin/*", "/admin"]);
     assert_eq!(paths(r"^/a\*b$"), [r"/a\*b"]);
     assert_eq!(paths("(?i)^/a/.+/b$"), ["/a/?*/b"]);
+    assert_eq!(paths(r"^.+\.css$"), ["/*.css"]);
+    assert_eq!(paths("^(a|/b)"), ["/b*"], "a path begins with a slash");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::super::draft::{ConfigDraft, DraftMap};
 use super::super::expression::{self, LetterCase, PatternList};
 use super::super::source::SourceStatement;
+use super::conditions::{ConditionOperator, RequestCondition};
 use super::listeners::network;
 use super::locations::BlockChain;
 use super::request_uri::spelled_out;
@@ -103,6 +104,10 @@ pub fn redirect_whole_listener(
     }
     if said {
         one.translated();
+        let blocks = server.inside().iter().filter(|block| block.name() == "if");
+        blocks
+            .filter(|block| block.inside().iter().any(|inner| std::ptr::eq(inner, one)))
+            .for_each(SourceStatement::translated);
         if !one.text.contains("https://$") {
             one.remarked("the host stays as the client asked for it");
         }
@@ -111,7 +116,7 @@ pub fn redirect_whole_listener(
 }
 
 /// The `return` with which a server sends everybody to the same page over https, and its status. It is
-/// that of the server, or of its location for all paths.
+/// that of the server, or of its location for all paths, or, as certbot writes it, one for each name.
 fn to_https(server: &SourceStatement) -> Option<(&SourceStatement, u16)> {
     let is_return = |one: &&SourceStatement| one.name() == "return";
     let inside = server.inside();
@@ -119,7 +124,9 @@ fn to_https(server: &SourceStatement) -> Option<(&SourceStatement, u16)> {
         .iter()
         .find(|one| one.name() == "location" && one.arguments() == ["/"]);
     let of_root = of_root.and_then(|root| root.inside().iter().find(is_return));
-    let one = inside.iter().find(is_return).or(of_root)?;
+    let one = return_of_each_name(server)
+        .or_else(|| inside.iter().find(is_return))
+        .or(of_root)?;
     let [status, to] = one.arguments() else {
         return None;
     };
@@ -131,6 +138,30 @@ fn to_https(server: &SourceStatement) -> Option<(&SourceStatement, u16)> {
     let status = status.parse().ok();
     let status = status.filter(|status| matches!(status, 301 | 308))?;
     (is_own || is_same_page_over_https(to)).then_some((one, status))
+}
+
+/// `if ($host = NAME) { return 301 https://$host$request_uri; }`, if there is one for each name.
+fn return_of_each_name(server: &SourceStatement) -> Option<&SourceStatement> {
+    let names = server
+        .inside()
+        .iter()
+        .filter(|one| one.name() == "server_name");
+    let names: Vec<&String> = names.flat_map(|one| one.arguments()).collect();
+    let of_name = |name: &&String| {
+        let mut blocks = server.inside().iter().filter(|one| one.name() == "if");
+        let block = blocks.find(|one| {
+            RequestCondition::of_if(one).is_some_and(|condition| {
+                condition.variable == "host"
+                    && condition.operator == ConditionOperator::Equals
+                    && condition.value == **name
+            })
+        })?;
+        let one = block.inside().iter().find(|one| one.name() == "return")?;
+        let target = one.arguments().last()?;
+        is_same_page_over_https(target).then_some(one)
+    };
+    let found: Option<Vec<&SourceStatement>> = names.iter().map(of_name).collect();
+    found?.first().copied()
 }
 
 /// The ports of a server.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::super::draft::{ConfigDraft, DraftMap, STAND_IN, name_of_route};
-use super::super::expression::{self, CASE_IS_LOST, LetterCase, PatternList, PatternMeaning};
+use super::super::expression::{self, LetterCase, PatternList, PatternMeaning};
 use super::super::source::{EarlierNotes, SourceStatement};
 use super::hosts::{self, ServerHosts};
 use super::listeners::ServerListeners;
@@ -106,6 +106,9 @@ fn sort_routes(routes: &mut [DraftMap], placed: &[PlacedRoute<'_>]) {
 /// of their own.
 const SETTLED: [&str; 2] = ["include", "rewrite"];
 
+/// Why a server or a location gets no route.
+const SAME_NAMES: &str = "another server has these names and this path, and routes know no ports";
+
 /// Ranks of routes that are no locations.
 const BEFORE_LOCATIONS: u8 = 0;
 const BEHIND_LOCATIONS: u8 = 9;
@@ -206,9 +209,7 @@ impl<'a> ServerRoutes<'a> {
         let is_new = is_new(&route, draft);
         let is_placed = is_new && self.hosts.unsaid.is_empty();
         if !is_new {
-            place
-                .statement
-                .in_part("another server has these names and this path, and routes know no ports");
+            place.statement.in_part(SAME_NAMES);
         }
         if is_placed
             && draft
@@ -273,6 +274,9 @@ impl<'a> ServerRoutes<'a> {
         if !answers::returned(one, &self.hosts.names(), &mut route) {
             route.set("respond.status", 403);
             one.remarked("what it answers can't be said, so it is 403");
+        }
+        if !is_new(&route, draft) {
+            return one.in_part(SAME_NAMES);
         }
         let place = RoutePlace::of_server(one, BEHIND_LOCATIONS, &[]);
         self.place(route, place, draft);
@@ -630,6 +634,9 @@ enum LocationKind {
     Named,
 }
 
+/// What is said of a location with too many spellings.
+const OTHER_SPELLINGS: &str = "patterns tell capital and small letters apart: other spellings go to routes behind this one, there past the cache; put those that there are";
+
 /// The most patterns that one location becomes where capital and small letters are the same to it.
 const MOST_SPELLINGS: usize = 256;
 
@@ -812,7 +819,7 @@ impl<'a> ServerLocation<'a> {
                 (list.any_spelling(), RouteReach::Wider)
             }
             (None, false) => {
-                self.block.remarked(CASE_IS_LOST);
+                self.block.remarked(OTHER_SPELLINGS);
                 (list.usual_spellings(), RouteReach::Narrower)
             }
         };

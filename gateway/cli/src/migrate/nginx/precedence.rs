@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::super::draft::{ConfigDraft, DraftMap, name_of_route};
-use super::super::expression::LetterCase;
+use super::super::expression::{LetterCase, PatternList, PatternMeaning};
 use super::super::source::SourceStatement;
 use super::hosts::ServerHosts;
 
@@ -67,6 +67,16 @@ impl PlacedRoute<'_> {
             is_before && self.hosts.may_take_from(&other.hosts)
         };
         may_take && self.has_path_of(other)
+    }
+
+    /// Patterns for all spellings of its paths, and for more.
+    fn any_spelling(&self) -> Vec<String> {
+        let list = PatternList {
+            patterns: self.paths.clone(),
+            meaning: PatternMeaning::Same,
+            case: self.path_case,
+        };
+        list.any_spelling()
     }
 
     fn has_path_of(&self, other: &Self) -> bool {
@@ -132,8 +142,16 @@ fn make_as_strict(route: &mut DraftMap, other: &PlacedRoute<'_>) {
     if rules.is_closed() || !same(&["access", "auth"], route) && restricts(rules) {
         return route.close(other.statement, why);
     }
-    if rules.is_uncached() || !same(&["policy", "key", "bypass"], route) {
-        route.leave_uncached(other.statement, why);
+    if !rules.is_uncached() && same(&["policy", "key", "bypass"], route) {
+        return;
+    }
+    match other.reach {
+        RouteReach::Narrower if !route.is_uncached() => {
+            for path in other.any_spelling() {
+                route.add("bypass.path", path);
+            }
+        }
+        _ => route.leave_uncached(other.statement, why),
     }
 }
 
