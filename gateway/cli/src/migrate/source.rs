@@ -18,6 +18,8 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 const MOST_FILES: usize = 2000;
 /// The most statements of all files together.
 const MOST_STATEMENTS: usize = 200_000;
+/// The most blocks of all files together. Routes are compared with each other, each with all.
+const MOST_BLOCKS: usize = 10_000;
 /// How deep files may include each other.
 const DEEPEST_INCLUDE: usize = 8;
 /// How deep blocks may lie in blocks. What walks through them calls itself for each.
@@ -43,6 +45,7 @@ pub struct SourceAllowance {
     bytes: Cell<usize>,
     files: Cell<usize>,
     statements: Cell<usize>,
+    blocks: Cell<usize>,
 }
 
 impl SourceAllowance {
@@ -98,6 +101,16 @@ impl SourceAllowance {
         anyhow::ensure!(
             self.statements.get() <= MOST_STATEMENTS,
             "{place}: there are more than {MOST_STATEMENTS} statements"
+        );
+        Ok(())
+    }
+
+    /// Counts one more block.
+    pub fn count_block(&self, place: &SourcePlace) -> anyhow::Result<()> {
+        self.blocks.set(self.blocks.get() + 1);
+        anyhow::ensure!(
+            self.blocks.get() <= MOST_BLOCKS,
+            "{place}: there are more than {MOST_BLOCKS} blocks"
         );
         Ok(())
     }

@@ -2,9 +2,12 @@
 //! other has.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::super::expression::{self, PatternMeaning};
 use super::super::source::SourceStatement;
+use super::precedence::patterns_overlap;
 
 /// How closely a name fits a host; nginx takes the closest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,6 +32,8 @@ struct HostPattern {
 #[derive(Clone, Debug)]
 pub struct ServerHosts {
     patterns: Vec<HostPattern>,
+    /// With a pattern for all hosts where it takes those that no other has, or those of an expression.
+    with_rest: Rc<[HostPattern]>,
     /// Expressions of which there is no pattern.
     pub unsaid: Vec<String>,
     pub is_default: bool,
@@ -67,10 +72,22 @@ impl ServerHosts {
                 one.in_part("hosts are patterns with *");
             }
         }
+        let is_default = is_default(server, http);
+        let rest = match (is_default, unsaid.is_empty()) {
+            (true, _) => Some(HostCloseness::Rest),
+            (false, false) => Some(HostCloseness::Expression),
+            (false, true) => None,
+        };
+        let rest = rest.map(|closeness| HostPattern {
+            pattern: "*".to_owned(),
+            closeness,
+        });
+        let with_rest = patterns.iter().cloned().chain(rest).collect();
         Self {
             patterns,
+            with_rest,
             unsaid,
-            is_default: is_default(server, http),
+            is_default,
         }
     }
 
@@ -107,31 +124,12 @@ impl ServerHosts {
         }
     }
 
-    fn with_rest(&self) -> Vec<HostPattern> {
-        let mut all = self.patterns.clone();
-        if self.is_default {
-            all.push(HostPattern {
-                pattern: "*".to_owned(),
-                closeness: HostCloseness::Rest,
-            });
-        } else if !self.unsaid.is_empty() {
-            all.push(HostPattern {
-                pattern: "*".to_owned(),
-                closeness: HostCloseness::Expression,
-            });
-        }
-        all
-    }
-
     /// Whether requests for which nginx would take the other server may meet the routes of this one.
     pub fn may_take_from(&self, other: &Self) -> bool {
-        let others = other.with_rest();
-        self.with_rest().iter().any(|own| {
-            let taken = |one: &&HostPattern| {
-                one.closeness <= own.closeness
-                    && super::precedence::patterns_overlap(&own.pattern, &one.pattern)
-            };
-            others.iter().any(|one| taken(&one))
+        self.with_rest.iter().any(|own| {
+            other.with_rest.iter().any(|one| {
+                one.closeness <= own.closeness && patterns_overlap(&own.pattern, &one.pattern)
+            })
         })
     }
 }
@@ -145,17 +143,13 @@ pub fn grouped(inside: &[SourceStatement]) -> Vec<Vec<(&SourceStatement, ServerH
         .collect();
     servers.sort_by_key(|(_, hosts)| hosts.distance());
     let mut groups: Vec<Vec<(&SourceStatement, ServerHosts)>> = Vec::new();
+    let mut known: HashMap<(Vec<String>, bool), usize> = HashMap::new();
     for (server, hosts) in servers {
-        let matched = |one: &ServerHosts| {
-            let mut all = one.matched();
-            all.sort();
-            (all, one.unsaid.is_empty())
-        };
-        let wanted = matched(&hosts);
-        let known = groups
-            .iter_mut()
-            .find(|group| group.first().is_some_and(|(_, one)| matched(one) == wanted));
-        match known {
+        let mut matched = hosts.matched();
+        matched.sort();
+        let group = known.entry((matched, hosts.unsaid.is_empty()));
+        let group = *group.or_insert(groups.len());
+        match groups.get_mut(group) {
             Some(group) => group.push((server, hosts)),
             None => groups.push(vec![(server, hosts)]),
         }

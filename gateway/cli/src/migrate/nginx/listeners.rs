@@ -1,5 +1,6 @@
 //! `listen`, certificates, and what is said of connections.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -32,9 +33,10 @@ pub fn events(block: &SourceStatement) {
 
 /// The listeners of all servers, each address once.
 pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
+    let with_tls = addresses_with_tls(inside);
     for server in inside.iter().filter(|one| one.name() == "server") {
         for one in server.inside().iter().filter(|one| one.name() == "listen") {
-            listen(one, server, inside, draft);
+            listen(one, server, &with_tls, draft);
         }
     }
     let common = common(inside);
@@ -206,7 +208,7 @@ pub fn network(text: &str) -> Option<String> {
 fn listen(
     one: &SourceStatement,
     server: &SourceStatement,
-    http: &[SourceStatement],
+    with_tls: &HashSet<String>,
     draft: &mut ConfigDraft,
 ) {
     let has = |flag: &str| one.arguments().iter().any(|word| word == flag);
@@ -216,7 +218,7 @@ fn listen(
     let Some(address) = address(one.argument()) else {
         return one.remarked("expected an address and a port");
     };
-    let is_tls = speaks_tls(&address, http);
+    let is_tls = with_tls.contains(&address);
     let certificates = if is_tls {
         certificates(server)
     } else {
@@ -261,14 +263,14 @@ fn listen(
     }
 }
 
-/// Whether some server has `ssl` at this address; then all of them do.
-fn speaks_tls(wanted: &str, http: &[SourceStatement]) -> bool {
+/// The addresses at which some server has `ssl`; then all of them have it there.
+fn addresses_with_tls(http: &[SourceStatement]) -> HashSet<String> {
     let servers = http.iter().filter(|one| one.name() == "server");
     let listens = servers
         .flat_map(SourceStatement::inside)
         .filter(|one| one.name() == "listen");
-    let mut with_tls = listens.filter(|one| one.arguments().iter().any(|word| word == "ssl"));
-    with_tls.any(|one| address(one.argument()).is_some_and(|known| known == wanted))
+    let with_tls = listens.filter(|one| one.arguments().iter().any(|word| word == "ssl"));
+    with_tls.filter_map(|one| address(one.argument())).collect()
 }
 
 /// HTTP/3 is a protocol of the listener with TLS on the same port.

@@ -161,6 +161,10 @@ fn restricts(rules: &DraftMap) -> bool {
 
 /// Whether some text matches both patterns.
 pub fn patterns_overlap(one: &str, other: &str) -> bool {
+    let special = ['*', '?', '\\'];
+    if !one.contains(special) && !other.contains(special) {
+        return one == other;
+    }
     let (one, other) = (tokens(one), tokens(other));
     // Whether the rests from here on overlap, row by row from the end.
     let mut below = vec![false; other.len() + 1];

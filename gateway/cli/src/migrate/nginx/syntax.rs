@@ -189,7 +189,10 @@ impl<'a> DirectiveReader<'a> {
             };
             match (word.kind, word.text.as_str()) {
                 (WordKind::Mark, ";") => break None,
-                (WordKind::Mark, "{") => break Some(self.block(line)?),
+                (WordKind::Mark, "{") => {
+                    self.allowance.count_block(&place)?;
+                    break Some(self.block(line)?);
+                }
                 (WordKind::Mark, _) => {
                     anyhow::bail!("{}:{}: a directive does not end", self.file, word.line);
                 }

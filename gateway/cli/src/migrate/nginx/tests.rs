@@ -528,6 +528,10 @@ fn what_is_too_much_is_named_with_file_and_line() {
             "x.conf:200001: there are more than 200000 statements",
         ),
         (
+            &"a {}\n".repeat(10_001),
+            "x.conf:10001: there are more than 10000 blocks",
+        ),
+        (
             &"#".repeat(4 * 1024 * 1024 + 1),
             "has more than 4194304 bytes",
         ),
