@@ -358,9 +358,9 @@ fn request_field(one: &SourceStatement, route: &mut DraftMap) {
     let (name, value) = (name.to_ascii_lowercase(), value.join(" "));
     match (name.as_str(), value.as_str()) {
         ("host", "$host" | "$http_host" | "$proxy_host") => one.needs_nothing(),
-        ("host", _) => {
-            one.remarked("the upstream gets the client's host, or its own (host_header)")
-        }
+        ("host", _) => one.remarked(
+            "the upstream gets its own host (host_header: upstream), or the client's (preserve)",
+        ),
         (name, _) if SENT.contains(&name) => one.needs_nothing(),
         (name, "") => {
             route.add("headers.request.remove", name);

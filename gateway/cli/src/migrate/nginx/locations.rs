@@ -646,7 +646,6 @@ const PREFIX_FIRST: u8 = 2;
 const EXPRESSION_IN_PREFIX: u8 = 3;
 const EXPRESSION: u8 = 4;
 const PREFIX: u8 = 5;
-const NAMED: u8 = 6;
 
 struct ServerLocation<'a> {
     block: &'a SourceStatement,
@@ -682,7 +681,7 @@ impl<'a> ServerLocation<'a> {
             path: path.trim().to_owned(),
             ignores_case: words.starts_with("~*"),
             order: RouteOrder {
-                rank: NAMED,
+                rank: PREFIX,
                 within: 0,
                 part: 0,
             },
@@ -706,7 +705,7 @@ impl<'a> ServerLocation<'a> {
             LocationKind::Expression if !self.parents.is_empty() => (EXPRESSION_IN_PREFIX, n),
             LocationKind::Expression => (EXPRESSION, n),
             LocationKind::Prefix => (PREFIX, longest_first),
-            LocationKind::Named => (NAMED, n),
+            LocationKind::Named => (BEFORE_LOCATIONS, n),
         };
         self.order.rank = rank;
         self.order.within = within;

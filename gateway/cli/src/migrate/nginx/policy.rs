@@ -147,6 +147,20 @@ fn lifetimes(lists: &[&SourceStatement], route: &mut DraftMap) {
             route.add("policy.lifetimes", lifetime);
         }
     }
+    no_guesses(&known, route);
+}
+
+/// Statuses of answers for which Lamina guesses a lifetime by `Last-Modified`.
+const GUESSED: [u16; 9] = [200, 203, 204, 300, 301, 308, 404, 410, 501];
+
+/// nginx stores an answer without a lifetime only where `proxy_cache_valid` names its status.
+fn no_guesses(known: &[u16], route: &mut DraftMap) {
+    let others = GUESSED.into_iter().filter(|status| !known.contains(status));
+    let others: Vec<u16> = others.collect();
+    if !others.is_empty() {
+        let lifetime = json!({ "statuses": others, "ttl": "0s" });
+        route.add("policy.lifetimes", lifetime);
+    }
 }
 
 /// `proxy_ignore_headers`. Only where nginx reads neither `Cache-Control` nor `Expires`, the answer has
@@ -333,8 +347,13 @@ fn host_header(chain: &BlockChain<'_>) -> Option<&'static str> {
         .iter()
         .find(|one| one.argument().eq_ignore_ascii_case("host"));
     match host {
-        Some(one) if one.text.contains("$proxy_host") => Some("upstream"),
-        None if proxied => Some("upstream"),
-        _ => None,
+        Some(one) => {
+            let names = values::variables(&one.text);
+            let is_of_client = names
+                .iter()
+                .any(|name| name == "host" || name == "http_host");
+            (!is_of_client).then_some("upstream")
+        }
+        None => proxied.then_some("upstream"),
     }
 }

@@ -254,13 +254,17 @@ fn lifetimes_are_those_that_nginx_would_take() {
     let draft = of_server(&format!(
         "location / {{ {PASS} proxy_cache z; proxy_cache_valid 200 1m; proxy_cache_valid 200 301 1h; proxy_cache_valid any 1s; proxy_cache_valid 302 1d; }}"
     ));
-    let policy = "lifetimes: [{ statuses: [301], ttl: 1h }], statuses: [200], ttl: 1m }";
+    let policy = "lifetimes: [{ statuses: [301], ttl: 1h }, { statuses: [203, 204, 300, 308, 404, 410, 501], ttl: 0s }], statuses: [200], ttl: 1m }";
     assert!(route(&draft, "").contains(policy), "{draft}");
     caches_with(
         "proxy_ignore_headers Cache-Control Expires;",
         &["mode: override"],
     );
     caches_with("proxy_ignore_headers Expires;", &["mode: cap"]);
+    let draft = of_server(&format!("location / {{ {PASS} proxy_cache z; }}"));
+    let guesses =
+        "lifetimes: [{ statuses: [200, 203, 204, 300, 301, 308, 404, 410, 501], ttl: 0s }] }";
+    assert!(route(&draft, "").contains(guesses), "{draft}");
     let draft = of_server(&format!(
         "location / {{ {PASS} proxy_cache z; proxy_ignore_headers Cache-Control Expires; }}"
     ));
@@ -371,6 +375,11 @@ fn what_takes_requests_of_a_stricter_location_is_as_strict() {
     let at = |text: &str| draft.find(text).unwrap();
     assert!(at("path: [/a/b*]") < at("path: [/a*]"), "{draft}");
     assert!(at("path: [/a*.key]") < at("path: [/a*]"), "{draft}");
+    // It is reached from other locations alone.
+    let draft = of_server(&format!(
+        "location / {{ try_files $uri @app; }} location @app {{ auth_basic x; auth_basic_user_file /nowhere; {PASS} }}"
+    ));
+    assert!(is_closed(route(&draft, "")), "{draft}");
     // What is answered can't be said.
     let draft = of_server(&format!(
         "location /x {{ return 403 $request_uri; }} location /y {{ return 301 https://$x/; }} location / {{ {PASS} }}"
@@ -482,6 +491,9 @@ fn fields_are_not_dropped() {
             "# not translated: x.conf:2 proxy_set_header X-User",
         ],
     );
+    let host = "proxy_set_header Host app.internal;";
+    let draft = of_server(&format!("location / {{ {PASS} {host} }}"));
+    assert!(draft.contains("host_header: upstream"), "{draft}");
     let draft = of_server(&format!(
         "rewrite ^/i/\\d+$ /j permanent; location / {{ {PASS} }}"
     ));
