@@ -64,7 +64,7 @@ impl RequestCondition {
     }
 
     /// That of an entry of a `map` of this variable.
-    fn of_map_entry(variable: &str, key: &str) -> Self {
+    pub fn of_map_entry(variable: &str, key: &str) -> Self {
         let (operator, value) = match key {
             key if key.starts_with("~*") => {
                 (ConditionOperator::Matches(LetterCase::Ignored), &key[2..])
@@ -172,14 +172,15 @@ fn leaves_cached_methods_out(condition: &RequestCondition) -> bool {
 
 /// For which requests a text is neither empty nor `0`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum TextTruth {
+pub enum TextTruth {
     Never,
     Always,
     /// It has variables.
     ByRequest,
 }
 
-fn truth_of_text(text: &str) -> TextTruth {
+/// When it is so.
+pub fn truth_of_text(text: &str) -> TextTruth {
     let pieces = text_pieces(text);
     let has_variable = pieces
         .iter()
@@ -526,7 +527,7 @@ impl BypassWriter<'_, '_> {
 }
 
 /// What gives a variable its value, in the order in which nginx does it.
-fn definitions_of<'a>(chain: &BlockChain<'a>, name: &str) -> Vec<&'a SourceStatement> {
+pub fn definitions_of<'a>(chain: &BlockChain<'a>, name: &str) -> Vec<&'a SourceStatement> {
     let mut blocks: Vec<_> = chain.blocks().collect();
     blocks.reverse();
     let defines = |one: &&SourceStatement| match one.name() {

@@ -8,7 +8,10 @@ use super::super::draft::DraftMap;
 use super::super::expression::{self, LetterCase, PatternMeaning};
 use super::super::source::SourceStatement;
 use super::answers;
-use super::conditions::{ConditionOperator, RequestCondition, value_pattern};
+use super::conditions::{
+    ConditionOperator, RequestCondition, TextTruth, definitions_of, truth_of_text, value_pattern,
+};
+use super::locations::BlockChain;
 use super::request_uri::RequestUriPatterns;
 
 /// The most routes that one condition becomes.
@@ -41,6 +44,29 @@ pub struct GuardRoutes {
 }
 
 impl MatchPart {
+    /// Takes the values of another part for the same field or parameter as well; false if it is for
+    /// something else.
+    fn join(&mut self, other: &Self) -> bool {
+        let (known, more) = match (self, other) {
+            (Self::Header(name, known), Self::Header(other, more))
+            | (Self::Query(name, known), Self::Query(other, more))
+                if name == other =>
+            {
+                (known, more)
+            }
+            _ => return false,
+        };
+        let both = known["case"] == more["case"];
+        let more = more["any"].as_array().cloned();
+        match (known["any"].as_array_mut().filter(|_| both), more) {
+            (Some(known), Some(more)) => {
+                known.extend(more);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Makes a route be for requests of this part alone; false if it already asks for something else
     /// of the same kind.
     fn narrow(&self, route: &mut DraftMap) -> bool {
@@ -97,9 +123,12 @@ fn narrow_hosts(route: &mut DraftMap, hosts: &[String]) -> bool {
 
 /// Whether routes can answer what this `return` in an `if` answers. Which way a client came, over TLS or
 /// not, is a matter of listeners.
-pub fn is_said(block: &SourceStatement, one: &SourceStatement) -> bool {
+pub fn is_said(block: &SourceStatement, one: &SourceStatement, chain: &BlockChain<'_>) -> bool {
+    let names = chain.directives("server_name").into_iter();
+    let names = names.flat_map(|one| one.arguments()).cloned();
+    let names: Vec<String> = names.filter(|name| !name.starts_with(['~', '_'])).collect();
     is_about_transport(block, one)
-        || (requests(block).is_some() && answer(one, &[], DraftMap::default()).is_some())
+        || (requests(block, chain).is_some() && answer(one, &names, DraftMap::default()).is_some())
 }
 
 /// Whether an `if` sends clients to the same page over https.
@@ -117,10 +146,11 @@ fn answer(one: &SourceStatement, hosts: &[String], mut route: DraftMap) -> Optio
     answers::returned(one, hosts, &mut route).then_some(route)
 }
 
-/// The routes for the guards among these statements: `base` is a route for all requests of the block, and
-/// `routes` are those that the guards protect.
+/// The routes for the guards among these statements, which stand in the innermost of the blocks: `base`
+/// is a route for all requests of the block, and `routes` are those that the guards protect.
 pub fn around(
     statements: &[SourceStatement],
+    chain: &BlockChain<'_>,
     hosts: &[String],
     base: &DraftMap,
     routes: &mut [DraftMap],
@@ -134,7 +164,7 @@ pub fn around(
             block.remarked("redirect_to_https of a listener sends clients to https");
             continue;
         }
-        let Some(requests) = requests(block) else {
+        let Some(requests) = requests(block, chain) else {
             continue;
         };
         let answered = match &requests {
@@ -213,19 +243,93 @@ pub fn limit_except(
 }
 
 /// The requests for which an `if` holds.
-fn requests(block: &SourceStatement) -> Option<GuardedRequests> {
+fn requests(block: &SourceStatement, chain: &BlockChain<'_>) -> Option<GuardedRequests> {
     let condition = RequestCondition::of_if(block)?;
+    let definitions = definitions_of(chain, &condition.variable);
+    if definitions.is_empty() {
+        return described(&condition);
+    }
+    let is_asked_for = match condition.operator {
+        ConditionOperator::Given => true,
+        ConditionOperator::Equals => truth_of_text(&condition.value) == TextTruth::Always,
+        _ => false,
+    };
+    let conditions = is_asked_for.then(|| conditions_of(&definitions, &condition))??;
+    let mut parts: Vec<MatchPart> = Vec::new();
+    for one in &conditions {
+        let GuardedRequests::Any(more) = described(one)? else {
+            return None;
+        };
+        for part in more {
+            if !parts.iter_mut().any(|known| known.join(&part)) {
+                parts.push(part);
+            }
+        }
+    }
+    (!parts.is_empty() && parts.len() <= MOST_ALTERNATIVES).then_some(GuardedRequests::Any(parts))
+}
+
+/// The conditions of which one must hold for a variable to have the text that is asked for, or any: those
+/// of a `map`, or of `if` with a `set` in it.
+fn conditions_of(
+    definitions: &[&SourceStatement],
+    asked: &RequestCondition,
+) -> Option<Vec<RequestCondition>> {
+    let is_meant = |text: &str| match asked.operator {
+        ConditionOperator::Equals => text == asked.value,
+        _ => truth_of_text(text) == TextTruth::Always,
+    };
+    let is_constant =
+        |text: &str| truth_of_text(text) != TextTruth::ByRequest && !text.contains('$');
+    let mut found = Vec::new();
+    for one in definitions {
+        match one.name() {
+            "set" if is_constant(one.words.last()?) && !is_meant(one.words.last()?) => {}
+            "if" => {
+                let mut inside = one.inside().iter();
+                let set = inside.find(|inner| inner.name() == "set")?;
+                let value = set.words.last()?;
+                if !is_constant(value) || !is_meant(value) {
+                    return None;
+                }
+                found.push(RequestCondition::of_if(one)?);
+            }
+            "map" => {
+                let pieces = super::values::variables(one.argument());
+                let [source] = pieces.as_slice() else {
+                    return None;
+                };
+                for entry in one.inside() {
+                    let value = entry.argument();
+                    if !is_constant(value) || entry.name() == "include" {
+                        return None;
+                    }
+                    match (entry.name(), is_meant(value)) {
+                        ("default", true) => return None,
+                        (_, false) => {}
+                        (key, true) => found.push(RequestCondition::of_map_entry(source, key)),
+                    }
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some(found)
+}
+
+/// The requests for which a condition about the request itself holds.
+fn described(condition: &RequestCondition) -> Option<GuardedRequests> {
     let name = condition.variable.as_str();
     let found = match name {
-        "request_method" => by_list(&condition, methods(&condition)?, MatchPart::Methods)?,
-        "host" | "http_host" => by_list(&condition, hosts(&condition)?, MatchPart::Hosts)?,
+        "request_method" => by_list(condition, methods(condition)?, MatchPart::Methods)?,
+        "host" | "http_host" => by_list(condition, hosts(condition)?, MatchPart::Hosts)?,
         "uri" | "document_uri" | "request_uri" => {
-            GuardedRequests::Any(vec![MatchPart::Paths(paths(&condition)?)])
+            GuardedRequests::Any(vec![MatchPart::Paths(paths(condition)?)])
         }
-        "args" | "query_string" | "is_args" => GuardedRequests::Any(parameters(&condition)?),
+        "args" | "query_string" | "is_args" => GuardedRequests::Any(parameters(condition)?),
         _ => {
             if let Some(parameter) = name.strip_prefix("arg_") {
-                by_value(&condition, |value| {
+                by_value(condition, |value| {
                     MatchPart::Query(parameter.to_owned(), value)
                 })?
             } else if let Some(cookie) = name.strip_prefix("cookie_") {
@@ -237,7 +341,7 @@ fn requests(block: &SourceStatement) -> Option<GuardedRequests> {
                 is_given.then_some(GuardedRequests::Any(vec![part]))?
             } else {
                 let field = name.strip_prefix("http_")?.replace('_', "-");
-                by_value(&condition, |value| MatchPart::Header(field.clone(), value))?
+                by_value(condition, |value| MatchPart::Header(field.clone(), value))?
             }
         }
     };

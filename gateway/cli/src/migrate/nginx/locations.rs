@@ -317,7 +317,7 @@ impl<'a> ServerRoutes<'a> {
         let mut own: Vec<DraftMap> = places.iter().map(|at| draft.routes[*at].clone()).collect();
         let base = self.route(draft, "guard", &[]);
         let hosts = self.hosts.names();
-        let around = guards::around(self.server.inside(), &hosts, &base, &mut own);
+        let around = guards::around(self.server.inside(), &self.chain, &hosts, &base, &mut own);
         for (at, route) in places.into_iter().zip(own) {
             draft.routes[at] = route;
         }
@@ -534,7 +534,7 @@ impl<'a> ServerRoutes<'a> {
             own.extend(others);
         }
         let hosts = self.hosts.names();
-        let around = guards::around(location.block.inside(), &hosts, &base, &mut own);
+        let around = guards::around(location.block.inside(), chain, &hosts, &base, &mut own);
         let all = around.before.into_iter().chain(own).chain(around.behind);
         for (part, route) in all.enumerate() {
             let mut place = place.clone();

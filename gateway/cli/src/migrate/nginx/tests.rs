@@ -175,6 +175,37 @@ fn requests_that_an_if_refuses_have_a_route_of_their_own() {
 }
 
 #[test]
+fn a_guard_may_ask_for_a_variable_of_the_configuration() {
+    let with = |map: &str| {
+        drafted(&format!(
+            "http {{ map $http_user_agent $bad {{ {map} }} server {{ listen 80; server_name a.example; if ($bad) {{ return 403; }} location / {{ {PASS} }} }} }}"
+        ))
+        .unwrap()
+    };
+    let draft = with("default 0; ~*evil 1; ~*worse 1;");
+    let guard = "user-agent: { any: [\"*evil*\", \"*worse*\"], case: ignore }";
+    assert!(
+        draft.contains(guard) && !draft.contains("# closed"),
+        "{draft}"
+    );
+    for map in [
+        "default 1; ~*good 0;",
+        "default 0; include bots.conf;",
+        "default 0; ~(?=x) 1;",
+    ] {
+        let draft = with(map);
+        assert!(draft.contains("# closed: x.conf:1 if"), "{draft}");
+    }
+    let draft = of_server(&format!(
+        "set $no 0; if ($arg_a = b) {{ set $no 1; }} if ($no = 1) {{ return 404; }} location / {{ {PASS} }}"
+    ));
+    assert!(
+        draft.contains("query: { a: { any: [b], case: exact } }"),
+        "{draft}"
+    );
+}
+
+#[test]
 fn a_variable_that_says_what_is_not_cached_is_read_as_nginx_reads_it() {
     let skip = "proxy_no_cache $skip; proxy_cache_bypass $skip;";
     for before in [

@@ -173,7 +173,7 @@ pub fn be_careful(chain: &BlockChain<'_>, route: &mut DraftMap) {
             .last()
             .is_some_and(|http| http.iter().any(|other| std::ptr::eq(one, *other)));
         let why = "it is not said here";
-        match bearing(one) {
+        match bearing(one, chain) {
             StatementBearing::Seen => route.close(one, why),
             // Outside of servers, directives that nobody knows set modules up.
             StatementBearing::Stored if !is_of_http => route.leave_uncached(one, why),
@@ -212,9 +212,9 @@ pub fn may_restrict(block: &SourceStatement) -> bool {
         .any(|one| rules.contains(&one.name()) || is_restricting(one.name()))
 }
 
-fn bearing(one: &SourceStatement) -> StatementBearing {
+fn bearing(one: &SourceStatement, chain: &BlockChain<'_>) -> StatementBearing {
     if one.name() == "if" {
-        return bearing_of_if(one);
+        return bearing_of_if(one, chain);
     }
     if !one.is_untouched() {
         return StatementBearing::Neither;
@@ -247,15 +247,15 @@ fn bears_on_neither(name: &str) -> bool {
 }
 
 /// What is in an `if`. Its `set` matters where the variable is read, and there it is judged.
-fn bearing_of_if(block: &SourceStatement) -> StatementBearing {
+fn bearing_of_if(block: &SourceStatement, chain: &BlockChain<'_>) -> StatementBearing {
     let of_one = |one: &SourceStatement| match one.name() {
-        "return" => match guards::is_said(block, one) {
+        "return" => match guards::is_said(block, one, chain) {
             true => StatementBearing::Neither,
             false => StatementBearing::Seen,
         },
         "rewrite" | "proxy_pass" if one.is_untouched() => StatementBearing::Stored,
         "limit_rate" => StatementBearing::Neither,
-        _ => bearing(one),
+        _ => bearing(one, chain),
     };
     let inside = block.inside().iter().map(of_one);
     inside.max().unwrap_or(StatementBearing::Neither)
