@@ -2,7 +2,7 @@
 //! other has.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::super::expression::{self, PatternMeaning};
@@ -61,6 +61,7 @@ impl ServerHosts {
                         }
                         None => unsaid.push(name.clone()),
                     },
+                    None if name.contains(['/', '\\', '?', '"']) => unsaid.push(name.clone()),
                     None => patterns.extend(named_hosts(name)),
                 }
             }
@@ -98,15 +99,15 @@ impl ServerHosts {
         named.map(|one| one.pattern.clone()).collect()
     }
 
-    /// What routes ask for; nothing where the server takes what no other has.
+    /// What routes ask for, in the order of the alphabet; nothing where the server takes what no other has.
     pub fn matched(&self) -> Vec<String> {
         match self.is_default {
             true => Vec::new(),
-            false => self
-                .patterns
-                .iter()
-                .map(|one| one.pattern.clone())
-                .collect(),
+            false => {
+                let patterns = self.patterns.iter();
+                let all: BTreeSet<String> = patterns.map(|one| one.pattern.clone()).collect();
+                all.into_iter().collect()
+            }
         }
     }
 
@@ -145,9 +146,7 @@ pub fn grouped(inside: &[SourceStatement]) -> Vec<Vec<(&SourceStatement, ServerH
     let mut groups: Vec<Vec<(&SourceStatement, ServerHosts)>> = Vec::new();
     let mut known: HashMap<(Vec<String>, bool), usize> = HashMap::new();
     for (server, hosts) in servers {
-        let mut matched = hosts.matched();
-        matched.sort();
-        let group = known.entry((matched, hosts.unsaid.is_empty()));
+        let group = known.entry((hosts.matched(), hosts.unsaid.is_empty()));
         let group = *group.or_insert(groups.len());
         match groups.get_mut(group) {
             Some(group) => group.push((server, hosts)),
