@@ -121,6 +121,12 @@ fn narrow_hosts(route: &mut DraftMap, hosts: &[String]) -> bool {
     true
 }
 
+/// Whether a statement answers some requests of its block, or keeps some methods for some clients.
+pub fn is_guard(one: &SourceStatement) -> bool {
+    let returns = |one: &SourceStatement| one.inside().iter().any(|one| one.name() == "return");
+    one.name() == "limit_except" || (one.name() == "if" && returns(one))
+}
+
 /// Whether routes can answer what this `return` in an `if` answers. Which way a client came, over TLS or
 /// not, is a matter of listeners.
 pub fn is_said(block: &SourceStatement, one: &SourceStatement, chain: &BlockChain<'_>) -> bool {
@@ -183,6 +189,10 @@ pub fn around(
         if answered {
             block.translated();
             one.translated();
+        } else {
+            for route in routes.iter_mut() {
+                route.close(block, "it is not said here");
+            }
         }
     }
     found
@@ -336,7 +346,8 @@ fn described(condition: &RequestCondition) -> Option<GuardedRequests> {
                 let is_given = condition.operator == ConditionOperator::Given
                     || (condition.operator == ConditionOperator::Differs
                         && condition.value.is_empty());
-                let value = json!(format!("*{cookie}=*"));
+                // Names of cookies have letters of any case in variables.
+                let value = json!({ "any": [format!("*{cookie}=*")], "case": "ignore" });
                 let part = MatchPart::Header("cookie".to_owned(), value);
                 is_given.then_some(GuardedRequests::Any(vec![part]))?
             } else {

@@ -1,6 +1,6 @@
 //! Servers and their locations: which routes there are, in the order in which nginx would look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::super::draft::{ConfigDraft, DraftMap, STAND_IN, name_of_route};
@@ -321,21 +321,41 @@ impl<'a> ServerRoutes<'a> {
         for (at, route) in places.into_iter().zip(own) {
             draft.routes[at] = route;
         }
-        let before = around
-            .before
-            .into_iter()
-            .map(|route| (route, BEFORE_LOCATIONS));
-        let behind = around
-            .behind
-            .into_iter()
-            .map(|route| (route, BEHIND_LOCATIONS));
-        for (route, rank) in before.chain(behind) {
+        self.leave_out_hidden(draft);
+        let before = around.before.into_iter();
+        let before = before.map(|route| (route, BEFORE_LOCATIONS, RouteReach::Exact));
+        let behind = around.behind.into_iter();
+        let behind = behind.map(|route| (route, BEHIND_LOCATIONS, RouteReach::Rest));
+        for (route, rank, reach) in before.chain(behind) {
             let paths = path_patterns(&route);
-            self.place(
-                route,
-                RoutePlace::of_server(self.server, rank, &paths),
-                draft,
-            );
+            let mut place = RoutePlace::of_server(self.server, rank, &paths);
+            place.reach = reach;
+            self.place(route, place, draft);
+        }
+    }
+
+    /// Two routes of the server that a guard has made the same are one: the second answers nothing.
+    fn leave_out_hidden(&mut self, draft: &mut ConfigDraft) {
+        let names = self.placed.iter().filter_map(|one| one.name.as_ref());
+        let own: HashSet<&String> = names.collect();
+        let mut known = HashSet::new();
+        let mut hidden = HashSet::new();
+        draft.routes.retain(|route| {
+            let name = name_of_route(route).filter(|name| own.contains(name));
+            let matched = route.get("match").map(ToString::to_string);
+            let is_kept = name.is_none() || known.insert(matched);
+            hidden.extend(name.filter(|_| !is_kept));
+            is_kept
+        });
+        for placed in &mut self.placed {
+            if placed
+                .name
+                .as_ref()
+                .is_some_and(|name| hidden.contains(name))
+            {
+                placed.name = None;
+                placed.reach = RouteReach::Rest;
+            }
         }
     }
 
@@ -423,8 +443,12 @@ impl<'a> ServerRoutes<'a> {
         let inside = location.block.inside().iter().collect();
         let notes = EarlierNotes::put_aside(inside, &[]);
         let route = self.route(draft, &location.path, &[]);
-        let rules = served(route, chain, Some(location), draft);
+        let mut rules = self.with_rules(route, location, chain, draft);
+        let has_guards = location.block.inside().iter().any(guards::is_guard);
         notes.restore();
+        if has_guards {
+            rules.deny_everybody();
+        }
         let (paths, path_case) = location.covering_patterns();
         self.placed.push(PlacedRoute {
             name: None,
@@ -447,9 +471,7 @@ impl<'a> ServerRoutes<'a> {
         draft: &mut ConfigDraft,
     ) {
         let block = location.block;
-        let inside = block.inside();
-        let has = |name: &str| inside.iter().any(|one| one.name() == name);
-        if inside.iter().any(answers::purges_by_path) {
+        if block.inside().iter().any(answers::purges_by_path) {
             return answers::purging(block, draft);
         }
         if location.kind == LocationKind::Named {
@@ -463,32 +485,16 @@ impl<'a> ServerRoutes<'a> {
             block.remarked("no pattern says the same as this expression");
             return self.lose(location, chain, draft);
         };
+        let keeps_slashes = chain
+            .first("merge_slashes")
+            .is_some_and(|one| one.argument() == "off");
+        if !keeps_slashes && list.patterns.iter().any(|path| path.contains("//")) {
+            return block.in_part("no request has such a path, since slashes in a row are one");
+        }
         let mut route = self.route(draft, &location.path, &list.patterns);
         block.belongs_to(&name_of_route(&route).unwrap_or_default());
         block.translated();
-        let returned = inside.iter().find(|one| one.name() == "return");
-        if has("stub_status") || has("internal") {
-            route.set("respond.status", 404);
-            let why = match has("internal") {
-                true => "who asks for it gets 404, as with nginx",
-                false => "it is 404: the admin listener has metrics",
-            };
-            block
-                .inside()
-                .iter()
-                .for_each(SourceStatement::needs_nothing_whole);
-            block.remarked(why);
-        } else if let Some(one) = returned {
-            if !answers::returned(one, &self.hosts.names(), &mut route) {
-                route.set("respond.status", 403);
-                one.remarked("what it answers can't be said, so it is 403");
-            }
-        } else if answers::is_closed(block) {
-            route.set("respond.status", 403);
-            block.translated_whole();
-        } else {
-            route = served(route, chain, Some(location), draft);
-        }
+        route = self.with_rules(route, location, chain, draft);
         let (patterns, reach) = location.spelled(list, &mut route);
         let (paths, path_case) = match reach {
             RouteReach::Narrower => location.covering_patterns(),
@@ -503,6 +509,39 @@ impl<'a> ServerRoutes<'a> {
             is_expression: location.kind == LocationKind::Expression,
         };
         self.place_guarded(route, location, chain, place, draft);
+    }
+
+    /// What a location does with its requests.
+    fn with_rules(
+        &self,
+        mut route: DraftMap,
+        location: &ServerLocation<'a>,
+        chain: &BlockChain<'a>,
+        draft: &mut ConfigDraft,
+    ) -> DraftMap {
+        let block = location.block;
+        let inside = block.inside();
+        let has = |name: &str| inside.iter().any(|one| one.name() == name);
+        if has("stub_status") || has("internal") {
+            route.set("respond.status", 404);
+            let why = match has("internal") {
+                true => "who asks for it gets 404, as with nginx",
+                false => "it is 404: the admin listener has metrics",
+            };
+            inside.iter().for_each(SourceStatement::needs_nothing_whole);
+            block.remarked(why);
+        } else if let Some(one) = inside.iter().find(|one| one.name() == "return") {
+            if !answers::returned(one, &self.hosts.names(), &mut route) {
+                route.set("respond.status", 403);
+                one.remarked("what it answers can't be said, so it is 403");
+            }
+        } else if answers::is_closed(block) {
+            route.set("respond.status", 403);
+            block.translated_whole();
+        } else {
+            route = served(route, chain, Some(location), draft);
+        }
+        route
     }
 
     /// Puts the route of a location into the draft, with those of its guards around it.

@@ -20,6 +20,8 @@ pub enum RouteReach {
     Narrower,
     /// A prefix that stands before an expression which nginx would prefer.
     BeforeExpressions,
+    /// What all other routes of its server leave.
+    Rest,
     /// None: there is no route for it.
     None,
 }
@@ -59,8 +61,9 @@ impl PlacedRoute<'_> {
             let reaches = match self.reach {
                 RouteReach::Wider => true,
                 RouteReach::BeforeExpressions => other.is_expression,
-                RouteReach::Exact | RouteReach::Narrower | RouteReach::None => false,
+                _ => false,
             };
+            let reaches = reaches && other.reach != RouteReach::Rest;
             (is_lost && self.order > other.order) || (reaches && self.order < other.order)
         } else {
             let is_before = positions.of(self) < positions.of(other);
