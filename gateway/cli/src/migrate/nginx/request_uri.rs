@@ -9,10 +9,6 @@ use super::super::expression::{
     self, CASE_IS_LOST, END, LetterCase, PatternList, PatternMeaning, START,
 };
 
-/// What is said where an expression would find the text of a path in the query as well.
-const QUERY_IS_LEFT_OUT: &str =
-    "the expression is also looked for in the query, and the patterns for paths are not";
-
 /// The most patterns for paths that one condition becomes where capital and small letters are the same.
 const MOST_SPELLINGS: usize = 64;
 /// The same for the name of one parameter.
@@ -70,11 +66,8 @@ impl RequestUriPatterns {
             }
         } else if text.contains(['=', '&']) {
             self.add_query(text);
-        } else if text.starts_with(START) || text.contains(['/', '.']) {
+        } else if text.starts_with(START) {
             self.add_path(text);
-            if !text.starts_with(START) {
-                self.difference = Some(QUERY_IS_LEFT_OUT);
-            }
         } else {
             self.add_path(text);
             self.add_query(text);
@@ -210,21 +203,26 @@ mod tests {
         are(
             "preview=true|/admin/",
             &["*/admin/*"],
-            &[("*preview", "true*")],
+            &[
+                ("*preview", "true*"),
+                ("*/admin/*", "*"),
+                ("*", "*/admin/*"),
+            ],
         );
         are("add-to-cart=", &[], &[("*add-to-cart", "*")]);
         are("^/public/", &["/public/*"], &[]);
         are(r"(\?|&)s=", &[], &[("s", "*")]);
-        are(r"\.css(\?.*)?$", &["*.css"], &[]);
+        are(
+            r"\.css(\?.*)?$",
+            &["*.css"],
+            &[("*.css", "*"), ("*", "*.css")],
+        );
         are("cart", &["*cart*"], &[("*cart*", "*"), ("*", "*cart*")]);
         are(r"^/a\?b=1$", &["/a"], &[]);
     }
 
     #[test]
-    fn what_is_not_looked_for_is_told() {
-        let difference = |text: &str| RequestUriPatterns::of_whole(text).unwrap().difference;
-        assert_eq!(difference("/feed/"), Some(QUERY_IS_LEFT_OUT));
-        assert_eq!(difference("^/feed/"), None);
+    fn spellings_that_are_lost_are_told() {
         let mut route = DraftMap::default();
         let list = RequestUriPatterns::of_whole("^/administrator")
             .unwrap()

@@ -355,7 +355,7 @@ fn a_condition_about_the_whole_target_is_about_path_and_query() {
         &[
             "path: [\"*/admin/*\"]",
             "\"*preview\": { any: [true*], case: exact }",
-            "# differs: x.conf:2 if",
+            "\"*\": { any: [\"*/admin/*\"], case: exact }",
         ],
     );
 }
