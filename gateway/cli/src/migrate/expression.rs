@@ -25,7 +25,7 @@ pub enum PatternMeaning {
 
 /// Whether an expression tells capital and small letters apart, as patterns do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LetterCase {
+pub enum ExpressionCase {
     Told,
     /// It begins with `(?i)`, or has such a group.
     Ignored,
@@ -39,18 +39,18 @@ pub const CASE_IS_LOST: &str = "capital and small letters are the same to the ex
 pub struct PatternList {
     pub patterns: Vec<String>,
     pub meaning: PatternMeaning,
-    pub case: LetterCase,
+    pub case: ExpressionCase,
 }
 
 impl PatternList {
     /// What a comment says of the difference.
     pub fn difference(&self) -> Option<&'static str> {
         match (self.meaning, self.case) {
-            (_, LetterCase::Ignored) => Some(CASE_IS_LOST),
-            (PatternMeaning::Wider, LetterCase::Told) => {
+            (_, ExpressionCase::Ignored) => Some(CASE_IS_LOST),
+            (PatternMeaning::Wider, ExpressionCase::Told) => {
                 Some("the patterns match a little more than the expression")
             }
-            (PatternMeaning::Same, LetterCase::Told) => None,
+            (PatternMeaning::Same, ExpressionCase::Told) => None,
         }
     }
 
@@ -253,8 +253,8 @@ fn simple(pattern: &str) -> String {
 /// All alternatives of an expression, with marks where they are anchored.
 fn expanded(expression: &str) -> Option<PatternList> {
     let (expression, case) = match expression.strip_prefix("(?i)") {
-        Some(rest) => (rest, LetterCase::Ignored),
-        None => (expression, LetterCase::Told),
+        Some(rest) => (rest, ExpressionCase::Ignored),
+        None => (expression, ExpressionCase::Told),
     };
     let mut reader = ExpressionReader {
         rest: expression.chars().collect(),
@@ -275,7 +275,7 @@ fn expanded(expression: &str) -> Option<PatternList> {
 struct ExpressionReader {
     rest: Vec<char>,
     meaning: PatternMeaning,
-    case: LetterCase,
+    case: ExpressionCase,
     open_groups: usize,
 }
 
@@ -351,7 +351,7 @@ impl ExpressionReader {
             ':' => Some(()),
             'i' if self.rest.last() == Some(&':') => {
                 self.rest.pop();
-                self.case = LetterCase::Ignored;
+                self.case = ExpressionCase::Ignored;
                 Some(())
             }
             'P' if self.rest.last() == Some(&'<') => {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::draft::{ConfigDraft, DraftMap};
-use super::super::expression::{self, LetterCase, PatternList};
+use super::super::expression::{self, ExpressionCase, PatternList};
 use super::super::source::SourceStatement;
 use super::conditions::{ConditionOperator, RequestCondition};
 use super::listeners::network;
@@ -213,7 +213,7 @@ pub fn redirecting_rewrite(one: &SourceStatement) -> Option<RedirectingRewrite> 
     let list = expression::paths(expression)?;
     let (patterns, lost) = spelled_out(&list.patterns, list.case);
     let told = PatternList {
-        case: LetterCase::Told,
+        case: ExpressionCase::Told,
         ..list
     };
     Some(RedirectingRewrite {

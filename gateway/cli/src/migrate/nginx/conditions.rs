@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use super::super::draft::DraftMap;
-use super::super::expression::{self, LetterCase, PatternList};
+use super::super::expression::{self, ExpressionCase, PatternList};
 use super::super::source::SourceStatement;
 use super::locations::BlockChain;
 use super::request_uri::{RequestUriPatterns, spelled_out};
@@ -23,8 +23,8 @@ pub enum ConditionOperator {
     /// As `map` compares texts: letters of any case.
     EqualsInAnyCase,
     Differs,
-    Matches(LetterCase),
-    MatchesNot(LetterCase),
+    Matches(ExpressionCase),
+    MatchesNot(ExpressionCase),
 }
 
 /// What an `if (…)` or an entry of a `map` asks for.
@@ -50,10 +50,10 @@ impl RequestCondition {
             None => ConditionOperator::Given,
             Some("=") => ConditionOperator::Equals,
             Some("!=") => ConditionOperator::Differs,
-            Some("~") => ConditionOperator::Matches(LetterCase::Told),
-            Some("~*") => ConditionOperator::Matches(LetterCase::Ignored),
-            Some("!~") => ConditionOperator::MatchesNot(LetterCase::Told),
-            Some("!~*") => ConditionOperator::MatchesNot(LetterCase::Ignored),
+            Some("~") => ConditionOperator::Matches(ExpressionCase::Told),
+            Some("~*") => ConditionOperator::Matches(ExpressionCase::Ignored),
+            Some("!~") => ConditionOperator::MatchesNot(ExpressionCase::Told),
+            Some("!~*") => ConditionOperator::MatchesNot(ExpressionCase::Ignored),
             Some(_) => return None,
         };
         Some(Self {
@@ -66,11 +66,12 @@ impl RequestCondition {
     /// That of an entry of a `map` of this variable.
     pub fn of_map_entry(variable: &str, key: &str) -> Self {
         let (operator, value) = match key {
-            key if key.starts_with("~*") => {
-                (ConditionOperator::Matches(LetterCase::Ignored), &key[2..])
-            }
+            key if key.starts_with("~*") => (
+                ConditionOperator::Matches(ExpressionCase::Ignored),
+                &key[2..],
+            ),
             key if key.starts_with('~') => {
-                (ConditionOperator::Matches(LetterCase::Told), &key[1..])
+                (ConditionOperator::Matches(ExpressionCase::Told), &key[1..])
             }
             key => {
                 let value = key.strip_prefix('\\').unwrap_or(key);
@@ -106,14 +107,14 @@ impl RequestCondition {
             return None;
         };
         let mut list = expression::values(&self.value)?;
-        if case == LetterCase::Ignored {
+        if case == ExpressionCase::Ignored {
             list.case = case;
         }
         Some(list)
     }
 
     fn ignores_case(&self) -> bool {
-        self.operator == ConditionOperator::Matches(LetterCase::Ignored)
+        self.operator == ConditionOperator::Matches(ExpressionCase::Ignored)
     }
 }
 
@@ -135,10 +136,10 @@ pub fn value_pattern(
         ConditionOperator::Matches(_) => {
             let mut list = condition.expression()?;
             let case = match list.case {
-                LetterCase::Told => "exact",
-                LetterCase::Ignored => "ignore",
+                ExpressionCase::Told => "exact",
+                ExpressionCase::Ignored => "ignore",
             };
-            list.case = LetterCase::Told;
+            list.case = ExpressionCase::Told;
             let difference = list.difference();
             Some((json!({ "any": list.patterns, "case": case }), difference))
         }
@@ -436,7 +437,7 @@ impl BypassWriter<'_, '_> {
         }
         let ignores_case = condition
             .expression()
-            .is_some_and(|list| list.case == LetterCase::Ignored);
+            .is_some_and(|list| list.case == ExpressionCase::Ignored);
         if ignores_case {
             return self.add_value("bypass.header", "cookie", condition);
         }
@@ -462,8 +463,8 @@ impl BypassWriter<'_, '_> {
             {
                 let path = value.split('?').next().unwrap_or_default();
                 let case = match condition.operator {
-                    ConditionOperator::Equals => LetterCase::Told,
-                    _ => LetterCase::Ignored,
+                    ConditionOperator::Equals => ExpressionCase::Told,
+                    _ => ExpressionCase::Ignored,
                 };
                 let (paths, difference) = spelled_out(&[expression::literal_text(path)], case);
                 for path in paths {
@@ -480,7 +481,7 @@ impl BypassWriter<'_, '_> {
                     return BypassOutcome::unsaid(&condition.variable);
                 };
                 let case = match condition.ignores_case() {
-                    true => LetterCase::Ignored,
+                    true => ExpressionCase::Ignored,
                     false => list.case,
                 };
                 let (paths, lost) = spelled_out(&list.patterns, case);
@@ -488,7 +489,7 @@ impl BypassWriter<'_, '_> {
                     self.route.add("bypass.path", path);
                 }
                 let wider = PatternList {
-                    case: LetterCase::Told,
+                    case: ExpressionCase::Told,
                     ..list
                 };
                 BypassOutcome::Said(lost.or(wider.difference()))

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::super::draft::DraftMap;
-use super::super::expression::{self, LetterCase, PatternMeaning};
+use super::super::expression::{self, ExpressionCase, PatternMeaning};
 use super::super::source::SourceStatement;
 use super::answers;
 use super::conditions::{
@@ -409,7 +409,7 @@ fn paths(condition: &RequestCondition) -> Option<Vec<String>> {
     let (patterns, case) = match condition.operator {
         ConditionOperator::Equals if condition.value.starts_with('/') => {
             let path = condition.value.split('?').next().unwrap_or_default();
-            (vec![expression::literal_text(path)], LetterCase::Told)
+            (vec![expression::literal_text(path)], ExpressionCase::Told)
         }
         ConditionOperator::Matches(case) => {
             let list = match condition.variable.as_str() {
@@ -424,8 +424,8 @@ fn paths(condition: &RequestCondition) -> Option<Vec<String>> {
                 _ => expression::paths(&condition.value).map(|list| (list.patterns, list.case))?,
             };
             match case {
-                LetterCase::Ignored => (list.0, case),
-                LetterCase::Told => list,
+                ExpressionCase::Ignored => (list.0, case),
+                ExpressionCase::Told => list,
             }
         }
         _ => return None,
@@ -442,9 +442,9 @@ fn parameters(condition: &RequestCondition) -> Option<Vec<MatchPart>> {
     match condition.operator {
         ConditionOperator::Given => Some(any()),
         ConditionOperator::Differs if condition.value.is_empty() => Some(any()),
-        ConditionOperator::Matches(LetterCase::Told) => {
+        ConditionOperator::Matches(ExpressionCase::Told) => {
             let list = RequestUriPatterns::of_query(&condition.value)?;
-            if expression::alternatives(&condition.value)?.case == LetterCase::Ignored {
+            if expression::alternatives(&condition.value)?.case == ExpressionCase::Ignored {
                 return None;
             }
             let pairs = list.parameters.into_iter();
@@ -474,8 +474,8 @@ fn by_value(
                 return None;
             }
             let case = match list.case {
-                LetterCase::Told => "exact",
-                LetterCase::Ignored => "ignore",
+                ExpressionCase::Told => "exact",
+                ExpressionCase::Ignored => "ignore",
             };
             let value = json!({ "any": list.patterns, "case": case });
             Some(GuardedRequests::AllBut(part(value)))

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::super::draft::{ConfigDraft, DraftMap, STAND_IN, name_of_route};
-use super::super::expression::{self, LetterCase, PatternList, PatternMeaning};
+use super::super::expression::{self, ExpressionCase, PatternList, PatternMeaning};
 use super::super::source::{EarlierNotes, SourceStatement};
 use super::hosts::{self, ServerHosts};
 use super::listeners::ServerListeners;
@@ -126,7 +126,7 @@ struct ServerRoutes<'a> {
 struct RoutePlace<'a> {
     statement: &'a SourceStatement,
     paths: Vec<String>,
-    path_case: LetterCase,
+    path_case: ExpressionCase,
     order: RouteOrder,
     reach: RouteReach,
     is_expression: bool,
@@ -137,7 +137,7 @@ impl<'a> RoutePlace<'a> {
         Self {
             statement,
             paths: paths.to_vec(),
-            path_case: LetterCase::Told,
+            path_case: ExpressionCase::Told,
             order: RouteOrder {
                 rank,
                 within: 0,
@@ -498,7 +498,7 @@ impl<'a> ServerRoutes<'a> {
         let (patterns, reach) = location.spelled(list, &mut route);
         let (paths, path_case) = match reach {
             RouteReach::Narrower => location.covering_patterns(),
-            _ => (patterns, LetterCase::Told),
+            _ => (patterns, ExpressionCase::Told),
         };
         let place = RoutePlace {
             statement: block,
@@ -762,7 +762,7 @@ impl<'a> ServerLocation<'a> {
         let exactly = |patterns: Vec<String>| PatternList {
             patterns,
             meaning: PatternMeaning::Same,
-            case: LetterCase::Told,
+            case: ExpressionCase::Told,
         };
         match self.kind {
             LocationKind::Expression => self.expression_patterns(),
@@ -783,7 +783,7 @@ impl<'a> ServerLocation<'a> {
     fn expression_patterns(&self) -> Option<PatternList> {
         let mut list = expression::paths(&self.path)?;
         if self.ignores_case {
-            list.case = LetterCase::Ignored;
+            list.case = ExpressionCase::Ignored;
         }
         if self.parents.is_empty() {
             return Some(list);
@@ -802,14 +802,14 @@ impl<'a> ServerLocation<'a> {
     }
 
     /// Patterns that match all of its paths, and more perhaps.
-    fn covering_patterns(&self) -> (Vec<String>, LetterCase) {
+    fn covering_patterns(&self) -> (Vec<String>, ExpressionCase) {
         if let Some(list) = self.patterns() {
             return (list.patterns, list.case);
         }
         let of_prefix = |path: &str| vec![format!("{}*", expression::literal_text(path))];
         let case = match self.ignores_case || self.path.contains("(?i") {
-            true => LetterCase::Ignored,
-            false => LetterCase::Told,
+            true => ExpressionCase::Ignored,
+            false => ExpressionCase::Told,
         };
         let expression = self.path.strip_prefix("(?i)").unwrap_or(&self.path);
         let begun = expression
@@ -840,13 +840,13 @@ impl<'a> ServerLocation<'a> {
             PatternMeaning::Same => RouteReach::Exact,
         };
         let told = PatternList {
-            case: LetterCase::Told,
+            case: ExpressionCase::Told,
             ..list.clone()
         };
         if let Some(difference) = told.difference() {
             self.block.remarked(difference);
         }
-        if list.case == LetterCase::Told {
+        if list.case == ExpressionCase::Told {
             return (list.patterns, wider);
         }
         let restricts = route.is_closed() || route.has("access") || route.has("auth");

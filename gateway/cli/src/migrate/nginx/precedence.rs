@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::super::draft::{ConfigDraft, DraftMap, name_of_route};
-use super::super::expression::{LetterCase, PatternList, PatternMeaning};
+use super::super::expression::{ExpressionCase, PatternList, PatternMeaning};
 use super::super::source::SourceStatement;
 use super::hosts::ServerHosts;
 
@@ -44,7 +44,7 @@ pub struct PlacedRoute<'a> {
     pub rules: DraftMap,
     /// Patterns that match all paths of its location, in any spelling where case is ignored.
     pub paths: Vec<String>,
-    pub path_case: LetterCase,
+    pub path_case: ExpressionCase,
     pub server: &'a SourceStatement,
     pub hosts: ServerHosts,
     pub order: RouteOrder,
@@ -83,7 +83,7 @@ impl PlacedRoute<'_> {
     }
 
     fn has_path_of(&self, other: &Self) -> bool {
-        let ignores_case = [self.path_case, other.path_case].contains(&LetterCase::Ignored);
+        let ignores_case = [self.path_case, other.path_case].contains(&ExpressionCase::Ignored);
         let of = |paths: &[String]| -> Vec<String> {
             match (paths.is_empty(), ignores_case) {
                 (true, _) => vec!["*".to_owned()],

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::draft::DraftMap;
 use super::super::expression::{
-    self, CASE_IS_LOST, END, LetterCase, PatternList, PatternMeaning, START,
+    self, CASE_IS_LOST, END, ExpressionCase, PatternList, PatternMeaning, START,
 };
 
 /// The most patterns for paths that one condition becomes where capital and small letters are the same.
@@ -19,7 +19,7 @@ const MOST_SPELLED_NAMES: usize = 8;
 pub struct RequestUriPatterns {
     pub paths: Vec<String>,
     pub parameters: Vec<(String, String)>,
-    case: LetterCase,
+    case: ExpressionCase,
     difference: Option<&'static str>,
 }
 
@@ -53,7 +53,7 @@ impl RequestUriPatterns {
 
     /// The same without a difference of capital and small letters.
     pub fn ignoring_case(mut self) -> Self {
-        self.case = LetterCase::Ignored;
+        self.case = ExpressionCase::Ignored;
         self
     }
 
@@ -124,8 +124,8 @@ impl RequestUriPatterns {
         let parameters = self.parameters.iter().filter(|_| !passes_anyhow);
         for (name, value) in parameters {
             let case = match self.case {
-                LetterCase::Told => "exact",
-                LetterCase::Ignored => "ignore",
+                ExpressionCase::Told => "exact",
+                ExpressionCase::Ignored => "ignore",
             };
             let value = match value.as_str() {
                 "*" => json!("*"),
@@ -146,8 +146,8 @@ impl RequestUriPatterns {
             case: self.case,
         };
         match self.case {
-            LetterCase::Told => list.patterns,
-            LetterCase::Ignored => {
+            ExpressionCase::Told => list.patterns,
+            ExpressionCase::Ignored => {
                 let few = list.spellings(MOST_SPELLED_NAMES);
                 few.unwrap_or_else(|| list.any_spelling())
             }
@@ -157,15 +157,18 @@ impl RequestUriPatterns {
 
 /// Patterns with the spellings that they need where case is ignored, and what is lost if these are
 /// too many.
-pub fn spelled_out(patterns: &[String], case: LetterCase) -> (Vec<String>, Option<&'static str>) {
+pub fn spelled_out(
+    patterns: &[String],
+    case: ExpressionCase,
+) -> (Vec<String>, Option<&'static str>) {
     let list = PatternList {
         patterns: patterns.to_vec(),
         meaning: PatternMeaning::Same,
         case,
     };
     match case {
-        LetterCase::Told => (list.patterns, None),
-        LetterCase::Ignored => match list.spellings(MOST_SPELLINGS) {
+        ExpressionCase::Told => (list.patterns, None),
+        ExpressionCase::Ignored => match list.spellings(MOST_SPELLINGS) {
             Some(all) => (all, None),
             None => (list.usual_spellings(), Some(CASE_IS_LOST)),
         },

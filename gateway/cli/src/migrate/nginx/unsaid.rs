@@ -9,7 +9,7 @@ use super::locations::BlockChain;
 
 /// What a statement may bear on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum StatementBearing {
+enum DirectiveBearing {
     /// Neither of both.
     Neither,
     /// What is stored, and for whom it is served.
@@ -174,10 +174,10 @@ pub fn be_careful(chain: &BlockChain<'_>, route: &mut DraftMap) {
             .is_some_and(|http| http.iter().any(|other| std::ptr::eq(one, *other)));
         let why = "it is not said here";
         match bearing(one, chain) {
-            StatementBearing::Seen => route.close(one, why),
+            DirectiveBearing::Seen => route.close(one, why),
             // Outside of servers, directives that nobody knows set modules up.
-            StatementBearing::Stored if !is_of_http => route.leave_uncached(one, why),
-            StatementBearing::Stored | StatementBearing::Neither => {}
+            DirectiveBearing::Stored if !is_of_http => route.leave_uncached(one, why),
+            DirectiveBearing::Stored | DirectiveBearing::Neither => {}
         }
     }
 }
@@ -212,22 +212,22 @@ pub fn may_restrict(block: &SourceStatement) -> bool {
         .any(|one| rules.contains(&one.name()) || is_restricting(one.name()))
 }
 
-fn bearing(one: &SourceStatement, chain: &BlockChain<'_>) -> StatementBearing {
+fn bearing(one: &SourceStatement, chain: &BlockChain<'_>) -> DirectiveBearing {
     if one.name() == "if" {
         return bearing_of_if(one, chain);
     }
     if !one.is_untouched() {
-        return StatementBearing::Neither;
+        return DirectiveBearing::Neither;
     }
     match one.name() {
         "include" => bearing_of_include(one),
         "ssl_verify_client" => match one.argument() {
-            "on" => StatementBearing::Seen,
-            _ => StatementBearing::Neither,
+            "on" => DirectiveBearing::Seen,
+            _ => DirectiveBearing::Neither,
         },
-        name if is_restricting(name) => StatementBearing::Seen,
-        name if bears_on_neither(name) => StatementBearing::Neither,
-        _ => StatementBearing::Stored,
+        name if is_restricting(name) => DirectiveBearing::Seen,
+        name if bears_on_neither(name) => DirectiveBearing::Neither,
+        _ => DirectiveBearing::Stored,
     }
 }
 
@@ -247,28 +247,28 @@ fn bears_on_neither(name: &str) -> bool {
 }
 
 /// What is in an `if`. Its `set` matters where the variable is read, and there it is judged.
-fn bearing_of_if(block: &SourceStatement, chain: &BlockChain<'_>) -> StatementBearing {
+fn bearing_of_if(block: &SourceStatement, chain: &BlockChain<'_>) -> DirectiveBearing {
     let of_one = |one: &SourceStatement| match one.name() {
         "return" => match guards::is_said(block, one, chain) {
-            true => StatementBearing::Neither,
-            false => StatementBearing::Seen,
+            true => DirectiveBearing::Neither,
+            false => DirectiveBearing::Seen,
         },
-        "rewrite" | "proxy_pass" if one.is_untouched() => StatementBearing::Stored,
-        "limit_rate" => StatementBearing::Neither,
+        "rewrite" | "proxy_pass" if one.is_untouched() => DirectiveBearing::Stored,
+        "limit_rate" => DirectiveBearing::Neither,
         _ => bearing(one, chain),
     };
     let inside = block.inside().iter().map(of_one);
-    inside.max().unwrap_or(StatementBearing::Neither)
+    inside.max().unwrap_or(DirectiveBearing::Neither)
 }
 
 /// A file that could not be read may say anything. Around servers, a pattern for files most often names
 /// further servers.
-fn bearing_of_include(one: &SourceStatement) -> StatementBearing {
+fn bearing_of_include(one: &SourceStatement) -> DirectiveBearing {
     let name = one.argument();
     let is_known = KNOWN_INCLUDES.iter().any(|known| name.ends_with(known));
     let names_servers = name.contains("conf.d/*") || name.contains("sites-enabled/*");
     match is_known || names_servers {
-        true => StatementBearing::Neither,
-        false => StatementBearing::Seen,
+        true => DirectiveBearing::Neither,
+        false => DirectiveBearing::Seen,
     }
 }
