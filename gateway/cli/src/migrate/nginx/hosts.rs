@@ -144,9 +144,9 @@ pub fn grouped(inside: &[SourceStatement]) -> Vec<Vec<(&SourceStatement, ServerH
         .collect();
     servers.sort_by_key(|(_, hosts)| hosts.distance());
     let mut groups: Vec<Vec<(&SourceStatement, ServerHosts)>> = Vec::new();
-    let mut known: HashMap<(Vec<String>, bool), usize> = HashMap::new();
+    let mut known: HashMap<(Vec<String>, bool, bool), usize> = HashMap::new();
     for (server, hosts) in servers {
-        let group = known.entry((hosts.matched(), hosts.unsaid.is_empty()));
+        let group = known.entry((hosts.matched(), hosts.unsaid.is_empty(), hosts.is_default));
         let group = *group.or_insert(groups.len());
         match groups.get_mut(group) {
             Some(group) => group.push((server, hosts)),
