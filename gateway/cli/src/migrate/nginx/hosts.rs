@@ -35,7 +35,7 @@ pub struct ServerHosts {
     /// With a pattern for all hosts where it takes those that no other has, or those of an expression.
     with_rest: Rc<[HostPattern]>,
     /// Expressions of which there is no pattern.
-    pub unsaid: Vec<String>,
+    unsaid: Vec<String>,
     pub is_default: bool,
 }
 
@@ -109,6 +109,16 @@ impl ServerHosts {
                 all.into_iter().collect()
             }
         }
+    }
+
+    /// Whether a `match` says some of them, or none is needed.
+    pub fn are_matched(&self) -> bool {
+        self.is_default || !self.patterns.is_empty()
+    }
+
+    /// Whether requests for some of them meet other servers here.
+    pub fn loses_some(&self) -> bool {
+        !self.is_default && !self.unsaid.is_empty()
     }
 
     /// Whether no request would reach it in nginx.

@@ -207,7 +207,7 @@ impl<'a> ServerRoutes<'a> {
     ) -> bool {
         self.keep_to_listeners(&mut route, draft);
         let is_new = is_new(&route, draft);
-        let is_placed = is_new && self.hosts.unsaid.is_empty();
+        let is_placed = is_new && self.hosts.are_matched();
         if !is_new {
             place.statement.in_part(SAME_NAMES);
         }
@@ -220,26 +220,35 @@ impl<'a> ServerRoutes<'a> {
             let name = name_of_route(&route).unwrap_or_default();
             route.set("name", draft.route_name(&name));
         }
-        self.placed.push(PlacedRoute {
-            name: name_of_route(&route).filter(|_| is_placed),
-            rules: route.clone(),
-            paths: place.paths,
-            path_case: place.path_case,
-            server: self.server,
-            hosts: self.hosts.clone(),
-            order: place.order,
-            reach: if is_placed {
-                place.reach
-            } else {
-                RouteReach::None
-            },
-            is_expression: place.is_expression,
-            statement: place.statement,
-        });
+        let name = name_of_route(&route).filter(|_| is_placed);
+        if is_placed && self.hosts.loses_some() {
+            self.note(None, &route, &place);
+        }
+        self.note(name, &route, &place);
         if is_placed {
             draft.routes.push(route);
         }
         is_placed
+    }
+
+    /// Notes a route, or the rules of one that is not there.
+    fn note(&mut self, name: Option<String>, rules: &DraftMap, place: &RoutePlace<'a>) {
+        let reach = match name {
+            Some(_) => place.reach,
+            None => RouteReach::None,
+        };
+        self.placed.push(PlacedRoute {
+            name,
+            rules: rules.clone(),
+            paths: place.paths.clone(),
+            path_case: place.path_case,
+            server: self.server,
+            hosts: self.hosts.clone(),
+            order: place.order,
+            reach,
+            is_expression: place.is_expression,
+            statement: place.statement,
+        });
     }
 
     /// Routes know no listeners. Who could not reach the server with nginx does not reach it here.
@@ -374,7 +383,11 @@ impl<'a> ServerRoutes<'a> {
         let php = self.lifted(&locations);
         let mut has_root = false;
         for location in &locations {
-            let is_root = location.kind == LocationKind::Prefix && location.path == "/";
+            let is_prefix = matches!(
+                location.kind,
+                LocationKind::Prefix | LocationKind::PrefixFirst
+            );
+            let is_root = is_prefix && location.path == "/";
             has_root |= is_root;
             let is_php = php.is_some_and(|php| std::ptr::eq(php, location.block));
             let mut chain = self.chain.clone();
@@ -390,7 +403,13 @@ impl<'a> ServerRoutes<'a> {
                 false => self.location(location, &chain, draft),
             }
         }
-        if !has_root && self.serves_files() {
+        if !has_root && !self.serves_files() && !self.hosts.matched().is_empty() {
+            // What no location takes must not meet the default server.
+            let mut route = self.route(draft, "rest", &[]);
+            route.set("respond.status", 404);
+            let place = RoutePlace::of_server(self.server, BEHIND_LOCATIONS - 1, &[]);
+            self.place(route, place, draft);
+        } else if !has_root && self.serves_files() {
             let route = self.route(draft, "", &[]);
             let chain =
                 php.map_or_else(|| self.chain.clone(), |php| self.chain.within(php.inside()));

@@ -440,6 +440,13 @@ fn servers_keep_their_hosts_and_their_order() {
     let draft = drafted(&text).unwrap();
     let admin = draft.find("host: [admin.a.example]").unwrap();
     assert!(admin < draft.find("*.a.example").unwrap(), "{draft}");
+    // What no location of a server takes is not for the default one.
+    let text = format!(
+        "server {{ listen 80; server_name a.example; location /x {{ {PASS} }} }} server {{ listen 80 default_server; location / {{ {PASS} }} }}"
+    );
+    let draft = drafted(&text).unwrap();
+    let rest = "match: { host: [a.example] }\n    respond: { status: 404 }";
+    assert!(draft.contains(rest), "{draft}");
     // An expression without a pattern: its hosts meet the default server.
     let text = server("~^(?!www)", "deny all;")
         + &format!("server {{ listen 80 default_server; location / {{ {PASS} }} }}");
