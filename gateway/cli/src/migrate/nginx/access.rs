@@ -120,7 +120,10 @@ fn passwords(chain: &BlockChain<'_>, route: &mut DraftMap) {
     let Some(file) = file else {
         return route.close(realm, "there is no auth_basic_user_file with it");
     };
-    if realm.argument().contains('$') || !Path::new(file.argument()).is_file() {
+    if realm.argument().contains('$') {
+        return route.close(realm, "it has variables");
+    }
+    if !Path::new(file.argument()).is_file() {
         realm.remarked("auth: { basic: FILE }");
         file.remarked("it can't be read here");
         return route.close(file, "it can't be read here");

@@ -275,9 +275,12 @@ pub fn is_closed(block: &SourceStatement) -> bool {
 }
 
 /// Whether a location is for purging alone: its directive names a zone and a key. With one variable it
-/// says for which requests an ordinary location purges.
+/// says for which requests an ordinary location purges, and with `from` for which clients.
 pub fn purges_by_path(one: &SourceStatement) -> bool {
-    one.name().ends_with("_cache_purge") && one.arguments().len() > 1
+    let words = one.arguments();
+    one.name().ends_with("_cache_purge")
+        && words.len() > 1
+        && words.get(1).is_none_or(|word| word != "from")
 }
 
 /// `location ~ /purge(/.*)` with a module that purges.

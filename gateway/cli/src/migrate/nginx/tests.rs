@@ -116,6 +116,7 @@ fn what_must_be_asked_and_can_not_be_closes_the_route() {
     for inside in [
         "auth_basic x; auth_basic_user_file /nowhere/at/all;",
         "auth_basic x;",
+        "auth_basic $realm; auth_basic_user_file /etc/hosts;",
         "auth_request /verify;",
         "auth_jwt x;",
         "access_by_lua_block { }",
@@ -426,6 +427,13 @@ fn what_takes_requests_of_a_stricter_location_is_as_strict() {
         route(&draft, "/i*").contains("respond: { status: 404 }"),
         "{draft}"
     );
+}
+
+#[test]
+fn a_location_that_also_purges_keeps_its_route() {
+    for purges in ["PURGE from 127.0.0.1", "$purges"] {
+        caches_with(&format!("proxy_cache_purge {purges};"), &["upstream:"]);
+    }
 }
 
 #[test]
