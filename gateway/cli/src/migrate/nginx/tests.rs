@@ -176,6 +176,25 @@ fn requests_that_an_if_refuses_have_a_route_of_their_own() {
 }
 
 #[test]
+fn a_guard_that_can_not_be_put_around_its_route_closes_it() {
+    // The route asks for paths already.
+    let draft = of_server(&format!(
+        "location ~ b {{ if ($uri ~ ^/a) {{ return 403; }} {PASS} }} location / {{ return 404; }}"
+    ));
+    assert!(is_closed(route(&draft, "*b*")), "{draft}");
+    // The location has no route.
+    let draft = of_server(&format!(
+        "location ~ ^/(?!pub) {{ if ($http_x != 1) {{ return 403; }} {PASS} }} location / {{ {PASS} }}"
+    ));
+    assert!(is_closed(route(&draft, "")), "{draft}");
+    // Two guards say the same: the one behind is hidden.
+    let guard = "if ($request_method !~ ^(GET|HEAD)$) { return 405; }";
+    let draft = of_server(&format!("{guard} location / {{ {guard} {PASS} }}"));
+    assert_eq!(draft.matches("method: [GET, HEAD]").count(), 1, "{draft}");
+    assert_eq!(draft.matches("status: 405").count(), 1, "{draft}");
+}
+
+#[test]
 fn a_guard_may_ask_for_a_variable_of_the_configuration() {
     let with = |map: &str| {
         drafted(&format!(
@@ -448,6 +467,15 @@ fn servers_keep_their_hosts_and_their_order() {
     let draft = drafted(&text).unwrap();
     let admin = draft.find("host: [admin.a.example]").unwrap();
     assert!(admin < draft.find("*.a.example").unwrap(), "{draft}");
+    // One that no request reaches does not move the default one before others.
+    let block = |inside: &str| format!("server {{ listen 80; {inside} }}\n");
+    let pass = format!("location / {{ {PASS} }}");
+    let text = block(&pass) + &block(&pass) + &block(&format!("server_name ~^x; {pass}"));
+    let draft = drafted(&text).unwrap();
+    assert!(
+        draft.find("host: [x*]").unwrap() < draft.find("name: site").unwrap(),
+        "{draft}"
+    );
     // What no location of a server takes is not for the default one.
     let text = format!(
         "server {{ listen 80; server_name a.example; location /x {{ {PASS} }} }} server {{ listen 80 default_server; location / {{ {PASS} }} }}"
