@@ -473,7 +473,7 @@ fn servers_keep_their_hosts_and_their_order() {
     let text = block(&pass) + &block(&pass) + &block(&format!("server_name ~^x; {pass}"));
     let draft = drafted(&text).unwrap();
     assert!(
-        draft.find("host: [x*]").unwrap() < draft.find("name: site").unwrap(),
+        draft.find("host: [x*]").unwrap() < draft.find("name: site-2").unwrap(),
         "{draft}"
     );
     // What no location of a server takes is not for the default one.
