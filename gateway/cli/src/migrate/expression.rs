@@ -5,8 +5,8 @@
 
 /// The most patterns that one expression may become.
 const MOST_PATTERNS: usize = 128;
-/// The most characters of one pattern: counts in counts multiply it.
-const LONGEST_PATTERN: usize = 1024;
+/// The most bytes of all of them together: counts in counts multiply them.
+const MOST_PATTERN_BYTES: usize = 8192;
 /// How deep groups may lie in groups. What reads them calls itself for each.
 const DEEPEST_GROUP: usize = 32;
 
@@ -300,10 +300,9 @@ impl ExpressionReader {
                 break;
             }
             let one = self.piece()?;
-            let longest = |texts: &[String]| texts.iter().map(String::len).max().unwrap_or(0);
-            if found.len() * one.len() > MOST_PATTERNS
-                || longest(&found) + longest(&one) > LONGEST_PATTERN
-            {
+            let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
+            let product = bytes(&found) * one.len() + bytes(&one) * found.len();
+            if found.len() * one.len() > MOST_PATTERNS || product > MOST_PATTERN_BYTES {
                 return None;
             }
             found = found
@@ -460,7 +459,7 @@ impl ExpressionReader {
         };
         let least: usize = least.trim().parse().ok().filter(|n| *n <= 64)?;
         let [one] = texts else { return None };
-        if one.len() * least > LONGEST_PATTERN {
+        if one.len() * least > MOST_PATTERN_BYTES {
             return None;
         }
         let mut text = one.repeat(least);

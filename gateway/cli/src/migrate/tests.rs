@@ -44,6 +44,10 @@ fn what_matches_more_is_told_and_what_is_no_pattern_is_refused() {
     }
     let many = "(a|b|c|d|e|f|g|h)".repeat(3);
     assert_eq!(expression::paths(&many), None, "too many alternatives");
+    let deep = format!("{}a{}", "(".repeat(100), ")".repeat(100));
+    assert_eq!(expression::paths(&deep), None, "too many groups");
+    let long = format!("(a|b|c|d){}", "x".repeat(4000));
+    assert_eq!(expression::paths(&long), None, "too long");
 }
 
 #[test]
