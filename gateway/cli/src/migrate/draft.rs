@@ -1,27 +1,67 @@
 //! The draft: what translators put into it, and its text.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::source::{self, SourceStatement, StatementFate};
+use super::source::{self, SourcePlace, SourceStatement, StatementFate};
 
 /// Keys with their values, in the order in which they came.
 #[derive(Clone, Default)]
 pub struct DraftMap {
     entries: Vec<(String, Value)>,
+    cautions: Vec<RouteCaution>,
 }
+
+/// What a route does as long as nobody has said what the draft could not say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CautiousStep {
+    /// It answers 403 to everybody.
+    Close,
+    /// It goes past the cache.
+    LeaveUncached,
+}
+
+impl CautiousStep {
+    /// How its comment begins, and what it tells a person to do.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Close => (
+                "closed",
+                "say who may have it (access, auth, a route before this one), then take `access.deny` away",
+            ),
+            Self::LeaveUncached => (
+                "not cached",
+                "say it (bypass, key, a route before this one), then take `cache: off` away",
+            ),
+        }
+    }
+}
+
+/// Why a route is more careful than the original: this statement bears on who may see something, or on
+/// what is stored, and the draft does not say it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct RouteCaution {
+    step: CautiousStep,
+    place: SourcePlace,
+    text: String,
+    why: String,
+}
+
+/// All addresses.
+const EVERYBODY: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
 impl DraftMap {
     /// Sets the value at a path of keys with dots between them.
     pub fn set(&mut self, path: &str, value: impl Into<Value>) {
-        *self.place(path) = value.into();
+        *self.value_at(path) = value.into();
     }
 
     /// Sets it where there is none.
     pub fn set_default(&mut self, path: &str, value: impl Into<Value>) {
-        let place = self.place(path);
+        let place = self.value_at(path);
         if place.is_null() {
             *place = value.into();
         }
@@ -29,7 +69,7 @@ impl DraftMap {
 
     /// Adds to the list at a path what it does not have yet.
     pub fn add(&mut self, path: &str, value: impl Into<Value>) {
-        let (place, value) = (self.place(path), value.into());
+        let (place, value) = (self.value_at(path), value.into());
         match place {
             Value::Array(list) if list.contains(&value) => {}
             Value::Array(list) => list.push(value),
@@ -39,7 +79,7 @@ impl DraftMap {
 
     /// Sets a key, which may contain dots, of the mapping at a path.
     pub fn set_in(&mut self, path: &str, key: &str, value: impl Into<Value>) {
-        let place = self.place(path);
+        let place = self.value_at(path);
         if !place.is_object() {
             *place = json!({});
         }
@@ -48,7 +88,7 @@ impl DraftMap {
 
     /// Adds a pattern for the value of a header field or a parameter: one of several may fit.
     pub fn add_value(&mut self, path: &str, name: &str, pattern: impl Into<Value>) {
-        let place = self.place(path);
+        let place = self.value_at(path);
         if !place.is_object() {
             *place = json!({});
         }
@@ -57,18 +97,74 @@ impl DraftMap {
             *known = pattern;
         } else if *known != pattern {
             let mut case = json!("exact");
-            let mut any = Vec::new();
+            let mut any: Vec<Value> = Vec::new();
             for one in [known.take(), pattern] {
                 if one["case"] == "ignore" {
                     case = json!("ignore");
                 }
-                match one.get("any").and_then(Value::as_array) {
-                    Some(list) => any.extend(list.iter().cloned()),
-                    None => any.push(one),
+                let list = one.get("any").and_then(Value::as_array).cloned();
+                for value in list.unwrap_or_else(|| vec![one]) {
+                    if !any.contains(&value) {
+                        any.push(value);
+                    }
                 }
             }
             *known = json!({ "any": any, "case": case });
         }
+    }
+
+    /// Lets nobody in, since this statement can't be said.
+    pub fn close(&mut self, one: &SourceStatement, why: &str) {
+        self.note_caution(CautiousStep::Close, one, why);
+        self.deny_everybody();
+    }
+
+    /// Lets nobody in.
+    pub fn deny_everybody(&mut self) {
+        self.set("access.deny", EVERYBODY.to_vec());
+    }
+
+    /// Sends requests past the cache, since this statement can't be said. What answers by itself has no
+    /// use of a cache anyhow.
+    pub fn leave_uncached(&mut self, one: &SourceStatement, why: &str) {
+        if self.answers_itself() || self.get("cache").is_some_and(|cache| cache == "off") {
+            return;
+        }
+        self.note_caution(CautiousStep::LeaveUncached, one, why);
+    }
+
+    fn note_caution(&mut self, step: CautiousStep, one: &SourceStatement, why: &str) {
+        let caution = RouteCaution {
+            step,
+            place: one.place.clone(),
+            text: shown_text(one),
+            why: why.to_owned(),
+        };
+        if !self.cautions.contains(&caution) {
+            self.cautions.push(caution);
+        }
+    }
+
+    /// Whether it answers without an upstream.
+    pub fn answers_itself(&self) -> bool {
+        self.has("respond") || self.has("redirect")
+    }
+
+    /// Whether nobody gets anything of it.
+    pub fn is_closed(&self) -> bool {
+        let status = self.get("respond.status").and_then(Value::as_u64);
+        let denied = self.get("access.deny").and_then(Value::as_array);
+        let all = |list: &Vec<Value>| EVERYBODY.iter().all(|one| list.contains(&json!(one)));
+        status.is_some_and(|status| status >= 400) || denied.is_some_and(all)
+    }
+
+    /// Whether its answers are never stored.
+    pub fn is_uncached(&self) -> bool {
+        let cautious = self.cautions.iter();
+        self.get("cache").is_some_and(|cache| cache == "off")
+            || cautious
+                .into_iter()
+                .any(|one| one.step == CautiousStep::LeaveUncached)
     }
 
     pub fn get(&self, path: &str) -> Option<&Value> {
@@ -100,13 +196,25 @@ impl DraftMap {
     pub fn fill_from(&mut self, other: &Self) {
         for (key, value) in &other.entries {
             match self.entries.iter_mut().find(|(name, _)| name == key) {
-                Some((_, own)) => merge(own, value),
+                Some((_, own)) => merge_values(own, value),
                 None => self.entries.push((key.clone(), value.clone())),
+            }
+        }
+        for caution in &other.cautions {
+            if !self.cautions.contains(caution) {
+                self.cautions.push(caution.clone());
             }
         }
     }
 
-    fn place(&mut self, path: &str) -> &mut Value {
+    /// Writes what cautions ask for beside what the original says.
+    fn obey_cautions(&mut self) {
+        if self.is_uncached() {
+            self.set("cache", "off");
+        }
+    }
+
+    fn value_at(&mut self, path: &str) -> &mut Value {
         let (key, rest) = path.split_once('.').unwrap_or((path, ""));
         let known = self.entries.iter().position(|(name, _)| name == key);
         let at = known.unwrap_or_else(|| {
@@ -125,11 +233,11 @@ impl DraftMap {
 }
 
 /// Adds what is not there; lists are joined.
-fn merge(own: &mut Value, other: &Value) {
+fn merge_values(own: &mut Value, other: &Value) {
     match (own, other) {
         (Value::Object(own), Value::Object(other)) => {
             for (key, value) in other {
-                merge(own.entry(key.clone()).or_insert(Value::Null), value);
+                merge_values(own.entry(key.clone()).or_insert(Value::Null), value);
             }
         }
         (Value::Array(own), Value::Array(other)) => {
@@ -155,10 +263,10 @@ pub struct ConfigDraft {
     pub routes: Vec<DraftMap>,
 }
 
-/// The order of what stands at the top.
-const BEFORE: [&str; 2] = ["server", "telemetry"];
-const BETWEEN: [&str; 3] = ["cache", "defaults", "limits"];
-const AFTER: [&str; 1] = ["purge_method"];
+/// What stands at the top, by its place.
+const KEYS_BEFORE_LISTENERS: [&str; 2] = ["server", "telemetry"];
+const KEYS_BEFORE_ROUTES: [&str; 3] = ["cache", "defaults", "limits"];
+const KEYS_AFTER_ROUTES: [&str; 1] = ["purge_method"];
 
 /// The upstream of routes whose server nobody named.
 pub const STAND_IN: &str = "origin";
@@ -176,6 +284,18 @@ impl ConfigDraft {
         names.find(|name| !taken(name)).unwrap_or(tidy)
     }
 
+    /// A name for an upstream that has this target alone: over http and over https a server is two.
+    pub fn upstream_name(&self, wanted: &str, target: &str) -> String {
+        let is_other = |name: &str| {
+            let known = self.upstreams.iter().find(|(known, _)| known == name);
+            known.is_some_and(|(_, map)| map.get("targets") != Some(&json!([target])))
+        };
+        let numbered = (2..).map(|n| format!("{wanted}-{n}"));
+        let mut names = std::iter::once(wanted.to_owned()).chain(numbered);
+        let free = names.find(|name| !is_other(name));
+        free.unwrap_or_else(|| wanted.to_owned())
+    }
+
     /// The upstream of this name, new if need be.
     pub fn upstream(&mut self, name: &str) -> &mut DraftMap {
         let known = self.upstreams.iter().position(|(known, _)| known == name);
@@ -186,14 +306,14 @@ impl ConfigDraft {
         &mut self.upstreams[at].1
     }
 
-    /// What every configuration must have, where nothing of the original says it.
-    fn completed(&mut self) -> Vec<String> {
-        let mut told = Vec::new();
+    /// Puts in what every configuration must have and nothing of the original says; what that was.
+    fn complete(&mut self) -> Vec<String> {
+        let mut missing = Vec::new();
         if self.listeners.is_empty() {
             let mut listener = DraftMap::default();
             listener.set("address", "0.0.0.0:8080");
             self.listeners.push(listener);
-            told.push("the original names no address to listen on; put yours".to_owned());
+            missing.push("the original names no address to listen on; put yours".to_owned());
         }
         if self.routes.is_empty() {
             let mut route = DraftMap::default();
@@ -206,43 +326,68 @@ impl ConfigDraft {
         for name in &used {
             if !self.upstream(name).has("targets") {
                 self.upstream(name).add("targets", "http://127.0.0.1:8081");
-                told.push(format!(
+                missing.push(format!(
                     "the original names no HTTP server for upstream {name}; put yours"
                 ));
             }
         }
         self.upstreams.retain(|(name, _)| used.contains(name));
-        told
+        missing
     }
 
     /// The draft as YAML, with a comment for each statement that it does not say.
     pub fn text(mut self, file: &Path, statements: &[SourceStatement]) -> String {
-        let told = self.completed();
-        let names: Vec<String> = self.routes.iter().filter_map(name_of).collect();
-        let at_home = |one: &&SourceStatement| one.home().is_some_and(|home| names.contains(&home));
+        let missing = self.complete();
+        self.routes.iter_mut().for_each(DraftMap::obey_cautions);
         let every = source::all(statements);
-        let (housed, homeless): (Vec<_>, Vec<_>) = every.iter().copied().partition(at_home);
+        let names = self.routes.iter().filter_map(name_of_route);
+        let mut of_routes: HashMap<String, Vec<&SourceStatement>> =
+            names.map(|name| (name, Vec::new())).collect();
+        let mut of_none = Vec::new();
+        for one in every.iter().copied() {
+            match one.home().and_then(|home| of_routes.get_mut(&home)) {
+                Some(own) => own.push(one),
+                None => of_none.push(one),
+            }
+        }
 
         let mut text = format!(
             "# A draft out of {}. Read it, put in what is missing, and try it:\n\
              # lamina validate -c FILE; lamina explain -c FILE URL\n",
             file.display()
         );
-        for remark in told {
+        for remark in missing {
             let _ = writeln!(text, "# missing: {remark}");
         }
-        for one in homeless {
-            comment(&mut text, "", one);
+        for one in of_none {
+            write_comment(&mut text, "", one);
         }
         text.push_str("version: 1\n");
-        self.write_top(&mut text, &BEFORE);
+        self.write_top(&mut text, &KEYS_BEFORE_LISTENERS);
         self.write_listeners(&mut text);
         self.write_upstreams(&mut text);
-        self.write_top(&mut text, &BETWEEN);
-        self.write_routes(&mut text, &housed);
-        self.write_top(&mut text, &AFTER);
+        self.write_top(&mut text, &KEYS_BEFORE_ROUTES);
+        self.write_routes(&mut text, &of_routes);
+        self.write_top(&mut text, &KEYS_AFTER_ROUTES);
+        self.write_cautious_routes(&mut text);
         let _ = writeln!(text, "# {}", DraftTally::of(&every));
         text
+    }
+
+    /// How many routes are more careful than the original.
+    fn write_cautious_routes(&self, text: &mut String) {
+        let count = |step: CautiousStep| {
+            let has = |route: &&DraftMap| route.cautions.iter().any(|one| one.step == step);
+            self.routes.iter().filter(has).count()
+        };
+        let closed = count(CautiousStep::Close);
+        let uncached = count(CautiousStep::LeaveUncached);
+        if closed + uncached > 0 {
+            let _ = writeln!(
+                text,
+                "# {closed} routes are closed and {uncached} are not cached until you have said what their comments name"
+            );
+        }
     }
 
     fn write_top(&self, text: &mut String, keys: &[&str]) {
@@ -250,12 +395,12 @@ impl ConfigDraft {
             match self.top.get(key) {
                 Some(Value::Object(inside)) if !inside.is_empty() => {
                     let _ = writeln!(text, "{key}:");
-                    for pair in pairs(inside) {
+                    for pair in flow_pairs(inside) {
                         let _ = writeln!(text, "  {pair}");
                     }
                 }
                 Some(value) if !value.is_null() => {
-                    let _ = writeln!(text, "{key}: {}", flow(value));
+                    let _ = writeln!(text, "{key}: {}", flow_style(value));
                 }
                 _ => {}
             }
@@ -264,7 +409,9 @@ impl ConfigDraft {
 
     fn write_listeners(&self, text: &mut String) {
         text.push_str("listeners:\n");
-        self.listeners.iter().for_each(|one| item(text, one, &[]));
+        self.listeners
+            .iter()
+            .for_each(|one| write_list_item(text, one, &[]));
     }
 
     fn write_upstreams(&self, text: &mut String) {
@@ -274,42 +421,54 @@ impl ConfigDraft {
         for (name, upstream) in &self.upstreams {
             let _ = writeln!(text, "  {name}:");
             for (key, value) in &upstream.entries {
-                let _ = writeln!(text, "    {key}: {}", flow(value));
+                let _ = writeln!(text, "    {key}: {}", flow_style(value));
             }
         }
     }
 
-    fn write_routes(&self, text: &mut String, housed: &[&SourceStatement]) {
+    fn write_routes(&self, text: &mut String, of_routes: &HashMap<String, Vec<&SourceStatement>>) {
         text.push_str("routes:\n");
         for route in &self.routes {
-            let name = name_of(route);
-            let own = housed.iter().filter(|one| one.home() == name);
-            let own: Vec<&SourceStatement> = own.copied().collect();
-            item(text, route, &own);
+            let own = name_of_route(route).and_then(|name| of_routes.get(&name));
+            write_list_item(text, route, own.map_or(&[], Vec::as_slice));
         }
     }
 }
 
-fn name_of(route: &DraftMap) -> Option<String> {
+/// The name of a route.
+pub fn name_of_route(route: &DraftMap) -> Option<String> {
     Some(route.get("name")?.as_str()?.to_owned())
 }
 
 /// An item of a list, with the comments after its first line.
-fn item(text: &mut String, map: &DraftMap, comments: &[&SourceStatement]) {
+fn write_list_item(text: &mut String, map: &DraftMap, comments: &[&SourceStatement]) {
     for (n, (key, value)) in map.entries.iter().enumerate() {
         let dash = if n == 0 { "- " } else { "  " };
-        let _ = writeln!(text, "  {dash}{key}: {}", flow(value));
+        let _ = writeln!(text, "  {dash}{key}: {}", flow_style(value));
         if n == 0 {
-            comments.iter().for_each(|one| comment(text, "    ", one));
+            comments
+                .iter()
+                .for_each(|one| write_comment(text, "    ", one));
+            map.cautions.iter().for_each(|one| write_caution(text, one));
         }
     }
 }
 
+fn write_caution(text: &mut String, caution: &RouteCaution) {
+    let (begin, advice) = caution.step.words();
+    let RouteCaution {
+        place,
+        text: shown,
+        why,
+        ..
+    } = caution;
+    let _ = writeln!(text, "    # {begin}: {place} {shown} ({why}); {advice}");
+}
+
 /// The comment for a statement that the draft does not say, or says otherwise.
-fn comment(text: &mut String, indent: &str, one: &SourceStatement) {
+fn write_comment(text: &mut String, indent: &str, one: &SourceStatement) {
     let why = one.remark();
-    let shown: String = one.text.chars().take(200).collect();
-    let shown = shown.replace(['\n', '\r'], " ");
+    let shown = shown_text(one);
     let (words, place) = (why.as_deref(), &one.place);
     let why = words.map_or_else(String::new, |why| format!(" ({why})"));
     let _ = match one.fate() {
@@ -325,6 +484,15 @@ fn comment(text: &mut String, indent: &str, one: &SourceStatement) {
         StatementFate::Translated | StatementFate::NeedsNothing => Ok(()),
     };
 }
+
+/// A statement as comments show it: its beginning, in one line.
+fn shown_text(one: &SourceStatement) -> String {
+    let shown: String = one.text.chars().take(LONGEST_SHOWN).collect();
+    shown.replace(['\n', '\r'], " ")
+}
+
+/// The most characters of a statement that a comment shows.
+const LONGEST_SHOWN: usize = 200;
 
 /// How many statements became what.
 #[derive(PartialEq, Eq, Debug)]
@@ -378,30 +546,32 @@ fn tidy_name(wanted: &str) -> String {
 const LONGEST_NAME: usize = 48;
 
 /// A value in YAML's flow style.
-fn flow(value: &Value) -> String {
+fn flow_style(value: &Value) -> String {
     match value {
         Value::Object(map) if map.is_empty() => "{}".to_owned(),
-        Value::Object(map) => format!("{{ {} }}", pairs(map).join(", ")),
+        Value::Object(map) => format!("{{ {} }}", flow_pairs(map).join(", ")),
         Value::Array(list) => {
-            let items: Vec<String> = list.iter().map(flow).collect();
+            let items: Vec<String> = list.iter().map(flow_style).collect();
             format!("[{}]", items.join(", "))
         }
-        Value::String(text) => scalar(text),
+        Value::String(text) => quoted_if_needed(text),
         other => other.to_string(),
     }
 }
 
 /// The pairs of a mapping in the order of their keys, so that the same original gives the same text.
-fn pairs(map: &Map<String, Value>) -> Vec<String> {
+fn flow_pairs(map: &Map<String, Value>) -> Vec<String> {
     let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
     pairs.sort_by_key(|(key, _)| *key);
-    let pair = |(key, value): &(&String, &Value)| format!("{}: {}", scalar(key), flow(value));
+    let pair = |(key, value): &(&String, &Value)| {
+        format!("{}: {}", quoted_if_needed(key), flow_style(value))
+    };
     pairs.iter().map(pair).collect()
 }
 
 /// A text as YAML, in quotation marks where it needs them. A dollar sign that begins no variable is
 /// doubled, since Lamina expands variables.
-fn scalar(text: &str) -> String {
+fn quoted_if_needed(text: &str) -> String {
     let text = text.replace('$', "$$").replace("$${", "${");
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_');
     let is_plain = text

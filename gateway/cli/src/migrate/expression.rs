@@ -4,11 +4,16 @@
 //! would be too many of them, or is no matter of patterns, is not translated.
 
 /// The most patterns that one expression may become.
-const MOST: usize = 128;
+const MOST_PATTERNS: usize = 128;
+/// The most bytes of all of them together: counts in counts multiply them.
+const MOST_PATTERN_BYTES: usize = 8192;
+/// How deep groups may lie in groups. What reads them calls itself for each.
+const DEEPEST_GROUP: usize = 32;
 
-/// Marks in an expanded alternative.
-const START: char = '\u{1}';
-const END: char = '\u{2}';
+/// Where an expanded alternative is anchored at the beginning.
+pub const START: char = '\u{1}';
+/// Where it is anchored at the end.
+pub const END: char = '\u{2}';
 
 /// Whether patterns say the same as the expression.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,19 +23,95 @@ pub enum PatternMeaning {
     Wider,
 }
 
+/// Whether an expression tells capital and small letters apart, as patterns do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExpressionCase {
+    Told,
+    /// It begins with `(?i)`, or has such a group.
+    Ignored,
+}
+
+/// What a comment says where the case of letters is lost.
+pub const CASE_IS_LOST: &str = "capital and small letters are the same to the expression and are told apart here; put all spellings";
+
 /// The patterns that an expression became.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PatternList {
     pub patterns: Vec<String>,
     pub meaning: PatternMeaning,
+    pub case: ExpressionCase,
 }
 
 impl PatternList {
     /// What a comment says of the difference.
     pub fn difference(&self) -> Option<&'static str> {
-        (self.meaning == PatternMeaning::Wider)
-            .then_some("the patterns match a little more than the expression")
+        match (self.meaning, self.case) {
+            (_, ExpressionCase::Ignored) => Some(CASE_IS_LOST),
+            (PatternMeaning::Wider, ExpressionCase::Told) => {
+                Some("the patterns match a little more than the expression")
+            }
+            (PatternMeaning::Same, ExpressionCase::Told) => None,
+        }
     }
+
+    /// The patterns with every spelling of their letters; none if these are more than `most`.
+    pub fn spellings(&self, most: usize) -> Option<Vec<String>> {
+        let mut found = Vec::new();
+        for pattern in &self.patterns {
+            let mut texts = vec![String::new()];
+            for c in pattern.chars() {
+                let both = [c.to_ascii_lowercase(), c.to_ascii_uppercase()];
+                let forms = if c.is_ascii_alphabetic() {
+                    &both[..]
+                } else {
+                    &[c][..]
+                };
+                let longer = |text: &String| -> Vec<String> {
+                    forms.iter().map(|c| format!("{text}{c}")).collect()
+                };
+                texts = texts.iter().flat_map(longer).collect();
+                if texts.len() + found.len() > most {
+                    return None;
+                }
+            }
+            found.extend(texts);
+        }
+        found.sort();
+        found.dedup();
+        Some(found)
+    }
+
+    /// Patterns that match every spelling and more: any character stands for each letter.
+    pub fn any_spelling(&self) -> Vec<String> {
+        let any = |c: char| if c.is_ascii_alphabetic() { '?' } else { c };
+        let mut found: Vec<String> = Vec::new();
+        for pattern in &self.patterns {
+            let wide = pattern.chars().map(any).collect();
+            if !found.contains(&wide) {
+                found.push(wide);
+            }
+        }
+        found
+    }
+
+    /// The patterns as they are, and with small and capital letters alone.
+    pub fn usual_spellings(&self) -> Vec<String> {
+        let mut found = self.patterns.clone();
+        let small = self.patterns.iter().map(|one| one.to_ascii_lowercase());
+        let capital = self.patterns.iter().map(|one| one.to_ascii_uppercase());
+        for one in small.chain(capital) {
+            if !found.contains(&one) {
+                found.push(one);
+            }
+        }
+        found
+    }
+}
+
+/// The texts that an expression stands for, as patterns with `START` and `END` where they are anchored;
+/// none if it is no matter of patterns.
+pub fn alternatives(expression: &str) -> Option<PatternList> {
+    each(expanded(expression)?, |text| Some(text.to_owned()))
 }
 
 /// Patterns for a path. What the expression says of the query can't be said.
@@ -54,12 +135,17 @@ pub fn paths(expression: &str) -> Option<PatternList> {
             path
         };
         let path = whole(&path)?;
-        // A path begins with a slash.
-        Some(match path.strip_prefix("*/*") {
-            Some(rest) => format!("*/*{rest}"),
+        // A path begins with a slash, so any character that it begins with is that.
+        Some(match path.strip_prefix('?') {
+            Some(rest) => format!("/{rest}"),
             None => path,
         })
     })
+    .map(|mut list| {
+        list.patterns.retain(|path| path.starts_with(['/', '*']));
+        list
+    })
+    .filter(|list| !list.patterns.is_empty())
 }
 
 /// Patterns for the value of a header field.
@@ -109,19 +195,20 @@ fn names(expression: &str, before: &[char]) -> Option<PatternList> {
     })
 }
 
-fn each(
-    expanded: (Vec<String>, PatternMeaning),
-    pattern: impl Fn(&str) -> Option<String>,
-) -> Option<PatternList> {
-    let (texts, meaning) = expanded;
+/// Makes a pattern out of each alternative.
+fn each(expanded: PatternList, pattern: impl Fn(&str) -> Option<String>) -> Option<PatternList> {
     let mut patterns: Vec<String> = Vec::new();
-    for text in texts.iter().filter_map(|text| anchored(text)) {
+    for text in expanded.patterns.iter().filter_map(|text| anchored(text)) {
         let one = pattern(&text)?;
         if !patterns.contains(&one) {
             patterns.push(one);
         }
     }
-    Some(PatternList { patterns, meaning }).filter(|list| !list.patterns.is_empty())
+    Some(PatternList {
+        patterns,
+        ..expanded
+    })
+    .filter(|list| !list.patterns.is_empty())
 }
 
 /// An alternative with its marks at its ends alone; none if it can't match.
@@ -164,21 +251,32 @@ fn simple(pattern: &str) -> String {
 }
 
 /// All alternatives of an expression, with marks where they are anchored.
-fn expanded(expression: &str) -> Option<(Vec<String>, PatternMeaning)> {
-    let expression = expression.strip_prefix("(?i)").unwrap_or(expression);
+fn expanded(expression: &str) -> Option<PatternList> {
+    let (expression, case) = match expression.strip_prefix("(?i)") {
+        Some(rest) => (rest, ExpressionCase::Ignored),
+        None => (expression, ExpressionCase::Told),
+    };
     let mut reader = ExpressionReader {
         rest: expression.chars().collect(),
         meaning: PatternMeaning::Same,
+        case,
+        open_groups: 0,
     };
     reader.rest.reverse();
-    let texts = reader.alternatives()?;
-    reader.rest.is_empty().then_some((texts, reader.meaning))
+    let patterns = reader.alternatives()?;
+    reader.rest.is_empty().then_some(PatternList {
+        patterns,
+        meaning: reader.meaning,
+        case: reader.case,
+    })
 }
 
 /// An expression that is being read; its characters stand in reverse.
 struct ExpressionReader {
     rest: Vec<char>,
     meaning: PatternMeaning,
+    case: ExpressionCase,
+    open_groups: usize,
 }
 
 impl ExpressionReader {
@@ -188,7 +286,7 @@ impl ExpressionReader {
         while self.rest.last() == Some(&'|') {
             self.rest.pop();
             found.extend(self.sequence()?);
-            if found.len() > MOST {
+            if found.len() > MOST_PATTERNS {
                 return None;
             }
         }
@@ -202,7 +300,9 @@ impl ExpressionReader {
                 break;
             }
             let one = self.piece()?;
-            if found.len() * one.len() > MOST {
+            let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
+            let product = bytes(&found) * one.len() + bytes(&one) * found.len();
+            if found.len() * one.len() > MOST_PATTERNS || product > MOST_PATTERN_BYTES {
                 return None;
             }
             found = found
@@ -231,18 +331,47 @@ impl ExpressionReader {
     }
 
     fn group(&mut self) -> Option<Vec<String>> {
+        self.open_groups += 1;
+        if self.open_groups > DEEPEST_GROUP {
+            return None;
+        }
         if self.rest.last() == Some(&'?') {
             self.rest.pop();
-            let kind = self.rest.pop()?;
-            let named = kind == 'i' && self.rest.last() == Some(&':');
-            match kind {
-                ':' => {}
-                _ if named => drop(self.rest.pop()),
+            self.kind_of_group()?;
+        }
+        let found = self.alternatives()?;
+        self.open_groups -= 1;
+        (self.rest.pop()? == ')').then_some(found)
+    }
+
+    /// What stands behind `(?`: `:`, `i:` or a name. Of all else there is no pattern.
+    fn kind_of_group(&mut self) -> Option<()> {
+        match self.rest.pop()? {
+            ':' => Some(()),
+            'i' if self.rest.last() == Some(&':') => {
+                self.rest.pop();
+                self.case = ExpressionCase::Ignored;
+                Some(())
+            }
+            'P' if self.rest.last() == Some(&'<') => {
+                self.rest.pop();
+                self.name_of_group('>')
+            }
+            '<' => self.name_of_group('>'),
+            '\'' => self.name_of_group('\''),
+            _ => None,
+        }
+    }
+
+    /// `name>`; a look behind has `=` or `!` in its place.
+    fn name_of_group(&mut self, end: char) -> Option<()> {
+        loop {
+            match self.rest.pop()? {
+                c if c == end => return Some(()),
+                c if c.is_ascii_alphanumeric() || c == '_' => {}
                 _ => return None,
             }
         }
-        let found = self.alternatives()?;
-        (self.rest.pop()? == ')').then_some(found)
     }
 
     /// A class of few characters is that many alternatives, and another one any character.
@@ -330,6 +459,9 @@ impl ExpressionReader {
         };
         let least: usize = least.trim().parse().ok().filter(|n| *n <= 64)?;
         let [one] = texts else { return None };
+        if one.len() * least > MOST_PATTERN_BYTES {
+            return None;
+        }
         let mut text = one.repeat(least);
         if open {
             self.meaning = PatternMeaning::Wider;
@@ -345,4 +477,9 @@ fn literal(c: char) -> String {
         '*' | '?' | '\\' => format!("\\{c}"),
         c => c.to_string(),
     }
+}
+
+/// A text as a pattern for itself alone.
+pub fn literal_text(text: &str) -> String {
+    text.chars().map(literal).collect()
 }

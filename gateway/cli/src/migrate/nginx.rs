@@ -1,12 +1,18 @@
 //! nginx's directives in Lamina's words: servers and locations become routes, `upstream` becomes an
 //! upstream, and what is said of the cache becomes a policy.
 
+mod access;
 mod answers;
 mod conditions;
+mod guards;
+mod hosts;
 mod listeners;
 mod locations;
 mod policy;
+mod precedence;
+mod request_uri;
 pub mod syntax;
+mod unsaid;
 mod upstreams;
 mod values;
 
@@ -124,3 +130,6 @@ pub fn translate(statements: &[SourceStatement], draft: &mut ConfigDraft) {
     listeners::translate(inside, draft);
     locations::translate(inside, draft);
 }
+
+#[cfg(test)]
+mod tests;

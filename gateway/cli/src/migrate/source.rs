@@ -3,11 +3,30 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 
+use anyhow::Context;
+
+/// The largest file that is read.
+const MOST_FILE_BYTES: usize = 4 * 1024 * 1024;
+/// The most that all files together may have, each as often as it is included.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// The most files that are read, each as often as it is included.
+const MOST_FILES: usize = 2000;
+/// The most statements of all files together.
+const MOST_STATEMENTS: usize = 200_000;
+/// The most blocks of all files together. Routes are compared with each other, each with all.
+const MOST_BLOCKS: usize = 10_000;
+/// How deep files may include each other.
+const DEEPEST_INCLUDE: usize = 8;
+/// How deep blocks may lie in blocks. What walks through them calls itself for each.
+const DEEPEST_BLOCK: usize = 64;
+
 /// A line of a file.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SourcePlace {
     pub file: Rc<str>,
     pub line: usize,
@@ -16,6 +35,84 @@ pub struct SourcePlace {
 impl fmt::Display for SourcePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// How much of an original has been read. A file that includes itself, or one that never ends, meets a
+/// limit instead of taking all memory; what meets one is named with its file and line.
+#[derive(Default)]
+pub struct SourceAllowance {
+    bytes: Cell<usize>,
+    files: Cell<usize>,
+    statements: Cell<usize>,
+    blocks: Cell<usize>,
+}
+
+impl SourceAllowance {
+    /// The text of a file. `included_at` is the place of what includes it, and `depth` how deep that
+    /// one was included; the main file has 0 and no such place.
+    pub fn read(
+        &self,
+        file: &Path,
+        depth: usize,
+        included_at: Option<&SourcePlace>,
+    ) -> anyhow::Result<String> {
+        let place = || included_at.map_or_else(|| file.display().to_string(), |at| at.to_string());
+        anyhow::ensure!(
+            depth <= DEEPEST_INCLUDE,
+            "{}: files include each other more than {DEEPEST_INCLUDE} deep",
+            place()
+        );
+        self.files.set(self.files.get() + 1);
+        anyhow::ensure!(
+            self.files.get() <= MOST_FILES,
+            "{}: more than {MOST_FILES} files are included",
+            place()
+        );
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(MOST_FILE_BYTES + 1).unwrap_or(u64::MAX);
+        let opened = File::open(file).with_context(place)?;
+        opened
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .with_context(place)?;
+        anyhow::ensure!(
+            bytes.len() <= MOST_FILE_BYTES,
+            "{}: {} has more than {MOST_FILE_BYTES} bytes",
+            place(),
+            file.display()
+        );
+        self.bytes.set(self.bytes.get() + bytes.len());
+        anyhow::ensure!(
+            self.bytes.get() <= MOST_BYTES,
+            "{}: all files together have more than {MOST_BYTES} bytes",
+            place()
+        );
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Counts one more statement, which stands in this many blocks.
+    pub fn count(&self, place: &SourcePlace, depth: usize) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            depth <= DEEPEST_BLOCK,
+            "{place}: blocks lie more than {DEEPEST_BLOCK} deep in each other"
+        );
+        self.statements.set(self.statements.get() + 1);
+        anyhow::ensure!(
+            self.statements.get() <= MOST_STATEMENTS,
+            "{place}: there are more than {MOST_STATEMENTS} statements"
+        );
+        Ok(())
+    }
+
+    /// Counts one more block.
+    pub fn count_block(&self, place: &SourcePlace) -> anyhow::Result<()> {
+        self.blocks.set(self.blocks.get() + 1);
+        anyhow::ensure!(
+            self.blocks.get() <= MOST_BLOCKS,
+            "{place}: there are more than {MOST_BLOCKS} blocks"
+        );
+        Ok(())
     }
 }
 
@@ -140,6 +237,55 @@ impl SourceStatement {
 
     pub fn home(&self) -> Option<String> {
         self.home.borrow().clone()
+    }
+}
+
+/// What was noted of statements before one route looked at them. A directive of a server holds in
+/// several routes, and each must see for itself what it has said of it.
+pub struct EarlierNotes<'a> {
+    notes: Vec<(&'a SourceStatement, StatementFate, Option<String>)>,
+}
+
+impl<'a> EarlierNotes<'a> {
+    /// Puts the notes of these statements, and of those in their blocks, aside, but for those whose
+    /// names are `settled`: what was noted of them holds for all routes.
+    pub fn put_aside(statements: Vec<&'a SourceStatement>, settled: &[&str]) -> Self {
+        let inside = |one: &'a SourceStatement| all(std::slice::from_ref(one));
+        let every = statements.into_iter().flat_map(inside);
+        let every = every.filter(|one| !settled.contains(&one.name()));
+        let take = |one: &'a SourceStatement| {
+            let fate = one.fate.replace(StatementFate::Untouched);
+            (one, fate, one.remark.take())
+        };
+        Self {
+            notes: every.map(take).collect(),
+        }
+    }
+
+    /// Puts them back, whatever was noted since.
+    pub fn restore(self) {
+        for (one, fate, remark) in self.notes {
+            one.fate.set(fate);
+            one.remark.replace(remark);
+        }
+    }
+
+    /// Joins them with what was noted since: what one route could not say is told, although another
+    /// one could.
+    pub fn join(self) {
+        for (one, fate, remark) in self.notes {
+            let both = [fate, one.fate.get()];
+            let worst = [
+                StatementFate::InPart,
+                StatementFate::Translated,
+                StatementFate::NeedsNothing,
+            ];
+            let worst = worst.into_iter().find(|one| both.contains(one));
+            one.fate.set(worst.unwrap_or(StatementFate::Untouched));
+            if let Some(remark) = remark {
+                one.remark.replace(Some(remark));
+            }
+        }
     }
 }
 

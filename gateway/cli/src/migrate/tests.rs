@@ -20,6 +20,8 @@ fn expressions_for_paths_become_patterns_that_say_the_same() {
     assert_eq!(paths("^/admin([/?]|$).*$"), ["/admin/*", "/admin"]);
     assert_eq!(paths(r"^/a\*b$"), [r"/a\*b"]);
     assert_eq!(paths("(?i)^/a/.+/b$"), ["/a/?*/b"]);
+    assert_eq!(paths(r"^.+\.css$"), ["/*.css"]);
+    assert_eq!(paths("^(a|/b)"), ["/b*"], "a path begins with a slash");
 }
 
 #[test]
@@ -30,7 +32,7 @@ fn what_matches_more_is_told_and_what_is_no_pattern_is_refused() {
     assert!(list.difference().is_some());
     for refused in [
         r"\?page=2",
-        "(?<name>a)",
+        "(?<=name)a",
         "(?!a)b",
         r"(a)\1",
         "(a",
@@ -42,6 +44,10 @@ fn what_matches_more_is_told_and_what_is_no_pattern_is_refused() {
     }
     let many = "(a|b|c|d|e|f|g|h)".repeat(3);
     assert_eq!(expression::paths(&many), None, "too many alternatives");
+    let deep = format!("{}a{}", "(".repeat(100), ")".repeat(100));
+    assert_eq!(expression::paths(&deep), None, "too many groups");
+    let long = format!("(a|b|c|d){}", "x".repeat(4000));
+    assert_eq!(expression::paths(&long), None, "too long");
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! `return`, `rewrite`, header fields, compression, access: what nginx does to requests and answers.
 
-use std::path::Path;
-
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::draft::{ConfigDraft, DraftMap};
-use super::super::expression;
+use super::super::expression::{self, ExpressionCase, PatternList};
 use super::super::source::SourceStatement;
+use super::conditions::{ConditionOperator, RequestCondition};
 use super::listeners::network;
 use super::locations::BlockChain;
+use super::request_uri::spelled_out;
 use super::values;
 
 /// Statuses of redirects.
@@ -23,21 +23,26 @@ pub fn returned(one: &SourceStatement, hosts: &[String], route: &mut DraftMap) -
         [status, text @ ..] => (status.parse().unwrap_or(0), text.join(" ")),
         [] => return false,
     };
-    let is_said = match status {
-        status if REDIRECTS.contains(&status) => set_redirect(&text, status, hosts, route),
-        200..=599 if !text.contains('$') => {
+    match status {
+        status if REDIRECTS.contains(&status) => {
+            let is_said = set_redirect(&text, status, hosts, route);
+            if is_said {
+                one.translated();
+            }
+            is_said
+        }
+        200..=599 => {
             route.set("respond.status", status);
-            if !text.is_empty() {
-                route.set("respond.body", text);
+            one.translated();
+            match text.contains('$') {
+                true => one.in_part("its text has variables"),
+                false if text.is_empty() => {}
+                false => route.set("respond.body", text),
             }
             true
         }
         _ => false,
-    };
-    if is_said {
-        one.translated();
     }
-    is_said
 }
 
 /// Sets `redirect` where the target can be said.
@@ -58,22 +63,26 @@ pub fn set_redirect(to: &str, status: u16, hosts: &[String], route: &mut DraftMa
     true
 }
 
+/// Whether a redirect leads to the page that was asked for, over https.
+pub fn is_same_page_over_https(target: &str) -> bool {
+    let host = target
+        .strip_prefix("https://")
+        .and_then(|rest| rest.strip_suffix("$request_uri"));
+    host.is_some_and(|host| ["$host", "$http_host", "$server_name"].contains(&host))
+}
+
 /// A server that sends everybody to https is a matter of the listener, if all servers of its ports do
 /// so: routes know no ports.
 pub fn redirect_whole_listener(
-    one: &SourceStatement,
     server: &SourceStatement,
-    http: Option<&[SourceStatement]>,
+    http: &[SourceStatement],
     draft: &mut ConfigDraft,
 ) -> bool {
-    let Some(status) = to_https(server) else {
+    let Some((one, status)) = to_https(server) else {
         return false;
     };
     let ports = listens(server);
-    let others = http
-        .into_iter()
-        .flatten()
-        .filter(|one| one.name() == "server");
+    let others = http.iter().filter(|one| one.name() == "server");
     let mut sharing = others.filter(|one| listens(one).iter().any(|port| ports.contains(port)));
     if !sharing.all(|one| to_https(one).is_some()) {
         return false;
@@ -95,6 +104,10 @@ pub fn redirect_whole_listener(
     }
     if said {
         one.translated();
+        let blocks = server.inside().iter().filter(|block| block.name() == "if");
+        blocks
+            .filter(|block| block.inside().iter().any(|inner| std::ptr::eq(inner, one)))
+            .for_each(SourceStatement::translated);
         if !one.text.contains("https://$") {
             one.remarked("the host stays as the client asked for it");
         }
@@ -102,25 +115,53 @@ pub fn redirect_whole_listener(
     said
 }
 
-/// The status with which a server sends everybody to the same page over https.
-fn to_https(server: &SourceStatement) -> Option<u16> {
-    let one = server.inside().iter().find(|one| one.name() == "return")?;
+/// The `return` with which a server sends everybody to the same page over https, and its status. It is
+/// that of the server, or of its location for all paths, or, as certbot writes it, one for each name.
+fn to_https(server: &SourceStatement) -> Option<(&SourceStatement, u16)> {
+    let is_return = |one: &&SourceStatement| one.name() == "return";
+    let inside = server.inside();
+    let of_root = inside
+        .iter()
+        .find(|one| one.name() == "location" && one.arguments() == ["/"]);
+    let of_root = of_root.and_then(|root| root.inside().iter().find(is_return));
+    let one = return_of_each_name(server)
+        .or_else(|| inside.iter().find(is_return))
+        .or(of_root)?;
     let [status, to] = one.arguments() else {
         return None;
     };
     let host = to.strip_prefix("https://")?.strip_suffix("$request_uri")?;
+    let names = inside.iter().filter(|one| one.name() == "server_name");
+    let is_own = names
+        .flat_map(|one| one.arguments())
+        .any(|name| name == host);
+    let status = status.parse().ok();
+    let status = status.filter(|status| matches!(status, 301 | 308))?;
+    (is_own || is_same_page_over_https(to)).then_some((one, status))
+}
+
+/// `if ($host = NAME) { return 301 https://$host$request_uri; }`, if there is one for each name.
+fn return_of_each_name(server: &SourceStatement) -> Option<&SourceStatement> {
     let names = server
         .inside()
         .iter()
         .filter(|one| one.name() == "server_name");
-    let is_own = names
-        .flat_map(|one| one.arguments())
-        .any(|name| name == host);
-    let is_same = is_own || ["$host", "$http_host", "$server_name"].contains(&host);
-    status
-        .parse()
-        .ok()
-        .filter(|status| is_same && matches!(status, 301 | 308))
+    let names: Vec<&String> = names.flat_map(|one| one.arguments()).collect();
+    let of_name = |name: &&String| {
+        let mut blocks = server.inside().iter().filter(|one| one.name() == "if");
+        let block = blocks.find(|one| {
+            RequestCondition::of_if(one).is_some_and(|condition| {
+                condition.variable == "host"
+                    && condition.operator == ConditionOperator::Equals
+                    && condition.value == **name
+            })
+        })?;
+        let one = block.inside().iter().find(|one| one.name() == "return")?;
+        let target = one.arguments().last()?;
+        is_same_page_over_https(target).then_some(one)
+    };
+    let found: Option<Vec<&SourceStatement>> = names.iter().map(of_name).collect();
+    found?.first().copied()
 }
 
 /// The ports of a server.
@@ -130,8 +171,18 @@ fn listens(server: &SourceStatement) -> Vec<String> {
         .collect()
 }
 
+/// A `rewrite` that redirects.
+pub struct RedirectingRewrite {
+    /// The paths; none: all of them.
+    pub patterns: Vec<String>,
+    pub to: String,
+    pub status: u16,
+    /// How the patterns differ from the expression.
+    pub difference: Option<&'static str>,
+}
+
 /// `rewrite EXPRESSION TO permanent|redirect` without captures, or with all of the path as the capture.
-pub fn redirecting_rewrite(one: &SourceStatement) -> Option<(Vec<String>, String, u16)> {
+pub fn redirecting_rewrite(one: &SourceStatement) -> Option<RedirectingRewrite> {
     let [expression, to, rest @ ..] = one.arguments() else {
         return None;
     };
@@ -149,13 +200,28 @@ pub fn redirecting_rewrite(one: &SourceStatement) -> Option<(Vec<String>, String
             "$1"
         };
         let to = to.replace(slash, "$uri");
-        return (!to.contains("$1")).then(|| (Vec::new(), to, status));
+        return (!to.contains("$1")).then_some(RedirectingRewrite {
+            patterns: Vec::new(),
+            to,
+            status,
+            difference: None,
+        });
     }
     if to.contains("$1") {
         return None;
     }
     let list = expression::paths(expression)?;
-    Some((list.patterns, to.trim_end_matches('?').to_owned(), status))
+    let (patterns, lost) = spelled_out(&list.patterns, list.case);
+    let told = PatternList {
+        case: ExpressionCase::Told,
+        ..list
+    };
+    Some(RedirectingRewrite {
+        patterns,
+        to: to.trim_end_matches('?').to_owned(),
+        status,
+        difference: lost.or(told.difference()),
+    })
 }
 
 /// `proxy_pass http://app/new/` in `location /old/`.
@@ -208,6 +274,15 @@ pub fn is_closed(block: &SourceStatement) -> bool {
     block.inside().iter().any(denies) && block.inside().iter().all(quiet)
 }
 
+/// Whether a location is for purging alone: its directive names a zone and a key. With one variable it
+/// says for which requests an ordinary location purges, and with `from` for which clients.
+pub fn purges_by_path(one: &SourceStatement) -> bool {
+    let words = one.arguments();
+    one.name().ends_with("_cache_purge")
+        && words.len() > 1
+        && words.get(1).is_none_or(|word| word != "from")
+}
+
 /// `location ~ /purge(/.*)` with a module that purges.
 pub fn purging(block: &SourceStatement, draft: &mut ConfigDraft) {
     draft.top.set("purge_method.enabled", true);
@@ -242,24 +317,22 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut Config
     for one in chain.directives("proxy_set_header") {
         request_field(one, route);
     }
-    for one in chain.directives("add_header") {
-        response_field(one, route);
+    let added = chain.directives("add_header");
+    for one in &added {
+        let is_same =
+            |other: &&&SourceStatement| other.argument().eq_ignore_ascii_case(one.argument());
+        let is_repeated = added.iter().filter(is_same).count() > 1;
+        response_field(one, is_repeated, route);
     }
     for one in chain.cache_directives("hide_header") {
-        if !one.argument().eq_ignore_ascii_case("set-cookie") {
-            route.add(
-                "headers.response.remove",
-                one.argument().to_ascii_lowercase(),
-            );
-        }
+        let name = one.argument().to_ascii_lowercase();
+        route.add("headers.response.remove", name);
         one.translated();
     }
     for one in chain.directives("expires") {
         expires(one, route);
     }
-    access(chain, route);
     compress(chain, route, draft);
-    basic(chain, route);
     for one in chain.directives("limit_req") {
         limit(one, route, draft);
     }
@@ -288,22 +361,43 @@ fn request_field(one: &SourceStatement, route: &mut DraftMap) {
     let (name, value) = (name.to_ascii_lowercase(), value.join(" "));
     match (name.as_str(), value.as_str()) {
         ("host", "$host" | "$http_host" | "$proxy_host") => one.needs_nothing(),
-        ("host", _) => {
-            one.remarked("the upstream gets the client's host, or its own (host_header)")
-        }
+        ("host", _) => one.remarked(
+            "the upstream gets its own host (host_header: upstream), or the client's (preserve)",
+        ),
         (name, _) if SENT.contains(&name) => one.needs_nothing(),
         (name, "") => {
             route.add("headers.request.remove", name);
             one.translated();
         }
-        (name, value) => {
-            if let Some(value) = values::with_places(value) {
-                route.set_in("headers.request.set", name, value);
+        (name, value) => match values::field_with_places(value) {
+            Some(place) => {
+                route.set_in("headers.request.set", name, place);
                 one.translated();
+                if values::variables(value).contains(&"request_uri".to_owned()) {
+                    one.remarked("the ? stands there without a query, too");
+                }
             }
-        }
+            None => {
+                // nginx sends a field of its own in place of the client's, which must not pass as that.
+                route.add("headers.request.remove", name);
+                one.in_part(
+                    "its value can't be said; what a client sends under this name is taken out",
+                );
+            }
+        },
     }
 }
+
+/// Fields of which there may be several, or of which what the origin says must not be lost: nginx adds
+/// a line.
+const ADDED_FIELDS: [&str; 6] = [
+    "cache-control",
+    "content-security-policy",
+    "link",
+    "set-cookie",
+    "vary",
+    "www-authenticate",
+];
 
 /// Fields that nobody but the gateway sets.
 const ITS_OWN: [&str; 6] = [
@@ -315,7 +409,7 @@ const ITS_OWN: [&str; 6] = [
     "cache-status",
 ];
 
-fn response_field(one: &SourceStatement, route: &mut DraftMap) {
+fn response_field(one: &SourceStatement, is_repeated: bool, route: &mut DraftMap) {
     let [name, value @ ..] = one.arguments() else {
         return;
     };
@@ -328,12 +422,28 @@ fn response_field(one: &SourceStatement, route: &mut DraftMap) {
         return one.needs_nothing();
     }
     let name = name.to_ascii_lowercase();
-    let set = values::with_places(&value).filter(|_| !ITS_OWN.contains(&name.as_str()));
-    if let Some(value) = set.filter(|value| !value.is_empty()) {
+    let set = values::field_with_places(&value).filter(|_| !ITS_OWN.contains(&name.as_str()));
+    let Some(value) = set.filter(|value| !value.is_empty()) else {
+        return;
+    };
+    one.translated();
+    if is_repeated || ADDED_FIELDS.contains(&name.as_str()) {
+        let known = route
+            .get("headers.response.add")
+            .and_then(|all| all.get(&name));
+        let mut lines = known.and_then(Value::as_array).cloned().unwrap_or_default();
+        lines.push(json!(value));
+        route.set_in("headers.response.add", &name, lines);
+    } else {
         route.set_in("headers.response.set", &name, value);
-        one.translated();
+    }
+    if name == "cache-control" && one.arguments().last().is_some_and(|last| last != "always") {
+        one.remarked(ON_ERRORS);
     }
 }
+
+/// What is said of a lifetime for browsers.
+const ON_ERRORS: &str = "it stands on errors as well";
 
 fn expires(one: &SourceStatement, route: &mut DraftMap) {
     let words = one.arguments();
@@ -347,32 +457,8 @@ fn expires(one: &SourceStatement, route: &mut DraftMap) {
     if let Some(value) = value {
         route.set_in("headers.response.set", "cache-control", value);
         one.translated();
+        one.remarked(ON_ERRORS);
     }
-}
-
-/// `allow` and `deny`, of which nginx takes the first that fits.
-fn access(chain: &BlockChain<'_>, route: &mut DraftMap) {
-    let of = |name: &str| chain.directives(name);
-    let (allows, denies) = (of("allow"), of("deny"));
-    let denies_all = denies.iter().any(|one| one.argument() == "all");
-    let usable = |one: &&SourceStatement| one.argument() != "all";
-    let networks = |list: &[&SourceStatement]| -> Option<Vec<String>> {
-        let own = list.iter().copied().filter(usable);
-        own.map(|one| network(one.argument())).collect()
-    };
-    let (Some(allowed), Some(denied)) = (networks(&allows), networks(&denies)) else {
-        return;
-    };
-    if denies_all && !allowed.is_empty() {
-        route.set("access.allow", allowed);
-    }
-    if !denied.is_empty() {
-        route.set("access.deny", denied);
-    }
-    allows
-        .iter()
-        .chain(&denies)
-        .for_each(|one| one.translated());
 }
 
 fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraft) {
@@ -380,7 +466,7 @@ fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraf
         return;
     };
     let http = chain.blocks().last().unwrap_or_default();
-    let of_all = http.iter().any(|one| std::ptr::eq(one, on));
+    let of_all = http.iter().any(|one| std::ptr::eq(*one, on));
     let path = if of_all {
         "defaults.compress"
     } else {
@@ -420,27 +506,6 @@ fn compress(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraf
             one.translated();
         }
     }
-}
-
-fn basic(chain: &BlockChain<'_>, route: &mut DraftMap) {
-    let (Some(realm), Some(file)) = (
-        chain.first("auth_basic"),
-        chain.first("auth_basic_user_file"),
-    ) else {
-        return;
-    };
-    if realm.argument() == "off" {
-        return realm.translated();
-    }
-    if !Path::new(file.argument()).is_file() {
-        realm.remarked("auth: { basic: FILE }");
-        return file.remarked("it can't be read here");
-    }
-    route.set("auth.basic", file.argument());
-    route.set("auth.realm", realm.argument());
-    realm.translated();
-    file.translated();
-    file.remarked("passwords must be bcrypt or argon2id");
 }
 
 fn limit(one: &SourceStatement, route: &mut DraftMap, draft: &mut ConfigDraft) {

@@ -1,5 +1,6 @@
 //! `listen`, certificates, and what is said of connections.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -32,9 +33,10 @@ pub fn events(block: &SourceStatement) {
 
 /// The listeners of all servers, each address once.
 pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
+    let with_tls = addresses_with_tls(inside);
     for server in inside.iter().filter(|one| one.name() == "server") {
         for one in server.inside().iter().filter(|one| one.name() == "listen") {
-            listen(one, server, inside, draft);
+            listen(one, server, &with_tls, draft);
         }
     }
     let common = common(inside);
@@ -55,16 +57,11 @@ pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
 /// What is said for all of them.
 fn common(inside: &[SourceStatement]) -> DraftMap {
     let mut map = DraftMap::default();
+    trusted_proxies(inside, &mut map);
     let servers = inside.iter().filter(|one| one.name() == "server");
     let of_servers = servers.flat_map(SourceStatement::inside);
     for one in inside.iter().chain(of_servers) {
         match one.name() {
-            "set_real_ip_from" => {
-                if let Some(network) = network(one.argument()) {
-                    map.add("trusted_proxies", network);
-                    one.translated();
-                }
-            }
             "real_ip_header" => match one.argument().to_ascii_lowercase().as_str() {
                 "x-forwarded-for" | "forwarded" => one.needs_nothing(),
                 "proxy_protocol" => one.needs_nothing(),
@@ -85,6 +82,118 @@ fn common(inside: &[SourceStatement]) -> DraftMap {
     map
 }
 
+/// `set_real_ip_from`, where all servers trust the same networks and read the field that is read here:
+/// who is trusted may name any client.
+fn trusted_proxies(inside: &[SourceStatement], map: &mut DraftMap) {
+    let of = |block: &[SourceStatement], name: &str| -> Vec<String> {
+        let all = block.iter().filter(|one| one.name() == name);
+        all.map(|one| one.argument().to_ascii_lowercase()).collect()
+    };
+    let held = |server: &SourceStatement, name: &str| {
+        let own = of(server.inside(), name);
+        if own.is_empty() {
+            of(inside, name)
+        } else {
+            own
+        }
+    };
+    let servers = inside.iter().filter(|one| one.name() == "server");
+    let servers: Vec<&SourceStatement> = servers.collect();
+    let mut each = servers.iter().map(|one| held(one, "set_real_ip_from"));
+    let networks = each
+        .next()
+        .unwrap_or_else(|| of(inside, "set_real_ip_from"));
+    let are_same = each.all(|other| other == networks);
+    let is_read = servers
+        .iter()
+        .all(|one| held(one, "real_ip_header") == ["x-forwarded-for"]);
+    let every = inside
+        .iter()
+        .chain(servers.iter().flat_map(|one| one.inside()));
+    for one in every.filter(|one| one.name() == "set_real_ip_from") {
+        match network(one.argument()) {
+            _ if !is_read => one
+                .remarked("trusted_proxies trusts X-Forwarded-For, and nginx reads another field"),
+            _ if !are_same => {
+                one.remarked("trusted_proxies is one list for all servers of a listener")
+            }
+            Some(network) => {
+                map.add("trusted_proxies", network);
+                one.translated();
+            }
+            None => {}
+        }
+    }
+}
+
+/// Which of the draft's listeners a server has with nginx.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerListeners {
+    /// All that serve something.
+    All,
+    /// Only some, for clients on this machine alone.
+    ThisMachine,
+    /// Only some, with addresses that not everybody reaches.
+    Inner,
+    /// Only some, at other ports or addresses.
+    Some,
+}
+
+impl ServerListeners {
+    /// Those of a server, and the first `listen` of it.
+    pub fn of<'a>(
+        server: &'a SourceStatement,
+        draft: &ConfigDraft,
+    ) -> (Self, Option<&'a SourceStatement>) {
+        let listens = server.inside().iter().filter(|one| one.name() == "listen");
+        let listens: Vec<&SourceStatement> = listens.collect();
+        let own: Vec<Option<String>> = listens.iter().map(|one| address(one.argument())).collect();
+        let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_owned();
+        let has = |wanted: &str| {
+            own.iter().flatten().any(|one| {
+                let is_any = one.starts_with("0.0.0.0:") || one.starts_with("[::]:");
+                *one == wanted || (is_any && port(one) == port(wanted))
+            })
+        };
+        let serving = draft.listeners.iter();
+        let serving = serving.filter(|one| !one.has("redirect_to_https.status"));
+        let mut serving = serving.filter_map(|one| one.get("address").and_then(Value::as_str));
+        if own.is_empty() || serving.all(has) {
+            return (Self::All, None);
+        }
+        let ip = |one: &Option<String>| {
+            let address = one.as_deref()?.parse::<std::net::SocketAddr>().ok()?;
+            Some(address.ip())
+        };
+        let addresses: Vec<Option<std::net::IpAddr>> = own.iter().map(ip).collect();
+        let all = |is: fn(&std::net::IpAddr) -> bool| {
+            addresses.iter().all(|one| one.as_ref().is_none_or(is))
+        };
+        let kind = if addresses.iter().all(Option::is_none) {
+            Self::Inner
+        } else if all(std::net::IpAddr::is_loopback) {
+            Self::ThisMachine
+        } else if all(is_inner) {
+            Self::Inner
+        } else {
+            Self::Some
+        };
+        (kind, listens.first().copied())
+    }
+}
+
+/// Whether an address is of a network that is not the internet.
+fn is_inner(address: &std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(four) => {
+            four.is_loopback() || four.is_private() || four.is_link_local()
+        }
+        std::net::IpAddr::V6(six) => {
+            six.is_loopback() || six.is_unique_local() || six.is_unicast_link_local()
+        }
+    }
+}
+
 /// A network in CIDR notation.
 pub fn network(text: &str) -> Option<String> {
     let address = text.split('/').next().unwrap_or_default();
@@ -99,7 +208,7 @@ pub fn network(text: &str) -> Option<String> {
 fn listen(
     one: &SourceStatement,
     server: &SourceStatement,
-    http: &[SourceStatement],
+    with_tls: &HashSet<String>,
     draft: &mut ConfigDraft,
 ) {
     let has = |flag: &str| one.arguments().iter().any(|word| word == flag);
@@ -109,7 +218,7 @@ fn listen(
     let Some(address) = address(one.argument()) else {
         return one.remarked("expected an address and a port");
     };
-    let is_tls = speaks_tls(&address, http);
+    let is_tls = with_tls.contains(&address);
     let certificates = if is_tls {
         certificates(server)
     } else {
@@ -154,14 +263,14 @@ fn listen(
     }
 }
 
-/// Whether some server has `ssl` at this address; then all of them do.
-fn speaks_tls(wanted: &str, http: &[SourceStatement]) -> bool {
+/// The addresses at which some server has `ssl`; then all of them have it there.
+fn addresses_with_tls(http: &[SourceStatement]) -> HashSet<String> {
     let servers = http.iter().filter(|one| one.name() == "server");
     let listens = servers
         .flat_map(SourceStatement::inside)
         .filter(|one| one.name() == "listen");
-    let mut with_tls = listens.filter(|one| one.arguments().iter().any(|word| word == "ssl"));
-    with_tls.any(|one| address(one.argument()).is_some_and(|known| known == wanted))
+    let with_tls = listens.filter(|one| one.arguments().iter().any(|word| word == "ssl"));
+    with_tls.filter_map(|one| address(one.argument())).collect()
 }
 
 /// HTTP/3 is a protocol of the listener with TLS on the same port.

@@ -1,45 +1,62 @@
 //! Servers and their locations: which routes there are, in the order in which nginx would look.
 
-use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-use super::super::draft::{ConfigDraft, DraftMap, STAND_IN};
-use super::super::expression;
-use super::super::source::SourceStatement;
-use super::{answers, conditions, listeners, policy, upstreams};
+use super::super::draft::{ConfigDraft, DraftMap, STAND_IN, name_of_route};
+use super::super::expression::{self, ExpressionCase, PatternList, PatternMeaning};
+use super::super::source::{EarlierNotes, SourceStatement};
+use super::hosts::{self, ServerHosts};
+use super::listeners::ServerListeners;
+use super::precedence::{self, PlacedRoute, RouteOrder, RouteReach};
+use super::{access, answers, guards, listeners, policy, unsaid, upstreams};
 
-/// The blocks around a directive, the innermost first. A directive of an outer block holds where no
-/// inner one has it.
+/// The blocks around a directive, the innermost first, each without the servers and locations in it. A
+/// directive of an outer block holds where no inner one has it.
 #[derive(Clone)]
-pub struct BlockChain<'a>(Vec<&'a [SourceStatement]>);
+pub struct BlockChain<'a>(Vec<Rc<[&'a SourceStatement]>>);
 
 impl<'a> BlockChain<'a> {
     fn within(&self, inner: &'a [SourceStatement]) -> Self {
-        Self(
-            std::iter::once(inner)
-                .chain(self.0.iter().copied())
-                .collect(),
-        )
+        let inner = std::iter::once(statements_of(inner));
+        Self(inner.chain(self.0.iter().cloned()).collect())
     }
 
-    pub fn blocks(&self) -> impl Iterator<Item = &'a [SourceStatement]> + '_ {
-        self.0.iter().copied()
+    pub fn blocks(&self) -> impl Iterator<Item = &[&'a SourceStatement]> {
+        self.0.iter().map(|block| &**block)
     }
 
     /// The directives of this name that hold here.
     pub fn directives(&self, name: &str) -> Vec<&'a SourceStatement> {
-        let of_block = |block: &&'a [SourceStatement]| -> Vec<&'a SourceStatement> {
-            let all: &'a [SourceStatement] = block;
-            all.iter().filter(|one| one.name() == name).collect()
+        let of_block = |block: &Rc<[&'a SourceStatement]>| -> Vec<&'a SourceStatement> {
+            let all = block.iter().copied();
+            all.filter(|one| one.name() == name).collect()
         };
         let mut levels = self.0.iter().map(of_block);
         levels.find(|found| !found.is_empty()).unwrap_or_default()
     }
 
-    /// Those of `proxy_`, `fastcgi_` and `uwsgi_` with this ending.
+    /// Those with this ending for the protocol by which the innermost block reaches its server: what is
+    /// said of FastCGI does not hold for HTTP. A block that names no server may mean any of them.
     pub fn cache_directives(&self, ending: &str) -> Vec<&'a SourceStatement> {
-        let names = ["proxy_", "fastcgi_", "uwsgi_"].map(|kind| format!("{kind}{ending}"));
-        let found = names.iter().map(|name| self.directives(name));
-        found.flatten().collect()
+        let kinds = ["proxy_", "fastcgi_", "uwsgi_", "scgi_"];
+        let passes = |kind: &&&str| {
+            let name = format!("{kind}pass");
+            self.has_in_innermost(&name)
+        };
+        let used: Vec<&str> = kinds.iter().filter(passes).copied().collect();
+        let used = match used.is_empty() {
+            true if self.has_in_innermost("grpc_pass") => Vec::new(),
+            true => kinds.to_vec(),
+            false => used,
+        };
+        let names = used.into_iter().map(|kind| format!("{kind}{ending}"));
+        names.flat_map(|name| self.directives(&name)).collect()
+    }
+
+    fn has_in_innermost(&self, name: &str) -> bool {
+        let innermost = self.0.first();
+        innermost.is_some_and(|block| block.iter().any(|one| one.name() == name))
     }
 
     pub fn first(&self, name: &str) -> Option<&'a SourceStatement> {
@@ -47,92 +64,119 @@ impl<'a> BlockChain<'a> {
     }
 }
 
+fn statements_of(block: &[SourceStatement]) -> Rc<[&SourceStatement]> {
+    let inside = block.iter();
+    let kept = inside.filter(|one| !matches!(one.name(), "server" | "location" | "upstream"));
+    kept.collect()
+}
+
 /// All servers; the default one takes what no other has, and so comes last.
 pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
-    let servers: Vec<&SourceStatement> =
-        inside.iter().filter(|one| one.name() == "server").collect();
-    let (last, named): (Vec<_>, Vec<_>) = servers.into_iter().partition(|one| is_default(one));
-    for server in named.iter().chain(&last) {
-        server.translated();
-        ServerRoutes::new(server, inside).translate(draft);
+    let mut placed = Vec::new();
+    let http = BlockChain(vec![statements_of(inside)]);
+    for group in hosts::grouped(inside) {
+        let begun = draft.routes.len();
+        for (server, hosts) in group {
+            server.translated();
+            let mut routes = ServerRoutes {
+                server,
+                http: inside,
+                chain: http.within(server.inside()),
+                hosts,
+                placed: Vec::new(),
+            };
+            routes.translate(draft);
+            placed.extend(routes.placed);
+        }
+        sort_routes(&mut draft.routes[begun..], &placed);
     }
+    precedence::keep_strict(&placed, draft);
 }
 
-fn is_default(server: &SourceStatement) -> bool {
-    let flagged = |one: &SourceStatement| {
-        let words = one.arguments();
-        one.name() == "listen"
-            && words
-                .iter()
-                .any(|word| word == "default_server" || word == "default")
-    };
-    server.inside().iter().any(flagged) || hosts(server).is_empty()
-}
-
-/// The names of a server, without `_` and expressions.
-fn hosts(server: &SourceStatement) -> Vec<String> {
-    let names = server
-        .inside()
+/// Sorts the routes of servers with the same hosts by the order of their locations.
+fn sort_routes(routes: &mut [DraftMap], placed: &[PlacedRoute<'_>]) {
+    let named = placed
         .iter()
-        .filter(|one| one.name() == "server_name");
-    let names = names.flat_map(|one| one.arguments().iter().cloned());
-    names
-        .filter(|name| !name.is_empty() && name != "_" && !name.starts_with('~'))
-        .flat_map(|name| match name.strip_prefix('.') {
-            Some(domain) => vec![domain.to_owned(), format!("*.{domain}")],
-            None => vec![name],
-        })
-        .collect()
+        .filter_map(|one| Some((one.name.clone()?, one.order)));
+    let orders: HashMap<String, RouteOrder> = named.collect();
+    routes.sort_by_key(|route| name_of_route(route).and_then(|name| orders.get(&name).copied()));
 }
+
+/// What was noted of these does not depend on the route: files are read before, and redirects are routes
+/// of their own.
+const SETTLED: [&str; 2] = ["include", "rewrite"];
+
+/// Why a server or a location gets no route.
+const SAME_NAMES: &str = "another server has these names and this path, and routes know no ports";
+
+/// Ranks of routes that are no locations.
+const BEFORE_LOCATIONS: u8 = 0;
+const BEHIND_LOCATIONS: u8 = 9;
 
 struct ServerRoutes<'a> {
     server: &'a SourceStatement,
+    http: &'a [SourceStatement],
     chain: BlockChain<'a>,
-    hosts: Vec<String>,
-    is_default: bool,
+    hosts: ServerHosts,
+    placed: Vec<PlacedRoute<'a>>,
+}
+
+/// Where a route stands, and for which statement.
+#[derive(Clone)]
+struct RoutePlace<'a> {
+    statement: &'a SourceStatement,
+    paths: Vec<String>,
+    path_case: ExpressionCase,
+    order: RouteOrder,
+    reach: RouteReach,
+    is_expression: bool,
+}
+
+impl<'a> RoutePlace<'a> {
+    fn of_server(statement: &'a SourceStatement, rank: u8, paths: &[String]) -> Self {
+        Self {
+            statement,
+            paths: paths.to_vec(),
+            path_case: ExpressionCase::Told,
+            order: RouteOrder {
+                rank,
+                within: 0,
+                part: 0,
+            },
+            reach: RouteReach::Exact,
+            is_expression: false,
+        }
+    }
 }
 
 impl<'a> ServerRoutes<'a> {
-    fn new(server: &'a SourceStatement, http: &'a [SourceStatement]) -> Self {
-        Self {
-            server,
-            chain: BlockChain(vec![server.inside(), http]),
-            hosts: hosts(server),
-            is_default: is_default(server),
+    fn translate(&mut self, draft: &mut ConfigDraft) {
+        if self.hosts.are_none() {
+            let why =
+                "no request reaches it in nginx: it has no name, and another server is the default";
+            return self.server.in_part(why);
         }
-    }
-
-    fn translate(&self, draft: &mut ConfigDraft) {
-        for one in self
-            .server
-            .inside()
-            .iter()
-            .filter(|one| one.name() == "server_name")
-        {
-            match one.arguments().iter().any(|name| name.starts_with('~')) {
-                true => one.in_part("hosts are patterns with *"),
-                false => one.translated(),
-            }
-        }
-        let begun = draft.routes.len();
         self.redirects(draft);
         let returns = self
             .server
             .inside()
             .iter()
             .find(|one| one.name() == "return");
+        let leads_to_https = answers::redirect_whole_listener(self.server, self.http, draft);
         match returns {
+            _ if leads_to_https => {}
             Some(one) => self.returned(one, draft),
             None => self.locations(draft),
         }
-        let main = draft.routes.last().and_then(|route| route.get("name"));
-        if let Some(main) = main
-            .and_then(|name| name.as_str())
-            .filter(|_| draft.routes.len() > begun)
-        {
+        let names = self.placed.iter().rev().filter_map(|one| one.name.clone());
+        let main = names.into_iter().next();
+        if !leads_to_https {
+            self.guard(draft);
+        }
+        if let Some(main) = main {
             let own = self.server.inside().iter();
             for one in own.filter(|one| one.home().is_none()) {
-                one.belongs_to(main);
+                one.belongs_to(&main);
             }
         }
     }
@@ -140,10 +184,12 @@ impl<'a> ServerRoutes<'a> {
     /// A route of this server, for this path, without a place in the draft yet.
     fn route(&self, draft: &ConfigDraft, path: &str, patterns: &[String]) -> DraftMap {
         let mut route = DraftMap::default();
-        let host = self.hosts.first().map_or("", String::as_str);
+        let names = self.hosts.names();
+        let host = names.first().map_or("", String::as_str);
         route.set("name", draft.route_name(&format!("{host} {path}")));
-        if !self.hosts.is_empty() && !self.is_default {
-            route.set("match.host", self.hosts.clone());
+        let matched = self.hosts.matched();
+        if !matched.is_empty() {
+            route.set("match.host", matched);
         }
         if !patterns.is_empty() {
             route.set("match.path", patterns);
@@ -151,113 +197,242 @@ impl<'a> ServerRoutes<'a> {
         route
     }
 
-    /// A server that only answers.
-    fn returned(&self, one: &SourceStatement, draft: &mut ConfigDraft) {
-        if answers::redirect_whole_listener(one, self.server, self.chain.blocks().last(), draft) {
-            return;
+    /// Puts a route into the draft, unless another one is for the same requests or the hosts can't be
+    /// said; then its rules are known all the same.
+    fn place(
+        &mut self,
+        mut route: DraftMap,
+        place: RoutePlace<'a>,
+        draft: &mut ConfigDraft,
+    ) -> bool {
+        self.keep_to_listeners(&mut route, draft);
+        let is_new = is_new(&route, draft);
+        let is_placed = is_new && self.hosts.are_matched();
+        if !is_new {
+            place.statement.in_part(SAME_NAMES);
         }
-        let mut route = self.route(draft, "all", &[]);
-        if !is_new(&route, draft) {
-            return one.remarked("another server has these names, and routes know no ports");
+        if is_placed
+            && draft
+                .routes
+                .iter()
+                .any(|one| one.get("name") == route.get("name"))
+        {
+            let name = name_of_route(&route).unwrap_or_default();
+            route.set("name", draft.route_name(&name));
         }
-        if answers::returned(one, &self.hosts, &mut route) {
+        let name = name_of_route(&route).filter(|_| is_placed);
+        if is_placed && self.hosts.loses_some() {
+            self.note(None, &route, &place);
+        }
+        self.note(name, &route, &place);
+        if is_placed {
             draft.routes.push(route);
         }
+        is_placed
     }
 
-    /// `rewrite … permanent` and `if ($host = …) { return … }` of the server.
-    fn redirects(&self, draft: &mut ConfigDraft) {
-        for one in self.server.inside() {
-            match one.name() {
-                "rewrite" => {
-                    let Some((patterns, to, status)) = answers::redirecting_rewrite(one) else {
-                        continue;
-                    };
-                    let mut route = self.route(draft, "redirect", &patterns);
-                    if answers::set_redirect(&to, status, &self.hosts, &mut route) {
-                        one.translated();
-                        draft.routes.push(route);
-                    }
-                }
-                "if" => self.redirect_of_host(one, draft),
-                _ => {}
+    /// Notes a route, or the rules of one that is not there.
+    fn note(&mut self, name: Option<String>, rules: &DraftMap, place: &RoutePlace<'a>) {
+        let reach = match name {
+            Some(_) => place.reach,
+            None => RouteReach::None,
+        };
+        self.placed.push(PlacedRoute {
+            name,
+            rules: rules.clone(),
+            paths: place.paths.clone(),
+            path_case: place.path_case,
+            server: self.server,
+            hosts: self.hosts.clone(),
+            order: place.order,
+            reach,
+            is_expression: place.is_expression,
+            statement: place.statement,
+        });
+    }
+
+    /// Routes know no listeners. Who could not reach the server with nginx does not reach it here.
+    fn keep_to_listeners(&self, route: &mut DraftMap, draft: &ConfigDraft) {
+        let (kind, listen) = ServerListeners::of(self.server, draft);
+        let Some(listen) = listen.filter(|_| !route.answers_itself()) else {
+            return;
+        };
+        match kind {
+            ServerListeners::All => {}
+            ServerListeners::ThisMachine if !route.has("access") => {
+                listen.remarked(
+                    "routes know no listeners: clients must have an address of this machine",
+                );
+                route.set("access.allow", vec!["127.0.0.0/8", "::1/128"]);
+            }
+            ServerListeners::ThisMachine | ServerListeners::Inner => {
+                route.close(
+                    listen,
+                    "routes know no listeners, and with nginx it is reached at this one alone",
+                );
+            }
+            ServerListeners::Some => {
+                listen.remarked("routes know no listeners: it is reached at each of them");
             }
         }
     }
 
-    fn redirect_of_host(&self, block: &SourceStatement, draft: &mut ConfigDraft) {
-        let [inner] = block.inside() else { return };
-        let Some((variable, operator, value)) = conditions::condition(block) else {
-            return;
-        };
-        if variable != "$host" || operator != "=" || inner.name() != "return" {
-            return;
+    /// A server that only answers.
+    fn returned(&mut self, one: &'a SourceStatement, draft: &mut ConfigDraft) {
+        let mut route = self.route(draft, "all", &[]);
+        if !answers::returned(one, &self.hosts.names(), &mut route) {
+            route.set("respond.status", 403);
+            one.remarked("what it answers can't be said, so it is 403");
         }
-        let mut route = self.route(draft, &format!("from {value}"), &[]);
-        route.set("match.host", json!([value]));
-        if answers::returned(inner, &self.hosts, &mut route) {
-            block.translated();
-            draft.routes.push(route);
+        if !is_new(&route, draft) {
+            return one.in_part(SAME_NAMES);
+        }
+        let place = RoutePlace::of_server(one, BEHIND_LOCATIONS, &[]);
+        self.place(route, place, draft);
+    }
+
+    /// `rewrite … permanent` of the server.
+    fn redirects(&mut self, draft: &mut ConfigDraft) {
+        let server = self.server;
+        for one in server.inside().iter().filter(|one| one.name() == "rewrite") {
+            let Some(redirect) = answers::redirecting_rewrite(one) else {
+                continue;
+            };
+            let mut route = self.route(draft, "redirect", &redirect.patterns);
+            let names = self.hosts.names();
+            if answers::set_redirect(&redirect.to, redirect.status, &names, &mut route) {
+                one.translated();
+                if let Some(difference) = redirect.difference {
+                    one.remarked(difference);
+                }
+                let place = RoutePlace::of_server(one, BEFORE_LOCATIONS, &redirect.patterns);
+                self.place(route, place, draft);
+            }
         }
     }
 
-    fn locations(&self, draft: &mut ConfigDraft) {
-        let all = self
-            .server
-            .inside()
+    /// `if (…) { return … }` of the server, around all of its routes.
+    fn guard(&mut self, draft: &mut ConfigDraft) {
+        let names: Vec<&String> = self
+            .placed
             .iter()
-            .filter(|one| one.name() == "location");
-        let mut locations: Vec<ServerLocation<'_>> = all.map(ServerLocation::new).collect();
-        locations.sort_by_key(ServerLocation::rank);
+            .filter_map(|one| one.name.as_ref())
+            .collect();
+        let is_own =
+            |route: &DraftMap| name_of_route(route).is_some_and(|name| names.contains(&&name));
+        let places: Vec<usize> = (0..draft.routes.len())
+            .filter(|at| is_own(&draft.routes[*at]))
+            .collect();
+        let mut own: Vec<DraftMap> = places.iter().map(|at| draft.routes[*at].clone()).collect();
+        let base = self.route(draft, "guard", &[]);
+        let hosts = self.hosts.names();
+        let around = guards::around(self.server.inside(), &self.chain, &hosts, &base, &mut own);
+        for (at, route) in places.into_iter().zip(own) {
+            draft.routes[at] = route;
+        }
+        self.leave_out_hidden(draft);
+        let before = around.before.into_iter();
+        let before = before.map(|route| (route, BEFORE_LOCATIONS, RouteReach::Exact));
+        let behind = around.behind.into_iter();
+        let behind = behind.map(|route| (route, BEHIND_LOCATIONS, RouteReach::Rest));
+        for (route, rank, reach) in before.chain(behind) {
+            let paths = path_patterns(&route);
+            let mut place = RoutePlace::of_server(self.server, rank, &paths);
+            place.reach = reach;
+            self.place(route, place, draft);
+        }
+    }
+
+    /// Two routes of the server that a guard has made the same are one: the second answers nothing.
+    fn leave_out_hidden(&mut self, draft: &mut ConfigDraft) {
+        let names = self.placed.iter().filter_map(|one| one.name.as_ref());
+        let own: HashSet<&String> = names.collect();
+        let mut known = HashSet::new();
+        let mut hidden = HashSet::new();
+        draft.routes.retain(|route| {
+            let name = name_of_route(route).filter(|name| own.contains(name));
+            let matched = route.get("match").map(ToString::to_string);
+            let is_kept = name.is_none() || known.insert(matched);
+            hidden.extend(name.filter(|_| !is_kept));
+            is_kept
+        });
+        for placed in &mut self.placed {
+            if placed
+                .name
+                .as_ref()
+                .is_some_and(|name| hidden.contains(name))
+            {
+                placed.name = None;
+                placed.reach = RouteReach::Rest;
+            }
+        }
+    }
+
+    fn locations(&mut self, draft: &mut ConfigDraft) {
+        let mut locations = Vec::new();
+        collect_locations(self.server.inside(), &[], &mut locations);
+        let first: Vec<String> = locations
+            .iter()
+            .filter(|one| one.kind == LocationKind::PrefixFirst)
+            .map(|one| one.path.clone())
+            .collect();
+        for (n, location) in locations.iter_mut().enumerate() {
+            location.find_order(n, &first);
+        }
+        locations.sort_by_key(|one| one.order);
         let php = self.lifted(&locations);
         let mut has_root = false;
         for location in &locations {
-            if php.is_some_and(|php| std::ptr::eq(php, location.block)) {
-                continue;
-            }
-            let is_root = location.kind == LocationKind::Prefix && location.path == "/";
+            let is_prefix = matches!(
+                location.kind,
+                LocationKind::Prefix | LocationKind::PrefixFirst
+            );
+            let is_root = is_prefix && location.path == "/";
             has_root |= is_root;
+            let is_php = php.is_some_and(|php| std::ptr::eq(php, location.block));
             let mut chain = self.chain.clone();
             if let Some(php) = php.filter(|_| is_root) {
                 chain = chain.within(php.inside());
             }
-            self.location(location, &chain.within(location.block.inside()), draft);
+            for parent in &location.parents {
+                chain = chain.within(parent.inside());
+            }
+            let chain = chain.within(location.block.inside());
+            match is_php {
+                true => self.lift(location, &chain, draft),
+                false => self.location(location, &chain, draft),
+            }
         }
-        let route = self.route(draft, "", &[]);
-        if !has_root && self.serves_files() && is_new(&route, draft) {
+        if !has_root && !self.serves_files() && !self.hosts.matched().is_empty() {
+            // What no location takes must not meet the default server.
+            let mut route = self.route(draft, "rest", &[]);
+            route.set("respond.status", 404);
+            let place = RoutePlace::of_server(self.server, BEHIND_LOCATIONS - 1, &[]);
+            self.place(route, place, draft);
+        } else if !has_root && self.serves_files() {
+            let route = self.route(draft, "", &[]);
             let chain =
                 php.map_or_else(|| self.chain.clone(), |php| self.chain.within(php.inside()));
-            self.serve(route, &chain, None, draft);
-        }
-        if let Some(php) = php {
-            php.translated();
+            let route = served(route, &chain, None, draft);
+            let place = RoutePlace::of_server(self.server, BEHIND_LOCATIONS - 1, &[]);
+            self.place(route, place, draft);
         }
     }
 
     /// Whether requests that no location takes are answered: from files, or by an `index.php`.
     fn serves_files(&self) -> bool {
         let names = ["root", "try_files", "fastcgi_pass", "index"];
-        self.server
-            .inside()
-            .iter()
-            .any(|one| names.contains(&one.name()))
-            || !self
-                .server
-                .inside()
-                .iter()
-                .any(|one| one.name() == "location")
+        let inside = self.server.inside();
+        inside.iter().any(|one| names.contains(&one.name()))
+            || !inside.iter().any(|one| one.name() == "location")
     }
 
     /// The location for PHP, where all pages end by `try_files`: what it says of the cache is said of
     /// them.
-    fn lifted<'b>(&self, locations: &'b [ServerLocation<'a>]) -> Option<&'b SourceStatement> {
+    fn lifted(&self, locations: &[ServerLocation<'a>]) -> Option<&'a SourceStatement> {
         let is_php = |one: &&ServerLocation<'a>| {
-            let passes = one
-                .block
-                .inside()
-                .iter()
-                .any(|inner| inner.name() == "fastcgi_pass");
-            passes && one.path.contains("php")
+            let mut inside = one.block.inside().iter();
+            inside.any(|inner| inner.name() == "fastcgi_pass") && one.path.contains("php")
         };
         let to_php =
             |one: &SourceStatement| one.name() == "try_files" && one.text.contains("index.php");
@@ -266,102 +441,244 @@ impl<'a> ServerRoutes<'a> {
         all.into_iter().any(to_php).then_some(found.block)
     }
 
+    /// The location for PHP has no route of its own, and its rules are known all the same.
+    fn lift(
+        &mut self,
+        location: &ServerLocation<'a>,
+        chain: &BlockChain<'a>,
+        draft: &mut ConfigDraft,
+    ) {
+        location.block.translated();
+        self.lose(location, chain, draft);
+    }
+
+    /// Notes the rules of a location that gets no route: what takes its requests must be as strict.
+    fn lose(
+        &mut self,
+        location: &ServerLocation<'a>,
+        chain: &BlockChain<'a>,
+        draft: &mut ConfigDraft,
+    ) {
+        let inside = location.block.inside().iter().collect();
+        let notes = EarlierNotes::put_aside(inside, &[]);
+        let route = self.route(draft, &location.path, &[]);
+        let mut rules = self.with_rules(route, location, chain, draft);
+        let has_guards = location.block.inside().iter().any(guards::is_guard);
+        notes.restore();
+        if has_guards {
+            rules.deny_everybody();
+        }
+        let (paths, path_case) = location.covering_patterns();
+        self.placed.push(PlacedRoute {
+            name: None,
+            rules,
+            paths,
+            path_case,
+            server: self.server,
+            hosts: self.hosts.clone(),
+            order: location.order,
+            reach: RouteReach::None,
+            is_expression: location.kind == LocationKind::Expression,
+            statement: location.block,
+        });
+    }
+
     fn location(
-        &self,
-        location: &ServerLocation<'_>,
-        chain: &BlockChain<'_>,
+        &mut self,
+        location: &ServerLocation<'a>,
+        chain: &BlockChain<'a>,
         draft: &mut ConfigDraft,
     ) {
         let block = location.block;
-        let has = |name: &str| block.inside().iter().any(|one| one.name() == name);
-        if block
-            .inside()
-            .iter()
-            .any(|one| one.name().ends_with("_cache_purge"))
-        {
+        if block.inside().iter().any(answers::purges_by_path) {
             return answers::purging(block, draft);
         }
-        if has("stub_status") {
-            return block.needs_nothing_whole();
-        }
-        if has("internal") {
-            return block.remarked("internal locations have no counterpart");
-        }
-        let Some(patterns) = location.patterns() else {
-            return block.remarked("no pattern says the same as this expression");
-        };
-        let mut route = self.route(draft, &location.path, &patterns);
-        if !is_new(&route, draft) {
-            return block.remarked(
-                "another server has these names and this path, and routes know no ports",
-            );
-        }
-        let name = route
-            .get("name")
-            .and_then(|name| name.as_str())
-            .unwrap_or_default();
-        block.belongs_to(name);
-        block.translated();
-        location.tell_difference();
-        if let Some(one) = block.inside().iter().find(|one| one.name() == "return") {
-            if answers::returned(one, &self.hosts, &mut route) {
-                draft.routes.push(route);
-            } else {
-                block.in_part("there is no route for it");
+        if location.kind == LocationKind::Named {
+            block.remarked("requests reach it from other locations alone");
+            if unsaid::may_restrict(block) {
+                self.lose(location, chain, draft);
             }
             return;
         }
-        if answers::is_closed(block) {
-            route.set("respond.status", 403);
-            block.translated_whole();
-            draft.routes.push(route);
-            return;
+        let Some(list) = location.patterns() else {
+            block.remarked("no pattern says the same as this expression");
+            return self.lose(location, chain, draft);
+        };
+        let keeps_slashes = chain
+            .first("merge_slashes")
+            .is_some_and(|one| one.argument() == "off");
+        if !keeps_slashes && list.patterns.iter().any(|path| path.contains("//")) {
+            return block.in_part("no request has such a path, since slashes in a row are one");
         }
-        for one in block.inside().iter().filter(|one| one.name() == "location") {
-            one.remarked("a location inside another one; its route must stand before this one");
-        }
-        self.serve(route, chain, Some(location), draft);
+        let mut route = self.route(draft, &location.path, &list.patterns);
+        block.belongs_to(&name_of_route(&route).unwrap_or_default());
+        block.translated();
+        route = self.with_rules(route, location, chain, draft);
+        let (patterns, reach) = location.spelled(list, &mut route);
+        let (paths, path_case) = match reach {
+            RouteReach::Narrower => location.covering_patterns(),
+            _ => (patterns, ExpressionCase::Told),
+        };
+        let place = RoutePlace {
+            statement: block,
+            paths,
+            path_case,
+            order: location.order,
+            reach,
+            is_expression: location.kind == LocationKind::Expression,
+        };
+        self.place_guarded(route, location, chain, place, draft);
     }
 
-    /// A route that goes to an upstream.
-    fn serve(
+    /// What a location does with its requests.
+    fn with_rules(
         &self,
         mut route: DraftMap,
-        chain: &BlockChain<'_>,
-        location: Option<&ServerLocation<'_>>,
+        location: &ServerLocation<'a>,
+        chain: &BlockChain<'a>,
+        draft: &mut ConfigDraft,
+    ) -> DraftMap {
+        let block = location.block;
+        let inside = block.inside();
+        let has = |name: &str| inside.iter().any(|one| one.name() == name);
+        if has("stub_status") || has("internal") {
+            route.set("respond.status", 404);
+            let why = match has("internal") {
+                true => "who asks for it gets 404, as with nginx",
+                false => "it is 404: the admin listener has metrics",
+            };
+            inside.iter().for_each(SourceStatement::needs_nothing_whole);
+            block.remarked(why);
+        } else if let Some(one) = inside.iter().find(|one| one.name() == "return") {
+            if !answers::returned(one, &self.hosts.names(), &mut route) {
+                route.set("respond.status", 403);
+                one.remarked("what it answers can't be said, so it is 403");
+            }
+        } else if answers::is_closed(block) {
+            route.set("respond.status", 403);
+            block.translated_whole();
+        } else {
+            route = served(route, chain, Some(location), draft);
+        }
+        route
+    }
+
+    /// Puts the route of a location into the draft, with those of its guards around it.
+    fn place_guarded(
+        &mut self,
+        route: DraftMap,
+        location: &ServerLocation<'a>,
+        chain: &BlockChain<'a>,
+        place: RoutePlace<'a>,
         draft: &mut ConfigDraft,
     ) {
-        let passes = chain.blocks().next().into_iter().flatten();
-        let target = passes
-            .filter(|one| matches!(one.name(), "proxy_pass" | "grpc_pass"))
-            .find_map(|one| upstreams::of_proxy_pass(one, draft));
-        let upstream = target
-            .as_ref()
-            .map_or(STAND_IN, |target| target.upstream.as_str());
-        route.set("upstream", upstream);
-        let replaced = target.as_ref().and_then(|target| target.path.as_deref());
-        if let (Some(path), Some(location)) = (replaced, location) {
-            answers::replaced_path(&location.path, path, &mut route);
-        }
-        policy::of_route(chain, &mut route, draft);
-        answers::of_route(chain, &mut route, draft);
-        policy::of_upstream(chain, upstream, draft);
-        for name in ["client_max_body_size", "client_body_timeout"] {
-            for one in chain.directives(name) {
-                listeners::body_limits(one, &mut route);
+        let mut base = self.route(draft, "", &[]);
+        for key in ["name", "match"] {
+            if let Some(value) = route.get(key) {
+                base.set(key, value.clone());
             }
         }
-        draft.routes.push(route);
+        let mut own = vec![route];
+        for one in location.block.inside() {
+            if one.name() != "limit_except" {
+                continue;
+            }
+            let others = guards::limit_except(one, &mut own[0], |route| {
+                let mut others = route.clone();
+                ["access", "auth"].iter().for_each(|key| others.remove(key));
+                access::of_route(&chain.within(one.inside()), &mut others, draft);
+                others
+            });
+            own.extend(others);
+        }
+        let hosts = self.hosts.names();
+        let around = guards::around(location.block.inside(), chain, &hosts, &base, &mut own);
+        let all = around.before.into_iter().chain(own).chain(around.behind);
+        for (part, route) in all.enumerate() {
+            let mut place = place.clone();
+            place.order.part = u8::try_from(part).unwrap_or(u8::MAX);
+            self.place(route, place, draft);
+        }
     }
+}
+
+/// A route that goes to an upstream.
+fn served<'a>(
+    mut route: DraftMap,
+    chain: &BlockChain<'a>,
+    location: Option<&ServerLocation<'a>>,
+    draft: &mut ConfigDraft,
+) -> DraftMap {
+    let around: Vec<&SourceStatement> = chain.blocks().flatten().copied().collect();
+    let notes = EarlierNotes::put_aside(around, &SETTLED);
+    let passes = chain.blocks().next().into_iter().flatten();
+    let target = passes
+        .filter(|one| matches!(one.name(), "proxy_pass" | "grpc_pass"))
+        .find_map(|one| upstreams::of_proxy_pass(one, draft));
+    let upstream = target
+        .as_ref()
+        .map_or(STAND_IN, |target| target.upstream.as_str());
+    route.set("upstream", upstream);
+    let replaced = target.as_ref().and_then(|target| target.path.as_deref());
+    if let (Some(path), Some(location)) = (replaced, location) {
+        answers::replaced_path(&location.path, path, &mut route);
+    }
+    policy::of_route(chain, &mut route, draft);
+    answers::of_route(chain, &mut route, draft);
+    access::of_route(chain, &mut route, draft);
+    policy::of_upstream(chain, upstream, draft);
+    for name in ["client_max_body_size", "client_body_timeout"] {
+        for one in chain.directives(name) {
+            listeners::body_limits(one, &mut route);
+        }
+    }
+    unsaid::be_careful(chain, &mut route);
+    notes.join();
+    route
 }
 
 /// Whether no route before takes the same requests.
 fn is_new(route: &DraftMap, draft: &ConfigDraft) -> bool {
     let wanted = route.get("match");
-    draft
-        .routes
-        .iter()
-        .all(|known| known.get("match") != wanted)
+    let mut known = draft.routes.iter();
+    known.all(|known| known.get("match") != wanted)
+}
+
+fn path_patterns(route: &DraftMap) -> Vec<String> {
+    let list = route.get("match.path").and_then(|list| list.as_array());
+    let texts = list.into_iter().flatten();
+    texts
+        .filter_map(|one| Some(one.as_str()?.to_owned()))
+        .collect()
+}
+
+/// Whether an expression has alternatives outside of groups: then its beginning is that of one alone.
+fn has_outer_alternatives(expression: &str) -> bool {
+    let mut open = 0_usize;
+    let mut characters = expression.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' => drop(characters.next()),
+            '(' => open += 1,
+            ')' => open = open.saturating_sub(1),
+            '|' if open == 0 => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// All locations, those inside of others with what is around them.
+fn collect_locations<'a>(
+    block: &'a [SourceStatement],
+    parents: &[&'a SourceStatement],
+    found: &mut Vec<ServerLocation<'a>>,
+) {
+    for one in block.iter().filter(|one| one.name() == "location") {
+        found.push(ServerLocation::new(one, parents));
+        let within: Vec<_> = parents.iter().copied().chain([one]).collect();
+        collect_locations(one.inside(), &within, found);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -375,14 +692,33 @@ enum LocationKind {
     Named,
 }
 
+/// What is said of a location with too many spellings.
+const OTHER_SPELLINGS: &str = "patterns tell capital and small letters apart: other spellings go to routes behind this one, there past the cache; put those that there are";
+
+/// The most patterns that one location becomes where capital and small letters are the same to it.
+const MOST_SPELLINGS: usize = 256;
+
+/// Ranks of locations.
+const EXACT: u8 = 1;
+const PREFIX_FIRST: u8 = 2;
+const EXPRESSION_IN_PREFIX: u8 = 3;
+const EXPRESSION: u8 = 4;
+const PREFIX: u8 = 5;
+
 struct ServerLocation<'a> {
     block: &'a SourceStatement,
+    /// The locations that it stands in, the outermost first.
+    parents: Vec<&'a SourceStatement>,
     kind: LocationKind,
     path: String,
+    ignores_case: bool,
+    order: RouteOrder,
+    /// Whether it is a prefix that stands before expressions since a shorter one has `^~`.
+    is_moved: bool,
 }
 
 impl<'a> ServerLocation<'a> {
-    fn new(block: &'a SourceStatement) -> Self {
+    fn new(block: &'a SourceStatement, parents: &[&'a SourceStatement]) -> Self {
         // The sign may stand before the path without a space.
         let words = block.arguments().join(" ");
         let signs = [
@@ -398,59 +734,153 @@ impl<'a> ServerLocation<'a> {
         let (path, kind) = found.unwrap_or((&words, LocationKind::Prefix));
         Self {
             block,
+            parents: parents.to_vec(),
             kind,
             path: path.trim().to_owned(),
+            ignores_case: words.starts_with("~*"),
+            order: RouteOrder {
+                rank: PREFIX,
+                within: 0,
+                part: 0,
+            },
+            is_moved: false,
         }
     }
 
-    /// nginx takes an exact path, then the longest prefix with `^~`, then the first expression, then
-    /// the longest prefix.
-    fn rank(&self) -> (u8, usize) {
+    /// nginx takes an exact path. Else it finds the longest prefix; if that has `^~`, it is taken, and
+    /// else the first expression, and else that prefix. So a prefix that is longer than one with `^~`
+    /// stands before that one, and before expressions, although these should come first.
+    fn find_order(&mut self, n: usize, first: &[String]) {
         let longest_first = usize::MAX - self.path.len();
-        match self.kind {
-            LocationKind::Exact => (0, 0),
-            LocationKind::PrefixFirst => (1, longest_first),
-            LocationKind::Expression => (2, 0),
-            LocationKind::Prefix => (3, longest_first),
-            LocationKind::Named => (4, 0),
-        }
+        let is_longer = first
+            .iter()
+            .any(|path| self.path.starts_with(path) && self.path.len() > path.len());
+        self.is_moved = self.kind == LocationKind::Prefix && is_longer;
+        let (rank, within) = match self.kind {
+            LocationKind::Exact => (EXACT, n),
+            LocationKind::PrefixFirst => (PREFIX_FIRST, longest_first),
+            LocationKind::Prefix if is_longer => (PREFIX_FIRST, longest_first),
+            LocationKind::Expression if !self.parents.is_empty() => (EXPRESSION_IN_PREFIX, n),
+            LocationKind::Expression => (EXPRESSION, n),
+            LocationKind::Prefix => (PREFIX, longest_first),
+            LocationKind::Named => (BEFORE_LOCATIONS, n),
+        };
+        self.order.rank = rank;
+        self.order.within = within;
+    }
+
+    /// The path of the prefix around it.
+    fn parent_path(&self) -> Option<String> {
+        let parent = self.parents.last()?;
+        let parent = Self::new(parent, &[]);
+        (parent.kind != LocationKind::Expression).then_some(parent.path)
     }
 
     /// The patterns for its paths; none of them is every path.
-    fn patterns(&self) -> Option<Vec<String>> {
-        let literal = |text: &str| {
-            let special = |c: char| match c {
-                '*' | '?' | '\\' => format!("\\{c}"),
-                c => c.to_string(),
-            };
-            text.chars().map(special).collect::<String>()
+    fn patterns(&self) -> Option<PatternList> {
+        let exactly = |patterns: Vec<String>| PatternList {
+            patterns,
+            meaning: PatternMeaning::Same,
+            case: ExpressionCase::Told,
         };
         match self.kind {
-            LocationKind::Expression => Some(expression::paths(&self.path)?.patterns),
+            LocationKind::Expression => self.expression_patterns(),
             _ if !self.path.starts_with('/') => None,
-            LocationKind::Exact => Some(vec![literal(&self.path)]),
+            LocationKind::Exact => Some(exactly(vec![expression::literal_text(&self.path)])),
             LocationKind::Prefix | LocationKind::PrefixFirst if self.path == "/" => {
-                Some(Vec::new())
+                Some(exactly(Vec::new()))
             }
-            LocationKind::Prefix | LocationKind::PrefixFirst => {
-                Some(vec![format!("{}*", literal(&self.path))])
-            }
+            LocationKind::Prefix | LocationKind::PrefixFirst => Some(exactly(vec![format!(
+                "{}*",
+                expression::literal_text(&self.path)
+            )])),
             LocationKind::Named => None,
         }
     }
 
-    fn tell_difference(&self) {
-        if self.kind != LocationKind::Expression {
-            return;
+    /// Those of an expression; inside of a prefix they begin with that.
+    fn expression_patterns(&self) -> Option<PatternList> {
+        let mut list = expression::paths(&self.path)?;
+        if self.ignores_case {
+            list.case = ExpressionCase::Ignored;
         }
-        let wider = expression::paths(&self.path).and_then(|list| list.difference());
-        let ignores_case = self.block.argument().starts_with("~*");
-        match (wider, ignores_case) {
-            (Some(wider), _) => self.block.remarked(wider),
-            (None, true) => self
-                .block
-                .remarked("capital and small letters are told apart here"),
-            (None, false) => {}
+        if self.parents.is_empty() {
+            return Some(list);
         }
+        let prefix = expression::literal_text(&self.parent_path()?);
+        let within = |pattern: &String| match pattern.strip_prefix('*') {
+            Some(rest) => Some(format!("{prefix}*{}", rest.trim_start_matches('*'))),
+            None => pattern.starts_with(&prefix).then(|| pattern.clone()),
+        };
+        let patterns: Option<Vec<String>> = list.patterns.iter().map(within).collect();
+        Some(PatternList {
+            patterns: patterns?,
+            meaning: PatternMeaning::Wider,
+            case: list.case,
+        })
+    }
+
+    /// Patterns that match all of its paths, and more perhaps.
+    fn covering_patterns(&self) -> (Vec<String>, ExpressionCase) {
+        if let Some(list) = self.patterns() {
+            return (list.patterns, list.case);
+        }
+        let of_prefix = |path: &str| vec![format!("{}*", expression::literal_text(path))];
+        let case = match self.ignores_case || self.path.contains("(?i") {
+            true => ExpressionCase::Ignored,
+            false => ExpressionCase::Told,
+        };
+        let expression = self.path.strip_prefix("(?i)").unwrap_or(&self.path);
+        let begun = expression
+            .strip_prefix('^')
+            .filter(|rest| !has_outer_alternatives(rest));
+        let is_plain = |c: &char| c.is_ascii_alphanumeric() || "/_-".contains(*c);
+        let literal: String = begun
+            .unwrap_or_default()
+            .chars()
+            .take_while(is_plain)
+            .collect();
+        // What stands last may be repeated, or not be there at all.
+        let certain = literal.rfind('/').map_or("", |at| &literal[..=at]);
+        let paths = match (certain.len(), self.parent_path()) {
+            (0 | 1, Some(path)) => of_prefix(&path),
+            (0 | 1, None) => Vec::new(),
+            _ => of_prefix(certain.trim_end_matches('/')),
+        };
+        (paths, case)
+    }
+
+    /// The patterns that the route gets, with how much they take. Where the case of letters is lost, a
+    /// route that restricts takes all spellings and more.
+    fn spelled(&self, list: PatternList, route: &mut DraftMap) -> (Vec<String>, RouteReach) {
+        let wider = match list.meaning {
+            PatternMeaning::Wider => RouteReach::Wider,
+            PatternMeaning::Same if self.is_moved => RouteReach::BeforeExpressions,
+            PatternMeaning::Same => RouteReach::Exact,
+        };
+        let told = PatternList {
+            case: ExpressionCase::Told,
+            ..list.clone()
+        };
+        if let Some(difference) = told.difference() {
+            self.block.remarked(difference);
+        }
+        if list.case == ExpressionCase::Told {
+            return (list.patterns, wider);
+        }
+        let restricts = route.is_closed() || route.has("access") || route.has("auth");
+        let (patterns, reach) = match (list.spellings(MOST_SPELLINGS), restricts) {
+            (Some(all), _) => (all, wider),
+            (None, true) => {
+                self.block.remarked("any character stands for each letter, since patterns tell capital and small letters apart; put the spellings that there are");
+                (list.any_spelling(), RouteReach::Wider)
+            }
+            (None, false) => {
+                self.block.remarked(OTHER_SPELLINGS);
+                (list.usual_spellings(), RouteReach::Narrower)
+            }
+        };
+        route.set("match.path", patterns.clone());
+        (patterns, reach)
     }
 }

@@ -60,9 +60,13 @@ fn rate(text: &str) -> Option<String> {
 pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraft) {
     let zones = chain.cache_directives("cache");
     zones.iter().for_each(|one| one.translated());
-    if !zones.iter().any(|one| one.argument() != "off") {
+    let Some(zone) = zones.iter().find(|one| one.argument() != "off") else {
         route.set("cache", "off");
         return;
+    };
+    zone.remarked("X-Accel-Expires of the origin is not read; it must say Cache-Control");
+    if zone.argument().contains('$') {
+        route.leave_uncached(zone, "its zone has variables");
     }
     route.set("policy.cookies", "ignore");
     conditions::bypass(chain, route);
@@ -95,9 +99,11 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut Config
     }
 }
 
-/// `proxy_cache_valid`: the first list with 200 is the `ttl`, the first with errors alone is
-/// `negative_cache`, all others are `lifetimes`.
+/// `proxy_cache_valid`, of which nginx takes the first that has a status: the first list with 200 is
+/// the `ttl`, the first with errors alone is `negative_cache`, all others are `lifetimes`.
 fn lifetimes(lists: &[&SourceStatement], route: &mut DraftMap) {
+    let mut known: Vec<u16> = Vec::new();
+    let mut is_any_known = false;
     for one in lists {
         let Some((time, codes)) = one.arguments().split_last() else {
             continue;
@@ -105,7 +111,12 @@ fn lifetimes(lists: &[&SourceStatement], route: &mut DraftMap) {
         let Some(time) = values::duration(time) else {
             continue;
         };
+        if is_any_known {
+            one.remarked("`any` stands before it, so nginx never reads it");
+            continue;
+        }
         if codes.iter().any(|code| code == "any") {
+            is_any_known = true;
             one.remarked("list the statuses in policy.lifetimes");
             continue;
         }
@@ -113,8 +124,17 @@ fn lifetimes(lists: &[&SourceStatement], route: &mut DraftMap) {
             true => vec![200, 301, 302],
             false => codes.iter().filter_map(|code| code.parse().ok()).collect(),
         };
+        one.translated();
+        let codes: Vec<u16> = codes
+            .into_iter()
+            .filter(|code| !known.contains(code))
+            .collect();
+        if codes.is_empty() {
+            continue;
+        }
+        known.extend(&codes);
         let errors = codes.iter().all(|code| *code >= 400);
-        if codes.contains(&200) && !route.has("policy.ttl") {
+        if codes.contains(&200) {
             route.set("policy.ttl", time);
             route.set("policy.statuses", codes);
         } else if errors && !route.has("policy.negative_cache") {
@@ -126,35 +146,65 @@ fn lifetimes(lists: &[&SourceStatement], route: &mut DraftMap) {
             let lifetime = json!({ "statuses": codes, "ttl": time });
             route.add("policy.lifetimes", lifetime);
         }
-        one.translated();
+    }
+    no_guesses(&known, route);
+}
+
+/// Statuses of answers for which Lamina guesses a lifetime by `Last-Modified`.
+const GUESSED: [u16; 9] = [200, 203, 204, 300, 301, 308, 404, 410, 501];
+
+/// nginx stores an answer without a lifetime only where `proxy_cache_valid` names its status.
+fn no_guesses(known: &[u16], route: &mut DraftMap) {
+    let others = GUESSED.into_iter().filter(|status| !known.contains(status));
+    let others: Vec<u16> = others.collect();
+    if !others.is_empty() {
+        let lifetime = json!({ "statuses": others, "ttl": "0s" });
+        route.add("policy.lifetimes", lifetime);
     }
 }
 
+/// `proxy_ignore_headers`. Only where nginx reads neither `Cache-Control` nor `Expires`, the answer has
+/// no say; where it reads one of both, it may shorten what is stored.
 fn ignored_fields(chain: &BlockChain<'_>, route: &mut DraftMap) {
-    let hides = chain.cache_directives("hide_header");
-    let hides_cookies = hides
+    let hides_cookies = chain
+        .cache_directives("hide_header")
         .iter()
         .any(|one| one.argument().eq_ignore_ascii_case("set-cookie"));
     for one in chain.cache_directives("ignore_headers") {
-        let mut unsaid = Vec::new();
-        for name in one.arguments() {
-            match name.to_ascii_lowercase().as_str() {
-                "cache-control" | "expires" if route.has("policy.ttl") => {
-                    route.set("policy.mode", "override");
-                }
-                "set-cookie" => {
-                    let kept = if hides_cookies { "strip" } else { "keep" };
-                    route.set("policy.set_cookie", kept);
-                }
-                "x-accel-expires" | "x-accel-buffering" | "x-accel-redirect" => {}
-                _ => unsaid.push(name.as_str()),
+        let has = |wanted: &str| {
+            let mut names = one.arguments().iter();
+            names.any(|name| name.eq_ignore_ascii_case(wanted))
+        };
+        one.translated();
+        match (has("cache-control"), has("expires")) {
+            (false, false) => {}
+            _ if !route.has("policy.ttl") => route.leave_uncached(
+                one,
+                "without them nginx stores what has a lifetime in proxy_cache_valid alone, and no list of it has 200",
+            ),
+            (true, true) => route.set("policy.mode", "override"),
+            _ => {
+                route.set("policy.mode", "cap");
+                one.remarked("both fields are read here, and policy.ttl is the most");
             }
         }
-        match unsaid.is_empty() {
-            true => one.translated(),
-            false => one.in_part(&format!("{} can't be ignored", unsaid.join(" "))),
+        if has("set-cookie") {
+            let kept = if hides_cookies { "strip" } else { "keep" };
+            route.set("policy.set_cookie", kept);
         }
-        if route
+        let said = ["cache-control", "expires", "set-cookie", "x-accel-"];
+        let is_said = |name: &&String| {
+            let name = name.to_ascii_lowercase();
+            said.iter().any(|one| name.starts_with(one))
+        };
+        let names = one.arguments().iter();
+        let unsaid: Vec<&str> = names
+            .filter(|name| !is_said(name))
+            .map(String::as_str)
+            .collect();
+        if !unsaid.is_empty() {
+            one.in_part(&format!("{} can't be ignored", unsaid.join(" ")));
+        } else if route
             .get("policy.set_cookie")
             .is_some_and(|kept| kept == "keep")
         {
@@ -188,55 +238,56 @@ fn stale(chain: &BlockChain<'_>, route: &mut DraftMap) {
 }
 
 /// Variables that are in the key by themselves.
-const ALWAYS: [&str; 14] = [
-    "$scheme",
-    "$request_method",
-    "$proxy_host",
-    "$http_host",
-    "$host",
-    "$server_name",
-    "$server_port",
-    "$request_uri",
-    "$uri",
-    "$is_args",
-    "$args",
-    "$query_string",
-    "$hostname",
-    "$proxy_port",
+const ALWAYS_IN_KEY: [&str; 11] = [
+    "scheme",
+    "request_method",
+    "proxy_host",
+    "http_host",
+    "host",
+    "server_name",
+    "server_port",
+    "hostname",
+    "proxy_port",
+    "uri",
+    "document_uri",
 ];
 
+/// Variables with all of the query.
+const WHOLE_QUERY: [&str; 3] = ["request_uri", "args", "query_string"];
+
+/// `proxy_cache_key`. What it tells apart and the draft can't must not be stored as one.
 fn key(chain: &BlockChain<'_>, route: &mut DraftMap) {
     for one in chain.cache_directives("cache_key") {
-        let text = one.arguments().join("");
+        let names = values::variables(&one.arguments().join(" "));
         let mut unsaid = Vec::new();
-        let parts: Vec<String> = text
-            .split('$')
-            .skip(1)
-            .map(|part| format!("${part}"))
-            .collect();
-        for part in &parts {
-            let name = part.trim_matches(['{', '}', '|', ':', '/', '?', '-', '_', ' ']);
-            let name: String = name.replace(['{', '}'], "");
-            if ALWAYS.contains(&name.as_str()) {
+        let mut parameters = Vec::new();
+        for name in &names {
+            let name = name.as_str();
+            if ALWAYS_IN_KEY.contains(&name) || WHOLE_QUERY.contains(&name) || name == "is_args" {
                 continue;
             }
-            if let Some(cookie) = name.strip_prefix("$cookie_") {
+            if let Some(cookie) = name.strip_prefix("cookie_") {
                 route.add("key.cookies", cookie);
-            } else if let Some(field) = name.strip_prefix("$http_") {
+            } else if let Some(parameter) = name.strip_prefix("arg_") {
+                parameters.push(parameter.to_owned());
+            } else if let Some(field) = name.strip_prefix("http_") {
                 route.add("key.headers", field.replace('_', "-"));
             } else {
-                unsaid.push(name);
+                unsaid.push(format!("${name}"));
             }
         }
-        let has_query = ["$request_uri", "$args", "$query_string"]
+        one.translated();
+        if !names
             .iter()
-            .any(|name| text.contains(name));
-        if !has_query {
-            route.set("key.query.include", Value::Array(Vec::new()));
+            .any(|name| WHOLE_QUERY.contains(&name.as_str()))
+        {
+            route.set("key.query.include", parameters);
+            one.remarked("the origin gets these parameters alone; key.query.origin_query: as_sent gives it all of them");
         }
-        match unsaid.is_empty() {
-            true => one.translated(),
-            false => one.in_part(&format!("{} is not in the key", unsaid.join(" "))),
+        if !unsaid.is_empty() {
+            let why = format!("{} is not in the key", unsaid.join(" "));
+            one.in_part(&why);
+            route.leave_uncached(one, &why);
         }
     }
 }
@@ -296,8 +347,13 @@ fn host_header(chain: &BlockChain<'_>) -> Option<&'static str> {
         .iter()
         .find(|one| one.argument().eq_ignore_ascii_case("host"));
     match host {
-        Some(one) if one.text.contains("$proxy_host") => Some("upstream"),
-        None if proxied => Some("upstream"),
-        _ => None,
+        Some(one) => {
+            let names = values::variables(&one.text);
+            let is_of_client = names
+                .iter()
+                .any(|name| name == "host" || name == "http_host");
+            (!is_of_client).then_some("upstream")
+        }
+        None => proxied.then_some("upstream"),
     }
 }

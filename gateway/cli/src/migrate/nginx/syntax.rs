@@ -6,28 +6,14 @@ use std::rc::Rc;
 
 use anyhow::Context;
 
-use super::super::source::{SourcePlace, SourceStatement, short_name};
-
-/// How deep files may include each other.
-const DEEPEST: usize = 8;
+use super::super::source::{SourceAllowance, SourcePlace, SourceStatement, short_name};
 
 /// Reads a file with all that it includes.
 pub fn parse(file: &Path) -> anyhow::Result<Vec<SourceStatement>> {
     let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
-    parse_file(file, &folder, 0)
-}
-
-fn parse_file(file: &Path, folder: &Path, depth: usize) -> anyhow::Result<Vec<SourceStatement>> {
-    let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
-    let mut reader = DirectiveReader {
-        words: words(&text)?,
-        file: short_name(file),
-        folder,
-        depth,
-    };
-    reader.words.reverse();
-    let found = reader.block(true)?;
-    Ok(found)
+    let allowance = SourceAllowance::default();
+    let text = allowance.read(file, 0, None)?;
+    DirectiveReader::new(file, &text, &folder, &allowance)?.file_directives()
 }
 
 /// A word of the file with its line.
@@ -126,23 +112,59 @@ struct DirectiveReader<'a> {
     words: Vec<PlacedWord>,
     file: Rc<str>,
     folder: &'a Path,
+    allowance: &'a SourceAllowance,
+    /// How deep the file was included.
     depth: usize,
+    /// How many blocks are open, those around an `include` too.
+    open_blocks: usize,
 }
 
-impl DirectiveReader<'_> {
-    /// Directives up to the end of a block, or of the file.
-    fn block(&mut self, is_file: bool) -> anyhow::Result<Vec<SourceStatement>> {
+impl<'a> DirectiveReader<'a> {
+    fn new(
+        file: &Path,
+        text: &str,
+        folder: &'a Path,
+        allowance: &'a SourceAllowance,
+    ) -> anyhow::Result<Self> {
+        let name = short_name(file);
+        let mut words = words(text).with_context(|| name.to_string())?;
+        words.reverse();
+        Ok(Self {
+            words,
+            file: name,
+            folder,
+            allowance,
+            depth: 0,
+            open_blocks: 0,
+        })
+    }
+
+    /// All directives of the file.
+    fn file_directives(&mut self) -> anyhow::Result<Vec<SourceStatement>> {
+        let found = self.directives()?;
+        match self.words.last() {
+            None => Ok(found),
+            Some(word) => anyhow::bail!("{}:{}: no block ends here", self.file, word.line),
+        }
+    }
+
+    /// Directives up to the end of a block that begins in this line.
+    fn block(&mut self, line: usize) -> anyhow::Result<Vec<SourceStatement>> {
+        self.open_blocks += 1;
+        let found = self.directives()?;
+        self.open_blocks -= 1;
+        let end = self.words.pop();
+        anyhow::ensure!(end.is_some(), "{}:{line}: a block does not end", self.file);
+        Ok(found)
+    }
+
+    /// Directives up to a closing brace, which stays, or the end of the file.
+    fn directives(&mut self) -> anyhow::Result<Vec<SourceStatement>> {
         let mut found = Vec::new();
         loop {
             match self.words.last() {
-                None if is_file => return Ok(found),
-                None => anyhow::bail!("{}: a block does not end", self.file),
-                Some(word) if word.kind == WordKind::Mark && word.text == "}" => {
-                    let line = word.line;
-                    self.words.pop();
-                    anyhow::ensure!(!is_file, "{}:{line}: no block ends here", self.file);
-                    return Ok(found);
-                }
+                None => return Ok(found),
+                Some(word) if word.kind == WordKind::Mark && word.text == "}" => return Ok(found),
                 Some(word) if word.kind == WordKind::Mark && word.text == ";" => {
                     self.words.pop();
                 }
@@ -154,6 +176,11 @@ impl DirectiveReader<'_> {
     /// One directive; of `include`, those of the files that are there.
     fn directive(&mut self) -> anyhow::Result<Vec<SourceStatement>> {
         let line = self.words.last().map_or(0, |word| word.line);
+        let place = SourcePlace {
+            file: self.file.clone(),
+            line,
+        };
+        self.allowance.count(&place, self.open_blocks)?;
         let mut words = Vec::new();
         let mut shown = Vec::new();
         let block = loop {
@@ -162,7 +189,10 @@ impl DirectiveReader<'_> {
             };
             match (word.kind, word.text.as_str()) {
                 (WordKind::Mark, ";") => break None,
-                (WordKind::Mark, "{") => break Some(self.block(false)?),
+                (WordKind::Mark, "{") => {
+                    self.allowance.count_block(&place)?;
+                    break Some(self.block(line)?);
+                }
                 (WordKind::Mark, _) => {
                     anyhow::bail!("{}:{}: a directive does not end", self.file, word.line);
                 }
@@ -171,39 +201,41 @@ impl DirectiveReader<'_> {
             }
             words.push(word.text);
         };
-        let place = SourcePlace {
-            file: self.file.clone(),
-            line,
-        };
         let statement = SourceStatement::new(place, shown.join(" "), words, block);
         match statement.name() {
-            "include" => Ok(self.included(statement)),
+            "include" => self.included(statement),
             _ => Ok(vec![statement]),
         }
     }
 
-    fn included(&self, statement: SourceStatement) -> Vec<SourceStatement> {
-        let files = self.files_of(statement.argument());
+    fn included(&self, statement: SourceStatement) -> anyhow::Result<Vec<SourceStatement>> {
         if statement.argument().ends_with("mime.types") {
             statement.needs_nothing();
-            return vec![statement];
+            return Ok(vec![statement]);
         }
-        let read = |file: &PathBuf| parse_file(file, self.folder, self.depth + 1).ok();
-        let found: Option<Vec<_>> = match self.depth < DEEPEST && !files.is_empty() {
-            true => files.iter().map(read).collect(),
-            false => None,
-        };
-        match found {
-            Some(found) => {
-                statement.translated();
-                let all = found.into_iter().flatten();
-                std::iter::once(statement).chain(all).collect()
+        let files = self.files_of(statement.argument());
+        if files.is_empty() {
+            match self.names_empty_folder(statement.argument()) {
+                true => statement.needs_nothing(),
+                false => statement.remarked("it can't be read here"),
             }
-            None => {
-                statement.remarked("it can't be read here");
-                vec![statement]
-            }
+            return Ok(vec![statement]);
         }
+        let mut inside = Vec::new();
+        for file in &files {
+            inside.extend(self.included_file(file, &statement.place)?);
+        }
+        statement.translated();
+        Ok(std::iter::once(statement).chain(inside).collect())
+    }
+
+    fn included_file(&self, file: &Path, at: &SourcePlace) -> anyhow::Result<Vec<SourceStatement>> {
+        let depth = self.depth + 1;
+        let text = self.allowance.read(file, depth, Some(at))?;
+        let mut reader = DirectiveReader::new(file, &text, self.folder, self.allowance)?;
+        reader.depth = depth;
+        reader.open_blocks = self.open_blocks;
+        reader.file_directives()
     }
 }
 
@@ -211,14 +243,24 @@ impl DirectiveReader<'_> {
     /// The files that an `include` names. In a copy of a configuration they stand beside its main
     /// file, or one folder above a file of one server.
     fn files_of(&self, name: &str) -> Vec<PathBuf> {
-        let copied = name.strip_prefix("/etc/nginx/").unwrap_or(name);
-        let above = self.folder.join("..").join(copied);
-        let places = [self.folder.join(name), self.folder.join(copied), above];
-        let found = places.iter().map(|place| files_of(place));
+        let found = self.places_of(name).into_iter();
+        let found = found.map(|place| files_of(&place));
         found
             .into_iter()
             .find(|files| !files.is_empty())
             .unwrap_or_default()
+    }
+
+    fn places_of(&self, name: &str) -> [PathBuf; 3] {
+        let copied = name.strip_prefix("/etc/nginx/").unwrap_or(name);
+        let above = self.folder.join("..").join(copied);
+        [self.folder.join(name), self.folder.join(copied), above]
+    }
+
+    /// Whether it names all files of a folder that is there and has none: nginx includes nothing then.
+    fn names_empty_folder(&self, name: &str) -> bool {
+        let in_folder = |place: PathBuf| place.parent().is_some_and(Path::is_dir);
+        name.contains('*') && self.places_of(name).into_iter().any(in_folder)
     }
 }
 

@@ -125,18 +125,25 @@ pub fn of_proxy_pass(one: &SourceStatement, draft: &mut ConfigDraft) -> Option<P
             None => (rest.to_owned(), String::new()),
         },
     };
-    let known = draft.upstreams.iter().any(|(name, _)| *name == address);
-    let name = if known {
-        address.clone()
-    } else {
-        named_by(&address)
+    let known = draft.upstreams.iter().find(|(name, _)| *name == address);
+    let name = match known {
+        Some((_, block)) if scheme == "https" => {
+            let settings = block.clone();
+            let name = format!("{address}-https");
+            if !draft.upstreams.iter().any(|(known, _)| *known == name) {
+                draft.upstream(&name).fill_from(&settings);
+                over_tls(draft.upstream(&name));
+            }
+            name
+        }
+        Some(_) => address,
+        None => {
+            let target = url(scheme, &address)?;
+            let name = draft.upstream_name(&named_by(&address), &target);
+            draft.upstream(&name).add("targets", target);
+            name
+        }
     };
-    let upstream = draft.upstream(&name);
-    match known {
-        true if scheme == "https" => over_tls(upstream),
-        true => {}
-        false => upstream.add("targets", url(scheme, &address)?),
-    }
     one.translated();
     Some(ProxyTarget {
         upstream: name,
@@ -144,7 +151,8 @@ pub fn of_proxy_pass(one: &SourceStatement, draft: &mut ConfigDraft) -> Option<P
     })
 }
 
-/// Targets of a block know no scheme; `proxy_pass https://NAME` gives them one.
+/// Targets of a block know no scheme; `proxy_pass https://NAME` gives them one, and others may name the
+/// block without it.
 fn over_tls(upstream: &mut DraftMap) {
     let Some(Value::Array(targets)) = upstream.get("targets").cloned() else {
         return;

@@ -55,32 +55,101 @@ pub fn size(text: &str) -> Option<String> {
 const QUERIES: [&str; 3] = ["$is_args$args", "?$args", "?$query_string"];
 
 /// nginx's variables and Lamina's places for the same.
-const PLACES: [(&str, &str); 8] = [
-    ("$request_uri", "{path}"),
-    ("$remote_addr", "{client}"),
-    ("$request_id", "{request_id}"),
-    ("$http_host", "{host}"),
-    ("$scheme", "{scheme}"),
-    ("$host", "{host}"),
-    ("$uri", "{path}"),
-    ("$args", "{query}"),
+const PLACES: [(&str, &str); 7] = [
+    ("remote_addr", "{client}"),
+    ("request_id", "{request_id}"),
+    ("http_host", "{host}"),
+    ("scheme", "{scheme}"),
+    ("host", "{host}"),
+    ("uri", "{path}"),
+    ("args", "{query}"),
 ];
 
-/// A text with variables as one with places; none where a variable has no place.
-pub fn with_places(text: &str) -> Option<String> {
-    let mut text = text.replace('{', "{{").replace('}', "}}");
-    for (variable, place) in PLACES {
-        text = replace_variable(&text, variable, place);
+/// A piece of a text with variables.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TextPiece {
+    Literal(String),
+    /// The name of a variable, without `$` and braces.
+    Variable(String),
+}
+
+/// The pieces of a text: a name ends where a character can't belong to one, so `$a$b` are two.
+pub fn text_pieces(text: &str) -> Vec<TextPiece> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        match c.eq(&'$').then(|| variable_at(rest)).flatten() {
+            Some((name, after)) => {
+                if !literal.is_empty() {
+                    pieces.push(TextPiece::Literal(std::mem::take(&mut literal)));
+                }
+                pieces.push(TextPiece::Variable(name.to_owned()));
+                rest = after;
+            }
+            None => {
+                literal.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
     }
-    while let Some(at) = text.find("$http_") {
-        let name: String = text[at + 6..]
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect();
-        let place = format!("{{header.{}}}", name.replace('_', "-"));
-        text.replace_range(at..at + 6 + name.len(), &place);
+    if !literal.is_empty() {
+        pieces.push(TextPiece::Literal(literal));
     }
-    (!text.contains('$')).then_some(text)
+    pieces
+}
+
+/// The name of the variable that a text begins with, and what is behind it.
+fn variable_at(text: &str) -> Option<(&str, &str)> {
+    let text = text.strip_prefix('$')?;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (name, after) = match text.strip_prefix('{') {
+        Some(braced) => braced.split_once('}')?,
+        None => text.split_at(text.find(|c| !is_part(c)).unwrap_or(text.len())),
+    };
+    (!name.is_empty() && name.chars().all(is_part)).then_some((name, after))
+}
+
+/// The names of all variables in a text.
+pub fn variables(text: &str) -> Vec<String> {
+    let pieces = text_pieces(text).into_iter();
+    let names = pieces.filter_map(|piece| match piece {
+        TextPiece::Variable(name) => Some(name),
+        TextPiece::Literal(_) => None,
+    });
+    names.collect()
+}
+
+/// The value of a field as one with places; none where a variable has no place.
+pub fn field_with_places(text: &str) -> Option<String> {
+    with_places(text, "{path}?{query}")
+}
+
+/// A text with variables as one with places, `$request_uri` as this one.
+fn with_places(text: &str, request_uri: &str) -> Option<String> {
+    let mut done = String::new();
+    for piece in text_pieces(text) {
+        match piece {
+            TextPiece::Literal(text) if text.contains('$') => return None,
+            TextPiece::Literal(text) => {
+                done.push_str(&text.replace('{', "{{").replace('}', "}}"));
+            }
+            TextPiece::Variable(name) => done.push_str(&place_of(&name, request_uri)?),
+        }
+    }
+    Some(done)
+}
+
+fn place_of(name: &str, request_uri: &str) -> Option<String> {
+    if name == "request_uri" {
+        return Some(request_uri.to_owned());
+    }
+    let known = PLACES.iter().find(|(variable, _)| *variable == name);
+    match (known, name.strip_prefix("http_")) {
+        (Some((_, place)), _) => Some((*place).to_owned()),
+        (None, Some(field)) => Some(format!("{{header.{}}}", field.replace('_', "-"))),
+        (None, None) => None,
+    }
 }
 
 /// Where a redirect leads; the query goes along by itself.
@@ -91,20 +160,40 @@ pub fn target(text: &str) -> Option<String> {
             text = path.to_owned();
         }
     }
-    with_places(&text).filter(|text| !text.contains("{query}"))
+    with_places(&text, "{path}").filter(|text| !text.contains("{query}"))
 }
 
-/// Replaces a variable, and none whose name only begins like it.
-fn replace_variable(text: &str, variable: &str, with: &str) -> String {
-    let mut done = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(variable) {
-        let (before, after) = rest.split_at(at);
-        let after = &after[variable.len()..];
-        done.push_str(before);
-        let goes_on = after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        done.push_str(if goes_on { variable } else { with });
-        rest = after;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_end_where_their_names_do() {
+        assert_eq!(variables("$a$b"), ["a", "b"]);
+        assert_eq!(variables("${a}b|$c-x"), ["a", "c"]);
+        assert_eq!(
+            variables("$cookie_nocache$arg_nocache"),
+            ["cookie_nocache", "arg_nocache"]
+        );
+        assert!(variables("${a b} $ $$").is_empty());
     }
-    done + rest
+
+    #[test]
+    fn a_whole_target_keeps_its_query_in_a_field() {
+        assert_eq!(
+            field_with_places("$request_uri").as_deref(),
+            Some("{path}?{query}")
+        );
+        assert_eq!(
+            field_with_places("${http_x_a}!").as_deref(),
+            Some("{header.x-a}!")
+        );
+        assert_eq!(field_with_places("$remote_user"), None);
+        assert_eq!(
+            target("https://x$request_uri").as_deref(),
+            Some("https://x{path}")
+        );
+        assert_eq!(target("/a$is_args$args").as_deref(), Some("/a"));
+        assert_eq!(target("/a?b=$arg_b"), None);
+    }
 }
