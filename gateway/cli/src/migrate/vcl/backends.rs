@@ -33,6 +33,12 @@ fn attribute<'a>(one: &'a SourceStatement, name: &str) -> Option<&'a str> {
     Some(rest.strip_prefix('=')?.trim())
 }
 
+/// The name of an attribute, whatever stands behind it.
+fn attribute_name(one: &SourceStatement) -> &str {
+    let end = one.text.find(['=', ' ']).unwrap_or(one.text.len());
+    &one.text[..end]
+}
+
 fn backend(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut DraftMap) {
     let inside = block.inside();
     let text = |name: &str| {
@@ -54,7 +60,7 @@ fn backend(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut Dra
     }
     let has_target = upstream.has("targets");
     for one in inside {
-        match one.name() {
+        match attribute_name(one) {
             ".host" | ".port" | ".path" | ".ssl" if has_target => one.translated(),
             ".host" | ".port" => one.remarked("it names no server"),
             ".probe" => probe_of(program, one, upstream),
@@ -107,7 +113,7 @@ fn probe(inside: &[SourceStatement], upstream: &mut DraftMap) {
     let threshold = number(".threshold").unwrap_or(3).min(window);
     upstream.set("health.active.path", "/");
     for one in inside {
-        match one.name() {
+        match attribute_name(one) {
             ".url" => {
                 if let Some(path) = attribute(one, ".url").and_then(literal) {
                     upstream.set("health.active.path", path);
@@ -116,7 +122,7 @@ fn probe(inside: &[SourceStatement], upstream: &mut DraftMap) {
             }
             ".request" => request(one, upstream),
             ".interval" | ".timeout" => {
-                let name = one.name();
+                let name = attribute_name(one);
                 if let Some(time) = attribute(one, name).and_then(duration) {
                     upstream.set(&format!("health.active.{}", &name[1..]), time);
                     one.translated();

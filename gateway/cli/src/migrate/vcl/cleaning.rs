@@ -3,17 +3,20 @@
 use serde_json::json;
 
 use super::super::draft::DraftMap;
-use super::super::expression::{self, PatternList};
+use super::super::expression::PatternList;
 use super::super::source::SourceStatement;
-use super::program::{assigned, call_arguments, literal};
+use super::condition::VclCondition;
+use super::patterns;
+use super::program::{assigned, branch, call_arguments, literal, returned, unset};
+use super::unsaid::add_remark;
 
 /// Whether a block only cuts parameters out of the URL.
-pub(super) fn is_tracking(inside: &[&SourceStatement]) -> bool {
-    let cuts = |one: &&SourceStatement| {
+pub(super) fn is_tracking(inside: &[SourceStatement]) -> bool {
+    let cuts = |one: &SourceStatement| {
         assigned(one)
             .is_some_and(|(left, right)| left == "req.url" && cut_parameters(right).is_some())
     };
-    let of_url = |one: &&SourceStatement| assigned(one).is_some_and(|(left, _)| left == "req.url");
+    let of_url = |one: &SourceStatement| assigned(one).is_some_and(|(left, _)| left == "req.url");
     inside.iter().any(cuts) && inside.iter().all(of_url)
 }
 
@@ -37,7 +40,8 @@ pub(super) fn is_tidying(one: &SourceStatement) -> bool {
     let tidies = |right: &str| {
         let arguments =
             call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"))?;
-        let expression = literal(arguments.get(1)?)?;
+        let is_url = arguments.first()?.eq_ignore_ascii_case("req.url");
+        let expression = literal(arguments.get(1)?).filter(|_| is_url)?;
         Some(TIDIES.contains(&expression) || FRAGMENTS.contains(&expression))
     };
     let of_url = assigned(one).filter(|(left, _)| left == "req.url");
@@ -47,17 +51,53 @@ pub(super) fn is_tidying(one: &SourceStatement) -> bool {
 /// What `regsuball(req.url, "…", "")` cuts out: names of parameters, or none where it only tidies up.
 fn cut_parameters(call: &str) -> Option<PatternList> {
     let arguments = call_arguments(call, "regsuball").or_else(|| call_arguments(call, "regsub"))?;
-    let [_, expression, with] = arguments.as_slice() else {
+    let [of, expression, with] = arguments.as_slice() else {
         return None;
     };
     let expression = literal(expression)?;
     let with = literal(with)?;
-    if !matches!(with, "" | "?" | "\\1" | "&") || !expression.contains('=') {
+    let is_url = of.eq_ignore_ascii_case("req.url");
+    if !is_url || !matches!(with, "" | "?" | "\\1" | "&") || !expression.contains('=') {
         return None;
     }
-    // What stands for the value may be anything: the name counts.
     let at = closing_equals(expression)?;
-    expression::parameter_names(&expression[..=at])
+    if !is_any_value(&expression[at + 1..]) {
+        return None;
+    }
+    patterns::parameter_names(&expression[..=at])
+}
+
+/// Whether what stands for the value of a parameter may be more than digits or certain words. Cutting a
+/// parameter out whatever its value would else make one key of two.
+fn is_any_value(expression: &str) -> bool {
+    let mut rest = expression;
+    let mut is_any = false;
+    while let Some(c) = rest.chars().next() {
+        let class = rest
+            .strip_prefix('[')
+            .and_then(|inside| inside.split_once(']'));
+        rest = match (c, class) {
+            (_, Some((members, after))) => {
+                is_any |= members.starts_with('^') || members.contains(char::is_alphabetic);
+                after
+            }
+            ('\\', _) => {
+                let escaped = rest[1..].chars().next().unwrap_or_default();
+                is_any |= matches!(escaped, 'w' | 'S');
+                if escaped == 'd' {
+                    return false;
+                }
+                rest.get(1 + escaped.len_utf8()..).unwrap_or_default()
+            }
+            ('.', _) => {
+                is_any = true;
+                &rest[1..]
+            }
+            (c, _) if c.is_alphanumeric() => return false,
+            (c, _) => &rest[c.len_utf8()..],
+        };
+    }
+    is_any
 }
 
 /// The place of the `=` after the names, outside of parentheses and classes.
@@ -89,9 +129,12 @@ pub(super) fn url_step(one: &SourceStatement, right: &str, route: &mut DraftMap)
         return drop_parameters(one, &list, route);
     }
     let arguments = call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"));
-    let Some([_, expression, with]) = arguments.as_deref() else {
+    let Some([of, expression, with]) = arguments.as_deref() else {
         return;
     };
+    if !of.eq_ignore_ascii_case("req.url") {
+        return;
+    }
     let (expression, with) = (literal(expression).unwrap_or_default(), literal(with));
     match expression {
         "\\?.*$" | "\\?.*" if with == Some("") => {
@@ -116,10 +159,16 @@ fn drop_parameters(one: &SourceStatement, list: &PatternList, route: &mut DraftM
 
 /// `set req.http.Cookie = regsuball(req.http.Cookie, "NAME=[^;]+(; )?", "")`.
 pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
+    if right == "cookie.get_string()" {
+        return one.needs_nothing();
+    }
     let arguments = call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"));
-    let Some([_, expression, with]) = arguments.as_deref() else {
+    let Some([of, expression, with]) = arguments.as_deref() else {
         return;
     };
+    if !of.eq_ignore_ascii_case("req.http.cookie") {
+        return;
+    }
     let expression = literal(expression).unwrap_or_default();
     if !expression.contains('=') {
         // What is left of separators.
@@ -132,7 +181,7 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
         return;
     }
     let names =
-        closing_equals(expression).and_then(|at| expression::cookie_names(&expression[..=at]));
+        closing_equals(expression).and_then(|at| patterns::cookie_names(&expression[..=at]));
     if let Some(list) = names {
         for name in &list.patterns {
             // The expressions of VCLs for cookies are not anchored, and their authors mean names.
@@ -142,13 +191,30 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
         if let Some(difference) = list.difference() {
             one.remarked(difference);
         }
+        if patterns::takes_both_cases(expression) {
+            add_remark(one, "case counts in names of cookies");
+        }
     }
+}
+
+/// Whether a statement is about the cookies alone.
+pub(super) fn is_cookie_work(one: &SourceStatement) -> bool {
+    if branch(one).is_some() {
+        let is_about = VclCondition::of(&one.text)
+            .is_none_or(|condition| condition.is_about("req.http.cookie"));
+        return is_about && one.inside().iter().all(is_cookie_work);
+    }
+    let touched = assigned(one).map(|(left, _)| left).or_else(|| unset(one));
+    let of_cookie = touched.is_some_and(|what| what == "req.http.cookie");
+    let is_step = matches!(returned(one), Some("pass" | "hash" | "lookup"));
+    of_cookie || is_step && one.block.is_none() || one.text.starts_with("cookie.")
 }
 
 /// The module `cookie`.
 pub(super) fn cookie_module(one: &SourceStatement, route: &mut DraftMap) {
     for (call, path) in [
         ("cookie.filter", "cookies.drop"),
+        ("cookie.delete", "cookies.drop"),
         ("cookie.keep", "cookies.keep"),
     ] {
         let Some(arguments) = call_arguments(&one.text, call) else {
@@ -176,7 +242,7 @@ pub(super) fn kept_cookies(block: &SourceStatement) -> Option<PatternList> {
         };
         let is_mark = left.contains("cookie") && literal(with) == Some("; \\1=");
         let names = literal(expression)?.strip_prefix(';')?;
-        is_mark.then(|| expression::cookie_names(&format!(";{names}")))?
+        is_mark.then(|| patterns::cookie_names(&format!(";{names}")))?
     })
 }
 
@@ -189,7 +255,7 @@ pub(super) fn request_field(one: &SourceStatement, left: &str, right: &str, rout
         ("x-forwarded-for" | "x-forwarded-proto", _) => one.needs_nothing(),
         ("grace", _) => one.needs_nothing(),
         ("host" | "cookie", _) => {}
-        (name, Some(value)) if !name.is_empty() && !value.contains(['{', '}']) => {
+        (name, Some(value)) if is_touchable(name) && !value.contains(['{', '}']) => {
             route.set_in("headers.request.set", name, value);
             one.translated();
         }
@@ -201,16 +267,46 @@ pub(super) fn request_field(one: &SourceStatement, left: &str, right: &str, rout
     }
 }
 
+/// Fields of requests that no rule may touch, since the gateway sets them or asks by its own.
+const GATEWAYS_OWN: [&str; 24] = [
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "content-length",
+    "expect",
+    "age",
+    "via",
+    "cdn-loop",
+    "cache-status",
+    "proxy",
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+];
+
+/// Whether a rule may set or remove a field of requests.
+pub(super) fn is_touchable(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.chars().all(good) && !GATEWAYS_OWN.contains(&name)
+}
+
+/// `unset req.http.X`.
 pub(super) fn removed_field(one: &SourceStatement, what: &str, route: &mut DraftMap) {
-    let own = [
-        "host",
-        "accept-encoding",
-        "x-forwarded-for",
-        "x-forwarded-proto",
-    ];
+    let own = ["accept-encoding", "x-forwarded-for", "x-forwarded-proto"];
     if let Some(name) = what
         .strip_prefix("req.http.")
-        .filter(|name| !name.is_empty() && !own.contains(name))
+        .filter(|name| is_touchable(name) && !own.contains(name))
     {
         route.add("headers.request.remove", name);
         one.translated();

@@ -5,36 +5,56 @@ use super::super::source::SourceStatement;
 use super::condition::VclCondition;
 use super::program::{VclProgram, assigned, call_arguments, literal, returned};
 
-/// Sets `respond` or `redirect` for `return (synth(STATUS, "text"))`.
-pub fn translate(one: &SourceStatement, program: &VclProgram<'_>, route: &mut DraftMap) -> bool {
-    let Some(arguments) = returned(one).and_then(|call| call_arguments(call, "synth")) else {
-        return false;
-    };
-    let Some(status) = arguments
-        .first()
-        .and_then(|status| status.parse::<u16>().ok())
-    else {
-        return false;
-    };
-    let text = arguments
-        .get(1)
-        .and_then(|text| literal(text))
-        .unwrap_or_default();
-    let is_said = match branch_of(program, status) {
-        Some(block) => by_branch(block, text, route),
-        None if (200..600).contains(&status) && !(300..400).contains(&status) => {
-            route.set("respond.status", status);
-            if !text.is_empty() {
-                route.set("respond.body", text);
-            }
-            true
+/// The lowest status of errors, and the first that is none of HTTP's.
+const ERRORS: std::ops::Range<u16> = 400..600;
+
+/// An answer that a statement stands for.
+pub struct SyntheticAnswer<'a> {
+    /// `respond` or `redirect`.
+    pub route: DraftMap,
+    /// What `vcl_synth` says of it.
+    block: Option<&'a SourceStatement>,
+}
+
+impl<'a> SyntheticAnswer<'a> {
+    /// That of `return (synth(STATUS, "text"))` and `error STATUS "text"`. A refusal is one whatever
+    /// page `vcl_synth` makes of it.
+    pub fn of(one: &SourceStatement, program: &VclProgram<'a>) -> Option<Self> {
+        let (status, text) = status_and_text(one)?;
+        let mut route = DraftMap::default();
+        let block = branch_of(program, status);
+        if block.is_some_and(|block| by_branch(block, (status, &text), &mut route)) {
+            return Some(Self { route, block });
         }
-        None => false,
-    };
-    if is_said {
-        one.translated();
+        let is_plain = (200..300).contains(&status) && block.is_none();
+        if !is_plain && !ERRORS.contains(&status) {
+            return None;
+        }
+        route.set("respond.status", status);
+        if !text.is_empty() {
+            route.set("respond.body", text);
+        }
+        Some(Self { route, block: None })
     }
-    is_said
+
+    /// Marks what is said.
+    pub fn said(&self, one: &SourceStatement) {
+        one.translated();
+        if let Some(block) = self.block {
+            block.translated_whole();
+        }
+    }
+}
+
+fn status_and_text(one: &SourceStatement) -> Option<(u16, String)> {
+    if let Some(rest) = one.text.strip_prefix("error ") {
+        let (status, text) = rest.split_once(' ').unwrap_or((rest, "\"\""));
+        return Some((status.parse().ok()?, literal(text)?.to_owned()));
+    }
+    let arguments = returned(one).and_then(|call| call_arguments(call, "synth"))?;
+    let status = arguments.first()?.parse::<u16>().ok()?;
+    let text = arguments.get(1).and_then(|text| literal(text));
+    Some((status, text.unwrap_or_default().to_owned()))
 }
 
 /// `if (resp.status == STATUS) { … }` in `vcl_synth`.
@@ -50,11 +70,14 @@ fn branch_of<'a>(program: &VclProgram<'a>, status: u16) -> Option<&'a SourceStat
     })
 }
 
-fn by_branch(block: &SourceStatement, reason: &str, route: &mut DraftMap) -> bool {
-    let mut status = None;
+fn by_branch(block: &SourceStatement, (status, reason): (u16, &str), route: &mut DraftMap) -> bool {
+    let mut status = Some(status);
     let mut location = None;
     let mut body = None;
     let mut fields = Vec::new();
+    if block.inside().is_empty() {
+        return false;
+    }
     for one in block.inside() {
         if let Some((left, right)) = assigned(one) {
             match left.as_str() {
@@ -96,7 +119,6 @@ fn by_branch(block: &SourceStatement, reason: &str, route: &mut DraftMap) -> boo
         }
         _ => return false,
     }
-    block.translated_whole();
     true
 }
 
