@@ -240,6 +240,8 @@ mod match_values;
 mod migrate_command;
 #[path = "e2e/migrate_counterparts.rs"]
 mod migrate_counterparts;
+#[path = "e2e/migrate_vcl_drafts.rs"]
+mod migrate_vcl_drafts;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/origin_query.rs"]
