@@ -30,7 +30,7 @@ mod unsaid;
 
 use super::draft::ConfigDraft;
 use super::source::{self, SourceStatement};
-use program::{VclProgram, branch, returned};
+use program::{VclProgram, branch_kind, returned_step};
 use routes::VclRoutes;
 
 /// Says as much of the configuration as can be said.
@@ -39,7 +39,7 @@ pub fn translate(statements: &[SourceStatement], draft: &mut ConfigDraft) {
     backends::translate(&program, draft);
     let mut routes = VclRoutes::new(&program, draft);
     receive::translate(&program, &mut routes, draft);
-    purges::answered(&program);
+    purges::mark_purge_answers(&program);
     hashing::translate(&program, &mut routes);
     grace::translate(&program, &mut routes);
     responses::translate(&program, &mut routes);
@@ -69,8 +69,9 @@ fn declaration(one: &SourceStatement) {
 /// `return (…)` with the usual next step. One inside of an `if` that is not said belongs to it.
 fn by_itself(one: &SourceStatement) {
     let usual = ["hash", "lookup", "deliver", "fetch", "ok", "miss"];
-    let is_usual = returned(one).is_some_and(|step| usual.contains(&step));
-    if is_usual && branch(one).is_none() {
+    let is_usual =
+        one.text == "return" || returned_step(one).is_some_and(|step| usual.contains(&step));
+    if is_usual && branch_kind(one).is_none() {
         one.needs_nothing();
     }
 }
@@ -82,7 +83,7 @@ fn upgraded(one: &SourceStatement) {
     let concerns = of_upgrade
         .iter()
         .any(|name| text.contains(&format!("http.{name}")));
-    if concerns || returned(one) == Some("pipe") {
+    if concerns || returned_step(one) == Some("pipe") {
         one.needs_nothing();
     }
 }

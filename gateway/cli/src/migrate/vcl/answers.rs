@@ -7,9 +7,9 @@ use super::super::source::SourceStatement;
 use super::branches::is_end;
 use super::condition::{ReducedCondition, VclCondition};
 use super::passes::{field_name, field_pattern};
-use super::program::{VclProgram, returned};
+use super::program::{VclProgram, returned_step};
 use super::receive::{own_fields, path_patterns};
-use super::routes::VclRoutes;
+use super::routes::{ServedRequests, VclRoutes};
 use super::synthetic::SyntheticAnswer;
 use super::target::{TargetDifference, TargetPatterns};
 use super::unsaid::add_remark;
@@ -28,7 +28,7 @@ pub fn is_refusal_or_answer(one: &SourceStatement) -> bool {
 }
 
 fn is_synth(one: &SourceStatement) -> bool {
-    returned(one).is_some_and(|step| step.starts_with("synth"))
+    returned_step(one).is_some_and(|step| step.starts_with("synth"))
 }
 
 /// What an answer that stands for all requests of a condition may become.
@@ -62,8 +62,14 @@ pub fn translate(
         answer.said(last);
         return one.remarked("whoever may not ask gets 403");
     }
-    if let Some(methods) = served_methods(condition)
-        && routes.serve_methods(methods, &answer.route)
+    let methods = served_methods(condition).map(|list| ("match.method", list));
+    let served = methods.or_else(|| Some(("match.host", hosts::of(&condition.negated())?)));
+    if let Some((kind, list)) = served
+        && routes.serve_only(ServedRequests {
+            kind,
+            list,
+            answer: answer.route.clone(),
+        })
     {
         one.translated();
         return answer.said(last);

@@ -3,7 +3,7 @@
 
 use super::super::source::SourceStatement;
 use super::condition::VclCondition;
-use super::program::{BranchKind, branch};
+use super::program::{BranchKind, branch_kind};
 
 /// The most blocks of one `if` of which the last ones can be told apart.
 const LONGEST: usize = 64;
@@ -26,12 +26,12 @@ pub enum BlockCondition {
 /// The statements one by one. A block that ends the subroutine says of all that follows, its own
 /// `else` included, no more than that its condition does not hold, which is left out here: others go on
 /// as if they were the rest.
-pub fn steps<'a>(statements: impl IntoIterator<Item = &'a SourceStatement>) -> Vec<VclStep<'a>> {
+pub fn steps_of<'a>(statements: impl IntoIterator<Item = &'a SourceStatement>) -> Vec<VclStep<'a>> {
     let mut found = Vec::new();
     // What does not hold in the `else` of the blocks so far; none if it can't be said.
     let mut refused: Option<Vec<VclCondition>> = Some(Vec::new());
     for one in statements {
-        let Some(kind) = branch(one) else {
+        let Some(kind) = branch_kind(one) else {
             refused = Some(Vec::new());
             found.push(VclStep::Plain(one));
             continue;
@@ -48,7 +48,7 @@ pub fn steps<'a>(statements: impl IntoIterator<Item = &'a SourceStatement>) -> V
                 VclCondition::all_of(all).map_or(BlockCondition::Always, BlockCondition::If)
             }
         };
-        if !ends(one.inside()) {
+        if !always_ends(one.inside()) {
             refused = match (refused, own) {
                 (Some(mut all), Some(own)) if all.len() < LONGEST => {
                     all.push(own.negated());
@@ -63,16 +63,16 @@ pub fn steps<'a>(statements: impl IntoIterator<Item = &'a SourceStatement>) -> V
 }
 
 /// Whether the subroutine ends in these statements, whatever holds.
-pub fn ends(statements: &[SourceStatement]) -> bool {
+pub fn always_ends(statements: &[SourceStatement]) -> bool {
     let mut chain_ends = false;
     for one in statements {
-        chain_ends = match branch(one) {
+        chain_ends = match branch_kind(one) {
             None if is_end(one) => return true,
             None => false,
-            Some(BranchKind::If) => ends(one.inside()),
-            Some(BranchKind::Else) => chain_ends && ends(one.inside()),
+            Some(BranchKind::If) => always_ends(one.inside()),
+            Some(BranchKind::Else) => chain_ends && always_ends(one.inside()),
         };
-        let is_last = branch(one).is_some() && one.text == "else";
+        let is_last = branch_kind(one).is_some() && one.text == "else";
         if is_last && chain_ends {
             return true;
         }
@@ -84,4 +84,32 @@ pub fn ends(statements: &[SourceStatement]) -> bool {
 pub fn is_end(one: &SourceStatement) -> bool {
     let word = one.name().split('(').next().unwrap_or_default();
     one.block.is_none() && matches!(word, "return" | "error")
+}
+
+/// How a subroutine is left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SubOutcome {
+    GoesOn,
+    /// `return;`: whoever called it goes on.
+    LeavesSub,
+    Ended,
+}
+
+impl SubOutcome {
+    /// What it is after a statement.
+    pub fn after(one: &SourceStatement) -> Self {
+        match (is_end(one), one.text.as_str()) {
+            (true, "return") => Self::LeavesSub,
+            (true, _) => Self::Ended,
+            (false, _) => Self::GoesOn,
+        }
+    }
+
+    /// What it is for whoever called.
+    pub fn of_caller(self) -> Self {
+        match self {
+            Self::LeavesSub => Self::GoesOn,
+            outcome => outcome,
+        }
+    }
 }

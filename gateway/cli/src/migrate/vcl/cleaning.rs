@@ -7,16 +7,18 @@ use super::super::expression::PatternList;
 use super::super::source::SourceStatement;
 use super::condition::VclCondition;
 use super::patterns;
-use super::program::{assigned, branch, call_arguments, literal, returned, unset};
+use super::program::{
+    assignment, branch_kind, call_arguments, quoted_text, removed_variable, returned_step,
+};
 use super::unsaid::add_remark;
 
 /// Whether a block only cuts parameters out of the URL.
 pub(super) fn is_tracking(inside: &[SourceStatement]) -> bool {
     let cuts = |one: &SourceStatement| {
-        assigned(one)
+        assignment(one)
             .is_some_and(|(left, right)| left == "req.url" && cut_parameters(right).is_some())
     };
-    let of_url = |one: &SourceStatement| assigned(one).is_some_and(|(left, _)| left == "req.url");
+    let of_url = |one: &SourceStatement| assignment(one).is_some_and(|(left, _)| left == "req.url");
     inside.iter().any(cuts) && inside.iter().all(of_url)
 }
 
@@ -41,10 +43,10 @@ pub(super) fn is_tidying(one: &SourceStatement) -> bool {
         let arguments =
             call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"))?;
         let is_url = arguments.first()?.eq_ignore_ascii_case("req.url");
-        let expression = literal(arguments.get(1)?).filter(|_| is_url)?;
+        let expression = quoted_text(arguments.get(1)?).filter(|_| is_url)?;
         Some(TIDIES.contains(&expression) || FRAGMENTS.contains(&expression))
     };
-    let of_url = assigned(one).filter(|(left, _)| left == "req.url");
+    let of_url = assignment(one).filter(|(left, _)| left == "req.url");
     of_url.is_some_and(|(_, right)| tidies(right) == Some(true))
 }
 
@@ -54,8 +56,8 @@ fn cut_parameters(call: &str) -> Option<PatternList> {
     let [of, expression, with] = arguments.as_slice() else {
         return None;
     };
-    let expression = literal(expression)?;
-    let with = literal(with)?;
+    let expression = quoted_text(expression)?;
+    let with = quoted_text(with)?;
     let is_url = of.eq_ignore_ascii_case("req.url");
     if !is_url || !matches!(with, "" | "?" | "\\1" | "&") || !expression.contains('=') {
         return None;
@@ -135,7 +137,10 @@ pub(super) fn url_step(one: &SourceStatement, right: &str, route: &mut DraftMap)
     if !of.eq_ignore_ascii_case("req.url") {
         return;
     }
-    let (expression, with) = (literal(expression).unwrap_or_default(), literal(with));
+    let (expression, with) = (
+        quoted_text(expression).unwrap_or_default(),
+        quoted_text(with),
+    );
     match expression {
         "\\?.*$" | "\\?.*" if with == Some("") => {
             route.set("key.query.include", json!([]));
@@ -169,7 +174,7 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
     if !of.eq_ignore_ascii_case("req.http.cookie") {
         return;
     }
-    let expression = literal(expression).unwrap_or_default();
+    let expression = quoted_text(expression).unwrap_or_default();
     if !expression.contains('=') {
         // What is left of separators.
         if expression.chars().all(|c| "^;\\s*+$ []()|,".contains(c)) {
@@ -177,7 +182,7 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
         }
         return;
     }
-    if !matches!(literal(with), Some("" | "\\1" | ";" | "; ")) {
+    if !matches!(quoted_text(with), Some("" | "\\1" | ";" | "; ")) {
         return;
     }
     let names =
@@ -199,14 +204,18 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
 
 /// Whether a statement is about the cookies alone.
 pub(super) fn is_cookie_work(one: &SourceStatement) -> bool {
-    if branch(one).is_some() {
-        let is_about = VclCondition::of(&one.text)
-            .is_none_or(|condition| condition.is_about("req.http.cookie"));
+    if branch_kind(one).is_some() {
+        let condition = VclCondition::of(&one.text);
+        let is_about = condition.map_or(one.text == "else", |condition| {
+            condition.is_about("req.http.cookie")
+        });
         return is_about && one.inside().iter().all(is_cookie_work);
     }
-    let touched = assigned(one).map(|(left, _)| left).or_else(|| unset(one));
+    let touched = assignment(one)
+        .map(|(left, _)| left)
+        .or_else(|| removed_variable(one));
     let of_cookie = touched.is_some_and(|what| what == "req.http.cookie");
-    let is_step = matches!(returned(one), Some("pass" | "hash" | "lookup"));
+    let is_step = matches!(returned_step(one), Some("pass" | "hash" | "lookup"));
     of_cookie || is_step && one.block.is_none() || one.text.starts_with("cookie.")
 }
 
@@ -220,7 +229,7 @@ pub(super) fn cookie_module(one: &SourceStatement, route: &mut DraftMap) {
         let Some(arguments) = call_arguments(&one.text, call) else {
             continue;
         };
-        if let Some(names) = arguments.first().and_then(|names| literal(names)) {
+        if let Some(names) = arguments.first().and_then(|names| quoted_text(names)) {
             for name in names.split(',').map(str::trim) {
                 route.add(path, name);
             }
@@ -235,13 +244,13 @@ pub(super) fn cookie_module(one: &SourceStatement, route: &mut DraftMap) {
 /// The names in the expression that marks cookies to keep: `regsuball(…, ";(A|B)=", "; \1=")`.
 pub(super) fn kept_cookies(block: &SourceStatement) -> Option<PatternList> {
     block.inside().iter().find_map(|one| {
-        let (left, right) = assigned(one)?;
+        let (left, right) = assignment(one)?;
         let arguments = call_arguments(right, "regsuball")?;
         let [_, expression, with] = arguments.as_slice() else {
             return None;
         };
-        let is_mark = left.contains("cookie") && literal(with) == Some("; \\1=");
-        let names = literal(expression)?.strip_prefix(';')?;
+        let is_mark = left.contains("cookie") && quoted_text(with) == Some("; \\1=");
+        let names = quoted_text(expression)?.strip_prefix(';')?;
         is_mark.then(|| patterns::cookie_names(&format!(";{names}")))?
     })
 }
@@ -251,7 +260,7 @@ pub(super) fn request_field(one: &SourceStatement, left: &str, right: &str, rout
     let Some(name) = left.strip_prefix("req.http.") else {
         return;
     };
-    match (name, literal(right)) {
+    match (name, quoted_text(right)) {
         ("x-forwarded-for" | "x-forwarded-proto", _) => one.needs_nothing(),
         ("grace", _) => one.needs_nothing(),
         ("host" | "cookie", _) => {}

@@ -56,7 +56,7 @@ impl VclCondition {
                 right,
             } => Self::Compared {
                 left: left.clone(),
-                operator: contrary(operator).to_owned(),
+                operator: contrary(operator),
                 right: right.clone(),
             },
         }
@@ -152,8 +152,25 @@ impl VclCondition {
     }
 }
 
+/// Marks an operator whose right side is no plain text, so that it is not taken for one.
+const VARIABLE: &str = " variable";
+
+/// Whether a variable holds text, so that what it is compared with stands in quotation marks.
+fn is_text(left: &str) -> bool {
+    let small = left.to_lowercase();
+    small.contains(".http.") || small.ends_with(".url") || small.ends_with(".method")
+}
+
 /// The operator that says the contrary.
-fn contrary(operator: &str) -> &'static str {
+fn contrary(operator: &str) -> String {
+    let (plain, kind) = match operator.strip_suffix(VARIABLE) {
+        Some(plain) => (plain, VARIABLE),
+        None => (operator, ""),
+    };
+    format!("{}{kind}", contrary_of_plain(plain))
+}
+
+fn contrary_of_plain(operator: &str) -> &'static str {
     match operator {
         "==" => "!=",
         "!=" => "==",
@@ -270,10 +287,12 @@ impl ConditionReader {
         let quoted = right
             .strip_prefix('"')
             .and_then(|text| text.strip_suffix('"'));
-        let right = quoted
-            .filter(|text| !text.contains('"'))
-            .unwrap_or(&right)
-            .to_owned();
+        let quoted = quoted.filter(|text| !text.contains('"'));
+        let operator = match quoted {
+            None if is_text(&left) => format!("{operator}{VARIABLE}"),
+            _ => operator,
+        };
+        let right = quoted.unwrap_or(&right).to_owned();
         Some(VclCondition::Compared {
             left,
             operator,

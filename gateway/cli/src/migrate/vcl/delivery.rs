@@ -3,14 +3,14 @@
 
 use super::super::draft::DraftMap;
 use super::super::source::{self, SourceStatement};
-use super::branches::{BlockCondition, VclStep, steps};
+use super::branches::{BlockCondition, VclStep, steps_of};
 use super::condition::VclCondition;
-use super::program::{VclProgram, assigned, literal, unset};
+use super::program::{VclProgram, assignment, quoted_text, removed_variable};
 use super::routes::VclRoutes;
 
 /// Says them.
 pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
-    for step in steps(program.sub("vcl_deliver")) {
+    for step in steps_of(program.sub("vcl_deliver")) {
         match step {
             VclStep::Plain(one) => plain(one, &mut routes.site),
             VclStep::Block(one, BlockCondition::If(condition)) if tells_hits(one, &condition) => {
@@ -22,12 +22,12 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
 }
 
 fn plain(one: &SourceStatement, site: &mut DraftMap) {
-    if let Some((left, right)) = assigned(one) {
+    if let Some((left, right)) = assignment(one) {
         match right.contains("obj.hits") {
             true => one.needs_nothing(),
             false => answer_field(one, &left, right, "resp.http.", site),
         }
-    } else if let Some(what) = unset(one) {
+    } else if let Some(what) = removed_variable(one) {
         removed_field(one, &what, "resp.http.", site);
     }
 }
@@ -47,14 +47,14 @@ fn tells_hits(one: &SourceStatement, condition: &VclCondition) -> bool {
     };
     let only_tells = source::all(one.inside())
         .into_iter()
-        .all(|inner| assigned(inner).is_some_and(|(left, _)| is_x(&left)));
+        .all(|inner| assignment(inner).is_some_and(|(left, _)| is_x(&left)));
     about_hits && only_tells
 }
 
 /// What a block takes out of some answers. Cookies are for one client and stay.
 fn removed_for_all(block: &SourceStatement, site: &mut DraftMap) {
     for one in source::all(block.inside()) {
-        let Some(what) = unset(one).filter(|what| what != "resp.http.set-cookie") else {
+        let Some(what) = removed_variable(one).filter(|what| what != "resp.http.set-cookie") else {
             continue;
         };
         removed_field(one, &what, "resp.http.", site);
@@ -115,7 +115,7 @@ pub fn answer_field(
     let Some(name) = left.strip_prefix(kind).filter(|name| !name.is_empty()) else {
         return;
     };
-    let value = literal(right).filter(|value| !value.contains(['{', '}']) && !value.is_empty());
+    let value = quoted_text(right).filter(|value| !value.contains(['{', '}']) && !value.is_empty());
     match value {
         Some(value) if kind == "beresp.http." && decides(name, value) => {}
         Some(value) if !ITS_OWN.contains(&name) => {

@@ -3,7 +3,9 @@
 
 use super::super::source::{self, SourceStatement};
 use super::condition::VclCondition;
-use super::program::{VclProgram, assigned, branch, duration, returned, seconds};
+use super::program::{
+    VclProgram, assignment, branch_kind, duration_seconds, returned_step, written_duration,
+};
 use super::routes::VclRoutes;
 
 /// Says it where `vcl_hit` is about lifetimes and health alone.
@@ -11,7 +13,7 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
     let statements = program.sub("vcl_hit");
     let mut is_said = false;
     for one in &statements {
-        let is_branch = branch(one).is_some();
+        let is_branch = branch_kind(one).is_some();
         // What stands in an `else` may be told by what is not said before it.
         is_said = is_branch && is_of_grace(one) && (one.name() != "else" || is_said);
         if is_said {
@@ -28,11 +30,14 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
     let limits = every.iter().filter(|one| !one.is_untouched());
     let limits = limits.filter_map(|one| {
         let rest = one.text.split("obj.ttl + ").nth(1)?;
-        duration(rest.split_whitespace().next()?)
+        written_duration(rest.split_whitespace().next()?)
     });
     // The shortest one is that of a backend that is well.
     let shortest = limits.min_by(|a, b| {
-        let (a, b) = (seconds(a).unwrap_or(0.0), seconds(b).unwrap_or(0.0));
+        let (a, b) = (
+            duration_seconds(a).unwrap_or(0.0),
+            duration_seconds(b).unwrap_or(0.0),
+        );
         a.total_cmp(&b)
     });
     if let Some(limit) = shortest {
@@ -58,12 +63,12 @@ fn is_of_grace(block: &SourceStatement) -> bool {
     let condition = VclCondition::of(&block.text);
     let is_last = block.text == "else";
     let fits = condition.map_or(is_last, |condition| condition.leaves().iter().all(of_grace));
-    fits && block.inside().iter().all(|one| match branch(one) {
+    fits && block.inside().iter().all(|one| match branch_kind(one) {
         Some(_) => is_of_grace(one),
         None => {
             let steps = ["deliver", "fetch", "miss", "restart", "pass"];
-            let is_step = returned(one).is_some_and(|step| steps.contains(&step));
-            let is_note = assigned(one).is_some_and(|(left, _)| left == "req.http.grace");
+            let is_step = returned_step(one).is_some_and(|step| steps.contains(&step));
+            let is_note = assignment(one).is_some_and(|(left, _)| left == "req.http.grace");
             is_step || is_note
         }
     })

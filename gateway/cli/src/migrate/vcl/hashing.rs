@@ -5,7 +5,7 @@ use super::super::draft::DraftMap;
 use super::super::source::SourceStatement;
 use super::condition::VclCondition;
 use super::passes::field_name;
-use super::program::{VclProgram, branch, call_arguments, literal};
+use super::program::{VclProgram, branch_kind, call_arguments, quoted_text};
 use super::receive::own_fields;
 use super::routes::VclRoutes;
 
@@ -31,7 +31,7 @@ struct KeyParts<'a, 'b> {
 
 impl KeyParts<'_, '_> {
     fn statement(&mut self, one: &SourceStatement) {
-        if branch(one).is_some() {
+        if branch_kind(one).is_some() {
             return self.block(one);
         }
         if one.name() == "call" {
@@ -84,7 +84,7 @@ impl KeyParts<'_, '_> {
     /// A value that is made of one or more others.
     fn part(&mut self, what: &str) -> KeyExtent {
         if let Some([of, expression, _]) = call_arguments(what, "regsub").as_deref() {
-            let name = literal(expression).and_then(cookie_of);
+            let name = quoted_text(expression).and_then(cookie_of);
             if let (true, Some(name)) = (of.eq_ignore_ascii_case("req.http.cookie"), name) {
                 self.site.add("key.cookies", name);
                 return KeyExtent::Said;

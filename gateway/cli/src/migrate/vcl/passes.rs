@@ -8,7 +8,10 @@ use super::super::expression::PatternList;
 use super::super::source::SourceStatement;
 use super::cleaning::is_cookie_work;
 use super::condition::{ReducedCondition, VclCondition};
-use super::program::{VclProgram, assigned, branch, call_arguments, literal, returned, unset};
+use super::program::{
+    VclProgram, assignment, branch_kind, call_arguments, quoted_text, removed_variable,
+    returned_step,
+};
 use super::receive::{own_fields, path_patterns};
 use super::routes::{RouteRestraint, VclRoutes};
 use super::target::TargetPatterns;
@@ -51,7 +54,7 @@ impl<'b> VclPasses<'b> {
             return;
         }
         for inner in one.inside() {
-            if returned(inner).is_some() {
+            if returned_step(inner).is_some() {
                 inner.translated();
             }
         }
@@ -152,7 +155,7 @@ impl<'b> VclPasses<'b> {
 
     fn is_there(&mut self, left: &str) -> Option<BypassExtent> {
         if let Some(arguments) = call_arguments(left, "cookie.isset") {
-            let name = literal(arguments.first()?)?;
+            let name = quoted_text(arguments.first()?)?;
             self.routes
                 .site
                 .add("bypass.cookie", patterns::exactly(name));
@@ -257,12 +260,14 @@ pub fn only_kept_cookies(one: &SourceStatement, names: &PatternList, site: &mut 
         }
         inner.translated();
         for step in inner.inside() {
-            let touches = assigned(step).map(|(left, _)| left).or_else(|| unset(step));
-            let is_pass = returned(step) == Some("pass");
+            let touches = assignment(step)
+                .map(|(left, _)| left)
+                .or_else(|| removed_variable(step));
+            let is_pass = returned_step(step) == Some("pass");
             if is_pass || touches.is_some_and(|what| what == "req.http.cookie") {
                 step.translated();
             }
-            passes |= is_pass && branch(inner).is_some();
+            passes |= is_pass && branch_kind(inner).is_some();
         }
     }
     if passes {
@@ -287,9 +292,10 @@ pub fn without_cookies(
     program: &VclProgram<'_>,
     routes: &mut VclRoutes,
 ) -> bool {
-    let is_removal =
-        |inner: &SourceStatement| unset(inner).is_some_and(|what| what == "req.http.cookie");
-    let is_step = |inner: &SourceStatement| matches!(returned(inner), Some("hash" | "lookup"));
+    let is_removal = |inner: &SourceStatement| {
+        removed_variable(inner).is_some_and(|what| what == "req.http.cookie")
+    };
+    let is_step = |inner: &SourceStatement| matches!(returned_step(inner), Some("hash" | "lookup"));
     let inside = one.inside();
     let fits = inside
         .iter()

@@ -117,15 +117,21 @@ fn networks_of(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// `set X = Y`: both sides, the left one in small letters.
-pub fn assigned(one: &SourceStatement) -> Option<(String, &str)> {
+/// `set X = Y`: both sides, the left one in small letters. In `set X += Y`, the operator is part of the
+/// right side, which so is no plain value.
+pub fn assignment(one: &SourceStatement) -> Option<(String, &str)> {
     let rest = one.text.strip_prefix("set ")?;
     let (left, right) = rest.split_once('=')?;
-    Some((left.trim().to_lowercase(), right.trim()))
+    let variable = left.trim_end_matches(['+', '-', '*', '/']);
+    let right = match variable.len() == left.len() {
+        true => right,
+        false => &rest[variable.len()..],
+    };
+    Some((variable.trim().to_lowercase(), right.trim()))
 }
 
 /// `unset X` and `remove X`: what, in small letters.
-pub fn unset(one: &SourceStatement) -> Option<String> {
+pub fn removed_variable(one: &SourceStatement) -> Option<String> {
     let rest = one
         .text
         .strip_prefix("unset ")
@@ -134,13 +140,13 @@ pub fn unset(one: &SourceStatement) -> Option<String> {
 }
 
 /// What is in the parentheses of `return (…)`, without spaces at its ends.
-pub fn returned(one: &SourceStatement) -> Option<&str> {
+pub fn returned_step(one: &SourceStatement) -> Option<&str> {
     let rest = one.text.strip_prefix("return")?.trim();
     rest.strip_prefix('(')?.strip_suffix(')').map(str::trim)
 }
 
 /// A text in quotation marks that is nothing else.
-pub fn literal(text: &str) -> Option<&str> {
+pub fn quoted_text(text: &str) -> Option<&str> {
     let inside = text.trim().strip_prefix('"')?.strip_suffix('"')?;
     (!inside.contains('"')).then_some(inside)
 }
@@ -168,7 +174,7 @@ pub fn call_arguments<'a>(text: &'a str, function: &str) -> Option<Vec<&'a str>>
 }
 
 /// A duration of VCL as Lamina writes it.
-pub fn duration(text: &str) -> Option<String> {
+pub fn written_duration(text: &str) -> Option<String> {
     let text = text.trim();
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(at);
@@ -182,7 +188,7 @@ pub fn duration(text: &str) -> Option<String> {
 }
 
 /// A duration of VCL in seconds.
-pub fn seconds(text: &str) -> Option<f64> {
+pub fn duration_seconds(text: &str) -> Option<f64> {
     let text = text.trim();
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(at.unwrap_or(text.len()));
@@ -200,7 +206,7 @@ pub fn seconds(text: &str) -> Option<f64> {
 }
 
 /// Whether a statement is `if`, `elseif` or `else`.
-pub fn branch(one: &SourceStatement) -> Option<BranchKind> {
+pub fn branch_kind(one: &SourceStatement) -> Option<BranchKind> {
     one.block.as_ref()?;
     match one.name() {
         "if" => Some(BranchKind::If),

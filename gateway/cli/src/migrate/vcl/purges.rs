@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::super::draft::ConfigDraft;
 use super::super::source::{self, SourceStatement};
-use super::branches::{self, BlockCondition, VclStep, steps};
+use super::branches::{self, BlockCondition, VclStep, steps_of};
 use super::condition::VclCondition;
-use super::program::{VclProgram, branch, call_arguments, returned};
+use super::program::{VclProgram, branch_kind, call_arguments, returned_step};
 use super::settled::{address_list, is_uncacheable_method};
 use super::unsaid::add_remark;
 
@@ -64,13 +64,13 @@ pub fn translate(
     draft.top.set("purge_method.enabled", true);
     let lists = allowing_lists(block, condition);
     for one in source::all(block.inside()) {
-        step(one, methods.contains(&"PURGE"));
+        purge_step(one, methods.contains(&"PURGE"));
     }
     let is_of_list = |one: &SourceStatement| {
         let mut known = lists.iter().filter_map(|list| list.block);
         known.any(|known| std::ptr::eq(known, one))
     };
-    let asks_more = steps(block.inside()).iter().any(|step| match step {
+    let asks_more = steps_of(block.inside()).iter().any(|step| match step {
         VclStep::Block(one, _) => one.is_untouched() && refuses(one) && !is_of_list(one),
         VclStep::Plain(_) => false,
     });
@@ -119,11 +119,11 @@ fn allowing_lists<'a>(block: &'a SourceStatement, condition: &VclCondition) -> V
     };
     let named = list_of(condition, around).map(|name| PurgeList { name, block: None });
     let mut found: Vec<PurgeList<'a>> = named.into_iter().collect();
-    for step in steps(block.inside()) {
+    for step in steps_of(block.inside()) {
         let VclStep::Block(one, BlockCondition::If(condition)) = step else {
             continue;
         };
-        let wanted = match (refuses(one), branches::ends(one.inside())) {
+        let wanted = match (refuses(one), branches::always_ends(one.inside())) {
             (true, _) => "!~",
             (false, true) => "~",
             (false, false) => continue,
@@ -152,7 +152,7 @@ fn refuses(block: &SourceStatement) -> bool {
             .text
             .split(|c: char| !c.is_ascii_digit())
             .find(|text| text.len() == 3);
-        let is_answer = returned(one).is_some_and(|step| step.starts_with("synth"));
+        let is_answer = returned_step(one).is_some_and(|step| step.starts_with("synth"));
         let refused = status.is_some_and(|status| status.starts_with(['4', '5']));
         (is_answer || one.name() == "error") && refused
     };
@@ -160,7 +160,7 @@ fn refuses(block: &SourceStatement) -> bool {
 }
 
 /// What else stands inside.
-fn step(one: &SourceStatement, is_purge: bool) {
+fn purge_step(one: &SourceStatement, is_purge: bool) {
     if !one.is_untouched() {
         return;
     }
@@ -187,7 +187,7 @@ fn step(one: &SourceStatement, is_purge: bool) {
         }
         return;
     }
-    if branch(one).is_some() {
+    if branch_kind(one).is_some() {
         let known = ["x-magento-tags-pattern", "xkey"];
         if known.iter().any(|name| text.contains(name)) {
             one.translated();
@@ -197,7 +197,7 @@ fn step(one: &SourceStatement, is_purge: bool) {
         }
         return;
     }
-    let next = returned(one).unwrap_or_default();
+    let next = returned_step(one).unwrap_or_default();
     if is_purge && matches!(next, "purge" | "hash" | "lookup") {
         one.translated();
     } else if next.starts_with("synth") {
@@ -206,9 +206,9 @@ fn step(one: &SourceStatement, is_purge: bool) {
 }
 
 /// `vcl_purge` only answers.
-pub fn answered(program: &VclProgram<'_>) {
+pub fn mark_purge_answers(program: &VclProgram<'_>) {
     for one in program.sub("vcl_purge") {
-        if returned(one).is_some_and(|step| step.starts_with("synth")) {
+        if returned_step(one).is_some_and(|step| step.starts_with("synth")) {
             one.needs_nothing();
         }
     }

@@ -4,14 +4,14 @@ use serde_json::json;
 
 use super::super::draft::ConfigDraft;
 use super::super::source::{self, SourceStatement};
-use super::branches::{BlockCondition, VclStep, is_end, steps};
+use super::branches::{BlockCondition, SubOutcome, VclStep, is_end, steps_of};
 use super::cleaning::{
     cookie_module, cookie_step, is_cookie_work, is_tidying, is_tracking, kept_cookies,
     removed_field, request_field, url_step,
 };
 use super::condition::{ReducedCondition, VclCondition};
 use super::passes::{self, VclPasses};
-use super::program::{VclProgram, assigned, literal, returned, unset};
+use super::program::{VclProgram, assignment, quoted_text, removed_variable, returned_step};
 use super::routes::{RouteRestraint, VclRoutes};
 use super::target::{TargetDifference, TargetPatterns};
 use super::unsaid::{self, StatementScope};
@@ -27,6 +27,7 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes, draft: &mut C
         routes,
         draft,
         called: Vec::new(),
+        decided: None,
     };
     if steps.walk(&statements, 0) == SubOutcome::Ended {
         return;
@@ -43,27 +44,22 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes, draft: &mut C
     }
 }
 
-/// Whether a subroutine goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SubOutcome {
-    GoesOn,
-    Ended,
-}
-
 struct ReceiveSteps<'a, 'b> {
     program: &'b VclProgram<'a>,
     routes: &'b mut VclRoutes,
     draft: &'b mut ConfigDraft,
     /// Subroutines whose statements were said; saying them twice adds nothing.
     called: Vec<String>,
+    /// Paths whose block says `return (hash)`, until all of the block is weighed.
+    decided: Option<Vec<String>>,
 }
 
 impl ReceiveSteps<'_, '_> {
     fn walk(&mut self, statements: &[&SourceStatement], depth: usize) -> SubOutcome {
         let mut outcome = SubOutcome::GoesOn;
-        for step in steps(statements.iter().copied()) {
+        for step in steps_of(statements.iter().copied()) {
             let (VclStep::Plain(one) | VclStep::Block(one, _)) = step;
-            if outcome == SubOutcome::Ended {
+            if outcome != SubOutcome::GoesOn {
                 one.needs_nothing_whole();
                 continue;
             }
@@ -91,10 +87,10 @@ impl ReceiveSteps<'_, '_> {
                     return SubOutcome::GoesOn;
                 }
                 self.called.push(name);
-                return self.walk(&inside, depth + 1);
+                return self.walk(&inside, depth + 1).of_caller();
             }
         }
-        match returned(one) {
+        match returned_step(one) {
             Some("hash" | "lookup") => one.needs_nothing(),
             Some("pass" | "pipe") => {
                 self.routes.restrain_rest(RouteRestraint::Uncached);
@@ -103,15 +99,12 @@ impl ReceiveSteps<'_, '_> {
             _ => self.step(one),
         }
         self.weigh(one);
-        match is_end(one) {
-            true => SubOutcome::Ended,
-            false => SubOutcome::GoesOn,
-        }
+        SubOutcome::after(one)
     }
 
     /// A statement for all requests.
     fn step(&mut self, one: &SourceStatement) {
-        if let Some((left, right)) = assigned(one) {
+        if let Some((left, right)) = assignment(one) {
             match left.as_str() {
                 "req.backend_hint" | "req.backend" => {
                     if let Some(name) = self.backend(right) {
@@ -130,7 +123,7 @@ impl ReceiveSteps<'_, '_> {
                 }
                 _ => request_field(one, &left, right, &mut self.routes.site),
             }
-        } else if let Some(what) = unset(one) {
+        } else if let Some(what) = removed_variable(one) {
             match what.as_str() {
                 "req.http.cookie" => {
                     self.routes.site.set("cookies.keep", json!([]));
@@ -155,7 +148,8 @@ impl ReceiveSteps<'_, '_> {
             .iter()
             .position(|(known, _)| known == name)?;
         let upstream = &mut self.draft.upstreams[known].1;
-        if let Some(host) = literal(call.trim_end_matches(')')).filter(|host| !host.is_empty()) {
+        if let Some(host) = quoted_text(call.trim_end_matches(')')).filter(|host| !host.is_empty())
+        {
             let port = upstream
                 .get("port")
                 .and_then(|port| port.as_str())
@@ -195,6 +189,9 @@ impl ReceiveSteps<'_, '_> {
             ReducedCondition::If(condition) => self.conditional(one, &condition, depth),
         }
         self.weigh(one);
+        if let Some(paths) = self.decided.take() {
+            self.routes.look_up(&paths);
+        }
         SubOutcome::GoesOn
     }
 
@@ -224,13 +221,13 @@ impl ReceiveSteps<'_, '_> {
         if is_tracking(inside) && is_of_query(condition) {
             one.translated();
             for inner in inside {
-                if let Some((_, right)) = assigned(inner) {
+                if let Some((_, right)) = assignment(inner) {
                     url_step(inner, right, &mut self.routes.site);
                 }
             }
             return;
         }
-        let last = inside.last().and_then(returned);
+        let last = inside.last().and_then(returned_step);
         if matches!(last, Some("pass" | "pipe")) {
             self.other_steps(one, condition);
             return VclPasses::new(self.program, self.routes).translate(one, condition);
@@ -267,9 +264,10 @@ impl ReceiveSteps<'_, '_> {
         }
         let list = path_patterns(condition).filter(|list| !list.has(TargetDifference::Case));
         if let Some(list) = list {
-            return others
-                .iter()
-                .for_each(|inner| self.of_path(inner, &list.paths, one));
+            for inner in others {
+                self.of_path(inner, &list.paths, one);
+            }
+            return self.routes.keep_upstream_of_paths(&list.paths);
         }
         let Some(hosts) = hosts::of(condition) else {
             return;
@@ -277,6 +275,7 @@ impl ReceiveSteps<'_, '_> {
         for inner in others {
             self.send_hosts(inner, &hosts);
         }
+        self.routes.keep_upstream_of_hosts(&hosts);
     }
 
     /// `if (req.url ~ …) { unset req.http.Cookie; … }`: a route for these paths.
@@ -284,8 +283,8 @@ impl ReceiveSteps<'_, '_> {
         let inside = one.inside();
         let takes_more = patterns.has(TargetDifference::Case);
         let only_caches = |inner: &SourceStatement| {
-            unset(inner).is_some_and(|what| what == "req.http.cookie")
-                || matches!(returned(inner), Some("hash" | "lookup"))
+            removed_variable(inner).is_some_and(|what| what == "req.http.cookie")
+                || matches!(returned_step(inner), Some("hash" | "lookup"))
                 || is_tidying(inner)
         };
         if takes_more && !inside.iter().all(only_caches) {
@@ -304,7 +303,7 @@ impl ReceiveSteps<'_, '_> {
     }
 
     fn of_path(&mut self, inner: &SourceStatement, paths: &[String], block: &SourceStatement) {
-        if let Some(("req.backend_hint" | "req.backend", right)) = assigned(inner)
+        if let Some(("req.backend_hint" | "req.backend", right)) = assignment(inner)
             .as_ref()
             .map(|(left, right)| (left.as_str(), *right))
         {
@@ -314,18 +313,18 @@ impl ReceiveSteps<'_, '_> {
             }
             return;
         }
-        if matches!(returned(inner), Some("hash" | "lookup")) {
-            self.routes.look_up(paths);
+        if matches!(returned_step(inner), Some("hash" | "lookup")) {
+            self.decided = Some(paths.to_vec());
             return inner.needs_nothing();
         }
         let route = self.routes.of_paths(paths, block);
-        if let Some((left, right)) = assigned(inner) {
+        if let Some((left, right)) = assignment(inner) {
             match left.as_str() {
                 "req.url" => url_step(inner, right, route),
                 "req.http.cookie" => cookie_step(inner, right, route),
                 _ => request_field(inner, &left, right, route),
             }
-        } else if let Some(what) = unset(inner) {
+        } else if let Some(what) = removed_variable(inner) {
             match what.as_str() {
                 "req.http.cookie" => {
                     route.set("cookies.keep", json!([]));
@@ -344,10 +343,13 @@ impl ReceiveSteps<'_, '_> {
         if one.inside().iter().any(|inner| !inner.is_untouched()) {
             one.translated();
         }
+        if one.inside().last().is_some_and(is_end) {
+            self.routes.keep_upstream_of_hosts(hosts);
+        }
     }
 
     fn send_hosts(&mut self, inner: &SourceStatement, hosts: &[String]) {
-        let Some((left, right)) = assigned(inner) else {
+        let Some((left, right)) = assignment(inner) else {
             return;
         };
         if !matches!(left.as_str(), "req.backend_hint" | "req.backend") {
@@ -399,8 +401,9 @@ pub fn path_patterns(condition: &VclCondition) -> Option<TargetPatterns> {
 /// Fields that the VCL sets itself: a condition about one is none about what the client sent.
 pub fn own_fields(program: &VclProgram<'_>) -> Vec<String> {
     let every = source::all(program.statements);
-    let fields = every.into_iter().filter_map(assigned).map(|(left, _)| left);
+    let fields = every.into_iter().filter_map(assignment);
     fields
+        .map(|(left, _)| left.strip_prefix("be").map(str::to_owned).unwrap_or(left))
         .filter(|left| left.starts_with("req.http.") && left != "req.http.cookie")
         .collect()
 }

@@ -8,14 +8,17 @@ use serde_json::{Value, json};
 
 use super::super::draft::DraftMap;
 use super::super::source::{self, SourceStatement};
-use super::branches::{BlockCondition, VclStep, is_end, steps};
+use super::branches::{BlockCondition, SubOutcome, VclStep, is_end, steps_of};
 use super::condition::VclCondition;
 use super::delivery::{answer_field, removed_field};
 use super::passes::VclPasses;
 use super::patterns;
-use super::program::{VclProgram, assigned, duration, returned, seconds, unset};
+use super::program::{
+    VclProgram, assignment, duration_seconds, removed_variable, returned_step, written_duration,
+};
 use super::receive::path_patterns;
 use super::routes::{RouteRestraint, VclRoutes};
+use super::unsaid::weigh_response;
 
 /// The most subroutines that call one another.
 const DEEPEST: usize = 8;
@@ -58,7 +61,7 @@ enum SetCookieRule {
 fn is_guarded(statements: &[&SourceStatement]) -> bool {
     let delivers = statements
         .last()
-        .is_some_and(|last| returned(last) == Some("deliver"));
+        .is_some_and(|last| returned_step(last) == Some("deliver"));
     let every = statements
         .iter()
         .flat_map(|one| source::all(std::slice::from_ref(*one)));
@@ -68,15 +71,15 @@ fn is_guarded(statements: &[&SourceStatement]) -> bool {
 
 /// Whether a statement keeps the answer out of the cache.
 fn keeps_out(one: &SourceStatement) -> bool {
-    if let Some((left, right)) = assigned(one) {
+    if let Some((left, right)) = assignment(one) {
         return match left.as_str() {
             "beresp.uncacheable" => right == "true",
-            "beresp.ttl" => seconds(right).is_some_and(|time| time <= 0.0),
+            "beresp.ttl" => duration_seconds(right).is_some_and(|time| time <= 0.0),
             _ => false,
         };
     }
     let steps = ["pass", "hit_for_pass"];
-    returned(one).is_some_and(|step| steps.iter().any(|kept| step.starts_with(kept)))
+    returned_step(one).is_some_and(|step| steps.iter().any(|kept| step.starts_with(kept)))
 }
 
 struct ResponseSteps<'a, 'b> {
@@ -88,22 +91,21 @@ struct ResponseSteps<'a, 'b> {
 }
 
 impl ResponseSteps<'_, '_> {
-    /// Whether the subroutine has ended.
-    fn walk(&mut self, statements: &[&SourceStatement], depth: usize) -> bool {
-        let mut has_ended = false;
-        for step in steps(statements.iter().copied()) {
+    fn walk(&mut self, statements: &[&SourceStatement], depth: usize) -> SubOutcome {
+        let mut outcome = SubOutcome::GoesOn;
+        for step in steps_of(statements.iter().copied()) {
             let (VclStep::Plain(one) | VclStep::Block(one, _)) = step;
-            if has_ended {
+            if outcome != SubOutcome::GoesOn {
                 one.needs_nothing_whole();
                 continue;
             }
             match step {
                 VclStep::Plain(one) if one.name() == "call" => {
-                    has_ended = self.call(one, depth);
+                    outcome = self.call(one, depth);
                 }
                 VclStep::Plain(one) => {
                     self.step(one);
-                    has_ended = is_end(one);
+                    outcome = SubOutcome::after(one);
                 }
                 VclStep::Block(one, BlockCondition::If(condition)) => {
                     self.conditional(one, &condition);
@@ -111,27 +113,27 @@ impl ResponseSteps<'_, '_> {
                 VclStep::Block(one, BlockCondition::Always) if depth < DEEPEST => {
                     one.translated();
                     let inside: Vec<&SourceStatement> = one.inside().iter().collect();
-                    has_ended = self.walk(&inside, depth + 1);
+                    outcome = self.walk(&inside, depth + 1);
                 }
                 VclStep::Block(one, _) => one.remarked("the condition can't be read"),
             }
         }
-        has_ended
+        outcome
     }
 
-    fn call(&mut self, one: &SourceStatement, depth: usize) -> bool {
+    fn call(&mut self, one: &SourceStatement, depth: usize) -> SubOutcome {
         let name = one.argument().to_owned();
         let inside = self.program.sub(&name);
         if inside.is_empty() || depth >= DEEPEST || self.called.contains(&name) {
-            return false;
+            return SubOutcome::GoesOn;
         }
         one.translated();
         self.called.push(name);
-        let has_ended = self.walk(&inside, depth + 1);
+        let outcome = self.walk(&inside, depth + 1);
         for inner in inside {
-            super::unsaid::weigh_response(inner, self.program, self.routes);
+            weigh_response(inner, self.program, self.routes);
         }
-        has_ended
+        outcome.of_caller()
     }
 
     /// A statement for all answers.
@@ -140,7 +142,7 @@ impl ResponseSteps<'_, '_> {
             self.routes.restrain_all(RouteRestraint::Uncached);
             return one.translated();
         }
-        if assigned(one).is_some_and(|(left, _)| left == "beresp.ttl") {
+        if assignment(one).is_some_and(|(left, _)| left == "beresp.ttl") {
             self.routes.lifetime_of_all();
         }
         let limited = self.routes.site.has("policy.stale_while_revalidate");
@@ -156,7 +158,9 @@ impl ResponseSteps<'_, '_> {
         let every = source::all(one.inside());
         let is_kept_out = one.inside().iter().any(keeps_out);
         let only_ends = !one.inside().is_empty()
-            && every.iter().all(|inner| returned(inner) == Some("deliver"));
+            && every
+                .iter()
+                .all(|inner| returned_step(inner) == Some("deliver"));
         if (is_kept_out || only_ends) && is_unshared(condition) {
             let sets_cookie = |leaf: &&VclCondition| leaf.left() == "beresp.http.set-cookie";
             if condition.leaves().iter().any(sets_cookie) {
@@ -168,7 +172,7 @@ impl ResponseSteps<'_, '_> {
         let abandons = one
             .inside()
             .iter()
-            .any(|inner| returned(inner) == Some("abandon"));
+            .any(|inner| returned_step(inner) == Some("abandon"));
         if (abandons || is_kept_out) && is_failure(condition) {
             one.translated();
             one.remarked("errors are stored only if they state a lifetime themselves");
@@ -219,7 +223,7 @@ impl ResponseSteps<'_, '_> {
     }
 
     fn of_paths(&mut self, one: &SourceStatement, paths: &[String], differs: Option<String>) {
-        let delivers = one.inside().last().and_then(returned) == Some("deliver");
+        let delivers = one.inside().last().and_then(returned_step) == Some("deliver");
         let terms = self.terms(self.guards);
         let terms = match (delivers, self.has_guard_before(one)) {
             (true, false) => (LifetimeGuard::Lacks, self.set_cookie),
@@ -228,19 +232,20 @@ impl ResponseSteps<'_, '_> {
         if one
             .inside()
             .iter()
-            .any(|inner| assigned(inner).is_some_and(|(left, _)| left == "beresp.ttl"))
+            .any(|inner| assignment(inner).is_some_and(|(left, _)| left == "beresp.ttl"))
         {
             self.routes.lifetime_of_paths(paths, delivers);
         }
+        let limited = self.routes.site.has("policy.stale_while_revalidate");
         let route = self.routes.of_paths(paths, one);
         one.translated();
         if let Some(differs) = differs {
             one.remarked(&differs);
         }
         for inner in one.inside() {
-            match returned(inner) {
+            match returned_step(inner) {
                 Some("deliver") => inner.needs_nothing(),
-                _ => response_step(inner, route, terms, false),
+                _ => response_step(inner, route, terms, limited),
             }
         }
     }
@@ -262,9 +267,10 @@ impl ResponseSteps<'_, '_> {
     /// A block about ESI and nothing else, for all pages, or for some paths.
     fn fragments(&mut self, one: &SourceStatement, condition: &VclCondition) -> bool {
         let is_switch = |inner: &SourceStatement| {
-            let sets = assigned(inner)
+            let sets = assignment(inner)
                 .is_some_and(|(left, right)| left == "beresp.do_esi" && right == "true");
-            let tidies = unset(inner).is_some_and(|what| what == "beresp.http.surrogate-control");
+            let tidies =
+                removed_variable(inner).is_some_and(|what| what == "beresp.http.surrogate-control");
             sets || tidies
         };
         if !sets(one, "beresp.do_esi") || !one.inside().iter().all(is_switch) {
@@ -297,8 +303,8 @@ impl ResponseSteps<'_, '_> {
 
 /// Marks what belongs to keeping an answer out.
 fn kept_out(one: &SourceStatement) {
-    let is_step = returned(one).is_some_and(|step| matches!(step, "deliver" | "abandon"));
-    let of_lifetime = assigned(one).is_some_and(|(left, _)| {
+    let is_step = returned_step(one).is_some_and(|step| matches!(step, "deliver" | "abandon"));
+    let of_lifetime = assignment(one).is_some_and(|(left, _)| {
         matches!(
             left.as_str(),
             "beresp.ttl" | "beresp.grace" | "beresp.keep" | "beresp.uncacheable"
@@ -316,15 +322,15 @@ fn response_step(
     (guards, set_cookie): (LifetimeGuard, SetCookieRule),
     limited: bool,
 ) {
-    if let Some((left, right)) = assigned(one) {
+    if let Some((left, right)) = assignment(one) {
         match left.as_str() {
             "beresp.ttl" => {
-                if let Some(time) = duration(right) {
+                if let Some(time) = written_duration(right) {
                     lifetime_of_route(one, route, time, guards);
                 }
             }
             "beresp.grace" => {
-                if let Some(time) = duration(right) {
+                if let Some(time) = written_duration(right) {
                     route.set("policy.stale_if_error", time.clone());
                     if !limited {
                         route.set("policy.stale_while_revalidate", time);
@@ -344,7 +350,7 @@ fn response_step(
             "beresp.http.x-url" | "beresp.http.x-host" => one.needs_nothing(),
             _ => answer_field(one, &left, right, "beresp.http.", route),
         }
-    } else if let Some(what) = unset(one) {
+    } else if let Some(what) = removed_variable(one) {
         match (what.as_str(), set_cookie) {
             ("beresp.http.set-cookie", SetCookieRule::Stored) => {
                 route.set("policy.set_cookie", "strip");
@@ -383,14 +389,16 @@ fn sets(block: &SourceStatement, what: &str) -> bool {
     block
         .inside()
         .iter()
-        .any(|one| assigned(one).is_some_and(|(left, right)| left == what && right == "true"))
+        .any(|one| assignment(one).is_some_and(|(left, right)| left == what && right == "true"))
 }
 
 /// `set beresp.ttl` for some answers.
 fn lifetime(block: &SourceStatement, kind: &str, of: Value, routes: &mut VclRoutes) {
     let time = block.inside().iter().find_map(|one| {
-        let (left, right) = assigned(one)?;
-        (left == "beresp.ttl").then(|| duration(right)).flatten()
+        let (left, right) = assignment(one)?;
+        (left == "beresp.ttl")
+            .then(|| written_duration(right))
+            .flatten()
     });
     let Some(time) = time else {
         return;
@@ -402,9 +410,9 @@ fn lifetime(block: &SourceStatement, kind: &str, of: Value, routes: &mut VclRout
         "where the response states no lifetime itself, and at most for this long in mode: cap",
     );
     for one in block.inside() {
-        if assigned(one).is_some_and(|(left, _)| left == "beresp.ttl") {
+        if assignment(one).is_some_and(|(left, _)| left == "beresp.ttl") {
             one.translated();
-        } else if returned(one) == Some("deliver") {
+        } else if returned_step(one) == Some("deliver") {
             one.needs_nothing();
         }
     }
@@ -456,8 +464,8 @@ fn is_unshared(condition: &VclCondition) -> bool {
 fn is_unshared_value(left: &str, operator: &str, right: &str) -> bool {
     let marks = ["no-cache", "no-store", "private"];
     match (left, operator) {
-        ("beresp.ttl", "<=" | "==") => seconds(right).is_some_and(|time| time <= 0.0),
-        ("beresp.ttl", "<") => seconds(right).is_some_and(|time| time <= 1.0),
+        ("beresp.ttl", "<=" | "==") => duration_seconds(right).is_some_and(|time| time <= 0.0),
+        ("beresp.ttl", "<") => duration_seconds(right).is_some_and(|time| time <= 1.0),
         ("beresp.http.vary", "==") => right == "*",
         ("beresp.http.vary", "~") => right == "\\*",
         ("beresp.http.cache-control", "~" | "==") => {

@@ -35,7 +35,7 @@ pub enum RouteRestraint {
 pub enum BlockFollowUp {
     /// All that comes after it.
     Rest,
-    /// Nothing: it says `return (hash)`.
+    /// Nothing: it ends `vcl_recv`.
     Lookup,
 }
 
@@ -49,6 +49,8 @@ struct PathRoute {
     is_guarded: bool,
     /// Which of all assignments its upstream comes from.
     upstream_at: Option<usize>,
+    /// Whether later assignments are about these paths, too.
+    upstream_follow_up: BlockFollowUp,
     lifetime: Option<PathLifetime>,
 }
 
@@ -63,6 +65,7 @@ struct PathLifetime {
 struct HostRoute {
     hosts: Vec<String>,
     upstream: Option<(String, usize)>,
+    upstream_follow_up: BlockFollowUp,
     restraints: BTreeSet<RouteRestraint>,
 }
 
@@ -77,8 +80,17 @@ pub struct VclRoutes {
     /// Lifetimes of kinds of responses, and whether what follows can't change them.
     lifetimes: Vec<(Value, bool)>,
     assignments: usize,
-    /// The methods that are served, and the answer to all others.
-    methods: Option<(Vec<String>, DraftMap)>,
+    /// What is served at all, and the answer to all else.
+    only: Option<ServedRequests>,
+}
+
+/// What is served at all: some methods, or some hosts.
+pub struct ServedRequests {
+    /// `match.method` or `match.host`.
+    pub kind: &'static str,
+    pub list: Vec<String>,
+    /// The answer to all else.
+    pub answer: DraftMap,
 }
 
 impl VclRoutes {
@@ -104,7 +116,7 @@ impl VclRoutes {
             answers: Vec::new(),
             lifetimes: Vec::new(),
             assignments: 0,
-            methods: None,
+            only: None,
         }
     }
 
@@ -141,6 +153,7 @@ impl VclRoutes {
                 follow_up: BlockFollowUp::Rest,
                 is_guarded: false,
                 upstream_at: None,
+                upstream_follow_up: BlockFollowUp::Rest,
                 lifetime: None,
             });
             self.paths.len() - 1
@@ -168,12 +181,17 @@ impl VclRoutes {
     /// All requests go to this upstream, whatever was said before.
     pub fn send_all(&mut self, upstream: String) {
         self.site.set("upstream", upstream);
+        let is_open = |follow_up: BlockFollowUp| follow_up == BlockFollowUp::Rest;
         for one in &mut self.paths {
-            one.route.remove("upstream");
-            one.upstream_at = None;
+            if is_open(one.upstream_follow_up) {
+                one.route.remove("upstream");
+                one.upstream_at = None;
+            }
         }
         for one in &mut self.hosts {
-            one.upstream = None;
+            if is_open(one.upstream_follow_up) {
+                one.upstream = None;
+            }
         }
     }
 
@@ -188,6 +206,7 @@ impl VclRoutes {
             self.hosts.push(HostRoute {
                 hosts: hosts.to_vec(),
                 upstream: None,
+                upstream_follow_up: BlockFollowUp::Rest,
                 restraints: BTreeSet::new(),
             });
             self.hosts.len() - 1
@@ -213,6 +232,18 @@ impl VclRoutes {
     pub fn look_up(&mut self, paths: &[String]) {
         let at = self.position(paths);
         self.paths[at].follow_up = BlockFollowUp::Lookup;
+        self.paths[at].upstream_follow_up = BlockFollowUp::Lookup;
+    }
+
+    /// The upstream of these paths stays, since the block passes.
+    pub fn keep_upstream_of_paths(&mut self, paths: &[String]) {
+        let at = self.position(paths);
+        self.paths[at].upstream_follow_up = BlockFollowUp::Lookup;
+    }
+
+    /// The upstream of these hosts stays, since the block ends.
+    pub fn keep_upstream_of_hosts(&mut self, hosts: &[String]) {
+        self.host(hosts).upstream_follow_up = BlockFollowUp::Lookup;
     }
 
     /// Which addresses may ask for these paths. One set of them for all paths: which of two would count
@@ -241,11 +272,11 @@ impl VclRoutes {
         is_free
     }
 
-    /// The methods that are served at all, and the answer to all others.
-    pub fn serve_methods(&mut self, methods: Vec<String>, answer: &DraftMap) -> bool {
-        let is_free = self.methods.is_none();
+    /// Nothing else is served. One such rule can be said.
+    pub fn serve_only(&mut self, served: ServedRequests) -> bool {
+        let is_free = self.only.is_none();
         if is_free {
-            self.methods = Some((methods, answer.clone()));
+            self.only = Some(served);
         }
         is_free
     }
@@ -316,16 +347,17 @@ impl VclRoutes {
         }
         self.sort_paths();
         let lifetimes = self.lifetimes_of_later_paths();
+        let fields = self.fields_of_paths();
         let is_on = |on: &Value| on == true;
-        if let Some((methods, _)) = &self.methods {
+        if let Some(only) = &self.only {
             let purges = draft.top.get("purge_method.enabled").is_some_and(is_on);
-            let own = purges.then(|| "PURGE".to_owned());
-            let methods: Vec<String> = methods.iter().cloned().chain(own).collect();
-            self.site.set("match.method", methods);
+            let own = (purges && only.kind == "match.method").then(|| "PURGE".to_owned());
+            let list: Vec<String> = only.list.iter().cloned().chain(own).collect();
+            self.site.set(only.kind, list);
         }
         let mut routes = Vec::new();
         for (mut one, lifetimes) in std::mem::take(&mut self.paths).into_iter().zip(lifetimes) {
-            self.complete(&mut one, lifetimes);
+            self.complete(&mut one, lifetimes, &fields);
             routes.push((one.route, one.upstream_at));
         }
         if self.site.has("cookies.keep") {
@@ -338,10 +370,10 @@ impl VclRoutes {
         draft
             .routes
             .extend(routes.into_iter().map(|(route, _)| route));
-        if let Some((_, answer)) = self.methods {
+        if let Some(only) = self.only {
             let mut route = DraftMap::default();
-            route.set("name", "other-methods");
-            route.fill_from(&answer);
+            route.set("name", "all-others");
+            route.fill_from(&only.answer);
             draft.routes.push(route);
         }
         let is_off = |on: &Value| on == false;
@@ -388,9 +420,31 @@ impl VclRoutes {
             .collect()
     }
 
+    /// The fields of requests that some path sets or removes. A path of another route may be one of its
+    /// paths as well, so no client may send them there.
+    fn fields_of_paths(&self) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for one in &self.paths {
+            let set = one.route.get("headers.request.set");
+            let set = set.and_then(Value::as_object);
+            found.extend(set.into_iter().flat_map(|set| set.keys().cloned()));
+            let removed = one.route.get("headers.request.remove");
+            let removed = removed.and_then(Value::as_array).into_iter().flatten();
+            found.extend(removed.filter_map(Value::as_str).map(str::to_owned));
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+
     /// Adds to the route for some paths what holds for all.
-    fn complete(&self, one: &mut PathRoute, lifetimes: Vec<Value>) {
+    fn complete(&self, one: &mut PathRoute, lifetimes: Vec<Value>, fields: &[String]) {
         let route = &mut one.route;
+        for field in fields {
+            if !route.has(&format!("headers.request.set.{field}")) {
+                route.add("headers.request.remove", field.as_str());
+            }
+        }
         if !lifetimes.is_empty() {
             // So that they are upper bounds, whatever answers state.
             route.set_default("policy.mode", "cap");

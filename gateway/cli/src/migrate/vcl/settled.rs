@@ -3,15 +3,17 @@
 use super::super::source::{self, SourceStatement};
 use super::condition::{ReducedCondition, VclCondition};
 use super::patterns;
-use super::program::{assigned, branch, returned, unset};
+use super::program::{assignment, branch_kind, removed_variable, returned_step};
 
 /// Whether all that a block sets and removes is this field.
 pub fn only_touches(block: &SourceStatement, field: &str) -> bool {
     source::all(block.inside()).into_iter().all(|one| {
-        let touched = assigned(one).map(|(left, _)| left).or_else(|| unset(one));
+        let touched = assignment(one)
+            .map(|(left, _)| left)
+            .or_else(|| removed_variable(one));
         match touched {
             Some(what) => what == format!("req.http.{field}"),
-            None => branch(one).is_some(),
+            None => branch_kind(one).is_some(),
         }
     })
 }
@@ -91,7 +93,7 @@ pub fn is_uncacheable_method(condition: &VclCondition) -> bool {
 
 /// Whether Lamina does by itself what a block says.
 pub fn is_by_itself(one: &SourceStatement, condition: &VclCondition) -> bool {
-    let steps: Vec<&str> = one.inside().iter().filter_map(returned).collect();
+    let steps: Vec<&str> = one.inside().iter().filter_map(returned_step).collect();
     let only_steps = steps.len() == one.inside().len() && !steps.is_empty();
     let passes = only_steps && steps.iter().all(|step| matches!(*step, "pass" | "pipe"));
     if passes && (is_uncacheable_method(condition) || is_upgrade(condition)) {
@@ -104,7 +106,10 @@ pub fn is_by_itself(one: &SourceStatement, condition: &VclCondition) -> bool {
         })
     });
     let forwarded = only_touches(one, "x-forwarded-for");
-    (is_empty && only_touches(one, "cookie")) || forwarded
+    let removes = |inner: &SourceStatement| {
+        removed_variable(inner).is_some_and(|what| what == "req.http.cookie")
+    };
+    (is_empty && one.inside().iter().all(removes)) || forwarded
 }
 
 /// Whether a condition holds for upgrades alone.

@@ -3,7 +3,7 @@
 use super::super::draft::DraftMap;
 use super::super::source::SourceStatement;
 use super::condition::VclCondition;
-use super::program::{VclProgram, assigned, call_arguments, literal, returned};
+use super::program::{VclProgram, assignment, call_arguments, quoted_text, returned_step};
 
 /// The lowest status of errors, and the first that is none of HTTP's.
 const ERRORS: std::ops::Range<u16> = 400..600;
@@ -22,8 +22,8 @@ impl<'a> SyntheticAnswer<'a> {
     pub fn of(one: &SourceStatement, program: &VclProgram<'a>) -> Option<Self> {
         let (status, text) = status_and_text(one)?;
         let mut route = DraftMap::default();
-        let block = branch_of(program, status);
-        if block.is_some_and(|block| by_branch(block, (status, &text), &mut route)) {
+        let block = block_for_status(program, status);
+        if block.is_some_and(|block| answer_of_block(block, (status, &text), &mut route)) {
             return Some(Self { route, block });
         }
         let is_plain = (200..300).contains(&status) && block.is_none();
@@ -49,16 +49,16 @@ impl<'a> SyntheticAnswer<'a> {
 fn status_and_text(one: &SourceStatement) -> Option<(u16, String)> {
     if let Some(rest) = one.text.strip_prefix("error ") {
         let (status, text) = rest.split_once(' ').unwrap_or((rest, "\"\""));
-        return Some((status.parse().ok()?, literal(text)?.to_owned()));
+        return Some((status.parse().ok()?, quoted_text(text)?.to_owned()));
     }
-    let arguments = returned(one).and_then(|call| call_arguments(call, "synth"))?;
+    let arguments = returned_step(one).and_then(|call| call_arguments(call, "synth"))?;
     let status = arguments.first()?.parse::<u16>().ok()?;
-    let text = arguments.get(1).and_then(|text| literal(text));
+    let text = arguments.get(1).and_then(|text| quoted_text(text));
     Some((status, text.unwrap_or_default().to_owned()))
 }
 
 /// `if (resp.status == STATUS) { … }` in `vcl_synth`.
-fn branch_of<'a>(program: &VclProgram<'a>, status: u16) -> Option<&'a SourceStatement> {
+fn block_for_status<'a>(program: &VclProgram<'a>, status: u16) -> Option<&'a SourceStatement> {
     let status = status.to_string();
     program.sub("vcl_synth").into_iter().find(|one| {
         let condition = VclCondition::of(&one.text);
@@ -70,7 +70,11 @@ fn branch_of<'a>(program: &VclProgram<'a>, status: u16) -> Option<&'a SourceStat
     })
 }
 
-fn by_branch(block: &SourceStatement, (status, reason): (u16, &str), route: &mut DraftMap) -> bool {
+fn answer_of_block(
+    block: &SourceStatement,
+    (status, reason): (u16, &str),
+    route: &mut DraftMap,
+) -> bool {
     let mut status = Some(status);
     let mut location = None;
     let mut body = None;
@@ -79,28 +83,28 @@ fn by_branch(block: &SourceStatement, (status, reason): (u16, &str), route: &mut
         return false;
     }
     for one in block.inside() {
-        if let Some((left, right)) = assigned(one) {
+        if let Some((left, right)) = assignment(one) {
             match left.as_str() {
                 "resp.status" => status = right.parse::<u16>().ok(),
                 "resp.http.location" if right == "resp.reason" => {
                     location = Some(reason.to_owned())
                 }
-                "resp.http.location" => match place(right) {
+                "resp.http.location" => match redirect_target(right) {
                     Some(to) => location = Some(to),
                     None => return false,
                 },
                 "resp.reason" => {}
-                _ => match (left.strip_prefix("resp.http."), literal(right)) {
+                _ => match (left.strip_prefix("resp.http."), quoted_text(right)) {
                     (Some(name), Some(value)) => fields.push((name.to_owned(), value.to_owned())),
                     _ => return false,
                 },
             }
         } else if let Some(arguments) = call_arguments(&one.text, "synthetic") {
-            match arguments.first().and_then(|text| literal(text)) {
+            match arguments.first().and_then(|text| quoted_text(text)) {
                 Some(text) => body = Some(text.to_owned()),
                 None => return false,
             }
-        } else if returned(one) != Some("deliver") {
+        } else if returned_step(one) != Some("deliver") {
             return false;
         }
     }
@@ -128,12 +132,12 @@ fn is_target(to: &str) -> bool {
 
 /// `"https://www.example.com" + req.url` as a target. One that takes the client's host is not said,
 /// since nothing tells which hosts there are.
-fn place(text: &str) -> Option<String> {
+fn redirect_target(text: &str) -> Option<String> {
     let mut found = String::new();
     for part in text.split('+').map(str::trim) {
         match part {
             "req.url" => found.push_str("{path}"),
-            part => found.push_str(literal(part)?),
+            part => found.push_str(quoted_text(part)?),
         }
     }
     Some(found)

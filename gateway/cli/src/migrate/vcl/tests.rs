@@ -87,7 +87,7 @@ fn methods_are_taken_by_their_meaning() {
         others,
         &[
             "method: [GET, HEAD, POST]",
-            "name: other-methods\n    respond: { status: 405 }",
+            "name: all-others\n    respond: { status: 405 }",
         ],
         &[CLOSED],
     );
@@ -566,5 +566,94 @@ fn a_block_that_passes_may_have_an_upstream_of_its_own() {
             "bypass: { path: [/api/*] }",
         ],
         &["# not translated", CLOSED],
+    );
+}
+
+#[test]
+fn what_a_block_for_some_paths_leaves_unsaid_concerns_these_paths() {
+    let text = "sub vcl_recv { if (req.url ~ \"^/a/\") {
+        if (client.ip ~ somebody) { return (synth(403)); } unset req.http.Cookie; return (hash); } return (hash); }";
+    let draft = draft(text);
+    assert_eq!(draft.matches(CLOSED).count(), 2, "{draft}");
+    let later = "sub vcl_recv { if (req.url ~ \"^/a/\") { return (hash); }
+        if (client.ip ~ somebody) { return (synth(403)); } return (hash); }";
+    let draft = self::draft(later);
+    assert_eq!(draft.matches(CLOSED).count(), 1, "{draft}");
+}
+
+#[test]
+fn an_upstream_stays_where_the_block_ended() {
+    for step in ["pass", "hash"] {
+        let text = format!("backend api {{ .host = \"127.0.0.2\"; }}
+            sub vcl_recv {{ if (req.url ~ \"^/api/\") {{ set req.backend_hint = api; return ({step}); }}
+            if (req.http.host == \"api.example\") {{ set req.backend_hint = api; return ({step}); }}
+            set req.backend_hint = default; return (hash); }}");
+        let draft = draft(&text);
+        assert_eq!(draft.matches("upstream: api").count(), 3, "{draft}");
+        assert!(site(&text).contains("upstream: default"), "{draft}");
+    }
+    let overwritten = "backend api { .host = \"127.0.0.2\"; }
+        sub vcl_recv { if (req.url ~ \"^/api/\") { set req.backend_hint = api; } set req.backend_hint = default; return (hash); }";
+    says(overwritten, &[], &["upstream: api"]);
+}
+
+#[test]
+fn what_is_compared_with_a_variable_is_not_said_as_text() {
+    for condition in [
+        "req.http.X-A == req.http.X-B",
+        "req.url ~ \"^/a\" + req.http.X-B",
+        "req.http.host == req.http.X-B",
+        "!(req.http.X-A != req.http.X-B)",
+    ] {
+        let text =
+            format!("sub vcl_recv {{ if ({condition}) {{ return (pass); }} return (hash); }}");
+        assert!(site(&text).contains(OFF), "{condition}");
+    }
+    says(
+        "sub vcl_recv { set req.http.X-A += \"b\"; return (hash); }",
+        &["remove: [x-a]"],
+        &["x-a: b"],
+    );
+}
+
+#[test]
+fn a_subroutine_that_returns_to_its_caller_ends_nothing_else() {
+    let text = "sub first { return; set req.http.X-A = \"1\"; }
+        sub vcl_recv { call first; if (req.http.Authorization) { return (pass); } return (hash); }";
+    says(
+        text,
+        &["authorization: \"*\""],
+        &["x-a", "# not translated"],
+    );
+    let answers = "sub first { return; }
+        sub vcl_backend_response { call first; if (bereq.url ~ \"^/a\") { set beresp.uncacheable = true; } }";
+    says(answers, &["path: [/a*]"], &["# not translated"]);
+}
+
+#[test]
+fn the_host_that_alone_is_served_is_a_match() {
+    let text = "sub vcl_recv { if (req.http.host != \"www.a.example\") { return (synth(750, \"https://www.a.example/\")); } return (hash); }
+        sub vcl_synth { if (resp.status == 750) { set resp.http.Location = resp.reason; set resp.status = 301; return (deliver); } }";
+    says(
+        text,
+        &[
+            "match: { host: [www.a.example] }",
+            "name: all-others\n    redirect: { status: 301, to: https://www.a.example/ }",
+        ],
+        &[CLOSED, "# not translated"],
+    );
+}
+
+#[test]
+fn fields_of_some_paths_can_not_be_sent_to_others() {
+    let text = "sub vcl_recv { if (req.url ~ \"\\.css$\") { unset req.http.Cookie; }
+        if (req.url ~ \"^/admin\") { set req.http.X-Area = \"admin\"; } return (hash); }";
+    says(
+        text,
+        &[
+            "request: { remove: [x-area] }",
+            "request: { set: { x-area: admin } }",
+        ],
+        &[],
     );
 }

@@ -5,7 +5,7 @@
 use super::super::source::{SourceStatement, StatementFate};
 use super::cleaning::is_touchable;
 use super::condition::VclCondition;
-use super::program::{VclProgram, assigned, returned, unset};
+use super::program::{VclProgram, assignment, removed_variable, returned_step};
 use super::purges;
 use super::routes::{RouteRestraint, VclRoutes};
 
@@ -214,17 +214,17 @@ pub fn add_remark(one: &SourceStatement, words: &str) {
 
 /// What a statement bears on that the draft does not say.
 fn bearing(one: &SourceStatement, sub: &str, outer: Option<&SourceStatement>) -> StatementBearing {
-    if let Some(step) = returned(one) {
+    if let Some(step) = returned_step(one) {
         let is_retry = step == "restart" && outer.is_some_and(is_of_failures);
         return match is_retry {
             true => StatementBearing::Nothing,
             false => of_step(step, sub),
         };
     }
-    if let Some((left, right)) = assigned(one) {
+    if let Some((left, right)) = assignment(one) {
         return of_assignment(&left, right, outer);
     }
-    if let Some(what) = unset(one) {
+    if let Some(what) = removed_variable(one) {
         return of_removal(&what);
     }
     let text = one.text.to_lowercase();
@@ -233,6 +233,9 @@ fn bearing(one: &SourceStatement, sub: &str, outer: Option<&SourceStatement>) ->
     }
     if text.starts_with("c{") || text.starts_with("include ") {
         return StatementBearing::Anything;
+    }
+    if text == "return" {
+        return StatementBearing::Nothing;
     }
     if text.starts_with("error") || text.starts_with("return") {
         return StatementBearing::Access;
