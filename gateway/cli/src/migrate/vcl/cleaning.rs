@@ -202,19 +202,22 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
     }
 }
 
-/// Whether a statement is about the cookies alone.
-pub(super) fn is_cookie_work(one: &SourceStatement) -> bool {
+/// Whether a statement is about the cookies alone, or a copy of them in another field.
+pub(super) fn is_cookie_work(one: &SourceStatement, copy: &str) -> bool {
+    let is_cookie = |what: &str| what == "req.http.cookie" || what == copy;
     if branch_kind(one).is_some() {
         let condition = VclCondition::of(&one.text);
         let is_about = condition.map_or(one.text == "else", |condition| {
-            condition.is_about("req.http.cookie")
+            let leaves = condition.leaves();
+            leaves.iter().all(|leaf| is_cookie(&leaf.left()))
         });
-        return is_about && one.inside().iter().all(is_cookie_work);
+        let mut inside = one.inside().iter();
+        return is_about && inside.all(|inner| is_cookie_work(inner, copy));
     }
     let touched = assignment(one)
         .map(|(left, _)| left)
         .or_else(|| removed_variable(one));
-    let of_cookie = touched.is_some_and(|what| what == "req.http.cookie");
+    let of_cookie = touched.is_some_and(|what| is_cookie(&what));
     let is_step = matches!(returned_step(one), Some("pass" | "hash" | "lookup"));
     of_cookie || is_step && one.block.is_none() || one.text.starts_with("cookie.")
 }
@@ -241,8 +244,15 @@ pub(super) fn cookie_module(one: &SourceStatement, route: &mut DraftMap) {
     }
 }
 
+/// Cookies that a VCL keeps.
+pub(super) struct KeptCookies {
+    pub names: PatternList,
+    /// The field that it works on: the cookies themselves, or a copy.
+    pub field: String,
+}
+
 /// The names in the expression that marks cookies to keep: `regsuball(…, ";(A|B)=", "; \1=")`.
-pub(super) fn kept_cookies(block: &SourceStatement) -> Option<PatternList> {
+pub(super) fn kept_cookies(block: &SourceStatement) -> Option<KeptCookies> {
     block.inside().iter().find_map(|one| {
         let (left, right) = assignment(one)?;
         let arguments = call_arguments(right, "regsuball")?;
@@ -251,7 +261,8 @@ pub(super) fn kept_cookies(block: &SourceStatement) -> Option<PatternList> {
         };
         let is_mark = left.contains("cookie") && quoted_text(with) == Some("; \\1=");
         let names = quoted_text(expression)?.strip_prefix(';')?;
-        is_mark.then(|| patterns::cookie_names(&format!(";{names}")))?
+        let names = patterns::cookie_names(&format!(";{names}")).filter(|_| is_mark)?;
+        Some(KeptCookies { names, field: left })
     })
 }
 

@@ -97,7 +97,11 @@ impl KeyParts<'_, '_> {
 
     fn variable(&mut self, name: &str) -> KeyExtent {
         let small = name.to_lowercase();
-        if self.own_fields.contains(&small) && small != "req.http.x-forwarded-proto" {
+        let is_in_key = matches!(
+            small.as_str(),
+            "req.http.x-forwarded-proto" | "req.http.host"
+        );
+        if self.own_fields.contains(&small) && !is_in_key {
             return KeyExtent::Unsaid;
         }
         match small.as_str() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::draft::DraftMap;
 use super::super::expression::PatternList;
 use super::super::source::SourceStatement;
-use super::cleaning::is_cookie_work;
+use super::cleaning::{KeptCookies, is_cookie_work};
 use super::condition::{ReducedCondition, VclCondition};
 use super::program::{
     VclProgram, assignment, branch_kind, call_arguments, quoted_text, removed_variable,
@@ -252,34 +252,39 @@ pub fn field_pattern(operator: &str, right: &str) -> Option<Value> {
 }
 
 /// The usual VCL of Drupal: all cookies are cut out but a few, and who has one of these passes.
-pub fn only_kept_cookies(one: &SourceStatement, names: &PatternList, site: &mut DraftMap) {
-    let mut passes = false;
-    for inner in one.inside() {
-        if !is_cookie_work(inner) {
-            continue;
-        }
+pub fn only_kept_cookies(one: &SourceStatement, kept: &KeptCookies, site: &mut DraftMap) {
+    let is_pass = |step: &SourceStatement| returned_step(step) == Some("pass");
+    let work = one.inside().iter();
+    let work: Vec<&SourceStatement> = work
+        .filter(|inner| is_cookie_work(inner, &kept.field))
+        .collect();
+    let passes = work
+        .iter()
+        .any(|inner| branch_kind(inner).is_some() && inner.inside().iter().any(is_pass));
+    if !passes && kept.field != "req.http.cookie" {
+        return;
+    }
+    for inner in work {
         inner.translated();
         for step in inner.inside() {
-            let touches = assignment(step)
-                .map(|(left, _)| left)
-                .or_else(|| removed_variable(step));
-            let is_pass = returned_step(step) == Some("pass");
-            if is_pass || touches.is_some_and(|what| what == "req.http.cookie") {
+            let touched = assignment(step).map(|(left, _)| left);
+            let touched = touched.or_else(|| removed_variable(step));
+            let is_cookie = |what: String| what == "req.http.cookie" || what == kept.field;
+            if is_pass(step) || touched.is_some_and(is_cookie) {
                 step.translated();
             }
-            passes |= is_pass && branch_kind(inner).is_some();
         }
     }
     if passes {
         site.set("cookies.keep", json!([]));
-        for name in &names.patterns {
+        for name in &kept.names.patterns {
             site.add("bypass.cookie", name.clone());
         }
     } else {
-        site.set("cookies.keep", names.patterns.clone());
+        site.set("cookies.keep", kept.names.patterns.clone());
     }
     one.translated();
-    if let Some(difference) = names.difference() {
+    if let Some(difference) = kept.names.difference() {
         one.remarked(difference);
     }
 }

@@ -32,7 +32,7 @@ impl<'a> VclProgram<'a> {
                 found.entry(entry);
             }
         }
-        found.listed.dedup();
+        found.listed = without_repetitions(found.listed);
         found
     }
 }
@@ -96,6 +96,16 @@ impl AclNetworks {
         // What is excepted is kept out as well.
         is_said.then(|| json!({ "deny": self.listed }))
     }
+}
+
+fn without_repetitions(list: Vec<String>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for one in list {
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    found
 }
 
 /// An address, with or without its length, or `localhost`.

@@ -245,7 +245,9 @@ impl ReceiveSteps<'_, '_> {
             return;
         }
         if is_set(condition, "req.http.cookie")
-            && inside.iter().all(is_cookie_work)
+            && inside
+                .iter()
+                .all(|inner| is_cookie_work(inner, "req.http.cookie"))
             && depth < DEEPEST
         {
             one.translated();
@@ -362,9 +364,15 @@ impl ReceiveSteps<'_, '_> {
     }
 }
 
-/// Whether a condition is that there is this field.
+/// Whether a condition is that there is this field, or that it is not empty.
 fn is_set(condition: &VclCondition, field: &str) -> bool {
-    matches!(condition, VclCondition::Set(left) if left.eq_ignore_ascii_case(field))
+    let is_known = match condition {
+        VclCondition::Set(_) => true,
+        one => one.comparison().is_some_and(|(_, operator, right)| {
+            matches!(operator, "!=" | "!~") && settled::is_blank(right)
+        }),
+    };
+    is_known && condition.left() == field
 }
 
 /// Whether a condition asks for parameters, and for nothing of the path.
@@ -402,6 +410,9 @@ pub fn path_patterns(condition: &VclCondition) -> Option<TargetPatterns> {
 pub fn own_fields(program: &VclProgram<'_>) -> Vec<String> {
     let every = source::all(program.statements);
     let fields = every.into_iter().filter_map(assignment);
+    // A host without its port is still the client's.
+    let is_port = |right: &str| right.contains("\":[0-9]+\"") || right.contains("\":\\d+\"");
+    let fields = fields.filter(|(left, right)| left != "req.http.host" || !is_port(right));
     fields
         .map(|(left, _)| left.strip_prefix("be").map(str::to_owned).unwrap_or(left))
         .filter(|left| left.starts_with("req.http.") && left != "req.http.cookie")

@@ -468,7 +468,11 @@ fn is_unshared_value(left: &str, operator: &str, right: &str) -> bool {
         ("beresp.ttl", "<") => duration_seconds(right).is_some_and(|time| time <= 1.0),
         ("beresp.http.vary", "==") => right == "*",
         ("beresp.http.vary", "~") => right == "\\*",
-        ("beresp.http.cache-control", "~" | "==") => {
+        ("beresp.http.cache-control" | "beresp.http.surrogate-control", "~" | "==") => {
+            let marks = match left {
+                "beresp.http.cache-control" => &marks[..],
+                _ => &["no-store"][..],
+            };
             let small = right.to_lowercase();
             let list = patterns::values(small.trim_start_matches("(?i)"));
             list.is_some_and(|list| {
@@ -476,7 +480,6 @@ fn is_unshared_value(left: &str, operator: &str, right: &str) -> bool {
                 list.patterns.iter().all(marked)
             })
         }
-        ("beresp.http.surrogate-control", "~") => right == "no-store",
         _ => false,
     }
 }

@@ -101,8 +101,7 @@ pub fn is_by_itself(one: &SourceStatement, condition: &VclCondition) -> bool {
     }
     let is_empty = condition.leaves().iter().all(|leaf| {
         leaf.comparison().is_some_and(|(left, operator, right)| {
-            let blank = matches!(right, "" | "^\\s*$" | "^ *$" | "^\\s+$");
-            left == "req.http.cookie" && matches!(operator, "==" | "~") && blank
+            left == "req.http.cookie" && matches!(operator, "==" | "~") && is_blank(right)
         })
     });
     let forwarded = only_touches(one, "x-forwarded-for");
@@ -110,6 +109,11 @@ pub fn is_by_itself(one: &SourceStatement, condition: &VclCondition) -> bool {
         removed_variable(inner).is_some_and(|what| what == "req.http.cookie")
     };
     (is_empty && one.inside().iter().all(removes)) || forwarded
+}
+
+/// Whether a text, or an expression, is that of an empty field.
+pub fn is_blank(right: &str) -> bool {
+    matches!(right, "" | "^\\s*$" | "^ *$" | "^\\s+$" | "^$")
 }
 
 /// Whether a condition holds for upgrades alone.

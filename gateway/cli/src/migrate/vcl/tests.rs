@@ -657,3 +657,33 @@ fn fields_of_some_paths_can_not_be_sent_to_others() {
         &[],
     );
 }
+
+#[test]
+fn hosts_without_their_port_are_still_the_clients() {
+    let text = "sub vcl_recv { set req.http.Host = regsub(req.http.Host, \":[0-9]+\", \"\");
+        if (req.http.host == \"a.example\") { return (pass); } return (hash); }
+        sub vcl_hash { if (req.http.host) { hash_data(req.http.host); } else { hash_data(server.ip); } }";
+    says(
+        text,
+        &["host: [a.example]"],
+        &["return (pass)", "# not translated: a.vcl:4"],
+    );
+    assert!(!site(text).contains(OFF));
+}
+
+#[test]
+fn cookies_that_are_kept_may_be_looked_for_in_a_copy() {
+    let text = "sub vcl_recv { if (req.http.Cookie !~ \"^\\s*$\") {
+        set req.http.CookieCheck = \";\" + req.http.Cookie;
+        set req.http.CookieCheck = regsuball(req.http.CookieCheck, \";(SESS[a-z0-9]+|NO_CACHE)=\", \"; \\1=\");
+        if (req.http.CookieCheck == \"\") { unset req.http.CookieCheck; unset req.http.Cookie; }
+        else { unset req.http.CookieCheck; return (pass); } } return (hash); }";
+    says(
+        text,
+        &["cookie: [SESS?*, NO_CACHE]", "cookies: { keep: [] }"],
+        &[OFF, "# not translated"],
+    );
+    let dropped = "sub vcl_recv { if (req.http.Cookie !~ \"^\\s*$\") {
+        set req.http.Cookie = regsuball(req.http.Cookie, \"_ga=[^;]+(; )?\", \"\"); } return (hash); }";
+    says(dropped, &["drop: [_ga]"], &["# not translated"]);
+}

@@ -335,12 +335,9 @@ fn request_field(left: &str) -> Option<&str> {
 }
 
 /// Fields of responses by which it is decided what is stored, for whom, and what purges reach.
-const DECIDING: [&str; 13] = [
+const DECIDING: [&str; 10] = [
     "vary",
     "cache-control",
-    "expires",
-    "pragma",
-    "age",
     "surrogate-control",
     "cdn-cache-control",
     "set-cookie",
