@@ -199,6 +199,10 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
         if patterns::takes_both_cases(expression) {
             add_remark(one, "case counts in names of cookies");
         }
+        let value = closing_equals(expression).map_or("", |at| &expression[at + 1..]);
+        if !is_any_value(value) {
+            add_remark(one, "the cookie is taken out whatever its value");
+        }
     }
 }
 

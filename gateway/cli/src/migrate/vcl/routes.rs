@@ -376,6 +376,7 @@ impl VclRoutes {
             route.fill_from(&only.answer);
             draft.routes.push(route);
         }
+        drop_unreached(&mut draft.routes);
         let is_off = |on: &Value| on == false;
         draft.top.set_default("purge_method.enabled", false);
         if draft.top.get("purge_method.enabled").is_some_and(is_off) {
@@ -499,6 +500,17 @@ impl VclRoutes {
         }
         found
     }
+}
+
+/// Of routes with the same match, the first one counts.
+fn drop_unreached(routes: &mut Vec<DraftMap>) {
+    let mut known: Vec<Option<Value>> = Vec::new();
+    routes.retain(|route| {
+        let own = route.get("match").cloned();
+        let is_new = !known.contains(&own);
+        known.push(own);
+        is_new
+    });
 }
 
 /// Says in a route what restrains it.

@@ -687,3 +687,13 @@ fn cookies_that_are_kept_may_be_looked_for_in_a_copy() {
         set req.http.Cookie = regsuball(req.http.Cookie, \"_ga=[^;]+(; )?\", \"\"); } return (hash); }";
     says(dropped, &["drop: [_ga]"], &["# not translated"]);
 }
+
+#[test]
+fn of_two_answers_to_the_same_requests_the_first_one_counts() {
+    let text = "sub vcl_recv { if (req.url ~ \"^/a$\") { return (synth(410)); }
+        if (req.url ~ \"^/a$\") { return (synth(403)); }
+        if (req.url ~ \"^/a$\") { unset req.http.Cookie; } return (hash); }";
+    let draft = draft(text);
+    assert_eq!(draft.matches("path: [/a]").count(), 1, "{draft}");
+    assert!(draft.contains("status: 410"), "{draft}");
+}
