@@ -16,6 +16,7 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
         own_fields: own_fields(program),
         site: &mut routes.site,
         called: Vec::new(),
+        cookies: Vec::new(),
     };
     for one in program.sub("vcl_hash") {
         hashing.statement(one);
@@ -27,6 +28,8 @@ struct KeyParts<'a, 'b> {
     own_fields: Vec<String>,
     site: &'b mut DraftMap,
     called: Vec<String>,
+    /// What the cookies match in the blocks around.
+    cookies: Vec<String>,
 }
 
 impl KeyParts<'_, '_> {
@@ -49,8 +52,13 @@ impl KeyParts<'_, '_> {
     }
 
     fn block(&mut self, one: &SourceStatement) {
-        one.inside().iter().for_each(|inner| self.statement(inner));
         let conditions = VclCondition::of(&one.text);
+        let known = self.cookies.len();
+        if let Some(("~", right)) = conditions.as_ref().and_then(of_cookies) {
+            self.cookies.push(right.to_owned());
+        }
+        one.inside().iter().for_each(|inner| self.statement(inner));
+        self.cookies.truncate(known);
         let of_fields = conditions
             .iter()
             .flat_map(VclCondition::leaves)
@@ -85,7 +93,14 @@ impl KeyParts<'_, '_> {
     fn part(&mut self, what: &str) -> KeyExtent {
         if let Some([of, expression, _]) = call_arguments(what, "regsub").as_deref() {
             let name = quoted_text(expression).and_then(cookie_of);
-            if let (true, Some(name)) = (of.eq_ignore_ascii_case("req.http.cookie"), name) {
+            // Where the cookie is not there, `regsub` gives the whole field.
+            let is_there = |name: &String| {
+                let mark = format!("{name}=");
+                let of_one = |right: &String| right.ends_with(&mark) && !right.contains('|');
+                self.cookies.iter().any(of_one)
+            };
+            let is_cookie = of.eq_ignore_ascii_case("req.http.cookie");
+            if let Some(name) = name.filter(|name| is_cookie && is_there(name)) {
                 self.site.add("key.cookies", name);
                 return KeyExtent::Said;
             }
@@ -118,6 +133,12 @@ impl KeyParts<'_, '_> {
             },
         }
     }
+}
+
+/// The operator and the right side of a comparison of the cookies.
+fn of_cookies(condition: &VclCondition) -> Option<(&str, &str)> {
+    let (left, operator, right) = condition.comparison()?;
+    (left == "req.http.cookie").then_some((operator, right))
 }
 
 /// How much of a value the key holds.

@@ -697,3 +697,18 @@ fn of_two_answers_to_the_same_requests_the_first_one_counts() {
     assert_eq!(draft.matches("path: [/a]").count(), 1, "{draft}");
     assert!(draft.contains("status: 410"), "{draft}");
 }
+
+#[test]
+fn a_cookie_is_in_the_key_where_the_vcl_knows_that_it_is_there() {
+    let hash = "hash_data(regsub(req.http.Cookie, \"^.*?sid=([^;]+);*.*$\", \"\\1\"));";
+    let known = format!("sub vcl_hash {{ if (req.http.Cookie ~ \"sid=\") {{ {hash} }} }}");
+    says(&known, &["key: { cookies: [sid] }"], &[]);
+    // Elsewhere, requests without it are told apart by all of their cookies.
+    says(
+        &format!("sub vcl_hash {{ {hash} }}"),
+        &["key: { headers: [cookie] }"],
+        &["cookies: [sid]"],
+    );
+    let several = format!("sub vcl_hash {{ if (req.http.Cookie ~ \"sid=|a=\") {{ {hash} }} }}");
+    says(&several, &["key: { headers: [cookie] }"], &[]);
+}
