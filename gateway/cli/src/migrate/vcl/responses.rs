@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::draft::DraftMap;
 use super::super::source::{self, SourceStatement};
-use super::branches::{BlockCondition, SubOutcome, VclStep, is_end, steps_of};
+use super::branches::{BlockCondition, SubOutcome, VclStep, steps_of};
 use super::condition::VclCondition;
 use super::delivery::{answer_field, removed_field};
 use super::passes::VclPasses;
@@ -17,7 +17,7 @@ use super::program::{
     VclProgram, assignment, duration_seconds, removed_variable, returned_step, written_duration,
 };
 use super::receive::path_patterns;
-use super::routes::{RouteRestraint, VclRoutes};
+use super::routes::{BlockFollowUp, RouteRestraint, VclRoutes};
 use super::unsaid::weigh_response;
 
 /// The most subroutines that call one another.
@@ -234,7 +234,7 @@ impl ResponseSteps<'_, '_> {
             .iter()
             .any(|inner| assignment(inner).is_some_and(|(left, _)| left == "beresp.ttl"))
         {
-            self.routes.lifetime_of_paths(paths, delivers);
+            self.routes.lifetime_of_paths(paths, BlockFollowUp::of(one));
         }
         let limited = self.routes.site.has("policy.stale_while_revalidate");
         let route = self.routes.of_paths(paths, one);
@@ -403,8 +403,8 @@ fn lifetime(block: &SourceStatement, kind: &str, of: Value, routes: &mut VclRout
     let Some(time) = time else {
         return;
     };
-    let is_final = block.inside().last().is_some_and(is_end);
-    routes.lifetime_of_kind(json!({ kind: of, "ttl": time }), is_final);
+    let follow_up = BlockFollowUp::of(block);
+    routes.lifetime_of_kind(json!({ kind: of, "ttl": time }), follow_up);
     block.translated();
     block.remarked(
         "where the response states no lifetime itself, and at most for this long in mode: cap",

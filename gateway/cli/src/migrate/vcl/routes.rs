@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::draft::{ConfigDraft, DraftMap, STAND_IN};
 use super::super::source::SourceStatement;
+use super::branches::is_end;
 use super::program::VclProgram;
 
 /// The name of the route for everything.
@@ -30,13 +31,13 @@ pub enum RouteRestraint {
     AuthorizationPasses,
 }
 
-/// What follows in `vcl_recv` after a block for some paths.
+/// What of a subroutine is also about the requests of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlockFollowUp {
     /// All that comes after it.
     Rest,
-    /// Nothing: it ends `vcl_recv`.
-    Lookup,
+    /// Nothing: the block ends the subroutine.
+    Ended,
 }
 
 /// The route for some paths.
@@ -58,7 +59,7 @@ struct PathRoute {
 #[derive(Clone, Copy)]
 struct PathLifetime {
     at: usize,
-    is_final: bool,
+    follow_up: BlockFollowUp,
 }
 
 /// What hosts have of their own.
@@ -77,8 +78,8 @@ pub struct VclRoutes {
     hosts: Vec<HostRoute>,
     /// Answers of Varnish's own, before everything else.
     answers: Vec<DraftMap>,
-    /// Lifetimes of kinds of responses, and whether what follows can't change them.
-    lifetimes: Vec<(Value, bool)>,
+    /// Lifetimes of kinds of responses, and what may change them.
+    lifetimes: Vec<(Value, BlockFollowUp)>,
     assignments: usize,
     /// What is served at all, and the answer to all else.
     only: Option<ServedRequests>,
@@ -91,6 +92,16 @@ pub struct ServedRequests {
     pub list: Vec<String>,
     /// The answer to all else.
     pub answer: DraftMap,
+}
+
+impl BlockFollowUp {
+    /// What it is of a block.
+    pub fn of(block: &SourceStatement) -> Self {
+        match block.inside().last().is_some_and(is_end) {
+            true => Self::Ended,
+            false => Self::Rest,
+        }
+    }
 }
 
 impl VclRoutes {
@@ -231,19 +242,19 @@ impl VclRoutes {
     /// What a block of `vcl_recv` for these paths ends with.
     pub fn look_up(&mut self, paths: &[String]) {
         let at = self.position(paths);
-        self.paths[at].follow_up = BlockFollowUp::Lookup;
-        self.paths[at].upstream_follow_up = BlockFollowUp::Lookup;
+        self.paths[at].follow_up = BlockFollowUp::Ended;
+        self.paths[at].upstream_follow_up = BlockFollowUp::Ended;
     }
 
     /// The upstream of these paths stays, since the block passes.
     pub fn keep_upstream_of_paths(&mut self, paths: &[String]) {
         let at = self.position(paths);
-        self.paths[at].upstream_follow_up = BlockFollowUp::Lookup;
+        self.paths[at].upstream_follow_up = BlockFollowUp::Ended;
     }
 
     /// The upstream of these hosts stays, since the block ends.
     pub fn keep_upstream_of_hosts(&mut self, hosts: &[String]) {
-        self.host(hosts).upstream_follow_up = BlockFollowUp::Lookup;
+        self.host(hosts).upstream_follow_up = BlockFollowUp::Ended;
     }
 
     /// Which addresses may ask for these paths. One set of them for all paths: which of two would count
@@ -304,22 +315,26 @@ impl VclRoutes {
         }
     }
 
-    /// A lifetime for responses of a kind. `is_final` says that nothing later changes it.
-    pub fn lifetime_of_kind(&mut self, rule: Value, is_final: bool) {
-        self.lifetimes.push((rule, is_final));
+    /// A lifetime for responses of a kind.
+    pub fn lifetime_of_kind(&mut self, rule: Value, follow_up: BlockFollowUp) {
+        self.lifetimes.push((rule, follow_up));
     }
 
     /// A lifetime for these paths.
-    pub fn lifetime_of_paths(&mut self, paths: &[String], is_final: bool) {
+    pub fn lifetime_of_paths(&mut self, paths: &[String], follow_up: BlockFollowUp) {
         let (position, at) = (self.position(paths), self.next_assignment());
-        self.paths[position].lifetime = Some(PathLifetime { at, is_final });
+        self.paths[position].lifetime = Some(PathLifetime { at, follow_up });
     }
 
     /// A lifetime for all, whatever was said before.
     pub fn lifetime_of_all(&mut self) {
-        self.lifetimes.retain(|(_, is_final)| *is_final);
+        let is_open = |follow_up: BlockFollowUp| follow_up == BlockFollowUp::Rest;
+        self.lifetimes.retain(|(_, follow_up)| !is_open(*follow_up));
         for one in &mut self.paths {
-            if one.lifetime.is_some_and(|lifetime| !lifetime.is_final) {
+            if one
+                .lifetime
+                .is_some_and(|lifetime| is_open(lifetime.follow_up))
+            {
                 one.route.remove("policy.ttl");
                 one.route.remove("policy.mode");
                 one.lifetime = None;
@@ -330,10 +345,10 @@ impl VclRoutes {
     /// The rules for kinds of responses: the last one that holds counts in a VCL, and here the first.
     fn lifetime_rules(&self) -> Vec<Value> {
         let mut rules = std::collections::VecDeque::new();
-        for (rule, is_final) in self.lifetimes.iter().rev() {
-            match is_final {
-                true => rules.push_front(rule.clone()),
-                false => rules.push_back(rule.clone()),
+        for (rule, follow_up) in self.lifetimes.iter().rev() {
+            match follow_up {
+                BlockFollowUp::Ended => rules.push_front(rule.clone()),
+                BlockFollowUp::Rest => rules.push_back(rule.clone()),
             }
         }
         rules.into()
@@ -398,7 +413,10 @@ impl VclRoutes {
     /// same.
     fn lifetimes_of_later_paths(&self) -> Vec<Vec<Value>> {
         let of = |n: usize, one: &PathRoute| {
-            if one.lifetime.is_some_and(|own| own.is_final) {
+            if one
+                .lifetime
+                .is_some_and(|own| own.follow_up == BlockFollowUp::Ended)
+            {
                 return Vec::new();
             }
             let later = self.paths[n + 1..].iter().filter(|other| {
