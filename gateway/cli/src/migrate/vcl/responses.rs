@@ -146,12 +146,8 @@ impl ResponseSteps<'_, '_> {
             self.routes.lifetime_of_all();
         }
         let limited = self.routes.site.has("policy.stale_while_revalidate");
-        let terms = self.terms(self.guards);
+        let terms = (self.guards, self.set_cookie);
         response_step(one, &mut self.routes.site, terms, limited);
-    }
-
-    fn terms(&self, guards: LifetimeGuard) -> (LifetimeGuard, SetCookieRule) {
-        (guards, self.set_cookie)
     }
 
     fn conditional(&mut self, one: &SourceStatement, condition: &VclCondition) {
@@ -161,11 +157,11 @@ impl ResponseSteps<'_, '_> {
             && every
                 .iter()
                 .all(|inner| returned_step(inner) == Some("deliver"));
+        let sets_cookie = |leaf: &&VclCondition| leaf.left() == "beresp.http.set-cookie";
+        if (is_kept_out || only_ends) && condition.leaves().iter().any(sets_cookie) {
+            self.set_cookie = SetCookieRule::KeptOut;
+        }
         if (is_kept_out || only_ends) && is_unshared(condition) {
-            let sets_cookie = |leaf: &&VclCondition| leaf.left() == "beresp.http.set-cookie";
-            if condition.leaves().iter().any(sets_cookie) {
-                self.set_cookie = SetCookieRule::KeptOut;
-            }
             one.needs_nothing();
             return one.inside().iter().for_each(kept_out);
         }
@@ -173,7 +169,8 @@ impl ResponseSteps<'_, '_> {
             .inside()
             .iter()
             .any(|inner| returned_step(inner) == Some("abandon"));
-        if (abandons || is_kept_out) && is_failure(condition) {
+        let is_known = |one: &&VclCondition| is_unshared(one) || is_failure(one);
+        if (abandons || is_kept_out) && condition.alternatives().iter().all(is_known) {
             one.translated();
             one.remarked("errors are stored only if they state a lifetime themselves");
             one.inside().iter().for_each(kept_out);
@@ -224,11 +221,11 @@ impl ResponseSteps<'_, '_> {
 
     fn of_paths(&mut self, one: &SourceStatement, paths: &[String], differs: Option<String>) {
         let delivers = one.inside().last().and_then(returned_step) == Some("deliver");
-        let terms = self.terms(self.guards);
-        let terms = match (delivers, self.has_guard_before(one)) {
-            (true, false) => (LifetimeGuard::Lacks, self.set_cookie),
-            _ => terms,
+        let guards = match (delivers, self.has_guard_before(one)) {
+            (true, false) => LifetimeGuard::Lacks,
+            _ => self.guards,
         };
+        let terms = (guards, self.set_cookie);
         if one
             .inside()
             .iter()

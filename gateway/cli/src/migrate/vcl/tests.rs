@@ -249,6 +249,13 @@ fn a_cookie_that_keeps_an_answer_out_is_not_stripped() {
         if (beresp.http.Set-Cookie) { set beresp.uncacheable = true; return (deliver); }
         unset beresp.http.Set-Cookie; }";
     says(text, &[], &["strip"]);
+    let mixed = "sub vcl_backend_response {
+        if (beresp.http.Set-Cookie || bereq.url ~ \"^/x\") { set beresp.uncacheable = true; return (deliver); }
+        unset beresp.http.Set-Cookie; }";
+    says(mixed, &["path: [/x*]"], &["strip", OFF]);
+    let errors = "sub vcl_backend_response {
+        if (beresp.http.Set-Cookie || beresp.status >= 500) { set beresp.uncacheable = true; } }";
+    says(errors, &["errors are stored only if"], &[OFF]);
     says(
         "sub vcl_backend_response { unset beresp.http.Set-Cookie; }",
         &["strip"],
