@@ -46,6 +46,8 @@ struct PathRoute {
     route: DraftMap,
     restraints: BTreeSet<RouteRestraint>,
     follow_up: BlockFollowUp,
+    /// What the site's route said of cookies when `vcl_recv` ended for these paths.
+    cookies: Option<Value>,
     /// Whether addresses decide who may ask; such routes come first.
     is_guarded: bool,
     /// Which of all assignments its upstream comes from.
@@ -162,6 +164,7 @@ impl VclRoutes {
                 route,
                 restraints: self.restraints.clone(),
                 follow_up: BlockFollowUp::Rest,
+                cookies: None,
                 is_guarded: false,
                 upstream_at: None,
                 upstream_follow_up: BlockFollowUp::Rest,
@@ -242,6 +245,9 @@ impl VclRoutes {
     /// What a block of `vcl_recv` for these paths ends with.
     pub fn look_up(&mut self, paths: &[String]) {
         let at = self.position(paths);
+        if self.paths[at].follow_up == BlockFollowUp::Rest {
+            self.paths[at].cookies = self.site.get("cookies").cloned();
+        }
         self.paths[at].follow_up = BlockFollowUp::Ended;
         self.paths[at].upstream_follow_up = BlockFollowUp::Ended;
     }
@@ -473,7 +479,20 @@ impl VclRoutes {
         }
         let has_keep = route.has("cookies.keep");
         let own_esi = route.get("esi").cloned();
+        let mut cookies = DraftMap::default();
+        if let Some(own) = route.get("cookies") {
+            cookies.set("cookies", own.clone());
+        }
         route.fill_from(&self.site);
+        if one.follow_up == BlockFollowUp::Ended {
+            let mut then = DraftMap::default();
+            then.set("cookies", one.cookies.clone().unwrap_or_default());
+            cookies.fill_from(&then);
+            route.remove("cookies");
+            if let Some(own) = cookies.get("cookies").filter(|own| !own.is_null()) {
+                route.set("cookies", own.clone());
+            }
+        }
         if has_keep {
             route.remove("cookies.drop");
         }

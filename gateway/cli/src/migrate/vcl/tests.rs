@@ -719,3 +719,19 @@ fn a_cookie_is_in_the_key_where_the_vcl_knows_that_it_is_there() {
     let several = format!("sub vcl_hash {{ if (req.http.Cookie ~ \"sid=|a=\") {{ {hash} }} }}");
     says(&several, &["key: { headers: [cookie] }"], &[]);
 }
+
+#[test]
+fn cookies_that_are_cut_out_later_stay_where_the_vcl_has_ended() {
+    let text = "sub vcl_recv {
+        set req.http.Cookie = regsuball(req.http.Cookie, \"_ga=[^;]+(; )?\", \"\");
+        if (req.url ~ \"^/api/\") { return (hash); }
+        unset req.http.Cookie; return (hash); }";
+    let draft = draft(text);
+    let (paths, site) = draft.split_once("- name: site").unwrap();
+    assert!(paths.contains("cookies: { drop: [_ga] }"), "{draft}");
+    assert!(site.contains("cookies: { keep: [] }"), "{draft}");
+    let before = "sub vcl_recv { if (req.url ~ \"^/api/\") { return (hash); } unset req.http.Cookie; return (hash); }";
+    let draft = self::draft(before);
+    let (paths, _) = draft.split_once("- name: site").unwrap();
+    assert!(!paths.contains("cookies:"), "{draft}");
+}
