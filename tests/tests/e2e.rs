@@ -246,6 +246,8 @@ mod migrate_command;
 mod migrate_counterparts;
 #[path = "e2e/migrate_drafts.rs"]
 mod migrate_drafts;
+#[path = "e2e/migrate_vcl_drafts.rs"]
+mod migrate_vcl_drafts;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/origin_query.rs"]

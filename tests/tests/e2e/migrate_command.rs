@@ -130,8 +130,9 @@ fn a_vcl_of_a_shop_keeps_its_key_and_says_what_it_can_not() {
             "esi: { pages: all }",
             "stale_if_error: 3d, stale_while_revalidate: 300s",
             "# not translated: shop.vcl:24 ban(\"obj.http.X-Pool",
-            "# not translated: shop.vcl:40 if (req.url ~ \"/graphql\"",
-            "the original names nobody who may purge",
+            "# differs: shop.vcl:40 if (req.url ~ \"/graphql\"",
+            "only one of its conditions is said, so that more bypasses the cache",
+            "the original names nobody; put your networks",
             "# not translated: shop.vcl:14 if (client.ip !~ shop_servers)",
         ],
     );
@@ -148,7 +149,7 @@ fn a_vcl_of_a_cms_keeps_its_session_cookies_and_its_templates() {
         &draft,
         &[
             "targets: [http://127.0.0.1:8081]",
-            "bypass: { cookie: [SESS?*, NO_CACHE], path: [/admin/*, /admin, /cron.php] }",
+            "bypass: { cookie: [SESS?*, NO_CACHE], header: { authorization: \"*\" }, path: [/admin/*, /admin, /cron.php] }",
             "cookies: { keep: [] }",
             "compress: {}",
             "host: [www.old.example]",
@@ -157,6 +158,8 @@ fn a_vcl_of_a_cms_keeps_its_session_cookies_and_its_templates() {
             "# not translated: cms.vcl:11 set req.hash_always_miss",
             // A field that the VCL sets itself is no condition for clients.
             "# not translated: cms.vcl:23 if (req.http.X-Skip == \"yes\")",
+            "# not translated: cms.vcl:23 return (pass) (so cache: off stands",
+            "cache: \"off\"",
             "# not translated: cms.vcl:51 C{ … }C",
         ],
     );

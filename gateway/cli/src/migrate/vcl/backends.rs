@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::draft::{ConfigDraft, DraftMap};
 use super::super::source::SourceStatement;
-use super::program::{VclProgram, call_arguments, duration, literal};
+use super::program::{VclProgram, call_arguments, quoted_text, written_duration};
 
 /// All of them.
 pub fn translate(program: &VclProgram<'_>, draft: &mut ConfigDraft) {
@@ -20,7 +20,7 @@ pub fn translate(program: &VclProgram<'_>, draft: &mut ConfigDraft) {
             continue;
         }
         let mut upstream = DraftMap::default();
-        backend(program, block, &mut upstream);
+        backend_settings(program, block, &mut upstream);
         block.translated();
         draft.upstreams.push((name, upstream));
     }
@@ -33,12 +33,18 @@ fn attribute<'a>(one: &'a SourceStatement, name: &str) -> Option<&'a str> {
     Some(rest.strip_prefix('=')?.trim())
 }
 
-fn backend(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut DraftMap) {
+/// The name of an attribute, whatever stands behind it.
+fn attribute_name(one: &SourceStatement) -> &str {
+    let end = one.text.find(['=', ' ']).unwrap_or(one.text.len());
+    &one.text[..end]
+}
+
+fn backend_settings(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut DraftMap) {
     let inside = block.inside();
     let text = |name: &str| {
         inside
             .iter()
-            .find_map(|one| Some(literal(attribute(one, name)?)?.to_owned()))
+            .find_map(|one| Some(quoted_text(attribute(one, name)?)?.to_owned()))
     };
     let is_tls = inside
         .iter()
@@ -54,10 +60,10 @@ fn backend(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut Dra
     }
     let has_target = upstream.has("targets");
     for one in inside {
-        match one.name() {
+        match attribute_name(one) {
             ".host" | ".port" | ".path" | ".ssl" if has_target => one.translated(),
             ".host" | ".port" => one.remarked("it names no server"),
-            ".probe" => probe_of(program, one, upstream),
+            ".probe" => named_probe(program, one, upstream),
             ".max_connections" => {
                 if let Some(most) =
                     attribute(one, ".max_connections").and_then(|n| n.parse::<u64>().ok())
@@ -66,18 +72,18 @@ fn backend(program: &VclProgram<'_>, block: &SourceStatement, upstream: &mut Dra
                     one.translated();
                 }
             }
-            _ => timeouts(one, upstream),
+            _ => backend_timeout(one, upstream),
         }
     }
 }
 
-fn timeouts(one: &SourceStatement, upstream: &mut DraftMap) {
+fn backend_timeout(one: &SourceStatement, upstream: &mut DraftMap) {
     for (name, path) in [
         (".connect_timeout", "timeouts.connect"),
         (".first_byte_timeout", "timeouts.first_byte"),
         (".between_bytes_timeout", "timeouts.idle"),
     ] {
-        if let Some(time) = attribute(one, name).and_then(duration) {
+        if let Some(time) = attribute(one, name).and_then(written_duration) {
             upstream.set(path, time);
             one.translated();
         }
@@ -85,19 +91,19 @@ fn timeouts(one: &SourceStatement, upstream: &mut DraftMap) {
 }
 
 /// A probe, here or declared by its name.
-fn probe_of(program: &VclProgram<'_>, one: &SourceStatement, upstream: &mut DraftMap) {
+fn named_probe(program: &VclProgram<'_>, one: &SourceStatement, upstream: &mut DraftMap) {
     one.translated();
     if one.block.is_some() {
-        return probe(one.inside(), upstream);
+        return probe_settings(one.inside(), upstream);
     }
     let name = attribute(one, ".probe").unwrap_or_default();
     for block in program.declared("probe", name) {
         block.translated();
-        probe(block.inside(), upstream);
+        probe_settings(block.inside(), upstream);
     }
 }
 
-fn probe(inside: &[SourceStatement], upstream: &mut DraftMap) {
+fn probe_settings(inside: &[SourceStatement], upstream: &mut DraftMap) {
     let number = |name: &str| {
         inside
             .iter()
@@ -107,17 +113,17 @@ fn probe(inside: &[SourceStatement], upstream: &mut DraftMap) {
     let threshold = number(".threshold").unwrap_or(3).min(window);
     upstream.set("health.active.path", "/");
     for one in inside {
-        match one.name() {
+        match attribute_name(one) {
             ".url" => {
-                if let Some(path) = attribute(one, ".url").and_then(literal) {
+                if let Some(path) = attribute(one, ".url").and_then(quoted_text) {
                     upstream.set("health.active.path", path);
                     one.translated();
                 }
             }
-            ".request" => request(one, upstream),
+            ".request" => probe_request(one, upstream),
             ".interval" | ".timeout" => {
-                let name = one.name();
-                if let Some(time) = attribute(one, name).and_then(duration) {
+                let name = attribute_name(one);
+                if let Some(time) = attribute(one, name).and_then(written_duration) {
                     upstream.set(&format!("health.active.{}", &name[1..]), time);
                     one.translated();
                 }
@@ -145,7 +151,7 @@ fn probe(inside: &[SourceStatement], upstream: &mut DraftMap) {
 }
 
 /// `.request`: the path of its first line. Checks are always GET.
-fn request(one: &SourceStatement, upstream: &mut DraftMap) {
+fn probe_request(one: &SourceStatement, upstream: &mut DraftMap) {
     let line = one.text.split('"').nth(1).unwrap_or_default();
     let mut words = line.split(' ');
     let method = words.next().unwrap_or_default();
@@ -183,7 +189,7 @@ fn directors(program: &VclProgram<'_>, draft: &mut ConfigDraft) {
                 true
             }
             "dynamic.director" => {
-                dynamic(made, &mut upstream);
+                dynamic_director(made, &mut upstream);
                 draft.upstreams.push((name.to_owned(), upstream));
                 one.translated();
                 continue;
@@ -195,13 +201,13 @@ fn directors(program: &VclProgram<'_>, draft: &mut ConfigDraft) {
         }
         one.translated();
         let falls_back = made.starts_with("directors.fallback");
-        members(name, falls_back, &init, &mut upstream, draft);
+        director_members(name, falls_back, &init, &mut upstream, draft);
         draft.upstreams.push((name.to_owned(), upstream));
     }
 }
 
 /// Attributes of `dynamic.director(port = …, ttl = …)`; its hosts are said where it is used.
-fn dynamic(made: &str, upstream: &mut DraftMap) {
+fn dynamic_director(made: &str, upstream: &mut DraftMap) {
     for argument in call_arguments(made, "dynamic.director").unwrap_or_default() {
         let Some((name, value)) = argument.split_once('=') else {
             continue;
@@ -213,18 +219,18 @@ fn dynamic(made: &str, upstream: &mut DraftMap) {
             "between_bytes_timeout" => "timeouts.idle",
             "ttl" => "resolver.ceiling",
             "port" => {
-                upstream.set("port", literal(value).unwrap_or("80"));
+                upstream.set("port", quoted_text(value).unwrap_or("80"));
                 continue;
             }
             _ => continue,
         };
-        if let Some(time) = duration(value) {
+        if let Some(time) = written_duration(value) {
             upstream.set(path, time);
         }
     }
 }
 
-fn members(
+fn director_members(
     director: &str,
     falls_back: bool,
     init: &[&SourceStatement],

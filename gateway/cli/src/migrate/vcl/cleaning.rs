@@ -3,17 +3,22 @@
 use serde_json::json;
 
 use super::super::draft::DraftMap;
-use super::super::expression::{self, PatternList};
+use super::super::expression::PatternList;
 use super::super::source::SourceStatement;
-use super::program::{assigned, call_arguments, literal};
+use super::condition::VclCondition;
+use super::patterns;
+use super::program::{
+    assignment, branch_kind, call_arguments, quoted_text, removed_variable, returned_step,
+};
+use super::unsaid::add_remark;
 
 /// Whether a block only cuts parameters out of the URL.
-pub(super) fn is_tracking(inside: &[&SourceStatement]) -> bool {
-    let cuts = |one: &&SourceStatement| {
-        assigned(one)
+pub(super) fn is_tracking(inside: &[SourceStatement]) -> bool {
+    let cuts = |one: &SourceStatement| {
+        assignment(one)
             .is_some_and(|(left, right)| left == "req.url" && cut_parameters(right).is_some())
     };
-    let of_url = |one: &&SourceStatement| assigned(one).is_some_and(|(left, _)| left == "req.url");
+    let of_url = |one: &SourceStatement| assignment(one).is_some_and(|(left, _)| left == "req.url");
     inside.iter().any(cuts) && inside.iter().all(of_url)
 }
 
@@ -37,27 +42,64 @@ pub(super) fn is_tidying(one: &SourceStatement) -> bool {
     let tidies = |right: &str| {
         let arguments =
             call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"))?;
-        let expression = literal(arguments.get(1)?)?;
+        let is_url = arguments.first()?.eq_ignore_ascii_case("req.url");
+        let expression = quoted_text(arguments.get(1)?).filter(|_| is_url)?;
         Some(TIDIES.contains(&expression) || FRAGMENTS.contains(&expression))
     };
-    let of_url = assigned(one).filter(|(left, _)| left == "req.url");
+    let of_url = assignment(one).filter(|(left, _)| left == "req.url");
     of_url.is_some_and(|(_, right)| tidies(right) == Some(true))
 }
 
 /// What `regsuball(req.url, "…", "")` cuts out: names of parameters, or none where it only tidies up.
 fn cut_parameters(call: &str) -> Option<PatternList> {
     let arguments = call_arguments(call, "regsuball").or_else(|| call_arguments(call, "regsub"))?;
-    let [_, expression, with] = arguments.as_slice() else {
+    let [of, expression, with] = arguments.as_slice() else {
         return None;
     };
-    let expression = literal(expression)?;
-    let with = literal(with)?;
-    if !matches!(with, "" | "?" | "\\1" | "&") || !expression.contains('=') {
+    let expression = quoted_text(expression)?;
+    let with = quoted_text(with)?;
+    let is_url = of.eq_ignore_ascii_case("req.url");
+    if !is_url || !matches!(with, "" | "?" | "\\1" | "&") || !expression.contains('=') {
         return None;
     }
-    // What stands for the value may be anything: the name counts.
     let at = closing_equals(expression)?;
-    expression::parameter_names(&expression[..=at])
+    if !is_any_value(&expression[at + 1..]) {
+        return None;
+    }
+    patterns::parameter_names(&expression[..=at])
+}
+
+/// Whether what stands for the value of a parameter may be more than digits or certain words. Cutting a
+/// parameter out whatever its value would else make one key of two.
+fn is_any_value(expression: &str) -> bool {
+    let mut rest = expression;
+    let mut is_any = false;
+    while let Some(c) = rest.chars().next() {
+        let class = rest
+            .strip_prefix('[')
+            .and_then(|inside| inside.split_once(']'));
+        rest = match (c, class) {
+            (_, Some((members, after))) => {
+                is_any |= members.starts_with('^') || members.contains(char::is_alphabetic);
+                after
+            }
+            ('\\', _) => {
+                let escaped = rest[1..].chars().next().unwrap_or_default();
+                is_any |= matches!(escaped, 'w' | 'S');
+                if escaped == 'd' {
+                    return false;
+                }
+                rest.get(1 + escaped.len_utf8()..).unwrap_or_default()
+            }
+            ('.', _) => {
+                is_any = true;
+                &rest[1..]
+            }
+            (c, _) if c.is_alphanumeric() => return false,
+            (c, _) => &rest[c.len_utf8()..],
+        };
+    }
+    is_any
 }
 
 /// The place of the `=` after the names, outside of parentheses and classes.
@@ -89,10 +131,16 @@ pub(super) fn url_step(one: &SourceStatement, right: &str, route: &mut DraftMap)
         return drop_parameters(one, &list, route);
     }
     let arguments = call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"));
-    let Some([_, expression, with]) = arguments.as_deref() else {
+    let Some([of, expression, with]) = arguments.as_deref() else {
         return;
     };
-    let (expression, with) = (literal(expression).unwrap_or_default(), literal(with));
+    if !of.eq_ignore_ascii_case("req.url") {
+        return;
+    }
+    let (expression, with) = (
+        quoted_text(expression).unwrap_or_default(),
+        quoted_text(with),
+    );
     match expression {
         "\\?.*$" | "\\?.*" if with == Some("") => {
             route.set("key.query.include", json!([]));
@@ -116,11 +164,17 @@ fn drop_parameters(one: &SourceStatement, list: &PatternList, route: &mut DraftM
 
 /// `set req.http.Cookie = regsuball(req.http.Cookie, "NAME=[^;]+(; )?", "")`.
 pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
+    if right == "cookie.get_string()" {
+        return one.needs_nothing();
+    }
     let arguments = call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"));
-    let Some([_, expression, with]) = arguments.as_deref() else {
+    let Some([of, expression, with]) = arguments.as_deref() else {
         return;
     };
-    let expression = literal(expression).unwrap_or_default();
+    if !of.eq_ignore_ascii_case("req.http.cookie") {
+        return;
+    }
+    let expression = quoted_text(expression).unwrap_or_default();
     if !expression.contains('=') {
         // What is left of separators.
         if expression.chars().all(|c| "^;\\s*+$ []()|,".contains(c)) {
@@ -128,11 +182,11 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
         }
         return;
     }
-    if !matches!(literal(with), Some("" | "\\1" | ";" | "; ")) {
+    if !matches!(quoted_text(with), Some("" | "\\1" | ";" | "; ")) {
         return;
     }
     let names =
-        closing_equals(expression).and_then(|at| expression::cookie_names(&expression[..=at]));
+        closing_equals(expression).and_then(|at| patterns::cookie_names(&expression[..=at]));
     if let Some(list) = names {
         for name in &list.patterns {
             // The expressions of VCLs for cookies are not anchored, and their authors mean names.
@@ -142,19 +196,47 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
         if let Some(difference) = list.difference() {
             one.remarked(difference);
         }
+        if patterns::takes_both_cases(expression) {
+            add_remark(one, "case counts in names of cookies");
+        }
+        let value = closing_equals(expression).map_or("", |at| &expression[at + 1..]);
+        if !is_any_value(value) {
+            add_remark(one, "the cookie is taken out whatever its value");
+        }
     }
+}
+
+/// Whether a statement is about the cookies alone, or a copy of them in another field.
+pub(super) fn is_cookie_work(one: &SourceStatement, copy: &str) -> bool {
+    let is_cookie = |what: &str| what == "req.http.cookie" || what == copy;
+    if branch_kind(one).is_some() {
+        let condition = VclCondition::of(&one.text);
+        let is_about = condition.map_or(one.text == "else", |condition| {
+            let leaves = condition.leaves();
+            leaves.iter().all(|leaf| is_cookie(&leaf.left()))
+        });
+        let mut inside = one.inside().iter();
+        return is_about && inside.all(|inner| is_cookie_work(inner, copy));
+    }
+    let touched = assignment(one)
+        .map(|(left, _)| left)
+        .or_else(|| removed_variable(one));
+    let of_cookie = touched.is_some_and(|what| is_cookie(&what));
+    let is_step = matches!(returned_step(one), Some("pass" | "hash" | "lookup"));
+    of_cookie || is_step && one.block.is_none() || one.text.starts_with("cookie.")
 }
 
 /// The module `cookie`.
 pub(super) fn cookie_module(one: &SourceStatement, route: &mut DraftMap) {
     for (call, path) in [
         ("cookie.filter", "cookies.drop"),
+        ("cookie.delete", "cookies.drop"),
         ("cookie.keep", "cookies.keep"),
     ] {
         let Some(arguments) = call_arguments(&one.text, call) else {
             continue;
         };
-        if let Some(names) = arguments.first().and_then(|names| literal(names)) {
+        if let Some(names) = arguments.first().and_then(|names| quoted_text(names)) {
             for name in names.split(',').map(str::trim) {
                 route.add(path, name);
             }
@@ -166,17 +248,25 @@ pub(super) fn cookie_module(one: &SourceStatement, route: &mut DraftMap) {
     }
 }
 
+/// Cookies that a VCL keeps.
+pub(super) struct KeptCookies {
+    pub names: PatternList,
+    /// The field that it works on: the cookies themselves, or a copy.
+    pub field: String,
+}
+
 /// The names in the expression that marks cookies to keep: `regsuball(…, ";(A|B)=", "; \1=")`.
-pub(super) fn kept_cookies(block: &SourceStatement) -> Option<PatternList> {
+pub(super) fn kept_cookies(block: &SourceStatement) -> Option<KeptCookies> {
     block.inside().iter().find_map(|one| {
-        let (left, right) = assigned(one)?;
+        let (left, right) = assignment(one)?;
         let arguments = call_arguments(right, "regsuball")?;
         let [_, expression, with] = arguments.as_slice() else {
             return None;
         };
-        let is_mark = left.contains("cookie") && literal(with) == Some("; \\1=");
-        let names = literal(expression)?.strip_prefix(';')?;
-        is_mark.then(|| expression::cookie_names(&format!(";{names}")))?
+        let is_mark = left.contains("cookie") && quoted_text(with) == Some("; \\1=");
+        let names = quoted_text(expression)?.strip_prefix(';')?;
+        let names = patterns::cookie_names(&format!(";{names}")).filter(|_| is_mark)?;
+        Some(KeptCookies { names, field: left })
     })
 }
 
@@ -185,11 +275,11 @@ pub(super) fn request_field(one: &SourceStatement, left: &str, right: &str, rout
     let Some(name) = left.strip_prefix("req.http.") else {
         return;
     };
-    match (name, literal(right)) {
+    match (name, quoted_text(right)) {
         ("x-forwarded-for" | "x-forwarded-proto", _) => one.needs_nothing(),
         ("grace", _) => one.needs_nothing(),
         ("host" | "cookie", _) => {}
-        (name, Some(value)) if !name.is_empty() && !value.contains(['{', '}']) => {
+        (name, Some(value)) if is_touchable(name) && !value.contains(['{', '}']) => {
             route.set_in("headers.request.set", name, value);
             one.translated();
         }
@@ -201,16 +291,46 @@ pub(super) fn request_field(one: &SourceStatement, left: &str, right: &str, rout
     }
 }
 
+/// Fields of requests that no rule may touch, since the gateway sets them or asks by its own.
+const GATEWAYS_OWN: [&str; 24] = [
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "content-length",
+    "expect",
+    "age",
+    "via",
+    "cdn-loop",
+    "cache-status",
+    "proxy",
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+];
+
+/// Whether a rule may set or remove a field of requests.
+pub(super) fn is_touchable(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.chars().all(good) && !GATEWAYS_OWN.contains(&name)
+}
+
+/// `unset req.http.X`.
 pub(super) fn removed_field(one: &SourceStatement, what: &str, route: &mut DraftMap) {
-    let own = [
-        "host",
-        "accept-encoding",
-        "x-forwarded-for",
-        "x-forwarded-proto",
-    ];
+    let own = ["accept-encoding", "x-forwarded-for", "x-forwarded-proto"];
     if let Some(name) = what
         .strip_prefix("req.http.")
-        .filter(|name| !name.is_empty() && !own.contains(name))
+        .filter(|name| is_touchable(name) && !own.contains(name))
     {
         route.add("headers.request.remove", name);
         one.translated();

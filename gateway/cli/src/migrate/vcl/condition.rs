@@ -1,11 +1,13 @@
 //! The conditions of a VCL as trees.
 
-/// A condition.
+/// How deep conditions may be nested; deeper ones count as unreadable.
+const DEEPEST: usize = 64;
+
+/// A condition. Negations stand at its comparisons alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum VclCondition {
     Any(Vec<VclCondition>),
     All(Vec<VclCondition>),
-    Not(Box<VclCondition>),
     /// A comparison; the right side is without quotation marks.
     Compared {
         left: String,
@@ -14,6 +16,16 @@ pub enum VclCondition {
     },
     /// That something is there, or true.
     Set(String),
+    /// That something is not there, or false.
+    Unset(String),
+}
+
+/// What is left of a condition where some of its comparisons are known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReducedCondition {
+    Always,
+    Never,
+    If(VclCondition),
 }
 
 impl VclCondition {
@@ -23,10 +35,69 @@ impl VclCondition {
         let inside = text[at..].trim().strip_prefix('(')?.strip_suffix(')')?;
         let mut reader = ConditionReader {
             tokens: tokens(inside),
+            depth: 0,
         };
         reader.tokens.reverse();
         let condition = reader.any()?;
         reader.tokens.is_empty().then_some(condition)
+    }
+
+    /// Its contrary.
+    pub fn negated(&self) -> Self {
+        let all = |list: &[Self]| list.iter().map(Self::negated).collect();
+        match self {
+            Self::Any(list) => Self::All(all(list)),
+            Self::All(list) => Self::Any(all(list)),
+            Self::Set(left) => Self::Unset(left.clone()),
+            Self::Unset(left) => Self::Set(left.clone()),
+            Self::Compared {
+                left,
+                operator,
+                right,
+            } => Self::Compared {
+                left: left.clone(),
+                operator: contrary(operator),
+                right: right.clone(),
+            },
+        }
+    }
+
+    /// That all of these hold.
+    pub fn all_of(list: Vec<Self>) -> Option<Self> {
+        let flat = |one| match one {
+            Self::All(inside) => inside,
+            one => vec![one],
+        };
+        let list: Vec<Self> = list.into_iter().flat_map(flat).collect();
+        (!list.is_empty()).then(|| one_or(list, Self::All))
+    }
+
+    /// What is left of it where `known` tells whether a comparison holds.
+    pub fn reduced(&self, known: &dyn Fn(&Self) -> Option<bool>) -> ReducedCondition {
+        let (list, ends, several): (_, _, fn(Vec<Self>) -> Self) = match self {
+            Self::Any(list) => (list, ReducedCondition::Always, Self::Any),
+            Self::All(list) => (list, ReducedCondition::Never, Self::All),
+            leaf => {
+                return match known(leaf) {
+                    Some(true) => ReducedCondition::Always,
+                    Some(false) => ReducedCondition::Never,
+                    None => ReducedCondition::If(leaf.clone()),
+                };
+            }
+        };
+        let mut rest = Vec::new();
+        for one in list {
+            match one.reduced(known) {
+                ReducedCondition::If(condition) => rest.push(condition),
+                decided if decided == ends => return ends,
+                _ => {}
+            }
+        }
+        match (rest.is_empty(), ends) {
+            (false, _) => ReducedCondition::If(one_or(rest, several)),
+            (true, ReducedCondition::Always) => ReducedCondition::Never,
+            (true, _) => ReducedCondition::Always,
+        }
     }
 
     /// The alternatives of which one must hold.
@@ -37,11 +108,18 @@ impl VclCondition {
         }
     }
 
+    /// The conditions that must hold together.
+    pub fn together(&self) -> Vec<&Self> {
+        match self {
+            Self::All(list) => list.iter().flat_map(Self::together).collect(),
+            one => vec![one],
+        }
+    }
+
     /// All comparisons in it.
     pub fn leaves(&self) -> Vec<&Self> {
         match self {
             Self::Any(list) | Self::All(list) => list.iter().flat_map(Self::leaves).collect(),
-            Self::Not(inside) => inside.leaves(),
             leaf => vec![leaf],
         }
     }
@@ -49,9 +127,16 @@ impl VclCondition {
     /// What is compared, in small letters.
     pub fn left(&self) -> String {
         match self {
-            Self::Compared { left, .. } | Self::Set(left) => left.to_lowercase(),
+            Self::Compared { left, .. } | Self::Set(left) | Self::Unset(left) => {
+                left.to_lowercase()
+            }
             _ => String::new(),
         }
+    }
+
+    /// Whether all of it is about this.
+    pub fn is_about(&self, what: &str) -> bool {
+        self.leaves().iter().all(|leaf| leaf.left() == what)
     }
 
     /// Left side in small letters, operator and right side of a comparison.
@@ -64,6 +149,37 @@ impl VclCondition {
             } => Some((left.to_lowercase(), operator, right)),
             _ => None,
         }
+    }
+}
+
+/// Marks an operator whose right side is no plain text, so that it is not taken for one.
+const VARIABLE: &str = " variable";
+
+/// Whether a variable holds text, so that what it is compared with stands in quotation marks.
+fn is_text(left: &str) -> bool {
+    let small = left.to_lowercase();
+    small.contains(".http.") || small.ends_with(".url") || small.ends_with(".method")
+}
+
+/// The operator that says the contrary.
+fn contrary(operator: &str) -> String {
+    let (plain, kind) = match operator.strip_suffix(VARIABLE) {
+        Some(plain) => (plain, VARIABLE),
+        None => (operator, ""),
+    };
+    format!("{}{kind}", contrary_of_plain(plain))
+}
+
+fn contrary_of_plain(operator: &str) -> &'static str {
+    match operator {
+        "==" => "!=",
+        "!=" => "==",
+        "~" => "!~",
+        "!~" => "~",
+        "<" => ">=",
+        ">=" => "<",
+        ">" => "<=",
+        _ => ">",
     }
 }
 
@@ -113,6 +229,8 @@ fn tokens(text: &str) -> Vec<String> {
 struct ConditionReader {
     /// In reverse.
     tokens: Vec<String>,
+    /// How many parentheses are open.
+    depth: usize,
 }
 
 impl ConditionReader {
@@ -139,13 +257,24 @@ impl ConditionReader {
     }
 
     fn one(&mut self) -> Option<VclCondition> {
-        if self.looks_at("!") {
+        let mut is_negated = false;
+        while self.looks_at("!") {
             self.tokens.pop();
-            return Some(VclCondition::Not(Box::new(self.one()?)));
+            is_negated = !is_negated;
         }
+        let one = self.positive()?;
+        Some(if is_negated { one.negated() } else { one })
+    }
+
+    fn positive(&mut self) -> Option<VclCondition> {
         if self.looks_at("(") {
             self.tokens.pop();
+            self.depth += 1;
+            if self.depth > DEEPEST {
+                return None;
+            }
             let inside = self.any()?;
+            self.depth -= 1;
             return (self.tokens.pop()? == ")").then_some(inside);
         }
         let left = self.operand()?;
@@ -158,10 +287,12 @@ impl ConditionReader {
         let quoted = right
             .strip_prefix('"')
             .and_then(|text| text.strip_suffix('"'));
-        let right = quoted
-            .filter(|text| !text.contains('"'))
-            .unwrap_or(&right)
-            .to_owned();
+        let quoted = quoted.filter(|text| !text.contains('"'));
+        let operator = match quoted {
+            None if is_text(&left) => format!("{operator}{VARIABLE}"),
+            _ => operator,
+        };
+        let right = quoted.unwrap_or(&right).to_owned();
         Some(VclCondition::Compared {
             left,
             operator,

@@ -1,76 +1,114 @@
-//! `vcl_recv`: which requests pass, and what is made the same in the others.
+//! `vcl_recv`, from the first statement to the one that ends it.
 
 use serde_json::json;
 
-use super::super::draft::{ConfigDraft, DraftMap};
-use super::super::expression::{self, PatternList};
+use super::super::draft::ConfigDraft;
 use super::super::source::{self, SourceStatement};
+use super::branches::{BlockCondition, SubOutcome, VclStep, is_end, steps_of};
 use super::cleaning::{
-    cookie_module, cookie_step, is_tidying, is_tracking, kept_cookies, removed_field,
-    request_field, url_step,
+    cookie_module, cookie_step, is_cookie_work, is_tidying, is_tracking, kept_cookies,
+    removed_field, request_field, url_step,
 };
-use super::condition::VclCondition;
-use super::program::{BranchKind, VclProgram, assigned, branch, literal, returned, unset};
-use super::routes::VclRoutes;
-use super::{purges, synthetic};
+use super::condition::{ReducedCondition, VclCondition};
+use super::passes::{self, VclPasses};
+use super::program::{VclProgram, assignment, quoted_text, removed_variable, returned_step};
+use super::routes::{RouteRestraint, VclRoutes};
+use super::target::{TargetDifference, TargetPatterns};
+use super::unsaid::{self, StatementScope};
+use super::{answers, hosts, purges, settled};
+
+/// The most subroutines that call one another.
+const DEEPEST: usize = 8;
 
 pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes, draft: &mut ConfigDraft) {
     let statements = program.sub("vcl_recv");
-    let every = statements
-        .iter()
-        .flat_map(|one| source::all(std::slice::from_ref(*one)));
-    let own_fields = every.filter_map(assigned).map(|(left, _)| left);
     let mut steps = ReceiveSteps {
         program,
-        own_fields: own_fields
-            .filter(|left| left != "req.http.cookie")
-            .collect(),
         routes,
         draft,
+        called: Vec::new(),
+        decided: None,
     };
-    steps.walk(&statements, 0);
+    if steps.walk(&statements, 0) == SubOutcome::Ended {
+        return;
+    }
+    // The rules that Varnish has built in.
+    routes.restrain_rest(RouteRestraint::CookiesPass);
+    routes.restrain_rest(RouteRestraint::AuthorizationPasses);
+    for one in program.declared("sub", "vcl_recv") {
+        one.translated();
+        one.remarked(
+            "it ends without a return, so Varnish also passes what has cookies or Authorization: \
+             that is in bypass",
+        );
+    }
 }
 
 struct ReceiveSteps<'a, 'b> {
     program: &'b VclProgram<'a>,
-    /// What the VCL sets itself: a condition about that is none about the client's request.
-    own_fields: Vec<String>,
     routes: &'b mut VclRoutes,
     draft: &'b mut ConfigDraft,
+    /// Subroutines whose statements were said; saying them twice adds nothing.
+    called: Vec<String>,
+    /// Paths whose block says `return (hash)`, until all of the block is weighed.
+    decided: Option<Vec<String>>,
 }
 
 impl ReceiveSteps<'_, '_> {
-    fn walk(&mut self, statements: &[&SourceStatement], depth: usize) {
-        for (n, one) in statements.iter().enumerate() {
-            let otherwise = statements[n + 1..].iter().copied();
-            let otherwise = otherwise.take_while(|next| branch(next) == Some(BranchKind::Else));
-            let otherwise: Vec<&SourceStatement> = otherwise.collect();
-            match branch(one) {
-                Some(BranchKind::If) => match VclCondition::of(&one.text) {
-                    Some(condition) => self.conditional(one, &condition, &otherwise, depth),
-                    None => one.remarked("the condition can't be read"),
-                },
-                Some(BranchKind::Else) => {}
-                None if one.name() == "call" && depth < 8 => {
-                    let inside = self.program.sub(one.argument());
-                    if !inside.is_empty() {
-                        one.translated();
-                        self.walk(&inside, depth + 1);
-                    }
+    fn walk(&mut self, statements: &[&SourceStatement], depth: usize) -> SubOutcome {
+        let mut outcome = SubOutcome::GoesOn;
+        for step in steps_of(statements.iter().copied()) {
+            let (VclStep::Plain(one) | VclStep::Block(one, _)) = step;
+            if outcome != SubOutcome::GoesOn {
+                one.needs_nothing_whole();
+                continue;
+            }
+            outcome = match step {
+                VclStep::Plain(one) => self.plain(one, depth),
+                VclStep::Block(one, condition) => self.block(one, condition, depth),
+            };
+        }
+        outcome
+    }
+
+    /// Weighs what was not said of a statement.
+    fn weigh(&mut self, one: &SourceStatement) {
+        let scope = StatementScope::Rest;
+        unsaid::weigh(one, "vcl_recv", scope, self.program, self.routes);
+    }
+
+    fn plain(&mut self, one: &SourceStatement, depth: usize) -> SubOutcome {
+        if one.name() == "call" {
+            let name = one.argument().to_owned();
+            let inside = self.program.sub(&name);
+            if !inside.is_empty() && depth < DEEPEST {
+                one.translated();
+                if self.called.contains(&name) {
+                    return SubOutcome::GoesOn;
                 }
-                None => self.step(one),
+                self.called.push(name);
+                return self.walk(&inside, depth + 1).of_caller();
             }
         }
+        match returned_step(one) {
+            Some("hash" | "lookup") => one.needs_nothing(),
+            Some("pass" | "pipe") => {
+                self.routes.restrain_rest(RouteRestraint::Uncached);
+                one.translated();
+            }
+            _ => self.step(one),
+        }
+        self.weigh(one);
+        SubOutcome::after(one)
     }
 
     /// A statement for all requests.
     fn step(&mut self, one: &SourceStatement) {
-        if let Some((left, right)) = assigned(one) {
+        if let Some((left, right)) = assignment(one) {
             match left.as_str() {
                 "req.backend_hint" | "req.backend" => {
-                    let site = self.backend(right);
-                    if let Some(name) = site {
-                        self.routes.site.set("upstream", name);
+                    if let Some(name) = self.backend(right) {
+                        self.routes.send_all(name);
                         one.translated();
                     }
                 }
@@ -85,7 +123,7 @@ impl ReceiveSteps<'_, '_> {
                 }
                 _ => request_field(one, &left, right, &mut self.routes.site),
             }
-        } else if let Some(what) = unset(one) {
+        } else if let Some(what) = removed_variable(one) {
             match what.as_str() {
                 "req.http.cookie" => {
                     self.routes.site.set("cookies.keep", json!([]));
@@ -110,7 +148,8 @@ impl ReceiveSteps<'_, '_> {
             .iter()
             .position(|(known, _)| known == name)?;
         let upstream = &mut self.draft.upstreams[known].1;
-        if let Some(host) = literal(call.trim_end_matches(')')).filter(|host| !host.is_empty()) {
+        if let Some(host) = quoted_text(call.trim_end_matches(')')).filter(|host| !host.is_empty())
+        {
             let port = upstream
                 .get("port")
                 .and_then(|port| port.as_str())
@@ -122,340 +161,260 @@ impl ReceiveSteps<'_, '_> {
         upstream.has("targets").then(|| name.to_owned())
     }
 
-    fn conditional(
+    fn block(
         &mut self,
         one: &SourceStatement,
-        condition: &VclCondition,
-        otherwise: &[&SourceStatement],
+        condition: BlockCondition,
         depth: usize,
-    ) {
-        let methods = purges::methods(condition);
-        if !methods.is_empty() {
-            return purges::translate(one, &methods, self.program, self.draft);
+    ) -> SubOutcome {
+        let condition = match condition {
+            BlockCondition::Always => ReducedCondition::Always,
+            BlockCondition::If(condition) => condition.reduced(&settled::of_restarts),
+            BlockCondition::Unread => {
+                one.remarked("the condition can't be read");
+                self.weigh(one);
+                return SubOutcome::GoesOn;
+            }
+        };
+        let inside: Vec<&SourceStatement> = one.inside().iter().collect();
+        match condition {
+            ReducedCondition::Always if depth < DEEPEST => {
+                one.translated();
+                return self.walk(&inside, depth + 1);
+            }
+            ReducedCondition::Always => {}
+            ReducedCondition::Never => {
+                one.needs_nothing_whole();
+            }
+            ReducedCondition::If(condition) => self.conditional(one, &condition, depth),
         }
-        if is_by_itself(one, condition) {
-            one.needs_nothing_whole();
-            return otherwise.iter().for_each(|one| one.needs_nothing_whole());
+        self.weigh(one);
+        if let Some(paths) = self.decided.take() {
+            self.routes.look_up(&paths);
         }
-        if is_about(condition, "req.http.accept-encoding") && only_touches(one, "accept-encoding") {
+        SubOutcome::GoesOn
+    }
+
+    fn conditional(&mut self, one: &SourceStatement, condition: &VclCondition, depth: usize) {
+        if !purges::methods(condition).is_empty() {
+            return purges::translate(one, condition, self.program, self.draft);
+        }
+        if settled::is_by_itself(one, condition) {
+            return one.needs_nothing_whole();
+        }
+        if condition.is_about("req.http.accept-encoding")
+            && settled::only_touches(one, "accept-encoding")
+        {
             self.routes.site.set_default("compress", json!({}));
             return one.translated_whole();
         }
-        if let Some(names) = kept_cookies(one) {
-            return self.only_kept_cookies(one, &names);
+        if let Some(names) = kept_cookies(one).filter(|_| is_set(condition, "req.http.cookie")) {
+            return passes::only_kept_cookies(one, &names, &mut self.routes.site);
         }
-        let inside: Vec<&SourceStatement> = one.inside().iter().collect();
-        if inside.iter().any(|inner| is_synthetic(inner)) && otherwise.is_empty() {
-            return self.answered(one, condition);
+        if answers::is_refusal_or_answer(one) {
+            return answers::translate(one, condition, self.program, self.routes);
         }
-        if otherwise.is_empty() && inside.iter().all(|inner| is_tidying(inner)) {
+        let inside = one.inside();
+        if inside.iter().all(is_tidying) {
             return one.needs_nothing_whole();
         }
-        if otherwise.is_empty() && is_tracking(&inside) {
+        if is_tracking(inside) && is_of_query(condition) {
             one.translated();
             for inner in inside {
-                if let Some((_, right)) = assigned(inner) {
+                if let Some((_, right)) = assignment(inner) {
                     url_step(inner, right, &mut self.routes.site);
                 }
             }
             return;
         }
-        let passes = inside.last().and_then(|last| returned(last));
-        if matches!(passes, Some("pass" | "pipe")) && otherwise.is_empty() {
-            return self.passed(one, condition);
+        let last = inside.last().and_then(returned_step);
+        if matches!(last, Some("pass" | "pipe")) {
+            self.other_steps(one, condition);
+            return VclPasses::new(self.program, self.routes).translate(one, condition);
         }
-        if let (Some(list), true) = (url_patterns(condition), otherwise.is_empty()) {
-            return self.of_paths(one, &list);
+        if !self.routes.have_room() {
+            return;
         }
-        if let (Some(hosts), true) = (host_patterns(condition), otherwise.is_empty()) {
+        if let Some(patterns) = path_patterns(condition) {
+            return self.of_paths(one, patterns);
+        }
+        if let Some(hosts) = hosts::of(condition) {
             return self.of_hosts(one, &hosts);
         }
-        if is_about(condition, "req.http.cookie") && otherwise.is_empty() && depth < 8 {
+        if passes::without_cookies(one, condition, self.program, self.routes) {
+            return;
+        }
+        if is_set(condition, "req.http.cookie")
+            && inside
+                .iter()
+                .all(|inner| is_cookie_work(inner, "req.http.cookie"))
+            && depth < DEEPEST
+        {
             one.translated();
-            self.walk(&inside, depth + 1);
+            self.walk(&inside.iter().collect::<Vec<_>>(), depth + 1);
         }
     }
 
-    /// `if (…) { return (pass); }`: each alternative is a condition of `bypass`.
-    fn passed(&mut self, one: &SourceStatement, condition: &VclCondition) {
-        let mut difference = None;
-        let mut unsaid = 0;
-        for alternative in condition.alternatives() {
-            let left = alternative.left();
-            let is_own = left.starts_with("req.http.") && self.own_fields.contains(&left);
-            let said = (!is_own).then(|| bypass(alternative, &mut self.routes.site));
-            match said.flatten() {
-                Some(differs) => difference = difference.or(differs),
-                None => unsaid += 1,
-            }
-        }
-        let others = one.inside().len() > 1;
-        let all = condition.alternatives().len();
-        if unsaid == all {
+    /// What a block that passes says besides: another upstream, or fields.
+    fn other_steps(&mut self, one: &SourceStatement, condition: &VclCondition) {
+        let others = one
+            .inside()
+            .split_last()
+            .map_or(&[][..], |(_, others)| others);
+        if others.is_empty() || !self.routes.have_room() {
             return;
         }
-        for inner in one.inside() {
-            if returned(inner).is_some() {
-                inner.translated();
+        let list = path_patterns(condition).filter(|list| !list.has(TargetDifference::Case));
+        if let Some(list) = list {
+            for inner in others {
+                self.of_path(inner, &list.paths, one);
             }
+            return self.routes.keep_upstream_of_paths(&list.paths);
         }
-        match (unsaid, others) {
-            (0, _) => one.translated(),
-            _ => one.in_part(&format!("{unsaid} of its {all} conditions can't be said")),
+        let Some(hosts) = hosts::of(condition) else {
+            return;
+        };
+        for inner in others {
+            self.send_hosts(inner, &hosts);
         }
-        if let Some(difference) = difference.filter(|_| unsaid == 0) {
-            one.remarked(difference);
-        }
+        self.routes.keep_upstream_of_hosts(&hosts);
     }
 
     /// `if (req.url ~ …) { unset req.http.Cookie; … }`: a route for these paths.
-    fn of_paths(&mut self, one: &SourceStatement, list: &PatternList) {
+    fn of_paths(&mut self, one: &SourceStatement, mut patterns: TargetPatterns) {
         let inside = one.inside();
-        let upstream = inside.iter().find_map(|inner| {
-            let (left, right) = assigned(inner)?;
-            (left == "req.backend_hint").then(|| right.to_owned())
-        });
-        let upstream = upstream.and_then(|name| self.backend(&name));
-        let route = self.routes.of_paths(list, one);
+        let takes_more = patterns.has(TargetDifference::Case);
+        let only_caches = |inner: &SourceStatement| {
+            removed_variable(inner).is_some_and(|what| what == "req.http.cookie")
+                || matches!(returned_step(inner), Some("hash" | "lookup"))
+                || is_tidying(inner)
+        };
+        if takes_more && !inside.iter().all(only_caches) {
+            return one.remarked("case counts in patterns for paths");
+        }
+        patterns.in_both_cases();
+        let paths = patterns.paths.clone();
+        self.routes.of_paths(&paths, one);
         one.translated();
-        if let Some(upstream) = upstream {
-            route.set("upstream", upstream);
+        if let Some(difference) = patterns.difference() {
+            one.remarked(&difference);
         }
         for inner in inside {
-            if unset(inner).is_some_and(|what| what == "req.http.cookie") {
-                route.set("cookies.keep", json!([]));
+            self.of_path(inner, &paths, one);
+        }
+    }
+
+    fn of_path(&mut self, inner: &SourceStatement, paths: &[String], block: &SourceStatement) {
+        if let Some(("req.backend_hint" | "req.backend", right)) = assignment(inner)
+            .as_ref()
+            .map(|(left, right)| (left.as_str(), *right))
+        {
+            if let Some(name) = self.backend(right) {
+                self.routes.send_paths(paths, name);
                 inner.translated();
-            } else if matches!(returned(inner), Some("hash" | "lookup")) {
-                inner.needs_nothing();
-            } else if let Some((left, right)) = assigned(inner) {
-                match left.as_str() {
-                    "req.url" => url_step(inner, right, route),
-                    "req.backend_hint" if route.has("upstream") => inner.translated(),
-                    "req.http.cookie" => cookie_step(inner, right, route),
-                    _ => request_field(inner, &left, right, route),
+            }
+            return;
+        }
+        if matches!(returned_step(inner), Some("hash" | "lookup")) {
+            self.decided = Some(paths.to_vec());
+            return inner.needs_nothing();
+        }
+        let route = self.routes.of_paths(paths, block);
+        if let Some((left, right)) = assignment(inner) {
+            match left.as_str() {
+                "req.url" => url_step(inner, right, route),
+                "req.http.cookie" => cookie_step(inner, right, route),
+                _ => request_field(inner, &left, right, route),
+            }
+        } else if let Some(what) = removed_variable(inner) {
+            match what.as_str() {
+                "req.http.cookie" => {
+                    route.set("cookies.keep", json!([]));
+                    inner.translated();
                 }
+                what => removed_field(inner, what, route),
             }
         }
     }
 
     /// `if (req.http.host ~ …) { set req.backend_hint = …; }`.
     fn of_hosts(&mut self, one: &SourceStatement, hosts: &[String]) {
-        let [inner] = one.inside() else { return };
-        let Some((left, right)) = assigned(inner) else {
+        for inner in one.inside() {
+            self.send_hosts(inner, hosts);
+        }
+        if one.inside().iter().any(|inner| !inner.is_untouched()) {
+            one.translated();
+        }
+        if one.inside().last().is_some_and(is_end) {
+            self.routes.keep_upstream_of_hosts(hosts);
+        }
+    }
+
+    fn send_hosts(&mut self, inner: &SourceStatement, hosts: &[String]) {
+        let Some((left, right)) = assignment(inner) else {
             return;
         };
-        if left != "req.backend_hint" {
+        if !matches!(left.as_str(), "req.backend_hint" | "req.backend") {
             return;
         }
         if let Some(upstream) = self.backend(right) {
-            let mut route = DraftMap::default();
-            route.set("name", self.routes.name(&format!("host-{upstream}")));
-            route.set("match.host", hosts);
-            route.set("upstream", upstream);
-            self.routes.others.push(route);
-            one.translated_whole();
-            one.remarked("what the VCL says of all hosts is not repeated on this route");
-        }
-    }
-
-    /// `if (…) { return (synth(…)); }`.
-    fn answered(&mut self, one: &SourceStatement, condition: &VclCondition) {
-        let paths = url_patterns(condition);
-        let hosts = host_patterns(condition);
-        let [inner] = one.inside() else { return };
-        let mut route = DraftMap::default();
-        route.set("name", self.routes.name("answer"));
-        match (&paths, hosts) {
-            (Some(list), _) => route.set("match.path", list.patterns.clone()),
-            (None, Some(hosts)) => route.set("match.host", hosts),
-            (None, None) => return,
-        }
-        if synthetic::translate(inner, self.program, &mut route) {
-            one.translated();
-            if let Some(difference) = paths.and_then(|list| list.difference()) {
-                one.remarked(difference);
-            }
-            self.routes.others.push(route);
-        }
-    }
-
-    /// The usual VCL of Drupal: all cookies are cut out but a few, and who has one of these passes.
-    fn only_kept_cookies(&mut self, one: &SourceStatement, names: &PatternList) {
-        let passes = source::all(one.inside())
-            .into_iter()
-            .any(|inner| returned(inner) == Some("pass"));
-        let site = &mut self.routes.site;
-        if passes {
-            site.set("cookies.keep", json!([]));
-            for name in &names.patterns {
-                site.add("bypass.cookie", name.clone());
-            }
-        } else {
-            site.set("cookies.keep", names.patterns.clone());
-        }
-        one.translated_whole();
-        if let Some(difference) = names.difference() {
-            one.remarked(difference);
+            self.routes.send_hosts(hosts, upstream);
+            inner.translated();
         }
     }
 }
 
-fn is_synthetic(one: &SourceStatement) -> bool {
-    returned(one).is_some_and(|step| step.starts_with("synth"))
+/// Whether a condition is that there is this field, or that it is not empty.
+fn is_set(condition: &VclCondition, field: &str) -> bool {
+    let is_known = match condition {
+        VclCondition::Set(_) => true,
+        one => one.comparison().is_some_and(|(_, operator, right)| {
+            matches!(operator, "!=" | "!~") && settled::is_blank(right)
+        }),
+    };
+    is_known && condition.left() == field
 }
 
-fn is_about(condition: &VclCondition, what: &str) -> bool {
-    condition.leaves().iter().all(|leaf| leaf.left() == what)
-}
-
-/// Whether all that a block sets and removes is this field.
-fn only_touches(block: &SourceStatement, field: &str) -> bool {
-    source::all(block.inside()).into_iter().all(|one| {
-        let touched = assigned(one).map(|(left, _)| left).or_else(|| unset(one));
-        match touched {
-            Some(what) => what == format!("req.http.{field}"),
-            None => branch(one).is_some(),
-        }
+/// Whether a condition asks for parameters, and for nothing of the path.
+fn is_of_query(condition: &VclCondition) -> bool {
+    let of = |one: &&VclCondition| {
+        let (left, operator, right) = one.comparison()?;
+        let is_url = left == "req.url";
+        TargetPatterns::of(operator, right).filter(|_| is_url)
+    };
+    let all: Option<Vec<TargetPatterns>> = condition.alternatives().iter().map(of).collect();
+    all.is_some_and(|all| {
+        all.iter()
+            .all(|one| one.paths.is_empty() && one.unsaid == 0)
     })
 }
 
-/// Conditions about what Lamina does by itself.
-fn is_by_itself(one: &SourceStatement, condition: &VclCondition) -> bool {
-    let steps: Vec<&str> = one.inside().iter().filter_map(returned).collect();
-    let only_steps = steps.len() == one.inside().len() && !steps.is_empty();
-    let passes = only_steps && steps.iter().all(|step| matches!(*step, "pass" | "pipe"));
-    let leaves = condition.leaves();
-    let of_method = leaves.iter().all(|leaf| {
-        leaf.comparison().is_some_and(|(left, operator, right)| {
-            let unsafe_one = !matches!(right, "GET" | "HEAD");
-            let is_method = matches!(left.as_str(), "req.method" | "req.request");
-            is_method && (operator == "!=" || (operator == "==" && unsafe_one))
-        })
-    });
-    let names_get = leaves.iter().any(|leaf| {
-        leaf.comparison()
-            .is_some_and(|(_, _, right)| right == "GET")
-    });
-    let all_methods =
-        of_method && (names_get || matches!(condition, VclCondition::Compared { .. }));
-    let of_upgrade = is_about(condition, "req.http.upgrade");
-    if passes && (all_methods || of_upgrade) {
-        return true;
-    }
-    let empty = leaves.iter().all(|leaf| {
-        leaf.comparison().is_some_and(|(left, operator, right)| {
-            let blank = matches!(right, "" | "^\\s*$" | "^ *$" | "^\\s+$");
-            left == "req.http.cookie" && matches!(operator, "==" | "~") && blank
-        })
-    });
-    let forwarded = only_touches(one, "x-forwarded-for");
-    (empty && only_touches(one, "cookie")) || forwarded
-}
-
-/// `bypass` for one condition; how it differs, if it can be said.
-fn bypass(condition: &VclCondition, site: &mut DraftMap) -> Option<Option<&'static str>> {
-    match condition {
-        VclCondition::Set(left) => {
-            let left = left.to_lowercase();
-            let name = left.strip_prefix("req.http.")?;
-            match name {
-                "cookie" => site.add("bypass.cookie", "*"),
-                name => site.add_value("bypass.header", name, "*"),
-            }
-            Some(None)
-        }
-        VclCondition::Compared { .. } => {
-            let (left, operator, right) = condition.comparison()?;
-            match (left.as_str(), operator) {
-                ("req.url", "==") => {
-                    site.add("bypass.path", right);
-                    Some(None)
-                }
-                ("req.url", "~") => {
-                    // Something of the query, or of the path.
-                    if let Some(list) = expression::paths(right) {
-                        return add_all(site, "bypass.path", &list);
-                    }
-                    let list = expression::parameter_names(right)?;
-                    for name in &list.patterns {
-                        site.add_value("bypass.query", name, "*");
-                    }
-                    Some(list.difference())
-                }
-                ("req.http.cookie", "~") => {
-                    add_all(site, "bypass.cookie", &expression::cookie_names(right)?)
-                }
-                (left, "==") => {
-                    site.add_value("bypass.header", left.strip_prefix("req.http.")?, right);
-                    Some(None)
-                }
-                (left, "~") => {
-                    let name = left
-                        .strip_prefix("req.http.")
-                        .filter(|name| *name != "host")?;
-                    let list = expression::values(right)?;
-                    let case = if right.starts_with("(?i)") {
-                        "ignore"
-                    } else {
-                        "exact"
-                    };
-                    site.add_value(
-                        "bypass.header",
-                        name,
-                        json!({ "any": list.patterns, "case": case }),
-                    );
-                    Some(list.difference())
-                }
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
-fn add_all(site: &mut DraftMap, path: &str, list: &PatternList) -> Option<Option<&'static str>> {
-    for pattern in &list.patterns {
-        site.add(path, pattern.clone());
-    }
-    Some(list.difference())
-}
-
 /// The paths of a condition that is about nothing else.
-pub fn url_patterns(condition: &VclCondition) -> Option<PatternList> {
-    let mut found: Option<PatternList> = None;
+pub fn path_patterns(condition: &VclCondition) -> Option<TargetPatterns> {
+    let mut found: Option<TargetPatterns> = None;
     for alternative in condition.alternatives() {
         let (left, operator, right) = alternative.comparison()?;
         if !matches!(left.as_str(), "req.url" | "bereq.url") {
             return None;
         }
-        let list = match operator {
-            "~" => expression::paths(right)?,
-            _ => return None,
-        };
+        let one = TargetPatterns::of(operator, right)?;
         match &mut found {
-            Some(all) => {
-                all.patterns.extend(list.patterns);
-                if list.meaning == expression::PatternMeaning::Wider {
-                    all.meaning = list.meaning;
-                }
-            }
-            None => found = Some(list),
+            Some(all) => all.join(one),
+            None => found = Some(one),
         }
     }
-    // What fits every path says something of the query.
-    found.filter(|list| !list.patterns.iter().any(|pattern| pattern == "*"))
+    found.filter(TargetPatterns::is_of_paths)
 }
 
-fn host_patterns(condition: &VclCondition) -> Option<Vec<String>> {
-    let mut hosts = Vec::new();
-    for alternative in condition.alternatives() {
-        match alternative.comparison()? {
-            (left, "==", host) if left == "req.http.host" => hosts.push(host.to_owned()),
-            (left, "~", host) if left == "req.http.host" => {
-                hosts.extend(expression::values(host)?.patterns);
-            }
-            _ => return None,
-        }
-    }
-    Some(hosts)
+/// Fields that the VCL sets itself: a condition about one is none about what the client sent.
+pub fn own_fields(program: &VclProgram<'_>) -> Vec<String> {
+    let every = source::all(program.statements);
+    let fields = every.into_iter().filter_map(assignment);
+    // A host without its port is still the client's.
+    let is_port = |right: &str| right.contains("\":[0-9]+\"") || right.contains("\":\\d+\"");
+    let fields = fields.filter(|(left, right)| left != "req.http.host" || !is_port(right));
+    fields
+        .map(|(left, _)| left.strip_prefix("be").map(str::to_owned).unwrap_or(left))
+        .filter(|left| left.starts_with("req.http.") && left != "req.http.cookie")
+        .collect()
 }

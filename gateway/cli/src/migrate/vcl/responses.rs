@@ -1,149 +1,333 @@
-//! `vcl_hash`, `vcl_hit`, `vcl_backend_response` and `vcl_deliver`.
+//! `vcl_backend_response`: what becomes of an origin's answer.
+//!
+//! Varnish keeps out what says `private` or `no-store` after all that a VCL says, unless the VCL ends
+//! with `return (deliver)`. So a lifetime is an upper bound here (`mode: cap`) wherever that rule, or
+//! one of the VCL's own, stands in its way.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::draft::DraftMap;
-use super::super::expression;
 use super::super::source::{self, SourceStatement};
+use super::branches::{BlockCondition, SubOutcome, VclStep, steps_of};
 use super::condition::VclCondition;
+use super::delivery::{answer_field, removed_field};
+use super::passes::VclPasses;
+use super::patterns;
 use super::program::{
-    BranchKind, VclProgram, assigned, branch, call_arguments, duration, literal, returned, unset,
+    VclProgram, assignment, duration_seconds, removed_variable, returned_step, written_duration,
 };
-use super::receive::url_patterns;
-use super::routes::VclRoutes;
+use super::receive::path_patterns;
+use super::routes::{BlockFollowUp, RouteRestraint, VclRoutes};
+use super::unsaid::weigh_response;
 
-/// `hash_data`.
-pub fn hash(program: &VclProgram<'_>, routes: &mut VclRoutes) {
-    for one in program.sub("vcl_hash") {
-        hashed(one, program, &mut routes.site, 0);
-    }
-}
+/// The most subroutines that call one another.
+const DEEPEST: usize = 8;
 
-fn hashed(one: &SourceStatement, program: &VclProgram<'_>, site: &mut DraftMap, depth: usize) {
-    if branch(one).is_some() {
-        one.inside()
-            .iter()
-            .for_each(|inner| hashed(inner, program, site, depth));
-        let conditions = VclCondition::of(&one.text);
-        let of_fields = conditions
-            .iter()
-            .flat_map(VclCondition::leaves)
-            .all(|leaf| leaf.left().starts_with("req.http."));
-        let said = one.inside().iter().all(|inner| !inner.is_untouched());
-        if said && of_fields {
-            one.translated();
-        }
-        return;
-    }
-    if one.name() == "call" && depth < 8 {
-        let inside = program.sub(one.argument());
-        inside
-            .iter()
-            .for_each(|inner| hashed(inner, program, site, depth + 1));
-        if inside.iter().all(|inner| !inner.is_untouched()) && !inside.is_empty() {
-            one.translated();
-        }
-        return;
-    }
-    let Some(arguments) = call_arguments(&one.text, "hash_data") else {
-        return;
-    };
-    let what = arguments.first().copied().unwrap_or_default();
-    let small = what.to_lowercase();
-    match small.as_str() {
-        "req.url" | "req.http.host" | "server.ip" => return one.needs_nothing(),
-        "req.http.x-forwarded-proto" => return one.needs_nothing(),
-        _ => {}
-    }
-    if let Some(name) = small
-        .strip_prefix("req.http.")
-        .filter(|name| !name.is_empty())
-    {
-        site.add("key.headers", name);
-        return one.translated();
-    }
-    if let Some([of, expression, _]) = call_arguments(what, "regsub").as_deref() {
-        let name = literal(expression).and_then(cookie_of);
-        if let (true, Some(name)) = (of.eq_ignore_ascii_case("req.http.cookie"), name) {
-            site.add("key.cookies", name);
-            one.translated();
-        }
-    }
-}
-
-/// The name in `^.*?NAME=([^;]+);*.*$`.
-fn cookie_of(expression: &str) -> Option<String> {
-    let (before, _) = expression.split_once("=(")?;
-    let is_part = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
-    let name: Vec<char> = before.chars().rev().take_while(is_part).collect();
-    let name: String = name.into_iter().rev().collect();
-    (!name.is_empty()).then_some(name)
-}
-
-/// The usual grace by health: stale copies while a refresh runs, and while the backend is sick.
-pub fn hit(program: &VclProgram<'_>, routes: &mut VclRoutes) {
-    let statements = program.sub("vcl_hit");
-    let healthy = statements
-        .iter()
-        .any(|one| one.text.contains("std.healthy"));
-    for one in &statements {
-        let fresh = one.text.replace(' ', "") == "if(obj.ttl>=0s)";
-        if fresh || (healthy && branch(one).is_some()) {
-            one.translated_whole();
-        }
-    }
-    for one in statements
-        .iter()
-        .flat_map(|one| source::all(std::slice::from_ref(*one)))
-    {
-        let limit = one
-            .text
-            .split("obj.ttl + ")
-            .nth(1)
-            .and_then(|rest| rest.split_whitespace().next());
-        if let Some(limit) = limit.and_then(duration).filter(|_| healthy) {
-            routes.site.set("policy.stale_while_revalidate", limit);
-        }
-    }
-}
-
-/// What becomes of a response.
-pub fn backend_response(program: &VclProgram<'_>, routes: &mut VclRoutes) {
+/// Says it.
+pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
     for name in ["vcl_backend_response", "vcl_fetch"] {
         let statements = program.sub(name);
-        for one in &statements {
-            match branch(one) {
-                Some(BranchKind::If) => conditional(one, routes),
-                Some(BranchKind::Else) => {
-                    let condition = VclCondition::of(&one.text);
-                    if condition.is_some_and(|condition| is_unshared(one, &condition)) {
-                        one.needs_nothing_whole();
-                    }
+        let guards = match is_guarded(&statements) {
+            true => LifetimeGuard::Stands,
+            false => LifetimeGuard::Lacks,
+        };
+        let mut steps = ResponseSteps {
+            program,
+            routes,
+            guards,
+            set_cookie: SetCookieRule::Stored,
+            called: Vec::new(),
+        };
+        steps.walk(&statements, 0);
+    }
+}
+
+/// Whether something keeps answers out of the cache, whatever lifetime they are given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LifetimeGuard {
+    Stands,
+    Lacks,
+}
+
+/// Whether an answer that sets a cookie may be stored without the cookie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SetCookieRule {
+    Stored,
+    KeptOut,
+}
+
+/// Whether what Varnish has built in comes after these statements, or they keep something out
+/// themselves.
+fn is_guarded(statements: &[&SourceStatement]) -> bool {
+    let delivers = statements
+        .last()
+        .is_some_and(|last| returned_step(last) == Some("deliver"));
+    let every = statements
+        .iter()
+        .flat_map(|one| source::all(std::slice::from_ref(*one)));
+    let mut guards = every.filter(|one| keeps_out(one) || one.name() == "call");
+    !delivers || guards.next().is_some()
+}
+
+/// Whether a statement keeps the answer out of the cache.
+fn keeps_out(one: &SourceStatement) -> bool {
+    if let Some((left, right)) = assignment(one) {
+        return match left.as_str() {
+            "beresp.uncacheable" => right == "true",
+            "beresp.ttl" => duration_seconds(right).is_some_and(|time| time <= 0.0),
+            _ => false,
+        };
+    }
+    let steps = ["pass", "hit_for_pass"];
+    returned_step(one).is_some_and(|step| steps.iter().any(|kept| step.starts_with(kept)))
+}
+
+struct ResponseSteps<'a, 'b> {
+    program: &'b VclProgram<'a>,
+    routes: &'b mut VclRoutes,
+    guards: LifetimeGuard,
+    set_cookie: SetCookieRule,
+    called: Vec<String>,
+}
+
+impl ResponseSteps<'_, '_> {
+    fn walk(&mut self, statements: &[&SourceStatement], depth: usize) -> SubOutcome {
+        let mut outcome = SubOutcome::GoesOn;
+        for step in steps_of(statements.iter().copied()) {
+            let (VclStep::Plain(one) | VclStep::Block(one, _)) = step;
+            if outcome != SubOutcome::GoesOn {
+                one.needs_nothing_whole();
+                continue;
+            }
+            match step {
+                VclStep::Plain(one) if one.name() == "call" => {
+                    outcome = self.call(one, depth);
                 }
-                None => {
-                    let limited = routes.site.has("policy.stale_while_revalidate");
-                    response_step(one, &mut routes.site, limited);
+                VclStep::Plain(one) => {
+                    self.step(one);
+                    outcome = SubOutcome::after(one);
                 }
+                VclStep::Block(one, BlockCondition::If(condition)) => {
+                    self.conditional(one, &condition);
+                }
+                VclStep::Block(one, BlockCondition::Always) if depth < DEEPEST => {
+                    one.translated();
+                    let inside: Vec<&SourceStatement> = one.inside().iter().collect();
+                    outcome = self.walk(&inside, depth + 1);
+                }
+                VclStep::Block(one, _) => one.remarked("the condition can't be read"),
+            }
+        }
+        outcome
+    }
+
+    fn call(&mut self, one: &SourceStatement, depth: usize) -> SubOutcome {
+        let name = one.argument().to_owned();
+        let inside = self.program.sub(&name);
+        if inside.is_empty() || depth >= DEEPEST || self.called.contains(&name) {
+            return SubOutcome::GoesOn;
+        }
+        one.translated();
+        self.called.push(name);
+        let outcome = self.walk(&inside, depth + 1);
+        for inner in inside {
+            weigh_response(inner, self.program, self.routes);
+        }
+        outcome.of_caller()
+    }
+
+    /// A statement for all answers.
+    fn step(&mut self, one: &SourceStatement) {
+        if keeps_out(one) {
+            self.routes.restrain_all(RouteRestraint::Uncached);
+            return one.translated();
+        }
+        if assignment(one).is_some_and(|(left, _)| left == "beresp.ttl") {
+            self.routes.lifetime_of_all();
+        }
+        let limited = self.routes.site.has("policy.stale_while_revalidate");
+        let terms = (self.guards, self.set_cookie);
+        response_step(one, &mut self.routes.site, terms, limited);
+    }
+
+    fn conditional(&mut self, one: &SourceStatement, condition: &VclCondition) {
+        let every = source::all(one.inside());
+        let is_kept_out = one.inside().iter().any(keeps_out);
+        let only_ends = !one.inside().is_empty()
+            && every
+                .iter()
+                .all(|inner| returned_step(inner) == Some("deliver"));
+        let sets_cookie = |leaf: &&VclCondition| leaf.left() == "beresp.http.set-cookie";
+        if (is_kept_out || only_ends) && condition.leaves().iter().any(sets_cookie) {
+            self.set_cookie = SetCookieRule::KeptOut;
+        }
+        if (is_kept_out || only_ends) && is_unshared(condition) {
+            one.needs_nothing();
+            return one.inside().iter().for_each(kept_out);
+        }
+        let abandons = one
+            .inside()
+            .iter()
+            .any(|inner| returned_step(inner) == Some("abandon"));
+        let is_known = |one: &&VclCondition| is_unshared(one) || is_failure(one);
+        if (abandons || is_kept_out) && condition.alternatives().iter().all(is_known) {
+            one.translated();
+            one.remarked("errors are stored only if they state a lifetime themselves");
+            one.inside().iter().for_each(kept_out);
+            return;
+        }
+        if is_kept_out {
+            return self.uncacheable(one, condition);
+        }
+        if let Some(statuses) = statuses(condition) {
+            return lifetime(one, "statuses", json!(statuses), self.routes);
+        }
+        if self.fragments(one, condition) || self.compressed(one) {
+            return;
+        }
+        if let Some(mut list) = path_patterns(condition).filter(|_| self.routes.have_room()) {
+            list.in_both_cases();
+            return self.of_paths(one, &list.paths, list.difference());
+        }
+        if let Some(types) = types(condition) {
+            lifetime(one, "types", json!(types), self.routes);
+        }
+    }
+
+    /// A block that keeps answers to some requests out.
+    fn uncacheable(&mut self, one: &SourceStatement, condition: &VclCondition) {
+        let rest: Vec<VclCondition> = condition
+            .alternatives()
+            .into_iter()
+            .filter(|alternative| !is_unshared(alternative) && !is_failure(alternative))
+            .cloned()
+            .collect();
+        let of_answers = |one: &VclCondition| {
+            let leaves = one.leaves();
+            leaves.iter().all(|leaf| leaf.left().starts_with("beresp."))
+        };
+        if rest.iter().any(of_answers) {
+            return;
+        }
+        let rest = match rest.len() {
+            1 => rest[0].clone(),
+            _ => VclCondition::Any(rest),
+        };
+        VclPasses::new(self.program, self.routes).translate(one, &rest);
+        if !one.is_untouched() {
+            one.inside().iter().for_each(kept_out);
+        }
+    }
+
+    fn of_paths(&mut self, one: &SourceStatement, paths: &[String], differs: Option<String>) {
+        let delivers = one.inside().last().and_then(returned_step) == Some("deliver");
+        let guards = match (delivers, self.has_guard_before(one)) {
+            (true, false) => LifetimeGuard::Lacks,
+            _ => self.guards,
+        };
+        let terms = (guards, self.set_cookie);
+        if one
+            .inside()
+            .iter()
+            .any(|inner| assignment(inner).is_some_and(|(left, _)| left == "beresp.ttl"))
+        {
+            self.routes.lifetime_of_paths(paths, BlockFollowUp::of(one));
+        }
+        let limited = self.routes.site.has("policy.stale_while_revalidate");
+        let route = self.routes.of_paths(paths, one);
+        one.translated();
+        if let Some(differs) = differs {
+            one.remarked(&differs);
+        }
+        for inner in one.inside() {
+            match returned_step(inner) {
+                Some("deliver") => inner.needs_nothing(),
+                _ => response_step(inner, route, terms, limited),
             }
         }
     }
+
+    /// Whether something before a block keeps answers out.
+    fn has_guard_before(&self, block: &SourceStatement) -> bool {
+        let mut before = ["vcl_backend_response", "vcl_fetch"]
+            .into_iter()
+            .flat_map(|name| self.program.sub(name))
+            .take_while(|one| !std::ptr::eq(*one, block));
+        before.any(|one| {
+            let every = source::all(std::slice::from_ref(one));
+            every
+                .iter()
+                .any(|one| keeps_out(one) || one.name() == "call")
+        })
+    }
+
+    /// A block about ESI and nothing else, for all pages, or for some paths.
+    fn fragments(&mut self, one: &SourceStatement, condition: &VclCondition) -> bool {
+        let is_switch = |inner: &SourceStatement| {
+            let sets = assignment(inner)
+                .is_some_and(|(left, right)| left == "beresp.do_esi" && right == "true");
+            let tidies =
+                removed_variable(inner).is_some_and(|what| what == "beresp.http.surrogate-control");
+            sets || tidies
+        };
+        if !sets(one, "beresp.do_esi") || !one.inside().iter().all(is_switch) {
+            return false;
+        }
+        let lefts: Vec<String> = condition.leaves().iter().map(|leaf| leaf.left()).collect();
+        let of = |name: &str| lefts.iter().all(|left| left == name);
+        let pages = match (
+            of("beresp.http.surrogate-control"),
+            of("beresp.http.content-type"),
+        ) {
+            (true, _) => json!({}),
+            (_, true) => json!({ "pages": "all" }),
+            _ => return false,
+        };
+        self.routes.site.set("esi", pages);
+        one.translated_whole();
+        true
+    }
+
+    fn compressed(&mut self, one: &SourceStatement) -> bool {
+        let is_all = sets(one, "beresp.do_gzip") && one.inside().len() == 1;
+        if is_all {
+            self.routes.site.set_default("compress", json!({}));
+            one.translated_whole();
+        }
+        is_all
+    }
 }
 
-/// A statement about a response of a route.
-fn response_step(one: &SourceStatement, route: &mut DraftMap, limited: bool) {
-    if let Some((left, right)) = assigned(one) {
+/// Marks what belongs to keeping an answer out.
+fn kept_out(one: &SourceStatement) {
+    let is_step = returned_step(one).is_some_and(|step| matches!(step, "deliver" | "abandon"));
+    let of_lifetime = assignment(one).is_some_and(|(left, _)| {
+        matches!(
+            left.as_str(),
+            "beresp.ttl" | "beresp.grace" | "beresp.keep" | "beresp.uncacheable"
+        )
+    });
+    if is_step || of_lifetime || keeps_out(one) {
+        one.needs_nothing();
+    }
+}
+
+/// A statement about the answers of a route.
+fn response_step(
+    one: &SourceStatement,
+    route: &mut DraftMap,
+    (guards, set_cookie): (LifetimeGuard, SetCookieRule),
+    limited: bool,
+) {
+    if let Some((left, right)) = assignment(one) {
         match left.as_str() {
             "beresp.ttl" => {
-                if let Some(time) = duration(right) {
-                    route.set("policy.ttl", time);
-                    route.set("policy.mode", "override");
-                    route.set_default("policy.cookies", "private");
-                    one.translated();
-                    one.remarked("mode: override also stores what says no-store or private; without it the lifetime is for answers that state none");
+                if let Some(time) = written_duration(right) {
+                    lifetime_of_route(one, route, time, guards);
                 }
             }
             "beresp.grace" => {
-                if let Some(time) = duration(right) {
+                if let Some(time) = written_duration(right) {
                     route.set("policy.stale_if_error", time.clone());
                     if !limited {
                         route.set("policy.stale_while_revalidate", time);
@@ -163,59 +347,38 @@ fn response_step(one: &SourceStatement, route: &mut DraftMap, limited: bool) {
             "beresp.http.x-url" | "beresp.http.x-host" => one.needs_nothing(),
             _ => answer_field(one, &left, right, "beresp.http.", route),
         }
-    } else if let Some(what) = unset(one) {
-        match what.as_str() {
-            "beresp.http.set-cookie" => {
+    } else if let Some(what) = removed_variable(one) {
+        match (what.as_str(), set_cookie) {
+            ("beresp.http.set-cookie", SetCookieRule::Stored) => {
                 route.set("policy.set_cookie", "strip");
                 one.translated();
             }
-            what => removed_field(one, what, "beresp.http.", route),
+            ("beresp.http.set-cookie", SetCookieRule::KeptOut) => one.needs_nothing(),
+            (what, _) => removed_field(one, what, "beresp.http.", route),
         }
     } else if one.text.starts_with("std.collect(") {
         one.needs_nothing();
     }
 }
 
-fn conditional(one: &SourceStatement, routes: &mut VclRoutes) {
-    let Some(condition) = VclCondition::of(&one.text) else {
-        return;
-    };
-    if is_unshared(one, &condition) || is_failure(one, &condition) {
-        return one.needs_nothing_whole();
-    }
-    if let Some(statuses) = statuses(&condition) {
-        return lifetime(one, "statuses", json!(statuses), &mut routes.site);
-    }
-    if sets(one, "beresp.do_esi") {
-        let declared = condition
-            .leaves()
-            .iter()
-            .any(|leaf| leaf.left() == "beresp.http.surrogate-control");
-        let pages = if declared {
-            json!({})
-        } else {
-            json!({ "pages": "all" })
-        };
-        routes.site.set("esi", pages);
-        return one.translated_whole();
-    }
-    if sets(one, "beresp.do_gzip") && one.inside().len() == 1 {
-        routes.site.set_default("compress", json!({}));
-        return one.translated_whole();
-    }
-    if let Some(list) = url_patterns(&condition) {
-        let route = routes.of_paths(&list, one);
-        one.translated();
-        for inner in one.inside() {
-            match returned(inner) {
-                Some("deliver") => inner.needs_nothing(),
-                _ => response_step(inner, route, false),
-            }
+fn lifetime_of_route(
+    one: &SourceStatement,
+    route: &mut DraftMap,
+    time: String,
+    guards: LifetimeGuard,
+) {
+    route.set("policy.ttl", time);
+    one.translated();
+    match guards {
+        LifetimeGuard::Lacks => {
+            route.set("policy.mode", "override");
+            route.set_default("policy.cookies", "private");
+            one.remarked("mode: override also stores what says no-store or private, as this VCL does; without it the lifetime is for answers that state none");
         }
-        return;
-    }
-    if let Some(types) = types(&condition) {
-        lifetime(one, "types", json!(types), &mut routes.site);
+        LifetimeGuard::Stands => {
+            route.set("policy.mode", "cap");
+            one.remarked("mode: cap is the upper bound of what answers state, and keeps out what says private or no-store; without a mode the lifetime is for answers that state none, and longer ones hold");
+        }
     }
 }
 
@@ -223,25 +386,30 @@ fn sets(block: &SourceStatement, what: &str) -> bool {
     block
         .inside()
         .iter()
-        .any(|one| assigned(one).is_some_and(|(left, right)| left == what && right == "true"))
+        .any(|one| assignment(one).is_some_and(|(left, right)| left == what && right == "true"))
 }
 
-/// `set beresp.ttl` for some responses.
-fn lifetime(block: &SourceStatement, kind: &str, of: serde_json::Value, site: &mut DraftMap) {
+/// `set beresp.ttl` for some answers.
+fn lifetime(block: &SourceStatement, kind: &str, of: Value, routes: &mut VclRoutes) {
     let time = block.inside().iter().find_map(|one| {
-        let (left, right) = assigned(one)?;
-        (left == "beresp.ttl").then(|| duration(right)).flatten()
+        let (left, right) = assignment(one)?;
+        (left == "beresp.ttl")
+            .then(|| written_duration(right))
+            .flatten()
     });
-    let Some(time) = time.filter(|_| !sets(block, "beresp.uncacheable")) else {
+    let Some(time) = time else {
         return;
     };
-    site.add("policy.lifetimes", json!({ kind: of, "ttl": time }));
+    let follow_up = BlockFollowUp::of(block);
+    routes.lifetime_of_kind(json!({ kind: of, "ttl": time }), follow_up);
     block.translated();
-    block.remarked("where the response states no lifetime itself");
+    block.remarked(
+        "where the response states no lifetime itself, and at most for this long in mode: cap",
+    );
     for one in block.inside() {
-        if assigned(one).is_some_and(|(left, _)| left == "beresp.ttl") {
+        if assignment(one).is_some_and(|(left, _)| left == "beresp.ttl") {
             one.translated();
-        } else if returned(one) == Some("deliver") {
+        } else if returned_step(one) == Some("deliver") {
             one.needs_nothing();
         }
     }
@@ -263,7 +431,7 @@ fn types(condition: &VclCondition) -> Option<Vec<String>> {
     if left != "beresp.http.content-type" || operator != "~" {
         return None;
     }
-    let list = expression::values(right)?.patterns;
+    let list = patterns::values(right)?.patterns;
     let type_of = |pattern: &String| {
         let text = pattern.trim_matches('*').trim_end_matches('/');
         match text.contains('/') {
@@ -274,127 +442,60 @@ fn types(condition: &VclCondition) -> Option<Vec<String>> {
     Some(list.iter().map(type_of).collect())
 }
 
-/// Whether a block keeps out what may not be shared anyhow.
-fn is_unshared(block: &SourceStatement, condition: &VclCondition) -> bool {
-    let marks = ["no-cache", "no-store", "private", "no_cache"];
-    let known = |leaf: &&VclCondition| match leaf {
-        VclCondition::Set(left) => {
-            let left = left.to_lowercase();
-            matches!(
-                left.as_str(),
-                "beresp.http.set-cookie" | "beresp.http.surrogate-control" | "bereq.uncacheable"
-            )
-        }
-        one => one
+/// Whether what a condition holds for is never shared anyhow.
+fn is_unshared(condition: &VclCondition) -> bool {
+    match condition {
+        VclCondition::Any(list) => list.iter().all(is_unshared),
+        VclCondition::All(list) => list.iter().any(is_unshared),
+        VclCondition::Set(left) => matches!(
+            left.to_lowercase().as_str(),
+            "beresp.http.set-cookie" | "bereq.uncacheable" | "beresp.uncacheable"
+        ),
+        VclCondition::Unset(_) => false,
+        VclCondition::Compared { .. } => condition
             .comparison()
-            .is_some_and(|(left, _, right)| match left.as_str() {
-                "beresp.ttl" => right == "0s",
-                "beresp.http.vary" => right == "*",
-                "beresp.http.cache-control" | "beresp.http.surrogate-control" => {
-                    marks.iter().any(|mark| right.contains(mark))
-                }
-                _ => false,
-            }),
-    };
-    let keeps_out = sets(block, "beresp.uncacheable")
-        || source::all(block.inside())
-            .iter()
-            .all(|one| returned(one) == Some("deliver"));
-    keeps_out && condition.leaves().iter().all(known)
+            .is_some_and(|(left, operator, right)| is_unshared_value(&left, operator, right)),
+    }
 }
 
-/// Whether a block is about errors, which are not stored, or for which a stale copy is shown.
-fn is_failure(block: &SourceStatement, condition: &VclCondition) -> bool {
+fn is_unshared_value(left: &str, operator: &str, right: &str) -> bool {
+    let marks = ["no-cache", "no-store", "private"];
+    match (left, operator) {
+        ("beresp.ttl", "<=" | "==") => duration_seconds(right).is_some_and(|time| time <= 0.0),
+        ("beresp.ttl", "<") => duration_seconds(right).is_some_and(|time| time <= 1.0),
+        ("beresp.http.vary", "==") => right == "*",
+        ("beresp.http.vary", "~") => right == "\\*",
+        ("beresp.http.cache-control" | "beresp.http.surrogate-control", "~" | "==") => {
+            let marks = match left {
+                "beresp.http.cache-control" => &marks[..],
+                _ => &["no-store"][..],
+            };
+            let small = right.to_lowercase();
+            let list = patterns::values(small.trim_start_matches("(?i)"));
+            list.is_some_and(|list| {
+                let marked = |text: &String| marks.iter().any(|mark| text.contains(mark));
+                list.patterns.iter().all(marked)
+            })
+        }
+        _ => false,
+    }
+}
+
+/// Whether a condition is about errors, which are not stored, or for which a stale copy is shown.
+fn is_failure(condition: &VclCondition) -> bool {
     let fails = |leaf: &&VclCondition| {
         leaf.comparison().is_some_and(|(left, operator, right)| {
             let status = right.parse::<u16>().unwrap_or(0);
-            let high = matches!(operator, "==" | ">=" | ">") && status >= 500;
-            left == "beresp.status" && (high || (operator == "==" && status == 403))
+            let high = match operator {
+                "==" | ">=" => status >= 400,
+                ">" => status >= 399,
+                _ => false,
+            };
+            left == "beresp.status" && high
         })
     };
-    let abandons = block
-        .inside()
+    condition
+        .alternatives()
         .iter()
-        .any(|one| matches!(returned(one), Some("abandon")));
-    (abandons || sets(block, "beresp.uncacheable")) && condition.leaves().iter().all(fails)
-}
-
-/// Fields of answers, as clients get them.
-pub fn deliver(program: &VclProgram<'_>, routes: &mut VclRoutes) {
-    for one in program.sub("vcl_deliver") {
-        match branch(one) {
-            Some(_) => {
-                let text = one.text.to_lowercase();
-                let about_hits = text.contains("obj.hits")
-                    || text.contains("obj.uncacheable")
-                    || one.name() == "else";
-                let only_tells = source::all(one.inside()).into_iter().all(|inner| {
-                    assigned(inner).is_some_and(|(left, _)| left.starts_with("resp.http."))
-                });
-                if about_hits && only_tells {
-                    one.needs_nothing_whole();
-                }
-            }
-            None => {
-                if let Some((left, right)) = assigned(one) {
-                    match right.contains("obj.hits") {
-                        true => one.needs_nothing(),
-                        false => answer_field(one, &left, right, "resp.http.", &mut routes.site),
-                    }
-                } else if let Some(what) = unset(one) {
-                    removed_field(one, &what, "resp.http.", &mut routes.site);
-                }
-            }
-        }
-    }
-}
-
-/// Fields that no rule can touch, or that clients never get.
-const ITS_OWN: [&str; 7] = [
-    "via",
-    "age",
-    "content-length",
-    "connection",
-    "date",
-    "vary",
-    "cache-status",
-];
-const NEVER_SENT: [&str; 9] = [
-    "x-varnish",
-    "x-url",
-    "x-host",
-    "xkey",
-    "surrogate-key",
-    "cache-tag",
-    "cache-tags",
-    "x-cache-tags",
-    "x-magento-tags",
-];
-
-fn answer_field(one: &SourceStatement, left: &str, right: &str, kind: &str, route: &mut DraftMap) {
-    let Some(name) = left.strip_prefix(kind).filter(|name| !name.is_empty()) else {
-        return;
-    };
-    let value = literal(right).filter(|value| !value.contains(['{', '}']) && !value.is_empty());
-    match value {
-        Some(value) if !ITS_OWN.contains(&name) => {
-            route.set_in("headers.response.set", name, value);
-            one.translated();
-        }
-        _ => {}
-    }
-}
-
-fn removed_field(one: &SourceStatement, what: &str, kind: &str, route: &mut DraftMap) {
-    let Some(name) = what.strip_prefix(kind).filter(|name| !name.is_empty()) else {
-        return;
-    };
-    match name {
-        name if NEVER_SENT.contains(&name) => one.needs_nothing(),
-        name if ITS_OWN.contains(&name) => one.remarked("this field is the gateway's own"),
-        name => {
-            route.add("headers.response.remove", name);
-            one.translated();
-        }
-    }
+        .all(|one| one.together().iter().any(fails))
 }

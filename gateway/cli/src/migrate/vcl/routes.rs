@@ -1,20 +1,109 @@
 //! The routes that a VCL becomes, while they are put together.
+//!
+//! Decision: what a VCL says and the draft does not, restrains routes (`RouteRestraint`): they store
+//! nothing, or nobody gets an answer. A person who has read the comments takes that off again.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use super::super::draft::{ConfigDraft, DraftMap, STAND_IN};
-use super::super::expression::PatternList;
 use super::super::source::SourceStatement;
+use super::branches::is_end;
 use super::program::VclProgram;
 
 /// The name of the route for everything.
 const SITE: &str = "site";
 
+/// The most routes for paths and hosts. What would make more is left unsaid.
+const MOST: usize = 512;
+
+/// What holds for a route beside what it says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum RouteRestraint {
+    /// Nothing is stored.
+    Uncached,
+    /// Nobody gets an answer.
+    Closed,
+    /// Requests with cookies that are left bypass the cache.
+    CookiesPass,
+    /// Requests with `Authorization` bypass the cache.
+    AuthorizationPasses,
+}
+
+/// What of a subroutine is also about the requests of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockFollowUp {
+    /// All that comes after it.
+    Rest,
+    /// Nothing: the block ends the subroutine.
+    Ended,
+}
+
+/// The route for some paths.
+struct PathRoute {
+    paths: Vec<String>,
+    route: DraftMap,
+    restraints: BTreeSet<RouteRestraint>,
+    follow_up: BlockFollowUp,
+    /// What the site's route said of cookies when `vcl_recv` ended for these paths.
+    cookies: Option<Value>,
+    /// Whether addresses decide who may ask; such routes come first.
+    is_guarded: bool,
+    /// Which of all assignments its upstream comes from.
+    upstream_at: Option<usize>,
+    /// Whether later assignments are about these paths, too.
+    upstream_follow_up: BlockFollowUp,
+    lifetime: Option<PathLifetime>,
+}
+
+/// Which of all assignments a lifetime comes from.
+#[derive(Clone, Copy)]
+struct PathLifetime {
+    at: usize,
+    follow_up: BlockFollowUp,
+}
+
+/// What hosts have of their own.
+struct HostRoute {
+    hosts: Vec<String>,
+    upstream: Option<(String, usize)>,
+    upstream_follow_up: BlockFollowUp,
+    restraints: BTreeSet<RouteRestraint>,
+}
+
 pub struct VclRoutes {
     /// Everything that no other route takes.
     pub site: DraftMap,
-    /// Paths with their route, in the order in which the VCL tells of them.
-    paths: Vec<(Vec<String>, DraftMap)>,
-    /// Routes that need nothing of the site: those with their own answers, or for a host.
-    pub others: Vec<DraftMap>,
+    restraints: BTreeSet<RouteRestraint>,
+    paths: Vec<PathRoute>,
+    hosts: Vec<HostRoute>,
+    /// Answers of Varnish's own, before everything else.
+    answers: Vec<DraftMap>,
+    /// Lifetimes of kinds of responses, and what may change them.
+    lifetimes: Vec<(Value, BlockFollowUp)>,
+    assignments: usize,
+    /// What is served at all, and the answer to all else.
+    only: Option<ServedRequests>,
+}
+
+/// What is served at all: some methods, or some hosts.
+pub struct ServedRequests {
+    /// `match.method` or `match.host`.
+    pub kind: &'static str,
+    pub list: Vec<String>,
+    /// The answer to all else.
+    pub answer: DraftMap,
+}
+
+impl BlockFollowUp {
+    /// What it is of a block.
+    pub fn of(block: &SourceStatement) -> Self {
+        match block.inside().last().is_some_and(is_end) {
+            true => Self::Ended,
+            false => Self::Rest,
+        }
+    }
 }
 
 impl VclRoutes {
@@ -34,79 +123,448 @@ impl VclRoutes {
         site.set("policy.ttl", "2m");
         Self {
             site,
+            restraints: BTreeSet::new(),
             paths: Vec::new(),
-            others: Vec::new(),
+            hosts: Vec::new(),
+            answers: Vec::new(),
+            lifetimes: Vec::new(),
+            assignments: 0,
+            only: None,
         }
     }
 
-    /// The route for these paths. Patterns match paths alone, whatever the query.
-    pub fn of_paths(&mut self, list: &PatternList, one: &SourceStatement) -> &mut DraftMap {
-        let known = self
-            .paths
-            .iter()
-            .position(|(paths, _)| *paths == list.patterns);
-        let at = known.unwrap_or_else(|| {
-            let mut route = DraftMap::default();
-            let n = self.paths.len() + 1;
-            let name = if n == 1 {
-                "files".to_owned()
-            } else {
-                format!("files-{n}")
-            };
-            route.set("name", name);
-            route.set("match.path", list.patterns.clone());
-            self.paths.push((list.patterns.clone(), route));
-            self.paths.len() - 1
-        });
-        if let Some(difference) = list.difference() {
-            one.remarked(difference);
-        }
-        let route = &mut self.paths[at].1;
-        if let Some(name) = route.get("name").and_then(|name| name.as_str()) {
+    /// The route for these paths, whatever the query.
+    pub fn of_paths(&mut self, paths: &[String], one: &SourceStatement) -> &mut DraftMap {
+        let at = self.position(paths);
+        let route = &mut self.paths[at].route;
+        if let Some(name) = route.get("name").and_then(Value::as_str) {
             one.belongs_to(name);
         }
         route
     }
 
-    /// A name for one more route.
-    pub fn name(&self, wanted: &str) -> String {
-        let known = |name: &str| {
-            let named = self.others.iter().filter_map(|route| route.get("name"));
-            named.into_iter().any(|one| one == name)
+    /// Whether there may be further paths or hosts.
+    pub fn have_room(&self) -> bool {
+        (self.paths.len() + 2) * (self.hosts.len() + 2) <= MOST
+    }
+
+    fn position(&mut self, paths: &[String]) -> usize {
+        let known = self.paths.iter().position(|one| one.paths == paths);
+        known.unwrap_or_else(|| {
+            let mut route = DraftMap::default();
+            let n = self.paths.len() + 1;
+            let name = match n {
+                1 => "files".to_owned(),
+                n => format!("files-{n}"),
+            };
+            route.set("name", name);
+            route.set("match.path", paths);
+            self.paths.push(PathRoute {
+                paths: paths.to_vec(),
+                route,
+                restraints: self.restraints.clone(),
+                follow_up: BlockFollowUp::Rest,
+                cookies: None,
+                is_guarded: false,
+                upstream_at: None,
+                upstream_follow_up: BlockFollowUp::Rest,
+                lifetime: None,
+            });
+            self.paths.len() - 1
+        })
+    }
+
+    fn next_assignment(&mut self) -> usize {
+        self.assignments += 1;
+        self.assignments
+    }
+
+    /// Requests for these paths go to another upstream.
+    pub fn send_paths(&mut self, paths: &[String], upstream: String) {
+        let (at, assignment) = (self.position(paths), self.next_assignment());
+        self.paths[at].route.set("upstream", upstream);
+        self.paths[at].upstream_at = Some(assignment);
+    }
+
+    /// Requests for these hosts go to another upstream.
+    pub fn send_hosts(&mut self, hosts: &[String], upstream: String) {
+        let assignment = self.next_assignment();
+        self.host(hosts).upstream = Some((upstream, assignment));
+    }
+
+    /// All requests go to this upstream, whatever was said before.
+    pub fn send_all(&mut self, upstream: String) {
+        self.site.set("upstream", upstream);
+        let is_open = |follow_up: BlockFollowUp| follow_up == BlockFollowUp::Rest;
+        for one in &mut self.paths {
+            if is_open(one.upstream_follow_up) {
+                one.route.remove("upstream");
+                one.upstream_at = None;
+            }
+        }
+        for one in &mut self.hosts {
+            if is_open(one.upstream_follow_up) {
+                one.upstream = None;
+            }
+        }
+    }
+
+    /// What holds for the answers for these hosts.
+    pub fn restrain_hosts(&mut self, hosts: &[String], restraint: RouteRestraint) {
+        self.host(hosts).restraints.insert(restraint);
+    }
+
+    fn host(&mut self, hosts: &[String]) -> &mut HostRoute {
+        let known = self.hosts.iter().position(|one| one.hosts == hosts);
+        let at = known.unwrap_or_else(|| {
+            self.hosts.push(HostRoute {
+                hosts: hosts.to_vec(),
+                upstream: None,
+                upstream_follow_up: BlockFollowUp::Rest,
+                restraints: BTreeSet::new(),
+            });
+            self.hosts.len() - 1
+        });
+        &mut self.hosts[at]
+    }
+
+    /// An answer of Varnish's own.
+    pub fn answer(&mut self, mut route: DraftMap) {
+        let n = self.answers.len() + 1;
+        let name = match n {
+            1 => "answer".to_owned(),
+            n => format!("answer-{n}"),
         };
-        let mut names =
-            std::iter::once(wanted.to_owned()).chain((2..).map(|n| format!("{wanted}-{n}")));
-        names.find(|name| !known(name)).unwrap_or_default()
+        let mut named = DraftMap::default();
+        named.set("name", name);
+        route.remove("name");
+        named.fill_from(&route);
+        self.answers.push(named);
+    }
+
+    /// What a block of `vcl_recv` for these paths ends with.
+    pub fn look_up(&mut self, paths: &[String]) {
+        let at = self.position(paths);
+        if self.paths[at].follow_up == BlockFollowUp::Rest {
+            self.paths[at].cookies = self.site.get("cookies").cloned();
+        }
+        self.paths[at].follow_up = BlockFollowUp::Ended;
+        self.paths[at].upstream_follow_up = BlockFollowUp::Ended;
+    }
+
+    /// The upstream of these paths stays, since the block passes.
+    pub fn keep_upstream_of_paths(&mut self, paths: &[String]) {
+        let at = self.position(paths);
+        self.paths[at].upstream_follow_up = BlockFollowUp::Ended;
+    }
+
+    /// The upstream of these hosts stays, since the block ends.
+    pub fn keep_upstream_of_hosts(&mut self, hosts: &[String]) {
+        self.host(hosts).upstream_follow_up = BlockFollowUp::Ended;
+    }
+
+    /// Which addresses may ask for these paths. One set of them for all paths: which of two would count
+    /// where both hold can't be said.
+    pub fn guard(&mut self, paths: &[String], access: &Value) -> bool {
+        let other = |one: &PathRoute| one.is_guarded && one.paths != paths;
+        if self.site.has("access") || self.paths.iter().any(other) {
+            return false;
+        }
+        let at = self.position(paths);
+        let guarded = &mut self.paths[at];
+        if guarded.route.has("access") {
+            return false;
+        }
+        guarded.is_guarded = true;
+        guarded.route.set("access", access.clone());
+        true
+    }
+
+    /// Which addresses may ask at all.
+    pub fn guard_all(&mut self, access: Value) -> bool {
+        let is_free = !self.site.has("access") && !self.paths.iter().any(|one| one.is_guarded);
+        if is_free {
+            self.site.set("access", access);
+        }
+        is_free
+    }
+
+    /// Nothing else is served. One such rule can be said.
+    pub fn serve_only(&mut self, served: ServedRequests) -> bool {
+        let is_free = self.only.is_none();
+        if is_free {
+            self.only = Some(served);
+        }
+        is_free
+    }
+
+    /// Restrains what a statement of `vcl_recv` at this place is about.
+    pub fn restrain_rest(&mut self, restraint: RouteRestraint) {
+        self.restrain_all_but(&[], restraint);
+    }
+
+    /// The same for all paths but these.
+    pub fn restrain_all_but(&mut self, paths: &[String], restraint: RouteRestraint) {
+        self.restraints.insert(restraint);
+        for one in &mut self.paths {
+            if one.follow_up == BlockFollowUp::Rest && one.paths != paths {
+                one.restraints.insert(restraint);
+            }
+        }
+    }
+
+    /// Restrains all routes.
+    pub fn restrain_all(&mut self, restraint: RouteRestraint) {
+        self.restraints.insert(restraint);
+        for one in &mut self.paths {
+            one.restraints.insert(restraint);
+        }
+    }
+
+    /// A lifetime for responses of a kind.
+    pub fn lifetime_of_kind(&mut self, rule: Value, follow_up: BlockFollowUp) {
+        self.lifetimes.push((rule, follow_up));
+    }
+
+    /// A lifetime for these paths.
+    pub fn lifetime_of_paths(&mut self, paths: &[String], follow_up: BlockFollowUp) {
+        let (position, at) = (self.position(paths), self.next_assignment());
+        self.paths[position].lifetime = Some(PathLifetime { at, follow_up });
+    }
+
+    /// A lifetime for all, whatever was said before.
+    pub fn lifetime_of_all(&mut self) {
+        let is_open = |follow_up: BlockFollowUp| follow_up == BlockFollowUp::Rest;
+        self.lifetimes.retain(|(_, follow_up)| !is_open(*follow_up));
+        for one in &mut self.paths {
+            if one
+                .lifetime
+                .is_some_and(|lifetime| is_open(lifetime.follow_up))
+            {
+                one.route.remove("policy.ttl");
+                one.route.remove("policy.mode");
+                one.lifetime = None;
+            }
+        }
+    }
+
+    /// The rules for kinds of responses: the last one that holds counts in a VCL, and here the first.
+    fn lifetime_rules(&self) -> Vec<Value> {
+        let mut rules = std::collections::VecDeque::new();
+        for (rule, follow_up) in self.lifetimes.iter().rev() {
+            match follow_up {
+                BlockFollowUp::Ended => rules.push_front(rule.clone()),
+                BlockFollowUp::Rest => rules.push_back(rule.clone()),
+            }
+        }
+        rules.into()
     }
 
     /// Puts all of them into the draft, the narrower ones first.
     pub fn finish(mut self, draft: &mut ConfigDraft) {
-        draft.routes.append(&mut self.others);
-        for (_, mut route) in self.paths {
-            let has_lifetime = route.has("policy.ttl");
-            let keeps = route.has("cookies.keep");
-            route.fill_from(&self.site);
-            if keeps {
-                route.remove("cookies.drop");
-            }
-            if has_lifetime && !route.has("policy.cookies") {
-                route.set("policy.cookies", "ignore");
-            }
-            // Pages are put together on the route for pages alone.
-            route.remove("esi");
-            draft.routes.push(route);
+        let rules = self.lifetime_rules();
+        if !rules.is_empty() {
+            self.site.set("policy.lifetimes", rules);
+        }
+        self.sort_paths();
+        let lifetimes = self.lifetimes_of_later_paths();
+        let fields = self.fields_of_paths();
+        let is_on = |on: &Value| on == true;
+        if let Some(only) = &self.only {
+            let purges = draft.top.get("purge_method.enabled").is_some_and(is_on);
+            let own = (purges && only.kind == "match.method").then(|| "PURGE".to_owned());
+            let list: Vec<String> = only.list.iter().cloned().chain(own).collect();
+            self.site.set(only.kind, list);
+        }
+        let mut routes = Vec::new();
+        for (mut one, lifetimes) in std::mem::take(&mut self.paths).into_iter().zip(lifetimes) {
+            self.complete(&mut one, lifetimes, &fields);
+            routes.push((one.route, one.upstream_at));
         }
         if self.site.has("cookies.keep") {
             self.site.remove("cookies.drop");
         }
-        draft.routes.push(self.site);
+        apply(&self.restraints, &mut self.site);
+        routes.push((self.site.clone(), None));
+        draft.routes.append(&mut self.answers);
+        draft.routes.append(&mut self.of_hosts(&routes));
+        draft
+            .routes
+            .extend(routes.into_iter().map(|(route, _)| route));
+        if let Some(only) = self.only {
+            let mut route = DraftMap::default();
+            route.set("name", "all-others");
+            route.fill_from(&only.answer);
+            draft.routes.push(route);
+        }
+        drop_unreached(&mut draft.routes);
+        let is_off = |on: &Value| on == false;
         draft.top.set_default("purge_method.enabled", false);
-        if draft
-            .top
-            .get("purge_method.enabled")
-            .is_some_and(|on| on == false)
-        {
+        if draft.top.get("purge_method.enabled").is_some_and(is_off) {
             draft.top.remove("purge_method");
+        }
+    }
+
+    /// Guarded paths first, then those with an upstream of their own, of which the last one counts.
+    fn sort_paths(&mut self) {
+        let rank = |one: &PathRoute| match (one.is_guarded, one.upstream_at) {
+            (true, _) => (0, 0),
+            (false, Some(at)) => (1, usize::MAX - at),
+            (false, None) => (2, 0),
+        };
+        self.paths.sort_by_key(rank);
+    }
+
+    /// For each of the paths, what later blocks of the VCL say of the lifetime of paths that may be the
+    /// same.
+    fn lifetimes_of_later_paths(&self) -> Vec<Vec<Value>> {
+        let of = |n: usize, one: &PathRoute| {
+            if one
+                .lifetime
+                .is_some_and(|own| own.follow_up == BlockFollowUp::Ended)
+            {
+                return Vec::new();
+            }
+            let later = self.paths[n + 1..].iter().filter(|other| {
+                let theirs = other.lifetime;
+                let is_later = |own: PathLifetime| theirs.is_some_and(|theirs| theirs.at > own.at);
+                theirs.is_some() && one.lifetime.is_none_or(is_later)
+            });
+            let rule = |other: &PathRoute| {
+                let ttl = other.route.get("policy.ttl")?;
+                Some(json!({ "paths": other.paths, "ttl": ttl }))
+            };
+            let mut rules: Vec<Value> = later.filter_map(rule).collect();
+            rules.reverse();
+            rules
+        };
+        self.paths
+            .iter()
+            .enumerate()
+            .map(|(n, one)| of(n, one))
+            .collect()
+    }
+
+    /// The fields of requests that some path sets or removes. A path of another route may be one of its
+    /// paths as well, so no client may send them there.
+    fn fields_of_paths(&self) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for one in &self.paths {
+            let set = one.route.get("headers.request.set");
+            let set = set.and_then(Value::as_object);
+            found.extend(set.into_iter().flat_map(|set| set.keys().cloned()));
+            let removed = one.route.get("headers.request.remove");
+            let removed = removed.and_then(Value::as_array).into_iter().flatten();
+            found.extend(removed.filter_map(Value::as_str).map(str::to_owned));
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Adds to the route for some paths what holds for all.
+    fn complete(&self, one: &mut PathRoute, lifetimes: Vec<Value>, fields: &[String]) {
+        let route = &mut one.route;
+        for field in fields {
+            if !route.has(&format!("headers.request.set.{field}")) {
+                route.add("headers.request.remove", field.as_str());
+            }
+        }
+        if !lifetimes.is_empty() {
+            // So that they are upper bounds, whatever answers state.
+            route.set_default("policy.mode", "cap");
+        }
+        for rule in lifetimes {
+            route.add("policy.lifetimes", rule);
+        }
+        let has_keep = route.has("cookies.keep");
+        let own_esi = route.get("esi").cloned();
+        let mut cookies = DraftMap::default();
+        if let Some(own) = route.get("cookies") {
+            cookies.set("cookies", own.clone());
+        }
+        route.fill_from(&self.site);
+        if one.follow_up == BlockFollowUp::Ended {
+            let mut then = DraftMap::default();
+            then.set("cookies", one.cookies.clone().unwrap_or_default());
+            cookies.fill_from(&then);
+            route.remove("cookies");
+            if let Some(own) = cookies.get("cookies").filter(|own| !own.is_null()) {
+                route.set("cookies", own.clone());
+            }
+        }
+        if has_keep {
+            route.remove("cookies.drop");
+        }
+        // Pages are put together on the route for pages alone.
+        route.remove("esi");
+        if let Some(esi) = own_esi {
+            route.set("esi", esi);
+        }
+        let is_cached = !one.restraints.contains(&RouteRestraint::Uncached);
+        if is_cached && self.restraints.contains(&RouteRestraint::Uncached) {
+            route.set("cache", "on");
+        }
+        apply(&one.restraints, route);
+    }
+
+    /// All routes once more for each set of hosts that is treated in a way of its own.
+    fn of_hosts(&self, routes: &[(DraftMap, Option<usize>)]) -> Vec<DraftMap> {
+        let mut found = Vec::new();
+        let mut hosts: Vec<&HostRoute> = self.hosts.iter().collect();
+        // Of two assignments the last one counts; what is not stored comes before what is.
+        hosts.sort_by_key(|one| {
+            let at = one.upstream.as_ref().map_or(0, |(_, at)| *at);
+            (one.restraints.is_empty(), usize::MAX - at)
+        });
+        for (n, one) in hosts.into_iter().enumerate() {
+            for (route, upstream_at) in routes {
+                let mut named = DraftMap::default();
+                let name = route.get("name").and_then(Value::as_str);
+                named.set("name", format!("host-{}-{}", n + 1, name.unwrap_or(SITE)));
+                let mut rest = route.clone();
+                rest.remove("name");
+                rest.set("match.host", one.hosts.clone());
+                if let Some((upstream, at)) = &one.upstream
+                    && upstream_at.is_none_or(|paths_at| paths_at < *at)
+                {
+                    rest.set("upstream", upstream.clone());
+                }
+                apply(&one.restraints, &mut rest);
+                named.fill_from(&rest);
+                found.push(named);
+            }
+        }
+        found
+    }
+}
+
+/// Of routes with the same match, the first one counts.
+fn drop_unreached(routes: &mut Vec<DraftMap>) {
+    let mut known: Vec<Option<Value>> = Vec::new();
+    routes.retain(|route| {
+        let own = route.get("match").cloned();
+        let is_new = !known.contains(&own);
+        known.push(own);
+        is_new
+    });
+}
+
+/// Says in a route what restrains it.
+fn apply(restraints: &BTreeSet<RouteRestraint>, route: &mut DraftMap) {
+    for restraint in restraints {
+        match restraint {
+            RouteRestraint::Uncached => route.set("cache", "off"),
+            RouteRestraint::Closed => route.set("maintenance.enabled", true),
+            RouteRestraint::AuthorizationPasses => {
+                route.add_value("bypass.header", "authorization", "*");
+            }
+            RouteRestraint::CookiesPass => {
+                let kept = route.get("cookies.keep").and_then(Value::as_array).cloned();
+                for name in kept.unwrap_or_else(|| vec![json!("*")]) {
+                    route.add("bypass.cookie", name);
+                }
+            }
         }
     }
 }

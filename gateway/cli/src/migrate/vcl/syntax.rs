@@ -1,31 +1,106 @@
 //! The statements and blocks of a VCL, with the files that it includes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+use anyhow::Context;
 
 use super::super::source::{SourcePlace, SourceStatement, short_name};
 
 /// How deep files may include each other.
-const DEEPEST: usize = 8;
+const DEEPEST_INCLUDE: usize = 8;
+
+/// How deep blocks may be nested.
+const DEEPEST_BLOCK: usize = 64;
+
+/// The most statements of all files together.
+const MOST_STATEMENTS: usize = 20_000;
+
+/// The most octets of all files together.
+const MOST_OCTETS: u64 = 2 * 1024 * 1024;
+
+/// The most files.
+const MOST_FILES: usize = 256;
+
+/// The longest name with a default that images of containers fill in, in octets.
+const LONGEST_TEMPLATE: usize = 1024;
+
+/// What is read of all files together.
+#[derive(Default)]
+struct SourceBudget {
+    octets: u64,
+    files: usize,
+    statements: usize,
+    /// The files that are being read, of which each includes the next.
+    open: Vec<PathBuf>,
+}
+
+impl SourceBudget {
+    /// The text of a file that is there; none if it is not.
+    fn read(&mut self, file: &Path) -> anyhow::Result<Option<String>> {
+        let known = fs::metadata(file).ok().filter(fs::Metadata::is_file);
+        let Some(known) = known else { return Ok(None) };
+        self.octets += known.len();
+        self.files += 1;
+        anyhow::ensure!(
+            self.octets <= MOST_OCTETS,
+            "the files are larger than {MOST_OCTETS} octets together; take out what Varnish does not need"
+        );
+        anyhow::ensure!(
+            self.files <= MOST_FILES,
+            "more than {MOST_FILES} files are included"
+        );
+        let text = fs::read(file).ok();
+        Ok(text.map(|text| without_templates(&String::from_utf8_lossy(&text))))
+    }
+
+    fn count_statement(&mut self) -> anyhow::Result<()> {
+        self.statements += 1;
+        anyhow::ensure!(
+            self.statements <= MOST_STATEMENTS,
+            "there are more than {MOST_STATEMENTS} statements"
+        );
+        Ok(())
+    }
+}
 
 /// Reads a file with all that it includes.
 pub fn parse(file: &Path) -> anyhow::Result<Vec<SourceStatement>> {
     let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
-    parse_file(file, &folder, 0)
+    let mut budget = SourceBudget::default();
+    let text = budget.read(file)?;
+    let text = text.with_context(|| match fs::read(file) {
+        Err(error) => error.to_string(),
+        Ok(_) => "it is no file".to_owned(),
+    })?;
+    parse_text(&text, file, &folder, &mut budget)
 }
 
-fn parse_file(file: &Path, folder: &Path, depth: usize) -> anyhow::Result<Vec<SourceStatement>> {
-    let text = without_templates(&String::from_utf8_lossy(&fs::read(file)?));
+fn parse_text(
+    text: &str,
+    file: &Path,
+    folder: &Path,
+    budget: &mut SourceBudget,
+) -> anyhow::Result<Vec<SourceStatement>> {
+    budget.open.push(identity(file));
     let mut reader = StatementReader {
         rest: text.chars().collect(),
         at: 0,
         line: 1,
         file: short_name(file),
         folder,
-        depth,
+        budget,
+        depth: 0,
     };
-    reader.block(true)
+    let found = reader.block(true)?;
+    budget.open.pop();
+    Ok(found)
+}
+
+/// A file, however it is spelled.
+fn identity(file: &Path) -> PathBuf {
+    fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())
 }
 
 /// Images of containers fill `${NAME:-default}` in before Varnish reads the file; here it is the
@@ -35,7 +110,10 @@ fn without_templates(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find("${") {
         let (before, after) = rest.split_at(at);
-        let filled = after.split_once('}').and_then(|(variable, after)| {
+        let near = after.char_indices().nth(LONGEST_TEMPLATE);
+        let near = &after[..near.map_or(after.len(), |(at, _)| at)];
+        let ended = near.find('}').map(|at| (&after[..at], &after[at + 1..]));
+        let filled = ended.and_then(|(variable, after)| {
             let (name, default) = variable[2..].split_once(":-")?;
             let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             is_name.then_some((default, after))
@@ -61,6 +139,8 @@ struct StatementReader<'a> {
     line: usize,
     file: Rc<str>,
     folder: &'a Path,
+    budget: &'a mut SourceBudget,
+    /// How many blocks are open.
     depth: usize,
 }
 
@@ -155,25 +235,33 @@ impl StatementReader<'_> {
                 '{' if text.trim() == "C" => {
                     self.skip_past("}C");
                     text.clear();
-                    found.push(self.statement("C{ … }C", line, None));
+                    found.push(self.statement("C{ … }C", line, None)?);
                 }
                 '{' => {
                     let head = std::mem::take(&mut text);
+                    self.depth += 1;
+                    anyhow::ensure!(
+                        self.depth <= DEEPEST_BLOCK,
+                        "{}:{}: blocks are nested deeper than {DEEPEST_BLOCK} times",
+                        self.file,
+                        self.line
+                    );
                     let inside = self.block(false)?;
-                    found.push(self.statement(&head, line, Some(inside)));
+                    self.depth -= 1;
+                    found.push(self.statement(&head, line, Some(inside))?);
                 }
                 '}' => {
                     anyhow::ensure!(!is_file, "{}:{}: no block ends here", self.file, self.line);
                     if !text.trim().is_empty() {
-                        found.push(self.statement(&text, line, None));
+                        found.push(self.statement(&text, line, None)?);
                     }
                     return Ok(found);
                 }
                 ';' => {
                     let ended = std::mem::take(&mut text);
                     if !ended.trim().is_empty() {
-                        let one = self.statement(&ended, line, None);
-                        found.extend(self.included(one));
+                        let one = self.statement(&ended, line, None)?;
+                        found.extend(self.included(one)?);
                     }
                 }
                 c if c.is_whitespace() && text.is_empty() => {}
@@ -186,11 +274,13 @@ impl StatementReader<'_> {
     }
 
     fn statement(
-        &self,
+        &mut self,
         text: &str,
         line: usize,
         block: Option<Vec<SourceStatement>>,
-    ) -> SourceStatement {
+    ) -> anyhow::Result<SourceStatement> {
+        let place = || format!("{}:{line}", self.file);
+        self.budget.count_statement().with_context(place)?;
         let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         for word in ["else if", "elseif", "elsif", "elif", "if"] {
             if let Some(rest) = text.strip_prefix(word).filter(|rest| rest.starts_with('(')) {
@@ -202,33 +292,44 @@ impl StatementReader<'_> {
             line,
         };
         let words = text.split(' ').map(str::to_owned).collect();
-        SourceStatement::new(place, text, words, block)
+        Ok(SourceStatement::new(place, text, words, block))
     }
 
     /// The statement, and those of the file that it includes, if it does and the file is there.
-    fn included(&self, one: SourceStatement) -> Vec<SourceStatement> {
+    fn included(&mut self, one: SourceStatement) -> anyhow::Result<Vec<SourceStatement>> {
         if one.name() != "include" {
-            return vec![one];
+            return Ok(vec![one]);
         }
         let name = one.argument().trim_matches('"').to_owned();
         let file = self.folder.join(name);
-        let read = (self.depth < DEEPEST).then(|| parse_file(&file, self.folder, self.depth + 1));
-        match read {
-            Some(Ok(inside)) => {
-                one.translated();
-                std::iter::once(one).chain(inside).collect()
-            }
-            _ => {
-                one.remarked("it can't be read here");
-                vec![one]
-            }
-        }
+        anyhow::ensure!(
+            !self.budget.open.contains(&identity(&file)),
+            "{}: {} includes itself",
+            one.place,
+            file.display()
+        );
+        anyhow::ensure!(
+            self.budget.open.len() < DEEPEST_INCLUDE,
+            "{}: files include each other deeper than {DEEPEST_INCLUDE} times",
+            one.place
+        );
+        let text = self
+            .budget
+            .read(&file)
+            .with_context(|| one.place.to_string())?;
+        let Some(text) = text else {
+            one.remarked("it can't be read here");
+            return Ok(vec![one]);
+        };
+        one.translated();
+        let inside = parse_text(&text, &file, self.folder, self.budget)?;
+        Ok(std::iter::once(one).chain(inside).collect())
     }
 }
 
 /// Notes the line in which a statement begins.
 fn begin(text: &mut String, line: &mut usize, now: usize) {
-    if text.trim().is_empty() {
+    if text.trim_start().is_empty() {
         text.clear();
         *line = now;
     }

@@ -1,0 +1,27 @@
+//! Conditions about `req.http.host`.
+
+use super::condition::VclCondition;
+use super::patterns;
+
+/// Patterns for hosts out of a condition that is about nothing else. Capital and small letters are the
+/// same in hosts.
+pub fn of(condition: &VclCondition) -> Option<Vec<String>> {
+    let mut hosts = Vec::new();
+    for alternative in condition.alternatives() {
+        let (left, operator, right) = alternative.comparison()?;
+        if left != "req.http.host" {
+            return None;
+        }
+        match operator {
+            "==" => hosts.push(right.to_owned()),
+            "~" => hosts.extend(patterns::values(right)?.patterns),
+            _ => return None,
+        }
+    }
+    // Ports are no part of a pattern, and `?` is not understood there.
+    let plain = |host: &mut String| {
+        *host = host.replace('?', "*");
+        !host.is_empty() && !host.contains([':', '/', '@', '#', '\\', ' '])
+    };
+    hosts.iter_mut().all(plain).then_some(hosts)
+}
