@@ -14,7 +14,10 @@ pub fn of(condition: &VclCondition) -> Option<Vec<String>> {
         }
         match operator {
             "==" => hosts.push(right.to_owned()),
-            "~" => hosts.extend(patterns::values(right)?.patterns),
+            "~" => {
+                let list = patterns::values(right)?;
+                hosts.extend(list.patterns.iter().map(|one| without_any_port(one)));
+            }
             _ => return None,
         }
     }
@@ -23,5 +26,18 @@ pub fn of(condition: &VclCondition) -> Option<Vec<String>> {
         *host = host.replace('?', "*");
         !host.is_empty() && !host.contains([':', '/', '@', '#', '\\', ' '])
     };
-    hosts.iter_mut().all(plain).then_some(hosts)
+    hosts.iter_mut().all(plain).then(|| {
+        hosts.sort();
+        hosts.dedup();
+        hosts
+    })
+}
+
+/// A pattern without the part that stands for any port.
+fn without_any_port(pattern: &str) -> String {
+    let is_any = |port: &str| !port.is_empty() && port.chars().all(|c| matches!(c, '?' | '*'));
+    match pattern.split_once(':') {
+        Some((host, port)) if is_any(port) => host.to_owned(),
+        _ => pattern.to_owned(),
+    }
 }

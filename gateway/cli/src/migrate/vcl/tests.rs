@@ -676,6 +676,12 @@ fn hosts_without_their_port_are_still_the_clients() {
         &["return (pass)", "# not translated: a.vcl:4"],
     );
     assert!(!site(text).contains(OFF));
+    let any_port = "sub vcl_recv { if (req.http.host ~ \"^(www\\.)?a\\.example(:\\d+)?$\") { return (pass); } return (hash); }";
+    says(
+        any_port,
+        &["host: [a.example, www.a.example]"],
+        &["# not translated"],
+    );
 }
 
 #[test]
