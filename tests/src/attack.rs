@@ -3,7 +3,7 @@
 //!
 //! [`bytes`] is what a client writes on an HTTP/1 connection, in the tables [`http1`] and
 //! [`http1_bodies`]; [`http2`] and [`http2_floods`] are clients that misbehave frame by
-//! frame, [`held`] those that let the gateway hold what they do not read, [`origin`] and [`origin_http2`] are origins that do. [`Before`] is what a gateway held before an
+//! frame, [`http3`] the same over QUIC, [`held`] those that let the gateway hold what they do not read, [`origin`] and [`origin_http2`] are origins that do. [`Before`] is what a gateway held before an
 //! attack, and has to be down to after it.
 
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ pub mod http1;
 pub mod http1_bodies;
 pub mod http2;
 pub mod http2_floods;
+pub mod http3;
 pub mod origin;
 pub mod origin_http2;
 

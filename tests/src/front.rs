@@ -40,7 +40,7 @@ pub enum Front {
 pub struct Fronted {
     pub gateway: Gateway,
     pub front: Front,
-    certificates: Certificates,
+    pub certificates: Arc<Certificates>,
 }
 
 /// An address that leads to a gateway by the protocol of a front. Dropping it ends all connections.
@@ -105,7 +105,7 @@ impl Front {
         Fronted {
             gateway: setup.start().await,
             front: self,
-            certificates,
+            certificates: Arc::new(certificates),
         }
     }
 }

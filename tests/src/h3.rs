@@ -2,7 +2,7 @@
 //!
 //! [`client`] is a whole client on the crate h3, which shares nothing with the gateway but the
 //! packets below it; [`raw`] writes any bytes on any stream of a connection and tells with which
-//! code the gateway ended it; [`tcp`] asks the same listener over TLS by HTTP/1 and HTTP/2.
+//! code the gateway ended it; [`packets`] writes any frames of QUIC below them; [`tcp`] asks the same listener over TLS by HTTP/1 and HTTP/2.
 //! [`relay`] is a bad network between them. [`certificates`] makes what all of them trust.
 
 use std::net::SocketAddr;
@@ -25,6 +25,7 @@ use crate::wait::{SOON, within};
 
 pub mod certificates;
 pub mod client;
+pub mod packets;
 pub mod raw;
 pub mod relay;
 pub mod tcp;

@@ -48,11 +48,7 @@ impl Server {
 
     /// User and system time of the whole tree so far.
     pub fn cpu(&self) -> Duration {
-        let ticks: u64 = tree(self.process.id())
-            .into_iter()
-            .filter_map(ticks_of)
-            .sum();
-        Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND)
+        cpu(self.process.id())
     }
 
     fn wait_until_it_accepts(&mut self) -> anyhow::Result<()> {
@@ -68,6 +64,12 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// User and system time of this process and those that it has started, so far.
+pub fn cpu(root: u32) -> Duration {
+    let ticks: u64 = tree(root).into_iter().filter_map(ticks_of).sum();
+    Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND)
 }
 
 impl Drop for Server {

@@ -148,6 +148,8 @@ mod h3_interim;
 mod h3_limits;
 #[path = "e2e/h3_metrics.rs"]
 mod h3_metrics;
+#[path = "e2e/h3_packets.rs"]
+mod h3_packets;
 #[path = "e2e/h3_policies.rs"]
 mod h3_policies;
 #[path = "e2e/h3_priority.rs"]

@@ -87,12 +87,21 @@ impl Certificates {
     }
 
     pub(crate) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
+        self.quic_over(reach, |tls| tls)
+    }
+
+    /// The same with TLS that is wrapped in something.
+    pub(crate) fn quic_over(
+        &self,
+        reach: &Reach,
+        wrap: impl FnOnce(Arc<dyn quinn::crypto::ClientConfig>) -> Arc<dyn quinn::crypto::ClientConfig>,
+    ) -> quinn::ClientConfig {
         let mut tls = self.tls("h3");
         tls.resumption = reach.sessions.clone();
         tls.enable_early_data = true;
         tls.client_auth_cert_resolver = Arc::clone(&reach.shows);
         let tls = QuicClientConfig::try_from(tls).expect("TLS 1.3 is there");
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        let mut config = quinn::ClientConfig::new(wrap(Arc::new(tls)));
         config.transport_config(Arc::clone(&reach.transport));
         config
     }

@@ -117,7 +117,7 @@ impl RawEnd {
 }
 
 impl RawH3 {
-    pub(super) fn over(
+    pub(crate) fn over(
         endpoint: quinn::Endpoint,
         connection: quinn::Connection,
         name: &str,

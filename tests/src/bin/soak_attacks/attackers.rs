@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use e2e::attack::bytes::Case;
+use e2e::attack::http3::QuicWay;
 use e2e::attack::{
-    Attack, held, http1 as heads, http1_bodies, http2 as malformed, http2_floods, origin,
+    Attack, held, http1 as heads, http1_bodies, http2 as malformed, http2_floods, http3, origin,
 };
 use e2e::client::Client;
 use e2e::random::Random;
@@ -24,6 +25,9 @@ pub fn start(ways: &Ways, report: &Arc<Report>) -> JoinSet<()> {
         let random = Random::new(seed);
         attackers.spawn(bytes(http1, random.clone(), Arc::clone(report)));
         attackers.spawn(frames((http1, http2), random.clone(), Arc::clone(report)));
+        if let Some(way) = ways.quic() {
+            attackers.spawn(packets(way, random.clone(), Arc::clone(report)));
+        }
         for client in ways.clients() {
             attackers.spawn(plays(client, random.clone(), Arc::clone(report)));
         }
@@ -62,6 +66,23 @@ async fn frames((http1, http2): (SocketAddr, SocketAddr), mut random: Random, re
         let ended = tokio::spawn((attack.run)(address)).await;
         let fault = ended.err().map(|error| error.to_string());
         report.attacked(attack.name, fault);
+    }
+}
+
+/// Frames of HTTP/3, and of QUIC below it.
+async fn packets(way: QuicWay, mut random: Random, report: Arc<Report>) {
+    let count = (http3::FRAMES.len() + http3::FLOODS.len()) as u64;
+    loop {
+        let (nth, way) = (random.below(count) as usize, way.clone());
+        let (name, attack) = match http3::FRAMES.get(nth) {
+            Some(attack) => (attack.name, tokio::spawn((attack.run)(way))),
+            None => {
+                let flood = &http3::FLOODS[nth - http3::FRAMES.len()];
+                (flood.name, tokio::spawn(flood.run(way)))
+            }
+        };
+        let fault = attack.await.err().map(|error| error.to_string());
+        report.attacked(name, fault);
     }
 }
 

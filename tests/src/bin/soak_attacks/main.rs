@@ -3,7 +3,7 @@
 //! what they were.
 //!
 //! `soak_attacks [SECONDS] [tls]`, by default 600 and in clear text; with `tls` the same over TLS,
-//! with clients of HTTP/3 beside those of HTTP/1 and HTTP/2. Inside: `ways` leads to the gateway, `load` is the clients that behave and
+//! with clients of HTTP/3 beside those of HTTP/1 and HTTP/2, and attacks by frames of HTTP/3 and QUIC. Inside: `ways` leads to the gateway, `load` is the clients that behave and
 //! check each byte, `attackers` those that do not, `report` what was seen.
 
 // A panic here is a soak that ended, with a place and a message.

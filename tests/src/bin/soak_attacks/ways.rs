@@ -1,6 +1,9 @@
 //! The ways to the gateway: in clear text, or over TLS.
 
+use std::sync::Arc;
+
 use e2e::attack::HOSTS;
+use e2e::attack::http3::QuicWay;
 use e2e::client::Client;
 use e2e::front::{Front, FrontDoor, Fronted};
 use e2e::gateway::Gateway;
@@ -38,6 +41,14 @@ impl Ways {
 
     pub fn gateway(&mut self) -> &mut Gateway {
         &mut self.fronted.gateway
+    }
+
+    /// For frames of HTTP/3 and of QUIC, where there is TLS.
+    pub fn quic(&self) -> Option<QuicWay> {
+        self.http3.as_ref().map(|_| QuicWay {
+            gateway: self.fronted.gateway.address,
+            certificates: Arc::clone(&self.fronted.certificates),
+        })
     }
 
     /// A client of each protocol.
