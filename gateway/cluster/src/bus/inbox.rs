@@ -366,7 +366,8 @@ impl Inbox {
     }
 
     /// An event of another process with our name is applied, but logged as an error, unless one takes
-    /// the place of the other: the other nodes can't tell the two apart. Without a seal it may also come from our own earlier life.
+    /// the place of the other: the other nodes can't tell the two apart. Without a seal it may also
+    /// come from our own earlier life.
     fn tell_of_a_namesake(&self, event: &BusEvent) {
         let ours = event.ours.as_ref();
         let beats = ours.is_some_and(|ours| matches!(ours.message, Message::Heartbeat { .. }));
