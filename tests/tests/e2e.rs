@@ -328,6 +328,8 @@ mod recent_requests;
 mod record;
 #[path = "e2e/reload.rs"]
 mod reload;
+#[path = "e2e/reload_kept.rs"]
+mod reload_kept;
 #[path = "e2e/reload_listeners.rs"]
 mod reload_listeners;
 #[path = "e2e/reload_plan.rs"]
