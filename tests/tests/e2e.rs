@@ -100,6 +100,8 @@ mod cluster;
 mod coalescing;
 #[path = "e2e/command_line_help.rs"]
 mod command_line_help;
+#[path = "e2e/compose.rs"]
+mod compose;
 #[path = "e2e/conditional.rs"]
 mod conditional;
 #[path = "e2e/config_fmt.rs"]
