@@ -260,6 +260,8 @@ mod origin_tls_protocol;
 mod origin_tls_unverified;
 #[path = "e2e/packaging.rs"]
 mod packaging;
+#[path = "e2e/packaging_operator.rs"]
+mod packaging_operator;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]

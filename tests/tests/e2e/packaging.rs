@@ -39,7 +39,7 @@ fn artefacts() -> Option<&'static Path> {
     made.as_deref()
 }
 
-fn package() -> Option<PathBuf> {
+pub fn package() -> Option<PathBuf> {
     let files = fs::read_dir(artefacts()?).unwrap();
     let mut packages = files
         .map(|file| file.unwrap().path())
@@ -61,7 +61,7 @@ fn text(output: &Output) -> String {
 }
 
 /// Runs a program to its good end; answers what it has written.
-fn well(program: &str, arguments: &[&str]) -> String {
+pub fn well(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(
         output.status.success(),
@@ -71,7 +71,7 @@ fn well(program: &str, arguments: &[&str]) -> String {
     text(&output)
 }
 
-fn path(path: &Path) -> &str {
+pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -186,9 +186,22 @@ fn the_unit_is_hardened_and_lets_plugins_be_compiled() {
 }
 
 /// A folder that dpkg takes for the root of a machine without packages.
-struct Machine(TempDir);
+pub struct Machine(TempDir);
 
 impl Machine {
+    /// None: packages can't be installed here.
+    pub fn take() -> Option<Self> {
+        let is_possible =
+            well("id", &["-u"]).trim() == "0" && !Path::new("/run/systemd/system").exists();
+        if !is_possible {
+            eprintln!(
+                "skipped: the installation, which needs root and a machine without systemd at work"
+            );
+            return None;
+        }
+        Some(Self::new())
+    }
+
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         for folder in [
@@ -205,11 +218,11 @@ impl Machine {
         Self(root)
     }
 
-    fn at(&self, file: &str) -> PathBuf {
+    pub fn at(&self, file: &str) -> PathBuf {
         self.0.path().join(file)
     }
 
-    fn dpkg(&self, arguments: &[&str]) {
+    pub fn dpkg(&self, arguments: &[&str]) {
         let root = format!("--root={}", self.0.path().display());
         let log = format!("--log={}", self.at("dpkg.log").display());
         // Scripts run on this machine and are told of the folder, since it has no shell.
@@ -222,15 +235,9 @@ impl Machine {
 #[test]
 fn it_is_installed_upgraded_and_removed() {
     let Some(package) = package() else { return };
-    let is_possible =
-        well("id", &["-u"]).trim() == "0" && !Path::new("/run/systemd/system").exists();
-    if !is_possible {
-        eprintln!(
-            "skipped: the installation, which needs root and a machine without systemd at work"
-        );
+    let Some(machine) = Machine::take() else {
         return;
-    }
-    let machine = Machine::new();
+    };
     machine.dpkg(&["--install", path(&package)]);
     let users = fs::read_to_string(machine.at("etc/passwd")).unwrap();
     assert!(users.contains("lamina:"), "{users}");
