@@ -422,6 +422,10 @@ mod tls_writes;
 mod unusual;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
+#[path = "e2e/upgrade_purges.rs"]
+mod upgrade_purges;
+#[path = "e2e/upgrade_shared.rs"]
+mod upgrade_shared;
 #[path = "e2e/upgrade_warm.rs"]
 mod upgrade_warm;
 #[path = "e2e/upstream_calls.rs"]

@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 use rustix::process::getuid;
 
@@ -36,6 +36,15 @@ pub struct DescriptorChannel {
 pub struct ChannelPeer {
     pub process: u32,
     pub user: u32,
+}
+
+/// Whether the other end has said something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChannelState {
+    /// Something is there, perhaps not all of it.
+    Message,
+    Silent,
+    Ended,
 }
 
 /// A message with its descriptors.
@@ -66,6 +75,14 @@ impl DescriptorChannel {
     pub fn over(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         Ok(Self { stream })
+    }
+
+    /// Uses an end of a way that another process has handed over.
+    ///
+    /// # Errors
+    /// If the stream can't be made to block.
+    pub fn handed_over(descriptor: OwnedFd) -> io::Result<Self> {
+        Self::over(UnixStream::from(descriptor))
     }
 
     /// Another end of the same way.
@@ -125,6 +142,21 @@ impl DescriptorChannel {
         (&self.stream).write_all(bytes)
     }
 
+    /// Waits until there is something to receive, of which nothing is taken.
+    pub fn await_message(&self, patience: Duration) -> ChannelState {
+        let mut first = [0];
+        let looked = self
+            .stream
+            .set_read_timeout(Some(patience.max(LEAST)))
+            .and_then(|()| retry(|| recv(&self.stream, &mut first, RecvFlags::PEEK)));
+        match looked {
+            Ok((_, 0)) => ChannelState::Ended,
+            Ok(_) => ChannelState::Message,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ChannelState::Silent,
+            Err(_) => ChannelState::Ended,
+        }
+    }
+
     /// Waits for a message. None: the other end has closed.
     ///
     /// # Errors
@@ -174,6 +206,12 @@ impl DescriptorChannel {
     }
 }
 
+impl AsFd for DescriptorChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 /// A limit of zero would mean none.
 const LEAST: Duration = Duration::from_millis(1);
 
@@ -194,7 +232,6 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
 mod tests {
     use std::fs::File;
     use std::io::{Seek, SeekFrom};
-    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -249,6 +286,20 @@ mod tests {
         (&one.stream).write_all(&[0, 0, 0, 9, b'x']).unwrap();
         drop(one);
         assert_eq!(kind(&two), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn it_is_seen_whether_a_message_is_there_and_the_end_may_be_handed_on() {
+        let (one, two) = pair();
+        assert_eq!(two.await_message(LEAST), ChannelState::Silent);
+        one.send(b"first", &[], SOON).unwrap();
+        assert_eq!(two.await_message(SOON), ChannelState::Message);
+        let handed = DescriptorChannel::handed_over(two.as_fd().try_clone_to_owned().unwrap());
+        let handed = handed.unwrap();
+        drop(two);
+        assert_eq!(handed.receive(SOON).unwrap().unwrap().bytes, b"first");
+        drop(one);
+        assert_eq!(handed.await_message(SOON), ChannelState::Ended);
     }
 
     #[test]

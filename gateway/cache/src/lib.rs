@@ -36,6 +36,7 @@ pub mod policy;
 pub mod purge;
 mod purging;
 pub mod record;
+pub mod successor;
 pub mod tags;
 pub mod warm;
 
@@ -44,7 +45,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, HeaderName};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use moka::notification::RemovalCause;
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -66,6 +67,7 @@ use large::LargeObjects;
 use peers::PeerNotifier;
 use purge::{EntryVisibility, PurgeLog, PurgeOrder};
 use record::Seal;
+use successor::SuccessorPurges;
 
 pub use cache_rules::CacheRules;
 pub use hit_for_miss::UnsharedScope;
@@ -80,6 +82,8 @@ pub struct Cache {
     second_tier: Option<Arc<L2>>,
     /// The other nodes. Set when there may be some.
     peers: OnceLock<Arc<dyn PeerNotifier>>,
+    /// The process that takes the place of this one. Set when there is one.
+    successor: ArcSwapOption<SuccessorPurges>,
     /// Primary keys that were missed a short time ago. They are kept only when there are peers.
     asked: moka::sync::Cache<u64, (), foldhash::fast::RandomState>,
     pub backoff: LoadBackoff,
@@ -145,6 +149,7 @@ impl Cache {
             log: Arc::new(log),
             second_tier: None,
             peers: OnceLock::new(),
+            successor: ArcSwapOption::empty(),
             asked: moka::sync::Cache::builder()
                 .max_capacity(ASKED_KEYS)
                 .time_to_live(ASKED_LATELY)

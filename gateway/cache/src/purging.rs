@@ -1,4 +1,4 @@
-//! How the cache purges: in its own log, in the second tier's, and for other nodes.
+//! How the cache purges: in its own log, in the second tier's, and for other nodes and processes.
 
 use tokio::sync::oneshot;
 
@@ -6,7 +6,10 @@ use super::Cache;
 use crate::event::{CacheEvent, PurgeSelectorKind};
 use crate::key::PurgeHash;
 use crate::l2::store::LogNumber;
-use crate::purge::{LocalPresence, PurgeInitiator, PurgeKind, PurgeOrder, Selector};
+use crate::purge::{
+    LocalPresence, PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector,
+};
+use crate::successor::purged;
 
 impl Cache {
     /// Purges what `selector` reaches. When this returns, the purge is in force for entries, stale
@@ -47,6 +50,7 @@ impl Cache {
         if let Some(peers) = peers {
             peers.purged(PurgeInitiator::Request, selector, kind, order);
         }
+        self.tell(|| purged(PurgeInitiator::Request, selector), kind);
         self.hooks.emit(CacheEvent::Purge(reach(selector)));
     }
 
@@ -67,6 +71,8 @@ impl Cache {
         if let Some(peers) = peers {
             peers.invalidated(numbers, order);
         }
+        let told = || PurgeStatement::Invalidated(numbers.to_vec());
+        self.tell(told, PurgeKind::Hard);
         let held = held.iter().filter(|held| **held == LocalPresence::Held);
         held.for_each(|_| self.hooks.emit(CacheEvent::Invalidated));
     }
@@ -85,6 +91,7 @@ impl Cache {
             }
             None => (self.log.record(selector, kind), None),
         };
+        self.tell(|| purged(PurgeInitiator::Operator, selector), kind);
         self.hooks.emit(CacheEvent::Purge(reach(selector)));
         (order, told)
     }

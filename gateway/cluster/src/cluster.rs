@@ -29,7 +29,7 @@ use prometheus::Registry;
 
 use crate::bus::config::{BusConfig, Priming};
 use crate::bus::event::Message;
-use crate::bus::inbox::{EarlierPurges, Inbox, InboxSettings};
+use crate::bus::inbox::{EarlierPurges, ExpectedNamesake, Inbox, InboxSettings};
 use crate::bus::outbox::{self, Outbox, PublisherIdentity};
 use crate::bus::transport::{BusTransport, Guarantee, TransportEventSender};
 use crate::cache::Cache;
@@ -68,6 +68,7 @@ pub struct Cluster {
     joined: OnceLock<tokio::time::Instant>,
     /// It has announced that it leaves.
     has_left: AtomicBool,
+    namesake: Arc<ExpectedNamesake>,
     metrics: ClusterMetrics,
 }
 
@@ -161,11 +162,12 @@ impl Cluster {
             hears: AtomicBool::new(false),
             joined: OnceLock::new(),
             has_left: AtomicBool::new(false),
+            namesake: Arc::default(),
             metrics: ClusterMetrics::new(registry)?,
             cache: Arc::clone(&cache),
         });
         let listener = Arc::clone(&cluster);
-        let hearing = hearing(&cache, &*transport);
+        let hearing = hearing(&cache, &*transport, &cluster.namesake);
         let inbox = Inbox::new(identity, listener, config, hearing, registry)?;
         cache.set_cut_off(true);
         if cache.outlives_this_node() {
@@ -234,6 +236,12 @@ impl Cluster {
         }
     }
 
+    /// Another process with this node's name may be there for so long: one takes the place of the
+    /// other.
+    pub fn expect_namesake_for(&self, span: Duration) {
+        self.namesake.expect_for(span);
+    }
+
     /// Says nothing more, since another process speaks under the name of this node, and waits until
     /// every purge is published, for at most `patience`.
     pub async fn fall_silent(&self, patience: Duration) {
@@ -264,11 +272,16 @@ impl Cluster {
 /// Purges that were published before this node began have no meaning for it: what it holds was
 /// loaded since or is validated first, and the purge log in Redis has the rest. There is one
 /// exception: a purge that is not in that log yet and that a durable bus kept for this node.
-fn hearing(cache: &Cache, transport: &dyn BusTransport) -> InboxSettings {
+fn hearing(
+    cache: &Cache,
+    transport: &dyn BusTransport,
+    namesake: &Arc<ExpectedNamesake>,
+) -> InboxSettings {
     let guarantee = transport.guarantee();
     let kept_beside_a_log = cache.shares_log() && guarantee == Guarantee::Durable;
     InboxSettings {
         guarantee,
+        namesake: Arc::clone(namesake),
         earlier_purges: match kept_beside_a_log {
             true => EarlierPurges::Count,
             false => EarlierPurges::MeanNothing,

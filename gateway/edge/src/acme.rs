@@ -186,6 +186,12 @@ impl AcmeManager {
         self.provide();
     }
 
+    /// Leaves orders that are under way to another process, which goes on with them. The answers that
+    /// their issuers look for stay.
+    pub fn leave_orders(&self) {
+        self.challenges.leave();
+    }
+
     /// Does what is due, for ever.
     pub async fn run(self: Arc<Self>) {
         let mut ticks = interval(TICK);

@@ -130,8 +130,8 @@ impl Proxy {
         }
     }
 
-    /// From now on each request is sent on to the origin, and no purge is taken: another process
-    /// takes purges, of which this one does not hear.
+    /// From now on each request is sent on to the origin: another process takes purges, of which this
+    /// one does not hear.
     pub fn pass_on_everything(&self) {
         self.passes_on.store(true, Ordering::SeqCst);
     }
@@ -219,10 +219,10 @@ impl Proxy {
             named_host: named_host.as_deref(),
             started,
         };
-        if let Some(served) = unrouted.answer(self, &generation, challenge, peer.redirect) {
-            return HandlerAnswer::Now(unrouted.finish(&generation.recorder, served));
+        if let Some(answer) = unrouted.answer(self, &generation, challenge, peer.redirect) {
+            return unrouted.give(self, &generation.recorder, answer);
         }
-        let refresh = unrouted.begin_refresh(self, &generation);
+        let refreshes = unrouted.begin_refresh(self, &generation);
         let (route, target) = match unrouted.route(&generation, spelling, peer.path_rules) {
             RoutingOutcome::Route(route) => (route, None),
             RoutingOutcome::Shaped(route, target) => (route, Some(target)),
@@ -256,10 +256,9 @@ impl Proxy {
             started,
             answer: PendingAnswer::new(None, dialect),
         };
-        if let Some(refresh) = refresh {
+        if refreshes {
             request.keep_host();
-            let parts = &mut request.parts;
-            generation.purge_method.mark_refresh(parts, refresh);
+            generation.purge_method.mark_refresh(&mut request.parts);
         }
         self.enter(&generation, route, (request, peer), early)
     }

@@ -10,6 +10,7 @@
 //! message is counted and dropped, and has no effect on other messages.
 
 mod metrics;
+mod namesake;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,6 +33,7 @@ use crate::telemetry::limit::LineLimiter;
 use metrics::{InboxMetrics, InboxOutcome};
 
 pub use super::replay::EarlierPurges;
+pub use namesake::ExpectedNamesake;
 
 /// Applies received events at once and on this node. It must never wait for the network.
 pub trait EventHandler: Send + Sync {
@@ -60,9 +62,10 @@ pub enum EventTrust {
 }
 
 /// How this node receives events.
-#[derive(Clone, Copy, Debug)]
 pub struct InboxSettings {
     pub guarantee: Guarantee,
+    /// Whether another process with this node's name may be there.
+    pub namesake: Arc<ExpectedNamesake>,
     /// See [`EarlierPurges`].
     pub earlier_purges: EarlierPurges,
 }
@@ -88,6 +91,7 @@ pub struct Inbox {
     warnings: LineLimiter,
     refusals: RefusalReporter,
     namesakes: RareLine,
+    expected: Arc<ExpectedNamesake>,
 }
 
 /// What was received before.
@@ -153,6 +157,7 @@ impl Inbox {
             warnings: LineLimiter::new(Instant::now()),
             refusals: RefusalReporter::new(registry)?,
             namesakes: RareLine::default(),
+            expected: hearing.namesake,
         })
     }
 
@@ -360,12 +365,13 @@ impl Inbox {
         event.source == own.source && boot == Some(own.boot)
     }
 
-    /// An event of another process with our name is applied, but logged as an error: the other
-    /// nodes can't tell the two apart. Without a seal it may also come from our own earlier life.
+    /// An event of another process with our name is applied, but logged as an error, unless one takes
+    /// the place of the other: the other nodes can't tell the two apart. Without a seal it may also
+    /// come from our own earlier life.
     fn tell_of_a_namesake(&self, event: &BusEvent) {
         let ours = event.ours.as_ref();
         let beats = ours.is_some_and(|ours| matches!(ours.message, Message::Heartbeat { .. }));
-        if !beats || event.source != self.identity.source {
+        if !beats || event.source != self.identity.source || self.expected.is_expected() {
             return;
         }
         if let Some(unsaid) = self.namesakes.admit(Instant::now()) {

@@ -1,9 +1,10 @@
 //! Answers to challenges: those of this node in memory, those of other nodes in the storage.
 //!
 //! An answer is stored before the issuer is told, so that any node can give it. It goes when its
-//! order has ended, however that was.
+//! order has ended, however that was, unless another process goes on with the order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
@@ -51,6 +52,8 @@ struct ChallengeState {
     storage: Arc<dyn AcmeStorage>,
     known: Mutex<HashMap<ChallengeSubject, Arc<str>>>,
     lookups: Arc<Semaphore>,
+    /// Another process goes on with the orders, so the answers stay in the storage.
+    left: AtomicBool,
 }
 
 /// An answer that is published until this is dropped.
@@ -65,7 +68,13 @@ impl AcmeChallenges {
             storage,
             known: Mutex::new(HashMap::new()),
             lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
+            left: AtomicBool::new(false),
         }))
+    }
+
+    /// Leaves what is published to another process, which goes on with the orders.
+    pub fn leave(&self) {
+        self.0.left.store(true, Ordering::Release);
     }
 
     /// Publishes an answer on all nodes, for so long at most.
@@ -98,6 +107,9 @@ impl AcmeChallenges {
 
 impl Drop for PublishedChallenge {
     fn drop(&mut self) {
+        if self.state.left.load(Ordering::Acquire) {
+            return;
+        }
         self.state.known.lock().remove(&self.subject);
         let (state, key) = (Arc::clone(&self.state), self.subject.record());
         // Without a runtime the process is ending, and the answer is of no use to anybody.

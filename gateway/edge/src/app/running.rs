@@ -13,6 +13,7 @@ use super::reload::ConfigReloader;
 use super::upgrade::{ReplacingProcess, UpgradeGiver};
 use super::warming::WarmKeeper;
 use super::{spawn, upkeep, watchdog};
+use crate::acme::AcmeManager;
 use crate::admin::phase::{ServingPhase, ServingPhaseSender};
 use crate::cache::Cache;
 use crate::cluster::Cluster;
@@ -37,6 +38,7 @@ pub struct RunningGateway {
     pub(super) phase: ServingPhaseSender,
     pub(super) proxy: Arc<Proxy>,
     pub(super) warm: Arc<WarmKeeper>,
+    pub(super) acme: Option<Arc<AcmeManager>>,
     pub(super) drain_limit: Arc<AtomicU64>,
     /// The addresses of the client listeners with their scheme, in the order of the configuration.
     pub addresses: Vec<(SocketAddr, &'static str)>,
@@ -150,6 +152,9 @@ impl RunningGateway {
         let gentle = Duration::from_millis(self.drain_limit.load(Ordering::Relaxed));
         let patience = self.reloader.config().server.old_engine_max.0.max(gentle);
         self.phase.send_replace(ServingPhase::Draining);
+        if let Some(acme) = &self.acme {
+            acme.leave_orders();
+        }
         self.tasks.leave_to_the_next_process();
         let (listeners, admin) = (self.ports.close().await, self.admin_ports.close().await);
         let clients = async {

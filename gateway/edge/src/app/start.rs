@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamina_base::service_manager::ServiceManager;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,7 +18,9 @@ use super::process_settings::ProcessSettings;
 use super::reload::outcome::{ReloadAct, with_causes};
 use super::reload::{ConfigOrigin, ConfigReloader, ReloadParts};
 use super::running::{GatewayTasks, RunningGateway};
-use super::upgrade::{HandedCache, TakeOver, UpgradeGiver, UpgradeGiverParts};
+use super::upgrade::{
+    HandedCache, NAMESAKE_LEAVES, PredecessorPurges, TakeOver, UpgradeGiver, UpgradeGiverParts,
+};
 use super::{
     GatewayStartError, StartOptions, certificates, joining, open_store_after, self_check, spawn,
     upkeep,
@@ -34,6 +37,9 @@ use crate::http::server::{BoundListeners, HandedPort, HandlerAnswer, SharedByLis
 use crate::local_authority;
 use crate::proxy::Proxy;
 use crate::telemetry::logs::LogWriterGuard;
+
+/// Longer than a take-over may take.
+const LONGEST_TAKE_OVER: Duration = Duration::from_secs(7_200);
 
 /// How long the start waits for the second tier's purge log: once the log is known, the first
 /// requests can use entries of the second tier.
@@ -96,12 +102,10 @@ async fn start_in_place_of(
     ports.begin_accepting().await;
     admin_ports.begin_accepting().await;
     let upgrade_socket = opened.upgrade_socket.open()?;
-    if let Some(take_over) = take_over
-        && let Err(error) = take_over.serving().await
-    {
-        // It has heard it, or has ended: this process serves in any case.
-        tracing::warn!(%error, "the process before did not say that it ends");
-    }
+    let predecessors = match take_over {
+        Some(take_over) => engine.release(take_over).await,
+        None => PredecessorPurges::new(Vec::new()),
+    };
     ports.keep().await;
     let (process, reloader) = (engine.process, control.reloader);
     let giver = UpgradeGiver::new(UpgradeGiverParts {
@@ -115,6 +119,8 @@ async fn start_in_place_of(
         manager,
         generation: engine.generation,
         program: options.next,
+        predecessors,
+        cluster: engine.cluster.clone(),
     });
     let sweep = config.cache.purge_log.sweep_interval.0;
     let mut others = vec![
@@ -132,6 +138,7 @@ async fn start_in_place_of(
         phase: control.phase,
         proxy: engine.proxy,
         warm: Arc::clone(&process.warm),
+        acme: engine.acme.clone(),
         drain_limit,
         addresses,
         admin: control.endpoint,
@@ -172,6 +179,10 @@ impl StartedEngine {
         let joined = config.bus.as_ref();
         let joined = joined.map(|bus| joining::join(bus, config, cache, registry));
         let cluster = joined.transpose()?.flatten();
+        if let (Some(cluster), Some(_)) = (&cluster, take_over) {
+            // Until this process serves, the one before has its name on the bus, too.
+            cluster.expect_namesake_for(LONGEST_TAKE_OVER);
+        }
         let counting = cluster.as_ref().map(|cluster| {
             let (cluster, limiter) = (Arc::clone(cluster), Arc::clone(&process.limiter));
             spawn(upkeep::count_nodes(cluster, limiter))
@@ -190,6 +201,20 @@ impl StartedEngine {
             acme,
             generation: take_over.map_or(0, TakeOver::generation),
         })
+    }
+
+    /// Lets the process before end, and hears from now on what it purges until then.
+    async fn release(&self, before: &TakeOver) -> PredecessorPurges {
+        if let Err(error) = before.serving().await {
+            // It has heard it, or has ended: this process serves in any case.
+            tracing::warn!(%error, "the process before did not say that it ends");
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.expect_namesake_for(NAMESAKE_LEAVES);
+        }
+        let predecessors = PredecessorPurges::new(before.purge_channels());
+        predecessors.resume(&self.process.cache, &Handle::current());
+        predecessors
     }
 
     fn shared_by_listeners(&self) -> SharedByListeners {

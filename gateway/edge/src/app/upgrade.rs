@@ -15,14 +15,18 @@
 //! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours`, with whether something was purged since its cache was written down |
 //! | accepts, opens its own upgrade socket in place of the old one; `serving` | |
 //! | | tells systemd the new main process; `released` |
-//! | tells systemd that it is ready | accepts nothing more, closes the disk tier, drains, ends |
+//! | tells systemd that it is ready | accepts nothing more, closes the disk tier, drains; for each purge on its last connections `purged` |
+//! | purges, `purged` | answers that client, and at last ends |
 //!
 //! What goes wrong before `serving` — a refusal, an error, an end, silence for longer than the limit —
 //! leaves the old process as it was: it has closed nothing. Connections that wait in a socket belong
 //! to both processes, so whichever accepts them answers them.
 //!
 //! After `yours` the old process sends every request on to the origin: a purge that the new process
-//! has taken must hold for those few that still come over the old connections, too.
+//! has taken must hold for those few that still come over the old connections, too. What these
+//! requests make invalid, or purge, the new process is told before the client has its answer
+//! (`purges`). A process that is itself replaced hands on the ways by which still earlier ones tell
+//! it, so that it need not stay for them.
 //!
 //! What was purged between that writing and `yours`, the new process has heard only where a bus or the
 //! log of a second tier tells it. So where there is neither, and something was purged, everything
@@ -35,6 +39,7 @@
 mod giving;
 mod messages;
 mod program;
+mod purges;
 mod socket;
 mod taking;
 
@@ -42,9 +47,10 @@ use std::path::PathBuf;
 
 use crate::http::endpoint::Endpoint;
 
-pub use giving::{UpgradeGiver, UpgradeGiverParts};
+pub use giving::{NAMESAKE_LEAVES, UpgradeGiver, UpgradeGiverParts};
 pub use messages::{UpgradeOutcome, ask_for_upgrade};
 pub use program::NewProgram;
+pub use purges::PredecessorPurges;
 pub use socket::{UpgradeSocket, UpgradeSocketError};
 pub use taking::{HandedCache, TakeOver, TakeOverError};
 

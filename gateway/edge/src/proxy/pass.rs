@@ -41,6 +41,8 @@ pub(super) async fn pass(
     ask.note(|| TrailEvent::Passes(reason, detail));
     let dialect = ask.dialect();
     let CountedResponse { response, outcome } = pass_on(cache, ask, body, reason, detail).await;
+    // It logs what it can't be told, and the client has changed its page all the same.
+    let _ = cache.successor_knows().await;
     CountedResponse::new(dialect.passed(response), outcome)
 }
 

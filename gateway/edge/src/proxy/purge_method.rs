@@ -92,15 +92,6 @@ impl<'a> PurgeMethodRequest<'a> {
     }
 }
 
-/// What becomes of a request that is to load its page again for everybody.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PageRefresh {
-    /// The page is stale on every node from now on.
-    Begun,
-    /// Another process takes purges now, so the request is an ordinary one here.
-    LeftToSuccessor,
-}
-
 /// Marks a request that loads its page again for everybody.
 #[derive(Clone, Copy, Debug)]
 pub struct ReloadsForEverybody;
@@ -337,9 +328,8 @@ impl PurgeMethod {
         self.count(PurgeMethodOutcome::Refreshed);
     }
 
-    /// Marks a refresh, so that nothing that is stored answers it if it takes place here. The origin
-    /// does not get the token.
-    pub fn mark_refresh(&self, parts: &mut Parts, refresh: PageRefresh) {
+    /// Marks a refresh, so that nothing that is stored answers it. The origin does not get the token.
+    pub fn mark_refresh(&self, parts: &mut Parts) {
         if let Some(token) = self.token.as_deref() {
             if bearer::brings(&parts.headers, token) {
                 parts.headers.remove(AUTHORIZATION);
@@ -349,9 +339,7 @@ impl PurgeMethod {
             }
         }
         parts.headers.remove(X_REFRESH);
-        if refresh == PageRefresh::Begun {
-            parts.extensions.insert(ReloadsForEverybody);
-        }
+        parts.extensions.insert(ReloadsForEverybody);
     }
 
     /// Whether the client may purge. Its address is the one that trusted proxies report; an unknown

@@ -11,13 +11,15 @@ use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
 use super::generation::Generation;
 use super::metrics::RequestOutcome;
-use super::purge_method::{PageRefresh, PurgeMethodRequest};
+use super::purge_method::PurgeMethodRequest;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::target::{PathRefusal, RoutingOutcome};
 use super::{Proxy, challenge, context, respond, to_https};
+use crate::cache::successor::SuccessorKnowledge;
 use crate::http::body::Body;
 use crate::http::forward::RequestSender;
 use crate::http::path::{PathFault, PathRules, PathSpelling};
+use crate::http::server::HandlerAnswer;
 use crate::http::tls::TlsSession;
 use crate::http::tls::config::RedirectTarget;
 
@@ -33,6 +35,13 @@ pub(super) struct UnroutedRequest<'a> {
     pub(super) started: Instant,
 }
 
+/// An answer that needs no route.
+pub(super) enum UnroutedAnswer {
+    Whole(CountedResponse),
+    /// To a purge, of which another process is to hear first.
+    Purged(CountedResponse),
+}
+
 impl UnroutedRequest<'_> {
     /// The answer that needs no route. `challenge` is the text that proves a name to an authority, and
     /// `redirect` where the listener sends its clients.
@@ -42,46 +51,35 @@ impl UnroutedRequest<'_> {
         generation: &Generation,
         challenge: Option<Arc<str>>,
         redirect: Option<RedirectTarget>,
-    ) -> Option<CountedResponse> {
+    ) -> Option<UnroutedAnswer> {
         let Self { parts, host, .. } = *self;
         if let Some(text) = challenge {
-            return Some(challenge::answer(&text));
+            return Some(UnroutedAnswer::Whole(challenge::answer(&text)));
         }
         let purge_method = &generation.purge_method;
         if purge_method.takes(parts) {
-            let answer = match proxy.passes_on() {
-                true => respond::plain(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "503 another process takes purges now: connect again\n",
-                ),
-                false => {
-                    let named = self.named_host;
-                    let asked = PurgeMethodRequest::new(parts, host, self.caller, named);
-                    purge_method.answer(generation, &proxy.cache, &asked)
-                }
-            };
-            return Some(CountedResponse::new(answer, RequestOutcome::Pass));
+            let asked = PurgeMethodRequest::new(parts, host, self.caller, self.named_host);
+            let answer = purge_method.answer(generation, &proxy.cache, &asked);
+            let served = CountedResponse::new(answer, RequestOutcome::Pass);
+            return Some(match proxy.passes_on() {
+                true => UnroutedAnswer::Purged(served),
+                false => UnroutedAnswer::Whole(served),
+            });
         }
-        to_https::answer(redirect?, parts, host, &generation.routes, &proxy.tls)
+        let answer = to_https::answer(redirect?, parts, host, &generation.routes, &proxy.tls);
+        answer.map(UnroutedAnswer::Whole)
     }
 
-    /// Lets the page be loaded again for everybody. None if the request does not ask for that, or may
-    /// not.
-    pub(super) fn begin_refresh(
-        &self,
-        proxy: &Proxy,
-        generation: &Generation,
-    ) -> Option<PageRefresh> {
+    /// Lets the page be loaded again for everybody, if the request asks for that and may. Returns
+    /// whether it does.
+    pub(super) fn begin_refresh(&self, proxy: &Proxy, generation: &Generation) -> bool {
         let purge_method = &generation.purge_method;
-        if !purge_method.is_refresh(self.parts, self.caller) {
-            return None;
+        let refreshes = purge_method.is_refresh(self.parts, self.caller);
+        if refreshes {
+            let (cache, host) = (&proxy.cache, self.host);
+            purge_method.begin_refresh(generation, cache, self.parts, host, self.caller);
         }
-        if proxy.passes_on() {
-            return Some(PageRefresh::LeftToSuccessor);
-        }
-        let (cache, host) = (&proxy.cache, self.host);
-        purge_method.begin_refresh(generation, cache, self.parts, host, self.caller);
-        Some(PageRefresh::Begun)
+        refreshes
     }
 
     /// The route of the request, whose path was spelled so when it arrived.
@@ -98,6 +96,32 @@ impl UnroutedRequest<'_> {
             }
             Err(fault) => RoutingOutcome::Refused(PathRefusal::Fault(fault)),
         }
+    }
+
+    /// Gives an answer that needed no route. That to a purge, while another process takes the place
+    /// of this one, waits until the purge holds there.
+    pub(super) fn give(
+        &self,
+        proxy: &Arc<Proxy>,
+        recorder: &RequestRecorder,
+        answer: UnroutedAnswer,
+    ) -> HandlerAnswer {
+        let served = match answer {
+            UnroutedAnswer::Whole(served) => {
+                return HandlerAnswer::Now(self.finish(recorder, served));
+            }
+            UnroutedAnswer::Purged(served) => served,
+        };
+        let (proxy, record) = (Arc::clone(proxy), self.record(recorder));
+        let pending = PendingAnswer::new(record, context::dialect(self.parts));
+        HandlerAnswer::later(async move {
+            let is_known = proxy.cache.successor_knows().await == SuccessorKnowledge::Knows;
+            let served = match is_known || !proxy.passes_on() {
+                true => served,
+                false => CountedResponse::new(held_here_alone(), RequestOutcome::Error),
+            };
+            pending.give(served)
+        })
     }
 
     /// Counts and logs an answer that no route has given.
@@ -135,6 +159,12 @@ impl UnroutedRequest<'_> {
     ) -> Response<Body> {
         PendingAnswer::new(record, context::dialect(self.parts)).give(served)
     }
+}
+
+/// The answer to a purge that the process which has taken over does not confirm.
+fn held_here_alone() -> Response<Body> {
+    let text = "503 another process takes purges now: connect again\n";
+    respond::plain(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 /// The answer to a request for which there is no route.

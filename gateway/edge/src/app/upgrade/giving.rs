@@ -17,10 +17,12 @@ use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
     UpgradeOutcome, UpgradeQuestion, UpgradeWish, hear, say,
 };
-use super::{NewProgram, ReplacingProcess, UpgradeSocket};
+use super::{NewProgram, PredecessorPurges, ReplacingProcess, UpgradeSocket, purges};
 use crate::app::ports::RunningPorts;
 use crate::app::reload::ConfigReloader;
 use crate::app::warming::WarmKeeper;
+use crate::cache::successor::SuccessorPurges;
+use crate::cluster::Cluster;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::listeners::TlsListeners;
@@ -51,6 +53,8 @@ pub struct UpgradeGiverParts {
     pub manager: ServiceManager,
     pub generation: u8,
     pub program: NewProgram,
+    pub predecessors: PredecessorPurges,
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// The most that are connected at once.
@@ -59,6 +63,10 @@ const MOST_CALLERS: usize = 8;
 const MOST_TIME: Duration = Duration::from_secs(3_600);
 /// The longest time for which what the cache holds is written down.
 const MOST_WRITING: Duration = Duration::from_secs(10);
+/// How long a process with the name of this one may still be heard on the event bus that leaves.
+pub const NAMESAKE_LEAVES: Duration = Duration::from_secs(10);
+/// Longer than a process lives that was replaced.
+const NAMESAKE_STAYS: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How often it is seen whether a program that was started has ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// The other user who is heard: it may do everything in any case.
@@ -231,7 +239,7 @@ impl UpgradeGiver {
         version: String,
         within: Duration,
     ) -> io::Result<()> {
-        let Some(_one) = self.giving.try_lock() else {
+        let Some(one) = self.giving.try_lock() else {
             return refuse(channel, "another process is about to take over");
         };
         if self.replaced.borrow().is_some() {
@@ -242,17 +250,22 @@ impl UpgradeGiver {
             version,
             "another process wants to take over"
         );
+        self.expect_namesake_for(within + NAMESAKE_LEAVES);
         match self.try_give(channel, peer, version, within) {
-            Ok(now) => {
+            Ok((now, purges)) => {
+                self.expect_namesake_for(NAMESAKE_STAYS);
                 tracing::info!(
                     process = now.process,
                     version = now.version,
                     "another process has taken over: this one drains"
                 );
                 self.replaced.send_replace(Some(now));
+                drop(one);
+                purges::tell(channel, &purges);
                 Ok(())
             }
             Err(why) => {
+                self.expect_namesake_for(NAMESAKE_LEAVES);
                 tracing::error!(
                     process = peer.process,
                     why,
@@ -264,13 +277,20 @@ impl UpgradeGiver {
         }
     }
 
+    /// The other process has the name of this one on the event bus.
+    fn expect_namesake_for(&self, span: Duration) {
+        if let Some(cluster) = &self.parts.cluster {
+            cluster.expect_namesake_for(span);
+        }
+    }
+
     fn try_give(
         &self,
         channel: &DescriptorChannel,
         peer: ChannelPeer,
         version: String,
         within: Duration,
-    ) -> Result<ReplacingProcess, String> {
+    ) -> Result<(ReplacingProcess, Arc<SuccessorPurges>), String> {
         let deadline = Instant::now() + within;
         let reloader = &self.parts.reloader;
         let held = async { timeout(within, reloader.hold()).await };
@@ -287,20 +307,25 @@ impl UpgradeGiver {
         let taken = match hear(channel, left).map_err(broke_off)?.0 {
             NewProcessMessage::Ready { taken } => taken,
             NewProcessMessage::Failed { why } => return Err(why),
-            NewProcessMessage::Serving => return Err("it serves before its time".to_owned()),
+            NewProcessMessage::Serving | NewProcessMessage::Purged => {
+                return Err("it serves before its time".to_owned());
+            }
         };
         let taken: Vec<Endpoint> = taken.iter().filter_map(|text| text.parse().ok()).collect();
         let passing = PassingOn::begin(&self.parts, &self.runtime, &taken);
-        // From here on nothing is purged here any more.
+        // What is purged from here on, the other process is told.
         let purged = cache.order() != written_at;
-        say(channel, &OldProcessMessage::Yours { purged }, &[]).map_err(broke_off)?;
+        let yours = OldProcessMessage::Yours { purged };
+        say(channel, &yours, &passing.earlier()).map_err(broke_off)?;
         match hear(channel, AT_ONCE).map_err(broke_off)?.0 {
             NewProcessMessage::Serving => {}
             NewProcessMessage::Failed { why } => return Err(why),
-            NewProcessMessage::Ready { .. } => return Err("it is ready twice".to_owned()),
+            NewProcessMessage::Ready { .. } | NewProcessMessage::Purged => {
+                return Err("it is ready twice".to_owned());
+            }
         }
         // From here on there is no way back.
-        passing.stays();
+        let purges = passing.stays();
         written.stays();
         self.parts
             .manager
@@ -308,11 +333,12 @@ impl UpgradeGiver {
         if let Err(error) = say(channel, &OldProcessMessage::Released, &[]) {
             tracing::warn!(%error, "the new process was not told that it is alone");
         }
-        Ok(ReplacingProcess {
+        let now = ReplacingProcess {
             process: peer.process,
             version,
             taken,
-        })
+        };
+        Ok((now, purges))
     }
 
     /// Duplicates of all sockets.
@@ -380,21 +406,36 @@ impl Drop for WrittenCache<'_> {
 struct PassingOn<'a> {
     parts: Option<&'a UpgradeGiverParts>,
     runtime: &'a Handle,
+    purges: Arc<SuccessorPurges>,
+    /// The ways by which earlier processes say what they purge.
+    earlier: Vec<Arc<DescriptorChannel>>,
 }
 
 impl<'a> PassingOn<'a> {
     fn begin(parts: &'a UpgradeGiverParts, runtime: &'a Handle, taken: &[Endpoint]) -> Self {
+        // First, since nothing of these is to wait for the other process, which waits for this.
+        let earlier = parts.predecessors.pause();
+        let purges = Arc::<SuccessorPurges>::default();
+        parts.proxy.cache.tell_successor(Some(Arc::clone(&purges)));
         parts.proxy.pass_on_everything();
         runtime.block_on(parts.ports.leave_datagrams(taken));
         Self {
             parts: Some(parts),
             runtime,
+            purges,
+            earlier,
         }
     }
 
-    /// It will not go back.
-    fn stays(mut self) {
+    fn earlier(&self) -> Vec<BorrowedFd<'_>> {
+        let most = self.earlier.iter().take(MOST_DESCRIPTORS);
+        most.map(|way| way.as_fd()).collect()
+    }
+
+    /// It will not go back. Returns what the other process is to hear of.
+    fn stays(mut self) -> Arc<SuccessorPurges> {
         self.parts = None;
+        Arc::clone(&self.purges)
     }
 }
 
@@ -403,6 +444,9 @@ impl Drop for PassingOn<'_> {
         if let Some(parts) = self.parts {
             self.runtime.block_on(parts.ports.take_datagrams_back());
             parts.proxy.serve_again();
+            parts.proxy.cache.tell_successor(None);
+            self.purges.close();
+            parts.predecessors.resume(&parts.proxy.cache, self.runtime);
         }
     }
 }

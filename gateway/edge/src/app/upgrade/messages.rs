@@ -52,11 +52,18 @@ pub(super) enum OldProcessMessage {
     /// Further descriptors of the state.
     Descriptors,
     /// The listeners are the new process's. `purged` says whether something was purged since what
-    /// the cache held was written down for it.
+    /// the cache held was written down for it. Its descriptors are the ways by which still earlier
+    /// processes say what they purge.
     Yours {
         purged: bool,
     },
     Released,
+    /// Was purged on the last connections of the old process, after it was released: a purge as
+    /// text, as other nodes get it.
+    Purged {
+        statement: String,
+        soft: bool,
+    },
     /// To an operator.
     Upgraded(UpgradeOutcome),
 }
@@ -70,6 +77,8 @@ pub(super) enum NewProcessMessage {
         taken: Vec<String>,
     },
     Serving,
+    /// What was purged last holds here.
+    Purged,
     Failed {
         why: String,
     },

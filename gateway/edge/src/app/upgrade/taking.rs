@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamina_base::descriptor_channel::{DescriptorChannel, ReceivedMessage, own_user};
+use parking_lot::Mutex;
 
 use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
@@ -21,6 +22,8 @@ pub struct TakeOver {
     channel: Arc<DescriptorChannel>,
     state: HandedState,
     ports: Vec<HandedPort>,
+    /// The ways to still earlier processes.
+    earlier: Mutex<Vec<OwnedFd>>,
 }
 
 /// What became of what the process before had stored, after it was written down for this one.
@@ -98,6 +101,7 @@ impl TakeOver {
             channel: Arc::new(channel),
             state,
             ports,
+            earlier: Mutex::default(),
         })
     }
 
@@ -129,7 +133,9 @@ impl TakeOver {
     pub async fn ready(&self, taken: &[Endpoint]) -> Result<HandedCache, TakeOverError> {
         let taken = taken.iter().map(Endpoint::to_string).collect();
         let message = NewProcessMessage::Ready { taken };
-        match self.exchange(message).await? {
+        let (answer, received) = self.exchange(message).await?;
+        *self.earlier.lock() = received.descriptors;
+        match answer {
             OldProcessMessage::Yours { purged: false } => Ok(HandedCache::AsItWas),
             OldProcessMessage::Yours { purged: true } => Ok(HandedCache::Purged),
             other => Err(unexpected(&other)),
@@ -141,10 +147,20 @@ impl TakeOver {
     /// # Errors
     /// If the old process does not answer. It ends nevertheless, as soon as it has heard it.
     pub async fn serving(&self) -> Result<(), TakeOverError> {
-        match self.exchange(NewProcessMessage::Serving).await? {
+        match self.exchange(NewProcessMessage::Serving).await?.0 {
             OldProcessMessage::Released => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// The ways by which the processes before say what they purge on their last connections.
+    pub fn purge_channels(&self) -> Vec<Arc<DescriptorChannel>> {
+        let earlier = std::mem::take(&mut *self.earlier.lock()).into_iter();
+        let earlier = earlier.filter_map(|way| DescriptorChannel::handed_over(way).ok());
+        let before = Arc::clone(&self.channel);
+        std::iter::once(before)
+            .chain(earlier.map(Arc::new))
+            .collect()
     }
 
     /// Says why this process does not get ready.
@@ -156,11 +172,11 @@ impl TakeOver {
     async fn exchange(
         &self,
         message: NewProcessMessage,
-    ) -> Result<OldProcessMessage, TakeOverError> {
+    ) -> Result<(OldProcessMessage, ReceivedMessage), TakeOverError> {
         let channel = Arc::clone(&self.channel);
         let exchange = tokio::task::spawn_blocking(move || {
             say(&channel, &message, &[]).map_err(TakeOverError::BrokenOff)?;
-            Ok(heard(&channel, AT_ONCE)?.0)
+            heard(&channel, AT_ONCE)
         });
         let broke_off = |error| TakeOverError::BrokenOff(io::Error::other(error));
         exchange.await.map_err(broke_off)?
@@ -190,6 +206,7 @@ fn unexpected(message: &OldProcessMessage) -> TakeOverError {
         OldProcessMessage::Descriptors => "descriptors",
         OldProcessMessage::Yours { .. } => "the listeners",
         OldProcessMessage::Released => "its end",
+        OldProcessMessage::Purged { .. } => "a purge",
         OldProcessMessage::Upgraded(_) => "an answer for operators",
     };
     TakeOverError::Form {
