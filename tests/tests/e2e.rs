@@ -340,6 +340,8 @@ mod reload_listeners;
 mod reload_plan;
 #[path = "e2e/reload_plan_keys.rs"]
 mod reload_plan_keys;
+#[path = "e2e/reload_plan_told.rs"]
+mod reload_plan_told;
 #[path = "e2e/reload_refused.rs"]
 mod reload_refused;
 #[path = "e2e/reload_state.rs"]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -122,6 +122,7 @@ impl fmt::Display for RemoteReload {
             (_, false) => writeln!(f, "It could be taken up: {before} -> {after}.")?,
         }
         write_changes(f, &self.answer["changes"])?;
+        write_certificates(f, &self.answer["certificates"])?;
         write_entries(f, &self.answer["entries"])?;
         write_keys(f, &self.answer["keys"])?;
         for warning in list(&self.answer["warnings"]) {
@@ -170,6 +171,29 @@ fn write_value(f: &mut fmt::Formatter<'_>, before: &str, value: &Value) -> fmt::
     )
 }
 
+/// Which names get or lose a certificate, and which files hold another one.
+fn write_certificates(f: &mut fmt::Formatter<'_>, certificates: &Value) -> fmt::Result {
+    for (word, names) in [("+", "added_names"), ("-", "removed_names")] {
+        for name in list(&certificates[names]) {
+            writeln!(f, "{word} certificate for {}", text(name))?;
+        }
+    }
+    for exchanged in list(&certificates["exchanged"]) {
+        let ends = |key: &str| {
+            let seconds = exchanged[key].as_u64().unwrap_or_default();
+            httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+        };
+        writeln!(
+            f,
+            "~ certificate of {}: another one, valid until {} (was {})",
+            text(&exchanged["file"]),
+            ends("not_after"),
+            ends("not_after_before")
+        )?;
+    }
+    Ok(())
+}
+
 fn write_entries(f: &mut fmt::Formatter<'_>, entries: &Value) -> fmt::Result {
     let number = |key: &str| entries[key].as_u64().unwrap_or_default();
     let unknown = number("unknown");
@@ -190,6 +214,19 @@ fn write_entries(f: &mut fmt::Formatter<'_>, entries: &Value) -> fmt::Result {
     let by_route = entries["unreachable_by_route"].as_object();
     for (route, count) in by_route.into_iter().flatten() {
         writeln!(f, "    {count} of route {route}")?;
+    }
+    for (route, forecast) in entries["lifetimes"].as_object().into_iter().flatten() {
+        let kinds = [
+            ("shorter", "would live shorter"),
+            ("longer", "would live longer"),
+            ("not_stored", "would not be stored"),
+        ];
+        for (key, what) in kinds {
+            let count = forecast[key].as_u64().unwrap_or_default();
+            if count > 0 {
+                writeln!(f, "    {count} of route {route} {what}, loaded again")?;
+            }
+        }
     }
     for url in list(&entries["rerouted"]) {
         let after = url["after"].as_str().unwrap_or("no route");

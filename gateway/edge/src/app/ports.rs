@@ -2,6 +2,7 @@
 //! the process takes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lamina_base::service_manager::ServiceManager;
@@ -13,6 +14,7 @@ use crate::http::server::{
     BindError, HandedPort, PreparedListeners, RunningListeners, SocketPurpose, WorkerThread,
     kept_name,
 };
+use crate::http::tls::certificate::ServerCertificate;
 
 /// Listeners at work: those for clients, or that of the admin API.
 pub struct RunningPorts {
@@ -78,6 +80,14 @@ impl RunningPorts {
     pub async fn take_datagrams_back(&self) {
         if let Some(listeners) = self.listeners.lock().await.as_ref() {
             listeners.take_datagrams_back();
+        }
+    }
+
+    /// The certificates that clients are shown.
+    pub async fn certificates(&self) -> Vec<Arc<ServerCertificate>> {
+        match self.listeners.lock().await.as_ref() {
+            Some(listeners) => listeners.certificates(),
+            None => Vec::new(),
         }
     }
 

@@ -2,13 +2,15 @@
 //!
 //! The order: read and check, refuse what can't change (`fixed`), make the generation, open the
 //! listeners that are new; nothing of that can be seen from outside. Then the generation is swapped,
-//! and the listeners that are gone are closed. `changes` says what is different, `forecast` what that
-//! means for stored entries, `watch` when files have changed, `outcome` and `metrics` what came of it.
+//! and the listeners that are gone are closed. `changes` and `certificate_changes` say what is
+//! different, `forecast` what that means for stored entries, `watch` when files have changed, `outcome` and `metrics` what came of it.
 
+mod certificate_changes;
 pub mod changes;
 mod fixed;
 pub mod forecast;
 pub mod key_forecast;
+pub mod lifetime_forecast;
 mod metrics;
 pub mod outcome;
 mod watch;
@@ -38,6 +40,7 @@ use crate::local_authority;
 use crate::proxy::{Generation, Proxy};
 use crate::shared_tickets::SharedTicketKeeper;
 use crate::telemetry::logs::LevelSetter;
+use certificate_changes::CertificateChanges;
 use changes::ConfigChanges;
 use forecast::{ClientSchemes, EntryForecast};
 use key_forecast::KeyForecasts;
@@ -243,12 +246,20 @@ impl ConfigReloader {
             .collect();
         let prepared = self.prepare(&file, config).await?;
         let hash_after = prepared.next.hash.clone();
-        let (entries, keys) = match trigger {
+        let (certificates, entries, keys) = match trigger {
             ReloadTrigger::Admin(_) => {
+                let in_use = self.ports.certificates().await;
+                let (before, after) = (Arc::clone(&before), Arc::clone(&prepared.next.config));
+                let tls = Arc::clone(&self.process.tls);
+                let certificates =
+                    blocking(move || CertificateChanges::of((&before, in_use), &after, &tls));
+                let certificates = certificates
+                    .await?
+                    .map_err(|error| ReloadError::Failed(with_causes(&error)))?;
                 let (entries, keys) = self.forecast(&prepared, &changes).await?;
-                (Some(entries), Some(keys))
+                (Some(certificates), Some(entries), Some(keys))
             }
-            ReloadTrigger::Signal | ReloadTrigger::Watch => (None, None),
+            ReloadTrigger::Signal | ReloadTrigger::Watch => (None, None, None),
         };
         if act == ReloadAct::Apply {
             self.commit(prepared).await?;
@@ -257,6 +268,7 @@ impl ConfigReloader {
             hash_before,
             hash_after,
             changes,
+            certificates,
             entries,
             keys,
             warnings,

@@ -28,6 +28,7 @@ use super::unix::SocketFile;
 use super::worker::AcceptOn;
 use crate::config::ListenerConfig;
 use crate::endpoint::Endpoint;
+use crate::tls::certificate::ServerCertificate;
 
 /// How long the connections of a listener that is gone may wait for their next request.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
@@ -318,6 +319,17 @@ impl RunningListeners {
         self.ports
             .iter()
             .map(|running| running.port.address_with_scheme())
+            .collect()
+    }
+
+    /// The certificates that clients are shown, those of one listener after the other.
+    pub fn certificates(&self) -> Vec<Arc<ServerCertificate>> {
+        let ports = self
+            .ports
+            .iter()
+            .filter_map(|one| one.port.secured.as_ref());
+        ports
+            .flat_map(|secured| secured.listener.certificates())
             .collect()
     }
 

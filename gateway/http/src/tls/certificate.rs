@@ -199,6 +199,11 @@ impl ServerCertificate {
         })
     }
 
+    /// Whether clients are shown the same octets.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.certified.cert == other.certified.cert
+    }
+
     /// Whether a client that asks for this host may trust it. `host` is a name in any case, or an
     /// address.
     pub fn covers(&self, host: &str) -> bool {

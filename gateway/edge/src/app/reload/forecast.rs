@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::Serialize;
 
 use super::changes::{ConfigChanges, NamedChanges};
+use super::lifetime_forecast::{self, LifetimeForecasts};
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::StoredKeyFields;
@@ -33,6 +34,8 @@ pub struct EntryForecast {
     pub unknown: u64,
     /// Some URLs that are served by another route.
     pub rerouted: Vec<ReroutedUrl>,
+    /// What becomes of the lifetimes of those that stay reachable.
+    pub lifetimes: LifetimeForecasts,
 }
 
 /// A URL that is served by another route.
@@ -158,7 +161,12 @@ impl EntryForecast {
         }
         match key.as_deref() == Some(stored.primary) {
             true if asked.lacks_what_counts((before, after), &stored) => EntryFate::Unknown,
-            true => EntryFate::Reachable,
+            true => {
+                let asked_for = (stored.route, asked.uri.path(), &asked.headers);
+                let generations = (before, after);
+                lifetime_forecast::count(&mut self.lifetimes, entry, asked_for, generations);
+                EntryFate::Reachable
+            }
             false => EntryFate::Unreachable,
         }
     }

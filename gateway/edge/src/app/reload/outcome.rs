@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::certificate_changes::CertificateChanges;
 use super::changes::ConfigChanges;
 use super::fixed::FixedKeyChange;
 use super::forecast::EntryForecast;
@@ -41,6 +42,8 @@ pub struct ReloadReport {
     pub hash_after: String,
     pub changes: ConfigChanges,
     /// None: nobody waits for it.
+    pub certificates: Option<CertificateChanges>,
+    /// None: nobody waits for it.
     pub entries: Option<EntryForecast>,
     /// What new versions of key plugins make of the last requests. None: nobody waits for it.
     pub keys: Option<KeyForecasts>,
@@ -55,6 +58,7 @@ impl ReloadReport {
             "hash_before": self.hash_before,
             "hash_after": self.hash_after,
             "changes": self.changes,
+            "certificates": self.certificates,
             "entries": self.entries,
             "keys": self.keys,
             "warnings": self.warnings,

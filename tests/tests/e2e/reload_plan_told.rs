@@ -1,0 +1,138 @@
+//! What `lamina plan` says besides keys: which names get and lose a certificate (PL1d), and how many
+//! stored entries would live shorter or longer (PL1c).
+
+use e2e::cli::run;
+use e2e::gateway::Gateway;
+use e2e::h3::certificates::Certificates;
+use e2e::h3::{NAME, OTHER_NAME};
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for};
+use serde_json::{Value, json};
+
+/// What the gateway, and the command, say of this configuration.
+async fn planned(gateway: &Gateway, setup: &Setup) -> (Value, String) {
+    let file = gateway.dir().join("next.yaml");
+    std::fs::write(&file, setup.yaml()).unwrap();
+    let plan = gateway.plan(&file).await;
+    assert_eq!(plan.status, 200, "{}", plan.said);
+    let arguments = [
+        "plan",
+        "-c",
+        file.to_str().unwrap(),
+        "--against",
+        &gateway.admin.to_string(),
+    ];
+    let ran = run(&arguments);
+    assert_eq!(ran.code, Some(0), "{}", ran.output());
+    (plan.said, ran.stdout)
+}
+
+#[tokio::test]
+async fn names_that_get_and_lose_a_certificate_and_files_with_another_one_are_told() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let (first, second) = (Certificates::new(&[NAME]), Certificates::new(&[OTHER_NAME]));
+    let with = |name: &str| {
+        let tls = format!("{{certificates: [{{cert: {name}.crt, key: {name}.key}}]}}");
+        Setup::new(&origin).listener("tls", &tls)
+    };
+    let named = |setup: Setup, name: &str, certificates: &Certificates| {
+        let [(_, cert), (_, key), _] = certificates.files();
+        let setup = setup.file(&format!("{name}.crt"), cert);
+        setup.file(&format!("{name}.key"), key)
+    };
+    let setup = named(named(with("first"), "first", &first), "second", &second);
+    let gateway = setup.start().await;
+    let (said, shown) = planned(&gateway, &with("first")).await;
+    let nothing = json!({"added_names": [], "removed_names": [], "exchanged": []});
+    assert_eq!(said["certificates"], nothing, "{shown}");
+
+    let (said, shown) = planned(&gateway, &with("second")).await;
+    assert_eq!(said["certificates"]["added_names"], json!([OTHER_NAME]));
+    assert_eq!(said["certificates"]["removed_names"], json!([NAME]));
+    for line in [
+        format!("+ certificate for {OTHER_NAME}\n"),
+        format!("- certificate for {NAME}\n"),
+    ] {
+        assert!(shown.contains(&line), "{shown}");
+    }
+
+    // The gateway itself takes another content up a second later, too.
+    wait_for("another content of the file is told", SOON, || async {
+        for ((name, content), ending) in first.renewed().into_iter().zip(["crt", "key"]) {
+            assert!(name.ends_with(ending));
+            std::fs::write(gateway.dir().join(format!("first.{ending}")), content).unwrap();
+        }
+        let (said, _) = planned(&gateway, &with("first")).await;
+        let exchanged = said["certificates"]["exchanged"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let file = exchanged.first()?["file"].as_str()?.to_owned();
+        assert!(file.ends_with("first.crt"), "{file}");
+        assert_eq!(said["certificates"]["added_names"], json!([]));
+        Some(())
+    })
+    .await;
+}
+
+/// The lifetimes that the plan says are different, and those of the pages loaded again.
+#[tokio::test]
+async fn lifetimes_that_become_shorter_or_longer_are_told_with_the_entries_that_they_concern() {
+    let origin = Origin::pages(|seen| {
+        let reply = Reply::ok("page");
+        match seen.path_only().split('/').nth(1) {
+            Some("stated") => reply.header("cache-control", "max-age=600"),
+            _ => reply,
+        }
+    })
+    .await;
+    let with = |policy: &str| {
+        Setup::new(&origin)
+            .route(&format!(
+                "{{name: shop, match: {{path: [/shop/*, /stated/*]}}, upstream: origin, policy: {policy}}}"
+            ))
+            .route("{name: rest, upstream: origin, policy: {mode: override, ttl: 1m}}")
+    };
+    let before = with("{mode: respect, ttl: 2m}");
+    let gateway = before.start().await;
+    let pages: Vec<_> = (0..3)
+        .flat_map(|n| [format!("/shop/{n}"), format!("/rest/{n}")])
+        .chain((0..2).map(|n| format!("/stated/{n}")))
+        .collect();
+    for page in &pages {
+        gateway.client().get(page).await;
+        assert!(gateway.client().get(page).await.is_hit(), "{page}");
+    }
+    for (policy, expected) in [
+        ("{mode: respect, ttl: 2m}", json!({})),
+        // What the origin states stays.
+        (
+            "{mode: respect, ttl: 1m}",
+            json!({"shop": {"shorter": 3, "longer": 0, "not_stored": 0}}),
+        ),
+        (
+            "{mode: override, ttl: 5m}",
+            json!({"shop": {"shorter": 2, "longer": 3, "not_stored": 0}}),
+        ),
+        (
+            "{mode: respect}",
+            json!({"shop": {"shorter": 0, "longer": 0, "not_stored": 3}}),
+        ),
+    ] {
+        let (said, shown) = planned(&gateway, &with(policy)).await;
+        assert_eq!(said["entries"]["lifetimes"], expected, "{policy}");
+        assert_eq!(said["entries"]["unreachable"], 0);
+        let told = shown.contains("of route shop would");
+        assert_eq!(told, expected != json!({}), "{policy}: {shown}");
+    }
+    // And so it comes.
+    gateway.take_up(&with("{mode: override, ttl: 5m}")).await;
+    gateway.purge(json!({"all": true})).await;
+    for (page, lifetime) in [("/shop/0", 300), ("/stated/0", 300), ("/rest/0", 60)] {
+        gateway.client().get(page).await;
+        let ttl = gateway.client().get(page).await.cache().ttl.unwrap();
+        assert!((lifetime - 60..=lifetime).contains(&ttl), "{page}: {ttl}");
+    }
+}
