@@ -168,7 +168,7 @@ impl Gateway {
         self.process.id()
     }
 
-    /// Resident memory in bytes, from the kernel.
+    /// Resident memory of its current process in bytes, from the kernel.
     pub fn resident_bytes(&self) -> u64 {
         self.memory_of("VmRSS:")
     }
@@ -180,12 +180,12 @@ impl Gateway {
 
     /// Makes what is resident now the most that was.
     pub fn forget_peak(&self) {
-        let path = format!("/proc/{}/clear_refs", self.process.id());
+        let path = format!("/proc/{}/clear_refs", self.current_process());
         std::fs::write(path, "5").expect("the kernel resets the peak of a child of ours");
     }
 
     fn memory_of(&self, line: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.current_process()))
             .unwrap_or_default();
         let line = status.lines().find(|known| known.starts_with(line));
         line.and_then(|line| line.split_whitespace().nth(1))
@@ -196,7 +196,7 @@ impl Gateway {
 
     /// Open descriptors, from the kernel.
     pub fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))
+        std::fs::read_dir(format!("/proc/{}/fd", self.current_process()))
             .map_or(0, |entries| entries.count())
     }
 

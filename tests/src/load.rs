@@ -1,7 +1,8 @@
 //! Load on a gateway that changes meanwhile: clients of HTTP/1, HTTP/2 and HTTP/3, WebSockets, streams
 //! of events and uploads. Each keeps its connection as long as it may, and counts what fails
-//! (`report`).
+//! (`report`) and how long hits take (`latency`).
 
+mod latency;
 mod report;
 
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use crate::origin::Asked;
 use crate::raw::RawConnection;
 use crate::reply::Reply;
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::{http1, http2};
@@ -29,6 +30,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub use report::LoadReport;
+use report::RequestStart;
 
 /// Clients of each kind that ask for pages.
 const OF_A_KIND: usize = 2;
@@ -58,6 +60,8 @@ pub struct ClientLoad {
 /// What one request came to.
 enum RequestEnd {
     Good,
+    /// It came from the cache.
+    Hit,
     /// The connection takes no more requests, and this one was not processed.
     Moved,
     Failed(String),
@@ -142,8 +146,12 @@ fn request(path: &str) -> Request<Full<Bytes>> {
 }
 
 /// Whether an answer is the page.
-fn judge(path: &str, status: StatusCode, body: &[u8]) -> RequestEnd {
+fn judge(path: &str, (status, headers): (StatusCode, &HeaderMap), body: &[u8]) -> RequestEnd {
+    let from_cache = headers.get("cache-status");
+    let from_cache = from_cache.and_then(|value| value.to_str().ok());
+    let is_hit = from_cache.is_some_and(|value| value.contains("; hit"));
     match status == StatusCode::OK && body == format!("page {path}").as_bytes() {
+        true if is_hit => RequestEnd::Hit,
         true => RequestEnd::Good,
         false => RequestEnd::Failed(format!("{path}: {status}, {} bytes", body.len())),
     }
@@ -188,7 +196,7 @@ where
     };
     let connection = tokio::spawn(connection);
     while !stop.load(Relaxed) {
-        let path = page();
+        let (path, start) = (page(), report.start());
         let end = async {
             let response = sender.send_request(request(&path)).await?;
             let (head, body) = response.into_parts();
@@ -197,11 +205,11 @@ where
                 .get("connection")
                 .is_some_and(|value| value == "close");
             let body = body.collect().await?.to_bytes();
-            Ok::<_, hyper::Error>((judge(&path, head.status, &body), last))
+            Ok::<_, hyper::Error>((judge(&path, (head.status, &head.headers), &body), last))
         };
         match timeout(LIMIT, end).await {
             Ok(Ok((end, last))) => {
-                report.ended(kind, end);
+                report.ended(kind, start, end);
                 if last {
                     report.moved();
                     break;
@@ -257,20 +265,20 @@ async fn over_http2(address: SocketAddr, (report, stop): Begun) {
         };
         let connection = tokio::spawn(connection);
         while !stop.load(Relaxed) && !sender.is_closed() {
-            let path = page();
+            let (path, start) = (page(), report.start());
             let mut asked = request(&path);
             *asked.uri_mut() = format!("http://{}{path}", crate::h3::NAME).parse().unwrap();
             let end = async {
                 let response = sender.send_request(asked).await?;
                 let (head, body) = response.into_parts();
                 let body = body.collect().await?.to_bytes();
-                Ok::<_, hyper::Error>(judge(&path, head.status, &body))
+                Ok::<_, hyper::Error>(judge(&path, (head.status, &head.headers), &body))
             };
             match timeout(LIMIT, end).await {
-                Ok(Ok(end)) => report.ended("http2", end),
+                Ok(Ok(end)) => report.ended("http2", start, end),
                 // It was not sent.
                 Ok(Err(error)) if error.is_canceled() || sender.is_closed() => {
-                    report.ended("http2", RequestEnd::Moved);
+                    report.moved();
                     break;
                 }
                 Ok(Err(error)) => {
@@ -291,12 +299,13 @@ async fn over_http3(gateway: Arc<SecuredGateway>, (report, stop): Begun) {
     while !stop.load(Relaxed) {
         let client = gateway.client().await;
         while !stop.load(Relaxed) {
+            let start = report.start();
             match timeout(LIMIT, ask_http3(&client)).await {
                 Ok(RequestEnd::Moved) => {
-                    report.ended("http3", RequestEnd::Moved);
+                    report.moved();
                     break;
                 }
-                Ok(end) => report.ended("http3", end),
+                Ok(end) => report.ended("http3", start, end),
                 Err(_) => {
                     report.failed("http3: no answer");
                     break;
@@ -309,7 +318,7 @@ async fn over_http3(gateway: Arc<SecuredGateway>, (report, stop): Begun) {
 async fn ask_http3(client: &H3Client) -> RequestEnd {
     let path = page();
     match client.request(&path).try_send().await {
-        Ok(answer) => judge(&path, answer.status, &answer.body),
+        Ok(answer) => judge(&path, (answer.status, &answer.headers), &answer.body),
         Err(H3Failure::Reset(REQUEST_REJECTED) | H3Failure::Closed(NO_ERROR)) => RequestEnd::Moved,
         // The library refuses to send after a GOAWAY.
         Err(H3Failure::Other(why)) if why.contains("closing") || why.contains("NoError") => {
@@ -391,9 +400,13 @@ async fn events(address: SocketAddr, (report, stop): Begun) {
 }
 
 impl LoadReport {
-    fn ended(&self, kind: &str, end: RequestEnd) {
+    fn ended(&self, kind: &str, start: RequestStart, end: RequestEnd) {
         match end {
             RequestEnd::Good => self.good(kind),
+            RequestEnd::Hit => {
+                self.hit(start);
+                self.good(kind);
+            }
             RequestEnd::Moved => self.moved(),
             RequestEnd::Failed(why) => self.failed(format!("{kind}: {why}")),
         }

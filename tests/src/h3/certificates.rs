@@ -17,8 +17,18 @@ pub struct Certificates {
     /// The certificate of the server, as PEM.
     pub server: String,
     key: String,
+    issuer: Issuer<'static, KeyPair>,
+    names: Vec<String>,
     /// One for all connections, since a session is resumed under the same one alone.
     verifier: Arc<WebPkiServerVerifier>,
+}
+
+/// A certificate of the server with its key, as PEM.
+fn pair(names: &[String], issuer: &Issuer<'static, KeyPair>) -> [String; 2] {
+    let server = CertificateParams::new(names.to_vec()).expect("the names are valid");
+    let key = KeyPair::generate().expect("a key can be made");
+    let server = server.signed_by(&key, issuer).expect("it can be signed");
+    [server.pem(), key.serialize_pem()]
 }
 
 impl Certificates {
@@ -32,9 +42,7 @@ impl Certificates {
         let root = authority.self_signed(&key).expect("a root can be signed");
         let issuer = Issuer::new(authority, key);
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let server = CertificateParams::new(names).expect("the names are valid");
-        let key = KeyPair::generate().expect("a key can be made");
-        let server = server.signed_by(&key, &issuer).expect("it can be signed");
+        let [server, key] = pair(&names, &issuer);
         let mut roots = RootCertStore::empty();
         roots.add(root.der().clone()).expect("the root is one");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -43,10 +51,18 @@ impl Certificates {
             .expect("there is a root");
         Self {
             authority: root.pem(),
-            server: server.pem(),
-            key: key.serialize_pem(),
+            server,
+            key,
+            issuer,
+            names,
             verifier,
         }
+    }
+
+    /// Another certificate for the same names, and its key, as the files of the first one.
+    pub fn renewed(&self) -> [(&'static str, String); 2] {
+        let [server, key] = pair(&self.names, &self.issuer);
+        [("server.crt", server), ("server.key", key)]
     }
 
     /// The SHA-256 of the server's public key, as browsers and curl pin it.

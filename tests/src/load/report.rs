@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use super::latency::LatencyHistogram;
 
 /// Counts of the clients.
 #[derive(Default)]
@@ -13,6 +16,19 @@ pub struct LoadReport {
     moved: AtomicU64,
     failures: Mutex<Vec<String>>,
     failed: AtomicU64,
+    /// Whether something is being exchanged just now.
+    swaps: AtomicBool,
+    /// Hits that were asked for and answered while nothing was exchanged.
+    calm: LatencyHistogram,
+    /// The other ones.
+    during_swaps: LatencyHistogram,
+}
+
+/// When a request began.
+#[derive(Clone, Copy)]
+pub(super) struct RequestStart {
+    at: Instant,
+    in_swap: bool,
 }
 
 /// Failures that are shown.
@@ -36,6 +52,35 @@ impl LoadReport {
                 Some(count) => *count += 1,
                 None => drop(good.insert(kind.to_owned(), 1)),
             }
+        }
+    }
+
+    /// Something is exchanged from now on.
+    pub fn swap_begins(&self) {
+        self.swaps.store(true, Relaxed);
+    }
+
+    /// It is exchanged.
+    pub fn swap_ends(&self) {
+        self.swaps.store(false, Relaxed);
+    }
+
+    pub(super) fn start(&self) -> RequestStart {
+        RequestStart {
+            at: Instant::now(),
+            in_swap: self.swaps.load(Relaxed),
+        }
+    }
+
+    /// A hit has come whole.
+    pub(super) fn hit(&self, start: RequestStart) {
+        if !self.counts.load(Relaxed) {
+            return;
+        }
+        let took = start.at.elapsed();
+        match start.in_swap || self.swaps.load(Relaxed) {
+            true => self.during_swaps.note(took),
+            false => self.calm.note(took),
         }
     }
 
@@ -77,6 +122,13 @@ impl LoadReport {
         );
         for (kind, count) in self.good.lock().unwrap().iter() {
             let _ = writeln!(text, "  {kind}: {count}");
+        }
+        let times = [
+            ("without a swap", &self.calm),
+            ("during swaps", &self.during_swaps),
+        ];
+        for (when, hits) in times.into_iter().filter(|(_, hits)| hits.count() > 0) {
+            let _ = writeln!(text, "  {when}: {}", hits.text());
         }
         for line in self.failures.lock().unwrap().iter() {
             let _ = writeln!(text, "failed: {line}");

@@ -1,7 +1,7 @@
 //! What was seen.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use e2e::gateway::AdminAnswer;
@@ -23,6 +23,10 @@ pub struct Report {
     reloads: AtomicU64,
     refused: Mutex<Vec<String>>,
     growth: Mutex<(ProcessSize, ProcessSize)>,
+    /// Of each process, just before another one took its place.
+    replaced: Mutex<Vec<ProcessSize>>,
+    /// Replaced processes that have not ended.
+    left: AtomicUsize,
 }
 
 /// Refusals that are shown.
@@ -50,6 +54,15 @@ impl Report {
         *self.growth.lock().unwrap() = (before, after);
     }
 
+    /// Another process has taken the place of one of this size.
+    pub fn took_over(&self, replaced: ProcessSize) {
+        self.replaced.lock().unwrap().push(replaced);
+    }
+
+    pub fn left_behind(&self, processes: usize) {
+        self.left.store(processes, Relaxed);
+    }
+
     /// Whether nothing failed and nothing grew.
     pub fn is_good(&self) -> bool {
         let (before, after) = *self.growth.lock().unwrap();
@@ -57,6 +70,7 @@ impl Report {
         self.load.all_failed() == 0
             && self.refused.lock().unwrap().is_empty()
             && self.reloads.load(Relaxed) > 0
+            && self.left.load(Relaxed) == 0
             && after.old_engines == 0.0
             && after.threads <= before.threads + THREADS
             && after.descriptors <= before.descriptors + DESCRIPTORS
@@ -81,6 +95,22 @@ impl Report {
             after.threads,
             after.old_engines
         );
+        let replaced = self.replaced.lock().unwrap();
+        if !replaced.is_empty() {
+            let sizes = replaced.iter().map(|one| {
+                let mebibytes = one.resident_bytes as f64 / f64::from(1 << 20);
+                format!("{mebibytes:.1}")
+            });
+            let sizes: Vec<_> = sizes.collect();
+            let _ = writeln!(
+                text,
+                "{} take-overs; {} earlier processes are left; resident MiB of each before it was \
+                 replaced: {}",
+                replaced.len(),
+                self.left.load(Relaxed),
+                sizes.join(" ")
+            );
+        }
         for line in self.refused.lock().unwrap().iter().take(SHOWN) {
             let _ = writeln!(text, "refused: {line}");
         }

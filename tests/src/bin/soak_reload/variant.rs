@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use e2e::h3::certificates::Certificates;
 use e2e::origin::Origin;
 use e2e::setup::Setup;
+use e2e::upgrade::server;
 
 /// Makes configurations that differ in every part that may change.
 pub struct ConfigVariant {
@@ -56,7 +57,7 @@ impl ConfigVariant {
         self.base
             .clone()
             .top("listeners", &format!("[{secured}, {clear}{guest}]"))
-            .top("server", "{threads: 2, drain_timeout: 1m, old_engine_max: 10m}")
+            .top("server", &server(", old_engine_max: 2h"))
             .top(
                 "cache",
                 &format!("{{l1: {{max_bytes: {}MiB}}}}", 64 + 16 * (round / 10 % 2)),

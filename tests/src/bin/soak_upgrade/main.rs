@@ -65,7 +65,9 @@ async fn soak(turns: u64, span: Duration) -> anyhow::Result<()> {
             ensure!(failed.code == Some(1), "a program that fails: {failed:?}");
         }
         let begun = Instant::now();
+        report.swap_begins();
         processes.push(gateway_in_use.upgrade().await);
+        report.swap_ends();
         slowest = slowest.max(begun.elapsed());
         origin.forget();
     }
