@@ -6,6 +6,8 @@
 #                   release consists of in target/release-artefacts: Debian package, completions,
 #                   manual, list of dependencies, checksums
 #   make test       install what the tests need, run all of them
+#   make test-image the Dockerfile's own steps in bare roots of Debian 12, since they need no engine; what
+#                   they make is started as an engine would start it (builds the product: half an hour)
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js); FRONT=tls-h1,
 #                   tls-h2 or h3 asks over TLS
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
@@ -26,12 +28,14 @@
 #                   rounds of faults on each with each second tier (ROUNDS=20 SEED=7 for a few others)
 #   make soak-reload     a hundred reloads of everything that may change, under load of all protocols
 #   make soak-upgrade    twenty take-overs by another process under the same load, one that fails
+#   make soak-everything  an hour of the same load with a reload each ten seconds, another certificate
+#                   and a take-over each minute (DURATION=600 for ten minutes)
 #   make soak-readers  an hour of clients that read 1 KB/s over each protocol, beside clients that
 #                   stop reading (DURATION=120 for two minutes)
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-readers clean
+.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-everything soak-readers test-image clean
 
 CARGO ?= cargo
 
@@ -98,6 +102,11 @@ test-install:
 test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
 	@scripts/test.sh
+
+# As root. `scripts/image.py try` tries again what was built.
+test-image:
+	@tests/install.sh test-image debootstrap iproute2
+	@scripts/image.py
 
 # The plugins' own unit tests, each in its language; those in Rust run natively, in their
 # own workspace.
@@ -201,6 +210,12 @@ soak-reload: build-dist
 
 soak-upgrade: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_upgrade
+
+# A reload each ten seconds.
+SOAKED := $(or $(DURATION),3600)
+
+soak-everything: build-dist
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_reload -- $$(($(SOAKED) / 10)) $(SOAKED) 6
 
 soak-readers: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_readers -- $(or $(DURATION),3600)
