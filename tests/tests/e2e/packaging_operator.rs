@@ -227,7 +227,7 @@ async fn an_installation_lives_from_the_first_start_over_upgrades_to_its_removal
     here.serves("/hello", "hello").await;
     here.edit("upstream: origin", "upstream: orgin");
     let refused = here.reload();
-    assert_eq!(refused.code, Some(1), "{}", refused.output());
+    assert_eq!(refused.code, Some(2), "{}", refused.output());
     let told = refused.output();
     let line = fs::read_to_string(here.config()).unwrap();
     let line = line
