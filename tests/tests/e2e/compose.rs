@@ -29,10 +29,12 @@ const KNOWN: [&str; 8] = [
     "volumes",
 ];
 
-/// The environment of our image, by the Dockerfile.
-const OF_IMAGE: [(&str, &str); 2] = [
+/// The environment of our image, by the Dockerfile, and where commands find a gateway unless they are
+/// told, which is an address of the container.
+const OF_IMAGE: [(&str, &str); 3] = [
     ("LAMINA_CONFIG", "/etc/lamina/lamina.yaml"),
     ("LISTEN", "0.0.0.0:8080"),
+    ("LAMINA_ADMIN", "127.0.0.1:9180"),
 ];
 
 /// What a service runs in its container.
@@ -247,7 +249,10 @@ impl Composed {
             }
             (None, _) => return true,
         };
-        self.exec(service, &check)
+        // As in the image: by the configuration.
+        let mut check = self.program(service, &check);
+        let ended = check.env_remove("LAMINA_ADMIN").status();
+        ended.is_ok_and(|ended| ended.success())
     }
 }
 
