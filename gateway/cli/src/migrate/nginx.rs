@@ -3,6 +3,7 @@
 
 mod access;
 mod answers;
+mod blocks;
 mod conditions;
 mod guards;
 mod hosts;
@@ -11,6 +12,7 @@ mod locations;
 mod policy;
 mod precedence;
 mod request_uri;
+mod server_location;
 pub mod syntax;
 mod unsaid;
 mod upstreams;

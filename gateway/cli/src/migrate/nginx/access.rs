@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::super::draft::{ConfigDraft, DraftMap};
 use super::super::source::SourceStatement;
+use super::blocks::BlockChain;
 use super::listeners::network;
-use super::locations::BlockChain;
 
 /// Everything that decides who may have an answer of a route.
 pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &ConfigDraft) {

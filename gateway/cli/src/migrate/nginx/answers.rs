@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::super::draft::{ConfigDraft, DraftMap};
 use super::super::expression::{self, ExpressionCase, PatternList};
 use super::super::source::SourceStatement;
+use super::blocks::BlockChain;
 use super::conditions::{ConditionOperator, RequestCondition};
 use super::listeners::network;
-use super::locations::BlockChain;
 use super::request_uri::spelled_out;
 use super::values;
 

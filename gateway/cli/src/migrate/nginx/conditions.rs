@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::draft::DraftMap;
 use super::super::expression::{self, ExpressionCase, PatternList};
 use super::super::source::SourceStatement;
-use super::locations::BlockChain;
+use super::blocks::BlockChain;
 use super::request_uri::{RequestUriPatterns, spelled_out};
 use super::values::{TextPiece, text_pieces};
 

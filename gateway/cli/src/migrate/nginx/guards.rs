@@ -8,10 +8,10 @@ use super::super::draft::DraftMap;
 use super::super::expression::{self, ExpressionCase, PatternMeaning};
 use super::super::source::SourceStatement;
 use super::answers;
+use super::blocks::BlockChain;
 use super::conditions::{
     ConditionOperator, RequestCondition, TextTruth, definitions_of, truth_of_text, value_pattern,
 };
-use super::locations::BlockChain;
 use super::request_uri::RequestUriPatterns;
 
 /// The most routes that one condition becomes.

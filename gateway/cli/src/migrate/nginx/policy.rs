@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::super::draft::{ConfigDraft, DraftMap};
 use super::super::source::SourceStatement;
+use super::blocks::BlockChain;
 use super::conditions;
-use super::locations::BlockChain;
 use super::values;
 
 /// `proxy_cache_path`: how much is kept, and where.

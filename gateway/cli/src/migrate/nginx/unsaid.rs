@@ -4,8 +4,8 @@
 
 use super::super::draft::DraftMap;
 use super::super::source::{self, SourceStatement};
+use super::blocks::BlockChain;
 use super::guards;
-use super::locations::BlockChain;
 
 /// What a statement may bear on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
