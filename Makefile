@@ -6,6 +6,9 @@
 #                   release consists of in target/release-artefacts: Debian package, completions,
 #                   manual, list of dependencies, checksums
 #   make test       install what the tests need, run all of them
+#   make test-cms   applications and clients that purge, as they are, behind two nodes: MediaWiki, Wagtail,
+#                   npm's and PyPI's clients of Fastly and Cloudflare; WordPress and FOSHttpCache where
+#                   LAMINA_WORDPRESS_PLUGINS and LAMINA_FOSHTTPCACHE name folders of what no registry has
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js); FRONT=tls-h1,
 #                   tls-h2 or h3 asks over TLS
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
@@ -31,7 +34,7 @@
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build dist build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-readers clean
+.PHONY: run build dist build-dist plugins test test-install test-plugins test-cms conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-readers clean
 
 CARGO ?= cargo
 
@@ -82,6 +85,13 @@ PACKAGERS := dpkg-dev binutils lintian systemd
 # What takes completions and the manual.
 READERS := zsh fish mandoc groff-base
 
+# MediaWiki, with PHP and SQLite.
+WIKI := mediawiki php-cli php-sqlite3 php-mbstring php-xml php-intl php-curl
+
+# WordPress, with a database, and what FOSHttpCache's tests need.
+BLOG := wordpress wordpress-theme-twentytwentyone wordpress-theme-twentytwentythree mariadb-server-core mariadb-client php-cli php-mysql php-curl
+SUITES := phpunit php-guzzlehttp-guzzle php-http-httplug php-symfony-event-dispatcher php-symfony-options-resolver php-symfony-process php-symfony-http-kernel
+
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
 # what web pages may do; scanners of TLS;
@@ -104,6 +114,13 @@ test: test-install test-plugins
 test-plugins:
 	$(CARGO) test --locked --quiet --manifest-path plugins/Cargo.toml --target-dir plugins/target
 	@plugins/build.sh --install --strict --test
+
+# What is not there is left out, and said.
+test-cms:
+	@tests/install.sh test-cms $(WIKI) $(BLOG) $(SUITES)
+	@tests/cms/control.sh --install
+	$(CARGO) build --locked -p lamina
+	$(CARGO) test --locked --workspace --test e2e -- --ignored --nocapture cms_
 
 # How the gateway is asked in `make conformance` and `make differential`: clear, tls-h1, tls-h2, h3.
 FRONT ?= clear
