@@ -8,6 +8,9 @@
 #   make test       install what the tests need, run all of them
 #   make test-image the Dockerfile's own steps in bare roots of Debian 12, since they need no engine; what
 #                   they make is started as an engine would start it (builds the product: half an hour)
+#   make test-cms   applications and clients that purge, as they are, behind two nodes: MediaWiki, Wagtail,
+#                   npm's and PyPI's clients of Fastly and Cloudflare; WordPress and FOSHttpCache where
+#                   LAMINA_WORDPRESS_PLUGINS and LAMINA_FOSHTTPCACHE name folders of what no registry has
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js); FRONT=tls-h1,
 #                   tls-h2 or h3 asks over TLS; conformance-fronts and differential-fronts over each
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
@@ -37,7 +40,7 @@
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build dist build-dist plugins test test-install test-plugins conformance conformance-fronts fuzz check fmt clippy deny differential differential-fronts bench bench-install bench-program bench-neighbours bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-everything soak-readers test-image clean
+.PHONY: run build dist build-dist plugins test test-install test-plugins test-cms conformance conformance-fronts fuzz check fmt clippy deny differential differential-fronts bench bench-install bench-program bench-neighbours bench-micro bench-plugins bench-record bench-faults soak soak-attacks soak-l2 soak-bus soak-plugins soak-reload soak-upgrade soak-everything soak-readers test-image clean
 
 CARGO ?= cargo
 
@@ -88,6 +91,13 @@ PACKAGERS := dpkg-dev binutils lintian systemd
 # What takes completions and the manual.
 READERS := zsh fish mandoc groff-base
 
+# MediaWiki, with PHP and SQLite.
+WIKI := mediawiki php-cli php-sqlite3 php-mbstring php-xml php-intl php-curl
+
+# WordPress, with a database, and what FOSHttpCache's tests need.
+BLOG := wordpress wordpress-theme-twentytwentyone wordpress-theme-twentytwentythree mariadb-server-core mariadb-client php-cli php-mysql php-curl
+SUITES := phpunit php-guzzlehttp-guzzle php-http-httplug php-symfony-event-dispatcher php-symfony-options-resolver php-symfony-process php-symfony-http-kernel
+
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
 # what web pages may do; scanners of TLS; a certificate authority that says when it wants to renew;
@@ -116,6 +126,13 @@ test-image:
 test-plugins:
 	$(CARGO) test --locked --quiet --manifest-path plugins/Cargo.toml --target-dir plugins/target
 	@plugins/build.sh --install --strict --test
+
+# What is not there is left out, and said.
+test-cms:
+	@tests/install.sh test-cms $(WIKI) $(BLOG) $(SUITES)
+	@tests/cms/control.sh --install
+	$(CARGO) build --locked -p lamina
+	$(CARGO) test --locked --workspace --test e2e -- --ignored --nocapture cms_
 
 # How the gateway is asked in `make conformance` and `make differential`: clear, tls-h1, tls-h2, h3.
 FRONT ?= clear

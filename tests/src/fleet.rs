@@ -99,14 +99,19 @@ impl Fleet {
 
     /// Waits until every node hears all others.
     pub async fn whole(&self) {
-        let others = self.nodes.len() - 1;
-        for node in &self.nodes {
-            wait_for("every node hears the others", SOON * 2, || async {
-                let (state, heard) = (state(node).await, known(node).await);
-                (state == "serving" && heard == others).then_some(())
-            })
-            .await;
-        }
+        all_heard(&self.nodes).await;
+    }
+}
+
+/// Waits until each of these nodes hears all others.
+pub async fn all_heard(nodes: &[Gateway]) {
+    let others = nodes.len() - 1;
+    for node in nodes {
+        wait_for("every node hears the others", SOON * 2, || async {
+            let (state, heard) = (state(node).await, known(node).await);
+            (state == "serving" && heard == others).then_some(())
+        })
+        .await;
     }
 }
 

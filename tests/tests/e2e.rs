@@ -96,6 +96,16 @@ mod cli;
 mod client_gone;
 #[path = "e2e/cluster.rs"]
 mod cluster;
+#[path = "e2e/cms_clients.rs"]
+mod cms_clients;
+#[path = "e2e/cms_foshttpcache.rs"]
+mod cms_foshttpcache;
+#[path = "e2e/cms_mediawiki.rs"]
+mod cms_mediawiki;
+#[path = "e2e/cms_wagtail.rs"]
+mod cms_wagtail;
+#[path = "e2e/cms_wordpress.rs"]
+mod cms_wordpress;
 #[path = "e2e/coalescing.rs"]
 mod coalescing;
 #[path = "e2e/command_line_help.rs"]

@@ -197,7 +197,7 @@ pub const TABLE: [AdminOperation; 27] = [
     ),
     purge(
         AdminMethod::Post,
-        "/service/{name}/purge/{target}",
+        "/service/{name}/purge/{rest}",
         PurgeApi::FastlyKey,
     ),
     purge(
@@ -243,16 +243,16 @@ impl AdminOperation {
     /// The names in `path`. None if the path is another one.
     fn names_in<'a>(&self, path: &'a str) -> Option<PathNames<'a>> {
         let mut names = PathNames::default();
-        if let Some(place) = self.path.strip_suffix("{rest}") {
-            names.target = path.strip_prefix(place)?;
-            return Some(names);
-        }
-        let (mut wanted, mut given) = (self.path.split('/'), path.split('/'));
+        let is_segment = |given: &str| !given.is_empty() && !given.contains('/');
+        let mut wanted = self.path.split('/');
+        // The last one is all that remains, with its slashes.
+        let mut given = path.splitn(wanted.clone().count(), '/');
         loop {
             match (wanted.next(), given.next()) {
                 (None, None) => return Some(names),
-                (Some("{name}"), Some(name)) if !name.is_empty() => names.name = name,
-                (Some("{target}"), Some(target)) if !target.is_empty() => names.target = target,
+                (Some("{rest}"), Some(rest)) => names.target = rest,
+                (Some("{name}"), Some(name)) if is_segment(name) => names.name = name,
+                (Some("{target}"), Some(target)) if is_segment(target) => names.target = target,
                 (Some(wanted), Some(given)) if wanted == given => {}
                 _ => return None,
             }
@@ -315,7 +315,7 @@ mod tests {
             ("GET, HEAD", "/v1/upstreams", "read"),
             ("POST", "/v1/upstreams/{name}/targets/{target}", "targets"),
             ("POST", "/v1/routes/{name}/maintenance", "config"),
-            ("POST", "/service/{name}/purge/{target}", "purge"),
+            ("POST", "/service/{name}/purge/{rest}", "purge"),
             ("POST", "/service/{name}/purge", "purge"),
             ("POST", "/service/{name}/purge_all", "purge"),
             ("POST", "/purge/{rest}", "purge"),

@@ -1,6 +1,8 @@
 //! Fastly's purge API: `POST /service/ID/purge/KEY`, `/service/ID/purge`, `/service/ID/purge_all` and
 //! `/purge/URL`.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::answer::AnswerForm;
@@ -27,10 +29,10 @@ pub enum FastlyPurge<'a> {
     Url(&'a str),
 }
 
-/// The keys in a body.
+/// A body. Fastly's libraries send one without keys, such as `{}`, where the keys are in the field.
 #[derive(Deserialize)]
 struct FastlyKeyList {
-    surrogate_keys: Vec<String>,
+    surrogate_keys: Option<Vec<String>>,
 }
 
 /// Reads a request. `all` is what the service's id stands for.
@@ -51,6 +53,10 @@ pub fn read(
         FastlyPurge::Url(url) => {
             let url = whole_url(url, request.uri.query())?;
             (vec![super::page_of_url(&url)?], AnswerForm::Fastly)
+        }
+        FastlyPurge::Key(_) if request.uri.query().is_some() => {
+            let why = "the key has a question mark; it is expected percent-encoded, as %3F";
+            return Err(InvalidPurgeRequest::malformed(why));
         }
         FastlyPurge::Key(key) => (tagged(vec![decoded(key)?], "key")?, AnswerForm::Fastly),
         FastlyPurge::Keys => {
@@ -82,22 +88,31 @@ fn whole_url(path: &str, query: Option<&str>) -> Result<String, InvalidPurgeRequ
     }
 }
 
+/// The keys in the field and in the body; what is in both places is meant once.
 fn keys(request: &ControlRequest<'_>) -> Result<Vec<String>, InvalidPurgeRequest> {
-    let in_field = fields::text(request.headers, KEYS)?;
-    match (in_field, request.body.is_empty()) {
-        (Some(_), false) => Err(InvalidPurgeRequest::malformed(
-            "there are keys in Surrogate-Key, and a body; one of both is expected",
-        )),
-        (Some(text), true) => Ok(text.split_ascii_whitespace().map(str::to_owned).collect()),
-        (None, _) => {
-            let list: Result<FastlyKeyList, _> = serde_json::from_slice(request.body);
-            let list = list.map_err(|error| {
-                InvalidPurgeRequest::malformed(format!(
-                    "there is neither a field Surrogate-Key nor a body of the form \
-                     {{\"surrogate_keys\": [\"a\", \"b\"]}}: {error}"
-                ))
-            })?;
-            Ok(list.surrogate_keys)
-        }
+    let in_field = fields::text(request.headers, KEYS)?.unwrap_or_default();
+    let mut keys = match request.body.is_empty() && !in_field.is_empty() {
+        true => Vec::new(),
+        false => keys_in_body(request.body)?,
+    };
+    keys.extend(in_field.split_ascii_whitespace().map(str::to_owned));
+    let mut seen = HashSet::new();
+    keys.retain(|key| seen.insert(key.clone()));
+    match keys.is_empty() {
+        true => Err(without_keys("there are no keys in it")),
+        false => Ok(keys),
     }
+}
+
+fn keys_in_body(body: &[u8]) -> Result<Vec<String>, InvalidPurgeRequest> {
+    let list: Result<FastlyKeyList, _> = serde_json::from_slice(body);
+    let list = list.map_err(|error| without_keys(&error.to_string()))?;
+    Ok(list.surrogate_keys.unwrap_or_default())
+}
+
+fn without_keys(why: &str) -> InvalidPurgeRequest {
+    InvalidPurgeRequest::malformed(format!(
+        "there is neither a field Surrogate-Key nor a body of the form {{\"surrogate_keys\": \
+         [\"a\", \"b\"]}}: {why}"
+    ))
 }

@@ -95,8 +95,8 @@ fn read_api(form: &WireForm, sent: &SentForm) -> Result<PurgeWish, InvalidPurgeR
         _ => vec![PurgeTarget::Everything],
     };
     match (form.dialect.as_str(), &path[..]) {
-        ("fastly", ["service", id, "purge", key]) => {
-            fastly_api::read(&request, FastlyPurge::Key(key), scope(id))
+        ("fastly", ["service", id, "purge", key @ ..]) if !key.is_empty() => {
+            fastly_api::read(&request, FastlyPurge::Key(&key.join("/")), scope(id))
         }
         ("fastly", ["service", id, "purge"]) => {
             fastly_api::read(&request, FastlyPurge::Keys, scope(id))
