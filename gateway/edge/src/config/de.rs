@@ -88,12 +88,12 @@ fn resolve(text: &str) -> PlainScalar {
     if let Ok(n) = text.parse() {
         return PlainScalar::Signed(n);
     }
-    // Rust would also read `+inf` and `-nan` as numbers.
+    // Rust would also read `+inf` and `-nan` as numbers, and `1e999` as an infinite one.
     let numeric = text
         .bytes()
         .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-    match text.parse() {
-        Ok(n) if numeric => PlainScalar::Float(n),
+    match text.parse::<f64>() {
+        Ok(n) if numeric && n.is_finite() => PlainScalar::Float(n),
         _ => PlainScalar::Text,
     }
 }

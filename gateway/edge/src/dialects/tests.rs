@@ -1,5 +1,7 @@
 //! The table of wire forms, bounds, and texts of nobody in particular.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
@@ -327,8 +329,10 @@ proptest::proptest! {
         for wish in read {
             proptest::prop_assert_eq!(wish.is_ok(), all_can, "{:?}", wish);
             if let Ok(wish) = wish {
-                let named: Vec<_> = tags.iter().cloned().map(PurgeTarget::Tag).collect();
-                proptest::prop_assert_eq!(wish.targets, named);
+                let named: BTreeSet<_> = tags.iter().cloned().collect();
+                let read = wish.targets.into_iter().map(|target| target.to_string());
+                let expected = named.into_iter().map(|tag| PurgeTarget::Tag(tag).to_string());
+                proptest::prop_assert_eq!(read.collect::<BTreeSet<_>>(), expected.collect());
             }
         }
     }
