@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use lamina_base::units;
 use lamina_cache::config::{self, TtlMode};
+use lamina_cache::key::CacheKeyTemplate;
 use lamina_cache::policy::{
     CredentialPresence, Credentials, HttpExchange, Lifetime, LifetimeSource, Policy, StorageTerms,
     UncacheableReason,
@@ -44,8 +45,15 @@ impl Case {
             apply(word, &mut route, &mut plugin_ttl, &mut keyed);
             status = word.parse().ok().or(status);
         }
+        let key = CacheKeyTemplate::new(&config::CacheKeyConfig {
+            headers: match keyed {
+                true => vec!["authorization".to_owned()],
+                false => Vec::new(),
+            },
+            ..config::CacheKeyConfig::default()
+        });
         Self {
-            policy: Policy::new(&route, &config::CachePolicyConfig::default(), keyed),
+            policy: Policy::new(&route, &config::CachePolicyConfig::default(), &key),
             status: status.unwrap_or(StatusCode::OK),
             plugin_ttl,
             request: input::fields(request),
