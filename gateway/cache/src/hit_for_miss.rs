@@ -32,7 +32,7 @@ pub struct HitForMiss {
     marks: Cache<EntryKey, UnsharedMark, foldhash::fast::RandomState>,
     /// How long a mark holds that is made now, in milliseconds.
     life: AtomicU64,
-    /// Whether a key was ever marked: until then a load looks nothing up here.
+    /// Whether a key was ever marked. Until then loads do not look anything up here.
     has_marked: AtomicBool,
 }
 

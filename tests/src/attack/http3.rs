@@ -41,13 +41,6 @@ pub struct PacketFlood {
     pub ends: &'static [(PacketEnd, &'static str)],
 }
 
-/// What a flood came to.
-pub struct Flooded {
-    pub end: Option<PacketEnd>,
-    pub packets: u64,
-    pub octets: u64,
-}
-
 /// Errors of QUIC (RFC 9000 §20.1).
 mod transport {
     use super::PacketEnd;
@@ -238,25 +231,18 @@ impl QuicWay {
 
 impl PacketFlood {
     /// Sends packets until the gateway ends the connection, or for this long.
-    pub async fn pour(&self, client: &mut PacketClient, span: Duration) -> Flooded {
-        let (start, mut packets, mut octets) = (Instant::now(), 0, 0);
-        let mut end = None;
+    pub async fn pour(&self, client: &mut PacketClient, span: Duration) -> Option<PacketEnd> {
+        let (start, mut packets, mut end) = (Instant::now(), 0, None);
         while end.is_none() && start.elapsed() < span {
             for _ in 0..self.at_once {
-                let frames = (self.packet)(packets);
-                octets += frames.len() as u64;
-                client.send(&frames);
+                client.send(&(self.packet)(packets));
                 packets += 1;
             }
             // So that the gateway hears of each of them, and does what it does about it.
             tokio::time::sleep(Duration::from_millis(2)).await;
             end = client.end();
         }
-        Flooded {
-            end,
-            packets,
-            octets,
-        }
+        end
     }
 
     /// The whole attack.
@@ -265,15 +251,10 @@ impl PacketFlood {
     /// If the connection is not ended as it must be.
     pub async fn run(&self, way: QuicWay) {
         let mut client = way.packets(&Reach::default()).await;
-        let flooded = self.pour(&mut client, MOST_OF_AN_ATTACK).await;
+        let heard = self.pour(&mut client, MOST_OF_AN_ATTACK).await;
         // None: quinn says nothing of the end while the client fills its window.
         let is_right = |end| self.ends.iter().any(|(right, _)| end == *right);
-        assert!(
-            flooded.end.is_none_or(is_right),
-            "{}: {:?}",
-            self.name,
-            flooded.end
-        );
+        assert!(heard.is_none_or(is_right), "{}: {:?}", self.name, heard);
     }
 }
 

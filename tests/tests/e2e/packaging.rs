@@ -186,9 +186,9 @@ fn the_unit_is_hardened_and_lets_plugins_be_compiled() {
 }
 
 /// A folder that dpkg takes for the root of a machine without packages.
-pub struct Machine(TempDir);
+pub struct InstalledMachine(TempDir);
 
-impl Machine {
+impl InstalledMachine {
     /// None: packages can't be installed here.
     pub fn take() -> Option<Self> {
         let is_possible =
@@ -235,7 +235,7 @@ impl Machine {
 #[test]
 fn it_is_installed_upgraded_and_removed() {
     let Some(package) = package() else { return };
-    let Some(machine) = Machine::take() else {
+    let Some(machine) = InstalledMachine::take() else {
         return;
     };
     machine.dpkg(&["--install", path(&package)]);

@@ -18,7 +18,7 @@ use e2e::upgrade::{ended, is_running, terminate};
 use e2e::wait::{SOON, wait_for};
 use tempfile::TempDir;
 
-use crate::packaging::{Machine, package, path, well};
+use crate::packaging::{InstalledMachine, package, path, well};
 
 /// The same package with a later version, whose own configuration differs.
 fn later(package: &Path, dir: &Path) -> PathBuf {
@@ -40,7 +40,7 @@ fn later(package: &Path, dir: &Path) -> PathBuf {
 
 /// A machine with the package, on which the service runs.
 struct Installation {
-    machine: Machine,
+    machine: InstalledMachine,
     /// Where clients, and operators, connect.
     clients: SocketAddr,
     admin: SocketAddr,
@@ -182,7 +182,7 @@ impl Drop for Installation {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_installation_lives_from_the_first_start_over_upgrades_to_its_removal() {
     let Some(package) = package() else { return };
-    let Some(machine) = Machine::take() else {
+    let Some(machine) = InstalledMachine::take() else {
         return;
     };
     let dir = TempDir::new().unwrap();

@@ -328,6 +328,12 @@ async fn a_refresh_by_somebody_on_the_list_loads_the_page_again_for_everybody() 
         let next = pages.change("/a");
         assert_ne!(next, shown(&gateway, "/a").await, "it is stored");
     }
+    let (old, new) = (shown(&gateway, "/a").await, pages.change("/a"));
+    let ask = gateway.client().request("/a").host(HOST);
+    let ask = ask.header("cache-control", "no-cache");
+    let of_a_page = ask.header("sec-fetch-site", "cross-site").send().await;
+    assert_ne!(old, new);
+    assert_eq!(of_a_page.text(), old.to_string(), "a page of another site");
     let others = Setup::new(&origin)
         .top(
             "purge_method",

@@ -306,7 +306,9 @@ impl PurgeMethod {
             parts.headers.contains_key(CACHE_CONTROL)
                 && RequestDirectives::parse(&parts.headers).no_cache
         };
-        (says_one() || says_no_cache()) && self.allows(&parts.headers, caller)
+        (says_one() || says_no_cache())
+            && !fetch_metadata::is_of_another_site(&parts.headers)
+            && self.allows(&parts.headers, caller)
     }
 
     /// Makes the page of a refresh stale on every node.

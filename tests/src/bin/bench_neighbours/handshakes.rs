@@ -15,14 +15,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Handshakes that are wanted.
 #[derive(Clone, Copy)]
-pub struct Flood {
+pub struct HandshakeFlood {
     /// Chooses the certificate.
     pub name: &'static str,
     pub per_second: u64,
 }
 
 /// Handshakes under way.
-pub struct Flooding(Child);
+pub struct RunningFlood(Child);
 
 /// The most that are under way at once.
 const AT_ONCE: usize = 64;
@@ -31,7 +31,11 @@ const TICK: Duration = Duration::from_millis(5);
 const MORE: Duration = Duration::from_secs(2);
 
 /// Begins them. They have lasted a second when this returns.
-pub fn flood(address: SocketAddr, wanted: Flood, span: Duration) -> anyhow::Result<Flooding> {
+pub fn flood(
+    address: SocketAddr,
+    wanted: HandshakeFlood,
+    span: Duration,
+) -> anyhow::Result<RunningFlood> {
     let this = std::env::current_exe()?;
     // The client that measures goes first on the core that they share.
     let child = Command::new("nice")
@@ -48,10 +52,10 @@ pub fn flood(address: SocketAddr, wanted: Flood, span: Duration) -> anyhow::Resu
         .spawn()
         .context("starting the process that does handshakes")?;
     std::thread::sleep(MORE / 2);
-    Ok(Flooding(child))
+    Ok(RunningFlood(child))
 }
 
-impl Flooding {
+impl RunningFlood {
     /// Waits for its end. How many were made in the span that was measured, on average.
     pub fn made(self) -> anyhow::Result<u64> {
         let ended = self.0.wait_with_output()?;

@@ -24,9 +24,9 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tls::authority::{Authority, KeyKind, Order};
 
-use handshakes::{Flood, flood};
-use prober::{Latencies, probe};
-use report::Row;
+use handshakes::{HandshakeFlood, flood};
+use prober::{ProbeLatencies, probe};
+use report::NeighbourRow;
 
 /// How it is called.
 const USAGE: &str = "bench_neighbours [SECONDS] [ROUNDS]";
@@ -37,25 +37,25 @@ const RSA_NAME: &str = "rsa.example";
 const CORE: &str = "0";
 
 /// What stands beside hits.
-const FLOODS: [(&str, Option<Flood>); 4] = [
+const FLOODS: [(&str, Option<HandshakeFlood>); 4] = [
     ("nothing", None),
     (
         "2,000 handshakes/s, P-256",
-        Some(Flood {
+        Some(HandshakeFlood {
             name: NAME,
             per_second: 2_000,
         }),
     ),
     (
         "20 handshakes/s, RSA-4096",
-        Some(Flood {
+        Some(HandshakeFlood {
             name: RSA_NAME,
             per_second: 20,
         }),
     ),
     (
         "100 handshakes/s, RSA-4096",
-        Some(Flood {
+        Some(HandshakeFlood {
             name: RSA_NAME,
             per_second: 100,
         }),
@@ -112,13 +112,13 @@ async fn beside_handshakes(span: Duration, rounds: u64) -> anyhow::Result<String
         .start()
         .await;
     pin(&gateway);
-    let mut rows = FLOODS.map(|(what, _)| Row::new(what));
+    let mut rows = FLOODS.map(|(what, _)| NeighbourRow::new(what));
     for _ in 0..rounds {
         for (row, (_, wanted)) in rows.iter_mut().zip(FLOODS) {
             let flooding = wanted.map(|wanted| flood(gateway.address, wanted, span));
             let flooding = flooding.transpose()?;
-            let seen = probe(prober::Way::Tls(gateway.address), "/hit", span).await;
-            let made = flooding.map(handshakes::Flooding::made).transpose()?;
+            let seen = probe(prober::ProbeWay::Tls(gateway.address), "/hit", span).await;
+            let made = flooding.map(handshakes::RunningFlood::made).transpose()?;
             row.add(seen, made.map(|made| made as f64 / span.as_secs_f64()));
         }
     }
@@ -138,12 +138,15 @@ async fn beside_readers(span: Duration, rounds: u64) -> String {
         .start()
         .await;
     pin(&gateway);
-    let way = prober::Way::Clear(gateway.address);
-    let (mut alone, mut beside) = (Row::new("nothing"), Row::new("8 readers of 16 KB/s"));
+    let way = prober::ProbeWay::Clear(gateway.address);
+    let (mut alone, mut beside) = (
+        NeighbourRow::new("nothing"),
+        NeighbourRow::new("8 readers of 16 KB/s"),
+    );
     for _ in 0..rounds {
         alone.add(probe(way, "/page", span).await, None);
         let reading = readers::start(gateway.address);
-        let seen: Latencies = probe(way, "/page", span).await;
+        let seen: ProbeLatencies = probe(way, "/page", span).await;
         let per_second = reading.stop().await / span.as_secs_f64();
         beside.add(seen, Some(per_second));
     }

@@ -23,15 +23,15 @@ const WARM_UP: u32 = 50;
 
 /// How it reaches the gateway.
 #[derive(Clone, Copy)]
-pub enum Way {
+pub enum ProbeWay {
     Clear(SocketAddr),
     Tls(SocketAddr),
 }
 
 /// How long the answers took, the quickest first.
-pub struct Latencies(Vec<Duration>);
+pub struct ProbeLatencies(Vec<Duration>);
 
-impl Latencies {
+impl ProbeLatencies {
     /// The time within which this share of the answers came.
     pub fn within(&self, share: f64) -> Duration {
         let last = self.0.len().saturating_sub(1);
@@ -45,7 +45,7 @@ impl Latencies {
 }
 
 /// Asks for this long.
-pub async fn probe(way: Way, path: &'static str, span: Duration) -> Latencies {
+pub async fn probe(way: ProbeWay, path: &'static str, span: Duration) -> ProbeLatencies {
     let asked = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -53,12 +53,12 @@ pub async fn probe(way: Way, path: &'static str, span: Duration) -> Latencies {
             .unwrap();
         runtime.block_on(async {
             match way {
-                Way::Clear(address) => {
+                ProbeWay::Clear(address) => {
                     let stream = TcpStream::connect(address).await.unwrap();
                     stream.set_nodelay(true).unwrap();
                     ask(stream, path, span).await
                 }
-                Way::Tls(address) => {
+                ProbeWay::Tls(address) => {
                     let connected = TlsClient::new(address, NAME).connect().await.unwrap();
                     ask(connected.stream, path, span).await
                 }
@@ -68,7 +68,7 @@ pub async fn probe(way: Way, path: &'static str, span: Duration) -> Latencies {
     asked.await.unwrap()
 }
 
-async fn ask<S>(stream: S, path: &str, span: Duration) -> Latencies
+async fn ask<S>(stream: S, path: &str, span: Duration) -> ProbeLatencies
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -93,5 +93,5 @@ where
         }
     }
     took.sort_unstable();
-    Latencies(took)
+    ProbeLatencies(took)
 }

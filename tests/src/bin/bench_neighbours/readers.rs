@@ -31,22 +31,22 @@ pub async fn origin(span: Duration) -> Origin {
 }
 
 /// Readers at work.
-pub struct Reading {
+pub struct SlowReaders {
     readers: JoinSet<()>,
     read: Arc<AtomicU64>,
 }
 
 /// Starts all of them.
-pub fn start(gateway: SocketAddr) -> Reading {
+pub fn start(gateway: SocketAddr) -> SlowReaders {
     let read = Arc::<AtomicU64>::default();
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
         readers.spawn(slowly(gateway, Arc::clone(&read)));
     }
-    Reading { readers, read }
+    SlowReaders { readers, read }
 }
 
-impl Reading {
+impl SlowReaders {
     /// Ends them. How many octets they have read.
     pub async fn stop(mut self) -> f64 {
         assert_eq!(self.readers.len(), READERS);

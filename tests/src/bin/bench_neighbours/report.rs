@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::prober::Latencies;
+use crate::prober::ProbeLatencies;
 
 /// All rounds beside one kind of neighbour.
-pub struct Row {
+pub struct NeighbourRow {
     beside: &'static str,
-    seen: Vec<Latencies>,
+    seen: Vec<ProbeLatencies>,
     /// What the neighbours did a second, in each round.
     rates: Vec<f64>,
 }
 
-impl Row {
+impl NeighbourRow {
     pub fn new(beside: &'static str) -> Self {
         Self {
             beside,
@@ -22,13 +22,13 @@ impl Row {
         }
     }
 
-    pub fn add(&mut self, seen: Latencies, rate: Option<f64>) {
+    pub fn add(&mut self, seen: ProbeLatencies, rate: Option<f64>) {
         self.seen.push(seen);
         self.rates.extend(rate);
     }
 
     /// The middle one of the rounds, in milliseconds.
-    fn middle(&self, of: impl Fn(&Latencies) -> Duration) -> f64 {
+    fn middle(&self, of: impl Fn(&ProbeLatencies) -> Duration) -> f64 {
         let times = self
             .seen
             .iter()
@@ -47,26 +47,26 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 }
 
 /// Hits beside handshakes.
-pub fn handshakes(rows: &[Row], span: Duration, rounds: u64) -> String {
+pub fn handshakes(rows: &[NeighbourRow], span: Duration, rounds: u64) -> String {
     let title = "Hits over TLS beside full handshakes of TLS 1.3";
     table(title, "handshakes/s made", rows, span, rounds)
 }
 
 /// Requests beside slow readers of the same upstream, which has seen so many connections.
-pub fn readers(rows: &[Row], connections: usize, span: Duration, rounds: u64) -> String {
+pub fn readers(rows: &[NeighbourRow], connections: usize, span: Duration, rounds: u64) -> String {
     let title = "Requests that are not stored, beside slow readers of the same HTTP/2 upstream";
     let mut text = table(title, "octets/s read", rows, span, rounds);
     let _ = writeln!(text, "\nThe origin saw {connections} connections.");
     text
 }
 
-fn table(title: &str, rate: &str, rows: &[Row], span: Duration, rounds: u64) -> String {
+fn table(title: &str, rate: &str, rows: &[NeighbourRow], span: Duration, rounds: u64) -> String {
     let mut text = format!(
         "### {title}\n\nOne worker on one core; 200 requests/s on one connection; the middle one of {rounds} rounds of {} s.\n\n\
          | beside | {rate} | p50 ms | p99 ms | slowest ms | p99 × alone |\n|---|---|---|---|---|---|\n",
         span.as_secs()
     );
-    let alone = rows.first().map_or(0.0, Row::p99);
+    let alone = rows.first().map_or(0.0, NeighbourRow::p99);
     for row in rows {
         let rate = match row.rates.is_empty() {
             true => "–".to_owned(),
@@ -74,7 +74,7 @@ fn table(title: &str, rate: &str, rows: &[Row], span: Duration, rounds: u64) -> 
         };
         let (p50, slowest) = (
             row.middle(|seen| seen.within(0.5)),
-            row.middle(Latencies::slowest),
+            row.middle(ProbeLatencies::slowest),
         );
         let _ = writeln!(
             text,
