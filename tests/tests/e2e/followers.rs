@@ -176,30 +176,43 @@ async fn a_leader_whose_answer_is_its_own_by_its_request_frees_no_herd() {
 async fn a_page_that_is_refused_to_each_does_not_queue_them_for_long() {
     // So many are asked for one after another, and the others side by side.
     const TURNS: usize = 4;
-    let (gate, beside) = (Gate::new(), Gate::new());
-    let (first, others) = (gate.clone(), beside.clone());
+    let gates: [Gate; TURNS + 1] = std::array::from_fn(|_| Gate::new());
+    let at_origin = gates.clone();
     let origin = Origin::start(move |asked| {
-        let (first, others) = (first.clone(), others.clone());
+        let gate = at_origin[asked.number.min(TURNS)].clone();
         async move {
-            first.pass().await;
-            // Some have waited for a turn or two less, and take them now.
-            if asked.number >= TURNS + 2 {
-                others.pass().await;
-            }
+            gate.pass().await;
             Reply::status_only(401).header("cache-control", "no-store")
         }
     })
     .await;
     let gateway = Setup::new(&origin).start().await;
-    let leader = gateway.client().request("/").header("x-odd", "1");
-    let meeting = async {
-        // In turn, there would be one.
-        beside.reached_by(3).await;
-        beside.open();
-    };
-    let ((leader, followers), ()) = tokio::join!(led_by(&gateway, &gate, leader), meeting);
-    assert_eq!(leader, 401);
-    all_get(&followers, 401, "all are refused");
+    let leading = tokio::spawn(gateway.client().request("/").header("x-odd", "1").send());
+    gates[0].reached_by(1).await;
+    let client = gateway.client();
+    let following = tokio::spawn(async move { herd(&client, FOLLOWERS, "/").await });
+    let mut followed = 0;
+    for (turn, gate) in gates[..TURNS].iter().enumerate() {
+        gate.reached_by(1).await;
+        // One of those who followed leads each later turn, and all who are left follow it.
+        followed += FOLLOWERS - turn;
+        gateway
+            .metric_until("lamina_cache_coalesced_requests_total", &[], |n| {
+                n >= followed as f64
+            })
+            .await;
+        assert_eq!(origin.count(), turn + 1, "asked for in turn");
+        gate.open();
+    }
+    // In turn, there would be one.
+    gates[TURNS].reached_by(FOLLOWERS + 1 - TURNS).await;
+    gates[TURNS].open();
+    assert_eq!(leading.await.unwrap().status, 401);
+    let answers = following.await.unwrap();
+    assert_eq!(answers.len(), FOLLOWERS);
+    for answer in answers {
+        assert_eq!(answer.unwrap().status, 401, "all are refused");
+    }
     assert_eq!(origin.count(), FOLLOWERS + 1);
 }
 
