@@ -203,7 +203,7 @@ bench-micro: plugins
 bench-plugins: build-dist plugins
 	@scripts/bench-plugins.sh
 
-# What hits cost beside a flood of handshakes, and requests beside slow readers of their upstream.
+# What hits cost beside floods of handshakes and of misses, requests beside slow readers of their upstream, and a password.
 bench-neighbours: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin bench_neighbours
 
