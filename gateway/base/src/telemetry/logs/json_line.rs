@@ -1,10 +1,11 @@
 //! A line for programs: an object of JSON with time, level, message and fields.
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 use std::time::SystemTime;
 
-use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata};
 
 use super::{line::is_plain, line_time};
 
@@ -17,6 +18,7 @@ pub fn write(line: &mut String, time: SystemTime, event: &Event<'_>) -> fmt::Res
     line.push('"');
     let mut fields = JsonFieldWriter {
         line,
+        names: names_of(event.metadata()),
         result: Ok(()),
     };
     event.record(&mut fields);
@@ -27,14 +29,42 @@ pub fn write(line: &mut String, time: SystemTime, event: &Event<'_>) -> fmt::Res
 /// Writes each field that it is shown.
 struct JsonFieldWriter<'a> {
     line: &'a mut String,
+    names: FieldNames,
     /// Why a value could not be formatted. The line is not written then.
     result: fmt::Result,
+}
+
+/// How the names of an event's fields are written.
+#[derive(Clone, Copy)]
+enum FieldNames {
+    Plain,
+    NeedEscapes,
+}
+
+/// Looks at the names of an event's fields, unless it is of the same kind as the last one: most
+/// lines are of one kind.
+fn names_of(kind: &'static Metadata<'static>) -> FieldNames {
+    thread_local! {
+        /// The last kind of this thread that has plain names.
+        static LAST: Cell<Option<&'static Metadata<'static>>> = const { Cell::new(None) };
+    }
+    if LAST.get().is_some_and(|last| std::ptr::eq(last, kind)) {
+        return FieldNames::Plain;
+    }
+    if !kind.fields().iter().all(|field| is_plain(field.name())) {
+        return FieldNames::NeedEscapes;
+    }
+    LAST.set(Some(kind));
+    FieldNames::Plain
 }
 
 impl JsonFieldWriter<'_> {
     fn name(&mut self, field: &Field) {
         self.line.push_str(",\"");
-        push_escaped(self.line, field.name());
+        match self.names {
+            FieldNames::Plain => self.line.push_str(field.name()),
+            FieldNames::NeedEscapes => push_escaped(self.line, field.name()),
+        }
         self.line.push_str("\":");
     }
 

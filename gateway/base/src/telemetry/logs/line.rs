@@ -82,15 +82,18 @@ where
 /// ASCII, without quotation marks and backslashes.
 pub(super) fn is_plain(text: &str) -> bool {
     let octets = text.as_bytes();
-    let (words, _) = octets.as_chunks();
-    match octets.last_chunk() {
-        // The last eight octets overlap the word before them.
-        Some(last) => words.iter().chain([last]).all(|word| are_plain(*word)),
-        None => {
-            let mut word = [b' '; 8];
-            word[..octets.len()].copy_from_slice(octets);
-            are_plain(word)
+    // The last octets may be looked at twice.
+    match (
+        octets.last_chunk(),
+        octets.first_chunk(),
+        octets.last_chunk(),
+    ) {
+        (Some(last), ..) => {
+            let (words, _) = octets.as_chunks();
+            words.iter().chain([last]).all(|word| are_plain(*word))
         }
+        (None, Some(&[a, b, c, d]), Some(&[e, f, g, h])) => are_plain([a, b, c, d, e, f, g, h]),
+        _ => octets.iter().all(|octet| are_plain([*octet; 8])),
     }
 }
 
