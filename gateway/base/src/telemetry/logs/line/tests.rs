@@ -231,12 +231,19 @@ fn a_value_that_logs_while_it_is_formatted_has_a_line_of_its_own() {
     );
 }
 
+/// Texts with each of the characters that are escaped somewhere, and with others.
+fn any_text() -> impl Strategy<Value = String> {
+    let escaped = (0_u8..0xA0).prop_map(char::from);
+    let characters = prop_oneof![escaped, any::<char>()];
+    proptest::collection::vec(characters, 0..20).prop_map(String::from_iter)
+}
+
 proptest! {
     #[test]
     fn json_gives_back_what_was_logged(
-        path: String,
-        shown: String,
-        said: String,
+        path in any_text(),
+        shown in any_text(),
+        said in any_text(),
         number: u64,
         signed: i64,
         whole: bool,
@@ -270,7 +277,12 @@ proptest! {
     }
 
     #[test]
-    fn text_is_as_that_of_the_library(path: String, shown: String, said: String, number: i64) {
+    fn text_is_as_that_of_the_library(
+        path in any_text(),
+        shown in any_text(),
+        said in any_text(),
+        number: i64,
+    ) {
         let written = as_text(|| {
             tracing::info!(path = path.as_str(), shown = display(&shown), number, "{said}");
         });
