@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use tracing::field::display;
-
 use crate::origin::{Attempt, AttemptOutcome};
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
@@ -19,7 +17,7 @@ pub fn write(record: &RequestRecord) {
     tracing::info!(
         target: "lamina::access",
         id = record.id,
-        client = record.client.map(|client| display(LoggedAddress(client))),
+        client = record.client.map(|client| tracing::field::display(LoggedAddress(client))),
         peer = %LoggedPeer(record.peer),
         protocol = record.protocol(),
         tls = tls.map(|tls| tls.version),
