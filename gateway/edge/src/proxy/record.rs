@@ -259,7 +259,7 @@ impl RequestRecorder {
     }
 
     /// Gives a finished record to its readers.
-    fn ended(&self, record: RequestRecord, of_a_hit: HitRecord) {
+    fn ended(&self, record: Box<RequestRecord>, of_a_hit: HitRecord) {
         if self.access_log == AccessLog::On {
             super::access::write(&record);
         }
