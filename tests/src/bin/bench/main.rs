@@ -98,7 +98,7 @@ fn compare(
     options: &BenchOptions,
     measure: impl Fn(MeasuredServer) -> anyhow::Result<ServerSample>,
 ) -> Vec<ServerRow> {
-    let mut random = Random::new(u64::from(lamina_base::backoff::random()));
+    let mut random = Random::new(u64::from(lamina_base::random::number()));
     let mut rows: Vec<ServerRow> = kinds
         .iter()
         .filter(|kind| options.wants(**kind))
