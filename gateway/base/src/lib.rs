@@ -11,6 +11,7 @@ pub mod description;
 pub mod descriptor_channel;
 pub mod envelope;
 pub mod pattern;
+pub mod random;
 pub mod redis;
 pub mod service_manager;
 pub mod telemetry;

@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::header::{HOST, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, interval, sleep_until, timeout};
 
@@ -22,7 +22,7 @@ use super::Origin;
 use super::config::{ActiveHealthConfig, FailureKind, StatusRange, UpstreamConfig};
 use super::control::AdministrativeState;
 use super::error::{self, BuildError, with_cause};
-use super::health::CheckChange;
+use super::health::{CheckChange, CheckOutcome};
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use super::target::OriginTarget;
@@ -35,19 +35,6 @@ pub(super) struct HealthCheck {
     rules: ActiveHealthConfig,
     path: PathAndQuery,
     host: Option<HeaderValue>,
-}
-
-/// The result of a check.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum CheckOutcome {
-    Passed(StatusCode),
-    /// The status is not among the good ones.
-    WrongStatus(StatusCode),
-    Failed {
-        /// None: the check itself was at fault.
-        kind: Option<FailureKind>,
-        why: String,
-    },
 }
 
 const AGENT: HeaderValue = HeaderValue::from_static("lamina-health");
@@ -226,27 +213,6 @@ impl HealthCheck {
                     "a target of an upstream is up again by its active check"
                 );
             }
-        }
-    }
-}
-
-impl CheckOutcome {
-    /// The word in metrics.
-    fn word(&self) -> String {
-        match self {
-            Self::Passed(_) => "passed".to_owned(),
-            Self::WrongStatus(_) => "status".to_owned(),
-            Self::Failed { kind, .. } => kind.map_or("other".to_owned(), FailureKind::word),
-        }
-    }
-
-    /// The result in words.
-    pub(super) fn reason(&self) -> String {
-        match self {
-            Self::Passed(status) | Self::WrongStatus(status) => {
-                format!("it answered {}", status.as_u16())
-            }
-            Self::Failed { why, .. } => why.clone(),
         }
     }
 }

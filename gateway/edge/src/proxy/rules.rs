@@ -50,7 +50,6 @@ use super::config::{OnOffSwitch, RouteConfig, SecurityHeaders};
 use super::context::RequestContext;
 use super::counted::CountedResponse;
 use super::metrics::{DroppedValueCount, RequestOutcome};
-use super::miss::source;
 use super::respond;
 use super::route::{RouteDependencies, RouteError};
 use crate::cache::coalesce::LoadFailure;
@@ -311,8 +310,7 @@ impl RouteRules {
         let source = ask.template_source();
         if let Some(rewrite) = &self.rewrite {
             rewrite.tell_prefix(&ask.parts.uri, request.headers_mut());
-            let target = rewrite.target(request.uri(), source);
-            let target = target.map_err(|_| source::unsafe_rewrite())?;
+            let target = rewrite.target(request.uri(), source)?;
             *request.uri_mut() = Uri::from(target);
         }
         if let Some(id) = source.request_id {

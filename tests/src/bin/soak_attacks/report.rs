@@ -9,7 +9,7 @@ use e2e::gateway::Gateway;
 
 /// Counts of the load and of the attacks, and what the gateway held.
 #[derive(Default)]
-pub struct Report {
+pub struct AttackReport {
     right: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
@@ -19,12 +19,12 @@ pub struct Report {
     /// What went wrong, in words, and how often.
     faults: Mutex<BTreeMap<String, u64>>,
     surprises: AtomicU64,
-    samples: Mutex<Vec<Sample>>,
+    samples: Mutex<Vec<HeldSample>>,
 }
 
 /// What the gateway holds at a moment.
 #[derive(Clone, Copy)]
-pub struct Sample {
+pub struct HeldSample {
     pub memory: u64,
     pub files: usize,
 }
@@ -33,7 +33,7 @@ pub struct Sample {
 /// keeps pages of the peak for a while, and a debug build more of them.
 const GROWTH: u64 = 96 << 20;
 
-impl Report {
+impl AttackReport {
     pub fn right(&self) {
         self.right.fetch_add(1, Relaxed);
     }
@@ -61,7 +61,7 @@ impl Report {
         }
     }
 
-    pub fn sample(&self, sample: Sample) {
+    pub fn sample(&self, sample: HeldSample) {
         self.samples.lock().unwrap().push(sample);
     }
 
@@ -119,7 +119,7 @@ impl Report {
     }
 }
 
-fn held(text: &mut String, name: &str, samples: &[Sample], of: impl Fn(&Sample) -> u64) {
+fn held(text: &mut String, name: &str, samples: &[HeldSample], of: impl Fn(&HeldSample) -> u64) {
     let (first, last) = (samples.first().map(&of), samples.last().map(&of));
     let peak = samples.iter().map(&of).max();
     let number = |value: Option<u64>| value.unwrap_or_default();
@@ -133,7 +133,7 @@ fn held(text: &mut String, name: &str, samples: &[Sample], of: impl Fn(&Sample) 
 }
 
 /// An attack that panics says why in the report, not on the terminal.
-pub fn catch_panics(report: &Arc<Report>) {
+pub fn catch_panics(report: &Arc<AttackReport>) {
     let report = Arc::clone(report);
     std::panic::set_hook(Box::new(move |panic| {
         report.fault(panic.to_string().replace('\n', " "));

@@ -18,8 +18,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::config::{NatsConfig, NatsOpenError};
-use crate::backoff;
 use crate::bus::transport::{PublishError, PublishOutcome};
+use crate::random;
 
 /// One connection.
 #[derive(Clone)]
@@ -184,7 +184,7 @@ async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result
 fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
-    let turn = backoff::random() as usize % servers.len().max(1);
+    let turn = random::number() as usize % servers.len().max(1);
     servers.rotate_left(turn);
     let new = discovered
         .iter()

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use e2e::name_server::loopback;
 
-use crate::arrivals::Arrivals;
-use crate::target::Target;
+use crate::arrivals::ArrivalCounts;
+use crate::target::FaultyTarget;
 
 /// Two origins at the same port of two addresses.
 pub struct AddressPair {
-    pub old: Target,
-    pub new: Target,
+    pub old: FaultyTarget,
+    pub new: FaultyTarget,
 }
 
 /// Which of the two has read a request.
@@ -52,12 +52,12 @@ impl AddressPair {
 ///
 /// # Errors
 /// When there is no free port.
-pub async fn three() -> anyhow::Result<[Target; 3]> {
+pub async fn three() -> anyhow::Result<[FaultyTarget; 3]> {
     let start = || counted(SocketAddr::new(loopback(2), 0));
     Ok([start().await?, start().await?, start().await?])
 }
 
 /// A target that shares its count with no other.
-async fn counted(address: SocketAddr) -> anyhow::Result<Target> {
-    Target::start_at(address, Arc::new(Arrivals::default())).await
+async fn counted(address: SocketAddr) -> anyhow::Result<FaultyTarget> {
+    FaultyTarget::start_at(address, Arc::new(ArrivalCounts::default())).await
 }

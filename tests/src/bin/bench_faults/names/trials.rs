@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep_until};
 use super::origins::{self, AddressPair};
 use super::tally::{NEVER, failures, milliseconds};
 use super::{MOST_DELAY, NAME, lamina, lines, load};
-use crate::client::{self, Exchange};
+use crate::client::{self, TimedExchange};
 use crate::lamina::Lamina;
-use crate::report::Trial;
-use crate::target::Target;
+use crate::report::LaminaTrial;
+use crate::target::FaultyTarget;
 
 /// When it begins, after the start of the load,
 const BEGINS: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ enum NameOutage {
 ///
 /// # Errors
 /// When Lamina does not start or does not serve before the fault.
-pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
+pub async fn run(home: &Path) -> anyhow::Result<Vec<LaminaTrial>> {
     Ok(vec![
         failing(NameOutage::Servfail, home).await?,
         failing(NameOutage::Stopped, home).await?,
@@ -48,7 +48,7 @@ pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
 
 /// Name servers that fail cost no request, and what has changed meanwhile is followed in time when
 /// they answer again.
-async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<Trial> {
+async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<LaminaTrial> {
     let pair = AddressPair::start().await?;
     let old = pair.old.address.ip().to_string();
     let new = pair.new.address.ip().to_string();
@@ -67,7 +67,7 @@ async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<Trial> {
     let failed = told_failures(outage.words(), &exchanges);
     let [old, new] = [[&pair.old], [&pair.new]];
     let used = used_after(&exchanges, back, &old, &new);
-    Ok(Trial {
+    Ok(LaminaTrial {
         what: format!(
             "{} for {} s, and the name leads to another address meanwhile: {} requests in {} s",
             outage.words(),
@@ -118,7 +118,7 @@ impl NameOutage {
 }
 
 /// Services that are gone for a while cost no request, and others that come are used in time.
-async fn services(home: &Path) -> anyhow::Result<Trial> {
+async fn services(home: &Path) -> anyhow::Result<LaminaTrial> {
     let (first, others) = (origins::three().await?, origins::three().await?);
     let mut names = NameServer::start(&[(NAME, &[&first[0].address.ip().to_string()])]).await;
     names.set_services(&records(&first)).await;
@@ -135,7 +135,7 @@ async fn services(home: &Path) -> anyhow::Result<Trial> {
     let exchanges = sending.await.context("the client")?;
     let failed = told_failures("SRV", &exchanges);
     let used = used_after(&exchanges, back, &first.each_ref(), &others.each_ref());
-    Ok(Trial {
+    Ok(LaminaTrial {
         what: format!(
             "SRV with 3 targets, with none for {} s, with 3 others: {} requests in {} s",
             (ENDS - BEGINS).as_secs(),
@@ -151,7 +151,7 @@ async fn services(home: &Path) -> anyhow::Result<Trial> {
     })
 }
 
-fn records(targets: &[Target; 3]) -> [(&'static str, &'static str, u16, u16, u16); 3] {
+fn records(targets: &[FaultyTarget; 3]) -> [(&'static str, &'static str, u16, u16, u16); 3] {
     targets
         .each_ref()
         .map(|target| (SERVICE, NAME, target.address.port(), 10, 10))
@@ -163,13 +163,13 @@ fn demand() -> String {
 
 /// From `back` until each of the others has been used and none of the first is any more.
 fn used_after(
-    exchanges: &[Exchange],
+    exchanges: &[TimedExchange],
     back: Duration,
-    first: &[&Target],
-    others: &[&Target],
+    first: &[&FaultyTarget],
+    others: &[&FaultyTarget],
 ) -> Duration {
     let after = || exchanges.iter().filter(|one| one.due >= back);
-    let uses = |target: &Target| {
+    let uses = |target: &FaultyTarget| {
         let read = after().filter(|one| target.has_read(&one.path));
         read.map(|one| one.due - back).collect::<Vec<_>>()
     };
@@ -182,7 +182,7 @@ fn used_after(
 }
 
 /// How many failed; what was seen instead is told.
-fn told_failures(what: &str, exchanges: &[Exchange]) -> u64 {
+fn told_failures(what: &str, exchanges: &[TimedExchange]) -> u64 {
     let failures = failures(exchanges);
     eprintln!("{what}: {failures:?}");
     failures.values().sum()
