@@ -67,14 +67,14 @@ impl ArrivedRequest {
     pub(super) fn attach_what_is_known(&mut self, route: &Route) {
         self.attach_name();
         if let Some(codings) = self.codings_of_stored(route) {
-            let codings = Arc::clone(codings);
+            let codings = Arc::new(codings.clone());
             self.parts.extensions.insert(codings);
         }
     }
 
     /// What its client said of codings, as far as that chooses the form of a stored answer. A page that
     /// is put together here has no marks in a coded form.
-    fn codings_of_stored(&self, route: &Route) -> Option<&Arc<ClientCodings>> {
+    fn codings_of_stored(&self, route: &Route) -> Option<&ClientCodings> {
         let rules = self.answer.rules.as_ref().filter(|_| route.esi.is_none());
         rules?.codings()
     }
@@ -96,7 +96,7 @@ impl ArrivedRequest {
             started: self.started,
             trail,
             sample,
-            codings: self.codings_of_stored(route).map(|codings| &**codings),
+            codings: self.codings_of_stored(route),
         }
     }
 

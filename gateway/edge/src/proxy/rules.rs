@@ -106,7 +106,7 @@ pub struct RouteRules {
 pub struct AnswerRules {
     rules: Arc<RouteRules>,
     /// What the client said of codings, if the route compresses.
-    codings: Option<Arc<ClientCodings>>,
+    codings: Option<ClientCodings>,
     /// What the rate limits tell the client.
     limit_fields: Option<Box<HeaderMap>>,
     /// The cookies that whoever has let the client in sets at it.
@@ -448,7 +448,7 @@ impl AnswerRules {
     }
 
     /// What the client said of codings. None: its route does not compress.
-    pub fn codings(&self) -> Option<&Arc<ClientCodings>> {
+    pub fn codings(&self) -> Option<&ClientCodings> {
         self.codings.as_ref()
     }
 

@@ -64,8 +64,9 @@ enum PassedAnswers {
     Encoded,
 }
 
-/// What a client said of codings, on a route that compresses. It is an extension of the request, in
-/// an `Arc`.
+/// What a client said of codings, on a route that compresses. Requests that go further than the first
+/// tier have it as an extension, in an `Arc`.
+#[derive(Clone)]
 pub struct ClientCodings {
     rules: Arc<CompressRules>,
     accepted: AcceptedCodings,
@@ -122,7 +123,7 @@ impl CompressRules {
     }
 
     /// What the client of this request says, before its head is changed.
-    pub fn client(self: &Arc<Self>, parts: &Parts) -> Arc<ClientCodings> {
+    pub fn client(self: &Arc<Self>, parts: &Parts) -> ClientCodings {
         let headers = &parts.headers;
         let lines = headers.get_all(ACCEPT_ENCODING);
         let accepted = AcceptedCodings::of_lines(lines.iter());
@@ -130,7 +131,7 @@ impl CompressRules {
         // Without a coding that it takes, these make no difference.
         let may_encode = accepted.takes_any();
         let is_forbidden = may_encode && cache_control::forbids_transforming(headers);
-        Arc::new(ClientCodings {
+        ClientCodings {
             rules: Arc::clone(self),
             accepted,
             own: (own.next(), own.collect()),
@@ -140,7 +141,7 @@ impl CompressRules {
             },
             method: parts.method.clone(),
             asks_for_range: may_encode && headers.contains_key(RANGE),
-        })
+        }
     }
 
     /// Replaces `Accept-Encoding` in the head of a request whose answer may come from the cache.
