@@ -107,6 +107,7 @@ fn as_get(ask: &RequestContext) -> Option<(RequestContext, DerivedKey)> {
         started: ask.started,
         trail: ask.trail.as_deref(),
         sample: HitSample::LeftOut,
+        codings: None,
     };
     let RequestPlan::Cache(keyed) = plan::key(&visit) else {
         return None;
