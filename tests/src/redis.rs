@@ -200,7 +200,7 @@ fn program() -> OsString {
 }
 
 /// The first number of the server's version.
-fn major_version() -> u32 {
+pub fn major_version() -> u32 {
     static MAJOR: OnceLock<u32> = OnceLock::new();
     *MAJOR.get_or_init(|| {
         let said = Command::new(program()).arg("--version").output();

@@ -10,9 +10,7 @@ use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{BusEvent, EventShape, Message, NodePayload, PublisherNumber};
 use crate::bus::inbox::{EventHandler, EventTrust, NotApplied};
 use crate::bus::transport::Guarantee;
-use crate::cache::purge::{
-    DoubtDuration, PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector,
-};
+use crate::cache::purge::{PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector};
 use crate::pattern::Pattern;
 
 impl EventHandler for Cluster {

@@ -227,7 +227,8 @@ impl CertificateOrder<'_> {
                 AcmeChallengeConfig::TlsAlpn01 => ChallengeSubject::ServerName(name),
                 AcmeChallengeConfig::Dns01(dns) => {
                     let record = record_of(dns, &name, text.dns_value()).await?;
-                    self.show(dns, record, records, (&url, key)).await?;
+                    self.show(dns, record, records, (url.as_str(), key.as_str()))
+                        .await?;
                     offered.set_ready().await?;
                     continue;
                 }
