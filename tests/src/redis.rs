@@ -61,7 +61,7 @@ impl Redis {
             "no",
         ])
         .await;
-        let user = "ACL SETUSER edge on >right ~lamina:* &lamina:* +@all";
+        let user = "ACL SETUSER edge on >right ~lamina:* resetchannels &lamina:* +@all";
         let user: Vec<_> = user.split(' ').collect();
         assert_eq!(redis.cli(&user).await, "OK");
         redis
