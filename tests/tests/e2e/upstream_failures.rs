@@ -13,6 +13,7 @@ use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// A gateway with an upstream of these targets, and a route that never stores.
 async fn before(targets: &[&str], more: &str) -> Gateway {
@@ -153,17 +154,32 @@ async fn the_only_target_is_always_asked_and_never_twice() {
     assert_eq!(sick.count(), 30);
 }
 
+/// A thousand requests in five seconds, or more slowly, after some that have saved up retries.
 #[tokio::test]
 async fn where_all_targets_fail_attempts_have_a_budget() {
-    let sick = Origin::pages(|_| Reply::ok("sick").status(503)).await;
-    let also = Origin::pages(|_| Reply::ok("sick").status(503)).await;
-    let began = std::time::Instant::now();
-    let gateway = before(&[&sick.url(), &also.url()], "").await;
-    assert_eq!(statuses(&gateway, 300, "/").await, vec![503; 300]);
-    let attempts = sick.count() + also.count();
-    let allowed = 360.0 + 3.0 * (began.elapsed().as_secs_f64() + 1.0);
+    const REQUESTS: usize = 1_000;
+    let (a, b) = (well("a").await, well("b").await);
+    // Otherwise one of them is ejected, and there is no other one to ask.
+    let more = ", health: {passive: {failures: 0}}";
+    let gateway = before(&[&a.url(), &b.url()], more).await;
+    assert_all_well(&statuses(&gateway, 100, "/").await, 100);
+    for origin in [&a, &b] {
+        origin.behave(|_| async { Reply::ok("sick").status(503) });
+        origin.forget();
+    }
+    let client = gateway.client();
+    let mut pace = interval(Duration::from_millis(5));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let began = Instant::now();
+    for n in 0..REQUESTS {
+        pace.tick().await;
+        assert_eq!(client.get(&format!("/{n}")).await.status, 503);
+    }
+    let seconds = began.elapsed().as_secs_f64().max(5.0);
+    let allowed = REQUESTS as f64 * 1.2 + 3.0 * seconds;
+    let attempts = (a.count() + b.count()) as f64;
     assert!(
-        (300.0..=allowed).contains(&(attempts as f64)),
+        (REQUESTS as f64 * 1.1..=allowed).contains(&attempts),
         "{attempts} of {allowed}"
     );
 }
