@@ -11,6 +11,7 @@ use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for, within};
+use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
@@ -227,6 +228,40 @@ async fn a_post_that_a_target_has_read_is_sent_once() {
     assert_eq!(count.load(Ordering::SeqCst) + other.count(), 20);
     assert_eq!(failed, count.load(Ordering::SeqCst));
     assert_all_well(&statuses(&gateway, 20, "/get/").await, 20);
+}
+
+/// RFC 9110 §9.2.2: an operator who knows that all DELETEs may be repeated may say so.
+#[tokio::test]
+async fn methods_that_are_listed_are_repeated_after_a_target_has_read_them() {
+    for (methods, repeated) in [("", false), (", methods: [GET, DELETE]", true)] {
+        let (url, count) = resets().await;
+        let other = well("other").await;
+        let more = format!(
+            ", balance: {{by: round_robin}}, retry: {{budget: 100{methods}}}, health: {{passive: {{failures: 0}}}}"
+        );
+        let gateway = before(&[&url, &other.url()], &more).await;
+        let client = gateway.client();
+        let mut failed = 0;
+        for n in 0..20 {
+            let answer = client.ask(Method::DELETE, &format!("/{n}")).send().await;
+            failed += usize::from(answer.status != 200);
+        }
+        let lost = count.load(Ordering::SeqCst);
+        assert!(lost > 0, "round robin asks both");
+        let expected = match repeated {
+            true => (0, 20),
+            false => (lost, 20 - lost),
+        };
+        assert_eq!((failed, other.count()), expected, "{methods}");
+        // What has a body is never repeated.
+        let before = count.load(Ordering::SeqCst) + other.count();
+        for n in 0..4 {
+            let ask = client.ask(Method::DELETE, &format!("/with-body/{n}"));
+            ask.body("order").send().await;
+        }
+        let sent = count.load(Ordering::SeqCst) + other.count() - before;
+        assert_eq!(sent, 4, "{methods}");
+    }
 }
 
 /// The connection could not be opened, so nobody has the order yet.
