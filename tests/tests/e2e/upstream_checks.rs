@@ -1,7 +1,7 @@
 //! Active checks: targets that fail theirs get no requests, unless nobody else is left.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use e2e::gateway::Gateway;
@@ -180,6 +180,51 @@ async fn a_target_is_checked_once_an_interval_by_the_process() {
         let checks = target.checks().len() as f64;
         assert!(checks <= most, "{checks} checks, at most {most} expected");
     }
+}
+
+/// envoyproxy/envoy#10498: the first checks of ten targets are spread over the interval, and no pause
+/// is like another. A tenth of the interval is what ten moments at random have in a thousand million
+/// cases but one.
+#[tokio::test]
+async fn checks_are_spread_over_the_interval() {
+    const INTERVAL: Duration = Duration::from_secs(6);
+    let seen = Arc::<Mutex<Vec<Vec<Instant>>>>::new(Mutex::new(vec![Vec::new(); 10]));
+    let mut origins = Vec::new();
+    for n in 0..10 {
+        let seen = Arc::clone(&seen);
+        let origin = Origin::pages(move |_| {
+            seen.lock().unwrap()[n].push(Instant::now());
+            Reply::ok("well")
+        });
+        origins.push(origin.await);
+    }
+    let targets: Vec<_> = origins.iter().map(Origin::url).collect();
+    let active = format!(
+        "active: {{path: /healthz, interval: {}s}}",
+        INTERVAL.as_secs()
+    );
+    let upstream = format!(
+        "{{targets: [{}], health: {{{active}}}}}",
+        targets.join(", ")
+    );
+    let _gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: shop, upstream: shop}")
+        .start()
+        .await;
+    wait_for("two checks of each", SOON, || async {
+        let seen = seen.lock().unwrap();
+        seen.iter().all(|times| times.len() >= 2).then_some(())
+    })
+    .await;
+    let seen = seen.lock().unwrap();
+    let first = || seen.iter().map(|times| times[0]);
+    let spread = first().max().unwrap() - first().min().unwrap();
+    assert!(spread >= INTERVAL / 10, "all within {spread:?}");
+    let pauses = || seen.iter().map(|times| times[1] - times[0]);
+    let jitter = pauses().max().unwrap() - pauses().min().unwrap();
+    // Of a fifth of the interval.
+    assert!(jitter >= INTERVAL / 50, "all alike but for {jitter:?}");
 }
 
 #[tokio::test]
