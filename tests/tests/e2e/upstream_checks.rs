@@ -266,6 +266,52 @@ async fn an_upstream_with_one_target_refuses_nobody_and_prefers_stale_copies() {
     assert_eq!(a.pages(), pages + 31);
 }
 
+/// Two of three are ejected, so that fewer than half can be used: who has a copy asks nobody, and
+/// everybody else goes to all of them.
+#[tokio::test]
+async fn where_most_targets_are_ejected_a_stale_copy_is_served_and_nobody_is_asked() {
+    let page = || Reply::ok("page").header("cache-control", "max-age=0, stale-if-error=3600");
+    let mut origins = Vec::new();
+    for _ in 0..3 {
+        origins.push(Origin::pages(move |_| page()).await);
+    }
+    let targets: Vec<_> = origins.iter().map(Origin::url).collect();
+    let upstream = format!(
+        "{{targets: [{}], balance: {{by: round_robin}}, retry: {{budget: 100}}, \
+         health: {{passive: {{failures: 2, eject: 1h, max_eject: 1h, max_ejected: 90}}}}}}",
+        targets.join(", ")
+    );
+    let gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: cached, match: {path: /cached/*}, upstream: shop}")
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await;
+    let client = gateway.client();
+    assert_eq!(client.get("/cached/page").await.text(), "page");
+    for sick in &origins[1..] {
+        sick.behave(|_| async { Reply::ok("sick").status(503) });
+    }
+    wait_for("two are ejected", SOON, || async {
+        client.get("/").await;
+        let scrape = gateway.scrape().await;
+        let usable = scrape.sum("lamina_upstream_usable_targets", &[("upstream", "shop")]);
+        (usable == 1.0).then_some(())
+    })
+    .await;
+    origins.iter().for_each(Origin::forget);
+    for _ in 0..12 {
+        let answer = client.get("/cached/page").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "page"));
+    }
+    let asked = || origins.iter().map(Origin::count).collect::<Vec<_>>();
+    assert_eq!(asked(), [0; 3], "the copy is there");
+    for n in 0..12 {
+        client.get(&format!("/cached/new/{n}")).await;
+    }
+    assert!(asked().iter().all(|count| *count > 0), "{:?}", asked());
+}
+
 #[tokio::test]
 async fn where_all_targets_are_down_all_are_asked() {
     let (a, b) = (
