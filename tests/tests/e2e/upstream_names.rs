@@ -390,6 +390,48 @@ async fn a_start_with_a_name_that_nobody_knows_succeeds() {
     confirmed(&gateway).await;
 }
 
+/// What was stored before the upstream had that name is served; all else is refused.
+#[tokio::test]
+async fn while_nobody_knows_the_name_stale_copies_are_served() {
+    let origin = Origin::start_at(SocketAddr::new(loopback(2), 0), |_| async {
+        Reply::ok("page").header("cache-control", "max-age=0, stale-if-error=3600")
+    })
+    .await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2"])]).await;
+    let leading_to = |name: &str| {
+        let target = format!("{{dns: {name}, port: {}}}", origin.address().port());
+        let upstream = format!("{{targets: [{target}], {}}}", names.resolver());
+        Setup::default()
+            .upstream("shop", &upstream)
+            .route("{name: shop, upstream: shop}")
+    };
+    let gateway = leading_to("app.test").start().await;
+    let client = gateway.client();
+    assert_eq!(client.get("/page").await.text(), "page");
+    gateway.write(&leading_to("new.test"));
+    let reloaded = gateway.reload().await;
+    assert_eq!(reloaded.status, 200, "{reloaded:?}");
+    origin.forget();
+    for _ in 0..3 {
+        let answer = client.get("/page").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "page"));
+    }
+    let none = client.get("/other").await;
+    assert_eq!(none.status, 503);
+    assert!(
+        none.header("proxy-status").contains("dns_error"),
+        "{none:?}"
+    );
+    assert_eq!(origin.count(), 0, "nobody knows where it is");
+    let ready = gateway.admin(Method::GET, "/readyz", "").await;
+    assert!(ready.text.contains("degraded"), "{}", ready.text);
+    names.set(&[("new.test", &["127.0.0.2"])]);
+    wait_for("it serves", SOON, || async {
+        (client.get("/other").await.status == 200).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_name_is_asked_for_once_for_all_upstreams_and_by_its_time_to_live() {
     let origins = origins(1).await;
