@@ -115,8 +115,7 @@ impl HealthCheck {
                 next += interval;
                 continue;
             }
-            let jitter = 0.9 + 0.2 * origin.targets.random_fraction();
-            next = Instant::now() + interval.mul_f64(jitter);
+            next = Instant::now() + pause(interval, origin.targets.random_fraction());
             let outcome = self.run(&target).await;
             self.note(origin, &target, &outcome);
         }
@@ -217,6 +216,12 @@ impl HealthCheck {
     }
 }
 
+/// The time from one check to the next: a tenth more or less than the interval. `random` is between 0
+/// and 1.
+fn pause(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * random)
+}
+
 /// Reads a body to its end, or to [`MAX_BODY`]. Returns whether it did not break off.
 async fn read_to_end(mut body: OriginBody) -> bool {
     let mut read = 0;
@@ -230,4 +235,15 @@ async fn read_to_end(mut body: OriginBody) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_the_interval_and_a_tenth_more_or_less() {
+        let millis = |random| pause(Duration::from_secs(5), random).as_millis();
+        assert_eq!([0.0, 0.5, 1.0].map(millis), [4_500, 5_000, 5_500]);
+    }
 }

@@ -48,13 +48,16 @@ impl AddressPair {
     }
 }
 
-/// Three origins at the same address.
+/// So many origins at the same address.
 ///
 /// # Errors
 /// When there is no free port.
-pub async fn three() -> anyhow::Result<[FaultyTarget; 3]> {
-    let start = || counted(SocketAddr::new(loopback(2), 0));
-    Ok([start().await?, start().await?, start().await?])
+pub async fn beside_each_other(count: usize) -> anyhow::Result<Vec<FaultyTarget>> {
+    let mut targets = Vec::new();
+    for _ in 0..count {
+        targets.push(counted(SocketAddr::new(loopback(2), 0)).await?);
+    }
+    Ok(targets)
 }
 
 /// A target that shares its count with no other.

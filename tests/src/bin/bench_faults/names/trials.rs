@@ -24,6 +24,8 @@ const ENDS: Duration = Duration::from_secs(6);
 const SPAN: Duration = Duration::from_secs(10);
 /// What services are called.
 const SERVICE: &str = "_http._tcp.shop.test";
+/// How many targets it has, before it has none and afterwards.
+const SERVED_BY: usize = 7;
 
 /// A way in which a name server fails.
 #[derive(Clone, Copy)]
@@ -65,8 +67,7 @@ async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<LaminaTrial>
     outage.end(&mut names, refusal).await;
     let exchanges = sending.await.context("the client")?;
     let failed = told_failures(outage.words(), &exchanges);
-    let [old, new] = [[&pair.old], [&pair.new]];
-    let used = used_after(&exchanges, back, &old, &new);
+    let used = used_after(&exchanges, back, [&pair.old], [&pair.new]);
     Ok(LaminaTrial {
         what: format!(
             "{} for {} s, and the name leads to another address meanwhile: {} requests in {} s",
@@ -119,7 +120,8 @@ impl NameOutage {
 
 /// Services that are gone for a while cost no request, and others that come are used in time.
 async fn services(home: &Path) -> anyhow::Result<LaminaTrial> {
-    let (first, others) = (origins::three().await?, origins::three().await?);
+    let first = origins::beside_each_other(SERVED_BY).await?;
+    let others = origins::beside_each_other(SERVED_BY).await?;
     let mut names = NameServer::start(&[(NAME, &[&first[0].address.ip().to_string()])]).await;
     names.set_services(&records(&first)).await;
     let target = format!("{{ srv: {SERVICE} }}");
@@ -134,10 +136,10 @@ async fn services(home: &Path) -> anyhow::Result<LaminaTrial> {
     names.set_services(&records(&others)).await;
     let exchanges = sending.await.context("the client")?;
     let failed = told_failures("SRV", &exchanges);
-    let used = used_after(&exchanges, back, &first.each_ref(), &others.each_ref());
+    let used = used_after(&exchanges, back, &first, &others);
     Ok(LaminaTrial {
         what: format!(
-            "SRV with 3 targets, with none for {} s, with 3 others: {} requests in {} s",
+            "SRV with {SERVED_BY} targets, with none for {} s, with {SERVED_BY} others: {} requests in {} s",
             (ENDS - BEGINS).as_secs(),
             exchanges.len(),
             SPAN.as_secs()
@@ -151,10 +153,10 @@ async fn services(home: &Path) -> anyhow::Result<LaminaTrial> {
     })
 }
 
-fn records(targets: &[FaultyTarget; 3]) -> [(&'static str, &'static str, u16, u16, u16); 3] {
-    targets
-        .each_ref()
-        .map(|target| (SERVICE, NAME, target.address.port(), 10, 10))
+/// The records of the service: name, host, port, priority and weight.
+fn records(targets: &[FaultyTarget]) -> Vec<(&'static str, &'static str, u16, u16, u16)> {
+    let record = |target: &FaultyTarget| (SERVICE, NAME, target.address.port(), 10, 10);
+    targets.iter().map(record).collect()
 }
 
 fn demand() -> String {
@@ -162,21 +164,21 @@ fn demand() -> String {
 }
 
 /// From `back` until each of the others has been used and none of the first is any more.
-fn used_after(
+fn used_after<'a>(
     exchanges: &[TimedExchange],
     back: Duration,
-    first: &[&FaultyTarget],
-    others: &[&FaultyTarget],
+    first: impl IntoIterator<Item = &'a FaultyTarget>,
+    others: impl IntoIterator<Item = &'a FaultyTarget>,
 ) -> Duration {
     let after = || exchanges.iter().filter(|one| one.due >= back);
     let uses = |target: &FaultyTarget| {
         let read = after().filter(|one| target.has_read(&one.path));
         read.map(|one| one.due - back).collect::<Vec<_>>()
     };
-    let last = first
-        .iter()
-        .flat_map(|target| uses(target).into_iter().max());
-    let begins = others.iter().map(|target| uses(target).into_iter().min());
+    let first = first.into_iter();
+    let last = first.flat_map(|target| uses(target).into_iter().max());
+    let others = others.into_iter();
+    let begins = others.map(|target| uses(target).into_iter().min());
     let begins = begins.map(|begin| begin.unwrap_or(NEVER));
     last.chain(begins).max().unwrap_or(NEVER)
 }
