@@ -109,11 +109,9 @@ pub(super) fn lead(
         role: FlightRole::Leader(receiver),
         apart,
     };
-    // In a box, as `spawn` would move the future of the load half a dozen times; and written into it
-    // in its place, as it would else be made on the stack and copied.
-    tokio::spawn(Box::into_pin(Box::write(
-        Box::new_uninit(),
-        load.run(leader),
-    )));
+    // In a box, as `spawn` would move the future of the load half a dozen times. It is written into
+    // the box, since `Box::pin` would copy all of its room, which is empty but for its beginning.
+    let room = Box::new_uninit();
+    tokio::spawn(Box::into_pin(Box::write(room, load.run(leader))));
     place
 }
