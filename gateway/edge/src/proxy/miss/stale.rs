@@ -220,9 +220,13 @@ pub fn serve_now<'a>(
         StaleReason::Backoff
         | StaleReason::Revalidating
         | StaleReason::Tolerated
-        | StaleReason::Maintenance => {
-            hit(reader, entry, Some(why.as_str()), RequestOutcome::Stale, now)
-        }
+        | StaleReason::Maintenance => hit(
+            reader,
+            entry,
+            Some(why.as_str()),
+            RequestOutcome::Stale,
+            now,
+        ),
         StaleReason::LoaderError | StaleReason::SoftTimeout => {
             let status = CacheStatus::Fwd {
                 reason: ForwardReason::Stale,

@@ -89,6 +89,9 @@ mod tests {
         }
         let all = of(&["vary", "server"]);
         assert!(all.has(RuledField::Vary) && all.has(RuledField::Software));
-        assert_eq!(of(&["etag", "x-server", "content-length"]), PresentFields(0));
+        assert_eq!(
+            of(&["etag", "x-server", "content-length"]),
+            PresentFields(0)
+        );
     }
 }

@@ -39,7 +39,9 @@ fn is_good(id: &[u8]) -> bool {
 
 fn made() -> HeaderValue {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = now.map_or(0, |now| now.as_secs() * 1000 + u64::from(now.subsec_millis()));
+    let millis = now.map_or(0, |now| {
+        now.as_secs() * 1000 + u64::from(now.subsec_millis())
+    });
     let text = uuid(millis, random(), random());
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("none"))
 }
