@@ -130,7 +130,11 @@ async fn all_rules_by_which_an_answer_varies_are_told() {
         ("/typed", "", &both[..]),
         ("/other", "", &["Origin"]),
         ("/other", typed, &both),
-        ("/own", typed, &["Accept-Language", "Origin", "Accept-Encoding"]),
+        (
+            "/own",
+            typed,
+            &["Accept-Language", "Origin", "Accept-Encoding"],
+        ),
         ("/typed", set, &["cookie, ORIGIN", "Accept-Encoding"]),
     ] {
         let (_origin, gateway) = gateway(CORS, &format!(", compress: {{}}{more}")).await;
