@@ -121,6 +121,7 @@ async fn what_nginx_does_not_store_is_not_stored_by_the_draft() {
         ("/keyed/draft/a", "cur=eur", false),
         ("/keyed/b", "PhpSessID=1", false),
         ("/keyed/b", "nocache=1", false),
+        ("/keyed/b", "NoCache=1", false),
         ("/keyed/b?nocache=1", "cur=eur", false),
         ("/always/a", "cur=eur", false),
         ("/user/a", "cur=eur", false),

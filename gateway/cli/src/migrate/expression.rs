@@ -241,11 +241,19 @@ fn whole(text: &str) -> Option<String> {
     (!none).then(|| simple(&format!("{before}{text}{after}")))
 }
 
-/// Without stars that say nothing.
-fn simple(pattern: &str) -> String {
-    let mut text = pattern.to_owned();
-    while text.contains("**") {
-        text = text.replace("**", "*");
+/// A pattern without stars that say nothing. One behind a backslash is a letter.
+pub fn simple(pattern: &str) -> String {
+    let mut text = String::new();
+    let mut is_run = false;
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        if c != '*' || !is_run {
+            text.push(c);
+        }
+        is_run = c == '*';
+        if c == '\\' {
+            text.extend(rest.next());
+        }
     }
     text
 }
@@ -323,8 +331,7 @@ impl ExpressionReader {
             '(' => (self.group()?, true),
             '[' => (self.class()?, true),
             '\\' => self.escaped()?,
-            '*' | '+' | '{' => return None,
-            '?' => return None,
+            '*' | '+' | '{' | '?' => return None,
             c => (vec![literal(c)], true),
         };
         self.repeated(texts, is_literal)

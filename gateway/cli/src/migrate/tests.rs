@@ -19,6 +19,11 @@ fn expressions_for_paths_become_patterns_that_say_the_same() {
     assert_eq!(paths(r"^[^?]*\.(jpe?g)(\?.*)?$"), ["*.jpg", "*.jpeg"]);
     assert_eq!(paths("^/admin([/?]|$).*$"), ["/admin/*", "/admin"]);
     assert_eq!(paths(r"^/a\*b$"), [r"/a\*b"]);
+    assert_eq!(
+        paths(r"^/a\*"),
+        [r"/a\**"],
+        "the second star is none of the text"
+    );
     assert_eq!(paths("(?i)^/a/.+/b$"), ["/a/?*/b"]);
     assert_eq!(paths(r"^.+\.css$"), ["/*.css"]);
     assert_eq!(paths("^(a|/b)"), ["/b*"], "a path begins with a slash");

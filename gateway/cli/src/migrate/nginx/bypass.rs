@@ -9,8 +9,8 @@ use super::super::expression::{self, ExpressionCase, PatternList};
 use super::super::source::SourceStatement;
 use super::blocks::BlockChain;
 use super::conditions::{
-    ConditionOperator, RequestCondition, TextTruth, definitions_of, set_inside, truth_of_text,
-    value_pattern,
+    ConditionOperator, RequestCondition, TextTruth, cookie_pattern, definitions_of, set_inside,
+    truth_of_text, value_pattern,
 };
 use super::request_uri::{RequestUriPatterns, spelled_out};
 use super::values::{TextPiece, text_pieces};
@@ -199,6 +199,11 @@ impl BypassWriter<'_, '_> {
                 false => BypassOutcome::unsaid(name),
             };
         }
+        let is_always_there =
+            ["request_uri", "uri", "document_uri", "request_method"].contains(&name);
+        if !is_always_there && condition.holds_for_nothing() == Some(true) {
+            return BypassOutcome::Always;
+        }
         if let Some(cookie) = name.strip_prefix("cookie_") {
             return self.add_cookie(cookie, condition);
         }
@@ -232,19 +237,20 @@ impl BypassWriter<'_, '_> {
         }
     }
 
-    /// One cookie: conditions know its name alone.
+    /// One cookie, whatever its value.
     fn add_cookie(&mut self, name: &str, condition: &RequestCondition) -> BypassOutcome {
         let asks_for_value = match condition.operator {
             ConditionOperator::Equals | ConditionOperator::EqualsInAnyCase => {
                 !condition.value.is_empty()
             }
-            ConditionOperator::Matches(_) => true,
+            ConditionOperator::Matches(_) => condition.holds_for_nothing().is_some(),
             _ => false,
         };
         if !asks_for_value && !condition.asks_for_any_text() {
             return BypassOutcome::unsaid(&condition.variable);
         }
-        self.route.add("bypass.cookie", name);
+        self.route
+            .add_value("bypass.header", "cookie", cookie_pattern(name));
         let difference = "all requests with this cookie go past the cache, whatever its value";
         BypassOutcome::Said(asks_for_value.then_some(difference))
     }

@@ -1,6 +1,7 @@
 //! Conditions of nginx: what `if (…)` and the entries of a `map` ask for, what gives a variable its value,
 //! and when a text says something.
 
+use lamina_base::pattern::Pattern;
 use serde_json::json;
 
 use super::super::expression::{self, ExpressionCase, PatternList};
@@ -107,6 +108,17 @@ impl RequestCondition {
         Some(list)
     }
 
+    /// Whether its expression also holds for what a request does not have, which is an empty text; none if
+    /// that can't be told.
+    pub fn holds_for_nothing(&self) -> Option<bool> {
+        let ConditionOperator::Matches(_) = self.operator else {
+            return Some(false);
+        };
+        let list = self.expression()?;
+        let mut patterns = list.patterns.iter();
+        Some(patterns.any(|one| Pattern::new(one).matches("")))
+    }
+
     pub fn ignores_case(&self) -> bool {
         self.operator == ConditionOperator::Matches(ExpressionCase::Ignored)
     }
@@ -139,6 +151,12 @@ pub fn value_pattern(
         }
         _ => None,
     }
+}
+
+/// The pattern for a `Cookie` field with this cookie. nginx takes its name in letters of any case, and
+/// conditions for cookies do not.
+pub fn cookie_pattern(name: &str) -> serde_json::Value {
+    json!({ "any": [format!("*{name}=*")], "case": "ignore" })
 }
 
 /// For which requests a text is neither empty nor `0`.

@@ -10,7 +10,8 @@ use super::super::source::SourceStatement;
 use super::answers;
 use super::blocks::BlockChain;
 use super::conditions::{
-    ConditionOperator, RequestCondition, TextTruth, definitions_of, truth_of_text, value_pattern,
+    ConditionOperator, RequestCondition, TextTruth, cookie_pattern, definitions_of, truth_of_text,
+    value_pattern,
 };
 use super::request_uri::RequestUriPatterns;
 
@@ -346,9 +347,7 @@ fn described(condition: &RequestCondition) -> Option<GuardedRequests> {
                 let is_given = condition.operator == ConditionOperator::Given
                     || (condition.operator == ConditionOperator::Differs
                         && condition.value.is_empty());
-                // Names of cookies have letters of any case in variables.
-                let value = json!({ "any": [format!("*{cookie}=*")], "case": "ignore" });
-                let part = MatchPart::Header("cookie".to_owned(), value);
+                let part = MatchPart::Header("cookie".to_owned(), cookie_pattern(cookie));
                 is_given.then_some(GuardedRequests::Any(vec![part]))?
             } else {
                 let field = name.strip_prefix("http_")?.replace('_', "-");
@@ -480,17 +479,8 @@ fn by_value(
             let value = json!({ "any": list.patterns, "case": case });
             Some(GuardedRequests::AllBut(part(value)))
         }
-        ConditionOperator::Matches(_) => {
-            let list = condition.expression()?;
-            let mut patterns = list.patterns.iter();
-            if patterns.any(|one| lamina_base::pattern::Pattern::new(one).matches("")) {
-                // A request without the field would be meant, too.
-                return None;
-            }
-            Some(GuardedRequests::Any(vec![part(
-                value_pattern(condition)?.0,
-            )]))
-        }
+        // A request without the field would be meant, too.
+        _ if condition.holds_for_nothing() != Some(false) => None,
         _ => Some(GuardedRequests::Any(vec![part(
             value_pattern(condition)?.0,
         )])),

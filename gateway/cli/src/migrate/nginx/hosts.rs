@@ -200,11 +200,7 @@ fn host_patterns(expression: &str) -> Option<(Vec<String>, Option<&'static str>)
         if !host.chars().all(is_part) || !host.contains(|c: char| c.is_ascii_alphanumeric()) {
             return None;
         }
-        let mut host = host;
-        while host.contains("**") {
-            host = host.replace("**", "*");
-        }
-        hosts.push(host);
+        hosts.push(expression::simple(&host));
     }
     let difference = wider.then_some("the patterns match a little more than the expression");
     Some((hosts, difference))

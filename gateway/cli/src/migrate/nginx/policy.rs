@@ -64,7 +64,12 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut Config
         route.set("cache", "off");
         return;
     };
-    zone.remarked("X-Accel-Expires of the origin is not read; it must say Cache-Control");
+    if !is_ignored(chain, "x-accel-expires") {
+        zone.remarked(
+            "X-Accel-Expires of the origin is not read here, and what it keeps out or makes short with \
+             nginx is stored; have the origin say Cache-Control",
+        );
+    }
     if zone.argument().contains('$') {
         route.leave_uncached(zone, "its zone has variables");
     }
@@ -161,6 +166,13 @@ fn no_guesses(known: &[u16], route: &mut DraftMap) {
         let lifetime = json!({ "statuses": others, "ttl": "0s" });
         route.add("policy.lifetimes", lifetime);
     }
+}
+
+/// Whether nginx does not read this field of the origin.
+fn is_ignored(chain: &BlockChain<'_>, field: &str) -> bool {
+    let lists = chain.cache_directives("ignore_headers").into_iter();
+    let mut names = lists.flat_map(|one| one.arguments());
+    names.any(|name| name.eq_ignore_ascii_case(field))
 }
 
 /// `proxy_ignore_headers`. Only where nginx reads neither `Cache-Control` nor `Expires`, the answer has
@@ -261,6 +273,7 @@ fn key(chain: &BlockChain<'_>, route: &mut DraftMap) {
         let names = values::variables(&one.arguments().join(" "));
         let mut unsaid = Vec::new();
         let mut parameters = Vec::new();
+        let mut cookies = Vec::new();
         for name in &names {
             let name = name.as_str();
             if ALWAYS_IN_KEY.contains(&name) || WHOLE_QUERY.contains(&name) || name == "is_args" {
@@ -268,6 +281,7 @@ fn key(chain: &BlockChain<'_>, route: &mut DraftMap) {
             }
             if let Some(cookie) = name.strip_prefix("cookie_") {
                 route.add("key.cookies", cookie);
+                cookies.push(cookie);
             } else if let Some(parameter) = name.strip_prefix("arg_") {
                 parameters.push(parameter.to_owned());
             } else if let Some(field) = name.strip_prefix("http_") {
@@ -288,6 +302,12 @@ fn key(chain: &BlockChain<'_>, route: &mut DraftMap) {
             let why = format!("{} is not in the key", unsaid.join(" "));
             one.in_part(&why);
             route.leave_uncached(one, &why);
+        }
+        for cookie in cookies {
+            one.also_remarked(&format!(
+                "nginx takes the cookie {cookie} in letters of any case, and key.cookies as it is written: \
+                 spell it as your site does, or its values share one page"
+            ));
         }
     }
 }

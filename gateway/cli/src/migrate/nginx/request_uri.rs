@@ -180,11 +180,7 @@ fn open_ended(text: &str) -> String {
     let before = if text.contains(START) { "" } else { "*" };
     let after = if text.contains(END) { "" } else { "*" };
     let body: String = text.chars().filter(|c| ![START, END].contains(c)).collect();
-    let mut pattern = format!("{before}{body}{after}");
-    while pattern.contains("**") {
-        pattern = pattern.replace("**", "*");
-    }
-    pattern
+    expression::simple(&format!("{before}{body}{after}"))
 }
 
 #[cfg(test)]

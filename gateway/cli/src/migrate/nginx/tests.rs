@@ -253,7 +253,7 @@ fn a_variable_that_says_what_is_not_cached_is_read_as_nginx_reads_it() {
     );
     caches_with(
         "proxy_no_cache $cookie_a$arg_b;",
-        &["bypass: { cookie: [a], query: { b: \"*\" } }"],
+        &["bypass: { header: { cookie: { any: [\"*a=*\"], case: ignore } }, query: { b: \"*\" } }"],
     );
     leaves_uncached("proxy_no_cache $upstream_http_x;");
     leaves_uncached("proxy_cache_bypass 1;");
@@ -641,4 +641,61 @@ fn what_is_too_much_is_named_with_file_and_line() {
         draft.len() < 10_000 && is_closed(route(&draft, "")),
         "{draft}"
     );
+}
+
+#[test]
+fn cookies_have_names_in_letters_of_any_case() {
+    caches_with(
+        "proxy_no_cache $cookie_session; proxy_cache_bypass $cookie_session;",
+        &["bypass: { header: { cookie: { any: [\"*session=*\"], case: ignore } } }"],
+    );
+    caches_with(
+        "proxy_no_cache $skip; if ($cookie_session ~ ^a) { set $skip 1; }",
+        &[
+            "any: [\"*session=*\"], case: ignore",
+            "# differs: x.conf:2 if ($cookie_session ~ ^a) (all requests with this cookie",
+        ],
+    );
+    // In a key no case can be left out, so it stands in its place.
+    caches_with(
+        "proxy_cache_key $scheme$host$request_uri$cookie_lang;",
+        &[
+            "key: { cookies: [lang] }",
+            "# differs: x.conf:2 proxy_cache_key $scheme$host$request_uri$cookie_lang (nginx takes the \
+             cookie lang in letters of any case",
+        ],
+    );
+}
+
+#[test]
+fn an_expression_that_holds_for_what_is_not_there_leaves_its_route_uncached() {
+    for condition in [
+        "$cookie_a ~ .*",
+        "$cookie_a ~ ^$",
+        "$cookie_a ~ ^(?!b)",
+        "$http_x ~ ^a?",
+        "$http_cookie ~* ^",
+        "$arg_a ~ (b|)",
+    ] {
+        leaves_uncached(&format!(
+            "proxy_no_cache $s; if ({condition}) {{ set $s 1; }}"
+        ));
+    }
+}
+
+#[test]
+fn what_the_origin_says_to_nginx_alone_is_told_where_the_cache_is_switched_on() {
+    let told = "# differs: x.conf:2 proxy_cache z (X-Accel-Expires of the origin is not read here";
+    caches_with("", &[told]);
+    caches_with("proxy_ignore_headers Set-Cookie;", &[told]);
+    let draft = of_server(&format!(
+        "location / {{ {CACHE} proxy_ignore_headers x-accel-expires; }}"
+    ));
+    assert!(!draft.contains("X-Accel-Expires of"), "{draft}");
+    // One location that reads it is enough for the line of all.
+    let draft = of_server(&format!(
+        "proxy_cache z; proxy_cache_valid 200 1h; location /a {{ {PASS} }} location /b {{ {PASS} \
+         proxy_ignore_headers X-Accel-Expires; }}"
+    ));
+    assert!(draft.contains(told), "{draft}");
 }

@@ -115,6 +115,26 @@ fn closing_equals(expression: &str) -> Option<usize> {
     None
 }
 
+/// Says what a statement does to requests of a route: to the URL, to cookies or to other fields.
+pub(super) fn request_step(one: &SourceStatement, route: &mut DraftMap) {
+    if let Some((left, right)) = assignment(one) {
+        match left.as_str() {
+            "req.url" => url_step(one, right, route),
+            "req.http.cookie" => cookie_step(one, right, route),
+            left => request_field(one, left, right, route),
+        }
+    } else if let Some(what) = removed_variable(one) {
+        match what.as_str() {
+            "req.http.cookie" => {
+                route.set("cookies.keep", json!([]));
+                one.translated();
+            }
+            "req.http.proxy" => one.needs_nothing(),
+            what => removed_field(one, what, route),
+        }
+    }
+}
+
 /// `set req.url = …`.
 pub(super) fn url_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
     if right.starts_with("std.querysort(") {
@@ -162,7 +182,7 @@ fn drop_parameters(one: &SourceStatement, list: &PatternList, route: &mut DraftM
 }
 
 /// `set req.http.Cookie = regsuball(req.http.Cookie, "NAME=[^;]+(; )?", "")`.
-pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
+fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftMap) {
     if right == "cookie.get_string()" {
         return one.needs_nothing();
     }
@@ -270,7 +290,7 @@ pub(super) fn kept_cookies(block: &SourceStatement) -> Option<KeptCookies> {
 }
 
 /// `set req.http.X = "text"`.
-pub(super) fn request_field(one: &SourceStatement, left: &str, right: &str, route: &mut DraftMap) {
+fn request_field(one: &SourceStatement, left: &str, right: &str, route: &mut DraftMap) {
     let Some(name) = left.strip_prefix("req.http.") else {
         return;
     };
@@ -325,7 +345,7 @@ pub(super) fn is_touchable(name: &str) -> bool {
 }
 
 /// `unset req.http.X`.
-pub(super) fn removed_field(one: &SourceStatement, what: &str, route: &mut DraftMap) {
+fn removed_field(one: &SourceStatement, what: &str, route: &mut DraftMap) {
     let own = ["accept-encoding", "x-forwarded-for", "x-forwarded-proto"];
     if let Some(name) = what
         .strip_prefix("req.http.")

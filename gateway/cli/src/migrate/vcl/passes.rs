@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::super::draft::DraftMap;
-use super::super::expression::PatternList;
+use super::super::expression::{PatternList, literal_text};
 use super::super::source::SourceStatement;
 use super::cleaning::{KeptCookies, is_cookie_work};
 use super::condition::{ReducedCondition, VclCondition};
@@ -155,9 +155,7 @@ impl<'b> VclPasses<'b> {
     fn is_there(&mut self, left: &str) -> Option<BypassExtent> {
         if let Some(arguments) = call_arguments(left, "cookie.isset") {
             let name = quoted_text(arguments.first()?)?;
-            self.routes
-                .site
-                .add("bypass.cookie", patterns::exactly(name));
+            self.routes.site.add("bypass.cookie", literal_text(name));
             return Some(BypassExtent::All);
         }
         let name = field_name(left)?;
@@ -237,7 +235,7 @@ pub fn field_name(left: &str) -> Option<&str> {
 /// What the value of a field must be like.
 pub fn field_pattern(operator: &str, right: &str) -> Option<Value> {
     match operator {
-        "==" if !right.is_empty() => Some(json!(patterns::exactly(right))),
+        "==" if !right.is_empty() => Some(json!(literal_text(right))),
         "~" => {
             let list = patterns::values(right)?;
             let case = match patterns::takes_both_cases(right) {

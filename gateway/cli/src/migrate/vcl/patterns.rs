@@ -34,15 +34,6 @@ pub fn takes_both_cases(expression: &str) -> bool {
     expression.contains("(?i")
 }
 
-/// A text as a pattern that matches nothing else.
-pub fn exactly(text: &str) -> String {
-    let escape = |c: char| match c {
-        '*' | '?' | '\\' => format!("\\{c}"),
-        c => c.to_string(),
-    };
-    text.chars().map(escape).collect()
-}
-
 /// An expression of a length and with groups that can be read, without the mark for both cases.
 pub fn readable(expression: &str) -> Option<&str> {
     if expression.len() > LONGEST {

@@ -6,8 +6,7 @@ use super::super::draft::ConfigDraft;
 use super::super::source::{self, SourceStatement};
 use super::branches::{SubOutcome, is_end};
 use super::cleaning::{
-    cookie_module, cookie_step, is_cookie_work, is_tidying, is_tracking, kept_cookies,
-    removed_field, request_field, url_step,
+    cookie_module, is_cookie_work, is_tidying, is_tracking, kept_cookies, request_step, url_step,
 };
 use super::condition::VclCondition;
 use super::passes::{self, VclPasses};
@@ -84,39 +83,31 @@ impl StatementTranslator for ReceiveSteps<'_, '_> {
 impl ReceiveSteps<'_, '_> {
     /// A statement for all requests.
     fn step(&mut self, one: &SourceStatement) {
-        if let Some((left, right)) = assignment(one) {
-            match left.as_str() {
-                "req.backend_hint" | "req.backend" => {
-                    if let Some(name) = self.backend(right) {
-                        self.routes.send_all(name);
-                        one.translated();
-                    }
-                }
-                "req.url" => url_step(one, right, &mut self.routes.site),
-                "req.http.cookie" => cookie_step(one, right, &mut self.routes.site),
-                "req.http.surrogate-capability" => {
-                    self.routes.site.set_default("esi", json!({}));
-                    one.translated();
-                    one.remarked(
-                        "esi of the route sends it; take it out where no page has fragments",
-                    );
-                }
-                _ => request_field(one, &left, right, &mut self.routes.site),
-            }
-        } else if let Some(what) = removed_variable(one) {
-            match what.as_str() {
-                "req.http.cookie" => {
-                    self.routes.site.set("cookies.keep", json!([]));
-                    one.translated();
-                }
-                "req.http.proxy" => one.needs_nothing(),
-                _ => removed_field(one, &what, &mut self.routes.site),
-            }
+        if let Some(name) = self.chosen_upstream(one) {
+            return self.routes.send_all(name);
+        }
+        let site = &mut self.routes.site;
+        if assignment(one).is_some_and(|(left, _)| left == "req.http.surrogate-capability") {
+            site.set_default("esi", json!({}));
+            one.translated();
+            one.remarked("esi of the route sends it; take it out where no page has fragments");
         } else if one.text.starts_with("std.collect(") {
             one.needs_nothing();
         } else {
-            cookie_module(one, &mut self.routes.site);
+            request_step(one, site);
+            cookie_module(one, site);
         }
+    }
+
+    /// The upstream to which a statement sends requests.
+    fn chosen_upstream(&mut self, one: &SourceStatement) -> Option<String> {
+        let (left, right) = assignment(one)?;
+        if !matches!(left.as_str(), "req.backend_hint" | "req.backend") {
+            return None;
+        }
+        let name = self.backend(right)?;
+        one.translated();
+        Some(name)
     }
 
     /// The upstream of `x`, `x.backend()` or `x.backend("host")`.
@@ -242,36 +233,14 @@ impl ReceiveSteps<'_, '_> {
     }
 
     fn of_path(&mut self, inner: &SourceStatement, paths: &[String], block: &SourceStatement) {
-        if let Some(("req.backend_hint" | "req.backend", right)) = assignment(inner)
-            .as_ref()
-            .map(|(left, right)| (left.as_str(), *right))
-        {
-            if let Some(name) = self.backend(right) {
-                self.routes.send_paths(paths, name);
-                inner.translated();
-            }
-            return;
+        if let Some(name) = self.chosen_upstream(inner) {
+            return self.routes.send_paths(paths, name);
         }
         if matches!(returned_step(inner), Some("hash" | "lookup")) {
             self.decided = Some(paths.to_vec());
             return inner.needs_nothing();
         }
-        let route = self.routes.of_paths(paths, block);
-        if let Some((left, right)) = assignment(inner) {
-            match left.as_str() {
-                "req.url" => url_step(inner, right, route),
-                "req.http.cookie" => cookie_step(inner, right, route),
-                _ => request_field(inner, &left, right, route),
-            }
-        } else if let Some(what) = removed_variable(inner) {
-            match what.as_str() {
-                "req.http.cookie" => {
-                    route.set("cookies.keep", json!([]));
-                    inner.translated();
-                }
-                what => removed_field(inner, what, route),
-            }
-        }
+        request_step(inner, self.routes.of_paths(paths, block));
     }
 
     /// `if (req.http.host ~ …) { set req.backend_hint = …; }`.
@@ -288,15 +257,8 @@ impl ReceiveSteps<'_, '_> {
     }
 
     fn send_hosts(&mut self, inner: &SourceStatement, hosts: &[String]) {
-        let Some((left, right)) = assignment(inner) else {
-            return;
-        };
-        if !matches!(left.as_str(), "req.backend_hint" | "req.backend") {
-            return;
-        }
-        if let Some(upstream) = self.backend(right) {
+        if let Some(upstream) = self.chosen_upstream(inner) {
             self.routes.send_hosts(hosts, upstream);
-            inner.translated();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Expressions about `req.url`, which is the path with the query. Lamina has conditions of its own for
 //! each of both, so every alternative of an expression is either about the path or about the query.
 
-use super::super::expression::{PatternList, PatternMeaning};
+use super::super::expression::{PatternList, PatternMeaning, literal_text};
 use super::patterns;
 
 /// The most alternatives of one expression.
@@ -51,7 +51,7 @@ impl TargetPatterns {
         let mut found = Self::default();
         match operator {
             "==" if right.starts_with('/') && !right.contains('?') => {
-                found.paths.push(patterns::exactly(right));
+                found.paths.push(literal_text(right));
             }
             "~" => {
                 if patterns::takes_both_cases(right) {
