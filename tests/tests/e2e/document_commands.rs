@@ -277,7 +277,7 @@ impl<'a> Rehearsal<'a> {
         let said = outcome.said.join("\n");
         if outcome.code != Some(0) {
             let code = outcome.code;
-            let fault = format_args!("{}\nended with {code:?}:\n{said}", command.line);
+            let fault = format!("{}\nended with {code:?}:\n{said}", command.line);
             return Some(self.document.fault(fault));
         }
         let shown = command.shown.iter().map(|line| without_ttl(line));
@@ -285,7 +285,7 @@ impl<'a> Rehearsal<'a> {
         let missing =
             shown.find(|shown| !outcome.said.iter().any(|said| without_ttl(said) == *shown));
         missing.map(|missing| {
-            let fault = format_args!("{}\nshows no {missing}:\n{said}", command.line);
+            let fault = format!("{}\nshows no {missing}:\n{said}", command.line);
             self.document.fault(fault)
         })
     }
