@@ -252,12 +252,12 @@ impl<'a> Rehearsal<'a> {
         {
             let part = repository().join("tests/data/documents/part.yaml");
             let part = fs::read_to_string(part).unwrap();
-            let said_here = |line: &&str| {
+            let is_missing = |line: &&str| {
                 let key = line.split(':').next().unwrap_or_default();
                 !block.text.starts_with(&format!("{key}:"))
                     && !block.text.contains(&format!("\n{key}:"))
             };
-            let rest: Vec<_> = part.lines().filter(said_here).collect();
+            let rest: Vec<_> = part.lines().filter(is_missing).collect();
             let text = format!("{}\n{}", rest.join("\n"), block.text);
             self.writes_configuration("lamina.yaml", &text);
         }
