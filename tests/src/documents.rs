@@ -141,6 +141,6 @@ mod tests {
             typed("sh", "# says nothing\na \\\n  b\n\nc\n"),
             [("a    b".to_owned(), vec![]), ("c".to_owned(), vec![])]
         );
-        assert_eq!(typed("yaml", "$ a\n"), []);
+        assert!(typed("yaml", "$ a\n").is_empty());
     }
 }

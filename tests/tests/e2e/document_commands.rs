@@ -252,12 +252,12 @@ impl<'a> Rehearsal<'a> {
         {
             let part = repository().join("tests/data/documents/part.yaml");
             let part = fs::read_to_string(part).unwrap();
-            let said_here = |line: &&str| {
+            let is_missing = |line: &&str| {
                 let key = line.split(':').next().unwrap_or_default();
                 !block.text.starts_with(&format!("{key}:"))
                     && !block.text.contains(&format!("\n{key}:"))
             };
-            let rest: Vec<_> = part.lines().filter(said_here).collect();
+            let rest: Vec<_> = part.lines().filter(is_missing).collect();
             let text = format!("{}\n{}", rest.join("\n"), block.text);
             self.writes_configuration("lamina.yaml", &text);
         }
@@ -277,7 +277,7 @@ impl<'a> Rehearsal<'a> {
         let said = outcome.said.join("\n");
         if outcome.code != Some(0) {
             let code = outcome.code;
-            let fault = format_args!("{}\nended with {code:?}:\n{said}", command.line);
+            let fault = format!("{}\nended with {code:?}:\n{said}", command.line);
             return Some(self.document.fault(fault));
         }
         let shown = command.shown.iter().map(|line| without_ttl(line));
@@ -285,7 +285,7 @@ impl<'a> Rehearsal<'a> {
         let missing =
             shown.find(|shown| !outcome.said.iter().any(|said| without_ttl(said) == *shown));
         missing.map(|missing| {
-            let fault = format_args!("{}\nshows no {missing}:\n{said}", command.line);
+            let fault = format!("{}\nshows no {missing}:\n{said}", command.line);
             self.document.fault(fault)
         })
     }

@@ -12,7 +12,6 @@ use super::sources::{sources, stems};
 
 /// The least that there is of each; far fewer means that a rule looks at nothing.
 const MIN_CONFIG_PATHS: usize = 10;
-
 const MIN_JUDGED_LINES: usize = 15_000;
 
 /// `use crate::{a, b}` in `config` names modules; what it takes of them is their `config`.

@@ -37,7 +37,7 @@ impl<'a> TourQuestion<'a> {
     }
 
     /// What the reader finds at the first step: a row of a table, or an invariant.
-    fn first_step(&self, document: &'a str) -> Result<&'a str, String> {
+    fn first_step<'d>(&self, document: &'d str) -> Result<&'d str, String> {
         let begins_with = |beginning: String| {
             let mut lines = document.lines();
             lines.find(|line| line.replace("**", "").starts_with(&beginning))

@@ -8,7 +8,6 @@ use super::code_text::{
     after_word, members, path_at, paths_below, uses, without_comments, without_tests,
 };
 
-/// The least that the gateway has of each; far fewer means that a rule went blind.
 /// The least that has code; far fewer means that the rules look at nothing.
 const MIN_FILES_WITH_CODE: usize = 250;
 
