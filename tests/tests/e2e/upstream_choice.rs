@@ -510,11 +510,26 @@ async fn a_measured_delay_needs_answers_and_has_a_least_time() {
     assert_eq!(client.get("/cached/first").await.status, 200);
     assert_eq!(a.count() + b.count(), 1, "there was no answer before it");
     let seldom = before(&[&a, &b], &more("1h")).await;
-    for n in 0..4 {
-        let path = format!("/cached/{n}");
+    let load = async |path: String| {
         assert_eq!(seldom.client().get(&path).await.status, 200);
+    };
+    for origin in [&a, &b] {
+        origin.behave(|_| async { Reply::ok("quick") });
     }
-    assert_eq!(a.count() + b.count(), 5, "an hour is longer than that");
+    for n in 0..8 {
+        load(format!("/cached/quick/{n}")).await;
+    }
+    for origin in [&a, &b] {
+        origin.forget();
+        origin.behave(|_| async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            Reply::ok("slow")
+        });
+    }
+    for n in 0..4 {
+        load(format!("/cached/slow/{n}")).await;
+    }
+    assert_eq!(a.count() + b.count(), 4, "an hour is longer than that");
     for outcome in ["won", "lost", "refused"] {
         assert_eq!(hedges(&gateway, outcome).await, 0.0, "{outcome}");
         assert_eq!(hedges(&seldom, outcome).await, 0.0, "{outcome}");
@@ -525,7 +540,7 @@ async fn a_measured_delay_needs_answers_and_has_a_least_time() {
     for n in 0..4 {
         let path = format!("/cached/later/{n}");
         let answer = within("an answer", SOON, client.get(&path)).await;
-        assert_eq!((answer.status.as_u16(), answer.text()), (200, "b"));
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "slow"));
     }
     let asked = a.count();
     assert!(asked >= 1, "round robin asks both");
