@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# Lamina in a small image: no shell, user 65532, nothing written but /var/cache/lamina.
+# Lamina in a small image: no shell, user 65532, nothing written but /var/cache/lamina and
+# /var/lib/lamina.
 #
 #   docker build -t lamina .
 #   docker run --read-only -e ORIGIN=http://origin:9000 -p 8080:8080 lamina
@@ -36,11 +37,13 @@ LABEL org.opencontainers.image.title="Lamina" \
 COPY --from=build /out/ /
 # Compiled plugins are kept here; it must be the process's own, with mode 0700.
 COPY --from=build --chown=65532:65532 /empty /var/cache/lamina
+# For certificates: acme.storage.
+COPY --from=build --chown=65532:65532 /empty /var/lib/lamina
 ENV LAMINA_CONFIG=/etc/lamina/lamina.yaml \
     LAMINA_CACHE_DIR=/var/cache/lamina \
     LISTEN=0.0.0.0:8080
 USER 65532:65532
-VOLUME /var/cache/lamina
+VOLUME /var/cache/lamina /var/lib/lamina
 # 8443 over UDP is HTTP/3.
 EXPOSE 8080 8443 8443/udp 9180
 STOPSIGNAL SIGTERM

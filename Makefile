@@ -107,7 +107,7 @@ SUITES := phpunit php-guzzlehttp-guzzle php-http-httplug php-symfony-event-dispa
 test-install:
 	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS) $(PACKAGERS) $(READERS) $(WIKI)
 	@tests/install-pebble.sh target/debian13-pebble
-	@scripts/tools.sh cargo-deb
+	@scripts/tools.sh cargo-deb cargo-cyclonedx
 	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install

@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# dist.sh BINARY: makes all that a release consists of from a program that is built already, into
-# target/release-artefacts: the program, the Debian package, completions, the manual, a list of all
-# dependencies (CycloneDX), and checksums.
+# dist.sh BINARY [FOLDER [ARGUMENT OF cargo-deb]...]: makes all that a release consists of from a
+# program that is built already, into FOLDER (target/release-artefacts): the program, the Debian
+# package, completions, the manual, a list of all dependencies (CycloneDX), and checksums. What was in
+# the folder is removed.
 set -euo pipefail
 binary=$(realpath "$1")
-cd "$(dirname "$0")/.."
-out=$PWD/target/release-artefacts
+root=$(realpath "$(dirname "$0")/..")
+out=$(realpath -m "${2:-$root/target/release-artefacts}")
+shift $(($# < 2 ? $# : 2))
+cd "$root"
 scripts/tools.sh cargo-deb cargo-cyclonedx
 
 rm -rf "$out"
 mkdir -p "$out"
 install -m 0755 "$binary" "$out/lamina"
-scripts/deb.sh "$binary" "$out" --strip >/dev/null
+scripts/deb.sh "$binary" "$out" --strip "$@" >/dev/null
 
-# It writes a list beside each manifest of the workspace; that of the program is wanted.
-name=lamina-sbom
+# It writes a list beside each manifest of the workspace; that of the program is wanted. The name is
+# this run's own, so that two runs do not remove each other's.
+name=lamina-sbom-$$
 trap 'find . -path ./target -prune -o -name "$name.json" -exec rm -f {} +' EXIT
 cargo cyclonedx --quiet --manifest-path gateway/cli/Cargo.toml --format json --override-filename "$name"
 mv "gateway/cli/$name.json" "$out/lamina.cdx.json"

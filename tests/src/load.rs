@@ -1,9 +1,10 @@
 //! Load on a gateway that changes meanwhile: clients of HTTP/1, HTTP/2 and HTTP/3, WebSockets, streams
 //! of events and uploads. Each keeps its connection as long as it may, and counts what fails
-//! (`report`) and how long hits take (`latency`).
+//! (`report`) and how long hits take (`latency`). `variant` is what a gateway is given meanwhile.
 
 mod latency;
 mod report;
+mod variant;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,8 +30,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-pub use report::LoadReport;
-use report::RequestStart;
+pub use report::{LoadReport, PageCount};
+use report::{PageOrigin, RequestStart};
+pub use variant::ConfigVariant;
 
 /// Clients of each kind that ask for pages.
 const OF_A_KIND: usize = 2;
@@ -410,8 +412,12 @@ async fn events(address: SocketAddr, (report, stop): Begun) {
 impl LoadReport {
     fn ended(&self, kind: &str, start: RequestStart, end: RequestEnd) {
         match end {
-            RequestEnd::Good => self.good(kind),
+            RequestEnd::Good => {
+                self.page(PageOrigin::Upstream);
+                self.good(kind);
+            }
             RequestEnd::Hit => {
+                self.page(PageOrigin::Cache);
                 self.hit(start);
                 self.good(kind);
             }

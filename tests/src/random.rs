@@ -17,6 +17,19 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// Another seed in each run, unless `LAMINA_SEED` names one, as to see a failure again. Tests
+    /// name it where they fail.
+    ///
+    /// # Panics
+    /// If the variable is no number.
+    pub fn seed_of_this_run() -> u64 {
+        if let Ok(named) = std::env::var("LAMINA_SEED") {
+            return named.parse().expect("LAMINA_SEED is a number");
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |now| now.as_micros() as u64)
+    }
+
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.number() % n

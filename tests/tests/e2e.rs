@@ -364,6 +364,8 @@ mod reload_plan_told;
 mod reload_refused;
 #[path = "e2e/reload_state.rs"]
 mod reload_state;
+#[path = "e2e/reload_under_load.rs"]
+mod reload_under_load;
 #[path = "e2e/reload_watch.rs"]
 mod reload_watch;
 #[path = "e2e/request_forms.rs"]
@@ -408,6 +410,8 @@ mod steady_readers;
 mod storage;
 #[path = "e2e/streaming.rs"]
 mod streaming;
+#[path = "e2e/supply.rs"]
+mod supply;
 #[path = "e2e/targeted.rs"]
 mod targeted;
 #[path = "e2e/tls.rs"]

@@ -22,6 +22,31 @@ pub struct LoadReport {
     calm: LatencyHistogram,
     /// The other ones.
     during_swaps: LatencyHistogram,
+    loaded: AtomicU64,
+    hits: AtomicU64,
+}
+
+/// Pages that clients have got, from the beginning on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageCount {
+    pub all: u64,
+    /// Those that came from the cache.
+    pub hits: u64,
+}
+
+impl PageCount {
+    /// The share of hits among what has come since then.
+    pub fn hit_ratio_since(self, earlier: Self) -> f64 {
+        let (all, hits) = (self.all - earlier.all, self.hits - earlier.hits);
+        hits as f64 / all.max(1) as f64
+    }
+}
+
+/// Where a page came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PageOrigin {
+    Cache,
+    Upstream,
 }
 
 /// When a request began.
@@ -69,6 +94,24 @@ impl LoadReport {
         RequestStart {
             at: Instant::now(),
             in_swap: self.swaps.load(Relaxed),
+        }
+    }
+
+    /// A page has come whole.
+    pub(super) fn page(&self, origin: PageOrigin) {
+        let count = match origin {
+            PageOrigin::Cache => &self.hits,
+            PageOrigin::Upstream => &self.loaded,
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// The pages so far, also those before [`LoadReport::begin`].
+    pub fn pages(&self) -> PageCount {
+        let hits = self.hits.load(Relaxed);
+        PageCount {
+            all: hits + self.loaded.load(Relaxed),
+            hits,
         }
     }
 

@@ -10,27 +10,29 @@ use e2e::cli::{binary, repository};
 use e2e::tools;
 use tempfile::TempDir;
 
-/// The folder with the package and what stands beside it; made once for all tests. None if what
-/// makes it is not here.
-fn artefacts() -> Option<&'static Path> {
+/// The folder with all that a release consists of; made once for all tests. None if what makes it is
+/// not here.
+pub fn artefacts() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let is_here = Command::new("cargo-deb").arg("--version").output().is_ok();
+        let is_here = ["cargo-deb", "cargo-cyclonedx"]
+            .into_iter()
+            .all(|tool| Command::new(tool).arg("--version").output().is_ok());
         let has_plugins = repository()
             .join("plugins/dist/normalize-query.wasm")
             .exists();
         if !is_here || !has_plugins {
-            let tool = "cargo-deb (scripts/tools.sh) with plugins (make plugins)";
-            tools::is_missing(tool, "the Debian package");
+            let tools =
+                "cargo-deb and cargo-cyclonedx (scripts/tools.sh) with plugins (make plugins)";
+            tools::is_missing(tools, "the parts of a release");
             return None;
         }
         // Not a temporary folder, since nothing would remove it at the end.
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
-        let _ = fs::remove_dir_all(&folder);
-        let made = Command::new(repository().join("scripts/deb.sh"))
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("release");
+        let made = Command::new(repository().join("scripts/dist.sh"))
             .arg(binary())
             .arg(&folder)
-            .args(["--fast", "--strip", "--quiet"])
+            .args(["--fast", "--quiet"])
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", text(&made));
@@ -194,9 +196,8 @@ impl InstalledMachine {
         let is_possible =
             well("id", &["-u"]).trim() == "0" && !Path::new("/run/systemd/system").exists();
         if !is_possible {
-            eprintln!(
-                "skipped: the installation, which needs root and a machine without systemd at work"
-            );
+            let machine = "root on a machine without systemd at work";
+            tools::is_missing(machine, "the installation of the package");
             return None;
         }
         Some(Self::new())

@@ -111,6 +111,40 @@ async fn a_new_listener_serves_at_once_and_a_removed_one_ends_gently() {
     assert_eq!(Client::http1(extra).get("/").await.status, 200);
 }
 
+/// Its listener stays as it is: the connection goes on, and its next request is for the new
+/// configuration.
+#[tokio::test]
+async fn a_connection_of_http3_takes_the_new_configuration_with_its_next_request() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let first = Origin::start(move |asked| {
+        let held = held.clone();
+        async move {
+            if asked.seen.path == "/held" {
+                held.pass().await;
+            }
+            Reply::ok("first").header("cache-control", "no-store")
+        }
+    })
+    .await;
+    let second = named("second").await;
+    let secured = SecuredGateway::start(Setup::new(&first)).await;
+    let client = secured.client().await;
+    let asking = client.clone();
+    let under_way = tokio::spawn(async move { asking.get("/held").await });
+    gate.reached_by(1).await;
+    let changed = secured.certificates.secure(Setup::new(&second), "");
+    secured.gateway.take_up(&changed).await;
+    assert_eq!(client.get("/now").await.text(), "second");
+    assert_eq!(secured.gateway.old_engines().await, 1.0);
+    gate.open();
+    let answer = under_way.await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "first"));
+    assert_eq!(client.get("/later").await.text(), "second");
+    assert_eq!(client.connection.close_reason(), None);
+    secured.gateway.only_one_engine().await;
+}
+
 /// A request that came in by a listener that is replaced or gone is under way like any other when
 /// the process ends.
 #[tokio::test]

@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use e2e::cli::{Ran, run};
 use e2e::client::{Answer, Client};
 use e2e::gateway::Gateway;
+use e2e::h3::NAME;
+use e2e::h3::certificates::Certificates;
 use e2e::origin::Origin;
 use e2e::process::free_address;
 use e2e::random::Random;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 
-use crate::reload::named;
+use crate::reload::{named, target};
 
 /// What a client may ask for.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ struct PlannedRequest {
     target: String,
     lang: Option<&'static str>,
     session: Option<&'static str>,
+    /// As a proxy tells it.
+    scheme: Option<&'static str>,
 }
 
 const HOSTS: [&str; 3] = ["one.example", "two.example", "other.test"];
@@ -53,6 +57,31 @@ const OTHER_KEYS: [&str; 3] = [
     "{query: {drop: [q]}, headers: [x-lang], cookies: [s]}",
 ];
 
+/// Where requests go. Each upstream has the same place in all of them: a client stays with its place,
+/// and there is one client.
+const TARGETS: [&str; 6] = [
+    "upstream: origin",
+    "upstream: origin",
+    "upstream: other",
+    "split: {to: [{upstream: origin, weight: 1}, {upstream: other, weight: 1}]}",
+    "split: {to: [{upstream: origin, weight: 1}, {upstream: third, weight: 1}]}",
+    "split: {to: [{upstream: fourth, weight: 1}, {upstream: other, weight: 1}]}",
+];
+/// Listeners whose clients can say that they have asked by HTTPS, those whose can not, and those that
+/// send all of theirs there.
+const PROXIED: (&str, &str) = ("trusted_proxies", "[127.0.0.1/32]");
+const REDIRECTS: (&str, &str) = ("redirect_to_https", "on");
+
+/// A key of the listener with its value. None: the usual one.
+type ListenerKey = Option<(&'static str, &'static str)>;
+
+/// What a configuration is made of.
+#[derive(Clone, Debug)]
+struct AnyConfig {
+    listener: ListenerKey,
+    routes: Vec<AnyRoute>,
+}
+
 fn pick<T: Copy>(random: &mut Random, all: &[T]) -> T {
     all[random.below(all.len() as u64) as usize]
 }
@@ -67,6 +96,7 @@ impl PlannedRequest {
             target: format!("/{path}/{number}{query}"),
             lang: pick(random, &[None, Some("de"), Some("en")]),
             session: pick(random, &[None, Some("1"), Some("2")]),
+            scheme: pick(random, &[None, None, Some("https")]),
         }
     }
 
@@ -77,6 +107,9 @@ impl PlannedRequest {
         }
         if let Some(session) = self.session {
             ask = ask.header("cookie", &format!("a=b; s={session}"));
+        }
+        if let Some(scheme) = self.scheme {
+            ask = ask.header("x-forwarded-proto", scheme);
         }
         ask.send().await
     }
@@ -105,9 +138,10 @@ impl AnyRoute {
         };
         let wanted = pick(random, &MATCHES);
         let cache = pick(random, &["on", "on", "on", "on", "on", "off"]);
+        let target = pick(random, &TARGETS);
         Self {
             name,
-            yaml: format!("match: {wanted}, key: {key}, cache: {cache}, upstream: origin"),
+            yaml: format!("match: {wanted}, key: {key}, cache: {cache}, {target}"),
         }
     }
 }
@@ -146,9 +180,17 @@ fn changed(routes: &[AnyRoute], random: &mut Random) -> Vec<AnyRoute> {
     routes
 }
 
-fn setup(origin: &Origin, routes: &[AnyRoute]) -> Setup {
-    let routes = routes.iter();
-    routes.fold(Setup::new(origin), |setup, AnyRoute { name, yaml }| {
+fn setup(origin: &Origin, config: &AnyConfig) -> Setup {
+    let upstreams = ["other", "third", "fourth"].into_iter();
+    let setup = upstreams.fold(Setup::new(origin), |setup, name| {
+        setup.upstream(name, &target(origin))
+    });
+    let setup = config
+        .listener
+        .into_iter()
+        .fold(setup, |setup, (key, value)| setup.listener(key, value));
+    let routes = config.routes.iter();
+    routes.fold(setup, |setup, AnyRoute { name, yaml }| {
         setup.route(&format!("{{name: r{name}, {yaml}}}"))
     })
 }
@@ -157,14 +199,16 @@ fn setup(origin: &Origin, routes: &[AnyRoute]) -> Setup {
 async fn usable(
     gateway: &Gateway,
     origin: &Origin,
+    listener: ListenerKey,
     mut make: impl FnMut() -> Vec<AnyRoute>,
-) -> Vec<AnyRoute> {
+) -> AnyConfig {
     let file = gateway.dir().join("next.yaml");
     loop {
         let routes = make();
-        std::fs::write(&file, setup(origin, &routes).yaml()).unwrap();
+        let config = AnyConfig { listener, routes };
+        std::fs::write(&file, setup(origin, &config).yaml()).unwrap();
         if gateway.plan(&file).await.status == 200 {
-            return routes;
+            return config;
         }
     }
 }
@@ -174,30 +218,46 @@ const QUESTIONS: usize = 120;
 
 #[tokio::test]
 async fn the_entries_that_become_unreachable_are_those_that_are_missed() {
-    let random = &mut Random::new(0x1a31_4a17);
+    let seed = Random::seed_of_this_run();
+    let random = &mut Random::new(seed);
     let loads = AtomicUsize::new(0);
-    // Each load has a page of its own.
-    let origin =
-        Origin::pages(move |_| Reply::fresh(loads.fetch_add(1, Relaxed).to_string())).await;
+    // Each load has a page of its own, and some pages have one for each language.
+    let origin = Origin::pages(move |seen| {
+        let page = Reply::fresh(loads.fetch_add(1, Relaxed).to_string());
+        match seen.path.starts_with("/b/") {
+            true => page.header("vary", "x-lang"),
+            false => page,
+        }
+    })
+    .await;
     let gateway = Setup::new(&origin).start().await;
-    let client = gateway.client();
     let (mut unreachable, mut reachable) = (0, 0);
     for pair in 0..PAIRS {
+        let listener = pick(random, &[None, Some(PROXIED)]);
         let make = || any_routes(random, KeyParts::Any);
-        let before = usable(&gateway, &origin, make).await;
+        let before = usable(&gateway, &origin, listener, make).await;
         // What a key gets in addition, nobody knows of entries without it.
         let parts = [KeyParts::Url, KeyParts::Any][usize::from(pair % 4 == 3)];
+        let kept = before.listener;
+        let listener = pick(
+            random,
+            &[kept, kept, kept, None, Some(PROXIED), Some(REDIRECTS)],
+        );
         let make = || match pair % 2 {
-            0 => changed(&before, random),
+            0 => changed(&before.routes, random),
             _ => any_routes(random, parts),
         };
-        let after = usable(&gateway, &origin, make).await;
-        let said = format!("pair {pair}: from {before:#?} to {after:#?}");
+        let after = usable(&gateway, &origin, listener, make).await;
+        let said = format!("seed {seed}, pair {pair}: from {before:#?} to {after:#?}");
         gateway.take_up(&setup(&origin, &before)).await;
         gateway.purge(serde_json::json!({"all": true})).await;
+        let client = gateway.client();
         let mut stored = Vec::new();
         for _ in 0..QUESTIONS {
-            let question = PlannedRequest::any(random);
+            let mut question = PlannedRequest::any(random);
+            if before.listener.is_none() {
+                question.scheme = None;
+            }
             let answer = question.ask(&client).await;
             if answer.cache().stored {
                 // The entry is of the URL as the origin got it: without what does not count.
@@ -213,6 +273,12 @@ async fn the_entries_that_become_unreachable_are_those_that_are_missed() {
         assert_eq!(plan.entries("entries"), stored.len() as u64, "{said}");
         let applied = gateway.take_up(&setup(&origin, &after)).await;
         assert_eq!(applied["entries"], plan.said["entries"], "{said}");
+        // Connections that were there know their listener's settings of before.
+        let client = match after.listener == Some(REDIRECTS) {
+            // A redirect is no answer of the route.
+            true => gateway.client().unchecked(),
+            false => gateway.client(),
+        };
         let mut missed = Vec::new();
         for (question, body) in &stored {
             if question.ask(&client).await.text() != body {
@@ -239,8 +305,8 @@ async fn the_entries_that_become_unreachable_are_those_that_are_missed() {
         reachable += stored.len() as u64 - count;
     }
     assert!(
-        unreachable > 100 && reachable > 100,
-        "{unreachable}, {reachable}"
+        unreachable > 20 && reachable > 20,
+        "seed {seed}: {unreachable}, {reachable}"
     );
 }
 
@@ -306,14 +372,26 @@ async fn the_command_tells_what_would_change_and_its_exit_code_is_for_scripts() 
     let ran = plan(&gateway, &file, &["--max-unreachable", "4"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("more than 4 stored entries"), "{ran:?}");
-    // What can't be done is told, and neither counts nor changes anything.
-    let fixed = setup
+    // What can't be done is told with all that it would do, and neither counts nor changes anything.
+    let fixed = next
         .clone()
         .top("telemetry", "{log_format: json, max_series: 500}");
     std::fs::write(&file, fixed.yaml()).unwrap();
     let ran = plan(&gateway, &file, &[]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    assert!(ran.stderr.contains("telemetry.max_series"), "{ran:?}");
+    for line in [
+        "telemetry.max_series: this can't be changed",
+        "- route shop\n",
+        "Of 10 stored entries, 5 become unreachable (",
+        "shop -> rest",
+    ] {
+        assert!(ran.stderr.contains(line), "{line}: {}", ran.stderr);
+    }
+    let json = plan(&gateway, &file, &["--json"]);
+    assert_eq!(json.code, Some(2), "{json:?}");
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["entries"]["unreachable"], 5);
+    assert_eq!(json["problems"].as_array().map(Vec::len), Some(1));
     std::fs::write(&file, "version: 1\n").unwrap();
     assert_eq!(plan(&gateway, &file, &[]).code, Some(2));
     assert_eq!(gateway.plan(&file).await.status, 422);
@@ -338,6 +416,68 @@ async fn the_command_tells_what_would_change_and_its_exit_code_is_for_scripts() 
     assert!(gateway.client().get("/shop/0").await.is_hit());
 }
 
+/// The first route that matches is used: what both match is served by the other one.
+#[tokio::test]
+async fn routes_in_another_order_are_told_with_urls_that_change_their_route() {
+    let origin = named("page").await;
+    let ours = "{name: ours, match: {host: one.example}, upstream: origin}";
+    let shop = "{name: shop, match: {path: /shop/*}, upstream: origin}";
+    let rest = "{name: rest, upstream: origin}";
+    let with = |routes: [&str; 3]| {
+        let all = routes.into_iter();
+        all.fold(Setup::new(&origin), |setup, route| setup.route(route))
+    };
+    let gateway = with([ours, shop, rest]).start().await;
+    let ask = async |host: &str, target: &str| {
+        let client = gateway.client();
+        client.request(target).host(host).send().await
+    };
+    let of_both = ["/shop/1", "/shop/2"];
+    for target in ["/shop/1", "/shop/2", "/page"] {
+        for host in ["one.example", "two.example"] {
+            ask(host, target).await;
+            assert!(ask(host, target).await.is_hit(), "{host}{target}");
+        }
+    }
+    let file = gateway.dir().join("next.yaml");
+    let next = with([shop, ours, rest]);
+    std::fs::write(&file, next.yaml()).unwrap();
+    let said = gateway.plan(&file).await.said;
+    let moved = said["changes"]["moved_routes"].as_array().unwrap();
+    assert!(!moved.is_empty(), "{said}");
+    assert!(moved.iter().all(|name| name == "ours" || name == "shop"));
+    assert_eq!(said["entries"]["unreachable"], 2, "{said}");
+    let rerouted = said["entries"]["rerouted"].as_array().unwrap();
+    let mut urls: Vec<_> = rerouted
+        .iter()
+        .map(|one| {
+            assert_eq!(
+                (&one["before"], &one["after"]),
+                (&"ours".into(), &"shop".into())
+            );
+            one["url"].as_str().unwrap()
+        })
+        .collect();
+    urls.sort_unstable();
+    assert_eq!(urls, ["one.example/shop/1", "one.example/shop/2"]);
+    let ran = plan(&gateway, &file, &[]);
+    for line in [
+        " has another place in the order\n",
+        "one.example/shop/1: ours -> shop\n",
+    ] {
+        assert!(ran.stdout.contains(line), "{line}: {}", ran.stdout);
+    }
+    // And so it comes.
+    gateway.take_up(&next).await;
+    for target in of_both {
+        assert!(!ask("one.example", target).await.is_hit(), "{target}");
+        assert!(ask("two.example", target).await.is_hit(), "{target}");
+    }
+    for host in ["one.example", "two.example"] {
+        assert!(ask(host, "/page").await.is_hit(), "{host}");
+    }
+}
+
 #[tokio::test]
 async fn entries_of_a_scheme_that_no_client_can_use_become_unreachable() {
     let origin = named("page").await;
@@ -346,12 +486,17 @@ async fn entries_of_a_scheme_that_no_client_can_use_become_unreachable() {
     for n in 0..4 {
         gateway.client().get(&format!("/{n}")).await;
     }
+    let certificates = Certificates::new(&[NAME]);
+    for (name, content) in certificates.files() {
+        std::fs::write(gateway.dir().join(name), content).unwrap();
+    }
+    let secured = certificates.secure(setup.clone(), "");
     let file = gateway.dir().join("next.yaml");
     let redirects = setup.clone().listener("redirect_to_https", "on");
     let proxied = redirects
         .clone()
         .listener("trusted_proxies", "[10.0.0.0/8]");
-    for (next, unreachable) in [(redirects, 4), (proxied, 0)] {
+    for (next, unreachable) in [(redirects, 4), (proxied, 0), (secured, 4)] {
         std::fs::write(&file, next.yaml()).unwrap();
         let plan = gateway.plan(&file).await;
         assert_eq!(plan.entries("entries"), 4);

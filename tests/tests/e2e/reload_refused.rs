@@ -2,6 +2,7 @@
 //! on, and what is wrong is told with its place.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use e2e::cli::run;
 use e2e::gateway::Gateway;
@@ -13,6 +14,7 @@ use e2e::setup::Setup;
 use e2e::tls::TlsClient;
 use e2e::tls::authority::Authority;
 use e2e::tls::site::NAME;
+use e2e::wait::passed;
 
 /// A configuration with something of each kind.
 struct ReloadSite {
@@ -232,6 +234,13 @@ async fn what_is_wrong_changes_nothing_and_is_told_with_its_place() {
                 let line = line.unwrap_or_else(|| panic!("{what}: no line in {problem}"));
                 let line = broken.yaml.lines().nth(line as usize - 1).unwrap();
                 assert!(line.contains(in_line), "{what}: {line}");
+                let column = problem["column"].as_u64();
+                let column = column.unwrap_or_else(|| panic!("{what}: no column in {problem}"));
+                let from_there = line.get(column as usize - 1..);
+                let from_there = from_there.unwrap_or_else(|| panic!("{what}: {column}: {line}"));
+                if in_line == "nowhere" {
+                    assert!(from_there.starts_with(in_line), "{what}: {column}: {line}");
+                }
             }
         }
         assert!(!gateway.is_well_configured().await, "{what}");
@@ -254,6 +263,37 @@ async fn what_is_wrong_changes_nothing_and_is_told_with_its_place() {
     site.is_as_before(&gateway, "at the end").await;
     assert_eq!(gateway.old_engines().await, 0.0);
 }
+
+/// Nobody asks for a reload, and nothing watches the files.
+#[tokio::test]
+async fn a_refusal_is_over_when_the_files_say_again_what_runs() {
+    let origin = Origin::pages(|_| Reply::ok("page")).await;
+    let included = "routes: [{name: more, match: {path: /more}, upstream: origin}]\n";
+    let setup = Setup::new(&origin)
+        .file("more.yaml", included)
+        .top("include", "[more.yaml]")
+        .route("{name: site, match: {path: /site}, upstream: origin}");
+    let gateway = setup.start().await;
+    let well = "lamina_config_last_reload_success";
+    for (file, content) in [("lamina.yaml", ""), ("more.yaml", "routes: [{name: more\n")] {
+        std::fs::write(gateway.dir().join(file), content).unwrap();
+        assert_eq!(gateway.reload().await.status, 422, "{file}");
+        assert!(!gateway.is_well_configured().await, "{file}");
+        gateway.write(&setup);
+        gateway.metric_until(well, &[], |value| value == 1.0).await;
+    }
+    // A valid file that says something else is no repair.
+    gateway.write(&setup.clone().top("telemetry", "{log_format: text}"));
+    assert_eq!(gateway.reload().await.status, 422);
+    passed(Instant::now(), LOOKS).await;
+    assert!(!gateway.is_well_configured().await);
+    gateway.write(&setup);
+    gateway.metric_until(well, &[], |value| value == 1.0).await;
+    assert_eq!(gateway.reloads("applied").await, 0.0);
+}
+
+/// Longer than two looks at the files.
+const LOOKS: Duration = Duration::from_millis(2_500);
 
 /// What can't be changed: the top-level key with its new value, and the key that is named.
 fn fixed() -> [(&'static str, &'static str, &'static str); 11] {
@@ -338,6 +378,10 @@ async fn keys_that_keep_their_values_are_refused_by_name_and_nothing_else_is_tak
         }
         let added = &answer.said["changes"]["upstreams"]["added"];
         assert_eq!(*added, serde_json::json!(["nowhere"]), "{key}");
+        // And what it would do, if a process that takes over took it up.
+        assert_eq!(answer.entries("entries"), 0, "{key}");
+        assert!(answer.said["certificates"].is_object(), "{key}");
+        assert!(answer.said["keys"].is_object(), "{key}");
         assert_eq!(gateway.client().get("/").await.text(), "page", "{key}");
         assert!(!gateway.is_well_configured().await, "{key}");
     }

@@ -12,6 +12,7 @@ use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::guest;
 use e2e::origin::Origin;
+use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_until};
@@ -172,6 +173,32 @@ async fn readiness_comes_after_plugins_are_compiled_and_listeners_open() {
     assert!(answer.is_ok(), "{answer:?}");
     end(gateway).await;
 }
+
+/// The log of purges is read first, for half a second at most: then it serves without the tier.
+#[tokio::test]
+async fn readiness_waits_for_the_log_of_a_second_tier_that_hangs_but_not_for_long() {
+    let (_dir, mut manager, _origin, setup) = managed(&[]).await;
+    let redis = Redis::start().await;
+    let l2 = format!("{{l2: {}}}", crate::l2::redis_at(&redis.url()));
+    redis.freeze();
+    let setup = setup.top("cache", &l2);
+    let starting = setup.start();
+    let looking = async {
+        manager.hears("STATUS=Starting").await;
+        let began = Instant::now();
+        manager.hears("READY=1").await;
+        began.elapsed()
+    };
+    let (gateway, waited) = tokio::join!(starting, looking);
+    assert!(waited >= LOG_PATIENCE, "it was ready after {waited:?}");
+    assert_eq!(gateway.client().get("/").await.status, 200);
+    redis.thaw();
+    crate::l2::reads_below(&gateway).await;
+    end(gateway).await;
+}
+
+/// A bit less than half a second: the first message may be read late.
+const LOG_PATIENCE: Duration = Duration::from_millis(400);
 
 #[tokio::test]
 async fn a_gateway_that_can_not_start_never_says_that_it_is_ready() {

@@ -15,9 +15,11 @@ use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::h3::SecuredGateway;
 use e2e::h3::certificates::Certificates;
+use e2e::h3::raw::{RawEnd, code, headers};
 use e2e::h3::{NAME, OTHER_NAME, Reach};
 use e2e::load::{self, LoadReport};
 use e2e::origin::Origin;
+use e2e::process::free_address;
 use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -142,6 +144,48 @@ async fn connections_that_wait_to_be_accepted_are_answered() {
     for answer in held {
         assert_eq!(answer.await.unwrap().status, 200);
     }
+}
+
+/// The new process has no such listener, so the old one answers what waits in its queue.
+#[tokio::test]
+async fn connections_that_wait_at_a_listener_that_goes_are_answered() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let goes = free_address().unwrap();
+    let with = |further: &str| {
+        let listeners = format!("[{{address: \"127.0.0.1:0\"}}{further}]");
+        setup(&origin).top("listeners", &listeners)
+    };
+    let full = format!(", {{address: \"{goes}\", limits: {{max_connections: 2}}}}");
+    let mut gateway = with(&full).start().await;
+    // Nobody accepts beyond these two.
+    let mut first = Vec::new();
+    for _ in 0..2 {
+        let mut raw = RawConnection::open(goes).await;
+        raw.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!(raw.head().await.status, 200);
+        first.push(raw);
+    }
+    let mut queued = Vec::new();
+    for _ in 0..QUEUED {
+        let mut raw = RawConnection::open(goes).await;
+        raw.write("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await;
+        queued.push(raw);
+    }
+    gateway.write(&with(""));
+    gateway.upgrade().await;
+    for (n, raw) in queued.iter_mut().enumerate() {
+        let (answer, in_order) = raw.to_close().await;
+        assert!(in_order, "{n} was reset");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{n}");
+    }
+    wait_until("the listener that is gone refuses", SOON, || {
+        std::net::TcpStream::connect(goes).is_err()
+    })
+    .await;
+    drop(first);
+    gateway.only_the_last_process(SOON).await;
+    assert_eq!(gateway.client().get("/").await.status, 200);
 }
 
 #[tokio::test]
@@ -460,6 +504,36 @@ async fn clients_of_a_process_that_has_died_are_told_by_the_next_one() {
     gate.open();
     under_way.abort();
     assert_eq!(secured.client().await.get("/new").await.status, 200);
+}
+
+/// At once, and not when the drain's time is over: clients are to go to the new process while
+/// requests are still under way.
+#[tokio::test]
+async fn goaway_comes_over_http3_while_requests_are_under_way() {
+    let gate = Gate::new();
+    let origin = site(&gate).await;
+    let mut secured = SecuredGateway::start(setup(&origin)).await;
+    let raw = secured.raw().await;
+    let mut under_way = raw.stream(headers(&raw.get("/held/0"))).await;
+    let _ = under_way.send.finish();
+    gate.reached_by(1).await;
+    let idle = secured.raw().await;
+    assert!(idle.answers("/page").await);
+    secured.gateway.upgrade().await;
+    let told = raw.goaways(2).await;
+    assert_eq!(told[1], 4, "one request was sent");
+    assert_eq!(idle.closed().await, RawEnd::Closed(code::NO_ERROR));
+    assert_eq!(idle.seen().goaways.len(), 2);
+    let late = raw.ask(headers(&raw.get("/late"))).await;
+    assert_eq!(late, RawEnd::Reset(code::REQUEST_REJECTED));
+    assert!(secured.gateway.is_running(), "a request is under way");
+    gate.open();
+    match under_way.end().await {
+        RawEnd::Answered(answer) => assert_eq!(&answer.body[..], b"/held/0"),
+        end => panic!("{end:?}"),
+    }
+    assert_eq!(raw.closed().await, RawEnd::Closed(code::NO_ERROR));
+    secured.gateway.only_the_last_process(SOON).await;
 }
 
 #[tokio::test]

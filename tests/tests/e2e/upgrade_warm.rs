@@ -3,15 +3,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
+use e2e::fleet::Pages;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
+use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::upgrade::server;
 use e2e::wait::SOON;
 use serde_json::json;
+
+use crate::l2::redis_at;
+use crate::warm_restart::{Kept, SNAPSHOT, hit_ratio};
 
 const PAGES: usize = 200;
 
@@ -65,6 +71,62 @@ async fn the_new_process_begins_with_what_the_old_one_held() {
         );
     }
     gateway.only_the_last_process(SOON).await;
+}
+
+/// What the next process may begin with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum FirstContent {
+    /// For comparison.
+    Nothing,
+    Snapshot,
+    Redis,
+    Disk,
+}
+
+/// At least 95 % of that before, with and without a second tier. A disk is not there before the old
+/// process has closed it, so that is waited for.
+#[tokio::test]
+async fn the_hit_ratio_after_a_take_over_is_that_of_before() {
+    let redis = Redis::start().await;
+    for beginning in [
+        FirstContent::Nothing,
+        FirstContent::Snapshot,
+        FirstContent::Redis,
+        FirstContent::Disk,
+    ] {
+        let (kept, pages) = (Kept::new(), Pages::default());
+        let origin = pages.origin().await;
+        let cache = match beginning {
+            FirstContent::Nothing => kept.cache("", ""),
+            FirstContent::Snapshot => kept.cache(SNAPSHOT, ""),
+            FirstContent::Redis => kept.cache("", &format!(", l2: {}", redis_at(&redis.url()))),
+            FirstContent::Disk => kept.cache("", &kept.disk()),
+        };
+        let setup = Setup::new(&origin).top("server", &server(""));
+        let mut gateway = setup.top("cache", &cache).start().await;
+        let is_below = !matches!(beginning, FirstContent::Nothing | FirstContent::Snapshot);
+        if is_below {
+            crate::l2::reads_below(&gateway).await;
+        }
+        hit_ratio(&gateway, 1_500, 1).await;
+        let before = hit_ratio(&gateway, 500, 2).await;
+        gateway.upgrade().await;
+        if beginning == FirstContent::Disk {
+            gateway.only_the_last_process(SOON).await;
+        }
+        if is_below {
+            crate::l2::reads_below(&gateway).await;
+        }
+        let (began, after) = (Instant::now(), hit_ratio(&gateway, 500, 3).await);
+        let took = began.elapsed();
+        println!("hit ratio by {beginning:?}: {before:.3} before, {after:.3} after, in {took:?}");
+        assert_eq!(
+            after >= 0.95 * before,
+            beginning != FirstContent::Nothing,
+            "{beginning:?}: {before} before, {after} after"
+        );
+        gateway.only_the_last_process(SOON).await;
+    }
 }
 
 #[tokio::test]

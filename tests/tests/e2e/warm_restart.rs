@@ -493,7 +493,7 @@ async fn a_process_that_ends_does_not_write_into_the_file_of_its_successor() {
 }
 
 /// What share of so many requests is answered from the cache, where few pages get most of them.
-async fn hit_ratio(gateway: &Gateway, requests: usize, seed: u64) -> f64 {
+pub async fn hit_ratio(gateway: &Gateway, requests: usize, seed: u64) -> f64 {
     let mut random = e2e::random::Random::new(seed);
     let mut hits = 0;
     let client = gateway.client();

@@ -75,6 +75,12 @@ impl RemoteReload {
             .unwrap_or_default()
     }
 
+    fn write_effects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_certificates(f, &self.answer["certificates"])?;
+        write_entries(f, &self.answer["entries"])?;
+        write_keys(f, &self.answer["keys"])
+    }
+
     fn show_failure(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -104,6 +110,10 @@ impl RemoteReload {
             writeln!(f, "This is different:")?;
             write_changes(f, &self.answer["changes"])?;
         }
+        if self.answer["entries"].is_object() {
+            writeln!(f, "And this is what all of it would do:")?;
+            self.write_effects(f)?;
+        }
         Ok(())
     }
 }
@@ -122,9 +132,7 @@ impl fmt::Display for RemoteReload {
             (_, false) => writeln!(f, "It could be taken up: {before} -> {after}.")?,
         }
         write_changes(f, &self.answer["changes"])?;
-        write_certificates(f, &self.answer["certificates"])?;
-        write_entries(f, &self.answer["entries"])?;
-        write_keys(f, &self.answer["keys"])?;
+        self.write_effects(f)?;
         for warning in list(&self.answer["warnings"]) {
             writeln!(f, "warning: {}", text(warning))?;
         }

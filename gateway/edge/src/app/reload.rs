@@ -3,7 +3,8 @@
 //! The order: read and check, refuse what can't change (`fixed`), make the generation, open the
 //! listeners that are new; nothing of that can be seen from outside. Then the generation is swapped,
 //! and the listeners that are gone are closed. `changes` and `certificate_changes` say what is
-//! different, `forecast` what that means for stored entries, `watch` when files have changed, `outcome` and `metrics` what came of it.
+//! different, `forecast` what that means for stored entries, `watch` when files have changed, `repair`
+//! when files that were refused say again what runs, `outcome` and `metrics` what came of it.
 
 mod certificate_changes;
 pub mod changes;
@@ -13,6 +14,7 @@ pub mod key_forecast;
 pub mod lifetime_forecast;
 mod metrics;
 pub mod outcome;
+mod repair;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -46,9 +48,10 @@ use forecast::{ClientSchemes, EntryForecast};
 use key_forecast::KeyForecasts;
 use metrics::ReloadMetrics;
 use outcome::{
-    MOST_REPLACED, ReloadAct, ReloadError, ReloadReport, ReloadTrigger, located, unusable,
-    with_causes,
+    MOST_REPLACED, NotLiveConfig, ReloadAct, ReloadEffects, ReloadError, ReloadReport,
+    ReloadTrigger, located, unusable, with_causes,
 };
+use repair::RepairWatch;
 use watch::{ConfigFileWatch, ContentDigest};
 
 /// Where the configuration comes from.
@@ -78,6 +81,7 @@ pub struct ConfigReloader {
     metrics: ReloadMetrics,
     /// What was last logged as wrong, so that the same is not said each second.
     last_failure: Mutex<Option<String>>,
+    repair: RepairWatch,
     /// Held by the reload that runs.
     running: tokio::sync::Mutex<()>,
 }
@@ -155,6 +159,7 @@ impl ConfigReloader {
             set_level,
             metrics,
             last_failure: Mutex::default(),
+            repair: RepairWatch::default(),
             running: tokio::sync::Mutex::default(),
         }))
     }
@@ -227,16 +232,23 @@ impl ConfigReloader {
         act: ReloadAct,
     ) -> Result<ReloadReport, ReloadError> {
         let file = self.file_for(&act)?;
+        let applies = act == ReloadAct::Apply;
+        if applies {
+            self.repair.tries();
+        }
         let config = self.load(file.clone()).await?;
         let before = self.config();
         let hash_before = self.current.lock().hash.clone();
         let changes = ConfigChanges::between(&before, &config);
-        let fixed = fixed::fixed(&changes);
-        if !fixed.is_empty() {
-            let problems = located(&file, fixed);
-            return Err(ReloadError::NotLive(problems, Box::new(changes)));
+        if applies && changes.is_empty() {
+            self.repair.say_what_runs();
         }
-        if act == ReloadAct::Apply && self.old_engines() >= MOST_REPLACED {
+        let fixed = located(&file, fixed::fixed(&changes));
+        if !fixed.is_empty() {
+            let refused = self.not_live(trigger, &file, config, changes, fixed).await;
+            return Err(ReloadError::NotLive(Box::new(refused)));
+        }
+        if applies && self.old_engines() >= MOST_REPLACED {
             return Err(ReloadError::TooManyOld);
         }
         let warnings = config
@@ -246,32 +258,71 @@ impl ConfigReloader {
             .collect();
         let prepared = self.prepare(&file, config).await?;
         let hash_after = prepared.next.hash.clone();
-        let (certificates, entries, keys) = match trigger {
-            ReloadTrigger::Admin(_) => {
-                let in_use = self.ports.certificates().await;
-                let (before, after) = (Arc::clone(&before), Arc::clone(&prepared.next.config));
-                let tls = Arc::clone(&self.process.tls);
-                let certificates =
-                    blocking(move || CertificateChanges::of((&before, in_use), &after, &tls));
-                let certificates = certificates
-                    .await?
-                    .map_err(|error| ReloadError::Failed(with_causes(&error)))?;
-                let (entries, keys) = self.forecast(&prepared, &changes).await?;
-                (Some(certificates), Some(entries), Some(keys))
-            }
-            ReloadTrigger::Signal | ReloadTrigger::Watch => (None, None, None),
+        let effects = match trigger {
+            ReloadTrigger::Admin(_) => Some(self.effects(&prepared, &changes).await?),
+            ReloadTrigger::Signal | ReloadTrigger::Watch => None,
         };
-        if act == ReloadAct::Apply {
+        if applies {
             self.commit(prepared).await?;
         }
         Ok(ReloadReport {
             hash_before,
             hash_after,
             changes,
+            effects,
+            warnings,
+        })
+    }
+
+    /// What is told of a configuration in which these keys can't be changed.
+    async fn not_live(
+        &self,
+        trigger: &ReloadTrigger,
+        file: &Path,
+        config: GatewayConfig,
+        changes: ConfigChanges,
+        problems: Vec<ConfigProblem>,
+    ) -> NotLiveConfig {
+        let effects = match trigger {
+            ReloadTrigger::Admin(_) => self.effects_if_taken_up(file, config, &changes).await.ok(),
+            ReloadTrigger::Signal | ReloadTrigger::Watch => None,
+        };
+        NotLiveConfig {
+            problems,
+            changes,
+            effects,
+        }
+    }
+
+    async fn effects_if_taken_up(
+        &self,
+        file: &Path,
+        config: GatewayConfig,
+        changes: &ConfigChanges,
+    ) -> Result<ReloadEffects, ReloadError> {
+        let prepared = self.prepare(file, config).await?;
+        self.effects(&prepared, changes).await
+    }
+
+    /// What a configuration does to certificates, stored entries and keys.
+    async fn effects(
+        &self,
+        prepared: &PreparedConfig,
+        changes: &ConfigChanges,
+    ) -> Result<ReloadEffects, ReloadError> {
+        let in_use = self.ports.certificates().await;
+        let (before, after) = (self.config(), Arc::clone(&prepared.next.config));
+        let tls = Arc::clone(&self.process.tls);
+        let certificates =
+            blocking(move || CertificateChanges::of((&before, in_use), &after, &tls));
+        let certificates = certificates
+            .await?
+            .map_err(|error| ReloadError::Failed(with_causes(&error)))?;
+        let (entries, keys) = self.forecast(prepared, changes).await?;
+        Ok(ReloadEffects {
             certificates,
             entries,
             keys,
-            warnings,
         })
     }
 
@@ -394,6 +445,7 @@ impl ConfigReloader {
             Ok(report) => {
                 self.metrics.count("applied");
                 self.metrics.in_use(&report.hash_after);
+                self.repair.say_what_runs();
                 *self.last_failure.lock() = None;
                 tracing::info!(
                     target: "lamina::audit",
@@ -413,6 +465,7 @@ impl ConfigReloader {
                 self.metrics.count(error.word());
                 if !matches!(error, ReloadError::Busy) {
                     self.metrics.failed();
+                    self.repair.refused();
                 }
                 let text = error.to_string();
                 let before = self.last_failure.lock().replace(text.clone());
@@ -430,7 +483,8 @@ impl ConfigReloader {
         }
     }
 
-    /// Takes files up that have changed, while `server.watch` is on. Never ends.
+    /// Takes files up that have changed, while `server.watch` is on, and notices when files that
+    /// were refused say again what runs. Never ends.
     pub async fn follow_files(self: Arc<Self>) {
         let Some(file) = self.origin.file.clone() else {
             return;
@@ -439,14 +493,23 @@ impl ConfigReloader {
         let mut watching: Option<ConfigFileWatch> = None;
         loop {
             looks.tick().await;
-            if self.config().server.watch == ConfigWatch::Off {
+            let takes_up = self.config().server.watch != ConfigWatch::Off;
+            if !takes_up {
                 watching = None;
+            }
+            if !takes_up && !self.repair.is_waiting() {
                 continue;
             }
             let looked = file.clone();
             let Ok(now) = blocking(move || watch::digest(&looked)).await else {
                 continue;
             };
+            if self.repair.look(now) {
+                self.note_repair(&file).await;
+            }
+            if !takes_up {
+                continue;
+            }
             let watching = match &mut watching {
                 Some(watching) => watching,
                 none => none.insert(self.first_look(&file, now).await),
@@ -458,6 +521,22 @@ impl ConfigReloader {
                     watching.try_again();
                 }
             }
+        }
+    }
+
+    /// Takes a refusal back if the files say what runs.
+    async fn note_repair(&self, file: &Path) {
+        let Ok(config) = self.load(file.to_owned()).await else {
+            return;
+        };
+        // Whoever takes them up meanwhile knows better.
+        let _one = self.running.lock().await;
+        let is_in_use = ConfigChanges::between(&self.config(), &config).is_empty();
+        if is_in_use && self.repair.is_waiting() {
+            self.repair.say_what_runs();
+            self.metrics.repaired();
+            *self.last_failure.lock() = None;
+            tracing::info!("the files of the configuration say again what is in use");
         }
     }
 

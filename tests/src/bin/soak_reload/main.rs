@@ -6,14 +6,13 @@
 //! gateway after it: `soak_reload 360 3600 6` does a reload each ten seconds and the others each
 //! minute.
 //!
-//! Inside: `variant` is the configuration of one round, `report` what was seen; the clients are
-//! [`e2e::load`].
+//! With each tenth reload there is another certificate in any case. Inside: `report` is what was seen;
+//! the clients, and the configuration of each round, are [`e2e::load`].
 
 // A panic here is a soak that ended, with a place and a message.
 #![allow(clippy::unwrap_used)]
 
 mod report;
-mod variant;
 
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -25,15 +24,14 @@ use e2e::gateway::Gateway;
 use e2e::h3::SecuredGateway;
 use e2e::h3::certificates::Certificates;
 use e2e::h3::{NAME, OTHER_NAME};
-use e2e::load;
+use e2e::load::{self, ConfigVariant};
 use e2e::origin::Origin;
 use e2e::setup::write_config;
 use e2e::upgrade::is_running;
 use http::Method;
 use tokio::time::{MissedTickBehavior, interval};
 
-use report::{ProcessSize, ReloadReport};
-use variant::ConfigVariant;
+use report::{HitRatios, KeptHits, ProcessSize, ReloadReport};
 
 /// How it is called.
 const USAGE: &str = "soak_reload [RELOADS] [SECONDS] [EVERY]";
@@ -41,6 +39,10 @@ const USAGE: &str = "soak_reload [RELOADS] [SECONDS] [EVERY]";
 const WARM_UP: u64 = 10;
 /// How long earlier processes may take to end when their clients have left.
 const ENDS: Duration = Duration::from_secs(120);
+/// There is another certificate with each so manieth reload.
+const RENEWAL: u64 = 10;
+/// How long pages live at least, in seconds.
+const LIFETIME: u64 = 60;
 /// The load alone, before the first look at the process and after the last reload.
 const CALM: Duration = Duration::from_secs(15);
 
@@ -85,7 +87,7 @@ impl SoakPlan {
 async fn soak(plan: &SoakPlan) -> Arc<ReloadReport> {
     let origin = Origin::start(load::answer).await;
     let certificates = Certificates::new(&[NAME, OTHER_NAME]);
-    let variant = ConfigVariant::new(&origin, &certificates);
+    let variant = ConfigVariant::new(&origin, &certificates, LIFETIME);
     let gateway = Arc::new(SecuredGateway {
         gateway: variant.setup(0).start().await,
         certificates,
@@ -95,8 +97,10 @@ async fn soak(plan: &SoakPlan) -> Arc<ReloadReport> {
     for round in 1..=WARM_UP {
         reload(&gateway.gateway, &variant, round, &report).await;
     }
+    let calm = report.load.pages();
     tokio::time::sleep(CALM).await;
     let before = growth(&gateway.gateway).await;
+    let began = report.load.pages();
     report.load.begin();
     let mut turns = interval(plan.span / u32::try_from(plan.reloads.max(1)).unwrap_or(1));
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,7 +108,7 @@ async fn soak(plan: &SoakPlan) -> Arc<ReloadReport> {
     for round in 1..=plan.reloads {
         turns.tick().await;
         let exchanges_all = plan.exchanges_all(round);
-        if exchanges_all {
+        if exchanges_all || round % RENEWAL == 0 {
             write_files(gateway.gateway.dir(), &gateway.certificates.renewed());
         }
         reload(&gateway.gateway, &variant, WARM_UP + round, &report).await;
@@ -118,6 +122,15 @@ async fn soak(plan: &SoakPlan) -> Arc<ReloadReport> {
         origin.forget();
     }
     report.load.end();
+    report.hits(HitRatios {
+        before: began.hit_ratio_since(calm),
+        during: report.load.pages().hit_ratio_since(began),
+        kept: match plan.every {
+            // Another process begins with an empty cache here.
+            Some(_) => KeptHits::NotByDesign,
+            None => KeptHits::Wanted,
+        },
+    });
     tokio::time::sleep(CALM).await;
     report.grew(before, growth(&gateway.gateway).await);
     load.stop().await;

@@ -38,6 +38,32 @@ impl ProcessSize {
     }
 }
 
+/// Shares of hits among the pages that clients got.
+#[derive(Clone, Copy, Debug)]
+pub struct HitRatios {
+    /// Of the load alone.
+    pub before: f64,
+    /// Beside reloads.
+    pub during: f64,
+    pub kept: KeptHits,
+}
+
+/// Whether what is stored must outlive what is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeptHits {
+    Wanted,
+    NotByDesign,
+}
+
+impl HitRatios {
+    /// How much of the ratio must be kept.
+    const KEPT: f64 = 0.99;
+
+    fn are_good(self) -> bool {
+        self.kept == KeptHits::NotByDesign || self.during >= Self::KEPT * self.before
+    }
+}
+
 /// Counts of the soak.
 #[derive(Default)]
 pub struct ReloadReport {
@@ -45,6 +71,7 @@ pub struct ReloadReport {
     reloads: AtomicU64,
     refused: Mutex<Vec<String>>,
     growth: Mutex<(ProcessSize, ProcessSize)>,
+    hits: Mutex<Option<HitRatios>>,
     /// Of each process, just before another one took its place.
     replaced: Mutex<Vec<ProcessSize>>,
     /// Replaced processes that have not ended.
@@ -91,6 +118,11 @@ impl ReloadReport {
         };
     }
 
+    /// The shares of hits before and beside the reloads.
+    pub fn hits(&self, ratios: HitRatios) {
+        *self.hits.lock().unwrap() = Some(ratios);
+    }
+
     /// Another process has taken the place of one of this size.
     pub fn took_over(&self, replaced: ProcessSize) {
         self.replaced.lock().unwrap().push(replaced);
@@ -108,6 +140,7 @@ impl ReloadReport {
             && self.refused.lock().unwrap().is_empty()
             && self.reloads.load(Relaxed) > 0
             && self.left.load(Relaxed) == 0
+            && self.hits.lock().unwrap().is_some_and(HitRatios::are_good)
             && after.old_engines == 0.0
             && after.threads <= before.threads + THREADS
             && after.descriptors <= before.descriptors + DESCRIPTORS
@@ -132,6 +165,13 @@ impl ReloadReport {
             after.threads,
             after.old_engines
         );
+        if let Some(ratios) = *self.hits.lock().unwrap() {
+            let (before, during) = (100.0 * ratios.before, 100.0 * ratios.during);
+            let _ = writeln!(
+                text,
+                "hits: {before:.2} % before, {during:.2} % beside reloads"
+            );
+        }
         let replaced = self.replaced.lock().unwrap();
         if !replaced.is_empty() {
             let sizes = replaced.iter().map(|one| {

@@ -29,7 +29,7 @@ impl ReloadMetrics {
             )?,
             success: IntGauge::new(
                 "lamina_config_last_reload_success",
-                "0 if the last attempt to take up the configuration has failed, else 1.",
+                "0 if the last attempt to take up the configuration has failed, else 1; it is 1 again when the files say what is in use.",
             )?,
             changed_at: IntGauge::new(
                 "lamina_config_last_reload_seconds",
@@ -68,6 +68,11 @@ impl ReloadMetrics {
     /// Counts an attempt. `outcome` is one of the words of the metric.
     pub fn count(&self, outcome: &str) {
         self.reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// Notes that the files say what is in use, so that nothing waits to be taken up.
+    pub fn repaired(&self) {
+        self.success.set(1);
     }
 
     /// Notes that the configuration could not be taken up.

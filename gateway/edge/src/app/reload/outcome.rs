@@ -42,12 +42,26 @@ pub struct ReloadReport {
     pub hash_after: String,
     pub changes: ConfigChanges,
     /// None: nobody waits for it.
-    pub certificates: Option<CertificateChanges>,
-    /// None: nobody waits for it.
-    pub entries: Option<EntryForecast>,
-    /// What new versions of key plugins make of the last requests. None: nobody waits for it.
-    pub keys: Option<KeyForecasts>,
+    pub effects: Option<ReloadEffects>,
     pub warnings: Vec<String>,
+}
+
+/// What a configuration does to what is there.
+#[derive(Clone, Debug)]
+pub struct ReloadEffects {
+    pub certificates: CertificateChanges,
+    pub entries: EntryForecast,
+    /// What new versions of key plugins make of the last requests.
+    pub keys: KeyForecasts,
+}
+
+/// A configuration in which something is different that can't be changed while the gateway runs.
+#[derive(Clone, Debug)]
+pub struct NotLiveConfig {
+    pub problems: Vec<ConfigProblem>,
+    pub changes: ConfigChanges,
+    /// What all of it would do to what is there. None: nobody waits for it, or it can't be known.
+    pub effects: Option<ReloadEffects>,
 }
 
 impl ReloadReport {
@@ -58,9 +72,9 @@ impl ReloadReport {
             "hash_before": self.hash_before,
             "hash_after": self.hash_after,
             "changes": self.changes,
-            "certificates": self.certificates,
-            "entries": self.entries,
-            "keys": self.keys,
+            "certificates": self.effects.as_ref().map(|effects| &effects.certificates),
+            "entries": self.effects.as_ref().map(|effects| &effects.entries),
+            "keys": self.effects.as_ref().map(|effects| &effects.keys),
             "warnings": self.warnings,
             "note": "variables have the values that they had when the process began",
         })
@@ -85,8 +99,8 @@ pub enum ReloadError {
     TooManyOld,
     #[error("{0}")]
     Invalid(ConfigProblems),
-    #[error("{}", .0.iter().map(ConfigProblem::headline).collect::<Vec<_>>().join("; "))]
-    NotLive(Vec<ConfigProblem>, Box<ConfigChanges>),
+    #[error("{}", .0.problems.iter().map(ConfigProblem::headline).collect::<Vec<_>>().join("; "))]
+    NotLive(Box<NotLiveConfig>),
     #[error("{}", .0.headline())]
     Unusable(Box<ConfigProblem>),
     #[error("{0}")]
@@ -99,7 +113,7 @@ impl ReloadError {
         match self {
             Self::Busy => "busy",
             Self::Invalid(_) | Self::Unusable(_) | Self::Elsewhere => "invalid",
-            Self::NotLive(..) => "not_live",
+            Self::NotLive(_) => "not_live",
             Self::Ending | Self::NoFile | Self::TooManyOld | Self::Failed(_) => "failed",
         }
     }
@@ -123,15 +137,19 @@ impl ReloadError {
                 "message": problem.message,
             })
         });
-        let changes = match self {
-            Self::NotLive(_, changes) => Some(changes),
+        let not_live = match self {
+            Self::NotLive(config) => Some(config),
             _ => None,
         };
+        let effects = not_live.and_then(|config| config.effects.as_ref());
         json!({
             "applied": false,
             "error": message,
             "problems": problems.collect::<Vec<_>>(),
-            "changes": changes,
+            "changes": not_live.map(|config| &config.changes),
+            "certificates": effects.map(|effects| &effects.certificates),
+            "entries": effects.map(|effects| &effects.entries),
+            "keys": effects.map(|effects| &effects.keys),
         })
     }
 
@@ -139,7 +157,7 @@ impl ReloadError {
     pub fn problems(&self) -> Vec<&ConfigProblem> {
         match self {
             Self::Invalid(problems) => problems.iter().collect(),
-            Self::NotLive(problems, _) => problems.iter().collect(),
+            Self::NotLive(config) => config.problems.iter().collect(),
             Self::Unusable(problem) => vec![problem],
             _ => Vec::new(),
         }

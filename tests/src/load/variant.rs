@@ -1,11 +1,11 @@
-//! The configuration of one round.
+//! Configurations that differ in every part that may change, one for each round of reloads.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use e2e::h3::certificates::Certificates;
-use e2e::origin::Origin;
-use e2e::setup::Setup;
-use e2e::upgrade::server;
+use crate::h3::certificates::Certificates;
+use crate::origin::Origin;
+use crate::setup::Setup;
+use crate::upgrade::server;
 
 /// Makes configurations that differ in every part that may change.
 pub struct ConfigVariant {
@@ -13,18 +13,25 @@ pub struct ConfigVariant {
     origin: String,
     /// The address of a listener that comes and goes.
     guest: SocketAddr,
+    /// How long pages live at least, in seconds.
+    lifetime: u64,
 }
 
 impl ConfigVariant {
-    pub fn new(origin: &Origin, certificates: &Certificates) -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    /// `lifetime` is how long pages live at least, in seconds.
+    ///
+    /// # Panics
+    /// If no port is free.
+    pub fn new(origin: &Origin, certificates: &Certificates, lifetime: u64) -> Self {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let base = certificates.files().into_iter();
         Self {
             base: base.fold(Setup::new(origin), |setup, (name, content)| {
                 setup.file(name, content)
             }),
             origin: origin.url(),
-            guest: free.local_addr().unwrap(),
+            guest: free.local_addr().expect("it is bound"),
+            lifetime,
         }
     }
 
@@ -49,7 +56,7 @@ impl ConfigVariant {
             0 => String::new(),
             _ => format!(", {{address: \"{}\"}}", self.guest),
         };
-        let (ttl, panic) = (60 + round % 7, 10 + round % 3);
+        let (ttl, panic) = (self.lifetime + round % 7, 10 + round % 3);
         let other = format!(
             "{{targets: [\"{}\"], balance: {{panic: {panic}}}}}",
             self.origin
