@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::Registry;
+use tokio::sync::Notify;
 
 use crate::bus::config::{BusConfig, Priming};
 use crate::bus::event::Message;
@@ -68,6 +69,8 @@ pub struct Cluster {
     joined: OnceLock<tokio::time::Instant>,
     /// It has announced that it leaves.
     has_left: AtomicBool,
+    /// Another node has asked for a heartbeat.
+    asked: Notify,
     namesake: Arc<ExpectedNamesake>,
     metrics: ClusterMetrics,
 }
@@ -98,6 +101,17 @@ pub struct BusStatus {
     pub doubts: bool,
 }
 
+/// What a heartbeat is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeartbeatPurpose {
+    /// To tell the others that this node is there, and how many purges it has published.
+    Tell,
+    /// Also to learn the same of each of them, without waiting for its next heartbeat.
+    Ask,
+}
+
+/// The time between two heartbeats that others ask for: after an outage all nodes ask at once.
+const BETWEEN_ANSWERS: Duration = Duration::from_millis(100);
 /// A node that was not heard for this many heartbeats is silent.
 const MISSED_HEARTBEATS: u32 = 5;
 
@@ -162,6 +176,7 @@ impl Cluster {
             hears: AtomicBool::new(false),
             joined: OnceLock::new(),
             has_left: AtomicBool::new(false),
+            asked: Notify::new(),
             namesake: Arc::default(),
             metrics: ClusterMetrics::new(registry)?,
             cache: Arc::clone(&cache),
@@ -185,16 +200,20 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Publishes heartbeats, without end.
+    /// Publishes heartbeats, without end: regularly, and when another node asks, however many ask.
     async fn beat(self: Arc<Self>) {
         let mut beats = tokio::time::interval(self.rules.heartbeat);
         loop {
-            beats.tick().await;
-            self.beat_once();
+            tokio::select! {
+                _ = beats.tick() => {}
+                () = self.asked.notified() => {}
+            }
+            self.beat_once(HeartbeatPurpose::Tell);
+            tokio::time::sleep(BETWEEN_ANSWERS.min(self.rules.heartbeat)).await;
         }
     }
 
-    fn beat_once(&self) {
+    fn beat_once(&self, purpose: HeartbeatPurpose) {
         if self.has_left.load(Ordering::Acquire) {
             return;
         }
@@ -202,6 +221,7 @@ impl Cluster {
         self.outbox.say(Message::Heartbeat {
             healthy: self.standing().is_whole() && self.cache.reach() == StoreHealth::Whole,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            asks: purpose == HeartbeatPurpose::Ask,
         });
     }
 

@@ -120,6 +120,7 @@ pub fn heartbeat() -> Message {
     Message::Heartbeat {
         healthy: true,
         version: "9.9.9".to_owned(),
+        asks: false,
     }
 }
 

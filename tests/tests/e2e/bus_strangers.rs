@@ -86,6 +86,7 @@ async fn names_without_end_take_no_memory() {
         let version = |n: u64| Message::Heartbeat {
             healthy: true,
             version: format!("{long}{n}"),
+            asks: false,
         };
         let publish = async |from: u64| {
             let mut all = heartbeats(60, 0, |n| format!("{long}{}", from + n));

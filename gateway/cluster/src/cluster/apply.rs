@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Cluster;
 use super::doubts::UnprovenDoubt;
 use super::nodes::{KeptDelivery, NodeState, PurgeCountVerdict, SendingNode};
+use super::{Cluster, HeartbeatPurpose};
 use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{BusEvent, EventShape, Message, NodePayload, PublisherNumber};
 use crate::bus::inbox::{EventHandler, EventTrust, NotApplied};
@@ -36,17 +36,24 @@ impl EventHandler for Cluster {
         self.cache.set_cut_off(false);
         self.outbox.reconnected();
         self.joined.get_or_init(tokio::time::Instant::now);
-        self.beat_once();
         match behind {
-            // Whatever was published while this node did not listen is lost.
-            None => self.doubts.open("this node received no events for a while"),
-            Some(_) => self.doubts.open_until_caught_up(),
+            // Whatever was published while this node did not listen is lost. Nodes that came back
+            // before it may have published since: their counts say what to ask them for.
+            None => {
+                self.beat_once(HeartbeatPurpose::Ask);
+                self.doubts.open("this node received no events for a while");
+            }
+            Some(_) => {
+                self.beat_once(HeartbeatPurpose::Tell);
+                self.doubts.open_until_caught_up();
+            }
         }
     }
 
     fn down(&self) {
         self.hears.store(false, Ordering::Release);
         self.cache.set_cut_off(true);
+        self.outbox.disconnected();
     }
 
     fn lost(&self, what: &'static str) {
@@ -99,7 +106,14 @@ impl Cluster {
                 self.nodes.lock().left(who.source);
                 return;
             }
-            Message::Heartbeat { healthy, version } => {
+            Message::Heartbeat {
+                healthy,
+                version,
+                asks,
+            } => {
+                if asks {
+                    self.asked.notify_one();
+                }
                 self.count(who, ours.purges, now);
                 let state = NodeState { healthy, version };
                 self.nodes.lock().stated(who.source, state);

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::config::{NatsConfig, NatsOpenError};
 use crate::backoff;
 use crate::bus::transport::{PublishError, PublishOutcome};
+use crate::knock::knock;
 
 /// One connection.
 #[derive(Clone)]
@@ -155,6 +156,10 @@ pub(super) async fn connect(
         dropped: AtomicBool::new(false),
         dropping: Notify::new(),
     });
+    if let [only] = &servers[..] {
+        // The client says what is wrong with a server that refuses.
+        let _ = knock(only.host(), only.port(), config.connect_timeout.0).await;
+    }
     let options = options(config, servers.len(), Arc::clone(&events)).await?;
     let client = options
         .connect(servers.as_slice())
