@@ -263,10 +263,12 @@ impl Cluster {
     }
 
     /// Says nothing more, since another process speaks under the name of this node, and waits until
-    /// every purge is published, for at most `patience`.
+    /// every purge is published, for at most `patience`. What only one of both may have on the bus
+    /// is the other's then: it is told here what is purged later, and tells the other nodes.
     pub async fn fall_silent(&self, patience: Duration) {
         self.has_left.store(true, Ordering::Release);
         self.await_published(patience).await;
+        self.transport.give_up_queue();
     }
 
     /// Announces that this node leaves, and waits until that and every purge is published, for at

@@ -10,9 +10,7 @@ use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{BusEvent, EventShape, Message, NodePayload, PublisherNumber};
 use crate::bus::inbox::{EventHandler, EventTrust, NotApplied};
 use crate::bus::transport::Guarantee;
-use crate::cache::purge::{
-    DoubtDuration, PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector,
-};
+use crate::cache::purge::{PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector};
 use crate::pattern::Pattern;
 
 impl EventHandler for Cluster {
@@ -136,19 +134,16 @@ impl Cluster {
         } else {
             PurgeKind::Hard
         };
-        let order = match selector.parse() {
-            Ok(PurgeStatement::Purged(author, selector)) => {
-                self.cache.purge_of_peer(author, &selector, kind)
-            }
-            Ok(PurgeStatement::Invalidated(numbers)) => self.cache.invalidated_by_peer(&numbers),
-            Ok(PurgeStatement::Doubt) => self.cache.doubt(DoubtDuration::ForGood),
-            // A statement of a newer version: what it reaches is unknown, so everything is purged.
-            Err(_) => {
-                let all = Selector::All;
-                self.cache
-                    .purge_of_peer(PurgeInitiator::Operator, &all, PurgeKind::Hard)
-            }
+        // A statement of a newer version: what it reaches is unknown, so everything is purged.
+        let all = || PurgeStatement::Purged(PurgeInitiator::Operator, Selector::All);
+        let (statement, kind) = match selector.parse() {
+            Ok(statement) => (statement, kind),
+            Err(_) => (all(), PurgeKind::Hard),
         };
+        if who.source != self.name() {
+            self.cache.pass_on_to_successor(&statement, kind);
+        }
+        let order = self.cache.apply_of_peer(statement, kind);
         let now = Instant::now();
         let arrival = self.nodes.lock().purged(who, number, now);
         self.note_missing(arrival, who, order, now);
