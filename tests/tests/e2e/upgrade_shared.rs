@@ -19,6 +19,7 @@ use http::Method;
 use serde_json::json;
 
 use crate::acme::{SHOP, Wanted, obtained, page};
+use crate::acme_dns::{RecordProgram, was_made_and_removed};
 use crate::acme_failures::slow_validation;
 
 /// Pages that both nodes hold.
@@ -283,18 +284,25 @@ async fn what_is_in_redis_stays_and_a_load_that_holds_a_lease_is_for_both_proces
 /// A gateway that is replaced while its issuer looks for the answer to a challenge. `storage` are
 /// the keys of `acme` that say where certificates are kept.
 async fn an_order_goes_on(storage: &str, cache: &str, issuer: &str) {
-    let origin = page().await;
-    let pebble = Pebble::start_with(PebbleOptions {
+    order_goes_on_at(&slow_issuer().await, storage, cache, issuer).await;
+}
+
+async fn slow_issuer() -> Pebble {
+    Pebble::start_with(PebbleOptions {
         environment: slow_validation(),
         ..PebbleOptions::default()
     })
-    .await;
+    .await
+}
+
+async fn order_goes_on_at(pebble: &Pebble, storage: &str, cache: &str, issuer: &str) {
+    let origin = page().await;
     let acme = format!(
         "{{{storage}, lease: 2s, poll_interval: 200ms, retry: {{min: 1s, max: 2s}}, \
          issuers: {{pebble: {}}}}}",
         pebble.issuer(issuer)
     );
-    let listeners = Wanted::default().listeners("127.0.0.1", &pebble, "pebble");
+    let listeners = Wanted::default().listeners("127.0.0.1", pebble, "pebble");
     let mut gateway = Setup::new(&origin)
         .top("server", &server(""))
         .top("listeners", &listeners)
@@ -308,7 +316,7 @@ async fn an_order_goes_on(storage: &str, cache: &str, issuer: &str) {
     gateway.upgrade().await;
     gateway.only_the_last_process(SOON).await;
     let secured = e2e::pebble::here(pebble.tls_port);
-    let shown = obtained(&pebble, secured, SHOP).await;
+    let shown = obtained(pebble, secured, SHOP).await;
     let log = gateway.log().join("\n");
     assert_eq!((pebble.orders(), pebble.accounts()), (1, 1), "{log}");
     // And what was obtained is the next one's from its first moment.
@@ -332,4 +340,17 @@ async fn the_new_process_ends_an_order_whose_challenge_is_a_certificate() {
     let cache = format!("{{l2: {{redis: {{url: \"{}\"}}}}}}", redis.url());
     let storage = "storage: redis, seal_key: 0123456789abcdef0123456789abcdef";
     an_order_goes_on(storage, &cache, ", challenge: tls-alpn-01").await;
+}
+
+/// The issuer looks for a record that the replaced process has made: it stays for the new one, which
+/// makes no other one and removes it.
+#[tokio::test]
+async fn a_record_of_the_dns_is_left_to_the_new_process_which_removes_it() {
+    let store = tempfile::tempdir().unwrap();
+    let folder = format!("storage: \"{}\"", store.path().join("acme").display());
+    let pebble = slow_issuer().await;
+    let program = RecordProgram::of(&pebble);
+    order_goes_on_at(&pebble, &folder, "{}", &program.issuer).await;
+    let name = format!("_acme-challenge.{SHOP}");
+    was_made_and_removed(&program.removed().await, &name);
 }
