@@ -55,7 +55,15 @@ fn content(number: u64) -> Vec<u8> {
 async fn ask(client: Client, mut random: Random, report: Arc<Report>) {
     loop {
         let number = random.below(PAGES);
-        match client.request(&format!("/page/{number}")).try_send().await {
+        let path = format!("/page/{number}");
+        let mut outcome = client.request(&path).try_send().await;
+        // On a machine that stands still for a while, a connection is closed for its silence at the
+        // moment that it is used again; clients ask once more then (RFC 9112 §9.3.1).
+        if let Err(Failure::NoAnswer(_)) = outcome {
+            report.asked_again();
+            outcome = client.request(&path).try_send().await;
+        }
+        match outcome {
             Ok(answer) if answer.status == 200 && answer.body == content(number) => {
                 report.right();
             }

@@ -11,6 +11,7 @@ use e2e::gateway::Gateway;
 #[derive(Default)]
 pub struct Report {
     right: AtomicU64,
+    again: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
     wrong: AtomicU64,
@@ -36,6 +37,11 @@ const GROWTH: u64 = 96 << 20;
 impl Report {
     pub fn right(&self) {
         self.right.fetch_add(1, Relaxed);
+    }
+
+    /// A request was sent once more, since its connection was closed before it was answered.
+    pub fn asked_again(&self) {
+        self.again.fetch_add(1, Relaxed);
     }
 
     pub fn refused(&self) {
@@ -91,10 +97,11 @@ impl Report {
         let attacks = self.attacks.lock().unwrap();
         let mut text = format!(
             "### Attacks beside normal load\n\n\
-             | right bodies | wrong | cut | refused (5xx) | crashes | attacks | kinds of them | that got what they must not |\n\
-             |---|---|---|---|---|---|---|---|\n\
-             | {} | {} | {} | {} | {} | {} | {} | {} |\n\n",
+             | right bodies | asked again | wrong | cut | refused (5xx) | crashes | attacks | kinds of them | that got what they must not |\n\
+             |---|---|---|---|---|---|---|---|---|\n\
+             | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n\n",
             of(&self.right),
+            of(&self.again),
             of(&self.wrong),
             of(&self.cut),
             of(&self.refused),
