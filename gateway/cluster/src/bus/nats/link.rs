@@ -6,6 +6,7 @@
 //! nobody listens ([`NOWHERE`]), and when the connection ends, the client and everything that waits
 //! in it end as well.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -156,9 +157,12 @@ pub(super) async fn connect(
         dropped: AtomicBool::new(false),
         dropping: Notify::new(),
     });
-    if let [only] = &servers[..] {
-        // The client says what is wrong with a server that refuses.
-        let _ = knock(only.host(), only.port(), config.connect_timeout.0).await;
+    // The client says what is wrong with a server that refuses.
+    if let [only] = &servers[..]
+        && let Err(error) = knock(only.host(), only.port(), config.connect_timeout.0).await
+        && error.kind() == io::ErrorKind::TimedOut
+    {
+        return Err("no answer while connecting".to_owned());
     }
     let options = options(config, servers.len(), Arc::clone(&events)).await?;
     let client = options
