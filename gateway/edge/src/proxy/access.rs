@@ -1,6 +1,7 @@
 //! The access log: one line for each request, written when its response has ended.
 
 use crate::origin::{Attempt, AttemptOutcome};
+use crate::proxy::counted::AnsweringRule;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
 
@@ -42,6 +43,7 @@ pub fn write(record: &RequestRecord) {
         agent = &*record.agent,
         reason = record.refused.as_deref(),
         limit = limit(noted.as_deref().unwrap_or_default()),
+        rule = record.rule().map(AnsweringRule::as_str),
         "request"
     );
 }

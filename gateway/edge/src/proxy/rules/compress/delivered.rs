@@ -25,9 +25,17 @@ const MOST_AT_ONCE: usize = 512 << 10;
 impl ClientCodings {
     /// Gives an answer the coding that this client takes, and says what it varies by.
     pub fn deliver(&self, served: CountedResponse) -> CountedResponse {
-        let CountedResponse { response, outcome } = served;
+        let CountedResponse {
+            response,
+            outcome,
+            rule,
+        } = served;
         if outcome == RequestOutcome::Error || response.status().is_informational() {
-            return CountedResponse { response, outcome };
+            return CountedResponse {
+                response,
+                outcome,
+                rule,
+            };
         }
         // Also where its coding is undone: that of others is not.
         let varies = self.rules.varies(response.headers());
@@ -46,7 +54,11 @@ impl ClientCodings {
         if varies {
             vary::add(response.headers_mut(), VARIES_BY);
         }
-        CountedResponse { response, outcome }
+        CountedResponse {
+            response,
+            outcome,
+            rule,
+        }
     }
 
     fn must_undo(&self, coding: ContentCoding, status: StatusCode) -> bool {
