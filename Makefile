@@ -8,9 +8,10 @@
 #   make test       install what the tests need, run all of them
 #   make test-image the Dockerfile's own steps in bare roots of Debian 12, since they need no engine; what
 #                   they make is started as an engine would start it (builds the product: half an hour)
-#   make test-cms   applications and clients that purge, as they are, behind two nodes: MediaWiki, Wagtail,
-#                   npm's and PyPI's clients of Fastly and Cloudflare; WordPress and FOSHttpCache where
-#                   LAMINA_WORDPRESS_PLUGINS and LAMINA_FOSHTTPCACHE name folders of what no registry has
+#   make test-cms   applications and clients that purge, as they are, behind two nodes: those that `make
+#                   test` has, too (MediaWiki, Wagtail, npm's and PyPI's clients of Fastly and Cloudflare),
+#                   and WordPress and FOSHttpCache where LAMINA_WORDPRESS_PLUGINS and LAMINA_FOSHTTPCACHE
+#                   name folders of what no registry has
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js); FRONT=tls-h1,
 #                   tls-h2 or h3 asks over TLS; conformance-fronts and differential-fronts over each
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
@@ -102,15 +103,16 @@ SUITES := phpunit php-guzzlehttp-guzzle php-http-httplug php-symfony-event-dispa
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
 # what web pages may do; scanners of TLS; a certificate authority that says when it wants to renew;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
-# clients of the brokers; what makes Debian packages.
+# clients of the brokers; what makes Debian packages; applications and clients that purge.
 test-install:
-	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS) $(PACKAGERS) $(READERS)
+	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS) $(PACKAGERS) $(READERS) $(WIKI)
 	@tests/install-pebble.sh target/debian13-pebble
 	@scripts/tools.sh cargo-deb
 	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
 	@tests/bus/control.sh --install
+	@tests/cms/control.sh --install
 
 test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
@@ -132,7 +134,7 @@ test-cms:
 	@tests/install.sh test-cms $(WIKI) $(BLOG) $(SUITES)
 	@tests/cms/control.sh --install
 	$(CARGO) build --locked -p lamina
-	$(CARGO) test --locked --workspace --test e2e -- --ignored --nocapture cms_
+	$(CARGO) test --locked --workspace --test e2e -- --include-ignored --nocapture cms_
 
 # How the gateway is asked in `make conformance` and `make differential`: clear, tls-h1, tls-h2, h3.
 FRONT ?= clear
@@ -203,7 +205,7 @@ bench-micro: plugins
 bench-plugins: build-dist plugins
 	@scripts/bench-plugins.sh
 
-# What hits cost beside a flood of handshakes, and requests beside slow readers of their upstream.
+# What hits cost beside floods of handshakes and of misses, requests beside slow readers of their upstream, and a password.
 bench-neighbours: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin bench_neighbours
 

@@ -2,7 +2,7 @@
 # Applications and clients that purge, as their authors ship them: Wagtail from PyPI, and the clients
 # `fastly` and `cloudflare` from npm and PyPI, below the target folder.
 #
-#   tests/cms/control.sh --install         first installs what is missing (as `make test-cms` does)
+#   tests/cms/control.sh --install         installs what is missing (as `make test` does)
 #   tests/cms/control.sh FILE ARGUMENT …   runs a program of this folder, in Python or for Node.js
 set -euo pipefail
 cd "$(dirname "$0")"

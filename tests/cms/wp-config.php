@@ -11,7 +11,8 @@ define( 'WP_SITEURL', 'http://@HOST@' );
 define( 'DISABLE_WP_CRON', true );
 define( 'AUTOMATIC_UPDATER_DISABLED', true );
 define( 'WP_HTTP_BLOCK_EXTERNAL', true );
-define( 'WP_ACCESSIBLE_HOSTS', '@HOST@,127.0.0.1' );
+// The nodes have addresses of their own in 127.0.0.0/8.
+define( 'WP_ACCESSIBLE_HOSTS', '@HOST@,127.*' );
 foreach ( array( 'AUTH', 'SECURE_AUTH', 'LOGGED_IN', 'NONCE' ) as $name ) {
 	define( "{$name}_KEY", "the key $name of a test" );
 	define( "{$name}_SALT", "the salt $name of a test" );

@@ -24,7 +24,7 @@ impl Server {
     /// Starts `program`, on `core` if there is one, and waits until it accepts at `address`.
     ///
     /// # Errors
-    /// When it can't be started, ends, or does not listen within 20 s.
+    /// When it can't be started, ends, or does not listen within a minute.
     pub fn start(
         core: Option<usize>,
         address: SocketAddr,
@@ -57,7 +57,7 @@ impl Server {
             if let Some(status) = self.process.try_wait()? {
                 bail!("ended with {status} before it listened");
             }
-            if start.elapsed() > Duration::from_secs(20) {
+            if start.elapsed() > Duration::from_secs(60) {
                 bail!("does not listen at {}", self.address);
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -7,9 +7,11 @@
 mod cluster;
 mod sentinel;
 
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -59,7 +61,7 @@ impl Redis {
             "no",
         ])
         .await;
-        let user = "ACL SETUSER edge on >right ~lamina:* &lamina:* +@all";
+        let user = "ACL SETUSER edge on >right ~lamina:* resetchannels &lamina:* +@all";
         let user: Vec<_> = user.split(' ').collect();
         assert_eq!(redis.cli(&user).await, "OK");
         redis
@@ -191,17 +193,38 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// The server: that of the system, or the one that `LAMINA_REDIS_SERVER` names, as for an older
+/// version.
+fn program() -> OsString {
+    std::env::var_os("LAMINA_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
+/// The first number of the server's version.
+pub fn major_version() -> u32 {
+    static MAJOR: OnceLock<u32> = OnceLock::new();
+    *MAJOR.get_or_init(|| {
+        let said = Command::new(program()).arg("--version").output();
+        let said = said.expect("redis-server is installed (make test-install)");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let version = said.split_once("v=").map_or("", |(_, version)| version);
+        let major = version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse().ok());
+        major.expect("redis-server tells its version")
+    })
+}
+
 fn spawn_server(port: u16, dir: &TempDir, arguments: &[String]) -> Child {
-    Command::new("redis-server")
+    // Before version 7 the command DEBUG is on, and no argument says so.
+    let debug: &[&str] = match major_version() {
+        ..7 => &[],
+        _ => &["--enable-debug-command", "yes"],
+    };
+    Command::new(program())
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-        .args([
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--enable-debug-command",
-            "yes",
-        ])
+        .args(["--save", "", "--appendonly", "no"])
+        .args(debug)
         .args(["--repl-diskless-sync-delay", "0"])
         .arg("--dir")
         .arg(dir.path())

@@ -126,6 +126,8 @@ mod cookies;
 mod doctor_crash;
 #[path = "e2e/doctor_rights.rs"]
 mod doctor_rights;
+#[path = "e2e/document_commands.rs"]
+mod document_commands;
 #[path = "e2e/documents.rs"]
 mod documents;
 #[path = "e2e/esi.rs"]

@@ -1,13 +1,14 @@
 //! How long to wait between attempts to reach something that fails. Everything that keeps a
 //! connection up uses it.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
+
+use crate::random;
 
 /// The pause after so many failures in a row: `min`, doubled with each further failure, up to
 /// `max`. A random 50 to 100 % of it is taken, so that many nodes do not retry at once.
 pub fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
-    with_jitter(failures, (min, max), random())
+    with_jitter(failures, (min, max), random::number())
 }
 
 /// Tracks outages, so that each is reported once when it begins and once when it ends, and not
@@ -64,11 +65,6 @@ impl ConnectionNotice {
             Self::Unsaid => None,
         }
     }
-}
-
-/// A random number. Not for secrets.
-pub fn random() -> u32 {
-    RandomState::new().hash_one(0) as u32
 }
 
 fn with_jitter(failures: u32, (min, max): (Duration, Duration), random: u32) -> Duration {

@@ -49,6 +49,16 @@ impl Pattern {
         }
     }
 
+    /// The same for octets that need not be UTF-8: what is none of it is read as U+FFFD. Most patterns
+    /// need no look at that.
+    pub fn matches_octets(&self, octets: &[u8]) -> bool {
+        match &self.form {
+            PatternForm::Text(whole) => octets == whole.as_bytes(),
+            PatternForm::Prefix(prefix) => octets.starts_with(prefix.as_bytes()),
+            PatternForm::Tokens(tokens) => matches(tokens, &String::from_utf8_lossy(octets)),
+        }
+    }
+
     /// The text, if the pattern matches one text only.
     pub fn literal(&self) -> Option<&str> {
         match &self.form {
@@ -291,6 +301,12 @@ mod tests {
                 prop_assert!(compiled.matches(&longer));
             }
             prop_assert_eq!(compiled.is_open(), tokens(&pattern).last() == Some(&PatternToken::Run));
+        }
+
+        #[test]
+        fn octets_match_as_their_text_does(pattern in r"[ab*?\\]{0,8}", text in prop::collection::vec(prop::sample::select(&b"ab*\xff\xc3"[..]), 0..8)) {
+            let compiled = Pattern::new(&pattern);
+            prop_assert_eq!(compiled.matches_octets(&text), compiled.matches(&String::from_utf8_lossy(&text)));
         }
 
         #[test]

@@ -30,6 +30,7 @@ pub mod key;
 mod l1;
 pub mod l2;
 mod large;
+mod lookup;
 pub mod parts;
 pub mod peers;
 pub mod policy;
@@ -72,6 +73,7 @@ use successor::SuccessorPurges;
 pub use cache_rules::CacheRules;
 pub use hit_for_miss::UnsharedScope;
 pub use l1::variant_key;
+pub use lookup::{Lookup, LookupMissKind};
 
 /// The cache of one process.
 pub struct Cache {
@@ -104,22 +106,6 @@ pub struct Cache {
     rules: ArcSwap<CacheRules>,
     /// Held while every entry is touched: by a sweep, or by a move to an L1 of another size.
     touching_all: Mutex<()>,
-}
-
-/// What a look-up found.
-pub enum Lookup {
-    Fresh(Arc<Entry>),
-    /// May be served within the stale windows given here, or validated.
-    Stale(Arc<Entry>, StaleWindows),
-    /// Nothing is stored under this key. A load must use the key given here.
-    Miss(EntryKey, LookupMissKind),
-}
-
-/// What was missing in a miss.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LookupMissKind {
-    Uri,
-    Variant,
 }
 
 /// How many missed keys are remembered and for how long. While a key is remembered, a peer's value

@@ -15,7 +15,7 @@ use super::key::{EntryKey, KeyBuf, KeyId, PurgeHash};
 use super::l2::store::LogPlace;
 use super::l2::{StoreHealth, convert};
 use super::purge::{
-    DoubtDuration, EntryVisibility, PurgeInitiator, PurgeKind, PurgeOrder, Selector,
+    DoubtDuration, EntryVisibility, PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector,
 };
 use super::purging::reach;
 use super::record::{self, ClockReading, CorruptRecord, ResponseRecord, StoreRecord};
@@ -126,6 +126,15 @@ impl Cache {
     pub fn born_in_log(&self, stored: &ResponseRecord) -> Option<PurgeOrder> {
         let tier = self.second_tier().filter(|tier| tier.is_shared())?;
         tier.order_of(stored.generation, stored.born)
+    }
+
+    /// Applies what a peer has purged. Returns its place in our own order.
+    pub fn apply_of_peer(&self, statement: PurgeStatement, kind: PurgeKind) -> PurgeOrder {
+        match statement {
+            PurgeStatement::Purged(author, selector) => self.purge_of_peer(author, &selector, kind),
+            PurgeStatement::Invalidated(numbers) => self.invalidated_by_peer(&numbers),
+            PurgeStatement::Doubt => self.doubt(DoubtDuration::ForGood),
+        }
     }
 
     /// Records a purge of a peer. If all nodes follow one log, the peer's purge gets its number

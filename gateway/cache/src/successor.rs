@@ -45,6 +45,16 @@ pub struct SuccessorPurge {
     pub number: u64,
     pub statement: PurgeStatement,
     pub kind: PurgeKind,
+    pub author: PredecessorPurgeAuthor,
+}
+
+/// Who told the process before of a purge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PredecessorPurgeAuthor {
+    /// One of its clients, or an operator: other nodes are to hear of it.
+    Client,
+    /// Another node, which has told all nodes.
+    Peer,
 }
 
 /// Whether the next process knows of a purge.
@@ -101,7 +111,7 @@ impl SuccessorPurges {
         self.changed.notify_all();
     }
 
-    fn tell(&self, statement: PurgeStatement, kind: PurgeKind) {
+    fn tell(&self, statement: PurgeStatement, kind: PurgeKind, author: PredecessorPurgeAuthor) {
         let mut queue = self.queue.lock();
         queue.last += 1;
         if queue.is_closed {
@@ -111,6 +121,7 @@ impl SuccessorPurges {
             number: queue.last,
             statement,
             kind,
+            author,
         };
         if queue.waiting.len() >= MOST {
             queue.waiting.clear();
@@ -148,12 +159,29 @@ impl Cache {
 
     pub(super) fn tell(&self, statement: impl FnOnce() -> PurgeStatement, kind: PurgeKind) {
         if let Some(successor) = &*self.successor.load() {
-            successor.tell(statement(), kind);
+            successor.tell(statement(), kind, PredecessorPurgeAuthor::Client);
+        }
+    }
+
+    /// Lets the process that takes the place of this one know what another node has purged: where
+    /// nodes have a queue each on the bus, only one of both processes hears it there.
+    pub fn pass_on_to_successor(&self, statement: &PurgeStatement, kind: PurgeKind) {
+        if let Some(successor) = &*self.successor.load() {
+            successor.tell(statement.clone(), kind, PredecessorPurgeAuthor::Peer);
         }
     }
 
     /// Purges what the process before has purged on its last connections. Needs a tokio runtime.
-    pub fn purge_as_predecessor(&self, statement: PurgeStatement, kind: PurgeKind) {
+    pub fn purge_as_predecessor(
+        &self,
+        statement: PurgeStatement,
+        kind: PurgeKind,
+        author: PredecessorPurgeAuthor,
+    ) {
+        if author == PredecessorPurgeAuthor::Peer {
+            self.apply_of_peer(statement, kind);
+            return;
+        }
         match statement {
             PurgeStatement::Purged(PurgeInitiator::Operator, selector) => {
                 self.purge(&selector, kind);
@@ -180,6 +208,8 @@ mod tests {
 
     use super::*;
 
+    const BY_CLIENT: PredecessorPurgeAuthor = PredecessorPurgeAuthor::Client;
+
     fn tag() -> PurgeStatement {
         purged(PurgeInitiator::Operator, &Selector::Tag("x".to_owned()))
     }
@@ -188,8 +218,8 @@ mod tests {
     async fn what_was_told_is_known_when_it_was_confirmed() {
         let purges = SuccessorPurges::default();
         assert_eq!(purges.knowledge().await, SuccessorKnowledge::Knows);
-        purges.tell(tag(), PurgeKind::Hard);
-        purges.tell(tag(), PurgeKind::Soft);
+        purges.tell(tag(), PurgeKind::Hard, BY_CLIENT);
+        purges.tell(tag(), PurgeKind::Soft, BY_CLIENT);
         let first = purges.next().unwrap();
         let second = purges.next().unwrap();
         assert_eq!(second.kind, PurgeKind::Soft);
@@ -203,12 +233,12 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_a_process_that_is_told_nothing() {
         let purges = Arc::new(SuccessorPurges::default());
-        purges.tell(tag(), PurgeKind::Hard);
+        purges.tell(tag(), PurgeKind::Hard, BY_CLIENT);
         let waiting = Arc::clone(&purges);
         let waiting = tokio::spawn(async move { waiting.knowledge().await });
         purges.close();
         assert_eq!(waiting.await.unwrap(), SuccessorKnowledge::Unknown);
-        purges.tell(tag(), PurgeKind::Hard);
+        purges.tell(tag(), PurgeKind::Hard, BY_CLIENT);
         assert_eq!(purges.knowledge().await, SuccessorKnowledge::Unknown);
         assert!(purges.next().is_none());
     }
@@ -217,7 +247,7 @@ mod tests {
     fn too_many_become_a_doubt() {
         let purges = SuccessorPurges::default();
         for _ in 0..=MOST {
-            purges.tell(tag(), PurgeKind::Hard);
+            purges.tell(tag(), PurgeKind::Hard, BY_CLIENT);
         }
         let only = purges.next().unwrap();
         assert!(matches!(only.statement, PurgeStatement::Doubt));

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::Registry;
+use tokio::sync::Notify;
 
 use crate::bus::config::{BusConfig, Priming};
 use crate::bus::event::Message;
@@ -68,6 +69,8 @@ pub struct Cluster {
     joined: OnceLock<tokio::time::Instant>,
     /// It has announced that it leaves.
     has_left: AtomicBool,
+    /// Another node has asked for a heartbeat.
+    asked: Notify,
     namesake: Arc<ExpectedNamesake>,
     metrics: ClusterMetrics,
 }
@@ -98,6 +101,17 @@ pub struct BusStatus {
     pub doubts: bool,
 }
 
+/// What a heartbeat is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeartbeatPurpose {
+    /// To tell the others that this node is there, and how many purges it has published.
+    Tell,
+    /// Also to learn the same of each of them, without waiting for its next heartbeat.
+    Ask,
+}
+
+/// The time between two heartbeats that others ask for: after an outage all nodes ask at once.
+const BETWEEN_ANSWERS: Duration = Duration::from_millis(100);
 /// A node that was not heard for this many heartbeats is silent.
 const MISSED_HEARTBEATS: u32 = 5;
 
@@ -162,6 +176,7 @@ impl Cluster {
             hears: AtomicBool::new(false),
             joined: OnceLock::new(),
             has_left: AtomicBool::new(false),
+            asked: Notify::new(),
             namesake: Arc::default(),
             metrics: ClusterMetrics::new(registry)?,
             cache: Arc::clone(&cache),
@@ -185,16 +200,20 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Publishes heartbeats, without end.
+    /// Publishes heartbeats, without end: regularly, and when another node asks, however many ask.
     async fn beat(self: Arc<Self>) {
         let mut beats = tokio::time::interval(self.rules.heartbeat);
         loop {
-            beats.tick().await;
-            self.beat_once();
+            tokio::select! {
+                _ = beats.tick() => {}
+                () = self.asked.notified() => {}
+            }
+            self.beat_once(HeartbeatPurpose::Tell);
+            tokio::time::sleep(BETWEEN_ANSWERS.min(self.rules.heartbeat)).await;
         }
     }
 
-    fn beat_once(&self) {
+    fn beat_once(&self, purpose: HeartbeatPurpose) {
         if self.has_left.load(Ordering::Acquire) {
             return;
         }
@@ -202,6 +221,7 @@ impl Cluster {
         self.outbox.say(Message::Heartbeat {
             healthy: self.standing().is_whole() && self.cache.reach() == StoreHealth::Whole,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            asks: purpose == HeartbeatPurpose::Ask,
         });
     }
 
@@ -243,10 +263,12 @@ impl Cluster {
     }
 
     /// Says nothing more, since another process speaks under the name of this node, and waits until
-    /// every purge is published, for at most `patience`.
+    /// every purge is published, for at most `patience`. What only one of both may have on the bus
+    /// is the other's then: it is told here what is purged later, and tells the other nodes.
     pub async fn fall_silent(&self, patience: Duration) {
         self.has_left.store(true, Ordering::Release);
         self.await_published(patience).await;
+        self.transport.give_up_queue();
     }
 
     /// Announces that this node leaves, and waits until that and every purge is published, for at

@@ -5,7 +5,9 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // The names under which the modules of this crate know the crates below.
-use lamina_base::{backoff, breaker, description, envelope, pattern, redis, telemetry, units};
+use lamina_base::{
+    backoff, breaker, description, envelope, knock, pattern, random, redis, telemetry, units,
+};
 use lamina_cache as cache;
 
 pub mod bus;

@@ -7,7 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // The names under which the modules of this crate know the crates below.
-use lamina_base::{breaker, description, pattern, telemetry, units};
+use lamina_base::{breaker, description, pattern, random, telemetry, units};
 use lamina_cache as cache;
 use lamina_cluster::{bus, cluster};
 use lamina_http as http;

@@ -78,12 +78,11 @@ mod verify;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
 pub use self::control::{AdministrativeState, OrderLifetime, TargetOrders};
-pub use self::delivery::FailureFallback;
 pub use self::error::{BuildError, OriginError, OverloadReason, SendError, TimeoutPhase};
 pub use self::health::{HealthStatus, ObservedState};
 pub use self::metrics::OriginFamilies;
 pub use self::names::{NameStatus, OriginNames};
-pub use self::outgoing::{AnswerReaders, LoadAudience, SendTerms};
+pub use self::outgoing::{AnswerReaders, FailureFallback, LoadAudience, SendTerms};
 pub use self::response::OnInterim;
 pub use self::spread::stable_hash;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};

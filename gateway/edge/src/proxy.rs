@@ -282,7 +282,7 @@ impl Proxy {
             request.answer.page = PageRequest::of(self, route, (&request, peer), early);
         }
         if let Some(rules) = &route.rules {
-            rules.name(&mut request, &peer);
+            request.answer.rules = Some(rules.for_answer(&request, &peer));
         }
         request.answer.record = request.record_of_perhaps_a_hit(recorder, route);
         let Some(rules) = &route.rules else {
@@ -293,7 +293,6 @@ impl Proxy {
                 Some(page) => HandlerAnswer::Now(request.refused(recorder, route, page)),
             };
         };
-        request.answer.rules = Some(rules.for_answer(&request));
         self.admit(generation, (route, rules), request, early)
     }
 
@@ -308,13 +307,13 @@ impl Proxy {
         if !rules.may_wait(&request) {
             let admission = rules.admit(&mut request).now_or_never();
             let admission = admission.unwrap_or_else(RuleAdmission::unable);
-            return self.admitted(generation, route, (request, admission), early);
+            return self.admitted(generation, route, request, admission, early);
         }
         let (proxy, generation) = (Arc::clone(self), Arc::clone(generation));
         let (route, rules, early) = (Arc::clone(route), Arc::clone(rules), early.clone());
         HandlerAnswer::later(async move {
             let admission = rules.admit(&mut request).await;
-            match proxy.admitted(&generation, &route, (request, admission), &early) {
+            match proxy.admitted(&generation, &route, request, admission, &early) {
                 HandlerAnswer::Now(response) => response,
                 HandlerAnswer::Later(response) => response.await,
             }
@@ -325,7 +324,8 @@ impl Proxy {
         self: &Arc<Self>,
         generation: &Arc<Generation>,
         route: &Arc<Route>,
-        (request, admission): (ArrivedRequest, RuleAdmission),
+        request: ArrivedRequest,
+        admission: RuleAdmission,
         early: &InterimChannel,
     ) -> HandlerAnswer {
         match admission {
@@ -383,6 +383,7 @@ impl Proxy {
             }
             CacheLookupOutcome::Further(work) => work,
         };
+        request.attach_what_is_known(route);
         if let Some(keyed) = work.keyed() {
             origin_query::narrow(&mut request.parts.uri, route, &keyed.key);
         }

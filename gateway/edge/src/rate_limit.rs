@@ -21,7 +21,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 use crate::telemetry::limit::LineLimiter;
 use crate::telemetry::metrics::Registry;
@@ -53,6 +55,8 @@ pub struct RateLimit {
     name: Arc<str>,
     config: RateLimitConfig,
     terms: BucketTerms,
+    /// The value of the field that tells clients the policy. None: they are told nothing.
+    policy: Option<HeaderValue>,
     limiter: Arc<RateLimiter>,
     state: Arc<LimitState>,
     counts: LimitCounts,
@@ -109,9 +113,10 @@ impl RateLimiter {
         self.link.set_nodes(nodes as u64);
     }
 
-    /// Nanoseconds since the process began.
-    fn nanos(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX >> 1)
+    /// Nanoseconds from the beginning of the process until `now`.
+    fn nanos(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX >> 1)
     }
 }
 
@@ -169,12 +174,14 @@ impl RateLimit {
             None => Arc::new(LimitState::new(config)),
         };
         let interval = config.rate.interval().as_nanos();
+        let terms = BucketTerms {
+            interval: u64::try_from(interval).unwrap_or(u64::MAX),
+            burst: config.burst(),
+        };
         Self {
             counts: limiter.families.limit(&name),
-            terms: BucketTerms {
-                interval: u64::try_from(interval).unwrap_or(u64::MAX),
-                burst: config.burst(),
-            },
+            policy: config.fields.then(|| policy(&name, terms)).flatten(),
+            terms,
             name,
             config: config.clone(),
             limiter: Arc::clone(limiter),
@@ -198,11 +205,6 @@ impl RateLimit {
         self.config.shared
     }
 
-    /// Whether answers tell how much is left.
-    pub fn tells_clients(&self) -> bool {
-        self.config.fields
-    }
-
     /// Whether all requests for one URL have one allowance on a route.
     pub fn is_of_the_url(&self) -> bool {
         use config::LimitKey::{Client, Cookie, Header, PathSegment, Route};
@@ -212,11 +214,12 @@ impl RateLimit {
         }
     }
 
-    /// Judges a request and counts it. Waits only where nodes share the limit.
-    pub async fn judge(&self, subject: LimitSubject<'_>) -> LimitDecision {
+    /// Judges a request that came at `now`, and counts it. Waits only where nodes share the limit.
+    pub async fn judge(&self, subject: LimitSubject<'_>, now: Instant) -> LimitDecision {
         let hash = self.hash(subject);
+        let now = self.limiter.nanos(now);
         let Some(shares) = &self.state.shares else {
-            return self.settle(self.take(self.terms, hash), self.terms);
+            return self.settle(self.take(self.terms, hash, now), self.terms);
         };
         let allowance = SharedAllowance {
             limit: &self.name,
@@ -226,14 +229,14 @@ impl RateLimit {
         };
         match shares.take(&allowance, &self.limiter.link).await {
             SharedOutcome::Admitted { left } => {
-                self.take_along(hash);
+                self.take_along(hash, now);
                 self.settle(Ok(left), self.terms)
             }
             SharedOutcome::Refused { wait } => self.settle(Err(wait), self.terms),
             SharedOutcome::Unknown => {
                 self.counts.degraded.inc();
                 let part = self.own_part();
-                self.settle(self.take(part, hash), part)
+                self.settle(self.take(part, hash, now), part)
             }
         }
     }
@@ -248,21 +251,25 @@ impl RateLimit {
             Some(shares) => shares.is_used_up(hash, &self.limiter.link),
             None => {
                 let known = self.state.buckets.known(hash);
-                let now = self.limiter.nanos();
+                let now = self.limiter.nanos(Instant::now());
                 known.is_some_and(|full_at| self.terms.take(full_at, now).is_err())
             }
         }
     }
 
-    /// The fields that tell a client how much is left: the policy, and what is left of it.
-    pub fn told(&self, decision: &LimitDecision) -> (String, String) {
-        let (name, quota) = (&self.name, self.terms.burst);
-        let window = seconds(Duration::from_nanos(self.terms.span()));
-        let (left, full) = (decision.left, seconds(decision.full_in));
-        (
-            format!("\"{name}\";q={quota};w={window}"),
-            format!("\"{name}\";r={left};t={full}"),
-        )
+    /// The values of the fields that tell a client how much is left: the policy, and what is left of
+    /// it. None: clients are told nothing.
+    pub fn told(&self, decision: &LimitDecision) -> Option<(HeaderValue, HeaderValue)> {
+        let policy = self.policy.clone()?;
+        let mut left = SmallVec::<[u8; USUAL_LEFT]>::new();
+        let mut digits = itoa::Buffer::new();
+        left.extend_from_slice(b"\"");
+        left.extend_from_slice(self.name.as_bytes());
+        left.extend_from_slice(b"\";r=");
+        left.extend_from_slice(digits.format(decision.left).as_bytes());
+        left.extend_from_slice(b";t=");
+        left.extend_from_slice(digits.format(seconds(decision.full_in)).as_bytes());
+        Some((policy, HeaderValue::from_bytes(&left).ok()?))
     }
 
     /// The limit in words.
@@ -304,8 +311,7 @@ impl RateLimit {
 
     /// Takes a request from an allowance of this node. Returns how many are left, or how long there
     /// is none.
-    fn take(&self, terms: BucketTerms, hash: u64) -> Result<u64, Duration> {
-        let now = self.limiter.nanos();
+    fn take(&self, terms: BucketTerms, hash: u64, now: u64) -> Result<u64, Duration> {
         let mut taken = Ok(0);
         self.state.buckets.update(hash, |full_at| {
             let full_at = full_at.unwrap_or(0);
@@ -320,8 +326,8 @@ impl RateLimit {
     }
 
     /// Counts a request, which a lease has admitted, for this node's part as well.
-    fn take_along(&self, hash: u64) {
-        let (terms, now) = (self.own_part(), self.limiter.nanos());
+    fn take_along(&self, hash: u64, now: u64) {
+        let terms = self.own_part();
         let buckets = &self.state.buckets;
         buckets.update(hash, |full_at| {
             Some(terms.take_along(full_at.unwrap_or(0), now))
@@ -393,6 +399,15 @@ impl LimitState {
             shares: shares.map(Arc::new),
         }
     }
+}
+
+/// The octets of what is left that take no allocation but that of the field.
+const USUAL_LEFT: usize = 96;
+
+fn policy(name: &str, terms: BucketTerms) -> Option<HeaderValue> {
+    let window = seconds(Duration::from_nanos(terms.span()));
+    let policy = format!("\"{name}\";q={};w={window}", terms.burst);
+    HeaderValue::try_from(policy).ok()
 }
 
 /// In whole seconds, at least one: a client that comes again after them does not come too early.

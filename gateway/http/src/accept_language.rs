@@ -4,13 +4,17 @@
 //! (basic filtering, RFC 4647 §3.3.1), and also a tag that is the beginning of the range (lookup,
 //! §3.4): who asks for `de-CH` gets `de`.
 
-use http::header::ACCEPT_LANGUAGE;
+use http::header::{ACCEPT_LANGUAGE, Entry};
 use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::list;
 
 /// The most members of the field that are looked at; what follows is ignored.
 const MOST_RANGES: usize = 32;
+
+/// So many are read without an allocation.
+const USUAL_RANGES: usize = 8;
 
 /// The languages that a site has, in the order of preference.
 #[derive(Debug)]
@@ -50,17 +54,32 @@ impl OfferedLanguages {
     /// The language that suits best, by the weights of the client's ranges; among equals the one
     /// that the client, and then the site, names first. If none suits it is the first one.
     pub fn pick(&self, request: &HeaderMap) -> Option<&HeaderValue> {
-        let mut places = [(&b""[..], 0); MOST_RANGES];
-        let members = list::field(request, &ACCEPT_LANGUAGE).take(MOST_RANGES);
-        let mut count = 0;
-        for (place, range) in places.iter_mut().zip(members.filter_map(range)) {
-            *place = range;
-            count += 1;
+        self.pick_by(request.get_all(ACCEPT_LANGUAGE).into_iter())
+    }
+
+    /// Puts the language that suits best in place of what the client has sent.
+    pub fn replace(&self, request: &mut HeaderMap) {
+        match request.entry(ACCEPT_LANGUAGE) {
+            Entry::Vacant(place) => {
+                if let Some(first) = self.0.first() {
+                    place.insert(first.value.clone());
+                }
+            }
+            Entry::Occupied(mut lines) => {
+                if let Some(picked) = self.pick_by(lines.iter()) {
+                    lines.insert(picked.clone());
+                }
+            }
         }
-        let ranges = &places[..count];
+    }
+
+    fn pick_by<'a>(&self, lines: impl Iterator<Item = &'a HeaderValue>) -> Option<&HeaderValue> {
+        let mut ranges = SmallVec::<[(&[u8], u16); USUAL_RANGES]>::new();
+        let members = lines.flat_map(list::of_line).take(MOST_RANGES);
+        ranges.extend(members.filter_map(range));
         let mut best: Option<(&OfferedLanguage, u16, usize)> = None;
         for language in &self.0 {
-            let Some((weight, place)) = wish(&language.tag, ranges) else {
+            let Some((weight, place)) = wish(&language.tag, &ranges) else {
                 continue;
             };
             let is_better = best

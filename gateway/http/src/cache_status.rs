@@ -75,6 +75,20 @@ impl ForwardReason {
     }
 }
 
+impl CacheStatus<'static> {
+    /// That of an answer that neither comes from the cache nor is stored.
+    pub const fn not_stored(reason: ForwardReason, detail: Option<&'static str>) -> Self {
+        Self::Fwd {
+            reason,
+            fwd_status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail,
+        }
+    }
+}
+
 impl CacheStatus<'_> {
     /// The member for this cache, as in `lamina; hit; ttl=35`.
     pub fn to_value(&self) -> HeaderValue {

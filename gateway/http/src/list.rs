@@ -6,7 +6,7 @@
 //! all, so that it is searched for a closing one only once: parsing is linear in the length of
 //! the line, whatever it contains.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// How a quoted text ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,10 +36,12 @@ pub(super) fn field<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|line| members(line.as_bytes(), QuoteSyntax::Escaped))
+    headers.get_all(name).into_iter().flat_map(of_line)
+}
+
+/// The members of one line of a field.
+pub(super) fn of_line(line: &HeaderValue) -> ListMembers<'_> {
+    members(line.as_bytes(), QuoteSyntax::Escaped)
 }
 
 /// The text without optional white space (SP, HTAB) at both ends.

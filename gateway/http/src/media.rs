@@ -18,6 +18,11 @@ pub fn is_endless(headers: &HeaderMap) -> bool {
     is_one_of(&ENDLESS, headers)
 }
 
+/// Whether this type, without parameters, is one of content without an end.
+pub fn names_endless(kind: &[u8]) -> bool {
+    names_one_of(&ENDLESS, kind)
+}
+
 /// Whether these are the fields of a gRPC call or of its answer.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     is_one_of(&GRPC, headers)
@@ -28,7 +33,10 @@ fn is_one_of(kinds: &[&str], headers: &HeaderMap) -> bool {
         return false;
     };
     let kind = kind.as_bytes().split(|&b| b == b';').next();
-    let kind = kind.unwrap_or_default().trim_ascii();
+    names_one_of(kinds, kind.unwrap_or_default().trim_ascii())
+}
+
+fn names_one_of(kinds: &[&str], kind: &[u8]) -> bool {
     kinds.iter().any(|known| match known.strip_suffix('*') {
         Some(beginning) => kind
             .get(..beginning.len())

@@ -6,6 +6,7 @@
 //! `Accept-*` fields, whose grammar is known, also become lower case and lose the space around
 //! `;`. Their order is kept: some origins treat it as a preference.
 
+use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::forward;
@@ -46,11 +47,18 @@ impl Vary {
     }
 }
 
-/// Adds a field to `Vary`, unless it is there or everything is.
-pub fn add(headers: &mut HeaderMap, field: &'static str) {
-    let names = |member: &[u8]| member == b"*" || member.eq_ignore_ascii_case(field.as_bytes());
-    if !list::field(headers, &header::VARY).any(names) {
-        headers.append(header::VARY, HeaderValue::from_static(field));
+/// Adds fields to `Vary`, which are a list as in the field itself: those that are not there, or none
+/// if everything is.
+pub fn add(headers: &mut HeaderMap, fields: &'static str) {
+    if let Entry::Vacant(place) = headers.entry(header::VARY) {
+        place.insert(HeaderValue::from_static(fields));
+        return;
+    }
+    for field in fields.split(", ") {
+        let names = |member: &[u8]| member == b"*" || member.eq_ignore_ascii_case(field.as_bytes());
+        if !list::field(headers, &header::VARY).any(names) {
+            headers.append(header::VARY, HeaderValue::from_static(field));
+        }
     }
 }
 
@@ -150,6 +158,23 @@ mod tests {
             let line = |line: &&'static str| (header::VARY, HeaderValue::from_static(line));
             let mut headers: HeaderMap = before.iter().map(line).collect();
             add(&mut headers, "Accept-Encoding");
+            let lines: Vec<_> = headers.get_all(header::VARY).into_iter().collect();
+            assert_eq!(lines, after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_fields_those_that_are_missing_are_added() {
+        for (before, after) in [
+            (&[][..], &["Origin, Accept-Encoding"][..]),
+            (&["origin"], &["origin", "Accept-Encoding"]),
+            (&["accept-encoding"], &["accept-encoding", "Origin"]),
+            (&["cookie"], &["cookie", "Origin", "Accept-Encoding"]),
+            (&["*"], &["*"]),
+        ] {
+            let line = |line: &&'static str| (header::VARY, HeaderValue::from_static(line));
+            let mut headers: HeaderMap = before.iter().map(line).collect();
+            add(&mut headers, "Origin, Accept-Encoding");
             let lines: Vec<_> = headers.get_all(header::VARY).into_iter().collect();
             assert_eq!(lines, after, "{before:?}");
         }

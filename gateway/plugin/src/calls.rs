@@ -14,8 +14,9 @@ use serde_json::{Map, Value, json};
 
 use super::bindings::types;
 use super::error::CallError;
-use super::load::LoadRequest;
-use super::{Hook, check, redact};
+use super::load_request::LoadRequest;
+use super::log_text::one_line;
+use super::{Hook, redact};
 
 /// The most calls that are kept for one plugin.
 const KEPT: usize = 16;
@@ -55,7 +56,7 @@ impl FailedCalls {
         let call = FailedCall {
             hook,
             inputs,
-            error: check::one_line(&error.to_string(), MAX_ERROR),
+            error: one_line(&error.to_string(), MAX_ERROR),
             at: SystemTime::now(),
             number: of.number,
             sha256: Arc::clone(&of.sha256),

@@ -9,6 +9,7 @@ use http::{Method, Request, StatusCode};
 
 use super::bindings::types;
 use super::error::CallError;
+use super::log_text::one_line;
 use super::{
     HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
 };
@@ -246,19 +247,6 @@ fn within(what: &str, given: usize, limit: usize) -> Result<(), CallError> {
         ))),
         false => Ok(()),
     }
-}
-
-/// Text for a log: bounded, and without control characters, so that a guest can't
-/// forge a line.
-pub(super) fn one_line(text: &str, max: usize) -> String {
-    let mut kept = text.len().min(max);
-    while !text.is_char_boundary(kept) {
-        kept -= 1;
-    }
-    text[..kept]
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 #[cfg(test)]

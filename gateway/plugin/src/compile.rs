@@ -200,7 +200,7 @@ impl Compiler {
             _ if said.contains("overflowed its stack") => PluginFault::TooDeep,
             _ => PluginFault::Compiler(format!(
                 "the compiling process ended with {status}: {}",
-                super::check::one_line(said.trim(), 200)
+                super::log_text::one_line(said.trim(), 200)
             )),
         }
     }

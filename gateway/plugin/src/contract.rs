@@ -7,7 +7,6 @@ use wasmtime::component::{Component, ComponentExportIndex};
 use super::Hook;
 use super::config::{self, Capability, WasiAccess};
 use super::error::PluginFault;
-use super::wasi_http::HANDLER;
 
 /// The WIT package.
 pub const PACKAGE: &str = "lamina:plugin@1.0.0";
@@ -21,6 +20,8 @@ pub(super) const FETCH: &str = "lamina:plugin/fetch@1.0.0";
 pub(super) const KV: &str = "lamina:plugin/kv@1.0.0";
 pub(super) const CLOCK: &str = "lamina:plugin/clock@1.0.0";
 pub(super) const RANDOM: &str = "lamina:plugin/random@1.0.0";
+/// The interface that a component of `wasi:http` exports.
+pub(super) const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
 /// Types only; nothing to link.
 const TYPES: &str = "lamina:plugin/types@1.0.0";
 pub(super) const MANIFEST: &str = "lamina:plugin/manifest@1.0.0";

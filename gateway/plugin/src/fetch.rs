@@ -18,6 +18,7 @@ use super::check;
 use super::contract::FETCH;
 use super::error::CallError;
 use super::guest::GuestState;
+use super::log_text::one_line;
 use super::outcome::NotAllowed;
 use crate::telemetry::limit::LineLimiter;
 
@@ -133,7 +134,7 @@ impl FetchAllowance {
         let DeniedFetches { plugin, count, log } = &self.denied;
         count.inc();
         if let Some(dropped) = log.admit(Instant::now()) {
-            let to = check::one_line(to, 256);
+            let to = one_line(to, 256);
             let plugin = &**plugin;
             tracing::warn!(
                 plugin,

@@ -9,9 +9,9 @@ use wasmtime::component::Component;
 
 use super::compile::Compiler;
 use super::config::{self, Capability};
+use super::contract::HANDLER;
 use super::error::{CallError, PluginFault};
 use super::guest::Guest;
-use super::wasi_http::HANDLER;
 use super::{Hook, Plugin, artifact, contract, engine};
 
 /// What the imports and exports of a file show.

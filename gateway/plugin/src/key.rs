@@ -9,6 +9,7 @@ use http::request::Parts;
 use super::error::CallError;
 use super::guest::{Guest, GuestBlueprint};
 use super::local::{self, ThreadSlot};
+use super::log_text::one_line;
 use super::manifest::KeyNeeds;
 use super::{Hook, KeyDecision, calls, check};
 
@@ -95,7 +96,7 @@ impl KeyHook {
         let Some(dropped) = self.blueprint.log.admit(Instant::now()) else {
             return;
         };
-        let told = |decision| check::one_line(&format!("{decision:?}"), MAX_TOLD);
+        let told = |decision| one_line(&format!("{decision:?}"), MAX_TOLD);
         let (plugin, inputs) = (
             &*self.blueprint.name,
             self.needs.names_in(inputs).join(", "),

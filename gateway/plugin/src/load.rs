@@ -7,9 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,6 +19,7 @@ use super::error::CallError;
 use super::fetch::FetchAllowance;
 use super::guest::{Guest, GuestBlueprint, GuestState};
 use super::health::CallAdmission;
+use super::load_request::LoadRequest;
 use super::reads::DeclaredReads;
 use super::seen::RequestReads;
 use super::{Hook, LoadDecision, calls, check, wasi_http};
@@ -28,24 +27,6 @@ use crate::http::forward;
 
 /// The most idle instances that are kept after a burst; the others release their memory.
 const MAX_IDLE: usize = 32;
-
-/// A request for a loader to answer.
-#[derive(Clone, Debug)]
-pub struct LoadRequest {
-    pub method: Method,
-    pub scheme: Scheme,
-    /// The host that the client named.
-    pub host: String,
-    pub path_and_query: PathAndQuery,
-    pub headers: HeaderMap,
-    /// The whole body. If it is larger than the plugin's `max_body`, the call fails.
-    pub body: Bytes,
-    /// The name of the route.
-    pub route: Arc<str>,
-    /// When the answer is not awaited any more; the plugin's own `load_timeout` may end the call
-    /// earlier.
-    pub deadline: Instant,
-}
 
 /// The load hook of one plugin.
 pub(super) struct Loader {

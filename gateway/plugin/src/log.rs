@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::bindings::log::{Host, Level};
-use super::check::one_line;
 use super::guest::GuestState;
+use super::log_text::one_line;
 
 /// Bytes of a message that are logged.
 const MAX_MESSAGE: usize = 2 << 10;

@@ -15,7 +15,7 @@ use crate::error::{CallError, LoadError};
 use crate::heads::HookRequest;
 use crate::health::QuarantineStatus;
 use crate::hook::Hook;
-use crate::load::LoadRequest;
+use crate::load_request::LoadRequest;
 use crate::manifest::{Manifest, QueryNeed};
 use crate::seen::{RequestReads, SeenField};
 use crate::set::PluginSettings;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use http::header::{COOKIE, HOST, HeaderMap, HeaderName};
 
-use super::load::LoadRequest;
+use super::load_request::LoadRequest;
+use super::log_text::one_line;
 use super::reads::DeclaredReads;
 use super::{check, names};
 
@@ -125,7 +126,7 @@ impl fmt::Display for SeenField {
             Self::Cookie(name) => ("cookie", name.escape_ascii().to_string()),
             Self::Parameter(name) => ("query parameter", name.to_string()),
         };
-        write!(f, "{kind} `{}`", check::one_line(&name, MAX_SHOWN))
+        write!(f, "{kind} `{}`", one_line(&name, MAX_SHOWN))
     }
 }
 

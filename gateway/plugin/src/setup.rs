@@ -105,7 +105,7 @@ impl VersionFactory {
         let waiting = link(grant_fetch)?;
         let handler = exports.handles_http.then(|| wasi_http::handler(&waiting));
         let handler = handler.transpose().map_err(|e| PluginFault::WrongType {
-            interface: wasi_http::HANDLER.to_owned(),
+            interface: contract::HANDLER.to_owned(),
             reason: format!("{e:#}"),
         })?;
         let blueprint = GuestBlueprint {

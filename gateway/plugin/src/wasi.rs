@@ -18,8 +18,8 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait};
 use wasmtime_wasi_http::WasiHttpCtx;
 
-use super::check::one_line;
 use super::guest::GuestState;
+use super::log_text::one_line;
 use super::wasi_http::OutgoingAccess;
 use crate::telemetry::limit::LineLimiter;
 

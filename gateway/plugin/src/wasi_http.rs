@@ -30,12 +30,9 @@ use super::check;
 use super::error::CallError;
 use super::fetch::{FetchAllowance, FetchCall, FetchError, fetch_deadline};
 use super::guest::GuestState;
-use super::load::LoadRequest;
+use super::load_request::LoadRequest;
 use super::seen::{HandedOnFields, RequestReads};
 use super::{LoadDecision, LoadedResponse};
-
-/// The interface that such a component exports.
-pub(super) const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
 
 /// What a guest may request during a call.
 #[derive(Default)]

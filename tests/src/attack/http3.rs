@@ -174,6 +174,25 @@ pub const FLOODS: &[PacketFlood] = &[
         ],
     },
     PacketFlood {
+        name: "quic: NEW_CONNECTION_ID of the same id over and over",
+        at_once: 1,
+        packet: |_| packed(|| new_connection_id(1, 0)),
+        ends: &[(EXCESSIVE, "connection_ids")],
+    },
+    PacketFlood {
+        name: "quic: NEW_CONNECTION_ID of an id that was taken back",
+        at_once: 1,
+        // Each of the others makes us give it back once more.
+        packet: |nth| match nth {
+            0 => new_connection_id(8, 8),
+            _ => packed(|| new_connection_id(3, 0)),
+        },
+        ends: &[
+            (transport::CONNECTION_ID_LIMIT_ERROR, OF_QUIC),
+            (EXCESSIVE, "connection_ids"),
+        ],
+    },
+    PacketFlood {
         name: "quic: RETIRE_CONNECTION_ID",
         at_once: 1,
         // All that we have but the one that we use; others come for them.

@@ -1,7 +1,7 @@
 //! A Cluster of three masters with a replica each, which fails over within seconds once it
 //! is told to be impatient.
 
-use super::{Redis, free_port};
+use super::{Redis, free_port, major_version};
 use crate::wait::{SOON, wait_for};
 
 /// Six nodes.
@@ -15,15 +15,17 @@ impl Cluster {
         let mut nodes = Vec::new();
         for _ in 0..6 {
             let bus = free_port().to_string();
-            let arguments = [
+            let mut arguments = vec![
                 "--cluster-enabled",
                 "yes",
-                "--cluster-port",
-                &bus,
                 // A busy machine must not look like a dead node.
                 "--cluster-node-timeout",
                 "15000",
             ];
+            // Before version 7 it is 10,000 above the other one.
+            if major_version() >= 7 {
+                arguments.extend(["--cluster-port", &bus]);
+            }
             nodes.push(Redis::start_with(&arguments).await);
         }
         let cluster = Self { nodes };

@@ -17,7 +17,7 @@ const ALL: &str = "{\"all\": true}";
 const JSON: &str = "Content-Type: application/json\r\n";
 
 /// What came back for bytes of our own.
-struct Said {
+struct RawAnswer {
     status: u16,
     text: String,
 }
@@ -34,7 +34,7 @@ async fn is_stored(gateway: &Gateway) -> bool {
 }
 
 /// Sends a request with these lines of its head, and reads to the end.
-async fn ask(gateway: &Gateway, line: &str, fields: &str, body: &str) -> Said {
+async fn ask(gateway: &Gateway, line: &str, fields: &str, body: &str) -> RawAnswer {
     let mut raw = RawConnection::open(gateway.admin).await;
     let length = match (line.starts_with("GET") || line.starts_with("HEAD"), body) {
         (true, "") => String::new(),
@@ -47,7 +47,7 @@ async fn ask(gateway: &Gateway, line: &str, fields: &str, body: &str) -> Said {
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
-    Said {
+    RawAnswer {
         status: status.unwrap_or_else(|| panic!("no status in {text:?}")),
         text,
     }

@@ -119,7 +119,7 @@ const OWN: &str = r#"<!doctype html><title>own</title><script>
 })();
 </script>"#;
 
-struct Scene {
+struct BrowserScene {
     gateway: Gateway,
     /// What the browser takes for the listener.
     front: Origin,
@@ -127,7 +127,7 @@ struct Scene {
     _site: Origin,
 }
 
-impl Scene {
+impl BrowserScene {
     /// A stored page and a guard that serves.
     async fn set() -> Self {
         let site = Origin::pages(|_| Reply::fresh("x")).await;
@@ -242,7 +242,7 @@ async fn all_was_sent(front: &Origin, site: &str) {
 #[tokio::test]
 async fn a_page_of_another_site_can_do_nothing() {
     for (name, site) in [("evil.example", "cross-site"), ("127.0.0.1", "same-site")] {
-        let scene = Scene::set().await;
+        let scene = BrowserScene::set().await;
         let target = scene.front.url();
         let page = Arc::new(ATTACK.replace("TARGET", &target));
         let evil = Origin::pages(move |seen| match seen.path.as_str() {
@@ -277,7 +277,7 @@ async fn a_page_of_another_site_can_do_nothing() {
 /// A name of the page's own leads to the listener: for the browser both are one origin.
 #[tokio::test]
 async fn a_page_whose_name_was_made_to_lead_here_can_do_nothing() {
-    let scene = Scene::set().await;
+    let scene = BrowserScene::set().await;
     let url = format!(
         "http://rebound.example:{}/rebound",
         scene.front.address().port()
@@ -294,7 +294,7 @@ async fn a_page_whose_name_was_made_to_lead_here_can_do_nothing() {
 
 #[tokio::test]
 async fn a_page_of_the_listeners_own_origin_works() {
-    let scene = Scene::set().await;
+    let scene = BrowserScene::set().await;
     let url = format!("http://127.0.0.1:{}/page", scene.front.address().port());
     let _browser = Browser::open(&url);
     let seen = report(&scene.front).await;

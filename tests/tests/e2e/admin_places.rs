@@ -30,11 +30,11 @@ async fn gateway() -> Gateway {
 }
 
 /// Clients that each send these bytes, read nothing, and come again when they are cut.
-struct Siege {
+struct SilentSiege {
     clients: JoinSet<()>,
 }
 
-impl Siege {
+impl SilentSiege {
     /// `drip` is sent over and over, one byte a time.
     async fn begin(gateway: &Gateway, sent: &[u8], drip: &'static [u8]) -> Self {
         let mut clients = JoinSet::new();
@@ -62,7 +62,7 @@ impl Siege {
     }
 }
 
-impl Drop for Siege {
+impl Drop for SilentSiege {
     fn drop(&mut self) {
         self.clients.abort_all();
     }
@@ -100,7 +100,7 @@ async fn lives(gateway: &Gateway) {
 async fn endures(sent: &[u8], drip: &'static [u8]) {
     let gateway = gateway().await;
     let before = gateway.open_files();
-    let _siege = Siege::begin(&gateway, sent, drip).await;
+    let _siege = SilentSiege::begin(&gateway, sent, drip).await;
     for _ in 0..20 {
         lives(&gateway).await;
     }
@@ -150,7 +150,7 @@ async fn answers_that_nobody_reads_do_not_silence_it_nor_fill_the_memory() {
     lives(&gateway).await;
     let before = Before::of(&gateway);
     let many = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50);
-    let siege = Siege::begin(&gateway, many.as_bytes(), b"").await;
+    let siege = SilentSiege::begin(&gateway, many.as_bytes(), b"").await;
     for _ in 0..20 {
         lives(&gateway).await;
     }
@@ -169,7 +169,7 @@ async fn answers_that_nobody_reads_do_not_silence_it_nor_fill_the_memory() {
             ],
         ));
     }
-    let siege = Siege::begin(&gateway, &streams, b"").await;
+    let siege = SilentSiege::begin(&gateway, &streams, b"").await;
     for _ in 0..20 {
         lives(&gateway).await;
     }

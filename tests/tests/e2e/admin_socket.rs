@@ -11,13 +11,13 @@ use e2e::setup::Setup;
 use e2e::wait::SOON;
 use tempfile::TempDir;
 
-struct Site {
+struct SocketSite {
     origin: Origin,
     dir: TempDir,
     socket: PathBuf,
 }
 
-impl Site {
+impl SocketSite {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self {
@@ -45,7 +45,7 @@ fn mode(path: &Path) -> u32 {
 
 #[tokio::test]
 async fn the_listener_may_be_a_unix_socket_of_its_user_alone() {
-    let site = Site::new().await;
+    let site = SocketSite::new().await;
     let mut gateway = site.setup("").start().await;
     assert_eq!(mode(&site.socket), 0o600);
     gateway.client().get("/").await;
@@ -67,14 +67,14 @@ async fn the_listener_may_be_a_unix_socket_of_its_user_alone() {
 
 #[tokio::test]
 async fn its_mode_is_configured() {
-    let site = Site::new().await;
+    let site = SocketSite::new().await;
     let _gateway = site.setup(", socket_mode: \"0660\"").start().await;
     assert_eq!(mode(&site.socket), 0o660);
 }
 
 #[tokio::test]
 async fn a_socket_of_the_dead_is_taken_over_and_one_of_the_living_is_not() {
-    let site = Site::new().await;
+    let site = SocketSite::new().await;
     let mut killed = site.setup("").start().await;
     killed.kill();
     killed.ended(SOON).await;
@@ -90,7 +90,7 @@ async fn a_socket_of_the_dead_is_taken_over_and_one_of_the_living_is_not() {
 
 #[tokio::test]
 async fn what_is_no_socket_is_left_alone() {
-    let site = Site::new().await;
+    let site = SocketSite::new().await;
     std::fs::write(&site.socket, "precious").unwrap();
     let (dir, config) = site.setup("").write();
     let refused = Gateway::try_start(dir, &config, &[]).await.err().unwrap();

@@ -53,13 +53,13 @@ over_every_front! {
 }
 
 /// A gateway, and the way to it.
-struct Site {
+struct AttackedSite {
     /// Ends with the site.
     _fronted: Fronted,
     door: FrontDoor,
 }
 
-impl Site {
+impl AttackedSite {
     async fn start(front: Front, setup: Setup) -> Self {
         let fronted = front.start(setup, &HOSTS).await;
         let door = fronted.messages().await;
@@ -89,7 +89,7 @@ async fn echo() -> Origin {
 
 async fn the_same_path_on_another_host_port_or_scheme_is_another_entry(front: Front) {
     let origin = echo().await;
-    let site = Site::start(front, Setup::new(&origin).listener(TRUST.0, TRUST.1)).await;
+    let site = AttackedSite::start(front, Setup::new(&origin).listener(TRUST.0, TRUST.1)).await;
     let client = site.client();
     for (n, (host, proto)) in [
         ("a.test", "http"),
@@ -116,7 +116,7 @@ async fn the_same_path_on_another_host_port_or_scheme_is_another_entry(front: Fr
 
 async fn a_strangers_fields_poison_no_entry(front: Front) {
     let origin = echo().await;
-    let site = Site::start(front, Setup::new(&origin)).await;
+    let site = AttackedSite::start(front, Setup::new(&origin)).await;
     let client = site.client();
     let other_scheme = match front {
         Front::Clear => "https",
@@ -159,7 +159,7 @@ async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it(front: Front) 
         false => Reply::ok("me"),
     })
     .await;
-    let site = Site::start(front, Setup::new(&origin)).await;
+    let site = AttackedSite::start(front, Setup::new(&origin)).await;
     for (n, path) in [
         "/account/x.css",
         "/account;x.css",
@@ -189,7 +189,7 @@ async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it(front: Front) 
 
 async fn paths_that_an_origin_may_tell_apart_are_two_entries(front: Front) {
     let origin = echo().await;
-    let site = Site::start(front, Setup::new(&origin)).await;
+    let site = AttackedSite::start(front, Setup::new(&origin)).await;
     let paths = [
         "/a/b", "/a%2Fb", "/a//b", "//a/b", "/a/b/", "/a/b?", "/A/b", "/a/b;x", "/a%252Fb",
     ];
@@ -216,7 +216,7 @@ async fn what_an_origin_says_of_a_strange_request_is_nobody_elses(front: Front) 
         .header("cache-control", "max-age=3600")
     })
     .await;
-    let site = Site::start(front, Setup::new(&origin)).await;
+    let site = AttackedSite::start(front, Setup::new(&origin)).await;
     let client = site.client();
     for status in ["400", "413", "414", "431"] {
         let path = format!("/{status}");
@@ -231,13 +231,13 @@ async fn what_an_origin_says_of_a_strange_request_is_nobody_elses(front: Front) 
 }
 
 /// A gateway whose origin is the gateway itself.
-async fn loop_of_one(front: Front) -> Site {
+async fn loop_of_one(front: Front) -> AttackedSite {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = format!(
         "{{targets: [\"http://{}\"]}}",
         listener.local_addr().unwrap()
     );
-    let site = Site::start(front, Setup::default().upstream("origin", &upstream)).await;
+    let site = AttackedSite::start(front, Setup::default().upstream("origin", &upstream)).await;
     let address = site.door.address;
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
@@ -258,7 +258,7 @@ async fn a_request_that_comes_round_again_is_a_508(front: Front) {
 
 async fn where_cdn_loop_is_lost_via_still_ends_the_loop(front: Front) {
     let origin = echo().await;
-    let site = Site::start(front, Setup::new(&origin)).await;
+    let site = AttackedSite::start(front, Setup::new(&origin)).await;
     let ask = |hops: usize| {
         let via = ["1.1 lamina"; 20][..hops].join(", ");
         site.client()
@@ -275,7 +275,7 @@ async fn ranges_without_end_cost_no_more_than_the_page(front: Front) {
     let length = page.len();
     let origin = Origin::pages(move |_| Reply::fresh(page.clone())).await;
     let setup = Setup::new(&origin).listener("limits", "{max_header_bytes: 128KiB}");
-    let site = Site::start(front, setup).await;
+    let site = AttackedSite::start(front, setup).await;
     site.client().get("/").await;
     let many = format!("bytes={}", vec!["0-"; 10_000].join(","));
     let tiny = format!("bytes={}", vec!["0-0"; 10_000].join(","));

@@ -23,14 +23,14 @@ use http_body_util::BodyExt;
 const SANE: &str = "/sane";
 
 /// An origin that notes the path of every request and whether its body came to its end.
-struct Site {
+struct UploadSite {
     origin: Origin,
     fronted: Fronted,
     door: FrontDoor,
     whole: Arc<Mutex<Vec<String>>>,
 }
 
-impl Site {
+impl UploadSite {
     async fn start(front: Front) -> Self {
         let whole = Arc::new(Mutex::new(Vec::new()));
         let noted = whole.clone();
@@ -94,25 +94,25 @@ impl Site {
 
 #[tokio::test]
 async fn a_head_that_has_two_readings_is_refused_and_nothing_is_smuggled() {
-    let site = Site::start(Front::Clear).await;
+    let site = UploadSite::start(Front::Clear).await;
     site.withstands(http1::heads()).await;
 }
 
 #[tokio::test]
 async fn a_head_that_has_two_readings_is_refused_over_tls() {
-    let site = Site::start(Front::TlsHttp1).await;
+    let site = UploadSite::start(Front::TlsHttp1).await;
     site.withstands(http1::heads()).await;
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_never_ends_at_the_origin() {
-    let site = Site::start(Front::Clear).await;
+    let site = UploadSite::start(Front::Clear).await;
     site.withstands(http1_bodies::bodies()).await;
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_over_tls_never_ends_at_the_origin() {
-    let site = Site::start(Front::TlsHttp1).await;
+    let site = UploadSite::start(Front::TlsHttp1).await;
     site.withstands(http1_bodies::bodies()).await;
 }
 
@@ -127,7 +127,7 @@ async fn an_attack_that_comes_byte_by_byte_over_tls_fares_no_better() {
 }
 
 async fn byte_by_byte(front: Front) {
-    let site = Site::start(front).await;
+    let site = UploadSite::start(front).await;
     let (mut sent, mut judged) = (0, 0);
     for attack in http1::heads() {
         if attack.bytes.len() > 400 {

@@ -97,7 +97,8 @@ async fn an_attempt_that_gets_no_answer_leaves_nothing_behind() {
         ..RabbitMqConfig::default()
     });
     let heard = tokio::task::spawn_blocking(move || {
-        let attempts = listener.incoming().take(3);
+        // Before each it is tried whether anybody is there, without a word.
+        let attempts = listener.incoming().take(2 * 3);
         attempts.fold(0, |sum, socket| {
             let mut socket = socket.unwrap();
             socket.set_read_timeout(Some(SOON)).unwrap();

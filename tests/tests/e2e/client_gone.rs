@@ -17,15 +17,15 @@ use tokio::sync::Notify;
 
 /// Requests that an origin holds back until it is told, or until nobody waits for them.
 #[derive(Clone, Default)]
-struct Held {
+struct HeldRequests {
     given_up: Arc<AtomicUsize>,
     release: Arc<Notify>,
 }
 
 /// Counts itself when it is dropped before its answer.
-struct Pending(Option<Arc<AtomicUsize>>);
+struct PendingAnswer(Option<Arc<AtomicUsize>>);
 
-impl Drop for Pending {
+impl Drop for PendingAnswer {
     fn drop(&mut self) {
         if let Some(count) = self.0.take() {
             count.fetch_add(1, Ordering::SeqCst);
@@ -33,7 +33,7 @@ impl Drop for Pending {
     }
 }
 
-impl Held {
+impl HeldRequests {
     /// An origin that holds `/held` back; what it says of storing its pages is given.
     async fn origin(&self, cache_control: &'static str) -> Origin {
         let held = self.clone();
@@ -41,7 +41,7 @@ impl Held {
             let held = held.clone();
             async move {
                 if asked.seen.path.starts_with("/held") {
-                    let mut pending = Pending(Some(Arc::clone(&held.given_up)));
+                    let mut pending = PendingAnswer(Some(Arc::clone(&held.given_up)));
                     held.release.notified().await;
                     pending.0 = None;
                 }
@@ -91,7 +91,7 @@ fn path(route: &str) -> &'static str {
 async fn what_nobody_waits_for_ends_with_its_client_over_http1() {
     for route in ROUTES {
         for reset in [true, false] {
-            let held = Held::default();
+            let held = HeldRequests::default();
             let origin = held.origin("no-store").await;
             let gateway = gateway(&origin, route).await;
             let path = path(route);
@@ -118,7 +118,7 @@ async fn what_nobody_waits_for_ends_with_its_client_over_http1() {
 #[tokio::test]
 async fn what_nobody_waits_for_ends_with_its_client_over_http2() {
     for route in ROUTES {
-        let held = Held::default();
+        let held = HeldRequests::default();
         let origin = held.origin("no-store").await;
         let gateway = gateway(&origin, route).await;
         let path = path(route);
@@ -139,7 +139,7 @@ async fn what_nobody_waits_for_ends_with_its_client_over_http2() {
 
 #[tokio::test]
 async fn a_load_that_may_be_stored_goes_on_without_its_client() {
-    let held = Held::default();
+    let held = HeldRequests::default();
     let origin = held.origin("max-age=60").await;
     let gateway = Setup::new(&origin)
         .route("{name: live, match: {path: /held/live}, upstream: origin, cache: off}")
@@ -171,7 +171,7 @@ async fn a_load_that_may_be_stored_goes_on_without_its_client() {
 #[tokio::test]
 async fn a_client_that_has_closed_its_side_alone_gets_its_answer() {
     for route in ROUTES {
-        let held = Held::default();
+        let held = HeldRequests::default();
         let origin = held.origin("no-store").await;
         let gateway = gateway(&origin, route).await;
         let path = path(route);
@@ -192,7 +192,7 @@ async fn a_client_that_has_closed_its_side_alone_gets_its_answer() {
 
 #[tokio::test]
 async fn a_client_of_http10_is_asked_nothing() {
-    let held = Held::default();
+    let held = HeldRequests::default();
     let origin = held.origin("no-store").await;
     let gateway = gateway(&origin, ROUTES[0]).await;
     let mut client = gateway.raw().await;

@@ -49,28 +49,24 @@ async fn each_call_purges(api: &str, program: &str, calls: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make test-cms"]
 async fn fastly_of_npm_purges_both_nodes_by_each_of_its_calls() {
     let calls = ["url", "whole-url", "tag", "field", "both", "body", "all"];
     each_call_purges("api.fastly.com", "fastly.mjs", &calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make test-cms"]
 async fn fastly_of_pypi_purges_both_nodes_by_each_of_its_calls() {
     let calls = ["url", "whole-url", "tag", "field", "body", "all"];
     each_call_purges("api.fastly.com", "purge_fastly.py", &calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make test-cms"]
 async fn cloudflare_of_npm_purges_both_nodes_by_each_of_its_calls() {
     let calls = ["files", "headers", "tags", "prefixes", "hosts", "all"];
     each_call_purges("api.cloudflare.com", "cloudflare.mjs", &calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make test-cms"]
 async fn cloudflare_of_pypi_purges_both_nodes_by_each_of_its_calls() {
     let calls = ["files", "headers", "tags", "prefixes", "hosts", "all"];
     each_call_purges("api.cloudflare.com", "purge_cloudflare.py", &calls).await;

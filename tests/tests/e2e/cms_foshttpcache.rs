@@ -24,7 +24,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 /// Where a suite expects its proxy. Its requests say so, thus the nodes listen at that port as well.
-struct Suite {
+struct ClientSuite {
     class: &'static str,
     tests: &'static [&'static str],
     port: u16,
@@ -32,7 +32,7 @@ struct Suite {
     pages: &'static str,
 }
 
-const VARNISH: Suite = Suite {
+const VARNISH: ClientSuite = ClientSuite {
     class: "VarnishProxyClientTest",
     tests: &[
         "testBanAll",
@@ -50,7 +50,7 @@ const VARNISH: Suite = Suite {
 };
 
 /// Without the two that it skips by itself.
-const NGINX: Suite = Suite {
+const NGINX: ClientSuite = ClientSuite {
     class: "NginxProxyClientTest",
     tests: &[
         "testPurgeSeparateLocation",
@@ -63,7 +63,7 @@ const NGINX: Suite = Suite {
     pages: "tests/Functional/Fixtures/web",
 };
 
-const SYMFONY: Suite = Suite {
+const SYMFONY: ClientSuite = ClientSuite {
     class: "SymfonyProxyClientTest",
     tests: &[
         "testPurge",
@@ -79,14 +79,14 @@ const SYMFONY: Suite = Suite {
 };
 
 /// What the suites take for their proxy.
-struct Door {
+struct ProxyDoor {
     nodes: [Client; 2],
     admin: Client,
     /// The last command was a refresh, which is a hit on the node that it came to alone.
     refreshed: AtomicBool,
 }
 
-impl Door {
+impl ProxyDoor {
     async fn ask(&self, node: usize, seen: &Seen) -> Answer {
         let mut ask = self.nodes[node].ask(seen.method.clone(), &seen.path);
         for (name, value) in &seen.headers {
@@ -186,7 +186,7 @@ fn write_settings(to: &Path, folder: &Path, port: u16) {
     fs::write(to, text).unwrap();
 }
 
-async fn passes(suite: Suite) {
+async fn passes(suite: ClientSuite) {
     let Some(folder) = folder() else {
         return;
     };
@@ -216,7 +216,7 @@ async fn passes(suite: Suite) {
     })
     .await;
     let client = |address| Client::http1(address).uncached().unchecked();
-    let door = Arc::new(Door {
+    let door = Arc::new(ProxyDoor {
         nodes: [client(site.nodes[0].address), client(site.nodes[1].address)],
         admin: client(site.nodes[0].admin),
         refreshed: AtomicBool::new(false),

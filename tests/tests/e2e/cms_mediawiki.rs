@@ -89,7 +89,6 @@ fn seconds_now() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make test-cms"]
 async fn pages_that_are_edited_in_mediawiki_are_new_on_both_nodes() {
     if !mediawiki::is_here() {
         return;
@@ -138,7 +137,6 @@ async fn pages_that_are_edited_in_mediawiki_are_new_on_both_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make test-cms"]
 async fn users_of_mediawiki_have_pages_of_their_own_and_their_edits_reach_all() {
     if !mediawiki::is_here() {
         return;

@@ -41,7 +41,6 @@ fn serve(folder: &str, address: SocketAddr) -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make test-cms"]
 async fn what_wagtail_publishes_is_new_on_both_nodes_by_each_of_its_backends() {
     if !cms::is_here("Wagtail behind two nodes") {
         return;

@@ -39,12 +39,12 @@ async fn one_stream(headers: &[(&str, &str)]) -> (Origin, Pieces) {
 }
 
 /// Clients that read the first bytes, count themselves, and go on to the end.
-struct Readers {
+struct SlowReaders {
     started: Arc<AtomicUsize>,
     reading: Vec<JoinHandle<Result<Bytes, Failure>>>,
 }
 
-impl Readers {
+impl SlowReaders {
     fn start(client: &Client, n: usize, target: &'static str) -> Self {
         let started = Arc::new(AtomicUsize::new(0));
         let reading = (0..n)
@@ -102,7 +102,7 @@ async fn the_rest_of(page: Pieces) {
 async fn herd_on_a_cold_page(n: usize) {
     let (origin, pieces) = one_stream(&[("cache-control", "max-age=60")]).await;
     let gateway = Setup::new(&origin).start().await;
-    let readers = Readers::start(&gateway.client(), n, "/page");
+    let readers = SlowReaders::start(&gateway.client(), n, "/page");
     assert!(pieces.send(piece(0)).await);
     // The origin holds fifteen of sixteen pieces: what all have now, they had while it streamed.
     readers.all_started().await;
@@ -125,7 +125,7 @@ async fn a_thousand_clients_share_one_load_of_a_cold_page_while_it_streams() {
 async fn a_follower_says_that_it_was_collapsed() {
     let (origin, pieces) = one_stream(&[("cache-control", "max-age=60")]).await;
     let gateway = Setup::new(&origin).start().await;
-    let leader = Readers::start(&gateway.client(), 1, "/");
+    let leader = SlowReaders::start(&gateway.client(), 1, "/");
     pieces.send("first ").await;
     leader.all_started().await;
     let follower = gateway.client().request("/").open().await;
@@ -196,7 +196,7 @@ async fn a_leader_that_hangs_up_ends_nobody_elses_load() {
     let leading = tokio::spawn(async move { leader_client.request("/").open().await });
     assert!(pieces.send(piece(0)).await);
     let leader = leading.await.unwrap();
-    let followers = Readers::start(&gateway.client(), 20, "/");
+    let followers = SlowReaders::start(&gateway.client(), 20, "/");
     followers.all_started().await;
     drop(leader);
     the_rest_of(pieces).await;
@@ -294,7 +294,7 @@ async fn a_slow_reader_slows_nobody() {
     let opening = tokio::spawn(async move { slow_client.request("/").open().await });
     assert!(pieces.send(piece(0)).await);
     let slow = opening.await.unwrap();
-    let others = Readers::start(&gateway.client(), 10, "/");
+    let others = SlowReaders::start(&gateway.client(), 10, "/");
     others.all_started().await;
     // 7 MiB, more than the sockets' buffers hold for one that does not read.
     let rest = 7 << 20;
@@ -355,7 +355,7 @@ async fn a_follower_of_another_variant_gets_its_own() {
 async fn a_body_that_breaks_off_is_cut_for_all_and_never_stored() {
     let (origin, pieces) = one_stream(&[("cache-control", "max-age=60")]).await;
     let gateway = Setup::new(&origin).start().await;
-    let readers = Readers::start(&gateway.client(), 10, "/");
+    let readers = SlowReaders::start(&gateway.client(), 10, "/");
     pieces.send("half").await;
     readers.all_started().await;
     pieces.cut();
@@ -371,7 +371,7 @@ async fn a_body_shorter_than_announced_is_never_stored() {
     let (origin, pieces) =
         one_stream(&[("cache-control", "max-age=60"), ("content-length", "100")]).await;
     let gateway = Setup::new(&origin).start().await;
-    let readers = Readers::start(&gateway.client(), 1, "/");
+    let readers = SlowReaders::start(&gateway.client(), 1, "/");
     pieces.send("half").await;
     readers.all_started().await;
     pieces.cut();

@@ -61,7 +61,7 @@ struct ComposeService {
 }
 
 /// All services, which end with it.
-struct Composed {
+struct ComposedServices {
     services: Vec<ComposeService>,
     processes: Vec<Child>,
     dir: TempDir,
@@ -131,7 +131,7 @@ impl ComposeService {
     }
 }
 
-impl Composed {
+impl ComposedServices {
     fn read() -> Self {
         let text = fs::read_to_string(folder().join("compose.yaml")).unwrap();
         let mut whole: Value = serde_yaml::from_str(&text).unwrap();
@@ -256,7 +256,7 @@ impl Composed {
     }
 }
 
-impl Drop for Composed {
+impl Drop for ComposedServices {
     fn drop(&mut self) {
         for process in &mut self.processes {
             let _ = process.kill();
@@ -291,7 +291,7 @@ async fn page(edge: &ComposeService) -> e2e::client::Answer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_services_work_together() {
-    let mut composed = Composed::read();
+    let mut composed = ComposedServices::read();
     composed.start();
     let services = composed.services.iter();
     let edges: Vec<_> = services
@@ -337,7 +337,7 @@ fn said_in_the_file(command: &str) -> Vec<String> {
 /// Whatever else lies beside it is used by it.
 #[test]
 fn each_file_beside_it_is_one_of_its_files() {
-    let composed = Composed::read();
+    let composed = ComposedServices::read();
     let used: Vec<_> = composed
         .services
         .iter()

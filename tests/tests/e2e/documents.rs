@@ -1,84 +1,34 @@
-//! What documents tell people to type, and where their links lead. Their YAML blocks are read
-//! by the unit tests of the configuration, and the guide for plugins is run command by command.
+//! What documents tell people to type, and where their links lead. Their commands are run by
+//! `document_commands`, the guide for plugins by `plugin_guide`, and their YAML blocks are read by
+//! the unit tests of the configuration.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use e2e::cli::{repository, run};
+use e2e::documents::{Document, DocumentBlock, documents};
 
 /// The least that there is of each; far fewer means that the test went blind.
-const MIN_DOCUMENTS: usize = 20;
 const MIN_COMMANDS: usize = 40;
 const MIN_MAKE: usize = 6;
 const MIN_LINKS: usize = 150;
 
-/// A document for people who use or change the program.
-struct Document {
-    path: PathBuf,
-    text: String,
-}
-
-fn documents() -> Vec<Document> {
-    let folders = [
-        "",
-        "docs",
-        "docs/cms",
-        "plugin-sdk",
-        "plugin-sdk/clients",
-        "plugin-sdk/clients/js",
-        "plugin-sdk/clients/next",
-        "plugin-sdk/clients/python",
-    ];
-    let folders = folders.map(|folder| repository().join(folder));
-    let entries = folders
-        .iter()
-        .flat_map(|folder| fs::read_dir(folder).unwrap());
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let mut documents: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|ending| ending == "md"))
-        .map(|path| Document {
-            text: fs::read_to_string(&path).unwrap(),
-            path,
-        })
-        .collect();
-    documents.sort_by(|one, other| one.path.cmp(&other.path));
-    assert!(documents.len() >= MIN_DOCUMENTS, "only {}", documents.len());
-    documents
-}
-
-impl Document {
-    /// The commands of its shell blocks, without prompt, comment and the file that their output
-    /// goes to; a line that ends with a backslash goes on in the next one.
-    fn commands(&self) -> Vec<String> {
-        let blocks = self.text.split("\n```").skip(1).step_by(2);
-        let shell = blocks.filter_map(|block| {
-            let (kind, lines) = block.split_once('\n')?;
-            let is_shell = ["sh", "console"].contains(&kind);
-            is_shell.then(|| (kind == "console", lines.replace("\\\n", " ")))
-        });
-        let mut commands = Vec::new();
-        for (has_prompts, lines) in shell {
-            for line in lines.lines() {
-                let command = match has_prompts {
-                    true => line.strip_prefix("$ "),
-                    false => Some(line),
-                };
-                let command = command.unwrap_or_default();
-                let command = command.split(" #").next().unwrap_or_default();
-                let command = command.split(" > ").next().unwrap_or_default();
-                let pieces = command
-                    .split("&&")
-                    .map(|piece| piece.trim_end_matches('&').trim());
-                commands.extend(pieces.map(str::to_owned));
-            }
-        }
-        commands
+/// The commands of a document's shell blocks, without comment and the file that their output goes
+/// to.
+fn commands(document: &Document) -> Vec<String> {
+    let typed = document.blocks();
+    let typed = typed.iter().flat_map(DocumentBlock::typed);
+    let mut commands = Vec::new();
+    for typed in typed {
+        let command = typed.line.split(" #").next().unwrap_or_default();
+        let command = command.split(" > ").next().unwrap_or_default();
+        let pieces = command
+            .split("&&")
+            .map(|piece| piece.trim_end_matches('&').trim());
+        commands.extend(pieces.map(str::to_owned));
     }
-
-    fn fault(&self, what: impl std::fmt::Display) -> String {
-        format!("{}: {what}", self.path.display())
-    }
+    commands
 }
 
 /// The words of a command, with quotes as a shell reads them.
@@ -112,7 +62,7 @@ fn words(command: &str) -> Vec<String> {
 fn each_command_of_a_document_is_one_that_the_program_takes() {
     let (mut faults, mut tried) = (Vec::new(), 0);
     for document in documents() {
-        for command in document.commands() {
+        for command in commands(&document) {
             let words = words(&command);
             let Some((program, arguments)) = words.split_first() else {
                 continue;
@@ -140,7 +90,7 @@ fn each_target_of_make_that_a_document_names_is_there() {
     let targets: BTreeSet<&str> = targets.map(|(target, _)| target).collect();
     let (mut faults, mut looked_at) = (Vec::new(), 0);
     for document in documents() {
-        let in_blocks = document.commands().into_iter();
+        let in_blocks = commands(&document).into_iter();
         let in_text = document
             .text
             .split('`')

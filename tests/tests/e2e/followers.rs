@@ -59,10 +59,10 @@ fn all_get(answers: &[(u16, String)], status: u16, what: &str) {
 }
 
 /// Its name, the status that its client gets, and what the origin does.
-type Dislike = (&'static str, u16, fn(&Seen) -> Reply);
+type DislikedRequest = (&'static str, u16, fn(&Seen) -> Reply);
 
 /// What an origin does to a request that it does not like.
-const DISLIKES: [Dislike; 7] = [
+const DISLIKES: [DislikedRequest; 7] = [
     ("hangs up", 502, |_| Reply::hang_up()),
     ("401", 401, |_| Reply::status_only(401)),
     ("403, no-store", 403, |_| {

@@ -444,9 +444,9 @@ async fn stale_copies_are_served_while_they_are_refreshed_and_while_the_origin_f
 }
 
 /// Counts itself when it is dropped before its answer.
-struct Pending(Option<Arc<AtomicUsize>>);
+struct PendingAnswer(Option<Arc<AtomicUsize>>);
 
-impl Drop for Pending {
+impl Drop for PendingAnswer {
     fn drop(&mut self) {
         if let Some(count) = self.0.take() {
             count.fetch_add(1, Ordering::SeqCst);
@@ -459,7 +459,7 @@ async fn a_client_that_leaves_cancels_a_load_that_nobody_else_waits_for() {
     let given_up = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&given_up);
     let origin = Origin::start(move |asked| {
-        let pending = Pending(Some(Arc::clone(&counted)));
+        let pending = PendingAnswer(Some(Arc::clone(&counted)));
         async move {
             let _pending = pending;
             if asked.body.collect().await.is_err() {

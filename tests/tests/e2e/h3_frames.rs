@@ -24,14 +24,14 @@ async fn site() -> (Origin, SecuredGateway) {
 }
 
 /// Puts what a client wrote beside what it gets for it.
-struct Verdicts<'a> {
+struct FrameVerdicts<'a> {
     secured: &'a SecuredGateway,
     /// A client that does nothing wrong.
     bystander: RawH3,
     count: usize,
 }
 
-impl<'a> Verdicts<'a> {
+impl<'a> FrameVerdicts<'a> {
     async fn begin(secured: &'a SecuredGateway) -> Self {
         let bystander = secured.raw().await;
         Self {
@@ -87,7 +87,7 @@ fn get() -> Vec<u8> {
 #[tokio::test]
 async fn a_control_stream_begins_with_settings_that_come_once() {
     let (_origin, secured) = site().await;
-    let mut verdicts = Verdicts::begin(&secured).await;
+    let mut verdicts = FrameVerdicts::begin(&secured).await;
     for (what, first) in [
         ("GOAWAY first", frame(kind::GOAWAY, number(0))),
         ("MAX_PUSH_ID first", frame(kind::MAX_PUSH_ID, number(0))),
@@ -106,7 +106,7 @@ async fn a_control_stream_begins_with_settings_that_come_once() {
 #[tokio::test]
 async fn settings_are_short_known_once_and_not_those_of_http2() {
     let (_origin, secured) = site().await;
-    let mut verdicts = Verdicts::begin(&secured).await;
+    let mut verdicts = FrameVerdicts::begin(&secured).await;
     for id in [0x2, 0x3, 0x4, 0x5] {
         let what = format!("setting {id} of HTTP/2");
         verdicts
@@ -180,7 +180,7 @@ async fn our_settings_have_no_dynamic_table_and_tell_the_limit_of_a_section() {
 #[tokio::test]
 async fn frames_on_a_control_stream_have_their_place_and_their_form() {
     let (_origin, secured) = site().await;
-    let mut verdicts = Verdicts::begin(&secured).await;
+    let mut verdicts = FrameVerdicts::begin(&secured).await;
     let after = |more: Vec<u8>| [settings(&[]), more].concat();
     for (name, unexpected) in [
         ("DATA", kind::DATA),
@@ -246,7 +246,7 @@ async fn frames_on_a_control_stream_have_their_place_and_their_form() {
 #[tokio::test]
 async fn streams_that_may_come_once_come_once_and_stay() {
     let (_origin, secured) = site().await;
-    let mut verdicts = Verdicts::begin(&secured).await;
+    let mut verdicts = FrameVerdicts::begin(&secured).await;
     let second = settings(&[]);
     verdicts
         .one_way(
@@ -310,7 +310,7 @@ async fn streams_that_may_come_once_come_once_and_stay() {
 #[tokio::test]
 async fn qpack_has_no_dynamic_table() {
     let (_origin, secured) = site().await;
-    let mut verdicts = Verdicts::begin(&secured).await;
+    let mut verdicts = FrameVerdicts::begin(&secured).await;
     for (what, bytes) in [
         ("a table of 220 octets", &[0x3f, 0xbd, 0x01][..]),
         (
@@ -400,7 +400,7 @@ async fn qpack_has_no_dynamic_table() {
 #[tokio::test]
 async fn frames_on_a_request_have_their_place() {
     let (_origin, secured) = site().await;
-    let mut verdicts = Verdicts::begin(&secured).await;
+    let mut verdicts = FrameVerdicts::begin(&secured).await;
     let trailers = headers(&[("x-sum", "1")]);
     let data = frame(kind::DATA, b"x");
     for (what, bytes) in [

@@ -52,13 +52,13 @@ async fn site(limits: &str) -> (Origin, SecuredGateway) {
 
 /// A client that asks for one page after the other until it is told to stop. It panics when one of
 /// them is not served.
-struct Bystander {
+struct AskingBystander {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
     asking: JoinHandle<()>,
 }
 
-impl Bystander {
+impl AskingBystander {
     async fn begin(secured: &SecuredGateway) -> Self {
         let client = secured.client().await;
         let (stop, served) = (
@@ -216,7 +216,7 @@ async fn flood(
 #[tokio::test]
 async fn resets_and_stops_without_end_end_the_connection() {
     let (_origin, secured) = site("{}").await;
-    let bystander = Bystander::begin(&secured).await;
+    let bystander = AskingBystander::begin(&secured).await;
     let get = |path: &'static str| move |raw: &RawH3| headers(&raw.get(path));
     let upload = |raw: &RawH3| {
         [
@@ -283,7 +283,7 @@ async fn some_resets_and_stops_are_borne() {
 #[tokio::test]
 async fn frames_that_carry_nothing_end_the_connection() {
     let (_origin, secured) = site("{}").await;
-    let bystander = Bystander::begin(&secured).await;
+    let bystander = AskingBystander::begin(&secured).await;
     let mut ended = 0;
     for (what, idle) in [
         ("empty DATA", frame(kind::DATA, [])),
@@ -398,7 +398,7 @@ async fn a_reader_whose_window_stays_shut_is_cut_alone() {
 #[tokio::test]
 async fn a_reader_that_shuts_its_whole_connection_is_cut() {
     let (_origin, secured) = site("{body_timeout: 1s, min_rate: 0}").await;
-    let bystander = Bystander::begin(&secured).await;
+    let bystander = AskingBystander::begin(&secured).await;
     let raw = secured.raw_by(&narrow(1 << 20, 3_000)).await;
     let mut streams = Vec::new();
     for _ in 0..20 {

@@ -56,34 +56,34 @@ async fn narrow(secured: &SecuredGateway) -> RawH3 {
 
 /// What a client asks for, and how.
 #[derive(Clone, Copy)]
-struct Wish {
+struct PrioritizedRequest {
     path: &'static str,
     priority: Option<&'static str>,
 }
 
-fn page(priority: &'static str) -> Wish {
-    Wish {
+fn page(priority: &'static str) -> PrioritizedRequest {
+    PrioritizedRequest {
         path: "/page",
         priority: Some(priority),
     }
 }
 
 /// An answer that is read as it comes.
-struct Reading {
+struct AnswerReading {
     stream: RawStream,
     read: Arc<AtomicUsize>,
 }
 
-impl Reading {
+impl AnswerReading {
     /// Asks, and waits until the gateway has the request. Nothing can be read yet: the answer of
     /// the first request fills the window of the connection.
-    async fn begin(raw: &RawH3, wish: Wish) -> Self {
+    async fn begin(raw: &RawH3, wish: PrioritizedRequest) -> Self {
         let reading = Self::ask(raw, wish).await;
         assert_eq!(reading.stream.stopped().await, None);
         reading
     }
 
-    async fn ask(raw: &RawH3, wish: Wish) -> Self {
+    async fn ask(raw: &RawH3, wish: PrioritizedRequest) -> Self {
         let mut head = raw.get(wish.path);
         if let Some(priority) = wish.priority {
             head.push(("priority".to_owned(), priority.to_owned()));
@@ -112,7 +112,7 @@ impl Reading {
 }
 
 /// Reads all of them at once. For each, what had come of all when it was whole.
-async fn read_all(readings: Vec<Reading>) -> Vec<Vec<usize>> {
+async fn read_all(readings: Vec<AnswerReading>) -> Vec<Vec<usize>> {
     let counts: Vec<_> = readings.iter().map(|one| Arc::clone(&one.read)).collect();
     let all = readings.into_iter().map(|mut reading| {
         let counts = counts.clone();
@@ -143,9 +143,9 @@ async fn an_urgent_answer_overtakes_those_in_the_background() {
     let raw = narrow(&secured).await;
     let mut readings = Vec::new();
     for _ in 0..4 {
-        readings.push(Reading::begin(&raw, page("u=7")).await);
+        readings.push(AnswerReading::begin(&raw, page("u=7")).await);
     }
-    readings.push(Reading::begin(&raw, page("u=0")).await);
+    readings.push(AnswerReading::begin(&raw, page("u=0")).await);
     let seen = read_all(readings).await;
     let background: usize = seen[4][..4].iter().sum();
     assert!(background < HARDLY, "{:?}", seen[4]);
@@ -164,7 +164,7 @@ async fn incremental_answers_share_and_others_come_in_order() {
     let raw = narrow(&secured).await;
     let mut readings = Vec::new();
     for priority in ["i", "i", "u=4", "u=4"] {
-        readings.push(Reading::begin(&raw, page(priority)).await);
+        readings.push(AnswerReading::begin(&raw, page(priority)).await);
     }
     let seen = read_all(readings).await;
     // Whichever of the two is whole first, the other is not far behind.
@@ -178,13 +178,13 @@ async fn incremental_answers_share_and_others_come_in_order() {
 async fn answers_to_a_client_that_says_no_priority_share() {
     let (_origin, secured) = site().await;
     let raw = narrow(&secured).await;
-    let wish = Wish {
+    let wish = PrioritizedRequest {
         path: "/page",
         priority: None,
     };
     let mut readings = Vec::new();
     for _ in 0..2 {
-        readings.push(Reading::begin(&raw, wish).await);
+        readings.push(AnswerReading::begin(&raw, wish).await);
     }
     let seen = read_all(readings).await;
     assert!(seen[0][1].min(seen[1][0]) > SHARE, "{seen:?}");
@@ -201,7 +201,7 @@ async fn an_update_counts_for_what_is_under_way_and_for_what_is_to_come() {
     update(&mut raw, 4, "u=").await;
     let mut readings = Vec::new();
     for priority in ["u=5", "u=0", "u=6"] {
-        readings.push(Reading::begin(&raw, page(priority)).await);
+        readings.push(AnswerReading::begin(&raw, page(priority)).await);
     }
     // The one that was the last of them goes first now.
     update(&mut raw, 8, "u=1").await;
@@ -214,13 +214,13 @@ async fn an_update_counts_for_what_is_under_way_and_for_what_is_to_come() {
 async fn what_the_origin_says_goes_before_what_the_client_says() {
     let (_origin, secured) = site().await;
     let raw = narrow(&secured).await;
-    let by_origin = Wish {
+    let by_origin = PrioritizedRequest {
         path: "/by-origin",
         priority: Some("u=7"),
     };
     let readings = vec![
-        Reading::begin(&raw, page("u=2")).await,
-        Reading::begin(&raw, by_origin).await,
+        AnswerReading::begin(&raw, page("u=2")).await,
+        AnswerReading::begin(&raw, by_origin).await,
     ];
     let seen = read_all(readings).await;
     assert!(seen[1][0] < HARDLY, "{seen:?}");
@@ -234,8 +234,8 @@ async fn an_answer_that_waits_for_its_turn_is_not_cut() {
     let limits = "{body_timeout: 500ms, min_rate: 64KiB, min_rate_grace: 500ms}";
     let secured = SecuredGateway::start(Setup::new(&origin).listener("limits", limits)).await;
     let raw = narrow(&secured).await;
-    let mut waits = Reading::begin(&raw, page("u=7")).await;
-    let mut urgent = Reading::begin(&raw, page("u=0")).await;
+    let mut waits = AnswerReading::begin(&raw, page("u=7")).await;
+    let mut urgent = AnswerReading::begin(&raw, page("u=0")).await;
     let slowly = async {
         let (began, mut piece) = (Instant::now(), [0; 4 << 10]);
         // Three times as long as it would be borne.

@@ -43,7 +43,7 @@ const GROWTH: u64 = 40 * MIB;
 
 /// How the bodies leave the cache.
 #[derive(Clone, Copy, Debug)]
-enum Leaves {
+enum EvictionCause {
     /// They are purged, and loaded again.
     Purged,
     /// They become stale, and a refresh takes their place.
@@ -54,7 +54,7 @@ enum Leaves {
 
 /// How a client does not read.
 #[derive(Clone, Copy, Debug)]
-enum Holder {
+enum HoldingManner {
     Http1,
     /// The windows of its streams are shut.
     Http2Shut,
@@ -66,7 +66,7 @@ enum Holder {
 
 /// Clients that hold what they asked for until they are dropped.
 #[derive(Default)]
-struct Holders {
+struct HoldingClients {
     _http1: Vec<RawConnection>,
     http2: Vec<H2>,
 }
@@ -125,12 +125,18 @@ impl GoodReader {
     }
 
     /// Makes the cache drop the bodies of the pages, and has them in the cache again.
-    async fn replaces(&mut self, gateway: &Gateway, origin: &Origin, how: Leaves, round: usize) {
+    async fn replaces(
+        &mut self,
+        gateway: &Gateway,
+        origin: &Origin,
+        how: EvictionCause,
+        round: usize,
+    ) {
         match how {
-            Leaves::Purged => {
+            EvictionCause::Purged => {
                 gateway.purge(json!({"all": true})).await;
             }
-            Leaves::Refreshed => {
+            EvictionCause::Refreshed => {
                 let counts = || paths().map(|path| origin.count_of(&path)).min();
                 let before = counts();
                 let start = Instant::now();
@@ -139,7 +145,7 @@ impl GoodReader {
                     self.loads(paths()).await;
                 }
             }
-            Leaves::PushedOut => {
+            EvictionCause::PushedOut => {
                 let more = (0..110).map(|n| format!("/more/{round}/{n}"));
                 self.loads(more).await;
             }
@@ -148,11 +154,11 @@ impl GoodReader {
     }
 }
 
-impl Holder {
+impl HoldingManner {
     /// Clients that together ask for every page, and read none.
-    async fn begin(self, gateway: &Gateway) -> Holders {
+    async fn begin(self, gateway: &Gateway) -> HoldingClients {
         let before = answered(gateway).await;
-        let mut held = Holders::default();
+        let mut held = HoldingClients::default();
         let paths: Vec<_> = paths().collect();
         match self {
             Self::Http1 => {
@@ -212,10 +218,10 @@ async fn is_within(gateway: &Gateway, bound: u64, when: &str) {
 }
 
 /// The attack of one kind, and what it may cost.
-async fn assert_bounded(holder: Holder, how: Leaves, of_one: u64) {
+async fn assert_bounded(holder: HoldingManner, how: EvictionCause, of_one: u64) {
     let lifetime = match how {
-        Leaves::Refreshed => "max-age=1, stale-while-revalidate=60",
-        Leaves::Purged | Leaves::PushedOut => "max-age=600",
+        EvictionCause::Refreshed => "max-age=1, stale-while-revalidate=60",
+        EvictionCause::Purged | EvictionCause::PushedOut => "max-age=600",
     };
     let origin = origin(lifetime).await;
     let gateway = setup(&origin, of_one).start().await;
@@ -235,7 +241,7 @@ async fn assert_bounded(holder: Holder, how: Leaves, of_one: u64) {
         held.push(holder.begin(&gateway).await);
         good.replaces(&gateway, &origin, how, round).await;
         let of_all = match holder {
-            Holder::Http1 => u64::MAX,
+            HoldingManner::Http1 => u64::MAX,
             _ => (round as u64 + 1) * connections * (of_one + ON_ITS_WAY / 2),
         };
         let bound = of_all.min(IN_ALL + ON_ITS_WAY);
@@ -255,29 +261,38 @@ async fn assert_bounded(holder: Holder, how: Leaves, of_one: u64) {
 
 #[tokio::test]
 async fn bodies_that_leave_while_http1_clients_hold_them_are_bounded() {
-    for how in [Leaves::Purged, Leaves::PushedOut] {
-        assert_bounded(Holder::Http1, how, OF_ONE).await;
+    for how in [EvictionCause::Purged, EvictionCause::PushedOut] {
+        assert_bounded(HoldingManner::Http1, how, OF_ONE).await;
     }
 }
 
 #[tokio::test]
 async fn bodies_that_leave_behind_shut_windows_are_bounded() {
-    for how in [Leaves::Purged, Leaves::Refreshed, Leaves::PushedOut] {
-        assert_bounded(Holder::Http2Shut, how, OF_ONE).await;
+    for how in [
+        EvictionCause::Purged,
+        EvictionCause::Refreshed,
+        EvictionCause::PushedOut,
+    ] {
+        assert_bounded(HoldingManner::Http2Shut, how, OF_ONE).await;
     }
-    assert_bounded(Holder::Http2Shut, Leaves::Purged, 64 * MIB).await;
+    assert_bounded(HoldingManner::Http2Shut, EvictionCause::Purged, 64 * MIB).await;
 }
 
 #[tokio::test]
 async fn bodies_of_which_a_range_was_asked_are_bounded() {
-    assert_bounded(Holder::Http2Range, Leaves::Purged, OF_ONE).await;
-    assert_bounded(Holder::Http2Range, Leaves::PushedOut, 64 * MIB).await;
+    assert_bounded(HoldingManner::Http2Range, EvictionCause::Purged, OF_ONE).await;
+    assert_bounded(
+        HoldingManner::Http2Range,
+        EvictionCause::PushedOut,
+        64 * MIB,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn bodies_that_leave_while_a_connection_takes_no_bytes_are_bounded() {
-    assert_bounded(Holder::Http2Deaf, Leaves::Purged, OF_ONE).await;
-    assert_bounded(Holder::Http2Deaf, Leaves::PushedOut, 64 * MIB).await;
+    assert_bounded(HoldingManner::Http2Deaf, EvictionCause::Purged, OF_ONE).await;
+    assert_bounded(HoldingManner::Http2Deaf, EvictionCause::PushedOut, 64 * MIB).await;
 }
 
 /// Two that read a large page at the same pace, one by HTTP/1 and one by HTTP/2.
@@ -346,8 +361,8 @@ async fn who_stands_still_is_cut_and_who_reads_on_is_not() {
     let mut held = Vec::new();
     for round in 0..ROUNDS {
         steady.read_to((round + 2) * PAGE).await;
-        held.push(Holder::Http2Shut.begin(&gateway).await);
-        good.replaces(&gateway, &origin, Leaves::Purged, round)
+        held.push(HoldingManner::Http2Shut.begin(&gateway).await);
+        good.replaces(&gateway, &origin, EvictionCause::Purged, round)
             .await;
     }
     steady.read_to(LARGE).await;

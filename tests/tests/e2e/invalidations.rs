@@ -72,10 +72,10 @@ async fn alone(origin: &Origin, cache: &str, route: &str) -> Gateway {
 }
 
 /// Sends `POST` to so many URLs, to each after a `GET` if `gets` says so.
-async fn flood(node: &Gateway, gets: Gets) {
+async fn flood(node: &Gateway, gets: GetsMeanwhile) {
     let sent = stream::iter(0..FLOOD).for_each_concurrent(16, async |n| {
         let path = format!("/flood/{n}");
-        if gets == Gets::Before {
+        if gets == GetsMeanwhile::Before {
             get(node, &path).await;
         }
         send(node, "POST", &path, "").await;
@@ -84,7 +84,7 @@ async fn flood(node: &Gateway, gets: Gets) {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Gets {
+enum GetsMeanwhile {
     None,
     Before,
 }
@@ -94,7 +94,7 @@ async fn no_number_of_unsafe_requests_costs_a_page_or_a_record() {
     let origin = Origin::pages(shop).await;
     let node = alone(&origin, "", "").await;
     warm(&node).await;
-    for gets in [Gets::None, Gets::Before] {
+    for gets in [GetsMeanwhile::None, GetsMeanwhile::Before] {
         flood(&node, gets).await;
         all_kept(&node, &format!("{gets:?}")).await;
         assert_eq!(node.metric("lamina_cache_purge_records", &[]).await, 0.0);
@@ -190,7 +190,7 @@ async fn what_was_invalidated_does_not_come_back_from_below() {
     one.metric_until("lamina_l2_writes_total", &stored, |writes| writes >= 40.0)
         .await;
     send(&one, "POST", "/kept/1", "").await;
-    flood(&one, Gets::None).await;
+    flood(&one, GetsMeanwhile::None).await;
     settled(&one).await;
     let cold = alone(&origin, &cache, "").await;
     reads_below(&cold).await;
@@ -254,7 +254,7 @@ async fn other_nodes_hear_of_invalidations_in_few_events_and_lose_nothing_else()
     get(other, "/there").await;
     assert!(get(other, "/there").await);
     let before = published(one).await;
-    for gets in [Gets::None, Gets::Before] {
+    for gets in [GetsMeanwhile::None, GetsMeanwhile::Before] {
         flood(one, gets).await;
     }
     send(one, "POST", "/there", "").await;

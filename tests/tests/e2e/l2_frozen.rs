@@ -19,13 +19,13 @@ use tokio::task::JoinSet;
 const CLIENTS: u64 = 6;
 
 #[derive(Default)]
-struct Load {
+struct FrozenTierLoad {
     hits: AtomicU64,
     misses: AtomicU64,
     ends: AtomicBool,
 }
 
-impl Load {
+impl FrozenTierLoad {
     fn start(self: &Arc<Self>, gateway: &Gateway) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
@@ -90,7 +90,7 @@ async fn a_store_that_freezes_under_load_harms_no_client_and_is_used_again() {
         .start()
         .await;
     gateway.client().get("/warm").await;
-    let load = Arc::new(Load::default());
+    let load = Arc::new(FrozenTierLoad::default());
     let mut clients = load.start(&gateway);
     load.goes_on().await;
     wait_for("records are stored", SOON, || async {

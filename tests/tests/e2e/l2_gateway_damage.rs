@@ -16,13 +16,13 @@ use crate::l2::{ask, over, redis_at, written};
 pub const BELOW: &str = "{mode: override, ttl: 1d, l1: {ttl: 1ms}}";
 
 /// What is done to a record, and the series that tells.
-struct Damage {
+struct RecordDamage {
     name: &'static str,
-    harm: Harm,
+    harm: RecordChange,
     tells: (&'static str, &'static [(&'static str, &'static str)]),
 }
 
-enum Harm {
+enum RecordChange {
     /// The bytes `v` become what this makes of them; they live on as long.
     Change(&'static str),
     /// The record under this name (`KEYS[1]`).
@@ -31,7 +31,7 @@ enum Harm {
     Bomb,
 }
 
-use Harm::{Bomb, Change, Run};
+use RecordChange::{Bomb, Change, Run};
 
 macro_rules! corrupt {
     ($reason:literal) => {
@@ -48,7 +48,7 @@ macro_rules! answered {
     };
 }
 
-const DAMAGES: &[Damage] = &[
+const DAMAGES: &[RecordDamage] = &[
     damage(
         "truncated",
         Change("v:sub(1, #v / 2)"),
@@ -102,10 +102,10 @@ const DAMAGES: &[Damage] = &[
 
 const fn damage(
     name: &'static str,
-    harm: Harm,
+    harm: RecordChange,
     tells: (&'static str, &'static [(&'static str, &'static str)]),
-) -> Damage {
-    Damage { name, harm, tells }
+) -> RecordDamage {
+    RecordDamage { name, harm, tells }
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn written_so_far(node: &Gateway) -> f64 {
     node.metric("lamina_l2_writes_total", &labels).await
 }
 
-impl Harm {
+impl RecordChange {
     async fn strike(&self, redis: &Redis, record: &str, other: &str) {
         let script = match self {
             Change(change) => format!(

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use e2e::gateway::Gateway;
-use e2e::redis::Redis;
+use e2e::redis::{self, Redis};
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
@@ -108,6 +108,10 @@ async fn a_full_redis_takes_nothing_more_and_still_gives() {
 
 #[tokio::test]
 async fn a_redis_that_loads_its_data_is_used_when_it_has_them() {
+    if redis::major_version() < 7 {
+        eprintln!("an older Redis can't be made to load slowly enough");
+        return;
+    }
     let mut redis = Redis::start().await;
     let origin = numbered().await;
     let node = over(&origin, &calm(&redis.url()), BELOW).await;

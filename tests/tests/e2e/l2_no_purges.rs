@@ -7,7 +7,7 @@ use e2e::cli::run;
 use e2e::fleet::{Pages, state};
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
-use e2e::redis::Redis;
+use e2e::redis::{self, Redis};
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use http::Method;
@@ -77,10 +77,15 @@ async fn a_redis_that_is_full_takes_purges_nevertheless() {
     assert!(redis.cli(&["SET", "x", "y"]).await.contains("OOM"));
     pages.change("/p");
     let receipt = a.purge(json!({"tag": "/p"})).await;
-    assert_eq!(receipt["l2"]["logged"], true, "{receipt}");
-    shows(&b, "2").await;
+    // An older one knows no scripts that run nevertheless: there purges wait.
+    let takes = redis::major_version() >= 7;
+    assert_eq!(receipt["l2"]["logged"], takes, "{receipt}");
+    if takes {
+        shows(&b, "2").await;
+    }
     is_degraded(&a, "maxmemory-policy volatile-ttl").await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    shows(&b, "2").await;
     says(&a, "serving").await;
 }
 

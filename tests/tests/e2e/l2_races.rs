@@ -35,7 +35,7 @@ const HOST: &str = "site.example";
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What the origin says, and what may be seen where.
-struct World {
+struct OriginVersions {
     /// The version of each page.
     current: Vec<AtomicU64>,
     /// The least that each node may show of each page: at all, and as fresh.
@@ -46,14 +46,14 @@ struct World {
 }
 
 /// Two running gateways.
-struct Nodes {
+struct RacingNodes {
     gateways: [Gateway; 2],
     clients: [Client; 2],
     /// The newest purge that each has applied, as it says.
     applied: [watch::Sender<u64>; 2],
 }
 
-impl World {
+impl OriginVersions {
     fn new() -> Self {
         let numbers = || (0..PAGES).map(|_| AtomicU64::new(0)).collect();
         Self {
@@ -96,7 +96,7 @@ fn url(page: usize) -> String {
 
 /// Reads the version when the request comes in, then dawdles, so that loads from before a
 /// purge end after it.
-async fn answer(world: Arc<World>, asked: Asked) -> Reply {
+async fn answer(world: Arc<OriginVersions>, asked: Asked) -> Reply {
     let page: usize = asked.seen.path.rsplit('/').next().unwrap().parse().unwrap();
     let version = world.current[page].load(Ordering::SeqCst);
     let mut random = Random::new(version << 16 | page as u64);
@@ -112,7 +112,7 @@ async fn answer(world: Arc<World>, asked: Asked) -> Reply {
     }
 }
 
-impl Nodes {
+impl RacingNodes {
     async fn start(origin: &Origin, redis: &Redis, leases: [bool; 2]) -> Self {
         let [one, other] = leases.map(|lease| {
             let l2 = format!(
@@ -179,15 +179,15 @@ impl Nodes {
 }
 
 /// One race after the other on pages of a worker's own, so that one task raises a floor.
-struct Worker {
-    nodes: Arc<Nodes>,
-    world: Arc<World>,
+struct RaceWorker {
+    nodes: Arc<RacingNodes>,
+    world: Arc<OriginVersions>,
     random: Random,
     pages: Vec<usize>,
 }
 
-impl Worker {
-    fn new(nodes: &Arc<Nodes>, world: &Arc<World>, seed: u64, number: u64) -> Self {
+impl RaceWorker {
+    fn new(nodes: &Arc<RacingNodes>, world: &Arc<OriginVersions>, seed: u64, number: u64) -> Self {
         Self {
             nodes: Arc::clone(nodes),
             world: Arc::clone(world),
@@ -288,9 +288,9 @@ impl Worker {
 }
 
 /// Races on nodes with cold L1s, which may show nothing old from the beginning.
-async fn races(nodes: &Arc<Nodes>, world: &Arc<World>, seed: u64, races: u64) {
+async fn races(nodes: &Arc<RacingNodes>, world: &Arc<OriginVersions>, seed: u64, races: u64) {
     let workers = (0..WORKERS).map(|number| {
-        let mut worker = Worker::new(nodes, world, seed, number);
+        let mut worker = RaceWorker::new(nodes, world, seed, number);
         tokio::spawn(async move {
             for _ in 0..races / WORKERS {
                 worker.race().await;
@@ -305,14 +305,14 @@ async fn races(nodes: &Arc<Nodes>, world: &Arc<World>, seed: u64, races: u64) {
 }
 
 /// Every page once on each node.
-async fn look_at_all(nodes: &Arc<Nodes>, world: &Arc<World>) {
+async fn look_at_all(nodes: &Arc<RacingNodes>, world: &Arc<OriginVersions>) {
     // So that the log is not empty, and has a number to wait for.
     nodes.purge(0, &json!({"tag": "nothing"})).await;
     for node in 0..2 {
         nodes.gateways[node]
             .metric_until("lamina_l2_purge_log_number", &[], |number| number > 0.0)
             .await;
-        let mut worker = Worker::new(nodes, world, 0, 0);
+        let mut worker = RaceWorker::new(nodes, world, 0, 0);
         join_all((0..PAGES).map(|page| worker.read(node, page))).await;
     }
 }
@@ -320,13 +320,13 @@ async fn look_at_all(nodes: &Arc<Nodes>, world: &Arc<World>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_purged_is_seen_on_no_node_again_whatever_raced_the_purge() {
     let redis = Redis::start().await;
-    let world = Arc::new(World::new());
+    let world = Arc::new(OriginVersions::new());
     let origin = {
         let world = Arc::clone(&world);
         Origin::start(move |asked| answer(Arc::clone(&world), asked)).await
     };
     for (seed, leases) in [(1, [true, true]), (2, [true, false])] {
-        let nodes = Arc::new(Nodes::start(&origin, &redis, leases).await);
+        let nodes = Arc::new(RacingNodes::start(&origin, &redis, leases).await);
         look_at_all(&nodes, &world).await;
         races(&nodes, &world, seed, RACES / 2).await;
         for outcome in ["hit", "miss"] {
@@ -337,7 +337,7 @@ async fn what_was_purged_is_seen_on_no_node_again_whatever_raced_the_purge() {
         assert!(stored.await > 100.0);
         world.all_know();
     }
-    let nodes = Arc::new(Nodes::start(&origin, &redis, [true, true]).await);
+    let nodes = Arc::new(RacingNodes::start(&origin, &redis, [true, true]).await);
     look_at_all(&nodes, &world).await;
     let below = [("tier", "l2"), ("result", "hit")];
     assert!(nodes.sum("lamina_cache_lookups_total", &below).await > 0.0);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::redis::{Redis, free_port};
+use e2e::redis::{self as server, Redis, free_port};
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use futures_util::FutureExt;
@@ -184,6 +184,10 @@ async fn a_full_server_refuses_writes_and_still_reads() {
 
 #[tokio::test]
 async fn a_loading_server_refuses_and_is_used_when_it_has_loaded() {
+    if server::major_version() < 7 {
+        eprintln!("an older Redis can't be made to load slowly enough");
+        return;
+    }
     let mut redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
     redis.cli(&["DEBUG", "POPULATE", "30000"]).await;
@@ -236,8 +240,8 @@ async fn a_wrong_password_is_named_and_a_right_one_lets_in() {
 #[tokio::test]
 async fn an_acl_user_needs_no_more_than_the_prefix() {
     let redis = Redis::start().await;
-    let rules = "ACL SETUSER edge on >secret ~lamina:* &lamina:* -@all +@read +@write +@scripting \
-                 +@pubsub +@connection +@fast +info +cluster";
+    let rules = "ACL SETUSER edge on >secret ~lamina:* resetchannels &lamina:* -@all +@read +@write \
+                 +@scripting +@pubsub +@connection +@fast +info +cluster";
     redis
         .cli(&rules.split_whitespace().collect::<Vec<_>>())
         .await;

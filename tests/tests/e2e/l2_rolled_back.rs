@@ -31,7 +31,7 @@ fn sealed_at(redis: &Redis) -> String {
 }
 
 /// A Redis with a page that was stored, and a node that stored it.
-struct Site {
+struct StoredPage {
     redis: Redis,
     pages: Pages,
     origin: Origin,
@@ -39,7 +39,7 @@ struct Site {
     a: Gateway,
 }
 
-impl Site {
+impl StoredPage {
     /// The page's first version is in Redis; `l2` says how nodes use it.
     async fn start(l2: fn(&Redis) -> String) -> Self {
         let redis = Redis::start().await;
@@ -129,7 +129,7 @@ async fn noticed(node: &Gateway) {
 }
 
 /// What each purges the other one forgets.
-async fn works(site: &Site, one: &Gateway, other: &Gateway) {
+async fn works(site: &StoredPage, one: &Gateway, other: &Gateway) {
     for (purging, hearing) in [(one, other), (other, one)] {
         page(hearing).await;
         site.change(purging).await;
@@ -143,7 +143,7 @@ async fn works(site: &Site, one: &Gateway, other: &Gateway) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purges_that_got_numbers_which_a_node_had_read_already_are_missed_by_nobody() {
     for l2 in WITH_AND_WITHOUT_SEALS {
-        let mut site = Site::start(l2).await;
+        let mut site = StoredPage::start(l2).await;
         let b = site.node().await;
         logged(&site.a, "x").await;
         knows(&b, 1.0).await;
@@ -170,7 +170,7 @@ async fn purges_that_got_numbers_which_a_node_had_read_already_are_missed_by_nob
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_that_a_snapshot_does_not_have_is_not_undone_while_a_node_lives_that_knows_it() {
     for l2 in WITH_AND_WITHOUT_SEALS {
-        let mut site = Site::start(l2).await;
+        let mut site = StoredPage::start(l2).await;
         site.save().await;
         site.change(&site.a).await;
         site.a.freeze();
@@ -190,7 +190,7 @@ async fn a_purge_that_a_snapshot_does_not_have_is_not_undone_while_a_node_lives_
 /// A replica lags and takes the master's place, with connections that stand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_that_a_promoted_replica_does_not_have_is_not_undone() {
-    let site = Site::start(open_at).await;
+    let site = StoredPage::start(open_at).await;
     let port = site.redis.port.to_string();
     let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]).await;
     wait_for("the replica follows", SOON, || async {
@@ -223,7 +223,7 @@ async fn a_purge_that_a_promoted_replica_does_not_have_is_not_undone() {
 /// are shown to those who follow it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_log_that_a_snapshot_brings_back_shows_nothing_that_was_purged() {
-    let mut site = Site::start(open_at).await;
+    let mut site = StoredPage::start(open_at).await;
     site.save().await;
     site.redis.cli(&["FLUSHALL"]).await;
     gaps(&site.a, 1.0).await;
@@ -236,7 +236,7 @@ async fn a_former_log_that_a_snapshot_brings_back_shows_nothing_that_was_purged(
 /// Nothing was lost: what is stored is shown on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_that_loses_nothing_hides_nothing() {
-    let mut site = Site::start(open_at).await;
+    let mut site = StoredPage::start(open_at).await;
     logged(&site.a, "x").await;
     site.save().await;
     site.crash().await;

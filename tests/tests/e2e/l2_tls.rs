@@ -11,13 +11,13 @@ use e2e::wait::{SOON, within};
 use crate::l2::{LASTING, PATIENCE, ask, reads_below, versions, written};
 
 /// A Redis that speaks TLS and has a user `edge`, and the authority that vouches for it.
-struct Sealed {
+struct TlsRedis {
     redis: Redis,
     port: u16,
     authority: Vec<u8>,
 }
 
-impl Sealed {
+impl TlsRedis {
     async fn start() -> Self {
         let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
         certificates::make(folder.path());
@@ -49,7 +49,7 @@ async fn connected_users(redis: &Redis) -> usize {
 
 #[tokio::test]
 async fn two_nodes_share_a_redis_over_tls_as_a_named_user() {
-    let sealed = Sealed::start().await;
+    let sealed = TlsRedis::start().await;
     let origin = versions().await;
     let setup = sealed.trusting(&origin, &sealed.authority);
     let one = setup.start().await;
@@ -66,7 +66,7 @@ async fn two_nodes_share_a_redis_over_tls_as_a_named_user() {
 
 #[tokio::test]
 async fn a_server_that_nobody_vouches_for_is_named_and_delays_no_page() {
-    let sealed = Sealed::start().await;
+    let sealed = TlsRedis::start().await;
     let origin = versions().await;
     let setup = sealed.trusting(&origin, &certificates::stranger());
     let gateway: Gateway = setup.start().await;

@@ -18,21 +18,21 @@ const PIECE: u64 = 64 << 10;
 
 /// How the origin's object may be stored, and whether the origin knows ranges.
 #[derive(Clone, Copy)]
-struct Object {
+struct ObjectForm {
     fields: &'static [(&'static str, &'static str)],
     ranges: bool,
     /// Whether it says how long it is.
     sized: bool,
 }
 
-const MEDIA: Object = Object {
+const MEDIA: ObjectForm = ObjectForm {
     fields: &[("cache-control", "max-age=60"), ("etag", "\"v1\"")],
     ranges: true,
     sized: true,
 };
 
 /// An origin that counts what it sends of one large object.
-async fn media(object: Object) -> (Origin, Arc<AtomicU64>, Arc<AtomicUsize>) {
+async fn media(object: ObjectForm) -> (Origin, Arc<AtomicU64>, Arc<AtomicUsize>) {
     let (sent, wholes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counted, asked) = (Arc::clone(&sent), Arc::clone(&wholes));
     let origin = Origin::start(move |arrived| {
@@ -158,7 +158,7 @@ async fn a_range_at_the_beginning_is_cut_from_what_passes() {
         ("{}", &[("cache-control", "private")]),
         ("{}", &[("cache-control", "no-store")]),
     ] {
-        let (origin, sent, _) = media(Object { fields, ..MEDIA }).await;
+        let (origin, sent, _) = media(ObjectForm { fields, ..MEDIA }).await;
         let gateway = gateway(&origin, policy).await;
         is_part(&range(&gateway, 1_000, 1_999, &[]).await, 1_000, 1_999);
         assert!(sent.load(Ordering::SeqCst) < BOUND, "{fields:?}");
@@ -177,7 +177,7 @@ async fn a_range_of_what_is_for_one_client_is_asked_for_alone() {
         ("{ttl: 1m}", &[], cookies),
         ("{ttl: 1m}", &[], authorized),
     ] {
-        let (origin, sent, _) = media(Object { fields, ..MEDIA }).await;
+        let (origin, sent, _) = media(ObjectForm { fields, ..MEDIA }).await;
         let gateway = gateway(&origin, policy).await;
         let at = 4 << 20;
         let got = range(&gateway, at, at + 999, client).await;
@@ -189,7 +189,7 @@ async fn a_range_of_what_is_for_one_client_is_asked_for_alone() {
 #[tokio::test]
 async fn a_range_of_what_does_not_say_its_length_is_asked_for_alone() {
     let fields = &[("cache-control", "private")];
-    let (origin, sent, _) = media(Object {
+    let (origin, sent, _) = media(ObjectForm {
         fields,
         sized: false,
         ..MEDIA
@@ -207,7 +207,7 @@ async fn a_range_of_what_does_not_say_its_length_is_asked_for_alone() {
 /// Throwing away more than the client gets is no better than the whole.
 #[tokio::test]
 async fn an_origin_without_ranges_is_not_read_in_vain() {
-    let (origin, sent, _) = media(Object {
+    let (origin, sent, _) = media(ObjectForm {
         ranges: false,
         ..MEDIA
     })

@@ -5,7 +5,7 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 
 /// Names and values of header fields.
-type Fields = &'static [(&'static str, &'static str)];
+type FieldLines = &'static [(&'static str, &'static str)];
 
 #[tokio::test]
 async fn fields_and_parameters_choose_a_route_by_lists_and_in_any_case() {
@@ -23,7 +23,7 @@ async fn fields_and_parameters_choose_a_route_by_lists_and_in_any_case() {
         .route("{name: site, upstream: origin}")
         .start()
         .await;
-    let cases: [(&str, Fields, bool); 7] = [
+    let cases: [(&str, FieldLines, bool); 7] = [
         ("/", &[], true),
         ("/", &[("cookie", "a=1; session=2")], false),
         ("/", &[("cookie", "wp_logged_in=1")], false),

@@ -133,9 +133,9 @@ async fn who_is_logged_in_to_wordpress_is_answered_by_wordpress() {
 }
 
 /// Requests that are somebody's own, by their path or by one field.
-type Own = &'static [(&'static str, &'static str, &'static str)];
+type PersonalRequests = &'static [(&'static str, &'static str, &'static str)];
 
-const OF_WORDPRESS: Own = &[
+const OF_WORDPRESS: PersonalRequests = &[
     ("/a/", "cookie", "_ga=1; wordpress_logged_in_5f3a=alice"),
     ("/a/", "cookie", "wordpress_sec_5f3a=alice"),
     (
@@ -174,7 +174,7 @@ const OF_WORDPRESS: Own = &[
     ("/?wc-ajax=get_refreshed_fragments", "", ""),
 ];
 
-const OF_DRUPAL: Own = &[
+const OF_DRUPAL: PersonalRequests = &[
     ("/node/7", "cookie", "SSESS1a2b=alice"),
     ("/node/7", "authorization", "Basic alice"),
     ("/logo.png", "authorization", "Basic alice"),
@@ -192,7 +192,7 @@ const OF_DRUPAL: Own = &[
     ("/cgi-bin/a.html", "", ""),
 ];
 
-const OF_MAGENTO: Own = &[
+const OF_MAGENTO: PersonalRequests = &[
     ("/tea.html", "authorization", "Basic alice"),
     ("/rest/V1/carts/mine", "authorization", "Bearer alice"),
     ("/graphql?query=cart", "authorization", "Bearer alice"),

@@ -27,7 +27,7 @@ const SHORT: &str = "key_timeout: 50ms, load_timeout: 300ms";
 
 /// One guest as three plugins, one for each word of `on_error`, each on a route of that
 /// name; and a plain route.
-struct Bad {
+struct BadPlugin {
     phase: &'static str,
     gateway: Gateway,
 }
@@ -35,19 +35,19 @@ struct Bad {
 const KEY_WORDS: [&str; 3] = ["bypass", "default_key", "refuse"];
 const LOADER_WORDS: [&str; 3] = ["stale_then_error", "origin", "error"];
 
-async fn as_key(guest: Vec<u8>, limits: &str) -> Bad {
+async fn as_key(guest: Vec<u8>, limits: &str) -> BadPlugin {
     let route = "upstream: origin, key: {plugin: NAME}";
     let gateway = beside_a_plain_route(guest, limits, (&KEY_WORDS, "key"), route).await;
-    Bad {
+    BadPlugin {
         phase: "key",
         gateway,
     }
 }
 
-async fn as_loader(guest: Vec<u8>, limits: &str) -> Bad {
+async fn as_loader(guest: Vec<u8>, limits: &str) -> BadPlugin {
     let route = "upstream: origin, loader: {plugin: NAME}";
     let gateway = beside_a_plain_route(guest, limits, (&LOADER_WORDS, "loader"), route).await;
-    Bad {
+    BadPlugin {
         phase: "load",
         gateway,
     }
@@ -81,7 +81,7 @@ async fn beside_a_plain_route(
     gateway
 }
 
-impl Bad {
+impl BadPlugin {
     /// All that a call which failed as `outcome`, for a reason with these words in it, must
     /// and must not do.
     async fn costs_its_call_alone(&self, outcome: &str, why: &str) {

@@ -40,7 +40,7 @@ struct WireForm {
 }
 
 /// A raw answer.
-struct Told {
+struct RawAnswer {
     status: u16,
     text: String,
 }
@@ -90,7 +90,7 @@ fn speaking(setup: Setup, dialects: &str) -> Setup {
         )
 }
 
-async fn exchange(address: SocketAddr, bytes: String) -> Told {
+async fn exchange(address: SocketAddr, bytes: String) -> RawAnswer {
     let mut raw = RawConnection::open(address).await;
     raw.write(bytes).await;
     let told = String::from_utf8_lossy(&raw.to_end().await).into_owned();
@@ -98,14 +98,14 @@ async fn exchange(address: SocketAddr, bytes: String) -> Told {
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
-    Told {
+    RawAnswer {
         status: status.unwrap_or_else(|| panic!("no status in {told:?}")),
         text: told,
     }
 }
 
 /// Sends a form as its client does. The tokens of the table stand for that of the admin listener.
-async fn send(gateway: &Gateway, form: &WireForm) -> Told {
+async fn send(gateway: &Gateway, form: &WireForm) -> RawAnswer {
     let mut bytes = format!(
         "{} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n",
         form.send[0]

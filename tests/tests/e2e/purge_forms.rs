@@ -8,7 +8,7 @@ use e2e::setup::Setup;
 use http::Method;
 
 /// Names and values of header fields.
-type Fields = &'static [(&'static str, &'static str)];
+type FieldLines = &'static [(&'static str, &'static str)];
 
 const ALLOWED: &str = "{enabled: true, allow: [127.0.0.1]}";
 
@@ -140,7 +140,7 @@ async fn what_is_not_understood_is_never_done_nor_sent_to_the_application() {
     let (origin, gateway) = shop().await;
     over_tls(&gateway, "/a").await;
     let count = origin.count();
-    let refused: [(&str, &str, Fields); 12] = [
+    let refused: [(&str, &str, FieldLines); 12] = [
         ("BAN", "/", &[("x-host", ".*"), ("x-url", "^/a")]),
         (
             "BAN",

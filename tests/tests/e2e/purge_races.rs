@@ -24,13 +24,13 @@ const WORKERS: u64 = 8;
 const PAGES: usize = 32;
 
 /// The versions at the origin, and those that reads from now on may not fall below.
-struct World {
+struct PageVersions {
     current: Vec<AtomicU64>,
     floor: Vec<AtomicU64>,
     checked: AtomicU64,
 }
 
-async fn origin(world: Arc<World>) -> Origin {
+async fn origin(world: Arc<PageVersions>) -> Origin {
     Origin::start(move |asked| {
         let page: usize = asked
             .seen
@@ -51,7 +51,7 @@ async fn origin(world: Arc<World>) -> Origin {
 }
 
 /// A read: what it may not fall below is looked up before it begins.
-async fn read(client: &Client, world: &World, page: usize, seed: u64) {
+async fn read(client: &Client, world: &PageVersions, page: usize, seed: u64) {
     let floor = world.floor[page].load(Ordering::SeqCst);
     let answer = client.get(&format!("/page/{page}")).await;
     let seen: u64 = answer
@@ -78,7 +78,7 @@ fn selector(random: &mut Random, gateway: &Gateway, page: usize) -> Value {
     }
 }
 
-async fn rounds(worker: u64, gateway: Arc<Gateway>, world: Arc<World>) {
+async fn rounds(worker: u64, gateway: Arc<Gateway>, world: Arc<PageVersions>) {
     let mut random = Random::new(worker);
     let client = gateway.client();
     // A page has one owner, so that a floor is raised by one task only.
@@ -111,7 +111,7 @@ async fn rounds(worker: u64, gateway: Arc<Gateway>, world: Arc<World>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_old_value_is_seen_after_an_acknowledged_purge() {
     let numbers = || (0..PAGES).map(|_| AtomicU64::new(0)).collect();
-    let world = Arc::new(World {
+    let world = Arc::new(PageVersions {
         current: numbers(),
         floor: numbers(),
         checked: AtomicU64::new(0),

@@ -23,16 +23,16 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 /// `lamina demo-origin`, ended on drop.
-struct Demo(Child);
+struct DemoOrigin(Child);
 
-impl Drop for Demo {
+impl Drop for DemoOrigin {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-async fn quickstart() -> (Demo, Gateway) {
+async fn quickstart() -> (DemoOrigin, Gateway) {
     let address = free_address();
     let demo = Command::new(binary())
         .args(["demo-origin", "--listen", &address.to_string()])
@@ -41,7 +41,7 @@ async fn quickstart() -> (Demo, Gateway) {
         .stderr(Stdio::null())
         .spawn()
         .expect("the demo origin starts");
-    let demo = Demo(demo);
+    let demo = DemoOrigin(demo);
     wait_for("the demo origin listens", SOON, || async move {
         tokio::net::TcpStream::connect(address).await.ok()
     })
@@ -129,9 +129,9 @@ async fn its_certificate_is_good_for_clients_that_know_the_local_authority() {
 }
 
 /// A gateway that was started by options alone, ended on drop.
-struct Started(Child);
+struct StartedGateway(Child);
 
-impl Drop for Started {
+impl Drop for StartedGateway {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -158,7 +158,7 @@ async fn options_alone_serve_an_origin_at_localhost() {
         .stderr(Stdio::null())
         .spawn()
         .expect("lamina starts");
-    let _started = Started(started);
+    let _started = StartedGateway(started);
     let authority = dir.path().join(".lamina/ca/ca.pem");
     verified_over_tls_and_http3(https, &authority, "/page").await;
     assert_eq!(origin.count_of("/page"), 1);

@@ -18,7 +18,7 @@ use crate::reload::named;
 
 /// What a client may ask for.
 #[derive(Clone, Debug)]
-struct Question {
+struct PlannedRequest {
     host: &'static str,
     target: String,
     lang: Option<&'static str>,
@@ -57,7 +57,7 @@ fn pick<T: Copy>(random: &mut Random, all: &[T]) -> T {
     all[random.below(all.len() as u64) as usize]
 }
 
-impl Question {
+impl PlannedRequest {
     fn any(random: &mut Random) -> Self {
         let path = pick(random, &["a", "b", "c"]);
         let number = random.below(4);
@@ -197,13 +197,13 @@ async fn the_entries_that_become_unreachable_are_those_that_are_missed() {
         gateway.purge(serde_json::json!({"all": true})).await;
         let mut stored = Vec::new();
         for _ in 0..QUESTIONS {
-            let question = Question::any(random);
+            let question = PlannedRequest::any(random);
             let answer = question.ask(&client).await;
             if answer.cache().stored {
                 // The entry is of the URL as the origin got it: without what does not count.
                 let target = origin.last().path;
                 let body = answer.text().to_owned();
-                stored.push((Question { target, ..question }, body));
+                stored.push((PlannedRequest { target, ..question }, body));
             }
         }
         let file = gateway.dir().join("next.yaml");

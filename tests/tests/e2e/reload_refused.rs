@@ -15,14 +15,14 @@ use e2e::tls::authority::Authority;
 use e2e::tls::site::NAME;
 
 /// A configuration with something of each kind.
-struct Site {
+struct ReloadSite {
     _origin: Origin,
     authority: Authority,
     setup: Setup,
     secured: std::net::SocketAddr,
 }
 
-impl Site {
+impl ReloadSite {
     async fn new() -> Self {
         let origin = Origin::pages(|seen| Reply::ok(seen.header("x-mark").to_owned())).await;
         let authority = Authority::new("authority");
@@ -70,17 +70,17 @@ fn listeners(secured: &str, further: &str) -> String {
 }
 
 /// A file that can't be taken up.
-struct Broken {
+struct BrokenFile {
     what: &'static str,
     files: Vec<(&'static str, Vec<u8>)>,
     yaml: String,
     /// What the answer says of it.
     says: &'static str,
-    place: Place,
+    place: FaultPlace,
 }
 
 /// Whose fault it is.
-enum Place {
+enum FaultPlace {
     /// The key in the file, and a text in the line that it names.
     Key(&'static str, &'static str),
     /// The file that is named, which may have no such line.
@@ -89,10 +89,10 @@ enum Place {
     Machine,
 }
 
-impl Site {
-    fn broken(&self, taken: &str, free: &str) -> Vec<Broken> {
+impl ReloadSite {
+    fn broken(&self, taken: &str, free: &str) -> Vec<BrokenFile> {
         let good = self.setup.yaml();
-        let broken = |what, says, place, yaml: String| Broken {
+        let broken = |what, says, place, yaml: String| BrokenFile {
             what,
             files: Vec::new(),
             yaml,
@@ -109,7 +109,7 @@ impl Site {
             &listeners(&secured, ""),
             &listeners(&secured, &format!(", {{address: \"{free}\"}}")),
         );
-        let with_file = |mut broken: Broken, name, content: Vec<u8>| {
+        let with_file = |mut broken: BrokenFile, name, content: Vec<u8>| {
             broken.files.push((name, content));
             broken
         };
@@ -119,14 +119,14 @@ impl Site {
             broken(
                 "a syntax error",
                 "",
-                Place::File("lamina.yaml"),
+                FaultPlace::File("lamina.yaml"),
                 format!("{opening}\n  - [x: }}"),
             ),
-            broken("an empty file", "", Place::File("lamina.yaml"), String::new()),
+            broken("an empty file", "", FaultPlace::File("lamina.yaml"), String::new()),
             broken(
                 "no routes",
                 "route",
-                Place::Key("routes", "routes"),
+                FaultPlace::Key("routes", "routes"),
                 {
                     let at = good.find("routes:\n").unwrap();
                     format!("{}routes: []\n", &good[..at].replace("include: [more.yaml]\n", ""))
@@ -135,36 +135,36 @@ impl Site {
             broken(
                 "an unknown upstream",
                 "nowhere",
-                Place::Key("routes[0].upstream", "nowhere"),
+                FaultPlace::Key("routes[0].upstream", "nowhere"),
                 opening.replace("path: /new}, upstream: origin", "path: /new}, upstream: nowhere"),
             ),
             broken(
                 "a plugin file that is missing",
                 "gone.wasm",
-                Place::Key("plugins.p.file", "gone.wasm"),
+                FaultPlace::Key("plugins.p.file", "gone.wasm"),
                 opening.replace("p.wasm", "gone.wasm"),
             ),
             with_file(
-                broken("a plugin that is none", "not valid", Place::Key("plugins.p", "p.wasm"), opening.clone()),
+                broken("a plugin that is none", "not valid", FaultPlace::Key("plugins.p", "p.wasm"), opening.clone()),
                 "p.wasm",
                 b"\0asm and no more".to_vec(),
             ),
             with_file(
-                broken("a plugin without the hook", "request", Place::Key("plugins.p", "p.wasm"), opening.clone()),
+                broken("a plugin without the hook", "request", FaultPlace::Key("plugins.p", "p.wasm"), opening.clone()),
                 "p.wasm",
                 hookless,
             ),
             broken(
                 "a port that is in use",
                 "in use",
-                Place::Machine,
+                FaultPlace::Machine,
                 opening.replace(free, taken),
             ),
             with_file(
                 broken(
                     "a key of another certificate",
                     "key",
-                    Place::Key("listeners[2].tls.certificates[0]", "b.key"),
+                    FaultPlace::Key("listeners[2].tls.certificates[0]", "b.key"),
                     opening.replace(
                         &format!("{{address: \"{free}\"}}"),
                         &format!("{{address: \"{free}\", tls: {{certificates: [{{cert: a.crt, key: b.key}}]}}}}"),
@@ -174,14 +174,14 @@ impl Site {
                 other.key.into_bytes(),
             ),
             with_file(
-                broken("a broken included file", "", Place::File("more.yaml"), opening.clone()),
+                broken("a broken included file", "", FaultPlace::File("more.yaml"), opening.clone()),
                 "more.yaml",
                 b"routes: [{name: more\n".to_vec(),
             ),
             broken(
                 "a secret file that is not there",
                 "gone.token",
-                Place::Key("purge_method.token_file", "gone.token"),
+                FaultPlace::Key("purge_method.token_file", "gone.token"),
                 opening.replace("purge.token", "gone.token"),
             ),
         ]
@@ -196,7 +196,7 @@ fn failures(gateway: &Gateway) -> usize {
 
 #[tokio::test]
 async fn what_is_wrong_changes_nothing_and_is_told_with_its_place() {
-    let site = Site::new().await;
+    let site = ReloadSite::new().await;
     let gateway = site.setup.start().await;
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
@@ -214,17 +214,17 @@ async fn what_is_wrong_changes_nothing_and_is_told_with_its_place() {
         let text = answer.said.to_string();
         assert!(text.contains(broken.says), "{what}: {text}");
         let (status, code, outcome) = match broken.place {
-            Place::Machine => (503, 1, "failed"),
-            Place::Key(..) | Place::File(_) => (422, 2, "invalid"),
+            FaultPlace::Machine => (503, 1, "failed"),
+            FaultPlace::Key(..) | FaultPlace::File(_) => (422, 2, "invalid"),
         };
         assert_eq!(answer.status, status, "{what}: {text}");
         match broken.place {
-            Place::Machine => {}
-            Place::File(file) => {
+            FaultPlace::Machine => {}
+            FaultPlace::File(file) => {
                 let named = answer.problem()["file"].as_str().unwrap();
                 assert!(named.ends_with(file), "{what}: {named}");
             }
-            Place::Key(key, in_line) => {
+            FaultPlace::Key(key, in_line) => {
                 let problem = answer.problem();
                 let named = problem["key"].as_str().unwrap();
                 assert!(named.starts_with(key), "{what}: {named}");

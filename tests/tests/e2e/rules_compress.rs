@@ -412,6 +412,37 @@ async fn a_coding_of_the_origin_is_undone_for_who_does_not_take_it() {
 }
 
 /// Z13: what is damaged or expands without end reaches no client as if it were whole.
+/// The form is chosen by what the client said, also where the copy is stale when it is shown.
+#[tokio::test]
+async fn a_stale_copy_has_the_form_of_its_client() {
+    let mut origin = Origin::pages(|_| {
+        Reply::ok(text())
+            .header("cache-control", "max-age=60, stale-while-revalidate=86400")
+            .header("age", "100")
+            .header("content-type", "text/html")
+            .header("etag", TAG)
+    })
+    .await;
+    let gateway = site(&origin, "{}").await;
+    ask(&gateway, "/", &[("accept-encoding", "gzip")]).await;
+    origin.stop().await;
+    let stale = with_coding(&gateway, "/", "gzip", "gzip").await;
+    assert!(stale.header("cache-status").contains("detail="));
+    assert_eq!(plain(&stale), text());
+    assert_eq!(stale.header("etag"), format!("W/{TAG}"));
+    let fields = [
+        ("accept-encoding", "gzip"),
+        ("if-none-match", stale.header("etag")),
+    ];
+    let unchanged = ask(&gateway, "/", &fields).await;
+    assert_eq!(unchanged.status, 304);
+    assert_eq!(unchanged.header("etag"), stale.header("etag"));
+    assert!(varies(&unchanged));
+    let other = ask(&gateway, "/", &[]).await;
+    assert!(!other.has("content-encoding"));
+    assert_eq!(other.body, text());
+}
+
 #[tokio::test]
 async fn damaged_and_exploding_content_is_refused() {
     let origin = Origin::pages(|seen| {

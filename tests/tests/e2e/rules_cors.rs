@@ -19,6 +19,7 @@ async fn gateway(cors: &str, more: &str) -> (Origin, Gateway) {
             .header("access-control-max-age", "1")
             .header("vary", "Accept-Language"),
         "/absent" => Reply::ok("x").status(404),
+        "/typed" => Reply::fresh("x").header("content-type", "text/html"),
         "/tagged" => Reply::fresh("x").header("etag", "\"a\""),
         _ => Reply::fresh("x"),
     })
@@ -117,6 +118,33 @@ async fn for_everybody_nothing_varies() {
         assert!(!answer.has("vary") && !answer.has("access-control-allow-credentials"));
     }
     assert_eq!(origin.count(), 1);
+}
+
+/// What other rules write is counted in, and nothing stands there twice.
+#[tokio::test]
+async fn all_rules_by_which_an_answer_varies_are_told() {
+    let both = ["Origin, Accept-Encoding"];
+    let set = ", headers: {response: {set: {vary: \"cookie, ORIGIN\"}}}";
+    let typed = ", headers: {response: {set: {content-type: text/css}}}";
+    for (path, more, expected) in [
+        ("/typed", "", &both[..]),
+        ("/other", "", &["Origin"]),
+        ("/other", typed, &both),
+        (
+            "/own",
+            typed,
+            &["Accept-Language", "Origin", "Accept-Encoding"],
+        ),
+        ("/typed", set, &["cookie, ORIGIN", "Accept-Encoding"]),
+    ] {
+        let (_origin, gateway) = gateway(CORS, &format!(", compress: {{}}{more}")).await;
+        for n in 0..2 {
+            let answer = get(&gateway.client(), path, Some("https://shop.test")).await;
+            assert_eq!(answer.is_hit(), n == 1, "{path} {more}");
+            let lines: Vec<_> = answer.headers.get_all("vary").iter().collect();
+            assert_eq!(lines, expected, "{path} {more}");
+        }
+    }
 }
 
 #[tokio::test]

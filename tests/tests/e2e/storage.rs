@@ -8,14 +8,14 @@ use e2e::setup::{Setup, site};
 use e2e::wait::passed;
 
 /// An answer and whether the next request for it is served from the store.
-struct Case {
+struct StorageCase {
     name: &'static str,
     status: u16,
     headers: Vec<(&'static str, String)>,
     reused: bool,
 }
 
-fn case(name: &'static str, reused: bool, headers: &[(&'static str, &str)]) -> Case {
+fn case(name: &'static str, reused: bool, headers: &[(&'static str, &str)]) -> StorageCase {
     with_status(name, 200, reused, headers)
 }
 
@@ -24,12 +24,12 @@ fn with_status(
     status: u16,
     reused: bool,
     headers: &[(&'static str, &str)],
-) -> Case {
+) -> StorageCase {
     let headers = headers
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()))
         .collect();
-    Case {
+    StorageCase {
         name,
         status,
         headers,
@@ -52,7 +52,7 @@ fn date(offset: i64) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<StorageCase> {
     let cc = "cache-control";
     vec![
         case("max-age", true, &[(cc, "max-age=60")]),

@@ -11,7 +11,7 @@ use http::Request;
 
 /// An origin and a gateway with three names: `need.test` requires a certificate, `may.test` asks
 /// for one, `none.test` does neither; a second listener speaks clear text.
-struct Site {
+struct ClientCertificateSite {
     clients: Authority,
     origin: Origin,
     gateway: Gateway,
@@ -19,7 +19,7 @@ struct Site {
 
 const SERVER_NAMES: [&str; 3] = ["need.test", "may.test", "none.test"];
 
-impl Site {
+impl ClientCertificateSite {
     async fn start(auth: &str, files: impl FnOnce(&Authority, Setup) -> Setup) -> Self {
         let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
         let origin = Origin::pages(|_| Reply::fresh("page")).await;
@@ -68,7 +68,7 @@ fn field(certificate: &Certificate) -> String {
 
 #[tokio::test]
 async fn a_certificate_is_required_where_the_policy_says_so() {
-    let site = Site::start("", |_, setup| setup).await;
+    let site = ClientCertificateSite::start("", |_, setup| setup).await;
     let (me, stranger) = (
         site.clients.client("me"),
         Authority::new("clients").client("me"),
@@ -102,7 +102,7 @@ async fn a_certificate_is_required_where_the_policy_says_so() {
 
 #[tokio::test]
 async fn a_certificate_that_may_be_shown_must_be_good() {
-    let site = Site::start("", |_, setup| setup).await;
+    let site = ClientCertificateSite::start("", |_, setup| setup).await;
     let (me, stranger) = (
         site.clients.client("me"),
         Authority::new("others").client("me"),
@@ -150,7 +150,7 @@ async fn a_certificate_that_may_be_shown_must_be_good() {
 async fn a_revoked_certificate_is_refused() {
     let clients = Authority::new("revoking");
     let (good, revoked) = (clients.client("good"), clients.client("revoked"));
-    let site = Site::start("crl: clients.crl", |_, setup| {
+    let site = ClientCertificateSite::start("crl: clients.crl", |_, setup| {
         setup
             .file("ca.pem", clients.pem.clone())
             .file("clients.crl", clients.revoke(&[&revoked]))
@@ -182,7 +182,7 @@ const SPOOFED: [&str; 7] = [
 
 #[tokio::test]
 async fn client_cert_headers() {
-    let site = Site::start("", |_, setup| setup).await;
+    let site = ClientCertificateSite::start("", |_, setup| setup).await;
     let me = site.clients.client("me");
     let ours = |seen: &e2e::origin::Seen| {
         let like = |name: &str| name.replace(['_', '.'], "-").starts_with("client-cert");
@@ -236,7 +236,7 @@ async fn client_cert_headers() {
 #[tokio::test]
 async fn client_cert_chain_is_the_validated_one() {
     let chain = "forward: client-cert-chain";
-    let site = Site::start(chain, |_, setup| setup).await;
+    let site = ClientCertificateSite::start(chain, |_, setup| setup).await;
     let upper = site.clients.below("upper");
     let lower = upper.below("lower");
     let (deep, direct) = (lower.client("deep"), site.clients.client("direct"));
@@ -281,7 +281,7 @@ async fn client_cert_chain_is_the_validated_one() {
 
 #[tokio::test]
 async fn what_was_answered_to_a_certificate_is_stored_only_by_its_key() {
-    let site = Site::start("", |_, setup| setup).await;
+    let site = ClientCertificateSite::start("", |_, setup| setup).await;
     let (me, you) = (site.clients.client("me"), site.clients.client("you"));
     let ask = async |who: Option<&Certificate>, path: &str| {
         let client = site.client("may.test");
@@ -315,7 +315,7 @@ async fn what_was_answered_to_a_certificate_is_stored_only_by_its_key() {
 
 #[tokio::test]
 async fn without_forward_a_certificate_is_checked_and_not_told() {
-    let site = Site::start("forward: off", |_, setup| setup).await;
+    let site = ClientCertificateSite::start("forward: off", |_, setup| setup).await;
     let me = site.clients.client("me");
     let client = site.client("need.test").showing(&me);
     let mut https = client.http().await;

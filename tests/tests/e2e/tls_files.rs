@@ -22,7 +22,7 @@ const PLAIN: &str = "plain.test";
 const KUBE: &str = "kube.test";
 
 /// Full handshakes that are made all the time, and what they showed.
-struct Load {
+struct HandshakeLoad {
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     seen: Arc<Mutex<Vec<String>>>,
@@ -31,7 +31,7 @@ struct Load {
     good: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-impl Load {
+impl HandshakeLoad {
     fn on(gateway: &Gateway, good: Vec<Vec<u8>>) -> Self {
         let mut load = Self {
             stop: Arc::default(),
@@ -155,7 +155,7 @@ async fn files_change_in_every_way() {
     let kept = TlsClient::new(gateway.address, PLAIN);
     let mut kept = kept.http().await;
     kept.get(PLAIN, "/").await;
-    let load = Load::on(&gateway, vec![plain.der.clone(), kube.der.clone()]);
+    let load = HandshakeLoad::on(&gateway, vec![plain.der.clone(), kube.der.clone()]);
     let (cert, key) = (
         gateway.dir().join("plain.crt"),
         gateway.dir().join("plain.key"),

@@ -19,12 +19,12 @@ const NAME: &str = "localhost";
 /// testssl waits for what never comes, part by part.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-struct Site {
+struct ScannedSite {
     gateway: Gateway,
     _origin: Origin,
 }
 
-impl Site {
+impl ScannedSite {
     async fn start() -> Self {
         let authority = Authority::new("authority");
         let ecdsa = authority.server(&[NAME]);
@@ -76,7 +76,7 @@ fn text(output: &Output) -> String {
 
 #[tokio::test]
 async fn sslyze_finds_the_profile_intermediate_kept() {
-    let site = Site::start().await;
+    let site = ScannedSite::start().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scanners/sslyze.sh");
     let authority = site.gateway.dir().join("ca.pem");
     let authority = format!("--certinfo_ca_file={}", authority.display());
@@ -97,7 +97,7 @@ async fn sslyze_finds_the_profile_intermediate_kept() {
 
 #[tokio::test]
 async fn sslscan_finds_nothing_old_or_weak() {
-    let site = Site::start().await;
+    let site = ScannedSite::start().await;
     let Some(scan) = scanned("sslscan", &["--no-colour", &site.target()]).await else {
         return;
     };
@@ -140,7 +140,7 @@ async fn sslscan_finds_nothing_old_or_weak() {
 /// sslscan look at.
 #[tokio::test]
 async fn testssl_finds_no_weakness() {
-    let site = Site::start().await;
+    let site = ScannedSite::start().await;
     let target = site.target();
     let arguments = [
         "--quiet",

@@ -9,6 +9,7 @@ use e2e::nats::Nats;
 use e2e::origin::Origin;
 use e2e::pebble::{Pebble, PebbleOptions};
 use e2e::places::PLACES;
+use e2e::rabbit::{self, Rabbit};
 use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -18,6 +19,7 @@ use http::Method;
 use serde_json::json;
 
 use crate::acme::{SHOP, Wanted, obtained, page};
+use crate::acme_dns::{RecordProgram, was_made_and_removed};
 use crate::acme_failures::slow_validation;
 
 /// Pages that both nodes hold.
@@ -123,13 +125,98 @@ async fn purges_over_redis_are_lost_by_neither_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purges_over_jetstream_are_lost_by_neither_process() {
     let nats = Nats::start().await;
-    no_purge_is_lost_over(|node| {
-        let url = nats.url();
+    no_purge_is_lost_over(over_jetstream(&nats)).await;
+}
+
+fn over_jetstream(nats: &Nats) -> impl Fn(&str) -> String {
+    let url = nats.url();
+    move |node| {
         format!(
             "nats: {{servers: [\"{url}\"], mode: jetstream, jetstream: {{durable_name: {node}}}}}"
         )
+    }
+}
+
+/// A bus over RabbitMQ, with names of its own. In the durable mode each node has a queue of which only
+/// one process of it can be the consumer.
+fn over_rabbitmq(rabbit: &Rabbit, name: &str, queues: RabbitQueues) -> impl Fn(&str) -> String {
+    let url = rabbit.url();
+    let exchange = format!("upgrade.{name}");
+    move |node| {
+        let queue = format!("{exchange}.{node}");
+        let queues = match queues {
+            RabbitQueues::OfConnections => String::new(),
+            RabbitQueues::Exclusive => format!(", queue_name: {queue}, exclusive_queue: true"),
+            RabbitQueues::Durable => {
+                format!(", queue_name: {queue}, durable_invalidation_mode: true")
+            }
+        };
+        format!("rabbitmq: {{url: \"{url}\", exchange: {exchange}{queues}}}")
+    }
+}
+
+/// The queues of nodes.
+#[derive(Clone, Copy)]
+enum RabbitQueues {
+    /// Another one with each connection.
+    OfConnections,
+    /// One with a name, which ends with its connection.
+    Exclusive,
+    /// One with a name, which keeps what comes meanwhile.
+    Durable,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purges_over_rabbitmq_are_lost_by_neither_process() {
+    let rabbit = rabbit::shared().await;
+    no_purge_is_lost_over(over_rabbitmq(rabbit, "plain", RabbitQueues::OfConnections)).await;
+}
+
+/// The new process has no queue as long as the replaced one has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purges_over_an_exclusive_queue_of_rabbitmq_are_lost_by_neither_process() {
+    let rabbit = rabbit::shared().await;
+    no_purge_is_lost_over(over_rabbitmq(rabbit, "exclusive", RabbitQueues::Exclusive)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purges_over_a_durable_queue_of_rabbitmq_are_lost_by_neither_process() {
+    let rabbit = rabbit::shared().await;
+    no_purge_is_lost_over(over_rabbitmq(rabbit, "durable", RabbitQueues::Durable)).await;
+}
+
+/// A POST on a connection that the replaced process still has: what it makes invalid is invalid in the
+/// new process and on the other node.
+async fn a_post_to_the_replaced_process_reaches_all_over(bus: impl Fn(&str) -> String) {
+    let pages = Pages::default();
+    let (_origin, mut replaced, other) = two_nodes(&pages, bus).await;
+    let posting = replaced.client();
+    assert_eq!(posting.get("/open").await.status, 200);
+    replaced.upgrade().await;
+    let page = path(0);
+    for gateway in [&replaced, &other] {
+        assert_eq!(shown(gateway, &page).await, 1);
+    }
+    let version = pages.change(&page);
+    assert_eq!(posting.post(&page, "x").await.status, 200);
+    assert_eq!(shown(&replaced, &page).await, version, "the new process");
+    wait_for("the other node shows what was changed", SOON, || async {
+        (shown(&other, &page).await == version).then_some(())
     })
     .await;
+    replaced.only_the_last_process(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_to_the_replaced_process_reaches_all_over_jetstream() {
+    let nats = Nats::start().await;
+    a_post_to_the_replaced_process_reaches_all_over(over_jetstream(&nats)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_to_the_replaced_process_reaches_all_over_a_durable_queue() {
+    let bus = over_rabbitmq(rabbit::shared().await, "posted", RabbitQueues::Durable);
+    a_post_to_the_replaced_process_reaches_all_over(bus).await;
 }
 
 /// Every load of a page below `/held` waits at the gate.
@@ -197,18 +284,25 @@ async fn what_is_in_redis_stays_and_a_load_that_holds_a_lease_is_for_both_proces
 /// A gateway that is replaced while its issuer looks for the answer to a challenge. `storage` are
 /// the keys of `acme` that say where certificates are kept.
 async fn an_order_goes_on(storage: &str, cache: &str, issuer: &str) {
-    let origin = page().await;
-    let pebble = Pebble::start_with(PebbleOptions {
+    order_goes_on_at(&slow_issuer().await, storage, cache, issuer).await;
+}
+
+async fn slow_issuer() -> Pebble {
+    Pebble::start_with(PebbleOptions {
         environment: slow_validation(),
         ..PebbleOptions::default()
     })
-    .await;
+    .await
+}
+
+async fn order_goes_on_at(pebble: &Pebble, storage: &str, cache: &str, issuer: &str) {
+    let origin = page().await;
     let acme = format!(
         "{{{storage}, lease: 2s, poll_interval: 200ms, retry: {{min: 1s, max: 2s}}, \
          issuers: {{pebble: {}}}}}",
         pebble.issuer(issuer)
     );
-    let listeners = Wanted::default().listeners("127.0.0.1", &pebble, "pebble");
+    let listeners = Wanted::default().listeners("127.0.0.1", pebble, "pebble");
     let mut gateway = Setup::new(&origin)
         .top("server", &server(""))
         .top("listeners", &listeners)
@@ -222,7 +316,7 @@ async fn an_order_goes_on(storage: &str, cache: &str, issuer: &str) {
     gateway.upgrade().await;
     gateway.only_the_last_process(SOON).await;
     let secured = e2e::pebble::here(pebble.tls_port);
-    let shown = obtained(&pebble, secured, SHOP).await;
+    let shown = obtained(pebble, secured, SHOP).await;
     let log = gateway.log().join("\n");
     assert_eq!((pebble.orders(), pebble.accounts()), (1, 1), "{log}");
     // And what was obtained is the next one's from its first moment.
@@ -246,4 +340,17 @@ async fn the_new_process_ends_an_order_whose_challenge_is_a_certificate() {
     let cache = format!("{{l2: {{redis: {{url: \"{}\"}}}}}}", redis.url());
     let storage = "storage: redis, seal_key: 0123456789abcdef0123456789abcdef";
     an_order_goes_on(storage, &cache, ", challenge: tls-alpn-01").await;
+}
+
+/// The issuer looks for a record that the replaced process has made: it stays for the new one, which
+/// makes no other one and removes it.
+#[tokio::test]
+async fn a_record_of_the_dns_is_left_to_the_new_process_which_removes_it() {
+    let store = tempfile::tempdir().unwrap();
+    let folder = format!("storage: \"{}\"", store.path().join("acme").display());
+    let pebble = slow_issuer().await;
+    let program = RecordProgram::of(&pebble);
+    order_goes_on_at(&pebble, &folder, "{}", &program.issuer).await;
+    let name = format!("_acme-challenge.{SHOP}");
+    was_made_and_removed(&program.removed().await, &name);
 }

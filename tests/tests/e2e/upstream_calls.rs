@@ -116,3 +116,39 @@ async fn a_call_waits_for_as_long_as_it_says() {
         assert_eq!(usable(&gateway).await, 2.0 - ejected, "{timeout}");
     }
 }
+
+/// Neither what the origin allows nor what the route says keeps an answer to a call, whose status is
+/// in its trailers: nobody would get them.
+#[tokio::test]
+async fn an_answer_of_grpc_is_never_stored() {
+    let kinds = ["application/grpc", CALL, "application/grpc; charset=utf-8"];
+    for kind in kinds {
+        let origin = Origin::pages(move |seen| {
+            let kind = match seen.path.as_str() {
+                "/page" => "text/plain",
+                _ => kind,
+            };
+            let told = Reply::fresh("answer").header("content-type", kind);
+            told.header("grpc-status", "0")
+        })
+        .await;
+        let upstream = format!("{{targets: [{}], protocol: http2}}", origin.url());
+        let gateway = Setup::default()
+            .upstream("shop", &upstream)
+            .route("{name: forced, match: {path: /forced/*}, upstream: shop, policy: {mode: override, ttl: 1h}}")
+            .route("{name: calls, upstream: shop}")
+            .start()
+            .await;
+        let client = gateway.client();
+        for path in ["/call", "/forced/call"] {
+            for _ in 0..2 {
+                let answer = client.get(path).await;
+                assert_eq!((answer.status.as_u16(), answer.text()), (200, "answer"));
+                assert!(!answer.cache().stored, "{kind} {path}");
+            }
+            assert_eq!(origin.count_of(path), 2, "{kind} {path}");
+        }
+        client.get("/page").await;
+        assert!(client.get("/page").await.is_hit(), "another kind is stored");
+    }
+}

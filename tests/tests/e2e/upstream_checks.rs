@@ -1,7 +1,7 @@
 //! Active checks: targets that fail theirs get no requests, unless nobody else is left.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use e2e::gateway::Gateway;
@@ -182,6 +182,51 @@ async fn a_target_is_checked_once_an_interval_by_the_process() {
     }
 }
 
+/// envoyproxy/envoy#10498: the first checks of ten targets are spread over the interval, and no pause
+/// is like another. A tenth of the interval is what ten moments at random have in a thousand million
+/// cases but one.
+#[tokio::test]
+async fn checks_are_spread_over_the_interval() {
+    const INTERVAL: Duration = Duration::from_secs(6);
+    let seen = Arc::<Mutex<Vec<Vec<Instant>>>>::new(Mutex::new(vec![Vec::new(); 10]));
+    let mut origins = Vec::new();
+    for n in 0..10 {
+        let seen = Arc::clone(&seen);
+        let origin = Origin::pages(move |_| {
+            seen.lock().unwrap()[n].push(Instant::now());
+            Reply::ok("well")
+        });
+        origins.push(origin.await);
+    }
+    let targets: Vec<_> = origins.iter().map(Origin::url).collect();
+    let active = format!(
+        "active: {{path: /healthz, interval: {}s}}",
+        INTERVAL.as_secs()
+    );
+    let upstream = format!(
+        "{{targets: [{}], health: {{{active}}}}}",
+        targets.join(", ")
+    );
+    let _gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: shop, upstream: shop}")
+        .start()
+        .await;
+    wait_for("two checks of each", SOON, || async {
+        let seen = seen.lock().unwrap();
+        seen.iter().all(|times| times.len() >= 2).then_some(())
+    })
+    .await;
+    let seen = seen.lock().unwrap();
+    let first = || seen.iter().map(|times| times[0]);
+    let spread = first().max().unwrap() - first().min().unwrap();
+    assert!(spread >= INTERVAL / 10, "all within {spread:?}");
+    let pauses = || seen.iter().map(|times| times[1] - times[0]);
+    let jitter = pauses().max().unwrap() - pauses().min().unwrap();
+    // Of a fifth of the interval.
+    assert!(jitter >= INTERVAL / 50, "all alike but for {jitter:?}");
+}
+
 #[tokio::test]
 async fn only_results_in_a_row_count() {
     let a = CheckedOrigin::start("a").await;
@@ -219,6 +264,52 @@ async fn an_upstream_with_one_target_refuses_nobody_and_prefers_stale_copies() {
     all_answer(&gateway, 30, "/").await;
     assert_eq!(client.get("/cached/new").await.text(), "a");
     assert_eq!(a.pages(), pages + 31);
+}
+
+/// Two of three are ejected, so that fewer than half can be used: who has a copy asks nobody, and
+/// everybody else goes to all of them.
+#[tokio::test]
+async fn where_most_targets_are_ejected_a_stale_copy_is_served_and_nobody_is_asked() {
+    let page = || Reply::ok("page").header("cache-control", "max-age=0, stale-if-error=3600");
+    let mut origins = Vec::new();
+    for _ in 0..3 {
+        origins.push(Origin::pages(move |_| page()).await);
+    }
+    let targets: Vec<_> = origins.iter().map(Origin::url).collect();
+    let upstream = format!(
+        "{{targets: [{}], balance: {{by: round_robin}}, retry: {{budget: 100}}, \
+         health: {{passive: {{failures: 2, eject: 1h, max_eject: 1h, max_ejected: 90}}}}}}",
+        targets.join(", ")
+    );
+    let gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: cached, match: {path: /cached/*}, upstream: shop}")
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await;
+    let client = gateway.client();
+    assert_eq!(client.get("/cached/page").await.text(), "page");
+    for sick in &origins[1..] {
+        sick.behave(|_| async { Reply::ok("sick").status(503) });
+    }
+    wait_for("two are ejected", SOON, || async {
+        client.get("/").await;
+        let scrape = gateway.scrape().await;
+        let usable = scrape.sum("lamina_upstream_usable_targets", &[("upstream", "shop")]);
+        (usable == 1.0).then_some(())
+    })
+    .await;
+    origins.iter().for_each(Origin::forget);
+    for _ in 0..12 {
+        let answer = client.get("/cached/page").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "page"));
+    }
+    let asked = || origins.iter().map(Origin::count).collect::<Vec<_>>();
+    assert_eq!(asked(), [0; 3], "the copy is there");
+    for n in 0..12 {
+        client.get(&format!("/cached/new/{n}")).await;
+    }
+    assert!(asked().iter().all(|count| *count > 0), "{:?}", asked());
 }
 
 #[tokio::test]

@@ -495,6 +495,44 @@ async fn a_second_request_needs_a_budget_and_a_second_target() {
     assert_eq!(hedges(&alone, "refused").await, 0.0);
 }
 
+/// `after: p95` is the time of answers that were seen: before there were any nobody is overtaken, and
+/// afterwards nobody sooner than `min`.
+#[tokio::test]
+async fn a_measured_delay_needs_answers_and_has_a_least_time() {
+    let (a, b) = (unhurried("a").await, unhurried("b").await);
+    let more = |min: &str| {
+        format!(
+            ", retry: {{budget: 100, hedge: {{after: p95, min: {min}}}}}, balance: {{by: round_robin}}"
+        )
+    };
+    let gateway = before(&[&a, &b], &more("1ms")).await;
+    let client = gateway.client();
+    assert_eq!(client.get("/cached/first").await.status, 200);
+    assert_eq!(a.count() + b.count(), 1, "there was no answer before it");
+    let seldom = before(&[&a, &b], &more("1h")).await;
+    for n in 0..4 {
+        let path = format!("/cached/{n}");
+        assert_eq!(seldom.client().get(&path).await.status, 200);
+    }
+    assert_eq!(a.count() + b.count(), 5, "an hour is longer than that");
+    for outcome in ["won", "lost", "refused"] {
+        assert_eq!(hedges(&gateway, outcome).await, 0.0, "{outcome}");
+        assert_eq!(hedges(&seldom, outcome).await, 0.0, "{outcome}");
+    }
+    // From now on one of them is silent.
+    a.behave(|_| pending());
+    a.forget();
+    for n in 0..4 {
+        let path = format!("/cached/later/{n}");
+        let answer = within("an answer", SOON, client.get(&path)).await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "b"));
+    }
+    let asked = a.count();
+    assert!(asked >= 1, "round robin asks both");
+    let ended = hedges(&gateway, "won").await + hedges(&gateway, "lost").await;
+    assert_eq!(ended, asked as f64);
+}
+
 /// A failure that comes while the second request is under way is not the answer.
 #[tokio::test]
 async fn the_first_good_head_is_the_answer() {

@@ -203,14 +203,14 @@ async fn connections_over_http2_that_were_cut_are_counted_no_longer() {
 }
 
 /// Targets with kept connections that reset every request from a moment on.
-struct Failing {
+struct ResettingTargets {
     urls: Vec<String>,
     fails: Arc<AtomicBool>,
     arrived: Arc<AtomicUsize>,
     gate: Gate,
 }
 
-impl Failing {
+impl ResettingTargets {
     async fn start(targets: usize) -> Self {
         let mut failing = Self {
             urls: Vec::new(),
@@ -270,7 +270,7 @@ async fn fail_later(
 async fn connections_that_stood_do_not_widen_the_budget_where_all_targets_fail() {
     const STANDING: usize = 60;
     const REQUESTS: usize = 150;
-    let failing = Failing::start(3).await;
+    let failing = ResettingTargets::start(3).await;
     let urls: Vec<_> = failing.urls.iter().map(String::as_str).collect();
     let began = Instant::now();
     let gateway = before(&urls, ", balance: {by: round_robin}").await;

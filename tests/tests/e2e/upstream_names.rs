@@ -75,7 +75,8 @@ pub async fn answered_by(gateway: &Gateway, expected: &[&str]) {
     let client = gateway.client();
     wait_for(&format!("{expected:?} answer"), SOON, || async {
         let mut answers = Vec::new();
-        for _ in 0..8 {
+        // Others may ask meanwhile, so that nobody sees all in turn.
+        for _ in 0..8 * expected.len() {
             answers.push(client.get("/").await.text().to_owned());
         }
         answers.sort();
@@ -390,6 +391,48 @@ async fn a_start_with_a_name_that_nobody_knows_succeeds() {
     confirmed(&gateway).await;
 }
 
+/// What was stored before the upstream had that name is served; all else is refused.
+#[tokio::test]
+async fn while_nobody_knows_the_name_stale_copies_are_served() {
+    let origin = Origin::start_at(SocketAddr::new(loopback(2), 0), |_| async {
+        Reply::ok("page").header("cache-control", "max-age=0, stale-if-error=3600")
+    })
+    .await;
+    let names = NameServer::start(&[("app.test", &["127.0.0.2"])]).await;
+    let leading_to = |name: &str| {
+        let target = format!("{{dns: {name}, port: {}}}", origin.address().port());
+        let upstream = format!("{{targets: [{target}], {}}}", names.resolver());
+        Setup::default()
+            .upstream("shop", &upstream)
+            .route("{name: shop, upstream: shop}")
+    };
+    let gateway = leading_to("app.test").start().await;
+    let client = gateway.client();
+    assert_eq!(client.get("/page").await.text(), "page");
+    gateway.write(&leading_to("new.test"));
+    let reloaded = gateway.reload().await;
+    assert_eq!(reloaded.status, 200, "{reloaded:?}");
+    origin.forget();
+    for _ in 0..3 {
+        let answer = client.get("/page").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "page"));
+    }
+    let none = client.get("/other").await;
+    assert_eq!(none.status, 503);
+    assert!(
+        none.header("proxy-status").contains("dns_error"),
+        "{none:?}"
+    );
+    assert_eq!(origin.count(), 0, "nobody knows where it is");
+    let ready = gateway.admin(Method::GET, "/readyz", "").await;
+    assert!(ready.text.contains("degraded"), "{}", ready.text);
+    names.set(&[("new.test", &["127.0.0.2"])]);
+    wait_for("it serves", SOON, || async {
+        (client.get("/other").await.status == 200).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_name_is_asked_for_once_for_all_upstreams_and_by_its_time_to_live() {
     let origins = origins(1).await;
@@ -495,8 +538,27 @@ async fn services_say_port_weight_and_priority() {
         (&20.into(), &10.0.into()),
         "{shown}"
     );
+}
 
-    // Seven, none, and seven again: none changes nothing.
+/// Seven targets, none for a while, and seven others: none changes nothing, and of the others each is
+/// used as soon as they are known.
+#[tokio::test]
+async fn services_that_are_gone_for_a_while_cost_no_request() {
+    const NAMES: [&str; 14] = [
+        "a1", "a2", "a3", "a4", "a5", "a6", "a7", "b1", "b2", "b3", "b4", "b5", "b6", "b7",
+    ];
+    let mut names = NameServer::start(&[("a.test", &["127.0.0.1"])]).await;
+    let service = "_http._tcp.shop.test";
+    let (mut origins, mut records) = (Vec::new(), Vec::new());
+    for name in NAMES {
+        let origin = Origin::pages(move |_| Reply::ok(name)).await;
+        records.push((service, "a.test", origin.address().port(), 10, 10));
+        origins.push(origin);
+    }
+    let (first, others) = records.split_at(7);
+    names.set_services(first).await;
+    let gateway = setup(&format!("{{srv: {service}}}"), &names).start().await;
+    answered_by(&gateway, &NAMES[..7]).await;
     let load = SteadyLoad::begin(&gateway);
     names.set_services(&[]).await;
     wait_for("the answer is missed", SOON, || async {
@@ -504,11 +566,11 @@ async fn services_say_port_weight_and_priority() {
         ready.contains(service).then_some(())
     })
     .await;
-    assert_eq!(targets(&gateway).await.len(), 3);
-    names
-        .set_services(&[(service, "a.test", port(2), 1, 1)])
-        .await;
-    answered_by(&gateway, &["spare"]).await;
+    assert_eq!(targets(&gateway).await.len(), 7);
+    answered_by(&gateway, &NAMES[..7]).await;
+    names.set_services(others).await;
+    answered_by(&gateway, &NAMES[7..]).await;
+    assert_eq!(targets(&gateway).await.len(), 7, "the others alone");
     load.end().await;
 }
 

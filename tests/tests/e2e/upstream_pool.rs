@@ -3,22 +3,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::h2raw::{H2, flag, frame, headers, kind, setting};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for, within};
+use e2e::wait::{SOON, passed, wait_for, within};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 /// A gateway with one worker before this upstream, that never stores.
@@ -204,15 +206,13 @@ async fn what_an_http2_origin_has_not_processed_is_sent_again_whatever_the_metho
     }
 }
 
-#[tokio::test]
-async fn idle_connections_are_bounded_over_all_workers_and_closed_in_time() {
-    let origin = Origin::pages(|_| Reply::ok("page")).await;
-    let url = origin.url();
+/// Forty requests at once, over a connection each.
+async fn forty_connections(origin: &Origin, gate: &Gate, pool: &str) -> Gateway {
     let gateway = Setup::default()
         .top("server", "{threads: 2, drain_timeout: 1m}")
         .upstream(
             "shop",
-            &format!("{{targets: [\"{url}\"], pool: {{max_idle: 3, idle_timeout: 2s}}}}"),
+            &format!("{{targets: [\"{}\"], pool: {pool}}}", origin.url()),
         )
         .route("{name: shop, upstream: shop, cache: off}")
         .start()
@@ -223,17 +223,39 @@ async fn idle_connections_are_bounded_over_all_workers_and_closed_in_time() {
             tokio::spawn(async move { client.get(&format!("/{n}")).await.status })
         })
         .collect();
+    gate.reached_by(40).await;
+    assert_eq!(origin.open_connections(), 40);
+    gate.open();
     for one in asking {
         assert_eq!(one.await.unwrap(), 200);
     }
-    wait_for("three stay", SOON, || async {
-        (origin.open_connections() <= 3).then_some(())
-    })
-    .await;
-    wait_for("none stays", SOON, || async {
-        (origin.open_connections() == 0).then_some(())
-    })
-    .await;
+    gateway
+}
+
+#[tokio::test]
+async fn idle_connections_are_bounded_over_all_workers_and_closed_in_time() {
+    // In time for the first one is long after the test.
+    for (pool, left) in [
+        ("{max_idle: 3, idle_timeout: 1h}", 3),
+        ("{max_idle: 64, idle_timeout: 2s}", 0),
+    ] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let origin = Origin::start(move |_| {
+            let held = held.clone();
+            async move {
+                held.pass().await;
+                Reply::ok("page")
+            }
+        })
+        .await;
+        let gateway = forty_connections(&origin, &gate, pool).await;
+        wait_for(&format!("{left} stay"), SOON, || async {
+            (origin.open_connections() == left).then_some(())
+        })
+        .await;
+        assert_eq!(gateway.client().get("/more").await.status, 200);
+    }
 }
 
 #[tokio::test]
@@ -262,6 +284,101 @@ async fn a_connection_that_the_origin_will_not_keep_is_not_used_again() {
             assert_eq!(client.get(&format!("/{n}")).await.text(), "page");
         }
         assert_eq!(opened.load(Ordering::SeqCst), connections, "{field}");
+    }
+}
+
+/// What the gateway knows of an origin that closes connections, without being told or by its word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ClosingOrigin {
+    /// It says for how long it keeps connections, and does nothing else.
+    Says,
+    /// It says nothing, and closes the first connection under its second request.
+    Closes,
+}
+
+/// How many connections an origin of bytes had, and how many are open.
+#[derive(Clone, Default)]
+struct CountedConnections {
+    opened: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+}
+
+impl ClosingOrigin {
+    async fn start(self) -> (String, CountedConnections) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let counts = CountedConnections::default();
+        let counted = counts.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let nth = counted.opened.fetch_add(1, Ordering::SeqCst);
+                counted.open.fetch_add(1, Ordering::SeqCst);
+                let open = Arc::clone(&counted.open);
+                tokio::spawn(async move {
+                    self.serve(stream, nth).await;
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        (url, counts)
+    }
+
+    /// Answers until the gateway closes the connection, or it is time to close it.
+    async fn serve(self, mut stream: TcpStream, nth: usize) {
+        let said = match self {
+            Self::Says => "keep-alive: timeout=3\r\n",
+            Self::Closes => "",
+        };
+        let answer = format!("HTTP/1.1 200 OK\r\n{said}content-length: 2\r\n\r\nok");
+        for answered in 0.. {
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            if self == Self::Closes && nth == 0 && answered == 1 {
+                return;
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+}
+
+/// RFC 9112 appendix C.2.2, and what an origin does not say. Otherwise connections would stand for an
+/// hour.
+#[tokio::test]
+async fn a_connection_is_closed_before_the_origin_would_as_it_says_or_has_shown() {
+    const IDLE: Duration = Duration::from_secs(3);
+    for origin in [ClosingOrigin::Says, ClosingOrigin::Closes] {
+        let (url, counts) = origin.start().await;
+        let gateway = before(&url, ", pool: {idle_timeout: 1h}").await;
+        let client = gateway.client();
+        assert_eq!(client.get("/").await.text(), "ok");
+        let mut answered = Instant::now();
+        if origin == ClosingOrigin::Closes {
+            passed(answered, IDLE).await;
+            answered = Instant::now();
+            assert_eq!(
+                client.get("/").await.text(),
+                "ok",
+                "over another connection"
+            );
+            assert_eq!(counts.opened.load(Ordering::SeqCst), 2, "{origin:?}");
+        }
+        let opened = counts.opened.load(Ordering::SeqCst);
+        wait_for(
+            &format!("{origin:?}: the gateway closes it"),
+            SOON,
+            || async { (counts.open.load(Ordering::SeqCst) == 0).then_some(()) },
+        )
+        .await;
+        // It was kept a while: two seconds as it was told, and four fifths of three where it was shown.
+        let kept = answered.elapsed();
+        assert!(kept >= Duration::from_secs(1), "{origin:?}: {kept:?}");
+        assert_eq!(client.get("/").await.text(), "ok");
+        assert_eq!(counts.opened.load(Ordering::SeqCst), opened + 1);
     }
 }
 

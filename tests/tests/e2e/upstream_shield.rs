@@ -20,12 +20,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 /// Both layers.
-struct Layers {
+struct ShieldLayers {
     edge: Gateway,
     shield: Gateway,
 }
 
-impl Layers {
+impl ShieldLayers {
     /// Over no bus: each hears of a purge when the test tells it.
     async fn apart(origin: &Origin) -> Self {
         let _places = PLACES.reserve(2).await;
@@ -151,7 +151,7 @@ async fn a_loop_in_which_cdn_loop_is_lost_ends_after_ten_hops() {
 async fn a_purge_that_reaches_the_edge_first_leaves_nothing_old() {
     let pages = Pages::default();
     let origin = pages.origin().await;
-    let layers = Layers::apart(&origin).await;
+    let layers = ShieldLayers::apart(&origin).await;
     for soft in [false, true] {
         for mut selector in selectors(layers.edge.address) {
             selector["soft"] = json!(soft);
@@ -182,7 +182,7 @@ async fn a_purge_that_reaches_the_edge_first_leaves_nothing_old() {
 async fn a_purge_that_reaches_the_shield_first_leaves_nothing_old() {
     let pages = Pages::default();
     let origin = pages.origin().await;
-    let layers = Layers::apart(&origin).await;
+    let layers = ShieldLayers::apart(&origin).await;
     for selector in selectors(layers.edge.address) {
         layers
             .both_show("/p/1", &pages.version("/p/1").to_string())
@@ -215,7 +215,7 @@ async fn a_load_between_the_layers_brings_nothing_back() {
             }
         })
         .await;
-        let layers = Layers::apart(&origin).await;
+        let layers = ShieldLayers::apart(&origin).await;
         let address = layers.edge.address;
         let ask = || {
             let client = layers.edge.client();
@@ -263,7 +263,7 @@ async fn a_purge_over_the_bus_reaches_both_layers() {
     let upstream = format!("{{targets: [\"http://{}\"]}}", shield.address);
     let edge = node(&origin, "edge", &bus);
     let edge = edge.upstream("origin", &upstream).start().await;
-    let layers = Layers { edge, shield };
+    let layers = ShieldLayers { edge, shield };
     for node in [&layers.edge, &layers.shield] {
         wait_for("the layers hear each other", SOON * 2, || async {
             (e2e::fleet::known(node).await == 1).then_some(())
@@ -305,7 +305,7 @@ fn members(answer: &Answer) -> Vec<String> {
 #[tokio::test]
 async fn cache_status_tells_of_both_layers() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
-    let layers = Layers::apart(&origin).await;
+    let layers = ShieldLayers::apart(&origin).await;
     let miss = members(&layers.at_edge("/a").await);
     assert_eq!(miss.len(), 2, "{miss:?}");
     for member in &miss {
@@ -336,7 +336,7 @@ async fn the_edge_counts_from_when_the_origin_made_the_page() {
         )
     })
     .await;
-    let layers = Layers::apart(&origin).await;
+    let layers = ShieldLayers::apart(&origin).await;
     let loaded = Instant::now();
     layers.at_shield("/p/1").await;
     passed(loaded, Duration::from_millis(1_100)).await;
@@ -362,7 +362,7 @@ async fn a_failing_origin_is_covered_for_as_long_as_it_says_and_no_longer() {
         false => Reply::ok("sick").status(503),
     })
     .await;
-    let layers = Layers::apart(&origin).await;
+    let layers = ShieldLayers::apart(&origin).await;
     let loaded = Instant::now();
     assert_eq!(layers.at_edge("/p/1").await.text(), "page");
     let latest = Instant::now();

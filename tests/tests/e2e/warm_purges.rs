@@ -18,7 +18,7 @@ const PAGE: &str = "/p/1";
 const URL: &str = "http://site.example/p/1";
 
 /// Two nodes on one bus; the first one is the one that is restarted.
-struct Pair {
+struct NodePair {
     kept: Kept,
     pages: Pages,
     origin: Origin,
@@ -27,7 +27,7 @@ struct Pair {
     warm: &'static str,
 }
 
-impl Pair {
+impl NodePair {
     async fn new(warm: &'static str, shared: bool) -> Self {
         let pages = Pages::default();
         let redis = Redis::start().await;
@@ -72,7 +72,7 @@ async fn key_of(node: &Gateway) -> String {
 }
 
 async fn all_purges_hold(warm: &'static str, shared: bool) {
-    let pair = Pair::new(warm, shared).await;
+    let pair = NodePair::new(warm, shared).await;
     let other = pair.start("b").await;
     let key = key_of(&other).await;
     for selector in [
@@ -127,7 +127,7 @@ async fn no_purge_is_undone_by_a_snapshot_beside_a_second_tier() {
 /// Where other nodes are, each page of a snapshot is validated once, and then certain.
 #[tokio::test]
 async fn a_snapshot_is_in_doubt_where_others_may_have_purged() {
-    let pair = Pair::new(SNAPSHOT, false).await;
+    let pair = NodePair::new(SNAPSHOT, false).await;
     let first = pair.start("a").await;
     ask(&first, PAGE).await;
     stop(first).await;
@@ -147,7 +147,7 @@ async fn a_snapshot_is_in_doubt_where_others_may_have_purged() {
 #[tokio::test]
 async fn what_a_request_to_another_node_made_invalid_does_not_come_back() {
     for (warm, shared) in [(SNAPSHOT, false), ("", true), (SNAPSHOT, true)] {
-        let pair = Pair::new(warm, shared).await;
+        let pair = NodePair::new(warm, shared).await;
         let other = pair.start("b").await;
         let first = pair.start("a").await;
         ask(&first, PAGE).await;
@@ -168,7 +168,7 @@ async fn what_a_request_to_another_node_made_invalid_does_not_come_back() {
 /// The log is gone with all that Redis had: what the snapshot has can't be compared with anything.
 #[tokio::test]
 async fn without_its_purge_log_a_snapshot_is_not_believed() {
-    let pair = Pair::new(SNAPSHOT, true).await;
+    let pair = NodePair::new(SNAPSHOT, true).await;
     let other = pair.start("b").await;
     let first = pair.start("a").await;
     ask(&first, PAGE).await;

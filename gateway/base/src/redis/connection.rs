@@ -4,6 +4,7 @@
 //! callers who left long ago. When a connection ends, so does its client and all commands that wait
 //! in it. Attempts follow one another with growing, jittered pauses ([`RedisReconnectBackoff`]).
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::redis::driver::Client;
@@ -15,14 +16,17 @@ use crate::redis::driver::{ClusterHash, ConnectHandle, CustomCommand, Value};
 use tokio::task::JoinError;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::target::target;
+use super::target::{only_server, target};
 use super::{RedisConnectionSettings, RedisError, RedisTargetError};
 use crate::backoff::{self, OutageTracker};
+use crate::knock::knock;
 
 /// How connections are made.
 #[derive(Clone)]
 pub struct RedisConnector {
     target: Fred,
+    /// The server, if there is only this one: its return is noticed earlier than fred would.
+    only: Option<(String, u16)>,
     connect: Duration,
     silence: Duration,
     pause_max: Duration,
@@ -70,6 +74,7 @@ impl RedisConnector {
     pub fn new(settings: &RedisConnectionSettings<'_>) -> Result<Self, RedisTargetError> {
         Ok(Self {
             target: target(settings)?,
+            only: only_server(settings)?,
             connect: settings.connect_timeout,
             silence: settings.silence_timeout,
             pause_max: settings.reconnect_max.max(PAUSE_MIN),
@@ -111,6 +116,12 @@ impl RedisConnector {
     /// # Errors
     /// Why there is no connection.
     pub async fn connect(&self) -> Result<RedisConnection, RedisError> {
+        if let Some((host, port)) = &self.only
+            && let Err(error) = knock(host, *port, self.connect).await
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            return Err(RedisError::Down("no answer while connecting".to_owned()));
+        }
         let client = self.client();
         let mut routing = ConnectionTaskGuard(client.connect());
         let up = async {

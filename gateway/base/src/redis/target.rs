@@ -62,6 +62,15 @@ pub(super) fn target(settings: &RedisConnectionSettings<'_>) -> Result<Fred, Red
     })
 }
 
+/// The server at this URL; none if there may be several.
+pub(super) fn only_server(
+    settings: &RedisConnectionSettings<'_>,
+) -> Result<Option<(String, u16)>, RedisTargetError> {
+    let mut place = read(settings.url)?;
+    let is_alone = place.kind == RedisTopology::Alone;
+    Ok(place.hosts.pop().filter(|_| is_alone))
+}
+
 fn server(place: ParsedUrl, settings: &RedisConnectionSettings<'_>) -> ServerConfig {
     let hosts = place.hosts.into_iter();
     let mut hosts: Vec<_> = hosts.map(|(host, port)| Server::new(host, port)).collect();

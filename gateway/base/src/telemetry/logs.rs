@@ -3,6 +3,11 @@
 //! A line never makes a request wait: lines go through a bounded queue to a thread, and lines
 //! that do not fit are dropped and counted.
 
+mod json_line;
+mod line;
+mod line_time;
+mod text_line;
+
 use std::io::IsTerminal;
 use std::sync::Arc;
 
@@ -10,9 +15,11 @@ use prometheus::IntCounter;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 
 use crate::telemetry::config::{LogFormat, LogLevel, TelemetryConfig};
 use crate::telemetry::metrics::Registry;
+use line::LogLineFormat;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 16_384;
@@ -39,16 +46,15 @@ pub fn start(config: &TelemetryConfig) -> LogWriterGuard {
     let shown = filter(level(config.log_level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(shown)
-        .with_writer(writer)
-        .with_target(false);
+        .with_writer(writer);
     // An error means that another subscriber is set already, as in tests of the library.
     // The handles of the two forms have different types.
     let set_level: LevelSetter = match config.log_format {
         LogFormat::Json => {
             let builder = builder
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
+                .with_ansi(false)
+                .event_format(LogLineFormat::json())
+                .fmt_fields(JsonFields::new())
                 .with_filter_reloading();
             let handle = builder.reload_handle();
             let _ = builder.try_init();
@@ -56,7 +62,10 @@ pub fn start(config: &TelemetryConfig) -> LogWriterGuard {
         }
         LogFormat::Text => {
             let is_terminal = std::io::stderr().is_terminal();
-            let builder = builder.with_ansi(is_terminal).with_filter_reloading();
+            let builder = builder
+                .with_ansi(is_terminal)
+                .event_format(LogLineFormat::text())
+                .with_filter_reloading();
             let handle = builder.reload_handle();
             let _ = builder.try_init();
             Arc::new(move |wanted| drop(handle.reload(filter(level(wanted)))))

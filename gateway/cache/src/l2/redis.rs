@@ -39,6 +39,7 @@ use lamina_base::redis::driver::Error;
 use lamina_base::redis::driver::Script;
 use lamina_base::redis::driver::Value;
 use parking_lot::Mutex;
+use tokio::sync::futures::Notified;
 use tokio::sync::{broadcast, watch};
 
 use super::description::SharedStoreSettings;
@@ -158,12 +159,18 @@ pub fn open_for(
 impl RedisStore {
     /// A connected client; the connections take turns.
     fn client(&self) -> Result<Client, StoreError> {
+        self.client_and_end().map(|(client, _)| client)
+    }
+
+    /// The same, and the end of its connection.
+    fn client_and_end(&self) -> Result<(Client, Notified<'_>), StoreError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let links = (0..self.asking.len()).map(|i| &self.asking[(turn + i) % self.asking.len()]);
         let mut down = StoreError::Down("no connection".to_owned());
         for link in links {
+            let ended = link.ended();
             match link.client() {
-                Ok(client) => return Ok(client),
+                Ok(client) => return Ok((client, ended)),
                 Err(why) => down = why,
             }
         }
@@ -176,10 +183,28 @@ impl RedisStore {
         keys: Vec<String>,
         arguments: Vec<Value>,
     ) -> Result<Value, StoreError> {
-        let client = self.client()?;
         let about = keys.first().cloned().unwrap_or_default();
-        let answer = run_script(script, &client, keys, arguments).await;
+        let answer = self.run_until_ended(script, keys, arguments).await?;
         answer.map_err(|error| self.failed_about(&about, &error))
+    }
+
+    /// Runs a script, as long as there is its connection: what came just after its end may get no
+    /// answer, not even an error.
+    async fn run_until_ended(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<Result<Value, Error>, StoreError> {
+        let (client, ended) = self.client_and_end()?;
+        tokio::select! {
+            biased;
+            answer = run_script(script, &client, keys, arguments) => Ok(answer),
+            () = ended => {
+                let why = "the connection ended before there was an answer".to_owned();
+                Err(StoreError::Down(why))
+            }
+        }
     }
 
     /// Runs a script that carries invalidations, even when the server's memory is used up.
@@ -190,10 +215,9 @@ impl RedisStore {
         arguments: Vec<Value>,
     ) -> Result<Value, StoreError> {
         if !self.is_flagless.load(Ordering::Relaxed) {
-            let client = self.client()?;
-            let answer =
-                run_script(&script.flagged, &client, keys.clone(), arguments.clone()).await;
-            match answer {
+            let asked = (keys.clone(), arguments.clone());
+            let answer = self.run_until_ended(&script.flagged, asked.0, asked.1);
+            match answer.await? {
                 Err(error) if knows_no_flags(&error) => {
                     self.is_flagless.store(true, Ordering::Relaxed);
                 }

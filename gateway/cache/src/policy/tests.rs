@@ -86,6 +86,30 @@ fn what_an_origin_says_of_a_strange_request_is_kept_only_when_configured() {
 }
 
 #[test]
+fn what_has_trailers_that_count_is_never_stored() {
+    let forced = config::CachePolicyConfig {
+        mode: Some(config::TtlMode::Override),
+        ttl: Some(units::ConfigDuration::secs(60)),
+        ..Default::default()
+    };
+    let fresh = ("cache-control", "public, max-age=60");
+    for (field, expected) in [
+        (("content-type", "application/grpc"), false),
+        (("content-type", "application/grpc+proto"), false),
+        (("trailer", "digest"), false),
+        (("content-type", "application/json"), true),
+    ] {
+        for policy in [&config::CachePolicyConfig::default(), &forced] {
+            let judged = judge_as(policy, 200, &[], &[fresh, field]);
+            match expected {
+                true => assert!(judged.is_ok(), "{field:?}"),
+                false => assert_eq!(judged, Err(UncacheableReason::Trailers), "{field:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn who_says_who_he_is_gets_no_lifetime_of_ours() {
     let policy = config::CachePolicyConfig {
         ttl: Some(units::ConfigDuration::secs(30)),

@@ -4,7 +4,9 @@
 mod access;
 mod answers;
 mod blocks;
+mod bypass;
 mod conditions;
+mod fields;
 mod guards;
 mod hosts;
 mod listeners;

@@ -211,6 +211,15 @@ impl SourceStatement {
         self.remark.replace(Some(why.to_owned()));
     }
 
+    /// Adds to what is remarked already.
+    pub fn also_remarked(&self, words: &str) {
+        match self.remark() {
+            Some(known) if known.contains(words) => {}
+            Some(known) => self.remarked(&format!("{known}; {words}")),
+            None => self.remarked(words),
+        }
+    }
+
     pub fn remark(&self) -> Option<String> {
         self.remark.borrow().clone()
     }

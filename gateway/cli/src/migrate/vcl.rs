@@ -27,6 +27,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod unsaid;
+mod walk;
 
 use super::draft::ConfigDraft;
 use super::source::{self, SourceStatement};

@@ -150,6 +150,9 @@ pub enum Message {
         healthy: bool,
         /// The version of Lamina that it runs. For people.
         version: String,
+        /// Whether the other nodes must answer with a heartbeat: this node has received nothing for
+        /// a while, and learns from their counts which purges it lacks.
+        asks: bool,
     },
     /// The node shuts down in an orderly way: no other node needs to wait for it.
     Leaving,

@@ -6,7 +6,9 @@
 //! has a number and was not taken is sent again unchanged; receivers recognize it by its id.
 //!
 //! Invariant: no purge is dropped while the retry queue is on: it waits, or a wider one waits in
-//! its place. A retry starts after a pause, and also when the transport reports that it is up.
+//! its place. A retry starts after a pause, and also when the transport reports that it is up. An
+//! attempt ends with the connection that it was made on: a client library may keep a command that
+//! came just after the end of its connection until nobody waits for it any more.
 //!
 //! *Refused* and *down* are different. An event that the broker will never take because it is
 //! larger than the broker allows is replaced by a wider event that fits ([`widen`]), so that no
@@ -63,6 +65,7 @@ pub struct Outbox {
     queue: Mutex<OutboxQueue>,
     wake: Notify,
     up: Notify,
+    down: Notify,
     idle: Notify,
     progress: Notify,
     breaker: Breaker,
@@ -117,6 +120,7 @@ impl Outbox {
             queue: Mutex::new(OutboxQueue::new(retry.max_size, retry.max_bytes.as_usize())),
             wake: Notify::new(),
             up: Notify::new(),
+            down: Notify::new(),
             idle: Notify::new(),
             progress: Notify::new(),
             breaker: Breaker::new(
@@ -192,6 +196,12 @@ impl Outbox {
         self.breaker.close();
         self.metrics.breaker(self.breaker.passage());
         self.up.notify_one();
+    }
+
+    /// The connection of the transport has ended: what is being published on it will not be
+    /// confirmed any more, and is to be published on the next one.
+    pub fn disconnected(&self) {
+        self.down.notify_waiters();
     }
 
     /// Waits until everything is sent.
@@ -450,14 +460,19 @@ impl Outbox {
         kind: PublishedKind,
     ) -> (usize, Option<PublishError>) {
         let messages = batch.alike(kind);
+        // Registered before the transport looks for its connection, so that no end is missed.
+        let down = self.down.notified();
         let publish = match kind.is_kept() {
             true => self.transport.publish(&messages),
             false => self.transport.whisper(&messages),
         };
-        match tokio::time::timeout(self.timeout, publish).await {
-            Ok(answer) => answer,
-            // It is not known which of them were sent, so all are sent again.
-            Err(_) => (0, Some(PublishError::Timeout)),
+        // Where there is no answer it is not known which of them were sent, so all are sent again.
+        tokio::select! {
+            biased;
+            answer = tokio::time::timeout(self.timeout, publish) => {
+                answer.unwrap_or((0, Some(PublishError::Timeout)))
+            }
+            () = down => (0, Some(PublishError::Down("the connection ended".to_owned()))),
         }
     }
 

@@ -115,4 +115,10 @@ impl BusTransport for RabbitMq {
     fn cut(&self) {
         self.knife.cut();
     }
+
+    fn give_up_queue(&self) {
+        if self.config.queue_name.is_some() {
+            self.stop.token().cancel();
+        }
+    }
 }

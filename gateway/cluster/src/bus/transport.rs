@@ -57,6 +57,11 @@ pub trait BusTransport: Send + Sync {
     /// Ends the present connections without a good-bye, as a network failure does; the reconnector
     /// then makes new ones. For `lamina doctor`, which measures how long that takes.
     fn cut(&self);
+
+    /// Another process takes the place of this one, and what only one connection may have, as a
+    /// queue of a broker, is given up to it for good. Afterwards nothing may be published or
+    /// received here.
+    fn give_up_queue(&self) {}
 }
 
 /// How many of the first messages the broker has taken, and why it has not taken the next one.

@@ -3,16 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Cluster;
 use super::doubts::UnprovenDoubt;
 use super::nodes::{KeptDelivery, NodeState, PurgeCountVerdict, SendingNode};
+use super::{Cluster, HeartbeatPurpose};
 use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{BusEvent, EventShape, Message, NodePayload, PublisherNumber};
 use crate::bus::inbox::{EventHandler, EventTrust, NotApplied};
 use crate::bus::transport::Guarantee;
-use crate::cache::purge::{
-    DoubtDuration, PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector,
-};
+use crate::cache::purge::{PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector};
 use crate::pattern::Pattern;
 
 impl EventHandler for Cluster {
@@ -36,17 +34,24 @@ impl EventHandler for Cluster {
         self.cache.set_cut_off(false);
         self.outbox.reconnected();
         self.joined.get_or_init(tokio::time::Instant::now);
-        self.beat_once();
         match behind {
-            // Whatever was published while this node did not listen is lost.
-            None => self.doubts.open("this node received no events for a while"),
-            Some(_) => self.doubts.open_until_caught_up(),
+            // Whatever was published while this node did not listen is lost. Nodes that came back
+            // before it may have published since: their counts say what to ask them for.
+            None => {
+                self.beat_once(HeartbeatPurpose::Ask);
+                self.doubts.open("this node received no events for a while");
+            }
+            Some(_) => {
+                self.beat_once(HeartbeatPurpose::Tell);
+                self.doubts.open_until_caught_up();
+            }
         }
     }
 
     fn down(&self) {
         self.hears.store(false, Ordering::Release);
         self.cache.set_cut_off(true);
+        self.outbox.disconnected();
     }
 
     fn lost(&self, what: &'static str) {
@@ -99,7 +104,14 @@ impl Cluster {
                 self.nodes.lock().left(who.source);
                 return;
             }
-            Message::Heartbeat { healthy, version } => {
+            Message::Heartbeat {
+                healthy,
+                version,
+                asks,
+            } => {
+                if asks {
+                    self.asked.notify_one();
+                }
                 self.count(who, ours.purges, now);
                 let state = NodeState { healthy, version };
                 self.nodes.lock().stated(who.source, state);
@@ -122,19 +134,16 @@ impl Cluster {
         } else {
             PurgeKind::Hard
         };
-        let order = match selector.parse() {
-            Ok(PurgeStatement::Purged(author, selector)) => {
-                self.cache.purge_of_peer(author, &selector, kind)
-            }
-            Ok(PurgeStatement::Invalidated(numbers)) => self.cache.invalidated_by_peer(&numbers),
-            Ok(PurgeStatement::Doubt) => self.cache.doubt(DoubtDuration::ForGood),
-            // A statement of a newer version: what it reaches is unknown, so everything is purged.
-            Err(_) => {
-                let all = Selector::All;
-                self.cache
-                    .purge_of_peer(PurgeInitiator::Operator, &all, PurgeKind::Hard)
-            }
+        // A statement of a newer version: what it reaches is unknown, so everything is purged.
+        let all = || PurgeStatement::Purged(PurgeInitiator::Operator, Selector::All);
+        let (statement, kind) = match selector.parse() {
+            Ok(statement) => (statement, kind),
+            Err(_) => (all(), PurgeKind::Hard),
         };
+        if who.source != self.name() {
+            self.cache.pass_on_to_successor(&statement, kind);
+        }
+        let order = self.cache.apply_of_peer(statement, kind);
         let now = Instant::now();
         let arrival = self.nodes.lock().purged(who, number, now);
         self.note_missing(arrival, who, order, now);

@@ -18,6 +18,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::key::{CacheKeyField, KeyBuf, KeyId, hash64};
 use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
 use crate::cache::record::{RecordLimits, Seal};
+use crate::cache::successor::{PredecessorPurgeAuthor, SuccessorPurges};
 use crate::units::ByteSize;
 use hub::{Hub, Line, Port};
 use lamina_base::telemetry::metrics::assert_registered;
@@ -324,6 +325,86 @@ async fn a_lost_purge_is_said_again() {
     let late = two.metric("lamina_cluster_purges_total", "late");
     assert_eq!(late, 100.0);
     assert_eq!(one.metric("lamina_bus_published_total", "again"), 100.0);
+}
+
+/// Its heartbeat asks the others for theirs: it does not have to wait for the next ones.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_after_the_others_learns_at_once_what_it_has_missed() {
+    let hub = Arc::default();
+    let (one, two) = (Site::join(&hub, "one", 1), Site::join(&hub, "two", 2));
+    after(BEAT).await;
+    two.port.set_deaf(true);
+    two.port
+        .tell(TransportEvent::Down("by the test".to_owned()));
+    one.purge("tag:t");
+    settle().await;
+    two.port.set_deaf(false);
+    two.port.tell(TransportEvent::Up { behind: None });
+    after(BETWEEN_ANSWERS).await;
+    assert_eq!(two.metric("lamina_cluster_purges_total", "late"), 1.0);
+}
+
+/// Where nodes have a queue each, one of two processes of a node hears what the others purge.
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_purges_is_for_the_process_that_takes_over_and_told_to_nobody_again() {
+    let hub = Arc::default();
+    let (one, two) = (Site::join(&hub, "one", 1), Site::join(&hub, "two", 2));
+    let new = Site::join(&hub, "two", 3);
+    after(BEAT).await;
+    let purges = Arc::new(SuccessorPurges::default());
+    two.cache.tell_successor(Some(Arc::clone(&purges)));
+    new.port.set_deaf(true);
+    one.purge("tag:t");
+    settle().await;
+    let purge = purges.next().unwrap();
+    assert_eq!(purge.author, PredecessorPurgeAuthor::Peer);
+    new.load("/p/1", "old");
+    new.cache
+        .purge_as_predecessor(purge.statement, purge.kind, purge.author);
+    settle().await;
+    assert_eq!(new.look("/p/1"), Met::Nothing);
+    assert_eq!(new.metric("lamina_bus_published_total", "purge"), 0.0);
+    // What the new process itself tells does not come back to it.
+    new.purge("tag:u");
+    settle().await;
+    purges.close();
+    assert!(purges.next().is_none());
+}
+
+/// All come back at the same time: each answers all others together.
+#[tokio::test(start_paused = true)]
+async fn many_that_ask_for_a_heartbeat_at_once_get_few() {
+    let hub = Arc::default();
+    let nodes: Vec<Site> = (0..20)
+        .map(|n| Site::join(&hub, &format!("n{n}"), n + 1))
+        .collect();
+    after(BEAT).await;
+    let published = || nodes[0].port.published.lock().len();
+    let before = published();
+    for node in &nodes {
+        node.port.tell(TransportEvent::Up { behind: None });
+        settle().await;
+    }
+    after(BETWEEN_ANSWERS * 3).await;
+    assert!(published() - before <= 4, "{}", published() - before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_ends_with_its_connection_and_goes_on_the_next_one() {
+    let hub = Arc::default();
+    let (one, two) = (Site::join(&hub, "one", 1), Site::join(&hub, "two", 2));
+    after(BEAT).await;
+    one.port.set_mute(true);
+    one.purge("tag:t");
+    settle().await;
+    let began = tokio::time::Instant::now();
+    one.port.set_mute(false);
+    one.port
+        .tell(TransportEvent::Down("by the test".to_owned()));
+    one.port.tell(TransportEvent::Up { behind: None });
+    settle().await;
+    assert_eq!(two.metric("lamina_cluster_purges_total", ""), 1.0);
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

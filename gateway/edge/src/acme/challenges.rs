@@ -53,7 +53,7 @@ struct ChallengeState {
     known: Mutex<HashMap<ChallengeSubject, Arc<str>>>,
     lookups: Arc<Semaphore>,
     /// Another process goes on with the orders, so the answers stay in the storage.
-    left: AtomicBool,
+    left: Arc<AtomicBool>,
 }
 
 /// An answer that is published until this is dropped.
@@ -68,13 +68,18 @@ impl AcmeChallenges {
             storage,
             known: Mutex::new(HashMap::new()),
             lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
-            left: AtomicBool::new(false),
+            left: Arc::default(),
         }))
     }
 
     /// Leaves what is published to another process, which goes on with the orders.
     pub fn leave(&self) {
         self.0.left.store(true, Ordering::Release);
+    }
+
+    /// Whether they were left to another process.
+    pub fn left(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.left)
     }
 
     /// Publishes an answer on all nodes, for so long at most.

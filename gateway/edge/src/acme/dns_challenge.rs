@@ -1,9 +1,12 @@
 //! DNS-01: a program makes the record, the authoritative servers show it, and the program removes
-//! it when the order has ended, however that was.
+//! it when the order has ended, however that was. A record that is left to another process, or to the
+//! next node that goes on with the order, is removed by that one.
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +15,7 @@ use tokio::time::sleep;
 
 use super::config::AcmeDnsChallenge;
 use super::dns::{DnsError, DnsResolver};
+use super::records::StoredDnsRecord;
 
 /// The label that records of challenges have in front (RFC 8555 §8.4).
 const LABEL: &str = "_acme-challenge";
@@ -52,48 +56,81 @@ enum DnsChange {
 /// A record that is there until this is dropped.
 pub struct PublishedRecord {
     dns: AcmeDnsChallenge,
-    name: String,
+    record: StoredDnsRecord,
+    /// Another process goes on with the order, so the record stays.
+    left: Arc<AtomicBool>,
+}
+
+/// The record that is to be made for a host.
+///
+/// # Errors
+/// If it is not known where it belongs.
+pub async fn record_of(
+    dns: &AcmeDnsChallenge,
+    host: &str,
     text: String,
+) -> Result<StoredDnsRecord, DnsChallengeError> {
+    let resolver = DnsResolver::new(&dns.resolvers);
+    let name = resolver.canonical(&format!("{LABEL}.{host}")).await?;
+    Ok(StoredDnsRecord { name, text })
 }
 
 impl PublishedRecord {
-    /// Makes the record for a host, and waits until its name servers show it.
+    /// From here on it is cleaned up, whether it was made or not: a program that fails may have made
+    /// it nevertheless.
+    pub fn new(dns: &AcmeDnsChallenge, record: StoredDnsRecord, left: Arc<AtomicBool>) -> Self {
+        Self {
+            dns: dns.clone(),
+            record,
+            left,
+        }
+    }
+
+    /// What it is.
+    pub fn record(&self) -> &StoredDnsRecord {
+        &self.record
+    }
+
+    /// Makes the record, and waits until its name servers show it.
     ///
     /// # Errors
     /// If the program fails, or the servers don't show it.
-    pub async fn publish(
-        dns: &AcmeDnsChallenge,
-        host: &str,
-        text: String,
-    ) -> Result<Self, DnsChallengeError> {
-        let resolver = DnsResolver::new(&dns.resolvers);
-        let name = resolver.canonical(&format!("{LABEL}.{host}")).await?;
-        // From here on it is cleaned up: a program that fails may have made it nevertheless.
-        let record = Self {
-            dns: dns.clone(),
-            name,
-            text,
-        };
-        record.change(DnsChange::Present).await?;
-        record.wait_until_shown(&resolver).await?;
-        Ok(record)
+    pub async fn show(&self) -> Result<(), DnsChallengeError> {
+        self.change(DnsChange::Present).await?;
+        self.wait_until_shown(&DnsResolver::new(&self.dns.resolvers))
+            .await
+    }
+
+    /// The same for one that may be there already: not every program makes a record twice.
+    ///
+    /// # Errors
+    /// As for [`show`](Self::show).
+    pub async fn show_again(&self) -> Result<(), DnsChallengeError> {
+        let resolver = DnsResolver::new(&self.dns.resolvers);
+        let StoredDnsRecord { name, text } = &self.record;
+        let servers = resolver.servers_of(name).await?;
+        match resolver.is_shown(&servers, name, text).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => self.show().await,
+        }
     }
 
     async fn wait_until_shown(&self, resolver: &DnsResolver) -> Result<(), DnsChallengeError> {
         let began = Instant::now();
         let mut pause = ASK_AGAIN;
         loop {
-            let servers = resolver.servers_of(&self.name).await?;
-            match resolver.is_shown(&servers, &self.name, &self.text).await {
+            let StoredDnsRecord { name, text } = &self.record;
+            let servers = resolver.servers_of(name).await?;
+            match resolver.is_shown(&servers, name, text).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::info!(%error, name = self.name, "a name server can't be asked yet");
+                    tracing::info!(%error, name, "a name server can't be asked yet");
                 }
             }
             let limit = self.dns.propagation.0;
             if began.elapsed() + pause > limit {
-                let name = self.name.clone();
+                let name = name.clone();
                 return Err(DnsChallengeError::NotShown { name, limit });
             }
             sleep(pause).await;
@@ -102,8 +139,8 @@ impl PublishedRecord {
     }
 
     async fn change(&self, change: DnsChange) -> Result<(), DnsChallengeError> {
-        let (dns, name, text) = (self.dns.clone(), self.name.clone(), self.text.clone());
-        let ran = tokio::task::spawn_blocking(move || run(&dns, change, &name, &text)).await;
+        let (dns, record) = (self.dns.clone(), self.record.clone());
+        let ran = tokio::task::spawn_blocking(move || run(&dns, change, &record)).await;
         ran.unwrap_or_else(|error| {
             Err(DnsChallengeError::Program {
                 program: String::new(),
@@ -115,15 +152,18 @@ impl PublishedRecord {
 
 impl Drop for PublishedRecord {
     fn drop(&mut self) {
-        let (dns, name) = (self.dns.clone(), std::mem::take(&mut self.name));
-        let text = std::mem::take(&mut self.text);
-        // Without a runtime the process is ending, and the record is left for its next order.
+        if self.left.load(Ordering::Acquire) {
+            return;
+        }
+        let (dns, record) = (self.dns.clone(), self.record.clone());
+        // Without a runtime the process is ending, and the record is left for who goes on with the
+        // order.
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         runtime.spawn_blocking(move || {
-            if let Err(error) = run(&dns, DnsChange::Cleanup, &name, &text) {
-                tracing::warn!(%error, name, "a record of the DNS is not removed");
+            if let Err(error) = run(&dns, DnsChange::Cleanup, &record) {
+                tracing::warn!(%error, name = record.name, "a record of the DNS is not removed");
             }
         });
     }
@@ -133,8 +173,7 @@ impl Drop for PublishedRecord {
 fn run(
     dns: &AcmeDnsChallenge,
     change: DnsChange,
-    name: &str,
-    text: &str,
+    StoredDnsRecord { name, text }: &StoredDnsRecord,
 ) -> Result<(), DnsChallengeError> {
     let Some((program, arguments)) = dns.exec.split_first() else {
         return Ok(());
@@ -150,7 +189,7 @@ fn run(
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .args([word, name, text])
+        .args([word, name.as_str(), text.as_str()])
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .envs(environment(dns)?)
@@ -246,6 +285,13 @@ mod tests {
         }
     }
 
+    fn record() -> StoredDnsRecord {
+        StoredDnsRecord {
+            name: "n".to_owned(),
+            text: "t".to_owned(),
+        }
+    }
+
     #[test]
     fn a_program_gets_its_arguments_and_no_other_environment() {
         let dir = tempfile::tempdir().unwrap();
@@ -255,13 +301,13 @@ mod tests {
         dns.environment_file = Some(file.clone());
         let open = std::fs::Permissions::from_mode(0o644);
         std::fs::set_permissions(&file, open).unwrap();
-        let refused = run(&dns, DnsChange::Present, "n", "t").unwrap_err();
+        let refused = run(&dns, DnsChange::Present, &record()).unwrap_err();
         assert!(
             refused.to_string().contains("expected mode 0600"),
             "{refused}"
         );
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        run(&dns, DnsChange::Cleanup, "n", "t").unwrap();
+        run(&dns, DnsChange::Cleanup, &record()).unwrap();
         assert_eq!(
             std::fs::read_to_string(out).unwrap(),
             "cleanup n t a=b none\n"
@@ -271,13 +317,13 @@ mod tests {
     #[test]
     fn what_a_program_says_is_told_and_one_that_hangs_is_ended() {
         let failing = challenge("echo no such zone >&2; exit 3");
-        let error = run(&failing, DnsChange::Present, "n", "t")
+        let error = run(&failing, DnsChange::Present, &record())
             .unwrap_err()
             .to_string();
         assert!(error.contains("exit status: 3: no such zone"), "{error}");
         let mut hanging = challenge("exec sleep 600");
         hanging.timeout = ConfigDuration::millis(50);
-        let error = run(&hanging, DnsChange::Present, "n", "t")
+        let error = run(&hanging, DnsChange::Present, &record())
             .unwrap_err()
             .to_string();
         assert!(error.contains("did not end within 50ms"), "{error}");

@@ -6,17 +6,17 @@
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier,
-    KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder,
+    Order, OrderStatus, RetryPolicy,
 };
 
 use super::challenges::{AcmeChallenges, ChallengeSubject, PublishedChallenge};
-use super::config::AcmeChallengeConfig;
-use super::dns_challenge::PublishedRecord;
+use super::config::{AcmeChallengeConfig, AcmeDnsChallenge};
+use super::dns_challenge::{PublishedRecord, record_of};
 use super::failure::AcmeFailure;
 use super::issuer::AcmeIssuer;
 use super::keys::{self, KeyAlgorithm};
-use super::records::{StoredCertificate, StoredOrder};
+use super::records::{StoredCertificate, StoredDnsRecord, StoredOrder};
 use super::storage::{self, AcmeLease, AcmeRecordKey, AcmeRecordKind, AcmeStorage};
 
 /// What is ordered, and by what means.
@@ -38,12 +38,8 @@ pub struct CertificateOrder<'a> {
 struct OpenOrder {
     order: Order,
     key: String,
-}
-
-/// What is there until it is dropped, so that the issuer finds it.
-enum PublishedAnswer {
-    Challenge(#[expect(dead_code, reason = "it is dropped alone")] PublishedChallenge),
-    Record(#[expect(dead_code, reason = "it is dropped alone")] PublishedRecord),
+    /// What was put into the DNS for it, by this node or another one.
+    records: Vec<PublishedRecord>,
 }
 
 impl CertificateOrder<'_> {
@@ -93,9 +89,11 @@ impl CertificateOrder<'_> {
     /// The order that was begun before. None if there is none that can go on.
     async fn continued(&self, account: &Account) -> Result<Option<OpenOrder>, AcmeFailure> {
         let stored: Option<StoredOrder> = storage::load(self.storage, &self.record()).await?;
-        let Some(StoredOrder { url, key }) = stored else {
+        let Some(StoredOrder { url, key, records }) = stored else {
             return Ok(None);
         };
+        // Removed with the order, whatever becomes of it.
+        let records = self.earlier(records);
         let mut order = match account.order(url.clone()).await {
             Ok(order) => order,
             // The issuer does not know it any more.
@@ -109,7 +107,19 @@ impl CertificateOrder<'_> {
         if can_go_on {
             tracing::info!(url, issuer = self.issuer.name, "an order goes on");
         }
-        Ok(can_go_on.then_some(OpenOrder { order, key }))
+        Ok(can_go_on.then_some(OpenOrder {
+            order,
+            key,
+            records,
+        }))
+    }
+
+    fn earlier(&self, records: Vec<StoredDnsRecord>) -> Vec<PublishedRecord> {
+        let AcmeChallengeConfig::Dns01(dns) = &self.issuer.config.challenge else {
+            return Vec::new();
+        };
+        let guarded = |record| PublishedRecord::new(dns, record, self.challenges.left());
+        records.into_iter().map(guarded).collect()
     }
 
     async fn begun(&self, account: &Account) -> Result<OpenOrder, AcmeFailure> {
@@ -120,6 +130,7 @@ impl CertificateOrder<'_> {
         let stored = StoredOrder {
             url: order.url().to_owned(),
             key,
+            records: Vec::new(),
         };
         storage::store(self.storage, &self.record(), &stored, Some(self.lease)).await?;
         tracing::info!(
@@ -128,8 +139,11 @@ impl CertificateOrder<'_> {
             names = self.names.join(" "),
             "a certificate is ordered"
         );
-        let key = stored.key;
-        Ok(OpenOrder { order, key })
+        Ok(OpenOrder {
+            order,
+            key: stored.key,
+            records: Vec::new(),
+        })
     }
 
     async fn new_order(&self, account: &Account) -> Result<Order, AcmeFailure> {
@@ -156,10 +170,10 @@ impl CertificateOrder<'_> {
 
     /// Brings the order to its end. Returns the chain of the certificate.
     async fn carry_on(&self, open: &mut OpenOrder) -> Result<String, AcmeFailure> {
-        let OpenOrder { order, key } = open;
         let patience = RetryPolicy::new().backoff(1.5).timeout(self.timeout);
-        if order.state().status == OrderStatus::Pending {
-            let _published = self.answer(order).await?;
+        if open.order.state().status == OrderStatus::Pending {
+            let _published = self.answer(open).await?;
+            let order = &mut open.order;
             match order.poll_ready(&patience).await {
                 Ok(_) => {}
                 Err(instant_acme::Error::Api(_))
@@ -167,6 +181,9 @@ impl CertificateOrder<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        // The issuer looks for them no more.
+        open.records.clear();
+        let OpenOrder { order, key, .. } = open;
         match order.state().status {
             OrderStatus::Ready => {
                 let request = keys::request(self.names, key)?;
@@ -181,7 +198,13 @@ impl CertificateOrder<'_> {
     }
 
     /// Publishes the answers to all challenges, and tells the issuer of them.
-    async fn answer(&self, order: &mut Order) -> Result<Vec<PublishedAnswer>, AcmeFailure> {
+    async fn answer(&self, open: &mut OpenOrder) -> Result<Vec<PublishedChallenge>, AcmeFailure> {
+        let url = open.order.url().to_owned();
+        let OpenOrder {
+            order,
+            key,
+            records,
+        } = open;
         let mut published = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -199,31 +222,49 @@ impl CertificateOrder<'_> {
                 return Err(AcmeFailure::NoChallenge { name, challenge });
             };
             let text = offered.key_authorization();
-            published.push(self.publish(name, &offered.token, &text).await?);
+            let subject = match &self.issuer.config.challenge {
+                AcmeChallengeConfig::Http01 => ChallengeSubject::Token(offered.token.clone()),
+                AcmeChallengeConfig::TlsAlpn01 => ChallengeSubject::ServerName(name),
+                AcmeChallengeConfig::Dns01(dns) => {
+                    let record = record_of(dns, &name, text.dns_value()).await?;
+                    self.show(dns, record, records, (url.as_str(), key.as_str()))
+                        .await?;
+                    offered.set_ready().await?;
+                    continue;
+                }
+            };
+            let answer = self
+                .challenges
+                .publish(subject, text.as_str(), self.timeout);
+            published.push(answer.await?);
             offered.set_ready().await?;
         }
         Ok(published)
     }
 
-    /// Publishes the answer to one challenge.
-    async fn publish(
+    /// Puts a record into the DNS for this order, whose URL and key are stored, and notes it among its
+    /// records. It is stored before it is made, so that it is removed whatever happens.
+    async fn show(
         &self,
-        name: String,
-        token: &str,
-        text: &KeyAuthorization,
-    ) -> Result<PublishedAnswer, AcmeFailure> {
-        let subject = match &self.issuer.config.challenge {
-            AcmeChallengeConfig::Http01 => ChallengeSubject::Token(token.to_owned()),
-            AcmeChallengeConfig::TlsAlpn01 => ChallengeSubject::ServerName(name),
-            AcmeChallengeConfig::Dns01(dns) => {
-                let record = PublishedRecord::publish(dns, &name, text.dns_value());
-                return Ok(PublishedAnswer::Record(record.await?));
-            }
+        dns: &AcmeDnsChallenge,
+        record: StoredDnsRecord,
+        records: &mut Vec<PublishedRecord>,
+        (url, key): (&str, &str),
+    ) -> Result<(), AcmeFailure> {
+        if let Some(earlier) = records.iter().find(|known| *known.record() == record) {
+            return Ok(earlier.show_again().await?);
+        }
+        let known = records.iter().map(PublishedRecord::record);
+        let stored = StoredOrder {
+            url: url.to_owned(),
+            key: key.to_owned(),
+            records: known.chain([&record]).cloned().collect(),
         };
-        let answer = self
-            .challenges
-            .publish(subject, text.as_str(), self.timeout);
-        Ok(PublishedAnswer::Challenge(answer.await?))
+        storage::store(self.storage, &self.record(), &stored, Some(self.lease)).await?;
+        let new = PublishedRecord::new(dns, record, self.challenges.left());
+        let shown = new.show().await;
+        records.push(new);
+        Ok(shown?)
     }
 
     fn challenge(&self) -> (ChallengeType, &'static str) {

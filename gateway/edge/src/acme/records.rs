@@ -48,6 +48,16 @@ pub struct StoredOrder {
     pub url: String,
     /// The private key of the certificate, as PEM.
     pub key: String,
+    /// What was put into the DNS for it, so that whoever goes on with the order removes it.
+    #[serde(default)]
+    pub records: Vec<StoredDnsRecord>,
+}
+
+/// A record of the DNS that answers a challenge.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredDnsRecord {
+    pub name: String,
+    pub text: String,
 }
 
 /// Failures to obtain a certificate. All times are seconds since 1970.

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lamina_base::backoff;
 use tokio::select;
 use tokio::time::sleep;
 
@@ -19,6 +18,7 @@ use super::records::{
 use super::schedule::{self, AcmeStep, AttemptFault};
 use super::storage::{self, AcmeLease, AcmeRecordKey, AcmeRecordKind, AcmeStorageError};
 use super::{AcmeManager, KnownIssuer};
+use crate::random;
 
 /// The pause before it is looked again whether another node still has the turn.
 const BUSY: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl AcmeManager {
         let name = format!("certificate {}", certificate.id);
         let life = self.config.lease.0;
         let Some(lease) = self.storage.acquire(&name, life).await? else {
-            let jitter = Duration::from_millis(u64::from(backoff::random() % 500));
+            let jitter = Duration::from_millis(u64::from(random::number() % 500));
             certificate.state.lock().busy_until = Some(Instant::now() + BUSY + jitter);
             return Ok(());
         };
@@ -206,7 +206,7 @@ impl AcmeManager {
         let mut attempts = certificate.state.lock().attempts.clone();
         match fault {
             Some(fault) => {
-                let dice = backoff::random();
+                let dice = random::number();
                 schedule::note_failure(&mut attempts, fault, &self.config.retry, dice, now);
                 attempts.not_before = attempts.not_before.max(free_at);
             }

@@ -20,6 +20,7 @@ use super::reload::{ConfigOrigin, ConfigReloader, ReloadParts};
 use super::running::{GatewayTasks, RunningGateway};
 use super::upgrade::{
     HandedCache, NAMESAKE_LEAVES, PredecessorPurges, TakeOver, UpgradeGiver, UpgradeGiverParts,
+    UpgradeSocket,
 };
 use super::{
     GatewayStartError, StartOptions, certificates, joining, open_store_after, self_check, spawn,
@@ -122,13 +123,12 @@ async fn start_in_place_of(
         predecessors,
         cluster: engine.cluster.clone(),
     });
-    let sweep = config.cache.purge_log.sweep_interval.0;
-    let mut others = vec![
-        spawn(upkeep::tend(Arc::clone(&process.cache), sweep)),
-        spawn(Arc::clone(&process.warm).keep()),
-    ];
-    others.extend(engine.counting);
-    others.extend(upgrade_socket.map(|socket| spawn(Arc::clone(&giver).serve(socket))));
+    let work = GatewayTasks {
+        watching: spawn(Arc::clone(&reloader).follow_files()),
+        obtaining: engine.acme.clone().map(|acme| spawn(acme.run())),
+        issuing: spawn(upkeep::issue_again(Arc::clone(&reloader))),
+        _others: work_without_end(config, &process, &giver, engine.counting, upgrade_socket),
+    };
     Ok(RunningGateway {
         ports,
         admin_ports,
@@ -138,19 +138,32 @@ async fn start_in_place_of(
         phase: control.phase,
         proxy: engine.proxy,
         warm: Arc::clone(&process.warm),
-        acme: engine.acme.clone(),
+        acme: engine.acme,
         drain_limit,
         addresses,
         admin: control.endpoint,
         admin_openness: control.openness,
-        tasks: GatewayTasks {
-            watching: spawn(Arc::clone(&reloader).follow_files()),
-            obtaining: engine.acme.map(|acme| spawn(acme.run())),
-            issuing: spawn(upkeep::issue_again(Arc::clone(&reloader))),
-            _others: others,
-        },
+        tasks: work,
         reloader,
     })
+}
+
+/// What is done beside the requests for as long as the process lives.
+fn work_without_end(
+    config: &GatewayConfig,
+    process: &ProcessState,
+    giver: &Arc<UpgradeGiver>,
+    counting: Option<AbortOnDropHandle<()>>,
+    upgrade_socket: Option<UpgradeSocket>,
+) -> Vec<AbortOnDropHandle<()>> {
+    let sweep = config.cache.purge_log.sweep_interval.0;
+    let mut tasks = vec![
+        spawn(upkeep::tend(Arc::clone(&process.cache), sweep)),
+        spawn(Arc::clone(&process.warm).keep()),
+    ];
+    tasks.extend(counting);
+    tasks.extend(upgrade_socket.map(|socket| spawn(Arc::clone(giver).serve(socket))));
+    tasks
 }
 
 /// What serves requests, before a listener is open.

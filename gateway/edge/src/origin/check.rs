@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::header::{HOST, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, interval, sleep_until, timeout};
 
@@ -22,7 +22,7 @@ use super::Origin;
 use super::config::{ActiveHealthConfig, FailureKind, StatusRange, UpstreamConfig};
 use super::control::AdministrativeState;
 use super::error::{self, BuildError, with_cause};
-use super::health::CheckChange;
+use super::health::{CheckChange, CheckOutcome};
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use super::target::OriginTarget;
@@ -35,19 +35,6 @@ pub(super) struct HealthCheck {
     rules: ActiveHealthConfig,
     path: PathAndQuery,
     host: Option<HeaderValue>,
-}
-
-/// The result of a check.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum CheckOutcome {
-    Passed(StatusCode),
-    /// The status is not among the good ones.
-    WrongStatus(StatusCode),
-    Failed {
-        /// None: the check itself was at fault.
-        kind: Option<FailureKind>,
-        why: String,
-    },
 }
 
 const AGENT: HeaderValue = HeaderValue::from_static("lamina-health");
@@ -128,8 +115,7 @@ impl HealthCheck {
                 next += interval;
                 continue;
             }
-            let jitter = 0.9 + 0.2 * origin.targets.random_fraction();
-            next = Instant::now() + interval.mul_f64(jitter);
+            next = Instant::now() + pause(interval, origin.targets.random_fraction());
             let outcome = self.run(&target).await;
             self.note(origin, &target, &outcome);
         }
@@ -230,25 +216,10 @@ impl HealthCheck {
     }
 }
 
-impl CheckOutcome {
-    /// The word in metrics.
-    fn word(&self) -> String {
-        match self {
-            Self::Passed(_) => "passed".to_owned(),
-            Self::WrongStatus(_) => "status".to_owned(),
-            Self::Failed { kind, .. } => kind.map_or("other".to_owned(), FailureKind::word),
-        }
-    }
-
-    /// The result in words.
-    pub(super) fn reason(&self) -> String {
-        match self {
-            Self::Passed(status) | Self::WrongStatus(status) => {
-                format!("it answered {}", status.as_u16())
-            }
-            Self::Failed { why, .. } => why.clone(),
-        }
-    }
+/// The time from one check to the next: a tenth more or less than the interval. `random` is between 0
+/// and 1.
+fn pause(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * random)
 }
 
 /// Reads a body to its end, or to [`MAX_BODY`]. Returns whether it did not break off.
@@ -264,4 +235,15 @@ async fn read_to_end(mut body: OriginBody) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_the_interval_and_a_tenth_more_or_less() {
+        let millis = |random| pause(Duration::from_secs(5), random).as_millis();
+        assert_eq!([0.0, 0.5, 1.0].map(millis), [4_500, 5_000, 5_500]);
+    }
 }

@@ -16,22 +16,12 @@ use tokio::time::timeout;
 use super::address::ReachableAddresses;
 use super::error::SendError;
 use super::stream::{OriginStream, OriginTransport, SecuredOriginStream};
-use super::target::OriginTarget;
+use super::target::{OriginTarget, WantedProtocol};
 use super::tls::SpokenProtocol;
 
 /// How long the first address of a target has before the next one is tried beside it (RFC 8305 §5,
 /// "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// Which protocols a connection is opened for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum WantedProtocol {
-    /// HTTP/1.1 alone: the request asks for another protocol (`Upgrade`), or the target speaks no
-    /// other.
-    Http1,
-    /// What the target agrees to, within the upstream's `protocol`.
-    Any,
-}
 
 /// Opens a connection within `limit`, and finds out what is spoken on it.
 ///

@@ -27,7 +27,7 @@ use super::config::FailureKind;
 use super::error::{self, OriginError};
 use super::exchange::{self, OriginUploadState};
 use super::metrics::RetryOutcome;
-use super::outgoing::{LoadAudience, OutgoingRequest, SendTerms};
+use super::outgoing::{FailureFallback, LoadAudience, OutgoingRequest, SendTerms};
 use super::pool::body::OriginBody;
 use super::pool::{ConnectionChoice, RequestProgress, SendFailure};
 use super::sticky::StickyPin;
@@ -37,16 +37,6 @@ use crate::http::cache_control::delta_seconds;
 use crate::http::{date, grpc};
 
 mod hedge;
-
-/// What the client gets if there is no good answer.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum FailureFallback {
-    /// An error.
-    #[default]
-    Error,
-    /// A stale copy. It is not worth a second attempt, and none at all while most targets fail.
-    StaleCopy,
-}
 
 /// A response, and what is held until its body ends.
 pub(super) struct DeliveredResponse {

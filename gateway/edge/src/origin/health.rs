@@ -6,10 +6,44 @@
 
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use parking_lot::Mutex;
 
-use super::check::CheckOutcome;
 use super::config::{ActiveHealthConfig, FailureKind, PassiveHealthConfig};
+
+/// The result of a check.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum CheckOutcome {
+    Passed(StatusCode),
+    /// The status is not among the good ones.
+    WrongStatus(StatusCode),
+    Failed {
+        /// None: the check itself was at fault.
+        kind: Option<FailureKind>,
+        why: String,
+    },
+}
+
+impl CheckOutcome {
+    /// The word in metrics.
+    pub(super) fn word(&self) -> String {
+        match self {
+            Self::Passed(_) => "passed".to_owned(),
+            Self::WrongStatus(_) => "status".to_owned(),
+            Self::Failed { kind, .. } => kind.map_or("other".to_owned(), FailureKind::word),
+        }
+    }
+
+    /// The result in words.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Passed(status) | Self::WrongStatus(status) => {
+                format!("it answered {}", status.as_u16())
+            }
+            Self::Failed { why, .. } => why.clone(),
+        }
+    }
+}
 
 /// What was observed of a target.
 pub(super) struct TargetHealth(Mutex<HealthState>);
@@ -271,8 +305,6 @@ impl HealthState {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-
     use super::*;
     use crate::origin::spread::SeededNumbers;
     use crate::units::ConfigDuration;

@@ -17,7 +17,6 @@ use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::attempt::OnAttempt;
-use super::delivery::FailureFallback;
 use super::spread::stable_hash;
 use super::sticky::StickyPin;
 use crate::http::body::{Body, BodyError, KeptPieces, PiecePlace};
@@ -34,6 +33,16 @@ pub(super) struct OutgoingRequest {
     extensions: Extensions,
     body: OutgoingBody,
     terms: SendTerms,
+}
+
+/// What the client gets if there is no good answer.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum FailureFallback {
+    /// An error.
+    #[default]
+    Error,
+    /// A stale copy. It is not worth a second attempt, and none at all while most targets fail.
+    StaleCopy,
 }
 
 /// What is said of a request beside what its origin gets: one extension of the request, since each

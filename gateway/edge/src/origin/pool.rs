@@ -13,31 +13,32 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::UPGRADE;
 use http::{Request, Response};
 
 use self::body::OriginBody;
 use self::counts::ConnectionCounter;
-pub(super) use self::counts::{ConnectionCounts, CountedConnection};
+pub(super) use self::counts::ConnectionCounts;
 use self::endings::WantedAddresses;
 use self::http1::Http1Connection;
 use self::http2::{Http2Lane, ReservedStream};
 use self::idle::IdleConnections;
-use super::config::UpstreamConfig;
-use super::connect::{WantedProtocol, open};
+use self::limits::PoolLimits;
+use super::connect::open;
 use super::error::SendError;
-use super::target::OriginTarget;
+use super::target::{OriginTarget, WantedProtocol};
 use super::tls::SpokenProtocol;
 use crate::http::body::Body;
 
 pub(super) mod body;
-mod counts;
+pub(super) mod counts;
 mod endings;
 mod http1;
 mod http2;
 mod idle;
+pub(super) mod limits;
 
 /// The connections to one target.
 pub(super) struct TargetConnections {
@@ -46,17 +47,6 @@ pub(super) struct TargetConnections {
     counter: ConnectionCounter,
     limits: PoolLimits,
     wanted: Arc<WantedAddresses>,
-}
-
-/// What the configuration allows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PoolLimits {
-    connect: Duration,
-    max_idle: usize,
-    idle: Duration,
-    max_age: Duration,
-    max_streams: u32,
-    stream_window: u32,
 }
 
 /// Which connection a request may go over.
@@ -96,20 +86,6 @@ thread_local! {
     /// The lane of this thread. Two threads may have the same: then they share its connections,
     /// which is correct, too.
     static LANE: Cell<usize> = Cell::new(NEXT_LANE.fetch_add(1, Relaxed));
-}
-
-impl PoolLimits {
-    pub(super) fn new(upstream: &UpstreamConfig) -> Self {
-        let pool = &upstream.pool;
-        Self {
-            connect: upstream.timeouts.connect.0,
-            max_idle: pool.max_idle,
-            idle: pool.idle_timeout.0,
-            max_age: pool.max_age.0,
-            max_streams: pool.max_streams.get(),
-            stream_window: pool.stream_window.0.try_into().unwrap_or(u32::MAX),
-        }
-    }
 }
 
 impl TargetConnections {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::pool::CountedConnection;
+use super::pool::counts::CountedConnection;
 use super::tls::OriginTls;
 use crate::http::fair;
 

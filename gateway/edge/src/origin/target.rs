@@ -9,17 +9,30 @@ use http::uri::{Authority, Scheme};
 
 use super::address::TargetAddresses;
 use super::config::{OriginProtocol, TargetScheme, UpstreamConfig};
-use super::connect::WantedProtocol;
 use super::control::{AdministrativeState, TargetControl};
 use super::error::BuildError;
 use super::health::{ObservedState, TargetHealth};
 use super::latency::LatencyEstimate;
 use super::metrics::TargetLabel;
-use super::pool::{PoolLimits, TargetConnections};
+use super::pool::TargetConnections;
+use super::pool::limits::PoolLimits;
 use super::spread::stable_hash;
 use super::sticky::StickyPin;
 use super::tls::{OriginTls, SpokenProtocol};
 use super::tls_report::UpstreamTlsReport;
+
+/// Times below this are taken to be equal.
+const EQUAL_BELOW: f64 = 0.001;
+
+/// Which protocols a connection is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum WantedProtocol {
+    /// HTTP/1.1 alone: the request asks for another protocol (`Upgrade`), or the target speaks no
+    /// other.
+    Http1,
+    /// What the target agrees to, within the upstream's `protocol`.
+    Any,
+}
 
 pub(super) struct OriginTarget {
     /// The name in logs and for operators.
@@ -196,6 +209,21 @@ impl OriginTarget {
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlightRequest {
         self.in_flight.fetch_add(1, Relaxed);
         InFlightRequest(Arc::clone(self))
+    }
+
+    /// Whether a request is better sent here than to `other`: by the requests under way for the
+    /// weight, and by the time to the answers where one takes twice as long as the other.
+    pub(super) fn costs_less_than(&self, other: &Self, now: Instant) -> bool {
+        let load = |target: &Self| f64::from(target.in_flight()) / target.weight + 1.0;
+        let time = |target: &Self| target.latency.seconds(now).max(EQUAL_BELOW);
+        let (here, there) = (time(self), time(other));
+        let ratio = here / there;
+        let ratio = if (0.5..=2.0).contains(&ratio) {
+            1.0
+        } else {
+            ratio
+        };
+        load(self) * ratio < load(other)
     }
 }
 

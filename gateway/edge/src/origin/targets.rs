@@ -87,8 +87,6 @@ const HYSTERESIS: usize = 10;
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// The least time that a failed answer counts as.
 const FAILURE_COUNTS_AS: Duration = Duration::from_secs(1);
-/// Times below this are taken to be equal.
-const EQUAL_BELOW: f64 = 0.001;
 
 impl OriginTargets {
     /// Reads the targets of the upstream `name`, and the files of its TLS.
@@ -480,23 +478,6 @@ impl WeightedTarget<'_> {
     fn score(&self, hash: u64) -> f64 {
         let draw = (mixed(hash ^ self.target.identity) >> 11) as f64 / (1_u64 << 53) as f64;
         -self.weight / draw.max(f64::MIN_POSITIVE).ln()
-    }
-}
-
-impl OriginTarget {
-    /// Whether a request is better sent here than to `other`: by the requests under way for the
-    /// weight, and by the time to the answers where one takes twice as long as the other.
-    fn costs_less_than(&self, other: &Self, now: Instant) -> bool {
-        let load = |target: &Self| f64::from(target.in_flight()) / target.weight + 1.0;
-        let time = |target: &Self| target.latency.seconds(now).max(EQUAL_BELOW);
-        let (here, there) = (time(self), time(other));
-        let ratio = here / there;
-        let ratio = if (0.5..=2.0).contains(&ratio) {
-            1.0
-        } else {
-            ratio
-        };
-        load(self) * ratio < load(other)
     }
 }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
 
 use super::SharedOriginState;
-use super::check::{CheckOutcome, HealthCheck};
+use super::check::HealthCheck;
 use super::config::{OriginProtocol, OriginTlsConfig, OriginVerification, UpstreamConfig};
 use super::connect::{OpenedSocket, open_socket};
 use super::discovery::TargetDiscovery;
 use super::error::{BuildError, SendError, with_cause};
+use super::health::CheckOutcome;
 use super::names::NameStatus;
 use super::target::OriginTarget;
 use super::targets_file::TargetsFileReader;

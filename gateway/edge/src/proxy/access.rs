@@ -1,5 +1,8 @@
 //! The access log: one line for each request, written when its response has ended.
 
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use crate::origin::{Attempt, AttemptOutcome};
 use crate::proxy::counted::AnsweringRule;
 use crate::proxy::record::RequestRecord;
@@ -15,8 +18,8 @@ pub fn write(record: &RequestRecord) {
     tracing::info!(
         target: "lamina::access",
         id = record.id,
-        client = record.client.map(tracing::field::display),
-        peer = %record.peer,
+        client = record.client.map(|client| tracing::field::display(LoggedAddress(client))),
+        peer = %LoggedPeer(record.peer),
         protocol = record.protocol(),
         tls = tls.map(|tls| tls.version),
         sni = tls.and_then(|tls| tls.server_name.as_deref()),
@@ -46,6 +49,44 @@ pub fn write(record: &RequestRecord) {
         rule = record.rule().map(AnsweringRule::as_str),
         "request"
     );
+}
+
+/// An address, and one with its port. They look as those of the standard library, whose formatter
+/// takes longer for two of IPv4 than the rest of a line.
+struct LoggedAddress(IpAddr);
+struct LoggedPeer(SocketAddr);
+
+impl fmt::Display for LoggedAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write_octets(address, formatter),
+            IpAddr::V6(address) => address.fmt(formatter),
+        }
+    }
+}
+
+impl fmt::Display for LoggedPeer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SocketAddr::V4(peer) => {
+                write_octets(*peer.ip(), formatter)?;
+                formatter.write_str(":")?;
+                formatter.write_str(itoa::Buffer::new().format(peer.port()))
+            }
+            SocketAddr::V6(peer) => peer.fmt(formatter),
+        }
+    }
+}
+
+fn write_octets(address: Ipv4Addr, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut digits = itoa::Buffer::new();
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            formatter.write_str(".")?;
+        }
+        formatter.write_str(digits.format(octet))?;
+    }
+    Ok(())
 }
 
 /// The rate limit that the request was above.
@@ -80,4 +121,27 @@ fn attempts(noted: &[TimedTrailEvent]) -> Vec<&Attempt> {
         _ => None,
     });
     attempts.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_look_as_usual() {
+        for text in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "10.200.3.255",
+            "::1",
+            "2001:db8::a:0",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(LoggedAddress(address).to_string(), text);
+            for port in [0, 80, 65_535] {
+                let peer = SocketAddr::new(address, port);
+                assert_eq!(LoggedPeer(peer).to_string(), peer.to_string());
+            }
+        }
+    }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::Response;
 use http::request::Parts;
+use http::{HeaderValue, Response};
 
 use super::context::RequestContext;
 use super::counted::CountedResponse;
@@ -15,6 +15,8 @@ use super::lookup::{HitSample, RoutedRequest};
 use super::record::trail::{RequestTrail, TrailEvent};
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::route::Route;
+use super::rules::compress::ClientCodings;
+use super::rules::request_id::RequestId;
 use super::{Generation, plan};
 use crate::http::body::Body;
 use crate::http::forward::{HopWishes, RequestSender};
@@ -47,6 +49,36 @@ impl ArrivedRequest {
         self.caller.client()
     }
 
+    /// The name that its route gives it.
+    pub fn id(&self) -> Option<&HeaderValue> {
+        self.answer.rules.as_ref()?.request_id()
+    }
+
+    /// Attaches its name to its head, where those find it that do not know the request.
+    pub fn attach_name(&mut self) {
+        if let Some(id) = self.id() {
+            let id = RequestId(id.clone());
+            self.parts.extensions.insert(id);
+        }
+    }
+
+    /// Attaches to its head what the rules of its route know of it, for those who go on with the
+    /// request. A hit is answered without: the map that it takes would cost more than all of it.
+    pub(super) fn attach_what_is_known(&mut self, route: &Route) {
+        self.attach_name();
+        if let Some(codings) = self.codings_of_stored(route) {
+            let codings = Arc::new(codings.clone());
+            self.parts.extensions.insert(codings);
+        }
+    }
+
+    /// What its client said of codings, as far as that chooses the form of a stored answer. A page that
+    /// is put together here has no marks in a coded form.
+    fn codings_of_stored(&self, route: &Route) -> Option<&ClientCodings> {
+        let rules = self.answer.rules.as_ref().filter(|_| route.esi.is_none());
+        rules?.codings()
+    }
+
     /// The request as the look-up sees it.
     pub(super) fn routed<'a>(
         &'a self,
@@ -64,6 +96,7 @@ impl ArrivedRequest {
             started: self.started,
             trail,
             sample,
+            codings: self.codings_of_stored(route),
         }
     }
 
@@ -74,9 +107,13 @@ impl ArrivedRequest {
         generation: &Arc<Generation>,
         route: &Arc<Route>,
     ) -> RequestContext {
+        let mut parts = self.parts.clone();
+        if let Some(id) = self.id() {
+            parts.extensions.insert(RequestId(id.clone()));
+        }
         RequestContext {
             generation: Arc::clone(generation),
-            parts: self.parts.clone(),
+            parts,
             host: self.host.clone(),
             scheme: self.scheme,
             caller: self.caller.clone(),
@@ -145,7 +182,7 @@ impl ArrivedRequest {
             Some(route.recorded()),
             self.started,
         );
-        of.over(self.tls.as_ref())
+        of.over(self.tls.as_ref()).named(self.id())
     }
 
     /// The answer to a request that goes no further.

@@ -223,6 +223,7 @@ fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<Ke
         started: Instant::now(),
         trail: None,
         sample: HitSample::LeftOut,
+        codings: None,
     };
     match plan::key(&visit) {
         RequestPlan::Cache(DerivedKey { key, .. }) => Some(key),

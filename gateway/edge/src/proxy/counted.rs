@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use http::Response;
-use http::request::Parts;
 
 use super::metrics::RequestOutcome;
-use super::respond;
+use super::respond::{self, EntryReader};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::cache_status::CacheStatus;
@@ -83,8 +82,8 @@ impl CountedResponse {
 }
 
 /// Answers with an entry, without asking an origin or a plugin.
-pub(super) fn hit(
-    parts: &Parts,
+pub(super) fn hit<'a>(
+    reader: impl Into<EntryReader<'a>>,
     entry: &Entry,
     detail: Option<&str>,
     outcome: RequestOutcome,
@@ -93,5 +92,5 @@ pub(super) fn hit(
     let age = entry.freshness.age(now);
     let ttl = entry.ttl_at(age, now);
     let status = CacheStatus::Hit { ttl, detail };
-    CountedResponse::new(respond::from_entry(parts, entry, age, &status), outcome)
+    CountedResponse::new(respond::from_entry(reader, entry, age, &status), outcome)
 }

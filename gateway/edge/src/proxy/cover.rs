@@ -1,8 +1,9 @@
 //! Which parts of a request tell stored answers apart: those that the key holds, or that a stored
 //! answer varies by.
 
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, ValueIter};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Credentials;
@@ -70,13 +71,19 @@ pub fn name_of(pair: &[u8]) -> Option<SeenField> {
     Some(SeenField::Cookie(pair[..equals].trim_ascii_end().into()))
 }
 
+/// What stands before the first `=` of a piece, or all of it.
+pub fn beginning(pair: &[u8]) -> &[u8] {
+    let end = pair.iter().position(|octet| *octet == b'=');
+    pair[..end.unwrap_or(pair.len())].trim_ascii_end()
+}
+
 /// Removes cookies from a head. Where all are kept the lines stay as they are; otherwise one line is
 /// left, or none. Returns whether one was removed.
 pub fn retain_pairs(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) -> bool {
-    if !headers.contains_key(COOKIE) || pairs(headers).all(&keeps) {
+    if pairs(headers).all(&keeps) {
         return false;
     }
-    let mut line = Vec::new();
+    let mut line = SmallVec::<[u8; USUAL_LINE]>::new();
     for pair in pairs(headers).filter(|pair| keeps(pair)) {
         if !line.is_empty() {
             line.extend_from_slice(b"; ");
@@ -91,10 +98,38 @@ pub fn retain_pairs(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) -> b
     true
 }
 
+/// The octets of a `Cookie` line that is put together without an allocation but that of the field.
+const USUAL_LINE: usize = 512;
+
 /// The pieces of all `Cookie` lines, as `name=value` (RFC 6265 §4.2.1).
-pub fn pairs(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = request.get_all(COOKIE).into_iter();
-    let pieces = lines.flat_map(|line| line.as_bytes().split(|octet| *octet == b';'));
-    let pieces = pieces.map(<[u8]>::trim_ascii);
-    pieces.filter(|piece| !piece.is_empty())
+pub fn pairs(request: &HeaderMap) -> CookiePairs<'_> {
+    CookiePairs {
+        lines: request.get_all(COOKIE).into_iter(),
+        rest: &[],
+    }
+}
+
+/// See [`pairs`].
+pub struct CookiePairs<'a> {
+    lines: ValueIter<'a, HeaderValue>,
+    /// What is left of the line under way.
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for CookiePairs<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            while !self.rest.is_empty() {
+                let end = memchr::memchr(b';', self.rest).unwrap_or(self.rest.len());
+                let pair = self.rest[..end].trim_ascii();
+                self.rest = self.rest.get(end + 1..).unwrap_or_default();
+                if !pair.is_empty() {
+                    return Some(pair);
+                }
+            }
+            self.rest = self.lines.next()?.as_bytes();
+        }
+    }
 }

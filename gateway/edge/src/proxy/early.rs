@@ -97,6 +97,7 @@ impl Proxy {
                 started,
                 trail: None,
                 sample: HitSample::LeftOut,
+                codings: None,
             },
         );
         let served = match found {

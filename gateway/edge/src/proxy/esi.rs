@@ -31,7 +31,6 @@ use super::counted::CountedResponse;
 use super::metrics::RequestOutcome;
 use super::route::Route;
 use super::rules::cleaning::BypassesCache;
-use super::rules::compress::ClientCodings;
 use super::{Proxy, context, cover, respond};
 use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
@@ -101,8 +100,6 @@ pub(super) fn prepare(route: &Route, parts: &mut Parts) {
     parts.headers.remove(SURROGATE_CAPABILITY);
     let identity = HeaderValue::from_static("identity");
     parts.headers.insert(ACCEPT_ENCODING, identity);
-    // A coded form of the page has no marks that could be read.
-    parts.extensions.remove::<Arc<ClientCodings>>();
 }
 
 /// Tells an origin that pages are put together here, if its route does so.

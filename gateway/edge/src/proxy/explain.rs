@@ -192,6 +192,7 @@ impl Generation {
             started: Instant::now(),
             trail: None,
             sample: HitSample::LeftOut,
+            codings: None,
         };
         let keyed = explain(&mut explanation, &visit);
         (explanation, keyed)

@@ -8,9 +8,9 @@ use crate::cache::coalesce::LoadFailure;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::proxy::counted::{AnsweringRule, CountedResponse};
 use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::respond;
 use crate::proxy::route::Route;
 use crate::proxy::rules::limits::is_refusal;
-use crate::proxy::{pass, respond};
 
 /// The answer to a load that failed. Its cause goes to the log, and not to the client.
 pub(super) fn answer(
@@ -31,7 +31,7 @@ pub(super) fn answer(
             "a load failed"
         );
     }
-    let status: CacheStatus<'_> = pass::status(reason, None);
+    let status = CacheStatus::not_stored(reason, None);
     let answer = CountedResponse::new(respond::failed(failure, &status), RequestOutcome::Error);
     match is_refusal(failure) {
         true => answer.by(AnsweringRule::Limit),
@@ -41,7 +41,7 @@ pub(super) fn answer(
 
 /// The 504 response to `only-if-cached` (RFC 9111 §5.2.1.7).
 pub(super) fn not_in_the_cache(reason: ForwardReason) -> CountedResponse {
-    let status = pass::status(reason, Some("only-if-cached"));
+    let status = CacheStatus::not_stored(reason, Some("only-if-cached"));
     let mut response = respond::plain(StatusCode::GATEWAY_TIMEOUT, "504 not in the cache\n");
     respond::append_status(response.headers_mut(), &status);
     CountedResponse::new(response, RequestOutcome::Error)

@@ -13,7 +13,7 @@ use crate::cache::policy::{Lifetime, Policy, StorageTerms};
 use crate::http::cache_control::{FieldForm, ResponseDirectives};
 use crate::http::cache_status::CACHE_STATUS;
 use crate::http::{date, forward};
-use crate::proxy::miss::load::ReceivedResponse;
+use crate::proxy::miss::source_response::ReceivedResponse;
 
 /// Adds the fields that every response gets when it arrives, stored or not.
 pub(super) fn prepare(arrived: &mut ReceivedResponse) {

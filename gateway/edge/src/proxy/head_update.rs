@@ -21,9 +21,9 @@ use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head::{compact, freshness, stored_headers};
-use crate::proxy::miss::load::random;
 use crate::proxy::miss::renew::update;
-use crate::proxy::miss::source::SourceResponse;
+use crate::proxy::miss::source_response::SourceResponse;
+use crate::random;
 
 /// When a HEAD was sent: by the clock, and in the order of purges.
 #[derive(Clone, Copy)]
@@ -105,7 +105,7 @@ fn renewed(
         credentials: ask.credentials(primary),
         authorization: ask.came_with(primary).authorization,
     };
-    let terms = policy.judge(&exchange, random())?;
+    let terms = policy.judge(&exchange, random::number())?;
     let age = initial_age(&headers, wall, now - sent.at);
     let knows = cache.order_of(sent.born, age_value(news), now);
     let entry = Entry::new(

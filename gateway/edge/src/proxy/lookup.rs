@@ -11,7 +11,9 @@ use super::metrics::RequestOutcome;
 use super::miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
 use super::plan::RequestPlan;
 use super::record::trail::RequestTrail;
+use super::respond::EntryReader;
 use super::route::Route;
+use super::rules::compress::ClientCodings;
 use super::rules::maintenance;
 use super::{Proxy, plan, respond};
 use crate::cache::entry::Entry;
@@ -34,6 +36,17 @@ pub(super) struct RoutedRequest<'a> {
     pub(super) started: Instant,
     pub(super) trail: Option<&'a RequestTrail>,
     pub(super) sample: HitSample,
+    /// What its client said of codings. None: its route does not compress.
+    pub(super) codings: Option<&'a ClientCodings>,
+}
+
+impl<'a> RoutedRequest<'a> {
+    fn reader(&self) -> EntryReader<'a> {
+        EntryReader {
+            parts: self.parts,
+            codings: self.codings,
+        }
+    }
 }
 
 /// Whether a hit is one of those by which it is known how hot an entry is: those of which a record is
@@ -130,7 +143,8 @@ pub(super) fn look(proxy: &Proxy, visit: &RoutedRequest<'_>) -> CacheLookupOutco
             if visit.sample == HitSample::Taken {
                 entry.note_use();
             }
-            CacheLookupOutcome::Answer(hit(parts, &entry, None, RequestOutcome::Hit, started))
+            let reader = visit.reader();
+            CacheLookupOutcome::Answer(hit(reader, &entry, None, RequestOutcome::Hit, started))
         }
         Lookup::Stale(entry, windows) => stale_or_load(&proxy.cache, visit, keyed, entry, windows),
         found => CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::Load(Box::new((
@@ -164,7 +178,7 @@ fn stale_or_load(
         true => StaleVerdict::Withhold,
         false => stale::verdict(found, (&entry, windows), (route, parts), started),
     };
-    let shown = |reason| stale::serve_now(cache, parts, &entry, reason, started);
+    let shown = |reason| stale::serve_now(cache, visit.reader(), &entry, reason, started);
     match verdict {
         StaleVerdict::ShowAndRefresh => {
             let served = shown(StaleReason::Revalidating);

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
 
 use crate::http::body::Body;
-use crate::http::cache_status::ForwardReason;
+use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::path::{self, PathFault, PathRules};
 use crate::plugin::config::{RequestError, ResponseError};
 use crate::plugin::{CallError, HookRequest, LoadedResponse, Plugin, RequestDecision, SeenField};
@@ -18,11 +18,11 @@ use crate::proxy::arrived::ArrivedRequest;
 use crate::proxy::context::RequestContext;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
-use crate::proxy::miss::source::{self, SourceResponse};
+use crate::proxy::miss::source_response::SourceResponse;
 use crate::proxy::record::trail::{RequestTrail, note_call};
+use crate::proxy::respond;
 use crate::proxy::route::Route;
 use crate::proxy::target::reshape;
-use crate::proxy::{pass, respond};
 
 /// The decision of a request plugin.
 pub enum RequestPluginOutcome {
@@ -62,8 +62,8 @@ pub fn request(
     match note_call(trail, "request", plugin.name(), call) {
         Ok(RequestPluginOutcome::Further) => None,
         Ok(RequestPluginOutcome::Respond(response)) => {
-            let response = source::composed(response, None).response;
-            let status = pass::status(ForwardReason::Bypass, Some("plugin"));
+            let response = SourceResponse::composed(response, None).response;
+            let status = CacheStatus::not_stored(ForwardReason::Bypass, Some("plugin"));
             Some(CountedResponse::new(
                 respond::passed(&route.policy.tags_from, response, &status),
                 RequestOutcome::Pass,

@@ -20,11 +20,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Semaphore;
 
+use config::{MirrorConfig, MirroredRequests};
+
 use super::metrics::MirrorCounts;
-use super::miss::load::random;
 use crate::http::body::{Body, BodyError};
 use crate::origin::Origin;
-use config::{MirrorConfig, MirroredRequests};
+use crate::random;
 
 /// Tells an origin that a request is a copy.
 const MIRRORED: HeaderName = HeaderName::from_static("x-lamina-mirror");
@@ -106,7 +107,7 @@ impl RequestMirror {
     }
 
     fn is_chosen(&self) -> bool {
-        random() % 100 < self.percent.into()
+        random::number() % 100 < self.percent.into()
     }
 
     /// Sends a copy and reads its answer, which is for nobody.

@@ -27,11 +27,19 @@ pub mod renew;
 mod second_tier;
 mod side_by_side;
 pub mod source;
+pub mod source_response;
 pub mod stale;
 mod wait;
 
 use std::sync::Arc;
 use std::time::Instant;
+
+use join::FlightPlace;
+use patience::WaitBudget;
+use stale::StaleCopy;
+
+pub use flight_outcome::lost;
+pub use refresh::refresh;
 
 use crate::cache::Lookup;
 use crate::cache::entry::Entry;
@@ -42,12 +50,6 @@ use crate::proxy::context::{DerivedKey, RequestContext};
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::lookup::missing;
 use crate::proxy::{Proxy, plan};
-use join::FlightPlace;
-use patience::WaitBudget;
-use stale::StaleCopy;
-
-pub use flight_outcome::lost;
-pub use refresh::refresh;
 
 /// One step of a miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

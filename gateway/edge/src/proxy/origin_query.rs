@@ -119,6 +119,7 @@ fn gives(ask: &RequestContext, key: &KeyBuf, pieces: &[&str]) -> bool {
         started: Instant::now(),
         trail: None,
         sample: HitSample::LeftOut,
+        codings: None,
     };
     match plan::key(&visit) {
         RequestPlan::Cache(DerivedKey { key: other, .. }) => other.as_bytes() == key.as_bytes(),

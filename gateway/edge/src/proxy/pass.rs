@@ -24,7 +24,8 @@ use crate::proxy::counted::CountedResponse;
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::RequestOutcome;
-use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
+use crate::proxy::miss::source;
+use crate::proxy::miss::source_response::{SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::rules::{compress, limits};
 use crate::proxy::{excerpt, failure, message_hooks, post, respond, sticky, tunnel};
@@ -161,7 +162,7 @@ async fn exchange(
                 respond::passed(
                     &ask.route.policy.tags_from,
                     cleaned(response),
-                    &status(reason, detail),
+                    &CacheStatus::not_stored(reason, detail),
                 ),
                 RequestOutcome::Pass,
             )
@@ -204,7 +205,7 @@ pub(super) async fn pass_shared(
         respond::passed(
             &ask.route.policy.tags_from,
             response,
-            &status(reason, detail),
+            &CacheStatus::not_stored(reason, detail),
         ),
         RequestOutcome::Pass,
     ))
@@ -227,18 +228,6 @@ fn last_hop(ask: &RequestContext) -> Response<Body> {
 /// for a HEAD, so its answer says nothing new.
 fn asks_origin_for_head(ask: &RequestContext) -> bool {
     ask.parts.method == Method::HEAD && ask.route.loader.is_none()
-}
-
-/// The `Cache-Status` of an answer that neither comes from the cache nor is stored.
-pub(super) fn status(reason: ForwardReason, detail: Option<&'static str>) -> CacheStatus<'static> {
-    CacheStatus::Fwd {
-        reason,
-        fwd_status: None,
-        stored: false,
-        collapsed: false,
-        ttl: None,
-        detail,
-    }
 }
 
 fn cleaned(mut response: Response<Body>) -> Response<Body> {

@@ -127,6 +127,7 @@ pub(super) fn key_of(ask: &RequestContext) -> Option<KeyBuf> {
         started: ask.started,
         trail: None,
         sample: HitSample::LeftOut,
+        codings: None,
     };
     match key(&visit) {
         RequestPlan::Cache(keyed) => Some(keyed.key),

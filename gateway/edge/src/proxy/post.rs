@@ -25,9 +25,9 @@ use crate::proxy::head::prepare;
 use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::judge::{self, check_key_covers_reads};
-use crate::proxy::miss::load::{LoadMode, MissLoad, ReceivedResponse};
+use crate::proxy::miss::load::{LoadMode, MissLoad};
 use crate::proxy::miss::publish::publish;
-use crate::proxy::miss::source::SourceResponse;
+use crate::proxy::miss::source_response::{ReceivedResponse, SourceResponse};
 use crate::proxy::miss::{LoadKind, lost};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::target::RoutingOutcome;
@@ -107,6 +107,7 @@ fn as_get(ask: &RequestContext) -> Option<(RequestContext, DerivedKey)> {
         started: ask.started,
         trail: ask.trail.as_deref(),
         sample: HitSample::LeftOut,
+        codings: None,
     };
     let RequestPlan::Cache(keyed) = plan::key(&visit) else {
         return None;

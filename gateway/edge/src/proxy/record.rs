@@ -17,15 +17,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::Version;
 use http::request::Parts;
+use http::{HeaderValue, Version};
 
 use crate::http::forward::RequestSender;
 use crate::http::tls::TlsSession;
 use crate::proxy::counted::AnsweringRule;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::protocol;
-use crate::proxy::rules::request_id::RequestId;
 use crate::telemetry::config::AccessLog;
 use recent::RecentRequestLog;
 use recorded_head::RecordedHead;
@@ -140,6 +139,7 @@ pub struct RecordBeginning<'a> {
     route: Option<RecordedRoute<'a>>,
     started: Instant,
     tls: Option<&'a Arc<TlsSession>>,
+    request_id: Option<&'a HeaderValue>,
 }
 
 impl<'a> RecordBeginning<'a> {
@@ -157,12 +157,18 @@ impl<'a> RecordBeginning<'a> {
             route,
             started,
             tls: None,
+            request_id: None,
         }
     }
 
     /// The same, for a request that came over this TLS connection.
     pub fn over(self, tls: Option<&'a Arc<TlsSession>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// The same, for a request to which its route gives a name.
+    pub fn named(self, request_id: Option<&'a HeaderValue>) -> Self {
+        Self { request_id, ..self }
     }
 }
 
@@ -230,6 +236,7 @@ impl RequestRecorder {
             route,
             started,
             tls,
+            request_id,
         } = beginning;
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let agent = parts.headers.get(http::header::USER_AGENT);
@@ -247,10 +254,7 @@ impl RequestRecorder {
             path: cut(path, MOST_PATH),
             client: caller.client(),
             peer: caller.connected(),
-            request_id: parts
-                .extensions
-                .get()
-                .and_then(|RequestId(id)| id.to_str().ok().map(Into::into)),
+            request_id: request_id.and_then(|id| id.to_str().ok().map(Into::into)),
             agent: cut(&agent, MOST_AGENT),
             route: route.map(|route| Arc::clone(route.name)),
             user: None,
@@ -267,7 +271,7 @@ impl RequestRecorder {
     }
 
     /// Gives a finished record to its readers.
-    fn ended(&self, record: RequestRecord, of_a_hit: HitRecord) {
+    fn ended(&self, record: Box<RequestRecord>, of_a_hit: HitRecord) {
         if self.access_log == AccessLog::On {
             super::access::write(&record);
         }

@@ -28,21 +28,40 @@ use crate::http::memory::stored::{
 use crate::http::range::{self, Multipart, RangeAnswer};
 use crate::proxy::rules::compress::{ClientCodings, StoredForm};
 
+/// Who gets an answer.
+#[derive(Clone, Copy)]
+pub struct EntryReader<'a> {
+    pub parts: &'a Parts,
+    /// What its client said of codings. None: its route does not compress.
+    pub codings: Option<&'a ClientCodings>,
+}
+
+impl<'a> From<&'a Parts> for EntryReader<'a> {
+    fn from(parts: &'a Parts) -> Self {
+        Self {
+            parts,
+            codings: ClientCodings::of(parts).map(|codings| &**codings),
+        }
+    }
+}
+
 /// Answers from an entry of this age: with 304, 206, 416 or the whole.
-pub fn from_entry(
-    request: &Parts,
+pub fn from_entry<'a>(
+    reader: impl Into<EntryReader<'a>>,
     entry: &Entry,
     age: Duration,
     status: &CacheStatus<'_>,
 ) -> Response<Body> {
-    let form = ClientCodings::of(request).and_then(|client| client.form(entry));
+    let reader = reader.into();
+    let request = reader.parts;
+    let form = reader.codings.and_then(|client| client.form(entry));
     let mut response = match special(
-        request,
+        reader,
         entry.status,
         &entry.headers,
         Some(entry.body.len() as u64),
     ) {
-        ConditionalOutcome::NotModified => not_changed(request, &entry.headers, form.as_ref()),
+        ConditionalOutcome::NotModified => not_changed(reader, &entry.headers, form.as_ref()),
         ConditionalOutcome::Unsatisfiable(length) => unsatisfiable(length),
         ConditionalOutcome::Part(first, last) => part(entry, first, last),
         ConditionalOutcome::Parts(parts) => multipart(entry, parts),
@@ -79,7 +98,7 @@ pub fn from_fill(
         &fill.head.headers,
         fill.head.length,
     ) {
-        ConditionalOutcome::NotModified => not_changed(request, &fill.head.headers, None),
+        ConditionalOutcome::NotModified => not_changed(request.into(), &fill.head.headers, None),
         ConditionalOutcome::Unsatisfiable(length) => unsatisfiable(length),
         ConditionalOutcome::Part(first, last) => {
             let body = Body::boxed(fill.reader()?.window(first, last));
@@ -227,12 +246,16 @@ pub(super) enum ConditionalOutcome {
     Unsatisfiable(u64),
 }
 
-pub(super) fn special(
-    request: &Parts,
+pub(super) fn special<'a>(
+    reader: impl Into<EntryReader<'a>>,
     status: StatusCode,
     headers: &HeaderMap,
     length: Option<u64>,
 ) -> ConditionalOutcome {
+    let EntryReader {
+        parts: request,
+        codings,
+    } = reader.into();
     if status != StatusCode::OK || !conditional::asks_for_less(&request.headers) {
         return ConditionalOutcome::Whole;
     }
@@ -252,7 +275,7 @@ pub(super) fn special(
     };
     // Ranges are octets of what is stored. A client that does not take its coding gets the whole,
     // decoded.
-    if ClientCodings::of(request).is_some_and(|client| !client.takes(headers)) {
+    if codings.is_some_and(|client| !client.takes(headers)) {
         return ConditionalOutcome::Whole;
     }
     let strong = conditional::strong_last_modified(headers, wall);
@@ -299,12 +322,12 @@ fn shown<'a>(entry: &'a Entry, form: Option<&StoredForm<'a>>) -> (HeaderMap, &'a
 
 /// A 304 that has the fields which the answer with content would have (RFC 9110 §15.4.5).
 fn not_changed(
-    request: &Parts,
+    reader: EntryReader<'_>,
     stored: &HeaderMap,
     form: Option<&StoredForm<'_>>,
 ) -> Response<Body> {
     let mut response = not_modified(stored);
-    if let Some(client) = ClientCodings::of(request) {
+    if let Some(client) = reader.codings {
         client.describe_unchanged(stored, form, response.headers_mut());
     }
     response

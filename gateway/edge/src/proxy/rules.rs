@@ -33,6 +33,7 @@ pub mod headers;
 pub mod limits;
 pub mod maintenance;
 pub mod pages;
+pub mod present;
 pub mod redirect;
 pub mod request_id;
 pub mod rewrite;
@@ -42,6 +43,7 @@ pub mod trailing_slash;
 
 use std::sync::Arc;
 
+use http::header::VARY;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 
@@ -50,7 +52,6 @@ use super::config::{OnOffSwitch, RouteConfig, SecurityHeaders};
 use super::context::RequestContext;
 use super::counted::{AnsweringRule, CountedResponse};
 use super::metrics::{DroppedValueCount, RequestOutcome};
-use super::miss::source;
 use super::respond;
 use super::route::{RouteDependencies, RouteError};
 use crate::cache::coalesce::LoadFailure;
@@ -58,18 +59,19 @@ use crate::http::body::Body;
 use crate::http::forward::REQUEST_ID;
 use crate::http::grpc::AnswerDialect;
 use crate::http::server::Peer;
-use crate::http::vary::Vary;
+use crate::http::vary::{self, Vary};
 use crate::rate_limit::config::LimitPlace;
 use access::AccessList;
 use auth::RouteAuth;
 use cleaning::RequestCleaning;
-use compress::{ClientCodings, CompressRules};
+use compress::{ClientCodings, CodingVariance, CompressRules};
 use cors::{BrowserOrigin, CorsRules};
 use direct::DirectAnswer;
 use headers::{HeaderChanges, MadeValues};
 use limits::RouteLimits;
 use maintenance::RouteMaintenance;
 use pages::{ErrorPages, PageReader};
+use present::{PresentFields, RuledField};
 use redirect::RouteRedirect;
 use request_id::RequestId;
 use rewrite::{AnswerOrigin, PathRewrite};
@@ -104,7 +106,7 @@ pub struct RouteRules {
 pub struct AnswerRules {
     rules: Arc<RouteRules>,
     /// What the client said of codings, if the route compresses.
-    codings: Option<Arc<ClientCodings>>,
+    codings: Option<ClientCodings>,
     /// What the rate limits tell the client.
     limit_fields: Option<Box<HeaderMap>>,
     /// The cookies that whoever has let the client in sets at it.
@@ -206,14 +208,6 @@ impl RouteRules {
         self.auth.iter().for_each(|auth| auth.pretend(parts));
     }
 
-    /// Gives a request its name, before anything is written about it.
-    pub fn name(&self, request: &mut ArrivedRequest, peer: &Peer) {
-        if self.request_id == OnOffSwitch::On {
-            let id = RequestId::of(&request.parts.headers, peer);
-            request.parts.extensions.insert(id);
-        }
-    }
-
     /// Takes a request through the steps before its key is derived.
     pub async fn admit(&self, request: &mut ArrivedRequest) -> RuleAdmission {
         if let Some(access) = &self.access
@@ -221,12 +215,15 @@ impl RouteRules {
         {
             return RuleAdmission::Answered(refusal.by(AnsweringRule::Access));
         }
-        let (client, started) = (request.client(), request.started);
-        if let Some(page) = self.maintenance.answer(&mut request.parts, client, started) {
-            return RuleAdmission::Answered(page);
+        if self.maintenance.may_be_on() {
+            request.attach_name();
+            let (client, started) = (request.client(), request.started);
+            if let Some(page) = self.maintenance.answer(&mut request.parts, client, started) {
+                return RuleAdmission::Answered(page);
+            }
         }
         if let Some(redirect) = &self.redirect {
-            let answer = redirect.answer(self.source(request));
+            let answer = redirect.answer(self.source(request, request.id()));
             let outcome = match answer.status().is_redirection() {
                 true => RequestOutcome::Pass,
                 false => RequestOutcome::Error,
@@ -262,10 +259,6 @@ impl RouteRules {
         {
             return RuleAdmission::Answered(refusal.by(AnsweringRule::Auth));
         }
-        let rules = request.answer.rules.as_ref();
-        if let Some(codings) = rules.and_then(|rules| rules.codings.clone()) {
-            request.parts.extensions.insert(codings);
-        }
         self.clean(&mut request.parts, request.wishes.upgrade.is_some());
         RuleAdmission::Admitted
     }
@@ -290,14 +283,18 @@ impl RouteRules {
         }
     }
 
-    fn source<'a>(&'a self, request: &'a ArrivedRequest) -> TemplateSource<'a> {
+    fn source<'a>(
+        &'a self,
+        request: &'a ArrivedRequest,
+        request_id: Option<&'a HeaderValue>,
+    ) -> TemplateSource<'a> {
         TemplateSource {
             parts: &request.parts,
             host: &request.host,
             scheme: request.scheme,
             client: request.client(),
             route: &self.route,
-            request_id: request.parts.extensions.get().map(|RequestId(id)| id),
+            request_id,
         }
     }
 
@@ -314,8 +311,7 @@ impl RouteRules {
         let source = ask.template_source();
         if let Some(rewrite) = &self.rewrite {
             rewrite.tell_prefix(&ask.parts.uri, request.headers_mut());
-            let target = rewrite.target(request.uri(), source);
-            let target = target.map_err(|_| source::unsafe_rewrite())?;
+            let target = rewrite.target(request.uri(), source)?;
             *request.uri_mut() = Uri::from(target);
         }
         if let Some(id) = source.request_id {
@@ -359,14 +355,18 @@ impl RouteRules {
         }
     }
 
-    /// What becomes of the answer to this request, by what the client has sent.
-    pub fn for_answer(self: &Arc<Self>, request: &ArrivedRequest) -> Box<AnswerRules> {
+    /// What becomes of the answer to this request, by what the client has sent. Gives the request its
+    /// name, before anything is written about it.
+    pub fn for_answer(self: &Arc<Self>, request: &ArrivedRequest, peer: &Peer) -> Box<AnswerRules> {
         let headers = &request.parts.headers;
-        let id = request.parts.extensions.get::<RequestId>();
-        let id = id.map(|RequestId(id)| id.clone());
+        let id = match self.request_id {
+            OnOffSwitch::On => Some(RequestId::of(headers, peer).0),
+            OnOffSwitch::Off => None,
+        };
         let reads_pages = self.pages.is_some() && request.answer.dialect == AnswerDialect::Http;
         let made = self.response.as_ref();
-        let made = made.map(|changes| changes.made(self.source(request), &self.dropped));
+        let source = self.source(request, id.as_ref());
+        let made = made.map(|changes| changes.made(source, &self.dropped));
         let (compress, cors) = (self.compress.as_ref(), self.cors.as_ref());
         Box::new(AnswerRules {
             rules: Arc::clone(self),
@@ -379,6 +379,28 @@ impl RouteRules {
             cookies: Vec::new(),
             browser: cors.map(|_| BrowserOrigin::of(&request.parts)),
         })
+    }
+
+    /// Which fields an answer has, of those that the rules ask for.
+    fn asked_for(&self, headers: &HeaderMap) -> PresentFields {
+        let asks = self.security_headers == SecurityHeaders::Basic
+            || self.cors.is_some()
+            || self.compress.is_some();
+        match asks {
+            true => PresentFields::of(headers),
+            false => PresentFields::default(),
+        }
+    }
+
+    /// The fields of requests by which an answer varies because of the rules, in the form of `Vary`.
+    fn varies_by(&self, codings: CodingVariance) -> Option<&'static str> {
+        let cors = self.cors.as_ref().is_some_and(CorsRules::tells_sites_apart);
+        match (cors, codings) {
+            (false, CodingVariance::SameForAll) => None,
+            (true, CodingVariance::SameForAll) => Some("Origin"),
+            (false, CodingVariance::Varies) => Some("Accept-Encoding"),
+            (true, CodingVariance::Varies) => Some("Origin, Accept-Encoding"),
+        }
     }
 
     /// The same for a head of which no more is known than what its key held.
@@ -454,16 +476,27 @@ impl RouteRules {
 }
 
 impl AnswerRules {
+    /// The name of the request. None: its route gives none.
+    pub fn request_id(&self) -> Option<&HeaderValue> {
+        self.request_id.as_ref()
+    }
+
+    /// What the client said of codings. None: its route does not compress.
+    pub fn codings(&self) -> Option<&ClientCodings> {
+        self.codings.as_ref()
+    }
+
     /// Applies the rules for answers. Compression comes last: it is about the octets that go out.
-    pub fn apply(self, mut served: CountedResponse) -> CountedResponse {
+    pub fn apply(self: Box<Self>, mut served: CountedResponse) -> CountedResponse {
         let rules = &*self.rules;
         if let (Some(pages), Some(reader)) = (&rules.pages, &self.reader) {
             served = pages.apply(served, reader);
         }
         let headers = served.response.headers_mut();
         headers.reserve(ADDED_FIELDS);
+        let mut present = rules.asked_for(headers);
         if rules.security_headers == SecurityHeaders::Basic {
-            security_headers::set_basic(headers, self.scheme);
+            security_headers::set_basic(headers, present, self.scheme);
         }
         if let Some(id) = self.request_id {
             headers.insert(REQUEST_ID, id);
@@ -473,16 +506,27 @@ impl AnswerRules {
         }
         if let Some(changes) = &rules.response {
             changes.change(headers, self.made);
+            if changes.concern_other_rules() {
+                present = rules.asked_for(headers);
+            }
         }
-        if let (Some(cors), Some(browser)) = (&rules.cors, &self.browser) {
-            cors.apply(browser, headers);
+        if let (Some(cors), Some(browser)) = (&rules.cors, self.browser) {
+            cors.apply(browser, present, headers);
         }
         if !self.cookies.is_empty() {
             auth::give_cookies(self.cookies, headers);
         }
-        match self.codings {
-            Some(codings) => codings.deliver(served),
-            None => served,
+        let codings = match &self.codings {
+            Some(codings) => codings.deliver(&mut served, present),
+            None => CodingVariance::SameForAll,
+        };
+        if let Some(fields) = rules.varies_by(codings) {
+            let headers = served.response.headers_mut();
+            match present.has(RuledField::Vary) {
+                false => drop(headers.insert(VARY, HeaderValue::from_static(fields))),
+                true => vary::add(headers, fields),
+            }
         }
+        served
     }
 }

@@ -13,6 +13,7 @@ use super::delivery::PendingAnswer;
 use super::lookup::{CacheLookupOutcome, HitSample, RemainingWork, RoutedRequest, SourceWork};
 use super::metrics::RequestOutcome;
 use super::record::trail::TrailEvent;
+use super::rules::compress::ClientCodings;
 use super::{Proxy, context, esi, lookup, miss, origin_query, pass, plan, respond};
 use crate::cache::event::StaleReason;
 use crate::http::body::Body;
@@ -126,6 +127,7 @@ fn look_bodiless(proxy: &Proxy, ask: &RequestContext) -> CacheLookupOutcome {
             started: ask.started,
             trail: ask.trail.as_deref(),
             sample: HitSample::LeftOut,
+            codings: ClientCodings::of(&ask.parts).map(|codings| &**codings),
         },
     )
 }

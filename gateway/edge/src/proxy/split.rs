@@ -13,11 +13,12 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 
-use super::miss::load::random;
+use config::{SplitBy, SplitConfig};
+
 use super::route::Route;
 use crate::http::forward::CHOSEN_UPSTREAM;
 use crate::origin::{cookie_value, stable_hash};
-use config::{SplitBy, SplitConfig};
+use crate::random;
 
 /// The upstreams of a route, and their shares.
 pub struct UpstreamSplit {
@@ -60,7 +61,7 @@ impl UpstreamSplit {
     pub fn choose(&self, parts: &mut Parts, client: Option<IpAddr>) -> Option<&Arc<Route>> {
         let place = self
             .number_of(parts, client)
-            .unwrap_or_else(|| random().into());
+            .unwrap_or_else(|| random::number().into());
         self.at(place, parts)
     }
 

@@ -96,6 +96,7 @@ impl Proxy {
             started,
             trail: None,
             sample: HitSample::LeftOut,
+            codings: None,
         });
         let RequestPlan::Cache(keyed) = planned else {
             return None;

@@ -53,9 +53,10 @@ impl LimitSubject<'_> {
     /// An IPv6 client has a network of its own, with as many addresses as it likes.
     fn write_client(&self, mut to: impl FnMut(&[u8])) {
         match self.client.map(|address| address.to_canonical()) {
+            // In one piece, which hashers take in less time.
             Some(IpAddr::V4(address)) => {
-                to(b"4");
-                to(&address.octets());
+                let [a, b, c, d] = address.octets();
+                to(&[b'4', a, b, c, d]);
             }
             Some(IpAddr::V6(address)) => {
                 to(b"6");

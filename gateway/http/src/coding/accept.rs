@@ -1,7 +1,7 @@
 //! `Accept-Encoding` (RFC 9110 §12.5.3): which codings a client takes, and how gladly.
 
-use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 
 use super::{CODINGS, ContentCoding};
 use crate::list;
@@ -19,9 +19,14 @@ impl AcceptedCodings {
     /// What a request says. Nothing, or an empty field, means that only content without a coding is
     /// wanted.
     pub fn of(request: &HeaderMap) -> Self {
+        Self::of_lines(request.get_all(ACCEPT_ENCODING))
+    }
+
+    /// What the lines of the field say.
+    pub fn of_lines<'a>(lines: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
         let mut named = [None; CODINGS.len()];
         let (mut identity, mut others) = (None, None);
-        for member in list::field(request, &ACCEPT_ENCODING) {
+        for member in lines.into_iter().flat_map(list::of_line) {
             let (name, quality) = weighted(member);
             let place = match name {
                 b"*" => &mut others,
@@ -145,7 +150,6 @@ fn thousandths(text: &[u8]) -> Option<u16> {
 mod tests {
     use super::ContentCoding::{Brotli, Gzip, Zstd};
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn of(lines: &[&str]) -> AcceptedCodings {

@@ -31,7 +31,7 @@ const WINDOW: u32 = 16 << 20;
 const NAME: &str = "localhost";
 
 /// The load, as the command line has it.
-struct Load {
+struct Http3Load {
     address: SocketAddr,
     target: String,
     octets: usize,
@@ -46,7 +46,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
     let [address, ca, target, octets, seconds, connections, streams] = arguments else {
         bail!("h3load takes ADDRESS CA TARGET OCTETS SECONDS CONNECTIONS STREAMS");
     };
-    let load = Load {
+    let load = Http3Load {
         address: address.parse().context("ADDRESS")?,
         target: target.clone(),
         octets: octets.parse().context("OCTETS")?,
@@ -87,7 +87,7 @@ fn client_config(ca: &str) -> anyhow::Result<quinn::ClientConfig> {
     Ok(config)
 }
 
-impl Load {
+impl Http3Load {
     async fn play(&self, config: quinn::ClientConfig) -> anyhow::Result<u64> {
         let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
         endpoint.set_default_client_config(config);

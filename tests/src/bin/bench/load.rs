@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::options::Options;
-use crate::peers::{Kind, OTHER_CORE};
+use crate::options::BenchOptions;
+use crate::peers::{MeasuredServer, OTHER_CORE};
 use e2e::debian13;
 use e2e::process::{Server, pinned};
 
@@ -61,7 +61,7 @@ pub const NEW_CONNECTIONS: LoadConcurrency = LoadConcurrency {
 
 /// One measurement of one server.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
+pub struct ServerSample {
     /// Server CPU (user and system) a request, in microseconds.
     pub cpu_micros: f64,
     pub per_second: f64,
@@ -69,7 +69,7 @@ pub struct Sample {
     pub p99: f64,
 }
 
-impl fmt::Display for Sample {
+impl fmt::Display for ServerSample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -80,7 +80,7 @@ impl fmt::Display for Sample {
 }
 
 /// One page, over and over.
-pub fn hits(server: &Server, options: &Options) -> anyhow::Result<Sample> {
+pub fn hits(server: &Server, options: &BenchOptions) -> anyhow::Result<ServerSample> {
     let url = format!("http://{}{HIT_TARGET}", server.address);
     for _ in 0..3 {
         fetch(server)?;
@@ -90,7 +90,11 @@ pub fn hits(server: &Server, options: &Options) -> anyhow::Result<Sample> {
 }
 
 /// The same over TLS, on connections that are kept.
-pub fn secured_hits(server: &Server, kind: Kind, options: &Options) -> anyhow::Result<Sample> {
+pub fn secured_hits(
+    server: &Server,
+    kind: MeasuredServer,
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     let url = url_of(server, kind);
     fetch_by_curl(&url)?;
     wrk(&url, 1, &[])?;
@@ -98,7 +102,11 @@ pub fn secured_hits(server: &Server, kind: Kind, options: &Options) -> anyhow::R
 }
 
 /// The same over HTTP/2: four connections with sixteen streams each.
-pub fn multiplexed_hits(server: &Server, kind: Kind, options: &Options) -> anyhow::Result<Sample> {
+pub fn multiplexed_hits(
+    server: &Server,
+    kind: MeasuredServer,
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     fetch_by_curl(&url_of(server, kind))?;
     http2(server, (SMALL, FOUR_BY_SIXTEEN), options)
 }
@@ -107,8 +115,8 @@ pub fn multiplexed_hits(server: &Server, kind: Kind, options: &Options) -> anyho
 pub fn http2(
     server: &Server,
     (page, at_a_time): (BenchPage, LoadConcurrency),
-    options: &Options,
-) -> anyhow::Result<Sample> {
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     let url = format!("https://localhost:{}{}", server.address.port(), page.target);
     h2load(&url, (page, at_a_time), 1)?;
     measure(server, || h2load(&url, (page, at_a_time), options.seconds))
@@ -119,8 +127,8 @@ pub fn http3(
     server: &Server,
     (page, at_a_time): (BenchPage, LoadConcurrency),
     authority: &Path,
-    options: &Options,
-) -> anyhow::Result<Sample> {
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     h3load(server, (page, at_a_time), authority, 1)?;
     measure(server, || {
         h3load(server, (page, at_a_time), authority, options.seconds)
@@ -139,10 +147,10 @@ pub enum HandshakeClient {
 /// A new connection with a full handshake for each request.
 pub fn handshakes(
     server: &Server,
-    kind: Kind,
+    kind: MeasuredServer,
     client: HandshakeClient,
-    options: &Options,
-) -> anyhow::Result<Sample> {
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     let url = url_of(server, kind);
     fetch_by_curl(&url)?;
     let closing = ["-H", "Connection: close"];
@@ -159,7 +167,7 @@ pub fn handshakes(
     }
 }
 
-fn url_of(server: &Server, kind: Kind) -> String {
+fn url_of(server: &Server, kind: MeasuredServer) -> String {
     match kind.key() {
         // The certificate is for this name, and another host would be refused.
         Some(_) => format!("https://localhost:{}{HIT_TARGET}", server.address.port()),
@@ -183,16 +191,29 @@ pub fn have_memory_given() {
 }
 
 /// A page of its own for every request.
-pub fn misses(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
+pub fn misses(
+    server: &Server,
+    work: &Path,
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     unique("GET", server, work, options)
 }
 
 /// A URL of its own is purged by every request.
-pub fn purges(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
+pub fn purges(
+    server: &Server,
+    work: &Path,
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     unique("PURGE", server, work, options)
 }
 
-fn unique(method: &str, server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
+fn unique(
+    method: &str,
+    server: &Server,
+    work: &Path,
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     let script = work.join("unique.lua");
     // The start time keeps a second run over the same cache from hitting.
     let lua = format!(
@@ -206,14 +227,17 @@ fn unique(method: &str, server: &Server, work: &Path, options: &Options) -> anyh
     measure(server, || wrk(&url, options.seconds, &["-s", script]))
 }
 
-fn measure(server: &Server, load: impl Fn() -> anyhow::Result<Ran>) -> anyhow::Result<Sample> {
+fn measure(
+    server: &Server,
+    load: impl Fn() -> anyhow::Result<WrkResult>,
+) -> anyhow::Result<ServerSample> {
     let before = server.cpu();
     let ran = load()?;
     let spent = server.cpu().saturating_sub(before);
     if ran.requests == 0 {
         bail!("no request was answered");
     }
-    Ok(Sample {
+    Ok(ServerSample {
         cpu_micros: spent.as_secs_f64() * 1e6 / ran.requests as f64,
         per_second: ran.per_second,
         p99: ran.p99,
@@ -221,7 +245,7 @@ fn measure(server: &Server, load: impl Fn() -> anyhow::Result<Ran>) -> anyhow::R
 }
 
 /// What wrk reports.
-struct Ran {
+struct WrkResult {
     requests: u64,
     per_second: f64,
     p99: f64,
@@ -231,7 +255,7 @@ fn h2load(
     url: &str,
     (page, at_a_time): (BenchPage, LoadConcurrency),
     seconds: u64,
-) -> anyhow::Result<Ran> {
+) -> anyhow::Result<WrkResult> {
     let duration = seconds.to_string();
     let output = pinned(OTHER_CORE, "h2load")
         .args(["-t1", "-c", at_a_time.connections, "-m", at_a_time.streams])
@@ -260,7 +284,7 @@ fn h2load(
         (Some(requests), _, Some(content)) if (content as f64) < requests * page.octets as f64 => {
             bail!("{requests} answers had {content} octets of content");
         }
-        (Some(requests), Some(per_second), Some::<u64>(_)) => Ok(Ran {
+        (Some(requests), Some(per_second), Some::<u64>(_)) => Ok(WrkResult {
             requests: requests as u64,
             per_second,
             p99: f64::NAN,
@@ -274,7 +298,7 @@ fn h3load(
     (page, at_a_time): (BenchPage, LoadConcurrency),
     authority: &Path,
     seconds: u64,
-) -> anyhow::Result<Ran> {
+) -> anyhow::Result<WrkResult> {
     let this = std::env::current_exe().context("the path of this program")?;
     let this = this.to_str().context("its path is not UTF-8")?;
     let output = pinned(OTHER_CORE, this)
@@ -294,7 +318,7 @@ fn h3load(
             Some((requests, requests as f64 / took))
         });
     match numbers {
-        Some((requests, per_second)) => Ok(Ran {
+        Some((requests, per_second)) => Ok(WrkResult {
             requests,
             per_second,
             p99: f64::NAN,
@@ -319,11 +343,16 @@ fn fetch_by_curl(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wrk(url: &str, seconds: u64, more: &[&str]) -> anyhow::Result<Ran> {
+fn wrk(url: &str, seconds: u64, more: &[&str]) -> anyhow::Result<WrkResult> {
     wrk_by(pinned(OTHER_CORE, "wrk"), url, seconds, more)
 }
 
-fn wrk_by(mut command: Command, url: &str, seconds: u64, more: &[&str]) -> anyhow::Result<Ran> {
+fn wrk_by(
+    mut command: Command,
+    url: &str,
+    seconds: u64,
+    more: &[&str],
+) -> anyhow::Result<WrkResult> {
     command.args([
         "-t1",
         &format!("-c{CONNECTIONS}"),
@@ -352,7 +381,7 @@ fn wrk_by(mut command: Command, url: &str, seconds: u64, more: &[&str]) -> anyho
     parse(&text).with_context(|| format!("wrk's report was not understood:\n{text}"))
 }
 
-fn parse(text: &str) -> Option<Ran> {
+fn parse(text: &str) -> Option<WrkResult> {
     let line = |mark: &str| text.lines().map(str::trim).find(|line| line.contains(mark));
     let requests = line(" requests in ")?
         .split_whitespace()
@@ -365,7 +394,7 @@ fn parse(text: &str) -> Option<Ran> {
         .parse()
         .ok()?;
     let p99 = milliseconds(line("99%")?.split_whitespace().nth(1)?)?;
-    Some(Ran {
+    Some(WrkResult {
         requests,
         per_second,
         p99,

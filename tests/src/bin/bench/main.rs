@@ -17,10 +17,10 @@ mod report;
 use anyhow::Context;
 use e2e::random::Random;
 
-use load::{HandshakeClient, Sample};
-use options::Options;
-use peers::{Kind, Surroundings};
-use report::Row;
+use load::{HandshakeClient, ServerSample};
+use options::BenchOptions;
+use peers::{BenchSurroundings, MeasuredServer};
+use report::ServerRow;
 
 fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
@@ -33,24 +33,24 @@ fn main() -> anyhow::Result<()> {
     {
         return h3load::run(rest);
     }
-    let options = Options::from_arguments()?;
+    let options = BenchOptions::from_arguments()?;
     let work = tempfile::tempdir().context("a folder for the servers' files")?;
-    let beside = Surroundings::start()?;
+    let beside = BenchSurroundings::start()?;
     let start = |kind| peers::start(kind, &beside, work.path(), &options);
-    let hits = compare(Kind::HITS, &options, |kind| {
+    let hits = compare(MeasuredServer::HITS, &options, |kind| {
         load::hits(&start(kind)?, &options)
     });
     println!("{}", report::hits(&hits, &options));
-    let secured = compare(Kind::SECURED, &options, |kind| {
+    let secured = compare(MeasuredServer::SECURED, &options, |kind| {
         load::secured_hits(&start(kind)?, kind, &options)
     });
     println!("{}", report::secured(&secured, &options));
-    let multiplexed = compare(Kind::MULTIPLEXED, &options, |kind| {
+    let multiplexed = compare(MeasuredServer::MULTIPLEXED, &options, |kind| {
         load::multiplexed_hits(&start(kind)?, kind, &options)
     });
     println!("{}", report::multiplexed(&multiplexed, &options));
-    let authority = |kind: Kind| work.path().join(kind.name()).join("ca.pem");
-    let over = |kind: Kind, load| {
+    let authority = |kind: MeasuredServer| work.path().join(kind.name()).join("ca.pem");
+    let over = |kind: MeasuredServer, load| {
         let server = start(kind)?;
         match kind.speaks_http3() {
             true => load::http3(&server, load, &authority(kind), &options),
@@ -58,28 +58,32 @@ fn main() -> anyhow::Result<()> {
         }
     };
     let small = (load::SMALL, load::FOUR_BY_SIXTEEN);
-    let quic = compare(Kind::QUIC, &options, |kind| over(kind, small));
+    let quic = compare(MeasuredServer::QUIC, &options, |kind| over(kind, small));
     println!("{}", report::quic(&quic, &options));
     let large = (load::LARGE, load::ONE);
-    let bodies = compare(Kind::LARGE_BODIES, &options, |kind| over(kind, large));
+    let bodies = compare(MeasuredServer::LARGE_BODIES, &options, |kind| {
+        over(kind, large)
+    });
     println!("{}", report::large_bodies(&bodies, &options));
     let new = (load::SMALL, load::NEW_CONNECTIONS);
-    let begun = compare(Kind::QUIC_CONNECTIONS, &options, |kind| over(kind, new));
+    let begun = compare(MeasuredServer::QUIC_CONNECTIONS, &options, |kind| {
+        over(kind, new)
+    });
     println!("{}", report::quic_connections(&begun, &options));
-    let handshakes = compare(Kind::HANDSHAKES, &options, |kind| {
+    let handshakes = compare(MeasuredServer::HANDSHAKES, &options, |kind| {
         load::handshakes(&start(kind)?, kind, HandshakeClient::Usual, &options)
     });
     println!("{}", report::handshakes(&handshakes, &options));
-    let hybrid = compare(Kind::HYBRID_HANDSHAKES, &options, |kind| {
+    let hybrid = compare(MeasuredServer::HYBRID_HANDSHAKES, &options, |kind| {
         load::handshakes(&start(kind)?, kind, HandshakeClient::PostQuantum, &options)
     });
     println!("{}", report::hybrid_handshakes(&hybrid, &options));
-    let misses = compare(Kind::MISSES, &options, |kind| {
+    let misses = compare(MeasuredServer::MISSES, &options, |kind| {
         load::have_memory_given();
         load::misses(&start(kind)?, work.path(), &options)
     });
     println!("{}", report::misses(&misses, &options));
-    let purges = compare(Kind::PURGES, &options, |kind| {
+    let purges = compare(MeasuredServer::PURGES, &options, |kind| {
         load::purges(&start(kind)?, work.path(), &options)
     });
     println!("{}", report::purges(&purges, &options));
@@ -90,18 +94,18 @@ fn main() -> anyhow::Result<()> {
 /// the machine is not the same at each place of a round, nor behind each other server.
 /// One that cannot run is named and left out.
 fn compare(
-    kinds: &[Kind],
-    options: &Options,
-    measure: impl Fn(Kind) -> anyhow::Result<Sample>,
-) -> Vec<Row> {
-    let mut random = Random::new(u64::from(lamina_base::backoff::random()));
-    let mut rows: Vec<Row> = kinds
+    kinds: &[MeasuredServer],
+    options: &BenchOptions,
+    measure: impl Fn(MeasuredServer) -> anyhow::Result<ServerSample>,
+) -> Vec<ServerRow> {
+    let mut random = Random::new(u64::from(lamina_base::random::number()));
+    let mut rows: Vec<ServerRow> = kinds
         .iter()
         .filter(|kind| options.wants(**kind))
-        .map(|kind| Row::new(*kind))
+        .map(|kind| ServerRow::new(*kind))
         .collect();
     for round in 1..=options.rounds {
-        let mut order: Vec<&mut Row> = rows.iter_mut().collect();
+        let mut order: Vec<&mut ServerRow> = rows.iter_mut().collect();
         random.shuffle(&mut order);
         for row in order {
             if row.problem.is_some() {

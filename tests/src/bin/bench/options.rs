@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use crate::peers::Kind;
+use crate::peers::MeasuredServer;
 
 /// How it is called.
 pub const USAGE: &str = "bench [--rounds N] [--seconds N] [--only NAME,NAME]";
 
 /// The command line.
-pub struct Options {
+pub struct BenchOptions {
     pub rounds: usize,
     /// Length of one measurement.
     pub seconds: u64,
@@ -20,7 +20,7 @@ pub struct Options {
     pub lamina: PathBuf,
 }
 
-impl Options {
+impl BenchOptions {
     pub fn from_arguments() -> anyhow::Result<Self> {
         let mut options = Self {
             rounds: 10,
@@ -47,7 +47,7 @@ impl Options {
         Ok(options)
     }
 
-    pub fn wants(&self, kind: Kind) -> bool {
+    pub fn wants(&self, kind: MeasuredServer) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == kind.name())
     }
 }

@@ -11,7 +11,7 @@ use e2e::process::{Server, free_address};
 use e2e::tls::authority::{Authority, KeyKind, Order};
 use e2e::{debian13, peers};
 
-use crate::options::Options;
+use crate::options::BenchOptions;
 
 /// Core of the server under measurement; wrk and the origin have the other.
 pub const SERVER_CORE: usize = 0;
@@ -22,7 +22,7 @@ const THREADS: [&str; 2] = ["thread_pools=1", "thread_pool_min=100"];
 
 /// A server under measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum MeasuredServer {
     Floor,
     Lamina,
     /// The same once more: what differs between the two is noise.
@@ -50,7 +50,7 @@ pub enum Kind {
     NginxRsa,
 }
 
-impl Kind {
+impl MeasuredServer {
     pub const HITS: &[Self] = &[
         Self::Floor,
         Self::Lamina,
@@ -122,7 +122,7 @@ impl Kind {
     }
 }
 
-impl Kind {
+impl MeasuredServer {
     /// Whether it is asked over HTTP/3.
     pub fn speaks_http3(self) -> bool {
         matches!(
@@ -147,14 +147,14 @@ impl Kind {
 }
 
 /// What the servers stand beside.
-pub struct Surroundings {
+pub struct BenchSurroundings {
     /// The floor program.
     pub origin: Server,
     /// NATS; none where it is not installed.
     bus: Option<Server>,
 }
 
-impl Surroundings {
+impl BenchSurroundings {
     pub fn start() -> anyhow::Result<Self> {
         Ok(Self {
             origin: floor(OTHER_CORE)?,
@@ -172,10 +172,10 @@ fn nats() -> anyhow::Result<Server> {
 
 /// Starts a server of this kind with an empty cache.
 pub fn start(
-    kind: Kind,
-    beside: &Surroundings,
+    kind: MeasuredServer,
+    beside: &BenchSurroundings,
     work: &Path,
-    options: &Options,
+    options: &BenchOptions,
 ) -> anyhow::Result<Server> {
     let origin = &beside.origin;
     let dir = work.join(kind.name());
@@ -188,16 +188,22 @@ pub fn start(
         certify(key, &dir)?;
     }
     match kind {
-        Kind::NginxTls | Kind::NginxRsa => {
+        MeasuredServer::NginxTls | MeasuredServer::NginxRsa => {
             peers::nginx_secured(Some(SERVER_CORE), origin.address, &dir)
         }
-        Kind::NginxHttp3 => peers::nginx_over_quic(Some(SERVER_CORE), origin.address, &dir),
-        Kind::HaproxyHttp3 => haproxy_over_quic(address, origin, &dir),
-        Kind::HaproxyTls | Kind::HaproxyRsa => haproxy(address, origin, &dir, Some("tls.pem")),
-        Kind::Floor => floor(SERVER_CORE),
-        Kind::Haproxy => haproxy(address, origin, &dir, None),
-        Kind::Nginx => peers::nginx(Some(SERVER_CORE), origin.address, &dir, ""),
-        Kind::Varnish => peers::varnish(Some(SERVER_CORE), origin.address, &dir, &THREADS),
+        MeasuredServer::NginxHttp3 => {
+            peers::nginx_over_quic(Some(SERVER_CORE), origin.address, &dir)
+        }
+        MeasuredServer::HaproxyHttp3 => haproxy_over_quic(address, origin, &dir),
+        MeasuredServer::HaproxyTls | MeasuredServer::HaproxyRsa => {
+            haproxy(address, origin, &dir, Some("tls.pem"))
+        }
+        MeasuredServer::Floor => floor(SERVER_CORE),
+        MeasuredServer::Haproxy => haproxy(address, origin, &dir, None),
+        MeasuredServer::Nginx => peers::nginx(Some(SERVER_CORE), origin.address, &dir, ""),
+        MeasuredServer::Varnish => {
+            peers::varnish(Some(SERVER_CORE), origin.address, &dir, &THREADS)
+        }
         _ => lamina(kind, address, beside, &dir, options),
     }
 }
@@ -214,17 +220,17 @@ fn floor(core: usize) -> anyhow::Result<Server> {
 }
 
 fn lamina(
-    kind: Kind,
+    kind: MeasuredServer,
     address: SocketAddr,
-    beside: &Surroundings,
+    beside: &BenchSurroundings,
     dir: &Path,
-    options: &Options,
+    options: &BenchOptions,
 ) -> anyhow::Result<Server> {
     if !options.lamina.exists() {
         bail!("{} is not built", options.lamina.display());
     }
     let (key, more) = match kind {
-        Kind::LaminaKeyPlugin => {
+        MeasuredServer::LaminaKeyPlugin => {
             let file = e2e::cli::repository().join("plugins/dist/normalize-query.wasm");
             let file = file
                 .canonicalize()
@@ -235,7 +241,7 @@ fn lamina(
             );
             (", key: {plugin: key}", plugins)
         }
-        Kind::LaminaL2 => {
+        MeasuredServer::LaminaL2 => {
             let path = dir.join("l2");
             let disk = format!(
                 "cache: {{l2: {{disk: {{path: \"{}\"}}}}}}\n",
@@ -243,7 +249,7 @@ fn lamina(
             );
             ("", disk)
         }
-        Kind::LaminaBus => {
+        MeasuredServer::LaminaBus => {
             let bus = beside.bus.as_ref();
             let bus = bus.context("nats-server is not installed (make test-install)")?;
             let url = bus.address;
@@ -255,7 +261,7 @@ fn lamina(
         _ => ("", String::new()),
     };
     let protocols = match kind {
-        Kind::LaminaHttp3 => "http1, http2, http3",
+        MeasuredServer::LaminaHttp3 => "http1, http2, http3",
         _ => "http1, http2",
     };
     let tls = kind.key().map(|_| {

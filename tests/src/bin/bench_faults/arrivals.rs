@@ -5,9 +5,9 @@ use std::sync::Mutex;
 
 /// Counts by path. Every request of a run has a path of its own, which no proxy changes.
 #[derive(Default)]
-pub struct Arrivals(Mutex<HashMap<String, u64>>);
+pub struct ArrivalCounts(Mutex<HashMap<String, u64>>);
 
-impl Arrivals {
+impl ArrivalCounts {
     /// Notes a request that an origin has read to its end, body included: from there on the
     /// origin may have done what it asks for.
     pub fn note(&self, path: &str) {
@@ -44,11 +44,11 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
-    use super::Arrivals;
+    use super::ArrivalCounts;
 
     #[test]
     fn a_duplicate_is_a_request_that_came_more_than_once() {
-        let arrivals = Arrivals::default();
+        let arrivals = ArrivalCounts::default();
         for path in ["/0", "/1", "/1", "/2", "/2", "/2"] {
             arrivals.note(path);
         }

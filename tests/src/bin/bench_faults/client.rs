@@ -17,7 +17,7 @@ const BODY: &str = "value=1";
 
 /// The load of a run.
 #[derive(Clone)]
-pub struct Load {
+pub struct FaultLoad {
     pub method: &'static str,
     pub per_second: u32,
     pub span: Duration,
@@ -27,7 +27,7 @@ pub struct Load {
 
 /// One request and what became of it.
 #[derive(Clone, Debug)]
-pub struct Exchange {
+pub struct TimedExchange {
     pub path: String,
     /// When it was to be sent, from the start of the run.
     pub due: Duration,
@@ -49,7 +49,7 @@ pub enum ExchangeOutcome {
 }
 
 /// Sends the load, whose times count from `began`, and waits until each request has its end.
-pub async fn send(proxy: SocketAddr, load: Load, began: Instant) -> Vec<Exchange> {
+pub async fn send(proxy: SocketAddr, load: FaultLoad, began: Instant) -> Vec<TimedExchange> {
     let mut asked = JoinSet::new();
     let gap = Duration::from_secs(1) / load.per_second;
     let requests = (load.span.as_secs_f64() * f64::from(load.per_second)).round() as u32;
@@ -68,10 +68,10 @@ async fn exchange(
     path: String,
     began: Instant,
     due: Duration,
-) -> Exchange {
+) -> TimedExchange {
     let late = began.elapsed().saturating_sub(due);
     let outcome = ask(proxy, method, &path).await;
-    Exchange {
+    TimedExchange {
         path,
         due,
         late,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::Load;
+use crate::client::FaultLoad;
 use crate::target::TargetBehaviour;
 
 /// Requests a second: a third of them is a target's share.
@@ -15,7 +15,7 @@ pub const ENDS: Duration = Duration::from_secs(7);
 
 /// A way in which the second target fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum TargetFault {
     Refused,
     Hangs,
     BlackHole,
@@ -25,7 +25,7 @@ pub enum Fault {
     PostReset,
 }
 
-impl Fault {
+impl TargetFault {
     pub const ALL: [Self; 6] = [
         Self::Refused,
         Self::Hangs,
@@ -70,8 +70,8 @@ impl Fault {
         }
     }
 
-    pub fn load(self) -> Load {
-        Load {
+    pub fn load(self) -> FaultLoad {
+        FaultLoad {
             method: if self == Self::PostReset {
                 "POST"
             } else {

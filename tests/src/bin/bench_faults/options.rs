@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use crate::fault::Fault;
+use crate::fault::TargetFault;
 use crate::names;
 use crate::peers::{Peer, PeerTuning};
-use crate::report::Subject;
+use crate::report::MeasuredProxy;
 
 /// How it is called.
 pub const USAGE: &str = "bench_faults [--rounds N] [--only ROW,ROW] [--faults FAULT,FAULT] [--peers FOLDER]\n\
@@ -18,13 +18,13 @@ pub const USAGE: &str = "bench_faults [--rounds N] [--only ROW,ROW] [--faults FA
      LAMINA_BIN: another program than the `lamina` beside this one";
 
 /// The command line.
-pub struct Options {
+pub struct FaultBenchOptions {
     /// How often each cell is measured.
     pub rounds: usize,
     /// Names of rows; empty means all.
     only: Vec<String>,
     /// Columns of the table of faults.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<TargetFault>,
     pub names: NamesWanted,
     /// The virtual environment with the peers.
     pub peers: PathBuf,
@@ -37,19 +37,19 @@ pub enum NamesWanted {
     No,
 }
 
-impl Default for Options {
+impl Default for FaultBenchOptions {
     fn default() -> Self {
         Self {
             rounds: 1,
             only: Vec::new(),
-            faults: Fault::ALL.to_vec(),
+            faults: TargetFault::ALL.to_vec(),
             names: NamesWanted::Yes,
             peers: e2e::cli::repository().join("target/peers"),
         }
     }
 }
 
-impl Options {
+impl FaultBenchOptions {
     pub fn from_arguments() -> anyhow::Result<Self> {
         let mut options = Self::default();
         let mut arguments = std::env::args().skip(1);
@@ -68,17 +68,18 @@ impl Options {
     }
 
     /// The rows of the table.
-    pub fn subjects(&self) -> Vec<Subject> {
+    pub fn subjects(&self) -> Vec<MeasuredProxy> {
         let tunings = [PeerTuning::Default, PeerTuning::Tuned].into_iter();
-        let peers = tunings.flat_map(|tuning| Peer::ALL.map(|peer| Subject::Peer(peer, tuning)));
-        let all = std::iter::once(Subject::Lamina).chain(peers);
+        let peers =
+            tunings.flat_map(|tuning| Peer::ALL.map(|peer| MeasuredProxy::Peer(peer, tuning)));
+        let all = std::iter::once(MeasuredProxy::Lamina).chain(peers);
         all.filter(|subject| self.wants(&subject.name())).collect()
     }
 
     /// The rows of the table of names: each proxy that follows names once.
-    pub fn named_subjects(&self) -> Vec<Subject> {
-        let peers = Peer::ALL.map(|peer| Subject::Peer(peer, PeerTuning::Default));
-        let all = std::iter::once(Subject::Lamina).chain(peers);
+    pub fn named_subjects(&self) -> Vec<MeasuredProxy> {
+        let peers = Peer::ALL.map(|peer| MeasuredProxy::Peer(peer, PeerTuning::Default));
+        let all = std::iter::once(MeasuredProxy::Lamina).chain(peers);
         let named = all.filter(|subject| names::follows_names(*subject));
         named
             .filter(|subject| self.wants(&subject.name()))
@@ -103,8 +104,10 @@ impl Options {
     }
 }
 
-fn fault(word: &str) -> anyhow::Result<Fault> {
-    let known = Fault::ALL.into_iter().find(|fault| fault.word() == word);
+fn fault(word: &str) -> anyhow::Result<TargetFault> {
+    let known = TargetFault::ALL
+        .into_iter()
+        .find(|fault| fault.word() == word);
     known.with_context(|| format!("{word} is no fault; {USAGE}"))
 }
 
@@ -112,26 +115,29 @@ fn fault(word: &str) -> anyhow::Result<Fault> {
 mod tests {
     use super::*;
 
-    fn chosen(words: &str) -> (Vec<Fault>, NamesWanted) {
-        let mut options = Options::default();
+    fn chosen(words: &str) -> (Vec<TargetFault>, NamesWanted) {
+        let mut options = FaultBenchOptions::default();
         options.choose(words).expect("known words");
         (options.faults, options.names)
     }
 
     #[test]
     fn names_are_chosen_like_faults() {
-        let all = Options::default();
+        let all = FaultBenchOptions::default();
         assert_eq!((all.faults.len(), all.names), (6, NamesWanted::Yes));
         assert_eq!(chosen("names"), (Vec::new(), NamesWanted::Yes));
-        assert_eq!(chosen("hangs"), (vec![Fault::Hangs], NamesWanted::No));
-        assert_eq!(chosen("names,slow"), (vec![Fault::Slow], NamesWanted::Yes));
-        assert!(Options::default().choose("hang").is_err());
+        assert_eq!(chosen("hangs"), (vec![TargetFault::Hangs], NamesWanted::No));
+        assert_eq!(
+            chosen("names,slow"),
+            (vec![TargetFault::Slow], NamesWanted::Yes)
+        );
+        assert!(FaultBenchOptions::default().choose("hang").is_err());
     }
 
     #[test]
     fn rows_of_names_are_those_who_follow_them() {
-        let mut options = Options::default();
-        let rows = |options: &Options| {
+        let mut options = FaultBenchOptions::default();
+        let rows = |options: &FaultBenchOptions| {
             options
                 .named_subjects()
                 .iter()

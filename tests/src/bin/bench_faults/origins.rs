@@ -3,23 +3,23 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::arrivals::Arrivals;
-use crate::target::{Target, TargetBehaviour};
+use crate::arrivals::ArrivalCounts;
+use crate::target::{FaultyTarget, TargetBehaviour};
 
 /// Three targets.
-pub struct Origins {
-    pub targets: [Target; 3],
-    pub arrivals: Arc<Arrivals>,
+pub struct ThreeTargets {
+    pub targets: [FaultyTarget; 3],
+    pub arrivals: Arc<ArrivalCounts>,
 }
 
-impl Origins {
+impl ThreeTargets {
     /// Starts them; all answer.
     ///
     /// # Errors
     /// When there is no free port.
     pub async fn start() -> anyhow::Result<Self> {
-        let arrivals = Arc::new(Arrivals::default());
-        let start = || Target::start(Arc::clone(&arrivals));
+        let arrivals = Arc::new(ArrivalCounts::default());
+        let start = || FaultyTarget::start(Arc::clone(&arrivals));
         Ok(Self {
             targets: [start().await?, start().await?, start().await?],
             arrivals,
@@ -35,7 +35,7 @@ impl Origins {
     }
 
     /// The one that has the fault: neither the first of a list nor the last.
-    pub fn second(&mut self) -> &mut Target {
+    pub fn second(&mut self) -> &mut FaultyTarget {
         &mut self.targets[1]
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use e2e::process::{Server, free_address};
 
-use crate::origins::Origins;
+use crate::origins::ThreeTargets;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
@@ -85,7 +85,7 @@ impl Peer {
 pub fn start(
     (peer, tuning): (Peer, PeerTuning),
     program: &Path,
-    origins: &Origins,
+    origins: &ThreeTargets,
     home: &Path,
 ) -> anyhow::Result<Server> {
     let [a, b, c] = origins.ports();

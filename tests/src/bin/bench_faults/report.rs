@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::fault::Fault;
+use crate::fault::TargetFault;
 use crate::names;
 use crate::names::report::NameRow;
 use crate::peers::{Peer, PeerTuning};
@@ -12,12 +12,12 @@ use crate::tally::ExchangeTally;
 
 /// A row of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Subject {
+pub enum MeasuredProxy {
     Lamina,
     Peer(Peer, PeerTuning),
 }
 
-impl Subject {
+impl MeasuredProxy {
     /// On the command line.
     pub fn name(self) -> String {
         match self {
@@ -37,12 +37,12 @@ impl Subject {
 }
 
 /// All rounds of one subject with one fault.
-pub struct Cell {
-    pub fault: Fault,
+pub struct FaultCell {
+    pub fault: TargetFault,
     pub rounds: MeasuredRounds<ExchangeTally>,
 }
 
-impl Cell {
+impl FaultCell {
     fn text(&self) -> String {
         if self.rounds.tallies.is_empty() {
             return self.rounds.why_none();
@@ -53,7 +53,7 @@ impl Cell {
             self.spread(|tally| tally.twice),
         ];
         match self.fault {
-            Fault::PostReset => format!("{failed} / {twice}"),
+            TargetFault::PostReset => format!("{failed} / {twice}"),
             _ => format!("{failed} ({slow})"),
         }
     }
@@ -93,7 +93,7 @@ impl Cell {
 }
 
 /// What is demanded of Lamina by itself, and what was seen.
-pub struct Trial {
+pub struct LaminaTrial {
     pub what: String,
     pub seen: String,
     pub demand: String,
@@ -102,14 +102,14 @@ pub struct Trial {
 
 /// Everything that was measured.
 #[derive(Default)]
-pub struct Report {
+pub struct FaultBenchReport {
     pub versions: Vec<String>,
-    pub rows: Vec<(Subject, Vec<Cell>)>,
+    pub rows: Vec<(MeasuredProxy, Vec<FaultCell>)>,
     pub names: Vec<NameRow>,
-    pub trials: Vec<Trial>,
+    pub trials: Vec<LaminaTrial>,
 }
 
-impl Report {
+impl FaultBenchReport {
     pub fn text(&self) -> String {
         let mut text = format!("Versions: {}.\n", self.versions.join(", "));
         if !self.rows.is_empty() {
@@ -121,7 +121,7 @@ impl Report {
         if !self.trials.is_empty() {
             text.push_str("\n| Lamina alone | seen | demanded |\n|---|---|---|\n");
         }
-        for Trial {
+        for LaminaTrial {
             what, seen, demand, ..
         } in &self.trials
         {
@@ -132,7 +132,7 @@ impl Report {
 
     fn write_faults(&self, text: &mut String) {
         let faults = self.rows.first().map(|(_, cells)| cells.iter());
-        let faults: Vec<Fault> = faults
+        let faults: Vec<TargetFault> = faults
             .into_iter()
             .flatten()
             .map(|cell| cell.fault)
@@ -141,7 +141,7 @@ impl Report {
         let _ = writeln!(text, "\n| failed (slow) | {} |", headings.join(" | "));
         let _ = writeln!(text, "|---|{}", "---|".repeat(faults.len()));
         for (subject, cells) in &self.rows {
-            let cells: Vec<_> = cells.iter().map(Cell::text).collect();
+            let cells: Vec<_> = cells.iter().map(FaultCell::text).collect();
             let _ = writeln!(text, "| {} | {} |", subject.heading(), cells.join(" | "));
         }
         let demands: Vec<_> = faults.iter().map(|fault| demand(*fault)).collect();
@@ -167,11 +167,11 @@ impl Report {
         let lamina = self
             .rows
             .iter()
-            .filter(|(subject, _)| *subject == Subject::Lamina);
+            .filter(|(subject, _)| *subject == MeasuredProxy::Lamina);
         let cells = lamina.flat_map(|(_, cells)| cells);
-        let mut broken: Vec<_> = cells.flat_map(Cell::broken_demands).collect();
+        let mut broken: Vec<_> = cells.flat_map(FaultCell::broken_demands).collect();
         broken.extend(names::report::broken_demands(&self.names));
-        for Trial {
+        for LaminaTrial {
             what, seen, demand, ..
         } in self.trials.iter().filter(|trial| !trial.kept)
         {
@@ -181,7 +181,7 @@ impl Report {
     }
 }
 
-fn demand(fault: Fault) -> String {
+fn demand(fault: TargetFault) -> String {
     let limit = |limit: Option<u64>| match limit {
         None => "–".to_owned(),
         Some(0) => "0".to_owned(),
@@ -189,7 +189,7 @@ fn demand(fault: Fault) -> String {
     };
     let [failed, slow, twice] = fault.demands().map(limit);
     match fault {
-        Fault::PostReset => format!("{failed} / {twice}"),
+        TargetFault::PostReset => format!("{failed} / {twice}"),
         _ => format!("{failed} ({slow})"),
     }
 }
@@ -198,7 +198,7 @@ fn demand(fault: Fault) -> String {
 mod tests {
     use super::*;
 
-    fn report(fault: Fault, counts: &[[u64; 3]]) -> Report {
+    fn report(fault: TargetFault, counts: &[[u64; 3]]) -> FaultBenchReport {
         let tally = |[failed, slow, twice]: &[u64; 3]| ExchangeTally {
             failed: *failed,
             slow: *slow,
@@ -209,32 +209,35 @@ mod tests {
             tallies: counts.iter().map(tally).collect(),
             problem: None,
         };
-        let cell = Cell { fault, rounds };
-        Report {
-            rows: vec![(Subject::Lamina, vec![cell])],
-            ..Report::default()
+        let cell = FaultCell { fault, rounds };
+        FaultBenchReport {
+            rows: vec![(MeasuredProxy::Lamina, vec![cell])],
+            ..FaultBenchReport::default()
         }
     }
 
     #[test]
     fn a_cell_has_one_number_or_the_least_and_the_most_of_its_rounds() {
-        let text = report(Fault::Hangs, &[[0, 5, 9], [0, 2, 9]]).text();
+        let text = report(TargetFault::Hangs, &[[0, 5, 9], [0, 2, 9]]).text();
         assert!(text.contains("| **lamina, default** | 0 (2–5) |"), "{text}");
         assert!(
             text.contains("| *demanded of lamina* | 0 (≤ 5) |"),
             "{text}"
         );
-        let text = report(Fault::PostReset, &[[1, 5, 0]]).text();
+        let text = report(TargetFault::PostReset, &[[1, 5, 0]]).text();
         assert!(text.contains("| **lamina, default** | 1 / 0 |"), "{text}");
     }
 
     #[test]
     fn what_is_not_kept_to_in_one_round_is_named() {
-        let kept = [(Fault::Hangs, [0, 5, 9]), (Fault::PostReset, [9, 9, 0])];
+        let kept = [
+            (TargetFault::Hangs, [0, 5, 9]),
+            (TargetFault::PostReset, [9, 9, 0]),
+        ];
         for (fault, counts) in kept {
             assert_eq!(report(fault, &[counts]).broken_demands(), [""; 0]);
         }
-        let broken = report(Fault::Hangs, &[[0, 5, 0], [1, 6, 0]]).broken_demands();
+        let broken = report(TargetFault::Hangs, &[[0, 5, 0], [1, 6, 0]]).broken_demands();
         let named = [
             "hangs: 1 failed, 0 are allowed",
             "hangs: 6 slow, 5 are allowed",

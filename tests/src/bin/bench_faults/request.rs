@@ -1,4 +1,4 @@
-//! What proxies send to a [`Target`](crate::target::Target): as much of HTTP/1.1 as they use.
+//! What proxies send to a [`FaultyTarget`](crate::target::Target): as much of HTTP/1.1 as they use.
 
 use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -8,7 +8,7 @@ const MOST_BYTES: usize = 64 * 1024;
 
 /// A request that was read to its end.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Request {
+pub struct ReadRequest {
     pub method: String,
     pub path: String,
 }
@@ -21,7 +21,7 @@ pub struct Request {
 pub async fn read_request(
     stream: &mut (impl AsyncRead + Unpin),
     read: &mut Vec<u8>,
-) -> anyhow::Result<Option<Request>> {
+) -> anyhow::Result<Option<ReadRequest>> {
     loop {
         if let Some((request, length)) = whole_request(read)? {
             read.drain(..length);
@@ -36,7 +36,7 @@ pub async fn read_request(
 }
 
 /// The first request of these bytes and its length, if it is there to its end.
-fn whole_request(bytes: &[u8]) -> anyhow::Result<Option<(Request, usize)>> {
+fn whole_request(bytes: &[u8]) -> anyhow::Result<Option<(ReadRequest, usize)>> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -47,7 +47,7 @@ fn whole_request(bytes: &[u8]) -> anyhow::Result<Option<(Request, usize)>> {
         bail!("a request line without a path: {head}");
     };
     let length = end + 4 + body_length(lines)?;
-    let request = Request {
+    let request = ReadRequest {
         method: method.to_owned(),
         path: path.to_owned(),
     };
@@ -70,7 +70,7 @@ fn body_length<'a>(fields: impl Iterator<Item = &'a str>) -> anyhow::Result<usiz
 
 #[cfg(test)]
 mod tests {
-    use super::{Request, read_request};
+    use super::{ReadRequest, read_request};
 
     #[tokio::test]
     async fn requests_are_read_with_their_bodies_one_after_the_other() {
@@ -79,7 +79,7 @@ mod tests {
         for (method, path) in [("POST", "/1"), ("GET", "/2")] {
             let (method, path) = (method.to_owned(), path.to_owned());
             let request = read_request(&mut stream, &mut read).await.expect("is HTTP");
-            assert_eq!(request, Some(Request { method, path }));
+            assert_eq!(request, Some(ReadRequest { method, path }));
         }
         assert_eq!(
             read_request(&mut stream, &mut read).await.expect("ends"),

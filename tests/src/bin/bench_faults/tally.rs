@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::arrivals::Arrivals;
-use crate::client::{Exchange, ExchangeOutcome};
+use crate::arrivals::ArrivalCounts;
+use crate::client::{ExchangeOutcome, TimedExchange};
 use crate::rounds::ClientLateness;
 
 /// From here on a request is slow, whether it fails or not.
@@ -31,7 +31,7 @@ pub struct ExchangeTally {
 
 impl ExchangeTally {
     /// Counts a run whose fault began `fault_at` after its start.
-    pub fn of(exchanges: &[Exchange], arrivals: &Arrivals, fault_at: Duration) -> Self {
+    pub fn of(exchanges: &[TimedExchange], arrivals: &ArrivalCounts, fault_at: Duration) -> Self {
         let mut tally = Self {
             requests: exchanges.len() as u64,
             twice: arrivals.duplicates(),
@@ -81,8 +81,8 @@ impl fmt::Display for ExchangeTally {
 mod tests {
     use super::*;
 
-    fn exchange(due_ms: u64, took_ms: u64, outcome: ExchangeOutcome) -> Exchange {
-        Exchange {
+    fn exchange(due_ms: u64, took_ms: u64, outcome: ExchangeOutcome) -> TimedExchange {
+        TimedExchange {
             path: String::new(),
             due: Duration::from_millis(due_ms),
             late: Duration::from_millis(due_ms / 100),
@@ -102,7 +102,7 @@ mod tests {
             exchange(2_100, 600, wrong()),
             exchange(2_200, 1, wrong()),
         ];
-        let arrivals = Arrivals::default();
+        let arrivals = ArrivalCounts::default();
         for path in ["/0", "/1", "/2", "/2", "/3"] {
             arrivals.note(path);
         }

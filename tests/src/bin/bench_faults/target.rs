@@ -15,8 +15,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::arrivals::Arrivals;
-use crate::request::{Request, read_request};
+use crate::arrivals::ArrivalCounts;
+use crate::request::{ReadRequest, read_request};
 
 /// What active checks ask for; it is not counted among the arrivals.
 pub const HEALTH_PATH: &str = "/healthz";
@@ -45,31 +45,31 @@ pub enum TargetBehaviour {
 }
 
 /// A running target.
-pub struct Target {
+pub struct FaultyTarget {
     pub address: SocketAddr,
-    shared: Arc<Shared>,
-    socket: Socket,
+    shared: Arc<TargetState>,
+    socket: TargetSocket,
 }
 
-struct Shared {
+struct TargetState {
     behaviour: watch::Sender<TargetBehaviour>,
-    arrivals: Arc<Arrivals>,
+    arrivals: Arc<ArrivalCounts>,
     /// When [`Behaviour::InTurn`] is done with all requests so far.
     free_at: Mutex<Instant>,
 }
 
-enum Socket {
+enum TargetSocket {
     Serving(JoinHandle<()>),
     /// Bound and not listening: nobody else gets the port, and who connects is refused.
     Closed(TcpSocket),
 }
 
-impl Target {
+impl FaultyTarget {
     /// Starts a target that answers.
     ///
     /// # Errors
     /// When there is no free port.
-    pub async fn start(arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
+    pub async fn start(arrivals: Arc<ArrivalCounts>) -> anyhow::Result<Self> {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), arrivals).await
     }
 
@@ -77,17 +77,20 @@ impl Target {
     ///
     /// # Errors
     /// When the port is not free.
-    pub async fn start_at(address: SocketAddr, arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
+    pub async fn start_at(
+        address: SocketAddr,
+        arrivals: Arc<ArrivalCounts>,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("listening at {address}"))?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TargetState {
             behaviour: watch::Sender::new(TargetBehaviour::Answers),
             arrivals,
             free_at: Mutex::new(Instant::now()),
         });
         Ok(Self {
             address: listener.local_addr()?,
-            socket: Socket::Serving(tokio::spawn(accept(listener, Arc::clone(&shared)))),
+            socket: TargetSocket::Serving(tokio::spawn(accept(listener, Arc::clone(&shared)))),
             shared,
         })
     }
@@ -105,16 +108,17 @@ impl Target {
     pub async fn behave(&mut self, behaviour: TargetBehaviour) -> anyhow::Result<()> {
         self.shared.behaviour.send_replace(behaviour);
         match (&mut self.socket, behaviour) {
-            (Socket::Serving(accepting), TargetBehaviour::Refuses) => {
+            (TargetSocket::Serving(accepting), TargetBehaviour::Refuses) => {
                 accepting.abort();
                 let _ = accepting.await;
-                self.socket = Socket::Closed(self.bound().await);
+                self.socket = TargetSocket::Closed(self.bound().await);
             }
-            (Socket::Closed(_), TargetBehaviour::Refuses) | (Socket::Serving(_), _) => {}
-            (Socket::Closed(_), _) => {
+            (TargetSocket::Closed(_), TargetBehaviour::Refuses) | (TargetSocket::Serving(_), _) => {
+            }
+            (TargetSocket::Closed(_), _) => {
                 let listener = self.listen_again()?;
                 let accepting = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
-                self.socket = Socket::Serving(accepting);
+                self.socket = TargetSocket::Serving(accepting);
             }
         }
         Ok(())
@@ -131,26 +135,26 @@ impl Target {
     }
 
     fn listen_again(&mut self) -> anyhow::Result<TcpListener> {
-        let unbound = Socket::Closed(TcpSocket::new_v4()?);
+        let unbound = TargetSocket::Closed(TcpSocket::new_v4()?);
         match std::mem::replace(&mut self.socket, unbound) {
-            Socket::Closed(socket) => socket
+            TargetSocket::Closed(socket) => socket
                 .listen(BACKLOG)
                 .with_context(|| format!("listening at {} again", self.address)),
-            Socket::Serving(_) => unreachable!("only a closed socket listens again"),
+            TargetSocket::Serving(_) => unreachable!("only a closed socket listens again"),
         }
     }
 }
 
-impl Drop for Target {
+impl Drop for FaultyTarget {
     fn drop(&mut self) {
-        if let Socket::Serving(accepting) = &self.socket {
+        if let TargetSocket::Serving(accepting) = &self.socket {
             accepting.abort();
         }
     }
 }
 
 /// Accepts until it is aborted; its connections end with it.
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<TargetState>) {
     let mut behaviour = shared.behaviour.subscribe();
     let mut connections = JoinSet::new();
     loop {
@@ -187,7 +191,7 @@ async fn fill_queue(listener: &TcpListener) -> Vec<TcpStream> {
 }
 
 /// Serves a connection to its end. That it ends in an error is what faults are for.
-async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn serve(mut stream: TcpStream, shared: Arc<TargetState>) -> anyhow::Result<()> {
     let mut behaviour = shared.behaviour.subscribe();
     let mut read = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut read).await? {
@@ -220,7 +224,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()>
 
 /// The body of an answer is the path that was asked for. Under `/cached/` it is fresh for a
 /// second and may be served for an hour while there are errors.
-async fn answer(stream: &mut TcpStream, request: &Request, status: u16) -> std::io::Result<()> {
+async fn answer(stream: &mut TcpStream, request: &ReadRequest, status: u16) -> std::io::Result<()> {
     let cache = match (status, request.path.starts_with("/cached/")) {
         (200, true) => "max-age=1, stale-if-error=3600",
         _ => "no-store",
@@ -233,7 +237,7 @@ async fn answer(stream: &mut TcpStream, request: &Request, status: u16) -> std::
     stream.write_all(text.as_bytes()).await
 }
 
-impl Shared {
+impl TargetState {
     /// Waits until all requests before this one and this one itself are done.
     async fn take_turn(&self, each: Duration) {
         let done = {

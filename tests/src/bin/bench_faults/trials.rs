@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{self, ExchangeOutcome, Load};
+use crate::client::{self, ExchangeOutcome, FaultLoad};
 use crate::fault::PER_SECOND;
 use crate::lamina::Lamina;
-use crate::origins::Origins;
-use crate::report::Trial;
+use crate::origins::ThreeTargets;
+use crate::report::LaminaTrial;
 use crate::tally::ExchangeTally;
 use crate::target::TargetBehaviour;
 
@@ -37,7 +37,7 @@ const FAILURES: [(TargetBehaviour, &str); 3] = [
 ///
 /// # Errors
 /// When Lamina does not start or does not serve before the fault.
-pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
+pub async fn run(home: &Path) -> anyhow::Result<Vec<LaminaTrial>> {
     let mut trials = Vec::new();
     for (behaviour, words) in FAILURES {
         trials.push(attempts(behaviour, words, home).await?);
@@ -49,37 +49,42 @@ pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
     Ok(trials)
 }
 
-/// Requests that nobody can answer are not multiplied. Counted since Lamina's start, by seconds
-/// begun: what requests have earned before the fault may be spent in it.
-async fn attempts(behaviour: TargetBehaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
-    let mut origins = Origins::start().await?;
-    let started = Instant::now();
+/// Requests that nobody can answer are not multiplied, also where retries were saved up before.
+async fn attempts(
+    behaviour: TargetBehaviour,
+    words: &str,
+    home: &Path,
+) -> anyhow::Result<LaminaTrial> {
+    let mut origins = ThreeTargets::start().await?;
     let lamina = Lamina::start(&origins.addresses(), "", home)?;
     client::settle(lamina.server.address).await?;
-    let before = origins.arrivals.attempts();
+    let before = lamina.attempts().await?;
+    let arrived = origins.arrivals.attempts();
     origins.all(behaviour).await?;
     let load = get(DOWN, |number| format!("/{number}"));
     let exchanges = client::send(lamina.server.address, load, Instant::now()).await;
-    let seconds = started.elapsed().as_secs() + 1;
     // Its own count has also those that have reached nobody.
-    let attempts = lamina.attempts().await?.max(origins.arrivals.attempts());
-    let requests = before + exchanges.len() as u64;
-    let most = requests * 12 / 10 + 3 * seconds;
-    Ok(Trial {
+    let attempts = (lamina.attempts().await? - before).max(origins.arrivals.attempts() - arrived);
+    let requests = exchanges.len() as u64;
+    let most = requests * 12 / 10 + 3 * DOWN.as_secs();
+    Ok(LaminaTrial {
         what: format!(
-            "all targets {words}: {} requests in {} s, {requests} in {seconds} s since the start",
-            exchanges.len(),
+            "all targets {words}: {requests} requests in {} s",
             DOWN.as_secs()
         ),
-        seen: format!("{} attempts, {attempts} since the start", attempts - before),
-        demand: format!("≤ 1.2 × requests + 3/s = {most} since the start"),
+        seen: format!("{attempts} attempts"),
+        demand: format!("≤ 1.2 × requests + 3/s = {most}"),
         kept: attempts <= most,
     })
 }
 
 /// Every copy that may be served while there are errors is served.
-async fn stale(behaviour: TargetBehaviour, words: &str, home: &Path) -> anyhow::Result<Trial> {
-    let mut origins = Origins::start().await?;
+async fn stale(
+    behaviour: TargetBehaviour,
+    words: &str,
+    home: &Path,
+) -> anyhow::Result<LaminaTrial> {
+    let mut origins = ThreeTargets::start().await?;
     let lamina = Lamina::start(&origins.addresses(), "", home)?;
     let address = lamina.server.address;
     client::settle(address).await?;
@@ -93,7 +98,7 @@ async fn stale(behaviour: TargetBehaviour, words: &str, home: &Path) -> anyhow::
     let tally = ExchangeTally::of(&exchanges, &origins.arrivals, Duration::ZERO);
     let served = tally.requests - tally.failed;
     eprintln!("all {words}, stale: {:?}", tally.failures);
-    Ok(Trial {
+    Ok(LaminaTrial {
         what: format!("all targets {words}, {PAGES} pages with stale copies"),
         seen: format!(
             "{served} of {} requests got one, {} slow",
@@ -105,8 +110,8 @@ async fn stale(behaviour: TargetBehaviour, words: &str, home: &Path) -> anyhow::
 }
 
 /// A target that is slow because it has too much to do answers everybody in the end.
-async fn overload(home: &Path) -> anyhow::Result<Trial> {
-    let mut origins = Origins::start().await?;
+async fn overload(home: &Path) -> anyhow::Result<LaminaTrial> {
+    let mut origins = ThreeTargets::start().await?;
     let only = &mut origins.targets[0];
     let lamina = Lamina::start(&[only.address], "", home)?;
     client::settle(lamina.server.address).await?;
@@ -120,7 +125,7 @@ async fn overload(home: &Path) -> anyhow::Result<Trial> {
         .max()
         .unwrap_or_default();
     eprintln!("overload: {:?}", tally.failures);
-    Ok(Trial {
+    Ok(LaminaTrial {
         what: format!(
             "one target under twice its load: {} requests in {} s",
             tally.requests,
@@ -136,8 +141,8 @@ async fn overload(home: &Path) -> anyhow::Result<Trial> {
     })
 }
 
-fn get(span: Duration, path: fn(u32) -> String) -> Load {
-    Load {
+fn get(span: Duration, path: fn(u32) -> String) -> FaultLoad {
+    FaultLoad {
         method: "GET",
         per_second: PER_SECOND,
         span,

@@ -41,7 +41,7 @@ impl NeighbourRow {
     }
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+pub fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or_default()
 }
@@ -50,6 +50,11 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 pub fn handshakes(rows: &[NeighbourRow], span: Duration, rounds: u64) -> String {
     let title = "Hits over TLS beside full handshakes of TLS 1.3";
     table(title, "handshakes/s made", rows, span, rounds)
+}
+
+/// Hits beside misses.
+pub fn misses(rows: &[NeighbourRow], span: Duration, rounds: u64) -> String {
+    table("Hits beside misses", "misses/s", rows, span, rounds)
 }
 
 /// Requests beside slow readers of the same upstream, which has seen so many connections.

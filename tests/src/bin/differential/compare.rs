@@ -5,14 +5,14 @@
 
 use http::Method;
 
-use crate::observe::{Observation, Source};
-use crate::run::Played;
-use crate::sequence::{Answer, Ask, Sequence, Step};
-use crate::servers::Peer;
+use crate::observe::{ObservedAnswer, Source};
+use crate::run::PlayedSequence;
+use crate::sequence::{OriginAnswer, RequestSequence, SequenceRequest, SequenceStep};
+use crate::servers::PeerCache;
 
 /// What differs, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Difference {
+pub enum AnswerDifference {
     Source,
     Status,
     Body,
@@ -23,24 +23,28 @@ pub enum Difference {
 }
 
 /// One difference and all that led to it.
-pub struct Case<'a> {
-    pub peer: Peer,
-    pub difference: Difference,
-    pub sequence: &'a Sequence,
+pub struct ComparedCase<'a> {
+    pub peer: PeerCache,
+    pub difference: AnswerDifference,
+    pub sequence: &'a RequestSequence,
     /// The number of the step.
     pub at: usize,
-    pub seen: [&'a [Observation]; 2],
+    pub seen: [&'a [ObservedAnswer]; 2],
 }
 
 /// Differences that look alike, for counting and for finding a small example.
-pub type Likeness = (Peer, Difference, [(Source, u16); 2]);
+pub type DifferenceLikeness = (PeerCache, AnswerDifference, [(Source, u16); 2]);
 
-impl Difference {
+impl AnswerDifference {
     fn ends(self) -> bool {
         matches!(self, Self::Source | Self::Body | Self::Fields)
     }
 
-    fn between(step: &Step, ours: &Observation, theirs: &Observation) -> Option<Self> {
+    fn between(
+        step: &SequenceStep,
+        ours: &ObservedAnswer,
+        theirs: &ObservedAnswer,
+    ) -> Option<Self> {
         let own = ours.source == Source::Own && theirs.source == Source::Own;
         // The words of an error are its server's own.
         let bare = own || ours.status == 416 || step.ask.method == Method::HEAD;
@@ -66,15 +70,15 @@ impl Difference {
 
 /// The differences to one peer, up to the first that ends the comparison; and how many
 /// steps were compared.
-pub fn cases<'a>(played: &'a Played, peer: Peer) -> (Vec<Case<'a>>, usize) {
+pub fn cases<'a>(played: &'a PlayedSequence, peer: PeerCache) -> (Vec<ComparedCase<'a>>, usize) {
     let ours = &played.seen[0];
     let theirs = &played.seen[1 + peer as usize];
     let mut found = Vec::new();
     for (at, step) in played.sequence.steps.iter().enumerate() {
-        let Some(difference) = Difference::between(step, &ours[at], &theirs[at]) else {
+        let Some(difference) = AnswerDifference::between(step, &ours[at], &theirs[at]) else {
             continue;
         };
-        found.push(Case {
+        found.push(ComparedCase {
             peer,
             difference,
             sequence: &played.sequence,
@@ -88,9 +92,9 @@ pub fn cases<'a>(played: &'a Played, peer: Peer) -> (Vec<Case<'a>>, usize) {
     (found, ours.len())
 }
 
-impl<'a> Case<'a> {
-    pub fn likeness(&self) -> Likeness {
-        let side = |seen: &Observation| (seen.source, seen.status);
+impl<'a> ComparedCase<'a> {
+    pub fn likeness(&self) -> DifferenceLikeness {
+        let side = |seen: &ObservedAnswer| (seen.source, seen.status);
         (
             self.peer,
             self.difference,
@@ -98,29 +102,29 @@ impl<'a> Case<'a> {
         )
     }
 
-    pub fn ours(&self) -> &'a Observation {
+    pub fn ours(&self) -> &'a ObservedAnswer {
         &self.seen[0][self.at]
     }
 
-    pub fn theirs(&self) -> &'a Observation {
+    pub fn theirs(&self) -> &'a ObservedAnswer {
         &self.seen[1][self.at]
     }
 
-    pub fn step(&self) -> &'a Step {
+    pub fn step(&self) -> &'a SequenceStep {
         &self.sequence.steps[self.at]
     }
 
-    pub fn ask(&self) -> &'a Ask {
+    pub fn ask(&self) -> &'a SequenceRequest {
         &self.step().ask
     }
 
     /// What the origin says to this step.
-    pub fn answer(&self) -> &'a Answer {
+    pub fn answer(&self) -> &'a OriginAnswer {
         &self.step().answer
     }
 
     /// The earlier steps about the same URL, the last one first.
-    pub fn before(&self) -> impl Iterator<Item = &'a Step> {
+    pub fn before(&self) -> impl Iterator<Item = &'a SequenceStep> {
         let path = self.ask().path;
         let earlier = self.sequence.steps[..self.at].iter().rev();
         earlier.filter(move |step| step.ask.path == path)
@@ -128,20 +132,20 @@ impl<'a> Case<'a> {
 
     /// Ours reused and theirs asked.
     pub fn only_ours_reused(&self) -> bool {
-        self.difference == Difference::Source
+        self.difference == AnswerDifference::Source
             && self.ours().is_reused()
             && !self.theirs().is_reused()
     }
 
     /// Theirs reused and ours asked.
     pub fn only_theirs_reused(&self) -> bool {
-        self.difference == Difference::Source
+        self.difference == AnswerDifference::Source
             && self.theirs().is_reused()
             && !self.ours().is_reused()
     }
 
     /// The step whose answer was reused, where one side alone reused.
-    pub fn reused(&self) -> Option<&'a Step> {
+    pub fn reused(&self) -> Option<&'a SequenceStep> {
         let from = match (self.only_ours_reused(), self.only_theirs_reused()) {
             (true, _) => self.ours().from,
             (_, true) => self.theirs().from,

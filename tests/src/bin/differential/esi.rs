@@ -37,7 +37,7 @@ const VCL: &str = "vcl 4.1;\nbackend default { .host = \"HOST\"; .port = \"PORT\
     \x20 if (beresp.http.Surrogate-Control ~ \"ESI/1.0\") { set beresp.do_esi = true; }\n}\n";
 
 /// The content at each path.
-type Pages = BTreeMap<String, String>;
+type PageContents = BTreeMap<String, String>;
 
 /// Compares the two. The differences are printed.
 ///
@@ -93,7 +93,7 @@ fn asked(origin: &Origin) -> BTreeSet<String> {
     seen.iter().map(|seen| seen.path.clone()).collect()
 }
 
-async fn origin(pages: &Arc<Pages>) -> Origin {
+async fn origin(pages: &Arc<PageContents>) -> Origin {
     let pages = Arc::clone(pages);
     Origin::pages(move |seen| match pages.get(&seen.path) {
         None => Reply::status_only(404),
@@ -126,9 +126,9 @@ fn page_path(number: usize) -> String {
 
 /// All pages and fragments. A fragment has only fragments of a lower level, so that there are no
 /// circles, and few enough of them that no bound is met.
-fn pages(seed: u64) -> Pages {
+fn pages(seed: u64) -> PageContents {
     let mut random = Random::new(seed);
-    let mut all = Pages::new();
+    let mut all = PageContents::new();
     let mut below: Vec<String> = Vec::new();
     for level in 0..DEPTH {
         let paths: Vec<String> = (0..40)

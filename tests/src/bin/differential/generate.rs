@@ -7,10 +7,13 @@
 use e2e::random::Random;
 use http::Method;
 
-use crate::sequence::{Answer, Ask, Field, Sequence, Step, Way, date, text, url};
+use crate::sequence::{
+    AnswerDelivery, FieldLine, OriginAnswer, RequestSequence, SequenceRequest, SequenceStep, date,
+    text, url,
+};
 
 /// As many sequences as make `requests` requests.
-pub fn stream(seed: u64, requests: usize) -> Vec<Sequence> {
+pub fn stream(seed: u64, requests: usize) -> Vec<RequestSequence> {
     let mut random = Random::new(seed);
     let mut left = requests;
     let mut all = Vec::new();
@@ -22,7 +25,7 @@ pub fn stream(seed: u64, requests: usize) -> Vec<Sequence> {
     all
 }
 
-fn sequence(random: &mut Random) -> Sequence {
+fn sequence(random: &mut Random) -> RequestSequence {
     let count = 2 + random.below(4);
     let pause = chance(random, 30).then(|| 1 + random.below(count - 1));
     let mut now = answer(random, pause.is_some());
@@ -36,13 +39,13 @@ fn sequence(random: &mut Random) -> Sequence {
         if !ask.reads() {
             unsafe_answer(random, &mut answer);
         }
-        steps.push(Step {
+        steps.push(SequenceStep {
             pause: Some(at) == pause,
             ask,
             answer,
         });
     }
-    Sequence { steps }
+    RequestSequence { steps }
 }
 
 /// Percent.
@@ -55,17 +58,17 @@ fn pick<T: Clone>(random: &mut Random, from: &[T]) -> T {
 }
 
 /// What the origin says next: mostly the same, else another version, else something new.
-fn next(random: &mut Random, before: Answer, short: bool) -> Answer {
+fn next(random: &mut Random, before: OriginAnswer, short: bool) -> OriginAnswer {
     match random.below(10) {
         0..5 => before,
         5..8 => {
             let version = 3 - before.version;
-            let known = |field: &Field| !matches!(field.name, "etag" | "last-modified");
-            let mut fields: Vec<Field> = before.fields.iter().copied().filter(known).collect();
+            let known = |field: &FieldLine| !matches!(field.name, "etag" | "last-modified");
+            let mut fields: Vec<FieldLine> = before.fields.iter().copied().filter(known).collect();
             if fields.len() < before.fields.len() {
                 fields.extend(validators(random, version));
             }
-            Answer {
+            OriginAnswer {
                 version,
                 fields,
                 ..before
@@ -79,7 +82,7 @@ const STATUSES: [u16; 17] = [
     203, 204, 299, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 500, 501, 502, 503,
 ];
 
-fn answer(random: &mut Random, short: bool) -> Answer {
+fn answer(random: &mut Random, short: bool) -> OriginAnswer {
     let version = 1 + random.below(2) as u8;
     let mut fields = lifetime(random, short);
     if chance(random, 55) {
@@ -89,15 +92,15 @@ fn answer(random: &mut Random, short: bool) -> Answer {
         fields.extend(pick(random, ODDITIES));
     }
     let way = match random.below(50) {
-        0 => Way::HangUp,
-        1 => Way::Cut,
-        _ => Way::Whole,
+        0 => AnswerDelivery::HangUp,
+        1 => AnswerDelivery::Cut,
+        _ => AnswerDelivery::Whole,
     };
     let status = match chance(random, 80) {
         true => 200,
         false => pick(random, &STATUSES),
     };
-    Answer {
+    OriginAnswer {
         way,
         status,
         fields,
@@ -105,9 +108,9 @@ fn answer(random: &mut Random, short: bool) -> Answer {
     }
 }
 
-const PLAIN: Field = text("cache-control", "max-age=3600");
+const PLAIN: FieldLine = text("cache-control", "max-age=3600");
 
-const LIFETIMES: &[&[Field]] = &[
+const LIFETIMES: &[&[FieldLine]] = &[
     &[],
     &[date("expires", 3600)],
     &[date("expires", -3600)],
@@ -154,7 +157,7 @@ const LIFETIMES: &[&[Field]] = &[
     &[text("cache-control", "no-cache"), PLAIN],
 ];
 
-const SHORT_LIFETIMES: &[&[Field]] = &[
+const SHORT_LIFETIMES: &[&[FieldLine]] = &[
     &[text("cache-control", "max-age=2")],
     &[text("cache-control", "max-age=2, must-revalidate")],
     &[text("cache-control", "max-age=2, stale-if-error=3600")],
@@ -166,7 +169,7 @@ const SHORT_LIFETIMES: &[&[Field]] = &[
     &[text("cache-control", "max-age=3600"), text("age", "3598")],
 ];
 
-fn lifetime(random: &mut Random, short: bool) -> Vec<Field> {
+fn lifetime(random: &mut Random, short: bool) -> Vec<FieldLine> {
     if short && chance(random, 75) {
         return pick(random, SHORT_LIFETIMES).to_vec();
     }
@@ -177,7 +180,7 @@ fn lifetime(random: &mut Random, short: bool) -> Vec<Field> {
 }
 
 /// Both names of a version say the same in each answer that has it.
-fn validators(random: &mut Random, version: u8) -> Vec<Field> {
+fn validators(random: &mut Random, version: u8) -> Vec<FieldLine> {
     let (strong, weak, modified) = match version {
         1 => ("\"v1\"", "W/\"v1\"", -200_000),
         _ => ("\"v2\"", "W/\"v2\"", -100_000),
@@ -191,7 +194,7 @@ fn validators(random: &mut Random, version: u8) -> Vec<Field> {
     }
 }
 
-const ODDITIES: &[&[Field]] = &[
+const ODDITIES: &[&[FieldLine]] = &[
     &[text("age", "10")],
     &[text("age", "5000")],
     &[text("age", "old")],
@@ -210,7 +213,7 @@ const ODDITIES: &[&[Field]] = &[
     &[text("warning", "110 - stale")],
 ];
 
-fn ask(random: &mut Random) -> Ask {
+fn ask(random: &mut Random) -> SequenceRequest {
     let method = match random.below(100) {
         0..84 => Method::GET,
         84..92 => Method::HEAD,
@@ -224,14 +227,14 @@ fn ask(random: &mut Random) -> Ask {
     if chance(random, 35) {
         fields.extend(pick(random, WISHES));
     }
-    Ask {
+    SequenceRequest {
         method,
         path,
         fields,
     }
 }
 
-const WISHES: &[&[Field]] = &[
+const WISHES: &[&[FieldLine]] = &[
     &[text("cache-control", "no-cache")],
     &[text("cache-control", "no-store")],
     &[text("cache-control", "max-age=0")],
@@ -268,7 +271,7 @@ const WISHES: &[&[Field]] = &[
 
 const UNSAFE_STATUSES: [u16; 6] = [200, 201, 204, 303, 404, 500];
 
-fn unsafe_answer(random: &mut Random, answer: &mut Answer) {
+fn unsafe_answer(random: &mut Random, answer: &mut OriginAnswer) {
     answer.status = pick(random, &UNSAFE_STATUSES);
     match random.below(4) {
         0 => answer.fields.push(url("location", "/b")),

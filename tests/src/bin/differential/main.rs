@@ -31,11 +31,11 @@ use std::sync::Arc;
 use anyhow::bail;
 use futures_util::{StreamExt, stream};
 
-use options::Options;
-use report::Report;
-use run::{Played, Stage};
-use script::Script;
-use servers::Servers;
+use options::DifferentialOptions;
+use report::DifferentialReport;
+use run::{PlayStage, PlayedSequence};
+use script::RunScript;
+use servers::ComparedServers;
 
 /// Unexplained differences that are made small and shown.
 const SHOWN: usize = 40;
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
         return Ok(());
     }
-    let options = Options::from_arguments()?;
+    let options = DifferentialOptions::from_arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -53,18 +53,18 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(differential(&options))
 }
 
-async fn differential(options: &Options) -> anyhow::Result<()> {
+async fn differential(options: &DifferentialOptions) -> anyhow::Result<()> {
     esi::compare(options.seed).await?;
     same_rules::compare(options.seed).await?;
     let table = table::read()?;
-    let script = Script::new();
-    let servers = Servers::start(&script, options.front).await?;
-    let stage = Stage { script, servers };
+    let script = RunScript::new();
+    let servers = ComparedServers::start(&script, options.front).await?;
+    let stage = PlayStage { script, servers };
     let sequences = generate::stream(options.seed, options.requests);
     let played = stage
         .play(sequences.into_iter().map(Arc::new).collect())
         .await;
-    let report = Report::of(&played);
+    let report = DifferentialReport::of(&played);
     println!(
         "Ours over {}: {}",
         options.front.name(),
@@ -85,7 +85,7 @@ async fn differential(options: &Options) -> anyhow::Result<()> {
 
 /// Makes what is not explained small and shows each example once; answers how many kinds
 /// there are. What does not come again is no finding, but shown.
-async fn show(stage: &Stage, played: &[Played], report: &Report) -> usize {
+async fn show(stage: &PlayStage, played: &[PlayedSequence], report: &DifferentialReport) -> usize {
     let every = report.unexplained.len().div_ceil(SHOWN).max(1);
     let some = report.unexplained.iter().step_by(every);
     let shrinking = some.map(|(likeness, number)| async {

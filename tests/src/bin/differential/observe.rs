@@ -5,8 +5,8 @@ use std::fmt;
 use e2e::client::{Answer, Failure};
 use http::HeaderMap;
 
-use crate::script::{Asked, STEP};
-use crate::sequence::{Step, Way};
+use crate::script::{OriginRequest, STEP};
+use crate::sequence::{AnswerDelivery, SequenceStep};
 
 /// Where an answer came from, as its own origin's notes and the answer itself tell.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,7 +25,7 @@ pub enum Source {
 
 /// One answer, reduced to what must be the same.
 #[derive(Clone, Debug)]
-pub struct Observation {
+pub struct ObservedAnswer {
     pub source: Source,
     /// 0 when there was none.
     pub status: u16,
@@ -33,7 +33,7 @@ pub struct Observation {
     /// The step whose answer the fields are from.
     pub from: Option<usize>,
     pub age: bool,
-    pub asked: Vec<Asked>,
+    pub asked: Vec<OriginRequest>,
 }
 
 /// A body; bytes that differ by nature are left out.
@@ -43,12 +43,12 @@ pub enum Body {
     Cut,
 }
 
-impl Observation {
+impl ObservedAnswer {
     pub fn new(
         number: usize,
-        step: &Step,
+        step: &SequenceStep,
         answer: Result<Answer, Failure>,
-        asked: Vec<Asked>,
+        asked: Vec<OriginRequest>,
     ) -> Self {
         let none = HeaderMap::new();
         let (status, headers, body) = match &answer {
@@ -74,7 +74,13 @@ impl Observation {
     }
 }
 
-fn source(number: usize, step: &Step, status: u16, from: Option<usize>, asked: &[Asked]) -> Source {
+fn source(
+    number: usize,
+    step: &SequenceStep,
+    status: u16,
+    from: Option<usize>,
+    asked: &[OriginRequest],
+) -> Source {
     let Some(last) = asked.last() else {
         return Source::Store;
     };
@@ -82,7 +88,7 @@ fn source(number: usize, step: &Step, status: u16, from: Option<usize>, asked: &
         _ if last.not_modified => Source::Validated,
         Some(earlier) if earlier < number => Source::StaleCopy,
         Some(_) => Source::Origin,
-        None if step.answer.way != Way::Whole || status >= 500 => Source::Own,
+        None if step.answer.way != AnswerDelivery::Whole || status >= 500 => Source::Own,
         None => Source::Origin,
     }
 }
@@ -97,7 +103,7 @@ fn text(answer: &Answer) -> Body {
     })
 }
 
-impl fmt::Display for Observation {
+impl fmt::Display for ObservedAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.status, self.source)?;
         if let Some(step) = self.from {

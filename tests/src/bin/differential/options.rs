@@ -7,7 +7,7 @@ use e2e::front::Front;
 pub const USAGE: &str = "differential [--seed N] [--requests N] [--front NAME]";
 
 /// What to run.
-pub struct Options {
+pub struct DifferentialOptions {
     /// The same seed gives the same stream.
     pub seed: u64,
     /// Requests of the stream, to each server.
@@ -16,7 +16,7 @@ pub struct Options {
     pub front: Front,
 }
 
-impl Options {
+impl DifferentialOptions {
     pub fn from_arguments() -> anyhow::Result<Self> {
         let mut options = Self {
             seed: 1,

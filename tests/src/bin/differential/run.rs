@@ -12,10 +12,10 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
 
-use crate::observe::Observation;
-use crate::script::{STEP, Script};
-use crate::sequence::{SHORT, Sequence, Step};
-use crate::servers::{Servers, Subject};
+use crate::observe::ObservedAnswer;
+use crate::script::{RunScript, STEP};
+use crate::sequence::{RequestSequence, SHORT, SequenceStep};
+use crate::servers::{ComparedCache, ComparedServers};
 
 /// Sequences under way at once.
 const AT_ONCE: usize = 16;
@@ -27,24 +27,24 @@ const PAUSE: Duration = Duration::from_millis(SHORT * 1_000 + 1_600);
 const BEHIND: Duration = Duration::from_millis(60);
 
 /// A sequence and what the servers made of it, ours first.
-pub struct Played {
-    pub sequence: Arc<Sequence>,
-    pub seen: [Vec<Observation>; 3],
+pub struct PlayedSequence {
+    pub sequence: Arc<RequestSequence>,
+    pub seen: [Vec<ObservedAnswer>; 3],
     /// Its short lifetimes can't be relied on.
     pub slow: bool,
 }
 
 /// What is needed to play.
-pub struct Stage {
-    pub script: Arc<Script>,
-    pub servers: Servers,
+pub struct PlayStage {
+    pub script: Arc<RunScript>,
+    pub servers: ComparedServers,
 }
 
-impl Stage {
+impl PlayStage {
     /// Plays all of them, each under a URL of its own.
-    pub async fn play(&self, sequences: Vec<Arc<Sequence>>) -> Vec<Played> {
+    pub async fn play(&self, sequences: Vec<Arc<RequestSequence>>) -> Vec<PlayedSequence> {
         let first = stream::iter(sequences).map(|sequence| self.first_half(sequence));
-        let mut played: Vec<(usize, Played)> = first.buffered(AT_ONCE).collect().await;
+        let mut played: Vec<(usize, PlayedSequence)> = first.buffered(AT_ONCE).collect().await;
         if played.iter().any(|(_, played)| played.is_halved()) {
             tokio::time::sleep(PAUSE).await;
         }
@@ -62,11 +62,11 @@ impl Stage {
         played.into_iter().map(|(_, played)| played).collect()
     }
 
-    async fn first_half(&self, sequence: Arc<Sequence>) -> (usize, Played) {
+    async fn first_half(&self, sequence: Arc<RequestSequence>) -> (usize, PlayedSequence) {
         let number = self.script.add(Arc::clone(&sequence));
         let began = Instant::now();
         let seen = self.steps(number, &sequence, 0..sequence.half()).await;
-        let mut played = Played {
+        let mut played = PlayedSequence {
             sequence,
             seen,
             slow: false,
@@ -78,10 +78,10 @@ impl Stage {
     async fn steps(
         &self,
         number: usize,
-        sequence: &Sequence,
+        sequence: &RequestSequence,
         range: std::ops::Range<usize>,
-    ) -> [Vec<Observation>; 3] {
-        let mut seen: [Vec<Observation>; 3] = Default::default();
+    ) -> [Vec<ObservedAnswer>; 3] {
+        let mut seen: [Vec<ObservedAnswer>; 3] = Default::default();
         for at in range {
             let step = &sequence.steps[at];
             self.script.play_step(number, at);
@@ -95,7 +95,7 @@ impl Stage {
             let answered = self.servers.subjects.iter().zip(answers);
             for (all, (subject, answer)) in seen.iter_mut().zip(answered) {
                 let asked = subject.record.of(number, at);
-                all.push(Observation::new(at, step, answer, asked));
+                all.push(ObservedAnswer::new(at, step, answer, asked));
             }
         }
         seen
@@ -103,10 +103,10 @@ impl Stage {
 
     async fn ask(
         &self,
-        subject: &Subject,
+        subject: &ComparedCache,
         number: usize,
         at: usize,
-        step: &Step,
+        step: &SequenceStep,
     ) -> Result<Answer, Failure> {
         let first = self.ask_once(subject, number, at, step).await;
         match first {
@@ -120,10 +120,10 @@ impl Stage {
 
     async fn ask_once(
         &self,
-        subject: &Subject,
+        subject: &ComparedCache,
         number: usize,
         at: usize,
-        step: &Step,
+        step: &SequenceStep,
     ) -> Result<Answer, Failure> {
         let url = format!("/{number}");
         let target = format!("{url}{}", step.ask.path);
@@ -138,7 +138,7 @@ impl Stage {
     }
 }
 
-impl Played {
+impl PlayedSequence {
     fn is_halved(&self) -> bool {
         self.sequence.half() < self.sequence.steps.len()
     }

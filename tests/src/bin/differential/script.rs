@@ -13,26 +13,26 @@ use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
 use http::Method;
 
-use crate::sequence::{Answer, Sequence, Value, Way};
+use crate::sequence::{AnswerDelivery, FieldValue, OriginAnswer, RequestSequence};
 
 /// The field that names the step, in requests and in the answers to them.
 pub const STEP: &str = "x-step";
 
 /// All sequences of the run.
-pub struct Script {
+pub struct RunScript {
     pub start: SystemTime,
     sequences: RwLock<Vec<ScriptedSequence>>,
 }
 
 /// A sequence, and the step of it that is played.
 struct ScriptedSequence {
-    sequence: Arc<Sequence>,
+    sequence: Arc<RequestSequence>,
     step: AtomicUsize,
 }
 
 /// One request as an origin saw it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct OriginRequest {
     /// With If-None-Match or If-Modified-Since.
     pub conditional: bool,
     /// It got a 304.
@@ -40,13 +40,13 @@ pub struct Asked {
 }
 
 /// A sequence and a step of it.
-type Place = (usize, usize);
+type StepPlace = (usize, usize);
 
 /// What one origin was asked.
 #[derive(Clone, Default)]
-pub struct Record(Arc<Mutex<HashMap<Place, Vec<Asked>>>>);
+pub struct OriginRecord(Arc<Mutex<HashMap<StepPlace, Vec<OriginRequest>>>>);
 
-impl Script {
+impl RunScript {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             start: SystemTime::now(),
@@ -55,7 +55,7 @@ impl Script {
     }
 
     /// Takes a sequence in; answers its number.
-    pub fn add(&self, sequence: Arc<Sequence>) -> usize {
+    pub fn add(&self, sequence: Arc<RequestSequence>) -> usize {
         let mut all = self
             .sequences
             .write()
@@ -79,7 +79,7 @@ impl Script {
     }
 
     /// A sequence, and the step of it that is played.
-    fn get(&self, number: usize) -> Option<(Arc<Sequence>, usize)> {
+    fn get(&self, number: usize) -> Option<(Arc<RequestSequence>, usize)> {
         let all = self
             .sequences
             .read()
@@ -89,8 +89,8 @@ impl Script {
     }
 
     /// An origin that plays the script and notes what it is asked.
-    pub async fn origin(self: &Arc<Self>) -> (Origin, Record) {
-        let (script, record) = (Arc::clone(self), Record::default());
+    pub async fn origin(self: &Arc<Self>) -> (Origin, OriginRecord) {
+        let (script, record) = (Arc::clone(self), OriginRecord::default());
         let notes = record.clone();
         let origin = Origin::pages(move |seen| {
             script
@@ -101,7 +101,7 @@ impl Script {
         (origin, record)
     }
 
-    fn play(&self, seen: &Seen, notes: &Record) -> Option<Reply> {
+    fn play(&self, seen: &Seen, notes: &OriginRecord) -> Option<Reply> {
         let number = seen.path.split('/').nth(1)?.parse().ok()?;
         let (sequence, now) = self.get(number)?;
         // A refresh behind a reader has only those fields of the request that select the copy. The
@@ -114,7 +114,7 @@ impl Script {
         let not_modified = self.is_unmodified(seen, answer);
         notes.note(
             (number, step),
-            Asked {
+            OriginRequest {
                 conditional: is_conditional(seen),
                 not_modified,
             },
@@ -122,13 +122,13 @@ impl Script {
         Some(self.reply(seen, step, answer, not_modified))
     }
 
-    fn reply(&self, seen: &Seen, step: usize, answer: &Answer, not_modified: bool) -> Reply {
+    fn reply(&self, seen: &Seen, step: usize, answer: &OriginAnswer, not_modified: bool) -> Reply {
         let reply = match answer.way {
-            Way::HangUp => return Reply::hang_up(),
+            AnswerDelivery::HangUp => return Reply::hang_up(),
             _ if not_modified => Reply::status_only(304),
             _ if answer.status == 204 => Reply::status_only(204),
-            Way::Whole => Reply::ok(body(seen, answer)).status(answer.status),
-            Way::Cut => {
+            AnswerDelivery::Whole => Reply::ok(body(seen, answer)).status(answer.status),
+            AnswerDelivery::Cut => {
                 let (reply, pieces) = Reply::stream();
                 let body = body(seen, answer);
                 tokio::spawn(async move {
@@ -148,14 +148,15 @@ impl Script {
     }
 
     /// RFC 9110 §13.2.2, for the validators that the stream has.
-    fn is_unmodified(&self, seen: &Seen, answer: &Answer) -> bool {
+    fn is_unmodified(&self, seen: &Seen, answer: &OriginAnswer) -> bool {
         let reads = matches!(seen.method, Method::GET | Method::HEAD);
-        if !reads || answer.status != 200 || answer.way != Way::Whole {
+        if !reads || answer.status != 200 || answer.way != AnswerDelivery::Whole {
             return false;
         }
         let tags = seen.header("if-none-match");
         if !tags.is_empty() {
-            let Some(Value::Text(tag)) = answer.all("etag").next().map(|field| field.value) else {
+            let Some(FieldValue::Text(tag)) = answer.all("etag").next().map(|field| field.value)
+            else {
                 return tags == "*";
             };
             let opaque = tag.trim_start_matches("W/");
@@ -169,14 +170,14 @@ impl Script {
     }
 }
 
-impl Record {
-    fn note(&self, place: Place, asked: Asked) {
+impl OriginRecord {
+    fn note(&self, place: StepPlace, asked: OriginRequest) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(place).or_default().push(asked);
     }
 
     /// What was asked in this step of this sequence.
-    pub fn of(&self, sequence: usize, step: usize) -> Vec<Asked> {
+    pub fn of(&self, sequence: usize, step: usize) -> Vec<OriginRequest> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&(sequence, step)).cloned().unwrap_or_default()
     }
@@ -187,10 +188,10 @@ fn is_conditional(seen: &Seen) -> bool {
 }
 
 /// Tells the URL, the version, and what `Vary` names.
-fn body(seen: &Seen, answer: &Answer) -> String {
+fn body(seen: &Seen, answer: &OriginAnswer) -> String {
     let varies = |name| {
         answer.all("vary").any(|field| match field.value {
-            Value::Text(text) => text.eq_ignore_ascii_case(name),
+            FieldValue::Text(text) => text.eq_ignore_ascii_case(name),
             _ => false,
         })
     };

@@ -11,17 +11,17 @@ use http::Method;
 
 /// Requests about one URL, one after the other.
 #[derive(Clone, Debug)]
-pub struct Sequence {
-    pub steps: Vec<Step>,
+pub struct RequestSequence {
+    pub steps: Vec<SequenceStep>,
 }
 
 /// One request, and the origin's answer if it is asked.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct SequenceStep {
     /// Before it, lifetimes of [`SHORT`] end.
     pub pause: bool,
-    pub ask: Ask,
-    pub answer: Answer,
+    pub ask: SequenceRequest,
+    pub answer: OriginAnswer,
 }
 
 /// A short lifetime as the stream uses it, in seconds.
@@ -29,26 +29,26 @@ pub const SHORT: u64 = 2;
 
 /// A request.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct SequenceRequest {
     pub method: Method,
     /// Below the sequence's own URL.
     pub path: &'static str,
-    pub fields: Vec<Field>,
+    pub fields: Vec<FieldLine>,
 }
 
 /// An origin's answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub way: Way,
+pub struct OriginAnswer {
+    pub way: AnswerDelivery,
     pub status: u16,
-    pub fields: Vec<Field>,
+    pub fields: Vec<FieldLine>,
     /// Which text the body is.
     pub version: u8,
 }
 
 /// How an answer goes out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum AnswerDelivery {
     Whole,
     /// The connection closes without an answer.
     HangUp,
@@ -58,14 +58,14 @@ pub enum Way {
 
 /// A field line.
 #[derive(Clone, Copy, Debug)]
-pub struct Field {
+pub struct FieldLine {
     pub name: &'static str,
-    pub value: Value,
+    pub value: FieldValue,
 }
 
 /// A field's value.
 #[derive(Clone, Copy, Debug)]
-pub enum Value {
+pub enum FieldValue {
     Text(&'static str),
     /// Seconds from the run's start.
     Date(i64),
@@ -73,31 +73,31 @@ pub enum Value {
     Url(&'static str),
 }
 
-pub const fn text(name: &'static str, value: &'static str) -> Field {
-    Field {
+pub const fn text(name: &'static str, value: &'static str) -> FieldLine {
+    FieldLine {
         name,
-        value: Value::Text(value),
+        value: FieldValue::Text(value),
     }
 }
 
-pub const fn date(name: &'static str, seconds: i64) -> Field {
-    Field {
+pub const fn date(name: &'static str, seconds: i64) -> FieldLine {
+    FieldLine {
         name,
-        value: Value::Date(seconds),
+        value: FieldValue::Date(seconds),
     }
 }
 
-pub const fn url(name: &'static str, below: &'static str) -> Field {
-    Field {
+pub const fn url(name: &'static str, below: &'static str) -> FieldLine {
+    FieldLine {
         name,
-        value: Value::Url(below),
+        value: FieldValue::Url(below),
     }
 }
 
-impl Sequence {
+impl RequestSequence {
     /// Whether an answer may be used stale while a request of the server's own goes on.
     pub fn refreshes_behind(&self) -> bool {
-        let says = |step: &Step| step.answer.says("stale-while-revalidate");
+        let says = |step: &SequenceStep| step.answer.says("stale-while-revalidate");
         self.steps.iter().any(says)
     }
 
@@ -108,8 +108,8 @@ impl Sequence {
     }
 }
 
-impl Ask {
-    pub fn get(&self, name: &str) -> Option<&Field> {
+impl SequenceRequest {
+    pub fn get(&self, name: &str) -> Option<&FieldLine> {
         self.fields.iter().find(|field| field.name == name)
     }
 
@@ -122,8 +122,8 @@ impl Ask {
     }
 }
 
-impl Answer {
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> {
+impl OriginAnswer {
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a FieldLine> {
         self.fields.iter().filter(move |field| field.name == name)
     }
 
@@ -134,7 +134,7 @@ impl Answer {
     /// Whether a field has this text in it.
     pub fn mentions(&self, name: &str, part: &str) -> bool {
         self.all(name)
-            .any(|field| matches!(field.value, Value::Text(text) if text.contains(part)))
+            .any(|field| matches!(field.value, FieldValue::Text(text) if text.contains(part)))
     }
 
     /// Whether `Cache-Control` has this text in it.
@@ -143,7 +143,7 @@ impl Answer {
     }
 }
 
-impl Value {
+impl FieldValue {
     /// What goes over the wire.
     pub fn on_wire(self, start: SystemTime, url: &str) -> String {
         match self {
@@ -161,7 +161,7 @@ impl Value {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SequenceStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pause, ask, answer } = self;
         if *pause {
@@ -172,9 +172,9 @@ impl fmt::Display for Step {
             write!(f, " [{field}]")?;
         }
         match answer.way {
-            Way::Whole => write!(f, " · origin: {}", answer.status)?,
-            Way::HangUp => return write!(f, " · origin: hangs up"),
-            Way::Cut => write!(f, " · origin, body cut: {}", answer.status)?,
+            AnswerDelivery::Whole => write!(f, " · origin: {}", answer.status)?,
+            AnswerDelivery::HangUp => return write!(f, " · origin: hangs up"),
+            AnswerDelivery::Cut => write!(f, " · origin, body cut: {}", answer.status)?,
         }
         for field in &answer.fields {
             write!(f, " [{field}]")?;
@@ -183,12 +183,12 @@ impl fmt::Display for Step {
     }
 }
 
-impl fmt::Display for Field {
+impl fmt::Display for FieldLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.value {
-            Value::Text(text) => write!(f, "{}: {text}", self.name),
-            Value::Date(seconds) => write!(f, "{}: start{seconds:+} s", self.name),
-            Value::Url(below) => write!(f, "{}: URL{below}", self.name),
+            FieldValue::Text(text) => write!(f, "{}: {text}", self.name),
+            FieldValue::Date(seconds) => write!(f, "{}: start{seconds:+} s", self.name),
+            FieldValue::Url(below) => write!(f, "{}: URL{below}", self.name),
         }
     }
 }

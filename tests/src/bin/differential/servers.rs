@@ -11,16 +11,16 @@ use e2e::process::Server;
 use e2e::setup::Setup;
 use tempfile::TempDir;
 
-use crate::script::{Record, Script};
+use crate::script::{OriginRecord, RunScript};
 
 /// Whom ours is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Peer {
+pub enum PeerCache {
     Nginx,
     Varnish,
 }
 
-impl Peer {
+impl PeerCache {
     pub const ALL: [Self; 2] = [Self::Nginx, Self::Varnish];
 
     pub fn name(self) -> &'static str {
@@ -32,22 +32,22 @@ impl Peer {
 }
 
 /// A cache, how to ask it, and what its origin noted.
-pub struct Subject {
+pub struct ComparedCache {
     pub client: Client,
-    pub record: Record,
+    pub record: OriginRecord,
     _origin: Origin,
-    _process: Process,
+    _process: ComparedProcess,
 }
 
 /// Ends with its subject.
-enum Process {
+enum ComparedProcess {
     Ours(#[allow(dead_code, reason = "held for its Drop")] Box<(Fronted, FrontDoor)>),
     Theirs(#[allow(dead_code, reason = "held for its Drop")] Server),
 }
 
-/// All of them, ours first, then in the order of [`Peer::ALL`].
-pub struct Servers {
-    pub subjects: [Subject; 3],
+/// All of them, ours first, then in the order of [`PeerCache::ALL`].
+pub struct ComparedServers {
+    pub subjects: [ComparedCache; 3],
     _dir: TempDir,
 }
 
@@ -61,8 +61,8 @@ const VARNISH: [&str; 3] = ["default_ttl=0", "default_grace=0", "default_keep=36
 /// next one: the others have no such memory, and the stream does not wait for ours to end.
 const OURS: &str = "{backoff: {base: 1ms, max: 1ms}, inflight: {hit_for_miss: 0s}}";
 
-impl Servers {
-    pub async fn start(script: &Arc<Script>, front: Front) -> anyhow::Result<Self> {
+impl ComparedServers {
+    pub async fn start(script: &Arc<RunScript>, front: Front) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir().context("a folder for the servers' files")?;
         let folder = |name: &str| -> anyhow::Result<_> {
             let folder = dir.path().join(name);
@@ -75,12 +75,12 @@ impl Servers {
             .top("telemetry", "{log_format: json, access_log: off}");
         let fronted = front.start(setup, &["site.example"]).await;
         let door = fronted.messages().await;
-        let ours = Subject {
+        let ours = ComparedCache {
             // The stream's origin says things that no server may say; they go through.
             client: Client::http1(door.address).unchecked(),
             record,
             _origin: origin,
-            _process: Process::Ours(Box::new((fronted, door))),
+            _process: ComparedProcess::Ours(Box::new((fronted, door))),
         };
         let (origin, record) = script.origin().await;
         let server = peers::nginx(None, origin.address(), &folder("nginx")?, NGINX)?;
@@ -95,11 +95,11 @@ impl Servers {
     }
 }
 
-fn theirs(server: Server, origin: Origin, record: Record) -> Subject {
-    Subject {
+fn theirs(server: Server, origin: Origin, record: OriginRecord) -> ComparedCache {
+    ComparedCache {
         client: Client::http1(server.address).unchecked(),
         record,
         _origin: origin,
-        _process: Process::Theirs(server),
+        _process: ComparedProcess::Theirs(server),
     }
 }

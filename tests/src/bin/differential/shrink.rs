@@ -5,20 +5,20 @@
 
 use std::sync::Arc;
 
-use crate::compare::{Likeness, cases};
+use crate::compare::{DifferenceLikeness, cases};
 use crate::rules;
-use crate::run::{Played, Stage};
-use crate::sequence::{Sequence, Way};
+use crate::run::{PlayStage, PlayedSequence};
+use crate::sequence::{AnswerDelivery, RequestSequence};
 
 /// Rounds of leaving something out.
 const ROUNDS: usize = 12;
 
 /// Plays `sequence` again and makes it smaller; None when the difference does not come again.
 pub async fn smallest(
-    stage: &Stage,
-    sequence: &Arc<Sequence>,
-    likeness: Likeness,
-) -> Option<Played> {
+    stage: &PlayStage,
+    sequence: &Arc<RequestSequence>,
+    likeness: DifferenceLikeness,
+) -> Option<PlayedSequence> {
     let mut best = first(stage, vec![Arc::clone(sequence)], likeness).await?;
     for _ in 0..ROUNDS {
         let smaller = candidates(&best.sequence).into_iter().map(Arc::new);
@@ -30,7 +30,11 @@ pub async fn smallest(
     Some(best)
 }
 
-async fn first(stage: &Stage, all: Vec<Arc<Sequence>>, likeness: Likeness) -> Option<Played> {
+async fn first(
+    stage: &PlayStage,
+    all: Vec<Arc<RequestSequence>>,
+    likeness: DifferenceLikeness,
+) -> Option<PlayedSequence> {
     let played = stage.play(all).await;
     played.into_iter().find(|played| {
         let (found, _) = cases(played, likeness.0);
@@ -41,9 +45,9 @@ async fn first(stage: &Stage, all: Vec<Arc<Sequence>>, likeness: Likeness) -> Op
 }
 
 /// `sequence` with one thing less, the larger things first.
-fn candidates(sequence: &Sequence) -> Vec<Sequence> {
+fn candidates(sequence: &RequestSequence) -> Vec<RequestSequence> {
     let mut all = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Sequence)| {
+    let mut with = |change: &dyn Fn(&mut RequestSequence)| {
         let mut smaller = sequence.clone();
         change(&mut smaller);
         all.push(smaller);
@@ -63,8 +67,8 @@ fn candidates(sequence: &Sequence) -> Vec<Sequence> {
                 s.steps[at].answer.fields.remove(field);
             });
         }
-        if step.answer.way != Way::Whole {
-            with(&|s| s.steps[at].answer.way = Way::Whole);
+        if step.answer.way != AnswerDelivery::Whole {
+            with(&|s| s.steps[at].answer.way = AnswerDelivery::Whole);
         }
         if step.answer.status != 200 {
             with(&|s| s.steps[at].answer.status = 200);

@@ -22,10 +22,10 @@ use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 
-use neighbours::Traffic;
-use options::Options;
-use plain::{Latencies, PLAIN, Plain};
-use report::Report;
+use neighbours::NeighbourTraffic;
+use options::SoakOptions;
+use plain::{PLAIN, PlainRouteLoad, RequestTimes};
+use report::SoakReport;
 
 /// Traps of one round; the gateway's memory is noted after them.
 const ROUND: u64 = 10_000;
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
         return Ok(());
     }
-    let options = Options::from_arguments()?;
+    let options = SoakOptions::from_arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-async fn soak(options: &Options) -> Report {
+async fn soak(options: &SoakOptions) -> SoakReport {
     let origin = Origin::pages(|seen| match seen.path.as_str() {
         PLAIN => Reply::ok("x".repeat(1_024)).header("cache-control", "max-age=86400"),
         _ => Reply::ok("y").header("cache-control", "no-store"),
@@ -58,7 +58,7 @@ async fn soak(options: &Options) -> Report {
     let span = Duration::from_secs(options.seconds);
     // Not counted: the first seconds warm the processor and the connections.
     alone(&gateway, span).await;
-    let mut report = Report::default();
+    let mut report = SoakReport::default();
     report.memory.push((0, gateway.resident_bytes()));
     for from in (0..options.calls).step_by(ROUND as usize) {
         let calls = from..(from + ROUND).min(options.calls);
@@ -70,22 +70,33 @@ async fn soak(options: &Options) -> Report {
     report
 }
 
-async fn round(gateway: &Gateway, options: &Options, calls: Range<u64>, report: &mut Report) {
+async fn round(
+    gateway: &Gateway,
+    options: &SoakOptions,
+    calls: Range<u64>,
+    report: &mut SoakReport,
+) {
     let span = Duration::from_secs(options.seconds);
     report.alone.push(alone(gateway, span).await);
-    let (plain, _) = beside(gateway, Traffic::Harmless, calls.clone(), options.rate).await;
+    let (plain, _) = beside(
+        gateway,
+        NeighbourTraffic::Harmless,
+        calls.clone(),
+        options.rate,
+    )
+    .await;
     report.harmless.push(plain);
-    let (plain, odd) = beside(gateway, Traffic::Traps, calls, options.rate).await;
+    let (plain, odd) = beside(gateway, NeighbourTraffic::Traps, calls, options.rate).await;
     report.traps.push(plain);
     report.odd += odd;
-    let plain = Plain::start(gateway.address);
+    let plain = PlainRouteLoad::start(gateway.address);
     neighbours::loops(&gateway.client(), span).await;
     report.loops.push(plain.stop());
 }
 
 /// The plain route by itself.
-async fn alone(gateway: &Gateway, span: Duration) -> Latencies {
-    let plain = Plain::start(gateway.address);
+async fn alone(gateway: &Gateway, span: Duration) -> RequestTimes {
+    let plain = PlainRouteLoad::start(gateway.address);
     tokio::time::sleep(span).await;
     plain.stop()
 }
@@ -93,11 +104,11 @@ async fn alone(gateway: &Gateway, span: Duration) -> Latencies {
 /// The plain route beside requests of a kind; its times, and unexpected answers.
 async fn beside(
     gateway: &Gateway,
-    traffic: Traffic,
+    traffic: NeighbourTraffic,
     calls: Range<u64>,
     rate: u64,
-) -> (Latencies, u64) {
-    let plain = Plain::start(gateway.address);
+) -> (RequestTimes, u64) {
+    let plain = PlainRouteLoad::start(gateway.address);
     let odd = neighbours::pace(&gateway.client(), traffic, calls, rate).await;
     (plain.stop(), odd)
 }

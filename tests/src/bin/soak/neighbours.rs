@@ -14,14 +14,14 @@ pub const LOOPERS: usize = 4;
 
 /// What the neighbours ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Traffic {
+pub enum NeighbourTraffic {
     /// An uncacheable page of the plain route.
     Harmless,
     /// In turn a page whose key plugin traps and one whose loader traps.
     Traps,
 }
 
-impl Traffic {
+impl NeighbourTraffic {
     /// The target of call `n` and the status that it has to give.
     fn request(self, n: u64) -> (String, u16) {
         match self {
@@ -33,7 +33,7 @@ impl Traffic {
 }
 
 /// Makes these calls, `rate` a second. How many had another status than they should.
-pub async fn pace(client: &Client, traffic: Traffic, calls: Range<u64>, rate: u64) -> u64 {
+pub async fn pace(client: &Client, traffic: NeighbourTraffic, calls: Range<u64>, rate: u64) -> u64 {
     let start = Instant::now();
     let (next, odd) = (AtomicU64::new(calls.start), AtomicU64::new(0));
     let worker = async || loop {

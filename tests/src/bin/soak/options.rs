@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 pub const USAGE: &str = "soak [--calls N] [--rate N] [--seconds N]";
 
 /// What to run.
-pub struct Options {
+pub struct SoakOptions {
     /// Trapping calls, half of them of a key and half of a loader.
     pub calls: u64,
     /// Calls a second.
@@ -15,7 +15,7 @@ pub struct Options {
     pub seconds: u64,
 }
 
-impl Options {
+impl SoakOptions {
     pub fn from_arguments() -> anyhow::Result<Self> {
         let mut options = Self {
             calls: 100_000,

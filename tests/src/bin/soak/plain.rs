@@ -20,20 +20,20 @@ const PAUSE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running load.
-pub struct Plain {
+pub struct PlainRouteLoad {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Latencies>>,
+    threads: Vec<JoinHandle<RequestTimes>>,
 }
 
 /// What the requests took.
 #[derive(Default)]
-pub struct Latencies {
+pub struct RequestTimes {
     /// In ascending order once the load has ended.
     pub times: Vec<Duration>,
     pub failures: u64,
 }
 
-impl Plain {
+impl PlainRouteLoad {
     pub fn start(address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let run = |_| {
@@ -44,9 +44,9 @@ impl Plain {
         Self { stop, threads }
     }
 
-    pub fn stop(self) -> Latencies {
+    pub fn stop(self) -> RequestTimes {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Latencies::default();
+        let mut all = RequestTimes::default();
         for thread in self.threads {
             let one = thread.join().expect("a client does not panic");
             all.times.extend(one.times);
@@ -57,7 +57,7 @@ impl Plain {
     }
 }
 
-impl Latencies {
+impl RequestTimes {
     /// The time that `share` of the answers did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         let at = (self.times.len() as f64 * share) as usize;
@@ -68,8 +68,8 @@ impl Latencies {
     }
 }
 
-fn ask_until(stop: &AtomicBool, address: SocketAddr) -> Latencies {
-    let mut latencies = Latencies::default();
+fn ask_until(stop: &AtomicBool, address: SocketAddr) -> RequestTimes {
+    let mut latencies = RequestTimes::default();
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(PAUSE);

@@ -6,15 +6,15 @@ use std::time::Duration;
 use e2e::metrics::Scrape;
 
 use crate::neighbours::LOOPERS;
-use crate::plain::Latencies;
+use crate::plain::RequestTimes;
 
 /// All that a run found: the plain route's times by what was beside it, a round each.
 #[derive(Default)]
-pub struct Report {
-    pub alone: Vec<Latencies>,
-    pub harmless: Vec<Latencies>,
-    pub traps: Vec<Latencies>,
-    pub loops: Vec<Latencies>,
+pub struct SoakReport {
+    pub alone: Vec<RequestTimes>,
+    pub harmless: Vec<RequestTimes>,
+    pub traps: Vec<RequestTimes>,
+    pub loops: Vec<RequestTimes>,
     /// Traps so far, and the gateway's resident bytes then.
     pub memory: Vec<(u64, u64)>,
     /// Traps whose request had another status than it should.
@@ -23,7 +23,7 @@ pub struct Report {
     pub scrape: Scrape,
 }
 
-impl Report {
+impl SoakReport {
     /// Failures of the plain route.
     pub fn failures(&self) -> u64 {
         let all = [&self.alone, &self.harmless, &self.traps, &self.loops];
@@ -78,7 +78,7 @@ impl Report {
     }
 }
 
-fn line(text: &mut String, name: &str, rounds: &[Latencies]) {
+fn line(text: &mut String, name: &str, rounds: &[RequestTimes]) {
     let requests: usize = rounds.iter().map(|round| round.times.len()).sum();
     let failed: u64 = rounds.iter().map(|round| round.failures).sum();
     let (p50, p99) = (spread(rounds, 0.5), spread(rounds, 0.99));
@@ -86,7 +86,7 @@ fn line(text: &mut String, name: &str, rounds: &[Latencies]) {
 }
 
 /// A quantile's median, least and most over the rounds, in microseconds.
-fn spread(rounds: &[Latencies], share: f64) -> String {
+fn spread(rounds: &[RequestTimes], share: f64) -> String {
     let mut each: Vec<_> = rounds.iter().map(|round| round.quantile(share)).collect();
     each.sort_unstable();
     let at = |i: usize| each.get(i).map_or(0, Duration::as_micros);

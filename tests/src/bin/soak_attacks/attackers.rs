@@ -14,11 +14,11 @@ use e2e::random::Random;
 use http::Method;
 use tokio::task::JoinSet;
 
-use crate::report::Report;
-use crate::ways::Ways;
+use crate::report::AttackReport;
+use crate::ways::AttackedGateway;
 
 /// Starts them; they end when the set is dropped.
-pub fn start(ways: &Ways, report: &Arc<Report>) -> JoinSet<()> {
+pub fn start(ways: &AttackedGateway, report: &Arc<AttackReport>) -> JoinSet<()> {
     let (http1, http2) = (ways.http1.address, ways.http2.address);
     let mut attackers = JoinSet::new();
     for seed in 0..2 {
@@ -36,7 +36,7 @@ pub fn start(ways: &Ways, report: &Arc<Report>) -> JoinSet<()> {
 }
 
 /// Bytes on HTTP/1 connections.
-async fn bytes(address: SocketAddr, mut random: Random, report: Arc<Report>) {
+async fn bytes(address: SocketAddr, mut random: Random, report: Arc<AttackReport>) {
     let all: Vec<Case> = heads::heads()
         .into_iter()
         .chain(http1_bodies::bodies())
@@ -50,7 +50,11 @@ async fn bytes(address: SocketAddr, mut random: Random, report: Arc<Report>) {
 
 /// Frames on HTTP/2 connections, and clients that do not read. An attack that gets what it must not panics; in a task of
 /// its own that ends nothing else, and the report hears of it.
-async fn frames((http1, http2): (SocketAddr, SocketAddr), mut random: Random, report: Arc<Report>) {
+async fn frames(
+    (http1, http2): (SocketAddr, SocketAddr),
+    mut random: Random,
+    report: Arc<AttackReport>,
+) {
     let tables = [
         (http2, malformed::ALL),
         (http2, http2_floods::STOPPED),
@@ -70,7 +74,7 @@ async fn frames((http1, http2): (SocketAddr, SocketAddr), mut random: Random, re
 }
 
 /// Frames of HTTP/3, and of QUIC below it.
-async fn packets(way: QuicWay, mut random: Random, report: Arc<Report>) {
+async fn packets(way: QuicWay, mut random: Random, report: Arc<AttackReport>) {
     let count = (http3::FRAMES.len() + http3::FLOODS.len()) as u64;
     loop {
         let (nth, way) = (random.below(count) as usize, way.clone());
@@ -87,7 +91,7 @@ async fn packets(way: QuicWay, mut random: Random, report: Arc<Report>) {
 }
 
 /// Requests that rogue origins answer.
-async fn plays(client: Client, mut random: Random, report: Arc<Report>) {
+async fn plays(client: Client, mut random: Random, report: Arc<AttackReport>) {
     let all: Vec<_> = origin::TABLES.into_iter().flatten().collect();
     loop {
         let play = all[random.below(all.len() as u64) as usize];

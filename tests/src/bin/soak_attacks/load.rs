@@ -8,8 +8,8 @@ use e2e::random::Random;
 use e2e::reply::Reply;
 use tokio::task::JoinSet;
 
-use crate::report::Report;
-use crate::ways::Ways;
+use crate::report::AttackReport;
+use crate::ways::AttackedGateway;
 
 /// Clients of each protocol.
 const CLIENTS: u64 = 4;
@@ -17,7 +17,7 @@ const CLIENTS: u64 = 4;
 const PAGES: u64 = 400;
 
 /// Starts the clients; they end when the set is dropped.
-pub fn start(ways: &Ways, report: &Arc<Report>) -> JoinSet<()> {
+pub fn start(ways: &AttackedGateway, report: &Arc<AttackReport>) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for n in 0..CLIENTS {
         for client in ways.clients() {
@@ -52,10 +52,18 @@ fn content(number: u64) -> Vec<u8> {
     line.bytes().cycle().take(length).collect()
 }
 
-async fn ask(client: Client, mut random: Random, report: Arc<Report>) {
+async fn ask(client: Client, mut random: Random, report: Arc<AttackReport>) {
     loop {
         let number = random.below(PAGES);
-        match client.request(&format!("/page/{number}")).try_send().await {
+        let path = format!("/page/{number}");
+        let mut outcome = client.request(&path).try_send().await;
+        // On a machine that stands still for a while, a connection is closed for its silence at the
+        // moment that it is used again; clients ask once more then (RFC 9112 §9.3.1).
+        if let Err(Failure::NoAnswer(_)) = outcome {
+            report.asked_again();
+            outcome = client.request(&path).try_send().await;
+        }
+        match outcome {
             Ok(answer) if answer.status == 200 && answer.body == content(number) => {
                 report.right();
             }

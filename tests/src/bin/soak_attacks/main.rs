@@ -26,8 +26,8 @@ use e2e::reply::Reply;
 use e2e::rogue::Rogue;
 use e2e::setup::Setup;
 
-use report::{Report, Sample};
-use ways::Ways;
+use report::{AttackReport, HeldSample};
+use ways::AttackedGateway;
 
 /// How it is called.
 const USAGE: &str = "soak_attacks [SECONDS] [tls]";
@@ -61,15 +61,15 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn soak(span: Duration, front: Front) -> Arc<Report> {
+async fn soak(span: Duration, front: Front) -> Arc<AttackReport> {
     let origin = Origin::pages(|seen| {
         let page = load::page(&seen.path).or_else(|| held::page(&seen.path));
         page.unwrap_or_else(|| Reply::ok("page").header("cache-control", "no-store"))
     })
     .await;
     let rogue = Rogue::start(origin::TABLES.into_iter().flatten()).await;
-    let mut ways = Ways::open(setup(&origin, &rogue), front).await;
-    let report = Arc::new(Report::default());
+    let mut ways = AttackedGateway::open(setup(&origin, &rogue), front).await;
+    let report = Arc::new(AttackReport::default());
     report::catch_panics(&report);
     let load = load::start(&ways, &report);
     tokio::time::sleep(WARM_UP).await;
@@ -90,8 +90,8 @@ async fn soak(span: Duration, front: Front) -> Arc<Report> {
     report
 }
 
-fn sample(gateway: &Gateway) -> Sample {
-    Sample {
+fn sample(gateway: &Gateway) -> HeldSample {
+    HeldSample {
         memory: gateway.resident_bytes(),
         files: gateway.open_files(),
     }

@@ -9,8 +9,9 @@ use e2e::gateway::Gateway;
 
 /// Counts of the load and of the attacks, and what the gateway held.
 #[derive(Default)]
-pub struct Report {
+pub struct AttackReport {
     right: AtomicU64,
+    again: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
     wrong: AtomicU64,
@@ -19,12 +20,12 @@ pub struct Report {
     /// What went wrong, in words, and how often.
     faults: Mutex<BTreeMap<String, u64>>,
     surprises: AtomicU64,
-    samples: Mutex<Vec<Sample>>,
+    samples: Mutex<Vec<HeldSample>>,
 }
 
 /// What the gateway holds at a moment.
 #[derive(Clone, Copy)]
-pub struct Sample {
+pub struct HeldSample {
     pub memory: u64,
     pub files: usize,
 }
@@ -33,9 +34,14 @@ pub struct Sample {
 /// keeps pages of the peak for a while, and a debug build more of them.
 const GROWTH: u64 = 96 << 20;
 
-impl Report {
+impl AttackReport {
     pub fn right(&self) {
         self.right.fetch_add(1, Relaxed);
+    }
+
+    /// A request was sent once more, since its connection was closed before it was answered.
+    pub fn asked_again(&self) {
+        self.again.fetch_add(1, Relaxed);
     }
 
     pub fn refused(&self) {
@@ -61,7 +67,7 @@ impl Report {
         }
     }
 
-    pub fn sample(&self, sample: Sample) {
+    pub fn sample(&self, sample: HeldSample) {
         self.samples.lock().unwrap().push(sample);
     }
 
@@ -91,10 +97,11 @@ impl Report {
         let attacks = self.attacks.lock().unwrap();
         let mut text = format!(
             "### Attacks beside normal load\n\n\
-             | right bodies | wrong | cut | refused (5xx) | crashes | attacks | kinds of them | that got what they must not |\n\
-             |---|---|---|---|---|---|---|---|\n\
-             | {} | {} | {} | {} | {} | {} | {} | {} |\n\n",
+             | right bodies | asked again | wrong | cut | refused (5xx) | crashes | attacks | kinds of them | that got what they must not |\n\
+             |---|---|---|---|---|---|---|---|---|\n\
+             | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n\n",
             of(&self.right),
+            of(&self.again),
             of(&self.wrong),
             of(&self.cut),
             of(&self.refused),
@@ -119,7 +126,7 @@ impl Report {
     }
 }
 
-fn held(text: &mut String, name: &str, samples: &[Sample], of: impl Fn(&Sample) -> u64) {
+fn held(text: &mut String, name: &str, samples: &[HeldSample], of: impl Fn(&HeldSample) -> u64) {
     let (first, last) = (samples.first().map(&of), samples.last().map(&of));
     let peak = samples.iter().map(&of).max();
     let number = |value: Option<u64>| value.unwrap_or_default();
@@ -133,7 +140,7 @@ fn held(text: &mut String, name: &str, samples: &[Sample], of: impl Fn(&Sample) 
 }
 
 /// An attack that panics says why in the report, not on the terminal.
-pub fn catch_panics(report: &Arc<Report>) {
+pub fn catch_panics(report: &Arc<AttackReport>) {
     let report = Arc::clone(report);
     std::panic::set_hook(Box::new(move |panic| {
         report.fault(panic.to_string().replace('\n', " "));

@@ -10,7 +10,7 @@ use e2e::gateway::Gateway;
 use e2e::setup::Setup;
 
 /// A gateway, and where each protocol is spoken to it.
-pub struct Ways {
+pub struct AttackedGateway {
     fronted: Fronted,
     /// For bytes of HTTP/1.
     pub http1: FrontDoor,
@@ -20,7 +20,7 @@ pub struct Ways {
     http3: Option<FrontDoor>,
 }
 
-impl Ways {
+impl AttackedGateway {
     /// Starts a gateway and opens the ways to it.
     pub async fn open(setup: Setup, front: Front) -> Self {
         let fronted = front.start(setup, &HOSTS).await;

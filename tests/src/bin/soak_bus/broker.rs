@@ -16,7 +16,7 @@ use lamina_cluster::bus::transport::BusTransport;
 
 /// A transport, as it is configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum TransportKind {
     Redis,
     Nats,
     Jetstream,
@@ -25,22 +25,22 @@ pub enum Kind {
 }
 
 /// A broker of its own.
-pub struct Broker {
-    pub kind: Kind,
-    pub lines: Lines,
-    server: Server,
+pub struct SoakBroker {
+    pub kind: TransportKind,
+    pub lines: BrokerLines,
+    server: BrokerServer,
 }
 
 /// The lines between nodes and the broker, one a node; none where nodes reach it directly.
-pub struct Lines(Vec<Wire>);
+pub struct BrokerLines(Vec<Wire>);
 
-enum Server {
+enum BrokerServer {
     Redis(Redis),
     Nats(Nats),
     Rabbit(Rabbit),
 }
 
-impl Kind {
+impl TransportKind {
     pub const ALL: [Self; 5] = [
         Self::Redis,
         Self::Nats,
@@ -60,7 +60,7 @@ impl Kind {
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for TransportKind {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
@@ -71,14 +71,18 @@ impl FromStr for Kind {
     }
 }
 
-impl Broker {
-    pub async fn start(kind: Kind) -> Self {
+impl SoakBroker {
+    pub async fn start(kind: TransportKind) -> Self {
         let server = match kind {
-            Kind::Redis => Server::Redis(Redis::start().await),
-            Kind::Nats | Kind::Jetstream => Server::Nats(Nats::start().await),
-            Kind::Rabbitmq | Kind::RabbitmqDurable => Server::Rabbit(Rabbit::start().await),
+            TransportKind::Redis => BrokerServer::Redis(Redis::start().await),
+            TransportKind::Nats | TransportKind::Jetstream => {
+                BrokerServer::Nats(Nats::start().await)
+            }
+            TransportKind::Rabbitmq | TransportKind::RabbitmqDurable => {
+                BrokerServer::Rabbit(Rabbit::start().await)
+            }
         };
-        let lines = Lines(Vec::new());
+        let lines = BrokerLines(Vec::new());
         Self {
             kind,
             lines,
@@ -98,13 +102,13 @@ impl Broker {
     pub fn yaml(&self, node: &str) -> String {
         let url = self.url(node);
         match self.kind {
-            Kind::Redis => format!("redis: {{url: \"{url}\"}}"),
-            Kind::Nats => format!("nats: {{servers: [\"{url}\"]}}"),
-            Kind::Jetstream => format!(
+            TransportKind::Redis => format!("redis: {{url: \"{url}\"}}"),
+            TransportKind::Nats => format!("nats: {{servers: [\"{url}\"]}}"),
+            TransportKind::Jetstream => format!(
                 "nats: {{servers: [\"{url}\"], mode: jetstream, jetstream: {{durable_name: {node}}}}}"
             ),
-            Kind::Rabbitmq => format!("rabbitmq: {{url: \"{url}\"}}"),
-            Kind::RabbitmqDurable => format!(
+            TransportKind::Rabbitmq => format!("rabbitmq: {{url: \"{url}\"}}"),
+            TransportKind::RabbitmqDurable => format!(
                 "rabbitmq: {{url: \"{url}\", durable_invalidation_mode: true, queue_name: {node}}}"
             ),
         }
@@ -123,18 +127,18 @@ impl Broker {
         let line = number.map(|number| self.lines.0[number].address.port());
         let port = line.unwrap_or_else(|| self.port());
         let scheme = match &self.server {
-            Server::Redis(_) => "redis",
-            Server::Nats(_) => "nats",
-            Server::Rabbit(_) => "amqp",
+            BrokerServer::Redis(_) => "redis",
+            BrokerServer::Nats(_) => "nats",
+            BrokerServer::Rabbit(_) => "amqp",
         };
         format!("{scheme}://127.0.0.1:{port}")
     }
 
     fn port(&self) -> u16 {
         match &self.server {
-            Server::Redis(server) => server.port,
-            Server::Nats(server) => server.port,
-            Server::Rabbit(server) => server.port,
+            BrokerServer::Redis(server) => server.port,
+            BrokerServer::Nats(server) => server.port,
+            BrokerServer::Rabbit(server) => server.port,
         }
     }
 
@@ -142,20 +146,20 @@ impl Broker {
     /// when it answers again.
     pub async fn killed_for(&mut self, span: Duration) -> Instant {
         match &mut self.server {
-            Server::Redis(server) => server.kill(),
-            Server::Nats(server) => server.kill(),
-            Server::Rabbit(server) => server.kill(),
+            BrokerServer::Redis(server) => server.kill(),
+            BrokerServer::Nats(server) => server.kill(),
+            BrokerServer::Rabbit(server) => server.kill(),
         }
         tokio::time::sleep(span).await;
         match &mut self.server {
-            Server::Redis(server) => server.respawn(&[]),
-            Server::Nats(server) => server.respawn(),
-            Server::Rabbit(server) => server.respawn(),
+            BrokerServer::Redis(server) => server.respawn(&[]),
+            BrokerServer::Nats(server) => server.respawn(),
+            BrokerServer::Rabbit(server) => server.respawn(),
         }
         match &self.server {
-            Server::Redis(server) => server.ready().await,
-            Server::Nats(server) => server.ready().await,
-            Server::Rabbit(server) => server.ready().await,
+            BrokerServer::Redis(server) => server.ready().await,
+            BrokerServer::Nats(server) => server.ready().await,
+            BrokerServer::Rabbit(server) => server.ready().await,
         }
         Instant::now()
     }
@@ -163,22 +167,22 @@ impl Broker {
     /// SIGSTOP, and `span` later it goes on. Answers when.
     pub async fn frozen_for(&mut self, span: Duration) -> Instant {
         match &self.server {
-            Server::Redis(server) => server.freeze(),
-            Server::Nats(server) => server.freeze(),
-            Server::Rabbit(server) => server.freeze(),
+            BrokerServer::Redis(server) => server.freeze(),
+            BrokerServer::Nats(server) => server.freeze(),
+            BrokerServer::Rabbit(server) => server.freeze(),
         }
         tokio::time::sleep(span).await;
         match &self.server {
-            Server::Redis(server) => server.thaw(),
-            Server::Nats(server) => server.thaw(),
-            Server::Rabbit(server) => server.thaw(),
+            BrokerServer::Redis(server) => server.thaw(),
+            BrokerServer::Nats(server) => server.thaw(),
+            BrokerServer::Rabbit(server) => server.thaw(),
         }
         Instant::now()
     }
 
     /// Its memory alarm, by which publishers are blocked, for `span`.
     pub async fn blocked_for(&self, span: Duration) {
-        let Server::Rabbit(server) = &self.server else {
+        let BrokerServer::Rabbit(server) = &self.server else {
             unreachable!("only RabbitMQ blocks publishers");
         };
         server.ctl(&["set_vm_memory_high_watermark", "0"]).await;
@@ -187,7 +191,7 @@ impl Broker {
     }
 }
 
-impl Lines {
+impl BrokerLines {
     /// All connections end, and new ones do so too, for `span`.
     pub async fn cut_for(&self, span: Duration) {
         join_all(self.0.iter().map(|line| line.cut_for(span))).await;

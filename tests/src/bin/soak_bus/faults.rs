@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::Broker;
-use crate::nodes::Nodes;
-use crate::purges::{Turns, steadily};
-use crate::readers::{Readers, Tally};
-use crate::truth::Truth;
+use crate::broker::SoakBroker;
+use crate::nodes::SoakNodes;
+use crate::purges::{PurgeTurns, steadily};
+use crate::readers::{PageReaders, ReadTally};
+use crate::truth::PromisedVersions;
 
 /// How long the broker is away.
 const SPAN: Duration = Duration::from_secs(10);
@@ -17,7 +17,7 @@ const PACE: Duration = Duration::from_millis(20);
 const AWAY: Duration = Duration::from_secs(5);
 
 /// What one of them came to.
-pub struct Fault {
+pub struct FaultOutcome {
     pub name: &'static str,
     /// Purges that were taken from its beginning until all was whole again.
     pub purges: usize,
@@ -25,17 +25,17 @@ pub struct Fault {
     pub whole_after: Duration,
     /// Whether each purge came to every node that lived.
     pub arrived: bool,
-    pub read: Tally,
+    pub read: ReadTally,
 }
 
 /// All three, one after the other.
 pub async fn all(
-    broker: &mut Broker,
-    nodes: &mut Nodes,
-    truth: &Truth,
-    turns: &Turns,
-    readers: &Readers,
-) -> Vec<Fault> {
+    broker: &mut SoakBroker,
+    nodes: &mut SoakNodes,
+    truth: &PromisedVersions,
+    turns: &PurgeTurns,
+    readers: &PageReaders,
+) -> Vec<FaultOutcome> {
     let killed = broker_away(true, broker, nodes, truth, turns, readers).await;
     let frozen = broker_away(false, broker, nodes, truth, turns, readers).await;
     let node = node_away(nodes, truth, turns, readers).await;
@@ -44,12 +44,12 @@ pub async fn all(
 
 async fn broker_away(
     kill: bool,
-    broker: &mut Broker,
-    nodes: &Nodes,
-    truth: &Truth,
-    turns: &Turns,
-    readers: &Readers,
-) -> Fault {
+    broker: &mut SoakBroker,
+    nodes: &SoakNodes,
+    truth: &PromisedVersions,
+    turns: &PurgeTurns,
+    readers: &PageReaders,
+) -> FaultOutcome {
     truth.settled().await;
     truth.hold();
     let before = readers.tally();
@@ -70,7 +70,7 @@ async fn broker_away(
         .await
         .0;
     truth.settled().await;
-    Fault {
+    FaultOutcome {
         name: if kill {
             "broker SIGKILL"
         } else {
@@ -84,7 +84,12 @@ async fn broker_away(
 }
 
 /// Purges of the victim end before: those that it has taken and not told go with it.
-async fn node_away(nodes: &mut Nodes, truth: &Truth, turns: &Turns, readers: &Readers) -> Fault {
+async fn node_away(
+    nodes: &mut SoakNodes,
+    truth: &PromisedVersions,
+    turns: &PurgeTurns,
+    readers: &PageReaders,
+) -> FaultOutcome {
     truth.settled().await;
     let last = nodes.all.len() - 1;
     let before = readers.tally();
@@ -105,7 +110,7 @@ async fn node_away(nodes: &mut Nodes, truth: &Truth, turns: &Turns, readers: &Re
     let whole = nodes.whole().await;
     truth.release();
     truth.settled().await;
-    Fault {
+    FaultOutcome {
         name: "node SIGKILL",
         purges: early + while_away + meanwhile,
         whole_after: whole - back,

@@ -9,9 +9,9 @@ use lamina_cluster::bus::event::{BusEvent, EventShape};
 use lamina_cluster::bus::transport::{BusTransport, TransportEvent, TransportEventSender};
 use std::sync::Arc;
 
-use crate::broker::Broker;
-use crate::nodes::{Nodes, PATIENCE};
-use crate::readers::{Readers, Tally};
+use crate::broker::SoakBroker;
+use crate::nodes::{PATIENCE, SoakNodes};
+use crate::readers::{PageReaders, ReadTally};
 
 /// Events on their way to the slowest node at most. More than twice as many wait nowhere
 /// in a gateway: it would have to say that some were lost, whoever's they were.
@@ -22,7 +22,7 @@ const TENTHS: usize = 10;
 const BEFORE: Duration = Duration::from_secs(5);
 
 /// What it came to.
-pub struct Flood {
+pub struct FloodOutcome {
     pub malformed: usize,
     pub foreign: usize,
     /// Counted by all nodes together as that, of the former times the number of nodes.
@@ -32,13 +32,18 @@ pub struct Flood {
     /// Times that a node took messages as lost.
     pub gaps: f64,
     pub took: Duration,
-    pub before: Tally,
-    pub during: Tally,
+    pub before: ReadTally,
+    pub during: ReadTally,
     /// Resident bytes of each node: before, and after each tenth.
     pub memory: Vec<Vec<u64>>,
 }
 
-pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Readers) -> Flood {
+pub async fn flood(
+    count: usize,
+    broker: &SoakBroker,
+    nodes: &SoakNodes,
+    readers: &PageReaders,
+) -> FloodOutcome {
     let start = readers.tally();
     tokio::time::sleep(BEFORE).await;
     let before = readers.tally().since(start);
@@ -46,7 +51,7 @@ pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Reade
     let [malformed_before, foreign_before, gaps_before] = counts(nodes).await;
     let mut memory = vec![nodes.memory()];
     let (start, began) = (readers.tally(), Instant::now());
-    let mut events = Events::new();
+    let mut events = FloodEvents::new();
     let (mut malformed, mut foreign) = (0, 0);
     while malformed + foreign < count {
         let batch: Vec<(Bytes, bool)> = (0..BATCH).map(|_| events.next()).collect();
@@ -75,7 +80,7 @@ pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Reade
     .await;
     let [malformed_after, foreign_after, gaps_after] = counts(nodes).await;
     nodes.origin.forget();
-    Flood {
+    FloodOutcome {
         malformed,
         foreign,
         counted_malformed: malformed_after - malformed_before,
@@ -89,7 +94,7 @@ pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Reade
     }
 }
 
-impl Flood {
+impl FloodOutcome {
     /// Each counted for what it is, and nothing taken for lost.
     pub fn is_counted(&self) -> bool {
         let due = |sent: usize| (sent * self.nodes) as f64;
@@ -105,7 +110,7 @@ impl Flood {
 }
 
 /// A way to the broker, of which nothing is read.
-async fn joined(broker: &Broker) -> Arc<dyn BusTransport> {
+async fn joined(broker: &SoakBroker) -> Arc<dyn BusTransport> {
     let transport = broker.open("flood");
     let (mail, mut words) = TransportEventSender::new();
     transport.run(mail);
@@ -134,7 +139,7 @@ async fn publish(transport: &dyn BusTransport, batch: &[Bytes]) {
 }
 
 /// Malformed, of another namespace, gaps.
-async fn counts(nodes: &Nodes) -> [f64; 3] {
+async fn counts(nodes: &SoakNodes) -> [f64; 3] {
     let received = "lamina_bus_received_total";
     [
         nodes.sum(received, &[("outcome", "malformed")]).await,
@@ -144,7 +149,7 @@ async fn counts(nodes: &Nodes) -> [f64; 3] {
 }
 
 /// Waits until all nodes together have counted as many, each once.
-async fn counted(nodes: &Nodes, before: f64, sent: usize) {
+async fn counted(nodes: &SoakNodes, before: f64, sent: usize) {
     let due = before + (sent * nodes.all.len()) as f64;
     let began = Instant::now();
     loop {
@@ -161,7 +166,7 @@ async fn counted(nodes: &Nodes, before: f64, sent: usize) {
 }
 
 /// Every kind in turn.
-struct Events {
+struct FloodEvents {
     random: Random,
     turn: usize,
     whole: Bytes,
@@ -169,7 +174,7 @@ struct Events {
     large: Bytes,
 }
 
-impl Events {
+impl FloodEvents {
     fn new() -> Self {
         Self {
             random: Random::new(5),

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use e2e::random::Random;
 
-use crate::broker::{Broker, Kind};
-use crate::tier::{Tier, TierKind};
+use crate::broker::{SoakBroker, TransportKind};
+use crate::tier::{RunningTier, TierKind};
 
 /// A fault, as it is drawn.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Harm {
+pub enum InjectedFault {
     /// SIGKILL, then started again with what it had on its disk.
     BrokerKilled,
     /// SIGSTOP, then SIGCONT.
@@ -43,7 +43,7 @@ pub enum Harm {
 
 /// Which of them are drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Drawn {
+pub enum DrawnFaults {
     /// Those of the broker and of nodes.
     Bus,
     /// Those of the second tier and of nodes.
@@ -54,7 +54,7 @@ pub enum Drawn {
 /// The least and the most that a fault lasts, in milliseconds.
 const SPAN: [u64; 2] = [50, 1_500];
 
-impl FromStr for Drawn {
+impl FromStr for DrawnFaults {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
@@ -67,7 +67,7 @@ impl FromStr for Drawn {
     }
 }
 
-impl Harm {
+impl InjectedFault {
     const ALL: [Self; 14] = [
         Self::BrokerKilled,
         Self::BrokerFrozen,
@@ -86,17 +86,21 @@ impl Harm {
     ];
 
     /// Those that there are for a transport and a second tier.
-    pub fn of(kind: Kind, tier: TierKind, drawn: Drawn) -> Vec<Self> {
+    pub fn of(kind: TransportKind, tier: TierKind, drawn: DrawnFaults) -> Vec<Self> {
         let possible = |harm: &Self| match harm {
             Self::NodeKilled => true,
             Self::BrokerBlocked => {
-                drawn != Drawn::Store && matches!(kind, Kind::Rabbitmq | Kind::RabbitmqDurable)
+                drawn != DrawnFaults::Store
+                    && matches!(
+                        kind,
+                        TransportKind::Rabbitmq | TransportKind::RabbitmqDurable
+                    )
             }
             Self::BrokerKilled | Self::BrokerFrozen | Self::BrokerCut | Self::OneNodeParted => {
-                drawn != Drawn::Store
+                drawn != DrawnFaults::Store
             }
-            Self::StoreFull => drawn != Drawn::Bus && tier != TierKind::None,
-            _ => drawn != Drawn::Bus && tier == TierKind::Redis,
+            Self::StoreFull => drawn != DrawnFaults::Bus && tier != TierKind::None,
+            _ => drawn != DrawnFaults::Bus && tier == TierKind::Redis,
         };
         Self::ALL.into_iter().filter(possible).collect()
     }
@@ -124,8 +128,8 @@ impl Harm {
     /// killed is the caller's.
     pub async fn for_a_while(
         self,
-        broker: &mut Broker,
-        tier: &mut Tier,
+        broker: &mut SoakBroker,
+        tier: &mut RunningTier,
         span: Duration,
     ) -> Instant {
         match self {

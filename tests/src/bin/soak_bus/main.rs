@@ -29,13 +29,13 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use e2e::gateway::Gateway;
 
-use broker::{Broker, Kind};
-use nodes::Nodes;
-use options::Options;
-use purges::Turns;
-use readers::{HOST, Readers};
-use report::Report;
-use truth::Truth;
+use broker::{SoakBroker, TransportKind};
+use nodes::SoakNodes;
+use options::SoakOptions;
+use purges::PurgeTurns;
+use readers::{HOST, PageReaders};
+use report::TransportReport;
+use truth::PromisedVersions;
 
 /// What a refresh takes at most, of a page that was purged softly.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(options::USAGE) {
         return Ok(());
     }
-    let options = Options::from_arguments()?;
+    let options = SoakOptions::from_arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -59,14 +59,14 @@ fn main() -> anyhow::Result<()> {
         eprintln!("{}: {:.0?}", kind.name(), began.elapsed());
     }
     println!("{}", report::text(&reports));
-    let failures: Vec<String> = reports.iter().flat_map(Report::failures).collect();
+    let failures: Vec<String> = reports.iter().flat_map(TransportReport::failures).collect();
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }
 
 /// Rounds of faults over each transport with each second tier.
-async fn matrix(options: &Options) -> anyhow::Result<()> {
-    let plan = rounds::Plan {
+async fn matrix(options: &SoakOptions) -> anyhow::Result<()> {
+    let plan = rounds::RoundPlan {
         rounds: options.rounds,
         seed: options.seed,
         drawn: options.drawn,
@@ -91,14 +91,14 @@ async fn matrix(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn soak(kind: Kind, options: &Options) -> Report {
-    let mut broker = Broker::start(kind).await;
-    let truth = Truth::new(options.nodes, options.pages);
-    let mut nodes = Nodes::start(options.nodes, &broker, &truth).await;
+async fn soak(kind: TransportKind, options: &SoakOptions) -> TransportReport {
+    let mut broker = SoakBroker::start(kind).await;
+    let truth = PromisedVersions::new(options.nodes, options.pages);
+    let mut nodes = SoakNodes::start(options.nodes, &broker, &truth).await;
     let memory = nodes.memory();
     let addresses = nodes.all.iter().map(|node| node.address).collect();
-    let readers = Readers::start(&truth, addresses);
-    let (turns, start) = (Turns::new(), readers.tally());
+    let readers = PageReaders::start(&truth, addresses);
+    let (turns, start) = (PurgeTurns::new(), readers.tally());
     let half = options.purges / 2;
     let receipts = purges::with_receipts(&nodes, &truth, &turns, half).await;
     let receipts_read = readers.tally().since(start);
@@ -115,7 +115,7 @@ async fn soak(kind: Kind, options: &Options) -> Report {
         0 => None,
         count => Some(flood::flood(count, &broker, &nodes, &readers).await),
     };
-    Report {
+    TransportReport {
         kind,
         receipts,
         receipts_read,
@@ -131,7 +131,7 @@ async fn soak(kind: Kind, options: &Options) -> Report {
 
 /// Pages of all nodes, and how many are not the newest. Who asks sets off the refresh of what
 /// was purged softly, so each is asked for until it is what it should be.
-async fn shown(nodes: &Nodes, truth: &Truth) -> (usize, usize) {
+async fn shown(nodes: &SoakNodes, truth: &PromisedVersions) -> (usize, usize) {
     let mut old = 0;
     for (number, node) in nodes.all.iter().enumerate() {
         for page in 0..truth.size() {

@@ -14,9 +14,9 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::broker::Broker;
+use crate::broker::SoakBroker;
 use crate::readers::HOST;
-use crate::truth::Truth;
+use crate::truth::PromisedVersions;
 
 /// Whom the events of these nodes are for.
 pub const NAMESPACE: &str = "soak";
@@ -28,7 +28,7 @@ const STATED: Duration = Duration::from_secs(1);
 const LAST_LINES: usize = 6;
 
 /// Gateways over one bus.
-pub struct Nodes {
+pub struct SoakNodes {
     pub all: Vec<Gateway>,
     pub names: Vec<String>,
     pub origin: Origin,
@@ -42,9 +42,9 @@ pub struct Nodes {
     _disk: Option<TempDir>,
 }
 
-impl Nodes {
+impl SoakNodes {
     /// All of which hear each other; the last has a disk.
-    pub async fn start(size: usize, broker: &Broker, truth: &Truth) -> Self {
+    pub async fn start(size: usize, broker: &SoakBroker, truth: &PromisedVersions) -> Self {
         let disk = tempfile::tempdir().unwrap();
         let l2 = format!(
             "{{l2: {{disk: {{path: \"{}/l2\"}}}}}}",
@@ -65,8 +65,8 @@ impl Nodes {
     /// All of which hear each other, with this YAML as their `cache`, by name.
     pub async fn with_cache(
         size: usize,
-        broker: &Broker,
-        truth: &Truth,
+        broker: &SoakBroker,
+        truth: &PromisedVersions,
         cache: impl Fn(&str) -> String,
     ) -> Self {
         let origin = truth.pages.origin().await;
@@ -223,7 +223,7 @@ impl Nodes {
     }
 }
 
-fn setup(origin: &Origin, name: &str, broker: &Broker, cache: &str) -> Setup {
+fn setup(origin: &Origin, name: &str, broker: &SoakBroker, cache: &str) -> Setup {
     let bus = format!(
         "{{source: {name}, namespace: {NAMESPACE}, {}}}",
         broker.yaml(name)

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, bail};
 
-use crate::broker::Kind;
-use crate::harm::Drawn;
+use crate::broker::TransportKind;
+use crate::harm::DrawnFaults;
 use crate::tier::TierKind;
 
 /// How it is called.
@@ -13,8 +13,8 @@ pub const USAGE: &str = "soak_bus [--transport redis|nats|jetstream|rabbitmq|rab
 
 /// What to run.
 #[derive(Debug)]
-pub struct Options {
-    pub transports: Vec<Kind>,
+pub struct SoakOptions {
+    pub transports: Vec<TransportKind>,
     pub nodes: usize,
     /// Purges of a transport, half of them each awaited on all nodes, half not awaited.
     /// Those of the faults come on top.
@@ -29,10 +29,10 @@ pub struct Options {
     pub rounds: usize,
     pub seed: u64,
     pub tiers: Vec<TierKind>,
-    pub drawn: Drawn,
+    pub drawn: DrawnFaults,
 }
 
-impl Options {
+impl SoakOptions {
     /// # Errors
     /// What is wrong with them.
     pub fn from_arguments() -> anyhow::Result<Self> {
@@ -46,7 +46,7 @@ impl Options {
             rounds: 0,
             seed: 1,
             tiers: Vec::new(),
-            drawn: Drawn::All,
+            drawn: DrawnFaults::All,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -70,7 +70,7 @@ impl Options {
             }
         }
         if options.transports.is_empty() {
-            options.transports = Kind::ALL.to_vec();
+            options.transports = TransportKind::ALL.to_vec();
         }
         if options.tiers.is_empty() {
             options.tiers = TierKind::ALL.to_vec();

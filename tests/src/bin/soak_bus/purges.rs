@@ -7,9 +7,9 @@ use e2e::gateway::Gateway;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::nodes::Nodes;
+use crate::nodes::SoakNodes;
 use crate::readers::HOST;
-use crate::truth::{Truth, Wanted};
+use crate::truth::{PromisedVersions, WantedVersion};
 
 /// `all` and `route` once each in so many purges, lest nothing stays in the caches.
 const RARELY: usize = 400;
@@ -18,11 +18,11 @@ const RARELY: usize = 400;
 const SLOW: Duration = Duration::from_millis(500);
 
 /// Which purge it is: says the selector, the page and whether it is soft.
-pub struct Turns(AtomicUsize);
+pub struct PurgeTurns(AtomicUsize);
 
 /// What purges with receipts took.
 #[derive(Default)]
-pub struct Latencies {
+pub struct ReceiptTimes {
     /// From the purge to the last node's answer, as its receipt tells; sorted.
     pub last_node: Vec<Duration>,
     /// Receipts that lacked a node.
@@ -30,7 +30,7 @@ pub struct Latencies {
 }
 
 /// What purges without receipts took.
-pub struct Pipelined {
+pub struct PipelinedTimes {
     pub purges: usize,
     /// Until the last was taken.
     pub taken: Duration,
@@ -39,18 +39,18 @@ pub struct Pipelined {
 }
 
 /// A purge that is to be made.
-struct Purge {
-    wanted: Wanted,
+struct PlannedPurge {
+    wanted: WantedVersion,
     body: Value,
 }
 
-impl Turns {
+impl PurgeTurns {
     pub const fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 
     /// Changes the next page; then the purge of it.
-    fn next(&self, truth: &Truth, keys: &[String]) -> Purge {
+    fn next(&self, truth: &PromisedVersions, keys: &[String]) -> PlannedPurge {
         let turn = self.0.fetch_add(1, Ordering::Relaxed);
         // Coprime to the kinds, so that each page meets each selector.
         let page = turn * 7 % truth.size();
@@ -67,18 +67,23 @@ impl Turns {
         };
         let soft = turn / 5 % 2 == 1;
         body["soft"] = json!(soft);
-        let wanted = Wanted {
+        let wanted = WantedVersion {
             page,
             version,
             soft,
         };
-        Purge { wanted, body }
+        PlannedPurge { wanted, body }
     }
 }
 
 /// So many purges one after the other, each awaited on all nodes.
-pub async fn with_receipts(nodes: &Nodes, truth: &Truth, turns: &Turns, count: usize) -> Latencies {
-    let mut latencies = Latencies::default();
+pub async fn with_receipts(
+    nodes: &SoakNodes,
+    truth: &PromisedVersions,
+    turns: &PurgeTurns,
+    count: usize,
+) -> ReceiptTimes {
+    let mut latencies = ReceiptTimes::default();
     for n in 0..count {
         let at = n % nodes.all.len();
         let mut purge = turns.next(truth, &nodes.keys);
@@ -105,7 +110,12 @@ pub async fn with_receipts(nodes: &Nodes, truth: &Truth, turns: &Turns, count: u
 }
 
 /// So many purges on all nodes at once, as quickly as the nodes take them.
-pub async fn pipelined(nodes: &Nodes, truth: &Truth, turns: &Turns, count: usize) -> Pipelined {
+pub async fn pipelined(
+    nodes: &SoakNodes,
+    truth: &PromisedVersions,
+    turns: &PurgeTurns,
+    count: usize,
+) -> PipelinedTimes {
     let began = Instant::now();
     let left = AtomicUsize::new(count);
     let takes = |left: usize| left.checked_sub(1);
@@ -121,7 +131,7 @@ pub async fn pipelined(nodes: &Nodes, truth: &Truth, turns: &Turns, count: usize
     let taken = began.elapsed();
     let arrived = nodes.all_arrived().await;
     nodes.origin.forget();
-    Pipelined {
+    PipelinedTimes {
         purges: count,
         taken,
         applied: arrived.then(|| began.elapsed()),
@@ -132,8 +142,8 @@ pub async fn pipelined(nodes: &Nodes, truth: &Truth, turns: &Turns, count: usize
 pub async fn steadily<T>(
     nodes: &[Gateway],
     keys: &[String],
-    truth: &Truth,
-    turns: &Turns,
+    truth: &PromisedVersions,
+    turns: &PurgeTurns,
     pace: Duration,
     end: impl Future<Output = T>,
 ) -> (usize, T) {
@@ -151,7 +161,13 @@ pub async fn steadily<T>(
     unreachable!("it counts without an end")
 }
 
-async fn untold(node: &Gateway, at: usize, keys: &[String], truth: &Truth, turns: &Turns) {
+async fn untold(
+    node: &Gateway,
+    at: usize,
+    keys: &[String],
+    truth: &PromisedVersions,
+    turns: &PurgeTurns,
+) {
     let purge = turns.next(truth, keys);
     let began = Instant::now();
     let receipt = node.purge(purge.body).await;
@@ -164,7 +180,7 @@ async fn untold(node: &Gateway, at: usize, keys: &[String], truth: &Truth, turns
     truth.taken(at, purge.wanted);
 }
 
-impl Latencies {
+impl ReceiptTimes {
     /// In milliseconds.
     pub fn quantile(&self, share: f64) -> f64 {
         let at = (self.last_node.len() as f64 * share) as usize;
@@ -175,7 +191,7 @@ impl Latencies {
     }
 }
 
-impl Pipelined {
+impl PipelinedTimes {
     /// Purges a second until all nodes had applied them.
     pub fn rate(&self) -> f64 {
         let applied = self.applied.map_or(0.0, |span| span.as_secs_f64());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use e2e::random::Random;
 
-use crate::truth::Truth;
+use crate::truth::PromisedVersions;
 
 /// Of all nodes.
 pub const HOST: &str = "site.example";
@@ -21,13 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TOLD: u64 = 20;
 
 /// The readers, until they are dropped.
-pub struct Readers {
-    shared: Arc<Shared>,
+pub struct PageReaders {
+    shared: Arc<ReaderState>,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
-    truth: Arc<Truth>,
+struct ReaderState {
+    truth: Arc<PromisedVersions>,
     /// Where the nodes are; none while one is away.
     addresses: Vec<Mutex<Option<SocketAddr>>>,
     ends: AtomicBool,
@@ -40,7 +40,7 @@ struct Shared {
 
 /// What was read so far, or between two moments.
 #[derive(Clone, Copy, Debug)]
-pub struct Tally {
+pub struct ReadTally {
     pub at: Instant,
     pub reads: u64,
     pub hits: u64,
@@ -51,9 +51,9 @@ pub struct Tally {
     pub failed: u64,
 }
 
-impl Readers {
-    pub fn start(truth: &Arc<Truth>, addresses: Vec<SocketAddr>) -> Self {
-        let shared = Arc::new(Shared {
+impl PageReaders {
+    pub fn start(truth: &Arc<PromisedVersions>, addresses: Vec<SocketAddr>) -> Self {
+        let shared = Arc::new(ReaderState {
             truth: Arc::clone(truth),
             addresses: addresses.into_iter().map(|a| Mutex::new(Some(a))).collect(),
             ends: AtomicBool::new(false),
@@ -76,9 +76,9 @@ impl Readers {
         *self.shared.addresses[node].lock().unwrap() = address;
     }
 
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> ReadTally {
         let get = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-        Tally {
+        ReadTally {
             at: Instant::now(),
             reads: get(&self.shared.reads),
             hits: get(&self.shared.hits),
@@ -89,7 +89,7 @@ impl Readers {
     }
 }
 
-impl Drop for Readers {
+impl Drop for PageReaders {
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
@@ -98,7 +98,7 @@ impl Drop for Readers {
     }
 }
 
-impl Tally {
+impl ReadTally {
     /// What came since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
@@ -117,7 +117,7 @@ impl Tally {
     }
 }
 
-impl Shared {
+impl ReaderState {
     fn read_until_the_end(&self, node: usize) {
         let mut random = Random::new(node as u64);
         let mut connection = None;

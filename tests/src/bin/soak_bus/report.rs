@@ -1,23 +1,23 @@
 //! What was seen of one transport, as Markdown, and which claims failed.
 
-use crate::broker::Kind;
-use crate::faults::Fault;
-use crate::flood::Flood;
-use crate::purges::{Latencies, Pipelined};
-use crate::readers::Tally;
+use crate::broker::TransportKind;
+use crate::faults::FaultOutcome;
+use crate::flood::FloodOutcome;
+use crate::purges::{PipelinedTimes, ReceiptTimes};
+use crate::readers::ReadTally;
 use crate::truth::BOUND;
 
 /// One transport's run.
-pub struct Report {
-    pub kind: Kind,
-    pub receipts: Latencies,
-    pub receipts_read: Tally,
-    pub pipelined: Pipelined,
-    pub faults: Vec<Fault>,
-    pub flood: Option<Flood>,
+pub struct TransportReport {
+    pub kind: TransportKind,
+    pub receipts: ReceiptTimes,
+    pub receipts_read: ReadTally,
+    pub pipelined: PipelinedTimes,
+    pub faults: Vec<FaultOutcome>,
+    pub flood: Option<FloodOutcome>,
     /// Pages of all nodes, and those that were not the newest at the end.
     pub shown: (usize, usize),
-    pub read: Tally,
+    pub read: ReadTally,
     /// Resident bytes of each node once all knew each other, and at the end.
     pub memory: [Vec<u64>; 2],
     pub reads_a_second: f64,
@@ -29,7 +29,7 @@ const HITS: f64 = 3.0;
 /// is on its way has room in every node, which is found early; nothing stays.
 const GROWTH: u64 = 16;
 
-impl Report {
+impl TransportReport {
     /// What was claimed and does not hold.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
@@ -79,7 +79,7 @@ impl Report {
 }
 
 /// All tables.
-pub fn text(reports: &[Report]) -> String {
+pub fn text(reports: &[TransportReport]) -> String {
     let mut text = format!(
         "Stale: older than a receipt, or than a purge without one {BOUND:?} after it was taken.\n\n\
          | transport | purges awaited on all | p50 ms | p99 | max | incomplete | purges not awaited | taken in s | on all nodes in s | a second | reads a second | hits | stale | old at the end | MiB a node |\n\
@@ -138,7 +138,7 @@ pub fn text(reports: &[Report]) -> String {
     text
 }
 
-fn converged(report: &Report) -> String {
+fn converged(report: &TransportReport) -> String {
     let (receipts, pipelined) = (&report.receipts, &report.pipelined);
     let applied = pipelined
         .applied

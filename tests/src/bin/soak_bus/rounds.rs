@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use e2e::random::Random;
 
-use crate::broker::{Broker, Kind};
-use crate::harm::{self, Drawn, Harm};
-use crate::nodes::Nodes;
-use crate::purges::{Turns, steadily};
-use crate::readers::{Readers, Tally};
-use crate::tier::{Tier, TierKind};
-use crate::truth::Truth;
+use crate::broker::{SoakBroker, TransportKind};
+use crate::harm::{self, DrawnFaults, InjectedFault};
+use crate::nodes::SoakNodes;
+use crate::purges::{PurgeTurns, steadily};
+use crate::readers::{PageReaders, ReadTally};
+use crate::tier::{RunningTier, TierKind};
+use crate::truth::PromisedVersions;
 
 /// Between two purges while something is harmed.
 const PACE: Duration = Duration::from_millis(20);
@@ -24,16 +24,16 @@ const NODES: usize = 3;
 
 /// How many rounds, and which faults.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct RoundPlan {
     pub rounds: usize,
     pub seed: u64,
-    pub drawn: Drawn,
+    pub drawn: DrawnFaults,
     pub pages: usize,
 }
 
 /// All rounds of one fault.
 #[derive(Default)]
-pub struct Cell {
+pub struct FaultRounds {
     rounds: usize,
     purges: usize,
     /// From the end of the fault until a purge of each node was confirmed by all others.
@@ -48,44 +48,44 @@ pub struct Cell {
 }
 
 /// All rounds over one transport with one second tier.
-pub struct Matrix {
-    kind: Kind,
+pub struct FaultMatrix {
+    kind: TransportKind,
     tier: TierKind,
     seed: u64,
-    cells: BTreeMap<Harm, Cell>,
+    cells: BTreeMap<InjectedFault, FaultRounds>,
     /// Resident MiB of the node that takes most, after each tenth.
     memory: Vec<u64>,
 }
 
 /// What a round needs.
-struct Stage {
+struct RoundStage {
     // First, so that it ends before what it reads from.
-    readers: Readers,
-    turns: Turns,
-    nodes: Nodes,
-    broker: Broker,
-    tier: Tier,
+    readers: PageReaders,
+    turns: PurgeTurns,
+    nodes: SoakNodes,
+    broker: SoakBroker,
+    tier: RunningTier,
 }
 
 /// Plays all rounds over one transport with one second tier.
-pub async fn play(kind: Kind, tier_kind: TierKind, plan: Plan) -> Matrix {
-    let truth = Truth::new(NODES, plan.pages);
-    let broker = Broker::start(kind).await.with_lines(NODES).await;
-    let tier = Tier::start(tier_kind).await;
-    let nodes = Nodes::with_cache(NODES, &broker, &truth, |name| tier.yaml(name)).await;
+pub async fn play(kind: TransportKind, tier_kind: TierKind, plan: RoundPlan) -> FaultMatrix {
+    let truth = PromisedVersions::new(NODES, plan.pages);
+    let broker = SoakBroker::start(kind).await.with_lines(NODES).await;
+    let tier = RunningTier::start(tier_kind).await;
+    let nodes = SoakNodes::with_cache(NODES, &broker, &truth, |name| tier.yaml(name)).await;
     let addresses = nodes.all.iter().map(|node| node.address).collect();
-    let readers = Readers::start(&truth, addresses);
-    let turns = Turns::new();
-    let mut stage = Stage {
+    let readers = PageReaders::start(&truth, addresses);
+    let turns = PurgeTurns::new();
+    let mut stage = RoundStage {
         broker,
         tier,
         nodes,
         turns,
         readers,
     };
-    let harms = Harm::of(kind, tier_kind, plan.drawn);
+    let harms = InjectedFault::of(kind, tier_kind, plan.drawn);
     let mut random = Random::new(plan.seed);
-    let mut matrix = Matrix {
+    let mut matrix = FaultMatrix {
         kind,
         tier: tier_kind,
         seed: plan.seed,
@@ -115,12 +115,18 @@ pub async fn play(kind: Kind, tier_kind: TierKind, plan: Plan) -> Matrix {
     matrix
 }
 
-impl Stage {
-    async fn round(&mut self, harm: Harm, span: Duration, truth: &Truth, cell: &mut Cell) {
+impl RoundStage {
+    async fn round(
+        &mut self,
+        harm: InjectedFault,
+        span: Duration,
+        truth: &PromisedVersions,
+        cell: &mut FaultRounds,
+    ) {
         truth.hold();
         let before = self.readers.tally();
         let (purges, back) = match harm {
-            Harm::NodeKilled => self.node_killed(span, truth).await,
+            InjectedFault::NodeKilled => self.node_killed(span, truth).await,
             _ => {
                 let away = harm.for_a_while(&mut self.broker, &mut self.tier, span);
                 let nodes = &self.nodes;
@@ -140,7 +146,7 @@ impl Stage {
         cell.old += old;
     }
 
-    async fn node_killed(&mut self, span: Duration, truth: &Truth) -> (usize, Instant) {
+    async fn node_killed(&mut self, span: Duration, truth: &PromisedVersions) -> (usize, Instant) {
         let last = self.nodes.all.len() - 1;
         // What the victim has taken and not told would go with it.
         self.nodes.have_told().await;
@@ -158,8 +164,8 @@ impl Stage {
     }
 }
 
-impl Cell {
-    fn add(&mut self, purges: usize, read: Tally) {
+impl FaultRounds {
+    fn add(&mut self, purges: usize, read: ReadTally) {
         self.rounds += 1;
         self.purges += purges;
         self.reads += read.reads;
@@ -187,7 +193,7 @@ impl Cell {
     }
 }
 
-impl Matrix {
+impl FaultMatrix {
     /// The table of this transport with this second tier, and the memory of its nodes.
     pub fn text(&mut self) -> String {
         let mut text =

@@ -8,7 +8,7 @@ use e2e::redis::Redis;
 use e2e::small_disk::SmallDisk;
 use e2e::wire::Wire;
 
-use crate::harm::Harm;
+use crate::harm::InjectedFault;
 
 /// Which second tier the nodes have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,7 +19,7 @@ pub enum TierKind {
 }
 
 /// It, as it runs.
-pub enum Tier {
+pub enum RunningTier {
     None,
     /// A disk with a folder for each node.
     Disk(SmallDisk),
@@ -59,7 +59,7 @@ impl FromStr for TierKind {
     }
 }
 
-impl Tier {
+impl RunningTier {
     pub async fn start(kind: TierKind) -> Self {
         match kind {
             TierKind::None => Self::None,
@@ -96,12 +96,16 @@ impl Tier {
     }
 
     /// Harms it for `span`, then undoes that.
-    pub async fn harmed_for(&mut self, harm: Harm, span: Duration) {
+    pub async fn harmed_for(&mut self, harm: InjectedFault, span: Duration) {
         let sleep = tokio::time::sleep(span);
         let (server, line) = match self {
             Self::None => unreachable!("{harm:?} is drawn where there is a second tier"),
             Self::Disk(disk) => {
-                assert_eq!(harm, Harm::StoreFull, "is all that is drawn for a disk");
+                assert_eq!(
+                    harm,
+                    InjectedFault::StoreFull,
+                    "is all that is drawn for a disk"
+                );
                 disk.fill();
                 sleep.await;
                 return disk.make_room();
@@ -109,26 +113,26 @@ impl Tier {
             Self::Redis { server, line } => (server, line),
         };
         match harm {
-            Harm::StoreKilled => {
+            InjectedFault::StoreKilled => {
                 server.kill();
                 server.forget();
                 sleep.await;
                 server.restart().await;
             }
-            Harm::StoreOlder => {
+            InjectedFault::StoreOlder => {
                 server.cli(&["SAVE"]).await;
                 sleep.await;
                 server.kill();
                 server.restart().await;
                 server.forget();
             }
-            Harm::StoreFrozen => {
+            InjectedFault::StoreFrozen => {
                 server.freeze();
                 sleep.await;
                 server.thaw();
             }
-            Harm::StoreCut => line.cut_for(span).await,
-            Harm::StoreFull => {
+            InjectedFault::StoreCut => line.cut_for(span).await,
+            InjectedFault::StoreFull => {
                 set(
                     server,
                     &[("maxmemory-policy", "noeviction"), ("maxmemory", "1")],
@@ -137,12 +141,12 @@ impl Tier {
                 sleep.await;
                 set(server, &[("maxmemory", "0")]).await;
             }
-            Harm::StoreReadOnly => {
+            InjectedFault::StoreReadOnly => {
                 server.cli(&["REPLICAOF", "127.0.0.1", "1"]).await;
                 sleep.await;
                 server.cli(&["REPLICAOF", "NO", "ONE"]).await;
             }
-            Harm::StoreEvicting => {
+            InjectedFault::StoreEvicting => {
                 let room = (used(server).await + ROOM).to_string();
                 set(
                     server,
@@ -152,7 +156,7 @@ impl Tier {
                 sleep.await;
                 set(server, &[("maxmemory", "0")]).await;
             }
-            Harm::StoreFlushed => {
+            InjectedFault::StoreFlushed => {
                 server.cli(&["FLUSHALL"]).await;
                 sleep.await;
             }

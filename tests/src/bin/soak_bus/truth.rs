@@ -20,7 +20,7 @@ pub const BOUND: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(20);
 
 /// See the top.
-pub struct Truth {
+pub struct PromisedVersions {
     pub pages: Pages,
     names: Vec<String>,
     nodes: usize,
@@ -29,13 +29,13 @@ pub struct Truth {
     /// The newest version of each page that somebody took a purge for, promised or not.
     told: Vec<AtomicU64>,
     /// Not promised yet, and when they are.
-    pending: Mutex<VecDeque<(Instant, Wanted)>>,
+    pending: Mutex<VecDeque<(Instant, WantedVersion)>>,
     held: AtomicBool,
 }
 
 /// A version of a page that a purge has asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct WantedVersion {
     pub page: usize,
     pub version: u64,
     pub soft: bool,
@@ -43,7 +43,7 @@ pub struct Wanted {
 
 /// What the answer to a request that begins now must be.
 #[derive(Clone, Copy, Debug)]
-pub struct Due {
+pub struct DueAnswer {
     /// At least this version,
     pub hard: u64,
     /// and this one, if it is not being refreshed.
@@ -52,7 +52,7 @@ pub struct Due {
     pub told: u64,
 }
 
-impl Truth {
+impl PromisedVersions {
     pub fn new(nodes: usize, pages: usize) -> Arc<Self> {
         let counters = |count| (0..count).map(|_| AtomicU64::new(1)).collect();
         let truth = Arc::new(Self {
@@ -76,10 +76,10 @@ impl Truth {
         &self.names[page]
     }
 
-    pub fn due(&self, node: usize, page: usize) -> Due {
+    pub fn due(&self, node: usize, page: usize) -> DueAnswer {
         let [hard, any] = &self.promised;
         let at = node * self.size() + page;
-        Due {
+        DueAnswer {
             hard: hard[at].load(Ordering::SeqCst),
             any: any[at].load(Ordering::SeqCst),
             told: self.told[page].load(Ordering::SeqCst),
@@ -87,7 +87,7 @@ impl Truth {
     }
 
     /// A node has this version or a newer one from here on.
-    pub fn promise(&self, node: usize, wanted: Wanted) {
+    pub fn promise(&self, node: usize, wanted: WantedVersion) {
         let [hard, any] = &self.promised;
         let at = node * self.size() + wanted.page;
         any[at].fetch_max(wanted.version, Ordering::SeqCst);
@@ -97,7 +97,7 @@ impl Truth {
     }
 
     /// `node` has taken a purge that nobody waits for.
-    pub fn taken(&self, node: usize, wanted: Wanted) {
+    pub fn taken(&self, node: usize, wanted: WantedVersion) {
         self.promise(node, wanted);
         self.told[wanted.page].fetch_max(wanted.version, Ordering::SeqCst);
         let due = Instant::now() + BOUND;

@@ -20,20 +20,20 @@ const PAUSE: Duration = Duration::from_millis(4);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running load.
-pub struct Load {
+pub struct SoakLoad {
     stop: Arc<AtomicBool>,
-    hits: Vec<JoinHandle<Latencies>>,
-    misses: Vec<JoinHandle<Latencies>>,
+    hits: Vec<JoinHandle<RequestTimes>>,
+    misses: Vec<JoinHandle<RequestTimes>>,
 }
 
 /// What requests took.
 #[derive(Default)]
-pub struct Latencies {
+pub struct RequestTimes {
     times: Vec<Duration>,
     pub failures: u64,
 }
 
-impl Load {
+impl SoakLoad {
     pub fn start(address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let run = |misses: bool| {
@@ -48,7 +48,7 @@ impl Load {
     }
 
     /// Ends it; what it took goes to what hits and misses took before.
-    pub fn stop_into(self, [hits, misses]: &mut [Latencies; 2]) {
+    pub fn stop_into(self, [hits, misses]: &mut [RequestTimes; 2]) {
         self.stop.store(true, Ordering::Relaxed);
         for (threads, sum) in [(self.hits, hits), (self.misses, misses)] {
             for thread in threads {
@@ -61,7 +61,7 @@ impl Load {
     }
 }
 
-impl Latencies {
+impl RequestTimes {
     /// How many, p50 and p99 in ms, as cells of a table.
     pub fn text(&self) -> String {
         let (p50, p99) = (self.quantile(0.5), self.quantile(0.99));
@@ -75,8 +75,8 @@ impl Latencies {
     }
 }
 
-fn ask_until(stop: &AtomicBool, address: SocketAddr, misses: bool) -> Latencies {
-    let mut latencies = Latencies::default();
+fn ask_until(stop: &AtomicBool, address: SocketAddr, misses: bool) -> RequestTimes {
+    let mut latencies = RequestTimes::default();
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(PAUSE);

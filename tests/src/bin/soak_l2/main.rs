@@ -23,7 +23,7 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 
-use load::{Latencies, Load, WARM};
+use load::{RequestTimes, SoakLoad, WARM};
 
 /// What the origin takes for an answer.
 const ORIGIN: Duration = Duration::from_millis(20);
@@ -33,12 +33,12 @@ const COOLDOWN: Duration = Duration::from_secs(2);
 
 /// Times by what Redis did meanwhile, hits and misses.
 #[derive(Default)]
-struct Phases {
-    none: [Latencies; 2],
-    works: [Latencies; 2],
-    freezes: [Latencies; 2],
-    open: [Latencies; 2],
-    thawed: [Latencies; 2],
+struct RedisPhases {
+    none: [RequestTimes; 2],
+    works: [RequestTimes; 2],
+    freezes: [RequestTimes; 2],
+    open: [RequestTimes; 2],
+    thawed: [RequestTimes; 2],
     /// From thawing until a record was stored.
     back: Vec<Duration>,
 }
@@ -70,16 +70,16 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn freeze(rounds: u64) -> Phases {
+async fn freeze(rounds: u64) -> RedisPhases {
     let origin = Origin::start(|asked| async move {
         tokio::time::sleep(ORIGIN).await;
         Reply::fresh(asked.seen.path)
     })
     .await;
-    let mut phases = Phases::default();
+    let mut phases = RedisPhases::default();
     for _ in 0..rounds {
         let without = start(&origin, "{}").await;
-        let load = Load::start(without.address);
+        let load = SoakLoad::start(without.address);
         tokio::time::sleep(SPAN).await;
         load.stop_into(&mut phases.none);
         drop(without);
@@ -88,7 +88,7 @@ async fn freeze(rounds: u64) -> Phases {
     phases
 }
 
-async fn round(origin: &Origin, phases: &mut Phases) {
+async fn round(origin: &Origin, phases: &mut RedisPhases) {
     let redis = Redis::start().await;
     let l2 = format!(
         "{{redis: {{url: \"{}\"}}, breaker: {{cooldown: {}s}}}}",
@@ -96,17 +96,17 @@ async fn round(origin: &Origin, phases: &mut Phases) {
         COOLDOWN.as_secs()
     );
     let gateway = start(origin, &l2).await;
-    let load = Load::start(gateway.address);
+    let load = SoakLoad::start(gateway.address);
     tokio::time::sleep(SPAN).await;
     load.stop_into(&mut phases.works);
-    let load = Load::start(gateway.address);
+    let load = SoakLoad::start(gateway.address);
     redis.freeze();
     breaker(&gateway, 1.0).await;
     load.stop_into(&mut phases.freezes);
-    let load = Load::start(gateway.address);
+    let load = SoakLoad::start(gateway.address);
     tokio::time::sleep(SPAN).await;
     load.stop_into(&mut phases.open);
-    let (load, thawed) = (Load::start(gateway.address), Instant::now());
+    let (load, thawed) = (SoakLoad::start(gateway.address), Instant::now());
     let before = stored(&gateway).await;
     redis.thaw();
     wait_for("it is written to again", SOON, || async {
@@ -139,8 +139,8 @@ async fn stored(gateway: &Gateway) -> f64 {
     gateway.metric("lamina_l2_writes_total", &labels).await
 }
 
-impl Phases {
-    fn all(&self) -> [(&'static str, &[Latencies; 2]); 5] {
+impl RedisPhases {
+    fn all(&self) -> [(&'static str, &[RequestTimes; 2]); 5] {
         [
             ("there is no second tier", &self.none),
             ("Redis works", &self.works),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use e2e::client::Client;
 use e2e::random::Random;
 
-use crate::site::{self, HOSTED, Hosted};
+use crate::site::{self, HOSTED, HostedPlugin};
 
 /// Pages of each route.
 const PAGES: usize = 2_000;
@@ -15,7 +15,7 @@ const TRAPS: usize = 100;
 
 /// What was answered on one route.
 #[derive(Default)]
-pub struct Answers {
+pub struct RouteAnswers {
     pub right: AtomicU64,
     pub wrong: AtomicU64,
     pub failed: AtomicU64,
@@ -23,9 +23,9 @@ pub struct Answers {
 
 /// The same for all routes, in the order of [`HOSTED`].
 #[derive(Default)]
-pub struct Tally([Answers; HOSTED.len()]);
+pub struct AnswerTally([RouteAnswers; HOSTED.len()]);
 
-impl Tally {
+impl AnswerTally {
     /// Name, right, wrong and failed of each route.
     pub fn routes(&self) -> Vec<(&'static str, u64, u64, u64)> {
         let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
@@ -43,7 +43,7 @@ impl Tally {
 }
 
 /// Asks until it is stopped.
-pub async fn ask(client: Client, seed: usize, stop: Arc<AtomicBool>, tally: Arc<Tally>) {
+pub async fn ask(client: Client, seed: usize, stop: Arc<AtomicBool>, tally: Arc<AnswerTally>) {
     let mut random = Random::new(seed as u64);
     let trap = HOSTED.len() - 1;
     let mut n = seed;
@@ -59,7 +59,7 @@ pub async fn ask(client: Client, seed: usize, stop: Arc<AtomicBool>, tally: Arc<
     }
 }
 
-async fn one(client: &Client, hosted: &Hosted, page: usize, answers: &Answers) {
+async fn one(client: &Client, hosted: &HostedPlugin, page: usize, answers: &RouteAnswers) {
     let ask = client
         .request(&format!("{}?utm_source=x", site::path(hosted, page)))
         .header("cookie", &format!("visitor=v{page}"))

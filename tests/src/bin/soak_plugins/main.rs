@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use load::Tally;
-use report::Report;
+use load::AnswerTally;
+use report::SoakReport;
 
 const USAGE: &str = "soak_plugins [--seconds N] [--clients N] [--swap SECONDS]";
 
 /// What to run.
-struct Options {
+struct SoakOptions {
     span: Duration,
     clients: usize,
     /// Between two new files.
@@ -51,14 +51,14 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-async fn soak(options: &Options) -> anyhow::Result<Report> {
+async fn soak(options: &SoakOptions) -> anyhow::Result<SoakReport> {
     let (origin, gateway) = site::start().await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(AnswerTally::default());
     let clients: Vec<_> = (0..options.clients)
         .map(|n| tokio::spawn(load::ask(gateway.client(), n, stop.clone(), tally.clone())))
         .collect();
-    let mut report = Report::default();
+    let mut report = SoakReport::default();
     let began = tokio::time::Instant::now();
     let mut looks = tokio::time::interval(options.span / LOOKS);
     let mut swaps = tokio::time::interval_at(began + options.swap, options.swap);
@@ -84,8 +84,8 @@ async fn soak(options: &Options) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn options() -> anyhow::Result<Options> {
-    let mut options = Options {
+fn options() -> anyhow::Result<SoakOptions> {
+    let mut options = SoakOptions {
         span: Duration::from_secs(1_800),
         clients: 8,
         swap: Duration::from_secs(10),

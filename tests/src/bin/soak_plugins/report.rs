@@ -7,7 +7,7 @@ use e2e::metrics::Scrape;
 
 /// What a run found.
 #[derive(Default)]
-pub struct Report {
+pub struct SoakReport {
     pub swaps: u64,
     /// Time since the start, and resident bytes of the gateway then.
     pub memory: Vec<(Duration, u64)>,
@@ -26,7 +26,7 @@ const SLACK: f64 = 16.0 * MIB;
 /// A shorter run shows no trend.
 const WARM: Duration = Duration::from_secs(300);
 
-impl Report {
+impl SoakReport {
     /// What must not have been.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

@@ -8,7 +8,7 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 
 /// A plugin on a route of its own.
-pub struct Hosted {
+pub struct HostedPlugin {
     /// Of the plugin and its route.
     pub name: &'static str,
     /// YAML of the plugin beside its file.
@@ -24,66 +24,66 @@ const FEED: &str = r#"{"items": [{"id": 1, "date_published": "2026-01-01", "titl
     {"id": 2, "date_published": "2026-01-02", "title": "second"}]}"#;
 
 /// Every shipped plugin, by the name of its file.
-pub const HOSTED: [Hosted; 12] = [
-    Hosted {
+pub const HOSTED: [HostedPlugin; 12] = [
+    HostedPlugin {
         name: "normalize-query",
         yaml: "config: {drop: [\"utm_*\"]}",
         route: "upstream: origin, key: {plugin: normalize-query}",
     },
-    Hosted {
+    HostedPlugin {
         name: "device-class",
         yaml: "",
         route: "upstream: origin, key: {plugin: device-class}",
     },
-    Hosted {
+    HostedPlugin {
         name: "strip-trailing-slash",
         yaml: "",
         route: "upstream: origin, key: {plugin: strip-trailing-slash}",
     },
-    Hosted {
+    HostedPlugin {
         name: "lowercase-path-zig",
         yaml: "",
         route: "upstream: origin, key: {plugin: lowercase-path-zig}",
     },
-    Hosted {
+    HostedPlugin {
         name: "ab-bucket-js",
         yaml: "config: {experiment: e, cookie: visitor, buckets: {old: 90, new: 10}}, \
                limits: {key_timeout: 1s}",
         route: "upstream: origin, key: {plugin: ab-bucket-js}",
     },
-    Hosted {
+    HostedPlugin {
         name: "geo-key-py",
         yaml: "wasi: minimal, config: {markets: {dach: [DE, AT, CH]}}, limits: {key_timeout: 2s}",
         route: "upstream: origin, key: {plugin: geo-key-py}",
     },
-    Hosted {
+    HostedPlugin {
         name: "api-compose",
         yaml: "fetch: [origin], config: {parts: {one: {upstream: origin, path: \"/json/{1}\"}}}",
         route: "loader: {plugin: api-compose}",
     },
-    Hosted {
+    HostedPlugin {
         name: "render-page-js",
         yaml: "fetch: [origin], limits: {load_timeout: 20s}, \
                config: {parts: {one: {upstream: origin, path: \"/json/{1}\"}}, template: \"page {{one}}\"}",
         route: "loader: {plugin: render-page-js}",
     },
-    Hosted {
+    HostedPlugin {
         name: "feed-merge-py",
         yaml: "wasi: minimal, fetch: [origin], limits: {load_timeout: 20s}, \
                config: {feeds: {one: {upstream: origin, path: /feed}}}",
         route: "loader: {plugin: feed-merge-py}",
     },
-    Hosted {
+    HostedPlugin {
         name: "hello-wasi-http",
         yaml: "wasi: minimal, fetch: [demo]",
         route: "loader: {plugin: hello-wasi-http}",
     },
-    Hosted {
+    HostedPlugin {
         name: "signed-origin",
         yaml: "grant: [clock], config: {host: files.example, region: eu, access_key: A, secret_key: S}",
         route: "upstream: origin, loader: {plugin: signed-origin}",
     },
-    Hosted {
+    HostedPlugin {
         name: "trap",
         yaml: "quarantine: {failures: 0}, on_error: {key: bypass}",
         route: "upstream: origin, key: {plugin: trap}",
@@ -91,7 +91,7 @@ pub const HOSTED: [Hosted; 12] = [
 ];
 
 /// The path of a page on a plugin's route.
-pub fn path(hosted: &Hosted, page: usize) -> String {
+pub fn path(hosted: &HostedPlugin, page: usize) -> String {
     format!("/{}/{page}", segment(hosted.name))
 }
 
@@ -104,7 +104,7 @@ fn segment(name: &str) -> &str {
 }
 
 /// Whether this is the answer for that page.
-pub fn is_right(hosted: &Hosted, page: usize, text: &str) -> bool {
+pub fn is_right(hosted: &HostedPlugin, page: usize, text: &str) -> bool {
     match hosted.name {
         "render-page-js" => text == format!("page /json/{page}"),
         "feed-merge-py" => text.contains("first") && text.contains("second"),

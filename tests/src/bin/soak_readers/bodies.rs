@@ -7,7 +7,7 @@ use e2e::h3::pattern;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 
-use super::ways::Way;
+use super::ways::ClientWay;
 
 /// What a reader takes in a second.
 pub const A_SECOND: usize = 1 << 10;
@@ -47,7 +47,7 @@ impl BodyKind {
     }
 
     /// Where it is. A hit is everybody's, and each other body one way's alone.
-    pub fn path(self, way: Way) -> String {
+    pub fn path(self, way: ClientWay) -> String {
         match self {
             Self::Hit => "/hit".to_owned(),
             Self::Miss => format!("/miss/{}", way.number()),
@@ -60,13 +60,13 @@ impl BodyKind {
 
 /// The bytes of all bodies. Clones share them.
 #[derive(Clone)]
-pub struct Bodies {
+pub struct SoakBodies {
     usual: Bytes,
     trickle: Bytes,
     large: Bytes,
 }
 
-impl Bodies {
+impl SoakBodies {
     /// Larger than what can be read in this time, except for what the origin sends at that pace.
     pub fn new(span: Duration) -> Self {
         let read = usize::try_from(span.as_secs()).unwrap() * A_SECOND;

@@ -25,9 +25,9 @@ use e2e::h3::{NAME, SecuredGateway};
 use e2e::setup::Setup;
 use tokio::task::JoinSet;
 
-use bodies::{Bodies, BodyKind};
-use report::Report;
-use ways::{Way, Ways};
+use bodies::{BodyKind, SoakBodies};
+use report::ReadersReport;
+use ways::{ClientWay, GatewayWays};
 
 /// How it is called.
 const USAGE: &str = "soak_readers [SECONDS]";
@@ -52,18 +52,19 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn soak(span: Duration) -> Report {
-    let bodies = Bodies::new(span);
+async fn soak(span: Duration) -> ReadersReport {
+    let bodies = SoakBodies::new(span);
     let origin = bodies.origin().await;
     let certificates = Certificates::new(&[NAME]);
     let gateway = setup(Setup::new(&origin), &certificates).start().await;
-    let ways = Ways::to(SecuredGateway {
+    let ways = GatewayWays::to(SecuredGateway {
         gateway,
         certificates,
     });
     let gateway = ways.gateway();
-    ways.load(&BodyKind::Hit.path(Way::TlsHttp1), &bodies).await;
-    let mut report = Report::new(span, gateway.resident_bytes());
+    ways.load(&BodyKind::Hit.path(ClientWay::TlsHttp1), &bodies)
+        .await;
+    let mut report = ReadersReport::new(span, gateway.resident_bytes());
     let mut reading = JoinSet::new();
     for (number, (way, kind)) in readers::all().enumerate() {
         let reader = readers::read(ways.clone(), way, kind, bodies.clone(), span);
@@ -73,7 +74,7 @@ async fn soak(span: Duration) -> Report {
         });
     }
     let mut stopping = JoinSet::new();
-    for way in Way::ALL {
+    for way in ClientWay::ALL {
         stopping.spawn(stoppers::stop(ways.clone(), way, bodies.clone(), span));
     }
     while let Some(read) = reading.join_next().await {

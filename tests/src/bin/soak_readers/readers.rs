@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bodies::{A_SECOND, Bodies, BodyKind};
-use super::ways::{Way, Ways};
+use super::bodies::{A_SECOND, BodyKind, SoakBodies};
+use super::ways::{ClientWay, GatewayWays};
 
 /// What became of a reader.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,17 +26,17 @@ pub enum ReadOutcome {
 }
 
 /// Every way with every kind of body.
-pub fn all() -> impl Iterator<Item = (Way, BodyKind)> {
+pub fn all() -> impl Iterator<Item = (ClientWay, BodyKind)> {
     let kinds = |way| BodyKind::ALL.into_iter().map(move |kind| (way, kind));
-    Way::ALL.into_iter().flat_map(kinds)
+    ClientWay::ALL.into_iter().flat_map(kinds)
 }
 
 /// Reads for so long, each second what is due then, and the rest at once.
 pub async fn read(
-    ways: Ways,
-    way: Way,
+    ways: GatewayWays,
+    way: ClientWay,
     kind: BodyKind,
-    bodies: Bodies,
+    bodies: SoakBodies,
     span: Duration,
 ) -> ReadOutcome {
     let start = Instant::now();

@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use super::bodies::BodyKind;
 use super::readers::ReadOutcome;
-use super::stoppers::{Stopped, StopsWhen};
-use super::ways::Way;
+use super::stoppers::{StoppedReaders, StopsWhen};
+use super::ways::ClientWay;
 
 /// When one that stands still must be cut: `limits.body_timeout`, and a part of it that the
 /// gateway takes to see it.
 const STANDS_STILL: Duration = Duration::from_secs(60 + 15);
 
-pub struct Report {
+pub struct ReadersReport {
     span: Duration,
-    readers: Vec<(Way, BodyKind, ReadOutcome)>,
-    stopped: Vec<Stopped>,
+    readers: Vec<(ClientWay, BodyKind, ReadOutcome)>,
+    stopped: Vec<StoppedReaders>,
     /// Resident memory at the start and at most, in bytes.
     memory: [u64; 2],
     /// What answers held at the end.
     held: f64,
 }
 
-impl Report {
+impl ReadersReport {
     pub fn new(span: Duration, resident: u64) -> Self {
         Self {
             span,
@@ -33,11 +33,11 @@ impl Report {
         }
     }
 
-    pub fn read(&mut self, way: Way, kind: BodyKind, outcome: ReadOutcome) {
+    pub fn read(&mut self, way: ClientWay, kind: BodyKind, outcome: ReadOutcome) {
         self.readers.push((way, kind, outcome));
     }
 
-    pub fn stopped(&mut self, stopped: Stopped) {
+    pub fn stopped(&mut self, stopped: StoppedReaders) {
         self.stopped.push(stopped);
     }
 
@@ -70,7 +70,7 @@ impl Report {
             self.held,
         );
         text.push_str("| who reads | got all, every byte right | longest wait beyond its pace |\n|---|---|---|\n");
-        for way in Way::ALL {
+        for way in ClientWay::ALL {
             let of_way = self.readers.iter().filter(|(of, ..)| *of == way);
             let outcomes: Vec<_> = of_way.collect();
             let waits = outcomes.iter().filter_map(|(_, _, outcome)| match outcome {
@@ -102,7 +102,7 @@ impl Report {
     }
 }
 
-fn row(text: &mut String, stopped: &Stopped, when: StopsWhen) {
+fn row(text: &mut String, stopped: &StoppedReaders, when: StopsWhen) {
     let of_kind = stopped.times.iter().filter(|(of, _)| *of == when);
     let (mut cut, mut not) = (Vec::new(), 0);
     for (_, time) in of_kind {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::bodies::{A_SECOND, Bodies, BodyKind};
-use super::ways::{Arriving, Way, Ways};
+use super::bodies::{A_SECOND, BodyKind, SoakBodies};
+use super::ways::{ArrivingBody, ClientWay, GatewayWays};
 
 /// How long a client waits for its end before it is said that there was none.
 const PATIENCE: Duration = Duration::from_secs(200);
@@ -34,13 +34,18 @@ impl StopsWhen {
 }
 
 /// The times of one way from the last byte that was read to the cut; `None` where there was none.
-pub struct Stopped {
-    pub way: Way,
+pub struct StoppedReaders {
+    pub way: ClientWay,
     pub times: Vec<(StopsWhen, Option<Duration>)>,
 }
 
 /// Stops in both manners by turns until the time is over.
-pub async fn stop(ways: Ways, way: Way, bodies: Bodies, span: Duration) -> Stopped {
+pub async fn stop(
+    ways: GatewayWays,
+    way: ClientWay,
+    bodies: SoakBodies,
+    span: Duration,
+) -> StoppedReaders {
     let start = Instant::now();
     let mut times = Vec::new();
     while times.len() < 2 || start.elapsed() + Duration::from_secs(90) < span {
@@ -50,10 +55,15 @@ pub async fn stop(ways: Ways, way: Way, bodies: Bodies, span: Duration) -> Stopp
         };
         times.push((when, once(&ways, way, when, &bodies).await));
     }
-    Stopped { way, times }
+    StoppedReaders { way, times }
 }
 
-async fn once(ways: &Ways, way: Way, when: StopsWhen, bodies: &Bodies) -> Option<Duration> {
+async fn once(
+    ways: &GatewayWays,
+    way: ClientWay,
+    when: StopsWhen,
+    bodies: &SoakBodies,
+) -> Option<Duration> {
     let body = bodies.of(BodyKind::Hit);
     let mut arriving = ways.ask(way, &BodyKind::Hit.path(way)).await.unwrap();
     if when == StopsWhen::AfterAWhile {
@@ -72,7 +82,7 @@ async fn once(ways: &Ways, way: Way, when: StopsWhen, bodies: &Bodies) -> Option
     timeout(PATIENCE, cut).await.ok().map(|()| start.elapsed())
 }
 
-async fn cut(arriving: &mut Arriving, gateway: SocketAddr) {
+async fn cut(arriving: &mut ArrivingBody, gateway: SocketAddr) {
     if arriving.hears_of_its_end() {
         return arriving.is_cut().await;
     }

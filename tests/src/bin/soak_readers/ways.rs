@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::bodies::{Bodies, BodyKind};
+use super::bodies::{BodyKind, SoakBodies};
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 /// The windows of a client that keeps little.
@@ -27,7 +27,7 @@ const USUAL: u32 = 65_535;
 
 /// How a client reaches the gateway, and how much it keeps unread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum ClientWay {
     Http1,
     TlsHttp1,
     /// With windows of 8 KiB.
@@ -44,14 +44,14 @@ pub enum Way {
 
 /// All ways to a gateway. Clones lead to the same one.
 #[derive(Clone)]
-pub struct Ways {
+pub struct GatewayWays {
     clear: SocketAddr,
     secured: Arc<SecuredGateway>,
 }
 
 /// The body of an answer.
-pub struct Arriving {
-    bytes: Source,
+pub struct ArrivingBody {
+    bytes: BodySource,
     /// Where this client's side of its connection is.
     pub local: SocketAddr,
     /// Bytes of the body that have come and are not read.
@@ -60,7 +60,7 @@ pub struct Arriving {
     ended: Option<String>,
 }
 
-enum Source {
+enum BodySource {
     Plain(Box<dyn ByteStream>),
     Http2(Http2Source),
     Http3(Box<Http3Source>),
@@ -89,7 +89,7 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
-impl Way {
+impl ClientWay {
     pub const ALL: [Self; 7] = [
         Self::Http1,
         Self::TlsHttp1,
@@ -117,7 +117,7 @@ impl Way {
     }
 }
 
-impl Ways {
+impl GatewayWays {
     /// To a gateway whose second listener is the one in clear text.
     pub fn to(secured: SecuredGateway) -> Self {
         Self {
@@ -131,48 +131,48 @@ impl Ways {
     }
 
     /// Reads a body once, as fast as it comes, so that it is in the cache.
-    pub async fn load(&self, path: &str, bodies: &Bodies) {
-        let mut arriving = self.ask(Way::TlsHttp1, path).await.unwrap();
+    pub async fn load(&self, path: &str, bodies: &SoakBodies) {
+        let mut arriving = self.ask(ClientWay::TlsHttp1, path).await.unwrap();
         let body = bodies.of(BodyKind::Hit);
         assert!(arriving.read(body.len()).await.unwrap() == *body);
     }
 
     /// Where the gateway's side of a connection is.
-    pub fn remote(&self, way: Way) -> SocketAddr {
+    pub fn remote(&self, way: ClientWay) -> SocketAddr {
         match way {
-            Way::Http1 => self.clear,
+            ClientWay::Http1 => self.clear,
             _ => self.secured.address(),
         }
     }
 
     /// Asks for a path over a connection of its own; the error if there is no 200.
-    pub async fn ask(&self, way: Way, path: &str) -> Result<Arriving, String> {
+    pub async fn ask(&self, way: ClientWay, path: &str) -> Result<ArrivingBody, String> {
         match way {
-            Way::Http1 => {
+            ClientWay::Http1 => {
                 let stream = narrow(self.clear).await;
                 let local = stream.local_addr().unwrap();
                 http1(Box::new(stream), local, path).await
             }
-            Way::TlsHttp1 => {
+            ClientWay::TlsHttp1 => {
                 let stream = narrow(self.secured.address()).await;
                 let (stream, local) = self.tls(stream, "http/1.1").await?;
                 http1(stream, local, path).await
             }
-            Way::TlsHttp2 => {
+            ClientWay::TlsHttp2 => {
                 let stream = narrow(self.secured.address()).await;
                 self.http2(stream, path, SMALL, 1 << 10).await
             }
-            Way::TlsHttp2Halves => {
+            ClientWay::TlsHttp2Halves => {
                 // The kernel takes all that the window allows, as a client does that reads ahead.
                 let stream = TcpStream::connect(self.secured.address()).await.unwrap();
                 self.http2(stream, path, USUAL, USUAL / 2).await
             }
-            Way::TlsHttp2Wide => {
+            ClientWay::TlsHttp2Wide => {
                 let stream = narrow(self.secured.address()).await;
                 self.http2(stream, path, WIDE, WIDE).await
             }
-            Way::Http3 => self.http3(path, SMALL).await,
-            Way::Http3Wide => self.http3(path, 256 << 10).await,
+            ClientWay::Http3 => self.http3(path, SMALL).await,
+            ClientWay::Http3Wide => self.http3(path, 256 << 10).await,
         }
     }
 
@@ -194,7 +194,7 @@ impl Ways {
         path: &str,
         size: u32,
         step: u32,
-    ) -> Result<Arriving, String> {
+    ) -> Result<ArrivingBody, String> {
         let (stream, local) = self.tls(stream, "h2").await?;
         let mut h2 = H2::on(stream);
         let fields = [
@@ -220,15 +220,15 @@ impl Ways {
         if head.status() != Some(200) {
             return Err(format!("the status is {:?}", head.status()));
         }
-        Ok(Arriving {
-            bytes: Source::Http2(source),
+        Ok(ArrivingBody {
+            bytes: BodySource::Http2(source),
             local,
             unread: Vec::new(),
             ended: None,
         })
     }
 
-    async fn http3(&self, path: &str, size: u32) -> Result<Arriving, String> {
+    async fn http3(&self, path: &str, size: u32) -> Result<ArrivingBody, String> {
         let reach = Reach::with(|transport| {
             transport
                 .stream_receive_window(VarInt::from_u32(size))
@@ -251,8 +251,8 @@ impl Ways {
         if kind != raw::kind::HEADERS {
             return Err(format!("a frame of the kind {kind} instead of the head"));
         }
-        Ok(Arriving {
-            bytes: Source::Http3(Box::new(source)),
+        Ok(ArrivingBody {
+            bytes: BodySource::Http3(Box::new(source)),
             local,
             unread: Vec::new(),
             ended: None,
@@ -265,7 +265,7 @@ async fn http1(
     mut stream: Box<dyn ByteStream>,
     local: SocketAddr,
     path: &str,
-) -> Result<Arriving, String> {
+) -> Result<ArrivingBody, String> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {NAME}\r\n\r\n");
     stream
         .write_all(request.as_bytes())
@@ -281,8 +281,8 @@ async fn http1(
     if !head.starts_with("HTTP/1.1 200") || !head.to_ascii_lowercase().contains("content-length") {
         return Err(head);
     }
-    Ok(Arriving {
-        bytes: Source::Plain(stream),
+    Ok(ArrivingBody {
+        bytes: BodySource::Plain(stream),
         local,
         unread: Vec::new(),
         ended: None,
@@ -314,15 +314,15 @@ impl Http2Source {
     }
 }
 
-impl Arriving {
+impl ArrivingBody {
     /// Reads exactly so many bytes of the body; the error if it breaks off.
     pub async fn read(&mut self, count: usize) -> Result<Vec<u8>, String> {
-        if let Source::Plain(stream) = &mut self.bytes {
+        if let BodySource::Plain(stream) = &mut self.bytes {
             let mut bytes = vec![0; count];
             let read = stream.read_exact(&mut bytes).await;
             return read.map(|_| bytes).map_err(|error| error.to_string());
         }
-        if let Source::Http3(source) = &mut self.bytes {
+        if let BodySource::Http3(source) = &mut self.bytes {
             return source.body(count).await;
         }
         let mut bytes = Vec::with_capacity(count);
@@ -335,7 +335,7 @@ impl Arriving {
             }
             let some = self.unread.len().min(count - bytes.len());
             bytes.extend(self.unread.drain(..some));
-            if let Source::Http2(source) = &mut self.bytes {
+            if let BodySource::Http2(source) = &mut self.bytes {
                 source.took(some).await;
             }
         }
@@ -343,7 +343,7 @@ impl Arriving {
     }
 
     fn reads_ahead(&self) -> bool {
-        matches!(&self.bytes, Source::Http2(source) if source.step < WIDE)
+        matches!(&self.bytes, BodySource::Http2(source) if source.step < WIDE)
     }
 
     /// Waits until then. What comes over HTTP/2 meanwhile is kept, as far as the windows allow.
@@ -361,23 +361,23 @@ impl Arriving {
     /// Reads on from the connection, but nothing of the body, until it is cut.
     pub async fn is_cut(&mut self) {
         match &mut self.bytes {
-            Source::Plain(_) => std::future::pending().await,
-            Source::Http2(source) => while source.frame().await.is_ok() {},
-            Source::Http3(source) => {
+            BodySource::Plain(_) => std::future::pending().await,
+            BodySource::Http2(source) => while source.frame().await.is_ok() {},
+            BodySource::Http3(source) => {
                 let _ = source.stream.receive.received_reset().await;
             }
         }
     }
 
-    /// Whether it is enough to wait for [`Arriving::is_cut`]: who reads nothing of its connection
+    /// Whether it is enough to wait for [`ArrivingBody::is_cut`]: who reads nothing of its connection
     /// does not hear of its end.
     pub fn hears_of_its_end(&self) -> bool {
-        self.reads_ahead() || matches!(self.bytes, Source::Http3(_))
+        self.reads_ahead() || matches!(self.bytes, BodySource::Http3(_))
     }
 
     /// More of the body, of HTTP/2.
     async fn arrived(&mut self) -> Result<Vec<u8>, String> {
-        let Source::Http2(source) = &mut self.bytes else {
+        let BodySource::Http2(source) = &mut self.bytes else {
             return Err("it has no frames of HTTP/2".to_owned());
         };
         loop {

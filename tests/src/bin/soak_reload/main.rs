@@ -32,7 +32,7 @@ use e2e::upgrade::is_running;
 use http::Method;
 use tokio::time::{MissedTickBehavior, interval};
 
-use report::{ProcessSize, Report};
+use report::{ProcessSize, ReloadReport};
 use variant::ConfigVariant;
 
 /// How it is called.
@@ -82,7 +82,7 @@ impl SoakPlan {
     }
 }
 
-async fn soak(plan: &SoakPlan) -> Arc<Report> {
+async fn soak(plan: &SoakPlan) -> Arc<ReloadReport> {
     let origin = Origin::start(load::answer).await;
     let certificates = Certificates::new(&[NAME, OTHER_NAME]);
     let variant = ConfigVariant::new(&origin, &certificates);
@@ -90,7 +90,7 @@ async fn soak(plan: &SoakPlan) -> Arc<Report> {
         gateway: variant.setup(0).start().await,
         certificates,
     });
-    let report = Arc::new(Report::default());
+    let report = Arc::new(ReloadReport::default());
     let load = load::start(&gateway, &report.load);
     for round in 1..=WARM_UP {
         reload(&gateway.gateway, &variant, round, &report).await;
@@ -146,7 +146,7 @@ async fn still_running(processes: &[u32]) -> usize {
     left()
 }
 
-async fn reload(gateway: &Gateway, variant: &ConfigVariant, round: u64, report: &Report) {
+async fn reload(gateway: &Gateway, variant: &ConfigVariant, round: u64, report: &ReloadReport) {
     write_config(gateway.dir(), &variant.setup(round).yaml());
     let path = "/v1/config/reload";
     report.load.swap_begins();

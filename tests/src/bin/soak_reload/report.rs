@@ -18,7 +18,7 @@ pub struct ProcessSize {
 
 /// Counts of the soak.
 #[derive(Default)]
-pub struct Report {
+pub struct ReloadReport {
     pub load: Arc<LoadReport>,
     reloads: AtomicU64,
     refused: Mutex<Vec<String>>,
@@ -39,7 +39,7 @@ const THREADS: usize = 2;
 /// Descriptors that may be open for connections that just come or go.
 const DESCRIPTORS: usize = 12;
 
-impl Report {
+impl ReloadReport {
     pub fn reloaded(&self, round: u64, answer: &AdminAnswer) {
         match answer.status {
             200 => drop(self.reloads.fetch_add(1, Relaxed)),

@@ -1,4 +1,5 @@
-//! What a crash of Redis, or a failover, may undo, each in one sentence for `lamina doctor`.
+//! What a crash of Redis, a failover or a full memory may do to purges, each in one sentence for
+//! `lamina doctor`.
 
 use crate::l2::description::StoreFinding;
 use crate::l2::store::{Durability, FsyncPolicy, Persistence, SnapshotRule, StoreError};
@@ -30,6 +31,7 @@ pub(super) fn findings(
         }
     };
     let mut findings = vec![of_crash(&durability.persistence)];
+    findings.extend(durability.too_old_when_full.map(of_full_memory));
     if failover == Failover::ToReplicas {
         findings.push(of_failover(durability.min_replicas));
     }
@@ -84,6 +86,15 @@ fn of_snapshots(rules: &[SnapshotRule]) -> String {
         "Redis keeps changes by snapshots alone (save {}): a crash may undo {undone}; {REMEDY}",
         words.join(" ")
     )
+}
+
+fn of_full_memory(version: String) -> StoreFinding {
+    let says = format!(
+        "Redis {version} takes no purges into its log while its memory is full, as version 7 does: \
+         they wait, and nodes that share no bus serve meanwhile what was purged; update Redis, or \
+         set maxmemory-policy volatile-ttl so that its memory gets free"
+    );
+    StoreFinding::risky("version", says)
 }
 
 fn of_failover(min_replicas: u64) -> StoreFinding {

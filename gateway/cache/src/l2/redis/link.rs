@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use lamina_base::redis::driver::Client;
 use lamina_base::redis::driver::ClusterHash;
 use parking_lot::RwLock;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -40,6 +41,7 @@ pub(super) type OnRedisConnected =
 struct SharedLinkState {
     standing: RwLock<LinkState>,
     reset: Notify,
+    ended: Notify,
 }
 
 enum LinkState {
@@ -105,6 +107,7 @@ impl RedisStoreLink {
                 "not connected yet".to_owned(),
             ))),
             reset: Notify::new(),
+            ended: Notify::new(),
         });
         let told = LinkOutageLog::of(&duty, outage);
         told.lost();
@@ -118,6 +121,12 @@ impl RedisStoreLink {
             LinkState::Up(client) => Ok(client.clone()),
             LinkState::Down(why) => Err(why.clone()),
         }
+    }
+
+    /// Waits until the connection that there is now has ended: what was asked for on it just before
+    /// may get no answer, not even an error. Registered when this is called.
+    pub(super) fn ended(&self) -> Notified<'_> {
+        self.shared.ended.notified()
     }
 
     /// Drops the connection and makes a new one.
@@ -134,7 +143,11 @@ impl Drop for RedisStoreLink {
 
 impl SharedLinkState {
     fn set(&self, standing: LinkState) {
+        let is_down = matches!(standing, LinkState::Down(_));
         *self.standing.write() = standing;
+        if is_down {
+            self.ended.notify_waiters();
+        }
     }
 }
 

@@ -118,6 +118,7 @@ impl RedisStore {
         after: LogNumber,
         patience: Duration,
     ) -> Result<PurgeLogRange, StoreError> {
+        let ended = self.waiting.ended();
         let client = self.waiting.client()?;
         // 0 would mean to wait for ever.
         let block = u64::try_from(patience.as_millis())
@@ -125,7 +126,16 @@ impl RedisStore {
             .max(1);
         let (stream, id) = (self.names.log(), format!("{after}-0"));
         let news = client.xread::<Value, _, _>(Some(1), Some(block), stream, id);
-        match timeout(patience.saturating_add(GRACE), news).await {
+        let news = timeout(patience.saturating_add(GRACE), news);
+        let news = tokio::select! {
+            biased;
+            news = news => news,
+            () = ended => {
+                let why = "the connection ended while it waited for purges".to_owned();
+                return Err(StoreError::Down(why));
+            }
+        };
+        match news {
             Ok(Ok(_)) => self.read_purges(after).await,
             Ok(Err(error)) => match self.failed(&error) {
                 // Reading the log repairs this.

@@ -34,7 +34,20 @@ impl RedisStore {
         Ok(Durability {
             persistence,
             min_replicas: min_replicas.parse().map_err(|_| unexpected("CONFIG GET"))?,
+            too_old_when_full: self.too_old_when_full().await,
         })
+    }
+
+    /// The server's version, if it does not run scripts while its memory is full, as versions
+    /// before 7. None also if it does not say.
+    async fn too_old_when_full(&self) -> Option<String> {
+        let answer = self.ask_log_server("INFO", &["server"]).await.ok()?;
+        let said = answer.as_string()?;
+        let mut lines = said.lines();
+        let version = lines.find_map(|line| line.strip_prefix("redis_version:"))?;
+        let version = version.trim();
+        let major: u32 = version.split('.').next()?.parse().ok()?;
+        (major < 7).then(|| version.to_owned())
     }
 
     /// Reads one setting, because versions before 7 return only one at a time.

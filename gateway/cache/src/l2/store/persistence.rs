@@ -35,4 +35,6 @@ pub struct Durability {
     pub persistence: Persistence,
     /// The number of replicas that must be connected for it to accept a write.
     pub min_replicas: u64,
+    /// Its version, if that is too old to take purges while its memory is full.
+    pub too_old_when_full: Option<String>,
 }

@@ -144,7 +144,7 @@ async fn too_many_while_the_store_is_away_have_what_is_stored_validated() {
             }
         }
     });
-    shown.await.expect("it is doubted by and by");
+    shown.await.expect("it is doubted in the end");
 }
 
 #[tokio::test]

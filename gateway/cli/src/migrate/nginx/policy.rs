@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::draft::{ConfigDraft, DraftMap};
 use super::super::source::SourceStatement;
 use super::blocks::BlockChain;
-use super::conditions;
+use super::bypass;
 use super::values;
 
 /// `proxy_cache_path`: how much is kept, and where.
@@ -69,7 +69,7 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut Config
         route.leave_uncached(zone, "its zone has variables");
     }
     route.set("policy.cookies", "ignore");
-    conditions::bypass(chain, route);
+    bypass::of_route(chain, route);
     let lists = chain.cache_directives("cache_valid");
     lifetimes(&lists, route);
     ignored_fields(chain, route);

@@ -12,7 +12,6 @@ use super::receive::{own_fields, path_patterns};
 use super::routes::{ServedRequests, VclRoutes};
 use super::synthetic::SyntheticAnswer;
 use super::target::{TargetDifference, TargetPatterns};
-use super::unsaid::add_remark;
 use super::{hosts, settled};
 
 /// The most routes with one answer.
@@ -109,7 +108,7 @@ pub fn translate(
     matches
         .differences
         .iter()
-        .for_each(|words| add_remark(one, words));
+        .for_each(|words| one.also_remarked(words));
 }
 
 /// Routes that are told apart by their paths alone are one.

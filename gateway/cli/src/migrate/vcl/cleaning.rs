@@ -10,7 +10,6 @@ use super::patterns;
 use super::program::{
     assignment, branch_kind, call_arguments, quoted_text, removed_variable, returned_step,
 };
-use super::unsaid::add_remark;
 
 /// Whether a block only cuts parameters out of the URL.
 pub(super) fn is_tracking(inside: &[SourceStatement]) -> bool {
@@ -197,11 +196,11 @@ pub(super) fn cookie_step(one: &SourceStatement, right: &str, route: &mut DraftM
             one.remarked(difference);
         }
         if patterns::takes_both_cases(expression) {
-            add_remark(one, "case counts in names of cookies");
+            one.also_remarked("case counts in names of cookies");
         }
         let value = closing_equals(expression).map_or("", |at| &expression[at + 1..]);
         if !is_any_value(value) {
-            add_remark(one, "the cookie is taken out whatever its value");
+            one.also_remarked("the cookie is taken out whatever its value");
         }
     }
 }

@@ -76,10 +76,18 @@ const ITS_OWN: [&str; 9] = [
     "content-encoding",
     "content-range",
 ];
-const NEVER_SENT: [&str; 9] = [
-    "x-varnish",
-    "x-url",
-    "x-host",
+const NEVER_SENT: [&str; 3] = ["x-varnish", "x-url", "x-host"];
+
+/// Fields of an origin's answer by which it is decided what is stored, and for whom.
+const DECIDING: [&str; 4] = [
+    "set-cookie",
+    "surrogate-control",
+    "cdn-cache-control",
+    "vary",
+];
+
+/// Those with tags, which decide what purges reach. Clients never get them.
+const TAGS: [&str; 6] = [
     "xkey",
     "surrogate-key",
     "cache-tag",
@@ -88,20 +96,18 @@ const NEVER_SENT: [&str; 9] = [
     "x-magento-tags",
 ];
 
-/// Fields of an origin's answer by which it is decided what is stored, and what purges reach.
-const DECIDING: [&str; 4] = [
-    "set-cookie",
-    "surrogate-control",
-    "cdn-cache-control",
-    "vary",
-];
+/// Whether a field of an origin's answer may decide more than what clients are told.
+pub fn may_decide(name: &str) -> bool {
+    name == "cache-control" || DECIDING.contains(&name) || TAGS.contains(&name)
+}
 
-/// Whether a field of an origin's answer decides more than what clients are told.
+/// Whether it does so with this value.
 fn decides(name: &str, value: &str) -> bool {
     let marks = ["private", "no-store", "no-cache"];
-    let of_value =
-        name == "cache-control" && marks.iter().any(|mark| value.to_lowercase().contains(mark));
-    of_value || DECIDING.contains(&name) || NEVER_SENT.contains(&name)
+    match name {
+        "cache-control" => marks.iter().any(|mark| value.to_lowercase().contains(mark)),
+        name => may_decide(name) || NEVER_SENT.contains(&name),
+    }
 }
 
 /// `set resp.http.X = "text"`, of answers of this kind.
@@ -132,7 +138,7 @@ pub fn removed_field(one: &SourceStatement, what: &str, kind: &str, route: &mut 
         return;
     };
     match name {
-        name if NEVER_SENT.contains(&name) => one.needs_nothing(),
+        name if NEVER_SENT.contains(&name) || TAGS.contains(&name) => one.needs_nothing(),
         name if ITS_OWN.contains(&name) => one.remarked("this field is the gateway's own"),
         name => {
             route.add("headers.response.remove", name);

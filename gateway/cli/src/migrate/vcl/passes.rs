@@ -15,7 +15,6 @@ use super::program::{
 use super::receive::{own_fields, path_patterns};
 use super::routes::{RouteRestraint, VclRoutes};
 use super::target::TargetPatterns;
-use super::unsaid::add_remark;
 use super::{hosts, patterns, settled};
 
 /// Conditions that become `bypass`.
@@ -66,7 +65,7 @@ impl<'b> VclPasses<'b> {
         }
         self.differences
             .iter()
-            .for_each(|words| add_remark(one, words));
+            .for_each(|words| one.also_remarked(words));
     }
 
     /// How many alternatives are not said as a whole.
@@ -316,6 +315,8 @@ pub fn without_cookies(
     routes.site.set("cookies.keep", json!([]));
     one.translated_whole();
     one.remarked("whoever keeps cookies bypasses the cache");
-    differences.iter().for_each(|words| add_remark(one, words));
+    differences
+        .iter()
+        .for_each(|words| one.also_remarked(words));
     true
 }

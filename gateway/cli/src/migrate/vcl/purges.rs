@@ -8,7 +8,6 @@ use super::branches::{self, BlockCondition, VclStep, steps_of};
 use super::condition::VclCondition;
 use super::program::{VclProgram, branch_kind, call_arguments, returned_step};
 use super::settled::{address_list, is_uncacheable_method};
-use super::unsaid::add_remark;
 
 /// Methods that purge somewhere.
 const METHODS: [&str; 7] = [
@@ -96,8 +95,7 @@ pub fn translate(
     }
     if !agrees {
         draft.top.set("purge_method.allow", json!([NOBODY_ELSE]));
-        add_remark(
-            block,
+        block.also_remarked(
             "who may purge can't be said, or the original names nobody; put your networks, or a token",
         );
     }

@@ -4,21 +4,19 @@ use serde_json::json;
 
 use super::super::draft::ConfigDraft;
 use super::super::source::{self, SourceStatement};
-use super::branches::{BlockCondition, SubOutcome, VclStep, is_end, steps_of};
+use super::branches::{SubOutcome, is_end};
 use super::cleaning::{
     cookie_module, cookie_step, is_cookie_work, is_tidying, is_tracking, kept_cookies,
     removed_field, request_field, url_step,
 };
-use super::condition::{ReducedCondition, VclCondition};
+use super::condition::VclCondition;
 use super::passes::{self, VclPasses};
 use super::program::{VclProgram, assignment, quoted_text, removed_variable, returned_step};
 use super::routes::{RouteRestraint, VclRoutes};
 use super::target::{TargetDifference, TargetPatterns};
 use super::unsaid::{self, StatementScope};
+use super::walk::{BlockReading, StatementTranslator, walk};
 use super::{answers, hosts, purges, settled};
-
-/// The most subroutines that call one another.
-const DEEPEST: usize = 8;
 
 pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes, draft: &mut ConfigDraft) {
     let statements = program.sub("vcl_recv");
@@ -26,10 +24,9 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes, draft: &mut C
         program,
         routes,
         draft,
-        called: Vec::new(),
         decided: None,
     };
-    if steps.walk(&statements, 0) == SubOutcome::Ended {
+    if walk(program, &statements, &mut steps) == SubOutcome::Ended {
         return;
     }
     // The rules that Varnish has built in.
@@ -48,48 +45,12 @@ struct ReceiveSteps<'a, 'b> {
     program: &'b VclProgram<'a>,
     routes: &'b mut VclRoutes,
     draft: &'b mut ConfigDraft,
-    /// Subroutines whose statements were said; saying them twice adds nothing.
-    called: Vec<String>,
     /// Paths whose block says `return (hash)`, until all of the block is weighed.
     decided: Option<Vec<String>>,
 }
 
-impl ReceiveSteps<'_, '_> {
-    fn walk(&mut self, statements: &[&SourceStatement], depth: usize) -> SubOutcome {
-        let mut outcome = SubOutcome::GoesOn;
-        for step in steps_of(statements.iter().copied()) {
-            let (VclStep::Plain(one) | VclStep::Block(one, _)) = step;
-            if outcome != SubOutcome::GoesOn {
-                one.needs_nothing_whole();
-                continue;
-            }
-            outcome = match step {
-                VclStep::Plain(one) => self.plain(one, depth),
-                VclStep::Block(one, condition) => self.block(one, condition, depth),
-            };
-        }
-        outcome
-    }
-
-    /// Weighs what was not said of a statement.
-    fn weigh(&mut self, one: &SourceStatement) {
-        let scope = StatementScope::Rest;
-        unsaid::weigh(one, "vcl_recv", scope, self.program, self.routes);
-    }
-
-    fn plain(&mut self, one: &SourceStatement, depth: usize) -> SubOutcome {
-        if one.name() == "call" {
-            let name = one.argument().to_owned();
-            let inside = self.program.sub(&name);
-            if !inside.is_empty() && depth < DEEPEST {
-                one.translated();
-                if self.called.contains(&name) {
-                    return SubOutcome::GoesOn;
-                }
-                self.called.push(name);
-                return self.walk(&inside, depth + 1).of_caller();
-            }
-        }
+impl StatementTranslator for ReceiveSteps<'_, '_> {
+    fn plain(&mut self, one: &SourceStatement) {
         match returned_step(one) {
             Some("hash" | "lookup") => one.needs_nothing(),
             Some("pass" | "pipe") => {
@@ -98,10 +59,29 @@ impl ReceiveSteps<'_, '_> {
             }
             _ => self.step(one),
         }
-        self.weigh(one);
-        SubOutcome::after(one)
     }
 
+    fn block(&mut self, one: &SourceStatement, condition: &VclCondition) -> BlockReading {
+        if self.says_of_all(one, condition) || self.says_of_some(one, condition) {
+            return BlockReading::Whole;
+        }
+        let is_work = |inner: &SourceStatement| is_cookie_work(inner, "req.http.cookie");
+        match is_set(condition, "req.http.cookie") && one.inside().iter().all(is_work) {
+            true => BlockReading::AsIfForAll,
+            false => BlockReading::Whole,
+        }
+    }
+
+    fn weigh(&mut self, one: &SourceStatement) {
+        let scope = StatementScope::Rest;
+        unsaid::weigh(one, "vcl_recv", scope, self.program, self.routes);
+        if let Some(paths) = self.decided.take() {
+            self.routes.look_up(&paths);
+        }
+    }
+}
+
+impl ReceiveSteps<'_, '_> {
     /// A statement for all requests.
     fn step(&mut self, one: &SourceStatement) {
         if let Some((left, right)) = assignment(one) {
@@ -161,98 +141,55 @@ impl ReceiveSteps<'_, '_> {
         upstream.has("targets").then(|| name.to_owned())
     }
 
-    fn block(
-        &mut self,
-        one: &SourceStatement,
-        condition: BlockCondition,
-        depth: usize,
-    ) -> SubOutcome {
-        let condition = match condition {
-            BlockCondition::Always => ReducedCondition::Always,
-            BlockCondition::If(condition) => condition.reduced(&settled::of_restarts),
-            BlockCondition::Unread => {
-                one.remarked("the condition can't be read");
-                self.weigh(one);
-                return SubOutcome::GoesOn;
-            }
-        };
-        let inside: Vec<&SourceStatement> = one.inside().iter().collect();
-        match condition {
-            ReducedCondition::Always if depth < DEEPEST => {
-                one.translated();
-                return self.walk(&inside, depth + 1);
-            }
-            ReducedCondition::Always => {}
-            ReducedCondition::Never => {
-                one.needs_nothing_whole();
-            }
-            ReducedCondition::If(condition) => self.conditional(one, &condition, depth),
-        }
-        self.weigh(one);
-        if let Some(paths) = self.decided.take() {
-            self.routes.look_up(&paths);
-        }
-        SubOutcome::GoesOn
-    }
-
-    fn conditional(&mut self, one: &SourceStatement, condition: &VclCondition, depth: usize) {
+    /// Whether a block is one of which Lamina needs to know nothing, or whose words hold for all requests.
+    fn says_of_all(&mut self, one: &SourceStatement, condition: &VclCondition) -> bool {
+        let inside = one.inside();
+        let of_cookies = || kept_cookies(one).filter(|_| is_set(condition, "req.http.cookie"));
         if !purges::methods(condition).is_empty() {
-            return purges::translate(one, condition, self.program, self.draft);
-        }
-        if settled::is_by_itself(one, condition) {
-            return one.needs_nothing_whole();
-        }
-        if condition.is_about("req.http.accept-encoding")
+            purges::translate(one, condition, self.program, self.draft);
+        } else if settled::is_by_itself(one, condition) {
+            one.needs_nothing_whole();
+        } else if condition.is_about("req.http.accept-encoding")
             && settled::only_touches(one, "accept-encoding")
         {
             self.routes.site.set_default("compress", json!({}));
-            return one.translated_whole();
-        }
-        if let Some(names) = kept_cookies(one).filter(|_| is_set(condition, "req.http.cookie")) {
-            return passes::only_kept_cookies(one, &names, &mut self.routes.site);
-        }
-        if answers::is_refusal_or_answer(one) {
-            return answers::translate(one, condition, self.program, self.routes);
-        }
-        let inside = one.inside();
-        if inside.iter().all(is_tidying) {
-            return one.needs_nothing_whole();
-        }
-        if is_tracking(inside) && is_of_query(condition) {
+            one.translated_whole();
+        } else if let Some(names) = of_cookies() {
+            passes::only_kept_cookies(one, &names, &mut self.routes.site);
+        } else if answers::is_refusal_or_answer(one) {
+            answers::translate(one, condition, self.program, self.routes);
+        } else if inside.iter().all(is_tidying) {
+            one.needs_nothing_whole();
+        } else if is_tracking(inside) && is_of_query(condition) {
             one.translated();
             for inner in inside {
                 if let Some((_, right)) = assignment(inner) {
                     url_step(inner, right, &mut self.routes.site);
                 }
             }
-            return;
+        } else {
+            return false;
         }
-        let last = inside.last().and_then(returned_step);
+        true
+    }
+
+    /// Whether a block says what becomes of some requests: they pass, or have a route of their own. So does
+    /// one that there is no room for.
+    fn says_of_some(&mut self, one: &SourceStatement, condition: &VclCondition) -> bool {
+        let last = one.inside().last().and_then(returned_step);
         if matches!(last, Some("pass" | "pipe")) {
             self.other_steps(one, condition);
-            return VclPasses::new(self.program, self.routes).translate(one, condition);
+            VclPasses::new(self.program, self.routes).translate(one, condition);
+        } else if !self.routes.have_room() {
+            return true;
+        } else if let Some(patterns) = path_patterns(condition) {
+            self.of_paths(one, patterns);
+        } else if let Some(hosts) = hosts::of(condition) {
+            self.of_hosts(one, &hosts);
+        } else {
+            return passes::without_cookies(one, condition, self.program, self.routes);
         }
-        if !self.routes.have_room() {
-            return;
-        }
-        if let Some(patterns) = path_patterns(condition) {
-            return self.of_paths(one, patterns);
-        }
-        if let Some(hosts) = hosts::of(condition) {
-            return self.of_hosts(one, &hosts);
-        }
-        if passes::without_cookies(one, condition, self.program, self.routes) {
-            return;
-        }
-        if is_set(condition, "req.http.cookie")
-            && inside
-                .iter()
-                .all(|inner| is_cookie_work(inner, "req.http.cookie"))
-            && depth < DEEPEST
-        {
-            one.translated();
-            self.walk(&inside.iter().collect::<Vec<_>>(), depth + 1);
-        }
+        true
     }
 
     /// What a block that passes says besides: another upstream, or fields.

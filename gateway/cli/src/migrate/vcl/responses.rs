@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::super::draft::DraftMap;
 use super::super::source::{self, SourceStatement};
-use super::branches::{BlockCondition, SubOutcome, VclStep, steps_of};
 use super::condition::VclCondition;
 use super::delivery::{answer_field, removed_field};
 use super::passes::VclPasses;
@@ -18,10 +17,8 @@ use super::program::{
 };
 use super::receive::path_patterns;
 use super::routes::{BlockFollowUp, RouteRestraint, VclRoutes};
-use super::unsaid::weigh_response;
-
-/// The most subroutines that call one another.
-const DEEPEST: usize = 8;
+use super::unsaid::{self, StatementScope};
+use super::walk::{BlockReading, StatementTranslator, walk};
 
 /// Says it.
 pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
@@ -36,9 +33,8 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
             routes,
             guards,
             set_cookie: SetCookieRule::Stored,
-            called: Vec::new(),
         };
-        steps.walk(&statements, 0);
+        walk(program, &statements, &mut steps);
     }
 }
 
@@ -87,57 +83,10 @@ struct ResponseSteps<'a, 'b> {
     routes: &'b mut VclRoutes,
     guards: LifetimeGuard,
     set_cookie: SetCookieRule,
-    called: Vec<String>,
 }
 
-impl ResponseSteps<'_, '_> {
-    fn walk(&mut self, statements: &[&SourceStatement], depth: usize) -> SubOutcome {
-        let mut outcome = SubOutcome::GoesOn;
-        for step in steps_of(statements.iter().copied()) {
-            let (VclStep::Plain(one) | VclStep::Block(one, _)) = step;
-            if outcome != SubOutcome::GoesOn {
-                one.needs_nothing_whole();
-                continue;
-            }
-            match step {
-                VclStep::Plain(one) if one.name() == "call" => {
-                    outcome = self.call(one, depth);
-                }
-                VclStep::Plain(one) => {
-                    self.step(one);
-                    outcome = SubOutcome::after(one);
-                }
-                VclStep::Block(one, BlockCondition::If(condition)) => {
-                    self.conditional(one, &condition);
-                }
-                VclStep::Block(one, BlockCondition::Always) if depth < DEEPEST => {
-                    one.translated();
-                    let inside: Vec<&SourceStatement> = one.inside().iter().collect();
-                    outcome = self.walk(&inside, depth + 1);
-                }
-                VclStep::Block(one, _) => one.remarked("the condition can't be read"),
-            }
-        }
-        outcome
-    }
-
-    fn call(&mut self, one: &SourceStatement, depth: usize) -> SubOutcome {
-        let name = one.argument().to_owned();
-        let inside = self.program.sub(&name);
-        if inside.is_empty() || depth >= DEEPEST || self.called.contains(&name) {
-            return SubOutcome::GoesOn;
-        }
-        one.translated();
-        self.called.push(name);
-        let outcome = self.walk(&inside, depth + 1);
-        for inner in inside {
-            weigh_response(inner, self.program, self.routes);
-        }
-        outcome.of_caller()
-    }
-
-    /// A statement for all answers.
-    fn step(&mut self, one: &SourceStatement) {
+impl StatementTranslator for ResponseSteps<'_, '_> {
+    fn plain(&mut self, one: &SourceStatement) {
         if keeps_out(one) {
             self.routes.restrain_all(RouteRestraint::Uncached);
             return one.translated();
@@ -150,6 +99,24 @@ impl ResponseSteps<'_, '_> {
         response_step(one, &mut self.routes.site, terms, limited);
     }
 
+    fn block(&mut self, one: &SourceStatement, condition: &VclCondition) -> BlockReading {
+        self.conditional(one, condition);
+        BlockReading::Whole
+    }
+
+    fn weigh(&mut self, one: &SourceStatement) {
+        let scope = StatementScope::All;
+        unsaid::weigh(
+            one,
+            "vcl_backend_response",
+            scope,
+            self.program,
+            self.routes,
+        );
+    }
+}
+
+impl ResponseSteps<'_, '_> {
     fn conditional(&mut self, one: &SourceStatement, condition: &VclCondition) {
         let every = source::all(one.inside());
         let is_kept_out = one.inside().iter().any(keeps_out);

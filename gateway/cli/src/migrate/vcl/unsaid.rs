@@ -5,6 +5,7 @@
 use super::super::source::{SourceStatement, StatementFate};
 use super::cleaning::is_touchable;
 use super::condition::VclCondition;
+use super::delivery::may_decide;
 use super::program::{VclProgram, assignment, removed_variable, returned_step};
 use super::purges;
 use super::routes::{RouteRestraint, VclRoutes};
@@ -41,22 +42,20 @@ enum BlockState {
     Unsaid,
 }
 
-/// Subroutines of which statements are weighed after all has been translated; `vcl_recv` is weighed
-/// step by step.
-const WEIGHED: [&str; 10] = [
+/// Subroutines of which statements are weighed after all has been translated. `vcl_recv` and
+/// `vcl_backend_response` are weighed step by step.
+const WEIGHED: [&str; 8] = [
     "vcl_hash",
     "vcl_hit",
     "vcl_miss",
     "vcl_pass",
     "vcl_pipe",
     "vcl_backend_fetch",
-    "vcl_backend_response",
-    "vcl_fetch",
     "vcl_deliver",
     "vcl_hit_for_pass",
 ];
 
-/// Weighs all but `vcl_recv`.
+/// Weighs them.
 pub fn weigh_all(program: &VclProgram<'_>, routes: &mut VclRoutes) {
     for name in WEIGHED {
         for one in program.sub(name) {
@@ -73,12 +72,6 @@ pub fn weigh_all(program: &VclProgram<'_>, routes: &mut VclRoutes) {
             );
         }
     }
-}
-
-/// Weighs a statement about an origin's answer.
-pub fn weigh_response(one: &SourceStatement, program: &VclProgram<'_>, routes: &mut VclRoutes) {
-    let scope = StatementScope::All;
-    weigh(one, "vcl_backend_response", scope, program, routes);
 }
 
 /// Weighs a statement with all in its block.
@@ -174,7 +167,7 @@ fn restrain(
             routes.site.add("headers.request.remove", name.as_str());
             let words =
                 format!("what clients send as {name} is taken out of requests until you say it");
-            return add_remark(one, &words);
+            return one.also_remarked(&words);
         }
         StatementBearing::Credentials(restraint) => (
             std::slice::from_ref(restraint),
@@ -200,16 +193,7 @@ fn restrain(
             StatementScope::All => routes.restrain_all(*restraint),
         }
     }
-    add_remark(one, words);
-}
-
-/// Adds to what is remarked already.
-pub fn add_remark(one: &SourceStatement, words: &str) {
-    match one.remark() {
-        Some(known) if known.contains(words) => {}
-        Some(known) => one.remarked(&format!("{known}; {words}")),
-        None => one.remarked(words),
-    }
+    one.also_remarked(words);
 }
 
 /// What a statement bears on that the draft does not say.
@@ -334,20 +318,6 @@ fn request_field(left: &str) -> Option<&str> {
         .or_else(|| left.strip_prefix("bereq.http."))
 }
 
-/// Fields of responses by which it is decided what is stored, for whom, and what purges reach.
-const DECIDING: [&str; 10] = [
-    "vary",
-    "cache-control",
-    "surrogate-control",
-    "cdn-cache-control",
-    "set-cookie",
-    "xkey",
-    "surrogate-key",
-    "cache-tag",
-    "cache-tags",
-    "x-magento-tags",
-];
-
 /// Variables without any bearing on who sees what.
 const HARMLESS: [&str; 21] = [
     "req.grace",
@@ -382,7 +352,7 @@ fn of_assignment(left: &str, right: &str, outer: Option<&SourceStatement>) -> St
         "req.backend_hint" | "req.backend" | "bereq.backend" => of_backend(outer),
         left if left.starts_with("resp.") || HARMLESS.contains(&left) => StatementBearing::Nothing,
         left => match left.strip_prefix("beresp.http.") {
-            Some(name) if !DECIDING.contains(&name) => StatementBearing::Nothing,
+            Some(name) if !may_decide(name) => StatementBearing::Nothing,
             _ => StatementBearing::Storage,
         },
     }

@@ -84,6 +84,8 @@ pub struct LaminaMap<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub asks: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub life: Option<HexBits>,

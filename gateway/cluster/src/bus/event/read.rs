@@ -272,6 +272,8 @@ fn message(packed: &Bytes, told: LaminaMap<'_>) -> Option<Message> {
         "heartbeat" => Message::Heartbeat {
             healthy: told.healthy?,
             version: owned(told.version)?,
+            // Older nodes do not say it.
+            asks: told.asks.unwrap_or(false),
         },
         "leaving" => Message::Leaving,
         "applied" => Message::Applied {

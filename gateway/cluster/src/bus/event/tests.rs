@@ -54,6 +54,7 @@ fn each() -> Vec<BusEvent> {
     let heartbeat = Message::Heartbeat {
         healthy: true,
         version: "0.1.0".into(),
+        asks: true,
     };
     let changed = Message::Changed {
         key: Bytes::from_static(b"s\xff"),
@@ -109,8 +110,13 @@ fn message() -> impl Strategy<Value = Message> {
             seen
         })),
         (bytes(), any::<u64>()).prop_map(|(key, likeness)| Message::Changed { key, likeness }),
-        (any::<bool>(), ".{0,20}")
-            .prop_map(|(healthy, version)| Message::Heartbeat { healthy, version }),
+        (any::<bool>(), ".{0,20}", any::<bool>()).prop_map(|(healthy, version, asks)| {
+            Message::Heartbeat {
+                healthy,
+                version,
+                asks,
+            }
+        }),
         (".{0,60}", any::<u64>()).prop_map(|(of, order)| Message::Applied { of, order }),
         (".{0,60}", any::<u64>(), any::<u64>()).prop_map(|(of, life, from)| Message::Missing {
             of,
@@ -192,6 +198,7 @@ fn what_no_node_says_is_no_event_of_one() {
     let heartbeat = |version: String| Message::Heartbeat {
         healthy: true,
         version,
+        asks: false,
     };
     let missing = Message::Missing {
         of: long(),

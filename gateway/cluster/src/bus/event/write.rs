@@ -70,10 +70,15 @@ fn told(ours: &NodePayload) -> LaminaMap<'_> {
             likeness: Some(HexBits(*likeness)),
             ..LaminaMap::default()
         },
-        Message::Heartbeat { healthy, version } => LaminaMap {
+        Message::Heartbeat {
+            healthy,
+            version,
+            asks,
+        } => LaminaMap {
             kind: "heartbeat",
             healthy: Some(*healthy),
             version: Some(version),
+            asks: asks.then_some(true),
             ..LaminaMap::default()
         },
         Message::Leaving => LaminaMap {

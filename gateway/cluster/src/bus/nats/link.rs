@@ -18,8 +18,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::config::{NatsConfig, NatsOpenError};
-use crate::backoff;
 use crate::bus::transport::{PublishError, PublishOutcome};
+use crate::knock::knock;
+use crate::random;
 
 /// One connection.
 #[derive(Clone)]
@@ -155,6 +156,10 @@ pub(super) async fn connect(
         dropped: AtomicBool::new(false),
         dropping: Notify::new(),
     });
+    if let [only] = &servers[..] {
+        // The client says what is wrong with a server that refuses.
+        let _ = knock(only.host(), only.port(), config.connect_timeout.0).await;
+    }
     let options = options(config, servers.len(), Arc::clone(&events)).await?;
     let client = options
         .connect(servers.as_slice())
@@ -184,7 +189,7 @@ async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result
 fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
-    let turn = backoff::random() as usize % servers.len().max(1);
+    let turn = random::number() as usize % servers.len().max(1);
     servers.rotate_left(turn);
     let new = discovered
         .iter()

@@ -262,11 +262,16 @@ impl OutboxQueue {
         value.is_some()
     }
 
-    pub fn push_word(&mut self, word: Message) {
-        if matches!(word, Message::Heartbeat { .. }) {
-            // The newest heartbeat replaces the others.
-            self.words
-                .retain(|w| !matches!(w, Message::Heartbeat { .. }));
+    pub fn push_word(&mut self, mut word: Message) {
+        if let Message::Heartbeat { asks, .. } = &mut word {
+            // The newest heartbeat replaces the others, and asks what they would have asked.
+            self.words.retain(|earlier| match earlier {
+                Message::Heartbeat { asks: asked, .. } => {
+                    *asks |= asked;
+                    false
+                }
+                _ => true,
+            });
         }
         if self.words.len() >= WORDS {
             self.words.pop_front();
@@ -339,6 +344,20 @@ mod tests {
         assert_eq!(queue.bytes(), 0);
         queue.push_purge(purge("tag:a", 4));
         assert_eq!(drain(&mut queue), ["tag:a@4"]);
+    }
+
+    #[test]
+    fn a_heartbeat_asks_what_the_one_in_its_place_would_have_asked() {
+        let beat = |asks| Message::Heartbeat {
+            healthy: true,
+            version: "1".to_owned(),
+            asks,
+        };
+        let mut queue = OutboxQueue::new(10, 10_000);
+        queue.push_word(beat(true));
+        queue.push_word(beat(false));
+        assert!(matches!(queue.pop(), Some(NextPublish::Say(word)) if word == beat(true)));
+        assert!(queue.pop().is_none());
     }
 
     #[test]

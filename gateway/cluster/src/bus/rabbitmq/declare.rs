@@ -12,9 +12,12 @@
 //! Not noticed here: an exchange that was deleted and made again by others while we were away. The
 //! numbers of events show that gap.
 
+use std::time::Duration;
+
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
+use tokio::time::{Instant, sleep};
 
 use super::config::{ExchangeType, RabbitMqConfig};
 use super::fault::{RabbitMqFault, is_missing};
@@ -28,6 +31,10 @@ pub(super) struct DeclaredQueues {
     pub(super) behind: Option<u64>,
 }
 
+/// How long to wait on one connection until the broker has noticed the end of the one before, and
+/// the pause between two looks: another connection would cost it more, and us a pause.
+const FORMER: Duration = Duration::from_secs(1);
+const FORMER_AGAIN: Duration = Duration::from_millis(25);
 /// Appended to the exchange's name for transient messages.
 pub(super) const MOMENT: &str = ".moment";
 
@@ -50,15 +57,22 @@ pub(super) async fn declare(
         auto_delete: config.is_auto_delete(),
         ..QueueDeclareOptions::default()
     };
-    let queue = channel
-        .queue_declare(name.into(), options, arguments(config))
-        .await?;
-    if kept && queue.consumer_count() > 0 {
+    let began = Instant::now();
+    let queue = loop {
+        let queue = channel
+            .queue_declare(name.into(), options, arguments(config))
+            .await?;
+        if !kept || queue.consumer_count() == 0 {
+            break queue;
+        }
         // It may be our own earlier connection. The messages that it was sent are counted here only
         // when it is gone.
-        let word = format!("queue '{name}' has a consumer already");
-        return Err(RabbitMqFault::Locked(word));
-    }
+        if began.elapsed() > FORMER {
+            let word = format!("queue '{name}' has a consumer already");
+            return Err(RabbitMqFault::Locked(word));
+        }
+        sleep(FORMER_AGAIN).await;
+    };
     let moment = match config.durable_invalidation_mode {
         true => Some(declare_moment(config, channel).await?),
         false => None,

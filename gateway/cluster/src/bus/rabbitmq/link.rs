@@ -22,6 +22,7 @@ use super::line::{RabbitMqSocket, dial};
 use super::publish::{BrokerSizeLimit, RabbitMqPublisher};
 use super::target::RabbitMqTarget;
 use crate::bus::transport::{IncomingMessage, TransportEvent, TransportEventSender};
+use crate::knock::knock;
 
 /// A connection that consumes.
 pub(super) struct RabbitMqLink {
@@ -51,6 +52,9 @@ impl RabbitMqLink {
         let limit = config.connect_timeout.0;
         let line = RabbitMqSocket::default();
         let opened = timeout(limit, async {
+            let uri = target.uri(attempt).authority;
+            // lapin says what is wrong with a server that refuses.
+            let _ = knock(&uri.host, uri.port, limit).await;
             let connection = dial(target, attempt, limit, &line).await?;
             let ready = consume(config, &connection).await?;
             let publisher =

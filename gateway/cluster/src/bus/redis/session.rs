@@ -99,9 +99,13 @@ impl PubSubChannel {
         } else {
             "subscribe"
         };
+        let sharded = match self.sharded {
+            true => " (or Redis is older than version 7, which has no sharded channels)",
+            false => "",
+        };
         format!(
             "Redis did not subscribe this node: the user {user} has no permission for the channel \
-             {name}; to grant it: ACL SETUSER {user} +{listen} &{name}"
+             {name}{sharded}; to grant it: ACL SETUSER {user} +{listen} &{name}"
         )
     }
 }

@@ -25,6 +25,9 @@ pub struct Port {
     mail: Mutex<Option<TransportEventSender>>,
     /// Set: what this node publishes is refused.
     down: AtomicBool,
+    /// Set: what this node publishes gets no answer and reaches nobody, as on a connection that has
+    /// ended without a word.
+    mute: AtomicBool,
     /// Set: what others publish does not arrive here.
     deaf: AtomicBool,
     guarantee: Guarantee,
@@ -43,6 +46,7 @@ impl Hub {
             hub: Arc::clone(self),
             mail: Mutex::new(None),
             down: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
             guarantee,
             published: Mutex::default(),
@@ -87,6 +91,10 @@ impl Port {
         self.down.store(down, Ordering::SeqCst);
     }
 
+    pub fn set_mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::SeqCst);
+    }
+
     pub fn set_deaf(&self, deaf: bool) {
         self.deaf.store(deaf, Ordering::SeqCst);
     }
@@ -105,6 +113,9 @@ impl BusTransport for Line {
         &'a self,
         messages: &'a [Bytes],
     ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        if self.0.mute.load(Ordering::SeqCst) {
+            return std::future::pending().boxed();
+        }
         let answer = match self.0.down.load(Ordering::SeqCst) {
             true => (0, Some(PublishError::Down("by the test".to_owned()))),
             false => {

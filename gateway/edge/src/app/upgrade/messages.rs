@@ -63,6 +63,9 @@ pub(super) enum OldProcessMessage {
     Purged {
         statement: String,
         soft: bool,
+        /// It is another node's, which has told all nodes. Older versions do not pass these on.
+        #[serde(default)]
+        of_peer: bool,
     },
     /// To an operator.
     Upgraded(UpgradeOutcome),

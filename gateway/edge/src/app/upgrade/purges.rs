@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use super::messages::{AT_ONCE, NewProcessMessage, OldProcessMessage, hear, say};
 use crate::cache::Cache;
 use crate::cache::purge::{PurgeInitiator, PurgeKind, PurgeStatement, Selector};
-use crate::cache::successor::{SuccessorPurge, SuccessorPurges};
+use crate::cache::successor::{PredecessorPurgeAuthor, SuccessorPurge, SuccessorPurges};
 
 /// How often a reader sees whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -92,7 +92,7 @@ impl PredecessorReader {
             let _runtime = runtime.enter();
             let (channel, stops) = work;
             while let Some(purge) = next(&channel, &stops) {
-                cache.purge_as_predecessor(purge.statement, purge.kind);
+                cache.purge_as_predecessor(purge.statement, purge.kind, purge.author);
                 if say(&channel, &NewProcessMessage::Purged, &[]).is_err() {
                     return;
                 }
@@ -125,6 +125,7 @@ impl PredecessorReader {
 struct PredecessorPurge {
     statement: PurgeStatement,
     kind: PurgeKind,
+    author: PredecessorPurgeAuthor,
 }
 
 /// The next purge of a process before. None: it has ended, or this is to stop.
@@ -140,7 +141,15 @@ fn next(channel: &DescriptorChannel, stops: &AtomicBool) -> Option<PredecessorPu
         }
     }
     let heard = hear::<OldProcessMessage>(channel, AT_ONCE);
-    let Ok((OldProcessMessage::Purged { statement, soft }, _)) = heard else {
+    let Ok((
+        OldProcessMessage::Purged {
+            statement,
+            soft,
+            of_peer,
+        },
+        _,
+    )) = heard
+    else {
         channel.close();
         return None;
     };
@@ -152,6 +161,10 @@ fn next(channel: &DescriptorChannel, stops: &AtomicBool) -> Option<PredecessorPu
             PurgeKind::Soft
         } else {
             PurgeKind::Hard
+        },
+        author: match of_peer {
+            true => PredecessorPurgeAuthor::Peer,
+            false => PredecessorPurgeAuthor::Client,
         },
     })
 }
@@ -177,8 +190,12 @@ fn tell_one(channel: &DescriptorChannel, purge: &SuccessorPurge) -> io::Result<(
     if ESCAPED * statement.len() + FORM > MOST_BYTES {
         statement = PurgeStatement::Doubt.to_string();
     }
-    let soft = purge.kind == PurgeKind::Soft;
-    say(channel, &OldProcessMessage::Purged { statement, soft }, &[])?;
+    let purged = OldProcessMessage::Purged {
+        statement,
+        soft: purge.kind == PurgeKind::Soft,
+        of_peer: purge.author == PredecessorPurgeAuthor::Peer,
+    };
+    say(channel, &purged, &[])?;
     match hear::<NewProcessMessage>(channel, PATIENCE)?.0 {
         NewProcessMessage::Purged => Ok(()),
         _ => Err(io::Error::other("it answered something else")),
@@ -196,6 +213,7 @@ mod tests {
         OldProcessMessage::Purged {
             statement: text.to_owned(),
             soft: false,
+            of_peer: false,
         }
     }
 

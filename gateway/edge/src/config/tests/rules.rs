@@ -242,6 +242,22 @@ fn rules_that_cannot_hold_are_refused_where_they_stand() {
             "11:5: routes[0].key: given beside `respond`, which answers",
         ),
         (
+            "respond: { body: secret }\n    auth: { forward: { upstream: demo, path: /ask } }",
+            "11:5: routes[0].auth: given beside `respond`, which answers everybody before",
+        ),
+        (
+            "redirect: { to: /x }\n    auth: { forward: { upstream: demo, path: /ask } }",
+            "11:5: routes[0].auth: given beside `redirect`, which answers everybody before",
+        ),
+        (
+            "respond: { body: a }\n    accept_language: [de, en]",
+            "11:5: routes[0].accept_language: given beside `respond`, which answers",
+        ),
+        (
+            "respond: { body: a }\n    cookies: { drop: [_ga] }",
+            "11:5: routes[0].cookies: given beside `respond`, which answers",
+        ),
+        (
             "respond: { body: a, status: 100 }",
             "10:33: routes[0].respond.status: 100 is no status of an answer",
         ),

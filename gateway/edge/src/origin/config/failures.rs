@@ -43,9 +43,9 @@ pub struct RetryConfig {
     pub on: Vec<FailureKind>,
     /// Requests with these methods and without a body. Others are sent to another target only if the first one has not processed them.
     pub methods: Vec<String>,
-    /// The most further attempts, in percent of the requests.
+    /// The most further attempts, in percent of the requests. Up to ten are saved up.
     pub budget: u8,
-    /// Further attempts that are always allowed, each second.
+    /// Further attempts that are allowed each second, where the percentage allows fewer.
     pub min: u32,
     /// When a load that has no answer yet also goes to a second target; unset: never.
     pub hedge: Option<HedgeConfig>,

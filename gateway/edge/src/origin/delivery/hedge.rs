@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select};
 use tokio::time::timeout;
 
-use super::{AttemptResult, FailureFallback, REPEATS, RequestDelivery, TriedTargets, failure_of};
+use super::{AttemptResult, REPEATS, RequestDelivery, TriedTargets, failure_of};
 use crate::origin::admission::AdmissionPermit;
 use crate::origin::config::HedgeDelay;
 use crate::origin::metrics::HedgeOutcome;
+use crate::origin::outgoing::FailureFallback;
 use crate::origin::target::OriginTarget;
 
 /// A second request that may be sent, and its place among `load.max_concurrent`.

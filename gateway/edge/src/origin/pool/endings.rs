@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-use super::PoolLimits;
+use super::limits::PoolLimits;
 use crate::origin::spread::random_fraction;
 
 /// The addresses that connections may stay open to.

@@ -27,13 +27,14 @@ use tokio::time::timeout;
 use super::body::OriginBody;
 use super::counts::ConnectionCounter;
 use super::endings::{ConnectionOrigin, WantedAddresses};
-use super::{ConnectionChoice, PoolLimits, RequestProgress, SendFailure};
+use super::limits::PoolLimits;
+use super::{ConnectionChoice, RequestProgress, SendFailure};
 use crate::http::body::Body;
 use crate::http::frames::{Http2PeerState, MeteredConnection};
-use crate::origin::connect::{WantedProtocol, open};
+use crate::origin::connect::open;
 use crate::origin::error::SendError;
 use crate::origin::stream::OriginStream;
-use crate::origin::target::OriginTarget;
+use crate::origin::target::{OriginTarget, WantedProtocol};
 use crate::origin::tls::SpokenProtocol;
 
 /// A silent connection with open requests gets a PING at this interval.

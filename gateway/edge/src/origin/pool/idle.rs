@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 
-use super::PoolLimits;
 use super::endings::WantedAddresses;
 use super::http1::Http1Connection;
+use super::limits::PoolLimits;
 
 /// The idle connections to one target.
 pub(super) struct IdleConnections {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 
 use super::*;
-use crate::origin::check::CheckOutcome;
 use crate::origin::config::{ActiveHealthConfig, TargetConfig};
+use crate::origin::health::CheckOutcome;
 use crate::origin::spread::{SeededNumbers, stable_hash};
 
 /// An upstream whose targets and balancing are this YAML.

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Limited};
 
 use super::load::MissLoad;
 use super::renew::update;
-use super::source::{self, SourceOutcome, SourceResponse};
+use super::source;
 use super::{LoadKind, ranges};
 use crate::cache::coalesce::{Leader, LoadFailure, LoadFailureScope};
 use crate::cache::entry::Entry;
@@ -30,6 +30,7 @@ use crate::http::memory::{self, PROCESS};
 use crate::http::range::{ContentRange, RangeAnswer};
 use crate::http::{conditional, range};
 use crate::proxy::head::compact;
+use crate::proxy::miss::source_response::{SourceOutcome, SourceResponse};
 
 /// A span of octets, from the first to the last, both included.
 type OctetSpan = (u64, u64);

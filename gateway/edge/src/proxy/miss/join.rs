@@ -109,7 +109,11 @@ pub(super) fn lead(
         role: FlightRole::Leader(receiver),
         apart,
     };
-    // In a box, as `spawn` would move the future of the load half a dozen times.
-    tokio::spawn(Box::pin(load.run(leader)));
+    // In a box, as `spawn` would move the future of the load half a dozen times; and written into it
+    // in its place, as it would else be made on the stack and copied.
+    tokio::spawn(Box::into_pin(Box::write(
+        Box::new_uninit(),
+        load.run(leader),
+    )));
     place
 }

@@ -10,8 +10,7 @@ use http_body::Body as _;
 
 use super::LoadKind;
 use super::keep_private::{self, hand_over};
-use super::load::{ERRORS, LoadMode, LoadStep, MissLoad, ReceivedResponse, random};
-use super::source::SourceResponse;
+use super::load::{ERRORS, LoadMode, LoadStep, MissLoad};
 use super::stale::{StaleSituation, verdict};
 use crate::cache::coalesce::{FlightOutcome, Leader, LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
@@ -21,7 +20,9 @@ use crate::http::body::Body;
 use crate::http::range::ContentRange;
 use crate::proxy::head::{freshness, prepare};
 use crate::proxy::message_hooks::PluginHeadChanges;
+use crate::proxy::miss::source_response::{ReceivedResponse, SourceResponse};
 use crate::proxy::origin_query;
+use crate::random;
 
 /// Judges what has arrived.
 pub(super) fn judge(
@@ -112,7 +113,7 @@ pub fn terms(
         credentials: ask.credentials(&load.primary),
         authorization: ask.came_with(&load.primary).authorization,
     };
-    let terms = ask.route.policy.judge(&exchange, random())?;
+    let terms = ask.route.policy.judge(&exchange, random::number())?;
     match response.body().size_hint().lower() > load.cache.rules().max_object_bytes as u64 {
         true => {
             note_large(load, &terms, arrived);

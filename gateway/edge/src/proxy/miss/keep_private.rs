@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::load::{MissLoad, ReceivedResponse, random};
+use super::load::MissLoad;
 use crate::cache::UnsharedScope;
 use crate::cache::backoff::PausedLoads;
 use crate::cache::coalesce::{FlightOutcome, Leader};
@@ -21,7 +21,9 @@ use crate::cache::entry::Entry;
 use crate::cache::event::CacheEvent;
 use crate::cache::freshness::FreshnessState;
 use crate::cache::policy::{UncacheableReason, concerns_requester_alone};
+use crate::proxy::miss::source_response::ReceivedResponse;
 use crate::proxy::record::trail::TrailEvent;
+use crate::random;
 
 /// Which requests an unshared response concerns.
 enum PrivacySubject {
@@ -115,7 +117,12 @@ pub(super) fn spares_copy(load: &MissLoad, status: StatusCode) -> bool {
 fn refresh_refused(load: &MissLoad, leader: &Leader, status: StatusCode) {
     let key = leader.key();
     let backoff = &load.cache.backoff;
-    backoff.failed(key, PausedLoads::Refreshes, Instant::now(), random());
+    backoff.failed(
+        key,
+        PausedLoads::Refreshes,
+        Instant::now(),
+        random::number(),
+    );
     load.cache.hooks.emit(CacheEvent::LoaderError {
         key: key.as_bytes(),
         detail: &format!("a refresh was answered {status}"),

@@ -1,7 +1,6 @@
 //! The leader's load, step by step. It runs in its own task, so that it continues for the others
 //! when its client hangs up.
 
-use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Response, StatusCode};
 use tokio::sync::oneshot;
 
-use super::source::{self, SourceOutcome, SourceResponse};
+use super::source;
+use super::source_response::{ReceivedResponse, SourceOutcome, SourceResponse};
 use super::{LoadKind, MissStep, combine, judge, keep_private, publish, renew, second_tier};
 use crate::cache::Cache;
 use crate::cache::backoff::PausedLoads;
@@ -25,6 +25,7 @@ use crate::plugin::RequestReads;
 use crate::proxy::context::RequestContext;
 use crate::proxy::respond;
 use crate::proxy::rules::limits;
+use crate::random;
 
 /// One load.
 pub struct MissLoad {
@@ -52,15 +53,6 @@ pub enum LoadMode {
     /// Others load the same key beside it. Requests follow it once its head shows that it may be
     /// stored.
     SideBySide,
-}
-
-/// A response from the source, before it is judged.
-pub struct ReceivedResponse {
-    pub answer: SourceResponse,
-    pub at: Instant,
-    pub wall: SystemTime,
-    /// The time from sending the request to receiving the response's head.
-    pub delay: Duration,
 }
 
 /// Statuses that count as a failed load if there is a stale copy (RFC 5861 §4).
@@ -235,13 +227,7 @@ fn fail(load: &MissLoad, leader: Leader, failure: LoadFailure) {
     load.cache.hooks.emit(event);
     if load.stale.is_some() && failure.stale != StaleUse::Never {
         let backoff = &load.cache.backoff;
-        backoff.failed(&key, PausedLoads::All, Instant::now(), random());
+        backoff.failed(&key, PausedLoads::All, Instant::now(), random::number());
     }
     leader.land(FlightOutcome::Failed(Arc::new(failure)));
-}
-
-/// An unpredictable number, for jitter.
-pub fn random() -> u32 {
-    // Each `RandomState` has its own random keys.
-    RandomState::new().hash_one(0) as u32
 }

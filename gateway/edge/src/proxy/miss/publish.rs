@@ -13,7 +13,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::select;
 
-use super::load::{MissLoad, ReceivedResponse};
+use super::load::MissLoad;
 use super::{combine, second_tier};
 use crate::cache::coalesce::Leader;
 use crate::cache::entry::{Entry, PurgeAttributes};
@@ -30,6 +30,7 @@ use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::memory::stored::StoredBody;
 use crate::http::vary::Vary;
 use crate::proxy::head::{compact, freshness, own_fields, stored_headers_by};
+use crate::proxy::miss::source_response::ReceivedResponse;
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::rules::compress::ClientCodings;
 use crate::telemetry::limit::LineLimiter;

@@ -10,8 +10,7 @@ use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::judge::{self, check_key_covers_reads};
-use super::load::{LoadStep, MissLoad, ReceivedResponse};
-use super::source::SourceOutcome;
+use super::load::{LoadStep, MissLoad};
 use super::{publish, second_tier};
 use crate::cache::coalesce::{FlightOutcome, Leader};
 use crate::cache::entry::{Entry, PurgeAttributes};
@@ -24,6 +23,7 @@ use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
 use crate::proxy::head::{compact, freshness, prepare, stored_headers};
 use crate::proxy::message_hooks;
+use crate::proxy::miss::source_response::{ReceivedResponse, SourceOutcome};
 use crate::proxy::record::trail::TrailEvent;
 
 /// Whether this is a 304 for another response than the stored one.

@@ -12,48 +12,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use crate::cache::coalesce::{LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
-use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::http::{conditional, range};
 use crate::origin::{AnswerReaders, FailureFallback, LoadAudience, Origin, OriginError, SendTerms};
 use crate::plugin::config::LoaderError;
-use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
+use crate::plugin::{CallError, LoadDecision, LoadRequest, Plugin};
 use crate::proxy::context::RequestContext;
 use crate::proxy::head::withholds;
 use crate::proxy::message_hooks;
+use crate::proxy::miss::source_response::{SourceOutcome, SourceResponse};
 use crate::proxy::miss::stale::{self, StaleSituation, StaleVerdict};
 use crate::proxy::rules::compress;
-
-/// What a source answered.
-pub enum SourceOutcome {
-    Response(SourceResponse),
-    /// The loader says that the resource does not exist: the stale copy is dropped, too. Holds what
-    /// the loader saw of the request.
-    Absent(RequestReads),
-    /// The loader wants the stale copy to be served.
-    Stale,
-    Failed(LoadFailure),
-}
-
-/// A response whose body is still arriving.
-#[derive(Default)]
-pub struct SourceResponse {
-    pub response: Response<Body>,
-    /// The lifetime that a plugin has set.
-    pub ttl: Option<Duration>,
-    /// The tags that a plugin has added.
-    pub tags: Vec<String>,
-    /// The request carried the validators of the stale copy, so a 304 is about that copy.
-    pub validates: bool,
-    /// What the loader saw of the request.
-    pub seen: Option<Box<RequestReads>>,
-    /// What the response plugin saw of the request.
-    pub looked: Option<Box<RequestReads>>,
-    /// A plugin wants the response not to be stored.
-    pub kept_out: bool,
-    /// The stored entry that the response continues: either parts that it is combined with, whose
-    /// marks it takes over, or the response that it validates.
-    pub continues: Option<Arc<Entry>>,
-}
 
 /// How long a load may take, and who waits for it.
 struct LoadPatience {
@@ -310,7 +278,8 @@ async fn by_plugin(
     }
     match called {
         Ok((LoadDecision::Response(response), seen)) => {
-            SourceOutcome::Response(composed(response, ask.memory.as_ref())).after(seen)
+            SourceOutcome::Response(SourceResponse::composed(response, ask.memory.as_ref()))
+                .after(seen)
         }
         Ok((LoadDecision::Pass(request), seen)) => {
             let passed = passed_on(ask, request.map(Body::full), awaited).await;
@@ -334,30 +303,6 @@ async fn by_plugin(
             let failure = failure.blamed_on(call_blame(&error));
             plugin_failed(ask, plugin, on_error, failure, awaited).await
         }
-    }
-}
-
-impl SourceOutcome {
-    /// The same outcome, with what the loader saw of the request.
-    fn after(mut self, seen: RequestReads) -> Self {
-        if let Self::Response(answer) = &mut self {
-            answer.seen = Some(Box::new(seen));
-        }
-        self
-    }
-}
-
-/// A response that a plugin made; its memory is charged to the connection of `memory`.
-pub fn composed(loaded: LoadedResponse, memory: Option<&Arc<ConnectionMemory>>) -> SourceResponse {
-    let body = memory::claim(loaded.body, &PROCESS, memory);
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = loaded.status;
-    *response.headers_mut() = loaded.headers;
-    SourceResponse {
-        response,
-        ttl: loaded.ttl,
-        tags: loaded.tags,
-        ..SourceResponse::default()
     }
 }
 
@@ -473,16 +418,6 @@ pub fn asked_for_stale() -> LoadFailure {
         stale: StaleUse::Asked,
         blame: LoadFailureScope::PerhapsThisRequest,
         ..LoadFailure::new(status, "proxy_internal_response", detail)
-    }
-}
-
-/// The failure if a rule of the route would lead a path out of its place.
-pub fn unsafe_rewrite() -> LoadFailure {
-    let detail = "the path can be read in more than one way after it was rewritten";
-    let failure = LoadFailure::new(StatusCode::BAD_REQUEST, "http_request_error", detail);
-    LoadFailure {
-        stale: StaleUse::Never,
-        ..failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
     }
 }
 

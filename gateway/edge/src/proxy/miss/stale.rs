@@ -18,6 +18,7 @@ use crate::proxy::context::RequestContext;
 use crate::proxy::counted::{CountedResponse, hit};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::record::trail::TrailEvent;
+use crate::proxy::respond::EntryReader;
 use crate::proxy::route::Route;
 use crate::proxy::{failure, plan, respond};
 
@@ -206,9 +207,9 @@ pub fn serve(
 }
 
 /// Answers with a stale copy at the moment `now`. Notes nothing in the trail.
-pub fn serve_now(
+pub fn serve_now<'a>(
     cache: &Cache,
-    parts: &Parts,
+    reader: impl Into<EntryReader<'a>>,
     entry: &Entry,
     why: StaleReason,
     now: Instant,
@@ -219,9 +220,13 @@ pub fn serve_now(
         StaleReason::Backoff
         | StaleReason::Revalidating
         | StaleReason::Tolerated
-        | StaleReason::Maintenance => {
-            hit(parts, entry, Some(why.as_str()), RequestOutcome::Stale, now)
-        }
+        | StaleReason::Maintenance => hit(
+            reader,
+            entry,
+            Some(why.as_str()),
+            RequestOutcome::Stale,
+            now,
+        ),
         StaleReason::LoaderError | StaleReason::SoftTimeout => {
             let status = CacheStatus::Fwd {
                 reason: ForwardReason::Stale,
@@ -233,7 +238,7 @@ pub fn serve_now(
             };
             let age = entry.freshness.age(now);
             CountedResponse::new(
-                respond::from_entry(parts, entry, age, &status),
+                respond::from_entry(reader, entry, age, &status),
                 RequestOutcome::Stale,
             )
         }

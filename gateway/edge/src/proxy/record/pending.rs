@@ -128,7 +128,7 @@ impl Drop for PendingRecord {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             record.total = record.started.elapsed();
-            self.recorder.ended(*record, self.of_a_hit);
+            self.recorder.ended(record, self.of_a_hit);
         }
     }
 }

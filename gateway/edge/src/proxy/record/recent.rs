@@ -69,11 +69,11 @@ impl RecentRequestLog {
     }
 
     /// Keeps a record, in place of the oldest one if there is no room.
-    pub fn keep(&self, record: RequestRecord) {
+    pub fn keep(&self, record: Box<RequestRecord>) {
         if self.keep == 0 {
             return;
         }
-        let record = Arc::new(record);
+        let record = Arc::from(record);
         let mut records = self.records.lock();
         let oldest = match records.len() < self.keep {
             true => None,

@@ -84,8 +84,8 @@ impl RequestCleaning {
         if let Some(cookies) = &self.cookies {
             cookies.apply(&mut parts.headers);
         }
-        if let Some(language) = self.languages.pick(&parts.headers) {
-            parts.headers.insert(ACCEPT_LANGUAGE, language.clone());
+        if !self.languages.is_empty() {
+            self.languages.replace(&mut parts.headers);
         }
     }
 

@@ -14,6 +14,7 @@ pub mod config;
 mod delivered;
 mod stored;
 
+pub use delivered::CodingVariance;
 pub use stored::StoredForm;
 
 use std::sync::Arc;
@@ -63,8 +64,9 @@ enum PassedAnswers {
     Encoded,
 }
 
-/// What a client said of codings, on a route that compresses. It is an extension of the request, in
-/// an `Arc`.
+/// What a client said of codings, on a route that compresses. Requests that go further than the first
+/// tier have it as an extension, in an `Arc`.
+#[derive(Clone)]
 pub struct ClientCodings {
     rules: Arc<CompressRules>,
     accepted: AcceptedCodings,
@@ -121,19 +123,25 @@ impl CompressRules {
     }
 
     /// What the client of this request says, before its head is changed.
-    pub fn client(self: &Arc<Self>, parts: &Parts) -> Arc<ClientCodings> {
-        let mut own = parts.headers.get_all(ACCEPT_ENCODING).into_iter().cloned();
-        Arc::new(ClientCodings {
+    pub fn client(self: &Arc<Self>, parts: &Parts) -> ClientCodings {
+        let headers = &parts.headers;
+        let lines = headers.get_all(ACCEPT_ENCODING);
+        let accepted = AcceptedCodings::of_lines(lines.iter());
+        let mut own = lines.iter().cloned();
+        // Without a coding that it takes, these make no difference.
+        let may_encode = accepted.takes_any();
+        let is_forbidden = may_encode && cache_control::forbids_transforming(headers);
+        ClientCodings {
             rules: Arc::clone(self),
-            accepted: AcceptedCodings::of(&parts.headers),
+            accepted,
             own: (own.next(), own.collect()),
-            transforming: match cache_control::forbids_transforming(&parts.headers) {
+            transforming: match is_forbidden {
                 true => ClientWish::Forbidden,
                 false => ClientWish::Allowed,
             },
             method: parts.method.clone(),
-            asks_for_range: parts.headers.contains_key(RANGE),
-        })
+            asks_for_range: may_encode && headers.contains_key(RANGE),
+        }
     }
 
     /// Replaces `Accept-Encoding` in the head of a request whose answer may come from the cache.
@@ -179,20 +187,20 @@ impl CompressRules {
         else {
             return false;
         };
-        let essence = kind.split(';').next().unwrap_or_default().trim();
+        let end = kind.bytes().position(|octet| octet == b';');
+        let essence = kind[..end.unwrap_or(kind.len())].trim_ascii();
         let listed = |essence: &str| self.types.iter().any(|listed| listed.matches(essence));
         let listed = match essence.bytes().any(|octet| octet.is_ascii_uppercase()) {
             true => listed(&essence.to_ascii_lowercase()),
             false => listed(essence),
         };
-        listed && !media::is_endless(headers)
+        listed && !media::names_endless(essence.as_bytes())
     }
 
     /// Whether an answer with these fields varies by `Accept-Encoding`: others get it with another
     /// coding, or without one.
-    fn varies(&self, headers: &HeaderMap) -> bool {
-        let is_coded = matches!(AppliedCoding::of(headers), AppliedCoding::One(_));
-        is_coded || self.lists_type(headers)
+    fn varies(&self, headers: &HeaderMap, applied: AppliedCoding) -> bool {
+        matches!(applied, AppliedCoding::One(_)) || self.lists_type(headers)
     }
 }
 

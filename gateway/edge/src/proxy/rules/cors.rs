@@ -10,11 +10,12 @@ pub mod config;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
+use super::present::{PresentFields, RuledField};
 use crate::http::body::Body;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
@@ -110,18 +111,14 @@ impl CorsRules {
     }
 
     /// Sets the fields of an answer to a browser's request.
-    pub fn apply(&self, asked: &BrowserOrigin, headers: &mut HeaderMap) {
+    pub fn apply(&self, asked: BrowserOrigin, present: PresentFields, headers: &mut HeaderMap) {
         // Hardly any origin sends one.
-        let is_ours = |name: &HeaderName| name.as_str().starts_with("access-control-");
-        if headers.keys().any(is_ours) {
+        if present.has(RuledField::Cors) {
             for name in &ANSWER_FIELDS {
                 headers.remove(name);
             }
         }
-        if !self.gives_all_the_same() {
-            vary(headers);
-        }
-        let Some(allowed) = self.allowed(asked.origin.as_ref()) else {
+        let Some(allowed) = self.allowed(asked.origin) else {
             return;
         };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
@@ -130,11 +127,11 @@ impl CorsRules {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
         }
         match &asked.preflight {
-            None => headers.extend(
-                self.expose
-                    .clone()
-                    .map(|names| (ACCESS_CONTROL_EXPOSE_HEADERS, names)),
-            ),
+            None => {
+                if let Some(names) = &self.expose {
+                    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, names.clone());
+                }
+            }
             Some(preflight) => {
                 let methods = self.methods.told(Some(&preflight.method));
                 let names = self.headers.told(preflight.headers.as_ref());
@@ -145,19 +142,23 @@ impl CorsRules {
         }
     }
 
-    /// Whether an answer is the same for all sites, also for none.
-    fn gives_all_the_same(&self) -> bool {
-        matches!(self.origins, AllowedOrigins::All) && !self.credentials
+    /// Whether answers differ by the site that asks, so that `Vary` tells it.
+    pub fn tells_sites_apart(&self) -> bool {
+        matches!(self.origins, AllowedOrigins::These(_)) || self.credentials
     }
 
-    fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    fn allowed(&self, origin: Option<HeaderValue>) -> Option<HeaderValue> {
         match &self.origins {
             AllowedOrigins::All if !self.credentials => Some(ALL),
             AllowedOrigins::All => None,
             AllowedOrigins::These(patterns) => {
-                let text = origin?.to_str().ok()?;
-                let is_known = patterns.iter().any(|pattern| pattern.matches(text));
-                is_known.then(|| origin.cloned())?
+                let is_known = |origin: &HeaderValue| {
+                    patterns.iter().any(|known| known.is_just(origin))
+                        || origin.to_str().is_ok_and(|origin| {
+                            patterns.iter().any(|pattern| pattern.matches(origin))
+                        })
+                };
+                origin.filter(is_known)
             }
         }
     }
@@ -199,16 +200,6 @@ impl PreflightQuestion {
         let method = parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.clone();
         let headers = parts.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
         Some(Self { method, headers })
-    }
-}
-
-/// Adds `Origin` to `Vary`, unless it is there.
-fn vary(headers: &mut HeaderMap) {
-    let lines = headers.get_all(VARY).into_iter();
-    let mut names = lines.flat_map(|line| line.as_bytes().split(|octet| *octet == b','));
-    let is_there = |name: &[u8]| name == b"*" || name.eq_ignore_ascii_case(b"origin");
-    if !names.any(|name| is_there(name.trim_ascii())) {
-        headers.append(VARY, HeaderValue::from_static("Origin"));
     }
 }
 

@@ -5,6 +5,7 @@ pub mod config;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::present::RuledField;
 use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
 use crate::http::forward;
 use crate::proxy::metrics::DroppedValueCount;
@@ -15,6 +16,10 @@ pub struct HeaderChanges {
     remove: Box<[HeaderName]>,
     set: Box<[(HeaderName, FieldValue)]>,
     add: Box<[(HeaderName, FieldValue)]>,
+    /// Whether a value depends on the request.
+    makes_values: bool,
+    /// Whether one of the fields is one that other rules ask for.
+    concern_other_rules: bool,
 }
 
 /// The value of a field that a rule writes.
@@ -36,11 +41,20 @@ impl HeaderChanges {
             let values = values.as_slice().iter();
             values.map(move |value| (name, value))
         });
-        let changes = Self {
+        let mut changes = Self {
             remove: config.remove.iter().filter_map(named).collect(),
             set: config.set.iter().filter_map(field).collect(),
             add: lines.filter_map(field).collect(),
+            makes_values: false,
+            concern_other_rules: false,
         };
+        let is_made = |(_, value): &(_, FieldValue)| matches!(value, FieldValue::Made(_));
+        let makes_values = changes.written().any(is_made);
+        let written = changes.written().map(|(name, _)| name);
+        let ruled = |name: &HeaderName| RuledField::named(name).is_some();
+        let concern_other_rules = changes.remove.iter().chain(written).any(ruled);
+        changes.makes_values = makes_values;
+        changes.concern_other_rules = concern_other_rules;
         let any = !(changes.remove.is_empty() && changes.set.is_empty() && changes.add.is_empty());
         any.then_some(changes)
     }
@@ -48,6 +62,9 @@ impl HeaderChanges {
     /// The values that depend on the request. What can't be the value of a field is dropped and
     /// counted.
     pub fn made(&self, source: TemplateSource<'_>, dropped: &DroppedValueCount) -> MadeValues {
+        if !self.makes_values {
+            return MadeValues::default();
+        }
         let templates = self.written().filter_map(|(_, value)| match value {
             FieldValue::Fixed(_) => None,
             FieldValue::Made(template) => Some(template),
@@ -100,6 +117,11 @@ impl HeaderChanges {
                 headers.append(name, value);
             }
         }
+    }
+
+    /// Whether one of the fields is one that other rules ask for.
+    pub fn concern_other_rules(&self) -> bool {
+        self.concern_other_rules
     }
 
     /// Whether the field `name` gets a value that may differ between requests that are the same to

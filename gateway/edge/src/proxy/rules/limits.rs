@@ -2,6 +2,7 @@
 //! origin.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -64,15 +65,16 @@ impl RouteLimits {
     /// Judges a request by the limits of every request. The first that refuses it decides; those
     /// before it have counted it.
     pub async fn judge(&self, request: &mut ArrivedRequest) -> LimitedRequest {
-        let mut fields = HeaderMap::new();
+        let mut fields = None;
         let mut refusal = None;
+        let now = request.started;
         for limit in &self.edge {
             let subject = LimitSubject {
                 parts: &request.parts,
                 client: request.caller.client(),
                 route: &self.route,
             };
-            let decision = limit.judge(subject).await;
+            let decision = limit.judge(subject, now).await;
             limit.log(&decision, subject);
             tell(limit, &decision, &mut fields);
             if decision.verdict != LimitVerdict::Admitted {
@@ -83,10 +85,7 @@ impl RouteLimits {
                 break;
             }
         }
-        LimitedRequest {
-            fields: (!fields.is_empty()).then(|| Box::new(fields)),
-            refusal,
-        }
+        LimitedRequest { fields, refusal }
     }
 
     /// Counts a request that goes to the origin or the loader.
@@ -96,13 +95,13 @@ impl RouteLimits {
     pub async fn admit_to_origin(&self, ask: &RequestContext) -> Result<(), LoadFailure> {
         for limit in &self.origin {
             let subject = self.subject(ask);
-            let decision = limit.judge(subject).await;
+            let decision = limit.judge(subject, Instant::now()).await;
             limit.log(&decision, subject);
             if decision.verdict != LimitVerdict::Admitted {
                 ask.note(|| TrailEvent::Limited(Arc::clone(limit.name()), decision.verdict));
             }
             if let LimitVerdict::Refused(wait) = decision.verdict {
-                let mut fields = HeaderMap::new();
+                let mut fields = None;
                 tell(limit, &decision, &mut fields);
                 return Err(failure(limit, seconds(wait), fields));
             }
@@ -176,7 +175,7 @@ fn refused(seconds: u64) -> CountedResponse {
 }
 
 /// A stale copy that may be shown when the origin fails is better than the refusal.
-fn failure(limit: &RateLimit, seconds: u64, fields: HeaderMap) -> LoadFailure {
+fn failure(limit: &RateLimit, seconds: u64, fields: Option<Box<HeaderMap>>) -> LoadFailure {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let detail = format!("the rate limit {} refused it", limit.name());
     let blame = match limit.is_of_the_url() {
@@ -186,20 +185,16 @@ fn failure(limit: &RateLimit, seconds: u64, fields: HeaderMap) -> LoadFailure {
     LoadFailure {
         retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
         blame,
-        fields: (!fields.is_empty()).then(|| Box::new(fields)),
+        fields,
         ..LoadFailure::new(status, "http_request_denied", detail)
     }
 }
 
 /// Adds what an answer tells the client of a limit.
-fn tell(limit: &RateLimit, decision: &LimitDecision, fields: &mut HeaderMap) {
-    if !limit.tells_clients() {
-        return;
-    }
-    let (policy, left) = limit.told(decision);
-    for (name, value) in [(POLICY, policy), (LEFT, left)] {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            fields.append(name, value);
-        }
+fn tell(limit: &RateLimit, decision: &LimitDecision, fields: &mut Option<Box<HeaderMap>>) {
+    if let Some((policy, left)) = limit.told(decision) {
+        let fields = fields.get_or_insert_default();
+        fields.append(POLICY, policy);
+        fields.append(LEFT, left);
     }
 }

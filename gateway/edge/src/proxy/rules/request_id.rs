@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::http::forward::REQUEST_ID;
 use crate::http::server::Peer;
 
-/// The id of a request, kept in its extensions.
+/// The id of a request. Those that go further than the first tier have it in their extensions.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub HeaderValue);
 
@@ -39,23 +39,35 @@ fn is_good(id: &[u8]) -> bool {
 
 fn made() -> HeaderValue {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = now.map_or(0, |now| now.as_millis() as u64);
+    let millis = now.map_or(0, |now| {
+        now.as_secs() * 1000 + u64::from(now.subsec_millis())
+    });
     let text = uuid(millis, random(), random());
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("none"))
 }
 
+/// The two digits of each octet.
+static DIGITS: [[u8; 2]; 256] = {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    let mut digits = [[0; 2]; 256];
+    let mut octet = 0;
+    while octet < digits.len() {
+        digits[octet] = [HEX[octet >> 4], HEX[octet & 15]];
+        octet += 1;
+    }
+    digits
+};
+
 /// The text of a UUID of version 7.
 fn uuid(millis: u64, one: u64, other: u64) -> [u8; 36] {
-    const HEX: [u8; 16] = *b"0123456789abcdef";
     let high = millis << 16 | 0x7000 | (one & 0x0fff);
     let low = 1 << 63 | (other & (u64::MAX >> 2));
     /// Where the two digits of each octet stand.
     const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut text = [b'-'; 36];
-    let octets = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
+    let octets = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
     for (place, octet) in PLACES.into_iter().zip(octets) {
-        text[place] = HEX[usize::from(octet >> 4)];
-        text[place + 1] = HEX[usize::from(octet & 15)];
+        text[place..place + 2].copy_from_slice(&DIGITS[usize::from(octet)]);
     }
     text
 }

@@ -13,9 +13,10 @@ pub mod config;
 use http::header::{CONTENT_LOCATION, HeaderName, LOCATION};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
+use crate::cache::coalesce::{LoadFailure, LoadFailureScope, StaleUse};
 use crate::http::{forward, path, reference};
 use crate::proxy::context::normal_host;
 use config::{LocationRewrite, RewriteConfig};
@@ -38,6 +39,17 @@ enum PathChange {
 /// A path that a rewrite would lead out of its place, or that is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnsafeRewrite;
+
+impl From<UnsafeRewrite> for LoadFailure {
+    fn from(_: UnsafeRewrite) -> Self {
+        let detail = "the path can be read in more than one way after it was rewritten";
+        let failure = Self::new(StatusCode::BAD_REQUEST, "http_request_error", detail);
+        Self {
+            stale: StaleUse::Never,
+            ..failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
+        }
+    }
+}
 
 /// Where an answer comes from, in both spaces.
 #[derive(Clone, Copy)]

@@ -5,14 +5,25 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::present::{PresentFields, RuledField};
+
 /// The fields that are set unless they are there.
-static BASIC: [(HeaderName, HeaderValue); 3] = [
-    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+static BASIC: [(RuledField, HeaderName, HeaderValue); 3] = [
     (
+        RuledField::ContentTypeOptions,
+        X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        RuledField::ReferrerPolicy,
         REFERRER_POLICY,
         HeaderValue::from_static("strict-origin-when-cross-origin"),
     ),
-    (X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
+    (
+        RuledField::FrameOptions,
+        X_FRAME_OPTIONS,
+        HeaderValue::from_static("SAMEORIGIN"),
+    ),
 ];
 
 /// Names the software of an origin, as `Server` does.
@@ -23,14 +34,17 @@ const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Sets what is missing, and takes out what names the origin's software. Over clear text nobody may
 /// be told to use TLS alone (RFC 6797 §7.2).
-pub fn set_basic(headers: &mut HeaderMap, scheme: &str) {
-    headers.remove(SERVER);
-    headers.remove(POWERED_BY);
-    for (name, value) in &BASIC {
-        headers.entry(name).or_insert_with(|| value.clone());
+pub fn set_basic(headers: &mut HeaderMap, present: PresentFields, scheme: &str) {
+    if present.has(RuledField::Software) {
+        headers.remove(SERVER);
+        headers.remove(POWERED_BY);
     }
-    if scheme == "https" {
-        let hsts = headers.entry(STRICT_TRANSPORT_SECURITY);
-        hsts.or_insert(ONE_YEAR);
+    for (field, name, value) in &BASIC {
+        if !present.has(*field) {
+            headers.insert(name, value.clone());
+        }
+    }
+    if scheme == "https" && !present.has(RuledField::TransportSecurity) {
+        headers.insert(STRICT_TRANSPORT_SECURITY, ONE_YEAR);
     }
 }

@@ -3,17 +3,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ExchangeOutcome, Load, ask, send};
-use crate::arrivals::Arrivals;
-use crate::target::{Target, TargetBehaviour};
+use super::{ExchangeOutcome, FaultLoad, ask, send};
+use crate::arrivals::ArrivalCounts;
+use crate::target::{FaultyTarget, TargetBehaviour};
 
 fn page(number: u32) -> String {
     format!("/{number}")
 }
 
-async fn target() -> (Target, Arc<Arrivals>) {
-    let arrivals = Arc::new(Arrivals::default());
-    let target = Target::start(Arc::clone(&arrivals)).await;
+async fn target() -> (FaultyTarget, Arc<ArrivalCounts>) {
+    let arrivals = Arc::new(ArrivalCounts::default());
+    let target = FaultyTarget::start(Arc::clone(&arrivals)).await;
     (target.expect("a free port"), arrivals)
 }
 
@@ -23,7 +23,7 @@ async fn requests_are_sent_however_long_others_take() {
     let (mut target, arrivals) = target().await;
     target.behave(TargetBehaviour::Hangs).await.expect("hangs");
     let address = target.address;
-    let load = Load {
+    let load = FaultLoad {
         method: "GET",
         per_second: 100,
         span: Duration::from_millis(300),

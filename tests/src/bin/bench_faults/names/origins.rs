@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use e2e::name_server::loopback;
 
-use crate::arrivals::Arrivals;
-use crate::target::Target;
+use crate::arrivals::ArrivalCounts;
+use crate::target::FaultyTarget;
 
 /// Two origins at the same port of two addresses.
 pub struct AddressPair {
-    pub old: Target,
-    pub new: Target,
+    pub old: FaultyTarget,
+    pub new: FaultyTarget,
 }
 
 /// Which of the two has read a request.
@@ -48,16 +48,19 @@ impl AddressPair {
     }
 }
 
-/// Three origins at the same address.
+/// So many origins at the same address.
 ///
 /// # Errors
 /// When there is no free port.
-pub async fn three() -> anyhow::Result<[Target; 3]> {
-    let start = || counted(SocketAddr::new(loopback(2), 0));
-    Ok([start().await?, start().await?, start().await?])
+pub async fn beside_each_other(count: usize) -> anyhow::Result<Vec<FaultyTarget>> {
+    let mut targets = Vec::new();
+    for _ in 0..count {
+        targets.push(counted(SocketAddr::new(loopback(2), 0)).await?);
+    }
+    Ok(targets)
 }
 
 /// A target that shares its count with no other.
-async fn counted(address: SocketAddr) -> anyhow::Result<Target> {
-    Target::start_at(address, Arc::new(Arrivals::default())).await
+async fn counted(address: SocketAddr) -> anyhow::Result<FaultyTarget> {
+    FaultyTarget::start_at(address, Arc::new(ArrivalCounts::default())).await
 }

@@ -11,21 +11,21 @@ use e2e::process::Server;
 use anyhow::Context;
 
 use crate::peers::{self, Peer};
-use crate::report::Subject;
+use crate::report::MeasuredProxy;
 
 /// Whether a subject has a row.
-pub fn follows_names(subject: Subject) -> bool {
+pub fn follows_names(subject: MeasuredProxy) -> bool {
     match subject {
-        Subject::Lamina => true,
-        Subject::Peer(peer, _) => configuration(peer).is_some(),
+        MeasuredProxy::Lamina => true,
+        MeasuredProxy::Peer(peer, _) => configuration(peer).is_some(),
     }
 }
 
 /// What a row is called.
-pub fn heading(subject: Subject) -> String {
+pub fn heading(subject: MeasuredProxy) -> String {
     match subject {
-        Subject::Lamina => "**lamina**, `floor: 1s`".to_owned(),
-        Subject::Peer(peer, _) => {
+        MeasuredProxy::Lamina => "**lamina**, `floor: 1s`".to_owned(),
+        MeasuredProxy::Peer(peer, _) => {
             let how = configuration(peer).map(|(how, _)| how);
             format!(
                 "{}, {}",

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::peers::heading;
 use super::tally::{NameTally, milliseconds};
 use super::{MOST_DELAY, WORD};
-use crate::report::Subject;
+use crate::report::MeasuredProxy;
 use crate::rounds::MeasuredRounds;
 
 /// All rounds of one subject.
 pub struct NameRow {
-    pub subject: Subject,
+    pub subject: MeasuredProxy,
     pub rounds: MeasuredRounds<NameTally>,
 }
 
@@ -37,7 +37,9 @@ pub fn table(rows: &[NameRow]) -> String {
 
 /// What Lamina did not keep to.
 pub fn broken_demands(rows: &[NameRow]) -> Vec<String> {
-    let lamina = rows.iter().filter(|row| row.subject == Subject::Lamina);
+    let lamina = rows
+        .iter()
+        .filter(|row| row.subject == MeasuredProxy::Lamina);
     lamina.flat_map(NameRow::broken_demands).collect()
 }
 
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
     use crate::peers::{Peer, PeerTuning};
 
-    fn row(subject: Subject, new_used: &[Duration], failed: [u64; 3]) -> NameRow {
+    fn row(subject: MeasuredProxy, new_used: &[Duration], failed: [u64; 3]) -> NameRow {
         let tally = |new_used: &Duration| NameTally {
             new_used: *new_used,
             failed,
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn a_row_has_times_and_what_failed() {
         let times = [Duration::from_millis(870), NEVER];
-        let text = table(&[row(Subject::Lamina, &times, [1, 2, 3])]);
+        let text = table(&[row(MeasuredProxy::Lamina, &times, [1, 2, 3])]);
         let line =
             "| **lamina**, `floor: 1s` | 870 ms–never | 0 ms | 2 of 400, 3, 1 | 870 ms–never |";
         assert!(text.contains(line), "{text}");
@@ -115,20 +117,20 @@ mod tests {
     #[test]
     fn lamina_must_follow_in_time_and_fail_nothing() {
         let late = MOST_DELAY + Duration::from_millis(10);
-        let peer = Subject::Peer(Peer::Envoy, PeerTuning::Default);
+        let peer = MeasuredProxy::Peer(Peer::Envoy, PeerTuning::Default);
         let kept = [
-            row(Subject::Lamina, &[MOST_DELAY], [0; 3]),
+            row(MeasuredProxy::Lamina, &[MOST_DELAY], [0; 3]),
             row(peer, &[NEVER], [1; 3]),
         ];
         assert_eq!(broken_demands(&kept), [""; 0]);
-        let broken = broken_demands(&[row(Subject::Lamina, &[late], [0, 0, 1])]);
+        let broken = broken_demands(&[row(MeasuredProxy::Lamina, &[late], [0, 0, 1])]);
         let named = [
             "names: the new address is used after 2010 ms, 2000 ms are allowed",
             "names: the old one is used again after 2010 ms, 2000 ms are allowed",
             "names: 1 failed, 0 are allowed",
         ];
         assert_eq!(broken, named);
-        let mut none = row(Subject::Lamina, &[], [0; 3]);
+        let mut none = row(MeasuredProxy::Lamina, &[], [0; 3]);
         none.rounds.problem = Some("it does not start".to_owned());
         assert_eq!(broken_demands(&[none]), ["names: it does not start"]);
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::origins::AskedAddress;
-use crate::client::{Exchange, ExchangeOutcome};
+use crate::client::{ExchangeOutcome, TimedExchange};
 use crate::rounds::ClientLateness;
 
 /// What never happened, in the place of the time until it did.
@@ -45,7 +45,7 @@ pub struct NameTally {
 impl NameTally {
     /// Counts a run; `asked` knows which address has read the request for a path.
     pub fn of(
-        mut exchanges: Vec<Exchange>,
+        mut exchanges: Vec<TimedExchange>,
         asked: impl Fn(&str) -> AskedAddress,
         changes: &NameChanges,
     ) -> Self {
@@ -53,10 +53,10 @@ impl NameTally {
         let moved: Vec<_> = due(&exchanges, changes.moved, changes.vanished).collect();
         let gone: Vec<_> = due(&exchanges, changes.vanished, changes.returned).collect();
         let after: Vec<_> = due(&exchanges, changes.returned, NEVER).collect();
-        let at = |exchange: &Exchange, address| asked(&exchange.path) == address;
+        let at = |exchange: &TimedExchange, address| asked(&exchange.path) == address;
         let new_used = moved.iter().find(|one| at(one, AskedAddress::New));
         let old_last = moved.iter().rfind(|one| at(one, AskedAddress::Old));
-        let normal = |one: &&Exchange| !failed(one) && at(one, AskedAddress::Old);
+        let normal = |one: &&TimedExchange| !failed(one) && at(one, AskedAddress::Old);
         let before = due(&exchanges, Duration::ZERO, changes.vanished);
         Self {
             new_used: new_used.map_or(NEVER, |one| one.due - changes.moved),
@@ -84,21 +84,25 @@ impl NameTally {
 }
 
 /// The exchanges that were due from the one time until the other.
-fn due(exchanges: &[Exchange], from: Duration, until: Duration) -> impl Iterator<Item = &Exchange> {
-    let within = move |exchange: &&Exchange| (from..until).contains(&exchange.due);
+fn due(
+    exchanges: &[TimedExchange],
+    from: Duration,
+    until: Duration,
+) -> impl Iterator<Item = &TimedExchange> {
+    let within = move |exchange: &&TimedExchange| (from..until).contains(&exchange.due);
     exchanges.iter().filter(within)
 }
 
-fn failed(exchange: &Exchange) -> bool {
+fn failed(exchange: &TimedExchange) -> bool {
     exchange.outcome != ExchangeOutcome::Right
 }
 
-fn count_failed<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> u64 {
+fn count_failed<'a>(exchanges: impl Iterator<Item = &'a TimedExchange>) -> u64 {
     exchanges.filter(|exchange| failed(exchange)).count() as u64
 }
 
 /// What was seen instead of right answers, and how often.
-pub fn failures(exchanges: &[Exchange]) -> BTreeMap<String, u64> {
+pub fn failures(exchanges: &[TimedExchange]) -> BTreeMap<String, u64> {
     let mut failures = BTreeMap::new();
     for exchange in exchanges {
         if let ExchangeOutcome::Wrong(seen) | ExchangeOutcome::Broken(seen) = &exchange.outcome {
@@ -150,7 +154,7 @@ mod tests {
     /// Requests 10 ms apart, each by its address: `o`ld, `n`ew, `x` failed at none.
     fn tally(asked: &str) -> NameTally {
         let numbered = (0..).zip(asked.chars());
-        let exchanges = numbered.map(|(number, asked)| Exchange {
+        let exchanges = numbered.map(|(number, asked)| TimedExchange {
             path: asked.to_string(),
             due: Duration::from_millis(10 * number),
             late: Duration::from_millis(number),

@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep_until};
 use super::origins::{self, AddressPair};
 use super::tally::{NEVER, failures, milliseconds};
 use super::{MOST_DELAY, NAME, lamina, lines, load};
-use crate::client::{self, Exchange};
+use crate::client::{self, TimedExchange};
 use crate::lamina::Lamina;
-use crate::report::Trial;
-use crate::target::Target;
+use crate::report::LaminaTrial;
+use crate::target::FaultyTarget;
 
 /// When it begins, after the start of the load,
 const BEGINS: Duration = Duration::from_secs(2);
@@ -24,6 +24,8 @@ const ENDS: Duration = Duration::from_secs(6);
 const SPAN: Duration = Duration::from_secs(10);
 /// What services are called.
 const SERVICE: &str = "_http._tcp.shop.test";
+/// How many targets it has, before it has none and afterwards.
+const SERVED_BY: usize = 7;
 
 /// A way in which a name server fails.
 #[derive(Clone, Copy)]
@@ -38,7 +40,7 @@ enum NameOutage {
 ///
 /// # Errors
 /// When Lamina does not start or does not serve before the fault.
-pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
+pub async fn run(home: &Path) -> anyhow::Result<Vec<LaminaTrial>> {
     Ok(vec![
         failing(NameOutage::Servfail, home).await?,
         failing(NameOutage::Stopped, home).await?,
@@ -48,7 +50,7 @@ pub async fn run(home: &Path) -> anyhow::Result<Vec<Trial>> {
 
 /// Name servers that fail cost no request, and what has changed meanwhile is followed in time when
 /// they answer again.
-async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<Trial> {
+async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<LaminaTrial> {
     let pair = AddressPair::start().await?;
     let old = pair.old.address.ip().to_string();
     let new = pair.new.address.ip().to_string();
@@ -65,9 +67,8 @@ async fn failing(outage: NameOutage, home: &Path) -> anyhow::Result<Trial> {
     outage.end(&mut names, refusal).await;
     let exchanges = sending.await.context("the client")?;
     let failed = told_failures(outage.words(), &exchanges);
-    let [old, new] = [[&pair.old], [&pair.new]];
-    let used = used_after(&exchanges, back, &old, &new);
-    Ok(Trial {
+    let used = used_after(&exchanges, back, [&pair.old], [&pair.new]);
+    Ok(LaminaTrial {
         what: format!(
             "{} for {} s, and the name leads to another address meanwhile: {} requests in {} s",
             outage.words(),
@@ -118,8 +119,9 @@ impl NameOutage {
 }
 
 /// Services that are gone for a while cost no request, and others that come are used in time.
-async fn services(home: &Path) -> anyhow::Result<Trial> {
-    let (first, others) = (origins::three().await?, origins::three().await?);
+async fn services(home: &Path) -> anyhow::Result<LaminaTrial> {
+    let first = origins::beside_each_other(SERVED_BY).await?;
+    let others = origins::beside_each_other(SERVED_BY).await?;
     let mut names = NameServer::start(&[(NAME, &[&first[0].address.ip().to_string()])]).await;
     names.set_services(&records(&first)).await;
     let target = format!("{{ srv: {SERVICE} }}");
@@ -134,10 +136,10 @@ async fn services(home: &Path) -> anyhow::Result<Trial> {
     names.set_services(&records(&others)).await;
     let exchanges = sending.await.context("the client")?;
     let failed = told_failures("SRV", &exchanges);
-    let used = used_after(&exchanges, back, &first.each_ref(), &others.each_ref());
-    Ok(Trial {
+    let used = used_after(&exchanges, back, &first, &others);
+    Ok(LaminaTrial {
         what: format!(
-            "SRV with 3 targets, with none for {} s, with 3 others: {} requests in {} s",
+            "SRV with {SERVED_BY} targets, with none for {} s, with {SERVED_BY} others: {} requests in {} s",
             (ENDS - BEGINS).as_secs(),
             exchanges.len(),
             SPAN.as_secs()
@@ -151,10 +153,10 @@ async fn services(home: &Path) -> anyhow::Result<Trial> {
     })
 }
 
-fn records(targets: &[Target; 3]) -> [(&'static str, &'static str, u16, u16, u16); 3] {
-    targets
-        .each_ref()
-        .map(|target| (SERVICE, NAME, target.address.port(), 10, 10))
+/// The records of the service: name, host, port, priority and weight.
+fn records(targets: &[FaultyTarget]) -> Vec<(&'static str, &'static str, u16, u16, u16)> {
+    let record = |target: &FaultyTarget| (SERVICE, NAME, target.address.port(), 10, 10);
+    targets.iter().map(record).collect()
 }
 
 fn demand() -> String {
@@ -162,27 +164,27 @@ fn demand() -> String {
 }
 
 /// From `back` until each of the others has been used and none of the first is any more.
-fn used_after(
-    exchanges: &[Exchange],
+fn used_after<'a>(
+    exchanges: &[TimedExchange],
     back: Duration,
-    first: &[&Target],
-    others: &[&Target],
+    first: impl IntoIterator<Item = &'a FaultyTarget>,
+    others: impl IntoIterator<Item = &'a FaultyTarget>,
 ) -> Duration {
     let after = || exchanges.iter().filter(|one| one.due >= back);
-    let uses = |target: &Target| {
+    let uses = |target: &FaultyTarget| {
         let read = after().filter(|one| target.has_read(&one.path));
         read.map(|one| one.due - back).collect::<Vec<_>>()
     };
-    let last = first
-        .iter()
-        .flat_map(|target| uses(target).into_iter().max());
-    let begins = others.iter().map(|target| uses(target).into_iter().min());
+    let first = first.into_iter();
+    let last = first.flat_map(|target| uses(target).into_iter().max());
+    let others = others.into_iter();
+    let begins = others.map(|target| uses(target).into_iter().min());
     let begins = begins.map(|begin| begin.unwrap_or(NEVER));
     last.chain(begins).max().unwrap_or(NEVER)
 }
 
 /// How many failed; what was seen instead is told.
-fn told_failures(what: &str, exchanges: &[Exchange]) -> u64 {
+fn told_failures(what: &str, exchanges: &[TimedExchange]) -> u64 {
     let failures = failures(exchanges);
     eprintln!("{what}: {failures:?}");
     failures.values().sum()

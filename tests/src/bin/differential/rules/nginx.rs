@@ -6,13 +6,15 @@ use super::shared::{
     kept_by_us, loaded_by_head, outlived_unsafe, outlives_a_failed_refresh, refused_304,
     renewed_by_head,
 };
-use super::{Rule, rule};
-use crate::compare::Difference;
-use crate::observe::{Observation, Source};
-use crate::sequence::Step;
+use super::{ExplanationRule, rule};
+use crate::compare::AnswerDifference;
+use crate::observe::{ObservedAnswer, Source};
+use crate::sequence::SequenceStep;
 
-pub const RULES: &[Rule] = &[
-    rule("nginx-no-age", |case| case.difference == Difference::Age),
+pub const RULES: &[ExplanationRule] = &[
+    rule("nginx-no-age", |case| {
+        case.difference == AnswerDifference::Age
+    }),
     rule("nginx-no-heuristics", |case| kept_by_us(case, is_heuristic)),
     rule("nginx-quoted-argument", |case| {
         kept_by_us(case, |answer| answer.says("max-age=\""))
@@ -51,8 +53,9 @@ pub const RULES: &[Rule] = &[
     rule("nginx-head-loads", loaded_by_head),
     rule("nginx-304-for-another", refused_304),
     rule("nginx-304-updates-nothing", |case| {
-        let validated = |seen: &Observation| seen.source == Source::Validated;
-        case.difference == Difference::Fields && case.seen[1][..=case.at].iter().any(validated)
+        let validated = |seen: &ObservedAnswer| seen.source == Source::Validated;
+        case.difference == AnswerDifference::Fields
+            && case.seen[1][..=case.at].iter().any(validated)
     }),
     rule("nginx-validates-what-was-replaced", |case| {
         case.ours().source == Source::Origin && case.theirs().source == Source::Validated
@@ -61,14 +64,15 @@ pub const RULES: &[Rule] = &[
         case.ours().source == Source::Validated && case.theirs().source == Source::StaleCopy
     }),
     rule("nginx-conditions-unstored", |case| {
-        case.difference == Difference::Status
+        case.difference == AnswerDifference::Status
             && case.ours().source == Source::Origin
             && (case.ours().status, case.theirs().status) == (200, 304)
     }),
     rule("nginx-newest-variant", |case| {
-        let varied = |step: &Step| step.answer.has("vary");
+        let varied = |step: &SequenceStep| step.answer.has("vary");
         let sources = (case.ours().source, case.theirs().source);
-        (case.difference != Difference::Source || sources == (Source::Validated, Source::Store))
+        (case.difference != AnswerDifference::Source
+            || sources == (Source::Validated, Source::Store))
             && case.theirs().from < case.ours().from
             && case.before().any(varied)
     }),
@@ -76,7 +80,7 @@ pub const RULES: &[Rule] = &[
         kept_by_them(case, |answer| answer.all("vary").count() > 1)
     }),
     rule("nginx-conditions", |case| {
-        case.difference == Difference::Status
+        case.difference == AnswerDifference::Status
             && (case.ours().status, case.theirs().status) == (304, 200)
     }),
     rule("nginx-strange-request", keeps_a_refusal),
@@ -85,7 +89,7 @@ pub const RULES: &[Rule] = &[
         case.theirs().source == Source::StaleCopy && case.ours().source == Source::Origin
     }),
     rule("nginx-ranges", |case| {
-        case.difference == Difference::Status
+        case.difference == AnswerDifference::Status
             && case.ask().has("range")
             && matches!(case.ours().status, 206 | 416)
             && case.theirs().status == 200

@@ -6,14 +6,14 @@ use super::shared::{
     keeps_a_refusal, kept_by_them, kept_by_us, loaded_by_head, outlived_unsafe,
     outlives_a_failed_refresh, passed_by, refused_304, renewed_by_head,
 };
-use super::{Rule, rule};
-use crate::compare::Difference;
+use super::{ExplanationRule, rule};
+use crate::compare::AnswerDifference;
 use crate::observe::Source;
 
 /// Without the ones that `vcl_backend_response` and the built-in lifetimes know.
 const UNSTORED: [u16; 8] = [299, 303, 308, 500, 501, 502, 503, 504];
 
-pub const RULES: &[Rule] = &[
+pub const RULES: &[ExplanationRule] = &[
     rule("varnish-no-heuristics", |case| {
         kept_by_us(case, is_heuristic)
     }),
@@ -53,7 +53,7 @@ pub const RULES: &[Rule] = &[
     rule("varnish-304-for-another", refused_304),
     rule("varnish-failed-refresh", outlives_a_failed_refresh),
     rule("varnish-503", |case| {
-        case.difference == Difference::Status
+        case.difference == AnswerDifference::Status
             && (case.ours().status, case.theirs().status) == (502, 503)
     }),
     rule("varnish-validated-for-one", became_private),
@@ -66,12 +66,12 @@ pub const RULES: &[Rule] = &[
                 .iter()
                 .any(|field| field.to_string() == form)
         };
-        case.difference == Difference::Status
+        case.difference == AnswerDifference::Status
             && (form("if-none-match: *") || form("if-none-match: \"x\", \"v1\""))
             && (case.ours().status, case.theirs().status) == (304, 200)
     }),
     rule("varnish-conditions-unstored", |case| {
-        case.difference == Difference::Status
+        case.difference == AnswerDifference::Status
             && case.ours().source == Source::Origin
             && (case.ours().status, case.theirs().status) == (200, 304)
     }),
@@ -90,7 +90,7 @@ pub const RULES: &[Rule] = &[
         let multipart = (206, 416);
         let unstored = (200, 206);
         let beyond = (200, 416);
-        case.difference == Difference::Status
+        case.difference == AnswerDifference::Status
             && case.ask().has("range")
             && [multipart, unstored, beyond].contains(&(case.ours().status, case.theirs().status))
     }),

@@ -66,8 +66,16 @@ fn told(event: &BusEvent) -> Value {
         Message::Changed { likeness, .. } => {
             json!({"kind": "changed", "key": "c/8=", "likeness": number(*likeness)})
         }
-        Message::Heartbeat { healthy, version } => {
-            json!({"kind": "heartbeat", "healthy": healthy, "version": version})
+        Message::Heartbeat {
+            healthy,
+            version,
+            asks,
+        } => {
+            let mut told = json!({"kind": "heartbeat", "healthy": healthy, "version": version});
+            if *asks {
+                told["asks"] = json!(true);
+            }
+            told
         }
         Message::Leaving => json!({"kind": "leaving"}),
         Message::Applied { of, order } => {

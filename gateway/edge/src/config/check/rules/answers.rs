@@ -228,6 +228,14 @@ fn beside_an_answer(route: &RouteConfig, by: &str, at: &ConfigPath, report: &mut
         ("key", is_set(&route.key)),
         ("invalidate", !route.invalidate.is_empty()),
         ("tags", !route.tags.is_empty()),
+        ("split", route.split.is_some()),
+        ("mirror", route.mirror.is_some()),
+        ("esi", route.esi.is_some()),
+        ("limit", !route.limit.is_empty()),
+        ("bypass", route.bypass != Default::default()),
+        ("cookies", route.cookies != Default::default()),
+        ("accept_language", !route.accept_language.is_empty()),
+        ("device", route.device.is_some()),
     ];
     for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
         let message = format!(
@@ -235,6 +243,13 @@ fn beside_an_answer(route: &RouteConfig, by: &str, at: &ConfigPath, report: &mut
              it has no effect; expected one of the two"
         );
         report.push(ConfigFinding::key(at.key(key), message));
+    }
+    if route.auth.is_some() {
+        let message = format!(
+            "given beside `{by}`, which answers everybody before anybody is asked who they are; \
+             expected `access`, which comes before it, or an upstream behind `auth`"
+        );
+        report.push(ConfigFinding::key(at.key("auth"), message));
     }
     if route.headers.request != Default::default() {
         let message =

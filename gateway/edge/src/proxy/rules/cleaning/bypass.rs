@@ -59,12 +59,9 @@ impl BypassConditions {
         }
         let mut pairs = cover::pairs(&parts.headers);
         pairs.any(|pair| {
-            let name = pair
-                .split(|octet| *octet == b'=')
-                .next()
-                .unwrap_or_default();
-            let name = String::from_utf8_lossy(name.trim_ascii_end());
-            self.cookies.iter().any(|pattern| pattern.matches(&name))
+            let name = cover::beginning(pair);
+            let mut patterns = self.cookies.iter();
+            patterns.any(|pattern| pattern.matches_octets(name))
         })
     }
 

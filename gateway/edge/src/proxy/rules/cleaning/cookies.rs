@@ -31,11 +31,10 @@ impl CookieFilter {
 
     /// A name that is no text matches no pattern, and what has no `=` is a name (RFC 6265bis §5.6).
     fn keeps(&self, pair: &[u8]) -> bool {
-        let name = pair.split(|octet| *octet == b'=').next();
-        let name = name.unwrap_or_default().trim_ascii_end();
-        let name = std::str::from_utf8(name).ok();
+        let name = cover::beginning(pair);
         let holds = |patterns: &[Pattern]| {
-            name.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+            patterns.iter().any(|pattern| pattern.matches_octets(name))
+                && std::str::from_utf8(name).is_ok()
         };
         self.keep.as_deref().is_none_or(holds) && !holds(&self.drop)
     }

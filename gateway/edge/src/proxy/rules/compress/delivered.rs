@@ -5,60 +5,63 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 
-use super::{ClientCodings, ClientWish, PassedAnswers, VARIES_BY, forget_octets, is_left_alone};
+use super::{ClientCodings, ClientWish, PassedAnswers, forget_octets, is_left_alone};
 use crate::cache::encoder::EncodingOutcome;
 use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::coding::decode::{DecodeError, decode};
 use crate::http::coding::transcode::{DecodedBody, EncodedBody};
 use crate::http::coding::{AppliedCoding, ContentCoding};
-use crate::http::vary;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::respond;
+use crate::proxy::rules::present::{PresentFields, RuledField};
 
 /// Coded content of at most so many octets is decoded at once, if it has no more than
 /// [`MOST_AT_ONCE`] then; so its length is known.
 const CODED_AT_ONCE: usize = 64 << 10;
 const MOST_AT_ONCE: usize = 512 << 10;
 
+/// Whether other clients get an answer in another coding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodingVariance {
+    SameForAll,
+    Varies,
+}
+
 impl ClientCodings {
-    /// Gives an answer the coding that this client takes, and says what it varies by.
-    pub fn deliver(&self, served: CountedResponse) -> CountedResponse {
-        let CountedResponse {
-            response,
-            outcome,
-            rule,
-        } = served;
-        if outcome == RequestOutcome::Error || response.status().is_informational() {
-            return CountedResponse {
-                response,
-                outcome,
-                rule,
-            };
+    /// Gives an answer the coding that this client takes, and says whether it varies by that. Most
+    /// answers stay where they are.
+    pub fn deliver(&self, served: &mut CountedResponse, present: PresentFields) -> CodingVariance {
+        let response = &mut served.response;
+        if served.outcome == RequestOutcome::Error || response.status().is_informational() {
+            return CodingVariance::SameForAll;
         }
+        let applied = match present.has(RuledField::ContentEncoding) {
+            true => AppliedCoding::of(response.headers()),
+            false => AppliedCoding::Identity,
+        };
         // Also where its coding is undone: that of others is not.
-        let varies = self.rules.varies(response.headers());
-        let (mut response, outcome) = match AppliedCoding::of(response.headers()) {
+        let varies = match self.rules.varies(response.headers(), applied) {
+            true => CodingVariance::Varies,
+            false => CodingVariance::SameForAll,
+        };
+        match applied {
             AppliedCoding::One(coding) if self.must_undo(coding, response.status()) => {
-                match self.undo(coding, response) {
-                    Ok(plain) => (plain, outcome),
-                    Err(_) => return CountedResponse::new(undecodable(), RequestOutcome::Error),
+                match self.undo(coding, std::mem::take(response)) {
+                    Ok(plain) => *response = plain,
+                    Err(_) => {
+                        *served = CountedResponse::new(undecodable(), RequestOutcome::Error);
+                        return CodingVariance::SameForAll;
+                    }
                 }
             }
-            AppliedCoding::Identity if self.encodes(&response, outcome) => {
-                (self.encode(response), outcome)
+            AppliedCoding::Identity if self.encodes(response, served.outcome) => {
+                *response = self.encode(std::mem::take(response));
             }
-            _ => (response, outcome),
-        };
-        if varies {
-            vary::add(response.headers_mut(), VARIES_BY);
+            _ => {}
         }
-        CountedResponse {
-            response,
-            outcome,
-            rule,
-        }
+        varies
     }
 
     fn must_undo(&self, coding: ContentCoding, status: StatusCode) -> bool {

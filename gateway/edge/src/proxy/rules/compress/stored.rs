@@ -81,7 +81,7 @@ impl ClientCodings {
         if form.is_some() || !self.takes(stored) {
             weaken_tag(unchanged);
         }
-        if self.rules.varies(stored) {
+        if self.rules.varies(stored, AppliedCoding::of(stored)) {
             vary::add(unchanged, VARIES_BY);
         }
     }

@@ -88,7 +88,7 @@ fn the_origin_is_asked_with_one_word_and_for_one_client_with_its_own() {
         fields.extend(range.map(|range| ("range", range)));
         let mut parts = request(method, &fields);
         let client = rules.client(&parts);
-        parts.extensions.insert(client);
+        parts.extensions.insert(Arc::new(client));
         rules.clean(&mut parts);
         assert_eq!(
             lines(&parts.headers),

@@ -1,5 +1,7 @@
 //! Origins of sites, as they are configured and as browsers send them (RFC 6454 §6.1).
 
+use http::HeaderValue;
+
 /// An origin, or a set of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OriginPattern {
@@ -79,11 +81,14 @@ impl OriginPattern {
         })
     }
 
+    /// Whether a browser's origin is one of these, and that to the letter.
+    pub fn is_just(&self, origin: &HeaderValue) -> bool {
+        let text = self.text.as_ref();
+        text.is_some_and(|text| text.as_bytes() == origin.as_bytes())
+    }
+
     /// Whether a browser's origin is one of these.
     pub fn matches(&self, origin: &str) -> bool {
-        if self.text.as_deref() == Some(origin) {
-            return true;
-        }
         let Some(OriginParts { scheme, host, port }) = split(origin) else {
             return false;
         };
