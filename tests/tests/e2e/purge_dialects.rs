@@ -175,7 +175,9 @@ async fn logged_reach(node: &Gateway, number: usize) -> String {
 /// Whether a line of the log names what the table says that a form means.
 fn told_by_log(line: &str, form: &WireForm) -> bool {
     form.means.iter().all(|meant| {
-        let (kind, what) = meant.split_once(' ').unwrap_or((meant, ""));
+        let (kind, what) = meant.split_once(' ').unwrap_or((meant.as_str(), ""));
+        // Of every host.
+        let what = what.trim_start_matches('*');
         match kind {
             "page" => line.contains("url ") && line.contains(what),
             "type" | "tag" | "prefix" | "route" => {
