@@ -96,7 +96,7 @@ async fn soak(plan: &SoakPlan) -> Arc<ReloadReport> {
         reload(&gateway.gateway, &variant, round, &report).await;
     }
     tokio::time::sleep(CALM).await;
-    let mut before = growth(&gateway.gateway).await;
+    let before = growth(&gateway.gateway).await;
     report.load.begin();
     let mut turns = interval(plan.span / u32::try_from(plan.reloads.max(1)).unwrap_or(1));
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,11 +109,7 @@ async fn soak(plan: &SoakPlan) -> Arc<ReloadReport> {
         }
         reload(&gateway.gateway, &variant, WARM_UP + round, &report).await;
         if exchanges_all {
-            // As old as the one before will be at its end.
             let aged = growth(&gateway.gateway).await;
-            if processes.len() == 2 {
-                before = aged;
-            }
             report.load.swap_begins();
             processes.push(gateway.gateway.upgrade().await);
             report.load.swap_ends();

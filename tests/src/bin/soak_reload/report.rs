@@ -1,5 +1,6 @@
 //! What was seen.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,27 @@ pub struct ProcessSize {
     pub descriptors: usize,
     pub threads: usize,
     pub old_engines: f64,
+}
+
+impl ProcessSize {
+    /// The median of each part. There is at least one size.
+    fn median(sizes: &[Self]) -> Self {
+        fn middle<T: Copy>(
+            sizes: &[ProcessSize],
+            part: impl Fn(&ProcessSize) -> T,
+            order: impl Fn(&T, &T) -> Ordering,
+        ) -> T {
+            let mut parts: Vec<T> = sizes.iter().map(part).collect();
+            parts.sort_by(order);
+            parts[parts.len() / 2]
+        }
+        Self {
+            resident_bytes: middle(sizes, |size| size.resident_bytes, Ord::cmp),
+            descriptors: middle(sizes, |size| size.descriptors, Ord::cmp),
+            threads: middle(sizes, |size| size.threads, Ord::cmp),
+            old_engines: middle(sizes, |size| size.old_engines, f64::total_cmp),
+        }
+    }
 }
 
 /// Counts of the soak.
@@ -50,8 +72,23 @@ impl ReloadReport {
         }
     }
 
+    /// What the process had before and after. Where others took its place in between, the medians of
+    /// the first third of them and of the last third count: each lives for a short time only, and
+    /// what one has at a moment depends on what its clients just do.
     pub fn grew(&self, before: ProcessSize, after: ProcessSize) {
-        *self.growth.lock().unwrap() = (before, after);
+        let replaced = self.replaced.lock().unwrap();
+        let third = replaced.len() / 3;
+        *self.growth.lock().unwrap() = match third {
+            0 => (before, after),
+            _ => (
+                ProcessSize::median(&replaced[..third]),
+                ProcessSize {
+                    // Configurations that are left are so at the end alone.
+                    old_engines: after.old_engines,
+                    ..ProcessSize::median(&replaced[replaced.len() - third..])
+                },
+            ),
+        };
     }
 
     /// Another process has taken the place of one of this size.
@@ -102,13 +139,16 @@ impl ReloadReport {
                 format!("{mebibytes:.1}")
             });
             let sizes: Vec<_> = sizes.collect();
+            let descriptors = replaced.iter().map(|one| one.descriptors.to_string());
+            let descriptors: Vec<_> = descriptors.collect();
             let _ = writeln!(
                 text,
-                "{} take-overs; {} earlier processes are left; resident MiB of each before it was \
-                 replaced: {}",
+                "{} take-overs; {} earlier processes are left; before each was replaced: resident \
+                 MiB {}; descriptors {}",
                 replaced.len(),
                 self.left.load(Relaxed),
-                sizes.join(" ")
+                sizes.join(" "),
+                descriptors.join(" ")
             );
         }
         for line in self.refused.lock().unwrap().iter().take(SHOWN) {
