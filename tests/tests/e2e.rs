@@ -390,8 +390,12 @@ mod rules_cors;
 mod rules_forward_auth;
 #[path = "e2e/rules_jwt.rs"]
 mod rules_jwt;
+#[path = "e2e/rules_laws.rs"]
+mod rules_laws;
 #[path = "e2e/rules_table.rs"]
 mod rules_table;
+#[path = "e2e/rules_told.rs"]
+mod rules_told;
 #[path = "e2e/rules_upstreams.rs"]
 mod rules_upstreams;
 #[path = "e2e/secrets.rs"]

@@ -30,6 +30,7 @@ mod line_diff;
 mod named_files;
 mod parser;
 mod problem;
+mod rule_warnings;
 mod schema;
 mod seal_warnings;
 mod secret;

@@ -285,11 +285,15 @@ impl DialectSettings {
         &self,
         request: &ControlRequest<'_>,
     ) -> Result<(PurgeScope, AnswerForm), InvalidPurgeRequest> {
-        if self.has(PurgeDialect::Nginx)
-            && let Some(read) = nginx::read(request, self)
-        {
-            self.no_stray_field(request, &[])?;
-            return Ok((read?, AnswerForm::Nginx));
+        if let Some(read) = nginx::read(request, self) {
+            if self.has(PurgeDialect::Nginx) {
+                self.no_stray_field(request, &[])?;
+                return Ok((read?, AnswerForm::Nginx));
+            }
+            // Other methods are not of this dialect, and may be of one that is listed.
+            if read.is_ok() {
+                return Err(switched_off(PurgeDialect::Nginx, "this path"));
+            }
         }
         if let Some(read) = souin::read(request) {
             if !self.has(PurgeDialect::Souin) {

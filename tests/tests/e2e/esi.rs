@@ -1,6 +1,7 @@
 //! Pages that are put together from fragments (Edge Side Includes).
 
 use e2e::client::Client;
+use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
@@ -172,6 +173,64 @@ async fn pages_are_bounded_in_fragments_and_bytes() {
     assert_eq!(gateway.client().get("/large").await.text(), ".");
     gateway.client().get("/huge").await;
     assert_eq!(gateway.client().get("/huge").await.status, 502);
+}
+
+/// The bounds are those of the page with all pages in it.
+#[tokio::test]
+async fn bounds_count_what_is_in_pages_within_pages() {
+    let nested = |seen: &Seen| match seen.path_only() {
+        "/many" => page(&"<esi:include src=\"/inner\" onerror=\"continue\"/>".repeat(2)),
+        "/inner" => page(&"<esi:include src=\"/f\" onerror=\"continue\"/>".repeat(3)),
+        "/large" => page(&"<esi:include src=\"/outer\" onerror=\"continue\"/>".repeat(2)),
+        "/outer" => page("<esi:include src=\"/big\" onerror=\"continue\"/>"),
+        "/big" => Reply::fresh("y".repeat(1200)),
+        _ => Reply::fresh("f"),
+    };
+    let route = "{name: pages, upstream: origin, esi: {includes: 5, max_bytes: 2000B}}";
+    let (_origin, gateway) = site(&[route], nested).await;
+    for _ in 0..3 {
+        // Two inner pages, and three of the six fragments in them.
+        assert_eq!(gateway.client().get("/many").await.text(), "fff");
+        let large = gateway.client().get("/large").await;
+        assert_eq!(
+            large.text(),
+            "y".repeat(1200),
+            "the second one would be too much"
+        );
+    }
+}
+
+/// Fragments are got side by side, and stand in the order of the page whichever comes first.
+#[tokio::test]
+async fn eight_fragments_are_got_at_once_and_keep_their_order() {
+    let (all, first) = (Gate::new(), Gate::new());
+    let (at_all, at_first) = (all.clone(), first.clone());
+    let origin = Origin::start(move |asked| {
+        let (at_all, at_first) = (at_all.clone(), at_first.clone());
+        async move {
+            let path = asked.read().await.path;
+            let Some(number) = path.strip_prefix("/f") else {
+                let include = |n| format!("<esi:include src=\"/f{n}\"/>");
+                let includes: Vec<String> = (0..9).map(include).collect();
+                return page(&includes.join("-"));
+            };
+            at_all.pass().await;
+            if number == "0" {
+                at_first.pass().await;
+            }
+            Reply::fresh(number.to_owned())
+        }
+    })
+    .await;
+    let gateway = Setup::new(&origin).route(PAGES).start().await;
+    let client = gateway.client();
+    let asking = tokio::spawn(async move { client.get("/").await });
+    all.reached_by(8).await;
+    assert_eq!(origin.count(), 9, "the page, and no ninth fragment");
+    all.open();
+    first.reached_by(1).await;
+    first.open();
+    assert_eq!(asking.await.unwrap().text(), "0-1-2-3-4-5-6-7-8");
 }
 
 #[tokio::test]

@@ -420,3 +420,109 @@ async fn souins_routes_have_their_lifetimes_and_exclusions() {
         assert_eq!(answer.cache().ttl, ttl, "{target}");
     }
 }
+
+/// Whether a page is answered from the cache.
+async fn is_held(gateway: &Gateway, target: &str) -> bool {
+    let ask = gateway.client().request(target).host("shop.example");
+    ask.send().await.is_hit()
+}
+
+/// What the plugin of that application sends to the cache.
+async fn sent(gateway: &Gateway, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+    let client = gateway.client().uncached();
+    let ask = client.ask(method.parse().unwrap(), target);
+    let ask = fields
+        .iter()
+        .fold(ask.host("shop.example"), |ask, (name, value)| {
+            ask.header(name, value)
+        });
+    ask.send().await.status.as_u16()
+}
+
+/// Pages that say that they may be stored, and what of.
+fn tagged(seen: &Seen) -> Reply {
+    let tag = seen.path_only().trim_matches('/').replace('/', "_");
+    Reply::ok("page")
+        .header("cache-control", "public, max-age=600")
+        .header("content-type", "text/html; charset=UTF-8")
+        .header("surrogate-key", &tag)
+}
+
+/// What purges in each counterpart: a file, its pages, and requests with the page that each reaches.
+#[tokio::test]
+async fn each_counterpart_takes_the_purges_that_its_application_sends() {
+    type SentPurge = (
+        &'static str,
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+    );
+    let purges: [(&str, [&str; 2], &[SentPurge]); 3] = [
+        (
+            "drupal-varnish.yaml",
+            ["/a", "/b/c"],
+            &[
+                ("BAN", "/", &[("cache-tags", "a|other")], "/a"),
+                ("URIBAN", "/b/c", &[], "/b/c"),
+                ("PURGE", "/a", &[], "/a"),
+            ],
+        ),
+        (
+            "caddy-souin.yaml",
+            ["/another", "/other"],
+            &[
+                (
+                    "PURGE",
+                    "/souin-api/souin/",
+                    &[("surrogate-key", "another, none")],
+                    "/another",
+                ),
+                (
+                    "PURGE",
+                    "/souin-api/souin/GET-http-shop.example-/other",
+                    &[],
+                    "/other",
+                ),
+                ("PURGE", "/other", &[], "/other"),
+            ],
+        ),
+        (
+            "wordpress-nginx.yaml",
+            ["/hello/", "/other/"],
+            &[
+                ("GET", "/purge/hello/", &[], "/hello/"),
+                ("PURGE", "/other/", &[], "/other/"),
+                ("GET", "/purge/other/", &[], "/other/"),
+            ],
+        ),
+    ];
+    for (file, pages, sends) in purges {
+        let origin = Origin::pages(tagged).await;
+        let gateway = counterpart(file, &origin).await;
+        for (method, target, fields, reached) in sends {
+            for page in pages {
+                is_held(&gateway, page).await;
+                assert!(is_held(&gateway, page).await, "{file}: {page} is stored");
+            }
+            let status = sent(&gateway, method, target, fields).await;
+            assert!(
+                (200..=204).contains(&status),
+                "{file}: {method} {target}: {status}"
+            );
+            for page in pages {
+                let was_reached = page == *reached;
+                assert_eq!(
+                    is_held(&gateway, page).await,
+                    !was_reached,
+                    "{file}: {method} {target}: {page}"
+                );
+            }
+        }
+        let asked = origin.seen();
+        assert!(
+            asked
+                .iter()
+                .all(|seen| seen.method == "GET" && !seen.path.starts_with("/purge"))
+        );
+    }
+}

@@ -28,6 +28,8 @@ struct WireForm {
     #[serde(default)]
     soft: bool,
     #[serde(default)]
+    means: Vec<String>,
+    #[serde(default)]
     answer: serde_yaml::Value,
     #[serde(default)]
     purges: Vec<String>,
@@ -158,10 +160,39 @@ async fn two_nodes() -> (Nats, Fleet) {
     (nats, fleet)
 }
 
+/// What the log says was reached by the purge on the listener with this number.
+async fn logged_reach(node: &Gateway, number: usize) -> String {
+    wait_for("the log tells of the purge", SOON, || async {
+        let log = node.log();
+        let mut lines = log
+            .iter()
+            .filter(|line| line.contains("purged by the PURGE method"));
+        lines.nth(number).cloned()
+    })
+    .await
+}
+
+/// Whether a line of the log names what the table says that a form means.
+fn told_by_log(line: &str, form: &WireForm) -> bool {
+    form.means.iter().all(|meant| {
+        let (kind, what) = meant.split_once(' ').unwrap_or((meant.as_str(), ""));
+        // Of every host.
+        let what = what.trim_start_matches('*');
+        match kind {
+            "page" => line.contains("url ") && line.contains(what),
+            "type" | "tag" | "prefix" | "route" => {
+                line.contains(&format!("{kind} ")) && line.contains(what)
+            }
+            "all" => line.contains("\"reached\":\"all"),
+            _ => false,
+        }
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_wire_form_makes_its_pages_new_on_both_nodes_and_no_others() {
     let (_nats, fleet) = two_nodes().await;
-    let mut judged = 0;
+    let (mut judged, mut judged_on_listener) = (0, 0);
     for form in table().iter().filter(|form| form.refused.is_none()) {
         let name = format!("{} {} {:?}", form.dialect, form.who, form.send);
         let mut before = Vec::new();
@@ -181,6 +212,12 @@ async fn each_wire_form_makes_its_pages_new_on_both_nodes_and_no_others() {
         assert_eq!(u64::from(told.status), expected, "{name}: {}", told.text);
         if let Some(part) = form.answer.as_str() {
             assert!(told.text.contains(part), "{name}: {}", told.text);
+        }
+        // Where the answer can't say what was reached, the log does.
+        if form.to.is_none() {
+            let reached = logged_reach(&fleet.nodes[0], judged_on_listener).await;
+            judged_on_listener += 1;
+            assert!(told_by_log(&reached, form), "{name}: the log has {reached}");
         }
         // What was published before this is there when this is.
         let receipt = purge_everywhere(&fleet.nodes[0], json!({"tag": "barrier"})).await;
@@ -258,8 +295,10 @@ async fn what_is_not_listed_is_refused_and_names_its_dialect() {
         pages.change(page);
     }
     let count = origin.count();
+    // A GET below the prefix of nginx is an ordinary request then.
     let unlisted = |form: &WireForm| {
-        form.to.is_none() && form.refused.is_none() && !["url", "nginx"].contains(&&*form.dialect)
+        let is_read = form.send[0].starts_with("GET ");
+        form.to.is_none() && form.refused.is_none() && form.dialect != "url" && !is_read
     };
     for form in table().iter().filter(|form| unlisted(form)) {
         let told = send(&gateway, form).await;
@@ -526,4 +565,49 @@ async fn a_ban_of_a_page_on_every_host_reaches_it_whatever_its_key_leaves_out() 
     for path in ["/a", "/a?utm_source=x"] {
         assert_eq!(shown(&gateway, path).await, new, "{path}");
     }
+}
+
+/// PD6: the list of addresses holds for each dialect, whatever the request brings beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_a_wrong_address_no_form_of_any_dialect_purges_not_even_with_the_token() {
+    let pages = Pages::default();
+    let origin = origin(&pages).await;
+    let purge = format!("{{enabled: true, allow: [10.0.0.1], token: kkkkkkkk, dialects: {ALL}}}");
+    let setup = speaking(Setup::new(&origin), ALL).top("purge_method", &purge);
+    let gateway = setup.start().await;
+    for page in PAGES {
+        shown(&gateway, page).await;
+        pages.change(page);
+    }
+    let count = origin.count();
+    let mut judged = 0;
+    for form in table().into_iter().filter(|form| form.to.is_none()) {
+        for token in ["", "Authorization: Bearer kkkkkkkk", "Fastly-Key: kkkkkkkk"] {
+            let mut bytes = format!(
+                "{} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n",
+                form.send[0]
+            );
+            for line in form.send[1..].iter().map(String::as_str).chain([token]) {
+                let is_key = line.starts_with("Fastly-Key") && line != token;
+                if !line.is_empty() && !is_key {
+                    bytes.push_str(&format!("{line}\r\n"));
+                }
+            }
+            bytes.push_str("\r\n");
+            let told = exchange(gateway.address, bytes).await;
+            assert_eq!(told.status, 403, "{:?} {token}: {}", form.send, told.text);
+            assert!(
+                told.text.contains("nothing was purged"),
+                "{:?}: {}",
+                form.send,
+                told.text
+            );
+            judged += 1;
+        }
+    }
+    assert!(judged >= 150, "{judged}");
+    for page in PAGES {
+        assert_eq!(shown(&gateway, page).await, 1, "{page}");
+    }
+    assert_eq!(origin.count(), count);
 }

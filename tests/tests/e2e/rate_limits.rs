@@ -308,6 +308,15 @@ async fn at_the_origin_loads_count_and_hits_and_followers_do_not() {
     );
     assert_eq!(a.ask(Method::HEAD, "/4").await.status, 429);
     assert_eq!(origin.count(), 2);
+    // Nothing is wrong with the origin, and it was not even asked.
+    let failed = [("outcome", "error")];
+    assert_eq!(
+        gateway.metric("lamina_cache_loads_total", &failed).await,
+        0.0
+    );
+    let attempts = [("upstream", "origin")];
+    let attempts = gateway.metric("lamina_upstream_requests_total", &attempts);
+    assert_eq!(attempts.await, 2.0);
     assert_eq!(
         by(&gateway, B).status("/3").await,
         200,

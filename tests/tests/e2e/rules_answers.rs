@@ -369,6 +369,7 @@ async fn purges_and_invalidations_find_what_was_rewritten() {
     })
     .await;
     let gateway = Setup::new(&origin)
+        .top("telemetry", "{log_format: json, access_log: on}")
         .route(&site("rewrite: {strip_prefix: /api, add_prefix: /v2}"))
         .start()
         .await;
@@ -397,6 +398,15 @@ async fn purges_and_invalidations_find_what_was_rewritten() {
             .seen()
             .iter()
             .all(|seen| seen.path.starts_with("/v2/"))
+    );
+    assert_eq!(log_line(&gateway, "/api/a").await["route"], "site");
+    // The last one: all lines before it are there.
+    get("/api/last").await;
+    log_line(&gateway, "/api/last").await;
+    let tells = |line: &String| line.contains("\"path\":\"/v2");
+    assert!(
+        !gateway.log().iter().any(tells),
+        "the log has the client's URLs alone"
     );
 }
 
@@ -552,11 +562,11 @@ async fn explain_and_plan_tell_the_rules() {
     };
     let told = explain("http://shop.example/api/x").await;
     let expected = json!([
+        "request id: x-request-id",
         "rewrite: without /api",
         "headers for the origin: without x-debug",
         "errors: text or JSON for 502 of the gateway",
         "security headers: basic",
-        "request id: x-request-id",
         "headers of answers: with x-a",
     ]);
     assert_eq!(told["rules"], expected);

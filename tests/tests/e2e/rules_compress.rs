@@ -7,8 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use e2e::browser::Browser;
 use e2e::client::{Answer, Streaming};
+use e2e::fleet::{Fleet, Pages, node};
 use e2e::gateway::Gateway;
+use e2e::nats::Nats;
 use e2e::origin::{Origin, Seen};
+use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
@@ -228,7 +231,7 @@ impl MatrixCase {
 /// Z3, Z4, Z5, Z14: ETag × encoding × conditional × range.
 #[tokio::test]
 async fn etags_encodings_conditions_and_ranges_agree_with_an_oracle() {
-    for base in [None, Some(Gzip), Some(Brotli)] {
+    for base in [None, Some(Gzip), Some(Brotli), Some(Zstd)] {
         let origin = Origin::pages(move |_| {
             // It does not heed what it is asked for.
             let reply = Reply::fresh(base.map_or_else(text, coded));
@@ -286,7 +289,101 @@ async fn etags_encodings_conditions_and_ranges_agree_with_an_oracle() {
                 }
             }
         }
+        // RFC 9111 §4.3.2: a cache does not evaluate it, so no form of the tag refuses a hit.
+        for tag in [TAG, "W/\"v1\"", "\"other\""] {
+            let answer = ask(&gateway, "/", &[("if-match", tag)]).await;
+            assert!(answer.status == 200 && answer.is_hit(), "{base:?} {tag}");
+        }
         assert_eq!(origin.count(), 1);
+    }
+}
+
+/// Z5: a range that is kept as a part is one of octets without a coding.
+#[tokio::test]
+async fn parts_that_are_kept_are_never_compressed() {
+    let origin = Origin::pages(|seen| {
+        let text = text();
+        let reply = match seen.header("range") {
+            "" => Reply::fresh(text),
+            range => {
+                let ends = range.trim_start_matches("bytes=").split_once('-').unwrap();
+                let first: usize = ends.0.parse().unwrap();
+                let last = ends.1.parse().unwrap_or(usize::MAX).min(text.len() - 1);
+                let place = format!("bytes {first}-{last}/{}", text.len());
+                Reply::fresh(text[first..=last].to_vec())
+                    .status(206)
+                    .header("content-range", &place)
+            }
+        };
+        reply
+            .header("etag", TAG)
+            .header("content-type", "text/html")
+    })
+    .await;
+    let route = "{name: site, upstream: origin, compress: {}, policy: {ranges: parts}}";
+    let gateway = Setup::new(&origin).route(route).start().await;
+    for round in 0..3 {
+        for takes in ["br", "zstd", "gzip", ""] {
+            let fields = [("range", "bytes=10-4999"), ("accept-encoding", takes)];
+            let part = ask(&gateway, "/", &fields).await;
+            assert_eq!(part.status, 206, "{takes} in round {round}");
+            assert_eq!(part.header("content-encoding"), "", "{takes}");
+            assert_eq!(part.body, text()[10..5000], "{takes}");
+        }
+    }
+    assert_eq!(origin.count(), 1, "it is kept");
+    // All that came before would have been made by then.
+    with_coding(&gateway, "/whole", "br", "br").await;
+    let made = [("outcome", "made")];
+    assert_eq!(gateway.metric("lamina_compress_total", &made).await, 1.0);
+}
+
+/// Z6: what tells of the octets goes where other octets go out; and answers that have no content of
+/// their own, or a part of one, are left alone.
+#[tokio::test]
+async fn what_tells_of_octets_is_right_for_those_that_go_out() {
+    const MD5: &str = "Q2hlY2sgSW50ZWdyaXR5IQ==";
+    let origin = Origin::pages(|seen| match seen.path_only() {
+        "/none" => Reply::status_only(204).header("cache-control", "max-age=60"),
+        "/part" => Reply::fresh(text()[..5000].to_vec())
+            .status(206)
+            .header("content-range", &format!("bytes 0-4999/{}", text().len()))
+            .header("content-type", "text/html"),
+        target => {
+            let base = (target == "/gzip").then_some(Gzip);
+            page(seen, base).header("content-md5", MD5)
+        }
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .route("{name: passed, match: {path: [/none, /part]}, upstream: origin, cache: off, compress: {passes: true}}")
+        .route("{name: site, upstream: origin, compress: {}}")
+        .start()
+        .await;
+    for target in ["/", "/gzip"] {
+        let coded = with_coding(&gateway, target, "br", "br").await;
+        assert!(!coded.has("content-md5"), "{target}: an encoding of ours");
+        assert_eq!(plain(&coded), text(), "{target}");
+        let stored = match target {
+            "/gzip" => "gzip",
+            _ => "",
+        };
+        let as_sent = ask(&gateway, target, &[("accept-encoding", stored)]).await;
+        assert_eq!(as_sent.header("content-encoding"), stored);
+        assert_eq!(as_sent.header("content-md5"), MD5, "{target}: as it came");
+    }
+    let decoded = ask(&gateway, "/gzip", &[]).await;
+    assert_eq!(decoded.header("content-encoding"), "");
+    assert!(!decoded.has("content-md5"), "its coding is undone");
+    for _ in 0..3 {
+        let takes = ("accept-encoding", "br, gzip, zstd");
+        let none = ask(&gateway, "/none", &[takes]).await;
+        assert_eq!((none.status.as_u16(), none.body.len()), (204, 0));
+        let part = ask(&gateway, "/part", &[takes, ("range", "bytes=0-4999")]).await;
+        assert_eq!((part.status.as_u16(), part.body.len()), (206, 5000));
+        for answer in [none, part] {
+            assert!(!answer.has("content-encoding"), "{:?}", answer.headers);
+        }
     }
 }
 
@@ -525,6 +622,92 @@ async fn a_disk_brings_back_what_the_origin_sent_and_nothing_else() {
     assert_eq!(origin.count(), 2);
 }
 
+/// Z11, Z14: another node that has its copy from the bus or from Redis gives each client what it takes.
+async fn a_node_has_what_the_origin_sent(first: &Gateway, second: &Gateway, origin: &Origin) {
+    let get = |gateway: &Gateway, target: &str, takes: &str| {
+        let ask = gateway.client().uncached().request(target);
+        let ask = ask.host("site.example").header("accept-encoding", takes);
+        ask.header("cache-control", "only-if-cached").send()
+    };
+    for target in ["/plain", "/gzip"] {
+        let load = first.client().request(target).host("site.example");
+        load.send().await;
+        wait_for("the first node has a form", SOON * 3, || async {
+            let answer = get(first, target, "zstd").await;
+            (answer.header("content-encoding") == "zstd").then_some(())
+        })
+        .await;
+        let plain_one = wait_for("the second node has a copy", SOON * 3, || async {
+            let answer = get(second, target, "").await;
+            (answer.status == 200).then_some(answer)
+        })
+        .await;
+        assert_eq!(plain_one.header("content-encoding"), "", "{target}");
+        assert_eq!(plain(&plain_one), text(), "{target}");
+        for takes in ["gzip", "br", "zstd", ""] {
+            let answer = get(second, target, takes).await;
+            assert_eq!(answer.status, 200, "{target}");
+            let coding = answer.header("content-encoding");
+            assert!(
+                coding.is_empty() || coding == takes,
+                "{target}: {coding} for {takes}"
+            );
+            let is_as_sent = target == "/gzip" && takes == "gzip";
+            assert!(!is_as_sent || coding == "gzip", "{target}: {coding}");
+            assert_eq!(plain(&answer), text(), "{target} for {takes}");
+        }
+    }
+    assert_eq!(origin.count(), 2, "the second node has asked nobody");
+}
+
+async fn of_both_codings() -> Origin {
+    Origin::pages(|seen| {
+        let coding = (seen.path_only() == "/gzip").then_some(Gzip);
+        page(seen, coding)
+            .without("cache-control")
+            .header("cache-control", "max-age=3600")
+    })
+    .await
+}
+
+const NODE_ROUTE: &str =
+    "{name: site, upstream: origin, compress: {}, policy: {request_directives: honor}}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_redis_nodes_share_what_the_origin_sent_and_nothing_else() {
+    let redis = Redis::start().await;
+    let origin = of_both_codings().await;
+    let cache = format!(
+        "{{l2: {{redis: {{url: \"{}\", connect_timeout: 1m, silence_timeout: 10m}}, {}}}}}",
+        redis.url(),
+        crate::l2::PATIENCE
+    );
+    let setup = Setup::new(&origin).top("cache", &cache).route(NODE_ROUTE);
+    let (first, second) = (setup.start().await, setup.start().await);
+    a_node_has_what_the_origin_sent(&first, &second, &origin).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_the_bus_nodes_share_what_the_origin_sent_and_nothing_else() {
+    let nats = Nats::start().await;
+    let origin = of_both_codings().await;
+    let bus = format!(
+        "priming: always, nats: {{servers: [\"nats://127.0.0.1:{}\"]}}",
+        nats.port
+    );
+    let mut nodes = Vec::new();
+    for name in ["a", "b"] {
+        nodes.push(node(&origin, name, &bus).route(NODE_ROUTE).start().await);
+    }
+    let fleet = Fleet {
+        origin,
+        pages: Pages::default(),
+        nodes,
+    };
+    fleet.whole().await;
+    a_node_has_what_the_origin_sent(&fleet.nodes[0], &fleet.nodes[1], &fleet.origin).await;
+}
+
 /// What the first bytes of an answer under way say, once at least so many are decoded. None of them
 /// waits for a further piece from the origin.
 async fn first_decoded(open: &mut Streaming, coding: ContentCoding, least: usize) -> Vec<u8> {
@@ -733,10 +916,18 @@ const SCRIPT: &str = r#"<!doctype html><meta charset=utf-8><title>codings</title
       const answer = await fetch(`/${coding}/text`, { cache: "no-store" });
       const text = await answer.text();
       const came = answer.headers.get("content-encoding");
-      report[coding] = { came, length: text.length, end: text.slice(-12) };
+      report[coding] = { came, text };
       if (came === coding) break;
       await new Promise(done => setTimeout(done, 50));
     }
+    // The same as a document, which the browser renders.
+    const frame = document.createElement("iframe");
+    const loaded = new Promise(done => frame.onload = done);
+    frame.src = `/${coding}/text`;
+    document.documentElement.append(frame);
+    await loaded;
+    const lines = [...frame.contentDocument.querySelectorAll("p")];
+    report[coding].rendered = lines.map(line => line.textContent);
   }
   fetch("/report", { method: "POST", body: JSON.stringify(report) });
 })();
@@ -772,8 +963,10 @@ async fn a_browser_and_curl_read_all_encodings() {
     let report: Value = serde_json::from_slice(&report).unwrap();
     let text = String::from_utf8(text()).unwrap();
     for (_, coding) in PLACES {
-        let wanted = json!({"came": coding, "length": text.len(), "end": &text[text.len() - 12..]});
-        assert_eq!(report[coding], wanted, "{coding}");
+        let line = |line: &str| line.replace("<p>", "").replace("</p>", "");
+        let rendered: Vec<String> = text.lines().map(line).collect();
+        let wanted = json!({"came": coding, "text": text, "rendered": rendered});
+        assert!(report[coding] == wanted, "{coding}: {}", report[coding]);
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--compressed", "--max-time", "20"]);
         curl.arg(format!("{url}/{coding}/text"));

@@ -561,3 +561,22 @@ async fn users_with_the_same_rights_share_pages_by_a_hash_that_the_application_s
     let questions = questions.filter(|seen| seen.path_only() == "/_fos_user_context_hash");
     assert_eq!(questions.count(), 4, "one for each session");
 }
+
+/// FA5: what the service tells the origin is an input as what a plugin sets is.
+#[tokio::test]
+async fn without_a_key_unkeyed_decides_what_two_users_share() {
+    for (unkeyed, second, loads) in [
+        ("vary", "bob", 2),
+        ("refuse_store", "bob", 4),
+        ("allow", "alice", 1),
+    ] {
+        let (_service, origin, gateway) = site(FORWARD, &format!(", unkeyed: {unkeyed}")).await;
+        let client = gateway.client();
+        for session in ["alice", "bob", "alice", "bob"] {
+            let shown = if session == "bob" { second } else { session };
+            let answer = get(&client, session).await;
+            assert_eq!(answer.text(), format!("page of {shown}"), "{unkeyed}");
+        }
+        assert_eq!(origin.count(), loads, "{unkeyed}");
+    }
+}

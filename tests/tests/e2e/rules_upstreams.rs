@@ -168,3 +168,94 @@ async fn bodies_are_copied_up_to_a_limit() {
     assert_eq!(sizes, [1, 1000]);
     assert_eq!(origin.count(), 3);
 }
+
+/// SP2: users move by the new weights, and what is stored of either upstream stays.
+#[tokio::test]
+async fn weights_change_by_a_reload_and_entries_of_both_stay() {
+    let (blue, green) = (named("blue").await, named("green").await);
+    let weighing = |weights: [u32; 2]| {
+        let [first, second] = weights;
+        let to =
+            format!("[{{upstream: blue, weight: {first}}}, {{upstream: green, weight: {second}}}]");
+        Setup::new(&blue)
+            .upstream("blue", &blue.url())
+            .upstream("green", &green.url())
+            .route(&format!(
+                "{{name: site, split: {{by: header x-user, to: {to}}}}}"
+            ))
+    };
+    let gateway = weighing([95, 5]).start().await;
+    let greens = async || {
+        let mut greens = 0;
+        for user in 0..200 {
+            let ask = gateway
+                .client()
+                .request("/")
+                .header("x-user", &user.to_string());
+            greens += usize::from(ask.send().await.text() == "green");
+        }
+        greens
+    };
+    let few = greens().await;
+    assert!((1..=35).contains(&few), "{few} of 200 with a weight of 5 %");
+    assert_eq!((blue.count(), green.count()), (1, 1));
+    for (weights, expected) in [([0, 100], 200), ([100, 0], 0), ([95, 5], few)] {
+        gateway.take_up(&weighing(weights)).await;
+        assert_eq!(greens().await, expected, "{weights:?}");
+        assert_eq!((blue.count(), green.count()), (1, 1), "entries stay");
+    }
+}
+
+/// MI1: a percentage, GET and HEAD unless a body may be copied, and each outcome is counted.
+#[tokio::test]
+async fn a_part_of_what_is_read_is_copied_and_outcomes_are_counted() {
+    let (origin, next) = (named("page").await, named("unseen").await);
+    let gateway = Setup::new(&origin)
+        .upstream("next", &next.url())
+        .upstream("gone", "{targets: [\"http://127.0.0.1:1\"]}")
+        .route("{name: lost, match: {path: /lost}, upstream: origin, mirror: {upstream: gone}}")
+        .route("{name: half, match: {path: /half/*}, upstream: origin, mirror: {upstream: next, percent: 50, max_in_flight: 1000}}")
+        .route("{name: site, upstream: origin, mirror: {upstream: next}}")
+        .start()
+        .await;
+    let client = gateway.client();
+    let counted = |route: &'static str, outcome: &'static str| {
+        let labels = [("route", route), ("outcome", outcome)];
+        let gateway = &gateway;
+        async move { gateway.metric("lamina_mirror_total", &labels).await }
+    };
+    for n in 0..100 {
+        client.get(&format!("/half/{n}")).await;
+    }
+    // What is copied last tells that those before it are on their way.
+    assert_eq!(client.post("/form", "a=1").await.text(), "page");
+    client.head("/head").await;
+    client.get("/last").await;
+    wait_for("each copy has come and is counted", SOON, || async {
+        let copies = next
+            .seen()
+            .iter()
+            .filter(|copy| copy.path.starts_with("/half"))
+            .count();
+        let sent = counted("half", "sent").await;
+        let others = counted("site", "sent").await;
+        (copies as f64 == sent && others == 2.0).then_some(())
+    })
+    .await;
+    let copies = next.seen();
+    let halves = copies.iter().filter(|copy| copy.path.starts_with("/half"));
+    let halves = halves.count();
+    assert!((15..=85).contains(&halves), "{halves} of 100 at 50 %");
+    let mut others: Vec<_> = copies
+        .iter()
+        .filter(|copy| !copy.path.starts_with("/half"))
+        .map(|copy| (copy.method.as_str(), &*copy.path))
+        .collect();
+    others.sort_unstable();
+    assert_eq!(others, [("GET", "/last"), ("HEAD", "/head")]);
+    client.get("/lost").await;
+    wait_for("a copy that failed is counted", SOON, || async {
+        (counted("lost", "failed").await == 1.0).then_some(())
+    })
+    .await;
+}

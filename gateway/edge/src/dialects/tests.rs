@@ -178,10 +178,6 @@ fn what_is_switched_off_is_refused_by_name() {
         .iter()
         .filter(|form| form.to.is_none() && form.refused.is_none())
     {
-        // A GET below the prefix is an ordinary request then, and `PURGE /purge/a` is about a page.
-        if form.dialect == "nginx" {
-            continue;
-        }
         let only_others: Vec<PurgeDialect> = match form.dialect.as_str() {
             "fastly" => vec![PurgeDialect::Url],
             "url" => Vec::new(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::origin::{Attempt, AttemptOutcome};
+use crate::proxy::counted::AnsweringRule;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
 
@@ -45,6 +46,7 @@ pub fn write(record: &RequestRecord) {
         agent = &*record.agent,
         reason = record.refused.as_deref(),
         limit = limit(noted.as_deref().unwrap_or_default()),
+        rule = record.rule().map(AnsweringRule::as_str),
         "request"
     );
 }

@@ -17,6 +17,8 @@ pub mod rules {
     pub use crate::proxy::rules::compress::config as compress;
     pub use crate::proxy::rules::config as common;
     pub use crate::proxy::rules::headers::config as headers;
+    pub use crate::proxy::rules::maintenance::config as maintenance;
+    pub use crate::proxy::rules::pages::config as pages;
     pub use crate::proxy::rules::redirect::config as redirect;
     pub use crate::proxy::rules::rewrite::config as rewrite;
     pub use crate::proxy::rules::template::TextTemplate;

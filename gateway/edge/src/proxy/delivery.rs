@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use http::Response;
 
-use super::counted::CountedResponse;
+use super::counted::{AnsweringRule, CountedResponse};
 use super::debug_headers;
 use super::esi::PageRequest;
 use super::metrics::RequestOutcome;
@@ -60,12 +60,21 @@ impl PendingAnswer {
     ) -> Response<Body> {
         route.metrics.count(served.outcome, started.elapsed());
         debug_headers::set(&route.policy.debug_headers, &mut served);
-        self.give(served)
+        self.complete(served, |rule| route.metrics.answered_by(rule))
     }
 
     /// The response in its final form. If there is a record of the request, it is finished when the
     /// body ends.
-    pub(super) fn give(self, mut served: CountedResponse) -> Response<Body> {
+    pub(super) fn give(self, served: CountedResponse) -> Response<Body> {
+        self.complete(served, |_| {})
+    }
+
+    /// `count` counts the rule that has made the answer, if one has.
+    fn complete(
+        self,
+        mut served: CountedResponse,
+        count: impl FnOnce(AnsweringRule),
+    ) -> Response<Body> {
         if served.outcome == RequestOutcome::Error {
             served.response = self.dialect.error(served.response);
         }
@@ -74,6 +83,9 @@ impl PendingAnswer {
         }
         if let Some(rules) = self.rules {
             served = rules.apply(served);
+        }
+        if let Some(rule) = served.rule {
+            count(rule);
         }
         match self.record {
             Some(record) => record.sent_by(self.user).answered(served),

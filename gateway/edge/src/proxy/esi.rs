@@ -181,10 +181,14 @@ impl PageRequest {
 
     /// Puts the page together, if this is one.
     pub(super) fn assemble(self: Box<Self>, served: CountedResponse) -> CountedResponse {
-        let CountedResponse { response, outcome } = served;
-        if outcome == RequestOutcome::Error || !self.is_page(&response) {
-            return CountedResponse { response, outcome };
+        if served.outcome == RequestOutcome::Error || !self.is_page(&served.response) {
+            return served;
         }
+        let CountedResponse {
+            response,
+            outcome,
+            rule,
+        } = served;
         let left = self.place.budget.bytes.load(Ordering::Relaxed);
         if response.body().size_hint().lower() > left {
             self.warn("a page is larger than esi.max_bytes");
@@ -199,7 +203,11 @@ impl PageRequest {
             false => Body::boxed(AssembledPage::new(body, Arc::from(self))),
         };
         head.extensions.insert(UncacheableReason::Private);
-        CountedResponse::new(Response::from_parts(head, body), outcome)
+        CountedResponse {
+            response: Response::from_parts(head, body),
+            outcome,
+            rule,
+        }
     }
 
     /// Whether an answer is a page that may have includes.

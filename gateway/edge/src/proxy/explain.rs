@@ -22,6 +22,7 @@ use crate::proxy::context::DerivedKey;
 use crate::proxy::generation::Generation;
 use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::message_hooks::{self, PluginHeadChanges, RequestPluginOutcome};
+use crate::proxy::mirror::config::MirroredRequests;
 use crate::proxy::miss::source::for_loader;
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
@@ -156,13 +157,16 @@ impl Generation {
         let form = url(&parts.uri);
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
-        explanation.rules.extend(rule_lines(route));
+        explanation.rules.extend(admission_lines(route));
         let answered = route.rules.as_ref().and_then(|rules| rules.answer_here());
+        if answered.is_none() {
+            explanation.rules.extend(origin_lines(route));
+        }
+        explanation.rules.extend(delivery_lines(route));
         if let Some(by) = answered {
             explanation.decision = format!("answered by {by}, before the cache");
             return (explanation, None);
         }
-        explanation.rules.extend(delivery_lines(route));
         if let Some(rules) = &route.rules {
             rules.pretend(parts);
         }
@@ -196,20 +200,36 @@ impl Generation {
 }
 
 /// What is done with a request before the request plugin and the key.
-fn rule_lines(route: &Route) -> Vec<String> {
-    let closed = route.maintenance.describe(Instant::now()).into_iter();
-    let rules = route.rules.iter().flat_map(|rules| rules.describe());
-    closed.chain(rules).collect()
+fn admission_lines(route: &Route) -> Vec<String> {
+    let closed = route.maintenance.describe(Instant::now());
+    match &route.rules {
+        Some(rules) => rules.describe_admission(closed),
+        None => closed.into_iter().collect(),
+    }
 }
 
-/// What is done beside the look-up, and when the answer is delivered.
+/// What is done beside the look-up, and on the way to the origin.
+fn origin_lines(route: &Route) -> Vec<String> {
+    let mirror = |of: MirroredRequests| {
+        let mirror = route.mirror.iter().filter(move |mirror| mirror.of() == of);
+        mirror.map(|mirror| mirror.describe())
+    };
+    let rules = route.rules.iter().flat_map(|rules| rules.describe_origin());
+    let all = mirror(MirroredRequests::All);
+    all.chain(rules)
+        .chain(mirror(MirroredRequests::Origin))
+        .collect()
+}
+
+/// What is done to the answer when it is delivered.
 fn delivery_lines(route: &Route) -> Vec<String> {
-    let mirror = route.mirror.iter().map(|mirror| mirror.describe());
     let esi = route
         .esi
         .iter()
         .map(|_| "esi: pages are put together from fragments when they are delivered".to_owned());
-    mirror.chain(esi).collect()
+    let rules = route.rules.iter();
+    let rules = rules.flat_map(|rules| rules.describe_delivery());
+    esi.chain(rules).collect()
 }
 
 /// Calls the route's request plugin. Returns a description of what it did, and whether the request

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::cache::coalesce::LoadFailure;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
-use crate::proxy::counted::CountedResponse;
+use crate::proxy::counted::{AnsweringRule, CountedResponse};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::respond;
 use crate::proxy::route::Route;
@@ -32,7 +32,11 @@ pub(super) fn answer(
         );
     }
     let status = CacheStatus::not_stored(reason, None);
-    CountedResponse::new(respond::failed(failure, &status), RequestOutcome::Error)
+    let answer = CountedResponse::new(respond::failed(failure, &status), RequestOutcome::Error);
+    match is_refusal(failure) {
+        true => answer.by(AnsweringRule::Limit),
+        false => answer,
+    }
 }
 
 /// The 504 response to `only-if-cached` (RFC 9111 §5.2.1.7).

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
+use super::counted::AnsweringRule;
 use crate::telemetry::config::SERIES_OF_A_ROUTE;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::series::SeriesBudget;
@@ -65,6 +66,7 @@ struct RequestMetricFamilies {
     mirrored: IntCounterVec,
     auth: IntCounterVec,
     dropped: IntCounterVec,
+    rules: IntCounterVec,
     purges: IntCounterVec,
     budget: SeriesBudget,
 }
@@ -74,6 +76,7 @@ pub struct RouteMetrics {
     families: RequestFamilies,
     route: Arc<str>,
     by_outcome: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
+    by_rule: [OnceLock<IntCounter>; AnsweringRule::ALL.len()],
 }
 
 /// What was said of a request that must show who sends it. Its words are those of the `outcome`
@@ -191,6 +194,14 @@ impl RequestFamilies {
             ),
             &["route"],
         )?;
+        let rules = IntCounterVec::new(
+            Opts::new(
+                "lamina_rule_answers_total",
+                "Answers that a rule of a route has made in place of the cache and the origin.",
+            ),
+            &["route", "step"],
+        )?;
+        registry.register(Box::new(rules.clone()))?;
         let purges = IntCounterVec::new(
             Opts::new(
                 "lamina_purge_requests_total",
@@ -219,6 +230,7 @@ impl RequestFamilies {
             mirrored,
             auth,
             dropped,
+            rules,
             purges,
             budget,
         })))
@@ -270,6 +282,7 @@ impl RequestFamilies {
             families: self.clone(),
             route: Arc::clone(name),
             by_outcome: Default::default(),
+            by_rule: Default::default(),
         }
     }
 }
@@ -281,6 +294,16 @@ impl RouteMetrics {
         let (requests, seconds) = made.get_or_init(|| self.series(outcome));
         requests.inc();
         seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts an answer that a rule of the route has made.
+    pub fn answered_by(&self, rule: AnsweringRule) {
+        let count = self.by_rule[rule as usize].get_or_init(|| {
+            let RequestMetricFamilies { rules, budget, .. } = &*self.families.0;
+            let route = budget.label(&self.route, rule.as_str(), 1);
+            rules.with_label_values(&[route, rule.as_str()])
+        });
+        count.inc();
     }
 
     #[cold]

@@ -132,6 +132,11 @@ impl RequestMirror {
         });
     }
 
+    /// Which requests are copied.
+    pub fn of(&self) -> MirroredRequests {
+        self.of
+    }
+
     /// The mirror in words.
     pub fn describe(&self) -> String {
         format!(

@@ -41,10 +41,13 @@ pub(super) async fn pass(
 ) -> CountedResponse {
     ask.note(|| TrailEvent::Passes(reason, detail));
     let dialect = ask.dialect();
-    let CountedResponse { response, outcome } = pass_on(cache, ask, body, reason, detail).await;
+    let served = pass_on(cache, ask, body, reason, detail).await;
     // It logs what it can't be told, and the client has changed its page all the same.
     let _ = cache.successor_knows().await;
-    CountedResponse::new(dialect.passed(response), outcome)
+    CountedResponse {
+        response: dialect.passed(served.response),
+        ..served
+    }
 }
 
 /// Sends the request on. What its answer makes invalid is purged before the client sees the answer.

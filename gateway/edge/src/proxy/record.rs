@@ -22,6 +22,7 @@ use http::{HeaderValue, Version};
 
 use crate::http::forward::RequestSender;
 use crate::http::tls::TlsSession;
+use crate::proxy::counted::AnsweringRule;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::protocol;
 use crate::telemetry::config::AccessLog;
@@ -80,6 +81,8 @@ pub struct RequestRecord {
 pub struct AnswerHead {
     pub status: u16,
     pub outcome: RequestOutcome,
+    /// The rule of the route that has made it. None: no rule has.
+    pub rule: Option<AnsweringRule>,
     /// The time from the request's head to the head of the answer.
     pub after: Duration,
     /// The `Cache-Status` that the client got (RFC 9211).
@@ -178,6 +181,11 @@ impl RequestRecord {
     /// The status of the response, or [`CLIENT_LEFT`] if there was none.
     pub fn status(&self) -> u16 {
         self.answer.as_ref().map_or(CLIENT_LEFT, |head| head.status)
+    }
+
+    /// The rule of the route that has answered. None if no rule has.
+    pub fn rule(&self) -> Option<AnsweringRule> {
+        self.answer.as_ref().and_then(|head| head.rule)
     }
 
     /// The outcome of the request. None if the client left before it was known.

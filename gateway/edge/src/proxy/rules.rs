@@ -50,7 +50,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use super::arrived::ArrivedRequest;
 use super::config::{OnOffSwitch, RouteConfig, SecurityHeaders};
 use super::context::RequestContext;
-use super::counted::CountedResponse;
+use super::counted::{AnsweringRule, CountedResponse};
 use super::metrics::{DroppedValueCount, RequestOutcome};
 use super::respond;
 use super::route::{RouteDependencies, RouteError};
@@ -60,6 +60,7 @@ use crate::http::forward::REQUEST_ID;
 use crate::http::grpc::AnswerDialect;
 use crate::http::server::Peer;
 use crate::http::vary::{self, Vary};
+use crate::rate_limit::config::LimitPlace;
 use access::AccessList;
 use auth::RouteAuth;
 use cleaning::RequestCleaning;
@@ -171,8 +172,7 @@ impl RouteRules {
             security_headers: config.security_headers,
             dropped: parts.metrics.dropped_values(label),
         };
-        let has_any = !rules.describe().is_empty();
-        Ok(has_any.then(|| Arc::new(rules)))
+        Ok((!rules.does_nothing()).then(|| Arc::new(rules)))
     }
 
     /// Whether a request may have to wait for somebody else before it is admitted.
@@ -213,7 +213,7 @@ impl RouteRules {
         if let Some(access) = &self.access
             && let Some(refusal) = access.refuse(request.client())
         {
-            return RuleAdmission::Answered(refusal);
+            return RuleAdmission::Answered(refusal.by(AnsweringRule::Access));
         }
         if self.maintenance.may_be_on() {
             request.attach_name();
@@ -228,14 +228,17 @@ impl RouteRules {
                 true => RequestOutcome::Pass,
                 false => RequestOutcome::Error,
             };
-            return RuleAdmission::Answered(CountedResponse::new(answer, outcome));
+            let answer = CountedResponse::new(answer, outcome);
+            return RuleAdmission::Answered(answer.by(AnsweringRule::Redirect));
         }
         if let Some(redirect) = self.trailing_slash.answer(&request.parts, &request.wishes) {
-            return RuleAdmission::Answered(CountedResponse::new(redirect, RequestOutcome::Pass));
+            let answer = CountedResponse::new(redirect, RequestOutcome::Pass);
+            return RuleAdmission::Answered(answer.by(AnsweringRule::TrailingSlash));
         }
         if let Some(direct) = &self.direct {
             let answer = direct.answer(&request.parts);
-            return RuleAdmission::Answered(CountedResponse::new(answer, RequestOutcome::Pass));
+            let answer = CountedResponse::new(answer, RequestOutcome::Pass);
+            return RuleAdmission::Answered(answer.by(AnsweringRule::Respond));
         }
         if let Some(limits) = &self.limits {
             let limited = limits.judge(request).await;
@@ -243,18 +246,18 @@ impl RouteRules {
                 rules.limit_fields = limited.fields;
             }
             if let Some(refusal) = limited.refusal {
-                return RuleAdmission::Answered(refusal);
+                return RuleAdmission::Answered(refusal.by(AnsweringRule::Limit));
             }
         }
         if let Some(cors) = &self.cors
             && let Some(answer) = cors.answer(&request.parts)
         {
-            return RuleAdmission::Answered(answer);
+            return RuleAdmission::Answered(answer.by(AnsweringRule::Cors));
         }
         if let Some(auth) = &self.auth
             && let Err(refusal) = auth.admit(request).await
         {
-            return RuleAdmission::Answered(refusal);
+            return RuleAdmission::Answered(refusal.by(AnsweringRule::Auth));
         }
         self.clean(&mut request.parts, request.wishes.upgrade.is_some());
         RuleAdmission::Admitted
@@ -410,32 +413,65 @@ impl RouteRules {
         }
     }
 
-    /// The steps that this route has, in their order and in words.
-    pub fn describe(&self) -> Vec<String> {
+    /// The steps before the request plugin, the key and the cache, in their order and in words.
+    /// `closed` is what is said of the maintenance of the route.
+    pub fn describe_admission(&self, closed: Option<String>) -> Vec<String> {
         let mut steps = Vec::new();
+        if self.request_id == OnOffSwitch::On {
+            steps.push("request id: x-request-id".to_owned());
+        }
         steps.extend(self.access.as_ref().map(AccessList::describe));
+        steps.extend(closed);
         steps.extend(self.redirect.as_ref().map(RouteRedirect::describe));
         steps.extend(self.trailing_slash.describe());
         steps.extend(self.direct.as_ref().map(DirectAnswer::describe));
-        steps.extend(self.limits.iter().flat_map(RouteLimits::describe));
+        let edge = LimitPlace::Edge;
+        steps.extend(self.limits.iter().flat_map(|limits| limits.describe(edge)));
         steps.extend(self.cors.as_ref().map(CorsRules::describe));
         steps.extend(self.auth.as_ref().map(RouteAuth::describe));
         steps.extend(self.cleaning.iter().flat_map(RequestCleaning::describe));
+        steps
+    }
+
+    /// The steps on the way to the origin.
+    pub fn describe_origin(&self) -> Vec<String> {
+        let mut steps = Vec::new();
+        let origin = LimitPlace::Origin;
+        steps.extend(
+            self.limits
+                .iter()
+                .flat_map(|limits| limits.describe(origin)),
+        );
         steps.extend(self.rewrite.as_ref().map(PathRewrite::describe));
-        let changes = |of: &str, changes: &HeaderChanges| format!("{of}: {}", changes.describe());
-        let request = self.request.as_ref();
-        steps.extend(request.map(|these| changes("headers for the origin", these)));
+        steps.extend(self.request.as_ref().map(|changes| {
+            let changes = changes.describe();
+            format!("headers for the origin: {changes}")
+        }));
+        steps
+    }
+
+    /// The steps of an answer that is delivered.
+    pub fn describe_delivery(&self) -> Vec<String> {
+        let mut steps = Vec::new();
         steps.extend(self.pages.iter().flat_map(ErrorPages::describe));
         if self.security_headers == SecurityHeaders::Basic {
             steps.push("security headers: basic".to_owned());
         }
-        if self.request_id == OnOffSwitch::On {
-            steps.push("request id: x-request-id".to_owned());
-        }
-        let response = self.response.as_ref();
-        steps.extend(response.map(|these| changes("headers of answers", these)));
+        steps.extend(self.response.as_ref().map(|changes| {
+            let changes = changes.describe();
+            format!("headers of answers: {changes}")
+        }));
         steps.extend(self.compress.as_ref().map(|compress| compress.describe()));
         steps
+    }
+
+    fn does_nothing(&self) -> bool {
+        let steps = [
+            self.describe_admission(None),
+            self.describe_origin(),
+            self.describe_delivery(),
+        ];
+        steps.iter().all(Vec::is_empty)
     }
 }
 

@@ -150,7 +150,7 @@ impl HeldShares {
         allowance: &SharedAllowance<'_>,
         link: &Arc<LimitLink>,
     ) -> SharedOutcome {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             match self.take_held(allowance.hash, link.millis()) {
                 LeaseTake::Admitted { left } => return SharedOutcome::Admitted { left },
@@ -160,13 +160,11 @@ impl HeldShares {
                 }
                 LeaseTake::Unknown => {}
             }
-            let Some(mut call) = self.ask(allowance, link) else {
+            let Some(call) = self.ask(allowance, link) else {
                 return SharedOutcome::Unknown;
             };
-            let answered = call.wait_for(|call| *call != LeaseCall::UnderWay);
-            match timeout_at(deadline.into(), answered).await {
-                Ok(Ok(call)) if *call == LeaseCall::Answered => {}
-                _ => return SharedOutcome::Unknown,
+            if outcome(call, deadline).await != LeaseCall::Answered {
+                return SharedOutcome::Unknown;
             }
         }
     }
@@ -258,9 +256,50 @@ impl HeldShares {
     }
 }
 
+/// What has become of a question, at the latest at the deadline.
+async fn outcome(
+    mut call: watch::Receiver<LeaseCall>,
+    deadline: tokio::time::Instant,
+) -> LeaseCall {
+    let answered = call.wait_for(|call| *call != LeaseCall::UnderWay);
+    match timeout_at(deadline, answered).await {
+        Ok(Ok(call)) => *call,
+        Ok(Err(_)) => LeaseCall::Failed,
+        Err(_) => LeaseCall::UnderWay,
+    }
+}
+
 /// In whole milliseconds, and at least one.
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_micros().div_ceil(1_000))
         .unwrap_or(u64::MAX >> 32)
         .max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// LM7, by a clock that goes on only when everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_redis_for_five_milliseconds_and_not_longer() {
+        let now = tokio::time::Instant::now;
+        let (tell, call) = watch::channel(LeaseCall::UnderWay);
+        let began = now();
+        let late = outcome(call.clone(), began + PATIENCE).await;
+        assert_eq!(late, LeaseCall::UnderWay);
+        let waited = began.elapsed();
+        let patience = Duration::from_millis(5)..=Duration::from_millis(6);
+        assert!(patience.contains(&waited), "{waited:?}");
+        let began = now();
+        let _ = tell.send(LeaseCall::Answered);
+        let answered = outcome(call.clone(), began + PATIENCE).await;
+        assert_eq!(
+            (answered, began.elapsed()),
+            (LeaseCall::Answered, Duration::ZERO)
+        );
+        let (tell, gone) = watch::channel(LeaseCall::UnderWay);
+        drop(tell);
+        assert_eq!(outcome(gone, now() + PATIENCE).await, LeaseCall::Failed);
+    }
 }

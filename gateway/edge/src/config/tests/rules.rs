@@ -61,6 +61,98 @@ fn compression_that_has_no_effect_is_a_warning() {
     }
 }
 
+/// What works, and does nothing or the contrary of something else, each with its place.
+#[test]
+fn rules_that_have_no_effect_are_warnings_where_they_stand() {
+    for (keys, warning) in [
+        (
+            "cache: off\n    bypass: { cookie: [a] }",
+            "routes[0].bypass: without effect",
+        ),
+        (
+            "cache: off\n    cookies: { drop: [a] }",
+            "routes[0].cookies: with `cache: off` nothing is stored",
+        ),
+        (
+            "cache: off\n    accept_language: [de]\n    bypass: { cookie: [a] }",
+            "routes[0].accept_language: with `cache: off` nothing is stored",
+        ),
+        (
+            "cache: off\n    maintenance: { serve: cached }",
+            "routes[0].maintenance.serve: without effect",
+        ),
+        (
+            "cookies: { drop: [_g*] }\n    key: { cookies: [theme, _ga] }",
+            "routes[0].key.cookies[1]: `cookies` removes _ga",
+        ),
+        (
+            "cookies: { keep: [session] }\n    key: { cookies: [theme] }",
+            "routes[0].key.cookies[0]: `cookies` removes theme",
+        ),
+        (
+            "accept_language: [de]\n    key: { headers: [x-a, Accept-Language] }",
+            "routes[0].key.headers[1]: `accept_language` puts",
+        ),
+        (
+            "esi: {}\n    compress: {}",
+            "routes[0].esi: pages that are put together are not compressed",
+        ),
+        (
+            "errors: [{ of: any }, { statuses: [502] }]",
+            "routes[0].errors[1]: without effect",
+        ),
+        (
+            "errors: [{ statuses: [502] }, { statuses: [503] }, { statuses: [503, 502] }]",
+            "routes[0].errors[2]: without effect",
+        ),
+        (
+            "policy: { lifetimes: [{ types: [\"image/*\"], ttl: 1h }, { types: [image/png], ttl: 2h }] }",
+            "routes[0].policy.lifetimes[1]: without effect: entry 1",
+        ),
+        (
+            "policy: { lifetimes: [{ paths: [/a], ttl: 1h }, { ttl: 2h }, { min_bytes: 1MiB, ttl: 3h }] }",
+            "routes[0].policy.lifetimes[2]: without effect: entry 2",
+        ),
+        (
+            "policy: { lifetimes: [{ min_bytes: 1KiB, ttl: 1h }, { min_bytes: 1MiB, ttl: 3h }] }",
+            "routes[0].policy.lifetimes[1]: without effect: entry 1",
+        ),
+    ] {
+        let config = read(&file(&format!("    {keys}\n"))).unwrap();
+        let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.len(), 1, "{keys}: {warnings:?}");
+        assert!(warnings[0].contains(warning), "{keys}: {warnings:?}");
+    }
+}
+
+/// The same where they do have an effect.
+#[test]
+fn rules_that_have_an_effect_are_no_warnings() {
+    for keys in [
+        "bypass: { cookie: [a] }\n    cookies: { drop: [a] }",
+        "cache: off\n    device: x-device",
+        "cookies: { drop: [_g*] }\n    key: { cookies: [theme] }",
+        "cookies: { keep: [theme*] }\n    key: { cookies: [theme] }",
+        "key: { headers: [Accept-Language] }",
+        "esi: {}\n    compress: { passes: true }",
+        "esi: {}\n    compress: { encodings: [] }",
+        "errors: [{ statuses: [502] }, {}]",
+        "errors: [{}, { of: any }]",
+        "policy: { lifetimes: [{ types: [image/png], ttl: 1h }, { types: [\"image/*\"], ttl: 2h }] }",
+        "policy: { lifetimes: [{ ttl: 1h }, { statuses: [404], ttl: 2h }] }",
+        "policy: { lifetimes: [{ statuses: [404], ttl: 1h }, { ttl: 2h }] }",
+        "policy: { lifetimes: [{ max_bytes: 1MiB, ttl: 1h }, { min_bytes: 1MiB, ttl: 3h }] }",
+        "policy: { lifetimes: [{ paths: [\"/?\"], ttl: 1h }, { paths: [\"/*\"], ttl: 2h }] }",
+    ] {
+        let config = read(&file(&format!("    {keys}\n"))).unwrap();
+        assert!(config.warnings.is_empty(), "{keys}: {:?}", config.warnings);
+    }
+    let defaults = "defaults: { lifetimes: [{ ttl: 1h }, { paths: [/a], ttl: 2h }] }\n";
+    let config = read(&file(defaults)).unwrap();
+    let warning = config.warnings[0].to_string();
+    assert!(warning.contains("defaults.lifetimes[1]"), "{warning}");
+}
+
 /// HD1, RD1 and what else contradicts itself, each with its place.
 #[test]
 fn rules_that_cannot_hold_are_refused_where_they_stand() {

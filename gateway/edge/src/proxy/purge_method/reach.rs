@@ -273,3 +273,52 @@ impl PurgeMethod {
         places
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::proxy::config::PurgeMethodConfig;
+    use crate::proxy::metrics::RequestFamilies;
+
+    fn places(ports: [u16; 4], scheme: Option<(&'static str, SchemeSource)>) -> Vec<String> {
+        let families = RequestFamilies::new(&Registry::new(), 100).unwrap();
+        let config = PurgeMethodConfig::default();
+        let method = PurgeMethod::new(&config, ports.into_iter(), &families).unwrap();
+        let host = "shop.example:8080";
+        let address = PurgeAddress { host, scheme };
+        let places = method.places(&TargetHosts::OfRequest, address).into_iter();
+        places
+            .map(|(scheme, host)| format!("{scheme}://{host}"))
+            .collect()
+    }
+
+    /// PD3: the ports of the listeners, of which clients use one and the application another.
+    #[test]
+    fn a_page_is_looked_for_under_each_scheme_and_port_that_serves_it() {
+        let by_connection = places(
+            [443, 8443, 0, 8443],
+            Some(("http", SchemeSource::Connection)),
+        );
+        let expected = [
+            "http://shop.example",
+            "http://shop.example:443",
+            "http://shop.example:8080",
+            "http://shop.example:8443",
+            "https://shop.example",
+            "https://shop.example:8080",
+            "https://shop.example:8443",
+        ];
+        assert_eq!(by_connection, expected);
+        let told = places(
+            [443, 8443, 0, 80],
+            Some(("https", SchemeSource::TrustedProxy)),
+        );
+        assert_eq!(
+            told,
+            ["https://shop.example:8080"],
+            "a proxy says which one"
+        );
+    }
+}

@@ -8,6 +8,7 @@ use super::trail::{SecondTierAnswer, TimedTrailEvent, TrailEvent};
 use super::{CLIENT_LEFT, RequestRecord};
 use crate::cache::event::{StaleReason, UncoalescedReason};
 use crate::http::cache_status::ForwardReason;
+use crate::proxy::counted::AnsweringRule;
 use crate::rate_limit::LimitVerdict;
 
 impl RequestRecord {
@@ -44,6 +45,7 @@ impl RequestRecord {
             "user": self.user,
             "status": self.status(),
             "result": self.result(),
+            "rule": self.rule().map(AnsweringRule::as_str),
             "cache_status": head.and_then(|head| head.cache_status.as_deref()),
             "encoding": head.and_then(|head| head.encoding.as_deref()),
             "grpc_status": self.grpc_status,
@@ -66,7 +68,23 @@ impl RequestRecord {
         if status == CLIENT_LEFT && self.answer.is_none() {
             return "The client left before there was an answer.".to_owned();
         }
-        let mut end = match (self.result(), &self.refused, &self.route) {
+        let mut end = match self.rule() {
+            None | Some(AnsweringRule::Errors) => self.end_without_a_rule(),
+            Some(rule) => format!("It was answered {status} {}.", made_by(rule)),
+        };
+        if self.rule() == Some(AnsweringRule::Errors) {
+            end.push_str(" The rule `errors` of its route told the client of it.");
+        }
+        if !self.complete {
+            end.push_str(" The client did not take the whole body.");
+        }
+        end
+    }
+
+    /// How it ended if no rule of its route has answered.
+    fn end_without_a_rule(&self) -> String {
+        let status = self.status();
+        match (self.result(), &self.refused, &self.route) {
             (_, Some(why), _) => format!("It was refused with {status}: {why}."),
             (_, None, None) if status == 404 => "No route matches it: 404.".to_owned(),
             ("hit", ..) => format!("It was answered {status} from the cache."),
@@ -80,12 +98,25 @@ impl RequestRecord {
             ("miss", ..) => format!("It was answered {status} by its own load."),
             ("pass", ..) => format!("It was answered {status} without the cache."),
             _ => format!("It was answered {status} with an error of the gateway's own."),
-        };
-        if !self.complete {
-            end.push_str(" The client did not take the whole body.");
         }
-        end
     }
+}
+
+/// Which rule of the route has answered, and why.
+fn made_by(rule: AnsweringRule) -> String {
+    let why = match rule {
+        AnsweringRule::Access => "its client's address may not ask",
+        AnsweringRule::Maintenance => "the route is closed",
+        AnsweringRule::Redirect => "the page is at another place",
+        AnsweringRule::TrailingSlash => "the page has another spelling",
+        AnsweringRule::Respond => "the route has an answer of its own",
+        AnsweringRule::Limit => "its client has asked too often",
+        AnsweringRule::Cors => "a browser asked what it may send",
+        AnsweringRule::Auth => "its sender was not let in",
+        AnsweringRule::Errors => "it is an error",
+    };
+    let rule = rule.as_str();
+    format!("by the rule `{rule}` of its route, since {why}")
 }
 
 fn step(noted: &TimedTrailEvent) -> Value {

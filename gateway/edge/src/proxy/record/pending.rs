@@ -82,7 +82,11 @@ impl PendingRecord {
     /// Notes the answer. The record ends with the body of the answer; if the body is already
     /// complete, it ends now.
     pub(in crate::proxy) fn answered(mut self, served: CountedResponse) -> Response<Body> {
-        let CountedResponse { response, outcome } = served;
+        let CountedResponse {
+            response,
+            outcome,
+            rule,
+        } = served;
         let whole = matches!(response.body(), Body::Empty | Body::Full(_));
         let length = response.body().size_hint().exact();
         self.change(|record| {
@@ -90,6 +94,7 @@ impl PendingRecord {
             record.answer = Some(AnswerHead {
                 status: response.status().as_u16(),
                 outcome,
+                rule,
                 after: record.started.elapsed(),
                 // Ours is the last one; those before it are of caches nearer to the origin.
                 cache_status: headers.get_all(CACHE_STATUS).iter().next_back().map(text),

@@ -115,10 +115,13 @@ impl RouteLimits {
         self.origin.iter().any(|limit| limit.is_used_up(subject))
     }
 
-    /// The limits in words: those of every request, and those of what goes to the origin.
-    pub fn describe(&self) -> impl Iterator<Item = String> {
-        let limits = self.edge.iter().chain(&self.origin);
-        limits.map(|limit| limit.describe())
+    /// The limits that count there, in words.
+    pub fn describe(&self, place: LimitPlace) -> impl Iterator<Item = String> {
+        let limits = match place {
+            LimitPlace::Edge => &self.edge,
+            LimitPlace::Origin => &self.origin,
+        };
+        limits.iter().map(|limit| limit.describe())
     }
 
     fn subject<'a>(&'a self, ask: &'a RequestContext) -> LimitSubject<'a> {

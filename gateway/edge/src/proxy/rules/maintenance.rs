@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::pages::{self, PageFile, PageReader};
 use super::request_id::RequestId;
 use crate::http::cidr::Cidr;
-use crate::proxy::counted::CountedResponse;
+use crate::proxy::counted::{AnsweringRule, CountedResponse};
 use crate::proxy::metrics::RequestOutcome;
 use config::{MaintenanceConfig, MaintenanceServing};
 
@@ -147,7 +147,7 @@ impl RouteMaintenance {
         }
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let response = pages::told(status, headers, self.page.as_ref(), &reader);
-        CountedResponse::new(response, RequestOutcome::Error)
+        CountedResponse::new(response, RequestOutcome::Error).by(AnsweringRule::Maintenance)
     }
 
     /// The maintenance in words. None: it is off.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::config::AnswerFile;
 use super::direct::content_type;
 use crate::http::body::Body;
-use crate::proxy::counted::CountedResponse;
+use crate::proxy::counted::{AnsweringRule, CountedResponse};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::respond;
 use config::{ErrorMaker, ErrorPageConfig};
@@ -105,7 +105,8 @@ impl ErrorPages {
         };
         let (parts, _) = served.response.into_parts();
         let response = told(status, parts.headers, page.file.as_ref(), reader);
-        CountedResponse::new(response, served.outcome)
+        let rule = served.rule.unwrap_or(AnsweringRule::Errors);
+        CountedResponse::new(response, served.outcome).by(rule)
     }
 
     /// The pages in words.
