@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt, Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http_body::{Frame, SizeHint};
 
 use super::PageRequest;
@@ -74,16 +74,49 @@ async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> 
     std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *body), cx)).await
 }
 
+/// A fragment, if there is one, with the text behind it.
+#[derive(Default)]
+struct PageSection {
+    include: Option<EsiInclude>,
+    texts: Vec<Bytes>,
+}
+
+/// The sections of a page: each fragment begins one, so that no text counts among what is got side
+/// by side. The text before the first fragment is sent at once.
+fn sections(whole: &Bytes) -> Vec<PageSection> {
+    let mut sections = vec![PageSection::default()];
+    for piece in esi::pieces(whole) {
+        match piece {
+            EsiPiece::Text(range) => {
+                let text = whole.slice(range);
+                if let Some(section) = sections.last_mut() {
+                    section.texts.push(text);
+                }
+            }
+            EsiPiece::Include(include) => sections.push(PageSection {
+                include: Some(include),
+                texts: Vec::new(),
+            }),
+        }
+    }
+    sections
+}
+
 /// The pieces of a page. Fragments are got while those before them are sent.
-fn given(whole: Bytes, page: &Arc<PageRequest>) -> PagePieces {
+fn given(whole: &Bytes, page: &Arc<PageRequest>) -> PagePieces {
     let page = Arc::clone(page);
-    let pieces = esi::pieces(&whole)
-        .into_iter()
-        .map(move |piece| match piece {
-            EsiPiece::Text(range) => std::future::ready(Ok(whole.slice(range))).boxed(),
-            EsiPiece::Include(include) => included(Arc::clone(&page), include).boxed(),
-        });
-    Box::pin(stream::iter(pieces).buffered(SIDE_BY_SIDE))
+    let sections = sections(whole).into_iter().map(move |section| {
+        let page = Arc::clone(&page);
+        async move {
+            let mut pieces = Vec::with_capacity(1 + section.texts.len());
+            if let Some(include) = section.include {
+                pieces.push(Ok(included(page, include).await?));
+            }
+            pieces.extend(section.texts.into_iter().map(Ok));
+            Ok::<_, BodyError>(stream::iter(pieces))
+        }
+    });
+    Box::pin(stream::iter(sections).buffered(SIDE_BY_SIDE).try_flatten())
 }
 
 async fn included(page: Arc<PageRequest>, include: EsiInclude) -> Result<Bytes, BodyError> {
@@ -117,7 +150,7 @@ impl http_body::Body for AssembledPage {
             match state {
                 AssemblyState::Reading { whole, page } => match ready!(whole.as_mut().poll(cx)) {
                     Some(whole) => {
-                        let pieces = given(whole, page);
+                        let pieces = given(&whole, page);
                         *state = AssemblyState::Giving(pieces);
                     }
                     None => {
