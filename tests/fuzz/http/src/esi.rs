@@ -26,7 +26,9 @@ pub fn check(page: &[u8]) {
         }
     }
     assert_is_left_out(&page[sent..]);
-    let tags = page.windows(5).filter(|octets| octets.starts_with(MARKS[0]));
+    let tags = page
+        .windows(5)
+        .filter(|octets| octets.starts_with(MARKS[0]));
     assert!(includes <= tags.count(), "an include without a mark");
 }
 
