@@ -22,6 +22,7 @@ use crate::acme::{SHOP, Wanted, obtained, page};
 use crate::acme_dns::{RecordProgram, was_made_and_removed};
 use crate::acme_failures::slow_validation;
 
+const SITE: &str = "site.example";
 /// Pages that both nodes hold.
 const PAGES: usize = 24;
 
@@ -185,6 +186,14 @@ async fn purges_over_a_durable_queue_of_rabbitmq_are_lost_by_neither_process() {
     no_purge_is_lost_over(over_rabbitmq(rabbit, "durable", RabbitQueues::Durable)).await;
 }
 
+/// Which version of a page of [`SITE`] a node shows. A POST is about a URL, whose host both nodes must
+/// have in common.
+async fn shown_of_site(node: &Gateway, path: &str) -> u64 {
+    let answer = node.client().request(path).host(SITE).send().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.text().parse().unwrap()
+}
+
 /// A POST on a connection that the replaced process still has: what it makes invalid is invalid in the
 /// new process and on the other node.
 async fn a_post_to_the_replaced_process_reaches_all_over(bus: impl Fn(&str) -> String) {
@@ -195,13 +204,15 @@ async fn a_post_to_the_replaced_process_reaches_all_over(bus: impl Fn(&str) -> S
     replaced.upgrade().await;
     let page = path(0);
     for gateway in [&replaced, &other] {
-        assert_eq!(shown(gateway, &page).await, 1);
+        assert_eq!(shown_of_site(gateway, &page).await, 1);
     }
     let version = pages.change(&page);
-    assert_eq!(posting.post(&page, "x").await.status, 200);
-    assert_eq!(shown(&replaced, &page).await, version, "the new process");
+    let post = posting.ask(Method::POST, &page).host(SITE).body("x");
+    assert_eq!(post.send().await.status, 200);
+    let now = shown_of_site(&replaced, &page).await;
+    assert_eq!(now, version, "the new process");
     wait_for("the other node shows what was changed", SOON, || async {
-        (shown(&other, &page).await == version).then_some(())
+        (shown_of_site(&other, &page).await == version).then_some(())
     })
     .await;
     replaced.only_the_last_process(SOON).await;
