@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use quinn::{
-    AckFrequencyConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout,
-    Incoming, MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime, TransportConfig,
-    VarInt, ZeroRttAccepted,
+    Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    MtuDiscoveryConfig, Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ZeroRttAccepted,
 };
 use tokio::select;
 use tokio::sync::mpsc;
@@ -50,10 +50,6 @@ const MOST_PAYLOAD: u16 = 1_452;
 /// Octets that one stream, and all streams of a connection, may bring before they are read.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
-/// After how many packets of ours a client should acknowledge them, if it knows the extension
-/// (draft-ietf-quic-ack-frequency). Otherwise it does after every other one, and reading that costs
-/// a fifth of sending a large body.
-const PACKETS_BEFORE_ACK: u32 = 10;
 /// Octets of a connection's answers that wait to be sent or to be acknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
 /// Unidirectional streams of a client: its control stream, two of QPACK, and some that test
@@ -347,8 +343,6 @@ fn server_config(
     let mut transport = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MOST_PAYLOAD);
-    let mut acknowledgements = AckFrequencyConfig::default();
-    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(PACKETS_BEFORE_ACK));
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(limits.max_streams))
         .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS))
@@ -357,7 +351,6 @@ fn server_config(
         .send_window(SEND_WINDOW)
         .max_idle_timeout(IdleTimeout::try_from(SILENCE).ok())
         .mtu_discovery_config(Some(mtu))
-        .ack_frequency_config(Some(acknowledgements))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(crypto, Arc::clone(&secrets.token_key));
     config.transport_config(Arc::new(transport));
