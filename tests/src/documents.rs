@@ -23,7 +23,7 @@ const FOLDERS: [&str; 10] = [
 ];
 
 /// A document for people who use or change the program.
-pub struct Document {
+pub struct ProjectDocument {
     /// Its path from the root of the repository.
     pub name: String,
     pub path: PathBuf,
@@ -34,7 +34,7 @@ pub struct Document {
 ///
 /// # Panics
 /// If a folder can't be read, or has too little.
-pub fn documents() -> Vec<Document> {
+pub fn documents() -> Vec<ProjectDocument> {
     let root = repository();
     let entries = FOLDERS
         .iter()
@@ -42,7 +42,7 @@ pub fn documents() -> Vec<Document> {
     let paths = entries.map(|entry| entry.unwrap().path());
     let mut documents: Vec<_> = paths
         .filter(|path| path.extension().is_some_and(|ending| ending == "md"))
-        .map(|path| Document {
+        .map(|path| ProjectDocument {
             name: path.strip_prefix(&root).unwrap().display().to_string(),
             text: fs::read_to_string(&path).unwrap(),
             path,
@@ -67,7 +67,7 @@ pub struct TypedCommand {
     pub shown: Vec<String>,
 }
 
-impl Document {
+impl ProjectDocument {
     /// Its fenced blocks, in their order.
     pub fn blocks(&self) -> Vec<DocumentBlock> {
         let mut found = Vec::new();

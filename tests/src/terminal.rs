@@ -21,7 +21,7 @@ const THROUGH: &str = "---- through ";
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Somebody at a terminal, with `lamina` in the `PATH`.
-pub struct Terminal {
+pub struct ReaderTerminal {
     home: TempDir,
     shell: Child,
     lines: Receiver<String>,
@@ -36,7 +36,7 @@ pub struct TypedOutcome {
     pub code: Option<i32>,
 }
 
-impl Terminal {
+impl ReaderTerminal {
     /// Opens one, in an empty folder.
     ///
     /// # Panics
@@ -140,7 +140,7 @@ fn own_address() -> String {
     format!("127.{}.{low}.{number}", 64 + high % 64)
 }
 
-impl Drop for Terminal {
+impl Drop for ReaderTerminal {
     fn drop(&mut self) {
         // The shell ends with its input, and takes its jobs with it.
         drop(self.shell.stdin.take());

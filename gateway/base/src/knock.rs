@@ -1,4 +1,4 @@
-//! Whether a server can be reached: asked before a client library connects to it.
+//! Finds out whether a server can be reached, before a client library connects to it.
 //!
 //! A packet that opens a connection and was lost is sent again after one second, then after two and
 //! four more, and a client library waits for that. Whoever waits for a server to come back would

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use e2e::cli::repository;
-use e2e::documents::{Document, DocumentBlock, TypedCommand, documents};
+use e2e::documents::{DocumentBlock, ProjectDocument, TypedCommand, documents};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
-use e2e::terminal::{Terminal, TypedOutcome};
+use e2e::terminal::{ReaderTerminal, TypedOutcome};
 use e2e::wait::wait_until;
 
 /// The least that is run; far fewer means that the test went blind.
@@ -106,7 +106,7 @@ async fn every_command_of_a_document_runs() {
         left_out: [0; NOT_RUN.len()],
         faults: Vec::new(),
     };
-    let is_run_here = |document: &Document| {
+    let is_run_here = |document: &ProjectDocument| {
         let is_it = |(name, _): &(&str, &str)| document.name == *name;
         !RUN_ELSEWHERE.iter().any(is_it)
     };
@@ -134,7 +134,7 @@ struct RehearsalOutcome {
 
 impl RehearsalOutcome {
     /// Runs the commands of a document.
-    async fn follow(&mut self, document: &Document, origin: &str) {
+    async fn follow(&mut self, document: &ProjectDocument, origin: &str) {
         let blocks = document.blocks();
         if blocks.iter().all(|block| block.typed().is_empty()) {
             return;
@@ -160,7 +160,7 @@ impl RehearsalOutcome {
 fn can_build_plugins() -> bool {
     let command = "test -d \"$(rustc --print target-libdir --target wasm32-unknown-unknown)\" \
                    || test -d /usr/src/rustc-web";
-    let mut terminal = Terminal::open();
+    let mut terminal = ReaderTerminal::open();
     let can_build = terminal.types(command).code == Some(0);
     if !can_build {
         e2e::tools::is_missing(
@@ -179,19 +179,19 @@ fn begins(command: &str, how: &str) -> bool {
 
 /// One document, and the person who follows it.
 struct Rehearsal<'a> {
-    document: &'a Document,
+    document: &'a ProjectDocument,
     origin: &'a str,
-    terminal: Terminal,
+    terminal: ReaderTerminal,
     /// The configuration that a gateway runs with.
     running: Option<String>,
 }
 
 impl<'a> Rehearsal<'a> {
-    fn new(document: &'a Document, origin: &'a str) -> Self {
+    fn new(document: &'a ProjectDocument, origin: &'a str) -> Self {
         let mut rehearsal = Self {
             document,
             origin,
-            terminal: Terminal::open(),
+            terminal: ReaderTerminal::open(),
             running: None,
         };
         rehearsal.furnishes();
@@ -373,7 +373,7 @@ impl<'a> Rehearsal<'a> {
 }
 
 /// The whole configuration that a page about an application names, if it does.
-fn counterpart(document: &Document) -> Option<String> {
+fn counterpart(document: &ProjectDocument) -> Option<String> {
     let (_, rest) = document.text.split_once("](../../config/migrate/")?;
     let (name, _) = rest.split_once(')')?;
     fs::read_to_string(repository().join("config/migrate").join(name)).ok()

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use e2e::cli::{repository, run};
-use e2e::documents::{Document, DocumentBlock, documents};
+use e2e::documents::{DocumentBlock, ProjectDocument, documents};
 
 /// The least that there is of each; far fewer means that the test went blind.
 const MIN_COMMANDS: usize = 40;
@@ -16,7 +16,7 @@ const MIN_LINKS: usize = 150;
 
 /// The commands of a document's shell blocks, without comment and the file that their output goes
 /// to.
-fn commands(document: &Document) -> Vec<String> {
+fn commands(document: &ProjectDocument) -> Vec<String> {
     let typed = document.blocks();
     let typed = typed.iter().flat_map(DocumentBlock::typed);
     let mut commands = Vec::new();

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use e2e::cli::repository;
-use e2e::terminal::Terminal;
+use e2e::terminal::ReaderTerminal;
 use e2e::wait::wait_until;
 
 /// The ports of the guide, where origin and gateway listen.
@@ -124,12 +124,12 @@ fn without_ttl(line: &str) -> String {
 
 /// Somebody who follows the guide.
 struct GuideReader {
-    terminal: Terminal,
+    terminal: ReaderTerminal,
 }
 
 impl GuideReader {
     fn new() -> Self {
-        let mut terminal = Terminal::open();
+        let mut terminal = ReaderTerminal::open();
         terminal.types("set -e");
         Self { terminal }
     }

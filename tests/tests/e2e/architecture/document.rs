@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::code_text::names_word;
-use super::sources::{Source, sources};
+use super::sources::{SourceFile, sources};
 use super::{architecture_document, assert_holds, section};
 
 /// The least that the document has of each; far fewer means that a rule looks at nothing.
@@ -60,7 +60,7 @@ impl<'a> TourQuestion<'a> {
     }
 
     /// What keeps a reader from the answer.
-    fn faults(&self, document: &str, sources: &[Source]) -> Vec<String> {
+    fn faults(&self, document: &str, sources: &[SourceFile]) -> Vec<String> {
         let mut faults = Vec::new();
         let (files, names) = self.files_and_names();
         let code: String = sources

@@ -14,14 +14,14 @@ const MIN_PURE_FILES: usize = 20;
 
 /// Who may import whom, as `ARCHITECTURE.md` says it.
 pub(super) struct ImportTable {
-    pub(super) rows: BTreeMap<String, Importable>,
+    pub(super) rows: BTreeMap<String, ImportableName>,
     /// What every module may import.
     pub(super) for_all: BTreeSet<String>,
 }
 
 /// What one module may import.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Importable {
+pub(super) enum ImportableName {
     Everything,
     /// Of each module its `config`, and nothing else.
     ConfigTypes,
@@ -44,10 +44,10 @@ impl ImportTable {
                     continue;
                 }
                 let importable = match imported.trim() {
-                    "everything" => Importable::Everything,
-                    "nothing" => Importable::Modules(BTreeSet::new()),
-                    "the `config` of each module" => Importable::ConfigTypes,
-                    _ => Importable::Modules(words.clone()),
+                    "everything" => ImportableName::Everything,
+                    "nothing" => ImportableName::Modules(BTreeSet::new()),
+                    "the `config` of each module" => ImportableName::ConfigTypes,
+                    _ => ImportableName::Modules(words.clone()),
                 };
                 let before = table.rows.insert(importer.to_owned(), importable);
                 assert!(before.is_none(), "{importer} stands twice in the table");
@@ -66,9 +66,11 @@ impl ImportTable {
         let module = parts.next().unwrap_or_default();
         self.for_all.contains(module)
             || match self.rows.get(importer) {
-                Some(Importable::Everything) => true,
-                Some(Importable::ConfigTypes) => parts.next().is_none_or(|part| part == "config"),
-                Some(Importable::Modules(modules)) => modules.contains(module),
+                Some(ImportableName::Everything) => true,
+                Some(ImportableName::ConfigTypes) => {
+                    parts.next().is_none_or(|part| part == "config")
+                }
+                Some(ImportableName::Modules(modules)) => modules.contains(module),
                 None => false,
             }
     }

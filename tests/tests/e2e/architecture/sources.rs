@@ -11,7 +11,7 @@ use super::code_text::{
 /// The least that has code; far fewer means that the rules look at nothing.
 const MIN_FILES_WITH_CODE: usize = 250;
 
-pub(super) struct Source {
+pub(super) struct SourceFile {
     /// With the module first, as `cache/l2.rs` or `proxy/miss.rs`, whatever crate it is in.
     pub(super) path: PathBuf,
     /// The top-level module it belongs to.
@@ -60,7 +60,7 @@ const OTHER_CRATES: [(&str, &str); 6] = [
 ];
 
 /// All files of the gateway. Asserts that most of them have code to judge.
-pub(super) fn sources() -> Vec<Source> {
+pub(super) fn sources() -> Vec<SourceFile> {
     let mut sources = Vec::new();
     for name in crates() {
         let root = e2e::cli::repository()
@@ -112,7 +112,7 @@ pub(super) fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn source(crate_name: &str, root: &Path, path: &Path) -> Source {
+fn source(crate_name: &str, root: &Path, path: &Path) -> SourceFile {
     let text = fs::read_to_string(path).unwrap();
     // What stands above `src` says nothing about a file.
     let path = path.strip_prefix(root).unwrap().to_owned();
@@ -132,7 +132,7 @@ fn source(crate_name: &str, root: &Path, path: &Path) -> Source {
     } else {
         without_comments(&without_tests(&text))
     };
-    Source {
+    SourceFile {
         module: stems[0].clone(),
         path,
         text,
@@ -150,7 +150,7 @@ pub(super) fn stems(path: &Path) -> Vec<String> {
     path.components().map(stem).collect()
 }
 
-impl Source {
+impl SourceFile {
     /// Every path into a module, from the root of the crate: those that begin with `crate::`,
     /// and those that go up with `super::`.
     pub(super) fn paths(&self) -> Vec<String> {
@@ -191,7 +191,7 @@ impl Source {
 }
 
 /// The modules in files of their own that a file declares for tests alone.
-fn test_modules(source: &Source) -> Vec<Vec<String>> {
+fn test_modules(source: &SourceFile) -> Vec<Vec<String>> {
     let mut base = stems(&source.path);
     base.retain(|stem| stem != "lib" && stem != "main");
     let declared = source.text.match_indices("#[cfg(test)]\nmod ");
@@ -209,7 +209,7 @@ fn edges_are_read_from_every_form() {
         paths_below("crate::", code),
         ["cache::Key", "http", "proxy", "units", "origin::f"]
     );
-    let source = Source {
+    let source = SourceFile {
         path: PathBuf::from("cache/l2/feed.rs"),
         module: "cache".to_owned(),
         text: String::new(),
@@ -221,7 +221,7 @@ fn edges_are_read_from_every_form() {
         source.paths(),
         ["bus::X", "cache::l2::find", "cache::l2::put", "cache::l1"]
     );
-    let source = Source {
+    let source = SourceFile {
         path: PathBuf::from("cache/policy.rs"),
         text: "#[cfg(test)]\nmod oracle;\nmod other;\n#[cfg(test)]\nmod tests {\n".to_owned(),
         ..source

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::assert_holds;
 use super::code_text::after_word;
-use super::sources::{Source, sources};
+use super::sources::{SourceFile, sources};
 
 /// The least that there is; far fewer means that a rule looks at nothing.
 const MIN_FILES: usize = 600;
@@ -48,7 +48,7 @@ fn nothing_is_left_for_later_and_nothing_unwraps() {
 #[test]
 fn the_client_for_redis_is_named_in_one_file() {
     let sources = sources();
-    let names = |source: &&Source| !after_word(&source.code, "fred::").is_empty();
+    let names = |source: &&SourceFile| !after_word(&source.code, "fred::").is_empty();
     let files: Vec<_> = sources.iter().filter(names).collect();
     let files: Vec<_> = files.iter().map(|source| source.path.clone()).collect();
     assert_eq!(files, [Path::new("redis/driver.rs")]);
