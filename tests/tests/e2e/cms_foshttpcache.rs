@@ -121,23 +121,23 @@ impl ProxyDoor {
             self.refreshed.store(refreshes, Ordering::SeqCst);
             return reply(&answer);
         }
-        // Node `b` first: what `a` loads may come to it by the bus.
-        let (b, a) = (self.ask(1, &seen).await, self.ask(0, &seen).await);
-        let [on_a, on_b] = [&a, &b].map(|answer| answer.text().parse::<f64>());
+        // The node whose answer counts comes first: what it loads may come to the other by the bus.
         let refreshed = self.refreshed.load(Ordering::SeqCst);
-        match (refreshed, on_a, on_b) {
+        let counts = usize::from(!refreshed);
+        let answer = self.ask(counts, &seen).await;
+        let other = self.ask(1 - counts, &seen).await;
+        let number = |answer: &Answer| answer.text().parse::<f64>();
+        if let (true, Ok(on_a), Ok(on_b)) = (refreshed, number(&answer), number(&other))
+            && on_b < on_a
+        {
             // Node `b` shows its stale page while it loads the new one.
-            (true, Ok(on_a), Ok(on_b)) if on_b < on_a => {
-                wait_for("the page is new on node b", SOON, || async {
-                    let on_b = self.ask(1, &seen).await.text().parse::<f64>();
-                    on_b.is_ok_and(|on_b| on_b >= on_a).then_some(())
-                })
-                .await;
-                reply(&a)
-            }
-            (true, ..) => reply(&a),
-            (false, ..) => reply(&b),
+            wait_for("the page is new on node b", SOON, || async {
+                let on_b = number(&self.ask(1, &seen).await);
+                on_b.is_ok_and(|on_b| on_b >= on_a).then_some(())
+            })
+            .await;
         }
+        reply(&answer)
     }
 }
 
