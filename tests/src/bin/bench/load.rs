@@ -81,12 +81,44 @@ impl fmt::Display for ServerSample {
 
 /// One page, over and over.
 pub fn hits(server: &Server, options: &BenchOptions) -> anyhow::Result<ServerSample> {
+    hits_with(server, &[], options)
+}
+
+/// Fields to which each of a route's rules has something to do.
+const FOR_RULES: [&str; 6] = [
+    "-H",
+    "Cookie: _ga=1; a=2",
+    "-H",
+    "Accept-Language: de, en;q=0.5",
+    "-H",
+    "Origin: https://app.example",
+];
+
+/// One page, over and over, by requests with cookies, languages and an origin.
+pub fn ruled_hits(
+    server: &Server,
+    kind: MeasuredServer,
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
+    let coded = ["-H", "Accept-Encoding: gzip"];
+    let more = match kind {
+        MeasuredServer::LaminaRulesGzip => &coded[..],
+        _ => &[],
+    };
+    hits_with(server, &[&FOR_RULES[..], more].concat(), options)
+}
+
+fn hits_with(
+    server: &Server,
+    fields: &[&str],
+    options: &BenchOptions,
+) -> anyhow::Result<ServerSample> {
     let url = format!("http://{}{HIT_TARGET}", server.address);
     for _ in 0..3 {
         fetch(server)?;
     }
-    wrk(&url, 1, &[])?;
-    measure(server, || wrk(&url, options.seconds, &[]))
+    wrk(&url, 1, fields)?;
+    measure(server, || wrk(&url, options.seconds, fields))
 }
 
 /// The same over TLS, on connections that are kept.

@@ -41,6 +41,10 @@ fn main() -> anyhow::Result<()> {
         load::hits(&start(kind)?, &options)
     });
     println!("{}", report::hits(&hits, &options));
+    let ruled = compare(MeasuredServer::RULED, &options, |kind| {
+        load::ruled_hits(&start(kind)?, kind, &options)
+    });
+    println!("{}", report::ruled(&ruled, &options));
     let secured = compare(MeasuredServer::SECURED, &options, |kind| {
         load::secured_hits(&start(kind)?, kind, &options)
     });

@@ -17,6 +17,12 @@ use crate::options::BenchOptions;
 pub const SERVER_CORE: usize = 0;
 pub const OTHER_CORE: usize = 1;
 
+/// Keys of a route that has all rules which may stand on a hit.
+const ALL_RULES: &str = ", access: {allow: [127.0.0.0/8]}, cookies: {drop: [\"_ga*\", _fbp]}, \
+     bypass: {cookie: [\"wordpress_logged_in*\"]}, accept_language: [de, en, fr], limit: [clients], \
+     request_id: on, cors: {origins: [\"https://app.example\"]}, security_headers: basic, \
+     headers: {response: {set: {x-frame: \"no\"}}}, compress: {encodings: [br, zstd, gzip]}";
+
 /// Varnish for one core; its default is for machines with many.
 const THREADS: [&str; 2] = ["thread_pools=1", "thread_pool_min=100"];
 
@@ -32,6 +38,10 @@ pub enum MeasuredServer {
     LaminaL2,
     /// One of many: with the event bus over NATS.
     LaminaBus,
+    /// Its route has all rules that may stand on a hit.
+    LaminaRules,
+    /// The same, asked for gzip.
+    LaminaRulesGzip,
     Haproxy,
     Nginx,
     Varnish,
@@ -62,6 +72,7 @@ impl MeasuredServer {
         Self::Nginx,
         Self::Varnish,
     ];
+    pub const RULED: &[Self] = &[Self::Lamina, Self::LaminaRules, Self::LaminaRulesGzip];
     pub const SECURED: &[Self] = &[
         Self::Lamina,
         Self::LaminaTls,
@@ -106,6 +117,8 @@ impl MeasuredServer {
             Self::LaminaKeyPlugin => "lamina-key-plugin",
             Self::LaminaL2 => "lamina-l2",
             Self::LaminaBus => "lamina-bus",
+            Self::LaminaRules => "lamina-rules",
+            Self::LaminaRulesGzip => "lamina-rules-gzip",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Varnish => "varnish",
@@ -240,6 +253,10 @@ fn lamina(
                 file.display()
             );
             (", key: {plugin: key}", plugins)
+        }
+        MeasuredServer::LaminaRules | MeasuredServer::LaminaRulesGzip => {
+            let limits = "limits: {clients: {rate: 1000000/s, burst: 1000000, key: client}}\n";
+            (ALL_RULES, limits.to_owned())
         }
         MeasuredServer::LaminaL2 => {
             let path = dir.join("l2");

@@ -43,6 +43,12 @@ pub fn hits(rows: &[ServerRow], options: &BenchOptions) -> String {
     table("1 KiB hit", "floor", rows, MeasuredServer::Floor, options)
 }
 
+/// Hits on a route with all traffic rules, as multiples of the same requests on one without.
+pub fn ruled(rows: &[ServerRow], options: &BenchOptions) -> String {
+    let title = "1 KiB hit on a route with all traffic rules";
+    table(title, "no rules", rows, MeasuredServer::Lamina, options)
+}
+
 /// Hits over TLS on kept connections, as multiples of clear text.
 pub fn secured(rows: &[ServerRow], options: &BenchOptions) -> String {
     let title = "1 KiB hit over TLS, HTTP/1.1";
