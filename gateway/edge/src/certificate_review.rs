@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use rustls::RootCertStore;
 
 use crate::config::GatewayConfig;
-use crate::http::tls::certificate::ServerCertificate;
+use crate::http::tls::certificate::{CertificateError, ServerCertificate};
 use crate::http::tls::config::{CertificateSource, ListenerTlsConfig};
 use crate::http::tls::names::ServerNamePattern;
 use crate::http::tls::obtained::names_of;
@@ -22,6 +22,8 @@ pub struct ListenerCertificates {
     pub listener: usize,
     pub address: SocketAddr,
     pub certificates: Vec<Arc<ServerCertificate>>,
+    /// What is wrong with pairs of a folder, which does not keep the others from use.
+    pub unusable: Vec<CertificateError>,
 }
 
 /// Something that is risky, and the key of the configuration that it is about, as in
@@ -47,6 +49,11 @@ pub fn of_listeners(
 ) -> Vec<CertificateFinding> {
     let mut found = Vec::new();
     for listener in listeners {
+        let certificates = format!("listeners[{}].tls.certificates", listener.listener);
+        found.extend(listener.unusable.iter().map(|error| CertificateFinding {
+            key: certificates.clone(),
+            message: format!("{error}; it is not used"),
+        }));
         for certificate in &listener.certificates {
             let key = key_of(config, listener.listener, certificate);
             let remarks = of_certificate(certificate).into_iter();

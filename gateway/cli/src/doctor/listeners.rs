@@ -39,7 +39,10 @@ pub(super) async fn examine(
 }
 
 fn section(opened: &ListenerCertificates, listener: &ListenerConfig) -> ReportSection {
-    let mut lines: Vec<_> = opened.certificates.iter().map(|one| line(one)).collect();
+    let used = opened.certificates.iter().map(|one| line(one));
+    let unusable = opened.unusable.iter();
+    let unusable = unusable.map(|error| FindingLine::warned("not used", error.to_string()));
+    let mut lines: Vec<_> = unusable.chain(used).collect();
     // What is wrong comes first.
     lines.sort_by_key(FindingLine::says_all_is_fine);
     let more = lines.len().saturating_sub(MOST_LISTED);

@@ -30,6 +30,9 @@ const WEAK_SIGNATURES: [&str; 4] = [
 /// The access method caIssuers (RFC 5280 §4.2.2.1): where the issuer's certificate is.
 const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
 
+/// The extension with which a certificate says what its server must do (RFC 7633 §4).
+const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
+
 /// Something that is risky about a certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CertificateRemark {
@@ -54,6 +57,8 @@ pub enum CertificateRemark {
     NotForServers,
     /// The chain has so many octets.
     LongChain(usize),
+    /// Clients that heed its TLS feature want a stapled answer of OCSP (RFC 7633 §4.2.3), and get none.
+    DemandsStapling,
 }
 
 impl CertificateRemark {
@@ -105,6 +110,10 @@ impl fmt::Display for CertificateRemark {
                 "its chain has {octets} bytes; above {LONG_CHAIN} a handshake may need a further \
                  round trip, over HTTP/3 always"
             ),
+            Self::DemandsStapling => f.write_str(
+                "it demands a stapled answer of OCSP (must-staple), which Lamina does not send, and \
+                 clients that heed that refuse it; expected one without the demand",
+            ),
         }
     }
 }
@@ -140,6 +149,9 @@ pub fn of(
     found.extend(parsed.iter().flat_map(strength));
     if !is_for_servers(leaf) {
         found.push(CertificateRemark::NotForServers);
+    }
+    if demands_stapling(leaf) {
+        found.push(CertificateRemark::DemandsStapling);
     }
     let octets = chain.iter().map(|der| der.len()).sum();
     if octets > LONG_CHAIN {
@@ -235,6 +247,15 @@ pub(super) fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
 fn is_for_servers(leaf: &X509Certificate<'_>) -> bool {
     let usage = leaf.extended_key_usage().ok().flatten();
     usage.is_some_and(|usage| usage.value.server_auth || usage.value.any)
+}
+
+/// Whether its TLS features have `status_request` (5) or `status_request_v2` (17).
+fn demands_stapling(leaf: &X509Certificate<'_>) -> bool {
+    let features = leaf.extensions().iter();
+    let features = features.filter(|one| one.oid.to_id_string() == TLS_FEATURE);
+    // A sequence of small numbers, each of which has three octets.
+    let mut features = features.flat_map(|one| one.value.get(2..).unwrap_or_default().chunks(3));
+    features.any(|feature| matches!(feature, [2, 1, 5 | 17]))
 }
 
 fn subject(certificate: &X509Certificate<'_>) -> String {
