@@ -12,7 +12,7 @@ use crate::http::tls::certificate::{CertificateError, ServerCertificate};
 use crate::http::tls::config::{CertificateSource, ListenerTlsConfig};
 use crate::http::tls::names::ServerNamePattern;
 use crate::http::tls::obtained::names_of;
-use crate::http::tls::remarks::{self, CertificateRemark};
+use crate::http::tls::remarks::{self, CertificateRemark, WrittenDate};
 use crate::pattern::Pattern;
 use crate::proxy::config::{OneOrMany, RouteConfig};
 
@@ -63,7 +63,37 @@ pub fn of_listeners(
             }));
         }
     }
+    found.extend(of_revocations(config));
     found.extend(of_names(config, listeners));
+    found
+}
+
+/// Lists of revoked certificates that should have been replaced by now.
+pub fn of_revocations(config: &GatewayConfig) -> Vec<CertificateFinding> {
+    let mut found = Vec::new();
+    for (n, listener) in config.listeners.iter().enumerate() {
+        let policies = listener.tls.iter().flat_map(|tls| &tls.policies);
+        for (m, policy) in policies.enumerate() {
+            let file = policy
+                .client_auth
+                .as_ref()
+                .and_then(|auth| auth.crl.as_ref());
+            let Some(file) = file else {
+                continue;
+            };
+            if let Some(since) = remarks::overdue_revocations(file, SystemTime::now()) {
+                found.push(CertificateFinding {
+                    key: format!("listeners[{n}].tls.policies[{m}].client_auth.crl"),
+                    message: format!(
+                        "{}: its authority announced another list for {}; until then certificates \
+                         that were revoked since this one are accepted",
+                        file.display(),
+                        WrittenDate(since)
+                    ),
+                });
+            }
+        }
+    }
     found
 }
 

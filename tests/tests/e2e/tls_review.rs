@@ -124,6 +124,9 @@ fn risky(workshop: &Workshop) -> Vec<(&'static str, &'static str)> {
         .map(|n| format!(",DNS:n{n}.long.example"))
         .collect();
     make("long", "root", &names, DAYS);
+    let authority =
+        format!("{AUTHORITY}extendedKeyUsage=serverAuth\nsubjectAltName=DNS:own.example");
+    workshop.make("own", "root", &authority, P256, DAYS);
     make("stapled", "root", "\ntlsfeature=status_request", DAYS);
     vec![
         ("alone", "CN=middle is missing"),
@@ -135,6 +138,7 @@ fn risky(workshop: &Workshop) -> Vec<(&'static str, &'static str)> {
         ("client", "serverAuth"),
         ("long", "round trip"),
         ("stapled", "must-staple"),
+        ("own", "CA:TRUE"),
     ]
 }
 
@@ -142,7 +146,7 @@ fn risky(workshop: &Workshop) -> Vec<(&'static str, &'static str)> {
 fn a_risky_certificate_is_told_with_its_place_and_a_good_one_is_not() {
     let workshop = Workshop::new();
     let cases = risky(&workshop);
-    assert_eq!(cases.len(), 9);
+    assert_eq!(cases.len(), 10);
     let all = ["good"]
         .into_iter()
         .chain(cases.iter().map(|(name, _)| *name));
@@ -229,6 +233,28 @@ fn what_is_not_used_of_a_folder_is_told() {
     }
     let told = validate.stderr.matches("warning: ").count();
     assert_eq!(told, 4, "each is told once: {}", validate.stderr);
+}
+
+#[test]
+fn a_list_of_revoked_certificates_that_is_overdue_is_told() {
+    let workshop = Workshop::new();
+    workshop.server("good", "root", "", DAYS);
+    let clients = Authority::new("clients");
+    let hour = Duration::from_secs(3_600);
+    let now = SystemTime::now();
+    fs::write(workshop.dir().join("ca.pem"), &clients.pem).unwrap();
+    let policy = "      policies: [{names: [good.example], client_auth: {mode: require, ca: ca.pem, \
+                  crl: clients.crl}}]\nadmin:";
+    let text = yaml(&["good"], "", &[""]).replace("admin:", policy);
+    for (next, told) in [(now + hour, 0), (now - hour, 1)] {
+        let list = clients.revoke_until(&[], next);
+        fs::write(workshop.dir().join("clients.crl"), list).unwrap();
+        for command in ["validate", "doctor"] {
+            let ran = lamina(command, workshop.dir(), &text);
+            let said = ran.output();
+            assert_eq!(said.matches("another list for").count(), told, "{said}");
+        }
+    }
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn receive_buffer(opened: &ListenerCertificates) -> Option<FindingLine> {
     })
 }
 
-/// Names without certificate, hosts without certificate, and certificates that serve nobody.
+/// Lists of revoked certificates that are old, names without certificate, hosts without certificate, and certificates that serve nobody.
 fn across_listeners(config: &GatewayConfig, in_use: &CertificatesInUse) -> Vec<FindingLine> {
     let missing = in_use.missing.iter().map(|missing| {
         let told = format!(
@@ -145,7 +145,8 @@ fn across_listeners(config: &GatewayConfig, in_use: &CertificatesInUse) -> Vec<F
         );
         FindingLine::warned("acme", told)
     });
-    let findings = certificate_review::of_names(config, &in_use.listeners);
+    let mut findings = certificate_review::of_revocations(config);
+    findings.extend(certificate_review::of_names(config, &in_use.listeners));
     let more = findings.len().saturating_sub(MOST_LISTED);
     let listed = findings.into_iter().take(MOST_LISTED);
     let listed = listed.map(|finding| FindingLine::warned(finding.key, finding.message));

@@ -1,12 +1,17 @@
 //! What is risky about a certificate that can be used: some clients refuse it, or will soon.
 
 use std::fmt;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::certificate::{ServerCertificate, instant};
 use crate::date;
@@ -57,6 +62,8 @@ pub enum CertificateRemark {
     NotForServers,
     /// The chain has so many octets.
     LongChain(usize),
+    /// Its basic constraints say CA:TRUE, as those of `openssl req -x509` do.
+    OfAnAuthority,
     /// Clients that heed its TLS feature want a stapled answer of OCSP (RFC 7633 §4.2.3), and get none.
     DemandsStapling,
 }
@@ -110,6 +117,10 @@ impl fmt::Display for CertificateRemark {
                 "its chain has {octets} bytes; above {LONG_CHAIN} a handshake may need a further \
                  round trip, over HTTP/3 always"
             ),
+            Self::OfAnAuthority => f.write_str(
+                "it is that of an authority (CA:TRUE), which some clients refuse for a server; \
+                 expected one with basicConstraints CA:FALSE",
+            ),
             Self::DemandsStapling => f.write_str(
                 "it demands a stapled answer of OCSP (must-staple), which Lamina does not send, and \
                  clients that heed that refuse it; expected one without the demand",
@@ -119,7 +130,7 @@ impl fmt::Display for CertificateRemark {
 }
 
 /// A moment, as HTTP writes it.
-struct WrittenDate(SystemTime);
+pub struct WrittenDate(pub SystemTime);
 
 impl fmt::Display for WrittenDate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,6 +161,9 @@ pub fn of(
     if !is_for_servers(leaf) {
         found.push(CertificateRemark::NotForServers);
     }
+    if leaf.is_ca() {
+        found.push(CertificateRemark::OfAnAuthority);
+    }
     if demands_stapling(leaf) {
         found.push(CertificateRemark::DemandsStapling);
     }
@@ -158,6 +172,18 @@ pub fn of(
         found.push(CertificateRemark::LongChain(octets));
     }
     found
+}
+
+/// When a list of revoked certificates in this file should have been replaced by another one. None
+/// if that is still to come, or the file can't be read, which is an error elsewhere.
+pub fn overdue_revocations(file: &Path, now: SystemTime) -> Option<SystemTime> {
+    let text = fs::read(file).ok()?;
+    let lists = CertificateRevocationListDer::pem_slice_iter(&text).flatten();
+    let next = lists.filter_map(|list| {
+        let (_, parsed) = CertificateRevocationList::from_der(&list).ok()?;
+        Some(instant(parsed.next_update()?.timestamp()))
+    });
+    next.min().filter(|next| *next <= now)
 }
 
 fn life(leaf: &X509Certificate<'_>, now: SystemTime) -> Option<CertificateRemark> {
