@@ -101,12 +101,14 @@ SUITES := phpunit php-guzzlehttp-guzzle php-http-httplug php-symfony-event-dispa
 
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
 # PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
-# what web pages may do; scanners of TLS; a certificate authority that says when it wants to renew;
+# what web pages may do; scanners of TLS; a certificate authority that says when it wants to renew
+# and a curl that speaks HTTP/3;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers; what makes Debian packages; applications and clients that purge.
 test-install:
 	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK) $(AUTHORITY) $(NAMES) $(SCANNERS) $(PACKAGERS) $(READERS) $(WIKI)
-	@tests/install-pebble.sh target/debian13-pebble
+	@tests/install-of-debian13.sh target/debian13-pebble pebble
+	@tests/install-of-debian13.sh target/debian13-curl curl
 	@scripts/tools.sh cargo-deb cargo-cyclonedx
 	@tests/scanners/sslyze.sh --install
 	@plugins/build.sh --install --strict

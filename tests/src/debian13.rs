@@ -1,9 +1,13 @@
-//! Programs of Debian 13 in a folder of their own (`tests/install-debian13.sh`): peers that speak
-//! HTTP/3, which those of Debian 12 do not.
+//! Programs of Debian 13 in folders of their own: peers that speak HTTP/3, which those of Debian 12 do
+//! not (`tests/install-debian13.sh`, for benches), and curl that does
+//! (`tests/install-of-debian13.sh`, for tests).
 
 use std::path::PathBuf;
 
 use anyhow::bail;
+
+/// Where they may be, below the target folder.
+const FOLDERS: [&str; 2] = ["debian13", "debian13-curl"];
 
 /// A program of Debian 13, and what runs it on another system.
 pub struct Debian13Program {
@@ -18,11 +22,13 @@ pub struct Debian13Program {
 /// # Errors
 /// When it is not installed.
 pub fn program(name: &str) -> anyhow::Result<Debian13Program> {
-    let root = folder();
+    let target = crate::cli::repository().join("target");
+    let roots = FOLDERS.map(|folder| target.join(folder));
+    let has_it = |root: &&PathBuf| root.join("usr").join(name).exists();
+    let Some(root) = roots.iter().find(has_it) else {
+        bail!("{name} of Debian 13 is not installed (make bench-install, or make test-install)");
+    };
     let file = root.join("usr").join(name);
-    if !file.exists() {
-        bail!("{name} of Debian 13 is not installed (make bench-install)");
-    }
     let path = |below: &str| root.join(below).display().to_string();
     Ok(Debian13Program {
         loader: path("usr/lib64/ld-linux-x86-64.so.2"),
@@ -32,8 +38,4 @@ pub fn program(name: &str) -> anyhow::Result<Debian13Program> {
             file.display().to_string(),
         ],
     })
-}
-
-fn folder() -> PathBuf {
-    crate::cli::repository().join("target/debian13")
 }

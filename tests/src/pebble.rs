@@ -1,7 +1,7 @@
 //! Real certificate authorities: `pebble` with the name server of `pebble-challtestsrv`, each with
 //! ports and a folder of its own. Every name is at 127.0.0.1 unless a test says otherwise.
 //!
-//! That of the machine is one of Debian 12; that of Debian 13 (`tests/install-pebble.sh`) also says
+//! That of the machine is one of Debian 12; that of Debian 13 (`tests/install-of-debian13.sh`) also says
 //! when it wants a certificate to be renewed.
 
 use std::net::SocketAddr;

@@ -154,10 +154,14 @@ impl TlsClient {
         self
     }
 
-    /// Offers these cipher suites.
+    /// Offers these cipher suites, in this order.
     pub fn suites(mut self, suites: &[CipherSuite]) -> Self {
         let kept = |suite: &rustls::SupportedCipherSuite| suites.contains(&suite.suite());
         self.provider.cipher_suites.retain(kept);
+        let place = |suite: &rustls::SupportedCipherSuite| {
+            suites.iter().position(|wanted| *wanted == suite.suite())
+        };
+        self.provider.cipher_suites.sort_by_key(place);
         self
     }
 

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use rustls::RootCertStore;
 
 use crate::config::GatewayConfig;
-use crate::http::tls::certificate::ServerCertificate;
+use crate::http::tls::certificate::{CertificateError, ServerCertificate};
 use crate::http::tls::config::{CertificateSource, ListenerTlsConfig};
 use crate::http::tls::names::ServerNamePattern;
 use crate::http::tls::obtained::names_of;
-use crate::http::tls::remarks::{self, CertificateRemark};
+use crate::http::tls::remarks::{self, CertificateRemark, WrittenDate};
 use crate::pattern::Pattern;
 use crate::proxy::config::{OneOrMany, RouteConfig};
 
@@ -22,6 +22,8 @@ pub struct ListenerCertificates {
     pub listener: usize,
     pub address: SocketAddr,
     pub certificates: Vec<Arc<ServerCertificate>>,
+    /// What is wrong with pairs of a folder, which does not keep the others from use.
+    pub unusable: Vec<CertificateError>,
 }
 
 /// Something that is risky, and the key of the configuration that it is about, as in
@@ -47,6 +49,11 @@ pub fn of_listeners(
 ) -> Vec<CertificateFinding> {
     let mut found = Vec::new();
     for listener in listeners {
+        let certificates = format!("listeners[{}].tls.certificates", listener.listener);
+        found.extend(listener.unusable.iter().map(|error| CertificateFinding {
+            key: certificates.clone(),
+            message: format!("{error}; it is not used"),
+        }));
         for certificate in &listener.certificates {
             let key = key_of(config, listener.listener, certificate);
             let remarks = of_certificate(certificate).into_iter();
@@ -56,7 +63,37 @@ pub fn of_listeners(
             }));
         }
     }
+    found.extend(of_revocations(config));
     found.extend(of_names(config, listeners));
+    found
+}
+
+/// Lists of revoked certificates that should have been replaced by now.
+pub fn of_revocations(config: &GatewayConfig) -> Vec<CertificateFinding> {
+    let mut found = Vec::new();
+    for (n, listener) in config.listeners.iter().enumerate() {
+        let policies = listener.tls.iter().flat_map(|tls| &tls.policies);
+        for (m, policy) in policies.enumerate() {
+            let file = policy
+                .client_auth
+                .as_ref()
+                .and_then(|auth| auth.crl.as_ref());
+            let Some(file) = file else {
+                continue;
+            };
+            if let Some(since) = remarks::overdue_revocations(file, SystemTime::now()) {
+                found.push(CertificateFinding {
+                    key: format!("listeners[{n}].tls.policies[{m}].client_auth.crl"),
+                    message: format!(
+                        "{}: its authority announced another list for {}; until then certificates \
+                         that were revoked since this one are accepted",
+                        file.display(),
+                        WrittenDate(since)
+                    ),
+                });
+            }
+        }
+    }
     found
 }
 

@@ -3,7 +3,7 @@
 //! Inside: `bound` has the open ports and `running` those at work; `socket` and `unix` open them, `worker` is one thread with its runtime, `accept`
 //! its accept loops, `descriptors` keeps the last descriptors for others, and `roster` decides
 //! which connection is cut for a new one on a reserved listener. `arrival` finds out who the
-//! client is, `handshake` begins TLS, `connection` serves one client over a `stream`, `wire` is its transport,
+//! client is, `handshake` begins TLS, in its `turns`, `connection` serves one client over a `stream`, `wire` is its transport,
 //! `activity` records what happens on it, and `watch` enforces its deadlines, also by what the
 //! kernel still holds (`send_queue`); `stream_task` enforces those of one HTTP/2 stream.
 //! `service` is the step from hyper to the handler (`handler`: what that is told), `sending` an answer on its way, and `early`
@@ -48,6 +48,7 @@ mod stream_task;
 #[cfg(test)]
 mod tests;
 mod thread_work;
+mod turns;
 mod udp_buffer;
 mod unix;
 mod wire;

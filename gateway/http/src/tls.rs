@@ -43,7 +43,7 @@ use rustls::ServerConfig;
 use rustls::quic::Suite;
 use rustls::server::ClientHello;
 
-use self::certificate::ServerCertificate;
+use self::certificate::{CertificateError, ServerCertificate};
 use self::certificate_table::{ByClientHello, CertificateTable};
 use self::config::{CertificateSource, EarlyDataMode, HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
@@ -294,6 +294,11 @@ impl TlsListener {
     /// The certificates that are in use.
     pub fn certificates(&self) -> Vec<Arc<ServerCertificate>> {
         self.current.load().certificates.all.clone()
+    }
+
+    /// What is wrong with files of certificates that are not used.
+    pub fn unusable(&self) -> Vec<CertificateError> {
+        self.watched.lock().certificates.unusable()
     }
 
     /// Whether requests over QUIC may come before the handshake is complete.

@@ -40,6 +40,19 @@ pub mod quic_frame {
     pub const IMMEDIATE_ACK: u8 = 0x1f;
 }
 
+/// Transport parameters (RFC 9000 §18.2, RFC 9221 §3).
+pub mod transport_parameter {
+    pub const MAX_IDLE_TIMEOUT: u64 = 0x01;
+    pub const MAX_UDP_PAYLOAD_SIZE: u64 = 0x03;
+    pub const INITIAL_MAX_DATA: u64 = 0x04;
+    pub const INITIAL_MAX_STREAM_DATA_BIDI_LOCAL: u64 = 0x05;
+    pub const INITIAL_MAX_STREAM_DATA_BIDI_REMOTE: u64 = 0x06;
+    pub const INITIAL_MAX_STREAM_DATA_UNI: u64 = 0x07;
+    pub const INITIAL_MAX_STREAMS_BIDI: u64 = 0x08;
+    pub const INITIAL_MAX_STREAMS_UNI: u64 = 0x09;
+    pub const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
+}
+
 /// The most octets of frames that fit into a packet of ours.
 pub const MOST_FRAMES: usize = 1_150;
 /// Connection ids of the gateway.
@@ -62,6 +75,7 @@ pub struct PacketClient {
     gateway_id: [u8; ID_LENGTH],
     next: u64,
     largest_seen: u64,
+    announced: TransportParameters,
 }
 
 /// How the gateway ended a connection.
@@ -127,6 +141,7 @@ impl PacketClient {
         let (gateway_id, last) = seen.expect("a packet was sent under the last keys");
         let keys = stolen.keys.lock().unwrap().clone();
         let next_key = stolen.next_key.lock().unwrap().clone();
+        let announced = *stolen.announced.lock().unwrap();
         ours.set_nonblocking(true).expect("a socket need not block");
         Self {
             socket: ours,
@@ -135,7 +150,34 @@ impl PacketClient {
             gateway_id,
             next: last + NUMBERS_BETWEEN,
             largest_seen: 0,
+            announced: announced.expect("the gateway sent its parameters"),
         }
+    }
+
+    /// A transport parameter of the gateway that is a number (RFC 9000 §18.2). None if it was not
+    /// sent, or is what it would be then.
+    ///
+    /// # Panics
+    /// If it is no number.
+    pub fn announced(&self, parameter: u64) -> Option<u64> {
+        let mut written = Vec::new();
+        self.announced.write(&mut written);
+        let mut rest = &written[..];
+        let take = |rest: &mut &[u8]| {
+            let read = lamina_http::http3::varint::read(rest);
+            let (number, length) = read.expect("quinn writes whole parameters");
+            *rest = &rest[length..];
+            number
+        };
+        while !rest.is_empty() {
+            let (kind, length) = (take(&mut rest), take(&mut rest));
+            let (mut value, after) = rest.split_at(length as usize);
+            if kind == parameter {
+                return Some(take(&mut value));
+            }
+            rest = after;
+        }
+        None
     }
 
     /// Sends one packet with these frames. False if the socket has no room.
@@ -324,6 +366,7 @@ struct StolenKeys {
     next_key: Mutex<Option<Arc<dyn PacketKey>>>,
     /// The gateway's id and the number of the last packet under them.
     last_packet: Mutex<Option<([u8; ID_LENGTH], u64)>>,
+    announced: Mutex<Option<TransportParameters>>,
 }
 
 /// The keys after the handshake.
@@ -391,7 +434,9 @@ impl Session for OpenSession {
     }
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        self.tls.transport_parameters()
+        let announced = self.tls.transport_parameters()?;
+        *self.stolen.announced.lock().unwrap() = announced;
+        Ok(announced)
     }
 
     fn write_handshake(&mut self, octets: &mut Vec<u8>) -> Option<Keys> {

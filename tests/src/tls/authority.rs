@@ -173,6 +173,11 @@ impl Authority {
 
     /// A list of revoked certificates, as PEM.
     pub fn revoke(&self, revoked: &[&Certificate]) -> String {
+        self.revoke_until(revoked, SystemTime::now() + DAY)
+    }
+
+    /// The same, with the time at which another list is to follow.
+    pub fn revoke_until(&self, revoked: &[&Certificate], next: SystemTime) -> String {
         let now = SystemTime::now();
         let revoked = revoked.iter().map(|certificate| RevokedCertParams {
             serial_number: SerialNumber::from(certificate.serial),
@@ -181,8 +186,8 @@ impl Authority {
             invalidity_date: None,
         });
         let list = CertificateRevocationListParams {
-            this_update: (now - DAY / 24).into(),
-            next_update: (now + DAY).into(),
+            this_update: (now - DAY).into(),
+            next_update: next.into(),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

@@ -9,6 +9,7 @@ use e2e::h3::certificates::Certificates;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::tools;
 use e2e::wait::{SOON, wait_for};
 use serde_json::{Value, json};
 
@@ -105,14 +106,15 @@ async fn a_page_of_two_hundred_parts_comes_by_http3_without_an_error() {
     assert!(count >= (PARTS + 2) as f64, "{count} requests by HTTP/3");
 }
 
-/// By TCP first, and then by what `Alt-Svc` has told. Debian 12's curl speaks no HTTP/3; that of
-/// Debian 13 comes with `make bench-install`, and `make test` does without: a whole second system
-/// would be fetched for this one test, so LAMINA_TOOLS=required does not ask for it.
+/// By TCP first, and then by what `Alt-Svc` has told. Debian 12's curl speaks no HTTP/3, so it is that
+/// of Debian 13.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_goes_from_http2_to_http3_by_alt_svc() {
     let Ok(program) = debian13::program("bin/curl") else {
-        eprintln!("skipped: curl_goes_from_http2_to_http3_by_alt_svc, since there is no Debian 13");
-        return;
+        return tools::is_missing(
+            "curl of Debian 13",
+            "a client that learns of HTTP/3 by Alt-Svc",
+        );
     };
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
     let certificates = Certificates::new(&[NAME]);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use e2e::attack::http3::FLOODS;
 use e2e::h3::packets::{
-    PacketClient, last_stream_frame, path_challenge, quic_frame, retire_connection_id, stream_frame,
+    PacketClient, last_stream_frame, path_challenge, quic_frame, retire_connection_id,
+    stream_frame, transport_parameter,
 };
 use e2e::h3::raw::headers;
 use e2e::h3::{NAME, Reach, SecuredGateway};
@@ -33,6 +34,33 @@ async fn site() -> (Origin, SecuredGateway) {
 
 async fn packets(secured: &SecuredGateway, reach: &Reach) -> PacketClient {
     PacketClient::connect(secured.address(), &secured.certificates, reach).await
+}
+
+/// What a client is told when it connects (edge.md, Q5).
+#[tokio::test]
+async fn the_transport_parameters_are_those_of_the_documents() {
+    use transport_parameter::*;
+    let (_origin, secured) = site().await;
+    let usual = packets(&secured, &Reach::default()).await;
+    let told = [
+        (MAX_IDLE_TIMEOUT, Some(30_000)),
+        (MAX_UDP_PAYLOAD_SIZE, Some(1_452)),
+        (INITIAL_MAX_DATA, Some(MIB)),
+        (INITIAL_MAX_STREAM_DATA_BIDI_LOCAL, Some(256 << 10)),
+        (INITIAL_MAX_STREAM_DATA_BIDI_REMOTE, Some(256 << 10)),
+        (INITIAL_MAX_STREAM_DATA_UNI, Some(256 << 10)),
+        (INITIAL_MAX_STREAMS_BIDI, Some(128)),
+        (INITIAL_MAX_STREAMS_UNI, Some(8)),
+        (MAX_DATAGRAM_FRAME_SIZE, None),
+    ];
+    for (parameter, value) in told {
+        assert_eq!(usual.announced(parameter), value, "{parameter:#x}");
+    }
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let setup = Setup::new(&origin).listener("limits", "{max_streams: 7}");
+    let narrow = SecuredGateway::start(setup).await;
+    let narrow = packets(&narrow, &Reach::default()).await;
+    assert_eq!(narrow.announced(INITIAL_MAX_STREAMS_BIDI), Some(7));
 }
 
 /// Each of them is ended, leaves nothing behind, and the pages of others are served meanwhile.

@@ -3,24 +3,31 @@
 //! It runs as it is but for its ports, which are free ones here, in a copy that
 //! lies in the same folder depth so that `../plugins/dist` is found.
 
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use e2e::cli::{binary, repository};
 use e2e::client::Client;
+use e2e::debian13;
 use e2e::gateway::Gateway;
 use e2e::h3::client::H3Client;
 use e2e::origin::Origin;
 use e2e::pebble::connect;
 use e2e::reply::Reply;
 use e2e::tls::TlsClient;
+use e2e::tools;
 use e2e::wait::{SOON, wait_for, wait_until, within};
 use quinn::crypto::rustls::QuicClientConfig;
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
 
 /// `lamina demo-origin`, ended on drop.
 struct DemoOrigin(Child);
@@ -136,6 +143,136 @@ impl Drop for StartedGateway {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Four ports, one for each that the quickstart has.
+fn free_ports() -> [String; 4] {
+    // All are held until each is known, so that none is given twice.
+    let held = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    held.map(|held| held.local_addr().unwrap().port().to_string())
+}
+
+/// `scripts/run.sh`, which is what `make run` runs at last, in a folder that is as the repository but
+/// for the ports. It ends on drop, with what it has started.
+struct RunScript {
+    process: Child,
+    folder: TempDir,
+    /// The commands that it says one may try.
+    tries: Vec<String>,
+}
+
+impl RunScript {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = free_ports();
+        for file in ["scripts/run.sh", "config/quickstart.yaml"] {
+            let mut text = std::fs::read_to_string(repository().join(file)).unwrap();
+            for (shipped, free) in ["8080", "8081", "8443", "9180"].iter().zip(&ports) {
+                // Behind a colon, or behind the slash of bash's own /dev/tcp.
+                for before in [":", "/"] {
+                    text = text.replace(&format!("{before}{shipped}"), &format!("{before}{free}"));
+                }
+            }
+            let copy = folder.path().join(file);
+            std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            std::fs::write(copy, text).unwrap();
+        }
+        let plugins = repository().join("plugins").canonicalize().unwrap();
+        symlink(plugins, folder.path().join("plugins")).unwrap();
+        let mut process = Command::new("bash")
+            .arg(folder.path().join("scripts/run.sh"))
+            .env("LAMINA_BIN", binary())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bash is there");
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (tells, told) = mpsc::channel();
+        // Read to the end: whoever writes to it must not wait.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = tells.send(line);
+            }
+        });
+        let told: Vec<_> = told
+            .iter()
+            .take_while(|line| !line.contains("`make dist`"))
+            .collect();
+        let command = |line: &String| line.trim().starts_with("curl ").then(|| line.clone());
+        let tries = told.iter().filter_map(command).collect();
+        Self {
+            process,
+            folder,
+            tries,
+        }
+    }
+
+    /// Does a line as its reader would.
+    fn try_line(&self, line: &str, curl: &str) -> Output {
+        Command::new("bash")
+            .args(["-c", &format!("{curl}\n{line}")])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash is there")
+    }
+}
+
+impl Drop for RunScript {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let _ = self.process.wait();
+    }
+}
+
+/// A shell function by which `curl` is that of Debian 13, which speaks HTTP/3.
+fn curl_with_http3() -> Option<String> {
+    let Ok(program) = debian13::program("bin/curl") else {
+        tools::is_missing("curl of Debian 13", "the quickstart over HTTP/3");
+        return None;
+    };
+    let words = [vec![program.loader], program.arguments].concat();
+    Some(format!("curl() {{ '{}' \"$@\"; }}", words.join("' '")))
+}
+
+/// From a build to a page that curl trusts, in one command: what `make run` prints is done as it is
+/// printed, with the real curl.
+#[tokio::test]
+async fn what_make_run_says_can_be_tried_with_curl() {
+    let begun = tokio::task::spawn_blocking(RunScript::start);
+    let script = within("run.sh says what to try", SOON * 2, begun).await;
+    let script = script.unwrap();
+    let (http3, clear): (Vec<_>, Vec<_>) = script
+        .tries
+        .iter()
+        .partition(|line| line.contains("--http3"));
+    assert_eq!((clear.len(), http3.len()), (7, 1), "{:?}", script.tries);
+    let mut secured = 0;
+    let with_http3 = curl_with_http3();
+    let http3 = http3.into_iter().zip(with_http3.as_deref());
+    for (line, curl) in clear.into_iter().map(|line| (line, "")).chain(http3) {
+        // The local authority may still be at work.
+        let answer = wait_for(line, SOON, || async {
+            let tried = script.try_line(line, curl);
+            tried.status.success().then_some(tried.stdout)
+        })
+        .await;
+        let answer = String::from_utf8(answer).unwrap();
+        let first = answer.lines().next().unwrap_or_default().trim_end();
+        match (line.contains("--cacert"), line.contains("--http3")) {
+            (true, true) => assert_eq!(first, "HTTP/3 200", "{line}: {answer}"),
+            (true, false) => assert_eq!(first, "HTTP/2 200", "{line}: {answer}"),
+            _ if line.contains("curl -i") => assert_eq!(first, "HTTP/1.1 200 OK", "{line}"),
+            _ => assert!(!first.is_empty(), "{line}"),
+        }
+        secured += usize::from(line.contains("--cacert"));
+    }
+    assert!(secured >= 1);
+    // Nobody else's word is taken for it.
+    let line = script.tries.iter().find(|line| line.contains("--cacert"));
+    let line = line.unwrap().replace("--cacert .lamina/ca/ca.pem", "");
+    assert_eq!(script.try_line(&line, "").status.code(), Some(60), "{line}");
 }
 
 #[tokio::test]

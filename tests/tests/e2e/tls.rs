@@ -228,6 +228,32 @@ async fn only_the_suites_and_groups_that_are_listed_are_spoken() {
     );
 }
 
+/// The order of the configuration counts, and without one that of the client.
+#[tokio::test]
+async fn suites_go_by_the_order_of_the_configuration_or_of_the_client() {
+    use CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 as OLD_AES,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 as OLD_CHACHA,
+        TLS13_AES_128_GCM_SHA256 as AES, TLS13_CHACHA20_POLY1305_SHA256 as CHACHA,
+    };
+    let ordered = HttpsSite::start(
+        "ciphers: [TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256, \
+         TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]",
+    )
+    .await;
+    let usual = HttpsSite::start("").await;
+    let agreed = async |site: &HttpsSite, offered: &[CipherSuite]| {
+        let client = site.client().suites(offered);
+        client.connect().await.unwrap().suite().unwrap()
+    };
+    for [aes, chacha] in [[AES, CHACHA], [OLD_AES, OLD_CHACHA]] {
+        for offered in [[aes, chacha], [chacha, aes]] {
+            assert_eq!(agreed(&ordered, &offered).await, chacha);
+            assert_eq!(agreed(&usual, &offered).await, offered[0]);
+        }
+    }
+}
+
 /// Each is a ClientHello that would be answered if what it offers were spoken.
 #[tokio::test]
 async fn what_is_weak_is_impossible() {

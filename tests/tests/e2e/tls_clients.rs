@@ -168,6 +168,28 @@ async fn a_revoked_certificate_is_refused() {
     }
 }
 
+/// Nobody has said of the other authority's clients that they are still good.
+#[tokio::test]
+async fn a_client_of_an_authority_without_a_list_is_refused_where_there_are_lists() {
+    let (listed, unlisted) = (Authority::new("listed"), Authority::new("unlisted"));
+    let site = ClientCertificateSite::start("crl: clients.crl", |_, setup| {
+        setup
+            .file("ca.pem", format!("{}{}", listed.pem, unlisted.pem))
+            .file("clients.crl", listed.revoke(&[]))
+    })
+    .await;
+    for client in [
+        site.client("need.test").only_tls12(),
+        site.client("need.test").only_tls13(),
+    ] {
+        let shows = client.clone().showing(&listed.client("me"));
+        assert_eq!(shows.status("need.test").await, Ok(200));
+        let shows = client.showing(&unlisted.client("me"));
+        let ended = shows.status("need.test").await;
+        assert!(matches!(ended, Err(TlsFailure::Alert(_))), "{ended:?}");
+    }
+}
+
 /// The fields by which a request poses as one with a certificate, in every spelling that a server
 /// may take for them.
 const SPOOFED: [&str; 7] = [

@@ -10,6 +10,7 @@ use e2e::pebble::Pebble;
 use e2e::setup::write_config;
 use e2e::tls::authority::{Authority, Order};
 use e2e::wait::{SOON, wait_for};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::TempDir;
 
 use crate::acme::{SHOP, Wanted, obtained, page};
@@ -123,6 +124,10 @@ fn risky(workshop: &Workshop) -> Vec<(&'static str, &'static str)> {
         .map(|n| format!(",DNS:n{n}.long.example"))
         .collect();
     make("long", "root", &names, DAYS);
+    let authority =
+        format!("{AUTHORITY}extendedKeyUsage=serverAuth\nsubjectAltName=DNS:own.example");
+    workshop.make("own", "root", &authority, P256, DAYS);
+    make("stapled", "root", "\ntlsfeature=status_request", DAYS);
     vec![
         ("alone", "CN=middle is missing"),
         ("mixed", "not in order"),
@@ -132,6 +137,8 @@ fn risky(workshop: &Workshop) -> Vec<(&'static str, &'static str)> {
         ("broken", "SHA-1"),
         ("client", "serverAuth"),
         ("long", "round trip"),
+        ("stapled", "must-staple"),
+        ("own", "CA:TRUE"),
     ]
 }
 
@@ -139,7 +146,7 @@ fn risky(workshop: &Workshop) -> Vec<(&'static str, &'static str)> {
 fn a_risky_certificate_is_told_with_its_place_and_a_good_one_is_not() {
     let workshop = Workshop::new();
     let cases = risky(&workshop);
-    assert_eq!(cases.len(), 8);
+    assert_eq!(cases.len(), 10);
     let all = ["good"]
         .into_iter()
         .chain(cases.iter().map(|(name, _)| *name));
@@ -178,6 +185,76 @@ fn a_risky_certificate_is_told_with_its_place_and_a_good_one_is_not() {
     }
     let good = ran.stdout.lines().find(|line| line.contains("good.crt "));
     assert!(good.unwrap().contains("for good.example; it expires on"));
+}
+
+/// A pair of a folder that can't be used keeps no other from use, and is told: also one that nobody
+/// can read to its end.
+#[test]
+fn what_is_not_used_of_a_folder_is_told() {
+    let workshop = Workshop::new();
+    workshop.server("good", "root", "", DAYS);
+    workshop.server("half", "root", "", DAYS);
+    let half = workshop.text("half");
+    let folder = workshop.dir().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let place = |name: &str| folder.join(name);
+    let copy = |from: &str, to: &str| {
+        fs::copy(workshop.dir().join(from), place(to)).unwrap();
+    };
+    for (to, from) in [("good", "good"), ("half", "half"), ("other", "good")] {
+        copy(&format!("{from}.crt"), &format!("{to}.crt"));
+        copy(&format!("{from}.key"), &format!("{to}.key"));
+    }
+    fs::write(place("half.crt"), &half[..half.len() / 2]).unwrap();
+    copy("half.key", "other.key");
+    copy("good.crt", "alone.crt");
+    copy("good.key", "pipe.key");
+    mkfifoat(CWD, place("pipe.crt"), Mode::RUSR | Mode::WUSR).unwrap();
+    let text = yaml(&["good"], "", &[""]);
+    let text = text.replace("{cert: good.crt, key: good.key}", "{dir: folder}");
+    let (validate, doctor) = (
+        lamina("validate", workshop.dir(), &text),
+        lamina("doctor", workshop.dir(), &text),
+    );
+    assert_eq!(validate.code, Some(0), "{}", validate.output());
+    for words in [
+        "half.crt: not a certificate: it ends in the middle of a section",
+        "other.crt and ",
+        "alone.key: No such file",
+        "pipe.crt: it is no regular file",
+    ] {
+        let warned = |line: &&str| line.starts_with("warning: ") && line.contains(words);
+        let line = validate.stderr.lines().find(warned);
+        let line = line.unwrap_or_else(|| panic!("{words}: {}", validate.stderr));
+        assert!(line.contains("lamina.yaml:6:"), "{line}");
+        let mut lines = doctor.stdout.lines();
+        let line = lines.find(|line| line.contains(words) && line.contains("WARNING"));
+        assert!(line.is_some(), "{words}: {}", doctor.stdout);
+    }
+    let told = validate.stderr.matches("warning: ").count();
+    assert_eq!(told, 4, "each is told once: {}", validate.stderr);
+}
+
+#[test]
+fn a_list_of_revoked_certificates_that_is_overdue_is_told() {
+    let workshop = Workshop::new();
+    workshop.server("good", "root", "", DAYS);
+    let clients = Authority::new("clients");
+    let hour = Duration::from_secs(3_600);
+    let now = SystemTime::now();
+    fs::write(workshop.dir().join("ca.pem"), &clients.pem).unwrap();
+    let policy = "      policies: [{names: [good.example], client_auth: {mode: require, ca: ca.pem, \
+                  crl: clients.crl}}]\nadmin:";
+    let text = yaml(&["good"], "", &[""]).replace("admin:", policy);
+    for (next, told) in [(now + hour, 0), (now - hour, 1)] {
+        let list = clients.revoke_until(&[], next);
+        fs::write(workshop.dir().join("clients.crl"), list).unwrap();
+        for command in ["validate", "doctor"] {
+            let ran = lamina(command, workshop.dir(), &text);
+            let said = ran.output();
+            assert_eq!(said.matches("another list for").count(), told, "{said}");
+        }
+    }
 }
 
 #[test]

@@ -39,7 +39,10 @@ pub(super) async fn examine(
 }
 
 fn section(opened: &ListenerCertificates, listener: &ListenerConfig) -> ReportSection {
-    let mut lines: Vec<_> = opened.certificates.iter().map(|one| line(one)).collect();
+    let used = opened.certificates.iter().map(|one| line(one));
+    let unusable = opened.unusable.iter();
+    let unusable = unusable.map(|error| FindingLine::warned("not used", error.to_string()));
+    let mut lines: Vec<_> = unusable.chain(used).collect();
     // What is wrong comes first.
     lines.sort_by_key(FindingLine::says_all_is_fine);
     let more = lines.len().saturating_sub(MOST_LISTED);
@@ -132,7 +135,7 @@ fn receive_buffer(opened: &ListenerCertificates) -> Option<FindingLine> {
     })
 }
 
-/// Names without certificate, hosts without certificate, and certificates that serve nobody.
+/// Lists of revoked certificates that are old, names without certificate, hosts without certificate, and certificates that serve nobody.
 fn across_listeners(config: &GatewayConfig, in_use: &CertificatesInUse) -> Vec<FindingLine> {
     let missing = in_use.missing.iter().map(|missing| {
         let told = format!(
@@ -142,7 +145,8 @@ fn across_listeners(config: &GatewayConfig, in_use: &CertificatesInUse) -> Vec<F
         );
         FindingLine::warned("acme", told)
     });
-    let findings = certificate_review::of_names(config, &in_use.listeners);
+    let mut findings = certificate_review::of_revocations(config);
+    findings.extend(certificate_review::of_names(config, &in_use.listeners));
     let more = findings.len().saturating_sub(MOST_LISTED);
     let listed = findings.into_iter().take(MOST_LISTED);
     let listed = listed.map(|finding| FindingLine::warned(finding.key, finding.message));

@@ -33,6 +33,7 @@ pub(super) fn open(
             listener: n,
             address: listener.address,
             certificates: opened.certificates(),
+            unusable: opened.unusable(),
         }));
     }
     Ok(all)

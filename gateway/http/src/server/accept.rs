@@ -24,13 +24,18 @@ use super::roster::{ConnectionRoster, RosterMembership};
 use super::signal::DrainStage;
 use super::socket::{AcceptingSocket, ListeningSocket};
 use super::stream::ClientStream;
+use super::turns::HandshakeTurns;
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts on one socket until its port retires, then accepts what is still in the kernel's queue.
-pub(super) async fn accept<H>(port: Arc<Port>, socket: ListeningSocket, handler: H)
-where
+pub(super) async fn accept<H>(
+    port: Arc<Port>,
+    socket: ListeningSocket,
+    turns: Arc<HandshakeTurns>,
+    handler: H,
+) where
     H: RequestHandler,
 {
     let serve = |(stream, address): (ClientStream, SocketAddr), place: OwnedSemaphorePermit| {
@@ -42,6 +47,7 @@ where
             place,
             seat,
             port: Arc::clone(&port),
+            turns: Arc::clone(&turns),
         };
         let task = tokio::spawn(connection::serve(accepted, handler.clone()));
         if let (Some(roster), Some(number)) = (&port.roster, number) {

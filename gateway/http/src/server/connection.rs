@@ -30,6 +30,7 @@ use super::service::ConnectionService;
 use super::signal::{DrainSignal, DrainStage};
 use super::stream::ClientStream;
 use super::stream_task::StreamTasks;
+use super::turns::HandshakeTurns;
 use super::wire::{ClientTransport, TOO_SLOW};
 use crate::config::{ListenerLimits, Protocol};
 use crate::frames::{FragmentPaths, MeteredConnection};
@@ -65,6 +66,8 @@ pub(super) struct AcceptedConnection {
     /// On a listener that may cut it for a new connection: its entry in the roster.
     pub(super) seat: Option<RosterMembership>,
     pub(super) port: Arc<Port>,
+    /// Those of its worker.
+    pub(super) turns: Arc<HandshakeTurns>,
 }
 
 /// Serves a connection to its end.
@@ -78,11 +81,12 @@ where
         place,
         seat,
         port,
+        turns,
     } = accepted;
     stream.send_at_once();
     let begun = select! {
         biased;
-        begun = begin(stream, peer, &port) => begun,
+        begun = begin(stream, peer, &port, &turns) => begun,
         () = ends_early(&port) => return,
     };
     let BegunConnection {
@@ -187,6 +191,7 @@ async fn begin(
     mut stream: ClientStream,
     peer: Peer,
     port: &Port,
+    turns: &HandshakeTurns,
 ) -> Result<BegunConnection, BeginError> {
     let mut arrival = ClientArrival {
         peer,
@@ -201,7 +206,7 @@ async fn begin(
             let SecuredConnection {
                 stream: encrypted,
                 session,
-            } = secured.handshake(tcp, first).await?;
+            } = secured.handshake(tcp, first, turns).await?;
             since = Instant::now();
             let protocol = handshake::agreed_protocol(&encrypted, &port.protocols)?;
             stream = ClientStream::Tls(encrypted);

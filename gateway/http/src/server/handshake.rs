@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use super::turns::HandshakeTurns;
 use crate::config::Protocol;
 use crate::tls::listeners::HandshakeOutcome;
 use crate::tls::{TlsListener, TlsSession, fingerprint, obtained};
@@ -118,10 +119,11 @@ impl SecuredPort {
         &self,
         stream: TcpStream,
         first: Vec<u8>,
+        turns: &HandshakeTurns,
     ) -> Result<SecuredConnection, HandshakeError> {
         let place = self.under_way.enter();
         let limit = self.listener.handshake_timeout();
-        let handshake = timeout(limit, handshake(&self.listener, stream, first));
+        let handshake = timeout(limit, handshake(&self.listener, stream, first, turns));
         let ended = select! {
             biased;
             ended = handshake => ended.unwrap_or(Err(HandshakeError::Timeout)),
@@ -140,6 +142,7 @@ async fn handshake(
     listener: &Arc<TlsListener>,
     stream: TcpStream,
     first: Vec<u8>,
+    turns: &HandshakeTurns,
 ) -> Result<SecuredConnection, HandshakeError> {
     let mut socket = TlsSocket {
         stream,
@@ -168,7 +171,7 @@ async fn handshake(
     let hello = start.io.hello.take().unwrap_or_default();
     let challenge = obtained::challenge_config(&listener.listeners, &start.client_hello()).await;
     if let Some(config) = challenge {
-        return Err(answer_challenge(start, config).await);
+        return Err(answer_challenge(start, config, turns).await);
     }
     listener.await_certificate(&start.client_hello()).await;
     let Some(choice) = listener.choose(&start.client_hello()) else {
@@ -177,8 +180,7 @@ async fn handshake(
         return Err(HandshakeError::UnknownName { name });
     };
     let ja4 = fingerprint::ja4_of_records(&hello);
-    let accepted = start.into_stream(choice.config()).into_fallible().await;
-    let stream = match accepted {
+    let mut stream = match secure(start, choice.config(), turns).await {
         Ok(stream) => stream,
         Err((error, mut socket)) => {
             // The alert is sent, and the client may have sent a request by now.
@@ -186,7 +188,6 @@ async fn handshake(
             return Err(error.into());
         }
     };
-    let mut stream = stream;
     let (_, connection) = stream.get_ref();
     match TlsSession::new(connection, choice, listener, ja4) {
         Ok(session) => Ok(SecuredConnection {
@@ -202,12 +203,23 @@ async fn handshake(
     }
 }
 
+/// Does what is left of a handshake once the ClientHello is known, which is nearly all of its work.
+async fn secure(
+    start: StartHandshake<TlsSocket>,
+    config: Arc<ServerConfig>,
+    turns: &HandshakeTurns,
+) -> Result<TlsStream<TlsSocket>, (io::Error, TlsSocket)> {
+    let begin = || start.into_stream(config).into_fallible();
+    turns.each_step(begin).await
+}
+
 /// Does a handshake that is a challenge, and closes: no request may follow (RFC 8737 §3).
 async fn answer_challenge(
     start: StartHandshake<TlsSocket>,
     config: Arc<ServerConfig>,
+    turns: &HandshakeTurns,
 ) -> HandshakeError {
-    match start.into_stream(config).into_fallible().await {
+    match secure(start, config, turns).await {
         Ok(mut stream) => {
             // However that ends, the handshake was all that was asked for.
             let _ = stream.shutdown().await;

@@ -39,13 +39,15 @@ use super::handler::{LocalEndpoint, RequestHandler};
 use super::http3::{self, AcceptedQuicConnection};
 use super::port::Port;
 use super::signal::DrainStage;
+use super::turns::HandshakeTurns;
 use crate::config::ListenerLimits;
 use crate::http3::Http3Code;
 use crate::quic_identity::WorkerIds;
 use crate::tls::config::EarlyDataMode;
 use crate::tls::{QUIC_VERSION, QuicHandshake, QuicSecrets, QuicTls, TlsListener, TlsSession};
 
-/// The largest datagram that is sent: it fits into IPv6 over Ethernet.
+/// The largest datagram that is sent, and that a client is told to send: it fits into IPv6 over
+/// Ethernet.
 const MOST_PAYLOAD: u16 = 1_452;
 /// Octets that one stream, and all streams of a connection, may bring before they are read.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -77,8 +79,12 @@ pub(super) struct QuicTenant {
 }
 
 /// Accepts connections on one socket until its last tenant retires, and serves them to their end.
-pub(super) async fn accept<H>(tenancy: Arc<ArcSwap<QuicTenant>>, on: QuicSocket, handler: H)
-where
+pub(super) async fn accept<H>(
+    tenancy: Arc<ArcSwap<QuicTenant>>,
+    on: QuicSocket,
+    turns: Arc<HandshakeTurns>,
+    handler: H,
+) where
     H: RequestHandler,
 {
     let mut tenant = tenancy.load_full();
@@ -120,9 +126,10 @@ where
             continue;
         };
         let counted = UnfinishedHandshake::begin(&unfinished);
-        let (port, handler, secrets) = (Arc::clone(&port), handler.clone(), secrets.clone());
+        let (port, turns) = (Arc::clone(&port), Arc::clone(&turns));
+        let (handler, secrets) = (handler.clone(), secrets.clone());
         tokio::spawn(async move {
-            let begun = begin(incoming, &port, &secrets).await;
+            let begun = begin(incoming, &port, &secrets, &turns).await;
             drop(counted);
             if let Some(begun) = begun {
                 let reached = begun.connection.local_ip().unwrap_or(port.address.ip());
@@ -192,6 +199,7 @@ async fn begin(
     incoming: Incoming,
     port: &Arc<Port>,
     secrets: &QuicSecrets,
+    turns: &HandshakeTurns,
 ) -> Option<BegunQuicConnection> {
     let listener = &port.secured.as_ref()?.listener;
     let Some(tls) = QuicTls::new(listener) else {
@@ -202,7 +210,7 @@ async fn begin(
     let config = server_config(Arc::new(tls), &port.limits, secrets);
     let limit = listener.handshake_timeout();
     let deadline = Instant::now() + limit;
-    let handshake = handshake(incoming, config, listener.early_data());
+    let handshake = handshake(incoming, config, listener.early_data(), turns);
     let outcome = match timeout_at(deadline, handshake).await {
         Ok(Ok(QuicHandshakeStage::Complete(connection))) => match session(&connection, listener) {
             Some(session) => {
@@ -246,8 +254,14 @@ async fn handshake(
     incoming: Incoming,
     config: ServerConfig,
     early_data: EarlyDataMode,
+    turns: &HandshakeTurns,
 ) -> Result<QuicHandshakeStage, ConnectionError> {
-    let mut connecting = incoming.accept_with(Arc::new(config))?;
+    // What has come of the ClientHello is answered at once, and what comes later is of quinn's own
+    // tasks.
+    let turn = turns.next().await;
+    let connecting = incoming.accept_with(Arc::new(config));
+    drop(turn);
+    let mut connecting = connecting?;
     if early_data == EarlyDataMode::Safe {
         let told = connecting
             .handshake_data()
@@ -307,6 +321,8 @@ fn endpoint(
     let (worker, group) = (on.worker, Arc::clone(&on.group));
     let mut config = EndpointConfig::new(Arc::clone(&secrets.reset_key));
     config
+        .max_udp_payload_size(MOST_PAYLOAD)
+        .map_err(io::Error::other)?
         .cid_generator(move || {
             Box::new(WorkerIds {
                 worker,

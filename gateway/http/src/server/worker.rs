@@ -17,10 +17,12 @@ use super::quic::{self, QuicSocket, QuicTenant};
 use super::signal::{DrainSignal, DrainStage};
 use super::socket::ListeningSocket;
 use super::thread_work::{self, ThreadWork};
+use super::turns::HandshakeTurns;
 use crate::memory::release;
 
 /// A runtime before its thread is started.
 pub(super) struct Worker {
+    turns: Arc<HandshakeTurns>,
     /// `None` once the thread has it.
     runtime: Option<Runtime>,
 }
@@ -42,9 +44,15 @@ pub(super) enum AcceptOn {
 
 impl Worker {
     pub(super) fn new() -> Result<Self, BindError> {
-        let runtime = Builder::new_current_thread().enable_all().build();
+        let turns = Arc::new(HandshakeTurns::new());
+        let idle = Arc::clone(&turns);
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(move || idle.worker_is_idle())
+            .build();
         let runtime = runtime.map_err(|source| BindError::Runtime { source })?;
         Ok(Self {
+            turns,
             runtime: Some(runtime),
         })
     }
@@ -64,6 +72,7 @@ impl Worker {
         let Some(runtime) = self.runtime.take() else {
             return;
         };
+        let turns = Arc::clone(&self.turns);
         thread::spawn(move || {
             runtime.block_on(async {
                 tokio::spawn(release::while_idle());
@@ -75,14 +84,14 @@ impl Worker {
                         // port drains.
                         biased;
                         Some(on) = sockets.recv() => {
-                            let handler = handler.clone();
+                            let (turns, handler) = (Arc::clone(&turns), handler.clone());
                             loops.spawn(async move {
                                 match on {
                                     AcceptOn::Stream { port, socket, _accepts } => {
-                                        accept(port, socket, handler).await;
+                                        accept(port, socket, turns, handler).await;
                                     }
                                     AcceptOn::Quic { tenancy, socket } => {
-                                        quic::accept(tenancy, socket, handler).await;
+                                        quic::accept(tenancy, socket, turns, handler).await;
                                     }
                                 }
                             });

@@ -1,5 +1,7 @@
 //! A certificate of the server with its key, as files hold them.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest;
 use lamina_base::tls;
 use rustls::SignatureAlgorithm;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
@@ -29,6 +31,9 @@ pub struct ServerCertificate {
     pub not_after: SystemTime,
     pub(super) certified: Arc<CertifiedKey>,
 }
+
+/// More octets than any chain or key has.
+const MOST_OCTETS: u64 = 1 << 20;
 
 /// The octets of the two files of a certificate.
 #[derive(Clone)]
@@ -122,7 +127,7 @@ impl CertificatePair {
     /// If one of them can't be read.
     pub fn read(cert: &Path, key: &Path) -> Result<Self, CertificateError> {
         let read = |file: &Path| {
-            std::fs::read(file).map_err(|error| CertificateError::Read {
+            read_whole(file).map_err(|error| CertificateError::Read {
                 file: file.to_owned(),
                 reason: error.to_string(),
             })
@@ -163,7 +168,7 @@ impl ServerCertificate {
             reason,
         };
         let chain = CertificateDer::pem_slice_iter(&pair.cert).collect::<Result<Vec<_>, _>>();
-        let chain = chain.map_err(|error| malformed(error.to_string()))?;
+        let chain = chain.map_err(|error| malformed(in_words(&error)))?;
         let Some(leaf) = chain.first() else {
             return Err(CertificateError::NoCertificate { file: file() });
         };
@@ -228,6 +233,30 @@ impl ServerCertificate {
     }
 }
 
+/// Reads a file. What is none, such as a pipe, may never end or begin, and everybody who waits for the
+/// other files of the listener would wait for it.
+fn read_whole(file: &Path) -> io::Result<Vec<u8>> {
+    let about = fs::metadata(file)?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if about.len() > MOST_OCTETS {
+        let size = about.len();
+        let told = format!("it has {size} bytes; expected a certificate or a key in PEM");
+        return Err(io::Error::other(told));
+    }
+    fs::read(file)
+}
+
+/// The error of a PEM file in words: that of a section without an end has octets in it.
+fn in_words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "it ends in the middle of a section".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a section begins in no right way".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// A certificate and its key that need no names, such as those of a client.
 ///
 /// # Errors
@@ -240,7 +269,7 @@ pub fn certified_key(
     let chain = CertificateDer::pem_slice_iter(&pair.cert).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| CertificateError::Malformed {
         file: file.to_owned(),
-        reason: error.to_string(),
+        reason: in_words(&error),
     })?;
     if chain.is_empty() {
         return Err(CertificateError::NoCertificate {
@@ -259,7 +288,7 @@ fn certified(
         file: key.to_owned(),
         reason,
     };
-    let der = PrivateKeyDer::from_pem_slice(text).map_err(|error| wrong(error.to_string()))?;
+    let der = PrivateKeyDer::from_pem_slice(text).map_err(|error| wrong(in_words(&error)))?;
     let signing = tls::provider().key_provider.load_private_key(der);
     let signing = signing.map_err(|error| wrong(error.to_string()))?;
     let certified = CertifiedKey::new(chain, signing);

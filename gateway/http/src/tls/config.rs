@@ -26,10 +26,10 @@ pub struct ListenerTlsConfig {
     /// The lowest version of TLS.
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// Cipher suites that are offered, in order of preference, by their names in the IANA registry, as in `TLS13_AES_256_GCM_SHA384`; empty offers all that are considered safe.
+    /// Cipher suites that are offered, in order of preference, by their names in the IANA registry, as in `TLS13_AES_256_GCM_SHA384`; empty offers all that are considered safe, and the client's favourite is taken.
     #[serde(default)]
     pub ciphers: Vec<String>,
-    /// Groups for the key exchange, in order of preference: `x25519mlkem768`, `x25519`, `secp256r1`, `secp384r1`; empty offers all of these.
+    /// Groups for the key exchange, of which the client's favourite is taken: `x25519mlkem768`, `x25519`, `secp256r1`, `secp384r1`; empty offers all of these.
     #[serde(default)]
     pub groups: Vec<String>,
     /// What some names need otherwise.

@@ -104,6 +104,15 @@ impl CertificateFiles {
             .collect()
     }
 
+    /// What is wrong with pairs that are not used, or not in their present content.
+    pub(super) fn unusable(&self) -> Vec<CertificateError> {
+        let known = self.order.iter().map(|place| self.known.get(&place.cert));
+        known
+            .flatten()
+            .filter_map(|pair| pair.reported.clone())
+            .collect()
+    }
+
     /// Looks at all files again.
     pub(super) fn look(&mut self) -> FilesLook {
         let mut seen = FilesLook::default();

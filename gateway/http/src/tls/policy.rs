@@ -151,6 +151,9 @@ impl CommonParameters<'_> {
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&self.certificates));
         config.alpn_protocols = self.protocols.to_vec();
+        // All suites are good, and a client knows which is quick on its machine: unless the operator
+        // has an order, that of the client counts.
+        config.ignore_client_order = !self.listener.ciphers.is_empty();
         // Sessions live in tickets alone, which are bound to the policy.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let tickets = &self.listener.tickets;

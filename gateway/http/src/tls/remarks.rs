@@ -1,12 +1,17 @@
 //! What is risky about a certificate that can be used: some clients refuse it, or will soon.
 
 use std::fmt;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::certificate::{ServerCertificate, instant};
 use crate::date;
@@ -29,6 +34,9 @@ const WEAK_SIGNATURES: [&str; 4] = [
 
 /// The access method caIssuers (RFC 5280 §4.2.2.1): where the issuer's certificate is.
 const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
+
+/// The extension with which a certificate says what its server must do (RFC 7633 §4).
+const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
 
 /// Something that is risky about a certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +62,10 @@ pub enum CertificateRemark {
     NotForServers,
     /// The chain has so many octets.
     LongChain(usize),
+    /// Its basic constraints say CA:TRUE, as those of `openssl req -x509` do.
+    OfAnAuthority,
+    /// Clients that heed its TLS feature want a stapled answer of OCSP (RFC 7633 §4.2.3), and get none.
+    DemandsStapling,
 }
 
 impl CertificateRemark {
@@ -105,12 +117,20 @@ impl fmt::Display for CertificateRemark {
                 "its chain has {octets} bytes; above {LONG_CHAIN} a handshake may need a further \
                  round trip, over HTTP/3 always"
             ),
+            Self::OfAnAuthority => f.write_str(
+                "it is that of an authority (CA:TRUE), which some clients refuse for a server; \
+                 expected one with basicConstraints CA:FALSE",
+            ),
+            Self::DemandsStapling => f.write_str(
+                "it demands a stapled answer of OCSP (must-staple), which Lamina does not send, and \
+                 clients that heed that refuse it; expected one without the demand",
+            ),
         }
     }
 }
 
 /// A moment, as HTTP writes it.
-struct WrittenDate(SystemTime);
+pub struct WrittenDate(pub SystemTime);
 
 impl fmt::Display for WrittenDate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,11 +161,29 @@ pub fn of(
     if !is_for_servers(leaf) {
         found.push(CertificateRemark::NotForServers);
     }
+    if leaf.is_ca() {
+        found.push(CertificateRemark::OfAnAuthority);
+    }
+    if demands_stapling(leaf) {
+        found.push(CertificateRemark::DemandsStapling);
+    }
     let octets = chain.iter().map(|der| der.len()).sum();
     if octets > LONG_CHAIN {
         found.push(CertificateRemark::LongChain(octets));
     }
     found
+}
+
+/// When a list of revoked certificates in this file should have been replaced by another one. None
+/// if that is still to come, or the file can't be read, which is an error elsewhere.
+pub fn overdue_revocations(file: &Path, now: SystemTime) -> Option<SystemTime> {
+    let text = fs::read(file).ok()?;
+    let lists = CertificateRevocationListDer::pem_slice_iter(&text).flatten();
+    let next = lists.filter_map(|list| {
+        let (_, parsed) = CertificateRevocationList::from_der(&list).ok()?;
+        Some(instant(parsed.next_update()?.timestamp()))
+    });
+    next.min().filter(|next| *next <= now)
 }
 
 fn life(leaf: &X509Certificate<'_>, now: SystemTime) -> Option<CertificateRemark> {
@@ -235,6 +273,15 @@ pub(super) fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
 fn is_for_servers(leaf: &X509Certificate<'_>) -> bool {
     let usage = leaf.extended_key_usage().ok().flatten();
     usage.is_some_and(|usage| usage.value.server_auth || usage.value.any)
+}
+
+/// Whether its TLS features have `status_request` (5) or `status_request_v2` (17).
+fn demands_stapling(leaf: &X509Certificate<'_>) -> bool {
+    let features = leaf.extensions().iter();
+    let features = features.filter(|one| one.oid.to_id_string() == TLS_FEATURE);
+    // A sequence of small numbers, each of which has three octets.
+    let mut features = features.flat_map(|one| one.value.get(2..).unwrap_or_default().chunks(3));
+    features.any(|feature| matches!(feature, [2, 1, 5 | 17]))
 }
 
 fn subject(certificate: &X509Certificate<'_>) -> String {

@@ -17,8 +17,10 @@ use futures_util::future::{poll_fn, try_join_all};
 use h3::client::SendRequest;
 use h3_quinn::OpenStreams;
 use http::Request;
-use quinn::TransportConfig;
 use quinn::crypto::rustls::QuicClientConfig;
+use quinn::crypto::{self, Session};
+use quinn::{ConnectError, Side, TransportConfig};
+use quinn_proto::transport_parameters::TransportParameters;
 use rustls::RootCertStore;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
@@ -79,12 +81,34 @@ fn client_config(ca: &str) -> anyhow::Result<quinn::ClientConfig> {
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     tls.resumption = Resumption::disabled();
-    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    let tls = WithoutReserved(Arc::new(QuicClientConfig::try_from(tls)?));
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(WINDOW.into());
     transport.receive_window(WINDOW.into());
     config.transport_config(Arc::new(transport));
     Ok(config)
+}
+
+/// Sends no reserved transport parameter (RFC 9000 §18.1), of which quinn sends one with a number by
+/// chance. nginx keeps 16 bits of that number: one connection in four thousand brings one that reads
+/// as a parameter that it knows, with a value that is none, and is refused.
+struct WithoutReserved(Arc<QuicClientConfig>);
+
+impl crypto::ClientConfig for WithoutReserved {
+    fn start_session(
+        self: Arc<Self>,
+        version: u32,
+        server_name: &str,
+        params: &TransportParameters,
+    ) -> Result<Box<dyn Session>, ConnectError> {
+        let mut written = Vec::new();
+        params.write(&mut written);
+        // Whoever reads them leaves out what nobody knows.
+        let read = TransportParameters::read(Side::Server, &mut &written[..]);
+        let known = read.as_ref().unwrap_or(params);
+        Arc::clone(&self.0).start_session(version, server_name, known)
+    }
 }
 
 impl Http3Load {
