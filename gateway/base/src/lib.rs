@@ -18,4 +18,5 @@ pub mod redis;
 pub mod service_manager;
 pub mod telemetry;
 pub mod tls;
+pub mod turn_clock;
 pub mod units;

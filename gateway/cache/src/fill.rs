@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use lamina_base::turn_clock;
 use parking_lot::Mutex;
 
 use crate::entry::PurgeAttributes;
@@ -126,7 +127,7 @@ impl Fill {
             limit,
             memory,
             stream: Mutex::new(FillState {
-                unread_since: Some(Instant::now()),
+                unread_since: Some(turn_clock::now()),
                 ..FillState::default()
             }),
         })
@@ -419,7 +420,7 @@ impl Drop for FillReader {
         let mut stream = self.fill.stream.lock();
         stream.positions.remove(&self.number);
         if stream.positions.is_empty() {
-            stream.unread_since = Some(Instant::now());
+            stream.unread_since = Some(turn_clock::now());
         }
         // The load may be waiting for a reader that has just left.
         stream.wake_filler();

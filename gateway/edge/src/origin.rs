@@ -22,6 +22,7 @@ use std::time::Duration;
 use http::header::{COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use lamina_base::turn_clock;
 use tokio::time::Instant;
 
 use self::admission::{AdmissionPermit, UpstreamAdmission};
@@ -274,7 +275,7 @@ impl Origin {
         let total = self.timeouts.total.0;
         match total.is_zero() {
             true => None,
-            false => Instant::now().checked_add(total),
+            false => turn_clock::now_of_timers().checked_add(total),
         }
     }
 
@@ -357,7 +358,7 @@ impl Origin {
                 body = body.beside(upload.moved);
             }
             if let Some(deadline) = deadline {
-                body = body.within(deadline.saturating_duration_since(Instant::now()));
+                body = body.within(deadline.saturating_duration_since(turn_clock::now_of_timers()));
             }
             Body::boxed(exchange::AdmittedBody::new(
                 body,

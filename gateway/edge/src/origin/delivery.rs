@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
+use lamina_base::turn_clock;
 use smallvec::SmallVec;
 
 use super::Origin;
@@ -168,7 +169,7 @@ impl<'a> RequestDelivery<'a> {
     }
 
     fn choose(&self, tried: &TriedTargets) -> Option<TargetChoice> {
-        let (now, targets) = (Instant::now(), &self.origin.targets);
+        let (now, targets) = (turn_clock::now(), &self.origin.targets);
         let pin = self.pin.filter(|_| tried.is_empty());
         match pin.and_then(|pin| targets.pinned(pin, now)) {
             Some(target) => Some(TargetChoice {
@@ -243,10 +244,10 @@ impl<'a> RequestDelivery<'a> {
         let mut choice = ConnectionChoice::Standing;
         let mut cost = RepeatCost::Nothing;
         loop {
-            let began = Instant::now();
+            let began = turn_clock::now();
             let pending = PendingAttempt::begin(self.told, &origin.name, &target.name, began);
             let outcome = self.exchange(target, choice, began).await;
-            let ended = Instant::now();
+            let ended = turn_clock::now();
             let known = outcome.as_ref();
             let known = known.map(|delivered| &delivered.response);
             pending.ended(known.map_err(|failed| &failed.error), ended);

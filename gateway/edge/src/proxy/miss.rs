@@ -32,7 +32,8 @@ pub mod stale;
 mod wait;
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use lamina_base::turn_clock;
 
 use join::FlightPlace;
 use patience::WaitBudget;
@@ -222,7 +223,7 @@ impl Miss {
 
     /// A fresh answer that was stored after the look-up.
     fn stored_since(&self) -> Option<Arc<Entry>> {
-        let (route, parts, now) = (&self.ask.route, &self.ask.parts, Instant::now());
+        let (route, parts, now) = (&self.ask.route, &self.ask.parts, turn_clock::now());
         let cache = &self.proxy.cache;
         let found = cache.fresh_again(&self.keyed.key, &parts.headers, now)?;
         plan::satisfies(route, parts, &found, now).then_some(found)

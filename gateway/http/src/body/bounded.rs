@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use lamina_base::turn_clock;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::task::coop;
@@ -157,7 +158,7 @@ impl<B> BoundedBody<B> {
     /// Also fails when `total` has passed from now on, however fast the body comes.
     pub fn within(self, total: Duration) -> Self {
         // A time beyond the range of the clock means no deadline.
-        let end = Instant::now().checked_add(total);
+        let end = turn_clock::now_of_timers().checked_add(total);
         Self { end, ..self }
     }
 }
@@ -268,7 +269,7 @@ where
         else {
             return false;
         };
-        let now = Instant::now();
+        let now = turn_clock::now_of_timers();
         let slow = this
             .pace
             .as_mut()
@@ -317,7 +318,7 @@ where
 
 impl PieceWait {
     fn begin() -> Self {
-        let now = Instant::now();
+        let now = turn_clock::now_of_timers();
         Self {
             since: now,
             counted: now,

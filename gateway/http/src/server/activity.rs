@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use lamina_base::turn_clock;
 
 use super::early::InterimQueue;
 use super::send_queue::SendQueue;
@@ -291,7 +292,9 @@ impl ConnectionActivity {
 
 impl InFlight {
     pub(super) fn begin(activity: &Arc<ConnectionActivity>) -> Self {
-        let began = activity.opened.elapsed().as_nanos() as u64;
+        let began = turn_clock::now()
+            .saturating_duration_since(activity.opened)
+            .as_nanos() as u64;
         activity.began.store(began, Relaxed);
         activity
             .in_flight

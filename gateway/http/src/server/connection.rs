@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
+use lamina_base::turn_clock;
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
@@ -295,6 +296,7 @@ async fn run<C: DrainableConnection>(
     let mut stage = None;
     let mut draining = false;
     poll_fn(|cx| {
+        let _turn = turn_clock::turn();
         loop {
             // While an answer is under way it can still say that it is the last one.
             if !draining && signal.is(drains_at) && activity.phase() == ConnectionPhase::Serving {

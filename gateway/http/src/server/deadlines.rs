@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use lamina_base::turn_clock;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{ConnectionActivity, ConnectionPhase};
@@ -88,7 +89,7 @@ impl ConnectionDeadlines {
                 (ConnectionPhase::Idle { .. }, ConnectionPhase::Idle { .. }) => {
                     activity.began().into()
                 }
-                _ => Instant::now(),
+                _ => turn_clock::now_of_timers(),
             };
             let slow = self.count(now, activity);
             if matches!(phase, ConnectionPhase::Stalled { .. }) && !self.is_stalled() {

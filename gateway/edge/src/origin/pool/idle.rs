@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use lamina_base::turn_clock;
 use parking_lot::Mutex;
 use tokio::task::yield_now;
 
@@ -79,7 +80,7 @@ impl IdleConnections {
         loop {
             let mut idle = self.lanes[lane].lock().pop()?;
             self.count.fetch_sub(1, Relaxed);
-            let now = Instant::now();
+            let now = turn_clock::now();
             if self.admits(&idle.connection, now) && idle.is_usable(now) {
                 let waited = now.saturating_duration_since(idle.since);
                 idle.connection.waited(waited);
@@ -91,7 +92,7 @@ impl IdleConnections {
     /// Keeps a connection whose exchange has ended, if it can be used again. `said` is how long the
     /// origin keeps it (`Keep-Alive: timeout`).
     pub(super) fn keep(&self, mut connection: Http1Connection, said: Option<Duration>) {
-        let (limit, now) = (self.limit(said), Instant::now());
+        let (limit, now) = (self.limit(said), turn_clock::now());
         if limit.is_zero()
             || !self.admits(&connection, now)
             || !connection.is_idle()
@@ -179,7 +180,7 @@ impl LearnedIdleLimit {
     }
 
     fn now(&self) -> u32 {
-        u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
+        u32::try_from((turn_clock::now() - self.began).as_secs()).unwrap_or(u32::MAX)
     }
 }
 

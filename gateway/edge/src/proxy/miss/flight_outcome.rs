@@ -2,9 +2,9 @@
 //! shared answer, or one of its own, or none, so that it asks the origin alone.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::StatusCode;
+use lamina_base::turn_clock;
 
 use super::join::{FlightPlace, FlightRole};
 use super::publish::kept_under;
@@ -64,7 +64,7 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
     if !leads && let Some(variant) = other_variant(miss, entry) {
         return ask_for_variant(miss, variant);
     }
-    let now = Instant::now();
+    let now = turn_clock::now();
     if !leads && !entry.freshness.serves_others(now) {
         return alone(miss, place.apart, UncoalescedReason::Private);
     }
@@ -124,7 +124,7 @@ fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Request
     if !leads && cache.hides(&fill.head.marks, place.follower.born()) {
         return miss.patience.asks_again();
     }
-    let now = Instant::now();
+    let now = turn_clock::now();
     if !leads && !fill.head.freshness.serves_others(now) {
         return alone(miss, place.apart, UncoalescedReason::Private);
     }
@@ -154,7 +154,7 @@ fn promoted(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep 
     if !leads && let Some(variant) = other_variant(miss, entry) {
         return ask_for_variant(miss, variant);
     }
-    let (ask, cache, now) = (&miss.ask, &miss.proxy.cache, Instant::now());
+    let (ask, cache, now) = (&miss.ask, &miss.proxy.cache, turn_clock::now());
     if !leads && !cache.shows(entry) {
         return miss.patience.asks_again();
     }
@@ -199,7 +199,7 @@ pub(super) fn fallback_now(miss: &Miss) -> Option<StaleCopy> {
     let cache = &miss.proxy.cache;
     cache.second_tier()?;
     let (ask, keyed) = (&miss.ask, &miss.keyed);
-    let found = cache.fallback(&keyed.key, &ask.parts.headers, Instant::now());
+    let found = cache.fallback(&keyed.key, &ask.parts.headers, turn_clock::now());
     found.map(|(entry, windows)| StaleCopy { entry, windows })
 }
 

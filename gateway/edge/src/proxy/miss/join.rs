@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::Response;
+use lamina_base::turn_clock;
 use tokio::sync::oneshot;
 
 use super::load::{LoadMode, MissLoad};
@@ -112,6 +113,7 @@ pub(super) fn lead(
     // In a box, as `spawn` would move the future of the load half a dozen times. It is written into
     // the box, since `Box::pin` would copy all of its room, which is empty but for its beginning.
     let room = Box::new_uninit();
-    tokio::spawn(Box::into_pin(Box::write(room, load.run(leader))));
+    let load = Box::into_pin(Box::write(room, load.run(leader)));
+    tokio::spawn(turn_clock::in_turns(load));
     place
 }

@@ -3,10 +3,10 @@
 //! policy and the plugins.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{Response, StatusCode};
 use http_body::Body as _;
+use lamina_base::turn_clock;
 
 use super::LoadKind;
 use super::keep_private::{self, hand_over};
@@ -71,14 +71,14 @@ pub(super) fn judge(
 /// follow it from now on. The other loads need not keep their answers in memory as well.
 fn is_first(load: &MissLoad, leader: &Leader) -> bool {
     let (key, headers) = (&load.primary, &load.ask.parts.headers);
-    let stored = load.cache.fresh_again(key, headers, Instant::now());
+    let stored = load.cache.fresh_again(key, headers, turn_clock::now());
     load.cache.hit_for_miss.end(leader.key());
     stored.is_none() && leader.takes_followers()
 }
 
 /// Whether an error may be answered with this copy.
 fn covers_error(load: &MissLoad, copy: &Arc<Entry>) -> bool {
-    let (ask, now) = (&load.ask, Instant::now());
+    let (ask, now) = (&load.ask, turn_clock::now());
     match copy.state(now) {
         FreshnessState::Fresh => true,
         FreshnessState::Stale(windows) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Response, StatusCode};
+use lamina_base::turn_clock;
 use tokio::sync::oneshot;
 
 use super::source;
@@ -155,7 +156,7 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
     load.cache.hooks.emit(CacheEvent::LoaderStart {
         key: key.as_bytes(),
     });
-    let mut began = Instant::now();
+    let mut began = turn_clock::now();
     let loaded = {
         let mut loading = pin!(combine::load(load));
         tokio::select! {
@@ -173,12 +174,12 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
     if renew::is_about_another(load, &loaded) {
         // RFC 9111 §4.3.4: this 304 must not update any stored response, so the load asks again
         // without validators.
-        began = Instant::now();
+        began = turn_clock::now();
         loaded = Box::pin(source::load(&load.ask, None, load.audience())).await;
     }
     match loaded {
         SourceOutcome::Response(answer) => {
-            let at = Instant::now();
+            let at = turn_clock::now();
             let arrived = ReceivedResponse {
                 answer,
                 at,

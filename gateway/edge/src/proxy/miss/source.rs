@@ -8,6 +8,7 @@ use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFI
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use lamina_base::turn_clock;
 
 use crate::cache::coalesce::{LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
@@ -95,7 +96,7 @@ pub async fn passed(
     let hard = ask.route.policy.hard_timeout;
     let deadline = hard
         .filter(|_| request.body().is_empty())
-        .map(|hard| Instant::now() + hard);
+        .map(|hard| turn_clock::now() + hard);
     SendTerms::of(&mut request).deadline = deadline;
     let mut answer = pin!(origin.send(request));
     let answer = match deadline {
@@ -117,7 +118,7 @@ impl LoadPatience {
 }
 
 fn deadline(ask: &RequestContext) -> Instant {
-    Instant::now() + ask.route.policy.hard_timeout.unwrap_or(LONGEST_LOAD)
+    turn_clock::now() + ask.route.policy.hard_timeout.unwrap_or(LONGEST_LOAD)
 }
 
 /// The result of `load`, or the failure of a load that took too long. The load stays where its
@@ -184,7 +185,7 @@ async fn by_origin(
 /// What the client gets if the origin fails: the stale copy, if it may be shown then.
 fn fallback(ask: &RequestContext, stale: Option<&Entry>) -> FailureFallback {
     let shown = stale.is_some_and(|entry| {
-        let now = Instant::now();
+        let now = turn_clock::now();
         let copy = (entry, entry.freshness.when_doubted(now));
         let request = (&*ask.route, &ask.parts);
         let failed = StaleSituation::Failed(StaleUse::InWindow);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lamina_base::turn_clock;
 use parking_lot::Mutex;
 
 use crate::cache::event::{StaleReason, UncoalescedReason};
@@ -115,7 +116,7 @@ impl RequestTrail {
 
     /// Adds an event that has just happened.
     pub fn note(&self, waypoint: TrailEvent) {
-        let after = self.started.elapsed();
+        let after = turn_clock::now().saturating_duration_since(self.started);
         let mut waypoints = self.waypoints.lock();
         match waypoints.noted.len() < MOST_WAYPOINTS {
             true => waypoints.noted.push(TimedTrailEvent { after, waypoint }),
