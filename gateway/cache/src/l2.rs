@@ -51,7 +51,7 @@ use index::RecordIndexer;
 use invalidations::{OnNoted, StoreInvalidations};
 use removals::PendingRemovals;
 use store::Store;
-use store::{LogNumber, LogOrder, LogPlace};
+use store::{LogNumber, LogOrder, LogPlace, PurgeLogRange};
 use writer::WriteBehindBuffer;
 
 pub use find::{L2Entry, L2Lookup};
@@ -187,6 +187,28 @@ impl L2 {
     /// Reads what is new in the purge log. False: the store does not answer.
     pub async fn catch_up(&self) -> bool {
         self.feed.catch_up(&self.guard).await
+    }
+
+    /// The whole purge log of a store that one process alone can have, for the process that takes the
+    /// place of this one: until this one has closed the store, that one can't read it. All purges
+    /// that are in force here by now are in it. None: there is no such store, or it can't be read in
+    /// time.
+    pub async fn log_for_successor(&self, patience: Duration) -> Option<PurgeLogRange> {
+        if self.is_shared() || self.guard.store.awaits_predecessor() {
+            return None;
+        }
+        let whole = async {
+            self.feed.settled().await;
+            self.guard.store.read_log(LogNumber::ZERO).await
+        };
+        tokio::time::timeout(patience, whole).await.ok()?.ok()
+    }
+
+    /// Begins with the purge log as the process before has read it, if that still has the store.
+    pub fn begin_with_log(&self, log: PurgeLogRange) {
+        if self.guard.store.awaits_predecessor() {
+            self.feed.apply(log);
+        }
     }
 
     /// Whether the store accepts this node's purges and returns those of others.
