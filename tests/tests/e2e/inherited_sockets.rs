@@ -181,12 +181,12 @@ async fn a_connection_starts_the_gateway_and_is_answered_by_it() {
 }
 
 /// A listener that speaks HTTP/3, with everything that it needs.
-async fn setup_http3(address: SocketAddr, certificates: &Certificates) -> Setup {
+fn setup_http3(origin: &Origin, address: SocketAddr, certificates: &Certificates) -> Setup {
     let tls = "{certificates: [{cert: server.crt, key: server.key}]}";
     let listener =
         format!("[{{address: \"{address}\", protocols: [http1, http2, http3], tls: {tls}}}]");
     let files = certificates.files().into_iter();
-    let setup = files.fold(Setup::new(&origin().await), |setup, (name, content)| {
+    let setup = files.fold(Setup::new(origin), |setup, (name, content)| {
         setup.file(name, content)
     });
     setup.top("listeners", &listener)
@@ -212,9 +212,10 @@ async fn answers_http3(address: SocketAddr, certificates: &Certificates) {
 /// itself. A second socket of UDP could not be opened beside the first.
 #[tokio::test]
 async fn a_datagram_starts_the_gateway_and_is_answered_over_http3() {
+    let origin = origin().await;
     let address = free_address().unwrap();
     let certificates = Certificates::new(&[NAME]);
-    let (_dir, config) = setup_http3(address, &certificates).await.write();
+    let (_dir, config) = setup_http3(&origin, address, &certificates).write();
     let begun = Activated::begin_by(SocketKind::Datagram, &[address], &config);
     let Some(mut gateway) = begun else {
         return;
@@ -227,7 +228,7 @@ async fn a_datagram_starts_the_gateway_and_is_answered_over_http3() {
 /// kind is missing is opened.
 #[tokio::test]
 async fn sockets_of_both_kinds_belong_to_the_listener_of_their_address() {
-    let certificates = Certificates::new(&[NAME]);
+    let (origin, certificates) = (origin().await, Certificates::new(&[NAME]));
     for (host, sockets) in [
         ("127.0.0.1", "stream datagram"),
         (
@@ -239,7 +240,7 @@ async fn sockets_of_both_kinds_belong_to_the_listener_of_their_address() {
     ] {
         let port = free_address().unwrap().port();
         let address = format!("{host}:{port}").parse().unwrap();
-        let (_dir, config) = setup_http3(address, &certificates).await.write();
+        let (_dir, config) = setup_http3(&origin, address, &certificates).write();
         let sockets = sockets.split(' ').map(|socket| {
             let (kind, name) = socket.split_once(':').unwrap_or((socket, "unknown"));
             format!("{kind}:{address}:{name}")
