@@ -73,7 +73,7 @@ pub struct L2 {
     listing: tokio::sync::Mutex<()>,
     codec: ArcSwap<record::RecordOptions>,
     max_life: Duration,
-    lease: config::LeaseRules,
+    lease: ArcSwap<config::LeaseRules>,
     hooks: Arc<CacheEventCounters>,
 }
 
@@ -113,7 +113,7 @@ impl L2 {
             listing: tokio::sync::Mutex::default(),
             codec: ArcSwap::from_pointee(codec),
             max_life: config.max_life.into(),
-            lease: config.lease,
+            lease: ArcSwap::from_pointee(config.lease),
             hooks,
         })
     }
@@ -123,9 +123,13 @@ impl L2 {
         self.codec.load_full()
     }
 
-    /// Objects up to this size are kept from now on.
-    pub fn accept_objects_up_to(&self, max_object_bytes: usize) {
+    /// Follows the parts of another configuration that may change while the tier is used: deadlines,
+    /// leases, the compression of records, and the largest size of objects.
+    pub fn follow(&self, config: &config::L2Config, max_object_bytes: usize) {
+        self.guard.follow(config);
+        self.lease.store(Arc::new(config.lease));
         let codec = record::RecordOptions {
+            compression: convert::compression(config.compress),
             limits: RecordLimits::for_objects(max_object_bytes),
             ..record::RecordOptions::clone(&self.codec())
         };
@@ -202,6 +206,11 @@ impl L2 {
             self.guard.store.read_log(LogNumber::ZERO).await
         };
         tokio::time::timeout(patience, whole).await.ok()?.ok()
+    }
+
+    /// Whether the process before still has the store, so that it can't be read yet.
+    pub fn awaits_predecessor(&self) -> bool {
+        self.guard.store.awaits_predecessor()
     }
 
     /// Begins with the purge log as the process before has read it, if that still has the store.

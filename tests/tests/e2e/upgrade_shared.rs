@@ -110,7 +110,7 @@ async fn no_purge_is_lost_over(bus: impl Fn(&str) -> String) {
         // That the process before still has a queue is none, either.
         let alarm = log
             .iter()
-            .find(|line| line.contains("no consumer on RabbitMQ"));
+            .find(|line| line.contains("\"WARN\"") && line.contains("the queue has a consumer"));
         assert_eq!(alarm, None, "process {new}");
     }
 }

@@ -182,7 +182,8 @@ impl WarmKeeper {
 
     /// Waits for the purge log of the second tier, by which what the file holds is judged.
     async fn await_purge_log(&self, patience: Duration) {
-        if let Some(tier) = self.cache.second_tier() {
+        let tier = self.cache.second_tier();
+        if let Some(tier) = tier.filter(|tier| !tier.awaits_predecessor()) {
             // Without it, what the file holds is in doubt.
             let _ = tier.known(patience).await;
         }
