@@ -34,6 +34,7 @@ pub fn program(name: &str) -> anyhow::Result<Debian13Program> {
     })
 }
 
-fn folder() -> PathBuf {
+/// The root of that system.
+pub fn folder() -> PathBuf {
     crate::cli::repository().join("target/debian13")
 }
