@@ -39,3 +39,8 @@ pub fn program(name: &str) -> anyhow::Result<Debian13Program> {
         ],
     })
 }
+
+/// The root of the peers that speak HTTP/3.
+pub fn folder() -> PathBuf {
+    crate::cli::repository().join("target/debian13")
+}

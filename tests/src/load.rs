@@ -109,25 +109,66 @@ pub async fn answer(asked: Asked) -> Reply {
     }
 }
 
+/// A server for the clients that ask for pages.
+pub struct LoadedServer {
+    /// Where it speaks TLS, and HTTP/3.
+    pub secured: SocketAddr,
+    /// Where it speaks clear text, of HTTP/2 too.
+    pub clear: SocketAddr,
+    pub certificates: Arc<Certificates>,
+}
+
+/// What clients must know of a server to trust it.
+trait TrustedServer: Send + Sync + 'static {
+    fn certificates(&self) -> &Certificates;
+}
+
+impl TrustedServer for SecuredGateway {
+    fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+}
+
+impl TrustedServer for LoadedServer {
+    fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+}
+
 /// Starts all clients.
 pub fn start(gateway: &Arc<SecuredGateway>, report: &Arc<LoadReport>) -> ClientLoad {
+    let addresses = gateway.gateway.addresses();
+    let clear = addresses[1];
+    let mut load = pages_at(gateway, (addresses[0], clear), report);
+    let begin = || (Arc::clone(report), Arc::clone(&load.stop));
+    load.clients.spawn(uploads(clear, begin()));
+    for _ in 0..STREAMS {
+        load.clients.spawn(tunnel(clear, begin()));
+        load.clients.spawn(events(clear, begin()));
+    }
+    load
+}
+
+/// Starts the clients that ask for pages alone, at a server that need not be a gateway.
+pub fn start_pages(server: &Arc<LoadedServer>, report: &Arc<LoadReport>) -> ClientLoad {
+    pages_at(server, (server.secured, server.clear), report)
+}
+
+fn pages_at<S: TrustedServer>(
+    server: &Arc<S>,
+    (secured, clear): (SocketAddr, SocketAddr),
+    report: &Arc<LoadReport>,
+) -> ClientLoad {
     let stop = Arc::<AtomicBool>::default();
     let mut clients = JoinSet::new();
-    let addresses = gateway.gateway.addresses();
-    let (secured, clear) = (addresses[0], addresses[1]);
     let begin = || (Arc::clone(report), Arc::clone(&stop));
     for _ in 0..OF_A_KIND {
         clients.spawn(over_http1(clear, begin()));
         clients.spawn(over_http2(clear, begin()));
-        clients.spawn(over_tls(Arc::clone(gateway), secured, begin()));
-        clients.spawn(over_http3(Arc::clone(gateway), begin()));
+        clients.spawn(over_tls(Arc::clone(server), secured, begin()));
+        clients.spawn(over_http3(Arc::clone(server), secured, begin()));
     }
     clients.spawn(anew(clear, begin()));
-    clients.spawn(uploads(clear, begin()));
-    for _ in 0..STREAMS {
-        clients.spawn(tunnel(clear, begin()));
-        clients.spawn(events(clear, begin()));
-    }
     ClientLoad {
         stop,
         clients,
@@ -177,9 +218,9 @@ async fn over_http1(address: SocketAddr, (report, stop): Begun) {
     }
 }
 
-async fn over_tls(gateway: Arc<SecuredGateway>, address: SocketAddr, (report, stop): Begun) {
+async fn over_tls<S: TrustedServer>(server: Arc<S>, address: SocketAddr, (report, stop): Begun) {
     while !stop.load(Relaxed) {
-        match tls_stream(&gateway.certificates, address).await {
+        match tls_stream(server.certificates(), address).await {
             Ok(stream) => kept_http1(stream, &report, &stop, "https").await,
             Err(error) => report.failed(format!("https: {error}")),
         }
@@ -277,6 +318,8 @@ async fn over_http2(address: SocketAddr, (report, stop): Begun) {
         while !stop.load(Relaxed) && !sender.is_closed() {
             let (path, start) = (page(), report.start());
             let mut asked = request(&path);
+            // Its host is in `:authority`; nginx refuses both.
+            asked.headers_mut().remove("host");
             *asked.uri_mut() = format!("http://{}{path}", crate::h3::NAME).parse().unwrap();
             let end = async {
                 let response = sender.send_request(asked).await?;
@@ -305,9 +348,13 @@ async fn over_http2(address: SocketAddr, (report, stop): Begun) {
     }
 }
 
-async fn over_http3(gateway: Arc<SecuredGateway>, (report, stop): Begun) {
+async fn over_http3<S: TrustedServer>(server: Arc<S>, address: SocketAddr, (report, stop): Begun) {
     while !stop.load(Relaxed) {
-        let client = gateway.client().await;
+        let connecting = timeout(LIMIT, H3Client::at(address, server.certificates()));
+        let Ok(Some(client)) = connecting.await else {
+            report.failed("http3: no connection");
+            continue;
+        };
         while !stop.load(Relaxed) {
             let start = report.start();
             match timeout(LIMIT, ask_http3(&client)).await {

@@ -46,6 +46,11 @@ impl Server {
         Ok(server)
     }
 
+    /// The number of its first process.
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     /// User and system time of the whole tree so far.
     pub fn cpu(&self) -> Duration {
         cpu(self.process.id())

@@ -51,7 +51,7 @@ use index::RecordIndexer;
 use invalidations::{OnNoted, StoreInvalidations};
 use removals::PendingRemovals;
 use store::Store;
-use store::{LogNumber, LogOrder, LogPlace};
+use store::{LogNumber, LogOrder, LogPlace, PurgeLogRange};
 use writer::WriteBehindBuffer;
 
 pub use find::{L2Entry, L2Lookup};
@@ -73,7 +73,7 @@ pub struct L2 {
     listing: tokio::sync::Mutex<()>,
     codec: ArcSwap<record::RecordOptions>,
     max_life: Duration,
-    lease: config::LeaseRules,
+    lease: ArcSwap<config::LeaseRules>,
     hooks: Arc<CacheEventCounters>,
 }
 
@@ -113,7 +113,7 @@ impl L2 {
             listing: tokio::sync::Mutex::default(),
             codec: ArcSwap::from_pointee(codec),
             max_life: config.max_life.into(),
-            lease: config.lease,
+            lease: ArcSwap::from_pointee(config.lease),
             hooks,
         })
     }
@@ -123,9 +123,13 @@ impl L2 {
         self.codec.load_full()
     }
 
-    /// Objects up to this size are kept from now on.
-    pub fn accept_objects_up_to(&self, max_object_bytes: usize) {
+    /// Follows the parts of another configuration that may change while the tier is used: deadlines,
+    /// leases, the compression of records, and the largest size of objects.
+    pub fn follow(&self, config: &config::L2Config, max_object_bytes: usize) {
+        self.guard.follow(config);
+        self.lease.store(Arc::new(config.lease));
         let codec = record::RecordOptions {
+            compression: convert::compression(config.compress),
             limits: RecordLimits::for_objects(max_object_bytes),
             ..record::RecordOptions::clone(&self.codec())
         };
@@ -187,6 +191,33 @@ impl L2 {
     /// Reads what is new in the purge log. False: the store does not answer.
     pub async fn catch_up(&self) -> bool {
         self.feed.catch_up(&self.guard).await
+    }
+
+    /// The whole purge log of a store that one process alone can have, for the process that takes the
+    /// place of this one: until this one has closed the store, that one can't read it. All purges
+    /// that are in force here by now are in it. None: there is no such store, or it can't be read in
+    /// time.
+    pub async fn log_for_successor(&self, patience: Duration) -> Option<PurgeLogRange> {
+        if self.is_shared() || self.guard.store.awaits_predecessor() {
+            return None;
+        }
+        let whole = async {
+            self.feed.settled().await;
+            self.guard.store.read_log(LogNumber::ZERO).await
+        };
+        tokio::time::timeout(patience, whole).await.ok()?.ok()
+    }
+
+    /// Whether the process before still has the store, so that it can't be read yet.
+    pub fn awaits_predecessor(&self) -> bool {
+        self.guard.store.awaits_predecessor()
+    }
+
+    /// Begins with the purge log as the process before has read it, if that still has the store.
+    pub fn begin_with_log(&self, log: PurgeLogRange) {
+        if self.guard.store.awaits_predecessor() {
+            self.feed.apply(log);
+        }
     }
 
     /// Whether the store accepts this node's purges and returns those of others.

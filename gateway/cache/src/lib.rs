@@ -169,7 +169,7 @@ impl Cache {
         self.hit_for_miss.hold_for(config.inflight.hit_for_miss.0);
         self.large.remember_for(config.inflight.hit_for_miss.0);
         if let Some(tier) = &self.second_tier {
-            tier.accept_objects_up_to(config.l1.max_object_bytes.as_usize());
+            tier.follow(&config.l2, config.l1.max_object_bytes.as_usize());
         }
         let _touching_all = self.touching_all.lock();
         self.l1.resize(&config.l1);

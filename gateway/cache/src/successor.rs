@@ -1,7 +1,11 @@
 //! What another process must hear of that has taken the place of this one: what this one purges
 //! while it still answers on its open connections.
 //!
-//! Each purge waits here, numbered, until whoever talks to the other process has taken it and says
+//! From the moment on at which the cache is written down for the other process, its purges are
+//! kept here, and that process is given them before it serves ([`SuccessorPurges::kept`]). Nobody
+//! waits for that, since until then this process answers from its cache.
+//!
+//! Later each purge waits here, numbered, until whoever talks to the other process has taken it and says
 //! that it holds there. Who answers a client waits for that, so that a page which the client has
 //! changed is never served from the other cache after the answer.
 //!
@@ -20,6 +24,9 @@ use super::purge::{DoubtDuration, PurgeInitiator, PurgeKind, PurgeStatement, Sel
 /// The most purges that wait.
 const MOST: usize = 4_096;
 
+/// In place of the number up to which the other process has heard, while nobody waits for it.
+const EARLY: u64 = u64::MAX;
+
 /// The longest time that an answer waits until the other process has heard.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -28,7 +35,8 @@ pub struct SuccessorPurges {
     queue: Mutex<SuccessorQueue>,
     /// Something was put into the queue, or it was closed.
     changed: Condvar,
-    /// The number up to which the other process has heard; none once nobody tells it any more.
+    /// The number up to which the other process has heard, [`EARLY`] while it does not serve yet;
+    /// none once nobody tells it any more.
     heard: watch::Sender<Option<u64>>,
 }
 
@@ -71,12 +79,20 @@ impl Default for SuccessorPurges {
         Self {
             queue: Mutex::default(),
             changed: Condvar::new(),
-            heard: watch::Sender::new(Some(0)),
+            heard: watch::Sender::new(Some(EARLY)),
         }
     }
 }
 
 impl SuccessorPurges {
+    /// What was purged since the cache was written down. From now on whoever answers a client waits
+    /// until the next process has heard of the purge.
+    pub fn kept(&self) -> Vec<SuccessorPurge> {
+        let mut queue = self.queue.lock();
+        self.heard.send_replace(Some(queue.last));
+        queue.waiting.drain(..).collect()
+    }
+
     /// The next purge to tell. It blocks until there is one. None: there will be no more.
     pub fn next(&self) -> Option<SuccessorPurge> {
         let mut queue = self.queue.lock();
@@ -219,6 +235,10 @@ mod tests {
         let purges = SuccessorPurges::default();
         assert_eq!(purges.knowledge().await, SuccessorKnowledge::Knows);
         purges.tell(tag(), PurgeKind::Hard, BY_CLIENT);
+        assert_eq!(purges.knowledge().await, SuccessorKnowledge::Knows);
+        assert_eq!(purges.kept().len(), 1, "it is given these before it serves");
+        assert_eq!(purges.knowledge().await, SuccessorKnowledge::Knows);
+        purges.tell(tag(), PurgeKind::Hard, BY_CLIENT);
         purges.tell(tag(), PurgeKind::Soft, BY_CLIENT);
         let first = purges.next().unwrap();
         let second = purges.next().unwrap();
@@ -233,6 +253,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_a_process_that_is_told_nothing() {
         let purges = Arc::new(SuccessorPurges::default());
+        assert!(purges.kept().is_empty());
         purges.tell(tag(), PurgeKind::Hard, BY_CLIENT);
         let waiting = Arc::clone(&purges);
         let waiting = tokio::spawn(async move { waiting.knowledge().await });

@@ -260,6 +260,7 @@ impl Cluster {
     /// other.
     pub fn expect_namesake_for(&self, span: Duration) {
         self.namesake.expect_for(span);
+        self.transport.expect_namesake_for(span);
     }
 
     /// Says nothing more, since another process speaks under the name of this node, and waits until

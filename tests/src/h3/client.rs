@@ -1,5 +1,6 @@
 //! A whole HTTP/3 client on the crate h3: requests with bodies and trailers, many at once.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -11,6 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::check::{self, Context};
 use crate::client::Answer;
+use crate::h3::certificates::Certificates;
+use crate::h3::{Reach, connect_to};
 use crate::wait::{SOON, within};
 
 /// One connection. Clones share it.
@@ -81,6 +84,23 @@ impl H3Client {
             driver: std::sync::Arc::new(driver),
             name: name.to_owned(),
         }
+    }
+
+    /// A new connection to this address, or None if nobody answers there by HTTP/3 soon.
+    ///
+    /// # Panics
+    /// If no UDP socket can be opened.
+    pub async fn at(address: SocketAddr, certificates: &Certificates) -> Option<Self> {
+        let reach = Reach::default();
+        let loopback: IpAddr = match address.is_ipv4() {
+            true => Ipv4Addr::LOCALHOST.into(),
+            false => Ipv6Addr::LOCALHOST.into(),
+        };
+        let mut endpoint =
+            quinn::Endpoint::client((loopback, 0).into()).expect("a UDP socket can be opened");
+        endpoint.set_default_client_config(certificates.quic(&reach));
+        let connection = connect_to(address, &endpoint, &reach).await.ok()?;
+        Some(Self::over(endpoint, connection, &reach.name).await)
     }
 
     pub fn ask(&self, method: Method, target: &str) -> H3Ask {

@@ -15,7 +15,8 @@ pub struct LoadReport {
     good: Mutex<BTreeMap<String, u64>>,
     moved: AtomicU64,
     failures: Mutex<Vec<String>>,
-    failed: AtomicU64,
+    /// How many of each kind.
+    failed: Mutex<BTreeMap<String, u64>>,
     /// Whether something is being exchanged just now.
     swaps: AtomicBool,
     /// Hits that were asked for and answered while nothing was exchanged.
@@ -133,10 +134,12 @@ impl LoadReport {
     }
 
     pub(super) fn failed(&self, why: impl Into<String>) {
-        self.failed.fetch_add(1, Relaxed);
+        let why = why.into();
+        let kind = why.split(':').next().unwrap_or_default().to_owned();
+        *self.failed.lock().unwrap().entry(kind).or_default() += 1;
         let mut failures = self.failures.lock().unwrap();
         if failures.len() < SHOWN {
-            failures.push(why.into());
+            failures.push(why);
         }
     }
 
@@ -152,7 +155,7 @@ impl LoadReport {
 
     /// How much has failed.
     pub fn all_failed(&self) -> u64 {
-        self.failed.load(Relaxed)
+        self.failed.lock().unwrap().values().sum()
     }
 
     /// All of it, in lines.
@@ -165,6 +168,9 @@ impl LoadReport {
         );
         for (kind, count) in self.good.lock().unwrap().iter() {
             let _ = writeln!(text, "  {kind}: {count}");
+        }
+        for (kind, count) in self.failed.lock().unwrap().iter() {
+            let _ = writeln!(text, "  failed of {kind}: {count}");
         }
         let times = [
             ("without a swap", &self.calm),

@@ -8,11 +8,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use e2e::cli;
+use e2e::h3::NAME;
+use e2e::h3::certificates::Certificates;
+use e2e::h3::client::H3Client;
 use e2e::origin::Origin;
+use e2e::process::free_address;
 use e2e::reply::Reply;
 use e2e::setup::{Setup, write_config};
+use e2e::tls::TlsClient;
 use e2e::tools;
 use e2e::wait::{SOON, wait_for, wait_until};
+use futures_util::future::join_all;
 use serde_json::Value;
 
 const RESTARTS: u64 = 5;
@@ -42,10 +48,24 @@ struct Activated {
     process: Child,
 }
 
+/// The kind of the sockets that a gateway is started with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SocketKind {
+    Stream,
+    Datagram,
+}
+
 impl Activated {
     /// None: the program is not here.
     fn begin(sockets: &[SocketAddr], config: &Path) -> Option<Self> {
+        Self::begin_by(SocketKind::Stream, sockets, config)
+    }
+
+    fn begin_by(kind: SocketKind, sockets: &[SocketAddr], config: &Path) -> Option<Self> {
         let mut command = Command::new("systemd-socket-activate");
+        if kind == SocketKind::Datagram {
+            command.arg("--datagram");
+        }
         for socket in sockets {
             command.arg("-l").arg(socket.to_string());
         }
@@ -58,6 +78,22 @@ impl Activated {
             Ok(process) => Some(Self { process }),
             Err(_) => {
                 tools::is_missing("systemd-socket-activate", "socket activation");
+                None
+            }
+        }
+    }
+
+    /// Starts the program at once with these sockets, each as `KIND:ADDRESS:NAME`. None: Python is not
+    /// here.
+    fn with(sockets: impl Iterator<Item = String>, config: &Path) -> Option<Self> {
+        let script = cli::repository().join("tests/data/service_manager/activate.py");
+        let mut command = Command::new("python3");
+        command.arg(script).args(sockets).arg("--");
+        command.arg(cli::binary()).args(["run", "-c"]).arg(config);
+        match command.stderr(Stdio::piped()).spawn() {
+            Ok(process) => Some(Self { process }),
+            Err(_) => {
+                tools::is_missing("python3", "sockets of both kinds");
                 None
             }
         }
@@ -142,6 +178,93 @@ async fn a_connection_starts_the_gateway_and_is_answered_by_it() {
         TcpStream::connect(bound).is_err()
     })
     .await;
+}
+
+/// A listener that speaks HTTP/3, with everything that it needs.
+fn setup_http3(origin: &Origin, address: SocketAddr, certificates: &Certificates) -> Setup {
+    let tls = "{certificates: [{cert: server.crt, key: server.key}]}";
+    let listener =
+        format!("[{{address: \"{address}\", protocols: [http1, http2, http3], tls: {tls}}}]");
+    let files = certificates.files().into_iter();
+    let setup = files.fold(Setup::new(origin), |setup, (name, content)| {
+        setup.file(name, content)
+    });
+    setup.top("listeners", &listener)
+}
+
+/// Many connections over HTTP/3 are answered, and one over TCP.
+async fn answers_http3(address: SocketAddr, certificates: &Certificates) {
+    let ask = || async {
+        let client = H3Client::at(address, certificates).await?;
+        let answer = client.request("/page").try_send().await.ok()?;
+        (answer.text() == "page").then_some(client)
+    };
+    let client = wait_for("the gateway answers over HTTP/3", SOON, ask).await;
+    // Also those that the kernel gives to another socket, or the socket to another worker.
+    let more = join_all((0..8).map(|_| ask())).await;
+    assert!(more.iter().all(Option::is_some), "{address}");
+    assert_eq!(client.get("/page").await.status, 200);
+    let over_tcp = TlsClient::new(address, NAME).status(NAME).await;
+    assert_eq!(over_tcp, Ok(200));
+}
+
+/// As by `ListenDatagram=`: the first datagram starts the gateway, which opens the socket of TCP
+/// itself. A second socket of UDP could not be opened beside the first.
+#[tokio::test]
+async fn a_datagram_starts_the_gateway_and_is_answered_over_http3() {
+    let origin = origin().await;
+    let address = free_address().unwrap();
+    let certificates = Certificates::new(&[NAME]);
+    let (_dir, config) = setup_http3(&origin, address, &certificates).write();
+    let begun = Activated::begin_by(SocketKind::Datagram, &[address], &config);
+    let Some(mut gateway) = begun else {
+        return;
+    };
+    gateway.follow();
+    answers_http3(address, &certificates).await;
+}
+
+/// As by a unit with both, with several of each, with names and without, and with IPv6: whichever
+/// kind is missing is opened.
+#[tokio::test]
+async fn sockets_of_both_kinds_belong_to_the_listener_of_their_address() {
+    let (origin, certificates) = (origin().await, Certificates::new(&[NAME]));
+    for (host, sockets) in [
+        ("127.0.0.1", "stream datagram"),
+        (
+            "127.0.0.1",
+            "datagram:web stream:web datagram:web datagram:web",
+        ),
+        ("[::1]", "datagram"),
+        ("[::1]", "datagram datagram stream"),
+    ] {
+        let port = free_address().unwrap().port();
+        let address = format!("{host}:{port}").parse().unwrap();
+        let (_dir, config) = setup_http3(&origin, address, &certificates).write();
+        let sockets = sockets.split(' ').map(|socket| {
+            let (kind, name) = socket.split_once(':').unwrap_or((socket, "unknown"));
+            format!("{kind}:{address}:{name}")
+        });
+        let Some(mut gateway) = Activated::with(sockets, &config) else {
+            return;
+        };
+        gateway.follow();
+        answers_http3(address, &certificates).await;
+    }
+}
+
+#[tokio::test]
+async fn a_datagram_socket_of_a_listener_without_http3_is_an_error_that_names_it() {
+    let address = free_address().unwrap();
+    let (_dir, config) = setup(&origin().await, &[address]).write();
+    let sockets = ["stream", "datagram"].map(|kind| format!("{kind}:{address}:web"));
+    let Some(mut gateway) = Activated::with(sockets.into_iter(), &config) else {
+        return;
+    };
+    let (status, told) = gateway.ended().await;
+    assert_eq!(status.code(), Some(2), "{told}");
+    assert!(told.contains(&address.to_string()), "{told}");
+    assert!(told.contains("that speaks HTTP/3"), "{told}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use e2e::places::PLACES;
 use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for, wait_until};
+use e2e::wait::{SOON, wait_for, wait_until, within};
 use serde_json::json;
 
 use crate::acme::{SHOP, Wanted, obtained, page};
@@ -21,6 +21,31 @@ use crate::acme_failures::slow_validation;
 
 /// Reloads of a test, each with another route.
 const RELOADS: usize = 3;
+
+/// What is read for each call of the second tier is that of the new configuration: a Redis that stands
+/// still is waited for no longer than that says.
+#[tokio::test]
+async fn deadlines_of_the_second_tier_change_with_the_next_call() {
+    let redis = Redis::start().await;
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let with = |deadlines: &str| {
+        let url = redis.url();
+        let cache = format!("{{l2: {{redis: {{url: \"{url}\"}}, {deadlines}}}}}");
+        Setup::new(&origin).top("cache", &cache)
+    };
+    let gateway = with("read_timeout: 10m, write_timeout: 10m").start().await;
+    crate::l2::reads_below(&gateway).await;
+    gateway
+        .take_up(&with(
+            "read_timeout: 20ms, write_timeout: 50ms, lease: {wait_timeout: 1s}, \
+             compress: {codec: zstd}",
+        ))
+        .await;
+    redis.freeze();
+    let answer = within("a miss", SOON, gateway.client().get("/page")).await;
+    assert_eq!(answer.status, 200);
+    redis.thaw();
+}
 
 async fn reload(gateway: &Gateway, setup: &Setup) {
     reload_with_requests_under_way(gateway, setup).await;

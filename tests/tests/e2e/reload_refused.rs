@@ -307,8 +307,8 @@ fn fixed() -> [(&'static str, &'static str, &'static str); 11] {
         ("cache", disk, "cache.l2"),
         (
             "cache",
-            "{inflight: {wait_timeout: 10m}, l2: {read_timeout: 10ms}}",
-            "cache.l2.read_timeout",
+            "{inflight: {wait_timeout: 10m}, l2: {max_concurrent: 7}}",
+            "cache.l2.max_concurrent",
         ),
         (
             "cache",

@@ -107,6 +107,11 @@ async fn no_purge_is_lost_over(bus: impl Fn(&str) -> String) {
             .iter()
             .find(|line| line.contains("uses this node's name"));
         assert_eq!(alarm, None, "process {new}");
+        // That the process before still has a queue is none, either.
+        let alarm = log
+            .iter()
+            .find(|line| line.contains("\"WARN\"") && line.contains("the queue has a consumer"));
+        assert_eq!(alarm, None, "process {new}");
     }
 }
 

@@ -14,6 +14,7 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::upgrade::server;
 use e2e::wait::SOON;
+use http::Method;
 use serde_json::json;
 
 use crate::l2::redis_at;
@@ -80,43 +81,56 @@ enum FirstContent {
     Nothing,
     Snapshot,
     Redis,
+    RedisAndSnapshot,
     Disk,
+    DiskAndSnapshot,
 }
 
-/// At least 95 % of that before, with and without a second tier. A disk is not there before the old
-/// process has closed it, so that is waited for.
+impl FirstContent {
+    const ALL: [Self; 6] = [
+        Self::Nothing,
+        Self::Snapshot,
+        Self::Redis,
+        Self::RedisAndSnapshot,
+        Self::Disk,
+        Self::DiskAndSnapshot,
+    ];
+
+    /// The section `cache`.
+    fn cache(self, kept: &Kept, redis: &Redis) -> String {
+        let in_redis = || format!(", l2: {}", redis_at(&redis.url()));
+        match self {
+            Self::Nothing => kept.cache("", ""),
+            Self::Snapshot => kept.cache(SNAPSHOT, ""),
+            Self::Redis => kept.cache("", &in_redis()),
+            Self::RedisAndSnapshot => kept.cache(SNAPSHOT, &in_redis()),
+            Self::Disk => kept.cache("", &kept.disk()),
+            Self::DiskAndSnapshot => kept.cache(SNAPSHOT, &kept.disk()),
+        }
+    }
+
+    fn has_second_tier(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Snapshot)
+    }
+}
+
+/// At least 95 % of that before from the moment on at which the command says that the process has
+/// taken over, whatever is below the first tier.
 #[tokio::test]
 async fn the_hit_ratio_after_a_take_over_is_that_of_before() {
     let redis = Redis::start().await;
-    for beginning in [
-        FirstContent::Nothing,
-        FirstContent::Snapshot,
-        FirstContent::Redis,
-        FirstContent::Disk,
-    ] {
+    for beginning in FirstContent::ALL {
         let (kept, pages) = (Kept::new(), Pages::default());
         let origin = pages.origin().await;
-        let cache = match beginning {
-            FirstContent::Nothing => kept.cache("", ""),
-            FirstContent::Snapshot => kept.cache(SNAPSHOT, ""),
-            FirstContent::Redis => kept.cache("", &format!(", l2: {}", redis_at(&redis.url()))),
-            FirstContent::Disk => kept.cache("", &kept.disk()),
-        };
+        let cache = beginning.cache(&kept, &redis);
         let setup = Setup::new(&origin).top("server", &server(""));
         let mut gateway = setup.top("cache", &cache).start().await;
-        let is_below = !matches!(beginning, FirstContent::Nothing | FirstContent::Snapshot);
-        if is_below {
+        if beginning.has_second_tier() {
             crate::l2::reads_below(&gateway).await;
         }
         hit_ratio(&gateway, 1_500, 1).await;
         let before = hit_ratio(&gateway, 500, 2).await;
         gateway.upgrade().await;
-        if beginning == FirstContent::Disk {
-            gateway.only_the_last_process(SOON).await;
-        }
-        if is_below {
-            crate::l2::reads_below(&gateway).await;
-        }
         let (began, after) = (Instant::now(), hit_ratio(&gateway, 500, 3).await);
         let took = began.elapsed();
         println!("hit ratio by {beginning:?}: {before:.3} before, {after:.3} after, in {took:?}");
@@ -129,13 +143,17 @@ async fn the_hit_ratio_after_a_take_over_is_that_of_before() {
     }
 }
 
-#[tokio::test]
-async fn what_is_purged_while_another_process_takes_over_does_not_come_back() {
+/// What is purged, or made invalid by a request, between the moment at which the old process writes
+/// down what it holds and the end of the take-over is gone, and nothing else is. `more` is more of the
+/// section `cache`.
+async fn only_what_is_purged_meanwhile_is_gone(more: &str) {
     let (gate, version) = (Gate::new(), Arc::<AtomicUsize>::default());
     let origin = site(&gate, &version).await;
     let warm = "{snapshot: 100KiB, origins: true, for: 30s}";
-    let gateway = start(&origin, warm).await;
-    for path in ["/a", "/b", "/held"] {
+    let setup = Setup::new(&origin).top("server", &server(""));
+    let cache = format!("{{warm: {warm}{more}}}");
+    let mut gateway = setup.top("cache", &cache).start().await;
+    for path in ["/a", "/b", "/c", "/held"] {
         gateway.client().get(path).await;
     }
     version.store(1, Ordering::SeqCst);
@@ -145,13 +163,29 @@ async fn what_is_purged_while_another_process_takes_over_does_not_come_back() {
         gate.reached_by(1).await;
         let url = format!("http://{}/a", gateway.address);
         gateway.purge(json!({ "url": url })).await;
+        let post = gateway.client().ask(Method::POST, "/c").body("x");
+        assert_eq!(post.send().await.status, 200);
         gate.open();
     };
     tokio::join!(upgrade, purge);
-    let answer = gateway.client().get("/a").await;
-    assert!(
-        answer.text().starts_with("version 1"),
-        "{}",
-        &answer.text()[..9]
-    );
+    for (path, is_hit) in [("/a", false), ("/b", true), ("/c", false)] {
+        let answer = gateway.client().get(path).await;
+        assert_eq!(answer.is_hit(), is_hit, "{path} {more}");
+        let shown = format!("version {}", usize::from(!is_hit));
+        assert!(answer.text().starts_with(&shown), "{path} {more}");
+    }
+    // What is stored on a disk is judged by the same purges.
+    gateway.only_the_last_process(SOON).await;
+    let answer = gateway.client().get("/b").await;
+    assert!(answer.is_hit() && answer.text().starts_with("version 0"));
+}
+
+#[tokio::test]
+async fn what_is_purged_while_another_process_takes_over_does_not_come_back() {
+    only_what_is_purged_meanwhile_is_gone("").await;
+}
+
+#[tokio::test]
+async fn nor_does_it_beside_a_disk() {
+    only_what_is_purged_meanwhile_is_gone(&Kept::new().disk()).await;
 }

@@ -512,7 +512,14 @@ pub async fn hit_ratio(gateway: &Gateway, requests: usize, seed: u64) -> f64 {
 async fn the_hit_ratio_after_a_restart_is_that_of_before() {
     let redis = Redis::start().await;
     let l2 = format!(", l2: {}", redis_at(&redis.url()));
-    for way in ["nothing", "a snapshot", "redis", "a disk"] {
+    for way in [
+        "nothing",
+        "a snapshot",
+        "redis",
+        "redis and a snapshot",
+        "a disk",
+        "a disk and a snapshot",
+    ] {
         let (kept, pages) = (Kept::new(), Pages::default());
         let origin = pages.origin().await;
         let (warm, more) = match way {
@@ -520,7 +527,9 @@ async fn the_hit_ratio_after_a_restart_is_that_of_before() {
             "nothing" => ("", String::new()),
             "a snapshot" => (SNAPSHOT, String::new()),
             "redis" => ("", l2.clone()),
-            _ => ("", kept.disk()),
+            "redis and a snapshot" => (SNAPSHOT, l2.clone()),
+            "a disk" => ("", kept.disk()),
+            _ => (SNAPSHOT, kept.disk()),
         };
         let setup = Setup::new(&origin).top("cache", &kept.cache(warm, &more));
         let first = setup.start().await;

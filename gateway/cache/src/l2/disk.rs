@@ -100,6 +100,10 @@ impl Store for DiskStore {
         false
     }
 
+    fn awaits_predecessor(&self) -> bool {
+        self.access.awaits_predecessor()
+    }
+
     fn index_remedy(&self) -> &'static str {
         "only `cache.l2.redis` can list its records, with `index.enabled: true`"
     }

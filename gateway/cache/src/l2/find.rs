@@ -119,6 +119,9 @@ impl L2 {
         key: &[u8],
     ) -> Result<ReadableRecord, L2LookupOutcome> {
         self.feed.generation().ok_or(L2LookupOutcome::Skipped)?;
+        if self.guard.store.awaits_predecessor() {
+            return Err(L2LookupOutcome::Skipped);
+        }
         let name = StoreKey::with_home(home, key);
         if self.removals.hides(&name) || self.invalidations.hide(&[identity]) {
             return Err(L2LookupOutcome::Miss);

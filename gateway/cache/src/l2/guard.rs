@@ -15,6 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
@@ -30,13 +31,27 @@ pub struct StoreGuard {
     pub store: Arc<dyn Store>,
     breaker: Breaker,
     gate: Semaphore,
-    read_timeout: Duration,
-    write_timeout: Duration,
+    deadlines: ArcSwap<StoreDeadlines>,
     hooks: Arc<CacheEventCounters>,
     calls: [[IntCounter; OUTCOMES.len()]; CALLS.len()],
     seconds: [Histogram; CALLS.len()],
     refusals: [IntCounter; StoreRefusal::ALL.len()],
     opened: IntGauge,
+}
+
+/// How long calls may take.
+struct StoreDeadlines {
+    read: Duration,
+    write: Duration,
+}
+
+impl StoreDeadlines {
+    fn of(config: &config::L2Config) -> Self {
+        Self {
+            read: config.read_timeout.into(),
+            write: config.write_timeout.into(),
+        }
+    }
 }
 
 /// The purpose of a call, which decides its deadline and its metric label.
@@ -133,8 +148,7 @@ impl StoreGuard {
                 config.breaker.cooldown.into(),
             ),
             gate: Semaphore::new(config.max_concurrent),
-            read_timeout: config.read_timeout.into(),
-            write_timeout: config.write_timeout.into(),
+            deadlines: ArcSwap::from_pointee(StoreDeadlines::of(config)),
             hooks,
             calls: CALLS
                 .map(|call| OUTCOMES.map(|outcome| calls.with_label_values(&[call, outcome]))),
@@ -197,7 +211,7 @@ impl StoreGuard {
         F: Future<Output = Result<T, StoreError>> + 'a,
     {
         if call.carries_invalidations() {
-            let answer = tokio::time::timeout(self.write_timeout, what(&*self.store)).await;
+            let answer = tokio::time::timeout(self.write_timeout(), what(&*self.store)).await;
             let answer = answer.unwrap_or(Err(StoreError::Timeout));
             if answer.is_ok() {
                 self.answered();
@@ -248,13 +262,22 @@ impl StoreGuard {
 
     /// The deadline of a read.
     pub fn read_timeout(&self) -> Duration {
-        self.read_timeout
+        self.deadlines.load().read
+    }
+
+    fn write_timeout(&self) -> Duration {
+        self.deadlines.load().write
+    }
+
+    /// Follows another configuration, from the next call on.
+    pub fn follow(&self, config: &config::L2Config) {
+        self.deadlines.store(Arc::new(StoreDeadlines::of(config)));
     }
 
     fn deadline(&self, call: StoreCall) -> Duration {
         match call.is_waited_for() {
-            true => self.read_timeout,
-            false => self.write_timeout,
+            true => self.read_timeout(),
+            false => self.write_timeout(),
         }
     }
 }

@@ -67,18 +67,21 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl L2 {
     /// Whether leases are in use, so that only one node loads a key at a time.
     pub fn leases(&self) -> bool {
-        self.lease.enabled && self.guard.store.is_shared() && self.feed.generation().is_some()
+        self.lease.load().enabled
+            && self.guard.store.is_shared()
+            && self.feed.generation().is_some()
     }
 
     /// How long to wait for another node's load, and what to do after that.
     pub fn patience(&self) -> (Duration, OnTimeout) {
-        (self.lease.wait_timeout.into(), self.lease.on_timeout)
+        let rules = self.lease.load();
+        (rules.wait_timeout.into(), rules.on_timeout)
     }
 
     /// Asks for the lease to load `key`, which belongs to `home`.
     pub async fn wait_for_lease(self: &Arc<Self>, home: KeyId, key: &EntryKey) -> LeaseHolder {
         let lease = Lease::of(StoreKey::with_home(home, key.as_bytes()));
-        let ttl = self.lease.ttl.into();
+        let ttl = self.lease.load().ttl.into();
         let mut unanswered = PendingLeaseRequest {
             tier: self,
             lease: Some(lease.clone()),
@@ -174,7 +177,7 @@ impl Drop for PendingLeaseRequest<'_> {
             return;
         };
         let tier = Arc::clone(self.tier);
-        behind(self.tier.lease.ttl.into(), async move {
+        behind(self.tier.lease.load().ttl.into(), async move {
             while !give_back(&tier, &lease).await {
                 tokio::time::sleep(AGAIN).await;
             }

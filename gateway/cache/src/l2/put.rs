@@ -75,6 +75,9 @@ impl L2 {
         entry: &Entry,
         lifetime: Duration,
     ) -> Vec<RecordWrite> {
+        if self.guard.store.awaits_predecessor() {
+            return Vec::new();
+        }
         let Some(born) = self.feed.place_of(entry.born) else {
             return Vec::new();
         };

@@ -109,6 +109,12 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
+    /// Whether the process whose place this one takes still has it, so that nothing can be read or
+    /// written yet.
+    fn awaits_predecessor(&self) -> bool {
+        false
+    }
+
     /// A channel with the reason why it accepts no writes; the value is None while it accepts them.
     /// Without a channel, the store does not report this.
     fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {

@@ -10,12 +10,14 @@
 //! while the node is away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::description::TransportDescription;
+use super::inbox::ExpectedNamesake;
 use super::transport::{
     BusTransport, ConnectionCutter, Guarantee, PublishError, PublishOutcome, TransportEventSender,
 };
@@ -49,6 +51,7 @@ struct RabbitMq {
     standing: Arc<RabbitMqLinkState>,
     knife: Arc<ConnectionCutter>,
     largest: Arc<BrokerSizeLimit>,
+    namesake: Arc<ExpectedNamesake>,
     /// Dropped with the transport; the reconnector then closes the connection properly.
     stop: DropGuard,
 }
@@ -64,6 +67,7 @@ pub fn open(config: &RabbitMqConfig) -> Result<Arc<dyn BusTransport>, RabbitMqOp
         standing: Arc::new(RabbitMqLinkState::new()),
         knife: Arc::default(),
         largest: Arc::default(),
+        namesake: Arc::default(),
         stop: CancellationToken::new().drop_guard(),
     }))
 }
@@ -106,6 +110,7 @@ impl BusTransport for RabbitMq {
             standing: Arc::clone(&self.standing),
             knife: Arc::clone(&self.knife),
             largest: Arc::clone(&self.largest),
+            namesake: Arc::clone(&self.namesake),
             stop: self.stop.token().clone(),
             mail,
         };
@@ -114,6 +119,10 @@ impl BusTransport for RabbitMq {
 
     fn cut(&self) {
         self.knife.cut();
+    }
+
+    fn expect_namesake_for(&self, span: Duration) {
+        self.namesake.expect_for(span);
     }
 
     fn give_up_queue(&self) {

@@ -11,6 +11,7 @@
 //! that came after the loss.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -57,6 +58,10 @@ pub trait BusTransport: Send + Sync {
     /// Ends the present connections without a good-bye, as a network failure does; the reconnector
     /// then makes new ones. For `lamina doctor`, which measures how long that takes.
     fn cut(&self);
+
+    /// For so long another process with the name of this node may have what only one connection may
+    /// have: one of both takes the place of the other.
+    fn expect_namesake_for(&self, _span: Duration) {}
 
     /// Another process takes the place of this one, and what only one connection may have, as a
     /// queue of a broker, is given up to it for good. Afterwards nothing may be published or

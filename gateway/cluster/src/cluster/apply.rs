@@ -140,10 +140,11 @@ impl Cluster {
             Ok(statement) => (statement, kind),
             Err(_) => (all(), PurgeKind::Hard),
         };
+        let order = self.cache.apply_of_peer(statement.clone(), kind);
         if who.source != self.name() {
+            // Later, so that what is written down for another process meanwhile is judged by it.
             self.cache.pass_on_to_successor(&statement, kind);
         }
-        let order = self.cache.apply_of_peer(statement, kind);
         let now = Instant::now();
         let arrival = self.nodes.lock().purged(who, number, now);
         self.note_missing(arrival, who, order, now);

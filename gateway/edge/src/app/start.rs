@@ -96,9 +96,7 @@ async fn start_in_place_of(
             .await;
         control.phase.send_replace(ServingPhase::Serving);
         self_check::check(&control.admin, admin_ports.threads(), ports.threads()).await?;
-        if take_over.ready(&opened.taken).await? == HandedCache::Purged {
-            engine.process.warm.doubt();
-        }
+        engine.purge_as(take_over.ready(&opened.taken).await?);
     }
     ports.begin_accepting().await;
     admin_ports.begin_accepting().await;
@@ -216,6 +214,17 @@ impl StartedEngine {
         })
     }
 
+    /// Purges what the process before has purged since it wrote down what this one begins with.
+    fn purge_as(&self, before: HandedCache) {
+        let cache = &self.process.cache;
+        match before {
+            HandedCache::Purged(purges) => purges
+                .into_iter()
+                .for_each(|purge| purge.apply_here_alone(cache)),
+            HandedCache::InDoubt => self.process.warm.doubt(),
+        }
+    }
+
     /// Lets the process before end, and hears from now on what it purges until then.
     async fn release(&self, before: &TakeOver) -> PredecessorPurges {
         if let Err(error) = before.serving().await {
@@ -313,6 +322,10 @@ fn open_process(
     let process = ProcessState::new(config, open_store_after(config, before)?)?;
     if let Some(secret) = take_over.and_then(TakeOver::secret) {
         process.tls.inherit_secret(secret);
+    }
+    let log = take_over.and_then(TakeOver::purge_log);
+    if let (Some(tier), Some(log)) = (process.cache.second_tier(), log) {
+        tier.begin_with_log(log.clone());
     }
     Ok(Arc::new(process))
 }

@@ -73,7 +73,9 @@ impl GatewayStartError {
             | Self::Route(_)
             | Self::PurgeMethod(_)
             | Self::Bus(_)
-            | Self::Bind(BindError::Tls { .. } | BindError::NoListener { .. }) => true,
+            | Self::Bind(
+                BindError::Tls { .. } | BindError::NoListener { .. } | BindError::NoHttp3 { .. },
+            ) => true,
             Self::Acme(
                 AcmeOpenError::Issuer { .. } | AcmeOpenError::Ask(_) | AcmeOpenError::Redis(_),
             ) => true,

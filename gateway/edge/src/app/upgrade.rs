@@ -9,11 +9,11 @@
 //! | The new process (`taking`) | The old process (`giving`) |
 //! |---|---|
 //! | `take_over` | |
-//! | | takes up no other configuration from now on; writes down what its cache holds, where `cache.warm` says so; `state`: the secret that tickets and QUIC's keys are derived from, its generation, and duplicates of all sockets, with the locks of Unix sockets |
+//! | | takes up no other configuration from now on; writes down what its cache holds, where `cache.warm` says so; `state`: the secret that tickets and QUIC's keys are derived from, its generation, and duplicates of all sockets, with the locks of Unix sockets; the purge log of a disk tier (`purge_log`) |
 //! | reads its configuration, compiles, opens what is new, joins the bus, fills its cache, answers its own health check; nothing is accepted | serves |
 //! | `ready`, with the listeners whose sockets it uses | |
-//! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours`, with whether something was purged since its cache was written down |
-//! | accepts, opens its own upgrade socket in place of the old one; `serving` | |
+//! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours`, and what was purged since its cache was written down |
+//! | purges that, too; accepts, opens its own upgrade socket in place of the old one; `serving` | |
 //! | | tells systemd the new main process; `released` |
 //! | tells systemd that it is ready | accepts nothing more, closes the disk tier, drains; for each purge on its last connections `purged` |
 //! | purges, `purged` | answers that client, and at last ends |
@@ -28,9 +28,11 @@
 //! (`purges`). A process that is itself replaced hands on the ways by which still earlier ones tell
 //! it, so that it need not stay for them.
 //!
-//! What was purged between that writing and `yours`, the new process has heard only where a bus or the
-//! log of a second tier tells it. So where there is neither, and something was purged, everything
-//! that it has taken over is in doubt, and is validated before it is served.
+//! What is purged between that writing and `yours` is kept for the new process, which purges it before
+//! it accepts anything. An older version keeps nothing: if something was purged there and no second
+//! tier's log tells what, everything that was taken over is in doubt, and is validated before it is
+//! served. A disk has one process at a time, so the old one reads its purge log for the new one, which
+//! can judge by it what it begins with, and goes on with the log where that ends when it has the disk.
 //!
 //! Decision: descriptors are handed over and never bound a second time, since a second socket in a
 //! group takes connections from the first, and closing one resets what waits in it. So a plain start
@@ -39,6 +41,7 @@
 mod giving;
 mod messages;
 mod program;
+mod purge_log;
 mod purges;
 mod socket;
 mod taking;
@@ -50,7 +53,7 @@ use crate::http::endpoint::Endpoint;
 pub use giving::{NAMESAKE_LEAVES, UpgradeGiver, UpgradeGiverParts};
 pub use messages::{UpgradeOutcome, ask_for_upgrade};
 pub use program::NewProgram;
-pub use purges::PredecessorPurges;
+pub use purges::{PredecessorPurge, PredecessorPurges};
 pub use socket::{UpgradeSocket, UpgradeSocketError};
 pub use taking::{HandedCache, TakeOver, TakeOverError};
 

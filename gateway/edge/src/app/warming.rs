@@ -31,6 +31,9 @@ use crate::telemetry::metrics::Registry;
 /// The most loads from origins at the same time.
 const MOST_LOADS: usize = 64;
 
+/// The most bytes of responses that another process is handed where no `snapshot` is wanted.
+const MOST_HANDED: u64 = 256 << 20;
+
 /// Keeps the file of hot keys.
 pub struct WarmKeeper {
     cache: Arc<Cache>,
@@ -143,6 +146,7 @@ impl WarmKeeper {
         let begun = Instant::now();
         let keys = found.keys.len();
         let deadline = begun + warm.at_most.0;
+        self.await_purge_log(warm.at_most.0 / 2).await;
         let codec = self.codec();
         let restorer = WarmRestorer::new(&self.cache, codec, deadline, &self.metrics);
         let restorer = Arc::new(restorer);
@@ -173,6 +177,15 @@ impl WarmKeeper {
                 "records in cache.warm.file were damaged, forged or sealed with another seal_key: \
                  they are not used"
             );
+        }
+    }
+
+    /// Waits for the purge log of the second tier, by which what the file holds is judged.
+    async fn await_purge_log(&self, patience: Duration) {
+        let tier = self.cache.second_tier();
+        if let Some(tier) = tier.filter(|tier| !tier.awaits_predecessor()) {
+            // Without it, what the file holds is in doubt.
+            let _ = tier.known(patience).await;
         }
     }
 
@@ -218,7 +231,7 @@ impl WarmKeeper {
             }
             let this = Arc::clone(&self);
             let writing = tokio::task::spawn_blocking(move || {
-                this.write(None);
+                this.write(WarmFileOccasion::WhileItRuns);
                 this.cache.halve_uses();
             });
             if writing.await.is_err() {
@@ -239,7 +252,7 @@ impl WarmKeeper {
         // No thread of the runtime: its end would wait for a disk that hangs.
         let thread = std::thread::Builder::new().name("warm-file".into());
         let begun = thread.spawn(move || {
-            this.write(Some(deadline));
+            this.write(WarmFileOccasion::End(deadline));
             let _ = done.send(());
         });
         match begun {
@@ -260,7 +273,7 @@ impl WarmKeeper {
     /// most. Blocks.
     pub fn hand_over(&self, end: Instant) {
         if self.is_wanted() {
-            self.write(Some(end));
+            self.write(WarmFileOccasion::HandOver(end));
         }
     }
 
@@ -283,16 +296,18 @@ impl WarmKeeper {
         }
     }
 
-    /// Writes the file: with the responses if this is the end, at which `end` is the last moment.
-    fn write(&self, end: Option<Instant>) {
+    /// Writes the file, with the responses where it is the last time.
+    fn write(&self, occasion: WarmFileOccasion) {
         let Some(warm) = self.config.lock().clone() else {
             return;
         };
         let Some(owner) = self.owner.lock().clone() else {
             return;
         };
-        let snapshot = end.zip(warm.snapshot).map(|(end, most)| SnapshotRules {
-            max_bytes: most.0,
+        let end = occasion.end();
+        let most = self.bytes_of_responses(&warm, occasion);
+        let snapshot = end.zip(most).map(|(end, max_bytes)| SnapshotRules {
+            max_bytes,
             // The last record and the index need a while as well.
             deadline: end - end.saturating_duration_since(Instant::now()) / 4,
             codec: self.codec(),
@@ -301,6 +316,21 @@ impl WarmKeeper {
             .cache
             .write_hottest(&owner, warm.keys, snapshot.as_ref());
         self.tell(&owner.path, end, written);
+    }
+
+    /// How many bytes of responses are written. Another process can't read a second tier that only
+    /// one can have before this one has closed it, so it gets the responses in any case.
+    fn bytes_of_responses(&self, warm: &WarmConfig, occasion: WarmFileOccasion) -> Option<u64> {
+        let has_own_tier = || {
+            let tier = self.cache.second_tier();
+            tier.is_some_and(|tier| !tier.is_shared())
+        };
+        match (occasion, warm.snapshot) {
+            (WarmFileOccasion::WhileItRuns, _) => None,
+            (_, Some(most)) => Some(most.0),
+            (WarmFileOccasion::HandOver(_), None) if has_own_tier() => Some(MOST_HANDED),
+            (_, None) => None,
+        }
     }
 
     fn tell(
@@ -354,6 +384,26 @@ impl WarmKeeper {
             compression: None,
             limits: RecordLimits::for_objects(self.cache.rules().max_object_bytes),
             seal: self.seal.clone(),
+        }
+    }
+}
+
+/// When the file is written.
+#[derive(Clone, Copy)]
+enum WarmFileOccasion {
+    WhileItRuns,
+    /// Another process takes over. It is to be written by then.
+    HandOver(Instant),
+    /// This process ends.
+    End(Instant),
+}
+
+impl WarmFileOccasion {
+    /// The last moment, if this is the last time.
+    fn end(self) -> Option<Instant> {
+        match self {
+            Self::WhileItRuns => None,
+            Self::HandOver(end) | Self::End(end) => Some(end),
         }
     }
 }

@@ -63,6 +63,12 @@ pub enum BindError {
          a listener with this address, or take it out of the .socket unit"
     )]
     NoListener { address: SocketAddr, name: String },
+    #[error(
+        "the inherited UDP socket {name:?} on {address} belongs to no listener of the configuration \
+         that speaks HTTP/3: add one with this address, or take the ListenDatagram= out of the \
+         .socket unit"
+    )]
+    NoHttp3 { address: SocketAddr, name: String },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }

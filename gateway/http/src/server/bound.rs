@@ -63,8 +63,8 @@ impl BoundListeners {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
         let open = |(n, listener): (usize, &ListenerConfig)| {
-            let inherited = inherited.take_clients(listener.address);
-            let opened = match inherited.streams.is_empty() {
+            let inherited = inherited.take_clients(listener);
+            let opened = match inherited.is_empty() {
                 true => OpenedPort::of(listener, workers.len(), &shared),
                 false => OpenedPort::on(listener, inherited, workers.len(), &shared),
             };

@@ -11,8 +11,10 @@ use socket2::{Socket, Type};
 
 use super::bind_error::BindError;
 use super::handed::{HandedPort, SocketPurpose};
+use super::port::speaks_http3;
 use super::quic::passage::EarlierProcess;
 use super::unix::{self, SocketFile};
+use crate::config::ListenerConfig;
 use crate::endpoint::Endpoint;
 
 /// Sockets that were inherited and that no listener has taken yet.
@@ -39,6 +41,12 @@ pub(super) struct ListenerInheritance {
     pub(super) datagrams: Vec<UdpSocket>,
     /// Processes that still have connections on them.
     pub(super) earlier: Vec<EarlierProcess>,
+}
+
+impl ListenerInheritance {
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.datagrams.is_empty()
+    }
 }
 
 /// How the names of sockets begin that an earlier process had kept.
@@ -96,8 +104,10 @@ impl InheritedSockets {
         &self.taken
     }
 
-    /// The sockets of a listener for clients that is configured with this address.
-    pub(super) fn take_clients(&mut self, address: SocketAddr) -> ListenerInheritance {
+    /// The sockets that a listener for clients can use: those with its address, and of UDP only if it
+    /// speaks HTTP/3.
+    pub(super) fn take_clients(&mut self, listener: &ListenerConfig) -> ListenerInheritance {
+        let address = listener.address;
         match self.take_handed(&Endpoint::Tcp(address), SocketPurpose::Clients) {
             Some(handed) => ListenerInheritance {
                 streams: handed.streams.into_iter().map(TcpListener::from).collect(),
@@ -106,7 +116,10 @@ impl InheritedSockets {
             },
             None => ListenerInheritance {
                 streams: self.take(address, Type::STREAM).map(Into::into).collect(),
-                datagrams: self.take(address, Type::DGRAM).map(Into::into).collect(),
+                datagrams: match speaks_http3(listener) {
+                    true => self.take(address, Type::DGRAM).map(Into::into).collect(),
+                    false => Vec::new(),
+                },
                 earlier: Vec::new(),
             },
         }
@@ -158,9 +171,10 @@ impl InheritedSockets {
         let mut gone = Vec::new();
         for one in self.sockets {
             if !one.name.starts_with(KEPT) {
-                return Err(BindError::NoListener {
-                    address: one.address,
-                    name: one.name,
+                let (address, name) = (one.address, one.name);
+                return Err(match one.kind {
+                    Type::DGRAM => BindError::NoHttp3 { address, name },
+                    _ => BindError::NoListener { address, name },
                 });
             }
             gone.push(one.name);

@@ -134,8 +134,8 @@ impl OpenedPort {
         })
     }
 
-    /// Uses sockets that are already open, of TCP and perhaps of UDP: each worker accepts on at least
-    /// one of TCP, and none is left out.
+    /// Uses sockets that are already open, of TCP, UDP or both: each worker accepts on at least one of
+    /// TCP, and none is left out. Sockets of the kind that is missing are opened.
     pub(super) fn on(
         listener: &ListenerConfig,
         inherited: ListenerInheritance,
@@ -151,6 +151,10 @@ impl OpenedPort {
             datagrams,
             earlier,
         } = inherited;
+        let streams = match streams.is_empty() {
+            true => socket::open(listener.address, workers)?.1,
+            false => streams,
+        };
         let first = streams
             .first()
             .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;

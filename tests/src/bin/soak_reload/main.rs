@@ -6,12 +6,16 @@
 //! gateway after it: `soak_reload 360 3600 6` does a reload each ten seconds and the others each
 //! minute.
 //!
+//! `soak_reload nginx [RELOADS] [SECONDS]` and `soak_reload haproxy …` reload a server of others under
+//! the clients that ask for pages, and tell what fails there (`peers`).
+//!
 //! With each tenth reload there is another certificate in any case. Inside: `report` is what was seen;
 //! the clients, and the configuration of each round, are [`e2e::load`].
 
 // A panic here is a soak that ended, with a place and a message.
 #![allow(clippy::unwrap_used)]
 
+mod peers;
 mod report;
 
 use std::num::NonZeroU64;
@@ -31,10 +35,12 @@ use e2e::upgrade::is_running;
 use http::Method;
 use tokio::time::{MissedTickBehavior, interval};
 
+use peers::ReloadingPeer;
 use report::{HitRatios, KeptHits, ProcessSize, ReloadReport};
 
 /// How it is called.
-const USAGE: &str = "soak_reload [RELOADS] [SECONDS] [EVERY]";
+const USAGE: &str =
+    "soak_reload [RELOADS] [SECONDS] [EVERY], or soak_reload nginx|haproxy [RELOADS] [SECONDS]";
 /// Reloads before the first look, so that everything that is made once is there.
 const WARM_UP: u64 = 10;
 /// How long earlier processes may take to end when their clients have left.
@@ -50,19 +56,29 @@ fn main() -> anyhow::Result<()> {
     if e2e::cli::helped(USAGE) {
         return Ok(());
     }
-    let number = |nth: usize, usual: u64| match std::env::args().nth(nth) {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let is_name = |given: &String| given.parse::<u64>().is_err();
+    let peer = arguments.next_if(is_name);
+    let peer = peer.map(|name| ReloadingPeer::named(&name)).transpose()?;
+    let mut number = |usual: u64| match arguments.next() {
         Some(given) => given.parse::<u64>().context(USAGE),
         None => Ok(usual),
     };
-    let (reloads, seconds) = (number(1, 100)?, number(2, 60)?);
+    let (reloads, seconds, every) = (number(100)?, number(60)?, number(0)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
+    let span = Duration::from_secs(seconds);
+    if let Some(peer) = peer {
+        let seen = runtime.block_on(peers::soak(peer, reloads, span))?;
+        println!("{reloads} reloads of {peer:?}; {}", seen.text());
+        return Ok(());
+    }
     let plan = SoakPlan {
         reloads,
-        span: Duration::from_secs(seconds),
-        every: NonZeroU64::new(number(3, 0)?),
+        span,
+        every: NonZeroU64::new(every),
     };
     let report = runtime.block_on(soak(&plan));
     println!("{}", report.text());

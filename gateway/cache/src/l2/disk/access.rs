@@ -1,5 +1,7 @@
 //! The database as readers and the writer share it: open, or closed for a reason.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
 
@@ -19,6 +21,8 @@ pub(super) struct DatabaseAccess {
     /// The first fault of the disk since the database was opened. redb returns it only once, and
     /// later says only that there was one.
     fault: Mutex<Option<StoreError>>,
+    /// Whether the process before has the file, until it was opened here for the first time.
+    awaits_predecessor: AtomicBool,
 }
 
 enum DatabaseState {
@@ -35,10 +39,22 @@ impl DatabaseAccess {
         Self::of(DatabaseState::Shut(why))
     }
 
+    /// The process whose place this one takes has the file.
+    pub(super) fn held_by_predecessor(why: StoreError) -> Self {
+        let access = Self::shut(why);
+        access.awaits_predecessor.store(true, Ordering::Release);
+        access
+    }
+
+    pub(super) fn awaits_predecessor(&self) -> bool {
+        self.awaits_predecessor.load(Ordering::Acquire)
+    }
+
     fn of(state: DatabaseState) -> Self {
         Self {
             state: RwLock::new(state),
             fault: Mutex::default(),
+            awaits_predecessor: AtomicBool::new(false),
         }
     }
 
@@ -70,6 +86,7 @@ impl DatabaseAccess {
     pub(super) fn reopen(&self, database: TimedDatabase) {
         *self.fault.lock() = None;
         *self.state.write() = DatabaseState::Open(database);
+        self.awaits_predecessor.store(false, Ordering::Release);
     }
 
     fn named(&self, error: &redb::Error) -> StoreError {

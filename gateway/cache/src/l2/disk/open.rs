@@ -56,7 +56,7 @@ pub fn open(
         }
         Err(DatabaseFileError::InUse) if before == StoreOwnerBefore::ReplacedProcess => {
             let why = unusable(DatabaseFileError::InUse);
-            (DatabaseAccess::shut(why.clone()), Some(why))
+            (DatabaseAccess::held_by_predecessor(why.clone()), Some(why))
         }
         Err(other) => return Err(DiskStoreOpenError::of(other, &config.path)),
     };

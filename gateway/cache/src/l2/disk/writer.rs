@@ -129,6 +129,11 @@ impl DiskWriter {
         outage: Option<StoreError>,
     ) -> Self {
         let mut pauses = DiskRetryDelay::default();
+        let mut outage =
+            outage.map(|why| DiskOutage::new(why, ReadsDuringOutage::Stop, &mut pauses));
+        if setting.access.awaits_predecessor() {
+            outage.iter_mut().for_each(DiskOutage::look_soon);
+        }
         Self {
             setting,
             file,
@@ -137,7 +142,7 @@ impl DiskWriter {
             synced: Instant::now(),
             unsynced: false,
             owed: UnsyncedRemovals::default(),
-            outage: outage.map(|why| DiskOutage::new(why, ReadsDuringOutage::Stop, &mut pauses)),
+            outage,
             pauses,
         }
     }

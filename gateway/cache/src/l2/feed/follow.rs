@@ -103,7 +103,7 @@ impl PurgeLogSync {
     }
 
     /// Applies a range of the log that begins where an earlier read had ended.
-    pub(super) fn apply(&self, log: PurgeLogRange) {
+    pub(in crate::l2) fn apply(&self, log: PurgeLogRange) {
         let mut last_warning = self.applying.lock();
         let known = self.window.read().clone();
         if let Some(fault) = log.fault {

@@ -14,7 +14,7 @@ impl ExpectedNamesake {
         *self.0.lock() = Instant::now().checked_add(span);
     }
 
-    pub(super) fn is_expected(&self) -> bool {
+    pub(in crate::bus) fn is_expected(&self) -> bool {
         self.0.lock().is_some_and(|until| Instant::now() < until)
     }
 }

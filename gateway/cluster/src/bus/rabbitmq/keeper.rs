@@ -17,6 +17,7 @@ use super::link::RabbitMqLink;
 use super::publish::{BrokerSizeLimit, RabbitMqPublisher};
 use super::target::RabbitMqTarget;
 use crate::backoff::{self, OutageTracker};
+use crate::bus::inbox::ExpectedNamesake;
 use crate::bus::transport::{ConnectionCutter, TransportEvent, TransportEventSender};
 
 /// Whether there is a link, and its publishing side.
@@ -44,6 +45,7 @@ pub(super) struct RabbitMqReconnector {
     pub(super) standing: Arc<RabbitMqLinkState>,
     pub(super) knife: Arc<ConnectionCutter>,
     pub(super) largest: Arc<BrokerSizeLimit>,
+    pub(super) namesake: Arc<ExpectedNamesake>,
     pub(super) stop: CancellationToken,
     pub(super) mail: TransportEventSender,
 }
@@ -53,10 +55,20 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// A link that lived this long does not count as a failure.
 const GOOD: Duration = Duration::from_secs(10);
 
+/// Who has the queue that this node may not use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum QueueOwner {
+    /// The process whose place this one takes, which is about to give it up.
+    ReplacedProcess,
+    /// Nobody, or nobody that should.
+    Unknown,
+}
+
 impl RabbitMqReconnector {
     pub(super) async fn keep(self) {
         let mut failures: u32 = 0;
         let mut told: Option<RabbitMqFault> = None;
+        let mut awaited = QueueOwner::Unknown;
         let mut outages = OutageTracker::default();
         for attempt in 0.. {
             let began = Instant::now();
@@ -68,9 +80,22 @@ impl RabbitMqReconnector {
             }
             outages.fails(true);
             // Logged only when the reason changes, not for every attempt.
-            if told.as_ref() != Some(&why) {
-                tracing::warn!(bus = KIND, error = %why, "no consumer on RabbitMQ; reconnecting");
+            let owner = self.queue_owner(&why);
+            if told.as_ref() != Some(&why) || awaited != owner {
+                match owner {
+                    QueueOwner::ReplacedProcess => tracing::info!(
+                        bus = KIND,
+                        "the process before still has the queue of this node on RabbitMQ; this one \
+                         gets it when that gives it up"
+                    ),
+                    QueueOwner::Unknown => tracing::warn!(
+                        bus = KIND,
+                        error = %why,
+                        "no consumer on RabbitMQ; reconnecting"
+                    ),
+                }
                 told = Some(why);
+                awaited = owner;
             }
             if began.elapsed() > GOOD {
                 failures = 0;
@@ -84,6 +109,13 @@ impl RabbitMqReconnector {
         }
         self.standing
             .set(Err("the transport was closed".to_owned()));
+    }
+
+    fn queue_owner(&self, why: &RabbitMqFault) -> QueueOwner {
+        match why {
+            RabbitMqFault::Locked(_) if self.namesake.is_expected() => QueueOwner::ReplacedProcess,
+            _ => QueueOwner::Unknown,
+        }
     }
 
     /// Runs one link from its beginning to its end. Returns why it ended, or none to stop for good.

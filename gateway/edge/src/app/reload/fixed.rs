@@ -64,13 +64,24 @@ const FIXED: [(&str, &str); 11] = [
     ),
 ];
 
+/// The beginnings of keys below those that change all the same: they are read for each call.
+const LIVE: [&str; 4] = [
+    "cache.l2.read_timeout",
+    "cache.l2.write_timeout",
+    "cache.l2.lease",
+    "cache.l2.compress",
+];
+
 /// The changes that are refused.
 pub fn fixed(changes: &ConfigChanges) -> Vec<FixedKeyChange> {
     let refused = changes.settings.iter().filter_map(|value| {
-        let covers = |fixed: &str| {
-            let below = value.key.strip_prefix(fixed);
+        let covers = |beginning: &str| {
+            let below = value.key.strip_prefix(beginning);
             below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
         };
+        if LIVE.into_iter().any(covers) {
+            return None;
+        }
         let (_, reason) = FIXED.iter().find(|(fixed, _)| covers(fixed))?;
         Some(FixedKeyChange {
             key: value.key.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lamina_base::descriptor_channel::{ChannelPeer, DescriptorChannel, MOST_DESCRIPTORS, own_user};
+use lamina_base::descriptor_channel::{DescriptorChannel, MOST_DESCRIPTORS, own_user};
 use lamina_base::service_manager::{ServiceManager, ServiceState};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -17,10 +17,12 @@ use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
     UpgradeOutcome, UpgradeQuestion, UpgradeWish, hear, say,
 };
-use super::{NewProgram, PredecessorPurges, ReplacingProcess, UpgradeSocket, purges};
+use super::{NewProgram, PredecessorPurges, ReplacingProcess, UpgradeSocket, purge_log, purges};
 use crate::app::ports::RunningPorts;
 use crate::app::reload::ConfigReloader;
 use crate::app::warming::WarmKeeper;
+use crate::cache::Cache;
+use crate::cache::l2::store::PurgeLogRange;
 use crate::cache::successor::SuccessorPurges;
 use crate::cluster::Cluster;
 use crate::http::endpoint::Endpoint;
@@ -156,9 +158,18 @@ impl UpgradeGiver {
             return refuse(channel, &why);
         }
         match question.asks {
-            UpgradeWish::TakeOver { version, within } => {
+            UpgradeWish::TakeOver {
+                version,
+                within,
+                hears_purges,
+            } => {
                 let within = Duration::from_millis(within).min(MOST_TIME);
-                self.give(channel, peer, version, within)
+                let taker = TakingProcess {
+                    process: peer.process,
+                    version,
+                    hears_purges,
+                };
+                self.give(channel, taker, within)
             }
             UpgradeWish::Upgrade {
                 binary,
@@ -235,8 +246,7 @@ impl UpgradeGiver {
     fn give(
         &self,
         channel: &DescriptorChannel,
-        peer: ChannelPeer,
-        version: String,
+        taker: TakingProcess,
         within: Duration,
     ) -> io::Result<()> {
         let Some(one) = self.giving.try_lock() else {
@@ -245,13 +255,14 @@ impl UpgradeGiver {
         if self.replaced.borrow().is_some() {
             return refuse(channel, "another process has taken over");
         }
+        let process = taker.process;
         tracing::info!(
-            process = peer.process,
-            version,
+            process,
+            version = taker.version,
             "another process wants to take over"
         );
         self.expect_namesake_for(within + NAMESAKE_LEAVES);
-        match self.try_give(channel, peer, version, within) {
+        match self.try_give(channel, taker, within) {
             Ok((now, purges)) => {
                 self.expect_namesake_for(NAMESAKE_STAYS);
                 tracing::info!(
@@ -267,11 +278,11 @@ impl UpgradeGiver {
             Err(why) => {
                 self.expect_namesake_for(NAMESAKE_LEAVES);
                 tracing::error!(
-                    process = peer.process,
+                    process,
                     why,
                     "the other process has not taken over: this one goes on"
                 );
-                *self.last_failure.lock() = Some((peer.process, why.clone()));
+                *self.last_failure.lock() = Some((process, why.clone()));
                 refuse(channel, &why)
             }
         }
@@ -287,8 +298,7 @@ impl UpgradeGiver {
     fn try_give(
         &self,
         channel: &DescriptorChannel,
-        peer: ChannelPeer,
-        version: String,
+        taker: TakingProcess,
         within: Duration,
     ) -> Result<(ReplacingProcess, Arc<SuccessorPurges>), String> {
         let deadline = Instant::now() + within;
@@ -298,11 +308,17 @@ impl UpgradeGiver {
         let _same_config = held.map_err(|_| "a reload takes too long".to_owned())?;
         let cache = &self.parts.proxy.cache;
         let written_at = cache.order();
+        let recording = PurgeRecording::begin(cache);
         let written = WrittenCache::write(&self.parts.warm, within);
         let broke_off = |error: io::Error| format!("it broke off: {error}");
         let ports = self.handed().map_err(|error| error.to_string())?;
-        self.send_state(channel, &ports).map_err(broke_off)?;
-        drop(ports);
+        let log = match taker.hears_purges {
+            true => self.purge_log(),
+            false => None,
+        };
+        self.send_state(channel, &ports, log.as_ref())
+            .map_err(broke_off)?;
+        drop((ports, log));
         let left = deadline.saturating_duration_since(Instant::now());
         let taken = match hear(channel, left).map_err(broke_off)?.0 {
             NewProcessMessage::Ready { taken } => taken,
@@ -313,10 +329,15 @@ impl UpgradeGiver {
         };
         let taken: Vec<Endpoint> = taken.iter().filter_map(|text| text.parse().ok()).collect();
         let passing = PassingOn::begin(&self.parts, &self.runtime, &taken);
-        // What is purged from here on, the other process is told.
+        // What is purged from here on, the other process is told when it serves.
+        let kept = recording.purges.kept();
+        let told = taker.hears_purges.then_some(kept.len());
         let purged = cache.order() != written_at;
-        let yours = OldProcessMessage::Yours { purged };
+        let yours = OldProcessMessage::Yours { purged, told };
         say(channel, &yours, &passing.earlier()).map_err(broke_off)?;
+        for purge in kept.iter().take(told.unwrap_or_default()) {
+            say(channel, &purges::said(purge), &[]).map_err(broke_off)?;
+        }
         match hear(channel, AT_ONCE).map_err(broke_off)?.0 {
             NewProcessMessage::Serving => {}
             NewProcessMessage::Failed { why } => return Err(why),
@@ -325,17 +346,18 @@ impl UpgradeGiver {
             }
         }
         // From here on there is no way back.
-        let purges = passing.stays();
+        passing.stays();
+        let purges = recording.stays();
         written.stays();
         self.parts
             .manager
-            .tell(ServiceState::Replaced { by: peer.process });
+            .tell(ServiceState::Replaced { by: taker.process });
         if let Err(error) = say(channel, &OldProcessMessage::Released, &[]) {
             tracing::warn!(%error, "the new process was not told that it is alone");
         }
         let now = ReplacingProcess {
-            process: peer.process,
-            version,
+            process: taker.process,
+            version: taker.version,
             taken,
         };
         Ok((now, purges))
@@ -359,12 +381,25 @@ impl UpgradeGiver {
         })
     }
 
-    fn send_state(&self, channel: &DescriptorChannel, ports: &[HandedPort]) -> io::Result<()> {
+    /// The purge log of a second tier that this process has alone.
+    fn purge_log(&self) -> Option<PurgeLogRange> {
+        let tier = self.parts.proxy.cache.second_tier()?;
+        let log = self.runtime.block_on(tier.log_for_successor(AT_ONCE / 2))?;
+        purge_log::can_be_said(&log).then_some(log)
+    }
+
+    fn send_state(
+        &self,
+        channel: &DescriptorChannel,
+        ports: &[HandedPort],
+        log: Option<&PurgeLogRange>,
+    ) -> io::Result<()> {
         let state = HandedState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: self.parts.generation,
             secret: self.parts.tls.secret().octets().to_vec(),
             ports: ports.iter().map(PortNote::of).collect(),
+            purge_log: log.is_some(),
         };
         let descriptors: Vec<BorrowedFd<'_>> = ports.iter().flat_map(descriptors).collect();
         let (first, more) = descriptors.split_at(descriptors.len().min(MOST_DESCRIPTORS));
@@ -372,7 +407,10 @@ impl UpgradeGiver {
         for some in more.chunks(MOST_DESCRIPTORS) {
             say(channel, &OldProcessMessage::Descriptors, some)?;
         }
-        Ok(())
+        match log {
+            Some(log) => purge_log::say_log(channel, log),
+            None => Ok(()),
+        }
     }
 }
 
@@ -402,11 +440,50 @@ impl Drop for WrittenCache<'_> {
     }
 }
 
+/// The process that wants to take over.
+struct TakingProcess {
+    process: u32,
+    version: String,
+    /// Whether it hears the purge log, and what is purged until it serves.
+    hears_purges: bool,
+}
+
+/// Keeps what is purged from now on for the other process; dropping it ends that.
+struct PurgeRecording<'a> {
+    cache: Option<&'a Cache>,
+    purges: Arc<SuccessorPurges>,
+}
+
+impl<'a> PurgeRecording<'a> {
+    fn begin(cache: &'a Cache) -> Self {
+        let purges = Arc::<SuccessorPurges>::default();
+        cache.tell_successor(Some(Arc::clone(&purges)));
+        Self {
+            cache: Some(cache),
+            purges,
+        }
+    }
+
+    /// The other process is told of them from now on.
+    fn stays(mut self) -> Arc<SuccessorPurges> {
+        self.cache = None;
+        Arc::clone(&self.purges)
+    }
+}
+
+impl Drop for PurgeRecording<'_> {
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache {
+            cache.tell_successor(None);
+            self.purges.close();
+        }
+    }
+}
+
 /// What answers nothing by itself while another process may serve already; dropping it goes back.
 struct PassingOn<'a> {
     parts: Option<&'a UpgradeGiverParts>,
     runtime: &'a Handle,
-    purges: Arc<SuccessorPurges>,
     /// The ways by which earlier processes say what they purge.
     earlier: Vec<Arc<DescriptorChannel>>,
 }
@@ -415,14 +492,11 @@ impl<'a> PassingOn<'a> {
     fn begin(parts: &'a UpgradeGiverParts, runtime: &'a Handle, taken: &[Endpoint]) -> Self {
         // First, since nothing of these is to wait for the other process, which waits for this.
         let earlier = parts.predecessors.pause();
-        let purges = Arc::<SuccessorPurges>::default();
-        parts.proxy.cache.tell_successor(Some(Arc::clone(&purges)));
         parts.proxy.pass_on_everything();
         runtime.block_on(parts.ports.leave_datagrams(taken));
         Self {
             parts: Some(parts),
             runtime,
-            purges,
             earlier,
         }
     }
@@ -432,10 +506,9 @@ impl<'a> PassingOn<'a> {
         most.map(|way| way.as_fd()).collect()
     }
 
-    /// It will not go back. Returns what the other process is to hear of.
-    fn stays(mut self) -> Arc<SuccessorPurges> {
+    /// It will not go back.
+    fn stays(mut self) {
         self.parts = None;
-        Arc::clone(&self.purges)
     }
 }
 
@@ -444,8 +517,6 @@ impl Drop for PassingOn<'_> {
         if let Some(parts) = self.parts {
             self.runtime.block_on(parts.ports.take_datagrams_back());
             parts.proxy.serve_again();
-            parts.proxy.cache.tell_successor(None);
-            self.purges.close();
             parts.predecessors.resume(&parts.proxy.cache, self.runtime);
         }
     }

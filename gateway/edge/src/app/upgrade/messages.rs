@@ -31,6 +31,10 @@ pub(super) enum UpgradeWish {
         version: String,
         /// How long it may take until it is ready.
         within: u64,
+        /// Whether it hears the purge log of the second tier, and what is purged until it serves.
+        /// Older versions do not.
+        #[serde(default)]
+        hears_purges: bool,
     },
     /// By an operator: start this program, which then takes the place.
     Upgrade {
@@ -51,15 +55,20 @@ pub(super) enum OldProcessMessage {
     State(HandedState),
     /// Further descriptors of the state.
     Descriptors,
+    /// A part of the purge log of the second tier.
+    PurgeLog(PurgeLogPart),
     /// The listeners are the new process's. `purged` says whether something was purged since what
     /// the cache held was written down for it. Its descriptors are the ways by which still earlier
     /// processes say what they purge.
     Yours {
         purged: bool,
+        /// How many messages follow that say what. None: an older version, which does not say it.
+        #[serde(default)]
+        told: Option<usize>,
     },
     Released,
-    /// Was purged on the last connections of the old process, after it was released: a purge as
-    /// text, as other nodes get it.
+    /// A purge as text, as other nodes get it: one since what the cache held was written down, or on
+    /// the last connections of the old process, after it was released.
     Purged {
         statement: String,
         soft: bool,
@@ -95,6 +104,31 @@ pub(super) struct HandedState {
     pub(super) generation: u8,
     pub(super) secret: Vec<u8>,
     pub(super) ports: Vec<PortNote>,
+    /// Whether the purge log of the second tier follows.
+    #[serde(default)]
+    pub(super) purge_log: bool,
+}
+
+/// A part of the purge log of a second tier that only one process can have, in ascending order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PurgeLogPart {
+    pub(super) generation: u64,
+    /// The newest number of the whole log.
+    pub(super) newest: u64,
+    /// Whether the log still has its first purge.
+    pub(super) whole: bool,
+    pub(super) purges: Vec<PurgeNote>,
+    /// Whether another part follows.
+    pub(super) more: bool,
+}
+
+/// A purge in the log: the first and the last number that it stands for, and its text.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PurgeNote {
+    pub(super) since: u64,
+    pub(super) number: u64,
+    pub(super) selector: String,
+    pub(super) soft: bool,
 }
 
 /// One port, and how many descriptors of each kind are its: they come in this order.

@@ -92,7 +92,7 @@ impl PredecessorReader {
             let _runtime = runtime.enter();
             let (channel, stops) = work;
             while let Some(purge) = next(&channel, &stops) {
-                cache.purge_as_predecessor(purge.statement, purge.kind, purge.author);
+                purge.apply(&cache);
                 if say(&channel, &NewProcessMessage::Purged, &[]).is_err() {
                     return;
                 }
@@ -122,10 +122,47 @@ impl PredecessorReader {
 }
 
 /// A purge of a process before.
-struct PredecessorPurge {
+pub struct PredecessorPurge {
     statement: PurgeStatement,
     kind: PurgeKind,
     author: PredecessorPurgeAuthor,
+}
+
+impl PredecessorPurge {
+    /// None: the message says something else.
+    pub(super) fn heard(message: OldProcessMessage) -> Option<Self> {
+        let OldProcessMessage::Purged {
+            statement,
+            soft,
+            of_peer,
+        } = message
+        else {
+            return None;
+        };
+        // What only a later version knows is taken for a purge of everything.
+        let all = PurgeStatement::Purged(PurgeInitiator::Operator, Selector::All);
+        Some(Self {
+            statement: statement.parse().unwrap_or(all),
+            kind: match soft {
+                true => PurgeKind::Soft,
+                false => PurgeKind::Hard,
+            },
+            author: match of_peer {
+                true => PredecessorPurgeAuthor::Peer,
+                false => PredecessorPurgeAuthor::Client,
+            },
+        })
+    }
+
+    /// Purges it here, too. Needs a tokio runtime.
+    pub fn apply(self, cache: &Cache) {
+        cache.purge_as_predecessor(self.statement, self.kind, self.author);
+    }
+
+    /// The same for one of before this process serves: the process before has told other nodes of it.
+    pub fn apply_here_alone(self, cache: &Cache) {
+        cache.purge_as_predecessor(self.statement, self.kind, PredecessorPurgeAuthor::Peer);
+    }
 }
 
 /// The next purge of a process before. None: it has ended, or this is to stop.
@@ -140,33 +177,12 @@ fn next(channel: &DescriptorChannel, stops: &AtomicBool) -> Option<PredecessorPu
             ChannelState::Ended => return None,
         }
     }
-    let heard = hear::<OldProcessMessage>(channel, AT_ONCE);
-    let Ok((
-        OldProcessMessage::Purged {
-            statement,
-            soft,
-            of_peer,
-        },
-        _,
-    )) = heard
-    else {
+    let heard = hear::<OldProcessMessage>(channel, AT_ONCE).ok();
+    let purge = heard.and_then(|(message, _)| PredecessorPurge::heard(message));
+    if purge.is_none() {
         channel.close();
-        return None;
-    };
-    // What only a later version knows is taken for a purge of everything.
-    let all = PurgeStatement::Purged(PurgeInitiator::Operator, Selector::All);
-    Some(PredecessorPurge {
-        statement: statement.parse().unwrap_or(all),
-        kind: if soft {
-            PurgeKind::Soft
-        } else {
-            PurgeKind::Hard
-        },
-        author: match of_peer {
-            true => PredecessorPurgeAuthor::Peer,
-            false => PredecessorPurgeAuthor::Client,
-        },
-    })
+    }
+    purge
 }
 
 /// Tells the process at the other end of each purge, until this process or the other one ends.
@@ -186,19 +202,23 @@ pub(super) fn tell(channel: &DescriptorChannel, purges: &SuccessorPurges) {
 }
 
 fn tell_one(channel: &DescriptorChannel, purge: &SuccessorPurge) -> io::Result<()> {
+    say(channel, &said(purge), &[])?;
+    match hear::<NewProcessMessage>(channel, PATIENCE)?.0 {
+        NewProcessMessage::Purged => Ok(()),
+        _ => Err(io::Error::other("it answered something else")),
+    }
+}
+
+/// A purge as the new process hears it.
+pub(super) fn said(purge: &SuccessorPurge) -> OldProcessMessage {
     let mut statement = purge.statement.to_string();
     if ESCAPED * statement.len() + FORM > MOST_BYTES {
         statement = PurgeStatement::Doubt.to_string();
     }
-    let purged = OldProcessMessage::Purged {
+    OldProcessMessage::Purged {
         statement,
         soft: purge.kind == PurgeKind::Soft,
         of_peer: purge.author == PredecessorPurgeAuthor::Peer,
-    };
-    say(channel, &purged, &[])?;
-    match hear::<NewProcessMessage>(channel, PATIENCE)?.0 {
-        NewProcessMessage::Purged => Ok(()),
-        _ => Err(io::Error::other("it answered something else")),
     }
 }
 

@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use lamina_base::descriptor_channel::{DescriptorChannel, ReceivedMessage, own_user};
 use parking_lot::Mutex;
+use tokio::task::JoinError;
 
 use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
     UpgradeQuestion, UpgradeWish, ask, hear, millis, say,
 };
+use super::purge_log::hear_log;
+use super::purges::PredecessorPurge;
+use crate::cache::l2::store::PurgeLogRange;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::tickets::ProcessSecret;
@@ -21,18 +25,19 @@ use crate::http::tls::tickets::ProcessSecret;
 pub struct TakeOver {
     channel: Arc<DescriptorChannel>,
     state: HandedState,
+    purge_log: Option<PurgeLogRange>,
     ports: Vec<HandedPort>,
     /// The ways to still earlier processes.
     earlier: Mutex<Vec<OwnedFd>>,
 }
 
 /// What became of what the process before had stored, after it was written down for this one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandedCache {
-    /// Nothing was purged there.
-    AsItWas,
-    /// Something was purged there, perhaps some of what was written down.
-    Purged,
+    /// Just this was purged there.
+    Purged(Vec<PredecessorPurge>),
+    /// Something was purged there, perhaps some of what was written down: an older version does not
+    /// say what.
+    InDoubt,
 }
 
 /// Why a process can't take the place of another one.
@@ -78,6 +83,7 @@ impl TakeOver {
             asks: UpgradeWish::TakeOver {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 within: millis(within),
+                hears_purges: true,
             },
         };
         // A reload that has begun may end first.
@@ -94,12 +100,17 @@ impl TakeOver {
             }
             descriptors.extend(received.descriptors);
         }
+        let purge_log = match state.purge_log {
+            true => Some(hear_log(&channel).map_err(TakeOverError::BrokenOff)?),
+            false => None,
+        };
         let mut descriptors = descriptors.into_iter();
         let ports = state.ports.iter().map(|note| note.port(&mut descriptors));
         let ports = ports.collect::<Result<_, _>>()?;
         Ok(Self {
             channel: Arc::new(channel),
             state,
+            purge_log,
             ports,
             earlier: Mutex::default(),
         })
@@ -120,6 +131,12 @@ impl TakeOver {
         self.state.generation.wrapping_add(1)
     }
 
+    /// The purge log of the second tier, if only one process can have that: as the process before has
+    /// read it.
+    pub fn purge_log(&self) -> Option<&PurgeLogRange> {
+        self.purge_log.as_ref()
+    }
+
     /// The version of the process before.
     pub fn old_version(&self) -> &str {
         &self.state.version
@@ -135,11 +152,29 @@ impl TakeOver {
         let message = NewProcessMessage::Ready { taken };
         let (answer, received) = self.exchange(message).await?;
         *self.earlier.lock() = received.descriptors;
-        match answer {
-            OldProcessMessage::Yours { purged: false } => Ok(HandedCache::AsItWas),
-            OldProcessMessage::Yours { purged: true } => Ok(HandedCache::Purged),
-            other => Err(unexpected(&other)),
+        let (purged, told) = match answer {
+            OldProcessMessage::Yours { purged, told } => (purged, told),
+            other => return Err(unexpected(&other)),
+        };
+        match told {
+            None if purged => Ok(HandedCache::InDoubt),
+            told => self.hear_purges(told.unwrap_or_default()).await,
         }
+    }
+
+    async fn hear_purges(&self, count: usize) -> Result<HandedCache, TakeOverError> {
+        let channel = Arc::clone(&self.channel);
+        let hearing = tokio::task::spawn_blocking(move || {
+            let purges = (0..count).map(|_| {
+                let message = heard(&channel, AT_ONCE)?.0;
+                let what = || TakeOverError::Form {
+                    why: "something else than a purge".to_owned(),
+                };
+                PredecessorPurge::heard(message).ok_or_else(what)
+            });
+            purges.collect::<Result<_, _>>().map(HandedCache::Purged)
+        });
+        hearing.await.map_err(ended)?
     }
 
     /// Says that this process serves. When this returns, the old one ends.
@@ -178,9 +213,12 @@ impl TakeOver {
             say(&channel, &message, &[]).map_err(TakeOverError::BrokenOff)?;
             heard(&channel, AT_ONCE)
         });
-        let broke_off = |error| TakeOverError::BrokenOff(io::Error::other(error));
-        exchange.await.map_err(broke_off)?
+        exchange.await.map_err(ended)?
     }
+}
+
+fn ended(error: JoinError) -> TakeOverError {
+    TakeOverError::BrokenOff(io::Error::other(error))
 }
 
 fn heard(
@@ -204,6 +242,7 @@ fn unexpected(message: &OldProcessMessage) -> TakeOverError {
         OldProcessMessage::Refused { .. } => "a refusal",
         OldProcessMessage::State(_) => "its state",
         OldProcessMessage::Descriptors => "descriptors",
+        OldProcessMessage::PurgeLog(_) => "its purge log",
         OldProcessMessage::Yours { .. } => "the listeners",
         OldProcessMessage::Released => "its end",
         OldProcessMessage::Purged { .. } => "a purge",
