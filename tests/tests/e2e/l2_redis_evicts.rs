@@ -17,9 +17,14 @@ const VALUE: usize = 1_000;
 /// at the purge log, also on a busy machine.
 const UNUSED: u64 = 5;
 
+/// Room for everything.
+const ROOM: &str = "1gb";
+
 async fn evicting() -> Redis {
-    // So many that the oldest of all goes.
+    // So many samples that the oldest of all goes.
     let policy = [
+        "--maxmemory",
+        ROOM,
         "--maxmemory-policy",
         "allkeys-lru",
         "--maxmemory-samples",
@@ -130,7 +135,7 @@ async fn a_purge_log_that_is_evicted_is_begun_anew_and_nothing_purged_comes_back
     .await;
     assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await, "OK");
     redis.cli(&["SET", "x", "y"]).await;
-    assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await, "OK");
+    assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory", ROOM]).await, "OK");
     let evicted = number(&redis, "stats", "evicted_keys").await;
     assert!(evicted > 0);
 
