@@ -239,7 +239,7 @@ async fn a_shared_load_ends_when_the_last_of_those_who_read_it_leaves() {
         })
         .await;
         let gateway = Setup::new(&origin)
-            .top("cache", "{l1: {max_object_bytes: 16KiB}}")
+            .top("cache", "{l1: {max_object_bytes: 256KiB}}")
             .route("{name: site, upstream: origin}")
             .start()
             .await;
@@ -252,15 +252,15 @@ async fn a_shared_load_ends_when_the_last_of_those_who_read_it_leaves() {
         readers[1].write(ask).await;
         readers[1].until(&[b'.'; SOME]).await;
         assert_eq!(origin.count(), 1, "they share it");
-        let more = [b'!'; 40_000];
-        assert!(pieces.send(more.to_vec()).await);
+        let more = [&[b'!'; 300_000][..], b"MORE"].concat();
+        assert!(pieces.send(more).await);
         for reader in &mut readers {
-            reader.until(&more[..SOME]).await;
+            reader.until(b"MORE").await;
         }
         let [first, mut last] = readers;
         first.reset();
-        assert!(pieces.send(vec![b'?'; SOME]).await, "one reads it still");
-        last.until(&[b'?'; SOME]).await;
+        assert!(pieces.send("LAST").await, "one reads it still");
+        last.until(b"LAST").await;
         assert!(!pieces.is_abandoned());
         last.reset();
         let left = Instant::now();
