@@ -230,6 +230,8 @@ soak-attacks: build-dist
 # Rounds of faults for each transport and second tier, drawn by a seed: with the three second
 # tiers more than 1,000 a transport, in an hour and a half.
 ROUNDS ?= 334
+# Those in which wall clocks leap, for each as well.
+CLOCK_ROUNDS ?= 20
 SEED ?= 1
 
 soak-l2: build-dist
@@ -244,6 +246,7 @@ soak-bus: build-dist
 	@tests/install.sh test-install $(BROKERS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- $(SOAK_BUS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- --rounds $(ROUNDS) --seed $(SEED) --pages 24
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- --rounds $(CLOCK_ROUNDS) --seed $(SEED) --harm clock --pages 24
 
 soak-reload: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_reload

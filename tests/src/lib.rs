@@ -62,5 +62,6 @@ pub mod tools;
 pub mod two_nodes;
 pub mod upgrade;
 pub mod wait;
+pub mod wall_clock;
 pub mod wire;
 pub mod wordpress;

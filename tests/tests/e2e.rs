@@ -200,6 +200,8 @@ mod l2;
 mod l2_clocks;
 #[path = "e2e/l2_crash.rs"]
 mod l2_crash;
+#[path = "e2e/l2_disk_failures.rs"]
+mod l2_disk_failures;
 #[path = "e2e/l2_disk_full.rs"]
 mod l2_disk_full;
 #[path = "e2e/l2_forged_lease.rs"]
@@ -228,6 +230,8 @@ mod l2_no_purges;
 mod l2_races;
 #[path = "e2e/l2_redis.rs"]
 mod l2_redis;
+#[path = "e2e/l2_redis_evicts.rs"]
+mod l2_redis_evicts;
 #[path = "e2e/l2_redis_faults.rs"]
 mod l2_redis_faults;
 #[path = "e2e/l2_redis_groups.rs"]
@@ -292,6 +296,8 @@ mod plugin_bad_fetches;
 mod plugin_bad_files;
 #[path = "e2e/plugin_compile.rs"]
 mod plugin_compile;
+#[path = "e2e/plugin_ends.rs"]
+mod plugin_ends;
 #[path = "e2e/plugin_granted.rs"]
 mod plugin_granted;
 #[path = "e2e/plugin_guide.rs"]
@@ -302,6 +308,8 @@ mod plugin_hooks;
 mod plugin_identity;
 #[path = "e2e/plugin_kit.rs"]
 mod plugin_kit;
+#[path = "e2e/plugin_limits.rs"]
+mod plugin_limits;
 #[path = "e2e/plugin_memory.rs"]
 mod plugin_memory;
 #[path = "e2e/plugin_mistakes.rs"]

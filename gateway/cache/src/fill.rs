@@ -174,6 +174,19 @@ impl Fill {
         .await
     }
 
+    /// Waits until nobody reads and it can't be stored: nobody wants the rest.
+    pub async fn unwanted(&self) {
+        std::future::poll_fn(|cx| {
+            let mut stream = self.stream.lock();
+            if stream.arrived > self.limit as u64 && stream.positions.is_empty() {
+                return Poll::Ready(());
+            }
+            stream.filler = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Waits until nobody has read for the time `limit`.
     pub async fn unread_for(&self, limit: Duration) {
         loop {

@@ -70,6 +70,15 @@ pub(super) struct FetchAllowance {
     pub(super) max_body: usize,
 }
 
+/// A limit that a fetch met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FetchLimit {
+    /// The call has made as many as it may.
+    Count,
+    /// Bytes of a body.
+    Body,
+}
+
 /// An upstream that YAML grants.
 pub(super) struct GrantedUpstream {
     pub(super) name: Arc<str>,
@@ -106,8 +115,8 @@ impl Host for GuestState {
             .into_iter()
             .map(|request| fetches.admit(request, deadline))
             .collect();
-        let send = fetches.send.clone();
-        Ok(join_all(calls.into_iter().map(|call| answer(&send, call))).await)
+        let fetches = fetches.clone();
+        Ok(join_all(calls.into_iter().map(|call| answer(&fetches, call))).await)
     }
 }
 
@@ -145,6 +154,39 @@ impl FetchAllowance {
         }
     }
 
+    /// Logs the key of a limit that a fetch met: the guest gets an error of which nobody else
+    /// hears.
+    pub(super) fn met(&self, limit: FetchLimit) {
+        let DeniedFetches { plugin, log, .. } = &self.denied;
+        if let Some(dropped) = log.admit(Instant::now()) {
+            let plugin = &**plugin;
+            match limit {
+                FetchLimit::Count => tracing::warn!(
+                    plugin,
+                    dropped,
+                    "plugin fetch refused: its call has made as many as it may \
+                     (`limits.max_fetches`)"
+                ),
+                FetchLimit::Body => tracing::warn!(
+                    plugin,
+                    dropped,
+                    max = self.max_body,
+                    "plugin fetch refused: the body is too large (`limits.max_body`)"
+                ),
+            }
+        }
+    }
+
+    /// Subtracts one from the fetches that are left. None: there is none.
+    pub(super) fn take_one(&mut self) -> Option<()> {
+        let left = self.left.checked_sub(1);
+        match left {
+            Some(left) => self.left = left,
+            None => self.met(FetchLimit::Count),
+        }
+        left.map(drop)
+    }
+
     /// Checks one request, and subtracts it from the fetches that are left.
     fn admit(&mut self, request: FetchRequest, deadline: Instant) -> Result<FetchCall, GuestError> {
         let upstream = self
@@ -155,7 +197,7 @@ impl FetchAllowance {
             self.denied(&request.upstream);
             return Err(GuestError::Denied);
         };
-        self.left = self.left.checked_sub(1).ok_or(GuestError::TooMany)?;
+        self.take_one().ok_or(GuestError::TooMany)?;
         let deadline = fetch_deadline(Instant::now(), deadline, request.timeout_ms);
         let request = check::request(
             &request.method,
@@ -194,24 +236,22 @@ pub(super) fn fetch_deadline(now: Instant, call: Instant, timeout_ms: Option<u32
 }
 
 async fn answer(
-    send: &UpstreamFetcher,
+    fetches: &FetchAllowance,
     call: Result<FetchCall, GuestError>,
 ) -> Result<FetchResponse, GuestError> {
     let call = call?;
     let (deadline, max_body) = (call.deadline, call.max_body);
     // The sender enforces the deadline as well; this one holds even if the sender does not.
-    let response = tokio::time::timeout_at(deadline.into(), send(call)).await;
-    let response = response
-        .map_err(|_| GuestError::Timeout)?
-        .map_err(|error| match error {
-            FetchError::Timeout => GuestError::Timeout,
-            FetchError::TooLarge => GuestError::TooLarge,
-            FetchError::Unavailable(reason) => GuestError::Unavailable(reason),
-        })?;
-    if response.body().len() > max_body {
-        return Err(GuestError::TooLarge);
+    let response = tokio::time::timeout_at(deadline.into(), (fetches.send)(call)).await;
+    match response.unwrap_or(Err(FetchError::Timeout)) {
+        Ok(response) if response.body().len() <= max_body => Ok(for_guest(response)),
+        Ok(_) | Err(FetchError::TooLarge) => {
+            fetches.met(FetchLimit::Body);
+            Err(GuestError::TooLarge)
+        }
+        Err(FetchError::Timeout) => Err(GuestError::Timeout),
+        Err(FetchError::Unavailable(reason)) => Err(GuestError::Unavailable(reason)),
     }
-    Ok(for_guest(response))
 }
 
 fn for_guest(response: Response<Bytes>) -> FetchResponse {

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::Authority;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -28,7 +28,7 @@ use wasmtime_wasi_http::{
 
 use super::check;
 use super::error::CallError;
-use super::fetch::{FetchAllowance, FetchCall, FetchError, fetch_deadline};
+use super::fetch::{FetchAllowance, FetchCall, FetchError, FetchLimit, fetch_deadline};
 use super::guest::GuestState;
 use super::load_request::LoadRequest;
 use super::seen::{HandedOnFields, RequestReads};
@@ -217,9 +217,8 @@ impl OutgoingAccess {
             fetches.denied(uri.authority().map_or("", Authority::as_str));
             return Err(HttpError::HttpRequestDenied);
         };
-        fetches.left = fetches
-            .left
-            .checked_sub(1)
+        fetches
+            .take_one()
             .ok_or(HttpError::ConnectionLimitReached)?;
         granted.handed.note(request.headers(), uri.query());
         let timeout = options.and_then(|options| options.first_byte_timeout);
@@ -239,7 +238,12 @@ async fn sent(
     let body = Limited::new(body, fetches.max_body).collect();
     let body = body.map(|read| match read {
         Ok(whole) => Ok(whole.to_bytes()),
-        Err(_) => Err(HttpError::HttpRequestBodySize(None)),
+        Err(error) => {
+            if error.is::<LengthLimitError>() {
+                fetches.met(FetchLimit::Body);
+            }
+            Err(HttpError::HttpRequestBodySize(None))
+        }
     });
     let body: Bytes = tokio::time::timeout_at(deadline.into(), body)
         .await
@@ -263,7 +267,10 @@ async fn sent(
     let answer = answer.unwrap_or(Err(FetchError::Timeout));
     let mut answer = answer.map_err(|error| match error {
         FetchError::Timeout => HttpError::ConnectionReadTimeout,
-        FetchError::TooLarge => HttpError::HttpResponseIncomplete,
+        FetchError::TooLarge => {
+            fetches.met(FetchLimit::Body);
+            HttpError::HttpResponseIncomplete
+        }
         FetchError::Unavailable(_) => HttpError::DestinationUnavailable,
     })?;
     let names: Vec<_> = answer.headers().keys().cloned().collect();

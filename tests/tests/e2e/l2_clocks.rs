@@ -3,7 +3,7 @@
 //!
 //! The gateway's wall clock is libfaketime's (`faketime` of Debian); its monotonic clock is true.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use e2e::client::Answer;
@@ -12,13 +12,9 @@ use e2e::origin::Origin;
 use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::tools;
 use e2e::wait::{SOON, passed, wait_for};
+pub use e2e::wall_clock::{WallClock, library};
 use serde_json::json;
-use tempfile::TempDir;
-
-/// The clock of a gateway, which is set while it runs.
-pub struct WallClock(TempDir);
 
 /// How long a page of `/short` is fresh, and one of any other path.
 const SHORT: Duration = Duration::from_secs(3);
@@ -26,50 +22,6 @@ const LONG: Duration = Duration::from_secs(1_800);
 /// Less than two clocks may differ: only a true clock tells that the page is old.
 const BACK_A_LITTLE: i64 = -50;
 const HOUR: i64 = 3_600;
-
-impl WallClock {
-    pub fn new(offset: i64) -> Self {
-        let clock = Self(tempfile::tempdir().unwrap());
-        clock.set(offset);
-        clock
-    }
-
-    /// Seconds before or after the true time.
-    fn set(&self, offset: i64) {
-        // In one step: the gateway reads it all the time.
-        let next = self.0.path().join("next");
-        std::fs::write(&next, format!("{offset:+}\n")).unwrap();
-        std::fs::rename(next, self.file()).unwrap();
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.path().join("offset")
-    }
-
-    /// The setup of a gateway that goes by this clock.
-    pub fn of(&self, setup: &Setup, library: &Path) -> Setup {
-        setup
-            .clone()
-            .variable("LD_PRELOAD", library.to_str().unwrap())
-            .variable("FAKETIME_TIMESTAMP_FILE", self.file().to_str().unwrap())
-            .variable("FAKETIME_NO_CACHE", "1")
-            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .variable("DONT_FAKE_MONOTONIC", "1")
-    }
-}
-
-/// Where Debian has it.
-pub fn library() -> Option<PathBuf> {
-    let name = "faketime/libfaketimeMT.so.1";
-    let folders = std::fs::read_dir("/usr/lib").unwrap();
-    let found = folders
-        .map(|folder| folder.unwrap().path().join(name))
-        .find(|path| path.exists());
-    if found.is_none() {
-        tools::is_missing("libfaketime", "a wall clock that is set");
-    }
-    found
-}
 
 /// Pages without validators: what is not fresh is loaded anew.
 async fn origin() -> Origin {
@@ -114,7 +66,9 @@ async fn outlived(since: Instant) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_l1_a_page_ages_by_a_clock_that_nobody_sets() {
-    let Some(library) = library() else { return };
+    let Some(library) = library() else {
+        return;
+    };
     let origin = origin().await;
     let clock = WallClock::new(0);
     let node = clock.of(&Setup::new(&origin), &library).start().await;

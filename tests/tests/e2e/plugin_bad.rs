@@ -189,11 +189,11 @@ impl BadPlugin {
 async fn an_endless_loop_is_ended_at_its_deadline() {
     as_key(endless::looping(), SHORT)
         .await
-        .costs_its_call_alone("timeout", "deadline exceeded")
+        .costs_its_call_alone("timeout", "deadline exceeded (`limits.key_timeout`)")
         .await;
     as_loader(endless::looping(), SHORT)
         .await
-        .costs_its_call_alone("timeout", "deadline exceeded")
+        .costs_its_call_alone("timeout", "deadline exceeded (`limits.load_timeout`)")
         .await;
 }
 
@@ -212,7 +212,7 @@ async fn endless_recursion_ends_with_its_stack() {
 
 #[tokio::test]
 async fn memory_without_end_ends_at_its_cap() {
-    let why = "8388608 are allowed";
+    let why = "8388608 are allowed (bytes, `limits.max_memory`)";
     as_key(endless::memory(), PATIENT)
         .await
         .costs_its_call_alone("out_of_memory", why)

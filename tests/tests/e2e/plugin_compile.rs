@@ -115,6 +115,16 @@ async fn check_refuses_what_a_gateway_refuses() {
         assert_eq!(ran.code, Some(1), "{}", ran.output());
         assert!(ran.output().contains("nested"), "{}", ran.output());
     }
+    std::fs::write(&file, costly::branches()).unwrap();
+    for (limit, key) in [
+        (["--compile-time", "1s"], "`plugins.compile.time`"),
+        (["--compile-memory", "64MiB"], "`plugins.compile.memory`"),
+    ] {
+        let file = file.to_str().unwrap();
+        let ran = cli::run(&[&["plugin", "check", file][..], &limit].concat());
+        assert_eq!(ran.code, Some(1), "{}", ran.output());
+        assert!(ran.output().contains(key), "{key}: {}", ran.output());
+    }
 }
 
 #[tokio::test]

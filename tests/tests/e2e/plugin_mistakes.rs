@@ -120,19 +120,30 @@ fn tested(dir: &Path) -> String {
 }
 
 #[tokio::test]
-async fn a_component_for_another_host_is_named_for_what_it_is() {
+async fn a_component_for_another_host_is_named_for_what_it_is_with_what_to_build_instead() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("other.wasm");
-    for (interface, what) in [
-        ("wasi:http/handler@0.3.0", "a `wasi:http` 0.3 component"),
-        ("wasi:cli/run@0.2.0", "a command"),
-        ("fermyon:spin/inbound-http", "a component for Spin"),
+    let handler = "build it for `wasi:http/incoming-handler@0.2`, which can be used as a loader";
+    for (interface, what, instead) in [
+        (
+            "wasi:http/handler@0.3.0",
+            "a `wasi:http` 0.3 component",
+            handler,
+        ),
+        (
+            "wasi:cli/run@0.2.0",
+            "a command",
+            "build a library that exports a hook (`crate-type = [\"cdylib\"]`), or a handler of `wasi:http` 0.2",
+        ),
+        ("fermyon:spin/inbound-http", "a component for Spin", handler),
     ] {
         let component =
             format!("(component (instance $nothing) (export \"{interface}\" (instance $nothing)))");
         std::fs::write(&file, wat::parse_str(component).unwrap()).unwrap();
         let ran = e2e::cli::run(&["plugin", "check", file.to_str().unwrap()]);
         assert_eq!(ran.code, Some(1), "{}", ran.output());
-        assert!(ran.output().contains(what), "{what}: {}", ran.output());
+        for words in [what, instead] {
+            assert!(ran.output().contains(words), "{words}: {}", ran.output());
+        }
     }
 }

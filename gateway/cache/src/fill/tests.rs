@@ -101,6 +101,20 @@ fn an_outgrown_body_paces_to_the_fastest_and_cuts_the_slowest_loose() {
 }
 
 #[test]
+fn an_outgrown_body_is_unwanted_when_its_last_reader_leaves() {
+    let fill = fill(4, None);
+    let readers = [fill.reader().unwrap(), fill.reader().unwrap()];
+    let mut unwanted = std::pin::pin!(fill.unwanted());
+    assert!(unwanted.as_mut().now_or_never().is_none());
+    fill.push(Bytes::from_static(b"abcdef"));
+    for reader in readers {
+        assert!(unwanted.as_mut().now_or_never().is_none(), "one reads");
+        drop(reader);
+    }
+    assert!(unwanted.now_or_never().is_some());
+}
+
+#[test]
 fn an_outgrown_body_keeps_nothing_that_every_reader_has_passed() {
     let limit = 1 << 20;
     let fill = fill(limit, None);

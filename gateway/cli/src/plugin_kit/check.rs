@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::opened::{self, InspectedPlugin, PluginCallMode, UPSTREAM};
+use lamina_plugin_host::config::CompileConfig;
 use lamina_plugin_host::{CONTRACT, ComponentSummary, Hook, Manifest, PluginFault, RequiredGrants};
 
 /// The most exports, and the most imports, that get a line of their own: the report has at most
@@ -34,10 +35,14 @@ struct AcceptedPlugin {
     hooks: Vec<Hook>,
 }
 
-/// Inspects a file and starts it with this `config`.
-pub async fn check(file: &Path, config: Option<Value>) -> PluginCheckReport {
+/// Inspects a file, compiled within these limits, and starts it with this `config`.
+pub async fn check(
+    file: &Path,
+    config: Option<Value>,
+    compile: CompileConfig,
+) -> PluginCheckReport {
     let config = config.unwrap_or_else(opened::no_config);
-    let (anatomy, outcome) = match opened::open(file).await {
+    let (anatomy, outcome) = match opened::open_within(file, compile).await {
         Err(cause) => (None, Err(cause)),
         Ok(opened) => {
             let outcome = accept(&opened, &config).await;

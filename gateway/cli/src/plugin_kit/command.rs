@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use lamina_base::units::{ByteSize, ConfigDuration};
+use lamina_plugin_host::config::CompileConfig;
 use serde_json::Value;
 
 use super::{FirstHook, TemplateLanguage, bench, build, check, config, new, replay, test};
@@ -40,6 +42,8 @@ pub enum PluginCommand {
     Check {
         #[command(flatten)]
         plugin: PluginFile,
+        #[command(flatten)]
+        compile: CompileLimits,
     },
     /// Call hooks with given requests and compare their decisions with the expected ones.
     Test {
@@ -84,6 +88,27 @@ pub struct PluginFile {
     config: Option<Value>,
 }
 
+/// The limits of compiling that a gateway has in its `plugins.compile`.
+#[derive(Args)]
+pub struct CompileLimits {
+    /// The most memory of the compiling process, as `plugins.compile.memory`.
+    #[arg(long, default_value_t = CompileConfig::default().memory)]
+    compile_memory: ByteSize,
+    /// The most processor time of the compiling process, as `plugins.compile.time`.
+    #[arg(long, default_value_t = CompileConfig::default().time)]
+    compile_time: ConfigDuration,
+}
+
+impl From<CompileLimits> for CompileConfig {
+    fn from(limits: CompileLimits) -> Self {
+        Self {
+            memory: limits.compile_memory,
+            time: limits.compile_time,
+            ..Self::default()
+        }
+    }
+}
+
 impl PluginCommand {
     /// Carries out the subcommand and prints the result. Returns whether all is well. If a gateway
     /// would refuse the plugin or a case fails, this has already been printed.
@@ -103,9 +128,11 @@ impl PluginCommand {
             }
             Self::Build { folder, config } => {
                 let file = build::build(&folder)?;
-                Ok(checked(&file, config).await)
+                Ok(checked(&file, config, CompileConfig::default()).await)
             }
-            Self::Check { plugin } => Ok(checked(&plugin.file, plugin.config).await),
+            Self::Check { plugin, compile } => {
+                Ok(checked(&plugin.file, plugin.config, compile.into()).await)
+            }
             Self::Test { plugin, cases } => {
                 let score = test::test(&plugin.file, &cases, plugin.config).await?;
                 Ok(score.failed == 0)
@@ -130,8 +157,8 @@ impl PluginCommand {
     }
 }
 
-async fn checked(file: &Path, config: Option<Value>) -> bool {
-    let report = check::check(file, config).await;
+async fn checked(file: &Path, config: Option<Value>, compile: CompileConfig) -> bool {
+    let report = check::check(file, config, compile).await;
     let is_accepted = report.is_accepted();
     output::text(report);
     is_accepted

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use lamina_base::units;
 use lamina_plugin_host::PluginHost;
 use lamina_plugin_host::config::{
-    DEFAULT_TOTAL_MEMORY, Isolation, PluginConfig as Config, PluginLimits, WasiAccess,
+    CompileConfig, DEFAULT_TOTAL_MEMORY, Isolation, PluginConfig as Config, PluginLimits,
+    WasiAccess,
 };
 use lamina_plugin_host::{
     Compiler, ComponentSummary, FetchCall, FetchError, PluginFault, PluginHostOptions, PluginSet,
@@ -42,10 +43,19 @@ pub(super) struct PluginCallMode {
     pub(super) remembers: bool,
 }
 
-/// Inspects a file.
+/// Inspects a file, compiled within the default limits of a gateway.
 pub(super) async fn open(file: &Path) -> Result<InspectedPlugin, PluginFault> {
+    open_within(file, CompileConfig::default()).await
+}
+
+/// Inspects a file, compiled within these limits.
+pub(super) async fn open_within(
+    file: &Path,
+    compile: CompileConfig,
+) -> Result<InspectedPlugin, PluginFault> {
     let cache = lamina_edge::app::process::code_cache();
-    let anatomy = inspect(file, &compiler(), cache.as_deref()).await?;
+    let compiler = Compiler::of_this_program(compile);
+    let anatomy = inspect(file, &compiler, cache.as_deref()).await?;
     Ok(InspectedPlugin {
         file: file.to_owned(),
         anatomy,
@@ -106,7 +116,7 @@ pub(super) async fn start(
     let options = PluginHostOptions {
         base: PathBuf::new(),
         cache_dir: lamina_edge::app::process::code_cache(),
-        compiler: compiler(),
+        compiler: Compiler::of_this_program(CompileConfig::default()),
         fetch,
         upstreams: BTreeMap::new(),
         host: &host,
@@ -114,11 +124,6 @@ pub(super) async fn start(
     };
     let loaded = PluginSet::load(&configs, options).await;
     loaded.map_err(|error| error.cause)
-}
-
-/// The compiler of a gateway with the default `plugins.compile`.
-fn compiler() -> Compiler {
-    Compiler::of_this_program(Default::default())
 }
 
 /// A fetcher for which every upstream is unavailable.

@@ -13,6 +13,7 @@ use e2e::redis::Redis;
 use e2e::wire::Wire;
 use futures_util::future::join_all;
 use lamina_cluster::bus::transport::BusTransport;
+use tempfile::TempDir;
 
 /// A transport, as it is configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,8 @@ pub struct SoakBroker {
     pub kind: TransportKind,
     pub lines: BrokerLines,
     server: BrokerServer,
+    /// What it had on its disk in a former round.
+    before: Option<TempDir>,
 }
 
 /// The lines between nodes and the broker, one a node; none where nodes reach it directly.
@@ -87,6 +90,7 @@ impl SoakBroker {
             kind,
             lines,
             server,
+            before: None,
         }
     }
 
@@ -162,6 +166,36 @@ impl SoakBroker {
             BrokerServer::Rabbit(server) => server.ready().await,
         }
         Instant::now()
+    }
+
+    /// SIGKILL, and `span` later it is started again without what it had on its disk. Answers when
+    /// it answers again.
+    pub async fn emptied_for(&mut self, span: Duration) -> Instant {
+        let nats = self.jetstream();
+        nats.kill();
+        nats.restore(tempfile::tempdir().unwrap());
+        self.killed_for(span).await
+    }
+
+    /// SIGKILL, and `span` later it is started again with what it had on its disk at the last call.
+    /// Answers when it answers again.
+    pub async fn older_after(&mut self, span: Duration) -> Instant {
+        let nats = self.jetstream();
+        nats.kill();
+        let now = nats.backup();
+        if let Some(before) = self.before.replace(now) {
+            self.jetstream().restore(before);
+        }
+        self.killed_for(span).await
+    }
+
+    fn jetstream(&mut self) -> &mut Nats {
+        match &mut self.server {
+            BrokerServer::Nats(server) => server,
+            BrokerServer::Redis(_) | BrokerServer::Rabbit(_) => {
+                unreachable!("it is drawn for JetStream alone")
+            }
+        }
     }
 
     /// SIGSTOP, and `span` later it goes on. Answers when.

@@ -51,29 +51,29 @@ impl SoakNodes {
             disk.path().display()
         );
         let victim = names(size).last();
-        let cache = |name: &str| match victim.as_deref() == Some(name) {
-            true => l2.clone(),
-            false => "{}".to_owned(),
+        let complete = |name: &str, setup: Setup| match victim.as_deref() == Some(name) {
+            true => setup.top("cache", &l2),
+            false => setup.top("cache", "{}"),
         };
-        let nodes = Self::with_cache(size, broker, truth, cache).await;
+        let nodes = Self::with_setups(size, broker, truth, complete).await;
         Self {
             _disk: Some(disk),
             ..nodes
         }
     }
 
-    /// All of which hear each other, with this YAML as their `cache`, by name.
-    pub async fn with_cache(
+    /// All of which hear each other, with setups that this completes, by name.
+    pub async fn with_setups(
         size: usize,
         broker: &SoakBroker,
         truth: &PromisedVersions,
-        cache: impl Fn(&str) -> String,
+        complete: impl Fn(&str, Setup) -> Setup,
     ) -> Self {
         let origin = truth.pages.origin().await;
         let names: Vec<String> = names(size).collect();
         let yaml: Vec<Setup> = names
             .iter()
-            .map(|name| setup(&origin, name, broker, &cache(name)))
+            .map(|name| complete(name, setup(&origin, name, broker)))
             .collect();
         let all = join_all(yaml.iter().map(Setup::start)).await;
         let mut nodes = Self {
@@ -223,7 +223,7 @@ impl SoakNodes {
     }
 }
 
-fn setup(origin: &Origin, name: &str, broker: &SoakBroker, cache: &str) -> Setup {
+fn setup(origin: &Origin, name: &str, broker: &SoakBroker) -> Setup {
     let bus = format!(
         "{{source: {name}, namespace: {NAMESPACE}, {}}}",
         broker.yaml(name)
@@ -232,7 +232,6 @@ fn setup(origin: &Origin, name: &str, broker: &SoakBroker, cache: &str) -> Setup
         .top("server", "{threads: 1, drain_timeout: 1m}")
         .top("telemetry", "{log_format: json, access_log: off}")
         .top("bus", &bus)
-        .top("cache", cache)
 }
 
 async fn standing(node: &Gateway) -> Value {

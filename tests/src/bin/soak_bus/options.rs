@@ -9,7 +9,7 @@ use crate::tier::TierKind;
 /// How it is called.
 pub const USAGE: &str = "soak_bus [--transport redis|nats|jetstream|rabbitmq|rabbitmq_durable]… \
                          [--nodes N] [--purges N] [--pages N] [--flood N] [--faults] \
-                         [--rounds N [--seed N] [--tier none|disk|redis]… [--harm bus|store|all]]";
+                         [--rounds N [--seed N] [--tier none|disk|redis]… [--harm bus|store|all|clock]]";
 
 /// What to run.
 #[derive(Debug)]

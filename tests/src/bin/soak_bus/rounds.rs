@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use e2e::random::Random;
+use e2e::setup::Setup;
 
 use crate::broker::{SoakBroker, TransportKind};
-use crate::harm::{self, DrawnFaults, InjectedFault};
+use crate::harm::{self, DrawnFaults, InjectedFault, RoundClock};
 use crate::nodes::SoakNodes;
 use crate::purges::{PurgeTurns, steadily};
 use crate::readers::{PageReaders, ReadTally};
@@ -65,6 +66,7 @@ struct RoundStage {
     nodes: SoakNodes,
     broker: SoakBroker,
     tier: RunningTier,
+    clock: RoundClock,
 }
 
 /// Plays all rounds over one transport with one second tier.
@@ -72,13 +74,16 @@ pub async fn play(kind: TransportKind, tier_kind: TierKind, plan: RoundPlan) -> 
     let truth = PromisedVersions::new(NODES, plan.pages);
     let broker = SoakBroker::start(kind).await.with_lines(NODES).await;
     let tier = RunningTier::start(tier_kind).await;
-    let nodes = SoakNodes::with_cache(NODES, &broker, &truth, |name| tier.yaml(name)).await;
+    let clock = RoundClock::of(plan.drawn);
+    let complete = |name: &str, setup: Setup| clock.setup(setup.top("cache", &tier.yaml(name)));
+    let nodes = SoakNodes::with_setups(NODES, &broker, &truth, complete).await;
     let addresses = nodes.all.iter().map(|node| node.address).collect();
     let readers = PageReaders::start(&truth, addresses);
     let turns = PurgeTurns::new();
     let mut stage = RoundStage {
         broker,
         tier,
+        clock,
         nodes,
         turns,
         readers,
@@ -126,9 +131,11 @@ impl RoundStage {
         truth.hold();
         let before = self.readers.tally();
         let (purges, back) = match harm {
-            InjectedFault::NodeKilled => self.node_killed(span, truth).await,
+            InjectedFault::NodeKilled | InjectedFault::NodeOlderFile => {
+                self.node_killed(harm, span, truth).await
+            }
             _ => {
-                let away = harm.for_a_while(&mut self.broker, &mut self.tier, span);
+                let away = harm.for_a_while(&mut self.broker, &mut self.tier, &self.clock, span);
                 let nodes = &self.nodes;
                 steadily(&nodes.all, &nodes.keys, truth, &self.turns, PACE, away).await
             }
@@ -146,12 +153,20 @@ impl RoundStage {
         cell.old += old;
     }
 
-    async fn node_killed(&mut self, span: Duration, truth: &PromisedVersions) -> (usize, Instant) {
+    async fn node_killed(
+        &mut self,
+        harm: InjectedFault,
+        span: Duration,
+        truth: &PromisedVersions,
+    ) -> (usize, Instant) {
         let last = self.nodes.all.len() - 1;
         // What the victim has taken and not told would go with it.
         self.nodes.have_told().await;
         self.readers.moved(last, None);
         self.nodes.kill_the_last().await;
+        if harm == InjectedFault::NodeOlderFile {
+            self.tier.bring_back_older_file(&self.nodes.names[last]);
+        }
         let (nodes, turns) = (&self.nodes, &self.turns);
         let sleeping = tokio::time::sleep(span);
         let (first, ()) = steadily(&nodes.all, &nodes.keys, truth, turns, PACE, sleeping).await;

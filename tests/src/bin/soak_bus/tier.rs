@@ -1,5 +1,6 @@
 //! The nodes' second tier in rounds of faults: none, a disk each, or a Redis that they share.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::bail;
 use e2e::redis::Redis;
 use e2e::small_disk::SmallDisk;
 use e2e::wire::Wire;
+use tempfile::TempDir;
 
 use crate::harm::InjectedFault;
 
@@ -21,8 +23,8 @@ pub enum TierKind {
 /// It, as it runs.
 pub enum RunningTier {
     None,
-    /// A disk with a folder for each node.
-    Disk(SmallDisk),
+    /// A disk with a file for each node, and a file of the last one from a former round.
+    Disk(SmallDisk, Option<TempDir>),
     Redis {
         server: Redis,
         line: Wire,
@@ -32,7 +34,7 @@ pub enum RunningTier {
 /// Room for a dozen of the pages, so that most are read from the second tier.
 const SMALL_L1: &str = "l1: {max_bytes: 16KiB, max_object_bytes: 4KiB}";
 /// MiB of the disk.
-const DISK: u32 = 96;
+const DISK: u64 = 96;
 /// What an evicting Redis has beyond what it uses.
 const ROOM: u64 = 256 << 10;
 
@@ -64,8 +66,8 @@ impl RunningTier {
         match kind {
             TierKind::None => Self::None,
             TierKind::Disk => {
-                let disk = SmallDisk::mount(DISK);
-                Self::Disk(disk.expect("the rights to mount a small disk"))
+                let disk = SmallDisk::mount_ext4(DISK);
+                Self::Disk(disk.expect("the rights to mount a small disk"), None)
             }
             TierKind::Redis => {
                 let server = Redis::start().await;
@@ -79,7 +81,7 @@ impl RunningTier {
     pub fn yaml(&self, node: &str) -> String {
         match self {
             Self::None => "{}".to_owned(),
-            Self::Disk(disk) => {
+            Self::Disk(disk, _) => {
                 let path = disk.path().join(node);
                 format!(
                     "{{{SMALL_L1}, l2: {{disk: {{path: \"{}\"}}}}}}",
@@ -95,20 +97,39 @@ impl RunningTier {
         }
     }
 
+    /// Puts the file that a node which does not run had at the last call in the place of the one
+    /// that it has.
+    pub fn bring_back_older_file(&mut self, node: &str) {
+        let Self::Disk(disk, before) = self else {
+            unreachable!("files are on disks");
+        };
+        let kept = tempfile::tempdir().unwrap();
+        copy_files_of(node, disk.path(), kept.path());
+        if let Some(older) = before.replace(kept) {
+            copy_files_of(node, older.path(), disk.path());
+        }
+    }
+
     /// Harms it for `span`, then undoes that.
     pub async fn harmed_for(&mut self, harm: InjectedFault, span: Duration) {
         let sleep = tokio::time::sleep(span);
         let (server, line) = match self {
             Self::None => unreachable!("{harm:?} is drawn where there is a second tier"),
-            Self::Disk(disk) => {
-                assert_eq!(
-                    harm,
-                    InjectedFault::StoreFull,
-                    "is all that is drawn for a disk"
-                );
-                disk.fill();
-                sleep.await;
-                return disk.make_room();
+            Self::Disk(disk, _) => {
+                match harm {
+                    InjectedFault::StoreFull => {
+                        disk.fill();
+                        sleep.await;
+                        disk.make_room();
+                    }
+                    InjectedFault::StoreReadOnly => {
+                        disk.seal(disk.path());
+                        sleep.await;
+                        disk.unseal(disk.path());
+                    }
+                    _ => unreachable!("{harm:?} is no harm of a disk"),
+                }
+                return;
             }
             Self::Redis { server, line } => (server, line),
         };
@@ -161,6 +182,17 @@ impl RunningTier {
                 sleep.await;
             }
             _ => unreachable!("{harm:?} is no harm of a store"),
+        }
+    }
+}
+
+/// Copies the file of a node's second tier, and what lies beside it.
+fn copy_files_of(node: &str, from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(node) {
+            std::fs::copy(entry.path(), to.join(name)).unwrap();
         }
     }
 }

@@ -26,8 +26,9 @@ use crate::l2::store::{StoreError, StoreRefusal};
 const CALM: Duration = Duration::from_secs(5);
 /// The pause between two probes while writes are refused.
 const AGAIN: Duration = Duration::from_millis(250);
-/// Writes count as taken again when none was refused for this long: a server that is full takes one
-/// whenever something in it expires.
+/// The writes of a server that was full count as taken again when none was refused for this long: it
+/// takes one whenever something in it expires. For any other reason the first that it takes is
+/// enough.
 const SETTLED: Duration = Duration::from_secs(1);
 /// The time limit of a probe. No answer says nothing about writes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -45,6 +46,14 @@ struct LastRefusal {
     /// Names the shard.
     key: String,
     at: Instant,
+    why: StoreRefusal,
+}
+
+impl LastRefusal {
+    /// Whether a write that was taken now ends it.
+    fn is_over_once_written(&self) -> bool {
+        self.why != StoreRefusal::OutOfMemory || self.at.elapsed() >= SETTLED
+    }
 }
 
 /// The task that probes. It ends when this is dropped.
@@ -74,19 +83,20 @@ impl WriteWatch {
             return;
         };
         if why.is_of_every_write() {
-            self.refuses(key, failed);
+            self.refuses(key, *why, failed);
         }
     }
 
-    fn refuses(&self, key: &str, why: &StoreError) {
+    fn refuses(&self, key: &str, why: StoreRefusal, failed: &StoreError) {
         let last = LastRefusal {
             key: key.to_owned(),
             at: Instant::now(),
+            why,
         };
         *self.refused.lock() = Some(last);
         let is_news = self.told.send_if_modified(|told| {
-            let is_news = told.as_ref().map(StoreError::to_string) != Some(why.to_string());
-            *told = Some(why.clone());
+            let is_news = told.as_ref().map(StoreError::to_string) != Some(failed.to_string());
+            *told = Some(failed.clone());
             is_news
         });
         if is_news {
@@ -99,7 +109,7 @@ impl WriteWatch {
         let mut refused = self.refused.lock();
         if refused
             .as_ref()
-            .is_some_and(|last| last.at.elapsed() >= SETTLED)
+            .is_some_and(LastRefusal::is_over_once_written)
         {
             *refused = None;
             self.told.send_replace(None);
@@ -159,8 +169,8 @@ impl RedisStore {
         match written {
             Ok(Ok(answer)) if done(&answer, "SET").is_ok() => self.writing.takes(),
             // A right that the probe lacks, every record lacks too.
-            Ok(Err(why @ StoreError::Refused(StoreRefusal::NoAccess, _))) => {
-                self.writing.refuses(&key, &why);
+            Ok(Err(failed @ StoreError::Refused(why @ StoreRefusal::NoAccess, _))) => {
+                self.writing.refuses(&key, why, &failed);
             }
             // Refusals of every write were noted; the rest says nothing about writes.
             Ok(Ok(_) | Err(_)) | Err(_) => {}

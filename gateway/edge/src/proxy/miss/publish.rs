@@ -227,6 +227,8 @@ async fn pump(
         let next = select! {
             biased;
             next = body.frame() => next,
+            // The origin may be silent for long; whether somebody follows is asked above.
+            () = fill.unwanted() => continue,
             () = &mut unread => {
                 tracing::debug!(
                     "load cancelled: nobody reads it any more (cache.inflight.unread_timeout)"

@@ -83,6 +83,7 @@ impl DiskWriter {
             Ok(database) => {
                 self.owed.clear();
                 self.synced = Instant::now();
+                self.pauses.works(self.synced);
                 self.setting.access.reopen(database);
                 self.setting.trouble.send_replace(None);
                 self.setting.appended.notify_waiters();
