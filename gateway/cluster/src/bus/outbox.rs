@@ -274,19 +274,34 @@ impl Outbox {
             self.is_sending.store(!batch.is_empty(), Ordering::Release);
             if batch.is_empty() {
                 self.idle.notify_waiters();
-                self.wake.notified().await;
+                self.until_there_is_work().await;
                 continue;
             }
             match self.send(&mut batch).await {
                 Ok(()) => failures = 0,
-                Err(_) => {
+                Err(error) => {
                     failures = failures.saturating_add(1);
-                    self.keep_after_failure(&mut batch);
+                    self.keep_after_failure(&mut batch, &error);
                     self.note_under_way(&batch);
                     self.pause(failures).await;
                 }
             }
             self.note_under_way(&batch);
+        }
+    }
+
+    /// Waits until something is queued, or what another node asked for may be published again.
+    async fn until_there_is_work(&self) {
+        let due = self.history.lock().due();
+        let again = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = again => {}
         }
     }
 
@@ -536,7 +551,11 @@ impl Outbox {
 
     /// After a failure: purges stay in the batch, and transient events are dropped. Where the retry
     /// queue is off, purges are dropped as well; their numbers are lost, and receivers notice that.
-    fn keep_after_failure(&self, batch: &mut OutgoingBatch) {
+    /// What is published again is begun anew, unless the broker does not want it.
+    fn keep_after_failure(&self, batch: &mut OutgoingBatch, error: &PublishError) {
+        if batch.repeats() && matches!(error, PublishError::Down(_) | PublishError::Timeout) {
+            self.history.lock().round_failed();
+        }
         match self.retries {
             true => batch.keep_purges(),
             false => batch.clear(),
