@@ -130,7 +130,11 @@ pub async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end<B: Configu
     assert_eq!(ended["level"], "INFO", "{ended}");
     let trouble: Vec<Value> = lines(node, "").into_iter().filter(is_trouble).collect();
     assert_eq!(trouble.len(), 1, "{trouble:#?}");
-    assert_eq!(lines(node, "after_seconds").len(), 2, "the start and the end");
+    assert_eq!(
+        lines(node, "after_seconds").len(),
+        2,
+        "the start and the end"
+    );
 }
 
 /// The server comes back, and goes again before its connection counts as a good one.

@@ -44,7 +44,7 @@ use batch::{BatchShrinking, OutgoingBatch, OutgoingEvent};
 use history::PurgeHistory;
 use metrics::{OutboxMetrics, PublishedKind};
 use queue::{NextPublish, OutboxQueue, QueueOverflow};
-use standing::PublishMonitor;
+use standing::{PublishDurability, PublishMonitor};
 use widen::WidenedPurge;
 
 pub use identity::{PublisherIdentity, new_boot, new_id};
@@ -199,8 +199,12 @@ impl Outbox {
     }
 
     /// The connection of the transport has ended: what is being published on it will not be
-    /// confirmed any more, and is to be published on the next one.
-    pub fn disconnected(&self) {
+    /// confirmed any more, and is to be published on the next one. Whoever asks for the state learns
+    /// it before something is published in vain.
+    pub fn disconnected(&self, why: &str) {
+        let error = PublishError::Down(why.to_owned());
+        let errand = PublishDurability::OfTheMoment;
+        self.standing.fails(self.transport.kind(), errand, &error);
         self.down.notify_waiters();
     }
 

@@ -102,10 +102,7 @@ impl PurgeHistory {
 
     /// How long to rest after publishing everything again from this number on.
     fn rest_after(&self, from: PublisherNumber) -> Duration {
-        let skipped = self
-            .said
-            .front()
-            .map_or(0, |(first, _)| from.since(*first));
+        let skipped = self.said.front().map_or(0, |(first, _)| from.since(*first));
         let count = (self.said.len() as u64).saturating_sub(skipped);
         let bytes: usize = self
             .said

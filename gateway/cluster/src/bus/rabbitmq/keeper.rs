@@ -66,15 +66,17 @@ impl RabbitMqReconnector {
             if told.is_none() && !self.mail.tell(TransportEvent::Down(why.to_string())).await {
                 break;
             }
-            outages.fails(true);
-            // Logged only when the reason changes, not for every attempt.
-            if told.as_ref() != Some(&why) {
-                tracing::warn!(bus = KIND, error = %why, "no consumer on RabbitMQ; reconnecting");
-                told = Some(why);
-            }
             if began.elapsed() > GOOD {
                 failures = 0;
             }
+            // One line for an outage, not for every attempt and reason.
+            match outages.fails(failures == 0) {
+                true => {
+                    tracing::warn!(bus = KIND, error = %why, "no consumer on RabbitMQ; reconnecting");
+                }
+                false => tracing::debug!(bus = KIND, error = %why, "no consumer on RabbitMQ"),
+            }
+            told = Some(why);
             failures = failures.saturating_add(1);
             let pause = backoff::pause(failures, PAUSE_MIN, self.config.reconnect_max.0);
             tokio::select! {
@@ -101,8 +103,9 @@ impl RabbitMqReconnector {
             Ok(link) => {
                 *told = None;
                 let behind = link.behind();
-                let after_seconds = outages.end().line();
-                tracing::info!(bus = KIND, behind, after_seconds, "consuming from RabbitMQ");
+                if let Some(after_seconds) = outages.end().line() {
+                    tracing::info!(bus = KIND, behind, after_seconds, "consuming from RabbitMQ");
+                }
                 self.standing.set(Ok(Arc::clone(&link.publisher)));
                 if !self.mail.tell(TransportEvent::Up { behind }).await {
                     return None;
