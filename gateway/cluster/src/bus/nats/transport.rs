@@ -171,7 +171,7 @@ impl<P: Clone> NatsConnectionState<P> {
 }
 
 /// How the use of a connection ended.
-enum LineEnd {
+enum NatsConnectionEnd {
     Broken(String),
     /// It was silent, and this one answers.
     Replaced(NatsConnection),
@@ -203,8 +203,8 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
                 began = Some(Instant::now());
                 let end = live(&*session, &line, &mut discovered, &mail).await;
                 let why = match end {
-                    LineEnd::Broken(why) => why,
-                    LineEnd::Replaced(line) => {
+                    NatsConnectionEnd::Broken(why) => why,
+                    NatsConnectionEnd::Replaced(line) => {
                         fresh = Some(line);
                         "the server does not answer on this connection".to_owned()
                     }
@@ -241,10 +241,10 @@ async fn live<S: NatsSession>(
     line: &NatsConnection,
     discovered: &mut Vec<ServerAddr>,
     mail: &TransportEventSender,
-) -> LineEnd {
+) -> NatsConnectionEnd {
     tokio::select! {
-        why = session.consume(line, mail) => LineEnd::Broken(why),
-        why = session.standing().knife.falls() => LineEnd::Broken(why.to_owned()),
-        fresh = replacement(session.config(), line, discovered) => LineEnd::Replaced(fresh),
+        why = session.consume(line, mail) => NatsConnectionEnd::Broken(why),
+        why = session.standing().knife.falls() => NatsConnectionEnd::Broken(why.to_owned()),
+        fresh = replacement(session.config(), line, discovered) => NatsConnectionEnd::Replaced(fresh),
     }
 }
