@@ -20,6 +20,8 @@ pub struct Wire {
     answers: Gate,
     cuts: Arc<watch::Sender<u64>>,
     parted: Arc<watch::Sender<bool>>,
+    /// How often the connections of that moment were stranded.
+    strandings: Arc<AtomicU64>,
     refuses: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
@@ -35,7 +37,13 @@ impl Wire {
         let cuts = Arc::new(watch::Sender::new(0));
         let parted = Arc::new(watch::Sender::new(false));
         let refuses = Arc::new(AtomicBool::new(false));
-        let line = (delay.clone(), answers.clone(), parted.clone());
+        let strandings = Arc::new(AtomicU64::new(0));
+        let line = WireState {
+            delay: delay.clone(),
+            answers: answers.clone(),
+            parted: parted.clone(),
+            strandings: strandings.clone(),
+        };
         let accepting = accept(listener, port, line, cuts.clone(), refuses.clone());
         let accepting = tokio::spawn(accepting);
         Self {
@@ -44,6 +52,7 @@ impl Wire {
             answers,
             cuts,
             parted,
+            strandings,
             refuses,
             accepting,
         }
@@ -63,6 +72,11 @@ impl Wire {
     /// What was held back by `part` goes on its way.
     pub fn heal(&self) {
         self.parted.send_replace(false);
+    }
+
+    /// From now on nothing passes on the connections that stand, and nobody is told; new ones work.
+    pub fn strand(&self) {
+        self.strandings.fetch_add(1, Ordering::SeqCst);
     }
 
     /// From now on what comes back waits here; what is sent arrives.
@@ -96,10 +110,19 @@ impl Drop for Wire {
     }
 }
 
+/// What decides on the way of each piece of data.
+#[derive(Clone)]
+struct WireState {
+    delay: Arc<AtomicU64>,
+    answers: Gate,
+    parted: Arc<watch::Sender<bool>>,
+    strandings: Arc<AtomicU64>,
+}
+
 async fn accept(
     listener: TcpListener,
     port: u16,
-    (delay, answers, parted): (Arc<AtomicU64>, Gate, Arc<watch::Sender<bool>>),
+    line: WireState,
     cuts: Arc<watch::Sender<u64>>,
     refuses: Arc<AtomicBool>,
 ) {
@@ -107,7 +130,7 @@ async fn accept(
         if refuses.load(Ordering::SeqCst) {
             continue;
         }
-        let (delay, answers, parted) = (delay.clone(), answers.clone(), parted.clone());
+        let line = line.clone();
         let mut cut = cuts.subscribe();
         tokio::spawn(async move {
             let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
@@ -116,8 +139,8 @@ async fn accept(
             let (mut near_in, mut near_out) = near.into_split();
             let (mut far_in, mut far_out) = far.into_split();
             tokio::select! {
-                () = pump(&mut near_in, &mut far_out, &delay, None, &parted) => {}
-                () = pump(&mut far_in, &mut near_out, &delay, Some(&answers), &parted) => {}
+                () = pump(&mut near_in, &mut far_out, None, &line) => {}
+                () = pump(&mut far_in, &mut near_out, Some(&line.answers), &line) => {}
                 _ = cut.changed() => {}
             }
         });
@@ -127,18 +150,21 @@ async fn accept(
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    delay: &AtomicU64,
     held: Option<&Gate>,
-    parted: &watch::Sender<bool>,
+    line: &WireState,
 ) {
-    let mut whole = parted.subscribe();
+    let mut whole = line.parted.subscribe();
+    let before = line.strandings.load(Ordering::SeqCst);
     let mut piece = vec![0; 64 << 10];
     loop {
         let n = match from.read(&mut piece).await {
             Ok(0) | Err(_) => return,
             Ok(n) => n,
         };
-        let late = delay.load(Ordering::SeqCst);
+        if line.strandings.load(Ordering::SeqCst) > before {
+            return std::future::pending().await;
+        }
+        let late = line.delay.load(Ordering::SeqCst);
         if late > 0 {
             tokio::time::sleep(Duration::from_millis(late)).await;
         }

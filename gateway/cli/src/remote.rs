@@ -281,17 +281,25 @@ impl fmt::Display for RemoteNodeList {
             )?;
         }
         for node in list["nodes"].as_array().into_iter().flatten() {
-            writeln!(
-                f,
-                "{}: {}, {}, heard {} ago",
-                node["node"].as_str().unwrap_or_default(),
-                node["version"].as_str().unwrap_or_default(),
-                node["state"].as_str().unwrap_or_default(),
-                span(node["silent_ms"].as_u64().unwrap_or_default()),
-            )?;
+            writeln!(f, "{}", other_node(node, &list["bus"]))?;
         }
         Ok(())
     }
+}
+
+/// The line of another node. One that hears nobody knows nothing new of it.
+fn other_node(node: &Value, bus: &Value) -> String {
+    let state = node["state"].as_str().unwrap_or_default();
+    let state = match bus["hears"] == false && state != "silent" {
+        true => format!("{state} when it was last heard,"),
+        false => format!("{state}, heard"),
+    };
+    format!(
+        "{}: {}, {state} {} ago",
+        node["node"].as_str().unwrap_or_default(),
+        node["version"].as_str().unwrap_or_default(),
+        span(node["silent_ms"].as_u64().unwrap_or_default()),
+    )
 }
 
 /// The line of the node that was asked.

@@ -4,14 +4,16 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::cli::run;
 use e2e::fleet::{Fleet, Pages, known, node, purge_everywhere, shown};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
 use e2e::wire::Wire;
+use http::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::cluster::{Configured, applied, is};
+use crate::cluster::{Configured, applied, has_applied, is};
 use crate::l2_clocks::{WallClock, library};
 use crate::purge_wait::listed;
 
@@ -19,8 +21,10 @@ use crate::purge_wait::listed;
 const FORGET_AFTER: Duration = Duration::from_secs(8);
 /// A purge arrives within this time after the broker is back.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
-/// How often the broker is killed. The best time counts, since the machine has other work.
+/// How often the broker is killed. The median of the times counts, since the machine has other work.
 const RESTARTS: usize = 3;
+/// Purges that wait while the broker is away.
+const WAITING: usize = 3;
 const HOUR: i64 = 3_600;
 
 async fn knows(node: &Gateway, others: usize) {
@@ -106,11 +110,68 @@ pub async fn a_purge_arrives_soon_after_the_broker_is_back<B: Configured>() {
         "{}: {times:?} after the broker was back",
         std::any::type_name::<B>()
     );
-    let best = times.iter().min().unwrap();
+    times.sort_unstable();
+    let median = times[times.len() / 2];
     assert!(
-        *best <= ARRIVES_WITHIN,
+        median <= ARRIVES_WITHIN,
         "{times:?} after the broker was back"
     );
+}
+
+/// What `path` of the admin listener says of the bus.
+async fn told_of_the_bus(node: &Gateway, path: &str) -> Value {
+    let answer = node.admin(Method::GET, path, "").await;
+    let body: Value = serde_json::from_str(&answer.text).unwrap();
+    body["bus"].clone()
+}
+
+/// Whether `/readyz`, `nodes` and the metrics say that so many purges wait.
+async fn agree_that_so_many_wait(node: &Gateway, count: usize) {
+    wait_for(
+        &format!("{count} purges wait everywhere"),
+        SOON * 2,
+        || async {
+            let [ready, nodes] = [
+                told_of_the_bus(node, "/readyz").await,
+                told_of_the_bus(node, "/v1/nodes").await,
+            ];
+            let metric = node.metric("lamina_bus_purges_waiting", &[]).await;
+            let agree = ready["purges_waiting"] == count
+                && nodes["purges_waiting"] == count
+                && metric == count as f64;
+            agree.then_some(())
+        },
+    )
+    .await;
+}
+
+/// `lamina purge --wait` has nothing to confirm while nothing is published, and whoever looks at
+/// the node, its metrics or its commands sees the same.
+pub async fn what_is_not_published_is_never_complete_and_counted_alike<B: Configured>() {
+    let mut broker = B::start().await;
+    let fleet = Fleet::start(2, |name| broker.yaml(broker.port(), name)).await;
+    let [a, b] = &fleet.nodes[..] else { panic!() };
+    agree_that_so_many_wait(a, 0).await;
+    let before = applied(b).await;
+    broker.kill();
+    is(a, "degraded").await;
+    for n in 1..WAITING {
+        a.purge(json!({"tag": format!("t{n}")})).await;
+    }
+    let admin = a.admin.to_string();
+    let purge = move || run(&["purge", "--tag", "x", "--wait", "300ms", "--admin", &admin]);
+    let ran = tokio::task::spawn_blocking(purge).await.unwrap();
+    assert_eq!(ran.code, Some(3), "{}", ran.output());
+    let unknown = "unknown where the purge applies";
+    assert!(ran.stdout.contains(unknown), "{}", ran.stdout);
+    agree_that_so_many_wait(a, WAITING).await;
+    let standing = told_of_the_bus(a, "/v1/nodes").await;
+    assert_eq!(standing["publishes"], false, "{standing}");
+    assert!(standing["reason"].is_string(), "{standing}");
+    broker.respawn();
+    fleet.whole().await;
+    agree_that_so_many_wait(a, 0).await;
+    has_applied(b, before + WAITING as f64).await;
 }
 
 pub async fn a_wall_clock_that_is_wrong_holds_up_no_purge<B: Configured>() {
@@ -189,6 +250,7 @@ macro_rules! faults {
             who_is_silent_counts_until_it_is_forgotten
             who_leaves_in_words_is_not_waited_for
             a_purge_arrives_soon_after_the_broker_is_back
+            what_is_not_published_is_never_complete_and_counted_alike
             a_wall_clock_that_is_wrong_holds_up_no_purge
             a_connection_that_is_cut_during_purges_loses_none
         );

@@ -11,6 +11,8 @@ use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use serde_json::{Value, json};
 
+use crate::cluster::Configured;
+
 fn lines(node: &Gateway, has: &str) -> Vec<Value> {
     let log = node.log().into_iter();
     let lines = log.filter(|line| line.contains(has));
@@ -27,8 +29,7 @@ fn is_trouble(line: &Value) -> bool {
 async fn a_wrong_password_is_told_once(bus: &str) {
     let origin = Pages::default().origin().await;
     let node = node(&origin, "a", bus).start().await;
-    node.logged("why not", |line| line.contains("no connection to"))
-        .await;
+    node.logged("why not", |line| line.contains(BEGINS)).await;
     let receipt = node.purge(json!({"tag": "x", "wait": "3s"})).await;
     assert_eq!(receipt["peers"]["outcome"], "unknown", "{receipt}");
     let trouble: Vec<Value> = lines(&node, "").into_iter().filter(is_trouble).collect();
@@ -63,17 +64,61 @@ async fn a_wrong_password_of_redis_is_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end() {
-    let mut nats = Nats::start().await;
-    let bus = format!("nats: {{servers: [\"{}\"]}}", nats.url());
-    let fleet = Fleet::start(1, |_| bus.clone()).await;
-    let [node] = &fleet.nodes[..] else { panic!() };
-    nats.kill();
-    node.logged("that it begins", |line| line.contains("no connection to"))
+async fn a_wrong_password_of_jetstream_is_told_once() {
+    let nats = Nats::spawn(
+        e2e::redis::free_port(),
+        &["--user", "u", "--pass", "right", "-js"],
+    );
+    let url = nats.url();
+    wait_for("it listens", SOON, || async {
+        tokio::net::TcpStream::connect(("127.0.0.1", nats.port))
+            .await
+            .ok()
+    })
+    .await;
+    a_wrong_password_is_told_once(&format!(
+        "nats: {{servers: [\"{url}\"], username: u, password: wrong, mode: jetstream, \
+         jetstream: {{durable_name: a}}}}"
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_of_rabbitmq_is_told_once() {
+    let url = e2e::rabbit::shared().await.url();
+    for (exchange, durable) in [
+        ("password-plain", ""),
+        (
+            "password-durable",
+            ", durable_invalidation_mode: true, queue_name: password-a",
+        ),
+    ] {
+        a_wrong_password_is_told_once(&format!(
+            "rabbitmq: {{url: \"{url}\", exchange: {exchange}, password: wrong{durable}}}"
+        ))
         .await;
+    }
+}
+
+/// What each transport writes when its connection is lost, in whatever words.
+const BEGINS: &str = "; reconnecting";
+
+async fn is_told(node: &Gateway, words: &str, times: usize) {
+    wait_for(&format!("{words}, {times} times"), SOON * 2, || async {
+        (lines(node, words).len() == times).then_some(())
+    })
+    .await;
+}
+
+pub async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end<B: Configured>() {
+    let mut broker = B::start().await;
+    let fleet = Fleet::start(1, |name| broker.yaml(broker.port(), name)).await;
+    let [node] = &fleet.nodes[..] else { panic!() };
+    broker.kill();
+    is_told(node, BEGINS, 1).await;
     let receipt = node.purge(json!({"tag": "x", "wait": "1s"})).await;
     assert_eq!(receipt["peers"]["outcome"], "unknown", "{receipt}");
-    nats.respawn();
+    broker.respawn();
     fleet.whole().await;
     let ended = wait_for("that it ends", SOON, || async {
         let lines = lines(node, "after_seconds");
@@ -85,29 +130,52 @@ async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end() {
     assert_eq!(ended["level"], "INFO", "{ended}");
     let trouble: Vec<Value> = lines(node, "").into_iter().filter(is_trouble).collect();
     assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    assert_eq!(
+        lines(node, "after_seconds").len(),
+        2,
+        "the start and the end"
+    );
 }
 
 /// The server comes back, and goes again before its connection counts as a good one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_that_soon_follows_another_one_is_told_too() {
-    let mut nats = Nats::start().await;
-    let bus = format!("nats: {{servers: [\"{}\"]}}", nats.url());
-    let fleet = Fleet::start(1, |_| bus.clone()).await;
+pub async fn an_outage_that_soon_follows_another_one_is_told_too<B: Configured>() {
+    let mut broker = B::start().await;
+    let fleet = Fleet::start(1, |name| broker.yaml(broker.port(), name)).await;
     let [node] = &fleet.nodes[..] else { panic!() };
-    let told = async |words: &str, times| {
-        wait_for(&format!("{words}, {times} times"), SOON, || async {
-            (lines(node, words).len() == times).then_some(())
-        })
-        .await;
-    };
-    told("after_seconds", 1).await;
+    is_told(node, "after_seconds", 1).await;
     for outage in 1..=2 {
-        nats.kill();
-        told("no connection to", outage).await;
-        nats.respawn();
-        told("after_seconds", 1 + outage).await;
+        broker.kill();
+        is_told(node, BEGINS, outage).await;
+        broker.respawn();
+        is_told(node, "after_seconds", 1 + outage).await;
     }
 }
+
+/// The facts for one transport.
+macro_rules! outages {
+    ($name:ident, $broker:ty) => {
+        outages!($name, $broker:
+            an_outage_has_a_line_at_its_beginning_and_one_at_its_end
+            an_outage_that_soon_follows_another_one_is_told_too
+        );
+    };
+    ($name:ident, $broker:ty: $($fact:ident)+) => {
+        mod $name {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $fact() {
+                    super::$fact::<$broker>().await;
+                }
+            )+
+        }
+    };
+}
+
+outages!(redis, crate::bus_redis::PubSub);
+outages!(nats, crate::bus_nats::Core);
+outages!(jetstream, crate::bus_nats::JetStream);
+outages!(rabbitmq, crate::bus_rabbitmq_broker::Plain);
+outages!(rabbitmq_durable, crate::bus_rabbitmq_broker::Durable);
 
 /// The second tier has several connections to one Redis, which are lost together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

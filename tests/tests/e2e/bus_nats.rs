@@ -6,6 +6,7 @@ use std::time::Instant;
 use e2e::fleet::{Fleet, purge_everywhere, shown};
 use e2e::nats::{Cluster, Nats};
 use e2e::wait::{SOON, passed, wait_for};
+use e2e::wire::Wire;
 use lamina_base::units::ConfigDuration;
 use lamina_cluster::bus::nats::config::{self, NatsMode, StreamStorage};
 use lamina_cluster::bus::nats::open;
@@ -301,6 +302,34 @@ async fn two_nodes_with_one_durable_name_are_told() {
         () = publish => unreachable!(),
     };
     assert!(what.contains("same durable name"), "{what}");
+}
+
+/// No ping of the client's would notice it here.
+async fn a_connection_that_has_fallen_silent_is_replaced(mode: NatsMode) {
+    let nats = Nats::start().await;
+    let wire = Wire::to(nats.port).await;
+    let at = |port, node| config::NatsConfig {
+        ping_interval: ConfigDuration::secs(600),
+        ..config_of(port, mode, node)
+    };
+    let mut a = Node::join(open(&at(wire.address.port(), "a")).unwrap()).await;
+    let b = Node::join(open(&at(nats.port, "b")).unwrap()).await;
+    wire.strand();
+    a.down().await;
+    a.up().await;
+    b.insist(b"after it").await;
+    a.find(b"after it").await;
+    a.insist(b"and from it").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_has_fallen_silent_is_replaced_by_one_that_answers() {
+    a_connection_that_has_fallen_silent_is_replaced(NatsMode::Core).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_to_a_stream_that_has_fallen_silent_is_replaced_too() {
+    a_connection_that_has_fallen_silent_is_replaced(NatsMode::Jetstream).await;
 }
 
 #[tokio::test]

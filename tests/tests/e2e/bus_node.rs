@@ -187,3 +187,8 @@ async fn services_and_the_edge_hear_each_other_over_jetstream() {
 async fn services_and_the_edge_hear_each_other_over_rabbitmq() {
     over::<crate::bus_rabbitmq_broker::Plain>("rabbitmq", |broker| broker.exchange.clone()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_and_the_edge_hear_each_other_over_durable_rabbitmq() {
+    over::<crate::bus_rabbitmq_broker::Durable>("rabbitmq", |broker| broker.exchange.clone()).await;
+}

@@ -3,9 +3,10 @@
 
 use e2e::cli::run;
 use e2e::fleet::{Fleet, node, shown, state};
+use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bus_rabbitmq_broker::Of;
 use crate::bus_transport::Broker;
@@ -13,9 +14,8 @@ use crate::cluster::Configured;
 
 const NAME: &str = "connection.blocked";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_alarm_has_one_name_everywhere_and_holds_purges_up_until_it_is_over() {
-    let broker = Of::<false>::start().await;
+async fn an_alarm_has_one_name_everywhere_and_holds_purges_up<const DURABLE: bool>() {
+    let broker = Of::<DURABLE>::start().await;
     let fleet = Fleet::start(2, |name| broker.yaml(broker.port(), name)).await;
     let [a, b] = &fleet.nodes[..] else { panic!() };
     assert_eq!(shown(b, "/p").await, 1);
@@ -32,6 +32,12 @@ async fn an_alarm_has_one_name_everywhere_and_holds_purges_up_until_it_is_over()
     assert_eq!(state(a).await, "degraded");
     a.logged("why", |line| line.contains("WARN") && line.contains(NAME))
         .await;
+    wait_for("nodes, /readyz and metrics count alike", SOON, || async {
+        let [ready, nodes] = [waiting(a, "/readyz").await, waiting(a, "/v1/nodes").await];
+        let metric = a.metric("lamina_bus_purges_waiting", &[]).await;
+        (ready == 1 && nodes == 1 && metric == 1.0).then_some(())
+    })
+    .await;
     let (_dir, file) = node(&fleet.origin, "d", &broker.yaml(broker.port(), "d")).write();
     let file = file.to_str().unwrap().to_owned();
     let ran = tokio::task::spawn_blocking(move || run(&["doctor", "-c", &file]));
@@ -43,4 +49,24 @@ async fn an_alarm_has_one_name_everywhere_and_holds_purges_up_until_it_is_over()
     })
     .await;
     fleet.whole().await;
+    for path in ["/readyz", "/v1/nodes"] {
+        assert_eq!(waiting(a, path).await, 0, "{path}");
+    }
+}
+
+/// How many purges wait, as this path of the admin listener says.
+async fn waiting(node: &Gateway, path: &str) -> Value {
+    let body = node.admin(Method::GET, path, "").await.text;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    body["bus"]["purges_waiting"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_has_one_name_everywhere_and_holds_purges_up_until_it_is_over() {
+    an_alarm_has_one_name_everywhere_and_holds_purges_up::<false>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_of_a_broker_with_durable_queues_too() {
+    an_alarm_has_one_name_everywhere_and_holds_purges_up::<true>().await;
 }

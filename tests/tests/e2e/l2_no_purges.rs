@@ -13,7 +13,7 @@ use e2e::wait::{SOON, wait_for};
 use http::Method;
 use serde_json::{Value, json};
 
-/// How often a time is taken; the best counts, on a machine that others use.
+/// How often a time is taken; the median counts, on a machine that others use.
 const TIMES: usize = 3;
 
 /// How a purge log ends and another one begins.
@@ -275,7 +275,8 @@ async fn a_log_that_began_anew_is_noticed_within_a_second_by_who_waits_for_news(
             times.push(reset.elapsed());
         }
         eprintln!("{how:?}: {times:?}");
-        let best = times.iter().min().unwrap();
-        assert!(*best <= Duration::from_secs(1), "{how:?}: {times:?}");
+        times.sort_unstable();
+        let median = times[times.len() / 2];
+        assert!(median <= Duration::from_secs(1), "{how:?}: {times:?}");
     }
 }

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use crate::redis::driver::Client;
 use crate::redis::driver::ClientLike;
 use crate::redis::driver::config::{
-    Config as Fred, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig,
+    Config as Fred, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig,
+    UnresponsiveConfig,
 };
 use crate::redis::driver::{ClusterHash, ConnectHandle, CustomCommand, Value};
 use tokio::task::JoinError;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::target::{only_server, target};
+use super::target::{servers, target};
 use super::{RedisConnectionSettings, RedisError, RedisTargetError};
 use crate::backoff::{self, OutageTracker};
 use crate::knock::knock;
@@ -25,8 +26,8 @@ use crate::knock::knock;
 #[derive(Clone)]
 pub struct RedisConnector {
     target: Fred,
-    /// The server, if there is only this one: its return is noticed earlier than fred would.
-    only: Option<(String, u16)>,
+    /// The servers of the URL, whose return is noticed earlier than fred would.
+    servers: Vec<(String, u16)>,
     connect: Duration,
     silence: Duration,
     pause_max: Duration,
@@ -63,6 +64,10 @@ const PULSE: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// After a connection that lived this long, the pauses start from the shortest again.
 const GOOD: Duration = Duration::from_secs(5);
+/// The share of the time of silence for which the peer's kernel may leave unconfirmed what was sent:
+/// packets are lost then, and TCP would send them again at intervals that double. A server that
+/// stands still does not lose them.
+const UNCONFIRMED: f64 = 0.75;
 /// TCP probes a silent peer after this long, so that a listener also notices its death.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -74,7 +79,7 @@ impl RedisConnector {
     pub fn new(settings: &RedisConnectionSettings<'_>) -> Result<Self, RedisTargetError> {
         Ok(Self {
             target: target(settings)?,
-            only: only_server(settings)?,
+            servers: servers(settings)?,
             connect: settings.connect_timeout,
             silence: settings.silence_timeout,
             pause_max: settings.reconnect_max.max(PAUSE_MIN),
@@ -116,13 +121,15 @@ impl RedisConnector {
     /// # Errors
     /// Why there is no connection.
     pub async fn connect(&self) -> Result<RedisConnection, RedisError> {
-        if let Some((host, port)) = &self.only
-            && let Err(error) = knock(host, *port, self.connect).await
-            && error.kind() == io::ErrorKind::TimedOut
-        {
-            return Err(RedisError::Down("no answer while connecting".to_owned()));
-        }
-        let client = self.client();
+        let first = match knock(&self.servers, self.connect).await {
+            Ok(first) => first,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(RedisError::Down("no answer while connecting".to_owned()));
+            }
+            // fred says what is wrong with a server that refuses.
+            Err(_) => 0,
+        };
+        let client = self.client(first);
         let mut routing = ConnectionTaskGuard(client.connect());
         let up = async {
             tokio::select! {
@@ -137,7 +144,15 @@ impl RedisConnector {
         Ok(RedisConnection { client, routing })
     }
 
-    fn client(&self) -> Client {
+    /// A client that asks this one of the servers first.
+    fn client(&self, first: usize) -> Client {
+        let mut target = self.target.clone();
+        match &mut target.server {
+            ServerConfig::Sentinel { hosts, .. } | ServerConfig::Clustered { hosts, .. } => {
+                hosts.rotate_left(first);
+            }
+            ServerConfig::Centralized { .. } => {}
+        }
         let keepalive = crate::redis::driver::TcpKeepalive::new()
             .with_time(KEEPALIVE)
             .with_interval(KEEPALIVE);
@@ -149,6 +164,7 @@ impl RedisConnector {
             tcp: TcpConfig {
                 nodelay: Some(true),
                 keepalive: Some(keepalive),
+                user_timeout: Some(self.silence.mul_f64(UNCONFIRMED)),
                 ..TcpConfig::default()
             },
             unresponsive: UnresponsiveConfig {
@@ -161,12 +177,7 @@ impl RedisConnector {
             broadcast_channel_capacity: self.messages,
             ..PerformanceConfig::default()
         };
-        Client::new(
-            self.target.clone(),
-            Some(performance),
-            Some(connection),
-            None,
-        )
+        Client::new(target, Some(performance), Some(connection), None)
     }
 }
 

@@ -62,13 +62,11 @@ pub(super) fn target(settings: &RedisConnectionSettings<'_>) -> Result<Fred, Red
     })
 }
 
-/// The server at this URL; none if there may be several.
-pub(super) fn only_server(
+/// The servers of this URL.
+pub(super) fn servers(
     settings: &RedisConnectionSettings<'_>,
-) -> Result<Option<(String, u16)>, RedisTargetError> {
-    let mut place = read(settings.url)?;
-    let is_alone = place.kind == RedisTopology::Alone;
-    Ok(place.hosts.pop().filter(|_| is_alone))
+) -> Result<Vec<(String, u16)>, RedisTargetError> {
+    Ok(read(settings.url)?.hosts)
 }
 
 fn server(place: ParsedUrl, settings: &RedisConnectionSettings<'_>) -> ServerConfig {

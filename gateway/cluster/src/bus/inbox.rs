@@ -42,8 +42,8 @@ pub trait EventHandler: Send + Sync {
     fn hear(&self, event: BusEvent, trust: EventTrust) -> Result<(), NotApplied>;
     /// This node now receives the events of others; see [`TransportEvent::Up`].
     fn up(&self, behind: Option<u64>);
-    /// This node does not receive them any more.
-    fn down(&self);
+    /// This node does not receive them any more, and why.
+    fn down(&self, why: &str);
     /// Messages were lost.
     fn lost(&self, what: &'static str);
     /// The broker lacks messages that it had taken.
@@ -214,7 +214,7 @@ impl Inbox {
                 // The transport has logged it, and logs when it is over.
                 tracing::debug!(%why, "no events are received from the event bus");
                 self.metrics.consuming(false);
-                self.listener.down();
+                self.listener.down(&why);
                 None
             }
             TransportEvent::Lost(what) => {

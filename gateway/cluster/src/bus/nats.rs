@@ -1,7 +1,8 @@
 //! NATS as the event bus: core NATS, or with JetStream.
 //!
 //! Inside: `config`, with its `check`; `description`, with its `promises`; `link` (one connection);
-//! `transport` (one connection after another, in either mode); `core` (at most once); `jetstream`
+//! `transport` (one connection after another, in either mode), with `replacement` (a connection in the
+//! place of a silent one); `core` (at most once); `jetstream`
 //! (durable), `stream` (what JetStream needs on the server) and `memory` (what was seen of the stream); `trial` (both under names of their
 //! own).
 
@@ -13,6 +14,7 @@ mod jetstream;
 mod link;
 mod memory;
 mod promises;
+mod replacement;
 mod stream;
 mod transport;
 mod trial;

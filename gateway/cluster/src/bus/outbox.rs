@@ -44,7 +44,7 @@ use batch::{BatchShrinking, OutgoingBatch, OutgoingEvent};
 use history::PurgeHistory;
 use metrics::{OutboxMetrics, PublishedKind};
 use queue::{NextPublish, OutboxQueue, QueueOverflow};
-use standing::PublishMonitor;
+use standing::{PublishDurability, PublishMonitor};
 use widen::WidenedPurge;
 
 pub use identity::{PublisherIdentity, new_boot, new_id};
@@ -199,8 +199,12 @@ impl Outbox {
     }
 
     /// The connection of the transport has ended: what is being published on it will not be
-    /// confirmed any more, and is to be published on the next one.
-    pub fn disconnected(&self) {
+    /// confirmed any more, and is to be published on the next one. Whoever asks for the state learns
+    /// it before something is published in vain.
+    pub fn disconnected(&self, why: &str) {
+        let error = PublishError::Down(why.to_owned());
+        let errand = PublishDurability::OfTheMoment;
+        self.standing.fails(self.transport.kind(), errand, &error);
         self.down.notify_waiters();
     }
 
@@ -274,19 +278,34 @@ impl Outbox {
             self.is_sending.store(!batch.is_empty(), Ordering::Release);
             if batch.is_empty() {
                 self.idle.notify_waiters();
-                self.wake.notified().await;
+                self.until_there_is_work().await;
                 continue;
             }
             match self.send(&mut batch).await {
                 Ok(()) => failures = 0,
-                Err(_) => {
+                Err(error) => {
                     failures = failures.saturating_add(1);
-                    self.keep_after_failure(&mut batch);
+                    self.keep_after_failure(&mut batch, &error);
                     self.note_under_way(&batch);
                     self.pause(failures).await;
                 }
             }
             self.note_under_way(&batch);
+        }
+    }
+
+    /// Waits until something is queued, or what another node asked for may be published again.
+    async fn until_there_is_work(&self) {
+        let due = self.history.lock().due();
+        let again = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = again => {}
         }
     }
 
@@ -536,7 +555,11 @@ impl Outbox {
 
     /// After a failure: purges stay in the batch, and transient events are dropped. Where the retry
     /// queue is off, purges are dropped as well; their numbers are lost, and receivers notice that.
-    fn keep_after_failure(&self, batch: &mut OutgoingBatch) {
+    /// What is published again is begun anew, unless the broker does not want it.
+    fn keep_after_failure(&self, batch: &mut OutgoingBatch, error: &PublishError) {
+        if batch.repeats() && matches!(error, PublishError::Down(_) | PublishError::Timeout) {
+            self.history.lock().round_failed();
+        }
         match self.retries {
             true => batch.keep_purges(),
             false => batch.clear(),

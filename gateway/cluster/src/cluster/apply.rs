@@ -48,10 +48,10 @@ impl EventHandler for Cluster {
         }
     }
 
-    fn down(&self) {
+    fn down(&self, why: &str) {
         self.hears.store(false, Ordering::Release);
         self.cache.set_cut_off(true);
-        self.outbox.disconnected();
+        self.outbox.disconnected(why);
     }
 
     fn lost(&self, what: &'static str) {

@@ -23,7 +23,7 @@ pub const NAMESPACE: &str = "soak";
 /// The limit for everything to settle after a fault or a flood.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// Within this a purge comes to the last node once the broker is back; what takes longer is shown.
-const STATED: Duration = Duration::from_secs(1);
+pub const STATED: Duration = Duration::from_secs(1);
 /// How many of a node's last lines are shown.
 const LAST_LINES: usize = 6;
 
@@ -114,13 +114,21 @@ impl SoakNodes {
 
     /// Waits until every node has told all purges that it has taken.
     pub async fn have_told(&self) {
+        let began = Instant::now();
         for node in &self.all {
+            let last = std::cell::RefCell::default();
             wait_for("every node has told everything", PATIENCE, || async {
                 let standing = standing(node).await;
                 let tells = standing["purges_waiting"] == 0 && standing["publishes"] == true;
+                if !tells {
+                    last.replace(standing);
+                }
                 tells.then_some(())
             })
             .await;
+            if began.elapsed() > STATED / 2 {
+                self.explain("told", &last.take(), began.elapsed());
+            }
         }
     }
 
@@ -133,8 +141,8 @@ impl SoakNodes {
             let began = Instant::now();
             while began.elapsed() < PATIENCE / 3 {
                 let receipt = node.purge(purge.clone()).await;
-                if began.elapsed() > STATED {
-                    self.explain(&receipt, began.elapsed());
+                if began.elapsed() > STATED / 2 {
+                    self.explain("confirmed", &receipt, began.elapsed());
                 }
                 if receipt["peers"]["complete"] == true {
                     return true;
@@ -145,10 +153,10 @@ impl SoakNodes {
         join_all(confirmed).await.into_iter().all(|all| all)
     }
 
-    /// Shows why a purge may have taken longer than is stated: its receipt, and what the nodes
-    /// have logged last.
-    fn explain(&self, receipt: &Value, after: Duration) {
-        eprintln!("confirmed after {} ms: {receipt}", after.as_millis());
+    /// Shows why a purge may have taken longer than is stated: what a node said of it, and what the
+    /// nodes have logged last.
+    fn explain(&self, done: &str, said: &Value, after: Duration) {
+        eprintln!("{done} after {} ms: {said}", after.as_millis());
         for node in &self.all {
             let log = node.log();
             for line in &log[log.len().saturating_sub(LAST_LINES)..] {

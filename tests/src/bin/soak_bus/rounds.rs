@@ -10,7 +10,7 @@ use e2e::setup::Setup;
 
 use crate::broker::{SoakBroker, TransportKind};
 use crate::harm::{self, DrawnFaults, InjectedFault, RoundClock};
-use crate::nodes::SoakNodes;
+use crate::nodes::{STATED, SoakNodes};
 use crate::purges::{PurgeTurns, steadily};
 use crate::readers::{PageReaders, ReadTally};
 use crate::tier::{RunningTier, TierKind};
@@ -88,6 +88,8 @@ pub async fn play(kind: TransportKind, tier_kind: TierKind, plan: RoundPlan) -> 
         turns,
         readers,
     };
+    // A node that has just joined confirms nothing for two heartbeats, which is no fault's doing.
+    stage.nodes.have_confirmed().await;
     let harms = InjectedFault::of(kind, tier_kind, plan.drawn);
     let mut random = Random::new(plan.seed);
     let mut matrix = FaultMatrix {
@@ -141,8 +143,17 @@ impl RoundStage {
             }
         };
         self.nodes.have_told().await;
+        let told = back.elapsed();
         let confirmed = self.nodes.have_confirmed().await;
-        cell.arrived_after.push(back.elapsed());
+        let arrived = back.elapsed();
+        if arrived > STATED && harm != InjectedFault::NodeKilled {
+            eprintln!(
+                "{} for {span:?}: every node had told everything {told:?} after its end, and all \
+                 had confirmed it after {arrived:?}",
+                harm.name()
+            );
+        }
+        cell.arrived_after.push(arrived);
         let serving = self.nodes.whole().await;
         cell.serving_after.push(serving - back);
         truth.release_at_once();

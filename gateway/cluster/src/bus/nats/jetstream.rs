@@ -23,7 +23,7 @@ use super::link::{NatsConnection, chain};
 use super::memory::StreamMemory;
 use super::stream::{
     ConsumerPosition, GapDetection, PATIENCE, PendingSequences, StreamDifferenceLog,
-    StreamKnowledge, UNANSWERED, find_or_make,
+    StreamKnowledge, UNANSWERED, find_or_make, recover_strays,
 };
 use super::transport::{NatsConnectionState, NatsSession};
 use crate::bus::transport::{
@@ -108,7 +108,7 @@ impl NatsSession for JetStreamSession {
         self.standing.limit_messages(largest);
         let publisher = JetStreamPublisher {
             line: line.clone(),
-            context,
+            context: context.clone(),
         };
         if !self.standing.up(publisher, place.behind, mail).await {
             return "the receiver of events has ended".to_owned();
@@ -132,6 +132,7 @@ impl NatsSession for JetStreamSession {
             why = line.ended() => why,
             why = self.answer(line) => why,
             why = self.pull(line, messages, place.track, mail) => why,
+            why = recover_strays(&context, &place.consumer, &self.hands) => why,
             () = overhear(whispers, mail) => "the subscription ended".to_owned(),
         }
     }
@@ -216,14 +217,16 @@ impl JetStreamSession {
             memory: &self.memory,
         };
         let place = find_or_make(context, &self.config, known).await?;
-        let heartbeat = self.config.ping_interval.0;
+        // A request that is left behind on a connection that was lost ends soon: until then the
+        // server may answer it, and not the one of the next connection.
+        let heartbeat = self.config.ping_interval.0 / 2;
         let largest = context.client().max_payload().saturating_mul(2);
         let messages = place
             .consumer
             .stream()
             .max_messages_per_batch(BATCH)
             .max_bytes_per_batch(BATCH_BYTES.max(largest))
-            .expires(heartbeat.saturating_mul(10))
+            .expires(heartbeat.saturating_mul(3))
             .heartbeat(heartbeat)
             .messages()
             .await

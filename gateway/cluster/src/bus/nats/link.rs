@@ -150,19 +150,24 @@ pub(super) async fn connect(
     config: &NatsConfig,
     discovered: &mut Vec<ServerAddr>,
 ) -> Result<NatsConnection, String> {
-    let servers = servers(config, discovered)?;
+    let mut servers = servers(config, discovered)?;
     let events = Arc::new(NatsClientEvents {
         end: watch::Sender::new(None),
         refusal: Mutex::new(None),
         dropped: AtomicBool::new(false),
         dropping: Notify::new(),
     });
-    // The client says what is wrong with a server that refuses.
-    if let [only] = &servers[..]
-        && let Err(error) = knock(only.host(), only.port(), config.connect_timeout.0).await
-        && error.kind() == io::ErrorKind::TimedOut
-    {
-        return Err("no answer while connecting".to_owned());
+    let places: Vec<_> = servers
+        .iter()
+        .map(|server| (server.host().to_owned(), server.port()))
+        .collect();
+    match knock(&places, config.connect_timeout.0).await {
+        Ok(first) => servers.rotate_left(first),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            return Err("no answer while connecting".to_owned());
+        }
+        // The client says what is wrong with a server that refuses.
+        Err(_) => {}
     }
     let options = options(config, servers.len(), Arc::clone(&events)).await?;
     let client = options

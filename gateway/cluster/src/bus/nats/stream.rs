@@ -19,7 +19,7 @@ use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{self, Stream};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::config::{JetStreamConfig, NatsConfig, StreamStorage};
 use super::link::chain;
@@ -67,6 +67,8 @@ pub(super) const UNANSWERED: i64 = 4_096;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest range of numbers that is searched for messages that were not acknowledged.
 const RANGE: u64 = 4 * UNANSWERED as u64;
+/// The pauses in milliseconds between the looks for messages that went to a former connection.
+const LOOKS: [u64; 10] = [100, 150, 150, 200, 200, 200, 500, 1_000, 2_000, 4_000];
 /// The negative acknowledgement on the wire.
 const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
 
@@ -311,12 +313,36 @@ async fn again(
     if last.saturating_sub(floor) > RANGE {
         return None;
     }
-    let missing: Vec<_> = (floor + 1..=last).filter(|n| !hands.hold(*n)).collect();
+    let missing = hands.lack(info);
     // A server counts a message that it could not deliver twice: as pending and as unanswered.
     let unanswered = unanswered.min(missing.len()) as u64;
     let asked = timeout(PATIENCE, ask_again(context, info, missing)).await;
     asked.ok()??;
     Some(info.num_pending.saturating_add(unanswered))
+}
+
+/// Looks for messages that were delivered and did not come, and requests them again, for some
+/// seconds after a connection began: where its network was away, the server takes the former
+/// connection for a living one until TCP or a ping tells it otherwise, and delivers there what that
+/// one had requested. Never ends.
+pub(super) async fn recover_strays(
+    context: &Context,
+    consumer: &Consumer<pull::Config>,
+    hands: &PendingSequences,
+) -> String {
+    let mut before = HashSet::new();
+    for pause in LOOKS.map(Duration::from_millis) {
+        sleep(pause).await;
+        let Ok(Ok(info)) = timeout(PATIENCE, consumer.get_info()).await else {
+            continue;
+        };
+        let missing: HashSet<u64> = hands.lack(&info).into_iter().collect();
+        // Those that are missing for the first time may be on their way.
+        let strays = missing.intersection(&before).copied().collect();
+        let _ = timeout(PATIENCE, ask_again(context, &info, strays)).await;
+        before = missing;
+    }
+    std::future::pending().await
 }
 
 /// Sends a negative acknowledgement for each message; the server ignores those that were
@@ -376,6 +402,17 @@ impl PendingSequences {
 
     fn count(&self) -> usize {
         self.0.lock().len()
+    }
+
+    /// The numbers of messages that may have been delivered and are not held, if the server waits
+    /// for more acknowledgements than are to come; none where they are too many to be listed.
+    fn lack(&self, info: &Info) -> Vec<u64> {
+        let floor = info.ack_floor.stream_sequence;
+        let last = info.delivered.stream_sequence;
+        if info.num_ack_pending <= self.count() || last.saturating_sub(floor) > RANGE {
+            return Vec::new();
+        }
+        (floor + 1..=last).filter(|n| !self.hold(*n)).collect()
     }
 }
 

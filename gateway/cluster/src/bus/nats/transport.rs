@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use async_nats::ServerAddr;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 
 use super::config::NatsConfig;
 use super::link::{NatsConnection, connect};
+use super::replacement::replacement;
 use crate::backoff::{self, OutageTracker};
 use crate::bus::description::TransportDescription;
 use crate::bus::transport::{
@@ -168,15 +170,27 @@ impl<P: Clone> NatsConnectionState<P> {
     }
 }
 
+/// How the use of a connection ended.
+enum NatsConnectionEnd {
+    Broken(String),
+    /// It was silent, and this one answers.
+    Replaced(NatsConnection),
+}
+
 /// Connects again and again until the receiver of events is gone.
 async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
     let config = session.config();
     let mut discovered = Vec::new();
     let mut failures: u32 = 0;
     let mut outages = OutageTracker::default();
+    let mut fresh = None;
     loop {
         let mut began = None;
-        let why = match connect(config, &mut discovered).await {
+        let connected = match fresh.take() {
+            Some(line) => Ok(line),
+            None => connect(config, &mut discovered).await,
+        };
+        let why = match connected {
             Ok(line) => {
                 if let Some(after_seconds) = outages.end().line() {
                     tracing::info!(
@@ -187,9 +201,13 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
                     );
                 }
                 began = Some(Instant::now());
-                let why = tokio::select! {
-                    why = session.consume(&line, &mail) => why,
-                    why = session.standing().knife.falls() => why.to_owned(),
+                let end = live(&*session, &line, &mut discovered, &mail).await;
+                let why = match end {
+                    NatsConnectionEnd::Broken(why) => why,
+                    NatsConnectionEnd::Replaced(line) => {
+                        fresh = Some(line);
+                        "the server does not answer on this connection".to_owned()
+                    }
                 };
                 // The end of the connection explains more than the operation that failed because of
                 // it. Publishers that use the connection are told, since they will get no answers
@@ -208,8 +226,25 @@ async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
         if !session.standing().down(&why, &mail).await {
             return;
         }
+        if fresh.is_some() {
+            continue;
+        }
         failures = failures.saturating_add(1);
         let max = config.reconnect_max.0.max(PAUSE_MIN);
         sleep(backoff::pause(failures, PAUSE_MIN, max)).await;
+    }
+}
+
+/// Uses a connection until it can't be used any more, or another one is better.
+async fn live<S: NatsSession>(
+    session: &S,
+    line: &NatsConnection,
+    discovered: &mut Vec<ServerAddr>,
+    mail: &TransportEventSender,
+) -> NatsConnectionEnd {
+    tokio::select! {
+        why = session.consume(line, mail) => NatsConnectionEnd::Broken(why),
+        why = session.standing().knife.falls() => NatsConnectionEnd::Broken(why.to_owned()),
+        fresh = replacement(session.config(), line, discovered) => NatsConnectionEnd::Replaced(fresh),
     }
 }

@@ -73,6 +73,12 @@ impl OutgoingBatch {
             .count()
     }
 
+    /// Whether it has purges that are published again.
+    pub(super) fn repeats(&self) -> bool {
+        let mut events = self.events.iter();
+        events.any(|event| event.kind == PublishedKind::Again)
+    }
+
     /// Drops the values. Returns how many there were.
     pub(super) fn drop_values(&mut self) -> usize {
         let before = self.events.len();

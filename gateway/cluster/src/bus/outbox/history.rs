@@ -18,16 +18,21 @@ pub struct PurgeHistory {
     /// A node has asked for the purges from this number on, and publishing them again has not
     /// begun.
     asked: Option<PublisherNumber>,
-    /// When publishing again last began.
-    began: Option<Instant>,
+    /// The first number of the last round of publishing again.
+    round: Option<PublisherNumber>,
+    /// When another round may begin.
+    rested: Option<Instant>,
 }
 
 /// The most purges that are kept, and their bytes.
 const MOST: usize = 10_000;
 const MOST_BYTES: usize = 4 << 20;
-/// The least time between two rounds of publishing again: to ask is cheap, and each answer goes to
-/// all nodes.
-const REST: Duration = Duration::from_secs(1);
+/// The time between two rounds of publishing again: to ask is cheap, and each answer goes to all
+/// nodes. It is a share of [`REST_MAX`] that is as large as the round's share of all that may be
+/// kept, and at least [`REST_MIN`]. After an outage each node asks when it hears again, so a node
+/// that comes back shortly after another one must not wait for long.
+const REST_MIN: Duration = Duration::from_millis(50);
+const REST_MAX: Duration = Duration::from_secs(1);
 
 impl PurgeHistory {
     /// Adds a purge that is being published.
@@ -69,17 +74,45 @@ impl PurgeHistory {
         Some(self.said.get(at)?.1.clone())
     }
 
+    /// When the next round begins, if a node has asked for one.
+    pub fn due(&self) -> Option<Instant> {
+        self.asked.and(self.rested)
+    }
+
+    /// What was published again last may not have arrived: begins that round anew.
+    pub fn round_failed(&mut self) {
+        self.again = None;
+        if let Some(from) = self.round {
+            self.ask(from);
+        }
+    }
+
     fn begin(&mut self, now: Instant) {
-        let rests = |began: Instant| now.saturating_duration_since(began) < REST;
         let (Some(from), Some((newest, _))) = (self.asked, self.said.back()) else {
             self.asked = None;
             return;
         };
-        if !self.began.is_some_and(rests) {
+        if self.rested.is_none_or(|rested| rested <= now) {
             self.asked = None;
-            self.began = Some(now);
+            self.round = Some(from);
             self.again = (from <= *newest).then_some((from, *newest));
+            self.rested = Some(now + self.rest_after(from));
         }
+    }
+
+    /// How long to rest after publishing everything again from this number on.
+    fn rest_after(&self, from: PublisherNumber) -> Duration {
+        let skipped = self.said.front().map_or(0, |(first, _)| from.since(*first));
+        let count = (self.said.len() as u64).saturating_sub(skipped);
+        let bytes: usize = self
+            .said
+            .iter()
+            .rev()
+            .take(count as usize)
+            .map(|(_, bytes)| bytes.len())
+            .sum();
+        let share = (count as f64 / MOST as f64).max(bytes as f64 / MOST_BYTES as f64);
+        REST_MAX.mul_f64(share.min(1.0)).max(REST_MIN)
     }
 }
 
@@ -109,12 +142,12 @@ mod tests {
         assert!(again(&mut history, now).is_empty());
         for from in [6, u64::MAX] {
             history.ask(PublisherNumber::new(from));
-            assert!(again(&mut history, now + REST).is_empty(), "{from}");
+            assert!(again(&mut history, now + REST_MAX).is_empty(), "{from}");
         }
     }
 
     #[test]
-    fn who_asks_again_and_again_is_answered_once_a_second() {
+    fn who_asks_soon_after_another_is_answered_soon_after_it() {
         let (mut history, now) = (PurgeHistory::default(), Instant::now());
         history.note(PublisherNumber::new(1), Bytes::from_static(b"x"));
         let mut said = 0;
@@ -123,12 +156,44 @@ mod tests {
             said += again(&mut history, now).len();
         }
         assert_eq!(said, 1);
-        assert_eq!(
-            again(&mut history, now + REST).len(),
-            1,
-            "it was kept in mind"
-        );
-        assert!(again(&mut history, now + REST * 2).is_empty());
+        assert_eq!(history.due(), Some(now + REST_MIN), "it was kept in mind");
+        assert_eq!(again(&mut history, now + REST_MIN).len(), 1);
+        assert_eq!(history.due(), None);
+        assert!(again(&mut history, now + REST_MIN * 2).is_empty());
+    }
+
+    #[test]
+    fn the_rest_after_a_round_grows_with_it() {
+        for (size, of, least) in [(1, MOST, 1.0), (MOST_BYTES / 4, 4, 1.0), (1, MOST / 2, 0.5)] {
+            let (mut history, now) = (PurgeHistory::default(), Instant::now());
+            for number in 1..=of as u64 {
+                history.note(PublisherNumber::new(number), Bytes::from(vec![0; size]));
+            }
+            history.ask(PublisherNumber::new(1));
+            assert_eq!(again(&mut history, now).len(), of);
+            history.ask(PublisherNumber::new(1));
+            let rest = history.due().map(|due| due - now);
+            assert_eq!(rest, Some(REST_MAX.mul_f64(least)), "{of} of {size} bytes");
+        }
+    }
+
+    #[test]
+    fn a_round_that_failed_begins_anew() {
+        let (mut history, now) = (PurgeHistory::default(), Instant::now());
+        history.round_failed();
+        assert_eq!(history.due(), None);
+        for number in 1..=3_u8 {
+            history.note(
+                PublisherNumber::new(number.into()),
+                Bytes::copy_from_slice(&[number]),
+            );
+        }
+        history.ask(PublisherNumber::new(2));
+        assert_eq!(history.next(now).as_deref(), Some(&b"\x02"[..]));
+        history.round_failed();
+        assert_eq!(history.next(now), None);
+        let said = again(&mut history, now + REST_MIN);
+        assert_eq!(said, [&b"\x02"[..], b"\x03"]);
     }
 
     #[test]

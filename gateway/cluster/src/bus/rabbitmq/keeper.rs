@@ -78,28 +78,27 @@ impl RabbitMqReconnector {
             if told.is_none() && !self.mail.tell(TransportEvent::Down(why.to_string())).await {
                 break;
             }
-            outages.fails(true);
-            // Logged only when the reason changes, not for every attempt.
-            let owner = self.queue_owner(&why);
-            if told.as_ref() != Some(&why) || awaited != owner {
-                match owner {
-                    QueueOwner::ReplacedProcess => tracing::info!(
-                        bus = KIND,
-                        "the process before still has the queue of this node on RabbitMQ; this one \
-                         gets it when that gives it up"
-                    ),
-                    QueueOwner::Unknown => tracing::warn!(
-                        bus = KIND,
-                        error = %why,
-                        "no consumer on RabbitMQ; reconnecting"
-                    ),
-                }
-                told = Some(why);
-                awaited = owner;
-            }
             if began.elapsed() > GOOD {
                 failures = 0;
             }
+            let owner = self.queue_owner(&why);
+            let is_new = owner != std::mem::replace(&mut awaited, owner);
+            match owner {
+                QueueOwner::ReplacedProcess if is_new => tracing::info!(
+                    bus = KIND,
+                    "the process before still has the queue of this node on RabbitMQ; this one gets \
+                     it when that gives it up"
+                ),
+                QueueOwner::ReplacedProcess => {}
+                // One line for an outage, not for every attempt and reason.
+                QueueOwner::Unknown if outages.fails(failures == 0 || is_new) => {
+                    tracing::warn!(bus = KIND, error = %why, "no consumer on RabbitMQ; reconnecting");
+                }
+                QueueOwner::Unknown => {
+                    tracing::debug!(bus = KIND, error = %why, "no consumer on RabbitMQ");
+                }
+            }
+            told = Some(why);
             failures = failures.saturating_add(1);
             let pause = backoff::pause(failures, PAUSE_MIN, self.config.reconnect_max.0);
             tokio::select! {
@@ -133,8 +132,9 @@ impl RabbitMqReconnector {
             Ok(link) => {
                 *told = None;
                 let behind = link.behind();
-                let after_seconds = outages.end().line();
-                tracing::info!(bus = KIND, behind, after_seconds, "consuming from RabbitMQ");
+                if let Some(after_seconds) = outages.end().line() {
+                    tracing::info!(bus = KIND, behind, after_seconds, "consuming from RabbitMQ");
+                }
                 self.standing.set(Ok(Arc::clone(&link.publisher)));
                 if !self.mail.tell(TransportEvent::Up { behind }).await {
                     return None;

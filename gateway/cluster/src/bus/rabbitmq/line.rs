@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, runtime};
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -55,6 +56,13 @@ fn cut(socket: &TcpStream) {
     let _ = socket.shutdown(Shutdown::Both);
 }
 
+/// Where packets are lost, TCP sends again at intervals that double, and so might wait for as long
+/// again as the network was away. What little goes over this connection is sent again at the same
+/// short interval at first. A kernel that can't do that leaves the connection as it is.
+fn send_again_soon(socket: &SockRef<'_>) {
+    let _ = socket.set_tcp_thin_linear_timeouts(true);
+}
+
 /// Connects and logs in, without retries. The caller sets a deadline.
 pub(super) async fn dial(
     target: &RabbitMqTarget,
@@ -77,6 +85,7 @@ pub(super) async fn dial(
                 let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
                 if let AsyncTcpStream::Plain(stream) = &stream {
                     let socket = stream.get_ref().as_fd().try_clone_to_owned()?;
+                    send_again_soon(&SockRef::from(&socket));
                     RabbitMqSocket::hold(&hold, TcpStream::from(socket));
                 }
                 match &tls {

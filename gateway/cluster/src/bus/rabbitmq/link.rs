@@ -52,10 +52,9 @@ impl RabbitMqLink {
         let limit = config.connect_timeout.0;
         let line = RabbitMqSocket::default();
         let opened = timeout(limit, async {
-            let uri = target.uri(attempt).authority;
             // lapin says what is wrong with a server that refuses.
-            let _ = knock(&uri.host, uri.port, limit).await;
-            let connection = dial(target, attempt, limit, &line).await?;
+            let first = knock(&target.places(attempt), limit).await.unwrap_or(0);
+            let connection = dial(target, attempt + first, limit, &line).await?;
             let ready = consume(config, &connection).await?;
             let publisher =
                 RabbitMqPublisher::open(Arc::clone(config), connection, Arc::clone(largest))

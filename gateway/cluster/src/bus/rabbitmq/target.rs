@@ -50,6 +50,13 @@ impl RabbitMqTarget {
         self.hosts.len()
     }
 
+    /// The servers, beginning with that of this attempt.
+    pub(super) fn places(&self, attempt: usize) -> BrokerHosts {
+        let mut places = self.hosts.clone();
+        places.rotate_left(attempt % self.hosts.len());
+        places
+    }
+
     /// The address for this attempt: the servers take turns.
     pub(super) fn uri(&self, attempt: usize) -> AMQPUri {
         let (host, port) = self.hosts[attempt % self.hosts.len()].clone();
