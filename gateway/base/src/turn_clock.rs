@@ -76,19 +76,19 @@ impl Drop for OpenTurn {
 }
 
 /// Makes each poll of `work` a turn.
-pub fn in_turns<F: Future>(work: F) -> Turns<F> {
-    Turns { work }
+pub fn in_turns<F: Future>(work: F) -> TurnwiseFuture<F> {
+    TurnwiseFuture { work }
 }
 
 pin_project! {
     /// A future whose polls are turns.
-    pub struct Turns<F> {
+    pub struct TurnwiseFuture<F> {
         #[pin]
         work: F,
     }
 }
 
-impl<F: Future> Future for Turns<F> {
+impl<F: Future> Future for TurnwiseFuture<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
