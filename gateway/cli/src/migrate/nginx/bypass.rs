@@ -54,8 +54,10 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap) {
             for text in one.arguments() {
                 let mut writer = BypassWriter { chain, route };
                 match writer.add_text(text, 0) {
-                    BypassOutcome::Said(Some(difference)) => one.also_remarked(difference),
-                    BypassOutcome::Said(None) | BypassOutcome::ByItself => {}
+                    BypassOutcome::Said(Some(difference)) if names_the_request(text, chain) => {
+                        one.also_remarked(difference);
+                    }
+                    BypassOutcome::Said(_) | BypassOutcome::ByItself => {}
                     BypassOutcome::Always => {
                         route.leave_uncached(
                             one,
@@ -70,6 +72,15 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap) {
             }
         }
     }
+}
+
+/// Whether a text has variables of the request itself. What differs for others is told where these get
+/// their values.
+fn names_the_request(text: &str, chain: &BlockChain<'_>) -> bool {
+    let names = super::values::variables(text);
+    names
+        .iter()
+        .any(|name| definitions_of(chain, name).is_empty())
 }
 
 /// Writes conditions into the `bypass` of a route.

@@ -118,13 +118,14 @@ impl RequestUriPatterns {
     fn add_query(&mut self, text: &str) {
         let mut text = without_open_end(text);
         if let Some((before, rest)) = text.rsplit_once('&') {
-            text = match rest.chars().all(|c| c == END) {
+            let is_end = rest.chars().all(|c| c == END);
+            if !before.is_empty() && !is_end {
+                self.difference = self.difference.or(Some(CUT));
+            }
+            text = match is_end {
                 true => without_open_end(before),
                 false => format!("{START}{rest}"),
             };
-            if !before.is_empty() && !rest.chars().all(|c| c == END) {
-                self.difference = self.difference.or(Some(CUT));
-            }
         }
         if let Some(at) = self.crossing(&text) {
             text = text[at + 1..].to_owned();

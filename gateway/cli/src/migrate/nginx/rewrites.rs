@@ -67,9 +67,8 @@ impl<'a> ReadRewrite<'a> {
             .into_iter()
             .chain(names.iter().map(|name| name.as_str()));
         let to = self.to.trim_end_matches('?');
-        let mut host_and_path = to.split_once("://").map(|(_, rest)| rest).into_iter();
-        let path = match host_and_path.next() {
-            Some(rest) => own
+        let path = match to.split_once("://") {
+            Some((_, rest)) => own
                 .filter_map(|name| rest.strip_prefix(name))
                 .find(|rest| rest.starts_with(['/', '$'])),
             None => Some(to),
