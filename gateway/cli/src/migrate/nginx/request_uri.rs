@@ -120,7 +120,7 @@ impl RequestUriPatterns {
         if let Some((before, rest)) = text.rsplit_once('&') {
             let is_end = rest.chars().all(|c| c == END);
             if !before.is_empty() && !is_end {
-                self.difference = self.difference.or(Some(CUT));
+                self.difference = Some(CUT);
             }
             text = match is_end {
                 true => without_open_end(before),
