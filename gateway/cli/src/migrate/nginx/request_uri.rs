@@ -127,30 +127,45 @@ impl RequestUriPatterns {
                 false => format!("{START}{rest}"),
             };
         }
-        if let Some(at) = self.crossing(&text) {
-            text = text[at + 1..].to_owned();
-            self.difference = Some(CUT);
-        }
-        let mut pairs = match text.split_once('=') {
-            Some((name, value)) => vec![(
-                open_ended(&format!("{name}{END}")),
-                open_ended(&format!("{START}{value}")),
-            )],
-            None => vec![(open_ended(&text), "*".to_owned())],
+        let Some(at) = self.crossing(&text) else {
+            return self.add_pairs(&text);
         };
-        if !text.starts_with(START) {
-            pairs.push(("*".to_owned(), open_ended(&text)));
+        self.difference = Some(CUT);
+        let places = open_places(&text);
+        if places.iter().any(|(_, place)| *place == '*') {
+            return self.add_pairs(&text[at + 1..]);
         }
-        for (name, value) in pairs {
-            let name = if name.is_empty() {
-                "*".to_owned()
-            } else {
-                name
-            };
-            let pair = (name, value);
-            if !self.parameters.contains(&pair) {
-                self.parameters.push(pair);
+        // Each place is one character: of a part, or a mark, and then a part begins behind it.
+        self.add_pairs(&text);
+        for (at, _) in places {
+            let begun = format!("{START}{}", &text[at + 1..]);
+            self.add_pairs(&begun);
+            self.add_pair("*".to_owned(), open_ended(&begun));
+        }
+    }
+
+    /// Parameters with this text in them; at their beginning if it is anchored.
+    fn add_pairs(&mut self, text: &str) {
+        match text.split_once('=') {
+            Some((name, value)) => {
+                let name = open_ended(&format!("{name}{END}"));
+                self.add_pair(name, open_ended(&format!("{START}{value}")));
             }
+            None => self.add_pair(open_ended(text), "*".to_owned()),
+        }
+        if !text.starts_with(START) {
+            self.add_pair("*".to_owned(), open_ended(text));
+        }
+    }
+
+    fn add_pair(&mut self, name: String, value: String) {
+        let name = match name.is_empty() {
+            true => "*".to_owned(),
+            false => name,
+        };
+        let pair = (name, value);
+        if !self.parameters.contains(&pair) {
+            self.parameters.push(pair);
         }
     }
 
@@ -208,18 +223,23 @@ pub fn names_in_any_case(name: &str) -> (Vec<String>, Option<&'static str>) {
     }
 }
 
-/// Where the last open place of an alternative is: a `*` or `?` that is not a letter.
-fn wild(text: &str) -> Option<usize> {
-    let mut found = None;
+/// The open places of an alternative: each `*` or `?` that is not a letter, and where it is.
+fn open_places(text: &str) -> Vec<(usize, char)> {
+    let mut found = Vec::new();
     let mut rest = text.char_indices();
     while let Some((at, c)) = rest.next() {
         match c {
             '\\' => drop(rest.next()),
-            '*' | '?' => found = Some(at),
+            '*' | '?' => found.push((at, c)),
             _ => {}
         }
     }
     found
+}
+
+/// Where the last of them is.
+fn wild(text: &str) -> Option<usize> {
+    open_places(text).last().map(|(at, _)| *at)
 }
 
 /// An alternative without open places at its end, which say nothing there.
@@ -326,6 +346,16 @@ mod tests {
             &[("*nocache", "1*"), ("*", "*nocache=1*")],
         );
         are("a=1&b=2", &["*a=1&b=2*"], &[("b", "2*")]);
+        are(
+            "/a.php",
+            &["*/a?php*"],
+            &[
+                ("*/a?php*", "*"),
+                ("*", "*/a?php*"),
+                ("php*", "*"),
+                ("*", "php*"),
+            ],
+        );
         assert!(RequestUriPatterns::of_whole("/shop.*x=").unwrap().are_cut());
         assert!(!RequestUriPatterns::of_whole("/shop").unwrap().are_cut());
         assert!(RequestUriPatterns::of_query("a.*b").unwrap().are_cut());
