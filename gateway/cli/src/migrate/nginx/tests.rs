@@ -243,7 +243,7 @@ fn a_variable_that_says_what_is_not_cached_is_read_as_nginx_reads_it() {
             "set $skip 0; if ($arg_a = b) {{ set $skip 1; }} if ($arg_c) {{ set $skip 0; }} {skip}"
         ),
         &[
-            "bypass: { query: { a: { any: [b], case: exact } } }",
+            "bypass: { query: { A: { any: [b], case: exact }, a: { any: [b], case: exact } } }",
             "go past the cache as well",
         ],
     );
@@ -253,7 +253,9 @@ fn a_variable_that_says_what_is_not_cached_is_read_as_nginx_reads_it() {
     );
     caches_with(
         "proxy_no_cache $cookie_a$arg_b;",
-        &["bypass: { header: { cookie: { any: [\"*a=*\"], case: ignore } }, query: { b: \"*\" } }"],
+        &[
+            "bypass: { header: { cookie: { any: [\"*a=*\"], case: ignore } }, query: { B: \"*\", b: \"*\" } }",
+        ],
     );
     leaves_uncached("proxy_no_cache $upstream_http_x;");
     leaves_uncached("proxy_cache_bypass 1;");
@@ -736,7 +738,7 @@ fn an_expression_with_many_spellings_takes_no_request_of_a_stricter_location() {
         let mut routes = draft.split("  - name: ").skip(1);
         let shifted = routes.next().unwrap();
         assert!(
-            shifted.contains("# differs: x.conf:2 location ~*"),
+            draft.contains("other spellings go to routes behind"),
             "{text}\n{draft}"
         );
         assert!(is_closed(shifted), "{text}\n{draft}");
@@ -760,7 +762,7 @@ fn a_rewrite_of_a_prefix_is_said_where_all_requests_of_a_location_have_it() {
     let draft = of_server(&format!(
         "location /api/ {{ rewrite ^/api/(.*)$ /v2/$1 break; {PASS} }} location / {{ {PASS} }}"
     ));
-    let prefixes = "rewrite: { strip_prefix: /api, add_prefix: /v2 }";
+    let prefixes = "rewrite: { add_prefix: /v2, strip_prefix: /api }";
     assert!(route(&draft, "/api/*").contains(prefixes), "{draft}");
     assert!(!route(&draft, "").contains("rewrite:"), "{draft}");
     for inside in [
@@ -883,7 +885,7 @@ fn texts_that_run_through_the_parts_of_a_request_are_not_looked_for_in_one() {
 fn parameters_have_names_in_letters_of_any_case() {
     caches_with(
         "proxy_no_cache $arg_no;",
-        &["query: { \"NO\": \"*\", \"No\": \"*\", nO: \"*\", \"no\": \"*\" }"],
+        &["query: { \"NO\": \"*\", \"No\": \"*\", \"nO\": \"*\", \"no\": \"*\" }"],
     );
     caches_with(
         "proxy_no_cache $arg_nocache; proxy_cache_bypass $arg_nocache;",

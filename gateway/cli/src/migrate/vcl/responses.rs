@@ -1,6 +1,6 @@
 //! `vcl_backend_response`: what becomes of an origin's answer.
 //!
-//! Varnish keeps out what says `private` or `no-store` after all that a VCL says, unless the VCL ends
+//! Varnish does not store what says `private` or `no-store` after all that a VCL says, unless the VCL ends
 //! with `return (deliver)`. So a lifetime is an upper bound here (`mode: cap`) wherever that rule, or
 //! one of the VCL's own, stands in its way.
 
@@ -40,7 +40,7 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
 }
 
 /// What is said where Varnish reads `Surrogate-Control`.
-const SURROGATES: &str = "Varnish keeps out what says Surrogate-Control: no-store, and here that field is \
+const SURROGATES: &str = "Varnish does not store what says Surrogate-Control: no-store, and here that field is \
                           read for ESI alone: have the origin say Cache-Control";
 
 /// The rules that Varnish has built in come after those of the VCL, unless these always end with

@@ -796,7 +796,7 @@ fn a_text_that_runs_through_cookies_is_one_of_the_field() {
 
 #[test]
 fn what_an_origin_says_to_surrogates_is_told() {
-    let told = "Varnish keeps out what says Surrogate-Control: no-store";
+    let told = "Varnish does not store what says Surrogate-Control: no-store";
     for text in [
         "",
         "sub vcl_recv { return (hash); }",
