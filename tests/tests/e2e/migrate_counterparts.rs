@@ -67,15 +67,20 @@ fn page(seen: &Seen) -> Reply {
         .header("x-asked-with", seen.header("accept-encoding"))
 }
 
+/// Names of cookies that track, or keep what a visitor has agreed to: no two visitors have the same.
+const TRACKING: &str = "_ga _gid _gat_UA-1 _gcl_au _dc_gtm_UA-1 __utma _fbp _uetsid _uetvid hubspotutk __hstc \
+                        __hssc __hssrc sbjs_current sbjs_first tk_ai OptanonConsent OptanonAlertBoxClosed \
+                        CookieConsent cmplz_banner-status __cf_bm _ym_uid _ym_d _scid ajs_anonymous_id \
+                        _pk_id.1.1 _hjSessionUser_1 _clck _clsk __atuvc";
+
 #[tokio::test]
 async fn visitors_of_wordpress_with_tracking_cookies_and_any_encoding_make_one_load() {
     let origin = Origin::pages(page).await;
     let gateway = counterpart("wordpress-varnish.yaml", &origin).await;
     for visitor in 0..20 {
-        let cookie = format!(
-            "_ga=GA1.2.{visitor}; _gid=GA1.3.{visitor}; __utma={visitor}; _fbp=fb.1.{visitor}; \
-             has_js=1; __atuvc={visitor}"
-        );
+        let tracking = TRACKING.split_whitespace();
+        let tracking: Vec<String> = tracking.map(|name| format!("{name}={visitor}")).collect();
+        let cookie = format!("{}; has_js=1", tracking.join("; "));
         for (n, spelling) in SPELLINGS.iter().enumerate() {
             let target = format!("/hello/?utm_source=mail{visitor}&gclid={n}");
             let fields = [("cookie", &*cookie), ("accept-encoding", spelling)];

@@ -108,3 +108,37 @@ fn tidy_name(wanted: &str) -> String {
 
 /// The longest name of a route that is made here; a number may follow.
 const LONGEST_NAME: usize = 48;
+
+/// Fields of requests that no rule may touch, since the gateway sets them or asks by its own.
+const GATEWAYS_OWN: [&str; 24] = [
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "content-length",
+    "expect",
+    "age",
+    "via",
+    "cdn-loop",
+    "cache-status",
+    "proxy",
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+];
+
+/// Whether a rule may set or remove a field of requests.
+pub fn is_touchable(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.chars().all(good) && !GATEWAYS_OWN.contains(&name)
+}

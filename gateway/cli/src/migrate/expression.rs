@@ -81,6 +81,15 @@ impl PatternList {
         Some(found)
     }
 
+    /// The rests of the patterns behind what all of them begin with.
+    pub fn without_beginning(self, beginning: &str) -> Self {
+        let rest = |one: &String| one.strip_prefix(beginning).unwrap_or(one).to_owned();
+        Self {
+            patterns: self.patterns.iter().map(rest).collect(),
+            ..self
+        }
+    }
+
     /// Patterns that match every spelling and more: any character stands for each letter.
     pub fn any_spelling(&self) -> Vec<String> {
         let any = |c: char| if c.is_ascii_alphabetic() { '?' } else { c };
@@ -193,6 +202,93 @@ fn names(expression: &str, before: &[char]) -> Option<PatternList> {
         let name = if ended { name } else { format!("{name}*") };
         Some(simple(&name))
     })
+}
+
+/// Whether there may be one of these marks at a place of an expression where any of several characters
+/// may stand. A text with such a place is none of a single part between marks.
+pub fn may_hold(expression: &str, marks: &str) -> bool {
+    let characters: Vec<char> = expression.chars().collect();
+    let mut at = 0;
+    while let Some(&c) = characters.get(at) {
+        at += 1;
+        let holds = match c {
+            '.' => true,
+            '\\' => {
+                at += 1;
+                matches!(characters.get(at - 1), Some('D' | 'N' | 'S' | 'W' | 'X'))
+            }
+            '[' => {
+                let class = CharacterClass::read(&characters[at..]);
+                at += class.length;
+                class.may_hold(marks)
+            }
+            // What is in the group may stand there again and again.
+            ')' => matches!(characters.get(at), Some('*' | '+' | '{')),
+            _ => false,
+        };
+        if holds {
+            return true;
+        }
+    }
+    false
+}
+
+/// A class of characters in an expression.
+struct CharacterClass {
+    is_negated: bool,
+    /// First and last characters of what is in it.
+    ranges: Vec<(char, char)>,
+    /// Whether it has a name for all characters but some.
+    has_rest: bool,
+    /// How many characters of the expression it takes, behind the bracket that begins it.
+    length: usize,
+}
+
+impl CharacterClass {
+    fn read(rest: &[char]) -> Self {
+        let is_negated = rest.first() == Some(&'^');
+        let begun = usize::from(is_negated);
+        let mut class = Self {
+            is_negated,
+            ranges: Vec::new(),
+            has_rest: false,
+            length: begun,
+        };
+        while let Some(&c) = rest.get(class.length) {
+            let is_first = class.length == begun;
+            class.length += 1;
+            match c {
+                ']' if !is_first => break,
+                '\\' => {
+                    match rest.get(class.length) {
+                        Some('D' | 'S' | 'W') => class.has_rest = true,
+                        Some('d' | 's' | 'w') | None => {}
+                        Some(&c) => class.ranges.push((c, c)),
+                    }
+                    class.length += 1;
+                }
+                c => match (rest.get(class.length), rest.get(class.length + 1)) {
+                    (Some('-'), Some(&last)) if last != ']' => {
+                        class.ranges.push((c, last));
+                        class.length += 2;
+                    }
+                    _ => class.ranges.push((c, c)),
+                },
+            }
+        }
+        class
+    }
+
+    fn may_hold(&self, marks: &str) -> bool {
+        let has = |mark: char| {
+            let mut ranges = self.ranges.iter();
+            ranges.any(|(first, last)| (*first..=*last).contains(&mark))
+        };
+        match self.is_negated {
+            true => self.has_rest || !marks.chars().all(has),
+            false => self.has_rest || marks.chars().any(has),
+        }
+    }
 }
 
 /// Makes a pattern out of each alternative.

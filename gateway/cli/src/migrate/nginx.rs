@@ -14,6 +14,7 @@ mod locations;
 mod policy;
 mod precedence;
 mod request_uri;
+mod rewrites;
 mod server_location;
 pub mod syntax;
 mod unsaid;

@@ -25,6 +25,15 @@ const DEEPEST_INCLUDE: usize = 8;
 /// How deep blocks may lie in blocks. What walks through them calls itself for each.
 const DEEPEST_BLOCK: usize = 64;
 
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The text of a file, without such a mark.
+pub fn text_of(bytes: &[u8]) -> String {
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    String::from_utf8_lossy(text).into_owned()
+}
+
 /// A line of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SourcePlace {
@@ -88,7 +97,7 @@ impl SourceAllowance {
             "{}: all files together have more than {MOST_BYTES} bytes",
             place()
         );
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(text_of(&bytes))
     }
 
     /// Counts one more statement, which stands in this many blocks.

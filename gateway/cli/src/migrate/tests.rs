@@ -80,3 +80,23 @@ fn values_of_a_field_are_joined() {
     let both = json!({ "x-a": { "any": ["*", "b"], "case": "ignore" } });
     assert_eq!(map.get("bypass.header"), Some(&both));
 }
+
+#[test]
+fn places_that_may_hold_a_mark_are_known() {
+    for (text, holds) in [
+        ("a.b", true),
+        (r"a\.b", false),
+        ("[a-z0-9_]+", false),
+        ("[^/]*", true),
+        ("[^?&=;]*", false),
+        ("[!-~]", true),
+        (r"\w+\d", false),
+        (r"\S", true),
+        (r"[\w&]", true),
+        (r"[\W]", true),
+        ("(a=)*", true),
+        ("[]a]", false),
+    ] {
+        assert_eq!(expression::may_hold(text, "?&="), holds, "{text}");
+    }
+}

@@ -17,6 +17,8 @@ pub struct DraftMap {
 pub enum CautiousStep {
     /// It answers 403 to everybody.
     Close,
+    /// So it does, and has nothing else to show.
+    Refuse,
     /// It goes past the cache.
     LeaveUncached,
 }
@@ -28,6 +30,10 @@ impl CautiousStep {
             Self::Close => (
                 "closed",
                 "say who may have it (access, auth, a route before this one), then take `access.deny` away",
+            ),
+            Self::Refuse => (
+                "closed",
+                "say where it leads (redirect, rewrite, a route before this one), then take this route away",
             ),
             Self::LeaveUncached => (
                 "not cached",
@@ -114,6 +120,12 @@ impl DraftMap {
     pub fn close(&mut self, one: &SourceStatement, why: &str) {
         self.note_caution(CautiousStep::Close, one, why);
         self.deny_everybody();
+    }
+
+    /// Answers 403 to all of its requests, which this statement leads elsewhere.
+    pub fn refuse(&mut self, one: &SourceStatement, why: &str) {
+        self.note_caution(CautiousStep::Refuse, one, why);
+        self.set("respond.status", 403);
     }
 
     /// Lets nobody in.

@@ -57,12 +57,13 @@ impl ConfigDraft {
 
     /// How many routes are more careful than the original.
     fn write_cautious_routes(&self, text: &mut String) {
-        let count = |step: CautiousStep| {
-            let has = |route: &&DraftMap| route.cautions.iter().any(|one| one.step == step);
+        let count = |steps: &[CautiousStep]| {
+            let is_one = |one: &RouteCaution| steps.contains(&one.step);
+            let has = |route: &&DraftMap| route.cautions.iter().any(is_one);
             self.routes.iter().filter(has).count()
         };
-        let closed = count(CautiousStep::Close);
-        let uncached = count(CautiousStep::LeaveUncached);
+        let closed = count(&[CautiousStep::Close, CautiousStep::Refuse]);
+        let uncached = count(&[CautiousStep::LeaveUncached]);
         if closed + uncached > 0 {
             let _ = writeln!(
                 text,

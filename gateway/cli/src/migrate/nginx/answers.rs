@@ -1,11 +1,9 @@
-//! `return` and `rewrite`: what nginx answers itself, and which path the origin gets.
+//! `return`: what nginx answers itself, and which path the origin gets by `proxy_pass`.
 
 use super::super::draft::{ConfigDraft, DraftMap};
-use super::super::expression::{self, ExpressionCase, PatternList};
 use super::super::source::SourceStatement;
 use super::conditions::{ConditionOperator, RequestCondition};
 use super::listeners::network;
-use super::request_uri::spelled_out;
 use super::values;
 
 /// Statuses of redirects.
@@ -168,65 +166,23 @@ fn listens(server: &SourceStatement) -> Vec<String> {
         .collect()
 }
 
-/// A `rewrite` that redirects.
-pub struct RedirectingRewrite {
-    /// The paths; none: all of them.
-    pub patterns: Vec<String>,
-    pub to: String,
-    pub status: u16,
-    /// How the patterns differ from the expression.
-    pub difference: Option<&'static str>,
-}
-
-/// `rewrite EXPRESSION TO permanent|redirect` without captures, or with all of the path as the capture.
-pub fn redirecting_rewrite(one: &SourceStatement) -> Option<RedirectingRewrite> {
-    let [expression, to, rest @ ..] = one.arguments() else {
-        return None;
-    };
-    let status = match rest.first().map(String::as_str) {
-        Some("permanent") => 301,
-        Some("redirect") => 302,
-        None if to.starts_with("http") => 302,
-        _ => return None,
-    };
-    let whole = ["^(.*)$", "^/(.*)$", "^", "^(.*)", "^/(.*)", "(.*)"];
-    if whole.contains(&expression.as_str()) {
-        let slash = if expression.starts_with("^/(") {
-            "/$1"
-        } else {
-            "$1"
-        };
-        let to = to.replace(slash, "$uri");
-        return (!to.contains("$1")).then_some(RedirectingRewrite {
-            patterns: Vec::new(),
-            to,
-            status,
-            difference: None,
-        });
-    }
-    if to.contains("$1") {
-        return None;
-    }
-    let list = expression::paths(expression)?;
-    let (patterns, lost) = spelled_out(&list.patterns, list.case);
-    let told = PatternList {
-        case: ExpressionCase::Told,
-        ..list
-    };
-    Some(RedirectingRewrite {
-        patterns,
-        to: to.trim_end_matches('?').to_owned(),
-        status,
-        difference: lost.or(told.difference()),
-    })
-}
-
-/// `proxy_pass http://app/new/` in `location /old/`.
-pub fn replaced_path(location: &str, path: &str, route: &mut DraftMap) {
+/// `proxy_pass http://app/new/` in `location /old/`; false where one of both is none that the gateway
+/// could take away or put before a path.
+#[must_use]
+pub fn replaced_path(location: &str, path: &str, route: &mut DraftMap) -> bool {
     let prefix = location.trim_end_matches('/');
     let added = path.trim_end_matches('/');
     if prefix == added {
-        return;
+        return true;
+    }
+    let is_good = |prefix: &str| {
+        let is_step = |part: &str| matches!(part, "." | "..");
+        let has_signs = prefix.contains(['?', '#', '%', ';', '\\', '{', '}', ' ']);
+        let is_path = prefix.is_empty() || prefix.starts_with('/');
+        is_path && !has_signs && !prefix.contains("//") && !prefix.split('/').any(is_step)
+    };
+    if !is_good(prefix) || !is_good(added) {
+        return false;
     }
     if !prefix.is_empty() {
         route.set("rewrite.strip_prefix", prefix);
@@ -234,33 +190,7 @@ pub fn replaced_path(location: &str, path: &str, route: &mut DraftMap) {
     if !added.is_empty() {
         route.set("rewrite.add_prefix", added);
     }
-}
-
-/// `rewrite ^/api/(.*)$ /$1 break` in a location.
-pub fn stripping_rewrite(one: &SourceStatement, route: &mut DraftMap) {
-    let [expression, to, ..] = one.arguments() else {
-        return;
-    };
-    let prefix = expression.strip_prefix('^').and_then(|rest| {
-        let rest = rest.strip_suffix('$').unwrap_or(rest);
-        rest.strip_suffix("/(.*)")
-            .or_else(|| rest.strip_suffix("/?(.*)"))
-    });
-    let literal = |text: &str| {
-        text.chars()
-            .all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c))
-    };
-    let Some(prefix) = prefix.filter(|prefix| literal(prefix) && !prefix.is_empty()) else {
-        return;
-    };
-    let Some(added) = to.strip_suffix("/$1").filter(|added| literal(added)) else {
-        return;
-    };
-    route.set("rewrite.strip_prefix", prefix);
-    if !added.is_empty() {
-        route.set("rewrite.add_prefix", added);
-    }
-    one.translated();
+    true
 }
 
 /// Whether a location only says `deny all`.

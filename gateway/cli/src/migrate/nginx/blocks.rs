@@ -3,22 +3,50 @@
 use std::rc::Rc;
 
 use super::super::source::SourceStatement;
+use super::rewrites::ServerRewrites;
 
 /// The blocks around a directive, the innermost first, each without the servers and locations in it. A
 /// directive of an outer block holds where no inner one has it.
 #[derive(Clone)]
-pub struct BlockChain<'a>(pub Vec<Rc<[&'a SourceStatement]>>);
+pub struct BlockChain<'a> {
+    blocks: Vec<Rc<[&'a SourceStatement]>>,
+    rewrites: Rc<ServerRewrites>,
+}
 
 impl<'a> BlockChain<'a> {
+    /// What holds in the block around all servers.
+    pub fn of_http(block: &'a [SourceStatement]) -> Self {
+        Self {
+            blocks: vec![statements_of(block)],
+            rewrites: Rc::default(),
+        }
+    }
+
+    /// What holds in this server inside of that.
+    pub fn within_server(&self, server: &'a SourceStatement) -> Self {
+        Self {
+            rewrites: Rc::new(ServerRewrites::of(server)),
+            ..self.within(server.inside())
+        }
+    }
+
     /// What holds in this block inside of these.
     pub fn within(&self, inner: &'a [SourceStatement]) -> Self {
         let inner = std::iter::once(statements_of(inner));
-        Self(inner.chain(self.0.iter().cloned()).collect())
+        Self {
+            blocks: inner.chain(self.blocks.iter().cloned()).collect(),
+            rewrites: Rc::clone(&self.rewrites),
+        }
+    }
+
+    /// The `rewrite` directives of the server around.
+    pub fn rewrites(&self) -> &ServerRewrites {
+        &self.rewrites
     }
 
     /// The statements of each block, the innermost first.
     pub fn blocks(&self) -> impl Iterator<Item = &[&'a SourceStatement]> {
-        self.0.iter().map(|block| &**block)
+        self.blocks.iter().map(|block| &**block)
     }
 
     /// The directives of this name that hold here.
@@ -27,7 +55,7 @@ impl<'a> BlockChain<'a> {
             let all = block.iter().copied();
             all.filter(|one| one.name() == name).collect()
         };
-        let mut levels = self.0.iter().map(of_block);
+        let mut levels = self.blocks.iter().map(of_block);
         levels.find(|found| !found.is_empty()).unwrap_or_default()
     }
 
@@ -50,7 +78,7 @@ impl<'a> BlockChain<'a> {
     }
 
     fn has_in_innermost(&self, name: &str) -> bool {
-        let innermost = self.0.first();
+        let innermost = self.blocks.first();
         innermost.is_some_and(|block| block.iter().any(|one| one.name() == name))
     }
 
@@ -61,7 +89,7 @@ impl<'a> BlockChain<'a> {
 }
 
 /// The statements of a block without the servers and locations in it.
-pub fn statements_of(block: &[SourceStatement]) -> Rc<[&SourceStatement]> {
+fn statements_of(block: &[SourceStatement]) -> Rc<[&SourceStatement]> {
     let inside = block.iter();
     let kept = inside.filter(|one| !matches!(one.name(), "server" | "location" | "upstream"));
     kept.collect()

@@ -12,7 +12,7 @@ use super::conditions::{
     ConditionOperator, RequestCondition, TextTruth, cookie_pattern, definitions_of, set_inside,
     truth_of_text, value_pattern,
 };
-use super::request_uri::{RequestUriPatterns, spelled_out};
+use super::request_uri::{RequestUriPatterns, names_in_any_case, spelled_out};
 use super::values::{TextPiece, text_pieces};
 
 /// How deep variables may be made of variables.
@@ -54,6 +54,9 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap) {
             for text in one.arguments() {
                 let mut writer = BypassWriter { chain, route };
                 match writer.add_text(text, 0) {
+                    BypassOutcome::Said(Some(difference)) if names_the_request(text, chain) => {
+                        one.also_remarked(difference);
+                    }
                     BypassOutcome::Said(_) | BypassOutcome::ByItself => {}
                     BypassOutcome::Always => {
                         route.leave_uncached(
@@ -69,6 +72,15 @@ pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap) {
             }
         }
     }
+}
+
+/// Whether a text has variables of the request itself. What differs for others is told where these get
+/// their values.
+fn names_the_request(text: &str, chain: &BlockChain<'_>) -> bool {
+    let names = super::values::variables(text);
+    names
+        .iter()
+        .any(|name| definitions_of(chain, name).is_empty())
 }
 
 /// Writes conditions into the `bypass` of a route.
@@ -208,7 +220,7 @@ impl BypassWriter<'_, '_> {
             return self.add_cookie(cookie, condition);
         }
         if let Some(parameter) = name.strip_prefix("arg_") {
-            return self.add_value("bypass.query", parameter, condition);
+            return self.add_parameter(parameter, condition);
         }
         match name {
             "http_cookie" => self.add_cookies(condition),
@@ -237,6 +249,17 @@ impl BypassWriter<'_, '_> {
         }
     }
 
+    /// A parameter, whose name nginx takes in letters of any case.
+    fn add_parameter(&mut self, name: &str, condition: &RequestCondition) -> BypassOutcome {
+        let (names, lost) = names_in_any_case(&expression::literal_text(name));
+        let mut outcome = BypassOutcome::Said(lost);
+        for name in names {
+            let one = self.add_value("bypass.query", &name, condition);
+            outcome = outcome.or(one);
+        }
+        outcome
+    }
+
     /// One cookie, whatever its value.
     fn add_cookie(&mut self, name: &str, condition: &RequestCondition) -> BypassOutcome {
         let asks_for_value = match condition.operator {
@@ -255,30 +278,13 @@ impl BypassWriter<'_, '_> {
         BypassOutcome::Said(asks_for_value.then_some(difference))
     }
 
-    /// All cookies in one text. Names are told apart by the case of their letters, and the text of the
-    /// field is not where an expression does not.
+    /// All cookies in one text, which an expression may look for in names, in values and across both.
     fn add_cookies(&mut self, condition: &RequestCondition) -> BypassOutcome {
         if condition.asks_for_any_text() {
             self.route.add("bypass.cookie", "*");
             return BypassOutcome::Said(None);
         }
-        let ignores_case = condition
-            .expression()
-            .is_some_and(|list| list.case == ExpressionCase::Ignored);
-        if ignores_case {
-            return self.add_value("bypass.header", "cookie", condition);
-        }
-        let names = match condition.operator {
-            ConditionOperator::Matches(_) => expression::cookie_names(&condition.value),
-            _ => None,
-        };
-        let Some(names) = names else {
-            return BypassOutcome::unsaid(&condition.variable);
-        };
-        for name in &names.patterns {
-            self.route.add("bypass.cookie", name.clone());
-        }
-        BypassOutcome::Said(names.difference())
+        self.add_value("bypass.header", "cookie", condition)
     }
 
     fn add_path(&mut self, condition: &RequestCondition) -> BypassOutcome {

@@ -2,17 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::super::draft::{ConfigDraft, DraftMap};
+use super::super::draft::{ConfigDraft, DraftMap, is_touchable};
 use super::super::source::SourceStatement;
-use super::answers;
 use super::blocks::BlockChain;
 use super::values;
 
 /// Says them in a route.
 pub fn of_route(chain: &BlockChain<'_>, route: &mut DraftMap, draft: &mut ConfigDraft) {
-    for one in chain.directives("rewrite") {
-        answers::stripping_rewrite(one, route);
-    }
     for one in chain.directives("proxy_set_header") {
         request_field(one, route);
     }
@@ -64,6 +60,8 @@ fn request_field(one: &SourceStatement, route: &mut DraftMap) {
             "the upstream gets its own host (host_header: upstream), or the client's (preserve)",
         ),
         (name, _) if SENT.contains(&name) => one.needs_nothing(),
+        ("range", "$slice_range") => one.needs_nothing(),
+        (name, _) if !is_touchable(name) => one.remarked("the gateway sets this field itself"),
         (name, "") => {
             route.add("headers.request.remove", name);
             one.translated();

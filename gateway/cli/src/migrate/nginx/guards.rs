@@ -13,7 +13,7 @@ use super::conditions::{
     ConditionOperator, RequestCondition, TextTruth, cookie_pattern, definitions_of, truth_of_text,
     value_pattern,
 };
-use super::request_uri::RequestUriPatterns;
+use super::request_uri::{RequestUriPatterns, names_in_any_case};
 
 /// The most routes that one condition becomes.
 const MOST_ALTERNATIVES: usize = 16;
@@ -58,6 +58,10 @@ impl MatchPart {
             _ => return false,
         };
         let both = known["case"] == more["case"];
+        if *known == json!("*") || *more == json!("*") {
+            *known = json!("*");
+            return true;
+        }
         let more = more["any"].as_array().cloned();
         match (known["any"].as_array_mut().filter(|_| both), more) {
             (Some(known), Some(more)) => {
@@ -190,6 +194,9 @@ pub fn around(
         if answered {
             block.translated();
             one.translated();
+            if let Some(difference) = difference(block) {
+                block.remarked(difference);
+            }
         } else {
             for route in routes.iter_mut() {
                 route.close(block, "it is not said here");
@@ -340,9 +347,7 @@ fn described(condition: &RequestCondition) -> Option<GuardedRequests> {
         "args" | "query_string" | "is_args" => GuardedRequests::Any(parameters(condition)?),
         _ => {
             if let Some(parameter) = name.strip_prefix("arg_") {
-                by_value(condition, |value| {
-                    MatchPart::Query(parameter.to_owned(), value)
-                })?
+                of_parameter(condition, parameter)?
             } else if let Some(cookie) = name.strip_prefix("cookie_") {
                 let is_given = condition.operator == ConditionOperator::Given
                     || (condition.operator == ConditionOperator::Differs
@@ -443,18 +448,54 @@ fn parameters(condition: &RequestCondition) -> Option<Vec<MatchPart>> {
         ConditionOperator::Differs if condition.value.is_empty() => Some(any()),
         ConditionOperator::Matches(ExpressionCase::Told) => {
             let list = RequestUriPatterns::of_query(&condition.value)?;
-            if expression::alternatives(&condition.value)?.case == ExpressionCase::Ignored {
+            let case = expression::alternatives(&condition.value)?.case;
+            if list.are_cut() || case == ExpressionCase::Ignored {
                 return None;
             }
-            let pairs = list.parameters.into_iter();
-            Some(
-                pairs
-                    .map(|(name, value)| MatchPart::Query(name, json!(value)))
-                    .collect(),
-            )
+            let mut parts: Vec<MatchPart> = Vec::new();
+            for (name, value) in list.parameters {
+                let value = match value.as_str() {
+                    "*" => json!("*"),
+                    value => json!({ "any": [value], "case": "exact" }),
+                };
+                let part = MatchPart::Query(name, value);
+                if !parts.iter_mut().any(|known| known.join(&part)) {
+                    parts.push(part);
+                }
+            }
+            Some(parts)
         }
         _ => None,
     }
+}
+
+/// Requests with such a value of a parameter, or all others. nginx takes its name in letters of any case:
+/// what is answered has a part for each spelling, and what is left the one that is written.
+fn of_parameter(condition: &RequestCondition, name: &str) -> Option<GuardedRequests> {
+    let found = by_value(condition, |value| {
+        MatchPart::Query(expression::literal_text(name), value)
+    })?;
+    let GuardedRequests::Any(parts) = &found else {
+        return Some(found);
+    };
+    let (names, _) = names_in_any_case(&expression::literal_text(name));
+    let spelled = |part: &MatchPart| -> Vec<MatchPart> {
+        let MatchPart::Query(_, value) = part else {
+            return vec![part.clone()];
+        };
+        let of = |name: &String| MatchPart::Query(name.clone(), value.clone());
+        names.iter().map(of).collect()
+    };
+    Some(GuardedRequests::Any(
+        parts.iter().flat_map(spelled).collect(),
+    ))
+}
+
+/// How what a guard asks for differs where nginx takes the name of a parameter in any case.
+fn difference(block: &SourceStatement) -> Option<&'static str> {
+    let condition = RequestCondition::of_if(block)?;
+    let name = condition.variable.strip_prefix("arg_")?;
+    names_in_any_case(name).1
 }
 
 /// Requests with such a value of a field or a parameter, or all others.

@@ -7,19 +7,20 @@ use std::collections::HashMap;
 use super::super::draft::{ConfigDraft, DraftMap, STAND_IN, name_of_route};
 use super::super::expression::ExpressionCase;
 use super::super::source::{EarlierNotes, SourceStatement};
-use super::blocks::{BlockChain, statements_of};
+use super::blocks::BlockChain;
 use super::hosts::{self, ServerHosts};
 use super::precedence::{self, PlacedRoute, RouteOrder, RouteReach};
 use super::server_location::{
-    BEFORE_LOCATIONS, BEHIND_LOCATIONS, LocationKind, ServerLocation, collect_locations,
+    BEFORE_LOCATIONS, BEHIND_LOCATIONS, LocationKind, PrefixSurroundings, ServerLocation,
+    collect_locations,
 };
-use super::{access, answers, fields, guards, listeners, policy, unsaid, upstreams};
+use super::{access, answers, fields, guards, listeners, policy, rewrites, unsaid, upstreams};
 use placing::{RoutePlace, SAME_NAMES, is_new};
 
 /// All servers; the default one takes what no other has, and so comes last.
 pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
     let mut placed = Vec::new();
-    let http = BlockChain(vec![statements_of(inside)]);
+    let http = BlockChain::of_http(inside);
     for group in hosts::grouped(inside) {
         let begun = draft.routes.len();
         for (server, hosts) in group {
@@ -27,7 +28,7 @@ pub fn translate(inside: &[SourceStatement], draft: &mut ConfigDraft) {
             let mut routes = ServerRoutes {
                 server,
                 http: inside,
-                chain: http.within(server.inside()),
+                chain: http.within_server(server),
                 hosts,
                 placed: Vec::new(),
             };
@@ -106,24 +107,46 @@ impl<'a> ServerRoutes<'a> {
         self.place(route, place, draft);
     }
 
-    /// `rewrite … permanent` of the server.
+    /// `rewrite … permanent` of the server, and others that take requests away.
     fn redirects(&mut self, draft: &mut ConfigDraft) {
         let server = self.server;
         for one in server.inside().iter().filter(|one| one.name() == "rewrite") {
-            let Some(redirect) = answers::redirecting_rewrite(one) else {
-                continue;
-            };
-            let mut route = self.route(draft, "redirect", &redirect.patterns);
-            let names = self.hosts.names();
-            if answers::set_redirect(&redirect.to, redirect.status, &names, &mut route) {
-                one.translated();
-                if let Some(difference) = redirect.difference {
-                    one.remarked(difference);
-                }
-                let place = RoutePlace::of_server(one, BEFORE_LOCATIONS, &redirect.patterns);
-                self.place(route, place, draft);
+            if !self.redirect(one, draft) && self.chain.rewrites().lead_away(one) {
+                self.refuse_rewritten(one, draft);
             }
         }
+    }
+
+    /// Says one that redirects, if it can be said.
+    fn redirect(&mut self, one: &'a SourceStatement, draft: &mut ConfigDraft) -> bool {
+        let Some(redirect) = rewrites::redirecting_rewrite(one) else {
+            return false;
+        };
+        let mut route = self.route(draft, "redirect", &redirect.patterns);
+        let names = self.hosts.names();
+        if !answers::set_redirect(&redirect.to, redirect.status, &names, &mut route) {
+            return false;
+        }
+        one.translated();
+        if let Some(difference) = redirect.difference {
+            one.remarked(difference);
+        }
+        let place = RoutePlace::of_server(one, BEFORE_LOCATIONS, &redirect.patterns);
+        self.place(route, place, draft);
+        true
+    }
+
+    /// What a `rewrite` takes away gets a route that refuses it. Where no pattern says which paths these
+    /// are, all routes are closed.
+    fn refuse_rewritten(&mut self, one: &'a SourceStatement, draft: &mut ConfigDraft) {
+        let Some(patterns) = rewrites::rewritten_paths(one) else {
+            return;
+        };
+        one.in_part(rewrites::TAKEN_AWAY);
+        let mut route = self.route(draft, "rewritten", &patterns);
+        route.refuse(one, rewrites::TAKEN_AWAY);
+        let place = RoutePlace::of_server(one, BEFORE_LOCATIONS, &patterns);
+        self.place(route, place, draft);
     }
 
     /// `if (…) { return … }` of the server, around all of its routes.
@@ -161,15 +184,12 @@ impl<'a> ServerRoutes<'a> {
     fn locations(&mut self, draft: &mut ConfigDraft) {
         let mut locations = Vec::new();
         collect_locations(self.server.inside(), &[], &mut locations);
-        let first: Vec<String> = locations
-            .iter()
-            .filter(|one| one.kind == LocationKind::PrefixFirst)
-            .map(|one| one.path.clone())
-            .collect();
+        let surroundings = PrefixSurroundings::of(&locations);
         for (n, location) in locations.iter_mut().enumerate() {
-            location.find_order(n, &first);
+            location.find_order(n, &surroundings);
         }
         locations.sort_by_key(|one| one.order);
+        tell_of_moved(&locations);
         let php = self.lifted(&locations);
         let mut has_root = false;
         for location in &locations {
@@ -303,10 +323,11 @@ impl<'a> ServerRoutes<'a> {
         let mut route = self.route(draft, &location.path, &list.patterns);
         block.belongs_to(&name_of_route(&route).unwrap_or_default());
         block.translated();
+        let taken = rewrites::taken_requests(location, chain.rewrites());
         route = self.with_rules(route, location, chain, draft);
         let (patterns, reach) = location.spelled(list, &mut route);
         let (paths, path_case) = match reach {
-            RouteReach::Narrower => location.covering_patterns(),
+            reach if reach.loses_spellings() => location.covering_patterns(),
             _ => (patterns, ExpressionCase::Told),
         };
         let place = RoutePlace {
@@ -317,6 +338,14 @@ impl<'a> ServerRoutes<'a> {
             reach,
             is_expression: location.kind == LocationKind::Expression,
         };
+        for one in taken {
+            let mut refused = self.route(draft, &location.path, &one.patterns);
+            refused.refuse(one.statement, rewrites::TAKEN_AWAY);
+            let mut before = place.clone();
+            before.paths = one.patterns;
+            before.reach = RouteReach::Exact;
+            self.place(refused, before, draft);
+        }
         self.place_guarded(route, location, chain, place, draft);
     }
 
@@ -386,8 +415,30 @@ impl<'a> ServerRoutes<'a> {
         let all = around.before.into_iter().chain(own).chain(around.behind);
         for (part, route) in all.enumerate() {
             let mut place = place.clone();
-            place.order.part = u8::try_from(part).unwrap_or(u8::MAX);
+            place.order.part = u8::try_from(part + 1).unwrap_or(u8::MAX);
             self.place(route, place, draft);
+        }
+    }
+}
+
+/// Says of closed prefixes that they also refuse what expressions behind them would take with nginx.
+fn tell_of_moved(locations: &[ServerLocation<'_>]) {
+    let at_the_top =
+        |one: &&ServerLocation<'_>| one.kind == LocationKind::Expression && one.parents.is_empty();
+    let is_moved = |one: &&ServerLocation<'_>| one.is_moved && answers::is_closed(one.block);
+    for location in locations.iter().filter(is_moved) {
+        let path = location.path.to_ascii_lowercase();
+        let own = format!("{}*", super::super::expression::literal_text(&path));
+        let takes = |one: &ServerLocation<'_>| {
+            let (paths, _) = one.covering_patterns();
+            let overlaps =
+                |path: &String| precedence::patterns_overlap(&own, &path.to_ascii_lowercase());
+            paths.is_empty() || paths.iter().any(overlaps)
+        };
+        if locations.iter().filter(at_the_top).any(takes) {
+            location
+                .block
+                .remarked("it stands before expressions here, and refuses what these would take");
         }
     }
 }
@@ -409,9 +460,16 @@ fn served<'a>(
         .as_ref()
         .map_or(STAND_IN, |target| target.upstream.as_str());
     route.set("upstream", upstream);
-    let replaced = target.as_ref().and_then(|target| target.path.as_deref());
-    if let (Some(path), Some(location)) = (replaced, location) {
-        answers::replaced_path(&location.path, path, &mut route);
+    if let (Some(target), Some(location)) = (&target, location) {
+        let path = target.path.as_deref();
+        let is_said =
+            path.is_none_or(|path| answers::replaced_path(&location.path, path, &mut route));
+        if !is_said {
+            let why = "its path is none that can be put before that of a request";
+            target.statement.in_part(why);
+            route.close(target.statement, why);
+        }
+        rewrites::replaced_prefix(location, &mut route);
     }
     policy::of_route(chain, &mut route, draft);
     fields::of_route(chain, &mut route, draft);

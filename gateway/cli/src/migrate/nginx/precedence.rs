@@ -18,12 +18,21 @@ pub enum RouteReach {
     Wider,
     /// Fewer: some spellings go to routes behind it.
     Narrower,
+    /// More than these, and of these some spellings go to routes behind it.
+    Shifted,
     /// A prefix that stands before an expression which nginx would prefer.
     BeforeExpressions,
     /// What all other routes of its server leave.
     Rest,
     /// None: there is no route for it.
     None,
+}
+
+impl RouteReach {
+    /// Whether some spellings of its paths go to routes behind it.
+    pub fn loses_spellings(self) -> bool {
+        matches!(self, Self::Narrower | Self::Shifted)
+    }
 }
 
 /// The order in which nginx looks at locations.
@@ -56,10 +65,10 @@ pub struct PlacedRoute<'a> {
 impl PlacedRoute<'_> {
     /// Whether requests that nginx would give to the other one may meet this one.
     fn may_take_from(&self, other: &Self, positions: &RoutePositions<'_>) -> bool {
-        let is_lost = matches!(other.reach, RouteReach::None | RouteReach::Narrower);
+        let is_lost = other.reach == RouteReach::None || other.reach.loses_spellings();
         let may_take = if std::ptr::eq(self.server, other.server) {
             let reaches = match self.reach {
-                RouteReach::Wider => true,
+                RouteReach::Wider | RouteReach::Shifted => true,
                 RouteReach::BeforeExpressions => other.is_expression,
                 _ => false,
             };
@@ -149,7 +158,7 @@ fn make_as_strict(route: &mut DraftMap, other: &PlacedRoute<'_>) {
         return;
     }
     match other.reach {
-        RouteReach::Narrower if !route.is_uncached() => {
+        reach if reach.loses_spellings() && !route.is_uncached() => {
             for path in other.any_spelling() {
                 route.add("bypass.path", path);
             }

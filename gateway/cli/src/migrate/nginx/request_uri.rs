@@ -14,6 +14,9 @@ const MOST_SPELLINGS: usize = 64;
 /// The same for the name of one parameter.
 const MOST_SPELLED_NAMES: usize = 8;
 
+/// What is said where only the last part of a text is looked for.
+const CUT: &str = "of a text that may run through path and query, or through parameters, the last part alone is looked for";
+
 /// What an expression says of paths, and of parameters with their values.
 #[derive(PartialEq, Eq, Debug)]
 pub struct RequestUriPatterns {
@@ -21,6 +24,15 @@ pub struct RequestUriPatterns {
     pub parameters: Vec<(String, String)>,
     case: ExpressionCase,
     difference: Option<&'static str>,
+    places: OpenPlaces,
+}
+
+/// Whether the open places of an expression, where any of several characters may stand, may run from the
+/// path into the query, or from one parameter into another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum OpenPlaces {
+    Crossing,
+    WithinParts,
 }
 
 impl RequestUriPatterns {
@@ -41,6 +53,10 @@ impl RequestUriPatterns {
             parameters: Vec::new(),
             case: list.case,
             difference: None,
+            places: match expression::may_hold(expression, "?&=") {
+                true => OpenPlaces::Crossing,
+                false => OpenPlaces::WithinParts,
+            },
         };
         if list.meaning == PatternMeaning::Wider {
             found.difference = Some("the patterns match a little more than the expression");
@@ -57,20 +73,35 @@ impl RequestUriPatterns {
         self
     }
 
+    /// Whether some text of the expression may stand partly in the path and partly in the query, or in
+    /// several parameters, so that the patterns mean more requests than it does.
+    pub fn are_cut(&self) -> bool {
+        self.difference == Some(CUT)
+    }
+
     fn add_alternative(&mut self, text: &str) {
         if let Some((path, query)) = text.split_once("\\?") {
             // The question mark itself is the end of the path.
-            match path.trim_start_matches('*') {
+            return match path.trim_start_matches('*') {
                 "" => self.add_query(&format!("{START}{query}")),
                 _ => self.add_path(&format!("{path}{END}")),
-            }
-        } else if text.contains(['=', '&']) {
-            self.add_query(text);
-        } else if text.starts_with(START) {
+            };
+        }
+        if !text.starts_with(START) || text.starts_with("\u{1}/") || wild(text).is_some() {
             self.add_path(text);
-        } else {
-            self.add_path(text);
+        }
+        // What begins with the path and has no open place is of the path alone.
+        let may_cross = self.crossing(&without_open_end(text)).is_some();
+        if !text.starts_with(START) || may_cross {
             self.add_query(text);
+        }
+    }
+
+    /// Where the last place of a text is that may run from one part into another.
+    fn crossing(&self, text: &str) -> Option<usize> {
+        match self.places {
+            OpenPlaces::Crossing => wild(text),
+            OpenPlaces::WithinParts => None,
         }
     }
 
@@ -81,33 +112,60 @@ impl RequestUriPatterns {
         }
     }
 
-    /// A parameter with this text in its name or its value; what stands before an `&` is left out, so
-    /// that more requests are meant.
+    /// A parameter with this text in its name or its value. What stands before an `&`, or before a place
+    /// where anything may stand, is left out, since that may be in the path or in another parameter: so
+    /// more requests are meant.
     fn add_query(&mut self, text: &str) {
-        let text = text
-            .rsplit_once('&')
-            .map_or(text.to_owned(), |(before, rest)| match rest {
-                "" | "*" => before.to_owned(),
-                rest => format!("{START}{rest}"),
-            });
-        let pair = |name: &str, value: &str| (open_ended(name), open_ended(value));
-        let pairs = match text.split_once('=') {
-            Some((name, value)) => vec![pair(&format!("{name}{END}"), &format!("{START}{value}"))],
-            None => vec![
-                (open_ended(&text), "*".to_owned()),
-                ("*".to_owned(), open_ended(&text)),
-            ],
-        };
-        for (name, value) in pairs {
-            let name = if name.is_empty() {
-                "*".to_owned()
-            } else {
-                name
-            };
-            let pair = (name, value);
-            if !self.parameters.contains(&pair) {
-                self.parameters.push(pair);
+        let mut text = without_open_end(text);
+        if let Some((before, rest)) = text.rsplit_once('&') {
+            let is_end = rest.chars().all(|c| c == END);
+            if !before.is_empty() && !is_end {
+                self.difference = Some(CUT);
             }
+            text = match is_end {
+                true => without_open_end(before),
+                false => format!("{START}{rest}"),
+            };
+        }
+        let Some(at) = self.crossing(&text) else {
+            return self.add_pairs(&text);
+        };
+        self.difference = Some(CUT);
+        let places = open_places(&text);
+        if places.iter().any(|(_, place)| *place == '*') {
+            return self.add_pairs(&text[at + 1..]);
+        }
+        // Each place is one character: of a part, or a mark, and then a part begins behind it.
+        self.add_pairs(&text);
+        for (at, _) in places {
+            let begun = format!("{START}{}", &text[at + 1..]);
+            self.add_pairs(&begun);
+            self.add_pair("*".to_owned(), open_ended(&begun));
+        }
+    }
+
+    /// Parameters with this text in them; at their beginning if it is anchored.
+    fn add_pairs(&mut self, text: &str) {
+        match text.split_once('=') {
+            Some((name, value)) => {
+                let name = open_ended(&format!("{name}{END}"));
+                self.add_pair(name, open_ended(&format!("{START}{value}")));
+            }
+            None => self.add_pair(open_ended(text), "*".to_owned()),
+        }
+        if !text.starts_with(START) {
+            self.add_pair("*".to_owned(), open_ended(text));
+        }
+    }
+
+    fn add_pair(&mut self, name: String, value: String) {
+        let name = match name.is_empty() {
+            true => "*".to_owned(),
+            false => name,
+        };
+        let pair = (name, value);
+        if !self.parameters.contains(&pair) {
+            self.parameters.push(pair);
         }
     }
 
@@ -138,19 +196,60 @@ impl RequestUriPatterns {
         lost.or(self.difference)
     }
 
-    /// The spellings of a parameter's name; if these are many, any character stands for each letter.
+    /// The spellings of a parameter's name.
     fn spelled_names(&self, name: &str) -> Vec<String> {
-        let list = PatternList {
-            patterns: vec![name.to_owned()],
-            meaning: PatternMeaning::Same,
-            case: self.case,
-        };
         match self.case {
-            ExpressionCase::Told => list.patterns,
-            ExpressionCase::Ignored => {
-                let few = list.spellings(MOST_SPELLED_NAMES);
-                few.unwrap_or_else(|| list.any_spelling())
-            }
+            ExpressionCase::Told => vec![name.to_owned()],
+            ExpressionCase::Ignored => names_in_any_case(name).0,
+        }
+    }
+}
+
+/// How the names of parameters differ where these are taken in letters of any case.
+pub const ANY_LETTERS: &str = "names of parameters tell capital and small letters apart here, so that any \
+                               character stands for each letter of the name";
+
+/// The spellings of a parameter's name; if these are many, any character stands for each letter, which
+/// is told.
+pub fn names_in_any_case(name: &str) -> (Vec<String>, Option<&'static str>) {
+    let list = PatternList {
+        patterns: vec![name.to_owned()],
+        meaning: PatternMeaning::Same,
+        case: ExpressionCase::Ignored,
+    };
+    match list.spellings(MOST_SPELLED_NAMES) {
+        Some(few) => (few, None),
+        None => (list.any_spelling(), Some(ANY_LETTERS)),
+    }
+}
+
+/// The open places of an alternative: each `*` or `?` that is not a letter, and where it is.
+fn open_places(text: &str) -> Vec<(usize, char)> {
+    let mut found = Vec::new();
+    let mut rest = text.char_indices();
+    while let Some((at, c)) = rest.next() {
+        match c {
+            '\\' => drop(rest.next()),
+            '*' | '?' => found.push((at, c)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Where the last of them is.
+fn wild(text: &str) -> Option<usize> {
+    open_places(text).last().map(|(at, _)| *at)
+}
+
+/// An alternative without open places at its end, which say nothing there.
+fn without_open_end(text: &str) -> String {
+    let mut text = text.to_owned();
+    loop {
+        let body = text.trim_end_matches(END);
+        match wild(body) {
+            Some(at) if at + 1 == body.len() => text.truncate(at),
+            _ => return text,
         }
     }
 }
@@ -201,16 +300,22 @@ mod tests {
     fn each_alternative_is_about_the_path_or_the_query() {
         are(
             "preview=true|/admin/",
-            &["*/admin/*"],
+            &["*preview=true*", "*/admin/*"],
             &[
                 ("*preview", "true*"),
+                ("*", "*preview=true*"),
                 ("*/admin/*", "*"),
                 ("*", "*/admin/*"),
             ],
         );
-        are("add-to-cart=", &[], &[("*add-to-cart", "*")]);
+        are(
+            "add-to-cart=",
+            &["*add-to-cart=*"],
+            &[("*add-to-cart", "*"), ("*", "*add-to-cart=*")],
+        );
         are("^/public/", &["/public/*"], &[]);
-        are(r"(\?|&)s=", &[], &[("s", "*")]);
+        are(r"(\?|&)s=", &["*&s=*"], &[("s", "*")]);
+        are("^/i/[0-9]+/edit", &["/i/?*/edit*"], &[]);
         are(
             r"\.css(\?.*)?$",
             &["*.css"],
@@ -218,6 +323,56 @@ mod tests {
         );
         are("cart", &["*cart*"], &[("*cart*", "*"), ("*", "*cart*")]);
         are(r"^/a\?b=1$", &["/a"], &[]);
+        are("^/a=b", &["/a=b*"], &[]);
+        are(r"^/wp-.*$", &["/wp-*"], &[]);
+    }
+
+    #[test]
+    fn what_may_run_from_the_path_into_the_query_is_looked_for_in_both() {
+        are(
+            "/shop.*add-to-cart=",
+            &["*/shop*add-to-cart=*"],
+            &[("*add-to-cart", "*"), ("*", "*add-to-cart=*")],
+        );
+        are(
+            "^/shop.*delete",
+            &["/shop*delete*"],
+            &[("*delete*", "*"), ("*", "*delete*")],
+        );
+        are("a=1.*b=2$", &["*a=1*b=2"], &[("*b", "2"), ("*", "*b=2")]);
+        are(
+            r"\?.*nocache=1",
+            &[],
+            &[("*nocache", "1*"), ("*", "*nocache=1*")],
+        );
+        are("a=1&b=2", &["*a=1&b=2*"], &[("b", "2*")]);
+        are(
+            "/a.php",
+            &["*/a?php*"],
+            &[
+                ("*/a?php*", "*"),
+                ("*", "*/a?php*"),
+                ("php*", "*"),
+                ("*", "php*"),
+            ],
+        );
+        assert!(RequestUriPatterns::of_whole("/shop.*x=").unwrap().are_cut());
+        assert!(!RequestUriPatterns::of_whole("/shop").unwrap().are_cut());
+        assert!(RequestUriPatterns::of_query("a.*b").unwrap().are_cut());
+    }
+
+    #[test]
+    fn names_of_parameters_have_letters_of_any_case() {
+        let (names, lost) = names_in_any_case("a_1");
+        assert_eq!(
+            (names, lost),
+            (vec!["A_1".to_owned(), "a_1".to_owned()], None)
+        );
+        let (names, lost) = names_in_any_case("no-cache");
+        assert_eq!(
+            (names, lost),
+            (vec!["??-?????".to_owned()], Some(ANY_LETTERS))
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::super::draft::DraftMap;
 use super::super::expression::{self, ExpressionCase, PatternList, PatternMeaning};
 use super::super::source::SourceStatement;
+use super::answers;
 use super::precedence::{RouteOrder, RouteReach};
 
 /// Whether an expression has alternatives outside of groups: then its beginning is that of one alone.
@@ -65,6 +66,30 @@ const EXPRESSION_IN_PREFIX: u8 = 3;
 const EXPRESSION: u8 = 4;
 const PREFIX: u8 = 5;
 
+/// Paths of prefixes that decide where longer ones stand.
+pub struct PrefixSurroundings {
+    /// Those with `^~`.
+    first: Vec<String>,
+    /// Those with expressions in them.
+    with_expressions: Vec<String>,
+    /// All others.
+    prefixes: Vec<String>,
+}
+
+impl PrefixSurroundings {
+    pub fn of(locations: &[ServerLocation<'_>]) -> Self {
+        let of_kind = |kind: LocationKind| locations.iter().filter(move |one| one.kind == kind);
+        let paths = |kind| of_kind(kind).map(|one| one.path.clone()).collect();
+        Self {
+            first: paths(LocationKind::PrefixFirst),
+            prefixes: paths(LocationKind::Prefix),
+            with_expressions: of_kind(LocationKind::Expression)
+                .filter_map(ServerLocation::parent_path)
+                .collect(),
+        }
+    }
+}
+
 /// A location of a server.
 pub struct ServerLocation<'a> {
     pub block: &'a SourceStatement,
@@ -74,7 +99,7 @@ pub struct ServerLocation<'a> {
     pub path: String,
     pub ignores_case: bool,
     pub order: RouteOrder,
-    /// Whether it is a prefix that stands before expressions since a shorter one has `^~`.
+    /// Whether it is a prefix that stands before expressions, although nginx prefers these.
     pub is_moved: bool,
 }
 
@@ -110,17 +135,24 @@ impl<'a> ServerLocation<'a> {
 
     /// nginx takes an exact path. Else it finds the longest prefix; if that has `^~`, it is taken, and
     /// else the first expression, and else that prefix. So a prefix that is longer than one with `^~`
-    /// stands before that one, and before expressions, although these should come first.
-    pub fn find_order(&mut self, n: usize, first: &[String]) {
+    /// stands before that one, and before expressions, although these should come first. So does one that
+    /// nobody may have and that is longer than a prefix with expressions in it: nginx never looks at those
+    /// for its requests. No route for a still longer prefix may stand behind it.
+    pub fn find_order(&mut self, n: usize, surroundings: &PrefixSurroundings) {
         let longest_first = usize::MAX - self.path.len();
-        let is_longer = first
-            .iter()
-            .any(|path| self.path.starts_with(path) && self.path.len() > path.len());
-        self.is_moved = self.kind == LocationKind::Prefix && is_longer;
+        let is_longer = |path: &String| self.path.starts_with(path) && self.path.len() > path.len();
+        let is_shorter =
+            |path: &String| path.starts_with(&self.path) && path.len() > self.path.len();
+        let passes_expressions = self.parents.is_empty()
+            && answers::is_closed(self.block)
+            && surroundings.with_expressions.iter().any(is_longer)
+            && !surroundings.prefixes.iter().any(is_shorter);
+        let goes_first = surroundings.first.iter().any(is_longer) || passes_expressions;
+        self.is_moved = self.kind == LocationKind::Prefix && goes_first;
         let (rank, within) = match self.kind {
             LocationKind::Exact => (EXACT, n),
             LocationKind::PrefixFirst => (PREFIX_FIRST, longest_first),
-            LocationKind::Prefix if is_longer => (PREFIX_FIRST, longest_first),
+            LocationKind::Prefix if goes_first => (PREFIX_FIRST, longest_first),
             LocationKind::Expression if !self.parents.is_empty() => (EXPRESSION_IN_PREFIX, n),
             LocationKind::Expression => (EXPRESSION, n),
             LocationKind::Prefix => (PREFIX, longest_first),
@@ -181,6 +213,15 @@ impl<'a> ServerLocation<'a> {
         })
     }
 
+    /// What all of its patterns begin with, and is written as it stands: the prefix around an expression.
+    fn certain_beginning(&self) -> String {
+        let parent = match self.kind {
+            LocationKind::Expression => self.parent_path(),
+            _ => None,
+        };
+        parent.map_or_else(String::new, |path| expression::literal_text(&path))
+    }
+
     /// Patterns that match all of its paths, and more perhaps.
     pub fn covering_patterns(&self) -> (Vec<String>, ExpressionCase) {
         if let Some(list) = self.patterns() {
@@ -230,6 +271,8 @@ impl<'a> ServerLocation<'a> {
             return (list.patterns, wider);
         }
         let restricts = route.is_closed() || route.has("access") || route.has("auth");
+        let beginning = self.certain_beginning();
+        let list = list.without_beginning(&beginning);
         let (patterns, reach) = match (list.spellings(MOST_SPELLINGS), restricts) {
             (Some(all), _) => (all, wider),
             (None, true) => {
@@ -238,9 +281,17 @@ impl<'a> ServerLocation<'a> {
             }
             (None, false) => {
                 self.block.remarked(OTHER_SPELLINGS);
-                (list.usual_spellings(), RouteReach::Narrower)
+                let reach = match wider {
+                    RouteReach::Wider => RouteReach::Shifted,
+                    _ => RouteReach::Narrower,
+                };
+                (list.usual_spellings(), reach)
             }
         };
+        let patterns: Vec<String> = patterns
+            .iter()
+            .map(|pattern| format!("{beginning}{pattern}"))
+            .collect();
         route.set("match.path", patterns.clone());
         (patterns, reach)
     }

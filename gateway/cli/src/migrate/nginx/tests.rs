@@ -243,7 +243,7 @@ fn a_variable_that_says_what_is_not_cached_is_read_as_nginx_reads_it() {
             "set $skip 0; if ($arg_a = b) {{ set $skip 1; }} if ($arg_c) {{ set $skip 0; }} {skip}"
         ),
         &[
-            "bypass: { query: { a: { any: [b], case: exact } } }",
+            "bypass: { query: { A: { any: [b], case: exact }, a: { any: [b], case: exact } } }",
             "go past the cache as well",
         ],
     );
@@ -253,7 +253,9 @@ fn a_variable_that_says_what_is_not_cached_is_read_as_nginx_reads_it() {
     );
     caches_with(
         "proxy_no_cache $cookie_a$arg_b;",
-        &["bypass: { header: { cookie: { any: [\"*a=*\"], case: ignore } }, query: { b: \"*\" } }"],
+        &[
+            "bypass: { header: { cookie: { any: [\"*a=*\"], case: ignore } }, query: { B: \"*\", b: \"*\" } }",
+        ],
     );
     leaves_uncached("proxy_no_cache $upstream_http_x;");
     leaves_uncached("proxy_cache_bypass 1;");
@@ -373,9 +375,9 @@ fn a_condition_about_the_whole_target_is_about_path_and_query() {
     caches_with(
         "proxy_no_cache $s; if ($request_uri ~ \"preview=true|/admin/\") { set $s 1; }",
         &[
-            "path: [\"*/admin/*\"]",
+            "path: [\"*preview=true*\", \"*/admin/*\"]",
             "\"*preview\": { any: [true*], case: exact }",
-            "\"*\": { any: [\"*/admin/*\"], case: exact }",
+            "\"*\": { any: [\"*preview=true*\", \"*/admin/*\"], case: exact }",
         ],
     );
 }
@@ -698,4 +700,233 @@ fn what_the_origin_says_to_nginx_alone_is_told_where_the_cache_is_switched_on() 
          proxy_ignore_headers X-Accel-Expires; }}"
     ));
     assert!(draft.contains(told), "{draft}");
+}
+
+#[test]
+fn an_expression_with_many_spellings_takes_no_request_of_a_stricter_location() {
+    // Nothing of it may be shown, and nginx looks at no expression of a shorter prefix.
+    let draft = of_server(&format!(
+        "location /media/ {{ {PASS} location ~* \\.(ico|jpg|webp|woff2)$ {{ {CACHE} }} }} location /media/customer/ {{ deny all; }}"
+    ));
+    let at = |text: &str| {
+        draft
+            .find(text)
+            .unwrap_or_else(|| panic!("{text}\n{draft}"))
+    };
+    assert!(
+        at("path: [/media/customer/*]") < at("/media/*.ico"),
+        "{draft}"
+    );
+    assert!(is_closed(route(&draft, "/media/customer/*")), "{draft}");
+    assert!(
+        !draft.contains("/MEDIA"),
+        "the prefix has one spelling: {draft}"
+    );
+    // The expression also takes what the location behind it refuses, in whatever spelling.
+    for (inside, stricter) in [
+        (
+            format!("location /up/ {{ location ~* \\.(jpg|internal)$ {{ {CACHE} }} }}"),
+            format!("location /up/own/ {{ allow 10.0.0.1; deny all; {PASS} }}"),
+        ),
+        (
+            format!("location ~* ^/download/[a-z]+\\.pdf$ {{ {CACHE} }}"),
+            "location ~ ^/download/[0-9]+\\.pdf$ { deny all; }".to_owned(),
+        ),
+    ] {
+        let text = format!("{inside} {stricter} location / {{ {PASS} }}");
+        let draft = of_server(&text);
+        let mut routes = draft.split("  - name: ").skip(1);
+        let shifted = routes.next().unwrap();
+        assert!(
+            draft.contains("other spellings go to routes behind"),
+            "{text}\n{draft}"
+        );
+        assert!(is_closed(shifted), "{text}\n{draft}");
+        assert!(
+            shifted.contains("# closed: x.conf:2 location"),
+            "{text}\n{draft}"
+        );
+    }
+    // A longer prefix that is served stays in its place, and the expression is closed.
+    let draft = of_server(&format!(
+        "location /m/ {{ {PASS} location ~* \\.x$ {{ {CACHE} }} }} location /m/a/ {{ deny all; }} location /m/a/b/ {{ {PASS} }}"
+    ));
+    assert!(
+        draft.contains("# closed: x.conf:2 location /m/a/"),
+        "{draft}"
+    );
+}
+
+#[test]
+fn a_rewrite_of_a_prefix_is_said_where_all_requests_of_a_location_have_it() {
+    let draft = of_server(&format!(
+        "location /api/ {{ rewrite ^/api/(.*)$ /v2/$1 break; {PASS} }} location / {{ {PASS} }}"
+    ));
+    let prefixes = "rewrite: { add_prefix: /v2, strip_prefix: /api }";
+    assert!(route(&draft, "/api/*").contains(prefixes), "{draft}");
+    assert!(!route(&draft, "").contains("rewrite:"), "{draft}");
+    for inside in [
+        "rewrite ^/blog/(.*)$ /news/$1 break;",
+        "rewrite ^/blog/(.*)$ /news/$1 last;",
+        "rewrite ^/blog/(.*)$ /news/$1;",
+        "rewrite ^/blog/(.*)$ /news/$1? break;",
+    ] {
+        leaves_uncached(inside);
+        let draft = of_server(&format!("{inside} location / {{ {CACHE} }}"));
+        assert!(!draft.contains("rewrite:"), "{inside}\n{draft}");
+        assert!(
+            draft.contains("# not cached: x.conf:2 rewrite"),
+            "{inside}\n{draft}"
+        );
+    }
+    // In part of a location, or of the paths that nginx leaves as they are.
+    let draft = of_server(&format!(
+        "location /api {{ rewrite ^/api/?(.*)$ /v2/$1 break; {PASS} }} location /b/ {{ rewrite ^/b/v1/(.*)$ /$1 break; {PASS} }}"
+    ));
+    assert!(!draft.contains("rewrite:"), "{draft}");
+}
+
+#[test]
+fn what_a_rewrite_takes_away_is_refused() {
+    let denied = "location /news/ { deny all; }";
+    for (rewrite, others) in [
+        ("rewrite ^/blog/(.*)$ /news/$1 last;", denied),
+        ("rewrite ^/blog/(.*)$ /news/$1 break;", denied),
+        ("rewrite ^/blog/(.*)$ /news/$1 redirect;", ""),
+        ("rewrite ^/blog/(.*)$ /news/$1 permanent;", ""),
+        ("rewrite ^/blog/(.*)$ https://x.example/$1;", ""),
+        ("rewrite ^/blog/(.*)$ $1 last;", denied),
+        (
+            "rewrite ^/blog/(.*)$ /a/$1 last;",
+            "location /a/ { rewrite ^ /news/ last; } location /news/ { return 404; }",
+        ),
+        (
+            "rewrite ^/blog/(.*)$ /key.$1 last;",
+            "location ~* \\.KEY$ { deny all; }",
+        ),
+    ] {
+        let draft = of_server(&format!("{rewrite} {others} location / {{ {CACHE} }}"));
+        let refused = route(&draft, "/blog/*");
+        assert!(is_closed(refused), "{rewrite}\n{draft}");
+        assert!(
+            refused.contains("# closed: x.conf:2 rewrite"),
+            "{rewrite}\n{draft}"
+        );
+        assert!(!is_closed(route(&draft, "")), "{rewrite}\n{draft}");
+    }
+    // In a location, for a part of its requests and for all of them.
+    let draft = of_server(&format!(
+        "location / {{ rewrite ^/blog/(.*)$ /news/$1 redirect; {CACHE} }} location /old/ {{ rewrite ^/old/(.*)$ /new/$1 permanent; {CACHE} }}"
+    ));
+    assert!(is_closed(route(&draft, "/blog/*")), "{draft}");
+    assert!(!is_closed(route(&draft, "")), "{draft}");
+    assert!(is_closed(route(&draft, "/old/*")), "{draft}");
+    // The same page under another spelling is nothing that is taken away.
+    for rewrite in [
+        "rewrite ^([^.]*[^/])$ $1/ permanent;",
+        "rewrite ^/(.*)$ https://a.example/$1 permanent;",
+        "if ($http_x) { rewrite ^ https://$host$request_uri? permanent; }",
+        "if (!-e $request_filename) { rewrite /wp-admin$ $scheme://$host$uri/ permanent; }",
+    ] {
+        let draft = of_server(&format!("{rewrite} location / {{ {CACHE} }}"));
+        assert!(!draft.contains("# closed"), "{rewrite}\n{draft}");
+    }
+}
+
+#[test]
+fn a_rewrite_that_guards_closes_what_it_guards() {
+    for (guard, others) in [
+        (
+            "if ($http_x_ok = \"\") { rewrite ^ /denied last; }",
+            "location = /denied { return 403; }",
+        ),
+        (
+            "valid_referers a.example; if ($invalid_referer) { rewrite ^ /no.png redirect; }",
+            "",
+        ),
+        ("if ($http_x) { rewrite ^ https://b.example/ last; }", ""),
+    ] {
+        let draft = of_server(&format!("{guard} {others} location / {{ {CACHE} }}"));
+        let open = route(&draft, "");
+        assert!(is_closed(open), "{guard}\n{draft}");
+        assert!(open.contains("# closed: x.conf:2 if"), "{guard}\n{draft}");
+    }
+    let draft = of_server(&format!(
+        "if (!-e $request_filename) {{ rewrite ^ /index.php last; }} location ~ \\.php$ {{ {PASS} }} location / {{ {CACHE} }}"
+    ));
+    assert!(!draft.contains("# closed"), "{draft}");
+    assert!(is_uncached(route(&draft, "")), "{draft}");
+}
+
+#[test]
+fn texts_that_run_through_the_parts_of_a_request_are_not_looked_for_in_one() {
+    caches_with(
+        "proxy_no_cache $s; if ($request_uri ~ \"/shop.*add-to-cart=\") { set $s 1; }",
+        &[
+            "path: [\"*/shop*add-to-cart=*\"]",
+            "\"*add-to-cart\": \"*\"",
+            "# differs: x.conf:2 if",
+        ],
+    );
+    for expression in ["role.admin", "a.*b", "session"] {
+        let pattern = expression.replace(".*", "*").replace('.', "?");
+        caches_with(
+            &format!("proxy_no_cache $s; if ($http_cookie ~ \"{expression}\") {{ set $s 1; }}"),
+            &[&format!(
+                "cookie: {{ any: [\"*{pattern}*\"], case: exact }}"
+            )],
+        );
+    }
+    closes("if ($request_uri ~ \"^/shop.*delete\") { return 403; }");
+    closes("if ($args ~ \"union.*select\") { return 403; }");
+}
+
+#[test]
+fn parameters_have_names_in_letters_of_any_case() {
+    caches_with(
+        "proxy_no_cache $arg_no;",
+        &["query: { \"NO\": \"*\", \"No\": \"*\", \"nO\": \"*\", \"no\": \"*\" }"],
+    );
+    caches_with(
+        "proxy_no_cache $arg_nocache; proxy_cache_bypass $arg_nocache;",
+        &["\"???????\": \"*\"", "# differs: x.conf:2 proxy_no_cache"],
+    );
+    let draft = of_server(&format!(
+        "if ($arg_admin) {{ return 403; }} if ($arg_a = 1) {{ return 404; }} location / {{ {CACHE} }}"
+    ));
+    assert!(draft.contains("query: { \"?????\": \"*\" }"), "{draft}");
+    assert!(
+        draft.contains("# differs: x.conf:2 if ($arg_admin)"),
+        "{draft}"
+    );
+    for name in ["a", "A"] {
+        let guard = format!("query: {{ {name}: {{ any: [\"1\"], case: exact }} }}");
+        assert!(draft.contains(&guard), "{draft}");
+    }
+}
+
+#[test]
+fn what_no_configuration_may_say_is_not_in_the_draft() {
+    caches_with(
+        "slice 1m; proxy_set_header Range $slice_range; proxy_set_header If-Match \"\"; expires 99999999999999999y;",
+        &[],
+    );
+    let draft = of_server(&format!(
+        "location / {{ {CACHE} proxy_set_header Range $slice_range; proxy_set_header Host x; }}"
+    ));
+    assert!(!draft.contains("remove:"), "{draft}");
+    for target in ["http://h/a?b", "http://h/a//b", "http://h/../a"] {
+        let draft = of_server(&format!("location /x/ {{ proxy_pass {target}; }}"));
+        assert!(!draft.contains("rewrite:"), "{target}\n{draft}");
+        assert!(is_closed(route(&draft, "/x/*")), "{target}\n{draft}");
+    }
+    let draft = of_server("location / { return 302 /login?next=$request_uri; }");
+    assert!(
+        draft.contains("to: \"/login?next={path}?{query}\""),
+        "{draft}"
+    );
+    let text = format!("\u{feff}server {{ listen 80; location / {{ {PASS} }} }}");
+    let draft = drafted(&text).unwrap();
+    assert!(draft.contains("address: "), "{draft}");
+    assert!(!draft.contains("# not translated"), "{draft}");
 }

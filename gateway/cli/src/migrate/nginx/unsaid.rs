@@ -212,6 +212,12 @@ pub fn may_restrict(block: &SourceStatement) -> bool {
         .any(|one| rules.contains(&one.name()) || is_restricting(one.name()))
 }
 
+/// Whether a location may answer some requests otherwise than by what an origin says.
+pub fn may_withhold(block: &SourceStatement) -> bool {
+    let every = source::all(block.inside());
+    may_restrict(block) || every.into_iter().any(|one| one.name() == "return")
+}
+
 fn bearing(one: &SourceStatement, chain: &BlockChain<'_>) -> DirectiveBearing {
     if one.name() == "if" {
         return bearing_of_if(one, chain);
@@ -221,6 +227,7 @@ fn bearing(one: &SourceStatement, chain: &BlockChain<'_>) -> DirectiveBearing {
     }
     match one.name() {
         "include" => bearing_of_include(one),
+        "rewrite" => bearing_of_rewrite(one, chain),
         "ssl_verify_client" => match one.argument() {
             "on" => DirectiveBearing::Seen,
             _ => DirectiveBearing::Neither,
@@ -253,12 +260,20 @@ fn bearing_of_if(block: &SourceStatement, chain: &BlockChain<'_>) -> DirectiveBe
             true => DirectiveBearing::Neither,
             false => DirectiveBearing::Seen,
         },
-        "rewrite" | "proxy_pass" if one.is_untouched() => DirectiveBearing::Stored,
+        "proxy_pass" if one.is_untouched() => DirectiveBearing::Stored,
         "limit_rate" => DirectiveBearing::Neither,
         _ => bearing(one, chain),
     };
     let inside = block.inside().iter().map(of_one);
     inside.max().unwrap_or(DirectiveBearing::Neither)
+}
+
+/// One that takes requests away bears on who may see what stands where they come from.
+fn bearing_of_rewrite(one: &SourceStatement, chain: &BlockChain<'_>) -> DirectiveBearing {
+    match chain.rewrites().lead_away(one) {
+        true => DirectiveBearing::Seen,
+        false => DirectiveBearing::Stored,
+    }
 }
 
 /// A file that could not be read may say anything. Around servers, a pattern for files most often names

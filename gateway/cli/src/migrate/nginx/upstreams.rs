@@ -103,14 +103,18 @@ fn url(scheme: &str, address: &str) -> Option<String> {
 }
 
 /// Where a location sends its requests.
-pub struct ProxyTarget {
+pub struct ProxyTarget<'a> {
+    pub statement: &'a SourceStatement,
     pub upstream: String,
     /// The path in `proxy_pass`, which takes the place of the location's.
     pub path: Option<String>,
 }
 
 /// The upstream of a `proxy_pass`, new if no block has its name; none where it holds variables.
-pub fn of_proxy_pass(one: &SourceStatement, draft: &mut ConfigDraft) -> Option<ProxyTarget> {
+pub fn of_proxy_pass<'a>(
+    one: &'a SourceStatement,
+    draft: &mut ConfigDraft,
+) -> Option<ProxyTarget<'a>> {
     let (scheme, rest) = one.argument().split_once("://")?;
     if rest.contains('$') || !["http", "https"].contains(&scheme) {
         return None;
@@ -146,6 +150,7 @@ pub fn of_proxy_pass(one: &SourceStatement, draft: &mut ConfigDraft) -> Option<P
     };
     one.translated();
     Some(ProxyTarget {
+        statement: one,
         upstream: name,
         path: Some(path).filter(|path| !path.is_empty()),
     })

@@ -8,11 +8,12 @@ pub fn duration(text: &str) -> Option<String> {
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let number: u64 = number.parse().ok()?;
+    let days = |each: u64| Some(format!("{}d", number.checked_mul(each)?));
     match unit {
         "" => Some(format!("{number}s")),
-        "w" => Some(format!("{}d", number * 7)),
-        "M" => Some(format!("{}d", number * 30)),
-        "y" => Some(format!("{}d", number * 365)),
+        "w" => days(7),
+        "M" => days(30),
+        "y" => days(365),
         unit if units.contains(&unit) => Some(text.to_owned()),
         _ => None,
     }
@@ -24,13 +25,13 @@ pub fn seconds(text: &str) -> Option<u64> {
     let at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(at);
     let number: u64 = number.parse().ok()?;
-    Some(match unit {
-        "ms" => number / 1000,
-        "m" => number * 60,
-        "h" => number * 3600,
-        "d" => number * 86400,
-        _ => number,
-    })
+    match unit {
+        "ms" => Some(number / 1000),
+        "m" => number.checked_mul(60),
+        "h" => number.checked_mul(3600),
+        "d" => number.checked_mul(86400),
+        _ => Some(number),
+    }
 }
 
 /// `10m` as a size.
@@ -152,15 +153,19 @@ fn place_of(name: &str, request_uri: &str) -> Option<String> {
     }
 }
 
-/// Where a redirect leads; the query goes along by itself.
+/// A text without the query of the request at its end.
+pub fn without_query(text: &str) -> &str {
+    let known = QUERIES.iter().find_map(|query| text.strip_suffix(query));
+    known.unwrap_or(text)
+}
+
+/// Where a redirect leads; the query goes along by itself, unless the target has one of its own.
 pub fn target(text: &str) -> Option<String> {
-    let mut text = text.to_owned();
-    for query in QUERIES {
-        if let Some(path) = text.strip_suffix(query) {
-            text = path.to_owned();
-        }
+    let text = without_query(text);
+    match text.find('?') {
+        Some(_) => with_places(text, "{path}?{query}"),
+        None => with_places(text, "{path}").filter(|text| !text.contains("{query}")),
     }
-    with_places(&text, "{path}").filter(|text| !text.contains("{query}"))
 }
 
 #[cfg(test)]

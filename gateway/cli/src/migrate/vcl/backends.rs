@@ -129,7 +129,10 @@ fn probe_settings(inside: &[SourceStatement], upstream: &mut DraftMap) {
                 }
             }
             ".window" => {
-                upstream.set("health.active.fall", (window - threshold + 1).max(1));
+                upstream.set(
+                    "health.active.fall",
+                    window.saturating_sub(threshold).saturating_add(1),
+                );
                 one.translated();
             }
             ".threshold" => {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::draft::DraftMap;
+use super::super::draft::{DraftMap, is_touchable};
 use super::super::expression::PatternList;
 use super::super::source::SourceStatement;
 use super::condition::VclCondition;
@@ -308,40 +308,6 @@ fn request_field(one: &SourceStatement, left: &str, right: &str, route: &mut Dra
         }
         _ => {}
     }
-}
-
-/// Fields of requests that no rule may touch, since the gateway sets them or asks by its own.
-const GATEWAYS_OWN: [&str; 24] = [
-    "host",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "content-length",
-    "expect",
-    "age",
-    "via",
-    "cdn-loop",
-    "cache-status",
-    "proxy",
-    "range",
-    "if-range",
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
-    "if-unmodified-since",
-];
-
-/// Whether a rule may set or remove a field of requests.
-pub(super) fn is_touchable(name: &str) -> bool {
-    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    !name.is_empty() && name.chars().all(good) && !GATEWAYS_OWN.contains(&name)
 }
 
 /// `unset req.http.X`.

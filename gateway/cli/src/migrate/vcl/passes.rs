@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::super::draft::DraftMap;
-use super::super::expression::{PatternList, literal_text};
+use super::super::expression::{self, PatternList, literal_text};
 use super::super::source::SourceStatement;
 use super::cleaning::{KeptCookies, is_cookie_work};
 use super::condition::{ReducedCondition, VclCondition};
@@ -189,8 +189,10 @@ impl<'b> VclPasses<'b> {
             let good = |c: char| c.is_ascii_alphanumeric() || "-_.*?".contains(c);
             pattern.chars().all(good)
         };
+        // A text that may run from a name into a value, or into another cookie, is one of the field.
         let names = patterns::cookie_names(right)
             .filter(|list| list.patterns.iter().all(is_name))
+            .filter(|_| !expression::may_hold(right, "=;"))
             .filter(|_| !patterns::takes_both_cases(right));
         let Some(list) = names else {
             return self.field("req.http.cookie", "~", right);
@@ -198,8 +200,10 @@ impl<'b> VclPasses<'b> {
         for pattern in &list.patterns {
             self.routes.site.add("bypass.cookie", pattern.clone());
         }
-        let value = right.split_once('=').map_or("", |(_, value)| value);
-        if value.contains(|c: char| c.is_ascii_alphanumeric()) {
+        let value = right.split_once('=').map(|(_, value)| value);
+        let is_of_names =
+            value.is_some_and(|value| !value.contains(|c: char| c.is_ascii_alphanumeric()));
+        if !is_of_names {
             self.differs("the names of cookies count alone");
         }
         self.wider(&list);

@@ -1,6 +1,6 @@
 //! `vcl_backend_response`: what becomes of an origin's answer.
 //!
-//! Varnish keeps out what says `private` or `no-store` after all that a VCL says, unless the VCL ends
+//! Varnish does not store what says `private` or `no-store` after all that a VCL says, unless the VCL ends
 //! with `return (deliver)`. So a lifetime is an upper bound here (`mode: cap`) wherever that rule, or
 //! one of the VCL's own, stands in its way.
 
@@ -35,6 +35,34 @@ pub fn translate(program: &VclProgram<'_>, routes: &mut VclRoutes) {
             set_cookie: SetCookieRule::Stored,
         };
         walk(program, &statements, &mut steps);
+    }
+    tell_of_surrogates(program);
+}
+
+/// What is said where Varnish reads `Surrogate-Control`.
+const SURROGATES: &str = "Varnish does not store what says Surrogate-Control: no-store, and here that field is \
+                          read for ESI alone: have the origin say Cache-Control";
+
+/// The rules that Varnish has built in come after those of the VCL, unless these always end with
+/// `return (deliver)`.
+fn tell_of_surrogates(program: &VclProgram<'_>) {
+    let names = ["vcl_backend_response", "vcl_fetch"];
+    let delivers = |name: &str| {
+        let statements = program.sub(name);
+        statements
+            .last()
+            .is_some_and(|last| returned_step(last) == Some("deliver"))
+    };
+    if names.into_iter().any(delivers) {
+        return;
+    }
+    let subs = names.into_iter().chain(["vcl_recv"]);
+    let declared = subs.flat_map(|name| program.declared("sub", name));
+    let others = program.statements.iter();
+    let others = others.filter(|one| matches!(one.name(), "vcl" | "backend"));
+    if let Some(one) = declared.chain(others).next() {
+        one.translated();
+        one.also_remarked(SURROGATES);
     }
 }
 
@@ -128,8 +156,15 @@ impl ResponseSteps<'_, '_> {
         if (is_kept_out || only_ends) && condition.leaves().iter().any(sets_cookie) {
             self.set_cookie = SetCookieRule::KeptOut;
         }
+        let of_surrogates = |leaf: &&VclCondition| leaf.left() == "beresp.http.surrogate-control";
         if (is_kept_out || only_ends) && is_unshared(condition) {
-            one.needs_nothing();
+            match condition.leaves().iter().any(of_surrogates) {
+                true => {
+                    one.translated();
+                    one.remarked(SURROGATES);
+                }
+                false => one.needs_nothing(),
+            }
             return one.inside().iter().for_each(kept_out);
         }
         let abandons = one

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use anyhow::Context;
 
-use super::super::source::{SourcePlace, SourceStatement, short_name};
+use super::super::source::{SourcePlace, SourceStatement, short_name, text_of};
 
 /// How deep files may include each other.
 const DEEPEST_INCLUDE: usize = 8;
@@ -52,7 +52,7 @@ impl SourceBudget {
             "more than {MOST_FILES} files are included"
         );
         let text = fs::read(file).ok();
-        Ok(text.map(|text| without_templates(&String::from_utf8_lossy(&text))))
+        Ok(text.map(|text| without_templates(&text_of(&text))))
     }
 
     fn count_statement(&mut self) -> anyhow::Result<()> {

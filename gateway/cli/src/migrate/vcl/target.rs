@@ -1,7 +1,7 @@
 //! Expressions about `req.url`, which is the path with the query. Lamina has conditions of its own for
 //! each of both, so every alternative of an expression is either about the path or about the query.
 
-use super::super::expression::{PatternList, PatternMeaning, literal_text};
+use super::super::expression::{self, PatternList, PatternMeaning, literal_text};
 use super::patterns;
 
 /// The most alternatives of one expression.
@@ -30,7 +30,8 @@ pub enum TargetDifference {
     Case,
     /// The expression looks for the text of a path in the query, too.
     Anywhere,
-    /// The expression says something of the value of a parameter, or of what stands before it.
+    /// The expression says something of the value of a parameter, or of what stands before it, or looks
+    /// for the name in paths and values, too.
     OnlyNames,
 }
 
@@ -131,7 +132,7 @@ impl TargetPatterns {
         if !list.patterns.iter().all(usable) {
             return None;
         }
-        if !alternative.starts_with('^') {
+        if !alternative.starts_with('^') || runs_into_query(alternative) {
             self.differs(TargetDifference::Anywhere);
         }
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -143,14 +144,18 @@ impl TargetPatterns {
     }
 
     fn add_parameter(&mut self, parts: &TargetParts) -> Option<()> {
-        let start = if parts.has_mark { "^" } else { "" };
+        let start = match parts.start {
+            NameStart::AtMark => "^",
+            NameStart::AfterOpenPlace if parts.value.is_none() => return None,
+            NameStart::Anywhere | NameStart::AfterOpenPlace => "",
+        };
         let end = if parts.value.is_some() { "$" } else { "" };
         let list = patterns::values(&format!("{start}{}{end}", parts.name))?;
         let is_name = |pattern: &String| !pattern.contains(['/', '\\']);
         if !list.patterns.iter().all(is_name) {
             return None;
         }
-        if parts.says_more() {
+        if parts.says_more() || parts.start == NameStart::Anywhere {
             self.differs(TargetDifference::OnlyNames);
         }
         self.add_list(list, |all| &mut all.parameters);
@@ -179,8 +184,20 @@ struct TargetParts {
     before: String,
     has_mark: bool,
     has_ampersand: bool,
+    start: NameStart,
     name: String,
     value: Option<String>,
+}
+
+/// Where the name of a parameter begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NameStart {
+    /// What is there is its end.
+    Anywhere,
+    /// Behind a mark of a query.
+    AtMark,
+    /// Behind a place of the expression that may run through marks: its end is there as well.
+    AfterOpenPlace,
 }
 
 impl TargetParts {
@@ -189,6 +206,7 @@ impl TargetParts {
             before: String::new(),
             has_mark: false,
             has_ampersand: false,
+            start: NameStart::Anywhere,
             name: String::new(),
             value: None,
         };
@@ -203,7 +221,11 @@ impl TargetParts {
                 rest = rest.trim_start_matches(['?', '+', '*']);
                 parts.has_mark = true;
                 parts.has_ampersand |= piece.contains('&');
-                parts.before.push_str(&std::mem::take(&mut parts.name));
+                parts.begin_name(NameStart::AtMark);
+            } else if expression::may_hold(piece, MARKS) {
+                rest = behind_count(rest);
+                parts.name.push_str(piece);
+                parts.begin_name(NameStart::AfterOpenPlace);
             } else {
                 parts.name.push_str(piece);
             }
@@ -211,10 +233,37 @@ impl TargetParts {
         parts
     }
 
+    /// What was read as a name stands before it.
+    fn begin_name(&mut self, start: NameStart) {
+        self.before.push_str(&std::mem::take(&mut self.name));
+        self.start = start;
+    }
+
     fn says_more(&self) -> bool {
         let of_value = self.value.as_deref().unwrap_or_default();
         !self.before.is_empty() || !of_value.is_empty()
     }
+}
+
+/// What stands between the parts of a URL.
+const MARKS: &str = "?&=";
+
+/// What is behind the count that a text begins with, as `*`, `+?` or `{2,}`.
+fn behind_count(text: &str) -> &str {
+    let counted = text.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    let rest = counted.map_or(text, |(_, rest)| rest);
+    rest.trim_start_matches(['?', '+', '*'])
+}
+
+/// Whether an expression that begins with the path may find some of its text in the query.
+fn runs_into_query(alternative: &str) -> bool {
+    let text = alternative.trim_end_matches('$');
+    let ends = [".*", ".+", ".*?", ".+?", "."];
+    let text = ends
+        .iter()
+        .find_map(|end| text.strip_suffix(end))
+        .unwrap_or(text);
+    expression::may_hold(text, "?")
 }
 
 /// An escaped character, a class, or another character.

@@ -741,3 +741,76 @@ fn cookies_that_are_cut_out_later_stay_where_the_vcl_has_ended() {
     let (paths, _) = draft.split_once("- name: site").unwrap();
     assert!(!paths.contains("cookies:"), "{draft}");
 }
+
+#[test]
+fn an_expression_across_path_and_query_holds_for_its_last_part() {
+    let refused = "sub vcl_recv { if (req.url ~ \"index.php.*action=delete\") { return (synth(403)); } return (hash); }";
+    says(
+        refused,
+        &["query: { \"*action\": \"*\" }", "# differs"],
+        &["index?php", CLOSED],
+    );
+    let passed = "sub vcl_recv { if (req.url ~ \"(cart|checkout).*id=\") { return (pass); } return (hash); }";
+    says(
+        passed,
+        &["query: { \"*id\": \"*\" }", "# differs"],
+        &["*cart*id"],
+    );
+    // Without the end of a name it may be found in a value, too.
+    let value =
+        "sub vcl_recv { if (req.url ~ \"\\?.*nocache\") { return (pass); } return (hash); }";
+    assert!(site(value).contains(OFF));
+    let path = "sub vcl_recv { if (req.url ~ \"^/shop.*delete\") { return (synth(403)); } return (hash); }";
+    says(
+        path,
+        &[
+            "path: [/shop*delete*]",
+            "patterns for paths don't look at the query",
+        ],
+        &[],
+    );
+    let tracking = "sub vcl_recv { if (req.url ~ \"[?&](utm_[a-z]+|gclid)=\") { return (pass); } return (hash); }";
+    says(
+        tracking,
+        &["query: { gclid: \"*\", utm_?*: \"*\" }"],
+        &[],
+    );
+}
+
+#[test]
+fn a_text_that_runs_through_cookies_is_one_of_the_field() {
+    for expression in ["role.admin", "a.*b=", "(a|b)[^;]*=1"] {
+        let text = format!(
+            "sub vcl_recv {{ if (req.http.Cookie ~ \"{expression}\") {{ return (pass); }} return (hash); }}"
+        );
+        says(
+            &text,
+            &["header: { cookie: { any: ["],
+            &["bypass: { cookie"],
+        );
+    }
+    let name =
+        "sub vcl_recv { if (req.http.Cookie ~ \"session\") { return (pass); } return (hash); }";
+    says(name, &["the names of cookies count alone"], &[]);
+}
+
+#[test]
+fn what_an_origin_says_to_surrogates_is_told() {
+    let told = "Varnish does not store what says Surrogate-Control: no-store";
+    for text in [
+        "",
+        "sub vcl_recv { return (hash); }",
+        "sub vcl_backend_response { set beresp.grace = 1h; }",
+        "sub vcl_backend_response { if (beresp.http.Surrogate-Control ~ \"(?i)no-store\") { set beresp.uncacheable = true; } return (deliver); }",
+    ] {
+        says(text, &[told], &[CLOSED]);
+    }
+    let delivers = "sub vcl_backend_response { set beresp.ttl = 1h; return (deliver); }";
+    says(delivers, &[], &[told]);
+}
+
+#[test]
+fn a_mark_of_an_editor_before_a_vcl_is_no_part_of_it() {
+    let draft = migrated(&format!("\u{feff}{HEAD}")).unwrap();
+    assert!(!draft.contains("# not translated"), "{draft}");
+}

@@ -2,8 +2,8 @@
 //! weighed, and one that bears on what is stored, or on who may see something, restrains the routes
 //! that it may be about. A statement that nobody knows counts as one that does.
 
+use super::super::draft::is_touchable;
 use super::super::source::{SourceStatement, StatementFate};
-use super::cleaning::is_touchable;
 use super::condition::VclCondition;
 use super::delivery::may_decide;
 use super::program::{VclProgram, assignment, removed_variable, returned_step};
