@@ -85,6 +85,7 @@ fn settings(enabled: &[PurgeDialect]) -> DialectSettings {
         drupal_headers: drupal.map(HeaderName::from_static).to_vec(),
         nginx_prefix: "/purge/".to_owned(),
         max_selectors: 100,
+        tag_fields: vec![HeaderName::from_static("x-mine")],
     }
 }
 
