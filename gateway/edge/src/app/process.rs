@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
+use http::HeaderName;
 use parking_lot::Mutex;
 
 use super::GatewayStartError;
