@@ -174,7 +174,9 @@ impl TagFields {
             dropped: 0,
         };
         for field in self.0.iter() {
-            field.lines(headers).for_each(|line| field.read(line, &mut tags));
+            field
+                .lines(headers)
+                .for_each(|line| field.read(line, &mut tags));
         }
         others.iter().for_each(|tag| tags.add(tag));
         tags.dropped

@@ -218,7 +218,9 @@ fn log(event: CacheEvent<'_>) {
         CacheEvent::Overtaken { key } => {
             tracing::debug!(key = %KeyId::of(key), "load not stored: a purge happened meanwhile")
         }
-        CacheEvent::TagsDropped(count) => tracing::debug!(count, "a response has tags beyond the limits"),
+        CacheEvent::TagsDropped(count) => {
+            tracing::debug!(count, "a response has tags beyond the limits")
+        }
         CacheEvent::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
         CacheEvent::SecondTierLookup(look) => tracing::debug!(result = look.as_str(), "l2"),
         CacheEvent::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),

@@ -24,7 +24,9 @@ impl Selector {
     /// URLs that begin with `prefix`.
     pub fn prefixes(prefix: &str) -> Vec<Self> {
         let prefixes = spellings(prefix, "?", text::beginning);
-        let open = prefixes.iter().filter_map(|prefix| before_cut_escape(prefix));
+        let open = prefixes
+            .iter()
+            .filter_map(|prefix| before_cut_escape(prefix));
         let open: Vec<String> = open.map(str::to_owned).collect();
         prefixes.into_iter().chain(open).map(Self::Prefix).collect()
     }

@@ -59,7 +59,10 @@ pub fn named_as_in_responses(
         true => |letter: char| letter.is_ascii_whitespace(),
         false => |letter: char| letter == ',',
     };
-    for tag in lines(headers, name)?.iter().flat_map(|line| line.split(usual)) {
+    for tag in lines(headers, name)?
+        .iter()
+        .flat_map(|line| line.split(usual))
+    {
         let tag = tag.trim().trim_end_matches(',');
         let target = PurgeTarget::Tag(tag.to_owned());
         if !tag.is_empty() && tag.len() <= MAX_TAG_BYTES && !targets.contains(&target) {

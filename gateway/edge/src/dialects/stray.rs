@@ -66,9 +66,7 @@ pub fn is_about_purging(name: &str) -> bool {
     let is_credential = words().any(|word| WORDS_OF_CREDENTIALS.contains(&word));
     let says = |word: &str| match word {
         "key" | "keys" => !is_credential,
-        word => {
-            WORDS.contains(&word) || PARTS_OF_WORDS.iter().any(|part| word.contains(part))
-        }
+        word => WORDS.contains(&word) || PARTS_OF_WORDS.iter().any(|part| word.contains(part)),
     };
     NAMES.contains(&name) || words().any(says)
 }

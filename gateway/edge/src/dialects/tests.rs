@@ -274,7 +274,15 @@ fn methods_that_command_caches_are_known_in_any_spelling() {
     ] {
         assert!(is_control(method), "{method}");
     }
-    for method in ["POST", "PROPFIND", "BIND", "UNBIND", "REBIND", "M-SEARCH", "BASELINE-CONTROL"] {
+    for method in [
+        "POST",
+        "PROPFIND",
+        "BIND",
+        "UNBIND",
+        "REBIND",
+        "M-SEARCH",
+        "BASELINE-CONTROL",
+    ] {
         assert!(!is_control(method), "{method}");
     }
 }

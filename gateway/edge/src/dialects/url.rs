@@ -41,26 +41,15 @@ pub fn page(target: &str) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
         return Ok(vec![PurgeTarget::Page(hosts(), target.to_owned())]);
     }
     let path = expression::as_written(path);
-    if path.ends_with(".*") || path.ends_with("(.*)") {
-        if let Some(begins) = beginning_in(&path).filter(|_| query.is_empty()) {
-            return Ok(vec![beginning_of(begins)?]);
-        }
+    if query.is_empty() && (path.ends_with(".*") || path.ends_with("(.*)")) {
+        let begins = beginning_in(&path).ok_or_else(another_form)?;
+        return Ok(vec![beginning_of(begins)?]);
     }
-    let begins = target.strip_suffix('*').filter(|begins| !begins.contains('*'));
-    if let Some(begins) = begins {
-        let begins = match query {
-            "" => path.strip_suffix('*').and_then(expression::literal),
-            _ => None,
-        }
-        .unwrap_or_else(|| begins.to_owned());
-        if has_letters_of_expressions(&begins) {
-            return Err(another_form());
-        }
-        let beginning = beginning_of(begins)?;
-        return Ok(match query {
-            "" => vec![beginning],
-            _ => vec![PurgeTarget::Page(hosts(), target.to_owned()), beginning],
-        });
+    let open = [".*", "*"]
+        .iter()
+        .find_map(|open| target.strip_suffix(open));
+    if let Some(begins) = open.filter(|begins| !begins.contains('*')) {
+        return beginning_at_wildcard(target, begins);
     }
     if has_letters_of_expressions(&path) || target.len() > LONGEST_BEGINNING {
         return Err(another_form());
@@ -71,6 +60,23 @@ pub fn page(target: &str) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
         PurgeTarget::Page(hosts(), target.to_owned()),
         PurgeTarget::Pattern(hosts(), pattern),
     ])
+}
+
+/// What begins as this target does before the wildcard at its end. In a query, the wildcard may be a
+/// letter as well.
+fn beginning_at_wildcard(
+    target: &str,
+    begins: &str,
+) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
+    if begins.contains('?') {
+        let page = PurgeTarget::Page(TargetHosts::OfRequest, target.to_owned());
+        return Ok(vec![page, beginning_of(begins.to_owned())?]);
+    }
+    match expression::literal(&expression::as_written(begins)) {
+        Some(begins) => Ok(vec![beginning_of(begins)?]),
+        None if has_letters_of_expressions(begins) => Err(another_form()),
+        None => Ok(vec![beginning_of(begins.to_owned())?]),
+    }
 }
 
 /// Whether a path has letters that no URL has as they are: it is an expression then.

@@ -114,8 +114,7 @@ impl UnroutedRequest<'_> {
         let purge_method = &generation.purge_method;
         if purge_method.takes(parts) {
             let (content, rules) = ((parts, self.said.0), self.path_rules);
-            let asked =
-                PurgeMethodRequest::new(content, host, self.caller, self.named_host, rules);
+            let asked = PurgeMethodRequest::new(content, host, self.caller, self.named_host, rules);
             let answer = purge_method.answer(generation, &proxy.cache, &asked);
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
             return Some(match proxy.passes_on() {

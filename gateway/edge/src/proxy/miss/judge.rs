@@ -146,7 +146,10 @@ fn check_tags(
     let of_content_type = usize::from(purge_method.purges_by_content_type());
     let of_request = tags.len() + of_content_type;
     let headers = answer.response.headers();
-    let excess = route.policy.tags_from.excess(headers, &answer.tags, of_request);
+    let excess = route
+        .policy
+        .tags_from
+        .excess(headers, &answer.tags, of_request);
     if excess == 0 {
         return Ok(());
     }
