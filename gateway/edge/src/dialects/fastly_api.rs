@@ -49,6 +49,13 @@ pub fn read(
         let why = "it asks for several things at once: a path and Surrogate-Key";
         return Err(InvalidPurgeRequest::malformed(why));
     }
+    if asked != FastlyPurge::Keys && !request.body.trim_ascii().is_empty() {
+        let why = "it asks for several things at once: a path, and keys in the body";
+        match keys_in_body(request.body)?.is_empty() {
+            true => {}
+            false => return Err(InvalidPurgeRequest::malformed(why)),
+        }
+    }
     let (targets, answer) = match asked {
         FastlyPurge::All => (all, AnswerForm::Fastly),
         FastlyPurge::Url(url) => {
