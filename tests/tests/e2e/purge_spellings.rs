@@ -174,7 +174,7 @@ async fn a_page_with_more_tags_than_are_kept_is_not_stored_and_says_why() {
         .start()
         .await;
     for _ in 0..2 {
-        let answer = get(&gateway, "/1024").await;
+        let answer = get(&gateway, "/1000").await;
         assert!(!answer.header("cache-status").contains("too-many-tags"));
         assert!(!answer.has("x-magento-tags"));
     }
