@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{TagFieldConfig, TagSplit};
 use crate::http::cache_groups;
@@ -54,9 +54,9 @@ const USUAL: [(&str, TagSplit); 9] = [
 
 const X_CACHE_TAGS: &str = "x-cache-tags";
 
-/// The largest number of tags of one entry; more are dropped and counted.
+/// The largest number of tags of one entry. What names more is not stored.
 pub const MAX_TAGS: usize = 1_024;
-/// The largest size of one tag in bytes; a longer tag is dropped and counted.
+/// The largest size of one tag in bytes. What names a longer one is not stored.
 pub const MAX_TAG_BYTES: usize = 1_024;
 
 /// An entry's tags.
@@ -157,17 +157,38 @@ impl TagFields {
         Self(usual.into_iter().chain(own).collect())
     }
 
+    /// How many of the tags that a response names and of `others` are more or longer than an entry
+    /// keeps, which has this many from its request.
+    pub fn excess(&self, headers: &HeaderMap, others: &[String], of_request: usize) -> usize {
+        let lines = || self.0.iter().flat_map(|field| field.lines(headers));
+        let octets: usize = lines().map(|line| line.len()).sum();
+        let others_octets: usize = others.iter().map(String::len).sum();
+        // So few bytes name no long tag, and not many.
+        if octets.max(others_octets) <= MAX_TAG_BYTES
+            && octets + others.len() + of_request <= MAX_TAGS
+        {
+            return 0;
+        }
+        let mut tags = Tags {
+            hashes: vec![PurgeHash::default(); of_request],
+            dropped: 0,
+        };
+        for field in self.0.iter() {
+            field
+                .lines(headers)
+                .for_each(|line| field.read(line, &mut tags));
+        }
+        others.iter().for_each(|tag| tags.add(tag));
+        tags.dropped
+    }
+
     /// The tags that a response names. Its fields are removed, unless clients get them.
     pub fn take(&self, headers: &mut HeaderMap, tags: &mut Tags) {
         for field in &*self.0 {
             if !field.is_in(headers) {
                 continue;
             }
-            for line in headers.get_all(&field.name) {
-                // Names are UTF-8. An invalid one must not affect the other names of the line.
-                let line: Cow<'_, str> = String::from_utf8_lossy(line.as_bytes());
-                tags.add_line(&line, field.split_of(&line));
-            }
+            field.lines(headers).for_each(|line| field.read(line, tags));
             if !field.kept {
                 headers.remove(&field.name);
             }
@@ -185,6 +206,20 @@ impl TagFields {
 }
 
 impl TagField {
+    /// Its lines, which are no text where an application has written something else.
+    fn lines<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let lines = self.is_in(headers).then(|| headers.get_all(&self.name));
+        let lines = lines.into_iter().flatten();
+        lines.map(HeaderValue::as_bytes)
+    }
+
+    /// Adds the tags of a line. Names are UTF-8. An invalid one must not affect the other names of the
+    /// line.
+    fn read(&self, line: &[u8], tags: &mut Tags) {
+        let line: Cow<'_, str> = String::from_utf8_lossy(line);
+        tags.add_line(&line, self.split_of(&line));
+    }
+
     /// Most responses have one of these fields, or none: going through the names costs less than
     /// a look-up by hash for each of them.
     fn is_in(&self, headers: &HeaderMap) -> bool {
@@ -338,5 +373,29 @@ mod tests {
         tags.add(&"x".repeat(MAX_TAG_BYTES + 1));
         (0..MAX_TAGS + 3).for_each(|i| tags.add(&i.to_string()));
         assert_eq!((tags.hashes.len(), tags.dropped), (MAX_TAGS, 4));
+    }
+
+    #[test]
+    fn tags_beyond_what_an_entry_keeps_are_found_before_it_is_stored() {
+        let excess = |field: &str, line: String, others: &[String], of_request| {
+            let mut headers = HeaderMap::new();
+            let name: HeaderName = field.parse().unwrap();
+            headers.append(name, line.parse().unwrap());
+            TagFields::default().excess(&headers, others, of_request)
+        };
+        let many = |n: usize| (0..n).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        assert_eq!(excess("x-magento-tags", many(MAX_TAGS), &[], 0), 0);
+        assert_eq!(excess("x-magento-tags", many(MAX_TAGS + 1), &[], 0), 1);
+        assert_eq!(excess("x-magento-tags", many(MAX_TAGS), &[], 2), 2);
+        let plugin = ["p".to_owned()];
+        assert_eq!(excess("x-magento-tags", many(MAX_TAGS), &plugin, 0), 1);
+        let short = "a,".repeat(MAX_TAG_BYTES / 2);
+        assert_eq!(excess("cache-tag", short.clone(), &[], MAX_TAGS), 512);
+        let words = "a, ".repeat(MAX_TAGS / 2 + 1);
+        assert_eq!(excess("surrogate-key", words, &[], 0), 2);
+        let long = "x".repeat(MAX_TAG_BYTES + 1);
+        assert_eq!(excess("xkey", long.clone(), &[], 0), 1);
+        assert_eq!(excess("xkey", "a".to_owned(), &[long], 0), 1);
+        assert_eq!(excess("x-other", many(2 * MAX_TAGS), &[], 0), 0);
     }
 }

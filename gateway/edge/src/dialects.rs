@@ -20,6 +20,7 @@ mod magento;
 mod nginx;
 mod shopware;
 pub mod souin;
+mod stray;
 mod symfony;
 mod tags;
 mod url;
@@ -43,7 +44,7 @@ pub struct ControlRequest<'a> {
     pub method: &'a str,
     pub uri: &'a Uri,
     pub headers: &'a HeaderMap,
-    /// Empty where no dialect has one.
+    /// No form has one on the listeners.
     pub body: &'a [u8],
 }
 
@@ -57,6 +58,8 @@ pub struct DialectSettings {
     pub nginx_prefix: String,
     /// The most targets of one request.
     pub max_selectors: usize,
+    /// The fields that name tags in responses by the configuration.
+    pub tag_fields: Vec<HeaderName>,
 }
 
 /// What the targets of a request are, and whether it says how they are purged.
@@ -168,34 +171,29 @@ const FASTLY_FIELDS: [&str; 2] = ["fastly-key", "fastly-soft-purge"];
 
 const FASTLY_ACCEPTS: &str = "Fastly-Key and `Fastly-Soft-Purge: 1` beside these";
 
-/// Methods other than `PURGE` that command caches. If purging is on, no application gets them: one
-/// that answers 200 to an unknown method has purged nothing.
-const OTHER_METHODS: [&str; 9] = [
+/// What the names of methods that command caches have in them. If purging is on, no application gets
+/// them: one that answers 200 to an unknown method has purged nothing. No method of the IANA registry
+/// or of UPnP has one of these in it.
+const PARTS_OF_METHODS: [&str; 10] = [
     "BAN",
-    "BANURL",
-    "FULLBAN",
-    "PURGEALL",
-    "PURGEKEYS",
-    "PURGETAGS",
+    "CLEAR",
+    "EVICT",
+    "EXPIRE",
+    "FLUSH",
+    "INVALIDAT",
+    "NUKE",
+    "PURGE",
     "REFRESH",
-    "SOFTPURGE",
-    "URIBAN",
-];
-
-/// Fields that tell other caches what to purge, in forms that no dialect here has.
-const OTHER_FIELDS: [&str; 6] = [
-    "cache-tags",
-    "purge-cache-tags",
-    "x-ban-host",
-    "x-ban-url",
-    "x-purge-regex",
-    "x-tag-purge",
+    "XKEY",
 ];
 
 /// Whether this method commands a cache, in upper or lower case.
 pub fn is_control(method: &str) -> bool {
-    let is = |known: &&str| known.eq_ignore_ascii_case(method);
-    is(&"PURGE") || OTHER_METHODS.iter().any(is)
+    let has = |part: &&str| {
+        let mut places = method.as_bytes().windows(part.len());
+        places.any(|place| place.eq_ignore_ascii_case(part.as_bytes()))
+    };
+    PARTS_OF_METHODS.iter().any(has)
 }
 
 impl PurgeScope {
@@ -272,6 +270,11 @@ impl DialectSettings {
     /// If its form is not known, is switched off, is not whole, or asks for too much at once.
     pub fn read(&self, request: &ControlRequest<'_>) -> Result<PurgeWish, InvalidPurgeRequest> {
         let (scope, answer) = self.scope(request)?;
+        if !request.body.is_empty() {
+            let why = "it has a body, and none of these forms says anything in one; JSON goes to the \
+                       admin listener";
+            return Err(InvalidPurgeRequest::unknown(why));
+        }
         let said = fields::softly(request.headers)?;
         let wish = PurgeWish {
             targets: scope.targets,
@@ -349,11 +352,14 @@ impl DialectSettings {
             .into_iter()
             .filter(|_| !self.has(PurgeDialect::Fastly))
             .map(|name| (name, Some(PurgeDialect::Fastly)));
-        let of_others = OTHER_FIELDS.into_iter().map(|name| (name, None));
+        let of_responses = self.tag_fields.iter().map(|name| (name.as_str(), None));
+        let of_others = request.headers.keys().map(HeaderName::as_str);
+        let of_others = of_others.filter(|name| stray::is_about_purging(name));
         let mut known = of_dialects
             .chain(of_fastly)
             .chain(of_drupal)
-            .chain(of_others)
+            .chain(of_responses)
+            .chain(of_others.map(|name| (name, None)))
             .filter(|(name, _)| !read.contains(name) && request.headers.contains_key(*name));
         match known.next() {
             None => Ok(()),
@@ -387,6 +393,16 @@ fn switched_off(dialect: PurgeDialect, what: &str) -> InvalidPurgeRequest {
     ))
 }
 
+/// A body that is a JSON object. The readers of serde would take the values of its members as an array,
+/// too, in the order in which they are declared here.
+fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    let is_object = body.trim_ascii_start().first() == Some(&b'{');
+    match is_object {
+        true => serde_json::from_slice(body),
+        false => Err(serde::de::Error::custom("it is no object")),
+    }
+}
+
 /// The page of an absolute URL; without a scheme, its host comes first.
 fn page_of_url(url: &str) -> Result<PurgeTarget, InvalidPurgeRequest> {
     let (host, path) = parts_of_url(url)?;
@@ -411,7 +427,7 @@ fn parts_of_url(url: &str) -> Result<(String, String), InvalidPurgeRequest> {
         InvalidPurgeRequest::malformed(why)
     };
     let rest = match url.split_once("://") {
-        Some(("http" | "https", rest)) => rest,
+        Some((scheme, rest)) if is_scheme(scheme) => rest,
         Some(_) => return Err(wrong()),
         None => url,
     };
@@ -426,6 +442,13 @@ fn parts_of_url(url: &str) -> Result<(String, String), InvalidPurgeRequest> {
         false => format!("/{path}"),
     };
     Ok((host.to_owned(), path))
+}
+
+/// Schemes have no case.
+fn is_scheme(text: &str) -> bool {
+    ["http", "https"]
+        .iter()
+        .any(|scheme| scheme.eq_ignore_ascii_case(text))
 }
 
 /// A segment of a path without its percent-encoding.

@@ -77,7 +77,7 @@ use record::PendingRecord;
 use route::Route;
 use rules::{RouteRules, RuleAdmission};
 use target::RoutingOutcome;
-use unrouted::UnroutedRequest;
+use unrouted::{BegunRefresh, SaidInBody, UnroutedRequest};
 
 pub use by_url::UrlPurgeSelectors;
 pub use explain::Explanation;
@@ -171,6 +171,16 @@ impl Proxy {
         if let Some(too_early) = parts.extensions.remove::<EarlyRequest>() {
             return self.handle_early(too_early, (parts, body), entered, early);
         }
+        if matches!(body, Body::Boxed(_)) && self.purges_with_body(&parts, &body) {
+            let (proxy, early) = (Arc::clone(self), early.clone());
+            return HandlerAnswer::later(async move {
+                let body = unrouted::read_before_purge(body).await;
+                match proxy.handle(parts, body, entered, &early) {
+                    HandlerAnswer::Now(response) => response,
+                    HandlerAnswer::Later(response) => response.await,
+                }
+            });
+        }
         match challenge::look(&parts, &entered, &self.tls) {
             ChallengeLookup::Unknown => self.serve((parts, body), entered, early, None),
             ChallengeLookup::Known(text) => self.serve((parts, body), entered, early, Some(text)),
@@ -185,6 +195,11 @@ impl Proxy {
                 })
             }
         }
+    }
+
+    /// Whether a request to purge has a body that has not been read.
+    fn purges_with_body(&self, parts: &Parts, body: &Body) -> bool {
+        !body.is_empty() && self.generation.load().purge_method.takes(parts)
     }
 
     /// Answers a request that is about no challenge, or about one with this answer.
@@ -213,16 +228,18 @@ impl Proxy {
         let host = context::host(&parts, caller.scheme());
         let unrouted = UnroutedRequest {
             parts: &parts,
+            said: SaidInBody::of(&body),
             host: &host,
             caller: &caller,
             tls: tls.as_ref(),
             named_host: named_host.as_deref(),
+            path_rules: peer.path_rules,
             started,
         };
         if let Some(answer) = unrouted.answer(self, &generation, challenge, peer.redirect) {
             return unrouted.give(self, &generation.recorder, answer);
         }
-        let refreshes = unrouted.begin_refresh(self, &generation);
+        let refresh = unrouted.begin_refresh(self, &generation);
         let (route, target) = match unrouted.route(&generation, spelling, peer.path_rules) {
             RoutingOutcome::Route(route) => (route, None),
             RoutingOutcome::Shaped(route, target) => (route, Some(target)),
@@ -253,10 +270,36 @@ impl Proxy {
             above_limits: Vec::new(),
             answer: PendingAnswer::new(None, dialect),
         };
-        if refreshes {
-            generation.purge_method.mark_refresh(&mut request.parts);
+        let Some(refresh) = refresh else {
+            return self.enter(&generation, route, (request, peer), early);
+        };
+        generation.purge_method.mark_refresh(&mut request.parts);
+        match refresh.is_to_be_logged() {
+            true => {
+                let route = Arc::clone(route);
+                self.enter_when_logged(refresh, (&generation, route), (request, peer), early)
+            }
+            false => self.enter(&generation, route, (request, peer), early),
         }
-        self.enter(&generation, route, (request, peer), early)
+    }
+
+    /// Lets a refresh enter its route when the second tier's log has taken it: what began to load
+    /// before would be stale as soon as it is stored.
+    fn enter_when_logged(
+        self: &Arc<Self>,
+        refresh: BegunRefresh,
+        (generation, route): (&Arc<Generation>, Arc<Route>),
+        (request, peer): (ArrivedRequest, Peer),
+        early: &InterimChannel,
+    ) -> HandlerAnswer {
+        let (proxy, generation, early) = (Arc::clone(self), Arc::clone(generation), early.clone());
+        HandlerAnswer::later(async move {
+            refresh.logged().await;
+            match proxy.enter(&generation, &route, (request, peer), &early) {
+                HandlerAnswer::Now(response) => response,
+                HandlerAnswer::Later(response) => response.await,
+            }
+        })
     }
 
     /// Lets a request enter its route, or the one that takes a share of its requests.

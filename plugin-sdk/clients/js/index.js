@@ -185,18 +185,26 @@ async function send({ transport, options, token, timeoutMs }, asked) {
   if (token) headers.authorization = `Bearer ${token}`;
   const limit = timeoutMs + milliseconds(asked.wait);
   const { status, text } = await new Promise((done, failed) => {
-    const lost = (why) => failed(new PurgeUnanswered(`no answer of the gateway: ${why}; the purge may hold`));
+    // It bounds the whole: a socket that gets a byte now and then is never idle.
+    const patience = setTimeout(() => request.destroy(new Error(`none within ${limit} ms`)), limit);
+    const lost = (why) => {
+      clearTimeout(patience);
+      failed(new PurgeUnanswered(`no answer of the gateway: ${why}; the purge may hold`));
+    };
     const request = transport.request({ ...options, method: "POST", path: "/v1/purge", headers }, (answer) => {
       let text = "";
       answer.setEncoding("utf8");
       answer.on("data", (piece) => (text += piece));
-      answer.on("end", () => done({ status: answer.statusCode, text }));
+      answer.on("end", () => {
+        clearTimeout(patience);
+        done({ status: answer.statusCode, text });
+      });
       answer.on("error", (error) => lost(error.message));
     });
-    request.setTimeout(limit, () => request.destroy(new Error(`none within ${limit} ms`)));
     request.on("error", (error) => {
       const connected = !["ECONNREFUSED", "ENOENT", "ENOTFOUND", "EACCES"].includes(error.code);
       if (connected) return lost(error.message);
+      clearTimeout(patience);
       failed(new PurgeRefused(`the gateway can't be reached: ${error.message}; nothing was purged`));
     });
     request.end(body);

@@ -8,6 +8,7 @@
 import { LaminaPurge } from "lamina-purge";
 
 const TAGS = "x-next-cache-tags";
+const FIELD = "cache-tag";
 /** The longest list of tags of one page that is sent in a field. */
 const LONGEST_FIELD = 8_000;
 
@@ -21,6 +22,8 @@ const memory = {
   floor: 0,
   /** Keys and tags of pages by their paths, the one that was made last at the end. */
   pages: new Map(),
+  /** Tags for which a page's field had no room, so that no purge by them reaches it. */
+  untold: new Set(),
   /** How many tags all of these have. */
   paths: 0,
   /** How many pages were forgotten, and how many of them a purge of the whole site has reached. */
@@ -78,7 +81,7 @@ export default class LaminaCacheHandler {
     if (value === null || value === undefined) return;
     const tags = tagsOf(value, context);
     if (value.headers && tags.length > 0) {
-      value.headers["cache-tag"] ??= field(tags);
+      this.#tell(value.headers, tags);
     }
     const isPage = ["PAGE", "PAGES", "APP_PAGE", "ROUTE", "APP_ROUTE"].includes(value.kind);
     if (isPage && tags.length > 0) remember(key, tags);
@@ -100,8 +103,10 @@ export default class LaminaCacheHandler {
    * served while it is refreshed.
    */
   async revalidateTag(tags, durations) {
-    const all = [tags].flat().filter((tag) => typeof tag === "string" && tag !== "");
-    if (all.length === 0) return;
+    const named = [tags].flat().filter((tag) => typeof tag === "string" && tag !== "");
+    if (named.length === 0) return;
+    // Next itself gives the tags of a page with commas in between.
+    const all = [...new Set(named.flatMap((tag) => [tag, ...words(tag)]))];
     const now = Date.now();
     for (const tag of all) {
       memory.revalidated.delete(tag);
@@ -116,7 +121,11 @@ export default class LaminaCacheHandler {
     const { forgotten } = memory;
     const isWhole = Boolean(site) && forgotten > memory.reached;
     try {
-      let order = this.#purge.tags(all);
+      if (!site && all.some((tag) => memory.untold.has(tag))) {
+        throw new Error("some page has more tags than fit into its field, and the edge can't be told which; expected `site`");
+      }
+      // The page's own field may have a tag as it is.
+      let order = this.#purge.tags([...new Set(all.flatMap((tag) => [escaped(tag), tag]))]);
       const urls = this.#urls(all);
       if (urls.length > 0) order = order.and(this.#purge.urls(urls));
       if (isWhole) order = order.and(this.#purge.prefix(beginning(site)));
@@ -128,11 +137,24 @@ export default class LaminaCacheHandler {
     } catch (error) {
       // The page is new here; whoever asked for it must know that the edge may show the old one.
       if (!this.#settings.onError) throw error;
-      this.#settings.onError(error, all);
+      this.#settings.onError(error, named);
     }
   }
 
   resetRequestCache() {}
+
+  /** Puts the tags of a page into its field, beside those that it has there by itself. */
+  #tell(headers, tags) {
+    const name = Object.keys(headers).find((name) => name.toLowerCase() === FIELD) ?? FIELD;
+    const own = words([headers[name] ?? ""].flat().join(","));
+    const { kept, left } = field(tags, own.join(",").length);
+    headers[name] = [...new Set([...kept, ...own])].join(",");
+    for (const tag of left) memory.untold.add(tag);
+    for (const oldest of memory.untold) {
+      if (memory.untold.size <= this.#settings.maxPaths) break;
+      memory.untold.delete(oldest);
+    }
+  }
 
   /** Where pages with these tags are, as far as this process has made them. */
   #urls(tags) {
@@ -193,16 +215,33 @@ function tagsOf(value, context) {
   return [...new Set(given.map((tag) => tag.trim()).filter((tag) => tag !== ""))];
 }
 
-/** Tags as a field, as many as there is room for; those of the page itself stand last in Next's list. */
-function field(tags) {
-  const kept = [];
-  let length = 0;
+/** The texts of a list with commas. */
+function words(text) {
+  return text.split(",").map((word) => word.trim()).filter((word) => word !== "");
+}
+
+/** A tag as a field can hold it: what is not printable ASCII, and commas, are escaped. */
+function escaped(tag) {
+  const hex = (octet) => `%${octet.toString(16).toUpperCase().padStart(2, "0")}`;
+  return tag.replace(/[^\x21-\x7e]|,/gu, (letter) => [...Buffer.from(letter)].map(hex).join(""));
+}
+
+/**
+ * Tags as texts of a field, as many as there is room for, and those that are left; those of the page
+ * itself stand last in Next's list.
+ */
+function field(tags, taken) {
+  const [kept, left] = [[], []];
+  let length = taken;
   for (const tag of [...tags].reverse()) {
-    if (/[^\x21-\x7e]/.test(tag) || length + tag.length + 1 > LONGEST_FIELD) continue;
-    kept.push(tag);
-    length += tag.length + 1;
+    const text = escaped(tag);
+    const fits = length + text.length + 1 <= LONGEST_FIELD;
+    if (fits) {
+      kept.push(text);
+      length += text.length + 1;
+    } else left.push(tag);
   }
-  return kept.join(",");
+  return { kept, left };
 }
 
 /**

@@ -102,13 +102,52 @@ const acts = {
       [`${owner}/p/caf\u00e9 a%3Fb`, "/p/caf%C3%A9%20a%3Fb"],
       ["/route-cache/tea", "/route-cache/tea"],
     ]) {
-      const tag = `of ${key}`;
+      const tag = `of${path}`;
       await handler.set(key, { ...page(), headers: { "x-next-cache-tags": tag } }, {});
       assert.ok(await handler.get(key));
       await handler.revalidateTag(tag);
       assert.deepEqual(edge.sent.splice(0), [{ tag: [tag], url: [`https://shop.test${path}`] }]);
       assert.equal(await handler.get(key), null);
     }
+  },
+  /** Tags with letters that a field can't hold, and a page with a field of its own. */
+  async letters() {
+    const edge = recorded();
+    const handler = new (laminaCacheHandler({ purge: edge.purge }))({});
+    for (const [tag, text] of [
+      ["news list", "news%20list"],
+      ["gr\u00fc\u00dfe", "gr%C3%BC%C3%9Fe"],
+      ["100%", "100%"],
+    ]) {
+      const made = { ...page(), headers: { "x-next-cache-tags": tag, "Cache-Tag": "mine, b c" } };
+      await handler.set("/tea", made, {});
+      assert.deepEqual(made.headers["Cache-Tag"], `${text},mine,b c`);
+      assert.equal(made.headers["cache-tag"], undefined);
+      await handler.revalidateTag(tag);
+      const asked = edge.sent.splice(0)[0].tag;
+      assert.ok(asked.includes(text) && asked.includes(tag), `${asked}`);
+      assert.equal(await handler.get("/tea"), null);
+    }
+    const listed = { ...page(), headers: { "x-next-cache-tags": "x,y" } };
+    await handler.set("/list", listed, {});
+    await handler.revalidateTag("x,y");
+    for (const text of listed.headers["cache-tag"].split(",")) assert.ok(edge.sent[0].tag.includes(text), text);
+    assert.equal(await handler.get("/list"), null);
+  },
+  /** A tag for which there was no room reaches no page, so it is not revalidated as if it did. */
+  async full() {
+    const edge = recorded();
+    const many = Array.from({ length: 2000 }, (_, n) => `tag-${n}`).join(",");
+    const made = () => ({ ...page(), headers: { "x-next-cache-tags": many } });
+    const handler = new (laminaCacheHandler({ purge: edge.purge }))({});
+    await handler.set("/full", made(), {});
+    await assert.rejects(handler.revalidateTag("tag-0"), /`site`/);
+    assert.deepEqual(edge.sent, []);
+    await handler.revalidateTag("tag-1999");
+    const sited = new (laminaCacheHandler({ purge: edge.purge, site: "https://shop.test" }))({});
+    await sited.set("/full", made(), {});
+    await sited.revalidateTag("tag-0");
+    assert.deepEqual(edge.sent.pop().url, ["https://shop.test/full"]);
   },
   /** The page at the root of a site that is below a path has no slash behind it. */
   async root() {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import { createServer } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 
 const { LaminaPurge, PurgeIncomplete, PurgeRefused, PurgeUnanswered, PurgeUnknown } = await import(
@@ -136,6 +137,24 @@ const acts = {
     const silent = new LaminaPurge({ admin: `http://127.0.0.1:${mute.address().port}`, timeoutMs: 200 });
     await assert.rejects(silent.all().send(), PurgeUnanswered);
     mute.close();
+  },
+  /** An answer that comes byte by byte is waited for as long as for none. */
+  async slow() {
+    const drip = async (socket) => {
+      for (const byte of "HTTP/1.1 200 OK\r\n\r\n".padEnd(10_000)) {
+        if (socket.destroyed) return;
+        socket.write(byte);
+        await sleep(20);
+      }
+    };
+    const server = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => drip(socket));
+    }).listen(0, "127.0.0.1");
+    await new Promise((done) => server.on("listening", done));
+    const slow = new LaminaPurge({ admin: `http://127.0.0.1:${server.address().port}`, timeoutMs: 300 });
+    await assert.rejects(slow.all().send(), (error) => error instanceof PurgeUnanswered && /within 300 ms/.test(error.message));
+    server.close();
   },
   async incomplete() {
     await assert.rejects(purge.tags("a").wait(300).send(), (error) => {

@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from lamina_purge import (
@@ -112,6 +113,43 @@ def statuses():
     ]:
         got, _ = answered(status, text, plain)
         assert type(got) is kind and got.status == status, (status, text, got)
+
+
+def slow():
+    """An answer that comes byte by byte is waited for as long as for none, and what only announces
+    the answer is none."""
+
+    def asked(script, timeout):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def serve():
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    try:
+                        script(connection)
+                    except OSError:
+                        pass
+
+            threading.Thread(target=serve, daemon=True).start()
+            address = f"http://127.0.0.1:{server.getsockname()[1]}"
+            return LaminaPurge(address, timeout=timeout).all().send()
+
+    def drip(connection):
+        for byte in b"HTTP/1.1 200 OK\r\n\r\n".ljust(10_000):
+            connection.send(bytes([byte]))
+            time.sleep(0.02)
+
+    error = raised(PurgeUnanswered, lambda: asked(drip, 0.3))
+    assert "within 0.3 s" in str(error), error
+
+    def early(connection):
+        receipt = b'{"applied": true, "order": 1}'
+        connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(receipt)
+        connection.send(head + receipt)
+
+    assert asked(early, 10.0)["order"] == 1
 
 
 def combined():

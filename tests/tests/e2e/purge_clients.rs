@@ -78,7 +78,9 @@ async fn every_act(program: impl Fn() -> Command, name: &str) {
     let url = format!("http://{}/a", here.address);
     script(program(), name, &[&admin, "selectors", &url]).await;
     assert_eq!(shown(here, "/b").await, 2, "everything was purged");
-    for act in ["token", "receipts", "statuses", "combined", "refused"] {
+    for act in [
+        "token", "receipts", "statuses", "combined", "refused", "slow",
+    ] {
         script(program(), name, &[&admin, act]).await;
     }
     there.kill();
@@ -150,6 +152,8 @@ async fn a_revalidation_of_next_reaches_the_edge_on_all_nodes() {
         "forgottenTags",
         "forgottenPages",
         "keys",
+        "letters",
+        "full",
         "root",
         "untagged",
     ] {

@@ -80,7 +80,10 @@ fn speaking(setup: Setup, dialects: &str) -> Setup {
     let purge = format!("{{enabled: true, allow: [127.0.0.1], dialects: {dialects}}}");
     setup
         .route("{name: news, match: {path: /n/*}, upstream: origin}")
-        .route("{name: site, upstream: origin, policy: {debug_headers: [x-cache]}}")
+        .route(
+            "{name: site, upstream: origin, policy: {debug_headers: [x-cache], tags_from: [{header: \
+             X-Mine, split: \",\"}]}}",
+        )
         .top("purge_method", &purge)
         .top(
             "admin",
@@ -123,7 +126,7 @@ async fn send(gateway: &Gateway, form: &WireForm) -> RawAnswer {
     if is_admin && form.dialect == "souin" {
         bytes.push_str("Authorization: Bearer kkkkkkkk\r\n");
     }
-    if is_admin && form.send[0].starts_with("POST") {
+    if (is_admin && form.send[0].starts_with("POST")) || !form.body.is_empty() {
         bytes.push_str(&format!("Content-Length: {}\r\n", form.body.len()));
     }
     bytes.push_str(&format!("\r\n{}", form.body));
@@ -180,7 +183,7 @@ fn told_by_log(line: &str, form: &WireForm) -> bool {
         let what = what.trim_start_matches('*');
         match kind {
             "page" => line.contains("url ") && line.contains(what),
-            "type" | "tag" | "prefix" | "route" => {
+            "type" | "tag" | "prefix" | "pattern" | "route" => {
                 line.contains(&format!("{kind} ")) && line.contains(what)
             }
             "all" => line.contains("\"reached\":\"all"),

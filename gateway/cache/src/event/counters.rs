@@ -141,7 +141,7 @@ impl CacheEventCounters {
             )?,
             tags_dropped: one(
                 "lamina_cache_tags_dropped_total",
-                "Tags that were dropped because they exceeded the limits.",
+                "Tags beyond the limits, by which responses were not stored.",
             )?,
             writes: each(WRITES, "outcome", L2WriteOutcome::NAMES)?,
             leases: each(LEASES, "outcome", L2LeaseOutcome::NAMES)?,
@@ -218,7 +218,9 @@ fn log(event: CacheEvent<'_>) {
         CacheEvent::Overtaken { key } => {
             tracing::debug!(key = %KeyId::of(key), "load not stored: a purge happened meanwhile")
         }
-        CacheEvent::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
+        CacheEvent::TagsDropped(count) => {
+            tracing::debug!(count, "a response has tags beyond the limits")
+        }
         CacheEvent::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
         CacheEvent::SecondTierLookup(look) => tracing::debug!(result = look.as_str(), "l2"),
         CacheEvent::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),

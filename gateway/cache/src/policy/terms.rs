@@ -131,6 +131,8 @@ pub enum UncacheableReason {
     Plugin,
     /// The loader read something that the key does not cover, and the route does not allow that.
     Unkeyed,
+    /// It names more tags than an entry keeps, or longer ones: a purge by one of these would miss it.
+    Tags,
     /// It announces trailers, or means nothing without them. Entries have no trailers.
     Trailers,
 }
@@ -152,6 +154,7 @@ impl UncacheableReason {
             Self::Part => "part",
             Self::Plugin => "plugin",
             Self::Unkeyed => "unkeyed",
+            Self::Tags => "too-many-tags",
             Self::Trailers => "trailers",
         }
     }

@@ -1,6 +1,9 @@
 //! Selectors from texts that people, services and rules wrote. Paths are stored in normal form, so
 //! a text in another spelling is turned into a selector for the normal form.
 //!
+//! Listeners and routes may decode escaped slashes and merge repeated ones. Who wrote the text may know
+//! either form, so the text counts in each of them, whatever the rules are.
+//!
 //! The text as it was written counts as well, because a text that a key plugin returned in place of
 //! a URL is compared as the plugin wrote it. One selector too many does no harm.
 //!
@@ -20,32 +23,48 @@ const MOST_OCTETS: usize = 32_000;
 impl Selector {
     /// URLs that begin with `prefix`.
     pub fn prefixes(prefix: &str) -> Vec<Self> {
-        let prefixes = spellings(prefix, text::beginning(prefix));
-        prefixes.map(Self::Prefix).collect()
+        let prefixes = spellings(prefix, "?", text::beginning);
+        let open = prefixes
+            .iter()
+            .filter_map(|prefix| before_cut_escape(prefix));
+        let open: Vec<String> = open.map(str::to_owned).collect();
+        prefixes.into_iter().chain(open).map(Self::Prefix).collect()
     }
 
     /// URLs that match `pattern`.
     pub fn patterns(pattern: &str) -> Vec<Self> {
-        let patterns = spellings(pattern, text::pattern(pattern));
+        let patterns = spellings(pattern, "\\?", text::pattern);
         patterns
+            .into_iter()
             .map(|text| Self::Pattern(Pattern::new(&text)))
             .collect()
     }
 
     /// The one URL that `address` spells: `host/path?query`, or `/path?query` on every host.
     pub fn addresses(address: &str) -> Vec<Self> {
-        let addresses = spellings(address, text::whole(address));
+        let addresses = spellings(address, "?", text::whole);
         addresses
+            .into_iter()
             .map(|text| Self::Pattern(Pattern::exactly(&text)))
             .collect()
     }
 }
 
-/// The text as it was written and, if it is different, its normal form.
-fn spellings(written: &str, normal: Cow<'_, str>) -> impl Iterator<Item = String> {
-    let is_another = written != normal && normal.len() <= MOST_OCTETS;
-    let other = is_another.then(|| normal.into_owned());
-    std::iter::once(written.to_owned()).chain(other)
+/// The text as it was written, its normal form, and the forms that this has where slashes are decoded
+/// or merged. `query` is what its query begins with.
+fn spellings(written: &str, query: &str, normal: fn(&str) -> Cow<'_, str>) -> Vec<String> {
+    let form = normal(written);
+    let others = text::reshaped(&form, query, normal);
+    let all = std::iter::once(form.into_owned()).chain(others);
+    let fitting = all.filter(|form| form.len() <= MOST_OCTETS && form != written);
+    std::iter::once(written.to_owned()).chain(fitting).collect()
+}
+
+/// What is before an escape that is cut off and may be that of a slash, which listeners may decode.
+fn before_cut_escape(prefix: &str) -> Option<&str> {
+    let before = prefix.strip_suffix("%2").or(prefix.strip_suffix('%'))?;
+    let is_path = !before.contains('?') && before.contains('/');
+    is_path.then_some(before)
 }
 
 #[cfg(test)]
@@ -66,6 +85,27 @@ mod tests {
         assert_eq!(
             texts(Selector::patterns("*/é?")),
             ["pattern:*/é?", "pattern:*/%C3%A9?"]
+        );
+        assert_eq!(
+            texts(Selector::prefixes("h.example//a%2Fb//?//")),
+            [
+                "prefix:h.example//a%2Fb//?//",
+                "prefix:h.example//a/b//?//",
+                "prefix:h.example/a%2Fb/?//",
+                "prefix:h.example/a/b/?//",
+            ]
+        );
+        assert_eq!(
+            texts(Selector::prefixes("/a%2")),
+            ["prefix:/a%2", "prefix:/a"]
+        );
+        assert_eq!(
+            texts(Selector::patterns("*/a//*/b?")),
+            ["pattern:*/a//*/b?", "pattern:*/a/*/b?"]
+        );
+        assert_eq!(
+            texts(Selector::addresses("/a//b?q=//")),
+            ["pattern:/a//b\\?q=//", "pattern:/a/b\\?q=//"]
         );
         assert_eq!(
             texts(Selector::addresses("/x/../*")),

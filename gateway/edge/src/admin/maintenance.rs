@@ -50,6 +50,9 @@ pub fn switch(generation: &Generation, route: &str, body: &Value) -> (StatusCode
 
 fn order(body: &Value, now: Instant) -> Result<Option<MaintenanceOrder>, String> {
     const FORM: &str = "expected {\"state\": \"on\", \"for\": \"30m\", \"allow\": [\"10.0.0.0/8\"]}, with `on`, `off` or `configured`, `for` only where what the configuration says is to hold again by itself, and `allow` only beside `on`";
+    if !body.is_object() {
+        return Err(FORM.to_owned());
+    }
     let body = MaintenanceBody::deserialize(body).map_err(|error| format!("{error}; {FORM}"))?;
     let lasts = body.lasts.map(Duration::from);
     if lasts == Some(Duration::ZERO) {

@@ -70,6 +70,9 @@ pub fn change(
 
 fn order(body: &Value) -> Result<TargetOrder, String> {
     const FORM: &str = "expected {\"state\": \"drain\", \"for\": \"10m\"}, with `ready`, `drain` or `out`, `for` only where the target is to be ready again by itself, and `\"keep\": true` where the state is to outlive the process";
+    if !body.is_object() {
+        return Err(FORM.to_owned());
+    }
     let body = TargetOrderBody::deserialize(body).map_err(|error| format!("{error}; {FORM}"))?;
     let lasts = body.lasts.map(Duration::from);
     match (body.state, lasts) {

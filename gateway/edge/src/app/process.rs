@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
+use http::HeaderName;
 use parking_lot::Mutex;
 
 use super::GatewayStartError;
@@ -167,7 +168,8 @@ impl ProcessState {
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());
-        let purge_method = PurgeMethod::new(&config.purge_method, ports, &self.requests)?;
+        let named = tag_fields(config);
+        let purge_method = PurgeMethod::new(&config.purge_method, ports, named, &self.requests)?;
         let path_rules = config.listeners.iter().map(|listener| listener.path);
         let recorder = RequestRecorder::new(config.telemetry.access_log, Arc::clone(&self.recent));
         Ok(Generation::new(
@@ -180,6 +182,16 @@ impl ProcessState {
             trust,
         ))
     }
+}
+
+/// The fields in which responses name tags by the configuration of any route.
+fn tag_fields(config: &GatewayConfig) -> Vec<HeaderName> {
+    let of_routes = config.routes.iter().map(|route| &route.policy);
+    let policies = std::iter::once(&config.defaults.policy).chain(of_routes);
+    let fields = policies.flat_map(|policy| policy.tags_from.iter().flatten());
+    // The check of the configuration has read these names.
+    let names = fields.filter_map(|field| field.header.to_ascii_lowercase().parse().ok());
+    names.collect()
 }
 
 /// The Redis that shared limits are in. None: there is none. Settings that describe no Redis are

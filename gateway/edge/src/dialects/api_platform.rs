@@ -15,12 +15,12 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     if request.method != "BAN" {
         return Ok(None);
     }
-    let Some(text) = fields::text(request.headers, NAME)? else {
+    let Some(text) = fields::single(request.headers, NAME)? else {
         return Ok(None);
     };
-    let several = || in_parentheses(&text, "(^|\\,)", "($|\\,)");
-    let single = || alternatives(between(&text, "(^|\\,)", "($|\\,)")?).filter(|t| t.len() == 1);
-    let newer = || alternatives(between(&text, "(", ")($|\\,)")?);
+    let several = || in_parentheses(text, "(^|\\,)", "($|\\,)");
+    let single = || alternatives(between(text, "(^|\\,)", "($|\\,)")?).filter(|t| t.len() == 1);
+    let newer = || alternatives(between(text, "(", ")($|\\,)")?);
     match several().or_else(single).or_else(newer) {
         Some(tags) => Ok(Some(PurgeScope::of(tagged(words(tags), NAME)?))),
         None => Err(malformed(NAME, "is of another form")),

@@ -1,6 +1,7 @@
 //! Cloudflare's purge API: `POST /client/v4/zones/ZONE/purge_cache`.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::answer::AnswerForm;
 use super::fields::tagged;
@@ -27,12 +28,36 @@ struct CloudflarePurge {
     purge_everything: bool,
 }
 
-/// A URL, or a URL with the fields of the requests whose variant is meant. Here all variants go.
+/// A URL, or an object of it and the fields of the requests whose variant is meant. Here all variants
+/// go.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum CloudflareFile {
     Url(String),
-    WithHeaders { url: String },
+    WithHeaders(Map<String, Value>),
+}
+
+impl CloudflareFile {
+    fn url(&self) -> Result<&str, InvalidPurgeRequest> {
+        let url = match self {
+            Self::Url(url) => Some(url.as_str()),
+            Self::WithHeaders(members) => {
+                let is_known = |name: &String| name == "url" || name == "headers";
+                let url = members.get("url").and_then(Value::as_str);
+                url.filter(|_| members.keys().all(is_known))
+            }
+        };
+        let url = url.ok_or_else(|| {
+            let why = "files: expected a URL or {\"url\": URL, \"headers\": {}}";
+            InvalidPurgeRequest::malformed(why)
+        })?;
+        match url.ends_with('*') {
+            false => Ok(url),
+            true => Err(InvalidPurgeRequest::malformed(format!(
+                "files: {url:?} has a wildcard; `prefixes` are expected for that"
+            ))),
+        }
+    }
 }
 
 /// Reads a request. `all` is what the zone's id stands for.
@@ -40,7 +65,7 @@ enum CloudflareFile {
 /// # Errors
 /// If it is not of that form.
 pub fn read(body: &[u8], all: Vec<PurgeTarget>) -> Result<PurgeWish, InvalidPurgeRequest> {
-    let asked: CloudflarePurge = serde_json::from_slice(body).map_err(|error| {
+    let asked: CloudflarePurge = super::object(body).map_err(|error| {
         InvalidPurgeRequest::malformed(format!(
             "the body is not of the form {{\"files\": [], \"tags\": [], \"hosts\": [], \
              \"prefixes\": []}} or {{\"purge_everything\": true}}: {error}"
@@ -81,8 +106,7 @@ pub fn read(body: &[u8], all: Vec<PurgeTarget>) -> Result<PurgeWish, InvalidPurg
 fn named(asked: CloudflarePurge) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
     let mut targets = Vec::new();
     for file in asked.files {
-        let (CloudflareFile::Url(url) | CloudflareFile::WithHeaders { url }) = file;
-        targets.push(super::page_of_url(&url)?);
+        targets.push(super::page_of_url(file.url()?)?);
     }
     if !asked.tags.is_empty() {
         targets.extend(tagged(asked.tags, "tags")?);

@@ -25,18 +25,17 @@ fn ban(request: &ControlRequest<'_>, settings: &DialectSettings) -> DialectReadi
         if name == "x-cache-tags" && settings.has(PurgeDialect::Varnish) {
             continue;
         }
-        let Some(text) = fields::text(request.headers, name)? else {
-            continue;
-        };
-        if text == ".*" {
-            targets.push(PurgeTarget::Everything);
-            continue;
-        }
-        let lists = text.split([',', ' ']).filter(|list| !list.is_empty());
-        let tags: Option<Vec<_>> = lists.map(expression::alternatives).collect();
-        match tags {
-            Some(tags) => targets.extend(tagged(tags.concat(), name)?),
-            None => return Err(malformed(name, "is neither `.*` nor a list of tags")),
+        for line in fields::lines(request.headers, name)? {
+            if line == ".*" {
+                targets.push(PurgeTarget::Everything);
+                continue;
+            }
+            let lists = line.split([',', ' ']).filter(|list| !list.is_empty());
+            let tags: Option<Vec<_>> = lists.map(expression::alternatives).collect();
+            match tags {
+                Some(tags) => targets.extend(tagged(tags.concat(), name)?),
+                None => return Err(malformed(name, "is neither `.*` nor a list of tags")),
+            }
         }
     }
     Ok((!targets.is_empty()).then(|| PurgeScope::of(targets)))

@@ -100,7 +100,7 @@ pub fn in_parentheses(expression: &str, before: &str, after: &str) -> Option<Vec
 }
 
 /// A path, or the beginning of paths: `.*`, `^/x`, `/x`, `^/x.*`, `^/x$`. What is not bound to the
-/// end of a path is a beginning, and so is what ends in an open `.`, which stands for any letter.
+/// end of a path is a beginning, and so is what ends in open dots, which stand for any letters.
 /// None for anything else.
 pub fn path(expression: &str) -> Option<PathExpression> {
     if matches!(expression, ".*" | "^.*" | "(.*)" | "^.*$" | ".") {
@@ -111,11 +111,19 @@ pub fn path(expression: &str) -> Option<PathExpression> {
         Some(text) => (text, true),
         None => (text, false),
     };
-    let any_letter = || text.strip_suffix('.').filter(|rest| !rest.ends_with('\\'));
+    let any_letters = || {
+        let rest = text.trim_end_matches('.');
+        // An escaped dot is one.
+        let rest = match rest.ends_with('\\') {
+            true => text.get(..rest.len() + 1)?,
+            false => rest,
+        };
+        (rest.len() < text.len()).then_some(rest)
+    };
     let open = [".*", "(.*)"]
         .into_iter()
         .find_map(|all| text.strip_suffix(all))
-        .or_else(any_letter);
+        .or_else(any_letters);
     let path = literal(open.unwrap_or(text)).filter(|path| path.starts_with('/'))?;
     match (path.as_str(), is_whole && open.is_none()) {
         (_, true) => Some(PathExpression::Whole(path)),
@@ -177,6 +185,8 @@ mod tests {
         assert_eq!(path("^/user/."), beginning("/user/"));
         assert_eq!(path("^/user/.$"), beginning("/user/"));
         assert_eq!(path("^/user/\\."), beginning("/user/."));
+        assert_eq!(path("^/user/.."), beginning("/user/"));
+        assert_eq!(path("^/user/\\..."), beginning("/user/."));
         assert_eq!(
             path("^/a\\.html$"),
             Some(PathExpression::Whole("/a.html".to_owned()))

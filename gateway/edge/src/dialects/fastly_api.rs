@@ -31,6 +31,7 @@ pub enum FastlyPurge<'a> {
 
 /// A body. Fastly's libraries send one without keys, such as `{}`, where the keys are in the field.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct FastlyKeyList {
     surrogate_keys: Option<Vec<String>>,
 }
@@ -47,6 +48,13 @@ pub fn read(
     if asked != FastlyPurge::Keys && request.headers.contains_key(KEYS) {
         let why = "it asks for several things at once: a path and Surrogate-Key";
         return Err(InvalidPurgeRequest::malformed(why));
+    }
+    if asked != FastlyPurge::Keys && !request.body.trim_ascii().is_empty() {
+        let why = "it asks for several things at once: a path, and keys in the body";
+        match keys_in_body(request.body)?.is_empty() {
+            true => {}
+            false => return Err(InvalidPurgeRequest::malformed(why)),
+        }
     }
     let (targets, answer) = match asked {
         FastlyPurge::All => (all, AnswerForm::Fastly),
@@ -88,14 +96,22 @@ fn whole_url(path: &str, query: Option<&str>) -> Result<String, InvalidPurgeRequ
     }
 }
 
-/// The keys in the field and in the body; what is in both places is meant once.
+/// The keys in the field and in the body; what is in both places is meant once. Fastly reads the
+/// field with spaces; with commas, all readings count.
 fn keys(request: &ControlRequest<'_>) -> Result<Vec<String>, InvalidPurgeRequest> {
-    let in_field = fields::text(request.headers, KEYS)?.unwrap_or_default();
+    let is_said = |line: &&str| !line.is_empty();
+    let in_field = match fields::lines(request.headers, KEYS)?.iter().any(is_said) {
+        true => fields::named_as_in_responses(request.headers, KEYS)?.unwrap_or_default(),
+        false => Vec::new(),
+    };
     let mut keys = match request.body.is_empty() && !in_field.is_empty() {
         true => Vec::new(),
         false => keys_in_body(request.body)?,
     };
-    keys.extend(in_field.split_ascii_whitespace().map(str::to_owned));
+    keys.extend(in_field.into_iter().filter_map(|target| match target {
+        PurgeTarget::Tag(key) => Some(key),
+        _ => None,
+    }));
     let mut seen = HashSet::new();
     keys.retain(|key| seen.insert(key.clone()));
     match keys.is_empty() {
@@ -105,7 +121,7 @@ fn keys(request: &ControlRequest<'_>) -> Result<Vec<String>, InvalidPurgeRequest
 }
 
 fn keys_in_body(body: &[u8]) -> Result<Vec<String>, InvalidPurgeRequest> {
-    let list: Result<FastlyKeyList, _> = serde_json::from_slice(body);
+    let list: Result<FastlyKeyList, _> = super::object(body);
     let list = list.map_err(|error| without_keys(&error.to_string()))?;
     Ok(list.surrogate_keys.unwrap_or_default())
 }

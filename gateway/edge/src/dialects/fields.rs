@@ -6,15 +6,27 @@ use super::wish::{InvalidPurgeRequest, PurgeTarget};
 use crate::cache::purge::PurgeKind;
 use crate::cache::tags::MAX_TAG_BYTES;
 
-/// The text of a field, with its lines joined. None if the request does not have it.
-pub fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, InvalidPurgeRequest> {
-    let lines: Result<Vec<&str>, _> = headers
-        .get_all(name)
-        .iter()
-        .map(|line| std::str::from_utf8(line.as_bytes()))
-        .collect();
-    let lines = lines.map_err(|_| malformed(name, "is not text"))?;
-    Ok((!lines.is_empty()).then(|| lines.join(",").trim().to_owned()))
+/// The lines of a field. Empty if the request does not have it.
+pub fn lines<'a>(headers: &'a HeaderMap, name: &str) -> Result<Vec<&'a str>, InvalidPurgeRequest> {
+    let lines = headers.get_all(name).iter();
+    let lines = lines.map(|line| std::str::from_utf8(line.as_bytes()).map(str::trim));
+    let lines: Result<Vec<&str>, _> = lines.collect();
+    lines.map_err(|_| malformed(name, "is not text"))
+}
+
+/// The text of a field that says one thing. None if the request does not have it.
+///
+/// # Errors
+/// If it has several lines: joined they would say something else, and each alone only a part.
+pub fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> Result<Option<&'a str>, InvalidPurgeRequest> {
+    match lines(headers, name)?[..] {
+        [] => Ok(None),
+        [line] => Ok(Some(line)),
+        _ => Err(malformed(name, "has several lines, and one is expected")),
+    }
 }
 
 /// The tags of a field that names them with these characters in between. None if the request does
@@ -24,12 +36,13 @@ pub fn listed(
     name: &str,
     between: impl Fn(char) -> bool,
 ) -> Result<Option<Vec<PurgeTarget>>, InvalidPurgeRequest> {
-    let Some(text) = text(headers, name)? else {
+    let lines = lines(headers, name)?;
+    if lines.is_empty() {
         return Ok(None);
-    };
-    let tags = text.split(between).map(str::trim);
-    let tags = tags.filter(|tag| !tag.is_empty()).map(str::to_owned);
-    tagged(tags.collect(), name).map(Some)
+    }
+    let tags = lines.iter().flat_map(|line| line.split(&between));
+    let tags = tags.map(str::trim).filter(|tag| !tag.is_empty());
+    tagged(tags.map(str::to_owned).collect(), name).map(Some)
 }
 
 /// The tags of a field in which responses name theirs. Some applications put spaces between them,
@@ -39,17 +52,17 @@ pub fn named_as_in_responses(
     headers: &HeaderMap,
     name: &str,
 ) -> Result<Option<Vec<PurgeTarget>>, InvalidPurgeRequest> {
-    let (Some(mut targets), Some(text)) = (
-        listed(headers, name, spaces_and_commas)?,
-        text(headers, name)?,
-    ) else {
+    let Some(mut targets) = listed(headers, name, spaces_and_commas)? else {
         return Ok(None);
     };
     let usual = match name.eq_ignore_ascii_case("surrogate-key") {
         true => |letter: char| letter.is_ascii_whitespace(),
         false => |letter: char| letter == ',',
     };
-    for tag in text.split(usual) {
+    for tag in lines(headers, name)?
+        .iter()
+        .flat_map(|line| line.split(usual))
+    {
         let tag = tag.trim().trim_end_matches(',');
         let target = PurgeTarget::Tag(tag.to_owned());
         if !tag.is_empty() && tag.len() <= MAX_TAG_BYTES && !targets.contains(&target) {
@@ -91,13 +104,13 @@ pub fn spaces_and_commas(letter: char) -> bool {
 
 /// Whether the request asks for a soft or a hard purge. None if it does not say.
 pub fn softly(headers: &HeaderMap) -> Result<Option<PurgeKind>, InvalidPurgeRequest> {
-    let ours = match text(headers, "x-purge")?.as_deref() {
+    let ours = match single(headers, "x-purge")? {
         None => None,
         Some(word) if word.eq_ignore_ascii_case("soft") => Some(PurgeKind::Soft),
         Some(word) if word.eq_ignore_ascii_case("hard") => Some(PurgeKind::Hard),
         Some(_) => return Err(malformed("X-Purge", "is neither `soft` nor `hard`")),
     };
-    let fastly = match text(headers, "fastly-soft-purge")?.as_deref() {
+    let fastly = match single(headers, "fastly-soft-purge")? {
         None => None,
         Some("1" | "true") => Some(PurgeKind::Soft),
         Some("0" | "false") => Some(PurgeKind::Hard),

@@ -14,13 +14,13 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     if request.method != "PURGE" {
         return Ok(None);
     }
-    let Some(pattern) = fields::text(request.headers, NAME)? else {
+    let Some(pattern) = fields::single(request.headers, NAME)? else {
         return Ok(None);
     };
     if pattern == ".*" {
         return Ok(Some(PurgeScope::of(vec![PurgeTarget::Everything])));
     }
-    let tags = expression::in_parentheses(&pattern, "(^|,)", "(,|$)");
+    let tags = expression::in_parentheses(pattern, "(^|,)", "(,|$)");
     let tags = tags.filter(|tags| tags.iter().all(|tag| !tag.contains(',')));
     match tags {
         Some(tags) => Ok(Some(PurgeScope::of(tagged(tags, NAME)?))),

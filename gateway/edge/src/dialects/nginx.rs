@@ -1,7 +1,7 @@
 //! Requests below a prefix, as nginx's module `cache_purge` takes them.
 
-use super::wish::{InvalidPurgeRequest, PurgeTarget, TargetHosts};
-use super::{ControlRequest, DialectSettings, PurgeScope};
+use super::wish::InvalidPurgeRequest;
+use super::{ControlRequest, DialectSettings, PurgeScope, url};
 
 pub const ACCEPTS: &str = "GET or PURGE with a path behind `nginx_prefix`";
 
@@ -21,14 +21,5 @@ pub fn read(
             settings.nginx_prefix
         ))));
     }
-    let page = match path.strip_suffix('*') {
-        Some(beginning) => PurgeTarget::Beginning(TargetHosts::OfRequest, beginning.to_owned()),
-        None => PurgeTarget::Page(TargetHosts::OfRequest, path.to_owned()),
-    };
-    Some(match path.trim_end_matches('*').contains('*') {
-        true => Err(InvalidPurgeRequest::malformed(
-            "the path has a wildcard, and not at its end alone",
-        )),
-        false => Ok(PurgeScope::of(vec![page])),
-    })
+    Some(url::page(path).map(PurgeScope::of))
 }

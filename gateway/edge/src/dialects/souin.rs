@@ -93,17 +93,17 @@ fn purge(request: &ControlRequest<'_>, rest: &str) -> Result<PurgeScope, Invalid
             return Err(InvalidPurgeRequest::malformed(why));
         }
         ("flush" | ".*" | ".+", None) => vec![PurgeTarget::Everything],
-        (key, None) => vec![of_key(&as_written(key)).ok_or_else(|| {
+        (key, None) => of_key(&as_written(key)).ok_or_else(|| {
             InvalidPurgeRequest::malformed(
                 "the expression is neither `.+` nor `GET-SCHEME-HOST-PATH`, which may end in `.*`",
             )
-        })?],
+        })?,
     };
     Ok(PurgeScope::of(targets))
 }
 
-/// The page of a key of Souin's, as `GET-https-shop.example-/path`.
-fn of_key(key: &str) -> Option<PurgeTarget> {
+/// The page of a key of Souin's, as `GET-https-shop.example-/path`, and what else it may mean.
+fn of_key(key: &str) -> Option<Vec<PurgeTarget>> {
     let key = key.strip_prefix('^').unwrap_or(key);
     let key = key.strip_prefix("GET-")?;
     let rest = key.strip_prefix("http-").or(key.strip_prefix("https-"))?;
@@ -112,15 +112,23 @@ fn of_key(key: &str) -> Option<PurgeTarget> {
     let path = format!("/{path}");
     let path = path.strip_suffix('$').unwrap_or(&path);
     let open = [".*", ".+"].iter().find_map(|all| path.strip_suffix(all));
-    let hosts = TargetHosts::One(host);
-    match open {
-        Some(beginning) => Some(PurgeTarget::Beginning(hosts, literal(beginning)?)),
-        // In a plain key, `?` begins the query.
-        None => Some(PurgeTarget::Page(
-            hosts,
-            literal(&path.replace('?', "\\?"))?,
-        )),
+    let hosts = || TargetHosts::One(host.clone());
+    if let Some(beginning) = open {
+        return Some(vec![PurgeTarget::Beginning(hosts(), literal(beginning)?)]);
     }
+    // In a plain key, `?` begins the query.
+    if let Some(path) = literal(&path.replace('?', "\\?")) {
+        return Some(vec![PurgeTarget::Page(hosts(), path)]);
+    }
+    // A key as Souin lists it is no expression, and some pages have such letters in their names.
+    let is_expression = [".*", ".+"].iter().any(|any| path.contains(any))
+        || path.contains(['\\', '[', ']', '|', '^', '{', '}', '$']);
+    (!is_expression).then(|| {
+        let page = PurgeTarget::Page(hosts(), path.to_owned());
+        let as_wildcard = path.contains('*');
+        let pattern = as_wildcard.then(|| PurgeTarget::Pattern(hosts(), path.to_owned()));
+        std::iter::once(page).chain(pattern).collect()
+    })
 }
 
 /// Reads a `POST`.
@@ -132,7 +140,7 @@ pub fn read_post(request: &ControlRequest<'_>) -> Result<PurgeWish, InvalidPurge
         let why = format!("JSON is taken at {PLACE}/ alone");
         return Err(InvalidPurgeRequest::unknown(why));
     }
-    let asked: SouinInvalidation = serde_json::from_slice(request.body).map_err(|error| {
+    let asked: SouinInvalidation = super::object(request.body).map_err(|error| {
         InvalidPurgeRequest::malformed(format!(
             "the body is not {{\"type\": \"uri\", \"uri-prefix\", \"origin\" or \"group\", \
              \"selectors\": [], \"groups\": [], \"purge\": true}}: {error}"

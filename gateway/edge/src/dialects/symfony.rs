@@ -20,7 +20,7 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
             Some(targets) => Ok(Some(PurgeScope::of(targets))),
             None => Err(malformed("X-Cache-Tags", "is missing")),
         },
-        "PURGE" => match fields::text(request.headers, "clear-cache")?.as_deref() {
+        "PURGE" => match fields::single(request.headers, "clear-cache")? {
             None => Ok(None),
             Some("true") => Ok(Some(PurgeScope::of(vec![PurgeTarget::Everything]))),
             Some(_) => Err(malformed("Clear-Cache", "is not `true`")),

@@ -6,7 +6,7 @@ use super::fields::{self, malformed};
 use super::wish::{InvalidPurgeRequest, PurgeTarget, TargetHosts};
 use super::{ControlRequest, DialectReading, PurgeScope};
 
-pub const ACCEPTS: &str = "PURGE with a URL, whose path may end in `*` or `.*`; \
+pub const ACCEPTS: &str = "PURGE with a URL, whose path may have `*` in it; \
                            `X-Purge-Method: regex` with the beginning of a path";
 
 pub const FIELDS: &[&str] = &["x-purge-method"];
@@ -16,7 +16,7 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
     if request.method != "PURGE" {
         return Ok(None);
     }
-    let targets = match fields::text(request.headers, "x-purge-method")?.as_deref() {
+    let targets = match fields::single(request.headers, "x-purge-method")? {
         Some("regex") => vec![beginning(request)?],
         None | Some("default" | "exact" | "single" | "url") => url(request)?,
         Some(_) => {
@@ -29,34 +29,65 @@ pub fn read(request: &ControlRequest<'_>) -> DialectReading {
 
 /// The URL as it is; with a wildcard at its end, all URLs that begin with it, including itself.
 pub fn url(request: &ControlRequest<'_>) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
-    let path = request.uri.path();
-    match (path.contains('*'), request.uri.query()) {
-        (false, _) => page_or_beginning(request.target()),
-        (true, None) if path.ends_with(".*") || path.ends_with("(.*)") => {
-            Ok(vec![beginning(request)?])
-        }
-        (true, None) => {
-            let begins = path.strip_suffix('*').map(expression::as_written);
-            let begins = begins.and_then(|path| expression::literal(&path));
-            let begins = begins.ok_or_else(|| {
-                InvalidPurgeRequest::malformed("the path has a wildcard, and not at its end alone")
-            })?;
-            Ok(vec![beginning_of(begins)?])
-        }
-        (true, Some(_)) => Err(InvalidPurgeRequest::malformed(
-            "the path has a wildcard, and the URL a query",
-        )),
+    page(&request.target())
+}
+
+/// The page of a path and its query, and what else it may mean: a `*` may be a wildcard, or a letter
+/// as in the titles of some pages, so both count.
+pub fn page(target: &str) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
+    let hosts = || TargetHosts::OfRequest;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if !path.contains('*') && !query.ends_with('*') {
+        return Ok(vec![PurgeTarget::Page(hosts(), target.to_owned())]);
+    }
+    let path = expression::as_written(path);
+    if query.is_empty() && (path.ends_with(".*") || path.ends_with("(.*)")) {
+        let begins = beginning_in(&path).ok_or_else(another_form)?;
+        return Ok(vec![beginning_of(begins)?]);
+    }
+    let open = [".*", "*"]
+        .iter()
+        .find_map(|open| target.strip_suffix(open));
+    if let Some(begins) = open.filter(|begins| !begins.contains('*')) {
+        return beginning_at_wildcard(target, begins);
+    }
+    if has_letters_of_expressions(&path) || target.len() > LONGEST_BEGINNING {
+        return Err(another_form());
+    }
+    // As an expression, `.*` is a wildcard.
+    let pattern = target.replace(".*", "*");
+    Ok(vec![
+        PurgeTarget::Page(hosts(), target.to_owned()),
+        PurgeTarget::Pattern(hosts(), pattern),
+    ])
+}
+
+/// What begins as this target does before the wildcard at its end. In a query, the wildcard may be a
+/// letter as well.
+fn beginning_at_wildcard(
+    target: &str,
+    begins: &str,
+) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
+    if begins.contains('?') {
+        let page = PurgeTarget::Page(TargetHosts::OfRequest, target.to_owned());
+        return Ok(vec![page, beginning_of(begins.to_owned())?]);
+    }
+    match expression::literal(&expression::as_written(begins)) {
+        Some(begins) => Ok(vec![beginning_of(begins)?]),
+        None if has_letters_of_expressions(begins) => Err(another_form()),
+        None => Ok(vec![beginning_of(begins.to_owned())?]),
     }
 }
 
-/// A page whose path has no wildcard. One at the end of its query may be a letter of the query, too.
-fn page_or_beginning(target: String) -> Result<Vec<PurgeTarget>, InvalidPurgeRequest> {
-    let begins = target.strip_suffix('*').map(str::to_owned);
-    let mut targets = vec![PurgeTarget::Page(TargetHosts::OfRequest, target)];
-    if let Some(begins) = begins {
-        targets.push(beginning_of(begins)?);
-    }
-    Ok(targets)
+/// Whether a path has letters that no URL has as they are: it is an expression then.
+fn has_letters_of_expressions(path: &str) -> bool {
+    expression::as_written(path).contains(['\\', '[', ']', '|', '^', '{', '}'])
+}
+
+fn another_form() -> InvalidPurgeRequest {
+    InvalidPurgeRequest::malformed(
+        "the path has a wildcard in an expression that is neither a path nor the beginning of one",
+    )
 }
 
 fn beginning_of(path: String) -> Result<PurgeTarget, InvalidPurgeRequest> {
@@ -71,15 +102,15 @@ fn beginning_of(path: String) -> Result<PurgeTarget, InvalidPurgeRequest> {
 /// The beginning of paths that a path is as a regular expression.
 pub fn beginning(request: &ControlRequest<'_>) -> Result<PurgeTarget, InvalidPurgeRequest> {
     let path = expression::as_written(request.uri.path());
-    let path = path.strip_suffix('$').unwrap_or(&path);
-    let begins = match expression::path(path).filter(|_| request.uri.query().is_none()) {
-        Some(PathExpression::Any) => "/".to_owned(),
-        Some(PathExpression::Beginning(path) | PathExpression::Whole(path)) => path,
-        None => {
-            return Err(InvalidPurgeRequest::malformed(
-                "the regular expression is not the beginning of a path",
-            ));
-        }
-    };
-    beginning_of(begins)
+    let begins = beginning_in(&path).filter(|_| request.uri.query().is_none());
+    beginning_of(begins.ok_or_else(|| {
+        InvalidPurgeRequest::malformed("the regular expression is not the beginning of a path")
+    })?)
+}
+
+fn beginning_in(expression: &str) -> Option<String> {
+    match expression::path(expression.strip_suffix('$').unwrap_or(expression))? {
+        PathExpression::Any => Some("/".to_owned()),
+        PathExpression::Beginning(path) | PathExpression::Whole(path) => Some(path),
+    }
 }

@@ -72,8 +72,8 @@ fn places(hosts: &[TargetHosts], path: &PathExpression) -> Vec<PurgeTarget> {
 }
 
 fn conditions(request: &ControlRequest<'_>) -> Result<BanConditions, InvalidPurgeRequest> {
-    let text = |name| fields::text(request.headers, name);
-    let hosts = match text(HOST)?.as_deref() {
+    let text = |name| fields::single(request.headers, name);
+    let hosts = match text(HOST)? {
         None | Some(".*") => vec![TargetHosts::Every],
         Some(hosts) => {
             let hosts = expression::hosts(hosts)
@@ -87,25 +87,34 @@ fn conditions(request: &ControlRequest<'_>) -> Result<BanConditions, InvalidPurg
             let what = format!("has more than {LONGEST_BEGINNING} bytes");
             return Err(malformed(URL, &what));
         }
-        Some(path) => expression::path(&path).ok_or_else(|| {
+        // Varnish looks for it anywhere in a URL, so that many pages may end so.
+        Some(path) if is_bound_to_the_end_alone(path) => {
+            let what = "is bound to the end of a URL alone; expected `^` before it";
+            return Err(malformed(URL, what));
+        }
+        Some(path) => expression::path(path).ok_or_else(|| {
             malformed(
                 URL,
                 "is neither `.*` nor the beginning of a path nor a path",
             )
         })?,
     };
-    let content_type = match text(TYPE)?.as_deref() {
+    let content_type = match text(TYPE)? {
         None | Some(".*") => None,
         Some(kind) => Some(content_type(kind).ok_or_else(|| {
             malformed(TYPE, "is neither `.*` nor one content type, as `text/html`")
         })?),
     };
-    let tags = match text(TAGS)?.as_deref() {
-        None => None,
-        Some(".*") => Some(BannedTags::Any),
-        Some(tags) => Some(BannedTags::These(of_tags(tags).ok_or_else(|| {
-            malformed(TAGS, "is neither `.*` nor `(^|,)(a|b)(,|$)` nor `a|b`")
-        })?)),
+    let tags = match fields::lines(request.headers, TAGS)?[..] {
+        [] => None,
+        [".*"] => Some(BannedTags::Any),
+        ref lines => {
+            let tags: Option<Vec<_>> = lines.iter().map(|line| of_tags(line)).collect();
+            let tags = tags.ok_or_else(|| {
+                malformed(TAGS, "is neither `.*` nor `(^|,)(a|b)(,|$)` nor `a|b`")
+            })?;
+            Some(BannedTags::These(tags.concat()))
+        }
     };
     Ok(BanConditions {
         hosts,
@@ -113,6 +122,12 @@ fn conditions(request: &ControlRequest<'_>) -> Result<BanConditions, InvalidPurg
         content_type,
         tags,
     })
+}
+
+/// Whether an expression with `$` at its end says nothing about how a URL begins.
+fn is_bound_to_the_end_alone(expression: &str) -> bool {
+    let is_whole = || matches!(expression::path(expression), Some(PathExpression::Whole(_)));
+    !expression.starts_with('^') && is_whole()
 }
 
 fn content_type(expression: &str) -> Option<String> {

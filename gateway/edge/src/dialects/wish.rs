@@ -26,6 +26,8 @@ pub enum PurgeTarget {
     Page(TargetHosts, String),
     /// All paths that begin with this text, on these hosts.
     Beginning(TargetHosts, String),
+    /// All paths, with their queries, that match this text, in which `*` is any run of characters.
+    Pattern(TargetHosts, String),
     /// All entries of a route.
     Route(String),
 }
@@ -109,6 +111,7 @@ impl fmt::Display for PurgeTarget {
             Self::ContentType(kind) => write!(f, "type {kind}"),
             Self::Page(hosts, path) => write!(f, "page {hosts}{path}"),
             Self::Beginning(hosts, path) => write!(f, "prefix {hosts}{path}"),
+            Self::Pattern(hosts, path) => write!(f, "pattern {hosts}{path}"),
             Self::Route(name) => write!(f, "route {name}"),
         }
     }

@@ -61,11 +61,14 @@ impl Proxy {
     ) -> Option<Response<Body>> {
         let generation = self.generation.load();
         let is_read = matches!(parts.method, Method::GET | Method::HEAD) && body.is_empty();
-        if !is_read || entered.peer.redirect.is_some() || generation.purge_method.takes(parts) {
+        if !is_read || entered.peer.redirect.is_some() {
             return None;
         }
         let mut parts = parts.clone();
         let spelling = path::arrive(&mut parts.uri).ok()?;
+        if generation.purge_method.takes(&parts) {
+            return None;
+        }
         let ForwardingContext { caller, wishes, .. } = &entered.received;
         if generation.purge_method.is_refresh(&parts, caller) {
             return None;

@@ -67,7 +67,7 @@ pub(super) async fn keep(
         audience: None,
         lease: None,
     };
-    let terms = judge::terms(&load, &arrived);
+    let terms = judge::terms(&load, &get.marks(&keyed).tags, &arrived);
     let terms =
         terms.and_then(|terms| check_key_covers_reads(&load, &mut arrived.answer).map(|()| terms));
     let terms = match terms {

@@ -11,11 +11,13 @@ use std::time::Instant;
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use prometheus::IntCounterVec;
+use tokio::sync::oneshot;
 use tracing::field::display;
 
 use crate::cache::Cache;
+use crate::cache::l2::store::LogNumber;
 use crate::cache::purge::PurgeKind;
 use crate::dialects::answer::{
     AnswerForm, AnswerMedia, DialectAnswer, PurgeSummary, StoredPresence,
@@ -29,6 +31,7 @@ use crate::http::cache_control::RequestDirectives;
 use crate::http::cidr::Cidr;
 use crate::http::fetch_metadata;
 use crate::http::forward::{NAMED_HOST, RequestSender};
+use crate::http::path::{self, PathRules};
 use crate::proxy::generation::Generation;
 use crate::proxy::metrics::RequestFamilies;
 use crate::proxy::{config, esi, respond};
@@ -69,15 +72,19 @@ pub struct PurgeMethodRequest<'a> {
     caller: &'a RequestSender,
     /// Its fields, with those of them that are removed on arrival from what is no purge.
     headers: Cow<'a, HeaderMap>,
+    body: &'a [u8],
+    /// The rules for paths of the listener that it came to.
+    path_rules: PathRules,
 }
 
 impl<'a> PurgeMethodRequest<'a> {
-    /// `named_host` is what the request said in `X-Host`.
+    /// `named_host` is what the request said in `X-Host`; `body` is the beginning of its body.
     pub fn new(
-        parts: &'a Parts,
+        (parts, body): (&'a Parts, &'a [u8]),
         host: &'a str,
         caller: &'a RequestSender,
         named_host: Option<&HeaderValue>,
+        path_rules: PathRules,
     ) -> Self {
         let mut headers = Cow::Borrowed(&parts.headers);
         if let Some(named) = named_host {
@@ -88,6 +95,8 @@ impl<'a> PurgeMethodRequest<'a> {
             host,
             caller,
             headers,
+            body,
+            path_rules,
         }
     }
 }
@@ -123,10 +132,12 @@ impl PurgeMethodOutcome {
 const X_REFRESH: HeaderName = HeaderName::from_static("x-refresh");
 
 impl PurgeMethod {
-    /// Creates the method for listeners on these ports.
+    /// Creates the method for listeners on these ports. `tag_fields` are those in which responses name
+    /// tags by the configuration.
     pub fn new(
         config: &config::PurgeMethodConfig,
         ports: impl Iterator<Item = u16>,
+        tag_fields: Vec<HeaderName>,
         families: &RequestFamilies,
     ) -> Result<Self, TokenError> {
         let mut ports: Vec<u16> = ports.filter(|port| *port != 0).collect();
@@ -139,6 +150,7 @@ impl PurgeMethod {
             drupal_headers: drupal_headers.collect::<Result<_, _>>()?,
             nginx_prefix: config.nginx_prefix.clone(),
             max_selectors: config.max_selectors,
+            tag_fields,
         };
         let control_paths = match config.enabled {
             true => dialects.control_paths(),
@@ -180,12 +192,52 @@ impl PurgeMethod {
         is_method || (!self.control_paths.is_empty() && self.is_control_path(parts.uri.path()))
     }
 
+    /// Whether a path is about purging, as it is or in a form in which an origin may read it: no
+    /// application gets such a path.
     fn is_control_path(&self, path: &str) -> bool {
+        let others = || path::readings(path).unwrap_or_default();
+        self.is_below_control_path(path)
+            || others()
+                .iter()
+                .any(|other| self.is_below_control_path(other))
+    }
+
+    fn is_below_control_path(&self, path: &str) -> bool {
         let begins = |known: &String| match known.as_str() {
             souin::PLACE => souin::is_its_path(path),
             prefix => path.starts_with(prefix),
         };
         self.control_paths.iter().any(begins)
+    }
+
+    /// The URI of a request, with its path as the listener reads it if that is about purging.
+    ///
+    /// # Errors
+    /// If only others read the path so.
+    fn read_path<'a>(
+        &self,
+        uri: &'a Uri,
+        rules: PathRules,
+    ) -> Result<Cow<'a, Uri>, InvalidPurgeRequest> {
+        let path = uri.path();
+        if self.is_below_control_path(path) || !self.is_control_path(path) {
+            return Ok(Cow::Borrowed(uri));
+        }
+        let shaped = rules.shape(path);
+        let target = match shaped.fault {
+            None if self.is_below_control_path(&shaped.path) => {
+                path::with_query(&shaped.path, uri).ok()
+            }
+            _ => None,
+        };
+        let target = target.ok_or_else(|| {
+            let why = "the path can be read as one that is about purging; it is expected without \
+                       repeated slashes and escapes";
+            InvalidPurgeRequest::malformed(why)
+        })?;
+        let mut shaped = uri.clone();
+        path::set(&mut shaped, target);
+        Ok(Cow::Owned(shaped))
     }
 
     /// Purges what the request asks for.
@@ -215,16 +267,19 @@ impl PurgeMethod {
             host,
             caller,
             ref headers,
+            body,
+            path_rules,
         } = *asked;
         if !self.enabled {
             let off = respond::method_not_allowed("405 PURGE is off\n");
             return (PurgeMethodOutcome::Off, off);
         }
+        let uri = self.read_path(&parts.uri, path_rules);
         let request = ControlRequest {
             method: parts.method.as_str(),
-            uri: &parts.uri,
+            uri: uri.as_deref().unwrap_or(&parts.uri),
             headers,
-            body: &[],
+            body,
         };
         let form = self.dialects.answer_form(&request);
         if !self.allows(&parts.headers, caller) || is_asked_by_a_page(parts) {
@@ -240,7 +295,8 @@ impl PurgeMethod {
             return (PurgeMethodOutcome::NotAllowed, refused);
         }
         let address = PurgeAddress::of(host, caller);
-        let read = self.dialects.read(&request).and_then(|wanted| {
+        let read = uri.as_ref().map_err(Clone::clone).and_then(|_| {
+            let wanted = self.dialects.read(&request)?;
             let reach = generation.reach(&wanted.targets, address)?;
             Ok((wanted, reach))
         });
@@ -311,7 +367,8 @@ impl PurgeMethod {
             && self.allows(&parts.headers, caller)
     }
 
-    /// Makes the page of a refresh stale on every node.
+    /// Makes the page of a refresh stale on every node. What is loaded before the second tier's log
+    /// has taken that would be stale as well; the receivers are told when it has.
     pub fn begin_refresh(
         &self,
         generation: &Generation,
@@ -319,15 +376,19 @@ impl PurgeMethod {
         parts: &Parts,
         host: &str,
         caller: &RequestSender,
-    ) {
+    ) -> Vec<oneshot::Receiver<LogNumber>> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let page = PurgeTarget::Page(TargetHosts::OfRequest, path.to_owned());
         // The page of a URL that is refused is not stored anywhere.
         let reach = generation.reach(&[page], PurgeAddress::of(host, caller));
-        for selector in reach.iter().flat_map(|reach| &reach.selectors) {
-            cache.purge(selector, PurgeKind::Soft);
-        }
+        let selectors = reach.iter().flat_map(|reach| &reach.selectors);
+        let logged = selectors.filter_map(|selector| {
+            let (_, logged) = cache.purge_everywhere(selector, PurgeKind::Soft);
+            logged
+        });
+        let logged = logged.collect();
         self.count(PurgeMethodOutcome::Refreshed);
+        logged
     }
 
     /// Marks a refresh, so that nothing that is stored answers it. The origin does not get the token.

@@ -2,10 +2,13 @@
 //! here: of challenges, purges, redirects to https, and refusals.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::future::join_all;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
+use tokio::sync::oneshot;
 
 use super::counted::CountedResponse;
 use super::delivery::PendingAnswer;
@@ -15,8 +18,9 @@ use super::purge_method::PurgeMethodRequest;
 use super::record::{PendingRecord, RecordBeginning, RequestRecorder};
 use super::target::{PathRefusal, RoutingOutcome};
 use super::{Proxy, challenge, context, respond, to_https};
+use crate::cache::l2::store::LogNumber;
 use crate::cache::successor::SuccessorKnowledge;
-use crate::http::body::Body;
+use crate::http::body::{Body, collect};
 use crate::http::forward::RequestSender;
 use crate::http::path::{PathFault, PathRules, PathSpelling};
 use crate::http::server::HandlerAnswer;
@@ -27,12 +31,63 @@ use crate::http::tls::config::RedirectTarget;
 #[derive(Clone, Copy)]
 pub(super) struct UnroutedRequest<'a> {
     pub(super) parts: &'a Parts,
+    pub(super) said: SaidInBody<'a>,
     pub(super) host: &'a str,
     pub(super) caller: &'a RequestSender,
     pub(super) tls: Option<&'a Arc<TlsSession>>,
     /// What `X-Host` said, in which requests to purge name whose pages they mean.
     pub(super) named_host: Option<&'a HeaderValue>,
+    pub(super) path_rules: PathRules,
     pub(super) started: Instant,
+}
+
+/// What the body of a request to purge says, if it says something.
+#[derive(Clone, Copy)]
+pub(super) struct SaidInBody<'a>(&'a [u8]);
+
+/// A refresh whose page is stale on this node already.
+pub(super) struct BegunRefresh {
+    logged: Vec<oneshot::Receiver<LogNumber>>,
+}
+
+/// How long a refresh waits for the second tier's log before it loads its page.
+const PATIENCE_OF_REFRESH: Duration = Duration::from_secs(1);
+
+/// The most bytes of the body of a request to purge that are read.
+const MOST_SAID: usize = 4 << 10;
+
+impl<'a> SaidInBody<'a> {
+    /// What a body says that was read before ([`read_before_purge`]).
+    pub(super) fn of(body: &'a Body) -> Self {
+        Self(match body {
+            Body::Full(Some(content)) => content,
+            Body::Boxed(_) if !body.is_empty() => UNREAD,
+            Body::Empty | Body::Full(None) | Body::Boxed(_) => &[],
+        })
+    }
+}
+
+/// What is too large to be read, or broke off, says something.
+const UNREAD: &[u8] = b"?";
+
+/// The body of a request to purge as far as it matters whether it says something.
+pub(super) async fn read_before_purge(body: Body) -> Body {
+    let said = collect(body, MOST_SAID).await;
+    Body::full(said.unwrap_or(Bytes::from_static(UNREAD)))
+}
+
+impl BegunRefresh {
+    /// Whether the second tier's log has yet to take it.
+    pub(super) fn is_to_be_logged(&self) -> bool {
+        !self.logged.is_empty()
+    }
+
+    /// Waits until the second tier's log has taken it, or has had time to.
+    pub(super) async fn logged(self) {
+        let logged = join_all(self.logged);
+        // Without the log's answer the page is stale once more when that comes.
+        let _ = tokio::time::timeout(PATIENCE_OF_REFRESH, logged).await;
+    }
 }
 
 /// An answer that needs no route.
@@ -58,7 +113,8 @@ impl UnroutedRequest<'_> {
         }
         let purge_method = &generation.purge_method;
         if purge_method.takes(parts) {
-            let asked = PurgeMethodRequest::new(parts, host, self.caller, self.named_host);
+            let (content, rules) = ((parts, self.said.0), self.path_rules);
+            let asked = PurgeMethodRequest::new(content, host, self.caller, self.named_host, rules);
             let answer = purge_method.answer(generation, &proxy.cache, &asked);
             let served = CountedResponse::new(answer, RequestOutcome::Pass);
             return Some(match proxy.passes_on() {
@@ -70,16 +126,19 @@ impl UnroutedRequest<'_> {
         answer.map(UnroutedAnswer::Whole)
     }
 
-    /// Lets the page be loaded again for everybody, if the request asks for that and may. Returns
-    /// whether it does.
-    pub(super) fn begin_refresh(&self, proxy: &Proxy, generation: &Generation) -> bool {
+    /// Lets the page be loaded again for everybody, if the request asks for that and may.
+    pub(super) fn begin_refresh(
+        &self,
+        proxy: &Proxy,
+        generation: &Generation,
+    ) -> Option<BegunRefresh> {
         let purge_method = &generation.purge_method;
         let refreshes = purge_method.is_refresh(self.parts, self.caller);
-        if refreshes {
+        let begin = || {
             let (cache, host) = (&proxy.cache, self.host);
-            purge_method.begin_refresh(generation, cache, self.parts, host, self.caller);
-        }
-        refreshes
+            purge_method.begin_refresh(generation, cache, self.parts, host, self.caller)
+        };
+        refreshes.then(|| BegunRefresh { logged: begin() })
     }
 
     /// The route of the request, whose path was spelled so when it arrived.

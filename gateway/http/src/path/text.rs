@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::normal::{self, TextEnd, UriPart, escape, remove_dot_segments, split};
+use super::rules::merge_slashes;
 
 /// The octets of a header field as text: octets outside ASCII are percent-encoded.
 pub fn of_octets(octets: &[u8]) -> Cow<'_, str> {
@@ -72,6 +73,25 @@ pub fn pattern(pattern: &str) -> Cow<'_, str> {
         None => path.to_owned(),
     };
     joined(pattern, host, &format!("{path}{query}"))
+}
+
+/// The other forms that a text in normal form has where escaped slashes are decoded and repeated ones
+/// merged, which listeners and routes may do. `query` is what its query begins with, and `normal` what
+/// brings such a text into its normal form.
+pub fn reshaped(text: &str, query: &str, normal: fn(&str) -> Cow<'_, str>) -> Vec<String> {
+    let with_path = |text: &str, change: fn(&str) -> String| {
+        let (host, target) = text.split_at(path_at(text));
+        let (path, rest) = target.split_at(target.find(query).unwrap_or(target.len()));
+        format!("{host}{}{rest}", change(path))
+    };
+    let decoded = with_path(text, |path| path.replace("%2F", "/"));
+    let decoded = normal(&decoded).into_owned();
+    let merged = [text, &decoded].map(|form| with_path(form, merge_slashes));
+    let mut forms: Vec<String> = merged.into_iter().chain([decoded]).collect();
+    forms.sort_unstable();
+    forms.dedup();
+    forms.retain(|form| form != text);
+    forms
 }
 
 /// Whether a pattern for paths has segments that normalisation removes from paths.

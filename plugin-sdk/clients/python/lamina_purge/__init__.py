@@ -10,6 +10,8 @@ import http.client
 import json
 import re
 import socket
+import threading
+import time
 from typing import Any, Dict, List, Optional, Sequence, Union
 from urllib.parse import urlsplit
 
@@ -140,7 +142,16 @@ class LaminaPurge:
         headers = {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        connection = self._connection(self._timeout + _seconds(asked.get("wait")))
+        limit = self._timeout + _seconds(asked.get("wait"))
+        patience = _Patience(limit)
+        connection = self._connection(limit)
+        connection.response_class = _FinalResponse
+
+        def connected(*args: Any) -> socket.socket:
+            # The handshake of TLS comes after this.
+            return patience.watch(socket.create_connection(*args))
+
+        connection._create_connection = connected  # type: ignore[attr-defined]
         try:
             try:
                 connection.connect()
@@ -148,13 +159,18 @@ class LaminaPurge:
                 message = f"the gateway can't be reached: {error}; nothing was purged"
                 raise PurgeRefused(message) from error
             try:
+                if self._admin.startswith("unix:"):
+                    patience.watch(connection.sock)
                 connection.request("POST", "/v1/purge", json.dumps(asked), headers)
                 answer = connection.getresponse()
                 status, text = answer.status, answer.read().decode("utf-8", "replace")
-            except (OSError, http.client.HTTPException) as error:
-                message = f"no answer of the gateway: {error}; the purge may hold"
+                patience.check()
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                why = f"none within {limit} s" if patience.is_over else error
+                message = f"no answer of the gateway: {why}; the purge may hold"
                 raise PurgeUnanswered(message) from error
         finally:
+            patience.end()
             connection.close()
         return _judged(status, text, asked)
 
@@ -186,6 +202,50 @@ class PurgeOrder:
         """Sends it, waits for the other nodes for so long (``"2s"``), and fails if one of them does
         not confirm it."""
         return self._purge._send({**self.asked, "wait": time})
+
+
+class _Patience:
+    """Bounds an exchange as a whole: the timeout of a socket begins anew with each byte."""
+
+    def __init__(self, limit: float) -> None:
+        self._ends = time.monotonic() + limit
+        self._timer: Optional[threading.Timer] = None
+        self.is_over = False
+
+    def watch(self, sock: socket.socket) -> socket.socket:
+        """Breaks the connection off when the time is over, whatever waits for it."""
+        left = max(self._ends - time.monotonic(), 0.0)
+        self._timer = threading.Timer(left, self._break_off, (sock,))
+        self._timer.daemon = True
+        self._timer.start()
+        return sock
+
+    def _break_off(self, sock: socket.socket) -> None:
+        self.is_over = True
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def check(self) -> None:
+        """Raises if the time is over: what was read until then may be a part of the answer."""
+        if self.is_over:
+            raise TimeoutError("the time is over")
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """The answer itself, after those that only announce it (1xx): Python passes over 100 alone."""
+
+    def _read_status(self):  # type: ignore[no-untyped-def]
+        while True:
+            version, status, reason = super()._read_status()
+            if not 102 <= status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -2,7 +2,8 @@
 //! the leader's own, it is a failure, or it updates the stored response. The rules are those of the
 //! policy and the plugins.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use http::{Response, StatusCode};
 use http_body::Body as _;
@@ -14,8 +15,11 @@ use super::load::{ERRORS, LoadMode, LoadStep, MissLoad};
 use super::stale::{StaleSituation, verdict};
 use crate::cache::coalesce::{FlightOutcome, Leader, LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
+use crate::cache::event::CacheEvent;
 use crate::cache::freshness::{FreshnessState, initial_age};
+use crate::cache::key::PurgeHash;
 use crate::cache::policy::{HttpExchange, StorageTerms, UncacheableReason};
+use crate::cache::tags::{MAX_TAG_BYTES, MAX_TAGS};
 use crate::http::body::Body;
 use crate::http::range::ContentRange;
 use crate::proxy::head::{freshness, prepare};
@@ -23,6 +27,7 @@ use crate::proxy::message_hooks::PluginHeadChanges;
 use crate::proxy::miss::source_response::{ReceivedResponse, SourceResponse};
 use crate::proxy::origin_query;
 use crate::random;
+use crate::telemetry::limit::LineLimiter;
 
 /// Judges what has arrived.
 pub(super) fn judge(
@@ -48,7 +53,7 @@ pub(super) fn judge(
         _ => {}
     }
     prepare(&mut arrived);
-    let terms = terms(load, &arrived);
+    let terms = terms(load, &leader.marks().tags, &arrived);
     match terms.and_then(|terms| check_key_covers_reads(load, &mut arrived.answer).map(|()| terms))
     {
         Ok(_) if keep_private::spares_copy(load, status) => {
@@ -89,12 +94,13 @@ fn covers_error(load: &MissLoad, copy: &Arc<Entry>) -> bool {
     }
 }
 
-/// The terms on which the route's policy stores the response.
+/// The terms on which the route's policy stores the response, which has these tags from its request.
 ///
 /// # Errors
 /// Returns the reason if the response is not stored.
 pub fn terms(
     load: &MissLoad,
+    tags: &[PurgeHash],
     arrived: &ReceivedResponse,
 ) -> Result<StorageTerms, UncacheableReason> {
     let response = &arrived.answer.response;
@@ -114,6 +120,7 @@ pub fn terms(
         authorization: ask.came_with(&load.primary).authorization,
     };
     let terms = ask.route.policy.judge(&exchange, random::number())?;
+    check_tags(load, tags, &arrived.answer)?;
     match response.body().size_hint().lower() > load.cache.rules().max_object_bytes as u64 {
         true => {
             note_large(load, &terms, arrived);
@@ -121,6 +128,44 @@ pub fn terms(
         }
         false => Ok(terms),
     }
+}
+
+/// Limits the warnings about responses with too many tags.
+static TOO_MANY_TAGS: LazyLock<LineLimiter> = LazyLock::new(|| LineLimiter::new(Instant::now()));
+
+/// Checks that each tag that the response names is kept: a purge by one that is not would miss it.
+///
+/// # Errors
+/// If there are too many, or one is too long.
+fn check_tags(
+    load: &MissLoad,
+    tags: &[PurgeHash],
+    answer: &SourceResponse,
+) -> Result<(), UncacheableReason> {
+    let route = &load.ask.route;
+    let purge_method = &load.ask.generation.purge_method;
+    let of_content_type = usize::from(purge_method.purges_by_content_type());
+    let of_request = tags.len() + of_content_type;
+    let headers = answer.response.headers();
+    let excess = route
+        .policy
+        .tags_from
+        .excess(headers, &answer.tags, of_request);
+    if excess == 0 {
+        return Ok(());
+    }
+    load.cache.hooks.emit(CacheEvent::TagsDropped(excess));
+    if let Some(unsaid) = TOO_MANY_TAGS.admit(Instant::now()) {
+        tracing::warn!(
+            route = &*route.name,
+            path = load.ask.parts.uri.path(),
+            excess,
+            unsaid,
+            "a response is not stored, because it names more than {MAX_TAGS} tags or one of more than \
+             {MAX_TAG_BYTES} bytes, and a purge by these would miss it"
+        );
+    }
+    Err(UncacheableReason::Tags)
 }
 
 /// Remembers, for as long as the response is fresh, that it is too large for the cache.

@@ -151,9 +151,6 @@ pub(super) fn marks(
     }
     load.ask.route.policy.tags_from.take(headers, &mut tags);
     plugin_tags.iter().for_each(|tag| tags.add(tag));
-    if tags.dropped > 0 {
-        load.cache.hooks.emit(CacheEvent::TagsDropped(tags.dropped));
-    }
     let of_request = leader.marks();
     PurgeAttributes {
         id: of_request.id,

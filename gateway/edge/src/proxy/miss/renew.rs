@@ -52,7 +52,7 @@ pub(super) async fn renew(
     *response.headers_mut() = headers;
     *response.body_mut() = Body::full(stale.body.bytes());
     message_hooks::response(&load.ask, &mut arrived.answer);
-    let terms = judge::terms(load, &arrived);
+    let terms = judge::terms(load, &leader.marks().tags, &arrived);
     match terms.and_then(|terms| check_key_covers_reads(load, &mut arrived.answer).map(|()| terms))
     {
         Ok(terms) => {

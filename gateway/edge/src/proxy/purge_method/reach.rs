@@ -159,6 +159,13 @@ impl Generation {
                     reach.add(format!("prefix {prefix}"), selectors);
                 }
             }
+            PurgeTarget::Pattern(hosts, path) => {
+                let pattern = path.replace('\\', r"\\").replace('?', r"\?");
+                for host in self.purge_method.hosts(hosts, address) {
+                    let selectors = Selector::patterns(&format!("{host}{pattern}"));
+                    reach.add(format!("pattern {host}{path}"), selectors);
+                }
+            }
             PurgeTarget::Page(TargetHosts::Every, path) => {
                 // Entries are found by the address under which they were first asked for, and the
                 // key may leave out parameters of that, or sort them.
@@ -285,7 +292,7 @@ mod tests {
     fn places(ports: [u16; 4], scheme: Option<(&'static str, SchemeSource)>) -> Vec<String> {
         let families = RequestFamilies::new(&Registry::new(), 100).unwrap();
         let config = PurgeMethodConfig::default();
-        let method = PurgeMethod::new(&config, ports.into_iter(), &families).unwrap();
+        let method = PurgeMethod::new(&config, ports.into_iter(), Vec::new(), &families).unwrap();
         let host = "shop.example:8080";
         let address = PurgeAddress { host, scheme };
         let places = method.places(&TargetHosts::OfRequest, address).into_iter();
