@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, SocketMode};
-use super::forward::{self, ClientField};
+use super::forward;
+pub use super::forward::ClientField;
 use super::path::PathRules;
 pub use super::tls::config as tls;
 use super::tls::config::{

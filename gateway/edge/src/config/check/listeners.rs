@@ -4,8 +4,7 @@ use super::collector::FindingCollector;
 use super::{form, listener_tls};
 use crate::config::GatewayConfig;
 use crate::config::problem::{ConfigPath, path};
-use crate::http::config::{ListenerConfig, ListenerLimits};
-use crate::http::forward::ClientField;
+use crate::http::config::{ClientField, ListenerConfig, ListenerLimits};
 
 pub(super) fn check(config: &GatewayConfig, report: &mut FindingCollector) {
     let all = path(&["listeners"]);
