@@ -15,6 +15,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
+use crate::http::cookies;
 use crate::pattern::Pattern;
 
 /// The whole key, shared between the tier, the flights and the entries.
@@ -417,7 +418,7 @@ impl CacheKeyTemplate {
             }
         }
         for name in &self.cookies {
-            for value in cookies(subject.headers, name.as_bytes()) {
+            for value in cookies::values(subject.headers, name.as_bytes()) {
                 key.push(CacheKeyField::Cookie, name.as_bytes());
                 key.push(CacheKeyField::Cookie, value);
             }
@@ -457,18 +458,6 @@ impl CacheKeyTemplate {
             .is_none_or(|list| list.iter().any(|p| p.matches(&name)));
         included && !self.drop.iter().any(|p| p.matches(&name))
     }
-}
-
-/// The values of all cookies named `name`, in octets (RFC 6265 §4.2). All of them count, because
-/// one origin takes the first and another takes the last.
-pub(crate) fn cookies<'a>(headers: &'a HeaderMap, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(http::header::COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|&octet| octet == b';'));
-    pairs.filter_map(move |pair| {
-        let pair = pair.trim_ascii();
-        let equals = memchr::memchr(b'=', pair)?;
-        (pair[..equals].trim_ascii_end() == name).then(|| &pair[equals + 1..])
-    })
 }
 
 #[cfg(test)]
@@ -582,7 +571,7 @@ mod tests {
         let without = t.build(&subject("/a", None, &HeaderMap::new()).clone());
         assert_ne!(with.to_key(), without.to_key());
         assert_eq!(with.identity(), without.identity());
-        assert_eq!(cookies(&headers, b"ab").collect::<Vec<_>>(), [b"1"]);
+        assert_eq!(cookies::values(&headers, b"ab").collect::<Vec<_>>(), [b"1"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, rate_limit, te
 
 mod answer_files;
 mod check;
+mod contradiction_warnings;
 mod de;
 mod document;
 mod effective;

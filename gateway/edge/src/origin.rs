@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HOST};
+use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use lamina_base::turn_clock;
 use tokio::time::Instant;
 
@@ -38,7 +38,7 @@ use self::targets::OriginTargets;
 use self::tls_report::UpstreamTlsReport;
 use crate::http::body::{Body, BoundedBody};
 use crate::http::memory::ConnectionMemory;
-use crate::http::{forward, media};
+use crate::http::{cookies, forward, media};
 use crate::telemetry::metrics::Registry;
 
 mod address;
@@ -300,7 +300,10 @@ impl Origin {
             HashSource::Header(name) => {
                 headers.get(name).map(|value| stable_hash(value.as_bytes()))
             }
-            HashSource::Cookie(name) => cookie_value(headers, name).map(stable_hash),
+            HashSource::Cookie(name) => {
+                let mut values = cookies::values(headers, name.as_bytes());
+                values.next().map(stable_hash)
+            }
         }
     }
 
@@ -367,13 +370,4 @@ impl Origin {
             ))
         })
     }
-}
-
-/// The value of a cookie.
-pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let fields = headers.get_all(COOKIE).into_iter();
-    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs
-        .map(<[u8]>::trim_ascii)
-        .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

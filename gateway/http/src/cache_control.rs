@@ -33,18 +33,50 @@ pub fn forbids_transforming(headers: &HeaderMap) -> bool {
         .any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
 }
 
+/// Whether a field tells caches, or certain ones, for how long a response may be stored, or that it
+/// may not.
+pub fn tells_lifetime(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let known = [
+        "cache-control",
+        "expires",
+        "pragma",
+        "surrogate-control",
+        "x-accel-expires",
+    ];
+    name.ends_with("-cache-control") || known.contains(&name)
+}
+
+/// Removes all fields by which a response tells caches for how long it may be stored.
+pub fn remove_lifetimes(headers: &mut HeaderMap) {
+    let told: Vec<_> = headers
+        .keys()
+        .filter(|name| tells_lifetime(name))
+        .cloned()
+        .collect();
+    for name in told {
+        headers.remove(name);
+    }
+}
+
+/// Says that no cache may store a response, whatever it has said so far.
+pub fn forbid_storing(headers: &mut HeaderMap) {
+    remove_lifetimes(headers);
+    let no_store = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, no_store);
+}
+
 /// Says that a response is for one client alone, to every cache behind this one: what addresses
 /// certain caches, or gives a lifetime, is taken out.
 pub fn make_private(headers: &mut HeaderMap) {
-    let is_targeted = |name: &HeaderName| name.as_str().ends_with("-cache-control");
-    let targeted: Vec<_> = headers
-        .keys()
-        .filter(|name| is_targeted(name))
+    let own = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
         .cloned()
-        .collect();
-    let others = ["surrogate-control", "x-accel-expires"].map(HeaderName::from_static);
-    for name in targeted.into_iter().chain(others).chain([header::EXPIRES]) {
-        headers.remove(name);
+        .collect::<Vec<_>>();
+    remove_lifetimes(headers);
+    for line in own {
+        headers.append(header::CACHE_CONTROL, line);
     }
     if !ResponseDirectives::parse(headers).no_store {
         let own = HeaderValue::from_static("private, no-cache");

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
+pub use super::forward::ClientField;
 use super::path::PathRules;
 pub use super::tls::config as tls;
 use super::tls::config::{
@@ -29,6 +30,11 @@ pub struct ListenerConfig {
     /// of `Forwarded`) are trusted. The gateway itself writes both for the origin.
     #[serde(default)]
     pub trusted_proxies: Vec<String>,
+    /// In which field they name the client: `x-forwarded-for`, `forwarded`, or `both`. Proxies often
+    /// write one of the two and pass the other on as the client wrote it; with `both` a client that
+    /// adds the other one is unknown, and refused by every `access`.
+    #[serde(default)]
+    pub client_from: ClientField,
     /// Further fields that make a request stand for another one, such as `x-forwarded-prefix` or
     /// `x-original-url`, and that are trusted when a trusted proxy sends them: they reach routes,
     /// plugins and the origin, and are part of every key. If somebody else sends them, or if they
@@ -71,6 +77,7 @@ impl ListenerConfig {
             address,
             protocols: both_protocols(),
             trusted_proxies: Vec::new(),
+            client_from: ClientField::Both,
             trusted_headers: Vec::new(),
             proxy_protocol: false,
             tls: None,

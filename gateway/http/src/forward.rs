@@ -25,9 +25,9 @@ pub use forwarded::tell_origin;
 pub use hop::{HopFieldNames, HopWishes, TrailerWish, end_response_hop, strip_trailers};
 pub use names::{
     CHOSEN_UPSTREAM, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_JA4, has_spelling, is_hop_by_hop,
-    is_posing, remove_spellings,
+    is_posing, remove_ambiguous, remove_spellings,
 };
-pub use trust::{HeaderError, TrustedProxies, trusted_header};
+pub use trust::{ClientField, HeaderError, TrustedProxies, trusted_header};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

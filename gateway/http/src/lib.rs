@@ -9,7 +9,8 @@
 //! [`trace`] covers methods whose answer repeats the request, and [`sensitive`] names of fields
 //! whose value is a secret; [`reference`] resolves the URI that a field names, and [`path`]
 //! gives all spellings of a path one form; [`cidr`] is the list of networks that are trusted;
-//! [`coding`] reads which codings of content a client takes, makes and undoes them;
+//! [`cookies`] reads
+//! the cookies of a request; [`coding`] reads which codings of content a client takes, makes and undoes them;
 //! [`priority`] reads which answers a client wants first;
 //! [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
@@ -36,6 +37,7 @@ pub mod cidr;
 pub mod coding;
 pub mod conditional;
 pub mod config;
+pub mod cookies;
 pub mod date;
 pub mod endpoint;
 pub mod esi;

@@ -173,3 +173,26 @@ async fn what_is_no_network_is_shown_where_it_stands() {
         );
     }
 }
+
+/// Issue 18: most proxies write one of the two fields and pass the other on as it came.
+#[tokio::test]
+async fn a_client_lets_itself_in_by_no_field_that_its_proxy_passes_on() {
+    let origin = origin().await;
+    let own = [("forwarded", "for=1.2.3.4")];
+    for access in ["{deny: [10.6.6.6]}", "{deny: [\"0.0.0.0/0\", \"::/0\"]}"] {
+        let gateway = guarded(&origin, access).start().await;
+        for client in ["10.6.6.6", "unknown"] {
+            for more in [&[][..], &own, &[("forwarded", "for=unknown")]] {
+                let answer = ask_as(&gateway, client, Method::GET, more).await;
+                assert_eq!(answer.status, 403, "{access} {client} {more:?}");
+            }
+        }
+    }
+    let believing =
+        guarded(&origin, "{deny: [10.6.6.6]}").listener("client_from", "x-forwarded-for");
+    let gateway = believing.start().await;
+    for (client, status) in [("10.6.6.6", 403), ("10.7.7.7", 200)] {
+        let answer = ask_as(&gateway, client, Method::GET, &own).await;
+        assert_eq!(answer.status, status, "{client}");
+    }
+}

@@ -583,3 +583,80 @@ async fn explain_and_plan_tell_the_rules() {
     assert_eq!(changed["old"][0]["key"], "redirect.to");
     assert_eq!(changed["site"][0]["key"], "headers.response.set.x-a");
 }
+
+/// Issue 18: RFC 9111 §3.5 holds for the `Authorization` that the origin gets.
+#[tokio::test]
+async fn an_authorization_made_of_the_client_is_one() {
+    let origin = Origin::pages(|seen| {
+        let text = seen.header("authorization").to_owned();
+        let age = match seen.path.as_str() {
+            "/public" => "public, max-age=60",
+            _ => "max-age=60",
+        };
+        Reply::ok(text).header("cache-control", age)
+    })
+    .await;
+    let made = "headers: {request: {set: {authorization: \"Bearer {header.x-token}\"}}}";
+    let get = async |gateway: &Gateway, path: &str, token: &str| {
+        let ask = gateway.client().request(path).header("x-token", token);
+        ask.send().await
+    };
+    let gateway = Setup::new(&origin).route(&site(made)).start().await;
+    for token in ["ann", "bob", "ann"] {
+        let answer = get(&gateway, "/me", token).await;
+        assert_eq!(answer.text(), format!("Bearer {token}"));
+        assert!(!answer.is_hit());
+    }
+    get(&gateway, "/public", "ann").await;
+    assert!(get(&gateway, "/public", "bob").await.is_hit(), "it says so");
+    let keyed = format!("{made}, key: {{headers: [x-token]}}");
+    let gateway = Setup::new(&origin).route(&site(&keyed)).start().await;
+    for (token, hit) in [("ann", false), ("bob", false), ("ann", true)] {
+        let answer = get(&gateway, "/me", token).await;
+        assert_eq!(
+            (answer.text(), answer.is_hit()),
+            (&*format!("Bearer {token}"), hit)
+        );
+    }
+}
+
+/// Issue 18: errors went out as something to keep.
+#[tokio::test]
+async fn no_rule_makes_an_error_storable() {
+    let origin = Origin::pages(|seen| match seen.path.as_str() {
+        "/gone" => Reply::hang_up(),
+        "/bad" => Reply::ok("bad").status(500),
+        "/none" => Reply::ok("none")
+            .status(404)
+            .header("surrogate-control", "max-age=600")
+            .header("x-accel-expires", "600")
+            .header("digest", "sha-256=x"),
+        _ => Reply::ok("x").header("cache-control", "no-store"),
+    })
+    .await;
+    let rules = "headers: {response: {set: {cache-control: \"public, max-age=60\", cdn-cache-control: max-age=600}}}";
+    let gateway = Setup::new(&origin).route(&site(rules)).start().await;
+    for (path, said) in [("/gone", ""), ("/bad", ""), ("/a", "public, max-age=60")] {
+        let answer = gateway.client().uncached().get(path).await;
+        assert!(
+            !answer.header("cache-control").contains("public") || path == "/a",
+            "{path}"
+        );
+        assert_eq!(answer.has("cdn-cache-control"), !said.is_empty(), "{path}");
+    }
+    let paged = format!("{rules}, errors: [{{of: any}}]");
+    let gateway = Setup::new(&origin).route(&site(&paged)).start().await;
+    let answer = gateway.client().uncached().get("/none").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("cache-control")),
+        (404, "no-store")
+    );
+    for name in [
+        "surrogate-control",
+        "x-accel-expires",
+        "digest",
+        "cdn-cache-control",
+    ] {
+        assert!(!answer.has(name), "{name}");
+    }
+}

@@ -402,3 +402,47 @@ fn weak_files_are_refused_with_the_reason() {
         assert!(!refused.output().contains("hunter2") && !refused.output().contains("W6ph5"));
     }
 }
+
+/// Issue 18: the password had ended before anything looked at the request.
+#[tokio::test]
+async fn what_bypasses_by_its_password_is_neither_stored_nor_served_from_the_cache() {
+    let more = ", bypass: {header: {authorization: \"*\"}}";
+    let (origin, gateway) = gateway("", more).await;
+    for _ in 0..2 {
+        let answer = get(&gateway.client(), "/page", &alice()).await;
+        let status = answer.header("cache-status");
+        assert!(status.contains("fwd=bypass"), "{status}");
+    }
+    assert_eq!(origin.count(), 2);
+    assert_eq!(origin.last().header("authorization"), "");
+}
+
+/// Issue 18: whoever stored a refusal gave it to everybody.
+#[tokio::test]
+async fn no_rule_makes_a_refusal_storable() {
+    let more = ", headers: {response: {set: {cache-control: \"public, max-age=3600\", x-a: b}}}";
+    let (_origin, gateway) = gateway("", more).await;
+    let refused = gateway.client().uncached().get("/page").await;
+    assert_eq!(refused.status, 401);
+    assert_eq!(refused.header("cache-control"), "no-store");
+    assert_eq!(refused.header("x-a"), "b", "other fields are set");
+    let answer = get(&gateway.client(), "/page", &alice()).await;
+    assert_eq!(answer.header("cache-control"), "public, max-age=3600");
+}
+
+/// Issue 18: users would share one entry whose key names the password.
+#[test]
+fn a_key_of_what_ends_before_it_is_refused() {
+    for (auth, more, said) in [
+        (
+            "",
+            ", key: {headers: [Authorization]}",
+            "ends here before the key",
+        ),
+        (", pass: true", ", key: {headers: [authorization]}", ""),
+    ] {
+        let ran = validated(ALICE, &format!("basic: users.htpasswd{auth}"), more);
+        assert_eq!(ran.code == Some(0), said.is_empty(), "{}", ran.output());
+        assert!(ran.output().contains(said), "{}", ran.output());
+    }
+}

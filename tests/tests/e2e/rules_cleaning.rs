@@ -186,3 +186,30 @@ async fn lifetimes_are_given_by_type_path_status_and_size() {
         assert_eq!(stored, ttl.is_some(), "{path}");
     }
 }
+
+/// Issue 18: CGI, PHP and WSGI take `X_Device` for `X-Device`.
+#[tokio::test]
+async fn no_other_spelling_of_what_the_key_holds_reaches_the_origin() {
+    let route = "device: x-device, accept_language: [de, en], compress: {}, request_id: on, \
+                 key: {headers: [x-tenant]}";
+    let (origin, gateway) = site(route).await;
+    let evil = [
+        "x_device",
+        "x.device",
+        "accept_language",
+        "accept_encoding",
+        "x_request_id",
+        "x_tenant",
+        "x~tenant",
+        "if_none_match",
+        "x_plain",
+    ];
+    for (n, name) in evil.into_iter().enumerate() {
+        let fields = [(name, "evil"), ("x-plain", "good"), ("x_free", "free")];
+        with(&gateway, &format!("/{n}"), &fields).send().await;
+        let seen = origin.last();
+        assert!(!seen.headers.contains_key(name), "{name}");
+        assert_eq!(seen.header("x-plain"), "good");
+        assert_eq!(seen.header("x_free"), "free");
+    }
+}

@@ -580,3 +580,94 @@ async fn without_a_key_unkeyed_decides_what_two_users_share() {
         assert_eq!(origin.count(), loads, "{unkeyed}");
     }
 }
+
+/// Issue 18: the service may decide by what it is told of the request.
+#[tokio::test]
+async fn a_yes_to_a_method_is_no_yes_to_another_one() {
+    let service = Origin::pages(|seen| {
+        let reads = ["GET", "HEAD"].contains(&seen.header("x-forwarded-method"));
+        match reads && seen.header("x-forwarded-host") == "shop.test" {
+            true => Reply::ok("yes"),
+            false => Reply::ok("no").status(403),
+        }
+    })
+    .await;
+    let forward = "upstream: sso, path: /verify, send: [authorization], \
+                   cache: {key: [header.authorization, uri], max: 60s}";
+    let (origin, gateway) = before(&service, forward, ", cache: off").await;
+    let ask = async |method: Method, host: &str| {
+        let ask = gateway.client().ask(method, "/page").host(host);
+        ask.header("authorization", "Bearer r").send().await.status
+    };
+    assert_eq!(ask(Method::GET, "shop.test").await, 200);
+    assert_eq!(ask(Method::DELETE, "shop.test").await, 403);
+    assert_eq!(ask(Method::GET, "other.test").await, 403);
+    assert_eq!(ask(Method::GET, "shop.test").await, 200);
+    assert_eq!((origin.count(), service.count()), (2, 3));
+}
+
+/// Issue 18: the service saw a cookie where the key saw none.
+#[tokio::test]
+async fn a_yes_to_a_cookie_is_no_yes_to_who_shows_none() {
+    let service = Origin::pages(|seen| {
+        let valid = seen.header("cookie").split(';').any(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or_default();
+            name.trim().eq_ignore_ascii_case("session") && value.trim() == "valid"
+        });
+        match valid {
+            true => Reply::ok("yes"),
+            false => Reply::ok("no").status(401),
+        }
+    })
+    .await;
+    let forward = "upstream: sso, path: /verify, send: [cookie], \
+                   cache: {key: [cookie.session, uri], max: 60s}";
+    let (_origin, gateway) = before(&service, forward, ", cache: off").await;
+    let ask = async |cookie: &str| {
+        let ask = gateway.client().request("/page");
+        ask.header("cookie", cookie).send().await.status
+    };
+    // The last two show the service more than the key knows of.
+    for valid in [
+        "session=valid",
+        "session =valid",
+        "session\t= valid",
+        "Session=valid",
+        "session=; Session=valid",
+    ] {
+        assert_eq!(ask(valid).await, 200, "{valid}");
+        for other in ["a=b", "session=wrong", "session=", "session =wrong"] {
+            assert_eq!(ask(other).await, 401, "{valid} {other}");
+        }
+        assert_eq!(gateway.client().get("/page").await.status, 401, "{valid}");
+    }
+}
+
+/// Issue 18: a cache behind the gateway went by what the service had said to it.
+#[tokio::test]
+async fn no_cache_is_told_to_keep_a_refusal() {
+    const TOLD: [(&str, &str); 4] = [
+        ("cdn-cache-control", "max-age=600"),
+        ("surrogate-control", "max-age=600"),
+        ("x-accel-expires", "600"),
+        ("expires", "Thu, 01 Jan 2099 00:00:00 GMT"),
+    ];
+    let service = Origin::pages(|_| {
+        let login = Reply::ok("to the login").status(302);
+        let login = login
+            .header("location", "/login")
+            .header("set-cookie", "s=1");
+        TOLD.iter()
+            .fold(login, |login, (name, value)| login.header(name, value))
+    })
+    .await;
+    let more = ", cache: off, headers: {response: {set: {cache-control: \"public, max-age=60\", expires: never}}}";
+    let (_origin, gateway) = before(&service, "upstream: sso, path: /verify", more).await;
+    let answer = gateway.client().uncached().get("/page").await;
+    assert_eq!(answer.status, 302);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("set-cookie"), "s=1");
+    for (name, _) in TOLD {
+        assert!(!answer.has(name), "{name}");
+    }
+}

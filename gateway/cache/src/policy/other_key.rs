@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::SET_COOKIE;
 
-use crate::key::cookies;
+use crate::http::cookies;
 
 /// Whether the response sets one of these cookies, which the key contains, to another value than
 /// the request came with. The client's next request has another key then, and what it got now was
@@ -27,7 +27,7 @@ pub fn sets_other_key(keyed: &[Box<str>], request: &HeaderMap, response: &Header
 
 /// Whether the request has this cookie, and with no other value.
 fn has_only(request: &HeaderMap, name: &[u8], value: &[u8]) -> bool {
-    let mut values = cookies(request, name).peekable();
+    let mut values = cookies::values(request, name).peekable();
     values.peek().is_some() && values.all(|one| one.trim_ascii() == value)
 }
 

@@ -20,6 +20,7 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     found.extend(more_series_than_are_made(config));
     found.extend(super::limit_warnings::warnings(config));
     found.extend(super::rule_warnings::warnings(config));
+    found.extend(super::contradiction_warnings::warnings(config));
     for (n, listener) in config.listeners.iter().enumerate() {
         found.extend(early_data_beside_shared_tickets(listener, n));
     }

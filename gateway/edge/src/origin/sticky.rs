@@ -22,6 +22,7 @@ use super::control::AdministrativeState;
 use super::health::ObservedState;
 use super::target::OriginTarget;
 use super::targets::OriginTargets;
+use crate::http::cookies;
 
 /// The name of a target in a cookie. As an extension of a request it is the one that the client
 /// has brought, and as one of a response the one that the client is to get.
@@ -107,9 +108,10 @@ impl StickyCookie {
     }
 
     fn value<'a>(&self, pair: &'a [u8]) -> Option<&'a [u8]> {
-        let equals = pair.iter().position(|octet| *octet == b'=')?;
-        let (name, value) = (&pair[..equals], &pair[equals + 1..]);
-        (name.trim_ascii() == self.name.as_bytes()).then(|| value.trim_ascii())
+        let (name, value) = cookies::name_and_value(pair);
+        value
+            .filter(|_| name == self.name.as_bytes())
+            .map(<[u8]>::trim_ascii)
     }
 }
 

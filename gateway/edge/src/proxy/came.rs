@@ -2,12 +2,13 @@
 //! RFC 9111 §3.5 is about what the client sent, and what the plugin made of the credentials may
 //! decide the answer just as they do.
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::{CameWith, CredentialPresence, Credentials};
+use crate::http::cookies;
 use crate::http::vary::Vary;
 use crate::plugin::{HeaderChange, RequestReads, SeenField};
 use crate::proxy::cover::{self, KeyCoverage};
@@ -18,10 +19,20 @@ use crate::proxy::route::Route;
 /// count if the key holds everything that the plugin set in its place.
 pub fn with(route: &Route, parts: &Parts, key: &KeyBuf) -> CameWith {
     let mut came = CameWith::of(&parts.headers);
+    let cover = KeyCoverage::of(route, key, Vary::None);
+    if let Some(rules) = &route.rules {
+        let is_keyed = |name: &HeaderName| cover.has(&SeenField::Header(name.clone()));
+        let made = |name: &HeaderName| rules.make_of_what_is_unkeyed(name, &is_keyed);
+        if made(&AUTHORIZATION) {
+            came.authorization = CredentialPresence::Taken;
+        }
+        if made(&COOKIE) {
+            came.cookies = CredentialPresence::Taken;
+        }
+    }
     let Some(by) = parts.extensions.get::<PluginHeadChanges>() else {
         return came;
     };
-    let cover = KeyCoverage::of(route, key, Vary::None);
     let told = by.fields.iter().all(|field| cover.has(field));
     if by.took_authorization && (!told || by.fields.is_empty()) {
         came.authorization = CredentialPresence::Taken;
@@ -81,8 +92,8 @@ impl PluginHeadChanges {
             .cloned()
             .map(SeenField::Header)
             .collect();
-        let came: Vec<&[u8]> = cover::pairs(head).collect();
-        let cookies = cover::pairs(&change.set).filter(|pair| !came.contains(pair));
+        let came: Vec<&[u8]> = cookies::pairs(head).collect();
+        let cookies = cookies::pairs(&change.set).filter(|pair| !came.contains(pair));
         fields
             .extend(cookies.map(|pair| cover::name_of(pair).unwrap_or(SeenField::Header(COOKIE))));
         Self {

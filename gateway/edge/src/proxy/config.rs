@@ -21,7 +21,7 @@ pub mod rules {
     pub use crate::proxy::rules::pages::config as pages;
     pub use crate::proxy::rules::redirect::config as redirect;
     pub use crate::proxy::rules::rewrite::config as rewrite;
-    pub use crate::proxy::rules::template::TextTemplate;
+    pub use crate::proxy::rules::template::{TemplatePiece, TextTemplate};
 }
 
 use schemars::JsonSchema;
@@ -48,6 +48,7 @@ use crate::proxy::split::config::SplitConfig;
 use crate::units::{ByteSize, ConfigDuration};
 
 pub use crate::proxy::rules::compress::config::{CompressConfig, OriginEncoding};
+pub use crate::proxy::split::config::SplitBy;
 
 /// One route: which requests it takes, where they go, and what is stored. The first route that
 /// matches a request is used.

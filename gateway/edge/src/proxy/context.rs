@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use http::header::{CONNECTION, HOST, TE, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, Version};
 
 use crate::cache::coalesce::LoadFailure;
 use crate::cache::entry::PurgeAttributes;
@@ -233,6 +233,8 @@ impl RequestContext {
     /// # Errors
     /// If no origin may get what comes out.
     pub fn apply_rules(&self, request: &mut Request<Body>) -> Result<(), LoadFailure> {
+        let is_keyed = |name: &HeaderName| self.route.key.covers(name);
+        forward::remove_ambiguous(request.headers_mut(), is_keyed);
         match &self.route.rules {
             None => Ok(()),
             Some(rules) => rules.for_origin(self, request),
@@ -396,7 +398,7 @@ pub fn origin_form(uri: &Uri) -> Uri {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+
     use proptest::prelude::*;
 
     use super::*;

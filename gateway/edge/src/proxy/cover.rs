@@ -1,12 +1,13 @@
 //! Which parts of a request tell stored answers apart: those that the key holds, or that a stored
 //! answer varies by.
 
-use http::header::{AUTHORIZATION, COOKIE, ValueIter};
+use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Credentials;
+use crate::http::cookies;
 use crate::http::vary::Vary;
 use crate::plugin::{Plugin, SeenField};
 use crate::proxy::route::Route;
@@ -58,7 +59,7 @@ impl<'a> KeyCoverage<'a> {
         }
         let whole = self.has(&SeenField::Header(COOKIE));
         let keyed = |pair| name_of(pair).is_some_and(|cookie| self.has(&cookie));
-        match whole || pairs(request).all(keyed) {
+        match whole || cookies::pairs(request).all(keyed) {
             true => Credentials::Keyed,
             false => Credentials::Cookies,
         }
@@ -67,24 +68,18 @@ impl<'a> KeyCoverage<'a> {
 
 /// The cookie in one piece of a `Cookie` line. None if it has no name: then it is in no key.
 pub fn name_of(pair: &[u8]) -> Option<SeenField> {
-    let equals = memchr::memchr(b'=', pair)?;
-    Some(SeenField::Cookie(pair[..equals].trim_ascii_end().into()))
-}
-
-/// What stands before the first `=` of a piece, or all of it.
-pub fn beginning(pair: &[u8]) -> &[u8] {
-    let end = pair.iter().position(|octet| *octet == b'=');
-    pair[..end.unwrap_or(pair.len())].trim_ascii_end()
+    let (name, value) = cookies::name_and_value(pair);
+    value.map(|_| SeenField::Cookie(name.into()))
 }
 
 /// Removes cookies from a head. Where all are kept the lines stay as they are; otherwise one line is
 /// left, or none. Returns whether one was removed.
 pub fn retain_pairs(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) -> bool {
-    if pairs(headers).all(&keeps) {
+    if cookies::pairs(headers).all(&keeps) {
         return false;
     }
     let mut line = SmallVec::<[u8; USUAL_LINE]>::new();
-    for pair in pairs(headers).filter(|pair| keeps(pair)) {
+    for pair in cookies::pairs(headers).filter(|pair| keeps(pair)) {
         if !line.is_empty() {
             line.extend_from_slice(b"; ");
         }
@@ -100,36 +95,3 @@ pub fn retain_pairs(headers: &mut HeaderMap, keeps: impl Fn(&[u8]) -> bool) -> b
 
 /// The octets of a `Cookie` line that is put together without an allocation but that of the field.
 const USUAL_LINE: usize = 512;
-
-/// The pieces of all `Cookie` lines, as `name=value` (RFC 6265 §4.2.1).
-pub fn pairs(request: &HeaderMap) -> CookiePairs<'_> {
-    CookiePairs {
-        lines: request.get_all(COOKIE).into_iter(),
-        rest: &[],
-    }
-}
-
-/// See [`pairs`].
-pub struct CookiePairs<'a> {
-    lines: ValueIter<'a, HeaderValue>,
-    /// What is left of the line under way.
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for CookiePairs<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        loop {
-            while !self.rest.is_empty() {
-                let end = memchr::memchr(b';', self.rest).unwrap_or(self.rest.len());
-                let pair = self.rest[..end].trim_ascii();
-                self.rest = self.rest.get(end + 1..).unwrap_or_default();
-                if !pair.is_empty() {
-                    return Some(pair);
-                }
-            }
-            self.rest = self.lines.next()?.as_bytes();
-        }
-    }
-}

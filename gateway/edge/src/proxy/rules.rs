@@ -45,7 +45,7 @@ use std::sync::Arc;
 
 use http::header::VARY;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 
 use super::arrived::ArrivedRequest;
 use super::config::{OnOffSwitch, RouteConfig, SecurityHeaders};
@@ -56,6 +56,7 @@ use super::respond;
 use super::route::{RouteDependencies, RouteError};
 use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
+use crate::http::cache_control::ResponseDirectives;
 use crate::http::forward::REQUEST_ID;
 use crate::http::grpc::AnswerDialect;
 use crate::http::server::Peer;
@@ -99,6 +100,7 @@ pub struct RouteRules {
     pages: Option<ErrorPages>,
     request_id: OnOffSwitch,
     security_headers: SecurityHeaders,
+    puts_pages_together: PageAssembly,
     dropped: DroppedValueCount,
 }
 
@@ -119,6 +121,52 @@ pub struct AnswerRules {
     reader: Option<PageReader>,
     request_id: Option<HeaderValue>,
 }
+
+/// Whether the rules may change what an answer says of its storage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LifetimeClaim {
+    /// It was made for one request, and would be wrong for others.
+    Kept,
+    Free,
+}
+
+impl LifetimeClaim {
+    fn of(served: &CountedResponse, rules: &RouteRules) -> Self {
+        let status = served.response.status();
+        let is_error = status.is_client_error() || status.is_server_error();
+        let is_fleeting = is_error && !LASTING_ERRORS.contains(&status.as_u16());
+        let is_refusal = match served.rule {
+            None
+            | Some(
+                AnsweringRule::Redirect | AnsweringRule::TrailingSlash | AnsweringRule::Respond,
+            ) => false,
+            Some(_) => true,
+        };
+        let is_put_together = || {
+            let said = ResponseDirectives::parse(served.response.headers());
+            said.no_store || said.private.is_present()
+        };
+        let is_error_of_ours = served.outcome == RequestOutcome::Error;
+        match is_fleeting
+            || is_refusal
+            || is_error_of_ours
+            || (rules.puts_pages_together == PageAssembly::On && is_put_together())
+        {
+            true => Self::Kept,
+            false => Self::Free,
+        }
+    }
+}
+
+/// Whether a route puts pages together, each for one client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PageAssembly {
+    On,
+    Off,
+}
+
+/// Statuses of errors that caches may store without being told so (RFC 9110 §15.1).
+const LASTING_ERRORS: [u16; 5] = [404, 405, 410, 414, 501];
 
 /// Room for the fields that the rules of most routes add to an answer, so that its head grows once.
 const ADDED_FIELDS: usize = 8;
@@ -170,6 +218,10 @@ impl RouteRules {
             pages: ErrorPages::new(&config.errors),
             request_id: config.request_id,
             security_headers: config.security_headers,
+            puts_pages_together: match config.esi {
+                Some(_) => PageAssembly::On,
+                None => PageAssembly::Off,
+            },
             dropped: parts.metrics.dropped_values(label),
         };
         Ok((!rules.does_nothing()).then(|| Arc::new(rules)))
@@ -205,7 +257,9 @@ impl RouteRules {
 
     /// Makes of a request that nobody has sent what would go on of it.
     pub fn pretend(&self, parts: &mut Parts) {
-        self.auth.iter().for_each(|auth| auth.pretend(parts));
+        self.auth
+            .iter()
+            .for_each(|auth| auth.pretend(parts, |parts| self.mark_bypass(parts)));
     }
 
     /// Takes a request through the steps before its key is derived.
@@ -255,12 +309,19 @@ impl RouteRules {
             return RuleAdmission::Answered(answer.by(AnsweringRule::Cors));
         }
         if let Some(auth) = &self.auth
-            && let Err(refusal) = auth.admit(request).await
+            && let Err(refusal) = auth.admit(request, |parts| self.mark_bypass(parts)).await
         {
             return RuleAdmission::Answered(refusal.by(AnsweringRule::Auth));
         }
         self.clean(&mut request.parts, request.wishes.upgrade.is_some());
         RuleAdmission::Admitted
+    }
+
+    /// Marks a request that is not for the cache by what it still shows of its sender.
+    fn mark_bypass(&self, parts: &mut Parts) {
+        if let Some(cleaning) = &self.cleaning {
+            cleaning.mark_bypass(parts);
+        }
     }
 
     /// Makes the same in the head of a request what makes no difference. `upgrades` says that it
@@ -353,6 +414,16 @@ impl RouteRules {
             Vary::Fields(fields) => fields.iter().any(|name| changes.tells_of_the_client(name)),
             Vary::None | Vary::Any => false,
         }
+    }
+
+    /// Whether the origin gets a field `name` that the rules make of what the key does not hold.
+    pub fn make_of_what_is_unkeyed(
+        &self,
+        name: &HeaderName,
+        is_keyed: &dyn Fn(&HeaderName) -> bool,
+    ) -> bool {
+        let changes = self.request.as_ref();
+        changes.is_some_and(|changes| changes.make_of_what_is_unkeyed(name, is_keyed))
     }
 
     /// What becomes of the answer to this request, by what the client has sent. Gives the request its
@@ -492,6 +563,7 @@ impl AnswerRules {
         if let (Some(pages), Some(reader)) = (&rules.pages, &self.reader) {
             served = pages.apply(served, reader);
         }
+        let kept = LifetimeClaim::of(&served, rules);
         let headers = served.response.headers_mut();
         headers.reserve(ADDED_FIELDS);
         let mut present = rules.asked_for(headers);
@@ -505,7 +577,10 @@ impl AnswerRules {
             headers.extend(*fields);
         }
         if let Some(changes) = &rules.response {
-            changes.change(headers, self.made);
+            match kept {
+                LifetimeClaim::Kept => changes.change_beside_lifetimes(headers, self.made),
+                LifetimeClaim::Free => changes.change(headers, self.made),
+            }
             if changes.concern_other_rules() {
                 present = rules.asked_for(headers);
             }

@@ -16,8 +16,9 @@ use http::{HeaderName, HeaderValue};
 use config::{SplitBy, SplitConfig};
 
 use super::route::Route;
+use crate::http::cookies;
 use crate::http::forward::CHOSEN_UPSTREAM;
-use crate::origin::{cookie_value, stable_hash};
+use crate::origin::stable_hash;
 use crate::random;
 
 /// The upstreams of a route, and their shares.
@@ -95,7 +96,10 @@ impl UpstreamSplit {
                 let value = parts.headers.get(name)?;
                 Some(stable_hash(value.as_bytes()))
             }
-            SplitBy::Cookie(name) => cookie_value(&parts.headers, name).map(stable_hash),
+            SplitBy::Cookie(name) => {
+                let mut values = cookies::values(&parts.headers, name.as_bytes());
+                values.next().map(stable_hash)
+            }
         }
     }
 

@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
-use http::header::COOKIE;
 use http::request::Parts;
 
 use super::config::LimitKey;
+use crate::http::cookies;
 
 /// A request as limits see it.
 #[derive(Clone, Copy)]
@@ -30,7 +29,7 @@ impl LimitSubject<'_> {
                 }
                 None => self.write_client(to),
             },
-            LimitKey::Cookie(name) => match cookie(headers, name) {
+            LimitKey::Cookie(name) => match cookies::values(headers, name.as_bytes()).next() {
                 Some(value) => {
                     to(b"k");
                     to(value);
@@ -65,15 +64,6 @@ impl LimitSubject<'_> {
             None => to(b"-"),
         }
     }
-}
-
-/// The value of the first cookie with this name.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|octet| *octet == b';'));
-    pairs
-        .map(<[u8]>::trim_ascii)
-        .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 #[cfg(test)]
@@ -126,6 +116,7 @@ mod tests {
         );
         let one = of("cookie sid", &[("cookie", "a=1; sid=7")]);
         assert_eq!(one, of("cookie sid", &[("cookie", "sid=7")]));
+        assert_eq!(one, of("cookie sid", &[("cookie", "sid\t =7")]));
         assert_ne!(one, of("cookie sid", &[("cookie", "sid=8")]));
         assert_ne!(one, of("header x-api-key", &[("x-api-key", "7")]));
     }

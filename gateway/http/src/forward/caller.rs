@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, header};
 use smallvec::SmallVec;
 
-use super::trust::TrustedProxies;
+use super::trust::{ClientField, TrustedProxies};
 use super::{FOR, PROTO};
 use crate::list::{self, QuoteSyntax};
 
@@ -96,21 +96,33 @@ impl RequestSender {
     }
 
     /// Reads what a trusted proxy says about the client: `X-Forwarded-For` and `-Proto`, and
-    /// `Forwarded`.
+    /// `Forwarded`, or the one of the two that the listener believes.
     ///
     /// If both name a client and they differ, the client is unknown: a proxy writes one of them and
     /// passes the other on as it came. Of several `X-Forwarded-Proto` the last one counts, which
     /// the proxy next to us wrote; without any, the `proto` of `Forwarded`.
     pub(super) fn behind_proxy(mut self, headers: &HeaderMap, trust: &TrustedProxies) -> Self {
+        let believes = |field| [ClientField::Both, field].contains(&trust.client_from());
+        let believes_for = believes(ClientField::XForwardedFor);
+        let believes_forwarded = believes(ClientField::Forwarded);
         let way = |hops: SmallVec<[Hop; 4]>| {
             let said = !hops.is_empty();
             said.then(|| ReportedRoute::of(&hops, self.connected.ip(), trust))
         };
-        let by_for = way(list::field(headers, &FOR).map(Hop::of_address).collect());
-        let by_forwarded = way(list::field(headers, &header::FORWARDED)
-            .map(forwarded_element)
-            .collect());
-        let proto = list::field(headers, &PROTO).last().and_then(scheme_of);
+        let by_for = match believes_for {
+            true => way(list::field(headers, &FOR).map(Hop::of_address).collect()),
+            false => None,
+        };
+        let by_forwarded = match believes_forwarded {
+            true => way(list::field(headers, &header::FORWARDED)
+                .map(forwarded_element)
+                .collect()),
+            false => None,
+        };
+        let proto = match believes_for {
+            true => list::field(headers, &PROTO).last().and_then(scheme_of),
+            false => None,
+        };
         let forwarded_proto = by_forwarded.as_ref().and_then(|way| way.scheme);
         let told = proto.or(forwarded_proto);
         self.scheme_told = told.is_some();
@@ -357,6 +369,39 @@ mod tests {
             let fields = [("x-forwarded-for", addresses), ("forwarded", line)];
             assert_eq!(client(&fields), who, "{addresses} {line}");
         }
+    }
+
+    /// Guards against a client that adds the field that its proxy passes on as it came.
+    #[test]
+    fn a_listener_may_believe_one_of_the_two_fields() {
+        let fields = map(&[
+            ("x-forwarded-for", "8.8.8.8"),
+            ("x-forwarded-proto", "https"),
+            (
+                "forwarded",
+                "for=9.9.9.9;proto=http, for=7.7.7.7;proto=http",
+            ),
+        ]);
+        for (field, who, scheme) in [
+            (ClientField::Both, None, "https"),
+            (ClientField::XForwardedFor, Some("8.8.8.8"), "https"),
+            (ClientField::Forwarded, Some("7.7.7.7"), "http"),
+        ] {
+            let trust = trust().naming_clients_in(field);
+            let proxy = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
+            let caller = proxy.behind_proxy(&fields, &trust);
+            let who = who.map(|who| who.parse().unwrap());
+            assert_eq!(
+                (caller.client(), caller.scheme()),
+                (who, scheme),
+                "{field:?}"
+            );
+        }
+        let trust = trust().naming_clients_in(ClientField::Forwarded);
+        let proxy = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
+        let named_otherwise = map(&[("x-forwarded-for", "8.8.8.8")]);
+        let caller = proxy.behind_proxy(&named_otherwise, &trust);
+        assert_eq!(caller.client(), "10.0.0.1".parse().ok(), "nobody is named");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! Names are therefore compared by [`spelled_alike`]. Most names of a request are none of these,
 //! which their length and first letter show without a comparison.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 
 /// Fields for one hop only (RFC 9110 §7.6.1, §11.7; RFC 9111 §3.1), whether or not `Connection`
 /// names them (sorted).
@@ -162,6 +162,45 @@ pub fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
+/// Removes from a request for an origin each field whose name a server may take for another one
+/// (`X_Tenant`, `X.Tenant`) that is there as well, or that the gateway goes by: those of
+/// [`GONE_BY`], and those for which `is_gone_by` holds. Most heads have no such name.
+pub fn remove_ambiguous(headers: &mut HeaderMap, is_gone_by: impl Fn(&HeaderName) -> bool) {
+    let is_odd = |name: &&HeaderName| {
+        let mut octets = name.as_str().bytes();
+        octets.any(|octet| !octet.is_ascii_alphanumeric() && octet != b'-')
+    };
+    if !headers.keys().any(|name| is_odd(&name)) {
+        return;
+    }
+    let is_ambiguous = |name: &&HeaderName| {
+        let meant = HeaderName::from_bytes(with_hyphens(name).as_bytes());
+        meant.is_ok_and(|meant| {
+            headers.contains_key(&meant)
+                || GONE_BY.contains(&meant)
+                || super::DIFFERENCES.iter().any(|(known, _)| *known == meant)
+                || is_gone_by(&meant)
+        })
+    };
+    let odd = headers.keys().filter(is_odd).filter(is_ambiguous);
+    for name in odd.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+}
+
+/// Fields that say how a request is read and which answer it gets, beside those that the gateway
+/// writes itself.
+static GONE_BY: [HeaderName; 8] = [
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+];
+
 /// Whether a field is present under its name or under a spelling that servers may take for it.
 pub fn has_spelling(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.contains_key(name) || other_spelling(headers, name).is_some()
@@ -275,6 +314,29 @@ mod tests {
         }
         let long = HeaderName::from_bytes(&[b'x'; 300]).unwrap();
         assert_eq!(ending(&long), None);
+    }
+
+    #[test]
+    fn a_name_that_a_server_takes_for_one_that_the_gateway_goes_by_ends() {
+        let names = [
+            "x-plain",
+            "x_plain",
+            "x_own",
+            "x_tenant",
+            "accept_language",
+            "if_none_match",
+            "content_length",
+            "x_request_id",
+            "x.tenant",
+        ];
+        let mut headers: HeaderMap = names
+            .into_iter()
+            .map(|name| (named(name), http::HeaderValue::from_static("1")))
+            .collect();
+        remove_ambiguous(&mut headers, |name| name == "x-tenant");
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-plain", "x_own"]);
     }
 
     #[test]

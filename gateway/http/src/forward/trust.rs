@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use http::HeaderName;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::names;
 use crate::cidr::{Cidr, CidrError};
@@ -12,6 +14,20 @@ use crate::cidr::{Cidr, CidrError};
 pub struct TrustedProxies {
     proxies: Box<[Cidr]>,
     headers: Box<[HeaderName]>,
+    client_from: ClientField,
+}
+
+/// In which field the proxies in front of a listener name the client.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientField {
+    /// In either; where both name a client and they differ, it is unknown.
+    #[default]
+    Both,
+    /// In `X-Forwarded-For` and `X-Forwarded-Proto` alone.
+    XForwardedFor,
+    /// In `Forwarded` (RFC 7239) alone.
+    Forwarded,
 }
 
 /// Why a field cannot be in a listener's `trusted_headers`.
@@ -57,7 +73,16 @@ impl TrustedProxies {
                 .iter()
                 .filter_map(|name| trusted_header(name).ok())
                 .collect(),
+            client_from: ClientField::Both,
         })
+    }
+
+    /// The same, with proxies that name the client in this field.
+    pub fn naming_clients_in(self, client_from: ClientField) -> Self {
+        Self {
+            client_from,
+            ..self
+        }
     }
 
     /// Trusts no address, but lists these fields.
@@ -65,6 +90,7 @@ impl TrustedProxies {
         Self {
             proxies: Box::default(),
             headers: headers.into(),
+            client_from: ClientField::Both,
         }
     }
 
@@ -76,6 +102,11 @@ impl TrustedProxies {
     /// Whether one of the trusted proxies has this address.
     pub fn has_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(address))
+    }
+
+    /// In which field its proxies name the client.
+    pub(super) fn client_from(&self) -> ClientField {
+        self.client_from
     }
 
     /// Whether trusted proxies may set this field.

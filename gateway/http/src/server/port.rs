@@ -239,6 +239,7 @@ impl Port {
             address: listener.address,
             source,
         })?;
+        let trust = trust.naming_clients_in(listener.client_from);
         let tls = match tls {
             Some(standing) => Some(standing),
             None => {

@@ -119,6 +119,7 @@ fn trusted_proxies(inside: &[SourceStatement], map: &mut DraftMap) {
             }
             Some(network) => {
                 map.add("trusted_proxies", network);
+                map.set("client_from", "x-forwarded-for");
                 one.translated();
             }
             None => {}

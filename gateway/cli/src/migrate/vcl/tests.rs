@@ -770,11 +770,7 @@ fn an_expression_across_path_and_query_holds_for_its_last_part() {
         &[],
     );
     let tracking = "sub vcl_recv { if (req.url ~ \"[?&](utm_[a-z]+|gclid)=\") { return (pass); } return (hash); }";
-    says(
-        tracking,
-        &["query: { gclid: \"*\", utm_?*: \"*\" }"],
-        &[],
-    );
+    says(tracking, &["query: { gclid: \"*\", utm_?*: \"*\" }"], &[]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::collector::FindingCollector;
 use super::{form, listener_tls};
 use crate::config::GatewayConfig;
 use crate::config::problem::{ConfigPath, path};
-use crate::http::config::{ListenerConfig, ListenerLimits};
+use crate::http::config::{ClientField, ListenerConfig, ListenerLimits};
 
 pub(super) fn check(config: &GatewayConfig, report: &mut FindingCollector) {
     let all = path(&["listeners"]);
@@ -50,6 +50,13 @@ pub(super) fn check(config: &GatewayConfig, report: &mut FindingCollector) {
                 at.key("trusted_headers"),
                 "no trusted_proxies, so that these fields are accepted from nobody; expected the \
                  addresses of the proxies that set these fields",
+            );
+        }
+        if listener.client_from != ClientField::Both && listener.trusted_proxies.is_empty() {
+            report.add(
+                at.key("client_from"),
+                "no trusted_proxies, so that nobody is believed who the client is; expected the \
+                 addresses of the proxies that set this field",
             );
         }
         if listener.proxy_protocol && listener.trusted_proxies.is_empty() {

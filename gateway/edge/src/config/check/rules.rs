@@ -6,10 +6,14 @@ pub mod compress;
 mod cors;
 pub mod limits;
 
+use http::HeaderName;
+
 use super::{FindingCollector, form};
 use crate::config::GatewayConfig;
 use crate::config::problem::ConfigPath;
+use crate::http::forward;
 use crate::proxy::config::RouteConfig;
+use crate::proxy::config::rules::headers::{self, ChangedMessage};
 
 pub use answers::answering_key;
 
@@ -44,7 +48,7 @@ fn cleaning(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector)
     let languages = &route.accept_language;
     report.each(&at.key("accept_language"), languages, form::language);
     if let Some(name) = &route.device {
-        report.form(&at.key("device"), form::header_name(name));
+        report.form(&at.key("device"), device_field(route, name));
     }
     let bypass = at.key("bypass");
     report.each(&bypass.key("cookie"), &route.bypass.cookie, cookie_pattern);
@@ -52,6 +56,35 @@ fn cleaning(route: &RouteConfig, at: &ConfigPath, report: &mut FindingCollector)
     for name in route.bypass.header.keys() {
         report.form_of_key(&bypass.key("header").key(name), form::header_name(name));
     }
+}
+
+/// Fields of clients that an origin needs as they are, or that other rules set.
+const NOT_FOR_DEVICES: [&str; 8] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "authorization",
+    "content-type",
+    "cookie",
+    "user-agent",
+    "x-request-id",
+];
+
+/// Checks the field that tells the kind of device: every client's own is replaced.
+fn device_field(route: &RouteConfig, text: &str) -> Result<(), String> {
+    form::header_name(text)?;
+    headers::touchable(text, ChangedMessage::Request)?;
+    let mut taken = route.auth.iter().flat_map(|auth| auth.taken());
+    let name = HeaderName::from_bytes(text.as_bytes());
+    let is_posing = name.is_ok_and(|name| forward::is_posing(&name));
+    let is_other = |other: &&str| text.eq_ignore_ascii_case(other);
+    if is_posing || NOT_FOR_DEVICES.iter().any(is_other) || taken.any(|name| is_other(&name)) {
+        return Err(format!(
+            "`{text}` says something else, which the kind of device would replace; expected a field \
+             of its own, as in x-device"
+        ));
+    }
+    Ok(())
 }
 
 /// Checks the name of a cookie.

@@ -117,6 +117,54 @@ fn rules_that_have_no_effect_are_warnings_where_they_stand() {
             "policy: { lifetimes: [{ min_bytes: 1KiB, ttl: 1h }, { min_bytes: 1MiB, ttl: 3h }] }",
             "routes[0].policy.lifetimes[1]: without effect: entry 1",
         ),
+        (
+            "device: x-device\n    headers: { request: { set: { X-Device: big } } }",
+            "routes[0].headers.request.set.X-Device: `X-Device` set here hides",
+        ),
+        (
+            "accept_language: [de]\n    headers: { request: { add: { accept-language: fr } } }",
+            "routes[0].headers.request.add.accept-language: `accept-language` set here hides",
+        ),
+        (
+            "request_id: on\n    headers: { request: { set: { x-request-id: one } } }",
+            "routes[0].headers.request.set.x-request-id: `x-request-id` set here hides",
+        ),
+        (
+            "headers: { request: { set: { accept-encoding: br } } }",
+            "routes[0].headers.request.set.accept-encoding: `accept-encoding` set here hides",
+        ),
+        (
+            "headers: { response: { set: { etag: '\"a\"' } } }",
+            "routes[0].headers.response.set.etag: clients ask with the `etag`",
+        ),
+        (
+            "cors: { origins: [https://a.test] }\n    headers: { response: { set: { access-control-allow-origin: '*' } } }",
+            "routes[0].headers.response.set.access-control-allow-origin: without effect: `cors`",
+        ),
+        (
+            "headers: { request: { set: { authorization: 'Bearer {header.x-token}' } } }",
+            "routes[0].headers.request.set.authorization: `authorization` depends on who asks ({header.x-token})",
+        ),
+        (
+            "headers: { request: { add: { x-ip: '{client}' } } }",
+            "routes[0].headers.request.add.x-ip: `x-ip` depends on who asks ({client})",
+        ),
+        (
+            "access: { allow: [10.0.0.0/8, 192.0.2.0/24], deny: [192.0.2.0/24] }",
+            "routes[0].access.allow[1]: without effect: `deny` names",
+        ),
+        (
+            "match: { path: /a/* }\n    rewrite: { strip_prefix: /b }",
+            "routes[0].rewrite.strip_prefix: without effect: no path that `match` takes",
+        ),
+        (
+            "mirror: { upstream: demo }",
+            "routes[0].mirror.upstream: the copies go to `demo`",
+        ),
+        (
+            "esi: { depth: 0 }",
+            "routes[0].esi.depth: with 0 every include",
+        ),
     ] {
         let config = read(&file(&format!("    {keys}\n"))).unwrap();
         let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
@@ -143,6 +191,14 @@ fn rules_that_have_an_effect_are_no_warnings() {
         "policy: { lifetimes: [{ statuses: [404], ttl: 1h }, { ttl: 2h }] }",
         "policy: { lifetimes: [{ max_bytes: 1MiB, ttl: 1h }, { min_bytes: 1MiB, ttl: 3h }] }",
         "policy: { lifetimes: [{ paths: [\"/?\"], ttl: 1h }, { paths: [\"/*\"], ttl: 2h }] }",
+        "key: { headers: [X-Token] }\n    headers: { request: { set: { authorization: 'Bearer {header.x-token}' } } }",
+        "cache: off\n    headers: { request: { set: { x-t: '{header.x-token}' } } }",
+        "headers: { request: { set: { x-real-ip: '{client}', x-h: '{host}{path}' } } }",
+        "device: x-device\n    headers: { request: { set: { x-d: '{header.x-device}' } } }",
+        "match: { path: [/a/*, /*] }\n    rewrite: { strip_prefix: /b }",
+        "match: { path: /a/* }\n    rewrite: { strip_prefix: /a/b }",
+        "access: { allow: [10.0.0.0/8], deny: [10.6.6.6] }",
+        "headers: { response: { set: { access-control-allow-origin: '*', cache-control: no-cache } } }",
     ] {
         let config = read(&file(&format!("    {keys}\n"))).unwrap();
         assert!(config.warnings.is_empty(), "{keys}: {:?}", config.warnings);
@@ -176,6 +232,26 @@ fn rules_that_cannot_hold_are_refused_where_they_stand() {
         (
             "headers: { response: { set: { x-a: \"{request_id}\" } } }",
             "11:40: routes[0].headers.response.set.x-a: `{request_id}` is empty without an id",
+        ),
+        (
+            "headers: { request: { set: { X-A: b, x-a: c } } }",
+            "11:42: routes[0].headers.request.set.x-a: `x-a` is set twice",
+        ),
+        (
+            "device: X-Forwarded-For",
+            "11:13: routes[0].device: `X-Forwarded-For` says something else",
+        ),
+        (
+            "device: cookie",
+            "11:13: routes[0].device: `cookie` says something else",
+        ),
+        (
+            "device: range",
+            "11:13: routes[0].device: range is set by the gateway alone",
+        ),
+        (
+            "device: transfer-encoding",
+            "11:13: routes[0].device: transfer-encoding is for one connection only",
         ),
         (
             "rewrite: { strip_prefix: /api/ }",
@@ -272,5 +348,42 @@ fn rules_that_cannot_hold_are_refused_where_they_stand() {
     ] {
         let text = file(&format!("    {keys}\n")).replace("    upstream: demo\n", "");
         says(&text, start);
+    }
+}
+
+/// A redirect that leads back to itself, and one before which no preflight is answered.
+#[test]
+fn a_redirect_without_an_end_is_a_warning() {
+    let with = |keys: &str| {
+        let route = format!("routes:\n  - name: one\n    match: {{ path: /old/* }}\n    {keys}\n");
+        let text = file("");
+        let (before, _) = text.split_once("routes:").unwrap();
+        let config = read(&format!("{before}{route}")).unwrap();
+        let warnings = config.warnings.iter().map(ToString::to_string);
+        warnings.collect::<Vec<String>>()
+    };
+    for (keys, warning) in [
+        (
+            "redirect: { to: \"{path}\" }",
+            "routes[0].redirect.to: leads to where",
+        ),
+        (
+            "redirect: { to: \"/old/new?a=b\" }",
+            "routes[0].redirect.to: leads to where",
+        ),
+        (
+            "redirect: { to: /new }\n    cors: { origins: [https://a.test] }",
+            "routes[0].cors: preflights get the redirect",
+        ),
+    ] {
+        let warnings = with(keys);
+        assert_eq!(warnings.len(), 1, "{keys}: {warnings:?}");
+        assert!(warnings[0].contains(warning), "{keys}: {warnings:?}");
+    }
+    for keys in [
+        "redirect: { to: /new }",
+        "redirect: { to: \"https://a.test{path}\" }",
+    ] {
+        assert!(with(keys).is_empty(), "{keys}");
     }
 }

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::KeyBuf;
+use crate::http::cookies;
 use crate::http::forward::HopWishes;
 use crate::http::vary::Vary;
 use crate::plugin::{Plugin, SeenField};
@@ -120,7 +121,7 @@ impl<'a> SelectingFields<'a> {
     /// One `Cookie` line with only the selected cookies.
     fn cookies(&self, given: &HeaderMap) -> Option<HeaderValue> {
         let named = |pair: &&[u8]| cover::name_of(pair).is_some_and(|cookie| self.has(&cookie));
-        let pairs: Vec<&[u8]> = cover::pairs(given).filter(named).collect();
+        let pairs: Vec<&[u8]> = cookies::pairs(given).filter(named).collect();
         match pairs.is_empty() {
             true => None,
             false => HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok(),

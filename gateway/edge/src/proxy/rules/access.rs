@@ -28,8 +28,8 @@ impl AccessList {
         (!list.allow.is_empty() || !list.deny.is_empty()).then_some(list)
     }
 
-    /// The answer to a client that may not ask. One whose address trusted proxies hide may ask only
-    /// where just some networks are denied.
+    /// The answer to a client that may not ask. One whose address is unknown may not: it could be in
+    /// any network, and a client may make its own address unknown.
     pub fn refuse(&self, client: Option<IpAddr>) -> Option<CountedResponse> {
         if self.allows(client) {
             return None;
@@ -40,7 +40,7 @@ impl AccessList {
 
     fn allows(&self, client: Option<IpAddr>) -> bool {
         let Some(client) = client else {
-            return self.allow.is_empty();
+            return false;
         };
         let holds = |list: &[Cidr]| list.iter().any(|network| network.contains(client));
         !holds(&self.deny) && (self.allow.is_empty() || holds(&self.allow))
@@ -98,7 +98,7 @@ mod tests {
                 false,
             ),
             (&["10.0.0.0/8"][..], &[][..], None, false),
-            (&[][..], &["10.0.0.0/8"][..], None, true),
+            (&[][..], &["10.0.0.0/8"][..], None, false),
         ];
         for (allow, deny, client, expected) in cases {
             assert_eq!(

@@ -18,7 +18,8 @@ mod verified_tokens;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 
@@ -125,11 +126,16 @@ impl RouteAuth {
         }
     }
 
-    /// Lets a request in, with what the origin is to know of its sender.
+    /// Lets a request in, with what the origin is to know of its sender. `before_removal` sees it as
+    /// it came, but without what the client says of itself in fields that are ours to set.
     ///
     /// # Errors
     /// What its sender gets otherwise.
-    pub async fn admit(&self, request: &mut ArrivedRequest) -> Result<(), CountedResponse> {
+    pub async fn admit(
+        &self,
+        request: &mut ArrivedRequest,
+        before_removal: impl FnOnce(&mut Parts),
+    ) -> Result<(), CountedResponse> {
         let headers = &request.parts.headers;
         let judged = match &self.method {
             AuthMethod::Basic(basic) => basic.admit(headers).await,
@@ -144,6 +150,8 @@ impl RouteAuth {
             }
         };
         self.count.inc(AuthOutcome::Allowed);
+        self.taken.delete(&mut request.parts.headers);
+        before_removal(&mut request.parts);
         let removed = self.remove_credentials(request);
         self.taken.put(&mut request.parts, user.taken, removed);
         request.answer.user = user.name;
@@ -154,12 +162,13 @@ impl RouteAuth {
     }
 
     /// Makes of a request that nobody has sent what would go on of it.
-    pub fn pretend(&self, parts: &mut http::request::Parts) {
+    pub fn pretend(&self, parts: &mut Parts, before_removal: impl FnOnce(&mut Parts)) {
+        self.taken.delete(&mut parts.headers);
+        before_removal(parts);
         if !self.passes {
             parts.headers.remove(AUTHORIZATION);
             self.remove_cookie(&mut parts.headers);
         }
-        self.taken.delete(&mut parts.headers);
     }
 
     /// Takes out of a request what has shown who sends it, unless the origin gets that.
@@ -286,8 +295,7 @@ pub fn give_cookies(cookies: Vec<HeaderValue>, headers: &mut HeaderMap) {
 }
 
 fn not_stored(response: &mut Response<Body>) {
-    let no_store = HeaderValue::from_static("no-store");
-    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    cache_control::forbid_storing(response.headers_mut());
 }
 
 /// A challenge (RFC 9110 §11.6.1). The realm was checked.

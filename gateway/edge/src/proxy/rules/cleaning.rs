@@ -71,11 +71,19 @@ impl RequestCleaning {
         self.clean_known(parts, upgrades);
     }
 
+    /// Marks a request that is not for the cache. It is looked at twice: with what it shows of its
+    /// sender, which may end here, and with what the origin gets.
+    pub fn mark_bypass(&self, parts: &mut Parts) {
+        if self.bypass.as_ref().is_some_and(|any| any.hold(parts)) {
+            parts.extensions.insert(BypassesCache);
+        }
+    }
+
     /// The same for a head of which no more is known than what its key held: the kind of device
     /// stays what it is. Doing it twice changes nothing.
     pub fn clean_known(&self, parts: &mut Parts, upgrades: bool) {
-        if self.bypass.as_ref().is_some_and(|any| any.hold(parts)) {
-            parts.extensions.insert(BypassesCache);
+        self.mark_bypass(parts);
+        if parts.extensions.get::<BypassesCache>().is_some() {
             return;
         }
         if upgrades || !matches!(parts.method, Method::GET | Method::HEAD) {

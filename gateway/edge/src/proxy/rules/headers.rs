@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::present::RuledField;
 use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
-use crate::http::forward;
+use crate::http::{cache_control, forward};
 use crate::proxy::metrics::DroppedValueCount;
 use config::HeaderChangesConfig;
 
@@ -82,6 +82,21 @@ impl HeaderChanges {
         templates.map(value).collect()
     }
 
+    /// Changes the fields of an answer that no cache may keep for others: what it says about that
+    /// stays as it is.
+    pub fn change_beside_lifetimes(&self, headers: &mut HeaderMap, made: MadeValues) {
+        let lines = headers.iter();
+        let said = lines.filter(|(name, _)| cache_control::tells_lifetime(name));
+        let said: Vec<_> = said
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        self.change(headers, made);
+        cache_control::remove_lifetimes(headers);
+        for (name, value) in said {
+            headers.append(name, value);
+        }
+    }
+
     /// Changes the fields of an answer.
     pub fn change(&self, headers: &mut HeaderMap, made: MadeValues) {
         for name in &self.remove {
@@ -136,6 +151,23 @@ impl HeaderChanges {
                     .pieces()
                     .iter()
                     .any(TemplatePiece::is_of_the_client)
+        })
+    }
+
+    /// Whether the field `name` gets a value that may differ between two requests although these
+    /// fields of theirs, and all else that the key holds, are the same.
+    pub fn make_of_what_is_unkeyed(
+        &self,
+        name: &HeaderName,
+        is_keyed: &dyn Fn(&HeaderName) -> bool,
+    ) -> bool {
+        let differs = |piece: &TemplatePiece| match piece {
+            TemplatePiece::Header(source) => !is_keyed(source),
+            other => other.is_of_the_client(),
+        };
+        self.written().any(|(written, value)| match value {
+            FieldValue::Made(template) => written == name && template.pieces().iter().any(differs),
+            FieldValue::Fixed(_) => false,
         })
     }
 

@@ -7,9 +7,8 @@ pub mod config;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE,
-    CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
-    PRAGMA, RETRY_AFTER, TRAILER,
+    ACCEPT, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER, TRAILER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
@@ -17,6 +16,7 @@ use serde::Serialize;
 use super::config::AnswerFile;
 use super::direct::content_type;
 use crate::http::body::Body;
+use crate::http::cache_control;
 use crate::proxy::counted::{AnsweringRule, CountedResponse};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::respond;
@@ -54,7 +54,7 @@ pub struct PageReader {
 }
 
 /// Fields about content that an error page takes the place of.
-static OF_THE_CONTENT: [HeaderName; 18] = [
+static OF_THE_CONTENT: [HeaderName; 15] = [
     CONTENT_TYPE,
     CONTENT_LENGTH,
     CONTENT_ENCODING,
@@ -65,14 +65,11 @@ static OF_THE_CONTENT: [HeaderName; 18] = [
     ACCEPT_RANGES,
     ETAG,
     LAST_MODIFIED,
-    EXPIRES,
-    PRAGMA,
     TRAILER,
-    CACHE_CONTROL,
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("digest"),
 ];
 
 /// How long clients of an error 503 are told to wait, if nobody knows better, in seconds.
@@ -156,7 +153,7 @@ pub fn told(
         headers.remove(name);
     }
     headers.insert(CONTENT_TYPE, kind);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    cache_control::forbid_storing(&mut headers);
     if status == StatusCode::SERVICE_UNAVAILABLE && !headers.contains_key(RETRY_AFTER) {
         headers.insert(RETRY_AFTER, SOON.into());
     }

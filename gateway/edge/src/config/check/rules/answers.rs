@@ -1,6 +1,8 @@
 //! Checks rules about what a route answers, and what it asks its origin for: header fields, rewrites,
 //! redirects, direct answers, error pages.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::super::{FindingCollector, form};
@@ -59,8 +61,14 @@ fn changes(
     report.each(&at.key("remove"), &given.remove, |name| {
         headers::touchable(name, of)
     });
+    let mut seen = BTreeSet::new();
     for (name, value) in &given.set {
         let at = at.key("set").key(name);
+        if !seen.insert(name.to_ascii_lowercase()) {
+            let message =
+                format!("`{name}` is set twice; expected each field once, in one spelling");
+            report.push(ConfigFinding::key(at.clone(), message));
+        }
         report.form_of_key(&at, headers::touchable(name, of));
         report.form(&at, headers::value(value));
     }

@@ -9,7 +9,8 @@ use crate::proxy::config::auth::htpasswd;
 use crate::proxy::config::auth::{
     AuthConfig, ForwardAuthConfig, JwtAlgorithm, JwtConfig, KeyLocation, VerdictCacheConfig,
 };
-use crate::proxy::config::{OnOffSwitch, RouteConfig, UnkeyedAction};
+use crate::proxy::config::{OnOffSwitch, RouteConfig, SplitBy, UnkeyedAction};
+use crate::rate_limit::config::{LimitKey, LimitPlace};
 
 /// The least octets of a secret of HS256 (RFC 7518 §3.2).
 const LEAST_SECRET: usize = 32;
@@ -66,6 +67,66 @@ pub fn check(
         self::jwt(config, jwt, &at.key("jwt"), report);
     }
     taken(route, auth, at, report);
+    chosen_before(config, route, auth, (at, report));
+}
+
+/// What is looked at before anybody has said who sends the request, and what is looked at when his
+/// credentials are gone.
+fn chosen_before(
+    config: &GatewayConfig,
+    route: &RouteConfig,
+    auth: &AuthConfig,
+    (at, report): (&ConfigPath, &mut FindingCollector),
+) {
+    let section = match auth.forward {
+        Some(_) => at.key("forward").key("take"),
+        None => at.key("jwt").key("take"),
+    };
+    let is_taken = |name: &str| {
+        let mut taken = auth.taken().into_iter();
+        taken.any(|taken| taken.eq_ignore_ascii_case(name))
+    };
+    for name in &route.limit {
+        let Some(limit) = config.limits.get(name) else {
+            continue;
+        };
+        if let LimitKey::Header(field) = &limit.key
+            && limit.at == LimitPlace::Edge
+            && is_taken(field.as_str())
+        {
+            let message = format!(
+                "the limit `{name}` counts by `{field}`, which clients choose themselves where it \
+                 counts: before `auth`; expected `at: origin` for that limit, or another `key`"
+            );
+            report.add(section.clone(), message);
+        }
+    }
+    if let Some(SplitBy::Header(field)) = route.split.as_ref().map(|split| &split.by)
+        && is_taken(field.as_str())
+    {
+        let message = format!(
+            "`split` goes by `{field}`, which clients choose themselves there: before `auth`; \
+             expected another `by`"
+        );
+        report.add(section, message);
+    }
+    if auth.passes() {
+        return;
+    }
+    let is_credential = |name: &String| name.eq_ignore_ascii_case("authorization");
+    if route.key.headers.iter().any(is_credential) {
+        let message = "the key has `authorization`, which ends here before the key is derived, so that \
+                       all users share one entry; expected `pass: true`, or a key without it";
+        report.add(at.clone(), message);
+    }
+    let cookie = auth.jwt.as_ref().and_then(|jwt| jwt.cookie.as_ref());
+    if let Some(name) = cookie.filter(|name| route.key.cookies.contains(name)) {
+        let message = format!(
+            "the key has the cookie `{name}`, which ends here before the key is derived, so that all \
+             users share one entry; expected `pass: true`, or a key without it"
+        );
+        report.add(at.key("jwt").key("cookie"), message);
+    }
 }
 
 /// There is one kind of them.

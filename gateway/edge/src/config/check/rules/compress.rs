@@ -112,6 +112,20 @@ pub fn warnings(
                        stored is compressed unless `passes: true`";
         found.push(ConfigFinding::key(at.clone(), message));
     }
+    let streams = [
+        ("passes", compress.passes),
+        ("stream_min", compress.stream_min.is_some()),
+    ];
+    let is_brotli = |encoding: &CompressEncoding| *encoding == CompressEncoding::Br;
+    for (key, _) in streams.into_iter().filter(|(_, is_given)| *is_given) {
+        if compress.encodings.iter().all(is_brotli) {
+            let message = format!(
+                "without effect for `{key}`: what is encoded while it goes out is in zstd or gzip; \
+                 expected one of them beside br"
+            );
+            found.push(ConfigFinding::key(at.key("encodings"), message));
+        }
+    }
     for (n, listed) in compress.types.iter().enumerate() {
         let pattern = Pattern::new(&listed.to_ascii_lowercase());
         if let Some(coded) = COMPRESSED.iter().find(|coded| pattern.matches(coded)) {

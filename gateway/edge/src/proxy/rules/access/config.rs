@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which client addresses (CIDR) may send requests; 403 for the others. With trusted proxies in front of a listener it is the client that they name.
+/// Which client addresses (CIDR) may send requests; 403 for the others. With trusted proxies in front of a listener it is the client that they name; one whose address is unknown is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessConfig {

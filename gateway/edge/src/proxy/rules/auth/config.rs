@@ -73,7 +73,7 @@ pub enum AuthQuestionMethod {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictCacheConfig {
-    /// What must be the same: `header.NAME`, `cookie.NAME`, `method`, `host`, `uri` (path and query), `client`.
+    /// What must be the same: `header.NAME`, `cookie.NAME`, `uri` (path and query), `client`; method, scheme and host must be in any case, whether named or not.
     pub key: Vec<String>,
     /// For how long at most; the service's own `Cache-Control` may shorten it.
     pub max: ConfigDuration,

@@ -91,7 +91,7 @@ impl ForwardAuth {
         let verdicts = self.verdicts.as_ref();
         AuthQuestion {
             headers: self.headers(request),
-            key: verdicts.map(|verdicts| verdicts.key(request)),
+            key: verdicts.and_then(|verdicts| verdicts.key(request, &self.send)),
             method: parts.method.clone(),
             dialect: request.answer.dialect,
             is_loop: forward::loops(&parts.headers, &CDN_ID),

@@ -23,7 +23,7 @@ use super::public_keys::PublicKey;
 use super::taken::TakenField;
 use super::verified_tokens::VerifiedTokens;
 use super::{AuthRefusal, AuthenticatedUser, realm};
-use crate::http::bearer;
+use crate::http::{bearer, cookies};
 use crate::proxy::cover;
 
 /// The most octets of a token.
@@ -80,13 +80,6 @@ enum TokenVerdict {
     Bad(&'static str),
 }
 
-/// The value of a cookie, if it has this name.
-fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let equals = memchr::memchr(b'=', pair)?;
-    let is_it = pair[..equals].trim_ascii_end() == name;
-    is_it.then(|| pair[equals + 1..].trim_ascii_start())
-}
-
 impl JwtAuth {
     pub fn new(config: &JwtConfig, keys: Arc<KeySet>, realm_name: Option<&str>) -> Self {
         let secret = config.secret.as_ref();
@@ -140,7 +133,7 @@ impl JwtAuth {
         let Some(name) = &self.cookie else {
             return TokenPlace::Nowhere;
         };
-        let mut values = cover::pairs(headers).filter_map(|pair| value_of(pair, name));
+        let mut values = cookies::values(headers, name).map(<[u8]>::trim_ascii_start);
         match (values.next(), values.next()) {
             (None, _) => TokenPlace::Nowhere,
             (Some(token), None) => TokenPlace::At(token),
@@ -151,9 +144,12 @@ impl JwtAuth {
 
     /// Takes the cookie with the token out of a request. Returns whether there was one.
     pub fn remove_cookie(&self, headers: &mut HeaderMap) -> bool {
+        let is_it = |pair: &[u8], name: &[u8]| match cookies::name_and_value(pair) {
+            (own, value) => own == name && value.is_some(),
+        };
         self.cookie
             .as_ref()
-            .is_some_and(|name| cover::retain_pairs(headers, |pair| value_of(pair, name).is_none()))
+            .is_some_and(|name| cover::retain_pairs(headers, |pair| !is_it(pair, name)))
     }
 
     /// Finds out who sends a request.

@@ -34,10 +34,9 @@ impl TakenFields {
         }
     }
 
-    /// Sets what was taken, after the client's own were deleted. `removed` says what the request has
+    /// Sets what was taken; the client's own were deleted. `removed` says what the request has
     /// lost here.
     pub fn put(&self, parts: &mut Parts, taken: Vec<TakenField>, removed: RemovedCredentials) {
-        self.delete(&mut parts.headers);
         if self.0.is_empty() {
             return;
         }

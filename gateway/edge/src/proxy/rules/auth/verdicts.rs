@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::COOKIE;
+use http::header::{ACCEPT, COOKIE};
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
@@ -21,6 +21,7 @@ use crate::cache::entry::PurgeAttributes;
 use crate::cache::key::hash64;
 use crate::cache::purge::PurgeOrder;
 use crate::http::cache_control::ResponseDirectives;
+use crate::http::cookies;
 use crate::proxy::arrived::ArrivedRequest;
 
 /// The most verdicts of a route that are remembered.
@@ -45,8 +46,6 @@ pub type VerdictKey = [u8; 32];
 enum VerdictKeyPart {
     Header(HeaderName),
     Cookie(Box<[u8]>),
-    Method,
-    Host,
     Uri,
     Client,
 }
@@ -95,8 +94,30 @@ impl VerdictCache {
         }
     }
 
-    /// The key of a request.
-    pub fn key(&self, request: &ArrivedRequest) -> VerdictKey {
+    /// The key of a request of which the service gets these fields. Method, scheme and host are in
+    /// each: the service is told them, and may decide by them. None: it gets something that the key
+    /// knows nothing of, so that its yes may be about that, and is for this request alone.
+    pub fn key(&self, request: &ArrivedRequest, sent: &[HeaderName]) -> Option<VerdictKey> {
+        let headers = &request.parts.headers;
+        let mut sent = sent.iter().filter(|name| headers.contains_key(*name));
+        sent.all(|name| self.knows(name, headers))
+            .then(|| self.digest(request))
+    }
+
+    /// Whether the key has a part of this request that stands for the field `name`.
+    fn knows(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
+        *name == ACCEPT
+            || self.key.iter().any(|part| match part {
+                VerdictKeyPart::Header(keyed) => keyed == name,
+                VerdictKeyPart::Cookie(cookie) if *name == COOKIE => {
+                    let mut values = cookies::values(headers, cookie);
+                    values.any(|value| !value.trim_ascii().is_empty())
+                }
+                _ => false,
+            })
+    }
+
+    fn digest(&self, request: &ArrivedRequest) -> VerdictKey {
         let mut digest = Sha256::new();
         let mut put = |value: Option<&[u8]>| {
             let length = value.map_or(u64::MAX, |value| value.len() as u64);
@@ -104,6 +125,10 @@ impl VerdictCache {
             digest.update(value.unwrap_or_default());
         };
         let headers = &request.parts.headers;
+        let method = request.parts.method.as_str();
+        for told in [method, request.scheme, &*request.host] {
+            put(Some(told.as_bytes()));
+        }
         for part in &self.key {
             match part {
                 VerdictKeyPart::Header(name) => {
@@ -114,11 +139,9 @@ impl VerdictCache {
                     put(None);
                 }
                 VerdictKeyPart::Cookie(name) => {
-                    cookies(headers, name).for_each(|value| put(Some(value)));
+                    cookies::values(headers, name).for_each(|value| put(Some(value)));
                     put(None);
                 }
-                VerdictKeyPart::Method => put(Some(request.parts.method.as_str().as_bytes())),
-                VerdictKeyPart::Host => put(Some(request.host.as_bytes())),
                 VerdictKeyPart::Uri => {
                     let uri = request.parts.uri.path_and_query();
                     put(uri.map(|uri| uri.as_str().as_bytes()));
@@ -202,13 +225,12 @@ impl VerdictCache {
 }
 
 impl VerdictKeyPart {
+    /// None: it is in every key.
     fn parse(text: &str) -> Option<Self> {
         Some(match text.split_once('.') {
             Some(("header", name)) => Self::Header(name.parse().ok()?),
             Some(("cookie", name)) => Self::Cookie(name.as_bytes().into()),
             _ => match text {
-                "method" => Self::Method,
-                "host" => Self::Host,
                 "uri" => Self::Uri,
                 "client" => Self::Client,
                 _ => return None,
@@ -234,11 +256,4 @@ fn tags(answer: &HeaderMap) -> impl Iterator<Item = u64> {
     let words = texts.flat_map(|text| text.split([' ', ',']));
     let ours = words.filter(|word| word.starts_with("auth:"));
     ours.map(|word| hash64(word.as_bytes()))
-}
-
-fn cookies<'a>(headers: &'a HeaderMap, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|octet| *octet == b';'));
-    let pairs = pairs.map(<[u8]>::trim_ascii);
-    pairs.filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }

@@ -3,9 +3,9 @@
 use http::request::Parts;
 
 use super::config::CacheBypassConfig;
+use crate::http::cookies;
 use crate::pattern::Pattern;
 use crate::proxy::config::{OneOrMany, RouteMatchConfig, ValueMatchConfig};
-use crate::proxy::cover;
 use crate::proxy::route::matching::RouteConditions;
 
 /// Conditions of which one suffices.
@@ -57,9 +57,9 @@ impl BypassConditions {
         if self.cookies.is_empty() {
             return false;
         }
-        let mut pairs = cover::pairs(&parts.headers);
+        let mut pairs = cookies::pairs(&parts.headers);
         pairs.any(|pair| {
-            let name = cover::beginning(pair);
+            let name = cookies::name_and_value(pair).0;
             let mut patterns = self.cookies.iter();
             patterns.any(|pattern| pattern.matches_octets(name))
         })

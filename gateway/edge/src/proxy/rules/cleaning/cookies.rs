@@ -3,6 +3,7 @@
 use http::HeaderMap;
 
 use super::config::RequestCookiesConfig;
+use crate::http::cookies;
 use crate::pattern::Pattern;
 use crate::proxy::cover;
 
@@ -31,7 +32,7 @@ impl CookieFilter {
 
     /// A name that is no text matches no pattern, and what has no `=` is a name (RFC 6265bis §5.6).
     fn keeps(&self, pair: &[u8]) -> bool {
-        let name = cover::beginning(pair);
+        let name = cookies::name_and_value(pair).0;
         let holds = |patterns: &[Pattern]| {
             patterns.iter().any(|pattern| pattern.matches_octets(name))
                 && std::str::from_utf8(name).is_ok()
