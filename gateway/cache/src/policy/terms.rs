@@ -129,6 +129,9 @@ pub enum UncacheableReason {
     Part,
     /// A plugin decided it.
     Plugin,
+    /// It varies by a field that a rule makes of what differs between requests that are the same to
+    /// the cache.
+    RequestRule,
     /// The loader read something that the key does not cover, and the route does not allow that.
     Unkeyed,
     /// It announces trailers, or means nothing without them. Entries have no trailers.
@@ -151,6 +154,7 @@ impl UncacheableReason {
             Self::TooLarge => "too-large",
             Self::Part => "part",
             Self::Plugin => "plugin",
+            Self::RequestRule => "request-rule",
             Self::Unkeyed => "unkeyed",
             Self::Trailers => "trailers",
         }

@@ -179,6 +179,23 @@ pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body>
     response
 }
 
+/// An error response of ours in place of an answer with this head, whose content is not what its
+/// coding says.
+pub fn undecodable(said: &HeaderMap) -> Response<Body> {
+    let text = "502 the origin's content can't be decoded\n";
+    let mut response = plain(StatusCode::BAD_GATEWAY, text);
+    let headers = response.headers_mut();
+    let value = format!("{PSEUDONYM}; error=http_response_content_coding");
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        headers.insert("proxy-status", value);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for line in said.get_all(&CACHE_STATUS) {
+        headers.append(CACHE_STATUS, line.clone());
+    }
+    response
+}
+
 /// The response to clients if a loader says that the resource is absent.
 pub fn absent() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 not found\n")
