@@ -26,7 +26,7 @@ use crate::proxy::mirror::config::MirroredRequests;
 use crate::proxy::miss::source::for_loader;
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
-use crate::proxy::rules::maintenance;
+use crate::proxy::rules::{RouteRules, maintenance};
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::{Proxy, context, esi, origin_query, sticky};
 
@@ -160,7 +160,14 @@ impl Generation {
         explanation.route = Some(route.name.to_string());
         explanation.rules.extend(admission_lines(route));
         let rules = route.rules.as_ref();
-        let answered = rules.and_then(|rules| rules.answer_here(parts, caller.client(), &wishes));
+        let client = caller.client();
+        let answered = match rules {
+            Some(rules) => rules.answer_here(parts, client, &wishes),
+            None => {
+                let page = route.maintenance.answer(parts, client, Instant::now());
+                page.map(|_| RouteRules::CLOSED.to_owned())
+            }
+        };
         if !rules.is_some_and(|rules| rules.asks_nobody()) {
             explanation.rules.extend(origin_lines(route));
         }

@@ -147,6 +147,9 @@ impl RuleAdmission {
 }
 
 impl RouteRules {
+    /// What answers on a closed route, in words.
+    pub const CLOSED: &'static str = "maintenance (503)";
+
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
     ///
     /// # Errors
@@ -304,7 +307,7 @@ impl RouteRules {
             .answer(parts, client, Instant::now())
             .is_some()
         {
-            return Some("maintenance (503)".to_owned());
+            return Some(Self::CLOSED.to_owned());
         }
         if self.redirect.is_some() {
             return Some("a redirect".to_owned());
