@@ -228,15 +228,15 @@ impl PageRequest {
             outcome,
             rule,
         } = served;
-        let response = match self.without_coding(response) {
-            Ok(response) => response,
-            Err(fault) => return self.unreadable(fault),
+        let (mut head, body) = response.into_parts();
+        let body = match without_coding(&mut head.headers, body) {
+            Ok(body) => body,
+            Err(fault) => return self.unreadable(fault, &head.headers),
         };
         let left = self.place.budget.bytes.load(Ordering::Relaxed);
-        if response.body().size_hint().lower() > left {
-            return self.unreadable(PageFault::TooLarge);
+        if body.size_hint().lower() > left {
+            return self.unreadable(PageFault::TooLarge, &head.headers);
         }
-        let (mut head, body) = response.into_parts();
         for_one_client(&mut head.headers);
         let body = match self.is_head {
             true => Body::empty(),
@@ -260,44 +260,25 @@ impl PageRequest {
                     && AppliedCoding::of(headers) != AppliedCoding::Other))
     }
 
-    /// An answer without the coding that its origin gave it although it was asked for none.
-    fn without_coding(&self, response: Response<Body>) -> Result<Response<Body>, PageFault> {
-        let coding = match AppliedCoding::of(response.headers()) {
-            AppliedCoding::Identity => return Ok(response),
-            AppliedCoding::Other => return Err(PageFault::UnknownCoding),
-            AppliedCoding::One(coding) => coding,
+    /// The answer in place of a page with this head that can't be read.
+    fn unreadable(&self, fault: PageFault, said: &HeaderMap) -> CountedResponse {
+        let (error, why) = match fault {
+            PageFault::TooLarge => (
+                "http_response_body_size",
+                "a page is larger than esi.max_bytes",
+            ),
+            PageFault::Damaged => (
+                "http_response_content_coding",
+                "a page has content that can't be decoded",
+            ),
+            PageFault::UnknownCoding => (
+                "http_response_content_coding",
+                "a page has a Content-Encoding that can't be undone, so its includes can't be read",
+            ),
         };
-        let (mut head, body) = response.into_parts();
-        head.headers.remove(CONTENT_ENCODING);
-        head.headers.remove(CONTENT_LENGTH);
-        let body = match body {
-            Body::Empty => Body::Empty,
-            // The whole is there, so that a fault of it can still be told by the status.
-            Body::Full(Some(coded)) if coded.len() <= CODED_AT_ONCE => {
-                match decode(coding, &coded, MOST_AT_ONCE) {
-                    Ok(plain) => Body::full(plain),
-                    Err(DecodeError::TooLarge) => {
-                        Body::boxed(DecodedBody::new(Body::full(coded), coding))
-                    }
-                    Err(DecodeError::Damaged) => return Err(PageFault::Damaged),
-                }
-            }
-            body => Body::boxed(DecodedBody::new(body, coding)),
-        };
-        Ok(Response::from_parts(head, body))
-    }
-
-    /// The answer in place of a page that can't be read.
-    fn unreadable(&self, fault: PageFault) -> CountedResponse {
-        self.warn(match fault {
-            PageFault::TooLarge => "a page is larger than esi.max_bytes",
-            PageFault::Damaged => "a page has content that can't be decoded",
-            PageFault::UnknownCoding => {
-                "a page has a Content-Encoding that can't be undone, so its includes can't be read"
-            }
-        });
-        let status = StatusCode::BAD_GATEWAY;
-        let answer = respond::plain(status, respond::text(status));
+        self.warn(why);
+        let text = "502 the origin's page can't be put together\n";
+        let answer = respond::unusable(said, error, text);
         CountedResponse::new(answer, RequestOutcome::Error)
     }
 
@@ -327,8 +308,9 @@ impl PageRequest {
         if !answer.status().is_success() {
             return None;
         }
-        match self.without_coding(answer) {
-            Ok(answer) => page::collected(answer.into_body(), &self.place.budget.bytes).await,
+        let (mut head, body) = answer.into_parts();
+        match without_coding(&mut head.headers, body) {
+            Ok(body) => page::collected(body, &self.place.budget.bytes).await,
             Err(_) => {
                 self.warn("a fragment has a Content-Encoding that can't be undone");
                 None
@@ -373,6 +355,32 @@ impl PageRequest {
             let (route, page) = (&*self.route.name, self.uri.path());
             tracing::warn!(route, page, dropped, "{what}");
         }
+    }
+}
+
+/// The content of an answer without the coding that its origin gave it although it was asked for
+/// none.
+fn without_coding(headers: &mut HeaderMap, body: Body) -> Result<Body, PageFault> {
+    let coding = match AppliedCoding::of(headers) {
+        AppliedCoding::Identity => return Ok(body),
+        AppliedCoding::Other => return Err(PageFault::UnknownCoding),
+        AppliedCoding::One(coding) => coding,
+    };
+    headers.remove(CONTENT_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+    match body {
+        Body::Empty => Ok(Body::Empty),
+        // The whole is there, so that a fault of it can still be told by the status.
+        Body::Full(Some(coded)) if coded.len() <= CODED_AT_ONCE => {
+            match decode(coding, &coded, MOST_AT_ONCE) {
+                Ok(plain) => Ok(Body::full(plain)),
+                Err(DecodeError::TooLarge) => {
+                    Ok(Body::boxed(DecodedBody::new(Body::full(coded), coding)))
+                }
+                Err(DecodeError::Damaged) => Err(PageFault::Damaged),
+            }
+        }
+        body => Ok(Body::boxed(DecodedBody::new(body, coding))),
     }
 }
 

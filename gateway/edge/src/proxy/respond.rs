@@ -179,13 +179,12 @@ pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body>
     response
 }
 
-/// An error response of ours in place of an answer with this head, whose content is not what its
-/// coding says.
-pub fn undecodable(said: &HeaderMap) -> Response<Body> {
-    let text = "502 the origin's content can't be decoded\n";
+/// An error response of ours in place of an answer with this head, whose content can't be used; the
+/// cause is one of RFC 9209.
+pub fn unusable(said: &HeaderMap, error: &str, text: &'static str) -> Response<Body> {
     let mut response = plain(StatusCode::BAD_GATEWAY, text);
     let headers = response.headers_mut();
-    let value = format!("{PSEUDONYM}; error=http_response_content_coding");
+    let value = format!("{PSEUDONYM}; error={error}");
     if let Ok(value) = HeaderValue::from_str(&value) {
         headers.insert("proxy-status", value);
     }

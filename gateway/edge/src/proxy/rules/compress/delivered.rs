@@ -161,7 +161,7 @@ impl ClientCodings {
                     Err(DecodeError::TooLarge) => {
                         Body::boxed(DecodedBody::new(Body::full(coded), coding))
                     }
-                    Err(DecodeError::Damaged) => return Err(respond::undecodable(&head.headers)),
+                    Err(DecodeError::Damaged) => return Err(undecodable(&head.headers)),
                 }
             }
             Body::Empty => Body::Empty,
@@ -252,4 +252,9 @@ fn has_content(status: StatusCode) -> bool {
 fn announced(headers: &HeaderMap) -> Option<u64> {
     let length = headers.get(http::header::CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()
+}
+
+fn undecodable(said: &HeaderMap) -> Response<Body> {
+    let text = "502 the origin's content can't be decoded\n";
+    respond::unusable(said, "http_response_content_coding", text)
 }
