@@ -189,6 +189,8 @@ pub fn unusable(said: &HeaderMap, error: &str, text: &'static str) -> Response<B
         headers.insert("proxy-status", value);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What the cache did stays true of the request.
+    headers.extend(said.get(AGE).map(|age| (AGE, age.clone())));
     for line in said.get_all(&CACHE_STATUS) {
         headers.append(CACHE_STATUS, line.clone());
     }
