@@ -263,6 +263,11 @@ async fn asked(
     if let Some(line) = line {
         line.asked(&bytes);
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| answer::of_outcome(Err(format!("the body is not JSON: {error}"))))
+    let refused = |message| answer::of_outcome(Err(message));
+    match serde_json::from_slice(&bytes) {
+        // A list would be read as the values of an object, in the order in which we know its keys.
+        Ok(Value::Array(_)) => Err(refused("the body is a list; expected an object".to_owned())),
+        Ok(value) => Ok(value),
+        Err(error) => Err(refused(format!("the body is not JSON: {error}"))),
+    }
 }

@@ -3,7 +3,8 @@
 //! `<esi:include src="…" alt="…" onerror="continue"/>` stands for a fragment,
 //! `<esi:remove>…</esi:remove>` is left out with its content, `<esi:comment text="…"/>` is left out,
 //! and of `<!--esi … -->` only the marks are left out. Everything else is text, also tags that are
-//! no ESI of these kinds and ESI that is broken: a page is never lost because of one mark.
+//! no ESI of these kinds and ESI that is broken: a page is never lost because of one mark. What
+//! stands in a comment of another kind (`<!-- … -->`) or in `<![CDATA[ … ]]>` is no mark.
 //!
 //! A page is read once, from its beginning to its end, and no part of it twice.
 
@@ -45,6 +46,9 @@ const CLOSE_COMMENT: &[u8] = b"-->";
 const OPEN_TAG: &[u8] = b"<esi:";
 const CLOSE_TAG: &[u8] = b"</esi:";
 const CLOSE_REMOVE: &[u8] = b"</esi:remove>";
+const PLAIN_COMMENT: &[u8] = b"<!--";
+const OPEN_CDATA: &[u8] = b"<![CDATA[";
+const CLOSE_CDATA: &[u8] = b"]]>";
 
 /// The most octets of one tag; a longer one is text.
 const MOST_OF_A_TAG: usize = 8 << 10;
@@ -73,7 +77,8 @@ fn next_mark(page: &[u8], mut at: usize, in_comment: bool) -> Option<usize> {
         let rest = &page[here..];
         let is_mark = rest.starts_with(OPEN_TAG)
             || rest.starts_with(CLOSE_TAG)
-            || rest.starts_with(OPEN_COMMENT)
+            || rest.starts_with(PLAIN_COMMENT)
+            || rest.starts_with(OPEN_CDATA)
             || (in_comment && rest.starts_with(CLOSE_COMMENT));
         if is_mark {
             return Some(here);
@@ -81,6 +86,33 @@ fn next_mark(page: &[u8], mut at: usize, in_comment: bool) -> Option<usize> {
         at = here + 1;
     }
     None
+}
+
+/// Whether marks count at a place of a page.
+enum MarkFreeSection {
+    /// No section without marks begins here.
+    None,
+    /// One of this length begins here.
+    Closed(usize),
+    /// One begins here that is never closed.
+    Open,
+}
+
+impl MarkFreeSection {
+    fn at(rest: &[u8]) -> Self {
+        let (inside, close) = if rest.starts_with(OPEN_CDATA) {
+            (OPEN_CDATA.len(), CLOSE_CDATA)
+        } else if rest.starts_with(PLAIN_COMMENT) && !rest.starts_with(OPEN_COMMENT) {
+            // The two dashes may be those of its end: `<!-->` is a whole comment of HTML.
+            (b"<!".len(), CLOSE_COMMENT)
+        } else {
+            return Self::None;
+        };
+        match memmem::find(&rest[inside..], close) {
+            Some(found) => Self::Closed(inside + found + close.len()),
+            None => Self::Open,
+        }
+    }
 }
 
 struct EsiReader<'a> {
@@ -98,6 +130,11 @@ impl EsiReader<'_> {
     /// Reads the mark at this place. Returns where reading goes on.
     fn mark(&mut self, at: usize) -> usize {
         let rest = &self.page[at..];
+        match MarkFreeSection::at(rest) {
+            MarkFreeSection::None => {}
+            MarkFreeSection::Closed(length) => return at + length,
+            MarkFreeSection::Open => return self.page.len(),
+        }
         if rest.starts_with(OPEN_COMMENT) {
             self.open_comments += 1;
             return self.leave_out(at, at + OPEN_COMMENT.len());
@@ -133,13 +170,9 @@ impl EsiReader<'_> {
         if self.no_more_removes {
             return None;
         }
-        match memmem::find(&self.page[from..], CLOSE_REMOVE) {
-            Some(found) => Some(from + found + CLOSE_REMOVE.len()),
-            None => {
-                self.no_more_removes = true;
-                None
-            }
-        }
+        let end = end_of_removed(self.page, from);
+        self.no_more_removes = end.is_none();
+        end
     }
 
     fn leave_out(&mut self, from: usize, to: usize) -> usize {
@@ -154,6 +187,27 @@ impl EsiReader<'_> {
         }
         self.text_from = end;
     }
+}
+
+/// Where the end tag ends of what is removed from this place on. One in a comment is none, unless the
+/// comment is never closed.
+fn end_of_removed(page: &[u8], mut at: usize) -> Option<usize> {
+    while let Some(found) = memchr::memchr(b'<', page.get(at..)?) {
+        at += found;
+        let rest = &page[at..];
+        if rest.starts_with(CLOSE_REMOVE) {
+            return Some(at + CLOSE_REMOVE.len());
+        }
+        match MarkFreeSection::at(rest) {
+            MarkFreeSection::None => at += 1,
+            MarkFreeSection::Closed(length) => at += length,
+            MarkFreeSection::Open => {
+                let found = memmem::find(rest, CLOSE_REMOVE)?;
+                return Some(at + found + CLOSE_REMOVE.len());
+            }
+        }
+    }
+    None
 }
 
 /// A tag of ESI.
@@ -321,6 +375,37 @@ mod tests {
             ),
             ("a<!--esi x--><!-- y -->b", "a x<!-- y -->b"),
             ("a<!-- y -->b", "a<!-- y -->b"),
+            (
+                "a<!-- <esi:include src=\"/f\"/> -->b<esi:include src=\"/f\"/>",
+                "a<!-- <esi:include src=\"/f\"/> -->b[/f||!]",
+            ),
+            (
+                "a<![CDATA[ <esi:include src=\"/f\"/><!--esi x --> ]]>b<esi:remove>c</esi:remove>d",
+                "a<![CDATA[ <esi:include src=\"/f\"/><!--esi x --> ]]>bd",
+            ),
+            (
+                "a<!-- <esi:include src=\"/f\"/>",
+                "a<!-- <esi:include src=\"/f\"/>",
+            ),
+            (
+                "a<![CDATA[ --> <esi:comment text=\"\"/>",
+                "a<![CDATA[ --> <esi:comment text=\"\"/>",
+            ),
+            ("<!--><esi:include src=\"/f\"/>", "<!-->[/f||!]"),
+            (
+                "<!--[if !IE]><!--><esi:include src=\"/f\"/><!--<![endif]-->",
+                "<!--[if !IE]><!-->[/f||!]<!--<![endif]-->",
+            ),
+            (
+                "<!--esi a<!-- <esi:include src=\"/f\"/> -->b-->c",
+                " a<!-- <esi:include src=\"/f\"/> -->bc",
+            ),
+            ("a<esi:remove>x<!-- </esi:remove> -->y</esi:remove>b", "ab"),
+            ("a<esi:remove>x<!-- y</esi:remove>b", "ab"),
+            (
+                "a<esi:remove>x<![CDATA[</esi:remove>]]></esi:remove>b",
+                "ab",
+            ),
             ("a<esi:include/>b", "ab"),
             ("a<esi:include alt=\"/f\"/>b", "ab"),
             ("a<esi:vars>$(X)</esi:vars>b", "a<esi:vars>$(X)</esi:vars>b"),
@@ -339,7 +424,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_is_never_lost_or_made_up(page in "(<esi:include src=\"/f\"/>|<esi:|</esi:remove>|<esi:remove>|<!--esi|-->|[<>a/ =\"-]){0,40}") {
+        fn text_is_never_lost_or_made_up(page in "(<esi:include src=\"/f\"/>|<esi:|</esi:remove>|<esi:remove>|<!--esi|-->|<!--|<!\\[CDATA\\[|\\]\\]>|[<>a/ =\"-]){0,40}") {
             let mut last = 0;
             for piece in pieces(page.as_bytes()) {
                 if let EsiPiece::Text(range) = piece {

@@ -21,18 +21,14 @@ pub struct RequestRefusal {
     pub reason: &'static str,
 }
 
-/// Checks the head of a request against `limits` and RFC 9110/9112. `body_bytes` is the largest
-/// body that any route allows; the route of the request may allow less.
+/// Checks the head of a request against `limits` and RFC 9110/9112. How large its body may be is the
+/// word of its route, which tells a client in its own form that it is too large.
 ///
 /// # Errors
 /// The refusal to answer with; the connection must be closed after it.
-pub fn check<B>(
-    request: &Request<B>,
-    limits: &ListenerLimits,
-    body_bytes: u64,
-) -> Result<(), RequestRefusal> {
+pub fn check<B>(request: &Request<B>, limits: &ListenerLimits) -> Result<(), RequestRefusal> {
     let seen = DecisiveFields::of(request.headers());
-    sizes(request, &seen, limits, body_bytes)?;
+    sizes(request, &seen, limits)?;
     framing(&seen)?;
     target(request)?;
     host(request, &seen)
@@ -77,7 +73,6 @@ fn sizes<B>(
     request: &Request<B>,
     seen: &DecisiveFields<'_>,
     limits: &ListenerLimits,
-    body_bytes: u64,
 ) -> Result<(), RequestRefusal> {
     if target_length(request.uri()) as u64 > limits.max_uri_bytes.0 {
         return refuse(StatusCode::URI_TOO_LONG, "the request target is too long");
@@ -89,16 +84,17 @@ fn sizes<B>(
         );
     }
     // hyper has checked the number; one that does not parse here is larger than any limit.
-    if let Some(announced) = seen.length {
-        let length = announced.to_str().ok().and_then(|text| text.parse().ok());
-        if length.unwrap_or(u64::MAX) > body_bytes {
-            return refuse(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the request body is too large",
-            );
-        }
+    let is_number = |length: &HeaderValue| {
+        let length = length.to_str().ok();
+        length.is_some_and(|text| text.parse::<u64>().is_ok())
+    };
+    match seen.length.is_none_or(is_number) {
+        true => Ok(()),
+        false => refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request body is too large",
+        ),
     }
-    Ok(())
 }
 
 /// RFC 9112 §6.1: we do not decode a coding that we do not know, nor two of them.
@@ -270,7 +266,7 @@ mod tests {
         }
         let request = request.body(()).unwrap();
         let limits = ListenerLimits::default();
-        check(&request, &limits, limits.max_body_bytes.0)
+        check(&request, &limits)
             .err()
             .map(|refusal| refusal.status.as_u16())
     }
@@ -327,8 +323,16 @@ mod tests {
         let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
         assert_eq!(get("/", &many), Some(431));
         assert_eq!(
-            get("/", &[("host", "a"), ("content-length", "9999999999")]),
+            get(
+                "/",
+                &[("host", "a"), ("content-length", "99999999999999999999")]
+            ),
             Some(413)
+        );
+        assert_eq!(
+            get("/", &[("host", "a"), ("content-length", "9999999999")]),
+            None,
+            "its route knows what is too large"
         );
     }
 

@@ -9,19 +9,21 @@ use http::Uri;
 use super::path;
 
 /// The URI that `reference` names: only a path and query, unless it names an authority. `None`
-/// when it is not a valid URI.
-pub fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
+/// when it is not a valid URI, or one without an authority of a scheme of its own (`mailto:`, or a
+/// native application's of RFC 8252): such a one names nothing that is asked for over HTTP.
+///
+/// `base` is the request's URI and `scheme` its scheme, which it need not name.
+pub fn resolve(base: &Uri, scheme: &str, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or("");
-    let (scheme, rest) = match reference.split_once("://") {
-        Some((scheme, rest)) if is_scheme(scheme) => (Some(scheme), Some(rest)),
-        _ => (None, reference.strip_prefix("//")),
+    let (scheme, rest) = match reference.split_once(':') {
+        Some((named, rest)) if is_scheme(named) => (named, Some(rest.strip_prefix("//")?)),
+        _ => (scheme, reference.strip_prefix("//")),
     };
     let Some(rest) = rest else {
         return path::normal(&joined(base, reference)).parse().ok();
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let scheme = scheme.or(base.scheme_str()).unwrap_or("http");
     let path = path::normal(path);
     format!("{scheme}://{authority}{path}").parse().ok()
 }
@@ -69,7 +71,7 @@ mod tests {
             ("./g", "/b/c/g"),
             ("g/", "/b/c/g/"),
             ("/g", "/g"),
-            ("//g", "http://g/"),
+            ("//g", "https://g/"),
             ("?y", "/b/c/d?y"),
             ("g?y/../x", "/b/c/g?y/../x"),
             ("#s", "/b/c/d?q"),
@@ -85,10 +87,26 @@ mod tests {
             ("g/../h", "/b/c/h"),
             ("https://a.example?x", "https://a.example/?x"),
             ("http://a.example/x/../y", "http://a.example/y"),
+            ("g?u=http://h/x", "/b/c/g?u=http://h/x"),
+            ("./g:h", "/b/c/g:h"),
+            ("größe?ü#ä", "/b/c/gr%C3%B6%C3%9Fe?%C3%BC"),
+            ("/日本", "/%E6%97%A5%E6%9C%AC"),
         ] {
-            let found = resolve(&base, reference);
+            let found = resolve(&base, "https", reference);
             assert_eq!(found, uri.parse().ok(), "{reference}");
         }
-        assert_eq!(resolve(&base, "http://"), None);
+        for elsewhere in [
+            "http://",
+            "g:h",
+            "http:g",
+            "mailto:a@b.example",
+            "tel:+49123",
+            "com.example.app:/oauth2redirect?code=1",
+            "intent:#Intent;end",
+            "data:text/html,x",
+            "javascript:void(0)",
+        ] {
+            assert_eq!(resolve(&base, "https", elsewhere), None, "{elsewhere}");
+        }
     }
 }

@@ -6,13 +6,25 @@ use e2e::gateway::Gateway;
 use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use http::Method;
 use lamina_http::coding::ContentCoding;
 use lamina_http::coding::decode::decode;
+use lamina_http::coding::encode::{CodingLevels, encode};
 use serde_json::json;
+
+const LEVELS: CodingLevels = CodingLevels {
+    gzip: 6,
+    brotli: 5,
+    zstd: 3,
+};
 
 /// A page with includes that says so.
 fn page(body: &str) -> Reply {
-    let reply = Reply::fresh(body.to_owned()).header("content-type", "text/html");
+    declared(Reply::fresh(body.to_owned()))
+}
+
+fn declared(reply: Reply) -> Reply {
+    let reply = reply.header("content-type", "text/html");
     let reply = reply.header("surrogate-control", "max-age=60, content=\"ESI/1.0\"");
     reply
         .header("etag", "\"page\"")
@@ -296,4 +308,134 @@ async fn a_precondition_of_a_change_reaches_the_origin() {
     let put = gateway.client().ask(http::Method::PUT, "/menu");
     put.header("if-match", "\"old\"").body("new").send().await;
     assert_eq!(origin.last().header("if-match"), "\"old\"");
+}
+
+/// Varnish puts each of them together, and shops have includes in their pages for errors.
+#[tokio::test]
+async fn a_page_may_have_any_status_that_has_a_whole_content() {
+    let pages = |seen: &Seen| match seen.path_only().trim_start_matches('/').parse() {
+        Ok(status) => page("a<esi:include src=\"/f\"/>b")
+            .status(status)
+            .header("location", "/elsewhere"),
+        Err(_) => Reply::fresh("F"),
+    };
+    let (_origin, gateway) = site(&[PAGES], pages).await;
+    for status in [200, 203, 301, 302, 403, 404, 410, 500, 503] {
+        for _ in 0..2 {
+            let answer = gateway.client().get(&format!("/{status}")).await;
+            assert_eq!((answer.status.as_u16(), answer.text()), (status, "aFb"));
+            assert_eq!(
+                answer.header("cache-control"),
+                "private, no-cache",
+                "{status}"
+            );
+        }
+    }
+}
+
+/// An origin may encode although it is asked not to.
+#[tokio::test]
+async fn a_page_or_fragment_that_is_coded_nevertheless_is_decoded_first() {
+    fn coded(coding: ContentCoding, text: &str) -> Reply {
+        let body = encode(coding, &LEVELS, text.as_bytes(), 1 << 20).unwrap();
+        Reply::fresh(body).header("content-encoding", coding.as_str())
+    }
+    fn pages(seen: &Seen) -> Reply {
+        let marks = "a<esi:include src=\"/f\"/>b";
+        match seen.path_only() {
+            "/gzip" => declared(coded(ContentCoding::Gzip, marks)),
+            "/br" => declared(coded(ContentCoding::Brotli, marks)),
+            "/zstd" => declared(coded(ContentCoding::Zstd, marks)),
+            "/large" => declared(coded(
+                ContentCoding::Gzip,
+                &format!("{}{marks}", "x".repeat(600 << 10)),
+            )),
+            "/f" => coded(ContentCoding::Gzip, "F"),
+            "/damaged" => page(marks).header("content-encoding", "gzip"),
+            "/unknown" => page(marks).header("content-encoding", "deflate"),
+            "/twice" => page(marks).header("content-encoding", "gzip, gzip"),
+            _ => Reply::status_only(404),
+        }
+    }
+    for compress in ["", ", compress: {}"] {
+        let route = format!("{{name: pages, upstream: origin, esi: {{}}{compress}}}");
+        let (_origin, gateway) = site(&[&route], pages).await;
+        for target in ["/gzip", "/br", "/zstd"] {
+            for takes in ["identity", "gzip, br, zstd"] {
+                let ask = gateway.client().request(target);
+                let answer = ask.header("accept-encoding", takes).send().await;
+                assert_eq!(answer.text(), "aFb", "{target} {takes}");
+                assert!(!answer.has("content-encoding"), "{target} {takes}");
+                assert_eq!(answer.header("cache-control"), "private, no-cache");
+            }
+        }
+        let large = gateway.client().get("/large").await;
+        assert!(
+            large.text().ends_with("xaFb"),
+            "what is large is decoded while it arrives"
+        );
+        for target in ["/damaged", "/unknown", "/twice"] {
+            // A miss may have begun already when its damage is seen.
+            let _ = gateway.client().request(target).try_send().await;
+            let answer = gateway.client().get(target).await;
+            assert_eq!(answer.status, 502, "{target}");
+            assert!(!answer.text().contains("esi:"), "{target}");
+        }
+        gateway
+            .logged("why", |line| line.contains("a page has"))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn what_tells_of_octets_is_of_the_page_that_was_asked_for() {
+    const OF_THE_ORIGIN: [&str; 4] = ["content-md5", "content-digest", "repr-digest", "digest"];
+    const OF_THE_CLIENT: [&str; 6] = [
+        "content-encoding",
+        "content-language",
+        "content-type",
+        "content-location",
+        "content-digest",
+        "digest",
+    ];
+    fn pages(seen: &Seen) -> Reply {
+        let reply = match seen.path_only() {
+            "/" => page("<esi:include src=\"/menu\"/>"),
+            _ => Reply::fresh("menu"),
+        };
+        let digests = OF_THE_ORIGIN.into_iter();
+        digests.fold(reply, |reply, name| reply.header(name, "x"))
+    }
+    let (origin, gateway) = site(&[PAGES], pages).await;
+    let asks = [Method::GET, Method::GET, Method::POST].map(|method| (method, gateway.client()));
+    for (method, client) in asks {
+        let posts = method == Method::POST;
+        let mut ask = client.ask(method, "/");
+        if posts {
+            gateway.purge(json!({"all": true})).await;
+            ask = OF_THE_CLIENT
+                .into_iter()
+                .fold(ask, |ask, name| ask.header(name, "x"))
+                .body("form");
+        }
+        let answer = ask.send().await;
+        assert_eq!(answer.text(), "menu");
+        for gone in OF_THE_ORIGIN {
+            assert!(!answer.has(gone), "{gone}");
+        }
+    }
+    let seen = origin.seen();
+    let post = seen
+        .iter()
+        .find(|seen| seen.method == Method::POST)
+        .unwrap();
+    let fragment = seen.last().unwrap();
+    assert_eq!(fragment.path, "/menu");
+    for name in OF_THE_CLIENT {
+        assert_eq!(
+            (post.header(name), fragment.header(name)),
+            ("x", ""),
+            "{name}"
+        );
+    }
 }

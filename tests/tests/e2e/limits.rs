@@ -61,6 +61,45 @@ async fn a_body_that_says_it_is_too_long_is_413() {
     assert_eq!(origin.count(), 1);
 }
 
+/// However its length becomes known, the refusal is that of its route.
+#[tokio::test]
+async fn a_body_that_is_too_long_is_an_error_of_its_route() {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let gateway = Setup::new(&origin)
+        .listener("limits", "{max_body_bytes: 1KiB}")
+        .route(
+            "{name: site, upstream: origin, errors: [{statuses: [413]}], request_id: on, \
+             cors: {origins: [\"https://a.test\"]}}",
+        )
+        .start()
+        .await;
+    let body = format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
+    for (length, sent) in [
+        ("content-length: 2048", String::new()),
+        ("transfer-encoding: chunked", body),
+    ] {
+        let mut raw = gateway.raw().await;
+        let fields = "host: x\r\norigin: https://a.test\r\naccept: application/json";
+        raw.write(format!(
+            "POST / HTTP/1.1\r\n{fields}\r\n{length}\r\n\r\n{sent}"
+        ))
+        .await;
+        let head = raw.head().await;
+        assert_eq!(head.status, 413, "{length}");
+        for field in [
+            "content-type: application/problem+json",
+            "access-control-allow-origin: https://a.test",
+            "x-request-id: ",
+        ] {
+            assert!(
+                head.text.contains(field),
+                "{length}: {field} in {}",
+                head.text
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_grows_too_long_never_arrives_whole() {
     let (origin, gateway) = limited("{max_body_bytes: 1KiB}").await;

@@ -102,6 +102,12 @@ async fn a_field_that_tells_of_one_client_keeps_an_answer_from_the_others() {
         let answer = get("/varies", user).await;
         assert_eq!(answer.text(), user);
         assert!(!answer.is_hit());
+        let status = answer.header("cache-status");
+        let told = ["detail=request-rule", "detail=hit-for-miss"];
+        assert!(
+            told.iter().any(|detail| status.contains(detail)),
+            "{status}"
+        );
     }
     get("/same", "ann").await;
     assert!(
@@ -436,6 +442,66 @@ async fn a_file_is_read_at_the_start_and_by_a_reload() {
     assert_eq!(client.get("/robots.txt").await.text(), "two");
 }
 
+/// What a file says that a route names is part of what a plan compares.
+#[tokio::test]
+async fn files_of_routes_are_compared_by_their_content() {
+    const FILES: [(&str, &str, &str); 5] = [
+        ("robots.txt", "robots", "respond.file"),
+        ("sorry.html", "shop", "errors"),
+        ("closed.html", "shop", "maintenance.file"),
+        ("users", "inside", "auth.basic"),
+        ("keys.json", "api", "auth.jwt.keys"),
+    ];
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let hash = "$2b$04$abcdefghijklmnopqrstuujZkTwHUiJ9XdZPwKfcfDo7dMp5DjlTu";
+    let key = |id: &str| {
+        // The public key of RFC 8037, appendix A.2.
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x}]}).to_string()
+    };
+    let content = |file: &str, edition: &str| match file {
+        "users" => format!("{edition}:{hash}\n"),
+        "keys.json" => key(edition),
+        _ => format!("<p>{edition}</p>"),
+    };
+    let setup = Setup::new(&origin)
+        .route("{name: robots, match: {path: /robots.txt}, respond: {file: robots.txt}}")
+        .route(
+            "{name: shop, match: {path: /shop}, upstream: origin, errors: [{file: sorry.html}], \
+             maintenance: {file: closed.html}}",
+        )
+        .route("{name: inside, match: {path: /inside}, upstream: origin, auth: {basic: users}}")
+        .route(
+            "{name: api, match: {path: /api}, upstream: origin, \
+             auth: {jwt: {keys: keys.json, issuer: a, audience: [b], algorithms: [EdDSA]}}}",
+        );
+    let with_files = |setup: Setup, edition: &str| {
+        let files = FILES.iter();
+        files.fold(setup, |setup, (file, ..)| {
+            setup.file(file, content(file, edition))
+        })
+    };
+    let gateway = with_files(setup, "first").start().await;
+    let unchanged = gateway.reload().await.said;
+    assert_eq!(unchanged["changes"]["routes"]["changed"], json!({}));
+    for (file, route, key) in FILES {
+        std::fs::write(gateway.dir().join(file), content(file, "second")).unwrap();
+        let taken = gateway.reload().await;
+        assert_eq!(taken.status, 200, "{}", taken.said);
+        let changed = &taken.said["changes"]["routes"]["changed"];
+        assert_eq!(changed.as_object().unwrap().len(), 1, "{file}: {changed}");
+        assert_eq!(changed[route][0]["key"], key, "{file}: {changed}");
+        assert_ne!(
+            taken.said["hash_before"], taken.said["hash_after"],
+            "{file}"
+        );
+        assert!(
+            !taken.said.to_string().contains("second"),
+            "{file}: no content is shown"
+        );
+    }
+}
+
 async fn switch(gateway: &Gateway, body: Value) -> Value {
     let path = "/v1/routes/site/maintenance";
     let answer = gateway.admin(Method::POST, path, &body.to_string()).await;
@@ -481,6 +547,11 @@ async fn a_route_is_closed_at_run_time_and_stays_so_over_a_reload() {
     let bad = "{\"for\": \"0s\"}";
     let path = "/v1/routes/site/maintenance";
     assert_eq!(gateway.admin(Method::POST, path, bad).await.status, 400);
+    // A list is no order, although its values could be read as those of one.
+    for list in ["[]", "[\"on\"]"] {
+        assert_eq!(gateway.admin(Method::POST, path, list).await.status, 400);
+        assert_eq!(status("/a").await, 200, "{list}");
+    }
     let path = "/v1/routes/none/maintenance";
     assert_eq!(gateway.admin(Method::POST, path, "{}").await.status, 404);
 }

@@ -473,6 +473,137 @@ async fn damaged_and_exploding_content_is_refused() {
     }
 }
 
+/// It is an error as any other: with the page, the fields and the rules of its route.
+#[tokio::test]
+async fn content_that_cannot_be_decoded_is_an_error_like_the_others() {
+    let origin = Origin::pages(|_| {
+        let reply = Reply::fresh("no gzip at all").header("content-encoding", "gzip");
+        reply.header("content-type", "text/html")
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .top("limits", "{often: {rate: 100/s, fields: true}}")
+        .route(
+            "{name: site, upstream: origin, compress: {}, errors: [{statuses: [502]}], \
+             request_id: on, security_headers: basic, limit: [often], \
+             cors: {origins: [\"https://a.test\"]}, headers: {response: {set: {x-resp: y}}}}",
+        )
+        .start()
+        .await;
+    for _ in 0..2 {
+        let fields = [("accept", "application/json"), ("origin", "https://a.test")];
+        let answer = ask(&gateway, "/", &fields).await;
+        assert_eq!(answer.status, 502);
+        let told: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(told["status"], 502);
+        for (name, value) in [
+            ("content-type", "application/problem+json"),
+            ("access-control-allow-origin", "https://a.test"),
+            ("cache-control", "no-store"),
+            ("x-resp", "y"),
+            ("x-content-type-options", "nosniff"),
+        ] {
+            assert_eq!(answer.header(name), value, "{name}");
+        }
+        for name in ["x-request-id", "ratelimit", "cache-status", "proxy-status"] {
+            assert!(answer.has(name), "{name}: {:?}", answer.headers);
+        }
+    }
+}
+
+/// HD3, Z6: what the origin said decides, for the first client as for the others; what a rule says is
+/// for clients.
+#[tokio::test]
+async fn rules_for_fields_do_not_change_what_is_encoded() {
+    let origin = Origin::pages(|seen| {
+        let reply = Reply::fresh(text()).header("content-type", "text/html");
+        match seen.path_only() {
+            "/fixed" => reply
+                .without("cache-control")
+                .header("cache-control", "max-age=60, no-transform"),
+            _ => reply,
+        }
+    })
+    .await;
+    for (compress, rule, target, coding) in [
+        ("{stream_min: 1B}", "remove: [cache-control]", "/fixed", ""),
+        (
+            "{stream_min: 1B}",
+            "set: {cache-control: \"public, no-transform\"}",
+            "/free",
+            "gzip",
+        ),
+        (
+            "{stream_min: 1B}",
+            "set: {content-digest: x}",
+            "/free",
+            "gzip",
+        ),
+        (
+            "{stream_min: 1B}",
+            "set: {content-type: image/png}",
+            "/free",
+            "gzip",
+        ),
+        (
+            "{stream_min: 1B}",
+            "remove: [content-type]",
+            "/free",
+            "gzip",
+        ),
+        (
+            "{passes: true}, cache: off",
+            "remove: [cache-control]",
+            "/fixed",
+            "",
+        ),
+        (
+            "{passes: true}, cache: off",
+            "set: {cache-control: no-transform}",
+            "/free",
+            "gzip",
+        ),
+    ] {
+        let route = format!(
+            "{{name: site, upstream: origin, compress: {compress}, headers: {{response: {{{rule}}}}}}}"
+        );
+        let gateway = Setup::new(&origin).route(&route).start().await;
+        let first = ask(&gateway, target, &[("accept-encoding", "gzip")]).await;
+        assert_eq!(
+            first.header("content-encoding"),
+            coding,
+            "{rule}: the first client"
+        );
+        assert!(varies(&first), "{rule}");
+        let later = with_coding(&gateway, target, "gzip", coding).await;
+        assert!(varies(&later), "{rule}");
+        assert_eq!(plain(&later), text(), "{rule}");
+    }
+}
+
+/// Z3: a 304 says what the whole answer says.
+#[tokio::test]
+async fn a_304_of_a_route_that_answers_by_itself_varies_as_its_answer() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin)
+        .route(
+            "{name: own, respond: {body: \"some text\"}, compress: {passes: true, min_bytes: 1B}}",
+        )
+        .start()
+        .await;
+    let client = gateway.client().uncached();
+    let whole = client.get("/").await;
+    let ask = client
+        .request("/")
+        .header("if-none-match", whole.header("etag"));
+    let unchanged = ask.send().await;
+    assert_eq!(
+        (whole.status.as_u16(), unchanged.status.as_u16()),
+        (200, 304)
+    );
+    assert!(varies(&whole) && varies(&unchanged));
+}
+
 /// Z6, Z9.
 #[tokio::test]
 async fn what_must_not_or_need_not_be_compressed_is_left_alone() {

@@ -110,6 +110,91 @@ async fn explain_tells_all_rules_in_the_order_in_which_they_are_applied() {
     assert_eq!(own["decision"], decision);
     let moved = explained(&gateway, "http://moved.test/a").await;
     assert_eq!(names(&moved), ["maintenance", "redirect"]);
+    let decision = "answered by maintenance (503), before the cache";
+    assert_eq!(moved["decision"], decision);
+}
+
+/// What a request would get is what `explain` says of it, also where a rule answers only some.
+#[tokio::test]
+async fn explain_tells_which_rule_would_answer() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin)
+        .route("{name: slash, match: {host: slash.test}, upstream: origin, trailing_slash: add}")
+        .route(
+            "{name: closed, match: {host: closed.test}, upstream: origin, maintenance: {enabled: true}}",
+        )
+        .route(
+            "{name: kept, match: {host: kept.test}, upstream: origin, \
+             maintenance: {enabled: true, serve: cached}}",
+        )
+        .route("{name: cors, match: {host: cors.test}, upstream: origin, cors: {origins: [\"*\"]}}")
+        .start()
+        .await;
+    let preflight = json!({"origin": "https://a.test", "access-control-request-method": "PUT"});
+    for (method, host, headers, status, decision) in [
+        (
+            Method::GET,
+            "slash",
+            json!({}),
+            308,
+            "answered by a redirect of trailing_slash (308), before the cache",
+        ),
+        (Method::POST, "slash", json!({}), 200, "pass (method)"),
+        (
+            Method::GET,
+            "closed",
+            json!({}),
+            503,
+            "answered by maintenance (503), before the cache",
+        ),
+        (
+            Method::POST,
+            "closed",
+            json!({}),
+            503,
+            "answered by maintenance (503), before the cache",
+        ),
+        (
+            Method::GET,
+            "kept",
+            json!({}),
+            503,
+            "cache, and maintenance (503) in place of a load",
+        ),
+        (
+            Method::POST,
+            "kept",
+            json!({}),
+            503,
+            "answered by maintenance (503): this is never stored",
+        ),
+        (
+            Method::OPTIONS,
+            "cors",
+            preflight,
+            204,
+            "answered by cors, since it is a browser's preflight (204), before the cache",
+        ),
+        (Method::OPTIONS, "cors", json!({}), 200, "pass (method)"),
+    ] {
+        let fields = headers.as_object().unwrap().iter();
+        let body = json!({
+            "url": format!("http://{host}.test/a"),
+            "method": method.as_str(),
+            "headers": headers,
+        });
+        let told = gateway
+            .admin(Method::POST, "/v1/explain", &body.to_string())
+            .await;
+        let told: Value = serde_json::from_str(&told.text).unwrap();
+        assert_eq!(told["decision"], decision, "{method} {host}: {told}");
+        let asked = gateway.client().uncached().ask(method.clone(), "/a");
+        let asked = asked.host(&format!("{host}.test"));
+        let asked = fields.fold(asked, |ask, (name, value)| {
+            ask.header(name, value.as_str().unwrap())
+        });
+        assert_eq!(asked.send().await.status, status, "{method} {host}");
+    }
 }
 
 /// Each route that answers by a rule, what is asked of it, and the rule.

@@ -129,6 +129,9 @@ pub enum UncacheableReason {
     Part,
     /// A plugin decided it.
     Plugin,
+    /// It varies by a field that a rule makes of what differs between requests that are the same to
+    /// the cache.
+    RequestRule,
     /// The loader read something that the key does not cover, and the route does not allow that.
     Unkeyed,
     /// It names more tags than an entry keeps, or longer ones: a purge by one of these would miss it.
@@ -153,6 +156,7 @@ impl UncacheableReason {
             Self::TooLarge => "too-large",
             Self::Part => "part",
             Self::Plugin => "plugin",
+            Self::RequestRule => "request-rule",
             Self::Unkeyed => "unkeyed",
             Self::Tags => "too-many-tags",
             Self::Trailers => "trailers",

@@ -13,14 +13,13 @@ pub async fn explain(proxy: &Proxy, body: &Value) -> Result<Value, String> {
     let url = body
         .get("url")
         .and_then(Value::as_str)
-        .ok_or("expected {\"url\": \"http://host/path\", \"headers\": {…}}")?;
+        .ok_or("expected {\"url\": \"http://host/path\", \"method\": \"GET\", \"headers\": {…}}")?;
+    let method = body.get("method").and_then(Value::as_str).unwrap_or("GET");
     let headers = body.get("headers").and_then(Value::as_object);
-    let request = headers
-        .into_iter()
-        .flatten()
-        .fold(Request::builder().uri(url), |request, (name, value)| {
-            request.header(name, value.as_str().unwrap_or_default())
-        });
+    let request = headers.into_iter().flatten().fold(
+        Request::builder().method(method).uri(url),
+        |request, (name, value)| request.header(name, value.as_str().unwrap_or_default()),
+    );
     let request = request
         .body(())
         .map_err(|error| format!("not a request: {error}"))?;

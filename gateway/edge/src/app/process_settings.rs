@@ -16,7 +16,6 @@ use crate::shared_tickets::SharedTicketKeeper;
 /// Settings that others read while they work.
 pub struct ProcessSettings {
     tls: Arc<TlsListeners>,
-    body_bytes: Arc<AtomicU64>,
     drain_limit: Arc<AtomicU64>,
     writes_key_log: Arc<AtomicBool>,
     /// Brings the secrets of session tickets that nodes share. None if no listener shares any.
@@ -27,16 +26,10 @@ impl ProcessSettings {
     pub fn new(tls: &Arc<TlsListeners>, drain_limit: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             tls: Arc::clone(tls),
-            body_bytes: Arc::default(),
             drain_limit,
             writes_key_log: Arc::default(),
             sharing: Mutex::default(),
         })
-    }
-
-    /// The largest request body in bytes that any route allows.
-    pub fn body_bytes(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.body_bytes)
     }
 
     /// Whether secrets of TLS sessions are written to a file.
@@ -62,12 +55,6 @@ impl ProcessSettings {
     /// Follows this configuration.
     pub fn follow(&self, config: &GatewayConfig, sharing: Option<SharedTicketKeeper>) {
         *self.sharing.lock() = sharing.map(|keeper| spawn(keeper.run()));
-        let of_routes = config
-            .routes
-            .iter()
-            .map(|route| route.limits.max_body_bytes);
-        let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
-        self.body_bytes.store(body_bytes, Relaxed);
         let drain = config.server.drain_timeout.0.as_millis();
         let drain = u64::try_from(drain).unwrap_or(u64::MAX);
         self.drain_limit.store(drain, Relaxed);

@@ -105,7 +105,7 @@ struct CurrentConfig {
 
 impl CurrentConfig {
     fn of(config: GatewayConfig) -> Self {
-        let text = serde_json::to_vec(&config).unwrap_or_default();
+        let text = changes::compared(&config).to_string();
         let digest = Sha256::digest(text);
         Self {
             config: Arc::new(config),

@@ -242,7 +242,6 @@ impl StartedEngine {
     fn shared_by_listeners(&self) -> SharedByListeners {
         let secret = self.process.tls.secret();
         SharedByListeners {
-            body_bytes: self.settings.body_bytes(),
             tls: Arc::clone(&self.process.tls),
             quic: Arc::clone(&self.process.quic),
             identity: Arc::new(secret.quic_identity(self.generation)),

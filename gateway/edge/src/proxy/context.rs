@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, Version
 use crate::cache::coalesce::LoadFailure;
 use crate::cache::entry::PurgeAttributes;
 use crate::cache::key::{CacheKeyInput, KeyBuf, KeyId, hash64};
-use crate::cache::policy::{CameWith, Credentials};
+use crate::cache::policy::{CameWith, Credentials, UncacheableReason};
 use crate::http::body::Body;
 use crate::http::forward::{self, HopWishes, PSEUDONYM, RequestSender, TrailerWish};
 use crate::http::grpc::AnswerDialect;
@@ -255,10 +255,12 @@ impl RequestContext {
         }
     }
 
-    /// Whether an answer depends on what the rules tell the origin of this client alone.
-    pub fn is_for_one(&self, response: &HeaderMap) -> bool {
-        let rules = self.route.rules.as_ref();
-        rules.is_some_and(|rules| rules.tell_of_the_client(response))
+    /// Why an answer is not to be stored, if it depends on what the rules tell the origin of this
+    /// client alone.
+    pub fn kept_out(&self, response: &HeaderMap) -> Option<UncacheableReason> {
+        let rules = self.route.rules.as_ref()?;
+        let is_for_one = rules.tell_of_the_client(response);
+        is_for_one.then_some(UncacheableReason::RequestRule)
     }
 
     /// What the templates of the route's rules are filled in from.

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
-    ETAG, HOST, LAST_MODIFIED,
+    ETAG, EXPECT, HOST, LAST_MODIFIED, TRAILER,
 };
 use http::request::Parts;
 use http::{
@@ -35,6 +35,9 @@ use super::{Proxy, context, cover, respond};
 use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::cache_control;
+use crate::http::coding::AppliedCoding;
+use crate::http::coding::decode::{DecodeError, decode};
+use crate::http::coding::transcode::DecodedBody;
 use crate::http::conditional;
 use crate::http::forward::{ForwardingContext, HopWishes, RequestSender};
 use crate::http::reference;
@@ -50,8 +53,26 @@ const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control
 const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 const CAPABILITY: HeaderValue = HeaderValue::from_static("lamina=\"ESI/1.0\"");
 
-/// What of a page's request is not for its fragments.
-const OF_THE_PAGE: [HeaderName; 3] = [ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE];
+/// What of a page's request is not for its fragments, beside what describes its content
+/// ([`describes_content`]).
+const OF_THE_PAGE: [HeaderName; 3] = [ACCEPT_ENCODING, EXPECT, TRAILER];
+
+/// The fields of a page's answer that are true only of its octets as the origin sent them.
+const OF_THE_OCTETS: [HeaderName; 8] = [
+    CONTENT_LENGTH,
+    ETAG,
+    LAST_MODIFIED,
+    ACCEPT_RANGES,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+];
+
+/// Coded pages of at most so many octets are decoded at once, if they have no more than
+/// [`MOST_AT_ONCE`] then.
+const CODED_AT_ONCE: usize = 64 << 10;
+const MOST_AT_ONCE: usize = 512 << 10;
 
 /// Marks a request for a fragment, as an extension of the request.
 #[derive(Clone)]
@@ -83,6 +104,16 @@ pub struct PageRequest {
     scheme: &'static str,
     headers: HeaderMap,
     place: FragmentPlace,
+}
+
+/// Why a page can't be put together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PageFault {
+    TooLarge,
+    /// Its content is not what its coding says.
+    Damaged,
+    /// It has several codings, or one that is unknown here.
+    UnknownCoding,
 }
 
 /// Makes a request for a page one whose answer may be put together here: the whole is asked for,
@@ -161,6 +192,14 @@ impl PageRequest {
         for name in OF_THE_PAGE {
             headers.remove(name);
         }
+        let of_content: Vec<_> = headers
+            .keys()
+            .filter(|name| describes_content(name))
+            .cloned()
+            .collect();
+        for name in of_content {
+            headers.remove(name);
+        }
         Some(Box::new(Self {
             proxy: Arc::clone(proxy),
             route: Arc::clone(route),
@@ -189,14 +228,15 @@ impl PageRequest {
             outcome,
             rule,
         } = served;
-        let left = self.place.budget.bytes.load(Ordering::Relaxed);
-        if response.body().size_hint().lower() > left {
-            self.warn("a page is larger than esi.max_bytes");
-            let status = StatusCode::BAD_GATEWAY;
-            let answer = respond::plain(status, respond::text(status));
-            return CountedResponse::new(answer, RequestOutcome::Error);
-        }
         let (mut head, body) = response.into_parts();
+        let body = match without_coding(&mut head.headers, body) {
+            Ok(body) => body,
+            Err(fault) => return self.unreadable(fault, &head.headers),
+        };
+        let left = self.place.budget.bytes.load(Ordering::Relaxed);
+        if body.size_hint().lower() > left {
+            return self.unreadable(PageFault::TooLarge, &head.headers);
+        }
         for_one_client(&mut head.headers);
         let body = match self.is_head {
             true => Body::empty(),
@@ -213,9 +253,33 @@ impl PageRequest {
     /// Whether an answer is a page that may have includes.
     fn is_page(&self, response: &Response<Body>) -> bool {
         let headers = response.headers();
-        response.status() == StatusCode::OK
-            && !headers.contains_key(CONTENT_ENCODING)
-            && (is_declared(headers) || (self.rules.pages == EsiPages::All && is_text(headers)))
+        has_whole_content(response.status())
+            && (is_declared(headers)
+                || (self.rules.pages == EsiPages::All
+                    && is_text(headers)
+                    && AppliedCoding::of(headers) != AppliedCoding::Other))
+    }
+
+    /// The answer in place of a page with this head that can't be read.
+    fn unreadable(&self, fault: PageFault, said: &HeaderMap) -> CountedResponse {
+        let (error, why) = match fault {
+            PageFault::TooLarge => (
+                "http_response_body_size",
+                "a page is larger than esi.max_bytes",
+            ),
+            PageFault::Damaged => (
+                "http_response_content_coding",
+                "a page has content that can't be decoded",
+            ),
+            PageFault::UnknownCoding => (
+                "http_response_content_coding",
+                "a page has a Content-Encoding that can't be undone, so its includes can't be read",
+            ),
+        };
+        self.warn(why);
+        let text = "502 the origin's page can't be put together\n";
+        let answer = respond::unusable(said, error, text);
+        CountedResponse::new(answer, RequestOutcome::Error)
     }
 
     /// The content of a fragment. None: it can't be had, or the page may not have it.
@@ -241,10 +305,17 @@ impl PageRequest {
             HandlerAnswer::Now(response) => response,
             HandlerAnswer::Later(response) => response.await,
         };
-        if !answer.status().is_success() || answer.headers().contains_key(CONTENT_ENCODING) {
+        if !answer.status().is_success() {
             return None;
         }
-        page::collected(answer.into_body(), &self.place.budget.bytes).await
+        let (mut head, body) = answer.into_parts();
+        match without_coding(&mut head.headers, body) {
+            Ok(body) => page::collected(body, &self.place.budget.bytes).await,
+            Err(_) => {
+                self.warn("a fragment has a Content-Encoding that can't be undone");
+                None
+            }
+        }
     }
 
     /// The request for a fragment of this page.
@@ -253,7 +324,7 @@ impl PageRequest {
         if depth > self.rules.depth {
             return None;
         }
-        let uri = reference::resolve(&self.uri, place)?;
+        let uri = reference::resolve(&self.uri, self.scheme, place)?;
         if let Some(authority) = uri.authority() {
             let host = context::normal_host(authority.as_str(), self.scheme);
             let same_scheme = uri.scheme_str().is_none_or(|scheme| scheme == self.scheme);
@@ -287,12 +358,56 @@ impl PageRequest {
     }
 }
 
+/// The content of an answer without the coding that its origin gave it although it was asked for
+/// none.
+fn without_coding(headers: &mut HeaderMap, body: Body) -> Result<Body, PageFault> {
+    let coding = match AppliedCoding::of(headers) {
+        AppliedCoding::Identity => return Ok(body),
+        AppliedCoding::Other => return Err(PageFault::UnknownCoding),
+        AppliedCoding::One(coding) => coding,
+    };
+    headers.remove(CONTENT_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+    match body {
+        Body::Empty => Ok(Body::Empty),
+        // The whole is there, so that a fault of it can still be told by the status.
+        Body::Full(Some(coded)) if coded.len() <= CODED_AT_ONCE => {
+            match decode(coding, &coded, MOST_AT_ONCE) {
+                Ok(plain) => Ok(Body::full(plain)),
+                Err(DecodeError::TooLarge) => {
+                    Ok(Body::boxed(DecodedBody::new(Body::full(coded), coding)))
+                }
+                Err(DecodeError::Damaged) => Err(PageFault::Damaged),
+            }
+        }
+        body => Ok(Body::boxed(DecodedBody::new(body, coding))),
+    }
+}
+
 /// Removes from the head of a page what is not true of the page as its client gets it.
 fn for_one_client(headers: &mut HeaderMap) {
-    for name in [CONTENT_LENGTH, ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
+    for name in OF_THE_OCTETS {
         headers.remove(name);
     }
     cache_control::make_private(headers);
+}
+
+/// Whether a field of a request describes its content, which no request for a fragment has.
+fn describes_content(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("content-") || name == "digest" || name == "repr-digest"
+}
+
+/// Whether an answer with this status has a whole content.
+fn has_whole_content(status: StatusCode) -> bool {
+    !status.is_informational()
+        && !matches!(
+            status,
+            StatusCode::NO_CONTENT
+                | StatusCode::RESET_CONTENT
+                | StatusCode::PARTIAL_CONTENT
+                | StatusCode::NOT_MODIFIED
+        )
 }
 
 /// Whether `Surrogate-Control` says that an answer has includes.

@@ -26,6 +26,7 @@ use crate::proxy::mirror::config::MirroredRequests;
 use crate::proxy::miss::source::for_loader;
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
+use crate::proxy::rules::{RouteRules, maintenance};
 use crate::proxy::target::{PathRefusal, RoutingOutcome};
 use crate::proxy::{Proxy, context, esi, origin_query, sticky};
 
@@ -158,8 +159,16 @@ impl Generation {
         explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
         explanation.rules.extend(admission_lines(route));
-        let answered = route.rules.as_ref().and_then(|rules| rules.answer_here());
-        if answered.is_none() {
+        let rules = route.rules.as_ref();
+        let client = caller.client();
+        let answered = match rules {
+            Some(rules) => rules.answer_here(parts, client, &wishes),
+            None => {
+                let page = route.maintenance.answer(parts, client, Instant::now());
+                page.map(|_| RouteRules::CLOSED.to_owned())
+            }
+        };
+        if !rules.is_some_and(|rules| rules.asks_nobody()) {
             explanation.rules.extend(origin_lines(route));
         }
         explanation.rules.extend(delivery_lines(route));
@@ -278,7 +287,11 @@ fn explain(explanation: &mut Explanation, visit: &RoutedRequest<'_>) -> Option<D
         RequestPlan::Pass(reason, detail) => (passes(reason, detail), None),
         RequestPlan::Refuse(status) => (format!("refuse ({status})"), None),
     };
-    explanation.decision = decision;
+    explanation.decision = match (&keyed, maintenance::wants_only_stored(visit.parts)) {
+        (_, false) => decision,
+        (Some(_), true) => format!("{decision}, and maintenance (503) in place of a load"),
+        (None, true) => "answered by maintenance (503): this is never stored".to_owned(),
+    };
     explanation.lifetime = lifetime(route);
     explanation.lifetime.extend(with_cookies(route));
     explanation.stale = stale(route);

@@ -55,8 +55,10 @@ pub(super) fn learn(
         return;
     }
     let renewed = match is_same(copy, answer.response.headers()) {
-        true if answer.kept_out => Err(UncacheableReason::Plugin),
-        true => renewed(cache, ask, stored, (answer, sent)),
+        true => match answer.kept_out {
+            Some(reason) => Err(reason),
+            None => renewed(cache, ask, stored, (answer, sent)),
+        },
         false => Ok(None),
     };
     match renewed {

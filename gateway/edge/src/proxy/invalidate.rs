@@ -223,7 +223,7 @@ pub fn named_uri(
     base: &Uri,
 ) -> Option<Uri> {
     let text = path::text::of_octets(response.get(name)?.as_bytes());
-    let uri = reference::resolve(base, &text)?;
+    let uri = reference::resolve(base, scheme, &text)?;
     let same = uri.scheme_str().is_none_or(|named| named == scheme)
         && uri
             .authority()

@@ -9,6 +9,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
 
+use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::path::{self, PathFault, PathRules};
@@ -151,11 +152,15 @@ pub fn response(ask: &RequestContext, answer: &mut SourceResponse) {
             change.headers.apply(response.headers_mut());
             answer.ttl = change.ttl.or(answer.ttl);
             answer.tags.extend(change.tags);
-            answer.kept_out |= !change.store;
+            if !change.store {
+                answer.kept_out = Some(UncacheableReason::Plugin);
+            }
         }
         Err(error) => {
             warn(&ask.route, plugin, &error, "a response plugin failed");
-            answer.kept_out |= *on_error == ResponseError::RefuseStore;
+            if *on_error == ResponseError::RefuseStore {
+                answer.kept_out = Some(UncacheableReason::Plugin);
+            }
         }
     }
 }

@@ -148,7 +148,7 @@ async fn exchange(
         return served;
     }
     let mut answer = SourceResponse {
-        kept_out: ask.is_for_one(response.headers()),
+        kept_out: ask.kept_out(response.headers()),
         response,
         ..SourceResponse::default()
     };

@@ -179,6 +179,24 @@ pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body>
     response
 }
 
+/// An error response of ours in place of an answer with this head, whose content can't be used; the
+/// cause is one of RFC 9209.
+pub fn unusable(said: &HeaderMap, error: &str, text: &'static str) -> Response<Body> {
+    let mut response = plain(StatusCode::BAD_GATEWAY, text);
+    let headers = response.headers_mut();
+    let value = format!("{PSEUDONYM}; error={error}");
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        headers.insert("proxy-status", value);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What the cache did stays true of the request.
+    headers.extend(said.get(AGE).map(|age| (AGE, age.clone())));
+    for line in said.get_all(&CACHE_STATUS) {
+        headers.append(CACHE_STATUS, line.clone());
+    }
+    response
+}
+
 /// The response to clients if a loader says that the resource is absent.
 pub fn absent() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 not found\n")

@@ -10,13 +10,15 @@
 //! 4. [`limits`]: has it asked too often
 //! 5. [`cors`]: a browser's preflight is answered
 //! 6. [`auth`]: who sends it, by a password, a token or the word of a service
-//! 7. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked
+//! 7. [`cleaning`]: what makes no difference is removed, and what is not for the cache is marked;
+//!    [`cors`] removes `Origin`
 //! 8. [`compress`]: `Accept-Encoding` is replaced by what the origin is asked for
 //!
 //! and then on to the request plugin, the key and the cache. If an origin is asked, it gets what
 //! [`RouteRules::for_origin`] makes of the request: another path ([`rewrite`]) and other fields
 //! ([`headers`]), of which neither key nor `Vary` know. The answer, whoever made it, goes through
-//! [`AnswerRules::apply`] when it is delivered: error page ([`pages`]), [`security_headers`], fields.
+//! [`AnswerRules::apply`] when it is delivered: a coding that its client does not take is undone
+//! ([`compress`]), then error page ([`pages`]), [`security_headers`], fields.
 //!
 //! Two laws hold for all of them. A stored answer is never shown to a request that a rule would
 //! refuse. What a rule does to an answer is not stored: after a change of the configuration it shows
@@ -41,11 +43,13 @@ pub mod security_headers;
 pub mod template;
 pub mod trailing_slash;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::VARY;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 
 use super::arrived::ArrivedRequest;
 use super::config::{OnOffSwitch, RouteConfig, SecurityHeaders};
@@ -57,7 +61,7 @@ use super::route::{RouteDependencies, RouteError};
 use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
 use crate::http::cache_control::ResponseDirectives;
-use crate::http::forward::REQUEST_ID;
+use crate::http::forward::{HopWishes, REQUEST_ID};
 use crate::http::grpc::AnswerDialect;
 use crate::http::server::Peer;
 use crate::http::vary::{self, Vary};
@@ -65,8 +69,8 @@ use crate::rate_limit::config::LimitPlace;
 use access::AccessList;
 use auth::RouteAuth;
 use cleaning::RequestCleaning;
-use compress::{ClientCodings, CodingVariance, CompressRules};
-use cors::{BrowserOrigin, CorsRules};
+use compress::{ClientCodings, CodingPlan, CodingUndoing, CodingVariance, CompressRules};
+use cors::{BrowserOrigin, CorsRules, SiteOfRequests};
 use direct::DirectAnswer;
 use headers::{HeaderChanges, MadeValues};
 use limits::RouteLimits;
@@ -87,6 +91,7 @@ pub struct RouteRules {
     compress: Option<Arc<CompressRules>>,
     limits: Option<RouteLimits>,
     cors: Option<CorsRules>,
+    site: SiteOfRequests,
     auth: Option<RouteAuth>,
     maintenance: Arc<RouteMaintenance>,
     redirect: Option<RouteRedirect>,
@@ -190,6 +195,9 @@ impl RuleAdmission {
 }
 
 impl RouteRules {
+    /// What answers on a closed route, in words.
+    pub const CLOSED: &'static str = "maintenance (503)";
+
     /// The rules of a route. None: it has none, so that its requests skip all these steps.
     ///
     /// # Errors
@@ -209,6 +217,7 @@ impl RouteRules {
             direct: config.respond.as_ref().and_then(DirectAnswer::new),
             limits: RouteLimits::new(&config.name, &config.limit, parts.limits),
             cors: config.cors.as_ref().map(CorsRules::new),
+            site: SiteOfRequests::of(config),
             auth: RouteAuth::new(config, label, parts)?,
             cleaning: RequestCleaning::new(config),
             compress: CompressRules::new(config.compress.as_ref(), &parts.compress),
@@ -330,18 +339,49 @@ impl RouteRules {
         if let Some(cleaning) = &self.cleaning {
             cleaning.clean(parts, upgrades);
         }
+        self.site.clean(parts, upgrades);
         if let Some(compress) = &self.compress {
             compress.clean(parts);
         }
     }
 
-    /// By which step all requests of the route are answered here, if they are.
-    pub fn answer_here(&self) -> Option<&'static str> {
-        match (&self.redirect, &self.direct) {
-            (Some(_), _) => Some("a redirect"),
-            (None, Some(_)) => Some("the route itself"),
-            (None, None) => None,
+    /// Whether the route asks nobody, whatever a request is.
+    pub fn asks_nobody(&self) -> bool {
+        self.redirect.is_some() || self.direct.is_some()
+    }
+
+    /// Which step answers a request of this client before the cache, if one does whose answer needs
+    /// no allowance, no password and nobody else: the same ones as in [`admit`](Self::admit), in
+    /// their order. Nothing is said of the networks of a client who is unknown.
+    pub fn answer_here(
+        &self,
+        parts: &mut Parts,
+        client: Option<IpAddr>,
+        wishes: &HopWishes,
+    ) -> Option<String> {
+        let access = self.access.as_ref();
+        if client.is_some() && access.is_some_and(|access| access.refuse(client).is_some()) {
+            return Some("access (403)".to_owned());
         }
+        if self
+            .maintenance
+            .answer(parts, client, Instant::now())
+            .is_some()
+        {
+            return Some(Self::CLOSED.to_owned());
+        }
+        if self.redirect.is_some() {
+            return Some("a redirect".to_owned());
+        }
+        if let Some(redirect) = self.trailing_slash.answer(parts, wishes) {
+            let status = redirect.status().as_u16();
+            return Some(format!("a redirect of trailing_slash ({status})"));
+        }
+        if self.direct.is_some() {
+            return Some("the route itself".to_owned());
+        }
+        let cors = self.cors.as_ref().and_then(|cors| cors.answer(parts));
+        cors.map(|_| "cors, since it is a browser's preflight (204)".to_owned())
     }
 
     fn source<'a>(
@@ -463,6 +503,14 @@ impl RouteRules {
         }
     }
 
+    /// The head of the whole answer that a response stands for.
+    fn whole_head<'a>(&'a self, response: &'a Response<Body>) -> &'a HeaderMap {
+        match &self.direct {
+            Some(direct) if response.status() == StatusCode::NOT_MODIFIED => direct.headers(),
+            _ => response.headers(),
+        }
+    }
+
     /// The fields of requests by which an answer varies because of the rules, in the form of `Vary`.
     fn varies_by(&self, codings: CodingVariance) -> Option<&'static str> {
         let cors = self.cors.as_ref().is_some_and(CorsRules::tells_sites_apart);
@@ -479,6 +527,7 @@ impl RouteRules {
         if let Some(cleaning) = &self.cleaning {
             cleaning.clean_known(parts, false);
         }
+        self.site.clean(parts, false);
         if let Some(compress) = &self.compress {
             compress.clean(parts);
         }
@@ -557,16 +606,28 @@ impl AnswerRules {
         self.codings.as_ref()
     }
 
-    /// Applies the rules for answers. Compression comes last: it is about the octets that go out.
+    /// Applies the rules for answers. What becomes of the coding is decided first, by what the origin
+    /// said; an answer is encoded last.
     pub fn apply(self: Box<Self>, mut served: CountedResponse) -> CountedResponse {
         let rules = &*self.rules;
+        let undone = match &self.codings {
+            Some(codings) => codings.undo_for_client(&mut served),
+            None => CodingUndoing::NotNeeded,
+        };
         if let (Some(pages), Some(reader)) = (&rules.pages, &self.reader) {
             served = pages.apply(served, reader);
         }
         let kept = LifetimeClaim::of(&served, rules);
+        let mut present = rules.asked_for(served.response.headers());
+        let plan = match &self.codings {
+            Some(codings) => {
+                let head = rules.whole_head(&served.response);
+                codings.plan(&served, undone, (head, present))
+            }
+            None => CodingPlan::NONE,
+        };
         let headers = served.response.headers_mut();
         headers.reserve(ADDED_FIELDS);
-        let mut present = rules.asked_for(headers);
         if rules.security_headers == SecurityHeaders::Basic {
             security_headers::set_basic(headers, present, self.scheme);
         }
@@ -591,11 +652,10 @@ impl AnswerRules {
         if !self.cookies.is_empty() {
             auth::give_cookies(self.cookies, headers);
         }
-        let codings = match &self.codings {
-            Some(codings) => codings.deliver(&mut served, present),
-            None => CodingVariance::SameForAll,
-        };
-        if let Some(fields) = rules.varies_by(codings) {
+        if let Some(codings) = &self.codings {
+            codings.deliver(&mut served, plan);
+        }
+        if let Some(fields) = rules.varies_by(plan.variance()) {
             let headers = served.response.headers_mut();
             match present.has(RuledField::Vary) {
                 false => drop(headers.insert(VARY, HeaderValue::from_static(fields))),

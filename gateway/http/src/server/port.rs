@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use http::{HeaderValue, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -51,8 +51,6 @@ pub(super) struct Port {
     pub(super) address: SocketAddr,
     pub(super) protocols: Vec<Protocol>,
     pub(super) limits: Arc<ListenerLimits>,
-    /// The largest request body in bytes that any route allows.
-    pub(super) route_body_bytes: Arc<AtomicU64>,
     pub(super) trust: Arc<TrustedProxies>,
     pub(super) proxy_protocol: bool,
     pub(super) path_rules: PathRules,
@@ -229,7 +227,6 @@ impl Port {
         tls: Option<Arc<TlsListener>>,
     ) -> Result<Self, BindError> {
         let SharedByListeners {
-            body_bytes,
             tls: listeners,
             quic,
             ..
@@ -261,7 +258,6 @@ impl Port {
             alt_svc: alt_svc(listener, address),
             quic: Arc::clone(quic),
             spares: true,
-            route_body_bytes: Arc::clone(body_bytes),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
         })
     }
@@ -281,7 +277,6 @@ impl Port {
             endpoint,
             protocols: vec![Protocol::Http1, Protocol::Http2],
             limits: Arc::new(limits.clone()),
-            route_body_bytes: Arc::default(),
             trust: Arc::default(),
             proxy_protocol: false,
             path_rules: PathRules::default(),
@@ -324,12 +319,6 @@ impl Port {
             Some(_) => (self.address, "https"),
             None => (self.address, "http"),
         }
-    }
-
-    /// The largest request body in bytes that the listener or any route allows.
-    pub(super) fn body_bytes(&self) -> u64 {
-        let of_routes = self.route_body_bytes.load(Relaxed);
-        of_routes.max(self.limits.max_body_bytes.0)
     }
 
     /// What a client of this protocol is told of HTTP/3 now. None if it is not spoken, nobody is to

@@ -137,7 +137,7 @@ where
         &self,
         request: &mut Request<B>,
     ) -> Result<(ForwardingContext, HopFieldNames), RequestRefusal> {
-        guard::check(request, &self.limits, self.port.body_bytes())?;
+        guard::check(request, &self.limits)?;
         let version = request.version();
         let belief = match self.peer.trusted {
             true => PeerTrust::Proxy(&self.trust),

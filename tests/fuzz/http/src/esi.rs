@@ -1,5 +1,5 @@
 //! Edge Side Includes: no octet of a page is sent twice or made up, and none is lost but the marks,
-//! whatever they are.
+//! whatever they are. What stands in a comment or in a CDATA section stays as it is.
 //!
 //! Input: a page.
 
@@ -30,6 +30,20 @@ pub fn check(page: &[u8]) {
         .windows(5)
         .filter(|octets| octets.starts_with(MARKS[0]));
     assert!(includes <= tags.count(), "an include without a mark");
+    assert_is_kept(b"<![CDATA[", page, b"]]>");
+    assert_is_kept(b"<!-- ", page, b"-->");
+}
+
+/// A page that stands as a whole between two octet strings that make text of it.
+fn assert_is_kept(open: &[u8], page: &[u8], close: &[u8]) {
+    let whole = [open, page, close].concat();
+    let inside = &whole[open.len()..];
+    let first_close = inside
+        .windows(close.len())
+        .position(|octets| octets == close);
+    if first_close == Some(page.len()) {
+        assert_eq!(pieces(&whole), [EsiPiece::Text(0..whole.len())]);
+    }
 }
 
 /// Octets that are not sent are marks, and what stands between two of them.

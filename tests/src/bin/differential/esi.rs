@@ -6,8 +6,7 @@
 //!
 //! Not in the stream, since Varnish 7.1 of Debian does otherwise and says so: `alt`, which it does
 //! not know; `onerror`, since a fragment that fails is left out always, or its error page put in;
-//! an include without `/>`, which it leaves as it is; marks in `<!-- … -->` and in CDATA, which it
-//! does not read; a page whose first octet is no `<`, which it takes for no page; and a place with
+//! an include without `/>`, which it leaves as it is; a page whose first octet is no `<`, which it takes for no page; and a place with
 //! `..`, for which it asks as it stands there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,7 +149,7 @@ fn page(random: &mut Random, fragments: &[String]) -> String {
     let mut text = format!("<p>{}</p>", random.below(1_000));
     let mut includes = 3;
     for _ in 0..1 + random.below(7) {
-        let piece = match random.below(9) {
+        let piece = match random.below(11) {
             0 | 1 if includes > 0 && !fragments.is_empty() => {
                 includes -= 1;
                 include(random, fragments)
@@ -162,6 +161,10 @@ fn page(random: &mut Random, fragments: &[String]) -> String {
                 format!("<!--esi <b>{}</b>-->", include(random, fragments))
             }
             5 => "<!--esi shown -->".to_owned(),
+            6 if !fragments.is_empty() => format!("<!-- {} -->", include(random, fragments)),
+            7 if !fragments.is_empty() => {
+                format!("<![CDATA[ {} ]]>", include(random, fragments))
+            }
             _ => odd(random),
         };
         text.push_str(&piece);

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::config::{GatewayConfig, is_secret_name};
+use crate::proxy::config::auth::AuthConfig;
 
 /// The differences between two configurations.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -49,8 +51,7 @@ const NAMED: [&str; 4] = ["routes", "upstreams", "plugins", "listeners"];
 impl ConfigChanges {
     /// What is different in `after`.
     pub fn between(before: &GatewayConfig, after: &GatewayConfig) -> Self {
-        let value = |config| serde_json::to_value(config).unwrap_or_default();
-        let (mut before, mut after): (Value, Value) = (value(before), value(after));
+        let (mut before, mut after) = (compared(before), compared(after));
         let order = |config: &Value| names(&config["routes"], "name");
         let moved_routes = moved(&order(&before), &order(&after));
         let named = |key: &str, name: &str| {
@@ -80,6 +81,29 @@ impl ConfigChanges {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// What is compared of a configuration: its values, and what the files say that its routes name.
+pub fn compared(config: &GatewayConfig) -> Value {
+    let mut compared = serde_json::to_value(config).unwrap_or_default();
+    for (n, route) in config.routes.iter().enumerate() {
+        let mut note = |below: &str, content: &[u8]| {
+            let below = below.replace(['.', '['], "/").replace(']', "");
+            let place = compared.pointer_mut(&format!("/routes/{n}/{below}"));
+            if let Some(Value::String(file)) = place {
+                let digest = format!("{:x}", Sha256::digest(content));
+                file.push_str(&format!(" (SHA-256 {})", &digest[..16]));
+            }
+        };
+        for (below, file) in route.clone().answer_files() {
+            note(&below, &file.content);
+        }
+        let auth = route.auth.iter();
+        for (below, text) in auth.flat_map(AuthConfig::texts_of_files) {
+            note(&format!("auth.{below}"), text.as_bytes());
+        }
+    }
+    compared
 }
 
 impl NamedChanges {

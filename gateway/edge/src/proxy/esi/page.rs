@@ -154,6 +154,9 @@ impl http_body::Body for AssembledPage {
                         *state = AssemblyState::Giving(pieces);
                     }
                     None => {
+                        page.warn(
+                            "a page breaks off: its content ended early, can't be decoded, or is larger than esi.max_bytes",
+                        );
                         *state = AssemblyState::Ended;
                         return Poll::Ready(Some(Err(BodyError::Aborted)));
                     }

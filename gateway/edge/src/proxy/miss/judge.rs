@@ -104,8 +104,8 @@ pub fn terms(
     arrived: &ReceivedResponse,
 ) -> Result<StorageTerms, UncacheableReason> {
     let response = &arrived.answer.response;
-    if arrived.answer.kept_out {
-        return Err(UncacheableReason::Plugin);
+    if let Some(reason) = arrived.answer.kept_out {
+        return Err(reason);
     }
     let ask = &load.ask;
     let exchange = HttpExchange {

@@ -147,7 +147,7 @@ async fn sent(
         Ok(mut response) => {
             ask.bring_back(response.headers_mut(), asked.as_ref());
             SourceOutcome::Response(SourceResponse {
-                kept_out: ask.is_for_one(response.headers()),
+                kept_out: ask.kept_out(response.headers()),
                 response,
                 validates,
                 ..SourceResponse::default()

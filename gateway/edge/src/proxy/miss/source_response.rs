@@ -7,6 +7,7 @@ use http::Response;
 
 use crate::cache::coalesce::LoadFailure;
 use crate::cache::entry::Entry;
+use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::plugin::{LoadedResponse, RequestReads};
@@ -36,8 +37,8 @@ pub struct SourceResponse {
     pub seen: Option<Box<RequestReads>>,
     /// What the response plugin saw of the request.
     pub looked: Option<Box<RequestReads>>,
-    /// A plugin wants the response not to be stored.
-    pub kept_out: bool,
+    /// Why the response is not to be stored, if a plugin or a rule wants that.
+    pub kept_out: Option<UncacheableReason>,
     /// The stored entry that the response continues: either parts that it is combined with, whose
     /// marks it takes over, or the response that it validates.
     pub continues: Option<Arc<Entry>>,

@@ -5,7 +5,8 @@
 //! ([`ClientCodings`]) and replaced, so that nothing that comes later tells clients apart by it.
 //! When a stored entry answers, [`stored`] chooses the form, since that choice goes before
 //! conditions and ranges. When an answer is delivered, [`delivered`] undoes a coding that the client
-//! does not take, whoever made the answer, and says what it varies by.
+//! does not take, whoever made the answer, and says what it varies by. What the origin said of an
+//! answer decides, whether it was stored or not: rules for fields are applied later.
 //!
 //! Invariant: no client gets a coding that it did not ask for. Invariant: no request waits for a
 //! form to be made.
@@ -14,7 +15,7 @@ pub mod config;
 mod delivered;
 mod stored;
 
-pub use delivered::CodingVariance;
+pub use delivered::{CodingPlan, CodingUndoing, CodingVariance};
 pub use stored::StoredForm;
 
 use std::sync::Arc;

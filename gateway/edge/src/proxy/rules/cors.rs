@@ -2,7 +2,8 @@
 //!
 //! Origins are compared when an answer is delivered, so that one stored answer is for all of them.
 //! `Vary: Origin` tells caches behind us to do otherwise; it is added to what goes out and not to
-//! what is stored. Preflights are answered here, and before anybody must show who he is: browsers
+//! what is stored. An origin that is not told the site can't make an answer for one site alone, so
+//! `Origin` goes to it only with what is not for the cache. Preflights are answered here, and before anybody must show who he is: browsers
 //! send them without credentials, and they say nothing but these rules.
 
 pub mod config;
@@ -15,8 +16,10 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
+use super::cleaning::BypassesCache;
 use super::present::{PresentFields, RuledField};
 use crate::http::body::Body;
+use crate::proxy::config::{OnOffSwitch, RouteConfig};
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use config::CorsConfig;
@@ -56,6 +59,38 @@ enum AllowedNames {
     AsAsked,
     None,
     These(HeaderValue),
+}
+
+/// Whether the origin of a route is told the site that asks, where an answer may be for all sites.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SiteOfRequests {
+    /// The client's `Origin` stays: nothing is cached, the key holds it, or there are no rules for
+    /// sites, so that the origin's answers are its own.
+    Told,
+    Untold,
+}
+
+impl SiteOfRequests {
+    /// What holds for a route.
+    pub fn of(config: &RouteConfig) -> Self {
+        let is_origin = |name: &String| name.eq_ignore_ascii_case(ORIGIN.as_str());
+        let is_keyed = config.key.headers.iter().any(is_origin);
+        match config.cors.is_some() && config.cache == OnOffSwitch::On && !is_keyed {
+            true => Self::Untold,
+            false => Self::Told,
+        }
+    }
+
+    /// Takes `Origin` out of a request whose answer may come from the cache. A request that wants
+    /// another protocol keeps it: by it an origin of WebSockets knows who may open one.
+    pub fn clean(self, parts: &mut Parts, upgrades: bool) {
+        let is_for_cache = !upgrades
+            && matches!(parts.method, Method::GET | Method::HEAD)
+            && parts.extensions.get::<BypassesCache>().is_none();
+        if self == Self::Untold && is_for_cache {
+            parts.headers.remove(ORIGIN);
+        }
+    }
 }
 
 /// What a browser has said of the site that asks.

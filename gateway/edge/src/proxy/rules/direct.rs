@@ -74,6 +74,11 @@ impl DirectAnswer {
         response
     }
 
+    /// What is said of the whole answer, which a 304 says only in part.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// The answer in words.
     pub fn describe(&self) -> String {
         let (status, length) = (self.status.as_u16(), self.body.len());

@@ -143,7 +143,7 @@ impl RouteMaintenance {
         let left = self.state(now).1.map(|until| until.duration_since(now));
         let mut headers = HeaderMap::new();
         if let Some(wait) = self.retry_after.or(left) {
-            headers.insert(RETRY_AFTER, wait.as_secs().max(1).into());
+            headers.insert(RETRY_AFTER, whole_seconds(wait).max(1).into());
         }
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let response = pages::told(status, headers, self.page.as_ref(), &reader);
@@ -156,7 +156,7 @@ impl RouteMaintenance {
             return None;
         }
         let (state, until) = self.state(now);
-        let left = until.map(|until| until.duration_since(now).as_secs());
+        let left = until.map(|until| whole_seconds(until.duration_since(now)));
         let left = left.map_or(String::new(), |seconds| format!(" for {seconds} s"));
         let shown = match self.serve {
             MaintenanceServing::Nothing => "",
@@ -167,6 +167,11 @@ impl RouteMaintenance {
             MaintenanceState::Off => Some(format!("maintenance: off{left}, by an operator")),
         }
     }
+}
+
+/// A time in seconds, rounded up, so that nobody comes back too early.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Whether only what is stored may answer a request, however stale it is.

@@ -152,7 +152,7 @@ impl PathRewrite {
         let Some(said) = headers.get(name) else {
             return;
         };
-        let back = said.to_str().ok().and_then(|said| self.back(said, at));
+        let back = self.back(&path::text::of_octets(said.as_bytes()), at);
         if let Some(back) = back.and_then(|back| HeaderValue::try_from(back).ok()) {
             headers.insert(name, back);
         }
@@ -160,9 +160,11 @@ impl PathRewrite {
 
     /// The reference in the client's space. None: it points elsewhere.
     fn back(&self, said: &str, at: AnswerOrigin<'_>) -> Option<String> {
-        let uri = reference::resolve(at.asked, said)?;
+        let uri = reference::resolve(at.asked, at.scheme, said)?;
         let authority = uri.authority().map(http::uri::Authority::as_str);
-        if authority.is_some_and(|named| normal_host(named, at.scheme) != at.host) {
+        // Which port needs not be named depends on the scheme that the reference names.
+        let scheme = uri.scheme_str().unwrap_or(at.scheme);
+        if authority.is_some_and(|named| normal_host(named, scheme) != at.host) {
             return None;
         }
         let path = self.path_back(uri.path(), at)?;
@@ -174,10 +176,7 @@ impl PathRewrite {
         let before = match (authority, said.starts_with("//")) {
             (None, _) => String::new(),
             (Some(authority), true) => format!("//{authority}"),
-            (Some(authority), false) => {
-                let scheme = uri.scheme_str().unwrap_or(at.scheme);
-                format!("{scheme}://{authority}")
-            }
+            (Some(authority), false) => format!("{scheme}://{authority}"),
         };
         Some(format!("{before}{path}{query}{fragment}"))
     }
@@ -372,6 +371,35 @@ mod tests {
                 "//a.example/v2/x",
                 Some("//a.example/api/x"),
             ),
+            (
+                both,
+                "/api/a",
+                "http://a.example:80/v2/x",
+                Some("http://a.example:80/api/x"),
+            ),
+            (
+                both,
+                "/api/a",
+                "//a.example:443/v2/x",
+                Some("//a.example:443/api/x"),
+            ),
+            (both, "/api/a", "http://a.example:443/v2/x", None),
+            (
+                both,
+                "/api/a",
+                "/v2/größe?ü",
+                Some("/api/gr%C3%B6%C3%9Fe?%C3%BC"),
+            ),
+            (
+                both,
+                "/api/a",
+                "com.example.app:/oauth2redirect?code=1",
+                None,
+            ),
+            (both, "/api/a", "mailto:a@b.example", None),
+            (both, "/api/a", "tel:+49123", None),
+            (both, "/api/a", "intent:#Intent;end", None),
+            (strip, "/api/a", "com.example.app:/oauth2redirect", None),
             (both, "/api/a", "https://other.example/v2/x", None),
             (both, "/api/a", "/login", None),
             (both, "/api/a", "/v22", None),

@@ -29,6 +29,18 @@ pub struct AuthConfig {
     pub jwt: Option<JwtConfig>,
 }
 
+impl AuthConfig {
+    /// What its files say, by the keys that name them.
+    pub fn texts_of_files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let keys = self
+            .jwt
+            .as_ref()
+            .and_then(|jwt| jwt.key_file_text.as_deref());
+        let users = self.users.as_deref().map(|text| ("basic", text));
+        users.into_iter().chain(keys.map(|text| ("jwt.keys", text)))
+    }
+}
+
 /// A service that decides about each request: 2xx lets it go on; 401, 403 and redirects are for the client; all else is 503.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -29,39 +29,107 @@ pub enum CodingVariance {
     Varies,
 }
 
+/// What is done to an answer when the other rules were applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodingStep {
+    /// It goes out as it is.
+    Keep,
+    /// Its coding was undone, so that nothing may say what was true of the coded octets.
+    Undone,
+    /// It gets a coding.
+    Encode,
+}
+
+/// What is known of an answer before the other rules change its head: what the origin said of it
+/// decides, as it does where a stored answer gets one of its forms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodingPlan {
+    step: CodingStep,
+    variance: CodingVariance,
+}
+
+/// Whether an answer is still as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodingUndoing {
+    NotNeeded,
+    Done,
+}
+
+impl CodingPlan {
+    /// The plan for answers of a route that does not compress.
+    pub const NONE: Self = Self {
+        step: CodingStep::Keep,
+        variance: CodingVariance::SameForAll,
+    };
+
+    /// Whether other clients get it in another coding.
+    pub fn variance(self) -> CodingVariance {
+        self.variance
+    }
+}
+
 impl ClientCodings {
-    /// Gives an answer the coding that this client takes, and says whether it varies by that. Most
-    /// answers stay where they are.
-    pub fn deliver(&self, served: &mut CountedResponse, present: PresentFields) -> CodingVariance {
+    /// Undoes a coding that this client does not take. An answer that can't be decoded becomes an
+    /// error of ours, which is told as any other.
+    pub fn undo_for_client(&self, served: &mut CountedResponse) -> CodingUndoing {
         let response = &mut served.response;
-        if served.outcome == RequestOutcome::Error || response.status().is_informational() {
-            return CodingVariance::SameForAll;
+        if is_of_no_coding(served.outcome, response) {
+            return CodingUndoing::NotNeeded;
+        }
+        match AppliedCoding::of(response.headers()) {
+            AppliedCoding::One(coding) if self.must_undo(coding, response.status()) => {
+                match self.undo(coding, std::mem::take(response)) {
+                    Ok(plain) => *response = plain,
+                    Err(error) => *served = CountedResponse::new(error, RequestOutcome::Error),
+                }
+                CodingUndoing::Done
+            }
+            _ => CodingUndoing::NotNeeded,
+        }
+    }
+
+    /// What becomes of an answer whose head is still the origin's. `whole` is the head of the whole
+    /// answer.
+    pub fn plan(
+        &self,
+        served: &CountedResponse,
+        undone: CodingUndoing,
+        (whole, present): (&HeaderMap, PresentFields),
+    ) -> CodingPlan {
+        let response = &served.response;
+        if is_of_no_coding(served.outcome, response) {
+            return CodingPlan::NONE;
         }
         let applied = match present.has(RuledField::ContentEncoding) {
             true => AppliedCoding::of(response.headers()),
             false => AppliedCoding::Identity,
         };
         // Also where its coding is undone: that of others is not.
-        let varies = match self.rules.varies(response.headers(), applied) {
-            true => CodingVariance::Varies,
-            false => CodingVariance::SameForAll,
+        let varies = undone == CodingUndoing::Done || self.rules.varies(whole, applied);
+        let step = match (undone, applied) {
+            (CodingUndoing::Done, _) => CodingStep::Undone,
+            (_, AppliedCoding::Identity) if self.encodes(response, served.outcome) => {
+                CodingStep::Encode
+            }
+            _ => CodingStep::Keep,
         };
-        match applied {
-            AppliedCoding::One(coding) if self.must_undo(coding, response.status()) => {
-                match self.undo(coding, std::mem::take(response)) {
-                    Ok(plain) => *response = plain,
-                    Err(_) => {
-                        *served = CountedResponse::new(undecodable(), RequestOutcome::Error);
-                        return CodingVariance::SameForAll;
-                    }
-                }
-            }
-            AppliedCoding::Identity if self.encodes(response, served.outcome) => {
-                *response = self.encode(std::mem::take(response));
-            }
-            _ => {}
+        CodingPlan {
+            step,
+            variance: match varies {
+                true => CodingVariance::Varies,
+                false => CodingVariance::SameForAll,
+            },
         }
-        varies
+    }
+
+    /// Carries the plan out. Most answers stay where they are.
+    pub fn deliver(&self, served: &mut CountedResponse, plan: CodingPlan) {
+        let response = &mut served.response;
+        match plan.step {
+            CodingStep::Keep => {}
+            CodingStep::Undone => forget_octets(response.headers_mut()),
+            CodingStep::Encode => *response = self.encode(std::mem::take(response)),
+        }
     }
 
     fn must_undo(&self, coding: ContentCoding, status: StatusCode) -> bool {
@@ -70,11 +138,14 @@ impl ClientCodings {
     }
 
     /// The answer without its coding.
+    ///
+    /// # Errors
+    /// An error of ours if it can't be decoded.
     fn undo(
         &self,
         coding: ContentCoding,
         response: Response<Body>,
-    ) -> Result<Response<Body>, DecodeError> {
+    ) -> Result<Response<Body>, Response<Body>> {
         self.rules
             .encoder
             .counts
@@ -90,7 +161,7 @@ impl ClientCodings {
                     Err(DecodeError::TooLarge) => {
                         Body::boxed(DecodedBody::new(Body::full(coded), coding))
                     }
-                    Err(damaged) => return Err(damaged),
+                    Err(DecodeError::Damaged) => return Err(undecodable(&head.headers)),
                 }
             }
             Body::Empty => Body::Empty,
@@ -162,6 +233,11 @@ impl ClientCodings {
     }
 }
 
+/// Whether codings are no matter of an answer: it is an error of ours, or an interim one.
+fn is_of_no_coding(outcome: RequestOutcome, response: &Response<Body>) -> bool {
+    outcome == RequestOutcome::Error || response.status().is_informational()
+}
+
 fn has_content(status: StatusCode) -> bool {
     !matches!(
         status,
@@ -178,7 +254,7 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-fn undecodable() -> Response<Body> {
+fn undecodable(said: &HeaderMap) -> Response<Body> {
     let text = "502 the origin's content can't be decoded\n";
-    respond::plain(StatusCode::BAD_GATEWAY, text)
+    respond::unusable(said, "http_response_content_coding", text)
 }
