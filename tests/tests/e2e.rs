@@ -344,6 +344,7 @@ mod purge_forms;
 mod purge_races;
 #[path = "e2e/purge_schedule.rs"]
 mod purge_schedule;
+#[path = "e2e/purge_spellings.rs"]
 mod purge_spellings;
 #[path = "e2e/purge_wait.rs"]
 mod purge_wait;

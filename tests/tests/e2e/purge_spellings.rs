@@ -165,7 +165,7 @@ async fn a_page_with_more_tags_than_are_kept_is_not_stored_and_says_why() {
     let origin = Origin::pages(|seen| {
         let count: usize = seen.path_only()[1..].parse().unwrap();
         let tags: Vec<String> = (0..count).map(|n| format!("cat_p_{n}")).collect();
-        Reply::fresh("x").header("x-magento-tags", tags.join(","))
+        Reply::fresh("x").header("x-magento-tags", &tags.join(","))
     })
     .await;
     let gateway = Setup::new(&origin)

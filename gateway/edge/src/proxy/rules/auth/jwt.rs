@@ -144,8 +144,9 @@ impl JwtAuth {
 
     /// Takes the cookie with the token out of a request. Returns whether there was one.
     pub fn remove_cookie(&self, headers: &mut HeaderMap) -> bool {
-        let is_it = |pair: &[u8], name: &[u8]| match cookies::name_and_value(pair) {
-            (own, value) => own == name && value.is_some(),
+        let is_it = |pair: &[u8], name: &[u8]| {
+            let (own, value) = cookies::name_and_value(pair);
+            own == name && value.is_some()
         };
         self.cookie
             .as_ref()

@@ -80,7 +80,7 @@ impl ClientCodings {
             AppliedCoding::One(coding) if self.must_undo(coding, response.status()) => {
                 match self.undo(coding, std::mem::take(response)) {
                     Ok(plain) => *response = plain,
-                    Err(error) => *served = CountedResponse::new(error, RequestOutcome::Error),
+                    Err(error) => *served = CountedResponse::new(*error, RequestOutcome::Error),
                 }
                 CodingUndoing::Done
             }
@@ -145,7 +145,7 @@ impl ClientCodings {
         &self,
         coding: ContentCoding,
         response: Response<Body>,
-    ) -> Result<Response<Body>, Response<Body>> {
+    ) -> Result<Response<Body>, Box<Response<Body>>> {
         self.rules
             .encoder
             .counts
@@ -161,7 +161,7 @@ impl ClientCodings {
                     Err(DecodeError::TooLarge) => {
                         Body::boxed(DecodedBody::new(Body::full(coded), coding))
                     }
-                    Err(DecodeError::Damaged) => return Err(undecodable(&head.headers)),
+                    Err(DecodeError::Damaged) => return Err(Box::new(undecodable(&head.headers))),
                 }
             }
             Body::Empty => Body::Empty,
