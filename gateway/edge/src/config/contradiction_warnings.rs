@@ -1,14 +1,11 @@
 //! Warnings about rules of a route that contradict each other, so that one of them does nothing, and
 //! about what they make of one client for an answer that all may get.
 
-use http::HeaderName;
-
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
-use crate::http::cidr::Cidr;
-use crate::http::forward;
 use crate::pattern::Pattern;
-use crate::proxy::config::rules::headers::HeaderChangesConfig;
+use crate::proxy::config::rules::access;
+use crate::proxy::config::rules::headers::{self, HeaderChangesConfig};
 use crate::proxy::config::rules::redirect::{self, TargetHost};
 use crate::proxy::config::rules::{TemplatePiece, TextTemplate};
 use crate::proxy::config::{OnOffSwitch, OneOrMany, RouteConfig};
@@ -131,20 +128,18 @@ fn made_of_the_client(
     }
     let keyed = route.key.headers.iter().chain(&route.device);
     let keyed: Vec<&String> = keyed.chain(trusted.iter().copied()).collect();
-    let is_keyed = |name: &HeaderName| {
-        let is_language = *name == "accept-language" && !route.accept_language.is_empty();
+    let is_keyed = |name: &str| {
+        let is_language = name == "accept-language" && !route.accept_language.is_empty();
         let mut keyed = keyed.iter();
-        is_language || keyed.any(|keyed| keyed.eq_ignore_ascii_case(name.as_str()))
+        is_language || keyed.any(|keyed| keyed.eq_ignore_ascii_case(name))
     };
     let at = at.key("headers").key("request");
     let mut found = Vec::new();
     for (name, values, at) in written(&route.headers.request, &at) {
         // Every origin gets the client's address, and by the usual names it is asked for no more.
-        let names_address = name
-            .parse()
-            .is_ok_and(|name: HeaderName| forward::is_posing(&name));
+        let names_address = headers::is_posing(name);
         let unkeyed = places(&values).find_map(|place| match place {
-            TemplatePiece::Header(source) if !is_keyed(&source) => Some((
+            TemplatePiece::Header(source) if !is_keyed(source.as_str()) => Some((
                 format!("{{header.{source}}}"),
                 format!("`key: {{ headers: [{source}] }}`"),
             )),
@@ -205,7 +200,7 @@ fn routed_by_what_is_taken(route: &RouteConfig, at: &ConfigPath) -> Vec<ConfigFi
 
 /// A network that is in both lists is denied.
 fn allowed_and_denied(route: &RouteConfig, at: &ConfigPath) -> Vec<ConfigFinding> {
-    let network = |text: &String| text.parse::<Cidr>().ok().map(|network| network.to_string());
+    let network = |text: &String| access::canonical_network(text);
     let denied: Vec<_> = route.access.deny.iter().filter_map(network).collect();
     let allowed = route.access.allow.iter().enumerate();
     let both = allowed.filter(|(_, text)| network(text).is_some_and(|one| denied.contains(&one)));

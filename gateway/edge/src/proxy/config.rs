@@ -14,6 +14,7 @@ pub use crate::proxy::rules::cors::config as cors;
 
 /// The configurations of rules, with what may stand in them.
 pub mod rules {
+    pub use crate::proxy::rules::access::config as access;
     pub use crate::proxy::rules::compress::config as compress;
     pub use crate::proxy::rules::config as common;
     pub use crate::proxy::rules::headers::config as headers;

@@ -6,12 +6,9 @@ pub mod compress;
 mod cors;
 pub mod limits;
 
-use http::HeaderName;
-
 use super::{FindingCollector, form};
 use crate::config::GatewayConfig;
 use crate::config::problem::ConfigPath;
-use crate::http::forward;
 use crate::proxy::config::RouteConfig;
 use crate::proxy::config::rules::headers::{self, ChangedMessage};
 
@@ -75,8 +72,7 @@ fn device_field(route: &RouteConfig, text: &str) -> Result<(), String> {
     form::header_name(text)?;
     headers::touchable(text, ChangedMessage::Request)?;
     let mut taken = route.auth.iter().flat_map(|auth| auth.taken());
-    let name = HeaderName::from_bytes(text.as_bytes());
-    let is_posing = name.is_ok_and(|name| forward::is_posing(&name));
+    let is_posing = headers::is_posing(text);
     let is_other = |other: &&str| text.eq_ignore_ascii_case(other);
     if is_posing || NOT_FOR_DEVICES.iter().any(is_other) || taken.any(|name| is_other(&name)) {
         return Err(format!(

@@ -96,6 +96,11 @@ pub fn touchable(name: &str, of: ChangedMessage) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a request poses as another by a field of this name, as by one that tells a client's address.
+pub fn is_posing(name: &str) -> bool {
+    name.parse().is_ok_and(|name| forward::is_posing(&name))
+}
+
 /// The value of a field with this text. None: it is not one line of text.
 pub fn value_of_a_line(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
