@@ -123,7 +123,7 @@ async fn answer(
     };
     let limits = ListenerLimits::default();
     let mut response = Response::new(Empty::new());
-    if fault.is_some() || guard::check(&request, &limits, limits.max_body_bytes.0).is_err() {
+    if fault.is_some() || guard::check(&request, &limits).is_err() {
         *response.status_mut() = StatusCode::BAD_REQUEST;
         response
             .headers_mut()

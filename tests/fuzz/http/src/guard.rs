@@ -15,7 +15,7 @@ pub fn check(data: &[u8]) {
     };
     let limits = ListenerLimits::default();
     let mut request = Request::from_parts(parts, ());
-    match guard::check(&request, &limits, limits.max_body_bytes.0) {
+    match guard::check(&request, &limits) {
         Ok(()) => passed(&request, &limits),
         Err(refusal) => {
             assert!(refusal.status.is_client_error() || refusal.status.is_server_error());
@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
         .headers_mut()
         .append(HOST, HeaderValue::from_static("a"));
     assert!(
-        guard::check(&request, &limits, limits.max_body_bytes.0).is_err(),
+        guard::check(&request, &limits).is_err(),
         "two hosts are none"
     );
 }
@@ -51,8 +51,8 @@ fn passed(request: &Request<()>, limits: &ListenerLimits) {
         assert!(!host.is_empty() && !host.iter().any(|octet| b"@/?#\\ \t".contains(octet)));
     }
     if let Some(length) = headers.get(CONTENT_LENGTH) {
-        let length: u64 = length.to_str().expect("digits").parse().expect("a length");
-        assert!(length <= limits.max_body_bytes.0);
+        let digits = length.to_str().expect("digits");
+        assert!(digits.parse::<u64>().is_ok(), "{digits} is no length");
     }
     let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
     assert!(
