@@ -36,8 +36,7 @@ use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::cache_control;
 use crate::http::coding::AppliedCoding;
-use crate::http::coding::decode::{DecodeError, decode};
-use crate::http::coding::transcode::DecodedBody;
+use crate::http::coding::transcode::plain_body;
 use crate::http::conditional;
 use crate::http::forward::{ForwardingContext, HopWishes, RequestSender};
 use crate::http::reference;
@@ -68,11 +67,6 @@ const OF_THE_OCTETS: [HeaderName; 8] = [
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
 ];
-
-/// Coded pages of at most so many octets are decoded at once, if they have no more than
-/// [`MOST_AT_ONCE`] then.
-const CODED_AT_ONCE: usize = 64 << 10;
-const MOST_AT_ONCE: usize = 512 << 10;
 
 /// Marks a request for a fragment, as an extension of the request.
 #[derive(Clone)]
@@ -368,20 +362,7 @@ fn without_coding(headers: &mut HeaderMap, body: Body) -> Result<Body, PageFault
     };
     headers.remove(CONTENT_ENCODING);
     headers.remove(CONTENT_LENGTH);
-    match body {
-        Body::Empty => Ok(Body::Empty),
-        // The whole is there, so that a fault of it can still be told by the status.
-        Body::Full(Some(coded)) if coded.len() <= CODED_AT_ONCE => {
-            match decode(coding, &coded, MOST_AT_ONCE) {
-                Ok(plain) => Ok(Body::full(plain)),
-                Err(DecodeError::TooLarge) => {
-                    Ok(Body::boxed(DecodedBody::new(Body::full(coded), coding)))
-                }
-                Err(DecodeError::Damaged) => Err(PageFault::Damaged),
-            }
-        }
-        body => Ok(Body::boxed(DecodedBody::new(body, coding))),
-    }
+    plain_body(coding, body, usize::MAX).map_err(|_| PageFault::Damaged)
 }
 
 /// Removes from the head of a page what is not true of the page as its client gets it.

@@ -10,8 +10,35 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::ContentCoding;
-use super::decode::{BodyDecoder, DECODE_STEP};
+use super::decode::{BodyDecoder, DECODE_STEP, DecodeError, decode};
 use crate::body::{Body, BodyError};
+
+/// Coded content of at most so many octets is decoded at once, if it has no more than
+/// [`MOST_AT_ONCE`] then.
+const CODED_AT_ONCE: usize = 64 << 10;
+const MOST_AT_ONCE: usize = 512 << 10;
+
+/// A body without its coding. What is small, with no more than `most` octets decoded, is decoded at
+/// once, so that its length is known and a fault of it can still be told by the status. Of others a
+/// fault ends the body.
+///
+/// # Errors
+/// [`DecodeError::Damaged`], if that is known at once.
+pub fn plain_body(coding: ContentCoding, body: Body, most: usize) -> Result<Body, DecodeError> {
+    match body {
+        Body::Empty => Ok(Body::Empty),
+        Body::Full(Some(coded)) if coded.len() <= CODED_AT_ONCE => {
+            match decode(coding, &coded, MOST_AT_ONCE.min(most)) {
+                Ok(plain) => Ok(Body::full(plain)),
+                Err(DecodeError::TooLarge) => {
+                    Ok(Body::boxed(DecodedBody::new(Body::full(coded), coding)))
+                }
+                Err(damaged) => Err(damaged),
+            }
+        }
+        body => Ok(Body::boxed(DecodedBody::new(body, coding))),
+    }
+}
 
 /// A body whose coding is undone. What it holds is one piece of its source and of its output.
 pub struct DecodedBody {

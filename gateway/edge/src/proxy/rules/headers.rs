@@ -3,10 +3,12 @@
 
 pub mod config;
 
+use http::header::{CACHE_CONTROL, EXPIRES, PRAGMA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::present::RuledField;
 use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
+use crate::http::cache_control::ResponseDirectives;
 use crate::http::{cache_control, forward};
 use crate::proxy::metrics::DroppedValueCount;
 use config::HeaderChangesConfig;
@@ -20,6 +22,20 @@ pub struct HeaderChanges {
     makes_values: bool,
     /// Whether one of the fields is one that other rules ask for.
     concern_other_rules: bool,
+}
+
+/// The fields by which an answer tells every cache whether it may be stored.
+static FOR_ALL_CACHES: [HeaderName; 3] = [CACHE_CONTROL, EXPIRES, PRAGMA];
+
+/// The lines of some fields.
+fn lines_of(
+    headers: &HeaderMap,
+    which: impl Fn(&HeaderName) -> bool,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let lines = headers.iter().filter(|(name, _)| which(name));
+    lines
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// The value of a field that a rule writes.
@@ -83,16 +99,20 @@ impl HeaderChanges {
     }
 
     /// Changes the fields of an answer that no cache may keep for others: what it says about that
-    /// stays as it is.
+    /// stays as it is, unless the rule says `no-store`.
     pub fn change_beside_lifetimes(&self, headers: &mut HeaderMap, made: MadeValues) {
-        let lines = headers.iter();
-        let said = lines.filter(|(name, _)| cache_control::tells_lifetime(name));
-        let said: Vec<_> = said
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let said = lines_of(headers, cache_control::tells_lifetime);
         self.change(headers, made);
+        let ruled = match ResponseDirectives::parse(headers).no_store {
+            true => lines_of(headers, |name| FOR_ALL_CACHES.contains(name)),
+            false => Vec::new(),
+        };
         cache_control::remove_lifetimes(headers);
-        for (name, value) in said {
+        let forbids = !ruled.is_empty();
+        let kept = said
+            .into_iter()
+            .filter(|(name, _)| !forbids || !FOR_ALL_CACHES.contains(name));
+        for (name, value) in kept.chain(ruled) {
             headers.append(name, value);
         }
     }
@@ -215,6 +235,38 @@ mod tests {
 
     use super::*;
     use crate::proxy::metrics::RequestFamilies;
+
+    /// What is for one client stays so, and a rule may make it stricter.
+    #[test]
+    fn a_rule_forbids_storing_and_does_not_allow_it_where_an_answer_is_for_one_client() {
+        for (ruled, after) in [
+            ("public, max-age=60", ["private, no-cache", "0"]),
+            ("private, max-age=60", ["private, no-cache", "0"]),
+            ("no-store, max-age=0", ["no-store, max-age=0", "-1"]),
+        ] {
+            let config = HeaderChangesConfig {
+                set: [
+                    ("cache-control", ruled),
+                    ("expires", "-1"),
+                    ("cdn-cache-control", "max-age=60"),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+                ..HeaderChangesConfig::default()
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+            headers.insert(EXPIRES, HeaderValue::from_static("0"));
+            let changes = HeaderChanges::new(&config).unwrap();
+            changes.change_beside_lifetimes(&mut headers, MadeValues::default());
+            assert_eq!(
+                [&headers[CACHE_CONTROL], &headers[EXPIRES]],
+                after,
+                "{ruled}"
+            );
+            assert!(!headers.contains_key("cdn-cache-control"), "{ruled}");
+        }
+    }
 
     /// HD2: nothing that a request brings begins another line. A server that reads requests by the
     /// rules lets no such octet in, so this is the last line of defence.

@@ -1,6 +1,5 @@
 //! What is done to an answer when it is delivered.
 
-use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
@@ -9,18 +8,12 @@ use super::{ClientCodings, ClientWish, PassedAnswers, forget_octets, is_left_alo
 use crate::cache::encoder::EncodingOutcome;
 use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
-use crate::http::coding::decode::{DecodeError, decode};
-use crate::http::coding::transcode::{DecodedBody, EncodedBody};
+use crate::http::coding::transcode::{EncodedBody, plain_body};
 use crate::http::coding::{AppliedCoding, ContentCoding};
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::respond;
 use crate::proxy::rules::present::{PresentFields, RuledField};
-
-/// Coded content of at most so many octets is decoded at once, if it has no more than
-/// [`MOST_AT_ONCE`] then; so its length is known.
-const CODED_AT_ONCE: usize = 64 << 10;
-const MOST_AT_ONCE: usize = 512 << 10;
 
 /// Whether other clients get an answer in another coding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,25 +147,10 @@ impl ClientCodings {
         forget_octets(&mut head.headers);
         head.headers.remove("repr-digest");
         head.headers.remove(CONTENT_ENCODING);
-        let plain = match body {
-            Body::Full(Some(coded)) if coded.len() <= CODED_AT_ONCE => {
-                match self.undo_at_once(coding, &coded) {
-                    Ok(plain) => Body::full(plain),
-                    Err(DecodeError::TooLarge) => {
-                        Body::boxed(DecodedBody::new(Body::full(coded), coding))
-                    }
-                    Err(DecodeError::Damaged) => return Err(Box::new(undecodable(&head.headers))),
-                }
-            }
-            Body::Empty => Body::Empty,
-            body => Body::boxed(DecodedBody::new(body, coding)),
-        };
-        Ok(Response::from_parts(head, plain))
-    }
-
-    fn undo_at_once(&self, coding: ContentCoding, coded: &[u8]) -> Result<Bytes, DecodeError> {
-        let most = MOST_AT_ONCE.min(self.rules.most);
-        decode(coding, coded, most).map(Bytes::from)
+        match plain_body(coding, body, self.rules.most) {
+            Ok(plain) => Ok(Response::from_parts(head, plain)),
+            Err(_) => Err(Box::new(undecodable(&head.headers))),
+        }
     }
 
     /// Whether an answer without a coding is encoded while it passes by, on a route that wants it: one
