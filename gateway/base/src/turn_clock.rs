@@ -17,7 +17,7 @@ use std::time;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-/// What this thread knows of the time.
+/// Tells what a thread knows of the time of its turn.
 #[derive(Clone, Copy)]
 enum TurnTime {
     /// No turn is under way.

@@ -208,7 +208,8 @@ impl L2 {
         tokio::time::timeout(patience, whole).await.ok()?.ok()
     }
 
-    /// Whether the process before still has the store, so that it can't be read yet.
+    /// Returns whether the process whose place this one takes still has the store, so that it can't
+    /// be read yet.
     pub fn awaits_predecessor(&self) -> bool {
         self.guard.store.awaits_predecessor()
     }

@@ -85,7 +85,7 @@ impl Default for SuccessorPurges {
 }
 
 impl SuccessorPurges {
-    /// What was purged since the cache was written down. From now on whoever answers a client waits
+    /// Returns what was purged since the cache was written down. From now on whoever answers a client waits
     /// until the next process has heard of the purge.
     pub fn kept(&self) -> Vec<SuccessorPurge> {
         let mut queue = self.queue.lock();

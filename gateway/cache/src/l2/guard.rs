@@ -39,7 +39,7 @@ pub struct StoreGuard {
     opened: IntGauge,
 }
 
-/// How long calls may take.
+/// The time limits of calls to the store.
 struct StoreDeadlines {
     read: Duration,
     write: Duration,

@@ -109,8 +109,8 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
-    /// Whether the process whose place this one takes still has it, so that nothing can be read or
-    /// written yet.
+    /// Returns whether the process whose place this one takes still has the store, so that nothing
+    /// can be read or written yet.
     fn awaits_predecessor(&self) -> bool {
         false
     }

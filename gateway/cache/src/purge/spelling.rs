@@ -60,7 +60,8 @@ fn spellings(written: &str, query: &str, normal: fn(&str) -> Cow<'_, str>) -> Ve
     std::iter::once(written.to_owned()).chain(fitting).collect()
 }
 
-/// What is before an escape that is cut off and may be that of a slash, which listeners may decode.
+/// Returns the text before an escape that is cut off at the end and may be that of a slash, which
+/// listeners may decode.
 fn before_cut_escape(prefix: &str) -> Option<&str> {
     let before = prefix.strip_suffix("%2").or(prefix.strip_suffix('%'))?;
     let is_path = !before.contains('?') && before.contains('/');

@@ -21,7 +21,8 @@ pub(super) struct DatabaseAccess {
     /// The first fault of the disk since the database was opened. redb returns it only once, and
     /// later says only that there was one.
     fault: Mutex<Option<StoreError>>,
-    /// Whether the process before has the file, until it was opened here for the first time.
+    /// This is true from the start until the file was opened here for the first time, if the process
+    /// whose place this one takes has it open.
     awaits_predecessor: AtomicBool,
 }
 

@@ -50,7 +50,7 @@ struct LastRefusal {
 }
 
 impl LastRefusal {
-    /// Whether a write that was taken now ends it.
+    /// Returns whether the refusals are over if Redis takes a write now.
     fn is_over_once_written(&self) -> bool {
         self.why != StoreRefusal::OutOfMemory || self.at.elapsed() >= SETTLED
     }
