@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use super::digest::DIGEST_FIELDS;
 use super::{date, etag, etag::EntityTag};
 
 /// The result of the preconditions for a stored response.
@@ -134,7 +135,7 @@ pub fn has_preconditions(request: &HeaderMap) -> bool {
 /// `Last-Modified` is kept only without an `ETag`. `Content-Location` is kept.
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = stored.clone();
-    for name in CONTENT_FIELDS {
+    for name in CONTENT_FIELDS.iter().chain(&DIGEST_FIELDS) {
         headers.remove(name);
     }
     if headers.contains_key(header::ETAG) {
@@ -143,8 +144,8 @@ pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Representation metadata and framing that a 304 leaves out.
-const CONTENT_FIELDS: [HeaderName; 12] = [
+/// Representation metadata and framing that a 304 leaves out, beside digests.
+const CONTENT_FIELDS: [HeaderName; 8] = [
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
@@ -153,10 +154,6 @@ const CONTENT_FIELDS: [HeaderName; 12] = [
     header::CONTENT_DISPOSITION,
     header::ACCEPT_RANGES,
     header::TRAILER,
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("digest"),
 ];
 
 #[cfg(test)]

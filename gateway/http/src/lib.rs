@@ -39,6 +39,7 @@ pub mod conditional;
 pub mod config;
 pub mod cookies;
 pub mod date;
+pub mod digest;
 pub mod endpoint;
 pub mod esi;
 pub mod etag;

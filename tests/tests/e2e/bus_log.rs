@@ -36,16 +36,23 @@ async fn a_wrong_password_is_told_once(bus: &str) {
     assert_eq!(trouble.len(), 1, "{trouble:#?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_of_nats_is_told_once() {
-    let nats = Nats::spawn(e2e::redis::free_port(), &["--user", "u", "--pass", "right"]);
-    let url = nats.url();
+/// A server that wants the password `right`, which the nodes do not have.
+async fn nats_with_a_password(more: &[&str]) -> Nats {
+    let wanted = ["--user", "u", "--pass", "right"];
+    let nats = Nats::spawn(e2e::redis::free_port(), &[&wanted, more].concat());
     wait_for("it listens", SOON, || async {
         tokio::net::TcpStream::connect(("127.0.0.1", nats.port))
             .await
             .ok()
     })
     .await;
+    nats
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_of_nats_is_told_once() {
+    let nats = nats_with_a_password(&[]).await;
+    let url = nats.url();
     a_wrong_password_is_told_once(&format!(
         "nats: {{servers: [\"{url}\"], username: u, password: wrong}}"
     ))
@@ -65,17 +72,8 @@ async fn a_wrong_password_of_redis_is_told_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_of_jetstream_is_told_once() {
-    let nats = Nats::spawn(
-        e2e::redis::free_port(),
-        &["--user", "u", "--pass", "right", "-js"],
-    );
+    let nats = nats_with_a_password(&["-js"]).await;
     let url = nats.url();
-    wait_for("it listens", SOON, || async {
-        tokio::net::TcpStream::connect(("127.0.0.1", nats.port))
-            .await
-            .ok()
-    })
-    .await;
     a_wrong_password_is_told_once(&format!(
         "nats: {{servers: [\"{url}\"], username: u, password: wrong, mode: jetstream, \
          jetstream: {{durable_name: a}}}}"

@@ -38,6 +38,7 @@ use crate::http::cache_control;
 use crate::http::coding::AppliedCoding;
 use crate::http::coding::transcode::plain_body;
 use crate::http::conditional;
+use crate::http::digest::DIGEST_FIELDS;
 use crate::http::forward::{ForwardingContext, HopWishes, RequestSender};
 use crate::http::reference;
 use crate::http::server::{HandlerAnswer, InterimChannel, Peer, RequestArrival};
@@ -56,17 +57,9 @@ const CAPABILITY: HeaderValue = HeaderValue::from_static("lamina=\"ESI/1.0\"");
 /// ([`describes_content`]).
 const OF_THE_PAGE: [HeaderName; 3] = [ACCEPT_ENCODING, EXPECT, TRAILER];
 
-/// The fields of a page's answer that are true only of its octets as the origin sent them.
-const OF_THE_OCTETS: [HeaderName; 8] = [
-    CONTENT_LENGTH,
-    ETAG,
-    LAST_MODIFIED,
-    ACCEPT_RANGES,
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("digest"),
-];
+/// The fields of a page's answer that are true only of its octets as the origin sent them, beside
+/// digests.
+const OF_THE_OCTETS: [HeaderName; 4] = [CONTENT_LENGTH, ETAG, LAST_MODIFIED, ACCEPT_RANGES];
 
 /// Marks a request for a fragment, as an extension of the request.
 #[derive(Clone)]
@@ -367,7 +360,7 @@ fn without_coding(headers: &mut HeaderMap, body: Body) -> Result<Body, PageFault
 
 /// Removes from the head of a page what is not true of the page as its client gets it.
 fn for_one_client(headers: &mut HeaderMap) {
-    for name in OF_THE_OCTETS {
+    for name in OF_THE_OCTETS.iter().chain(&DIGEST_FIELDS) {
         headers.remove(name);
     }
     cache_control::make_private(headers);

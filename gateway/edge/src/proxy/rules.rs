@@ -32,6 +32,7 @@ pub mod config;
 pub mod cors;
 pub mod direct;
 pub mod headers;
+mod lifetime_claim;
 pub mod limits;
 pub mod maintenance;
 pub mod pages;
@@ -60,7 +61,6 @@ use super::respond;
 use super::route::{RouteDependencies, RouteError};
 use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
-use crate::http::cache_control::ResponseDirectives;
 use crate::http::forward::{HopWishes, REQUEST_ID};
 use crate::http::grpc::AnswerDialect;
 use crate::http::server::Peer;
@@ -73,6 +73,7 @@ use compress::{ClientCodings, CodingPlan, CodingUndoing, CodingVariance, Compres
 use cors::{BrowserOrigin, CorsRules, SiteOfRequests};
 use direct::DirectAnswer;
 use headers::{HeaderChanges, MadeValues};
+use lifetime_claim::{LifetimeClaim, PageAssembly};
 use limits::RouteLimits;
 use maintenance::RouteMaintenance;
 use pages::{ErrorPages, PageReader};
@@ -126,52 +127,6 @@ pub struct AnswerRules {
     reader: Option<PageReader>,
     request_id: Option<HeaderValue>,
 }
-
-/// Whether the rules may change what an answer says of its storage.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LifetimeClaim {
-    /// It was made for one request, and would be wrong for others.
-    Kept,
-    Free,
-}
-
-impl LifetimeClaim {
-    fn of(served: &CountedResponse, rules: &RouteRules) -> Self {
-        let status = served.response.status();
-        let is_error = status.is_client_error() || status.is_server_error();
-        let is_fleeting = is_error && !LASTING_ERRORS.contains(&status.as_u16());
-        let is_refusal = match served.rule {
-            None
-            | Some(
-                AnsweringRule::Redirect | AnsweringRule::TrailingSlash | AnsweringRule::Respond,
-            ) => false,
-            Some(_) => true,
-        };
-        let is_put_together = || {
-            let said = ResponseDirectives::parse(served.response.headers());
-            said.no_store || said.private.is_present()
-        };
-        let is_error_of_ours = served.outcome == RequestOutcome::Error;
-        match is_fleeting
-            || is_refusal
-            || is_error_of_ours
-            || (rules.puts_pages_together == PageAssembly::On && is_put_together())
-        {
-            true => Self::Kept,
-            false => Self::Free,
-        }
-    }
-}
-
-/// Whether a route puts pages together, each for one client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum PageAssembly {
-    On,
-    Off,
-}
-
-/// Statuses of errors that caches may store without being told so (RFC 9110 §15.1).
-const LASTING_ERRORS: [u16; 5] = [404, 405, 410, 414, 501];
 
 /// Room for the fields that the rules of most routes add to an answer, so that its head grows once.
 const ADDED_FIELDS: usize = 8;
@@ -617,7 +572,7 @@ impl AnswerRules {
         if let (Some(pages), Some(reader)) = (&rules.pages, &self.reader) {
             served = pages.apply(served, reader);
         }
-        let kept = LifetimeClaim::of(&served, rules);
+        let kept = LifetimeClaim::of(&served, rules.puts_pages_together);
         let mut present = rules.asked_for(served.response.headers());
         let plan = match &self.codings {
             Some(codings) => {

@@ -17,6 +17,7 @@ use super::config::AnswerFile;
 use super::direct::content_type;
 use crate::http::body::Body;
 use crate::http::cache_control;
+use crate::http::digest::DIGEST_FIELDS;
 use crate::proxy::counted::{AnsweringRule, CountedResponse};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::respond;
@@ -53,8 +54,8 @@ pub struct PageReader {
     pub request_id: Option<HeaderValue>,
 }
 
-/// Fields about content that an error page takes the place of.
-static OF_THE_CONTENT: [HeaderName; 15] = [
+/// Fields about content that an error page takes the place of, beside digests.
+static OF_THE_CONTENT: [HeaderName; 11] = [
     CONTENT_TYPE,
     CONTENT_LENGTH,
     CONTENT_ENCODING,
@@ -66,10 +67,6 @@ static OF_THE_CONTENT: [HeaderName; 15] = [
     ETAG,
     LAST_MODIFIED,
     TRAILER,
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("digest"),
 ];
 
 /// How long clients of an error 503 are told to wait, if nobody knows better, in seconds.
@@ -149,7 +146,7 @@ pub fn told(
             respond::text(status).into(),
         ),
     };
-    for name in &OF_THE_CONTENT {
+    for name in OF_THE_CONTENT.iter().chain(&DIGEST_FIELDS) {
         headers.remove(name);
     }
     headers.insert(CONTENT_TYPE, kind);
