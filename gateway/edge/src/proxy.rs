@@ -75,7 +75,7 @@ use metrics::RequestOutcome;
 use protocol::ProtocolCounts;
 use record::PendingRecord;
 use route::Route;
-use rules::{RouteRules, RuleAdmission};
+use rules::{AnswerRules, RouteRules, RuleAdmission};
 use target::RoutingOutcome;
 use unrouted::{BegunRefresh, SaidInBody, UnroutedRequest};
 
@@ -325,7 +325,7 @@ impl Proxy {
             request.answer.page = PageRequest::of(self, route, (&request, peer), early);
         }
         if let Some(rules) = &route.rules {
-            request.answer.rules = Some(rules.for_answer(&request, &peer));
+            request.answer.rules = Some(AnswerRules::new(rules, &request, &peer));
         }
         request.answer.record = request.record_of_perhaps_a_hit(recorder, route);
         let Some(rules) = &route.rules else {

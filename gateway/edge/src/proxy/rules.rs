@@ -25,6 +25,7 @@
 //! at once, without a purge.
 
 pub mod access;
+mod answer_rules;
 pub mod auth;
 pub mod cleaning;
 pub mod compress;
@@ -44,13 +45,14 @@ pub mod security_headers;
 pub mod template;
 pub mod trailing_slash;
 
+pub use answer_rules::AnswerRules;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::VARY;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 
 use super::arrived::ArrivedRequest;
 use super::config::{OnOffSwitch, RouteConfig, SecurityHeaders};
@@ -62,24 +64,20 @@ use super::route::{RouteDependencies, RouteError};
 use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
 use crate::http::forward::{HopWishes, REQUEST_ID};
-use crate::http::grpc::AnswerDialect;
-use crate::http::server::Peer;
-use crate::http::vary::{self, Vary};
+use crate::http::vary::Vary;
 use crate::rate_limit::config::LimitPlace;
 use access::AccessList;
 use auth::RouteAuth;
 use cleaning::RequestCleaning;
-use compress::{ClientCodings, CodingPlan, CodingUndoing, CodingVariance, CompressRules};
-use cors::{BrowserOrigin, CorsRules, SiteOfRequests};
+use compress::CompressRules;
+use cors::{CorsRules, SiteOfRequests};
 use direct::DirectAnswer;
-use headers::{HeaderChanges, MadeValues};
-use lifetime_claim::{LifetimeClaim, PageAssembly};
+use headers::HeaderChanges;
+use lifetime_claim::PageAssembly;
 use limits::RouteLimits;
 use maintenance::RouteMaintenance;
-use pages::{ErrorPages, PageReader};
-use present::{PresentFields, RuledField};
+use pages::ErrorPages;
 use redirect::RouteRedirect;
-use request_id::RequestId;
 use rewrite::{AnswerOrigin, PathRewrite};
 use template::TemplateSource;
 use trailing_slash::config::TrailingSlash;
@@ -109,27 +107,6 @@ pub struct RouteRules {
     puts_pages_together: PageAssembly,
     dropped: DroppedValueCount,
 }
-
-/// What the rules of a route do to one answer: the rules, and what of the request they need.
-pub struct AnswerRules {
-    rules: Arc<RouteRules>,
-    /// What the client said of codings, if the route compresses.
-    codings: Option<ClientCodings>,
-    /// What the rate limits tell the client.
-    limit_fields: Option<Box<HeaderMap>>,
-    /// The cookies that whoever has let the client in sets at it.
-    cookies: Vec<HeaderValue>,
-    browser: Option<BrowserOrigin>,
-    scheme: &'static str,
-    /// The values of fields that depend on the request.
-    made: MadeValues,
-    /// None: there are no error pages for it.
-    reader: Option<PageReader>,
-    request_id: Option<HeaderValue>,
-}
-
-/// Room for the fields that the rules of most routes add to an answer, so that its head grows once.
-const ADDED_FIELDS: usize = 8;
 
 /// What the rules say of a request.
 pub enum RuleAdmission {
@@ -421,62 +398,6 @@ impl RouteRules {
         changes.is_some_and(|changes| changes.make_of_what_is_unkeyed(name, is_keyed))
     }
 
-    /// What becomes of the answer to this request, by what the client has sent. Gives the request its
-    /// name, before anything is written about it.
-    pub fn for_answer(self: &Arc<Self>, request: &ArrivedRequest, peer: &Peer) -> Box<AnswerRules> {
-        let headers = &request.parts.headers;
-        let id = match self.request_id {
-            OnOffSwitch::On => Some(RequestId::of(headers, peer).0),
-            OnOffSwitch::Off => None,
-        };
-        let reads_pages = self.pages.is_some() && request.answer.dialect == AnswerDialect::Http;
-        let made = self.response.as_ref();
-        let source = self.source(request, id.as_ref());
-        let made = made.map(|changes| changes.made(source, &self.dropped));
-        let (compress, cors) = (self.compress.as_ref(), self.cors.as_ref());
-        Box::new(AnswerRules {
-            rules: Arc::clone(self),
-            scheme: request.scheme,
-            made: made.unwrap_or_default(),
-            reader: reads_pages.then(|| PageReader::of(headers, id.clone())),
-            request_id: id,
-            codings: compress.map(|compress| compress.client(&request.parts)),
-            limit_fields: None,
-            cookies: Vec::new(),
-            browser: cors.map(|_| BrowserOrigin::of(&request.parts)),
-        })
-    }
-
-    /// Which fields an answer has, of those that the rules ask for.
-    fn asked_for(&self, headers: &HeaderMap) -> PresentFields {
-        let asks = self.security_headers == SecurityHeaders::Basic
-            || self.cors.is_some()
-            || self.compress.is_some();
-        match asks {
-            true => PresentFields::of(headers),
-            false => PresentFields::default(),
-        }
-    }
-
-    /// The head of the whole answer that a response stands for.
-    fn whole_head<'a>(&'a self, response: &'a Response<Body>) -> &'a HeaderMap {
-        match &self.direct {
-            Some(direct) if response.status() == StatusCode::NOT_MODIFIED => direct.headers(),
-            _ => response.headers(),
-        }
-    }
-
-    /// The fields of requests by which an answer varies because of the rules, in the form of `Vary`.
-    fn varies_by(&self, codings: CodingVariance) -> Option<&'static str> {
-        let cors = self.cors.as_ref().is_some_and(CorsRules::tells_sites_apart);
-        match (cors, codings) {
-            (false, CodingVariance::SameForAll) => None,
-            (true, CodingVariance::SameForAll) => Some("Origin"),
-            (false, CodingVariance::Varies) => Some("Accept-Encoding"),
-            (true, CodingVariance::Varies) => Some("Origin, Accept-Encoding"),
-        }
-    }
-
     /// The same for a head of which no more is known than what its key held.
     pub fn clean_known(&self, parts: &mut Parts) {
         if let Some(cleaning) = &self.cleaning {
@@ -547,76 +468,5 @@ impl RouteRules {
             self.describe_delivery(),
         ];
         steps.iter().all(Vec::is_empty)
-    }
-}
-
-impl AnswerRules {
-    /// The name of the request. None: its route gives none.
-    pub fn request_id(&self) -> Option<&HeaderValue> {
-        self.request_id.as_ref()
-    }
-
-    /// What the client said of codings. None: its route does not compress.
-    pub fn codings(&self) -> Option<&ClientCodings> {
-        self.codings.as_ref()
-    }
-
-    /// Applies the rules for answers. What becomes of the coding is decided first, by what the origin
-    /// said; an answer is encoded last.
-    pub fn apply(self: Box<Self>, mut served: CountedResponse) -> CountedResponse {
-        let rules = &*self.rules;
-        let undone = match &self.codings {
-            Some(codings) => codings.undo_for_client(&mut served),
-            None => CodingUndoing::NotNeeded,
-        };
-        if let (Some(pages), Some(reader)) = (&rules.pages, &self.reader) {
-            served = pages.apply(served, reader);
-        }
-        let kept = LifetimeClaim::of(&served, rules.puts_pages_together);
-        let mut present = rules.asked_for(served.response.headers());
-        let plan = match &self.codings {
-            Some(codings) => {
-                let head = rules.whole_head(&served.response);
-                codings.plan(&served, undone, (head, present))
-            }
-            None => CodingPlan::NONE,
-        };
-        let headers = served.response.headers_mut();
-        headers.reserve(ADDED_FIELDS);
-        if rules.security_headers == SecurityHeaders::Basic {
-            security_headers::set_basic(headers, present, self.scheme);
-        }
-        if let Some(id) = self.request_id {
-            headers.insert(REQUEST_ID, id);
-        }
-        if let Some(fields) = self.limit_fields {
-            headers.extend(*fields);
-        }
-        if let Some(changes) = &rules.response {
-            match kept {
-                LifetimeClaim::Kept => changes.change_beside_lifetimes(headers, self.made),
-                LifetimeClaim::Free => changes.change(headers, self.made),
-            }
-            if changes.concern_other_rules() {
-                present = rules.asked_for(headers);
-            }
-        }
-        if let (Some(cors), Some(browser)) = (&rules.cors, self.browser) {
-            cors.apply(browser, present, headers);
-        }
-        if !self.cookies.is_empty() {
-            auth::give_cookies(self.cookies, headers);
-        }
-        if let Some(codings) = &self.codings {
-            codings.deliver(&mut served, plan);
-        }
-        if let Some(fields) = rules.varies_by(plan.variance()) {
-            let headers = served.response.headers_mut();
-            match present.has(RuledField::Vary) {
-                false => drop(headers.insert(VARY, HeaderValue::from_static(fields))),
-                true => vary::add(headers, fields),
-            }
-        }
-        served
     }
 }
