@@ -66,8 +66,8 @@ def functions(text):
         if found := FUNCTION.match(line):
             rest = lines[start:]
             head = next(later for later in rest if later.endswith(("{", "}", ";")))
-            # A function of a trait may have no body.
-            if not head.endswith(";"):
+            # A function of a trait may have no body, or an empty one.
+            if not head.endswith((";", "{}")):
                 end = f"{found[1]}}}"
                 yield found[2], next((n for n, later in enumerate(rest) if later == end), 0) + 1
 
