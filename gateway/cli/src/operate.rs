@@ -14,6 +14,7 @@ use crate::remote::{
     RemoteError, RemoteGateway, RemoteReadiness, RemoteReload, RemoteReloadOutcome, RequestsFilter,
     TargetChange,
 };
+use crate::upgrade;
 
 /// Asks whether a gateway takes requests. What can't be known counts as no.
 pub fn health(asked: &HealthArguments) -> anyhow::Result<ExitOutcome> {
@@ -23,8 +24,8 @@ pub fn health(asked: &HealthArguments) -> anyhow::Result<ExitOutcome> {
     };
     let admin = match (&asked.admin, &asked.config) {
         (Some(admin), _) => admin.clone(),
-        (None, Some(file)) => match config::load(file) {
-            Ok(config) => config.admin.address,
+        (None, Some(file)) => match config::admin_address(file) {
+            Ok(address) => address,
             Err(problems) => {
                 let first = problems.iter().next().map(ConfigProblem::headline);
                 return unknown(&first.unwrap_or_default());
@@ -92,7 +93,7 @@ pub fn plan(asked: &PlanArguments) -> anyhow::Result<ExitOutcome> {
             admin: asked.against.clone().unwrap_or(config.admin.address),
             token,
         };
-        let file = asked.config.canonicalize()?;
+        let file = upgrade::absolute(&asked.config)?;
         let planned = runtime()?.block_on(remote.plan(&file))?;
         let outcome = print_reload(&planned, asked.json);
         let most = asked.max_unreachable.unwrap_or(u64::MAX);

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::problem::{ConfigFinding, ConfigProblem, ConfigProblems, path};
 use super::sources::{self, ConfigSources};
-use super::text_file::{TOO_LARGE, without_mark};
+use super::text_file::{TOO_LARGE, is_pipe, read_text, without_mark};
 use super::{
     GatewayConfig, MAX_BYTES, answer_files, check, de, expand, include, parser, secret, tree,
     warnings,
 };
+
+use crate::admin::config::AdminConfig;
+use crate::http::endpoint::Endpoint;
 
 /// The joined tree of all files of a configuration.
 pub(super) struct ConfigDocument {
@@ -70,8 +73,15 @@ impl ConfigDocument {
         let base = main.parent().unwrap_or(Path::new(""));
         let mut findings = secret::read_files(&mut config, base);
         findings.extend(answer_files::read(&mut config, base));
+        // It is written, and looks itself at what stands there.
+        let hot_keys = config.cache.warm.as_ref().map(|warm| warm.file.clone());
         for file in config.files() {
+            let is_read = hot_keys.as_ref() != Some(&*file);
             *file = base.join(&*file);
+            if is_read && is_pipe(file) {
+                let message = format!("{} is a pipe; expected a regular file", file.display());
+                findings.push(ConfigFinding::file(message));
+            }
         }
         findings.extend(check::check(&config));
         self.refuse(findings)?;
@@ -130,5 +140,23 @@ fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
             Err(ConfigFinding::value(path(&["version"]), message))
         }
         _ => Ok(()),
+    }
+}
+
+/// The address of the admin listener in a file of which other parts may be wrong. None: it can't be
+/// told, also where an included file might name it.
+pub(super) fn admin_address(file: &Path) -> Option<Endpoint> {
+    let (_, text) = read_text(file).ok()?;
+    let mut budget = parser::AliasBudget::default();
+    let mut root = parser::parse_source(&text, sources::MAIN, &mut budget).ok()?;
+    shape(&root).ok()?;
+    // What is wrong is elsewhere, or the address is none.
+    let _ = expand::expand(&mut root, &|variable| std::env::var(variable).ok());
+    let address = root.get("admin").and_then(|admin| admin.get("address"));
+    match address.map(|node| &node.body) {
+        Some(tree::YamlValue::Scalar(scalar)) => scalar.text.parse().ok(),
+        Some(_) => None,
+        None if root.get(include::INCLUDE).is_some() => None,
+        None => Some(AdminConfig::default().address),
     }
 }
