@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::http::endpoint::Endpoint;
 use crate::units::{ByteSize, ConfigDuration};
 use crate::{acme, admin, bus, cache, http, origin, plugin, proxy, rate_limit, telemetry};
 
@@ -49,6 +48,7 @@ mod upstream_warnings;
 mod warnings;
 mod yaml_text;
 
+pub use document::admin_of_broken;
 pub use effective::{EffectiveConfig, ShownValues, effective};
 pub use format::formatted_file;
 pub use line_diff::{ChangedLines, changes};
@@ -222,17 +222,6 @@ impl Default for ProcessConfig {
 pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
     let (name, text) = read_text(file)?;
     parse(&text, &name, &|variable| std::env::var(variable).ok())
-}
-
-/// The address of the admin listener that a file names, also if something else in it is wrong: the
-/// gateway goes on by what it has taken up before, and whoever asks for its health must still find it.
-///
-/// # Errors
-/// What is wrong with the file, if it does not tell the address.
-pub fn admin_address(file: &Path) -> Result<Endpoint, ConfigProblems> {
-    load(file)
-        .map(|config| config.admin.address)
-        .or_else(|problems| document::admin_address(file).ok_or(problems))
 }
 
 /// Where a key stands.

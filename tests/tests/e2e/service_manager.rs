@@ -364,11 +364,15 @@ async fn a_reload_that_is_asked_for_during_the_start_is_made_when_it_is_over() {
     let mut gateway = quiet.stderr(process::Stdio::null()).spawn().unwrap();
     let id = gateway.id();
     wait_until("it handles signals", SOON, || handles(id, TERM)).await;
-    let number = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
+    let number = i32::try_from(id)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     rustix::process::kill_process(number.unwrap(), rustix::process::Signal::HUP).unwrap();
     manager.hears("READY=1\nSTATUS=Serving http").await;
     manager.hears("RELOADING=1").await;
-    manager.hears("READY=1\nSTATUS=Serving by the configuration").await;
+    manager
+        .hears("READY=1\nSTATUS=Serving by the configuration")
+        .await;
     gateway.kill().unwrap();
     gateway.wait().unwrap();
     drop(folder);

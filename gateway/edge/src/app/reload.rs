@@ -544,10 +544,13 @@ impl ConfigReloader {
         let Ok(config) = self.load(file.to_owned()).await else {
             return;
         };
+        let used = self.config();
+        if !ConfigChanges::between(&used, &config).is_empty() {
+            return;
+        }
         // Whoever takes them up meanwhile knows better.
         let _one = self.running.lock().await;
-        let is_in_use = ConfigChanges::between(&self.config(), &config).is_empty();
-        if is_in_use && self.repair.is_waiting() {
+        if Arc::ptr_eq(&used, &self.config()) && self.repair.is_waiting() {
             self.repair.say_what_runs();
             self.metrics.repaired();
             *self.last_failure.lock() = None;

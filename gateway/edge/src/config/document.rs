@@ -11,7 +11,6 @@ use super::{
 };
 
 use crate::admin::config::AdminConfig;
-use crate::http::endpoint::Endpoint;
 
 /// The joined tree of all files of a configuration.
 pub(super) struct ConfigDocument {
@@ -143,9 +142,10 @@ fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
     }
 }
 
-/// The address of the admin listener in a file of which other parts may be wrong. None: it can't be
-/// told, also where an included file might name it.
-pub(super) fn admin_address(file: &Path) -> Option<Endpoint> {
+/// The admin listener, as to its address, that a file names of which other parts are wrong: a gateway
+/// goes on by what it has taken up before, and whoever asks for its health must still find it. None:
+/// it can't be told, also where an included file might name it.
+pub fn admin_of_broken(file: &Path) -> Option<AdminConfig> {
     let (_, text) = read_text(file).ok()?;
     let mut budget = parser::AliasBudget::default();
     let mut root = parser::parse_source(&text, sources::MAIN, &mut budget).ok()?;
@@ -153,10 +153,12 @@ pub(super) fn admin_address(file: &Path) -> Option<Endpoint> {
     // What is wrong is elsewhere, or the address is none.
     let _ = expand::expand(&mut root, &|variable| std::env::var(variable).ok());
     let address = root.get("admin").and_then(|admin| admin.get("address"));
+    let mut admin = AdminConfig::default();
     match address.map(|node| &node.body) {
-        Some(tree::YamlValue::Scalar(scalar)) => scalar.text.parse().ok(),
-        Some(_) => None,
-        None if root.get(include::INCLUDE).is_some() => None,
-        None => Some(AdminConfig::default().address),
+        Some(tree::YamlValue::Scalar(scalar)) => admin.address = scalar.text.parse().ok()?,
+        Some(_) => return None,
+        None if root.get(include::INCLUDE).is_some() => return None,
+        None => {}
     }
+    Some(admin)
 }

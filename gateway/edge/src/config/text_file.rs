@@ -31,8 +31,8 @@ pub(super) fn read_text(file: &Path) -> Result<(String, String), ConfigProblems>
     }
 }
 
-/// How long a pipe may be silent before what it has said is taken for all of it.
-const PIPE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long whoever holds a pipe open may write nothing more.
+const PIPE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The content of a file, of a larger one a byte more than `most`. Whoever reads a configuration holds
 /// up those who come later, so a pipe in which nobody writes is no reason to wait: it is empty.

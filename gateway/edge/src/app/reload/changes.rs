@@ -55,7 +55,11 @@ const NAMED: [&str; 4] = ["routes", "upstreams", "plugins", "listeners"];
 impl ConfigChanges {
     /// What is different in `after`.
     pub fn between(before: &GatewayConfig, after: &GatewayConfig) -> Self {
-        let [mut before, mut after] = [before, after].map(ComparedValue::of);
+        let values = [before, after].map(compared);
+        if values[0] == values[1] {
+            return Self::default();
+        }
+        let [mut before, mut after] = values.map(ComparedValue::of);
         let order = |config: &ComparedValue| names(&config.value["routes"], "name");
         let moved_routes = moved(&order(&before), &order(&after));
         let named = |key: &str, name: &str| {
@@ -139,8 +143,7 @@ impl NamedChanges {
 }
 
 impl ComparedValue {
-    fn of(config: &GatewayConfig) -> Self {
-        let value = compared(config);
+    fn of(value: Value) -> Self {
         let shown = config::hidden(&value);
         Self { value, shown }
     }
