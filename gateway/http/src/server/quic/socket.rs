@@ -46,9 +46,12 @@ pub(in crate::server) fn open(
     identity: &Arc<QuicIdentity>,
     ours: &[SocketAddr],
 ) -> io::Result<OpenedQuic> {
-    // Not in place of a wider one: its datagrams would come here as soon as the socket is bound.
-    let is_wider = |other: &SocketAddr| overlap(address, *other) && !other.ip().is_unspecified();
-    if !ours.iter().any(is_wider) {
+    // Not where datagrams of the other one would come here as soon as the socket is bound.
+    let takes_none = |other: &SocketAddr| {
+        let is_behind = !other.ip().is_unspecified() || address.is_ipv6();
+        overlap(address, *other) && address.ip().is_unspecified() && is_behind
+    };
+    if !ours.iter().any(takes_none) {
         // Another program of the same user could share the port otherwise: see `socket::open`.
         socket(address)?.bind(&SockAddr::from(address))?;
     }
