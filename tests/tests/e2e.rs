@@ -360,6 +360,8 @@ mod recent_requests;
 mod record;
 #[path = "e2e/reload.rs"]
 mod reload;
+#[path = "e2e/reload_files.rs"]
+mod reload_files;
 #[path = "e2e/reload_kept.rs"]
 mod reload_kept;
 #[path = "e2e/reload_listeners.rs"]
@@ -462,6 +464,8 @@ mod unusual;
 mod upgrade;
 #[path = "e2e/upgrade_purges.rs"]
 mod upgrade_purges;
+#[path = "e2e/upgrade_refused.rs"]
+mod upgrade_refused;
 #[path = "e2e/upgrade_shared.rs"]
 mod upgrade_shared;
 #[path = "e2e/upgrade_warm.rs"]

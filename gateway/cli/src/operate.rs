@@ -14,6 +14,7 @@ use crate::remote::{
     RemoteError, RemoteGateway, RemoteReadiness, RemoteReload, RemoteReloadOutcome, RequestsFilter,
     TargetChange,
 };
+use crate::upgrade;
 
 /// Asks whether a gateway takes requests. What can't be known counts as no.
 pub fn health(asked: &HealthArguments) -> anyhow::Result<ExitOutcome> {
@@ -21,16 +22,23 @@ pub fn health(asked: &HealthArguments) -> anyhow::Result<ExitOutcome> {
         output::error(format_args!("not ready, as far as can be known: {why}"));
         Ok(ExitOutcome::Failed)
     };
-    let admin = match (&asked.admin, &asked.config) {
-        (Some(admin), _) => admin.clone(),
-        (None, Some(file)) => match config::load(file) {
-            Ok(config) => config.admin.address,
-            Err(problems) => {
-                let first = problems.iter().next().map(ConfigProblem::headline);
-                return unknown(&first.unwrap_or_default());
+    let read = match (&asked.admin, &asked.config) {
+        (None, Some(file)) => Some((file, config::load(file))),
+        _ => None,
+    };
+    // The gateway goes on although its file was broken since.
+    let (admin, fault) = match (&asked.admin, read) {
+        (Some(admin), _) => (admin.clone(), None),
+        (None, None) => (AdminConfig::default().address, None),
+        (None, Some((_, Ok(config)))) => (config.admin.address, None),
+        (None, Some((file, Err(problems)))) => {
+            let first = problems.iter().next().map(ConfigProblem::headline);
+            let first = first.unwrap_or_default();
+            match config::admin_of_broken(file) {
+                Some(admin) => (admin.address, Some(first)),
+                None => return unknown(&first),
             }
-        },
-        (None, None) => AdminConfig::default().address,
+        }
     };
     let remote = RemoteGateway { admin, token: None };
     match runtime()?.block_on(remote.readiness(asked.timeout.into())) {
@@ -42,7 +50,10 @@ pub fn health(asked: &HealthArguments) -> anyhow::Result<ExitOutcome> {
             output::error(not_ready);
             Ok(ExitOutcome::Failed)
         }
-        Err(error) => unknown(&error),
+        Err(error) => match fault {
+            Some(fault) => unknown(&format_args!("{error}; its file: {fault}")),
+            None => unknown(&error),
+        },
     }
 }
 
@@ -92,7 +103,7 @@ pub fn plan(asked: &PlanArguments) -> anyhow::Result<ExitOutcome> {
             admin: asked.against.clone().unwrap_or(config.admin.address),
             token,
         };
-        let file = asked.config.canonicalize()?;
+        let file = upgrade::absolute(&asked.config)?;
         let planned = runtime()?.block_on(remote.plan(&file))?;
         let outcome = print_reload(&planned, asked.json);
         let most = asked.max_unreachable.unwrap_or(u64::MAX);

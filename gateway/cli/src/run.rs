@@ -14,6 +14,7 @@ use lamina_edge::app::upgrade::{NewProgram, ReplacingProcess};
 use lamina_edge::app::{RunningGateway, StartOptions};
 use lamina_edge::config::{self, GatewayConfig};
 use lamina_http::endpoint::Endpoint;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::{runtime, with_config};
 use crate::exit::ExitOutcome;
@@ -29,6 +30,12 @@ pub fn start(
     log_format: Option<LogFormat>,
     take_over: Option<Option<PathBuf>>,
 ) -> anyhow::Result<ExitOutcome> {
+    let runtime = runtime()?;
+    // Whoever asks for a reload while plugins are compiled must not end the process by it.
+    let hangups = {
+        let _inside = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
     let serve = |mut config: GatewayConfig, file: Option<&Path>| {
         let adapt = move |config: &mut GatewayConfig| {
             config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
@@ -43,8 +50,7 @@ pub fn start(
         let inherited = descriptors::take();
         let beginning = upgrade::beginning(&config, take_over, inherited)?;
         let next = upgrade::next_program(file, log_format);
-        let runtime = runtime()?;
-        let ended = runtime.block_on(run(&config, origin, beginning, next));
+        let ended = runtime.block_on(run(&config, origin, beginning, next, hangups));
         // Blocking work, such as a name look-up that hangs, must not delay the end.
         runtime.shutdown_background();
         ended
@@ -70,6 +76,7 @@ async fn run(
     origin: ConfigOrigin,
     beginning: ProcessBeginning,
     next: NewProgram,
+    hangups: Signal,
 ) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
     let manager = ServiceManager::of_this_process();
@@ -103,7 +110,7 @@ async fn run(
         unix @ Endpoint::Unix(_) => tracing::info!("lamina admin on {unix}"),
     }
     tracing::info!("{}", app.admin_openness);
-    let reloading = app.reload_on_signals(&manager);
+    let reloading = app.reload_on_signals(&manager, hangups);
     let ready_then_for_ever = async {
         app.warm_up(&manager).await;
         manager.tell(ServiceState::Ready {
@@ -117,10 +124,11 @@ async fn run(
         () = stopping.asked() => None,
         now = app.replaced() => Some(now),
     };
-    drop(reloading);
     if let Some(now) = replaced {
+        // Until its end it passes on what it is asked to take up.
         return make_room(app, &now, stopping).await;
     }
+    drop(reloading);
     let within = Duration::from_millis(drain_limit.load(Ordering::Relaxed));
     manager.tell(ServiceState::Stopping {
         within: within + stopping::LAST_WORDS,

@@ -48,7 +48,7 @@ pub fn upgrade(asked: &UpgradeArguments) -> anyhow::Result<ExitOutcome> {
         Some(binary) => real(binary)?,
         None => std::env::current_exe().context("this program's own file")?,
     };
-    let config = asked.config.as_deref().map(real).transpose()?;
+    let config = asked.config.as_deref().map(absolute).transpose()?;
     let within = asked.timeout.into();
     match upgrade::ask_for_upgrade(&socket, binary, config, within) {
         Ok(UpgradeOutcome {
@@ -71,6 +71,14 @@ pub fn upgrade(asked: &UpgradeArguments) -> anyhow::Result<ExitOutcome> {
             Ok(ExitOutcome::Failed)
         }
     }
+}
+
+/// The path of a file that is there, links as they are: the new process is to follow them at each
+/// reload, and paths in a configuration are relative to the folder in which it is named.
+pub fn absolute(file: &Path) -> anyhow::Result<PathBuf> {
+    let named = || file.display().to_string();
+    std::fs::metadata(file).with_context(named)?;
+    std::path::absolute(file).with_context(named)
 }
 
 fn socket_of(asked: &UpgradeArguments) -> Result<PathBuf, config::ConfigProblems> {

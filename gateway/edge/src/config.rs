@@ -48,14 +48,16 @@ mod upstream_warnings;
 mod warnings;
 mod yaml_text;
 
+pub use document::admin_of_broken;
 pub use effective::{EffectiveConfig, ShownValues, effective};
 pub use format::formatted_file;
 pub use line_diff::{ChangedLines, changes};
 pub use named_files::files_of;
 pub use problem::{ConfigProblem, ConfigProblems};
 pub use schema::schema;
-pub use secret::{is_secret_name, redacted};
+pub use secret::{hidden, redacted};
 pub use targets_file::load as load_targets;
+pub use text_file::read_at_most;
 
 use document::ConfigDocument;
 use problem::ConfigFinding;

@@ -122,6 +122,30 @@ async fn who_answers_nothing_has_a_time_limit() {
     assert!(begun.elapsed() >= Duration::from_millis(200));
 }
 
+/// The gateway goes on by what it has taken up, and a probe that ends it for that would do harm.
+#[tokio::test]
+async fn a_gateway_whose_file_was_broken_since_is_ready() {
+    let (_origin, gateway) = gateway(&[]).await;
+    let file = gateway.dir().join("lamina.yaml");
+    let admin = format!("admin: {{ address: \"{}\" }}\n", gateway.admin);
+    for wrong in [
+        "version: 1\nlistenrs: []\n",
+        "version: 1\nupstreams: { origin: \"${A_VARIABLE_THAT_IS_NOT_SET}\" }\n",
+        "version: 1\npurge_method: { token_file: nowhere }\n",
+    ] {
+        std::fs::write(&file, format!("{wrong}{admin}")).unwrap();
+        assert_eq!(gateway.reload().await.status, 422, "{wrong}");
+        let ran = run(&["health", "-c", file.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(0), "{wrong}: {}", ran.output());
+    }
+    // Nobody can tell what stands in the other file.
+    std::fs::write(&file, "version: 1\ninclude: nowhere.yaml\n").unwrap();
+    assert_not_ready(
+        &run(&["health", "-c", file.to_str().unwrap()]),
+        "nowhere.yaml",
+    );
+}
+
 #[tokio::test]
 async fn a_token_is_not_needed() {
     let admin = "{address: \"127.0.0.1:0\", token: a-long-secret-text}";

@@ -1,9 +1,8 @@
 //! Another configuration is taken up while the gateway runs (RL1, RL4, RL8): how it is asked for,
 //! what it says of it, and what becomes of requests that are under way.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,7 +14,7 @@ use e2e::origin::{Asked, Origin};
 use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for, wait_until, within};
+use e2e::wait::{SOON, wait_until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An origin whose pages are its name, fresh for a minute.
@@ -270,20 +269,15 @@ async fn tunnels_and_streams_go_on_until_their_configuration_is_too_old() {
     goes_on(&mut events).await;
 }
 
-/// O_NONBLOCK of Linux.
-const NON_BLOCKING: i32 = 0o4000;
-
-/// The end of a pipe for writing, as soon as somebody reads it.
-async fn opened(pipe: &Path) -> File {
-    wait_for("the reload reads the pipe", SOON, || async {
-        let mut options = OpenOptions::new();
-        let options = options.write(true).custom_flags(NON_BLOCKING);
-        options.open(pipe).ok()
-    })
-    .await
+/// Whether a process has a file open.
+fn has_open(process: u32, file: &Path) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{process}/fd"));
+    let mut open = open.into_iter().flatten().flatten();
+    open.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link == file))
 }
 
-/// A pipe in place of the file holds a reload back until something is written to it.
+/// A pipe in place of the file that somebody holds open keeps a reload waiting until something is
+/// written to it.
 #[tokio::test]
 async fn while_one_reload_runs_another_one_is_refused_and_a_signal_waits() {
     let origin = named("page").await;
@@ -300,8 +294,10 @@ async fn while_one_reload_runs_another_one_is_refused_and_a_signal_waits() {
     );
     let admin = gateway.admin.to_string();
     let at = admin.clone();
+    let mut writing = File::options().read(true).write(true).open(&pipe).unwrap();
     let first = tokio::task::spawn_blocking(move || run(&["reload", "--admin", &at]));
-    let mut writing = opened(&pipe).await;
+    let id = gateway.process_id();
+    wait_until("the reload reads the pipe", SOON, || has_open(id, &pipe)).await;
     let answer = gateway.reload().await;
     assert_eq!(answer.status, 409, "{}", answer.said);
     let ran = run(&["reload", "--admin", &admin]);

@@ -29,6 +29,119 @@ async fn planned(gateway: &Gateway, setup: &Setup) -> (Value, String) {
     (plan.said, ran.stdout)
 }
 
+/// What is stored of each, one entry after the other, and a request for it.
+const STORED: [&str; 6] = ["/a", "/a/", "/b/c", "/b/c?p=1", "/x//y", "/a%2Fb"];
+
+/// Whatever answers before the cache makes entries unreachable as another key does (PL3).
+#[tokio::test]
+async fn entries_that_rules_of_the_route_keep_clients_from_are_unreachable() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let plain = || Setup::new(&origin);
+    let site = |rule: &str| plain().route(&format!("{{name: site, upstream: origin, {rule}}}"));
+    let before = |route: &str| {
+        let site = "{name: site, upstream: origin}";
+        plain().route(route).route(site)
+    };
+    let gateway = plain().start().await;
+    let respond = "{name: site, respond: {body: x}}";
+    let redirect = "{name: away, match: {path: /b/*}, redirect: {to: \"https://x.example/\"}}";
+    let cases = [
+        ("nothing else", site("cache: on"), 0),
+        ("an answer of its own", plain().route(respond), 6),
+        ("a redirect of some", before(redirect), 2),
+        ("a slash that is added", site("trailing_slash: add"), 5),
+        ("a slash that is removed", site("trailing_slash: remove"), 1),
+        ("maintenance", site("maintenance: {enabled: true}"), 6),
+        (
+            "maintenance with what is stored",
+            site("maintenance: {enabled: true, serve: cached}"),
+            0,
+        ),
+        ("a bypass by path", site("bypass: {path: [/b/*]}"), 2),
+        ("a bypass by query", site("bypass: {query: {p: \"1\"}}"), 1),
+        (
+            "a bypass by what no key has",
+            site("bypass: {header: {x-a: b}}"),
+            0,
+        ),
+        ("slashes of the route", site("path: {slashes: merge}"), 1),
+        ("escaped slashes", site("path: {escaped_slash: refuse}"), 1),
+        (
+            "slashes of the listener",
+            plain().listener("path", "{slashes: refuse}"),
+            1,
+        ),
+    ];
+    for (what, after, count) in cases {
+        gateway.take_up(&plain()).await;
+        gateway.purge(json!({"all": true})).await;
+        let client = gateway.client();
+        for target in STORED {
+            assert!(client.get(target).await.cache().stored, "{target}");
+        }
+        let (said, shown) = planned(&gateway, &after).await;
+        assert_eq!(said["entries"]["unreachable"], count, "{what}: {shown}");
+        assert_eq!(said["entries"]["unknown"], 0, "{what}: {shown}");
+        gateway.take_up(&after).await;
+        let client = gateway.client().unchecked();
+        let mut missed = 0;
+        for target in STORED {
+            missed += u64::from(!client.get(target).await.is_hit());
+        }
+        assert_eq!(missed, count, "{what}");
+        let (said, shown) = planned(&gateway, &after).await;
+        assert_eq!(
+            said["entries"]["unreachable"], 0,
+            "{what}, as it is: {shown}"
+        );
+    }
+}
+
+/// A value with a secret, in the places where one may stand.
+const SECRETS: [(&str, &str); 4] = [
+    (
+        "routes",
+        "[{name: site, upstream: origin, headers: {request: {set: {authorization: \"Bearer s3cret\", x-edge-auth: s3cret}}}}]",
+    ),
+    (
+        "purge_method",
+        "{enabled: true, token: s3cret-s3cret-s3cret}",
+    ),
+    (
+        "acme",
+        "{storage: acme, on_demand: {ask: \"http://me:s3cret@127.0.0.1:1/ask\"}, issuers: {own: {directory: \"https://me:s3cret@127.0.0.1:1/\", agree_to_terms: true, eab: {kid: a, hmac: s3crets3cret}}}}",
+    ),
+    (
+        "cache",
+        "{l2: {redis: {url: \"redis://127.0.0.1:1\", password: s3cret}, seal_key: s3cret-s3cret-s3cret}}",
+    ),
+];
+
+#[tokio::test]
+async fn no_secret_is_shown_whatever_of_it_is_different() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let gateway = Setup::new(&origin).start().await;
+    let file = gateway.dir().join("next.yaml");
+    let file = file.to_str().unwrap();
+    let admin = gateway.admin.to_string();
+    for (key, value) in SECRETS {
+        let setup = match key {
+            "routes" => Setup::new(&origin).route(&value[1..value.len() - 1]),
+            key => Setup::new(&origin).top(key, value),
+        };
+        std::fs::write(file, setup.yaml()).unwrap();
+        for more in [&["--json"][..], &[]] {
+            let plan = [&["plan", "-c", file, "--against", &admin], more].concat();
+            let show = [&["config", "show", "-c", file], more].concat();
+            for ran in [run(&plan), run(&show)] {
+                let told = ran.output();
+                assert!(told.contains("***"), "{key}: {told}");
+                assert!(!told.contains("s3cret"), "{key}: {told}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn names_that_get_and_lose_a_certificate_and_files_with_another_one_are_told() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;

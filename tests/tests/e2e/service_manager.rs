@@ -334,3 +334,46 @@ fn monotonic_micros() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
 }
+
+/// The signals that a process handles by itself, by their numbers.
+fn handles(process: u32, number: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & (1 << (number - 1)) != 0)
+}
+
+/// The number of SIGTERM, which is handled early in a start.
+const TERM: u32 = 15;
+
+/// Whoever changes a file does not know how far the gateway is.
+#[tokio::test]
+async fn a_reload_that_is_asked_for_during_the_start_is_made_when_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut manager = FakeManager::at(&dir.path().join("notify"));
+    // Nobody answers there, so the start waits for a while.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let store = silent.local_addr().unwrap();
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let cache = format!("{{l2: {{redis: {{url: \"redis://{store}\"}}}}}}");
+    let (folder, config) = Setup::new(&origin).top("cache", &cache).write();
+    let mut starting = process::Command::new(e2e::cli::binary());
+    starting.args(["run", "-c"]).arg(&config);
+    starting.env("NOTIFY_SOCKET", dir.path().join("notify"));
+    let quiet = starting.stdout(process::Stdio::null());
+    let mut gateway = quiet.stderr(process::Stdio::null()).spawn().unwrap();
+    let id = gateway.id();
+    wait_until("it handles signals", SOON, || handles(id, TERM)).await;
+    let number = i32::try_from(id)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(number.unwrap(), rustix::process::Signal::HUP).unwrap();
+    manager.hears("READY=1\nSTATUS=Serving http").await;
+    manager.hears("RELOADING=1").await;
+    manager
+        .hears("READY=1\nSTATUS=Serving by the configuration")
+        .await;
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    drop(folder);
+}

@@ -332,11 +332,26 @@ impl ConfigReloader {
         let ReloadAct::Plan(Some(other)) = act else {
             return Ok(own.clone());
         };
-        // Messages show lines of the file, so it must not be any file of the machine.
+        // Messages show lines of the file, so it must not be any file of the machine. Nor may it be
+        // named in any folder, since the paths in it are relative to that. Either file may be a link.
+        let folder_of = |file: &Path| Some(file.parent()?.to_owned());
         let real = |file: &Path| file.canonicalize().ok();
-        let folder = real(own).and_then(|own| own.parent().map(Path::to_owned));
-        match (real(other), folder) {
-            (Some(other), Some(folder)) if other.starts_with(&folder) => Ok(other),
+        let own = std::path::absolute(own).unwrap_or_else(|_| own.clone());
+        let folders = [
+            folder_of(&own).as_deref().and_then(real),
+            real(&own).as_deref().and_then(folder_of),
+        ];
+        let is_below = |path: PathBuf| {
+            folders
+                .iter()
+                .flatten()
+                .any(|folder| path.starts_with(folder))
+        };
+        let named_in = folder_of(other).as_deref().and_then(real);
+        match (real(other), named_in) {
+            (Some(file), Some(folder)) if is_below(file.clone()) && is_below(folder.clone()) => {
+                Ok(other.clone())
+            }
             _ => Err(ReloadError::Elsewhere),
         }
     }
@@ -529,10 +544,13 @@ impl ConfigReloader {
         let Ok(config) = self.load(file.to_owned()).await else {
             return;
         };
+        let used = self.config();
+        if !ConfigChanges::between(&used, &config).is_empty() {
+            return;
+        }
         // Whoever takes them up meanwhile knows better.
         let _one = self.running.lock().await;
-        let is_in_use = ConfigChanges::between(&self.config(), &config).is_empty();
-        if is_in_use && self.repair.is_waiting() {
+        if Arc::ptr_eq(&used, &self.config()) && self.repair.is_waiting() {
             self.repair.say_what_runs();
             self.metrics.repaired();
             *self.last_failure.lock() = None;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lamina_base::service_manager::{ServiceManager, ServiceState};
+use tokio::signal::unix::Signal;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ports::RunningPorts;
@@ -94,13 +95,19 @@ impl RunningGateway {
     }
 
     /// Takes up the configuration at each SIGHUP once the gateway is ready, and tells the service
-    /// manager of it. Ends with the gateway.
-    pub fn reload_on_signals(&self, manager: &ServiceManager) -> AbortOnDropHandle<()> {
-        spawn(upkeep::reload_on_signals(
-            Arc::clone(&self.reloader),
-            manager.clone(),
-            self.phase.subscribe(),
-        ))
+    /// manager of it. When another process has the place of this one, that gets the signals, also
+    /// one that has waited meanwhile. Ends when it is dropped.
+    pub fn reload_on_signals(
+        &self,
+        manager: &ServiceManager,
+        hangups: Signal,
+    ) -> AbortOnDropHandle<()> {
+        let reloading = upkeep::SignalledReloads {
+            reloader: Arc::clone(&self.reloader),
+            manager: manager.clone(),
+            replaced: self.giver.replaced(),
+        };
+        spawn(reloading.follow(hangups, self.phase.subscribe()))
     }
 
     /// Tells the service manager from now on that the gateway lives, if it wants to know: as long as

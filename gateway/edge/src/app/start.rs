@@ -19,8 +19,8 @@ use super::reload::outcome::{ReloadAct, with_causes};
 use super::reload::{ConfigOrigin, ConfigReloader, ReloadParts};
 use super::running::{GatewayTasks, RunningGateway};
 use super::upgrade::{
-    HandedCache, NAMESAKE_LEAVES, PredecessorPurges, TakeOver, UpgradeGiver, UpgradeGiverParts,
-    UpgradeSocket,
+    HandedCache, NAMESAKE_LEAVES, PredecessorPurges, TakeOver, TakeOverError, UpgradeGiver,
+    UpgradeGiverParts, UpgradeSocket,
 };
 use super::{
     GatewayStartError, StartOptions, certificates, joining, open_store_after, self_check, spawn,
@@ -98,13 +98,14 @@ async fn start_in_place_of(
         self_check::check(&control.admin, admin_ports.threads(), ports.threads()).await?;
         engine.purge_as(take_over.ready(&opened.taken).await?);
     }
+    // Nothing is accepted as long as the process before may go on.
+    let predecessors = match take_over {
+        Some(take_over) => engine.release(take_over).await?,
+        None => PredecessorPurges::new(Vec::new()),
+    };
     ports.begin_accepting().await;
     admin_ports.begin_accepting().await;
     let upgrade_socket = opened.upgrade_socket.open()?;
-    let predecessors = match take_over {
-        Some(take_over) => engine.release(take_over).await,
-        None => PredecessorPurges::new(Vec::new()),
-    };
     ports.keep().await;
     let (process, reloader) = (engine.process, control.reloader);
     let giver = UpgradeGiver::new(UpgradeGiverParts {
@@ -226,17 +227,24 @@ impl StartedEngine {
     }
 
     /// Lets the process before end, and hears from now on what it purges until then.
-    async fn release(&self, before: &TakeOver) -> PredecessorPurges {
-        if let Err(error) = before.serving().await {
+    ///
+    /// # Errors
+    /// If it goes on.
+    async fn release(&self, before: &TakeOver) -> Result<PredecessorPurges, TakeOverError> {
+        match before.serving().await {
+            Ok(()) => {}
+            Err(refused @ TakeOverError::Refused { .. }) => return Err(refused),
             // It has heard it, or has ended: this process serves in any case.
-            tracing::warn!(%error, "the process before did not say that it ends");
+            Err(error) => {
+                tracing::warn!(%error, "the process before did not say that it ends");
+            }
         }
         if let Some(cluster) = &self.cluster {
             cluster.expect_namesake_for(NAMESAKE_LEAVES);
         }
         let predecessors = PredecessorPurges::new(before.purge_channels());
         predecessors.resume(&self.process.cache, &Handle::current());
-        predecessors
+        Ok(predecessors)
     }
 
     fn shared_by_listeners(&self) -> SharedByListeners {

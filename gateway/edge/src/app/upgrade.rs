@@ -13,10 +13,14 @@
 //! | reads its configuration, compiles, opens what is new, joins the bus, fills its cache, answers its own health check; nothing is accepted | serves |
 //! | `ready`, with the listeners whose sockets it uses | |
 //! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours`, and what was purged since its cache was written down |
-//! | purges that, too; accepts, opens its own upgrade socket in place of the old one; `serving` | |
+//! | purges that, too; `serving` | |
 //! | | tells systemd the new main process; `released` |
-//! | tells systemd that it is ready | accepts nothing more, closes the disk tier, drains; for each purge on its last connections `purged` |
+//! | accepts, opens its own upgrade socket in place of the old one, tells systemd that it is ready | accepts nothing more, closes the disk tier, drains; for each purge on its last connections `purged` |
 //! | purges, `purged` | answers that client, and at last ends |
+//!
+//! The new process accepts nothing before `released`, or the end of the old one: a process that was
+//! stopped for a while between `yours` and `serving` finds that the old one goes on, and ends. Both of
+//! them would serve otherwise, and a purge would reach one cache of the two.
 //!
 //! What goes wrong before `serving` — a refusal, an error, an end, silence for longer than the limit —
 //! leaves the old process as it was: it has closed nothing. Connections that wait in a socket belong

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_base::service_manager::{self, ServiceManager, ServiceState};
+use rustix::process::{Pid, kill_process};
+use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 
 use super::reload::ConfigReloader;
 use super::reload::outcome::{ReloadAct, ReloadTrigger};
+use super::upgrade::ReplacingProcess;
 use crate::admin::phase::{ServingPhase, ServingPhaseReceiver};
 use crate::cache::Cache;
 use crate::cluster::Cluster;
@@ -20,37 +24,62 @@ const TEND: Duration = Duration::from_secs(1);
 const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
 
 /// Takes up the configuration, and plugin files with it, at each SIGHUP.
-pub(super) async fn reload_on_signals(
-    reloader: Arc<ConfigReloader>,
-    manager: ServiceManager,
-    mut phase: ServingPhaseReceiver,
-) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => {
-            return tracing::error!(
-                %error,
-                "SIGHUP can't be handled, so it will not reload the configuration"
-            );
+pub(super) struct SignalledReloads {
+    pub(super) reloader: Arc<ConfigReloader>,
+    pub(super) manager: ServiceManager,
+    pub(super) replaced: watch::Receiver<Option<ReplacingProcess>>,
+}
+
+impl SignalledReloads {
+    /// Follows the signals for ever.
+    pub(super) async fn follow(self, mut hangups: Signal, mut phase: ServingPhaseReceiver) {
+        // A signal from before is kept until then.
+        let ready = phase.wait_for(|phase| *phase != ServingPhase::Warming);
+        if ready.await.is_err() {
+            return;
         }
-    };
-    // A signal from before is kept until then.
-    let ready = phase.wait_for(|phase| *phase != ServingPhase::Warming);
-    if ready.await.is_err() {
-        return;
+        while hangups.recv().await.is_some() {
+            if self.replaced.borrow().is_none() {
+                let mut replaced = self.replaced.clone();
+                tokio::select! {
+                    () = self.reload() => {}
+                    // The other process may have read the files before they were changed.
+                    _ = replaced.wait_for(Option::is_some) => {}
+                }
+            }
+            let now = self.replaced.borrow().clone();
+            if let Some(now) = now {
+                pass_on(now.process);
+            }
+        }
     }
-    while hangups.recv().await.is_some() {
+
+    async fn reload(&self) {
         tracing::info!("SIGHUP: reloading the configuration and the plugins");
-        manager.tell(ServiceState::Reloading {
+        self.manager.tell(ServiceState::Reloading {
             since: service_manager::monotonic_now(),
         });
-        let outcome = reloader.reload(ReloadTrigger::Signal, ReloadAct::Apply);
+        let outcome = self
+            .reloader
+            .reload(ReloadTrigger::Signal, ReloadAct::Apply);
         let status = match outcome.await {
             Ok(report) => format!("Serving by the configuration {}", report.hash_after),
             Err(error) => format!("Serving by the configuration before: {error}"),
         };
-        manager.tell(ServiceState::Ready { status: &status });
+        self.manager.tell(ServiceState::Ready { status: &status });
+    }
+}
+
+/// Has the process that serves now take its configuration up.
+fn pass_on(process: u32) {
+    tracing::info!(
+        process,
+        "SIGHUP: it is passed on to the process that serves now"
+    );
+    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let told = id.map(|id| kill_process(id, rustix::process::Signal::HUP));
+    if let Some(Err(error)) = told {
+        tracing::warn!(process, %error, "SIGHUP could not be passed on");
     }
 }
 

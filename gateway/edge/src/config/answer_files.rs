@@ -1,10 +1,10 @@
 //! Reads the files with answers of ours that routes name, so that none is missing when it is needed.
 
-use std::io::Read;
 use std::path::Path;
 
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath};
+use super::text_file::read_at_most;
 use crate::proxy::config::rules::common::MOST_OF_A_FILE;
 
 /// Reads the files, which are relative to the folder `base`.
@@ -26,9 +26,7 @@ pub fn read(config: &mut GatewayConfig, base: &Path) -> Vec<ConfigFinding> {
 }
 
 fn content_of(file: &Path) -> Result<Vec<u8>, String> {
-    let mut content = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|file| file.take(MOST_OF_A_FILE + 1).read_to_end(&mut content))
+    let content = read_at_most(file, MOST_OF_A_FILE)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     match content.len() as u64 > MOST_OF_A_FILE {
         true => Err(format!(

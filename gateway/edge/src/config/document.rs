@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::problem::{ConfigFinding, ConfigProblem, ConfigProblems, path};
 use super::sources::{self, ConfigSources};
-use super::text_file::{TOO_LARGE, without_mark};
+use super::text_file::{TOO_LARGE, is_pipe, read_text, without_mark};
 use super::{
     GatewayConfig, MAX_BYTES, answer_files, check, de, expand, include, parser, secret, tree,
     warnings,
 };
+
+use crate::admin::config::AdminConfig;
 
 /// The joined tree of all files of a configuration.
 pub(super) struct ConfigDocument {
@@ -70,8 +72,15 @@ impl ConfigDocument {
         let base = main.parent().unwrap_or(Path::new(""));
         let mut findings = secret::read_files(&mut config, base);
         findings.extend(answer_files::read(&mut config, base));
+        // It is written, and looks itself at what stands there.
+        let hot_keys = config.cache.warm.as_ref().map(|warm| warm.file.clone());
         for file in config.files() {
+            let is_read = hot_keys.as_ref() != Some(&*file);
             *file = base.join(&*file);
+            if is_read && is_pipe(file) {
+                let message = format!("{} is a pipe; expected a regular file", file.display());
+                findings.push(ConfigFinding::file(message));
+            }
         }
         findings.extend(check::check(&config));
         self.refuse(findings)?;
@@ -131,4 +140,25 @@ fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
         }
         _ => Ok(()),
     }
+}
+
+/// The admin listener, as to its address, that a file names of which other parts are wrong: a gateway
+/// goes on by what it has taken up before, and whoever asks for its health must still find it. None:
+/// it can't be told, also where an included file might name it.
+pub fn admin_of_broken(file: &Path) -> Option<AdminConfig> {
+    let (_, text) = read_text(file).ok()?;
+    let mut budget = parser::AliasBudget::default();
+    let mut root = parser::parse_source(&text, sources::MAIN, &mut budget).ok()?;
+    shape(&root).ok()?;
+    // What is wrong is elsewhere, or the address is none.
+    let _ = expand::expand(&mut root, &|variable| std::env::var(variable).ok());
+    let address = root.get("admin").and_then(|admin| admin.get("address"));
+    let mut admin = AdminConfig::default();
+    match address.map(|node| &node.body) {
+        Some(tree::YamlValue::Scalar(scalar)) => admin.address = scalar.text.parse().ok()?,
+        Some(_) => return None,
+        None if root.get(include::INCLUDE).is_some() => return None,
+        None => {}
+    }
+    Some(admin)
 }

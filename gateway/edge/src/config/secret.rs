@@ -3,11 +3,11 @@
 //! The name of a key decides whether it is a secret, so that a plugin's own configuration is
 //! covered, too. `token_file` itself is a path and may be shown.
 
-use std::io::Read;
 use std::path::{Path as FilePath, PathBuf};
 
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
+use super::text_file::read_at_most;
 use crate::acme::config::AcmeConfig;
 use crate::bus::config::BusConfig;
 use crate::cache::config::L2Config;
@@ -19,7 +19,7 @@ const MAX_SECRET: u64 = 64 << 10;
 /// The most bytes of a file with users or keys.
 const MAX_USERS: u64 = 4 << 20;
 
-const SECRET_NAMES: [&str; 8] = [
+const SECRET_NAMES: [&str; 9] = [
     "token",
     "secret",
     "password",
@@ -28,7 +28,12 @@ const SECRET_NAMES: [&str; 8] = [
     "private_key",
     "seal_key",
     "hmac",
+    // A header field with credentials, which a route sets for its origin.
+    "authorization",
 ];
+
+/// A header field whose name contains one of these is hidden where a route sets it: rather too many.
+const SECRET_FIELDS: [&str; 5] = ["auth", "cookie", "key", "secret", "token"];
 
 /// The most bytes of a name that is compared with the names of secrets, since comparing longer ones
 /// takes too long.
@@ -244,10 +249,8 @@ impl SecretFileReader<'_> {
 
 /// The text of a file of at most so many bytes.
 fn read_up_to(file: &FilePath, most: u64) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|f| f.take(most + 1).read_to_end(&mut bytes))
-        .map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    let bytes =
+        read_at_most(file, most).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     if bytes.len() as u64 > most {
         return Err(format!(
             "{} is larger than {} KiB; expected another file",
@@ -287,6 +290,13 @@ const HIDDEN: &str = "***";
 /// Sections whose keys are names that operators choose, and say nothing about what is below them.
 const SECTIONS_OF_NAMES: [&[&str]; 3] = [&["upstreams"], &["plugins"], &["acme", "issuers"]];
 
+/// A whole configuration without its secrets, as JSON.
+pub fn hidden(config: &serde_json::Value) -> serde_json::Value {
+    let mut shown = serde_yaml::to_value(config).unwrap_or_default();
+    hide(&mut shown);
+    serde_json::to_value(shown).unwrap_or_default()
+}
+
 /// Hides the secrets of a whole configuration.
 pub fn hide(root: &mut serde_yaml::Value) {
     hide_below(root, &mut Vec::new());
@@ -298,7 +308,9 @@ fn hide_below(value: &mut serde_yaml::Value, path: &mut Vec<String>) {
             let is_of_names = SECTIONS_OF_NAMES.iter().any(|section| *section == *path);
             for (key, value) in map.iter_mut() {
                 let name = key.as_str().unwrap_or_default();
-                if resembles_secret_name(name) && !is_of_names {
+                let is_secret = (resembles_secret_name(name) && !is_of_names)
+                    || (sets_fields(path) && may_be_credentials(name));
+                if is_secret {
                     hide_all(value);
                 } else {
                     path.push(name.to_owned());
@@ -319,6 +331,18 @@ fn hide_below(value: &mut serde_yaml::Value, path: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// Whether the keys of a section are names of header fields that are set or added.
+fn sets_fields(path: &[String]) -> bool {
+    path.last()
+        .is_some_and(|section| section == "set" || section == "add")
+}
+
+/// Whether a header field may carry what its origin knows the gateway by.
+fn may_be_credentials(field: &str) -> bool {
+    let field = field.to_lowercase();
+    SECRET_FIELDS.iter().any(|word| field.contains(word))
 }
 
 /// Hides everything in the value of a secret, and keeps its form.
@@ -357,6 +381,18 @@ mod tests {
         assert_eq!(find_secret_value("  o: http://me:pw@h"), Some(12));
         assert_eq!(find_secret_value("é—token: x"), Some(12));
         assert_eq!(find_secret_value("note: the token that we use"), None);
+    }
+
+    #[test]
+    fn credentials_that_a_route_sets_are_hidden() {
+        let text =
+            "{routes: [{headers: {request: {set: {x-origin-auth: s, Cookie: s, x-plain: p}}}}]}";
+        let mut config: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
+        hide(&mut config);
+        let set = &config["routes"][0]["headers"]["request"]["set"];
+        assert_eq!(set["x-origin-auth"], "***");
+        assert_eq!(set["Cookie"], "***");
+        assert_eq!(set["x-plain"], "p");
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! Reads a text file of the configuration, up to a bound.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
 
 use super::MAX_BYTES;
 use super::problem::{ConfigFinding, ConfigProblems};
@@ -25,6 +31,38 @@ pub(super) fn read_text(file: &Path) -> Result<(String, String), ConfigProblems>
     }
 }
 
+/// How long whoever holds a pipe open may write nothing more.
+const PIPE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The content of a file, of a larger one a byte more than `most`. Whoever reads a configuration holds
+/// up those who come later, so a pipe in which nobody writes is no reason to wait: it is empty.
+///
+/// # Errors
+/// If it can't be read.
+pub fn read_at_most(file: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(file, flags, Mode::empty())?;
+    let mut opened = File::from(opened).take(most + 1);
+    let (mut bytes, end) = (Vec::new(), Instant::now() + PIPE_PATIENCE);
+    loop {
+        match opened.read_to_end(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => match Instant::now() < end {
+                true => thread::sleep(Duration::from_millis(10)),
+                false => {
+                    let why = "it is a pipe that somebody holds open and does not write to";
+                    return Err(io::Error::new(ErrorKind::TimedOut, why));
+                }
+            },
+            read => return read.map(|_| bytes),
+        }
+    }
+}
+
+/// Whether a path leads to a pipe: whoever opens one waits for somebody who writes.
+pub(super) fn is_pipe(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|about| about.file_type().is_fifo())
+}
+
 /// What a file with a bounded number of bytes holds.
 pub(super) enum BoundedFile {
     Text(String),
@@ -36,9 +74,8 @@ pub(super) enum BoundedFile {
     },
 }
 
-pub(super) fn read_bounded(file: &Path, most: usize) -> std::io::Result<BoundedFile> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(file).and_then(|f| f.take(most as u64 + 1).read_to_end(&mut bytes))?;
+pub(super) fn read_bounded(file: &Path, most: usize) -> io::Result<BoundedFile> {
+    let bytes = read_at_most(file, most as u64)?;
     if bytes.len() > most {
         return Ok(BoundedFile::TooLarge);
     }

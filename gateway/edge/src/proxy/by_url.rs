@@ -23,6 +23,7 @@ use crate::proxy::lookup::{HitSample, RoutedRequest};
 use crate::proxy::message_hooks::{self, RequestPluginOutcome};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
+use crate::proxy::rules::RouteRules;
 use crate::proxy::target::RoutingOutcome;
 
 /// What a purge of a URL must reach.
@@ -70,40 +71,46 @@ impl Generation {
         uri: &Uri,
         headers: HeaderMap,
     ) -> Option<KeyBuf> {
-        self.seen(scheme, host, uri, headers).map(|(_, key)| key)
-    }
-
-    /// The same, but None also where the route takes nothing from the cache.
-    pub fn key_of_lookup(
-        &self,
-        scheme: &str,
-        host: &str,
-        uri: &Uri,
-        headers: HeaderMap,
-    ) -> Option<KeyBuf> {
-        let (route, key) = self.seen(scheme, host, uri, headers)?;
-        route.cached.then_some(key)
-    }
-
-    /// The route and the key of a GET for this URL, as the request plugin left it.
-    fn seen(
-        &self,
-        scheme: &str,
-        host: &str,
-        uri: &Uri,
-        headers: HeaderMap,
-    ) -> Option<(&Arc<Route>, KeyBuf)> {
         let mut parts = get(uri, headers);
         let host = &*context::normal_host(host, scheme);
         let route = self.routes.find(host, &parts)?;
-        if let Some(rules) = &route.rules {
-            rules.clean_known(&mut parts);
-        }
-        let chosen = parts.headers.get(CHOSEN_UPSTREAM);
-        if route.split.as_ref().is_some_and(|split| !split.has(chosen)) {
-            return None;
-        }
-        Some((route, key(route, &parts, scheme, host)?))
+        key_as_cleaned(route, &mut parts, scheme, host)
+    }
+
+    /// The keys under which GETs for this URL with these headers are looked up, on every listener.
+    /// There is none where a listener or the route answers before that, or the route takes nothing
+    /// from the cache.
+    pub fn keys_of_lookup(
+        &self,
+        scheme: &str,
+        host: &str,
+        uri: &Uri,
+        headers: HeaderMap,
+    ) -> Vec<KeyBuf> {
+        let mut parts = get(uri, headers);
+        let host = &*context::normal_host(host, scheme);
+        let Ok(spelling) = path::arrive(&mut parts.uri) else {
+            return Vec::new();
+        };
+        let now = Instant::now();
+        let looked_up = self.path_rules.iter().filter_map(|rules| {
+            let mut parts = parts.clone();
+            let route = match self.routes.target(host, &parts, spelling, *rules) {
+                RoutingOutcome::Route(route) => route,
+                RoutingOutcome::Shaped(route, target) => {
+                    path::set(&mut parts.uri, target);
+                    route
+                }
+                RoutingOutcome::Nowhere | RoutingOutcome::Refused(_) => return None,
+            };
+            let key = key_as_cleaned(route, &mut parts, scheme, host)?;
+            let keeps_away = |rules: &Arc<RouteRules>| rules.keep_from_cache(&parts);
+            let is_looked_up = route.cached
+                && !route.maintenance.is_for_everybody(now)
+                && !route.rules.as_ref().is_some_and(keeps_away);
+            is_looked_up.then_some(key)
+        });
+        looked_up.collect()
     }
 
     /// Whether the key of a GET for this URL covers headers or cookies here that it does not cover in
@@ -209,6 +216,24 @@ fn get(uri: &Uri, headers: HeaderMap) -> Parts {
     parts.uri = context::origin_form(uri);
     parts.headers = headers;
     parts
+}
+
+/// The key of a request that the request plugin has left like this, cleaned as far as its key tells
+/// what it was.
+fn key_as_cleaned(
+    route: &Arc<Route>,
+    parts: &mut Parts,
+    scheme: &str,
+    host: &str,
+) -> Option<KeyBuf> {
+    if let Some(rules) = &route.rules {
+        rules.clean_known(parts);
+    }
+    let chosen = parts.headers.get(CHOSEN_UPSTREAM);
+    if route.split.as_ref().is_some_and(|split| !split.has(chosen)) {
+        return None;
+    }
+    key(route, parts, scheme, host)
 }
 
 /// The key, or None if the request is not cached.

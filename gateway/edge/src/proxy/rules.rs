@@ -68,7 +68,7 @@ use crate::http::vary::Vary;
 use crate::rate_limit::config::LimitPlace;
 use access::AccessList;
 use auth::RouteAuth;
-use cleaning::RequestCleaning;
+use cleaning::{BypassesCache, RequestCleaning};
 use compress::CompressRules;
 use cors::{CorsRules, SiteOfRequests};
 use direct::DirectAnswer;
@@ -280,6 +280,15 @@ impl RouteRules {
     /// Whether the route asks nobody, whatever a request is.
     pub fn asks_nobody(&self) -> bool {
         self.redirect.is_some() || self.direct.is_some()
+    }
+
+    /// Whether no request with this head, which was cleaned, is looked up in the cache, whoever sends
+    /// it.
+    pub fn keep_from_cache(&self, parts: &Parts) -> bool {
+        let wishes = HopWishes::default();
+        self.asks_nobody()
+            || self.trailing_slash.answer(parts, &wishes).is_some()
+            || parts.extensions.get::<BypassesCache>().is_some()
     }
 
     /// Which step answers a request of this client before the cache, if one does whose answer needs

@@ -62,21 +62,23 @@ impl BoundListeners {
     ) -> Result<Self, BindError> {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
-        let open = |(n, listener): (usize, &ListenerConfig)| {
-            let inherited = inherited.take_clients(listener);
-            let opened = match inherited.is_empty() {
-                true => OpenedPort::of(listener, workers.len(), &shared),
-                false => OpenedPort::on(listener, inherited, workers.len(), &shared),
-            };
-            opened.map_err(|error| error.of_listener(n))
-        };
+        let mut ours = inherited.handed_addresses();
         let mut ports = Vec::new();
-        for opened in listeners.iter().enumerate().map(open) {
-            match opened {
+        for (n, listener) in listeners.iter().enumerate() {
+            let taken = inherited.take_clients(listener);
+            let opened = match taken.is_empty() {
+                true => OpenedPort::of(listener, workers.len(), &shared, &ours),
+                false => OpenedPort::on(listener, taken, workers.len(), &shared, &ours),
+            };
+            match opened.map_err(|error| inherited.explain(error.of_listener(n))) {
                 Err(BindError::NotHere { address }) if has_twin(address, listeners) => {
                     tracing::warn!(%address, "this machine has no IPv6: the listener is left out");
                 }
-                opened => ports.push(opened?),
+                opened => {
+                    let opened = opened?;
+                    ours.push(opened.port.address);
+                    ports.push(opened);
+                }
             }
         }
         Ok(Self {
@@ -100,15 +102,16 @@ impl BoundListeners {
         let worker = Worker::new()?;
         let (endpoint, sockets, file) = match &reserved.endpoint {
             Endpoint::Tcp(address) => {
+                let ours = inherited.handed_addresses();
                 let (address, sockets) = match inherited.take_admin(*address) {
-                    none if none.is_empty() => socket::open(*address, 1)?,
+                    none if none.is_empty() => socket::open(*address, 1, &ours)?,
                     streams => socket::adopt_all(*address, streams)?,
                 };
                 let sockets = sockets.into_iter().map(ListeningSocket::Tcp);
                 (Endpoint::Tcp(address), sockets.collect(), None)
             }
             Endpoint::Unix(path) => {
-                let (socket, file) = match inherited.take_unix(path)? {
+                let (socket, file) = match inherited.take_unix(path, reserved.socket_mode)? {
                     Some(taken) => taken,
                     None => unix::open(path, reserved.socket_mode)?,
                 };

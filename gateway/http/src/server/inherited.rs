@@ -13,9 +13,10 @@ use super::bind_error::BindError;
 use super::handed::{HandedPort, SocketPurpose};
 use super::port::speaks_http3;
 use super::quic::passage::EarlierProcess;
+use super::socket::overlap;
 use super::unix::{self, SocketFile};
 use crate::config::ListenerConfig;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, SocketMode};
 
 /// Sockets that were inherited and that no listener has taken yet.
 #[derive(Default)]
@@ -99,6 +100,32 @@ impl InheritedSockets {
         }
     }
 
+    /// The addresses of TCP of all that was handed over and that no listener has taken yet. The process
+    /// before accepts on them.
+    pub(super) fn handed_addresses(&self) -> Vec<SocketAddr> {
+        let bound = self.handed.iter().filter_map(|one| match &one.bound {
+            Endpoint::Tcp(address) => Some(*address),
+            Endpoint::Unix(_) => None,
+        });
+        bound.collect()
+    }
+
+    /// Names the inherited socket that is in the way of a listener, if one is.
+    pub(super) fn explain(&self, error: BindError) -> BindError {
+        let BindError::InUse { address } = error else {
+            return error;
+        };
+        let in_the_way =
+            |one: &&InheritedSocket| one.kind == Type::STREAM && overlap(address, one.address);
+        match self.sockets.iter().find(in_the_way) {
+            Some(one) => BindError::NoListener {
+                address: one.address,
+                name: one.name.clone(),
+            },
+            None => BindError::InUse { address },
+        }
+    }
+
     /// The listeners that use what was handed over, as the process before knows them.
     pub fn taken(&self) -> &[Endpoint] {
         &self.taken
@@ -133,15 +160,16 @@ impl InheritedSockets {
         }
     }
 
-    /// The Unix socket at this path, with its file.
+    /// The Unix socket at this path, with its file, which gets this mode.
     pub(super) fn take_unix(
         &mut self,
         path: &Path,
+        mode: SocketMode,
     ) -> Result<Option<(UnixListener, SocketFile)>, BindError> {
         let endpoint = Endpoint::Unix(path.to_owned());
         let handed = self.take_handed(&endpoint, SocketPurpose::Admin);
         let taken = handed.and_then(|mut handed| Some((handed.streams.pop()?, handed.lock?)));
-        let adopted = taken.map(|(listener, lock)| unix::adopt(path, listener.into(), lock));
+        let adopted = taken.map(|(listener, lock)| unix::adopt(path, mode, listener.into(), lock));
         adopted.transpose()
     }
 

@@ -88,12 +88,14 @@ impl OpenedSockets {
         listener: &ListenerConfig,
         workers: usize,
         identity: &Arc<QuicIdentity>,
+        ours: &[SocketAddr],
     ) -> Result<Self, BindError> {
         let mut tries = 0;
         loop {
-            let (address, streams) = socket::open(listener.address, workers)?;
+            let (address, streams) = socket::open(listener.address, workers, ours)?;
+            let most = workers.min(MOST_QUIC_WORKERS);
             let quic = match speaks_http3(listener) {
-                true => quic::open(address, workers.min(MOST_QUIC_WORKERS), identity).map(Some),
+                true => quic::open(address, most, identity, ours).map(Some),
                 false => Ok(None),
             };
             match quic {
@@ -113,17 +115,18 @@ impl OpenedSockets {
 }
 
 impl OpenedPort {
-    /// Opens one socket for each of `workers` workers.
+    /// Opens one socket for each of `workers` workers, beside those of `ours`.
     pub(super) fn of(
         listener: &ListenerConfig,
         workers: usize,
         shared: &SharedByListeners,
+        ours: &[SocketAddr],
     ) -> Result<Self, BindError> {
         let OpenedSockets {
             address,
             streams,
             quic,
-        } = OpenedSockets::of(listener, workers, &shared.identity)?;
+        } = OpenedSockets::of(listener, workers, &shared.identity, ours)?;
         Ok(Self {
             port: Arc::new(Port::of(listener, address, shared, None)?),
             sockets: streams.into_iter().map(ListeningSocket::Tcp).collect(),
@@ -139,6 +142,7 @@ impl OpenedPort {
         inherited: ListenerInheritance,
         workers: usize,
         shared: &SharedByListeners,
+        ours: &[SocketAddr],
     ) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket {
             address: listener.address,
@@ -150,7 +154,7 @@ impl OpenedPort {
             earlier,
         } = inherited;
         let streams = match streams.is_empty() {
-            true => socket::open(listener.address, workers)?.1,
+            true => socket::open(listener.address, workers, ours)?.1,
             false => streams,
         };
         let first = streams
@@ -168,7 +172,7 @@ impl OpenedPort {
         let most = workers.min(MOST_QUIC_WORKERS);
         let quic = match (speaks_http3(listener), datagrams.is_empty()) {
             (false, _) => Ok(None),
-            (true, true) => quic::open(address, most, &shared.identity).map(Some),
+            (true, true) => quic::open(address, most, &shared.identity, ours).map(Some),
             (true, false) => quic::adopt(datagrams, most, &shared.identity, earlier).map(Some),
         };
         Ok(Self {
@@ -185,6 +189,7 @@ impl OpenedPort {
         listener: &ListenerConfig,
         workers: usize,
         shared: &SharedByListeners,
+        ours: &[SocketAddr],
     ) -> Result<Self, BindError> {
         let address = running.port.address;
         let before = running.listener.as_ref();
@@ -204,7 +209,7 @@ impl OpenedPort {
         let quic = match (speaks_http3(listener), &running.quic) {
             (true, None) => {
                 let most = workers.min(MOST_QUIC_WORKERS);
-                let opened = quic::open(address, most, &shared.identity);
+                let opened = quic::open(address, most, &shared.identity, ours);
                 Some(opened.map_err(|source| BindError::Quic { address, source })?)
             }
             (true, Some(_)) | (false, _) => None,

@@ -22,7 +22,7 @@ use super::port::{OpenedPort, Port, speaks_http3};
 use super::quic::{OpenedQuic, QuicTenant, SteeringGroup};
 use super::shared::SharedByListeners;
 use super::signal::{DrainSignal, DrainStage};
-use super::socket::ListeningSocket;
+use super::socket::{self, ListeningSocket};
 use super::thread_work::WorkerThread;
 use super::unix::SocketFile;
 use super::worker::AcceptOn;
@@ -166,7 +166,13 @@ impl RunningListeners {
         let (mut kept, mut unix) = (Vec::new(), None);
         for socket in &sockets {
             match socket {
-                ListeningSocket::Tcp(socket) => kept.extend(socket.try_clone()),
+                ListeningSocket::Tcp(socket) => {
+                    if let Err(error) = socket::begin(socket) {
+                        let address = port.address;
+                        tracing::error!(%address, %error, "nobody can connect to this listener");
+                    }
+                    kept.extend(socket.try_clone());
+                }
                 ListeningSocket::Unix(socket) => unix = socket.try_clone().ok(),
             }
         }
@@ -249,6 +255,8 @@ impl RunningListeners {
     /// As for [`BoundListeners::bind`](super::BoundListeners::bind); then nothing has changed.
     pub fn prepare(&self, wanted: &[ListenerConfig]) -> Result<PreparedListeners, BindError> {
         let mut present: Vec<Option<&RunningPort>> = self.ports.iter().map(Some).collect();
+        let addresses = self.ports.iter().map(|running| running.port.address);
+        let mut ours: Vec<SocketAddr> = addresses.collect();
         let mut ports = Vec::new();
         for (n, listener) in wanted.iter().enumerate() {
             let at = present.iter().position(|running| {
@@ -261,10 +269,15 @@ impl RunningListeners {
                 Some((at, running)) if running.listener.as_ref() == Some(listener) => {
                     Ok(PreparedPort::Same(at))
                 }
-                Some((at, running)) => OpenedPort::replacing(running, listener, workers, shared)
-                    .map(|opened| PreparedPort::Changed(at, opened)),
-                None => OpenedPort::of(listener, workers, shared).map(PreparedPort::New),
+                Some((at, running)) => {
+                    let opened = OpenedPort::replacing(running, listener, workers, shared, &ours);
+                    opened.map(|opened| PreparedPort::Changed(at, opened))
+                }
+                None => OpenedPort::of(listener, workers, shared, &ours).map(PreparedPort::New),
             };
+            if let Ok(PreparedPort::New(opened)) = &prepared {
+                ours.push(opened.port.address);
+            }
             match prepared.map_err(|error| error.of_listener(n)) {
                 Err(BindError::NotHere { address }) if has_twin(address, wanted) => {
                     tracing::warn!(%address, "this machine has no IPv6: the listener is left out");

@@ -89,20 +89,48 @@ impl AcceptingSocket {
     }
 }
 
-/// Opens `count` sockets on `address`. The returned address has the real port.
+/// Opens `count` sockets on `address`. The returned address has the real port. Beside one of `ours`
+/// nobody can connect to them before [`begin`], since they would take connections of that.
 pub(super) fn open(
     address: SocketAddr,
     count: usize,
+    ours: &[SocketAddr],
 ) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
     let failed = |source| explain(address, source);
-    probe(address).map_err(failed)?;
-    let first = listen(address).map_err(failed)?;
+    let beside_ours = ours.iter().any(|other| overlap(address, *other));
+    if !beside_ours {
+        probe(address).map_err(failed)?;
+    }
+    let one = |address| {
+        let socket = shared(address)?;
+        if !beside_ours {
+            socket.listen(BACKLOG)?;
+        }
+        Ok(TcpListener::from(socket))
+    };
+    let first = one(address).map_err(failed)?;
     let bound = first.local_addr().map_err(failed)?;
     let mut sockets = vec![first];
     while sockets.len() < count {
-        sockets.push(listen(bound).map_err(failed)?);
+        sockets.push(one(bound).map_err(failed)?);
     }
     Ok((bound, sockets))
+}
+
+/// Lets clients connect, where they can't yet.
+pub(super) fn begin(socket: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match socket.is_listener()? {
+        true => Ok(()),
+        false => socket.listen(BACKLOG),
+    }
+}
+
+/// Whether two addresses are different ones, and connections to one of them may be for the other: they
+/// have a port in common, and one has all addresses of the machine.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |address: SocketAddr| address.ip().is_unspecified();
+    one != other && one.port() == other.port() && (covers(one) || covers(other))
 }
 
 /// Prepares sockets of this address that were opened elsewhere.
@@ -153,13 +181,13 @@ fn probe(address: SocketAddr) -> io::Result<()> {
     socket(address)?.bind(&SockAddr::from(address))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// A socket that shares its address with others of this process.
+fn shared(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&SockAddr::from(address))?;
     prepare(&socket)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

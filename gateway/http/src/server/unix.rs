@@ -25,6 +25,7 @@ pub(super) struct SocketFile {
     /// Device and inode number of the file, so that only our own file is removed.
     identity: (u64, u64),
     lock: File,
+    mode: SocketMode,
     owner: SocketFileOwner,
 }
 
@@ -42,9 +43,14 @@ impl SocketFile {
         Ok(self.lock.try_clone()?.into())
     }
 
-    /// From now on this process removes the file.
+    /// From now on this process removes the file, which gets the mode that is configured here.
     pub(super) fn own(&mut self) {
         self.owner = SocketFileOwner::ThisProcess;
+        let permissions = Permissions::from_mode(self.mode.bits());
+        if let Err(error) = fs::set_permissions(&self.path, permissions) {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "the Unix socket keeps the mode that it had");
+        }
     }
 
     /// From now on another process has the file.
@@ -57,6 +63,7 @@ impl SocketFile {
 /// [`SocketFile::own`].
 pub(super) fn adopt(
     path: &Path,
+    mode: SocketMode,
     listener: UnixListener,
     lock: OwnedFd,
 ) -> Result<(UnixListener, SocketFile), BindError> {
@@ -70,6 +77,7 @@ pub(super) fn adopt(
         path: path.to_owned(),
         identity: identity(&file),
         lock: lock.into(),
+        mode,
         owner: SocketFileOwner::AnotherProcess,
     };
     Ok((listener, file))
@@ -93,6 +101,7 @@ pub(super) fn open(path: &Path, mode: SocketMode) -> Result<(UnixListener, Socke
         path: path.to_owned(),
         identity: identity(&file),
         lock,
+        mode,
         owner: SocketFileOwner::ThisProcess,
     };
     fs::set_permissions(path, Permissions::from_mode(mode.bits())).map_err(failed)?;

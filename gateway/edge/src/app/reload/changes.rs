@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::config::{GatewayConfig, is_secret_name};
+use crate::config::{self, GatewayConfig};
 use crate::proxy::config::auth::AuthConfig;
 
 /// The differences between two configurations.
@@ -42,8 +42,12 @@ pub struct ChangedValue {
     pub after: Value,
 }
 
-/// What stands in place of a secret.
-const HIDDEN: &str = "***";
+/// A value of a configuration: as it is compared, and as it is shown, without secrets.
+#[derive(Clone, Default)]
+struct ComparedValue {
+    value: Value,
+    shown: Value,
+}
 
 /// The keys whose values have names, and are compared by these.
 const NAMED: [&str; 4] = ["routes", "upstreams", "plugins", "listeners"];
@@ -51,17 +55,21 @@ const NAMED: [&str; 4] = ["routes", "upstreams", "plugins", "listeners"];
 impl ConfigChanges {
     /// What is different in `after`.
     pub fn between(before: &GatewayConfig, after: &GatewayConfig) -> Self {
-        let (mut before, mut after) = (compared(before), compared(after));
-        let order = |config: &Value| names(&config["routes"], "name");
+        let values = [before, after].map(compared);
+        if values[0] == values[1] {
+            return Self::default();
+        }
+        let [mut before, mut after] = values.map(ComparedValue::of);
+        let order = |config: &ComparedValue| names(&config.value["routes"], "name");
         let moved_routes = moved(&order(&before), &order(&after));
         let named = |key: &str, name: &str| {
-            let of = |config: &Value| by_name(&config[key], name);
+            let of = |config: &ComparedValue| config.at(key).by_name(name);
             NamedChanges::between(&of(&before), &of(&after))
         };
         let (routes, listeners) = (named("routes", "name"), named("listeners", "address"));
         let (upstreams, plugins) = (named("upstreams", ""), named("plugins", ""));
         for config in [&mut before, &mut after] {
-            if let Value::Object(keys) = config {
+            if let Value::Object(keys) = &mut config.value {
                 keys.retain(|key, _| !NAMED.contains(&key.as_str()) && key != "include");
             }
         }
@@ -107,8 +115,12 @@ pub fn compared(config: &GatewayConfig) -> Value {
 }
 
 impl NamedChanges {
-    fn between(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) -> Self {
-        let only = |these: &BTreeMap<String, Value>, those: &BTreeMap<String, Value>| {
+    fn between(
+        before: &BTreeMap<String, ComparedValue>,
+        after: &BTreeMap<String, ComparedValue>,
+    ) -> Self {
+        type Named = BTreeMap<String, ComparedValue>;
+        let only = |these: &Named, those: &Named| {
             let names = these.keys().filter(|name| !those.contains_key(*name));
             names.cloned().collect()
         };
@@ -130,25 +142,45 @@ impl NamedChanges {
     }
 }
 
-/// The values of a mapping by their keys, or those of a list by what each has under `name`. Of
-/// several with one name, such as listeners on port 0, each has its number.
-fn by_name(values: &Value, name: &str) -> BTreeMap<String, Value> {
-    match values {
-        Value::Object(keys) => keys.clone().into_iter().collect(),
-        Value::Array(list) => {
-            let mut all = BTreeMap::new();
-            for (value, name) in list.iter().zip(names(values, name)) {
-                let mut unique = name.clone();
-                let mut number = 1;
-                while all.contains_key(&unique) {
-                    number += 1;
-                    unique = format!("{name} ({number})");
-                }
-                all.insert(unique, value.clone());
-            }
-            all
+impl ComparedValue {
+    fn of(value: Value) -> Self {
+        let shown = config::hidden(&value);
+        Self { value, shown }
+    }
+
+    /// What is there under a key; null if there is nothing.
+    fn at(&self, key: &str) -> Self {
+        let of = |value: &Value| value.get(key).cloned().unwrap_or_default();
+        Self {
+            value: of(&self.value),
+            shown: of(&self.shown),
         }
-        _ => BTreeMap::new(),
+    }
+
+    /// The values of a mapping by their keys, or those of a list by what each has under `name`. Of
+    /// several with one name, such as listeners on port 0, each has its number.
+    fn by_name(&self, name: &str) -> BTreeMap<String, Self> {
+        let mut all = BTreeMap::new();
+        match &self.value {
+            Value::Object(keys) => {
+                all.extend(keys.keys().map(|key| (key.clone(), self.at(key))));
+            }
+            Value::Array(list) => {
+                for (n, name) in names(&self.value, name).into_iter().enumerate() {
+                    let mut unique = name.clone();
+                    let mut number = 1;
+                    while all.contains_key(&unique) {
+                        number += 1;
+                        unique = format!("{name} ({number})");
+                    }
+                    let value = list[n].clone();
+                    let shown = self.shown.get(n).cloned().unwrap_or_default();
+                    all.insert(unique, Self { value, shown });
+                }
+            }
+            _ => {}
+        }
+        all
     }
 }
 
@@ -170,48 +202,33 @@ fn moved(before: &[String], after: &[String]) -> Vec<String> {
 }
 
 /// Collects the keys below `path` that have different values.
-fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<ChangedValue>) {
-    if before == after {
+fn compare(
+    path: &str,
+    before: &ComparedValue,
+    after: &ComparedValue,
+    found: &mut Vec<ChangedValue>,
+) {
+    if before.value == after.value {
         return;
     }
-    match (before, after) {
+    match (&before.value, &after.value) {
         (Value::Object(then), Value::Object(now)) => {
             let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
             keys.sort_unstable();
             keys.dedup();
             for key in keys {
-                let of = |config: &serde_json::Map<String, Value>| {
-                    config.get(key).cloned().unwrap_or(Value::Null)
-                };
                 let path = match path {
                     "" => key.clone(),
                     path => format!("{path}.{key}"),
                 };
-                compare(&path, &of(then), &of(now), found);
+                compare(&path, &before.at(key), &after.at(key), found);
             }
         }
         _ => found.push(ChangedValue {
             key: path.to_owned(),
-            before: shown(path, before),
-            after: shown(path, after),
+            before: before.shown.clone(),
+            after: after.shown.clone(),
         }),
-    }
-}
-
-/// A value without secrets.
-fn shown(path: &str, value: &Value) -> Value {
-    let name = path.rsplit('.').next().unwrap_or_default();
-    match value {
-        Value::Null => Value::Null,
-        _ if is_secret_name(name) => HIDDEN.into(),
-        Value::Array(list) => list.iter().map(|value| shown(path, value)).collect(),
-        Value::Object(keys) => {
-            let keys = keys
-                .iter()
-                .map(|(key, value)| (key.clone(), shown(key, value)));
-            Value::Object(keys.collect())
-        }
-        plain => plain.clone(),
     }
 }
 
@@ -267,7 +284,7 @@ routes:
         let token = &changes.settings[0];
         assert_eq!(
             (&token.before, &token.after),
-            (&HIDDEN.into(), &HIDDEN.into())
+            (&"***".into(), &"***".into())
         );
     }
 

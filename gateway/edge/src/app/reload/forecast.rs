@@ -149,17 +149,22 @@ impl EntryForecast {
             // The version that would derive the key can't be called yet.
             return EntryFate::Unknown;
         }
-        let key = asked.key_of_lookup_in(after, &stored);
-        let route = key.as_deref().and_then(StoredKeyFields::read);
+        if !asked.is_found_in(before, &stored) {
+            // No request finds it now: that does not change.
+            return EntryFate::Reachable;
+        }
+        let keys = asked.keys_of_lookup_in(after, &stored);
+        let stays = keys.iter().any(|key| key == stored.primary);
+        let route = keys.first().and_then(|key| StoredKeyFields::read(key));
         let route = route.map(|read| read.route.to_owned());
-        if route.as_deref() != Some(stored.route) && self.rerouted.len() < EXAMPLES {
+        if !stays && route.as_deref() != Some(stored.route) && self.rerouted.len() < EXAMPLES {
             self.rerouted.push(ReroutedUrl {
                 url: entry.marks.url.to_string(),
                 before: stored.route.to_owned(),
                 after: route,
             });
         }
-        match key.as_deref() == Some(stored.primary) {
+        match stays {
             true if asked.lacks_what_counts((before, after), &stored) => EntryFate::Unknown,
             true => {
                 let asked_for = (stored.route, asked.uri.path(), &asked.headers);
@@ -201,15 +206,20 @@ impl AskedRequest {
         Some(key.as_bytes().to_vec())
     }
 
-    /// The same; None also if the route takes nothing from the cache.
-    fn key_of_lookup_in(
+    /// The keys under which it is looked up, on every listener.
+    fn keys_of_lookup_in(
         &self,
         generation: &Generation,
         stored: &StoredKeyFields<'_>,
-    ) -> Option<Vec<u8>> {
+    ) -> Vec<Vec<u8>> {
         let (scheme, host) = (stored.scheme, stored.host);
-        let key = generation.key_of_lookup(scheme, host, &self.uri, self.headers.clone())?;
-        Some(key.as_bytes().to_vec())
+        let keys = generation.keys_of_lookup(scheme, host, &self.uri, self.headers.clone());
+        keys.iter().map(|key| key.as_bytes().to_vec()).collect()
+    }
+
+    fn is_found_in(&self, generation: &Generation, stored: &StoredKeyFields<'_>) -> bool {
+        let keys = self.keys_of_lookup_in(generation, stored);
+        keys.iter().any(|key| key == stored.primary)
     }
 
     /// Whether the key covers in `after` what the stored key does not tell of the request.

@@ -6,6 +6,7 @@
 //! one moment, and one that is being written is half of it for a while.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::config;
 
 /// The time between two looks.
 pub const LOOK: Duration = Duration::from_secs(1);
+
+/// The most bytes of a file that are compared: no file of a configuration may be as large.
+const MOST_COMPARED: u64 = 16 << 20;
 
 /// What the files said.
 pub type ContentDigest = [u8; 32];
@@ -65,7 +69,12 @@ pub fn digest(file: &Path) -> ContentDigest {
 fn note(digest: &mut Sha256, file: &PathBuf) {
     digest.update(file.as_os_str().as_encoded_bytes());
     digest.update([0]);
-    match fs::read(file) {
+    let read = match fs::metadata(file).is_ok_and(|about| about.file_type().is_file()) {
+        true => config::read_at_most(file, MOST_COMPARED),
+        // What a pipe says is for whoever takes the configuration up.
+        false => Err(ErrorKind::NotFound.into()),
+    };
+    match read {
         Ok(content) => {
             digest.update((content.len() as u64).to_le_bytes());
             digest.update(content);

@@ -17,7 +17,9 @@ use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
     UpgradeOutcome, UpgradeQuestion, UpgradeWish, hear, say,
 };
-use super::{NewProgram, PredecessorPurges, ReplacingProcess, UpgradeSocket, purge_log, purges};
+use super::{
+    NewProgram, PredecessorPurges, ReplacingProcess, UpgradeSocket, program, purge_log, purges,
+};
 use crate::app::ports::RunningPorts;
 use crate::app::reload::ConfigReloader;
 use crate::app::warming::WarmKeeper;
@@ -71,8 +73,17 @@ pub const NAMESAKE_LEAVES: Duration = Duration::from_secs(10);
 const NAMESAKE_STAYS: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How often it is seen whether a program that was started has ended.
 const LOOK: Duration = Duration::from_millis(20);
+/// The number of the process whose end ends all others of its container.
+const FIRST_PROCESS: u32 = 1;
+/// How long the answer to an operator waits for the new process's own upgrade socket.
+const NEXT_SOCKET: Duration = Duration::from_secs(1);
 /// The other user who is heard: it may do everything in any case.
 const ROOT: u32 = 0;
+
+/// Why the first process of a container can't be replaced.
+const OF_CONTAINER: &str = "it is the first process of its container, whose end would end the new one \
+                            with it: have the container replaced, or start the gateway by an init as \
+                            with `docker run --init`";
 
 impl UpgradeGiver {
     pub fn new(parts: UpgradeGiverParts) -> Arc<Self> {
@@ -105,8 +116,14 @@ impl UpgradeGiver {
         let mut replaced = self.replaced();
         loop {
             let accepted = tokio::select! {
-                accepted = socket.listener.accept() => accepted,
-                _ = replaced.wait_for(Option::is_some) => return,
+                accepted = socket.listener.accept() => Some(accepted),
+                _ = replaced.wait_for(Option::is_some) => None,
+            };
+            let Some(accepted) = accepted else {
+                // Its file is removed only if the new process puts none in its place.
+                let waits = move || socket.await_next(NEXT_SOCKET);
+                let _ = tokio::task::spawn_blocking(waits).await;
+                return;
             };
             let Ok(place) = Arc::clone(&callers).acquire_owned().await else {
                 return;
@@ -157,6 +174,9 @@ impl UpgradeGiver {
             );
             return refuse(channel, &why);
         }
+        if std::process::id() == FIRST_PROCESS {
+            return refuse(channel, OF_CONTAINER);
+        }
         match question.asks {
             UpgradeWish::TakeOver {
                 version,
@@ -191,7 +211,10 @@ impl UpgradeGiver {
                     Err(error) => Err(format!("the new program can't be started: {error}")),
                 };
                 match outcome {
-                    Ok(outcome) => say(channel, &OldProcessMessage::Upgraded(outcome), &[]),
+                    Ok(outcome) => {
+                        socket.await_next(NEXT_SOCKET);
+                        say(channel, &OldProcessMessage::Upgraded(outcome), &[])
+                    }
                     Err(why) => {
                         tracing::error!(why, "not replaced: this gateway goes on");
                         refuse(channel, &why)
@@ -210,12 +233,12 @@ impl UpgradeGiver {
         let process = program.process();
         loop {
             if let Some(now) = self.replaced.borrow().clone() {
-                if now.process != process {
+                if !started_by(now.process, process) {
                     return Err(format!("the process {} was quicker", now.process));
                 }
                 program.let_go();
                 return Ok(UpgradeOutcome {
-                    process,
+                    process: now.process,
                     version: now.version,
                     old_process: std::process::id(),
                     old_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -526,6 +549,17 @@ fn descriptors(port: &HandedPort) -> impl Iterator<Item = BorrowedFd<'_>> {
     let sockets = port.streams.iter().chain(&port.datagrams);
     let ways = port.earlier.iter().map(|earlier| earlier.way().as_fd());
     sockets.chain(&port.lock).map(AsFd::as_fd).chain(ways)
+}
+
+/// Whether a process is this program, or was started by it: a script may stand before the gateway.
+fn started_by(mut process: u32, first: u32) -> bool {
+    while process != first {
+        match program::parent(process) {
+            Some(parent) if parent > FIRST_PROCESS => process = parent,
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn refuse(channel: &DescriptorChannel, why: &str) -> io::Result<()> {

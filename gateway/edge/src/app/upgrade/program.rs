@@ -49,6 +49,14 @@ impl NewProgram {
     }
 }
 
+/// The process that has started this one.
+pub(super) fn parent(process: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name before it may hold anything.
+    let (_, behind) = stat.rsplit_once(')')?;
+    behind.split_whitespace().nth(1)?.parse().ok()
+}
+
 impl StartedProgram {
     pub(super) fn process(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -37,6 +39,9 @@ pub enum UpgradeSocketError {
     )]
     File { path: PathBuf, source: io::Error },
 }
+
+/// How often it is seen whether another socket is there.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Connections that may wait.
 const BACKLOG: i32 = 16;
@@ -101,12 +106,25 @@ impl UpgradeSocket {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Waits, for at most `patience`, until another process has its own socket in the place of this
+    /// one. Blocks.
+    pub(super) fn await_next(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        while self.is_in_place() && Instant::now() < end {
+            thread::sleep(LOOK);
+        }
+    }
+
+    fn is_in_place(&self) -> bool {
+        let there = fs::symlink_metadata(&self.path);
+        there.is_ok_and(|file| (file.dev(), file.ino()) == self.identity)
+    }
 }
 
 impl Drop for UpgradeSocket {
     fn drop(&mut self) {
-        let there = fs::symlink_metadata(&self.path);
-        if there.is_ok_and(|file| (file.dev(), file.ino()) == self.identity) {
+        if self.is_in_place() {
             // A file that can't be removed is taken over by the next start.
             let _ = fs::remove_file(&self.path);
         }

@@ -177,12 +177,25 @@ impl TakeOver {
         hearing.await.map_err(ended)?
     }
 
-    /// Says that this process serves. When this returns, the old one ends.
+    /// Says that this process serves from now on. When this returns, the old one ends.
     ///
     /// # Errors
-    /// If the old process does not answer. It ends nevertheless, as soon as it has heard it.
+    /// `Refused` if the old process goes on, because this one was silent for too long. Any other if it
+    /// does not answer: then it has ended, or does so as soon as it hears it.
     pub async fn serving(&self) -> Result<(), TakeOverError> {
-        match self.exchange(NewProcessMessage::Serving).await?.0 {
+        let channel = Arc::clone(&self.channel);
+        let exchange = tokio::task::spawn_blocking(move || {
+            // Whoever has refused has closed the way, and its refusal can be read all the same.
+            let said = say(&channel, &NewProcessMessage::Serving, &[]);
+            let answer = heard(&channel, AT_ONCE);
+            match (said, answer) {
+                (Err(error), Err(TakeOverError::BrokenOff(_))) => {
+                    Err(TakeOverError::BrokenOff(error))
+                }
+                (_, answer) => answer,
+            }
+        });
+        match exchange.await.map_err(ended)??.0 {
             OldProcessMessage::Released => Ok(()),
             other => Err(unexpected(&other)),
         }

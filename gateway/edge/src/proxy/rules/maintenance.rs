@@ -132,6 +132,14 @@ impl RouteMaintenance {
         Some(self.page(parts, now))
     }
 
+    /// Whether it is on, and meanwhile no client is served, nor anything that is stored.
+    pub fn is_for_everybody(&self, now: Instant) -> bool {
+        let is_on = self.may_be_on() && self.state(now).0 == MaintenanceState::On;
+        let order = self.switch.order(now);
+        let lets_in = !self.allow.is_empty() || order.is_some_and(|order| !order.allow.is_empty());
+        is_on && !lets_in && self.serve == MaintenanceServing::Nothing
+    }
+
     /// The page for a request that only what is stored may answer. None: it may go on.
     pub fn page_instead_of_a_load(&self, parts: &Parts, now: Instant) -> Option<CountedResponse> {
         wants_only_stored(parts).then(|| self.page(parts, now))

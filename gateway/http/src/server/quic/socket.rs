@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use super::passage::EarlierProcess;
 use super::steering::{SteeringGroup, WorkerInbox};
 use crate::quic_identity::QuicIdentity;
+use crate::server::socket::overlap;
 
 /// What is asked of the kernel for datagrams that were not read.
 pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -43,9 +44,17 @@ pub(in crate::server) fn open(
     address: SocketAddr,
     workers: usize,
     identity: &Arc<QuicIdentity>,
+    ours: &[SocketAddr],
 ) -> io::Result<OpenedQuic> {
-    // Another program of the same user could share the port otherwise: see `socket::open`.
-    socket(address)?.bind(&SockAddr::from(address))?;
+    // Not where datagrams of the other one would come here as soon as the socket is bound.
+    let takes_none = |other: &SocketAddr| {
+        let is_behind = !other.ip().is_unspecified() || address.is_ipv6();
+        overlap(address, *other) && address.ip().is_unspecified() && is_behind
+    };
+    if !ours.iter().any(takes_none) {
+        // Another program of the same user could share the port otherwise: see `socket::open`.
+        socket(address)?.bind(&SockAddr::from(address))?;
+    }
     let sockets = (0..workers).map(|_| {
         let socket = socket(address)?;
         socket.set_reuse_port(true)?;
