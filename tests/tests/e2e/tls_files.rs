@@ -314,7 +314,7 @@ async fn a_reload_looks_at_the_files_whatever_the_interval_is() {
     rename_over(&file("a.crt"), &new.pem);
     rename_over(&file("a.key"), &new.key);
     rename_over(&file("ticket.key"), &secret("b"));
-    site.gateway.hang_up_until("unchanged").await;
+    site.gateway.hang_up_until("applied").await;
     shown(&site.gateway, NAME, &new, SOON).await;
     assert!(!client.connect().await.unwrap().is_resumed());
     // What is none stays out, and is told.
