@@ -67,6 +67,8 @@ pub enum OrderRefusal {
     RateLimited(u64),
     /// By 503 with so many seconds in `Retry-After`, if any.
     Unavailable(Option<u64>),
+    /// By `unauthorized`, and only those that say what they replace: another account had it.
+    OtherAccount,
 }
 
 impl OrderRefusal {
@@ -74,6 +76,7 @@ impl OrderRefusal {
         let (status, kind, detail, seconds) = match self {
             Self::RateLimited(seconds) => (429, "rateLimited", "too many orders", Some(seconds)),
             Self::Unavailable(seconds) => (503, "serverInternal", "it is down", seconds),
+            Self::OtherAccount => (403, "unauthorized", "another account replaces it", None),
         };
         let kind = format!("urn:ietf:params:acme:error:{kind}");
         let problem = json!({"type": kind, "detail": detail});
@@ -285,7 +288,11 @@ impl Shared {
     }
 
     fn new_order(&self, payload: &Value) -> Answer {
-        if let Some(refusal) = self.behaviour.lock().unwrap().refuses {
+        let refuses = self.behaviour.lock().unwrap().refuses;
+        let is_refused = |refusal: &OrderRefusal| {
+            !matches!(refusal, OrderRefusal::OtherAccount) || payload["replaces"].is_string()
+        };
+        if let Some(refusal) = refuses.filter(is_refused) {
             self.refusals.lock().unwrap().push(Instant::now());
             return refusal.answer();
         }

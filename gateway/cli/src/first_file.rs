@@ -3,7 +3,7 @@
 //! The options become the text of a configuration, which is read like any other file;
 //! `--print-config` shows it, so that it can be the beginning of one.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -62,11 +62,9 @@ impl FirstFileArguments {
     /// The text of the configuration. None if no domain is given.
     pub fn text(&self) -> Option<String> {
         let to = self.to.as_ref()?;
-        let (local, public): (Vec<_>, Vec<_>) = self
-            .domains
-            .iter()
-            .cloned()
-            .partition(|name| is_local(name));
+        let domains: Vec<_> = self.domains.iter().map(|name| plain(name)).collect();
+        let (local, public): (Vec<_>, Vec<_>) =
+            domains.iter().cloned().partition(|name| is_local(name));
         let given = self.cert.as_ref().zip(self.key.as_ref());
         let certificates = match given {
             Some((cert, key)) => of_files(cert, key),
@@ -84,17 +82,20 @@ impl FirstFileArguments {
             self.https.unwrap_or(https.into()),
             self.http.unwrap_or(http.into()),
         );
-        let (port, hosts) = (https.port(), listed(&self.domains));
+        let (port, hosts) = (
+            https.port(),
+            listed(&domains.iter().map(|host| in_url(host)).collect::<Vec<_>>()),
+        );
         Some(format!(
             "version: 1
 listeners:
-  - address: {https}
+  - address: \"{https}\"
     protocols: [http1, http2, http3]
     tls:
-{certificates}  - address: {http}
+{certificates}  - address: \"{http}\"
     redirect_to_https: {{ port: {port} }}
 {acme}upstreams:
-  origin: {to}
+  origin: {to:?}
 routes:
   - name: site
     match: {{ host: {hosts} }}
@@ -113,14 +114,14 @@ routes:
         });
         let email = self.email.as_ref();
         let contact = email.map_or_else(String::new, |email| {
-            format!("      contact: [\"mailto:{email}\"]\n")
+            format!("      contact: [{:?}]\n", format!("mailto:{email}"))
         });
         format!(
             "acme:
   storage: {storage}
   issuers:
     main:
-      directory: {directory}
+      directory: {directory:?}
 {ca_file}{contact}      agree_to_terms: true
 "
         )
@@ -161,6 +162,25 @@ fn of_files(cert: &Path, key: &Path) -> String {
 /// If an option has a wrong value.
 pub fn read(text: &str) -> Result<GatewayConfig, ConfigProblems> {
     config::parse(text, NAME, &|_| None)
+}
+
+/// A host as configurations have it: in lower case, without the dot at its end, and an address without
+/// the brackets that it has in URLs.
+fn plain(host: &str) -> String {
+    let bare = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let inner = bare
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let address = inner.filter(|inner| inner.parse::<IpAddr>().is_ok());
+    address.map(str::to_owned).unwrap_or(bare)
+}
+
+/// A host as URLs have it.
+fn in_url(host: &str) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.to_owned(),
+    }
 }
 
 /// Whether no public authority can vouch for a name.
@@ -212,7 +232,7 @@ mod tests {
     fn local_names_get_a_local_certificate() {
         let text =
             text("--domain localhost --domain 127.0.0.1 --to http://127.0.0.1:3000").unwrap();
-        assert!(text.contains("address: 127.0.0.1:8443"), "{text}");
+        assert!(text.contains("address: \"127.0.0.1:8443\""), "{text}");
         assert!(
             text.contains("names: [\"localhost\", \"127.0.0.1\"]"),
             "{text}"
@@ -228,7 +248,7 @@ mod tests {
             "acme: main, names: [\"shop.example.com\"]",
             LETS_ENCRYPT,
             "mailto:ops@example.com",
-            "address: 0.0.0.0:443",
+            "address: \"0.0.0.0:443\"",
         ] {
             assert!(obtained.contains(part), "{part}: {obtained}");
         }
@@ -245,6 +265,17 @@ mod tests {
         assert!(text("--to http://127.0.0.1:3000").is_none());
         let both = "--config a.yaml --domain localhost --to http://127.0.0.1:3000";
         assert!(text(both).is_none());
+    }
+
+    #[test]
+    fn what_is_given_is_a_value_whatever_is_in_it() {
+        let options =
+            "--domain [::1] --domain LOCALHOST. --to http://[::1]:3000 --https [::1]:8443";
+        let text = text(&format!("{options} --http [::1]:8080")).unwrap();
+        assert!(text.contains("names: [\"::1\", \"localhost\"]"), "{text}");
+        assert!(text.contains("host: [\"[::1]\", \"localhost\"]"), "{text}");
+        assert!(!text.contains("acme"), "{text}");
+        read(&text).unwrap_or_else(|problems| panic!("{problems}"));
     }
 
     #[test]

@@ -219,7 +219,9 @@ impl AcmeManager {
         for certificate in certificates.iter() {
             // A handshake of TLS-ALPN-01 names the host alone, so that two orders for the same
             // name would take each other's answers.
-            if busy.iter().any(|other| other.overlaps(certificate)) || !is_due(certificate, now) {
+            if busy.iter().any(|other| other.overlaps(certificate))
+                || !self.is_due(certificate, now)
+            {
                 continue;
             }
             let Ok(permit) = Arc::clone(&self.orders).try_acquire_owned() else {
@@ -233,6 +235,19 @@ impl AcmeManager {
                 drop(permit);
             });
         }
+    }
+
+    fn is_due(&self, certificate: &ManagedCertificate, now: u64) -> bool {
+        let mut state = certificate.state.lock();
+        if state.work == WorkState::UnderWay {
+            return false;
+        }
+        if state.busy_until.is_some_and(|until| until > Instant::now()) {
+            return false;
+        }
+        state.busy_until = None;
+        state.forget_impossible_times(now, schedule::longest_pause(&self.config.retry));
+        !matches!(state.next_step(now), AcmeStep::WaitUntil(_))
     }
 
     /// Reads what is stored again if another version of it is there. Returns the version.
@@ -283,6 +298,8 @@ impl AcmeManager {
         let mut state = certificate.state.lock();
         state.renewal = renewal.or(state.renewal.take());
         state.attempts = attempts.unwrap_or_default();
+        let longest = schedule::longest_pause(&self.config.retry);
+        state.forget_impossible_times(schedule::now(), longest);
         let Some(stored) = stored else {
             return Ok(false);
         };
@@ -313,18 +330,6 @@ impl AcmeManager {
         }
         self.tls.provide(all);
     }
-}
-
-fn is_due(certificate: &ManagedCertificate, now: u64) -> bool {
-    let mut state = certificate.state.lock();
-    if state.work == WorkState::UnderWay {
-        return false;
-    }
-    if state.busy_until.is_some_and(|until| until > Instant::now()) {
-        return false;
-    }
-    state.busy_until = None;
-    !matches!(state.next_step(now), AcmeStep::WaitUntil(_))
 }
 
 fn issuers(config: &AcmeConfig) -> Result<BTreeMap<String, KnownIssuer>, AcmeOpenError> {

@@ -15,10 +15,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::pem::parse_x509_pem;
 
 use crate::config::GatewayConfig;
 use crate::http::tls::certificate::{CertificatePair, ServerCertificate};
-use crate::http::tls::config::LocalCertificateConfig;
+use crate::http::tls::config::{LocalCertificateConfig, ServerNamePattern};
 
 /// The life of a certificate, and how much of it is left when it is issued again.
 const LIFE: Duration = Duration::from_secs(90 * 86_400);
@@ -85,7 +87,8 @@ fn issue(local: &LocalCertificateConfig) -> Result<(), LocalCertificateError> {
     Ok(())
 }
 
-/// Whether there is a certificate for exactly these names that does not end soon.
+/// Whether there is a certificate for exactly these names, of the authority that is there, that does
+/// not end soon.
 fn is_good(local: &LocalCertificateConfig, cert: &Path, key: &Path) -> bool {
     let Ok(pair) = CertificatePair::read(cert, key) else {
         return false;
@@ -94,10 +97,38 @@ fn is_good(local: &LocalCertificateConfig, cert: &Path, key: &Path) -> bool {
         return false;
     };
     let count = found.names.len() + found.addresses.len();
+    let has = |name: &String| match name.parse() {
+        Ok(address) => found.addresses.contains(&address),
+        Err(_) => ServerNamePattern::parse(name).is_some_and(|name| found.names.contains(&name)),
+    };
     let left = found.not_after.duration_since(SystemTime::now());
     left.is_ok_and(|left| left > RENEWED_WITH)
         && count == local.names.len()
-        && local.names.iter().all(|name| found.covers(name))
+        && local.names.iter().all(has)
+        && is_of_authority(&pair.cert, &local.dir)
+}
+
+/// Whether a certificate is of the authority in this folder, whose key is there as well.
+fn is_of_authority(certificate: &[u8], dir: &Path) -> bool {
+    let key_of = |pem: &[u8], id: fn(&ParsedExtension<'_>) -> Option<Vec<u8>>| {
+        let (_, section) = parse_x509_pem(pem).ok()?;
+        let parsed = section.parse_x509().ok()?;
+        let mut extensions = parsed.extensions().iter();
+        extensions.find_map(|extension| id(extension.parsed_extension()))
+    };
+    let issuer = key_of(certificate, |extension| match extension {
+        ParsedExtension::AuthorityKeyIdentifier(found) => {
+            Some(found.key_identifier.as_ref()?.0.to_vec())
+        }
+        _ => None,
+    });
+    let authority = fs::read(dir.join("ca.pem")).ok().and_then(|pem| {
+        key_of(&pem, |extension| match extension {
+            ParsedExtension::SubjectKeyIdentifier(found) => Some(found.0.to_vec()),
+            _ => None,
+        })
+    });
+    issuer.is_some() && issuer == authority && dir.join("ca.key").is_file()
 }
 
 /// The authority of a folder, which is made if it is not there.
@@ -174,5 +205,29 @@ mod tests {
         issue(&local(&dir, &["localhost", "::1"])).unwrap();
         assert_ne!(fs::read(&cert).unwrap(), issued);
         assert_eq!(fs::read(dir.join("ca.pem")).unwrap(), authority);
+    }
+
+    #[test]
+    fn a_wildcard_is_issued_once_and_again_when_its_authority_is_gone_or_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = local(dir.path(), &["*.shop.test", "Shop.test", "::1"]);
+        issue(&local).unwrap();
+        let (cert, _) = local.files();
+        let issued = || fs::read(&cert).unwrap();
+        let first = issued();
+        issue(&local).unwrap();
+        assert_eq!(issued(), first);
+        fs::remove_file(dir.path().join("ca.pem")).unwrap();
+        issue(&local).unwrap();
+        let second = issued();
+        assert_ne!(second, first);
+        assert!(dir.path().join("ca.pem").is_file());
+        let other = tempfile::tempdir().unwrap();
+        issue(&self::local(other.path(), &["a.test"])).unwrap();
+        for file in ["ca.pem", "ca.key"] {
+            fs::copy(other.path().join(file), dir.path().join(file)).unwrap();
+        }
+        issue(&local).unwrap();
+        assert_ne!(issued(), second);
     }
 }

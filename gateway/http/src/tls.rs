@@ -7,7 +7,7 @@
 //! `setup_check` and `setup_error` say what is wrong and under which key of the configuration; `quic` is TLS below HTTP/3; `fingerprint` recognises
 //! clients (JA4);
 //! `client_chain` tells by whom a client's certificate was verified;
-//! `session` is what is known of a connection after its handshake; `listeners` knows all listeners
+//! `tables` has certificates and policies by name; `session` is what is known of a connection after its handshake; `listeners` knows all listeners
 //! of the process, and counts.
 //! Neighbours: `server::handshake` does handshakes by what stands here.
 //!
@@ -29,6 +29,7 @@ pub mod remarks;
 mod session;
 mod setup_check;
 mod setup_error;
+mod tables;
 pub mod tickets;
 
 use std::net::SocketAddr;
@@ -40,19 +41,19 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use rustls::quic::Suite;
 use rustls::server::ClientHello;
+use tokio::runtime::Handle;
 
 use self::certificate::{CertificateError, ServerCertificate};
-use self::certificate_table::{ByClientHello, CertificateTable};
 use self::config::{CertificateSource, EarlyDataMode, HstsConfig, ListenerTlsConfig};
 use self::files::{CertificateFiles, FilesLook, PairOrigin};
 use self::listeners::TlsListeners;
-use self::names::{ServerNamePattern, ServerNameTable, canonical};
-use self::obtained::ObtainedSourceId;
-use self::policy::{CommonParameters, PolicyDemands, TlsPolicy, TlsTransports};
+use self::names::canonical;
+use self::obtained::{ObtainedSourceId, OnDemandCertificates};
+use self::policy::TlsPolicy;
 use self::quic::KeptSessions;
 use self::setup_check::policies_for_nobody;
+use self::tables::TlsTables;
 use self::tickets::{TicketSecrets, TlsPolicyId};
 use crate::config::Protocol;
 
@@ -65,7 +66,6 @@ pub use setup_error::{TlsSetupError, TlsSetupFault};
 pub struct TlsListener {
     config: ListenerTlsConfig,
     protocols: Vec<Protocol>,
-    secrets: TicketSecrets,
     /// The sessions of QUIC if it takes early data.
     kept: Option<KeptSessions>,
     watched: Mutex<WatchedFiles>,
@@ -82,21 +82,13 @@ pub struct TlsListener {
 /// The files of a listener, and what became of their last change.
 struct WatchedFiles {
     certificates: CertificateFiles,
-    /// Whether certificates wait to be used because a policy could not be made.
+    secrets: TicketSecrets,
+    /// The last error of the files of secrets that was reported, until there is another one or none.
+    unread_secrets: Option<TlsPolicyError>,
+    /// Whether something waits to be used because a policy could not be made.
     waiting: bool,
     /// The policies, as [`TlsTables::policies_now`] tells them, that could not be made.
     refused: Option<Option<Vec<TlsPolicyId>>>,
-}
-
-/// Certificates and policies by name, as they are at one time.
-pub(crate) struct TlsTables {
-    certificates: Arc<CertificateTable>,
-    /// That of the listener, then those of names.
-    policies: Vec<Arc<TlsPolicy>>,
-    /// Which of `policies` a name has.
-    policy_of: ServerNameTable<usize>,
-    /// What protects the first packets of QUIC. None if the listener does not speak HTTP/3.
-    quic: Option<Suite>,
 }
 
 /// What is used for a client.
@@ -163,10 +155,11 @@ impl TlsListener {
             obtained,
             config: config.clone(),
             protocols: protocols.to_vec(),
-            secrets,
             kept,
             watched: Mutex::new(WatchedFiles {
                 certificates: files,
+                secrets,
+                unread_secrets: None,
                 waiting: false,
                 refused: None,
             }),
@@ -185,17 +178,40 @@ impl TlsListener {
             self.listeners.reload_failures.inc();
             tracing::error!(error = %fault.error, "TLS certificate not taken; the one before stays in use");
         }
+        let changed = changed | self.look_at_secrets(&mut watched);
         let current = self.current.load();
         let policies = TlsTables::policies_now(&self.config);
         watched.waiting |= changed;
-        let differ = policies.as_ref().is_some_and(|now| !current.has(now));
+        let differ = policies.as_ref().is_none_or(|now| !current.has(now));
         if !watched.waiting && !differ {
+            watched.refused = None;
             return;
         }
         if !changed && watched.refused.as_ref() == Some(&policies) {
             return;
         }
         self.renew_tables(&mut watched, policies);
+    }
+
+    /// Reads the secrets of tickets again, where files hold them. Returns whether there are others.
+    fn look_at_secrets(&self, watched: &mut WatchedFiles) -> bool {
+        let present = &watched.secrets;
+        match policy::secrets(&self.config.tickets.keys, || present.clone()) {
+            Ok(now) => {
+                watched.unread_secrets = None;
+                let others = present.replaced_by(now);
+                let differ = others.is_some();
+                watched.secrets = others.unwrap_or_else(|| present.clone());
+                differ
+            }
+            Err(error) if watched.unread_secrets.as_ref() == Some(&error) => false,
+            Err(error) => {
+                self.listeners.reload_failures.inc();
+                tracing::error!(%error, "secrets of tickets not taken; those before stay in use");
+                watched.unread_secrets = Some(error);
+                false
+            }
+        }
     }
 
     /// Takes over the certificates that were obtained for it.
@@ -214,9 +230,9 @@ impl TlsListener {
         let tables = TlsTables::new(
             &self.config,
             &self.protocols,
-            &self.secrets,
+            &watched.secrets,
             self.kept.as_ref(),
-            certificates,
+            certificates.clone(),
         );
         match tables {
             Ok(tables) => {
@@ -226,9 +242,16 @@ impl TlsListener {
                 tracing::info!(certificates, "TLS certificates reloaded");
             }
             Err(error) => {
-                watched.refused = Some(policies);
-                self.listeners.reload_failures.inc();
-                tracing::error!(%error, "TLS settings not taken; those before stay in use");
+                watched.waiting = true;
+                if watched.refused.replace(policies.clone()) != Some(policies) {
+                    self.listeners.reload_failures.inc();
+                    tracing::error!(%error, "TLS settings not taken; those before stay in use");
+                }
+                // A list of revoked certificates that can't be read must let no certificate of ours end.
+                let current = self.current.load();
+                if let Ok(tables) = current.with_certificates(&self.config, certificates) {
+                    self.current.store(Arc::new(tables));
+                }
             }
         }
     }
@@ -264,14 +287,32 @@ impl TlsListener {
     /// Waits for a certificate for the name that a client asks for, if there is none and this
     /// listener obtains certificates on demand.
     pub(crate) async fn await_certificate(&self, hello: &ClientHello<'_>) {
-        let source = self.on_demand.as_ref().zip(self.listeners.on_demand());
-        let name = hello.server_name().and_then(canonical);
-        let Some(((source, on_demand), name)) = source.zip(name) else {
-            return;
-        };
-        if !self.has_certificate_for(&name) {
+        if let Some((source, on_demand, name)) = self.wanted_by(hello) {
             on_demand.wanted(source, &name).await;
         }
+    }
+
+    /// The same without waiting, for handshakes that can't.
+    pub(crate) fn want_certificate(&self, hello: &ClientHello<'_>) {
+        let runtime = Handle::try_current();
+        let Some(((source, on_demand, name), runtime)) = self.wanted_by(hello).zip(runtime.ok())
+        else {
+            return;
+        };
+        let (source, on_demand) = (source.clone(), Arc::clone(on_demand));
+        runtime.spawn(async move { on_demand.wanted(&source, &name).await });
+    }
+
+    /// The source that obtains a certificate for the name that a client asks for, who does it, and
+    /// that name. None if there is a certificate, or nobody obtains one.
+    fn wanted_by(
+        &self,
+        hello: &ClientHello<'_>,
+    ) -> Option<(&ObtainedSourceId, &Arc<dyn OnDemandCertificates>, String)> {
+        let source = self.on_demand.as_ref()?;
+        let on_demand = self.listeners.on_demand()?;
+        let name = hello.server_name().and_then(canonical)?;
+        (!self.has_certificate_for(&name)).then(|| (source, on_demand, name.into_owned()))
     }
 
     /// The policy for a host.
@@ -279,7 +320,15 @@ impl TlsListener {
         Arc::clone(self.current.load().policy(canonical(host).as_deref()))
     }
 
-    /// Whether there is a certificate for this host.
+    /// Whether there is a certificate for this host, which may be an address.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        let tables = self.current.load();
+        let mut all = tables.certificates.all.iter();
+        self.has_certificate_for(host)
+            || (canonical(host).is_none() && all.any(|one| one.covers(host)))
+    }
+
+    /// Whether there is a certificate for this name.
     pub(crate) fn has_certificate_for(&self, host: &str) -> bool {
         let name = canonical(host);
         let tables = self.current.load();
@@ -288,7 +337,7 @@ impl TlsListener {
 
     /// The secrets of QUIC.
     pub(crate) fn quic_secrets(&self) -> QuicSecrets {
-        QuicSecrets::new(&self.secrets)
+        QuicSecrets::new(&self.watched.lock().secrets)
     }
 
     /// The certificates that are in use.
@@ -323,96 +372,6 @@ fn watch_until_gone(listener: &Weak<TlsListener>, interval: Duration) {
             None => return,
         }
     }
-}
-
-impl TlsTables {
-    fn new(
-        config: &ListenerTlsConfig,
-        protocols: &[Protocol],
-        secrets: &TicketSecrets,
-        kept: Option<&KeptSessions>,
-        certificates: Vec<Arc<ServerCertificate>>,
-    ) -> Result<Self, TlsSetupError> {
-        let certificates = CertificateTable::new(certificates, config)?;
-        let certificates = Arc::new(certificates);
-        let alpn: Vec<_> = alpn(protocols).map(<[u8]>::to_vec).collect();
-        let common = CommonParameters {
-            listener: config,
-            protocols: &alpn,
-            transports: match protocols.contains(&Protocol::Http3) {
-                true => TlsTransports::TcpAndQuic,
-                false => TlsTransports::Tcp,
-            },
-            secrets,
-            kept,
-            certificates: Arc::new(ByClientHello(Arc::clone(&certificates))),
-        };
-        let own = common.policy(&PolicyDemands {
-            names: &[],
-            min_version: config.min_version,
-            client_auth: None,
-        });
-        let own = own.map_err(|error| TlsSetupError::of_policy(None, error))?;
-        let mut policies = vec![Arc::new(own)];
-        let mut policy_of = ServerNameTable::default();
-        for (n, policy) in config.policies.iter().enumerate() {
-            let made = common.policy(&PolicyDemands {
-                names: &policy.names,
-                min_version: policy.min_version.unwrap_or(config.min_version),
-                client_auth: policy.client_auth.as_ref(),
-            });
-            let made = made.map_err(|error| TlsSetupError::of_policy(Some(n), error))?;
-            for name in policy
-                .names
-                .iter()
-                .filter_map(|name| ServerNamePattern::parse(name))
-            {
-                *policy_of.entry(&name) = policies.len();
-            }
-            policies.push(Arc::new(made));
-        }
-        let quic = match protocols.contains(&Protocol::Http3) {
-            true => Some(quic::initial_suite(&policies[0])?),
-            false => None,
-        };
-        Ok(Self {
-            certificates,
-            policies,
-            policy_of,
-            quic,
-        })
-    }
-
-    fn policy(&self, name: Option<&str>) -> &Arc<TlsPolicy> {
-        let at = name.and_then(|name| self.policy_of.get(name));
-        &self.policies[at.copied().unwrap_or(0)]
-    }
-
-    /// The policies of names, as their files make them now. None if one can't be read.
-    fn policies_now(config: &ListenerTlsConfig) -> Option<Vec<TlsPolicyId>> {
-        let policies = config.policies.iter().map(|policy| {
-            let demands = PolicyDemands {
-                names: &policy.names,
-                min_version: policy.min_version.unwrap_or(config.min_version),
-                client_auth: policy.client_auth.as_ref(),
-            };
-            policy::identity(&demands).ok()
-        });
-        policies.collect()
-    }
-
-    /// Whether these are its policies of names.
-    fn has(&self, policies: &[TlsPolicyId]) -> bool {
-        let made = self.policies.iter().skip(1).map(|policy| policy.id);
-        made.eq(policies.iter().copied())
-    }
-}
-
-/// The names of protocols for ALPN (RFC 7301), in our order.
-fn alpn(protocols: &[Protocol]) -> impl Iterator<Item = &'static [u8]> {
-    let known: [(Protocol, &[u8]); 2] = [(Protocol::Http2, b"h2"), (Protocol::Http1, b"http/1.1")];
-    let spoken = known.into_iter().filter(|(one, _)| protocols.contains(one));
-    spoken.map(|(_, name)| name)
 }
 
 impl HstsConfig {

@@ -102,7 +102,7 @@ impl Certificates {
         config
     }
 
-    pub(crate) fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
+    pub fn quic(&self, reach: &Reach) -> quinn::ClientConfig {
         self.quic_over(reach, |tls| tls)
     }
 

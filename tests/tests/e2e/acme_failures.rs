@@ -4,6 +4,7 @@ use e2e::pebble::{Pebble, PebbleOptions, here};
 use e2e::redis::free_port;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
+use e2e::wall_clock::{self, WallClock};
 
 use crate::acme::{SHOP, Wanted, obtained, orders, page, readiness};
 
@@ -67,6 +68,41 @@ async fn a_pause_after_a_failure_survives_a_restart() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     assert!(next > now.unwrap().as_secs_f64() + 1_000.0, "{next}");
     assert_eq!(pebble.orders(), 0);
+}
+
+/// A node without a clock of its own begins anywhere, and is told the time later. What it has noted
+/// must not hold anybody up, this process as little as others that share the storage.
+#[tokio::test]
+async fn a_pause_that_a_clock_in_the_future_has_noted_is_none() {
+    let Some(library) = wall_clock::library() else {
+        return;
+    };
+    let (origin, pebble) = (page().await, Pebble::start().await);
+    let wanted = Wanted {
+        acme: QUICK,
+        ..Wanted::default()
+    };
+    let site = wanted.from(&pebble, &origin);
+    let ten_years = 10 * 365 * 24 * 3_600;
+    let clock = WallClock::new(ten_years);
+    let gateway = clock.of(&site.setup, &library).start().await;
+    gateway
+        .metric_until("lamina_acme_failures", &[], |failures| failures >= 1.0)
+        .await;
+    clock.set(0);
+    obtained(&pebble, site.secured, SHOP).await;
+    // What is stored may be of such a clock, too.
+    let store = site.store.path().join("acme");
+    drop(gateway);
+    std::fs::remove_dir_all(store.join("certificates")).unwrap();
+    clock.set(ten_years);
+    let gateway = clock.of(&site.setup, &library).start().await;
+    gateway
+        .metric_until("lamina_acme_failures", &[], |failures| failures >= 1.0)
+        .await;
+    drop(gateway);
+    let _gateway = site.setup.start().await;
+    obtained(&pebble, site.secured, SHOP).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use e2e::cli::run;
 use e2e::gateway::Gateway;
+use e2e::h3::certificates::Certificates;
+use e2e::h3::{Reach, connect_to};
 use e2e::origin::Origin;
 use e2e::pebble::{Pebble, here};
 use e2e::reply::Reply;
@@ -92,6 +94,36 @@ async fn a_name_of_the_application_gets_a_certificate_in_the_handshake_and_after
         (1, 1),
         "nobody was asked again"
     );
+}
+
+/// The handshake over QUIC does not wait: the client comes again.
+#[tokio::test]
+async fn a_client_of_http3_finds_the_certificate_when_it_comes_again() {
+    let (origin, pebble, asked) = (page().await, Pebble::start().await, application().await);
+    let store = tempfile::tempdir().unwrap();
+    let store = store.path().join("acme").display().to_string();
+    let setup = setup(&pebble, &origin, &asked, &store, "");
+    let more = "tls: {early_data: off,";
+    let setup = setup.replaced(
+        "listeners",
+        "tls: {",
+        &format!("protocols: [http2, http3], {more}"),
+    );
+    let gateway = setup.start().await;
+    let name = format!("quic{OURS}");
+    let reach = Reach::named(&name);
+    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    endpoint.set_default_client_config(Certificates::new(&[&name]).quic(&reach));
+    let refused = connect_to(here(pebble.tls_port), &endpoint, &reach).await;
+    assert!(refused.is_err());
+    wait_for("it is obtained", SOON * 2, || async {
+        (outcomes(&gateway, "obtained").await == 1.0).then_some(())
+    })
+    .await;
+    // Its authority is none of the client's, which it sees when it is shown.
+    let refused = connect_to(here(pebble.tls_port), &endpoint, &reach).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("UnknownIssuer"), "{error}");
 }
 
 #[tokio::test]

@@ -111,6 +111,38 @@ async fn a_certificate_is_renewed_in_the_window_that_the_issuer_suggests() {
     .await;
 }
 
+/// Who has lost the account still has the certificate, which the new account must not replace.
+#[tokio::test]
+async fn a_certificate_of_another_account_is_renewed_as_a_new_one() {
+    let origin = page().await;
+    let day = 24 * 3_600;
+    let responder = AcmeResponder::start(Behaviour {
+        window: Some((10 * day, 12 * day)),
+        ..Behaviour::default()
+    })
+    .await;
+    let site = Scheduled::new(&origin, &responder, "");
+    let gateway = site.setup.start().await;
+    let first = site.obtained(&responder).await;
+    responder.behave(Behaviour {
+        window: Some((-2 * day, -day)),
+        refuses: Some(OrderRefusal::OtherAccount),
+        ..Behaviour::default()
+    });
+    drop(gateway);
+    for lost in ["accounts", "renewals"] {
+        std::fs::remove_dir_all(site.store.path().join("acme").join(lost)).unwrap();
+    }
+    let gateway = site.setup.start().await;
+    wait_for("the new one is shown", SOON, || async {
+        (site.obtained(&responder).await != first).then_some(())
+    })
+    .await;
+    assert!(responder.refusals() >= 1);
+    assert!(responder.orders()[1].replaces.is_none());
+    assert_eq!(gateway.metric("lamina_acme_failures", &[]).await, 0.0);
+}
+
 /// What a real authority suggests: a window of two days around two thirds of the life.
 #[tokio::test]
 async fn a_real_issuer_is_asked_for_its_window() {

@@ -299,6 +299,91 @@ async fn without_an_interval_nothing_is_looked_at() {
     assert_eq!(connection.certificate(), site.certificate.der);
 }
 
+/// Certificates and the secrets of tickets alike; the configuration itself is the same as before.
+#[tokio::test]
+async fn a_reload_looks_at_the_files_whatever_the_interval_is() {
+    let secret = |letter: &str| letter.repeat(40);
+    let tickets = "reload_interval: 0s, tickets: {keys: [ticket.key]}";
+    let files = |setup: Setup| setup.file("ticket.key", secret("a"));
+    let site = HttpsSite::with(tickets, files, |_| Reply::fresh("page")).await;
+    let client = site.client().only_tls12();
+    assert_eq!(client.status(NAME).await, Ok(200));
+    assert!(client.connect().await.unwrap().is_resumed());
+    let new = site.authority.server(&[NAME]);
+    let file = |name: &str| site.gateway.dir().join(name);
+    rename_over(&file("a.crt"), &new.pem);
+    rename_over(&file("a.key"), &new.key);
+    rename_over(&file("ticket.key"), &secret("b"));
+    site.gateway.hang_up_until("applied").await;
+    shown(&site.gateway, NAME, &new, SOON).await;
+    assert!(!client.connect().await.unwrap().is_resumed());
+    // What is none stays out, and is told.
+    let before = failures(&site.gateway).await;
+    assert_eq!(client.status(NAME).await, Ok(200));
+    rename_over(&file("ticket.key"), "short");
+    site.gateway.hang_up();
+    one_more_failure(&site.gateway, before).await;
+    assert!(client.connect().await.unwrap().is_resumed());
+}
+
+/// What is wrong with the files of a policy is told, and is no matter of certificates.
+#[tokio::test]
+async fn certificates_do_not_wait_for_files_of_policies() {
+    let clients = Authority::new("clients");
+    let tls = format!(
+        "reload_interval: 50ms, policies: [{{names: [{NAME}], client_auth: {{mode: request, ca: ca.pem, crl: clients.crl}}}}]"
+    );
+    let files = |setup: Setup| {
+        let lists = clients.revoke(&[]);
+        setup
+            .file("ca.pem", &*clients.pem)
+            .file("clients.crl", lists)
+    };
+    let site = HttpsSite::with(&tls, files, |_| Reply::fresh("page")).await;
+    let file = |name: &str| site.gateway.dir().join(name);
+    let renew = async || {
+        let new = site.authority.server(&[NAME]);
+        rename_over(&file("a.crt"), &new.pem);
+        rename_over(&file("a.key"), &new.key);
+        shown(&site.gateway, NAME, &new, SOON).await;
+    };
+    for broken in ["ca.pem", "clients.crl"] {
+        let content = fs::read_to_string(file(broken)).unwrap();
+        let before = failures(&site.gateway).await;
+        fs::remove_file(file(broken)).unwrap();
+        one_more_failure(&site.gateway, before).await;
+        renew().await;
+        let before = failures(&site.gateway).await;
+        fs::write(file(broken), "nothing of use").unwrap();
+        one_more_failure(&site.gateway, before).await;
+        renew().await;
+        // The rules of before hold.
+        let stranger = Authority::new("strangers").client("me");
+        let refused = site.client().anew().showing(&stranger).status(NAME).await;
+        assert!(refused.is_err(), "{refused:?}");
+        rename_over(&file(broken), &content);
+        renew().await;
+        let known = site.client().anew().showing(&clients.client("me"));
+        assert_eq!(known.status(NAME).await, Ok(200));
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_gone_is_told_once() {
+    let authority = Authority::new("authority");
+    let (gateway, [_, kube], _origin) = gateway(&authority, "50ms").await;
+    let before = failures(&gateway).await;
+    fs::remove_dir_all(gateway.dir().join("certs")).unwrap();
+    // The folder, and the pair in it.
+    gateway
+        .metric_until(FAILURES, &[], |now| now == before + 2.0)
+        .await;
+    // Twenty looks later.
+    passed(Instant::now(), Duration::from_secs(1)).await;
+    assert_eq!(failures(&gateway).await, before + 2.0);
+    shown(&gateway, KUBE, &kube, SOON).await;
+}
+
 #[tokio::test]
 async fn new_pairs_in_a_folder_are_found() {
     let authority = Authority::new("authority");

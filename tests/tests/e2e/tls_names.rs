@@ -173,6 +173,46 @@ async fn a_folder_has_pairs_by_name_and_secrets_in_folders() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_has_expired_comes_after_those_that_have_not() {
+    let authority = Authority::new("authority");
+    let order = |kind| Order::server(&["a.example"]).key(kind);
+    let expired = authority.make(&order(KeyKind::P256).expired());
+    let rsa = authority.make(&order(KeyKind::Rsa2048));
+    let (_origin, gateway) = with(&[("expired", &expired), ("rsa", &rsa)], "").await;
+    let client = TlsClient::new(gateway.address, "a.example");
+    for client in [client.clone().only_tls12(), client.only_tls13()] {
+        assert_eq!(shown(client).await, Ok(rsa.der.clone()));
+    }
+    // Whoever can use no other one gets it.
+    let only_ecdsa = Hello {
+        suites: vec![ECDHE_ECDSA],
+        signatures: vec![0x0403],
+        ..Hello::tls12("a.example")
+    };
+    let answer = only_ecdsa.send(gateway.address).await;
+    let HelloAnswer::Hello { certificate, .. } = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(certificate, expired.der);
+}
+
+#[tokio::test]
+async fn a_client_that_can_use_no_key_is_told_so() {
+    let authority = Authority::new("authority");
+    let ecdsa = authority.server(&["a.example"]);
+    let (_origin, gateway) = with(&[("ecdsa", &ecdsa)], "").await;
+    // A signature of P-384, which our key can't make.
+    let hello = Hello {
+        suites: vec![ECDHE_ECDSA],
+        signatures: vec![0x0503],
+        ..Hello::tls12("a.example")
+    };
+    let answer = hello.send(gateway.address).await;
+    let told = matches!(answer, HelloAnswer::Alert(alert::HANDSHAKE_FAILURE));
+    assert!(told, "{answer:?}");
+}
+
+#[tokio::test]
 async fn the_first_certificate_that_the_client_can_use_counts_and_ecdsa_before_rsa() {
     let authority = Authority::new("authority");
     let order = |kind| Order::server(&["a.example"]).key(kind);

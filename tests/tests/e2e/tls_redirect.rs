@@ -18,7 +18,12 @@ const FIELD: &str = "strict-transport-security";
 /// `routed.test` and `*.shop.test`, and a certificate for `certified.test`.
 async fn redirecting(redirect: &str, more: &str) -> (Origin, Gateway) {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
-    let certificate = Authority::new("servers").server(&["certified.test", "*.wild.test"]);
+    let certificate = Authority::new("servers").server(&[
+        "certified.test",
+        "*.wild.test",
+        "192.0.2.7",
+        "2001:db8::7",
+    ]);
     let https = format!(
         "{{address: \"127.0.0.1:0\", {more} tls: {{certificates: [{{cert: a.crt, key: a.key}}]}}}}"
     );
@@ -87,6 +92,8 @@ async fn clients_are_sent_to_https_of_the_same_host_and_target() {
             "https://x.wild.test//evil.test/",
         ),
         ("routed.test:8080", "/", "https://routed.test/"),
+        ("192.0.2.7:80", "/x", "https://192.0.2.7/x"),
+        ("[2001:db8::7]", "/x", "https://[2001:db8::7]/x"),
     ] {
         for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
             let answer = ask(&gateway, method.clone(), host, target).await;

@@ -337,8 +337,9 @@ async fn a_certificate_that_has_expired_resumes_nothing() {
     passed(Instant::now(), left + Duration::from_secs(1)).await;
     let asked = site.origin.count();
     for client in &clients {
+        // It was asked for its certificate again, and may have had a newer one.
         let refused = resumed(client).await;
-        assert!(refused.is_err(), "{refused:?}");
+        assert!(matches!(refused, Err(TlsFailure::Alert(_))), "{refused:?}");
     }
     assert_eq!(site.origin.count(), asked);
 }

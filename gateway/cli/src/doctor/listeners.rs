@@ -103,16 +103,18 @@ fn records(opened: &ListenerCertificates, listener: &ListenerConfig) -> Vec<Find
         .certificates
         .iter()
         .flat_map(|one| one.names.iter().map(ToString::to_string))
+        // In the DNS a wildcard has nothing in front.
+        .filter(|name| port == HTTPS_PORT || !name.starts_with('*'))
         .collect();
     names.sort_unstable();
     names.dedup();
     let more = names.len().saturating_sub(MOST_LISTED);
-    let owner = |name: &String| match port {
-        HTTPS_PORT => format!("{name}."),
-        port => format!("_{port}._https.{name}."),
-    };
     let listed = names.iter().take(MOST_LISTED).map(|name| {
-        let record = format!("{} HTTPS 1 . alpn=\"{alpn}\"", owner(name));
+        let record = match port {
+            HTTPS_PORT => format!("{name}. HTTPS 1 . alpn=\"{alpn}\""),
+            // The point would be the name in front of it, which has no address (RFC 9460 §2.5.2).
+            port => format!("_{port}._https.{name}. HTTPS 1 {name}. alpn=\"{alpn}\""),
+        };
         FindingLine::fine("DNS to publish", record)
     });
     let rest = (more > 0).then(|| FindingLine::fine("", format!("and for {more} more names")));

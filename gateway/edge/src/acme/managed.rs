@@ -148,6 +148,23 @@ impl ManagedState {
         renewal.filter(|renewal| renewal.certificate == held.facts.digest)
     }
 
+    /// Forgets times that nobody whose clock agrees with this one can have noted: the clock of this
+    /// node, or of another one, was ahead when they were. No pause is longer than `longest`.
+    pub fn forget_impossible_times(&mut self, now: u64, longest: u64) {
+        let attempts = &mut self.attempts;
+        if attempts.not_before > now.saturating_add(longest) {
+            attempts.not_before = now;
+        }
+        attempts.refused.retain(|at| *at <= now);
+        if let Some(renewal) = &mut self.renewal {
+            let latest = now + schedule::LATEST_ASK_AGAIN;
+            renewal.ask_again = match renewal.ask_again > latest {
+                true => now,
+                false => renewal.ask_again,
+            };
+        }
+    }
+
     /// When something is done about it next, in seconds since 1970.
     pub fn next_time(&self, now: u64) -> u64 {
         let renewal = self.held.as_ref().and_then(|held| {

@@ -160,9 +160,10 @@ impl CertificateOrder<'_> {
             return Ok(account.new_order(&order()).await?);
         };
         match account.new_order(&order().replaces(replaced.clone())).await {
-            // The issuer may have seen a replacement already, or know no replacements at all.
+            // The issuer may have seen a replacement already, know no replacements at all, or have
+            // given the certificate to another account, as to one that is lost.
             Err(instant_acme::Error::Unsupported(_)) => {}
-            Err(instant_acme::Error::Api(problem)) if is_about_replacing(&problem) => {}
+            Err(instant_acme::Error::Api(problem)) if may_be_about_replacing(&problem) => {}
             ordered => return Ok(ordered?),
         }
         Ok(account.new_order(&order()).await?)
@@ -314,9 +315,12 @@ fn is_final(failure: &AcmeFailure) -> bool {
     }
 }
 
-fn is_about_replacing(problem: &instant_acme::Problem) -> bool {
+/// Whether an order that says what it replaces may be refused for that. Issuers have many types for
+/// it; what else is wrong with an order is refused again without it.
+fn may_be_about_replacing(problem: &instant_acme::Problem) -> bool {
     let kind = problem.r#type.as_deref().unwrap_or_default();
-    kind.ends_with(":alreadyReplaced") || kind.ends_with(":malformed")
+    let others = ["rateLimited", "serverInternal", "accountDoesNotExist"];
+    !others.iter().any(|other| kind.ends_with(other))
 }
 
 /// What the issuer says of names that it has refused.

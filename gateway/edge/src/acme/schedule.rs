@@ -37,6 +37,15 @@ pub struct KnownValidity<'a> {
     pub renewal: Option<&'a StoredRenewal>,
 }
 
+/// The shortest and the longest time after which an issuer is asked again for a window, whatever it
+/// says (RFC 9773 §4.3.2).
+pub const SOONEST_ASK_AGAIN: u64 = 60;
+pub const LATEST_ASK_AGAIN: u64 = 24 * HOUR;
+
+/// The longest that an issuer is left alone, whatever it says: the longest span of time that
+/// Let's Encrypt counts over.
+pub const LONGEST_PAUSE: u64 = 7 * 24 * HOUR;
+
 /// Certificates with a shorter life are renewed at half of it.
 const SHORT_LIFE: u64 = 10 * 24 * 3_600;
 
@@ -130,6 +139,11 @@ pub fn note_failure(
             attempts.refused.clear();
         }
     }
+}
+
+/// The longest pause after a failure.
+pub fn longest_pause(retry: &AcmeRetryConfig) -> u64 {
+    retry.max.0.as_secs().max(HOUR).max(LONGEST_PAUSE)
 }
 
 /// A time in seconds since 1970.

@@ -133,6 +133,7 @@ impl AcmeManager {
     }
 
     fn for_name(&self, name: &str) -> Vec<Arc<ManagedCertificate>> {
+        let name = name.strip_suffix('.').unwrap_or(name);
         let has = |certificate: &&Arc<ManagedCertificate>| {
             certificate
                 .names

@@ -26,15 +26,8 @@ const BUSY: Duration = Duration::from_secs(1);
 /// When an issuer is asked again for a window that it did not give.
 const ASK_AGAIN: u64 = 6 * 3_600;
 
-/// The shortest time after which an issuer is asked again for a window, whatever it says.
-const LEAST_ASK_AGAIN: u64 = 60;
-
 /// How long an issuer is left alone that wants a pause and does not say for how long.
 const PAUSE: u64 = 3_600;
-
-/// The longest that an issuer is left alone, whatever it says: the longest span of time that
-/// Let's Encrypt counts over.
-const LONGEST_PAUSE: u64 = 7 * 24 * 3_600;
 
 /// After so many failures the staging environment is tried first.
 const STAGING_AFTER: u32 = 2;
@@ -160,7 +153,9 @@ impl AcmeManager {
             start: at(info.suggested_window.start.unix_timestamp()),
             end: at(info.suggested_window.end.unix_timestamp()),
         };
-        let again = again.as_secs().max(LEAST_ASK_AGAIN);
+        let again = again
+            .as_secs()
+            .clamp(schedule::SOONEST_ASK_AGAIN, schedule::LATEST_ASK_AGAIN);
         Ok((Some(window), again))
     }
 
@@ -178,7 +173,7 @@ impl AcmeManager {
             let Some(issuer) = self.issuers.get(name) else {
                 continue;
             };
-            if let Some(until) = self.paused(name).await?.filter(|until| *until > now) {
+            if let Some(until) = self.paused(name, now).await? {
                 free_at = free_at.min(until);
                 continue;
             }
@@ -323,11 +318,15 @@ impl AcmeManager {
         Ok(())
     }
 
-    /// Until when nothing is ordered from an issuer.
-    async fn paused(&self, issuer: &str) -> Result<Option<u64>, AcmeStorageError> {
+    /// Until when nothing is ordered from an issuer, if that is later than now. A longer pause than
+    /// there is was noted by a clock that was ahead.
+    async fn paused(&self, issuer: &str, now: u64) -> Result<Option<u64>, AcmeStorageError> {
         let key = AcmeRecordKey::new(AcmeRecordKind::Pause, issuer);
         let pause: Option<StoredPause> = storage::load(&*self.storage, &key).await?;
-        Ok(pause.map(|pause| pause.until))
+        let pauses = now + 1..=now + schedule::LONGEST_PAUSE;
+        Ok(pause
+            .map(|pause| pause.until)
+            .filter(|until| pauses.contains(until)))
     }
 
     /// Notes that an issuer wants to be left alone for a while, if it has said so with its refusal.
@@ -344,7 +343,7 @@ impl AcmeManager {
         let Some(until) = asked.or(failure.is_rate_limit().then_some(now + PAUSE)) else {
             return Ok(None);
         };
-        let until = until.min(now + LONGEST_PAUSE);
+        let until = until.min(now + schedule::LONGEST_PAUSE);
         let key = AcmeRecordKey::new(AcmeRecordKind::Pause, name);
         storage::store(&*self.storage, &key, &StoredPause { until }, None).await?;
         Ok(Some(until))

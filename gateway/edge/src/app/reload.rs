@@ -434,7 +434,9 @@ impl ConfigReloader {
             acme.want(&config.listeners).await;
         }
         self.ports.commit(listeners, patience).await;
-        Ok(())
+        // A listener whose settings are the same stays, and what its files hold may be something else.
+        let tls = Arc::clone(&self.process.tls);
+        blocking(move || tls.look_at_files()).await
     }
 
     /// Lets a replaced generation end with its last request; its tunnels end after `patience`.

@@ -39,6 +39,9 @@ const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 /// The alert `decode_error` (RFC 8446 §6.2), as a record: fatal, 50.
 const DECODE_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 50];
 
+/// The alert `handshake_failure` (RFC 8446 §6.2), as a record: fatal, 40.
+const HANDSHAKE_FAILURE: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+
 /// The alert `no_application_protocol` (RFC 7301 §3.2) can't be sent after a handshake, so a
 /// client that speaks none of our protocols there is closed.
 const NO_COMMON_PROTOCOL: &str = "the listener does not speak HTTP/1.1";
@@ -183,8 +186,12 @@ async fn handshake(
     let mut stream = match secure(start, choice.config(), turns).await {
         Ok(stream) => stream,
         Err((error, mut socket)) => {
-            // The alert is sent, and the client may have sent a request by now.
-            socket.linger().await;
+            match socket.taken() {
+                // rustls sends no alert where the client can use none of our keys (TLS 1.2).
+                0 => socket.refuse(HANDSHAKE_FAILURE).await,
+                // The alert is sent, and the client may have sent a request by now.
+                _ => socket.linger().await,
+            }
             return Err(error.into());
         }
     };

@@ -288,6 +288,15 @@ fn certified(
         file: key.to_owned(),
         reason,
     };
+    // By PKCS #8, and by what OpenSSL wrote before it (RFC 1421 §4.6.1.1).
+    let marks = [
+        &b"BEGIN ENCRYPTED PRIVATE KEY"[..],
+        b"Proc-Type: 4,ENCRYPTED",
+    ];
+    let has = |mark: &[u8]| text.windows(mark.len()).any(|part| part == mark);
+    if marks.into_iter().any(has) {
+        return Err(wrong("it is encrypted by a passphrase".to_owned()));
+    }
     let der = PrivateKeyDer::from_pem_slice(text).map_err(|error| wrong(in_words(&error)))?;
     let signing = tls::provider().key_provider.load_private_key(der);
     let signing = signing.map_err(|error| wrong(error.to_string()))?;

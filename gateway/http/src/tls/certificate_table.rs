@@ -65,12 +65,11 @@ impl CertificateTable {
         hello: &ClientHello<'_>,
     ) -> Option<&Arc<ServerCertificate>> {
         let candidates = self.by_name.get(name?)?;
-        let usable = |certificate: &&&Arc<ServerCertificate>| is_usable(certificate, hello);
-        let mut usable = candidates.iter().filter(|one| usable(&one));
-        let first = usable.next();
-        let ecdsa = first.into_iter().chain(usable).find(|one| one.is_ecdsa());
-        // If the client can use none, the handshake fails with the right alert.
-        ecdsa.or(first).or(candidates.first())
+        let usable = candidates.iter().filter(|one| is_usable(one, hello));
+        // Of equal ones the first.
+        let best = usable.min_by_key(|one| (one.is_expired(), !one.is_ecdsa()));
+        // If the client can use none, the handshake fails.
+        best.or(candidates.first())
     }
 }
 

@@ -47,7 +47,7 @@ pub struct ListenerTlsConfig {
     /// Handshakes at once on this listener, over all workers. Above it the oldest unfinished one is cut.
     #[serde(default = "max_handshakes")]
     pub max_handshakes: usize,
-    /// How often the files of certificates are looked at for changes; 0 never.
+    /// How often the files of certificates, policies and tickets are looked at for changes; 0 only at a reload.
     #[serde(default = "reload_interval")]
     pub reload_interval: ConfigDuration,
     /// Whether `match.tls.ja4`, keys and plugins see the fingerprint of the client's software (JA4), as the field `client-ja4`. Origins do not get it; the access log has it always.

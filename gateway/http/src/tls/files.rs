@@ -64,6 +64,8 @@ pub(super) struct CertificateFiles {
     /// By the path of the certificate, in the order in which they are listed.
     known: BTreeMap<PathBuf, KnownPair>,
     order: Vec<PairPlace>,
+    /// The last error that was reported of a source as a whole, until there is another one or none.
+    unread: BTreeMap<usize, CertificateError>,
 }
 
 /// What a look at the files has shown.
@@ -92,6 +94,7 @@ impl CertificateFiles {
             sources: sources.to_vec(),
             known: BTreeMap::new(),
             order: Vec::new(),
+            unread: BTreeMap::new(),
         }
     }
 
@@ -119,12 +122,19 @@ impl CertificateFiles {
         let mut order = Vec::new();
         for (n, source) in self.sources.iter().enumerate() {
             match places(n, source) {
-                Ok(places) => order.extend(places),
-                Err(error) => seen.errors.push(PairFault {
-                    origin: PairOrigin::Files,
-                    source: n,
-                    error,
-                }),
+                Ok(places) => {
+                    self.unread.remove(&n);
+                    order.extend(places);
+                }
+                Err(error) if self.unread.get(&n) == Some(&error) => {}
+                Err(error) => {
+                    self.unread.insert(n, error.clone());
+                    seen.errors.push(PairFault {
+                        origin: PairOrigin::Files,
+                        source: n,
+                        error,
+                    });
+                }
             }
         }
         let there: HashSet<_> = order.iter().map(|place| place.cert.clone()).collect();

@@ -134,6 +134,13 @@ impl TlsListeners {
         self.listeners.lock().push(Arc::downgrade(listener));
     }
 
+    /// Has all listeners look at their files now, whatever their `reload_interval` is.
+    pub fn look_at_files(&self) {
+        let open: Vec<_> = self.listeners.lock().clone();
+        let open = open.iter().filter_map(std::sync::Weak::upgrade);
+        open.for_each(|listener| listener.look_at_files());
+    }
+
     /// Gives the listeners the certificates that were obtained, in place of all that were given
     /// before. New connections are made by them.
     pub fn provide(&self, certificates: ObtainedCertificates) {
@@ -170,11 +177,11 @@ impl TlsListeners {
         self.challenges.get()
     }
 
-    /// Whether one of the listeners has a certificate for this host.
+    /// Whether one of the listeners has a certificate for this host, a name or an address.
     pub fn have_certificate_for(&self, host: &str) -> bool {
         let listeners = self.listeners.lock();
         let mut open = listeners.iter().filter_map(std::sync::Weak::upgrade);
-        open.any(|listener| listener.has_certificate_for(host))
+        open.any(|listener| listener.covers(host))
     }
 
     pub(crate) fn ended(&self, outcome: HandshakeOutcome) {

@@ -82,7 +82,7 @@ fn parent_of(name: &str) -> Option<&str> {
 }
 
 /// Values by the names that they are for: an exact name goes before a wildcard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerNameTable<V> {
     exact: HashMap<Box<str>, V>,
     wildcards: HashMap<Box<str>, V>,

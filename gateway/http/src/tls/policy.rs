@@ -187,6 +187,24 @@ impl CommonParameters<'_> {
     }
 }
 
+impl TlsPolicy {
+    /// The same with other certificates.
+    pub(super) fn with_certificates(&self, certificates: &Arc<dyn ResolvesServerCert>) -> Self {
+        let changed = |config: &Arc<ServerConfig>| {
+            let mut config = ServerConfig::clone(config);
+            config.cert_resolver = Arc::clone(certificates);
+            Arc::new(config)
+        };
+        Self {
+            id: self.id,
+            forward: self.forward,
+            authorities: self.authorities.clone(),
+            config: changed(&self.config),
+            quic: self.quic.as_ref().map(changed),
+        }
+    }
+}
+
 /// The digest of all that a session under the policy is checked by.
 pub(super) fn identity(demands: &PolicyDemands<'_>) -> Result<TlsPolicyId, TlsPolicyError> {
     let mut all = digest::Context::new(&digest::SHA256);

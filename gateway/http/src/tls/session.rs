@@ -125,7 +125,7 @@ impl TlsSession {
         } = handshake;
         let shown = presented.first();
         // A resumed session brings the certificate of the handshake that it goes back to.
-        if resumed && shown.is_some_and(has_expired) {
+        if resumed && shown.is_some_and(|shown| has_expired(shown)) {
             return Err(SessionRefusal::ClientCertificateExpired);
         }
         let told = shown.filter(|_| policy.forward != ClientCertificateField::Off);
@@ -166,7 +166,8 @@ impl TlsSession {
     }
 }
 
-fn has_expired(certificate: &CertificateDer<'_>) -> bool {
+/// Whether a certificate (DER) is no longer valid, or can't be read.
+pub(super) fn has_expired(certificate: &[u8]) -> bool {
     match X509Certificate::from_der(certificate) {
         Ok((_, parsed)) => instant(parsed.validity().not_after.timestamp()) <= SystemTime::now(),
         Err(_) => true,

@@ -26,6 +26,7 @@ use aws_lc_rs::{hkdf, rand};
 use parking_lot::RwLock;
 use rustls::server::ProducesTickets;
 
+use super::session::has_expired;
 use crate::quic_identity::QuicIdentity;
 
 /// The identity of a TLS policy: a digest of all that a session under it was checked by.
@@ -188,6 +189,15 @@ impl TicketSecrets {
         }
     }
 
+    /// The own ones of `now` in place of these, beside the same shared ones. None if they are the same.
+    pub(super) fn replaced_by(&self, now: Self) -> Option<Self> {
+        let differ = self.own != now.own;
+        differ.then(|| Self {
+            own: now.own,
+            shared: self.shared.clone(),
+        })
+    }
+
     /// Changes when shared secrets come.
     fn version(&self) -> u64 {
         let shared = self.shared.as_ref();
@@ -322,10 +332,42 @@ impl ProducesTickets for PolicyTicketer {
                 let plain = key
                     .open_in_place(nonce, Aad::from(*epoch), &mut sealed)
                     .ok()?;
-                Some(plain.to_vec())
+                // A client whose certificate has expired since then may have another one by now: it
+                // does a full handshake, in which it shows it.
+                match client_certificate(plain).is_some_and(has_expired) {
+                    true => None,
+                    false => Some(plain.to_vec()),
+                }
             })
         })
     }
+}
+
+/// The certificate of the client in a session, as rustls 0.23 writes one: name, version, cipher suite,
+/// secret and a flag come before it. None if there is none. A session that is not understood is
+/// refused after its handshake ([`TlsSession`](super::TlsSession)), whatever is said here.
+fn client_certificate(session: &[u8]) -> Option<&[u8]> {
+    let (named, rest) = session.split_first()?;
+    let rest = match named {
+        1 => after_short(rest)?,
+        _ => rest,
+    };
+    let rest = after_short(rest.get(4..)?)?;
+    match rest.get(1)? {
+        // The length of all certificates, and that of the first.
+        1 => rest.get(5..).and_then(|chain| {
+            let (length, certificates) = chain.split_first_chunk::<3>()?;
+            let [high, middle, low] = *length;
+            certificates.get(..u32::from_be_bytes([0, high, middle, low]) as usize)
+        }),
+        _ => None,
+    }
+}
+
+/// What follows a text whose length is one octet.
+fn after_short(octets: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = octets.split_first()?;
+    rest.get(usize::from(*length)..)
 }
 
 #[cfg(test)]

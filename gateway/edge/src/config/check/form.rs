@@ -1,7 +1,7 @@
 //! Checks the form of single values: addresses, URLs, names. These are pure functions; the error is
 //! the message without the path.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::config::problem::nearest;
 
@@ -163,8 +163,14 @@ pub fn tag(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks a pattern for a host name.
+/// Checks a pattern for a host: a name, or an address as URLs have it.
 pub fn host(text: &str) -> Result<(), String> {
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if bracketed.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok()) {
+        return Ok(());
+    }
     if text.is_empty()
         || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:@?#".contains(c))
     {

@@ -15,7 +15,7 @@ use crate::http::forward;
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteMatchConfig {
-    /// Host names; `*` is a wildcard, as in `*.example.com`.
+    /// Host names; `*` is a wildcard, as in `*.example.com`. An address of IPv6 stands in brackets, as in `[::1]`.
     pub host: Option<OneOrMany>,
     /// Paths; `*` matches any number of characters, `?` matches one, and `\` makes the next
     /// character literal.

@@ -117,8 +117,10 @@ impl PolicySession {
             match acceptor.accept() {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
-                    let chosen = self.tls.listener.choose(&accepted.client_hello());
+                    let listener = &self.tls.listener;
+                    let chosen = listener.choose(&accepted.client_hello());
                     return chosen.ok_or_else(|| {
+                        listener.want_certificate(&accepted.client_hello());
                         let reason = "no certificate for the name that was asked for";
                         alert(AlertDescription::UnrecognisedName, reason)
                     });
