@@ -78,6 +78,8 @@ mod bus_redis;
 mod bus_refused;
 #[path = "e2e/bus_restored.rs"]
 mod bus_restored;
+#[path = "e2e/bus_rights.rs"]
+mod bus_rights;
 #[path = "e2e/bus_sealed.rs"]
 mod bus_sealed;
 #[path = "e2e/bus_strangers.rs"]

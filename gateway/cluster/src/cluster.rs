@@ -77,6 +77,8 @@ pub struct Cluster {
 
 /// The settings from the configuration.
 struct ClusterRules {
+    /// Off: what other nodes publish has no effect here.
+    listens: bool,
     broadcast: bool,
     max_value_bytes: usize,
     priming: Priming,
@@ -166,6 +168,7 @@ impl Cluster {
             invalidations,
             codec,
             rules: ClusterRules {
+                listens: config.subscribe_to_events,
                 broadcast: config.broadcast_set,
                 max_value_bytes: config.broadcast_set_max_bytes.as_usize(),
                 priming: config.priming,

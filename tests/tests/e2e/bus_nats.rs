@@ -179,6 +179,23 @@ async fn a_message_that_is_too_large_is_refused_and_those_before_it_are_not() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_full_and_discards_what_is_new_refuses() {
+    let nats = Nats::start().await;
+    let node = Node::join(stream_of(nats.port, |_| {})).await;
+    node.publish(&[number(1)]).await;
+    let full = json!({"name": STREAM, "subjects": ["cache.invalidations"], "retention": "limits",
+        "storage": "file", "max_msgs": 1, "discard": "new", "num_replicas": 1});
+    let update = format!("$JS.API.STREAM.UPDATE.{STREAM}");
+    let said = nats.ask(&update, &full.to_string()).await;
+    assert!(said.contains("\"discard\":\"new\""), "{said}");
+    let said = node.transport.publish(&[number(2)]).await;
+    let (0, Some(PublishError::Refused(why))) = said else {
+        panic!("{said:?}");
+    };
+    assert!(why.contains("maximum messages exceeded"), "{why}");
+}
+
+#[tokio::test]
 async fn a_stream_that_is_deleted_is_made_again_and_nothing_is_said_to_be_kept() {
     let nats = Nats::start().await;
     let mut node = Node::join(stream_of(nats.port, |_| {})).await;

@@ -368,6 +368,25 @@ async fn a_wrong_password_is_told_and_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_publish_is_refused_and_listens_all_the_same() {
+    let rabbit = shared().await;
+    rabbit.ctl(&["add_user", "reader", "pw"]).await;
+    let rights = ["set_permissions", "reader", ".*", "^amq[.]gen", ".*"];
+    rabbit.ctl(&rights).await;
+    let config = RabbitMqConfig {
+        username: Some("reader".to_owned()),
+        password: Some("pw".to_owned()),
+        ..plain(rabbit, "rights")
+    };
+    let (node, _) = Node::up(&config).await;
+    let said = node.transport.publish(&messages(1, "rights")).await;
+    let (0, Some(PublishError::Refused(why))) = said else {
+        panic!("{said:?}");
+    };
+    assert!(why.contains("ACCESS_REFUSED"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_virtual_host_is_told() {
     let config = RabbitMqConfig {
         vhost: "nowhere".to_owned(),

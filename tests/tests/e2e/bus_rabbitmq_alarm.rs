@@ -70,3 +70,52 @@ async fn an_alarm_has_one_name_everywhere_and_holds_purges_up_until_it_is_over()
 async fn an_alarm_of_a_broker_with_durable_queues_too() {
     an_alarm_has_one_name_everywhere_and_holds_purges_up::<true>().await;
 }
+
+/// RabbitMQ reads nothing from a connection that it has blocked, so it answers no check either.
+async fn hearing_goes_on_while_an_alarm_lasts<const DURABLE: bool>() {
+    let broker = Of::<DURABLE>::start().await;
+    let yaml = |name: &str| {
+        let yaml = broker.yaml(broker.port(), name);
+        yaml.replace("connect_timeout: 10s", "connect_timeout: 2s")
+    };
+    let fleet = Fleet::start(2, yaml).await;
+    let [a, b] = &fleet.nodes[..] else { panic!() };
+    let watermark = "set_vm_memory_high_watermark";
+    broker.ctl(&[watermark, "0.0001"]).await;
+    for node in [a, b] {
+        wait_for(
+            "the alarm outlasts checks of the binding",
+            SOON * 2,
+            || async {
+                let bus = bus(node).await;
+                let why = bus["reason"].as_str().unwrap_or_default();
+                assert_eq!(bus["hears"], true, "{bus}");
+                assert!(why.is_empty() || why.contains(NAME), "{bus}");
+                (bus["for_ms"].as_u64() > Some(9_000)).then_some(())
+            },
+        )
+        .await;
+    }
+    broker.ctl(&[watermark, "0.9"]).await;
+    fleet.whole().await;
+    for node in [a, b] {
+        let lost = node.log().iter().any(|line| line.contains("reconnecting"));
+        assert!(!lost, "{:?}", node.log());
+    }
+}
+
+async fn bus(node: &Gateway) -> Value {
+    let body = node.admin(Method::GET, "/v1/nodes", "").await.text;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    body["bus"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_hears_while_an_alarm_lasts() {
+    hearing_goes_on_while_an_alarm_lasts::<false>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_durable_queue_hears_while_an_alarm_lasts() {
+    hearing_goes_on_while_an_alarm_lasts::<true>().await;
+}

@@ -12,6 +12,7 @@ use e2e::setup::Setup;
 use e2e::small_disk::SmallDisk;
 use e2e::wait::{SOON, wait_for};
 use http::Method;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 
 /// What docs/faults.md states: from room on the disk until the node says that it serves.
@@ -234,4 +235,41 @@ async fn a_disk_that_is_full_again_and_again_is_written_to_within_a_second_of_it
     times.sort();
     eprintln!("serving after {times:?}");
     assert!(times[TIMES / 2] <= STATED, "{times:?}");
+}
+
+/// `ulimit -f`, `LimitFSIZE=`: the kernel ends who does not expect it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_the_size_of_files_is_a_full_disk_and_not_the_end() {
+    let pages = Pages::default();
+    let origin = origin(&pages).await;
+    let folder = tempfile::tempdir().unwrap();
+    let node = setup(&origin, &folder.path().join("l2")).start().await;
+    page(&node, "/p").await;
+    stored(&node, 1.0).await;
+    let unlimited = limit_files(&node, Some(1 << 20));
+    let mut loaded = 0;
+    wait_for("the file may not grow", SOON, || {
+        loaded += 1;
+        let (node, path) = (&node, format!("/filling/{loaded}"));
+        async move {
+            page(node, &path).await;
+            (state(node).await == "degraded").then_some(())
+        }
+    })
+    .await;
+    assert_eq!(page(&node, "/p").await.0, "1");
+    limit_files(&node, unlimited);
+    says(&node, "serving").await;
+}
+
+/// Sets how large files of a running gateway may become. Returns how large they might be before.
+fn limit_files(node: &Gateway, most: Option<u64>) -> Option<u64> {
+    let id = i32::try_from(node.process_id())
+        .ok()
+        .and_then(Pid::from_raw);
+    let limit = Rlimit {
+        current: most,
+        maximum: getrlimit(Resource::Fsize).maximum,
+    };
+    prlimit(id, Resource::Fsize, limit).unwrap().current
 }

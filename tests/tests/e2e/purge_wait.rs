@@ -123,3 +123,23 @@ async fn nodes_that_are_expected_and_were_never_heard_are_missing() {
     let ran = purge(&fleet.nodes[0], "20s").await;
     assert_eq!(ran.code, Some(0), "{}", ran.output());
 }
+
+/// It gets no answers of others, so it can't know where a purge applies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_listen_does_not_call_a_purge_complete() {
+    let nats = Nats::start().await;
+    let fleet = Fleet::start(1, |_| over(nats.port)).await;
+    let bus = format!("subscribe_to_events: false, {}", over(nats.port));
+    let deaf = node(&fleet.origin, "deaf", &bus).start().await;
+    wait_for("the other node hears it", SOON, || async {
+        (known(&fleet.nodes[0]).await == 1 && state(&deaf).await == "serving").then_some(())
+    })
+    .await;
+    let ran = purge(&deaf, "300ms").await;
+    assert_eq!(ran.code, Some(3), "{}", ran.output());
+    assert!(
+        ran.stdout.contains("bus.subscribe_to_events: false"),
+        "{}",
+        ran.stdout
+    );
+}

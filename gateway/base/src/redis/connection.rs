@@ -56,8 +56,9 @@ pub struct RedisReconnectBackoff {
 
 /// Commands that may wait for the socket; further ones are refused.
 const QUEUE: usize = 1_024;
-/// Messages that may wait for a listener unless the caller sets another number.
-const MESSAGES: usize = 1_024;
+/// Messages that may wait unless the caller listens and says how many. fred reserves the memory of
+/// so many for each of its nine kinds of events, with each attempt to connect.
+const MESSAGES: usize = 16;
 /// The time between two pings.
 const PULSE: Duration = Duration::from_millis(500);
 /// The pause after the first failure.

@@ -32,7 +32,7 @@ impl<'a> ConfigKeyPlaces<'a> {
 }
 
 /// Words of a failure in lower case, what it is about, and a question. The first match counts.
-const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
+const SIGNS: [(&[&str], FailureSubject, &str); 17] = [
     (
         &["other properties"],
         FailureSubject::Exchange,
@@ -47,6 +47,21 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
         &["payload size"],
         FailureSubject::Size,
         "is that more than the server accepts?",
+    ),
+    (
+        &["refused as too large"],
+        FailureSubject::Address,
+        "which is the largest message that it takes? Its limit must leave room for a purge",
+    ),
+    (
+        &["alarm", "reject-publish"],
+        FailureSubject::Address,
+        "is there room on it, for messages and in the queues of nodes that are away?",
+    ),
+    (
+        &["maximum bytes exceeded", "maximum messages exceeded"],
+        FailureSubject::Stream,
+        "does the stream discard new messages when it is full (`discard: old` keeps taking them)?",
     ),
     (
         &["ensure_"],
@@ -91,9 +106,14 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
          use TLS at this address?",
     ),
     (
-        &["refused", "not reachable"],
+        &["connection refused", "not reachable"],
         FailureSubject::Address,
         "is the server running?",
+    ),
+    (
+        &["refused: "],
+        FailureSubject::Address,
+        "what does the server's log say about it?",
     ),
     (
         &["lookup", "resolve", "name or service"],
@@ -200,6 +220,23 @@ mod tests {
         );
         assert_eq!(about("no answer while connecting"), FailureSubject::Address);
         assert_eq!(about("something new"), FailureSubject::Address);
+        assert_eq!(
+            about("refused: publish failed: maximum bytes exceeded (code 503, error code 10077)"),
+            FailureSubject::Stream
+        );
+    }
+
+    /// Guards against a question that sends who reads it to a server which has just answered.
+    #[test]
+    fn what_a_server_refuses_does_not_lead_to_the_question_whether_it_runs() {
+        for why in [
+            "refused as too large: publish failed: message size exceeds maximum allowed",
+            "refused: connection.blocked: RabbitMQ has a memory or disk alarm",
+            "refused: a queue is full and rejects (max-length with overflow reject-publish)",
+            "refused: Permissions Violation for Publish to \"cache.invalidations\"",
+        ] {
+            assert_ne!(sign(why).1, "is the server running?", "{why}");
+        }
     }
 
     #[test]

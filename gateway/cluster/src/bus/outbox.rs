@@ -555,9 +555,9 @@ impl Outbox {
 
     /// After a failure: purges stay in the batch, and transient events are dropped. Where the retry
     /// queue is off, purges are dropped as well; their numbers are lost, and receivers notice that.
-    /// What is published again is begun anew, unless the broker does not want it.
+    /// What is published again is begun anew, unless it is larger than the broker takes.
     fn keep_after_failure(&self, batch: &mut OutgoingBatch, error: &PublishError) {
-        if batch.repeats() && matches!(error, PublishError::Down(_) | PublishError::Timeout) {
+        if batch.repeats() && !matches!(error, PublishError::TooLarge { .. }) {
             self.history.lock().round_failed();
         }
         match self.retries {

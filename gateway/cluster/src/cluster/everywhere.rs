@@ -50,6 +50,11 @@ pub enum UnconfirmedReason {
     NotPublished(String),
     #[error("this node receives no events from the event bus, and so no answers of other nodes")]
     HearsNothing,
+    #[error(
+        "this node does not listen to the event bus (`bus.subscribe_to_events: false`), and so gets \
+         no answers of other nodes"
+    )]
+    DoesNotListen,
     #[error("this node has just joined the event bus and does not know yet who else is there")]
     JustJoined,
 }
@@ -161,6 +166,7 @@ impl Cluster {
 
     fn hears_too_little(&self, knows_all: bool) -> Option<UnconfirmedReason> {
         match (self.standing().hears, knows_all) {
+            _ if !self.rules.listens => Some(UnconfirmedReason::DoesNotListen),
             (false, _) => Some(UnconfirmedReason::HearsNothing),
             (true, false) => Some(UnconfirmedReason::JustJoined),
             (true, true) => None,

@@ -182,9 +182,14 @@ fn nodes(everywhere: &ClusterPurgeReport) -> Value {
         .collect();
     let have_all = nodes.iter().all(|node| node["applied"] == true);
     let outcome = match (&everywhere.unknown, have_all && everywhere.missing == 0) {
-        (Some(UnconfirmedReason::NotPublished(_) | UnconfirmedReason::HearsNothing), _) => {
-            "unknown"
-        }
+        (
+            Some(
+                UnconfirmedReason::NotPublished(_)
+                | UnconfirmedReason::HearsNothing
+                | UnconfirmedReason::DoesNotListen,
+            ),
+            _,
+        ) => "unknown",
         (_, false) => "some",
         (Some(UnconfirmedReason::JustJoined), true) => "unknown",
         (None, true) => "all",

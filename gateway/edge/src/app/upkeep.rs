@@ -1,12 +1,13 @@
 //! What a gateway does again and again while it runs: it maintains its cache, counts the nodes that
-//! share its limits, renews local certificates, and reloads its configuration at each SIGHUP.
+//! share its limits, renews local certificates, and reloads its configuration at each SIGHUP. Also
+//! what the process must outlive.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_base::service_manager::{self, ServiceManager, ServiceState};
 use rustix::process::{Pid, kill_process};
-use tokio::signal::unix::Signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::reload::ConfigReloader;
@@ -22,6 +23,16 @@ use crate::rate_limit::RateLimiter;
 const TEND: Duration = Duration::from_secs(1);
 /// How often local certificates are looked at.
 const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
+
+/// Makes it an error of the write, as a full disk is, that a file may not grow any more (`ulimit -f`,
+/// `LimitFSIZE=`). Without this the kernel ends the process there. Needs a tokio runtime.
+pub(super) fn outlive_file_size_limits() {
+    let size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // The handler stays, whether or not anybody waits for the signal.
+    if let Err(error) = signal(size) {
+        tracing::warn!(%error, "SIGXFSZ can't be handled: a limit on the size of files ends the process");
+    }
+}
 
 /// Takes up the configuration, and plugin files with it, at each SIGHUP.
 pub(super) struct SignalledReloads {

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::freed;
 use crate::l2::store::StoreError;
 use crate::redis::{RedisConnection, RedisConnector, SharedOutage, unanswered};
 
@@ -99,8 +100,9 @@ impl RedisStoreLink {
         connects: watch::Sender<u64>,
     ) -> Self {
         let plan = match duty {
+            RedisLinkRole::Ask => plan,
             RedisLinkRole::Wait => plan.waiting(),
-            RedisLinkRole::Ask | RedisLinkRole::Listen(_) => plan,
+            RedisLinkRole::Listen(_) => plan.messages(freed::BEHIND),
         };
         let shared = Arc::new(SharedLinkState {
             standing: RwLock::new(LinkState::Down(StoreError::Down(

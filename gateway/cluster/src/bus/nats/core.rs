@@ -2,8 +2,10 @@
 //!
 //! Decision: a batch counts as published when its marker has come back. The marker is a message to
 //! ourselves after the batch. The server handles the messages of one client in order, so when the
-//! marker returns, the server has taken the batch. A flush alone only shows that bytes were written
-//! to a socket. A marker also shows that a subscription exists.
+//! marker returns, the server has taken the batch, or has said before that it refuses it. A flush
+//! alone only shows that bytes were written to a socket. A marker also shows that a subscription
+//! exists. It is sent twice, since a refusal arrives before the first marker does, but another task
+//! reports it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +21,9 @@ use super::config::NatsConfig;
 use super::link::{NatsConnection, chain};
 use super::transport::{NatsConnectionState, NatsSession};
 use crate::bus::transport::{PublishError, PublishOutcome, TransportEventSender};
+
+/// How many markers are awaited one after the other.
+const MARKERS: usize = 2;
 
 pub(super) struct NatsCoreSession {
     config: NatsConfig,
@@ -88,11 +93,14 @@ impl NatsCoreSession {
     }
 
     async fn send(&self, publisher: &NatsCorePublisher, messages: &[Bytes]) -> PublishOutcome {
-        let (sent, refused) = publisher.line.send(&self.config.subject, messages).await;
-        if let Err(why) = publisher.there_and_back().await {
-            return (0, Some(PublishError::Down(why)));
+        let subject = &self.config.subject;
+        let (sent, refused) = publisher.line.send(subject, messages).await;
+        for _ in 0..MARKERS {
+            if let Err(why) = publisher.there_and_back().await {
+                return (0, Some(PublishError::Down(why)));
+            }
         }
-        match publisher.line.refusal() {
+        match publisher.line.refusal(subject) {
             Some(said) => (0, Some(PublishError::Refused(said))),
             None => (sent, refused),
         }
@@ -119,10 +127,12 @@ impl NatsCoreSession {
                 back: watch::Sender::new(0),
             }),
         };
-        // Sent twice: a refusal arrives before the first marker does, but another task reports it.
-        for _ in 0..2 {
+        for _ in 0..MARKERS {
             publisher.send_mark().await?;
-            marks.next().await.ok_or("the subscription ended")?;
+            tokio::select! {
+                mark = marks.next() => mark.ok_or("the subscription ended")?,
+                said = line.refused(&publisher.marks.inbox) => return Err(said),
+            };
         }
         Ok((messages, marks, publisher))
     }

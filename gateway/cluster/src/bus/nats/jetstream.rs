@@ -138,11 +138,17 @@ impl NatsSession for JetStreamSession {
     }
 
     async fn publish(&self, publisher: JetStreamPublisher, messages: &[Bytes]) -> PublishOutcome {
+        // A refusal of something that is not waited for any more.
+        publisher.line.refusal(&self.config.subject);
         let mut taken = 0;
         for window in messages.chunks(WINDOW) {
             let (count, failed) = tokio::select! {
                 biased;
                 why = publisher.line.ended() => (0, Some(PublishError::Down(why))),
+                // The stream confirms nothing of what its server has refused.
+                said = publisher.line.refused(&self.config.subject) => {
+                    (0, Some(PublishError::Refused(said)))
+                }
                 done = self.send(&publisher.context, window) => done,
             };
             taken += count;
@@ -154,7 +160,13 @@ impl NatsSession for JetStreamSession {
     }
 
     async fn whisper(&self, publisher: JetStreamPublisher, messages: &[Bytes]) -> PublishOutcome {
-        publisher.line.send(&self.whispered(), messages).await
+        let subject = self.whispered();
+        let outcome = publisher.line.send(&subject, messages).await;
+        // Nobody waits for an answer, so a refusal is one of what was sent before.
+        match publisher.line.refusal(&subject) {
+            Some(said) => (0, Some(PublishError::Refused(said))),
+            None => outcome,
+        }
     }
 }
 
@@ -384,6 +396,11 @@ fn refusal(error: &jetstream::context::PublishError, payload: Option<usize>) -> 
         }
         // This also happens while the servers elect the leader of the stream.
         PublishErrorKind::StreamNotFound | PublishErrorKind::BrokenPipe => PublishError::Down(said),
+        // A limit of the stream whose oldest messages are not discarded; the server calls it a
+        // failure of its own.
+        _ if server.is_some_and(|e| e.error_code() == ErrorCode::STREAM_STORE_FAILED) => {
+            PublishError::Refused(said)
+        }
         _ if server.is_some_and(|error| error.code() >= 500) => PublishError::Down(said),
         _ => PublishError::Refused(said),
     }

@@ -6,6 +6,7 @@
 //! nobody listens ([`NOWHERE`]), and when the connection ends, the client and everything that waits
 //! in it end as well.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,8 +35,9 @@ pub(super) struct NatsConnection {
 struct NatsClientEvents {
     /// Why the connection can't be used any more.
     end: watch::Sender<Option<String>>,
-    /// The last message that the server refused to take from us.
-    refusal: Mutex<Option<String>>,
+    /// What the server said when it refused messages from us, and nobody has asked for yet.
+    refusals: Mutex<VecDeque<String>>,
+    refused: Notify,
     dropped: AtomicBool,
     dropping: Notify,
 }
@@ -48,6 +50,14 @@ const DISCOVERED: usize = 64;
 const COMMANDS: usize = 256;
 /// The most messages that wait for the task that passes them on.
 const BUFFER: usize = 4_096;
+/// The most refusals that wait for somebody who asks for them.
+const REFUSALS: usize = 16;
+
+/// Whether the server says this of something that was published to the subject.
+fn names(said: &str, subject: &str) -> bool {
+    said.contains(&format!("\"{subject}\""))
+}
+
 /// A server's address as it is written in the configuration.
 pub(super) fn address(text: &str) -> Result<ServerAddr, NatsOpenError> {
     let wrong = || NatsOpenError::Server(text.to_owned());
@@ -75,14 +85,14 @@ impl NatsConnection {
         for (sent, message) in messages.iter().enumerate() {
             let taken = self.client.publish(subject.to_owned(), message.clone());
             if let Err(error) = taken.await {
-                return (sent, Some(self.refused(&error)));
+                return (sent, Some(self.not_sent(&error)));
             }
         }
         (messages.len(), None)
     }
 
     /// Why the client could not even send a message.
-    fn refused(&self, error: &client::PublishError) -> PublishError {
+    fn not_sent(&self, error: &client::PublishError) -> PublishError {
         let said = chain(error);
         match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
@@ -94,9 +104,25 @@ impl NatsConnection {
         }
     }
 
-    /// The last refusal of something that was published since the previous call.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.events.refusal.lock().take()
+    /// The refusal of something that was published to this subject since the previous call.
+    pub(super) fn refusal(&self, subject: &str) -> Option<String> {
+        let mut refusals = self.events.refusals.lock();
+        let last = refusals.iter().rfind(|said| names(said, subject)).cloned();
+        refusals.retain(|said| !names(said, subject));
+        last
+    }
+
+    /// Waits until something that was published to this subject is refused. Returns what the server
+    /// says.
+    pub(super) async fn refused(&self, subject: &str) -> String {
+        loop {
+            // Registered before the check, so that no refusal is missed.
+            let refused = self.events.refused.notified();
+            if let Some(said) = self.refusal(subject) {
+                return said;
+            }
+            refused.await;
+        }
     }
 
     /// Waits until the client has dropped messages that were not read from it in time.
@@ -127,13 +153,23 @@ impl NatsClientEvents {
             }
             // A missing right to publish affects only that message.
             Event::ServerError(ServerError::Other(said))
-                if said.to_lowercase().contains("publish") =>
+                if said.to_lowercase().contains("violation for publish") =>
             {
-                *self.refusal.lock() = Some(said);
+                self.refuse(said);
             }
             Event::ServerError(error) => self.end(&error.to_string()),
             Event::Connected | Event::LameDuckMode | Event::Draining | Event::ClientError(_) => {}
         }
+    }
+
+    fn refuse(&self, said: String) {
+        let mut refusals = self.refusals.lock();
+        if refusals.len() >= REFUSALS {
+            refusals.pop_front();
+        }
+        refusals.push_back(said);
+        drop(refusals);
+        self.refused.notify_waiters();
     }
 
     /// The first reason is kept.
@@ -153,7 +189,8 @@ pub(super) async fn connect(
     let mut servers = servers(config, discovered)?;
     let events = Arc::new(NatsClientEvents {
         end: watch::Sender::new(None),
-        refusal: Mutex::new(None),
+        refusals: Mutex::default(),
+        refused: Notify::new(),
         dropped: AtomicBool::new(false),
         dropping: Notify::new(),
     });

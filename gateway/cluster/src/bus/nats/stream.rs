@@ -202,6 +202,14 @@ pub(super) fn differences(has: &stream::Config, config: &NatsConfig) -> Vec<Stri
         has.max_messages.to_string(),
         wants.max_messages.to_string(),
     );
+    compare("max_bytes", limit(has.max_bytes), limit(wants.max_bytes));
+    compare(
+        "max_msgs_per_subject",
+        limit(has.max_messages_per_subject),
+        limit(wants.max_messages_per_subject),
+    );
+    compare("no_ack", has.no_ack.to_string(), wants.no_ack.to_string());
+    compare("sealed", has.sealed.to_string(), wants.sealed.to_string());
     compare(
         "retention",
         format!("{:?}", has.retention),
@@ -213,6 +221,15 @@ pub(super) fn differences(has: &stream::Config, config: &NatsConfig) -> Vec<Stri
         format!("{:?}", wants.discard),
     );
     found
+}
+
+/// A limit, where 0 and -1 both mean that there is none.
+fn limit(most: i64) -> String {
+    match most {
+        0 => -1,
+        most => most,
+    }
+    .to_string()
 }
 
 fn consumer(config: &NatsConfig, name: &str) -> pull::Config {

@@ -49,23 +49,8 @@ impl NatsTrial {
             return Ok((Box::new(trial), Vec::new()));
         }
         let line = connect(config, &mut Vec::new()).await?;
-        let found = find(&context(&line), config).await?;
-        trial.own_stream = found.is_none();
-        let seen = match found {
-            Some(stream) => vec![
-                seen_stream(&stream, config),
-                seen_consumer(&stream, config).await?,
-            ],
-            None => vec![BrokerFinding {
-                what: "stream",
-                says: format!(
-                    "{} does not exist yet: the first gateway creates it; a temporary one was \
-                     used for these checks",
-                    config.jetstream.stream
-                ),
-                fault: None,
-            }],
-        };
+        let (own_stream, seen) = while_connected(&line, look(&context(&line), config)).await?;
+        trial.own_stream = own_stream;
         Ok((Box::new(trial), seen))
     }
 
@@ -105,7 +90,10 @@ impl NatsTrial {
             return Ok(());
         }
         let line = connect(&self.config, &mut Vec::new()).await?;
-        let context = context(&line);
+        while_connected(&line, self.remove_from(&context(&line), names)).await
+    }
+
+    async fn remove_from(&self, context: &Context, names: &[&str]) -> Result<(), String> {
         let name = self.stream();
         if self.own_stream {
             let gone = context.delete_stream(&name).await;
@@ -136,6 +124,38 @@ fn context(line: &NatsConnection) -> Context {
     ContextBuilder::new()
         .timeout(PATIENCE)
         .build(line.client.clone())
+}
+
+/// Awaits this, or the end of the connection, which says more than a request without an answer.
+async fn while_connected<T>(
+    line: &NatsConnection,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    tokio::select! {
+        done = work => done,
+        why = line.ended() => Err(why),
+    }
+}
+
+/// Whether the trial needs a stream of its own, and what there is.
+async fn look(
+    context: &Context,
+    config: &NatsConfig,
+) -> Result<(bool, Vec<BrokerFinding>), String> {
+    let Some(stream) = find(context, config).await? else {
+        let says = format!(
+            "{} does not exist yet: the first gateway creates it; a temporary one was used for \
+             these checks",
+            config.jetstream.stream
+        );
+        let (what, fault) = ("stream", None);
+        return Ok((true, vec![BrokerFinding { what, says, fault }]));
+    };
+    let seen = vec![
+        seen_stream(&stream, config),
+        seen_consumer(&stream, config).await?,
+    ];
+    Ok((false, seen))
 }
 
 async fn find(context: &Context, config: &NatsConfig) -> Result<Option<Stream>, String> {

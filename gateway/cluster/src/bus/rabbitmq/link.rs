@@ -137,12 +137,18 @@ impl RabbitMqLink {
     }
 
     /// Renews the binding: when an exchange is deleted, its bindings go with it, and consumers are
-    /// not told.
+    /// not told. Of a connection that it has blocked the broker reads nothing, and so answers
+    /// nothing; it delivers as before.
     async fn look(&self) -> Result<(), RabbitMqFault> {
+        if self.publisher.is_blocked() {
+            return Ok(());
+        }
         let bound = bind(&self.config, &self.channel, &self.declared);
-        let limit = self.config.connect_timeout.0;
-        let late = |_| RabbitMqFault::Silent("checking the binding");
-        timeout(limit, bound).await.map_err(late)?
+        match timeout(self.config.connect_timeout.0, bound).await {
+            Ok(bound) => bound,
+            Err(_) if self.publisher.is_blocked() => Ok(()),
+            Err(_) => Err(RabbitMqFault::Silent("checking the binding")),
+        }
     }
 
     async fn close(self) {

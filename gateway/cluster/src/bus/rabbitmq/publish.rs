@@ -47,6 +47,11 @@ impl BrokerSizeLimit {
     }
 }
 
+/// What a negative confirm means.
+const NOT_KEPT: &str = "the broker could not keep the message: a queue of the exchange is full \
+                        and rejects (max-length with overflow reject-publish), or it had an \
+                        internal error";
+
 /// The delivery modes of `basic.properties`.
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
@@ -127,6 +132,11 @@ impl RabbitMqPublisher {
         }
     }
 
+    /// Whether the broker has an alarm, and has noticed that this connection publishes.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
     fn deadline(&self) -> Instant {
         Instant::now() + self.config.confirm_timeout.0
     }
@@ -134,8 +144,7 @@ impl RabbitMqPublisher {
     /// The error if the broker has blocked us: it then does not read what we send, and lapin would
     /// keep it all.
     fn blocked(&self) -> Option<PublishError> {
-        let blocked = self.connection.status().blocked();
-        blocked.then(|| {
+        self.is_blocked().then(|| {
             refused(
                 "connection.blocked: RabbitMQ has a memory or disk alarm and accepts no messages",
             )
@@ -208,7 +217,7 @@ impl RabbitMqPublisher {
                 }
             };
             if confirmation.is_nack() {
-                first.note(at, refused("the broker could not keep the message"));
+                first.note(at, refused(NOT_KEPT));
             }
             if let Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) =
                 confirmation
@@ -232,6 +241,10 @@ impl RabbitMqPublisher {
                     limit: Some(limit),
                     said,
                 }
+            }
+            // Only the channel has ended: the connection stands.
+            fault @ RabbitMqFault::Refused(_) if self.connection.status().connected() => {
+                PublishError::Refused(fault.to_string())
             }
             fault => PublishError::Down(fault.to_string()),
         }
