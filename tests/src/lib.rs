@@ -51,6 +51,7 @@ pub mod reload;
 pub mod reply;
 pub mod rfc;
 pub mod rogue;
+pub mod scripted_names;
 pub mod setup;
 pub mod silent;
 pub mod small_disk;

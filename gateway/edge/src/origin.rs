@@ -88,6 +88,7 @@ pub use self::response::OnInterim;
 pub use self::spread::stable_hash;
 pub use self::status::{TargetOrder, TargetOrderError, TargetStatus, UpstreamStatus};
 pub use self::sticky::{StickyCookie, StickyPin};
+pub use self::target::OpenTunnel;
 pub use self::targets_file::TargetsFileReader;
 pub use self::tls_report::OriginTlsReport;
 
@@ -245,9 +246,10 @@ impl Origin {
 
     /// Sends a request, whose URI needs only a path. Returns the response's head, without the
     /// fields for the connection, and a body that streams. The request holds its place among
-    /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
-    /// request may carry the extensions [`OnInterim`] and [`SendTerms`]. It must not carry the extensions
-    /// of a client's request, since hyper reads these, too.
+    /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once, and has
+    /// the extension [`OpenTunnel`]. The request may carry the extensions [`OnInterim`] and
+    /// [`SendTerms`]. It must not carry the extensions of a client's request, since hyper reads these,
+    /// too.
     ///
     /// # Errors
     /// See [`OriginError`]; [`OriginError::status`] is the status that the client gets.
@@ -259,7 +261,7 @@ impl Origin {
         let silence = terms.silence.unwrap_or(self.timeouts.stream_idle.0);
         let call = CallDeadline::of(request.headers());
         let awaited = AwaitedLoad::of(&terms);
-        let place = self.admission.enter().await?;
+        let place = call.bound(self.admission.enter()).await?;
         let deadline = self.deadline();
         let outgoing = OutgoingRequest::new(request, terms);
         let delivery = RequestDelivery::new(self, outgoing, told.as_ref(), fallback)
@@ -342,12 +344,16 @@ impl Origin {
         } = delivered;
         let named = forward::end_response_hop(response.status(), response.headers_mut());
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switching {
+            response.extensions_mut().insert(OpenTunnel::new(in_flight));
+            return response.map(|_| Body::empty());
+        }
         let http2 = response.version() == Version::HTTP_2;
         let upload = upload.under_way();
         // In a stream, either side may be silent for a long time.
         let streams = upload.is_some() || media::is_endless(response.headers());
         response.map(|incoming| {
-            if switching || http_body::Body::is_end_stream(&incoming) {
+            if http_body::Body::is_end_stream(&incoming) {
                 return Body::empty();
             }
             let pause = match streams {

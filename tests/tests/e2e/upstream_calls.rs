@@ -152,3 +152,22 @@ async fn an_answer_of_grpc_is_never_stored() {
         assert!(client.get("/page").await.is_hit(), "another kind is stored");
     }
 }
+
+/// The wait for a place among `load.max_concurrent` is part of the wait for the answer.
+#[tokio::test]
+async fn a_call_waits_in_the_queue_no_longer_than_it_says() {
+    let hangs = Origin::start(|_| async { std::future::pending().await }).await;
+    let more = ", load: {max_concurrent: 1, queue_timeout: 10m}";
+    let gateway = before(&[&hangs], more).await;
+    let client = gateway.client_http2().uncached();
+    let holds = tokio::spawn(async move { client.get("/held").await });
+    hangs.saw(1).await;
+    let answer = call(&gateway, "100m").await;
+    assert_eq!(
+        answer.header("grpc-status"),
+        "4",
+        "the deadline was exceeded"
+    );
+    assert_eq!(hangs.count(), 1);
+    holds.abort();
+}

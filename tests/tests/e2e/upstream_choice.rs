@@ -567,6 +567,31 @@ async fn the_first_good_head_is_the_answer() {
     assert!(sick.count() >= 2);
 }
 
+/// Also a failure that is no reason to send a request again: without the second request the client
+/// would have got the answer of the first.
+#[tokio::test]
+async fn a_failure_of_the_second_target_is_not_the_answer_while_the_first_may_answer() {
+    for status in [500, 429] {
+        let slow = Origin::start(move |_| async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            Reply::ok("page")
+        })
+        .await;
+        let sick = Origin::pages(move |_| Reply::ok("sick").status(status)).await;
+        let gateway = before(&[&slow, &sick], &format!(", {HEDGED}")).await;
+        let client = gateway.client();
+        for n in 0..8 {
+            let (before, asked) = (slow.count(), sick.count());
+            let answer = client.get(&format!("/cached/{n}")).await;
+            let (began_slow, hedged) = (slow.count() > before, sick.count() > asked);
+            if began_slow && hedged {
+                assert_eq!(answer.text(), "page", "{status}");
+            }
+        }
+        assert!(slow.count() >= 2 && sick.count() >= 4, "some were hedged");
+    }
+}
+
 // How many at once
 
 /// An origin that answers none of its requests for a while when it has more than so many.

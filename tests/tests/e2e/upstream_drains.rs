@@ -290,3 +290,39 @@ async fn streams_at_an_ejected_target_go_on() {
         streams.end().await;
     }
 }
+
+/// Operators wait for nothing in flight before they stop a server, and requests go where less is under
+/// way.
+#[tokio::test]
+async fn tunnels_are_requests_under_way() {
+    let is_well = Arc::new(AtomicBool::new(true));
+    let (a, b) = (talkative(&is_well).await, talkative(&is_well).await);
+    let upstream = format!(
+        "{{targets: [{{url: \"{}\", name: a}}, {{url: \"{}\", name: b}}]}}",
+        a.url(),
+        b.url()
+    );
+    let gateway = Setup::default()
+        .upstream("shop", &upstream)
+        .route("{name: shop, upstream: shop, cache: off}")
+        .start()
+        .await;
+    let mut tunnels = Vec::new();
+    for _ in 0..20 {
+        let mut raw = gateway.raw().await;
+        raw.write(
+            "GET /tunnel HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        )
+        .await;
+        assert_eq!(raw.head().await.status, 101);
+        tunnels.push(raw);
+    }
+    for target in ["a", "b"] {
+        let under_way = shown(&gateway, target).await["in_flight"].as_u64().unwrap();
+        assert!((9..=11).contains(&under_way), "{target}: {under_way} of 20");
+    }
+    drop(tunnels);
+    for target in ["a", "b"] {
+        until(&gateway, target, "in_flight", 0.into()).await;
+    }
+}

@@ -485,3 +485,111 @@ async fn a_get_on_a_connection_that_was_closed_meanwhile_is_sent_again_and_a_pos
         Some("connection_terminated")
     );
 }
+
+/// The classes of `priority` bound who gets requests, not who is asked after a failure.
+#[tokio::test]
+async fn a_standby_answers_what_the_only_target_before_it_fails() {
+    let hangs = Origin::start(|_| async { pending().await }).await;
+    let sick = Origin::pages(|_| Reply::ok("sick").status(503)).await;
+    for primary in [nobody().await, hangs.url(), sick.url()] {
+        let standby = well("standby").await;
+        let targets = [
+            format!("\"{primary}\""),
+            format!("{{url: \"{}\", priority: 1}}", standby.url()),
+        ];
+        let targets = targets.each_ref().map(|target| &**target);
+        let gateway = before(&targets, ", timeouts: {first_byte: 300ms}").await;
+        assert_all_well(&statuses(&gateway, 12, "/").await, 12);
+        let line = gateway
+            .logged("a request with two attempts", |line| {
+                line.contains("\"attempts\":2")
+            })
+            .await;
+        assert!(line.contains(&standby.address().to_string()), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_cannot_be_sent_goes_to_the_standby_and_one_that_was_read_does_not() {
+    let standby = well("standby").await;
+    let (reads, read) = resets().await;
+    let after = format!("{{url: \"{}\", priority: 1}}", standby.url());
+    for (primary, expected) in [(nobody().await, 200), (reads, 502)] {
+        let gateway = before(&[&format!("\"{primary}\""), &after], "").await;
+        let posted = gateway.client().post("/order", "one").await;
+        assert_eq!(posted.status, expected, "{primary}");
+    }
+    assert_eq!((standby.count(), read.load(Ordering::SeqCst)), (1, 1));
+}
+
+/// While all targets of the first class have asked for a rest, those of the next one are asked.
+#[tokio::test]
+async fn a_class_whose_targets_all_rest_gives_its_requests_to_the_next_one() {
+    let resting = Origin::pages(|_| Reply::ok("busy").status(429).header("retry-after", "30"));
+    let (resting, standby) = (resting.await, well("standby").await);
+    let targets = [
+        format!("\"{}\"", resting.url()),
+        format!("{{url: \"{}\", priority: 1}}", standby.url()),
+    ];
+    let targets = targets.each_ref().map(|target| &**target);
+    let gateway = before(&targets, ", balance: {by: round_robin}").await;
+    let answered = statuses(&gateway, 20, "/").await;
+    assert_eq!(answered[0], 429);
+    assert_all_well(&answered[1..], 19);
+    assert_eq!(resting.count(), 1, "it has asked for a rest");
+}
+
+/// Another target has asked for a rest, which is better than the one that has just failed.
+#[tokio::test]
+async fn a_target_that_rests_answers_what_the_others_fail() {
+    let rests = Origin::pages(|_| Reply::ok("busy").status(429).header("retry-after", "30")).await;
+    let more = ", balance: {by: round_robin}, retry: {budget: 100}";
+    let gateway = before(&[&rests.url(), &nobody().await], more).await;
+    let client = gateway.client();
+    wait_for("it has asked for a rest", SOON, || async {
+        client.get("/").await;
+        (rests.count() > 0).then_some(())
+    })
+    .await;
+    rests.behave(|_| async { Reply::ok("well") });
+    assert_all_well(&statuses(&gateway, 10, "/").await, 10);
+}
+
+/// An origin that answers a request before it has read its body, and closes the connection.
+async fn hasty() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut read = Vec::new();
+                while !read.windows(4).any(|end| end == b"\r\n\r\n") {
+                    if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                let answer =
+                    "HTTP/1.1 413 Too large\r\nconnection: close\r\ncontent-length: 5\r\n\r\nearly";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+    });
+    url
+}
+
+/// Who writes to an origin that has closed the connection learns that before it has read the answer.
+#[tokio::test]
+async fn an_answer_that_comes_before_the_upload_has_ended_is_passed_on() {
+    let gateway = before(&[&hasty().await], "").await;
+    let client = gateway.client();
+    for n in 0..40 {
+        let upload = vec![b'u'; 50_000 << (n % 5)];
+        let answer = within("an answer", SOON, client.post("/upload", upload)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (413, "early"),
+            "{n}"
+        );
+    }
+}

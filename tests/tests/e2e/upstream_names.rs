@@ -11,6 +11,7 @@ use e2e::gateway::Gateway;
 use e2e::name_server::{NameServer, SERVFAIL, loopback, refuse_all};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
+use e2e::scripted_names::{self, NameAnswer, NameData, NameRecord, ScriptedNameServer};
 use e2e::setup::Setup;
 use e2e::silent::FullBacklog;
 use e2e::tls_origin::{FrontSettings, TestAuthority, TlsFront};
@@ -694,4 +695,135 @@ async fn a_start_with_a_name_server_that_hangs_does_not_wait_for_it() {
         .await;
         names.freeze();
     }
+}
+
+fn record(owner: &str, live: u32, data: NameData) -> NameRecord {
+    let owner = owner.to_owned();
+    NameRecord { owner, live, data }
+}
+
+/// A name for which a content network or a failover gives out an alias for a short time.
+#[tokio::test]
+async fn an_alias_is_asked_for_again_when_its_own_time_is_over() {
+    let origins = origins(2).await;
+    let last = Arc::new(AtomicUsize::new(2));
+    let now = Arc::clone(&last);
+    let names = ScriptedNameServer::start(move |asked| {
+        let address = NameData::Address([127, 0, 0, now.load(Ordering::SeqCst) as u8].into());
+        let alias = record("app.test", 1, NameData::Alias("real.test".to_owned()));
+        NameAnswer::Records(match asked.records {
+            scripted_names::A => vec![alias, record("real.test", 3_600, address)],
+            _ => vec![alias],
+        })
+    })
+    .await;
+    for target in [
+        dns(&origins),
+        dns(&origins)
+            .replace("dns: app.test, port: ", "url: \"http://app.test:")
+            .replace('}', "\"}"),
+    ] {
+        last.store(2, Ordering::SeqCst);
+        let gateway = setup_with(&target, &names.resolver()).start().await;
+        answered_by(&gateway, &["2"]).await;
+        last.store(3, Ordering::SeqCst);
+        answered_by(&gateway, &["3"]).await;
+    }
+}
+
+/// A host of a service that nobody answers about keeps its addresses and costs the others nothing.
+#[tokio::test]
+async fn hosts_of_a_service_that_cannot_be_found_out_do_not_hold_up_the_others() {
+    const HOSTS: usize = 6;
+    let origins = origins(2).await;
+    let port = origins[0].address().port();
+    let hangs = Arc::new(AtomicBool::new(false));
+    let hanging = Arc::clone(&hangs);
+    let names = ScriptedNameServer::start(move |asked| {
+        let hanging = hanging.load(Ordering::SeqCst);
+        let first = asked.name == "h0.test";
+        if asked.records == scripted_names::SRV {
+            let host = |n| NameData::Service(format!("h{n}.test"), port);
+            let all = (0..HOSTS).map(|n| record("_http._tcp.shop.test", 1, host(n)));
+            return NameAnswer::Records(all.collect());
+        }
+        if hanging && !first {
+            return NameAnswer::Silence;
+        }
+        let last = if hanging { 3 } else { 2 };
+        NameAnswer::Records(match asked.records {
+            scripted_names::A => {
+                let address = NameData::Address([127, 0, 0, last].into());
+                vec![record(&asked.name, 1, address)]
+            }
+            _ => Vec::new(),
+        })
+    })
+    .await;
+    let service = "{srv: _http._tcp.shop.test}";
+    let gateway = setup_with(service, &names.resolver()).start().await;
+    answered_by(&gateway, &["2"]).await;
+    hangs.store(true, Ordering::SeqCst);
+    answered_by(&gateway, &["2", "3"]).await;
+}
+
+/// RFC 6891 §7: who does not know EDNS says FORMERR, and is asked without it.
+#[tokio::test]
+async fn a_name_server_without_edns_is_asked_without_it() {
+    let origins = origins(1).await;
+    let names = ScriptedNameServer::start(|asked| {
+        if asked.has_edns {
+            return NameAnswer::Refusal(scripted_names::FORM_ERROR);
+        }
+        NameAnswer::Records(match asked.records {
+            scripted_names::A => vec![record(
+                "app.test",
+                1,
+                NameData::Address([127, 0, 0, 2].into()),
+            )],
+            _ => Vec::new(),
+        })
+    })
+    .await;
+    let gateway = setup_with(&dns(&origins), &names.resolver()).start().await;
+    answered_by(&gateway, &["2"]).await;
+}
+
+/// N2: another weight makes no other target of an address.
+#[tokio::test]
+async fn a_service_with_another_weight_keeps_its_health() {
+    let mut names = NameServer::start(&[("a.test", &["127.0.0.1"])]).await;
+    let well = Origin::pages(|_| Reply::ok("well")).await;
+    let sick = Origin::pages(|_| Reply::ok("sick").status(503)).await;
+    let service = "_http._tcp.shop.test";
+    let records = |weight: u16| {
+        let port = |origin: &Origin| origin.address().port();
+        [&well, &sick].map(|origin| (service, "a.test", port(origin), 10, weight))
+    };
+    names.set_services(&records(10)).await;
+    let more = format!(
+        "{}, retry: {{budget: 100}}, health: {{passive: {{eject: 1h, max_eject: 1h}}}}",
+        names.resolver()
+    );
+    let target = format!("{{srv: {service}}}");
+    let gateway = setup_with(&target, &more).start().await;
+    let client = gateway.client();
+    let shown = async || {
+        let all = upstream(&gateway).await;
+        let targets = all["targets"].as_array().unwrap().clone();
+        let name = sick.address().to_string();
+        let named = targets.iter().find(|target| target["target"] == *name);
+        named.unwrap().clone()
+    };
+    wait_for("it is ejected", SOON, || async {
+        assert_eq!(client.get("/").await.status, 200);
+        (shown().await["observed"] == "ejected").then_some(())
+    })
+    .await;
+    names.set_services(&records(20)).await;
+    wait_for("the weight is known", SOON, || async {
+        (shown().await["weight"] == 20.0).then_some(())
+    })
+    .await;
+    assert_eq!(shown().await["observed"], "ejected");
 }

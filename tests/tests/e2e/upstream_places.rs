@@ -197,6 +197,70 @@ async fn a_target_that_stays_in_the_file_keeps_its_state() {
     assert_eq!(a.connections(), connections, "its connections stand");
 }
 
+/// Another weight or priority makes no other target of it.
+#[tokio::test]
+async fn a_target_with_another_weight_in_the_file_stays_ejected_and_keeps_its_connections() {
+    let (a, sick) = (named("a").await, named("sick").await);
+    sick.behave(|_| async { Reply::ok("sick").status(503) });
+    let list = |weight: u32, priority: u32| {
+        let line = |name: &str, origin: &Origin, priority: u32| {
+            let url = origin.url();
+            format!(
+                "- {{ url: \"{url}\", name: {name}, weight: {weight}, priority: {priority} }}\n"
+            )
+        };
+        [line("a", &a, 0), line("sick", &sick, priority)].concat()
+    };
+    let upstream = "{targets_file: targets.yaml, balance: {by: round_robin}, retry: {budget: 100}, health: {passive: {eject: 1h, max_eject: 1h}}}";
+    let gateway = shop(upstream)
+        .top("server", "{threads: 1}")
+        .file("targets.yaml", list(1, 0))
+        .start()
+        .await;
+    let client = gateway.client();
+    let shown = async || shown_upstream(&gateway).await["targets"][1].clone();
+    wait_for("it is ejected", SOON, || async {
+        assert_eq!(client.get("/").await.status, 200);
+        (shown().await["observed"] == "ejected").then_some(())
+    })
+    .await;
+    let (asked, connections) = (sick.count(), a.connections());
+    replace(&gateway.dir().join("targets.yaml"), &list(3, 2));
+    wait_for("the file was read", SOON, || async {
+        let now = shown().await;
+        (now["weight"] == 3.0 && now["priority"] == 2).then_some(())
+    })
+    .await;
+    assert_eq!(shown().await["observed"], "ejected");
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert_eq!((sick.count(), a.connections()), (asked, connections));
+}
+
+/// Whoever reads a pipe waits for somebody who writes.
+#[tokio::test]
+async fn a_pipe_in_place_of_the_file_of_targets_changes_nothing() {
+    let a = named("a").await;
+    let gateway = shop("{targets_file: targets.yaml}")
+        .file("targets.yaml", format!("- {}\n", a.url()))
+        .start()
+        .await;
+    let file = gateway.dir().join("targets.yaml");
+    let made = std::process::Command::new("mkfifo")
+        .arg(gateway.dir().join("pipe"))
+        .status();
+    assert!(made.unwrap().success());
+    fs::rename(gateway.dir().join("pipe"), &file).unwrap();
+    wait_for("the problem is told", SOON, || async {
+        let problem = shown_upstream(&gateway).await["targets_file_problem"].to_string();
+        problem.contains("no regular file").then_some(())
+    })
+    .await;
+    answered_by(&gateway, &["a"]).await;
+    assert_eq!(gateway.admin(Method::GET, "/livez", "").await.status, 200);
+}
+
 #[tokio::test]
 async fn a_bad_file_of_targets_is_told_by_validate_and_stops_a_start() {
     let setup =
@@ -248,6 +312,15 @@ async fn a_kept_state_outlives_the_process_and_another_does_not() {
     let third = setup.start().await;
     answered_by(&third, &["a", "b"]).await;
     drop(third);
+    // More seconds than any clock has.
+    let for_ever = format!(
+        "{{\"shop\": {{\"a\": {{\"state\": \"out\", \"until\": {}}}}}}}",
+        u64::MAX
+    );
+    fs::write(kept.path().join("targets.json"), for_ever).unwrap();
+    let endless = setup.start().await;
+    answered_by(&endless, &["b"]).await;
+    drop(endless);
     fs::write(kept.path().join("targets.json"), "{ broken").unwrap();
     let fourth = setup.start().await;
     answered_by(&fourth, &["a", "b"]).await;

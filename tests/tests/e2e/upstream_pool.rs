@@ -442,3 +442,112 @@ async fn an_upload_goes_on_while_nobody_reads_the_answer() {
     let answer = streaming.into_answer().await.unwrap();
     assert_eq!(answer.body.len(), 1 << 20);
 }
+
+/// An HTTP/2 origin each of whose connections answers one request, and closes without a word when the
+/// second one comes, which is counted.
+async fn closing() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let lost = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lost);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut preface = [0; 24];
+                stream.read_exact(&mut preface).await.unwrap();
+                let mut h2 = H2::over(stream);
+                h2.write(setting(3, 100)).await;
+                let mut asked = 0;
+                while let Some(came) = h2.arrived().await {
+                    if came.kind != kind::HEADERS {
+                        continue;
+                    }
+                    asked += 1;
+                    if asked == 2 {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                    let head = headers(came.stream, 0, &[(":status", "200")]);
+                    let body = frame(kind::DATA, flag::END_STREAM, came.stream, "fine");
+                    h2.write([head, body].concat()).await;
+                }
+            });
+        }
+    });
+    (url, lost)
+}
+
+/// The same as over HTTP/1.1: the origin has closed a connection that had served before.
+#[tokio::test]
+async fn a_get_on_an_http2_connection_that_ends_without_a_byte_is_sent_again_and_a_post_is_not() {
+    let (url, lost) = closing().await;
+    let gateway = before(&url, ", protocol: http2").await;
+    let client = gateway.client();
+    let lost = || lost.load(Ordering::SeqCst);
+    for n in 1..=4 {
+        let answer = within("a GET", SOON, client.get("/page")).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(lost(), n - 1, "each but the first is lost once");
+    }
+    let posted = within("a POST", SOON, client.post("/order", "one")).await;
+    assert_eq!(
+        (posted.status.as_u16(), lost()),
+        (502, 4),
+        "it may have been processed"
+    );
+}
+
+/// An HTTP/2 origin that never reads on in the first body that it is sent, after the window of that
+/// connection, and answers all else. Tells how much of that body has come.
+async fn reading_slowly() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let filled = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&filled);
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut preface = [0; 24];
+                stream.read_exact(&mut preface).await.unwrap();
+                let mut h2 = H2::over(stream);
+                h2.write(setting(3, 100)).await;
+                while let Some(came) = h2.arrived().await {
+                    if connection == 0 && came.stream == 1 {
+                        counted.fetch_add(came.payload.len(), Ordering::SeqCst);
+                    } else if came.stream != 0 && came.flags & flag::END_STREAM != 0 {
+                        let head = headers(came.stream, 0, &[(":status", "200")]);
+                        let body = frame(kind::DATA, flag::END_STREAM, came.stream, "fine");
+                        h2.write([head, body].concat()).await;
+                    }
+                }
+            });
+        }
+    });
+    (url, filled)
+}
+
+/// The windows of RFC 9113 §5.2 are also those of a whole connection.
+#[tokio::test]
+async fn an_upload_that_the_origin_does_not_read_holds_up_no_other_one() {
+    const WINDOW: usize = 65_535;
+    let (url, filled) = reading_slowly().await;
+    let gateway = before(&url, ", protocol: http2").await;
+    let client = gateway.client();
+    let slow = client.apart();
+    let stuck = tokio::spawn(async move { slow.post("/slow", vec![b's'; 1 << 20]).await.status });
+    wait_for("the window is full", SOON, || async {
+        (filled.load(Ordering::SeqCst) >= WINDOW).then_some(())
+    })
+    .await;
+    for _ in 0..4 {
+        let posted = within("a POST", SOON, client.post("/quick", "small")).await;
+        assert_eq!(posted.status, 200);
+        let got = within("a GET", SOON, client.get("/page")).await;
+        assert_eq!(got.status, 200);
+    }
+    stuck.abort();
+}

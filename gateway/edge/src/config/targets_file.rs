@@ -16,6 +16,13 @@ use crate::origin::config::TargetConfig;
 /// # Errors
 /// Everything that is wrong, where it stands, and what was expected.
 pub fn load(file: &Path) -> Result<Vec<TargetConfig>, ConfigProblems> {
+    // Reading a pipe or a device may never end.
+    if file.metadata().is_ok_and(|found| !found.is_file()) {
+        let sources = ConfigSources::new(&file.display().to_string(), "");
+        let finding =
+            ConfigFinding::file("no regular file; expected a file with a list of targets");
+        return Err(ConfigProblems::one(finding.locate(&sources, None)));
+    }
     let (name, text) = read_text(file)?;
     parse(&text, &name, &|variable| std::env::var(variable).ok())
 }

@@ -1,12 +1,13 @@
 //! How long the caller of an upstream waits for the head of an answer: gRPC says so
 //! (`grpc-timeout`), and neither an attempt nor a further one may outlast it.
 
+use std::future::Future;
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::error::TimeoutPhase;
+use super::error::{OriginError, TimeoutPhase};
 use crate::http::grpc;
 
 /// When the caller stops waiting; by default never.
@@ -36,6 +37,22 @@ impl CallDeadline {
     /// Whether the caller has stopped waiting.
     pub(super) fn is_over(self) -> bool {
         self.0.is_some_and(|(at, _)| at <= Instant::now())
+    }
+
+    /// Waits for what comes before the first attempt, no longer than the caller does.
+    ///
+    /// # Errors
+    /// That of the caller's limit, or of what was waited for.
+    pub(super) async fn bound<T>(
+        self,
+        waited: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
+        let Some((at, _)) = self.0 else {
+            return waited.await;
+        };
+        let phase = TimeoutPhase::Call;
+        let outcome = timeout_at(at, waited).await;
+        outcome.unwrap_or(Err(OriginError::Timeout { phase }))
     }
 
     /// Whether the caller waits for more than this time.

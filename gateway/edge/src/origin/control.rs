@@ -185,13 +185,15 @@ impl From<ControlOrder> for KeptOrder {
 
 impl From<KeptOrder> for ControlOrder {
     fn from(kept: KeptOrder) -> Self {
-        let left = |until| {
-            let until = UNIX_EPOCH + Duration::from_secs(until);
-            until.duration_since(SystemTime::now()).unwrap_or_default()
+        let instant = |until| {
+            let until = UNIX_EPOCH.checked_add(Duration::from_secs(until))?;
+            let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+            Instant::now().checked_add(left)
         };
         Self {
             state: kept.state,
-            until: kept.until.map(|until| Instant::now() + left(until)),
+            // One that no clock can show holds until the next order.
+            until: kept.until.and_then(instant),
         }
     }
 }

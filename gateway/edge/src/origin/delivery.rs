@@ -134,7 +134,8 @@ impl<'a> RequestDelivery<'a> {
         // How often it may still be sent again because no origin has processed it.
         let mut repeats = REPEATS;
         let mut tried = TriedTargets::new();
-        origin.targets.settle(origin.timeouts.connect.0).await?;
+        let settled = origin.targets.settle(origin.timeouts.connect.0);
+        self.deadline.bound(settled).await?;
         let choice = self.choose(&tried).ok_or(OriginError::NoTarget)?;
         let TargetChoice { target, situation } = choice;
         if situation == ChoiceSituation::Panic && self.fallback == FailureFallback::StaleCopy {
@@ -154,7 +155,9 @@ impl<'a> RequestDelivery<'a> {
                 break;
             }
             tokio::time::sleep(pause).await;
-            let Some(TargetChoice { target, .. }) = self.choose(&tried) else {
+            let (targets, now) = (&origin.targets, turn_clock::now());
+            let choice = targets.choose_another(self.hash, &tried, now);
+            let Some(TargetChoice { target, .. }) = choice else {
                 break;
             };
             tried.push(Arc::clone(&target));

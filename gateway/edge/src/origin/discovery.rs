@@ -126,7 +126,7 @@ impl TargetDiscovery {
                 TargetSource::Name(named) => self.maker.expand(&named, before, &mut targets),
             }
         }
-        targets.sort_by_key(|target| target.priority);
+        targets.sort_by_key(|target| target.priority());
         targets
     }
 
@@ -263,7 +263,8 @@ impl TargetMaker {
         Ok(FollowedFile { file, sources })
     }
 
-    /// What the entries of the file stand for. Those that were there `before` stay the same.
+    /// What the entries of the file stand for. Those that were there `before` stay the same, also
+    /// with another weight or priority.
     fn sources(
         &self,
         listed: &[TargetConfig],
@@ -271,8 +272,14 @@ impl TargetMaker {
     ) -> Result<Vec<(TargetConfig, TargetSource)>, BuildError> {
         let mut left: Vec<_> = before.iter().collect();
         let sources = listed.iter().map(|config| {
-            if let Some(nth) = left.iter().position(|(known, _)| known == config) {
-                return Ok(left.swap_remove(nth).clone());
+            let the_same = left.iter().position(|(known, _)| known == config);
+            let ranked = || {
+                left.iter()
+                    .position(|(known, _)| known.is_server_of(config))
+            };
+            if let Some(nth) = the_same.or_else(ranked) {
+                let (_, source) = left.swap_remove(nth);
+                return Ok((config.clone(), source.clone()));
             }
             let source = self.source(config)?;
             if let TargetSource::Server(target) = &source
@@ -282,7 +289,14 @@ impl TargetMaker {
             }
             Ok((config.clone(), source))
         });
-        sources.collect()
+        let sources: Vec<(TargetConfig, TargetSource)> = sources.collect::<Result<_, _>>()?;
+        // Only now, since a file that can't be used changes nothing.
+        for (config, source) in &sources {
+            if let TargetSource::Server(target) = source {
+                target.rank(f64::from(config.weight.get()), config.priority.into());
+            }
+        }
+        Ok(sources)
     }
 
     fn source(&self, config: &TargetConfig) -> Result<TargetSource, BuildError> {
@@ -393,8 +407,13 @@ impl TargetMaker {
             let Some(described) = named.describe(endpoint) else {
                 continue;
             };
-            let known = before.iter().find(|target| target.matches(&described));
+            // Of two records that differ in weight or priority alone, each is a target.
+            let known = before.iter().find(|target| {
+                let is_taken = targets.iter().any(|one| Arc::ptr_eq(one, target));
+                target.matches(&described) && !is_taken
+            });
             if let Some(known) = known {
+                known.rank(described.weight, described.priority);
                 targets.push(Arc::clone(known));
                 continue;
             }

@@ -23,7 +23,7 @@ use self::counts::ConnectionCounter;
 pub(super) use self::counts::ConnectionCounts;
 use self::endings::WantedAddresses;
 use self::http1::Http1Connection;
-use self::http2::{Http2Lane, ReservedStream};
+use self::http2::{Http2Lane, ReservedStream, StreamContent};
 use self::idle::IdleConnections;
 use self::limits::PoolLimits;
 use super::connect::open;
@@ -120,7 +120,11 @@ impl TargetConnections {
         // every request would grow by it.
         let mut opened = None;
         if target.spoken(wanted) != SpokenProtocol::Http1 {
-            let reserved = Box::pin(self.http2[lane].reserve(target, choice)).await;
+            let content = match request.body().is_empty() {
+                true => StreamContent::Head,
+                false => StreamContent::HeadAndBody,
+            };
+            let reserved = Box::pin(self.http2[lane].reserve(target, choice, content)).await;
             match reserved.map_err(not_connected)? {
                 ReservedStream::Http2(stream) => {
                     return Box::pin(stream.send(request, target)).await;

@@ -219,8 +219,8 @@ impl OriginTarget {
         TargetStatus {
             name: self.name.to_string(),
             url: self.url(),
-            weight: self.weight,
-            priority: self.priority,
+            weight: self.weight(),
+            priority: self.priority(),
             administrative: order.state,
             ready_in: order.left(now),
             health: self.health.status(now),

@@ -1,11 +1,16 @@
 //! The byte stream to a target, in clear text or with TLS, with counts of what passed.
+//!
+//! A target may answer before it has read the whole request, and close the connection (413, 401).
+//! Writing fails then, perhaps before the answer was read that has come already. So a target that
+//! takes nothing more is no failure of the stream until what it has sent was read: what is written
+//! meanwhile waits, and once something was read, it goes nowhere.
 
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -19,8 +24,29 @@ use crate::http::fair;
 pub(super) struct OriginStream {
     transport: OriginTransport,
     traffic: Arc<StreamTraffic>,
+    reading: ReadingState,
+    writing: WritingState,
     #[expect(dead_code, reason = "dropping it takes the connection from the count")]
     counted: Option<CountedConnection>,
+}
+
+/// Whether the target may send more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ReadingState {
+    Open,
+    /// It has ended, or failed.
+    Ended,
+}
+
+/// Whether the target takes what is written.
+#[derive(Debug)]
+enum WritingState {
+    Open,
+    /// It takes nothing more, and what it has sent before is still to be read. Who writes is woken
+    /// then.
+    Closed(Waker),
+    /// It takes nothing more, and has sent something.
+    Discarding,
 }
 
 /// What the bytes go over.
@@ -76,6 +102,8 @@ impl OriginStream {
         Self {
             transport,
             traffic: Arc::default(),
+            reading: ReadingState::Open,
+            writing: WritingState::Open,
             counted: None,
         }
     }
@@ -144,12 +172,17 @@ impl AsyncRead for OriginStream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
+        let (before, room) = (into.filled().len(), into.remaining());
         let read = self.transport.poll_read(cx, into);
         let count = into.filled().len() - before;
         if count > 0 {
             self.traffic.read.fetch_add(count as u64, Relaxed);
             fair::charge(cx, count);
+        }
+        match &read {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) if count > 0 || room == 0 => self.has_read(ReadingState::Open),
+            Poll::Ready(_) => self.has_read(ReadingState::Ended),
         }
         read
     }
@@ -161,8 +194,11 @@ impl AsyncWrite for OriginStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(discarded) = self.discard(cx, bytes.len()) {
+            return discarded;
+        }
         let written = self.transport.writer().poll_write(cx, bytes);
-        self.count_written(written)
+        self.has_written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -170,8 +206,12 @@ impl AsyncWrite for OriginStream {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let all = pieces.iter().map(|piece| piece.len()).sum();
+        if let Some(discarded) = self.discard(cx, all) {
+            return discarded;
+        }
         let written = self.transport.writer().poll_write_vectored(cx, pieces);
-        self.count_written(written)
+        self.has_written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -179,7 +219,11 @@ impl AsyncWrite for OriginStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.transport.writer().poll_flush(cx)
+        if let Some(discarded) = self.discard(cx, 0) {
+            return discarded.map_ok(drop);
+        }
+        let flushed = self.transport.writer().poll_flush(cx).map_ok(|()| 0);
+        self.has_written(cx, flushed).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -188,10 +232,52 @@ impl AsyncWrite for OriginStream {
 }
 
 impl OriginStream {
-    fn count_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = &written {
-            self.traffic.written.fetch_add(*count as u64, Relaxed);
+    fn has_read(&mut self, state: ReadingState) {
+        self.reading = state;
+        if let WritingState::Closed(writer) = &self.writing {
+            writer.wake_by_ref();
+            self.writing = WritingState::Discarding;
         }
-        written
     }
+
+    /// What comes of writing so many bytes to a target that takes none. `None` if it takes them, as far
+    /// as is known, or if the stream has failed.
+    fn discard(&mut self, cx: &Context<'_>, bytes: usize) -> Option<Poll<io::Result<usize>>> {
+        match (&mut self.writing, self.reading) {
+            (_, ReadingState::Ended) | (WritingState::Open, _) => None,
+            (WritingState::Closed(writer), ReadingState::Open) => {
+                writer.clone_from(cx.waker());
+                Some(Poll::Pending)
+            }
+            (WritingState::Discarding, ReadingState::Open) => Some(Poll::Ready(Ok(bytes))),
+        }
+    }
+
+    fn has_written(
+        &mut self,
+        cx: &Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(count)) => {
+                self.traffic.written.fetch_add(*count as u64, Relaxed);
+                written
+            }
+            Poll::Ready(Err(error))
+                if takes_nothing(error) && self.reading == ReadingState::Open =>
+            {
+                self.writing = WritingState::Closed(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => written,
+        }
+    }
+}
+
+/// Whether the other side has closed the connection, so that the end can be read as well.
+fn takes_nothing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }

@@ -1,7 +1,9 @@
 //! One server of an upstream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed,
+};
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -47,8 +49,7 @@ pub(super) struct OriginTarget {
     clear: SpokenProtocol,
     /// The authority as a value of `Host`.
     pub(super) host: HeaderValue,
-    pub(super) weight: f64,
-    pub(super) priority: u16,
+    rank: TargetRank,
     /// The same for the same target in each process.
     pub(super) identity: u64,
     /// Its name in cookies.
@@ -62,6 +63,14 @@ pub(super) struct OriginTarget {
     is_checked: AtomicBool,
     /// What the target is owed when targets take turns.
     pub(super) credit: AtomicI64,
+}
+
+/// What operators or SRV records say of a target in comparison with others. It may change while the
+/// target stays the same.
+struct TargetRank {
+    /// The bits of a floating-point number.
+    weight: AtomicU64,
+    priority: AtomicU16,
 }
 
 /// A target that is to be made.
@@ -120,8 +129,10 @@ impl OriginTarget {
                 OriginProtocol::Http2 => SpokenProtocol::Http2,
                 OriginProtocol::Http1 | OriginProtocol::Auto => SpokenProtocol::Http1,
             },
-            weight,
-            priority,
+            rank: TargetRank {
+                weight: AtomicU64::new(weight.to_bits()),
+                priority: AtomicU16::new(priority),
+            },
             identity: stable_hash(name.as_bytes()),
             pin: StickyPin::of(upstream_name, &name),
             name,
@@ -135,13 +146,27 @@ impl OriginTarget {
         })
     }
 
-    /// Whether it is the target of this description.
+    /// Whether it is the target of this description, with whatever weight and priority.
     pub(super) fn matches(&self, described: &TargetDescription) -> bool {
         self.name == described.name
             && self.authority == described.authority
             && self.addresses == described.addresses
-            && self.weight == described.weight
-            && self.priority == described.priority
+    }
+
+    /// Its share of the requests, compared with the weights of the others.
+    pub(super) fn weight(&self) -> f64 {
+        f64::from_bits(self.rank.weight.load(Relaxed))
+    }
+
+    /// Targets with a smaller number come first.
+    pub(super) fn priority(&self) -> u16 {
+        self.rank.priority.load(Relaxed)
+    }
+
+    /// Gives it another weight and priority; all else stays.
+    pub(super) fn rank(&self, weight: f64, priority: u16) {
+        self.rank.weight.store(weight.to_bits(), Relaxed);
+        self.rank.priority.store(priority, Relaxed);
     }
 
     /// What connections speak without TLS: there is no way to agree on it.
@@ -195,6 +220,11 @@ impl OriginTarget {
         well && self.is_ready()
     }
 
+    /// Whether it can get new requests, and has not asked for fewer.
+    pub(super) fn is_unburdened(&self, now: Instant) -> bool {
+        self.is_ready() && self.health.observed(now) == ObservedState::Usable
+    }
+
     /// Whether its checks are to be begun; true only once.
     pub(super) fn needs_checks(&self) -> bool {
         !self.is_checked.swap(true, Relaxed)
@@ -214,7 +244,7 @@ impl OriginTarget {
     /// Whether a request is better sent here than to `other`: by the requests under way for the
     /// weight, and by the time to the answers where one takes twice as long as the other.
     pub(super) fn costs_less_than(&self, other: &Self, now: Instant) -> bool {
-        let load = |target: &Self| f64::from(target.in_flight()) / target.weight + 1.0;
+        let load = |target: &Self| f64::from(target.in_flight()) / target.weight() + 1.0;
         let time = |target: &Self| target.latency.seconds(now).max(EQUAL_BELOW);
         let (here, there) = (time(self), time(other));
         let ratio = here / there;
@@ -224,6 +254,21 @@ impl OriginTarget {
             ratio
         };
         load(self) * ratio < load(other)
+    }
+}
+
+/// Counts a tunnel at its target until the last copy is dropped. It is an extension of the response
+/// that switches protocols.
+#[derive(Clone)]
+pub struct OpenTunnel {
+    _counted: Arc<InFlightRequest>,
+}
+
+impl OpenTunnel {
+    pub(super) fn new(request: InFlightRequest) -> Self {
+        Self {
+            _counted: Arc::new(request),
+        }
     }
 }
 

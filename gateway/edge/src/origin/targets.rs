@@ -63,6 +63,15 @@ pub(super) enum ChoiceSituation {
     Panic,
 }
 
+/// Among which targets one is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ChoiceScope {
+    /// Those that get requests now.
+    Candidates,
+    /// Where all of these were tried, any that can be used.
+    Usable,
+}
+
 /// How a target has answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AnswerQuality {
@@ -191,11 +200,33 @@ impl OriginTargets {
         }
     }
 
-    /// Chooses a target, but for those that were tried if there is another one. `hash` is of what
-    /// the configuration chooses targets by, where the request has it. None: operators have taken out
-    /// all of them.
+    /// Chooses a target, but for those that were tried if there is another one among the targets that
+    /// get requests now. `hash` is of what the configuration chooses targets by, where the request has
+    /// it. None: operators have taken out all of them.
     pub(super) fn choose(
         &self,
+        hash: Option<u64>,
+        tried: &[Arc<OriginTarget>],
+        now: Instant,
+    ) -> Option<TargetChoice> {
+        self.choose_within(ChoiceScope::Candidates, hash, tried, now)
+    }
+
+    /// The same for a request that the targets which were tried have failed: where they are all that
+    /// get requests now, it goes to any other that can be used, be it of a class with a greater number
+    /// or one that has asked for a rest.
+    pub(super) fn choose_another(
+        &self,
+        hash: Option<u64>,
+        tried: &[Arc<OriginTarget>],
+        now: Instant,
+    ) -> Option<TargetChoice> {
+        self.choose_within(ChoiceScope::Usable, hash, tried, now)
+    }
+
+    fn choose_within(
+        &self,
+        scope: ChoiceScope,
         hash: Option<u64>,
         tried: &[Arc<OriginTarget>],
         now: Instant,
@@ -215,8 +246,13 @@ impl OriginTargets {
             return None;
         }
         let is_new = |target: &Arc<OriginTarget>| !tried.iter().any(|one| Arc::ptr_eq(one, target));
-        if !tried.is_empty() && candidates.iter().any(|target| is_new(target)) {
+        if candidates.iter().any(|target| is_new(target)) {
             candidates.retain(|target| is_new(target));
+        } else if scope == ChoiceScope::Usable {
+            let left = left_of(&targets, tried, now);
+            if !left.is_empty() {
+                candidates = left;
+            }
         }
         let target = match (self.balance.by, hash) {
             (BalanceMethod::Hash, Some(hash)) => self.by_hash(&candidates, hash, now),
@@ -254,30 +290,32 @@ impl OriginTargets {
     ) -> (TargetCandidates<'a>, ChoiceSituation) {
         let panic = usize::from(self.balance.panic);
         let mut candidates = TargetCandidates::new();
+        // Where the first class ends that has enough targets, although all of them may have asked for
+        // a rest.
+        let mut enough = None;
+        let mut end = 0;
         for (nth, class) in targets
-            .chunk_by(|a, b| a.priority == b.priority)
+            .chunk_by(|a, b| a.priority() == b.priority())
             .enumerate()
         {
-            let usable = |target: &&Arc<OriginTarget>| {
-                target.is_ready() && target.health.observed(now) == ObservedState::Usable
-            };
-            candidates.extend(class.iter().filter(usable));
+            end += class.len();
+            candidates.extend(class.iter().filter(|target| target.is_unburdened(now)));
             if !self.spills(nth, Self::usable_percent(class, now), panic) {
-                if candidates.is_empty() {
-                    // Those that can be used have all asked for a rest.
-                    break;
+                if !candidates.is_empty() {
+                    return (candidates, ChoiceSituation::Usual);
                 }
-                return (candidates, ChoiceSituation::Usual);
+                enough = enough.or(Some(end));
             }
         }
-        let situation = match Self::usable_percent(targets, now) < panic {
+        let situation = match enough.is_none() && Self::usable_percent(targets, now) < panic {
             true => ChoiceSituation::Panic,
             false => ChoiceSituation::Usual,
         };
         self.metrics.panic(situation);
         if candidates.is_empty() {
             // A target that has asked for a rest is better than one that fails.
-            candidates.extend(targets.iter().filter(|target| target.is_usable(now)));
+            let resting = &targets[..enough.unwrap_or(end)];
+            candidates.extend(resting.iter().filter(|target| target.is_usable(now)));
         }
         if situation == ChoiceSituation::Panic || candidates.is_empty() {
             let ready = targets.iter().filter(|target| target.is_ready());
@@ -387,7 +425,7 @@ impl OriginTargets {
     }
 
     fn weight(&self, target: &OriginTarget, now: Instant) -> f64 {
-        target.weight * target.health.share(self.balance.slow_start.0, now)
+        target.weight() * target.health.share(self.balance.slow_start.0, now)
     }
 
     /// Notes how a target has answered, after this time, and now. `rest` is its `Retry-After`.
@@ -471,6 +509,26 @@ impl OriginTargets {
     pub(super) fn random_fraction(&self) -> f64 {
         self.random.fraction()
     }
+}
+
+/// The targets that can be used and were not tried, of the smallest priority number that has such;
+/// those that have asked for a rest only where no other is left.
+fn left_of<'a>(
+    targets: &'a [Arc<OriginTarget>],
+    tried: &[Arc<OriginTarget>],
+    now: Instant,
+) -> TargetCandidates<'a> {
+    let is_left = |target: &&Arc<OriginTarget>| {
+        target.is_usable(now) && !tried.iter().any(|one| Arc::ptr_eq(one, target))
+    };
+    let mut left: TargetCandidates<'a> = targets.iter().filter(is_left).collect();
+    if left.iter().any(|target| target.is_unburdened(now)) {
+        left.retain(|target| target.is_unburdened(now));
+    }
+    if let Some(priority) = left.first().map(|target| target.priority()) {
+        left.retain(|target| target.priority() == priority);
+    }
+    left
 }
 
 impl WeightedTarget<'_> {

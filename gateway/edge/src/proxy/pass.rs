@@ -18,7 +18,7 @@ use crate::http::forward;
 use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
 use crate::http::trace;
-use crate::origin::Origin;
+use crate::origin::{OpenTunnel, Origin};
 use crate::proxy::context::RequestContext;
 use crate::proxy::counted::CountedResponse;
 use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
@@ -251,7 +251,9 @@ fn switch(
         );
     };
     let origin = hyper::upgrade::on(&mut response);
+    let counted = response.extensions_mut().remove::<OpenTunnel>();
     tokio::spawn(async move {
+        let _counted = counted;
         let (Ok(client), Ok(origin)) = (client.await, origin.await) else {
             return;
         };

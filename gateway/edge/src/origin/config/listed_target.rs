@@ -75,7 +75,7 @@ struct TargetLongForm {
     /// Its share of the requests, compared with the weights of the others; unset takes 1. With `dns` each address has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<NonZeroU32>,
-    /// Targets with a greater number get requests only when too few of those with a smaller one can be used (`balance.panic`); unset takes 0.
+    /// Targets with a greater number get requests only when too few of those with a smaller one can be used (`balance.panic`), or when these have failed one; unset takes 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<u8>,
     /// The name in logs and metrics; unset takes host and port. Targets of `dns` and `srv` are always named by their address.
@@ -109,6 +109,12 @@ impl TargetConfig {
             priority: 0,
             name: None,
         }
+    }
+
+    /// Whether both are the same server, with whatever weight and priority.
+    pub fn is_server_of(&self, other: &Self) -> bool {
+        let is_server = matches!(self.location, TargetLocation::Url(_));
+        is_server && self.location == other.location && self.name == other.name
     }
 
     /// The URL that stands for it. For a name, that is not the address of one server.

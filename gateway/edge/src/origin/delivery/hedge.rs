@@ -56,7 +56,7 @@ impl RequestDelivery<'_> {
         let both = [Arc::clone(&target), Arc::clone(&hedge.target)];
         let second = Box::pin(self.attempt(&hedge.target, &both, &mut own_repeats));
         let (outcome, came_of_it) = match select(first, second).await {
-            Either::Left((outcome, _)) if self.is_final(&outcome) => {
+            Either::Left((outcome, _)) if is_good(&outcome) => {
                 hedge
                     .target
                     .latency
@@ -64,15 +64,15 @@ impl RequestDelivery<'_> {
                 (outcome, HedgeOutcome::Lost)
             }
             Either::Left((failed, second)) => match second.await {
-                good if self.is_final(&good) => (good, HedgeOutcome::Won),
+                good if is_good(&good) => (good, HedgeOutcome::Won),
                 failed_too => (better(failed_too, failed), HedgeOutcome::Lost),
             },
-            Either::Right((outcome, _)) if self.is_final(&outcome) => {
+            Either::Right((outcome, _)) if is_good(&outcome) => {
                 target.latency.at_least(began.elapsed(), Instant::now());
                 (outcome, HedgeOutcome::Won)
             }
             Either::Right((failed, first)) => match first.await {
-                good if self.is_final(&good) => (good, HedgeOutcome::Lost),
+                good if is_good(&good) => (good, HedgeOutcome::Lost),
                 failed_too => (better(failed_too, failed), HedgeOutcome::Lost),
             },
         };
@@ -119,13 +119,12 @@ impl RequestDelivery<'_> {
             place: place?,
         })
     }
+}
 
-    /// Whether the request goes to no other target after this outcome.
-    fn is_final(&self, outcome: &AttemptResult) -> bool {
-        let rules = &self.origin.retry.on;
-        let failure = failure_of(outcome);
-        failure.is_none_or(|failure| !rules.iter().any(|listed| listed.covers(failure)))
-    }
+/// Whether the other target need not be waited for. A failure is not good, even of a kind that no
+/// request is sent again for: the other target may do better.
+fn is_good(outcome: &AttemptResult) -> bool {
+    failure_of(outcome).is_none()
 }
 
 /// Of two failures the one that says more: an answer rather than none, or else the later one.

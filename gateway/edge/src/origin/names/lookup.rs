@@ -3,16 +3,18 @@
 //! `/etc/hosts` and `/etc/resolv.conf` are read again when they change. The families of addresses are
 //! asked for side by side, and each keeps what was known of it if only that one fails.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::StreamExt;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, Resolver, TokioResolver};
@@ -33,6 +35,8 @@ pub(super) struct NameServers {
 struct NameServerClient {
     /// Or why there is none.
     resolver: Result<TokioResolver, String>,
+    /// The same for servers that do not know EDNS (RFC 6891 §7).
+    plain: Result<TokioResolver, String>,
     hosts: Arc<Hosts>,
     made_of: SystemFiles,
 }
@@ -49,6 +53,13 @@ enum RecordsFound<T> {
     Failed(String),
 }
 
+/// The addresses of a host and for how long they are good, or why there are none.
+type FoundAddresses = Result<(Vec<IpAddr>, Duration), String>;
+
+/// The time limit for the addresses of one host of a service.
+const HOST_LIMIT: Duration = Duration::from_secs(5);
+/// The most hosts of a service that are asked for at the same time.
+const HOSTS_AT_ONCE: usize = 32;
 /// The time limit for the answer of one name server.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How long the second family of addresses is waited for when the first is there.
@@ -58,6 +69,15 @@ const FAMILY_DELAY: Duration = Duration::from_secs(1);
 const UDP_PAYLOAD: u16 = 1232;
 /// For how long an entry of `/etc/hosts` is believed: the file may change at any time.
 const HOSTS_LIVE: Duration = Duration::ZERO;
+
+/// How long answers over UDP may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum UdpAnswers {
+    /// [`UDP_PAYLOAD`], by EDNS.
+    Extended,
+    /// 512 bytes (RFC 1035 §4.2.1).
+    Plain,
+}
 
 impl NameServers {
     /// Asks for the records of a name. `known` is the last good answer; parts of it stay where name
@@ -95,7 +115,8 @@ impl NameServers {
             return client.clone();
         }
         let client = NameServerClient {
-            resolver: resolver(servers),
+            resolver: resolver(servers, UdpAnswers::Extended),
+            plain: resolver(servers, UdpAnswers::Plain),
             hosts: Arc::new(Hosts::from_system().unwrap_or_default()),
             made_of: files,
         };
@@ -114,11 +135,7 @@ impl SystemFiles {
 impl NameServerClient {
     /// The addresses of a host, of both families. Of a family that can't be found out the known
     /// ones stay.
-    async fn addresses(
-        &self,
-        host: &str,
-        known: &[IpAddr],
-    ) -> Result<(Vec<IpAddr>, Duration), String> {
+    async fn addresses(&self, host: &str, known: &[IpAddr]) -> FoundAddresses {
         let listed = self.in_hosts_file(host);
         if !listed.is_empty() {
             return Ok((listed, HOSTS_LIVE));
@@ -202,22 +219,18 @@ impl NameServerClient {
             RecordsFound::Some(services, live) => (services, live),
             RecordsFound::None(why) | RecordsFound::Failed(why) => return Err(why),
         };
+        let hosts = self.hosts_of(&services, known).await;
         let mut endpoints = Vec::new();
         let mut failed = None;
         for service in services {
-            let of_host = known.iter().filter(|endpoint| {
-                let known = endpoint.service.as_ref();
-                known.is_some_and(|known| known.host == service.host)
-            });
-            let of_host: Vec<IpAddr> = of_host.map(|endpoint| endpoint.address).collect();
-            let addresses = match self.addresses(&service.host, &of_host).await {
+            let addresses = match &hosts[&service.host] {
                 Ok((addresses, for_as_long)) => {
-                    live = live.min(for_as_long);
-                    addresses
+                    live = live.min(*for_as_long);
+                    addresses.clone()
                 }
                 Err(why) => {
                     failed = Some(format!("{}: {why}", service.host));
-                    of_host
+                    known_addresses(known, &service.host)
                 }
             };
             endpoints.extend(addresses.into_iter().map(|address| NamedEndpoint {
@@ -229,6 +242,25 @@ impl NameServerClient {
             (true, Some(why)) => Err(why),
             _ => Ok((endpoints, live)),
         }
+    }
+
+    /// The addresses of all hosts of these services. Each is asked for once, and all side by side, so
+    /// that hosts which nobody answers about do not use up the time of the others.
+    async fn hosts_of(
+        &self,
+        services: &[ServiceRecord],
+        known: &[NamedEndpoint],
+    ) -> HashMap<String, FoundAddresses> {
+        let hosts: HashSet<&str> = services.iter().map(|service| &*service.host).collect();
+        let asked = hosts.into_iter().map(|host| async move {
+            let known = known_addresses(known, host);
+            let found = timeout(HOST_LIMIT, self.addresses(host, &known)).await;
+            let late = || Err("the name servers have not answered in time".to_owned());
+            (host.to_owned(), found.unwrap_or_else(|_| late()))
+        });
+        let asked: Vec<_> = asked.collect();
+        let asked = futures_util::stream::iter(asked).buffer_unordered(HOSTS_AT_ONCE);
+        asked.collect().await
     }
 
     fn in_hosts_file(&self, host: &str) -> Vec<IpAddr> {
@@ -264,12 +296,22 @@ impl NameServerClient {
             Ok(resolver) => resolver,
             Err(why) => return RecordsFound::Failed(why.clone()),
         };
-        match resolver.lookup(name, records).await {
+        let mut looked_up = resolver.lookup(name, records).await;
+        if looked_up.as_ref().is_err_and(may_be_due_to_edns)
+            && let Ok(plain) = &self.plain
+        {
+            looked_up = plain.lookup(name, records).await;
+        }
+        match looked_up {
             Ok(found) => {
-                let found = found.answers().iter();
-                let found = found.filter_map(|record| Some((read(&record.data)?, record.ttl)));
-                let (found, lives): (Vec<_>, Vec<u32>) = found.unzip();
-                match lives.into_iter().min() {
+                let answers = found.answers();
+                let found: Vec<T> = answers
+                    .iter()
+                    .filter_map(|record| read(&record.data))
+                    .collect();
+                // An alias on the way (CNAME) may live shorter than what it leads to.
+                let live = answers.iter().map(|record| record.ttl).min();
+                match live.filter(|_| !found.is_empty()) {
                     Some(live) => RecordsFound::Some(found, Duration::from_secs(live.into())),
                     None => RecordsFound::None(why_none(ResponseCode::NoError)),
                 }
@@ -287,14 +329,33 @@ impl NameServerClient {
     }
 }
 
+/// The addresses that are known of the host of a service.
+fn known_addresses(known: &[NamedEndpoint], host: &str) -> Vec<IpAddr> {
+    let of_host = known.iter().filter(|endpoint| {
+        let service = endpoint.service.as_ref();
+        service.is_some_and(|service| service.host == host)
+    });
+    of_host.map(|endpoint| endpoint.address).collect()
+}
+
 /// Name servers are not asked for the machine itself (RFC 6761 §6.3).
 fn is_localhost(host: &str) -> bool {
     let bare = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     bare == "localhost" || bare.ends_with(".localhost")
 }
 
+/// Whether a name server may not know EDNS: it does not understand the question.
+fn may_be_due_to_edns(error: &NetError) -> bool {
+    let code = match error {
+        NetError::Dns(DnsError::ResponseCode(code)) => *code,
+        NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
+        _ => return false,
+    };
+    matches!(code, ResponseCode::FormErr | ResponseCode::NotImp)
+}
+
 /// A client of these name servers, or of those of the system.
-fn resolver(servers: &[NameServerAddress]) -> Result<TokioResolver, String> {
+fn resolver(servers: &[NameServerAddress], answers: UdpAnswers) -> Result<TokioResolver, String> {
     let provider = TokioRuntimeProvider::default();
     let mut builder = match servers {
         [] => Resolver::builder(provider)
@@ -306,6 +367,7 @@ fn resolver(servers: &[NameServerAddress]) -> Result<TokioResolver, String> {
         }
     };
     set_options(builder.options_mut());
+    builder.options_mut().edns0 = answers == UdpAnswers::Extended;
     let built = builder.build();
     built.map_err(|error| format!("the name servers can't be used: {error}"))
 }
@@ -337,6 +399,7 @@ mod tests {
         listed.read_hosts_conf(hosts.as_bytes()).unwrap();
         NameServerClient {
             resolver: Err("there is no name server".to_owned()),
+            plain: Err("there is no name server".to_owned()),
             hosts: Arc::new(listed),
             made_of: SystemFiles::now(),
         }
@@ -360,6 +423,8 @@ mod tests {
     #[test]
     fn the_settings_make_a_client() {
         let server = NameServerAddress("127.0.0.1:5353".parse().unwrap());
-        assert!(resolver(&[server]).is_ok());
+        for answers in [UdpAnswers::Extended, UdpAnswers::Plain] {
+            assert!(resolver(&[server], answers).is_ok());
+        }
     }
 }

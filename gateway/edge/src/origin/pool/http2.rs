@@ -3,7 +3,9 @@
 //! A request never waits for another one: when each connection has as many streams as its origin
 //! takes (SETTINGS_MAX_CONCURRENT_STREAMS) or as `pool.max_streams` allows, the next request gets a
 //! new connection. The window of a connection is that of all its streams together, so that readers
-//! who stand still keep nobody else from reading.
+//! who stand still keep nobody else from reading. The window of what is sent is the origin's, and one
+//! upload that it does not read can fill it: a request with a body goes over a connection that takes
+//! content.
 //!
 //! Decision: this does not use hyper-util's pooled client, which connects to whatever `:authority`
 //! names: with `host_header: preserve` the client chooses that name, and each name would get its own
@@ -11,13 +13,17 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::HOST;
 use http::uri::Authority;
 use http::{Request, Response, Uri, Version};
+use http_body::{Frame, SizeHint};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -29,11 +35,11 @@ use super::counts::ConnectionCounter;
 use super::endings::{ConnectionOrigin, WantedAddresses};
 use super::limits::PoolLimits;
 use super::{ConnectionChoice, RequestProgress, SendFailure};
-use crate::http::body::Body;
-use crate::http::frames::{Http2PeerState, MeteredConnection};
+use crate::http::body::{Body, BodyError};
+use crate::http::frames::{Http2PeerState, MeteredConnection, SendWindow};
 use crate::origin::connect::open;
 use crate::origin::error::SendError;
-use crate::origin::stream::OriginStream;
+use crate::origin::stream::{OriginStream, StreamTraffic, TrafficMark};
 use crate::origin::target::{OriginTarget, WantedProtocol};
 use crate::origin::tls::SpokenProtocol;
 
@@ -67,6 +73,24 @@ struct Http2Connection {
     streams: AtomicU32,
     origin: ConnectionOrigin,
     last_used: Mutex<Instant>,
+    traffic: Arc<StreamTraffic>,
+    /// Whether it has brought an answer.
+    has_served: AtomicBool,
+    /// How much of the bodies of requests the origin takes.
+    window: Arc<SendWindow>,
+}
+
+/// What a request sends over its stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StreamContent {
+    Head,
+    HeadAndBody,
+}
+
+/// The body of a request, which counts what it takes of the window of its connection.
+struct WindowedBody {
+    body: Body,
+    window: Arc<SendWindow>,
 }
 
 /// A stream of a connection, which no other request may use. Dropping it gives it back.
@@ -115,9 +139,10 @@ impl Http2Lane {
         &self,
         target: &OriginTarget,
         choice: ConnectionChoice,
+        content: StreamContent,
     ) -> Result<ReservedStream, SendError> {
         let opened = self.opened.notified();
-        match self.lane_turn(choice) {
+        match self.lane_turn(choice, content) {
             LaneTurn::Send(permit) => return Ok(ReservedStream::Http2(permit)),
             LaneTurn::Open => return self.open(target, OpeningCount(self)).await,
             LaneTurn::Wait => {
@@ -130,26 +155,26 @@ impl Http2Lane {
             return Ok(ReservedStream::SpeaksHttp1);
         }
         // What has been opened meanwhile is new enough.
-        match self.free_stream_or_open() {
+        match self.free_stream_or_open(content) {
             Some(permit) => Ok(ReservedStream::Http2(permit)),
             None => self.open(target, OpeningCount(self)).await,
         }
     }
 
     /// A free stream. None: the caller opens a connection, and is counted for it.
-    fn free_stream_or_open(&self) -> Option<Http2StreamPermit> {
+    fn free_stream_or_open(&self, content: StreamContent) -> Option<Http2StreamPermit> {
         let mut state = self.state.lock();
-        let free = state.free_stream(self);
+        let free = state.free_stream(self, content);
         if free.is_none() {
             state.opening += 1;
         }
         free
     }
 
-    fn lane_turn(&self, choice: ConnectionChoice) -> LaneTurn {
+    fn lane_turn(&self, choice: ConnectionChoice, content: StreamContent) -> LaneTurn {
         let mut state = self.state.lock();
         if choice == ConnectionChoice::Standing
-            && let Some(permit) = state.free_stream(self)
+            && let Some(permit) = state.free_stream(self, content)
         {
             return LaneTurn::Send(permit);
         }
@@ -190,8 +215,11 @@ impl Http2Lane {
     /// Begins to speak HTTP/2, and waits until the origin has said how many streams it takes.
     async fn begin(&self, stream: OriginStream) -> Result<Http2Connection, SendError> {
         let peer = Arc::new(Http2PeerState::default());
-        let address = stream.peer();
-        let metered = MeteredConnection::origin(stream).with_peer(Arc::clone(&peer));
+        let (address, traffic) = (stream.peer(), stream.traffic());
+        let uploads = Arc::<SendWindow>::default();
+        let metered = MeteredConnection::origin(stream)
+            .with_peer(Arc::clone(&peer))
+            .with_window(Arc::clone(&uploads));
         let window = self.limits.stream_window.clamp(1 << 14, MAX_WINDOW);
         let all = window.saturating_mul(self.limits.max_streams);
         let mut builder = Builder::new(TokioExecutor::new());
@@ -224,6 +252,9 @@ impl Http2Lane {
             streams: AtomicU32::new(0),
             origin: ConnectionOrigin::new(address, now),
             last_used: Mutex::new(now),
+            traffic,
+            has_served: AtomicBool::new(false),
+            window: uploads,
         })
     }
 
@@ -279,9 +310,15 @@ impl Drop for WaitingCount<'_> {
 impl LaneState {
     /// Takes a stream of a connection that has one left, and forgets those that take no more
     /// requests.
-    fn free_stream(&mut self, lane: &Http2Lane) -> Option<Http2StreamPermit> {
+    fn free_stream(
+        &mut self,
+        lane: &Http2Lane,
+        content: StreamContent,
+    ) -> Option<Http2StreamPermit> {
         self.connections.retain(|one| lane.admits(one));
-        let mut connections = self.connections.iter();
+        let takes =
+            |one: &&Arc<Http2Connection>| content == StreamContent::Head || one.window.is_open();
+        let mut connections = self.connections.iter().filter(takes);
         connections.find_map(|one| one.reserve(lane.limits.max_streams))
     }
 }
@@ -289,6 +326,19 @@ impl LaneState {
 impl Http2Connection {
     fn stands(&self) -> bool {
         !self.sender.is_closed() && !self.peer.is_going_away()
+    }
+
+    /// How far a request has got on a connection that has ended and had served before.
+    fn progress_since(&self, before: TrafficMark) -> RequestProgress {
+        let (has_read, has_written) = (
+            self.traffic.has_read_since(before),
+            self.traffic.has_written_since(before),
+        );
+        match (has_read, has_written) {
+            (true, _) => RequestProgress::Unknown,
+            (false, true) => RequestProgress::ClosedWhileIdle,
+            (false, false) => RequestProgress::NotProcessed,
+        }
     }
 
     /// Takes a stream, if one is free.
@@ -318,20 +368,61 @@ impl Http2StreamPermit {
             error: SendError::Host(error),
             progress: RequestProgress::Unknown,
         })?;
+        let request = match request.body().is_empty() {
+            true => request,
+            false => request.map(|body| {
+                let window = Arc::clone(&self.0.window);
+                Body::boxed(WindowedBody { body, window })
+            }),
+        };
         let mut sender = self.0.sender.clone();
+        let before = self.0.traffic.mark();
+        let has_served = self.0.has_served.load(Relaxed);
         match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(|body| OriginBody::http2(body, self))),
+            Ok(response) => {
+                self.0.has_served.store(true, Relaxed);
+                Ok(response.map(|body| OriginBody::http2(body, self)))
+            }
             Err(failed) => {
                 let unsent = failed.message().is_some();
                 let error = failed.into_error();
                 let progress = match unsent || was_not_processed(&error) {
                     true => RequestProgress::NotProcessed,
+                    false if has_served && is_end_of_connection(&error) => {
+                        self.0.progress_since(before)
+                    }
                     false => RequestProgress::Unknown,
                 };
                 let error = SendError::Http2(error);
                 Err(SendFailure { error, progress })
             }
         }
+    }
+}
+
+impl http_body::Body for WindowedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(piece) = frame.data_ref()
+        {
+            self.window.used(piece.len());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -346,14 +437,22 @@ impl Drop for Http2StreamPermit {
 /// (RFC 9113 §8.7), or the stream is above the last one that its GOAWAY names (§6.8), which h2
 /// ends with that GOAWAY, and no other.
 fn was_not_processed(error: &hyper::Error) -> bool {
-    let Some(error) = error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>())
-    else {
+    let Some(error) = http2_error(error) else {
         return false;
     };
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (refused || error.is_go_away())
+}
+
+/// Whether the connection has ended, and not a stream of it by a word of the origin.
+fn is_end_of_connection(error: &hyper::Error) -> bool {
+    let source = error.source();
+    // hyper takes such errors out of those of h2.
+    error.is_closed() || error.is_canceled() || source.is_some_and(<dyn StdError>::is::<io::Error>)
+}
+
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
 }
 
 /// Sets scheme and authority. HTTP/2 carries `Host` in `:authority`, and not twice (RFC 9113

@@ -469,7 +469,7 @@ fn no_sequence_of_events_leads_to_a_target_that_fails_while_another_can_be_used(
             assert!(target.is_usable(now), "{told}: {}", target.name);
             let another = all.iter().any(|one| {
                 one.health.observed(now) == ObservedState::Usable
-                    && one.priority == target.priority
+                    && one.priority() == target.priority()
                     && !tried.iter().any(|tried| Arc::ptr_eq(tried, one))
             });
             let again = tried.iter().any(|one| Arc::ptr_eq(one, &target));
