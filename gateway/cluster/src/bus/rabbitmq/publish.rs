@@ -231,7 +231,8 @@ impl RabbitMqPublisher {
     }
 
     fn failed(&self, error: lapin::Error) -> PublishError {
-        if is_missing(&error) {
+        let is_lost = is_missing(&error);
+        if is_lost {
             self.lost.notify_one();
         }
         match RabbitMqFault::from(error) {
@@ -243,7 +244,9 @@ impl RabbitMqPublisher {
                 }
             }
             // Only the channel has ended: the connection stands.
-            fault @ RabbitMqFault::Refused(_) if self.connection.status().connected() => {
+            fault @ RabbitMqFault::Refused(_)
+                if !is_lost && self.connection.status().connected() =>
+            {
                 PublishError::Refused(fault.to_string())
             }
             fault => PublishError::Down(fault.to_string()),
