@@ -5,7 +5,6 @@
 //! is a target with a health of its own. A target whose address a name has left gets no new request;
 //! what is under way there ends, and its idle connections are closed.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use http::Uri;
 use http::uri::{Authority, Scheme};
 use parking_lot::Mutex;
 
+use self::named_targets::NamedTargets;
 use super::SharedOriginState;
 use super::address::TargetAddresses;
 use super::config::{
@@ -26,14 +26,13 @@ use super::config::{
 };
 use super::control::TargetOrders;
 use super::error::BuildError;
-use super::health::ObservedState;
 use super::metrics::{TargetLabel, UpstreamMetrics};
-use super::names::{
-    NameQuestion, NameRecords, NameState, NameStatus, NamedEndpoint, OriginNames, ResolvedName,
-};
+use super::names::{NameQuestion, NameRecords, NameStatus, OriginNames, ResolvedName};
 use super::target::{OriginTarget, TargetDescription};
 use super::targets_file::{FileChange, TargetsFile};
 use super::tls_report::UpstreamTlsReport;
+
+mod named_targets;
 
 /// The targets of one upstream, as they are found.
 pub(super) struct TargetDiscovery {
@@ -63,19 +62,6 @@ struct TargetMaker {
 enum TargetSource {
     Server(Arc<OriginTarget>),
     Name(Arc<NamedTargets>),
-}
-
-/// The targets that a name leads to.
-struct NamedTargets {
-    config: TargetConfig,
-    scheme: TargetScheme,
-    /// None: SRV records say it.
-    port: Option<u16>,
-    name: Arc<ResolvedName>,
-    /// Whether it has led to targets before: then a new one begins with less than its share.
-    has_led: AtomicBool,
-    /// Addresses that do not answer, and that name servers have not confirmed for `resolver.hold`.
-    dropped: Mutex<HashSet<NamedEndpoint>>,
 }
 
 /// The file of targets, and what its entries stand for.
@@ -434,66 +420,7 @@ impl TargetMaker {
     }
 }
 
-impl NamedTargets {
-    /// The target that this endpoint is. None: its host can't be one.
-    fn describe(&self, endpoint: &NamedEndpoint) -> Option<TargetDescription> {
-        let service = endpoint.service.as_ref();
-        let port = service.map(|service| service.port).or(self.port)?;
-        let host = service.map_or(&*self.name.question().name, |service| &service.host);
-        let address = SocketAddr::new(endpoint.address, port);
-        Some(TargetDescription {
-            name: address.to_string().into(),
-            scheme: self.scheme,
-            authority: match port == self.scheme.usual_port() {
-                true => host.parse().ok()?,
-                false => format!("{host}:{port}").parse().ok()?,
-            },
-            addresses: TargetAddresses::Fixed(address),
-            weight: match service {
-                // RFC 2782: "a very small chance".
-                Some(service) => f64::from(service.weight).max(0.01),
-                None => f64::from(self.config.weight.get()),
-            },
-            priority: service.map_or(self.config.priority.into(), |service| service.priority),
-        })
-    }
-
-    /// Drops addresses that do not answer, once name servers have not confirmed them for `hold`.
-    fn drop_silent(&self, targets: &[Arc<OriginTarget>], hold: Duration, now: Instant) -> bool {
-        let NameState { answer, failure } = self.name.state();
-        let mut dropped = self.dropped.lock();
-        let unconfirmed =
-            failure.is_some_and(|failure| now.saturating_duration_since(failure.since) >= hold);
-        if !unconfirmed {
-            let changes = !dropped.is_empty();
-            dropped.clear();
-            return changes;
-        }
-        let before = dropped.len();
-        let endpoints = answer.iter().flat_map(|answer| &answer.endpoints);
-        for endpoint in endpoints {
-            let target = self
-                .describe(endpoint)
-                .and_then(|described| targets.iter().find(|target| target.matches(&described)));
-            if target.is_some_and(|target| target.is_silent(now)) {
-                dropped.insert(endpoint.clone());
-            }
-        }
-        dropped.len() > before
-    }
-}
-
 impl OriginTarget {
-    /// Whether it has answered no request lately, as far as it was asked.
-    fn is_silent(&self, now: Instant) -> bool {
-        let health = self.health.status(now);
-        health.failures > 0
-            || matches!(
-                health.observed,
-                ObservedState::Ejected | ObservedState::Down
-            )
-    }
-
     /// Closes connections to addresses that the target's name has left.
     pub(super) fn follow_its_name(&self) {
         let name = self.addresses.name();
