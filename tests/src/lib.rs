@@ -35,6 +35,7 @@ pub mod load;
 pub mod mediawiki;
 pub mod metrics;
 pub mod name_server;
+pub mod named_pipe;
 pub mod nats;
 pub mod origin;
 pub mod pace;

@@ -5,6 +5,8 @@
 //! and none is chosen, so [`install_provider`] chooses it when the process starts, also for the
 //! libraries of Redis and the bus.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -40,6 +42,18 @@ pub enum TrustedAuthoritiesError {
     System(String),
 }
 
+/// Reads a file that holds certificates, keys or the like. What is none, such as a pipe, may never end
+/// or begin, and everybody who waits for it would wait for ever.
+///
+/// # Errors
+/// If it can't be read, or is no regular file.
+pub fn read_regular(file: &Path) -> io::Result<Vec<u8>> {
+    match fs::metadata(file)?.is_file() {
+        true => fs::read(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
 /// Reads the certificates of a PEM file as the authorities that are trusted.
 ///
 /// # Errors
@@ -49,7 +63,7 @@ pub fn authorities_of(file: &Path) -> Result<RootCertStore, TrustedAuthoritiesEr
         file: file.to_owned(),
         reason,
     };
-    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let text = read_regular(file).map_err(|error| wrong(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;

@@ -30,13 +30,15 @@ pub fn start(
     log_format: Option<LogFormat>,
     take_over: Option<Option<PathBuf>>,
 ) -> anyhow::Result<ExitOutcome> {
+    // Before anything else is opened, the runtime included.
+    let inherited = descriptors::take();
     let runtime = runtime()?;
     // Whoever asks for a reload while plugins are compiled must not end the process by it.
     let hangups = {
         let _inside = runtime.enter();
         signal(SignalKind::hangup())?
     };
-    let serve = |mut config: GatewayConfig, file: Option<&Path>| {
+    let serve = move |mut config: GatewayConfig, file: Option<&Path>| {
         let adapt = move |config: &mut GatewayConfig| {
             config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
         };
@@ -46,8 +48,6 @@ pub fn start(
             load: config::load,
             adapt: Box::new(adapt),
         };
-        // Before anything else is opened.
-        let inherited = descriptors::take();
         let beginning = upgrade::beginning(&config, take_over, inherited)?;
         let next = upgrade::next_program(file, log_format);
         let ended = runtime.block_on(run(&config, origin, beginning, next, hangups));

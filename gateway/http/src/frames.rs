@@ -28,11 +28,13 @@ use tokio::time::Instant;
 mod fragments;
 mod interim;
 mod peer;
+mod sent;
 mod window;
 
 use fragments::{BlockReadState, HeaderBlockReader};
 use interim::ContinueInjector;
 use peer::PeerReader;
+use sent::SentContent;
 use window::WindowReader;
 
 pub use fragments::FragmentPaths;
@@ -77,6 +79,8 @@ pub struct MeteredConnection<T> {
     scan: FrameScanner,
     /// Only towards a client.
     interim: Option<ContinueInjector>,
+    /// If set, what is sent to an origin is counted.
+    content: Option<SentContent>,
     /// Set once the connection is being ended: how much h2 has read of what it gets instead of
     /// frames.
     ended: Option<usize>,
@@ -133,6 +137,12 @@ impl<T> MeteredConnection<T> {
         self
     }
 
+    /// The same for an origin, and also notes what the content that is sent uses up.
+    pub fn with_used_window(mut self, window: Arc<SendWindow>) -> Self {
+        self.content = Some(SentContent::new(Arc::clone(&window)));
+        self.with_window(window)
+    }
+
     /// Also notes in `state` what the origin says about the connection.
     pub fn with_peer(mut self, state: Arc<Http2PeerState>) -> Self {
         self.scan.peer = Some(PeerReader::new(state));
@@ -162,6 +172,7 @@ impl<T> MeteredConnection<T> {
             io,
             scan,
             interim: None,
+            content: None,
             ended: None,
         }
     }
@@ -170,14 +181,19 @@ impl<T> MeteredConnection<T> {
     fn sent<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, written: usize) {
         self.scan.resets.sent += written as u64;
         self.scan.idle.sent += written as u64;
-        let Some(interim) = &mut self.interim else {
+        if self.interim.is_none() && self.content.is_none() {
             return;
-        };
+        }
         let mut left = written;
         for piece in pieces {
-            let now = piece.len().min(left);
-            interim.wrote(&piece[..now]);
-            left -= now;
+            let now = &piece[..piece.len().min(left)];
+            left -= now.len();
+            if let Some(interim) = &mut self.interim {
+                interim.wrote(now);
+            }
+            if let Some(content) = &mut self.content {
+                content.wrote(now);
+            }
         }
     }
 

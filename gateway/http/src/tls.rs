@@ -38,11 +38,11 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::ClientHello;
-use tokio::runtime::Handle;
 
 use self::certificate::{CertificateError, ServerCertificate};
 use self::config::{CertificateSource, EarlyDataMode, HstsConfig, ListenerTlsConfig};
@@ -294,13 +294,10 @@ impl TlsListener {
 
     /// The same without waiting, for handshakes that can't.
     pub(crate) fn want_certificate(&self, hello: &ClientHello<'_>) {
-        let runtime = Handle::try_current();
-        let Some(((source, on_demand, name), runtime)) = self.wanted_by(hello).zip(runtime.ok())
-        else {
-            return;
-        };
-        let (source, on_demand) = (source.clone(), Arc::clone(on_demand));
-        runtime.spawn(async move { on_demand.wanted(&source, &name).await });
+        if let Some((source, on_demand, name)) = self.wanted_by(hello) {
+            // Its first step begins the work, which goes on without who waits.
+            let _ = on_demand.wanted(source, &name).now_or_never();
+        }
     }
 
     /// The source that obtains a certificate for the name that a client asks for, who does it, and
@@ -322,10 +319,14 @@ impl TlsListener {
 
     /// Whether there is a certificate for this host, which may be an address.
     pub(crate) fn covers(&self, host: &str) -> bool {
-        let tables = self.current.load();
-        let mut all = tables.certificates.all.iter();
-        self.has_certificate_for(host)
-            || (canonical(host).is_none() && all.any(|one| one.covers(host)))
+        match ServerCertificate::address_of(host) {
+            Some(address) => {
+                let tables = self.current.load();
+                let mut all = tables.certificates.all.iter();
+                all.any(|one| one.covers_address(address))
+            }
+            None => self.has_certificate_for(host),
+        }
     }
 
     /// Whether there is a certificate for this name.

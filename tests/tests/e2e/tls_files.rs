@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use e2e::gateway::Gateway;
+use e2e::named_pipe;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -355,6 +356,11 @@ async fn certificates_do_not_wait_for_files_of_policies() {
         renew().await;
         let before = failures(&site.gateway).await;
         fs::write(file(broken), "nothing of use").unwrap();
+        one_more_failure(&site.gateway, before).await;
+        renew().await;
+        // Whoever opens a pipe waits for somebody who writes.
+        let before = failures(&site.gateway).await;
+        named_pipe::put(&file(broken));
         one_more_failure(&site.gateway, before).await;
         renew().await;
         // The rules of before hold.

@@ -253,10 +253,40 @@ async fn listeners_get_all_addresses_of_the_machine_by_a_reload_and_by_a_take_ov
     drop(gateway);
     // Both kinds of addresses beside each other.
     let port = clients.port();
-    let both = format!("[{{address: \"0.0.0.0:{port}\"}}, {{address: \"[::]:{port}\"}}]");
-    let gateway = Setup::new(&origin).top("listeners", &both).start().await;
-    assert_eq!(serves().await, 200);
-    drop(gateway);
+    let secured = ", protocols: [http1, http2, http3], tls: {certificates: [{local: {names: [localhost], dir: ca}}]}";
+    for more in ["", secured] {
+        for (first, second) in [("0.0.0.0", "[::]"), ("[::]", "0.0.0.0")] {
+            let listener = |ip: &str| format!("{{address: \"{ip}:{port}\"{more}}}");
+            let both = format!("[{}, {}]", listener(first), listener(second));
+            let gateway = Setup::new(&origin).top("listeners", &both).start().await;
+            assert!(answers(clients), "{both}");
+            drop(gateway);
+        }
+    }
+}
+
+/// Where the next process could not be asked to hand over is said before the present one ends.
+#[tokio::test]
+async fn an_upgrade_socket_that_cannot_be_made_refuses_the_take_over() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let gateway = setup(&origin).start().await;
+    let elsewhere = gateway.dir().join("none/upgrade.sock");
+    let elsewhere = format!("{{upgrade_socket: \"{}\"}}", elsewhere.display());
+    gateway.write(&Setup::new(&origin).top("server", &elsewhere));
+    let socket = gateway.dir().join("upgrade.sock");
+    let ran = gateway
+        .try_upgrade(&["--socket", socket.to_str().unwrap()])
+        .await;
+    assert_ne!(ran.code, Some(0), "{}", ran.output());
+    assert!(
+        ran.output().contains("does its folder exist"),
+        "{}",
+        ran.output()
+    );
+    assert_eq!(gateway.client().get("/").await.status, 200);
+    gateway.write(&setup(&origin));
+    gateway.upgrade().await;
+    assert_eq!(gateway.client().get("/").await.status, 200);
 }
 
 #[tokio::test]

@@ -152,12 +152,18 @@ impl ManagedState {
     /// node, or of another one, was ahead when they were. No pause is longer than `longest`.
     pub fn forget_impossible_times(&mut self, now: u64, longest: u64) {
         let attempts = &mut self.attempts;
-        if attempts.not_before > now.saturating_add(longest) {
+        if attempts.not_before
+            > now
+                .saturating_add(longest)
+                .saturating_add(schedule::CLOCK_SLACK)
+        {
             attempts.not_before = now;
         }
-        attempts.refused.retain(|at| *at <= now);
+        attempts
+            .refused
+            .retain(|at| *at <= now + schedule::CLOCK_SLACK);
         if let Some(renewal) = &mut self.renewal {
-            let latest = now + schedule::LATEST_ASK_AGAIN;
+            let latest = now + schedule::LATEST_ASK_AGAIN + schedule::CLOCK_SLACK;
             renewal.ask_again = match renewal.ask_again > latest {
                 true => now,
                 false => renewal.ask_again,

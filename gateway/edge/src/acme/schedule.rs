@@ -45,6 +45,9 @@ pub const LATEST_ASK_AGAIN: u64 = 24 * HOUR;
 /// The longest that an issuer is left alone, whatever it says: the longest span of time that
 /// Let's Encrypt counts over.
 pub const LONGEST_PAUSE: u64 = 7 * 24 * HOUR;
+/// How far apart the clocks of nodes, and of two looks at one, may be before a time counts as that of a
+/// clock that is wrong.
+pub const CLOCK_SLACK: u64 = HOUR;
 
 /// Certificates with a shorter life are renewed at half of it.
 const SHORT_LIFE: u64 = 10 * 24 * 3_600;

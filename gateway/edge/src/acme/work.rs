@@ -173,7 +173,7 @@ impl AcmeManager {
             let Some(issuer) = self.issuers.get(name) else {
                 continue;
             };
-            if let Some(until) = self.paused(name, now).await? {
+            if let Some(until) = self.paused(name).await? {
                 free_at = free_at.min(until);
                 continue;
             }
@@ -320,10 +320,11 @@ impl AcmeManager {
 
     /// Until when nothing is ordered from an issuer, if that is later than now. A longer pause than
     /// there is was noted by a clock that was ahead.
-    async fn paused(&self, issuer: &str, now: u64) -> Result<Option<u64>, AcmeStorageError> {
+    async fn paused(&self, issuer: &str) -> Result<Option<u64>, AcmeStorageError> {
         let key = AcmeRecordKey::new(AcmeRecordKind::Pause, issuer);
         let pause: Option<StoredPause> = storage::load(&*self.storage, &key).await?;
-        let pauses = now + 1..=now + schedule::LONGEST_PAUSE;
+        let now = schedule::now();
+        let pauses = now + 1..=now + schedule::LONGEST_PAUSE + schedule::CLOCK_SLACK;
         Ok(pause
             .map(|pause| pause.until)
             .filter(|until| pauses.contains(until)))

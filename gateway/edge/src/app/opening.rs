@@ -1,13 +1,11 @@
 //! Opens the listeners of a start: new sockets, those that the service manager has, or those of the
 //! process whose place this one takes.
 
-use std::path::PathBuf;
-
 use lamina_base::service_manager::ServiceManager;
 use lamina_base::service_manager::descriptors::InheritedDescriptor;
 
 use super::GatewayStartError;
-use super::upgrade::{self, UpgradeSocket, UpgradeSocketError};
+use super::upgrade::{self, PreparedUpgradeSocket, UpgradeSocket, UpgradeSocketError};
 use crate::admin;
 use crate::config::GatewayConfig;
 use crate::http::config::ReservedListener;
@@ -35,8 +33,8 @@ pub(super) struct OpenedListeners {
 pub(super) enum WantedUpgradeSocket {
     No,
     Opened(UpgradeSocket),
-    /// In place of that of the process before, when that has nothing to go back to.
-    Replacing(PathBuf),
+    /// For the place of that of the process before, when that has nothing to go back to.
+    Prepared(PreparedUpgradeSocket),
 }
 
 impl WantedUpgradeSocket {
@@ -44,7 +42,7 @@ impl WantedUpgradeSocket {
         match self {
             Self::No => Ok(None),
             Self::Opened(socket) => Ok(Some(socket)),
-            Self::Replacing(path) => UpgradeSocket::replace(&path).map(Some),
+            Self::Prepared(socket) => socket.put_in_place().map(Some),
         }
     }
 }
@@ -66,7 +64,9 @@ pub(super) fn open(
     let socket = socket.or_else(upgrade::usual_socket);
     let upgrade_socket = match (socket, &sources.handed) {
         (None, _) => WantedUpgradeSocket::No,
-        (Some(path), Some(_)) => WantedUpgradeSocket::Replacing(path),
+        (Some(path), Some(_)) => {
+            WantedUpgradeSocket::Prepared(PreparedUpgradeSocket::beside(&path)?)
+        }
         (Some(path), None) => WantedUpgradeSocket::Opened(UpgradeSocket::open(&path)?),
     };
     let mut inherited = match sources.handed {

@@ -106,7 +106,15 @@ async fn start_in_place_of(
     };
     ports.begin_accepting().await;
     admin_ports.begin_accepting().await;
-    let upgrade_socket = opened.upgrade_socket.open()?;
+    let upgrade_socket = match opened.upgrade_socket.open() {
+        // The process before has ended: nobody would serve if this one ended as well.
+        Err(error) if take_over.is_some() => {
+            let error = with_causes(&error);
+            tracing::error!(error, "no other process can take the place of this one");
+            None
+        }
+        opened => opened?,
+    };
     ports.keep().await;
     let (process, reloader) = (engine.process, control.reloader);
     let giver = UpgradeGiver::new(UpgradeGiverParts {

@@ -58,7 +58,7 @@ pub use giving::{NAMESAKE_LEAVES, UpgradeGiver, UpgradeGiverParts};
 pub use messages::{UpgradeOutcome, ask_for_upgrade};
 pub use program::NewProgram;
 pub use purges::{PredecessorPurge, PredecessorPurges};
-pub use socket::{UpgradeSocket, UpgradeSocketError};
+pub use socket::{PreparedUpgradeSocket, UpgradeSocket, UpgradeSocketError};
 pub use taking::{HandedCache, TakeOver, TakeOverError};
 
 /// The process that has taken the place of this one.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath};
-use super::text_file::read_at_most;
+use super::text_file::{is_pipe, read_at_most};
 use crate::proxy::config::rules::common::MOST_OF_A_FILE;
 
 /// Reads the files, which are relative to the folder `base`.
@@ -26,6 +26,10 @@ pub fn read(config: &mut GatewayConfig, base: &Path) -> Vec<ConfigFinding> {
 }
 
 fn content_of(file: &Path) -> Result<Vec<u8>, String> {
+    if is_pipe(file) {
+        let file = file.display();
+        return Err(format!("{file} is a pipe; expected a regular file"));
+    }
     let content = read_at_most(file, MOST_OF_A_FILE)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     match content.len() as u64 > MOST_OF_A_FILE {

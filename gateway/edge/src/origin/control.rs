@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lamina_base::tls::read_regular;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +152,7 @@ impl TargetOrders {
 }
 
 fn read(file: &PathBuf) -> io::Result<KeptOrders> {
-    match fs::read(file) {
+    match read_regular(file) {
         Ok(text) => Ok(serde_json::from_slice(&text)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(KeptOrders::new()),
         Err(error) => Err(error),

@@ -394,10 +394,10 @@ impl TargetMaker {
                 continue;
             };
             // Of two records that differ in weight or priority alone, each is a target.
-            let known = before.iter().find(|target| {
-                let is_taken = targets.iter().any(|one| Arc::ptr_eq(one, target));
-                target.matches(&described) && !is_taken
-            });
+            let is_taken = |target| targets.iter().any(|one| Arc::ptr_eq(one, target));
+            let known = before
+                .iter()
+                .find(|target| target.matches(&described) && !is_taken(target));
             if let Some(known) = known {
                 known.rank(described.weight, described.priority);
                 targets.push(Arc::clone(known));

@@ -3,10 +3,10 @@
 //! Configurations share it as long as its settings stay the same, and with it its connections, what
 //! is known of the health of its targets, its budget of retries, and its names.
 
-use std::fs;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use lamina_base::tls::read_regular;
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -32,7 +32,7 @@ impl UpstreamSettings {
     pub(super) fn of(upstream: &UpstreamConfig) -> Self {
         let mut tls = upstream.tls.clone();
         let digests = tls.files().map(|file| {
-            let content = fs::read(&*file).ok();
+            let content = read_regular(file).ok();
             content.map(|content| format!("{:x}", Sha256::digest(content)))
         });
         let digests: Vec<_> = digests.collect();

@@ -1,17 +1,18 @@
 //! The byte stream to a target, in clear text or with TLS, with counts of what passed.
 //!
 //! A target may answer before it has read the whole request, and close the connection (413, 401).
-//! Writing fails then, perhaps before the answer was read that has come already. So a target that
-//! takes nothing more is no failure of the stream until what it has sent was read: what is written
-//! meanwhile waits, and once something was read, it goes nowhere.
+//! Writing fails then, perhaps before the answer was read that has come already. So where writing
+//! fails, it is seen what the target has sent: if there is something, it is kept for who reads, and
+//! what is written from then on goes nowhere.
 
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -24,30 +25,35 @@ use crate::http::fair;
 pub(super) struct OriginStream {
     transport: OriginTransport,
     traffic: Arc<StreamTraffic>,
-    reading: ReadingState,
+    /// What was read when writing failed.
+    ahead: BytesMut,
     writing: WritingState,
     #[expect(dead_code, reason = "dropping it takes the connection from the count")]
     counted: Option<CountedConnection>,
 }
 
-/// Whether the target may send more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ReadingState {
-    Open,
-    /// It has ended, or failed.
-    Ended,
-}
-
 /// Whether the target takes what is written.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WritingState {
     Open,
-    /// It takes nothing more, and what it has sent before is still to be read. Who writes is woken
-    /// then.
-    Closed(Waker),
-    /// It takes nothing more, and has sent something.
+    /// It takes nothing more, and has sent something that is still to be read.
     Discarding,
 }
+
+/// What the other side had sent when writing failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ReadAhead {
+    Something,
+    /// Nothing, and nothing more comes.
+    Ended,
+    /// It is not known yet.
+    NotYet,
+}
+
+/// How much is read at most before somebody asks for it; the rest stays in the kernel.
+const MOST_AHEAD: usize = 64 << 10;
+/// How much is read ahead at once.
+const PIECE: usize = 4 << 10;
 
 /// What the bytes go over.
 pub(super) enum OriginTransport {
@@ -102,7 +108,7 @@ impl OriginStream {
         Self {
             transport,
             traffic: Arc::default(),
-            reading: ReadingState::Open,
+            ahead: BytesMut::new(),
             writing: WritingState::Open,
             counted: None,
         }
@@ -172,17 +178,20 @@ impl AsyncRead for OriginStream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(into.remaining());
+            into.put_slice(&self.ahead.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let (before, room) = (into.filled().len(), into.remaining());
         let read = self.transport.poll_read(cx, into);
         let count = into.filled().len() - before;
         if count > 0 {
             self.traffic.read.fetch_add(count as u64, Relaxed);
             fair::charge(cx, count);
-        }
-        match &read {
-            Poll::Pending => {}
-            Poll::Ready(Ok(())) if count > 0 || room == 0 => self.has_read(ReadingState::Open),
-            Poll::Ready(_) => self.has_read(ReadingState::Ended),
+        } else if read.is_ready() && room > 0 {
+            // The end, or an error: now writing fails as well.
+            self.writing = WritingState::Open;
         }
         read
     }
@@ -194,11 +203,11 @@ impl AsyncWrite for OriginStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(discarded) = self.discard(cx, bytes.len()) {
-            return discarded;
+        if self.writing == WritingState::Discarding {
+            return Poll::Ready(Ok(bytes.len()));
         }
         let written = self.transport.writer().poll_write(cx, bytes);
-        self.has_written(cx, written)
+        self.has_written(cx, written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -207,11 +216,11 @@ impl AsyncWrite for OriginStream {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let all = pieces.iter().map(|piece| piece.len()).sum();
-        if let Some(discarded) = self.discard(cx, all) {
-            return discarded;
+        if self.writing == WritingState::Discarding {
+            return Poll::Ready(Ok(all));
         }
         let written = self.transport.writer().poll_write_vectored(cx, pieces);
-        self.has_written(cx, written)
+        self.has_written(cx, written, all)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -219,11 +228,11 @@ impl AsyncWrite for OriginStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(discarded) = self.discard(cx, 0) {
-            return discarded.map_ok(drop);
+        if self.writing == WritingState::Discarding {
+            return Poll::Ready(Ok(()));
         }
         let flushed = self.transport.writer().poll_flush(cx).map_ok(|()| 0);
-        self.has_written(cx, flushed).map_ok(drop)
+        self.has_written(cx, flushed, 0).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -232,44 +241,54 @@ impl AsyncWrite for OriginStream {
 }
 
 impl OriginStream {
-    fn has_read(&mut self, state: ReadingState) {
-        self.reading = state;
-        if let WritingState::Closed(writer) = &self.writing {
-            writer.wake_by_ref();
-            self.writing = WritingState::Discarding;
-        }
-    }
-
-    /// What comes of writing so many bytes to a target that takes none. `None` if it takes them, as far
-    /// as is known, or if the stream has failed.
-    fn discard(&mut self, cx: &Context<'_>, bytes: usize) -> Option<Poll<io::Result<usize>>> {
-        match (&mut self.writing, self.reading) {
-            (_, ReadingState::Ended) | (WritingState::Open, _) => None,
-            (WritingState::Closed(writer), ReadingState::Open) => {
-                writer.clone_from(cx.waker());
-                Some(Poll::Pending)
-            }
-            (WritingState::Discarding, ReadingState::Open) => Some(Poll::Ready(Ok(bytes))),
-        }
-    }
-
+    /// What comes of an attempt to write `all` bytes.
     fn has_written(
         &mut self,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
+        all: usize,
     ) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(count)) => {
                 self.traffic.written.fetch_add(*count as u64, Relaxed);
-                written
+                return written;
             }
-            Poll::Ready(Err(error))
-                if takes_nothing(error) && self.reading == ReadingState::Open =>
-            {
-                self.writing = WritingState::Closed(cx.waker().clone());
-                Poll::Pending
+            Poll::Ready(Err(error)) if takes_nothing(error) => {}
+            _ => return written,
+        }
+        match self.read_ahead(cx) {
+            ReadAhead::Ended => written,
+            // The end has come, and tokio has not heard of it yet. Then it wakes this task.
+            ReadAhead::NotYet => Poll::Pending,
+            ReadAhead::Something => {
+                self.writing = WritingState::Discarding;
+                // Who writes also reads.
+                cx.waker().wake_by_ref();
+                Poll::Ready(Ok(all))
             }
-            _ => written,
+        }
+    }
+
+    /// Reads what has come.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> ReadAhead {
+        let mut piece = [0; PIECE];
+        let mut seen = ReadAhead::Ended;
+        while self.ahead.len() < MOST_AHEAD {
+            let mut into = ReadBuf::new(&mut piece);
+            let read = self.transport.poll_read(cx, &mut into);
+            if into.filled().is_empty() {
+                if read.is_pending() {
+                    seen = ReadAhead::NotYet;
+                }
+                break;
+            }
+            let count = into.filled().len() as u64;
+            self.traffic.read.fetch_add(count, Relaxed);
+            self.ahead.extend_from_slice(into.filled());
+        }
+        match self.ahead.is_empty() {
+            true => seen,
+            false => ReadAhead::Something,
         }
     }
 }

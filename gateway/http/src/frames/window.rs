@@ -1,8 +1,8 @@
-//! How much of its answers an HTTP/2 client takes at the moment, according to its frames: the
-//! window of the connection, and the initial window of each stream (RFC 9113 §5.2).
+//! How much content the other side of an HTTP/2 connection takes at the moment, according to its
+//! frames: the window of the connection, and the initial window of each stream (RFC 9113 §5.2).
 //!
 //! h2 knows both and shows neither. So WINDOW_UPDATE of the connection and SETTINGS are read as
-//! they pass, and the server notes what it sends. A stream's own window is not followed.
+//! they pass, and what is sent is noted by the server, or by `sent` towards an origin. A stream's own window is not followed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
@@ -21,7 +21,7 @@ const TABLE: u32 = 4_096;
 /// The initial window.
 const DEFAULT: u32 = 65_535;
 
-/// What a client takes. Read and written on the connection's thread only.
+/// What the other side takes. Written by the task of the connection only.
 #[derive(Debug)]
 pub struct SendWindow {
     connection: AtomicI64,
@@ -61,7 +61,7 @@ impl SendWindow {
         self.connection.load(Relaxed) > 0
     }
 
-    /// How much content a stream may send before its client opens its window further.
+    /// How much content a stream may send before its reader opens its window further.
     pub fn of_new_streams(&self) -> u32 {
         self.of_new_streams.load(Relaxed)
     }

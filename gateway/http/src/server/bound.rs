@@ -19,7 +19,8 @@ use super::worker::Worker;
 use crate::config::{ListenerConfig, ReservedListener};
 use crate::endpoint::Endpoint;
 
-/// Ports that are open. Connections wait in the kernel until [`BoundListeners::start`].
+/// Ports that are open. Connections wait in the kernel until [`BoundListeners::start`]; where another
+/// listener of the gateway overlaps, they are refused until then.
 pub struct BoundListeners {
     workers: Vec<Worker>,
     ports: Vec<OpenedPort>,
@@ -62,13 +63,13 @@ impl BoundListeners {
     ) -> Result<Self, BindError> {
         let workers = (0..threads.max(1)).map(|_| Worker::new());
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
-        let mut ours = inherited.handed_addresses();
+        let mut own = inherited.addresses_in_use();
         let mut ports = Vec::new();
         for (n, listener) in listeners.iter().enumerate() {
             let taken = inherited.take_clients(listener);
             let opened = match taken.is_empty() {
-                true => OpenedPort::of(listener, workers.len(), &shared, &ours),
-                false => OpenedPort::on(listener, taken, workers.len(), &shared, &ours),
+                true => OpenedPort::of(listener, workers.len(), &shared, &own),
+                false => OpenedPort::on(listener, taken, workers.len(), &shared, &own),
             };
             match opened.map_err(|error| inherited.explain(error.of_listener(n))) {
                 Err(BindError::NotHere { address }) if has_twin(address, listeners) => {
@@ -76,7 +77,7 @@ impl BoundListeners {
                 }
                 opened => {
                     let opened = opened?;
-                    ours.push(opened.port.address);
+                    own.opened.push(opened.port.address);
                     ports.push(opened);
                 }
             }
@@ -102,9 +103,9 @@ impl BoundListeners {
         let worker = Worker::new()?;
         let (endpoint, sockets, file) = match &reserved.endpoint {
             Endpoint::Tcp(address) => {
-                let ours = inherited.handed_addresses();
+                let own = inherited.addresses_in_use();
                 let (address, sockets) = match inherited.take_admin(*address) {
-                    none if none.is_empty() => socket::open(*address, 1, &ours)?,
+                    none if none.is_empty() => socket::open(*address, 1, &own)?,
                     streams => socket::adopt_all(*address, streams)?,
                 };
                 let sockets = sockets.into_iter().map(ListeningSocket::Tcp);

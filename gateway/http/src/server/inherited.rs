@@ -13,7 +13,7 @@ use super::bind_error::BindError;
 use super::handed::{HandedPort, SocketPurpose};
 use super::port::speaks_http3;
 use super::quic::passage::EarlierProcess;
-use super::socket::overlap;
+use super::socket::{OwnAddresses, overlap};
 use super::unix::{self, SocketFile};
 use crate::config::ListenerConfig;
 use crate::endpoint::{Endpoint, SocketMode};
@@ -58,6 +58,13 @@ pub fn kept_name(address: SocketAddr) -> String {
     format!("{KEPT}{}", address.to_string().replace(':', "_"))
 }
 
+impl InheritedSocket {
+    /// Whether an earlier process had it kept.
+    fn was_kept(&self) -> bool {
+        self.name.starts_with(KEPT)
+    }
+}
+
 impl InheritedSockets {
     /// Looks at descriptors with their names.
     ///
@@ -100,14 +107,19 @@ impl InheritedSockets {
         }
     }
 
-    /// The addresses of TCP of all that was handed over and that no listener has taken yet. The process
-    /// before accepts on them.
-    pub(super) fn handed_addresses(&self) -> Vec<SocketAddr> {
-        let bound = self.handed.iter().filter_map(|one| match &one.bound {
+    /// The addresses of TCP that no listener has taken yet: the process before serves on those that it
+    /// has handed over, and those that were kept are closed in [`finish`](Self::finish).
+    pub(super) fn addresses_in_use(&self) -> OwnAddresses {
+        let handed = self.handed.iter().filter_map(|one| match &one.bound {
             Endpoint::Tcp(address) => Some(*address),
             Endpoint::Unix(_) => None,
         });
-        bound.collect()
+        let kept = self.sockets.iter();
+        let kept = kept.filter(|one| one.kind == Type::STREAM && one.was_kept());
+        OwnAddresses {
+            served: handed.collect(),
+            opened: kept.map(|one| one.address).collect(),
+        }
     }
 
     /// Names the inherited socket that is in the way of a listener, if one is.
@@ -115,8 +127,9 @@ impl InheritedSockets {
         let BindError::InUse { address } = error else {
             return error;
         };
-        let in_the_way =
-            |one: &&InheritedSocket| one.kind == Type::STREAM && overlap(address, one.address);
+        let in_the_way = |one: &&InheritedSocket| {
+            one.kind == Type::STREAM && !one.was_kept() && overlap(address, one.address)
+        };
         match self.sockets.iter().find(in_the_way) {
             Some(one) => BindError::NoListener {
                 address: one.address,
@@ -198,7 +211,7 @@ impl InheritedSockets {
     pub fn finish(self) -> Result<Vec<String>, BindError> {
         let mut gone = Vec::new();
         for one in self.sockets {
-            if !one.name.starts_with(KEPT) {
+            if !one.was_kept() {
                 let (address, name) = (one.address, one.name);
                 return Err(match one.kind {
                     Type::DGRAM => BindError::NoHttp3 { address, name },

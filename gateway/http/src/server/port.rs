@@ -18,8 +18,7 @@ use super::roster::ConnectionRoster;
 use super::running::RunningPort;
 use super::shared::SharedByListeners;
 use super::signal::{DrainSignal, DrainStage};
-use super::socket::UNNAMED;
-use super::socket::{self, ListeningSocket};
+use super::socket::{self, ListeningSocket, OwnAddresses, UNNAMED};
 use crate::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
 use crate::endpoint::Endpoint;
 use crate::forward::TrustedProxies;
@@ -88,14 +87,14 @@ impl OpenedSockets {
         listener: &ListenerConfig,
         workers: usize,
         identity: &Arc<QuicIdentity>,
-        ours: &[SocketAddr],
+        own: &OwnAddresses,
     ) -> Result<Self, BindError> {
         let mut tries = 0;
         loop {
-            let (address, streams) = socket::open(listener.address, workers, ours)?;
+            let (address, streams) = socket::open(listener.address, workers, own)?;
             let most = workers.min(MOST_QUIC_WORKERS);
             let quic = match speaks_http3(listener) {
-                true => quic::open(address, most, identity, ours).map(Some),
+                true => quic::open(address, most, identity, own).map(Some),
                 false => Ok(None),
             };
             match quic {
@@ -115,18 +114,18 @@ impl OpenedSockets {
 }
 
 impl OpenedPort {
-    /// Opens one socket for each of `workers` workers, beside those of `ours`.
+    /// Opens one socket for each of `workers` workers, beside those of `own`.
     pub(super) fn of(
         listener: &ListenerConfig,
         workers: usize,
         shared: &SharedByListeners,
-        ours: &[SocketAddr],
+        own: &OwnAddresses,
     ) -> Result<Self, BindError> {
         let OpenedSockets {
             address,
             streams,
             quic,
-        } = OpenedSockets::of(listener, workers, &shared.identity, ours)?;
+        } = OpenedSockets::of(listener, workers, &shared.identity, own)?;
         Ok(Self {
             port: Arc::new(Port::of(listener, address, shared, None)?),
             sockets: streams.into_iter().map(ListeningSocket::Tcp).collect(),
@@ -142,7 +141,7 @@ impl OpenedPort {
         inherited: ListenerInheritance,
         workers: usize,
         shared: &SharedByListeners,
-        ours: &[SocketAddr],
+        own: &OwnAddresses,
     ) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket {
             address: listener.address,
@@ -154,7 +153,7 @@ impl OpenedPort {
             earlier,
         } = inherited;
         let streams = match streams.is_empty() {
-            true => socket::open(listener.address, workers, ours)?.1,
+            true => socket::open(listener.address, workers, own)?.1,
             false => streams,
         };
         let first = streams
@@ -172,7 +171,7 @@ impl OpenedPort {
         let most = workers.min(MOST_QUIC_WORKERS);
         let quic = match (speaks_http3(listener), datagrams.is_empty()) {
             (false, _) => Ok(None),
-            (true, true) => quic::open(address, most, &shared.identity, ours).map(Some),
+            (true, true) => quic::open(address, most, &shared.identity, own).map(Some),
             (true, false) => quic::adopt(datagrams, most, &shared.identity, earlier).map(Some),
         };
         Ok(Self {
@@ -189,7 +188,7 @@ impl OpenedPort {
         listener: &ListenerConfig,
         workers: usize,
         shared: &SharedByListeners,
-        ours: &[SocketAddr],
+        own: &OwnAddresses,
     ) -> Result<Self, BindError> {
         let address = running.port.address;
         let before = running.listener.as_ref();
@@ -209,7 +208,7 @@ impl OpenedPort {
         let quic = match (speaks_http3(listener), &running.quic) {
             (true, None) => {
                 let most = workers.min(MOST_QUIC_WORKERS);
-                let opened = quic::open(address, most, &shared.identity, ours);
+                let opened = quic::open(address, most, &shared.identity, own);
                 Some(opened.map_err(|source| BindError::Quic { address, source })?)
             }
             (true, Some(_)) | (false, _) => None,

@@ -22,7 +22,7 @@ use super::port::{OpenedPort, Port, speaks_http3};
 use super::quic::{OpenedQuic, QuicTenant, SteeringGroup};
 use super::shared::SharedByListeners;
 use super::signal::{DrainSignal, DrainStage};
-use super::socket::{self, ListeningSocket};
+use super::socket::{self, ListeningSocket, OwnAddresses};
 use super::thread_work::WorkerThread;
 use super::unix::SocketFile;
 use super::worker::AcceptOn;
@@ -256,7 +256,10 @@ impl RunningListeners {
     pub fn prepare(&self, wanted: &[ListenerConfig]) -> Result<PreparedListeners, BindError> {
         let mut present: Vec<Option<&RunningPort>> = self.ports.iter().map(Some).collect();
         let addresses = self.ports.iter().map(|running| running.port.address);
-        let mut ours: Vec<SocketAddr> = addresses.collect();
+        let mut own = OwnAddresses {
+            served: addresses.collect(),
+            opened: Vec::new(),
+        };
         let mut ports = Vec::new();
         for (n, listener) in wanted.iter().enumerate() {
             let at = present.iter().position(|running| {
@@ -270,13 +273,13 @@ impl RunningListeners {
                     Ok(PreparedPort::Same(at))
                 }
                 Some((at, running)) => {
-                    let opened = OpenedPort::replacing(running, listener, workers, shared, &ours);
+                    let opened = OpenedPort::replacing(running, listener, workers, shared, &own);
                     opened.map(|opened| PreparedPort::Changed(at, opened))
                 }
-                None => OpenedPort::of(listener, workers, shared, &ours).map(PreparedPort::New),
+                None => OpenedPort::of(listener, workers, shared, &own).map(PreparedPort::New),
             };
             if let Ok(PreparedPort::New(opened)) = &prepared {
-                ours.push(opened.port.address);
+                own.opened.push(opened.port.address);
             }
             match prepared.map_err(|error| error.of_listener(n)) {
                 Err(BindError::NotHere { address }) if has_twin(address, wanted) => {

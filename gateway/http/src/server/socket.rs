@@ -89,21 +89,30 @@ impl AcceptingSocket {
     }
 }
 
-/// Opens `count` sockets on `address`. The returned address has the real port. Beside one of `ours`
+/// The addresses of the gateway's other listeners, beside which one is opened.
+#[derive(Default)]
+pub(super) struct OwnAddresses {
+    /// Where this process or the one before it serves.
+    pub(super) served: Vec<SocketAddr>,
+    /// Where nobody serves yet: what was opened a moment ago, and what a service manager has kept.
+    pub(super) opened: Vec<SocketAddr>,
+}
+
+/// Opens `count` sockets on `address`. The returned address has the real port. Beside one of `own`
 /// nobody can connect to them before [`begin`], since they would take connections of that.
 pub(super) fn open(
     address: SocketAddr,
     count: usize,
-    ours: &[SocketAddr],
+    own: &OwnAddresses,
 ) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
     let failed = |source| explain(address, source);
-    let beside_ours = ours.iter().any(|other| overlap(address, *other));
-    if !beside_ours {
+    let beside_own = own.all().any(|other| overlap(address, *other));
+    if !beside_own {
         probe(address).map_err(failed)?;
     }
     let one = |address| {
         let socket = shared(address)?;
-        if !beside_ours {
+        if !beside_own {
             socket.listen(BACKLOG)?;
         }
         Ok(TcpListener::from(socket))
@@ -115,6 +124,13 @@ pub(super) fn open(
         sockets.push(one(bound).map_err(failed)?);
     }
     Ok((bound, sockets))
+}
+
+impl OwnAddresses {
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.served.iter().chain(&self.opened)
+    }
 }
 
 /// Lets clients connect, where they can't yet.

@@ -204,12 +204,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         let (listener, mut file) = opened(&path).unwrap();
-        let adopted = || adopt(&path, listener.try_clone().unwrap(), file.lock().unwrap());
+        let adopted = || {
+            let mode = "0600".parse().unwrap();
+            adopt(
+                &path,
+                mode,
+                listener.try_clone().unwrap(),
+                file.lock().unwrap(),
+            )
+        };
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         // One that never took it over.
         drop(adopted().unwrap());
         assert!(path.exists());
         let (again, mut own) = adopted().unwrap();
+        assert_eq!(mode(), 0o640);
         own.own();
+        assert_eq!(mode(), 0o600);
         file.give_up();
         drop((listener, file));
         assert!(UnixStream::connect(&path).is_ok());

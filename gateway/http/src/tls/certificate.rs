@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,7 +28,7 @@ pub struct ServerCertificate {
     /// The names that it is used for.
     pub names: Vec<ServerNamePattern>,
     /// The addresses that stand in it. No client asks for them by SNI.
-    pub addresses: Vec<std::net::IpAddr>,
+    pub addresses: Vec<IpAddr>,
     pub not_after: SystemTime,
     pub(super) certified: Arc<CertifiedKey>,
 }
@@ -214,12 +215,21 @@ impl ServerCertificate {
     pub fn covers(&self, host: &str) -> bool {
         match super::names::canonical(host) {
             Some(name) => self.names.iter().any(|pattern| pattern.covers(&name)),
-            None => {
-                let bare = host.trim_start_matches('[').trim_end_matches(']');
-                let address = bare.parse::<std::net::IpAddr>();
-                address.is_ok_and(|address| self.addresses.contains(&address))
-            }
+            None => Self::address_of(host).is_some_and(|address| self.covers_address(address)),
         }
+    }
+
+    /// The same for an address.
+    pub(super) fn covers_address(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// The address that a host is. None: it is a name, or neither.
+    pub(super) fn address_of(host: &str) -> Option<IpAddr> {
+        host.trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse()
+            .ok()
     }
 
     /// Whether it is no longer valid.
@@ -312,7 +322,7 @@ fn certified(
 
 /// The names and the addresses of the extension subjectAltName. The subject's common name counts
 /// nothing (RFC 9525 §2).
-fn names_of(certificate: &X509Certificate<'_>) -> (Vec<ServerNamePattern>, Vec<std::net::IpAddr>) {
+fn names_of(certificate: &X509Certificate<'_>) -> (Vec<ServerNamePattern>, Vec<IpAddr>) {
     let (mut names, mut addresses) = (Vec::new(), Vec::new());
     let found = certificate.subject_alternative_name().ok().flatten();
     for name in found.iter().flat_map(|found| &found.value.general_names) {
@@ -325,9 +335,9 @@ fn names_of(certificate: &X509Certificate<'_>) -> (Vec<ServerNamePattern>, Vec<s
     (names, addresses)
 }
 
-fn address_of(octets: &[u8]) -> Option<std::net::IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(std::net::IpAddr::from);
-    let v6 = || <[u8; 16]>::try_from(octets).map(std::net::IpAddr::from);
+fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
     v4.or_else(|_| v6()).ok()
 }
 

@@ -179,9 +179,12 @@ impl TlsListeners {
 
     /// Whether one of the listeners has a certificate for this host, a name or an address.
     pub fn have_certificate_for(&self, host: &str) -> bool {
-        let listeners = self.listeners.lock();
-        let mut open = listeners.iter().filter_map(std::sync::Weak::upgrade);
-        open.any(|listener| listener.covers(host))
+        let open: Vec<_> = {
+            let listeners = self.listeners.lock();
+            let open = listeners.iter().filter_map(std::sync::Weak::upgrade);
+            open.collect()
+        };
+        open.iter().any(|listener| listener.covers(host))
     }
 
     pub(crate) fn ended(&self, outcome: HandshakeOutcome) {

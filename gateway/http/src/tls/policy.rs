@@ -1,11 +1,10 @@
 //! TLS policies: what a listener, or some of its names, demand of a session.
 
-use std::fs::read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use lamina_base::tls::{self, TrustedAuthoritiesError};
+use lamina_base::tls::{self, TrustedAuthoritiesError, read_regular};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
@@ -222,7 +221,7 @@ pub(super) fn identity(demands: &PolicyDemands<'_>) -> Result<TlsPolicyId, TlsPo
             ClientAuthMode::Require => 1,
             ClientAuthMode::Request => 2,
         }]);
-        let authorities = read(&auth.ca).map_err(|error| {
+        let authorities = read_regular(&auth.ca).map_err(|error| {
             TlsPolicyError::Authorities(format!("{}: {error}", auth.ca.display()))
         })?;
         add(&authorities);
@@ -256,7 +255,7 @@ fn verifier(
 }
 
 fn read_revocations(file: &Path) -> Result<Vec<u8>, TlsPolicyError> {
-    read(file).map_err(|error| TlsPolicyError::Revocations {
+    read_regular(file).map_err(|error| TlsPolicyError::Revocations {
         file: file.to_owned(),
         reason: error.to_string(),
     })
@@ -350,7 +349,7 @@ pub(super) fn secrets(
             file: file.clone(),
             reason,
         };
-        let secret = read(file).map_err(|error| wrong(error.to_string()))?;
+        let secret = read_regular(file).map_err(|error| wrong(error.to_string()))?;
         let short = secret.len() < LEAST_SECRET;
         let expected = format!(
             "{} bytes; expected at least {LEAST_SECRET} random ones, as of `openssl rand {LEAST_SECRET}`",

@@ -1,10 +1,10 @@
 //! What is risky about a certificate that can be used: some clients refuse it, or will soon.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use lamina_base::tls::read_regular;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
@@ -177,7 +177,7 @@ pub fn of(
 /// When a list of revoked certificates in this file should have been replaced by another one. None
 /// if that is still to come, or the file can't be read, which is an error elsewhere.
 pub fn overdue_revocations(file: &Path, now: SystemTime) -> Option<SystemTime> {
-    let text = fs::read(file).ok()?;
+    let text = read_regular(file).ok()?;
     let lists = CertificateRevocationListDer::pem_slice_iter(&text).flatten();
     let next = lists.filter_map(|list| {
         let (_, parsed) = CertificateRevocationList::from_der(&list).ok()?;

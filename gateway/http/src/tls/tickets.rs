@@ -344,8 +344,9 @@ impl ProducesTickets for PolicyTicketer {
 }
 
 /// The certificate of the client in a session, as rustls 0.23 writes one: name, version, cipher suite,
-/// secret and a flag come before it. None if there is none. A session that is not understood is
-/// refused after its handshake ([`TlsSession`](super::TlsSession)), whatever is said here.
+/// secret and a flag come before it. None if there is none. Where a session is not
+/// understood, one whose certificate has expired is refused after its handshake
+/// ([`TlsSession`](super::TlsSession)).
 fn client_certificate(session: &[u8]) -> Option<&[u8]> {
     let (named, rest) = session.split_first()?;
     let rest = match named {

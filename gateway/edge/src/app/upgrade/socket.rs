@@ -20,6 +20,17 @@ pub struct UpgradeSocket {
     identity: (u64, u64),
 }
 
+/// One that listens beside its place, where the one of the process before may still be.
+pub struct PreparedUpgradeSocket {
+    listener: tokio::net::UnixListener,
+    beside: BesideFile,
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+/// The file of a socket that is not in its place yet; dropping it removes the file.
+struct BesideFile(PathBuf);
+
 /// Why it can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeSocketError {
@@ -61,46 +72,7 @@ impl UpgradeSocket {
                 return Err(UpgradeSocketError::InUse { path });
             }
         }
-        Self::replace(path)
-    }
-
-    /// Opens it in place of whatever is there, which the caller knows to be of the process before.
-    ///
-    /// # Errors
-    /// If the file can't be made.
-    pub fn replace(path: &Path) -> Result<Self, UpgradeSocketError> {
-        let opened = Self::at(path);
-        opened.map_err(|source| UpgradeSocketError::File {
-            path: path.to_owned(),
-            source,
-        })
-    }
-
-    fn at(path: &Path) -> io::Result<Self> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        let beside = PathBuf::from(beside);
-        // Of a process with the same number that was killed.
-        let _ = fs::remove_file(&beside);
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SockAddr::unix(&beside)?)?;
-        let moved: io::Result<(u64, u64)> = (|| {
-            // Nobody can connect before it listens.
-            fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
-            socket.listen(BACKLOG)?;
-            let made = fs::symlink_metadata(&beside)?;
-            fs::rename(&beside, path)?;
-            Ok((made.dev(), made.ino()))
-        })();
-        if moved.is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        Ok(Self {
-            identity: moved?,
-            listener: tokio::net::UnixListener::from_std(UnixListener::from(socket))?,
-            path: path.to_owned(),
-        })
+        PreparedUpgradeSocket::beside(path)?.put_in_place()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -119,6 +91,65 @@ impl UpgradeSocket {
     fn is_in_place(&self) -> bool {
         let there = fs::symlink_metadata(&self.path);
         there.is_ok_and(|file| (file.dev(), file.ino()) == self.identity)
+    }
+}
+
+impl PreparedUpgradeSocket {
+    /// Opens one beside `path`.
+    ///
+    /// # Errors
+    /// If the file can't be made.
+    pub fn beside(path: &Path) -> Result<Self, UpgradeSocketError> {
+        let opened = Self::at(path);
+        opened.map_err(|source| UpgradeSocketError::File {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = BesideFile(PathBuf::from(beside));
+        // Of a process with the same number that was killed.
+        let _ = fs::remove_file(&beside.0);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::unix(&beside.0)?)?;
+        // Nobody can connect before it listens.
+        fs::set_permissions(&beside.0, Permissions::from_mode(0o600))?;
+        socket.listen(BACKLOG)?;
+        let made = fs::symlink_metadata(&beside.0)?;
+        Ok(Self {
+            identity: (made.dev(), made.ino()),
+            listener: tokio::net::UnixListener::from_std(UnixListener::from(socket))?,
+            path: path.to_owned(),
+            beside,
+        })
+    }
+
+    /// Moves it to the place of whatever is there.
+    ///
+    /// # Errors
+    /// If the file can't be moved.
+    pub fn put_in_place(self) -> Result<UpgradeSocket, UpgradeSocketError> {
+        let moved = fs::rename(&self.beside.0, &self.path);
+        moved.map_err(|source| UpgradeSocketError::File {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(UpgradeSocket {
+            listener: self.listener,
+            path: self.path,
+            identity: self.identity,
+        })
+    }
+}
+
+impl Drop for BesideFile {
+    fn drop(&mut self) {
+        // One that was moved is not there any more.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -162,7 +193,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("upgrade.sock");
         let old = UpgradeSocket::open(&path).unwrap();
-        let new = UpgradeSocket::replace(&path).unwrap();
+        let prepared = PreparedUpgradeSocket::beside(&path).unwrap();
+        assert!(old.is_in_place());
+        let new = prepared.put_in_place().unwrap();
         drop(old);
         assert!(UnixStream::connect(&path).is_ok());
         drop(new);

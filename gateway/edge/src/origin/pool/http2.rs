@@ -13,17 +13,13 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::uri::Authority;
 use http::{Request, Response, Uri, Version};
-use http_body::{Frame, SizeHint};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -35,7 +31,7 @@ use super::counts::ConnectionCounter;
 use super::endings::{ConnectionOrigin, WantedAddresses};
 use super::limits::PoolLimits;
 use super::{ConnectionChoice, RequestProgress, SendFailure};
-use crate::http::body::{Body, BodyError};
+use crate::http::body::Body;
 use crate::http::frames::{Http2PeerState, MeteredConnection, SendWindow};
 use crate::origin::connect::open;
 use crate::origin::error::SendError;
@@ -85,12 +81,6 @@ struct Http2Connection {
 pub(super) enum StreamContent {
     Head,
     HeadAndBody,
-}
-
-/// The body of a request, which counts what it takes of the window of its connection.
-struct WindowedBody {
-    body: Body,
-    window: Arc<SendWindow>,
 }
 
 /// A stream of a connection, which no other request may use. Dropping it gives it back.
@@ -216,10 +206,10 @@ impl Http2Lane {
     async fn begin(&self, stream: OriginStream) -> Result<Http2Connection, SendError> {
         let peer = Arc::new(Http2PeerState::default());
         let (address, traffic) = (stream.peer(), stream.traffic());
-        let uploads = Arc::<SendWindow>::default();
+        let send_window = Arc::<SendWindow>::default();
         let metered = MeteredConnection::origin(stream)
             .with_peer(Arc::clone(&peer))
-            .with_window(Arc::clone(&uploads));
+            .with_used_window(Arc::clone(&send_window));
         let window = self.limits.stream_window.clamp(1 << 14, MAX_WINDOW);
         let all = window.saturating_mul(self.limits.max_streams);
         let mut builder = Builder::new(TokioExecutor::new());
@@ -254,7 +244,7 @@ impl Http2Lane {
             last_used: Mutex::new(now),
             traffic,
             has_served: AtomicBool::new(false),
-            window: uploads,
+            window: send_window,
         })
     }
 
@@ -368,13 +358,6 @@ impl Http2StreamPermit {
             error: SendError::Host(error),
             progress: RequestProgress::Unknown,
         })?;
-        let request = match request.body().is_empty() {
-            true => request,
-            false => request.map(|body| {
-                let window = Arc::clone(&self.0.window);
-                Body::boxed(WindowedBody { body, window })
-            }),
-        };
         let mut sender = self.0.sender.clone();
         let before = self.0.traffic.mark();
         let has_served = self.0.has_served.load(Relaxed);
@@ -397,32 +380,6 @@ impl Http2StreamPermit {
                 Err(SendFailure { error, progress })
             }
         }
-    }
-}
-
-impl http_body::Body for WindowedBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(piece) = frame.data_ref()
-        {
-            self.window.used(piece.len());
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

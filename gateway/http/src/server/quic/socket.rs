@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use super::passage::EarlierProcess;
 use super::steering::{SteeringGroup, WorkerInbox};
 use crate::quic_identity::QuicIdentity;
-use crate::server::socket::overlap;
+use crate::server::socket::{OwnAddresses, overlap};
 
 /// What is asked of the kernel for datagrams that were not read.
 pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -44,14 +44,15 @@ pub(in crate::server) fn open(
     address: SocketAddr,
     workers: usize,
     identity: &Arc<QuicIdentity>,
-    ours: &[SocketAddr],
+    own: &OwnAddresses,
 ) -> io::Result<OpenedQuic> {
-    // Not where datagrams of the other one would come here as soon as the socket is bound.
-    let takes_none = |other: &SocketAddr| {
+    let overlaps = |other: &SocketAddr| overlap(address, *other);
+    // Whether datagrams to the other one would come here as soon as the socket is bound.
+    let takes_datagrams = |other: &SocketAddr| {
         let is_behind = !other.ip().is_unspecified() || address.is_ipv6();
-        overlap(address, *other) && address.ip().is_unspecified() && is_behind
+        overlaps(other) && !(address.ip().is_unspecified() && is_behind)
     };
-    if !ours.iter().any(takes_none) {
+    if own.served.iter().any(takes_datagrams) || !own.all().any(overlaps) {
         // Another program of the same user could share the port otherwise: see `socket::open`.
         socket(address)?.bind(&SockAddr::from(address))?;
     }

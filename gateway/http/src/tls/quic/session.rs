@@ -118,9 +118,9 @@ impl PolicySession {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
                     let listener = &self.tls.listener;
-                    let chosen = listener.choose(&accepted.client_hello());
-                    return chosen.ok_or_else(|| {
-                        listener.want_certificate(&accepted.client_hello());
+                    let hello = accepted.client_hello();
+                    listener.want_certificate(&hello);
+                    return listener.choose(&hello).ok_or_else(|| {
                         let reason = "no certificate for the name that was asked for";
                         alert(AlertDescription::UnrecognisedName, reason)
                     });
