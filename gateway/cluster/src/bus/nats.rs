@@ -26,8 +26,6 @@ use async_nats::ConnectOptions;
 use async_nats::rustls::pki_types::CertificateDer;
 use async_nats::rustls::pki_types::pem::PemObject;
 
-use lamina_base::tls::read_regular;
-
 use super::transport::BusTransport;
 use config::NatsMode;
 pub use config::NatsOpenError;
@@ -61,7 +59,7 @@ fn unreadable(key: &'static str, file: &Path, reason: String) -> NatsOpenError {
 }
 
 fn certificates(file: &Path) -> Result<(), String> {
-    let text = read_regular(file).map_err(|e| e.to_string())?;
+    let text = std::fs::read(file).map_err(|e| e.to_string())?;
     let mut all = CertificateDer::pem_slice_iter(&text);
     match all.next() {
         None => Err("it contains no certificate".to_owned()),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lamina_base::tls::read_regular;
@@ -151,7 +151,7 @@ impl TargetOrders {
     }
 }
 
-fn read(file: &PathBuf) -> io::Result<KeptOrders> {
+fn read(file: &Path) -> io::Result<KeptOrders> {
     match read_regular(file) {
         Ok(text) => Ok(serde_json::from_slice(&text)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(KeptOrders::new()),

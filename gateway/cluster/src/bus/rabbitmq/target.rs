@@ -2,11 +2,11 @@
 //!
 //! Credentials in the URL are refused: a URL is shown in dumps and logs, a password never is.
 
+use std::fs;
 use std::path::Path;
 
 use lamina_base::redis::driver::rustls::pki_types::CertificateDer;
 use lamina_base::redis::driver::rustls::pki_types::pem::PemObject;
-use lamina_base::tls::read_regular;
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 
@@ -112,7 +112,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RabbitMqOpe
         file: file.display().to_string(),
         reason,
     };
-    let text = read_regular(file).map_err(|e| wrong(e.to_string()))?;
+    let text = fs::read(file).map_err(|e| wrong(e.to_string()))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = found.map_err(|e| wrong(e.to_string()))?;
     if found.is_empty() {
