@@ -50,8 +50,13 @@ impl OriginTargets {
         self.metrics.panic(situation);
         if candidates.is_empty() {
             // A target that has asked for a rest is better than one that fails.
-            let resting = &targets[..enough.unwrap_or(end)];
-            candidates.extend(resting.iter().filter(|target| target.is_usable(now)));
+            let resting = |among: &'a [Arc<OriginTarget>]| {
+                among.iter().filter(move |target| target.is_usable(now))
+            };
+            candidates.extend(resting(&targets[..enough.unwrap_or(end)]));
+            if candidates.is_empty() {
+                candidates.extend(resting(targets));
+            }
         }
         if situation == ChoiceSituation::Panic || candidates.is_empty() {
             let ready = targets.iter().filter(|target| target.is_ready());
