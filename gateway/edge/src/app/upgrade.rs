@@ -15,7 +15,7 @@
 //! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours`, and what was purged since its cache was written down |
 //! | purges that, too; `serving` | |
 //! | | tells systemd the new main process; `released` |
-//! | accepts, opens its own upgrade socket in place of the old one, tells systemd that it is ready | accepts nothing more, closes the disk tier, drains; for each purge on its last connections `purged` |
+//! | accepts, moves its own upgrade socket, which it opened before `ready`, to the place of the old one, tells systemd that it is ready | accepts nothing more, closes the disk tier, drains; for each purge on its last connections `purged` |
 //! | purges, `purged` | answers that client, and at last ends |
 //!
 //! The new process accepts nothing before `released`, or the end of the old one: a process that was

@@ -5,9 +5,9 @@ pub struct CharacterClass {
     is_negated: bool,
     /// First and last characters of what is in it.
     ranges: Vec<(char, char)>,
-    /// Whether it has a name for all characters but some.
+    /// This is true if the class has a name, as `\D`, that stands for all characters but a few.
     has_rest: bool,
-    /// How many characters of the expression it takes, behind the bracket that begins it.
+    /// The number of characters that the class takes in the expression, without the opening bracket.
     pub length: usize,
 }
 

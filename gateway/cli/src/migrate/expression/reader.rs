@@ -6,7 +6,7 @@ use super::{END, ExpressionCase, PatternList, PatternMeaning, START, literal};
 const MOST_PATTERNS: usize = 128;
 /// The most bytes of all of them together: counts in counts multiply them.
 const MOST_PATTERN_BYTES: usize = 8192;
-/// How deep groups may lie in groups. What reads them calls itself for each.
+/// The greatest depth of nested groups. It is bounded, since the reader calls itself for each group.
 const DEEPEST_GROUP: usize = 32;
 
 /// An expression that is being read; its characters stand in reverse.
@@ -100,7 +100,7 @@ impl ExpressionReader {
         (self.rest.pop()? == ')').then_some(found)
     }
 
-    /// What stands behind `(?`: `:`, `i:` or a name. Of all else there is no pattern.
+    /// Reads what stands behind `(?`: `:`, `i:` or a name. Nothing else can be written as a pattern.
     fn kind_of_group(&mut self) -> Option<()> {
         match self.rest.pop()? {
             ':' => Some(()),

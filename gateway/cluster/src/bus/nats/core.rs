@@ -22,7 +22,7 @@ use super::link::{NatsConnection, chain};
 use super::transport::{NatsConnectionState, NatsSession};
 use crate::bus::transport::{PublishError, PublishOutcome, TransportEventSender};
 
-/// How many markers are awaited one after the other.
+/// The number of markers that are awaited, one after the other.
 const MARKERS: usize = 2;
 
 pub(super) struct NatsCoreSession {

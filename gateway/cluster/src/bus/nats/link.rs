@@ -35,7 +35,7 @@ pub(super) struct NatsConnection {
 struct NatsClientEvents {
     /// Why the connection can't be used any more.
     end: watch::Sender<Option<String>>,
-    /// What the server said when it refused messages from us, and nobody has asked for yet.
+    /// The words with which the server refused messages of ours. They wait until somebody asks for them.
     refusals: Mutex<VecDeque<String>>,
     refused: Notify,
     dropped: AtomicBool,
@@ -53,8 +53,8 @@ const BUFFER: usize = 4_096;
 /// The most refusals that wait for somebody who asks for them.
 const REFUSALS: usize = 16;
 
-/// Whether the server says this of something that was published to the subject.
-fn names(said: &str, subject: &str) -> bool {
+/// Returns true if the server says this of a message that was published to the subject.
+fn is_about(said: &str, subject: &str) -> bool {
     said.contains(&format!("\"{subject}\""))
 }
 
@@ -107,8 +107,11 @@ impl NatsConnection {
     /// The refusal of something that was published to this subject since the previous call.
     pub(super) fn refusal(&self, subject: &str) -> Option<String> {
         let mut refusals = self.events.refusals.lock();
-        let last = refusals.iter().rfind(|said| names(said, subject)).cloned();
-        refusals.retain(|said| !names(said, subject));
+        let last = refusals
+            .iter()
+            .rfind(|said| is_about(said, subject))
+            .cloned();
+        refusals.retain(|said| !is_about(said, subject));
         last
     }
 

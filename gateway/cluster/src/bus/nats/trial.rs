@@ -137,7 +137,7 @@ async fn while_connected<T>(
     }
 }
 
-/// Whether the trial needs a stream of its own, and what there is.
+/// Finds out which stream there is, and whether the trial needs one of its own.
 async fn look(
     context: &Context,
     config: &NatsConfig,
