@@ -45,12 +45,15 @@
 
 CARGO ?= cargo
 
-# As `make test` builds it, so that nothing is compiled twice.
+# The tests enable features of dependencies; with these, a build shares all that is compiled with them.
+SHARED := --features lamina/shared-with-tests
+LAMINA := $(CARGO) build --locked -p lamina $(SHARED)
+
 run:
 	@echo "make run: 1 of 3, the plugins of the quickstart; what this machine cannot build is skipped"
 	@plugins/build.sh
 	@echo "make run: 2 of 3, the gateway; the first time this takes about seven and a half minutes on two cores"
-	$(CARGO) build --locked -p lamina
+	$(LAMINA)
 	@echo "make run: 3 of 3, starting"
 	@scripts/run.sh
 
@@ -117,7 +120,7 @@ test-install:
 	@tests/cms/control.sh --install
 
 test: test-install test-plugins
-	$(CARGO) build --locked -p lamina
+	$(LAMINA)
 	@scripts/test.sh
 
 # As root. `scripts/image.py try` tries again what was built.
@@ -135,16 +138,16 @@ test-plugins:
 test-cms:
 	@tests/install.sh test-cms $(WIKI) $(BLOG) $(SUITES)
 	@tests/cms/control.sh --install
-	$(CARGO) build --locked -p lamina
-	$(CARGO) test --locked --workspace --test e2e -- --include-ignored --nocapture cms_
+	$(LAMINA)
+	$(CARGO) test --locked --workspace $(SHARED) --test e2e -- --include-ignored --nocapture cms_
 
 # How the gateway is asked in `make conformance` and `make differential`: clear, tls-h1, tls-h2, h3.
 FRONT ?= clear
 
 # Installs the suite into target/conformance the first time.
 conformance:
-	$(CARGO) build --locked -p lamina
-	[ $(FRONT) = clear ] || $(CARGO) build --locked --workspace --bin front
+	$(LAMINA)
+	[ $(FRONT) = clear ] || $(CARGO) build --locked --workspace $(SHARED) --bin front
 	@tests/conformance/run.sh --front=$(FRONT)
 
 # Each way but clear text, one after the other.
@@ -179,8 +182,8 @@ SEED ?= 1
 REQUESTS ?= 12000
 
 differential: bench-install
-	$(CARGO) build --locked -p lamina
-	$(CARGO) run --locked -p e2e --bin differential -- --seed $(SEED) --requests $(REQUESTS) --front $(FRONT)
+	$(LAMINA)
+	$(CARGO) run --locked $(SHARED) --bin differential -- --seed $(SEED) --requests $(REQUESTS) --front $(FRONT)
 
 differential-fronts:
 	$(MAKE) differential FRONT=tls-h1

@@ -16,14 +16,15 @@ timed() {
     echo "TIME: $part: $((SECONDS - began)) s"
 }
 
-# Always the whole workspace, so that no dependency is built again with other features.
-timed "building and running unit tests" "$CARGO" test --locked --workspace --lib --bins
-timed "examples of the documentation" "$CARGO" test --locked --workspace --doc
-timed "building the end-to-end tests" "$CARGO" test --locked --workspace --test e2e --no-run
+# Always the whole workspace and this feature, so that no dependency is built again with others.
+WORKSPACE=(--locked --workspace --features lamina/shared-with-tests)
+timed "building and running unit tests" "$CARGO" test "${WORKSPACE[@]}" --lib --bins
+timed "examples of the documentation" "$CARGO" test "${WORKSPACE[@]}" --doc
+timed "building the end-to-end tests" "$CARGO" test "${WORKSPACE[@]}" --test e2e --no-run
 log=$(mktemp)
 began=$SECONDS
 trap 'rm -f "$log"' EXIT
-if "$CARGO" test --locked --workspace --test e2e 2>&1 | tee "$log"; then
+if "$CARGO" test "${WORKSPACE[@]}" --test e2e 2>&1 | tee "$log"; then
     echo "TIME: end-to-end tests: $((SECONDS - began)) s"
     exit 0
 fi
@@ -32,6 +33,6 @@ if [ -z "${LAMINA_SECOND_TRY:-}" ] || [ ${#failed[@]} -eq 0 ] || [ ${#failed[@]}
     exit 1
 fi
 for test in "${failed[@]}"; do
-    "$CARGO" test --locked --workspace --test e2e -- --exact "$test"
+    "$CARGO" test "${WORKSPACE[@]}" --test e2e -- --exact "$test"
 done
 printf 'UNSTABLE: %s failed among the others and passed alone.\n' "${failed[@]}" >&2

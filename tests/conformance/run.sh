@@ -18,7 +18,7 @@ work=$target/conformance
 if [ -z "${LAMINA_BIN:-}" ]; then
     for LAMINA_BIN in "$target"/{debug,release}/lamina; do [ -x "$LAMINA_BIN" ] && break; done
 fi
-[ -x "$LAMINA_BIN" ] || { echo "conformance: build the gateway first: cargo build -p lamina" >&2; exit 1; }
+[ -x "$LAMINA_BIN" ] || { echo "conformance: build the gateway first: cargo build -p lamina --features shared-with-tests" >&2; exit 1; }
 command -v npm >/dev/null || { echo "conformance: needs Node.js 18 or newer with npm" >&2; exit 1; }
 
 # The suite stays out of the repository; the lock file says which bytes it must be.
