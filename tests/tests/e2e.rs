@@ -242,6 +242,8 @@ mod l2_redis_groups;
 mod l2_redis_index;
 #[path = "e2e/l2_rolled_back.rs"]
 mod l2_rolled_back;
+#[path = "e2e/l2_soft.rs"]
+mod l2_soft;
 #[path = "e2e/l2_tls.rs"]
 mod l2_tls;
 #[path = "e2e/l2_turns.rs"]

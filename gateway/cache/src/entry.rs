@@ -50,6 +50,15 @@ pub struct Entry {
     forms: OnceLock<Arc<EncodedForms>>,
 }
 
+/// How far an entry was compared with the purge log.
+#[derive(Clone, Copy)]
+pub(super) struct Comparison {
+    /// The order up to which it was compared.
+    pub(super) checked: PurgeOrder,
+    /// Whether a soft purge marked it stale.
+    pub(super) marked: bool,
+}
+
 /// The attributes by which purges select an entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PurgeAttributes {
@@ -172,30 +181,41 @@ impl Entry {
         self.uses.store(self.uses() / 2, Ordering::Relaxed);
     }
 
-    /// The order up to which it was compared with the purge log.
-    pub fn checked(&self) -> PurgeOrder {
-        PurgeOrder::new(self.checked.load(Ordering::Relaxed) & !SOFT)
+    /// How far it was compared with the purge log.
+    pub(super) fn compared(&self) -> Comparison {
+        let checked = self.checked.load(Ordering::Acquire);
+        Comparison {
+            checked: PurgeOrder::new(checked & !SOFT),
+            marked: checked & SOFT != 0,
+        }
     }
 
     /// Whether a soft purge marked it stale.
     pub fn is_marked(&self) -> bool {
-        self.checked.load(Ordering::Acquire) & SOFT != 0
+        self.compared().marked
     }
 
-    /// Notes that it was compared with the log up to `order`.
-    pub fn set_checked(&self, order: PurgeOrder, marked: bool) {
+    /// Notes that it was compared with the log up to `order`. Several threads may do so, with
+    /// different orders. The value only grows, and a mark counts more than any order: so a mark is
+    /// never lost, and at worst the entry is compared once more.
+    pub(super) fn set_checked(&self, order: PurgeOrder, marked: bool) {
         let mark = if marked { SOFT } else { 0 };
-        self.checked.store(order.value() | mark, Ordering::Relaxed);
+        self.checked
+            .fetch_max(order.value() | mark, Ordering::AcqRel);
     }
 
     /// Marks it stale since the time of a soft purge or a similar event. None: that time is too
-    /// long ago to be known. If the entry is compared with the log at the same moment, the mark may
-    /// be lost.
+    /// long ago to be known.
     pub fn mark(&self, since: Option<Instant>) {
         if let Some(since) = since {
             let _ = self.stale_since.set(since);
         }
-        self.checked.fetch_or(SOFT, Ordering::Release);
+        self.checked.fetch_or(SOFT, Ordering::AcqRel);
+    }
+
+    #[cfg(test)]
+    pub(super) fn stale_since(&self) -> Option<Instant> {
+        self.stale_since.get().copied()
     }
 
     /// How long a soft purge has made it stale. None: it is not marked.

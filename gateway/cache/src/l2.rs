@@ -217,7 +217,9 @@ impl L2 {
     /// Begins with the purge log as the process before has read it, if that still has the store.
     pub fn begin_with_log(&self, log: PurgeLogRange) {
         if self.guard.store.awaits_predecessor() {
-            self.feed.apply(log);
+            let question = self.feed.question();
+            // Nothing was read before.
+            let _ = self.feed.apply(log, question);
         }
     }
 

@@ -16,6 +16,8 @@
 //! Invariant: a record is in place before `order` shows its number, so whoever reads order n sees
 //! every record up to n. Records are dropped when a sweep has compared every entry with them;
 //! `floor` then tells which loads began too early to be judged, and those are not admitted.
+//! Invariant: what takes the place of dropped records (the floor, the stamp of everything, a wider
+//! record) is shown before they go. Whoever looks reads it after them, and so misses none of both.
 
 mod keys;
 mod ledger;
@@ -35,13 +37,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::config;
-use crate::entry::{Entry, PurgeAttributes};
+use crate::entry::{Comparison, Entry, PurgeAttributes};
 use crate::key::PurgeHash;
 use ledger::{CompiledSelector, LedgerInsertOutcome, PurgeLedger};
 use order::{LocalStepBounds, PurgeClock};
 use stamps::InvalidationStamps;
+use steps::LedgerMoment;
 use table::{Stamp, StampCell};
-use times::{PurgeTimes, SoftTimes};
+use times::{PurgeTimes, SoftPurge, SoftTimes};
 
 pub(crate) use order::PurgeOrderCell;
 pub use order::{MAX_NUMBER, PurgeOrder};
@@ -306,10 +309,6 @@ impl PurgeLog {
         kind: PurgeKind,
         order: PurgeOrder,
     ) {
-        if kind == PurgeKind::Soft {
-            self.soft_times.lock().note(order, Instant::now());
-        }
-        let ledger = self.with_room(author);
         let stamp = match kind {
             PurgeKind::Hard => Stamp {
                 hard: order,
@@ -320,15 +319,21 @@ impl PurgeLog {
                 soft: order,
             },
         };
-        if let LedgerInsertOutcome::Everything(stamp) =
-            ledger.take(CompiledSelector::of(selector), stamp)
+        let (ledger, what) = (self.with_room(author), CompiledSelector::of(selector));
+        if kind == PurgeKind::Soft {
+            let before = match &what {
+                CompiledSelector::All => self.all.read().soft,
+                what => ledger.last_soft(what),
+            };
+            let purge = SoftPurge { order, before };
+            self.soft_times.lock().note(purge, Instant::now());
+        }
+        if let LedgerInsertOutcome::Everything(stamp) = ledger.take(what, stamp, &self.all)
+            && stamp.hard > PurgeOrder::BEFORE_ALL
         {
-            self.all.raise(stamp);
-            if stamp.hard > PurgeOrder::BEFORE_ALL {
-                // A purge of everything replaces the records before it.
-                self.operators.forget(stamp.hard);
-                self.requests.forget(stamp.hard);
-            }
+            // A purge of everything replaces the records before it.
+            self.operators.forget(stamp.hard);
+            self.requests.forget(stamp.hard);
         }
         self.recorded.raise(order);
     }
@@ -355,8 +360,8 @@ impl PurgeLog {
     /// judged any more: that hides too much, but never too little.
     fn shed(&self) {
         let median = self.operators.median();
-        self.operators.forget(median);
         self.floor.raise(median);
+        self.operators.forget(median);
     }
 
     /// The number of records.
@@ -375,28 +380,41 @@ impl PurgeLog {
 
     /// Compares an entry with everything that came since it was last compared.
     pub fn judge(&self, entry: &Entry) -> EntryVisibility {
-        let (order, checked) = (self.order(), entry.checked());
+        let (order, Comparison { checked, marked }) = (self.order(), entry.compared());
         if checked == order {
-            return seen(entry.is_marked());
+            return seen(marked);
         }
+        // A doubt is cleared when the purges that had been missed are recorded: it comes before them.
+        let doubted = self.doubted();
         let overtaken = self.watched(entry).newest() > entry.known_since;
-        if overtaken || checked < self.floor() {
-            return EntryVisibility::Hidden;
-        }
         let stamp = self.reaching(&entry.marks, checked);
-        if stamp.hard > entry.born {
+        // Records are dropped when the floor is raised: it comes after them.
+        if overtaken || stamp.hard > entry.born || checked < self.floor() {
             return EntryVisibility::Hidden;
         }
-        if stamp.soft > entry.born && !entry.is_marked() {
-            entry.mark(self.soft_times.lock().of(stamp.soft));
+        let reached = stamp.soft > entry.born;
+        if reached && !marked {
+            entry.mark(self.first_soft(entry, checked));
+            steps::reach(LedgerMoment::Marked);
         }
-        let marked = entry.is_marked();
         // This is not noted as compared, because the doubt may be cleared.
-        if entry.born < self.doubted() {
+        if entry.born < doubted {
             return EntryVisibility::Doubted;
         }
+        let marked = marked || reached;
         entry.set_checked(self.clock.compared_at(order), marked);
         seen(marked)
+    }
+
+    /// When the first soft purge came that reaches an entry and is newer than `checked`. None: too
+    /// long ago to be known.
+    fn first_soft(&self, entry: &Entry, checked: PurgeOrder) -> Option<Instant> {
+        let mut purges = vec![self.all.read().soft];
+        for ledger in [&self.operators, &self.requests] {
+            ledger.each_reaching(&entry.marks, checked, |stamp| purges.push(stamp.soft));
+        }
+        purges.retain(|purge| *purge > entry.born);
+        self.soft_times.lock().first(&purges, entry.born)
     }
 
     fn watched<'a>(&self, entry: &'a Entry) -> &'a InvalidationWatch {
@@ -408,9 +426,11 @@ impl PurgeLog {
         if self.clock.is_still(born) {
             return false;
         }
-        let unsure = self.floor().max(self.doubted());
-        let stamp = || self.reaching(marks, born).newest();
-        born < unsure || self.stamps.newest(marks) > born || stamp() > born
+        // The doubt comes before the records and the floor after them, as in `judge`.
+        born < self.doubted()
+            || self.stamps.newest(marks) > born
+            || self.reaching(marks, born).newest() > born
+            || born < self.floor()
     }
 
     /// The newest matching records among those that are newer than `since`.
@@ -418,9 +438,11 @@ impl PurgeLog {
         if self.recorded.read() <= since {
             return Stamp::default();
         }
-        let mut newest = self.all.read();
-        newest.take(self.operators.reaching(marks, since));
+        let mut newest = self.operators.reaching(marks, since);
         newest.take(self.requests.reaching(marks, since));
+        // This comes last: a purge of everything drops the records before it, and by then it is noted
+        // here.
+        newest.take(self.all.read());
         newest
     }
 
@@ -448,9 +470,9 @@ impl PurgeLog {
             done = Some(begun);
         }
         if let Some(done) = done {
+            self.floor.raise(done);
             self.operators.forget(done);
             self.requests.forget(done);
-            self.floor.raise(done);
         }
         writer.swept.push_back((now, begun));
     }

@@ -11,7 +11,7 @@ use lamina_base::telemetry::config::LogFormat;
 use lamina_base::telemetry::logs;
 use lamina_edge::app::reload::ConfigOrigin;
 use lamina_edge::app::upgrade::{NewProgram, ReplacingProcess};
-use lamina_edge::app::{RunningGateway, StartOptions};
+use lamina_edge::app::{RunningGateway, StartOptions, outlive_file_size_limits};
 use lamina_edge::config::{self, GatewayConfig};
 use lamina_http::endpoint::Endpoint;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,6 +36,7 @@ pub fn start(
     // Whoever asks for a reload while plugins are compiled must not end the process by it.
     let hangups = {
         let _inside = runtime.enter();
+        outlive_file_size_limits()?;
         signal(SignalKind::hangup())?
     };
     let serve = move |mut config: GatewayConfig, file: Option<&Path>| {

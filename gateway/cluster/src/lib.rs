@@ -6,7 +6,7 @@
 
 // The names under which the modules of this crate know the crates below.
 use lamina_base::{
-    backoff, breaker, description, envelope, knock, pattern, random, redis, telemetry, units,
+    backoff, breaker, description, envelope, knock, pattern, random, redis, telemetry, tls, units,
 };
 use lamina_cache as cache;
 

@@ -39,6 +39,7 @@ use upgrade::{NewProgram, TakeOver};
 pub use joining::seal_keys;
 pub use running::RunningGateway;
 pub use start_error::GatewayStartError;
+pub use upkeep::outlive_file_size_limits;
 
 /// What a start needs besides the configuration.
 pub struct StartOptions<'a> {

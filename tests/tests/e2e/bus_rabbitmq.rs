@@ -2,7 +2,7 @@
 //! `bus_transport`, outages in `bus_rabbitmq_outage`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use e2e::rabbit::{Rabbit, shared};
@@ -239,7 +239,10 @@ async fn a_deleted_exchange_is_noticed_and_made_anew() {
         .await
         .unwrap();
     // Nothing is published: the binding is looked after.
+    let deleted = Instant::now();
     let why = node.is_down().await;
+    let deaf = deleted.elapsed();
+    assert!(deaf < Duration::from_secs(4), "{deaf:?}");
     assert!(why.contains("no exchange"), "{why}");
     assert_eq!(
         node.is_up().await,

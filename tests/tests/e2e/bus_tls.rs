@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use e2e::certificates;
 use e2e::fleet::{Fleet, Pages, node, purge_everywhere, shown, state};
 use e2e::gateway::Gateway;
+use e2e::named_pipe;
 use e2e::nats::Nats;
 use e2e::origin::Origin;
 use e2e::rabbit::{self, Rabbit};
@@ -214,6 +215,19 @@ async fn a_wrong_password_is_told_and_tried_again<B: Sealed>() {
     assert!(!log.contains("s3cret"), "a password in the log: {log}");
 }
 
+async fn a_pipe_in_place_of_the_authorities_is_refused<B: Sealed>() {
+    let broker = B::start().await;
+    let origin = Pages::default().origin().await;
+    let setup = setup(&origin, "a", &broker, "right");
+    let (folder, config) = setup.write();
+    named_pipe::put(&folder.path().join("ca.pem"));
+    let started = Gateway::try_start(folder, &config, setup.environment()).await;
+    let refused = started.err().expect("nobody writes into the pipe");
+    let said = refused.log;
+    assert!(said.contains("it is no regular file"), "{said}");
+    assert!(said.contains("ca.pem"), "{said}");
+}
+
 macro_rules! sealed {
     ($($name:ident: $broker:ty)+) => {
         $(mod $name {
@@ -230,6 +244,11 @@ macro_rules! sealed {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_wrong_password_is_told_and_tried_again() {
                 super::a_wrong_password_is_told_and_tried_again::<$broker>().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_pipe_in_place_of_the_authorities_is_refused() {
+                super::a_pipe_in_place_of_the_authorities_is_refused::<$broker>().await;
             }
         })+
     };

@@ -237,6 +237,23 @@ fn every_shipped_configuration_is_valid() {
     assert!(found >= 20, "only {found} files were judged");
 }
 
+/// `ulimit -f`, `LimitFSIZE=`, and a log that is that large already.
+#[test]
+fn a_start_whose_log_may_not_grow_is_refused_for_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, config) = (folder.path().join("log"), folder.path().join("lamina.yaml"));
+    std::fs::write(&config, "version: 1\nunknown: 1\n").unwrap();
+    let log = std::fs::File::create(log).unwrap();
+    let status = std::process::Command::new("bash")
+        .args(["-c", "ulimit -f 0 && exec \"$0\" run -c \"$1\""])
+        .args([e2e::cli::binary().as_os_str(), config.as_os_str()])
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2), "{status}");
+}
+
 #[test]
 fn a_pipe_that_nobody_reads_ends_a_command_without_a_word() {
     use std::os::fd::OwnedFd;

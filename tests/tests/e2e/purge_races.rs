@@ -134,3 +134,49 @@ async fn no_old_value_is_seen_after_an_acknowledged_purge() {
     assert!(world.checked.load(Ordering::SeqCst) >= 2 * (ROUNDS / WORKERS) * WORKERS);
     assert!(origin.count() >= PAGES, "the pages were loaded");
 }
+
+/// How often a page is purged by a rule and read while everything is purged.
+const MEETINGS: u64 = 500;
+
+/// A purge of everything drops the records of what was purged before it. A look-up that is under way
+/// must see the one or the other. Records of rules are looked at last, after those of operators, for
+/// which the whole of a long URL is compared here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_rule_purged_is_not_shown_to_whom_reads_while_everything_is_purged() {
+    let version = Arc::new(AtomicU64::new(0));
+    let now = Arc::clone(&version);
+    let origin = Origin::start(move |_| {
+        let version = now.load(Ordering::SeqCst).to_string();
+        async move { Reply::fresh(version).header("surrogate-key", "page") }
+    })
+    .await;
+    let rules = "invalidate: [{on: [POST], purge: [{tag: page}]}]";
+    let gateway = Setup::new(&origin)
+        .top("telemetry", "{access_log: off}")
+        .route(&format!("{{name: site, upstream: origin, {rules}}}"))
+        .start()
+        .await;
+    let (client, elsewhere) = (gateway.client(), "http://elsewhere.example/".to_owned());
+    let page = format!("/page?{}", "x".repeat(4_000));
+    let mut random = Random::new(1);
+    for meeting in 0..MEETINGS {
+        client.get(&page).await;
+        gateway.purge(json!({"pattern": elsewhere})).await;
+        let new = version.fetch_add(1, Ordering::SeqCst) + 1;
+        assert_eq!(client.post("/bump", "").await.status, 200);
+        let early = random.below(60);
+        let purge = async {
+            for _ in 0..early {
+                tokio::task::yield_now().await;
+            }
+            gateway.purge(json!({"all": true})).await;
+        };
+        let (read, ()) = tokio::join!(client.get(&page), purge);
+        assert_eq!(
+            read.text(),
+            new.to_string(),
+            "{meeting}: {:?}",
+            read.cache()
+        );
+    }
+}

@@ -23,7 +23,7 @@ mod append;
 mod follow;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -41,6 +41,20 @@ use crate::purge::{PurgeLog, PurgeOrder};
 use append::AppendQueue;
 use follow::LastWarning;
 
+/// What was known of the log's generations when the store was asked for the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LogQuestion(u64);
+
+/// What became of an answer of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(super) enum LogAnswerOutcome {
+    Applied,
+    /// It is about another generation than the one that was read since the store was asked, so it may
+    /// be about an earlier one.
+    Outdated,
+}
+
 /// Both directions of the synchronization.
 pub(super) struct PurgeLogSync {
     log: Arc<PurgeLog>,
@@ -56,6 +70,8 @@ pub(super) struct PurgeLogSync {
     /// How far the log was applied; None while it was not read. It is changed only when all purges
     /// up to its end are in our own log.
     window: RwLock<Option<PurgeLogWindow>>,
+    /// How often a window took the place of another one.
+    replaced: AtomicU64,
     /// The number for which a further number was already requested because few local steps were
     /// left.
     asked_at: AtomicU64,
@@ -109,6 +125,7 @@ impl PurgeLogSync {
             news: Notify::new(),
             applying: Mutex::default(),
             window: RwLock::default(),
+            replaced: AtomicU64::new(0),
             asked_at: AtomicU64::new(u64::MAX),
             depth,
             number,
@@ -131,6 +148,11 @@ impl PurgeLogSync {
             .read()
             .as_ref()
             .map_or(LogNumber::ZERO, |window| window.newest)
+    }
+
+    /// To be noted before the store is asked for the log.
+    pub(super) fn question(&self) -> LogQuestion {
+        LogQuestion(self.replaced.load(Ordering::Acquire))
     }
 
     /// The place in our own order that matches this place of birth in the store's log.

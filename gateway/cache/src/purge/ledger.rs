@@ -17,8 +17,8 @@ use arc_swap::ArcSwap;
 use super::keys::{
     CLASSES, ExactSelectorKind, PrefixHash, PurgeHashKeys, PurgeRecordClass, UrlMatchExtent,
 };
-use super::steps;
-use super::table::{Stamp, StampBuckets, StampRaiseOutcome, StampTable};
+use super::steps::{self, LedgerMoment};
+use super::table::{Stamp, StampBuckets, StampCell, StampRaiseOutcome, StampTable};
 use super::urls::{UrlAnchor, strip_scheme, without_scheme};
 use super::{PurgeOrder, PurgeOrderCell, Selector};
 use crate::entry::PurgeAttributes;
@@ -66,8 +66,8 @@ pub(super) enum CompiledSelector {
 #[must_use]
 pub(super) enum LedgerInsertOutcome {
     Whole,
-    /// A pattern that any URL might match had to be removed. The caller must note that everything
-    /// was purged at that stamp.
+    /// Everything was purged at this stamp, by the record itself or because a pattern that any URL
+    /// might match had to be removed. The caller may drop the records before it.
     Everything(Stamp),
 }
 
@@ -128,8 +128,32 @@ impl PurgeLedger {
         self.len() == 0 && self.view.load().folded.is_none()
     }
 
-    /// Takes a record in. The caller handles [`CompiledSelector::All`].
-    pub(super) fn take(&self, spot: CompiledSelector, stamp: Stamp) -> LedgerInsertOutcome {
+    /// The last soft purge of the same record, if there is one.
+    pub(super) fn last_soft(&self, spot: &CompiledSelector) -> PurgeOrder {
+        let view = self.view.load();
+        let stamp = |key| view.get(key, PurgeOrder::BEFORE_ALL).soft;
+        match spot {
+            CompiledSelector::Exact(facet, hash) => stamp(self.keys.exact(*facet, *hash)),
+            CompiledSelector::Text(anchor, extent, text) => {
+                stamp(self.keys.text(*anchor, *extent, self.keys.walk(text)))
+            }
+            CompiledSelector::Pattern(pattern) => {
+                let mut patterns = view.patterns.iter();
+                let same = patterns.find(|kept| *kept.pattern == *pattern);
+                same.map_or(PurgeOrder::BEFORE_ALL, |kept| kept.stamp.soft)
+            }
+            CompiledSelector::All => PurgeOrder::BEFORE_ALL,
+        }
+    }
+
+    /// Takes a record in. `all` is raised by what reaches everything, before anything that this
+    /// replaces is dropped.
+    pub(super) fn take(
+        &self,
+        spot: CompiledSelector,
+        stamp: Stamp,
+        all: &StampCell,
+    ) -> LedgerInsertOutcome {
         match spot {
             CompiledSelector::Exact(facet, hash) => {
                 self.put(self.keys.exact(facet, hash), stamp);
@@ -140,8 +164,11 @@ impl PurgeLedger {
                 self.take_text(anchor, extent, &text, stamp);
                 LedgerInsertOutcome::Whole
             }
-            CompiledSelector::Pattern(pattern) => self.take_pattern(pattern, stamp),
-            CompiledSelector::All => LedgerInsertOutcome::Everything(stamp),
+            CompiledSelector::Pattern(pattern) => self.take_pattern(pattern, stamp, all),
+            CompiledSelector::All => {
+                all.raise(stamp);
+                LedgerInsertOutcome::Everything(stamp)
+            }
         }
     }
 
@@ -154,7 +181,7 @@ impl PurgeLedger {
         self.note(PurgeRecordClass::Text(anchor, extent), stamp);
     }
 
-    fn take_pattern(&self, pattern: Pattern, stamp: Stamp) -> LedgerInsertOutcome {
+    fn take_pattern(&self, pattern: Pattern, stamp: Stamp, all: &StampCell) -> LedgerInsertOutcome {
         let view = self.view.load_full();
         let same = |kept: &&PatternRecord| *kept.pattern == pattern;
         let mut whole = stamp;
@@ -171,7 +198,7 @@ impl PurgeLedger {
         patterns.sort_by_key(|kept| std::cmp::Reverse(kept.stamp.newest()));
         let oldest = (patterns.len() > self.max_patterns).then(|| patterns.pop());
         let taken = match oldest.flatten() {
-            Some(kept) => self.fold_pattern(&kept),
+            Some(kept) => self.fold_pattern(&kept, all),
             None => LedgerInsertOutcome::Whole,
         };
         self.replace(|view| view.patterns = patterns.into());
@@ -179,13 +206,15 @@ impl PurgeLedger {
         taken
     }
 
-    /// Replaces a pattern by the prefix that all matching URLs begin with.
+    /// Replaces a pattern by the prefix that all matching URLs begin with, or by everything.
     fn fold_pattern(
         &self,
         PatternRecord { pattern, stamp }: &PatternRecord,
+        all: &StampCell,
     ) -> LedgerInsertOutcome {
         let (anchor, beginning) = (UrlAnchor::of(pattern.as_str()), pattern.beginning());
         if beginning.is_empty() {
+            all.raise(*stamp);
             return LedgerInsertOutcome::Everything(*stamp);
         }
         self.take_text(anchor, UrlMatchExtent::Beginning, &beginning, *stamp);
@@ -228,12 +257,26 @@ impl PurgeLedger {
         let mut view = LedgerView::clone(&self.view.load());
         change(&mut view);
         self.view.store(Arc::new(view));
+        steps::reach(LedgerMoment::Replaced);
     }
 
     /// The newest records that match an entry with these marks, among those newer than `since`.
     pub(super) fn reaching(&self, marks: &PurgeAttributes, since: PurgeOrder) -> Stamp {
+        let mut newest = Stamp::default();
+        self.each_reaching(marks, since, |stamp| newest.take(stamp));
+        newest
+    }
+
+    /// Calls `found` with the stamps of all records that match an entry with these marks and are
+    /// newer than `since`, and perhaps with some that are not.
+    pub(super) fn each_reaching(
+        &self,
+        marks: &PurgeAttributes,
+        since: PurgeOrder,
+        mut found: impl FnMut(Stamp),
+    ) {
+        steps::reach(LedgerMoment::Look);
         let view = self.view.load();
-        let mut found = Stamp::default();
         let one = [
             (ExactSelectorKind::Key, marks.id),
             (ExactSelectorKind::Url, marks.identity),
@@ -246,26 +289,30 @@ impl PurgeLedger {
             .map(|group| (ExactSelectorKind::Group, *group));
         for (facet, hash) in one.into_iter().chain(tags).chain(groups) {
             if self.has_news(PurgeRecordClass::Exact(facet), since) {
-                found.take(view.get(self.keys.exact(facet, hash), since));
+                found(view.get(self.keys.exact(facet, hash), since));
             }
         }
         for anchor in UrlAnchor::ALL {
-            found.take(self.along(&view, anchor, &marks.url, since));
+            self.along(&view, (anchor, &marks.url), since, &mut found);
         }
-        found.take(self.matching(&view, &marks.url, since));
-        found
+        self.matching(&view, &marks.url, since, &mut found);
     }
 
-    /// The newest record of any prefix of a URL and of the URL as a whole.
-    fn along(&self, view: &LedgerView, anchor: UrlAnchor, url: &str, since: PurgeOrder) -> Stamp {
+    /// The records of any prefix of a URL and of the URL as a whole.
+    fn along(
+        &self,
+        view: &LedgerView,
+        (anchor, url): (UrlAnchor, &str),
+        since: PurgeOrder,
+        found: &mut impl FnMut(Stamp),
+    ) {
         let beginnings = self.has_news(
             PurgeRecordClass::Text(anchor, UrlMatchExtent::Beginning),
             since,
         );
         let whole = self.has_news(PurgeRecordClass::Text(anchor, UrlMatchExtent::Whole), since);
-        let mut found = Stamp::default();
         if !beginnings && !whole {
-            return found;
+            return;
         }
         let get = |extent, walk| view.get(self.keys.text(anchor, extent, walk), since);
         let lengths: &[PurgeOrderCell] = match beginnings {
@@ -278,37 +325,40 @@ impl PurgeLedger {
         };
         let mut walk = PrefixHash::default();
         if is_used(0) {
-            found.take(get(UrlMatchExtent::Beginning, walk));
+            found(get(UrlMatchExtent::Beginning, walk));
         }
         for (at, byte) in anchor.subject(url).bytes().enumerate() {
             if !whole && at + 1 >= lengths.len() {
-                return found;
+                return;
             }
             walk = self.keys.step(walk, byte);
             if is_used(at + 1) {
-                found.take(get(UrlMatchExtent::Beginning, walk));
+                found(get(UrlMatchExtent::Beginning, walk));
             }
         }
         if whole {
-            found.take(get(UrlMatchExtent::Whole, walk));
+            found(get(UrlMatchExtent::Whole, walk));
         }
-        found
     }
 
-    fn matching(&self, view: &LedgerView, url: &str, since: PurgeOrder) -> Stamp {
-        let mut found = Stamp::default();
+    fn matching(
+        &self,
+        view: &LedgerView,
+        url: &str,
+        since: PurgeOrder,
+        found: &mut impl FnMut(Stamp),
+    ) {
         if self.newest_pattern.read() <= since {
-            return found;
+            return;
         }
         let newer = |kept: &&PatternRecord| kept.stamp.newest() > since;
         for kept in view.patterns.iter().take_while(newer) {
             steps::count();
             let subject = UrlAnchor::of(kept.pattern.as_str()).subject(url);
             if kept.pattern.matches(subject) {
-                found.take(kept.stamp);
+                found(kept.stamp);
             }
         }
-        found
     }
 
     fn has_news(&self, class: PurgeRecordClass, since: PurgeOrder) -> bool {

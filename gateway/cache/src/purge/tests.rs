@@ -1,5 +1,7 @@
 //! Tests of the purge log.
 
+mod interleavings;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -101,6 +103,35 @@ fn a_soft_purge_marks_and_the_mark_stays_when_the_record_goes() {
     }
     assert_eq!(log.records(), 0);
     assert_eq!(log.judge(&old), EntryVisibility::Marked);
+}
+
+/// A copy from the second tier is compared with all purges at once.
+#[test]
+fn the_stale_windows_count_from_the_first_of_several_soft_purges() {
+    let log = PurgeLog::new(100, Duration::ZERO);
+    let (marks, born) = (marks("a/1", &["t"]), log.order());
+    let soft = |selector: &Selector| log.record(selector, PurgeKind::Soft);
+    soft(&Selector::Url(marks.identity));
+    let (between, now) = (log.order(), Instant::now());
+    for _ in 0..3 {
+        soft(&Selector::Tag("t".into()));
+        soft(&Selector::Url(marks.identity));
+        soft(&Selector::All);
+    }
+    let since = |born| {
+        let copy = entry(marks.clone(), born);
+        assert_eq!(log.judge(&copy), EntryVisibility::Marked);
+        copy.stale_since().unwrap()
+    };
+    assert!(since(born) <= now && since(between) >= now);
+    // The second place that the log of all nodes gives the first purge.
+    log.record_numbered(
+        PurgeInitiator::Operator,
+        &Selector::Url(marks.identity),
+        PurgeKind::Soft,
+        1,
+    );
+    assert!(since(born) <= now && since(between) >= now);
 }
 
 #[test]

@@ -12,7 +12,16 @@ const MOST: usize = 4_096;
 
 /// The times of the last soft purges, in their order.
 #[derive(Default)]
-pub(super) struct SoftTimes(VecDeque<(PurgeOrder, Instant)>);
+pub(super) struct SoftTimes(VecDeque<(SoftPurge, Instant)>);
+
+/// A soft purge and the one before it of the same selector. A purge that gets a second, later place
+/// from the log of all nodes counts as two.
+#[derive(Clone, Copy)]
+pub(super) struct SoftPurge {
+    pub(super) order: PurgeOrder,
+    /// [`PurgeOrder::BEFORE_ALL`] if there was none.
+    pub(super) before: PurgeOrder,
+}
 
 /// Purges that come closer together than this are taken to have come together, at any time of it.
 const TOGETHER: Duration = Duration::from_millis(20);
@@ -44,18 +53,35 @@ impl PurgeTimes {
 
 impl SoftTimes {
     /// Notes that a soft purge came now.
-    pub(super) fn note(&mut self, order: PurgeOrder, now: Instant) {
+    pub(super) fn note(&mut self, purge: SoftPurge, now: Instant) {
         if self.0.len() == MOST {
             self.0.pop_front();
         }
-        self.0.push_back((order, now));
+        self.0.push_back((purge, now));
     }
 
-    /// When the soft purge at this place in the order came. None: too long ago.
-    pub(super) fn of(&self, order: PurgeOrder) -> Option<Instant> {
-        // A soft purge may get a second, later place from the log of all nodes.
-        let known = self.0.iter().rev().find(|(noted, _)| *noted <= order);
-        known.map(|(_, at)| *at)
+    /// When the first purge after `born` came, of those at these places and those of the same
+    /// selectors before them. None: too long ago.
+    pub(super) fn first(&self, orders: &[PurgeOrder], born: PurgeOrder) -> Option<Instant> {
+        let firsts = orders.iter().map(|order| self.first_of(*order, born));
+        // One that is not known any more is the first.
+        firsts.collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
+    fn first_of(&self, mut order: PurgeOrder, born: PurgeOrder) -> Option<Instant> {
+        loop {
+            let (purge, at) = self.of(order)?;
+            // Where no local step is left, several purges have one place.
+            if purge.before <= born || purge.before >= purge.order {
+                return Some(at);
+            }
+            order = purge.before;
+        }
+    }
+
+    fn of(&self, order: PurgeOrder) -> Option<(SoftPurge, Instant)> {
+        let after = self.0.partition_point(|(purge, _)| purge.order <= order);
+        self.0.get(after.checked_sub(1)?).copied()
     }
 }
 
@@ -89,12 +115,32 @@ mod tests {
     fn the_last_ones_are_known_and_older_ones_are_not() {
         let (mut times, start) = (SoftTimes::default(), Instant::now());
         let at = |n: usize| start + Duration::from_secs(n as u64);
-        (0..MOST + 2).for_each(|n| times.note(PurgeOrder::new(n as u64), at(n)));
-        assert_eq!(times.of(1.into()), None);
-        assert_eq!(times.of(2.into()), Some(at(2)));
-        assert_eq!(
-            times.of(PurgeOrder::new(MOST as u64 + 9)),
-            Some(at(MOST + 1))
-        );
+        for n in 0..MOST + 2 {
+            let (order, before) = (PurgeOrder::new(n as u64), PurgeOrder::BEFORE_ALL);
+            times.note(SoftPurge { order, before }, at(n));
+        }
+        let first = |order: usize| times.first(&[PurgeOrder::new(order as u64)], 0.into());
+        assert_eq!(first(1), None);
+        assert_eq!(first(2), Some(at(2)));
+        assert_eq!(first(MOST + 9), Some(at(MOST + 1)));
+    }
+
+    #[test]
+    fn the_first_of_several_counts_that_came_after_the_birth() {
+        let (mut times, start) = (SoftTimes::default(), Instant::now());
+        let at = |n: u64| start + Duration::from_secs(n);
+        for (order, before) in [(3, 0), (5, 3), (6, 0), (8, 5), (9, 6)] {
+            let (order, before) = (PurgeOrder::new(order), PurgeOrder::new(before));
+            times.note(SoftPurge { order, before }, at(order.value()));
+        }
+        let first = |orders: &[u64], born: u64| {
+            let orders: Vec<_> = orders.iter().map(|order| PurgeOrder::new(*order)).collect();
+            times.first(&orders, born.into())
+        };
+        assert_eq!(first(&[8], 1), Some(at(3)));
+        assert_eq!(first(&[8], 3), Some(at(5)));
+        assert_eq!(first(&[8], 7), Some(at(8)));
+        assert_eq!(first(&[9, 8], 4), Some(at(5)), "of two selectors");
+        assert_eq!(first(&[9, 2], 1), None, "one is not known any more");
     }
 }

@@ -27,6 +27,7 @@ use async_nats::rustls::pki_types::CertificateDer;
 use async_nats::rustls::pki_types::pem::PemObject;
 
 use super::transport::BusTransport;
+use crate::tls::read_regular;
 use config::NatsMode;
 pub use config::NatsOpenError;
 use core::NatsCoreSession;
@@ -44,7 +45,9 @@ pub fn open(config: &config::NatsConfig) -> Result<Arc<dyn BusTransport>, NatsOp
         certificates(file).map_err(|reason| unreadable("ca_file", file, reason))?;
     }
     if let Some(file) = &config.credentials_file {
-        credentials(file).map_err(|reason| unreadable("credentials_file", file, reason))?;
+        let read = credentials(file).map(|text| ConnectOptions::with_credentials(&text));
+        let read = read.and_then(|read| read.map(drop).map_err(|e| e.to_string()));
+        read.map_err(|reason| unreadable("credentials_file", file, reason))?;
     }
     let config = config.clone();
     Ok(match config.mode {
@@ -59,7 +62,7 @@ fn unreadable(key: &'static str, file: &Path, reason: String) -> NatsOpenError {
 }
 
 fn certificates(file: &Path) -> Result<(), String> {
-    let text = std::fs::read(file).map_err(|e| e.to_string())?;
+    let text = read_regular(file).map_err(|e| e.to_string())?;
     let mut all = CertificateDer::pem_slice_iter(&text);
     match all.next() {
         None => Err("it contains no certificate".to_owned()),
@@ -70,8 +73,7 @@ fn certificates(file: &Path) -> Result<(), String> {
     }
 }
 
-fn credentials(file: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
-    let read = ConnectOptions::with_credentials(&text);
-    read.map(drop).map_err(|e| e.to_string())
+fn credentials(file: &Path) -> Result<String, String> {
+    let text = read_regular(file).map_err(|e| e.to_string())?;
+    String::from_utf8(text).map_err(|e| e.to_string())
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lamina_base::tls::read_regular;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
@@ -252,7 +253,8 @@ fn environment(dns: &AcmeDnsChallenge) -> Result<Vec<(String, String)>, DnsChall
         let reason = "others than its owner have rights to it; expected mode 0600";
         return Err(wrong(reason.to_owned()));
     }
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let text = read_regular(file).map_err(|error| wrong(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
     let lines = text.lines().map(str::trim);
     let given = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     let pairs = given.map(|line| {

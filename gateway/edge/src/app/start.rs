@@ -54,7 +54,6 @@ pub(super) async fn start(
     config: &GatewayConfig,
     mut options: StartOptions<'_>,
 ) -> Result<RunningGateway, GatewayStartError> {
-    upkeep::outlive_file_size_limits();
     let mut take_over = options.take_over.take();
     let handed = take_over.as_mut().map(TakeOver::take_ports);
     let started = start_in_place_of(take_over.as_ref(), handed, config, options).await;

@@ -2,6 +2,7 @@
 //! share its limits, renews local certificates, and reloads its configuration at each SIGHUP. Also
 //! what the process must outlive.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,13 +26,15 @@ const TEND: Duration = Duration::from_secs(1);
 const ISSUE_AGAIN: Duration = Duration::from_secs(12 * 3_600);
 
 /// Makes it an error of the write, as a full disk is, that a file may not grow any more (`ulimit -f`,
-/// `LimitFSIZE=`). Without this the kernel ends the process there. Needs a tokio runtime.
-pub(super) fn outlive_file_size_limits() {
+/// `LimitFSIZE=`). Without this the kernel ends the process there, with the first word that it says if
+/// its log is such a file. Needs a tokio runtime.
+///
+/// # Errors
+/// If the signal can't be handled.
+pub fn outlive_file_size_limits() -> io::Result<()> {
     let size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
     // The handler stays, whether or not anybody waits for the signal.
-    if let Err(error) = signal(size) {
-        tracing::warn!(%error, "SIGXFSZ can't be handled: a limit on the size of files ends the process");
-    }
+    signal(size).map(drop)
 }
 
 /// Takes up the configuration, and plugin files with it, at each SIGHUP.

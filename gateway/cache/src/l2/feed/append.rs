@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use super::PurgeLogSync;
+use super::{LogAnswerOutcome, PurgeLogSync};
 use crate::l2::guard::{StoreCall, StoreGuard};
 use crate::l2::pauses::StoreRetryPauses;
 use crate::l2::standing::StoreChannel;
@@ -182,7 +182,7 @@ impl PurgeLogSync {
         purge: LoggedPurge,
         tellers: PurgeNumberWaiters,
     ) -> bool {
-        let last = self.applied();
+        let (question, last) = (self.question(), self.applied());
         let appended = guard
             .call(StoreCall::Log, |store| store.append(&purge, last))
             .await;
@@ -190,7 +190,10 @@ impl PurgeLogSync {
             Ok(log) => {
                 self.standing.works(StoreChannel::Appends);
                 let (newest, place) = (log.newest, log.end());
-                self.apply(log);
+                if self.apply(log, question) == LogAnswerOutcome::Outdated {
+                    self.comes_again(purge, tellers);
+                    return false;
+                }
                 self.came_back(|_| {});
                 self.clearing.logged(&purge, place);
                 // Those who waited for the number may have left.
@@ -201,18 +204,23 @@ impl PurgeLogSync {
             }
             Err(failed) => {
                 self.standing.fails(StoreChannel::Appends, &failed);
-                let author = match purge.selector.parse() {
-                    Ok(PurgeStatement::Purged(author, _)) => author,
-                    Ok(PurgeStatement::Doubt) => PurgeInitiator::Request,
-                    Ok(PurgeStatement::Invalidated(_)) | Err(_) => PurgeInitiator::Operator,
-                };
-                self.came_back(|queue| match author {
-                    PurgeInitiator::Operator => self.wait_for(queue, purge, tellers),
-                    PurgeInitiator::Request => self.wait_for_request(queue, purge, tellers),
-                });
+                self.comes_again(purge, tellers);
                 false
             }
         }
+    }
+
+    /// Lets a purge that was under way wait again.
+    fn comes_again(&self, purge: LoggedPurge, tellers: PurgeNumberWaiters) {
+        let author = match purge.selector.parse() {
+            Ok(PurgeStatement::Purged(author, _)) => author,
+            Ok(PurgeStatement::Doubt) => PurgeInitiator::Request,
+            Ok(PurgeStatement::Invalidated(_)) | Err(_) => PurgeInitiator::Operator,
+        };
+        self.came_back(|queue| match author {
+            PurgeInitiator::Operator => self.wait_for(queue, purge, tellers),
+            PurgeInitiator::Request => self.wait_for_request(queue, purge, tellers),
+        });
     }
 
     /// Ends the time in which a purge is under way. `then` is called under the same lock.

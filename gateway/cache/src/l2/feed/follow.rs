@@ -1,8 +1,9 @@
 //! Purges in the store's log on their way into our own.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::PurgeLogSync;
+use super::{LogAnswerOutcome, LogQuestion, PurgeLogSync};
 use crate::event::CacheEvent;
 use crate::l2::guard::{StoreCall, StoreCallError, StoreGuard};
 use crate::l2::pauses::StoreRetryPauses;
@@ -38,7 +39,7 @@ impl PurgeLogSync {
         let mut patience = None;
         loop {
             pauses.begin();
-            let after = self.applied();
+            let (question, after) = (self.question(), self.applied());
             let look = match patience {
                 None => guard.store.read_log(after),
                 Some(patience) => guard.store.watch_log(after, patience),
@@ -54,7 +55,9 @@ impl PurgeLogSync {
                     patience = Some(PATIENCE);
                     guard.answered();
                     self.standing.works(StoreChannel::Follows);
-                    self.apply(log);
+                    if self.apply(log, question) == LogAnswerOutcome::Outdated {
+                        patience = None;
+                    }
                 }
                 Err(failed) => {
                     patience = None;
@@ -89,34 +92,42 @@ impl PurgeLogSync {
 
     /// Applies what is in the log by now. False: the store does not answer.
     pub(in crate::l2) async fn catch_up(&self, guard: &StoreGuard) -> bool {
-        let after = self.applied();
+        let (question, after) = (self.question(), self.applied());
         match guard
             .call(StoreCall::Log, |store| store.read_log(after))
             .await
         {
-            Ok(log) => {
-                self.apply(log);
-                true
-            }
+            Ok(log) => self.apply(log, question) == LogAnswerOutcome::Applied,
             Err(_) => false,
         }
     }
 
-    /// Applies a range of the log that begins where an earlier read had ended.
-    pub(in crate::l2) fn apply(&self, log: PurgeLogRange) {
+    /// Applies a range of the log that begins where an earlier read had ended. `question` was noted
+    /// before the store was asked for it: two answers may come in another order than the store gave
+    /// them, and one of a generation that has ended must not take the place of the next one.
+    pub(in crate::l2) fn apply(
+        &self,
+        log: PurgeLogRange,
+        question: LogQuestion,
+    ) -> LogAnswerOutcome {
         let mut last_warning = self.applying.lock();
         let known = self.window.read().clone();
+        let is_other = |known: &PurgeLogWindow| known.generation != log.generation;
+        if known.as_ref().is_some_and(is_other) && self.question() != question {
+            return LogAnswerOutcome::Outdated;
+        }
         if let Some(fault) = log.fault {
             self.not_believed(fault, &log, &mut last_warning);
         }
         let (window, after) = match PurgeLogWindow::next(known.as_ref(), &log, self.log.order()) {
-            LogWindowAdvance::Nothing => return,
+            LogWindowAdvance::Nothing => return LogAnswerOutcome::Applied,
             LogWindowAdvance::Further(window) => (
                 window,
                 known.as_ref().map_or(LogNumber::ZERO, |known| known.newest),
             ),
             LogWindowAdvance::Anew(window, fault) => {
                 if known.is_some() {
+                    self.replaced.fetch_add(1, Ordering::AcqRel);
                     self.note_gap();
                     // The next sweep frees what is hidden.
                     self.log.record(&Selector::All, PurgeKind::Hard);
@@ -142,6 +153,7 @@ impl PurgeLogSync {
         if known.is_none() {
             self.news.notify_waiters();
         }
+        LogAnswerOutcome::Applied
     }
 
     /// Applies the purges after the number `after`.

@@ -251,3 +251,33 @@ async fn large_records_are_worked_on_beside_the_runtime() {
     assert!(futures_util::poll!(decode.as_mut()).is_pending());
     assert!(decode.await.is_ok());
 }
+
+/// Two answers of the store may overtake each other while it begins a new log.
+#[tokio::test]
+async fn an_answer_from_a_log_that_has_ended_does_not_bring_it_back() {
+    let store = Arc::new(Memory::default());
+    let node = Node::known(&store).await;
+    let purged = |selector: &Selector| node.cache.purge_everywhere(selector, PurgeKind::Hard).1;
+    let first = purged(&Selector::Tag("other".into()))
+        .unwrap()
+        .await
+        .unwrap();
+    let old = reachable(&key("a"), node.tier.order_at(first));
+    let (early, born) = (
+        node.tier.feed.question(),
+        node.tier.place_of(old.born).unwrap(),
+    );
+    let answer = store.read_log(LogNumber::ZERO).await.unwrap();
+    store.lose();
+    let late = purged(&Selector::Tag("x".into())).unwrap().await;
+    assert!(late.is_ok(), "the new log has the purge");
+    let outcome = node.tier.feed.apply(answer, early);
+    assert_eq!(outcome, feed::LogAnswerOutcome::Outdated);
+    assert_eq!(node.tier.order_of(born.generation, born.order), None);
+    let again = node.tier.feed.question();
+    let log = store.read_log(LogNumber::ZERO).await.unwrap();
+    assert_eq!(
+        node.tier.feed.apply(log, again),
+        feed::LogAnswerOutcome::Applied
+    );
+}

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::config::{NatsConfig, NatsOpenError};
+use super::{certificates, credentials};
 use crate::bus::transport::{PublishError, PublishOutcome};
 use crate::knock::knock;
 use crate::random;
@@ -209,7 +210,7 @@ pub(super) async fn connect(
         // The client says what is wrong with a server that refuses.
         Err(_) => {}
     }
-    let options = options(config, servers.len(), Arc::clone(&events)).await?;
+    let options = options(config, servers.len(), Arc::clone(&events))?;
     let client = options
         .connect(servers.as_slice())
         .await
@@ -247,7 +248,7 @@ fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerA
     Ok(servers)
 }
 
-async fn options(
+fn options(
     config: &NatsConfig,
     servers: usize,
     events: Arc<NatsClientEvents>,
@@ -271,7 +272,9 @@ async fn options(
     if config.servers.iter().all(|s| s.starts_with("tls://")) {
         options = options.require_tls(true);
     }
+    // Files are looked at before each connection, because they may have been replaced.
     if let Some(file) = &config.ca_file {
+        certificates(file).map_err(|e| format!("{}: {e}", file.display()))?;
         options = options.add_root_certificates(file.clone());
     }
     if let Some(user) = &config.username {
@@ -282,8 +285,11 @@ async fn options(
         options = options.token(token.clone());
     }
     if let Some(file) = &config.credentials_file {
-        let read = options.credentials_file(file).await;
-        options = read.map_err(|e| format!("{}: {e}", file.display()))?;
+        let wrong = |e: String| format!("{}: {e}", file.display());
+        let text = credentials(file).map_err(wrong)?;
+        options = options
+            .credentials(&text)
+            .map_err(|e| wrong(e.to_string()))?;
     }
     Ok(options)
 }

@@ -37,8 +37,9 @@ pub(super) struct RabbitMqLink {
     line: RabbitMqSocket,
 }
 
-/// The time between two checks whether the binding exists.
-const PULSE: Duration = Duration::from_secs(5);
+/// The time between two checks whether the binding exists. Until the check, a node whose binding is
+/// gone hears nothing and does not know it.
+const PULSE: Duration = Duration::from_secs(1);
 /// The time limit for a proper close.
 const CLOSE: Duration = Duration::from_secs(1);
 

@@ -2,7 +2,6 @@
 //!
 //! Credentials in the URL are refused: a URL is shown in dumps and logs, a password never is.
 
-use std::fs;
 use std::path::Path;
 
 use lamina_base::redis::driver::rustls::pki_types::CertificateDer;
@@ -12,6 +11,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 
 use super::check::check;
 use super::config::{RabbitMqConfig, RabbitMqOpenError};
+use crate::tls::read_regular;
 use crate::units::host_and_port;
 
 /// Each connection's buffers hold 32 frames of this size in both directions.
@@ -112,7 +112,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RabbitMqOpe
         file: file.display().to_string(),
         reason,
     };
-    let text = fs::read(file).map_err(|e| wrong(e.to_string()))?;
+    let text = read_regular(file).map_err(|e| wrong(e.to_string()))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = found.map_err(|e| wrong(e.to_string()))?;
     if found.is_empty() {
