@@ -303,12 +303,7 @@ async fn a_silent_answer_ends_with_the_client_that_stops_it_over_http2_and_http3
 
         let secured = SecuredGateway::start(setup(&origin, ROUTES[0])).await;
         let client = secured.client().await;
-        let mut exchange = client
-            .request("/events")
-            .host(NAME)
-            .open()
-            .await
-            .unwrap();
+        let mut exchange = client.request("/events").host(NAME).open().await.unwrap();
         exchange.upload.finish().await;
         let pieces = given.recv().await.unwrap();
         assert!(pieces.send("data: 1\n\n").await);

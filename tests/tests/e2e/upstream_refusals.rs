@@ -157,11 +157,11 @@ async fn an_origin_that_refuses_everything_gets_no_multiple_of_the_requests() {
 #[tokio::test]
 async fn an_origin_that_goes_away_after_each_answer_answers_all() {
     const REQUESTS: usize = 30;
-    let origin = RefusingOrigin::start(setting(MAX_STREAMS, 100), Vec::new(), |asked| {
-        match asked.before {
-            0 => [fine(asked), goes_away(asked.stream)].concat(),
-            _ => Vec::new(),
-        }
+    let origin = RefusingOrigin::start(setting(MAX_STREAMS, 100), Vec::new(), |asked| match asked
+        .before
+    {
+        0 => [fine(asked), goes_away(asked.stream)].concat(),
+        _ => Vec::new(),
     })
     .await;
     let gateway = before(&[&origin], "").await;
@@ -234,11 +234,11 @@ async fn nobody_waits_longer_for_a_connection_than_one_may_take() {
 /// The trailers of a request are sent again with its body.
 #[tokio::test]
 async fn a_refused_request_with_trailers_is_sent_again_with_them() {
-    let origin = RefusingOrigin::start(setting(MAX_STREAMS, 100), Vec::new(), |asked| {
-        match asked.before_of_all {
-            0 => refuses(asked),
-            _ => fine(asked),
-        }
+    let origin = RefusingOrigin::start(setting(MAX_STREAMS, 100), Vec::new(), |asked| match asked
+        .before_of_all
+    {
+        0 => refuses(asked),
+        _ => fine(asked),
     })
     .await;
     let gateway = before(&[&origin], "").await;

@@ -298,8 +298,7 @@ impl KeptBody {
     }
 
     fn has_given_all(&self) -> bool {
-        self.given_bytes >= self.sent_bytes
-            && (self.has_given_trailers || self.trailers.is_none())
+        self.given_bytes >= self.sent_bytes && (self.has_given_trailers || self.trailers.is_none())
     }
 }
 
