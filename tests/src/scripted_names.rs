@@ -109,7 +109,11 @@ fn answer(packet: &[u8], script: &dyn Fn(&NameQuestion) -> NameAnswer) -> Option
                 (SRV, [numbers, written(host)].concat())
             }
         };
-        answer.extend(written(&record.owner));
+        match record.owner.eq_ignore_ascii_case(&asked.name) {
+            // The name in the question (RFC 1035 §4.1.4), so that many records fit into a packet.
+            true => answer.extend([0xc0, 12]),
+            false => answer.extend(written(&record.owner)),
+        }
         answer.extend([kind.to_be_bytes(), 1_u16.to_be_bytes()].concat());
         answer.extend(record.live.to_be_bytes());
         answer.extend((data.len() as u16).to_be_bytes());

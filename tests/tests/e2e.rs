@@ -494,6 +494,8 @@ mod upstream_overload;
 mod upstream_places;
 #[path = "e2e/upstream_pool.rs"]
 mod upstream_pool;
+#[path = "e2e/upstream_refusals.rs"]
+mod upstream_refusals;
 #[path = "e2e/upstream_shield.rs"]
 mod upstream_shield;
 #[path = "e2e/upstream_states.rs"]

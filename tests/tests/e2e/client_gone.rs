@@ -274,6 +274,52 @@ async fn a_shared_load_ends_when_the_last_of_those_who_read_it_leaves() {
     assert!(*best <= STATED, "{times:?}");
 }
 
+/// An answer of which a part has come, and whose origin has nothing more to say for now, as an event
+/// stream: no write would show that its client has stopped it.
+#[tokio::test]
+async fn a_silent_answer_ends_with_the_client_that_stops_it_over_http2_and_http3() {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..TRIES {
+        let (give, mut given) = tokio::sync::mpsc::unbounded_channel();
+        let origin = Origin::start(move |_| {
+            let give = give.clone();
+            async move {
+                let (reply, pieces) = Reply::stream();
+                give.send(pieces).unwrap();
+                reply.header("content-type", "text/event-stream")
+            }
+        })
+        .await;
+        let gateway = gateway(&origin, ROUTES[0]).await;
+        let mut client = h2raw::H2::open(gateway.address).await;
+        client.write(h2raw::get(1, "/events")).await;
+        let pieces = given.recv().await.unwrap();
+        assert!(pieces.send("data: 1\n\n").await);
+        while client.arrived().await.unwrap().kind != h2raw::kind::DATA {}
+        client.write(h2raw::reset(1, h2raw::code::CANCEL)).await;
+        let left = Instant::now();
+        within("HTTP/2: it is given up", SOON, pieces.abandoned()).await;
+        times[0].push(left.elapsed());
+
+        let secured = SecuredGateway::start(setup(&origin, ROUTES[0])).await;
+        let client = secured.client().await;
+        let mut exchange = client.request("/events").host(NAME).open().await.unwrap();
+        exchange.upload.finish().await;
+        let pieces = given.recv().await.unwrap();
+        assert!(pieces.send("data: 1\n\n").await);
+        exchange.download.head().await.unwrap();
+        exchange.download.piece().await.unwrap();
+        exchange.download.stop();
+        let left = Instant::now();
+        within("HTTP/3: it is given up", SOON, pieces.abandoned()).await;
+        times[1].push(left.elapsed());
+        drop(client);
+    }
+    for times in &times {
+        assert!(*times.iter().min().unwrap() <= STATED, "{times:?}");
+    }
+}
+
 /// The hook of the request ends by its time, and not by its client; but what it would have led to
 /// is not begun, or ends.
 #[tokio::test]

@@ -132,6 +132,25 @@ async fn a_plain_500_is_passed_on_and_ejects_nobody() {
     );
 }
 
+/// U12: failures in a row. Who answers something else in between has an answer.
+#[tokio::test]
+async fn an_error_that_does_not_count_interrupts_a_row_of_failures() {
+    let well = well("well").await;
+    for between in [500, 429] {
+        let count = AtomicUsize::new(0);
+        let sick = Origin::pages(move |_| {
+            let nth = count.fetch_add(1, Ordering::SeqCst);
+            let status = if nth % 5 == 4 { between } else { 503 };
+            Reply::ok("sick").status(status)
+        })
+        .await;
+        let more = ", balance: {by: round_robin}, retry: {attempts: 1}";
+        let gateway = before(&[&well.url(), &sick.url()], more).await;
+        let statuses = statuses(&gateway, 60, "/").await;
+        assert_eq!(sick.count(), 30, "{between}: {statuses:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_ejected_target_comes_back() {
     let sick = Origin::pages(|_| Reply::ok("sick").status(503)).await;

@@ -133,6 +133,16 @@ fn settings_without_effect_and_posts_that_may_be_made_twice_are_told() {
     }
     let usual = validated(&format!("{{{two}, retry: {{methods: [GET, PUT]}}}}"));
     assert!(!usual.output().contains("twice"), "{}", usual.output());
+    let one_name = "has the same name";
+    assert!(!usual.output().contains(one_name), "{}", usual.output());
+    for targets in [
+        "[{url: \"http://a\", name: x}, {url: \"http://b\", name: x}]",
+        "[http://a, http://a/]",
+    ] {
+        let told = validated(&format!("{{targets: {targets}}}"));
+        assert_eq!(told.code, Some(0), "{}", told.output());
+        assert!(told.output().contains(one_name), "{}", told.output());
+    }
 }
 
 #[tokio::test]

@@ -142,7 +142,9 @@ impl HealthCheck {
             Err(lost)
                 if matches!(
                     lost.progress,
-                    RequestProgress::ClosedWhileIdle | RequestProgress::NotProcessed
+                    RequestProgress::ClosedWhileIdle
+                        | RequestProgress::NotProcessed
+                        | RequestProgress::Refused
                 ) =>
             {
                 self.judge(send(ConnectionChoice::New).await).await

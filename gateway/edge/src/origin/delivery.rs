@@ -1,15 +1,9 @@
 //! The way of one request to an answer: to which targets it goes, and how often.
 //!
 //! Two things are told apart. A request that no origin has processed is sent again to the same
-//! target, which counts for nothing. After a failure of the target the request may go to another
-//! one: that is a retry, and retries have a budget. `hedge` sends a load to a second target before
-//! the first has failed.
-//!
-//! In between is a request on a connection that had served before and ended without a byte of an
-//! answer. While its target is well, the origin has most likely closed an idle connection, and the
-//! request is sent again for nothing. If that fails, too, it was not so: then it is owed to the
-//! budget, and while the target is not well such a request is like any other that failed. So targets
-//! that all fail get no more than the budget allows, however many connections stood before.
+//! target (`repeat`). After a failure of the target the request may go to another one: that is a
+//! retry, and retries have a budget. `hedge` sends a load to a second target before the first has
+//! failed.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -37,7 +31,10 @@ use super::targets::{AnswerQuality, ChoiceSituation, TargetChoice};
 use crate::http::cache_control::delta_seconds;
 use crate::http::{date, grpc};
 
+use self::repeat::{REPEATS, RepeatCost};
+
 mod hedge;
+mod repeat;
 
 /// A response, and what is held until its body ends.
 pub(super) struct DeliveredResponse {
@@ -67,14 +64,6 @@ pub(super) struct AwaitedLoad {
     audience: Option<LoadAudience>,
 }
 
-/// What sending a request to the same target again takes from the budget.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum RepeatCost {
-    Nothing,
-    /// One attempt, if this one fails, too.
-    OnFailure,
-}
-
 /// The targets that a request was sent to.
 type TriedTargets = SmallVec<[Arc<OriginTarget>; 2]>;
 
@@ -86,8 +75,6 @@ struct FailedAttempt {
 
 type AttemptResult = Result<DeliveredResponse, FailedAttempt>;
 
-/// How often a request is sent again because no origin has processed it.
-const REPEATS: u32 = 3;
 /// The statuses of gRPC that say the same as 503 and 429.
 const UNAVAILABLE: &str = "14";
 const RESOURCE_EXHAUSTED: &str = "8";
@@ -206,9 +193,9 @@ impl<'a> RequestDelivery<'a> {
     ) -> bool {
         let rules = &self.origin.retry;
         let repeatable = match progress {
-            RequestProgress::NotConnected | RequestProgress::NotProcessed => {
-                self.outgoing.can_be_sent()
-            }
+            RequestProgress::NotConnected
+            | RequestProgress::NotProcessed
+            | RequestProgress::Refused => self.outgoing.can_be_sent(),
             RequestProgress::ClosedWhileIdle | RequestProgress::Unknown => {
                 self.outgoing.has_method_of(&rules.methods)
             }
@@ -254,62 +241,19 @@ impl<'a> RequestDelivery<'a> {
             let known = outcome.as_ref();
             let known = known.map(|delivered| &delivered.response);
             pending.ended(known.map_err(|failed| &failed.error), ended);
-            if let Err(failed) = &outcome
-                && *repeats > 0
-                && let Some(costs) = self.may_be_repeated(failed, target, tried)
-            {
-                *repeats -= 1;
-                (choice, cost) = (ConnectionChoice::New, costs);
-                continue;
-            }
             if cost == RepeatCost::OnFailure && failure_of(&outcome).is_some() {
                 origin.budget.owe();
+            }
+            if let Err(failed) = &outcome
+                && let Some(repeat) = self.may_be_repeated(failed, target, tried, *repeats)
+            {
+                *repeats -= 1;
+                (choice, cost) = (repeat.connection, repeat.cost);
+                continue;
             }
             self.note(target, &outcome, began, ended);
             return outcome;
         }
-    }
-
-    /// Whether it may be sent to the same target again, and what that costs.
-    fn may_be_repeated(
-        &self,
-        failed: &FailedAttempt,
-        target: &OriginTarget,
-        tried: &[Arc<OriginTarget>],
-    ) -> Option<RepeatCost> {
-        if self.deadline.is_over() {
-            return None;
-        }
-        match failed.progress {
-            RequestProgress::NotProcessed => {
-                self.outgoing.can_be_sent().then_some(RepeatCost::Nothing)
-            }
-            // Over TLS this counts as a retry, since something was sent.
-            RequestProgress::ClosedWhileIdle
-                if target.tls.is_none() && self.outgoing.may_be_repeated() =>
-            {
-                self.may_be_repeated_after_a_close(failed, target, tried)
-            }
-            RequestProgress::ClosedWhileIdle
-            | RequestProgress::NotConnected
-            | RequestProgress::Unknown => None,
-        }
-    }
-
-    /// The same where a connection that had served before was closed.
-    fn may_be_repeated_after_a_close(
-        &self,
-        failed: &FailedAttempt,
-        target: &OriginTarget,
-        tried: &[Arc<OriginTarget>],
-    ) -> Option<RepeatCost> {
-        if target.health.is_well() {
-            return Some(RepeatCost::OnFailure);
-        }
-        let failure = failed.error.failure_kind()?;
-        let allowed = !self.may_go_elsewhere(failure, failed.progress, tried)
-            && self.origin.budget.take(Instant::now());
-        allowed.then_some(RepeatCost::Nothing)
     }
 
     /// Sends the request once, at `began`, and waits for the response's head.

@@ -50,7 +50,7 @@ pub(super) struct TargetHealth(Mutex<HealthState>);
 
 #[derive(Default)]
 struct HealthState {
-    /// Failures since the last good answer.
+    /// Failures since the last answer that is none.
     failures: u32,
     /// Ejections since it was well for `max_eject`.
     ejections: u32,
@@ -110,7 +110,7 @@ impl ObservedState {
 #[derive(Clone, Debug)]
 pub struct HealthStatus {
     pub observed: ObservedState,
-    /// Failures since the last good answer.
+    /// Failures since the last answer that is none.
     pub failures: u32,
     /// Ejections since it was well for `max_eject`.
     pub ejections: u32,
@@ -181,6 +181,11 @@ impl TargetHealth {
             state.ejections = 0;
             state.returned = None;
         }
+    }
+
+    /// Notes an error that counts for no ejection, which interrupts a row of failures.
+    pub(super) fn answered(&self) {
+        self.0.lock().failures = 0;
     }
 
     /// Whether its last answer was good, as far as failures are counted.

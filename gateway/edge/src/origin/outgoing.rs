@@ -98,13 +98,16 @@ struct KeptBody {
     rest: Body,
     sent: KeptPieces,
     sent_bytes: usize,
-    /// More was sent than is kept, or something that is not kept.
+    /// The trailers behind it, when they have come.
+    trailers: Option<HeaderMap>,
+    /// More was sent than is kept, or the body has broken off.
     is_lost: bool,
     /// Which sending may read it: the number of the last one.
     sending: u32,
     /// How far that one has come in what is kept.
     given: PiecePlace,
     given_bytes: usize,
+    has_given_trailers: bool,
 }
 
 /// The body of one sending.
@@ -140,10 +143,12 @@ impl OutgoingRequest {
                 rest: body,
                 sent: KeptPieces::default(),
                 sent_bytes: 0,
+                trailers: None,
                 is_lost: false,
                 sending: 0,
                 given: PiecePlace::default(),
                 given_bytes: 0,
+                has_given_trailers: false,
             }))),
         };
         Self {
@@ -238,6 +243,7 @@ fn next_sending(kept: &Arc<Mutex<KeptBody>>) -> Option<Body> {
     }
     state.sending += 1;
     (state.given, state.given_bytes) = (PiecePlace::default(), 0);
+    state.has_given_trailers = false;
     Some(Body::boxed(SentBody {
         kept: Arc::clone(kept),
         sending: state.sending,
@@ -264,18 +270,35 @@ impl KeptBody {
         }
     }
 
+    /// What has come and was not sent before.
+    fn keep_frame(&mut self, frame: &Frame<Bytes>) {
+        match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(piece), _) => self.keep(piece),
+            (None, Some(trailers)) => {
+                self.trailers = Some(trailers.clone());
+                self.has_given_trailers = true;
+            }
+            (None, None) => self.stop_keeping(),
+        }
+    }
+
     /// What was sent before and comes next.
-    fn again(&mut self) -> Option<Bytes> {
-        let piece = self.sent.next(&mut self.given)?;
+    fn again(&mut self) -> Option<Frame<Bytes>> {
+        let Some(piece) = self.sent.next(&mut self.given) else {
+            let trailers = self.trailers.as_ref().filter(|_| !self.has_given_trailers);
+            let trailers = trailers.cloned()?;
+            self.has_given_trailers = true;
+            return Some(Frame::trailers(trailers));
+        };
         self.given_bytes += piece.len();
         if self.is_lost {
             self.stop_keeping();
         }
-        Some(piece)
+        Some(Frame::data(piece))
     }
 
     fn has_given_all(&self) -> bool {
-        self.given_bytes >= self.sent_bytes
+        self.given_bytes >= self.sent_bytes && (self.has_given_trailers || self.trailers.is_none())
     }
 }
 
@@ -291,15 +314,14 @@ impl http_body::Body for SentBody {
         if kept.sending != self.sending {
             return Poll::Ready(Some(Err(BodyError::Aborted)));
         }
-        if let Some(piece) = kept.again() {
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        if let Some(frame) = kept.again() {
+            return Poll::Ready(Some(Ok(frame)));
         }
         let frame = Pin::new(&mut kept.rest).poll_frame(cx);
-        if let Poll::Ready(Some(outcome)) = &frame {
-            match outcome.as_ref().ok().and_then(Frame::data_ref) {
-                Some(piece) => kept.keep(piece),
-                None => kept.stop_keeping(),
-            }
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => kept.keep_frame(frame),
+            Poll::Ready(Some(Err(_))) => kept.stop_keeping(),
+            Poll::Ready(None) | Poll::Pending => {}
         }
         frame
     }

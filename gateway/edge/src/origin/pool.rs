@@ -56,6 +56,9 @@ pub(super) enum ConnectionChoice {
     Standing,
     /// A new one: one that stood before turned out to be closed.
     New,
+    /// One that is opened for this request, which is the first on it: even an origin that closes
+    /// each connection after one answer processes that one.
+    Own,
 }
 
 /// Why a request has no answer, and what the origin may have done with it.
@@ -73,6 +76,9 @@ pub(super) enum RequestProgress {
     /// The connection ended before anything of the request was sent, or the origin has said that
     /// it did not process it (RFC 9113 §6.8, §8.7).
     NotProcessed,
+    /// The same of an origin that refused the stream, or the whole connection before it had
+    /// answered anything: it may refuse whatever comes.
+    Refused,
     /// A connection that had served before ended without a byte of an answer: the origin closed it
     /// while the request was on its way, as far as one can tell.
     ClosedWhileIdle,

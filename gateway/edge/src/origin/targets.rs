@@ -391,8 +391,14 @@ impl OriginTargets {
                 target.latency.observe(counts_as, now);
                 target.health.note_failure(failure, now);
                 let counted = self.passive.on.iter().any(|listed| listed.covers(failure));
-                if counted && target.health.failed(&self.passive) == FailureOutcome::EjectionDue {
-                    self.eject(target, failure, now);
+                match failure {
+                    _ if counted => {
+                        if target.health.failed(&self.passive) == FailureOutcome::EjectionDue {
+                            self.eject(target, failure, now);
+                        }
+                    }
+                    FailureKind::Status(_) => target.health.answered(),
+                    _ => {}
                 }
             }
         }

@@ -21,7 +21,8 @@ const MAX_CONCURRENT_STREAMS: u16 = 3;
 #[derive(Debug)]
 pub struct Http2PeerState {
     settled: AtomicBool,
-    has_settled: Notify,
+    /// Tells of each SETTINGS frame.
+    has_changed: Notify,
     max_streams: AtomicU32,
     going_away: AtomicBool,
 }
@@ -39,7 +40,7 @@ impl Default for Http2PeerState {
     fn default() -> Self {
         Self {
             settled: AtomicBool::new(false),
-            has_settled: Notify::new(),
+            has_changed: Notify::new(),
             max_streams: AtomicU32::new(u32::MAX),
             going_away: AtomicBool::new(false),
         }
@@ -49,10 +50,15 @@ impl Default for Http2PeerState {
 impl Http2PeerState {
     /// Waits for the first SETTINGS of the origin (RFC 9113 §3.4).
     pub async fn settled(&self) {
-        let waiting = self.has_settled.notified();
+        let waiting = self.changed();
         if !self.settled.load(Relaxed) {
             waiting.await;
         }
+    }
+
+    /// Waits for the next SETTINGS of the origin after this call.
+    pub fn changed(&self) -> impl Future<Output = ()> {
+        self.has_changed.notified()
     }
 
     /// How many streams may be open at once.
@@ -119,7 +125,7 @@ impl PeerReader {
         if self.left == Some(0) {
             self.left = None;
             self.state.settled.store(true, Relaxed);
-            self.state.has_settled.notify_waiters();
+            self.state.has_changed.notify_waiters();
         }
     }
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select};
 use tokio::time::timeout;
 
-use super::{AttemptResult, REPEATS, RequestDelivery, TriedTargets, failure_of};
+use super::repeat::REPEATS;
+use super::{AttemptResult, RequestDelivery, TriedTargets, failure_of};
 use crate::origin::admission::AdmissionPermit;
 use crate::origin::config::HedgeDelay;
 use crate::origin::metrics::HedgeOutcome;

@@ -58,6 +58,9 @@ type FoundAddresses = Result<(Vec<IpAddr>, Duration), String>;
 
 /// The time limit for the addresses of one host of a service.
 const HOST_LIMIT: Duration = Duration::from_secs(5);
+/// The time limit for those of all hosts of a service together: with the records of the service a
+/// look-up takes no longer than its own limit.
+const ALL_HOSTS_LIMIT: Duration = Duration::from_secs(6);
 /// The most hosts of a service that are asked for at the same time.
 const HOSTS_AT_ONCE: usize = 32;
 /// The time limit for the answer of one name server.
@@ -69,6 +72,13 @@ const FAMILY_DELAY: Duration = Duration::from_secs(1);
 const UDP_PAYLOAD: u16 = 1232;
 /// For how long an entry of `/etc/hosts` is believed: the file may change at any time.
 const HOSTS_LIVE: Duration = Duration::ZERO;
+
+/// The time limit for each of so many hosts: also where nobody answers about any of them, all have
+/// had their turn when the time of all is over.
+fn host_limit(hosts: usize) -> Duration {
+    let turns = hosts.div_ceil(HOSTS_AT_ONCE).max(1) as u32;
+    (ALL_HOSTS_LIMIT / turns).min(HOST_LIMIT)
+}
 
 /// How long answers over UDP may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,9 +262,10 @@ impl NameServerClient {
         known: &[NamedEndpoint],
     ) -> HashMap<String, FoundAddresses> {
         let hosts: HashSet<&str> = services.iter().map(|service| &*service.host).collect();
+        let limit = host_limit(hosts.len());
         let asked = hosts.into_iter().map(|host| async move {
             let known = known_addresses(known, host);
-            let found = timeout(HOST_LIMIT, self.addresses(host, &known)).await;
+            let found = timeout(limit, self.addresses(host, &known)).await;
             let late = || Err("the name servers have not answered in time".to_owned());
             (host.to_owned(), found.unwrap_or_else(|_| late()))
         });

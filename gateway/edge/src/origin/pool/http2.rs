@@ -24,7 +24,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::body::OriginBody;
 use super::counts::ConnectionCounter;
@@ -42,6 +42,8 @@ use crate::origin::tls::SpokenProtocol;
 /// A silent connection with open requests gets a PING at this interval.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// No connection is begun that has a smaller part of `timeouts.connect` left.
+const LEAST_TIME: u32 = 16;
 /// The greatest window (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
@@ -86,6 +88,13 @@ pub(super) enum StreamContent {
 /// A stream of a connection, which no other request may use. Dropping it gives it back.
 pub(super) struct Http2StreamPermit(Arc<Http2Connection>);
 
+/// What an origin takes no more of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum StreamRefusal {
+    Stream,
+    Connection,
+}
+
 /// What a request goes over.
 pub(super) enum ReservedStream {
     Http2(Http2StreamPermit),
@@ -124,7 +133,7 @@ impl Http2Lane {
     }
 
     /// Finds a stream for a request, on a connection that stands or on a new one. A request waits
-    /// once at most for a connection that another one opens.
+    /// once at most for a connection that another one opens, and has the time for one connection.
     pub(super) async fn reserve(
         &self,
         target: &OriginTarget,
@@ -132,23 +141,31 @@ impl Http2Lane {
         content: StreamContent,
     ) -> Result<ReservedStream, SendError> {
         let opened = self.opened.notified();
-        match self.lane_turn(choice, content) {
-            LaneTurn::Send(permit) => return Ok(ReservedStream::Http2(permit)),
-            LaneTurn::Open => return self.open(target, OpeningCount(self)).await,
-            LaneTurn::Wait => {
-                let _waiting = WaitingCount(self);
-                let waited = timeout(self.limits.connect, opened).await;
-                waited.map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))?;
-            }
+        let turn = self.lane_turn(choice, content);
+        if let LaneTurn::Send(permit) = turn {
+            return Ok(ReservedStream::Http2(permit));
         }
+        let deadline = tokio::time::Instant::now() + self.limits.connect;
+        if let LaneTurn::Open = turn {
+            return self.open(target, OpeningCount(self), deadline).await;
+        }
+        let waiting = WaitingCount(self);
+        let waited = timeout_at(deadline, opened).await;
+        drop(waiting);
+        waited.map_err(|_| took_too_long())?;
         if target.spoken(WantedProtocol::Any) == SpokenProtocol::Http1 {
             return Ok(ReservedStream::SpeaksHttp1);
         }
         // What has been opened meanwhile is new enough.
-        match self.free_stream_or_open(content) {
-            Some(permit) => Ok(ReservedStream::Http2(permit)),
-            None => self.open(target, OpeningCount(self)).await,
+        if let Some(permit) = self.free_stream_or_open(content) {
+            return Ok(ReservedStream::Http2(permit));
         }
+        let opening = OpeningCount(self);
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if left < self.limits.connect / LEAST_TIME {
+            return Err(took_too_long());
+        }
+        self.open(target, opening, deadline).await
     }
 
     /// A free stream. None: the caller opens a connection, and is counted for it.
@@ -168,6 +185,10 @@ impl Http2Lane {
         {
             return LaneTurn::Send(permit);
         }
+        if choice == ConnectionChoice::Own {
+            state.opening += 1;
+            return LaneTurn::Open;
+        }
         let known = state.connections.iter().map(|one| one.peer.max_streams());
         let each = known
             .min()
@@ -186,19 +207,24 @@ impl Http2Lane {
         &self,
         target: &OriginTarget,
         opening: OpeningCount<'_>,
+        deadline: tokio::time::Instant,
     ) -> Result<ReservedStream, SendError> {
+        let opened = timeout_at(deadline, self.open_stream(target)).await;
+        drop(opening);
+        opened.unwrap_or_else(|_| Err(took_too_long()))
+    }
+
+    async fn open_stream(&self, target: &OriginTarget) -> Result<ReservedStream, SendError> {
         let (stream, spoken) = open(target, WantedProtocol::Any, self.limits.connect).await?;
         let stream = stream.counted(self.counter.count());
         let connection = match spoken {
-            SpokenProtocol::Http2 => self.begin(stream).await?,
+            SpokenProtocol::Http2 => Arc::new(self.begin(stream).await?),
             _ => return Ok(ReservedStream::OpenedForHttp1(Box::new(stream))),
         };
-        let connection = Arc::new(connection);
-        // An origin that takes no stream at all gets this one request, and its answer is final.
-        let permit = connection.reserve(self.limits.max_streams);
-        let permit = permit.unwrap_or_else(|| Http2StreamPermit::beyond_the_limit(&connection));
+        // An origin that takes no stream at all for now may change that while there is time. A request
+        // that waited inside h2 would be lost to other targets.
+        let permit = connection.first_stream(self.limits.max_streams).await;
         self.state.lock().connections.push(connection);
-        drop(opening);
         Ok(ReservedStream::Http2(permit))
     }
 
@@ -226,15 +252,10 @@ impl Http2Lane {
                 tracing::debug!(%error, "an HTTP/2 connection to an origin failed");
             }
         });
-        let settled = async {
-            tokio::select! {
-                () = peer.settled() => {}
-                _ = ended => {}
-            }
-        };
-        timeout(self.limits.connect, settled)
-            .await
-            .map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))?;
+        tokio::select! {
+            () = peer.settled() => {}
+            _ = ended => {}
+        }
         let now = Instant::now();
         Ok(Http2Connection {
             sender,
@@ -331,6 +352,26 @@ impl Http2Connection {
         }
     }
 
+    /// How far a request has got that is above the last one which the origin's GOAWAY names. One that
+    /// has answered on this connection ends it in order; another one may take nothing at all.
+    fn progress_at_goaway(&self) -> RequestProgress {
+        match self.has_served.load(Relaxed) {
+            true => RequestProgress::NotProcessed,
+            false => RequestProgress::Refused,
+        }
+    }
+
+    /// Takes a stream as soon as the origin allows one.
+    async fn first_stream(self: &Arc<Self>, most: u32) -> Http2StreamPermit {
+        loop {
+            let changed = self.peer.changed();
+            if let Some(permit) = self.reserve(most) {
+                return permit;
+            }
+            changed.await;
+        }
+    }
+
     /// Takes a stream, if one is free.
     fn reserve(self: &Arc<Self>, most: u32) -> Option<Http2StreamPermit> {
         let most = most.min(self.peer.max_streams());
@@ -342,11 +383,6 @@ impl Http2Connection {
 }
 
 impl Http2StreamPermit {
-    fn beyond_the_limit(connection: &Arc<Http2Connection>) -> Self {
-        connection.streams.fetch_add(1, Relaxed);
-        Self(Arc::clone(connection))
-    }
-
     /// Sends a request. The body gives the stream back when it ends.
     pub(super) async fn send(
         self,
@@ -369,12 +405,14 @@ impl Http2StreamPermit {
             Err(failed) => {
                 let unsent = failed.message().is_some();
                 let error = failed.into_error();
-                let progress = match unsent || was_not_processed(&error) {
-                    true => RequestProgress::NotProcessed,
-                    false if has_served && is_end_of_connection(&error) => {
+                let progress = match refusal(&error) {
+                    _ if unsent => RequestProgress::NotProcessed,
+                    Some(StreamRefusal::Stream) => RequestProgress::Refused,
+                    Some(StreamRefusal::Connection) => self.0.progress_at_goaway(),
+                    None if has_served && is_end_of_connection(&error) => {
                         self.0.progress_since(before)
                     }
-                    false => RequestProgress::Unknown,
+                    None => RequestProgress::Unknown,
                 };
                 let error = SendError::Http2(error);
                 Err(SendFailure { error, progress })
@@ -390,15 +428,21 @@ impl Drop for Http2StreamPermit {
     }
 }
 
-/// Whether the origin has said that it did not process the request: it refused the stream
-/// (RFC 9113 §8.7), or the stream is above the last one that its GOAWAY names (§6.8), which h2
-/// ends with that GOAWAY, and no other.
-fn was_not_processed(error: &hyper::Error) -> bool {
-    let Some(error) = http2_error(error) else {
-        return false;
-    };
+/// The connection was not open in time.
+fn took_too_long() -> SendError {
+    SendError::Connect(io::ErrorKind::TimedOut.into())
+}
+
+/// What of it the origin has not processed, if it has said so: it refused the stream (RFC 9113 §8.7),
+/// or the stream is above the last one that its GOAWAY names (§6.8), which h2 ends with that GOAWAY,
+/// and no other.
+fn refusal(error: &hyper::Error) -> Option<StreamRefusal> {
+    let error = http2_error(error).filter(|error| error.is_remote())?;
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    error.is_remote() && (refused || error.is_go_away())
+    match refused {
+        true => Some(StreamRefusal::Stream),
+        false => error.is_go_away().then_some(StreamRefusal::Connection),
+    }
 }
 
 /// Whether the connection has ended, and not a stream of it by a word of the origin.

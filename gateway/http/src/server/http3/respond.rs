@@ -172,14 +172,19 @@ struct AnswerWriter<'a> {
 impl AnswerWriter<'_> {
     async fn body(&mut self, body: ServedBody) -> Result<(), NotDelivered> {
         let mut body = pin!(body);
+        let mut stopped = pin!(self.stream.stopped());
         loop {
             let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
                 // What waits must not wait for content that takes its time.
-                Poll::Pending if !self.waiting.is_empty() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+                Poll::Pending if !self.waiting.is_empty() => Poll::Ready(Ok(None)),
+                // No write shows that the client has stopped an answer that is silent.
+                Poll::Pending => {
+                    let stopped = stopped.as_mut().poll(cx);
+                    stopped.map(|_| Err(NotDelivered::ToThisClient))
+                }
+                Poll::Ready(frame) => Poll::Ready(Ok(Some(frame))),
             });
-            let Some(frame) = frame.await else {
+            let Some(frame) = frame.await? else {
                 self.flush().await?;
                 continue;
             };
