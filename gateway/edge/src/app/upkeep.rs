@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_base::service_manager::{self, ServiceManager, ServiceState};
-use rustix::process::{Pid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -60,7 +59,7 @@ impl SignalledReloads {
             }
             let now = self.replaced.borrow().clone();
             if let Some(now) = now {
-                pass_on(now.process);
+                pass_on(&now);
             }
         }
     }
@@ -82,14 +81,13 @@ impl SignalledReloads {
 }
 
 /// Has the process that serves now take its configuration up.
-fn pass_on(process: u32) {
+fn pass_on(now: &ReplacingProcess) {
+    let process = now.process;
     tracing::info!(
         process,
         "SIGHUP: it is passed on to the process that serves now"
     );
-    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
-    let told = id.map(|id| kill_process(id, rustix::process::Signal::HUP));
-    if let Some(Err(error)) = told {
+    if let Err(error) = now.signal(rustix::process::Signal::HUP) {
         tracing::warn!(process, %error, "SIGHUP could not be passed on");
     }
 }
