@@ -180,10 +180,7 @@ const REFUSED: [(&str, &str); 6] = [
         "routes",
         "[{name: a, upstream: origin, headers: {request: {set: {x-origin-auth: \"s3cret {nosuch}\"}}}}]",
     ),
-    (
-        "upstreams",
-        "{origin: \"http://127.0.0.1:1/?token=s3cret\"}",
-    ),
+    ("upstream", "\"http://127.0.0.1:1/?token=s3cret\""),
     (
         "acme",
         "{storage: acme, issuers: {own: {directory: \"ftp://me:s3cret@a.example\", agree_to_terms: true}}}",
@@ -200,6 +197,7 @@ async fn no_secret_is_shown_by_what_is_said_against_it() {
     for (key, value) in REFUSED {
         let setup = match key {
             "routes" => Setup::new(&origin).route(&value[1..value.len() - 1]),
+            "upstream" => Setup::new(&origin).upstream("origin", value),
             key => Setup::new(&origin).top(key, value),
         };
         let (_dir, file) = setup.write();
@@ -216,8 +214,8 @@ async fn other_authorities_and_client_certificates_of_upstreams_are_told() {
     let (first, second) = (Certificates::new(&[NAME]), Certificates::new(&[NAME]));
     let [(_, cert), (_, key), _] = first.files();
     let tls = "{ca_file: ca.pem, client: {cert: client.crt, key: client.key}}";
-    let upstreams = format!("{{origin: {{targets: [\"https://127.0.0.1:1\"], tls: {tls}}}}}");
-    let setup = || Setup::new(&origin).top("upstreams", &upstreams);
+    let upstream = format!("{{targets: [\"https://127.0.0.1:1\"], tls: {tls}}}");
+    let setup = || Setup::new(&origin).upstream("origin", &upstream);
     let gateway = setup()
         .file("ca.pem", cert)
         .file("client.crt", cert)

@@ -491,6 +491,8 @@ impl ConfigReloader {
                     tracing::warn!("{warning}");
                 }
             }
+            // Whoever has taken the place of this process takes up what the files say.
+            Err(ReloadError::Replaced) => {}
             Err(error) => {
                 self.metrics.count(error.word());
                 if !matches!(error, ReloadError::Busy) {

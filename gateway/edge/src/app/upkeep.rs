@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::reload::ConfigReloader;
-use super::reload::outcome::{ReloadAct, ReloadTrigger};
+use super::reload::outcome::{ReloadAct, ReloadError, ReloadTrigger};
 use super::upgrade::ReplacingProcess;
 use crate::admin::phase::{ServingPhase, ServingPhaseReceiver};
 use crate::cache::Cache;
@@ -73,6 +73,8 @@ impl SignalledReloads {
             .reloader
             .reload(ReloadTrigger::Signal, ReloadAct::Apply);
         let status = match outcome.await {
+            // The process that is about to be told takes it up.
+            Err(ReloadError::Replaced) => return std::future::pending().await,
             Ok(report) => format!("Serving by the configuration {}", report.hash_after),
             Err(error) => format!("Serving by the configuration before: {error}"),
         };
