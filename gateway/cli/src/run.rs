@@ -31,7 +31,7 @@ pub fn start(
     take_over: Option<Option<PathBuf>>,
 ) -> anyhow::Result<ExitOutcome> {
     // Before anything else is opened, the runtime included.
-    let inherited = descriptors::take();
+    let inherited = descriptors::take()?;
     let runtime = runtime()?;
     // Whoever asks for a reload while plugins are compiled must not end the process by it.
     let hangups = {

@@ -3,7 +3,8 @@
 //! Inside: `announce` (makes events for the others out of what happens here), `apply` (applies
 //! received events), `invalidations` (what requests invalidated by themselves), `values` (loaded
 //! values, sent to other nodes and received from them), `doubts` (what may have been missed),
-//! `orders` (the place of each publisher's purges in our order), `nodes` (which nodes there are),
+//! `inheritance` (what a process that takes the place of another one need not doubt), `orders` (the
+//! place of each publisher's purges in our order), `nodes` (which nodes there are),
 //! `receipts` and `everywhere` (purges that a caller waits for).
 //!
 //! Invariant: a received event is applied to this process alone, and without waiting for the
@@ -13,6 +14,7 @@ mod announce;
 mod apply;
 mod doubts;
 mod everywhere;
+mod inheritance;
 mod invalidations;
 mod metrics;
 mod nodes;
@@ -47,7 +49,9 @@ use receipts::PurgeReceipts;
 
 pub use announce::can_tell;
 pub use everywhere::{ClusterPurge, ClusterPurgeReport, UnconfirmedReason};
+pub use inheritance::{DoubtCount, NodeBefore};
 pub use nodes::{NodeState, PeerNode};
+pub use orders::HeardPurges;
 pub use receipts::NodeReceipt;
 
 pub use crate::bus::outbox::PublishStatus;
@@ -69,6 +73,8 @@ pub struct Cluster {
     joined: OnceLock<tokio::time::Instant>,
     /// It has announced that it leaves.
     has_left: AtomicBool,
+    /// It hears the bus from now on.
+    came_up: Notify,
     /// Another node has asked for a heartbeat.
     asked: Notify,
     namesake: Arc<ExpectedNamesake>,
@@ -129,6 +135,7 @@ impl Cluster {
         config: &BusConfig,
         codec: record::RecordOptions,
         registry: &Registry,
+        before: NodeBefore,
     ) -> prometheus::Result<Arc<Self>> {
         let orders: Arc<Mutex<PublisherOrders>> = Arc::default();
         let noted = Arc::clone(&orders);
@@ -179,6 +186,7 @@ impl Cluster {
             hears: AtomicBool::new(false),
             joined: OnceLock::new(),
             has_left: AtomicBool::new(false),
+            came_up: Notify::new(),
             asked: Notify::new(),
             namesake: Arc::default(),
             metrics: ClusterMetrics::new(registry)?,
@@ -188,8 +196,11 @@ impl Cluster {
         let hearing = hearing(&cache, &*transport, &cluster.namesake);
         let inbox = Inbox::new(identity, listener, config, hearing, registry)?;
         cache.set_cut_off(true);
+        if before == NodeBefore::ReplacedProcess && cluster.can_be_inherited() {
+            cluster.doubts.await_inheritance();
+        }
         if cache.outlives_this_node() {
-            cluster.doubts.open(
+            cluster.doubts.open_by_joining(
                 "this node was restarted, and what it has kept may have been purged meanwhile",
             );
         }

@@ -35,6 +35,7 @@ mod rule_warnings;
 mod schema;
 mod seal_warnings;
 mod secret;
+mod secret_text;
 #[cfg(test)]
 mod shipped;
 mod sources;
@@ -43,6 +44,7 @@ mod targets_file;
 mod tests;
 mod text_file;
 mod text_shape;
+mod tls_contents;
 mod tree;
 mod upstream_warnings;
 mod warnings;
@@ -58,6 +60,7 @@ pub use schema::schema;
 pub use secret::{hidden, redacted};
 pub use targets_file::load as load_targets;
 pub use text_file::read_at_most;
+pub use tls_contents::shown_digest;
 
 use document::ConfigDocument;
 use problem::ConfigFinding;

@@ -313,3 +313,23 @@ async fn a_restart_loses_no_connection_where_the_manager_keeps_sockets() {
     let name = format!("lamina_{}", address.to_string().replace(':', "_"));
     assert_eq!(told["kept"][&name], 2, "one for each worker: {told}");
 }
+
+/// Such as those of a wrapper that closes what it was handed.
+#[tokio::test]
+async fn descriptors_that_were_said_and_not_handed_over_are_an_error() {
+    let origin = origin().await;
+    let (_dir, config) = setup(&origin, &[free()]).write();
+    for (said, expected) in [
+        ("900", "is not open"),
+        ("-1", "expected the number of descriptors"),
+        ("many", "expected the number of descriptors"),
+    ] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=$0 exec \"$@\"", said]);
+        command.arg(cli::binary()).args(["run", "-c"]).arg(&config);
+        let process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let (status, told) = Activated { process }.ended().await;
+        assert_eq!(status.code(), Some(1), "{said}: {status} {told}");
+        assert!(told.contains(expected), "{said}: {told}");
+    }
+}

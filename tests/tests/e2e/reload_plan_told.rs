@@ -64,6 +64,14 @@ async fn entries_that_rules_of_the_route_keep_clients_from_are_unreachable() {
             site("bypass: {header: {x-a: b}}"),
             0,
         ),
+        (
+            "paths that purge",
+            plain().top(
+                "purge_method",
+                "{enabled: true, allow: [\"127.0.0.1/32\"], dialects: [url, nginx], nginx_prefix: /b/}",
+            ),
+            2,
+        ),
         ("slashes of the route", site("path: {slashes: merge}"), 1),
         ("escaped slashes", site("path: {escaped_slash: refuse}"), 1),
         (
@@ -98,7 +106,23 @@ async fn entries_that_rules_of_the_route_keep_clients_from_are_unreachable() {
 }
 
 /// A value with a secret, in the places where one may stand.
-const SECRETS: [(&str, &str); 4] = [
+const SECRETS: [(&str, &str); 8] = [
+    (
+        "routes",
+        "[{name: site, upstream: origin, match: {header: {x-origin-key: s3cret}, query: {token: s3cret}}}]",
+    ),
+    (
+        "routes",
+        "[{name: site, respond: {body: x, headers: {set-cookie: \"a=s3cret\"}}}]",
+    ),
+    (
+        "routes",
+        "[{name: site, redirect: {to: \"https://other.example/?api_key=s3cret\"}}]",
+    ),
+    (
+        "acme",
+        "{storage: acme, issuers: {own: {directory: \"https://127.0.0.1:1/?token=s3cret\", agree_to_terms: true, challenge: {dns-01: {exec: [/bin/true, --api-token, s3cret, KEY=s3cret]}}}}}",
+    ),
     (
         "routes",
         "[{name: site, upstream: origin, headers: {request: {set: {authorization: \"Bearer s3cret\", x-edge-auth: s3cret}}}}]",
@@ -140,6 +164,82 @@ async fn no_secret_is_shown_whatever_of_it_is_different() {
             }
         }
     }
+}
+
+/// Values that are refused, each with a secret in it.
+const REFUSED: [(&str, &str); 6] = [
+    (
+        "routes",
+        "[{name: a, redirect: {to: \"https://me:s3cret@a.example/\"}}]",
+    ),
+    (
+        "routes",
+        "[{name: a, upstream: origin, cors: {origins: [\"https://me:s3cret@a.example\"]}}]",
+    ),
+    (
+        "routes",
+        "[{name: a, upstream: origin, headers: {request: {set: {x-origin-auth: \"s3cret {nosuch}\"}}}}]",
+    ),
+    ("upstream", "\"http://127.0.0.1:1/?token=s3cret\""),
+    (
+        "acme",
+        "{storage: acme, issuers: {own: {directory: \"ftp://me:s3cret@a.example\", agree_to_terms: true}}}",
+    ),
+    (
+        "bus",
+        "{rabbitmq: {url: \"amqp://a.example/?password=s3cret\"}}",
+    ),
+];
+
+#[tokio::test]
+async fn no_secret_is_shown_by_what_is_said_against_it() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    for (key, value) in REFUSED {
+        let setup = match key {
+            "routes" => Setup::new(&origin).route(&value[1..value.len() - 1]),
+            "upstream" => Setup::new(&origin).upstream("origin", value),
+            key => Setup::new(&origin).top(key, value),
+        };
+        let (_dir, file) = setup.write();
+        let ran = run(&["validate", "-c", file.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(2), "{value}: {}", ran.output());
+        assert!(!ran.output().contains("s3cret"), "{}", ran.output());
+    }
+}
+
+/// The names of the files are the same.
+#[tokio::test]
+async fn other_authorities_and_client_certificates_of_upstreams_are_told() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let (first, second) = (Certificates::new(&[NAME]), Certificates::new(&[NAME]));
+    let [(_, cert), (_, key), _] = first.files();
+    let tls = "{ca_file: ca.pem, client: {cert: client.crt, key: client.key}}";
+    let upstream = format!("{{targets: [\"https://127.0.0.1:1\"], tls: {tls}}}");
+    let setup = || Setup::new(&origin).upstream("origin", &upstream);
+    let gateway = setup()
+        .file("ca.pem", cert)
+        .file("client.crt", cert)
+        .file("client.key", key)
+        .start()
+        .await;
+    let changed = async || {
+        let (said, shown) = planned(&gateway, &setup()).await;
+        let changed = &said["changes"]["upstreams"]["changed"]["origin"];
+        let keys = changed.as_array().into_iter().flatten();
+        let keys: Vec<_> = keys.map(|value| value["key"].clone()).collect();
+        (keys, shown)
+    };
+    assert_eq!(changed().await.0, [json!(null); 0]);
+    let [(_, cert), (_, key), _] = second.files();
+    let contents = [("ca.pem", cert), ("client.crt", cert), ("client.key", key)];
+    for (file, content) in contents {
+        std::fs::write(gateway.dir().join(file), content).unwrap();
+    }
+    let (keys, shown) = changed().await;
+    assert_eq!(keys, ["tls.ca_file", "tls.client.cert", "tls.client.key"]);
+    assert!(shown.contains("ca.pem (SHA-256 "), "{shown}");
+    gateway.take_up(&setup()).await;
+    assert_eq!(changed().await.0, [json!(null); 0]);
 }
 
 #[tokio::test]

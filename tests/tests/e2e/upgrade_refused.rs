@@ -2,7 +2,7 @@
 //! gateway is, by a process that was silent for too long, and a reload that is asked for under way.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use e2e::cli;
+use e2e::client::Client;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
@@ -18,7 +19,7 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tools;
 use e2e::upgrade::{script, server};
-use e2e::wait::{SOON, wait_until};
+use e2e::wait::{SOON, wait_for, wait_until};
 use lamina_base::descriptor_channel::DescriptorChannel;
 use serde_json::{Value, json};
 
@@ -308,4 +309,26 @@ async fn the_mode_of_the_admin_socket_follows_a_take_over() {
     gateway.write(&with("0660"));
     gateway.upgrade().await;
     assert_eq!(mode(), 0o660);
+}
+
+#[tokio::test]
+async fn a_listener_and_the_admin_listener_can_change_places_by_a_take_over() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let (one, other) = (free_address().unwrap(), free_address().unwrap());
+    let with = |clients: SocketAddr, admin: SocketAddr| {
+        setup(&origin)
+            .top("listeners", &format!("[{{address: \"{clients}\"}}]"))
+            .top("admin", &format!("{{address: \"{admin}\"}}"))
+    };
+    let gateway = with(one, other).start().await;
+    for (clients, admin) in [(other, one), (one, other)] {
+        gateway.write(&with(clients, admin));
+        gateway.upgrade().await;
+        let ask = |address, path| async move { Client::http1(address).uncached().get(path).await };
+        wait_for("both are what the file says", SOON, || async {
+            let (page, ready) = (ask(clients, "/").await, ask(admin, "/readyz").await);
+            (page.text() == "page" && ready.text().contains("serving")).then_some(())
+        })
+        .await;
+    }
 }

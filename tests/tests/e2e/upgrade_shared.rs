@@ -191,6 +191,54 @@ async fn purges_over_a_durable_queue_of_rabbitmq_are_lost_by_neither_process() {
     no_purge_is_lost_over(over_rabbitmq(rabbit, "durable", RabbitQueues::Durable)).await;
 }
 
+/// What the process before had heard of other nodes, the new one need not doubt (WR2).
+async fn nothing_is_in_doubt_over(bus: impl Fn(&str) -> String) {
+    let pages = Pages::default();
+    let (origin, mut replaced, other) = two_nodes(&pages, bus).await;
+    let purge = async |from: &Gateway, n: usize| {
+        pages.change(&path(n));
+        purge_everywhere(from, json!({"tag": path(n)})).await;
+    };
+    for n in 0..PAGES {
+        assert_eq!(shown(&replaced, &path(n)).await, 1);
+    }
+    // The numbers of both have begun.
+    purge(&other, 0).await;
+    purge(&replaced, 1).await;
+    for round in 0..2 {
+        for n in 0..2 {
+            shown(&replaced, &path(n)).await;
+        }
+        replaced.upgrade().await;
+        origin.forget();
+        for n in 0..PAGES {
+            assert_eq!(shown(&replaced, &path(n)).await, pages.version(&path(n)));
+        }
+        assert_eq!(origin.count(), 0, "round {round}");
+        hears_one(&replaced).await;
+        for from in [&other, &replaced] {
+            purge(from, round).await;
+            assert_eq!(
+                shown(&replaced, &path(round)).await,
+                pages.version(&path(round))
+            );
+        }
+    }
+    replaced.only_the_last_process(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_in_doubt_after_an_upgrade_with_redis_as_the_bus() {
+    let redis = Redis::start().await;
+    nothing_is_in_doubt_over(|_| format!("redis: {{url: \"{}\"}}", redis.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_in_doubt_after_an_upgrade_with_nats_as_the_bus() {
+    let nats = Nats::start().await;
+    nothing_is_in_doubt_over(|_| format!("nats: {{servers: [\"{}\"]}}", nats.url())).await;
+}
+
 /// Which version of a page of [`SITE`] a node shows. A POST is about a URL, whose host both nodes must
 /// have in common.
 async fn shown_of_site(node: &Gateway, path: &str) -> u64 {

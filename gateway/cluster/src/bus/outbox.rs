@@ -363,7 +363,8 @@ impl Outbox {
         }
     }
 
-    fn last_number(&self) -> PublisherNumber {
+    /// The number of the last purge that has one.
+    pub fn last_number(&self) -> PublisherNumber {
         PublisherNumber::new(self.purges.load(Ordering::Acquire))
     }
 

@@ -31,15 +31,20 @@ impl EventHandler for Cluster {
 
     fn up(&self, behind: Option<u64>) {
         self.hears.store(true, Ordering::Release);
+        self.came_up.notify_waiters();
         self.cache.set_cut_off(false);
         self.outbox.reconnected();
-        self.joined.get_or_init(tokio::time::Instant::now);
+        let is_first = self.joined.set(tokio::time::Instant::now()).is_ok();
         match behind {
             // Whatever was published while this node did not listen is lost. Nodes that came back
             // before it may have published since: their counts say what to ask them for.
             None => {
                 self.beat_once(HeartbeatPurpose::Ask);
-                self.doubts.open("this node received no events for a while");
+                let why = "this node received no events for a while";
+                match is_first {
+                    true => self.doubts.open_by_joining(why),
+                    false => self.doubts.open(why),
+                }
             }
             Some(_) => {
                 self.beat_once(HeartbeatPurpose::Tell);
@@ -197,6 +202,8 @@ impl Cluster {
     fn miss(&self, arrival: PurgeCountVerdict, who: SendingNode<'_>) {
         let (cause, why) = match arrival {
             PurgeCountVerdict::Whole | PurgeCountVerdict::Late => return,
+            // All is in doubt as it is, and what the process before has heard of it is compared.
+            PurgeCountVerdict::Stranger if self.doubts.await_what_was_heard() => return,
             PurgeCountVerdict::Stranger => (
                 UnprovenDoubt::Stranger,
                 "events of a new node were received",
@@ -236,6 +243,8 @@ impl Cluster {
         for selector in selectors {
             self.cache
                 .purge_of_peer(PurgeInitiator::Operator, &selector, PurgeKind::Hard);
+            let statement = PurgeStatement::Purged(PurgeInitiator::Operator, selector);
+            self.cache.pass_on_to_successor(&statement, PurgeKind::Hard);
         }
         self.metrics.foreign();
     }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::time::Instant;
 
+use super::inheritance::DoubtCount;
 use crate::cache::Cache;
 use crate::cache::purge::{DoubtDuration, PurgeOrder};
 
@@ -26,9 +27,20 @@ pub struct DoubtTracker {
     open: Mutex<Option<PurgeOrder>>,
     /// The newest one that ends when the transport has delivered what it kept.
     awaits_delivery: Mutex<Option<PurgeOrder>>,
+    inheritance: Mutex<AwaitedInheritance>,
     seldom: Mutex<[DoubtBudget; 2]>,
     gaps: IntCounter,
     gauge: IntGauge,
+}
+
+/// Whether it will be known what another process of this node has heard before this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AwaitedInheritance {
+    No,
+    /// Until then the doubts of joining can be resolved.
+    Yes,
+    /// This process has missed something by itself.
+    InVain,
 }
 
 /// Why an event that is not authenticated may open a doubt.
@@ -73,6 +85,7 @@ impl DoubtTracker {
             cache,
             open: Mutex::new(None),
             awaits_delivery: Mutex::new(None),
+            inheritance: Mutex::new(AwaitedInheritance::No),
             seldom: Mutex::new([
                 DoubtBudget::new(1, Duration::from_secs(60)),
                 DoubtBudget::new(10, Duration::from_secs(6)),
@@ -92,8 +105,67 @@ impl DoubtTracker {
         self.awaits_delivery.lock().is_some()
     }
 
+    /// Whether one came too soon, and is opened later.
+    pub fn are_to_come(&self) -> bool {
+        self.seldom.lock().iter().any(|budget| budget.waits)
+    }
+
+    /// How often one was opened.
+    pub fn so_far(&self) -> DoubtCount {
+        DoubtCount(self.gaps.get())
+    }
+
+    /// The process before will tell what it has heard.
+    pub fn await_inheritance(&self) {
+        *self.inheritance.lock() = AwaitedInheritance::Yes;
+    }
+
+    /// Whether that is still to come, and this process has missed nothing by itself.
+    pub fn await_what_was_heard(&self) -> bool {
+        *self.inheritance.lock() == AwaitedInheritance::Yes
+    }
+
+    /// Opens a doubt because this process has only just joined the others. It ends when the process
+    /// before has told that nothing was missed.
+    pub fn open_by_joining(self: &Arc<Self>, why: &'static str) {
+        match self.await_what_was_heard() {
+            true => {
+                self.begin(why, DoubtDuration::UntilKnown);
+            }
+            false => self.open(why),
+        }
+    }
+
+    /// It is known whether all purges came to this process or the one before. Returns whether the
+    /// doubts of joining ended by that.
+    pub fn settle(self: &Arc<Self>, is_whole: bool) -> bool {
+        let awaited = std::mem::replace(&mut *self.inheritance.lock(), AwaitedInheritance::No);
+        if awaited != AwaitedInheritance::Yes {
+            return false;
+        }
+        let doubt = *self.open.lock();
+        match doubt.filter(|_| is_whole) {
+            Some(doubt) => {
+                self.cache.trust(doubt);
+                self.end(doubt);
+            }
+            None if is_whole => {}
+            None => self.open("it is not known whether the process before has heard all purges"),
+        }
+        is_whole
+    }
+
+    /// This process may have missed what the one before can't know of.
+    fn inherits_in_vain(&self) {
+        let mut awaited = self.inheritance.lock();
+        if *awaited == AwaitedInheritance::Yes {
+            *awaited = AwaitedInheritance::InVain;
+        }
+    }
+
     /// Opens a doubt: purges may have been missed until now.
     pub fn open(self: &Arc<Self>, why: &'static str) {
+        self.inherits_in_vain();
         if self.cache.shares_log() {
             let doubt = self.begin(why, DoubtDuration::UntilKnown);
             tokio::spawn(Arc::clone(self).read_log(doubt));
@@ -107,6 +179,11 @@ impl DoubtTracker {
     /// Opens a doubt because of an event that is not authenticated: now, or later within the rate
     /// limit.
     pub fn open_seldom(self: &Arc<Self>, cause: UnprovenDoubt, why: &'static str) {
+        if self.await_what_was_heard() {
+            // It may be opened later, and then what this process begins with would be certain until
+            // then.
+            return self.open(why);
+        }
         let turn = self.seldom.lock()[cause as usize].ask(Instant::now());
         match turn {
             RationTurn::Now => self.open(why),

@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::orders::HeardPurges;
 use crate::bus::event::PublisherNumber;
 use crate::bus::inbox::EventTrust;
 
@@ -41,6 +42,11 @@ pub struct PeerNode {
     boot: u64,
     /// Its purges that were received here, or are known to be missing.
     purges: PublisherNumber,
+    /// How many it had published when it was first heard in this life of it.
+    unheard: PublisherNumber,
+    /// Other lives of it, of which the last one may go on: two processes speak under one name while
+    /// one takes the place of the other.
+    others: Vec<PeerLife>,
     /// `settled` is what `purges` was some time ago (between [`OVERTAKEN`] and twice as long).
     /// `looked` is what it was at the last look, and the time of that look.
     settled: PublisherNumber,
@@ -53,6 +59,14 @@ pub struct PeerNode {
     pub state: Option<NodeState>,
     /// It announced that it leaves, and was not heard since.
     has_left: bool,
+}
+
+/// What was heard of another life of a node.
+#[derive(Clone, Copy, Debug)]
+struct PeerLife {
+    boot: u64,
+    purges: PublisherNumber,
+    unheard: PublisherNumber,
 }
 
 /// What a node says of itself.
@@ -103,6 +117,8 @@ const CROWD: f64 = 256.0;
 const CROWD_PER_SECOND: f64 = 4.0;
 /// An event that purges overtook comes at most this much later.
 const OVERTAKEN: Duration = Duration::from_secs(5);
+/// The most lives of a node that are remembered beside the one that speaks.
+const OTHER_LIVES: usize = 3;
 /// The most purges that a publisher can publish again.
 const HISTORY: u64 = 10_000;
 
@@ -129,6 +145,9 @@ impl NodeTable {
         let Some((node, is_new)) = self.node(who, now) else {
             return crowd(before);
         };
+        if is_new {
+            node.unheard = before;
+        }
         let known = node.purges;
         node.purges = known.max(number);
         match known {
@@ -150,6 +169,9 @@ impl NodeTable {
         let Some((node, is_new)) = self.node(who, now) else {
             return crowd(purges);
         };
+        if is_new {
+            node.unheard = purges;
+        }
         let known = node.purges;
         if known.since(purges).max(purges.since(known)) > HISTORY || purges < node.settled(now) {
             node.begin(purges, now);
@@ -232,6 +254,8 @@ impl NodeTable {
         let node = self.known.entry(source.to_owned()).or_insert(PeerNode {
             boot,
             purges: PublisherNumber::ZERO,
+            unheard: PublisherNumber::ZERO,
+            others: Vec::new(),
             settled: PublisherNumber::ZERO,
             looked: (PublisherNumber::ZERO, now),
             claimed: None,
@@ -240,9 +264,7 @@ impl NodeTable {
             has_left: false,
         });
         if node.boot != boot {
-            node.boot = boot;
-            node.begin(PublisherNumber::ZERO, now);
-            is_new = true;
+            is_new = !node.goes_on_with(boot, now);
         }
         node.heard = now;
         node.has_left = false;
@@ -274,6 +296,47 @@ impl NodeTable {
             .retain(|_, node| now.saturating_duration_since(node.heard) < forget_after);
     }
 
+    /// How many purges of each publisher were received here, or are known to be missing.
+    pub fn heard(&self) -> HeardPurges {
+        let lives = |(name, node): (&String, &PeerNode)| {
+            let name = name.clone();
+            let lives = node.lives().collect::<Vec<_>>().into_iter();
+            lives.map(move |life| (name.clone(), life.boot, life.purges))
+        };
+        self.known.iter().flat_map(lives).collect()
+    }
+
+    /// Goes on with the counts of another process of this node. Returns whether each purge came to
+    /// one of the two, so far as that can be known.
+    pub fn inherit(&mut self, heard: &HeardPurges, now: Instant) -> bool {
+        let counts = heard.iter();
+        let counts: HashMap<_, _> = counts
+            .map(|(source, boot, purges)| ((source.as_str(), *boot), *purges))
+            .collect();
+        let is_whole = self.known.iter().all(|(source, node)| {
+            node.lives().all(|life| {
+                let known = counts.get(&(source.as_str(), life.boot)).copied();
+                life.unheard <= known.unwrap_or_default()
+            })
+        });
+        for (source, boot, purges) in heard {
+            let who = SendingNode {
+                source,
+                boot: *boot,
+                trust: EventTrust::Sealed,
+            };
+            match self.known.get_mut(source) {
+                Some(node) => node.inherit(*boot, *purges),
+                None => {
+                    if let Some((node, _)) = self.node(who, now) {
+                        node.begin(*purges, now);
+                    }
+                }
+            }
+        }
+        is_whole
+    }
+
     /// All nodes that were heard lately and have not left, by name.
     pub fn list(&mut self, now: Instant) -> Vec<(String, PeerNode)> {
         self.forget(now);
@@ -289,6 +352,53 @@ impl NodeTable {
 }
 
 impl PeerNode {
+    fn lives(&self) -> impl Iterator<Item = PeerLife> {
+        let last = PeerLife {
+            boot: self.boot,
+            purges: self.purges,
+            unheard: self.unheard,
+        };
+        self.others.iter().copied().chain([last])
+    }
+
+    /// Another life of it speaks. Returns whether that was heard before.
+    fn goes_on_with(&mut self, boot: u64, now: Instant) -> bool {
+        let known = self.others.iter().position(|life| life.boot == boot);
+        let next = known.map(|at| self.others.remove(at));
+        let lives = self.lives().collect();
+        self.others = lives;
+        self.bound();
+        self.boot = boot;
+        self.begin(next.map_or(PublisherNumber::ZERO, |life| life.purges), now);
+        self.unheard = next.map_or(PublisherNumber::ZERO, |life| life.unheard);
+        known.is_some()
+    }
+
+    /// Another process of our node has heard as many purges of this life.
+    fn inherit(&mut self, boot: u64, purges: PublisherNumber) {
+        if self.boot == boot {
+            self.purges = self.purges.max(purges);
+            return;
+        }
+        match self.others.iter_mut().find(|life| life.boot == boot) {
+            Some(life) => life.purges = life.purges.max(purges),
+            None => {
+                let unheard = PublisherNumber::ZERO;
+                self.others.push(PeerLife {
+                    boot,
+                    purges,
+                    unheard,
+                });
+                self.bound();
+            }
+        }
+    }
+
+    fn bound(&mut self) {
+        let over = self.others.len().saturating_sub(OTHER_LIVES);
+        self.others.drain(..over);
+    }
+
     /// Counts its purges from here on.
     fn begin(&mut self, purges: PublisherNumber, now: Instant) {
         self.purges = purges;
@@ -396,6 +506,25 @@ mod tests {
             nodes.counted(a(3), number(3), now),
             PurgeCountVerdict::Hole(number(3))
         );
+    }
+
+    /// Both processes of a node speak while one takes the place of the other.
+    #[test]
+    fn two_lives_that_speak_in_turns_are_no_strangers() {
+        let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
+        nodes.purged(a(1), number(1), now);
+        for round in 0..3 {
+            let of_new = nodes.counted(a(2), number(0), now);
+            assert_eq!(of_new, PurgeCountVerdict::Whole, "{round}");
+            let of_old = nodes.counted(a(1), number(1), now);
+            assert_eq!(of_old, PurgeCountVerdict::Whole, "{round}");
+        }
+        let missed = nodes.counted(a(1), number(2), now);
+        assert_eq!(missed, PurgeCountVerdict::Hole(number(2)));
+        for boot in 3..20 {
+            nodes.counted(a(boot), number(0), now);
+        }
+        assert_eq!(nodes.heard().len(), 1 + OTHER_LIVES);
     }
 
     /// Guards against a forged count that makes the holes of the real one invisible.

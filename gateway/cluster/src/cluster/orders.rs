@@ -46,6 +46,9 @@ struct PublisherNotes {
     /// latest place that was dropped, for that reason or because of its age.
     shed: PublisherNumber,
     forgotten: PurgeOrder,
+    /// The newest number that was applied by the process before, whose order is not ours, and since
+    /// when this process goes on.
+    before_us: Option<(PublisherNumber, Instant)>,
 }
 
 struct PurgeOrderNote {
@@ -72,19 +75,7 @@ impl PublisherOrders {
         order: PurgeOrder,
         now: Instant,
     ) {
-        let publisher = (source.to_owned(), boot);
-        if !self.publishers.contains_key(&publisher) {
-            self.make_room(now);
-        }
-        let ring = self
-            .publishers
-            .entry(publisher)
-            .or_insert_with(|| PublisherNotes {
-                last: PublisherNumber::ZERO,
-                notes: VecDeque::new(),
-                shed: PublisherNumber::ZERO,
-                forgotten: PurgeOrder::BEFORE_ALL,
-            });
+        let ring = self.notes_of(source, boot, now);
         ring.forget(now);
         ring.last = ring.last.max(number);
         let at = ring.notes.partition_point(|note| note.number < number);
@@ -94,6 +85,29 @@ impl PublisherOrders {
             at: now,
         };
         ring.notes.insert(at, note);
+    }
+
+    /// Up to this number the purges of a publisher were applied by the process before: their places
+    /// are not known here.
+    pub fn begin_at(&mut self, source: &str, boot: u64, number: PublisherNumber, now: Instant) {
+        let ring = self.notes_of(source, boot, now);
+        ring.last = ring.last.max(number);
+        ring.before_us = Some((number, now));
+    }
+
+    fn notes_of(&mut self, source: &str, boot: u64, now: Instant) -> &mut PublisherNotes {
+        let publisher = (source.to_owned(), boot);
+        if !self.publishers.contains_key(&publisher) {
+            self.make_room(now);
+        }
+        let none = || PublisherNotes {
+            last: PublisherNumber::ZERO,
+            notes: VecDeque::new(),
+            shed: PublisherNumber::ZERO,
+            forgotten: PurgeOrder::BEFORE_ALL,
+            before_us: None,
+        };
+        self.publishers.entry(publisher).or_insert_with(none)
     }
 
     /// Drops the notes of a publisher: its numbers turned out to be wrong.
@@ -177,7 +191,8 @@ impl PublisherOrders {
 
 impl PublisherNotes {
     fn newest(&self) -> Option<Instant> {
-        self.notes.iter().map(|note| note.at).max()
+        let noted = self.notes.iter().map(|note| note.at);
+        noted.chain(self.before_us.map(|(_, at)| at)).max()
     }
 
     fn forget(&mut self, now: Instant) {
@@ -206,7 +221,8 @@ impl PublisherNotes {
 
     /// The place before the first purge with a number greater than `known`.
     fn before_news(&self, known: PublisherNumber, now: Instant) -> Option<PurgeOrder> {
-        if known < self.shed {
+        let is_before_us = |(number, at)| known < number && now.duration_since(at) < KEEP;
+        if known < self.shed || self.before_us.is_some_and(is_before_us) {
             return None;
         }
         let news = self.notes.iter().rev();
@@ -345,5 +361,21 @@ mod tests {
             orders.order_of_value(&Vec::new(), at(40), now + KEEP),
             Some(at(40))
         );
+    }
+
+    /// Their places in our order are not known.
+    #[test]
+    fn what_the_process_before_has_applied_must_be_known_to_a_value_for_a_while() {
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
+        orders.begin_at("b", 1, PublisherNumber::new(5), now);
+        let place = |orders: &PublisherOrders, number, now| {
+            orders.order_of_value(&heard(&[("b", 1, number)]), at(9), now)
+        };
+        assert_eq!(place(&orders, 4, now), None);
+        assert_eq!(place(&orders, 5, now), Some(at(9)));
+        assert_eq!(place(&orders, 4, now + KEEP), Some(at(9)));
+        orders.note("b", 1, PublisherNumber::new(6), at(8), now);
+        assert_eq!(place(&orders, 5, now), Some(at(8).before()));
+        assert_eq!(orders.heard_at(at(7), now), Some(heard(&[("b", 1, 5)])));
     }
 }

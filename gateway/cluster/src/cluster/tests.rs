@@ -1,6 +1,7 @@
 //! Nodes on a bus within the process. The clock stands still, except while a test waits.
 
 mod hub;
+mod inheriting;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,6 +53,15 @@ impl Site {
         guarantee: Guarantee,
         change: impl Fn(&mut BusConfig),
     ) -> Self {
+        Self::after(NodeBefore::Nobody, (hub, name, boot), guarantee, change)
+    }
+
+    fn after(
+        before: NodeBefore,
+        (hub, name, boot): (&Arc<Hub>, &str, u64),
+        guarantee: Guarantee,
+        change: impl Fn(&mut BusConfig),
+    ) -> Self {
         let mut config = BusConfig::default();
         change(&mut config);
         let registry = Registry::new();
@@ -77,6 +87,7 @@ impl Site {
             &config,
             codec,
             &registry,
+            before,
         )
         .unwrap();
         Self {

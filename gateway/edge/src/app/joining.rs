@@ -10,7 +10,7 @@ use crate::bus::outbox::{PublisherIdentity, new_boot};
 use crate::bus::seal::SealKeys;
 use crate::cache::Cache;
 use crate::cache::record::{self, RecordLimits};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NodeBefore};
 use crate::config::GatewayConfig;
 use crate::telemetry::metrics::Registry;
 
@@ -20,6 +20,7 @@ pub(super) fn join(
     config: &GatewayConfig,
     cache: &Arc<Cache>,
     registry: &Registry,
+    before: NodeBefore,
 ) -> Result<Option<Arc<Cluster>>, GatewayStartError> {
     let Some(transport) = bus.transport() else {
         return Ok(None);
@@ -37,7 +38,7 @@ pub(super) fn join(
         "joining the event bus"
     );
     let cache = Arc::clone(cache);
-    let cluster = Cluster::join(cache, transport, identity, bus, codec, registry)?;
+    let cluster = Cluster::join(cache, transport, identity, bus, codec, registry, before)?;
     Ok(Some(cluster))
 }
 

@@ -18,6 +18,7 @@ mod repair;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub struct ConfigReloader {
     repair: RepairWatch,
     /// Held by the reload that runs.
     running: tokio::sync::Mutex<()>,
+    /// Another process has the place of this one.
+    is_replaced: AtomicBool,
 }
 
 /// What a reloader works with.
@@ -161,12 +164,19 @@ impl ConfigReloader {
             last_failure: Mutex::default(),
             repair: RepairWatch::default(),
             running: tokio::sync::Mutex::default(),
+            is_replaced: AtomicBool::new(false),
         }))
     }
 
     /// No other configuration is taken up as long as this is held. A reload that runs ends first.
     pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.running.lock().await
+    }
+
+    /// Nothing is taken up any more, also not what waits for its turn: another process has the place
+    /// of this one, and its listeners.
+    pub(super) fn leave_to_the_next_process(&self) {
+        self.is_replaced.store(true, Ordering::Release);
     }
 
     /// The configuration that is in use.
@@ -220,6 +230,9 @@ impl ConfigReloader {
             ReloadTrigger::Signal | ReloadTrigger::Watch => self.running.lock().await,
             ReloadTrigger::Admin(_) => self.running.try_lock().map_err(|_| ReloadError::Busy)?,
         };
+        if self.is_replaced.load(Ordering::Acquire) {
+            return Err(ReloadError::Replaced);
+        }
         let outcome = self.take_or_plan(trigger, act).await;
         // Of a plan, or of what could not be taken, nothing stays.
         self.proxy.generation().plugins.give_up_prepared();
@@ -478,6 +491,8 @@ impl ConfigReloader {
                     tracing::warn!("{warning}");
                 }
             }
+            // Whoever has taken the place of this process takes up what the files say.
+            Err(ReloadError::Replaced) => {}
             Err(error) => {
                 self.metrics.count(error.word());
                 if !matches!(error, ReloadError::Busy) {

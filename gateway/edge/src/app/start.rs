@@ -19,8 +19,8 @@ use super::reload::outcome::{ReloadAct, with_causes};
 use super::reload::{ConfigOrigin, ConfigReloader, ReloadParts};
 use super::running::{GatewayTasks, RunningGateway};
 use super::upgrade::{
-    HandedCache, NAMESAKE_LEAVES, PredecessorPurges, TakeOver, TakeOverError, UpgradeGiver,
-    UpgradeGiverParts, UpgradeSocket,
+    HandedCache, HandedKnowledge, NAMESAKE_LEAVES, PredecessorPurges, TakeOver, TakeOverError,
+    UpgradeGiver, UpgradeGiverParts, UpgradeSocket,
 };
 use super::{
     GatewayStartError, StartOptions, certificates, joining, open_store_after, self_check, spawn,
@@ -30,7 +30,7 @@ use crate::acme::AcmeManager;
 use crate::admin::phase::{ServingPhase, ServingPhaseSender};
 use crate::admin::{AdminGate, AdminReload, AdminReloadFunction, AdminService, AdminWorkLimits};
 use crate::cache::l2::description::StoreOwnerBefore;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NodeBefore};
 use crate::config::GatewayConfig;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
@@ -41,6 +41,10 @@ use crate::telemetry::logs::LogWriterGuard;
 
 /// Longer than a take-over may take.
 const LONGEST_TAKE_OVER: Duration = Duration::from_secs(7_200);
+
+/// How long a process that takes the place of another one waits until it hears the event bus: it knows
+/// by what the other one has heard that it has missed nothing only if it hears the bus itself.
+const BUS: Duration = Duration::from_secs(2);
 
 /// How long the start waits for the second tier's purge log: once the log is known, the first
 /// requests can use entries of the second tier.
@@ -94,9 +98,12 @@ async fn start_in_place_of(
             .warm
             .warm_up(&engine.proxy, ports.threads())
             .await;
+        if let Some(cluster) = &engine.cluster {
+            cluster.await_bus(BUS).await;
+        }
         control.phase.send_replace(ServingPhase::Serving);
         self_check::check(&control.admin, admin_ports.threads(), ports.threads()).await?;
-        engine.purge_as(take_over.ready(&opened.taken).await?);
+        engine.go_on_as(take_over.ready(&opened.taken).await?, config);
     }
     // Nothing is accepted as long as the process before may go on.
     let predecessors = match take_over {
@@ -197,7 +204,11 @@ impl StartedEngine {
         begin_with_what_is_kept(&process, config).await;
         let (cache, registry) = (&process.cache, &process.registry);
         let joined = config.bus.as_ref();
-        let joined = joined.map(|bus| joining::join(bus, config, cache, registry));
+        let before = match take_over {
+            Some(_) => NodeBefore::ReplacedProcess,
+            None => NodeBefore::Nobody,
+        };
+        let joined = joined.map(|bus| joining::join(bus, config, cache, registry, before));
         let cluster = joined.transpose()?.flatten();
         if let (Some(cluster), Some(_)) = (&cluster, take_over) {
             // Until this process serves, the one before has its name on the bus, too.
@@ -223,14 +234,21 @@ impl StartedEngine {
         })
     }
 
-    /// Purges what the process before has purged since it wrote down what this one begins with.
-    fn purge_as(&self, before: HandedCache) {
+    /// Purges what the process before has purged since it wrote down what this one begins with, and
+    /// doubts nothing that it has not doubted.
+    fn go_on_as(&self, before: HandedKnowledge, config: &GatewayConfig) {
         let cache = &self.process.cache;
-        match before {
+        match before.cache {
             HandedCache::Purged(purges) => purges
                 .into_iter()
                 .for_each(|purge| purge.apply_here_alone(cache)),
             HandedCache::InDoubt => self.process.warm.doubt(),
+        }
+        if let Some(cluster) = &self.cluster {
+            let heard = before.heard.and_then(|heard| heard.over_bus_of(config));
+            if cluster.inherit(heard) {
+                tracing::info!("the process before has heard all other nodes: nothing is in doubt");
+            }
         }
     }
 

@@ -38,11 +38,15 @@
 //! served. A disk has one process at a time, so the old one reads its purge log for the new one, which
 //! can judge by it what it begins with, and goes on with the log where that ends when it has the disk.
 //!
+//! `yours` also says what the old process has heard of the other nodes (`heard`), so that what it hands over
+//! is not in doubt because the new one has only just joined them.
+//!
 //! Decision: descriptors are handed over and never bound a second time, since a second socket in a
 //! group takes connections from the first, and closing one resets what waits in it. So a plain start
 //! still refuses a port that is in use.
 
 mod giving;
+mod heard;
 mod messages;
 mod program;
 mod purge_log;
@@ -50,7 +54,12 @@ mod purges;
 mod socket;
 mod taking;
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::http::endpoint::Endpoint;
 
@@ -59,15 +68,33 @@ pub use messages::{UpgradeOutcome, ask_for_upgrade};
 pub use program::NewProgram;
 pub use purges::{PredecessorPurge, PredecessorPurges};
 pub use socket::{PreparedUpgradeSocket, UpgradeSocket, UpgradeSocketError};
-pub use taking::{HandedCache, TakeOver, TakeOverError};
+pub use taking::{HandedCache, HandedKnowledge, TakeOver, TakeOverError};
 
 /// The process that has taken the place of this one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ReplacingProcess {
     pub process: u32,
+    /// The process itself: its number may be another one's when it has ended. None: the system has
+    /// no such handles.
+    handle: Option<Arc<OwnedFd>>,
     pub version: String,
     /// The listeners whose sockets it uses.
     pub taken: Vec<Endpoint>,
+}
+
+impl ReplacingProcess {
+    /// Sends a signal to it, and to no other process that may have its number by now.
+    ///
+    /// # Errors
+    /// If it has ended, or can't be told from others.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let unknown = || {
+            let why = "the system has no handles of processes (pidfd_open)";
+            io::Error::new(io::ErrorKind::Unsupported, why)
+        };
+        let handle = self.handle.as_ref().ok_or_else(unknown)?;
+        Ok(pidfd_send_signal(handle, signal)?)
+    }
 }
 
 /// Where the socket is, unless the configuration says it: in the folder that systemd makes for the
@@ -79,4 +106,34 @@ pub fn usual_socket() -> Option<PathBuf> {
         .next()
         .filter(|first| !first.is_empty())?;
     Some(PathBuf::from(first).join("upgrade.sock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_reaches_the_process_itself_and_never_another_one_with_its_number() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let now = ReplacingProcess {
+            process: child.id(),
+            handle: program::handle(child.id()).map(Arc::new),
+            version: String::new(),
+            taken: Vec::new(),
+        };
+        now.signal(Signal::HUP).unwrap();
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.signal(), Some(Signal::HUP.as_raw()));
+        // Whoever gets its number from now on is not meant.
+        now.signal(Signal::HUP).unwrap_err();
+        let this_one = ReplacingProcess {
+            process: std::process::id(),
+            handle: None,
+            ..now
+        };
+        this_one.signal(Signal::HUP).unwrap_err();
+    }
 }

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lamina_base::service_manager::{self, ServiceManager, ServiceState};
-use rustix::process::{Pid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::reload::ConfigReloader;
-use super::reload::outcome::{ReloadAct, ReloadTrigger};
+use super::reload::outcome::{ReloadAct, ReloadError, ReloadTrigger};
 use super::upgrade::ReplacingProcess;
 use crate::admin::phase::{ServingPhase, ServingPhaseReceiver};
 use crate::cache::Cache;
@@ -63,7 +62,7 @@ impl SignalledReloads {
             }
             let now = self.replaced.borrow().clone();
             if let Some(now) = now {
-                pass_on(now.process);
+                pass_on(&now);
             }
         }
     }
@@ -77,6 +76,8 @@ impl SignalledReloads {
             .reloader
             .reload(ReloadTrigger::Signal, ReloadAct::Apply);
         let status = match outcome.await {
+            // The process that is about to be told takes it up.
+            Err(ReloadError::Replaced) => return std::future::pending().await,
             Ok(report) => format!("Serving by the configuration {}", report.hash_after),
             Err(error) => format!("Serving by the configuration before: {error}"),
         };
@@ -85,14 +86,13 @@ impl SignalledReloads {
 }
 
 /// Has the process that serves now take its configuration up.
-fn pass_on(process: u32) {
+fn pass_on(now: &ReplacingProcess) {
+    let process = now.process;
     tracing::info!(
         process,
         "SIGHUP: it is passed on to the process that serves now"
     );
-    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
-    let told = id.map(|id| kill_process(id, rustix::process::Signal::HUP));
-    if let Some(Err(error)) = told {
+    if let Err(error) = now.signal(rustix::process::Signal::HUP) {
         tracing::warn!(process, %error, "SIGHUP could not be passed on");
     }
 }

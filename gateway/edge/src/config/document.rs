@@ -6,8 +6,8 @@ use super::problem::{ConfigFinding, ConfigProblem, ConfigProblems, path};
 use super::sources::{self, ConfigSources};
 use super::text_file::{TOO_LARGE, is_pipe, read_text, without_mark};
 use super::{
-    GatewayConfig, MAX_BYTES, answer_files, check, de, expand, include, parser, secret, tree,
-    warnings,
+    GatewayConfig, MAX_BYTES, answer_files, check, de, expand, include, parser, secret,
+    tls_contents, tree, warnings,
 };
 
 use crate::admin::config::AdminConfig;
@@ -84,6 +84,7 @@ impl ConfigDocument {
         }
         findings.extend(check::check(&config));
         self.refuse(findings)?;
+        tls_contents::note(&mut config);
         let risks = self.warnings.iter().cloned();
         let risks = risks.chain(warnings::warnings(&config)).collect();
         config.warnings = self.located(risks);

@@ -14,7 +14,7 @@ use super::sources::ConfigSources;
 use super::text_file::{read_text, without_mark};
 use super::text_shape::{BlockTextIndent, LineRole, TextShape, spaces};
 use super::tree::{YamlNode, YamlPosition, YamlValue};
-use super::{ConfigProblems, parser};
+use super::{ConfigProblems, MAX_BYTES, parser};
 
 /// The top-level keys in the order of the reference.
 const ORDER: [&str; 15] = [
@@ -64,6 +64,9 @@ fn formatted(text: &str, name: &str) -> Result<String, ConfigProblems> {
         lines.push('\n');
     }
     let text = in_order(indented(&lines), &before);
+    if text.len() > MAX_BYTES {
+        return Err(located(ConfigFinding::file(GROWN)));
+    }
     let kept = parser::parse(&text).map_err(|_| before.at);
     match kept.and_then(|after| same(&before, &after, TreeDepth::Top)) {
         Ok(()) if line_set(&lines) == line_set(&text) => Ok(text),
@@ -71,6 +74,9 @@ fn formatted(text: &str, name: &str) -> Result<String, ConfigProblems> {
         Err(at) => Err(located(ConfigFinding::at(at, REFUSED))),
     }
 }
+
+const GROWN: &str = "its canonical form is larger than 1 MiB, which no configuration may be; nothing was \
+                     changed; expected smaller files, as by `include`";
 
 const REFUSED: &str = "its form can't be brought into the canonical one without a change of meaning; \
                        nothing was changed; expected block style with spaces, as in the reference";

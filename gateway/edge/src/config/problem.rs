@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::excerpt::{excerpt, excerpt_of_key, inside};
+use super::secret_text::without_secrets;
 use super::sources::{self, ConfigSources};
 use super::tree::{YamlNode, YamlPosition};
 
@@ -241,7 +242,7 @@ impl ConfigFinding {
             position: mark.map(|m| (m.line, m.column)),
             excerpt: mark.and_then(|mark| excerpt_of(text, mark)),
             path: self.path.to_string(),
-            message: self.message,
+            message: without_secrets(&self.message),
             source: number,
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
+use super::secret_text::{HIDDEN, arguments_without_secrets, may_be_credentials, without_secrets};
 use super::text_file::read_at_most;
 use crate::acme::config::AcmeConfig;
 use crate::bus::config::BusConfig;
@@ -31,9 +32,6 @@ const SECRET_NAMES: [&str; 9] = [
     // A header field with credentials, which a route sets for its origin.
     "authorization",
 ];
-
-/// A header field whose name contains one of these is hidden where a route sets it: rather too many.
-const SECRET_FIELDS: [&str; 5] = ["auth", "cookie", "key", "secret", "token"];
 
 /// The most bytes of a name that is compared with the names of secrets, since comparing longer ones
 /// takes too long.
@@ -101,11 +99,19 @@ fn find_value_of_secret_key(line: &str) -> Option<usize> {
             None if may_lack_colon && behind.len() < rest.len() => Some(behind),
             None => None,
         };
-        if let Some(value) = value.filter(|_| resembles_secret_name(word)) {
+        let is_secret = || resembles_secret_name(word) || is_secret_field(word);
+        if let Some(value) = value.filter(|_| is_secret()) {
             return Some(line.len() - value.trim_start().len());
         }
     }
     None
+}
+
+/// Whether a word is the name of a header field that may hold credentials, and hardly that of an
+/// upstream, a plugin or a route.
+fn is_secret_field(word: &str) -> bool {
+    let word = word.to_lowercase();
+    (word.starts_with("x-") || word == "set-cookie") && may_be_credentials(&word)
 }
 
 /// Replaces each secret that a `*_file` key names by the content of the file.
@@ -284,9 +290,6 @@ pub fn redacted_value(config: &GatewayConfig) -> Result<serde_yaml::Value, serde
     Ok(value)
 }
 
-/// What stands for a secret.
-const HIDDEN: &str = "***";
-
 /// Sections whose keys are names that operators choose, and say nothing about what is below them.
 const SECTIONS_OF_NAMES: [&[&str]; 3] = [&["upstreams"], &["plugins"], &["acme", "issuers"]];
 
@@ -309,7 +312,7 @@ fn hide_below(value: &mut serde_yaml::Value, path: &mut Vec<String>) {
             for (key, value) in map.iter_mut() {
                 let name = key.as_str().unwrap_or_default();
                 let is_secret = (resembles_secret_name(name) && !is_of_names)
-                    || (sets_fields(path) && may_be_credentials(name));
+                    || (has_names_of_others(path) && may_be_credentials(name));
                 if is_secret {
                     hide_all(value);
                 } else {
@@ -319,30 +322,42 @@ fn hide_below(value: &mut serde_yaml::Value, path: &mut Vec<String>) {
                 }
             }
         }
+        serde_yaml::Value::Sequence(items) if is_program(path) => {
+            let given = items.iter().map(|item| item.as_str().unwrap_or_default());
+            let shown = arguments_without_secrets(given);
+            for (item, shown) in items.iter_mut().zip(shown) {
+                if item.is_string() {
+                    *item = shown.into();
+                }
+            }
+        }
         serde_yaml::Value::Sequence(items) => {
             path.push(String::new());
             items.iter_mut().for_each(|item| hide_below(item, path));
             path.pop();
         }
         serde_yaml::Value::String(text) => {
-            if let Some(shown) = without_credentials(text) {
-                *text = shown;
-            }
+            *text = without_secrets(text);
         }
         _ => {}
     }
 }
 
-/// Whether the keys of a section are names of header fields that are set or added.
-fn sets_fields(path: &[String]) -> bool {
-    path.last()
-        .is_some_and(|section| section == "set" || section == "add")
+/// Whether the keys of a section are names that others have given: of header fields that are set,
+/// added or compared, of parameters, and of a plugin's own settings.
+fn has_names_of_others(path: &[String]) -> bool {
+    let path: Vec<_> = path.iter().map(String::as_str).collect();
+    match path[..] {
+        ["plugins", _, "config", ..] => true,
+        [.., "respond", "headers"] | [.., "match" | "bypass", "header" | "query"] => true,
+        [.., section] => section == "set" || section == "add",
+        [] => false,
+    }
 }
 
-/// Whether a header field may carry what its origin knows the gateway by.
-fn may_be_credentials(field: &str) -> bool {
-    let field = field.to_lowercase();
-    SECRET_FIELDS.iter().any(|word| field.contains(word))
+/// Whether a list is a program with its arguments.
+fn is_program(path: &[String]) -> bool {
+    path.last().is_some_and(|section| section == "exec")
 }
 
 /// Hides everything in the value of a secret, and keeps its form.
@@ -353,20 +368,6 @@ fn hide_all(value: &mut serde_yaml::Value) {
         serde_yaml::Value::Null => {}
         _ => *value = HIDDEN.into(),
     }
-}
-
-/// A URL without the password that stands in it, if there is one.
-fn without_credentials(text: &str) -> Option<String> {
-    let begin = text.find("://")? + 3;
-    let rest = &text[begin..];
-    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    let (credentials, _) = authority.rsplit_once('@')?;
-    let user = credentials
-        .split_once(':')
-        .map(|(user, _)| format!("{user}:"));
-    let user = user.unwrap_or_default();
-    let behind = &rest[credentials.len()..];
-    Some(format!("{}{user}{HIDDEN}{behind}", &text[..begin]))
 }
 
 #[cfg(test)]
@@ -393,20 +394,6 @@ mod tests {
         assert_eq!(set["x-origin-auth"], "***");
         assert_eq!(set["Cookie"], "***");
         assert_eq!(set["x-plain"], "p");
-    }
-
-    #[test]
-    fn the_password_in_a_url_is_hidden() {
-        for (url, shown) in [
-            ("redis://:pw@h/0", "redis://:***@h/0"),
-            ("amqp://me:p@w@h:1", "amqp://me:***@h:1"),
-            ("nats://pw@h", "nats://***@h"),
-            ("redis://me:***@h", "redis://me:***@h"),
-        ] {
-            assert_eq!(without_credentials(url).as_deref(), Some(shown));
-        }
-        assert_eq!(without_credentials("http://h/@me"), None);
-        assert_eq!(without_credentials("me@h"), None);
     }
 
     /// Guards against a message about a misspelt key that shows the secret beside it.

@@ -32,7 +32,13 @@ pub(super) fn read_text(file: &Path) -> Result<(String, String), ConfigProblems>
 }
 
 /// How long whoever holds a pipe open may write nothing more.
-const PIPE_PATIENCE: Duration = Duration::from_secs(15);
+const PIPE_SILENCE: Duration = Duration::from_secs(15);
+
+/// How long all of it may take.
+const PIPE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is seen whether more has come.
+const PIPE_LOOK: Duration = Duration::from_millis(10);
 
 /// The content of a file, of a larger one a byte more than `most`. Whoever reads a configuration holds
 /// up those who come later, so a pipe in which nobody writes is no reason to wait: it is empty.
@@ -43,18 +49,44 @@ pub fn read_at_most(file: &Path, most: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(file, flags, Mode::empty())?;
     let mut opened = File::from(opened).take(most + 1);
-    let (mut bytes, end) = (Vec::new(), Instant::now() + PIPE_PATIENCE);
+    let (mut bytes, mut patience) = (Vec::new(), PipePatience::begin(Instant::now()));
     loop {
         match opened.read_to_end(&mut bytes) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => match Instant::now() < end {
-                true => thread::sleep(Duration::from_millis(10)),
-                false => {
-                    let why = "it is a pipe that somebody holds open and does not write to";
-                    return Err(io::Error::new(ErrorKind::TimedOut, why));
-                }
-            },
-            read => return read.map(|_| bytes),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            ended => return ended.map(|_| bytes),
         }
+        if let Some(why) = patience.ends(bytes.len(), Instant::now()) {
+            return Err(io::Error::new(ErrorKind::TimedOut, why));
+        }
+        thread::sleep(PIPE_LOOK);
+    }
+}
+
+/// How long a pipe is waited for: as long as something comes, within bounds.
+struct PipePatience {
+    begun: Instant,
+    /// How many bytes had come, and when the last of them did.
+    came: (usize, Instant),
+}
+
+impl PipePatience {
+    fn begin(now: Instant) -> Self {
+        Self {
+            begun: now,
+            came: (0, now),
+        }
+    }
+
+    /// Why it is not waited for any longer, after so many bytes.
+    fn ends(&mut self, bytes: usize, now: Instant) -> Option<&'static str> {
+        if bytes > self.came.0 {
+            self.came = (bytes, now);
+        }
+        if now - self.came.1 >= PIPE_SILENCE {
+            return Some("it is a pipe that somebody holds open and does not write to");
+        }
+        let is_over = now - self.begun >= PIPE_PATIENCE;
+        is_over.then_some("it is a pipe whose writer takes longer than a minute")
     }
 }
 
@@ -107,5 +139,34 @@ pub(super) fn place_of_byte(text: &str, byte: usize) -> YamlPosition {
         line: before.matches('\n').count() + 1,
         column: last.chars().count() + 1,
         width: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_waited_for_as_long_as_something_comes_and_a_minute_at_most() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut patience = PipePatience::begin(begun);
+        for (bytes, seconds) in [
+            (0, 14),
+            (1, 14),
+            (1, 28),
+            (2, 28),
+            (3, 42),
+            (4, 56),
+            (5, 59),
+        ] {
+            assert_eq!(patience.ends(bytes, at(seconds)), None, "{seconds}");
+        }
+        let why = patience.ends(6, at(60)).unwrap();
+        assert!(why.contains("longer than a minute"), "{why}");
+        let mut silent = PipePatience::begin(begun);
+        assert_eq!(silent.ends(1, at(1)), None);
+        let why = silent.ends(1, at(16)).unwrap();
+        assert!(why.contains("does not write"), "{why}");
     }
 }

@@ -121,6 +121,10 @@ pub struct OriginTlsConfig {
     pub verify: OriginVerification,
     /// Why origins are not verified. Demanded by `verify: off`, and told in the log.
     pub insecure: Option<String>,
+    /// What its files held when the configuration was read: their keys, and the beginnings of their
+    /// digests.
+    #[serde(skip)]
+    pub contents: Vec<(&'static str, String)>,
 }
 
 /// A certificate that origins are shown. The files are looked at again when they change.
@@ -143,6 +147,14 @@ pub enum OriginVerification {
 }
 
 impl OriginTlsConfig {
+    /// The files that it names, by their keys.
+    pub fn named_files(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let client = self.client.iter();
+        let client =
+            client.flat_map(|client| [("client.cert", &client.cert), ("client.key", &client.key)]);
+        client.chain(self.ca_file.iter().map(|file| ("ca_file", file)))
+    }
+
     /// The files that it names.
     pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let client = self.client.iter_mut();

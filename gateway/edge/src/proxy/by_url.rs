@@ -92,6 +92,9 @@ impl Generation {
         let Ok(spelling) = path::arrive(&mut parts.uri) else {
             return Vec::new();
         };
+        if self.purge_method.takes(&parts) {
+            return Vec::new();
+        }
         let now = Instant::now();
         let looked_up = self.path_rules.iter().filter_map(|rules| {
             let mut parts = parts.clone();

@@ -186,14 +186,21 @@ impl InheritedSockets {
         adopted.transpose()
     }
 
-    /// What was handed over for a listener: of those that were configured alike, the first one.
+    /// What was handed over for a listener: of those that were configured alike, the first one, or
+    /// what had this address for the other purpose. That is gone for the process before, as any
+    /// listener whose address nobody has.
     fn take_handed(&mut self, configured: &Endpoint, purpose: SocketPurpose) -> Option<HandedPort> {
         let is_wanted = |one: &HandedPort| {
             one.purpose == purpose && (one.configured == *configured || one.bound == *configured)
         };
-        let at = self.handed.iter().position(is_wanted)?;
+        let has_its_address = |one: &HandedPort| one.bound == *configured;
+        let mut handed = self.handed.iter();
+        let at = handed.clone().position(is_wanted);
+        let at = at.or_else(|| handed.position(has_its_address))?;
         let handed = self.handed.remove(at);
-        self.taken.push(handed.bound.clone());
+        if handed.purpose == purpose {
+            self.taken.push(handed.bound.clone());
+        }
         Some(handed)
     }
 

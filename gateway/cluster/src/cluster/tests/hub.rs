@@ -17,6 +17,8 @@ use crate::bus::transport::{
 #[derive(Default)]
 pub struct Hub {
     ports: Mutex<Vec<Arc<Port>>>,
+    /// Set: who joins is not told that the bus kept something.
+    keeps_nothing: AtomicBool,
 }
 
 /// One node's transport.
@@ -53,6 +55,10 @@ impl Hub {
         });
         self.ports.lock().push(Arc::clone(&port));
         port
+    }
+
+    pub fn keep_nothing(&self) {
+        self.keeps_nothing.store(true, Ordering::SeqCst);
     }
 
     /// Delivers to all ports that are not deaf, including the publisher's.
@@ -130,7 +136,9 @@ impl BusTransport for Line {
     }
 
     fn run(&self, mail: TransportEventSender) {
-        assert!(mail.try_tell(TransportEvent::Up { behind: Some(0) }));
+        let keeps_nothing = self.0.hub.keeps_nothing.load(Ordering::SeqCst);
+        let behind = (!keeps_nothing).then_some(0);
+        assert!(mail.try_tell(TransportEvent::Up { behind }));
         *self.0.mail.lock() = Some(mail);
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::config::{self, GatewayConfig};
 use crate::proxy::config::auth::AuthConfig;
@@ -91,17 +90,32 @@ impl ConfigChanges {
     }
 }
 
-/// What is compared of a configuration: its values, and what the files say that its routes name.
+/// What is compared of a configuration: its values, and what the files say that its routes name, and
+/// the TLS of its upstreams.
 pub fn compared(config: &GatewayConfig) -> Value {
     let mut compared = serde_json::to_value(config).unwrap_or_default();
+    let add = |place: Option<&mut Value>, digest: &str| {
+        if let Some(Value::String(file)) = place {
+            file.push_str(&format!(" (SHA-256 {digest})"));
+        }
+    };
+    for (name, upstream) in &config.upstreams {
+        let shown = compared["upstreams"].get_mut(name);
+        let Some(tls) = shown.and_then(|shown| shown.get_mut("tls")) else {
+            continue;
+        };
+        for (below, digest) in &upstream.tls.contents {
+            add(
+                tls.pointer_mut(&format!("/{}", below.replace('.', "/"))),
+                digest,
+            );
+        }
+    }
     for (n, route) in config.routes.iter().enumerate() {
         let mut note = |below: &str, content: &[u8]| {
             let below = below.replace(['.', '['], "/").replace(']', "");
             let place = compared.pointer_mut(&format!("/routes/{n}/{below}"));
-            if let Some(Value::String(file)) = place {
-                let digest = format!("{:x}", Sha256::digest(content));
-                file.push_str(&format!(" (SHA-256 {})", &digest[..16]));
-            }
+            add(place, &config::shown_digest(content));
         };
         for (below, file) in route.clone().answer_files() {
             note(&below, &file.content);

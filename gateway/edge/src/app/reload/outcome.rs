@@ -88,6 +88,8 @@ pub enum ReloadError {
     Busy,
     #[error("the gateway ends")]
     Ending,
+    #[error("another process has taken the place of this one")]
+    Replaced,
     #[error("there is no configuration file: the gateway was started with --domain")]
     NoFile,
     #[error("the file must stand in the folder of the configuration file that is in use, or below")]
@@ -114,7 +116,9 @@ impl ReloadError {
             Self::Busy => "busy",
             Self::Invalid(_) | Self::Unusable(_) | Self::Elsewhere => "invalid",
             Self::NotLive(_) => "not_live",
-            Self::Ending | Self::NoFile | Self::TooManyOld | Self::Failed(_) => "failed",
+            Self::Ending | Self::Replaced | Self::NoFile | Self::TooManyOld | Self::Failed(_) => {
+                "failed"
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The side of the old process.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::heard::HeardPublishers;
 use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
     UpgradeOutcome, UpgradeQuestion, UpgradeWish, hear, say,
@@ -186,6 +187,7 @@ impl UpgradeGiver {
                 let within = Duration::from_millis(within).min(MOST_TIME);
                 let taker = TakingProcess {
                     process: peer.process,
+                    handle: program::handle(peer.process).map(Arc::new),
                     version,
                     hears_purges,
                 };
@@ -332,6 +334,8 @@ impl UpgradeGiver {
         let cache = &self.parts.proxy.cache;
         let written_at = cache.order();
         let recording = PurgeRecording::begin(cache);
+        let cluster = self.parts.cluster.as_ref();
+        let doubts = cluster.map(|cluster| cluster.doubts_so_far());
         let written = WrittenCache::write(&self.parts.warm, within);
         let broke_off = |error: io::Error| format!("it broke off: {error}");
         let ports = self.handed().map_err(|error| error.to_string())?;
@@ -352,11 +356,19 @@ impl UpgradeGiver {
         };
         let taken: Vec<Endpoint> = taken.iter().filter_map(|text| text.parse().ok()).collect();
         let passing = PassingOn::begin(&self.parts, &self.runtime, &taken);
+        // First, so that what is counted is among what is told.
+        let heard = cluster.zip(doubts).filter(|_| taker.hears_purges);
+        let heard = heard.and_then(|(cluster, doubts)| cluster.heard_since(doubts));
+        let heard = heard.and_then(|heard| HeardPublishers::new(heard, &reloader.config()));
         // What is purged from here on, the other process is told when it serves.
         let kept = recording.purges.kept();
         let told = taker.hears_purges.then_some(kept.len());
         let purged = cache.order() != written_at;
-        let yours = OldProcessMessage::Yours { purged, told };
+        let yours = OldProcessMessage::Yours {
+            purged,
+            told,
+            heard,
+        };
         say(channel, &yours, &passing.earlier()).map_err(broke_off)?;
         for purge in kept.iter().take(told.unwrap_or_default()) {
             say(channel, &purges::said(purge), &[]).map_err(broke_off)?;
@@ -369,6 +381,7 @@ impl UpgradeGiver {
             }
         }
         // From here on there is no way back.
+        reloader.leave_to_the_next_process();
         passing.stays();
         let purges = recording.stays();
         written.stays();
@@ -380,6 +393,7 @@ impl UpgradeGiver {
         }
         let now = ReplacingProcess {
             process: taker.process,
+            handle: taker.handle,
             version: taker.version,
             taken,
         };
@@ -466,6 +480,7 @@ impl Drop for WrittenCache<'_> {
 /// The process that wants to take over.
 struct TakingProcess {
     process: u32,
+    handle: Option<Arc<OwnedFd>>,
     version: String,
     /// Whether it hears the purge log, and what is purged until it serves.
     hears_purges: bool,

@@ -9,6 +9,8 @@ use lamina_base::descriptor_channel::{DescriptorChannel, ReceivedMessage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::heard::HeardPublishers;
+
 /// The form of these messages.
 pub(super) const PROTOCOL: u32 = 1;
 
@@ -65,6 +67,10 @@ pub(super) enum OldProcessMessage {
         /// How many messages follow that say what. None: an older version, which does not say it.
         #[serde(default)]
         told: Option<usize>,
+        /// What was heard of other nodes. None: something may have been missed, there is no event
+        /// bus, or it is an older version.
+        #[serde(default)]
+        heard: Option<HeardPublishers>,
     },
     Released,
     /// A purge as text, as other nodes get it: one since what the cache held was written down, or on

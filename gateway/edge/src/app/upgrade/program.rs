@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// How a new program is started.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +50,12 @@ impl NewProgram {
         })?;
         Ok(StartedProgram { child: Some(child) })
     }
+}
+
+/// A handle of a process that runs now.
+pub(super) fn handle(process: u32) -> Option<OwnedFd> {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw)?;
+    pidfd_open(process, PidfdFlags::empty()).ok()
 }
 
 /// The process that has started this one.

@@ -10,6 +10,7 @@ use lamina_base::descriptor_channel::{DescriptorChannel, ReceivedMessage, own_us
 use parking_lot::Mutex;
 use tokio::task::JoinError;
 
+use super::heard::HeardPublishers;
 use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
     UpgradeQuestion, UpgradeWish, ask, hear, millis, say,
@@ -38,6 +39,13 @@ pub enum HandedCache {
     /// Something was purged there, perhaps some of what was written down: an older version does not
     /// say what.
     InDoubt,
+}
+
+/// What the process before knew at the moment when it gave its listeners away.
+pub struct HandedKnowledge {
+    pub cache: HandedCache,
+    /// None: it may have missed what other nodes purged.
+    pub heard: Option<HeardPublishers>,
 }
 
 /// Why a process can't take the place of another one.
@@ -143,23 +151,28 @@ impl TakeOver {
     }
 
     /// Says that this process is ready, with the listeners whose sockets it uses. When this returns,
-    /// they are its own. Returns what became of what the process before had stored.
+    /// they are its own. Returns what the process before knew then.
     ///
     /// # Errors
     /// If the old process goes on instead.
-    pub async fn ready(&self, taken: &[Endpoint]) -> Result<HandedCache, TakeOverError> {
+    pub async fn ready(&self, taken: &[Endpoint]) -> Result<HandedKnowledge, TakeOverError> {
         let taken = taken.iter().map(Endpoint::to_string).collect();
         let message = NewProcessMessage::Ready { taken };
         let (answer, received) = self.exchange(message).await?;
         *self.earlier.lock() = received.descriptors;
-        let (purged, told) = match answer {
-            OldProcessMessage::Yours { purged, told } => (purged, told),
+        let (purged, told, heard) = match answer {
+            OldProcessMessage::Yours {
+                purged,
+                told,
+                heard,
+            } => (purged, told, heard),
             other => return Err(unexpected(&other)),
         };
-        match told {
-            None if purged => Ok(HandedCache::InDoubt),
-            told => self.hear_purges(told.unwrap_or_default()).await,
-        }
+        let cache = match told {
+            None if purged => HandedCache::InDoubt,
+            told => self.hear_purges(told.unwrap_or_default()).await?,
+        };
+        Ok(HandedKnowledge { cache, heard })
     }
 
     async fn hear_purges(&self, count: usize) -> Result<HandedCache, TakeOverError> {

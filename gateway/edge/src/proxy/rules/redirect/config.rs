@@ -76,9 +76,14 @@ pub fn target_host(template: &TextTemplate) -> Result<TargetHost, String> {
 }
 
 fn written(authority: &str) -> Result<TargetHost, String> {
+    if authority.contains('@') {
+        return Err(
+            "user information in a URL; expected a host alone, as in example.com".to_owned(),
+        );
+    }
     let parsed = authority.parse::<http::uri::Authority>();
     match parsed {
-        Ok(parsed) if !authority.contains('@') && !parsed.host().is_empty() => {
+        Ok(parsed) if !parsed.host().is_empty() => {
             Ok(TargetHost::Written(authority.to_ascii_lowercase()))
         }
         _ => Err(format!(
