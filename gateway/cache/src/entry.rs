@@ -52,7 +52,7 @@ pub struct Entry {
 
 /// How far an entry was compared with the purge log.
 #[derive(Clone, Copy)]
-pub(super) struct Comparison {
+pub(super) struct PurgeComparison {
     /// The order up to which it was compared.
     pub(super) checked: PurgeOrder,
     /// Whether a soft purge marked it stale.
@@ -182,9 +182,9 @@ impl Entry {
     }
 
     /// How far it was compared with the purge log.
-    pub(super) fn compared(&self) -> Comparison {
+    pub(super) fn compared(&self) -> PurgeComparison {
         let checked = self.checked.load(Ordering::Acquire);
-        Comparison {
+        PurgeComparison {
             checked: PurgeOrder::new(checked & !SOFT),
             marked: checked & SOFT != 0,
         }

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::config;
-use crate::entry::{Comparison, Entry, PurgeAttributes};
+use crate::entry::{Entry, PurgeAttributes, PurgeComparison};
 use crate::key::PurgeHash;
 use ledger::{CompiledSelector, LedgerInsertOutcome, PurgeLedger};
 use order::{LocalStepBounds, PurgeClock};
@@ -380,7 +380,7 @@ impl PurgeLog {
 
     /// Compares an entry with everything that came since it was last compared.
     pub fn judge(&self, entry: &Entry) -> EntryVisibility {
-        let (order, Comparison { checked, marked }) = (self.order(), entry.compared());
+        let (order, PurgeComparison { checked, marked }) = (self.order(), entry.compared());
         if checked == order {
             return seen(marked);
         }

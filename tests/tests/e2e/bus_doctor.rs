@@ -68,8 +68,8 @@ async fn state_of(node: &Gateway) -> (String, usize, f64) {
     )
 }
 
-/// Long enough that a gateway on a busy machine does not take its line for dead: it would connect anew,
-/// and count a gap that no doctor has caused.
+/// With patience enough for a busy machine: whoever takes a living line for dead connects anew, and a
+/// gateway counts a gap then that no doctor has caused.
 fn patient(bus: &str) -> String {
     let patience = [
         ("ping_interval: 300ms", "ping_interval: 20s"),
@@ -95,7 +95,7 @@ pub async fn beside_gateways_at_work_it_harms_nobody<B: Doctored>() {
     let applied = async || b.metric("lamina_cluster_purges_total", &[]).await;
     let purges = applied().await;
     // As `a` itself, whose queue or consumer it must not touch.
-    let bus = broker.yaml(port, "a");
+    let bus = patient(&broker.yaml(port, "a"));
     let examined = tokio::spawn(async move { doctor("a", &bus).await });
     let mut told = 0;
     while !examined.is_finished() || told < 20 {
