@@ -391,14 +391,13 @@ impl OriginTargets {
                 target.latency.observe(counts_as, now);
                 target.health.note_failure(failure, now);
                 let counted = self.passive.on.iter().any(|listed| listed.covers(failure));
-                match failure {
-                    _ if counted => {
-                        if target.health.failed(&self.passive) == FailureOutcome::EjectionDue {
-                            self.eject(target, failure, now);
-                        }
+                if !counted {
+                    // An answer all the same, unlike a connection that fails.
+                    if let FailureKind::Status(_) = failure {
+                        target.health.answered();
                     }
-                    FailureKind::Status(_) => target.health.answered(),
-                    _ => {}
+                } else if target.health.failed(&self.passive) == FailureOutcome::EjectionDue {
+                    self.eject(target, failure, now);
                 }
             }
         }
