@@ -6,7 +6,7 @@
 //! one order with an `issuer`, over `transport`; `challenges` are the answers by which the issuer
 //! sees that names are ours (`dns_challenge` with `dns` for records of the DNS); `on_demand` is for
 //! names that nobody lists, and `ask` asks whether they are ours; `storage` keeps all of it, as `records`; `keys` and `chain` make and
-//! read what is in certificates; `failure` says what went wrong, `metrics` counts.
+//! read what is in certificates, and `revocation` has them revoked; `failure` says what went wrong, `metrics` counts.
 //!
 //! Invariants: a start never waits for an issuer, and a certificate that is there is used until
 //! there is a better one. What a restart must know (orders, pauses, windows) is stored before it is
@@ -26,6 +26,7 @@ mod metrics;
 mod on_demand;
 mod order;
 mod records;
+mod revocation;
 mod schedule;
 mod status;
 pub mod storage;

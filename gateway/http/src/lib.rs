@@ -45,6 +45,7 @@ pub mod esi;
 pub mod etag;
 pub mod fair;
 pub mod fetch_metadata;
+pub mod field_value;
 pub mod forward;
 pub mod frames;
 pub mod grpc;

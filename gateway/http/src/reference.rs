@@ -4,6 +4,9 @@
 //! are removed, and the rest gets the normal form of [`path`](super::path), as the paths of
 //! requests do.
 
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
 use http::Uri;
 
 use super::path;
@@ -48,6 +51,18 @@ pub fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => name,
         _ => host,
+    }
+}
+
+/// A host without port in which an address of IPv6 has its one spelling (RFC 5952), as `[::1]` for
+/// `[0:0:0:0:0:0:0:1]`. All others are as they were.
+pub fn normal_address(host: &str) -> Cow<'_, str> {
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok()) {
+        Some(address) => Cow::Owned(format!("[{address}]")),
+        None => Cow::Borrowed(host),
     }
 }
 

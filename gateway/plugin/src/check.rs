@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode};
 
@@ -13,7 +13,7 @@ use super::log_text::one_line;
 use super::{
     HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
 };
-use crate::http::forward;
+use crate::http::{field_value, forward};
 
 /// The most bytes of a key's text.
 const MAX_KEY: usize = 8 << 10;
@@ -204,8 +204,7 @@ fn headers(lines: Vec<types::Header>) -> Result<HeaderMap, CallError> {
     for line in lines {
         let bad = || CallError::invalid(format!("the header {:?}", one_line(&line.name, 100)));
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| bad())?;
-        let value =
-            HeaderValue::from_maybe_shared(Bytes::from(line.value.clone())).map_err(|_| bad())?;
+        let value = field_value::of_text(&line.value).map_err(|_| bad())?;
         if !is_of_the_connection(&name) {
             headers.append(name, value);
         }

@@ -105,6 +105,37 @@ async fn a_pause_that_a_clock_in_the_future_has_noted_is_none() {
     obtained(&pebble, site.secured, SHOP).await;
 }
 
+/// Clocks of nodes are never quite the same: what one notes whose clock is a little ahead still counts.
+#[tokio::test]
+async fn a_pause_that_a_clock_a_little_ahead_has_noted_is_kept() {
+    let Some(library) = wall_clock::library() else {
+        return;
+    };
+    let (origin, pebble) = (page().await, Pebble::start().await);
+    let wanted = Wanted {
+        acme: QUICK,
+        ..Wanted::default()
+    };
+    let site = wanted.from(&pebble, &origin);
+    // Nobody listens there.
+    pebble.name_is_at(SHOP, "127.0.0.77").await;
+    let half_an_hour = 30 * 60;
+    let clock = WallClock::new(half_an_hour);
+    let ahead = clock.of(&site.setup, &library).start().await;
+    ahead
+        .metric_until("lamina_acme_failures", &[], |failures| failures >= 1.0)
+        .await;
+    drop(ahead);
+    let gateway = site.setup.start().await;
+    let next = gateway
+        .metric("lamina_acme_next_renewal_seconds", &[])
+        .await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let pause = next - now.unwrap().as_secs_f64();
+    assert!((1_500.0..3_600.0).contains(&pause), "{pause}");
+    assert_eq!(orders(&gateway, "pebble", "refused").await, 0.0);
+}
+
 #[tokio::test]
 async fn a_name_that_is_not_ours_is_tried_again_until_it_is() {
     let (origin, pebble) = (page().await, Pebble::start().await);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::cli::run;
+use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::h3::certificates::Certificates;
 use e2e::h3::{Reach, connect_to};
@@ -43,6 +44,11 @@ fn setup(pebble: &Pebble, origin: &Origin, asked: &Origin, store: &str, more: &s
     Setup::new(origin)
         .top("listeners", &listeners)
         .top("acme", &acme)
+}
+
+/// The same with HTTP/3 beside HTTP/2.
+fn over_quic(setup: Setup) -> Setup {
+    setup.replaced("listeners", "tls: {", "protocols: [http2, http3], tls: {")
 }
 
 async fn outcomes(gateway: &Gateway, outcome: &str) -> f64 {
@@ -102,13 +108,7 @@ async fn a_client_of_http3_finds_the_certificate_when_it_comes_again() {
     let (origin, pebble, asked) = (page().await, Pebble::start().await, application().await);
     let store = tempfile::tempdir().unwrap();
     let store = store.path().join("acme").display().to_string();
-    let setup = setup(&pebble, &origin, &asked, &store, "");
-    let more = "tls: {early_data: off,";
-    let setup = setup.replaced(
-        "listeners",
-        "tls: {",
-        &format!("protocols: [http2, http3], {more}"),
-    );
+    let setup = over_quic(setup(&pebble, &origin, &asked, &store, ""));
     let gateway = setup.start().await;
     let name = format!("quic{OURS}");
     let reach = Reach::named(&name);
@@ -124,6 +124,95 @@ async fn a_client_of_http3_finds_the_certificate_when_it_comes_again() {
     let refused = connect_to(here(pebble.tls_port), &endpoint, &reach).await;
     let error = refused.unwrap_err().to_string();
     assert!(error.contains("UnknownIssuer"), "{error}");
+}
+
+/// Who gets the certificate for all other names is shown his own when he comes again.
+#[tokio::test]
+async fn a_client_of_http3_asks_for_a_name_beside_a_default() {
+    let (origin, pebble, asked) = (page().await, Pebble::start().await, application().await);
+    let store = tempfile::tempdir().unwrap();
+    let store = store.path().join("acme").display().to_string();
+    let (name, other) = (format!("beside{OURS}"), "stranger.elsewhere.com");
+    // Issued for other names, and shown to all; the client verifies it by these.
+    let shown = Certificates::new(&["default.test", &name, other]);
+    let setup = over_quic(setup(&pebble, &origin, &asked, &store, "")).replaced(
+        "listeners",
+        "certificates: [{acme: pebble}]",
+        "certificates: [{acme: pebble}, {cert: server.crt, key: server.key, names: [default.test]}], default: server.crt",
+    );
+    let files = shown.files().into_iter();
+    let setup = files.fold(setup, |setup, (name, content)| setup.file(name, content));
+    let gateway = setup.start().await;
+    let address = here(pebble.tls_port);
+    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    for (name, outcome) in [(other, "refused"), (&*name, "obtained")] {
+        let reach = Reach::named(name);
+        endpoint.set_default_client_config(shown.quic(&reach));
+        let connected = connect_to(address, &endpoint, &reach).await;
+        assert!(connected.is_ok(), "{name} gets the default: {connected:?}");
+        wait_for(outcome, SOON * 2, || async {
+            (outcomes(&gateway, outcome).await == 1.0).then_some(())
+        })
+        .await;
+    }
+    let reach = Reach::named(&name);
+    wait_for("its own one is shown", SOON, || async {
+        let refused = connect_to(address, &endpoint, &reach).await.err()?;
+        refused.to_string().contains("UnknownIssuer").then_some(())
+    })
+    .await;
+    let reach = Reach::named(other);
+    assert!(connect_to(address, &endpoint, &reach).await.is_ok());
+}
+
+/// The bounds are the same over QUIC, where nobody waits: neither questions nor tasks grow with
+/// handshakes.
+#[tokio::test]
+async fn names_at_once_are_bounded_over_quic() {
+    let (origin, pebble) = (page().await, Pebble::start().await);
+    let gate = Gate::new();
+    let open = gate.clone();
+    let asked = Origin::start(move |_| {
+        let open = open.clone();
+        async move {
+            open.pass().await;
+            Reply::status_only(404)
+        }
+    })
+    .await;
+    let store = tempfile::tempdir().unwrap();
+    let store = store.path().join("acme").display().to_string();
+    let setup = over_quic(setup(&pebble, &origin, &asked, &store, ", max_pending: 2"));
+    let gateway = setup.start().await;
+    let refused = async |name: &str| {
+        let reach = Reach::named(name);
+        let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+        endpoint.set_default_client_config(Certificates::new(&[name]).quic(&reach));
+        connect_to(here(pebble.tls_port), &endpoint, &reach)
+            .await
+            .is_err()
+    };
+    for n in 0..10 {
+        assert!(refused(&format!("n{n}.strangers.com")).await);
+        assert!(
+            refused("n0.strangers.com").await,
+            "it is asked about already"
+        );
+    }
+    gate.reached_by(2).await;
+    assert_eq!(outcomes(&gateway, "crowded").await, 8.0);
+    gate.open();
+    wait_for("both are refused", SOON, || async {
+        (outcomes(&gateway, "refused").await == 2.0).then_some(())
+    })
+    .await;
+    assert_eq!((asked.count(), pebble.orders()), (2, 0));
+    // There is room again.
+    assert!(refused("other.strangers.com").await);
+    wait_for("another one is refused", SOON, || async {
+        (outcomes(&gateway, "refused").await == 3.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

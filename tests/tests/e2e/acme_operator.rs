@@ -46,3 +46,35 @@ async fn certificates_are_listed_renewed_and_revoked() {
         "{unknown:?}"
     );
 }
+
+/// Who has the key of a certificate may have it revoked (RFC 8555 §7.6), whatever became of the account.
+#[tokio::test]
+async fn a_certificate_of_a_lost_account_is_revoked_by_its_key() {
+    let (origin, pebble) = (page().await, Pebble::start().await);
+    let site = Wanted {
+        issuer: ", key: both",
+        ..Wanted::default()
+    }
+    .from(&pebble, &origin);
+    let gateway = site.setup.start().await;
+    let first = obtained(&pebble, site.secured, SHOP).await;
+    wait_for("both are there", SOON, || async {
+        (pebble.orders() == 2).then_some(())
+    })
+    .await;
+    drop(gateway);
+    let accounts = site.store.path().join("acme/accounts");
+    std::fs::remove_dir_all(accounts).unwrap();
+    let gateway = site.setup.start().await;
+    let admin = gateway.admin.to_string();
+    let revoked = cli::run(&["acme", "revoke", SHOP, "--admin", &admin]);
+    assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    wait_for("another certificate is there", SOON, || async {
+        let shown = pebble.shown_by(site.secured, SHOP).await.ok();
+        shown.filter(|shown| *shown != first)
+    })
+    .await;
+    // One by its account, the other one, or both, by their keys: an account is for all of them.
+    let log = pebble.log();
+    assert!(log.contains("POST /revoke-cert"), "{log}");
+}

@@ -4,8 +4,10 @@ use e2e::client::Client;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::{Origin, Seen};
+use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for};
 use http::Method;
 use lamina_http::coding::ContentCoding;
 use lamina_http::coding::decode::decode;
@@ -439,4 +441,90 @@ async fn what_tells_of_octets_is_of_the_page_that_was_asked_for() {
             "{name}"
         );
     }
+}
+
+/// For one client means for no other cache, and its browser may keep it if the operator says so.
+#[tokio::test]
+async fn a_rule_says_how_long_a_browser_keeps_a_page() {
+    for (ruled, said) in [
+        ("private, max-age=60", "private, max-age=60"),
+        ("no-store", "no-store"),
+        ("public, max-age=60", "private, no-cache"),
+        ("max-age=60", "private, no-cache"),
+    ] {
+        let route = format!(
+            "{{name: pages, upstream: origin, esi: {{}}, headers: {{response: {{set: {{cache-control: \"{ruled}\"}}}}}}}}"
+        );
+        let pages = |seen: &Seen| match seen.path_only() {
+            "/missing" => page("a<esi:include src=\"/f\"/>b").status(503),
+            "/p" => page("a<esi:include src=\"/f\"/>b"),
+            _ => Reply::fresh("F"),
+        };
+        let (_origin, gateway) = site(&[&route], pages).await;
+        for _ in 0..2 {
+            let answer = gateway.client().get("/p").await;
+            assert_eq!(answer.text(), "aFb");
+            assert_eq!(answer.header("cache-control"), said, "{ruled}");
+        }
+        // An error lasts no longer in a browser because pages do.
+        let error = gateway
+            .client()
+            .get("/missing")
+            .await
+            .header("cache-control")
+            .to_owned();
+        let unless = if ruled == "no-store" {
+            ruled
+        } else {
+            "private, no-cache"
+        };
+        assert_eq!(error, unless, "{ruled}");
+    }
+}
+
+/// Whoever reads nothing of a page holds its fragments, which count as everything else that is held
+/// (`server.max_held_bytes`): the next page that would hold more breaks off, and hits go on.
+#[tokio::test]
+async fn what_a_page_holds_is_counted_and_bounded() {
+    const FRAGMENT: usize = 6 << 20;
+    fn pages(seen: &Seen) -> Reply {
+        match seen.path_only() {
+            "/page" => page("a<esi:include src=\"/own/f\"/>b"),
+            "/own/f" => Reply::ok("f".repeat(FRAGMENT)),
+            _ => Reply::fresh("hit"),
+        }
+    }
+    let origin = Origin::pages(pages).await;
+    let gateway = Setup::new(&origin)
+        .top("server", "{threads: 2, max_held_bytes: 8MiB}")
+        .route("{name: own, match: {path: /own/*}, upstream: origin, cache: off}")
+        .route(PAGES)
+        .start()
+        .await;
+    let client = gateway.client();
+    assert_eq!(client.get("/page").await.text().len(), FRAGMENT + 2);
+    client.get("/hit").await;
+    let held = async || gateway.metric("lamina_held_bytes", &[]).await;
+    wait_for("nothing is held", SOON, async || {
+        (held().await == 0.0).then_some(())
+    })
+    .await;
+    let mut slow = RawConnection::narrow(gateway.address).await;
+    slow.write("GET /page HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    wait_for("its fragment is held", SOON, async || {
+        (held().await > 5e6).then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        let second = client.request("/page").try_send().await;
+        assert!(second.is_err(), "no room for a second one: {second:?}");
+        assert!(held().await < 1e7, "it has let go of what it had");
+    }
+    assert!(client.get("/hit").await.is_hit());
+    drop(slow);
+    wait_for("it is free again", SOON, async || {
+        (held().await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(client.get("/page").await.text().len(), FRAGMENT + 2);
 }

@@ -1,12 +1,14 @@
 //! TLS policies of names over QUIC, and sessions that are resumed there (edge.md, TLS6 to TLS8).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use e2e::h3::certificates::Certificates;
 use e2e::h3::client::H3Client;
 use e2e::h3::tcp::TcpAsk;
 use e2e::h3::{NAME, OTHER_NAME, Reach, STRICT_NAME, SecuredGateway, connect_to};
 use e2e::origin::Origin;
+use e2e::redis::free_port;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tls::alert;
@@ -270,4 +272,44 @@ async fn ticket_of_another_policy_is_worth_nothing_over_quic() {
         }
     }
     assert_eq!(looked_at, 25);
+}
+
+/// What connections end by, when their process has died, is made by the secret that it began with: a
+/// reload puts another one in front, and clients that came before it and after it are told alike.
+#[tokio::test]
+async fn resets_are_made_by_the_first_secret_of_the_start_whatever_a_reload_says() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let certificates = Certificates::new(&[NAME]);
+    let port = free_port();
+    let node = |keys: &str| {
+        let listener = format!(
+            "[{{address: \"127.0.0.1:{port}\", protocols: [http2, http3], tls: {{certificates: [{{cert: server.crt, key: server.key}}], tickets: {{keys: {keys}}}}}}}]"
+        );
+        let files = certificates.files().into_iter();
+        let setup = files.fold(Setup::new(&origin), |setup, (name, content)| {
+            setup.file(name, content)
+        });
+        setup
+            .file("old.key", [7; 32])
+            .file("new.key", [9; 32])
+            .top("listeners", &listener)
+    };
+    let mut gateway = node("[old.key]").start().await;
+    let reach = Reach::with(|transport| {
+        transport.keep_alive_interval(Some(Duration::from_millis(200)));
+    });
+    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    endpoint.set_default_client_config(certificates.quic(&reach));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let before = connect_to(address, &endpoint, &reach).await.unwrap();
+    gateway.take_up(&node("[new.key, old.key]")).await;
+    let after = connect_to(address, &endpoint, &reach).await.unwrap();
+    gateway.kill();
+    gateway.ended(SOON).await;
+    let _next = node("[old.key]").start().await;
+    for connection in [before, after] {
+        // Its silence would be noticed after 30 seconds alone, with another reason.
+        let ended = within("the reset", SOON, connection.closed()).await;
+        assert_eq!(ended, quinn::ConnectionError::Reset);
+    }
 }

@@ -149,3 +149,35 @@ async fn nothing_is_cached_by_extension() {
     }
     assert_eq!(origin.count(), 8);
 }
+
+/// An address of IPv6 has many spellings, in the file as in what clients send.
+#[tokio::test]
+async fn an_address_is_one_host_in_each_spelling() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin)
+        .route("{name: old, match: {host: \"[0:0:0:0:0:0:0:1]\", path: /old}, redirect: {to: \"https://{host}/new\", allow_hosts: [\"[0::1]\"]}}")
+        .route("{name: one, match: {host: \"[2001:db8:0::A]\"}, upstream: origin}")
+        .route("{name: site, respond: {body: other}}")
+        .start()
+        .await;
+    let spellings = [
+        "[2001:db8::a]",
+        "[2001:DB8:0:0::000a]",
+        "[2001:0db8::A]:80",
+        "[2001:db8:0:0:0:0:0:a]:",
+    ];
+    for host in spellings {
+        let answer = gateway.client().request("/page").host(host).send().await;
+        assert_eq!(answer.text(), "x", "{host}");
+    }
+    assert_eq!(origin.count(), 1, "one host has one entry");
+    for host in ["[::1]", "[0:0::1]", "[0:0:0:0:0:0:0:1]:80"] {
+        let client = gateway.client().uncached();
+        let answer = client.request("/old").host(host).send().await;
+        assert_eq!(answer.header("location"), "https://[::1]/new", "{host}");
+    }
+    let url = "http://[2001:db8:0:0:0:0:0:a]/page";
+    gateway.purge(serde_json::json!({ "url": url })).await;
+    let asked = gateway.client().request("/page").host("[2001:db8::a]");
+    assert!(!asked.send().await.is_hit(), "a purge reaches it, too");
+}

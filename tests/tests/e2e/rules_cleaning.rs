@@ -213,3 +213,45 @@ async fn no_other_spelling_of_what_the_key_holds_reaches_the_origin() {
         assert_eq!(seen.header("x_free"), "free");
     }
 }
+
+/// With spaces around it a value is malformed over HTTP/2 and HTTP/3, where whole messages are lost by
+/// it; and a text with a place that stays empty has one soon.
+#[tokio::test]
+async fn values_that_are_made_have_no_spaces_around_them() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let upstream = format!("{{targets: [\"{}\"], protocol: http2}}", origin.url());
+    let made = "{x-fixed: \" a \", x-empty: \" {header.x-none}\\t\", x-open: \"Bearer {header.x-none}\", x-made: \" {path.1} \"}";
+    let gateway = Setup::new(&origin)
+        .upstream("app", &upstream)
+        .route("{name: own, match: {path: /own}, respond: {body: own, headers: {x-fixed: \" a \"}}}")
+        .route(&format!(
+            "{{name: site, upstream: app, headers: {{request: {{set: {made}}}, response: {{set: {made}}}}}}}"
+        ))
+        .start()
+        .await;
+    for (path, fields) in [
+        ("/own", &["\r\nx-fixed: a\r\n"][..]),
+        (
+            "/page",
+            &[
+                "\r\nx-fixed: a\r\n",
+                "\r\nx-open: Bearer\r\n",
+                "\r\nx-made: page\r\n",
+            ],
+        ),
+    ] {
+        let mut raw = gateway.raw().await;
+        raw.write(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
+        let said = String::from_utf8(raw.to_end().await).unwrap();
+        for field in fields {
+            assert!(said.contains(field), "{field:?}: {said:?}");
+        }
+        assert!(!said.contains("x-empty"), "{said:?}");
+    }
+    let seen = origin.last();
+    let values = ["x-fixed", "x-empty", "x-open", "x-made"].map(|name| seen.header(name));
+    assert_eq!(values, ["a", "", "Bearer", "page"]);
+}

@@ -259,3 +259,109 @@ async fn a_part_of_what_is_read_is_copied_and_outcomes_are_counted() {
     })
     .await;
 }
+
+/// MI1: what arrives slowly for a second upstream is held in no more places than it has.
+#[tokio::test]
+async fn bodies_that_still_arrive_count_among_the_copies_under_way() {
+    let (origin, next) = (named("done").await, named("unseen").await);
+    let gateway = Setup::new(&origin)
+        .upstream("next", &next.url())
+        .route("{name: site, upstream: origin, mirror: {upstream: next, body: 1KiB, max_in_flight: 2}}")
+        .start()
+        .await;
+    let counted = async |outcome| {
+        let labels = [("route", "site"), ("outcome", outcome)];
+        gateway.metric("lamina_mirror_total", &labels).await
+    };
+    let mut uploads = Vec::new();
+    for n in 0..5 {
+        let client = gateway.client();
+        let (ask, body) = client.ask(http::Method::POST, &format!("/{n}")).upload();
+        body.send("first ".into()).await.unwrap();
+        uploads.push((body, tokio::spawn(ask.send())));
+        let more_than_places = (n + 1_usize).saturating_sub(2) as f64;
+        wait_for("it has its place or none", SOON, async || {
+            let reached = origin.count() == n + 1;
+            (reached && counted("dropped").await == more_than_places).then_some(())
+        })
+        .await;
+    }
+    for (body, answer) in uploads {
+        body.send("last".into()).await.unwrap();
+        drop(body);
+        assert_eq!(answer.await.unwrap().text(), "done");
+    }
+    wait_for("two copies", SOON, async || {
+        (counted("sent").await == 2.0).then_some(())
+    })
+    .await;
+    let bodies: Vec<_> = next
+        .seen()
+        .into_iter()
+        .map(|seen| seen.body.unwrap())
+        .collect();
+    assert_eq!(bodies, ["first last", "first last"]);
+    // Uploads that break off give their places back.
+    let before = origin.count();
+    let mut broken = Vec::new();
+    for n in 1..=2 {
+        let (ask, body) = gateway.client().ask(http::Method::POST, "/broken").upload();
+        body.send("first ".into()).await.unwrap();
+        broken.push((body, tokio::spawn(ask.try_send())));
+        wait_for("it is on its way", SOON, async || {
+            (origin.count() == before + n).then_some(())
+        })
+        .await;
+    }
+    for (body, asking) in broken {
+        asking.abort();
+        drop(body);
+    }
+    wait_for("there is room again", SOON, async || {
+        gateway.client().post("/again", "a").await;
+        (next.last().path == "/again").then_some(())
+    })
+    .await;
+}
+
+/// One visitor's page is of one version, though nothing of the requests says which.
+#[tokio::test]
+async fn fragments_come_from_the_upstream_of_their_page() {
+    let version = |name: &'static str| {
+        let page = move |more: &str| {
+            let reply = Reply::fresh(format!("{name}{more}"));
+            reply.header("content-type", "text/html")
+        };
+        Origin::pages(move |seen| match seen.path_only() {
+            "/page" => page(" <esi:include src=\"/top\"/>"),
+            "/top" => page(" <esi:include src=\"/below\"/>"),
+            _ => page(""),
+        })
+    };
+    let (blue, green) = (version("blue").await, version("green").await);
+    for by in ["random", "cookie user"] {
+        let to = "[{upstream: blue, weight: 50}, {upstream: green, weight: 50}]";
+        let gateway = Setup::new(&blue)
+            .upstream("blue", &blue.url())
+            .upstream("green", &green.url())
+            .route(&format!(
+                "{{name: parts, match: {{path: /below}}, split: {{by: {by}, to: {to}}}}}"
+            ))
+            .route(&format!(
+                "{{name: site, split: {{by: {by}, to: {to}}}, esi: {{pages: all}}}}"
+            ))
+            .start()
+            .await;
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..30 {
+            let page = gateway.client().get("/page").await;
+            let text = page.text().to_owned();
+            assert!(
+                ["blue blue blue", "green green green"].contains(&&*text),
+                "{by}: {text}"
+            );
+            seen.insert(text);
+        }
+        assert_eq!(seen.len(), 2, "{by}: both versions are seen");
+    }
+}

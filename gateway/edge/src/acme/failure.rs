@@ -30,6 +30,8 @@ pub enum AcmeFailure {
     Timeout,
     #[error("the stored account can't be read: {0}")]
     Account(String),
+    #[error("the key of the certificate can't be used: {0}")]
+    CertificateKey(String),
     #[error("eab.hmac: {0}; expected the key in base64url, as the issuer has given it out")]
     AccountBinding(String),
 }
@@ -51,6 +53,16 @@ impl AcmeFailure {
     /// Whether the issuer wants nothing of this account for a while.
     pub fn is_rate_limit(&self) -> bool {
         self.problem() == Some("rateLimited")
+    }
+
+    /// Whether another way than by the account may do better: the issuer refuses what the account asks
+    /// for, or there is no account that can be used.
+    pub fn may_be_about_the_account(&self) -> bool {
+        let settled = ["alreadyRevoked", "rateLimited", "serverInternal"];
+        match self.problem() {
+            Some(problem) => !settled.contains(&problem),
+            None => matches!(self, Self::Account(_) | Self::AccountBinding(_)),
+        }
     }
 
     /// What it means for further attempts.

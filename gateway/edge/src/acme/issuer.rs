@@ -24,7 +24,7 @@ pub struct AcmeIssuer {
     /// As logs and metrics name it.
     pub name: String,
     pub config: AcmeIssuerConfig,
-    directory: String,
+    pub directory: String,
     pub transport: AcmeTransport,
     account: Mutex<Option<Account>>,
     lease_life: Duration,

@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use instant_acme::RevocationRequest;
-
 use super::failure::AcmeFailure;
 use super::managed::{CertificateOccasion, ManagedCertificate};
 use super::metrics::ScheduledCertificate;
-use super::{AcmeManager, chain, schedule};
+use super::{AcmeManager, revocation, schedule};
 
 /// The most names that are listed as missing.
 const MOST_LISTED: usize = 20;
@@ -116,15 +114,10 @@ impl AcmeManager {
                 continue;
             };
             let issuer = self.issuers.get(&held.stored.issuer);
-            let Some((issuer, shown)) = issuer.zip(chain::first(&held.stored.chain)) else {
+            let Some(issuer) = issuer else {
                 continue;
             };
-            let account = issuer.real.account(&*self.storage).await?;
-            let request = RevocationRequest {
-                certificate: &shown,
-                reason: None,
-            };
-            account.revoke(&request).await?;
+            revocation::revoke(&issuer.real, &*self.storage, &held.stored).await?;
             tracing::warn!(certificate = certificate.id, "a certificate is revoked");
             certificate.state.lock().renewal_asked = true;
             count += 1;

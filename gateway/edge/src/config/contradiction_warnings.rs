@@ -1,8 +1,12 @@
 //! Warnings about rules of a route that contradict each other, so that one of them does nothing, and
 //! about what they make of one client for an answer that all may get.
 
+use http::HeaderMap;
+use http::header::CACHE_CONTROL;
+
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
+use crate::http::cache_control::ResponseDirectives;
 use crate::pattern::Pattern;
 use crate::proxy::config::rules::access;
 use crate::proxy::config::rules::headers::{self, HeaderChangesConfig};
@@ -28,6 +32,7 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
         found.extend(prefix_that_is_never_there(route, &at));
         found.extend(mirrored_to_itself(route, &at));
         found.extend(no_depth(route, &at));
+        found.extend(shared_beside_auth(route, &at));
     }
     found
 }
@@ -289,6 +294,33 @@ fn mirrored_to_itself(route: &RouteConfig, at: &ConfigPath) -> Option<ConfigFind
     );
     let at = at.key("mirror").key("upstream");
     Some(ConfigFinding::value(at, message))
+}
+
+/// Caches behind this one ask nobody who may have an answer.
+fn shared_beside_auth(route: &RouteConfig, at: &ConfigPath) -> Vec<ConfigFinding> {
+    if route.auth.is_none() {
+        return Vec::new();
+    }
+    let response = &route.headers.response;
+    let fields = written(response, &at.key("headers").key("response"));
+    let shared = fields.into_iter().filter(|(name, values, _)| {
+        let mut head = HeaderMap::new();
+        for line in values.iter().filter_map(|value| value.parse().ok()) {
+            head.append(CACHE_CONTROL, line);
+        }
+        let said = ResponseDirectives::parse(&head);
+        let name = name.to_ascii_lowercase();
+        let is_shared = match &*name {
+            "cache-control" => said.public || said.s_maxage.is_some(),
+            name => name.ends_with("-cache-control") || name == "surrogate-control",
+        };
+        is_shared && !said.no_store && !said.private.is_present()
+    });
+    let message = "a cache between the gateway and its clients may give such an answer to those whom \
+                   `auth` would refuse; expected `private`, or no such field";
+    shared
+        .map(|(_, _, at)| ConfigFinding::value(at, message))
+        .collect()
 }
 
 /// Pages without a single fragment.

@@ -7,6 +7,7 @@ pub mod paths;
 pub use defaults::RouteDefaults;
 pub use matching::{
     DetailedValueMatch, LetterCase, OneOrMany, RouteMatchConfig, TlsMatchConfig, ValueMatchConfig,
+    normal_host_pattern,
 };
 
 pub use crate::proxy::rules::auth::config as auth;

@@ -18,6 +18,7 @@ use crate::http::forward::{self, HopWishes, PSEUDONYM, RequestSender, TrailerWis
 use crate::http::grpc::AnswerDialect;
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::PathRules;
+use crate::http::reference::normal_address;
 use crate::http::server::InterimSender;
 use crate::origin::{OnAttempt, OnInterim, SendTerms};
 use crate::plugin::KeyDecision;
@@ -122,7 +123,8 @@ static HOST_CLASSES: [u8; 256] = {
 };
 
 /// The normal form of a host: lower case, without the scheme's default port or an empty port (RFC
-/// 3986 §6.2.3), and without the dot that ends a fully qualified name.
+/// 3986 §6.2.3), without the dot that ends a fully qualified name, and with one spelling for an
+/// address.
 pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
     let found = host
         .bytes()
@@ -140,6 +142,9 @@ pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
         }
         _ => (host, ""),
     };
+    if name.starts_with('[') {
+        return Cow::Owned(format!("{}{port}", normal_address(name)).to_ascii_lowercase());
+    }
     let rooted = name.strip_suffix('.').filter(|rooted| !rooted.is_empty());
     match (rooted, has_upper_case) {
         (None, false) => Cow::Borrowed(&host[..name.len() + port.len()]),
@@ -444,7 +449,13 @@ mod tests {
         for literal in ["[::1]", "[::1]:8080"] {
             assert_eq!(host(&parts("/", literal), "http"), literal);
         }
-        assert_eq!(host(&parts("/", "[::1]:"), "http"), "[::1]");
+        for literal in ["[::1]:", "[0:0:0:0:0:0:0:1]", "[0::0001]:80", "[0:0::1]"] {
+            assert_eq!(host(&parts("/", literal), "http"), "[::1]", "{literal}");
+        }
+        assert_eq!(
+            host(&parts("/", "[2001:DB8::0:A]:8080"), "http"),
+            "[2001:db8::a]:8080"
+        );
     }
 
     /// Names of every kind: selecting, of the connection, reserved ones that a client forges, in

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
     ETAG, EXPECT, HOST, LAST_MODIFIED, TRAILER,
@@ -40,12 +41,13 @@ use crate::http::coding::transcode::plain_body;
 use crate::http::conditional;
 use crate::http::digest::DIGEST_FIELDS;
 use crate::http::forward::{ForwardingContext, HopWishes, RequestSender};
+use crate::http::memory::{self, PROCESS};
 use crate::http::reference;
 use crate::http::server::{HandlerAnswer, InterimChannel, Peer, RequestArrival};
 use crate::http::tls::TlsSession;
 use crate::plugin::SeenField;
 use config::{EsiConfig, EsiPages};
-use page::AssembledPage;
+use page::{AssembledPage, ContentOwner};
 
 /// Tells a cache what an answer is for (Edge Architecture 1.0).
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
@@ -216,18 +218,18 @@ impl PageRequest {
             rule,
         } = served;
         let (mut head, body) = response.into_parts();
-        let body = match without_coding(&mut head.headers, body) {
-            Ok(body) => body,
+        let content = match without_coding(&mut head.headers, body) {
+            Ok(content) => content,
             Err(fault) => return self.unreadable(fault, &head.headers),
         };
         let left = self.place.budget.bytes.load(Ordering::Relaxed);
-        if body.size_hint().lower() > left {
+        if content.0.size_hint().lower() > left {
             return self.unreadable(PageFault::TooLarge, &head.headers);
         }
         for_one_client(&mut head.headers);
         let body = match self.is_head {
             true => Body::empty(),
-            false => Body::boxed(AssembledPage::new(body, Arc::from(self))),
+            false => Body::boxed(AssembledPage::new(content, Arc::from(self))),
         };
         head.extensions.insert(UncacheableReason::Private);
         CountedResponse {
@@ -270,7 +272,7 @@ impl PageRequest {
     }
 
     /// The content of a fragment. None: it can't be had, or the page may not have it.
-    async fn fragment(&self, place: &str) -> Option<bytes::Bytes> {
+    async fn fragment(&self, place: &str) -> Option<Vec<Bytes>> {
         let Some(parts) = self.request_for(place) else {
             self.warn("a fragment is of another host, or lies too deep, or is one too many");
             return None;
@@ -297,7 +299,7 @@ impl PageRequest {
         }
         let (mut head, body) = answer.into_parts();
         match without_coding(&mut head.headers, body) {
-            Ok(body) => page::collected(body, &self.place.budget.bytes).await,
+            Ok(content) => page::collected(content, self).await,
             Err(_) => {
                 self.warn("a fragment has a Content-Encoding that can't be undone");
                 None
@@ -337,6 +339,11 @@ impl PageRequest {
         Some(parts)
     }
 
+    /// Octets of ours, which count as held by the client's connection until they are sent.
+    fn held(&self, bytes: Bytes) -> Bytes {
+        memory::claim(bytes, &PROCESS, Some(self.channel.memory()))
+    }
+
     fn warn(&self, what: &str) {
         if let Some(dropped) = self.route.warnings.admit(Instant::now()) {
             let (route, page) = (&*self.route.name, self.uri.path());
@@ -347,15 +354,16 @@ impl PageRequest {
 
 /// The content of an answer without the coding that its origin gave it although it was asked for
 /// none.
-fn without_coding(headers: &mut HeaderMap, body: Body) -> Result<Body, PageFault> {
+fn without_coding(headers: &mut HeaderMap, body: Body) -> Result<(Body, ContentOwner), PageFault> {
     let coding = match AppliedCoding::of(headers) {
-        AppliedCoding::Identity => return Ok(body),
+        AppliedCoding::Identity => return Ok((body, ContentOwner::Others)),
         AppliedCoding::Other => return Err(PageFault::UnknownCoding),
         AppliedCoding::One(coding) => coding,
     };
     headers.remove(CONTENT_ENCODING);
     headers.remove(CONTENT_LENGTH);
-    plain_body(coding, body, usize::MAX).map_err(|_| PageFault::Damaged)
+    let plain = plain_body(coding, body, usize::MAX).map_err(|_| PageFault::Damaged)?;
+    Ok((plain, ContentOwner::Ours))
 }
 
 /// Removes from the head of a page what is not true of the page as its client gets it.

@@ -4,8 +4,9 @@
 //! What goes to the origin is copied, so hits are not. Where all requests are to be copied, those
 //! without a body are copied when they arrive, hits among them; a request with a body is copied on
 //! its way to the origin in either case, while the origin reads it, and the copy is sent when all of
-//! the body is there. Nobody waits for a copy. A bounded number of copies is under way; what is
-//! above that is dropped and counted.
+//! the body is there. Nobody waits for a copy. A bounded number of copies is under way, those whose
+//! body is still arriving among them, so their memory is bounded, too; what is above that is dropped
+//! and counted.
 
 pub mod config;
 
@@ -18,7 +19,7 @@ use http::header::UPGRADE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use config::{MirrorConfig, MirroredRequests};
 
@@ -48,7 +49,14 @@ struct CopiedBody {
     body: Body,
     copy: BytesMut,
     /// None: the copy was sent or given up.
-    waiting: Option<(Arc<RequestMirror>, Request<()>)>,
+    waiting: Option<WaitingCopy>,
+}
+
+/// A copy that waits for the rest of its body.
+struct WaitingCopy {
+    mirror: Arc<RequestMirror>,
+    request: Request<()>,
+    place: OwnedSemaphorePermit,
 }
 
 impl RequestMirror {
@@ -74,7 +82,9 @@ impl RequestMirror {
 
     /// Sends a copy of an arrived request as the origin would get it.
     pub fn copy_arrived(self: &Arc<Self>, request: &Request<Body>) {
-        self.send(copied(request).map(|()| Body::empty()));
+        if let Some(place) = self.place() {
+            self.send(copied(request).map(|()| Body::empty()), place);
+        }
     }
 
     /// Sends a copy of this request, which goes to the origin, if it is one of those that are
@@ -86,18 +96,35 @@ impl RequestMirror {
         if was_copied || !is_meant || !self.is_chosen() {
             return request;
         }
+        let Some(place) = self.place() else {
+            return request;
+        };
         let copy = copied(&request);
         if !has_body {
-            self.send(copy.map(|()| Body::empty()));
+            self.send(copy.map(|()| Body::empty()), place);
             return request;
         }
+        let waiting = WaitingCopy {
+            mirror: Arc::clone(self),
+            request: copy,
+            place,
+        };
         request.map(|body| {
             Body::boxed(CopiedBody {
                 body,
                 copy: BytesMut::new(),
-                waiting: Some((Arc::clone(self), copy)),
+                waiting: Some(waiting),
             })
         })
+    }
+
+    /// A place for one copy, until its answer is read. None: there is none, which is counted.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        if place.is_none() {
+            self.counts.dropped();
+        }
+        place
     }
 
     fn is_meant(&self, method: &Method, headers: &HeaderMap, body: &Body) -> bool {
@@ -111,11 +138,7 @@ impl RequestMirror {
     }
 
     /// Sends a copy and reads its answer, which is for nobody.
-    fn send(self: &Arc<Self>, request: Request<Body>) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.counts.dropped();
-            return;
-        };
+    fn send(self: &Arc<Self>, request: Request<Body>, place: OwnedSemaphorePermit) {
         let mirror = Arc::clone(self);
         tokio::spawn(async move {
             let _place = place;
@@ -176,11 +199,11 @@ async fn discard(mut body: Body) {
 
 impl CopiedBody {
     fn keep(&mut self, data: &Bytes) {
-        let Some((mirror, _)) = &self.waiting else {
+        let Some(waiting) = &self.waiting else {
             return;
         };
-        if self.copy.len() + data.len() > mirror.most_body {
-            mirror.counts.dropped();
+        if self.copy.len() + data.len() > waiting.mirror.most_body {
+            waiting.mirror.counts.dropped();
             self.waiting = None;
             self.copy = BytesMut::new();
             return;
@@ -189,9 +212,10 @@ impl CopiedBody {
     }
 
     fn ended(&mut self) {
-        if let Some((mirror, request)) = self.waiting.take() {
+        if let Some(waiting) = self.waiting.take() {
             let body = std::mem::take(&mut self.copy).freeze();
-            mirror.send(request.map(|()| Body::full(body)));
+            let request = waiting.request.map(|()| Body::full(body));
+            waiting.mirror.send(request, waiting.place);
         }
     }
 }

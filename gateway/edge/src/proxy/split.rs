@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue};
 
 use config::{SplitBy, SplitConfig};
 
+use super::esi;
 use super::route::Route;
 use crate::http::cookies;
 use crate::http::forward::CHOSEN_UPSTREAM;
@@ -58,11 +59,15 @@ impl UpstreamSplit {
     }
 
     /// The route for a request of this client: always the same one for the same text that the
-    /// split goes by, and any one for a request without it.
+    /// split goes by, and any one for a request without it, but that of its page for a fragment.
     pub fn choose(&self, parts: &mut Parts, client: Option<IpAddr>) -> Option<&Arc<Route>> {
-        let place = self
-            .number_of(parts, client)
-            .unwrap_or_else(|| random::number().into());
+        let place = match self.number_of(parts, client) {
+            Some(place) => place,
+            None => match self.of_its_page(parts) {
+                Some(share) => return Some(&share.route),
+                None => random::number().into(),
+            },
+        };
         self.at(place, parts)
     }
 
@@ -86,6 +91,14 @@ impl UpstreamSplit {
         Some(&chosen.route)
     }
 
+    /// The share of the page that a request is for a fragment of, which its head names: a page is not
+    /// put together from two versions. None: it is for none, or that upstream gets nothing here.
+    fn of_its_page(&self, parts: &Parts) -> Option<&UpstreamShare> {
+        let chosen = parts.headers.get(CHOSEN_UPSTREAM);
+        let chosen = chosen.filter(|_| esi::is_fragment(parts))?;
+        self.usable().find(|share| share.upstream == *chosen)
+    }
+
     /// What decides about a request. A weight that grows takes nobody away from its upstream, as
     /// long as the sum of the weights stays the same and the order, too.
     fn number_of(&self, parts: &Parts, client: Option<IpAddr>) -> Option<u64> {
@@ -105,8 +118,11 @@ impl UpstreamSplit {
 
     /// Whether a head with this field may come about.
     pub fn has(&self, chosen: Option<&HeaderValue>) -> bool {
-        let mut usable = self.shares.iter().filter(|share| share.weight > 0);
-        chosen.is_some_and(|chosen| usable.any(|share| share.upstream == *chosen))
+        chosen.is_some_and(|chosen| self.usable().any(|share| share.upstream == *chosen))
+    }
+
+    fn usable(&self) -> impl Iterator<Item = &UpstreamShare> {
+        self.shares.iter().filter(|share| share.weight > 0)
     }
 
     /// The shares in words.

@@ -9,7 +9,7 @@ use crate::http::config::{ListenerConfig, NO_FINGERPRINTS};
 use crate::plugin::config::LoaderError;
 use crate::proxy::config::{
     InvalidateConfig, LetterCase, OneOrMany, PurgeRule, RouteConfig, RouteMatchConfig,
-    ValueMatchConfig, paths,
+    ValueMatchConfig, normal_host_pattern, paths,
 };
 
 pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
@@ -404,7 +404,7 @@ fn normal(given: &RouteMatchConfig) -> NormalizedMatch {
     let query = given.query.iter();
     let query = query.map(|(k, v)| (k.clone(), values(v))).collect();
     (
-        sorted(&given.host, str::to_lowercase),
+        sorted(&given.host, normal_host_pattern),
         sorted(&given.path, paths::normal_pattern),
         sorted(&given.method, str::to_owned),
         header,

@@ -165,6 +165,14 @@ fn rules_that_have_no_effect_are_warnings_where_they_stand() {
             "esi: { depth: 0 }",
             "routes[0].esi.depth: with 0 every include",
         ),
+        (
+            "auth: { forward: { upstream: demo, path: /ask } }\n    headers: { response: { set: { cache-control: 'public, max-age=60' } } }",
+            "routes[0].headers.response.set.cache-control: a cache between the gateway and its clients",
+        ),
+        (
+            "auth: { forward: { upstream: demo, path: /ask } }\n    headers: { response: { add: { CDN-Cache-Control: max-age=60 } } }",
+            "routes[0].headers.response.add.CDN-Cache-Control: a cache between the gateway and its clients",
+        ),
     ] {
         let config = read(&file(&format!("    {keys}\n"))).unwrap();
         let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();

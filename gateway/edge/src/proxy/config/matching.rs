@@ -10,6 +10,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::http::forward;
+use crate::http::reference::normal_address;
 
 /// Which requests a route takes. Every part that is given must match.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -31,6 +32,11 @@ pub struct RouteMatchConfig {
     /// What is known of the client's TLS. A request without TLS, or over HTTP/3, does not match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMatchConfig>,
+}
+
+/// A pattern for hosts in the form in which hosts of requests are compared with it.
+pub fn normal_host_pattern(text: &str) -> String {
+    normal_address(&text.to_ascii_lowercase()).into_owned()
 }
 
 /// What is known of a client's TLS.

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -12,9 +12,13 @@ use http_body::{Frame, SizeHint};
 use super::PageRequest;
 use crate::http::body::{Body, BodyError};
 use crate::http::esi::{self, EsiInclude, EsiPiece, IncludeFailure};
+use crate::http::memory::PROCESS;
 
 /// How many fragments of a page are got side by side.
 const SIDE_BY_SIDE: usize = 8;
+
+/// What arrives in small pieces is put into larger ones, so that their number says how much they are.
+const LEAST_PIECE: usize = 16 << 10;
 
 type PagePieces = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
@@ -31,10 +35,22 @@ enum AssemblyState {
     Ended,
 }
 
+/// Whose octets a body has: what comes from origins is counted as held since it arrived, and what is
+/// stored is the cache's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ContentOwner {
+    Others,
+    /// They were decoded here.
+    Ours,
+}
+
 impl AssembledPage {
-    pub(super) fn new(body: Body, page: Arc<PageRequest>) -> Self {
+    pub(super) fn new((body, owner): (Body, ContentOwner), page: Arc<PageRequest>) -> Self {
         let of = Arc::clone(&page);
-        let whole = async move { collected(body, &of.place.budget.bytes).await };
+        let whole = async move {
+            let pieces = collected((body, owner), &of).await?;
+            Some(in_one_piece(pieces, &of))
+        };
         Self(AssemblyState::Reading {
             whole: Box::pin(whole),
             page,
@@ -42,10 +58,14 @@ impl AssembledPage {
     }
 }
 
-/// The whole of a body. None: it broke off, or the page has no room for it.
-pub(super) async fn collected(mut body: Body, room: &AtomicU64) -> Option<Bytes> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
+/// The whole of a body. None: it broke off, or there is no room for it, in the page or in the process.
+pub(super) async fn collected(
+    (mut body, owner): (Body, ContentOwner),
+    page: &PageRequest,
+) -> Option<Vec<Bytes>> {
+    let room = &page.place.budget.bytes;
+    let (mut first, mut pieces) = (Bytes::new(), Vec::new());
+    let mut last = BytesMut::new();
     while let Some(frame) = next_frame(&mut body).await {
         let Ok(data) = frame.ok()?.into_data() else {
             continue;
@@ -53,21 +73,35 @@ pub(super) async fn collected(mut body: Body, room: &AtomicU64) -> Option<Bytes>
         let less = |left: u64| left.checked_sub(data.len() as u64);
         room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .ok()?;
-        match first.is_empty() && all.is_empty() {
-            // The usual page is one piece, which is not copied.
-            true => first = data,
-            false => {
-                if all.is_empty() {
-                    all.extend_from_slice(&first);
-                }
-                all.extend_from_slice(&data);
-            }
+        // The usual body is one piece, which is not copied.
+        if first.is_empty() && last.is_empty() && pieces.is_empty() {
+            first = data;
+            continue;
+        }
+        if PROCESS.is_full() {
+            return None;
+        }
+        last.extend_from_slice(&std::mem::take(&mut first));
+        last.extend_from_slice(&data);
+        if last.len() >= LEAST_PIECE {
+            pieces.push(page.held(last.split().freeze()));
         }
     }
-    Some(match all.is_empty() {
-        true => first,
-        false => all.freeze(),
-    })
+    match owner {
+        ContentOwner::Others => pieces.extend([first]),
+        ContentOwner::Ours => pieces.extend([page.held(first)]),
+    }
+    pieces.extend([page.held(last.freeze())]);
+    pieces.retain(|piece| !piece.is_empty());
+    Some(pieces)
+}
+
+/// What is in the pieces, in one of them.
+fn in_one_piece(mut pieces: Vec<Bytes>, page: &PageRequest) -> Bytes {
+    if pieces.len() < 2 {
+        return pieces.pop().unwrap_or_default();
+    }
+    page.held(pieces.concat().into())
 }
 
 async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> {
@@ -110,7 +144,7 @@ fn given(whole: &Bytes, page: &Arc<PageRequest>) -> PagePieces {
         async move {
             let mut pieces = Vec::with_capacity(1 + section.texts.len());
             if let Some(include) = section.include {
-                pieces.push(Ok(included(page, include).await?));
+                pieces.extend(included(page, include).await?.into_iter().map(Ok));
             }
             pieces.extend(section.texts.into_iter().map(Ok));
             Ok::<_, BodyError>(stream::iter(pieces))
@@ -119,7 +153,7 @@ fn given(whole: &Bytes, page: &Arc<PageRequest>) -> PagePieces {
     Box::pin(stream::iter(sections).buffered(SIDE_BY_SIDE).try_flatten())
 }
 
-async fn included(page: Arc<PageRequest>, include: EsiInclude) -> Result<Bytes, BodyError> {
+async fn included(page: Arc<PageRequest>, include: EsiInclude) -> Result<Vec<Bytes>, BodyError> {
     if let Some(content) = page.fragment(&include.source).await {
         return Ok(content);
     }
@@ -129,7 +163,7 @@ async fn included(page: Arc<PageRequest>, include: EsiInclude) -> Result<Bytes, 
         return Ok(content);
     }
     match include.on_error {
-        IncludeFailure::LeaveOut => Ok(Bytes::new()),
+        IncludeFailure::LeaveOut => Ok(Vec::new()),
         IncludeFailure::BreakOff => {
             page.warn("a page breaks off: a fragment without onerror=\"continue\" can't be had");
             Err(BodyError::Aborted)
@@ -155,7 +189,7 @@ impl http_body::Body for AssembledPage {
                     }
                     None => {
                         page.warn(
-                            "a page breaks off: its content ended early, can't be decoded, or is larger than esi.max_bytes",
+                            "a page breaks off: its content ended early, can't be decoded, is larger than esi.max_bytes, or server.max_held_bytes is reached",
                         );
                         *state = AssemblyState::Ended;
                         return Poll::Ready(Some(Err(BodyError::Aborted)));

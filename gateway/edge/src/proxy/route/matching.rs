@@ -61,7 +61,7 @@ impl RouteConditions {
         fn all(list: &Option<config::OneOrMany>) -> &[String] {
             list.as_ref().map_or(&[][..], config::OneOrMany::as_slice)
         }
-        let host = |text: &String| Pattern::new(&text.to_ascii_lowercase());
+        let host = |text: &String| Pattern::new(&config::normal_host_pattern(text));
         let path = |text: &String| Pattern::new(&path::text::pattern(text));
         Self {
             hosts: all(&config.host).iter().map(host).collect(),

@@ -93,7 +93,7 @@ impl AnswerRules {
         if let (Some(pages), Some(reader)) = (&rules.pages, &self.reader) {
             served = pages.apply(served, reader);
         }
-        let kept = LifetimeClaim::of(&served, rules.puts_pages_together);
+        let claim = LifetimeClaim::of(&served, rules.puts_pages_together);
         let mut present = asked_for(rules, served.response.headers());
         let plan = match &self.codings {
             Some(codings) => {
@@ -114,9 +114,11 @@ impl AnswerRules {
             headers.extend(*fields);
         }
         if let Some(changes) = &rules.response {
-            match kept {
-                LifetimeClaim::Kept => changes.change_beside_lifetimes(headers, self.made),
+            match claim {
                 LifetimeClaim::Free => changes.change(headers, self.made),
+                LifetimeClaim::Kept | LifetimeClaim::ForOneClient => {
+                    changes.change_beside_lifetimes(headers, self.made, claim);
+                }
             }
             if changes.concern_other_rules() {
                 present = asked_for(rules, headers);

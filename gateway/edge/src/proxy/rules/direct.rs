@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::http::body::Body;
 use crate::http::conditional::{self, PreconditionOutcome};
 use crate::proxy::respond;
+use crate::proxy::rules::headers::config::value_of_a_line;
 use config::DirectAnswerConfig;
 
 /// The answer of a route.
@@ -42,7 +43,7 @@ impl DirectAnswer {
         }
         for (name, value) in &config.headers {
             let name: HeaderName = name.parse().ok()?;
-            headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+            headers.insert(name, value_of_a_line(value)?);
         }
         Some(Self {
             status,

@@ -6,10 +6,11 @@ pub mod config;
 use http::header::{CACHE_CONTROL, EXPIRES, PRAGMA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::lifetime_claim::LifetimeClaim;
 use super::present::RuledField;
 use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
-use crate::http::cache_control::ResponseDirectives;
-use crate::http::{cache_control, forward};
+use crate::http::cache_control::{FieldForm, ResponseDirectives};
+use crate::http::{cache_control, field_value, forward};
 use crate::proxy::metrics::DroppedValueCount;
 use config::HeaderChangesConfig;
 
@@ -89,21 +90,28 @@ impl HeaderChanges {
         let value = |template: &TextTemplate| {
             filled.clear();
             template.fill_into(source, ValueForm::Plain, &mut filled);
-            if filled.is_empty() {
-                return None;
-            }
-            let value = HeaderValue::from_bytes(&filled);
-            value.inspect_err(|_| dropped.inc()).ok()
+            let value = field_value::of_text(&filled);
+            let value = value.inspect_err(|_| dropped.inc()).ok();
+            value.filter(|value| !value.is_empty())
         };
         templates.map(value).collect()
     }
 
     /// Changes the fields of an answer that no cache may keep for others: what it says about that
-    /// stays as it is, unless the rule says `no-store`.
-    pub fn change_beside_lifetimes(&self, headers: &mut HeaderMap, made: MadeValues) {
+    /// stays as it is, unless the rule says `no-store`, or `private` where the client may keep it.
+    pub fn change_beside_lifetimes(
+        &self,
+        headers: &mut HeaderMap,
+        made: MadeValues,
+        claim: LifetimeClaim,
+    ) {
+        let may_be_kept =
+            claim == LifetimeClaim::ForOneClient && !ResponseDirectives::parse(headers).no_store;
         let said = lines_of(headers, cache_control::tells_lifetime);
         self.change(headers, made);
-        let ruled = match ResponseDirectives::parse(headers).no_store {
+        let after = ResponseDirectives::parse(headers);
+        let is_for_one = after.private == FieldForm::Whole && !after.public;
+        let ruled = match after.no_store || (may_be_kept && is_for_one) {
             true => lines_of(headers, |name| FOR_ALL_CACHES.contains(name)),
             false => Vec::new(),
         };
@@ -219,9 +227,10 @@ impl FieldValue {
     fn of(text: &str) -> Option<Self> {
         let template = TextTemplate::parse(text).ok()?;
         match template.fixed() {
-            Some(fixed) => HeaderValue::from_bytes(fixed.as_bytes())
-                .ok()
-                .map(Self::Fixed),
+            Some(fixed) => {
+                let value = field_value::of_text(fixed.as_bytes());
+                value.ok().map(Self::Fixed)
+            }
             None => Some(Self::Made(template)),
         }
     }
@@ -239,10 +248,33 @@ mod tests {
     /// What is for one client stays so, and a rule may make it stricter.
     #[test]
     fn a_rule_forbids_storing_and_does_not_allow_it_where_an_answer_is_for_one_client() {
-        for (ruled, after) in [
-            ("public, max-age=60", ["private, no-cache", "0"]),
-            ("private, max-age=60", ["private, no-cache", "0"]),
-            ("no-store, max-age=0", ["no-store, max-age=0", "-1"]),
+        let (claim, for_one) = (LifetimeClaim::ForOneClient, "private, no-cache");
+        for (claim, said, ruled, after) in [
+            (claim, for_one, "public, max-age=60", [for_one, "0"]),
+            (claim, for_one, "max-age=60", [for_one, "0"]),
+            (claim, for_one, "private, public", [for_one, "0"]),
+            (claim, for_one, "private=\"set-cookie\"", [for_one, "0"]),
+            (
+                claim,
+                for_one,
+                "private, max-age=60",
+                ["private, max-age=60", "-1"],
+            ),
+            (claim, "no-store", "private, max-age=60", ["no-store", "0"]),
+            (
+                claim,
+                for_one,
+                "no-store, max-age=0",
+                ["no-store, max-age=0", "-1"],
+            ),
+            // A browser that keeps an error shows it longer than it lasts.
+            (
+                LifetimeClaim::Kept,
+                for_one,
+                "private, max-age=60",
+                [for_one, "0"],
+            ),
+            (LifetimeClaim::Kept, for_one, "no-store", ["no-store", "-1"]),
         ] {
             let config = HeaderChangesConfig {
                 set: [
@@ -255,14 +287,14 @@ mod tests {
                 ..HeaderChangesConfig::default()
             };
             let mut headers = HeaderMap::new();
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(said));
             headers.insert(EXPIRES, HeaderValue::from_static("0"));
             let changes = HeaderChanges::new(&config).unwrap();
-            changes.change_beside_lifetimes(&mut headers, MadeValues::default());
+            changes.change_beside_lifetimes(&mut headers, MadeValues::default(), claim);
             assert_eq!(
                 [&headers[CACHE_CONTROL], &headers[EXPIRES]],
                 after,
-                "{ruled}"
+                "{claim:?} {said}: {ruled}"
             );
             assert!(!headers.contains_key("cdn-cache-control"), "{ruled}");
         }

@@ -8,8 +8,10 @@ use crate::proxy::metrics::RequestOutcome;
 /// Tells whether the rules may change what an answer says of its storage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LifetimeClaim {
-    /// It was made for one request, and would be wrong for others.
+    /// It was made for one request, and would be wrong for another one.
     Kept,
+    /// It was made for one client, which may keep it.
+    ForOneClient,
     Free,
 }
 
@@ -31,12 +33,11 @@ impl LifetimeClaim {
             said.no_store || said.private.is_present()
         };
         let is_error_of_ours = served.outcome == RequestOutcome::Error;
-        match is_fleeting
-            || is_refusal
-            || is_error_of_ours
-            || (assembly == PageAssembly::On && is_put_together())
-        {
-            true => Self::Kept,
+        if is_fleeting || is_refusal || is_error_of_ours {
+            return Self::Kept;
+        }
+        match assembly == PageAssembly::On && is_put_together() {
+            true => Self::ForOneClient,
             false => Self::Free,
         }
     }

@@ -13,6 +13,7 @@ use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
 use crate::http::body::Body;
 use crate::http::reference::without_port;
 use crate::pattern::Pattern;
+use crate::proxy::config::normal_host_pattern;
 use crate::proxy::respond;
 use config::{RedirectConfig, TargetHost, target_host};
 
@@ -33,7 +34,7 @@ impl RouteRedirect {
             host: target_host(&to).ok()?,
             status: StatusCode::from_u16(config.status).ok()?,
             allow_hosts: hosts
-                .map(|host| Pattern::new(&host.to_ascii_lowercase()))
+                .map(|host| Pattern::new(&normal_host_pattern(host)))
                 .collect(),
             to,
         })

@@ -16,8 +16,8 @@ use super::verdicts::{VerdictCache, VerdictKey, VerdictTurn};
 use super::{AuthRefusal, AuthenticatedUser, not_stored};
 use crate::cache::Cache;
 use crate::http::body::{self, Body};
-use crate::http::forward;
 use crate::http::grpc::AnswerDialect;
+use crate::http::{field_value, forward};
 use crate::origin::{Origin, SendTerms};
 use crate::pattern::Pattern;
 use crate::proxy::arrived::ArrivedRequest;
@@ -53,7 +53,10 @@ pub struct AuthQuestion {
 
 /// A field of the configuration, whose form has been checked.
 fn field((name, value): (&String, &String)) -> Option<(HeaderName, HeaderValue)> {
-    Some((name.parse().ok()?, value.parse().ok()?))
+    Some((
+        name.parse().ok()?,
+        field_value::of_text(value.as_bytes()).ok()?,
+    ))
 }
 
 impl ForwardAuth {

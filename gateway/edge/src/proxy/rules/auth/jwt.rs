@@ -23,7 +23,7 @@ use super::public_keys::PublicKey;
 use super::taken::TakenField;
 use super::verified_tokens::VerifiedTokens;
 use super::{AuthRefusal, AuthenticatedUser, realm};
-use crate::http::{bearer, cookies};
+use crate::http::{bearer, cookies, field_value};
 use crate::proxy::cover;
 
 /// The most octets of a token.
@@ -278,7 +278,7 @@ impl JwtAuth {
             let Some(text) = claims.get(claim).and_then(text) else {
                 continue;
             };
-            match HeaderValue::from_str(&text) {
+            match field_value::of_text(text.as_bytes()) {
                 Ok(value) => taken.push((name.clone(), value)),
                 Err(_) => return TokenVerdict::Bad("a claim can't be the value of a field"),
             }

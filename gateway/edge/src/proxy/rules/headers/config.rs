@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::http::forward;
+use crate::http::{field_value, forward};
 use crate::proxy::config::OneOrMany;
 use crate::proxy::rules::template::{TemplatePiece, TextTemplate};
 
@@ -103,7 +103,7 @@ pub fn is_posing(name: &str) -> bool {
 
 /// The value of a field with this text. None: it is not one line of text.
 pub fn value_of_a_line(text: &str) -> Option<HeaderValue> {
-    HeaderValue::from_bytes(text.as_bytes()).ok()
+    field_value::of_text(text.as_bytes()).ok()
 }
 
 /// Checks the template of a value.
@@ -112,7 +112,7 @@ pub fn value_of_a_line(text: &str) -> Option<HeaderValue> {
 /// What is wrong with it, for the operator.
 pub fn value(text: &str) -> Result<(), String> {
     let template = TextTemplate::parse(text)?;
-    if template.pieces().is_empty() {
+    if template.fixed().is_some_and(|text| text.trim().is_empty()) {
         return Err("empty; expected a value, or the name in `remove`".to_owned());
     }
     let is_good = |piece: &TemplatePiece| match piece {
@@ -171,7 +171,15 @@ mod tests {
 
     #[test]
     fn a_value_is_one_line() {
-        for bad in ["", "a\nb", "a\r\nset-cookie: x", "\0", "{nothing}", "{host"] {
+        for bad in [
+            "",
+            " \t",
+            "a\nb",
+            "a\r\nset-cookie: x",
+            "\0",
+            "{nothing}",
+            "{host",
+        ] {
             assert!(value(bad).is_err(), "{bad:?}");
         }
         for good in ["a", "é", "{host}", "a\tb", "{{}}"] {
