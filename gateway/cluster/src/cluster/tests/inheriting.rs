@@ -65,6 +65,7 @@ async fn a_count_of_the_process_before_shows_what_was_missed_later() {
     let doubts = two.cluster.doubts_so_far();
     let new = replacing(&hub);
     new.port.set_deaf(true);
+    settle().await;
     assert!(new.cluster.inherit(two.cluster.heard_since(doubts)));
     assert_eq!(new.look("/p/1"), Met::Fresh);
     one.purge("tag:t");
