@@ -10,7 +10,7 @@ use e2e::h2raw::{Frame, H2, flag, frame, headers, kind, setting};
 use e2e::setup::Setup;
 use e2e::wait::{SOON, within};
 use futures_util::future::join_all;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 /// SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §6.5.2).
@@ -150,6 +150,71 @@ async fn an_origin_that_refuses_everything_gets_no_multiple_of_the_requests() {
         let asked = origin.asked();
         assert!((REQUESTS..=MOST).contains(&asked), "{name}: {asked}");
     }
+}
+
+/// The same where it ends each connection before a request is written.
+#[tokio::test]
+async fn an_origin_that_ends_each_connection_gets_no_multiple_of_the_requests() {
+    const REQUESTS: usize = 100;
+    const MOST: usize = REQUESTS + REQUESTS / 5 + 10 + 5;
+    let goes_away_at_once = [setting(MAX_STREAMS, 100), goes_away(0)].concat();
+    for (protocol, says) in [
+        ("http1", Vec::new()),
+        ("http2", Vec::new()),
+        ("http2", goes_away_at_once),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let opened = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&opened);
+        let written = says.len();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                stream.write_all(&says).await.unwrap();
+            }
+        });
+        let more = "retry: {budget: 20, min: 0}, timeouts: {connect: 1m}";
+        let gateway = Setup::default()
+            .upstream(
+                "shop",
+                &format!("{{targets: [\"{url}\"], protocol: {protocol}, {more}}}"),
+            )
+            .route("{name: shop, upstream: shop, cache: off}")
+            .start()
+            .await;
+        for n in 0..REQUESTS {
+            let client = gateway.client();
+            let answer = within("an answer at once", SOON, client.get(&format!("/{n}"))).await;
+            assert!(
+                answer.status.as_u16() >= 502,
+                "{protocol}, {written}: {}",
+                answer.status
+            );
+        }
+        let opened = opened.load(Ordering::SeqCst);
+        assert!(
+            (REQUESTS / 2..=MOST).contains(&opened),
+            "{protocol} after {written} octets: {opened}"
+        );
+    }
+}
+
+/// What ends while a request waits for its first stream is left at once for the other target.
+#[tokio::test]
+async fn nobody_waits_for_a_stream_of_a_connection_that_ends() {
+    let none = setting(MAX_STREAMS, 0);
+    let drains = RefusingOrigin::start(none, goes_away(0), fine).await;
+    let well = RefusingOrigin::start(setting(MAX_STREAMS, 100), Vec::new(), fine).await;
+    let more = ", timeouts: {connect: 10m}, balance: {by: round_robin}";
+    let gateway = before(&[&drains, &well], more).await;
+    for n in 0..4 {
+        let client = gateway.client();
+        let asked = client.post("/order", format!("{n}"));
+        assert_eq!(within("the other target", SOON, asked).await.status, 200);
+    }
+    assert_eq!((drains.asked(), well.asked()), (0, 4));
 }
 
 /// RFC 9113 §6.8: whatever is above the last stream of a GOAWAY was not processed, and goes to the

@@ -58,6 +58,13 @@ impl RetryBudget {
         self.state.lock().spend_earned();
     }
 
+    /// Whether more was owed than requests and the time have paid for.
+    pub(super) fn is_in_debt(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.pass_time(self.per_second, now);
+        state.earned < 0.0
+    }
+
     /// Takes a further attempt, if one is left.
     pub(super) fn take(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
@@ -158,6 +165,17 @@ mod tests {
         let later = |seconds| now + Duration::from_secs(seconds);
         assert!(!budget.take(later(2)), "six are owed, and paid for now");
         assert!(budget.take(later(3)));
+    }
+
+    #[test]
+    fn debts_end_with_what_pays_for_them() {
+        let now = Instant::now();
+        let budget = RetryBudget::new(&RetryConfig::default(), now);
+        (0..10).for_each(|_| budget.owe());
+        assert!(!budget.is_in_debt(now), "that was saved up");
+        (0..3).for_each(|_| budget.owe());
+        assert!(budget.is_in_debt(now));
+        assert!(!budget.is_in_debt(now + Duration::from_secs(1)));
     }
 
     #[test]

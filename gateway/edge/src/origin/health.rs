@@ -50,7 +50,7 @@ pub(super) struct TargetHealth(Mutex<HealthState>);
 
 #[derive(Default)]
 struct HealthState {
-    /// Failures since the last answer that is none.
+    /// Failures since the last answer that was no failure.
     failures: u32,
     /// Ejections since it was well for `max_eject`.
     ejections: u32,
@@ -110,7 +110,7 @@ impl ObservedState {
 #[derive(Clone, Debug)]
 pub struct HealthStatus {
     pub observed: ObservedState,
-    /// Failures since the last answer that is none.
+    /// Failures since the last answer that was no failure.
     pub failures: u32,
     /// Ejections since it was well for `max_eject`.
     pub ejections: u32,

@@ -21,7 +21,7 @@ const MAX_CONCURRENT_STREAMS: u16 = 3;
 #[derive(Debug)]
 pub struct Http2PeerState {
     settled: AtomicBool,
-    /// Tells of each SETTINGS frame.
+    /// Tells of each SETTINGS frame, and of the end.
     has_changed: Notify,
     max_streams: AtomicU32,
     going_away: AtomicBool,
@@ -48,15 +48,24 @@ impl Default for Http2PeerState {
 }
 
 impl Http2PeerState {
-    /// Waits for the first SETTINGS of the origin (RFC 9113 §3.4).
+    /// Waits for the first SETTINGS of the origin (RFC 9113 §3.4), or for the connection's end.
     pub async fn settled(&self) {
-        let waiting = self.changed();
-        if !self.settled.load(Relaxed) {
-            waiting.await;
+        loop {
+            let changed = self.changed();
+            if self.settled.load(Relaxed) || self.is_going_away() {
+                return;
+            }
+            changed.await;
         }
     }
 
-    /// Waits for the next SETTINGS of the origin after this call.
+    /// Notes that the connection takes no further requests, or has ended.
+    pub fn end(&self) {
+        self.going_away.store(true, Relaxed);
+        self.has_changed.notify_waiters();
+    }
+
+    /// Waits for the next SETTINGS of the origin after this call, or for the connection's end.
     pub fn changed(&self) -> impl Future<Output = ()> {
         self.has_changed.notified()
     }
@@ -66,7 +75,7 @@ impl Http2PeerState {
         self.max_streams.load(Relaxed)
     }
 
-    /// Whether the origin takes no further requests on this connection.
+    /// Whether this connection takes no further requests.
     pub fn is_going_away(&self) -> bool {
         self.going_away.load(Relaxed)
     }
@@ -88,7 +97,7 @@ impl PeerReader {
         self.left = None;
         self.have = 0;
         match kind {
-            GOAWAY => self.state.going_away.store(true, Relaxed),
+            GOAWAY => self.state.end(),
             SETTINGS if flags & ACK == 0 => {
                 self.left = Some(length);
                 self.end_if_whole();

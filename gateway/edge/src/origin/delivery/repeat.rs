@@ -2,12 +2,12 @@
 //!
 //! Where it is known that none of it was processed, and that the target takes requests, this counts
 //! for nothing. In between are two kinds: a request on a connection that had served before and ended
-//! without a byte of an answer, and one that an HTTP/2 origin has refused. While its target is well,
-//! the origin has most likely closed an idle connection, or refuses by chance, and the request is sent
+//! without a byte of an answer, and one that an origin has refused, by a word of HTTP/2 or by ending
+//! a connection that it had just accepted. While its target is well and the budget owes nothing, the
+//! origin has most likely closed an idle connection, or refuses by chance, and the request is sent
 //! again for nothing. If that fails, too, it was not so: then it is owed to the budget, and each
-//! further one is like any other that failed, as are all while the target is not well. So targets that
-//! all fail, or refuse everything, get no more than the budget allows, however many connections stood
-//! before.
+//! further one is like any other that failed. So targets that all fail, or refuse everything, get no
+//! more than the budget allows, however many connections stood before.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,7 +80,8 @@ impl RequestDelivery<'_> {
         tried: &[Arc<OriginTarget>],
         left: u32,
     ) -> Option<RepeatCost> {
-        if target.health.is_well() && left == REPEATS {
+        let is_first = left == REPEATS && !self.origin.budget.is_in_debt(Instant::now());
+        if is_first && target.health.is_well() {
             return Some(RepeatCost::OnFailure);
         }
         let failure = failed.error.failure_kind()?;

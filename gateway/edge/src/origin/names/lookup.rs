@@ -248,9 +248,11 @@ impl NameServerClient {
                 service: Some(service.clone()),
             }));
         }
-        match (endpoints.is_empty(), failed) {
-            (true, Some(why)) => Err(why),
-            _ => Ok((endpoints, live)),
+        match failed {
+            Some(why) if endpoints.is_empty() => Err(why),
+            // It is asked again soon, since some servers of the service may be missing.
+            Some(_) => Ok((endpoints, Duration::ZERO)),
+            None => Ok((endpoints, live)),
         }
     }
 

@@ -131,7 +131,11 @@ impl Http1Connection {
             Ok(response) => response,
             Err(failed) => {
                 let progress = match (&failed, self.waited) {
-                    (failed, _) if failed.message().is_some() => RequestProgress::NotProcessed,
+                    // An origin that ends a connection as soon as it is open may do so with each.
+                    (failed, None) if failed.message().is_some() => RequestProgress::Refused,
+                    (failed, Some(_)) if failed.message().is_some() => {
+                        RequestProgress::NotProcessed
+                    }
                     (_, Some(waited)) if !self.traffic.has_read_since(before) => {
                         idle.learn(waited);
                         match self.traffic.has_written_since(before) {

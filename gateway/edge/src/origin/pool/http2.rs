@@ -133,49 +133,48 @@ impl Http2Lane {
     }
 
     /// Finds a stream for a request, on a connection that stands or on a new one. A request waits
-    /// once at most for a connection that another one opens, and has the time for one connection.
+    /// for connections that others open as long as one connection may take. A target that has
+    /// meanwhile shown that it can be reached has that time once more for the request's own one.
     pub(super) async fn reserve(
         &self,
         target: &OriginTarget,
-        choice: ConnectionChoice,
+        mut choice: ConnectionChoice,
         content: StreamContent,
     ) -> Result<ReservedStream, SendError> {
-        let opened = self.opened.notified();
-        let turn = self.lane_turn(choice, content);
-        if let LaneTurn::Send(permit) = turn {
-            return Ok(ReservedStream::Http2(permit));
+        let mut deadline = tokio::time::Instant::now() + self.limits.connect;
+        loop {
+            let opened = self.opened.notified();
+            match self.lane_turn(choice, content) {
+                LaneTurn::Send(permit) => return Ok(ReservedStream::Http2(permit)),
+                LaneTurn::Open => {
+                    let opening = OpeningCount(self);
+                    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+                    if left < self.limits.connect / LEAST_TIME {
+                        return Err(took_too_long());
+                    }
+                    return self.open(target, opening, deadline).await;
+                }
+                LaneTurn::Wait => {}
+            }
+            let waiting = WaitingCount(self);
+            let waited = timeout_at(deadline, opened).await;
+            drop(waiting);
+            waited.map_err(|_| took_too_long())?;
+            if target.spoken(WantedProtocol::Any) == SpokenProtocol::Http1 {
+                return Ok(ReservedStream::SpeaksHttp1);
+            }
+            // What has been opened meanwhile is new enough.
+            choice = ConnectionChoice::Standing;
+            if self.has_connection() {
+                deadline = tokio::time::Instant::now() + self.limits.connect;
+            }
         }
-        let deadline = tokio::time::Instant::now() + self.limits.connect;
-        if let LaneTurn::Open = turn {
-            return self.open(target, OpeningCount(self), deadline).await;
-        }
-        let waiting = WaitingCount(self);
-        let waited = timeout_at(deadline, opened).await;
-        drop(waiting);
-        waited.map_err(|_| took_too_long())?;
-        if target.spoken(WantedProtocol::Any) == SpokenProtocol::Http1 {
-            return Ok(ReservedStream::SpeaksHttp1);
-        }
-        // What has been opened meanwhile is new enough.
-        if let Some(permit) = self.free_stream_or_open(content) {
-            return Ok(ReservedStream::Http2(permit));
-        }
-        let opening = OpeningCount(self);
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        if left < self.limits.connect / LEAST_TIME {
-            return Err(took_too_long());
-        }
-        self.open(target, opening, deadline).await
     }
 
-    /// A free stream. None: the caller opens a connection, and is counted for it.
-    fn free_stream_or_open(&self, content: StreamContent) -> Option<Http2StreamPermit> {
-        let mut state = self.state.lock();
-        let free = state.free_stream(self, content);
-        if free.is_none() {
-            state.opening += 1;
-        }
-        free
+    /// Whether a connection stands that takes requests, though perhaps no more at the moment.
+    fn has_connection(&self) -> bool {
+        let state = self.state.lock();
+        state.connections.iter().any(|one| self.admits(one))
     }
 
     fn lane_turn(&self, choice: ConnectionChoice, content: StreamContent) -> LaneTurn {
@@ -223,7 +222,7 @@ impl Http2Lane {
         };
         // An origin that takes no stream at all for now may change that while there is time. A request
         // that waited inside h2 would be lost to other targets.
-        let permit = connection.first_stream(self.limits.max_streams).await;
+        let permit = connection.first_stream(self.limits.max_streams).await?;
         self.state.lock().connections.push(connection);
         Ok(ReservedStream::Http2(permit))
     }
@@ -247,15 +246,14 @@ impl Http2Lane {
             .keep_alive_timeout(PING_TIMEOUT);
         let begun = builder.handshake(TokioIo::new(metered)).await;
         let (sender, connection) = begun.map_err(SendError::Http2)?;
-        let ended = tokio::spawn(async move {
+        let ends = Arc::clone(&peer);
+        tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an HTTP/2 connection to an origin failed");
             }
+            ends.end();
         });
-        tokio::select! {
-            () = peer.settled() => {}
-            _ = ended => {}
-        }
+        peer.settled().await;
         let now = Instant::now();
         Ok(Http2Connection {
             sender,
@@ -352,9 +350,10 @@ impl Http2Connection {
         }
     }
 
-    /// How far a request has got that is above the last one which the origin's GOAWAY names. One that
-    /// has answered on this connection ends it in order; another one may take nothing at all.
-    fn progress_at_goaway(&self) -> RequestProgress {
+    /// How far a request has got of which the origin has processed nothing, because the connection
+    /// ended or is about to. An origin that has answered on it ends it in order; another one may take
+    /// nothing at all.
+    fn progress_unprocessed(&self) -> RequestProgress {
         match self.has_served.load(Relaxed) {
             true => RequestProgress::NotProcessed,
             false => RequestProgress::Refused,
@@ -362,11 +361,18 @@ impl Http2Connection {
     }
 
     /// Takes a stream as soon as the origin allows one.
-    async fn first_stream(self: &Arc<Self>, most: u32) -> Http2StreamPermit {
+    ///
+    /// # Errors
+    /// When the connection ends before that.
+    async fn first_stream(self: &Arc<Self>, most: u32) -> Result<Http2StreamPermit, SendError> {
         loop {
             let changed = self.peer.changed();
+            if !self.stands() {
+                let reset = io::ErrorKind::ConnectionReset.into();
+                return Err(SendError::Connect(reset));
+            }
             if let Some(permit) = self.reserve(most) {
-                return permit;
+                return Ok(permit);
             }
             changed.await;
         }
@@ -406,9 +412,9 @@ impl Http2StreamPermit {
                 let unsent = failed.message().is_some();
                 let error = failed.into_error();
                 let progress = match refusal(&error) {
-                    _ if unsent => RequestProgress::NotProcessed,
+                    _ if unsent => self.0.progress_unprocessed(),
                     Some(StreamRefusal::Stream) => RequestProgress::Refused,
-                    Some(StreamRefusal::Connection) => self.0.progress_at_goaway(),
+                    Some(StreamRefusal::Connection) => self.0.progress_unprocessed(),
                     None if has_served && is_end_of_connection(&error) => {
                         self.0.progress_since(before)
                     }
