@@ -301,14 +301,22 @@ fn shared_beside_auth(route: &RouteConfig, at: &ConfigPath) -> Vec<ConfigFinding
     let fields = written(response, &at.key("headers").key("response"));
     let shared = fields.into_iter().filter(|(name, values, _)| {
         let said = values.join(",").to_ascii_lowercase();
-        let says = |wanted: &str| {
-            let mut directives = said.split(',').filter_map(|one| one.split('=').next());
-            directives.any(|directive| directive.trim() == wanted)
+        let directives = || {
+            said.split(',')
+                .map(|one| one.split_once('=').unwrap_or((one, "")))
+        };
+        let says = |wanted: &str| directives().any(|(name, _)| name.trim() == wanted);
+        let lasts = |wanted: &str| {
+            let is_above_zero = |value: &str| value.trim().starts_with(|c| matches!(c, '1'..='9'));
+            directives().any(|(name, value)| name.trim() == wanted && is_above_zero(value))
         };
         let name = name.to_ascii_lowercase();
         let is_shared = match &*name {
-            "cache-control" => says("public") || says("s-maxage"),
-            name => name.ends_with("-cache-control") || name == "surrogate-control",
+            "cache-control" => says("public") || lasts("s-maxage"),
+            name => {
+                let is_targeted = name.ends_with("-cache-control") || name == "surrogate-control";
+                is_targeted && (lasts("max-age") || lasts("s-maxage"))
+            }
         };
         is_shared && !says("no-store") && !says("private")
     });
