@@ -134,6 +134,8 @@ mod document_commands;
 mod documents;
 #[path = "e2e/esi.rs"]
 mod esi;
+#[path = "e2e/esi_held.rs"]
+mod esi_held;
 #[path = "e2e/expectations.rs"]
 mod expectations;
 #[path = "e2e/followers.rs"]

@@ -14,13 +14,15 @@
 //! Decision: one static ledger for the process, not an argument of everything that is built,
 //! because the process has one memory. Tests make ledgers of their own.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
+use tokio::sync::Notify;
 
 pub mod release;
 pub mod stored;
@@ -53,7 +55,15 @@ pub struct ConnectionMemory {
     ledger: &'static MemoryLedger,
     held: AtomicU64,
     bound: u64,
+    /// Whether one of its answers may hold more than the bound.
+    is_exceeded: AtomicBool,
+    /// Wakes answers that wait for room.
+    room: Notify,
 }
+
+/// The right of one answer to go on although its connection holds as much as it may. There is one
+/// for each connection: an answer that must be held as a whole comes to its end, whatever its size.
+pub struct BoundExemption(Arc<ConnectionMemory>);
 
 /// Some bytes that are counted until this is dropped.
 struct MemoryClaim {
@@ -204,6 +214,8 @@ impl ConnectionMemory {
             ledger,
             held: AtomicU64::new(0),
             bound,
+            is_exceeded: AtomicBool::new(false),
+            room: Notify::new(),
         }
     }
 
@@ -217,6 +229,26 @@ impl ConnectionMemory {
         self.held() >= self.bound || self.ledger.is_full()
     }
 
+    /// Waits until the connection holds less than it may, or `exemption` says that this answer need
+    /// not wait: it takes the exemption of the connection if no other answer has it.
+    pub async fn room(self: &Arc<Self>, exemption: &OnceLock<BoundExemption>) {
+        loop {
+            let mut changed = pin!(self.room.notified());
+            // Whatever changes from here on is noticed.
+            changed.as_mut().enable();
+            if self.held() < self.bound || exemption.get().is_some() {
+                return;
+            }
+            if !self.is_exceeded.swap(true, Relaxed) {
+                let _ = exemption.set(BoundExemption(Arc::clone(self)));
+                // Other parts of the same answer may wait as well.
+                self.room.notify_waiters();
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Adds bytes. Returns true when the connection now holds too much and these bytes are not all
     /// of it: one body that is larger than the bound may be read to its end.
     fn add(&self, bytes: u64) -> bool {
@@ -225,7 +257,17 @@ impl ConnectionMemory {
     }
 
     fn give_back(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Relaxed);
+        let before = self.held.fetch_sub(bytes, Relaxed);
+        if before >= self.bound && before - bytes < self.bound {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+impl Drop for BoundExemption {
+    fn drop(&mut self) {
+        self.0.is_exceeded.store(false, Relaxed);
+        self.0.room.notify_waiters();
     }
 }
 

@@ -4,10 +4,8 @@ use e2e::client::Client;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::{Origin, Seen};
-use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for};
 use http::Method;
 use lamina_http::coding::ContentCoding;
 use lamina_http::coding::decode::decode;
@@ -480,51 +478,4 @@ async fn a_rule_says_how_long_a_browser_keeps_a_page() {
         };
         assert_eq!(error, unless, "{ruled}");
     }
-}
-
-/// Whoever reads nothing of a page holds its fragments, which count as everything else that is held
-/// (`server.max_held_bytes`): the next page that would hold more breaks off, and hits go on.
-#[tokio::test]
-async fn what_a_page_holds_is_counted_and_bounded() {
-    const FRAGMENT: usize = 6 << 20;
-    fn pages(seen: &Seen) -> Reply {
-        match seen.path_only() {
-            "/page" => page("a<esi:include src=\"/own/f\"/>b"),
-            "/own/f" => Reply::ok("f".repeat(FRAGMENT)),
-            _ => Reply::fresh("hit"),
-        }
-    }
-    let origin = Origin::pages(pages).await;
-    let gateway = Setup::new(&origin)
-        .top("server", "{threads: 2, max_held_bytes: 8MiB}")
-        .route("{name: own, match: {path: /own/*}, upstream: origin, cache: off}")
-        .route(PAGES)
-        .start()
-        .await;
-    let client = gateway.client();
-    assert_eq!(client.get("/page").await.text().len(), FRAGMENT + 2);
-    client.get("/hit").await;
-    let held = async || gateway.metric("lamina_held_bytes", &[]).await;
-    wait_for("nothing is held", SOON, async || {
-        (held().await == 0.0).then_some(())
-    })
-    .await;
-    let mut slow = RawConnection::narrow(gateway.address).await;
-    slow.write("GET /page HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    wait_for("its fragment is held", SOON, async || {
-        (held().await > 5e6).then_some(())
-    })
-    .await;
-    for _ in 0..3 {
-        let second = client.request("/page").try_send().await;
-        assert!(second.is_err(), "no room for a second one: {second:?}");
-        assert!(held().await < 1e7, "it has let go of what it had");
-    }
-    assert!(client.get("/hit").await.is_hit());
-    drop(slow);
-    wait_for("it is free again", SOON, async || {
-        (held().await == 0.0).then_some(())
-    })
-    .await;
-    assert_eq!(client.get("/page").await.text().len(), FRAGMENT + 2);
 }

@@ -192,6 +192,16 @@ async fn each_algorithm_lets_its_users_in() {
     assert_eq!(origin.count(), 3);
 }
 
+/// What an origin makes of letters beside ASCII in a field nobody knows.
+#[tokio::test]
+async fn a_claim_with_other_letters_than_ascii_is_no_value_of_a_field() {
+    let (origin, gateway) =
+        before(&format!("secret: {SECRET}, algorithms: [HS256], {RULES}")).await;
+    let token = ISSUER.token(&json!({"alg": "HS256"}), &claims("José"));
+    assert_eq!(get(&gateway.client(), &token).await.status, 401);
+    assert_eq!(origin.count(), 0);
+}
+
 #[tokio::test]
 async fn a_shared_secret_and_a_file_do_as_well() {
     let (_origin, gateway) =

@@ -324,6 +324,47 @@ async fn bodies_that_still_arrive_count_among_the_copies_under_way() {
     .await;
 }
 
+/// Streams without an end keep no copies from being made.
+#[tokio::test]
+async fn a_body_that_arrives_for_long_gives_its_place_back() {
+    let (origin, next) = (named("done").await, named("unseen").await);
+    let gateway = Setup::new(&origin)
+        .upstream("next", &next.url())
+        .route("{name: site, upstream: origin, mirror: {upstream: next, body: 1KiB, max_in_flight: 1}}")
+        .listener("limits", "{min_rate: 0}")
+        .start()
+        .await;
+    let counted = async |outcome| {
+        let labels = [("route", "site"), ("outcome", outcome)];
+        gateway.metric("lamina_mirror_total", &labels).await
+    };
+    let (ask, body) = gateway.client().ask(http::Method::POST, "/stream").upload();
+    body.send("first ".into()).await.unwrap();
+    let asking = tokio::spawn(ask.send());
+    wait_for("it is on its way", SOON, async || {
+        (origin.count() == 1).then_some(())
+    })
+    .await;
+    gateway.client().post("/small", "a").await;
+    assert_eq!(counted("dropped").await, 1.0, "the place is taken");
+    wait_for("the place is free", SOON, async || {
+        (counted("dropped").await == 2.0).then_some(())
+    })
+    .await;
+    // What is too large needs none.
+    let large = "x".repeat(1 << 11);
+    gateway.client().post("/large", large).await;
+    assert_eq!(counted("dropped").await, 3.0);
+    gateway.client().post("/again", "a").await;
+    wait_for("there is room again", SOON, async || {
+        (counted("sent").await == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(next.last().path, "/again");
+    drop(body);
+    assert_eq!(asking.await.unwrap().text(), "done", "the stream goes on");
+}
+
 /// One visitor's page is of one version, though nothing of the requests says which.
 #[tokio::test]
 async fn fragments_come_from_the_upstream_of_their_page() {

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 
 use super::Selector;
 use crate::http::path::text;
+use crate::http::reference::normal_address;
 use crate::pattern::Pattern;
 
 /// The longest normal form, in octets, that can be sent to other nodes whatever escapes it needs.
@@ -53,11 +54,22 @@ impl Selector {
 /// The text as it was written, its normal form, and the forms that this has where slashes are decoded
 /// or merged. `query` is what its query begins with.
 fn spellings(written: &str, query: &str, normal: fn(&str) -> Cow<'_, str>) -> Vec<String> {
-    let form = normal(written);
+    let named = with_normal_address(written);
+    let form = normal(&named);
     let others = text::reshaped(&form, query, normal);
     let all = std::iter::once(form.into_owned()).chain(others);
     let fitting = all.filter(|form| form.len() <= MOST_OCTETS && form != written);
     std::iter::once(written.to_owned()).chain(fitting).collect()
+}
+
+/// The text, in which an IPv6 address at its beginning is written as keys have it.
+fn with_normal_address(text: &str) -> Cow<'_, str> {
+    let end = text.find(']').map_or(0, |end| end + 1);
+    let (address, rest) = text.split_at(end);
+    match normal_address(address) {
+        Cow::Owned(address) => Cow::Owned(address + rest),
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+    }
 }
 
 /// Returns the text before an escape that is cut off at the end and may be that of a slash, which
@@ -103,6 +115,19 @@ mod tests {
         assert_eq!(
             texts(Selector::patterns("*/a//*/b?")),
             ["pattern:*/a//*/b?", "pattern:*/a/*/b?"]
+        );
+        assert_eq!(
+            texts(Selector::prefixes("[2001:DB8:0:0::a]:81/x")),
+            ["prefix:[2001:DB8:0:0::a]:81/x", "prefix:[2001:db8::a]:81/x"]
+        );
+        assert_eq!(
+            texts(Selector::patterns("[2001:db8:0:0::a]/*")),
+            ["pattern:[2001:db8:0:0::a]/*", "pattern:[2001:db8::a]/*"]
+        );
+        assert_eq!(
+            texts(Selector::patterns("[a-z]/*")),
+            ["pattern:[a-z]/*"],
+            "no address"
         );
         assert_eq!(
             texts(Selector::addresses("/a//b?q=//")),

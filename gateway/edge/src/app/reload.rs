@@ -108,7 +108,9 @@ struct CurrentConfig {
 
 impl CurrentConfig {
     fn of(config: GatewayConfig) -> Self {
-        let text = changes::compared(&config).to_string();
+        // Nodes that use the same files have the same hash, whenever each has read them.
+        let of_all_nodes = changes::without_origin_files(&config);
+        let text = changes::compared(&of_all_nodes).to_string();
         let digest = Sha256::digest(text);
         Self {
             config: Arc::new(config),
@@ -562,7 +564,8 @@ impl ConfigReloader {
             return;
         };
         let used = self.config();
-        if !ConfigChanges::between(&used, &config).is_empty() {
+        let [running, read] = [&*used, &config].map(changes::without_origin_files);
+        if !ConfigChanges::between(&running, &read).is_empty() {
             return;
         }
         // Whoever takes them up meanwhile knows better.

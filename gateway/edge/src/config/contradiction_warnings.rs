@@ -1,12 +1,8 @@
 //! Warnings about rules of a route that contradict each other, so that one of them does nothing, and
 //! about what they make of one client for an answer that all may get.
 
-use http::HeaderMap;
-use http::header::CACHE_CONTROL;
-
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
-use crate::http::cache_control::ResponseDirectives;
 use crate::pattern::Pattern;
 use crate::proxy::config::rules::access;
 use crate::proxy::config::rules::headers::{self, HeaderChangesConfig};
@@ -304,17 +300,25 @@ fn shared_beside_auth(route: &RouteConfig, at: &ConfigPath) -> Vec<ConfigFinding
     let response = &route.headers.response;
     let fields = written(response, &at.key("headers").key("response"));
     let shared = fields.into_iter().filter(|(name, values, _)| {
-        let mut head = HeaderMap::new();
-        for line in values.iter().filter_map(|value| value.parse().ok()) {
-            head.append(CACHE_CONTROL, line);
-        }
-        let said = ResponseDirectives::parse(&head);
+        let said = values.join(",").to_ascii_lowercase();
+        let directives = || {
+            said.split(',')
+                .map(|one| one.split_once('=').unwrap_or((one, "")))
+        };
+        let says = |wanted: &str| directives().any(|(name, _)| name.trim() == wanted);
+        let lasts = |wanted: &str| {
+            let is_above_zero = |value: &str| value.trim().starts_with(|c| matches!(c, '1'..='9'));
+            directives().any(|(name, value)| name.trim() == wanted && is_above_zero(value))
+        };
         let name = name.to_ascii_lowercase();
         let is_shared = match &*name {
-            "cache-control" => said.public || said.s_maxage.is_some(),
-            name => name.ends_with("-cache-control") || name == "surrogate-control",
+            "cache-control" => says("public") || lasts("s-maxage"),
+            name => {
+                let is_targeted = name.ends_with("-cache-control") || name == "surrogate-control";
+                is_targeted && (lasts("max-age") || lasts("s-maxage"))
+            }
         };
-        is_shared && !said.no_store && !said.private.is_present()
+        is_shared && !says("no-store") && !says("private")
     });
     let message = "a cache between the gateway and its clients may give such an answer to those whom \
                    `auth` would refuse; expected `private`, or no such field";

@@ -1,10 +1,15 @@
 //! The source line of a problem with a caret below it, as compilers show it.
 //!
 //! Whatever follows the key of a secret is hidden, on the line of the key and on the lines on which
-//! its value continues. A long line is cut to a window around the position. Control characters
+//! its value continues, and so is whatever follows a name that others have given and that may be one
+//! of credentials. A long line is cut to a window around the position. Control characters
 //! become spaces.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use super::secret::find_secret_value;
+use super::secret_text::{awaits_credentials, secrets_of_urls, value_of_credentials};
 use super::tree::YamlPosition;
 
 /// The most characters of a source line that are shown, so that a file of one long line stays
@@ -55,7 +60,7 @@ pub fn masked_lines(text: &str) -> Vec<String> {
 
 /// A line without the secret in it, by itself and by the lines above it.
 fn masked(above: &[&str], line: &str) -> String {
-    match continues_secret(above, line) {
+    match continues_secret(above, line) || is_value_of_option(above, line) {
         true => "***".to_owned(),
         false => mask(line),
     }
@@ -66,7 +71,7 @@ pub fn excerpt_of_key(text: &str, mark: YamlPosition) -> Option<String> {
     let line = lines(text).nth(mark.line.checked_sub(1)?)?;
     let end = mark.column.saturating_sub(1).saturating_add(mark.width);
     let shown: String = line.chars().take(end).collect();
-    let masked = match find_secret_value(&shown) {
+    let masked = match first_secret(&shown) {
         Some(start) => format!("{}***", &shown[..start]),
         None => format!("{shown}: ***"),
     };
@@ -97,9 +102,49 @@ fn pointed_at(masked: &str, mark: YamlPosition) -> String {
     )
 }
 
+/// The names of all keys that a configuration has: those that are not secrets hold no credentials.
+static KNOWN_KEYS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let schema = super::schema();
+    let (mut known, mut open) = (HashSet::new(), vec![&schema]);
+    while let Some(value) = open.pop() {
+        let members = value.as_object();
+        for (name, member) in members.into_iter().flatten() {
+            if name == "properties" {
+                let keys = member.as_object().into_iter().flatten();
+                known.extend(keys.map(|(key, _)| key.clone()));
+            }
+            open.push(member);
+        }
+        open.extend(value.as_array().into_iter().flatten());
+    }
+    known
+});
+
+/// Where the first secret of a line begins, or what may be one.
+fn first_secret(line: &str) -> Option<usize> {
+    let is_plain = |word: &str| KNOWN_KEYS.contains(word) || word.ends_with("_file");
+    let in_url = secrets_of_urls(line).map(|secret| secret.start).min();
+    let named = value_of_credentials(line, is_plain);
+    [find_secret_value(line), in_url, named]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+/// Whether a line is an item of a list behind one that is an option with credentials.
+fn is_value_of_option(above: &[&str], line: &str) -> bool {
+    let item = |line: &str| {
+        let item = line.trim().strip_prefix("- ")?;
+        Some(item.trim().trim_matches(['"', '\'']).to_owned())
+    };
+    let option = above.last().and_then(|line| item(line));
+    let is_awaited = option.is_some_and(|option| awaits_credentials(&option));
+    is_awaited && item(line).is_some_and(|item| !item.starts_with('-'))
+}
+
 /// Hides the text after the key of a secret.
 fn mask(line: &str) -> String {
-    match find_secret_value(line) {
+    match first_secret(line) {
         Some(start) => format!("{}***", &line[..start]),
         None => line.to_owned(),
     }
@@ -192,5 +237,34 @@ mod tests {
         }
         let sibling = "admin:\n  token: s3cret\n  address: x";
         assert!(shown(sibling, 3).contains("address: x"));
+    }
+
+    #[test]
+    fn an_excerpt_hides_what_others_have_named() {
+        for line in [
+            "exec: [./hook, --api-token, s3cret]",
+            "exec: [sh, -c, \"./hook --token s3cret\"]",
+            "    config: { passphrase: s3cret }",
+            "health: { path: /health?pwd=s3cret }",
+            "cookies: { session-cookie: s3cret }",
+            "set: { Authorization: s3cret }",
+            "- --api-token=s3cret",
+            "url: https://h/?sv=1&sig=s3cret",
+        ] {
+            assert!(!mask(line).contains("s3cret"), "{}", mask(line));
+        }
+        let list = "exec:\n  - ./hook\n  - \"--api-token\"\n  - s3cret\n  - last";
+        let shown = masked_lines(list);
+        assert!(!shown.concat().contains("s3cret"), "{shown:?}");
+        assert_eq!(shown[4], "  - last");
+        for line in [
+            "key: { cookies: [session], headers: [x-user] }",
+            "auth: { jwt: { keys: https://id.example/keys } }",
+            "    secret_file: /run/secrets/jwt",
+            "bypass: { cookies: [a] }",
+            "  auth-service: { targets: [\"http://auth.internal:8080\"] }",
+        ] {
+            assert_eq!(mask(line), line);
+        }
     }
 }

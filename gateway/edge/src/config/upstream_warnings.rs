@@ -70,7 +70,7 @@ fn listed_twice(upstream: &UpstreamConfig, at: &ConfigPath) -> Option<ConfigFind
     };
     let nth = upstream.targets.iter().position(is_known)?;
     let message = "a target before it has the same name: an order concerns both, metrics add them \
-                   up, and `balance.hash` gives all requests to one of them; expected a `name` of \
+                   up, and `balance.hash` gives one of them all that are meant for either of the two; expected a `name` of \
                    its own, or one target with a greater `weight`";
     Some(ConfigFinding::value(at.key("targets").index(nth), message))
 }

@@ -12,8 +12,8 @@
 pub mod config;
 mod page;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -41,7 +41,7 @@ use crate::http::coding::transcode::plain_body;
 use crate::http::conditional;
 use crate::http::digest::DIGEST_FIELDS;
 use crate::http::forward::{ForwardingContext, HopWishes, RequestSender};
-use crate::http::memory::{self, PROCESS};
+use crate::http::memory::{self, BoundExemption, PROCESS};
 use crate::http::reference;
 use crate::http::server::{HandlerAnswer, InterimChannel, Peer, RequestArrival};
 use crate::http::tls::TlsSession;
@@ -75,6 +75,8 @@ pub struct FragmentPlace {
 struct FragmentBudget {
     includes: AtomicU32,
     bytes: AtomicU64,
+    /// Set if it may hold more than its connection has room for.
+    exemption: OnceLock<BoundExemption>,
 }
 
 /// What is needed to put together the page that answers one request.
@@ -174,6 +176,7 @@ impl PageRequest {
             budget: Arc::new(FragmentBudget {
                 includes: AtomicU32::new(rules.includes),
                 bytes: AtomicU64::new(rules.max_bytes.0),
+                exemption: OnceLock::new(),
             }),
         });
         let mut headers = request.parts.headers.clone();

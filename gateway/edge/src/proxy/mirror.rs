@@ -6,20 +6,23 @@
 //! its way to the origin in either case, while the origin reads it, and the copy is sent when all of
 //! the body is there. Nobody waits for a copy. A bounded number of copies is under way, those whose
 //! body is still arriving among them, so their memory is bounded, too; what is above that is dropped
-//! and counted.
+//! and counted, as is a copy whose body takes too long to arrive.
 
 pub mod config;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use config::{MirrorConfig, MirroredRequests};
 
@@ -34,6 +37,10 @@ const MIRRORED: HeaderName = HeaderName::from_static("x-lamina-mirror");
 /// The most bytes of an answer to a copy that are read, so that its connection can be used again.
 const MOST_READ: usize = 1 << 20;
 
+/// How long the body of a copy may take to arrive: a stream without an end would keep its place for
+/// as long as it lasts.
+const MOST_WAITING: Duration = Duration::from_secs(10);
+
 /// Where copies of a route's requests go.
 pub struct RequestMirror {
     to: Arc<Origin>,
@@ -47,15 +54,18 @@ pub struct RequestMirror {
 /// A body that is copied while it is read.
 struct CopiedBody {
     body: Body,
-    copy: BytesMut,
     /// None: the copy was sent or given up.
-    waiting: Option<WaitingCopy>,
+    waiting: Arc<Mutex<Option<WaitingCopy>>>,
+    /// Gives the copy up when it has waited for too long.
+    patience: JoinHandle<()>,
 }
 
 /// A copy that waits for the rest of its body.
 struct WaitingCopy {
     mirror: Arc<RequestMirror>,
     request: Request<()>,
+    /// What has arrived of the body.
+    body: BytesMut,
     place: OwnedSemaphorePermit,
 }
 
@@ -96,6 +106,10 @@ impl RequestMirror {
         if was_copied || !is_meant || !self.is_chosen() {
             return request;
         }
+        if request.body().size_hint().lower() > self.most_body as u64 {
+            self.counts.dropped();
+            return request;
+        }
         let Some(place) = self.place() else {
             return request;
         };
@@ -107,15 +121,10 @@ impl RequestMirror {
         let waiting = WaitingCopy {
             mirror: Arc::clone(self),
             request: copy,
+            body: BytesMut::new(),
             place,
         };
-        request.map(|body| {
-            Body::boxed(CopiedBody {
-                body,
-                copy: BytesMut::new(),
-                waiting: Some(waiting),
-            })
-        })
+        request.map(|body| Body::boxed(CopiedBody::new(body, waiting)))
     }
 
     /// A place for one copy, until its answer is read. None: there is none, which is counted.
@@ -198,25 +207,51 @@ async fn discard(mut body: Body) {
 }
 
 impl CopiedBody {
-    fn keep(&mut self, data: &Bytes) {
-        let Some(waiting) = &self.waiting else {
-            return;
-        };
-        if self.copy.len() + data.len() > waiting.mirror.most_body {
-            waiting.mirror.counts.dropped();
-            self.waiting = None;
-            self.copy = BytesMut::new();
-            return;
+    fn new(body: Body, waiting: WaitingCopy) -> Self {
+        let waiting = Arc::new(Mutex::new(Some(waiting)));
+        let late = Arc::clone(&waiting);
+        let patience = tokio::spawn(async move {
+            tokio::time::sleep(MOST_WAITING).await;
+            give_up(&late);
+        });
+        Self {
+            body,
+            waiting,
+            patience,
         }
-        self.copy.extend_from_slice(data);
     }
 
-    fn ended(&mut self) {
-        if let Some(waiting) = self.waiting.take() {
-            let body = std::mem::take(&mut self.copy).freeze();
-            let request = waiting.request.map(|()| Body::full(body));
-            waiting.mirror.send(request, waiting.place);
+    fn keep(&self, data: &Bytes) {
+        let mut waiting = self.waiting.lock();
+        let Some(copy) = &mut *waiting else {
+            return;
+        };
+        if copy.body.len() + data.len() > copy.mirror.most_body {
+            drop(waiting);
+            return give_up(&self.waiting);
         }
+        copy.body.extend_from_slice(data);
+    }
+
+    fn ended(&self) {
+        if let Some(copy) = self.waiting.lock().take() {
+            let request = copy.request.map(|()| Body::full(copy.body.freeze()));
+            copy.mirror.send(request, copy.place);
+        }
+    }
+}
+
+/// Drops a copy that still waits, and counts that.
+fn give_up(waiting: &Mutex<Option<WaitingCopy>>) {
+    if let Some(copy) = waiting.lock().take() {
+        copy.mirror.counts.dropped();
+    }
+}
+
+impl Drop for CopiedBody {
+    fn drop(&mut self) {
+        self.patience.abort();
+        give_up(&self.waiting);
     }
 }
 
@@ -233,7 +268,7 @@ impl http_body::Body for CopiedBody {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    this.keep(&data.clone());
+                    this.keep(data);
                 }
                 // A body of known length may never be polled past its last byte.
                 if this.body.is_end_stream() {
@@ -241,7 +276,7 @@ impl http_body::Body for CopiedBody {
                 }
             }
             Poll::Ready(None) => this.ended(),
-            Poll::Ready(Some(Err(_))) => this.waiting = None,
+            Poll::Ready(Some(Err(_))) => give_up(&this.waiting),
             Poll::Pending => {}
         }
         polled

@@ -72,15 +72,17 @@ fn transports_and_stores_are_named_where_they_are_described() {
 
 /// What the configuration of a module may name besides other configurations: modules that are pure,
 /// with types or rules of which a value in the file is one.
-const CONFIG_LEAVES: [&str; 10] = [
+const CONFIG_LEAVES: [&str; 12] = [
     "units",
     "pattern",
     "description",
     "redis_section",
     "http::cidr",
     "http::endpoint",
+    "http::field_value",
     "http::forward",
     "http::path",
+    "http::reference",
     "proxy::rules::template",
     "http::tls::names",
 ];

@@ -207,6 +207,8 @@ fn rules_that_have_an_effect_are_no_warnings() {
         "match: { path: /a/* }\n    rewrite: { strip_prefix: /a/b }",
         "access: { allow: [10.0.0.0/8], deny: [10.6.6.6] }",
         "headers: { response: { set: { access-control-allow-origin: '*', cache-control: no-cache } } }",
+        "auth: { forward: { upstream: demo, path: /ask } }\n    headers: { response: { set: { Surrogate-Control: 'content=\"ESI/1.0\"' } } }",
+        "auth: { forward: { upstream: demo, path: /ask } }\n    headers: { response: { set: { CDN-Cache-Control: max-age=0, cache-control: 's-maxage=0' } } }",
     ] {
         let config = read(&file(&format!("    {keys}\n"))).unwrap();
         assert!(config.warnings.is_empty(), "{keys}: {:?}", config.warnings);

@@ -17,7 +17,8 @@ use crate::http::memory::PROCESS;
 /// How many fragments of a page are got side by side.
 const SIDE_BY_SIDE: usize = 8;
 
-/// What arrives in small pieces is put into larger ones, so that their number says how much they are.
+/// What arrives in small pieces is put into larger ones, so that many small buffers don't hold more
+/// than their octets.
 const LEAST_PIECE: usize = 16 << 10;
 
 type PagePieces = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
@@ -58,7 +59,8 @@ impl AssembledPage {
     }
 }
 
-/// The whole of a body. None: it broke off, or there is no room for it, in the page or in the process.
+/// The whole of a body, which is read no faster than the connection has room for it. None: it broke
+/// off, or there is no room for it, in the page or in the process.
 pub(super) async fn collected(
     (mut body, owner): (Body, ContentOwner),
     page: &PageRequest,
@@ -76,15 +78,22 @@ pub(super) async fn collected(
         // The usual body is one piece, which is not copied.
         if first.is_empty() && last.is_empty() && pieces.is_empty() {
             first = data;
-            continue;
+        } else {
+            if PROCESS.stays_full().await {
+                return None;
+            }
+            last.extend_from_slice(&std::mem::take(&mut first));
+            last.extend_from_slice(&data);
+            drop(data);
+            if last.len() >= LEAST_PIECE {
+                pieces.push(page.held(last.split().freeze()));
+            }
         }
-        if PROCESS.is_full() {
-            return None;
-        }
-        last.extend_from_slice(&std::mem::take(&mut first));
-        last.extend_from_slice(&data);
-        if last.len() >= LEAST_PIECE {
-            pieces.push(page.held(last.split().freeze()));
+        if !http_body::Body::is_end_stream(&body) {
+            page.channel
+                .memory()
+                .room(&page.place.budget.exemption)
+                .await;
         }
     }
     match owner {

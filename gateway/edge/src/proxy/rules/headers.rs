@@ -39,6 +39,13 @@ fn lines_of(
         .collect()
 }
 
+/// Whether the lines of `Cache-Control` are these.
+fn is_said(headers: &HeaderMap, lines: &[(HeaderName, HeaderValue)]) -> bool {
+    let said = lines.iter().filter(|(name, _)| name == CACHE_CONTROL);
+    let said = said.map(|(_, value)| value);
+    headers.get_all(CACHE_CONTROL).iter().eq(said)
+}
+
 /// The value of a field that a rule writes.
 enum FieldValue {
     Fixed(HeaderValue),
@@ -111,6 +118,8 @@ impl HeaderChanges {
         self.change(headers, made);
         let after = ResponseDirectives::parse(headers);
         let is_for_one = after.private == FieldForm::Whole && !after.public;
+        // What was private before any rule is no word of a rule.
+        let may_be_kept = may_be_kept && !is_said(headers, &said);
         let ruled = match after.no_store || (may_be_kept && is_for_one) {
             true => lines_of(headers, |name| FOR_ALL_CACHES.contains(name)),
             false => Vec::new(),
@@ -297,6 +306,24 @@ mod tests {
                 "{claim:?} {said}: {ruled}"
             );
             assert!(!headers.contains_key("cdn-cache-control"), "{ruled}");
+        }
+    }
+
+    #[test]
+    fn a_rule_about_other_fields_lets_nobody_keep_what_is_for_one_client() {
+        for (name, value) in [("expires", "-1"), ("pragma", "cache")] {
+            let config = HeaderChangesConfig {
+                set: [(name.to_owned(), value.to_owned())].into(),
+                ..HeaderChangesConfig::default()
+            };
+            let mut headers = HeaderMap::new();
+            let said = HeaderValue::from_static("private, no-cache");
+            headers.insert(CACHE_CONTROL, said.clone());
+            let changes = HeaderChanges::new(&config).unwrap();
+            let claim = LifetimeClaim::ForOneClient;
+            changes.change_beside_lifetimes(&mut headers, MadeValues::default(), claim);
+            assert_eq!(headers.len(), 1, "{headers:?}");
+            assert_eq!(headers[CACHE_CONTROL], said);
         }
     }
 

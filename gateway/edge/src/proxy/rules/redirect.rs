@@ -11,7 +11,7 @@ use http::{HeaderValue, Response, StatusCode, Uri};
 
 use super::template::{TemplatePiece, TemplateSource, TextTemplate, ValueForm};
 use crate::http::body::Body;
-use crate::http::reference::without_port;
+use crate::http::reference::{normal_address, without_port};
 use crate::pattern::Pattern;
 use crate::proxy::config::normal_host_pattern;
 use crate::proxy::respond;
@@ -68,9 +68,9 @@ impl RouteRedirect {
         let allowed = match &self.host {
             TargetHost::Written(host) => authority == *host,
             _ => {
-                let name = without_port(&authority);
+                let name = normal_address(without_port(&authority));
                 let is_name = !authority.contains('@');
-                is_name && self.allow_hosts.iter().any(|host| host.matches(name))
+                is_name && self.allow_hosts.iter().any(|host| host.matches(&name))
             }
         };
         allowed.then_some(target)
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn redirects_lead_where_they_may() {
-        let shop = ["*.example", "shop.test"];
+        let shop = ["*.example", "shop.test", "[2001:db8:0:0::1]"];
         for (to, from, expected) in [
             (
                 "/new{path}",
@@ -181,6 +181,11 @@ mod tests {
                 "https://{host}/",
                 ("/", "a.example:8080"),
                 Some("https://a.example:8080/"),
+            ),
+            (
+                "https://{host}/",
+                ("/", "[2001:DB8:0::1]:8443"),
+                Some("https://[2001:DB8:0::1]:8443/"),
             ),
             (
                 "https://{host}/",

@@ -278,9 +278,13 @@ impl JwtAuth {
             let Some(text) = claims.get(claim).and_then(text) else {
                 continue;
             };
-            match field_value::of_text(text.as_bytes()) {
-                Ok(value) => taken.push((name.clone(), value)),
-                Err(_) => return TokenVerdict::Bad("a claim can't be the value of a field"),
+            // What origins make of other letters differs.
+            let value = Some(&text).filter(|text| text.is_ascii());
+            match value.map(|text| field_value::of_text(text.as_bytes())) {
+                Some(Ok(value)) => taken.push((name.clone(), value)),
+                Some(Err(_)) | None => {
+                    return TokenVerdict::Bad("a claim can't be the value of a field");
+                }
             }
         }
         let name = claims.get("sub").and_then(Value::as_str);

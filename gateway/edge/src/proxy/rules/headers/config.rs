@@ -10,7 +10,8 @@ use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::http::{field_value, forward};
+use crate::http::field_value;
+use crate::http::forward;
 use crate::proxy::config::OneOrMany;
 use crate::proxy::rules::template::{TemplatePiece, TextTemplate};
 
