@@ -47,10 +47,11 @@ impl Cache {
             Some(tier) => tier.purge_by(PurgeInitiator::Request, selector, kind).0,
             None => self.log.record_by(PurgeInitiator::Request, selector, kind),
         };
+        // First, so that what is counted for peers is among what the next process is told.
+        self.tell(|| purged(PurgeInitiator::Request, selector), kind);
         if let Some(peers) = peers {
             peers.purged(PurgeInitiator::Request, selector, kind, order);
         }
-        self.tell(|| purged(PurgeInitiator::Request, selector), kind);
         self.hooks.emit(CacheEvent::Purge(reach(selector)));
     }
 
@@ -68,11 +69,12 @@ impl Cache {
         if let Some(tier) = &self.second_tier {
             tier.invalidate(numbers);
         }
+        // First, as above.
+        let told = || PurgeStatement::Invalidated(numbers.to_vec());
+        self.tell(told, PurgeKind::Hard);
         if let Some(peers) = peers {
             peers.invalidated(numbers, order);
         }
-        let told = || PurgeStatement::Invalidated(numbers.to_vec());
-        self.tell(told, PurgeKind::Hard);
         let held = held.iter().filter(|held| **held == LocalPresence::Held);
         held.for_each(|_| self.hooks.emit(CacheEvent::Invalidated));
     }

@@ -49,7 +49,7 @@ use receipts::PurgeReceipts;
 
 pub use announce::can_tell;
 pub use everywhere::{ClusterPurge, ClusterPurgeReport, UnconfirmedReason};
-pub use inheritance::{DoubtCount, NodeBefore};
+pub use inheritance::{DoubtCount, HeardPublisher, NodeBefore, NodeLife};
 pub use nodes::{NodeState, PeerNode};
 pub use orders::HeardPurges;
 pub use receipts::NodeReceipt;
@@ -77,6 +77,8 @@ pub struct Cluster {
     came_up: Notify,
     /// Another node has asked for a heartbeat.
     asked: Notify,
+    /// A node was heard that has begun to hear the bus.
+    heard_asking: Notify,
     namesake: Arc<ExpectedNamesake>,
     metrics: ClusterMetrics,
 }
@@ -188,6 +190,7 @@ impl Cluster {
             has_left: AtomicBool::new(false),
             came_up: Notify::new(),
             asked: Notify::new(),
+            heard_asking: Notify::new(),
             namesake: Arc::default(),
             metrics: ClusterMetrics::new(registry)?,
             cache: Arc::clone(&cache),
@@ -266,7 +269,7 @@ impl Cluster {
             hears: self.hears.load(Ordering::Acquire),
             publishing: self.outbox.publishing(),
             unsent: self.outbox.unsent(),
-            doubts: self.doubts.are_open(),
+            doubts: self.doubts.are_worth_a_word(),
         }
     }
 
@@ -306,9 +309,10 @@ impl Cluster {
     }
 }
 
-/// Purges that were published before this node began have no meaning for it: what it holds was
-/// loaded since or is validated first, and the purge log in Redis has the rest. There is one
-/// exception: a purge that is not in that log yet and that a durable bus kept for this node.
+/// Sealed purges that were published before this node began have no meaning for it: what it holds was
+/// loaded since or is validated first (no process inherits what another one heard over a bus with
+/// seals), and the purge log in Redis has the rest. There is one exception: a purge that is not in
+/// that log yet and that a durable bus kept for this node.
 fn hearing(
     cache: &Cache,
     transport: &dyn BusTransport,

@@ -47,7 +47,8 @@ pub struct ReplayRules {
 /// What purges mean here that were made before this node began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EarlierPurges {
-    /// Nothing: all that is shown was loaded since, or is validated first.
+    /// Nothing: all that is shown was loaded since, or is validated first. What a process inherits
+    /// is not, so none does over a bus with seals.
     MeanNothing,
     /// They count: the second tier holds older entries, and this node may learn of those purges
     /// only from the bus.

@@ -119,7 +119,13 @@ impl Cluster {
                 }
                 self.count(who, ours.purges, now);
                 let state = NodeState { healthy, version };
-                self.nodes.lock().stated(who.source, state);
+                let mut nodes = self.nodes.lock();
+                nodes.stated(who.source, state);
+                if asks {
+                    nodes.asked(who);
+                    drop(nodes);
+                    self.heard_asking.notify_waiters();
+                }
                 return;
             }
         }
@@ -151,12 +157,16 @@ impl Cluster {
             self.cache.pass_on_to_successor(&statement, kind);
         }
         let now = Instant::now();
-        let arrival = self.nodes.lock().purged(who, number, now);
+        // Held until the doubt is open that the number calls for: nobody takes the counts for whole
+        // in between.
+        let mut nodes = self.nodes.lock();
+        let arrival = nodes.purged(who, number, now);
         self.note_missing(arrival, who, order, now);
         let mut orders = self.orders.lock();
         orders.note(who.source, who.boot, number, order, now);
         drop(orders);
         self.miss(arrival, who);
+        drop(nodes);
         self.metrics.purge(arrival);
         order
     }
@@ -164,6 +174,7 @@ impl Cluster {
     /// Takes the count of purges that came with another event. On a durable transport that event
     /// may overtake purges, so it counts later, and only if this node has caught up.
     fn count(&self, who: SendingNode<'_>, purges: PublisherNumber, now: Instant) {
+        // Held as for a purge.
         let mut nodes = self.nodes.lock();
         let arrival = match self.transport.guarantee() {
             Guarantee::AtMostOnce => nodes.counted(who, purges, now),
@@ -175,7 +186,6 @@ impl Cluster {
                 nodes.claimed(who, purges, delivery, now)
             }
         };
-        drop(nodes);
         self.note_missing(arrival, who, self.cache.order().next(), now);
         self.miss(arrival, who);
     }
@@ -202,7 +212,8 @@ impl Cluster {
     fn miss(&self, arrival: PurgeCountVerdict, who: SendingNode<'_>) {
         let (cause, why) = match arrival {
             PurgeCountVerdict::Whole | PurgeCountVerdict::Late => return,
-            // All is in doubt as it is, and what the process before has heard of it is compared.
+            // All that is held is in doubt as it is, no value is taken yet, and what the process
+            // before has heard of the node is compared.
             PurgeCountVerdict::Stranger if self.doubts.await_what_was_heard() => return,
             PurgeCountVerdict::Stranger => (
                 UnprovenDoubt::Stranger,

@@ -100,6 +100,12 @@ impl DoubtTracker {
         self.open.lock().is_some()
     }
 
+    /// Whether this node is in doubt for a reason that may last. While it is still to come what the
+    /// process before has heard, that one serves.
+    pub fn are_worth_a_word(&self) -> bool {
+        self.are_open() && !self.await_what_was_heard()
+    }
+
     /// Whether the transport still delivers what it kept.
     pub fn await_delivery(&self) -> bool {
         self.awaits_delivery.lock().is_some()
@@ -128,31 +134,35 @@ impl DoubtTracker {
     /// Opens a doubt because this process has only just joined the others. It ends when the process
     /// before has told that nothing was missed.
     pub fn open_by_joining(self: &Arc<Self>, why: &'static str) {
-        match self.await_what_was_heard() {
-            true => {
-                self.begin(why, DoubtDuration::UntilKnown);
-            }
-            false => self.open(why),
+        // Held, so that the doubts of joining are not settled before this one is there.
+        let awaited = self.inheritance.lock();
+        if *awaited == AwaitedInheritance::Yes {
+            self.begin(why, DoubtDuration::UntilKnown);
+            return;
         }
+        drop(awaited);
+        self.open(why);
     }
 
     /// It is known whether all purges came to this process or the one before. Returns whether the
     /// doubts of joining ended by that.
     pub fn settle(self: &Arc<Self>, is_whole: bool) -> bool {
-        let awaited = std::mem::replace(&mut *self.inheritance.lock(), AwaitedInheritance::No);
-        if awaited != AwaitedInheritance::Yes {
+        let mut awaited = self.inheritance.lock();
+        let was = std::mem::replace(&mut *awaited, AwaitedInheritance::No);
+        if was != AwaitedInheritance::Yes {
             return false;
         }
-        let doubt = *self.open.lock();
-        match doubt.filter(|_| is_whole) {
-            Some(doubt) => {
+        if is_whole {
+            let doubt = *self.open.lock();
+            if let Some(doubt) = doubt {
                 self.cache.trust(doubt);
                 self.end(doubt);
             }
-            None if is_whole => {}
-            None => self.open("it is not known whether the process before has heard all purges"),
+            return true;
         }
-        is_whole
+        drop(awaited);
+        self.open("it is not known whether the process before has heard all purges");
+        false
     }
 
     /// This process may have missed what the one before can't know of.
@@ -192,11 +202,18 @@ impl DoubtTracker {
                 let doubts = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep_until(time).await;
-                    doubts.seldom.lock()[cause as usize].came(time);
-                    doubts.open(why);
+                    doubts.open_that_waited(cause, time, why);
                 });
             }
         }
+    }
+
+    /// Held until it is open: nobody finds that none waits while it is not there yet, and none that
+    /// comes meanwhile counts as covered by it.
+    fn open_that_waited(self: &Arc<Self>, cause: UnprovenDoubt, time: Instant, why: &'static str) {
+        let mut seldom = self.seldom.lock();
+        self.open(why);
+        seldom[cause as usize].came(time);
     }
 
     /// Opens a doubt: purges were missed, and the transport delivers them now.

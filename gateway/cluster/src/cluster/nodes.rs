@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::inheritance::{HeardPublisher, NodeLife};
 use super::orders::HeardPurges;
 use crate::bus::event::PublisherNumber;
 use crate::bus::inbox::EventTrust;
@@ -59,6 +60,8 @@ pub struct PeerNode {
     pub state: Option<NodeState>,
     /// It announced that it leaves, and was not heard since.
     has_left: bool,
+    /// The life of it that asked last for heartbeats, which it does when it begins to hear the bus.
+    asked: Option<u64>,
 }
 
 /// What was heard of another life of a node.
@@ -237,6 +240,19 @@ impl NodeTable {
         }
     }
 
+    /// A life of a node asked for heartbeats.
+    pub fn asked(&mut self, who: SendingNode<'_>) {
+        if let Some(node) = self.known.get_mut(who.source) {
+            node.asked = Some(who.boot);
+        }
+    }
+
+    /// Whether that life was the last one of its node that asked.
+    pub fn has_asked(&self, life: &NodeLife) -> bool {
+        let node = self.known.get(&life.source);
+        node.is_some_and(|node| node.asked == Some(life.boot))
+    }
+
     /// Notes what a node says of itself.
     pub fn stated(&mut self, source: &str, state: NodeState) {
         if let Some(node) = self.known.get_mut(source) {
@@ -262,6 +278,7 @@ impl NodeTable {
             heard: now,
             state: None,
             has_left: false,
+            asked: None,
         });
         if node.boot != boot {
             is_new = !node.goes_on_with(boot, now);
@@ -308,10 +325,10 @@ impl NodeTable {
 
     /// Goes on with the counts of another process of this node. Returns whether each purge came to
     /// one of the two, so far as that can be known.
-    pub fn inherit(&mut self, heard: &HeardPurges, now: Instant) -> bool {
+    pub fn inherit(&mut self, heard: &[HeardPublisher], now: Instant) -> bool {
         let counts = heard.iter();
         let counts: HashMap<_, _> = counts
-            .map(|(source, boot, purges)| ((source.as_str(), *boot), *purges))
+            .map(|of| ((of.source.as_str(), of.boot), of.purges))
             .collect();
         let is_whole = self.known.iter().all(|(source, node)| {
             node.lives().all(|life| {
@@ -319,17 +336,17 @@ impl NodeTable {
                 life.unheard <= known.unwrap_or_default()
             })
         });
-        for (source, boot, purges) in heard {
+        for of in heard {
             let who = SendingNode {
-                source,
-                boot: *boot,
+                source: &of.source,
+                boot: of.boot,
                 trust: EventTrust::Sealed,
             };
-            match self.known.get_mut(source) {
-                Some(node) => node.inherit(*boot, *purges),
+            match self.known.get_mut(&of.source) {
+                Some(node) => node.inherit(of.boot, of.purges),
                 None => {
                     if let Some((node, _)) = self.node(who, now) {
-                        node.begin(*purges, now);
+                        node.begin(of.purges, now);
                     }
                 }
             }

@@ -12,6 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::inheritance::HeardPublisher;
 use crate::bus::event::PublisherNumber;
 use crate::cache::purge::PurgeOrder;
 
@@ -88,11 +89,28 @@ impl PublisherOrders {
     }
 
     /// Up to this number the purges of a publisher were applied by the process before: their places
-    /// are not known here.
-    pub fn begin_at(&mut self, source: &str, boot: u64, number: PublisherNumber, now: Instant) {
-        let ring = self.notes_of(source, boot, now);
-        ring.last = ring.last.max(number);
-        ring.before_us = Some((number, now));
+    /// are not known here, but that they come before loads that begin from `order` on.
+    pub fn begin_at(&mut self, of: &HeardPublisher, order: PurgeOrder, now: Instant) {
+        let has_room = self.publishers.len() < PUBLISHERS;
+        if of.purges == PublisherNumber::ZERO || !(of.is_recent || has_room) {
+            return;
+        }
+        // No room is made, which may drop everything: what is recent was in the notes of the
+        // process before.
+        let publisher = (of.source.clone(), of.boot);
+        let ring = self.publishers.entry(publisher);
+        let ring = ring.or_insert_with(PublisherNotes::none);
+        ring.last = ring.last.max(of.purges);
+        ring.forgotten = ring.forgotten.max(order);
+        if of.is_recent {
+            ring.before_us = Some((of.purges, now));
+        }
+    }
+
+    /// Whether a load that is under way may not know of the newest purge of a publisher.
+    pub fn is_recent(&self, source: &str, boot: u64, now: Instant) -> bool {
+        let ring = self.publishers.get(&(source.to_owned(), boot));
+        self.is_blind(now) || ring.is_some_and(|ring| !ring.is_over(now))
     }
 
     fn notes_of(&mut self, source: &str, boot: u64, now: Instant) -> &mut PublisherNotes {
@@ -100,14 +118,8 @@ impl PublisherOrders {
         if !self.publishers.contains_key(&publisher) {
             self.make_room(now);
         }
-        let none = || PublisherNotes {
-            last: PublisherNumber::ZERO,
-            notes: VecDeque::new(),
-            shed: PublisherNumber::ZERO,
-            forgotten: PurgeOrder::BEFORE_ALL,
-            before_us: None,
-        };
-        self.publishers.entry(publisher).or_insert_with(none)
+        let ring = self.publishers.entry(publisher);
+        ring.or_insert_with(PublisherNotes::none)
     }
 
     /// Drops the notes of a publisher: its numbers turned out to be wrong.
@@ -130,12 +142,8 @@ impl PublisherOrders {
     }
 
     fn make_room(&mut self, now: Instant) {
-        let over = |ring: &PublisherNotes| {
-            ring.newest()
-                .is_none_or(|at| now.duration_since(at) >= KEEP)
-        };
         if self.publishers.len() >= PUBLISHERS {
-            self.publishers.retain(|_, ring| !over(ring));
+            self.publishers.retain(|_, ring| !ring.is_over(now));
         }
         if self.publishers.len() >= PUBLISHERS {
             self.publishers.clear();
@@ -190,6 +198,22 @@ impl PublisherOrders {
 }
 
 impl PublisherNotes {
+    fn none() -> Self {
+        Self {
+            last: PublisherNumber::ZERO,
+            notes: VecDeque::new(),
+            shed: PublisherNumber::ZERO,
+            forgotten: PurgeOrder::BEFORE_ALL,
+            before_us: None,
+        }
+    }
+
+    /// Every load knows its purges.
+    fn is_over(&self, now: Instant) -> bool {
+        self.newest()
+            .is_none_or(|at| now.duration_since(at) >= KEEP)
+    }
+
     fn newest(&self) -> Option<Instant> {
         let noted = self.notes.iter().map(|note| note.at);
         noted.chain(self.before_us.map(|(_, at)| at)).max()
@@ -367,7 +391,7 @@ mod tests {
     #[test]
     fn what_the_process_before_has_applied_must_be_known_to_a_value_for_a_while() {
         let (mut orders, now) = (PublisherOrders::default(), Instant::now());
-        orders.begin_at("b", 1, PublisherNumber::new(5), now);
+        orders.begin_at(&before_us("b", 5, true), at(7), now);
         let place = |orders: &PublisherOrders, number, now| {
             orders.order_of_value(&heard(&[("b", 1, number)]), at(9), now)
         };
@@ -377,5 +401,34 @@ mod tests {
         orders.note("b", 1, PublisherNumber::new(6), at(8), now);
         assert_eq!(place(&orders, 5, now), Some(at(8).before()));
         assert_eq!(orders.heard_at(at(7), now), Some(heard(&[("b", 1, 5)])));
+        assert_eq!(orders.heard_at(at(6), now), None, "it began before them");
+    }
+
+    fn before_us(source: &str, purges: u64, is_recent: bool) -> HeardPublisher {
+        HeardPublisher {
+            source: source.to_owned(),
+            boot: 1,
+            purges: PublisherNumber::new(purges),
+            is_recent,
+        }
+    }
+
+    /// Only what purged lately is of importance, and there may be many others.
+    #[test]
+    fn many_publishers_of_the_process_before_make_nothing_blind() {
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
+        for n in 0..2 * PUBLISHERS {
+            orders.begin_at(&before_us(&format!("silent{n}"), 0, true), at(1), now);
+            orders.begin_at(&before_us(&format!("old{n}"), 1, false), at(1), now);
+        }
+        orders.begin_at(&before_us("b", 5, true), at(1), now);
+        note(&mut orders, "c", 1, 1, 8, now);
+        let place = |of: &[(&str, u64, u64)]| orders.order_of_value(&heard(of), at(9), now);
+        assert_eq!(place(&[("b", 1, 5), ("c", 1, 1)]), Some(at(9)));
+        assert_eq!(place(&[("c", 1, 1)]), None);
+        assert!(orders.is_recent("c", 1, now) && !orders.is_recent("c", 1, now + KEEP));
+        assert!(!orders.is_recent("d", 1, now));
+        orders.lose("d", 1, now);
+        assert!(orders.is_recent("d", 1, now), "nobody knows");
     }
 }

@@ -12,6 +12,7 @@ use prometheus::Registry;
 
 use super::*;
 use crate::bus::event::{BusEvent, EventShape};
+use crate::bus::seal::SealKeys;
 use crate::bus::transport::TransportEvent;
 use crate::cache::Lookup;
 use crate::cache::entry::{Entry, PurgeAttributes};
@@ -58,12 +59,21 @@ impl Site {
 
     fn after(
         before: NodeBefore,
-        (hub, name, boot): (&Arc<Hub>, &str, u64),
+        who: (&Arc<Hub>, &str, u64),
         guarantee: Guarantee,
         change: impl Fn(&mut BusConfig),
     ) -> Self {
         let mut config = BusConfig::default();
         change(&mut config);
+        Self::of(before, who, guarantee, (config, None))
+    }
+
+    fn of(
+        before: NodeBefore,
+        (hub, name, boot): (&Arc<Hub>, &str, u64),
+        guarantee: Guarantee,
+        (config, seal): (BusConfig, Option<SealKeys>),
+    ) -> Self {
         let registry = Registry::new();
         let cache = Cache::new(&crate::cache::config::CacheConfig::default(), &registry).unwrap();
         let cache = Arc::new(cache);
@@ -77,7 +87,7 @@ impl Site {
             source: name.to_owned(),
             boot,
             namespace: config.namespace.clone(),
-            seal: None,
+            seal,
         };
         let line = Arc::new(Line(Arc::clone(&port)));
         let cluster = Cluster::join(

@@ -98,6 +98,10 @@ impl Cluster {
         if transit > LATE {
             return PrimeOutcome::Late;
         }
+        if self.doubts.await_what_was_heard() {
+            // The doubt of joining came before it, and what it may have missed is not known yet.
+            return PrimeOutcome::Overtaken;
+        }
         let PrimeMessage {
             key,
             primary,

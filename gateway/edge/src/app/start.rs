@@ -103,7 +103,9 @@ async fn start_in_place_of(
         }
         control.phase.send_replace(ServingPhase::Serving);
         self_check::check(&control.admin, admin_ports.threads(), ports.threads()).await?;
-        engine.go_on_as(take_over.ready(&opened.taken).await?, config);
+        let life = engine.cluster.as_ref();
+        let life = life.and_then(|cluster| cluster.taking_life());
+        engine.go_on_as(take_over.ready(&opened.taken, life).await?, config);
     }
     // Nothing is accepted as long as the process before may go on.
     let predecessors = match take_over {

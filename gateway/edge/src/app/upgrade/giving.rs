@@ -27,7 +27,8 @@ use crate::app::warming::WarmKeeper;
 use crate::cache::Cache;
 use crate::cache::l2::store::PurgeLogRange;
 use crate::cache::successor::SuccessorPurges;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, DoubtCount, NodeLife};
+use crate::config::GatewayConfig;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::listeners::TlsListeners;
@@ -76,6 +77,8 @@ const NAMESAKE_STAYS: Duration = Duration::from_secs(10 * 365 * 86_400);
 const LOOK: Duration = Duration::from_millis(20);
 /// The number of the process whose end ends all others of its container.
 const FIRST_PROCESS: u32 = 1;
+/// How long the question of the new process may be on its way over the event bus.
+const ON_BUS: Duration = Duration::from_millis(200);
 /// How long the answer to an operator waits for the new process's own upgrade socket.
 const NEXT_SOCKET: Duration = Duration::from_secs(1);
 /// The other user who is heard: it may do everything in any case.
@@ -347,19 +350,25 @@ impl UpgradeGiver {
             .map_err(broke_off)?;
         drop((ports, log));
         let left = deadline.saturating_duration_since(Instant::now());
-        let taken = match hear(channel, left).map_err(broke_off)?.0 {
-            NewProcessMessage::Ready { taken } => taken,
+        let (taken, life) = match hear(channel, left).map_err(broke_off)?.0 {
+            NewProcessMessage::Ready { taken, life } => (taken, life),
             NewProcessMessage::Failed { why } => return Err(why),
             NewProcessMessage::Serving | NewProcessMessage::Purged => {
                 return Err("it serves before its time".to_owned());
             }
         };
         let taken: Vec<Endpoint> = taken.iter().filter_map(|text| text.parse().ok()).collect();
+        // Before anything is passed on, since it may take a moment.
+        if let (Some(cluster), Some(life)) = (cluster, &life) {
+            let heard = async { cluster.await_taker(life, ON_BUS).await };
+            self.runtime.block_on(heard);
+        }
         let passing = PassingOn::begin(&self.parts, &self.runtime, &taken);
         // First, so that what is counted is among what is told.
-        let heard = cluster.zip(doubts).filter(|_| taker.hears_purges);
-        let heard = heard.and_then(|(cluster, doubts)| cluster.heard_since(doubts));
-        let heard = heard.and_then(|heard| HeardPublishers::new(heard, &reloader.config()));
+        let heard = cluster.zip(doubts).zip(life);
+        let heard = heard.and_then(|((cluster, doubts), life)| {
+            heard_for(cluster, doubts, &life, &reloader.config())
+        });
         // What is purged from here on, the other process is told when it serves.
         let kept = recording.purges.kept();
         let told = taker.hears_purges.then_some(kept.len());
@@ -575,6 +584,26 @@ fn started_by(mut process: u32, first: u32) -> bool {
         }
     }
     true
+}
+
+/// What was heard on the bus since that count, for that process. None: it may be incomplete.
+fn heard_for(
+    cluster: &Cluster,
+    doubts: DoubtCount,
+    taker: &NodeLife,
+    config: &GatewayConfig,
+) -> Option<HeardPublishers> {
+    let heard = cluster.heard_since(doubts, taker).and_then(|heard| {
+        let told = HeardPublishers::new(heard, config);
+        told.ok_or("there are too many nodes to tell of")
+    });
+    if let Err(why) = heard {
+        tracing::info!(
+            why,
+            "the new process is not told what was heard on the event bus: it validates what it begins with"
+        );
+    }
+    heard.ok()
 }
 
 fn refuse(channel: &DescriptorChannel, why: &str) -> io::Result<()> {

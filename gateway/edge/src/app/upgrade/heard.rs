@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::bus::event::PublisherNumber;
-use crate::cluster::HeardPurges;
+use crate::cluster::HeardPublisher;
 use crate::config::GatewayConfig;
 
 /// The room of a publisher in a message besides its name.
@@ -20,30 +20,35 @@ const ESCAPED: usize = 6;
 pub struct HeardPublishers {
     /// A digest of what is configured of the bus.
     bus: String,
-    /// Name, life, number.
-    publishers: Vec<(String, u64, u64)>,
+    /// Name, life, number, and whether it has purged lately.
+    publishers: Vec<(String, u64, u64, bool)>,
 }
 
 impl HeardPublishers {
     /// None: they are too many for a message.
-    pub(super) fn new(heard: HeardPurges, config: &GatewayConfig) -> Option<Self> {
-        let room = |(name, _, _): &(String, u64, PublisherNumber)| FORM + ESCAPED * name.len();
+    pub(super) fn new(heard: Vec<HeardPublisher>, config: &GatewayConfig) -> Option<Self> {
+        let room = |of: &HeardPublisher| FORM + ESCAPED * of.source.len();
         let fits = heard.iter().map(room).sum::<usize>() <= MOST_BYTES / 2;
         let publishers = heard.into_iter();
         fits.then(|| Self {
             bus: digest(config),
             publishers: publishers
-                .map(|(name, life, number)| (name, life, number.value()))
+                .map(|of| (of.source, of.boot, of.purges.value(), of.is_recent))
                 .collect(),
         })
     }
 
     /// The same, if they were heard over the bus of this configuration.
-    pub fn over_bus_of(self, config: &GatewayConfig) -> Option<HeardPurges> {
+    pub fn over_bus_of(self, config: &GatewayConfig) -> Option<Vec<HeardPublisher>> {
         let publishers = self.publishers.into_iter();
         (self.bus == digest(config)).then(|| {
             publishers
-                .map(|(name, life, number)| (name, life, PublisherNumber::new(number)))
+                .map(|(source, boot, number, is_recent)| HeardPublisher {
+                    source,
+                    boot,
+                    purges: PublisherNumber::new(number),
+                    is_recent,
+                })
                 .collect()
         })
     }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::heard::HeardPublishers;
+use crate::cluster::NodeLife;
 
 /// The form of these messages.
 pub(super) const PROTOCOL: u32 = 1;
@@ -93,6 +94,10 @@ pub(super) enum NewProcessMessage {
     /// The listeners whose sockets it uses, as `127.0.0.1:80` or `unix:/…`.
     Ready {
         taken: Vec<String>,
+        /// Who it is on the event bus, if it hears that and can make use of what was heard of other
+        /// nodes. None: it can't, or is an older version.
+        #[serde(default)]
+        life: Option<NodeLife>,
     },
     Serving,
     /// What was purged last holds here.

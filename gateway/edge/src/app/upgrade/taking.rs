@@ -18,6 +18,7 @@ use super::messages::{
 use super::purge_log::hear_log;
 use super::purges::PredecessorPurge;
 use crate::cache::l2::store::PurgeLogRange;
+use crate::cluster::NodeLife;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::{EarlierProcess, HandedPort, SocketPurpose};
 use crate::http::tls::tickets::ProcessSecret;
@@ -150,14 +151,18 @@ impl TakeOver {
         &self.state.version
     }
 
-    /// Says that this process is ready, with the listeners whose sockets it uses. When this returns,
-    /// they are its own. Returns what the process before knew then.
+    /// Says that this process is ready, with the listeners whose sockets it uses, and who it is on
+    /// the event bus. When this returns, they are its own. Returns what the process before knew then.
     ///
     /// # Errors
     /// If the old process goes on instead.
-    pub async fn ready(&self, taken: &[Endpoint]) -> Result<HandedKnowledge, TakeOverError> {
+    pub async fn ready(
+        &self,
+        taken: &[Endpoint],
+        life: Option<NodeLife>,
+    ) -> Result<HandedKnowledge, TakeOverError> {
         let taken = taken.iter().map(Endpoint::to_string).collect();
-        let message = NewProcessMessage::Ready { taken };
+        let message = NewProcessMessage::Ready { taken, life };
         let (answer, received) = self.exchange(message).await?;
         *self.earlier.lock() = received.descriptors;
         let (purged, told, heard) = match answer {
