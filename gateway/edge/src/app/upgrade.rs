@@ -49,6 +49,7 @@ mod giving;
 mod heard;
 mod messages;
 mod program;
+mod provisional;
 mod purge_log;
 mod purges;
 mod socket;

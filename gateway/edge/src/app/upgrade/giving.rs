@@ -18,13 +18,13 @@ use super::messages::{
     AT_ONCE, HandedState, NewProcessMessage, OldProcessMessage, PROTOCOL, PortNote, PortPurpose,
     UpgradeOutcome, UpgradeQuestion, UpgradeWish, hear, say,
 };
+use super::provisional::{PassingOn, PurgeRecording, WrittenCache};
 use super::{
     NewProgram, PredecessorPurges, ReplacingProcess, UpgradeSocket, program, purge_log, purges,
 };
 use crate::app::ports::RunningPorts;
 use crate::app::reload::ConfigReloader;
 use crate::app::warming::WarmKeeper;
-use crate::cache::Cache;
 use crate::cache::l2::store::PurgeLogRange;
 use crate::cache::successor::SuccessorPurges;
 use crate::cluster::{Cluster, DoubtCount, NodeLife};
@@ -67,8 +67,6 @@ pub struct UpgradeGiverParts {
 const MOST_CALLERS: usize = 8;
 /// The longest time that anybody is given to get ready.
 const MOST_TIME: Duration = Duration::from_secs(3_600);
-/// The longest time for which what the cache holds is written down.
-const MOST_WRITING: Duration = Duration::from_secs(10);
 /// How long a process with the name of this one may still be heard on the event bus that leaves.
 pub const NAMESAKE_LEAVES: Duration = Duration::from_secs(10);
 /// Longer than a process lives that was replaced.
@@ -460,32 +458,6 @@ impl UpgradeGiver {
     }
 }
 
-/// What the cache holds, written down for the other process; dropping it takes the file back.
-struct WrittenCache<'a> {
-    warm: Option<&'a WarmKeeper>,
-}
-
-impl<'a> WrittenCache<'a> {
-    /// At most a quarter of the time is taken for it.
-    fn write(warm: &'a WarmKeeper, within: Duration) -> Self {
-        warm.hand_over(Instant::now() + (within / 4).min(MOST_WRITING));
-        Self { warm: Some(warm) }
-    }
-
-    /// The file is the other process's.
-    fn stays(mut self) {
-        self.warm = None;
-    }
-}
-
-impl Drop for WrittenCache<'_> {
-    fn drop(&mut self) {
-        if let Some(warm) = self.warm {
-            warm.take_back();
-        }
-    }
-}
-
 /// The process that wants to take over.
 struct TakingProcess {
     process: u32,
@@ -493,80 +465,6 @@ struct TakingProcess {
     version: String,
     /// Whether it hears the purge log, and what is purged until it serves.
     hears_purges: bool,
-}
-
-/// Keeps what is purged from now on for the other process; dropping it ends that.
-struct PurgeRecording<'a> {
-    cache: Option<&'a Cache>,
-    purges: Arc<SuccessorPurges>,
-}
-
-impl<'a> PurgeRecording<'a> {
-    fn begin(cache: &'a Cache) -> Self {
-        let purges = Arc::<SuccessorPurges>::default();
-        cache.tell_successor(Some(Arc::clone(&purges)));
-        Self {
-            cache: Some(cache),
-            purges,
-        }
-    }
-
-    /// The other process is told of them from now on.
-    fn stays(mut self) -> Arc<SuccessorPurges> {
-        self.cache = None;
-        Arc::clone(&self.purges)
-    }
-}
-
-impl Drop for PurgeRecording<'_> {
-    fn drop(&mut self) {
-        if let Some(cache) = self.cache {
-            cache.tell_successor(None);
-            self.purges.close();
-        }
-    }
-}
-
-/// What answers nothing by itself while another process may serve already; dropping it goes back.
-struct PassingOn<'a> {
-    parts: Option<&'a UpgradeGiverParts>,
-    runtime: &'a Handle,
-    /// The ways by which earlier processes say what they purge.
-    earlier: Vec<Arc<DescriptorChannel>>,
-}
-
-impl<'a> PassingOn<'a> {
-    fn begin(parts: &'a UpgradeGiverParts, runtime: &'a Handle, taken: &[Endpoint]) -> Self {
-        // First, since nothing of these is to wait for the other process, which waits for this.
-        let earlier = parts.predecessors.pause();
-        parts.proxy.pass_on_everything();
-        runtime.block_on(parts.ports.leave_datagrams(taken));
-        Self {
-            parts: Some(parts),
-            runtime,
-            earlier,
-        }
-    }
-
-    fn earlier(&self) -> Vec<BorrowedFd<'_>> {
-        let most = self.earlier.iter().take(MOST_DESCRIPTORS);
-        most.map(|way| way.as_fd()).collect()
-    }
-
-    /// It will not go back.
-    fn stays(mut self) {
-        self.parts = None;
-    }
-}
-
-impl Drop for PassingOn<'_> {
-    fn drop(&mut self) {
-        if let Some(parts) = self.parts {
-            self.runtime.block_on(parts.ports.take_datagrams_back());
-            parts.proxy.serve_again();
-            parts.predecessors.resume(&parts.proxy.cache, self.runtime);
-        }
-    }
 }
 
 fn descriptors(port: &HandedPort) -> impl Iterator<Item = BorrowedFd<'_>> {
