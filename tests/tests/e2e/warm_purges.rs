@@ -329,6 +329,10 @@ async fn a_node_of_many_begins_with_what_its_second_tier_has() {
     assert_eq!(fleet.origin.count(), 0);
     let version = fleet.pages.change(PAGE);
     purge_everywhere(&fleet.nodes[0], json!({"tag": "page"})).await;
-    assert_eq!(ask(&again, PAGE).await.text(), version.to_string());
+    // The other node may not know this one yet, and then it does not wait for it.
+    wait_for("the purge arrives", SOON, || async {
+        (ask(&again, PAGE).await.text() == version.to_string()).then_some(())
+    })
+    .await;
     stop(again).await;
 }
