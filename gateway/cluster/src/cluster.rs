@@ -269,7 +269,7 @@ impl Cluster {
             hears: self.hears.load(Ordering::Acquire),
             publishing: self.outbox.publishing(),
             unsent: self.outbox.unsent(),
-            doubts: self.doubts.are_worth_a_word(),
+            doubts: self.doubts.are_reported(),
         }
     }
 

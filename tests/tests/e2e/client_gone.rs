@@ -16,10 +16,11 @@ use e2e::h3::{NAME, SecuredGateway};
 use e2e::origin::Origin;
 use e2e::process;
 use e2e::raw::RawConnection;
-use e2e::reply::Reply;
+use e2e::reply::{Pieces, Reply};
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_until, within};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Requests that an origin holds back until it is told, or until nobody waits for them.
 #[derive(Clone, Default)]
@@ -220,6 +221,23 @@ async fn what_nobody_waits_for_ends_with_its_client_over_http3() {
     }
 }
 
+/// An origin whose answers have this field and a body that the test gives in pieces.
+async fn streams_with(
+    name: &'static str,
+    value: &'static str,
+) -> (Origin, UnboundedReceiver<Pieces>) {
+    let (give, given) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |_| {
+        let give = give.clone();
+        async move {
+            let (reply, pieces) = Reply::stream();
+            give.send(pieces).unwrap();
+            reply.header(name, value)
+        }
+    });
+    (origin.await, given)
+}
+
 /// A load that two read and that has become too large to be stored, of an origin that has
 /// nothing more to say for now. Who has only closed its side may want the rest, and in the middle
 /// of an answer it can't be asked.
@@ -228,16 +246,7 @@ async fn a_shared_load_ends_when_the_last_of_those_who_read_it_leaves() {
     const SOME: usize = 1_000;
     let mut times = Vec::new();
     for _ in 0..TRIES {
-        let (give, mut given) = tokio::sync::mpsc::unbounded_channel();
-        let origin = Origin::start(move |_| {
-            let give = give.clone();
-            async move {
-                let (reply, pieces) = Reply::stream();
-                give.send(pieces).unwrap();
-                reply.header("cache-control", "max-age=60")
-            }
-        })
-        .await;
+        let (origin, mut given) = streams_with("cache-control", "max-age=60").await;
         let gateway = Setup::new(&origin)
             .top("cache", "{l1: {max_object_bytes: 256KiB}}")
             .route("{name: site, upstream: origin}")
@@ -280,16 +289,7 @@ async fn a_shared_load_ends_when_the_last_of_those_who_read_it_leaves() {
 async fn a_silent_answer_ends_with_the_client_that_stops_it_over_http2_and_http3() {
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..TRIES {
-        let (give, mut given) = tokio::sync::mpsc::unbounded_channel();
-        let origin = Origin::start(move |_| {
-            let give = give.clone();
-            async move {
-                let (reply, pieces) = Reply::stream();
-                give.send(pieces).unwrap();
-                reply.header("content-type", "text/event-stream")
-            }
-        })
-        .await;
+        let (origin, mut given) = streams_with("content-type", "text/event-stream").await;
         let gateway = gateway(&origin, ROUTES[0]).await;
         let mut client = h2raw::H2::open(gateway.address).await;
         client.write(h2raw::get(1, "/events")).await;

@@ -773,6 +773,39 @@ async fn with_silent_hosts(hosts: usize) {
     answered_by(&gateway, &["2", "3"]).await;
 }
 
+/// A look-up that lacks a host of a service counts for the floor, however long its records live.
+#[tokio::test]
+async fn a_host_of_a_service_that_is_found_out_later_is_used_soon() {
+    const HOUR: u32 = 3_600;
+    let origins = origins(2).await;
+    let port = origins[0].address().port();
+    let is_there = Arc::new(AtomicBool::new(false));
+    let there = Arc::clone(&is_there);
+    let names = ScriptedNameServer::start(move |asked| {
+        let is_second = asked.name == "h1.test";
+        if is_second && !there.load(Ordering::SeqCst) {
+            return NameAnswer::Silence;
+        }
+        NameAnswer::Records(match asked.records {
+            scripted_names::SRV => ["h0.test", "h1.test"]
+                .map(|host| NameData::Service(host.to_owned(), port))
+                .map(|data| record("_http._tcp.shop.test", HOUR, data))
+                .into(),
+            scripted_names::A => {
+                let address = NameData::Address([127, 0, 0, 2 + u8::from(is_second)].into());
+                vec![record(&asked.name, HOUR, address)]
+            }
+            _ => Vec::new(),
+        })
+    })
+    .await;
+    let service = "{srv: _http._tcp.shop.test}";
+    let gateway = setup_with(service, &names.resolver()).start().await;
+    answered_by(&gateway, &["2"]).await;
+    is_there.store(true, Ordering::SeqCst);
+    answered_by(&gateway, &["2", "3"]).await;
+}
+
 /// RFC 6891 §7: who does not know EDNS says FORMERR, and is asked without it.
 #[tokio::test]
 async fn a_name_server_without_edns_is_asked_without_it() {

@@ -71,7 +71,7 @@ pub(super) struct PurgeLogSync {
     /// up to its end are in our own log.
     window: RwLock<Option<PurgeLogWindow>>,
     /// How often a window took the place of another one.
-    replaced: AtomicU64,
+    replaced_windows: AtomicU64,
     /// The number for which a further number was already requested because few local steps were
     /// left.
     asked_at: AtomicU64,
@@ -125,7 +125,7 @@ impl PurgeLogSync {
             news: Notify::new(),
             applying: Mutex::default(),
             window: RwLock::default(),
-            replaced: AtomicU64::new(0),
+            replaced_windows: AtomicU64::new(0),
             asked_at: AtomicU64::new(u64::MAX),
             depth,
             number,
@@ -152,7 +152,7 @@ impl PurgeLogSync {
 
     /// To be noted before the store is asked for the log.
     pub(super) fn question(&self) -> LogQuestion {
-        LogQuestion(self.replaced.load(Ordering::Acquire))
+        LogQuestion(self.replaced_windows.load(Ordering::Acquire))
     }
 
     /// The place in our own order that matches this place of birth in the store's log.

@@ -40,7 +40,7 @@ enum AwaitedInheritance {
     /// Until then the doubts of joining can be resolved.
     Yes,
     /// This process has missed something by itself.
-    InVain,
+    Forfeited,
 }
 
 /// Why an event that is not authenticated may open a doubt.
@@ -102,7 +102,7 @@ impl DoubtTracker {
 
     /// Whether this node is in doubt for a reason that may last. While it is still to come what the
     /// process before has heard, that one serves.
-    pub fn are_worth_a_word(&self) -> bool {
+    pub fn are_reported(&self) -> bool {
         self.are_open() && !self.await_what_was_heard()
     }
 
@@ -112,7 +112,7 @@ impl DoubtTracker {
     }
 
     /// Whether one came too soon, and is opened later.
-    pub fn are_to_come(&self) -> bool {
+    pub fn are_delayed(&self) -> bool {
         self.seldom.lock().iter().any(|budget| budget.waits)
     }
 
@@ -166,16 +166,16 @@ impl DoubtTracker {
     }
 
     /// This process may have missed what the one before can't know of.
-    fn inherits_in_vain(&self) {
+    fn forfeit_inheritance(&self) {
         let mut awaited = self.inheritance.lock();
         if *awaited == AwaitedInheritance::Yes {
-            *awaited = AwaitedInheritance::InVain;
+            *awaited = AwaitedInheritance::Forfeited;
         }
     }
 
     /// Opens a doubt: purges may have been missed until now.
     pub fn open(self: &Arc<Self>, why: &'static str) {
-        self.inherits_in_vain();
+        self.forfeit_inheritance();
         if self.cache.shares_log() {
             let doubt = self.begin(why, DoubtDuration::UntilKnown);
             tokio::spawn(Arc::clone(self).read_log(doubt));

@@ -87,7 +87,7 @@ impl Cluster {
 
     /// This life of the node, if it hears the bus and can make use of what the process before has
     /// heard.
-    pub fn taking_life(&self) -> Option<NodeLife> {
+    pub fn life_to_tell(&self) -> Option<NodeLife> {
         let is_of_use = self.standing().hears && self.doubts.await_what_was_heard();
         let own = &self.outbox.identity;
         is_of_use.then(|| NodeLife {
@@ -103,7 +103,7 @@ impl Cluster {
 
     /// Waits until that life was heard on the bus after it had begun to hear it, for at most
     /// `patience`.
-    pub async fn await_taker(&self, taker: &NodeLife, patience: Duration) {
+    pub async fn await_successor(&self, taker: &NodeLife, patience: Duration) {
         let heard = async {
             loop {
                 let mut heard_asking = std::pin::pin!(self.heard_asking.notified());
@@ -166,7 +166,7 @@ impl Cluster {
             return Some("this process did not hear the new one on the bus");
         }
         // Before they are counted: one that waited is counted before it ceases to wait.
-        if self.doubts.are_open() || self.doubts.are_to_come() || self.doubts.so_far() != count {
+        if self.doubts.are_open() || self.doubts.are_delayed() || self.doubts.so_far() != count {
             return Some("this process may have missed purges itself");
         }
         None

@@ -44,7 +44,7 @@ const LONGEST_TAKE_OVER: Duration = Duration::from_secs(7_200);
 
 /// How long a process that takes the place of another one waits until it hears the event bus: it knows
 /// by what the other one has heard that it has missed nothing only if it hears the bus itself.
-const BUS: Duration = Duration::from_secs(2);
+const BUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the start waits for the second tier's purge log: once the log is known, the first
 /// requests can use entries of the second tier.
@@ -99,13 +99,13 @@ async fn start_in_place_of(
             .warm_up(&engine.proxy, ports.threads())
             .await;
         if let Some(cluster) = &engine.cluster {
-            cluster.await_bus(BUS).await;
+            cluster.await_bus(BUS_PATIENCE).await;
         }
         control.phase.send_replace(ServingPhase::Serving);
         self_check::check(&control.admin, admin_ports.threads(), ports.threads()).await?;
         let life = engine.cluster.as_ref();
-        let life = life.and_then(|cluster| cluster.taking_life());
-        engine.go_on_as(take_over.ready(&opened.taken, life).await?, config);
+        let life = life.and_then(|cluster| cluster.life_to_tell());
+        engine.continue_with(take_over.ready(&opened.taken, life).await?, config);
     }
     // Nothing is accepted as long as the process before may go on.
     let predecessors = match take_over {
@@ -238,7 +238,7 @@ impl StartedEngine {
 
     /// Purges what the process before has purged since it wrote down what this one begins with, and
     /// doubts nothing that it has not doubted.
-    fn go_on_as(&self, before: HandedKnowledge, config: &GatewayConfig) {
+    fn continue_with(&self, before: HandedKnowledge, config: &GatewayConfig) {
         let cache = &self.process.cache;
         match before.cache {
             HandedCache::Purged(purges) => purges

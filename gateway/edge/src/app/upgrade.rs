@@ -11,7 +11,7 @@
 //! | `take_over` | |
 //! | | takes up no other configuration from now on; writes down what its cache holds, where `cache.warm` says so; `state`: the secret that tickets and QUIC's keys are derived from, its generation, and duplicates of all sockets, with the locks of Unix sockets; the purge log of a disk tier (`purge_log`) |
 //! | reads its configuration, compiles, opens what is new, joins the bus, fills its cache, answers its own health check; nothing is accepted | serves |
-//! | `ready`, with the listeners whose sockets it uses | |
+//! | `ready`, with the listeners whose sockets it uses, and who it is on the event bus | |
 //! | | answers nothing from its cache any more and takes no purges; reads no datagrams; `yours`, and what was purged since its cache was written down |
 //! | purges that, too; `serving` | |
 //! | | tells systemd the new main process; `released` |
@@ -38,8 +38,10 @@
 //! served. A disk has one process at a time, so the old one reads its purge log for the new one, which
 //! can judge by it what it begins with, and goes on with the log where that ends when it has the disk.
 //!
-//! `yours` also says what the old process has heard of the other nodes (`heard`), so that what it hands over
-//! is not in doubt because the new one has only just joined them.
+//! `yours` also says what the old process has heard of the other nodes (`heard`), if it has heard the new
+//! one on the bus, so that what it hands over is not in doubt because the new one has only just joined
+//! them. What the old one begins before it is certain that it is replaced can be taken back
+//! (`provisional`).
 //!
 //! Decision: descriptors are handed over and never bound a second time, since a second socket in a
 //! group takes connections from the first, and closing one resets what waits in it. So a plain start

@@ -191,7 +191,7 @@ impl PurgeLogSync {
                 self.standing.works(StoreChannel::Appends);
                 let (newest, place) = (log.newest, log.end());
                 if self.apply(log, question) == LogAnswerOutcome::Outdated {
-                    self.comes_again(purge, tellers);
+                    self.requeue(purge, tellers);
                     return false;
                 }
                 self.came_back(|_| {});
@@ -204,14 +204,14 @@ impl PurgeLogSync {
             }
             Err(failed) => {
                 self.standing.fails(StoreChannel::Appends, &failed);
-                self.comes_again(purge, tellers);
+                self.requeue(purge, tellers);
                 false
             }
         }
     }
 
     /// Lets a purge that was under way wait again.
-    fn comes_again(&self, purge: LoggedPurge, tellers: PurgeNumberWaiters) {
+    fn requeue(&self, purge: LoggedPurge, tellers: PurgeNumberWaiters) {
         let author = match purge.selector.parse() {
             Ok(PurgeStatement::Purged(author, _)) => author,
             Ok(PurgeStatement::Doubt) => PurgeInitiator::Request,

@@ -127,7 +127,7 @@ impl PurgeLogSync {
             ),
             LogWindowAdvance::Anew(window, fault) => {
                 if known.is_some() {
-                    self.replaced.fetch_add(1, Ordering::AcqRel);
+                    self.replaced_windows.fetch_add(1, Ordering::AcqRel);
                     self.note_gap();
                     // The next sweep frees what is hidden.
                     self.log.record(&Selector::All, PurgeKind::Hard);

@@ -40,24 +40,24 @@ fn sweep_twice(log: &PurgeLog) {
 
 /// Judges a page that was purged, and looks at a load of it, while the records go for another reason.
 #[track_caller]
-fn is_not_missed(log: &Arc<PurgeLog>, page: &Entry, looks: usize, records_go: fn(&PurgeLog)) {
+fn is_not_missed(log: &Arc<PurgeLog>, page: &Entry, looks: usize, drop_records: fn(&PurgeLog)) {
     let later = Arc::clone(log);
-    steps::interrupt(LedgerMoment::Look, looks, move || records_go(&later));
+    steps::interrupt(LedgerMoment::Look, looks, move || drop_records(&later));
     assert_eq!(log.judge(page), EntryVisibility::Hidden);
 }
 
 /// The same for a load that a request wants to follow.
 #[track_caller]
-fn is_not_followed(log: &Arc<PurgeLog>, page: &Entry, looks: usize, records_go: fn(&PurgeLog)) {
+fn is_not_followed(log: &Arc<PurgeLog>, page: &Entry, looks: usize, drop_records: fn(&PurgeLog)) {
     let later = Arc::clone(log);
-    steps::interrupt(LedgerMoment::Look, looks, move || records_go(&later));
+    steps::interrupt(LedgerMoment::Look, looks, move || drop_records(&later));
     assert!(log.hides(&page.marks, page.born));
 }
 
 type Check = fn(&Arc<PurgeLog>, &Entry, usize, fn(&PurgeLog));
 
 /// What drops the records of purges.
-const GOING: [fn(&PurgeLog); 3] = [
+const WAYS_TO_DROP_RECORDS: [fn(&PurgeLog); 3] = [
     |log| {
         log.record(&Selector::All, PurgeKind::Hard);
     },
@@ -71,19 +71,19 @@ const GOING: [fn(&PurgeLog); 3] = [
 
 #[test]
 fn a_purge_is_not_missed_while_its_record_goes() {
-    for records_go in GOING {
+    for drop_records in WAYS_TO_DROP_RECORDS {
         for check in [is_not_missed as Check, is_not_followed] {
             let log = log();
             let page = page(&log);
             log.record(&url(), PurgeKind::Hard);
-            check(&log, &page, 1, records_go);
+            check(&log, &page, 1, drop_records);
         }
     }
 }
 
 #[test]
 fn a_purge_by_a_request_is_not_missed_while_its_record_goes() {
-    for records_go in &GOING[..2] {
+    for drop_records in &WAYS_TO_DROP_RECORDS[..2] {
         for (looks, check) in [
             (1, is_not_missed as Check),
             (2, is_not_missed),
@@ -93,7 +93,7 @@ fn a_purge_by_a_request_is_not_missed_while_its_record_goes() {
             let log = log();
             let page = page(&log);
             log.record_by(PurgeInitiator::Request, &url(), PurgeKind::Hard);
-            check(&log, &page, looks, *records_go);
+            check(&log, &page, looks, *drop_records);
         }
     }
 }
@@ -107,8 +107,8 @@ fn a_purged_page_is_hidden_at_each_moment_in_which_records_go() {
         }
     };
     let purge_by_pattern = Selector::Pattern(Pattern::new("*1"));
-    let ways = GOING.iter().map(|going| (url(), *going));
-    for (purge, records_go) in ways.chain([(purge_by_pattern, by_pattern)]) {
+    let ways = WAYS_TO_DROP_RECORDS.iter().map(|way| (url(), *way));
+    for (purge, drop_records) in ways.chain([(purge_by_pattern, by_pattern)]) {
         for moment in 1.. {
             let log = log();
             let page = page(&log);
@@ -119,7 +119,7 @@ fn a_purged_page_is_hidden_at_each_moment_in_which_records_go() {
                 assert_eq!(seen.judge(&purged), EntryVisibility::Hidden, "{moment}");
                 done.set(true);
             });
-            records_go(&log);
+            drop_records(&log);
             assert_eq!(log.judge(&page), EntryVisibility::Hidden);
             if !looked.get() {
                 assert!(moment > 1, "a record was dropped");

@@ -11,7 +11,7 @@ impl Site {
             boot: identity.boot,
         };
         let patience = Duration::from_millis(200);
-        before.cluster.await_taker(&life, patience).await;
+        before.cluster.await_successor(&life, patience).await;
         before.cluster.heard_since(doubts, &life).ok()
     }
 
@@ -189,13 +189,13 @@ async fn a_doubt_that_waits_for_its_time_is_told_to_nobody_as_certainty() {
         two.port.set_deaf(false);
         after(BEAT).await;
     }
-    assert!(two.cluster.doubts.are_to_come());
+    assert!(two.cluster.doubts.are_delayed());
     let doubts = two.cluster.doubts_so_far();
     let new = replacing(&hub);
     after(BEAT).await;
     assert!(new.told_by(&two, doubts).await.is_none());
     after(Duration::from_secs(60)).await;
-    assert!(!two.cluster.doubts.are_to_come());
+    assert!(!two.cluster.doubts.are_delayed());
     assert!(new.told_by(&two, doubts).await.is_none(), "it has come");
     let later = two.cluster.doubts_so_far();
     assert!(new.told_by(&two, later).await.is_some(), "before the count");

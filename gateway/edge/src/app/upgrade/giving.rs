@@ -76,7 +76,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The number of the process whose end ends all others of its container.
 const FIRST_PROCESS: u32 = 1;
 /// How long the question of the new process may be on its way over the event bus.
-const ON_BUS: Duration = Duration::from_millis(200);
+const QUESTION_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the answer to an operator waits for the new process's own upgrade socket.
 const NEXT_SOCKET: Duration = Duration::from_secs(1);
 /// The other user who is heard: it may do everything in any case.
@@ -358,7 +358,7 @@ impl UpgradeGiver {
         let taken: Vec<Endpoint> = taken.iter().filter_map(|text| text.parse().ok()).collect();
         // Before anything is passed on, since it may take a moment.
         if let (Some(cluster), Some(life)) = (cluster, &life) {
-            let heard = async { cluster.await_taker(life, ON_BUS).await };
+            let heard = async { cluster.await_successor(life, QUESTION_PATIENCE).await };
             self.runtime.block_on(heard);
         }
         let passing = PassingOn::begin(&self.parts, &self.runtime, &taken);

@@ -43,7 +43,7 @@ use crate::origin::tls::SpokenProtocol;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// No connection is begun that has a smaller part of `timeouts.connect` left.
-const LEAST_TIME: u32 = 16;
+const LEAST_SHARE_OF_CONNECT: u32 = 16;
 /// The greatest window (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
@@ -149,7 +149,7 @@ impl Http2Lane {
                 LaneTurn::Open => {
                     let opening = OpeningCount(self);
                     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                    if left < self.limits.connect / LEAST_TIME {
+                    if left < self.limits.connect / LEAST_SHARE_OF_CONNECT {
                         return Err(took_too_long());
                     }
                     return self.open(target, opening, deadline).await;
