@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::cli::repository;
-use crate::process::free_address;
+use crate::free_port::free_address;
 use crate::setup::Setup;
 use crate::tls::authority::Authority;
 use crate::tools;
@@ -81,7 +81,7 @@ impl ApiDoor {
 
     /// Adds the APIs to a gateway: the admin listener answers them, behind a second listener with TLS.
     pub fn added_to(&self, setup: Setup) -> Setup {
-        let admin = free_address().unwrap();
+        let admin = free_address();
         let names = NAMES.join(", ");
         setup
             .pair("api", &self.authority.server(&NAMES))

@@ -25,6 +25,7 @@ pub mod crash;
 pub mod debian13;
 pub mod documents;
 pub mod fleet;
+pub mod free_port;
 pub mod front;
 pub mod gate;
 pub mod gateway;

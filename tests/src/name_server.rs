@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::redis::free_port;
+use crate::free_port::free_port;
 use crate::wait::{SOON, wait_for};
 
 /// A running name server, whose records live for a second.

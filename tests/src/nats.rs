@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::free_port::free_port;
 use crate::process;
-use crate::redis::free_port;
 use crate::wait::{SOON, wait_for};
 
 pub use cluster::Cluster;

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::certificates;
-use crate::redis::free_port;
+use crate::free_port::free_port;
 use crate::wait::{SOON, wait_for, within};
 
 /// A running certificate authority.

@@ -10,7 +10,8 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::debian13;
-use crate::process::{Server, free_address};
+use crate::free_port::free_address;
+use crate::process::Server;
 
 /// nginx; `location` are further lines for its one location, as in `proxy_cache_revalidate on;`.
 ///
@@ -46,7 +47,7 @@ pub fn nginx_over_quic(
     origin: SocketAddr,
     dir: &Path,
 ) -> anyhow::Result<Server> {
-    let (address, home) = (free_address()?, text(dir)?);
+    let (address, home) = (free_address(), text(dir)?);
     let listen = format!(
         "listen {address} quic reuseport;\n    listen {address} ssl;\n    http2 on;\n    http3 on;\n    \
          quic_gso on;\n    http3_max_concurrent_streams 128;\n    ssl_certificate {home}/tls.crt;\n    \
@@ -66,7 +67,7 @@ fn nginx_listening(
     location: &str,
     listen: &str,
 ) -> anyhow::Result<Server> {
-    let (address, home) = (free_address()?, text(dir)?);
+    let (address, home) = (free_address(), text(dir)?);
     let certificate = match listen.is_empty() {
         true => String::new(),
         false => format!(
@@ -138,7 +139,7 @@ fn varnish_with(
     dir: &Path,
     parameters: &[&str],
 ) -> anyhow::Result<Server> {
-    let address = free_address()?;
+    let address = free_address();
     let (listen, home) = (address.to_string(), text(dir)?);
     let fixed = [
         ["-j", "none"],

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::process::{Server, free_address};
+use crate::free_port::free_address;
+use crate::process::Server;
 use crate::tools;
 
 /// Where an application is, and what its settings are found by.
@@ -32,7 +33,7 @@ pub fn is_here(file: &str, what_needs_it: &str) -> bool {
 impl PhpProgram {
     /// Serves it on a port of its own.
     pub fn serve(&self) -> Server {
-        let address: SocketAddr = free_address().unwrap();
+        let address: SocketAddr = free_address();
         let at = address.to_string();
         let mut arguments: Vec<&str> = self.environment.iter().map(String::as_str).collect();
         arguments.extend([

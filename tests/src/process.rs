@@ -2,7 +2,7 @@
 //! its children. For the benchmark and the differential run, which start servers of others.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -104,15 +104,6 @@ pub fn pinned(core: usize, program: &str) -> Command {
     let mut command = Command::new("taskset");
     command.arg("-c").arg(core.to_string()).arg(program);
     command
-}
-
-/// A port that is free now.
-///
-/// # Errors
-/// When the machine has none.
-pub fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?;
-    Ok(listener.local_addr()?)
 }
 
 /// SIGSTOP to the process and all that come from it: connections stand, answers never come.

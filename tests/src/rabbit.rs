@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::certificates;
+use crate::free_port::free_port;
 use crate::process;
-use crate::redis::free_port;
 use crate::wait::{SOON, wait_for};
 
 /// A running (or killed) server.

@@ -8,15 +8,14 @@ mod cluster;
 mod sentinel;
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
+use crate::free_port::free_port;
 use crate::process;
 use crate::wait::{SOON, wait_for, within};
 
@@ -173,23 +172,6 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// A port that nobody has, and that nobody else gets: each is given out once in a process, and
-/// they are below those that the kernel gives to clients. So a server that is down for a
-/// while finds its port free.
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_240;
-    const COUNT: u32 = 20_000;
-    static TURN: AtomicU32 = AtomicU32::new(0);
-    loop {
-        // Far from where another process of tests began.
-        let turn = TURN.fetch_add(1, Ordering::Relaxed) + std::process::id() * 97;
-        let port = u16::try_from(FIRST + turn % COUNT).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

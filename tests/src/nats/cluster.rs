@@ -1,7 +1,7 @@
 //! Three servers that know each other and keep streams together.
 
 use super::Nats;
-use crate::redis::free_port;
+use crate::free_port::free_port;
 use crate::wait::{SOON, wait_for};
 
 /// Three nodes.

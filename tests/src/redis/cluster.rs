@@ -1,7 +1,8 @@
 //! A Cluster of three masters with a replica each, which fails over within seconds once it
 //! is told to be impatient.
 
-use super::{Redis, free_port, major_version};
+use super::{Redis, major_version};
+use crate::free_port::free_port;
 use crate::wait::{SOON, wait_for};
 
 /// Six nodes.

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Redis, free_port};
+use super::Redis;
+use crate::free_port::free_port;
 use crate::wait::{SOON, wait_for};
 
 /// The group, known as `mymaster`.

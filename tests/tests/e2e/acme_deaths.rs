@@ -2,10 +2,11 @@
 //! AC1 and AC4). That one dies while the names are validated is in `acme_nodes`.
 
 use e2e::acme_responder::{AcmeResponder, Behaviour};
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::pebble::{connect, here};
-use e2e::redis::{Redis, free_port};
+use e2e::redis::Redis;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for, wait_until};
 use rustls::RootCertStore;

@@ -1,7 +1,7 @@
 //! Automatic certificates where something is wrong: the issuer, the network, a name.
 
+use e2e::free_port::free_port;
 use e2e::pebble::{Pebble, PebbleOptions, here};
-use e2e::redis::free_port;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use e2e::wall_clock::{self, WallClock};

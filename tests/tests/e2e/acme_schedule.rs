@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use e2e::acme_responder::{AcmeResponder, Behaviour, NameProof, OrderRefusal};
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::pebble::{Pebble, PebbleOptions, connect, here, with_renewal_information};
-use e2e::redis::free_port;
 use e2e::setup::Setup;
 use e2e::tools::is_missing;
 use e2e::wait::{SOON, wait_for, within};

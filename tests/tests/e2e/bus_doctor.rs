@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use e2e::cli;
 use e2e::fleet::{Fleet, Pages, known, state};
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::nats::Nats;
 use e2e::origin::Origin;
-use e2e::redis::free_port;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for, within};
 use serde_json::{Value, json};

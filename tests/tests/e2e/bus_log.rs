@@ -39,7 +39,7 @@ async fn a_wrong_password_is_told_once(bus: &str) {
 /// A server that wants the password `right`, which the nodes do not have.
 async fn nats_with_a_password(more: &[&str]) -> Nats {
     let wanted = ["--user", "u", "--pass", "right"];
-    let nats = Nats::spawn(e2e::redis::free_port(), &[&wanted, more].concat());
+    let nats = Nats::spawn(e2e::free_port::free_port(), &[&wanted, more].concat());
     wait_for("it listens", SOON, || async {
         tokio::net::TcpStream::connect(("127.0.0.1", nats.port))
             .await

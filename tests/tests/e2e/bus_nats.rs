@@ -98,7 +98,7 @@ fn stream_of(port: u16, change: impl FnOnce(&mut config::NatsConfig)) -> Arc<dyn
 #[tokio::test]
 async fn a_wrong_password_is_told_and_a_right_one_lets_in() {
     let nats = Nats::spawn(
-        e2e::redis::free_port(),
+        e2e::free_port::free_port(),
         &["--user", "edge", "--pass", "right"],
     );
     let with = |password: &str| {
@@ -126,7 +126,7 @@ async fn with_rights(rights: &str) -> (Nats, tempfile::TempDir) {
     let user = format!("{{user: edge, password: pw, permissions: {{{rights}}}}}");
     std::fs::write(&file, format!("authorization: {{users: [{user}]}}")).unwrap();
     let config = ["--config", file.to_str().unwrap()];
-    (Nats::spawn(e2e::redis::free_port(), &config), folder)
+    (Nats::spawn(e2e::free_port::free_port(), &config), folder)
 }
 
 fn edge(port: u16) -> Arc<dyn BusTransport> {

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use e2e::free_port::free_port;
 use e2e::rabbit::harmed;
-use e2e::redis::free_port;
 use e2e::wait::{SOON, within};
 use lamina_base::units;
 use lamina_cluster::bus::rabbitmq::RabbitMqConfig;

@@ -3,9 +3,9 @@
 
 use e2e::cli::run;
 use e2e::fleet::{Pages, node, state};
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::nats::Nats;
-use e2e::redis::free_port;
 use e2e::wait::{SOON, wait_for};
 use http::Method;
 use serde_json::{Value, json};

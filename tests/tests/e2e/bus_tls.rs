@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use e2e::certificates;
 use e2e::fleet::{Fleet, Pages, node, purge_everywhere, shown, state};
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::named_pipe;
 use e2e::nats::Nats;
 use e2e::origin::Origin;
 use e2e::rabbit::{self, Rabbit};
-use e2e::redis::{Redis, free_port};
+use e2e::redis::Redis;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use serde_json::json;

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use e2e::cms::{self, ApiDoor, TOKEN};
-use e2e::process::{Server, free_address};
+use e2e::free_port::free_address;
+use e2e::process::Server;
 use e2e::setup::Setup;
 use e2e::two_nodes::TwoNodes;
 use e2e::wait::{SOON, wait_for};
@@ -24,7 +25,7 @@ impl WagtailSite {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().to_str().unwrap();
         cms::run(cms::program(&["wagtail_site.py", folder, "{}", "install"])).await;
-        let address = free_address().unwrap();
+        let address = free_address();
         Self {
             server: serve(folder, address),
             dir,

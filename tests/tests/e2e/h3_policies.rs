@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use e2e::free_port::free_port;
 use e2e::h3::certificates::Certificates;
 use e2e::h3::client::H3Client;
 use e2e::h3::tcp::TcpAsk;
 use e2e::h3::{NAME, OTHER_NAME, Reach, STRICT_NAME, SecuredGateway, connect_to};
 use e2e::origin::Origin;
-use e2e::redis::free_port;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tls::alert;

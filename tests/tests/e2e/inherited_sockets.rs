@@ -8,11 +8,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use e2e::cli;
+use e2e::free_port::free_address;
 use e2e::h3::NAME;
 use e2e::h3::certificates::Certificates;
 use e2e::h3::client::H3Client;
 use e2e::origin::Origin;
-use e2e::process::free_address;
 use e2e::reply::Reply;
 use e2e::setup::{Setup, write_config};
 use e2e::tls::TlsClient;
@@ -213,7 +213,7 @@ async fn answers_http3(address: SocketAddr, certificates: &Certificates) {
 #[tokio::test]
 async fn a_datagram_starts_the_gateway_and_is_answered_over_http3() {
     let origin = origin().await;
-    let address = free_address().unwrap();
+    let address = free_address();
     let certificates = Certificates::new(&[NAME]);
     let (_dir, config) = setup_http3(&origin, address, &certificates).write();
     let begun = Activated::begin_by(SocketKind::Datagram, &[address], &config);
@@ -238,7 +238,7 @@ async fn sockets_of_both_kinds_belong_to_the_listener_of_their_address() {
         ("[::1]", "datagram"),
         ("[::1]", "datagram datagram stream"),
     ] {
-        let port = free_address().unwrap().port();
+        let port = free_address().port();
         let address = format!("{host}:{port}").parse().unwrap();
         let (_dir, config) = setup_http3(&origin, address, &certificates).write();
         let sockets = sockets.split(' ').map(|socket| {
@@ -255,7 +255,7 @@ async fn sockets_of_both_kinds_belong_to_the_listener_of_their_address() {
 
 #[tokio::test]
 async fn a_datagram_socket_of_a_listener_without_http3_is_an_error_that_names_it() {
-    let address = free_address().unwrap();
+    let address = free_address();
     let (_dir, config) = setup(&origin().await, &[address]).write();
     let sockets = ["stream", "datagram"].map(|kind| format!("{kind}:{address}:web"));
     let Some(mut gateway) = Activated::with(sockets.into_iter(), &config) else {

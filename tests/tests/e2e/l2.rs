@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use e2e::cli;
 use e2e::client::Answer;
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
-use e2e::redis::{Redis, free_port};
+use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, passed, wait_for, within};

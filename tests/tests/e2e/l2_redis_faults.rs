@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::redis::{self as server, Redis, free_port};
+use e2e::free_port::free_port;
+use e2e::redis::{self as server, Redis};
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use futures_util::FutureExt;

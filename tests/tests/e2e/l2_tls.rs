@@ -2,9 +2,10 @@
 
 use e2e::certificates;
 use e2e::cli;
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
-use e2e::redis::{Redis, free_port};
+use e2e::redis::Redis;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, within};
 

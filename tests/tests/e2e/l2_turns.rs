@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use e2e::client::Answer;
+use e2e::free_port::free_port;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
-use e2e::redis::{Redis, free_port};
+use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 
 use e2e::cli::Ran;
 use e2e::client::Client;
+use e2e::free_port::free_address;
 use e2e::origin::Origin;
-use e2e::process::free_address;
 use e2e::reply::Reply;
 use e2e::tools;
 use e2e::upgrade::{ended, is_running, terminate};
@@ -190,8 +190,8 @@ async fn an_installation_lives_from_the_first_start_over_upgrades_to_its_removal
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
     let mut here = Installation {
         machine,
-        clients: free_address().unwrap(),
-        admin: free_address().unwrap(),
+        clients: free_address(),
+        admin: free_address(),
         service: None,
     };
     here.machine.dpkg(&["--install", path(&package)]);

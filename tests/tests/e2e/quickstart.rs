@@ -14,6 +14,7 @@ use std::thread;
 use e2e::cli::{binary, repository};
 use e2e::client::Client;
 use e2e::debian13;
+use e2e::free_port::free_address;
 use e2e::gateway::Gateway;
 use e2e::h3::client::H3Client;
 use e2e::origin::Origin;
@@ -71,13 +72,6 @@ async fn quickstart() -> (DemoOrigin, Gateway) {
     let dir = tempfile::tempdir().unwrap();
     let config = e2e::setup::write_config(dir.path(), &text);
     (demo, Gateway::start(dir, &config, &[]).await)
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }
 
 /// Browsers take `localhost` for either.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use e2e::client::Client;
+use e2e::free_port::free_address;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::h2raw::{self, H2, kind};
@@ -11,7 +12,6 @@ use e2e::h3::client::{H3Client, H3Failure};
 use e2e::h3::raw::RawEnd;
 use e2e::h3::{NAME, Reach, SecuredGateway, connect_to};
 use e2e::origin::Origin;
-use e2e::process::free_address;
 use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -63,7 +63,7 @@ async fn a_new_listener_serves_at_once_and_a_removed_one_ends_gently() {
     let gateway = beside(&setup, &[]).start().await;
     let mut kept = gateway.raw().await;
     assert_eq!(get(&mut kept).await.0, 200);
-    let extra = free_address().unwrap();
+    let extra = free_address();
     let more = beside(&setup, &[&format!("{{address: \"{extra}\"}}")]);
     let said = gateway.take_up(&more).await;
     assert_eq!(said["changes"]["listeners"]["added"][0], extra.to_string());
@@ -159,7 +159,7 @@ async fn the_end_of_the_process_waits_for_the_requests_of_listeners_that_are_gon
         }
     })
     .await;
-    let extra = free_address().unwrap();
+    let extra = free_address();
     let setup = Setup::new(&origin).route("{name: site, upstream: origin, cache: off}");
     let begun = beside(&setup, &[&format!("{{address: \"{extra}\"}}")]);
     let mut gateway = begun.start().await;
@@ -188,7 +188,7 @@ async fn connections_that_wait_in_a_queue_are_answered_whatever_becomes_of_the_l
     const WAITING: usize = 200;
     let origin = named("page").await;
     let setup = Setup::new(&origin);
-    let extra = free_address().unwrap();
+    let extra = free_address();
     let with = |limits: &str| {
         let extra = format!("{{address: \"{extra}\", limits: {{max_connections: {limits}}}}}");
         beside(&setup, &[&extra])

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use e2e::cli::{Ran, run};
 use e2e::client::{Answer, Client};
+use e2e::free_port::free_address;
 use e2e::gateway::Gateway;
 use e2e::h3::NAME;
 use e2e::h3::certificates::Certificates;
 use e2e::origin::Origin;
-use e2e::process::free_address;
 use e2e::random::Random;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -320,7 +320,7 @@ fn plan(gateway: &Gateway, file: &Path, more: &[&str]) -> Ran {
 #[tokio::test]
 async fn the_command_tells_what_would_change_and_its_exit_code_is_for_scripts() {
     let origin = named("page").await;
-    let free = free_address().unwrap();
+    let free = free_address();
     let shop = "{name: shop, match: {path: /shop/*}, upstream: origin}";
     let rest = "{name: rest, upstream: origin}";
     let setup = Setup::new(&origin).route(shop).route(rest);

@@ -5,10 +5,10 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use e2e::cli::run;
+use e2e::free_port::free_address;
 use e2e::gateway::Gateway;
 use e2e::guest;
 use e2e::origin::Origin;
-use e2e::process::free_address;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tls::TlsClient;
@@ -28,7 +28,7 @@ impl ReloadSite {
     async fn new() -> Self {
         let origin = Origin::pages(|seen| Reply::ok(seen.header("x-mark").to_owned())).await;
         let authority = Authority::new("authority");
-        let secured = free_address().unwrap();
+        let secured = free_address();
         let setup = Setup::new(&origin)
             .pair("a", &authority.server(&[NAME]))
             .file("p.wasm", guest::built("asker"))
@@ -202,7 +202,7 @@ async fn what_is_wrong_changes_nothing_and_is_told_with_its_place() {
     let gateway = site.setup.start().await;
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
-    let free = free_address().unwrap();
+    let free = free_address();
     let admin = gateway.admin.to_string();
     let all = site.broken(&taken, &free.to_string());
     for (n, broken) in all.into_iter().enumerate() {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::cli;
+use e2e::free_port::free_address;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::h3::SecuredGateway;
@@ -19,7 +20,6 @@ use e2e::h3::raw::{RawEnd, code, headers};
 use e2e::h3::{NAME, OTHER_NAME, Reach};
 use e2e::load::{self, LoadReport};
 use e2e::origin::Origin;
-use e2e::process::free_address;
 use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -150,7 +150,7 @@ async fn connections_that_wait_to_be_accepted_are_answered() {
 #[tokio::test]
 async fn connections_that_wait_at_a_listener_that_goes_are_answered() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
-    let goes = free_address().unwrap();
+    let goes = free_address();
     let with = |further: &str| {
         let listeners = format!("[{{address: \"127.0.0.1:0\"}}{further}]");
         setup(&origin).top("listeners", &listeners)

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use e2e::cli;
 use e2e::client::Client;
+use e2e::free_port::free_address;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
-use e2e::process::{children, free_address};
+use e2e::process::children;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tools;
@@ -35,7 +36,7 @@ fn answers(address: std::net::SocketAddr) -> bool {
 #[tokio::test]
 async fn the_first_process_of_a_container_is_not_replaced() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
-    let address = free_address().unwrap();
+    let address = free_address();
     let listeners = format!("[{{address: \"{address}\"}}]");
     let (dir, config) = setup(&origin).top("listeners", &listeners).write();
     let mut container = Command::new("unshare");
@@ -216,7 +217,7 @@ async fn a_program_that_starts_the_gateway_is_an_upgrade_too() {
 #[tokio::test]
 async fn listeners_get_all_addresses_of_the_machine_by_a_reload_and_by_a_take_over() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
-    let (clients, admin) = (free_address().unwrap(), free_address().unwrap());
+    let (clients, admin) = (free_address(), free_address());
     let token = "a-token-of-the-operator";
     let with = |ip: &str, admin_ip: &str| {
         let listeners = format!("[{{address: \"{ip}:{}\"}}]", clients.port());
@@ -314,7 +315,7 @@ async fn the_mode_of_the_admin_socket_follows_a_take_over() {
 #[tokio::test]
 async fn a_listener_and_the_admin_listener_can_change_places_by_a_take_over() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
-    let (one, other) = (free_address().unwrap(), free_address().unwrap());
+    let (one, other) = (free_address(), free_address());
     let with = |clients: SocketAddr, admin: SocketAddr| {
         setup(&origin)
             .top("listeners", &format!("[{{address: \"{clients}\"}}]"))

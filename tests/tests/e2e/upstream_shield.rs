@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use e2e::client::{Answer, Client};
 use e2e::fleet::{Pages, node, purge_everywhere};
+use e2e::free_port::free_address;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::places::PLACES;
-use e2e::process::free_address;
 use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -104,7 +104,7 @@ async fn ends_with_508(gateway: &Gateway) {
 #[tokio::test]
 async fn a_gateway_before_itself_answers_508() {
     for protocol in ["http1", "http2"] {
-        let address = free_address().unwrap();
+        let address = free_address();
         let gateway = ring(address, address, protocol).start().await;
         ends_with_508(&gateway).await;
     }
@@ -114,7 +114,7 @@ async fn a_gateway_before_itself_answers_508() {
 async fn two_gateways_before_each_other_answer_508() {
     for protocol in ["http1", "http2"] {
         let _places = PLACES.reserve(2).await;
-        let (a, b) = (free_address().unwrap(), free_address().unwrap());
+        let (a, b) = (free_address(), free_address());
         let first = ring(a, b, protocol).start().await;
         let second = ring(b, a, protocol).start().await;
         ends_with_508(&first).await;
@@ -125,7 +125,7 @@ async fn two_gateways_before_each_other_answer_508() {
 /// Somebody on the way takes `CDN-Loop` away: ten hops in `Via` are a loop, too.
 #[tokio::test]
 async fn a_loop_in_which_cdn_loop_is_lost_ends_after_ten_hops() {
-    let address = free_address().unwrap();
+    let address = free_address();
     let hops = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&hops);
     let relay = Origin::start(move |asked| {

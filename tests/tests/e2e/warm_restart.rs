@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use e2e::client::Answer;
 use e2e::fleet::Pages;
+use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
-use e2e::redis::{Redis, free_port};
+use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for, wait_until};

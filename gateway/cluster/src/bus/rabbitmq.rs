@@ -99,6 +99,15 @@ impl BusTransport for RabbitMq {
         })
     }
 
+    fn whisper_values<'a>(&'a self, values: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
+        Box::pin(async move {
+            match self.standing.publisher() {
+                Ok(publisher) => publisher.whisper_values(values).await,
+                Err(why) => (0, Some(PublishError::Down(why))),
+            }
+        })
+    }
+
     fn max_message_bytes(&self) -> Option<usize> {
         self.largest.get()
     }

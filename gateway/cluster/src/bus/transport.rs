@@ -35,12 +35,18 @@ pub trait BusTransport: Send + Sync {
     /// have been sent.
     fn publish<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome>;
 
-    /// Like [`publish`](Self::publish), for transient messages (which nodes are there, what was
-    /// just loaded). A durable transport does not keep them for nodes that are away, so that
+    /// Like [`publish`](Self::publish), for transient messages other than values (which nodes are
+    /// there, what they have applied). A durable transport does not keep them for nodes that are away, so that
     /// streams and queues don't grow because of them, and does not wait for a confirmation. Such a
     /// message may be lost, and may overtake what was published.
     fn whisper<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
         self.publish(messages)
+    }
+
+    /// Like [`whisper`](Self::whisper), for values that were just loaded. One that the broker
+    /// refuses harms no message of another kind.
+    fn whisper_values<'a>(&'a self, values: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
+        self.whisper(values)
     }
 
     /// The largest message in bytes that the broker takes, if it has said so: when this node

@@ -19,6 +19,8 @@ pub enum SendError {
     Http2(#[source] hyper::Error),
     #[error("no connection")]
     Connect(#[source] io::Error),
+    #[error("the connection ended as soon as it was open")]
+    EndedAtOnce,
     #[error("no TLS connection")]
     Tls(#[source] OriginTlsError),
     #[error("no address is known: {0}")]
@@ -324,6 +326,7 @@ pub(super) fn classify(source: SendError) -> OriginError {
         SendError::Host(_) => return OriginError::Request,
         SendError::Response(_) => return OriginError::Protocol { source },
         SendError::Dns(_) => return OriginError::Dns { source },
+        SendError::EndedAtOnce => return OriginError::Closed { source },
         SendError::Connect(_) | SendError::Tls(_) => return classify_connect(source),
         SendError::Http1(_) | SendError::Http2(_) => {}
     }

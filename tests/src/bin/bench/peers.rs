@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use e2e::process::{Server, free_address};
+use e2e::free_port::free_address;
+use e2e::process::Server;
 use e2e::tls::authority::{Authority, KeyKind, Order};
 use e2e::{debian13, peers};
 
@@ -177,7 +178,7 @@ impl BenchSurroundings {
 }
 
 fn nats() -> anyhow::Result<Server> {
-    let address = free_address()?;
+    let address = free_address();
     let port = address.port().to_string();
     let arguments = ["--addr", "127.0.0.1", "--port", &port];
     Server::start(Some(OTHER_CORE), address, "nats-server", &arguments)
@@ -196,7 +197,7 @@ pub fn start(
         fs::remove_dir_all(&dir).context("the last round's files")?;
     }
     fs::create_dir_all(&dir)?;
-    let address = free_address()?;
+    let address = free_address();
     if let Some(key) = kind.key() {
         certify(key, &dir)?;
     }
@@ -223,7 +224,7 @@ pub fn start(
 
 fn floor(core: usize) -> anyhow::Result<Server> {
     let program = e2e::cli::beside_this_program().with_file_name("floor");
-    let address = free_address()?;
+    let address = free_address();
     Server::start(
         Some(core),
         address,

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context;
+use e2e::free_port::free_address;
 use e2e::metrics::Scrape;
-use e2e::process::{Server, free_address};
+use e2e::process::Server;
 
 use crate::client;
 use crate::peers::{text, write};
@@ -35,7 +36,7 @@ impl Lamina {
     /// # Errors
     /// When it does not start.
     pub fn start_before(targets: &str, more: &str, home: &Path) -> anyhow::Result<Self> {
-        let (listen, admin) = (free_address()?, free_address()?);
+        let (listen, admin) = (free_address(), free_address());
         let yaml = format!(
             "version: 1\nlisteners: [{{ address: \"{listen}\" }}]\nadmin: {{ address: \"{admin}\" }}\n\
              upstreams:\n  origin:\n    targets: [{targets}]\n{more}\

@@ -7,7 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use e2e::process::{Server, free_address};
+use e2e::free_port::free_address;
+use e2e::process::Server;
 
 use crate::origins::ThreeTargets;
 
@@ -105,7 +106,7 @@ pub fn start_with(
     ports: &[(&str, u16)],
     home: &Path,
 ) -> anyhow::Result<Server> {
-    let listen = free_address()?;
+    let listen = free_address();
     let config = home.join("config.yaml");
     let (home, program) = (text(home)?, text(program)?);
     let mut filled = template.replace("@HOME@", home);

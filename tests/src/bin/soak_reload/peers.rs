@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use e2e::debian13;
+use e2e::free_port::free_address;
 use e2e::h3::certificates::Certificates;
 use e2e::h3::{NAME, OTHER_NAME};
 use e2e::load::{self, LoadReport, LoadedServer};
 use e2e::origin::Origin;
-use e2e::process::{Server, free_address};
+use e2e::process::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -90,8 +91,8 @@ pub async fn soak(
 ) -> anyhow::Result<Arc<LoadReport>> {
     let origin = Origin::start(load::answer).await;
     let server = Arc::new(LoadedServer {
-        secured: free_address()?,
-        clear: free_address()?,
+        secured: free_address(),
+        clear: free_address(),
         certificates: Arc::new(Certificates::new(&[NAME, OTHER_NAME])),
     });
     let dir = tempfile::tempdir_in(debian13::folder().join("tmp"))

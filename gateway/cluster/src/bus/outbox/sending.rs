@@ -115,9 +115,10 @@ impl Outbox {
         let messages = batch.alike(kind);
         // Registered before the transport looks for its connection, so that no end is missed.
         let down = self.down.notified();
-        let publish = match kind.is_kept() {
-            true => self.transport.publish(&messages),
-            false => self.transport.whisper(&messages),
+        let publish = match kind {
+            PublishedKind::Purge | PublishedKind::Again => self.transport.publish(&messages),
+            PublishedKind::Word => self.transport.whisper(&messages),
+            PublishedKind::Value => self.transport.whisper_values(&messages),
         };
         // Where there is no answer it is not known which of them were sent, so all are sent again.
         tokio::select! {

@@ -17,15 +17,17 @@ use tokio::time::{Instant, timeout_at};
 use super::config::RabbitMqConfig;
 use super::declare::moment;
 use super::fault::{RabbitMqFault, is_missing};
-use crate::bus::transport::PublishError;
+use crate::bus::transport::{PublishError, PublishOutcome};
 
 /// The publishing side of a connection.
 pub(super) struct RabbitMqPublisher {
     config: Arc<RabbitMqConfig>,
     connection: Connection,
     idle: Mutex<Option<Channel>>,
-    /// A channel without confirms, for transient messages.
-    aside: Mutex<Option<Channel>>,
+    /// Channels without confirms, for transient messages. Values have one of their own: the broker
+    /// ends the channel of a value that is larger than it takes, and drops what comes after it.
+    words: Mutex<Option<Channel>>,
+    values: Mutex<Option<Channel>>,
     /// Notified when the exchange no longer exists: everything must be declared again.
     pub(super) lost: Notify,
     largest: Arc<BrokerSizeLimit>,
@@ -67,7 +69,8 @@ impl RabbitMqPublisher {
             config,
             connection,
             idle: Mutex::new(Some(channel)),
-            aside: Mutex::new(None),
+            words: Mutex::new(None),
+            values: Mutex::new(None),
             lost: Notify::new(),
             largest,
         })
@@ -78,7 +81,7 @@ impl RabbitMqPublisher {
     }
 
     /// Returns how many of the first messages the broker confirmed, and why not the next one.
-    pub(super) async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+    pub(super) async fn publish(&self, messages: &[Bytes]) -> PublishOutcome {
         if let Some(why) = self.blocked() {
             return (0, Some(why));
         }
@@ -97,14 +100,27 @@ impl RabbitMqPublisher {
         (taken, why)
     }
 
-    /// Publishes without confirms. Returns how many of the first messages were sent, and why not
-    /// the next one.
-    pub(super) async fn whisper(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+    /// Publishes messages other than values without confirms. Returns how many of the first
+    /// messages were sent, and why not the next one.
+    pub(super) async fn whisper(&self, messages: &[Bytes]) -> PublishOutcome {
+        self.send_unconfirmed(&self.words, messages).await
+    }
+
+    /// The same for values.
+    pub(super) async fn whisper_values(&self, messages: &[Bytes]) -> PublishOutcome {
+        self.send_unconfirmed(&self.values, messages).await
+    }
+
+    async fn send_unconfirmed(
+        &self,
+        kept: &Mutex<Option<Channel>>,
+        messages: &[Bytes],
+    ) -> PublishOutcome {
         if let Some(why) = self.blocked() {
             return (0, Some(why));
         }
-        let aside = self.aside.lock().take();
-        let open = aside.filter(|channel| channel.status().connected());
+        let open = kept.lock().take();
+        let open = open.filter(|channel| channel.status().connected());
         let deadline = self.deadline();
         let work = async {
             let channel = match open {
@@ -124,7 +140,7 @@ impl RabbitMqPublisher {
         };
         match timeout_at(deadline, work).await {
             Ok(Ok(channel)) => {
-                *self.aside.lock() = Some(channel);
+                *kept.lock() = Some(channel);
                 (messages.len(), None)
             }
             Ok(Err(error)) => (0, Some(self.failed(error))),
@@ -199,7 +215,7 @@ impl RabbitMqPublisher {
         batch: SentBatch,
         messages: &[Bytes],
         deadline: Instant,
-    ) -> (usize, Option<PublishError>) {
+    ) -> PublishOutcome {
         let mut first = FirstFailure {
             taken: batch.sent.len(),
             why: batch.why,

@@ -368,8 +368,7 @@ impl Http2Connection {
         loop {
             let changed = self.peer.changed();
             if !self.stands() {
-                let reset = io::ErrorKind::ConnectionReset.into();
-                return Err(SendError::Connect(reset));
+                return Err(SendError::EndedAtOnce);
             }
             if let Some(permit) = self.reserve(most) {
                 return Ok(permit);
