@@ -500,6 +500,8 @@ mod upstream_pool;
 mod upstream_refusals;
 #[path = "e2e/upstream_shield.rs"]
 mod upstream_shield;
+#[path = "e2e/upstream_starts.rs"]
+mod upstream_starts;
 #[path = "e2e/upstream_states.rs"]
 mod upstream_states;
 #[path = "e2e/upstream_tools.rs"]

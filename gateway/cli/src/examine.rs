@@ -7,7 +7,7 @@ use lamina_cache::key::KeyId;
 use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
 use lamina_edge::app;
 use lamina_edge::certificate_review;
-use lamina_edge::config::{self, GatewayConfig, ShownValues};
+use lamina_edge::config::{self, ConfigProblem, GatewayConfig, ShownValues};
 use lamina_edge::proxy;
 
 use crate::arguments::{ConfigCommand, RecordCommand};
@@ -26,6 +26,9 @@ pub fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
             let problem = config::problem_at(file, &finding.key, finding.message);
             output::error(format_args!("warning: {problem}"));
         }
+        for warning in doubtful_targets(&config) {
+            output::error(format_args!("warning: {warning}"));
+        }
         let included = match config.files_read.len().saturating_sub(1) {
             0 => String::new(),
             1 => ", 1 included file".to_owned(),
@@ -40,6 +43,13 @@ pub fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
         ));
         Ok(())
     })
+}
+
+/// What is doubtful in files of targets. One that can't be read is an error of its upstream.
+fn doubtful_targets(config: &GatewayConfig) -> impl Iterator<Item = ConfigProblem> {
+    let upstreams = config.upstreams.values();
+    let files = upstreams.filter_map(|upstream| upstream.targets_file.as_deref());
+    files.filter_map(|file| config::load_targets(file).ok()?.warning)
 }
 
 /// Prints what would happen to a request.

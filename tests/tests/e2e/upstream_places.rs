@@ -277,6 +277,30 @@ async fn a_bad_file_of_targets_is_told_by_validate_and_stops_a_start() {
     );
 }
 
+/// What is ordered for one of them concerns both.
+#[tokio::test]
+async fn two_targets_of_one_name_in_a_file_are_told_with_their_place() {
+    let (a, b) = (named("a").await, named("b").await);
+    let twice = format!("- {}\n- {}\n- {}\n", a.url(), b.url(), a.url());
+    let setup = shop("{targets_file: targets.yaml}").file("targets.yaml", twice.as_str());
+    let (_dir, config) = setup.write();
+    let config = config.to_str().unwrap().to_owned();
+    let ran = tokio::task::spawn_blocking(move || run(&["validate", "-c", &config]));
+    let said = ran.await.unwrap().output();
+    let is_told = |said: &str| {
+        said.contains("targets.yaml:3:3") && said.contains("expected a `name` of its own")
+    };
+    assert!(is_told(&said), "{said}");
+    // Also while the gateway runs.
+    let gateway = shop("{targets_file: targets.yaml}")
+        .file("targets.yaml", format!("- {}\n", a.url()))
+        .start()
+        .await;
+    fs::write(gateway.dir().join("targets.yaml"), &twice).unwrap();
+    gateway.logged("the two targets", is_told).await;
+    answered_by(&gateway, &["a", "b"]).await;
+}
+
 #[tokio::test]
 async fn a_kept_state_outlives_the_process_and_another_does_not() {
     let (a, b) = (named("a").await, named("b").await);

@@ -297,7 +297,11 @@ fn targets(config: &GatewayConfig) -> BTreeMap<String, Vec<String>> {
 /// Reads files of targets as the configuration is read.
 pub fn target_file_reader() -> TargetsFileReader {
     TargetsFileReader::new(|file| {
-        config::load_targets(file).map_err(|problems| problems.to_string())
+        let loaded = config::load_targets(file).map_err(|problems| problems.to_string())?;
+        if let Some(warning) = loaded.warning {
+            tracing::warn!(%warning, "a file of targets is doubtful");
+        }
+        Ok(loaded.targets)
     })
 }
 

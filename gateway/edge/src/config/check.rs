@@ -8,7 +8,7 @@ use super::problem::{ConfigFinding, ConfigPath, path};
 use crate::units::ByteSize;
 
 pub use rules::compress::warnings as compress_warnings;
-pub use upstreams::listed_targets;
+pub use upstreams::{listed_targets, named_twice};
 
 use collector::FindingCollector;
 

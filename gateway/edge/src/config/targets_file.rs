@@ -3,19 +3,26 @@
 
 use std::path::Path;
 
-use super::check::listed_targets;
+use super::check::{listed_targets, named_twice};
 use super::document::located;
-use super::problem::{ConfigFinding, ConfigPath, ConfigProblems};
+use super::problem::{ConfigFinding, ConfigPath, ConfigProblem, ConfigProblems};
 use super::sources::ConfigSources;
 use super::text_file::read_text;
 use super::{de, expand, parser, tree};
 use crate::origin::config::TargetConfig;
 
+/// The targets of a file, and what is doubtful about them.
+#[derive(Debug)]
+pub struct LoadedTargets {
+    pub targets: Vec<TargetConfig>,
+    pub warning: Option<ConfigProblem>,
+}
+
 /// Reads and checks a file of targets.
 ///
 /// # Errors
 /// Everything that is wrong, where it stands, and what was expected.
-pub fn load(file: &Path) -> Result<Vec<TargetConfig>, ConfigProblems> {
+pub fn load(file: &Path) -> Result<LoadedTargets, ConfigProblems> {
     // Reading a pipe or a device may never end.
     if file.metadata().is_ok_and(|found| !found.is_file()) {
         let sources = ConfigSources::new(&file.display().to_string(), "");
@@ -31,7 +38,7 @@ fn parse(
     text: &str,
     file: &str,
     env: expand::VariableLookup<'_>,
-) -> Result<Vec<TargetConfig>, ConfigProblems> {
+) -> Result<LoadedTargets, ConfigProblems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let sources = ConfigSources::new(file, text);
     let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
@@ -54,8 +61,11 @@ fn parse(
     if targets.is_empty() {
         return Err(one(ConfigFinding::at(root.at, NO_LIST), Some(&root)));
     }
-    all(listed_targets(&targets, &ConfigPath::default()), &root)?;
-    Ok(targets)
+    let list = ConfigPath::default();
+    all(listed_targets(&targets, &list), &root)?;
+    let doubt = named_twice(&targets, &list);
+    let warning = doubt.map(|finding| finding.locate(&sources, Some(&root)));
+    Ok(LoadedTargets { targets, warning })
 }
 
 const NO_LIST: &str = "no list of targets; expected at least one, as in `- http://127.0.0.1:9000`";
@@ -67,7 +77,13 @@ mod tests {
     fn said(text: &str) -> String {
         let env = |name: &str| (name == "PORT").then(|| "9000".to_owned());
         match parse(text, "targets.yaml", &env) {
-            Ok(targets) => format!("{} targets, {}", targets.len(), targets[0].url()),
+            Ok(loaded) => {
+                let (count, first) = (loaded.targets.len(), loaded.targets[0].url());
+                match loaded.warning {
+                    None => format!("{count} targets, {first}"),
+                    Some(warning) => warning.to_string(),
+                }
+            }
             Err(problems) => problems.to_string(),
         }
     }
@@ -100,5 +116,25 @@ mod tests {
             let said = said(text);
             assert!(said.contains(expected), "{text:?}: {said}");
         }
+    }
+
+    #[test]
+    fn two_targets_of_one_name_are_told_with_their_place() {
+        for (text, place) in [
+            (
+                "- http://a\n- http://b\n- http://a\n",
+                "targets.yaml:3:3: [2]: ",
+            ),
+            (
+                "- { url: http://a, name: x }\n- { url: http://b, name: x }\n",
+                "targets.yaml:2:3: [1]: ",
+            ),
+        ] {
+            let said = said(text);
+            assert!(said.contains(place), "{said}");
+            assert!(said.contains("expected a `name` of its own"), "{said}");
+        }
+        let apart = "- { url: http://a, name: x }\n- { url: http://a, name: y }\n";
+        assert_eq!(said(apart), "2 targets, http://a");
     }
 }

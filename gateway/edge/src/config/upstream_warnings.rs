@@ -1,10 +1,9 @@
 //! Warnings about upstreams: settings that have no effect, and requests that may be made twice.
 
-use std::collections::HashSet;
-
 use super::GatewayConfig;
+use super::check::named_twice;
 use super::problem::{ConfigFinding, ConfigPath, path};
-use crate::origin::config::{TargetConfig, TargetLocation, UpstreamConfig};
+use crate::origin::config::UpstreamConfig;
 use crate::proxy::config::{OnOffSwitch, RouteConfig};
 
 /// The methods that may be sent twice without harm (RFC 9110 §9.2.2).
@@ -18,7 +17,9 @@ pub fn warnings(config: &GatewayConfig) -> impl Iterator<Item = ConfigFinding> {
         let repeated = repeated_changes(upstream, &at);
         let stored = sticky_beside_cache(config, name, upstream, &at);
         let found = repeated.into_iter().chain(without_effect(upstream, &at));
-        found.chain(stored).chain(listed_twice(upstream, &at))
+        found
+            .chain(stored)
+            .chain(named_twice(&upstream.targets, &at.key("targets")))
     })
 }
 
@@ -56,23 +57,6 @@ fn sticky_beside_cache(
         route.name
     );
     Some(ConfigFinding::key(at.key("balance").key("sticky"), message))
-}
-
-/// Two targets of one name: what operators order concerns both, and nobody can tell them apart.
-fn listed_twice(upstream: &UpstreamConfig, at: &ConfigPath) -> Option<ConfigFinding> {
-    let mut seen = HashSet::new();
-    let is_known = |target: &TargetConfig| match (&target.name, &target.location) {
-        (Some(name), _) => !seen.insert(name.clone()),
-        (None, TargetLocation::Url(_)) => {
-            !seen.insert(target.url().trim_end_matches('/').to_owned())
-        }
-        (None, TargetLocation::Dns(_) | TargetLocation::Srv(_)) => false,
-    };
-    let nth = upstream.targets.iter().position(is_known)?;
-    let message = "a target before it has the same name: an order concerns both, metrics add them \
-                   up, and `balance.hash` gives one of them all that are meant for either of the two; expected a `name` of \
-                   its own, or one target with a greater `weight`";
-    Some(ConfigFinding::value(at.key("targets").index(nth), message))
 }
 
 /// Where there is one target, there is nothing to choose.

@@ -290,7 +290,7 @@ impl<'a> RequestDelivery<'a> {
                 let tls = target.tls.as_ref();
                 let alert = tls.and_then(|tls| tls.alert_since(began));
                 let error = error::classify(error).because_of(alert.as_ref());
-                if progress == RequestProgress::NotConnected {
+                if !error.may_be_the_requests() {
                     let error = error::with_cause(&error);
                     tracing::warn!(
                         upstream = &*origin.name,

@@ -19,8 +19,11 @@ pub enum SendError {
     Http2(#[source] hyper::Error),
     #[error("no connection")]
     Connect(#[source] io::Error),
+    /// The connection ended, with this error if there was one, before a request was sent on it.
     #[error("the connection ended as soon as it was open")]
-    EndedAtOnce,
+    EndedAtOnce(#[source] Option<hyper::Error>),
+    #[error("what the origin sent is not HTTP/2; does it speak HTTP/1.1 alone?")]
+    NotHttp2(#[source] hyper::Error),
     #[error("no TLS connection")]
     Tls(#[source] OriginTlsError),
     #[error("no address is known: {0}")]
@@ -193,11 +196,8 @@ impl OriginError {
             | Self::Dns { .. } => false,
             Self::Tls { stage, .. } => *stage == TlsStage::Exchange,
             Self::Timeout { phase } => *phase != TimeoutPhase::Connect,
-            Self::Closed { .. }
-            | Self::Protocol { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::BodyTimeout
-            | Self::Request => true,
+            Self::Closed { source } | Self::Protocol { source } => !source.is_before_requests(),
+            Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::Request => true,
         }
     }
 
@@ -236,9 +236,12 @@ impl OriginError {
     /// The same error; if the connection just ended, the alert that the origin has sent is why.
     pub(super) fn because_of(self, alert: Option<&OriginTlsError>) -> Self {
         match (self, alert) {
-            (Self::Closed { .. }, Some(alert)) => Self::Tls {
+            (Self::Closed { source }, Some(alert)) => Self::Tls {
                 cause: TlsFailure::from(alert),
-                stage: TlsStage::Exchange,
+                stage: match source.is_before_requests() {
+                    true => TlsStage::Handshake,
+                    false => TlsStage::Exchange,
+                },
             },
             (error, _) => error,
         }
@@ -254,6 +257,29 @@ impl OriginError {
             _ => None,
         }
     }
+}
+
+impl SendError {
+    /// The error of an HTTP/2 connection that ended before a request was sent on it.
+    pub(super) fn of_http2_start(ended_with: Option<hyper::Error>) -> Self {
+        // What the origin said itself is no fault in what it said.
+        match ended_with.filter(|error| !http2_error(error).is_some_and(h2::Error::is_remote)) {
+            Some(error) if http2_error(&error).is_some_and(|found| !found.is_io()) => {
+                Self::NotHttp2(error)
+            }
+            error => Self::EndedAtOnce(error),
+        }
+    }
+
+    /// Whether the connection ended before a request was sent on it.
+    fn is_before_requests(&self) -> bool {
+        matches!(self, Self::EndedAtOnce(_) | Self::NotHttp2(_))
+    }
+}
+
+/// What went wrong in HTTP/2 itself.
+pub(super) fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
 }
 
 impl From<&OriginTlsError> for TlsFailure {
@@ -324,11 +350,12 @@ pub(super) fn classify(source: SendError) -> OriginError {
     }
     match &source {
         SendError::Host(_) => return OriginError::Request,
-        SendError::Response(_) => return OriginError::Protocol { source },
+        SendError::Response(_) | SendError::NotHttp2(_) => {
+            return OriginError::Protocol { source };
+        }
         SendError::Dns(_) => return OriginError::Dns { source },
-        SendError::EndedAtOnce => return OriginError::Closed { source },
         SendError::Connect(_) | SendError::Tls(_) => return classify_connect(source),
-        SendError::Http1(_) | SendError::Http2(_) => {}
+        SendError::Http1(_) | SendError::Http2(_) | SendError::EndedAtOnce(_) => {}
     }
     match cause::<hyper::Error>(&source) {
         Some(error) if error.is_parse() => OriginError::Protocol { source },

@@ -206,8 +206,9 @@ impl TargetConnections {
 }
 
 fn not_connected(error: SendError) -> SendFailure {
-    SendFailure {
-        error,
-        progress: RequestProgress::NotConnected,
-    }
+    let progress = match error {
+        SendError::EndedAtOnce(_) => RequestProgress::Refused,
+        _ => RequestProgress::NotConnected,
+    };
+    SendFailure { error, progress }
 }

@@ -1,5 +1,7 @@
 //! Checks the upstreams: their targets, how requests are distributed, health, names and TLS.
 
+use std::collections::HashSet;
+
 use super::collector::FindingCollector;
 use super::form;
 use crate::config::GatewayConfig;
@@ -66,6 +68,24 @@ pub fn listed_targets(targets: &[TargetConfig], at: &ConfigPath) -> Vec<ConfigFi
         }
     }
     report.findings
+}
+
+/// A target with the name of one before it: what operators order concerns both, and nobody can tell
+/// them apart. `at` is the list.
+pub fn named_twice(targets: &[TargetConfig], at: &ConfigPath) -> Option<ConfigFinding> {
+    let mut seen = HashSet::new();
+    let is_known = |target: &TargetConfig| match (&target.name, &target.location) {
+        (Some(name), _) => !seen.insert(name.clone()),
+        (None, TargetLocation::Url(_)) => {
+            !seen.insert(target.url().trim_end_matches('/').to_owned())
+        }
+        (None, TargetLocation::Dns(_) | TargetLocation::Srv(_)) => false,
+    };
+    let nth = targets.iter().position(is_known)?;
+    let message = "a target before it has the same name: an order concerns both, metrics add them \
+                   up, and `balance.hash` gives one of them all that is meant for either of the \
+                   two; expected a `name` of its own, or one target with a greater `weight`";
+    Some(ConfigFinding::value(at.index(nth), message))
 }
 
 /// Checks how names are resolved.

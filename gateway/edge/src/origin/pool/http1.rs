@@ -145,7 +145,10 @@ impl Http1Connection {
                     }
                     _ => RequestProgress::Unknown,
                 };
-                let error = SendError::Http1(failed.into_error());
+                let error = match progress {
+                    RequestProgress::Refused => SendError::EndedAtOnce(Some(failed.into_error())),
+                    _ => SendError::Http1(failed.into_error()),
+                };
                 return Err(SendFailure { error, progress });
             }
         };

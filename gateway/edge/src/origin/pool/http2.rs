@@ -34,7 +34,7 @@ use super::{ConnectionChoice, RequestProgress, SendFailure};
 use crate::http::body::Body;
 use crate::http::frames::{Http2PeerState, MeteredConnection, SendWindow};
 use crate::origin::connect::open;
-use crate::origin::error::SendError;
+use crate::origin::error::{SendError, http2_error};
 use crate::origin::stream::{OriginStream, StreamTraffic, TrafficMark};
 use crate::origin::target::{OriginTarget, WantedProtocol};
 use crate::origin::tls::SpokenProtocol;
@@ -76,7 +76,11 @@ struct Http2Connection {
     has_served: AtomicBool,
     /// How much of the bodies of requests the origin takes.
     window: Arc<SendWindow>,
+    /// The error that ended it.
+    ended_with: EndingError,
 }
+
+type EndingError = Arc<Mutex<Option<hyper::Error>>>;
 
 /// What a request sends over its stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -246,10 +250,12 @@ impl Http2Lane {
             .keep_alive_timeout(PING_TIMEOUT);
         let begun = builder.handshake(TokioIo::new(metered)).await;
         let (sender, connection) = begun.map_err(SendError::Http2)?;
-        let ends = Arc::clone(&peer);
+        let ended_with = EndingError::default();
+        let (ends, noted) = (Arc::clone(&peer), Arc::clone(&ended_with));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an HTTP/2 connection to an origin failed");
+                *noted.lock() = Some(error);
             }
             ends.end();
         });
@@ -264,6 +270,7 @@ impl Http2Lane {
             traffic,
             has_served: AtomicBool::new(false),
             window: send_window,
+            ended_with,
         })
     }
 
@@ -368,7 +375,7 @@ impl Http2Connection {
         loop {
             let changed = self.peer.changed();
             if !self.stands() {
-                return Err(SendError::EndedAtOnce);
+                return Err(SendError::of_http2_start(self.ended_with.lock().take()));
             }
             if let Some(permit) = self.reserve(most) {
                 return Ok(permit);
@@ -455,10 +462,6 @@ fn is_end_of_connection(error: &hyper::Error) -> bool {
     let source = error.source();
     // hyper takes such errors out of those of h2.
     error.is_closed() || error.is_canceled() || source.is_some_and(<dyn StdError>::is::<io::Error>)
-}
-
-fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source()?.downcast_ref()
 }
 
 /// Sets scheme and authority. HTTP/2 carries `Host` in `:authority`, and not twice (RFC 9113
