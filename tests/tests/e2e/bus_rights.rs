@@ -2,7 +2,7 @@
 //! server's own words.
 
 use e2e::cli::run;
-use e2e::fleet::{Pages, node, state};
+use e2e::fleet::{Pages, node, purge_everywhere, state};
 use e2e::free_port::free_port;
 use e2e::gateway::Gateway;
 use e2e::nats::Nats;
@@ -27,6 +27,37 @@ fn server_without(right: &str) -> (Nats, TempDir) {
 fn over(nats: &Nats, mode: &str) -> String {
     let servers = format!("servers: [\"{}\"]", nats.url());
     format!("nats: {{{servers}, username: edge, password: pw, {mode}}}")
+}
+
+/// A node whose purges the broker refuses is still there, and has applied what others purged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_purges_are_refused_is_heard_and_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nats.conf");
+    let refused = "permissions: {publish: {deny: [cache.invalidations]}}";
+    let users = format!("{{user: edge, password: pw, {refused}}}, {{user: free, password: pw}}");
+    std::fs::write(&file, format!("authorization: {{users: [{users}]}}")).unwrap();
+    let nats = Nats::spawn(free_port(), &["--config", file.to_str().unwrap()]);
+    let origin = Pages::default().origin().await;
+    let restricted = over(&nats, JETSTREAM);
+    let free = restricted
+        .replace("edge", "free")
+        .replace("durable_name: a", "durable_name: b");
+    let a = node(&origin, "a", &restricted).start().await;
+    let b = node(&origin, "b", &free).start().await;
+    let confirmed = || async {
+        let receipt = purge_everywhere(&b, json!({"tag": "of-b"})).await;
+        (receipt["peers"]["complete"] == true).then_some(receipt)
+    };
+    wait_for("b knows a", SOON, confirmed).await;
+    a.purge(json!({"tag": "of-a", "wait": "200ms"})).await;
+    says(&a, "refused: Permissions Violation for Publish").await;
+    for _ in 0..3 {
+        let receipt = confirmed().await.expect("all nodes confirm");
+        assert_eq!(receipt["peers"]["nodes"][0]["node"], "a", "{receipt}");
+    }
+    assert_eq!(bus(&a).await["purges_waiting"], 1);
+    assert_eq!(bus(&b).await["gap_open"], false, "a is only late");
 }
 
 async fn bus(node: &Gateway) -> Value {

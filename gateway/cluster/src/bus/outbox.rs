@@ -15,7 +15,8 @@
 //! *Refused* and *down* are different. An event that the broker will never take because it is
 //! larger than the broker allows is replaced by a wider event that fits ([`widen`]), so that no
 //! purge waits behind one that can't be sent. What the broker does not take now is retried after a
-//! pause of its own. The circuit breaker applies to values only: purges and other events neither
+//! pause of its own, and words go on beside it: which nodes are there, and what they have applied, has
+//! nothing to do with what a broker refuses. The circuit breaker applies to values only: purges and other events neither
 //! open it nor are held back by it.
 
 mod batch;
@@ -45,7 +46,7 @@ use crate::breaker::Breaker;
 use batch::{OutgoingBatch, OutgoingEvent};
 use history::PurgeHistory;
 use metrics::{OutboxMetrics, PublishedKind};
-use queue::{NextPublish, OutboxQueue, QueueOverflow};
+use queue::{OutboxQueue, QueueOverflow};
 use standing::{PublishDurability, PublishMonitor};
 use widen::WidenedPurge;
 
@@ -59,6 +60,14 @@ pub type OnNumber = Box<dyn Fn(PublisherNumber, &QueuedPurge) + Send + Sync>;
 /// Makes a selector wider: returns one of at most `room` bytes that reaches all that this one does,
 /// or the widest one there is.
 pub type WidenSelector = fn(selector: &str, room: usize) -> String;
+
+/// What is published first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PublishTurn {
+    Purges,
+    /// Purges were just published: what others wait for does not wait for the end of many of them.
+    Words,
+}
 
 /// The publishing side of the bus.
 pub struct Outbox {
@@ -261,7 +270,22 @@ impl Outbox {
         told.unwrap_or(MAX_BYTES).min(MAX_BYTES)
     }
 
-    fn fill(&self, batch: &mut OutgoingBatch) {
+    /// Fills a batch with what has its turn, or else with the other. A batch has purges alone or
+    /// none, so that nothing else in it is lost with them.
+    fn fill(&self, batch: &mut OutgoingBatch, turn: PublishTurn) {
+        if batch.is_empty() && turn == PublishTurn::Words {
+            self.fill_with_words(batch, self.last_number());
+        }
+        if batch.is_empty() || batch.has_kept() {
+            self.fill_with_purges(batch);
+        }
+        if batch.is_empty() {
+            self.fill_with_words(batch, self.last_number());
+            self.fill_with_values(batch);
+        }
+    }
+
+    fn fill_with_purges(&self, batch: &mut OutgoingBatch) {
         while batch.has_room() {
             let Some(again) = self.history.lock().next(Instant::now().into_std()) else {
                 break;
@@ -273,63 +297,82 @@ impl Outbox {
             });
         }
         while batch.has_room() {
-            let next = {
+            let purge = {
                 let mut queue = self.queue.lock();
-                let next = queue.pop();
-                if matches!(next, Some(NextPublish::Purge(_))) {
+                let purge = queue.pop_purge();
+                if purge.is_some() {
                     self.under_way.fetch_add(1, Ordering::AcqRel);
                 }
                 self.note_waiting(&queue);
-                next
+                purge
             };
-            let Some(next) = next else { break };
-            if let Some(outgoing) = self.outgoing(next) {
-                batch.push(outgoing);
+            let Some(purge) = purge else { return };
+            batch.push(self.outgoing_purge(purge));
+        }
+    }
+
+    /// Fills a batch with words, which say that so many purges were published before them.
+    fn fill_with_words(&self, batch: &mut OutgoingBatch, purges: PublisherNumber) {
+        while batch.has_room() {
+            let Some(word) = self.queue.lock().pop_word() else {
+                return;
+            };
+            batch.extend(self.outgoing(PublishedKind::Word, word, purges));
+        }
+    }
+
+    fn fill_with_values(&self, batch: &mut OutgoingBatch) {
+        while batch.has_room() {
+            let value = {
+                let mut queue = self.queue.lock();
+                let value = queue.pop_value();
+                self.note_waiting(&queue);
+                value
+            };
+            let Some(value) = value else { return };
+            if let Some(message) = (value.make)() {
+                batch.extend(self.outgoing(PublishedKind::Value, message, self.last_number()));
             }
         }
     }
 
-    /// Makes the event, with its number if it is a purge. None: it is not to be published.
-    fn outgoing(&self, next: NextPublish) -> Option<OutgoingEvent> {
-        let (kind, id, shape, message) = match next {
-            NextPublish::Purge(purge) => {
-                let number = PublisherNumber::new(self.purges.fetch_add(1, Ordering::AcqRel) + 1);
-                (self.on_number)(number, &purge);
-                let message = Message::Purge {
-                    selector: purge.selector,
-                    soft: purge.soft,
-                    receipt: purge.receipt.is_some(),
-                };
-                (PublishedKind::Purge, purge.receipt, purge.shape, message)
-            }
-            NextPublish::Say(message) => (PublishedKind::Word, None, EventShape::inert(), message),
-            NextPublish::Value(value) => (
-                PublishedKind::Value,
-                None,
-                EventShape::inert(),
-                (value.make)()?,
-            ),
+    /// Makes the event of a purge, with its number.
+    fn outgoing_purge(&self, purge: QueuedPurge) -> OutgoingEvent {
+        let number = PublisherNumber::new(self.purges.fetch_add(1, Ordering::AcqRel) + 1);
+        (self.on_number)(number, &purge);
+        let message = Message::Purge {
+            selector: purge.selector,
+            soft: purge.soft,
+            receipt: purge.receipt.is_some(),
         };
-        let event = self.event(id, shape, message);
+        let event = self.event(purge.receipt, purge.shape, message, number);
         let bytes = widen::encoded(&event, self.identity.seal.as_ref());
-        if kind != PublishedKind::Purge {
-            if bytes.len() > self.max_message_bytes() {
-                self.metrics.oversize();
-                return None;
-            }
-            return Some(OutgoingEvent {
-                bytes,
-                kind,
-                number: None,
-            });
-        }
         let bytes = self.fitting(bytes, self.max_message_bytes());
-        let number = self.last_number();
         self.history.lock().note(number, bytes.clone());
+        OutgoingEvent {
+            bytes,
+            kind: PublishedKind::Purge,
+            number: Some(number),
+        }
+    }
+
+    /// Makes the event of anything else. None: it is too large to be published.
+    fn outgoing(
+        &self,
+        kind: PublishedKind,
+        message: Message,
+        purges: PublisherNumber,
+    ) -> Option<OutgoingEvent> {
+        let event = self.event(None, EventShape::inert(), message, purges);
+        let bytes = widen::encoded(&event, self.identity.seal.as_ref());
+        if bytes.len() > self.max_message_bytes() {
+            self.metrics.oversize();
+            return None;
+        }
         Some(OutgoingEvent {
             bytes,
             kind,
-            number: Some(number),
+            number: None,
         })
     }
 
@@ -368,7 +411,13 @@ impl Outbox {
         PublisherNumber::new(self.purges.load(Ordering::Acquire))
     }
 
-    fn event(&self, id: Option<String>, shape: EventShape, message: Message) -> BusEvent {
+    fn event(
+        &self,
+        id: Option<String>,
+        shape: EventShape,
+        message: Message,
+        purges: PublisherNumber,
+    ) -> BusEvent {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         BusEvent {
             id: id.unwrap_or_else(new_id),
@@ -378,7 +427,7 @@ impl Outbox {
             shape,
             ours: Some(NodePayload {
                 boot: self.identity.boot,
-                purges: self.last_number(),
+                purges,
                 sequence: self.made.fetch_add(1, Ordering::AcqRel) + 1,
                 message,
             }),

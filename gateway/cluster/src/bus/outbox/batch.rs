@@ -47,6 +47,20 @@ impl OutgoingBatch {
         self.events.push_back(event);
     }
 
+    pub(super) fn extend(&mut self, event: Option<OutgoingEvent>) {
+        self.events.extend(event);
+    }
+
+    /// Whether it has purges.
+    pub(super) fn has_kept(&self) -> bool {
+        self.events.iter().any(|event| event.kind.is_kept())
+    }
+
+    /// The number of the first purge that was not sent before.
+    pub(super) fn first_number(&self) -> Option<PublisherNumber> {
+        self.events.iter().find_map(|event| event.number)
+    }
+
     /// The kind of the event that is next.
     pub(super) fn next_kind(&self) -> Option<PublishedKind> {
         self.events.front().map(|event| event.kind)

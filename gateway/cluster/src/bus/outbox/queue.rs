@@ -44,13 +44,6 @@ pub struct QueuedValue {
     pub make: Box<dyn FnOnce() -> Option<Message> + Send>,
 }
 
-/// What is published next.
-pub enum NextPublish {
-    Purge(QueuedPurge),
-    Say(Message),
-    Value(QueuedValue),
-}
-
 /// What was dropped or merged because there was no room.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct QueueOverflow {
@@ -279,19 +272,26 @@ impl OutboxQueue {
         self.words.push_back(word);
     }
 
-    /// Takes the next event: purges first, then small events, then values.
-    pub fn pop(&mut self) -> Option<NextPublish> {
+    /// Takes the next purge.
+    pub fn pop_purge(&mut self) -> Option<QueuedPurge> {
         while let Some(turn) = self.turns.pop_front() {
             if let Some(purge) = self.take(turn) {
-                return Some(NextPublish::Purge(purge));
+                return Some(purge);
             }
         }
-        if let Some(word) = self.words.pop_front() {
-            return Some(NextPublish::Say(word));
-        }
+        None
+    }
+
+    /// Takes the next small event.
+    pub fn pop_word(&mut self) -> Option<Message> {
+        self.words.pop_front()
+    }
+
+    /// Takes the next value.
+    pub fn pop_value(&mut self) -> Option<QueuedValue> {
         let value = self.values.pop_front()?;
         self.bytes -= value.weight;
-        Some(NextPublish::Value(value))
+        Some(value)
     }
 }
 
@@ -325,13 +325,12 @@ mod tests {
     }
 
     fn drain(queue: &mut OutboxQueue) -> Vec<String> {
-        std::iter::from_fn(|| queue.pop())
-            .map(|next| match next {
-                NextPublish::Purge(purge) => format!("{}@{}", purge.selector, purge.order),
-                NextPublish::Say(_) => "word".to_owned(),
-                NextPublish::Value(_) => "value".to_owned(),
-            })
-            .collect()
+        let purges = std::iter::from_fn(|| queue.pop_purge());
+        let purges = purges.map(|purge| format!("{}@{}", purge.selector, purge.order));
+        let mut all: Vec<_> = purges.collect();
+        all.extend(std::iter::from_fn(|| queue.pop_word()).map(|_| "word".to_owned()));
+        all.extend(std::iter::from_fn(|| queue.pop_value()).map(|_| "value".to_owned()));
+        all
     }
 
     #[test]
@@ -356,8 +355,8 @@ mod tests {
         let mut queue = OutboxQueue::new(10, 10_000);
         queue.push_word(beat(true));
         queue.push_word(beat(false));
-        assert!(matches!(queue.pop(), Some(NextPublish::Say(word)) if word == beat(true)));
-        assert!(queue.pop().is_none());
+        assert_eq!(queue.pop_word(), Some(beat(true)));
+        assert_eq!(queue.pop_word(), None);
     }
 
     #[test]

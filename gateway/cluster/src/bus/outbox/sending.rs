@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Outbox;
 use super::batch::{BatchShrinking, OutgoingBatch};
 use super::metrics::PublishedKind;
+use super::{Outbox, PublishTurn};
 use crate::backoff;
 use crate::breaker::Permit;
-use crate::bus::transport::PublishError;
+use crate::bus::event::PublisherNumber;
+use crate::bus::transport::{Guarantee, PublishError};
 
 /// What to do after a failed attempt to publish.
 enum PublishRetryDecision {
@@ -19,6 +20,14 @@ enum PublishRetryDecision {
     Later,
     /// What was refused is removed or made wider: continue with the rest.
     GoOn,
+}
+
+/// Whether the broker may take words though it does not take purges.
+fn takes_words_after(error: &PublishError) -> bool {
+    match error {
+        PublishError::Down(_) | PublishError::Timeout => false,
+        PublishError::Refused(_) | PublishError::TooLarge { .. } => true,
+    }
 }
 
 /// Pauses between two attempts. They grow, and half of each is random.
@@ -30,8 +39,13 @@ impl Outbox {
     pub async fn run(&self) {
         let mut batch = OutgoingBatch::default();
         let mut failures: u32 = 0;
+        let mut turn = PublishTurn::Purges;
         loop {
-            self.fill(&mut batch);
+            self.fill(&mut batch, turn);
+            turn = match batch.has_kept() {
+                true => PublishTurn::Words,
+                false => PublishTurn::Purges,
+            };
             self.is_sending.store(!batch.is_empty(), Ordering::Release);
             if batch.is_empty() {
                 self.idle.notify_waiters();
@@ -44,10 +58,37 @@ impl Outbox {
                     failures = failures.saturating_add(1);
                     self.keep_after_failure(&mut batch, &error);
                     self.note_under_way(&batch);
+                    if takes_words_after(&error) {
+                        self.say_beside(&batch).await;
+                    }
                     self.pause(failures).await;
                 }
             }
             self.note_under_way(&batch);
+        }
+    }
+
+    /// Says what waits beside purges that the broker does not take: otherwise the others would hear
+    /// nothing of this node, and get no answers to their own purges. What is not taken is lost.
+    async fn say_beside(&self, waiting: &OutgoingBatch) {
+        let mut words = OutgoingBatch::default();
+        self.fill_with_words(&mut words, self.told_beside(waiting));
+        if words.is_empty() {
+            return;
+        }
+        let (taken, _) = self.hand_over(&words, PublishedKind::Word).await;
+        for outgoing in words.take(taken) {
+            self.metrics.published(outgoing.kind);
+        }
+    }
+
+    /// How many purges words tell of while these wait. What a durable bus has not taken yet is only
+    /// late. On another one a node that is told of them knows what it lacks.
+    fn told_beside(&self, waiting: &OutgoingBatch) -> PublisherNumber {
+        let last = self.last_number();
+        match self.transport.guarantee() {
+            Guarantee::Durable => waiting.first_number().map_or(last, PublisherNumber::before),
+            Guarantee::AtMostOnce => last,
         }
     }
 
