@@ -3,9 +3,11 @@
 use e2e::client::Client;
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
+use e2e::h3::SecuredGateway;
 use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for};
 use http::Method;
 use lamina_http::coding::ContentCoding;
 use lamina_http::coding::decode::decode;
@@ -478,4 +480,38 @@ async fn a_rule_says_how_long_a_browser_keeps_a_page() {
         };
         assert_eq!(error, unless, "{ruled}");
     }
+}
+
+/// What came before the bound of a page is seen over each protocol, also where QUIC drops what a stream
+/// that is reset has not sent yet.
+#[tokio::test]
+async fn over_http3_too_a_page_that_breaks_off_shows_what_it_had() {
+    let origin = Origin::pages(|seen| {
+        let page = "before <esi:include src=\"/a\"/><esi:include src=\"/b\"/>";
+        match seen.path_only() {
+            "/page" => Reply::fresh(page).header("content-type", "text/html"),
+            _ => Reply::fresh("fragment"),
+        }
+    })
+    .await;
+    let setup =
+        Setup::new(&origin).route("{name: site, upstream: origin, esi: {pages: all, includes: 1}}");
+    let secured = SecuredGateway::start(setup).await;
+    let client = secured.client().await;
+    // A packet may be lost, and it is not sent again.
+    wait_for("what came before is there", SOON, || async {
+        let exchange = client.request("/page").open().await.unwrap();
+        let mut page = exchange.download;
+        let (status, _) = page.head().await.ok()?;
+        assert_eq!(status, 200);
+        let first = page.piece().await.ok()??;
+        assert!(first.starts_with(b"before "), "{first:?}");
+        let mut next = page.piece().await;
+        while let Ok(Some(_)) = next {
+            next = page.piece().await;
+        }
+        assert!(next.is_err(), "it is not whole");
+        Some(())
+    })
+    .await;
 }
