@@ -500,7 +500,8 @@ async fn over_http3_too_a_page_that_breaks_off_shows_what_it_had() {
     let client = secured.client().await;
     // A packet may be lost, and it is not sent again.
     wait_for("what came before is there", SOON, || async {
-        let exchange = client.request("/page").open().await.unwrap();
+        let mut exchange = client.request("/page").open().await.unwrap();
+        assert!(exchange.upload.finish().await);
         let mut page = exchange.download;
         let (status, _) = page.head().await.ok()?;
         assert_eq!(status, 200);
