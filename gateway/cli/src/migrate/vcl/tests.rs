@@ -861,3 +861,15 @@ fn included_files_are_found_where_varnish_finds_them() {
         "{refused}"
     );
 }
+
+/// Magento's own VCL takes the scheme of an absolute target away: no request has one there.
+#[test]
+fn a_scheme_that_is_cut_off_the_url_needs_nothing() {
+    let cut = |with: &str| {
+        format!(
+            "sub vcl_recv {{ set req.url = regsub(req.url, \"^http[s]?://\", \"{with}\"); return (hash); }}"
+        )
+    };
+    says(&cut(""), &[], &[CLOSED, OFF, "# not translated"]);
+    assert!(site(&cut("/public/")).contains(CLOSED));
+}
