@@ -6,6 +6,7 @@
 
 mod draft;
 mod expression;
+mod include_pattern;
 mod nginx;
 mod source;
 mod vcl;

@@ -61,7 +61,7 @@ fn host(name: &str) -> String {
 fn paths() -> Vec<(&'static str, String)> {
     let method = |verb| match verb {
         AdminMethod::Get => "GET",
-        AdminMethod::Post | AdminMethod::PostOrPurge => "POST",
+        AdminMethod::Post | AdminMethod::PostOrPurge | AdminMethod::PostOrDelete => "POST",
     };
     let all = TABLE
         .iter()
@@ -377,7 +377,9 @@ async fn each_request_wants_its_right_and_no_other() {
         let path = entry.path.replace("{name}", "p");
         let line = match entry.verb {
             AdminMethod::Get => format!("GET {path} HTTP/1.1"),
-            AdminMethod::Post | AdminMethod::PostOrPurge => format!("POST {path} HTTP/1.1"),
+            AdminMethod::Post | AdminMethod::PostOrPurge | AdminMethod::PostOrDelete => {
+                format!("POST {path} HTTP/1.1")
+            }
         };
         let fields = |token: &str| match token {
             "" => host("localhost") + JSON,

@@ -604,6 +604,58 @@ async fn a_304_of_a_route_that_answers_by_itself_varies_as_its_answer() {
     assert!(varies(&whole) && varies(&unchanged));
 }
 
+/// Z7: the page for an error of the origin is compressed as what is not stored, and HEAD says of it what
+/// GET says.
+#[tokio::test]
+async fn the_page_for_an_error_has_one_head_for_get_and_for_head() {
+    let origin = Origin::pages(|seen| {
+        let reply = Reply::fresh("gone").status(404);
+        match seen.path_only() {
+            "/stored" => reply,
+            _ => reply.header("cache-control", "no-store"),
+        }
+    })
+    .await;
+    let page = "<p>a long sorry</p>".repeat(200);
+    for (compress, coding) in [
+        ("{}", ""),
+        ("{passes: true}", "gzip"),
+        ("{passes: true, min_bytes: 64KiB}", ""),
+        ("{stream_min: 1KiB}", ""),
+    ] {
+        let rules = format!("compress: {compress}, errors: [{{of: any, file: sorry.html}}]");
+        let gateway = Setup::new(&origin)
+            .route(&format!("{{name: site, upstream: origin, {rules}}}"))
+            .file("sorry.html", page.clone())
+            .start()
+            .await;
+        for client in [gateway.client(), gateway.client_http2()] {
+            for target in ["/stored", "/passed", "/stored", "/passed"] {
+                let ask = |method: Method| {
+                    let ask = client.ask(method, target).header("accept", "text/html");
+                    ask.header("accept-encoding", "gzip").send()
+                };
+                let head = ask(Method::HEAD).await;
+                let got = ask(Method::GET).await;
+                assert_eq!(plain(&got), page, "{compress} {target}");
+                for answer in [&head, &got] {
+                    assert_eq!(
+                        answer.header("content-encoding"),
+                        coding,
+                        "{compress} {target}"
+                    );
+                    assert!(varies(answer));
+                }
+                let (said, long) = (head.header("content-length"), got.body.len().to_string());
+                assert!(
+                    said.is_empty() || said == long,
+                    "{compress} {target}: {said}"
+                );
+            }
+        }
+    }
+}
+
 /// Z6, Z9.
 #[tokio::test]
 async fn what_must_not_or_need_not_be_compressed_is_left_alone() {

@@ -317,8 +317,9 @@ pub fn all(statements: &[SourceStatement]) -> Vec<&SourceStatement> {
     found
 }
 
-/// The name of a file as comments tell it: its last part.
-pub fn short_name(file: &Path) -> Rc<str> {
-    let name = file.file_name().unwrap_or(file.as_os_str());
+/// The name of a file as comments tell it: its path from the folder of the main file, and as it is for
+/// one elsewhere.
+pub fn name_within(folder: &Path, file: &Path) -> Rc<str> {
+    let name = file.strip_prefix(folder).unwrap_or(file);
     name.to_string_lossy().into()
 }

@@ -193,7 +193,7 @@ fn refused_to_pages(
         return None;
     }
     let proofs: &[HeaderName] = match entry.action {
-        // A page can't send `PURGE` either without asking first.
+        // A page can't send `PURGE` or `DELETE` either without asking first.
         AdminAction::PurgeAs(_) if *request.method() != Method::POST => return None,
         // Browsers add `Authorization` to requests of pages on their own, but never a bearer's token.
         AdminAction::PurgeAs(_) if bearer::presented(headers).is_some() => return None,
@@ -294,6 +294,7 @@ mod tests {
             let methods = match entry.verb {
                 AdminMethod::Get => vec![Method::GET, Method::HEAD],
                 AdminMethod::Post | AdminMethod::PostOrPurge => vec![Method::POST],
+                AdminMethod::PostOrDelete => vec![Method::POST],
             };
             let is_api = matches!(entry.action, AdminAction::PurgeAs(_));
             for method in methods {

@@ -26,6 +26,8 @@ pub enum AdminMethod {
     Post,
     /// POST or PURGE: something is purged.
     PostOrPurge,
+    /// POST or DELETE: something is purged.
+    PostOrDelete,
 }
 
 /// Who may ask.
@@ -211,8 +213,9 @@ pub const TABLE: [AdminOperation; 27] = [
         PurgeApi::FastlyAll,
     ),
     purge(AdminMethod::Post, "/purge/{rest}", PurgeApi::FastlyUrl),
+    // Cloudflare's own plugins for WordPress and Magento still send DELETE, as the API once said.
     purge(
-        AdminMethod::Post,
+        AdminMethod::PostOrDelete,
         "/client/v4/zones/{name}/purge_cache",
         PurgeApi::Cloudflare,
     ),
@@ -267,6 +270,7 @@ impl AdminMethod {
             Self::Get => "GET, HEAD",
             Self::Post => "POST",
             Self::PostOrPurge => "POST, PURGE",
+            Self::PostOrDelete => "POST, DELETE",
         }
     }
 
@@ -275,6 +279,7 @@ impl AdminMethod {
             Self::Get => matches!(*method, Method::GET | Method::HEAD),
             Self::Post => *method == Method::POST,
             Self::PostOrPurge => *method == Method::POST || method.as_str() == "PURGE",
+            Self::PostOrDelete => matches!(*method, Method::POST | Method::DELETE),
         }
     }
 }
@@ -319,7 +324,11 @@ mod tests {
             ("POST", "/service/{name}/purge", "purge"),
             ("POST", "/service/{name}/purge_all", "purge"),
             ("POST", "/purge/{rest}", "purge"),
-            ("POST", "/client/v4/zones/{name}/purge_cache", "purge"),
+            (
+                "POST, DELETE",
+                "/client/v4/zones/{name}/purge_cache",
+                "purge",
+            ),
             ("POST, PURGE", "/souin-api/souin", "purge"),
             ("POST, PURGE", "/souin-api/souin/{rest}", "purge"),
         ];

@@ -1,12 +1,12 @@
 //! The directives and blocks of a configuration of nginx, with the files that it includes.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Context;
 
-use super::super::source::{SourceAllowance, SourcePlace, SourceStatement, short_name};
+use super::super::include_pattern::{self, is_pattern};
+use super::super::source::{SourceAllowance, SourcePlace, SourceStatement, name_within};
 
 /// Reads a file with all that it includes.
 pub fn parse(file: &Path) -> anyhow::Result<Vec<SourceStatement>> {
@@ -126,7 +126,7 @@ impl<'a> DirectiveReader<'a> {
         folder: &'a Path,
         allowance: &'a SourceAllowance,
     ) -> anyhow::Result<Self> {
-        let name = short_name(file);
+        let name = name_within(folder, file);
         let mut words = words(text).with_context(|| name.to_string())?;
         words.reverse();
         Ok(Self {
@@ -214,6 +214,7 @@ impl<'a> DirectiveReader<'a> {
             return Ok(vec![statement]);
         }
         let files = self.files_of(statement.argument());
+        let files = files.with_context(|| statement.place.to_string())?;
         if files.is_empty() {
             match self.names_empty_folder(statement.argument()) {
                 true => statement.needs_nothing(),
@@ -242,52 +243,41 @@ impl<'a> DirectiveReader<'a> {
 impl DirectiveReader<'_> {
     /// The files that an `include` names. In a copy of a configuration they stand beside its main
     /// file, or one folder above a file of one server.
-    fn files_of(&self, name: &str) -> Vec<PathBuf> {
-        let found = self.places_of(name).into_iter();
-        let found = found.map(|place| files_of(&place));
-        found
-            .into_iter()
-            .find(|files| !files.is_empty())
-            .unwrap_or_default()
+    fn files_of(&self, name: &str) -> anyhow::Result<Vec<PathBuf>> {
+        for (folder, name) in self.places_of(name) {
+            let files = match is_pattern(name) {
+                true => include_pattern::files(&folder, name)?,
+                false => {
+                    let file = folder.join(name);
+                    Some(file)
+                        .filter(|file| file.is_file())
+                        .into_iter()
+                        .collect()
+                }
+            };
+            if !files.is_empty() {
+                return Ok(files);
+            }
+        }
+        Ok(Vec::new())
     }
 
-    fn places_of(&self, name: &str) -> [PathBuf; 3] {
+    fn places_of<'b>(&self, name: &'b str) -> [(PathBuf, &'b str); 3] {
         let copied = name.strip_prefix("/etc/nginx/").unwrap_or(name);
-        let above = self.folder.join("..").join(copied);
-        [self.folder.join(name), self.folder.join(copied), above]
+        let here = self.folder.to_owned();
+        [
+            (here.clone(), name),
+            (here, copied),
+            (self.folder.join(".."), copied),
+        ]
     }
 
-    /// Whether it names all files of a folder that is there and has none: nginx includes nothing then.
+    /// Whether it is a pattern that names no file of a folder that is there: nginx includes nothing
+    /// then.
     fn names_empty_folder(&self, name: &str) -> bool {
-        let in_folder = |place: PathBuf| place.parent().is_some_and(Path::is_dir);
-        name.contains('*') && self.places_of(name).into_iter().any(in_folder)
+        let mut folders = self.places_of(name).into_iter();
+        let is_there =
+            |(folder, name): (PathBuf, &str)| include_pattern::fixed_folder(&folder, name).is_dir();
+        is_pattern(name) && folders.any(is_there)
     }
-}
-
-/// The files that a path with a `*` in its last part names, in the order of their names.
-fn files_of(path: &Path) -> Vec<PathBuf> {
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
-    let Some((before, after)) = name.as_deref().and_then(|name| name.split_once('*')) else {
-        return vec![path.to_owned()]
-            .into_iter()
-            .filter(|path| path.is_file())
-            .collect();
-    };
-    let entries = fs::read_dir(path.parent().unwrap_or(path));
-    let paths = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let fits = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        name.is_some_and(|name| name.starts_with(before) && name.ends_with(after))
-    };
-    let mut found: Vec<PathBuf> = paths.filter(fits).filter(|path| path.is_file()).collect();
-    found.sort();
-    found
 }

@@ -930,3 +930,50 @@ fn what_no_configuration_may_say_is_not_in_the_draft() {
     assert!(draft.contains("address: "), "{draft}");
     assert!(!draft.contains("# not translated"), "{draft}");
 }
+
+/// A draft out of a folder with these files, of which the first is the main one.
+fn drafted_folder(files: &[(&str, &str)]) -> anyhow::Result<String> {
+    let folder = tempfile::tempdir()?;
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap())?;
+        std::fs::write(file, text)?;
+    }
+    let file = folder.path().join(files[0].0);
+    MigrateCommand::Nginx { file }.draft()
+}
+
+/// What nginx reads by `include` is read here, and nothing that it does not read.
+#[test]
+fn included_files_are_those_that_the_pattern_stands_for() {
+    let refusing = format!("server {{ listen 80; location /x/ {{ deny all; {PASS} }} }}");
+    for (pattern, name) in [
+        ("conf.d/*.conf", "conf.d/a.conf"),
+        ("conf.d/*-vhost*.conf", "conf.d/10-vhost-a.conf"),
+        ("conf.d/[0-9]*.conf", "conf.d/1.conf"),
+        ("conf.d/?.conf", "conf.d/a.conf"),
+        ("sites/*/server.conf", "sites/shop/server.conf"),
+        ("/etc/nginx/conf.d/[!z]*", "conf.d/a"),
+    ] {
+        let main = format!("http {{ include {pattern}; }}");
+        let draft = drafted_folder(&[("nginx.conf", &main), (name, &refusing)]).unwrap();
+        assert!(is_closed(route(&draft, "/x/*")), "{pattern}: {draft}");
+    }
+    let other = format!("server {{ listen 80; location /y/ {{ {PASS} }} }}");
+    let main = format!("http {{ include conf.d/*; {other} }}");
+    let files = [
+        ("nginx.conf", &*main),
+        ("conf.d/.a.conf.swp", "no; directive"),
+    ];
+    assert!(drafted_folder(&files).unwrap().contains("/y/*"));
+    let main = "http { include sites/*/server.conf; }";
+    let files = [
+        ("nginx.conf", main),
+        ("sites/a/server.conf", "\nserver { listen 80;"),
+    ];
+    let refused = format!("{:#}", drafted_folder(&files).unwrap_err());
+    assert!(
+        refused.contains("sites/a/server.conf:2: a block does not end"),
+        "{refused}"
+    );
+}

@@ -36,14 +36,19 @@ const TIDIES: [&str; 8] = [
 /// What no client sends.
 const FRAGMENTS: [&str; 2] = ["\\#.*$", "#.*$"];
 
-/// Whether a statement only takes what is left of separators, or a fragment, off the URL.
+/// The scheme of an absolute target. Varnish and Lamina take scheme and host off by themselves.
+const SCHEMES: [&str; 4] = ["^http[s]?://", "^https?://", "^http://", "^https://"];
+
+/// Whether a statement only takes what is left of separators, a fragment or a scheme off the URL.
 pub(super) fn is_tidying(one: &SourceStatement) -> bool {
     let tidies = |right: &str| {
         let arguments =
             call_arguments(right, "regsuball").or_else(|| call_arguments(right, "regsub"))?;
         let is_url = arguments.first()?.eq_ignore_ascii_case("req.url");
         let expression = quoted_text(arguments.get(1)?).filter(|_| is_url)?;
-        Some(TIDIES.contains(&expression) || FRAGMENTS.contains(&expression))
+        let cuts_scheme = SCHEMES.contains(&expression)
+            && arguments.get(2).and_then(|with| quoted_text(with)) == Some("");
+        Some(TIDIES.contains(&expression) || FRAGMENTS.contains(&expression) || cuts_scheme)
     };
     let of_url = assignment(one).filter(|(left, _)| left == "req.url");
     of_url.is_some_and(|(_, right)| tidies(right) == Some(true))
@@ -167,6 +172,7 @@ pub(super) fn url_step(one: &SourceStatement, right: &str, route: &mut DraftMap)
         }
         expression if TIDIES.contains(&expression) => one.needs_nothing(),
         expression if FRAGMENTS.contains(&expression) => one.needs_nothing(),
+        expression if SCHEMES.contains(&expression) && with == Some("") => one.needs_nothing(),
         _ => {}
     }
 }

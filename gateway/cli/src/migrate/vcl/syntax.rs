@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use anyhow::Context;
 
-use super::super::source::{SourcePlace, SourceStatement, short_name, text_of};
+use super::super::include_pattern;
+use super::super::source::{SourcePlace, SourceStatement, name_within, text_of};
 
 /// How deep files may include each other.
 const DEEPEST_INCLUDE: usize = 8;
@@ -88,7 +89,8 @@ fn parse_text(
         rest: text.chars().collect(),
         at: 0,
         line: 1,
-        file: short_name(file),
+        file: name_within(folder, file),
+        beside: file.parent().unwrap_or(folder),
         folder,
         budget,
         depth: 0,
@@ -138,6 +140,8 @@ struct StatementReader<'a> {
     at: usize,
     line: usize,
     file: Rc<str>,
+    /// The folder of the file that is read, and that of the main one.
+    beside: &'a Path,
     folder: &'a Path,
     budget: &'a mut SourceBudget,
     /// How many blocks are open.
@@ -295,36 +299,78 @@ impl StatementReader<'_> {
         Ok(SourceStatement::new(place, text, words, block))
     }
 
-    /// The statement, and those of the file that it includes, if it does and the file is there.
+    /// The statement, and those of the files that it includes, if it does and they are there.
     fn included(&mut self, one: SourceStatement) -> anyhow::Result<Vec<SourceStatement>> {
         if one.name() != "include" {
             return Ok(vec![one]);
         }
-        let name = one.argument().trim_matches('"').to_owned();
-        let file = self.folder.join(name);
-        anyhow::ensure!(
-            !self.budget.open.contains(&identity(&file)),
-            "{}: {} includes itself",
-            one.place,
-            file.display()
-        );
-        anyhow::ensure!(
-            self.budget.open.len() < DEEPEST_INCLUDE,
-            "{}: files include each other deeper than {DEEPEST_INCLUDE} times",
-            one.place
-        );
-        let text = self
-            .budget
-            .read(&file)
-            .with_context(|| one.place.to_string())?;
-        let Some(text) = text else {
+        let named = one.text.strip_prefix("include").unwrap_or_default().trim();
+        let pattern = named.strip_prefix("+glob").map(str::trim);
+        let places = self.places_of(pattern.unwrap_or(named).trim_matches('"'));
+        let files = match pattern {
+            Some(_) => matched(&places).with_context(|| one.place.to_string())?,
+            None => {
+                let mut files = places.iter().map(|(folder, name)| folder.join(name));
+                files.find(|file| file.is_file()).map(|file| vec![file])
+            }
+        };
+        let Some(files) = files else {
             one.remarked("it can't be read here");
             return Ok(vec![one]);
         };
         one.translated();
-        let inside = parse_text(&text, &file, self.folder, self.budget)?;
-        Ok(std::iter::once(one).chain(inside).collect())
+        let place = one.place.clone();
+        let mut found = vec![one];
+        for file in files {
+            found.extend(self.of_file(&file, &place)?);
+        }
+        Ok(found)
     }
+
+    /// Where a file may be: with `./`, beside the one that includes it; otherwise in the folder of the
+    /// main file, where a copy also has what lies in Varnish's own folder.
+    fn places_of<'b>(&self, name: &'b str) -> Vec<(PathBuf, &'b str)> {
+        if let Some(name) = name.strip_prefix("./") {
+            return vec![(self.beside.to_owned(), name)];
+        }
+        let copied = name.strip_prefix("/etc/varnish/").unwrap_or(name);
+        let here = || self.folder.to_owned();
+        vec![(here(), name), (here(), copied)]
+    }
+
+    fn of_file(
+        &mut self,
+        file: &Path,
+        place: &SourcePlace,
+    ) -> anyhow::Result<Vec<SourceStatement>> {
+        anyhow::ensure!(
+            !self.budget.open.contains(&identity(file)),
+            "{place}: {} includes itself",
+            file.display()
+        );
+        anyhow::ensure!(
+            self.budget.open.len() < DEEPEST_INCLUDE,
+            "{place}: files include each other deeper than {DEEPEST_INCLUDE} times"
+        );
+        let text = self.budget.read(file).with_context(|| place.to_string())?;
+        let text = text.with_context(|| format!("{place}: {} can't be read", file.display()))?;
+        parse_text(&text, file, self.folder, self.budget)
+    }
+}
+
+/// The files of the first place that has some; none where there is not even a folder to look into.
+fn matched(places: &[(PathBuf, &str)]) -> anyhow::Result<Option<Vec<PathBuf>>> {
+    let mut known = None;
+    for (folder, name) in places {
+        let files = include_pattern::files(folder, name)?;
+        if !files.is_empty() {
+            return Ok(Some(files));
+        }
+        if include_pattern::fixed_folder(folder, name).is_dir() {
+            known = Some(files);
+        }
+    }
+    Ok(known)
 }
 
 /// Notes the line in which a statement begins.

@@ -810,3 +810,66 @@ fn a_mark_of_an_editor_before_a_vcl_is_no_part_of_it() {
     let draft = migrated(&format!("\u{feff}{HEAD}")).unwrap();
     assert!(!draft.contains("# not translated"), "{draft}");
 }
+
+/// A draft out of a folder with these files, of which the first is the main one.
+fn migrated_folder(files: &[(&str, &str)]) -> anyhow::Result<String> {
+    let folder = tempfile::tempdir()?;
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap())?;
+        std::fs::write(file, text)?;
+    }
+    let file = folder.path().join(files[0].0);
+    MigrateCommand::Vcl { file }.draft()
+}
+
+/// A file is looked for where Varnish does: with `./` beside the one that includes it.
+#[test]
+fn included_files_are_found_where_varnish_finds_them() {
+    let passing = "sub vcl_recv { if (req.url ~ \"^/mine/\") { return (pass); } return (hash); }";
+    for (include, between, name) in [
+        ("\"x.vcl\"", "", "x.vcl"),
+        ("\"my rules.vcl\"", "", "my rules.vcl"),
+        ("\"/etc/varnish/sub/x.vcl\"", "", "sub/x.vcl"),
+        ("\"sub/between.vcl\"", "include \"./x.vcl\";", "sub/x.vcl"),
+        ("+glob \"conf.d/*.vcl\"", "", "conf.d/10-x.vcl"),
+        ("+glob \"conf.d/[0-9]?-x.vcl\"", "", "conf.d/10-x.vcl"),
+    ] {
+        let main = format!("{HEAD}include {include};");
+        let files = [
+            ("a.vcl", &*main),
+            ("sub/between.vcl", between),
+            (name, passing),
+        ];
+        let draft = migrated_folder(&files).unwrap();
+        assert!(draft.contains("/mine/"), "{include}: {draft}");
+        assert!(!draft.contains(CLOSED), "{include}: {draft}");
+    }
+    let none = format!("{HEAD}include +glob \"conf.d/*.vcl\";\n");
+    let draft = migrated_folder(&[("a.vcl", &none), ("conf.d/note.txt", "")]).unwrap();
+    assert!(!draft.contains("# not translated"), "{draft}");
+    assert!(
+        migrated(&none)
+            .unwrap()
+            .contains("# not translated: a.vcl:2")
+    );
+    let main = format!("{HEAD}include \"sub/x.vcl\";");
+    let files = [("a.vcl", &*main), ("sub/x.vcl", "\nsub vcl_recv {")];
+    let refused = format!("{:#}", migrated_folder(&files).unwrap_err());
+    assert!(
+        refused.contains("sub/x.vcl: a block does not end"),
+        "{refused}"
+    );
+}
+
+/// Magento's own VCL takes the scheme of an absolute target away: no request has one there.
+#[test]
+fn a_scheme_that_is_cut_off_the_url_needs_nothing() {
+    let cut = |with: &str| {
+        format!(
+            "sub vcl_recv {{ set req.url = regsub(req.url, \"^http[s]?://\", \"{with}\"); return (hash); }}"
+        )
+    };
+    says(&cut(""), &[], &[CLOSED, OFF, "# not translated"]);
+    assert!(site(&cut("/public/")).contains(CLOSED));
+}

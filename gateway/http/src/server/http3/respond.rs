@@ -44,6 +44,11 @@ const LAST_ACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How long an answer may wait while others go first. Such waiting is not the client's slowness.
 const MOST_OUTRANKED: Duration = Duration::from_secs(600);
 
+/// How long what came of an answer that broke off has to reach the client: twice the time of a round
+/// trip, within these bounds.
+const LEAST_TO_ARRIVE: Duration = Duration::from_millis(5);
+const MOST_TO_ARRIVE: Duration = Duration::from_secs(1);
+
 /// `H3_INTERNAL_ERROR`: the answer broke off.
 const BROKE_OFF: VarInt = VarInt::from_u32(0x102);
 
@@ -193,6 +198,7 @@ impl AnswerWriter<'_> {
                 Some(Err(_)) => {
                     // The client sees what there was, and then that it broke off.
                     self.flush().await?;
+                    self.let_it_arrive().await;
                     return Err(NotDelivered::ToAnybody);
                 }
                 Some(Ok(frame)) => match frame.into_data() {
@@ -214,6 +220,19 @@ impl AnswerWriter<'_> {
                     }
                 },
             }
+        }
+    }
+
+    /// Gives what was written time to reach the client before its stream is reset: that drops what was
+    /// not sent yet, and nobody is told what of an unfinished stream has arrived.
+    async fn let_it_arrive(&self) {
+        let rtt = self.shared.connection.rtt();
+        let pause = (rtt * 2).clamp(LEAST_TO_ARRIVE, MOST_TO_ARRIVE);
+        let progress = self.progress.as_deref();
+        select! {
+            () = cut(progress) => {}
+            // It ends before if the client wants no more.
+            _ = timeout(pause, self.stream.stopped()) => {}
         }
     }
 

@@ -10,7 +10,7 @@ use crate::cache::policy::UncacheableReason;
 use crate::http::body::Body;
 use crate::http::coding::transcode::{EncodedBody, plain_body};
 use crate::http::coding::{AppliedCoding, ContentCoding};
-use crate::proxy::counted::CountedResponse;
+use crate::proxy::counted::{AnsweringRule, CountedResponse};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::respond;
 use crate::proxy::rules::present::{PresentFields, RuledField};
@@ -101,9 +101,7 @@ impl ClientCodings {
         let varies = undone == CodingUndoing::Done || self.rules.varies(whole, applied);
         let step = match (undone, applied) {
             (CodingUndoing::Done, _) => CodingStep::Undone,
-            (_, AppliedCoding::Identity) if self.encodes(response, served.outcome) => {
-                CodingStep::Encode
-            }
+            (_, AppliedCoding::Identity) if self.encodes(served) => CodingStep::Encode,
             _ => CodingStep::Keep,
         };
         CodingPlan {
@@ -155,13 +153,20 @@ impl ClientCodings {
 
     /// Whether an answer without a coding is encoded while it passes by, on a route that wants it: one
     /// that is not stored, or a large one for the client whose request loads it.
-    fn encodes(&self, response: &Response<Body>, outcome: RequestOutcome) -> bool {
+    fn encodes(&self, served: &CountedResponse) -> bool {
+        let (response, outcome) = (&served.response, served.outcome);
         let headers = response.headers();
+        // The page for an error is the client's own, whatever it stands for.
         let is_stored = outcome != RequestOutcome::Pass
+            && served.rule != Some(AnsweringRule::Errors)
             && response.extensions().get::<UncacheableReason>().is_none();
+        let held = response.body().size_hint().exact();
         let length = match self.method {
-            Method::HEAD => announced(headers),
-            _ => response.body().size_hint().exact(),
+            // Of what the origin answered there is no content, and of our own pages there is.
+            Method::HEAD => held
+                .filter(|length| *length > 0)
+                .or_else(|| announced(headers)),
+            _ => held,
         };
         let is_wanted = match (is_stored, self.rules.stream_min) {
             (false, _) => self.rules.passes == PassedAnswers::Encoded,
@@ -193,7 +198,7 @@ impl ClientCodings {
         };
         let (mut head, body) = response.into_parts();
         let body = match self.method {
-            Method::HEAD => Ok(body),
+            Method::HEAD => Ok(Body::empty()),
             _ => EncodedBody::new(body, coding).map(Body::boxed),
         };
         match body {

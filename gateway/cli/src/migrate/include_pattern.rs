@@ -1,0 +1,192 @@
+//! The files that an `include` with wildcards names, as the function `glob` of C finds them, which
+//! nginx and Varnish call: `*`, `?` and `[a-z]` stand for letters of one name, in files and in folders
+//! on the way, and a name that begins with a dot is found by a pattern that begins with one alone.
+
+use std::path::{Component, Path, PathBuf};
+
+/// The most names of folders that are looked at for one pattern.
+const MOST_NAMES: usize = 100_000;
+
+/// Whether a text is a pattern.
+pub fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+/// The files that a pattern names from a folder, in the order of their paths.
+///
+/// # Errors
+/// If too many names would have to be looked at.
+pub fn files(folder: &Path, pattern: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut looked_at = 0;
+    let mut found = vec![folder.to_owned()];
+    for component in Path::new(pattern).components() {
+        let mut next = Vec::new();
+        for folder in &found {
+            step(folder, component, &mut looked_at, &mut next)?;
+        }
+        found = next;
+    }
+    found.retain(|path| path.is_file());
+    found.sort();
+    Ok(found)
+}
+
+/// The folder that stands before the first wildcard of a pattern.
+pub fn fixed_folder(folder: &Path, pattern: &str) -> PathBuf {
+    let parts = Path::new(pattern).components();
+    let fixed = parts.take_while(|part| !is_pattern(&part.as_os_str().to_string_lossy()));
+    folder.join(fixed.collect::<PathBuf>())
+}
+
+/// Where one part of a pattern leads to from a folder.
+fn step(
+    folder: &Path,
+    component: Component<'_>,
+    looked_at: &mut usize,
+    found: &mut Vec<PathBuf>,
+) -> anyhow::Result<()> {
+    let pattern = component.as_os_str().to_string_lossy();
+    if !matches!(component, Component::Normal(_)) || !is_pattern(&pattern) {
+        found.push(folder.join(component));
+        return Ok(());
+    }
+    let here = match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    };
+    let letters: Vec<char> = pattern.chars().collect();
+    for entry in std::fs::read_dir(here).into_iter().flatten().flatten() {
+        *looked_at += 1;
+        anyhow::ensure!(
+            *looked_at <= MOST_NAMES,
+            "more than {MOST_NAMES} names would have to be compared with the pattern"
+        );
+        let name = entry.file_name();
+        let text: Vec<char> = name.to_string_lossy().chars().collect();
+        let is_hidden = text.first() == Some(&'.') && letters.first() != Some(&'.');
+        if !is_hidden && matches(&letters, &text) {
+            found.push(folder.join(&name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name is one that a pattern stands for. What follows the last `*` is tried at each place,
+/// and no earlier `*` has to be tried again, so the time is bounded.
+fn matches(pattern: &[char], name: &[char]) -> bool {
+    let (mut at, mut read) = (0, 0);
+    let mut last_star = None;
+    while read < name.len() {
+        match one_letter(&pattern[at..], name[read]) {
+            LetterMatch::Star => {
+                last_star = Some((at, read));
+                at += 1;
+                continue;
+            }
+            LetterMatch::Fits { long } => {
+                at += long;
+                read += 1;
+                continue;
+            }
+            LetterMatch::Differs => {}
+        }
+        let Some((star, from)) = last_star else {
+            return false;
+        };
+        last_star = Some((star, from + 1));
+        (at, read) = (star + 1, from + 1);
+    }
+    pattern[at..].iter().all(|letter| *letter == '*')
+}
+
+/// What the beginning of a pattern says of a letter.
+enum LetterMatch {
+    Star,
+    /// It stands for it, and is so long.
+    Fits {
+        long: usize,
+    },
+    Differs,
+}
+
+fn one_letter(pattern: &[char], letter: char) -> LetterMatch {
+    let fits = |is: bool, long| match is {
+        true => LetterMatch::Fits { long },
+        false => LetterMatch::Differs,
+    };
+    match pattern {
+        [] => LetterMatch::Differs,
+        ['*', ..] => LetterMatch::Star,
+        ['?', ..] => fits(true, 1),
+        ['[', rest @ ..] => match class(rest, letter) {
+            Some((is_in, long)) => fits(is_in, long + 1),
+            None => fits(letter == '[', 1),
+        },
+        ['\\', plain, ..] => fits(*plain == letter, 2),
+        [plain, ..] => fits(*plain == letter, 1),
+    }
+}
+
+/// Whether a letter is in the class that ends with `]`, and how long that is; none if it does not end.
+fn class(pattern: &[char], letter: char) -> Option<(bool, usize)> {
+    let is_negated = matches!(pattern.first(), Some('!' | '^'));
+    let begin = usize::from(is_negated);
+    // A bracket that comes first is one of the letters.
+    let length = pattern.iter().skip(begin + 1).position(|c| *c == ']')?;
+    let mut letters = &pattern[begin..=begin + length];
+    let mut is_in = false;
+    loop {
+        letters = match letters {
+            [] => break,
+            [first, '-', last, rest @ ..] => {
+                is_in |= (*first..=*last).contains(&letter);
+                rest
+            }
+            [one, rest @ ..] => {
+                is_in |= *one == letter;
+                rest
+            }
+        };
+    }
+    Some((is_in != is_negated, begin + length + 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stand_for_what_they_do_in_a_shell() {
+        let fits = |pattern: &str, name: &str| {
+            let letters = |text: &str| text.chars().collect::<Vec<_>>();
+            matches(&letters(pattern), &letters(name))
+        };
+        for (pattern, name) in [
+            ("*", "a"),
+            ("*.conf", "a.conf"),
+            ("*-vhost*.conf", "10-vhost-a.conf"),
+            ("[0-9]*-a?.conf", "10-ab.conf"),
+            ("[!a]*", "b"),
+            ("[]a]", "]"),
+            ("[a", "[a"),
+            ("a\\*", "a*"),
+            ("*a*b", "aaabab"),
+        ] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("*.conf", "a.conf~"),
+            ("[0-9].conf", "a.conf"),
+            ("[!a]*", "a"),
+            ("?", ""),
+            ("a\\*", "ab"),
+            ("*a*b", "aaaba"),
+        ] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+        assert_eq!(
+            fixed_folder(Path::new("/etc"), "a/*/b"),
+            PathBuf::from("/etc/a")
+        );
+    }
+}
