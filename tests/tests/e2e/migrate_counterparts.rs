@@ -71,7 +71,9 @@ fn page(seen: &Seen) -> Reply {
 const TRACKING: &str = "_ga _gid _gat_UA-1 _gcl_au _dc_gtm_UA-1 __utma _fbp _uetsid _uetvid hubspotutk __hstc \
                         __hssc __hssrc sbjs_current sbjs_first tk_ai OptanonConsent OptanonAlertBoxClosed \
                         CookieConsent cmplz_banner-status __cf_bm _ym_uid _ym_d _scid ajs_anonymous_id \
-                        _pk_id.1.1 _hjSessionUser_1 _clck _clsk __atuvc";
+                        _pk_id.1.1 _hjSessionUser_1 _clck _clsk __atuvc intercom-id-x1 \
+                        optimizelyEndUserId amp_a1b2c3 _hp2_id.1 ph_phc_1_posthog __kla_id \
+                        AMCV_1%40AdobeOrg li_gc lidc cto_bundle drift_aid crisp-client/session/1";
 
 #[tokio::test]
 async fn visitors_of_wordpress_with_tracking_cookies_and_any_encoding_make_one_load() {
