@@ -15,9 +15,9 @@
 //! *Refused* and *down* are different. An event that the broker will never take because it is
 //! larger than the broker allows is replaced by a wider event that fits ([`widen`]), so that no
 //! purge waits behind one that can't be sent. What the broker does not take now is retried after a
-//! pause of its own, and words go on beside it: which nodes are there, and what they have applied, has
-//! nothing to do with what a broker refuses. The circuit breaker applies to values only: purges and other events neither
-//! open it nor are held back by it.
+//! pause of its own. Where the broker keeps purges, words take another way and go on beside those
+//! that it refuses: that this node is there, and what it has applied. The circuit breaker applies to
+//! values only: purges and other events neither open it nor are held back by it.
 
 mod batch;
 mod history;
@@ -65,7 +65,8 @@ pub type WidenSelector = fn(selector: &str, room: usize) -> String;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum PublishTurn {
     Purges,
-    /// Purges were just published: what others wait for does not wait for the end of many of them.
+    /// Purges were just published. What other nodes wait for does not wait for the end of many of
+    /// them.
     Words,
 }
 
@@ -97,6 +98,7 @@ pub struct Outbox {
     retries: bool,
     timeout: Duration,
     too_large: RareLine,
+    too_many_words: RareLine,
     metrics: OutboxMetrics,
 }
 
@@ -140,6 +142,7 @@ impl Outbox {
             retries: retry.enabled,
             timeout: config.publish_timeout.into(),
             too_large: RareLine::default(),
+            too_many_words: RareLine::default(),
             metrics: OutboxMetrics::new(registry)?,
         })
     }
@@ -156,10 +159,7 @@ impl Outbox {
 
     /// Queues an event that is neither a purge nor a value.
     pub fn say(&self, word: Message) {
-        self.put(|queue| {
-            queue.push_word(word);
-            QueueOverflow::default()
-        });
+        self.put(|queue| queue.push_word(word));
     }
 
     fn put(&self, push: impl FnOnce(&mut OutboxQueue) -> QueueOverflow) {
@@ -172,6 +172,16 @@ impl Outbox {
             tracing::warn!(
                 purges = dropped.widened,
                 "too many purges wait for the event bus; one purge of everything replaces them"
+            );
+        }
+        if dropped.words > 0
+            && let Some(unsaid) = self.too_many_words.admit(std::time::Instant::now())
+        {
+            tracing::warn!(
+                transport = self.transport.kind(),
+                unsaid,
+                "too many answers to purges wait for the event bus; the oldest is dropped, so the \
+                 node that purged reports that this one did not answer"
             );
         }
         if dropped.doubted > 0 {
@@ -317,7 +327,7 @@ impl Outbox {
             let Some(word) = self.queue.lock().pop_word() else {
                 return;
             };
-            batch.extend(self.outgoing(PublishedKind::Word, word, purges));
+            batch.push_some(self.outgoing(PublishedKind::Word, word, purges));
         }
     }
 
@@ -331,7 +341,7 @@ impl Outbox {
             };
             let Some(value) = value else { return };
             if let Some(message) = (value.make)() {
-                batch.extend(self.outgoing(PublishedKind::Value, message, self.last_number()));
+                batch.push_some(self.outgoing(PublishedKind::Value, message, self.last_number()));
             }
         }
     }

@@ -36,9 +36,9 @@ pub trait BusTransport: Send + Sync {
     fn publish<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome>;
 
     /// Like [`publish`](Self::publish), for transient messages other than values (which nodes are
-    /// there, what they have applied). A durable transport does not keep them for nodes that are away, so that
-    /// streams and queues don't grow because of them, and does not wait for a confirmation. Such a
-    /// message may be lost, and may overtake what was published.
+    /// there, what they have applied). A durable transport does not keep them for nodes that are
+    /// away, so that streams and queues don't grow because of them, and does not wait for a
+    /// confirmation. Such a message may be lost, and may overtake what was published.
     fn whisper<'a>(&'a self, messages: &'a [Bytes]) -> BoxFuture<'a, PublishOutcome> {
         self.publish(messages)
     }

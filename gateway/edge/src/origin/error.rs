@@ -19,7 +19,8 @@ pub enum SendError {
     Http2(#[source] hyper::Error),
     #[error("no connection")]
     Connect(#[source] io::Error),
-    /// The connection ended, with this error if there was one, before a request was sent on it.
+    /// The connection ended before a request was sent on it, with this error of ours if there was
+    /// one.
     #[error("the connection ended as soon as it was open")]
     EndedAtOnce(#[source] Option<hyper::Error>),
     #[error("what the origin sent is not HTTP/2; does it speak HTTP/1.1 alone?")]

@@ -131,7 +131,7 @@ impl TargetConnections {
                 false => StreamContent::HeadAndBody,
             };
             let reserved = Box::pin(self.http2[lane].reserve(target, choice, content)).await;
-            match reserved.map_err(not_connected)? {
+            match reserved.map_err(no_stream)? {
                 ReservedStream::Http2(stream) => {
                     return Box::pin(stream.send(request, target)).await;
                 }
@@ -159,7 +159,7 @@ impl TargetConnections {
         lane: usize,
     ) -> Result<Http1Connection, SendFailure> {
         let opened = open(target, WantedProtocol::Http1, self.limits.connect).await;
-        let (stream, _) = opened.map_err(not_connected)?;
+        let (stream, _) = opened.map_err(no_stream)?;
         let stream = stream.counted(self.counter.count());
         Http1Connection::begin(stream, lane).await
     }
@@ -205,7 +205,7 @@ impl TargetConnections {
     }
 }
 
-fn not_connected(error: SendError) -> SendFailure {
+fn no_stream(error: SendError) -> SendFailure {
     let progress = match error {
         SendError::EndedAtOnce(_) => RequestProgress::Refused,
         _ => RequestProgress::NotConnected,

@@ -8,7 +8,7 @@ use super::metrics::PublishedKind;
 use crate::bus::event::PublisherNumber;
 
 /// The most events that are handed to the transport at once, and their bytes.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// An event that is ready to be sent.
@@ -47,7 +47,7 @@ impl OutgoingBatch {
         self.events.push_back(event);
     }
 
-    pub(super) fn extend(&mut self, event: Option<OutgoingEvent>) {
+    pub(super) fn push_some(&mut self, event: Option<OutgoingEvent>) {
         self.events.extend(event);
     }
 

@@ -52,10 +52,13 @@ pub struct QueueOverflow {
     pub widened: usize,
     /// The number of purges that became one event that everything is to be validated.
     pub doubted: usize,
+    /// The number of answers and other small events that were dropped.
+    pub words: usize,
 }
 
-/// The most answers and other small events that wait; beyond them the oldest is dropped.
-const WORDS: usize = 4_096;
+/// The most answers and other small events that wait; beyond them the oldest is dropped. A request
+/// that purges thousands of tags and waits gets an answer for each of them from each node.
+const WORDS: usize = 1 << 16;
 /// The most values that wait.
 const VALUES: usize = 1_024;
 /// The bytes of a purge in memory besides its texts.
@@ -255,7 +258,8 @@ impl OutboxQueue {
         value.is_some()
     }
 
-    pub fn push_word(&mut self, mut word: Message) {
+    pub fn push_word(&mut self, mut word: Message) -> QueueOverflow {
+        let mut dropped = QueueOverflow::default();
         if let Message::Heartbeat { asks, .. } = &mut word {
             // The newest heartbeat replaces the others, and asks what they would have asked.
             self.words.retain(|earlier| match earlier {
@@ -268,8 +272,10 @@ impl OutboxQueue {
         }
         if self.words.len() >= WORDS {
             self.words.pop_front();
+            dropped.words += 1;
         }
         self.words.push_back(word);
+        dropped
     }
 
     /// Takes the next purge.
@@ -282,9 +288,11 @@ impl OutboxQueue {
         None
     }
 
-    /// Takes the next small event.
+    /// Takes the next small event. That this node leaves is said after all of its purges.
     pub fn pop_word(&mut self) -> Option<Message> {
-        self.words.pop_front()
+        let purges = self.purges();
+        let can_go = |word: &mut Message| *word != Message::Leaving || purges == 0;
+        self.words.pop_front_if(can_go)
     }
 
     /// Takes the next value.
@@ -357,6 +365,31 @@ mod tests {
         queue.push_word(beat(false));
         assert_eq!(queue.pop_word(), Some(beat(true)));
         assert_eq!(queue.pop_word(), None);
+    }
+
+    #[test]
+    fn a_node_leaves_after_its_purges() {
+        let mut queue = OutboxQueue::new(10, 10_000);
+        queue.push_purge(purge("tag:a", 1));
+        queue.push_word(Message::Leaving);
+        assert_eq!(queue.pop_word(), None);
+        assert!(queue.pop_purge().is_some());
+        assert_eq!(queue.pop_word(), Some(Message::Leaving));
+    }
+
+    #[test]
+    fn too_many_answers_are_told() {
+        let answer = |order| Message::Applied {
+            of: String::new(),
+            order,
+        };
+        let mut queue = OutboxQueue::new(10, 10_000);
+        for order in 0..WORDS as u64 {
+            assert_eq!(queue.push_word(answer(order)), QueueOverflow::default());
+        }
+        assert_eq!(queue.push_word(answer(0)).words, 1);
+        assert_eq!(queue.words(), WORDS);
+        assert_eq!(queue.pop_word(), Some(answer(1)), "the oldest is gone");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{BatchShrinking, OutgoingBatch};
+use super::batch::{self, BatchShrinking, OutgoingBatch};
 use super::metrics::PublishedKind;
 use super::{Outbox, PublishTurn};
 use crate::backoff;
@@ -22,14 +22,6 @@ enum PublishRetryDecision {
     GoOn,
 }
 
-/// Whether the broker may take words though it does not take purges.
-fn takes_words_after(error: &PublishError) -> bool {
-    match error {
-        PublishError::Down(_) | PublishError::Timeout => false,
-        PublishError::Refused(_) | PublishError::TooLarge { .. } => true,
-    }
-}
-
 /// Pauses between two attempts. They grow, and half of each is random.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -38,9 +30,14 @@ impl Outbox {
     /// Publishes, without end.
     pub async fn run(&self) {
         let mut batch = OutgoingBatch::default();
+        // What is said beside purges that the broker does not take.
+        let mut words = OutgoingBatch::default();
         let mut failures: u32 = 0;
         let mut turn = PublishTurn::Purges;
         loop {
+            if batch.is_empty() {
+                std::mem::swap(&mut batch, &mut words);
+            }
             self.fill(&mut batch, turn);
             turn = match batch.has_kept() {
                 true => PublishTurn::Words,
@@ -56,10 +53,11 @@ impl Outbox {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures = failures.saturating_add(1);
+                    turn = PublishTurn::Purges;
                     self.keep_after_failure(&mut batch, &error);
                     self.note_under_way(&batch);
-                    if takes_words_after(&error) {
-                        self.say_beside(&batch).await;
+                    if !batch.is_empty() && self.takes_words_after(&error) {
+                        self.say_beside(&batch, &mut words).await;
                     }
                     self.pause(failures).await;
                 }
@@ -68,27 +66,38 @@ impl Outbox {
         }
     }
 
-    /// Says what waits beside purges that the broker does not take: otherwise the others would hear
-    /// nothing of this node, and get no answers to their own purges. What is not taken is lost.
-    async fn say_beside(&self, waiting: &OutgoingBatch) {
-        let mut words = OutgoingBatch::default();
-        self.fill_with_words(&mut words, self.told_beside(waiting));
-        if words.is_empty() {
-            return;
-        }
-        let (taken, _) = self.hand_over(&words, PublishedKind::Word).await;
-        for outgoing in words.take(taken) {
-            self.metrics.published(outgoing.kind);
-        }
+    /// Whether the broker may take words though it has not taken purges. Where it keeps purges, words
+    /// go another way.
+    fn takes_words_after(&self, error: &PublishError) -> bool {
+        let is_refused = matches!(
+            error,
+            PublishError::Refused(_) | PublishError::TooLarge { .. }
+        );
+        is_refused && self.transport.guarantee() == Guarantee::Durable
     }
 
-    /// How many purges words tell of while these wait. What a durable bus has not taken yet is only
-    /// late. On another one a node that is told of them knows what it lacks.
-    fn told_beside(&self, waiting: &OutgoingBatch) -> PublisherNumber {
-        let last = self.last_number();
-        match self.transport.guarantee() {
-            Guarantee::Durable => waiting.first_number().map_or(last, PublisherNumber::before),
-            Guarantee::AtMostOnce => last,
+    /// Says what waits beside purges that the broker does not take: otherwise the others would hear
+    /// nothing of this node, and get no answers to their own purges. What is not taken stays in
+    /// `words`.
+    async fn say_beside(&self, waiting: &OutgoingBatch, words: &mut OutgoingBatch) {
+        // What is late has not been published yet.
+        let published = waiting.first_number().map(PublisherNumber::before);
+        let published = published.unwrap_or_else(|| self.last_number());
+        let rounds = self.queue.lock().words() / batch::BATCH + 1;
+        for _ in 0..rounds {
+            if words.is_empty() {
+                self.fill_with_words(words, published);
+            }
+            if words.is_empty() {
+                return;
+            }
+            let (taken, error) = self.hand_over(words, PublishedKind::Word).await;
+            for outgoing in words.take(taken) {
+                self.metrics.published(outgoing.kind);
+            }
+            if error.is_some() {
+                return;
+            }
         }
     }
 

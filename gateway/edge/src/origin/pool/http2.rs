@@ -249,7 +249,7 @@ impl Http2Lane {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         let begun = builder.handshake(TokioIo::new(metered)).await;
-        let (sender, connection) = begun.map_err(SendError::Http2)?;
+        let (sender, connection) = begun.map_err(|error| SendError::of_http2_start(Some(error)))?;
         let ended_with = EndingError::default();
         let (ends, noted) = (Arc::clone(&peer), Arc::clone(&ended_with));
         tokio::spawn(async move {
@@ -426,7 +426,10 @@ impl Http2StreamPermit {
                     }
                     None => RequestProgress::Unknown,
                 };
-                let error = SendError::Http2(error);
+                let error = match progress {
+                    RequestProgress::Refused if unsent => SendError::EndedAtOnce(Some(error)),
+                    _ => SendError::Http2(error),
+                };
                 Err(SendFailure { error, progress })
             }
         }
