@@ -2,10 +2,18 @@
 //! nginx and Varnish call: `*`, `?` and `[a-z]` stand for letters of one name, in files and in folders
 //! on the way, and a name that begins with a dot is found by a pattern that begins with one alone.
 
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-/// The most names of folders that are looked at for one pattern.
+use anyhow::Context;
+
+/// The most names in folders that are looked at for one pattern.
 const MOST_NAMES: usize = 100_000;
+
+/// The longest pattern, in octets; no path of Linux is longer.
+const LONGEST: usize = 4_096;
+/// What `glob` knows besides, and nobody writes in an `include`.
+const NOT_READ: [&str; 4] = ["[:", "[.", "[=", "\\"];
 
 /// Whether a text is a pattern.
 pub fn is_pattern(text: &str) -> bool {
@@ -15,8 +23,16 @@ pub fn is_pattern(text: &str) -> bool {
 /// The files that a pattern names from a folder, in the order of their paths.
 ///
 /// # Errors
-/// If too many names would have to be looked at.
+/// If the pattern is not one that is understood, if too many names would have to be looked at, and if
+/// a folder or a file can't be read that the pattern names.
 pub fn files(folder: &Path, pattern: &str) -> anyhow::Result<Vec<PathBuf>> {
+    anyhow::ensure!(
+        pattern.len() <= LONGEST,
+        "a pattern is longer than {LONGEST} octets"
+    );
+    if let Some(other) = NOT_READ.iter().find(|other| pattern.contains(*other)) {
+        anyhow::bail!("`{other}` in the pattern {pattern} is not understood: write the names out");
+    }
     let mut looked_at = 0;
     let mut found = vec![folder.to_owned()];
     for component in Path::new(pattern).components() {
@@ -26,16 +42,28 @@ pub fn files(folder: &Path, pattern: &str) -> anyhow::Result<Vec<PathBuf>> {
         }
         found = next;
     }
+    for path in &found {
+        anyhow::ensure!(
+            !path.is_symlink() || path.exists(),
+            "{} is a link that leads to no file here: copy what it leads to",
+            path.display()
+        );
+    }
     found.retain(|path| path.is_file());
-    found.sort();
+    // By the whole text, as `glob` does.
+    found.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     Ok(found)
 }
 
-/// The folder that stands before the first wildcard of a pattern.
-pub fn fixed_folder(folder: &Path, pattern: &str) -> PathBuf {
+/// Whether a pattern names a folder below `folder` before its first wildcard, and that is there.
+pub fn has_fixed_folder(folder: &Path, pattern: &str) -> bool {
     let parts = Path::new(pattern).components();
     let fixed = parts.take_while(|part| !is_pattern(&part.as_os_str().to_string_lossy()));
-    folder.join(fixed.collect::<PathBuf>())
+    let fixed: PathBuf = fixed.collect();
+    let is_below = fixed
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    is_below && fixed != Path::new("") && folder.join(fixed).is_dir()
 }
 
 /// Where one part of a pattern leads to from a folder.
@@ -55,7 +83,17 @@ fn step(
         false => folder,
     };
     let letters: Vec<char> = pattern.chars().collect();
-    for entry in std::fs::read_dir(here).into_iter().flatten().flatten() {
+    let entries = match std::fs::read_dir(here) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("{} can't be read", here.display()));
+        }
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("{} can't be read", here.display()))?;
         *looked_at += 1;
         anyhow::ensure!(
             *looked_at <= MOST_NAMES,
@@ -122,7 +160,6 @@ fn one_letter(pattern: &[char], letter: char) -> LetterMatch {
             Some((is_in, long)) => fits(is_in, long + 1),
             None => fits(letter == '[', 1),
         },
-        ['\\', plain, ..] => fits(*plain == letter, 2),
         [plain, ..] => fits(*plain == letter, 1),
     }
 }
@@ -169,7 +206,6 @@ mod tests {
             ("[!a]*", "b"),
             ("[]a]", "]"),
             ("[a", "[a"),
-            ("a\\*", "a*"),
             ("*a*b", "aaabab"),
         ] {
             assert!(fits(pattern, name), "{pattern} {name}");
@@ -179,14 +215,34 @@ mod tests {
             ("[0-9].conf", "a.conf"),
             ("[!a]*", "a"),
             ("?", ""),
-            ("a\\*", "ab"),
             ("*a*b", "aaaba"),
         ] {
             assert!(!fits(pattern, name), "{pattern} {name}");
         }
-        assert_eq!(
-            fixed_folder(Path::new("/etc"), "a/*/b"),
-            PathBuf::from("/etc/a")
-        );
+    }
+
+    #[test]
+    fn what_is_not_understood_or_not_there_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let far = format!("{}*", "a/".repeat(LONGEST));
+        for pattern in ["[[:digit:]]*", "a\\*", "*[=a=]", &far] {
+            assert!(files(here, pattern).is_err(), "{pattern}");
+        }
+        std::fs::create_dir(here.join("sites")).unwrap();
+        assert_eq!(files(here, "sites/*").unwrap(), Vec::<PathBuf>::new());
+        std::os::unix::fs::symlink("/nowhere/at/all", here.join("sites/x")).unwrap();
+        let error = files(here, "sites/*").unwrap_err().to_string();
+        assert!(error.contains("leads to no file"), "{error}");
+        for (pattern, is_there) in [
+            ("sites/*", true),
+            ("sites/a/*", false),
+            ("*.d/deny.conf", false),
+            ("deny-?.conf", false),
+            ("../*", false),
+            ("/etc/*", false),
+        ] {
+            assert_eq!(has_fixed_folder(here, pattern), is_there, "{pattern}");
+        }
     }
 }

@@ -216,7 +216,7 @@ impl<'a> DirectiveReader<'a> {
         let files = self.files_of(statement.argument());
         let files = files.with_context(|| statement.place.to_string())?;
         if files.is_empty() {
-            match self.names_empty_folder(statement.argument()) {
+            match self.names_nothing(statement.argument()) {
                 true => statement.needs_nothing(),
                 false => statement.remarked("it can't be read here"),
             }
@@ -274,10 +274,9 @@ impl DirectiveReader<'_> {
 
     /// Whether it is a pattern that names no file of a folder that is there: nginx includes nothing
     /// then.
-    fn names_empty_folder(&self, name: &str) -> bool {
-        let mut folders = self.places_of(name).into_iter();
-        let is_there =
-            |(folder, name): (PathBuf, &str)| include_pattern::fixed_folder(&folder, name).is_dir();
-        is_pattern(name) && folders.any(is_there)
+    fn names_nothing(&self, name: &str) -> bool {
+        let mut places = self.places_of(name).into_iter();
+        is_pattern(name)
+            && places.any(|(folder, name)| include_pattern::has_fixed_folder(&folder, name))
     }
 }

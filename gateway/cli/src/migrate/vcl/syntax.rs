@@ -358,19 +358,15 @@ impl StatementReader<'_> {
     }
 }
 
-/// The files of the first place that has some; none where there is not even a folder to look into.
+/// The files of the first place that has some. Varnish refuses a pattern without a file.
 fn matched(places: &[(PathBuf, &str)]) -> anyhow::Result<Option<Vec<PathBuf>>> {
-    let mut known = None;
     for (folder, name) in places {
         let files = include_pattern::files(folder, name)?;
         if !files.is_empty() {
             return Ok(Some(files));
         }
-        if include_pattern::fixed_folder(folder, name).is_dir() {
-            known = Some(files);
-        }
     }
-    Ok(known)
+    Ok(None)
 }
 
 /// Notes the line in which a statement begins.

@@ -94,6 +94,9 @@ pub(super) async fn send(
         false => writer.body(body).await,
     };
     if let Err(why) = sent {
+        if matches!(why, NotDelivered::ToAnybody) {
+            writer.let_it_arrive().await;
+        }
         // Fails only if it has ended.
         let _ = writer.stream.reset(BROKE_OFF);
         return Err(why);
@@ -198,7 +201,6 @@ impl AnswerWriter<'_> {
                 Some(Err(_)) => {
                     // The client sees what there was, and then that it broke off.
                     self.flush().await?;
-                    self.let_it_arrive().await;
                     return Err(NotDelivered::ToAnybody);
                 }
                 Some(Ok(frame)) => match frame.into_data() {
@@ -224,7 +226,8 @@ impl AnswerWriter<'_> {
     }
 
     /// Gives what was written time to reach the client before its stream is reset: that drops what was
-    /// not sent yet, and nobody is told what of an unfinished stream has arrived.
+    /// not sent yet, and nobody is told what of an unfinished stream has arrived. The content that
+    /// broke off is gone by then, with what it held of its origin.
     async fn let_it_arrive(&self) {
         let rtt = self.shared.connection.rtt();
         let pause = (rtt * 2).clamp(LEAST_TO_ARRIVE, MOST_TO_ARRIVE);
