@@ -45,7 +45,8 @@ pub fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
     })
 }
 
-/// What is doubtful in files of targets. One that can't be read is an error of its upstream.
+/// Returns what is doubtful in files of targets. A file that can't be read is an error of its
+/// upstream, and not told here.
 fn doubtful_targets(config: &GatewayConfig) -> impl Iterator<Item = ConfigProblem> {
     let upstreams = config.upstreams.values();
     let files = upstreams.filter_map(|upstream| upstream.targets_file.as_deref());

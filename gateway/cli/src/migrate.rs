@@ -57,3 +57,15 @@ type TranslateSource = fn(&[SourceStatement], &mut ConfigDraft);
 
 #[cfg(test)]
 mod tests;
+
+/// A folder with these files, for tests.
+#[cfg(test)]
+fn folder_of(files: &[(&str, &str)]) -> std::io::Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap_or(folder.path()))?;
+        std::fs::write(file, text)?;
+    }
+    Ok(folder)
+}

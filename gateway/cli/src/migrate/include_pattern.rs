@@ -12,10 +12,10 @@ const MOST_NAMES: usize = 100_000;
 
 /// The longest pattern, in octets; no path of Linux is longer.
 const LONGEST: usize = 4_096;
-/// What `glob` knows besides, and nobody writes in an `include`.
+/// `glob` also reads these, which hardly anybody writes in an `include`; here they are refused.
 const NOT_READ: [&str; 4] = ["[:", "[.", "[=", "\\"];
 
-/// Whether a text is a pattern.
+/// Says whether a text has a wildcard in it.
 pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
@@ -55,7 +55,8 @@ pub fn files(folder: &Path, pattern: &str) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a pattern names a folder below `folder` before its first wildcard, and that is there.
+/// Says whether a pattern names a folder below `folder` before its first wildcard, and whether that
+/// folder exists.
 pub fn has_fixed_folder(folder: &Path, pattern: &str) -> bool {
     let parts = Path::new(pattern).components();
     let fixed = parts.take_while(|part| !is_pattern(&part.as_os_str().to_string_lossy()));
@@ -109,7 +110,7 @@ fn step(
     Ok(())
 }
 
-/// Whether a name is one that a pattern stands for. What follows the last `*` is tried at each place,
+/// Says whether a pattern stands for a name. What follows the last `*` is tried at each place,
 /// and no earlier `*` has to be tried again, so the time is bounded.
 fn matches(pattern: &[char], name: &[char]) -> bool {
     let (mut at, mut read) = (0, 0);
@@ -137,10 +138,10 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
     pattern[at..].iter().all(|letter| *letter == '*')
 }
 
-/// What the beginning of a pattern says of a letter.
+/// How the beginning of a pattern compares with one letter of a name.
 enum LetterMatch {
     Star,
-    /// It stands for it, and is so long.
+    /// It stands for the letter; `long` is how many letters of the pattern that took.
     Fits {
         long: usize,
     },
@@ -164,7 +165,8 @@ fn one_letter(pattern: &[char], letter: char) -> LetterMatch {
     }
 }
 
-/// Whether a letter is in the class that ends with `]`, and how long that is; none if it does not end.
+/// Says whether a letter is in a class such as `[a-z]`, and how long the class is after its first
+/// bracket. The result is none if no `]` ends the class.
 fn class(pattern: &[char], letter: char) -> Option<(bool, usize)> {
     let is_negated = matches!(pattern.first(), Some('!' | '^'));
     let begin = usize::from(is_negated);

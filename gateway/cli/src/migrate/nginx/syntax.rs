@@ -272,7 +272,7 @@ impl DirectiveReader<'_> {
         ]
     }
 
-    /// Whether it is a pattern that names no file of a folder that is there: nginx includes nothing
+    /// Says whether a name without files is a pattern whose folder exists: nginx includes nothing
     /// then.
     fn names_nothing(&self, name: &str) -> bool {
         let mut places = self.places_of(name).into_iter();

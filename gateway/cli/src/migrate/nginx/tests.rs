@@ -1,7 +1,7 @@
 //! Drafts out of short configurations: never less safe than the original, and never storing more, unless
 //! a comment says so in its place.
 
-use super::super::MigrateCommand;
+use super::super::{MigrateCommand, folder_of};
 
 /// The draft out of a text.
 fn drafted(text: &str) -> Result<String, String> {
@@ -933,12 +933,7 @@ fn what_no_configuration_may_say_is_not_in_the_draft() {
 
 /// A draft out of a folder with these files, of which the first is the main one.
 fn drafted_folder(files: &[(&str, &str)]) -> anyhow::Result<String> {
-    let folder = tempfile::tempdir()?;
-    for (name, text) in files {
-        let file = folder.path().join(name);
-        std::fs::create_dir_all(file.parent().unwrap())?;
-        std::fs::write(file, text)?;
-    }
+    let folder = folder_of(files)?;
     let file = folder.path().join(files[0].0);
     MigrateCommand::Nginx { file }.draft()
 }

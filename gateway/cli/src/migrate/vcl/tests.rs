@@ -1,6 +1,6 @@
 //! What becomes of a VCL: the draft stores no more, and lets nobody see more, than the VCL does.
 
-use super::super::MigrateCommand;
+use super::super::{MigrateCommand, folder_of};
 
 /// The start of each VCL.
 const HEAD: &str = "vcl 4.1; backend default { .host = \"127.0.0.1\"; .port = \"9000\"; }\n";
@@ -813,12 +813,7 @@ fn a_mark_of_an_editor_before_a_vcl_is_no_part_of_it() {
 
 /// A draft out of a folder with these files, of which the first is the main one.
 fn migrated_folder(files: &[(&str, &str)]) -> anyhow::Result<String> {
-    let folder = tempfile::tempdir()?;
-    for (name, text) in files {
-        let file = folder.path().join(name);
-        std::fs::create_dir_all(file.parent().unwrap())?;
-        std::fs::write(file, text)?;
-    }
+    let folder = folder_of(files)?;
     let file = folder.path().join(files[0].0);
     MigrateCommand::Vcl { file }.draft()
 }
